@@ -1,0 +1,63 @@
+"""sparsebert: halve your BERT.
+
+Prune a BERT-family encoder to 1:2 structured sparsity, fine-tune it with every zero locked, pack it
+to a fraction of its size and run it on ordinary CPUs:
+
+    import sparsebert as sb
+    sb.prune("dense/", "sparse/")
+    sb.finetune("sparse/", "task/", task="sst2", data="data/sst2")
+    sb.pack("task/", "packed/")
+    model = sb.load("packed/")
+    model.classify(["a gripping, moving film"])
+
+Names are imported when first used, so that `import sparsebert` stays light and the inference side
+never imports torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "SparsebertError": "sparsebert.errors",
+    "Pattern": "sparsebert.patterns",
+    "convert": "sparsebert.checkpoint.convert",
+    "inspect": "sparsebert.pruning.inspection",
+    "prune": "sparsebert.pruning",
+    "finetune": "sparsebert.training",
+    "evaluate": "sparsebert.evaluation",
+    "pack": "sparsebert.packing",
+    "unpack": "sparsebert.packing",
+    "load": "sparsebert.inference",
+    "Model": "sparsebert.inference",
+}
+
+__all__ = [*_WHERE, "__version__"]
+
+if TYPE_CHECKING:
+    from sparsebert.checkpoint.convert import convert as convert
+    from sparsebert.errors import SparsebertError as SparsebertError
+    from sparsebert.evaluation import evaluate as evaluate
+    from sparsebert.inference import Model as Model
+    from sparsebert.inference import load as load
+    from sparsebert.packing import pack as pack
+    from sparsebert.packing import unpack as unpack
+    from sparsebert.patterns import Pattern as Pattern
+    from sparsebert.pruning import prune as prune
+    from sparsebert.pruning.inspection import inspect as inspect
+    from sparsebert.training import finetune as finetune
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'sparsebert' has no attribute '{name}'")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,228 @@
+"""What N:M sparsity means: masks, checks, and the compressed form of a pruned matrix.
+
+In an ``N:M`` matrix every group of M adjacent weights along the input dimension (the columns of a
+linear layer's ``[out, in]`` weight) holds at most N that are not zero; the reference pattern of
+this project is 1:2, one weight of each adjacent pair. Everything here is numpy on a single matrix.
+
+The compressed form cuts the columns into *panels* of ``panel_columns(pattern)`` (the largest
+multiple of M up to 64: one panel of activations for 128 tokens fills L1). For each panel, and in
+it for each row, stand the kept values and one integer that says where they belong, so that a
+kernel which walks panel after panel reads memory from one end to the other.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.errors import PatternError
+
+BoolMatrix = npt.NDArray[np.bool_]
+Matrix = npt.NDArray[np.floating]
+
+_MAX_PANEL = 64  # columns: one bit each must fit the 64-bit word that describes a row's panel
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """At most ``n`` non-zero weights in every group of ``m`` adjacent inputs."""
+
+    n: int
+    m: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n < self.m <= _MAX_PANEL:
+            raise PatternError(
+                f"{self.n}:{self.m} is not a usable pattern: N:M needs 1 <= N < M <= {_MAX_PANEL}, "
+                "for example 1:2 or 2:4."
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern:
+        """Read ``"1:2"``. Raises PatternError for anything that is not N:M."""
+        found = re.fullmatch(r"\s*(\d{1,3})\s*:\s*(\d{1,3})\s*", text)
+        if found is None:
+            raise PatternError(f"'{text}' is not a pattern: write N:M, for example 1:2 or 2:4.")
+        return cls(int(found[1]), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}"
+
+    @property
+    def density(self) -> float:
+        """Share of weights kept, N / M."""
+        return self.n / self.m
+
+
+ONE_OF_TWO = Pattern(1, 2)
+# Tightest first: a 1:2 matrix is a 2:4 and a 4:8 matrix as well, and 1:2 says the most about it.
+KNOWN_PATTERNS = (Pattern(1, 3), ONE_OF_TWO, Pattern(2, 4), Pattern(4, 8))
+
+
+def grouped(matrix: npt.NDArray, pattern: Pattern) -> npt.NDArray:
+    """View ``[rows, columns]`` as ``[rows, columns / m, m]``; PatternError if m does not divide."""
+    if matrix.ndim != 2:
+        raise PatternError(f"{pattern} applies to matrices, not to shape {list(matrix.shape)}.")
+    rows, columns = matrix.shape
+    if columns == 0 or columns % pattern.m:
+        raise PatternError(
+            f"an input dimension of {columns} cannot be cut into groups of {pattern.m} for "
+            f"{pattern}: choose a pattern whose M divides it."
+        )
+    return matrix.reshape(rows, columns // pattern.m, pattern.m)
+
+
+def mask_from_scores(scores: Matrix, pattern: Pattern) -> BoolMatrix:
+    """Keep exactly the n highest-scored entries of each group; ties keep the leftmost.
+
+    ``scores`` is ``[rows, columns]`` of any float type without NaN; the mask has its shape.
+    """
+    groups = grouped(scores, pattern)
+    if pattern == ONE_OF_TWO:
+        odd = groups[..., 1] > groups[..., 0]
+        return np.stack((~odd, odd), axis=-1).reshape(scores.shape)
+    order = np.argsort(-groups, axis=-1, kind="stable")[..., : pattern.n]
+    mask = np.zeros(groups.shape, dtype=bool)
+    np.put_along_axis(mask, order, True, axis=-1)
+    return mask.reshape(scores.shape)
+
+
+def mask_from_zeros(weight: Matrix, pattern: Pattern) -> BoolMatrix:
+    """The mask of an already pruned matrix: its non-zeros, filled up to n a group from the left.
+
+    A group may hold more zeros than the pattern asks; the mask keeps exactly n entries all the
+    same, so that a mask is always a whole N:M one. Raises PatternError if the pattern is broken.
+    """
+    broken = count_broken_groups(weight, pattern)
+    if broken:
+        raise PatternError(f"{broken} groups hold more than {pattern.n} non-zero of {pattern.m}.")
+    return mask_from_scores((weight != 0).astype(np.float32), pattern)
+
+
+def count_broken_groups(weight: npt.NDArray, pattern: Pattern) -> int:
+    """How many groups hold more than n non-zeros."""
+    nonzero = np.count_nonzero(grouped(weight, pattern), axis=-1)
+    return int(np.count_nonzero(nonzero > pattern.n))
+
+
+def detect(weight: npt.NDArray) -> Pattern | None:
+    """The tightest of KNOWN_PATTERNS that holds in this matrix; None for a dense one.
+
+    An all-zero matrix is nobody's pruned layer and counts as dense.
+    """
+    if weight.ndim != 2 or not weight.any():
+        return None
+    for pattern in KNOWN_PATTERNS:
+        columns = weight.shape[1]
+        if columns and columns % pattern.m == 0 and count_broken_groups(weight, pattern) == 0:
+            return pattern
+    return None
+
+
+def pack_mask(mask: BoolMatrix) -> npt.NDArray[np.uint8]:
+    """One bit a weight, each row padded to whole bytes: uint8 ``[rows, ceil(columns / 8)]``."""
+    return np.packbits(mask, axis=1, bitorder="little")
+
+
+def unpack_mask(bits: npt.NDArray[np.uint8], columns: int) -> BoolMatrix:
+    """Inverse of `pack_mask`."""
+    if bits.ndim != 2 or bits.dtype != np.uint8 or bits.shape[1] != -(-columns // 8):
+        raise PatternError(
+            f"mask bits of shape {list(bits.shape)} do not describe rows of {columns} weights."
+        )
+    return np.unpackbits(bits, axis=1, count=columns, bitorder="little").astype(bool)
+
+
+def panel_columns(pattern: Pattern) -> int:
+    """Columns in one panel of the compressed form: the largest multiple of M up to 64."""
+    return _MAX_PANEL // pattern.m * pattern.m
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A pruned ``[rows, columns]`` matrix as its kept values and their places.
+
+    ``values`` is ``[panels, rows, panel_columns / m * n]`` of the weight's dtype; in each row the
+    kept values stand in column order, and the last panel is filled up with zeros.
+    ``bits`` is ``[panels, rows]``: for 1:2 a uint32 whose bit p is set where pair p keeps its odd
+    (right) weight; for any other pattern a uint64 whose bit c is set where column c is kept.
+    """
+
+    pattern: Pattern
+    columns: int
+    values: npt.NDArray
+    bits: npt.NDArray
+
+    @property
+    def rows(self) -> int:
+        return int(self.values.shape[1])
+
+
+def compressed_shapes(
+    pattern: Pattern, rows: int, columns: int
+) -> tuple[tuple[int, int, int], tuple[int, int], type[np.uint32] | type[np.uint64]]:
+    """Shape of ``values``, shape of ``bits`` and dtype of ``bits`` for a ``[rows, columns]`` matrix."""
+    width = panel_columns(pattern)
+    panels = -(-columns // width)
+    bits_type = np.uint32 if pattern == ONE_OF_TWO else np.uint64
+    return (panels, rows, width // pattern.m * pattern.n), (panels, rows), bits_type
+
+
+def compress(weight: Matrix, pattern: Pattern, mask: BoolMatrix | None = None) -> Compressed:
+    """Compress a pruned matrix; exact, `decompress` gives it back.
+
+    ``mask`` says which n of a group to keep where fewer are non-zero (left to right without one).
+    Raises PatternError if a weight outside the mask is not zero.
+    """
+    if mask is None:
+        mask = mask_from_zeros(weight, pattern)
+    elif bool(np.any(weight[~mask])):
+        raise PatternError("a weight outside the mask is not zero.")
+    rows, columns = weight.shape
+    values_shape, bits_shape, bits_type = compressed_shapes(pattern, rows, columns)
+    panels, _, kept = values_shape
+    width = panel_columns(pattern)
+
+    flat = np.zeros((rows, panels * kept), dtype=weight.dtype)
+    flat[:, : columns // pattern.m * pattern.n] = weight[mask].reshape(rows, -1)
+    values = np.ascontiguousarray(flat.reshape(rows, panels, kept).transpose(1, 0, 2))
+
+    marks = np.zeros((rows, panels * width), dtype=bool)
+    marks[:, :columns] = mask
+    if pattern == ONE_OF_TWO:
+        marks = marks[:, 1::2]
+    marks = marks.reshape(rows, panels, -1)
+    padded = np.zeros((rows, panels, bits_type().itemsize * 8), dtype=bool)
+    padded[..., : marks.shape[2]] = marks
+    words = np.packbits(padded, axis=-1, bitorder="little").view(np.dtype(bits_type).newbyteorder("<"))
+    bits = np.ascontiguousarray(words.reshape(rows, panels).T).astype(bits_type)
+    return Compressed(pattern, columns, values, bits)
+
+
+def decompress(packed: Compressed) -> npt.NDArray:
+    """The dense ``[rows, columns]`` matrix that `compress` was given, zeros as +0.0."""
+    pattern, rows, columns = packed.pattern, packed.rows, packed.columns
+    values_shape, bits_shape, bits_type = compressed_shapes(pattern, rows, columns)
+    if packed.values.shape != values_shape or packed.bits.shape != bits_shape:
+        raise PatternError(
+            f"compressed shapes {list(packed.values.shape)} and {list(packed.bits.shape)} do not "
+            f"describe a {pattern} matrix with {columns} inputs."
+        )
+    panels = values_shape[0]
+    words = np.ascontiguousarray(packed.bits.T).astype(np.dtype(bits_type).newbyteorder("<"))
+    marks = np.unpackbits(words.view(np.uint8).reshape(rows, panels, -1), axis=-1, bitorder="little")
+    width = panel_columns(pattern)
+    if pattern == ONE_OF_TWO:
+        odd = marks.reshape(rows, -1)[:, : columns // 2].astype(bool)
+        mask = np.stack((~odd, odd), axis=-1).reshape(rows, columns)
+    else:
+        mask = marks[..., :width].reshape(rows, -1)[:, :columns].astype(bool)
+        if np.any(np.count_nonzero(grouped(mask, pattern), axis=-1) != pattern.n):
+            raise PatternError(f"the stored bits are not those of a whole {pattern} mask.")
+    kept = columns // pattern.m * pattern.n
+    weight = np.zeros((rows, columns), dtype=packed.values.dtype)
+    weight[mask] = packed.values.transpose(1, 0, 2).reshape(rows, -1)[:, :kept].reshape(-1)
+    return weight
