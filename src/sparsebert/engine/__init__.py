@@ -1,0 +1,188 @@
+"""The native CPU engine: a BERT encoder and its head on ragged batches, without torch.
+
+A batch is its sequences laid end to end: ``ids`` and ``type_ids`` are int32 ``[tokens]``, and
+sequence s is ``ids[offsets[s]:offsets[s + 1]]`` with ``offsets`` int32 ``[batch + 1]``. No token of
+padding is computed, and what a sequence gives does not depend on its company.
+
+Environment: ``SPARSEBERT_ISA`` (portable, avx2 or avx512) forces an instruction set,
+``SPARSEBERT_NUM_THREADS`` the number of threads; both are read when an encoder is made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert import _engine
+from sparsebert.errors import EngineError, InputError
+from sparsebert.patterns import Compressed
+
+Weight = npt.NDArray[Any] | Compressed
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int32]
+
+_CONFIG_FIELDS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "layer_norm_eps",
+    "hidden_act",
+)
+
+
+class _Head(Protocol):
+    @property
+    def value(self) -> str: ...
+
+
+class Configuration(Protocol):
+    """What the engine needs to know of a model; `checkpoint.EncoderConfig` has it all."""
+
+    @property
+    def head(self) -> _Head: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+
+def available_instruction_sets() -> list[str]:
+    """Names of the instruction sets that this CPU and this build both have, best first."""
+    return _engine.available_instruction_sets()
+
+
+def instruction_set(name: str | None = None) -> str:
+    """The set an encoder would use: ``name``, or ``SPARSEBERT_ISA``, or the best there is.
+
+    Raises EngineError for an unknown name, one this build lacks or one this CPU lacks.
+    """
+    try:
+        return _engine.select_instruction_set(name or "")
+    except ValueError as error:
+        raise EngineError(str(error)) from None
+
+
+def default_threads() -> int:
+    """``SPARSEBERT_NUM_THREADS``, or the CPUs this process may use."""
+    text = os.environ.get("SPARSEBERT_NUM_THREADS", "")
+    if text:
+        return checked_threads(text, "SPARSEBERT_NUM_THREADS")
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+
+
+def checked_threads(threads: int | str, source: str = "threads") -> int:
+    """A thread count from 1 to 1024, or EngineError."""
+    try:
+        count = int(threads)
+    except ValueError:
+        count = 0
+    if not 1 <= count <= 1024:
+        raise EngineError(f"{source} must be a whole number from 1 to 1024, not '{threads}'.")
+    return count
+
+
+class Encoder:
+    """A model ready to run. Calls may come from many Python threads at once; they take turns.
+
+    ``weights`` maps canonical names (Hugging Face's, without ``bert.``) to arrays: float32 or
+    float16 matrices ``[out, in]``, `patterns.Compressed` for pruned ones, float32 vectors. They are
+    used where they lie and kept alive. Raises EngineError if one is missing or misshapen.
+    """
+
+    def __init__(
+        self,
+        config: Configuration,
+        weights: Mapping[str, Weight],
+        *,
+        threads: int | None = None,
+    ) -> None:
+        settings: dict[str, Any] = {name: getattr(config, name) for name in _CONFIG_FIELDS}
+        settings["head"] = config.head.value
+        settings["num_labels"] = len(config.labels)
+        arrays = {name: _native(weight) for name, weight in weights.items()}
+        count = default_threads() if threads is None else checked_threads(threads)
+        name = instruction_set()
+        try:
+            self._native = _engine.Encoder(settings, arrays, count, name)
+        except ValueError as error:
+            raise EngineError(f"the engine cannot load this model: {error}") from None
+        self.hidden_size: int = settings["hidden_size"]
+        self._head: str = settings["head"]
+        self._outputs = {
+            "question-answering": 2,
+            "masked-lm": settings["vocab_size"],
+        }.get(self._head, len(config.labels))
+
+    @property
+    def threads(self) -> int:
+        return self._native.threads
+
+    @property
+    def instruction_set(self) -> str:
+        return self._native.instruction_set
+
+    def hidden(self, ids: Integers, type_ids: Integers, offsets: Integers) -> Floats:
+        """The last hidden state of every token, float32 ``[tokens, hidden]``."""
+        out = np.empty((len(ids), self.hidden_size), dtype=np.float32)
+        return self._run(self._native.hidden, ids, type_ids, offsets, out)
+
+    def pooled(
+        self,
+        ids: Integers,
+        type_ids: Integers,
+        offsets: Integers,
+        mode: str = "mean",
+        normalize: bool = False,
+    ) -> Floats:
+        """One vector a sequence, float32 ``[batch, hidden]``.
+
+        ``mode`` is mean, cls, max or mean_sqrt_len over the last hidden state, as in
+        sentence-transformers; ``normalize`` scales each to Euclidean length 1.
+        """
+        out = np.empty((len(offsets) - 1, self.hidden_size), dtype=np.float32)
+        return self._run(self._native.pooled, ids, type_ids, offsets, mode, normalize, out)
+
+    def head(self, ids: Integers, type_ids: Integers, offsets: Integers) -> Floats:
+        """What the model's head gives, float32.
+
+        Sequence classification ``[batch, labels]``; question answering ``[tokens, 2]`` (start,
+        end); token classification ``[tokens, labels]``; masked LM ``[tokens, vocabulary]``.
+        Raises InputError for an encoder without a head.
+        """
+        rows = len(offsets) - 1 if self._head == "sequence-classification" else len(ids)
+        out = np.empty((rows, self._outputs), dtype=np.float32)
+        return self._run(self._native.head, ids, type_ids, offsets, out)
+
+    @staticmethod
+    def _run(function: Any, ids: Any, type_ids: Any, offsets: Any, *rest: Any) -> Floats:
+        arrays = [np.ascontiguousarray(a, dtype=np.int32) for a in (ids, type_ids, offsets)]
+        try:
+            function(*arrays, *rest)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        out: Floats = rest[-1]
+        return out
+
+
+def _native(weight: Weight) -> Any:
+    """What the native module takes: a contiguous, aligned array, or a tuple of a matrix's parts."""
+    if isinstance(weight, Compressed):
+        pattern = weight.pattern
+        parts = (_in_place(weight.values), _in_place(weight.bits))
+        return (pattern.n, pattern.m, weight.columns, *parts)
+    return _in_place(weight)
+
+
+def _in_place(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array itself unless it must be copied to be contiguous, aligned and native-endian."""
+    native = array.dtype.newbyteorder("=")
+    return np.require(array, dtype=native, requirements=["C_CONTIGUOUS", "ALIGNED"])
