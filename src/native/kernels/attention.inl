@@ -9,19 +9,26 @@ inline void outer_product(const float* left, size_t left_row, size_t left_step, 
                           size_t right_step, int count, const Vec* scale, float* out,
                           size_t out_row) {
   Vec sums[R][T];
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sums[r][t] = Vec::broadcast(0.0f);
   for (int step = 0; step < count; ++step) {
     Vec inputs[T];
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t) inputs[t] = Vec::load(right + t * Vec::kWidth);
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const Vec factor = Vec::broadcast(left[r * left_row]);
+#pragma GCC unroll 8
       for (int t = 0; t < T; ++t) sums[r][t] = fma(factor, inputs[t], sums[r][t]);
     }
     left += left_step;
     right += right_step;
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t) mul(sums[r][t], scale[t]).store(out + r * out_row + t * Vec::kWidth);
 }
 

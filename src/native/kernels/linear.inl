@@ -15,17 +15,27 @@ inline const float* panel_values(const Matrix& w, size_t index, int count, float
   return buffer;
 }
 
-inline Vec activate(Vec x, Activation activation) {
+template <typename Function>
+inline void map_row(float* y, int count, Function function) {
+  for (int i = 0; i < count; i += Vec::kWidth) function(Vec::load(y + i)).store(y + i);
+}
+
+// Applies the activation to sums just stored, still in L1: a call a row costs less than the
+// registers that the polynomials would take from every inner loop.
+[[gnu::noinline]] void activate(float* y, int count, Activation activation) {
   switch (activation) {
-    case Activation::kGelu: return gelu(x);
-    case Activation::kGeluTanh: return gelu_tanh(x);
-    case Activation::kRelu: return max(x, Vec::broadcast(0.0f));
-    case Activation::kTanh: return tanh(x);
-    default: return x;
+    case Activation::kNone: break;
+    case Activation::kGelu: map_row(y, count, [](Vec x) { return gelu(x); }); break;
+    case Activation::kGeluTanh: map_row(y, count, [](Vec x) { return gelu_tanh(x); }); break;
+    case Activation::kTanh: map_row(y, count, [](Vec x) { return tanh(x); }); break;
+    case Activation::kRelu:
+      map_row(y, count, [](Vec x) { return max(x, Vec::broadcast(0.0f)); });
+      break;
   }
 }
 
-// Where the partial sums of a tile come from and go to.
+// Where the partial sums of a tile come from and go to. Loops over a tile's vectors are unrolled
+// by force: left rolled, they would keep the sums in memory.
 struct Tile {
   const Linear& call;
   int row;    // first row
@@ -35,18 +45,26 @@ struct Tile {
   template <int T>
   void begin(Vec (&sums)[T], int r) const {
     const size_t at = static_cast<size_t>(row + r) * call.width + token;
-    const float bias = call.bias && first ? call.bias[row + r] : 0.0f;
     const float* from = first ? call.residual : call.y;
-    for (int t = 0; t < T; ++t) {
-      sums[t] = Vec::broadcast(bias);
-      if (from) sums[t] = add(sums[t], Vec::load(from + at + t * Vec::kWidth));
+    if (from) {
+#pragma GCC unroll 8
+      for (int t = 0; t < T; ++t) sums[t] = Vec::load(from + at + t * Vec::kWidth);
+    } else {
+#pragma GCC unroll 8
+      for (int t = 0; t < T; ++t) sums[t] = Vec::broadcast(0.0f);
+    }
+    if (first && call.bias) {
+      const Vec bias = Vec::broadcast(call.bias[row + r]);
+#pragma GCC unroll 8
+      for (int t = 0; t < T; ++t) sums[t] = add(sums[t], bias);
     }
   }
   template <int T>
   void end(Vec (&sums)[T], int r) const {
     float* to = call.y + static_cast<size_t>(row + r) * call.width + token;
-    const Activation activation = last ? call.activation : Activation::kNone;
-    for (int t = 0; t < T; ++t) activate(sums[t], activation).store(to + t * Vec::kWidth);
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) sums[t].store(to + t * Vec::kWidth);
+    if (last && call.activation != Activation::kNone) activate(to, T * Vec::kWidth, call.activation);
   }
 };
 
@@ -64,15 +82,18 @@ struct PairRows {
     const float* values[R];
     uint32_t bits[R];
     Vec sums[R][T];
+#pragma GCC unroll 24
     for (int r = 0; r < R; ++r) {
       values[r] = panel_values(w, (at + r) * 32, 32, buffer[r]);
       bits[r] = static_cast<const uint32_t*>(w.bits)[at + r];
       tile.begin(sums[r], r);
     }
     const auto pair = [&](int p) {
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const float* chosen = x + ((0 - static_cast<size_t>((bits[r] >> p) & 1)) & stride);
         const Vec weight = Vec::broadcast(values[r][p]);
+#pragma GCC unroll 8
         for (int t = 0; t < T; ++t)
           sums[r][t] = fma(weight, Vec::load(chosen + t * Vec::kWidth), sums[r][t]);
       }
@@ -84,6 +105,7 @@ struct PairRows {
     } else {
       for (int p = 0; p < pairs; ++p) pair(p);
     }
+#pragma GCC unroll 24
     for (int r = 0; r < R; ++r) tile.end(sums[r], r);
   }
 };
@@ -105,6 +127,7 @@ struct BitmapRows {
       for (uint64_t bits = static_cast<const uint64_t*>(w.bits)[at]; bits; bits &= bits - 1) {
         const float* chosen = x + static_cast<size_t>(__builtin_ctzll(bits)) * stride;
         const Vec weight = Vec::broadcast(*value++);
+#pragma GCC unroll 8
         for (int t = 0; t < T; ++t)
           sums[t] = fma(weight, Vec::load(chosen + t * Vec::kWidth), sums[t]);
       }
@@ -124,6 +147,7 @@ struct DenseRows {
     float buffer[R][kPanelColumns];
     const float* values[R];
     Vec sums[R][T];
+#pragma GCC unroll 24
     for (int r = 0; r < R; ++r) {
       const size_t at = static_cast<size_t>(tile.row + r) * w.columns + panel * kPanelColumns;
       values[r] = panel_values(w, at, columns, buffer[r]);
@@ -131,12 +155,16 @@ struct DenseRows {
     }
     for (int c = 0; c < columns; ++c, x += stride) {
       Vec inputs[T];
+#pragma GCC unroll 8
       for (int t = 0; t < T; ++t) inputs[t] = Vec::load(x + t * Vec::kWidth);
+#pragma GCC unroll 24
       for (int r = 0; r < R; ++r) {
         const Vec weight = Vec::broadcast(values[r][c]);
+#pragma GCC unroll 8
         for (int t = 0; t < T; ++t) sums[r][t] = fma(weight, inputs[t], sums[r][t]);
       }
     }
+#pragma GCC unroll 24
     for (int r = 0; r < R; ++r) tile.end(sums[r], r);
   }
 };
