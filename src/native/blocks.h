@@ -13,46 +13,48 @@ namespace sparsebert {
 // kBlockTokens. Activations of F features take F x padded() floats; block b begins at F x start(b)
 // and is [F][width(b)].
 class Blocks {
- public:
-  // `multiple` asks for a count that it divides, so that as many threads share the blocks evenly.
-  explicit Blocks(int tokens, int multiple = 1) {
-    const int vectors = (tokens + kLaneTokens - 1) / kLaneTokens;
-    constexpr int kMost = kBlockTokens / kLaneTokens;
-    int count = (vectors + kMost - 1) / kMost;
-    const int even = (count + multiple - 1) / multiple * multiple;
-    if (count > 1 && even <= vectors) count = even;
-    starts_.reserve(count + 1);
-    for (int b = 0; b <= count; ++b)
-      starts_.push_back(static_cast<int>(static_cast<long>(vectors) * b / count) * kLaneTokens);
-  }
-
-  int count() const { return static_cast<int>(starts_.size()) - 1; }
-  int start(int block) const { return starts_[block]; }
-  int width(int block) const { return starts_[block + 1] - starts_[block]; }
-  int padded() const { return starts_.back(); }
-  int find(int token) const {
-    return static_cast<int>(std::upper_bound(starts_.begin(), starts_.end(), token) -
-                            starts_.begin()) - 1;
-  }
-
-  template <typename Float>
-  Float* at(Float* activations, int features, int block) const {
-    return activations + static_cast<size_t>(features) * starts_[block];
-  }
-
-  // Calls visit(block, lane, token, count) for the pieces of tokens [begin, end) in each block.
-  template <typename Visit>
-  void each_piece(int begin, int end, Visit visit) const {
-    for (int token = begin; token < end;) {
-      const int block = find(token);
-      const int count = std::min(end, starts_[block + 1]) - token;
-      visit(block, token - starts_[block], token, count);
-      token += count;
+  public:
+    // `multiple` asks for a count that it divides, so that as many threads share the blocks evenly.
+    explicit Blocks(int tokens, int multiple = 1) {
+        const int vectors = (tokens + kLaneTokens - 1) / kLaneTokens;
+        constexpr int kMost = kBlockTokens / kLaneTokens;
+        int count = (vectors + kMost - 1) / kMost;
+        const int even = (count + multiple - 1) / multiple * multiple;
+        if (count > 1 && even <= vectors) count = even;
+        starts_.reserve(count + 1);
+        for (int b = 0; b <= count; ++b)
+            starts_.push_back(static_cast<int>(static_cast<long>(vectors) * b / count) *
+                              kLaneTokens);
     }
-  }
 
- private:
-  std::vector<int> starts_;
+    int count() const { return static_cast<int>(starts_.size()) - 1; }
+    int start(int block) const { return starts_[block]; }
+    int width(int block) const { return starts_[block + 1] - starts_[block]; }
+    int padded() const { return starts_.back(); }
+    int find(int token) const {
+        return static_cast<int>(std::upper_bound(starts_.begin(), starts_.end(), token) -
+                                starts_.begin()) -
+               1;
+    }
+
+    template <typename Float>
+    Float* at(Float* activations, int features, int block) const {
+        return activations + static_cast<size_t>(features) * starts_[block];
+    }
+
+    // Calls visit(block, lane, token, count) for the pieces of tokens [begin, end) in each block.
+    template <typename Visit>
+    void each_piece(int begin, int end, Visit visit) const {
+        for (int token = begin; token < end;) {
+            const int block = find(token);
+            const int count = std::min(end, starts_[block + 1]) - token;
+            visit(block, token - starts_[block], token, count);
+            token += count;
+        }
+    }
+
+  private:
+    std::vector<int> starts_;
 };
 
 }  // namespace sparsebert

@@ -11,67 +11,68 @@ namespace sparsebert {
 
 // What the threads of a pass have in common.
 struct Shared {
-  Shared(const Model& model, const Kernels& kernels, ThreadPool& pool, Workspace& workspace,
-         const Batch& batch);
+    Shared(const Model& model, const Kernels& kernels, ThreadPool& pool, Workspace& workspace,
+           const Batch& batch);
 
-  const Model& model;
-  const Kernels& kernels;
-  ThreadPool& pool;
-  Workspace& workspace;
-  Batch batch;      // the micro-batch: offsets count from its own first token
-  Blocks blocks;    // its tokens
-  Blocks sequences; // its sequences, as columns of pooled vectors
-  // Either every thread takes whole blocks and nobody waits between linear layers, or all threads
-  // share the rows of each block's layers and meet after each step.
-  bool by_blocks;
-  size_t scratch_floats;  // of each thread
-  std::vector<std::atomic<int>> attention_next;  // for each layer, the next (sequence, head)
+    const Model& model;
+    const Kernels& kernels;
+    ThreadPool& pool;
+    Workspace& workspace;
+    Batch batch;       // the micro-batch: offsets count from its own first token
+    Blocks blocks;     // its tokens
+    Blocks sequences;  // its sequences, as columns of pooled vectors
+    // Either every thread takes whole blocks and nobody waits between linear layers, or all threads
+    // share the rows of each block's layers and meet after each step.
+    bool by_blocks;
+    size_t scratch_floats;                         // of each thread
+    std::vector<std::atomic<int>> attention_next;  // for each layer, the next (sequence, head)
 };
 
 class Pass {
- public:
-  Pass(Shared& shared, int thread);
+  public:
+    Pass(Shared& shared, int thread);
 
-  // Runs the encoder; afterwards, and after a barrier, workspace.hidden holds the last hidden
-  // state of every token.
-  void encode();
+    // Runs the encoder; afterwards, and after a barrier, workspace.hidden holds the last hidden
+    // state of every token.
+    void encode();
 
-  void write_hidden(float* out);
-  void write_pooled(Pooling pooling, bool normalize, float* out);
-  void write_head(float* out);
+    void write_hidden(float* out);
+    void write_pooled(Pooling pooling, bool normalize, float* out);
+    void write_head(float* out);
 
- private:
-  struct Range {
-    int begin, end;
-  };
-  Range share(int items, int unit = 1) const;  // this thread's of `items`, cut at multiples of unit
+  private:
+    struct Range {
+        int begin, end;
+    };
+    Range share(int items,
+                int unit = 1) const;  // this thread's of `items`, cut at multiples of unit
 
-  void sync();      // between steps of a block: waits only when rows are shared
-  void barrier() { shared_.pool.barrier(); }
-  template <typename Step>
-  void for_my_blocks(Step step);
+    void sync();  // between steps of a block: waits only when rows are shared
+    void barrier() { shared_.pool.barrier(); }
+    template <typename Step>
+    void for_my_blocks(Step step);
 
-  void embed(int block);
-  void linear(const Dense& layer, const float* x, const float* residual, float* y, int width,
-              Activation activation = Activation::kNone);
-  void norm(const Norm& norm, const float* x, float* y, int width);
-  void project(const Layer& layer, int block);   // query, key, value
-  void attend(int layer_index);
-  void feed_forward(const Layer& layer, int block);
-  float* private_block(Buffer& buffer, int features, int block);
-  void write_first_token_logits(float* out);
-  void write_token_logits(float* out);
-  void write_tokens(const float* block_data, int features, int block, int token_begin,
-                    int token_end, float* out) const;
+    void embed(int block);
+    void linear(const Dense& layer, const float* x, const float* residual, float* y, int width,
+                Activation activation = Activation::kNone);
+    void norm(const Norm& norm, const float* x, float* y, int width);
+    void project(const Layer& layer, int block);  // query, key, value
+    void attend(int layer_index);
+    void feed_forward(const Layer& layer, int block);
+    float* private_block(Buffer& buffer, int features, int block);
+    void write_first_token_logits(float* out);
+    void write_token_logits(float* out);
+    void write_tokens(const float* block_data, int features, int block, int token_begin,
+                      int token_end, float* out) const;
 
-  Shared& shared_;
-  const Model& model_;
-  const Kernels& kernels_;
-  Workspace& workspace_;
-  const Blocks& blocks_;
-  int thread_, threads_;
-  int part_, parts_;  // this thread's share of the rows of a block
-  float* scratch_;
+    Shared& shared_;
+    const Model& model_;
+    const Kernels& kernels_;
+    Workspace& workspace_;
+    const Blocks& blocks_;
+    int thread_, threads_;
+    int part_, parts_;  // this thread's share of the rows of a block
+    float* scratch_;
 };
 
 }  // namespace sparsebert

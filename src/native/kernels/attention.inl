@@ -8,28 +8,29 @@ template <int R, int T>
 inline void outer_product(const float* left, size_t left_row, size_t left_step, const float* right,
                           size_t right_step, int count, const Vec* scale, float* out,
                           size_t out_row) {
-  Vec sums[R][T];
+    Vec sums[R][T];
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) sums[r][t] = Vec::broadcast(0.0f);
-  for (int step = 0; step < count; ++step) {
-    Vec inputs[T];
+        for (int t = 0; t < T; ++t) sums[r][t] = Vec::broadcast(0.0f);
+    for (int step = 0; step < count; ++step) {
+        Vec inputs[T];
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) inputs[t] = Vec::load(right + t * Vec::kWidth);
+        for (int t = 0; t < T; ++t) inputs[t] = Vec::load(right + t * Vec::kWidth);
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const Vec factor = Vec::broadcast(left[r * left_row]);
+        for (int r = 0; r < R; ++r) {
+            const Vec factor = Vec::broadcast(left[r * left_row]);
 #pragma GCC unroll 8
-      for (int t = 0; t < T; ++t) sums[r][t] = fma(factor, inputs[t], sums[r][t]);
+            for (int t = 0; t < T; ++t) sums[r][t] = fma(factor, inputs[t], sums[r][t]);
+        }
+        left += left_step;
+        right += right_step;
     }
-    left += left_step;
-    right += right_step;
-  }
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) mul(sums[r][t], scale[t]).store(out + r * out_row + t * Vec::kWidth);
+        for (int t = 0; t < T; ++t)
+            mul(sums[r][t], scale[t]).store(out + r * out_row + t * Vec::kWidth);
 }
 
 constexpr int kAttentionRows = 6;  // 6 x 4 sums of 32 registers, 6 x 2 of 16
@@ -38,53 +39,53 @@ template <int T>
 void outer_products(const float* left, size_t left_row, size_t left_step, const float* right,
                     size_t right_step, int count, const Vec* scale, float* out, size_t out_row,
                     int rows) {
-  int r = 0;
-  for (; r + kAttentionRows <= rows; r += kAttentionRows)
-    outer_product<kAttentionRows, T>(left + r * left_row, left_row, left_step, right, right_step,
-                                     count, scale, out + r * out_row, out_row);
-  for (; r + 2 <= rows; r += 2)
-    outer_product<2, T>(left + r * left_row, left_row, left_step, right, right_step, count, scale,
-                        out + r * out_row, out_row);
-  for (; r < rows; ++r)
-    outer_product<1, T>(left + r * left_row, left_row, left_step, right, right_step, count, scale,
-                        out + r * out_row, out_row);
+    int r = 0;
+    for (; r + kAttentionRows <= rows; r += kAttentionRows)
+        outer_product<kAttentionRows, T>(left + r * left_row, left_row, left_step, right,
+                                         right_step, count, scale, out + r * out_row, out_row);
+    for (; r + 2 <= rows; r += 2)
+        outer_product<2, T>(left + r * left_row, left_row, left_step, right, right_step, count,
+                            scale, out + r * out_row, out_row);
+    for (; r < rows; ++r)
+        outer_product<1, T>(left + r * left_row, left_row, left_step, right, right_step, count,
+                            scale, out + r * out_row, out_row);
 }
 
 template <int T>
 void attend(const Attention& a, int query) {
-  constexpr size_t kTile = T * Vec::kWidth;
-  const size_t stride = static_cast<size_t>(a.stride);
-  Vec scale[T], highest[T], total[T];
-  for (int t = 0; t < T; ++t) scale[t] = Vec::broadcast(a.scale);
-  outer_products<T>(a.k, 1, stride, a.q + query, stride, a.head_size, scale, a.scratch, kTile,
-                    a.tokens);
-  for (int t = 0; t < T; ++t) {
-    highest[t] = Vec::load(a.scratch + t * Vec::kWidth);
-    total[t] = Vec::broadcast(0.0f);
-  }
-  for (int j = 1; j < a.tokens; ++j)
-    for (int t = 0; t < T; ++t)
-      highest[t] = max(highest[t], Vec::load(a.scratch + j * kTile + t * Vec::kWidth));
-  for (int j = 0; j < a.tokens; ++j)
+    constexpr size_t kTile = T * Vec::kWidth;
+    const size_t stride = static_cast<size_t>(a.stride);
+    Vec scale[T], highest[T], total[T];
+    for (int t = 0; t < T; ++t) scale[t] = Vec::broadcast(a.scale);
+    outer_products<T>(a.k, 1, stride, a.q + query, stride, a.head_size, scale, a.scratch, kTile,
+                      a.tokens);
     for (int t = 0; t < T; ++t) {
-      float* score = a.scratch + j * kTile + t * Vec::kWidth;
-      const Vec power = exp(sub(Vec::load(score), highest[t]));
-      power.store(score);
-      total[t] = add(total[t], power);
+        highest[t] = Vec::load(a.scratch + t * Vec::kWidth);
+        total[t] = Vec::broadcast(0.0f);
     }
-  for (int t = 0; t < T; ++t) scale[t] = div(Vec::broadcast(1.0f), total[t]);
-  outer_products<T>(a.v, stride, 1, a.scratch, kTile, a.tokens, scale, a.out + query, stride,
-                    a.head_size);
+    for (int j = 1; j < a.tokens; ++j)
+        for (int t = 0; t < T; ++t)
+            highest[t] = max(highest[t], Vec::load(a.scratch + j * kTile + t * Vec::kWidth));
+    for (int j = 0; j < a.tokens; ++j)
+        for (int t = 0; t < T; ++t) {
+            float* score = a.scratch + j * kTile + t * Vec::kWidth;
+            const Vec power = exp(sub(Vec::load(score), highest[t]));
+            power.store(score);
+            total[t] = add(total[t], power);
+        }
+    for (int t = 0; t < T; ++t) scale[t] = div(Vec::broadcast(1.0f), total[t]);
+    outer_products<T>(a.v, stride, 1, a.scratch, kTile, a.tokens, scale, a.out + query, stride,
+                      a.head_size);
 }
 
 template <int T = Vec::kAttentionVectors>
 void attend_tiles(const Attention& a, int query) {
-  while (a.stride - query >= T * Vec::kWidth) {
-    attend<T>(a, query);
-    query += T * Vec::kWidth;
-  }
-  if constexpr (T > 1)
-    if (query < a.stride) attend_tiles<T - 1>(a, query);
+    while (a.stride - query >= T * Vec::kWidth) {
+        attend<T>(a, query);
+        query += T * Vec::kWidth;
+    }
+    if constexpr (T > 1)
+        if (query < a.stride) attend_tiles<T - 1>(a, query);
 }
 
 void attention(const Attention& a) { attend_tiles(a, 0); }

@@ -25,55 +25,57 @@ enum class Activation { kNone, kGelu, kGeluTanh, kRelu, kTanh };
 //            offset (0 or 1) of pair p's kept weight
 //   kBitmap  values [panels][rows][kept], bits uint64 [panels][rows]: N:M; bit c marks column c
 struct Matrix {
-  Layout layout = Layout::kDense;
-  bool half = false;  // values are IEEE fp16, else fp32
-  int rows = 0;
-  int columns = 0;
-  int panel_columns = kPanelColumns;
-  int kept = kPanelColumns;  // values of one row in one panel
-  const void* values = nullptr;
-  const void* bits = nullptr;
+    Layout layout = Layout::kDense;
+    bool half = false;  // values are IEEE fp16, else fp32
+    int rows = 0;
+    int columns = 0;
+    int panel_columns = kPanelColumns;
+    int kept = kPanelColumns;  // values of one row in one panel
+    const void* values = nullptr;
+    const void* bits = nullptr;
 };
 
 // y = activation(W x + bias + residual) for some rows of one token block.
 struct Linear {
-  const Matrix* weight;
-  const float* bias;      // [rows], or null
-  const float* x;         // [columns][width]
-  const float* residual;  // [rows][width], or null; may be y itself
-  float* y;               // [rows][width]
-  int width;
-  Activation activation;
+    const Matrix* weight;
+    const float* bias;      // [rows], or null
+    const float* x;         // [columns][width]
+    const float* residual;  // [rows][width], or null; may be y itself
+    float* y;               // [rows][width]
+    int width;
+    Activation activation;
 };
 
 // One head of one sequence. q, k, v, out are [head_size][stride], stride >= tokens, a multiple of
 // kLaneTokens, finite past the last token; scratch holds attention_scratch(tokens) floats.
 struct Attention {
-  const float* q;
-  const float* k;
-  const float* v;
-  float* out;
-  float* scratch;
-  int tokens;
-  int stride;
-  int head_size;
-  float scale;  // 1 / sqrt(head_size)
+    const float* q;
+    const float* k;
+    const float* v;
+    float* out;
+    float* scratch;
+    int tokens;
+    int stride;
+    int head_size;
+    float scale;  // 1 / sqrt(head_size)
 };
 
 struct Kernels {
-  const char* name;
-  void (*linear)(const Linear&, int row_begin, int row_end);
-  void (*attention)(const Attention&);
-  // y = (x - mean) / sqrt(variance + epsilon) * gamma + beta down each lane of columns
-  // [lane_begin, lane_end) of a block, x and y [features][width]; y may be x.
-  void (*layer_norm)(const float* x, float* y, const float* gamma, const float* beta, int features,
-                     int width, int lane_begin, int lane_end, float epsilon);
-  // Sum and maximum of count floats in a row.
-  float (*sum)(const float* x, int count);
-  float (*maximum)(const float* x, int count);
+    const char* name;
+    void (*linear)(const Linear&, int row_begin, int row_end);
+    void (*attention)(const Attention&);
+    // y = (x - mean) / sqrt(variance + epsilon) * gamma + beta down each lane of columns
+    // [lane_begin, lane_end) of a block, x and y [features][width]; y may be x.
+    void (*layer_norm)(const float* x, float* y, const float* gamma, const float* beta,
+                       int features, int width, int lane_begin, int lane_end, float epsilon);
+    // Sum and maximum of count floats in a row.
+    float (*sum)(const float* x, int count);
+    float (*maximum)(const float* x, int count);
 };
 
-inline size_t attention_scratch(int tokens) { return static_cast<size_t>(tokens) * 4 * kLaneTokens; }
+inline size_t attention_scratch(int tokens) {
+    return static_cast<size_t>(tokens) * 4 * kLaneTokens;
+}
 
 extern const Kernels kPortableKernels;
 extern const Kernels kAvx2Kernels;
