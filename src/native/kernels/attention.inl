@@ -1,6 +1,9 @@
 // Scaled dot-product attention of one head over one sequence, lanes = queries:
 //   S[j][i] = sum_d K[d][j] Q[d][i],  P = softmax over j,  O[d][i] = sum_j V[d][j] P[j][i]
 // Both products are outer products: R scalars broadcast against T vectors of queries.
+#pragma once
+
+#include "math.inl"
 
 // out[r][t] = sum over `count` steps of left[r * left_row + step * left_step] x
 // right[step * right_step + t * width], times `scale` for each lane.

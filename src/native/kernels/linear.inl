@@ -3,6 +3,9 @@
 // Work goes panel by panel (64 inputs) so that the activations at hand stay in L1 while every row
 // passes over them; a row's partial sums wait in y between panels. In a panel, R rows by T vectors
 // of tokens are accumulated in registers.
+#pragma once
+
+#include "math.inl"
 
 // A row's values of one panel as floats: where they lie, or converted from fp16 (F16C: one
 // conversion a register) into `buffer`.

@@ -1,4 +1,5 @@
 // Elementary functions on `Vec`, in fp32 to a few units in the last place.
+#pragma once
 
 // exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, exp(r) by the Cephes polynomial
 // (expf, degree 6). Inputs are clamped to the range whose results are normal numbers.

@@ -1,4 +1,5 @@
 // LayerNorm down the lanes, and reductions along a row.
+#pragma once
 
 template <int T>
 void layer_norm_lanes(const float* x, float* y, const float* gamma, const float* beta, int features,

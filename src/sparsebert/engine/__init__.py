@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert import _engine
+import sparsebert._engine as _engine
 from sparsebert.errors import EngineError, InputError
 from sparsebert.patterns import Compressed
 
