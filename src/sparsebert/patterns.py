@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,8 @@ import numpy.typing as npt
 from sparsebert.errors import PatternError
 
 BoolMatrix = npt.NDArray[np.bool_]
-Matrix = npt.NDArray[np.floating]
+Matrix = npt.NDArray[np.floating[Any]]
+Array = npt.NDArray[Any]
 
 _MAX_PANEL = 64  # columns: one bit each must fit the 64-bit word that describes a row's panel
 
@@ -62,7 +64,7 @@ ONE_OF_TWO = Pattern(1, 2)
 KNOWN_PATTERNS = (Pattern(1, 3), ONE_OF_TWO, Pattern(2, 4), Pattern(4, 8))
 
 
-def grouped(matrix: npt.NDArray, pattern: Pattern) -> npt.NDArray:
+def grouped(matrix: Array, pattern: Pattern) -> Array:
     """View ``[rows, columns]`` as ``[rows, columns / m, m]``; PatternError if m does not divide."""
     if matrix.ndim != 2:
         raise PatternError(f"{pattern} applies to matrices, not to shape {list(matrix.shape)}.")
@@ -102,22 +104,42 @@ def mask_from_zeros(weight: Matrix, pattern: Pattern) -> BoolMatrix:
     return mask_from_scores((weight != 0).astype(np.float32), pattern)
 
 
-def count_broken_groups(weight: npt.NDArray, pattern: Pattern) -> int:
+def count_kept(matrix: Array, pattern: Pattern) -> npt.NDArray[np.uint8]:
+    """How many non-zeros (or True entries) each group holds: uint8 ``[rows, columns / m]``."""
+    marks = grouped(matrix != 0, pattern).view(np.uint8)
+    # m strided additions: numpy's own reductions over so short an axis are many times slower.
+    counts: npt.NDArray[np.uint8] = marks[..., 0].copy()
+    for place in range(1, pattern.m):
+        counts += marks[..., place]
+    return counts
+
+
+def count_broken_groups(weight: Array, pattern: Pattern) -> int:
     """How many groups hold more than n non-zeros."""
-    nonzero = np.count_nonzero(grouped(weight, pattern), axis=-1)
-    return int(np.count_nonzero(nonzero > pattern.n))
+    return int(np.count_nonzero(count_kept(weight, pattern) > pattern.n))
 
 
-def detect(weight: npt.NDArray) -> Pattern | None:
+def is_whole(mask: BoolMatrix, pattern: Pattern) -> bool:
+    """Whether every group of a mask keeps exactly n; False too where m does not divide."""
+    if mask.ndim != 2 or mask.shape[1] == 0 or mask.shape[1] % pattern.m:
+        return False
+    return bool(np.all(count_kept(mask, pattern) == pattern.n))
+
+
+def detect(weight: Array) -> Pattern | None:
     """The tightest of KNOWN_PATTERNS that holds in this matrix; None for a dense one.
 
     An all-zero matrix is nobody's pruned layer and counts as dense.
     """
-    if weight.ndim != 2 or not weight.any():
+    if weight.ndim != 2 or weight.size == 0:
+        return None
+    # Most matrices are dense, and one count of their zeros shows it.
+    share = np.count_nonzero(weight != 0) / weight.size
+    if share == 0:
         return None
     for pattern in KNOWN_PATTERNS:
-        columns = weight.shape[1]
-        if columns and columns % pattern.m == 0 and count_broken_groups(weight, pattern) == 0:
+        fits = weight.shape[1] % pattern.m == 0 and share <= pattern.density
+        if fits and count_broken_groups(weight, pattern) == 0:
             return pattern
     return None
 
@@ -153,8 +175,8 @@ class Compressed:
 
     pattern: Pattern
     columns: int
-    values: npt.NDArray
-    bits: npt.NDArray
+    values: Array
+    bits: Array
 
     @property
     def rows(self) -> int:
@@ -164,7 +186,7 @@ class Compressed:
 def compressed_shapes(
     pattern: Pattern, rows: int, columns: int
 ) -> tuple[tuple[int, int, int], tuple[int, int], type[np.uint32] | type[np.uint64]]:
-    """Shape of ``values``, shape of ``bits`` and dtype of ``bits`` for a ``[rows, columns]`` matrix."""
+    """Shape of ``values``, shape and dtype of ``bits`` for a ``[rows, columns]`` matrix."""
     width = panel_columns(pattern)
     panels = -(-columns // width)
     bits_type = np.uint32 if pattern == ONE_OF_TWO else np.uint64
@@ -179,50 +201,96 @@ def compress(weight: Matrix, pattern: Pattern, mask: BoolMatrix | None = None) -
     """
     if mask is None:
         mask = mask_from_zeros(weight, pattern)
+    elif not is_whole(mask, pattern) or mask.shape != weight.shape:
+        raise PatternError(f"the mask is not a whole {pattern} one of the weight's shape.")
     elif bool(np.any(weight[~mask])):
         raise PatternError("a weight outside the mask is not zero.")
     rows, columns = weight.shape
-    values_shape, bits_shape, bits_type = compressed_shapes(pattern, rows, columns)
-    panels, _, kept = values_shape
+    (panels, _, kept), _, bits_type = compressed_shapes(pattern, rows, columns)
     width = panel_columns(pattern)
 
     flat = np.zeros((rows, panels * kept), dtype=weight.dtype)
     flat[:, : columns // pattern.m * pattern.n] = weight[mask].reshape(rows, -1)
     values = np.ascontiguousarray(flat.reshape(rows, panels, kept).transpose(1, 0, 2))
 
-    marks = np.zeros((rows, panels * width), dtype=bool)
-    marks[:, :columns] = mask
-    if pattern == ONE_OF_TWO:
-        marks = marks[:, 1::2]
-    marks = marks.reshape(rows, panels, -1)
+    filled = np.zeros((rows, panels * width), dtype=bool)
+    filled[:, :columns] = mask
+    marks = (filled[:, 1::2] if pattern == ONE_OF_TWO else filled).reshape(rows, panels, -1)
     padded = np.zeros((rows, panels, bits_type().itemsize * 8), dtype=bool)
     padded[..., : marks.shape[2]] = marks
-    words = np.packbits(padded, axis=-1, bitorder="little").view(np.dtype(bits_type).newbyteorder("<"))
+    words = np.packbits(padded, axis=-1, bitorder="little").view(
+        np.dtype(bits_type).newbyteorder("<")
+    )
     bits = np.ascontiguousarray(words.reshape(rows, panels).T).astype(bits_type)
     return Compressed(pattern, columns, values, bits)
 
 
-def decompress(packed: Compressed) -> npt.NDArray:
-    """The dense ``[rows, columns]`` matrix that `compress` was given, zeros as +0.0."""
+def compressed_mask(packed: Compressed) -> BoolMatrix:
+    """The whole mask ``[rows, columns]`` that the bits of a compressed matrix stand for.
+
+    Raises PatternError for bits or shapes that `compress` does not write.
+    """
+    check_compressed(packed)
     pattern, rows, columns = packed.pattern, packed.rows, packed.columns
+    words = np.ascontiguousarray(packed.bits.T)
+    words = words.astype(words.dtype.newbyteorder("<"), copy=False)
+    octets = words.view(np.uint8).reshape(rows, words.shape[1], -1)
+    marks = np.unpackbits(octets, axis=-1, bitorder="little").view(bool)
+    if pattern == ONE_OF_TWO:
+        odd = marks.reshape(rows, -1)[:, : columns // 2]
+        return np.stack((~odd, odd), axis=-1).reshape(rows, columns)
+    width = panel_columns(pattern)
+    return np.ascontiguousarray(marks[..., :width].reshape(rows, -1)[:, :columns])
+
+
+def decompress(packed: Compressed) -> Array:
+    """The dense ``[rows, columns]`` matrix that `compress` was given, zeros as +0.0.
+
+    Raises PatternError for bits or shapes that `compress` does not write.
+    """
+    mask = compressed_mask(packed)
+    rows, columns = mask.shape
+    kept = columns // packed.pattern.m * packed.pattern.n
+    weight = np.zeros((rows, columns), dtype=packed.values.dtype)
+    weight[mask] = packed.values.transpose(1, 0, 2).reshape(rows, -1)[:, :kept].reshape(-1)
+    return weight
+
+
+def check_compressed(packed: Compressed) -> None:
+    """Raise PatternError unless shapes, bits and filling are those that `compress` writes.
+
+    Cheap enough for every load: it reads the bits and the last panel, not the values. What passes
+    can be multiplied without a further look: no bit points outside the matrix.
+    """
+    pattern, rows, columns = packed.pattern, packed.rows, packed.columns
+    if rows == 0 or columns <= 0 or columns % pattern.m:
+        raise PatternError(f"a [{rows}, {columns}] matrix cannot be {pattern}.")
     values_shape, bits_shape, bits_type = compressed_shapes(pattern, rows, columns)
     if packed.values.shape != values_shape or packed.bits.shape != bits_shape:
         raise PatternError(
             f"compressed shapes {list(packed.values.shape)} and {list(packed.bits.shape)} do not "
             f"describe a {pattern} matrix with {columns} inputs."
         )
-    panels = values_shape[0]
-    words = np.ascontiguousarray(packed.bits.T).astype(np.dtype(bits_type).newbyteorder("<"))
-    marks = np.unpackbits(words.view(np.uint8).reshape(rows, panels, -1), axis=-1, bitorder="little")
-    width = panel_columns(pattern)
-    if pattern == ONE_OF_TWO:
-        odd = marks.reshape(rows, -1)[:, : columns // 2].astype(bool)
-        mask = np.stack((~odd, odd), axis=-1).reshape(rows, columns)
-    else:
-        mask = marks[..., :width].reshape(rows, -1)[:, :columns].astype(bool)
-        if np.any(np.count_nonzero(grouped(mask, pattern), axis=-1) != pattern.n):
+    if packed.bits.dtype != bits_type:
+        raise PatternError(f"the bits of a {pattern} matrix must be {bits_type.__name__}.")
+    last = columns - (bits_shape[0] - 1) * panel_columns(pattern)  # columns in the last panel
+    if np.any(packed.values[-1, :, last // pattern.m * pattern.n :]):
+        raise PatternError("the filling after the last column is not zero.")
+    step = 2 if pattern == ONE_OF_TWO else 1  # columns that one bit speaks for
+    for panels, used in ((packed.bits[:-1], panel_columns(pattern)), (packed.bits[-1:], last)):
+        beyond = used // step
+        if beyond < 8 * panels.itemsize and np.any(panels >> bits_type(beyond)):
+            raise PatternError("the stored bits point behind the last column.")
+        if pattern != ONE_OF_TWO and not _each_group_keeps_n(panels, used, pattern):
             raise PatternError(f"the stored bits are not those of a whole {pattern} mask.")
-    kept = columns // pattern.m * pattern.n
-    weight = np.zeros((rows, columns), dtype=packed.values.dtype)
-    weight[mask] = packed.values.transpose(1, 0, 2).reshape(rows, -1)[:, :kept].reshape(-1)
-    return weight
+
+
+def _each_group_keeps_n(words: Array, columns: int, pattern: Pattern) -> bool:
+    one = words.dtype.type(1)
+    for start in range(0, columns, pattern.m):
+        counts = np.zeros(words.shape, dtype=words.dtype)
+        for column in range(start, start + pattern.m):
+            counts += (words >> words.dtype.type(column)) & one
+        if np.any(counts != pattern.n):
+            return False
+    return True

@@ -1,0 +1,42 @@
+"""Model folders: reading them with everything checked, and writing them whole or not at all."""
+
+from __future__ import annotations
+
+from sparsebert.checkpoint.architecture import PARTS, LinearLayer
+from sparsebert.checkpoint.card import write_card
+from sparsebert.checkpoint.companions import copy_companions
+from sparsebert.checkpoint.config import EncoderConfig, Head, write_config
+from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
+from sparsebert.checkpoint.hub import resolve_model, source_name
+from sparsebert.checkpoint.lineage import with_step
+from sparsebert.checkpoint.masks import MASKS_NAME, read_masks, write_masks
+from sparsebert.checkpoint.pooling import Pooling, read_pooling, transformer_folder
+from sparsebert.checkpoint.staging import staged_folder
+from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorFiles, TensorSpec
+from sparsebert.checkpoint.writing import write_tensors
+
+__all__ = [
+    "MASKS_NAME",
+    "PARTS",
+    "WEIGHTS_NAME",
+    "Checkpoint",
+    "EncoderConfig",
+    "Head",
+    "LinearLayer",
+    "Pooling",
+    "TensorFiles",
+    "TensorSpec",
+    "copy_companions",
+    "open_checkpoint",
+    "read_masks",
+    "read_pooling",
+    "resolve_model",
+    "source_name",
+    "staged_folder",
+    "transformer_folder",
+    "with_step",
+    "write_card",
+    "write_config",
+    "write_masks",
+    "write_tensors",
+]

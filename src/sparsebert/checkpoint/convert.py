@@ -1,0 +1,240 @@
+"""Old pickled weights (pytorch_model.bin) to safetensors: the one place where a pickle is opened.
+
+A pickle can run any code when it is loaded. torch's ``weights_only`` loader builds nothing but
+tensors and plain containers and refuses the rest; versions before 2.10 had holes in it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsebert.checkpoint.architecture import DECODER, canonical
+from sparsebert.checkpoint.card import write_card
+from sparsebert.checkpoint.companions import copy_companions
+from sparsebert.checkpoint.config import CONFIG_NAME, parse_config, write_config
+from sparsebert.checkpoint.documents import plain_file, read_object
+from sparsebert.checkpoint.dtypes import Array, numpy_type
+from sparsebert.checkpoint.folder import (
+    PACKED_NAME,
+    PICKLE_INDEX_NAME,
+    PICKLE_NAME,
+    open_checkpoint,
+)
+from sparsebert.checkpoint.hub import resolve_model, source_name
+from sparsebert.checkpoint.lineage import with_step
+from sparsebert.checkpoint.pooling import transformer_folder
+from sparsebert.checkpoint.staging import check_output, staged_folder
+from sparsebert.checkpoint.tensors import INDEX_NAME, WEIGHTS_NAME, TensorFiles, TensorSpec
+from sparsebert.checkpoint.writing import write_tensors
+from sparsebert.errors import CheckpointError, MissingExtraError
+from sparsebert.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_OLDEST_TORCH = (2, 10)
+_TIED = {
+    DECODER: "embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+
+
+def convert(
+    model: str | Path, out: str | Path, *, force: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Write the model with its weights in one model.safetensors, values and types unchanged.
+
+    ``model`` is a folder or hub id with pytorch_model.bin (also sharded). One that has safetensors
+    already is written anew in the same form: one file, today's tensor names. Returns what was done.
+    Needs torch 2.10 or newer for pickles: MissingExtraError without it. Raises CheckpointError for
+    a pickle that holds anything but tensors (nothing of it is run) or a model that does not open.
+    """
+    began = time.perf_counter()
+    check_output(out, force=force)
+    report = progress or silent
+    path = resolve_model(model, pickles=True)
+    transformer = transformer_folder(path)
+    if not (transformer / CONFIG_NAME).is_file():
+        raise CheckpointError(f"{transformer} is not a model folder: it has no {CONFIG_NAME}.")
+    raw = read_object(transformer / CONFIG_NAME)
+    parse_config(raw, (), transformer / CONFIG_NAME)
+    source = _open_source(transformer)
+    with staged_folder(out, force=force, source=path) as staging:
+        specs = source.specs()
+        label = f"converting {source_name(model)}"
+
+        def arrays() -> Iterator[Array]:
+            for done, spec in enumerate(specs):
+                report(label, done, len(specs))
+                yield source.read(spec.name)
+            report(label, len(specs), len(specs))
+
+        written = [TensorSpec(_today(spec.name), spec.dtype, spec.shape) for spec in specs]
+        write_tensors(staging / WEIGHTS_NAME, written, arrays(), {"format": "pt"})
+        arguments = {"weights": source.kind}
+        write_config(staging, with_step(raw, "convert", source_name(model), arguments))
+        copy_companions(path, staging)
+        write_card(staging, source=path)
+        checkpoint = open_checkpoint(staging)  # a folder that does not open is not handed out
+        size = checkpoint.tensors.nbytes
+    return {
+        "out": str(out),
+        "from": source.kind,
+        "tensors": len(specs),
+        "bytes": size,
+        "tied": source.tied,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def _today(stored: str) -> str:
+    """A tensor's name with LayerNorm.gamma and beta as weight and bias, its prefix kept."""
+    prefix = "bert." if stored.startswith("bert.") else ""
+    return prefix + canonical(stored)
+
+
+def _open_source(folder: Path) -> _Safetensors | _Pickles:
+    if (folder / WEIGHTS_NAME).is_file() or (folder / INDEX_NAME).is_file():
+        return _Safetensors(folder)
+    if (folder / PICKLE_NAME).is_file():
+        return _Pickles([folder / PICKLE_NAME])
+    index = folder / PICKLE_INDEX_NAME
+    if index.is_file():
+        weight_map = read_object(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{index} has no 'weight_map' from tensor names to files.")
+        shards = sorted({plain_file(folder, name, index) for name in weight_map.values()})
+        for shard in shards:
+            if not shard.is_file():
+                raise CheckpointError(f"{shard} is missing, though {index.name} names it.")
+        return _Pickles(shards)
+    if (folder / PACKED_NAME).is_file():
+        raise CheckpointError(f"{folder} is a packed model: run `sparsebert unpack` on it instead.")
+    raise CheckpointError(
+        f"{folder} has no weights to convert: neither {PICKLE_NAME} nor {WEIGHTS_NAME}."
+    )
+
+
+class _Safetensors:
+    kind = "safetensors"
+
+    def __init__(self, folder: Path) -> None:
+        self._tensors = TensorFiles.of_folder(folder)
+        self.tied: list[str] = []
+
+    def specs(self) -> list[TensorSpec]:
+        return [self._tensors.spec(name) for name in self._tensors]
+
+    def read(self, name: str) -> Array:
+        return self._tensors[name]
+
+
+class _Pickles:
+    kind = "pytorch"
+
+    def __init__(self, paths: list[Path]) -> None:
+        torch = _import_torch()
+        self._tensors: dict[str, Tensor] = {}
+        for path in paths:
+            for name, value in _load_pickle(torch, path).items():
+                if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+                    raise CheckpointError(
+                        f"{path}: entry {name!r} is not a tensor; only the plain state dict of a "
+                        "model can be converted."
+                    )
+                if name in self._tensors:
+                    raise CheckpointError(f"{path}: tensor '{name}' stands in another file too.")
+                self._tensors[name] = value.detach()
+        if not self._tensors:
+            raise CheckpointError(f"{paths[0]} holds no tensors.")
+        self.tied = self._drop_tied()
+        self._types = {
+            torch.float32: "F32",
+            torch.float16: "F16",
+            torch.bfloat16: "BF16",
+            torch.float64: "F64",
+            torch.int64: "I64",
+            torch.int32: "I32",
+            torch.int16: "I16",
+            torch.int8: "I8",
+            torch.uint8: "U8",
+            torch.bool: "BOOL",
+        }
+        self._torch = torch
+        for name, tensor in self._tensors.items():
+            if tensor.layout != torch.strided or tensor.dtype not in self._types:
+                raise CheckpointError(
+                    f"{paths[0].parent}: tensor '{name}' is {tensor.dtype}, {tensor.layout}; only "
+                    "plain dense tensors can be converted."
+                )
+
+    def specs(self) -> list[TensorSpec]:
+        return [
+            TensorSpec(name, self._types[tensor.dtype], tuple(tensor.shape))
+            for name, tensor in self._tensors.items()
+        ]
+
+    def read(self, name: str) -> Array:
+        tensor = self._tensors[name].contiguous()
+        dtype = self._types[tensor.dtype]
+        if dtype == "BF16":
+            tensor = tensor.view(self._torch.int16)
+        words: Array = tensor.numpy()
+        return words.view(np.dtype(numpy_type(dtype)))
+
+    def _drop_tied(self) -> list[str]:
+        """Leave out the masked-LM decoder where it is the embeddings' own memory.
+
+        transformers ties them again when it loads the model. Any other tensors that share memory
+        are written out one by one, which is always right.
+        """
+        stored = {canonical(name): name for name in self._tensors}
+        dropped = []
+        for copy, original in _TIED.items():
+            if copy in stored and original in stored:
+                first, second = self._tensors[stored[copy]], self._tensors[stored[original]]
+                if first.data_ptr() == second.data_ptr() and first.shape == second.shape:
+                    dropped.append(stored[copy])
+                    del self._tensors[stored[copy]]
+        return dropped
+
+
+def _import_torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("converting a pytorch_model.bin", "train") from error
+    found = re.match(r"(\d+)\.(\d+)", torch.__version__)
+    if found is None or (int(found[1]), int(found[2])) < _OLDEST_TORCH:
+        raise CheckpointError(
+            f"torch {torch.__version__} is too old to open pickled weights safely: install torch "
+            f"{_OLDEST_TORCH[0]}.{_OLDEST_TORCH[1]} or newer."
+        )
+    return torch
+
+
+def _load_pickle(torch: Any, path: Path) -> dict[Any, Any]:
+    try:
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            # Files of before torch 1.6 are no zip archives and cannot be mapped.
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # UnpicklingError for forbidden contents; RuntimeError, EOFError, KeyError ... for damage.
+        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+        raise CheckpointError(
+            f"{path} was refused by torch's weights-only loader, and nothing in it was run: it "
+            f"holds more than weights, or is damaged ({reason})."
+        ) from error
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a model's state dict.")
+    return loaded

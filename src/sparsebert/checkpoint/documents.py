@@ -1,0 +1,70 @@
+"""Reading and writing the small JSON documents of a model folder; what is read may be hostile."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sparsebert.errors import CheckpointError
+
+_LARGEST = 64 << 20  # bytes: the index of the largest public checkpoints stays far below
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file. CheckpointError names the file if it is missing, huge or not JSON."""
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST:
+            raise CheckpointError(
+                f"{path} is {size >> 20} MiB: too large for a JSON file of a model folder."
+            )
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is nested too deeply to be a model's JSON file.") from error
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, absurdly long numbers
+        raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """`read_json` of a file that must hold an object."""
+    document = read_json(path)
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, not {type(document).__name__}.")
+    return document
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON the way transformers does: indented by two, keys sorted, a newline at the end."""
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+
+
+def inner_folder(root: Path, named: object, where: Path) -> Path:
+    """The folder inside ``root`` that a document names; CheckpointError if it points elsewhere.
+
+    ``named`` comes from the file ``where``: absolute paths, ``..``, backslashes, drive letters and
+    links that lead out of the folder are refused.
+    """
+    if not isinstance(named, str):
+        raise CheckpointError(f"{where}: 'path' must be text.")
+    parts = PurePosixPath(named).parts
+    plain = not any(mark in named for mark in ("\\", ":", "\0"))
+    if not plain or named.startswith("/") or ".." in parts:
+        raise CheckpointError(f"{where} names the path '{named}', which leads out of the folder.")
+    folder = root.joinpath(*parts)
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise CheckpointError(f"{where} names the path '{named}', a link out of the folder.")
+    return folder
+
+
+def plain_file(root: Path, named: object, where: Path) -> Path:
+    """The file directly inside ``root`` that a document names; else CheckpointError."""
+    text = named if isinstance(named, str) else ""
+    if not text or text.startswith(".") or any(mark in text for mark in ("/", "\\", ":", "\0")):
+        raise CheckpointError(
+            f"{where} names {named!r}: only plain file names inside the folder are allowed."
+        )
+    return root / text

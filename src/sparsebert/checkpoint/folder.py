@@ -1,0 +1,143 @@
+"""Opening a dense or sparse model folder, with everything in it checked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sparsebert.checkpoint.architecture import (
+    LinearLayer,
+    canonical_names,
+    check_shapes,
+    expected_shapes,
+    linear_names,
+    optional_shapes,
+)
+from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config
+from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
+from sparsebert.checkpoint.hub import resolve_model, source_name
+from sparsebert.checkpoint.pooling import Pooling, read_pooling, transformer_folder
+from sparsebert.checkpoint.tensors import INDEX_NAME, WEIGHTS_NAME, TensorFiles
+from sparsebert.errors import CheckpointError
+
+PACKED_NAME = "packed.safetensors"
+PICKLE_NAME = "pytorch_model.bin"
+PICKLE_INDEX_NAME = "pytorch_model.bin.index.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """An open model folder. Its tensors are views of the files: nothing is loaded until read.
+
+    ``path`` is the folder itself; ``transformer`` is where its config.json, weights and tokenizer
+    are (the same folder, save for some sentence-transformers folders). ``stored_name`` maps a
+    canonical tensor name to its name in the file, extras included; ``used`` are the canonical names
+    of the tensors the model computes with. ``source`` is how a lineage names this model;
+    ``pooling`` is that of a sentence-transformers folder.
+    """
+
+    path: Path
+    transformer: Path
+    source: str
+    config: EncoderConfig
+    pooling: Pooling | None
+    tensors: TensorFiles = field(repr=False)
+    stored_name: dict[str, str] = field(repr=False)
+    used: tuple[str, ...] = field(repr=False)
+
+    def weight(self, canonical: str) -> Float32:
+        """A tensor as float32: a read-only view if stored so, else a widened copy."""
+        stored = self.stored_name[canonical]
+        return widen(self.tensors[stored], self.tensors.spec(stored).dtype)
+
+    def finite_weight(self, canonical: str) -> Float32:
+        """`weight`, read through: CheckpointError names the tensor if it has NaN or infinity."""
+        values = self.weight(canonical)
+        check_finite(self.stored_name[canonical], values, self.path)
+        return values
+
+    def linear_layers(self, parts: Collection[str] = ("encoder",)) -> list[LinearLayer]:
+        """The linear layers of some parts ("encoder", "pooler", "head"), in computing order."""
+        layers = []
+        for name, part in linear_names(self.config).items():
+            if part in parts and name in self.stored_name:
+                stored = self.stored_name[name]
+                rows, columns = self.tensors.spec(stored).shape
+                layers.append(LinearLayer(name, stored, part, rows, columns))
+        return layers
+
+
+def open_checkpoint(model: str | Path) -> Checkpoint:
+    """Open a dense or sparse folder, or download and open a hub id.
+
+    Raises CheckpointError (UnsupportedArchitectureError for other kinds of models) naming the file,
+    key or tensor that is wrong. Weights' values are not read here, see `Checkpoint.finite_weight`.
+    """
+    path = resolve_model(model)
+    transformer = transformer_folder(path)
+    _check_files(transformer, model)
+    raw = read_object(transformer / CONFIG_NAME)
+    # The config first: 'unsupported model' is more use than 'tensor missing'.
+    parse_config(raw, (), transformer / CONFIG_NAME)
+    tensors = TensorFiles.of_folder(transformer)
+    stored_name = canonical_names(tensors, transformer)
+    config = parse_config(raw, stored_name, transformer / CONFIG_NAME)
+    shapes = {name: tensors.spec(stored).shape for name, stored in stored_name.items()}
+    used = check_shapes(config, shapes, transformer)
+    for name in used:
+        dtype = tensors.spec(stored_name[name]).dtype
+        if dtype not in WEIGHT_TYPES:
+            raise CheckpointError(
+                f"{transformer}: tensor '{stored_name[name]}' is stored as {dtype}; weights must "
+                f"be {', '.join(WEIGHT_TYPES)}."
+            )
+    check_recorded_layers(config, transformer)
+    return Checkpoint(
+        path,
+        transformer,
+        source_name(model),
+        config,
+        read_pooling(path),
+        tensors,
+        stored_name,
+        used,
+    )
+
+
+def check_recorded_layers(config: EncoderConfig, folder: Path) -> None:
+    """CheckpointError if config.json records a pattern for a layer that cannot have it."""
+    known = linear_names(config)
+    pattern = config.recorded_pattern
+    shapes = {**expected_shapes(config), **optional_shapes(config)}
+    for name in config.recorded_layers:
+        if name not in known:
+            raise CheckpointError(
+                f"{folder / CONFIG_NAME}: 'sparsity' names '{name}', which is no linear layer of "
+                "this model."
+            )
+        if pattern is not None and shapes[name][1] % pattern.m:
+            raise CheckpointError(
+                f"{folder / CONFIG_NAME}: 'sparsity' gives '{name}' the pattern {pattern}, which "
+                f"does not divide its {shapes[name][1]} inputs."
+            )
+
+
+def _check_files(folder: Path, model: str | Path) -> None:
+    if not (folder / CONFIG_NAME).is_file():
+        raise CheckpointError(f"{folder} is not a model folder: it has no {CONFIG_NAME}.")
+    if (folder / WEIGHTS_NAME).is_file() or (folder / INDEX_NAME).is_file():
+        return
+    if (folder / PACKED_NAME).is_file():
+        raise CheckpointError(
+            f"{folder} is a packed model: run `sparsebert unpack {model} OUT` first, or give the "
+            "folder it was packed from."
+        )
+    pickles = (folder / PICKLE_NAME).is_file() or (folder / PICKLE_INDEX_NAME).is_file()
+    if pickles or not Path(model).is_dir():  # from the hub, pickles are not even fetched
+        raise CheckpointError(
+            f"{model} has no {WEIGHTS_NAME}; old {PICKLE_NAME} weights are converted once: run "
+            f"`sparsebert convert {model} OUT` and use OUT."
+        )
+    raise CheckpointError(f"{folder} has no weights: neither {WEIGHTS_NAME} nor {INDEX_NAME}.")

@@ -1,0 +1,61 @@
+"""What the user calls a model: a folder, or a model id on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sparsebert.errors import CheckpointError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "LICENSE*"]
+_PICKLES = ["pytorch_model*.bin"]
+_OTHER_ENGINES = ["onnx/*", "openvino/*", "coreml/*", "tf/*", "flax/*"]
+
+
+def resolve_model(model: str | Path, *, pickles: bool = False) -> Path:
+    """The folder of a model; a hub id is downloaded into the hub's cache first.
+
+    Old pickled weights are left on the hub unless ``pickles`` is set; only `convert` sets it.
+    Raises CheckpointError if there is no such folder and no such model on the hub, or the hub
+    cannot be reached.
+    """
+    if not str(model):
+        raise CheckpointError("no model was named: give a folder or a model id on the hub.")
+    path = Path(model)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"{model} is a file: name the model's folder.")
+    if isinstance(model, Path) or _HUB_ID.fullmatch(model) is None:
+        raise CheckpointError(f"{model} is not a folder.")
+    return _download(model, pickles)
+
+
+def source_name(model: str | Path) -> str:
+    """How a lineage names its source: the hub id, or the folder's own name.
+
+    Never the whole path, which would publish how the author's disk is laid out.
+    """
+    path = Path(model)
+    return path.resolve().name if path.is_dir() else str(model)
+
+
+def _download(model: str, pickles: bool) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise CheckpointError(
+            f"{model} is not a folder, and to fetch it from the hub huggingface_hub is needed: "
+            "pip install huggingface_hub."
+        ) from error
+    patterns = _WANTED + _PICKLES if pickles else _WANTED
+    try:
+        folder = snapshot_download(model, allow_patterns=patterns, ignore_patterns=_OTHER_ENGINES)
+    except Exception as error:  # the library's own errors share no base; all of them end here
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"{model} is not a folder, and could not be fetched from the hub as a model either: "
+            f"{reason}"
+        ) from error
+    return Path(folder)

@@ -1,0 +1,143 @@
+"""Masks of pruned layers: which weights may be non-zero.
+
+They are stored beside the weights because zeros do not tell everything: a kept weight that happens
+to be 0.0 must stay trainable. Where no file tells, they are read off the zeros.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sparsebert.checkpoint.architecture import PARTS, LinearLayer
+from sparsebert.checkpoint.dtypes import Array, Float32
+from sparsebert.checkpoint.folder import Checkpoint
+from sparsebert.checkpoint.tensors import TensorFiles, TensorSpec
+from sparsebert.checkpoint.writing import write_tensors
+from sparsebert.errors import CheckpointError, PatternError
+from sparsebert.patterns import (
+    BoolMatrix,
+    Pattern,
+    count_broken_groups,
+    detect,
+    is_whole,
+    mask_from_zeros,
+    pack_mask,
+    unpack_mask,
+)
+
+MASKS_NAME = "masks.safetensors"
+_KEY = "sparsebert"
+_VERSION = 1
+
+
+class StoredMasks:
+    """The masks.safetensors of a folder, read a layer at a time; empty where there is none.
+
+    CheckpointError if it is damaged or names layers that the model does not have.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._path = checkpoint.transformer / MASKS_NAME
+        self._bits = TensorFiles([self._path] if self._path.is_file() else [])
+        layers = {layer.name: layer for layer in checkpoint.linear_layers(PARTS)}
+        for name in self._bits:
+            layer = layers.get(name)
+            if layer is None:
+                raise CheckpointError(f"{self._path} has a mask for '{name}', which is no layer.")
+            spec = self._bits.spec(name)
+            if spec.dtype != "U8" or spec.shape != (layer.rows, -(-layer.columns // 8)):
+                raise CheckpointError(
+                    f"{self._path}: the mask of '{name}' does not fit its "
+                    f"[{layer.rows}, {layer.columns}] weight."
+                )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._bits
+
+    def read(self, layer: LinearLayer) -> BoolMatrix:
+        """The stored mask of a layer that is in it."""
+        return unpack_mask(self._bits[layer.name], layer.columns)
+
+
+def layer_mask(
+    checkpoint: Checkpoint, layer: LinearLayer, stored: StoredMasks, weight: Float32
+) -> tuple[Pattern, BoolMatrix] | None:
+    """Pattern and whole mask of a layer with values ``weight``; None if it is dense.
+
+    The stored mask is believed if the weights agree with it; without one the recorded pattern is,
+    and without that the zeros speak. PatternError, naming the layer, if the weights broke what was
+    stored or recorded.
+    """
+    recorded = checkpoint.config.recorded_pattern
+    listed = layer.name in checkpoint.config.recorded_layers
+    if layer.name in stored:
+        mask = stored.read(layer)
+        pattern = _mask_pattern(mask, recorded)
+        if pattern is None:
+            raise CheckpointError(
+                f"{checkpoint.path / MASKS_NAME}: the mask of '{layer.name}' is of no N:M pattern."
+            )
+        revived = int(np.count_nonzero(weight[~mask]))
+        if revived:
+            what = f"{revived} weights that its mask prunes are not zero"
+            raise _broken(checkpoint, layer, pattern, what)
+        return pattern, mask
+    if listed and recorded is not None:
+        broken = count_broken_groups(weight, recorded)
+        if broken:
+            what = f"{broken} groups hold more than {recorded.n} non-zeros of {recorded.m}"
+            raise _broken(checkpoint, layer, recorded, what)
+        return recorded, mask_from_zeros(weight, recorded)
+    found = detect(weight)
+    return None if found is None else (found, mask_from_zeros(weight, found))
+
+
+def read_masks(checkpoint: Checkpoint) -> dict[str, BoolMatrix]:
+    """Masks of all layers that are sparse, by canonical name; dense layers are left out.
+
+    Looks at the encoder, the pooler and the head. Raises PatternError, naming the layer, if weights
+    outside a stored mask are not zero or a recorded pattern is broken, and CheckpointError for a
+    damaged masks.safetensors.
+    """
+    stored = StoredMasks(checkpoint)
+    masks = {}
+    for layer in checkpoint.linear_layers(PARTS):
+        found = layer_mask(checkpoint, layer, stored, checkpoint.weight(layer.name))
+        if found is not None:
+            masks[layer.name] = found[1]
+    return masks
+
+
+def write_masks(path: Path, masks: Mapping[str, BoolMatrix]) -> None:
+    """Write masks (one bit a weight, by canonical name): ``path`` is the file or its folder."""
+    write_mask_bits(path, {name: pack_mask(mask) for name, mask in masks.items()})
+
+
+def write_mask_bits(path: Path, bits: Mapping[str, Array]) -> None:
+    """`write_masks` of masks already packed with `patterns.pack_mask`."""
+    file = path / MASKS_NAME if path.is_dir() else path
+    specs = [TensorSpec(name, "U8", packed.shape) for name, packed in bits.items()]
+    metadata = {_KEY: json.dumps({"format_version": _VERSION, "kind": "masks"})}
+    write_tensors(file, specs, bits.values(), metadata)
+
+
+def _mask_pattern(mask: BoolMatrix, recorded: Pattern | None) -> Pattern | None:
+    """The pattern whose every group this mask fills exactly."""
+    for pattern in (recorded, detect(mask)):
+        if pattern is not None and is_whole(mask, pattern):
+            return pattern
+    return None
+
+
+def _broken(
+    checkpoint: Checkpoint, layer: LinearLayer, pattern: Pattern, what: str
+) -> PatternError:
+    return PatternError(
+        f"{checkpoint.path}: layer '{layer.name}' is recorded as {pattern}, but {what}. It was "
+        "changed by something that does not lock zeros: prune it again, or go back to the sparse "
+        "folder."
+    )

@@ -1,0 +1,134 @@
+"""Writing a folder as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sparsebert.errors import OutputError
+
+
+@contextmanager
+def staged_folder(
+    out: str | Path, *, force: bool, source: str | Path | None = None
+) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``out`` that becomes ``out`` when the block ends.
+
+    If the block fails or is interrupted the temporary folder is removed, and what stood at ``out``
+    is untouched. With ``force`` an existing model folder (or an empty one) is replaced, and only
+    once the new one is complete. ``source``, where given, may be neither ``out`` nor lie inside it.
+
+    Raises OutputError if ``out`` exists (without ``force``), is not a folder that sparsebert would
+    write, or cannot be written (disk full, no permission).
+    """
+    target = check_output(out, force=force, source=source)
+    staging = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
+    made: list[Path] = []
+    try:
+        made = _make_parents(target.parent)
+        staging.mkdir()
+        yield staging
+        _sync(staging)
+        if not force and target.exists():  # somebody else was quicker
+            raise OutputError(f"{out} came into being meanwhile, and is not replaced.")
+        _swap(staging, target)
+    except BaseException as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        for parent in made:
+            _remove_if_empty(parent)
+        if isinstance(error, OSError) and _is_of_writing(error, staging, target):
+            raise OutputError(
+                f"{out} could not be written: {error.strerror or error}. What was there before is "
+                "untouched."
+            ) from error
+        raise
+
+
+def check_output(out: str | Path, *, force: bool, source: str | Path | None = None) -> Path:
+    """Where ``out`` really is, once it is known that `staged_folder` may write it.
+
+    For a step to call before its long work begins. Raises OutputError as `staged_folder` does.
+    """
+    # A link is followed, so that the folder it points to is replaced and not the link.
+    target = Path(os.path.realpath(out))
+    if source is not None:
+        origin = Path(os.path.realpath(source))
+        if origin == target:
+            raise OutputError(f"{out} is the model itself: name another folder to write.")
+        if origin.is_relative_to(target):
+            raise OutputError(f"{out} holds the model that is being read: name another folder.")
+    if not os.path.lexists(target):
+        return target
+    if not target.is_dir():
+        raise OutputError(f"{out} exists and is not a folder: name another one.")
+    if not force:
+        raise OutputError(f"{out} exists: remove it, name another folder, or pass --force.")
+    if Path.cwd().is_relative_to(target):
+        raise OutputError(f"{out} holds the current directory and is not replaced.")
+    if any(target.iterdir()) and not (target / "config.json").is_file():
+        # --force is for models made again; it must not cost anybody a folder of something else.
+        raise OutputError(f"{out} is not a model folder, so it is not replaced even with --force.")
+    return target
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    """Create missing parents; returns those created, innermost first."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for parent in reversed(missing):
+        parent.mkdir()
+    return missing
+
+
+def _swap(staging: Path, target: Path) -> None:
+    """Give the finished folder its name. Should the machine stop in between, the old folder is
+    still there, as ``.NAME.old-...``.
+    """
+    if not target.exists():
+        os.rename(staging, target)
+        return
+    old = target.with_name(f".{target.name}.old-{secrets.token_hex(4)}")
+    os.rename(target, old)
+    try:
+        os.rename(staging, target)
+    except BaseException:
+        os.rename(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Have the files on disk before they get their name: a crash must not leave empty ones."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _is_of_writing(error: OSError, staging: Path, target: Path) -> bool:
+    """Whether an error came from writing: it names no file (a full disk), or the output's own."""
+    if error.errno is None:
+        return False
+    names = [
+        Path(name) for name in (error.filename, error.filename2) if isinstance(name, str | Path)
+    ]
+    places = (staging, target)
+    return not names or any(
+        name.is_relative_to(place) or place.is_relative_to(name)
+        for name in names
+        for place in places
+    )

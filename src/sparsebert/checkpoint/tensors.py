@@ -1,0 +1,144 @@
+"""Tensors of one or several safetensors files as read-only views of the mapped files.
+
+Nothing is copied: a tensor costs memory only once it is touched, and processes that open the same
+model share it. The safetensors library checks each file (header, offsets, no holes, no overlap)
+before a byte of it is mapped.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from sparsebert.checkpoint.documents import plain_file, read_object
+from sparsebert.checkpoint.dtypes import Array, numpy_type
+from sparsebert.errors import CheckpointError
+
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, safetensors type ("F32", "BF16", "I64", ...) and shape of a tensor."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Place:
+    spec: TensorSpec
+    path: Path
+    raw: Array  # this tensor's bytes in the mapped file
+
+
+class TensorFiles(Mapping[str, Array]):
+    """Tensors by their name in the file. bfloat16 comes as its raw 16-bit words (see `spec`).
+
+    Raises CheckpointError, naming the file, for anything that is not a whole safetensors file.
+    """
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = tuple(paths)
+        self.metadata: dict[str, str] = {}
+        self._places: dict[str, _Place] = {}
+        for path in paths:
+            for place in _map_file(path, self.metadata):
+                if place.spec.name in self._places:
+                    raise CheckpointError(
+                        f"{path}: tensor '{place.spec.name}' also stands in another file."
+                    )
+                self._places[place.spec.name] = place
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> TensorFiles:
+        """The weights of a folder: model.safetensors, or the shards that its index names."""
+        if (folder / WEIGHTS_NAME).is_file():
+            return cls([folder / WEIGHTS_NAME])
+        index = folder / INDEX_NAME
+        weight_map = read_object(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{index} has no 'weight_map' from tensor names to files.")
+        shards = {name: plain_file(folder, file, index) for name, file in weight_map.items()}
+        paths = sorted(set(shards.values()))
+        for path in paths:
+            if not path.is_file():
+                raise CheckpointError(
+                    f"{path} is missing, though {INDEX_NAME} names it: fetch the model again."
+                )
+        tensors = cls(paths)
+        for name, path in shards.items():
+            if name not in tensors or tensors._places[name].path != path:
+                raise CheckpointError(
+                    f"{path} lacks tensor '{name}', which {INDEX_NAME} places there: "
+                    "fetch the model again."
+                )
+        return tensors
+
+    def spec(self, name: str) -> TensorSpec:
+        """Type and shape without touching the data."""
+        return self._places[name].spec
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, as stored."""
+        return sum(place.raw.nbytes for place in self._places.values())
+
+    def __getitem__(self, name: str) -> Array:
+        place = self._places[name]
+        known = numpy_type(place.spec.dtype)
+        if known is None:
+            return place.raw
+        view = place.raw.view(known)
+        if not view.flags.aligned:
+            # Not every writer aligned its tensors. Native code relies on it, so give it a copy.
+            view = view.copy()
+            view.flags.writeable = False
+        return view.reshape(place.spec.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def _map_file(path: Path, metadata: dict[str, str]) -> list[_Place]:
+    """Check and map one file; its ``__metadata__`` is added to ``metadata``."""
+    try:
+        with safe_open(path, framework="np"):  # the library's whole validation of the file
+            pass
+        with path.open("rb") as file:
+            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({_reason(error)}): it may be truncated or "
+            "damaged, fetch or write it again."
+        ) from error
+    length = int.from_bytes(data[:8].tobytes(), "little")
+    header: dict[str, Any] = json.loads(data[8 : 8 + length].tobytes())
+    metadata.update(header.pop("__metadata__", None) or {})
+    begin = 8 + length
+    places = []
+    for name, entry in header.items():
+        start, end = (begin + offset for offset in entry["data_offsets"])
+        if end > data.size:  # only if the file shrank since it was validated
+            raise CheckpointError(f"{path} changed while it was being read.")
+        spec = TensorSpec(name, str(entry["dtype"]), tuple(entry["shape"]))
+        places.append(_Place(spec, path, data[start:end]))
+    return places
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

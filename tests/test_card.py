@@ -1,0 +1,92 @@
+"""The model card: the source's front matter and text are kept, our part is written anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bert_folders import bert_config
+from sparsebert.checkpoint import with_step, write_card, write_config
+
+SOURCE = """---
+license: apache-2.0
+language: en
+tags:
+- bert
+---
+
+# The original
+
+Its own words.
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "README.md").write_text(SOURCE, encoding="utf-8")
+    return folder
+
+
+def made(folder: Path, source: Path, steps: int = 1, origin: str = "org/model") -> str:
+    raw = bert_config("sequence-classification")
+    layers = ["encoder.layer.0.output.dense.weight"]
+    raw = with_step(raw, "prune", origin, {"a": 1}, pattern="1:2", method="m", layers=layers)
+    for _ in range(steps - 1):
+        raw = with_step(raw, "finetune", "sparse", {"task": "sst2", "resume": None})
+    folder.mkdir(exist_ok=True)
+    write_config(folder, raw)
+    write_card(folder, source=source, results="| accuracy |" if steps > 1 else "")
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_it_is_how_it_was_made_and_how_to_load_it(tmp_path: Path, source: Path) -> None:
+    text = made(tmp_path / "out", source)
+    assert "1:2 structured sparsity" in text
+    assert "1. `prune` from `org/model` (a=1), sparsebert " in text
+    assert "AutoModelForSequenceClassification.from_pretrained" in text
+    assert "sparsebert.load" in text
+    assert "model.classify" in text
+
+
+def test_the_sources_front_matter_and_text_are_kept(tmp_path: Path, source: Path) -> None:
+    text = made(tmp_path / "out", source)
+    front = text.split("---\n")[1]
+    assert front == "license: apache-2.0\nlanguage: en\ntags:\n- bert\nbase_model: org/model\n"
+    assert text.endswith("# The original\n\nIts own words.\n")
+
+
+def test_a_base_model_that_is_named_is_not_named_again(tmp_path: Path, source: Path) -> None:
+    (source / "README.md").write_text("---\nbase_model: a/b\n---\nText\n")
+    text = made(tmp_path / "out", source)
+    assert text.count("base_model:") == 1
+
+
+def test_a_folder_is_no_base_model(tmp_path: Path, source: Path) -> None:
+    assert "base_model" not in made(tmp_path / "out", source, origin="my-folder")
+
+
+def test_a_later_step_replaces_our_part(tmp_path: Path, source: Path) -> None:
+    made(tmp_path / "one", source)
+    text = made(tmp_path / "two", tmp_path / "one", steps=2)
+    assert text.count("<!-- sparsebert: begin -->") == 1
+    assert text.count("The card of the model it was made from follows.") == 1
+    assert text.count("Its own words.") == 1
+    assert text.count("license:") == 1
+    assert "2. `finetune` from `sparse` (task=sst2), sparsebert" in text
+    assert "| accuracy |" in text
+
+
+def test_a_source_without_a_card_gets_a_plain_one(tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    text = made(tmp_path / "out", tmp_path / "bare")
+    assert text.startswith("---\nlibrary_name: transformers\ntags:\n- sparsebert\nbase_model:")
+    assert "follows" not in text
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"---\nunfinished", b"---\n---\n", b""])
+def test_odd_cards_do_no_harm(tmp_path: Path, source: Path, content: bytes) -> None:
+    (source / "README.md").write_bytes(content)
+    assert "## How to load it" in made(tmp_path / "out", source)

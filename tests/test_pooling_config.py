@@ -1,0 +1,174 @@
+"""modules.json and its modules: the pooling a model's author meant, in old and new spellings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bert_folders import write_bert
+from sparsebert.checkpoint import Pooling, open_checkpoint, read_pooling, transformer_folder
+from sparsebert.errors import CheckpointError
+
+OLD = "sentence_transformers.models."
+NEW = {
+    "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
+    "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+    "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
+}
+
+
+def write_modules(folder: Path, *kinds: str, transformer: str = "", new: bool = False) -> Path:
+    """modules.json with modules of these kinds, in folders named as the library names them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    modules = []
+    for number, kind in enumerate(kinds):
+        path = transformer if kind == "Transformer" else f"{number}_{kind}"
+        name = NEW[kind] if new else OLD + kind
+        modules.append({"idx": number, "name": str(number), "path": path, "type": name})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return folder
+
+
+def write_pooling(folder: Path, **settings: Any) -> Path:
+    (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_other_folders_have_none(tmp_path: Path) -> None:
+    assert read_pooling(tmp_path) is None
+    write_modules(tmp_path, "Transformer")  # how cross-encoders are saved
+    assert read_pooling(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "mode"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, "mean_sqrt_len"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False}, "mean"),
+        ({"pooling_mode": "mean"}, "mean"),
+        ({"pooling_mode": "cls"}, "cls"),
+        ({"pooling_mode": "max"}, "max"),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, "mean_sqrt_len"),
+        ({"pooling_mode": ["cls"]}, "cls"),
+        ({"pooling_mode": "cls", "pooling_mode_mean_tokens": True}, "cls"),
+    ],
+)
+@pytest.mark.parametrize("new", [True, False])
+def test_both_spellings_of_a_mode(
+    tmp_path: Path, settings: dict[str, Any], mode: str, new: bool
+) -> None:
+    write_pooling(write_modules(tmp_path, "Transformer", "Pooling", new=new), **settings)
+    assert read_pooling(tmp_path) == Pooling(mode, normalize=False, max_length=None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"pooling_mode": "weightedmean"}, "'weightedmean' is not supported"),
+        ({"pooling_mode_lasttoken": True}, "'lasttoken' is not supported"),
+        ({"pooling_mode": ["cls", "mean"]}, "concatenates 2"),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, "concatenates 2"),
+        ({"pooling_mode": 7}, "7 is not supported"),
+    ],
+)
+def test_modes_we_do_not_compute(tmp_path: Path, settings: dict[str, Any], complaint: str) -> None:
+    write_pooling(write_modules(tmp_path, "Transformer", "Pooling"), **settings)
+    with pytest.raises(CheckpointError, match=complaint):
+        read_pooling(tmp_path)
+
+
+def test_normalize_and_length(tmp_path: Path) -> None:
+    write_modules(tmp_path, "Transformer", "Pooling", "Normalize", new=True)
+    write_pooling(tmp_path, pooling_mode="cls")
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 256}')
+    assert read_pooling(tmp_path) == Pooling("cls", True, 256)
+    sentence = tmp_path / "sentence_bert_config.json"
+    sentence.write_text('{"max_seq_length": 128, "do_lower_case": true}')
+    assert read_pooling(tmp_path) == Pooling("cls", True, 128, lower_case=True)
+    sentence.write_text('{"max_seq_length": null}')
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1e30}')
+    assert read_pooling(tmp_path) == Pooling("cls", True, None)
+
+
+@pytest.mark.parametrize("length", [0, -1, 1.5, "128", True, []])
+def test_lengths_that_are_none(tmp_path: Path, length: object) -> None:
+    write_pooling(write_modules(tmp_path, "Transformer", "Pooling"), pooling_mode="mean")
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": length}))
+    with pytest.raises(CheckpointError, match="not a number of tokens"):
+        read_pooling(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "odd"),
+    [
+        (("Transformer", "Pooling", "Dense"), "Dense"),
+        (("Transformer", "Pooling", "Dense", "Normalize"), "Dense"),
+        (("Transformer", "WeightedLayerPooling"), "WeightedLayerPooling"),
+        (("Transformer", "Normalize", "Pooling"), "Normalize"),
+        (("Transformer", "Pooling", "Pooling"), "Pooling"),
+        (("Transformer", "LayerNorm"), "LayerNorm"),
+        (("Router",), "Router"),
+    ],
+)
+def test_modules_we_do_not_compute_are_named(
+    tmp_path: Path, kinds: tuple[str, ...], odd: str
+) -> None:
+    write_pooling(write_modules(write_bert(tmp_path / "m"), *kinds), pooling_mode="mean")
+    with pytest.raises(CheckpointError, match=f"asks for a '{odd}' module"):
+        open_checkpoint(tmp_path / "m")
+
+
+def test_dropout_does_nothing_at_inference(tmp_path: Path) -> None:
+    write_pooling(write_modules(tmp_path, "Transformer", "Pooling", "Dropout"), pooling_mode="max")
+    assert read_pooling(tmp_path) == Pooling("max", False, None)
+
+
+def test_the_transformer_may_lie_in_a_sub_folder(tmp_path: Path) -> None:
+    write_modules(tmp_path, "Transformer", "Pooling", transformer="0_Transformer")
+    write_pooling(tmp_path, pooling_mode_mean_tokens=True)
+    write_bert(tmp_path / "0_Transformer")
+    (tmp_path / "0_Transformer" / "sentence_bert_config.json").write_text('{"max_seq_length": 9}')
+    assert transformer_folder(tmp_path) == tmp_path / "0_Transformer"
+    checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.path == tmp_path
+    assert checkpoint.transformer == tmp_path / "0_Transformer"
+    assert checkpoint.pooling == Pooling("mean", False, 9)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["..", "../other", "/etc", "a/../../b", "a\\b", "C:x", 7, ["a"], None, "a\0b"],
+)
+def test_paths_out_of_the_folder_are_refused(tmp_path: Path, path: object) -> None:
+    modules = [{"path": path, "type": OLD + "Transformer"}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(CheckpointError, match=r"modules\.json"):
+        transformer_folder(tmp_path)
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
+    outside = write_bert(tmp_path / "outside")
+    folder = write_modules(tmp_path / "m", "Transformer", transformer="0_Transformer")
+    (folder / "0_Transformer").symlink_to(outside)
+    with pytest.raises(CheckpointError, match="a link out of the folder"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '[{"path": ""}]', '[{"type": 7}]', "nonsense"])
+def test_malformed_lists_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "modules.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"modules\.json"):
+        read_pooling(tmp_path)
+
+
+def test_what_sentence_transformers_saves_today(minilm: Path, tmp_path: Path) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    library.SentenceTransformer(str(minilm)).save(str(tmp_path / "saved"))
+    assert read_pooling(tmp_path / "saved") == read_pooling(minilm) == Pooling("mean", True, 256)
