@@ -1,0 +1,9 @@
+"""Pruning a model folder, and looking at how sparse one is. numpy only, a tensor at a time."""
+
+from __future__ import annotations
+
+from sparsebert.pruning.inspection import Inspection, LayerReport, inspect
+from sparsebert.pruning.methods import METHODS
+from sparsebert.pruning.one_shot import prune
+
+__all__ = ["METHODS", "Inspection", "LayerReport", "inspect", "prune"]

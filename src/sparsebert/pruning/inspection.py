@@ -1,0 +1,136 @@
+"""How sparse a model is, layer by layer, and whether the pattern it records still holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsebert.checkpoint.architecture import PARTS, linear_names
+from sparsebert.checkpoint.config import EncoderConfig
+from sparsebert.checkpoint.dtypes import Array
+from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
+from sparsebert.checkpoint.hub import resolve_model
+from sparsebert.checkpoint.masks import StoredMasks
+from sparsebert.packing.packed_model import PackedModel, is_packed, open_packed
+from sparsebert.patterns import Compressed, count_broken_groups, decompress, detect
+from sparsebert.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One linear layer. ``zeros`` is the share of its weights that are zero.
+
+    ``pattern`` is the tightest known pattern its zeros fit, None for a dense layer; ``recorded`` is
+    the pattern the folder records for it. ``broken_groups`` counts the groups in which the recorded
+    pattern does not hold, ``revived`` the non-zero weights outside the stored mask.
+    """
+
+    name: str
+    part: str
+    rows: int
+    columns: int
+    zeros: float
+    pattern: str | None
+    recorded: str | None
+    broken_groups: int
+    revived: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether what the folder records about this layer is true of its weights."""
+        return self.broken_groups == 0 and self.revived == 0
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` found in a folder. ``form`` is "packed", "sparse" or "dense"."""
+
+    path: str
+    form: str
+    head: str
+    pattern: str | None
+    layers: tuple[LayerReport, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every recorded pattern and mask holds."""
+        return all(layer.whole for layer in self.layers)
+
+    @property
+    def zeros(self) -> float:
+        """Share of zeros in all linear layers together."""
+        weights = sum(layer.rows * layer.columns for layer in self.layers)
+        return sum(layer.zeros * layer.rows * layer.columns for layer in self.layers) / weights
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        layers = [{**asdict(layer), "whole": layer.whole} for layer in self.layers]
+        return {**asdict(self), "layers": layers, "whole": self.whole, "zeros": self.zeros}
+
+
+def inspect(model: str | Path, *, progress: Progress | None = None) -> Inspection:
+    """Look at every linear layer of a dense, sparse or packed folder (or hub id).
+
+    A broken pattern is reported, not raised. CheckpointError for a folder that cannot be read.
+    """
+    path = resolve_model(model)
+    report = progress or silent
+    if is_packed(path):
+        packed = open_packed(path)
+        config, layers = packed.config, _packed_layers(packed, report)
+    else:
+        checkpoint = open_checkpoint(path)
+        config, layers = checkpoint.config, _folder_layers(checkpoint, report)
+    reports = tuple(layers)
+    form = "dense"
+    if is_packed(path):
+        form = "packed"
+    elif any(layer.pattern or layer.recorded for layer in reports):
+        form = "sparse"
+    recorded = config.recorded_pattern
+    return Inspection(
+        str(model), form, config.head.value, None if recorded is None else str(recorded), reports
+    )
+
+
+def _folder_layers(checkpoint: Checkpoint, report: Progress) -> Iterator[LayerReport]:
+    masks = StoredMasks(checkpoint)
+    layers = checkpoint.linear_layers(PARTS)
+    for done, layer in enumerate(layers):
+        report("inspecting", done, len(layers))
+        weight = checkpoint.weight(layer.name)
+        revived = 0
+        if layer.name in masks:
+            revived = int(np.count_nonzero(weight[~masks.read(layer)]))
+        yield _layer(checkpoint.config, layer.name, layer.part, weight, revived)
+    report("inspecting", len(layers), len(layers))
+
+
+def _packed_layers(packed: PackedModel, report: Progress) -> Iterator[LayerReport]:
+    layers = [item for item in linear_names(packed.config).items() if item[0] in packed.weights]
+    for done, (name, part) in enumerate(layers):
+        report("inspecting", done, len(layers))
+        stored = packed.weights[name]
+        weight = decompress(stored) if isinstance(stored, Compressed) else stored
+        yield _layer(packed.config, name, part, weight, 0)
+    report("inspecting", len(layers), len(layers))
+
+
+def _layer(config: EncoderConfig, name: str, part: str, weight: Array, revived: int) -> LayerReport:
+    found = detect(weight)
+    recorded = config.recorded_pattern if name in config.recorded_layers else None
+    return LayerReport(
+        name=name,
+        part=part,
+        rows=weight.shape[0],
+        columns=weight.shape[1],
+        zeros=1 - int(np.count_nonzero(weight)) / weight.size,
+        pattern=None if found is None else str(found),
+        recorded=None if recorded is None else str(recorded),
+        broken_groups=0 if recorded is None else count_broken_groups(weight, recorded),
+        revived=revived,
+    )
