@@ -1,0 +1,19 @@
+"""The packed format: pruned matrices as their kept values and one bit a pair."""
+
+from __future__ import annotations
+
+from sparsebert.packing.dtypes import VALUE_TYPES
+from sparsebert.packing.pack_folder import pack
+from sparsebert.packing.packed_model import PackedModel, is_packed, open_packed
+from sparsebert.packing.unpack_folder import unpack
+from sparsebert.packing.weights import engine_weights
+
+__all__ = [
+    "VALUE_TYPES",
+    "PackedModel",
+    "engine_weights",
+    "is_packed",
+    "open_packed",
+    "pack",
+    "unpack",
+]

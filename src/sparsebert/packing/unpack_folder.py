@@ -1,0 +1,94 @@
+"""Unpacking: from a packed folder back to an ordinary Hugging Face folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sparsebert.checkpoint.card import write_card
+from sparsebert.checkpoint.companions import copy_companions
+from sparsebert.checkpoint.config import write_config
+from sparsebert.checkpoint.dtypes import Array, widen
+from sparsebert.checkpoint.lineage import with_step
+from sparsebert.checkpoint.masks import write_mask_bits
+from sparsebert.checkpoint.staging import check_output, staged_folder
+from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorSpec
+from sparsebert.checkpoint.writing import write_tensors
+from sparsebert.packing.dtypes import get_value_type
+from sparsebert.packing.format import METADATA_KEY
+from sparsebert.packing.packed_model import PackedModel, open_packed
+from sparsebert.patterns import compressed_mask, decompress, pack_mask
+from sparsebert.progress import Progress, silent
+
+
+def unpack(
+    model: str | Path, out: str | Path, *, force: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Write the packed ``model`` to the folder ``out`` as config, safetensors and masks.
+
+    A folder packed as fp32 gives back its source's tensors byte for byte, extras included (a pruned
+    weight that was stored as -0.0 is +0.0); one packed as fp16 gives the rounded values as float32.
+    Returns counts, bytes and seconds. Raises CheckpointError for a folder that is not packed or is
+    damaged, OutputError if ``out`` cannot be written.
+    """
+    began = time.perf_counter()
+    check_output(out, force=force)
+    packed = open_packed(model)
+    exact = get_value_type(packed.dtype).exact
+    with staged_folder(out, force=force, source=packed.path) as staging:
+        specs = _specs(packed, exact)
+        masks: dict[str, Array] = {}
+        arrays = _arrays(packed, specs, masks, progress or silent)
+        metadata = {k: v for k, v in packed.file.tensors.metadata.items() if k != METADATA_KEY}
+        write_tensors(staging / WEIGHTS_NAME, specs, arrays, {"format": "pt", **metadata})
+        if masks:
+            write_mask_bits(staging, masks)
+        raw = with_step(packed.config.raw, "unpack", packed.source, {"dtype": packed.dtype})
+        for key in ("dtype", "torch_dtype"):
+            if not exact and key in raw:  # what the source was stored as; transformers obeys it
+                raw[key] = "float32"
+        write_config(staging, raw)
+        copy_companions(packed.path, staging)
+        write_card(staging, source=packed.path)
+        size = (staging / WEIGHTS_NAME).stat().st_size
+    return {
+        "out": str(out),
+        "dtype": packed.dtype,
+        "exact": exact,
+        "decompressed": len(masks),
+        "tensors": len(specs),
+        "bytes": size,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def _specs(packed: PackedModel, exact: bool) -> list[TensorSpec]:
+    file = packed.file
+    used = {packed.stored_name[name] for name in packed.used}
+    specs = []
+    for name in (*packed.file.compressed, *packed.file.plain):
+        dtype = file.value_dtype(name)
+        restored = dtype if exact or name not in used else "F32"
+        specs.append(TensorSpec(name, restored, file.shape(name)))
+    return specs
+
+
+def _arrays(
+    packed: PackedModel, specs: list[TensorSpec], masks: dict[str, Array], report: Progress
+) -> Iterator[Array]:
+    """The dense tensors one by one; fills ``masks`` (packed bits, canonical names) on the way."""
+    file = packed.file
+    canonical = {stored: name for name, stored in packed.stored_name.items()}
+    for done, spec in enumerate(specs):
+        report("unpacking", done, len(specs))
+        stored = file.value_dtype(spec.name)
+        if spec.name in file.compressed:
+            matrix = file.matrix(spec.name)
+            masks[canonical[spec.name]] = pack_mask(compressed_mask(matrix))
+            values = decompress(matrix)
+        else:
+            values = file.tensors[spec.name]
+        yield values if stored == spec.dtype else widen(values, stored)
+    report("unpacking", len(specs), len(specs))
