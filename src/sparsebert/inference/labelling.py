@@ -1,0 +1,97 @@
+"""From a head's logits to labels with scores: of a text, of its tokens, for a masked word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.errors import InputError
+from sparsebert.inference.tokenizing import LocatedTokens
+
+Floats = npt.NDArray[np.float32]
+
+
+class LabelScore(TypedDict):
+    """A label and how sure the model is: a probability, or the value itself under regression."""
+
+    label: str
+    score: float
+
+
+class TaggedToken(TypedDict):
+    """A token's text and characters ``[start, end)``, its likeliest label and how likely it is."""
+
+    text: str
+    label: str
+    score: float
+    start: int
+    end: int
+
+
+class FilledMask(TypedDict):
+    """A token that may stand for the mask, and its probability."""
+
+    token: str
+    score: float
+
+
+def softmax(logits: Floats) -> Floats:
+    """Along the last axis; float32 in and out."""
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """1 / (1 + exp(-x)) that does not overflow; float32 in and out."""
+    small = np.exp(-np.abs(logits))
+    return np.asarray(np.where(logits >= 0, 1, small) / (1 + small))
+
+
+def label_scores(
+    logits: Floats, labels: Sequence[str], problem_type: str | None, top_k: int | None
+) -> list[list[LabelScore]]:
+    """For each row of ``logits`` ``[texts, labels]`` its ``top_k`` labels, best first.
+
+    Softmax where one label holds, sigmoid for ``multi_label_classification``, and the number as it
+    is for ``regression``. Equal scores keep the order of the labels; None asks for all of them.
+    """
+    check_count("top_k", top_k)
+    if problem_type == "regression":
+        scores = logits
+    elif problem_type == "multi_label_classification":
+        scores = sigmoid(logits)
+    else:
+        scores = softmax(logits)
+    order = np.argsort(-scores, axis=-1, kind="stable")[:, :top_k]
+    return [
+        [{"label": labels[place], "score": float(row[place])} for place in places]
+        for row, places in zip(scores, order, strict=True)
+    ]
+
+
+def tagged_tokens(
+    logits: Floats, located: LocatedTokens, text: str, labels: Sequence[str]
+) -> list[TaggedToken]:
+    """The likeliest label of each token of ``text``; ``logits`` is ``[tokens, labels]``."""
+    scores = softmax(logits)
+    best = scores.argmax(axis=-1)
+    return [
+        {
+            "text": text[start:end],
+            "label": labels[best[token]],
+            "score": float(scores[token, best[token]]),
+            "start": int(start),
+            "end": int(end),
+        }
+        for token, (start, end) in enumerate(located.offsets)
+        if start >= 0
+    ]
+
+
+def check_count(name: str, count: int | None) -> None:
+    """InputError unless ``count`` is None or a whole number from 1."""
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise InputError(f"{name} must be a whole number from 1, not {count!r}.")

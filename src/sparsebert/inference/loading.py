@@ -1,0 +1,56 @@
+"""From a folder or a hub id to a model that answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sparsebert.checkpoint import (
+    open_checkpoint,
+    read_pooling,
+    resolve_model,
+    source_name,
+    transformer_folder,
+)
+from sparsebert.engine import Encoder
+from sparsebert.inference.memory import Weights
+from sparsebert.inference.model import Model
+from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer, special_token
+from sparsebert.inference.tokenizing import TextTokenizer
+from sparsebert.packing import engine_weights, is_packed, open_packed
+
+
+def load(model: str | Path, *, threads: int | None = None, max_length: int | None = None) -> Model:
+    """Load a packed, sparse or dense model folder, or a model id of the hub, into the engine.
+
+    ``threads`` defaults to SPARSEBERT_NUM_THREADS, else to the CPU's cores. ``max_length`` limits
+    texts, in tokens; without it the folder's own limit holds (sentence-transformers'
+    ``max_seq_length``, else the tokenizer's ``model_max_length``), never more than the model has
+    positions. Raises CheckpointError, EngineError or InputError.
+    """
+    folder = resolve_model(model)
+    weights: Weights
+    if is_packed(folder):
+        packed = open_packed(folder)
+        config, pooling, weights = packed.config, packed.pooling, packed.weights
+    else:
+        checkpoint = open_checkpoint(folder)
+        config, pooling = checkpoint.config, read_pooling(folder)
+        weights = engine_weights(checkpoint)
+    files = transformer_folder(folder)
+    backend = read_tokenizer(files, lower_case=pooling.lower_case if pooling else False)
+    limit = length_limit(
+        files,
+        asked=max_length,
+        trained=pooling.max_length if pooling else None,
+        positions=config.max_position_embeddings,
+    )
+    tokenizer = None
+    if backend is not None:
+        tokenizer = TextTokenizer(
+            backend,
+            max_length=limit,
+            type_vocab_size=config.type_vocab_size,
+            mask_token=special_token(files, "mask_token"),
+        )
+    encoder = Encoder(config, weights, threads=threads)
+    return Model(source_name(model), config, pooling, tokenizer, encoder, weights)

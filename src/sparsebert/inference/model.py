@@ -1,0 +1,324 @@
+"""A model that answers: the native engine with its folder's tokenizer, pooling and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from sparsebert.checkpoint import EncoderConfig, Head, Pooling
+from sparsebert.engine import Encoder
+from sparsebert.errors import CheckpointError, InputError
+from sparsebert.inference.answering import as_questions, best_answers
+from sparsebert.inference.batching import Floats, in_order, run_per_text, run_per_token
+from sparsebert.inference.labelling import (
+    FilledMask,
+    TaggedToken,
+    check_count,
+    label_scores,
+    softmax,
+    tagged_tokens,
+)
+from sparsebert.inference.memory import Weights, bytes_held, describe_storage
+from sparsebert.inference.texts import Text, as_texts
+from sparsebert.inference.token_ids import as_token_sequences
+from sparsebert.inference.tokenizing import TextTokenizer, Tokens
+
+PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len"]
+_POOLING_MODES = ("mean", "cls", "max", "mean_sqrt_len")
+
+# What a model with this head is called, and the methods and commands that fit it.
+_FITTING = {
+    Head.ENCODER: ("an encoder without a head", "embed"),
+    Head.SEQUENCE: ("a sequence-classification model", "classify or embed"),
+    Head.QUESTION: ("a question-answering model", "answer or embed"),
+    Head.TOKEN: ("a token-classification model", "tag (from Python) or embed"),
+    Head.MASKED_LM: ("a masked-lm model", "fill (from Python) or embed"),
+}
+_NEEDED = {
+    "classify": Head.SEQUENCE,
+    "answer": Head.QUESTION,
+    "tag": Head.TOKEN,
+    "fill": Head.MASKED_LM,
+}
+_TRAINED_LENGTH = 384  # tokens of question and context: what SQuAD models are fine-tuned with
+
+
+class Model:
+    """A loaded model; `load` makes it. It may be used from many Python threads at once.
+
+    Texts are strings, or pairs of strings that are read together (a premise and a hypothesis).
+    Every method that takes texts takes one (and gives one result) or any iterable of them (and
+    gives a list or an array with one result a text). Texts longer than `max_length` tokens are cut
+    with a TruncationWarning, or raise InputError with ``strict``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: EncoderConfig,
+        pooling: Pooling | None,
+        tokenizer: TextTokenizer | None,
+        encoder: Encoder,
+        weights: Weights,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.pooling = pooling or Pooling(mode="mean", normalize=False, max_length=None)
+        self.nbytes = bytes_held(weights)
+        self._storage = describe_storage(weights)
+        self._tokenizer = tokenizer
+        self._encoder = encoder
+
+    @property
+    def threads(self) -> int:
+        """Threads the engine works with."""
+        return int(self._encoder.threads)
+
+    @property
+    def instruction_set(self) -> str:
+        """The engine's kernels in use: portable, avx2 or avx512."""
+        return str(self._encoder.instruction_set)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a text that the model reads, special tokens included."""
+        return (
+            self._tokenizer.max_length if self._tokenizer else self.config.max_position_embeddings
+        )
+
+    def __repr__(self) -> str:
+        shape = f"{self.config.num_hidden_layers}x{self.config.hidden_size}"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return (
+            f"<sparsebert.Model {self.name}: {self.config.head.value}, {shape}, {self._storage}, "
+            f"{self.nbytes / 1e6:.1f} MB, {self.instruction_set}, {threads}>"
+        )
+
+    def require(self, verb: str) -> None:
+        """InputError, saying what fits, if the model's head cannot classify, answer, tag, fill."""
+        if self.config.head is not _NEEDED[verb]:
+            kind, fitting = _FITTING[self.config.head]
+            raise InputError(f"{self.name} is {kind} and cannot {verb}: it can {fitting}.")
+
+    def embed(
+        self,
+        texts: Text | Iterable[Text],
+        *,
+        batch_size: int = 32,
+        pooling: PoolingMode | None = None,
+        normalize: bool | None = None,
+        strict: bool = False,
+    ) -> Floats:
+        """Sentence embeddings: float32 ``[texts, hidden]``, or ``[hidden]`` for a single text.
+
+        ``pooling`` and ``normalize`` (to length 1) default to the folder's sentence-transformers
+        modules, and to the mean, not normalised, where it has none.
+        """
+        mode = self.pooling.mode if pooling is None else pooling
+        if mode not in _POOLING_MODES:
+            raise InputError(f"pooling must be one of {', '.join(_POOLING_MODES)}, not {mode!r}.")
+        unit = self.pooling.normalize if normalize is None else normalize
+        given = as_texts(texts)
+        tokens = self._text_tokenizer().encode(given, strict=strict)
+        pooled = partial(self._encoder.pooled, mode=mode, normalize=bool(unit))
+        vectors = run_per_text(self._checked(tokens), batch_size, self.config.hidden_size, pooled)
+        return vectors[0] if given.single else vectors
+
+    def classify(
+        self,
+        texts: Text | Iterable[Text],
+        *,
+        top_k: int | None = None,
+        batch_size: int = 32,
+        strict: bool = False,
+    ) -> Any:
+        """Labels with scores, best first: a list for each text, ``[{"label", "score"}, ...]``.
+
+        ``top_k`` keeps the best only. The score is a probability (each label's own for a
+        multi-label model), and the predicted value for a regression model.
+        """
+        self.require("classify")
+        check_count("top_k", top_k)
+        given = as_texts(texts)
+        logits = self._text_logits(self._text_tokenizer().encode(given, strict=strict), batch_size)
+        found = label_scores(logits, self.config.labels, self.config.problem_type, top_k)
+        return found[0] if given.single else found
+
+    def answer(
+        self,
+        question: str | Sequence[str],
+        context: str | Sequence[str],
+        *,
+        top_k: int = 1,
+        max_length: int | None = None,
+        doc_stride: int = 128,
+        max_answer_length: int = 30,
+        n_best: int = 20,
+        batch_size: int = 32,
+    ) -> Any:
+        """What in ``context`` answers ``question``: ``{"text", "start", "end", "score"}``.
+
+        ``start`` and ``end`` count characters of the context. A context that does not fit into
+        ``max_length`` tokens with its question (384, as SQuAD models are trained, if the model has
+        that many) is read in windows that overlap by ``doc_stride`` tokens. With ``top_k`` above 1
+        there is a list of answers, best first; with lists of questions and contexts, one result
+        for each. ``score`` is the softmax over the ``n_best`` spans; answers have up to
+        ``max_answer_length`` tokens.
+        """
+        self.require("answer")
+        for name, count in (
+            ("top_k", top_k),
+            ("doc_stride", doc_stride),
+            ("max_answer_length", max_answer_length),
+            ("n_best", n_best),
+        ):
+            check_count(name, count)
+        check_count("max_length", max_length)
+        pairs, single = as_questions(question, context)
+        tokenizer = self._text_tokenizer()
+        limit = min(max_length or _TRAINED_LENGTH, self.max_length)
+        windows = [
+            tokenizer.windows(*pair, max_length=limit, doc_stride=doc_stride) for pair in pairs
+        ]
+        flat = [window.tokens for found in windows for window in found]
+        logits = iter(self._token_logits(flat, batch_size))
+        answers = [
+            best_answers(
+                read,
+                found,
+                [next(logits) for _ in found],
+                top_k=top_k,
+                n_best=max(n_best, top_k),
+                max_answer_length=max_answer_length,
+            )
+            for (_, read), found in zip(pairs, windows, strict=True)
+        ]
+        results = [found[0] for found in answers] if top_k == 1 else answers
+        return results[0] if single else results
+
+    def tag(
+        self, texts: str | Iterable[str], *, batch_size: int = 32, strict: bool = False
+    ) -> list[Any]:
+        """A label for each token of each text, by a token-classification model.
+
+        A list for each text: ``[{"text", "label", "score", "start", "end"}, ...]``.
+        """
+        self.require("tag")
+        given = as_texts(texts)
+        located = self._text_tokenizer().locate(given, strict=strict)
+        logits = self._token_logits([each.tokens for each in located], batch_size)
+        tags: list[list[TaggedToken]] = [
+            tagged_tokens(rows, each, str(text), self.config.labels)
+            for rows, each, text in zip(logits, located, given.items, strict=True)
+        ]
+        return tags[0] if given.single else tags
+
+    def fill(self, text: str, *, top_k: int = 5, strict: bool = False) -> list[FilledMask]:
+        """The likeliest tokens for the one mask token in ``text``, by a masked-lm model."""
+        self.require("fill")
+        check_count("top_k", top_k)
+        tokenizer = self._text_tokenizer()
+        tokens = tokenizer.encode(as_texts(text), strict=strict)
+        places = np.flatnonzero(tokens[0].ids == tokenizer.mask_id)
+        if len(places) != 1:
+            raise InputError(
+                f"the text must have one {tokenizer.mask_token} to fill; it has {len(places)}."
+            )
+        scores = softmax(self._token_logits(tokens, 1)[0][places[0]])
+        return [
+            {"token": tokenizer.backend.id_to_token(token) or "", "score": float(scores[token])}
+            for token in np.argsort(-scores, kind="stable")[:top_k].tolist()
+        ]
+
+    def logits(
+        self, texts: Text | Iterable[Text], *, batch_size: int = 32, strict: bool = False
+    ) -> Any:
+        """What the head gives for each text, as `forward` returns it; InputError without a head.
+
+        For a single text only its own: ``[labels]``, or ``[tokens, ...]``.
+        """
+        if self.config.head is Head.ENCODER:
+            raise InputError(
+                f"{self.name} is an encoder without a head and has no logits: use embed or "
+                "hidden_states, or fine-tune it on a task first."
+            )
+        given = as_texts(texts)
+        rows = self._head(self._text_tokenizer().encode(given, strict=strict), batch_size)
+        return rows[0] if given.single else rows
+
+    def hidden_states(
+        self, texts: Text | Iterable[Text], *, batch_size: int = 32, strict: bool = False
+    ) -> Any:
+        """The last layer: a list of float32 ``[tokens, hidden]`` (one array for a single text)."""
+        given = as_texts(texts)
+        rows = self._hidden(self._text_tokenizer().encode(given, strict=strict), batch_size)
+        return rows[0] if given.single else rows
+
+    def forward(
+        self,
+        ids: Iterable[Sequence[int]],
+        type_ids: Iterable[Sequence[int]] | None = None,
+        *,
+        batch_size: int = 32,
+    ) -> Any:
+        """What the head gives for lists of token ids, special tokens included; no tokenizer.
+
+        | head | result |
+        |---|---|
+        | sequence classification | float32 ``[sequences, labels]`` |
+        | question answering | list of float32 ``[tokens, 2]``, start and end |
+        | token classification | list of float32 ``[tokens, labels]`` |
+        | masked LM | list of float32 ``[tokens, vocabulary]`` |
+        | none | list of float32 ``[tokens, hidden]``, the last layer |
+
+        Raises InputError for an id outside the vocabulary, an empty or too long sequence, or a
+        wrong nesting.
+        """
+        tokens = as_token_sequences(
+            ids,
+            type_ids,
+            vocab_size=self.config.vocab_size,
+            type_vocab_size=self.config.type_vocab_size,
+            max_positions=self.config.max_position_embeddings,
+        )
+        if self.config.head is Head.ENCODER:
+            return self._hidden(tokens, batch_size)
+        return self._head(tokens, batch_size)
+
+    def _head(self, tokens: Sequence[Tokens], batch_size: int) -> Any:
+        if self.config.head is Head.SEQUENCE:
+            return self._text_logits(tokens, batch_size)
+        return self._token_logits(tokens, batch_size)
+
+    def _text_logits(self, tokens: Sequence[Tokens], batch_size: int) -> Floats:
+        labels = len(self.config.labels)
+        return run_per_text(self._checked(tokens), batch_size, labels, self._encoder.head)
+
+    def _token_logits(self, tokens: Sequence[Tokens], batch_size: int) -> list[Floats]:
+        rows = run_per_token(self._checked(tokens), batch_size, self._encoder.head)
+        return in_order(rows, len(tokens))
+
+    def _hidden(self, tokens: Sequence[Tokens], batch_size: int) -> list[Floats]:
+        rows = run_per_token(self._checked(tokens), batch_size, self._encoder.hidden)
+        return in_order(rows, len(tokens))
+
+    def _checked(self, tokens: Sequence[Tokens]) -> Sequence[Tokens]:
+        """The engine reads tables by id: none may lie outside, whatever the tokenizer says."""
+        for sequence in tokens:
+            if sequence.ids.max() >= self.config.vocab_size:
+                raise CheckpointError(
+                    f"the tokenizer of {self.name} gives token id {sequence.ids.max()}, and the "
+                    f"model has {self.config.vocab_size} tokens: they do not belong together."
+                )
+        return tokens
+
+    def _text_tokenizer(self) -> TextTokenizer:
+        if self._tokenizer is None:
+            raise CheckpointError(
+                f"{self.name} has neither tokenizer.json nor vocab.txt, so it cannot read texts: "
+                "add one, or give token ids to forward()."
+            )
+        return self._tokenizer

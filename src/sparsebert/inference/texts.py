@@ -1,0 +1,79 @@
+"""What a caller may hand over as texts, and how an error names one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from sparsebert.errors import InputError
+
+Text = str | tuple[str, str]
+"""One text, or a pair of texts that the model reads together."""
+
+
+class Texts(NamedTuple):
+    """Checked texts. ``single`` says that the caller gave one text and not a list of one."""
+
+    items: list[Text]
+    single: bool
+
+    def name(self, index: int) -> str:
+        """How a message names a text: its place in the caller's list."""
+        return "the text" if self.single else f"texts[{index}]"
+
+
+def as_texts(texts: Text | Iterable[Text]) -> Texts:
+    """Check what the caller gave: a text, a pair (tuple), or any iterable of texts and pairs.
+
+    Raises InputError, naming the place, for what is not text and for a text that is empty.
+    """
+    single = isinstance(texts, str) or _is_pair(texts)
+    if single:
+        given: list[object] = [texts]
+    elif isinstance(texts, (bytes, bytearray, Mapping)) or not isinstance(texts, Iterable):
+        raise InputError(
+            f"texts must be a string or a list of strings or pairs, not {_kind(texts)}."
+        )
+    else:
+        given = list(texts)
+    checked = Texts([], single)
+    for index, item in enumerate(given):
+        checked.items.append(_as_text(item, checked.name(index)))
+    return checked
+
+
+def as_string(value: object, name: str) -> str:
+    """``value`` if it is a string with something in it; InputError naming it if not."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be a string, not {_kind(value)}.")
+    if not value.strip():
+        raise InputError(f"{name} is empty: there is nothing for the model to read.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} is not valid Unicode: character {error.start} is half of a surrogate pair."
+        ) from None
+    return str(value)
+
+
+def _as_text(item: object, name: str) -> Text:
+    if isinstance(item, str):
+        return as_string(item, name)
+    if isinstance(item, (tuple, list)):
+        if len(item) != 2:
+            raise InputError(f"{name} has {len(item)} parts: a pair of texts has two.")
+        return as_string(item[0], f"{name}[0]"), as_string(item[1], f"{name}[1]")
+    raise InputError(f"{name} must be a string or a pair of strings, not {_kind(item)}.")
+
+
+def _is_pair(value: object) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(isinstance(part, str) for part in value)
+    )
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,262 @@
+"""Texts to token ids: special tokens around them, cut to length, told when they were cut."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from sparsebert.errors import CheckpointError, InputError
+from sparsebert.inference.texts import Texts
+
+IntVector = npt.NDArray[np.int32]
+
+_CHUNK = 1024  # texts tokenised at a time: the library's Encoding is far larger than the ids in it
+
+
+class TruncationWarning(UserWarning):
+    """Texts were longer than the model takes and were cut.
+
+    ``count`` texts of the call were cut to ``limit`` tokens, the first of them is the one at index
+    ``first``.
+    """
+
+    def __init__(self, count: int, first: int, limit: int, name: str) -> None:
+        super().__init__(
+            f"{name} is longer than {limit} tokens and was cut."
+            if count == 1
+            else f"{count} texts are longer than {limit} tokens and were cut, the first is {name}."
+        )
+        self.count, self.first, self.limit = count, first, limit
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One sequence for the engine: int32 ``[tokens]`` each, special tokens included."""
+
+    ids: IntVector
+    type_ids: IntVector
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedTokens:
+    """Tokens and where they come from.
+
+    ``offsets`` is int32 ``[tokens, 2]``: the characters ``[start, end)`` of each token in the text
+    (in the context, of a question with its context), -1 where a token is not of it.
+    """
+
+    tokens: Tokens
+    offsets: npt.NDArray[np.int32]
+
+
+class TextTokenizer:
+    """A folder's tokenizer with a length limit. Safe to use from many threads at once."""
+
+    def __init__(
+        self,
+        backend: Tokenizer,
+        *,
+        max_length: int,
+        type_vocab_size: int = 2,
+        mask_token: str = "[MASK]",
+    ) -> None:
+        """``backend`` must neither pad nor truncate; ``max_length`` counts special tokens too."""
+        self.backend = backend
+        self.max_length = max_length
+        self.mask_token = mask_token
+        self.mask_id = backend.token_to_id(mask_token)
+        self._takes_pairs = type_vocab_size > 1
+        try:
+            self._single, self._pair = _Frame.of(backend, 1), _Frame.of(backend, 2)
+        except Exception as error:  # the library's own are bare Exceptions
+            raise CheckpointError(f"the model's tokenizer does not work: {error}.") from None
+        if max_length <= self._pair.size:
+            raise InputError(
+                f"a maximum length of {max_length} leaves no room beside the special tokens: give "
+                f"at least {self._pair.size + 1}."
+            )
+
+    def encode(self, texts: Texts, *, strict: bool = False) -> list[Tokens]:
+        """Token ids of each text, `max_length` at most.
+
+        Longer texts are cut from the right, of a pair the longer one first, and one
+        TruncationWarning tells of all of them; with ``strict`` they raise InputError instead.
+        Raises InputError for a text in which the tokenizer finds no token.
+        """
+        sequences: list[Tokens] = []
+        cut: list[int] = []
+        for index, parts in enumerate(self._parts(texts)):
+            ids = [part.ids for part in parts]
+            lengths = self._fitting(texts.name(index), ids, strict)
+            if lengths is not None:
+                cut.append(index)
+                ids = [part[:length] for part, length in zip(ids, lengths, strict=True)]
+            sequences.append((self._single if len(ids) == 1 else self._pair).around(ids))
+        self._warn(texts, cut)
+        return sequences
+
+    def locate(self, texts: Texts, *, strict: bool = False) -> list[LocatedTokens]:
+        """As `encode`, with the place of each token; single texts only (InputError for a pair)."""
+        located: list[LocatedTokens] = []
+        cut: list[int] = []
+        for index, parts in enumerate(self._parts(texts)):
+            name = texts.name(index)
+            if len(parts) != 1:
+                raise InputError(f"{name} is a pair of texts: only single texts can be tagged.")
+            lengths = self._fitting(name, [parts[0].ids], strict)
+            if lengths is not None:
+                cut.append(index)
+            stop = len(parts[0]) if lengths is None else lengths[0]
+            located.append(self._single.located([parts[0].ids[:stop]], parts[0].offsets[:stop]))
+        self._warn(texts, cut)
+        return located
+
+    def windows(
+        self, question: str, context: str, *, max_length: int, doc_stride: int
+    ) -> list[LocatedTokens]:
+        """The question with its context in overlapping stretches of ``max_length`` tokens.
+
+        Neighbours share ``doc_stride`` tokens, or half a stretch where the question leaves no more
+        room than that. Raises InputError if the question leaves no room at all.
+        """
+        asked, read = self.backend.encode_batch([question, context], add_special_tokens=False)
+        for name, found in (("question", asked), ("context", read)):
+            if not len(found):
+                raise InputError(f"the {name} is empty: the tokenizer finds nothing in it to read.")
+        room = max_length - self._pair.size - len(asked)
+        if room < 1:
+            raise InputError(
+                f"the question has {len(asked)} tokens and leaves no room for the context: both "
+                f"together may have {max_length - self._pair.size}."
+            )
+        step = room - (doc_stride if doc_stride < room else room // 2)
+        question_ids, ids, offsets = asked.ids, read.ids, read.offsets
+        found_windows = []
+        for start in range(0, len(ids), step):
+            stop = start + room
+            parts = [question_ids, ids[start:stop]]
+            found_windows.append(self._pair.located(parts, offsets[start:stop]))
+            if stop >= len(ids):
+                break
+        return found_windows
+
+    def _parts(self, texts: Texts) -> Iterator[list[Encoding]]:
+        """For each text its own tokens, or those of both texts of a pair."""
+        for start in range(0, len(texts.items), _CHUNK):
+            chunk = texts.items[start : start + _CHUNK]
+            strings = [
+                part for text in chunk for part in ((text,) if isinstance(text, str) else text)
+            ]
+            if len(strings) == 1:  # spares a lone text the thread pool of encode_batch
+                found = iter([self.backend.encode(strings[0], add_special_tokens=False)])
+            else:
+                found = iter(self.backend.encode_batch(strings, add_special_tokens=False))
+            for index, text in enumerate(chunk, start):
+                parts = [next(found) for _ in range(1 if isinstance(text, str) else 2)]
+                if len(parts) == 2 and not self._takes_pairs:
+                    raise InputError(
+                        f"{texts.name(index)} is a pair of texts: this model takes single texts."
+                    )
+                if not all(len(part) for part in parts):
+                    raise InputError(
+                        f"{texts.name(index)} is empty: the tokenizer finds nothing in it to read."
+                    )
+                yield parts
+
+    def _fitting(self, name: str, ids: list[list[int]], strict: bool) -> Sequence[int] | None:
+        """How many tokens of each part to keep; None if all of them fit."""
+        room = self.max_length - (self._single if len(ids) == 1 else self._pair).size
+        total = sum(map(len, ids))
+        if total <= room:
+            return None
+        if strict:
+            raise InputError(
+                f"{name} has {total} tokens and only {room} fit: shorten it, or leave out 'strict' "
+                "to have it cut."
+            )
+        return (room,) if len(ids) == 1 else longest_first(len(ids[0]), len(ids[1]), room)
+
+    def _warn(self, texts: Texts, cut: list[int]) -> None:
+        if cut:
+            warning = TruncationWarning(len(cut), cut[0], self.max_length, texts.name(cut[0]))
+            warnings.warn(warning, stacklevel=_level_of_caller())
+
+
+def longest_first(left: int, right: int, room: int) -> tuple[int, int]:
+    """How many tokens of each of a pair stay when both together may have ``room``.
+
+    The longer one is cut to the length of the shorter before that one loses any; an odd token
+    goes to the one that was longer (the second of equals), as in the tokenizers library.
+    """
+    if left + right <= room:
+        return left, right
+    short = min(left, right, room // 2)
+    return (room - short, short) if left > right else (short, room - short)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """The special tokens before, between and behind one text or two, and everyone's type ids."""
+
+    ids: list[list[int]]
+    types: list[list[int]]
+    text_types: list[int]
+
+    @classmethod
+    def of(cls, backend: Tokenizer, texts: int) -> _Frame:
+        """Read off how the tokenizer's own post-processor dresses a sample."""
+        dressed = backend.encode("a") if texts == 1 else backend.encode("a", "a")
+        parts = dressed.sequence_ids
+        edges = [0]
+        for text in range(texts):
+            edges += [parts.index(text), len(parts) - parts[::-1].index(text)]
+        edges.append(len(parts))
+        gaps = list(pairwise(edges))[::2]
+        return cls(
+            [dressed.ids[start:stop] for start, stop in gaps],
+            [dressed.type_ids[start:stop] for start, stop in gaps],
+            [dressed.type_ids[parts.index(text)] for text in range(texts)],
+        )
+
+    @property
+    def size(self) -> int:
+        """How many special tokens it adds."""
+        return sum(map(len, self.ids))
+
+    def around(self, texts: list[list[int]]) -> Tokens:
+        """The whole sequence with these texts' ids in it."""
+        ids, types = [*self.ids[0]], [*self.types[0]]
+        for place, text in enumerate(texts):
+            ids += text
+            ids += self.ids[place + 1]
+            types += [self.text_types[place]] * len(text)
+            types += self.types[place + 1]
+        return Tokens(np.array(ids, np.int32), np.array(types, np.int32))
+
+    def located(self, texts: list[list[int]], offsets: list[tuple[int, int]]) -> LocatedTokens:
+        """As `around`, with the ``offsets`` of the last text's tokens in their place."""
+        tokens = self.around(texts)
+        places = np.full((len(tokens), 2), -1, np.int32)
+        stop = len(tokens) - len(self.ids[-1])
+        places[stop - len(offsets) : stop] = offsets
+        return LocatedTokens(tokens, places)
+
+
+def _level_of_caller() -> int:
+    """The warning's stack level that points at the line which called into this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(
+        "sparsebert."
+    ):
+        level, frame = level + 1, frame.f_back
+    return level

