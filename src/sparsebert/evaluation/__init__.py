@@ -1,0 +1,8 @@
+"""Scores on the benchmark tasks, by our engine or by torch."""
+
+from __future__ import annotations
+
+from sparsebert.evaluation.evaluator import evaluate
+from sparsebert.evaluation.result import Evaluation
+
+__all__ = ["Evaluation", "evaluate"]

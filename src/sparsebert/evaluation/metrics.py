@@ -1,0 +1,118 @@
+"""The benchmark metrics, in percent, by the libraries that define them.
+
+Accuracy, F1 and Matthews' correlation come from scikit-learn, Pearson's and Spearman's from scipy,
+SQuAD's exact match and F1 (lower-cased, without articles and punctuation, best over the accepted
+answers) from torchmetrics.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.tasks.extras import need_extra
+from sparsebert.tasks.squad import Answers
+
+CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")
+REGRESSION_METRICS = ("pearson", "spearman")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metric name to percent, and notes on scores that do not mean what they seem to."""
+
+    values: dict[str, float]
+    notes: list[str] = field(default_factory=list)
+
+
+def classification_scores(
+    metrics: Sequence[str],
+    predicted: npt.NDArray[np.integer],
+    expected: npt.NDArray[np.integer],
+    label_count: int,
+) -> Scores:
+    """Score label indices, ``[rows]`` each.
+
+    ``f1`` is that of label 1 where there are two labels (as GLUE has it), and the mean over all
+    labels (macro) where there are more. ``matthews`` is 0 where all predictions are the same.
+    """
+    need_extra("scoring a task", "sklearn")
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    def f1() -> float:
+        if label_count == 2:
+            return float(f1_score(expected, predicted, pos_label=1, zero_division=0))
+        labels = list(range(label_count))
+        return float(f1_score(expected, predicted, labels=labels, average="macro", zero_division=0))
+
+    known: dict[str, Callable[[], float]] = {
+        "accuracy": lambda: float(accuracy_score(expected, predicted)),
+        "f1": f1,
+        "matthews": lambda: float(matthews_corrcoef(expected, predicted)),
+    }
+    notes = []
+    if np.all(predicted == predicted[0]) and not np.all(expected == expected[0]):
+        notes.append("every row got the same label: the model tells nothing apart.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn on one-sided rows; the note says it better
+        return Scores({name: 100 * known[name]() for name in metrics}, notes)
+
+
+def regression_scores(
+    metrics: Sequence[str],
+    predicted: npt.NDArray[np.floating],
+    expected: npt.NDArray[np.floating],
+) -> Scores:
+    """Correlate predictions with targets, ``[rows]`` each.
+
+    A correlation with a constant is undefined; it is reported as 0 with a note. Predictions that
+    are not finite count as constant.
+    """
+    need_extra("scoring a task", "scipy")
+    from scipy.stats import pearsonr, spearmanr
+
+    known = {"pearson": pearsonr, "spearman": spearmanr}
+    guess, target = np.asarray(predicted, np.float64), np.asarray(expected, np.float64)
+    for what, values in (("predictions", guess), ("labels", target)):
+        if not np.all(np.isfinite(values)):
+            why = f"some {what} are not finite numbers"
+        elif len(values) < 2 or np.all(values == values[0]):
+            why = f"all {what} are the same"
+        else:
+            continue
+        return _undefined(metrics, why)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy on values that hardly differ; checked here instead
+        found = {name: 100 * float(known[name](guess, target).statistic) for name in metrics}
+    if not all(np.isfinite(value) for value in found.values()):
+        return _undefined(metrics, "the values hardly differ")
+    return Scores(found)
+
+
+def _undefined(metrics: Sequence[str], why: str) -> Scores:
+    note = f"{why}, so a correlation is undefined; it is given as 0."
+    return Scores(dict.fromkeys(metrics, 0.0), [note])
+
+
+def answer_scores(
+    metrics: Sequence[str], predicted: Sequence[str], expected: Sequence[Answers]
+) -> Scores:
+    """Score answers in words against each question's accepted ones."""
+    need_extra("scoring SQuAD", "torchmetrics", "torch")
+    from torchmetrics.functional.text import squad
+
+    guesses = [{"id": str(row), "prediction_text": text} for row, text in enumerate(predicted)]
+    targets: list[dict[str, Any]] = [
+        {
+            "id": str(row),
+            "answers": {"text": list(answers.texts), "answer_start": list(answers.starts)},
+        }
+        for row, answers in enumerate(expected)
+    ]
+    found = squad(guesses, targets)
+    return Scores({name: float(found[name]) for name in metrics})

@@ -1,0 +1,164 @@
+"""A split of a task as checked examples: texts or pairs, labels, and where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.errors import DataError
+from sparsebert.tasks.columns import class_column, need_columns, number_column, text_column
+from sparsebert.tasks.files import read_table, split_files
+from sparsebert.tasks.hub import fetch_split
+from sparsebert.tasks.squad import Answers, answers_column
+from sparsebert.tasks.table import Kind, Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_Item = TypeVar("_Item")
+
+# Chosen once: the rows of `max_rows` are the same for every seed, model and machine.
+_SELECTION_SEED = 20_240_501
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split.
+
+    ``texts`` holds the first text column and ``pairs`` the second, None for single texts (SQuAD:
+    questions and contexts). ``labels`` is ``[rows]``: int64 indices into ``task.labels``, float32
+    targets of a regression, and empty for SQuAD, which has ``answers``. ``ids`` name the rows.
+    """
+
+    task: Task
+    split: str
+    source: str
+    texts: list[str]
+    pairs: list[str] | None
+    labels: npt.NDArray[np.int64] | npt.NDArray[np.float32]
+    ids: list[str]
+    answers: list[Answers] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def load_split(
+    task: Task, data: str | Path | None, split: str, *, max_rows: int | None = None
+) -> Examples:
+    """Read one split of ``task`` from ``data`` (see `sparsebert.tasks.files`) or from the hub.
+
+    The whole split is checked; of its rows ``max_rows`` are kept, a fixed selection that depends on
+    nothing but the number of rows, in their order. Raises DataError.
+    """
+    table, source = read_split(task, data, split)
+    return examples_from(task, table, split, source, max_rows=max_rows)
+
+
+def read_split(task: Task, data: str | Path | None, split: str) -> tuple[pa.Table, str]:
+    """The raw table of one split and what to call it in messages."""
+    if data is None:
+        return fetch_split(task, split), f"{task.hub_id} ({split})"
+    folder = Path(data)
+    files = split_files(folder, split)
+    if not files:
+        raise DataError(f"{folder} holds no file for the split {split}: name one {split}.parquet.")
+    source = str(files[0]) if len(files) == 1 else str(folder / f"{split}-*{files[0].suffix}")
+    return _concatenated(files, task.text_columns), source
+
+
+def validation_splits(task: Task, data: str | Path | None) -> tuple[str, ...]:
+    """Which of the task's validation splits ``data`` can give.
+
+    A single file is the split it is named after, or else the first. Raises DataError for a folder
+    that is not there or is ambiguous.
+    """
+    if data is None:
+        return task.validation_splits
+    path = Path(data)
+    if path.is_file():
+        named = [split for split in task.validation_splits if path.stem.startswith(split)]
+        return (named[0] if named else task.validation_splits[0],)
+    return tuple(split for split in task.validation_splits if split_files(path, split))
+
+
+def examples_from(
+    task: Task, table: pa.Table, split: str, source: str, *, max_rows: int | None = None
+) -> Examples:
+    """Check a table and make examples of it. Raises DataError."""
+    need_columns(table, (*task.text_columns, task.label_column), source)
+    if table.num_rows == 0:
+        raise DataError(f"{source} has no rows.")
+    columns = [text_column(table, name, source) for name in task.text_columns]
+    ids = _ids(table)
+    answers: list[Answers] = []
+    labels: npt.NDArray[np.int64] | npt.NDArray[np.float32] = np.zeros(0, np.int64)
+    if task.kind is Kind.CLASSIFICATION:
+        labels = class_column(table, task.label_column, task.labels, source)
+    elif task.kind is Kind.REGRESSION:
+        labels = number_column(table, task.label_column, task.label_range, source)
+    else:
+        answers = answers_column(table, task.label_column, columns[1], source)
+        _refuse_doubles(ids, source)
+    rows = selection(table.num_rows, max_rows)
+    if rows is not None:
+        columns = [_take(column, rows) for column in columns]
+        ids = _take(ids, rows)
+        answers = _take(answers, rows) if answers else answers
+        labels = labels[rows] if len(labels) else labels
+    pairs = columns[1] if len(columns) == 2 else None
+    return Examples(task, split, source, columns[0], pairs, labels, ids, answers)
+
+
+def selection(rows: int, max_rows: int | None) -> npt.NDArray[np.int64] | None:
+    """Indices of the rows that ``max_rows`` keeps, ascending; None if it keeps all of them.
+
+    The rows are shuffled by a fixed rule first, so that a file sorted by label or by source gives
+    a fair share of each.
+    """
+    if max_rows is None or max_rows >= rows:
+        return None
+    if max_rows < 1:
+        raise DataError(f"max_rows must be at least 1, not {max_rows}.")
+    # The legacy generator: numpy promises that its streams never change.
+    order = np.random.RandomState(_SELECTION_SEED).permutation(rows)
+    return np.sort(order[:max_rows]).astype(np.int64)
+
+
+def _concatenated(files: list[Path], text_columns: tuple[str, ...]) -> pa.Table:
+    import pyarrow as pa
+
+    tables = [read_table(path, text_columns) for path in files]
+    try:
+        return pa.concat_tables(tables)
+    except pa.ArrowException as fault:
+        raise DataError(
+            f"{files[0]} and its other parts have different columns: {fault}"
+        ) from fault
+
+
+def _ids(table: pa.Table) -> list[str]:
+    for name in ("id", "idx"):
+        if name in table.column_names:
+            return [str(value) for value in table.column(name).to_pylist()]
+    return [str(row) for row in range(table.num_rows)]
+
+
+def _refuse_doubles(ids: Sequence[str], source: str) -> None:
+    seen: dict[str, int] = {}
+    for row, name in enumerate(ids):
+        if name in seen:
+            raise DataError(
+                f"{source}: column 'id', row {row + 1}: '{name}' is also the id of row "
+                f"{seen[name] + 1}; answers are told apart by it."
+            )
+        seen[name] = row
+
+
+def _take(items: list[_Item], rows: npt.NDArray[np.int64]) -> list[_Item]:
+    return [items[row] for row in rows]

@@ -1,0 +1,145 @@
+"""The tasks sparsebert knows by name: their columns, labels, metrics and home on the hub.
+
+A row of the table is everything the rest of the package asks about a task, so that a new one joins
+by adding a row. Columns, label order and metrics are those of GLUE (Wang et al. 2018, as
+``nyu-mll/glue`` on the hub) and SQuAD v1.1 (Rajpurkar et al. 2016, ``rajpurkar/squad``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from sparsebert.checkpoint.config import Head
+from sparsebert.errors import DataError
+
+
+class Kind(str, Enum):
+    """What a task asks of a model."""
+
+    CLASSIFICATION = "classification"
+    REGRESSION = "regression"
+    QUESTION = "question-answering"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    ``text_columns`` holds one column, or two for pairs (SQuAD: question and context).
+    ``labels`` are the names in the order of their integer ids; empty unless a classification.
+    ``metrics`` are names of `sparsebert.evaluation.metrics`, in the order in which the task's row
+    shows them; ``main_metric`` is the one that early stopping watches (on the first validation
+    split). ``label_range`` bounds a regression's labels.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    text_columns: tuple[str, ...]
+    metrics: tuple[str, ...]
+    main_metric: str
+    labels: tuple[str, ...] = ()
+    label_column: str = "label"
+    label_range: tuple[float, float] | None = None
+    hub_id: str | None = None
+    hub_config: str | None = None
+    validation_splits: tuple[str, ...] = ("validation",)
+    max_length: int = 128
+
+    @property
+    def head(self) -> Head:
+        """The model head that this task needs."""
+        return Head.QUESTION if self.kind is Kind.QUESTION else Head.SEQUENCE
+
+
+_GLUE = "nyu-mll/glue"
+_PAIR = ("sentence1", "sentence2")
+_ENTAILS = ("entailment", "not_entailment")
+
+
+def _classification(
+    name: str,
+    title: str,
+    columns: tuple[str, ...],
+    labels: tuple[str, ...],
+    metrics: tuple[str, ...] = ("accuracy",),
+    validation_splits: tuple[str, ...] = ("validation",),
+) -> Task:
+    return Task(
+        name=name,
+        title=title,
+        kind=Kind.CLASSIFICATION,
+        text_columns=columns,
+        labels=labels,
+        metrics=metrics,
+        main_metric=metrics[0],
+        hub_id=_GLUE,
+        hub_config=name,
+        validation_splits=validation_splits,
+    )
+
+
+_SST2 = _classification("sst2", "SST-2", ("sentence",), ("negative", "positive"))
+_COLA = _classification(
+    "cola", "CoLA", ("sentence",), ("unacceptable", "acceptable"), metrics=("matthews",)
+)
+_MRPC = _classification(
+    "mrpc", "MRPC", _PAIR, ("not_equivalent", "equivalent"), metrics=("accuracy", "f1")
+)
+_QQP = _classification(
+    "qqp",
+    "QQP",
+    ("question1", "question2"),
+    ("not_duplicate", "duplicate"),
+    metrics=("accuracy", "f1"),
+)
+_MNLI = _classification(
+    "mnli",
+    "MNLI-m/mm",
+    ("premise", "hypothesis"),
+    ("entailment", "neutral", "contradiction"),
+    validation_splits=("validation_matched", "validation_mismatched"),
+)
+_QNLI = _classification("qnli", "QNLI", ("question", "sentence"), _ENTAILS)
+_RTE = _classification("rte", "RTE", _PAIR, _ENTAILS)
+_STSB = Task(
+    name="stsb",
+    title="STS-B",
+    kind=Kind.REGRESSION,
+    text_columns=_PAIR,
+    metrics=("pearson", "spearman"),
+    main_metric="pearson",
+    label_range=(0.0, 5.0),
+    hub_id=_GLUE,
+    hub_config="stsb",
+)
+_SQUAD = Task(
+    name="squad",
+    title="SQuAD v1.1",
+    kind=Kind.QUESTION,
+    text_columns=("question", "context"),
+    metrics=("exact_match", "f1"),
+    main_metric="f1",
+    label_column="answers",
+    hub_id="rajpurkar/squad",
+    max_length=384,
+)
+
+TASKS: dict[str, Task] = {
+    task.name: task for task in (_MNLI, _QQP, _QNLI, _SST2, _COLA, _STSB, _MRPC, _RTE, _SQUAD)
+}
+CUSTOM = "custom"
+TASK_NAMES: tuple[str, ...] = (*TASKS, CUSTOM)
+
+
+def get_task(name: str) -> Task:
+    """The task of this name (``SST-2``, ``sst2`` and ``SST2`` are one). DataError if unknown.
+
+    ``custom`` is not in the table: a user's own columns and labels are read from the data by
+    `sparsebert.tasks.custom.custom_task`.
+    """
+    key = name.lower().replace("-", "").replace("_", "")
+    if key not in TASKS:
+        raise DataError(f"'{name}' is not a task; the tasks are {', '.join(TASK_NAMES)}.")
+    return TASKS[key]

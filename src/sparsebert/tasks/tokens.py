@@ -1,0 +1,118 @@
+"""Texts as token ids, once, for training and evaluation alike.
+
+The tokenizer is transformers' own, so that what is trained and scored here is what
+``AutoTokenizer`` gives anyone else from the same folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.errors import CheckpointError
+from sparsebert.progress import Progress, silent
+from sparsebert.tasks.examples import Examples
+from sparsebert.tasks.extras import need_extra
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_CHUNK = (
+    1000  # texts tokenised at a time: enough to use all threads, little enough to show progress
+)
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Sequences of token ids end to end, without padding.
+
+    ``ids`` and ``type_ids`` are int32 ``[tokens]``; row i is ``offsets[i]:offsets[i + 1]``
+    (``offsets`` int64 ``[rows + 1]``).
+    """
+
+    ids: npt.NDArray[np.int32]
+    type_ids: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]]) -> TokenRows:
+        """Lay sequences end to end."""
+        offsets = np.zeros(len(ids) + 1, np.int64)
+        np.cumsum([len(row) for row in ids], out=offsets[1:])
+        flat_ids = np.fromiter((token for row in ids for token in row), np.int32, offsets[-1])
+        flat_types = np.fromiter((kind for row in type_ids for kind in row), np.int32, offsets[-1])
+        return cls(flat_ids, flat_types, offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each row, int64 ``[rows]``."""
+        return np.diff(self.offsets)
+
+    def row(self, index: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """``ids`` and ``type_ids`` of one row, int32 ``[tokens]`` each (views)."""
+        part = slice(self.offsets[index], self.offsets[index + 1])
+        return self.ids[part], self.type_ids[part]
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer. CheckpointError if there is none, or none that keeps offsets."""
+    need_extra("reading a task", "transformers")
+    from transformers import AutoTokenizer
+
+    # Without its files transformers 5 makes up an empty tokenizer, to which every word is unknown.
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        raise CheckpointError(f"{folder} has no tokenizer: it needs tokenizer.json or vocab.txt.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True)
+    except Exception as fault:  # whatever kind the many tokenizer classes raise
+        raise CheckpointError(f"the tokenizer of {folder} cannot be read: {fault}") from fault
+    if not tokenizer.is_fast:
+        raise CheckpointError(f"the tokenizer of {folder} has no fast version, which is needed.")
+    return tokenizer
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Examples,
+    max_length: int,
+    progress: Progress | None = None,
+) -> TokenRows:
+    """Token ids of each text or pair, cut to ``max_length`` tokens (of a pair the longer first)."""
+    report = progress or silent
+    label = f"tokenising {examples.task.name} {examples.split}"
+    ids: list[list[int]] = []
+    type_ids: list[list[int]] = []
+    with unlimited(tokenizer):
+        for start in range(0, len(examples), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            encoded: Any = tokenizer(
+                examples.texts[part],
+                examples.pairs[part] if examples.pairs is not None else None,
+                truncation=True,
+                max_length=max_length,
+                return_token_type_ids=True,
+                return_attention_mask=False,
+            )
+            ids += encoded["input_ids"]
+            type_ids += encoded["token_type_ids"]
+            report(label, len(ids), len(examples))
+    return TokenRows.of(ids, type_ids)
+
+
+@contextlib.contextmanager
+def unlimited(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Let ``max_length`` alone say how long a text may be, and no stored limit complain."""
+    stored, tokenizer.model_max_length = tokenizer.model_max_length, int(1e30)
+    try:
+        yield
+    finally:
+        tokenizer.model_max_length = stored

@@ -1,0 +1,118 @@
+"""Metrics against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("scipy")
+
+from sparsebert.evaluation.metrics import answer_scores, classification_scores, regression_scores
+from sparsebert.evaluation.result import table_row
+from sparsebert.tasks.squad import Answers
+
+# 3 true positives, 1 false positive, 2 false negatives, 4 true negatives.
+EXPECTED = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0])
+PREDICTED = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+
+
+def test_accuracy_f1_and_matthews_of_two_labels() -> None:
+    scores = classification_scores(("accuracy", "f1", "matthews"), PREDICTED, EXPECTED, 2)
+    assert scores.values["accuracy"] == pytest.approx(70.0)  # 7 of 10
+    assert scores.values["f1"] == pytest.approx(100 * 6 / 9)  # 2 TP / (2 TP + FP + FN)
+    matthews = (3 * 4 - 1 * 2) / math.sqrt((3 + 1) * (3 + 2) * (4 + 1) * (4 + 2))
+    assert scores.values["matthews"] == pytest.approx(100 * matthews)
+    assert scores.notes == []
+
+
+def test_f1_is_that_of_label_one_also_where_it_is_rare() -> None:
+    scores = classification_scores(("f1",), np.array([0, 0, 1]), np.array([0, 0, 0]), 2)
+    assert scores.values == {"f1": 0.0}
+
+
+def test_f1_of_three_labels_is_the_mean_over_all_of_them() -> None:
+    expected, predicted = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+    scores = classification_scores(("f1",), predicted, expected, 3)
+    assert scores.values["f1"] == pytest.approx(100 * (2 / 3 + 4 / 5 + 0) / 3)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_label_for_everything_is_told_and_does_not_crash(label: int) -> None:
+    predicted = np.full(10, label)
+    scores = classification_scores(("accuracy", "f1", "matthews"), predicted, EXPECTED, 2)
+    assert scores.values["accuracy"] == pytest.approx(50.0)
+    assert scores.values["matthews"] == 0.0
+    assert scores.notes == ["every row got the same label: the model tells nothing apart."]
+
+
+def test_rows_of_one_label_all_met_need_no_note() -> None:
+    everything = np.ones(4, np.int64)
+    scores = classification_scores(("accuracy", "matthews"), everything, everything, 2)
+    assert scores.values["accuracy"] == 100.0
+    assert scores.notes == []
+
+
+def test_pearson_and_spearman() -> None:
+    guess, target = np.array([1.0, 2.0, 3.0, 10.0]), np.array([1.0, 3.0, 2.0, 4.0])
+    scores = regression_scores(("pearson", "spearman"), guess, target)
+    # Deviations from the means: (-3, -2, -1, 6) and (-1.5, .5, -.5, 1.5).
+    pearson = (4.5 - 1 + 0.5 + 9) / math.sqrt((9 + 4 + 1 + 36) * (2.25 + 0.25 + 0.25 + 2.25))
+    assert scores.values["pearson"] == pytest.approx(100 * pearson)
+    # Ranks differ by (0, -1, 1, 0): 1 - 6 * 2 / (4 * 15).
+    assert scores.values["spearman"] == pytest.approx(80.0)
+
+
+@pytest.mark.parametrize(
+    ("guess", "why"),
+    [
+        ([2.0, 2.0, 2.0], "all predictions are the same"),
+        ([1.0, float("nan"), 2.0], "some predictions are not finite numbers"),
+    ],
+)
+def test_an_undefined_correlation_is_zero_with_a_note(guess: list[float], why: str) -> None:
+    scores = regression_scores(("pearson", "spearman"), np.array(guess), np.array([0.0, 1.0, 2.0]))
+    assert scores.values == {"pearson": 0.0, "spearman": 0.0}
+    assert scores.notes == [f"{why}, so a correlation is undefined; it is given as 0."]
+
+
+def test_values_that_hardly_differ_give_a_number(recwarn: pytest.WarningsRecorder) -> None:
+    guess = np.array([1.0, 1.0 + 2e-16, 1.0])
+    scores = regression_scores(("pearson", "spearman"), guess, np.array([0.0, 1.0, 2.0]))
+    assert all(math.isfinite(value) for value in scores.values.values())
+    assert not recwarn.list
+
+
+def test_constant_labels_and_a_single_row_are_undefined_too() -> None:
+    same = regression_scores(("pearson",), np.array([1.0, 2.0]), np.array([3.0, 3.0]))
+    assert same.values == {"pearson": 0.0}
+    assert same.notes[0].startswith("all labels are the same")
+    assert regression_scores(("pearson",), np.array([1.0]), np.array([3.0])).values["pearson"] == 0
+
+
+def test_squad_scores() -> None:
+    pytest.importorskip("torchmetrics")
+    expected = [
+        Answers(("Denver Broncos", "The Denver Broncos!"), (0, 0)),
+        Answers(("in the year 1066", "1066"), (0, 0)),
+        Answers(("Santa Clara, California",), (0,)),
+        Answers(("nothing of it",), (0,)),
+    ]
+    predicted = ["the denver broncos", "year 1066", "Santa Clara", ""]
+    scores = answer_scores(("exact_match", "f1"), predicted, expected)
+    # Articles, case and punctuation do not count: the first is exact.
+    assert scores.values["exact_match"] == pytest.approx(25.0)
+    # Second: 2 common words, 2 given, 3 wanted (the article is gone): 4/5, more than against
+    # "1066". Third: 2 of 2 given, 3 wanted: 4/5.
+    assert scores.values["f1"] == pytest.approx(100 * (1 + 4 / 5 + 4 / 5 + 0) / 4)
+
+
+def test_rows_of_the_table() -> None:
+    qqp = {"validation": {"accuracy": 90.84, "f1": 87.55}}
+    assert table_row("QQP", qqp) == "QQP (accuracy/F1): 90.8/87.5"
+    mnli = {"validation_matched": {"accuracy": 83.3}, "validation_mismatched": {"accuracy": 83.9}}
+    assert table_row("MNLI-m/mm", mnli) == "MNLI-m/mm (accuracy): 83.3/83.9"
+    half = {"validation_mismatched": {"accuracy": 83.9}}
+    assert table_row("MNLI-m/mm", half) == "MNLI (validation_mismatched) (accuracy): 83.9"

@@ -1,0 +1,86 @@
+"""Small task files that the tiny BERTs of `tiny_models` can learn something from."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_FILLERS = string.ascii_lowercase[:10]
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    """Write JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def letters(random: np.random.Generator, marker: str) -> str:
+    """A text of random letters with ``marker`` among them."""
+    words = random.choice(list(_FILLERS), size=random.integers(2, 12)).tolist()
+    words.insert(int(random.integers(len(words) + 1)), marker)
+    return " ".join(words)
+
+
+def write_classification(
+    folder: Path, train: int = 60, validation: int = 24, seed: int = 0
+) -> Path:
+    """Columns text and label: a text with an x in it is "yes", one with a y is "no"."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", train), ("validation", validation)):
+        labels = random.integers(2, size=count)
+        write_rows(
+            folder / f"{split}.jsonl",
+            (
+                {"text": letters(random, "yx"[label]), "label": ["no", "yes"][label]}
+                for label in labels
+            ),
+        )
+    return folder
+
+
+def write_regression(folder: Path, train: int = 60, validation: int = 24, seed: int = 0) -> Path:
+    """The columns of STS-B; the label counts the shared words."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", train), ("validation", validation)):
+        rows = []
+        for index in range(count):
+            shared = int(random.integers(6))
+            left = random.permutation(list(_FILLERS))[:5].tolist()
+            right = left[:shared] + list("uvwxy")[: 5 - shared]
+            rows.append(
+                {
+                    "sentence1": " ".join(left),
+                    "sentence2": " ".join(right),
+                    "label": float(shared),
+                    "idx": index,
+                }
+            )
+        write_rows(folder / f"{split}.jsonl", rows)
+    return folder
+
+
+def write_squad(folder: Path, train: int = 20, validation: int = 8, seed: int = 0) -> Path:
+    """The columns of SQuAD; the answer is the digit in the context."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", train), ("validation", validation)):
+        rows = []
+        for index in range(count):
+            digit = str(random.integers(10))
+            context = letters(random, digit)
+            answers = {"text": [digit], "answer_start": [context.index(digit)]}
+            rows.append(
+                {
+                    "id": f"{split}-{index}",
+                    "question": "  which digit ?",
+                    "context": context,
+                    "answers": answers,
+                }
+            )
+        write_rows(folder / f"{split}.jsonl", rows)
+    return folder
