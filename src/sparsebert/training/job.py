@@ -1,0 +1,106 @@
+"""Everything a run needs, read and checked before the first step: a mistake shows in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.checkpoint import Checkpoint, read_masks
+from sparsebert.errors import DataError
+from sparsebert.evaluation.evaluator import token_limit
+from sparsebert.evaluation.scoring import PreparedSplit
+from sparsebert.patterns import BoolMatrix
+from sparsebert.progress import Progress
+from sparsebert.tasks.custom import custom_task
+from sparsebert.tasks.examples import Examples, load_split, validation_splits
+from sparsebert.tasks.table import CUSTOM, Kind, Task, get_task
+from sparsebert.tasks.tokens import load_tokenizer
+from sparsebert.training.options import FinetuneOptions
+from sparsebert.training.task_model import (
+    head_order,
+    keeps_head,
+    lasting_masks,
+    sparsity_record,
+    task_config,
+)
+
+if TYPE_CHECKING:
+    from sparsebert.training.trainer import TrainingRows
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fine-tuning run, ready to start.
+
+    ``config`` is the result's config.json before this step joins its lineage; ``order`` says where
+    each of the task's labels stands in the head; ``max_length`` is the limit that was used.
+    """
+
+    checkpoint: Checkpoint
+    task: Task
+    options: FinetuneOptions
+    config: dict[str, Any] = field(repr=False)
+    keep_head: bool
+    masks: dict[str, BoolMatrix] = field(repr=False)
+    order: npt.NDArray[np.int64] | None
+    max_length: int
+    examples: int
+    rows: TrainingRows = field(repr=False)
+    validation: list[PreparedSplit] = field(repr=False)
+
+
+def prepare_job(
+    checkpoint: Checkpoint,
+    task_name: str,
+    data: str | Path | None,
+    options: FinetuneOptions,
+    progress: Progress,
+) -> Job:
+    """Read task, data and masks; tokenise once. Raises DataError, PatternError, CheckpointError."""
+    task = custom_task(data) if task_name.lower() == CUSTOM else get_task(task_name)
+    masks = lasting_masks(read_masks(checkpoint), checkpoint, task)
+    train = load_split(task, data, "train", max_rows=options.max_rows)
+    # A single file is all training data: nothing is held back to validate on.
+    alone = data is not None and Path(data).is_file()
+    splits = () if alone else validation_splits(task, data)
+    held_out = [load_split(task, data, split) for split in splits]
+    if options.early_stopping and not held_out:
+        raise DataError(
+            f"early stopping needs a validation split, and {data} has none: give a folder with "
+            f"train and {task.validation_splits[0]} files."
+        )
+    tokenizer = load_tokenizer(checkpoint.transformer)
+    length = token_limit(task, checkpoint.config, options.max_length)
+    prepared = PreparedSplit.make(train, tokenizer, length, progress)
+    config = sparsity_record(task_config(checkpoint, task), checkpoint, masks)
+    order = head_order(checkpoint, task)
+    return Job(
+        checkpoint=checkpoint,
+        task=task,
+        options=options,
+        config=config,
+        keep_head=keeps_head(checkpoint, task),
+        masks=masks,
+        order=order,
+        max_length=length,
+        examples=len(train),
+        rows=_training_rows(train, prepared, order),
+        validation=[PreparedSplit.make(each, tokenizer, length, progress) for each in held_out],
+    )
+
+
+def _training_rows(
+    examples: Examples, prepared: PreparedSplit, order: npt.NDArray[np.int64] | None
+) -> TrainingRows:
+    from sparsebert.training.trainer import TrainingRows
+
+    labels: npt.NDArray[Any] = examples.labels
+    if prepared.windows is not None:
+        labels = prepared.windows.answer
+    elif examples.task.kind is Kind.CLASSIFICATION and order is not None:
+        labels = order[examples.labels]
+    return TrainingRows(examples.task.kind, prepared.rows, labels)

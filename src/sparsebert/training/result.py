@@ -1,0 +1,40 @@
+"""What a fine-tuning run came to, and how it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sparsebert.evaluation.result import table_row
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a fine-tuning run came to.
+
+    ``scores`` maps validation split to metric to percent (empty without a validation split);
+    ``rows`` counts training examples; ``seconds`` and ``examples_per_second`` are those of training
+    in this call; ``batch_size`` and ``gradient_accumulation`` are what fitted into memory.
+    """
+
+    model: str
+    out: str
+    task: str
+    title: str
+    rows: int
+    steps: int
+    resumed_from: int
+    seconds: float
+    examples_per_second: float
+    batch_size: int
+    gradient_accumulation: int
+    scores: dict[str, dict[str, float]]
+    notes: list[str] = field(default_factory=list)
+
+    def row(self) -> str:
+        """The task's row of the table; empty without a validation split."""
+        return table_row(self.title, self.scores) if self.scores else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {**asdict(self), "row": self.row()}

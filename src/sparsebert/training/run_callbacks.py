@@ -1,0 +1,89 @@
+"""What watches a run: progress, checkpoints by the clock, the wish to stop, a loss gone astray."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sparsebert.errors import TrainingError
+from sparsebert.progress import Progress
+from sparsebert.training.interruption import StopRequest
+
+_SECONDS_BETWEEN_CHECKPOINTS = 600.0
+
+
+class DivergedError(TrainingError):
+    """The loss is not a finite number any more; nothing in this run is worth resuming."""
+
+
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]
+    """Reports optimiser steps to the project's own progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._progress("fine-tuning", state.global_step, state.max_steps)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._progress("fine-tuning", state.global_step, state.max_steps)
+
+
+class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
+    """Saves every ten minutes within an epoch, and at once when the user wants to stop."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+        self._saved = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._saved = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._stop.asked:
+            control.should_save = control.should_training_stop = True
+        elif time.monotonic() - self._saved > _SECONDS_BETWEEN_CHECKPOINTS:
+            control.should_save = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._stop.asked:
+            # The Trainer takes a run that stops for one whose epoch ended: its checkpoint is
+            # written already, and an evaluation here would count for early stopping.
+            control.should_save = control.should_evaluate = False
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._saved = time.monotonic()
+
+
+class FiniteLossCallback(TrainerCallback):  # type: ignore[misc]
+    """Ends a run whose loss has become NaN or infinite."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss is {loss} after step {state.global_step}: the training has diverged. "
+                f"Lower the learning rate (it was {args.learning_rate:g}) or lengthen the warm-up."
+            )

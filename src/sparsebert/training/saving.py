@@ -1,0 +1,121 @@
+"""Write a fine-tuned model as an ordinary Hugging Face folder, with how it came to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from sparsebert.checkpoint import (
+    WEIGHTS_NAME,
+    TensorSpec,
+    copy_companions,
+    write_config,
+    write_masks,
+    write_tensors,
+)
+from sparsebert.checkpoint.card import write_card
+from sparsebert.checkpoint.documents import write_json
+from sparsebert.checkpoint.lineage import with_step
+from sparsebert.training.job import Job
+from sparsebert.training.result import FinetuneResult
+from sparsebert.training.run import Outcome
+
+TRAINING_NAME = "training.json"
+
+
+def save_result(
+    folder: Path,
+    job: Job,
+    outcome: Outcome,
+    *,
+    model: str,
+    out: str,
+    arguments: dict[str, Any],
+) -> FinetuneResult:
+    """Write model, masks, tokenizer, card and training.json into an empty folder.
+
+    ``arguments`` are the run's, as they stand in the lineage: no paths of this machine.
+    """
+    result = FinetuneResult(
+        model=model,
+        out=out,
+        task=job.task.name,
+        title=job.task.title,
+        rows=job.examples,
+        steps=outcome.steps,
+        resumed_from=outcome.resumed_from,
+        seconds=outcome.seconds,
+        examples_per_second=outcome.rows_seen / max(outcome.seconds, 1e-9),
+        batch_size=outcome.plan.batch_size,
+        gradient_accumulation=outcome.plan.accumulation,
+        scores=outcome.scores,
+        notes=outcome.notes,
+    )
+    copy_companions(job.checkpoint.path, folder)
+    _write_weights(folder, outcome.model)
+    write_config(folder, with_step(job.config, "finetune", job.checkpoint.source, arguments))
+    if job.masks:
+        write_masks(folder, job.masks)
+    write_json(folder / TRAINING_NAME, _training_record(job, outcome, result, arguments))
+    write_card(folder, source=job.checkpoint.path, results=_results(result, arguments))
+    return result
+
+
+def _write_weights(folder: Path, model: PreTrainedModel) -> None:
+    state = model.state_dict()
+    write_tensors(
+        folder / WEIGHTS_NAME,
+        [TensorSpec(name, "F32", tuple(tensor.shape)) for name, tensor in state.items()],
+        (tensor.float().cpu().numpy() for tensor in state.values()),
+        {"format": "pt"},  # without it transformers takes the file for another framework's
+    )
+
+
+def _training_record(
+    job: Job, outcome: Outcome, result: FinetuneResult, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    import torch
+    import transformers
+
+    import sparsebert
+
+    return {
+        "arguments": arguments,
+        "max_length": job.max_length,
+        "batch_size": result.batch_size,
+        "gradient_accumulation": result.gradient_accumulation,
+        "rows": {
+            "train": result.rows,
+            **{each.examples.split: len(each.examples) for each in job.validation},
+        },
+        "fresh_head": not job.keep_head,
+        "sparse_layers": len(job.masks),
+        "steps": result.steps,
+        "resumed_from_step": result.resumed_from,
+        "seconds": round(result.seconds, 3),
+        "examples_per_second": round(result.examples_per_second, 3),
+        "history": outcome.history,
+        "scores": result.scores,
+        "notes": result.notes,
+        "versions": {
+            "sparsebert": sparsebert.__version__,
+            "torch": str(torch.__version__),
+            "transformers": transformers.__version__,
+        },
+    }
+
+
+def _results(result: FinetuneResult, arguments: dict[str, Any]) -> str:
+    if not result.scores:
+        return ""
+    lines = ["| split | metric | percent |", "|---|---|---|"]
+    for split, metrics in result.scores.items():
+        lines += [f"| {split} | {name} | {value:.2f} |" for name, value in metrics.items()]
+    kept = (
+        "\nThe best epoch was chosen on the first of these splits, which flatters its score."
+        if arguments.get("early_stopping")
+        else ""
+    )
+    return "\n".join(lines) + f"\n\nTrained on {result.rows} rows, seed {arguments['seed']}.{kept}"

@@ -1,0 +1,157 @@
+"""A checkpoint with the head of a task on it: the old head where it fits, else a fresh one."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from sparsebert.checkpoint import Checkpoint
+from sparsebert.checkpoint.architecture import canonical
+from sparsebert.checkpoint.config import Head
+from sparsebert.errors import CheckpointError
+from sparsebert.patterns import BoolMatrix, detect
+from sparsebert.tasks.labels import are_unnamed, label_order, same_labels
+from sparsebert.tasks.table import Kind, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_ARCHITECTURE = {
+    Head.SEQUENCE: "BertForSequenceClassification",
+    Head.QUESTION: "BertForQuestionAnswering",
+}
+_HEAD_TENSORS = ("classifier.", "qa_outputs.")
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+
+
+def keeps_head(checkpoint: Checkpoint, task: Task) -> bool:
+    """True if the checkpoint was fine-tuned on this task, or one with the same labels, before."""
+    config = checkpoint.config
+    if config.head is not task.head:
+        return False
+    if task.kind is Kind.QUESTION:
+        return True
+    if task.kind is Kind.REGRESSION:
+        return config.problem_type == "regression" and len(config.labels) == 1
+    single = config.problem_type in (None, "single_label_classification")
+    return single and same_labels(task, config.labels)
+
+
+def task_config(checkpoint: Checkpoint, task: Task) -> dict[str, Any]:
+    """config.json of the checkpoint with the task's head, labels and problem type."""
+    raw = copy.deepcopy(checkpoint.config.raw)
+    raw["architectures"] = [_ARCHITECTURE[task.head]]
+    raw["model_type"] = "bert"
+    for key in (
+        "_name_or_path",
+        "id2label",
+        "label2id",
+        "num_labels",
+        "_num_labels",
+        "problem_type",
+    ):
+        raw.pop(key, None)
+    raw.pop("torch_dtype", None)
+    raw["dtype"] = "float32"
+    if task.kind is Kind.QUESTION:
+        return raw
+    names = head_labels(checkpoint, task)
+    raw["id2label"] = {str(place): name for place, name in enumerate(names)}
+    raw["label2id"] = {name: place for place, name in enumerate(names)}
+    regression = task.kind is Kind.REGRESSION
+    raw["problem_type"] = "regression" if regression else "single_label_classification"
+    return raw
+
+
+def head_labels(checkpoint: Checkpoint, task: Task) -> tuple[str, ...]:
+    """Names of the head's outputs: of a head that is kept its own, else the task's."""
+    if task.kind is Kind.REGRESSION:
+        return ("LABEL_0",)
+    if keeps_head(checkpoint, task) and not are_unnamed(checkpoint.config.labels):
+        return checkpoint.config.labels
+    return task.labels
+
+
+def head_order(checkpoint: Checkpoint, task: Task) -> Any:
+    """Where each of the task's labels stands in the head, int64 ``[labels]``; None without."""
+    if task.kind is not Kind.CLASSIFICATION:
+        return None
+    return label_order(task, head_labels(checkpoint, task))[0]
+
+
+def lasting_masks(
+    masks: dict[str, BoolMatrix], checkpoint: Checkpoint, task: Task
+) -> dict[str, BoolMatrix]:
+    """The masks of those layers that the model keeps.
+
+    A head that is replaced takes its mask with it, and so does a pooler that the new head has no
+    use for.
+    """
+    kept_head = keeps_head(checkpoint, task)
+    return {
+        name: mask
+        for name, mask in masks.items()
+        if name.startswith("encoder.")
+        or (name.startswith("pooler.") and task.head is Head.SEQUENCE)
+        or (name.startswith(_HEAD_TENSORS) and kept_head)
+    }
+
+
+def sparsity_record(
+    raw: dict[str, Any], checkpoint: Checkpoint, masks: dict[str, BoolMatrix]
+) -> dict[str, Any]:
+    """``raw`` with a ``sparsity`` record of the layers in ``masks``; as it is without masks.
+
+    A folder that another tool made sparse has no record: its pattern is read off the masks, if
+    they all have the same.
+    """
+    if not masks:
+        return raw
+    record = dict(raw.get("sparsity") or {"format_version": 1, "method": None, "lineage": []})
+    recorded = checkpoint.config.recorded_pattern
+    patterns = {recorded} if recorded else {detect(mask) for mask in masks.values()}
+    pattern = patterns.pop() if len(patterns) == 1 else None
+    record["pattern"] = str(pattern) if pattern else None
+    record["layers"] = sorted(masks) if pattern else []
+    return {**raw, "sparsity": record}
+
+
+def build_model(
+    checkpoint: Checkpoint,
+    raw: dict[str, Any],
+    *,
+    keep_head: bool,
+    dropout: float | None,
+    seed: int,
+) -> PreTrainedModel:
+    """transformers' model of config ``raw`` with the checkpoint's weights, in fp32.
+
+    What the checkpoint lacks (a fresh head, a pooler that was never saved) is initialised as
+    transformers does it, from ``seed``. ``dropout`` overrides every rate in the config.
+    """
+    import torch
+    import transformers
+
+    transformers.set_seed(seed)
+    config = transformers.BertConfig.from_dict(raw)
+    if dropout is not None:
+        for name in _DROPOUTS:
+            setattr(config, name, dropout)
+    model: PreTrainedModel = getattr(transformers, raw["architectures"][0])(config)
+    state = {}
+    for name, parameter in model.state_dict().items():
+        known = canonical(name)
+        in_head = known.startswith(_HEAD_TENSORS)
+        if known not in checkpoint.stored_name or (in_head and not keep_head):
+            if not in_head and not known.startswith("pooler."):
+                raise CheckpointError(f"{checkpoint.path} lacks the tensor '{known}'.")
+            continue
+        weight = torch.tensor(checkpoint.finite_weight(known))
+        if weight.shape != parameter.shape:
+            raise CheckpointError(
+                f"{checkpoint.path}: tensor '{known}' is {list(weight.shape)} and should be "
+                f"{list(parameter.shape)}."
+            )
+        state[name] = weight
+    model.load_state_dict(state, strict=False)
+    return model

@@ -1,0 +1,179 @@
+"""transformers' Trainer, fed with rows that are tokenised already and scored by our evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainingArguments,
+)
+
+from sparsebert.evaluation.predictors import padded_batch
+from sparsebert.tasks.table import Kind
+from sparsebert.tasks.tokens import TokenRows
+from sparsebert.training.batch_plan import BatchPlan
+from sparsebert.training.length_buckets import LengthBuckets
+from sparsebert.training.losses import task_loss
+from sparsebert.training.options import OPTIMIZERS, FinetuneOptions
+
+_LOSS_POINTS = 100  # about as many points a run's loss history has
+_CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Tokens and labels to train on.
+
+    ``labels`` is int64 ``[rows]``, float32 ``[rows]`` for a regression, and int64 ``[rows, 2]``
+    (first and last token of the answer) for question answering.
+    """
+
+    kind: Kind
+    rows: TokenRows
+    labels: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
+        """A padded batch of some rows, with its labels: the Trainer's data collator."""
+        indices = np.asarray(chosen)
+        return {
+            **padded_batch(self.rows, indices),
+            "labels": torch.from_numpy(self.labels[indices]),
+        }
+
+
+class TaskTrainer(Trainer):  # type: ignore[misc]
+    """The Trainer with our batches, loss and scores.
+
+    ``score`` gives the task's metrics, in percent, for the model as it stands; it must not touch
+    the random state, or evaluating would change the training.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        rows: TrainingRows,
+        score: Callable[[], dict[str, float]],
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self._rows = rows
+        self._score = score
+        self._buckets = LengthBuckets(
+            rows.rows.lengths,
+            args.train_batch_size * args.gradient_accumulation_steps,
+            args.seed,
+        )
+        indices: Any = range(len(rows))
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=rows.batch,
+            train_dataset=indices,
+            eval_dataset=indices,  # asked for by the Trainer, not used: see evaluate
+            compute_loss_func=task_loss(rows.kind),
+            callbacks=[_Epochs(self._buckets), *callbacks],
+        )
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        loader = DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            sampler=self._buckets,
+            collate_fn=self.data_collator,
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor | int | None]:
+        """The batches of one optimiser step, and how many rows they hold."""
+        batches = list(islice(epoch_iterator, num_batches))
+        return batches, sum(len(batch["labels"]) for batch in batches)
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """The task's metrics by `sparsebert.evaluation`, the same code that `evaluate` runs."""
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._score().items()}
+        self.log(metrics)
+        control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: TrainerControl = control
+        return metrics
+
+
+class _Epochs(TrainerCallback):  # type: ignore[misc]
+    """Tells the buckets which epoch begins, also in a resumed run."""
+
+    def __init__(self, buckets: LengthBuckets) -> None:
+        self._buckets = buckets
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._buckets.set_epoch(int(state.epoch or 0))
+
+
+def training_arguments(
+    options: FinetuneOptions, plan: BatchPlan, folder: Path, rows: int, main_metric: str
+) -> TrainingArguments:
+    """`FinetuneOptions` as transformers' TrainingArguments."""
+    early = options.early_stopping > 0
+    steps_per_epoch = -(-rows // plan.rows_per_step)
+    steps = math.ceil(steps_per_epoch * options.epochs)
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=plan.batch_size,
+        gradient_accumulation_steps=plan.accumulation,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=math.ceil(steps * options.warmup_ratio),
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        **OPTIMIZERS[options.optimizer],
+        seed=options.seed,
+        data_seed=options.seed,
+        logging_strategy="steps",
+        logging_steps=max(1, steps // _LOSS_POINTS),
+        logging_nan_inf_filter=False,  # a loss that is not finite must be seen, not averaged away
+        eval_strategy="epoch" if early else "no",
+        save_strategy="epoch",
+        save_total_limit=_CHECKPOINTS_KEPT,
+        load_best_model_at_end=early,
+        metric_for_best_model=f"eval_{main_metric}" if early else None,
+        greater_is_better=True if early else None,
+        restore_callback_states_from_checkpoint=True,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        average_tokens_across_devices=False,
+        disable_tqdm=True,
+        report_to="none",
+        log_level="error",
+    )
+
+
+def early_stopping_callback(patience: int) -> TrainerCallback:
+    """Stop after ``patience`` epochs without a better main metric."""
+    return EarlyStoppingCallback(early_stopping_patience=patience)

@@ -1,0 +1,159 @@
+"""``OUT.training``: where a run keeps its checkpoints until OUT is written.
+
+It stands beside OUT, is named after it, and is removed when the run succeeds. What it holds is
+transformers' own (optimiser state among it) and is no model folder for anyone else.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from sparsebert.checkpoint.documents import write_json
+from sparsebert.checkpoint.masks import MASKS_NAME
+from sparsebert.errors import OutputError, TrainingError
+from sparsebert.training.batch_plan import BatchPlan
+from sparsebert.training.run_callbacks import DivergedError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+_RUN = "run.json"
+_WHOLE = ("model.safetensors", "config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+_STATE = "trainer_state.json"  # what the Trainer writes last
+
+
+class WorkFolder:
+    """The checkpoints of one run, and the arguments it was started with."""
+
+    def __init__(self, path: Path, arguments: dict[str, Any], with_masks: bool) -> None:
+        self.path = path
+        self._arguments = arguments
+        self._with_masks = with_masks
+
+    @classmethod
+    def open(
+        cls, out: Path, arguments: dict[str, Any], *, with_masks: bool, resume: bool
+    ) -> WorkFolder:
+        """The work folder of ``out``, new or (with ``resume``) as an unfinished run left it.
+
+        Without checkpoints in it there is nothing to resume and nothing to lose, and the run starts
+        anew. Raises TrainingError if there are and ``resume`` is not set, or if the run was started
+        with other arguments.
+        """
+        folder = cls(out.with_name(out.name + ".training"), arguments, with_masks)
+        if folder.last_checkpoint() is None:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            folder.path.mkdir(parents=True)
+            folder._write(None)
+            return folder
+        if not resume:
+            raise TrainingError(
+                f"{folder.path} holds an unfinished run for {out}: go on with it by --resume "
+                "(resume=True), or remove that folder to start anew."
+            )
+        started_with = folder._read()["arguments"]
+        different = [
+            f"{name} was {started_with.get(name)!r} and is now {arguments.get(name)!r}"
+            for name in {**started_with, **arguments}
+            if started_with.get(name) != arguments.get(name)
+        ]
+        if different:
+            raise TrainingError(
+                f"the unfinished run in {folder.path} was started otherwise: "
+                f"{'; '.join(different)}. Give the same options, or remove that folder to start "
+                "anew."
+            )
+        return folder
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that was written to its end."""
+        found = [
+            (int(match[1]), path)
+            for path in (self.path.iterdir() if self.path.is_dir() else ())
+            if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and self._is_whole(path)
+        ]
+        return max(found)[1] if found else None
+
+    def keep_plan(self, plan: BatchPlan) -> None:
+        """Remember a batch size that fits, for a resumed run."""
+        self._write(plan)
+
+    def kept_plan(self) -> BatchPlan | None:
+        """The batch size that an earlier part of this run came down to."""
+        kept = self._read().get("batch_plan")
+        return BatchPlan(**kept) if kept else None
+
+    @contextmanager
+    def tidied_on_failure(self) -> Iterator[None]:
+        """If the run inside fails, leave what can be resumed and nothing else.
+
+        A checkpoint that could not be written (disk full) is raised as OutputError.
+        """
+        try:
+            yield
+        except DivergedError:
+            self.remove()
+            raise
+        except BaseException as error:
+            kept = self.last_checkpoint()
+            if kept is None:
+                self.remove()
+            for path in self.path.glob("checkpoint-*"):
+                if not self._is_whole(path):
+                    shutil.rmtree(path, ignore_errors=True)
+            if _is_failed_write(error):
+                rest = f"the run is kept up to {kept.name}: " if kept else "nothing is kept: "
+                raise OutputError(
+                    f"a checkpoint could not be written to {self.path} ({error}); {rest}"
+                    f"free some space, then run it again{' with --resume' if kept else ''}."
+                ) from error
+            raise
+
+    def remove(self) -> None:
+        """Delete it all."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _is_whole(self, checkpoint: Path) -> bool:
+        needed = (*_WHOLE, MASKS_NAME) if self._with_masks else _WHOLE
+        if not all((checkpoint / name).is_file() for name in needed):
+            return False
+        try:
+            json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _write(self, plan: BatchPlan | None) -> None:
+        kept = {"batch_size": plan.batch_size, "accumulation": plan.accumulation} if plan else None
+        unfinished = self.path / (_RUN + ".new")
+        write_json(unfinished, {"arguments": self._arguments, "batch_plan": kept})
+        unfinished.replace(self.path / _RUN)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            run: dict[str, Any] = json.loads((self.path / _RUN).read_text(encoding="utf-8"))
+            run["arguments"].keys()
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as fault:
+            raise TrainingError(
+                f"{self.path / _RUN} is missing or damaged, so the run cannot be resumed: remove "
+                f"{self.path} to start anew."
+            ) from fault
+        return run
+
+
+def _is_failed_write(error: BaseException) -> bool:
+    """Whether an error came from writing a checkpoint: each library has its own for that."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    if isinstance(error, SafetensorError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error) for sign in ("inline_container", "PytorchStreamWriter")
+    )

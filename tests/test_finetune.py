@@ -1,0 +1,793 @@
+"""Fine-tuning end to end on tiny models: the zeros, the head, the seed, and every way to stop."""
+
+from __future__ import annotations
+
+import gc
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("pyarrow")
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from conftest import TinyBert
+from sparsebert.checkpoint import open_checkpoint, read_masks
+from sparsebert.errors import (
+    CheckpointError,
+    DataError,
+    MissingExtraError,
+    OutputError,
+    PatternError,
+    TrainingError,
+)
+from sparsebert.evaluation import evaluate
+from sparsebert.evaluation.metrics import Scores
+from sparsebert.evaluation.scoring import PreparedSplit
+from sparsebert.pruning import prune
+from sparsebert.pruning.inspection import inspect
+from sparsebert.training import finetune
+from sparsebert.training.locked_masks import LockedMasksCallback
+from sparsebert.training.trainer import TaskTrainer
+from tiny_tasks import write_classification, write_regression, write_rows, write_squad
+
+# 60 rows in batches of 8: 8 steps an epoch, the last of them short.
+QUICK: dict[str, Any] = {"task": "custom", "epochs": 2, "learning_rate": 1e-3, "batch_size": 8}
+STEPS = 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_garbage_collections() -> Iterator[None]:
+    """The Trainer collects garbage before it starts: half a second if it walks all of torch."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def dense(tiny_bert: TinyBert) -> Path:
+    return tiny_bert("encoder")
+
+
+@pytest.fixture(scope="module")
+def sparse(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finetune") / "sparse"
+    prune(dense, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classification(tmp_path_factory.mktemp("finetune") / "data")
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_bits(first: Path, second: Path) -> None:
+    left, right = weights(first), weights(second)
+    assert left.keys() == right.keys()
+    for name, values in left.items():
+        assert np.array_equal(values.view(np.int32), right[name].view(np.int32)), name
+
+
+def assert_zeros_held(folder: Path, source: Path) -> None:
+    """Every pruned weight of ``source`` is +0.0 in ``folder``, bit for bit; masks are kept."""
+    masks = read_masks(open_checkpoint(source))
+    assert masks
+    tensors = weights(folder)
+    for name, mask in masks.items():
+        assert not tensors["bert." + name][~mask].view(np.int32).any(), name
+    kept = read_masks(open_checkpoint(folder))
+    assert all(np.array_equal(kept[name], mask) for name, mask in masks.items())
+    assert inspect(folder).whole
+
+
+def interrupt_at(step: int) -> Any:
+    """A progress that presses Ctrl-C after this optimiser step."""
+
+    def progress(label: str, done: int, total: int) -> None:
+        if label == "fine-tuning" and done == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return progress
+
+
+class Crash(Exception):
+    pass
+
+
+def crash_at(step: int) -> Any:
+    def progress(label: str, done: int, total: int) -> None:
+        if label == "fine-tuning" and done == step:
+            raise Crash
+
+    return progress
+
+
+class TestResult:
+    def test_the_folder_is_whole_and_any_tool_loads_it(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "task"
+        result = finetune(sparse, out, data=data, **QUICK)
+        assert_zeros_held(out, sparse)
+        assert (result.steps, result.rows, result.resumed_from) == (STEPS, 60, 0)
+        assert result.row().startswith("custom (accuracy/F1): ")
+
+        config = json.loads((out / "config.json").read_text())
+        assert config["architectures"] == ["BertForSequenceClassification"]
+        assert config["id2label"] == {"0": "no", "1": "yes"}
+        assert config["problem_type"] == "single_label_classification"
+        steps = config["sparsity"]["lineage"]
+        assert [step["step"] for step in steps] == ["prune", "finetune"]
+        assert steps[1]["arguments"]["seed"] == 1
+        assert steps[1]["arguments"]["task"] == "custom"
+        assert str(tmp_path) not in (out / "config.json").read_text()
+
+        record = json.loads((out / "training.json").read_text())
+        assert record["scores"] == result.scores
+        assert record["rows"] == {"train": 60, "validation": 24}
+        assert record["examples_per_second"] > 0
+        assert all(np.isfinite(entry["loss"]) for entry in record["history"])
+        assert record["history"][-1]["step"] == STEPS
+        assert "| validation | accuracy |" in (out / "README.md").read_text()
+        assert (out / "tokenizer.json").is_file()
+        assert not (tmp_path / "task.training").exists()
+
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(out)
+        assert model.config.label2id == {"no": 0, "yes": 1}
+        scores = evaluate(out, task="custom", data=data, engine="torch").scores
+        assert scores == result.scores
+
+    def test_the_model_learns(self, sparse: Path, data: Path, tmp_path: Path) -> None:
+        options = {**QUICK, "epochs": 12, "learning_rate": 3e-3, "dropout": 0.0}
+        result = finetune(sparse, tmp_path / "out", data=data, **options)
+        history = json.loads((tmp_path / "out" / "training.json").read_text())["history"]
+        assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+        assert result.scores["validation"]["accuracy"] > 75
+        assert_zeros_held(tmp_path / "out", sparse)
+
+    def test_a_dense_model_goes_the_same_way(self, dense: Path, data: Path, tmp_path: Path) -> None:
+        finetune(dense, tmp_path / "out", data=data, **QUICK)
+        assert not (tmp_path / "out" / "masks.safetensors").exists()
+        assert inspect(tmp_path / "out").whole
+        config = json.loads((tmp_path / "out" / "config.json").read_text())
+        assert config["sparsity"]["pattern"] is None
+        assert [step["step"] for step in config["sparsity"]["lineage"]] == ["finetune"]
+
+    def test_a_kept_weight_that_is_zero_stays_trainable(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        source = tmp_path / "source"
+        source.mkdir()
+        for path in sparse.iterdir():
+            (source / path.name).write_bytes(path.read_bytes())
+        name = "encoder.layer.0.intermediate.dense.weight"
+        tensors = {key: np.array(value) for key, value in weights(sparse).items()}
+        mask = read_masks(open_checkpoint(sparse))[name]
+        row, column = np.argwhere(mask)[5]
+        tensors[name][row, column] = 0.0
+        save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+        finetune(source, tmp_path / "out", data=data, **QUICK)
+        assert weights(tmp_path / "out")["bert." + name][row, column] != 0
+        assert_zeros_held(tmp_path / "out", source)
+
+    def test_a_model_that_another_tool_made_sparse(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        source = tmp_path / "source"
+        source.mkdir()
+        for path in sparse.iterdir():
+            (source / path.name).write_bytes(path.read_bytes())
+        (source / "masks.safetensors").unlink()
+        config = json.loads((source / "config.json").read_text())
+        layers = sorted(config.pop("sparsity")["layers"])
+        (source / "config.json").write_text(json.dumps(config))
+        finetune(source, tmp_path / "out", data=data, **QUICK)
+        assert_zeros_held(tmp_path / "out", sparse)
+        record = json.loads((tmp_path / "out" / "config.json").read_text())["sparsity"]
+        assert (record["pattern"], record["layers"]) == ("1:2", layers)
+
+    def test_a_source_whose_pattern_is_broken_is_refused(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        source = tmp_path / "source"
+        source.mkdir()
+        for path in sparse.iterdir():
+            (source / path.name).write_bytes(path.read_bytes())
+        name = "encoder.layer.0.output.dense.weight"
+        tensors = {key: np.array(value) for key, value in weights(sparse).items()}
+        tensors[name][:] = 1
+        save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(PatternError, match=name):
+            finetune(source, tmp_path / "out", data=data, **QUICK)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+    def test_a_sentence_transformers_folder(self, minilm: Path, tmp_path: Path) -> None:
+        data = write_classification(tmp_path / "data", train=4, validation=4)
+        prune(minilm, tmp_path / "sparse")
+        options = {**QUICK, "epochs": 1, "batch_size": 4, "max_length": 16}
+        finetune(tmp_path / "sparse", tmp_path / "out", data=data, **options)
+        assert_zeros_held(tmp_path / "out", tmp_path / "sparse")
+        assert (tmp_path / "out" / "modules.json").is_file()
+        assert open_checkpoint(tmp_path / "out").config.labels == ("no", "yes")
+
+
+class TestTraining:
+    @pytest.mark.parametrize("optimizer", ["sgd", "adafactor", "adamw"])
+    def test_zeros_hold_for_every_optimiser(
+        self, sparse: Path, data: Path, tmp_path: Path, optimizer: str
+    ) -> None:
+        options = {**QUICK, "learning_rate": 1e-2, "weight_decay": 0.1, "max_grad_norm": 0.5}
+        out = tmp_path / "out"
+        finetune(sparse, out, data=data, optimizer=optimizer, gradient_accumulation=2, **options)
+        assert_zeros_held(out, sparse)
+        name = "encoder.layer.0.output.dense.weight"
+        mask = read_masks(open_checkpoint(sparse))[name]
+        assert np.mean(weights(out)["bert." + name][mask] != weights(sparse)[name][mask]) > 0.99
+
+    def test_without_the_lock_the_run_fails_and_names_the_layer(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(LockedMasksCallback, "on_train_begin", lambda *a, **k: None)
+        monkeypatch.setattr(LockedMasksCallback, "on_optimizer_step", lambda *a, **k: None)
+        with pytest.raises(TrainingError, match="no longer zero in 12 layers: encoder.layer.0.att"):
+            finetune(sparse, tmp_path / "out", data=data, **QUICK)
+        assert not (tmp_path / "out").exists()
+
+    def test_the_same_seed_gives_the_same_weights(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+            finetune(sparse, tmp_path / name, data=data, seed=seed, **QUICK)
+        assert_same_bits(tmp_path / "a", tmp_path / "b")
+        left, right = weights(tmp_path / "a"), weights(tmp_path / "c")
+        assert not np.array_equal(left["classifier.weight"], right["classifier.weight"])
+
+    def test_an_accumulated_step_is_one_large_batch(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        options = {**QUICK, "dropout": 0.0, "optimizer": "sgd", "learning_rate": 0.1}
+        finetune(sparse, tmp_path / "large", data=data, **options)
+        small = {**options, "batch_size": 2, "gradient_accumulation": 4}
+        finetune(sparse, tmp_path / "small", data=data, **small)
+        left, right = weights(tmp_path / "large"), weights(tmp_path / "small")
+        moved = max(
+            float(np.abs(left["bert." + name] - before).max())
+            for name, before in weights(sparse).items()
+        )
+        apart = max(float(np.abs(left[name] - right[name]).max()) for name in left)
+        assert moved > 0.05
+        assert apart < 1e-5
+
+    def test_regression(self, sparse: Path, tmp_path: Path) -> None:
+        folder = write_regression(tmp_path / "data")
+        options = {**QUICK, "task": "stsb", "epochs": 12, "dropout": 0.0}
+        result = finetune(sparse, tmp_path / "out", data=folder, **options)
+        assert list(result.scores["validation"]) == ["pearson", "spearman"]
+        assert result.scores["validation"]["pearson"] > 60
+        config = open_checkpoint(tmp_path / "out").config
+        assert (config.problem_type, len(config.labels)) == ("regression", 1)
+        assert_zeros_held(tmp_path / "out", sparse)
+
+    def test_question_answering(self, sparse: Path, tmp_path: Path) -> None:
+        folder = write_squad(tmp_path / "data", train=60)
+        options = {**QUICK, "task": "squad", "epochs": 10, "learning_rate": 3e-3, "dropout": 0.0}
+        result = finetune(sparse, tmp_path / "out", data=folder, max_length=16, **options)
+        assert list(result.scores["validation"]) == ["exact_match", "f1"]
+        assert result.scores["validation"]["f1"] > 50
+        config = json.loads((tmp_path / "out" / "config.json").read_text())
+        assert config["architectures"] == ["BertForQuestionAnswering"]
+        assert "id2label" not in config
+        assert_zeros_held(tmp_path / "out", sparse)
+
+    def test_a_pooler_that_the_head_does_not_use_takes_its_mask_along(
+        self, dense: Path, tmp_path: Path
+    ) -> None:
+        prune(dense, tmp_path / "sparse", parts=("encoder", "pooler"))
+        folder = write_squad(tmp_path / "data")
+        options = {**QUICK, "task": "squad", "epochs": 1}
+        finetune(tmp_path / "sparse", tmp_path / "out", data=folder, **options)
+        found = open_checkpoint(tmp_path / "out")
+        assert "pooler.dense.weight" not in found.config.recorded_layers
+        assert len(read_masks(found)) == 12
+        assert inspect(tmp_path / "out").whole
+
+    def test_max_rows_are_the_same_for_every_seed(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = []
+        init = TaskTrainer.__init__
+
+        def spy(self: Any, **arguments: Any) -> None:
+            seen.append(arguments["rows"].rows.ids.tolist())
+            init(self, **arguments)
+
+        monkeypatch.setattr(TaskTrainer, "__init__", spy)
+        for seed in (1, 2):
+            out = tmp_path / str(seed)
+            result = finetune(sparse, out, data=data, seed=seed, max_rows=20, **QUICK)
+            assert (result.rows, result.steps) == (20, 6)
+        assert seen[0] == seen[1]
+
+    def test_a_single_file_trains_without_validation(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        result = finetune(sparse, tmp_path / "out", data=data / "train.jsonl", **QUICK)
+        assert result.scores == {}
+        assert result.row() == ""
+        with pytest.raises(DataError, match="early stopping needs a validation split"):
+            finetune(sparse, tmp_path / "b", data=data / "train.jsonl", early_stopping=1, **QUICK)
+
+    def test_dropout_is_overridden_for_the_run_alone(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rates = []
+        init = TaskTrainer.__init__
+
+        def spy(self: Any, **arguments: Any) -> None:
+            modules = arguments["model"].modules()
+            rates.extend(m.p for m in modules if isinstance(m, torch.nn.Dropout))
+            init(self, **arguments)
+
+        monkeypatch.setattr(TaskTrainer, "__init__", spy)
+        finetune(sparse, tmp_path / "out", data=data, dropout=0.25, **QUICK)
+        assert rates
+        assert set(rates) == {0.25}
+        config = json.loads((tmp_path / "out" / "config.json").read_text())
+        assert config["hidden_dropout_prob"] == 0.1
+
+
+class TestHead:
+    def test_a_head_with_the_same_labels_is_kept(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        still = {**QUICK, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+        finetune(sparse, tmp_path / "first", data=data, **QUICK)
+        finetune(tmp_path / "first", tmp_path / "again", data=data, seed=9, **still)
+        first, again = weights(tmp_path / "first"), weights(tmp_path / "again")
+        assert np.allclose(first["classifier.weight"], again["classifier.weight"], atol=1e-9)
+        record = json.loads((tmp_path / "again" / "training.json").read_text())
+        assert record["fresh_head"] is False
+        lineage = open_checkpoint(tmp_path / "again").config.sparsity["lineage"]  # type: ignore[index]
+        assert [step["step"] for step in lineage] == ["prune", "finetune", "finetune"]
+
+    def test_other_labels_get_a_fresh_one(self, sparse: Path, data: Path, tmp_path: Path) -> None:
+        still = {**QUICK, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+        finetune(sparse, tmp_path / "first", data=data, **QUICK)
+        other = tmp_path / "other"
+        rows = [{"text": f"a b {label}", "label": label} for label in ("good", "bad")] * 8
+        write_rows(other / "train.jsonl", rows)
+        for seed in (1, 2):
+            finetune(tmp_path / "first", tmp_path / f"s{seed}", data=other, seed=seed, **still)
+        first = weights(tmp_path / "first")["classifier.weight"]
+        one, two = (weights(tmp_path / f"s{seed}")["classifier.weight"] for seed in (1, 2))
+        assert not np.allclose(first, one, atol=1e-4)
+        assert not np.allclose(one, two, atol=1e-4)
+        assert open_checkpoint(tmp_path / "s1").config.labels == ("bad", "good")
+
+    def test_a_kept_heads_label_order_is_respected(self, sparse: Path, tmp_path: Path) -> None:
+        """A head that calls class 0 positive goes on to mean positive by it."""
+        rows = [{"sentence": f"a x b {row}", "label": 1} for row in range(10)]
+        rows += [{"sentence": f"a y b {row}", "label": 0} for row in range(10)]
+        for split in ("train", "validation"):
+            write_rows(tmp_path / "data" / f"{split}.jsonl", rows)
+        options = {**QUICK, "task": "sst2", "epochs": 8, "learning_rate": 3e-3, "dropout": 0.0}
+        first = finetune(sparse, tmp_path / "first", data=tmp_path / "data", **options)
+        assert first.scores["validation"]["accuracy"] == 100
+        config = json.loads((tmp_path / "first" / "config.json").read_text())
+        config["id2label"] = {"0": "POSITIVE", "1": "NEGATIVE"}
+        config["label2id"] = {"POSITIVE": 0, "NEGATIVE": 1}
+        (tmp_path / "first" / "config.json").write_text(json.dumps(config))
+        found = evaluate(tmp_path / "first", task="sst2", data=tmp_path / "data", engine="torch")
+        assert found.scores["validation"]["accuracy"] == 0  # mapped by name: all wrong now
+        still = {**options, "epochs": 1, "learning_rate": 1e-12}
+        again = finetune(tmp_path / "first", tmp_path / "again", data=tmp_path / "data", **still)
+        assert again.scores["validation"]["accuracy"] == 0
+        assert open_checkpoint(tmp_path / "again").config.labels == ("POSITIVE", "NEGATIVE")
+        record = json.loads((tmp_path / "again" / "training.json").read_text())
+        assert record["fresh_head"] is False
+        assert min(each["loss"] for each in record["history"]) > 1  # sure, and wrong
+
+
+class TestResume:
+    @pytest.mark.parametrize("step", [3, 11], ids=["in epoch 1", "in epoch 2"])
+    def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(
+        self, sparse: Path, data: Path, tmp_path: Path, step: int
+    ) -> None:
+        finetune(sparse, tmp_path / "whole", data=data, **QUICK)
+        out = tmp_path / "out"
+        with pytest.raises(
+            KeyboardInterrupt, match=rf"stopped after step {step} of 16; .*--resume"
+        ):
+            finetune(sparse, out, data=data, progress=interrupt_at(step), **QUICK)
+        assert not out.exists()
+        checkpoint = tmp_path / "out.training" / f"checkpoint-{step}"
+        stored = read_masks(open_checkpoint(checkpoint))
+        masks = read_masks(open_checkpoint(sparse))
+        assert all(np.array_equal(stored[name], mask) for name, mask in masks.items())
+        assert (checkpoint / "masks.safetensors").is_file()
+
+        with pytest.raises(TrainingError, match="unfinished run for .*: go on with it by --resume"):
+            finetune(sparse, out, data=data, **QUICK)
+        result = finetune(sparse, out, data=data, resume=True, **QUICK)
+        assert (result.resumed_from, result.steps) == (step, STEPS)
+        assert_same_bits(out, tmp_path / "whole")
+        assert_zeros_held(out, sparse)
+        assert not (tmp_path / "out.training").exists()
+        histories = [
+            json.loads((folder / "training.json").read_text())["history"]
+            for folder in (out, tmp_path / "whole")
+        ]
+        assert [each["step"] for each in histories[0]] == [each["step"] for each in histories[1]]
+
+    @pytest.mark.parametrize("optimizer", ["sgd", "adafactor"])
+    def test_a_crash_goes_on_from_the_last_epoch(
+        self, sparse: Path, data: Path, tmp_path: Path, optimizer: str
+    ) -> None:
+        options = {**QUICK, "optimizer": optimizer, "gradient_accumulation": 2, "batch_size": 4}
+        finetune(sparse, tmp_path / "whole", data=data, **options)
+        out = tmp_path / "out"
+        with pytest.raises(Crash):
+            finetune(sparse, out, data=data, progress=crash_at(13), **options)
+        result = finetune(sparse, out, data=data, resume=True, **options)
+        assert result.resumed_from == 8
+        assert_same_bits(out, tmp_path / "whole")
+        assert_zeros_held(out, sparse)
+
+    def test_masks_are_restored_from_the_checkpoint(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            finetune(sparse, tmp_path / "out", data=data, progress=interrupt_at(4), **QUICK)
+        held = []
+        begin = LockedMasksCallback.on_train_begin
+
+        def spy(self: Any, *arguments: Any, **more: Any) -> None:
+            held.append(self.masks.masks)
+            begin(self, *arguments, **more)
+
+        monkeypatch.setattr(LockedMasksCallback, "on_train_begin", spy)
+        opened = []
+        import sparsebert.training.run as run
+
+        open_real = run.open_checkpoint
+        monkeypatch.setattr(
+            run, "open_checkpoint", lambda path: opened.append(path) or open_real(path)
+        )
+        finetune(sparse, tmp_path / "out", data=data, resume=True, **QUICK)
+        assert [path.name for path in opened] == ["checkpoint-4"]
+        assert held[0].keys() == read_masks(open_checkpoint(sparse)).keys()
+
+    def test_a_checkpoint_cut_short_is_passed_over(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        with pytest.raises(Crash):
+            finetune(sparse, out, data=data, progress=crash_at(3), **QUICK)
+        assert not (tmp_path / "out.training").exists()  # nothing worth keeping yet
+        with pytest.raises(KeyboardInterrupt):
+            finetune(sparse, out, data=data, progress=interrupt_at(11), **QUICK)
+        newest = tmp_path / "out.training" / "checkpoint-11"
+        (newest / "trainer_state.json").write_text('{"epoch": 1.')
+        assert finetune(sparse, out, data=data, resume=True, **QUICK).resumed_from == 8
+
+    def test_other_options_are_refused(self, sparse: Path, data: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        with pytest.raises(KeyboardInterrupt):
+            finetune(sparse, out, data=data, progress=interrupt_at(4), **QUICK)
+        other = {**QUICK, "learning_rate": 1e-4}
+        with pytest.raises(TrainingError, match=r"learning_rate was 0.001 and is now 0.0001"):
+            finetune(sparse, out, data=data, resume=True, **other)
+        (tmp_path / "out.training" / "run.json").write_text("{}")
+        with pytest.raises(TrainingError, match=r"run.json is missing or damaged"):
+            finetune(sparse, out, data=data, resume=True, **QUICK)
+
+    def test_resume_with_nothing_there_starts_anew(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        assert finetune(sparse, tmp_path / "out", data=data, resume=True, **QUICK).steps == STEPS
+
+    def test_ctrl_c_means_what_it_did_afterwards(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        before = signal.getsignal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(sparse, tmp_path / "out", data=data, progress=interrupt_at(4), **QUICK)
+        assert signal.getsignal(signal.SIGINT) is before
+
+    def test_the_second_ctrl_c_interrupts_at_once(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        def twice(label: str, done: int, total: int) -> None:
+            if label == "fine-tuning" and done == 2:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt, match="^$"):
+            finetune(sparse, tmp_path / "out", data=data, progress=twice, **QUICK)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestMemory:
+    MESSAGES = (
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate "
+        "memory: you tried to allocate 12884901888 bytes. Error code 12 (Cannot allocate memory)",
+        "CUDA out of memory. Tried to allocate 2.00 GiB.",
+    )
+
+    @staticmethod
+    def lack(monkeypatch: pytest.MonkeyPatch, error: Exception, rows: int, first_step: int) -> None:
+        """Batches of more than ``rows`` fail from ``first_step`` on."""
+        step = TaskTrainer.training_step
+
+        def training_step(self: Any, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
+            if len(inputs["labels"]) > rows and self.state.global_step >= first_step:
+                raise error
+            return step(self, model, inputs, *more, **named)
+
+        monkeypatch.setattr(TaskTrainer, "training_step", training_step)
+
+    @pytest.mark.parametrize(
+        "error",
+        [RuntimeError(MESSAGES[0]), torch.OutOfMemoryError(MESSAGES[1]), MemoryError()],
+        ids=["cpu", "cuda", "python"],
+    )
+    def test_at_the_start_the_batch_is_halved_until_it_fits(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: Any, error: Exception
+    ) -> None:
+        finetune(
+            sparse,
+            tmp_path / "small",
+            data=data,
+            **{**QUICK, "batch_size": 2, "gradient_accumulation": 4},
+        )
+        self.lack(monkeypatch, error, rows=3, first_step=0)
+        result = finetune(sparse, tmp_path / "out", data=data, **QUICK)
+        assert (result.batch_size, result.gradient_accumulation, result.steps) == (2, 4, STEPS)
+        assert "memory ran out with batches of 8: went on with batches of 4" in result.notes[0]
+        assert "memory ran out with batches of 4: went on with batches of 2" in result.notes[1]
+        assert_same_bits(tmp_path / "out", tmp_path / "small")
+
+    def test_later_it_goes_on_from_the_last_checkpoint(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.lack(monkeypatch, RuntimeError(self.MESSAGES[0]), rows=4, first_step=12)
+        result = finetune(sparse, tmp_path / "out", data=data, **QUICK)
+        assert (result.batch_size, result.resumed_from, result.steps) == (4, 8, STEPS)
+        assert_zeros_held(tmp_path / "out", sparse)
+
+    def test_a_resumed_run_keeps_the_batch_that_fits(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as lacking:
+            self.lack(lacking, RuntimeError(self.MESSAGES[0]), rows=4, first_step=0)
+            with pytest.raises(KeyboardInterrupt):
+                finetune(sparse, tmp_path / "out", data=data, progress=interrupt_at(5), **QUICK)
+        result = finetune(sparse, tmp_path / "out", data=data, resume=True, **QUICK)
+        assert (result.batch_size, result.gradient_accumulation) == (4, 2)
+        assert (result.resumed_from, result.steps) == (5, STEPS)
+
+    def test_a_single_row_that_does_not_fit_is_an_error(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.lack(monkeypatch, RuntimeError(self.MESSAGES[0]), rows=0, first_step=0)
+        with pytest.raises(TrainingError, match="memory ran out even with one row at a time"):
+            finetune(sparse, tmp_path / "out", data=data, **QUICK)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_other_errors_are_not_taken_for_it(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.lack(monkeypatch, RuntimeError("mat1 and mat2 shapes"), rows=0, first_step=0)
+        with pytest.raises(RuntimeError, match="mat1 and mat2"):
+            finetune(sparse, tmp_path / "out", data=data, **QUICK)
+
+
+class TestEarlyStopping:
+    @staticmethod
+    def script(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[Any]:
+        """Give these accuracies in turn; returns the classifiers that were scored."""
+        scored: list[Any] = []
+
+        def score(self: Any, predictor: Any, *_: Any) -> Scores:
+            classifier = predictor._model.classifier.weight
+            scored.append(classifier.detach().numpy().copy())
+            value = scores[min(len(scored), len(scores)) - 1]
+            return Scores({"accuracy": value, "f1": value})
+
+        monkeypatch.setattr(PreparedSplit, "score", score)
+        return scored
+
+    def test_it_stops_and_keeps_the_best_epoch(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scored = self.script(monkeypatch, [50, 60, 55, 54, 70])
+        options = {**QUICK, "epochs": 9, "early_stopping": 2}
+        result = finetune(sparse, tmp_path / "out", data=data, **options)
+        assert result.steps == 4 * 8
+        assert np.array_equal(weights(tmp_path / "out")["classifier.weight"], scored[1])
+        assert "the model is that of step 16, the best on validation" in result.notes[0]
+        assert_zeros_held(tmp_path / "out", sparse)
+        history = json.loads((tmp_path / "out" / "training.json").read_text())["history"]
+        found = [each["eval_accuracy"] for each in history if "eval_accuracy" in each]
+        assert found == [50, 60, 55, 54]
+        assert "flatters its score" in (tmp_path / "out" / "README.md").read_text()
+
+    def test_resumed_it_goes_on_counting(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        options = {**QUICK, "epochs": 9, "early_stopping": 2}
+        with monkeypatch.context() as first:
+            self.script(first, [50, 60, 55])
+            with pytest.raises(KeyboardInterrupt):
+                finetune(sparse, tmp_path / "out", data=data, progress=interrupt_at(27), **options)
+        best = weights(tmp_path / "out.training" / "checkpoint-16")["classifier.weight"]
+        self.script(monkeypatch, [54, 99])
+        result = finetune(sparse, tmp_path / "out", data=data, resume=True, **options)
+        assert (result.resumed_from, result.steps) == (27, 32)
+        assert np.array_equal(weights(tmp_path / "out")["classifier.weight"], best)
+
+    def test_scoring_does_not_change_the_training(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        finetune(sparse, tmp_path / "plain", data=data, **QUICK)
+        result = finetune(sparse, tmp_path / "watched", data=data, early_stopping=9, **QUICK)
+        history = json.loads((tmp_path / "watched" / "training.json").read_text())["history"]
+        found = [each["eval_accuracy"] for each in history if "eval_accuracy" in each]
+        assert len(found) == 2
+        assert result.scores["validation"]["accuracy"] == max(found)
+        if found[1] > found[0]:
+            assert_same_bits(tmp_path / "plain", tmp_path / "watched")
+
+
+class TestErrors:
+    def test_a_diverged_run_says_so_and_leaves_nothing(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        options = {**QUICK, "learning_rate": 1e30, "max_grad_norm": 0.0, "optimizer": "sgd"}
+        with pytest.raises(TrainingError, match="the training has diverged. Lower the learning"):
+            finetune(sparse, tmp_path / "out", data=data, **options)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("error", "where"),
+        [
+            (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos"), "torch"),
+            (OSError(28, "No space left on device"), "torch"),
+            (SafetensorError("Error while serializing: I/O error: No space left"), "safetensors"),
+        ],
+    )
+    @pytest.mark.parametrize("epoch", [1, 2])
+    def test_a_full_disk_loses_no_checkpoint(
+        self,
+        sparse: Path,
+        data: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        error: Exception,
+        where: str,
+        epoch: int,
+    ) -> None:
+        module, name = {
+            "torch": (torch, "save"),
+            "safetensors": (transformers.modeling_utils, "safe_save_file"),
+        }[where]
+        real, step = getattr(module, name), [0]
+
+        def write(*arguments: Any, **more: Any) -> Any:
+            if step[0] == 8 * epoch:
+                raise error
+            return real(*arguments, **more)
+
+        def progress(label: str, done: int, total: int) -> None:
+            step[0] = done if label == "fine-tuning" else 0
+
+        out = tmp_path / "out"
+        with monkeypatch.context() as full:
+            full.setattr(module, name, write)
+            with pytest.raises(OutputError, match="a checkpoint could not be written .*free some"):
+                finetune(sparse, out, data=data, progress=progress, **QUICK)
+        if epoch == 1:
+            assert list(tmp_path.iterdir()) == []
+        else:
+            kept = sorted(path.name for path in (tmp_path / "out.training").iterdir())
+            assert kept == ["checkpoint-8", "run.json"]
+            assert finetune(sparse, out, data=data, resume=True, **QUICK).resumed_from == 8
+
+    def test_a_full_disk_at_the_very_end_loses_no_training(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import sparsebert.training.saving as saving
+
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as lacking:
+            lacking.setattr(saving, "write_tensors", full)
+            with pytest.raises(OutputError, match="could not be written"):
+                finetune(sparse, tmp_path / "out", data=data, **QUICK)
+        result = finetune(sparse, tmp_path / "out", data=data, resume=True, **QUICK)
+        assert (result.resumed_from, result.steps) == (STEPS, STEPS)
+        finetune(sparse, tmp_path / "whole", data=data, **QUICK)
+        assert_same_bits(tmp_path / "out", tmp_path / "whole")
+
+    def test_an_existing_folder_is_kept(self, sparse: Path, data: Path, tmp_path: Path) -> None:
+        finetune(sparse, tmp_path / "out", data=data, **QUICK)
+        before = weights(tmp_path / "out")["classifier.weight"]
+        with pytest.raises(OutputError, match="exists"):
+            finetune(sparse, tmp_path / "out", data=data, seed=2, **QUICK)
+        assert np.array_equal(weights(tmp_path / "out")["classifier.weight"], before)
+        finetune(sparse, tmp_path / "out", data=data, seed=2, force=True, **QUICK)
+        assert not np.array_equal(weights(tmp_path / "out")["classifier.weight"], before)
+
+    @pytest.mark.parametrize(
+        ("option", "value", "message"),
+        [
+            ("epochs", 0, "epochs must be greater than 0"),
+            ("learning_rate", float("nan"), "learning_rate must be greater than 0"),
+            ("batch_size", 0, "batch_size must be a whole number from 1, not 0"),
+            ("warmup_ratio", 1, "warmup_ratio must be at least 0 and below 1"),
+            ("dropout", -0.1, "dropout must be at least 0 and below 1"),
+            ("weight_decay", -1, "weight_decay must not be negative"),
+            ("max_rows", 0, "max_rows must be a whole number from 1"),
+            ("max_length", 4, "max_length must be a whole number from 8"),
+            ("early_stopping", -1, "early_stopping must be a whole number from 0"),
+            ("optimizer", "adam", "'adam' is not an optimizer: choose adamw, sgd, adafactor"),
+        ],
+    )
+    def test_options_are_checked(
+        self, sparse: Path, data: Path, tmp_path: Path, option: str, value: Any, message: str
+    ) -> None:
+        with pytest.raises(TrainingError, match=message):
+            finetune(sparse, tmp_path / "out", data=data, **{**QUICK, option: value})
+
+    def test_models_and_data_that_cannot_be_used(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(CheckpointError):
+            finetune(tmp_path / "no", tmp_path / "out", data=data, **QUICK)
+        with pytest.raises(DataError, match="lacks the column"):
+            finetune(sparse, tmp_path / "out", data=data, **{**QUICK, "task": "sst2"})
+        with pytest.raises(DataError, match="not a task"):
+            finetune(sparse, tmp_path / "out", data=data, **{**QUICK, "task": "sst3"})
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("module", ["torch", "transformers", "pyarrow"])
+    def test_a_missing_library_names_the_extra(
+        self, sparse: Path, data: Path, tmp_path: Path, module: str, monkeypatch: Any
+    ) -> None:
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(MissingExtraError, match=r"fine-tuning needs the \[train\] extra"):
+            finetune(sparse, tmp_path / "out", data=data, **QUICK)
+
+
+def test_nothing_is_printed(
+    sparse: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+    finetune(
+        sparse,
+        tmp_path / "out",
+        data=data,
+        early_stopping=1,
+        progress=lambda *step: seen.append(step),
+        **QUICK,
+    )
+    assert capfd.readouterr() == ("", "")
+    assert ("fine-tuning", 0, STEPS) in seen
+    assert ("fine-tuning", STEPS, STEPS) in seen
+    assert ("tokenising custom train", 60, 60) in seen
+    assert ("evaluating custom validation", 24, 24) in seen

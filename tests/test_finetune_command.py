@@ -1,0 +1,115 @@
+"""The verbs finetune and evaluate, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("pyarrow")
+
+from conftest import TinyBert
+from sparsebert.cli import main
+from sparsebert.pruning import prune
+from tiny_tasks import write_classification
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """``run(*arguments)``: exit code, standard output and standard error of the command."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        assert isinstance(end.value.code, int)
+        return (end.value.code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def work(tiny_bert: TinyBert, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("command")
+    prune(tiny_bert("encoder"), folder / "sparse")
+    write_classification(folder / "data")
+    return folder
+
+
+def test_the_way_through(work: Path, run: Run) -> None:
+    task = ("--task", "custom", "--data", work / "data")
+    folders = (work / "sparse", work / "out")
+    code, told, progress = run("finetune", *folders, *task, "--epochs", 1, "--batch-size", 8)
+    assert code == 0, progress
+    assert "8 steps on 60 rows in" in told
+    row = told.splitlines()[-1]
+    assert row.startswith("custom (accuracy/F1): ")
+    assert "fine-tuning: 8/8" in progress
+
+    code, told, progress = run("evaluate", work / "out", *task)
+    assert code == 0, progress
+    assert told.splitlines()[-1] == row
+    code, told, _ = run("evaluate", work / "out", *task, "--engine", "torch", "--json")
+    result = json.loads(told)
+    assert (code, result["engine"], result["row"]) == (0, "torch", row)
+
+    code, told, error = run("finetune", *folders, *task)
+    assert (code, told) == (1, "")
+    assert error.startswith("error: ")
+    assert "exists" in error
+
+
+@pytest.mark.parametrize("verb", ["finetune", "evaluate"])
+def test_help_shows_defaults(verb: str, run: Run) -> None:
+    code, told, _ = run(verb, "--help")
+    assert code == 0
+    for words in ("--task", "--data", "128, 384 for", "[default: 32; x>=1]"):
+        assert words in " ".join(told.split()), words
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("finetune", "m", "o"),
+        ("finetune", "m", "o", "--task", "imdb"),
+        ("finetune", "m", "o", "--task", "sst2", "--optimizer", "adam"),
+        ("finetune", "m", "o", "--task", "sst2", "--epochs", "0"),
+        ("finetune", "m", "o", "--task", "sst2", "--dropout", "1"),
+        ("evaluate", "m", "--task", "sst2", "--engine", "onnx"),
+        ("evaluate", "m", "--task", "sst2", "--batch-size", "0"),
+    ],
+)
+def test_wrong_use_exits_with_2(wrong: tuple[str, ...], run: Run) -> None:
+    code, told, error = run(*wrong)
+    assert (code, told) == (2, "")
+    assert "Usage: sparsebert" in error
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_says_how_to_go_on(work: Path) -> None:
+    out = work / "stopped"
+    options = ["--task", "custom", "--data", work / "data", "--epochs", 400, "--batch-size", 8]
+    command = [sys.executable, "-m", "sparsebert", "finetune", work / "sparse", out, *options]
+    with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if line.startswith("fine-tuning: "):
+                break
+        time.sleep(0.5)  # some steps into the 3,200
+        running.send_signal(signal.SIGINT)
+        told = running.stderr.read()
+    assert running.returncode == 130, told
+    assert "the same command with --resume" in told
+    assert "Traceback" not in told
+    assert not out.exists()
+    assert list((work / "stopped.training").glob("checkpoint-*"))
