@@ -1,0 +1,5 @@
+"""`python -m sparsebert` is `sparsebert`."""
+
+from sparsebert.cli import main
+
+main()

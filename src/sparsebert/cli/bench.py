@@ -1,0 +1,113 @@
+"""`sparsebert bench`: latency of our engine beside its peers."""
+
+from __future__ import annotations
+
+import json as json_text
+import sys
+import tempfile
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsebert.cli.console import JsonOption, progress_bar, stderr
+from sparsebert.errors import InputError
+from sparsebert.progress import Progress
+
+
+class Output(str, Enum):
+    """The forms of a result, named as llama-bench names them."""
+
+    MARKDOWN = "md"
+    CSV = "csv"
+    JSON = "json"
+
+
+def bench(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL]", help="A model folder, or a model id on the hub."),
+    ] = None,
+    random: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Instead of MODEL: bert-tiny, minilm, bert-base or bert-large with random "
+            "weights, pruned to 1:2.",
+        ),
+    ] = None,
+    shapes: Annotated[
+        str, typer.Option(metavar="BxT,...", help="Batch x tokens, separated by commas.")
+    ] = "1x16,1x128,8x128,1x384",
+    engines: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="Engines, separated by commas: sparsebert-fp32, sparsebert-fp16, torch.",
+        ),
+    ] = "sparsebert-fp32,torch",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of each engine.", show_default="all cores"),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 15,
+    output: Annotated[
+        Output, typer.Option("--output", "-o", help="Form of the result.")
+    ] = Output.MARKDOWN,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Also draw the result.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure latency, load time and memory beside other engines, in interleaved rounds.
+
+    Each engine runs in a process of its own. Reported are medians and quartiles, and as ratio the
+    median over rounds of an engine's time divided by sparsebert's in the same round.
+    """
+    if (model is None) == (random is None):
+        raise typer.BadParameter("give either MODEL or --random SIZE.")
+    from sparsebert import bench as feature
+    from sparsebert.bench.plot import save_plot
+
+    try:
+        wanted_shapes, wanted_engines = feature.parse_shapes(shapes), feature.parse_engines(engines)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
+    if random is not None and random not in feature.RANDOM_MODELS:
+        names = ", ".join(feature.RANDOM_MODELS)
+        raise typer.BadParameter(f"'{random}' is not one of {names}.", param_hint="--random")
+
+    with (
+        tempfile.TemporaryDirectory(prefix="sparsebert-") as temporary,
+        progress_bar() as progress,
+    ):
+        result = feature.run_bench(
+            model or _random_sparse(str(random), Path(temporary), progress),
+            shapes=wanted_shapes,
+            engines=wanted_engines,
+            threads=threads,
+            rounds=rounds,
+            progress=progress,
+        )
+    if json or output is Output.JSON:
+        text = json_text.dumps(result.as_dict(), allow_nan=False) + "\n"
+    elif output is Output.CSV:
+        text = feature.as_csv(result)
+    else:
+        text = feature.as_markdown(result) + "\n"
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    if plot is not None:
+        save_plot(result, plot)
+        stderr.print(f"plot: {plot}", markup=False)
+
+
+def _random_sparse(name: str, workspace: Path, progress: Progress) -> Path:
+    from sparsebert.bench import write_random_model
+    from sparsebert.pruning import prune
+
+    progress(f"writing a random {name}", 0, 0)
+    write_random_model(name, workspace / "dense")
+    prune(workspace / "dense", workspace / "sparse", progress=progress)
+    return workspace / "sparse"

@@ -1,0 +1,89 @@
+"""What every command shares: its options, its progress bar, its one result, its way to fail.
+
+Results go to standard output (words, or one JSON object with --json); progress and errors go to
+standard error, so that a pipe only ever sees results.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from sparsebert.progress import Progress
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model folder, or a model id on the hub.")
+]
+OutArgument = Annotated[
+    Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one machine-readable result on standard output.")
+]
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+stdout = Console(highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def emit(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """Print a command's result: ``result`` as one line of JSON, or ``text`` for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+    else:
+        stdout.print(text, markup=False)
+    sys.stdout.flush()
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar for each label on a terminal; elsewhere now and then a plain line."""
+    if not stderr.is_terminal:
+        yield _plain_lines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Bars(*columns, console=stderr) as bars:
+        tasks: dict[str, Any] = {}
+
+        def draw(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, total=total or None)
+            bars.update(tasks[label], completed=done, total=total or None)
+
+        yield draw
+
+
+def _plain_lines() -> Progress:
+    """One line when a stage begins and when it ends; between them no more than the log can bear."""
+    tenths: dict[str, int] = {}
+    written: dict[str, float] = {}
+
+    def write(label: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        tenth = 10 * done // total if total else 0
+        fresh = label not in tenths
+        finished = bool(total) and done >= total and tenths.get(label, 0) < 10
+        early = not fresh and now - written[label] < _SECONDS_BETWEEN_LINES
+        if not (fresh or finished) and (early or tenths[label] == tenth):
+            return
+        tenths[label], written[label] = tenth, now
+        stderr.print(f"{label}: {done}/{total}" if total else label, markup=False)
+
+    return write

@@ -1,0 +1,85 @@
+"""`sparsebert evaluate`: a fine-tuned model's row of the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsebert.cli.console import JsonOption, ModelArgument, emit, progress_bar
+
+
+def evaluate(
+    model: ModelArgument,
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="mnli, qqp, qnli, sst2, cola, stsb, mrpc, rte, squad, or custom for your own "
+            "columns: text (or text1 and text2) and label.",
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="A folder with a validation file (parquet, csv, jsonl), or that file. Without it "
+            "the task is fetched from the hub.",
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="sparsebert (our engine, which auto means) or torch (transformers; not for packed "
+            "folders).",
+        ),
+    ] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 32,
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=8, help="Tokens of a row.", show_default="128, 384 for squad"),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")
+    ] = None,
+    max_rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Score a fixed selection of so many rows.", show_default="all"),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Score a fine-tuned model on a task's validation split and print the task's row.
+
+    MODEL is a dense, sparse or packed folder. Scores are percentages; MNLI has two splits, matched
+    and mismatched.
+    """
+    from sparsebert.evaluation import evaluate as run
+    from sparsebert.evaluation.evaluator import ENGINES
+    from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS
+
+    if task.lower().replace("-", "") not in (*TASKS, CUSTOM):
+        raise typer.BadParameter(f"choose from {', '.join(TASK_NAMES)}.", param_hint="--task")
+    if engine not in ENGINES:
+        raise typer.BadParameter(f"choose from {', '.join(ENGINES)}.", param_hint="--engine")
+    with progress_bar() as progress:
+        result = run(
+            model,
+            task=task,
+            data=data,
+            engine=engine,
+            batch_size=batch_size,
+            max_length=max_length,
+            threads=threads,
+            max_rows=max_rows,
+            progress=progress,
+        )
+    rows = sum(result.rows.values())
+    lines = [f"note: {note}" for note in result.notes]
+    lines += [
+        f"{rows:,} rows in {result.seconds:.1f} s by {result.engine} on "
+        f"{result.threads} {'thread' if result.threads == 1 else 'threads'}.",
+        result.row(),
+    ]
+    emit(result.as_dict(), "\n".join(lines), as_json=json)

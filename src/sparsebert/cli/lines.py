@@ -1,0 +1,288 @@
+"""What `embed`, `classify` and `answer` share: lines in, JSON lines out, in order and streaming.
+
+Input is read as it arrives, in chunks of a bounded size: a million lines take no more memory than
+a few hundred, and one line written into a pipe is answered at once. A line that cannot be used
+becomes ``{"line": number, "error": reason}`` and the others are answered all the same.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from sparsebert.cli.console import stderr
+from sparsebert.errors import InputError
+from sparsebert.progress import Progress, silent
+
+_BLOCK = 1 << 16  # bytes asked of the input at a time; a pipe gives what it has
+_CHUNK = 512  # lines answered together at most
+
+
+class Format(str, Enum):
+    """How a line holds its text."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    TSV = "tsv"
+    JSONL = "jsonl"
+
+
+InputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="FILE",
+        help="Read lines from FILE.",
+        show_default="standard input",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+FormatOption = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        help='text: a line is a text. tsv: a line is a pair, with a tab between. jsonl: {"text": '
+        '...}, with "text_pair" for a pair. auto: what the first line looks like.',
+    ),
+]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Texts that the engine takes at a time.")
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Threads of the engine.", show_default="all cores"),
+]
+MaxLengthOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-length",
+        min=1,
+        help="Tokens of a text that are read, special tokens included.",
+        show_default="the model's own",
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="A text that is too long is an error, and is not cut.")
+]
+JsonLinesOption = Annotated[
+    bool, typer.Option("--json", help="Accepted everywhere; the output is JSON lines anyway.")
+]
+
+Parse = Callable[[str], Any]
+"""A line to an item; raises InputError."""
+Work = Callable[[Any], Any]
+"""A list of items to their results, or a lone item to its result; raises InputError."""
+
+
+@dataclass
+class Line:
+    """One line of input: what it holds and what came of it, or why nothing did."""
+
+    number: int
+    item: Any = None
+    result: Any = None
+    error: str | None = None
+
+
+class LineWorker:
+    """Runs `Work` over lines and keeps count of what failed and what was cut.
+
+    ``parser`` is shown the first line and returns how all of them are to be read.
+    """
+
+    def __init__(
+        self, parser: Callable[[str], Parse], work: Work, progress: Progress, label: str
+    ) -> None:
+        self.lines = self.failed = 0
+        self._parser = parser
+        self._parse: Parse | None = None
+        self._work = work
+        # On a terminal the answers themselves show how far it is, and a bar would tear them.
+        self._progress = silent if sys.stdout.isatty() else progress
+        self._label = label
+        self._cut = self._first_cut = self._limit = 0
+
+    def run(self, stream: io.BufferedIOBase) -> Iterator[list[Line]]:
+        """The lines of ``stream`` with their results, chunk after chunk."""
+        for chunk in _chunks(stream):
+            lines = [self._read(raw) for raw in chunk]
+            self._answer([line for line in lines if line.error is None])
+            self.failed += sum(line.error is not None for line in lines)
+            yield lines
+            self._progress(self._label, self.lines, 0)
+
+    def report(self) -> None:
+        """Say on standard error how many lines were cut and how many failed."""
+        if self._cut:
+            lines = "1 line was" if self._cut == 1 else f"{self._cut} lines were"
+            first = f"line {self._first_cut}"
+            stderr.print(
+                f"warning: {lines} longer than {self._limit} tokens and cut, first {first}.",
+                markup=False,
+            )
+        if self.failed:
+            stderr.print(f"error: {self.failed} of {self.lines} lines failed.", markup=False)
+
+    def _read(self, raw: bytes) -> Line:
+        self.lines += 1
+        line = Line(self.lines)
+        try:
+            text = raw.decode("utf-8-sig" if self.lines == 1 else "utf-8").rstrip("\r")
+            self._parse = self._parse or self._parser(text)
+            line.item = self._parse(text)
+        except UnicodeDecodeError as error:
+            line.error = f"the line is not UTF-8 text: byte {error.start} is wrong."
+        except InputError as error:
+            line.error = str(error)
+        return line
+
+    def _answer(self, lines: Sequence[Line]) -> None:
+        """Work on all lines at once, and on ever smaller parts of them where one is at fault."""
+        if not lines:
+            return
+        items = [line.item for line in lines]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                results = self._work(items) if len(items) > 1 else [self._work(items[0])]
+            except InputError as error:
+                if len(lines) == 1:
+                    lines[0].error = str(error)
+                    return
+                results = None
+        if results is None:
+            middle = len(lines) // 2
+            self._answer(lines[:middle])
+            self._answer(lines[middle:])
+            return
+        self._note(caught, lines)
+        for line, result in zip(lines, results, strict=True):
+            line.result = result
+
+    def _note(self, caught: list[warnings.WarningMessage], lines: Sequence[Line]) -> None:
+        from sparsebert.inference import TruncationWarning
+
+        for each in caught:
+            if isinstance(each.message, TruncationWarning):
+                self._first_cut = self._first_cut or lines[each.message.first].number
+                self._cut += each.message.count
+                self._limit = each.message.limit
+            else:
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+
+
+@contextmanager
+def opened(file: Path | None) -> Iterator[io.BufferedIOBase]:
+    """The input as bytes: a file, or standard input, which stays open."""
+    if file is None:
+        yield cast(io.BufferedIOBase, sys.stdin.buffer)
+        return
+    with file.open("rb") as stream:
+        yield stream
+
+
+def write_json_lines(lines: Sequence[Line], shape: Callable[[Any], str]) -> None:
+    """One line of JSON a line of input; ``shape`` writes a result."""
+    text = "".join(
+        (shape(line.result) if line.error is None else _error(line)) + "\n" for line in lines
+    )
+    # Bytes, for JSON is UTF-8 whatever the terminal's encoding; at once, for whoever waits.
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
+
+
+def as_json(result: Any) -> str:
+    """One line of JSON."""
+    return json.dumps(result, ensure_ascii=False, allow_nan=False)
+
+
+def text_parser(chosen: Format, first: str, *, pairs: bool) -> Parse:
+    """How to read lines that hold texts or pairs; ``auto`` goes by the looks of the first one.
+
+    Without ``pairs`` a tab is part of the text, unless ``tsv`` was asked for.
+    """
+    if chosen is Format.AUTO:
+        if _is_object(first):
+            chosen = Format.JSONL
+        else:
+            chosen = Format.TSV if pairs and first.count("\t") == 1 else Format.TEXT
+    return {Format.TEXT: _parse_text, Format.TSV: _parse_pair, Format.JSONL: _parse_object}[chosen]
+
+
+def parse_json_object(line: str) -> dict[str, Any]:
+    """The line's JSON object, or InputError."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the line is not JSON: {error}.") from None
+    if not isinstance(found, dict):
+        raise InputError("the line's JSON is not an object.")
+    return found
+
+
+def _parse_text(line: str) -> Any:
+    from sparsebert.inference.texts import as_texts
+
+    return as_texts(line).items[0]
+
+
+def _parse_pair(line: str) -> Any:
+    from sparsebert.inference.texts import as_texts
+
+    parts = line.split("\t")
+    if len(parts) != 2:
+        raise InputError(f"the line has {len(parts) - 1} tabs: a pair of texts has one.")
+    return as_texts((parts[0], parts[1])).items[0]
+
+
+def _parse_object(line: str) -> Any:
+    from sparsebert.inference.texts import as_string
+
+    found = parse_json_object(line)
+    if "text" not in found:
+        raise InputError('the line\'s JSON has no "text".')
+    text = as_string(found["text"], '"text"')
+    if found.get("text_pair") is None:
+        return text
+    return text, as_string(found["text_pair"], '"text_pair"')
+
+
+def _is_object(line: str) -> bool:
+    try:
+        parse_json_object(line)
+    except InputError:
+        return False
+    return True
+
+
+def _chunks(stream: io.BufferedIOBase) -> Iterator[list[bytes]]:
+    """Lines without their ends, as many at a time as have arrived, `_CHUNK` at most."""
+    begun: list[bytes] = []  # pieces of a line whose end has not come yet
+    while block := stream.read1(_BLOCK):
+        first, *others = block.split(b"\n")
+        begun.append(first)
+        if not others:
+            continue
+        lines = [b"".join(begun), *others[:-1]]
+        begun = [others[-1]]
+        for start in range(0, len(lines), _CHUNK):
+            yield lines[start : start + _CHUNK]
+    last = b"".join(begun)
+    if last:
+        yield [last]
+
+
+def _error(line: Line) -> str:
+    return as_json({"line": line.number, "error": line.error})

