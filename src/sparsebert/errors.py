@@ -56,6 +56,4 @@ class MissingExtraError(SparsebertError):
     """A feature needs an optional dependency; the message names the extra to install."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(
-            f"{feature} needs the [{extra}] extra: pip install 'sparsebert[{extra}]'."
-        )
+        super().__init__(f"{feature} needs the [{extra}] extra: pip install 'sparsebert[{extra}]'.")

@@ -1,0 +1,88 @@
+# make demo   the whole way on a real model and real sentences, ending in an HTML report
+# make test   the tests, against the package as it installs
+# Both start from nothing but Python 3.10+ and a C++17 compiler, and are quick to start again.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+DEMO_OUT ?= sparsebert-demo
+DEMO_ARGS ?=
+TEST_ARGS ?=
+BENCH_ARGS ?= --random minilm
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+WHEELS := build/wheels
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt \
+	$(shell find src -type f -not -name '*.pyc' -not -name '.*' 2>/dev/null)
+CXX_SOURCES = $(shell find src benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.inl')
+
+.PHONY: help demo test check bench clean
+
+help:
+	@echo "make demo    prune, fine-tune, evaluate, pack and run a real model; ends with a report"
+	@echo "make test    run the tests against the installed package (TEST_ARGS='-k name' for some)"
+	@echo "make check   formatting, lint and types, Python and C++"
+	@echo "make bench   latency beside torch (BENCH_ARGS='--random bert-base --rounds 20')"
+	@echo "make clean   remove the virtual environment, builds and caches"
+	@echo
+	@echo "Needs Python 3.10+ (another one: make demo PYTHON=python3.12) and a C++17 compiler."
+
+demo: $(VENV)/.ready-demo
+	@echo "==> Running the demo: it ends with a report in $(DEMO_OUT)"
+	@$(BIN)/sparsebert demo --out $(DEMO_OUT) --force $(DEMO_ARGS)
+
+bench: $(VENV)/.ready-demo
+	@echo "==> Measuring latency: leave the machine alone meanwhile"
+	@$(BIN)/sparsebert bench $(BENCH_ARGS)
+
+# The tests build no second wheel: they are told where this one is.
+test: $(VENV)/.ready-dev
+	@echo "==> Running the tests"
+	@SPARSEBERT_WHEEL="$$(echo $(WHEELS)/*.whl)" $(BIN)/python -m pytest $(TEST_ARGS)
+
+check: $(VENV)/.ready-dev
+	@echo "==> Checking the style: ruff format, ruff check, mypy, clang-format"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@echo "==> Looking at the system"
+	@scripts/check-system $(PYTHON)
+	@echo "==> Making a virtual environment in $(VENV)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# One wheel for all: what is tested and shown is what installs.
+$(WHEELS)/.built: $(VENV)/.made $(SOURCES)
+	@echo "==> Building sparsebert and its C++ engine"
+	@rm -rf $(WHEELS)
+	@$(PIP) wheel --no-deps --wheel-dir $(WHEELS) .
+	@touch $@
+
+# First the wheel itself, always anew (its version does not change with each edit), then what the
+# extras ask for; torch's version is in constraints.txt.
+define install
+	@$(PIP) install --quiet --no-deps --force-reinstall $(WHEELS)/*.whl
+	@$(PIP) install --constraint constraints.txt "$$(echo $(WHEELS)/*.whl)[$(1)]"
+	@touch $@
+endef
+
+$(VENV)/.ready-demo: $(WHEELS)/.built
+	@echo "==> Installing sparsebert with what the demo needs (the first time: some minutes, mostly torch)"
+	$(call install,demo)
+
+$(VENV)/.ready-dev: $(WHEELS)/.built
+	@echo "==> Installing sparsebert with what the tests need (the first time: some minutes, mostly torch)"
+	$(call install,dev)
