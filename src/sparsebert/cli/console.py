@@ -59,7 +59,7 @@ def progress_bar() -> Iterator[Progress]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Bars(*columns, console=stderr) as bars:
+    with Bars(*columns, console=stderr, redirect_stdout=False) as bars:
         tasks: dict[str, Any] = {}
 
         def draw(label: str, done: int, total: int) -> None:

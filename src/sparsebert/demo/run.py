@@ -214,6 +214,7 @@ def _finetune(
             task=rows.task.name,
             data=rows.folder,
             force=True,
+            resume=True,  # an interrupted demo goes on where it stopped
             progress=told,
             **asdict(settings),
         ),
