@@ -241,7 +241,7 @@ def test_sentences_fall_on_the_same_side_everywhere(tmp_path: Path) -> None:
     sides = {
         name: [
             json.loads(line)
-            for line in (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+            for line in (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").strip().split("\n")
         ]
         for name in ("train", "validation")
     }
