@@ -24,6 +24,7 @@ from sparsebert.demo.result import (
 )
 from sparsebert.demo.run import Settings, run_demo
 from sparsebert.demo.sources import in_validation, model_folder, write_sentences
+from sparsebert.demo.summary import summarise
 from sparsebert.errors import InputError, MissingExtraError, OutputError
 
 pytest.importorskip("jinja2")
@@ -217,6 +218,16 @@ def test_an_engine_that_did_not_run_is_named(result: DemoResult) -> None:
     text = Page(render_report(replace(result, bench=bench))).text
     assert "torch is not installed" in text
     assert "×" not in text
+
+
+def test_the_terminal_shows_the_same_numbers(result: DemoResult) -> None:
+    lines = summarise(result).splitlines()
+    assert "accuracy on 876 rows, and weights on disk:" in lines
+    assert "  1:2 packed fp32   81.0 %    70.9 MB  (sparsebert)" in lines
+    assert "  torch               617 MB" in lines
+    assert "  1x128   sparsebert-fp32      9.21 ms" in lines
+    assert "  1x128   torch               16.47 ms   1.79 x sparsebert-fp32's time" in lines
+    assert "  positive 0.97 | negative 0.61  Fun & games, <b>bold</b>." in lines
 
 
 # --- sources

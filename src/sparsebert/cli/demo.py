@@ -47,7 +47,7 @@ def demo(
     """
     if data is not None and task is None:
         raise typer.BadParameter("--data needs --task: say which task the data is of.")
-    from sparsebert.demo import Settings, render_report, run_demo
+    from sparsebert.demo import Settings, render_report, run_demo, summarise
 
     with progress_bar() as progress:
         result = run_demo(
@@ -63,4 +63,5 @@ def demo(
     report = out / REPORT_NAME
     report.write_text(render_report(result), encoding="utf-8")
     found = asdict(result) | {"bench": result.bench.as_dict(), "report": str(report)}
-    emit(found, f"The report is in {report.resolve()}", as_json=json)
+    text = f"{summarise(result)}\n\nThe report is in {report.resolve()}"
+    emit(found, text, as_json=json)

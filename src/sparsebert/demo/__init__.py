@@ -3,5 +3,6 @@
 from sparsebert.demo.report import render_report as render_report
 from sparsebert.demo.run import Settings as Settings
 from sparsebert.demo.run import run_demo as run_demo
+from sparsebert.demo.summary import summarise as summarise
 
-__all__ = ["Settings", "render_report", "run_demo"]
+__all__ = ["Settings", "render_report", "run_demo", "summarise"]
