@@ -26,7 +26,7 @@ def summarise(result: DemoResult) -> str:
     lines += ["", f"latency, {bench.threads} threads (batch x tokens, median):"]
     for row in bench.rows:
         ratio = "" if row.ratio is None or row.engine == bench.baseline else f"{row.ratio:6.2f}"
-        told = f"{ratio} x as fast as {bench.baseline}" if ratio else ""
+        told = f"{ratio} x {bench.baseline}'s time" if ratio else ""
         lines.append(f"  {row.shape!s:<7} {row.engine:<16} {row.median_ms:8.2f} ms {told}".rstrip())
     lines += ["", f"answers, dense | {result.pattern} packed:"]
     lines += [
