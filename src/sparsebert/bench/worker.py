@@ -30,6 +30,7 @@ def _answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
             folder = engine.prepare(Path(request["model"]), Path(request["workspace"]))
             return {"folder": str(folder)}
         case "load":
+            engine.start()
             start = time.perf_counter()
             engine.load(Path(request["folder"]), request["threads"])
             return {"seconds": time.perf_counter() - start, "about": engine.about()}

@@ -34,6 +34,9 @@ class Engine(ABC):
         """Make of a Hugging Face or packed folder what this engine loads; returns where it is."""
         return model
 
+    def start(self) -> None:  # noqa: B027 - an engine may have nothing to import
+        """Import the library, so that load time is the model's alone."""
+
     @abstractmethod
     def load(self, folder: Path, threads: int) -> None:
         """Load what `prepare` returned, set up the way this engine's own guide says is fastest."""

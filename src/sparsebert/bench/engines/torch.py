@@ -38,6 +38,10 @@ class TorchEngine(Engine):
         unpack(model, unpacked)
         return unpacked
 
+    def start(self) -> None:
+        import torch  # noqa: F401
+        import transformers.models.bert.modeling_bert  # noqa: F401
+
     def load(self, folder: Path, threads: int) -> None:
         import torch
         import transformers
