@@ -19,6 +19,7 @@ ROOT = Path(sparsebert.__file__).parent
 LAYERS = (
     {"_engine", "errors", "progress"},
     {"patterns"},
+    {"quantized"},
     {"engine"},
     {"checkpoint"},
     {"packing"},
@@ -46,8 +47,8 @@ HEAVY = {
     "transformers",
 }
 # Everything a server needs, and everything `sparsebert VERB --help` imports.
-LIGHT = ("__init__", "errors", "progress", "patterns", "engine", "checkpoint", "packing")
-LIGHT += ("inference", "pruning", "cli", "bench", "demo", "tasks")
+LIGHT = ("__init__", "errors", "progress", "patterns", "quantized", "engine", "checkpoint")
+LIGHT += ("packing", "inference", "pruning", "cli", "bench", "demo", "tasks")
 
 MODULES = sorted(ROOT.rglob("*.py"))
 

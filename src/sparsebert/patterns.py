@@ -182,6 +182,11 @@ class Compressed:
     def rows(self) -> int:
         return int(self.values.shape[1])
 
+    @property
+    def parts(self) -> dict[str, Array]:
+        """The arrays by name."""
+        return {"values": self.values, "bits": self.bits}
+
 
 def compressed_shapes(
     pattern: Pattern, rows: int, columns: int
@@ -193,7 +198,7 @@ def compressed_shapes(
     return (panels, rows, width // pattern.m * pattern.n), (panels, rows), bits_type
 
 
-def compress(weight: Matrix, pattern: Pattern, mask: BoolMatrix | None = None) -> Compressed:
+def compress(weight: Array, pattern: Pattern, mask: BoolMatrix | None = None) -> Compressed:
     """Compress a pruned matrix; exact, `decompress` gives it back.
 
     ``mask`` says which n of a group to keep where fewer are non-zero (left to right without one).

@@ -1,0 +1,348 @@
+"""int8 matrices, a scale for each row, in the layouts that the engine reads where they lie.
+
+    scale[row] = max |weight[row]| / 127,  q = rint(weight / scale), -127 <= q <= 127
+
+A row of zeros has scale 0. Linear layers stand in *tiles* of 16 rows, and in those in *groups* of 8
+inputs (4 pairs): the weights that one vector instruction multiplies lie side by side, and what a
+tile or group has beyond the matrix is zero. Every layout gives its shapes before there are values
+(a file's header is written first), comes from and goes back to row-major int8, and has a check that
+is cheap enough for each load.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.errors import PatternError
+from sparsebert.patterns import (
+    ONE_OF_TWO,
+    BoolMatrix,
+    Compressed,
+    Pattern,
+    check_compressed,
+    compress,
+    compressed_mask,
+    compressed_shapes,
+    decompress,
+)
+
+Array = npt.NDArray[Any]
+Int8 = npt.NDArray[np.int8]
+Float32 = npt.NDArray[np.float32]
+Shapes = dict[str, tuple[type[np.generic], tuple[int, ...]]]
+
+TILE = 16  # rows
+GROUP = 8  # inputs
+_LIMIT = 127
+_CHUNK = 1024  # rows quantised at a time, so that the temporaries stay small
+
+
+def quantize_rows(weight: Float32) -> tuple[Int8, Float32]:
+    """Finite float32 ``[rows, columns]`` as int8 of that shape and float32 scales ``[rows]``."""
+    values = np.empty(weight.shape, np.int8)
+    scales = np.empty(len(weight), np.float32)
+    for start in range(0, len(weight), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        part = weight[rows]
+        largest = np.maximum(part.max(1), -part.min(1))
+        scales[rows] = largest / np.float32(_LIMIT)
+        # A scale that underflows to 0 makes its row 0; one that is almost so may round beyond 127.
+        divisor = np.where(scales[rows] > 0, scales[rows], np.float32(np.inf))
+        quotient = np.rint(part / divisor[:, None])
+        values[rows] = np.clip(quotient, -_LIMIT, _LIMIT, out=quotient)
+    return values, scales
+
+
+@dataclass(frozen=True)
+class Quantized(ABC):
+    """An int8 matrix with ``columns`` inputs; ``scales`` is float32 ``[rows]``.
+
+    ``pattern`` is the N:M that the layout makes use of, ``bits`` says which weights it keeps; both
+    are None where every weight is stored.
+    """
+
+    layout: ClassVar[str]
+    columns: int
+    values: Array
+    scales: Array
+    bits: Array | None = None
+    pattern: Pattern | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.scales)
+
+    @property
+    def parts(self) -> dict[str, Array]:
+        """The arrays by name, in the order of `shapes`."""
+        bits = {} if self.bits is None else {"bits": self.bits}
+        return {"values": self.values, **bits, "scales": self.scales}
+
+    @staticmethod
+    @abstractmethod
+    def shapes(rows: int, columns: int, pattern: Pattern | None) -> Shapes:
+        """Type and shape of each part. PatternError if the layout does not take such a matrix."""
+
+    @staticmethod
+    @abstractmethod
+    def arrange(values: Int8, pattern: Pattern | None, mask: BoolMatrix | None) -> dict[str, Array]:
+        """Row-major int8 ``[rows, columns]``, pruned by ``mask``, as all parts but the scales."""
+
+    @abstractmethod
+    def row_major(self) -> Int8:
+        """The int8 values ``[rows, columns]``, zeros where nothing is kept."""
+
+    def mask(self) -> BoolMatrix | None:
+        """The whole mask ``[rows, columns]`` of the kept weights; None without a pattern."""
+        return None
+
+    @abstractmethod
+    def check_filling(self) -> None:
+        """PatternError unless bits are whole and all beyond the matrix is zero; shapes fit."""
+
+
+@dataclass(frozen=True)
+class QuantizedPairs(Quantized):
+    """1:2. ``values`` int8 ``[tiles, groups, 16, 4]``: at [t, g, r, i] what row 16t + r keeps of
+    pair 4g + i; ``bits`` uint64 ``[tiles, groups]``: bit 4r + i is set where that is the odd input.
+    """
+
+    layout = "pairs"
+
+    @staticmethod
+    def shapes(rows: int, columns: int, pattern: Pattern | None) -> Shapes:
+        if pattern != ONE_OF_TWO or columns % 2:
+            raise PatternError(f"the layout 'pairs' does not take {pattern} of {columns} inputs.")
+        tiles, groups = -(-rows // TILE), -(-columns // GROUP)
+        return {
+            "values": (np.int8, (tiles, groups, TILE, GROUP // 2)),
+            "bits": (np.uint64, (tiles, groups)),
+            "scales": (np.float32, (rows,)),
+        }
+
+    @staticmethod
+    def arrange(values: Int8, pattern: Pattern | None, mask: BoolMatrix | None) -> dict[str, Array]:
+        assert mask is not None
+        odd = mask[:, 1::2]
+        kept = np.where(odd, values[:, 1::2], values[:, 0::2])
+        marks = np.packbits(_tiled(odd, GROUP // 2), axis=None, bitorder="little")
+        tiled = _tiled(kept, GROUP // 2)
+        bits = marks.view("<u8").astype(np.uint64).reshape(tiled.shape[:2])
+        return {"values": tiled, "bits": bits}
+
+    def row_major(self) -> Int8:
+        odd = self._odd()
+        kept = _untiled(self.values)[: self.rows, : odd.shape[1]]
+        values = np.zeros((self.rows, self.columns), np.int8)
+        values[:, 0::2] = np.where(odd, 0, kept)
+        values[:, 1::2] = np.where(odd, kept, 0)
+        return values
+
+    def mask(self) -> BoolMatrix:
+        odd = self._odd()
+        return np.stack((~odd, odd), axis=-1).reshape(self.rows, self.columns)
+
+    def _odd(self) -> BoolMatrix:
+        assert self.bits is not None
+        marks = np.unpackbits(
+            np.ascontiguousarray(self.bits, "<u8").view(np.uint8), bitorder="little"
+        )
+        odd = _untiled(marks.reshape(*self.bits.shape, TILE, GROUP // 2))
+        return odd[: self.rows, : self.columns // 2].astype(bool)
+
+    def check_filling(self) -> None:
+        assert self.bits is not None
+        _check_zero(self.values, self.rows, self.columns // 2)
+        marks = np.uint64((1 << 64) - 1)
+        rows, pairs = self.rows % TILE, self.columns % GROUP // 2
+        if rows and np.any(self.bits[-1] & (marks << np.uint64(4 * rows))):
+            raise PatternError("the stored bits speak of rows behind the last.")
+        beyond = sum(1 << (4 * row + pair) for row in range(TILE) for pair in range(pairs, 4))
+        if pairs and np.any(self.bits[:, -1] & np.uint64(beyond)):
+            raise PatternError("the stored bits speak of columns behind the last.")
+
+
+@dataclass(frozen=True)
+class QuantizedTiles(Quantized):
+    """Dense. ``values`` int8 ``[tiles, 2 * groups, 16, 4]``: at [t, 2g, r] the even inputs of group
+    g in row 16t + r (8g, 8g + 2, 8g + 4, 8g + 6), at [t, 2g + 1, r] the odd ones.
+    """
+
+    layout = "dense"
+
+    @staticmethod
+    def shapes(rows: int, columns: int, pattern: Pattern | None) -> Shapes:
+        if pattern is not None:
+            raise PatternError(f"the layout 'dense' does not take {pattern}.")
+        tiles, groups = -(-rows // TILE), -(-columns // GROUP)
+        return {
+            "values": (np.int8, (tiles, 2 * groups, TILE, GROUP // 2)),
+            "scales": (np.float32, (rows,)),
+        }
+
+    @staticmethod
+    def arrange(values: Int8, pattern: Pattern | None, mask: BoolMatrix | None) -> dict[str, Array]:
+        tiles = _tiled(values, GROUP)  # [tiles, groups, 16, 8]
+        halves = tiles.reshape(*tiles.shape[:3], GROUP // 2, 2).transpose(0, 1, 4, 2, 3)
+        return {"values": halves.reshape(len(tiles), -1, TILE, GROUP // 2)}
+
+    def row_major(self) -> Int8:
+        halves = self.values.reshape(len(self.values), -1, 2, TILE, GROUP // 2)
+        tiles = halves.transpose(0, 1, 3, 4, 2).reshape(len(halves), -1, TILE, GROUP)
+        return np.ascontiguousarray(_untiled(tiles)[: self.rows, : self.columns])
+
+    def check_filling(self) -> None:
+        halves = self.values.reshape(len(self.values), -1, 2, TILE, GROUP // 2)
+        _check_zero(halves[:, :, 0], self.rows, -(-self.columns // 2))
+        _check_zero(halves[:, :, 1], self.rows, self.columns // 2)
+
+
+@dataclass(frozen=True)
+class QuantizedPanels(Quantized):
+    """Any other N:M. ``values`` int8 and ``bits`` uint64 are those of `patterns.Compressed`."""
+
+    layout = "panels"
+
+    @staticmethod
+    def shapes(rows: int, columns: int, pattern: Pattern | None) -> Shapes:
+        if pattern is None or pattern == ONE_OF_TWO or columns % pattern.m:
+            raise PatternError(f"the layout 'panels' does not take {pattern} of {columns} inputs.")
+        values, bits, bits_type = compressed_shapes(pattern, rows, columns)
+        return {
+            "values": (np.int8, values),
+            "bits": (bits_type, bits),
+            "scales": (np.float32, (rows,)),
+        }
+
+    @staticmethod
+    def arrange(values: Int8, pattern: Pattern | None, mask: BoolMatrix | None) -> dict[str, Array]:
+        assert pattern is not None
+        return compress(values, pattern, mask).parts
+
+    def row_major(self) -> Int8:
+        return decompress(self._compressed())
+
+    def mask(self) -> BoolMatrix:
+        return compressed_mask(self._compressed())
+
+    def check_filling(self) -> None:
+        check_compressed(self._compressed())
+
+    def _compressed(self) -> Compressed:
+        assert self.pattern is not None
+        assert self.bits is not None
+        return Compressed(self.pattern, self.columns, self.values, self.bits)
+
+
+@dataclass(frozen=True)
+class QuantizedTable(Quantized):
+    """A table whose rows are looked up: ``values`` int8 ``[rows, columns]``, row-major."""
+
+    layout = "table"
+
+    @staticmethod
+    def shapes(rows: int, columns: int, pattern: Pattern | None) -> Shapes:
+        if pattern is not None:
+            raise PatternError(f"the layout 'table' does not take {pattern}.")
+        return {"values": (np.int8, (rows, columns)), "scales": (np.float32, (rows,))}
+
+    @staticmethod
+    def arrange(values: Int8, pattern: Pattern | None, mask: BoolMatrix | None) -> dict[str, Array]:
+        return {"values": values}
+
+    def row_major(self) -> Int8:
+        return self.values
+
+    def check_filling(self) -> None:
+        pass
+
+
+LAYOUTS: dict[str, type[Quantized]] = {
+    kind.layout: kind for kind in (QuantizedPairs, QuantizedTiles, QuantizedPanels, QuantizedTable)
+}
+
+
+def linear_layout(pattern: Pattern | None) -> type[Quantized]:
+    """The layout of a linear layer of this pattern; None is a dense one."""
+    if pattern is None:
+        return QuantizedTiles
+    return QuantizedPairs if pattern == ONE_OF_TWO else QuantizedPanels
+
+
+def quantize(
+    weight: Float32,
+    layout: type[Quantized],
+    pattern: Pattern | None = None,
+    mask: BoolMatrix | None = None,
+) -> Quantized:
+    """A float32 matrix in ``layout``; ``mask`` is the whole one of a pruned matrix.
+
+    Raises PatternError if a weight outside the mask is not zero.
+    """
+    if pattern is not None and (mask is None or bool(np.any(weight[~mask]))):
+        raise PatternError("a weight outside the mask is not zero.")
+    layout.shapes(len(weight), weight.shape[1], pattern)
+    values, scales = quantize_rows(weight)
+    parts = layout.arrange(values, pattern, mask)
+    return layout(weight.shape[1], scales=scales, pattern=pattern, **parts)
+
+
+def dequantize(matrix: Quantized) -> Float32:
+    """The float32 ``[rows, columns]`` that the int8 values stand for; pruned weights are +0.0."""
+    dense = matrix.row_major().astype(np.float32)
+    dense *= matrix.scales[:, None]
+    return dense
+
+
+def check_quantized(matrix: Quantized) -> None:
+    """Raise PatternError for types, shapes, scales, bits or filling that `quantize` does not write.
+
+    It does not read the values save for the filling: any int8 there is another valid matrix.
+    """
+    rows, columns = matrix.rows, matrix.columns
+    if rows == 0 or columns <= 0:
+        raise PatternError(f"a [{rows}, {columns}] matrix has no weights.")
+    parts = matrix.parts
+    for part, (dtype, shape) in matrix.shapes(rows, columns, matrix.pattern).items():
+        found = parts.get(part)
+        if found is None:
+            raise PatternError(f"it lacks its {part}.")
+        if found.dtype != dtype or found.shape != shape:
+            raise PatternError(
+                f"its {part} are {found.dtype} {list(found.shape)}, not {np.dtype(dtype)} "
+                f"{list(shape)}."
+            )
+    # NaN spreads through min.
+    if not (matrix.scales.min() >= 0 and matrix.scales.max() < np.inf):
+        raise PatternError("its scales are not all finite and at least zero.")
+    matrix.check_filling()
+
+
+def _tiled(matrix: Array, width: int) -> Array:
+    """``[rows, columns]``, filled up with zeros, as ``[tiles, groups, 16, width]``."""
+    rows, columns = matrix.shape
+    tiles, groups = -(-rows // TILE), -(-columns // width)
+    filled = np.zeros((tiles * TILE, groups * width), matrix.dtype)
+    filled[:rows, :columns] = matrix
+    tiled = filled.reshape(tiles, TILE, groups, width).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(tiled)
+
+
+def _untiled(tiles: Array) -> Array:
+    """``[tiles, groups, 16, width]`` as ``[tiles * 16, groups * width]``."""
+    count, groups, height, width = tiles.shape
+    rows: Array = tiles.transpose(0, 2, 1, 3).reshape(count * height, groups * width)
+    return rows
+
+
+def _check_zero(tiles: Array, rows: int, columns: int) -> None:
+    """PatternError unless ``[tiles, groups, 16, width]`` is zero beyond ``[rows, columns]``."""
+    count, groups, height, width = tiles.shape
+    below, right = rows - (count - 1) * height, columns - (groups - 1) * width
+    if np.any(tiles[-1, :, below:]) or np.any(tiles[:, -1, :, right:]):
+        raise PatternError("the filling behind the last row or column is not zero.")
