@@ -20,8 +20,15 @@ def pack(
     model: ModelArgument,
     out: OutArgument,
     dtype: Annotated[
-        str, typer.Option(metavar="TYPE", help="How values are stored: fp32 (exact) or fp16.")
+        str, typer.Option(metavar="TYPE", help="How values are stored: fp32 (exact), fp16 or int8.")
     ] = "fp32",
+    compress: Annotated[
+        bool,
+        typer.Option(
+            "--compress/--no-compress",
+            help="Leave out the zeros, or store them too, to measure what leaving them out brings.",
+        ),
+    ] = True,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -35,13 +42,13 @@ def pack(
     if dtype not in VALUE_TYPES:
         raise typer.BadParameter(f"choose from {', '.join(VALUE_TYPES)}.", param_hint="--dtype")
     with progress_bar() as progress:
-        result = run(model, out, dtype=dtype, force=force, progress=progress)
+        result = run(model, out, dtype=dtype, compress=compress, force=force, progress=progress)
     layers = ", ".join(f"{count} {pattern}" for pattern, count in result["patterns"].items())
     text = (
         f"{out}: {result['bytes'] / 1e6:.1f} MB from {result['source_bytes'] / 1e6:.1f} MB as "
         f"{dtype}; {layers or 'no'} layers compressed, {result['dense']} dense "
         f"({result['seconds']:.1f} s)."
     )
-    if not result["compressed"]:
+    if compress and not result["compressed"]:
         text += "\nNo layer of this model is sparse: run `sparsebert prune` on it first."
     emit(result, text, as_json=json)

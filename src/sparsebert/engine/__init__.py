@@ -4,8 +4,9 @@ A batch is its sequences laid end to end: ``ids`` and ``type_ids`` are int32 ``[
 sequence s is ``ids[offsets[s]:offsets[s + 1]]`` with ``offsets`` int32 ``[batch + 1]``. No token of
 padding is computed, and what a sequence gives does not depend on its company.
 
-Environment: ``SPARSEBERT_ISA`` (portable, avx2 or avx512) forces an instruction set,
-``SPARSEBERT_NUM_THREADS`` the number of threads; both are read when an encoder is made.
+Environment: ``SPARSEBERT_ISA`` (avx512-vnni, avx512, avx2-vnni, avx2 or portable) forces an
+instruction set, ``SPARSEBERT_NUM_THREADS`` the number of threads; both are read when an encoder is
+made.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import numpy.typing as npt
 import sparsebert._engine as _engine
 from sparsebert.errors import EngineError, InputError
 from sparsebert.patterns import Compressed
+from sparsebert.quantized import Quantized, QuantizedPanels, QuantizedTable
 
-Weight = npt.NDArray[Any] | Compressed
+Weight = npt.NDArray[Any] | Compressed | Quantized
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
 
@@ -94,8 +96,9 @@ class Encoder:
     """A model ready to run. Calls may come from many Python threads at once; they take turns.
 
     ``weights`` maps canonical names (Hugging Face's, without ``bert.``) to arrays: float32 or
-    float16 matrices ``[out, in]``, `patterns.Compressed` for pruned ones, float32 vectors. They are
-    used where they lie and kept alive. Raises EngineError if one is missing or misshapen.
+    float16 matrices ``[out, in]``, `patterns.Compressed` for pruned ones, float32 vectors; or the
+    layouts of `quantized` for linear layers and tables, with last layers and vectors in float32.
+    They are used where they lie and kept alive. Raises EngineError if one is missing or misshapen.
     """
 
     def __init__(
@@ -175,11 +178,15 @@ class Encoder:
 
 def _native(weight: Weight) -> Any:
     """What the native module takes: a contiguous, aligned array, or a tuple of a matrix's parts."""
-    if isinstance(weight, Compressed):
-        pattern = weight.pattern
-        parts = (_in_place(weight.values), _in_place(weight.bits))
-        return (pattern.n, pattern.m, weight.columns, *parts)
-    return _in_place(weight)
+    if isinstance(weight, np.ndarray):
+        return _in_place(weight)
+    parts = [_in_place(part) for part in weight.parts.values()]
+    if isinstance(weight, QuantizedTable):
+        return (weight.layout, *parts)
+    if isinstance(weight, QuantizedPanels | Compressed):
+        assert weight.pattern is not None
+        return (weight.pattern.n, weight.pattern.m, weight.columns, *parts)
+    return (weight.layout, weight.columns, *parts)
 
 
 def _in_place(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

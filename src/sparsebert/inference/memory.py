@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
+from sparsebert.packing import Weight, parts_of
 
-from sparsebert.patterns import Compressed
-
-Weights = Mapping[str, npt.NDArray[Any] | Compressed]
+Weights = Mapping[str, Weight]
 _DTYPE_NAMES = {"float32": "fp32", "float16": "fp16"}
 
 
@@ -18,35 +14,24 @@ def bytes_held(weights: Weights) -> int:
     """Bytes of all weights; memory that two names share (a tied decoder) counts once."""
     sizes = {
         (array.__array_interface__["data"][0], array.nbytes): array.nbytes
-        for array in _arrays(weights)
+        for weight in weights.values()
+        for array in parts_of(weight).values()
     }
     return sum(sizes.values())
 
 
 def describe_storage(weights: Weights) -> str:
     """In a word or two how the encoder's matrices are kept, for example ``1:2 fp32``."""
-    layers = [
-        weight
-        for name, weight in weights.items()
-        if name.startswith("encoder.") and (isinstance(weight, Compressed) or weight.ndim == 2)
-    ]
-    pruned = [weight for weight in layers if isinstance(weight, Compressed)]
-    patterns = sorted({str(weight.pattern) for weight in pruned})
-    dtypes = sorted(
-        {
-            str(weight.values.dtype if isinstance(weight, Compressed) else weight.dtype)
-            for weight in layers
-        }
-    )
-    share = f" ({len(pruned)} of {len(layers)} layers)" if 0 < len(pruned) < len(layers) else ""
-    kinds = "+".join(patterns) or "dense"
-    return f"{kinds}{share} {'+'.join(_DTYPE_NAMES.get(dtype, dtype) for dtype in dtypes)}"
-
-
-def _arrays(weights: Weights) -> Iterator[npt.NDArray[np.generic]]:
-    for weight in weights.values():
-        if isinstance(weight, Compressed):
-            yield weight.values
-            yield weight.bits
-        else:
-            yield weight
+    patterns, dtypes = [], set()
+    for name, weight in weights.items():
+        parts = parts_of(weight)
+        values = parts.get("values", parts.get(""))
+        if name.startswith("encoder.") and values is not None and values.ndim > 1:
+            patterns.append(getattr(weight, "pattern", None))  # a plain array has none
+            dtypes.add(str(values.dtype))
+    pruned = [str(pattern) for pattern in patterns if pattern is not None]
+    partly = 0 < len(pruned) < len(patterns)
+    share = f" ({len(pruned)} of {len(patterns)} layers)" if partly else ""
+    kinds = "+".join(sorted(set(pruned))) or "dense"
+    names = "+".join(_DTYPE_NAMES.get(dtype, dtype) for dtype in sorted(dtypes))
+    return f"{kinds}{share} {names}"

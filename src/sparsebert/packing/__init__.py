@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sparsebert.packing.dtypes import VALUE_TYPES
+from sparsebert.packing.forms import Weight, parts_of, to_dense
 from sparsebert.packing.pack_folder import pack
 from sparsebert.packing.packed_model import PackedModel, is_packed, open_packed
 from sparsebert.packing.unpack_folder import unpack
@@ -11,9 +12,12 @@ from sparsebert.packing.weights import engine_weights
 __all__ = [
     "VALUE_TYPES",
     "PackedModel",
+    "Weight",
     "engine_weights",
     "is_packed",
     "open_packed",
     "pack",
+    "parts_of",
+    "to_dense",
     "unpack",
 ]

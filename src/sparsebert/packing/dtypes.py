@@ -1,17 +1,51 @@
 """How a packed file stores the numbers of the model's own tensors: one entry a ``--dtype``.
 
-An entry says which type a tensor gets, and makes it. To add one, write its class and put it in the
-table; files name their entry, so that old files stay readable.
+An entry says which form each tensor gets. To add one, write its class and put it in the table;
+files name their entry, so that old files stay readable.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
-import numpy as np
-
-from sparsebert.checkpoint.dtypes import Array, widen
 from sparsebert.errors import CheckpointError
+from sparsebert.packing.forms import CompressedForm, Form, PlainForm, QuantizedForm
+from sparsebert.patterns import Pattern
+from sparsebert.quantized import QuantizedTable, linear_layout
+
+# The last layers of heads: a few rows, whose sums are the answer itself.
+_LAST_LAYERS = ("classifier.weight", "qa_outputs.weight")
+
+
+class Role(Enum):
+    """What a tensor is to the model."""
+
+    LINEAR = "linear layer"
+    TABLE = "table"  # embeddings, and a masked-LM decoder of its own
+    LAST = "last layer of a head"
+    VECTOR = "vector"
+
+
+def tensor_role(name: str, dimensions: int, layers: Collection[str]) -> Role:
+    """The role of one of the model's own tensors; ``layers`` are the canonical `linear_names`."""
+    if dimensions != 2:
+        return Role.VECTOR
+    if name in _LAST_LAYERS:
+        return Role.LAST
+    return Role.LINEAR if name in layers else Role.TABLE
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tensor to be packed: type and shape as it comes, and the pattern that its zeros fit."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    role: Role
+    pattern: Pattern | None
 
 
 class ValueType(Protocol):
@@ -20,15 +54,8 @@ class ValueType(Protocol):
     exact: bool
     """Whether `unpack` gives back the source's tensors byte for byte."""
 
-    def stored_as(self, dtype: str, dimensions: int) -> str:
-        """The safetensors type for a tensor that the source stores as ``dtype``."""
-
-    def encode(self, values: Array, dtype: str, dimensions: int, name: str) -> Array:
-        """The tensor's values, stored as ``dtype`` in the source, in that type.
-
-        ``dimensions`` are the tensor's own, also where ``values`` are the kept values of a matrix.
-        CheckpointError names the tensor if its values cannot be stored so.
-        """
+    def form(self, source: Source) -> Form:
+        """The form that a tensor gets."""
 
 
 class Float32Values:
@@ -40,11 +67,8 @@ class Float32Values:
 
     exact = True
 
-    def stored_as(self, dtype: str, dimensions: int) -> str:
-        return dtype
-
-    def encode(self, values: Array, dtype: str, dimensions: int, name: str) -> Array:
-        return values
+    def form(self, source: Source) -> Form:
+        return _float_form(source, source.dtype)
 
 
 class Float16Values:
@@ -55,27 +79,34 @@ class Float16Values:
 
     exact = False
 
-    def stored_as(self, dtype: str, dimensions: int) -> str:
-        return "F16" if dimensions == 2 else "F32"
-
-    def encode(self, values: Array, dtype: str, dimensions: int, name: str) -> Array:
-        if dimensions != 2:
-            return widen(values, dtype)
-        if dtype == "F16":
-            return values
-        wide = widen(values, dtype)
-        with np.errstate(over="ignore"):
-            half = wide.astype(np.float16)
-        if not np.isfinite(half).all():
-            largest = float(np.abs(wide).max())
-            raise CheckpointError(
-                f"tensor '{name}' holds {largest:.6g}, beyond float16's largest 65504: pack it as "
-                "fp32."
-            )
-        return half
+    def form(self, source: Source) -> Form:
+        return _float_form(source, "F32" if source.role is Role.VECTOR else "F16")
 
 
-VALUE_TYPES: dict[str, ValueType] = {"fp32": Float32Values(), "fp16": Float16Values()}
+class Int8Values:
+    """Linear layers and tables as int8 with a scale for each row, the rest as float32."""
+
+    exact = False
+
+    def form(self, source: Source) -> Form:
+        if source.role is Role.LINEAR:
+            return QuantizedForm(source.shape, linear_layout(source.pattern), source.pattern)
+        if source.role is Role.TABLE:
+            return QuantizedForm(source.shape, QuantizedTable)
+        return PlainForm(source.shape, "F32")
+
+
+def _float_form(source: Source, dtype: str) -> Form:
+    if source.pattern is None:
+        return PlainForm(source.shape, dtype)
+    return CompressedForm(source.shape, dtype, source.pattern)
+
+
+VALUE_TYPES: dict[str, ValueType] = {
+    "fp32": Float32Values(),
+    "fp16": Float16Values(),
+    "int8": Int8Values(),
+}
 
 
 def get_value_type(dtype: str) -> ValueType:

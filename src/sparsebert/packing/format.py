@@ -1,11 +1,16 @@
-"""packed.safetensors: which tensors are compressed, and how a hostile file is told from ours.
+"""packed.safetensors: which tensors are stored in parts, and how a hostile file is told from ours.
 
-A pruned matrix NAME is stored as two tensors, ``NAME.values`` and ``NAME.bits`` (see
-`patterns.Compressed`); every other tensor keeps its own name, and all names are the source's, so
-that unpacking is exact. The file's ``__metadata__`` has one key of ours, "sparsebert":
+A pruned matrix NAME is stored as ``NAME.values`` and ``NAME.bits`` (see `patterns.Compressed`); a
+quantised one, in a file of dtype int8, as ``NAME.values``, ``NAME.scales`` and, where it is pruned,
+``NAME.bits`` (see `quantized`, which describes the layouts). Every other tensor keeps its own name.
+All names are the source's. The file's ``__metadata__`` has one key of ours, "sparsebert":
 
     {"format_version": 1, "dtype": "fp32",
-     "compressed": {NAME: {"shape": [rows, columns], "pattern": "1:2"}}}
+     "compressed": {NAME: {"shape": [rows, columns], "pattern": "1:2"}},
+     "quantized": {NAME: {"shape": [rows, columns], "layout": "pairs", "pattern": "1:2"},
+                   NAME: {"shape": [rows, columns], "layout": "dense", "pattern": null}}}
+
+"quantized" stands only in files of dtype int8.
 """
 
 from __future__ import annotations
@@ -14,113 +19,118 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES
 from sparsebert.checkpoint.tensors import TensorFiles
 from sparsebert.errors import CheckpointError, PatternError
 from sparsebert.packing.dtypes import VALUE_TYPES
-from sparsebert.patterns import Compressed, Pattern, check_compressed
+from sparsebert.packing.forms import CompressedForm, Form, PlainForm, QuantizedForm, Weight
+from sparsebert.patterns import Pattern
+from sparsebert.quantized import LAYOUTS
 
 METADATA_KEY = "sparsebert"
 FORMAT_VERSION = 1
 _LARGEST = 1 << 24  # rows or columns; keeps products far from overflow
 
 
-@dataclass(frozen=True)
-class CompressedEntry:
-    """Shape and pattern of a matrix that is stored compressed."""
-
-    shape: tuple[int, int]
-    pattern: Pattern
+def part_name(name: str, part: str) -> str:
+    """Name in the file of a part of a tensor (see `Form.parts`)."""
+    return f"{name}.{part}" if part else name
 
 
-def values_name(name: str) -> str:
-    """Name of the tensor with a compressed matrix's kept values."""
-    return f"{name}.values"
-
-
-def bits_name(name: str) -> str:
-    """Name of the tensor that says where they belong."""
-    return f"{name}.bits"
-
-
-def format_metadata(dtype: str, entries: Mapping[str, CompressedEntry]) -> dict[str, str]:
-    """The ``__metadata__`` entry of a packed file."""
-    document = {
-        "format_version": FORMAT_VERSION,
-        "dtype": dtype,
-        "compressed": {
-            name: {"shape": list(entry.shape), "pattern": str(entry.pattern)}
-            for name, entry in entries.items()
-        },
-    }
+def format_metadata(dtype: str, forms: Mapping[str, Form]) -> dict[str, str]:
+    """The ``__metadata__`` entry of a packed file; ``forms`` by the source's tensor names."""
+    compressed, quantized = {}, {}
+    for name, form in forms.items():
+        pattern = None if form.pattern is None else str(form.pattern)
+        entry = {"shape": list(form.shape), "pattern": pattern}
+        if isinstance(form, CompressedForm):
+            compressed[name] = entry
+        elif isinstance(form, QuantizedForm):
+            quantized[name] = {**entry, "layout": form.layout.layout}
+    document: dict[str, Any] = {"format_version": FORMAT_VERSION, "dtype": dtype}
+    document["compressed"] = compressed
+    if quantized:
+        document["quantized"] = quantized
     return {METADATA_KEY: json.dumps(document, separators=(",", ":"))}
 
 
 @dataclass(frozen=True, eq=False)
 class PackedFile:
-    """An open packed file, its metadata held against its tensors.
-
-    ``compressed`` and ``plain`` are keyed by the source's tensor names.
-    """
+    """An open packed file, its metadata held against its tensors; ``forms`` by source names."""
 
     path: Path
     tensors: TensorFiles
     dtype: str
-    compressed: dict[str, CompressedEntry]
-    plain: tuple[str, ...]
+    forms: dict[str, Form]
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor as it was before packing."""
-        entry = self.compressed.get(name)
-        return self.tensors.spec(name).shape if entry is None else entry.shape
-
-    def value_dtype(self, name: str) -> str:
-        """Safetensors type of a tensor's values."""
-        stored = values_name(name) if name in self.compressed else name
-        return self.tensors.spec(stored).dtype
-
-    def matrix(self, name: str) -> Compressed:
-        """A compressed matrix as views of the file; CheckpointError if its bits are not ours."""
-        entry = self.compressed[name]
-        packed = Compressed(
-            entry.pattern,
-            entry.shape[1],
-            self.tensors[values_name(name)],
-            self.tensors[bits_name(name)],
-        )
+    def weight(self, name: str) -> Weight:
+        """A tensor as views of the file; CheckpointError if it is not what the metadata says."""
+        form = self.forms[name]
         try:
-            if packed.rows != entry.shape[0]:
-                raise PatternError(f"it has {packed.rows} rows, not {entry.shape[0]}.")
-            check_compressed(packed)
+            parts = {}
+            for part, wanted in form.parts().items():
+                stored = part_name(name, part)
+                spec = self.tensors.spec(stored)
+                if (spec.dtype, spec.shape) != wanted:
+                    raise PatternError(
+                        f"its {part} are {spec.dtype} {list(spec.shape)}, not {wanted[0]} "
+                        f"{list(wanted[1])}."
+                    )
+                parts[part] = self.tensors[stored]
+            return form.read(parts)
         except PatternError as error:
             raise CheckpointError(f"{self.path}: tensor '{name}' is damaged: {error}") from error
-        return packed
 
 
 def open_packed_file(path: Path) -> PackedFile:
     """Open packed.safetensors and check everything in its metadata; CheckpointError if it lies."""
     tensors = TensorFiles([path])
-    dtype, entries = _parse_metadata(tensors.metadata.get(METADATA_KEY), path)
-    parts = {part(name): name for name in entries for part in (values_name, bits_name)}
-    if len(parts) != 2 * len(entries):
-        raise CheckpointError(f"{path}: two compressed tensors share their parts.")
-    for name, entry in entries.items():
+    dtype, listed = _parse_metadata(tensors.metadata.get(METADATA_KEY), path)
+    forms: dict[str, Form] = {}
+    owners: dict[str, str] = {}
+    for name, entry in listed.items():
         if name in tensors:
             raise CheckpointError(f"{path}: tensor '{name}' is stored both plain and compressed.")
-        for part in (values_name(name), bits_name(name)):
+        try:
+            forms[name] = form = _form(name, entry, tensors)
+            parts = [part_name(name, part) for part in form.parts()]
+        except PatternError as error:
+            raise CheckpointError(f"{path}: tensor '{name}' is damaged: {error}") from error
+        for part in parts:
             if part not in tensors:
                 raise CheckpointError(f"{path} lacks '{part}' of the compressed tensor '{name}'.")
-        values, bits = tensors.spec(values_name(name)), tensors.spec(bits_name(name))
-        if values.dtype not in WEIGHT_TYPES or len(values.shape) != 3 or len(bits.shape) != 2:
-            raise CheckpointError(f"{path}: '{name}' does not have the parts of a {entry.pattern}.")
-        if bits.dtype not in ("U32", "U64"):
-            raise CheckpointError(f"{path}: the bits of '{name}' are stored as {bits.dtype}.")
-    plain = tuple(name for name in tensors if name not in parts)
-    return PackedFile(path, tensors, dtype, entries, plain)
+            if owners.setdefault(part, name) != name:
+                raise CheckpointError(f"{path}: two compressed tensors share their parts.")
+    for name in tensors:
+        if name not in owners:
+            spec = tensors.spec(name)
+            forms[name] = PlainForm(spec.shape, spec.dtype)
+    return PackedFile(path, tensors, dtype, forms)
 
 
-def _parse_metadata(text: str | None, path: Path) -> tuple[str, dict[str, CompressedEntry]]:
+@dataclass(frozen=True)
+class _Entry:
+    """What the metadata says of a tensor; ``layout`` is that of a quantised one."""
+
+    shape: tuple[int, int]
+    pattern: Pattern | None
+    layout: str | None
+
+
+def _form(name: str, entry: _Entry, tensors: TensorFiles) -> Form:
+    if entry.layout is not None:
+        return QuantizedForm(entry.shape, LAYOUTS[entry.layout], entry.pattern)
+    assert entry.pattern is not None
+    values = part_name(name, "values")
+    dtype = tensors.spec(values).dtype if values in tensors else "F32"
+    if dtype not in WEIGHT_TYPES:
+        raise PatternError(f"its values are stored as {dtype}.")
+    return CompressedForm(entry.shape, dtype, entry.pattern)
+
+
+def _parse_metadata(text: str | None, path: Path) -> tuple[str, dict[str, _Entry]]:
     if text is None:
         raise CheckpointError(f"{path} is not a packed file: it lacks sparsebert's metadata.")
     broken = CheckpointError(f"{path}: sparsebert's metadata is damaged; pack the model again.")
@@ -136,28 +146,34 @@ def _parse_metadata(text: str | None, path: Path) -> tuple[str, dict[str, Compre
             f"{path} has format version {version}; this sparsebert reads {FORMAT_VERSION}. Install "
             "a newer one, or pack the model again."
         )
-    dtype, listed = document.get("dtype"), document.get("compressed")
-    if not isinstance(dtype, str) or not isinstance(listed, dict):
+    dtype, compressed = document.get("dtype"), document.get("compressed")
+    quantized = document.get("quantized", {})
+    if not isinstance(dtype, str):
+        raise broken
+    if not isinstance(compressed, dict) or not isinstance(quantized, dict):
         raise broken
     if dtype not in VALUE_TYPES:
         raise CheckpointError(
             f"{path} stores its values as '{dtype[:40]}', which this sparsebert does not know; it "
             f"knows {', '.join(VALUE_TYPES)}."
         )
-    entries = {}
-    for name, entry in listed.items():
-        if not isinstance(entry, dict):
-            raise broken
-        shape, pattern = entry.get("shape"), entry.get("pattern")
-        if (
-            not isinstance(shape, list)
-            or len(shape) != 2
-            or not all(type(size) is int and 1 <= size <= _LARGEST for size in shape)
-            or not isinstance(pattern, str)
-        ):
-            raise broken
-        try:
-            entries[name] = CompressedEntry((shape[0], shape[1]), Pattern.parse(pattern))
-        except PatternError as error:
-            raise broken from error
+    if (quantized and dtype != "int8") or compressed.keys() & quantized.keys():
+        raise broken
+    try:
+        entries = {name: _parse_entry(entry, None) for name, entry in compressed.items()}
+        for name, entry in quantized.items():
+            entries[name] = _parse_entry(entry, entry["layout"])
+    except (KeyError, TypeError, ValueError, PatternError) as error:
+        raise broken from error
     return dtype, entries
+
+
+def _parse_entry(entry: Any, layout: str | None) -> _Entry:
+    """One entry of "compressed" or "quantized"; an error of Python's own if it is not one."""
+    rows, columns = entry["shape"]
+    if not all(type(size) is int and 1 <= size <= _LARGEST for size in (rows, columns)):
+        raise ValueError
+    pattern = None if entry["pattern"] is None else Pattern.parse(entry["pattern"])
+    if layout not in (None, *LAYOUTS) or (layout is None and pattern is None):
+        raise ValueError
+    return _Entry((rows, columns), pattern, layout)

@@ -9,36 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sparsebert.checkpoint.architecture import PARTS
+from sparsebert.checkpoint.architecture import PARTS, linear_names
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.companions import copy_companions
 from sparsebert.checkpoint.config import write_config
 from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.folder import PACKED_NAME, Checkpoint, open_checkpoint
 from sparsebert.checkpoint.lineage import with_step
-from sparsebert.checkpoint.masks import MASKS_NAME, StoredMasks, layer_mask
+from sparsebert.checkpoint.masks import StoredMasks, layer_mask
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import CheckpointError
-from sparsebert.packing.dtypes import ValueType, get_value_type
-from sparsebert.packing.format import (
-    METADATA_KEY,
-    CompressedEntry,
-    bits_name,
-    format_metadata,
-    values_name,
-)
-from sparsebert.patterns import (
-    ONE_OF_TWO,
-    Pattern,
-    compress,
-    compressed_shapes,
-    pack_mask,
-    unpack_mask,
-)
+from sparsebert.packing.dtypes import Source, ValueType, get_value_type, tensor_role
+from sparsebert.packing.format import METADATA_KEY, format_metadata, part_name
+from sparsebert.packing.forms import Form, PlainForm, parts_of
+from sparsebert.patterns import Pattern, pack_mask, unpack_mask
 from sparsebert.progress import Progress, silent
 
 
@@ -53,6 +39,7 @@ def pack(
     out: str | Path,
     *,
     dtype: str = "fp32",
+    compress: bool = True,
     force: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -61,7 +48,9 @@ def pack(
     Every linear layer whose zeros fit a pattern is compressed, whether or not the folder records
     it; all other tensors go along. ``dtype`` "fp32" stores values as the source does (see
     `dtypes.Float32Values`), and unpacks to the same bytes, save that a pruned -0.0 comes back as
-    +0.0; "fp16" rounds matrices to float16.
+    +0.0; "fp16" rounds matrices to float16; "int8" rounds linear layers and tables to int8 with a
+    scale for each row. Without ``compress`` zeros are stored like any other weight, which shows
+    what leaving them out brings; `unpack` then reads the masks' places off the zeros.
 
     Returns counts, sizes and seconds. Raises PatternError if a recorded pattern is broken,
     CheckpointError for a damaged model (NaN and infinity included) or values beyond float16's
@@ -73,27 +62,27 @@ def pack(
     checkpoint = open_checkpoint(model)
     report = progress or silent
     with staged_folder(out, force=force, source=checkpoint.path) as staging:
-        sparse = _find_sparse(checkpoint, report)
-        entries = _entries(checkpoint, sparse)
-        specs = _specs(checkpoint, sparse, values)
+        sparse = _find_sparse(checkpoint, report) if compress else {}
+        forms = _forms(checkpoint, sparse, values)
         metadata = {
             key: text for key, text in checkpoint.tensors.metadata.items() if key != METADATA_KEY
         }
-        metadata.update(format_metadata(dtype, entries))
-        arrays = _arrays(checkpoint, sparse, values, report)
-        write_tensors(staging / PACKED_NAME, specs, arrays, metadata)
-        raw = with_step(checkpoint.config.raw, "pack", checkpoint.source, {"dtype": dtype})
+        metadata.update(format_metadata(dtype, forms))
+        arrays = _arrays(checkpoint, sparse, forms, report)
+        write_tensors(staging / PACKED_NAME, _specs(forms), arrays, metadata)
+        arguments = {"dtype": dtype, **({} if compress else {"compress": False})}
+        raw = with_step(checkpoint.config.raw, "pack", checkpoint.source, arguments)
         write_config(staging, raw)
         copy_companions(checkpoint.path, staging)
-        (staging / MASKS_NAME).unlink(missing_ok=True)
         write_card(staging, source=checkpoint.path, packed=True)
         size = (staging / PACKED_NAME).stat().st_size
-    counts = Counter(str(layer.pattern) for layer in sparse.values())
+    counts = Counter(str(form.pattern) for form in forms.values() if form.pattern is not None)
+    compressed = counts.total()
     return {
         "out": str(out),
         "dtype": dtype,
-        "compressed": len(sparse),
-        "dense": len(checkpoint.linear_layers(PARTS)) - len(sparse),
+        "compressed": compressed,
+        "dense": len(checkpoint.linear_layers(PARTS)) - compressed,
         "patterns": dict(sorted(counts.items())),
         "source_bytes": checkpoint.tensors.nbytes,
         "bytes": size,
@@ -116,69 +105,51 @@ def _find_sparse(checkpoint: Checkpoint, report: Progress) -> dict[str, _Sparse]
     return sparse
 
 
-def _entries(checkpoint: Checkpoint, sparse: dict[str, _Sparse]) -> dict[str, CompressedEntry]:
-    entries = {}
-    for name, layer in sparse.items():
-        stored = checkpoint.stored_name[name]
-        rows, columns = checkpoint.tensors.spec(stored).shape
-        entries[stored] = CompressedEntry((rows, columns), layer.pattern)
-        for part in (values_name(stored), bits_name(stored)):
-            if part in checkpoint.tensors:
-                raise CheckpointError(
-                    f"{checkpoint.path} has a tensor named '{part}', a name that packing needs."
-                )
-    return entries
-
-
-def _order(checkpoint: Checkpoint) -> list[str]:
-    """Names as stored, in the order the model computes in; extras last."""
-    used = [checkpoint.stored_name[name] for name in checkpoint.used]
-    known = set(used)
-    return used + [name for name in checkpoint.tensors if name not in known]
-
-
-def _specs(
+def _forms(
     checkpoint: Checkpoint, sparse: dict[str, _Sparse], values: ValueType
-) -> list[TensorSpec]:
-    canonical = {checkpoint.stored_name[name]: name for name in checkpoint.used}
-    specs = []
-    for stored in _order(checkpoint):
+) -> dict[str, Form]:
+    """The form of each tensor by its stored name, in the model's computing order; extras last."""
+    layers = linear_names(checkpoint.config)
+    forms: dict[str, Form] = {}
+    for name in checkpoint.used:
+        spec = checkpoint.tensors.spec(checkpoint.stored_name[name])
+        role = tensor_role(name, len(spec.shape), layers)
+        pattern = sparse[name].pattern if name in sparse else None
+        forms[spec.name] = form = values.form(Source(spec.dtype, spec.shape, role, pattern))
+        for part in form.parts():
+            if part and part_name(spec.name, part) in checkpoint.tensors:
+                raise CheckpointError(
+                    f"{checkpoint.path} has a tensor named '{part_name(spec.name, part)}', a name "
+                    "that packing needs."
+                )
+    for stored in checkpoint.tensors:
         spec = checkpoint.tensors.spec(stored)
-        if stored not in canonical:
-            specs.append(spec)
-            continue
-        dtype = values.stored_as(spec.dtype, len(spec.shape))
-        layer = sparse.get(canonical[stored])
-        if layer is None:
-            specs.append(TensorSpec(stored, dtype, spec.shape))
-            continue
-        values_shape, bits_shape, _ = compressed_shapes(layer.pattern, *spec.shape)
-        words = "U32" if layer.pattern == ONE_OF_TWO else "U64"
-        specs.append(TensorSpec(values_name(stored), dtype, values_shape))
-        specs.append(TensorSpec(bits_name(stored), words, bits_shape))
-    return specs
+        forms.setdefault(stored, PlainForm(spec.shape, spec.dtype))
+    return forms
+
+
+def _specs(forms: dict[str, Form]) -> list[TensorSpec]:
+    return [
+        TensorSpec(part_name(stored, part), *wanted)
+        for stored, form in forms.items()
+        for part, wanted in form.parts().items()
+    ]
 
 
 def _arrays(
-    checkpoint: Checkpoint, sparse: dict[str, _Sparse], values: ValueType, report: Progress
+    checkpoint: Checkpoint, sparse: dict[str, _Sparse], forms: dict[str, Form], report: Progress
 ) -> Iterator[Array]:
     canonical = {checkpoint.stored_name[name]: name for name in checkpoint.used}
-    order = _order(checkpoint)
-    for done, stored in enumerate(order):
-        report("packing", done, len(order))
+    for done, (stored, form) in enumerate(forms.items()):
+        report("packing", done, len(forms))
         spec, raw = checkpoint.tensors.spec(stored), checkpoint.tensors[stored]
-        if stored not in canonical:
-            yield raw
-            continue
-        name = canonical[stored]
-        layer = sparse.get(name)
-        if layer is None:
-            checkpoint.finite_weight(name)
-            yield values.encode(raw, spec.dtype, len(spec.shape), stored)
-            continue
-        mask = unpack_mask(layer.mask, spec.shape[1])
-        # Outside the mask stand only zeros, but a -0.0 in raw bfloat16 words is not 0.
-        packed = compress(np.where(mask, raw, raw.dtype.type(0)), layer.pattern, mask)
-        yield values.encode(packed.values, spec.dtype, 2, stored)
-        yield packed.bits
-    report("packing", len(order), len(order))
+        mask = None
+        if stored in canonical:
+            name = canonical[stored]
+            if name not in sparse:  # the others were read through when their zeros were found
+                checkpoint.finite_weight(name)
+            elif form.pattern is not None:
+                mask = unpack_mask(sparse[name].mask, spec.shape[1])
+        parts = parts_of(form.make(raw, spec.dtype, mask, stored))
+        yield from (parts[part] for part in form.parts())
+    report("packing", len(forms), len(forms))

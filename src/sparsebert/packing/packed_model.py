@@ -5,25 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from sparsebert.checkpoint.architecture import canonical_names, check_shapes, linear_names
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config
 from sparsebert.checkpoint.documents import read_object
-from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Array, widen
+from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, widen
 from sparsebert.checkpoint.folder import PACKED_NAME, check_recorded_layers
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
 from sparsebert.errors import CheckpointError
+from sparsebert.packing.dtypes import Role, tensor_role
 from sparsebert.packing.format import PackedFile, open_packed_file
+from sparsebert.packing.forms import Form, PlainForm, QuantizedForm, Weight
 from sparsebert.patterns import Compressed
+from sparsebert.quantized import QuantizedTable
 
 
 @dataclass(frozen=True, eq=False)
 class PackedModel:
     """An open packed folder.
 
-    ``weights`` are what the engine computes with, by canonical name: compressed matrices, dense
-    matrices in float32 or float16, vectors in float32. ``stored_name`` maps canonical names to
-    those in the file, ``used`` are the names in computing order, ``dtype`` is the packing's own.
+    ``weights`` are what the engine computes with, by canonical name: compressed or quantised
+    matrices, dense ones in float32 or float16, vectors in float32. ``stored_name`` maps canonical
+    names to those in the file, ``used`` are the names in computing order, ``dtype`` is the
+    packing's own.
     """
 
     path: Path
@@ -34,7 +40,7 @@ class PackedModel:
     file: PackedFile = field(repr=False)
     stored_name: dict[str, str] = field(repr=False)
     used: tuple[str, ...] = field(repr=False)
-    weights: dict[str, Array | Compressed] = field(repr=False)
+    weights: dict[str, Weight] = field(repr=False)
 
 
 def is_packed(folder: str | Path) -> bool:
@@ -56,15 +62,14 @@ def open_packed(model: str | Path) -> PackedModel:
     raw = read_object(path / CONFIG_NAME)
     parse_config(raw, (), path / CONFIG_NAME)
     file = open_packed_file(path / PACKED_NAME)
-    stored_name = canonical_names((*file.compressed, *file.plain), file.path)
+    stored_name = canonical_names(file.forms, file.path)
     config = parse_config(raw, stored_name, path / CONFIG_NAME)
-    shapes = {name: file.shape(stored) for name, stored in stored_name.items()}
+    shapes = {name: file.forms[stored].shape for name, stored in stored_name.items()}
     used = check_shapes(config, shapes, file.path)
     check_recorded_layers(config, path)
     layers = linear_names(config)
-    for name in used:
-        if stored_name[name] in file.compressed and name not in layers:
-            raise CheckpointError(f"{file.path}: '{name}' is compressed, but is no linear layer.")
+    for name, stored in stored_name.items():
+        _check_form(file, name, file.forms[stored], tensor_role(name, 2, layers))
     weights = {name: _engine_form(file, stored_name[name]) for name in used}
     return PackedModel(
         path,
@@ -79,16 +84,24 @@ def open_packed(model: str | Path) -> PackedModel:
     )
 
 
-def _engine_form(file: PackedFile, stored: str) -> Array | Compressed:
-    dtype = file.value_dtype(stored)
-    if dtype not in WEIGHT_TYPES:
-        raise CheckpointError(f"{file.path}: weight '{stored}' is stored as {dtype}.")
-    if stored in file.compressed:
-        packed = file.matrix(stored)
-        if dtype != "BF16":
-            return packed
-        return Compressed(packed.pattern, packed.columns, widen(packed.values, dtype), packed.bits)
-    values = file.tensors[stored]
-    if dtype == "BF16" or values.ndim != 2:
-        return widen(values, dtype)
-    return values
+def _check_form(file: PackedFile, name: str, form: Form, role: Role) -> None:
+    """CheckpointError for a form that packing does not give a matrix of this role."""
+    if isinstance(form, PlainForm):
+        return
+    if isinstance(form, QuantizedForm) and form.layout is QuantizedTable:
+        if role is not Role.TABLE:
+            raise CheckpointError(f"{file.path}: '{name}' is stored as a table, but is a layer.")
+    elif role is Role.TABLE:
+        raise CheckpointError(f"{file.path}: '{name}' is compressed, but is no linear layer.")
+
+
+def _engine_form(file: PackedFile, stored: str) -> Weight:
+    form, weight = file.forms[stored], file.weight(stored)
+    if form.dtype not in WEIGHT_TYPES:
+        raise CheckpointError(f"{file.path}: weight '{stored}' is stored as {form.dtype}.")
+    if isinstance(weight, Compressed):
+        values = weight.values if form.dtype != "BF16" else widen(weight.values, form.dtype)
+        return Compressed(weight.pattern, weight.columns, values, weight.bits)
+    if isinstance(weight, np.ndarray) and (form.dtype == "BF16" or weight.ndim != 2):
+        return widen(weight, form.dtype)
+    return weight

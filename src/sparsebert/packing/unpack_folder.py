@@ -18,8 +18,9 @@ from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.packing.dtypes import get_value_type
 from sparsebert.packing.format import METADATA_KEY
+from sparsebert.packing.forms import kept_mask, to_dense
 from sparsebert.packing.packed_model import PackedModel, open_packed
-from sparsebert.patterns import compressed_mask, decompress, pack_mask
+from sparsebert.patterns import pack_mask
 from sparsebert.progress import Progress, silent
 
 
@@ -29,9 +30,10 @@ def unpack(
     """Write the packed ``model`` to the folder ``out`` as config, safetensors and masks.
 
     A folder packed as fp32 gives back its source's tensors byte for byte, extras included (a pruned
-    weight that was stored as -0.0 is +0.0); one packed as fp16 gives the rounded values as float32.
-    Returns counts, bytes and seconds. Raises CheckpointError for a folder that is not packed or is
-    damaged, OutputError if ``out`` cannot be written.
+    weight that was stored as -0.0 is +0.0). One packed as fp16 or int8 gives the rounded values as
+    float32, and its masks still mark a kept weight that was rounded to zero. Returns counts, bytes
+    and seconds. Raises CheckpointError for a folder that is not packed or is damaged, OutputError
+    if ``out`` cannot be written.
     """
     began = time.perf_counter()
     check_output(out, force=force)
@@ -45,7 +47,8 @@ def unpack(
         write_tensors(staging / WEIGHTS_NAME, specs, arrays, {"format": "pt", **metadata})
         if masks:
             write_mask_bits(staging, masks)
-        raw = with_step(packed.config.raw, "unpack", packed.source, {"dtype": packed.dtype})
+        arguments = {"dtype": packed.dtype, "exact": exact}
+        raw = with_step(packed.config.raw, "unpack", packed.source, arguments)
         for key in ("dtype", "torch_dtype"):
             if not exact and key in raw:  # what the source was stored as; transformers obeys it
                 raw[key] = "float32"
@@ -65,13 +68,11 @@ def unpack(
 
 
 def _specs(packed: PackedModel, exact: bool) -> list[TensorSpec]:
-    file = packed.file
     used = {packed.stored_name[name] for name in packed.used}
     specs = []
-    for name in (*packed.file.compressed, *packed.file.plain):
-        dtype = file.value_dtype(name)
-        restored = dtype if exact or name not in used else "F32"
-        specs.append(TensorSpec(name, restored, file.shape(name)))
+    for name, form in packed.file.forms.items():
+        restored = form.dtype if exact or name not in used else "F32"
+        specs.append(TensorSpec(name, restored, form.shape))
     return specs
 
 
@@ -83,12 +84,10 @@ def _arrays(
     canonical = {stored: name for name, stored in packed.stored_name.items()}
     for done, spec in enumerate(specs):
         report("unpacking", done, len(specs))
-        stored = file.value_dtype(spec.name)
-        if spec.name in file.compressed:
-            matrix = file.matrix(spec.name)
-            masks[canonical[spec.name]] = pack_mask(compressed_mask(matrix))
-            values = decompress(matrix)
-        else:
-            values = file.tensors[spec.name]
+        weight, stored = file.weight(spec.name), file.forms[spec.name].dtype
+        mask = kept_mask(weight)
+        if mask is not None:
+            masks[canonical[spec.name]] = pack_mask(mask)
+        values = to_dense(weight)
         yield values if stored == spec.dtype else widen(values, stored)
     report("unpacking", len(specs), len(specs))

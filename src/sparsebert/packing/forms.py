@@ -1,0 +1,168 @@
+"""The forms a weight takes in a packed file and in the engine: as it is, compressed, quantised.
+
+A form is known before the weight is read: it says which tensors of the file the weight becomes (its
+*parts*), makes them, and makes of them again what the engine computes with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from sparsebert.checkpoint.dtypes import Array, widen
+from sparsebert.errors import CheckpointError
+from sparsebert.patterns import (
+    BoolMatrix,
+    Compressed,
+    Pattern,
+    check_compressed,
+    compress,
+    compressed_mask,
+    compressed_shapes,
+    decompress,
+)
+from sparsebert.quantized import Quantized, check_quantized, dequantize, quantize
+
+Weight = Array | Compressed | Quantized
+Parts = dict[str, tuple[str, tuple[int, ...]]]
+
+_TYPES: dict[type[np.generic], str] = {
+    np.int8: "I8",
+    np.uint32: "U32",
+    np.uint64: "U64",
+    np.float32: "F32",
+}
+
+
+class Form(Protocol):
+    """How one tensor is stored."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the dense tensor."""
+
+    @property
+    def dtype(self) -> str:
+        """The safetensors type in which `to_dense` gives the tensor back."""
+
+    @property
+    def pattern(self) -> Pattern | None:
+        """What the form leaves the zeros of out; None if it stores every weight."""
+
+    def parts(self) -> Parts:
+        """Safetensors type and shape of each part; the only part of a plain tensor is ""."""
+
+    def make(self, values: Array, dtype: str, mask: BoolMatrix | None, name: str) -> Weight:
+        """A tensor stored as ``dtype`` in this form; ``mask`` is whole and of the form's pattern.
+
+        CheckpointError names the tensor if its values cannot be stored so.
+        """
+
+    def read(self, parts: Mapping[str, Array]) -> Weight:
+        """The weight of parts that have the right types and shapes; PatternError if damaged."""
+
+
+@dataclass(frozen=True)
+class PlainForm:
+    """One tensor of ``dtype``."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    pattern: None = None
+
+    def parts(self) -> Parts:
+        return {"": (self.dtype, self.shape)}
+
+    def make(self, values: Array, dtype: str, mask: BoolMatrix | None, name: str) -> Weight:
+        return _convert(values, dtype, self.dtype, name)
+
+    def read(self, parts: Mapping[str, Array]) -> Weight:
+        return parts[""]
+
+
+@dataclass(frozen=True)
+class CompressedForm:
+    """The kept values of a pruned matrix, as ``dtype``, and their bits: `patterns.Compressed`."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    pattern: Pattern
+
+    def parts(self) -> Parts:
+        rows, columns = self.shape
+        values, bits, words = compressed_shapes(self.pattern, rows, columns)
+        return {"values": (self.dtype, values), "bits": (_TYPES[words], bits)}
+
+    def make(self, values: Array, dtype: str, mask: BoolMatrix | None, name: str) -> Weight:
+        assert mask is not None
+        # Outside the mask stand only zeros, but a -0.0 in raw bfloat16 words is not 0.
+        packed = compress(np.where(mask, values, values.dtype.type(0)), self.pattern, mask)
+        kept = _convert(packed.values, dtype, self.dtype, name)
+        return Compressed(self.pattern, packed.columns, kept, packed.bits)
+
+    def read(self, parts: Mapping[str, Array]) -> Weight:
+        packed = Compressed(self.pattern, self.shape[1], parts["values"], parts["bits"])
+        check_compressed(packed)
+        return packed
+
+
+@dataclass(frozen=True)
+class QuantizedForm:
+    """int8 in a layout of `quantized`, with a scale for each row."""
+
+    shape: tuple[int, ...]
+    layout: type[Quantized]
+    pattern: Pattern | None = None
+    dtype: str = "F32"
+
+    def parts(self) -> Parts:
+        rows, columns = self.shape
+        shapes = self.layout.shapes(rows, columns, self.pattern)
+        return {part: (_TYPES[dtype], shape) for part, (dtype, shape) in shapes.items()}
+
+    def make(self, values: Array, dtype: str, mask: BoolMatrix | None, name: str) -> Weight:
+        return quantize(widen(values, dtype), self.layout, self.pattern, mask)
+
+    def read(self, parts: Mapping[str, Array]) -> Weight:
+        matrix = self.layout(self.shape[1], pattern=self.pattern, **parts)
+        check_quantized(matrix)
+        return matrix
+
+
+def parts_of(weight: Weight) -> dict[str, Array]:
+    """The arrays of a weight by the names of `Form.parts`."""
+    return {"": weight} if isinstance(weight, np.ndarray) else weight.parts
+
+
+def to_dense(weight: Weight) -> Array:
+    """The dense tensor that a weight stands for: an array is that itself."""
+    if isinstance(weight, Compressed):
+        return decompress(weight)
+    return dequantize(weight) if isinstance(weight, Quantized) else weight
+
+
+def kept_mask(weight: Weight) -> BoolMatrix | None:
+    """The whole mask of a weight whose form has a pattern, else None."""
+    if isinstance(weight, Compressed):
+        return compressed_mask(weight)
+    return weight.mask() if isinstance(weight, Quantized) else None
+
+
+def _convert(values: Array, dtype: str, wanted: str, name: str) -> Array:
+    """Values stored as ``dtype`` in the type ``wanted``."""
+    if dtype == wanted:
+        return values
+    wide = widen(values, dtype)
+    if wanted != "F16":
+        return wide
+    with np.errstate(over="ignore"):
+        half = wide.astype(np.float16)
+    if not np.isfinite(half).all():
+        largest = float(np.abs(wide).max())
+        raise CheckpointError(
+            f"tensor '{name}' holds {largest:.6g}, beyond float16's largest 65504: pack it as fp32."
+        )
+    return half
