@@ -291,6 +291,14 @@ def check_compressed(packed: Compressed) -> None:
 
 
 def _each_group_keeps_n(words: Array, columns: int, pattern: Pattern) -> bool:
+    if pattern.m in (4, 8):  # the usual ones: all groups of a word counted in place, side by side
+        quarter, half = np.uint64(0x3333333333333333), np.uint64(0x0F0F0F0F0F0F0F0F)
+        counts = words - (words >> np.uint64(1) & np.uint64(0x5555555555555555))
+        counts = (counts & quarter) + (counts >> np.uint64(2) & quarter)
+        if pattern.m == 8:
+            counts = (counts + (counts >> np.uint64(4))) & half
+        wanted = sum(pattern.n << start for start in range(0, columns, pattern.m))
+        return bool(np.all(counts == np.uint64(wanted)))
     one = words.dtype.type(1)
     for start in range(0, columns, pattern.m):
         counts = np.zeros(words.shape, dtype=words.dtype)

@@ -1,22 +1,17 @@
-"""int8 matrices, a scale for each row, in the layouts that the engine reads where they lie.
+"""The four layouts of int8 matrices, each with its own check that is cheap enough for every load.
 
-    scale[row] = max |weight[row]| / 127,  q = rint(weight / scale), -127 <= q <= 127
-
-A row of zeros has scale 0. Linear layers stand in *tiles* of 16 rows, and in those in *groups* of 8
-inputs (4 pairs): the weights that one vector instruction multiplies lie side by side, and what a
-tile or group has beyond the matrix is zero. Every layout gives its shapes before there are values
-(a file's header is written first), comes from and goes back to row-major int8, and has a check that
-is cheap enough for each load.
+Linear layers stand in *tiles* of 16 rows, and in those in *groups* of 8 inputs (4 pairs); what a
+tile or group has beyond the matrix is zero. A layout tells its shapes before there are values (a
+file's header is written first), is made of row-major int8 and goes back to it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from sparsebert.errors import PatternError
 from sparsebert.patterns import (
@@ -30,32 +25,12 @@ from sparsebert.patterns import (
     compressed_shapes,
     decompress,
 )
+from sparsebert.quantized.rows import Float32, Int8, quantize_rows
+from sparsebert.quantized.tiles import TILE, Array, check_zero_beyond, cut_tiles, join_tiles
 
-Array = npt.NDArray[Any]
-Int8 = npt.NDArray[np.int8]
-Float32 = npt.NDArray[np.float32]
 Shapes = dict[str, tuple[type[np.generic], tuple[int, ...]]]
 
-TILE = 16  # rows
 GROUP = 8  # inputs
-_LIMIT = 127
-_CHUNK = 1024  # rows quantised at a time, so that the temporaries stay small
-
-
-def quantize_rows(weight: Float32) -> tuple[Int8, Float32]:
-    """Finite float32 ``[rows, columns]`` as int8 of that shape and float32 scales ``[rows]``."""
-    values = np.empty(weight.shape, np.int8)
-    scales = np.empty(len(weight), np.float32)
-    for start in range(0, len(weight), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        part = weight[rows]
-        largest = np.maximum(part.max(1), -part.min(1))
-        scales[rows] = largest / np.float32(_LIMIT)
-        # A scale that underflows to 0 makes its row 0; one that is almost so may round beyond 127.
-        divisor = np.where(scales[rows] > 0, scales[rows], np.float32(np.inf))
-        quotient = np.rint(part / divisor[:, None])
-        values[rows] = np.clip(quotient, -_LIMIT, _LIMIT, out=quotient)
-    return values, scales
 
 
 @dataclass(frozen=True)
@@ -130,14 +105,14 @@ class QuantizedPairs(Quantized):
         assert mask is not None
         odd = mask[:, 1::2]
         kept = np.where(odd, values[:, 1::2], values[:, 0::2])
-        marks = np.packbits(_tiled(odd, GROUP // 2), axis=None, bitorder="little")
-        tiled = _tiled(kept, GROUP // 2)
+        marks = np.packbits(cut_tiles(odd, GROUP // 2), axis=None, bitorder="little")
+        tiled = cut_tiles(kept, GROUP // 2)
         bits = marks.view("<u8").astype(np.uint64).reshape(tiled.shape[:2])
         return {"values": tiled, "bits": bits}
 
     def row_major(self) -> Int8:
         odd = self._odd()
-        kept = _untiled(self.values)[: self.rows, : odd.shape[1]]
+        kept = join_tiles(self.values)[: self.rows, : odd.shape[1]]
         values = np.zeros((self.rows, self.columns), np.int8)
         values[:, 0::2] = np.where(odd, 0, kept)
         values[:, 1::2] = np.where(odd, kept, 0)
@@ -152,12 +127,12 @@ class QuantizedPairs(Quantized):
         marks = np.unpackbits(
             np.ascontiguousarray(self.bits, "<u8").view(np.uint8), bitorder="little"
         )
-        odd = _untiled(marks.reshape(*self.bits.shape, TILE, GROUP // 2))
+        odd = join_tiles(marks.reshape(*self.bits.shape, TILE, GROUP // 2))
         return odd[: self.rows, : self.columns // 2].astype(bool)
 
     def check_filling(self) -> None:
         assert self.bits is not None
-        _check_zero(self.values, self.rows, self.columns // 2)
+        check_zero_beyond(self.values, self.rows, self.columns // 2)
         marks = np.uint64((1 << 64) - 1)
         rows, pairs = self.rows % TILE, self.columns % GROUP // 2
         if rows and np.any(self.bits[-1] & (marks << np.uint64(4 * rows))):
@@ -187,19 +162,19 @@ class QuantizedTiles(Quantized):
 
     @staticmethod
     def arrange(values: Int8, pattern: Pattern | None, mask: BoolMatrix | None) -> dict[str, Array]:
-        tiles = _tiled(values, GROUP)  # [tiles, groups, 16, 8]
+        tiles = cut_tiles(values, GROUP)  # [tiles, groups, 16, 8]
         halves = tiles.reshape(*tiles.shape[:3], GROUP // 2, 2).transpose(0, 1, 4, 2, 3)
         return {"values": halves.reshape(len(tiles), -1, TILE, GROUP // 2)}
 
     def row_major(self) -> Int8:
         halves = self.values.reshape(len(self.values), -1, 2, TILE, GROUP // 2)
         tiles = halves.transpose(0, 1, 3, 4, 2).reshape(len(halves), -1, TILE, GROUP)
-        return np.ascontiguousarray(_untiled(tiles)[: self.rows, : self.columns])
+        return np.ascontiguousarray(join_tiles(tiles)[: self.rows, : self.columns])
 
     def check_filling(self) -> None:
         halves = self.values.reshape(len(self.values), -1, 2, TILE, GROUP // 2)
-        _check_zero(halves[:, :, 0], self.rows, -(-self.columns // 2))
-        _check_zero(halves[:, :, 1], self.rows, self.columns // 2)
+        check_zero_beyond(halves[:, :, 0], self.rows, -(-self.columns // 2))
+        check_zero_beyond(halves[:, :, 1], self.rows, self.columns // 2)
 
 
 @dataclass(frozen=True)
@@ -321,28 +296,3 @@ def check_quantized(matrix: Quantized) -> None:
     if not (matrix.scales.min() >= 0 and matrix.scales.max() < np.inf):
         raise PatternError("its scales are not all finite and at least zero.")
     matrix.check_filling()
-
-
-def _tiled(matrix: Array, width: int) -> Array:
-    """``[rows, columns]``, filled up with zeros, as ``[tiles, groups, 16, width]``."""
-    rows, columns = matrix.shape
-    tiles, groups = -(-rows // TILE), -(-columns // width)
-    filled = np.zeros((tiles * TILE, groups * width), matrix.dtype)
-    filled[:rows, :columns] = matrix
-    tiled = filled.reshape(tiles, TILE, groups, width).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(tiled)
-
-
-def _untiled(tiles: Array) -> Array:
-    """``[tiles, groups, 16, width]`` as ``[tiles * 16, groups * width]``."""
-    count, groups, height, width = tiles.shape
-    rows: Array = tiles.transpose(0, 2, 1, 3).reshape(count * height, groups * width)
-    return rows
-
-
-def _check_zero(tiles: Array, rows: int, columns: int) -> None:
-    """PatternError unless ``[tiles, groups, 16, width]`` is zero beyond ``[rows, columns]``."""
-    count, groups, height, width = tiles.shape
-    below, right = rows - (count - 1) * height, columns - (groups - 1) * width
-    if np.any(tiles[-1, :, below:]) or np.any(tiles[:, -1, :, right:]):
-        raise PatternError("the filling behind the last row or column is not zero.")

@@ -1,0 +1,36 @@
+"""int8 matrices, a scale for each row, in the layouts that the engine reads where they lie.
+
+    weight ~ scale of its row * q,  -127 <= q <= 127
+
+A row of zeros has scale 0.
+"""
+
+from __future__ import annotations
+
+from sparsebert.quantized.layouts import (
+    LAYOUTS,
+    Quantized,
+    QuantizedPairs,
+    QuantizedPanels,
+    QuantizedTable,
+    QuantizedTiles,
+    check_quantized,
+    dequantize,
+    linear_layout,
+    quantize,
+)
+from sparsebert.quantized.rows import quantize_rows
+
+__all__ = [
+    "LAYOUTS",
+    "Quantized",
+    "QuantizedPairs",
+    "QuantizedPanels",
+    "QuantizedTable",
+    "QuantizedTiles",
+    "check_quantized",
+    "dequantize",
+    "linear_layout",
+    "quantize",
+    "quantize_rows",
+]
