@@ -273,7 +273,9 @@ class TestCompressed:
         with pytest.raises(PatternError, match="not a whole 1:2"):
             compress(np.zeros((1, 2)), ONE_OF_TWO, np.array(mask))
 
-    @pytest.mark.parametrize("pattern", [ONE_OF_TWO, Pattern(2, 4), Pattern(1, 3)])
+    @pytest.mark.parametrize(
+        "pattern", [ONE_OF_TWO, Pattern(2, 4), Pattern(1, 4), Pattern(1, 3), Pattern(5, 6)]
+    )
     def test_any_single_change_of_a_bit_is_valid_or_refused(self, pattern: Pattern) -> None:
         """Flip each bit: either it is another whole mask, or it is refused; never read outside."""
         columns = 12
@@ -288,6 +290,24 @@ class TestCompressed:
             else:
                 with pytest.raises(PatternError, match="bits"):
                     decompress(changed)
+
+    @pytest.mark.parametrize(
+        "pattern", [Pattern(2, 4), Pattern(1, 4), Pattern(4, 8), Pattern(2, 3)]
+    )
+    def test_a_bit_that_moves_to_another_group_is_refused(self, pattern: Pattern) -> None:
+        """As many are kept as before, but not of each group; in a full panel and in the last."""
+        width = panel_columns(pattern)
+        columns = width + 3 * pattern.m
+        mask = reference_mask(np.ones((2, columns)), pattern)
+        packed = compress(mask.astype(np.float32), pattern, mask)
+        for panel, groups in ((0, width // pattern.m), (1, 3)):
+            for group in range(groups - 1):
+                bits = packed.bits.copy()
+                first = group * pattern.m
+                bits[panel, 1] ^= np.uint64(1 << first)
+                bits[panel, 1] ^= np.uint64(1 << (first + 2 * pattern.m - 1))
+                with pytest.raises(PatternError, match="not those of a whole"):
+                    check_compressed(Compressed(pattern, columns, packed.values, bits))
 
     @pytest.mark.parametrize("change", ["columns", "values", "bits", "dtype", "filling"])
     def test_shapes_that_compress_does_not_write_are_refused(self, change: str) -> None:

@@ -19,7 +19,7 @@ def quantize_rows(weight: Float32) -> tuple[Int8, Float32]:
     for start in range(0, len(weight), _CHUNK):
         rows = slice(start, start + _CHUNK)
         part = weight[rows]
-        largest = np.maximum(part.max(1), -part.min(1))
+        largest = np.abs(np.maximum(part.max(1), -part.min(1)))  # a row of zeros may give -0.0
         scales[rows] = largest / np.float32(_LIMIT)
         # A scale that underflows to 0 makes its row 0; one that is almost so may round beyond 127.
         divisor = np.where(scales[rows] > 0, scales[rows], np.float32(np.inf))
