@@ -13,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
 
 from bert_folders import bert_config, bert_tensors, prune_by_hand, write_bert, write_folder
 from sparsebert.checkpoint import Head, open_checkpoint, read_masks
+from sparsebert.cli.app import app
+from sparsebert.engine import _native
 from sparsebert.errors import CheckpointError
 from sparsebert.inference.memory import bytes_held, describe_storage
 from sparsebert.packing import engine_weights, open_packed, pack, parts_of, to_dense, unpack
@@ -256,6 +259,47 @@ def test_a_tensor_in_the_way(tmp_path: Path, part: str) -> None:
     save_file(tensors, sparse / "model.safetensors")
     with pytest.raises(CheckpointError, match=f"'{QUERY}.{part}', a name that packing needs"):
         pack(sparse, tmp_path / "packed", dtype="int8")
+
+
+@pytest.mark.parametrize("pattern", ["1:2", "2:4"])
+def test_the_engine_is_handed_each_layout_as_it_reads_it(tmp_path: Path, pattern: str) -> None:
+    """The tuples of the native module's contract, with the file's own memory in them."""
+    pack(sparse_bert(tmp_path, pattern=pattern), tmp_path / "packed", dtype="int8")
+    weights = open_packed(tmp_path / "packed").weights
+    query, pooler, words = (weights[name] for name in (QUERY, "pooler.dense.weight", WORDS))
+    assert isinstance(query, Quantized)
+    assert isinstance(pooler, Quantized)
+    assert isinstance(words, Quantized)
+    kind = ("pairs", 36) if pattern == "1:2" else (2, 4, 36)
+    for weight, expected in (
+        (query, (*kind, query.values, query.bits, query.scales)),
+        (pooler, ("dense", 36, pooler.values, pooler.scales)),
+        (words, ("table", words.values, words.scales)),
+    ):
+        found = _native(weight)
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected):
+            if isinstance(other, np.ndarray):
+                assert np.shares_memory(one, other)
+                assert (one.dtype, one.shape) == (other.dtype, other.shape)
+            else:
+                assert one == other
+
+
+def test_the_command(tmp_path: Path) -> None:
+    def run(*arguments: object) -> str:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    sparse = sparse_bert(tmp_path)
+    told = run("pack", sparse, tmp_path / "packed", "--dtype", "int8")
+    assert "as int8; 12 1:2 layers compressed, 1 dense" in told
+    told = run("pack", sparse, tmp_path / "whole", "--dtype", "int8", "--no-compress")
+    assert "no layers compressed, 13 dense" in told
+    assert "prune" not in told
+    told = run("unpack", tmp_path / "packed", tmp_path / "back")
+    assert "values rounded to int8" in told
 
 
 def test_the_same_model_packs_to_the_same_bytes(tmp_path: Path) -> None:
