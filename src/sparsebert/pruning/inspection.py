@@ -15,8 +15,9 @@ from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.hub import resolve_model
 from sparsebert.checkpoint.masks import StoredMasks
+from sparsebert.packing.forms import to_dense
 from sparsebert.packing.packed_model import PackedModel, is_packed, open_packed
-from sparsebert.patterns import Compressed, count_broken_groups, decompress, detect
+from sparsebert.patterns import count_broken_groups, detect
 from sparsebert.progress import Progress, silent
 
 
@@ -114,9 +115,7 @@ def _packed_layers(packed: PackedModel, report: Progress) -> Iterator[LayerRepor
     layers = [item for item in linear_names(packed.config).items() if item[0] in packed.weights]
     for done, (name, part) in enumerate(layers):
         report("inspecting", done, len(layers))
-        stored = packed.weights[name]
-        weight = decompress(stored) if isinstance(stored, Compressed) else stored
-        yield _layer(packed.config, name, part, weight, 0)
+        yield _layer(packed.config, name, part, to_dense(packed.weights[name]), 0)
     report("inspecting", len(layers), len(layers))
 
 
