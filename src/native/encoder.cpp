@@ -1,8 +1,11 @@
 #include "encoder.h"
 
 #include <stdexcept>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "int8/pass.h"
 #include "pass.h"
 
 namespace sparsebert {
@@ -16,74 +19,113 @@ std::string outside(const char* what, int value, int token, int limit) {
            std::to_string(token) + " is outside 0 to " + std::to_string(limit - 1) + ".";
 }
 
-}  // namespace
-
-Encoder::Encoder(Model model, const Kernels& kernels, int threads)
-    : model_(std::move(model)), kernels_(kernels), pool_(threads) {}
-
-void Encoder::check(const Batch& batch) const {
+void check(const ModelShape& shape, const Batch& batch) {
     if (batch.offsets[0] != 0) throw std::invalid_argument("offsets must begin with 0.");
     for (int s = 0; s < batch.sequences; ++s) {
         const long length = static_cast<long>(batch.offsets[s + 1]) - batch.offsets[s];
         if (length < 1)
             throw std::invalid_argument("sequence " + std::to_string(s) + " holds no token.");
-        if (length > model_.positions)
+        if (length > shape.positions)
             throw std::invalid_argument(
                 "sequence " + std::to_string(s) + " has " + std::to_string(length) +
-                " tokens; this model's longest is " + std::to_string(model_.positions) + ".");
+                " tokens; this model's longest is " + std::to_string(shape.positions) + ".");
     }
     for (int i = 0; i < batch.tokens(); ++i) {
-        if (batch.ids[i] < 0 || batch.ids[i] >= model_.vocabulary)
-            throw std::invalid_argument(outside("token id", batch.ids[i], i, model_.vocabulary));
-        if (batch.types[i] < 0 || batch.types[i] >= model_.types)
-            throw std::invalid_argument(outside("token type", batch.types[i], i, model_.types));
+        if (batch.ids[i] < 0 || batch.ids[i] >= shape.vocabulary)
+            throw std::invalid_argument(outside("token id", batch.ids[i], i, shape.vocabulary));
+        if (batch.types[i] < 0 || batch.types[i] >= shape.types)
+            throw std::invalid_argument(outside("token type", batch.types[i], i, shape.types));
     }
 }
 
-// Cuts the batch into micro-batches of whole sequences and runs each on all threads;
-// finish(pass, first sequence, first token) then writes the micro-batch's results.
-template <typename Finish>
-void Encoder::run(const Batch& batch, Finish finish) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    std::vector<int32_t> offsets;
-    for (int first = 0; first < batch.sequences;) {
-        const int32_t start = batch.offsets[first];
-        int end = first + 1;
-        while (end < batch.sequences && batch.offsets[end + 1] - start <= kMicroBatchTokens) ++end;
-        offsets.clear();
-        for (int s = first; s <= end; ++s) offsets.push_back(batch.offsets[s] - start);
-        Shared shared(model_, kernels_, pool_, workspace_,
-                      {batch.ids + start, batch.types + start, offsets.data(), end - first});
-        pool_.run([&](int thread) {
-            Pass pass(shared, thread);
-            pass.encode();
-            finish(pass, first, start);
+// What differs between number types: the model, the kernels, and how a micro-batch passes.
+struct FloatNetwork {
+    using Model = sparsebert::Model;
+    using Workspace = sparsebert::Workspace;
+    using Shared = sparsebert::Shared;
+    using Pass = sparsebert::Pass;
+    static const Kernels& kernels(const InstructionSet& set) { return *set.kernels; }
+};
+
+struct Int8Network {
+    using Model = Int8Model;
+    using Workspace = Int8Workspace;
+    using Shared = Int8Shared;
+    using Pass = Int8Pass;
+    static const Int8Kernels& kernels(const InstructionSet& set) { return *set.int8; }
+};
+
+template <typename Network>
+class EncoderOf : public Encoder {
+  public:
+    EncoderOf(typename Network::Model model, const InstructionSet& set, int threads)
+        : model_(std::move(model)), set_(set), pool_(threads) {}
+
+    int threads() const override { return pool_.threads(); }
+    const ModelShape& shape() const override { return model_; }
+
+    void hidden(const Batch& batch, float* out) override {
+        run(batch, [&](auto& pass, int, int token) {
+            pass.write_hidden(out + static_cast<size_t>(token) * model_.hidden_size);
         });
-        first = end;
     }
+
+    void pooled(const Batch& batch, Pooling pooling, bool normalize, float* out) override {
+        run(batch, [&](auto& pass, int sequence, int) {
+            pass.write_pooled(pooling, normalize,
+                              out + static_cast<size_t>(sequence) * model_.hidden_size);
+        });
+    }
+
+    void head(const Batch& batch, float* out) override {
+        run(batch, [&](auto& pass, int sequence, int token) {
+            const size_t row = model_.head == Head::kSequence ? sequence : token;
+            pass.write_head(out + row * model_.outputs);
+        });
+    }
+
+  private:
+    // Cuts the batch into micro-batches of whole sequences and runs each on all threads;
+    // finish(pass, first sequence, first token) then writes the micro-batch's results.
+    template <typename Finish>
+    void run(const Batch& batch, Finish finish) {
+        check(model_, batch);
+        std::lock_guard<std::mutex> lock(mutex_);
+        std::vector<int32_t> offsets;
+        for (int first = 0; first < batch.sequences;) {
+            const int32_t start = batch.offsets[first];
+            int end = first + 1;
+            while (end < batch.sequences && batch.offsets[end + 1] - start <= kMicroBatchTokens)
+                ++end;
+            offsets.clear();
+            for (int s = first; s <= end; ++s) offsets.push_back(batch.offsets[s] - start);
+            typename Network::Shared shared(
+                model_, Network::kernels(set_), pool_, workspace_,
+                {batch.ids + start, batch.types + start, offsets.data(), end - first});
+            pool_.run([&](int thread) {
+                typename Network::Pass pass(shared, thread);
+                pass.encode();
+                finish(pass, first, start);
+            });
+            first = end;
+        }
+    }
+
+    typename Network::Model model_;
+    const InstructionSet& set_;
+    ThreadPool pool_;
+    std::mutex mutex_;
+    typename Network::Workspace workspace_;
+};
+
+}  // namespace
+
+std::unique_ptr<Encoder> make_encoder(Model model, const InstructionSet& set, int threads) {
+    return std::make_unique<EncoderOf<FloatNetwork>>(std::move(model), set, threads);
 }
 
-void Encoder::hidden(const Batch& batch, float* out) {
-    check(batch);
-    run(batch, [&](Pass& pass, int, int token) {
-        pass.write_hidden(out + static_cast<size_t>(token) * model_.hidden_size);
-    });
-}
-
-void Encoder::pooled(const Batch& batch, Pooling pooling, bool normalize, float* out) {
-    check(batch);
-    run(batch, [&](Pass& pass, int sequence, int) {
-        pass.write_pooled(pooling, normalize,
-                          out + static_cast<size_t>(sequence) * model_.hidden_size);
-    });
-}
-
-void Encoder::head(const Batch& batch, float* out) {
-    check(batch);
-    const size_t outputs = model_.classifier.weight.rows;
-    run(batch, [&](Pass& pass, int sequence, int token) {
-        pass.write_head(out + outputs * (model_.head == Head::kSequence ? sequence : token));
-    });
+std::unique_ptr<Encoder> make_encoder(Int8Model model, const InstructionSet& set, int threads) {
+    return std::make_unique<EncoderOf<Int8Network>>(std::move(model), set, threads);
 }
 
 }  // namespace sparsebert

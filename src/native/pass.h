@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "blocks.h"
-#include "encoder.h"
+#include "model.h"
+#include "thread_pool.h"
+#include "workspace.h"
 
 namespace sparsebert {
 

@@ -3,31 +3,51 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#ifdef SPARSEBERT_X86_64
+#include <cpuid.h>
+#endif
+
 namespace sparsebert {
 namespace {
 
-struct InstructionSet {
-    const char* name;
-    const Kernels* kernels;  // null where this build lacks it
-    bool supported;          // by this CPU and its operating system
-};
+#ifdef SPARSEBERT_X86_64
+// AVX-VNNI (256-bit vpdpbusd without AVX-512): leaf 7.1, bit 4 of EAX. Not every compiler's
+// __builtin_cpu_supports knows its name.
+bool has_avx_vnni() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+#endif
 
 // Best first.
-std::vector<InstructionSet> instruction_sets() {
+const std::vector<InstructionSet>& instruction_sets() {
 #ifdef SPARSEBERT_X86_64
-    __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                        __builtin_cpu_supports("avx512dq");
-    return {{"avx512", &kAvx512Kernels, avx512},
-            {"avx2", &kAvx2Kernels, avx2},
-            {"portable", &kPortableKernels, true}};
+    static const std::vector<InstructionSet> sets = [] {
+        __builtin_cpu_init();
+        const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+        const bool avx512 =
+            avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+        const bool vnni512 = avx512 && __builtin_cpu_supports("avx512vnni");
+        const bool vnni256 = avx2 && has_avx_vnni();
+        // AVX-512's encoding of the 256-bit instructions where the CPU lacks the other.
+        const Int8Kernels* int8_256 = vnni256 ? &kAvx2VnniInt8 : &kAvx512VlVnniInt8;
+        return std::vector<InstructionSet>{
+            {"avx512-vnni", &kAvx512Kernels, &kAvx512VnniInt8, vnni512},
+            {"avx512", &kAvx512Kernels, &kAvx2Int8, avx512},
+            {"avx2-vnni", &kAvx2Kernels, int8_256, vnni256 || vnni512},
+            {"avx2", &kAvx2Kernels, &kAvx2Int8, avx2},
+            {"portable", &kPortableKernels, &kPortableInt8, true}};
+    }();
 #else
-    return {{"avx512", nullptr, false},
-            {"avx2", nullptr, false},
-            {"portable", &kPortableKernels, true}};
+    static const std::vector<InstructionSet> sets = {
+        {"avx512-vnni", nullptr, nullptr, false},
+        {"avx512", nullptr, nullptr, false},
+        {"avx2-vnni", nullptr, nullptr, false},
+        {"avx2", nullptr, nullptr, false},
+        {"portable", &kPortableKernels, &kPortableInt8, true}};
 #endif
+    return sets;
 }
 
 }  // namespace
@@ -39,12 +59,12 @@ std::vector<std::string> available_instruction_sets() {
     return names;
 }
 
-const Kernels& select_kernels(const std::string& asked) {
+const InstructionSet& select_instruction_set(const std::string& asked) {
     std::string name = asked;
     if (name.empty())
         if (const char* variable = std::getenv("SPARSEBERT_ISA")) name = variable;
     for (const InstructionSet& set : instruction_sets()) {
-        if (name.empty() && set.kernels && set.supported) return *set.kernels;
+        if (name.empty() && set.kernels && set.supported) return set;
         if (name != set.name) continue;
         if (!set.kernels)
             throw std::invalid_argument("this build of sparsebert has no " + name +
@@ -52,10 +72,11 @@ const Kernels& select_kernels(const std::string& asked) {
         if (!set.supported)
             throw std::invalid_argument("this CPU cannot run " + name +
                                         " instructions: unset SPARSEBERT_ISA or name a lower set.");
-        return *set.kernels;
+        return set;
     }
     throw std::invalid_argument("unknown instruction set '" + name +
-                                "': SPARSEBERT_ISA takes portable, avx2 or avx512.");
+                                "': SPARSEBERT_ISA takes portable, avx2, avx2-vnni, avx512 or "
+                                "avx512-vnni.");
 }
 
 }  // namespace sparsebert

@@ -1,18 +1,26 @@
-// Which kernels run: the best that both this CPU and this build have, or the one asked for.
+// Which kernels run: the best that both this CPU and this build have, or the ones asked for.
 #pragma once
 
 #include <string>
 #include <vector>
 
+#include "../int8/kernels.h"
 #include "kernels.h"
 
 namespace sparsebert {
 
+struct InstructionSet {
+    const char* name;
+    const Kernels* kernels;  // null where this build lacks the set
+    const Int8Kernels* int8;
+    bool supported;  // by this CPU and its operating system
+};
+
 // Names of the instruction sets that can run here, best first.
 std::vector<std::string> available_instruction_sets();
 
-// The kernels called `name`; an empty name means SPARSEBERT_ISA, or else the best available.
-// Throws std::invalid_argument for an unknown name, one this build lacks, or one this CPU lacks.
-const Kernels& select_kernels(const std::string& name);
+// The set called `name`; an empty name means SPARSEBERT_ISA, or else the best available. Throws
+// std::invalid_argument for an unknown name, one this build lacks, or one this CPU lacks.
+const InstructionSet& select_instruction_set(const std::string& name);
 
 }  // namespace sparsebert

@@ -1,0 +1,191 @@
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "weights.h"
+
+namespace sparsebert {
+namespace {
+
+bool is(const AnyArray& array, std::initializer_list<int> shape) {
+    return array.ndim() == shape.size() && std::equal(shape.begin(), shape.end(), array.shape_ptr(),
+                                                      [](int a, int64_t b) { return a == b; });
+}
+
+class Reader {
+  public:
+    Reader(const nb::dict& entries, Int8Model& model, const Int8Kernels& kernels)
+        : weights_(entries), model_(model), kernels_(kernels) {}
+
+    bool has(const std::string& name) const { return weights_.has(name); }
+
+    const float* padded(const float* from, int count) {
+        const int size = round_up(count, kTileRows);
+        float* to = model_.vectors.emplace_back(std::make_unique<float[]>(size)).get();
+        return static_cast<float*>(std::memcpy(to, from, sizeof(float) * count));
+    }
+
+    Int8Norm norm(const std::string& name) {
+        const int features = model_.hidden_size;
+        return {padded(weights_.vector(name + ".weight", features), features),
+                padded(weights_.vector(name + ".bias", features), features), features,
+                model_.epsilon};
+    }
+
+    Int8Weight layer(const std::string& name, int rows, int columns) {
+        Int8Weight weight = matrix(name + ".weight", rows, columns);
+        if (weight.layout == Int8Layout::kTable) refuse(name, "is a table, not a layer");
+        add_sums(weight);
+        weight.bias = padded(weights_.vector(name + ".bias", rows), rows);
+        return weight;
+    }
+
+    Int8Weight table(const std::string& name, int rows) {
+        const Int8Weight weight = matrix(name, rows, model_.hidden_size);
+        if (weight.layout != Int8Layout::kTable) refuse(name, "is not a table of rows");
+        return weight;
+    }
+
+    Int8Weight decoder(const Int8Weight& tied) {
+        const std::string name = "cls.predictions.decoder.weight";
+        Int8Weight weight = has(name) ? table(name, model_.vocabulary) : tied;
+        add_sums(weight);
+        weight.bias =
+            padded(weights_.vector("cls.predictions.bias", model_.vocabulary), model_.vocabulary);
+        return weight;
+    }
+
+    void classifier(const std::string& name) {
+        model_.classifier =
+            weights_.float_matrix(name + ".weight", model_.outputs, model_.hidden_size);
+        model_.classifier_bias = weights_.vector(name + ".bias", model_.outputs);
+    }
+
+  private:
+    // The tuples of `Quantized` in engine/__init__.py.
+    Int8Weight matrix(const std::string& name, int rows, int columns) {
+        const nb::object value = weights_.entry(name);
+        if (!nb::isinstance<nb::tuple>(value)) refuse(name, "is not int8, though others are");
+        const nb::tuple parts = nb::cast<nb::tuple>(value);
+        Int8Weight weight;
+        weight.rows = rows;
+        weight.columns = columns;
+        const int tiles = weight.tiles(), groups = weight.groups();
+        const std::string kind =
+            nb::isinstance<nb::str>(parts[0]) ? nb::cast<std::string>(parts[0]) : "bitmap";
+        int next = kind == "table" ? 1 : kind == "bitmap" ? 3 : 2;  // the values
+        if (kind != "table") check_shape(name, rows, nb::cast<int>(parts[next - 1]), rows, columns);
+        const AnyArray values = nb::cast<AnyArray>(parts[next++]);
+        bool fits = values.dtype() == nb::dtype<int8_t>();
+        if (kind == "pairs") {
+            weight.layout = Int8Layout::kPairs;
+            fits = fits && columns % 2 == 0 && is(values, {tiles, groups, kTileRows, 4});
+            weight.bits = bits(name, parts[next++], tiles, groups);
+        } else if (kind == "dense") {
+            weight.layout = Int8Layout::kDense;
+            fits = fits && is(values, {tiles, 2 * groups, kTileRows, 4});
+        } else if (kind == "table") {
+            weight.layout = Int8Layout::kTable;
+            fits = fits && is(values, {rows, columns});
+        } else if (kind == "bitmap") {
+            weight.layout = Int8Layout::kBitmap;
+            const int n = nb::cast<int>(parts[0]), m = nb::cast<int>(parts[1]);
+            if (n < 1 || m <= n || m > kPanelColumns || columns < m || columns % m)
+                refuse(name, "has an impossible pattern");
+            weight.panel_columns = kPanelColumns / m * m;
+            weight.kept = weight.panel_columns / m * n;
+            const int panels = (columns + weight.panel_columns - 1) / weight.panel_columns;
+            fits = fits && is(values, {panels, rows, weight.kept});
+            weight.bits = bits(name, parts[next++], panels, rows);
+            check_bitmap(name, weight.bits, rows, columns, weight.panel_columns, n, m);
+        } else {
+            refuse(name, "is of an unknown kind");
+        }
+        if (!fits) refuse(name, "has values of the wrong type or shape");
+        weight.values = static_cast<const int8_t*>(values.data());
+        weight.scales = scales(name, parts[next], rows);
+        return weight;
+    }
+
+    static const uint64_t* bits(const std::string& name, nb::handle part, int first, int second) {
+        const AnyArray array = nb::cast<AnyArray>(part);
+        if (array.dtype() != nb::dtype<uint64_t>() || !is(array, {first, second}))
+            refuse(name, "has bits of the wrong type or shape");
+        return static_cast<const uint64_t*>(array.data());
+    }
+
+    const float* scales(const std::string& name, nb::handle part, int rows) {
+        const AnyArray array = nb::cast<AnyArray>(part);
+        if (array.dtype() != nb::dtype<float>() || !is(array, {rows}))
+            refuse(name, "has scales of the wrong type or shape");
+        const float* values = static_cast<const float*>(array.data());
+        for (int row = 0; row < rows; ++row)
+            if (!std::isfinite(values[row]) || values[row] < 0.0f)
+                refuse(name, "has a scale that is negative or not finite");
+        return padded(values, rows);
+    }
+
+    void add_sums(Int8Weight& weight) {
+        const int size = weight.tiles() * kTileRows;
+        int32_t* sums = model_.sums.emplace_back(std::make_unique<int32_t[]>(size)).get();
+        const auto scratch = std::make_unique<int8_t[]>(int8_expansion(weight.columns));
+        kernels_.row_sums(weight, sums, scratch.get());
+        weight.sums = sums;
+    }
+
+    Weights weights_;
+    Int8Model& model_;
+    const Int8Kernels& kernels_;
+};
+
+}  // namespace
+
+Int8Model read_int8_model(const nb::dict& config, const nb::dict& entries,
+                          const Int8Kernels& kernels) {
+    Int8Model model;
+    read_shape(config, model);
+    Reader reader(entries, model, kernels);
+    const int hidden = model.hidden_size, wide = model.intermediate_size;
+    model.words = reader.table("embeddings.word_embeddings.weight", model.vocabulary);
+    model.position_table = reader.table("embeddings.position_embeddings.weight", model.positions);
+    model.type_table = reader.table("embeddings.token_type_embeddings.weight", model.types);
+    model.embedding_norm = reader.norm("embeddings.LayerNorm");
+    const int layers = nb::cast<int>(config["num_hidden_layers"]);
+    for (int l = 0; l < layers; ++l) {
+        const std::string prefix = "encoder.layer." + std::to_string(l) + ".";
+        const auto layer = [&](const char* name, int rows, int columns) {
+            return reader.layer(prefix + name, rows, columns);
+        };
+        model.layers.push_back({layer("attention.self.query", hidden, hidden),
+                                layer("attention.self.key", hidden, hidden),
+                                layer("attention.self.value", hidden, hidden),
+                                layer("attention.output.dense", hidden, hidden),
+                                reader.norm(prefix + "attention.output.LayerNorm"),
+                                layer("intermediate.dense", wide, hidden),
+                                layer("output.dense", hidden, wide),
+                                reader.norm(prefix + "output.LayerNorm")});
+    }
+    switch (model.head) {
+        case Head::kEncoder:
+            break;
+        case Head::kSequence:
+            model.pooler = reader.layer("pooler.dense", hidden, hidden);
+            reader.classifier("classifier");
+            break;
+        case Head::kQuestion:
+            reader.classifier("qa_outputs");
+            break;
+        case Head::kToken:
+            reader.classifier("classifier");
+            break;
+        case Head::kMaskedLm:
+            model.transform = reader.layer("cls.predictions.transform.dense", hidden, hidden);
+            model.transform_norm = reader.norm("cls.predictions.transform.LayerNorm");
+            model.decoder = reader.decoder(model.words);
+    }
+    return model;
+}
+
+}  // namespace sparsebert

@@ -1,0 +1,99 @@
+// sparsebert._engine: numpy arrays in and out, nothing copied, the GIL released while it runs.
+// The Python package sparsebert.engine is the face of this module and gives its contracts.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "../encoder.h"
+#include "weights.h"
+
+namespace sparsebert {
+namespace {
+
+using Integers = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Output = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+// The encoder together with the arrays that its weights point into.
+struct BoundEncoder {
+    BoundEncoder(const nb::dict& config, nb::dict arrays, int threads, const std::string& isa)
+        : weights(std::move(arrays)), set(select_instruction_set(isa)) {
+        if (is_int8(weights))
+            encoder = make_encoder(read_int8_model(config, weights, *set.int8), set, threads);
+        else
+            encoder = make_encoder(read_float_model(config, weights), set, threads);
+    }
+
+    static Batch batch(const Integers& ids, const Integers& types, const Integers& offsets) {
+        const size_t sequences = offsets.shape(0) - 1;
+        if (offsets.shape(0) < 1 || ids.shape(0) != types.shape(0) ||
+            static_cast<size_t>(offsets.data()[sequences]) != ids.shape(0))
+            throw std::invalid_argument("ids, types and offsets do not describe the same tokens.");
+        return {ids.data(), types.data(), offsets.data(), static_cast<int>(sequences)};
+    }
+
+    static void expect(const Output& out, size_t rows, size_t columns) {
+        if (out.shape(0) != rows || out.shape(1) != columns)
+            throw std::invalid_argument("the output array has the wrong shape.");
+    }
+
+    nb::dict weights;
+    const InstructionSet& set;
+    std::unique_ptr<Encoder> encoder;
+};
+
+Pooling read_pooling(const std::string& mode) {
+    if (mode == "cls") return Pooling::kCls;
+    if (mode == "mean") return Pooling::kMean;
+    if (mode == "mean_sqrt_len") return Pooling::kMeanSqrtLength;
+    if (mode == "max") return Pooling::kMax;
+    throw std::invalid_argument("unknown pooling '" + mode + "'.");
+}
+
+}  // namespace
+}  // namespace sparsebert
+
+NB_MODULE(_engine, m) {
+    using namespace sparsebert;
+    m.def("available_instruction_sets", &available_instruction_sets);
+    m.def("select_instruction_set",
+          [](const std::string& name) { return std::string(select_instruction_set(name).name); });
+    nb::class_<BoundEncoder>(m, "Encoder")
+        .def(nb::init<const nb::dict&, nb::dict, int, const std::string&>())
+        .def_prop_ro("threads", [](const BoundEncoder& self) { return self.encoder->threads(); })
+        .def_prop_ro("instruction_set",
+                     [](const BoundEncoder& self) { return std::string(self.set.name); })
+        .def("hidden",
+             [](BoundEncoder& self, const Integers& ids, const Integers& types,
+                const Integers& offsets, const Output& out) {
+                 const Batch batch = BoundEncoder::batch(ids, types, offsets);
+                 BoundEncoder::expect(out, ids.shape(0), self.encoder->shape().hidden_size);
+                 nb::gil_scoped_release release;
+                 self.encoder->hidden(batch, out.data());
+             })
+        .def("pooled",
+             [](BoundEncoder& self, const Integers& ids, const Integers& types,
+                const Integers& offsets, const std::string& mode, bool normalize,
+                const Output& out) {
+                 const Batch batch = BoundEncoder::batch(ids, types, offsets);
+                 const Pooling pooling = read_pooling(mode);
+                 BoundEncoder::expect(out, batch.sequences, self.encoder->shape().hidden_size);
+                 nb::gil_scoped_release release;
+                 self.encoder->pooled(batch, pooling, normalize, out.data());
+             })
+        .def("head", [](BoundEncoder& self, const Integers& ids, const Integers& types,
+                        const Integers& offsets, const Output& out) {
+            const Batch batch = BoundEncoder::batch(ids, types, offsets);
+            const ModelShape& model = self.encoder->shape();
+            if (model.head == Head::kEncoder)
+                throw std::invalid_argument("this model has no head.");
+            BoundEncoder::expect(
+                out, model.head == Head::kSequence ? offsets.shape(0) - 1 : ids.shape(0),
+                model.outputs);
+            nb::gil_scoped_release release;
+            self.encoder->head(batch, out.data());
+        });
+}

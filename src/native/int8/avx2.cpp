@@ -1,0 +1,124 @@
+// AVX2 without VNNI. vpmaddubsw would saturate (2 x 255 x 127 does not fit 16 bits), so bytes are
+// widened to words for vpmaddwd, which is exact: four multiplies and two adds for each int32.
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+#include "kernels.h"
+
+namespace sparsebert {
+namespace {
+
+#include "../kernels/vec_avx2.inl"
+
+constexpr int kTileVectors = kTileRows / Vec::kWidth;
+constexpr int kTiles = 1, kPairTokens = 2, kDenseTokens = 2;
+constexpr int kAttentionTiles = 1, kAttentionTokens = 2;
+
+// Rows 4 i to 4 i + 3 in register i, each as two partial sums.
+struct Sums {
+    __m256i v[4];
+};
+// Rows 4 i to 4 i + 3 in register i, as words.
+struct Weights {
+    __m256i v[4];
+};
+using Four = __m256i;  // four words, four times
+struct Choice {        // a mask of words
+    __m256i v[4];
+};
+struct Chosen {
+    __m256i v[4];
+};
+
+inline Sums zero_sums() {
+    const __m256i zero = _mm256_setzero_si256();
+    return {{zero, zero, zero, zero}};
+}
+inline Sums load_sums(const int32_t* p) {
+    Sums sums;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+        sums.v[i] =
+            _mm256_cvtepu32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 4 * i)));
+    return sums;
+}
+inline Sums scaled_sums(const int32_t* p, int32_t factor) {
+    Sums sums = load_sums(p);
+#pragma GCC unroll 4
+    for (__m256i& v : sums.v) v = _mm256_mullo_epi32(v, _mm256_set1_epi32(factor));
+    return sums;
+}
+// Rows 8 i to 8 i + 7.
+inline __m256i whole_sums(const Sums& x, int i) {
+    return _mm256_permute4x64_epi64(_mm256_hadd_epi32(x.v[2 * i], x.v[2 * i + 1]), 0xD8);
+}
+inline void store_sums(const Sums& x, int32_t* p) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 2; ++i)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8 * i), whole_sums(x, i));
+}
+inline void to_floats(const Sums& x, Vec (&lanes)[2]) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 2; ++i) lanes[i] = {_mm256_cvtepi32_ps(whole_sums(x, i))};
+}
+
+inline Weights load_weights(const int8_t* p) {
+    Weights weights;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+        weights.v[i] =
+            _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * i)));
+    return weights;
+}
+inline Four load_four(const uint8_t* p) {
+    int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return _mm256_cvtepu8_epi16(_mm_set1_epi32(four));
+}
+inline Choice load_choice(const uint64_t* p) {
+    const __m256i each = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096,
+                                           8192, 16384, -32768);
+    Choice choice;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+        const __m256i bits = _mm256_set1_epi16(static_cast<short>(*p >> (16 * i)));
+        choice.v[i] = _mm256_cmpeq_epi16(_mm256_and_si256(bits, each), each);
+    }
+    return choice;
+}
+inline Chosen choose(const Choice& choice, Four first, Four second) {
+    Chosen chosen;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) chosen.v[i] = _mm256_blendv_epi8(first, second, choice.v[i]);
+    return chosen;
+}
+inline void dot(Sums& sums, Four inputs, const Weights& weights) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+        sums.v[i] = _mm256_add_epi32(sums.v[i], _mm256_madd_epi16(inputs, weights.v[i]));
+}
+inline void dot(Sums& sums, const Chosen& inputs, const Weights& weights) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+        sums.v[i] = _mm256_add_epi32(sums.v[i], _mm256_madd_epi16(inputs.v[i], weights.v[i]));
+}
+
+#include "tiles_x86.inl"
+
+#include "bytes_avx2.inl"
+
+#include "rows.inl"
+
+#include "attention.inl"
+#include "linear.inl"
+
+}  // namespace
+
+const Int8Kernels kAvx2Int8 = {"avx2", linear,      row_sums,   attention, quantize,
+                               norm,   split_heads, add_scaled, dot};
+
+}  // namespace sparsebert

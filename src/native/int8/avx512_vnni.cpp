@@ -1,0 +1,85 @@
+// AVX-512 with VNNI: a register holds four inputs of 16 rows; vpdpbusd multiplies and adds 64
+// bytes. Intel: two vpdpbusd a cycle, and a blend takes one of their ports. AMD Zen 4: one a cycle,
+// and blends run on ports that it leaves idle.
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+#include "kernels.h"
+
+namespace sparsebert {
+namespace {
+
+#include "../kernels/vec_avx512.inl"
+
+constexpr int kTileVectors = kTileRows / Vec::kWidth;
+// Tiles x tokens of sums: 24 of 32 registers, and few loads for each multiply.
+constexpr int kTiles = 3, kPairTokens = 8, kDenseTokens = 8;
+constexpr int kAttentionTiles = 4, kAttentionTokens = 6;
+
+using Sums = __m512i;
+using Weights = __m512i;
+using Four = __m512i;
+using Choice = __mmask64;
+
+inline Sums zero_sums() { return _mm512_setzero_si512(); }
+inline Sums load_sums(const int32_t* p) { return _mm512_loadu_si512(p); }
+inline void store_sums(Sums x, int32_t* p) { _mm512_storeu_si512(p, x); }
+inline Sums scaled_sums(const int32_t* p, int32_t factor) {
+    return _mm512_mullo_epi32(load_sums(p), _mm512_set1_epi32(factor));
+}
+inline void to_floats(Sums x, Vec (&lanes)[1]) { lanes[0] = {_mm512_cvtepi32_ps(x)}; }
+
+inline Weights load_weights(const int8_t* p) { return _mm512_loadu_si512(p); }
+inline Choice load_choice(const uint64_t* p) { return *p; }
+inline Four load_four(const uint8_t* p) {
+    int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+inline Four choose(Choice choice, Four first, Four second) {
+    return _mm512_mask_blend_epi8(choice, first, second);
+}
+inline void dot(Sums& sums, Four inputs, Weights weights) {
+    sums = _mm512_dpbusd_epi32(sums, inputs, weights);
+}
+
+// round(255 p) for p in [0, 1], already multiplied.
+inline void store_bytes(const Vec (&lanes)[1], uint8_t* out) {
+    const __m512i whole = _mm512_cvtps_epi32(lanes[0].v);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(whole));
+}
+
+// clip(round(x inverse) + zero, 0, 255) of 16 features, the groups in their order.
+inline void quantize_16(const float* x, float inverse, float zero, uint8_t* out) {
+    __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse)));
+    whole = _mm512_add_epi32(whole, _mm512_set1_epi32(static_cast<int>(zero)));
+    whole = _mm512_max_epi32(whole, _mm512_setzero_si512());
+    const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                     _mm_shuffle_epi8(_mm512_cvtusepi32_epi8(whole), order));
+}
+
+inline void quantize_signed_16(const float* x, float inverse, int offset, uint8_t* out) {
+    const __m512i whole =
+        _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                     _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(offset))));
+}
+
+#include "tiles_x86.inl"
+
+#include "rows.inl"
+
+#include "attention.inl"
+#include "linear.inl"
+
+}  // namespace
+
+const Int8Kernels kAvx512VnniInt8 = {"avx512-vnni", linear,      row_sums,   attention, quantize,
+                                     norm,          split_heads, add_scaled, dot};
+
+}  // namespace sparsebert

@@ -1,0 +1,142 @@
+// What the int8 encoder asks of an instruction set: one table of functions, filled once per set.
+//
+// Activations are token-major: a row a token, its features in a run of bytes or floats. In a linear
+// layer a SIMD lane is an output row: 16 rows (a tile) of weights meet four inputs of one token at
+// a time, broadcast, as vpdpbusd wants it. For 1:2 weights a bit a pair then chooses between two
+// broadcasts. Integer sums are exact, so that every set gives the same.
+//
+// The eight inputs of a group stand in the order 0 2 4 6 1 3 5 7: the first of each pair, then the
+// second, so that either half is one broadcast of four bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../kernels/kernels.h"
+
+namespace sparsebert {
+
+constexpr int kTileRows = 16;
+constexpr int kGroupInputs = 8;
+
+inline int round_up(int count, int unit) { return (count + unit - 1) / unit * unit; }
+
+enum class Int8Layout { kPairs, kDense, kBitmap, kTable };
+
+// int8 weights [rows outputs][columns inputs] where they lie in memory; weight = scale[row] x
+// value.
+//   kPairs   values [tiles][groups][16][4] and bits uint64 [tiles][groups]: 1:2; bit 4 r + i of a
+//            word is the offset (0 or 1) of row r's kept weight in pair i of the group
+//   kDense   values [tiles][groups][2][16][4]
+//   kBitmap  values [panels][rows][kept] and bits uint64 [panels][rows]: N:M, as `Matrix` has it
+//   kTable   values [rows][columns]
+// Vectors are padded with zeros to a whole tile.
+struct Int8Weight {
+    Int8Layout layout = Int8Layout::kDense;
+    int rows = 0;
+    int columns = 0;
+    int panel_columns = kPanelColumns;  // kBitmap
+    int kept = kPanelColumns;           // kBitmap
+    const int8_t* values = nullptr;
+    const uint64_t* bits = nullptr;
+    const float* scales = nullptr;
+    const int32_t* sums = nullptr;  // of each row's values
+    const float* bias = nullptr;
+
+    int tiles() const { return (rows + kTileRows - 1) / kTileRows; }
+    int groups() const { return (columns + kGroupInputs - 1) / kGroupInputs; }
+};
+
+// Rows of uint8: x = scale x (value - zero), a scale and a zero point a row.
+struct Int8Rows {
+    uint8_t* values;
+    size_t stride;  // bytes from one row to the next
+    float* scales;
+    int32_t* zeros;
+};
+
+// Bytes of a row of quantised features. An odd number of cache lines, so that the rows of a tile do
+// not fall into the same sets of L1.
+inline size_t int8_stride(int features) { return (round_up(features, 64) / 64 | 1) * 64; }
+
+// y = activation(W x + bias + residual) for `tokens` rows.
+struct Int8Linear {
+    const Int8Weight* weight;
+    Int8Rows x;
+    int tokens;
+    const float* residual;  // [tokens][stride], or null
+    float* y;               // [tokens][stride]
+    size_t stride;          // floats; at least the weight's rows rounded up to a tile
+    Activation activation;
+    int8_t* scratch;  // int8_expansion(columns) bytes, for layouts that are expanded to kDense
+    int first_row;    // of the weight: the one that y and residual begin with
+};
+
+inline size_t int8_expansion(int columns) {
+    return static_cast<size_t>(round_up(columns, kGroupInputs)) * kTileRows;
+}
+
+// Queries, keys and values of every token, quantised symmetrically for each token and head:
+// values int8 [tokens][3][heads][depth] (queries plus 128, as uint8), scales [tokens][3][heads].
+// `depth` is the head size rounded up to 16, filled with zeros.
+struct Int8Heads {
+    uint8_t* values;
+    float* scales;
+    int heads;
+    int head_size;
+
+    int depth() const { return round_up(head_size, 16); }
+    size_t row() const { return static_cast<size_t>(3) * heads * depth(); }
+};
+
+// One head of one sequence; `at` is its first token. Writes the context of its tokens.
+struct Int8Attention {
+    Int8Heads at;
+    int head;
+    int tokens;
+    float* context;  // [tokens][stride]: of this head, its own head_size columns
+    size_t stride;
+    uint8_t* scratch;  // int8_attention_scratch(tokens, depth) bytes, on a cache line
+};
+
+constexpr int kAttentionQueries = 8;  // most queries of a tile
+
+inline size_t int8_attention_scratch(int tokens, int depth) {
+    const size_t padded = round_up(tokens, 16);
+    return padded * depth * 2                 // keys and values in tiles
+           + padded * 4 * 4                   // sums, scales, logarithms and their inverse
+           + padded * kAttentionQueries * 5;  // scores and probabilities
+}
+
+struct Int8Norm {
+    const float* gamma;  // padded with zeros to 16
+    const float* beta;
+    int features;
+    float epsilon;
+};
+
+struct Int8Kernels {
+    const char* name;
+    void (*linear)(const Int8Linear&, int tile_begin, int tile_end);
+    // The sum of each row's values, for a whole number of tiles.
+    void (*row_sums)(const Int8Weight&, int32_t* out, int8_t* scratch);
+    void (*attention)(const Int8Attention&);
+    // x [features], a multiple of 16 readable, to row `row` of `out`.
+    void (*quantize)(const float* x, int features, const Int8Rows& out, int row);
+    // Row by LayerNorm in place; then quantised unless `out` is null.
+    void (*norm)(float* x, const Int8Norm&, const Int8Rows* out, int row);
+    // One token's projections [3][stride] to its place in `heads`.
+    void (*split_heads)(const float* projections, size_t stride, const Int8Heads& heads,
+                        size_t token);
+    // y[i] += scale x row[i].
+    void (*add_scaled)(const int8_t* row, float scale, int count, float* y);
+    float (*dot)(const float* a, const float* b, int count);
+};
+
+extern const Int8Kernels kPortableInt8;
+extern const Int8Kernels kAvx2Int8;
+extern const Int8Kernels kAvx2VnniInt8;
+extern const Int8Kernels kAvx512VlVnniInt8;
+extern const Int8Kernels kAvx512VnniInt8;
+
+}  // namespace sparsebert

@@ -1,0 +1,148 @@
+// Linear layers: y = activation(scale_x scale_w (W q - zero sum(W)) + bias + residual).
+#pragma once
+
+#include "tiles.inl"
+
+// Where T rows of activations and R tiles of a layer meet. The sums begin at -zero x sum(W), so
+// that the zero points need no further thought.
+template <int R, int T>
+struct LinearTile {
+    const Int8Linear& call;
+    int tile, token;
+
+    const uint8_t* x() const { return call.x.values + token * call.x.stride; }
+
+    // Loops over sums are unrolled by force: left rolled, they would keep the sums in memory.
+    [[gnu::always_inline]] void begin(Sums (&sums)[R][T]) const {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+            for (int t = 0; t < T; ++t)
+                sums[r][t] = scaled_sums(call.weight->sums + (tile + r) * kTileRows,
+                                         -call.x.zeros[token + t]);
+    }
+
+    [[gnu::always_inline]] void end(Sums (&sums)[R][T]) const {
+        const int row = tile * kTileRows;
+        const float* scales = call.weight->scales + row;
+        const float* bias = call.weight->bias + row;
+        const size_t first = token * call.stride + (row - call.first_row);
+        // No branch in here: it would keep the loops from being unrolled.
+        static constexpr float kZeros[R * kTileRows] = {};
+        const float* residual = call.residual ? call.residual + first : kZeros;
+        const size_t residual_stride = call.residual ? call.stride : 0;
+#pragma GCC unroll 16
+        for (int t = 0; t < T; ++t) {
+            const Vec scale = Vec::broadcast(call.x.scales[token + t]);
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) {
+                Vec lanes[kTileVectors];
+                to_floats(sums[r][t], lanes);
+#pragma GCC unroll 4
+                for (int v = 0; v < kTileVectors; ++v) {
+                    const int i = r * kTileRows + v * Vec::kWidth;
+                    const Vec y =
+                        fma(lanes[v], mul(scale, Vec::load(scales + i)), Vec::load(bias + i));
+                    add(y, Vec::load(residual + t * residual_stride + i))
+                        .store(call.y + first + t * call.stride + i);
+                }
+            }
+        }
+        // What was just stored is still in L1.
+        if (call.activation == Activation::kNone) return;
+        for (int t = 0; t < T; ++t)
+            activate(call.y + first + t * call.stride, R * kTileRows, call.activation);
+    }
+};
+
+template <int R, int T>
+[[gnu::noinline]] void pair_tile(const LinearTile<R, T>& tile) {
+    const Int8Weight& w = *tile.call.weight;
+    const size_t groups = w.groups(), first = tile.tile * groups;
+    Sums sums[R][T];
+    tile.begin(sums);
+    sum_pairs<R, T>(sums, w.values + first * 64, groups * 64, w.bits + first, groups, tile.x(),
+                    tile.call.x.stride, w.groups());
+    tile.end(sums);
+}
+
+template <int R, int T>
+[[gnu::noinline]] void dense_tile(const LinearTile<R, T>& tile, const int8_t* values) {
+    const int fours = 2 * tile.call.weight->groups();
+    Sums sums[R][T];
+    tile.begin(sums);
+    sum_dense<R, T>(sums, values, static_cast<size_t>(fours) * 64, tile.x(), tile.call.x.stride,
+                    fours);
+    tile.end(sums);
+}
+
+// One tile of a layout that no inner loop reads, as kDense.
+inline void expand_tile(const Int8Weight& w, int tile, int8_t* out) {
+    const auto place = [&](int row, int column) -> int8_t& {
+        const int i = column % 8;  // 0 2 4 6 1 3 5 7
+        return out[(column / 8 * 2 + i % 2) * 64 + row * 4 + i / 2];
+    };
+    std::memset(out, 0, int8_expansion(w.columns));
+    const int begin = tile * kTileRows, end = std::min(w.rows, begin + kTileRows);
+    for (int row = begin; row < end; ++row) {
+        if (w.layout == Int8Layout::kTable) {
+            const int8_t* values = w.values + static_cast<size_t>(row) * w.columns;
+            for (int column = 0; column < w.columns; ++column)
+                place(row - begin, column) = values[column];
+        } else {
+            for (int panel = 0; panel * w.panel_columns < w.columns; ++panel) {
+                const size_t at = static_cast<size_t>(panel) * w.rows + row;
+                const int8_t* value = w.values + at * w.kept;
+                for (uint64_t bits = w.bits[at]; bits; bits &= bits - 1)
+                    place(row - begin, panel * w.panel_columns + __builtin_ctzll(bits)) = *value++;
+            }
+        }
+    }
+}
+
+// R tiles stay in L1 while all tokens pass over them.
+template <int R>
+void linear_tiles(const Int8Linear& call, int tile) {
+    switch (call.weight->layout) {
+        case Int8Layout::kPairs:
+            each_run<kPairTokens>(call.tokens, [&](auto length, int token) {
+                pair_tile(LinearTile<R, length()>{call, tile, token});
+            });
+            break;
+        case Int8Layout::kDense:
+            each_run<kDenseTokens>(call.tokens, [&](auto length, int token) {
+                const int8_t* values =
+                    call.weight->values + tile * int8_expansion(call.weight->columns);
+                dense_tile(LinearTile<R, length()>{call, tile, token}, values);
+            });
+            break;
+        default:
+            for (int r = 0; r < R; ++r) {
+                expand_tile(*call.weight, tile + r, call.scratch);
+                each_run<kDenseTokens>(call.tokens, [&](auto length, int token) {
+                    dense_tile(LinearTile<1, length()>{call, tile + r, token}, call.scratch);
+                });
+            }
+    }
+}
+
+void linear(const Int8Linear& call, int tile_begin, int tile_end) {
+    int tile = tile_begin;
+    for (; tile + kTiles <= tile_end; tile += kTiles) linear_tiles<kTiles>(call, tile);
+    for (; tile < tile_end; ++tile) linear_tiles<1>(call, tile);
+}
+
+void row_sums(const Int8Weight& w, int32_t* out, int8_t* scratch) {
+    const uint8_t ones[4] = {1, 1, 1, 1};
+    const Four one = load_four(ones);
+    const bool expanded = w.layout != Int8Layout::kPairs && w.layout != Int8Layout::kDense;
+    const int fours = w.layout == Int8Layout::kPairs ? w.groups() : 2 * w.groups();
+    for (int tile = 0; tile < w.tiles(); ++tile) {
+        const int8_t* values =
+            expanded ? scratch : w.values + static_cast<size_t>(tile) * fours * 64;
+        if (expanded) expand_tile(w, tile, scratch);
+        Sums sums = zero_sums();
+        for (int i = 0; i < fours; ++i) dot(sums, one, load_weights(values + i * 64));
+        store_sums(sums, out + tile * kTileRows);
+    }
+}

@@ -1,0 +1,106 @@
+// One thread's share of one micro-batch in int8: the encoder's steps over runs of tokens.
+#pragma once
+
+#include <atomic>
+#include <vector>
+
+#include "../bytes.h"
+#include "../thread_pool.h"
+#include "model.h"
+
+namespace sparsebert {
+
+// Memory for a run's activations, kept between runs. Rows are token-major.
+struct Int8Workspace {
+    Bytes hidden;     // float [tokens][hidden]: the residual stream
+    Bytes context;    // float [tokens][hidden]: what attention gives
+    Bytes quantized;  // Int8Rows of hidden
+    Bytes heads;      // Int8Heads
+    Bytes block;      // what one run of tokens needs, for each thread that has its own
+    Bytes scratch;    // for each thread: one head's attention, one expanded tile
+    Bytes pooled;     // the first token of each sequence, and the pooler's output
+};
+
+// What the threads of a pass have in common.
+struct Int8Shared {
+    Int8Shared(const Int8Model& model, const Int8Kernels& kernels, ThreadPool& pool,
+               Int8Workspace& workspace, const Batch& batch);
+
+    const Int8Model& model;
+    const Int8Kernels& kernels;
+    ThreadPool& pool;
+    Int8Workspace& workspace;
+    Batch batch;  // the micro-batch: offsets count from its own first token
+
+    // Few tokens: all threads share the rows of each layer and meet after each step. Many: each
+    // thread takes the tokens between two cuts through all layers; where the cuts fall between
+    // sequences, the threads never meet.
+    bool by_rows;
+    bool aligned;
+    std::vector<int> cuts;       // by tokens: [threads + 1]
+    std::vector<int> sequences;  // by tokens, aligned: the first sequence of each thread
+    int block_tokens;            // most tokens of a run
+    std::vector<std::atomic<int>> attention_next;  // for each layer, the next (sequence, head)
+
+    int hidden_stride, intermediate_stride;  // floats
+    float* hidden;
+    float* context;
+    Int8Rows quantized;
+    Int8Heads heads;
+    size_t block_bytes, scratch_bytes;  // of each thread
+};
+
+class Int8Pass {
+  public:
+    Int8Pass(Int8Shared& shared, int thread);
+
+    // Runs the encoder; afterwards, and after a barrier, shared.hidden holds the last hidden state
+    // of every token.
+    void encode();
+
+    void write_hidden(float* out);
+    void write_pooled(Pooling pooling, bool normalize, float* out);
+    void write_head(float* out);
+
+  private:
+    struct Range {
+        int begin, end;
+    };
+    static Range part_of(int items, int part, int parts);
+    // This thread's tokens of the run [begin, end): all, or where rows are shared, its part.
+    template <typename Step>
+    void each_token(Range run, Step step);
+    template <typename Step>
+    void each_run(Step step);
+
+    void sync();  // between steps of a run: waits only when rows are shared
+    void barrier() { shared_.pool.barrier(); }
+
+    void linear(const Int8Weight& weight, const Int8Rows& x, int tokens, const float* residual,
+                float* y, size_t stride, Activation activation = Activation::kNone);
+    Int8Rows rows_from(int token) const;  // of the quantised hidden states
+    float* hidden_row(int token) const;
+
+    void embed(Range run);
+    void project(const Int8Layer& layer, Range run);
+    void attend(int layer);
+    void attend_head(int sequence, int head);
+    void feed_forward(const Int8Layer& layer, Range run);
+    void write_first_token_logits(float* out);
+    void write_token_logits(float* out);
+    void write_decoded(float* out);
+
+    Int8Shared& shared_;
+    const Int8Model& model_;
+    const Int8Kernels& kernels_;
+    const Batch& batch_;
+    int thread_, threads_;
+    int part_, parts_;  // this thread's share of the rows of a layer
+    Range tokens_;      // that this thread takes through the layers
+    uint8_t* scratch_;
+    // Of one run, this thread's own or shared with all.
+    float* wide_;     // projections [tokens][3][hidden], then the intermediate layer
+    Int8Rows bytes_;  // context, then the intermediate layer
+};
+
+}  // namespace sparsebert
