@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import shutil
+import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from sparsebert.bench import (
     RANDOM_MODELS,
     Shape,
-    as_csv,
-    as_markdown,
+    default_engines,
     parse_engines,
     parse_shapes,
     run_bench,
     write_random_model,
 )
-from sparsebert.bench.engines import Engine, known_engines
-from sparsebert.bench.plot import latency_figure, save_plot
-from sparsebert.bench.result import BenchResult, EngineReport, Row
+from sparsebert.bench import worker as worker_file
+from sparsebert.bench.engines import Setup, known_engines, worker_command
+from sparsebert.bench.exports import once
+from sparsebert.bench.run import _cache_of
+from sparsebert.bench.worker import Batch
 from sparsebert.bench.workers import Worker, WorkerError, running
 from sparsebert.checkpoint import Head, open_checkpoint
 from sparsebert.cli import main
@@ -41,31 +43,6 @@ def sparse(tiny_bert: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("bench") / "sparse"
     prune(tiny_bert("sequence-classification"), folder)
     return folder
-
-
-def made_result() -> BenchResult:
-    """Two engines at two shapes and one that is not there, with numbers to look for."""
-    machine = {
-        "cpu": "Difference Engine, No. 2",
-        "cores": "2",
-        "instruction_set": "portable",
-        "system": "Linux 6.1 x86_64",
-        "python": "3.11.7",
-        "sparsebert": "0.1.0",
-        "date": "1991-06-27 12:00 UTC",
-    }
-    rows = [
-        Row(Shape(1, 16), OURS, 2.0, 1.9, 2.25, 1.75, 1.0),
-        Row(Shape(1, 16), "torch", 5.0, 4.5, 5.5, 4.25, 2.46),
-        Row(Shape(8, 128), OURS, 80.0, 79.0, 81.0, 78.5, 1.0),
-        Row(Shape(8, 128), "torch", 140.0, 139.0, 150.0, 138.0, 1.77),
-    ]
-    engines = [
-        EngineReport(OURS, None, "sparsebert 0.1.0", "portable, fp32 weights", 0.25, 3 * 2**20),
-        EngineReport("torch", None, "torch 2.13.0", "eager, fp32", 3.5, 600 * 2**20),
-        EngineReport("abacus", "abacus is not installed: visit a museum"),
-    ]
-    return BenchResult("2 layers x 32 hidden", "1:2", machine, 2, 7, OURS, engines, rows)
 
 
 # --- what is asked for
@@ -90,8 +67,24 @@ def test_engines() -> None:
 
 
 def test_every_engine_file_is_found() -> None:
-    assert {OURS, "sparsebert-fp16", "torch"} <= set(known_engines())
-    assert all(isinstance(make(), Engine) for make in known_engines().values())
+    found = {name: make() for name, make in known_engines().items()}
+    assert {OURS, "sparsebert-dense-fp32", "torch", "openvino-int8", "deepsparse-fp32"} <= set(
+        found
+    )
+    for name, setup in found.items():
+        assert isinstance(setup, Setup)
+        assert setup.ragged == (not setup.keeps) == name.startswith("sparsebert")
+        assert "-" not in name or name == "torch-compile" or name.endswith(f"-{setup.precision}")
+
+
+def test_engines_that_are_not_installed_are_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparsebert.bench.engines.find_spec", lambda _name: None)
+    assert default_engines() == ["sparsebert-int8", "sparsebert-fp32"]
+    monkeypatch.setattr(
+        "sparsebert.bench.engines.find_spec", lambda name: name != "openvino" or None
+    )
+    assert "onnxruntime-int8" in default_engines()
+    assert "openvino-int8" not in default_engines()
 
 
 def test_a_shape_longer_than_the_model_takes(sparse: Path) -> None:
@@ -175,7 +168,11 @@ def test_measuring_our_engine_and_torch(sparse: Path, packed: bool, tmp_path: Pa
     assert ours.peak_bytes is not None
     assert torch.peak_bytes is not None
     assert ours.peak_bytes < torch.peak_bytes
-    assert {"loading engines", "1x5", "3x17"} <= set(said)
+    for engine in result.engines:
+        assert engine.load_seconds is not None
+        assert engine.first_answer_seconds is not None
+        assert engine.first_answer_seconds > engine.load_seconds
+    assert {"loading torch", f"loading {OURS}", "1x5", "3x17"} <= set(said)
     assert json.loads(json.dumps(result.as_dict(), allow_nan=False))["rows"][2]["shape"] == "3x17"
 
 
@@ -195,8 +192,11 @@ class _Clockwork:
         self.engine, self._seconds, self._log = engine, iter(seconds), log
 
     def ask(self, do: str, **arguments: object) -> dict[str, object]:
+        if do == "memory" and self.engine == "forgetful":
+            raise WorkerError("it does not remember")
         if do != "run":
-            return {"seconds": 0.5, "about": {"version": "1", "settings": ""}, "peak_bytes": 7}
+            about = {"version": "1", "settings": ""}
+            return {"seconds": 0.5, "first_answer_seconds": 1, "about": about, "peak_bytes": 7}
         self._log.append(self.engine)
         second = next(self._seconds)
         if second < 0:
@@ -211,18 +211,14 @@ def clockwork(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     def install(**times: list[float]) -> list[str]:
         log: list[str] = []
 
-        class Stub(Engine):
+        class Stub(Setup):
+            prepares = False
+
             def missing(self) -> str | None:
                 return None
 
-            def load(self, folder: Path, threads: int) -> None: ...
-
-            def run(self, ids: npt.NDArray[np.int64]) -> None: ...
-
-            def about(self) -> dict[str, str]:
-                return {}
-
-        from contextlib import nullcontext
+            def command(self, name: str) -> list[str]:
+                return [name]
 
         monkeypatch.setattr(
             "sparsebert.bench.run.known_engines", lambda: dict.fromkeys(times, Stub)
@@ -230,9 +226,8 @@ def clockwork(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         monkeypatch.setattr("sparsebert.bench.run.parse_engines", lambda text: text.split(","))
         monkeypatch.setattr(
             "sparsebert.bench.run.running",
-            lambda name, _threads: nullcontext(_Clockwork(name, times[name], log)),
+            lambda command, *_: nullcontext(_Clockwork(command[0], times[command[0]], log)),
         )
-        monkeypatch.setattr("sparsebert.bench.run._SETTLE_SECONDS", 0)
         return log
 
     return install
@@ -250,6 +245,10 @@ def test_rounds_are_interleaved_and_ratios_are_taken_inside_them(
     peer, ours = result.rows
     assert peer.ratio == pytest.approx(2)
     assert ours.ratio == 1
+    assert ours.samples_ms == pytest.approx((100, 100, 1000, 1000, 1000))
+    assert ours.texts_per_second == pytest.approx(1)
+    (found,) = result.comparisons()
+    assert (found.engine, found.peer.peer, found.peer.median) == ("sparsebert-x", "peer", 2)
     assert (peer.median_ms, peer.best_ms, peer.q1_ms) == pytest.approx((2000, 200, 200))
     assert (ours.median_ms, ours.q3_ms) == pytest.approx((1000, 1000))
 
@@ -265,67 +264,174 @@ def test_an_engine_that_fails_is_named_and_the_others_go_on(
     assert [row.engine for row in result.rows] == ["sparsebert-x", "sparsebert-x"]
 
 
+def test_an_engine_that_fails_at_the_very_end_keeps_its_rows(
+    sparse: Path, clockwork: Callable[..., list[str]]
+) -> None:
+    clockwork(forgetful=[1.0] * 2, **{"sparsebert-x": [1.0] * 2})
+    result = run_bench(
+        sparse, shapes=[Shape(1, 4)], engines=["forgetful", "sparsebert-x"], rounds=1
+    )
+    assert result.engines[0].reason == "at the end: it does not remember"
+    assert len(result.rows) == 2
+
+
+def test_fast_engines_run_more_often_in_a_turn(
+    sparse: Path, monkeypatch: pytest.MonkeyPatch, clockwork: Callable[..., list[str]]
+) -> None:
+    asked: list[tuple[str, int, int]] = []
+    ask = _Clockwork.ask
+
+    def spy(self: _Clockwork, do: str, **arguments: object) -> dict[str, object]:
+        if do == "run":
+            asked.append(
+                (self.engine, int(str(arguments["warm_up"])), int(str(arguments["calls"])))
+            )
+        return ask(self, do, **arguments)
+
+    monkeypatch.setattr(_Clockwork, "ask", spy)
+    clockwork(slow=[2.0] * 2, quick=[0.05] * 2, instant=[1e-7] * 2)
+    run_bench(sparse, shapes=[Shape(1, 4)], engines=["slow", "quick", "instant"], rounds=1)
+    assert asked[:3] == [("slow", 1, 1), ("quick", 1, 1), ("instant", 1, 1)]
+    assert asked[3:] == [("slow", 0, 1), ("quick", 1, 3), ("instant", 1, 200)]
+
+
 def test_an_engine_that_is_not_installed_is_named(
     sparse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sparsebert.bench.engines.torch.find_spec", lambda _name: None)
+    monkeypatch.setattr("sparsebert.bench.engines.find_spec", lambda _name: None)
     result = run_bench(sparse, shapes=[Shape(1, 4)], engines=["torch", OURS], rounds=1)
     assert result.engines[0].reason == ("torch is not installed: pip install 'sparsebert[bench]'")
     assert {row.engine for row in result.rows} == {OURS}
 
 
+# --- caching
+
+
+def test_exports_are_kept_for_the_same_weights_only(sparse: Path, tmp_path: Path) -> None:
+    cache, other = tmp_path / "cache", tmp_path / "other"
+    first = _cache_of(sparse, cache)
+    assert first.is_dir()
+    assert _cache_of(sparse, cache) == first
+    shutil.copytree(sparse, other)
+    assert _cache_of(other, cache) == first
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    assert _cache_of(other, cache) != first
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="the cache .*file cannot be used"):
+        _cache_of(sparse, tmp_path / "file")
+
+
+def test_half_an_export_is_never_found(tmp_path: Path) -> None:
+    made: list[Path] = []
+
+    def fails(folder: Path) -> None:
+        (folder / "half").touch()
+        raise RuntimeError("no room")
+
+    def works(folder: Path) -> None:
+        (folder / "whole").touch()
+        made.append(folder)
+
+    with pytest.raises(RuntimeError):
+        once(tmp_path / "export", fails)
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):
+        assert once(tmp_path / "export", works) == tmp_path / "export"
+    assert [file.name for file in (tmp_path / "export").iterdir()] == ["whole"]
+    assert len(made) == 1
+
+
 # --- workers
 
 
+def batches_file(folder: Path, batches: list[list[list[int]]]) -> str:
+    file = folder / "batches.json"
+    file.write_text(json.dumps(batches), encoding="utf-8")
+    return str(file)
+
+
 def test_what_goes_wrong_in_a_worker_comes_back(tmp_path: Path) -> None:
-    with running(OURS, 1) as worker:
+    with running(worker_command(OURS), {}, 1) as worker:
         with pytest.raises(WorkerError, match="CheckpointError"):
-            worker.ask("load", folder=str(tmp_path), threads=1)
+            batches = batches_file(tmp_path, [[[1, 2]]])
+            worker.ask("load", folder=str(tmp_path), threads=1, batches=batches)
         with pytest.raises(WorkerError, match="cannot 'sing'"):
             worker.ask("sing")
         assert worker.ask("memory")["peak_bytes"] > 2**20
 
 
 def test_a_worker_that_dies_says_so() -> None:
-    worker = Worker("no-such-engine", 1)
+    worker = Worker(worker_command("no-such-engine"), {}, 1)
     with pytest.raises(WorkerError, match=r"its process ended with 1: KeyError.*no-such-engine"):
         worker.ask("memory")
     worker.stop()
 
 
-# --- telling it
+def test_a_worker_that_does_not_start() -> None:
+    with (
+        pytest.raises(WorkerError, match="its process does not start"),
+        running(["/no/such/python"], {}, 1),
+    ):
+        pass
 
 
-def test_markdown() -> None:
-    text = as_markdown(made_result())
-    assert "model: 2 layers x 32 hidden, 1:2" in text
-    assert "Difference Engine, No. 2, 2 cores, portable" in text
-    assert "2 threads, 7 interleaved rounds, 1991-06-27 12:00 UTC" in text
-    assert "| torch | torch 2.13.0 | eager, fp32 | 3.50 | 600 |" in text
-    assert "| abacus | not run: abacus is not installed: visit a museum | | | |" in text
-    assert "| 8x128 | torch | 140.00 | 139.00 - 150.00 | 138.00 | 1.77 |" in text
-    assert "time / sparsebert-fp32's" in text
+def test_a_worker_in_another_python_needs_numpy_alone(tmp_path: Path) -> None:
+    """As DeepSparse's: `worker.py` run by its path, where sparsebert cannot be imported."""
+    script = tmp_path / "abacus.py"
+    script.write_text(
+        f"""
+import runpy, sys
+sys.modules["sparsebert"] = None
+
+class Abacus:
+    def start(self): self.calls = []
+    def load(self, folder, threads): self.threads = threads
+    def run(self, batch): self.calls.append((batch.ids.tolist(), batch.mask.tolist()))
+    def about(self): return {{"version": str(self.threads), "settings": str(self.calls)}}
+
+runpy.run_path({str(Path(worker_file.__file__))!r})["serve"](Abacus())
+""",
+        encoding="utf-8",
+    )
+    batches = batches_file(tmp_path, [[[5, 6, 7], [8]]])
+    with running([sys.executable, str(script)], {}, 3) as worker:
+        answer = worker.ask("load", folder="/", threads=3, batches=batches)
+        assert answer["about"]["version"] == "3"
+        assert answer["about"]["settings"] == "[([[5, 6, 7], [8, 0, 0]], [[1, 1, 1], [1, 0, 0]])]"
+        assert answer["first_answer_seconds"] >= answer["seconds"] >= 0
+        seconds = worker.ask("run", batches=batches, warm_up=2, calls=5)["seconds"]
+        assert len(seconds) == 5
 
 
-def test_csv() -> None:
-    lines = list(csv.DictReader(io.StringIO(as_csv(made_result()))))
-    assert [line["engine"] for line in lines] == [OURS, OURS, "torch", "torch", "abacus"]
-    torch = lines[3]
-    assert (torch["shape"], torch["median_ms"], torch["ratio"]) == ("8x128", "140.0", "1.77")
-    assert torch["cpu"] == "Difference Engine, No. 2"
-    assert (lines[4]["median_ms"], lines[4]["not_run"][:6]) == ("", "abacus")
+def test_a_turn_ends_when_the_engine_s_threads_sleep() -> None:
+    stop = time.perf_counter() + 0.2
+
+    def spin() -> None:
+        while time.perf_counter() < stop:
+            pass
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    worker_file._wait_until_idle()
+    assert time.perf_counter() >= stop - 0.02
+    thread.join()
+    start = time.perf_counter()
+    worker_file._wait_until_idle()
+    assert time.perf_counter() - start < 0.1
 
 
-def test_plot(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    figure = latency_figure(made_result())
-    assert len(figure.axes) == 2
-    widths = [bar.get_width() for bar in figure.axes[1].patches]
-    assert widths == [80.0, 140.0]
-    save_plot(made_result(), tmp_path / "plot.svg")
-    assert ElementTree.parse(tmp_path / "plot.svg").getroot().tag.endswith("svg")
-    with pytest.raises(OutputError, match="could not be written"):
-        save_plot(made_result(), tmp_path / "no" / "such" / "folder.svg")
+def test_a_batch_is_ragged_and_padded() -> None:
+    batch = Batch.of([[3, 4, 5], [6], [7, 8]])
+    assert [sequence.tolist() for sequence in batch.sequences] == [[3, 4, 5], [6], [7, 8]]
+    assert batch.ids.tolist() == [[3, 4, 5], [6, 0, 0], [7, 8, 0]]
+    assert batch.mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+    assert not batch.types.any()
+    assert {batch.ids.dtype, batch.mask.dtype, batch.types.dtype} == {np.dtype(np.int64)}
+
+
+# --- the command
 
 
 def test_the_command(sparse: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,17 +1,21 @@
-"""A measurement as a picture: for each shape, a bar an engine, with its quartiles."""
+"""A measurement as a picture: for each shape, a bar an engine, with its quartiles and ratio."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsebert.bench.comparison import OUR, OUR_DENSE
 from sparsebert.bench.result import BenchResult, Row
+from sparsebert.bench.shapes import Shape
+from sparsebert.bench.texts import Texts
 from sparsebert.errors import MissingExtraError, OutputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OURS = "#2a6fdb"
+OURS_DENSE = "#9dbdf0"
 THEIRS = "#9aa3ad"
 
 
@@ -23,9 +27,9 @@ def latency_figure(result: BenchResult, *, width: float = 6.4) -> Figure:
     except ImportError as missing:
         raise MissingExtraError("plotting", "bench") from missing
 
-    groups: dict[str, list[Row]] = {}
+    groups: dict[Shape | Texts, list[Row]] = {}
     for row in result.rows:
-        groups.setdefault(str(row.shape), []).append(row)
+        groups.setdefault(row.shape, []).append(row)
     heights = [len(rows) for rows in groups.values()] or [1]
     figure = Figure(
         figsize=(width, 0.6 * len(heights) + 0.3 * sum(heights)),
@@ -37,7 +41,7 @@ def latency_figure(result: BenchResult, *, width: float = 6.4) -> Figure:
     return figure
 
 
-def _draw_shape(axes: Any, shape: str, rows: list[Row]) -> None:
+def _draw_shape(axes: Any, shape: Shape | Texts, rows: list[Row]) -> None:
     ink = axes.title.get_color()
     names = [row.engine for row in rows]
     medians = [row.median_ms for row in rows]
@@ -45,30 +49,37 @@ def _draw_shape(axes: Any, shape: str, rows: list[Row]) -> None:
         [row.median_ms - row.q1_ms for row in rows],
         [row.q3_ms - row.median_ms for row in rows],
     ]
-    colours = [OURS if name.startswith("sparsebert") else THEIRS for name in names]
     axes.barh(
         names,
         medians,
         xerr=spread,
-        color=colours,
+        color=[_colour(name) for name in names],
         height=0.7,
         error_kw={"linewidth": 1, "ecolor": ink},
     )
     longest = max(row.q3_ms for row in rows)
     for position, row in enumerate(rows):
+        ratio = "" if row.ratio in (None, 1) else f"  ({row.ratio:.2f}x)"
         axes.annotate(
-            f"{row.median_ms:.3g} ms",
+            f"{row.median_ms:#.3g} ms".replace(". ", " ") + ratio,
             (row.q3_ms, position),
             (6, 0),
             textcoords="offset points",
             va="center",
         )
-    axes.set_xlim(0, longest * 1.3)
+    axes.set_xlim(0, longest * 1.4)
     axes.invert_yaxis()
-    axes.set_title(f"{shape}  (batch x tokens)", loc="left", fontsize="medium")
+    title = f"{shape}  (batch x tokens)" if isinstance(shape, Shape) else str(shape)
+    axes.set_title(title, loc="left", fontsize="medium")
     axes.tick_params(length=0)
     axes.set_xticks([])
     axes.spines[["top", "right", "bottom"]].set_visible(False)
+
+
+def _colour(engine: str) -> str:
+    if engine.startswith(OUR_DENSE):
+        return OURS_DENSE
+    return OURS if engine.startswith(OUR) else THEIRS
 
 
 def save_plot(result: BenchResult, path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sparsebert.bench.comparison import Comparison, compare
 from sparsebert.bench.shapes import Shape
+from sparsebert.bench.texts import Texts
 
 
 @dataclass
@@ -18,15 +20,19 @@ class EngineReport:
     version: str = ""
     settings: str = ""
     load_seconds: float | None = None
+    """The model's alone: libraries are imported before."""
     peak_bytes: int | None = None
     """Peak resident memory of its process after loading and all runs."""
+    first_answer_seconds: float | None = None
+    """From the call that loads to the end of the first batch's forward pass."""
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One engine at one shape. Times are milliseconds for one forward pass of the whole batch."""
+    """One engine at one shape. Times are milliseconds for the whole batch, or the whole file."""
 
-    shape: Shape
+    shape: Shape | Texts
     engine: str
     median_ms: float
     q1_ms: float
@@ -34,6 +40,13 @@ class Row:
     best_ms: float
     ratio: float | None
     """Median over rounds of this engine's time / the baseline's time in the same round."""
+    samples_ms: tuple[float, ...] = ()
+    """The time of each round, in their order."""
+
+    @property
+    def texts_per_second(self) -> float:
+        """At the median time."""
+        return self.shape.texts / self.median_ms * 1e3
 
 
 @dataclass
@@ -50,8 +63,20 @@ class BenchResult:
     engines: list[EngineReport] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
 
+    def comparisons(self) -> list[Comparison]:
+        """Our engines against the fastest peers, shape by shape."""
+        precisions = {engine.name: engine.precision for engine in self.engines}
+        times: dict[str, dict[str, tuple[float, ...]]] = {}
+        for row in self.rows:
+            times.setdefault(str(row.shape), {})[row.engine] = row.samples_ms
+        return [each for shape in times for each in compare(shape, times[shape], precisions)]
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON: shapes as ``"8x128"``."""
         result = asdict(self)
-        result["rows"] = [{**asdict(row), "shape": str(row.shape)} for row in self.rows]
+        result["rows"] = [
+            asdict(row) | {"shape": str(row.shape), "texts_per_second": row.texts_per_second}
+            for row in self.rows
+        ]
+        result["comparisons"] = [asdict(each) for each in self.comparisons()]
         return result

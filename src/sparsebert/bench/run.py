@@ -1,60 +1,69 @@
-"""Interleaved rounds: A B A B ..., so that a machine whose speed drifts is as unkind to all alike.
-
-A *turn* is one engine's share of a round: enough calls to last about a tenth of a second, of which
-the median counts. A ratio is taken inside each round, between turns a moment apart, and the median
-of those is reported; it holds still where the times themselves do not.
-"""
+"""One measurement: engines prepared and loaded, rounds taken, and what came of it put in rows."""
 
 from __future__ import annotations
 
-import math
+import hashlib
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from sparsebert.bench.engines import known_engines, parse_engines
+from sparsebert.bench.comparison import OUR, ratio_of
+from sparsebert.bench.engines import (
+    Setup,
+    default_engines,
+    known_engines,
+    parse_engines,
+    worker_command,
+)
 from sparsebert.bench.machine import describe_machine
 from sparsebert.bench.result import BenchResult, EngineReport, Row
+from sparsebert.bench.rounds import measure
 from sparsebert.bench.shapes import Shape
+from sparsebert.bench.texts import Texts, tokenise
 from sparsebert.bench.workers import Worker, WorkerError, running
+from sparsebert.bench.workloads import Workload, shape_workload, text_workload
 from sparsebert.checkpoint import EncoderConfig, open_checkpoint, resolve_model
 from sparsebert.engine import default_threads
-from sparsebert.errors import InputError
+from sparsebert.errors import InputError, OutputError
 from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, silent
 
-DEFAULT_SHAPES = (Shape(1, 16), Shape(1, 128), Shape(8, 128), Shape(1, 384))
-DEFAULT_ENGINES = ("sparsebert-fp32", "torch")
-
-_TURN_SECONDS = 0.1
-_MOST_CALLS = 20
-# Thread pools go on spinning for some milliseconds after a call; the next engine should not pay.
-_SETTLE_SECONDS = 0.02
+DEFAULT_SHAPES = (Shape(1, 16), Shape(1, 128), Shape(8, 128), Shape(1, 384), Shape(32, 128))
 
 
 def run_bench(
     model: str | Path,
     *,
     shapes: Sequence[Shape] = DEFAULT_SHAPES,
-    engines: Sequence[str] = DEFAULT_ENGINES,
+    texts: Sequence[str] = (),
+    batch: int = 32,
+    tokenizer: Path | None = None,
+    engines: Sequence[str] | None = None,
     threads: int | None = None,
     rounds: int = 15,
+    cache: Path | None = None,
     progress: Progress | None = None,
 ) -> BenchResult:
     """Measure ``engines`` on one model at each of ``shapes``, ``rounds`` times each, interleaved.
 
-    ``model`` is a dense, sparse or packed folder or a hub id. An engine that is not installed or
-    fails is named with the reason in the result's ``engines`` and has no rows. Raises InputError
-    for an unknown engine or a shape longer than the model takes, CheckpointError for the model.
+    ``model`` is a dense, sparse or packed folder or a hub id. ``texts`` are measured after the
+    shapes, in batches of ``batch``, read by the tokenizer of the folder ``tokenizer`` (the model's
+    own by default). Without ``engines``, ours and every usual peer that is installed. What peers'
+    exporters make is kept in the folder ``cache`` for the next time.
+
+    An engine that is not installed or fails is named with the reason in the result's ``engines``
+    and has no rows. Raises InputError for an unknown engine, a shape longer than the model takes
+    or texts without a tokenizer, CheckpointError for the model, OutputError for the cache.
     """
     report = progress or silent
     if rounds < 1:
         raise InputError("at least one round is needed.")
-    names = parse_engines(",".join(engines))
+    if batch < 1:
+        raise InputError("a batch has at least one text.")
+    names = default_engines() if engines is None else parse_engines(",".join(engines))
     threads = threads or default_threads()
     folder = resolve_model(model)
     config = _config_of(folder)
@@ -64,7 +73,11 @@ def run_bench(
                 f"the shape {shape} is longer than the {config.max_position_embeddings} tokens "
                 "this model takes."
             )
+    sequences = (
+        tokenise(texts, tokenizer or folder, config.max_position_embeddings) if texts else []
+    )
 
+    setups = {name: known_engines()[name]() for name in names}
     result = BenchResult(
         model=f"{config.num_hidden_layers} layers x {config.hidden_size} hidden, "
         f"{config.head.value}",
@@ -73,24 +86,34 @@ def run_bench(
         threads=threads,
         rounds=rounds,
         baseline=None,
-        engines=[EngineReport(name) for name in names],
+        engines=[EngineReport(name, precision=setup.precision) for name, setup in setups.items()],
     )
     with ExitStack() as stack:
         workspace = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsebert-")))
+        exports = workspace if cache is None else _cache_of(folder, cache)
+        workloads = [shape_workload(shape, config.vocab_size, workspace) for shape in shapes]
+        if sequences:
+            workloads.append(text_workload(sequences, batch, config.vocab_size, workspace))
         workers: dict[str, Worker] = {}
         for number, engine in enumerate(result.engines):
-            report("loading engines", number, len(result.engines))
-            started = _start(engine, folder, workspace, threads, stack)
+            report(f"loading {engine.name}", number, len(result.engines))
+            setup = setups[engine.name]
+            place = exports if setup.keeps else workspace
+            started = _start(engine, setup, folder, place, workloads, threads, stack)
             if started is not None:
                 workers[engine.name] = started
-        report("loading engines", len(result.engines), len(result.engines))
+        report("engines loaded", len(result.engines), len(result.engines))
 
         reports = {engine.name: engine for engine in result.engines}
-        for shape in shapes:
-            times = _measure(shape, workers, reports, config.vocab_size, rounds, report)
-            result.rows += _rows(shape, times)
+        ragged = {name for name, setup in setups.items() if setup.ragged}
+        for workload in workloads:
+            times = measure(workload, workers, reports, ragged, rounds, report)
+            result.rows += _rows(workload.shape, times)
         for name, worker in workers.items():
-            reports[name].peak_bytes = worker.ask("memory")["peak_bytes"]
+            try:
+                reports[name].peak_bytes = worker.ask("memory")["peak_bytes"]
+            except WorkerError as error:
+                reports[name].reason = f"at the end: {error}"
     result.baseline = _baseline([row.engine for row in result.rows])
     return result
 
@@ -99,77 +122,69 @@ def _config_of(folder: Path) -> EncoderConfig:
     return open_packed(folder).config if is_packed(folder) else open_checkpoint(folder).config
 
 
+def _cache_of(folder: Path, cache: Path) -> Path:
+    """Where this very model's exports are: named by the bytes of its config and weights."""
+    digest = hashlib.sha256()
+    for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    place = cache / digest.hexdigest()[:16]
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the cache {cache} cannot be used: {error.strerror}.") from error
+    return place
+
+
 def _start(
-    engine: EngineReport, folder: Path, workspace: Path, threads: int, stack: ExitStack
+    engine: EngineReport,
+    setup: Setup,
+    folder: Path,
+    workspace: Path,
+    workloads: Sequence[Workload],
+    threads: int,
+    stack: ExitStack,
 ) -> Worker | None:
     """A loaded worker, or None with the reason noted in ``engine``."""
-    made = known_engines()[engine.name]()
-    engine.reason = made.missing()
+    engine.reason = setup.missing()
     if engine.reason is not None:
         return None
     try:
         source = str(folder)
-        if made.prepares:
-            with running(engine.name, threads) as preparer:
+        if setup.prepares:
+            with running(worker_command(engine.name), {}, threads) as preparer:
                 source = preparer.ask("prepare", model=source, workspace=str(workspace))["folder"]
-        worker = stack.enter_context(running(engine.name, threads))
-        loaded = worker.ask("load", folder=source, threads=threads)
+        worker = stack.enter_context(
+            running(setup.command(engine.name), setup.environment(threads), threads)
+        )
+        loaded = worker.ask(
+            "load",
+            folder=source,
+            threads=threads,
+            batches=str(workloads[0].file(setup.ragged)),
+        )
     except WorkerError as error:
         engine.reason = str(error)
         return None
     engine.load_seconds = loaded["seconds"]
+    engine.first_answer_seconds = loaded["first_answer_seconds"]
     engine.version, engine.settings = loaded["about"]["version"], loaded["about"]["settings"]
     return worker
 
 
-def _measure(
-    shape: Shape,
-    workers: dict[str, Worker],
-    reports: dict[str, EngineReport],
-    vocabulary: int,
-    rounds: int,
-    report: Progress,
-) -> dict[str, list[float]]:
-    """Seconds of each turn, by engine; an engine that fails is dropped from ``workers``."""
-    request = {"batch": shape.batch, "tokens": shape.tokens, "vocabulary": vocabulary}
-    times: dict[str, list[float]] = {name: [] for name in workers}
-    calls: dict[str, int] = {}
-    for turn in range(rounds + 1):  # the first warms up and tells how many calls fill a turn
-        report(f"{shape}", turn, rounds + 1)
-        for name in list(workers):
-            try:
-                warm_up = 0 if calls.get(name) == 1 else 1  # a long call needs no warming
-                seconds = workers[name].ask(
-                    "run", **request, warm_up=warm_up, calls=calls.get(name, 2)
-                )["seconds"]
-            except WorkerError as error:
-                reports[name].reason = f"at {shape}: {error}"
-                del workers[name], times[name]
-                continue
-            if turn == 0:
-                wanted = math.ceil(_TURN_SECONDS / max(min(seconds), 1e-6))
-                calls[name] = min(wanted, _MOST_CALLS)
-            else:
-                times[name].append(float(np.median(seconds)))
-            time.sleep(_SETTLE_SECONDS)
-    report(f"{shape}", rounds + 1, rounds + 1)
-    return times
-
-
 def _baseline(names: Sequence[str]) -> str | None:
-    return next((name for name in names if name.startswith("sparsebert")), None)
+    return next((name for name in names if name.startswith(OUR)), None)
 
 
-def _rows(shape: Shape, times: dict[str, list[float]]) -> list[Row]:
+def _rows(shape: Shape | Texts, times: dict[str, list[float]]) -> list[Row]:
     baseline = _baseline(list(times))
     rows = []
     for name, seconds in times.items():
         milliseconds = np.asarray(seconds) * 1e3
-        q1, median, q3 = np.percentile(milliseconds, [25, 50, 75])
-        ratio = None
-        if baseline is not None:
-            ratio = float(np.median(milliseconds / (np.asarray(times[baseline]) * 1e3)))
-        rows.append(
-            Row(shape, name, float(median), float(q1), float(q3), float(milliseconds.min()), ratio)
-        )
+        q1, median, q3 = np.percentile(milliseconds, [25, 50, 75]).tolist()
+        ratio = None if baseline is None else ratio_of(name, times, baseline).median
+        samples = tuple(milliseconds.tolist())
+        rows.append(Row(shape, name, median, q1, q3, min(samples), ratio, samples))
     return rows

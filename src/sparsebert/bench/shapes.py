@@ -1,22 +1,35 @@
-"""The shapes that are measured, written as batch x tokens: ``8x128``."""
+"""Batches of one length, written as batch x tokens: ``8x128``."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from sparsebert.errors import InputError
 
 
 @dataclass(frozen=True, order=True)
 class Shape:
-    """A batch of sequences of one length."""
+    """A batch of sequences of one length, of random token ids."""
 
     batch: int
     tokens: int
 
     def __str__(self) -> str:
         return f"{self.batch}x{self.tokens}"
+
+    @property
+    def texts(self) -> int:
+        """Texts that one call answers."""
+        return self.batch
+
+    def batches(self, vocabulary: int) -> list[list[list[int]]]:
+        """One batch; the values of ids do not matter to speed, their rows of the embedding do."""
+        random = np.random.default_rng(0)
+        ids: list[list[int]] = random.integers(1, vocabulary, (self.batch, self.tokens)).tolist()
+        return [ids]
 
 
 def parse_shapes(text: str) -> list[Shape]:

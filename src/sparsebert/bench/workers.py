@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,21 +21,23 @@ class WorkerError(Exception):
 class Worker:
     """A running worker: `ask` it, one request at a time."""
 
-    def __init__(self, engine: str, threads: int) -> None:
-        self.engine = engine
+    def __init__(self, command: list[str], environment: dict[str, str], threads: int) -> None:
         # Open as long as the worker runs: `stop` closes it.
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
-        environment["TOKENIZERS_PARALLELISM"] = "false"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "sparsebert.bench.worker", engine],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            encoding="utf-8",
-            env=environment,
-        )
+        variables = dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+                encoding="utf-8",
+                env={**os.environ, **variables, **environment},
+            )
+        except OSError as error:  # an engine may live in another Python, which may not be there
+            self._log.close()
+            raise WorkerError(f"its process does not start: {error}") from error
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Send one request and wait for its answer; WorkerError if the engine fails or dies."""
@@ -75,9 +76,9 @@ class Worker:
 
 
 @contextmanager
-def running(engine: str, threads: int) -> Iterator[Worker]:
+def running(command: list[str], environment: dict[str, str], threads: int) -> Iterator[Worker]:
     """A worker for the length of a with block."""
-    worker = Worker(engine, threads)
+    worker = Worker(command, environment, threads)
     try:
         yield worker
     finally:

@@ -38,20 +38,46 @@ def bench(
         ),
     ] = None,
     shapes: Annotated[
-        str, typer.Option(metavar="BxT,...", help="Batch x tokens, separated by commas.")
-    ] = "1x16,1x128,8x128,1x384",
+        str | None,
+        typer.Option(
+            metavar="BxT,...",
+            help="Batch x tokens, separated by commas.",
+            show_default="1x16,1x128,8x128,1x384,32x128; none with --texts",
+        ),
+    ] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Measure real texts: one a line, or the column sentence or text of a parquet, "
+            "CSV or JSON lines file.",
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Texts in a batch of --texts.")] = 32,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Reads --texts.", show_default="the model's own tokenizer"
+        ),
+    ] = None,
     engines: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Engines, separated by commas: sparsebert-fp32, sparsebert-fp16, torch.",
+            help="Engines, separated by commas: sparsebert-int8, onnxruntime-int8, torch; an "
+            "unknown name lists all.",
+            show_default="sparsebert-int8, sparsebert-fp32 and every peer that is installed",
         ),
-    ] = "sparsebert-fp32,torch",
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Threads of each engine.", show_default="all cores"),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 15,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep what peers' exporters make for the next time."),
+    ] = None,
     output: Annotated[
         Output, typer.Option("--output", "-o", help="Form of the result.")
     ] = Output.MARKDOWN,
@@ -62,8 +88,10 @@ def bench(
 ) -> None:
     """Measure latency, load time and memory beside other engines, in interleaved rounds.
 
-    Each engine runs in a process of its own. Reported are medians and quartiles, and as ratio the
-    median over rounds of an engine's time divided by sparsebert's in the same round.
+    Each engine runs in a process of its own. Reported are medians and quartiles, and how many
+    times longer the fastest peer takes than sparsebert: the median over rounds of the ratio of
+    their times in a round. Texts are tokenised before, once for all; sparsebert gets them as they
+    come, every peer sorted by length and padded to the longest of the batch.
     """
     if (model is None) == (random is None):
         raise typer.BadParameter("give either MODEL or --random SIZE.")
@@ -71,7 +99,10 @@ def bench(
     from sparsebert.bench.plot import save_plot
 
     try:
-        wanted_shapes, wanted_engines = feature.parse_shapes(shapes), feature.parse_engines(engines)
+        wanted_shapes = [] if texts else list(feature.DEFAULT_SHAPES)
+        if shapes is not None:
+            wanted_shapes = feature.parse_shapes(shapes)
+        wanted_engines = feature.parse_engines(engines) if engines is not None else None
     except InputError as error:
         raise typer.BadParameter(str(error)) from error
     if random is not None and random not in feature.RANDOM_MODELS:
@@ -85,9 +116,13 @@ def bench(
         result = feature.run_bench(
             model or _random_sparse(str(random), Path(temporary), progress),
             shapes=wanted_shapes,
+            texts=feature.read_texts(texts) if texts else (),
+            batch=batch,
+            tokenizer=tokenizer,
             engines=wanted_engines,
             threads=threads,
             rounds=rounds,
+            cache=cache,
             progress=progress,
         )
     if json or output is Output.JSON:

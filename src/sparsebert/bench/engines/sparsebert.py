@@ -5,58 +5,62 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from sparsebert import __version__
 from sparsebert.bench.engines import Engine
+from sparsebert.bench.exports import dense_folder
 from sparsebert.inference import load
-from sparsebert.packing import VALUE_TYPES, is_packed, open_packed, pack, unpack
+from sparsebert.packing import VALUE_TYPES, is_packed, open_packed, pack
 
 if TYPE_CHECKING:
+    from sparsebert.bench.worker import Batch
     from sparsebert.inference import Model
 
 
 class PackedEngine(Engine):
     """The native engine on weights packed as one dtype."""
 
-    prepares = True
+    ragged = True
+    keeps = False  # packing is quick, and a packed file of an older sparsebert is another engine
 
-    def __init__(self, dtype: str) -> None:
-        self._dtype = dtype
+    def __init__(self, dtype: str, *, sparse: bool = True) -> None:
+        self.precision = dtype
+        self._sparse = sparse
         self._model: Model | None = None
 
     def missing(self) -> str | None:
         return None
 
     def prepare(self, model: Path, workspace: Path) -> Path:
-        if is_packed(model):
-            if open_packed(model).dtype == self._dtype:
-                return model
-            unpacked = workspace / f"unpacked-for-{self._dtype}"
-            unpack(model, unpacked)
-            model = unpacked
-        packed = workspace / f"packed-{self._dtype}"
-        pack(model, packed, dtype=self._dtype)
+        if self._sparse and is_packed(model) and open_packed(model).dtype == self.precision:
+            return model
+        packed = workspace / f"packed-{self.precision}{'' if self._sparse else '-dense'}"
+        source = dense_folder(model, workspace)
+        pack(source, packed, dtype=self.precision, compress=self._sparse)
         return packed
 
     def load(self, folder: Path, threads: int) -> None:
         self._model = load(folder, threads=threads)
 
-    def run(self, ids: npt.NDArray[np.int64]) -> None:
+    def run(self, batch: Batch) -> Any:
         assert self._model is not None
-        self._model.forward(ids.tolist())
+        sequences: Any = batch.sequences
+        return self._model.forward(sequences)
 
     def about(self) -> dict[str, str]:
         assert self._model is not None
+        zeros = "" if self._sparse else ", zeros stored and multiplied"
         return {
             "version": f"sparsebert {__version__}",
-            "settings": f"{self._model.instruction_set}, {self._dtype} weights",
+            "settings": f"{self._model.instruction_set}, {self.precision} weights{zeros}",
         }
 
 
 ENGINES: dict[str, Callable[[], Engine]] = {
-    f"sparsebert-{dtype}": partial(PackedEngine, dtype) for dtype in VALUE_TYPES
+    **{f"sparsebert-{dtype}": partial(PackedEngine, dtype) for dtype in VALUE_TYPES},
+    **{
+        f"sparsebert-dense-{dtype}": partial(PackedEngine, dtype, sparse=False)
+        for dtype in ("fp32", "int8")
+    },
 }

@@ -6,37 +6,30 @@ Zeros are weights like any other to it, so a sparse folder takes as long as the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+from sparsebert.bench.engines import Engine, not_installed
+from sparsebert.bench.exports import INPUTS, dense_folder, transformers_model
 
-from sparsebert.bench.engines import Engine
-from sparsebert.packing import is_packed, unpack
+if TYPE_CHECKING:
+    from sparsebert.bench.worker import Batch
 
 
 class TorchEngine(Engine):
     """Eager fp32 under inference_mode, with transformers' default attention (SDPA)."""
 
-    prepares = True
+    mode = "eager"
 
     def __init__(self) -> None:
         self._model: Any = None
+        self._attention = ""
 
     def missing(self) -> str | None:
-        for library in ("torch", "transformers"):
-            if find_spec(library) is None:
-                return f"{library} is not installed: pip install 'sparsebert[bench]'"
-        return None
+        return not_installed("torch", "transformers")
 
     def prepare(self, model: Path, workspace: Path) -> Path:
-        if not is_packed(model):
-            return model
-        unpacked = workspace / "unpacked-for-torch"
-        unpack(model, unpacked)
-        return unpacked
+        return dense_folder(model, workspace)
 
     def start(self) -> None:
         import torch  # noqa: F401
@@ -44,35 +37,27 @@ class TorchEngine(Engine):
 
     def load(self, folder: Path, threads: int) -> None:
         import torch
-        import transformers
 
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
         torch.set_num_threads(threads)
-        architectures = transformers.AutoConfig.from_pretrained(folder).architectures
-        model_class = getattr(transformers, architectures[0] if architectures else "AutoModel")
-        self._model = model_class.from_pretrained(folder, dtype=torch.float32).eval()
+        self._model = transformers_model(folder)
+        self._attention = self._model.config._attn_implementation
 
-    def run(self, ids: npt.NDArray[np.int64]) -> None:
+    def run(self, batch: Batch) -> Any:
         import torch
 
         with torch.inference_mode():
-            tokens = torch.from_numpy(ids)
-            # What a tokenizer hands over for one sequence length: nothing is padding.
-            self._model(
-                input_ids=tokens,
-                attention_mask=torch.ones_like(tokens),
-                token_type_ids=torch.zeros_like(tokens),
-            )
+            given = (batch.ids, batch.mask, batch.types)
+            tensors = [torch.from_numpy(array) for array in given]
+            return self._model(**dict(zip(INPUTS, tensors, strict=True)), return_dict=False)[0]
 
     def about(self) -> dict[str, str]:
         import torch
         import transformers
 
-        attention = self._model.config._attn_implementation
         return {
             "version": f"torch {torch.__version__}, transformers {transformers.__version__}",
-            "settings": f"eager, fp32, {attention} attention, {torch.get_num_threads()} threads",
+            "settings": f"{self.mode}, fp32, {self._attention} attention, "
+            f"{torch.get_num_threads()} threads",
         }
 
 

@@ -1,0 +1,92 @@
+"""Real texts of mixed length, as batches: ragged as they come, or sorted as peers' users do.
+
+Tokenised once, by the parent, for all engines alike: tokenising is not part of any time.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsebert.errors import DataError, InputError
+from sparsebert.inference.texts import as_texts
+from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer
+from sparsebert.inference.tokenizing import TextTokenizer, TruncationWarning
+
+_TEXT_COLUMNS = ("sentence", "text")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A file of texts, run in batches of ``batch``; a call is the whole file."""
+
+    texts: int
+    tokens: int
+    """Of all texts together, special tokens included."""
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.texts} texts by {self.batch}"
+
+
+def read_texts(file: Path) -> list[str]:
+    """One text a line, or the column ``sentence`` or ``text`` of a parquet, CSV or JSON lines file.
+
+    DataError if the file cannot be read so or has no text; empty lines are left out.
+    """
+    from sparsebert.tasks.files import SUFFIXES
+
+    if file.suffix.lower() in SUFFIXES:
+        texts = _column(file)
+    else:
+        try:
+            texts = file.read_text(encoding="utf-8-sig").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise DataError(f"{file} cannot be read: {reason}.") from error
+    texts = [text.strip() for text in texts]
+    texts = [text for text in texts if text]
+    if not texts:
+        raise DataError(f"{file} has no text in it.")
+    return texts
+
+
+def _column(file: Path) -> list[str]:
+    from sparsebert.tasks.columns import text_column
+    from sparsebert.tasks.extras import need_extra
+    from sparsebert.tasks.files import read_table
+
+    need_extra(f"reading {file.suffix} files", "pyarrow", extra="bench")
+    table = read_table(file, _TEXT_COLUMNS)
+    for name in _TEXT_COLUMNS:
+        if table.column_names.count(name) == 1:
+            return text_column(table, name, str(file))
+    raise DataError(
+        f"{file} has no column {' or '.join(_TEXT_COLUMNS)}; it has "
+        f"{', '.join(table.column_names)}."
+    )
+
+
+def tokenise(texts: Sequence[str], tokenizer: Path, positions: int) -> list[list[int]]:
+    """Token ids of each text, cut to ``positions``, by the tokenizer of a model folder.
+
+    InputError if the folder has none.
+    """
+    backend = read_tokenizer(tokenizer)
+    if backend is None:
+        raise InputError(
+            f"{tokenizer} has neither tokenizer.json nor vocab.txt: name a folder that has one "
+            "with --tokenizer."
+        )
+    limit = length_limit(tokenizer, asked=None, trained=None, positions=positions)
+    encoder = TextTokenizer(backend, max_length=limit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)  # cut for every engine alike
+        return [tokens.ids.tolist() for tokens in encoder.encode(as_texts(list(texts)))]
+
+
+def in_batches(sequences: Sequence[list[int]], size: int) -> list[list[list[int]]]:
+    """``sequences`` in order, ``size`` at a time."""
+    return [list(sequences[start : start + size]) for start in range(0, len(sequences), size)]

@@ -1,0 +1,120 @@
+"""`sparsebert bench --texts`: reading texts, batching them for us and for peers, measuring them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sentences import SENTENCES
+from sparsebert.bench import read_texts, run_bench
+from sparsebert.bench.texts import Texts, tokenise
+from sparsebert.bench.workloads import text_workload
+from sparsebert.cli import main
+from sparsebert.errors import DataError, InputError
+from sparsebert.inference import load
+from sparsebert.pruning import prune
+
+OURS = "sparsebert-fp32"
+
+
+@pytest.fixture(scope="module")
+def sparse(tiny_bert: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts") / "sparse"
+    prune(tiny_bert("sequence-classification"), folder)
+    return folder
+
+
+def written(file: Path, text: str) -> Path:
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_a_text_a_line(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.txt", "\ufeffone\r\n\n  two words \nthree\x85same line")
+    assert read_texts(file) == ["one", "two words", "three\x85same line"]
+
+
+@pytest.mark.parametrize("column", ["sentence", "text"])
+def test_a_column_of_a_table(column: str, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    table = pa.table({"label": [1, 0], column: ["12", "a, b"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    written(tmp_path / "a.csv", f'label,{column}\n1,12\n0,"a, b"\n')
+    lines = "".join(json.dumps(row) + "\n" for row in table.to_pylist())
+    written(tmp_path / "a.jsonl", lines)
+    for name in ("a.parquet", "a.csv", "a.jsonl"):
+        assert read_texts(tmp_path / name) == ["12", "a, b"]
+
+
+def test_files_without_texts(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="empty.txt has no text in it"):
+        read_texts(written(tmp_path / "empty.txt", "\n \n"))
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        read_texts(tmp_path / "absent.txt")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(DataError, match="it is not UTF-8 text"):
+        read_texts(tmp_path / "latin.txt")
+    pytest.importorskip("pyarrow")
+    with pytest.raises(DataError, match="no column sentence or text; it has words, label"):
+        read_texts(written(tmp_path / "a.csv", "words,label\nyes,1\n"))
+
+
+def test_ids_are_those_the_model_itself_would_read(sparse: Path) -> None:
+    model = load(sparse, threads=1)
+    ids = tokenise(SENTENCES, sparse, 64)
+    assert (model.forward(ids) == model.logits(list(SENTENCES))).all()
+    assert max(map(len, tokenise(SENTENCES, sparse, 9))) == 9
+
+
+def test_a_model_without_a_tokenizer(sparse: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"neither tokenizer.json nor vocab.txt.*--tokenizer"):
+        tokenise(SENTENCES, tmp_path, 64)
+
+
+def test_peers_get_their_texts_sorted_and_we_as_they_come(tmp_path: Path) -> None:
+    sequences = [[1] * length for length in (5, 2, 9, 1, 7)]
+    workload = text_workload(sequences, 2, 10, tmp_path)
+    assert workload.shape == Texts(5, 24, 2)
+
+    def lengths(ragged: bool) -> list[list[int]]:
+        batches = json.loads(workload.file(ragged).read_text(encoding="utf-8"))
+        return [[len(sequence) for sequence in batch] for batch in batches]
+
+    assert lengths(ragged=True) == [[5, 2], [9, 1], [7]]
+    assert lengths(ragged=False) == [[1, 2], [5, 7], [9]]
+
+
+def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="token id 10 and the model has 10 tokens"):
+        text_workload([[1, 10]], 2, 10, tmp_path)
+
+
+def test_measuring_texts(sparse: Path) -> None:
+    pytest.importorskip("transformers")
+    result = run_bench(
+        sparse, shapes=[], texts=SENTENCES, batch=8, engines=[OURS, "torch"], threads=1, rounds=2
+    )
+    assert [engine.reason for engine in result.engines] == [None, None]
+    tokens = sum(map(len, tokenise(SENTENCES, sparse, 64)))
+    assert {row.shape for row in result.rows} == {Texts(len(SENTENCES), tokens, 8)}
+    for row in result.rows:
+        assert row.texts_per_second == pytest.approx(len(SENTENCES) / row.median_ms * 1000)
+
+
+def test_the_command(sparse: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    texts = written(tmp_path / "texts.txt", "\n".join(SENTENCES))
+    random = ["bench", "--random", "bert-tiny", "--texts", str(texts), "--engines", OURS]
+    with pytest.raises(SystemExit) as end:
+        main([*random, "--rounds", "1"])
+    assert end.value.code == 1
+    assert "--tokenizer" in capfd.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main([*random, "--rounds", "1", "--tokenizer", str(sparse), "--batch", "4", "-o", "json"])
+    out, error = capfd.readouterr()
+    assert end.value.code == 0, error
+    assert [row["shape"] for row in json.loads(out)["rows"]] == [f"{len(SENTENCES)} texts by 4"]
