@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from sparsebert.bench import Shape, run_bench
 from sparsebert.bench.engines import Engine, known_engines
 from sparsebert.bench.engines.deepsparse import VARIABLE
+from sparsebert.bench.exports import onnx_folder
 from sparsebert.bench.worker import Batch
 
 # Root mean square, of outputs whose own is 1. What a peer loses in int8 is its affair; that it
@@ -103,13 +106,29 @@ def test_deepsparse_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert setup.missing() == f"{VARIABLE} is /no/such/python, which is no program"
 
 
+@pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no Python")
+def test_deepsparse_leaves_the_export_as_it_is(model: Path, tmp_path: Path) -> None:
+    result = run_bench(
+        model,
+        shapes=[Shape(1, 4), Shape(2, 8)],
+        engines=["deepsparse-fp32"],
+        threads=1,
+        rounds=1,
+        cache=tmp_path,
+    )
+    assert result.engines[0].reason is None
+    assert [str(row.shape) for row in result.rows] == ["1x4", "2x8"]
+    (export,) = tmp_path.glob("*/onnx")
+    onnx_folder(model, tmp_path / "again")
+    again = (tmp_path / "again" / "onnx" / "model.onnx").read_bytes()
+    assert (export / "model.onnx").read_bytes() == again
+
+
 def test_a_python_without_deepsparse(
     model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if importlib.util.find_spec("deepsparse") or importlib.util.find_spec("onnx") is None:
         pytest.skip("deepsparse is installed beside us, or onnx is not")
-    import sys
-
     monkeypatch.setenv(VARIABLE, sys.executable)
     result = run_bench(model, shapes=[Shape(1, 4)], engines=["deepsparse-fp32"], rounds=1)
     assert result.engines[0].reason == "ModuleNotFoundError: No module named 'deepsparse'"

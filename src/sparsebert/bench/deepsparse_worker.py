@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +50,14 @@ class DeepSparse:
             # A network of BERT-base holds some 500 MB: no more than texts of all lengths need.
             while len(self._networks) > 512 // _STEP:  # and one for the last, smaller batch
                 del self._networks[next(iter(self._networks))]
-            self._networks[shape] = deepsparse.Engine(
-                self._file,
-                batch_size=shape[0],
-                num_cores=self._threads,
-                input_shapes=[list(shape)] * 3,
-            )
+            # It writes the shapes into the file it is given, and other engines load that too.
+            with tempfile.TemporaryDirectory() as folder:
+                self._networks[shape] = deepsparse.Engine(
+                    shutil.copy(self._file, folder),
+                    batch_size=shape[0],
+                    num_cores=self._threads,
+                    input_shapes=[list(shape)] * 3,
+                )
         return self._networks[shape]
 
 
