@@ -1,9 +1,11 @@
-// Speed of the linear kernels alone, one thread, dense beside 1:2, in rounds that take turns. With
+// Speed of the linear kernels alone, one thread, dense beside 1:2, in rounds that take turns, on
+// x86-64. With
 // nanobind installed for the Python that cmake finds:
 //   cmake -S . -B build/bench -DSPARSEBERT_BENCHMARKS=ON
 //   cmake --build build/bench --target linear_bench && build/bench/linear_bench [instruction set]
 // GFLOP/s count the dense layer's 2 x rows x columns x tokens, so that dense and 1:2 compare by
-// time; `L1 dense` is a small dense layer in the same round, what the machine could do just then.
+// time. `FMA` is a loop of multiply-adds between registers in the same round, what the core could
+// do just then; shares are of it, for 1:2 of twice it, since half of the weights are skipped.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -61,11 +63,37 @@ struct Case {
     int width;
 };
 
-// GFLOP/s of a dense layer of 24 rows, 64 inputs and 64 tokens, which never leaves L1.
-double peak(const Kernels& kernels) {
-    static Case small(24, 64, 64);
-    const double time = time_of([&] { kernels.linear(small.call(small.dense), 0, 24); }, 2000);
-    return 2.0 * 24 * 64 * 64 / time / 1e9;
+// Twelve chains of multiply-adds in registers: enough to hide the latency of any.
+constexpr int kChains = 12;
+
+template <typename Lanes>
+[[gnu::always_inline]] inline void multiply_add(int steps) {
+    Lanes sums[kChains] = {}, factor = Lanes{} + 1e-3f;
+    for (int i = 0; i < steps; ++i)
+#pragma GCC unroll 12
+        for (int c = 0; c < kChains; ++c) {
+            sums[c] += factor * factor;
+            asm("" : "+v"(sums[c]), "+v"(factor));
+        }
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) asm volatile("" : : "v"(sums[c]));
+}
+
+typedef float Lanes4 __attribute__((vector_size(16)));
+typedef float Lanes8 __attribute__((vector_size(32)));
+typedef float Lanes16 __attribute__((vector_size(64)));
+void multiply_add_portable(int steps) { multiply_add<Lanes4>(steps); }
+[[gnu::target("avx2,fma")]] void multiply_add_avx2(int steps) { multiply_add<Lanes8>(steps); }
+[[gnu::target("avx512f")]] void multiply_add_avx512(int steps) { multiply_add<Lanes16>(steps); }
+
+// GFLOP/s of one core when nothing but arithmetic limits it.
+double peak(const std::string& set) {
+    constexpr int kSteps = 50000;
+    const auto work = set == "avx512" ? multiply_add_avx512
+                      : set == "avx2" ? multiply_add_avx2
+                                      : multiply_add_portable;
+    const int lanes = set == "avx512" ? 16 : set == "avx2" ? 8 : 4;
+    return 2.0 * kChains * lanes * kSteps / time_of([&] { work(kSteps); }, 1) / 1e9;
 }
 
 double median(std::vector<double> values) {
@@ -76,10 +104,10 @@ double median(std::vector<double> values) {
 }  // namespace
 
 int main(int count, char** arguments) {
-    const Kernels& kernels = select_kernels(count > 1 ? arguments[1] : "");
+    const Kernels& kernels = *select_instruction_set(count > 1 ? arguments[1] : "").kernels;
     std::printf("%s, one thread, median of 15 rounds\n", kernels.name);
-    std::printf("%6s %6s %6s %12s %12s %8s %12s\n", "rows", "inputs", "tokens", "dense", "1:2",
-                "ratio", "L1 dense");
+    std::printf("%6s %6s %6s %8s %8s %6s %8s %8s %8s\n", "rows", "inputs", "tokens", "dense", "1:2",
+                "ratio", "FMA", "dense %", "1:2 %");
     for (const auto& [rows, columns] :
          {std::pair{768, 768}, {3072, 768}, {768, 3072}, {384, 384}, {1536, 384}})
         for (const int width : {16, 32, 48, 64, 80, 96, 112, 128}) {
@@ -94,9 +122,10 @@ int main(int count, char** arguments) {
                 pairs.push_back(
                     work /
                     time_of([&] { kernels.linear(layer.call(layer.pairs), 0, rows); }, repeats));
-                limit.push_back(peak(kernels));
+                limit.push_back(peak(kernels.name));
             }
-            std::printf("%6d %6d %6d %12.1f %12.1f %8.2f %12.1f\n", rows, columns, width,
-                        median(dense), median(pairs), median(pairs) / median(dense), median(limit));
+            std::printf("%6d %6d %6d %8.1f %8.1f %6.2f %8.1f %8.0f %8.0f\n", rows, columns, width,
+                        median(dense), median(pairs), median(pairs) / median(dense), median(limit),
+                        100 * median(dense) / median(limit), 50 * median(pairs) / median(limit));
         }
 }

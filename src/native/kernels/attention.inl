@@ -19,7 +19,7 @@ inline void outer_product(const float* left, size_t left_row, size_t left_step, 
     for (int step = 0; step < count; ++step) {
         Vec inputs[T];
 #pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) inputs[t] = Vec::load(right + t * Vec::kWidth);
+        for (int t = 0; t < T; ++t) inputs[t] = Vec::load_once(right + t * Vec::kWidth);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
             const Vec factor = Vec::broadcast(left[r * left_row]);
@@ -81,7 +81,7 @@ void attend(const Attention& a, int query) {
                       a.head_size);
 }
 
-template <int T = Vec::kAttentionVectors>
+template <int T = kAttentionVectors>
 void attend_tiles(const Attention& a, int query) {
     while (a.stride - query >= T * Vec::kWidth) {
         attend<T>(a, query);

@@ -8,33 +8,12 @@
 namespace sparsebert {
 namespace {
 
-struct Vec {
-    static constexpr int kWidth = 16;
-    static constexpr int kPairVectors = 8, kPairSums = 8;
-    static constexpr int kDenseVectors = 4, kDenseSums = 24;
-    static constexpr int kAttentionVectors = 4;
-    __m512 v;
+#include "vec_avx512.inl"
 
-    static Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
-    static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
-    static Vec load_half(const uint16_t* p) {
-        return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
-    }
-    void store(float* p) const { _mm512_storeu_ps(p, v); }
-};
-
-inline Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
-inline Vec sub(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
-inline Vec mul(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
-inline Vec div(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
-inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-inline Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
-inline Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
-inline Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
-inline Vec round(Vec a) {
-    return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
-inline Vec pow2(Vec n) { return {_mm512_scalef_ps(_mm512_set1_ps(1.0f), n.v)}; }
+// Register tiles, in vectors of tokens: most for each kind of weight, and the sums of dense rows.
+constexpr int kPairVectors = 6, kBitmapVectors = 8;
+constexpr int kDenseVectors = 4, kDenseSums = 24;
+constexpr int kAttentionVectors = 4;
 
 #include "attention.inl"
 #include "linear.inl"

@@ -13,7 +13,7 @@
 namespace sparsebert {
 
 constexpr int kLaneTokens = 16;    // the widest register: 16 floats of AVX-512
-constexpr int kBlockTokens = 128;  // 64 inputs x 128 tokens x 4 bytes = 32 KiB: a panel fits L1
+constexpr int kBlockTokens = 96;   // 64 inputs x 96 tokens x 4 bytes = 24 KiB: a panel fits L1
 constexpr int kPanelColumns = 64;  // inputs in a panel; see Compressed in patterns.py
 
 enum class Layout { kDense, kPairs, kBitmap };

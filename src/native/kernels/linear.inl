@@ -1,8 +1,9 @@
 // Linear layers, once for every instruction set. Included by a file that has defined `Vec`.
 //
-// Work goes panel by panel (64 inputs) so that the activations at hand stay in L1 while every row
+// Work goes panel by panel of inputs so that the activations at hand stay in L1 while every row
 // passes over them; a row's partial sums wait in y between panels. In a panel, R rows by T vectors
-// of tokens are accumulated in registers.
+// of tokens are accumulated in registers. A tile that has fewer rows left repeats its last one:
+// what the repeated row stores is what it stored before.
 #pragma once
 
 #include "math.inl"
@@ -48,188 +49,253 @@ inline void map_row(float* y, int count, Function function) {
 // by force: left rolled, they would keep the sums in memory.
 struct Tile {
     const Linear& call;
-    int row;    // first row
-    int token;  // first token
-    bool first, last;
+    int panel, columns;  // of the inputs
+    bool first, last;    // panel
+    int token;           // first token
+    int row, rows;       // first row, rows there are
+
+    int at(int r) const { return row + (r < rows ? r : rows - 1); }
 
     template <int T>
     void begin(Vec (&sums)[T], int r) const {
-        const size_t at = static_cast<size_t>(row + r) * call.width + token;
+        const size_t offset = static_cast<size_t>(at(r)) * call.width + token;
         const float* from = first ? call.residual : call.y;
         if (from) {
 #pragma GCC unroll 8
-            for (int t = 0; t < T; ++t) sums[t] = Vec::load(from + at + t * Vec::kWidth);
+            for (int t = 0; t < T; ++t) sums[t] = Vec::load(from + offset + t * Vec::kWidth);
         } else {
 #pragma GCC unroll 8
             for (int t = 0; t < T; ++t) sums[t] = Vec::broadcast(0.0f);
         }
         if (first && call.bias) {
-            const Vec bias = Vec::broadcast(call.bias[row + r]);
+            const Vec bias = Vec::broadcast(call.bias[at(r)]);
 #pragma GCC unroll 8
             for (int t = 0; t < T; ++t) sums[t] = add(sums[t], bias);
         }
     }
     template <int T>
     void end(Vec (&sums)[T], int r) const {
-        float* to = call.y + static_cast<size_t>(row + r) * call.width + token;
+        float* to = call.y + static_cast<size_t>(at(r)) * call.width + token;
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) sums[t].store(to + t * Vec::kWidth);
         if (last && call.activation != Activation::kNone)
             activate(to, T * Vec::kWidth, call.activation);
     }
+    const float* inputs(int panel_columns) const {
+        return call.x + static_cast<size_t>(panel) * panel_columns * call.width + token;
+    }
 };
 
-// 1:2. For each pair one bit says which of two neighbouring rows of x to use: an address, not a
-// shuffle, so the FMA takes it as its memory operand. T + 1 loads feed T FMAs.
-template <int R, int T>
+// 1:2. For each pair a bit says which of two neighbouring rows of x to use: an address, not a
+// shuffle. Loads are what this is short of, so two rows go together: first the pairs of which both
+// keep the same input, where one load of x feeds two FMAs, then those where they differ.
+template <int T>
 struct PairRows {
-    static void run(const Tile& tile, int panel, int pairs) {
-        const Linear& call = tile.call;
-        const Matrix& w = *call.weight;
-        const size_t at = static_cast<size_t>(panel) * w.rows + tile.row;
-        const size_t stride = static_cast<size_t>(call.width);
-        const float* x = call.x + static_cast<size_t>(panel) * kPanelColumns * stride + tile.token;
-        float buffer[R][32];
-        const float* values[R];
-        uint32_t bits[R];
-        Vec sums[R][T];
-#pragma GCC unroll 24
-        for (int r = 0; r < R; ++r) {
-            values[r] = panel_values(w, (at + r) * 32, 32, buffer[r]);
-            bits[r] = static_cast<const uint32_t*>(w.bits)[at + r];
+    static constexpr int kRows = 2;
+    static void run(const Tile& tile) {
+        const Matrix& w = *tile.call.weight;
+        const size_t panel = static_cast<size_t>(tile.panel) * w.rows;
+        const size_t stride = static_cast<size_t>(tile.call.width);
+        const float* x = tile.inputs(kPanelColumns);
+        float buffer[2][32];
+        const float* values[2];
+        uint32_t bits[2];
+        Vec sums[2][T];
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; ++r) {
+            values[r] = panel_values(w, (panel + tile.at(r)) * 32, 32, buffer[r]);
+            bits[r] = static_cast<const uint32_t*>(w.bits)[panel + tile.at(r)];
             tile.begin(sums[r], r);
         }
-        const auto pair = [&](int p) {
+        const uint32_t pairs = ~0u >> (32 - tile.columns / 2);
+        const uint32_t differ = bits[0] ^ bits[1];
+        for (uint32_t left = ~differ & pairs; left; left &= left - 1) {
+            const int p = __builtin_ctz(left);
+            const float* chosen = x + (2 * static_cast<size_t>(p) + ((bits[0] >> p) & 1)) * stride;
+            const Vec a = Vec::broadcast(values[0][p]), b = Vec::broadcast(values[1][p]);
 #pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) {
-                const float* chosen = x + ((0 - static_cast<size_t>((bits[r] >> p) & 1)) & stride);
-                const Vec weight = Vec::broadcast(values[r][p]);
+            for (int t = 0; t < T; ++t) {
+                const Vec input = Vec::load_once(chosen + t * Vec::kWidth);
+                sums[0][t] = fma(a, input, sums[0][t]);
+                sums[1][t] = fma(b, input, sums[1][t]);
+            }
+        }
+        for (uint32_t left = differ & pairs; left; left &= left - 1) {
+            const int p = __builtin_ctz(left);
+            const size_t offset = (0 - static_cast<size_t>((bits[0] >> p) & 1)) & stride;
+            const float* pair = x + 2 * static_cast<size_t>(p) * stride;
+            const float *one = pair + offset, *other = pair + (stride - offset);
+            const Vec a = Vec::broadcast(values[0][p]), b = Vec::broadcast(values[1][p]);
+#pragma GCC unroll 8
+            for (int t = 0; t < T; ++t) {
+                sums[0][t] = fma(a, Vec::load(one + t * Vec::kWidth), sums[0][t]);
+                sums[1][t] = fma(b, Vec::load(other + t * Vec::kWidth), sums[1][t]);
+            }
+        }
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; ++r) tile.end(sums[r], r);
+    }
+};
+
+// 1:2 for a block as narrow as the tile, where finding pairs costs more than it saves: pair after
+// pair, with the distance of x's rows known to the compiler.
+template <int T>
+struct NarrowPairRows {
+    static constexpr int kRows = 4;
+    static void run(const Tile& tile) {
+        const Matrix& w = *tile.call.weight;
+        const size_t panel = static_cast<size_t>(tile.panel) * w.rows;
+        constexpr size_t kStride = T * Vec::kWidth;
+        float buffer[kRows][32];
+        const float* values = static_cast<const float*>(w.values) + (panel + tile.row) * 32;
+        if (w.half || tile.rows < kRows) {
+            for (int r = 0; r < kRows; ++r) {
+                const float* row = panel_values(w, (panel + tile.at(r)) * 32, 32, buffer[r]);
+                if (row != buffer[r]) __builtin_memcpy(buffer[r], row, sizeof buffer[r]);
+            }
+            values = buffer[0];
+        }
+        uint32_t bits[kRows];
+        Vec sums[kRows][T];
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) {
+            bits[r] = static_cast<const uint32_t*>(w.bits)[panel + tile.at(r)];
+            tile.begin(sums[r], r);
+        }
+        const float* x = tile.inputs(kPanelColumns);
+        const auto pair = [&](int p) {
+#pragma GCC unroll 4
+            for (int r = 0; r < kRows; ++r) {
+                const float* chosen = x + ((bits[r] >> p) & 1) * kStride;
+                const Vec weight = Vec::broadcast(values[r * 32 + p]);
 #pragma GCC unroll 8
                 for (int t = 0; t < T; ++t)
                     sums[r][t] = fma(weight, Vec::load(chosen + t * Vec::kWidth), sums[r][t]);
             }
-            x += 2 * stride;
+            x += 2 * kStride;
         };
-        if (pairs == 32) {
+        if (tile.columns == kPanelColumns) {
 #pragma GCC unroll 8
             for (int p = 0; p < 32; ++p) pair(p);
         } else {
-            for (int p = 0; p < pairs; ++p) pair(p);
+            for (int p = 0; p < tile.columns / 2; ++p) pair(p);
         }
-#pragma GCC unroll 24
-        for (int r = 0; r < R; ++r) tile.end(sums[r], r);
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) tile.end(sums[r], r);
     }
 };
 
 // N:M. A bit a column: count trailing zeros names the row of x, clearing the bit goes on.
-template <int R, int T>
+template <int T>
 struct BitmapRows {
-    static void run(const Tile& tile, int panel, int) {
-        const Linear& call = tile.call;
-        const Matrix& w = *call.weight;
-        const size_t stride = static_cast<size_t>(call.width);
-        const float* x =
-            call.x + static_cast<size_t>(panel) * w.panel_columns * stride + tile.token;
+    static constexpr int kRows = 1;
+    static void run(const Tile& tile) {
+        const Matrix& w = *tile.call.weight;
+        const size_t stride = static_cast<size_t>(tile.call.width);
+        const size_t at = static_cast<size_t>(tile.panel) * w.rows + tile.row;
+        const float* x = tile.inputs(w.panel_columns);
         float buffer[kPanelColumns];
-        for (int r = 0; r < R; ++r) {
-            const size_t at = static_cast<size_t>(panel) * w.rows + tile.row + r;
-            const float* value = panel_values(w, at * w.kept, w.kept, buffer);
-            Vec sums[T];
-            tile.begin(sums, r);
-            for (uint64_t bits = static_cast<const uint64_t*>(w.bits)[at]; bits; bits &= bits - 1) {
-                const float* chosen = x + static_cast<size_t>(__builtin_ctzll(bits)) * stride;
-                const Vec weight = Vec::broadcast(*value++);
+        const float* value = panel_values(w, at * w.kept, w.kept, buffer);
+        Vec sums[T];
+        tile.begin(sums, 0);
+        for (uint64_t bits = static_cast<const uint64_t*>(w.bits)[at]; bits; bits &= bits - 1) {
+            const float* chosen = x + static_cast<size_t>(__builtin_ctzll(bits)) * stride;
+            const Vec weight = Vec::broadcast(*value++);
 #pragma GCC unroll 8
-                for (int t = 0; t < T; ++t)
-                    sums[t] = fma(weight, Vec::load(chosen + t * Vec::kWidth), sums[t]);
-            }
-            tile.end(sums, r);
+            for (int t = 0; t < T; ++t)
+                sums[t] = fma(weight, Vec::load(chosen + t * Vec::kWidth), sums[t]);
         }
+        tile.end(sums, 0);
     }
 };
 
+constexpr int kDensePanel = 128;  // inputs: 128 x 4 vectors of 64 bytes are 32 KiB
+
 // Dense: R rows share each load of x.
-template <int R, int T>
+template <int T>
 struct DenseRows {
-    static void run(const Tile& tile, int panel, int columns) {
-        const Linear& call = tile.call;
-        const Matrix& w = *call.weight;
-        const size_t stride = static_cast<size_t>(call.width);
-        const float* x = call.x + static_cast<size_t>(panel) * kPanelColumns * stride + tile.token;
-        float buffer[R][kPanelColumns];
-        const float* values[R];
-        Vec sums[R][T];
-#pragma GCC unroll 24
-        for (int r = 0; r < R; ++r) {
-            const size_t at = static_cast<size_t>(tile.row + r) * w.columns + panel * kPanelColumns;
-            values[r] = panel_values(w, at, columns, buffer[r]);
-            tile.begin(sums[r], r);
+    // At most 8 rows: rows a multiple of 4 KiB apart fall into one set of L1, which has 8 ways.
+    static constexpr int kRows = kDenseSums / T < 8 ? kDenseSums / T : 8;
+    static void run(const Tile& tile) {
+        const Matrix& w = *tile.call.weight;
+        const size_t stride = static_cast<size_t>(tile.call.width);
+        const float* x = tile.inputs(kDensePanel);
+        float buffer[kRows][kDensePanel];
+        const float* values[kRows];
+        for (int r = 0; r < kRows; ++r) {
+            const size_t at = static_cast<size_t>(tile.at(r)) * w.columns +
+                              static_cast<size_t>(tile.panel) * kDensePanel;
+            values[r] = panel_values(w, at, tile.columns, buffer[r]);
         }
-        for (int c = 0; c < columns; ++c, x += stride) {
+        Vec sums[kRows][T];
+#pragma GCC unroll 24
+        for (int r = 0; r < kRows; ++r) tile.begin(sums[r], r);
+        for (int c = 0; c < tile.columns; ++c, x += stride) {
             Vec inputs[T];
 #pragma GCC unroll 8
-            for (int t = 0; t < T; ++t) inputs[t] = Vec::load(x + t * Vec::kWidth);
+            for (int t = 0; t < T; ++t) inputs[t] = Vec::load_once(x + t * Vec::kWidth);
 #pragma GCC unroll 24
-            for (int r = 0; r < R; ++r) {
+            for (int r = 0; r < kRows; ++r) {
                 const Vec weight = Vec::broadcast(values[r][c]);
 #pragma GCC unroll 8
                 for (int t = 0; t < T; ++t) sums[r][t] = fma(weight, inputs[t], sums[r][t]);
             }
         }
 #pragma GCC unroll 24
-        for (int r = 0; r < R; ++r) tile.end(sums[r], r);
+        for (int r = 0; r < kRows; ++r) tile.end(sums[r], r);
     }
 };
 
-// All rows of a range against T vectors of tokens, R rows at a time and the rest singly.
-template <template <int, int> class Rows, int R, int T>
-void sweep_rows(const Linear& call, int panel, int count, bool first, bool last, int token,
-                int row_begin, int row_end) {
-    int row = row_begin;
-    for (; row + R <= row_end; row += R)
-        Rows<R, T>::run({call, row, token, first, last}, panel, count);
-    if constexpr (R > 1)
-        for (; row < row_end; ++row) Rows<1, T>::run({call, row, token, first, last}, panel, count);
+// The tile's rows from row_begin on, over `vectors` <= T vectors of tokens.
+template <template <int> class Rows, int T>
+void sweep_rows(Tile tile, int vectors, int row_begin, int row_end) {
+    if (vectors == T) {
+        for (tile.row = row_begin; tile.row < row_end; tile.row += Rows<T>::kRows) {
+            tile.rows = row_end - tile.row;
+            Rows<T>::run(tile);
+        }
+    } else if constexpr (T > 1) {
+        sweep_rows<Rows, T - 1>(tile, vectors, row_begin, row_end);
+    }
 }
 
-// Cuts a block's tokens into register tiles: Most vectors at a time, then what is left. The rows
-// of a tile are chosen so that R x T sums hide the FMA latency (4 cycles x 2 a cycle = 8 sums).
-template <template <int, int> class Rows, int Most, int Sums, int T = Most>
-void sweep_tokens(const Linear& call, int panel, int count, bool first, bool last, int token,
-                  int row_begin, int row_end) {
-    const int vectors = (call.width - token) / Vec::kWidth;
-    if (vectors <= 0) return;
-    if (vectors >= T) {
-        constexpr int kRows = Sums / T > 0 ? Sums / T : 1;
-        sweep_rows<Rows, kRows, T>(call, panel, count, first, last, token, row_begin, row_end);
-        sweep_tokens<Rows, Most, Sums, Most>(call, panel, count, first, last,
-                                             token + T * Vec::kWidth, row_begin, row_end);
-    } else if constexpr (T > 1) {
-        sweep_tokens<Rows, Most, Sums, T - 1>(call, panel, count, first, last, token, row_begin,
-                                              row_end);
+// Panel by panel, and in each the block's tokens cut into tiles of nearly equal width.
+template <template <int> class Rows, int Most>
+void sweep(const Linear& call, int panel_columns, int row_begin, int row_end) {
+    const int columns = call.weight->columns, vectors = call.width / Vec::kWidth;
+    const int tiles = (vectors + Most - 1) / Most;
+    for (int begin = 0; begin < columns; begin += panel_columns) {
+        const int left = columns - begin;
+        for (int i = 0; i < tiles; ++i) {
+            const int from = vectors * i / tiles, to = vectors * (i + 1) / tiles;
+            const Tile tile{call,
+                            begin / panel_columns,
+                            left < panel_columns ? left : panel_columns,
+                            begin == 0,
+                            left <= panel_columns,
+                            from * Vec::kWidth,
+                            0,
+                            0};
+            sweep_rows<Rows, Most>(tile, to - from, row_begin, row_end);
+        }
     }
 }
 
 void linear(const Linear& call, int row_begin, int row_end) {
     const Matrix& w = *call.weight;
-    const int panels = (w.columns + w.panel_columns - 1) / w.panel_columns;
-    for (int panel = 0; panel < panels; ++panel) {
-        const int left = w.columns - panel * w.panel_columns;
-        const int columns = left < w.panel_columns ? left : w.panel_columns;
-        const bool first = panel == 0, last = panel == panels - 1;
-        switch (w.layout) {
-            case Layout::kPairs:
-                sweep_tokens<PairRows, Vec::kPairVectors, Vec::kPairSums>(
-                    call, panel, columns / 2, first, last, 0, row_begin, row_end);
-                break;
-            case Layout::kBitmap:
-                sweep_tokens<BitmapRows, Vec::kPairVectors, 1>(call, panel, columns, first, last, 0,
-                                                               row_begin, row_end);
-                break;
-            case Layout::kDense:
-                sweep_tokens<DenseRows, Vec::kDenseVectors, Vec::kDenseSums>(
-                    call, panel, columns, first, last, 0, row_begin, row_end);
-                break;
-        }
+    constexpr int kNarrow = kLaneTokens / Vec::kWidth;
+    switch (w.layout) {
+        case Layout::kPairs:
+            if (call.width == kLaneTokens)
+                sweep<NarrowPairRows, kNarrow>(call, kPanelColumns, row_begin, row_end);
+            else
+                sweep<PairRows, kPairVectors>(call, kPanelColumns, row_begin, row_end);
+            break;
+        case Layout::kBitmap:
+            sweep<BitmapRows, kBitmapVectors>(call, w.panel_columns, row_begin, row_end);
+            break;
+        case Layout::kDense:
+            sweep<DenseRows, kDenseVectors>(call, kDensePanel, row_begin, row_end);
+            break;
     }
 }

@@ -6,52 +6,12 @@
 namespace sparsebert {
 namespace {
 
-struct Vec {
-    static constexpr int kWidth = 4;
-    static constexpr int kPairVectors = 8, kPairSums = 8;
-    static constexpr int kDenseVectors = 2, kDenseSums = 12;
-    static constexpr int kAttentionVectors = 2;
-    typedef float Lanes __attribute__((vector_size(16)));
-    Lanes v;
+#include "vec_portable.inl"
 
-    static Vec broadcast(float x) { return {Lanes{x, x, x, x}}; }
-    static Vec load(const float* p) {
-        Vec result;
-        __builtin_memcpy(&result.v, p, sizeof result.v);
-        return result;
-    }
-    static Vec load_half(const uint16_t* p) {
-        return {Lanes{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]),
-                      half_to_float(p[3])}};
-    }
-    void store(float* p) const { __builtin_memcpy(p, &v, sizeof v); }
-};
-
-typedef int Integers __attribute__((vector_size(16)));
-
-inline Vec add(Vec a, Vec b) { return {a.v + b.v}; }
-inline Vec sub(Vec a, Vec b) { return {a.v - b.v}; }
-inline Vec mul(Vec a, Vec b) { return {a.v * b.v}; }
-inline Vec div(Vec a, Vec b) { return {a.v / b.v}; }
-inline Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
-inline Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
-inline Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
-inline Vec sqrt(Vec a) {
-    return {Vec::Lanes{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]),
-                       __builtin_sqrtf(a.v[3])}};
-}
-// Adding and taking away 1.5 x 2^23 leaves the nearest whole number, for |a| < 2^22.
-inline Vec round(Vec a) {
-    const Vec magic = Vec::broadcast(12582912.0f);
-    return sub(add(a, magic), magic);
-}
-// 2^n for a whole n: n + 127 is the exponent field.
-inline Vec pow2(Vec n) {
-    const Integers bits = (__builtin_convertvector(n.v, Integers) + 127) << 23;
-    Vec result;
-    __builtin_memcpy(&result.v, &bits, sizeof bits);
-    return result;
-}
+// Register tiles, in vectors of tokens: most for each kind of weight, and the sums of dense rows.
+constexpr int kPairVectors = 4, kBitmapVectors = 8;
+constexpr int kDenseVectors = 2, kDenseSums = 12;
+constexpr int kAttentionVectors = 2;
 
 #include "attention.inl"
 #include "linear.inl"

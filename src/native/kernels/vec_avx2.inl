@@ -3,15 +3,18 @@
 
 struct Vec {
     static constexpr int kWidth = 8;
-    static constexpr int kPairVectors = 8, kPairSums = 8;
-    static constexpr int kDenseVectors = 2, kDenseSums = 12;
-    static constexpr int kAttentionVectors = 2;
     __m256 v;
 
     static Vec broadcast(float x) { return {_mm256_set1_ps(x)}; }
     static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
     static Vec load_half(const uint16_t* p) {
         return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+    }
+    // Keeps a load from being folded, and so repeated, into each of its uses.
+    static Vec load_once(const float* p) {
+        Vec x = load(p);
+        asm("" : "+x"(x.v));
+        return x;
     }
     void store(float* p) const { _mm256_storeu_ps(p, v); }
 };

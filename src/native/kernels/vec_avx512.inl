@@ -3,15 +3,18 @@
 
 struct Vec {
     static constexpr int kWidth = 16;
-    static constexpr int kPairVectors = 8, kPairSums = 8;
-    static constexpr int kDenseVectors = 4, kDenseSums = 24;
-    static constexpr int kAttentionVectors = 4;
     __m512 v;
 
     static Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
     static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
     static Vec load_half(const uint16_t* p) {
         return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+    }
+    // Keeps a load from being folded, and so repeated, into each of its uses.
+    static Vec load_once(const float* p) {
+        Vec x = load(p);
+        asm("" : "+v"(x.v));
+        return x;
     }
     void store(float* p) const { _mm512_storeu_ps(p, v); }
 };

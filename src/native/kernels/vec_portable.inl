@@ -3,9 +3,6 @@
 
 struct Vec {
     static constexpr int kWidth = 4;
-    static constexpr int kPairVectors = 8, kPairSums = 8;
-    static constexpr int kDenseVectors = 2, kDenseSums = 12;
-    static constexpr int kAttentionVectors = 2;
     typedef float Lanes __attribute__((vector_size(16)));
     Lanes v;
 
@@ -19,6 +16,7 @@ struct Vec {
         return {Lanes{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]),
                       half_to_float(p[3])}};
     }
+    static Vec load_once(const float* p) { return load(p); }
     void store(float* p) const { __builtin_memcpy(p, &v, sizeof v); }
 };
 
