@@ -55,8 +55,7 @@ struct Case {
         y.resize(static_cast<size_t>(tokens) * scales.size());
     }
     Int8Linear call(const Int8Weight& weight) {
-        return {&weight,           x,       tokens, nullptr, y.data(), scales.size(),
-                Activation::kNone, nullptr, 0};
+        return {&weight, x, tokens, nullptr, y.data(), scales.size(), nullptr, 0};
     }
     int tokens;
     Int8Weight dense, pairs;

@@ -57,7 +57,8 @@ struct HeadTiles {
             const bool real = j < call.tokens;
             const float value = real ? std::max(scale(2, j), 1e-12f) : 1.0f;
             key_scales[j] = real ? scale(1, j) * factor : 0.0f;
-            value_logs[j] = real ? std::log2(value) : -1e9f;  // no weight on what is not there
+            // No weight on what is not there.
+            value_logs[j] = real ? std::log2(value) : -std::numeric_limits<float>::infinity();
             value_inverses[j] = real ? 1.0f / value : 0.0f;
         }
         const size_t row = call.at.row();
@@ -167,18 +168,16 @@ template <int R, int T>
 
 void attention(const Int8Attention& call) {
     const HeadTiles head(call);
-    constexpr int R = kAttentionTiles;
+    const int key_tiles = head.padded / 16, column_tiles = call.at.depth() / 16;
     each_run<kAttentionTokens>(call.tokens, [&](auto length, int query) {
         constexpr int T = length();
-        int key = 0;
-        for (; key + R * 16 <= head.padded; key += R * 16) score_tile<R, T>(head, query, key);
-        for (; key < head.padded; key += 16) score_tile<1, T>(head, query, key);
+        each_run<kAttentionTiles>(key_tiles, [&](auto tiles, int tile) {
+            score_tile<tiles(), T>(head, query, tile * 16);
+        });
         float factors[T];
         for (int t = 0; t < T; ++t) factors[t] = soften(head, t);
-        int column = 0;
-        const int depth = call.at.depth();
-        for (; column + R * 16 <= depth; column += R * 16)
-            context_tile<R, T>(head, query, column, factors);
-        for (; column < depth; column += 16) context_tile<1, T>(head, query, column, factors);
+        each_run<kAttentionTiles>(column_tiles, [&](auto tiles, int tile) {
+            context_tile<tiles(), T>(head, query, tile * 16, factors);
+        });
     });
 }

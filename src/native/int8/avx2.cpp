@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "kernels.h"
@@ -109,7 +110,7 @@ inline void dot(Sums& sums, const Chosen& inputs, const Weights& weights) {
 
 #include "tiles_x86.inl"
 
-#include "bytes_avx2.inl"
+#include "floats_avx2.inl"
 
 #include "rows.inl"
 
@@ -118,7 +119,7 @@ inline void dot(Sums& sums, const Chosen& inputs, const Weights& weights) {
 
 }  // namespace
 
-const Int8Kernels kAvx2Int8 = {"avx2", linear,      row_sums,   attention, quantize,
+const Int8Kernels kAvx2Int8 = {"avx2", linear,      row_sums,   attention, activate,
                                norm,   split_heads, add_scaled, dot};
 
 }  // namespace sparsebert

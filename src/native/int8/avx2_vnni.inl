@@ -75,7 +75,7 @@ inline void dot(Sums& sums, const Chosen& inputs, const Weights& weights) {
 
 #include "tiles_x86.inl"
 
-#include "bytes_avx2.inl"
+#include "floats_avx2.inl"
 
 #include "rows.inl"
 

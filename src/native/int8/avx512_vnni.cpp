@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "kernels.h"
@@ -19,6 +20,9 @@ constexpr int kTileVectors = kTileRows / Vec::kWidth;
 // Tiles x tokens of sums: 24 of 32 registers, and few loads for each multiply.
 constexpr int kTiles = 3, kPairTokens = 8, kDenseTokens = 8;
 constexpr int kAttentionTiles = 4, kAttentionTokens = 6;
+
+inline float lane_sum(Vec x) { return _mm512_reduce_add_ps(x.v); }
+inline float largest(Vec x) { return _mm512_reduce_max_ps(x.v); }
 
 using Sums = __m512i;
 using Weights = __m512i;
@@ -79,7 +83,7 @@ inline void quantize_signed_16(const float* x, float inverse, int offset, uint8_
 
 }  // namespace
 
-const Int8Kernels kAvx512VnniInt8 = {"avx512-vnni", linear,      row_sums,   attention, quantize,
+const Int8Kernels kAvx512VnniInt8 = {"avx512-vnni", linear,      row_sums,   attention, activate,
                                      norm,          split_heads, add_scaled, dot};
 
 }  // namespace sparsebert

@@ -59,7 +59,7 @@ struct Int8Rows {
 // not fall into the same sets of L1.
 inline size_t int8_stride(int features) { return (round_up(features, 64) / 64 | 1) * 64; }
 
-// y = activation(W x + bias + residual) for `tokens` rows.
+// y = W x + bias + residual for `tokens` rows.
 struct Int8Linear {
     const Int8Weight* weight;
     Int8Rows x;
@@ -67,7 +67,6 @@ struct Int8Linear {
     const float* residual;  // [tokens][stride], or null
     float* y;               // [tokens][stride]
     size_t stride;          // floats; at least the weight's rows rounded up to a tile
-    Activation activation;
     int8_t* scratch;  // int8_expansion(columns) bytes, for layouts that are expanded to kDense
     int first_row;    // of the weight: the one that y and residual begin with
 };
@@ -121,9 +120,10 @@ struct Int8Kernels {
     // The sum of each row's values, for a whole number of tiles.
     void (*row_sums)(const Int8Weight&, int32_t* out, int8_t* scratch);
     void (*attention)(const Int8Attention&);
-    // x [features], a multiple of 16 readable, to row `row` of `out`.
-    void (*quantize)(const float* x, int features, const Int8Rows& out, int row);
-    // Row by LayerNorm in place; then quantised unless `out` is null.
+    // x [features] becomes activation(x), and is then quantised to row `row` of `out` unless that
+    // is null. Up to a multiple of 16, x must be readable and zero past the last feature.
+    void (*activate)(float* x, int features, Activation activation, const Int8Rows* out, int row);
+    // The same with LayerNorm.
     void (*norm)(float* x, const Int8Norm&, const Int8Rows* out, int row);
     // One token's projections [3][stride] to its place in `heads`.
     void (*split_heads)(const float* projections, size_t stride, const Int8Heads& heads,

@@ -1,4 +1,4 @@
-// Linear layers: y = activation(scale_x scale_w (W q - zero sum(W)) + bias + residual).
+// Linear layers: y = scale_x scale_w (W q - zero sum(W)) + bias + residual.
 #pragma once
 
 #include "tiles.inl"
@@ -48,10 +48,6 @@ struct LinearTile {
                 }
             }
         }
-        // What was just stored is still in L1.
-        if (call.activation == Activation::kNone) return;
-        for (int t = 0; t < T; ++t)
-            activate(call.y + first + t * call.stride, R * kTileRows, call.activation);
     }
 };
 

@@ -149,11 +149,11 @@ void Int8Pass::sync() {
 }
 
 void Int8Pass::linear(const Int8Weight& weight, const Int8Rows& x, int tokens,
-                      const float* residual, float* y, size_t stride, Activation activation) {
+                      const float* residual, float* y, size_t stride) {
     const Range tiles = part_of(weight.tiles(), part_, parts_);
-    kernels_.linear({&weight, x, tokens, residual, y, stride, activation,
-                     reinterpret_cast<int8_t*>(scratch_), 0},
-                    tiles.begin, tiles.end);
+    kernels_.linear(
+        {&weight, x, tokens, residual, y, stride, reinterpret_cast<int8_t*>(scratch_), 0},
+        tiles.begin, tiles.end);
 }
 
 Int8Rows Int8Pass::rows_from(int token) const { return from_row(shared_.quantized, token); }
@@ -225,7 +225,8 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
     const size_t stride = shared_.hidden_stride, wide_stride = shared_.intermediate_stride;
     float* hidden = hidden_row(run.begin);
     each_token(run, [&](int token, int i) {
-        kernels_.quantize(shared_.context + token * stride, model_.hidden_size, bytes_, i);
+        kernels_.activate(shared_.context + token * stride, model_.hidden_size, Activation::kNone,
+                          &bytes_, i);
     });
     sync();
     linear(layer.attention_output, bytes_, tokens, hidden, hidden, stride);
@@ -234,11 +235,11 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
         kernels_.norm(hidden_row(token), layer.attention_norm, &shared_.quantized, token);
     });
     sync();
-    linear(layer.intermediate, rows_from(run.begin), tokens, nullptr, wide_, wide_stride,
-           model_.activation);
+    linear(layer.intermediate, rows_from(run.begin), tokens, nullptr, wide_, wide_stride);
     sync();
     each_token(run, [&](int, int i) {
-        kernels_.quantize(wide_ + i * wide_stride, model_.intermediate_size, bytes_, i);
+        kernels_.activate(wide_ + i * wide_stride, model_.intermediate_size, model_.activation,
+                          &bytes_, i);
     });
     sync();
     linear(layer.output, bytes_, tokens, hidden, hidden, stride);
@@ -320,16 +321,19 @@ void Int8Pass::write_first_token_logits(float* out) {
     const Range mine = part_of(count, thread_, threads_);
     const bool pools = model_.pooler.values;
     for (int s = mine.begin; s < mine.end; ++s) {
-        const float* row = hidden_row(batch_.offsets[s]);
+        float* row = hidden_row(batch_.offsets[s]);
         if (pools)
-            kernels_.quantize(row, hidden, first, s);
+            kernels_.activate(row, hidden, Activation::kNone, &first, s);
         else
             std::memcpy(pooled + static_cast<size_t>(s) * stride, row, sizeof(float) * hidden);
     }
     barrier();
     if (pools) {
-        linear(model_.pooler, first, count, nullptr, pooled, stride, Activation::kTanh);
+        linear(model_.pooler, first, count, nullptr, pooled, stride);
         barrier();
+        for (int s = mine.begin; s < mine.end; ++s)
+            kernels_.activate(pooled + static_cast<size_t>(s) * stride, hidden, Activation::kTanh,
+                              nullptr, 0);
     }
     for (int s = mine.begin; s < mine.end; ++s)
         for (int label = 0; label < model_.outputs; ++label)
@@ -353,13 +357,14 @@ void Int8Pass::write_token_logits(float* out) {
 void Int8Pass::write_decoded(float* out) {
     const int tokens = batch_.tokens();
     const size_t stride = shared_.hidden_stride;
-    linear(model_.transform, shared_.quantized, tokens, nullptr, shared_.context, stride,
-           model_.activation);
+    linear(model_.transform, shared_.quantized, tokens, nullptr, shared_.context, stride);
     barrier();
     const Range mine = part_of(tokens, thread_, threads_);
-    for (int token = mine.begin; token < mine.end; ++token)
-        kernels_.norm(shared_.context + token * stride, model_.transform_norm, &shared_.quantized,
-                      token);
+    for (int token = mine.begin; token < mine.end; ++token) {
+        float* row = shared_.context + token * stride;
+        kernels_.activate(row, model_.hidden_size, model_.activation, nullptr, 0);
+        kernels_.norm(row, model_.transform_norm, &shared_.quantized, token);
+    }
     // A few tiles of the vocabulary at a time, because the kernels write whole tiles and `out` has
     // no room for the last one's filling.
     constexpr int kTilesAtOnce = 16, kColumns = kTilesAtOnce * kTileRows;
@@ -371,7 +376,7 @@ void Int8Pass::write_decoded(float* out) {
     for (int tile = tiles.begin; tile < tiles.end; tile += kTilesAtOnce) {
         const int end = std::min(tiles.end, tile + kTilesAtOnce), first = tile * kTileRows;
         kernels_.linear({&model_.decoder, shared_.quantized, tokens, nullptr, logits, kColumns,
-                         Activation::kNone, reinterpret_cast<int8_t*>(scratch_), first},
+                         reinterpret_cast<int8_t*>(scratch_), first},
                         tile, end);
         const int count = std::min(end * kTileRows, model_.outputs) - first;
         for (int token = 0; token < tokens; ++token)

@@ -77,7 +77,7 @@ class Int8Pass {
     void barrier() { shared_.pool.barrier(); }
 
     void linear(const Int8Weight& weight, const Int8Rows& x, int tokens, const float* residual,
-                float* y, size_t stride, Activation activation = Activation::kNone);
+                float* y, size_t stride);
     Int8Rows rows_from(int token) const;  // of the quantised hidden states
     float* hidden_row(int token) const;
 

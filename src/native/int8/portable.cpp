@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "../half.h"
@@ -15,6 +16,9 @@ namespace {
 constexpr int kTileVectors = kTileRows / Vec::kWidth;
 constexpr int kTiles = 1, kPairTokens = 2, kDenseTokens = 2;
 constexpr int kAttentionTiles = 1, kAttentionTokens = 2;
+
+inline float lane_sum(Vec x) { return x.v[0] + x.v[1] + x.v[2] + x.v[3]; }
+inline float largest(Vec x) { return std::max(std::max(x.v[0], x.v[1]), std::max(x.v[2], x.v[3])); }
 
 struct Sums {
     int32_t v[kTileRows];
@@ -119,7 +123,7 @@ inline void interleave_values(const uint8_t* values, size_t stride, int count, i
 
 }  // namespace
 
-const Int8Kernels kPortableInt8 = {"portable", linear,      row_sums,   attention, quantize,
+const Int8Kernels kPortableInt8 = {"portable", linear,      row_sums,   attention, activate,
                                    norm,       split_heads, add_scaled, dot};
 
 }  // namespace sparsebert

@@ -19,52 +19,16 @@ inline Vec quick_gelu(Vec x) {
     return mul(x, fma(p, c, Vec::broadcast(0.5f)));
 }
 
-template <typename Function>
-inline void map_row(float* y, int count, Function function) {
-    for (int i = 0; i < count; i += Vec::kWidth) function(Vec::load(y + i)).store(y + i);
-}
-
-[[gnu::noinline]] void activate(float* y, int count, Activation activation) {
-    switch (activation) {
-        case Activation::kNone:
-            break;
-        case Activation::kGelu:
-            map_row(y, count, [](Vec x) { return quick_gelu(x); });
-            break;
-        case Activation::kGeluTanh:
-            map_row(y, count, [](Vec x) { return gelu_tanh(x); });
-            break;
-        case Activation::kTanh:
-            map_row(y, count, [](Vec x) { return tanh(x); });
-            break;
-        case Activation::kRelu:
-            map_row(y, count, [](Vec x) { return max(x, Vec::broadcast(0.0f)); });
-            break;
-    }
-}
-
-inline float lane_sum(Vec x) {
-    float lanes[Vec::kWidth], total = 0.0f;
-    x.store(lanes);
-    for (float lane : lanes) total += lane;
-    return total;
-}
-
-inline float largest(Vec x) {
-    float lanes[Vec::kWidth];
-    x.store(lanes);
-    float most = lanes[0];
-    for (float lane : lanes) most = lane > most ? lane : most;
-    return most;
-}
+// Divides nothing by zero: a row of smaller numbers is as good as one of zeros.
+constexpr float kSmallest = 1e-30f;
 
 // lo = min(0, min x), hi = max(0, max x); scale = (hi - lo) / 255, zero = round(-lo / scale). The
 // row is padded with zeros to 16, which lie between the two.
-inline void quantize_range(const float* x, int features, Vec low, Vec high, const Int8Rows& out,
-                           int row) {
+inline void quantize(const float* x, int features, Vec low, Vec high, const Int8Rows& out,
+                     int row) {
     const float lo = -largest(sub(Vec::broadcast(0.0f), low)), hi = largest(high);
     const float scale = (hi - lo) / 255.0f;
-    const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+    const float inverse = 1.0f / std::max(scale, kSmallest);
     const float zero = std::nearbyint(-lo * inverse);
     out.scales[row] = scale;
     out.zeros[row] = static_cast<int32_t>(zero);
@@ -72,14 +36,32 @@ inline void quantize_range(const float* x, int features, Vec low, Vec high, cons
     for (int f = 0; f < features; f += 16) quantize_16(x + f, inverse, zero, bytes + f);
 }
 
-void quantize(const float* x, int features, const Int8Rows& out, int row) {
+template <typename Function>
+inline void activate_row(float* x, int features, const Int8Rows* out, int row, Function function) {
     Vec low = Vec::broadcast(0.0f), high = low;
     for (int f = 0; f < features; f += Vec::kWidth) {
-        const Vec value = Vec::load(x + f);
-        low = min(low, value);
-        high = max(high, value);
+        const Vec y = function(Vec::load(x + f));
+        y.store(x + f);
+        low = min(low, y);
+        high = max(high, y);
     }
-    quantize_range(x, features, low, high, out, row);
+    if (out) quantize(x, features, low, high, *out, row);
+}
+
+void activate(float* x, int features, Activation activation, const Int8Rows* out, int row) {
+    switch (activation) {
+        case Activation::kNone:
+            return activate_row(x, features, out, row, [](Vec v) { return v; });
+        case Activation::kGelu:
+            return activate_row(x, features, out, row, [](Vec v) { return quick_gelu(v); });
+        case Activation::kGeluTanh:
+            return activate_row(x, features, out, row, [](Vec v) { return gelu_tanh(v); });
+        case Activation::kTanh:
+            return activate_row(x, features, out, row, [](Vec v) { return tanh(v); });
+        case Activation::kRelu:
+            return activate_row(x, features, out, row,
+                                [](Vec v) { return max(v, Vec::broadcast(0.0f)); });
+    }
 }
 
 void norm(float* x, const Int8Norm& norm, const Int8Rows* out, int row) {
@@ -88,16 +70,17 @@ void norm(float* x, const Int8Norm& norm, const Int8Rows* out, int row) {
     Vec sum = Vec::broadcast(0.0f);
     for (int f = 0; f < padded; f += Vec::kWidth) sum = add(sum, Vec::load(x + f));
     const float mean = lane_sum(sum) / count;
-    // A second pass for the variance: E[x^2] - E[x]^2 would cancel. The padding is zero, so that
-    // each of its lanes adds mean^2.
+    // The padding becomes the mean, which adds nothing to the variance; gamma and beta make it
+    // zeros.
+    std::fill(x + norm.features, x + padded, mean);
+    // A second pass for the variance: E[x^2] - E[x]^2 would cancel.
     const Vec centre = Vec::broadcast(mean);
     Vec squares = Vec::broadcast(0.0f);
     for (int f = 0; f < padded; f += Vec::kWidth) {
         const Vec centred = sub(Vec::load(x + f), centre);
         squares = fma(centred, centred, squares);
     }
-    const float surplus = static_cast<float>(padded - norm.features) * mean * mean;
-    const float variance = std::max(0.0f, (lane_sum(squares) - surplus) / count);
+    const float variance = lane_sum(squares) / count;
     const Vec factor = Vec::broadcast(1.0f / std::sqrt(variance + norm.epsilon));
     Vec low = Vec::broadcast(0.0f), high = low;
     for (int f = 0; f < padded; f += Vec::kWidth) {
@@ -107,7 +90,7 @@ void norm(float* x, const Int8Norm& norm, const Int8Rows* out, int row) {
         low = min(low, y);
         high = max(high, y);
     }
-    if (out) quantize_range(x, norm.features, low, high, *out, row);
+    if (out) quantize(x, norm.features, low, high, *out, row);
 }
 
 // 16 values from x[d] on, zeros from x[size] on.
@@ -117,30 +100,47 @@ inline const float* padded_16(const float* x, int d, int size, float* buffer) {
     return static_cast<float*>(std::memcpy(buffer, x + d, sizeof(float) * (size - d)));
 }
 
-// Each head by its own largest magnitude; queries are stored plus 128, as unsigned bytes.
-void split_heads(const float* projections, size_t stride, const Int8Heads& heads, size_t token) {
-    const int size = heads.head_size, depth = heads.depth();
+// One head of `size` values by its own largest magnitude, to `depth` bytes; returns the scale.
+inline float quantize_head(const float* x, int size, int depth, int offset, uint8_t* out) {
     float buffer[16];
-    for (int part = 0; part < 3; ++part)
-        for (int head = 0; head < heads.heads; ++head) {
-            const float* x = projections + part * stride + static_cast<size_t>(head) * size;
-            Vec most = Vec::broadcast(0.0f);
-            for (int d = 0; d < depth; d += 16) {
-                const float* values = padded_16(x, d, size, buffer);
-                for (int i = 0; i < 16; i += Vec::kWidth) {
-                    const Vec value = Vec::load(values + i);
-                    most = max(most, max(value, sub(Vec::broadcast(0.0f), value)));
-                }
-            }
-            const float scale = largest(most) / 127.0f;
-            const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
-            const size_t index = (token * 3 + part) * heads.heads + head;
-            heads.scales[index] = scale;
-            uint8_t* out = heads.values + index * depth;
-            for (int d = 0; d < depth; d += 16)
-                quantize_signed_16(padded_16(x, d, size, buffer), inverse, part == 0 ? 128 : 0,
-                                   out + d);
+    Vec most = Vec::broadcast(0.0f);
+    for (int d = 0; d < depth; d += 16) {
+        const float* values = padded_16(x, d, size, buffer);
+        for (int i = 0; i < 16; i += Vec::kWidth) {
+            const Vec value = Vec::load(values + i);
+            most = max(most, max(value, sub(Vec::broadcast(0.0f), value)));
         }
+    }
+    const float scale = largest(most) / 127.0f;
+    const float inverse = 1.0f / std::max(scale, kSmallest);
+    for (int d = 0; d < depth; d += 16)
+        quantize_signed_16(padded_16(x, d, size, buffer), inverse, offset, out + d);
+    return scale;
+}
+
+// `Size` is the head size where it is known and a multiple of 16, so that loops unroll; else 0.
+template <int Size>
+void split(const float* projections, size_t stride, const Int8Heads& heads, size_t token) {
+    const int size = Size ? Size : heads.head_size, depth = Size ? Size : heads.depth();
+    const int count = heads.heads;
+    float* scales = heads.scales + token * 3 * count;
+    uint8_t* out = heads.values + token * heads.row();
+    for (int part = 0; part < 3; ++part)
+        for (int head = 0; head < count; ++head, ++scales, out += depth)
+            *scales = quantize_head(projections + part * stride + static_cast<size_t>(head) * size,
+                                    size, depth, part == 0 ? 128 : 0, out);
+}
+
+// Queries are stored plus 128, as unsigned bytes.
+void split_heads(const float* projections, size_t stride, const Int8Heads& heads, size_t token) {
+    switch (heads.head_size) {
+        case 32:
+            return split<32>(projections, stride, heads, token);
+        case 64:
+            return split<64>(projections, stride, heads, token);
+        default:
+            return split<0>(projections, stride, heads, token);
+    }
 }
 
 void add_scaled(const int8_t* row, float scale, int count, float* y) {

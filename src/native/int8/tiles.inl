@@ -60,12 +60,12 @@ inline void with_constant(int count, const Visit& visit) {
     visit(std::integral_constant<int, Most>());
 }
 
-// Cuts `tokens` into runs of nearly equal length, at most Most: visit(length as a constant, token).
+// Cuts `count` into runs of nearly equal length, at most Most: visit(length as a constant, start).
 template <int Most, typename Visit>
-inline void each_run(int tokens, const Visit& visit) {
-    for (int runs = (tokens + Most - 1) / Most, token = 0; runs > 0; --runs) {
-        const int count = (tokens - token + runs - 1) / runs;
-        with_constant<Most>(count, [&](auto length) { visit(length, token); });
-        token += count;
+inline void each_run(int count, const Visit& visit) {
+    for (int runs = (count + Most - 1) / Most, start = 0; runs > 0; --runs) {
+        const int length = (count - start + runs - 1) / runs;
+        with_constant<Most>(length, [&](auto constant) { visit(constant, start); });
+        start += length;
     }
 }

@@ -1,5 +1,16 @@
-// Floats to bytes with AVX2, shared by the sets that multiply differently.
+// Floats to bytes and sums over lanes with AVX2, shared by the sets that multiply differently.
 #pragma once
+
+inline float lane_sum(Vec x) {
+    const __m128 half = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
+    const __m128 pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+}
+inline float largest(Vec x) {
+    const __m128 half = _mm_max_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
+    const __m128 pair = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)));
+}
 
 // 16 int32 to bytes, their low eight bits.
 inline __m128i pack_bytes(__m256i low, __m256i high) {
