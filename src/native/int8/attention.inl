@@ -169,15 +169,19 @@ template <int R, int T>
 void attention(const Int8Attention& call) {
     const HeadTiles head(call);
     const int key_tiles = head.padded / 16, column_tiles = call.at.depth() / 16;
-    each_run<kAttentionTokens>(call.tokens, [&](auto length, int query) {
+    each_run<kAttentionTokens>(call.tokens, [&](auto length, int query, int runs) {
         constexpr int T = length();
-        each_run<kAttentionTiles>(key_tiles, [&](auto tiles, int tile) {
-            score_tile<tiles(), T>(head, query, tile * 16);
-        });
-        float factors[T];
-        for (int t = 0; t < T; ++t) factors[t] = soften(head, t);
-        each_run<kAttentionTiles>(column_tiles, [&](auto tiles, int tile) {
-            context_tile<tiles(), T>(head, query, tile * 16, factors);
-        });
+        for (; runs > 0; --runs, query += T) {
+            each_run<kAttentionTiles>(key_tiles, [&](auto tiles, int tile, int count) {
+                for (; count > 0; --count, tile += tiles())
+                    score_tile<tiles(), T>(head, query, tile * 16);
+            });
+            float factors[T];
+            for (int t = 0; t < T; ++t) factors[t] = soften(head, t);
+            each_run<kAttentionTiles>(column_tiles, [&](auto tiles, int tile, int count) {
+                for (; count > 0; --count, tile += tiles())
+                    context_tile<tiles(), T>(head, query, tile * 16, factors);
+            });
+        }
     });
 }

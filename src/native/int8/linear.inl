@@ -23,14 +23,19 @@ struct LinearTile {
     }
 
     [[gnu::always_inline]] void end(Sums (&sums)[R][T]) const {
+        // Two copies: a branch further in would keep the loops from being unrolled.
+        if (call.residual)
+            store<true>(sums);
+        else
+            store<false>(sums);
+    }
+
+    template <bool Residual>
+    [[gnu::always_inline]] void store(Sums (&sums)[R][T]) const {
         const int row = tile * kTileRows;
         const float* scales = call.weight->scales + row;
         const float* bias = call.weight->bias + row;
         const size_t first = token * call.stride + (row - call.first_row);
-        // No branch in here: it would keep the loops from being unrolled.
-        static constexpr float kZeros[R * kTileRows] = {};
-        const float* residual = call.residual ? call.residual + first : kZeros;
-        const size_t residual_stride = call.residual ? call.stride : 0;
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
             const Vec scale = Vec::broadcast(call.x.scales[token + t]);
@@ -41,35 +46,40 @@ struct LinearTile {
 #pragma GCC unroll 4
                 for (int v = 0; v < kTileVectors; ++v) {
                     const int i = r * kTileRows + v * Vec::kWidth;
-                    const Vec y =
-                        fma(lanes[v], mul(scale, Vec::load(scales + i)), Vec::load(bias + i));
-                    add(y, Vec::load(residual + t * residual_stride + i))
-                        .store(call.y + first + t * call.stride + i);
+                    Vec y = fma(lanes[v], mul(scale, Vec::load(scales + i)), Vec::load(bias + i));
+                    const size_t at = first + t * call.stride + i;
+                    if constexpr (Residual) y = add(y, Vec::load(call.residual + at));
+                    y.store(call.y + at);
                 }
             }
         }
     }
 };
 
+// R tiles by `runs` runs of T tokens.
 template <int R, int T>
-[[gnu::noinline]] void pair_tile(const LinearTile<R, T>& tile) {
-    const Int8Weight& w = *tile.call.weight;
-    const size_t groups = w.groups(), first = tile.tile * groups;
-    Sums sums[R][T];
-    tile.begin(sums);
-    sum_pairs<R, T>(sums, w.values + first * 64, groups * 64, w.bits + first, groups, tile.x(),
-                    tile.call.x.stride, w.groups());
-    tile.end(sums);
+[[gnu::noinline]] void pair_tiles(LinearTile<R, T> at, int runs) {
+    const Int8Weight& w = *at.call.weight;
+    const size_t groups = w.groups(), first = at.tile * groups;
+    for (; runs > 0; --runs, at.token += T) {
+        Sums sums[R][T];
+        at.begin(sums);
+        sum_pairs<R, T>(sums, w.values + first * 64, groups * 64, w.bits + first, groups, at.x(),
+                        at.call.x.stride, w.groups());
+        at.end(sums);
+    }
 }
 
 template <int R, int T>
-[[gnu::noinline]] void dense_tile(const LinearTile<R, T>& tile, const int8_t* values) {
-    const int fours = 2 * tile.call.weight->groups();
-    Sums sums[R][T];
-    tile.begin(sums);
-    sum_dense<R, T>(sums, values, static_cast<size_t>(fours) * 64, tile.x(), tile.call.x.stride,
-                    fours);
-    tile.end(sums);
+[[gnu::noinline]] void dense_tiles(LinearTile<R, T> at, const int8_t* values, int runs) {
+    const int fours = 2 * at.call.weight->groups();
+    for (; runs > 0; --runs, at.token += T) {
+        Sums sums[R][T];
+        at.begin(sums);
+        sum_dense<R, T>(sums, values, static_cast<size_t>(fours) * 64, at.x(), at.call.x.stride,
+                        fours);
+        at.end(sums);
+    }
 }
 
 // One tile of a layout that no inner loop reads, as kDense.
@@ -99,24 +109,24 @@ inline void expand_tile(const Int8Weight& w, int tile, int8_t* out) {
 // R tiles stay in L1 while all tokens pass over them.
 template <int R>
 void linear_tiles(const Int8Linear& call, int tile) {
-    switch (call.weight->layout) {
+    const Int8Weight& w = *call.weight;
+    switch (w.layout) {
         case Int8Layout::kPairs:
-            each_run<kPairTokens>(call.tokens, [&](auto length, int token) {
-                pair_tile(LinearTile<R, length()>{call, tile, token});
+            each_run<kPairTokens>(call.tokens, [&](auto length, int token, int runs) {
+                pair_tiles(LinearTile<R, length()>{call, tile, token}, runs);
             });
             break;
         case Int8Layout::kDense:
-            each_run<kDenseTokens>(call.tokens, [&](auto length, int token) {
-                const int8_t* values =
-                    call.weight->values + tile * int8_expansion(call.weight->columns);
-                dense_tile(LinearTile<R, length()>{call, tile, token}, values);
+            each_run<kDenseTokens>(call.tokens, [&](auto length, int token, int runs) {
+                dense_tiles(LinearTile<R, length()>{call, tile, token},
+                            w.values + tile * int8_expansion(w.columns), runs);
             });
             break;
         default:
             for (int r = 0; r < R; ++r) {
-                expand_tile(*call.weight, tile + r, call.scratch);
-                each_run<kDenseTokens>(call.tokens, [&](auto length, int token) {
-                    dense_tile(LinearTile<1, length()>{call, tile + r, token}, call.scratch);
+                expand_tile(w, tile + r, call.scratch);
+                each_run<kDenseTokens>(call.tokens, [&](auto length, int token, int runs) {
+                    dense_tiles(LinearTile<1, length()>{call, tile + r, token}, call.scratch, runs);
                 });
             }
     }

@@ -60,12 +60,15 @@ inline void with_constant(int count, const Visit& visit) {
     visit(std::integral_constant<int, Most>());
 }
 
-// Cuts `count` into runs of nearly equal length, at most Most: visit(length as a constant, start).
+// Cuts `count` into runs of nearly equal length, at most Most. The longer ones come first:
+// visit(length as a constant, start, number of such runs).
 template <int Most, typename Visit>
 inline void each_run(int count, const Visit& visit) {
-    for (int runs = (count + Most - 1) / Most, start = 0; runs > 0; --runs) {
-        const int length = (count - start + runs - 1) / runs;
-        with_constant<Most>(length, [&](auto constant) { visit(constant, start); });
-        start += length;
-    }
+    const int runs = (count + Most - 1) / Most;
+    if (runs == 0) return;
+    const int length = count / runs, longer = count % runs;
+    if (longer > 0)
+        with_constant<Most>(length + 1, [&](auto constant) { visit(constant, 0, longer); });
+    with_constant<Most>(
+        length, [&](auto constant) { visit(constant, longer * (length + 1), runs - longer); });
 }
