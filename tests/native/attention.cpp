@@ -1,0 +1,91 @@
+// Kernels: attention.
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+
+#include "guarded.h"
+#include "testing.h"
+
+namespace sparsebert {
+namespace {
+
+struct Case {
+    int head_size, tokens, stride;
+    float sharpness;  // scales the scores
+    uint64_t seed;
+};
+
+void check(const Case& c) {
+    Random random(c.seed);
+    const size_t count = static_cast<size_t>(c.head_size) * c.stride, stride = c.stride;
+    Guarded<float> q(count), k(count), v(count);
+    for (float& value : q) value = c.sharpness * random.normal();
+    for (float& value : k) value = random.normal();
+    for (float& value : v) value = random.normal();
+    const double scale = 1 / std::sqrt(static_cast<double>(c.head_size));
+    std::vector<double> wants(count), tolerances(c.tokens);
+    for (int i = 0; i < c.tokens; ++i) {
+        std::vector<double> scores(c.tokens);
+        double most = -1e300, magnitude = 0, total = 0, largest = 0;
+        for (int j = 0; j < c.tokens; ++j) {
+            double sum = 0;
+            for (int d = 0; d < c.head_size; ++d) {
+                const double product = static_cast<double>(q[d * stride + i]) * k[d * stride + j];
+                sum += product;
+                magnitude = std::max(magnitude, std::abs(sum) + std::abs(product));
+            }
+            scores[j] = sum * scale;
+            most = std::max(most, scores[j]);
+        }
+        for (double& score : scores) total += score = std::exp(score - most);
+        for (int d = 0; d < c.head_size; ++d)
+            for (int j = 0; j < c.tokens; ++j) {
+                wants[d * stride + i] += scores[j] / total * v[d * stride + j];
+                largest = std::max(largest, static_cast<double>(std::abs(v[d * stride + j])));
+            }
+        // A score's rounding becomes a probability's, relative to it.
+        tolerances[i] = largest * (2e-6 + 0x1p-22 * (1 + magnitude * scale));
+    }
+    each_float_kernels([&](const Kernels& kernels) {
+        std::ostringstream text;
+        text << kernels.name << " attention, " << c.tokens << " tokens, stride " << c.stride
+             << ", head size " << c.head_size << ", seed " << c.seed;
+        const std::string name = text.str();
+        const Guarded<float> out(count), scratch(attention_scratch(c.tokens));
+        kernels.attention({q.data(), k.data(), v.data(), out.data(), scratch.data(), c.tokens,
+                           c.stride, c.head_size, static_cast<float>(scale)});
+        for (size_t i = 0; i < count; ++i) {
+            const int token = static_cast<int>(i % stride);
+            if (token < c.tokens)
+                expect_near(out[i], wants[i], tolerances[token], name, ": place ", i / stride,
+                            ", token ", token);
+            else if (!std::isfinite(out[i]))
+                fail(name, ": not finite past the last token, place ", i / stride);
+        }
+    });
+}
+
+void examples() {
+    uint64_t seed = 0;
+    for (const int head_size : kHeadSizes)
+        for (const int tokens : kTokens) {
+            const int stride = (tokens + 15) / 16 * 16;
+            check({head_size, tokens, stride, seed % 3 ? 1.0f : 20.0f, seed});
+            ++seed;
+        }
+    check({32, 20, 80, 1.0f, ++seed});
+    check({64, 512, 512, 1.0f, ++seed});
+}
+
+void random_case(uint64_t seed) {
+    Random random(seed);
+    const int tokens = random.between(1, random.chance(0.1) ? 300 : 60);
+    const int stride = (tokens + 15) / 16 * 16 + random.pick({0, 0, 16, 48});
+    check({random.between(1, 130), tokens, stride, random.pick({0.0f, 1.0f, 20.0f}), seed});
+}
+
+}  // namespace
+
+const KernelTest kAttentionTest = {"attention", examples, random_case};
+
+}  // namespace sparsebert

@@ -1,0 +1,46 @@
+// A matrix of floats and its packed form, each written down by the formula of its layout.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "guarded.h"
+#include "testing.h"
+
+namespace sparsebert {
+
+// A layout of fp32 or fp16 values; `n` of each `m` weights along a row are kept.
+struct FloatForm {
+    Layout layout;
+    bool half;
+    int n = 0, m = 0;
+
+    std::string name() const;
+    int fitting(int columns) const;  // `columns` or the next number that the layout takes
+};
+
+extern const std::vector<FloatForm> kFloatForms;
+
+struct FloatMatrix {
+    // Normally distributed weights, each times `scale`.
+    FloatMatrix(const FloatForm& form, int rows, int columns, float scale, Random& random);
+
+    Matrix matrix() const;
+    double value(int row, int column) const {
+        return plain[static_cast<size_t>(row) * columns + column];
+    }
+
+    FloatForm form;
+    int rows, columns;
+    std::vector<double> plain;  // [rows][columns], zeros where nothing is kept
+    // One of the two each, and none for dense matrices' bits.
+    Guarded<float> singles;
+    Guarded<uint16_t> halves;
+    Guarded<uint32_t> pair_bits;
+    Guarded<uint64_t> bitmap;
+
+  private:
+    void store(size_t at, double value);
+};
+
+}  // namespace sparsebert

@@ -1,0 +1,49 @@
+// An int8 matrix and its packed form, each written down by the formula of its layout.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "guarded.h"
+#include "testing.h"
+
+namespace sparsebert {
+
+// A layout; `n` of each `m` weights along a row are kept (kPairs, kBitmap).
+struct Int8Form {
+    Int8Layout layout;
+    int n = 0, m = 0;
+
+    std::string name() const;
+    int fitting(int columns) const;  // `columns` or the next number that the layout takes
+};
+
+extern const std::vector<Int8Form> kInt8Forms;
+
+enum class Contents { kRandom, kExtreme, kSparse };
+
+struct Int8Matrix {
+    Int8Matrix(const Int8Form& form, int rows, int columns, Contents contents, Random& random);
+
+    // The matrix with sums, scales and bias, which may be changed until then.
+    Int8Weight weight() const;
+    int value(int row, int column) const {
+        return plain[static_cast<size_t>(row) * columns + column];
+    }
+
+    Int8Form form;
+    int rows, columns;
+    std::vector<int8_t> plain;  // [rows][columns]
+    Guarded<int8_t> values;
+    Guarded<uint64_t> bits;
+    // Padded with zeros to a whole tile.
+    Guarded<float> scales, bias;
+    Guarded<int32_t> sums;
+
+  private:
+    void pack_pairs(const std::vector<bool>& kept);
+    void pack_bitmap(const std::vector<bool>& kept);
+    void pack_dense();
+};
+
+}  // namespace sparsebert

@@ -1,0 +1,277 @@
+// Int8Kernels: activate, norm, split_heads, add_scaled and dot.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "activations.h"
+#include "guarded.h"
+#include "testing.h"
+
+namespace sparsebert {
+namespace {
+
+// Rows that a network may hold, and rows that try the arithmetic.
+enum class Kind {
+    kNormal,
+    kOffset,    // far from 0, beside which the differences are small
+    kPositive,  // no zero inside
+    kNegative,
+    kConstant,
+    kZero,
+    kOneSpike,
+    kHuge,
+    kTiny,      // as good as 0
+    kSubnormal  // even their inverses are not numbers
+};
+constexpr Kind kKinds[] = {Kind::kNormal,   Kind::kOffset,   Kind::kPositive, Kind::kNegative,
+                           Kind::kConstant, Kind::kZero,     Kind::kOneSpike, Kind::kHuge,
+                           Kind::kTiny,     Kind::kSubnormal};
+
+constexpr Activation kActivations[] = {Activation::kNone, Activation::kGelu, Activation::kGeluTanh,
+                                       Activation::kTanh, Activation::kRelu};
+
+float draw(Kind kind, int i, Random& random) {
+    const float x = random.normal();
+    switch (kind) {
+        case Kind::kNormal:
+            return x;
+        case Kind::kOffset:
+            return 100.0f + 0.1f * x;
+        case Kind::kPositive:
+            return 0.1f + std::abs(x);
+        case Kind::kNegative:
+            return -0.1f - std::abs(x);
+        case Kind::kConstant:
+            return -2.6f;
+        case Kind::kZero:
+            return i % 2 ? 0.0f : -0.0f;
+        case Kind::kOneSpike:
+            return i ? 1e-3f * x : 500.0f;
+        case Kind::kHuge:
+            return 1e30f * x;
+        case Kind::kTiny:
+            return 1e-33f * x;
+        default:
+            return 1e-41f * x;
+    }
+}
+
+std::string named(const Int8Kernels& kernels, const char* what, int size, Kind kind) {
+    return std::string(kernels.name) + " " + what + ", " + std::to_string(size) +
+           " features, kind " + std::to_string(static_cast<int>(kind));
+}
+
+float inverse_of(float scale) { return 1.0f / std::max(scale, 1e-30f); }
+
+// Three rows of quantised bytes, of which the middle one is written.
+struct Out {
+    explicit Out(int features)
+        : stride(int8_stride(features)),
+          values(stride + round_up(features, 16), 77),
+          scales(2, -1.0f),
+          zeros(2, -1) {}
+    Int8Rows rows() const { return {values.data(), stride, scales.data(), zeros.data()}; }
+
+    // The second row is the formula's; the first is as it was.
+    void expect(const std::string& name, const float* x, int features) const {
+        float low = 0.0f, high = 0.0f;
+        for (int f = 0; f < features; ++f) {
+            low = std::min(low, x[f]);
+            high = std::max(high, x[f]);
+        }
+        const float scale = (high - low) / 255.0f, inverse = inverse_of(scale);
+        const float zero = std::nearbyint(-low * inverse);
+        expect_equal(scales[1], scale, name, ": scale");
+        expect_equal(zeros[1], static_cast<int32_t>(zero), name, ": zero");
+        for (int f = 0; f < features; ++f) {
+            const float value = std::nearbyint(x[f] * inverse) + zero;
+            const int want = static_cast<int>(std::min(std::max(value, 0.0f), 255.0f));
+            const int place = f / 8 * 8 + f % 2 * 4 + f % 8 / 2;
+            expect_equal(int{values[stride + place]}, want, name, ": feature ", f);
+        }
+        for (size_t i = 0; i < stride; ++i)
+            expect_equal(int{values[i]}, 77, name, ": another row's byte ", i);
+        expect_equal(scales[0], -1.0f, name, ": another row's scale");
+        expect_equal(zeros[0], -1, name, ": another row's zero");
+    }
+
+    size_t stride;
+    Guarded<uint8_t> values;
+    Guarded<float> scales;
+    Guarded<int32_t> zeros;
+};
+
+// "gelu" is a polynomial good to 2e-4; the others are near to rounding.
+double activation_error(double x, double y, Activation activation) {
+    if (activation == Activation::kGelu) return 2e-4 + 2e-7 * std::abs(x);
+    return activation == Activation::kTanh || activation == Activation::kGeluTanh
+               ? 1e-6 * (1 + std::abs(y))
+               : 0;
+}
+
+void check_activate(int features, Kind kind, Activation activation, bool quantised, uint64_t seed) {
+    Random random(seed);
+    const int padded = round_up(features, 16);
+    Guarded<float> x(padded);
+    for (int f = 0; f < features; ++f) x[f] = draw(kind, f, random);
+    each_int8_kernels([&](const Int8Kernels& kernels) {
+        const std::string name = named(kernels, "activate", features, kind) + ", activation " +
+                                 std::to_string(static_cast<int>(activation));
+        Guarded<float> y(padded);
+        std::copy(x.begin(), x.end(), y.begin());
+        const Out out(features);
+        const Int8Rows rows = out.rows();
+        kernels.activate(y.data(), features, activation, quantised ? &rows : nullptr, 1);
+        for (int f = 0; f < features; ++f) {
+            const double want = activated(x[f], activation);
+            expect_near(y[f], want, activation_error(x[f], want, activation), name, ": feature ",
+                        f);
+        }
+        for (int f = features; f < padded; ++f) expect_equal(y[f], 0.0f, name, ": padding");
+        if (quantised) out.expect(name + ", quantised", y.data(), features);
+    });
+}
+
+void check_norm(int features, Kind kind, float epsilon, bool quantised, uint64_t seed) {
+    Random random(seed);
+    const int padded = round_up(features, 16);
+    Guarded<float> x(padded), gamma(padded), beta(padded);
+    for (int f = 0; f < features; ++f) {
+        x[f] = draw(kind, f, random);
+        gamma[f] = random.uniform(-1.5f, 1.5f);
+        beta[f] = random.normal();
+    }
+    double mean = 0, variance = 0, largest = 0;
+    for (int f = 0; f < features; ++f) {
+        mean += static_cast<double>(x[f]) / features;
+        largest = std::max(largest, std::abs(static_cast<double>(x[f])));
+    }
+    for (int f = 0; f < features; ++f) variance += (x[f] - mean) * (x[f] - mean) / features;
+    const double factor = 1 / std::sqrt(variance + epsilon);
+    each_int8_kernels([&](const Int8Kernels& kernels) {
+        const std::string name = named(kernels, "norm", features, kind);
+        Guarded<float> y(padded);
+        std::copy(x.begin(), x.end(), y.begin());
+        const Out out(features);
+        const Int8Rows rows = out.rows();
+        kernels.norm(y.data(), {gamma.data(), beta.data(), features, epsilon},
+                     quantised ? &rows : nullptr, 1);
+        for (int f = 0; f < features; ++f) {
+            const double centred = (x[f] - mean) * factor, want = centred * gamma[f] + beta[f];
+            // A sum is rounded at each step beside what it has reached: the mean's beside the
+            // largest number, the variance's in the lane of a number that outweighs all others.
+            const double tolerance = std::abs(gamma[f]) * 0x1p-24 *
+                                         ((3 + features / 8) * largest * factor +
+                                          (16 + features / 8) * std::abs(centred)) +
+                                     0x1p-22 * std::abs(beta[f]);
+            expect_near(y[f], want, tolerance, name, ": feature ", f);
+        }
+        for (int f = features; f < padded; ++f) expect_equal(y[f], 0.0f, name, ": padding");
+        if (quantised) out.expect(name + ", quantised", y.data(), features);
+    });
+}
+
+void check_split_heads(int count, int size, Kind kind, uint64_t seed) {
+    Random random(seed);
+    const size_t stride = count * size + random.between(0, 20), token = 2;
+    Guarded<float> projections(2 * stride + count * size);
+    for (size_t i = 0; i < projections.size(); ++i)
+        projections[i] = draw(kind, static_cast<int>(i), random);
+    each_int8_kernels([&](const Int8Kernels& kernels) {
+        const std::string name = named(kernels, "split_heads", size, kind);
+        Int8Heads heads{nullptr, nullptr, count, size};
+        const size_t depth = round_up(size, 16);
+        const Guarded<uint8_t> values((token + 1) * 3 * count * depth, 77);
+        const Guarded<float> scales((token + 1) * 3 * count, -1.0f);
+        heads.values = values.data();
+        heads.scales = scales.data();
+        kernels.split_heads(projections.data(), stride, heads, token);
+        for (size_t i = 0; i < token * 3 * count; ++i) {
+            expect_equal(scales[i], -1.0f, name, ": another token's scale");
+            for (size_t d = 0; d < depth; ++d)
+                expect_equal(int{values[i * depth + d]}, 77, name, ": another token's byte");
+        }
+        for (int part = 0; part < 3; ++part)
+            for (int head = 0; head < count; ++head) {
+                const float* x = projections.data() + part * stride + head * size;
+                float most = 0.0f;
+                for (int d = 0; d < size; ++d) most = std::max(most, std::abs(x[d]));
+                const float scale = most / 127.0f, inverse = inverse_of(scale);
+                const size_t index = (token * 3 + part) * count + head;
+                expect_equal(scales[index], scale, name, ": scale of part ", part, ", head ", head);
+                for (size_t d = 0; d < depth; ++d) {
+                    const float value =
+                        d < static_cast<size_t>(size) ? std::nearbyint(x[d] * inverse) : 0.0f;
+                    const int offset = part == 0 ? 128 : 0;
+                    const uint8_t want = static_cast<uint8_t>(static_cast<int>(value) + offset);
+                    expect_equal(int{values[index * depth + d]}, int{want}, name, ": part ", part,
+                                 ", head ", head, ", byte ", d);
+                }
+            }
+    });
+}
+
+void check_rows_of_floats(int count, Kind kind, uint64_t seed) {
+    Random random(seed);
+    Guarded<int8_t> row(count);
+    Guarded<float> a(count), b(count), y(count);
+    double product = 0, magnitude = 0;
+    const float scale = random.uniform(-0.1f, 0.1f);
+    for (int i = 0; i < count; ++i) {
+        row[i] = static_cast<int8_t>(random.between(-128, 127));
+        a[i] = draw(kind, i, random);
+        b[i] = random.normal();
+        product += static_cast<double>(a[i]) * b[i];
+        magnitude += std::abs(static_cast<double>(a[i]) * b[i]);
+    }
+    each_int8_kernels([&](const Int8Kernels& kernels) {
+        const float dot = kernels.dot(a.data(), b.data(), count);
+        expect_near(dot, product, 0x1p-24 * (8 + std::sqrt(count)) * magnitude + 1e-44 * count,
+                    named(kernels, "dot", count, kind));
+        std::copy(b.begin(), b.end(), y.begin());
+        kernels.add_scaled(row.data(), scale, count, y.data());
+        for (int i = 0; i < count; ++i) {
+            const double added = static_cast<double>(scale) * row[i];
+            expect_near(y[i], b[i] + added, 0x1p-23 * (std::abs(b[i]) + std::abs(added)),
+                        kernels.name, " add_scaled, place ", i);
+        }
+    });
+}
+
+void examples() {
+    uint64_t seed = 0;
+    std::vector<int> sizes = kSizes;
+    for (const int size : {15, 17, 31, 33, 768, 3072}) sizes.push_back(size);
+    for (const int size : sizes)
+        for (const Kind kind : kKinds) {
+            for (const Activation activation : kActivations)
+                if (kind != Kind::kHuge || activation != Activation::kGeluTanh)  // cubes
+                    check_activate(size, kind, activation, size % 2, ++seed);
+            if (kind != Kind::kHuge)  // whose squares are infinite
+                for (const bool quantised : {false, true})
+                    check_norm(size, kind, quantised ? 1e-12f : 1e-5f, quantised, ++seed);
+            check_rows_of_floats(size, kind, ++seed);
+        }
+    for (const int size : kHeadSizes)
+        for (const int heads : {1, 3, 12})
+            for (const Kind kind : kKinds) check_split_heads(heads, size, kind, ++seed);
+}
+
+void random_case(uint64_t seed) {
+    Random random(seed);
+    const Kind kind = kKinds[random.word() % std::size(kKinds)];
+    const int size = random.between(1, random.chance(0.2) ? 4096 : 200);
+    const Activation activation = kActivations[random.word() % std::size(kActivations)];
+    if (kind != Kind::kHuge || activation != Activation::kGeluTanh)
+        check_activate(size, kind, activation, true, seed);
+    if (kind != Kind::kHuge) check_norm(size, kind, random.pick({1e-12f, 1e-5f}), true, seed);
+    check_split_heads(random.between(1, 16), random.between(1, 130), kind, seed);
+    check_rows_of_floats(size, kind, seed);
+}
+
+}  // namespace
+
+const KernelTest kInt8RowsTest = {"int8-rows", examples, random_case};
+
+}  // namespace sparsebert

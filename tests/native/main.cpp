@@ -1,0 +1,92 @@
+// Tests of the native engine:
+//   native_tests [NAME ...]                            the examples of these tests, or of all
+//   native_tests --fuzz SECONDS [--seed N] [NAME ...]  random cases until the time is up
+//   native_tests --case N NAME                         the one random case that the fuzzer named
+// Every kernel runs on every instruction set of this machine, against the definition written
+// plainly; where results are whole numbers they must be equal, and so are those of all sets.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "testing.h"
+
+using namespace sparsebert;
+
+namespace {
+
+const KernelTest kThreadsTest = {"threads", test_threads, nullptr};
+const KernelTest* const kTests[] = {&kInt8LinearTest, &kInt8RowsTest, &kInt8AttentionTest,
+                                    &kLinearTest,     &kRowsTest,     &kAttentionTest,
+                                    &kThreadsTest};
+using Clock = std::chrono::steady_clock;
+
+double since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+void fuzz(const std::vector<const KernelTest*>& tests, double seconds, uint64_t seed) {
+    const Clock::time_point start = Clock::now();
+    uint64_t cases = 0;
+    for (; since(start) < seconds; ++seed)
+        for (const KernelTest* test : tests) {
+            if (!test->random_case) continue;
+            try {
+                test->random_case(seed);
+            } catch (const Failure& failure) {
+                fail("--case ", seed, " ", test->name, ": ", failure.what());
+            }
+            ++cases;
+        }
+    std::printf("%llu random cases\n", static_cast<unsigned long long>(cases));
+}
+
+[[noreturn]] void usage(const char* why) {
+    std::fprintf(stderr, "%s\nThe head of tests/native/main.cpp says what there is.\n", why);
+    std::exit(2);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    std::vector<const KernelTest*> chosen;
+    double seconds = 0;
+    uint64_t seed = 1;
+    bool one_case = false;
+    for (int i = 1; i < count; ++i) {
+        const std::string word = arguments[i];
+        if (word == "--fuzz" || word == "--seed" || word == "--case") {
+            if (++i == count) usage("a number is missing.");
+            if (word == "--fuzz")
+                seconds = std::atof(arguments[i]);
+            else
+                seed = std::strtoull(arguments[i], nullptr, 10);
+            one_case = one_case || word == "--case";
+            continue;
+        }
+        const size_t before = chosen.size();
+        for (const KernelTest* test : kTests)
+            if (word == test->name) chosen.push_back(test);
+        if (chosen.size() == before) usage(("there is no test " + word).c_str());
+    }
+    if (chosen.empty()) chosen.assign(std::begin(kTests), std::end(kTests));
+    try {
+        if (one_case) {
+            for (const KernelTest* test : chosen)
+                if (test->random_case) test->random_case(seed);
+        } else if (seconds > 0) {
+            fuzz(chosen, seconds, seed);
+        } else {
+            for (const KernelTest* test : chosen) {
+                const Clock::time_point start = Clock::now();
+                test->examples();
+                std::printf("%s: fine, %.1f s\n", test->name, since(start));
+                std::fflush(stdout);
+            }
+        }
+    } catch (const Failure& failure) {
+        std::fprintf(stderr, "FAILED %s\n", failure.what());
+        return 1;
+    }
+    return 0;
+}

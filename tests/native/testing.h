@@ -1,0 +1,113 @@
+// What the kernel tests share: the instruction sets at hand, random contents, and comparisons that
+// say where they failed.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <initializer_list>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels/dispatch.h"
+
+namespace sparsebert {
+
+// One family of kernels: its examples, and one case drawn from a seed for the fuzzer.
+struct KernelTest {
+    const char* name;
+    void (*examples)();
+    void (*random_case)(uint64_t seed);
+};
+
+extern const KernelTest kInt8LinearTest, kInt8RowsTest, kInt8AttentionTest;
+extern const KernelTest kLinearTest, kRowsTest, kAttentionTest;
+void test_threads();
+
+struct Failure : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+template <typename... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+    std::ostringstream text;
+    text.precision(9);
+    (text << ... << parts);
+    throw Failure(text.str());
+}
+
+// Calls check(kernels) with each table of kernels that this machine can run, once.
+template <typename Check>
+void each_int8_kernels(Check check) {
+    std::vector<const Int8Kernels*> seen;
+    for (const std::string& name : available_instruction_sets()) {
+        const Int8Kernels* kernels = select_instruction_set(name).int8;
+        bool fresh = true;
+        for (const Int8Kernels* other : seen) fresh = fresh && other != kernels;
+        if (fresh) check(*kernels);
+        seen.push_back(kernels);
+    }
+}
+template <typename Check>
+void each_float_kernels(Check check) {
+    std::vector<const Kernels*> seen;
+    for (const std::string& name : available_instruction_sets()) {
+        const Kernels* kernels = select_instruction_set(name).kernels;
+        bool fresh = true;
+        for (const Kernels* other : seen) fresh = fresh && other != kernels;
+        if (fresh) check(*kernels);
+        seen.push_back(kernels);
+    }
+}
+
+// SplitMix64 (Steele, Lea and Flood 2014): small, quick, and the same everywhere.
+class Random {
+  public:
+    explicit Random(uint64_t seed) : state_(seed) {}
+
+    uint64_t word() {
+        uint64_t z = state_ += 0x9E3779B97F4A7C15ull;
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+        return z ^ (z >> 31);
+    }
+    int between(int low, int high) {  // both may be drawn
+        return low + static_cast<int>(word() % static_cast<uint64_t>(high - low + 1));
+    }
+    bool chance(double share) { return uniform(0.0f, 1.0f) < share; }
+    float uniform(float low, float high) {
+        return low + (high - low) * static_cast<float>(word() >> 40) * 0x1p-24f;
+    }
+    float normal() {  // nearly: twelve uniforms, variance 1
+        float sum = -6.0f;
+        for (int i = 0; i < 12; ++i) sum += uniform(0.0f, 1.0f);
+        return sum;
+    }
+    template <typename T>
+    T pick(std::initializer_list<T> of) {
+        return of.begin()[word() % of.size()];
+    }
+
+  private:
+    uint64_t state_;
+};
+
+// Sizes that no vector width divides, and a few that one does.
+inline const std::vector<int> kTokens = {1, 7, 8, 15, 16, 17, 31, 33, 63, 65, 97};
+inline const std::vector<int> kSizes = {1, 5, 12, 16, 36, 52, 64, 100, 130};
+inline const std::vector<int> kHeadSizes = {1, 5, 12, 32, 33, 64, 100};
+
+// `where` is only put into words when they differ.
+template <typename... Where>
+void expect_near(double got, double want, double tolerance, const Where&... where) {
+    if (!(std::abs(got - want) <= tolerance))
+        fail(where..., ": ", got, ", not ", want, " within ", tolerance);
+}
+
+template <typename T, typename... Where>
+void expect_equal(T got, T want, const Where&... where) {
+    if (got != want) fail(where..., ": ", got, ", not ", want);
+}
+
+}  // namespace sparsebert
