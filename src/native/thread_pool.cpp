@@ -1,10 +1,23 @@
 #include "thread_pool.h"
 
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
 namespace sparsebert {
 namespace {
 
-// Spins before a waiting thread offers its core to others; about 20 microseconds.
-constexpr int kSpins = 2000;
+// How long a thread without work looks for some before it sleeps. Waking a sleeper takes some 50
+// microseconds, which calls one after the other, as of a small model, are spared; an idle process
+// burns no more than this.
+constexpr std::chrono::microseconds kPatience{100};
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -14,65 +27,119 @@ inline void pause() {
 #endif
 }
 
-}  // namespace
+// A step of waiting. Now and then it offers the core to others: where threads are more than cores,
+// the one waited for may be among them.
+constexpr int kPauses = 128;  // a few microseconds
 
-ThreadPool::ThreadPool(int threads) {
-    for (int thread = 1; thread < threads; ++thread)
-        workers_.emplace_back([this, thread] { serve(thread); });
+inline void linger(int step) {
+    if (step % kPauses == kPauses - 1)
+        std::this_thread::yield();
+    else
+        pause();
 }
 
-ThreadPool::~ThreadPool() {
-    {
-        std::lock_guard<std::mutex> lock(mutex_);
-        stopping_ = true;
+// Forks between the first process and this one: a child has none of its parent's threads.
+std::atomic<unsigned> forks{0};
+
+unsigned count_forks() {
+#if defined(__unix__) || defined(__APPLE__)
+    static const int registered = pthread_atfork(nullptr, nullptr, [] { ++forks; });
+    static_cast<void>(registered);
+#endif
+    return forks.load(std::memory_order_relaxed);
+}
+
+}  // namespace
+
+class ThreadPool::Team {
+  public:
+    explicit Team(int threads) : size_(threads) {
+        for (int thread = 1; thread < threads; ++thread)
+            workers_.emplace_back([this, thread] { serve(thread); });
     }
-    wake_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
+    ~Team() {
+        start(nullptr);
+        for (std::thread& worker : workers_) worker.join();
+    }
+
+    // Hands `work` to the workers; null sends them home.
+    void start(const std::function<void(int)>* work) {
+        if (workers_.empty()) return;
+        work_ = work;
+        ++runs_;  // sequentially consistent, as is ++sleepers_: one of the two sees the other
+        if (sleepers_ > 0) {
+            {
+                std::lock_guard<std::mutex> lock(mutex_);
+            }
+            wake_.notify_all();
+        }
+    }
+
+    void barrier() {
+        if (workers_.empty()) return;
+        const unsigned phase = phase_.load(std::memory_order_relaxed);
+        if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+            waiting_.store(0, std::memory_order_relaxed);
+            phase_.store(phase + 1, std::memory_order_release);
+            return;
+        }
+        for (int step = 0; phase_.load(std::memory_order_acquire) == phase; ++step) linger(step);
+    }
+
+  private:
+    void serve(int thread) {
+        for (unsigned run = 1;; ++run) {
+            await(run);
+            if (!work_) return;
+            (*work_)(thread);
+            barrier();
+        }
+    }
+
+    // Returns once `run` has begun. No run can be missed: the next begins after this one's barrier.
+    void await(unsigned run) {
+        using Clock = std::chrono::steady_clock;
+        const auto start = Clock::now();
+        for (int step = 0; runs_ != run; ++step) {
+            linger(step);
+            if (step % kPauses || Clock::now() - start < kPatience) continue;
+            std::unique_lock<std::mutex> lock(mutex_);
+            ++sleepers_;
+            wake_.wait(lock, [&] { return runs_ == run; });
+            --sleepers_;
+        }
+    }
+
+    const int size_;
+    std::vector<std::thread> workers_;
+    const std::function<void(int)>* work_ = nullptr;  // of the run that `runs_` counts
+    std::atomic<unsigned> runs_{0};
+    std::atomic<int> sleepers_{0};
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    // Apart from what spinning workers read.
+    alignas(64) std::atomic<int> waiting_{0};
+    alignas(64) std::atomic<unsigned> phase_{0};
+};
+
+ThreadPool::ThreadPool(int threads)
+    : threads_(threads), forks_(count_forks()), team_(std::make_unique<Team>(threads)) {}
+
+ThreadPool::~ThreadPool() {
+    if (count_forks() != forks_) team_.release();  // its threads are the parent's
 }
 
 void ThreadPool::run(const std::function<void(int)>& work) {
-    if (!workers_.empty()) {
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            work_ = &work;
-            ++generation_;
-        }
-        wake_.notify_all();
+    if (count_forks() != forks_) {
+        team_.release();
+        team_ = std::make_unique<Team>(threads_);
+        forks_ = count_forks();
     }
+    team_->start(&work);
     work(0);
-    barrier();  // nobody returns while `work` is still in use
+    team_->barrier();  // nobody returns while `work` is still in use
 }
 
-void ThreadPool::barrier() {
-    if (workers_.empty()) return;
-    const unsigned phase = phase_.load(std::memory_order_relaxed);
-    if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads()) {
-        waiting_.store(0, std::memory_order_relaxed);
-        phase_.store(phase + 1, std::memory_order_release);
-        return;
-    }
-    for (int spin = 0; phase_.load(std::memory_order_acquire) == phase; ++spin) {
-        if (spin < kSpins)
-            pause();
-        else
-            std::this_thread::yield();
-    }
-}
-
-void ThreadPool::serve(int thread) {
-    unsigned long seen = 0;
-    for (;;) {
-        const std::function<void(int)>* work;
-        {
-            std::unique_lock<std::mutex> lock(mutex_);
-            wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });
-            if (stopping_) return;
-            seen = generation_;
-            work = work_;
-        }
-        (*work)(thread);
-        barrier();
-    }
-}
+void ThreadPool::barrier() { team_->barrier(); }
 
 }  // namespace sparsebert

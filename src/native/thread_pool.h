@@ -1,13 +1,9 @@
 // Threads that start once and meet often: a run hands the same function to every thread, and
-// inside it `barrier` lines them up again within a microsecond or two.
+// inside it `barrier` lines them up again within a microsecond.
 #pragma once
 
-#include <atomic>
-#include <condition_variable>
 #include <functional>
-#include <mutex>
-#include <thread>
-#include <vector>
+#include <memory>
 
 namespace sparsebert {
 
@@ -19,26 +15,22 @@ class ThreadPool {
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
-    int threads() const { return static_cast<int>(workers_.size()) + 1; }
+    int threads() const { return threads_; }
 
     // Calls work(thread) on every thread, 0 being the caller's, and returns when all have. The work
-    // must not throw. One run at a time: the caller holds its own lock.
+    // must not throw. One run at a time: the caller holds its own lock. In a process forked after
+    // the pool was made, the first run starts the threads anew.
     void run(const std::function<void(int)>& work);
 
     // Waits until every thread of the run has come here.
     void barrier();
 
   private:
-    void serve(int thread);
+    class Team;  // the threads and what they share
 
-    std::vector<std::thread> workers_;
-    std::mutex mutex_;
-    std::condition_variable wake_;
-    const std::function<void(int)>* work_ = nullptr;
-    unsigned long generation_ = 0;  // guarded by mutex_
-    bool stopping_ = false;         // guarded by mutex_
-    std::atomic<int> waiting_{0};
-    std::atomic<unsigned> phase_{0};
+    int threads_;
+    unsigned forks_;  // of the process before the team was made
+    std::unique_ptr<Team> team_;
 };
 
 }  // namespace sparsebert
