@@ -36,7 +36,8 @@ class Reader {
 
     Int8Weight layer(const std::string& name, int rows, int columns) {
         Int8Weight weight = matrix(name + ".weight", rows, columns);
-        if (weight.layout == Int8Layout::kTable) refuse(name, "is a table, not a layer");
+        if (weight.layout == Int8Layout::kTable)
+            refuse(name + ".weight", "is a table, not a layer");
         add_sums(weight);
         weight.bias = padded(weights_.vector(name + ".bias", rows), rows);
         return weight;
