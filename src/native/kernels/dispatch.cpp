@@ -3,14 +3,14 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#ifdef SPARSEBERT_X86_64
+#ifdef SPARSEBERT_AVX_VNNI
 #include <cpuid.h>
 #endif
 
 namespace sparsebert {
 namespace {
 
-#ifdef SPARSEBERT_X86_64
+#ifdef SPARSEBERT_AVX_VNNI
 // AVX-VNNI (256-bit vpdpbusd without AVX-512): leaf 7.1, bit 4 of EAX. Not every compiler's
 // __builtin_cpu_supports knows its name.
 bool has_avx_vnni() {
@@ -29,13 +29,19 @@ const std::vector<InstructionSet>& instruction_sets() {
             avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
         const bool vnni512 = avx512 && __builtin_cpu_supports("avx512vnni");
-        const bool vnni256 = avx2 && has_avx_vnni();
-        // AVX-512's encoding of the 256-bit instructions where the CPU lacks the other.
-        const Int8Kernels* int8_256 = vnni256 ? &kAvx2VnniInt8 : &kAvx512VlVnniInt8;
+        // 256-bit vpdpbusd in AVX-512's encoding, or in its own where the CPU has that.
+        bool vnni256 = vnni512;
+        const Int8Kernels* int8_256 = &kAvx512VlVnniInt8;
+#ifdef SPARSEBERT_AVX_VNNI
+        if (avx2 && has_avx_vnni()) {
+            vnni256 = true;
+            int8_256 = &kAvx2VnniInt8;
+        }
+#endif
         return std::vector<InstructionSet>{
-            {"avx512-vnni", &kAvx512Kernels, &kAvx512VnniInt8, vnni512},
+            {"avx512-vnni", &kAvx512Kernels, &kAvx512VnniInt8, vnni512, &kAvx512VnniPicksInt8},
             {"avx512", &kAvx512Kernels, &kAvx2Int8, avx512},
-            {"avx2-vnni", &kAvx2Kernels, int8_256, vnni256 || vnni512},
+            {"avx2-vnni", &kAvx2Kernels, int8_256, vnni256},
             {"avx2", &kAvx2Kernels, &kAvx2Int8, avx2},
             {"portable", &kPortableKernels, &kPortableInt8, true}};
     }();
