@@ -21,7 +21,7 @@ struct KernelTest {
     void (*random_case)(uint64_t seed);
 };
 
-extern const KernelTest kInt8LinearTest, kInt8RowsTest, kInt8AttentionTest;
+extern const KernelTest kInt8LinearTest, kInt8PicksTest, kInt8RowsTest, kInt8AttentionTest;
 extern const KernelTest kLinearTest, kRowsTest, kAttentionTest;
 void test_threads();
 
@@ -42,11 +42,13 @@ template <typename Check>
 void each_int8_kernels(Check check) {
     std::vector<const Int8Kernels*> seen;
     for (const std::string& name : available_instruction_sets()) {
-        const Int8Kernels* kernels = select_instruction_set(name).int8;
-        bool fresh = true;
-        for (const Int8Kernels* other : seen) fresh = fresh && other != kernels;
-        if (fresh) check(*kernels);
-        seen.push_back(kernels);
+        const InstructionSet& set = select_instruction_set(name);
+        for (const Int8Kernels* kernels : {set.int8, set.int8_picks}) {
+            bool fresh = kernels != nullptr;
+            for (const Int8Kernels* other : seen) fresh = fresh && other != kernels;
+            if (fresh) check(*kernels);
+            seen.push_back(kernels);
+        }
     }
 }
 template <typename Check>

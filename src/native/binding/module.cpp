@@ -2,13 +2,17 @@
 // The Python package sparsebert.engine is the face of this module and gives its contracts.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "../encoder.h"
+#include "../int8/choice.h"
 #include "weights.h"
 
 namespace sparsebert {
@@ -21,10 +25,17 @@ using Output = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 struct BoundEncoder {
     BoundEncoder(const nb::dict& config, nb::dict arrays, int threads, const std::string& isa)
         : weights(std::move(arrays)), set(select_instruction_set(isa)) {
-        if (is_int8(weights))
-            encoder = make_encoder(read_int8_model(config, weights, *set.int8), set, threads);
-        else
+        if (!is_int8(weights)) {
             encoder = make_encoder(read_float_model(config, weights), set, threads);
+            return;
+        }
+        Int8Model model = read_int8_model(config, weights, *set.int8);
+        if (model.has_pairs()) {
+            const Int8Choice choice = choose_int8_kernels(set);
+            set.int8 = choice.kernels;
+            kernel = choice.reason;
+        }
+        encoder = make_encoder(std::move(model), set, threads);
     }
 
     static Batch batch(const Integers& ids, const Integers& types, const Integers& offsets) {
@@ -41,7 +52,8 @@ struct BoundEncoder {
     }
 
     nb::dict weights;
-    const InstructionSet& set;
+    InstructionSet set;
+    std::optional<std::string> kernel;  // for 1:2 weights in int8, and why
     std::unique_ptr<Encoder> encoder;
 };
 
@@ -66,6 +78,7 @@ NB_MODULE(_engine, m) {
         .def_prop_ro("threads", [](const BoundEncoder& self) { return self.encoder->threads(); })
         .def_prop_ro("instruction_set",
                      [](const BoundEncoder& self) { return std::string(self.set.name); })
+        .def_ro("kernel", &BoundEncoder::kernel)
         .def("hidden",
              [](BoundEncoder& self, const Integers& ids, const Integers& types,
                 const Integers& offsets, const Output& out) {

@@ -9,6 +9,7 @@
 // second, so that either half is one broadcast of four bytes.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -67,12 +68,22 @@ struct Int8Linear {
     const float* residual;  // [tokens][stride], or null
     float* y;               // [tokens][stride]
     size_t stride;          // floats; at least the weight's rows rounded up to a tile
-    int8_t* scratch;  // int8_expansion(columns) bytes, for layouts that are expanded to kDense
-    int first_row;    // of the weight: the one that y and residual begin with
+    int8_t* scratch;        // int8_linear_scratch(columns) bytes, on a cache line
+    int first_row;          // of the weight: the one that y and residual begin with
 };
 
+// A tile as kDense, for layouts that are expanded to it.
 inline size_t int8_expansion(int columns) {
     return static_cast<size_t>(round_up(columns, kGroupInputs)) * kTileRows;
+}
+
+// Pick tables (picks.inl): of 8 groups and 64 tokens, and the sums of 48 tiles that wait in L2.
+constexpr int kPickGroups = 8, kPickTokens = 64, kPickTiles = 48;
+constexpr int kPickTableBytes = kPickGroups * 16 * kPickTokens * 4;
+
+inline size_t int8_linear_scratch(int columns) {
+    constexpr size_t kPickSums = sizeof(int32_t) * kPickTiles * kTileRows * kPickTokens;
+    return std::max(int8_expansion(columns), kPickTableBytes + kPickSums);
 }
 
 // Queries, keys and values of every token, quantised symmetrically for each token and head:
@@ -138,5 +149,6 @@ extern const Int8Kernels kAvx2Int8;
 extern const Int8Kernels kAvx2VnniInt8;
 extern const Int8Kernels kAvx512VlVnniInt8;
 extern const Int8Kernels kAvx512VnniInt8;
+extern const Int8Kernels kAvx512VnniPicksInt8;
 
 }  // namespace sparsebert

@@ -1,6 +1,8 @@
 // A BERT encoder with its head in int8.
 #pragma once
 
+#include <algorithm>
+#include <initializer_list>
 #include <memory>
 #include <vector>
 
@@ -26,6 +28,19 @@ struct Int8Model : ModelShape {
     Int8Weight decoder;                 // masked-LM head: the last layer, kTable
     const float* classifier = nullptr;  // other heads: the last layer, [outputs][hidden]
     const float* classifier_bias = nullptr;
+
+    bool has_pairs() const {  // 1:2 layers
+        const auto any = [](std::initializer_list<const Int8Weight*> weights) {
+            return std::any_of(weights.begin(), weights.end(), [](const Int8Weight* weight) {
+                return weight->layout == Int8Layout::kPairs;
+            });
+        };
+        return any({&pooler, &transform}) ||
+               std::any_of(layers.begin(), layers.end(), [&](const Int8Layer& l) {
+                   return any({&l.query, &l.key, &l.value, &l.attention_output, &l.intermediate,
+                               &l.output});
+               });
+    }
 
     // What the pointers above point into, where it is not the file itself: vectors padded to 16.
     std::vector<std::unique_ptr<float[]>> vectors;

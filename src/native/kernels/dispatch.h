@@ -13,7 +13,8 @@ struct InstructionSet {
     const char* name;
     const Kernels* kernels;  // null where this build lacks the set
     const Int8Kernels* int8;
-    bool supported;  // by this CPU and its operating system
+    bool supported;                           // by this CPU and its operating system
+    const Int8Kernels* int8_picks = nullptr;  // the same with pick tables; null where there is none
 };
 
 // Names of the instruction sets that can run here, best first.

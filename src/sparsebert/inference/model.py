@@ -83,6 +83,11 @@ class Model:
         return str(self._encoder.instruction_set)
 
     @property
+    def kernel(self) -> str | None:
+        """The engine's kernel for 1:2 weights in int8 and why it was chosen, or None."""
+        return self._encoder.kernel
+
+    @property
     def max_length(self) -> int:
         """Tokens of a text that the model reads, special tokens included."""
         return (

@@ -50,10 +50,11 @@ class PackedEngine(Engine):
 
     def about(self) -> dict[str, str]:
         assert self._model is not None
+        kernel = f", {self._model.kernel}" if self._model.kernel else ""
         zeros = "" if self._sparse else ", zeros stored and multiplied"
         return {
             "version": f"sparsebert {__version__}",
-            "settings": f"{self._model.instruction_set}, {self.precision} weights{zeros}",
+            "settings": f"{self._model.instruction_set}, {self.precision} weights{zeros}{kernel}",
         }
 
 
