@@ -137,11 +137,15 @@ void Int8Pass::each_token(Range run, Step step) {
 
 template <typename Step>
 void Int8Pass::each_run(Step step) {
-    const int count = tokens_.end - tokens_.begin;
-    const int runs = (count + shared_.block_tokens - 1) / shared_.block_tokens;
+    // Cut at multiples of eight tokens, which the kernels take at a time.
+    constexpr int kUnit = 8;
+    const int count = tokens_.end - tokens_.begin, units = (count + kUnit - 1) / kUnit;
+    const int most = (shared_.block_tokens + kUnit - 1) / kUnit;
+    const int runs = (units + most - 1) / most;
     for (int run = 0; run < runs; ++run) {
-        const Range cut = part_of(count, run, runs);
-        step(Range{tokens_.begin + cut.begin, tokens_.begin + cut.end});
+        const Range cut = part_of(units, run, runs);
+        step(Range{tokens_.begin + cut.begin * kUnit,
+                   std::min(tokens_.end, tokens_.begin + cut.end * kUnit)});
     }
 }
 

@@ -64,23 +64,34 @@ void activate(float* x, int features, Activation activation, const Int8Rows* out
     }
 }
 
+// Sums over a row in four chains, for one would wait for itself. `count` is a multiple of 16.
+template <typename Step>
+inline float row_sum(const float* x, int count, Step step) {
+    Vec sums[4];
+    for (Vec& sum : sums) sum = Vec::broadcast(0.0f);
+    int i = 0;
+    for (; i + 4 * Vec::kWidth <= count; i += 4 * Vec::kWidth)
+        for (int chain = 0; chain < 4; ++chain)
+            sums[chain] = step(Vec::load(x + i + chain * Vec::kWidth), sums[chain]);
+    for (; i < count; i += Vec::kWidth) sums[0] = step(Vec::load(x + i), sums[0]);
+    return lane_sum(add(add(sums[0], sums[1]), add(sums[2], sums[3])));
+}
+
 void norm(float* x, const Int8Norm& norm, const Int8Rows* out, int row) {
     const int padded = round_up(norm.features, 16);
     const float count = static_cast<float>(norm.features);
-    Vec sum = Vec::broadcast(0.0f);
-    for (int f = 0; f < padded; f += Vec::kWidth) sum = add(sum, Vec::load(x + f));
-    const float mean = lane_sum(sum) / count;
+    const float mean =
+        row_sum(x, padded, [](Vec value, Vec sum) { return add(value, sum); }) / count;
     // The padding becomes the mean, which adds nothing to the variance; gamma and beta make it
     // zeros.
     std::fill(x + norm.features, x + padded, mean);
     // A second pass for the variance: E[x^2] - E[x]^2 would cancel.
     const Vec centre = Vec::broadcast(mean);
-    Vec squares = Vec::broadcast(0.0f);
-    for (int f = 0; f < padded; f += Vec::kWidth) {
-        const Vec centred = sub(Vec::load(x + f), centre);
-        squares = fma(centred, centred, squares);
-    }
-    const float variance = lane_sum(squares) / count;
+    const float squares = row_sum(x, padded, [&](Vec value, Vec sum) {
+        const Vec centred = sub(value, centre);
+        return fma(centred, centred, sum);
+    });
+    const float variance = squares / count;
     const Vec factor = Vec::broadcast(1.0f / std::sqrt(variance + norm.epsilon));
     Vec low = Vec::broadcast(0.0f), high = low;
     for (int f = 0; f < padded; f += Vec::kWidth) {
