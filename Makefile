@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 WHEELS := build/wheels
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt \
 	$(shell find src -type f -not -name '*.pyc' -not -name '.*' 2>/dev/null)
-CXX_SOURCES = $(shell find src benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.inl')
+CXX_SOURCES = $(shell find src benchmarks tests -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 .PHONY: help demo test check bench clean
 

@@ -35,9 +35,14 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 HEAVY = {
     "accelerate",
+    "ctranslate2",
     "datasets",
     "jinja2",
     "matplotlib",
+    "nncf",
+    "onnx",
+    "onnxruntime",
+    "openvino",
     "pandas",
     "pyarrow",
     "scipy",

@@ -87,7 +87,7 @@ inline void quantize_signed_16(const float* x, float inverse, int offset, uint8_
 const Int8Kernels kAvx512VnniInt8 = {"avx512-vnni", linear,      row_sums,   attention, activate,
                                      norm,          split_heads, add_scaled, dot};
 const Int8Kernels kAvx512VnniPicksInt8 = {"avx512-vnni picks", linear_by_picks, row_sums,
-                                          attention,     activate,        norm,
-                                          split_heads,   add_scaled,      dot};
+                                          attention,           activate,        norm,
+                                          split_heads,         add_scaled,      dot};
 
 }  // namespace sparsebert

@@ -99,9 +99,9 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Kernels& kernels_, Thr
     if (hidden_stride != model.hidden_size) std::memset(context, 0, floats * sizeof(float));
     block_bytes = RunMemory(*this, nullptr).used;
     workspace.block.reserve(block_bytes * (by_rows ? 1 : threads));
-    scratch_bytes = std::max(int8_attention_scratch(longest(batch), heads.depth()),
-                             int8_linear_scratch(
-                                 std::max(model.hidden_size, model.intermediate_size)));
+    scratch_bytes =
+        std::max(int8_attention_scratch(longest(batch), heads.depth()),
+                 int8_linear_scratch(std::max(model.hidden_size, model.intermediate_size)));
     scratch_bytes = (scratch_bytes + 63) / 64 * 64;
     workspace.scratch.reserve(scratch_bytes * threads);
 }
