@@ -4,6 +4,7 @@
 //   cmake --build build/bench --target int8_linear_bench
 //   build/bench/int8_linear_bench [instruction set]
 // GOP/s count the dense layer's 2 x rows x columns x tokens, so that dense and 1:2 compare by time;
+// 1:2 by blends and, where the set has them, by pick tables, which leave few tokens to blends;
 // `L1 dense` is a small dense layer in the same round, what the machine could do just then.
 #include <algorithm>
 #include <chrono>
@@ -53,14 +54,22 @@ struct Case {
         x.scales = token_scales.data();
         x.zeros = token_zeros.data();
         y.resize(static_cast<size_t>(tokens) * scales.size());
+        scratch.reserve(int8_linear_scratch(columns));
     }
     Int8Linear call(const Int8Weight& weight) {
-        return {&weight, x, tokens, nullptr, y.data(), scales.size(), nullptr, 0};
+        return {&weight,
+                x,
+                tokens,
+                nullptr,
+                y.data(),
+                scales.size(),
+                reinterpret_cast<int8_t*>(scratch.get()),
+                0};
     }
     int tokens;
     Int8Weight dense, pairs;
     Int8Rows x;
-    Bytes values, inputs;
+    Bytes values, inputs, scratch;
     std::vector<uint64_t> bits;
     std::vector<float> scales, token_scales, y;
     std::vector<int32_t> sums, token_zeros;
@@ -75,30 +84,31 @@ double median(std::vector<double> values) {
 
 int main(int count, char** arguments) {
     const InstructionSet& set = select_instruction_set(count > 1 ? arguments[1] : "");
-    const Int8Kernels& kernels = *set.int8;
-    const auto gops = [&](Case& layer, const Int8Weight& weight) {
+    const auto gops = [](const Int8Kernels& kernels, Case& layer, const Int8Weight& weight) {
         const double work = 2e-9 * weight.rows * weight.columns * layer.tokens;
         const int repeats = std::max(1, static_cast<int>(2.0 / work));
         return work /
                time_of([&] { kernels.linear(layer.call(weight), 0, weight.tiles()); }, repeats);
     };
     std::printf("%s, one thread, median of 15 rounds, GOP/s\n", set.name);
-    std::printf("%6s %6s %6s %10s %10s %8s %10s %14s\n", "rows", "inputs", "tokens", "dense", "1:2",
-                "ratio", "L1 dense", "1:2 / L1 dense");
+    std::printf("%6s %6s %6s %10s %10s %10s %8s %10s %14s\n", "rows", "inputs", "tokens", "dense",
+                "1:2 blend", "1:2 picks", "ratio", "L1 dense", "1:2 / L1 dense");
     Case small(48, 256, 48);
     for (const auto& [rows, columns] :
          {std::pair{768, 768}, {3072, 768}, {768, 3072}, {384, 384}, {1536, 384}, {384, 1536}})
-        for (const int tokens : {1, 4, 16, 32, 64, 128}) {
+        for (const int tokens : {1, 4, 16, 32, 48, 64, 128}) {
             Case layer(rows, columns, tokens);
-            std::vector<double> dense, pairs, limit, share;
+            std::vector<double> dense, blend, picks, limit, share;
             for (int round = 0; round < 15; ++round) {
-                dense.push_back(gops(layer, layer.dense));
-                pairs.push_back(gops(layer, layer.pairs));
-                limit.push_back(gops(small, small.dense));
-                share.push_back(pairs.back() / limit.back());
+                dense.push_back(gops(*set.int8, layer, layer.dense));
+                blend.push_back(gops(*set.int8, layer, layer.pairs));
+                picks.push_back(set.int8_picks ? gops(*set.int8_picks, layer, layer.pairs) : 0);
+                limit.push_back(gops(*set.int8, small, small.dense));
+                share.push_back(std::max(blend.back(), picks.back()) / limit.back());
             }
-            std::printf("%6d %6d %6d %10.0f %10.0f %8.2f %10.0f %14.2f\n", rows, columns, tokens,
-                        median(dense), median(pairs), median(pairs) / median(dense), median(limit),
-                        median(share));
+            const double best = std::max(median(blend), median(picks));
+            std::printf("%6d %6d %6d %10.0f %10.0f %10.0f %8.2f %10.0f %14.2f\n", rows, columns,
+                        tokens, median(dense), median(blend), median(picks), best / median(dense),
+                        median(limit), median(share));
         }
 }
