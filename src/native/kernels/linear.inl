@@ -138,47 +138,53 @@ struct PairRows {
 };
 
 // 1:2 for a block as narrow as the tile, where finding pairs costs more than it saves: pair after
-// pair, with the distance of x's rows known to the compiler.
+// pair, with the distance of x's rows known to the compiler. So little of x allows wide panels.
+constexpr int kNarrowPanel = 4 * kPanelColumns;
+
 template <int T>
 struct NarrowPairRows {
     static constexpr int kRows = 4;
+    static constexpr size_t kStride = T * Vec::kWidth;
+
     static void run(const Tile& tile) {
         const Matrix& w = *tile.call.weight;
-        const size_t panel = static_cast<size_t>(tile.panel) * w.rows;
-        constexpr size_t kStride = T * Vec::kWidth;
-        float buffer[kRows][32];
-        const float* values = static_cast<const float*>(w.values) + (panel + tile.row) * 32;
-        if (w.half || tile.rows < kRows) {
-            for (int r = 0; r < kRows; ++r) {
-                const float* row = panel_values(w, (panel + tile.at(r)) * 32, 32, buffer[r]);
-                if (row != buffer[r]) __builtin_memcpy(buffer[r], row, sizeof buffer[r]);
-            }
-            values = buffer[0];
-        }
-        uint32_t bits[kRows];
+        const float* x = tile.inputs(kNarrowPanel);
         Vec sums[kRows][T];
 #pragma GCC unroll 4
-        for (int r = 0; r < kRows; ++r) {
-            bits[r] = static_cast<const uint32_t*>(w.bits)[panel + tile.at(r)];
-            tile.begin(sums[r], r);
-        }
-        const float* x = tile.inputs(kPanelColumns);
-        const auto pair = [&](int p) {
-#pragma GCC unroll 4
-            for (int r = 0; r < kRows; ++r) {
-                const float* chosen = x + ((bits[r] >> p) & 1) * kStride;
-                const Vec weight = Vec::broadcast(values[r * 32 + p]);
-#pragma GCC unroll 8
-                for (int t = 0; t < T; ++t)
-                    sums[r][t] = fma(weight, Vec::load(chosen + t * Vec::kWidth), sums[r][t]);
+        for (int r = 0; r < kRows; ++r) tile.begin(sums[r], r);
+        for (int begin = 0; begin < tile.columns; begin += kPanelColumns) {
+            const size_t panel =
+                static_cast<size_t>(tile.panel * kNarrowPanel + begin) / kPanelColumns * w.rows;
+            float buffer[kRows][32];
+            const float* values = static_cast<const float*>(w.values) + (panel + tile.row) * 32;
+            if (w.half || tile.rows < kRows) {
+                for (int r = 0; r < kRows; ++r) {
+                    const float* row = panel_values(w, (panel + tile.at(r)) * 32, 32, buffer[r]);
+                    if (row != buffer[r]) __builtin_memcpy(buffer[r], row, sizeof buffer[r]);
+                }
+                values = buffer[0];
             }
-            x += 2 * kStride;
-        };
-        if (tile.columns == kPanelColumns) {
+            uint32_t bits[kRows];
+            for (int r = 0; r < kRows; ++r)
+                bits[r] = static_cast<const uint32_t*>(w.bits)[panel + tile.at(r)];
+            const auto pair = [&](int p) {
+#pragma GCC unroll 4
+                for (int r = 0; r < kRows; ++r) {
+                    const float* chosen = x + ((bits[r] >> p) & 1) * kStride;
+                    const Vec weight = Vec::broadcast(values[r * 32 + p]);
 #pragma GCC unroll 8
-            for (int p = 0; p < 32; ++p) pair(p);
-        } else {
-            for (int p = 0; p < tile.columns / 2; ++p) pair(p);
+                    for (int t = 0; t < T; ++t)
+                        sums[r][t] = fma(weight, Vec::load(chosen + t * Vec::kWidth), sums[r][t]);
+                }
+                x += 2 * kStride;
+            };
+            const int left = tile.columns - begin;
+            if (left >= kPanelColumns) {
+#pragma GCC unroll 8
+                for (int p = 0; p < 32; ++p) pair(p);
+            } else {
+                for (int p = 0; p < left / 2; ++p) pair(p);
+            }
         }
 #pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) tile.end(sums[r], r);
@@ -287,7 +293,7 @@ void linear(const Linear& call, int row_begin, int row_end) {
     switch (w.layout) {
         case Layout::kPairs:
             if (call.width == kLaneTokens)
-                sweep<NarrowPairRows, kNarrow>(call, kPanelColumns, row_begin, row_end);
+                sweep<NarrowPairRows, kNarrow>(call, kNarrowPanel, row_begin, row_end);
             else
                 sweep<PairRows, kPairVectors>(call, kPanelColumns, row_begin, row_end);
             break;

@@ -9,7 +9,7 @@ namespace {
 #include "vec_portable.inl"
 
 // Register tiles, in vectors of tokens: most for each kind of weight, and the sums of dense rows.
-constexpr int kPairVectors = 4, kBitmapVectors = 8;
+constexpr int kPairVectors = 6, kBitmapVectors = 8;
 constexpr int kDenseVectors = 2, kDenseSums = 12;
 constexpr int kAttentionVectors = 2;
 
