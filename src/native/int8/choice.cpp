@@ -15,7 +15,7 @@ namespace {
 
 // The layer to measure: one of BERT-base, with the tokens of a run.
 constexpr int kFeatures = 768, kTokens = 64;
-// Each kernel is run as often, in turns; its best time counts. About 3 ms in all.
+// Each kernel is run as often, in turns; its best time counts. A few milliseconds in all.
 constexpr int kRounds = 10;
 // Picks must be faster by this much, so that the choice is the same from run to run.
 constexpr double kMargin = 0.95;
