@@ -36,7 +36,7 @@ from sparsebert.tasks import Kind, Task, custom_task, get_task
 from sparsebert.training import FinetuneResult, finetune
 
 PATTERN = "1:2"
-_DTYPES = ("fp32", "fp16")
+_DTYPES = ("fp32", "int8")
 _BENCH_ROUNDS = 9
 _REPORTED = ("torch", "transformers", "tokenizers", "numpy")
 
@@ -155,7 +155,7 @@ def run_demo(
         ),
     ]
     layers = steps.run("inspect", ["inspect", sparse_task], lambda _: inspect(sparse_task).layers)
-    engines = ["sparsebert-fp32", "sparsebert-fp16", "torch"]
+    engines = ["sparsebert-fp32", "sparsebert-int8", "torch"]
     bench = steps.run(
         "measure",
         ["bench", sparse_task, "--engines", ",".join(engines), "--rounds", _BENCH_ROUNDS],
