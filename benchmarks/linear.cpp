@@ -1,6 +1,5 @@
-// Speed of the linear kernels alone, one thread, dense beside 1:2, in rounds that take turns, on
-// x86-64. With
-// nanobind installed for the Python that cmake finds:
+// Speed of the linear kernels alone, one thread, dense beside 1:2, in rounds that take turns. For
+// x86-64, with nanobind installed for the Python that cmake finds:
 //   cmake -S . -B build/bench -DSPARSEBERT_BENCHMARKS=ON
 //   cmake --build build/bench --target linear_bench && build/bench/linear_bench [instruction set]
 // GFLOP/s count the dense layer's 2 x rows x columns x tokens, so that dense and 1:2 compare by
@@ -56,7 +55,7 @@ struct Case {
     Linear call(const Matrix& matrix) {
         return {&matrix, bias.data(), x.get(), nullptr, y.get(), width, Activation::kNone};
     }
-    Buffer x, y;
+    Floats x, y;
     std::vector<float> dense_values, bias;
     std::vector<uint32_t> bits;
     Matrix dense, pairs;
