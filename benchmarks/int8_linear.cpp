@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "bytes.h"
 #include "kernels/dispatch.h"
+#include "memory.h"
 
 using namespace sparsebert;
 using Clock = std::chrono::steady_clock;

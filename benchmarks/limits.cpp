@@ -11,8 +11,8 @@
 #include <thread>
 #include <vector>
 
-#include "bytes.h"
 #include "kernels/dispatch.h"
+#include "memory.h"
 
 #ifdef __x86_64__
 #include <immintrin.h>

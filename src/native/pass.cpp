@@ -47,7 +47,7 @@ Shared::Shared(const Model& model_, const Kernels& kernels_, ThreadPool& pool_,
       attention_next(model_.layers.size()) {
     const size_t padded = blocks.padded();
     const size_t hidden = model.hidden_size;
-    for (Buffer* buffer : {&workspace.hidden, &workspace.sum, &workspace.query, &workspace.key,
+    for (Floats* buffer : {&workspace.hidden, &workspace.sum, &workspace.query, &workspace.key,
                            &workspace.value, &workspace.context})
         buffer->reserve(hidden * padded);
     const size_t private_tokens = static_cast<size_t>(kBlockTokens) * pool.threads();
@@ -113,7 +113,7 @@ void Pass::norm(const Norm& norm, const float* x, float* y, int width) {
 
 // Where a block's values stand that no other thread reads: a thread that works through whole
 // blocks uses the same few pages for each, so that they stay in its L2.
-float* Pass::private_block(Buffer& buffer, int features, int block) {
+float* Pass::private_block(Floats& buffer, int features, int block) {
     if (shared_.by_blocks)
         return buffer.get() + static_cast<size_t>(features) * kBlockTokens * thread_;
     return blocks_.at(buffer.get(), features, block);

@@ -61,7 +61,7 @@ class Pass {
     void project(const Layer& layer, int block);  // query, key, value
     void attend(int layer_index);
     void feed_forward(const Layer& layer, int block);
-    float* private_block(Buffer& buffer, int features, int block);
+    float* private_block(Floats& buffer, int features, int block);
     void write_first_token_logits(float* out);
     void write_token_logits(float* out);
     void write_tokens(const float* block_data, int features, int block, int token_begin,

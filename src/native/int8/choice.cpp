@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "../bytes.h"
+#include "../memory.h"
 
 namespace sparsebert {
 namespace {

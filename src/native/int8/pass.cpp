@@ -15,7 +15,7 @@ constexpr int kRunTokens = 64;
 // With fewer tokens than this for each thread, reading the weights costs more than waiting.
 constexpr int kTokensOfOwn = 32;
 
-Int8Rows take_rows(Layout64& layout, int tokens, int features) {
+Int8Rows take_rows(Pieces& layout, int tokens, int features) {
     const size_t stride = int8_stride(features);
     return {layout.take<uint8_t>(tokens * stride), stride, layout.take<float>(tokens),
             layout.take<int32_t>(tokens)};
@@ -35,7 +35,7 @@ int longest(const Batch& batch) {
 // A thread's own memory for a run of tokens.
 struct RunMemory {
     RunMemory(const Int8Shared& shared, uint8_t* memory) {
-        Layout64 layout(memory);
+        Pieces layout(memory);
         const int widest = std::max(3 * shared.hidden_stride, shared.intermediate_stride);
         wide = layout.take<float>(static_cast<size_t>(shared.block_tokens) * widest);
         bytes = take_rows(layout, shared.block_tokens,
@@ -81,7 +81,7 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Kernels& kernels_, Thr
     hidden = reinterpret_cast<float*>(workspace.hidden.reserve(floats * sizeof(float)));
     context = reinterpret_cast<float*>(workspace.context.reserve(floats * sizeof(float)));
     const auto lay_rows = [&](uint8_t* memory) {
-        Layout64 layout(memory);
+        Pieces layout(memory);
         quantized = take_rows(layout, tokens, model.hidden_size);
         return layout.used();
     };
@@ -89,7 +89,7 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Kernels& kernels_, Thr
     heads.heads = model.heads;
     heads.head_size = model.hidden_size / model.heads;
     const auto lay_heads = [&](uint8_t* memory) {
-        Layout64 layout(memory);
+        Pieces layout(memory);
         heads.values = layout.take<uint8_t>(tokens * heads.row());
         heads.scales = layout.take<float>(static_cast<size_t>(tokens) * 3 * model.heads);
         return layout.used();
@@ -315,7 +315,7 @@ void Int8Pass::write_first_token_logits(float* out) {
     Int8Rows first;
     float* pooled;
     const auto lay = [&](uint8_t* memory) {
-        Layout64 layout(memory);
+        Pieces layout(memory);
         first = take_rows(layout, count, hidden);
         pooled = layout.take<float>(static_cast<size_t>(count) * stride);
         return layout.used();

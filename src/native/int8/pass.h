@@ -4,7 +4,7 @@
 #include <atomic>
 #include <vector>
 
-#include "../bytes.h"
+#include "../memory.h"
 #include "../thread_pool.h"
 #include "model.h"
 
