@@ -19,7 +19,15 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 BUILDS = CHECKOUT / "build" / "native-tests"
-KERNELS = ["int8-linear", "int8-picks", "int8-rows", "int8-attention", "linear", "rows", "attention"]
+KERNELS = [
+    "int8-linear",
+    "int8-picks",
+    "int8-rows",
+    "int8-attention",
+    "linear",
+    "rows",
+    "attention",
+]
 SANITIZERS = "address,undefined"
 FUZZ_SECONDS = "2"
 

@@ -61,7 +61,7 @@ def _draw_shape(axes: Any, shape: Shape | Texts, rows: list[Row]) -> None:
     for position, row in enumerate(rows):
         ratio = "" if row.ratio in (None, 1) else f"  ({row.ratio:.2f}x)"
         axes.annotate(
-            f"{row.median_ms:#.3g} ms".replace(". ", " ") + ratio,
+            f"{_three_digits(row.median_ms)} ms{ratio}",
             (row.q3_ms, position),
             (6, 0),
             textcoords="offset points",
@@ -80,6 +80,12 @@ def _colour(engine: str) -> str:
     if engine.startswith(OUR_DENSE):
         return OURS_DENSE
     return OURS if engine.startswith(OUR) else THEIRS
+
+
+def _three_digits(milliseconds: float) -> str:
+    if milliseconds >= 100:
+        return f"{milliseconds:,.0f}"
+    return f"{milliseconds:#.3g}"
 
 
 def save_plot(result: BenchResult, path: Path) -> None:
