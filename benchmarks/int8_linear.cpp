@@ -1,6 +1,5 @@
 // Speed of the int8 linear kernels alone, one thread, dense beside 1:2, in rounds that take turns.
-// With nanobind installed for the Python that cmake finds:
-//   cmake -S . -B build/bench -DSPARSEBERT_BENCHMARKS=ON
+//   cmake -S . -B build/bench -DSPARSEBERT_MODULE=OFF -DSPARSEBERT_BENCHMARKS=ON
 //   cmake --build build/bench --target int8_linear_bench
 //   build/bench/int8_linear_bench [instruction set]
 // GOP/s count the dense layer's 2 x rows x columns x tokens, so that dense and 1:2 compare by time;

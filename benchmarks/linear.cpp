@@ -1,6 +1,6 @@
 // Speed of the linear kernels alone, one thread, dense beside 1:2, in rounds that take turns. For
-// x86-64, with nanobind installed for the Python that cmake finds:
-//   cmake -S . -B build/bench -DSPARSEBERT_BENCHMARKS=ON
+// x86-64:
+//   cmake -S . -B build/bench -DSPARSEBERT_MODULE=OFF -DSPARSEBERT_BENCHMARKS=ON
 //   cmake --build build/bench --target linear_bench && build/bench/linear_bench [instruction set]
 // GFLOP/s count the dense layer's 2 x rows x columns x tokens, so that dense and 1:2 compare by
 // time. `FMA` is a loop of multiply-adds between registers in the same round, what the core could

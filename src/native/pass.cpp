@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "half.h"
+#include "pooling.h"
 
 namespace sparsebert {
 namespace {
@@ -280,17 +281,7 @@ void Pass::write_pooled(Pooling pooling, bool normalize, float* out) {
             }
             fresh = false;
         });
-        const float tokens = static_cast<float>(end - begin);
-        float scale = 1.0f;
-        if (pooling == Pooling::kMean) scale = 1.0f / tokens;
-        if (pooling == Pooling::kMeanSqrtLength) scale = 1.0f / std::sqrt(tokens);
-        for (int f = 0; f < hidden; ++f) vector[f] *= scale;
-        if (normalize) {
-            double squares = 0.0;
-            for (int f = 0; f < hidden; ++f) squares += static_cast<double>(vector[f]) * vector[f];
-            const float length = std::max(static_cast<float>(std::sqrt(squares)), 1e-12f);
-            for (int f = 0; f < hidden; ++f) vector[f] /= length;
-        }
+        scale_pooled(vector, hidden, end - begin, pooling, normalize);
     }
 }
 

@@ -14,6 +14,9 @@ bool is(const AnyArray& array, std::initializer_list<int> shape) {
                                                       [](int a, int64_t b) { return a == b; });
 }
 
+// Of a layer: 255 x 128 x inputs stays below 2^31.
+constexpr int kMostInputs = 65'793;
+
 class Reader {
   public:
     Reader(const nb::dict& entries, Int8Model& model, const Int8Kernels& kernels)
@@ -78,6 +81,7 @@ class Reader {
             nb::isinstance<nb::str>(parts[0]) ? nb::cast<std::string>(parts[0]) : "bitmap";
         int next = kind == "table" ? 1 : kind == "bitmap" ? 3 : 2;  // the values
         if (kind != "table") check_shape(name, rows, nb::cast<int>(parts[next - 1]), rows, columns);
+        if (columns > kMostInputs) refuse(name, "has more inputs than an int32 sum can hold");
         const AnyArray values = nb::cast<AnyArray>(parts[next++]);
         bool fits = values.dtype() == nb::dtype<int8_t>();
         if (kind == "pairs") {
