@@ -9,8 +9,6 @@
 namespace sparsebert {
 namespace {
 
-int round_up(int count, int unit) { return (count + unit - 1) / unit * unit; }
-
 // Adds row `id` of an embedding table to `out`.
 void add_row(const Matrix& table, int id, float* out) {
     const size_t at = static_cast<size_t>(id) * table.columns;

@@ -20,8 +20,6 @@ namespace sparsebert {
 constexpr int kTileRows = 16;
 constexpr int kGroupInputs = 8;
 
-inline int round_up(int count, int unit) { return (count + unit - 1) / unit * unit; }
-
 enum class Int8Layout { kPairs, kDense, kBitmap, kTable };
 
 // int8 weights [rows outputs][columns inputs] where they lie in memory; weight = scale[row] x

@@ -16,6 +16,8 @@ constexpr int kLaneTokens = 16;    // the widest register: 16 floats of AVX-512
 constexpr int kBlockTokens = 96;   // 64 inputs x 96 tokens x 4 bytes = 24 KiB: a panel fits L1
 constexpr int kPanelColumns = 64;  // inputs in a panel; see Compressed in patterns.py
 
+inline int round_up(int count, int unit) { return (count + unit - 1) / unit * unit; }
+
 enum class Layout { kDense, kPairs, kBitmap };
 enum class Activation { kNone, kGelu, kGeluTanh, kRelu, kTanh };
 
