@@ -1,0 +1,208 @@
+"""Choose a recipe's settings on held-out training rows, never on the validation split.
+
+    python runs/search.py all-MiniLM-L6-v2 data/stsb search --task stsb --row dense \
+        --grid learning_rate=3e-5,1e-4,3e-4 --grid epochs=4,8
+
+Of the training rows (of the ones that --max-rows selects) a fixed fifth is held out, and every
+combination of the grid trains on the others and is scored on that fifth. Give each row of the table
+the same grid, or the comparison is not a fair one. A teacher must not have seen the held-out rows
+either: --teacher search/stsb/dense/best is the best point of an earlier search.
+
+Stopped at any moment, the same command goes on where it was. It keeps the weights of the best point
+only, as OUT/TASK/ROW/best, and writes all scores to OUT/TASK/ROW/search.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsebert.checkpoint.documents import write_json
+from sparsebert.errors import SparsebertError
+from sparsebert.tasks import TASK_NAMES
+from sparsebert.tasks.held_out import hold_out
+from sparsebert.training import finetune
+from sparsebert.training.run_callbacks import DivergedError
+
+Point = dict[str, Any]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    asked = parse(arguments)
+    folder = asked.out / asked.task / asked.row
+    data = asked.out / asked.task / f"data-{asked.max_rows or 'all'}"
+    options = {"teacher": asked.teacher} if asked.teacher else {}
+    if asked.recipe:
+        options["recipe"] = asked.recipe
+    try:
+        if not data.exists():
+            rows = hold_out(asked.task, asked.data, data, max_rows=asked.max_rows)
+            tell(f"{data}: " + ", ".join(f"{count:,} {split}" for split, count in rows.items()))
+        for point in points(asked.grid):
+            for seed in asked.seeds:
+                train(asked.model, folder, asked.task, data, point, seed, options)
+            write_search(folder, asked)
+    except SparsebertError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    found = folder / "search.json"
+    if not found.is_file():
+        print("error: every point of the grid diverged.", file=sys.stderr)
+        return 1
+    print(as_markdown(read(found)))
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="the model to fine-tune: dense or sparse")
+    parser.add_argument("data", type=Path, help="the task's data; only its train split is read")
+    parser.add_argument("out", type=Path, help="where models and scores go")
+    parser.add_argument("--task", required=True, choices=TASK_NAMES)
+    parser.add_argument("--row", required=True, help="what to call it: dense, oneshot, best, ...")
+    parser.add_argument(
+        "--grid",
+        required=True,
+        action="append",
+        type=one_axis,
+        metavar="OPTION=VALUE,...",
+        help="an option of `finetune` and the values to try; once for each option",
+    )
+    parser.add_argument("--recipe", type=Path, help="settings that all points share (YAML)")
+    parser.add_argument("--teacher", help="a teacher that has not seen the held-out rows")
+    parser.add_argument(
+        "--max-rows", type=int, help="as in `finetune`; a fifth of them is held out"
+    )
+    parser.add_argument(
+        "--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[1]
+    )
+    return parser.parse_args(arguments)
+
+
+def one_axis(text: str) -> tuple[str, list[Any]]:
+    """``learning_rate=3e-5,1e-4`` as a name and its values."""
+    name, found, values = text.partition("=")
+    if not (name.isidentifier() and found and all(values.split(","))):
+        raise argparse.ArgumentTypeError(f"{text!r} is not OPTION=VALUE,VALUE,...")
+    return name, [value_of(word) for word in values.split(",")]
+
+
+def value_of(word: str) -> Any:
+    """A word as YAML reads it, and 3e-5 (which YAML 1.1 takes for text) as a number."""
+    value = yaml.safe_load(word)
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def points(grid: list[tuple[str, list[Any]]]) -> list[Point]:
+    """Every combination, the last option varying fastest."""
+    names = [name for name, _ in grid]
+    return [
+        dict(zip(names, values, strict=True))
+        for values in itertools.product(*(values for _, values in grid))
+    ]
+
+
+def train(
+    model: str, folder: Path, task: str, data: Path, point: Point, seed: int, options: Point
+) -> None:
+    """Train and score one point with one seed, unless that is done."""
+    name = ",".join(f"{key}={value}" for key, value in point.items())
+    out = folder / "points" / name / f"seed-{seed}"
+    failed = out.with_name(out.name + ".failed")
+    if (out / "training.json").is_file() or failed.is_file():
+        return
+    tell(f"{task}, {name}, seed {seed} ...")
+    try:
+        result = finetune(
+            model, out, task=task, data=data, seed=seed, resume=True, **{**options, **point}
+        )
+    except DivergedError as fault:  # a finding too: this point is too hot
+        failed.write_text(f"{fault}\n", encoding="utf-8")
+        tell(f"  {fault}")
+        return
+    tell(f"  {result.row()}, {result.seconds:.0f} s")
+
+
+def write_search(folder: Path, asked: argparse.Namespace) -> None:
+    """All scores so far to search.json; the best point's first seed becomes ``best``."""
+    found = []
+    for place in sorted((folder / "points").iterdir()):
+        runs = [read(run) for run in sorted(place.glob("seed-*/training.json"))]
+        if runs:
+            means = [
+                statistics.fmean(
+                    value for split in run["scores"].values() for value in split.values()
+                )
+                for run in runs
+            ]
+            found.append(
+                {
+                    "point": place.name,
+                    "scores": [run["scores"] for run in runs],
+                    "mean": statistics.fmean(means),
+                    "seconds": sum(run["seconds"] for run in runs),
+                    "rows": runs[0]["rows"],
+                }
+            )
+    if not found:
+        return
+    found.sort(key=lambda each: -each["mean"])
+    record = {"task": asked.task, "row": asked.row, "model": Path(asked.model).name, "tried": found}
+    unfinished = folder / "search.json.new"
+    write_json(unfinished, record)
+    unfinished.replace(folder / "search.json")
+    keep_best(folder, found[0]["point"])
+
+
+def keep_best(folder: Path, best: str) -> None:
+    """Point ``best`` at the best point's model, and drop the weights of the others."""
+    link, target = folder / "best", min((folder / "points" / best).glob("seed-*/")).resolve()
+    if not (target / "model.safetensors").is_file():  # with other seeds another point was best
+        tell(f"{target} is best and has lost its weights: remove it and run this again.")
+        return
+    if link.is_symlink():
+        link.unlink()
+    link.symlink_to(target.relative_to(folder.resolve()))
+    for weights in folder.resolve().glob("points/*/seed-*/*.safetensors"):
+        if weights.parent != target:
+            weights.unlink()
+
+
+def as_markdown(record: dict[str, Any]) -> str:
+    lines = [
+        f"{record['task']}, {record['row']}: mean of the metrics on held-out training rows",
+        "",
+        "| point | mean | scores of the first seed | seconds |",
+        "|---|---:|---|---:|",
+    ]
+    for each in record["tried"]:
+        scores = ", ".join(
+            f"{name} {value:.2f}"
+            for split in each["scores"][0].values()
+            for name, value in split.items()
+        )
+        lines.append(f"| {each['point']} | {each['mean']:.2f} | {scores} | {each['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
+def read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+def tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
