@@ -39,7 +39,9 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 32,
     max_length: Annotated[
         int | None,
-        typer.Option(min=8, help="Tokens of a row.", show_default="128, 384 for squad"),
+        typer.Option(
+            min=8, help="Tokens of a row.", show_default="128, 384 for squad; zero-shot the model's"
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")
@@ -47,6 +49,20 @@ def evaluate(
     max_rows: Annotated[
         int | None,
         typer.Option(min=1, help="Score a fixed selection of so many rows.", show_default="all"),
+    ] = None,
+    zero_shot: Annotated[
+        bool,
+        typer.Option(
+            "--zero-shot",
+            help="Without a head: correlate the cosine of both texts' embeddings with the label "
+            "(stsb, or custom pairs with a number).",
+        ),
+    ] = False,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The split to score, such as train.", show_default="validation"
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -73,6 +89,8 @@ def evaluate(
             max_length=max_length,
             threads=threads,
             max_rows=max_rows,
+            zero_shot=zero_shot,
+            split=split,
             progress=progress,
         )
     rows = sum(result.rows.values())

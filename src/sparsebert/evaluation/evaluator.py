@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +15,15 @@ import numpy.typing as npt
 from sparsebert.checkpoint import open_checkpoint, resolve_model, transformer_folder
 from sparsebert.checkpoint.config import EncoderConfig, Head
 from sparsebert.errors import CheckpointError, DataError, EngineError
+from sparsebert.evaluation.metrics import Scores
 from sparsebert.evaluation.predictors import EnginePredictor, Predictor, TorchPredictor
 from sparsebert.evaluation.result import Evaluation
 from sparsebert.evaluation.scoring import PreparedSplit
+from sparsebert.evaluation.similarity import check_pairs, similarity_scores, torch_embed
 from sparsebert.packing import is_packed
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.custom import custom_task
-from sparsebert.tasks.examples import load_split, validation_splits
+from sparsebert.tasks.examples import Examples, load_split, validation_splits
 from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.labels import label_order
 from sparsebert.tasks.table import CUSTOM, Kind, Task, get_task
@@ -38,6 +42,8 @@ def evaluate(
     max_length: int | None = None,
     threads: int | None = None,
     max_rows: int | None = None,
+    zero_shot: bool = False,
+    split: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a fine-tuned model on a task's validation split, or splits (MNLI has two).
@@ -46,8 +52,11 @@ def evaluate(
     is taken for the validation split), or None to fetch the task from the hub. ``engine`` is
     ``sparsebert`` (``auto`` means it) or ``torch``; packed folders need ours. ``max_length`` in
     tokens defaults to the task's (128; 384 for SQuAD). ``max_rows`` scores a fixed selection of
-    each split. Raises CheckpointError for a model without the task's head, DataError for data that
-    cannot be used.
+    each split. ``split`` scores another one, such as "train", on which choices may be made.
+    ``zero_shot`` correlates the cosine of the two texts' embeddings with the label, for any model
+    and tasks such as stsb (`sparsebert.evaluation.similarity`); ``max_length`` is then the model's
+    own. Raises CheckpointError for a model without the task's head, DataError for data that cannot
+    be used.
     """
     need_extra("evaluation", "pyarrow", "transformers", "sklearn", "scipy")
     report = progress or silent
@@ -61,60 +70,124 @@ def evaluate(
         if count is not None and count < least:
             raise DataError(f"{name} must be at least {least}, not {count}.")
     folder = resolve_model(model)
+    if engine == "torch":
+        need_extra("evaluation on torch", "torch", "transformers")
     if is_packed(folder) and engine == "torch":
         raise EngineError(
             f"{model} is packed, which torch cannot read: unpack it, or use our engine."
         )
-    config, predictor, used = _open(folder, engine, batch_size, threads)
-    chosen = _task_for(task, data, config, str(model))
-    order, notes = match_labels(chosen, config, str(model))
-    splits = validation_splits(chosen, data)
-    if not splits:
-        raise DataError(f"{data} holds no file for the split {chosen.validation_splits[0]}.")
-    tokenizer = load_tokenizer(transformer_folder(folder))
-    length = token_limit(chosen, config, max_length)
-    prepared = [
-        PreparedSplit.make(
-            load_split(chosen, data, split, max_rows=max_rows), tokenizer, length, report
-        )
-        for split in splits
-    ]
+    options = _Options(str(model), folder, engine, batch_size, max_length, threads, max_rows)
+    ready = (_similarity if zero_shot else _with_head)(options, task, data, split, report)
     scores: dict[str, dict[str, float]] = {}
+    notes = list(ready.notes)
     started = time.perf_counter()
-    with torch_threads(threads) if predictor.name == "torch" else nullcontext():
-        for each in prepared:
-            found = each.score(predictor, order, report)
-            scores[each.examples.split] = found.values
-            notes += [f"{each.examples.split}: {note}" for note in found.notes]
+    with torch_threads(threads) if ready.engine == "torch" else nullcontext():
+        for examples, score in ready.splits:
+            found = score()
+            scores[examples.split] = found.values
+            notes += [f"{examples.split}: {note}" for note in found.notes]
     return Evaluation(
         model=str(model),
-        task=chosen.name,
-        title=chosen.title,
-        engine=predictor.name,
+        task=ready.task.name,
+        title=ready.title,
+        engine=ready.engine,
         scores=scores,
-        rows={each.examples.split: len(each.examples) for each in prepared},
+        rows={examples.split: len(examples) for examples, _ in ready.splits},
         seconds=time.perf_counter() - started,
-        threads=used,
+        threads=ready.threads,
         notes=notes,
     )
 
 
-def _open(
-    folder: Path, engine: str, batch_size: int, threads: int | None
-) -> tuple[EncoderConfig, Predictor, int]:
-    if engine == "torch":
-        need_extra("evaluation on torch", "torch", "transformers")
+@dataclass(frozen=True)
+class _Options:
+    model: str
+    folder: Path
+    engine: str
+    batch_size: int
+    max_length: int | None
+    threads: int | None
+    max_rows: int | None
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A model opened and its data read; each split with what scores it."""
+
+    task: Task
+    title: str
+    engine: str
+    threads: int
+    splits: list[tuple[Examples, Callable[[], Scores]]]
+    notes: list[str]
+
+
+def _with_head(
+    options: _Options, name: str, data: str | Path | None, split: str | None, report: Progress
+) -> _Ready:
+    config, predictor, used = _open(options)
+    task = _task_for(name, data, split, config, options.model)
+    order, notes = match_labels(task, config, options.model)
+    tokenizer = load_tokenizer(transformer_folder(options.folder))
+    length = token_limit(task, config, options.max_length)
+    prepared = [
+        PreparedSplit.make(
+            load_split(task, data, part, max_rows=options.max_rows), tokenizer, length, report
+        )
+        for part in _splits(task, data, split)
+    ]
+    return _Ready(
+        task,
+        task.title,
+        predictor.name,
+        used,
+        [(each.examples, partial(each.score, predictor, order, report)) for each in prepared],
+        notes,
+    )
+
+
+def _similarity(
+    options: _Options, name: str, data: str | Path | None, split: str | None, report: Progress
+) -> _Ready:
+    custom = name.lower() == CUSTOM
+    task = custom_task(data, split=split or "validation") if custom else get_task(name)
+    check_pairs(task)
+    read = [
+        load_split(task, data, part, max_rows=options.max_rows)
+        for part in _splits(task, data, split)
+    ]
+    if options.engine == "torch":
         import torch
 
-        checkpoint = open_checkpoint(folder)
+        embed = torch_embed(
+            options.folder, batch_size=options.batch_size, max_length=options.max_length
+        )
+        engine, used = "torch", options.threads or torch.get_num_threads()
+    else:
+        from sparsebert.inference import load
+
+        model = load(options.folder, threads=options.threads, max_length=options.max_length)
+        embed = partial(model.embed, batch_size=options.batch_size)
+        engine, used = "sparsebert", model.threads
+    splits: list[tuple[Examples, Callable[[], Scores]]] = [
+        (examples, partial(similarity_scores, examples, embed, report)) for examples in read
+    ]
+    return _Ready(task, f"{task.title} zero-shot", engine, used, splits, [])
+
+
+def _open(options: _Options) -> tuple[EncoderConfig, Predictor, int]:
+    if options.engine == "torch":
+        import torch
+
+        checkpoint = open_checkpoint(options.folder)
         config = checkpoint.config
-        require_head(config, str(folder), (Head.SEQUENCE, Head.QUESTION))
-        predictor = TorchPredictor.load(checkpoint.transformer, config.head, batch_size)
-        return config, predictor, threads or torch.get_num_threads()
+        require_head(config, str(options.folder), (Head.SEQUENCE, Head.QUESTION))
+        predictor = TorchPredictor.load(checkpoint.transformer, config.head, options.batch_size)
+        return config, predictor, options.threads or torch.get_num_threads()
     from sparsebert.inference import load
 
-    model = load(folder, threads=threads)
-    return model.config, EnginePredictor(model, batch_size), model.threads
+    model = load(options.folder, threads=options.threads)
+    return model.config, EnginePredictor(model, options.batch_size), model.threads
 
 
 def require_head(config: EncoderConfig, model: str, heads: tuple[Head, ...]) -> None:
@@ -127,12 +200,21 @@ def require_head(config: EncoderConfig, model: str, heads: tuple[Head, ...]) -> 
         )
 
 
-def _task_for(name: str, data: str | Path | None, config: EncoderConfig, model: str) -> Task:
+def _splits(task: Task, data: str | Path | None, split: str | None) -> tuple[str, ...]:
+    splits = validation_splits(task, data) if split is None else (split,)
+    if not splits:
+        raise DataError(f"{data} holds no file for the split {task.validation_splits[0]}.")
+    return splits
+
+
+def _task_for(
+    name: str, data: str | Path | None, split: str | None, config: EncoderConfig, model: str
+) -> Task:
     if name.lower() != CUSTOM:
         return get_task(name)
     require_head(config, model, (Head.SEQUENCE,))
     labels = () if config.problem_type == "regression" else config.labels
-    return custom_task(data, split="validation", labels=labels)
+    return custom_task(data, split=split or "validation", labels=labels)
 
 
 def match_labels(

@@ -1,0 +1,126 @@
+"""Zero-shot similarity: how well the cosine of two texts' embeddings ranks pairs as people did.
+
+What sentence-transformers' ``EmbeddingSimilarityEvaluator`` computes (Reimers & Gurevych 2019):
+every text is embedded by itself, pooled as the folder's own modules say (the mean over its tokens
+where it has none), and the cosines of the pairs are correlated with the labels. No head and no
+training are involved, so it shows in seconds what pruning did to an encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.checkpoint import read_pooling, transformer_folder
+from sparsebert.checkpoint.pooling import Pooling
+from sparsebert.errors import CheckpointError, DataError
+from sparsebert.evaluation.metrics import Scores, regression_scores
+from sparsebert.evaluation.predictors import padded_batch
+from sparsebert.inference.texts import as_texts
+from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer
+from sparsebert.inference.tokenizing import TextTokenizer
+from sparsebert.progress import Progress, silent
+from sparsebert.tasks.examples import Examples
+from sparsebert.tasks.extras import need_extra
+from sparsebert.tasks.table import Kind, Task
+from sparsebert.tasks.tokens import TokenRows
+
+if TYPE_CHECKING:
+    import torch
+
+Embeddings = npt.NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Embeddings]
+"""Texts to float32 ``[texts, hidden]``."""
+
+_CHUNK = 512  # texts embedded between two reports of progress
+
+
+def check_pairs(task: Task) -> None:
+    """DataError unless the task's rows are pairs of texts with a number for a label."""
+    if task.kind is not Kind.REGRESSION or len(task.text_columns) != 2:
+        raise DataError(
+            f"zero-shot similarity needs pairs of texts with a number for a label, as stsb has "
+            f"them; {task.name} has none."
+        )
+
+
+def similarity_scores(examples: Examples, embed: Embed, progress: Progress | None = None) -> Scores:
+    """Pearson and Spearman, in percent, between the labels and the cosines of the embeddings."""
+    check_pairs(examples.task)
+    assert examples.pairs is not None
+    # Many texts come up in several pairs; the longest go first, as batches of like length.
+    distinct = sorted({*examples.texts, *examples.pairs}, key=lambda text: (-len(text), text))
+    place = {text: index for index, text in enumerate(distinct)}
+    report = progress or silent
+    label = f"embedding {examples.task.name} {examples.split}"
+    parts = []
+    for start in range(0, len(distinct), _CHUNK):
+        report(label, start, len(distinct))
+        parts.append(embed(distinct[start : start + _CHUNK]))
+    report(label, len(distinct), len(distinct))
+    vectors = np.concatenate(parts).astype(np.float64)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    left = vectors[[place[text] for text in examples.texts]]
+    right = vectors[[place[text] for text in examples.pairs]]
+    cosines = np.einsum("ij,ij->i", left, right)
+    return regression_scores(examples.task.metrics, cosines, examples.labels.astype(np.float64))
+
+
+def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = None) -> Embed:
+    """transformers' AutoModel of a dense or sparse folder in fp32, pooled as the folder says.
+
+    ``max_length`` is in tokens and defaults to the folder's own limit; longer texts are cut.
+    """
+    need_extra("embedding on torch", "torch", "transformers")
+    import torch
+    from transformers import AutoModel
+
+    from sparsebert.evaluation.quiet import quiet_transformers
+
+    files = transformer_folder(folder)
+    pooling = read_pooling(folder) or Pooling(mode="mean", normalize=False, max_length=None)
+    with quiet_transformers():
+        model = AutoModel.from_pretrained(str(files), dtype=torch.float32).eval()
+    limit = length_limit(
+        files,
+        asked=max_length,
+        trained=pooling.max_length,
+        positions=model.config.max_position_embeddings,
+    )
+    backend = read_tokenizer(files, lower_case=pooling.lower_case)
+    if backend is None:
+        raise CheckpointError(f"{folder} has no tokenizer: it needs tokenizer.json or vocab.txt.")
+    tokenizer = TextTokenizer(backend, max_length=limit)
+
+    def embed(texts: Sequence[str]) -> Embeddings:
+        tokens = tokenizer.encode(as_texts(list(texts)))
+        rows = TokenRows.of(
+            [each.ids.tolist() for each in tokens], [each.type_ids.tolist() for each in tokens]
+        )
+        order = np.argsort(-rows.lengths, kind="stable")
+        vectors = np.empty((len(rows), model.config.hidden_size), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(rows), batch_size):
+                chunk = order[start : start + batch_size]
+                batch = padded_batch(rows, chunk)
+                hidden = model(**batch).last_hidden_state
+                vectors[chunk] = _pool(hidden, batch["attention_mask"], pooling.mode).numpy()
+        return vectors
+
+    return embed
+
+
+def _pool(hidden: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
+    """``hidden`` ``[texts, tokens, hidden]`` to ``[texts, hidden]``, padding (mask 0) left out."""
+    if mode == "cls":
+        return hidden[:, 0]
+    inside = mask.unsqueeze(-1).bool()
+    if mode == "max":
+        return hidden.masked_fill(~inside, -float("inf")).amax(dim=1)
+    counts = mask.sum(dim=1, keepdim=True).to(hidden.dtype)
+    total = hidden.masked_fill(~inside, 0).sum(dim=1)
+    return total / (counts.sqrt() if mode == "mean_sqrt_len" else counts)
