@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# The runs behind docs/results.json: a small encoder, dense and halved, on eight tasks.
+#
+#     runs/minilm.sh MODEL DATA RUNS              MODEL: all-MiniLM-L6-v2; DATA: a folder a task
+#     runs/minilm.sh MODEL DATA RUNS --dry-run    print what is left to do
+#     TASKS="rte mrpc" SEEDS="1 2" runs/minilm.sh MODEL DATA RUNS      a part of it
+#
+# Each result is a folder, RUNS/ROW/TASK/seed-N. What is there is not made again and what was begun
+# is resumed: stop it at any moment, and start it again. All tasks have their first seed before any
+# has its second, so that `sparsebert table RUNS` soon has something to show.
+#
+# dense      the model as it is, fine-tuned
+# oneshot    1:2 by magnitude, then fine-tuned with the zeros locked
+# best       1:2 by second order and upstream distillation, then fine-tuned with the zeros locked,
+#            its teacher the dense model of the same seed
+# best-int8  best, packed in int8 and scored on the engine
+#
+# Settings come from runs/recipes, chosen by runs/search.py on held-out training rows.
+set -euo pipefail
+. "$(dirname "$0")/steps.sh"
+
+if [ $# -lt 3 ] || [ $# -gt 4 ] || [ "${4:---dry-run}" != --dry-run ]; then
+    echo "usage: $0 MODEL DATA RUNS [--dry-run]" >&2
+    exit 2
+fi
+MODEL=$1 DATA=$2 RUNS=$3
+if [ $# -eq 4 ]; then DRY_RUN=true; fi
+
+TASKS=${TASKS:-rte mrpc stsb sst2 qnli mnli qqp squad sst2-full}
+SEEDS=${SEEDS:-1 2 3 4 5}
+ROWS=${ROWS:-dense oneshot best best-int8}
+CORPUS=${CORPUS:-}                            # unlabelled texts; without them no upstream distillation
+BEST_MODEL=${BEST_MODEL:-$RUNS/models/best}   # or a 1:2 checkpoint made elsewhere
+
+seeds_of() {
+    case $1 in
+        rte | mrpc | stsb | sst2) echo 5 ;;
+        sst2-full) echo 1 ;;
+        *) echo 3 ;;
+    esac
+}
+
+# All rows of the small tasks, a fixed selection of the large ones.
+rows_of() {
+    case $1 in
+        rte | mrpc | stsb | sst2-full) ;;
+        *) echo --max-rows 10000 ;;
+    esac
+}
+
+# tune ROW TASK SEED MODEL [ARGUMENTS]
+tune() {
+    local row=$1 task=$2 seed=$3 model=$4 out=$RUNS/$1/$2/seed-$3
+    shift 4
+    # shellcheck disable=SC2046  # an option and its value, or nothing
+    sparse "$out/training.json" finetune "$model" "$out" --task "${task%-full}" \
+        --data "$DATA/${task%-full}" --recipe "$(recipe "$row" "${task%-full}")" \
+        --seed "$seed" $(rows_of "$task") "$@" --resume
+}
+
+# drop_weights FOLDER: scores, recipe and lineage stay, the disk gets 90 MB back.
+drop_weights() {
+    if ! $DRY_RUN; then rm -f "$1"/*.safetensors; fi
+}
+
+# run_row ROW TASK SEED
+run_row() {
+    local out=$RUNS/$1/$2/seed-$3 best=$RUNS/best/$2/seed-$3
+    case $1 in
+        dense)
+            tune "$@" "$MODEL"
+            ;;
+        oneshot)
+            tune "$@" "$RUNS/models/oneshot" && drop_weights "$out"
+            ;;
+        best)
+            tune "$@" "$BEST_MODEL" --teacher "$RUNS/dense/$2/seed-$3"
+            ;;
+        best-int8)
+            sparse "$out/config.json" pack "$best" "$out" --dtype int8 &&
+                sparse "$out/evaluation.json" evaluate "$out" --task "${2%-full}" \
+                    --data "$DATA/${2%-full}" --save &&
+                drop_weights "$best"
+            ;;
+    esac
+}
+
+# wants ROW: is this row among those asked for?
+wants() {
+    case " $ROWS " in *" $1 "*) ;; *) return 1 ;; esac
+}
+
+if wants oneshot; then
+    sparse "$RUNS/models/oneshot/config.json" prune "$MODEL" "$RUNS/models/oneshot"
+fi
+if wants best; then # one checkpoint for all tasks
+    if [ -n "$CORPUS" ]; then set -- --corpus "$CORPUS"; else set --; fi
+    sparse "$BEST_MODEL/config.json" prune "$MODEL" "$BEST_MODEL" --method second-order "$@"
+fi
+
+for seed in $SEEDS; do
+    for task in $TASKS; do
+        if [ "$seed" -gt "$(seeds_of "$task")" ]; then continue; fi
+        for row in $ROWS; do run_row "$row" "$task" "$seed" || true; done
+    done
+done
+sparse - table "$RUNS" --json --out "$RUNS/results.json" || true
+sparse - table "$RUNS" || true
+finish
