@@ -70,7 +70,8 @@ class LockedMasks:
                     f"{list(parameter.shape)}: they do not belong together."
                 )
             pruned = torch.from_numpy(~mask).to(parameter.device)
-            hook = parameter.register_hook(_zero_where(pruned))  # type: ignore[no-untyped-call]
+            masked = self._gradient_hook(name, pruned)
+            hook = parameter.register_hook(masked)  # type: ignore[no-untyped-call]
             self._locked[name] = _Locked(parameter, pruned, hook)
         self.apply()
 
@@ -107,6 +108,14 @@ class LockedMasks:
     def save(self, folder: Path) -> None:
         """Write masks.safetensors into a folder."""
         write_masks(folder, self.masks)
+
+    def _gradient_hook(self, name: str, pruned: torch.Tensor) -> Any:
+        """What stands in for the gradient of weight ``name`` as it arrives."""
+
+        def hook(gradient: torch.Tensor) -> torch.Tensor:
+            return gradient.masked_fill(pruned, 0.0)
+
+        return hook
 
 
 class LockedMasksCallback(TrainerCallback):  # type: ignore[misc]
@@ -150,10 +159,3 @@ class LockedMasksCallback(TrainerCallback):  # type: ignore[misc]
         assert model is not None
         self.masks.detach()
         self.masks.verify(model)
-
-
-def _zero_where(pruned: torch.Tensor) -> Any:
-    def hook(gradient: torch.Tensor) -> torch.Tensor:
-        return gradient.masked_fill(pruned, 0.0)
-
-    return hook

@@ -1,0 +1,105 @@
+"""Gradual pruning: while a model trains, more and more of its groups are forced to the pattern.
+
+The share of the full sparsity that a model has after step t rises, from step t0 to step t1, by the
+cubic of Zhu & Gupta (2017, "To prune, or not to prune", arXiv 1710.01878):
+
+    s(t) = 1 - (1 - (t - t0) / (t1 - t0))^3
+
+quickly at first, while there is much to spare, and ever more slowly. They prune single weights, of
+which a part goes. Here all groups of M must hold N in the end, so what rises is the share of groups
+that are *forced* to the pattern: those that lose least by it, their loss being the sum of the
+scores it prunes. The other groups are still dense, and the way from dense to N:M is smooth.
+
+Groups compete within their layer, not with those of other layers: at t1 every layer is forced whole
+anyway, and a common order would leave the layers of large weights dense until shortly before it,
+with the steepest way down and the least time to recover. Prune Once for All (Zafrir et al., 2021,
+arXiv 2111.05754) prunes each layer evenly as well.
+
+Masks are recomputed from new scores at every update, also those of groups forced before: until t1 a
+weight that was pruned may come back. The method "gradual" scores by magnitude, as both papers do;
+`snip_momentum` has another score for the same ramp. Cost: a partial sort of each layer's groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsebert.errors import TrainingError
+from sparsebert.patterns import Array, BoolMatrix, Matrix, Pattern, grouped, mask_from_scores
+
+RAMP_SHARE = 0.5  # of the steps after warm-up; the rest trains the final masks
+_UPDATES = 50  # at most so many in a ramp; Zhu & Gupta found that their number hardly matters
+_LEAST_STEPS = 4  # fewer are no ramp
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """When masks are updated, counted in optimiser steps done: from ``start`` (t0, all dense) every
+    ``interval`` steps to ``end`` (t1, when they are whole and locked) of ``steps`` in all.
+    """
+
+    start: int
+    end: int
+    interval: int
+    steps: int
+
+    @classmethod
+    def of_run(cls, steps: int, warmup_steps: int) -> Ramp:
+        """The ramp of a run: it begins after the learning rate's warm-up and takes `RAMP_SHARE` of
+        what is left. TrainingError if that is too short to be one.
+        """
+        length = int((steps - warmup_steps) * RAMP_SHARE)
+        if length < _LEAST_STEPS:
+            least = warmup_steps + int(_LEAST_STEPS / RAMP_SHARE)
+            raise TrainingError(
+                f"a run of {steps} steps ({warmup_steps} of them warm-up) is too short to prune "
+                f"while it trains, which takes {least}: give more epochs or a smaller batch, or "
+                "prune first and fine-tune with the method lock."
+            )
+        return cls(warmup_steps, warmup_steps + length, -(-length // _UPDATES), steps)
+
+    def updates(self, step: int) -> bool:
+        """Whether masks are updated once ``step`` steps are done."""
+        if not self.start < step <= self.end:
+            return False
+        return step == self.end or (step - self.start) % self.interval == 0
+
+    def share(self, step: int) -> float:
+        """s(t), the share of groups that are forced once ``step`` steps are done."""
+        way = min(max((step - self.start) / (self.end - self.start), 0.0), 1.0)
+        return 1 - (1 - way) ** 3
+
+
+def forced_count(share: float, groups: int) -> int:
+    """How many of ``groups`` are forced: ``share`` of them, rounded half up."""
+    return int(share * groups + 0.5)
+
+
+def forced_mask(scores: Matrix, pattern: Pattern, share: float) -> BoolMatrix:
+    """The mask of a layer in which ``share`` of the groups are forced to ``pattern``.
+
+    ``scores`` is float ``[rows, columns]`` without NaN, the mask bool of its shape. A forced group
+    keeps its n highest scores, any other keeps all; those with the least sum of pruned scores are
+    forced, ties going to the upper row, then to the left. PatternError if m does not divide.
+    """
+    mask = mask_from_scores(scores, pattern)
+    pruned = grouped(np.where(mask, scores.dtype.type(0), scores), pattern)
+    losses = pruned[..., 0].copy()
+    for place in range(1, pattern.m):  # as in patterns.count_kept: faster than a short axis's sum
+        losses += pruned[..., place]
+    forced = _least(losses.ravel(), forced_count(share, losses.size)).reshape(losses.shape)
+    mask |= ~np.repeat(forced, pattern.m, axis=1)
+    return mask
+
+
+def _least(losses: Array, count: int) -> BoolMatrix:
+    """Marks the ``count`` smallest of ``[groups]``, ties from the left."""
+    if count == 0:
+        return np.zeros(losses.shape, bool)
+    limit = np.partition(losses, count - 1)[count - 1]
+    least: BoolMatrix = losses < limit
+    tied = np.flatnonzero(losses == limit)
+    least[tied[: count - np.count_nonzero(least)]] = True
+    return least

@@ -1,0 +1,225 @@
+"""Masks that change while the model trains, from dense to whole N:M ones.
+
+Between two updates the masks of the moment hold as locked ones do: a pruned weight is +0.0 and its
+gradient zero. What it was when it was pruned is remembered beside the model, and if an update keeps
+it again it returns with that value, as in the papers (see `sparsebert.pruning.gradual`), where
+masked weights wait unchanged. It returns without momentum: when a weight is pruned its first moment
+(Adam's exp_avg, SGD's momentum_buffer) is set to zero, and with a zero gradient it stays so. Adam's
+second moment is left: it is the scale of a step, not a direction, and without it the first steps
+after the return would be (1 - beta1) / sqrt(1 - beta2), some three times, too long.
+
+Masks, remembered weights and saliencies are saved with each of the Trainer's checkpoints, and a
+resumed run goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
+
+from sparsebert.checkpoint.dtypes import Array
+from sparsebert.checkpoint.tensors import TensorFiles, TensorSpec
+from sparsebert.checkpoint.writing import write_tensors
+from sparsebert.errors import TrainingError
+from sparsebert.patterns import BoolMatrix, Pattern, is_whole, pack_mask, unpack_mask
+from sparsebert.pruning import snip_momentum
+from sparsebert.pruning.gradual import Ramp, forced_mask
+from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
+
+EVOLUTION_NAME = "mask_evolution.safetensors"
+_MOMENTA = ("exp_avg", "momentum_buffer")  # as torch's optimisers call their first moments
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """What a run prunes: ``layers`` (shapes by canonical name), from dense to ``pattern``."""
+
+    method: str
+    pattern: Pattern
+    ramp: Ramp
+    layers: Mapping[str, tuple[int, int]]
+
+
+class EvolvingMasks(LockedMasks):
+    """Masks of layers that are still being pruned, beside those of layers that are sparse already.
+
+    ``locked`` are the latter's, and never change. The former begin dense and are whole once
+    `evolve` has seen the ramp's last step.
+    """
+
+    def __init__(self, evolution: Evolution, locked: Mapping[str, BoolMatrix]) -> None:
+        dense = {name: np.ones(shape, bool) for name, shape in evolution.layers.items()}
+        super().__init__({**locked, **dense})
+        self.evolution = evolution
+        self._by_saliency = evolution.method == "snip-momentum"
+        # By name, float32 of the weight's shape; all empty once the masks are final.
+        self._remembered: dict[str, torch.Tensor] = {}  # what pruned weights were, 0 where kept
+        self._saliency: dict[str, torch.Tensor] = {}
+        self._gradients: dict[str, torch.Tensor] = {}  # of the step so far, before masking
+        self._final = False
+
+    def attach(self, model: torch.nn.Module) -> None:
+        super().attach(model)
+        kinds = [self._remembered, self._saliency] if self._by_saliency else [self._remembered]
+        for name in () if self._final else self.evolution.layers:
+            parameter = self._locked[name].parameter
+            for values in kinds:
+                known = values.get(name)
+                values[name] = (
+                    torch.zeros_like(parameter, requires_grad=False)
+                    if known is None
+                    else known.to(parameter.device)
+                )
+
+    def detach(self) -> None:
+        super().detach()
+        self._gradients.clear()
+
+    @torch.no_grad()
+    def accumulate(self) -> None:
+        """Take the gradients of an optimiser step, all its batches summed, into the saliencies."""
+        for name, gradient in self._gradients.items():
+            weight = self._locked[name].parameter + self._remembered[name]
+            snip_momentum.accumulate(self._saliency[name], weight, gradient)
+        self._gradients.clear()
+
+    @torch.no_grad()
+    def evolve(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """Update the masks if the ramp says so now that ``step`` optimiser steps are done."""
+        ramp = self.evolution.ramp
+        if not ramp.updates(step):
+            return
+        for name in self.evolution.layers:
+            locked, remembered = self._locked[name], self._remembered[name]
+            weight = locked.parameter + remembered  # one of the two is 0 everywhere
+            scores = self._saliency[name] if self._by_saliency else weight.abs()
+            mask = forced_mask(scores.cpu().numpy(), self.evolution.pattern, ramp.share(step))
+            self.masks[name] = mask
+            locked.pruned.copy_(torch.from_numpy(~mask))  # in place: the gradient's hook holds it
+            locked.parameter.copy_(weight.masked_fill(locked.pruned, 0.0))
+            remembered.copy_(weight.masked_fill(~locked.pruned, 0.0))
+            state = optimizer.state.get(locked.parameter, {})
+            for momentum in (state.get(key) for key in _MOMENTA):
+                if momentum is not None:
+                    momentum.masked_fill_(locked.pruned, 0.0)
+        if step == ramp.end:
+            self._final = True
+            for values in (self._remembered, self._saliency, self._gradients):
+                values.clear()
+
+    def check_whole(self) -> None:
+        """TrainingError, naming a layer, unless every mask has become a whole N:M one."""
+        for name in self.evolution.layers:
+            if not is_whole(self.masks[name], self.evolution.pattern):
+                raise TrainingError(
+                    f"'{name}' did not become {self.evolution.pattern}. The result is not kept; "
+                    "please report this."
+                )
+
+    def save(self, folder: Path) -> None:
+        """Write all that a resumed run needs into a folder, as mask_evolution.safetensors."""
+        arrays: dict[str, Array] = {}
+        for name, mask in self.masks.items():
+            arrays[f"{name}.mask"] = pack_mask(mask)
+        for kind, values in (("remembered", self._remembered), ("saliency", self._saliency)):
+            arrays |= {f"{name}.{kind}": each.cpu().numpy() for name, each in values.items()}
+        specs = [
+            TensorSpec(name, "U8" if array.dtype == np.uint8 else "F32", array.shape)
+            for name, array in arrays.items()
+        ]
+        write_tensors(folder / EVOLUTION_NAME, specs, arrays.values(), {})
+
+    def restore(self, folder: Path) -> None:
+        """Take up what `save` wrote, before `attach`.
+
+        CheckpointError if the file is damaged, TrainingError if it is of another run.
+        """
+        path = folder / EVOLUTION_NAME
+        tensors = TensorFiles([path])
+
+        def read(name: str, dtype: str, shape: tuple[int, int]) -> Array:
+            if name not in tensors or tensors.spec(name) != TensorSpec(name, dtype, shape):
+                raise TrainingError(
+                    f"{path} has no '{name}' of type {dtype} and shape {list(shape)}: remove "
+                    f"{folder.parent} to start anew."
+                )
+            return tensors[name]
+
+        for name, mask in self.masks.items():
+            rows, columns = mask.shape
+            bits = read(f"{name}.mask", "U8", (rows, -(-columns // 8)))
+            self.masks[name] = unpack_mask(bits, columns)
+        self._final = not any(name.endswith(".remembered") for name in tensors)
+        for name, shape in () if self._final else self.evolution.layers.items():
+            remembered = read(f"{name}.remembered", "F32", shape)
+            self._remembered[name] = torch.tensor(remembered)
+            if self._by_saliency:
+                self._saliency[name] = torch.tensor(read(f"{name}.saliency", "F32", shape))
+
+    def _gradient_hook(self, name: str, pruned: torch.Tensor) -> Any:
+        masked = super()._gradient_hook(name, pruned)
+        if not self._by_saliency or name not in self.evolution.layers:
+            return masked
+
+        def hook(gradient: torch.Tensor) -> torch.Tensor:
+            if not self._final:  # a later batch of the step adds to a copy, as autograd owns this
+                known = self._gradients.get(name)
+                self._gradients[name] = gradient if known is None else known + gradient
+            result: torch.Tensor = masked(gradient)
+            return result
+
+        return hook
+
+
+class EvolvingMasksCallback(LockedMasksCallback):
+    """Evolves masks through a Trainer's run and saves them with each of its checkpoints.
+
+    The run fails with TrainingError if a pruned weight is not zero at its end, or a mask not whole.
+    """
+
+    masks: EvolvingMasks
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel | None = None,
+        **kwargs: Any,
+    ) -> None:
+        assert state.max_steps == self.masks.evolution.ramp.steps
+        super().on_train_begin(args, state, control, model, **kwargs)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.masks.accumulate()
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        assert optimizer is not None
+        self.masks.evolve(state.global_step, optimizer)
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().on_train_end(args, state, control, model, **kwargs)
+        if state.global_step >= self.masks.evolution.ramp.end:  # else it was interrupted
+            self.masks.check_whole()

@@ -1,0 +1,48 @@
+"""The learning rate of a run that prunes: rewound at each update, whole once the masks are."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from sparsebert.pruning.gradual import Ramp
+from sparsebert.training.rewinding import rewound_rate
+
+
+def test_the_rate_by_hand() -> None:
+    ramp = Ramp(start=2, end=9, interval=3, steps=13)  # T' = 6, so it falls by a quarter a step
+    assert [rewound_rate(ramp, step) for step in range(14)] == [
+        *(0, 0.5),
+        *(1, 0.75, 0.5),
+        *(1, 0.75, 0.5),
+        1,
+        *(1, 0.75, 0.5, 0.25),
+        0,
+    ]
+
+
+def test_without_warm_up_it_starts_at_the_peak() -> None:
+    assert rewound_rate(Ramp(start=0, end=4, interval=1, steps=8), 0) == 1
+
+
+def test_after_the_ramp_it_is_the_ordinary_schedule_from_its_peak() -> None:
+    import torch
+
+    ramp = Ramp.of_run(200, 12)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    ordinary = transformers.get_linear_schedule_with_warmup(
+        optimizer, 12, ramp.steps - (ramp.end - ramp.start)
+    )
+    rates = []
+    for _ in range(ramp.steps - (ramp.end - ramp.start) + 1):
+        rates.append(ordinary.get_last_lr()[0])
+        optimizer.step()
+        ordinary.step()
+    length = ramp.end - ramp.start
+    before = [rewound_rate(ramp, step) for step in range(12)]
+    after = [rewound_rate(ramp, step) for step in range(ramp.end, ramp.steps + 1)]
+    assert before == pytest.approx(rates[:12])
+    assert after == pytest.approx(rates[12:])
+    assert len(after) == ramp.steps - length - 12 + 1
