@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.documents import read_object
 from sparsebert.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
 CARD_NAME = "README.md"
 _BEGIN = "<!-- sparsebert: begin -->"
 _END = "<!-- sparsebert: end -->"
+# The key and all that is indented under it; a YAML list may stand at its key's own depth.
+_MODEL_INDEX = re.compile(r"^model-index:.*\n?(?:(?:[ \t-].*|[ \t]*\r?)(?:\n|\Z))*", re.M)
 _LARGEST = 4 << 20  # bytes of a README that is carried along
 
 
-def write_card(folder: Path, *, source: Path, packed: bool = False, results: str = "") -> None:
+def write_card(
+    folder: Path,
+    *,
+    source: Path,
+    packed: bool = False,
+    results: str = "",
+    evaluations: Sequence[EvalResult] = (),
+) -> None:
     """Write the model card of ``folder``, whose config.json already holds its lineage.
 
     The front matter (licence, language, base model, ...) and the text of the source's own card are
     kept: sparsebert's part stands above the text, and replaces the part that an earlier step
-    wrote. ``results`` is Markdown that goes into it, such as a table of scores.
+    wrote. ``results`` is Markdown that goes into it, such as a table of scores; ``evaluations`` are
+    the same scores for programs, as the hub's ``model-index``. The source's own ``model-index`` is
+    dropped: it was measured on another model.
     """
     raw = read_object(folder / CONFIG_NAME)
     front, body = _split(_read(source / CARD_NAME))
@@ -33,7 +48,10 @@ def write_card(folder: Path, *, source: Path, packed: bool = False, results: str
     lines += ["## How to load it", "", *_loading(raw, packed), _END, ""]
     if body.strip():
         lines += ["", "The card of the model it was made from follows.", "", body.strip(), ""]
-    text = f"---\n{_front_matter(front, record)}\n---\n\n" + "\n".join(lines)
+    matter = _front_matter(front, record)
+    if evaluations:
+        matter += "\n" + model_index(_title(record, packed), evaluations)
+    text = f"---\n{matter}\n---\n\n" + "\n".join(lines)
     (folder / CARD_NAME).write_text(text, encoding="utf-8")
 
 
@@ -59,12 +77,22 @@ def _split(text: str) -> tuple[str, str]:
 
 def _front_matter(front: str, record: dict[str, Any]) -> str:
     """The source's own lines, with a base model where it names none and we know it."""
+    front = _MODEL_INDEX.sub("", front).strip("\r\n")
     lines = [front] if front.strip() else ["library_name: transformers", "tags:", "- sparsebert"]
     lineage = record.get("lineage", [])
     origin = str(lineage[0].get("from", "")) if lineage else ""
     if re.fullmatch(r"[\w.-]+/[\w.-]+", origin) and not re.search(r"^base_model:", front, re.M):
         lines.append(f"base_model: {origin}")
     return "\n".join(lines)
+
+
+def model_index(name: str, evaluations: Sequence[EvalResult]) -> str:
+    """The front matter's lines in which the Hugging Face hub looks for a model's scores."""
+    import yaml
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    index = {"model-index": eval_results_to_model_index(name, list(evaluations))}
+    return str(yaml.safe_dump(index, sort_keys=False, allow_unicode=True)).rstrip("\n")
 
 
 def _title(record: dict[str, Any], packed: bool) -> str:

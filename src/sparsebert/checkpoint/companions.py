@@ -12,16 +12,17 @@ from sparsebert.checkpoint.pooling import MODULES_NAME, module_folders, transfor
 
 _SUFFIXES = (".json", ".txt", ".model", ".jinja", ".vocab")
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
+EVALUATION_NAME = "evaluation.json"  # what `evaluate` found for this very model, and for no other
 _LARGEST = 64 << 20  # bytes: a tokenizer is a few MiB, weights in odd formats are more
 
 
 def copy_companions(source: Path, target: Path) -> None:
     """Copy tokenizer files, pooling modules, label files and licences into ``target``.
 
-    Not copied: weights in any format, config.json, README.md (each step writes its own), hidden
-    files, and anything large. If sentence-transformers placed the transformer in a sub-folder, its
-    files come to the top of ``target`` and modules.json says so, so that every folder sparsebert
-    writes opens with transformers as well.
+    Not copied: weights in any format, config.json, README.md (each step writes its own), the scores
+    of `evaluate`, hidden files, and anything large. If sentence-transformers placed the transformer
+    in a sub-folder, its files come to the top of ``target`` and modules.json says so, so that every
+    folder sparsebert writes opens with transformers as well.
     """
     transformer = transformer_folder(source)
     for folder in {source: None, transformer: None}:
@@ -47,6 +48,8 @@ def _copy_files(source: Path, target: Path, without: tuple[str, ...] = ()) -> No
 
 def _belongs(path: Path) -> bool:
     if path.name.startswith(".") or not path.is_file() or path.stat().st_size > _LARGEST:
+        return False
+    if path.name == EVALUATION_NAME:
         return False
     if path.name.endswith(".index.json"):  # lists the shards of weights that are not copied
         return False

@@ -42,6 +42,13 @@ def write_json(path: Path, document: Any) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def replace_json(path: Path, document: Any) -> None:
+    """`write_json` in one piece: whoever reads ``path`` meanwhile finds the old file or the new."""
+    unfinished = path.with_name(f".{path.name}.partial")
+    write_json(unfinished, document)
+    unfinished.replace(path)
+
+
 def inner_folder(root: Path, named: object, where: Path) -> Path:
     """The folder inside ``root`` that a document names; CheckpointError if it points elsewhere.
 

@@ -38,6 +38,17 @@ stdout = Console(highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def wanted_seeds(text: str) -> tuple[int, ...]:
+    """The value of --seeds; wrong use if it is none."""
+    from sparsebert.checkpoint.seeds import parse_seeds
+    from sparsebert.errors import InputError
+
+    try:
+        return parse_seeds(text)
+    except InputError as error:
+        raise typer.BadParameter(str(error), param_hint="--seeds") from error
+
+
 def emit(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
     """Print a command's result: ``result`` as one line of JSON, or ``text`` for people."""
     if as_json:

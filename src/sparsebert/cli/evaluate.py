@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from sparsebert.cli.console import JsonOption, ModelArgument, emit, progress_bar
+from sparsebert.cli.console import JsonOption, ModelArgument, emit, progress_bar, wanted_seeds
 
 
 def evaluate(
@@ -64,6 +64,18 @@ def evaluate(
             metavar="NAME", help="The split to score, such as train.", show_default="validation"
         ),
     ] = None,
+    save: Annotated[
+        bool,
+        typer.Option("--save", help="Keep the scores in MODEL too, as evaluation.json."),
+    ] = False,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|S,S,...",
+            help="MODEL is a folder of seeds: score them, keep the scores, print mean and "
+            "deviation.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Score a fine-tuned model on a task's validation split and print the task's row.
@@ -73,26 +85,41 @@ def evaluate(
     """
     from sparsebert.evaluation import evaluate as run
     from sparsebert.evaluation.evaluator import ENGINES
+    from sparsebert.evaluation.seeds import evaluate_seeds, save_evaluation
     from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS
 
     if task.lower().replace("-", "") not in (*TASKS, CUSTOM):
         raise typer.BadParameter(f"choose from {', '.join(TASK_NAMES)}.", param_hint="--task")
     if engine not in ENGINES:
         raise typer.BadParameter(f"choose from {', '.join(ENGINES)}.", param_hint="--engine")
+    for name, used in (("--max-rows", max_rows), ("--zero-shot", zero_shot), ("--split", split)):
+        if used and (save or seeds):  # such scores must not be taken for those of the table
+            raise typer.BadParameter("cannot be kept in evaluation.json.", param_hint=name)
+    arguments: dict[str, Any] = {
+        "task": task,
+        "data": data,
+        "engine": engine,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "threads": threads,
+    }
+    if seeds is not None:
+        chosen = wanted_seeds(seeds)
+        with progress_bar() as progress:
+            scores = evaluate_seeds(model, seeds=chosen, progress=progress, **arguments)
+        emit(scores.as_dict(), scores.row(), as_json=json)
+        return
     with progress_bar() as progress:
         result = run(
             model,
-            task=task,
-            data=data,
-            engine=engine,
-            batch_size=batch_size,
-            max_length=max_length,
-            threads=threads,
             max_rows=max_rows,
             zero_shot=zero_shot,
             split=split,
             progress=progress,
+            **arguments,
         )
+    if save:
+        save_evaluation(result)
     rows = sum(result.rows.values())
     lines = [f"note: {note}" for note in result.notes]
     lines += [

@@ -8,7 +8,8 @@ from typing import Any
 
 from sparsebert.tasks.table import Task
 
-_SHOWN = {
+# Names of `sparsebert.evaluation.metrics` as people write them.
+METRIC_TITLES = {
     "accuracy": "accuracy",
     "f1": "F1",
     "matthews": "Matthews",
@@ -49,7 +50,7 @@ class Evaluation:
 def table_row(title: str, scores: Mapping[str, Mapping[str, float]]) -> str:
     """Title, names of the metrics and their percentages over all splits, in order."""
     metrics = list(next(iter(scores.values())))
-    names = "/".join(_SHOWN.get(name, name) for name in metrics)
+    names = "/".join(METRIC_TITLES.get(name, name) for name in metrics)
     values = "/".join(f"{value:.1f}" for split in scores.values() for value in split.values())
     if len(scores) == 1 and title == "MNLI-m/mm":  # only one of its two halves was there
         title = f"MNLI ({next(iter(scores))})"

@@ -1,0 +1,46 @@
+"""A folder of seeds: ``seed-1``, ``seed-2``, ..., the same step taken from different seeds.
+
+Each is an ordinary model folder. What they have in common stands beside them in files of the steps
+that made them (``seeds.json``, ``evaluation.json``).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sparsebert.checkpoint.config import CONFIG_NAME
+from sparsebert.errors import InputError
+
+SEEDS_NAME = "seeds.json"
+
+_NAME = re.compile(r"seed-(0|[1-9]\d{0,8})", re.ASCII)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``5`` as seeds 1 to 5, ``1,3,7`` as those three (``7,`` as one). InputError otherwise."""
+    words = [word.strip() for word in text.removesuffix(",").split(",")]
+    numbers = [int(word) for word in words if re.fullmatch(r"\d{1,9}", word, re.ASCII)]
+    if len(numbers) != len(words) or len(set(numbers)) != len(numbers) or text.strip() == "0":
+        raise InputError(
+            f"seeds are a count (5) or whole numbers, each of them once (1,3,7), not {text!r}."
+        )
+    return tuple(numbers) if "," in text else tuple(range(1, numbers[0] + 1))
+
+
+def seed_folder(folder: Path, seed: int) -> Path:
+    """Where the model of one seed belongs."""
+    return folder / f"seed-{seed}"
+
+
+def seed_folders(folder: str | Path) -> dict[int, Path]:
+    """The model folders of all seeds in ``folder``, by seed, ascending; empty if there are none."""
+    place = Path(folder)
+    if not place.is_dir():
+        return {}
+    found = {
+        int(match[1]): path
+        for path in place.iterdir()
+        if (match := _NAME.fullmatch(path.name)) and (path / CONFIG_NAME).is_file()
+    }
+    return dict(sorted(found.items()))

@@ -1,0 +1,76 @@
+"""The scores of one task over several seeds: their mean and how far they spread."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparsebert.evaluation.result import METRIC_TITLES
+
+Scores = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class SeedScores:
+    """``seeds`` maps seed to validation split to metric to percent; all have the same metrics."""
+
+    task: str
+    title: str
+    seeds: dict[int, Scores]
+
+    def mean(self) -> Scores:
+        """Mean over the seeds of each split and metric."""
+        return self._over_seeds(statistics.fmean)
+
+    def deviation(self) -> dict[str, dict[str, float | None]]:
+        """Sample standard deviation (n - 1) over the seeds; None from a single seed."""
+        return self._over_seeds(deviation)
+
+    def row(self) -> str:
+        """Such as ``STS-B (Pearson/Spearman): 86.3 ± 0.2/86.1 ± 0.3, 5 seeds``."""
+        mean, spread = self.mean(), self.deviation()
+        names = "/".join(METRIC_TITLES.get(name, name) for name in next(iter(mean.values())))
+        cells = [
+            mean_and_deviation(value, spread[split][metric])
+            for split, metrics in mean.items()
+            for metric, value in metrics.items()
+        ]
+        return f"{self.title} ({names}): {'/'.join(cells)}, {count_seeds(len(self.seeds))}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "task": self.task,
+            "title": self.title,
+            "seeds": {str(seed): scores for seed, scores in self.seeds.items()},
+            "mean": self.mean() if self.seeds else {},
+            "deviation": self.deviation() if self.seeds else {},
+            "row": self.row() if self.seeds else "",
+        }
+
+    def _over_seeds(self, summary: Callable[[Sequence[float]], Any]) -> dict[str, dict[str, Any]]:
+        first: Mapping[str, Mapping[str, float]] = next(iter(self.seeds.values()))
+        return {
+            split: {
+                metric: summary([scores[split][metric] for scores in self.seeds.values()])
+                for metric in metrics
+            }
+            for split, metrics in first.items()
+        }
+
+
+def deviation(scores: Sequence[float]) -> float | None:
+    """Sample standard deviation (n - 1); None from a single score, which shows no spread."""
+    return statistics.stdev(scores) if len(scores) > 1 else None
+
+
+def mean_and_deviation(mean: float, spread: float | None) -> str:
+    """``86.3 ± 0.2``, or ``86.3`` where a single seed shows no spread."""
+    return f"{mean:.1f}" if spread is None else f"{mean:.1f} ± {spread:.1f}"
+
+
+def count_seeds(count: int) -> str:
+    """``1 seed``, ``5 seeds``."""
+    return f"{count} seed{'' if count == 1 else 's'}"

@@ -1,0 +1,72 @@
+"""`evaluate` over a folder of seeds, and scores kept beside the model they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sparsebert.checkpoint import resolve_model
+from sparsebert.checkpoint.companions import EVALUATION_NAME
+from sparsebert.checkpoint.documents import replace_json
+from sparsebert.checkpoint.hub import source_name
+from sparsebert.checkpoint.seeds import seed_folders
+from sparsebert.errors import CheckpointError, OutputError
+from sparsebert.evaluation.evaluator import evaluate
+from sparsebert.evaluation.result import Evaluation
+from sparsebert.evaluation.seed_scores import SeedScores
+from sparsebert.progress import Progress, silent
+
+
+def evaluate_seeds(
+    model: str | Path,
+    *,
+    task: str,
+    seeds: tuple[int, ...] | None = None,
+    progress: Progress | None = None,
+    **arguments: Any,
+) -> SeedScores:
+    """Score the models of a folder of seeds on a task, those of ``seeds`` or all of them.
+
+    ``arguments`` are those of `evaluate`. Each score is kept beside its model in evaluation.json as
+    soon as it is known, and all of them, with mean and deviation, beside the seeds. Raises
+    CheckpointError for a folder without (these) seeds, and what `evaluate` raises.
+    """
+    there = seed_folders(model)
+    if not there:
+        raise CheckpointError(f"{model} is not a folder of seeds: it holds no seed-1, seed-2, ...")
+    missing = [str(seed) for seed in seeds or () if seed not in there]
+    if missing:
+        raise CheckpointError(
+            f"{model} has the seeds {', '.join(map(str, there))} and not {', '.join(missing)}."
+        )
+    report = progress or silent
+    found: dict[int, Evaluation] = {}
+    for seed in seeds or there:
+        found[seed] = evaluate(there[seed], task=task, progress=_named(report, seed), **arguments)
+        save_evaluation(found[seed])
+    first = next(iter(found.values()))
+    scores = SeedScores(
+        first.task, first.title, {seed: each.scores for seed, each in found.items()}
+    )
+    _save(Path(model), {**scores.as_dict(), "engine": first.engine, "rows": first.rows})
+    return scores
+
+
+def save_evaluation(evaluation: Evaluation) -> None:
+    """Keep scores in evaluation.json beside the model that they are of."""
+    folder = resolve_model(evaluation.model)
+    _save(folder, replace(evaluation, model=source_name(folder)).as_dict())
+
+
+def _save(folder: Path, document: dict[str, Any]) -> None:
+    try:
+        replace_json(folder / EVALUATION_NAME, document)
+    except OSError as error:
+        raise OutputError(
+            f"the scores could not be written to {folder / EVALUATION_NAME}: {error.strerror}."
+        ) from error
+
+
+def _named(progress: Progress, seed: int) -> Progress:
+    return lambda label, done, total: progress(f"seed {seed}: {label}", done, total)
