@@ -1,0 +1,108 @@
+"""How far a student's logits and hidden states are from its teacher's, row by row.
+
+Every function gives float32 ``[rows]``, and a row's loss depends on nothing but that row, so their
+sum is the same however the rows are batched and padded. The student's tensors may be of any
+floating type; the arithmetic is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+
+def class_logits_loss(
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """KL(teacher || student) of the softened classes, times the temperature squared.
+
+    Both are ``[rows, labels]``. With p = softmax(teacher / T), q = softmax(student / T):
+    T^2 sum_i p_i (log p_i - log q_i), whose gradient keeps its size as T changes (Hinton et al.
+    2015, section 2).
+    """
+    return temperature**2 * divergence(student.float() / temperature, teacher / temperature)
+
+
+def value_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Squared error to the teacher's value, both ``[rows, 1]``: a number has no temperature."""
+    return (student.float() - teacher).square().sum(-1)
+
+
+def span_logits_loss(
+    start: torch.Tensor,
+    end: torch.Tensor,
+    teacher: torch.Tensor,
+    real: torch.Tensor,
+    temperature: float,
+) -> torch.Tensor:
+    """The mean of `class_logits_loss` of start and end, over the real tokens of each row.
+
+    ``start`` and ``end`` are ``[rows, tokens]``, ``teacher`` is ``[rows, tokens, 2]``, ``real`` is
+    bool ``[rows, tokens]``, False at padding.
+    """
+    total = torch.zeros(len(real), device=real.device)
+    for place, logits in enumerate((start, end)):
+        mine = without_padding(logits.float() / temperature, real)
+        theirs = without_padding(teacher[..., place] / temperature, real)
+        total = total + temperature**2 * divergence(mine, theirs)
+    return total / 2
+
+
+def hidden_states_loss(
+    student: Sequence[torch.Tensor],
+    teacher: Sequence[torch.Tensor],
+    variance: Sequence[float] | npt.NDArray[np.float64],
+    real: torch.Tensor,
+) -> torch.Tensor:
+    """The share of the variance of the teacher's hidden states that the student does not explain.
+
+    ``student`` and ``teacher`` are the outputs of all encoder layers (not of the embeddings, which
+    pruning leaves dense), ``[rows, tokens, hidden]`` each; ``variance`` has one number for each of
+    the teacher's layers, `TeacherOutputs.hidden_variance`. For a row with n real tokens and H
+    features a pair of layers counts
+
+        sum_tokens ||student - teacher||^2 / (n H variance)
+
+    and the row's loss is the mean over the pairs (see `layer_pairs`). It is 1 for a student that
+    always gives the teacher's mean, whatever the model, so a weight means the same for all.
+    """
+    tokens = real.sum(1)
+    shares = []
+    for mine, theirs in layer_pairs(len(student), len(teacher)):
+        error = (student[mine].float() - teacher[theirs].float()).square().mean(-1)
+        shares.append(error.masked_fill(~real, 0.0).sum(1) / (tokens * float(variance[theirs])))
+    return torch.stack(shares).mean(0)
+
+
+def layer_pairs(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
+    """Which of the teacher's layers each of the student's follows, counted from 0.
+
+    Uniform, as TinyBERT maps them (Jiao et al. 2020): layer i of S follows layer ceil(i T / S) of
+    T, counted from 1, so the last follows the last.
+    """
+    return [
+        (layer, -(-(layer + 1) * teacher_layers // student_layers) - 1)
+        for layer in range(student_layers)
+    ]
+
+
+def divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(teacher) || softmax(student)) over the last dimension, in float32."""
+    return functional.kl_div(
+        functional.log_softmax(student.float(), dim=-1),
+        functional.log_softmax(teacher.float(), dim=-1),
+        reduction="none",
+        log_target=True,
+    ).sum(-1)
+
+
+def without_padding(logits: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Float32 logits whose softmax is 0 where ``real`` (which broadcasts) is False.
+
+    The lowest finite number, not -inf: 0 * (-inf - -inf) would make the divergence NaN.
+    """
+    return logits.float().masked_fill(~real, torch.finfo(torch.float32).min)
