@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +14,10 @@ from sparsebert.cli.console import (
     OutArgument,
     emit,
     progress_bar,
+    stderr,
 )
+
+_TRAINING = "Training on a corpus"
 
 
 def prune(
@@ -32,6 +36,98 @@ def prune(
             metavar="PART,...", help="What to prune, separated by commas: encoder, pooler, head."
         ),
     ] = "encoder",
+    corpus: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Go on to train the sparse model against the dense one on these texts, for any "
+            "task: a .txt file with a text a line, a table (parquet, csv, jsonl) or a folder with "
+            "a train file. May be given several times.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Passes over the corpus.", show_default="1", rich_help_panel=_TRAINING
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(min=0, help="Its peak.", show_default="5e-4", rich_help_panel=_TRAINING),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Rows at a time; halved when memory runs out.",
+            show_default="32",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Tokens of a row; a longer text is cut into several.",
+            show_default="128",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    max_rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Train on a fixed selection of so many texts.",
+            show_default="all",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    pairs: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the texts that are joined with the one that follows.",
+            show_default="0",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="auto, fp32 or bf16.",
+            show_default="auto",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Whether the word embeddings train: train or frozen.",
+            show_default="train",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Fixes the order of rows and the masked tokens.",
+            show_default="1",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with OUT's unfinished run, kept in OUT.training.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = False,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -56,6 +152,26 @@ def prune(
     if not set(chosen) <= set(PARTS):
         raise typer.BadParameter(f"choose from {', '.join(PARTS)}.", param_hint="--parts")
 
+    training = {
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "max_rows": max_rows,
+        "pairs": pairs,
+        "precision": precision,
+        "embeddings": embeddings,
+        "seed": seed,
+        "resume": resume or None,
+    }
+    given = {name: value for name, value in training.items() if value is not None}
+    if corpus:
+        pruning = {"pattern": str(wanted), "method": method, "parts": chosen}
+        _upstream(model, out, corpus, {**pruning, **given, "force": force}, as_json=json)
+        return
+    if given:
+        name = "--" + next(iter(given)).replace("_", "-")
+        raise typer.BadParameter("has no meaning without --corpus.", param_hint=name)
     with progress_bar() as progress:
         result = run(
             model, out, pattern=wanted, method=method, parts=chosen, force=force, progress=progress
@@ -72,3 +188,35 @@ def prune(
             f"{', '.join(kept[:3])}{' ...' if len(kept) > 3 else ''}"
         )
     emit(result, text, as_json=json)
+
+
+def _upstream(
+    model: str, out: Path, corpus: list[Path], options: dict[str, Any], *, as_json: bool
+) -> None:
+    from sparsebert.training import prune_upstream
+    from sparsebert.training.upstream_options import EMBEDDINGS, PRECISIONS
+
+    for name, known in (("precision", PRECISIONS), ("embeddings", EMBEDDINGS)):
+        if options.get(name, known[0]) not in known:
+            raise typer.BadParameter(f"choose from {', '.join(known)}.", param_hint=f"--{name}")
+    for name in ("epochs", "learning_rate"):
+        if options.get(name) == 0:
+            hint = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter("must be greater than 0.", param_hint=hint)
+    try:
+        with progress_bar() as progress:
+            result = prune_upstream(model, out, corpus=corpus, progress=progress, **options)
+    except KeyboardInterrupt as stop:
+        if str(stop):  # says where the run is kept
+            stderr.print(str(stop), markup=False)
+        raise
+    lines = [
+        f"{out}: {result.layers} layers {result.pattern} by {result.method}, then {result.steps} "
+        f"steps on {result.rows:,} rows ({result.tokens:,} tokens) in {result.seconds:.1f} s "
+        f"({result.rows_per_second:.1f} rows/s)."
+    ]
+    lines += [f"note: {note}" for note in result.notes]
+    if result.history:
+        first, last = result.history[0]["loss"], result.history[-1]["loss"]
+        lines.append(f"The loss went from {first:.4f} to {last:.4f}.")
+    emit(result.as_dict(), "\n".join(lines), as_json=as_json)

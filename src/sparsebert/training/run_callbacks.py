@@ -22,18 +22,19 @@ class DivergedError(TrainingError):
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     """Reports optimiser steps to the project's own progress."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, label: str = "fine-tuning") -> None:
         self._progress = progress
+        self._label = label
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._progress("fine-tuning", state.global_step, state.max_steps)
+        self._progress(self._label, state.global_step, state.max_steps)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._progress("fine-tuning", state.global_step, state.max_steps)
+        self._progress(self._label, state.global_step, state.max_steps)
 
 
 class CheckpointCallback(TrainerCallback):  # type: ignore[misc]

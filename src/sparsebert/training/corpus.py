@@ -1,0 +1,106 @@
+"""Unlabelled text to train on: each text once, tokenised once, single or joined in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsebert.progress import Progress, silent
+from sparsebert.tasks.examples import selection
+from sparsebert.tasks.texts import read_texts
+from sparsebert.tasks.tokens import TokenRows, unlimited
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PAIRING_SEED = 20_240_502
+_CHUNK = 1000  # texts tokenised at a time
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Distinct texts in reading order; ``next_texts`` holds what follows each in its source.
+
+    What follows a text is, in a table with two text columns, mostly the other half of its row:
+    joined, the two are a pair as it comes up in a task. None at the end of a source.
+    """
+
+    texts: list[str]
+    next_texts: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def read_corpus(sources: Sequence[str | Path]) -> Corpus:
+    """The texts of some files and folders (`sparsebert.tasks.texts`), each distinct text once.
+
+    Raises DataError for a source that is not there, cannot be read or has no text.
+    """
+    following: dict[str, str | None] = {}
+    for source in sources:
+        texts = [
+            text for row in read_texts(source) for text in ((row,) if isinstance(row, str) else row)
+        ]
+        for text, after in zip(texts, chain(texts[1:], (None,)), strict=True):
+            following.setdefault(text, after)
+    return Corpus(list(following), list(following.values()))
+
+
+def tokenize_corpus(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    max_rows: int | None = None,
+    pairs: float = 0.0,
+    lower_case: bool = False,
+    progress: Progress | None = None,
+) -> TokenRows:
+    """Token rows of the corpus: single texts first, then pairs.
+
+    ``max_rows`` keeps a fixed selection of the texts. Of these a fixed share ``pairs`` is joined
+    with the text that follows it, as ``[CLS] a [SEP] b [SEP]`` cut to ``max_length`` tokens. Every
+    other text stands alone, and one that is longer than ``max_length`` makes several rows.
+    """
+    report = progress or silent
+    chosen = selection(len(corpus), max_rows)
+    numbers = np.arange(len(corpus)) if chosen is None else chosen
+    joined = np.random.RandomState(_PAIRING_SEED).random_sample(len(corpus))[numbers] < pairs
+    joined &= np.array([corpus.next_texts[number] is not None for number in numbers])
+    clean = str.lower if lower_case else str
+    single = [clean(corpus.texts[number]) for number in numbers[~joined]]
+    first = [clean(corpus.texts[number]) for number in numbers[joined]]
+    second = [clean(corpus.next_texts[number] or "") for number in numbers[joined]]
+    ids: list[list[int]] = []
+    type_ids: list[list[int]] = []
+    done = 0
+    with unlimited(tokenizer):
+        for texts, others in chain(_chunks(single, None), _chunks(first, second)):
+            encoded: Any = tokenizer(
+                texts,
+                others,
+                truncation=True,
+                max_length=max_length,
+                return_overflowing_tokens=others is None,
+                return_token_type_ids=True,
+                return_attention_mask=False,
+            )
+            ids += encoded["input_ids"]
+            type_ids += encoded["token_type_ids"]
+            done += len(texts)
+            report("tokenising the corpus", done, len(numbers))
+    return TokenRows.of(ids, type_ids)
+
+
+def _chunks(
+    texts: list[str], others: list[str] | None
+) -> Iterator[tuple[list[str], list[str] | None]]:
+    for start in range(0, len(texts), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        yield texts[part], None if others is None else others[part]

@@ -1,0 +1,259 @@
+"""Upstream pruning: a dense checkpoint to a sparse one for any task, on unlabelled text.
+
+The model is pruned in one shot; then the sparse student learns, its zeros locked, to give the
+hidden states and embeddings of the dense model it came from (and the tokens it predicts, if it has
+a masked-LM head). Fine-tuning starts from the result instead of from a one-shot pruned model, as in
+Prune Once for All (Zafrir et al., 2021, arXiv 2111.05754).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsebert.checkpoint import (
+    WEIGHTS_NAME,
+    Checkpoint,
+    Head,
+    copy_companions,
+    open_checkpoint,
+    read_masks,
+    resolve_model,
+    staged_folder,
+    with_step,
+    write_card,
+    write_config,
+    write_masks,
+    write_tensors,
+)
+from sparsebert.checkpoint.architecture import canonical
+from sparsebert.checkpoint.documents import write_json
+from sparsebert.checkpoint.dtypes import Array
+from sparsebert.errors import CheckpointError, TrainingError
+from sparsebert.progress import Progress, silent
+from sparsebert.pruning import prune
+from sparsebert.tasks.extras import need_extra
+from sparsebert.tasks.tokens import load_tokenizer
+from sparsebert.training.corpus import read_corpus, tokenize_corpus
+from sparsebert.training.upstream_options import UpstreamOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sparsebert.training.corpus_rows import Masking
+
+TRAINING_NAME = "training.json"
+_PRUNED = "pruned"  # in the work folder: the one-shot pruned model that training starts from
+
+
+@dataclass(frozen=True)
+class UpstreamResult:
+    """What upstream pruning came to.
+
+    ``layers`` counts the sparse layers; ``texts`` the distinct texts of the corpus, ``rows`` and
+    ``tokens`` what they were trained on as. ``seconds`` and ``rows_per_second`` are those of
+    training in this call; ``history`` is the loss on the way.
+    """
+
+    model: str
+    out: str
+    pattern: str
+    method: str
+    layers: int
+    texts: int
+    rows: int
+    tokens: int
+    steps: int
+    resumed_from: int
+    seconds: float
+    rows_per_second: float
+    batch_size: int
+    gradient_accumulation: int
+    precision: str
+    history: list[dict[str, float]] = field(default_factory=list, repr=False)
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return asdict(self)
+
+
+def prune_upstream(
+    model: str | Path,
+    out: str | Path,
+    *,
+    corpus: str | Path | Sequence[str | Path],
+    pattern: str = "1:2",
+    method: str = "magnitude",
+    parts: Collection[str] = ("encoder",),
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> UpstreamResult:
+    """Prune ``model``, train it against its dense self on the texts of ``corpus``, write ``out``.
+
+    ``corpus`` is one or several files and folders (`sparsebert.training.corpus`), ``options`` are
+    the fields of `UpstreamOptions`. What is zero after pruning is exactly 0.0 in the result;
+    everything else trains. The result has the tensors of ``model`` under their old names, in fp32.
+
+    Checkpoints go to ``OUT.training`` beside ``out``, every ten minutes, at every epoch's end and
+    on Ctrl-C; ``resume`` goes on from the last one (and starts anew if there is none). The same
+    seed on the same machine gives the same weights on a CPU, resumed or not.
+
+    Raises DataError (no texts, an unreadable file), CheckpointError, PatternError, OutputError and
+    TrainingError; KeyboardInterrupt on Ctrl-C, once everything is saved.
+    """
+    need_extra("training on a corpus", "torch", "transformers", "accelerate", "pyarrow")
+    wanted = _options(options)
+    sources = [Path(each) for each in ([corpus] if isinstance(corpus, str | Path) else corpus)]
+    from sparsebert.training.corpus_rows import CorpusRows
+    from sparsebert.training.upstream_run import run_upstream
+    from sparsebert.training.work_folder import WorkFolder
+
+    report = progress or silent
+    target = Path(out)
+    with staged_folder(target, force=force, source=resolve_model(model)) as staging:
+        dense = open_checkpoint(model)
+        _check_length(dense, wanted.max_length)
+        texts = read_corpus(sources)
+        tokenizer = load_tokenizer(dense.transformer)
+        tokens = tokenize_corpus(
+            texts,
+            tokenizer,
+            max_length=wanted.max_length,
+            max_rows=wanted.max_rows,
+            pairs=wanted.pairs,
+            lower_case=dense.pooling is not None and dense.pooling.lower_case,
+            progress=report,
+        )
+        rows = CorpusRows(tokens, _masking(dense, tokenizer, wanted), wanted.seed)
+        pruning: dict[str, Any] = {
+            "pattern": str(pattern),
+            "method": method,
+            "parts": sorted(parts),
+        }
+        arguments = {"corpus": [source.name for source in sources], **wanted.as_dict()}
+        work = WorkFolder.open(
+            target,
+            {
+                **pruning,
+                **arguments,
+                "model": str(dense.path.resolve()),
+                "corpus": [str(source.resolve()) for source in sources],
+                "rows": len(rows),
+                "tokens": int(tokens.offsets[-1]),
+            },
+            with_masks=True,
+            resume=resume,
+        )
+        with work.tidied_on_failure():
+            pruned = work.path / _PRUNED
+            if not pruned.is_dir():  # else as an interrupted run left it, which is whole
+                prune(model, pruned, **pruning, progress=report)
+            student = open_checkpoint(pruned)
+            outcome = run_upstream(student, dense, rows, wanted, work, report)
+        result = UpstreamResult(
+            model=str(model),
+            out=str(out),
+            pattern=str(pattern),
+            method=method,
+            layers=len(student.config.recorded_layers),
+            texts=len(texts),
+            rows=len(rows),
+            tokens=int(tokens.offsets[-1]),
+            steps=outcome.steps,
+            resumed_from=outcome.resumed_from,
+            seconds=outcome.seconds,
+            rows_per_second=outcome.rows_seen / max(outcome.seconds, 1e-9),
+            batch_size=outcome.plan.batch_size,
+            gradient_accumulation=outcome.plan.accumulation,
+            precision=outcome.precision,
+            history=outcome.history,
+            notes=outcome.notes,
+        )
+        _save(staging, student, dense, outcome.model, result, arguments)
+    work.remove()
+    return result
+
+
+def _options(given: dict[str, Any]) -> UpstreamOptions:
+    known = {each.name for each in fields(UpstreamOptions)}
+    for name in given:
+        if name not in known:
+            raise TypeError(f"prune_upstream() has no option '{name}'")
+    return UpstreamOptions(**given)
+
+
+def _check_length(dense: Checkpoint, max_length: int) -> None:
+    most = dense.config.max_position_embeddings
+    if max_length > most:
+        raise TrainingError(
+            f"max_length {max_length} is more than the {most} tokens that {dense.path} has "
+            "positions for."
+        )
+
+
+def _masking(
+    dense: Checkpoint, tokenizer: PreTrainedTokenizerBase, options: UpstreamOptions
+) -> Masking | None:
+    """How tokens are masked; None for a model without a masked-LM head."""
+    from sparsebert.training.corpus_rows import Masking
+
+    if dense.config.head is not Head.MASKED_LM:
+        return None
+    mask = tokenizer.mask_token_id
+    if not isinstance(mask, int):
+        raise CheckpointError(
+            f"the tokenizer of {dense.path} has no [MASK] token, which a masked-LM head needs."
+        )
+    special = tuple(int(token) for token in tokenizer.all_special_ids)
+    return Masking(options.masked, mask, special, dense.config.vocab_size)
+
+
+def _save(
+    folder: Path,
+    student: Checkpoint,
+    dense: Checkpoint,
+    model: PreTrainedModel,
+    result: UpstreamResult,
+    arguments: dict[str, Any],
+) -> None:
+    """Write the student's folder anew, with the trained weights in place of the pruned ones.
+
+    Tensors keep their names; those that took no part (another head, a buffer) are copied.
+    """
+    trained = {canonical(name): weight for name, weight in model.named_parameters()}
+    names = {stored: name for name, stored in student.stored_name.items()}
+    specs = []
+    for stored in student.tensors:
+        spec = student.tensors.spec(stored)
+        in_model = names.get(stored) in trained
+        specs.append(replace(spec, dtype="F32") if in_model else spec)
+
+    def arrays() -> Iterator[Array]:
+        for spec in specs:
+            weight = trained.get(names.get(spec.name, ""))
+            if weight is None:
+                yield student.tensors[spec.name]
+            else:
+                yield weight.detach().float().cpu().numpy()
+
+    write_tensors(
+        folder / WEIGHTS_NAME, specs, arrays(), {"format": "pt", **student.tensors.metadata}
+    )
+    copy_companions(student.path, folder)
+    raw = {key: value for key, value in student.config.raw.items() if key != "torch_dtype"}
+    raw["dtype"] = "float32"
+    write_config(folder, with_step(raw, "distill", dense.source, arguments))
+    write_masks(folder, read_masks(student))
+    write_json(folder / TRAINING_NAME, _record(result, arguments))
+    write_card(folder, source=dense.path)
+
+
+def _record(result: UpstreamResult, arguments: dict[str, Any]) -> dict[str, Any]:
+    """training.json: the run without the paths of this machine."""
+    told = {name: value for name, value in result.as_dict().items() if name not in ("model", "out")}
+    return {"arguments": arguments, **told}

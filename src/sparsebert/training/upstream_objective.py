@@ -1,0 +1,142 @@
+"""What a sparse encoder learns from its dense self on unlabelled text.
+
+Each term is an average over the rows of an optimiser step and relative to the teacher, so that the
+weights of the terms mean the same for every model and the parts of an accumulated step add up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from sparsebert.checkpoint.pooling import Pooling
+from sparsebert.training.objective import MODEL_INPUTS
+from sparsebert.training.upstream_options import UpstreamOptions
+
+NOT_MASKED = -100  # in ``labels``, where a token is not to be predicted
+
+
+class UpstreamObjective:
+    """The distance of a student to its teacher, averaged over rows; `UpstreamOptions` weighs it."""
+
+    def __init__(
+        self, teacher: PreTrainedModel, options: UpstreamOptions, pooling: Pooling | None
+    ) -> None:
+        self._teacher = teacher.requires_grad_(False).eval()
+        self._options = options
+        self._pooling = pooling
+
+    def loss(
+        self, model: PreTrainedModel, batch: dict[str, torch.Tensor], rows_in_step: int
+    ) -> torch.Tensor:
+        """The loss of one batch, a scalar: a sum over its rows, divided by ``rows_in_step``.
+
+        ``batch`` holds ``input_ids``, ``token_type_ids`` and ``attention_mask``, int64
+        ``[rows, tokens]``, and for a masked-LM head ``labels`` of the same shape: the tokens that
+        were masked, `NOT_MASKED` elsewhere.
+        """
+        inputs = {name: batch[name] for name in MODEL_INPUTS}
+        options = self._options
+        with torch.no_grad():
+            wanted = _hidden_states(self._teacher, inputs)
+        found = _hidden_states(model, inputs)
+        real = inputs["attention_mask"].bool()
+        rows = torch.zeros(len(real), device=real.device)
+        if options.hidden_weight:
+            rows = rows + options.hidden_weight * self._hidden(found, wanted, real)
+        if self._pooling is not None and (options.embedding_weight or options.similarity_weight):
+            student = pooled(found[-1], real, self._pooling.mode)
+            teacher = pooled(wanted[-1], real, self._pooling.mode)
+            rows = rows + options.embedding_weight * embedding_distance(student, teacher)
+            if options.similarity_weight:
+                rows = rows + options.similarity_weight * similarity_distance(student, teacher)
+        if "labels" in batch:
+            rows = rows + self._masked_lm(model, found[-1], wanted[-1], batch["labels"])
+        return rows.sum() / rows_in_step
+
+    def _hidden(
+        self, found: tuple[torch.Tensor, ...], wanted: tuple[torch.Tensor, ...], real: torch.Tensor
+    ) -> torch.Tensor:
+        """The weighted mean of all layers' distances, ``[rows]``."""
+        layers = [1.0] * (len(found) - 2) + [self._options.last_layer_weight]
+        # The first of the states are the embeddings, ahead of any pruned layer.
+        pairs = zip(layers, found[1:], wanted[1:], strict=True)
+        distances = [weight * hidden_distance(one, other, real) for weight, one, other in pairs]
+        return torch.stack(distances).sum(dim=0) / sum(layers)
+
+    def _masked_lm(
+        self, model: Any, found: torch.Tensor, wanted: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Masked-LM loss and divergence from the teacher's predictions, ``[rows]``."""
+        masked = labels != NOT_MASKED
+        # Only masked tokens go through the decoder, the widest layer of all.
+        student = model.cls(found[masked]).float()
+        with torch.no_grad():
+            teacher: torch.Tensor = self._teacher.cls(wanted[masked]).float()
+        tokens = self._options.masked_lm_weight * functional.cross_entropy(
+            student, labels[masked], reduction="none"
+        )
+        tokens = tokens + self._options.token_logits_weight * functional.kl_div(
+            student.log_softmax(dim=-1),
+            teacher.log_softmax(dim=-1),
+            reduction="none",
+            log_target=True,
+        ).sum(dim=-1)
+        counts = masked.sum(dim=1)
+        sums = tokens.new_zeros(len(labels)).index_add(0, masked.nonzero()[:, 0], tokens)
+        return sums / counts.clamp(min=1)
+
+
+def hidden_distance(
+    student: torch.Tensor, teacher: torch.Tensor, real: torch.Tensor
+) -> torch.Tensor:
+    """Squared error of one layer relative to the teacher's variance, ``[rows]``.
+
+    Of a token Σ(s - t)² / Σ(t - mean t)² over its features, of a row the mean over its real tokens:
+    0 for equal states, 1 for a student that knows no more than the teacher's mean. ``student`` and
+    ``teacher`` are ``[rows, tokens, features]``, ``real`` is bool ``[rows, tokens]``.
+    """
+    student, teacher = student.float(), teacher.float()
+    error = (student - teacher).square().sum(dim=-1)
+    spread = (teacher - teacher.mean(dim=-1, keepdim=True)).square().sum(dim=-1)
+    relative = torch.where(real, error / spread.clamp(min=1e-12), 0.0)
+    return relative.sum(dim=1) / real.sum(dim=1)
+
+
+def pooled(states: torch.Tensor, real: torch.Tensor, mode: str) -> torch.Tensor:
+    """One vector of length 1 for each row, ``[rows, features]``, as `Pooling` says."""
+    states = states.float()
+    if mode == "cls":
+        vectors = states[:, 0]
+    elif mode == "max":
+        vectors = states.masked_fill(~real[:, :, None], -torch.inf).amax(dim=1)
+    else:  # both kinds of mean point the same way
+        vectors = (states * real[:, :, None]).sum(dim=1)
+    return functional.normalize(vectors, dim=-1)
+
+
+def embedding_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """1 - cosine of unit vectors ``[rows, features]``, half their squared distance, ``[rows]``."""
+    return (student - teacher).square().sum(dim=-1) / 2
+
+
+def similarity_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """How far the cosines within a batch are from the teacher's: mean squared error, ``[rows]``.
+
+    Row i compares its unit vector's cosines with all other rows' of the batch; 0 for a single row.
+    """
+    with torch.autocast(student.device.type, enabled=False):  # cosines near 1 need all their bits
+        error = (student @ student.T - teacher @ teacher.T).square()
+    return error.fill_diagonal_(0).sum(dim=1) / max(len(error) - 1, 1)
+
+
+def _hidden_states(
+    model: PreTrainedModel, inputs: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """What the embeddings and each layer give, ``[rows, tokens, features]`` each."""
+    encoder: Any = model.base_model
+    states: tuple[torch.Tensor, ...] = encoder(**inputs, output_hidden_states=True).hidden_states
+    return states
