@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsebert.checkpoint import open_checkpoint, resolve_model, staged_folder
+from sparsebert.checkpoint import open_checkpoint, resolve_model, source_name, staged_folder
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.extras import need_extra
-from sparsebert.training.options import FinetuneOptions
+from sparsebert.training.options import options_from
+from sparsebert.training.recipe import read_recipe
 
 if TYPE_CHECKING:
     from sparsebert.training.result import FinetuneResult
@@ -21,21 +22,11 @@ def finetune(
     task: str,
     data: str | Path | None = None,
     seed: int = 1,
-    epochs: float = 3,
-    learning_rate: float = 5e-5,
-    batch_size: int = 32,
-    max_length: int | None = None,
-    warmup_ratio: float = 0.06,
-    weight_decay: float = 0.01,
-    max_rows: int | None = None,
-    optimizer: str = "adamw",
-    gradient_accumulation: int = 1,
-    max_grad_norm: float = 1.0,
-    early_stopping: int = 0,
+    recipe: str | Path | None = None,
     resume: bool = False,
-    dropout: float | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    **options: Any,
 ) -> FinetuneResult:
     """Fine-tune ``model`` (a dense or sparse folder or hub id) on ``task`` and write ``out``.
 
@@ -44,12 +35,9 @@ def finetune(
     one that was fine-tuned on the same labels goes on with its own.
 
     ``data`` is a folder with train and validation files, a single file (all of it training data),
-    or None for the hub. ``max_length`` in tokens defaults to the task's (128; 384 for SQuAD).
-    ``max_rows`` trains on a fixed selection that is the same for every seed; validation is always
-    whole. ``max_grad_norm`` 0 turns clipping off; ``dropout`` overrides the model's rates for this
-    run. With ``early_stopping`` above 0 the validation split is scored after each epoch, training
-    ends after that many epochs without a better main metric, and the best epoch's model is kept:
-    it is then chosen on the very split it is scored on, which flatters the score.
+    or None for the hub. ``options`` are those of `FinetuneOptions`, by name: epochs,
+    learning_rate, batch_size, dropout and so on. What is not given comes from ``recipe``, a file
+    (see `sparsebert.training.recipe`), else is the default.
 
     Checkpoints go to ``OUT.training`` beside ``out``, at every epoch's end, every ten minutes,
     and on Ctrl-C; ``resume`` goes on from the last one (and starts anew if there is none). The
@@ -59,22 +47,13 @@ def finetune(
     Raises DataError, CheckpointError, PatternError (the masks of ``model`` do not hold),
     OutputError and TrainingError; KeyboardInterrupt on Ctrl-C, once everything is saved.
     """
-    need_extra("fine-tuning", "torch", "transformers", "accelerate", "pyarrow", "sklearn", "scipy")
-    options = FinetuneOptions(
-        seed=seed,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        max_length=max_length,
-        warmup_ratio=warmup_ratio,
-        weight_decay=weight_decay,
-        max_rows=max_rows,
-        optimizer=optimizer,
-        gradient_accumulation=gradient_accumulation,
-        max_grad_norm=max_grad_norm,
-        early_stopping=early_stopping,
-        dropout=dropout,
+    need_extra(
+        "fine-tuning", "torch", "transformers", "accelerate", "pyarrow", "sklearn", "scipy", "yaml"
     )
+    given = {
+        name: str(value) if isinstance(value, Path) else value for name, value in options.items()
+    }
+    chosen = options_from({**(read_recipe(recipe) if recipe else {}), **given, "seed": seed})
     from sparsebert.training.job import prepare_job
     from sparsebert.training.run import run_job
     from sparsebert.training.saving import save_result
@@ -84,16 +63,23 @@ def finetune(
     target = Path(out)
     with staged_folder(target, force=force, source=resolve_model(model)) as staging:
         checkpoint = open_checkpoint(model)
-        job = prepare_job(checkpoint, task, data, options, report)
+        job = prepare_job(checkpoint, task, data, chosen, report)
         arguments: dict[str, Any] = {
             "task": job.task.name,
             "data": job.task.hub_id if data is None else Path(data).name,
-            **options.as_dict(),
+            **chosen.as_dict(),
+            **({"teacher": source_name(chosen.teacher)} if chosen.teacher else {}),
         }
         work = WorkFolder.open(
             target,
-            {**arguments, "model": _place(model), "data": _place(data), "rows": job.examples},
-            with_masks=bool(job.masks),
+            {
+                **arguments,
+                "model": _place(model),
+                "data": _place(data),
+                "teacher": _place(chosen.teacher),
+                "rows": job.examples,
+            },
+            with_masks=job.ends_sparse,
             resume=resume,
         )
         with work.tidied_on_failure():

@@ -24,7 +24,6 @@ from sparsebert.training.task_model import (
     head_order,
     keeps_head,
     lasting_masks,
-    sparsity_record,
     task_config,
 )
 
@@ -36,8 +35,9 @@ if TYPE_CHECKING:
 class Job:
     """A fine-tuning run, ready to start.
 
-    ``config`` is the result's config.json before this step joins its lineage; ``order`` says where
-    each of the task's labels stands in the head; ``max_length`` is the limit that was used.
+    ``config`` is the result's config.json before this step joins its lineage; ``masks`` are the
+    model's own, which it starts from; ``order`` says where each of the task's labels stands in the
+    head; ``max_length`` is the limit that was used.
     """
 
     checkpoint: Checkpoint
@@ -51,6 +51,11 @@ class Job:
     examples: int
     rows: TrainingRows = field(repr=False)
     validation: list[PreparedSplit] = field(repr=False)
+
+    @property
+    def ends_sparse(self) -> bool:
+        """Whether the result, and each checkpoint on the way, has masks."""
+        return bool(self.masks) or self.options.method != "lock"
 
 
 def prepare_job(
@@ -76,13 +81,12 @@ def prepare_job(
     tokenizer = load_tokenizer(checkpoint.transformer)
     length = token_limit(task, checkpoint.config, options.max_length)
     prepared = PreparedSplit.make(train, tokenizer, length, progress)
-    config = sparsity_record(task_config(checkpoint, task), checkpoint, masks)
     order = head_order(checkpoint, task)
     return Job(
         checkpoint=checkpoint,
         task=task,
         options=options,
-        config=config,
+        config=task_config(checkpoint, task),
         keep_head=keeps_head(checkpoint, task),
         masks=masks,
         order=order,

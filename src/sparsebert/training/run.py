@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import gc
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
-from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.errors import TrainingError
 from sparsebert.evaluation.predictors import TorchPredictor
 from sparsebert.evaluation.quiet import quiet_transformers
+from sparsebert.patterns import BoolMatrix
 from sparsebert.progress import Progress
+from sparsebert.training.assembly import make_holds, make_masks, make_objective
 from sparsebert.training.batch_plan import BatchPlan, is_out_of_memory
 from sparsebert.training.interruption import StopRequest, stop_on_interrupt
 from sparsebert.training.job import Job
-from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
+from sparsebert.training.precision import resolve_precision
 from sparsebert.training.run_callbacks import (
     CheckpointCallback,
     FiniteLossCallback,
@@ -33,12 +35,15 @@ from sparsebert.training.work_folder import WorkFolder
 class Outcome:
     """A finished run.
 
+    ``masks`` are the result's, empty for a dense model; ``precision`` is what "auto" came to.
     ``seconds`` and ``rows_seen`` are of this call alone, ``resumed_from`` is the step it began at;
     ``history`` is the Trainer's log, of earlier calls too; ``scores`` are of the model as returned.
     """
 
     model: PreTrainedModel
+    masks: dict[str, BoolMatrix]
     plan: BatchPlan
+    precision: str
     steps: int
     resumed_from: int
     rows_seen: int
@@ -95,6 +100,22 @@ def _attempt(
         dropout=options.dropout,
         seed=options.seed,
     )
+    with ExitStack() as held:
+        for hold in make_holds(job):
+            held.callback(hold.detach)
+            hold.attach(model)
+        return _train(job, model, plan, work, stop, progress)
+
+
+def _train(
+    job: Job,
+    model: PreTrainedModel,
+    plan: BatchPlan,
+    work: WorkFolder,
+    stop: StopRequest,
+    progress: Progress,
+) -> Outcome:
+    options = job.options
     predictor = TorchPredictor(model, plan.batch_size)
     last = work.last_checkpoint()
     callbacks: list[TrainerCallback] = [
@@ -102,15 +123,18 @@ def _attempt(
         CheckpointCallback(stop),
         FiniteLossCallback(),
     ]
-    if job.masks:
-        masks = read_masks(open_checkpoint(last)) if last else job.masks
-        callbacks.append(LockedMasksCallback(LockedMasks(masks)))
+    masks = make_masks(job, plan, last)
+    if masks is not None:
+        callbacks.append(masks)
     if options.early_stopping:
         callbacks.append(early_stopping_callback(options.early_stopping))
+    precision = resolve_precision(options.precision)
     trainer = TaskTrainer(
         model=model,
         args=training_arguments(options, plan, work.path, len(job.rows), job.task.main_metric),
         rows=job.rows,
+        objective=make_objective(job, progress),
+        precision=precision,
         score=lambda: job.validation[0].score(predictor, job.order, progress).values,
         callbacks=callbacks,
     )
@@ -138,7 +162,9 @@ def _attempt(
         )
     return Outcome(
         model=model,
+        masks=masks.masks.masks if masks is not None else {},
         plan=plan,
+        precision=precision,
         steps=state.global_step,
         resumed_from=begun,
         rows_seen=(state.global_step - begun) * plan.rows_per_step,

@@ -19,8 +19,10 @@ from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.lineage import with_step
 from sparsebert.training.job import Job
+from sparsebert.training.recipe import write_recipe
 from sparsebert.training.result import FinetuneResult
 from sparsebert.training.run import Outcome
+from sparsebert.training.task_model import sparsity_record
 
 TRAINING_NAME = "training.json"
 
@@ -55,9 +57,11 @@ def save_result(
     )
     copy_companions(job.checkpoint.path, folder)
     _write_weights(folder, outcome.model)
-    write_config(folder, with_step(job.config, "finetune", job.checkpoint.source, arguments))
-    if job.masks:
-        write_masks(folder, job.masks)
+    config = sparsity_record(job.config, job.checkpoint, outcome.masks, job.options)
+    write_config(folder, with_step(config, "finetune", job.checkpoint.source, arguments))
+    if outcome.masks:
+        write_masks(folder, outcome.masks)
+    write_recipe(folder, job.options)
     write_json(folder / TRAINING_NAME, _training_record(job, outcome, result, arguments))
     write_card(folder, source=job.checkpoint.path, results=_results(result, arguments))
     return result
@@ -91,7 +95,8 @@ def _training_record(
             **{each.examples.split: len(each.examples) for each in job.validation},
         },
         "fresh_head": not job.keep_head,
-        "sparse_layers": len(job.masks),
+        "sparse_layers": len(outcome.masks),
+        "precision": outcome.precision,
         "steps": result.steps,
         "resumed_from_step": result.resumed_from,
         "seconds": round(result.seconds, 3),

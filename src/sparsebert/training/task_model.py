@@ -9,9 +9,10 @@ from sparsebert.checkpoint import Checkpoint
 from sparsebert.checkpoint.architecture import canonical
 from sparsebert.checkpoint.config import Head
 from sparsebert.errors import CheckpointError
-from sparsebert.patterns import BoolMatrix, detect
+from sparsebert.patterns import BoolMatrix, Pattern, detect
 from sparsebert.tasks.labels import are_unnamed, label_order, same_labels
 from sparsebert.tasks.table import Kind, Task
+from sparsebert.training.options import FinetuneOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -98,18 +99,26 @@ def lasting_masks(
 
 
 def sparsity_record(
-    raw: dict[str, Any], checkpoint: Checkpoint, masks: dict[str, BoolMatrix]
+    raw: dict[str, Any],
+    checkpoint: Checkpoint,
+    masks: dict[str, BoolMatrix],
+    options: FinetuneOptions,
 ) -> dict[str, Any]:
     """``raw`` with a ``sparsity`` record of the layers in ``masks``; as it is without masks.
 
     A folder that another tool made sparse has no record: its pattern is read off the masks, if
-    they all have the same.
+    they all have the same. A method that made the masks while training brings its pattern along.
     """
     if not masks:
         return raw
     record = dict(raw.get("sparsity") or {"format_version": 1, "method": None, "lineage": []})
-    recorded = checkpoint.config.recorded_pattern
-    patterns = {recorded} if recorded else {detect(mask) for mask in masks.values()}
+    known: Pattern | None
+    if options.method == "lock":
+        known = checkpoint.config.recorded_pattern
+    else:
+        known = Pattern.parse(options.pattern)
+        record["method"] = options.method
+    patterns = {known} if known else {detect(mask) for mask in masks.values()}
     pattern = patterns.pop() if len(patterns) == 1 else None
     record["pattern"] = str(pattern) if pattern else None
     record["layers"] = sorted(masks) if pattern else []
@@ -139,7 +148,7 @@ def build_model(
             setattr(config, name, dropout)
     model: PreTrainedModel = getattr(transformers, raw["architectures"][0])(config)
     state = {}
-    for name, parameter in model.state_dict().items():
+    for name, parameter in model.named_parameters():  # tied ones once, unlike in the state
         known = canonical(name)
         in_head = known.startswith(_HEAD_TENSORS)
         if known not in checkpoint.stored_name or (in_head and not keep_head):

@@ -28,8 +28,9 @@ from sparsebert.tasks.table import Kind
 from sparsebert.tasks.tokens import TokenRows
 from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.length_buckets import LengthBuckets
-from sparsebert.training.losses import task_loss
+from sparsebert.training.objective import Objective
 from sparsebert.training.options import OPTIMIZERS, FinetuneOptions
+from sparsebert.training.precision import autocast
 
 _LOSS_POINTS = 100  # about as many points a run's loss history has
 _CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
@@ -51,11 +52,12 @@ class TrainingRows:
         return len(self.rows)
 
     def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A padded batch of some rows, with its labels: the Trainer's data collator."""
-        indices = np.asarray(chosen)
+        """A padded batch of some rows, as an `Objective` takes it: the Trainer's data collator."""
+        indices = np.asarray(chosen, np.int64)
         return {
             **padded_batch(self.rows, indices),
             "labels": torch.from_numpy(self.labels[indices]),
+            "rows": torch.from_numpy(indices),
         }
 
 
@@ -71,10 +73,13 @@ class TaskTrainer(Trainer):  # type: ignore[misc]
         model: PreTrainedModel,
         args: TrainingArguments,
         rows: TrainingRows,
+        objective: Objective,
+        precision: str,
         score: Callable[[], dict[str, float]],
         callbacks: list[TrainerCallback],
     ) -> None:
-        self._rows = rows
+        self._objective = objective
+        self._precision = precision
         self._score = score
         self._buckets = LengthBuckets(
             rows.rows.lengths,
@@ -88,9 +93,9 @@ class TaskTrainer(Trainer):  # type: ignore[misc]
             data_collator=rows.batch,
             train_dataset=indices,
             eval_dataset=indices,  # asked for by the Trainer, not used: see evaluate
-            compute_loss_func=task_loss(rows.kind),
             callbacks=[_Epochs(self._buckets), *callbacks],
         )
+        self.model_accepts_loss_kwargs = True  # the loss is divided by the rows of a step already
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -109,6 +114,18 @@ class TaskTrainer(Trainer):  # type: ignore[misc]
         """The batches of one optimiser step, and how many rows they hold."""
         batches = list(islice(epoch_iterator, num_batches))
         return batches, sum(len(batch["labels"]) for batch in batches)
+
+    def compute_loss(
+        self,
+        model: PreTrainedModel,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The objective's loss; scoring never comes here, and so is in fp32."""
+        assert num_items_in_batch is not None  # from get_batch_samples
+        with autocast(self._precision):
+            return self._objective.loss(model, inputs, int(num_items_in_batch))
 
     def evaluate(
         self,

@@ -1,0 +1,67 @@
+"""What a run is put together from: its loss, its masks, and what takes hold of its model.
+
+One function a part; each reads the options and returns the thing that does what they say.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from sparsebert.checkpoint import open_checkpoint, read_masks
+from sparsebert.errors import TrainingError
+from sparsebert.progress import Progress
+from sparsebert.training.batch_plan import BatchPlan
+from sparsebert.training.job import Job
+from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
+from sparsebert.training.objective import Objective, TaskObjective
+
+
+class Hold(Protocol):
+    """Something that changes how a model computes while it trains and is scored.
+
+    ``attach`` comes before the optimiser is made, ``detach`` after the last score and before
+    anything is saved; in between the names and shapes in the model's ``state_dict`` stay
+    transformers' own, because checkpoints are written from it.
+    """
+
+    def attach(self, model: torch.nn.Module) -> None:
+        """Take hold of the model."""
+        ...
+
+    def detach(self) -> None:
+        """Leave it as an ordinary model, trained."""
+        ...
+
+
+def make_objective(job: Job, progress: Progress) -> Objective:
+    """The loss: the task's own, or a distillation with a teacher."""
+    if job.options.teacher is not None:
+        raise TrainingError("distillation (teacher) is not available yet.")
+    return TaskObjective(job.task.kind)
+
+
+def make_masks(job: Job, plan: BatchPlan, last: Path | None) -> LockedMasksCallback | None:
+    """What holds or changes the masks; None for a dense model that stays dense.
+
+    ``last`` is the checkpoint that the run goes on from, with the masks of that moment. The
+    callback's ``masks.masks`` are those of the result when the run has ended.
+    """
+    if job.options.method != "lock":
+        raise TrainingError(f"the method '{job.options.method}' is not available yet.")
+    if not job.masks:
+        return None
+    masks = read_masks(open_checkpoint(last)) if last else job.masks
+    return LockedMasksCallback(LockedMasks(masks))
+
+
+def make_holds(job: Job) -> list[Hold]:
+    """What takes hold of the model, in the order in which it is attached."""
+    holds: list[Hold] = []
+    if job.options.embeddings != "train":
+        raise TrainingError(f"embeddings '{job.options.embeddings}' is not available yet.")
+    if job.options.quantize is not None:
+        raise TrainingError("quantisation-aware fine-tuning (quantize) is not available yet.")
+    return holds

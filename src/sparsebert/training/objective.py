@@ -1,0 +1,74 @@
+"""What training minimises, and the plainest case of it: the task's own loss.
+
+transformers' BERT models average over the rows of one forward pass and know nothing of gradient
+accumulation; summing here and dividing by the rows of the whole step makes an accumulated step
+equal to one large batch, also where the last batch is short.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from sparsebert.tasks.table import Kind
+
+MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+
+
+class Objective(Protocol):
+    """A loss that runs the model itself, so that it may ask it for more than logits."""
+
+    def loss(
+        self, model: PreTrainedModel, batch: dict[str, torch.Tensor], rows_in_step: int
+    ) -> torch.Tensor:
+        """The loss of one batch: a float32 scalar, summed over its rows, over ``rows_in_step``.
+
+        ``batch`` holds ``input_ids``, ``token_type_ids`` and ``attention_mask`` (int64
+        ``[rows, tokens]``), ``labels`` (see `TrainingRows`) and ``rows`` (int64 ``[rows]``): which
+        of the training rows these are. In bf16 it is called under autocast, where what the model
+        gives may be bfloat16: take it to float32 before reducing it.
+        """
+        ...
+
+
+class TaskObjective:
+    """The loss of a kind of task, as transformers' models compute it."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._sum = {
+            Kind.CLASSIFICATION: _classification,
+            Kind.REGRESSION: _regression,
+            Kind.QUESTION: _question,
+        }[kind]
+
+    def loss(
+        self, model: PreTrainedModel, batch: dict[str, torch.Tensor], rows_in_step: int
+    ) -> torch.Tensor:
+        """See `Objective`."""
+        outputs = model(**{name: batch[name] for name in MODEL_INPUTS})
+        return self.of(outputs, batch["labels"], rows_in_step)
+
+    def of(self, outputs: Any, labels: torch.Tensor, rows_in_step: int) -> torch.Tensor:
+        """The loss of what the model gave already."""
+        return self._sum(outputs, labels) / rows_in_step
+
+
+def _classification(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of ``[rows, labels]`` against int64 ``[rows]``."""
+    return functional.cross_entropy(outputs.logits.float(), labels, reduction="sum")
+
+
+def _regression(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Squared error of ``[rows, 1]`` against float ``[rows]``."""
+    return functional.mse_loss(outputs.logits[:, 0].float(), labels, reduction="sum")
+
+
+def _question(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of start and end ``[rows, tokens]`` against int64 ``[rows, 2]``."""
+    start, end = outputs.start_logits.float(), outputs.end_logits.float()
+    first = functional.cross_entropy(start, labels[:, 0], reduction="sum")
+    last = functional.cross_entropy(end, labels[:, 1], reduction="sum")
+    return (first + last) / 2

@@ -1,0 +1,95 @@
+"""Recipes: the options of a fine-tuning run in a small YAML file, to be kept and passed on.
+
+    version: 1
+    epochs: 4
+    learning_rate: 1e-4
+    dropout: 0
+    embeddings: used
+
+The names are those of `FinetuneOptions`. A recipe says how to train; on what (model, task, data)
+and with which seed is said at each run. Beside the weights of every fine-tuned model stands the
+`recipe.yaml` that trains it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparsebert.checkpoint import source_name
+from sparsebert.errors import TrainingError
+from sparsebert.tasks.extras import need_extra
+from sparsebert.training.options import OPTION_TYPES, FinetuneOptions, options_from
+
+RECIPE_NAME = "recipe.yaml"
+VERSION = 1
+_LARGEST = 1 << 20  # bytes
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The options that a recipe gives, by name, checked.
+
+    Raises TrainingError, naming the file and what is wrong in it.
+    """
+    need_extra("reading a recipe", "yaml")
+    import yaml
+
+    file = Path(path)
+    try:
+        if file.stat().st_size > _LARGEST:
+            raise TrainingError(f"{file} is larger than 1 MiB: it is no recipe.")
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise TrainingError(f"{file} cannot be read: {fault.strerror or fault}.") from fault
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:
+        reason = " ".join(str(fault).split())
+        raise TrainingError(f"{file} is not valid YAML: {reason}.") from fault
+    if not isinstance(found, dict):
+        raise TrainingError(f"{file} is no recipe: it must hold lines of the form 'name: value'.")
+    try:
+        return _checked(found)
+    except TrainingError as fault:
+        raise TrainingError(f"{file}: {fault}") from fault
+
+
+def write_recipe(folder: Path, options: FinetuneOptions) -> None:
+    """Write the recipe of a run beside its weights."""
+    import yaml
+
+    recipe: dict[str, Any] = {"version": VERSION, **options.meaningful()}
+    seed = recipe.pop("seed")
+    if "teacher" in recipe:  # the name of its folder, not where it stood on this disk
+        recipe["teacher"] = source_name(recipe["teacher"])
+    text = f"# sparsebert finetune MODEL OUT --task TASK --recipe {RECIPE_NAME} --seed {seed}\n"
+    text += yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    (folder / RECIPE_NAME).write_text(text, encoding="utf-8")
+
+
+def _checked(found: Mapping[Any, Any]) -> dict[str, Any]:
+    version = found.get("version")
+    if version is None:
+        raise TrainingError(f"a recipe begins with the line 'version: {VERSION}'.")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise TrainingError(f"version must be a whole number from 1, not {version!r}.")
+    if version > VERSION:
+        raise TrainingError(
+            f"it is of version {version} and this sparsebert reads version {VERSION}: "
+            "install a newer sparsebert."
+        )
+    values = {name: value for name, value in found.items() if name != "version"}
+    if "seed" in values:
+        raise TrainingError("a recipe holds no seed: give it with each run (--seed, seed=).")
+    values = {name: _number(name, value) for name, value in values.items()}
+    options_from(values)
+    return values
+
+
+def _number(name: Any, value: Any) -> Any:
+    """YAML 1.1 takes 5e-5, without a point, for text: read it as the number it looks like."""
+    if OPTION_TYPES.get(name) is float and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
