@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,9 +16,13 @@ from sparsebert.cli.console import (
     progress_bar,
     stderr,
 )
+from sparsebert.training.options import OPTION_TYPES, FinetuneOptions
+
+_DEFAULT = FinetuneOptions()
 
 
 def finetune(
+    context: typer.Context,
     model: ModelArgument,
     out: OutArgument,
     task: Annotated[
@@ -37,39 +41,55 @@ def finetune(
             "train on. Without it the task is fetched from the hub.",
         ),
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A recipe.yaml with the options below, such as stands beside every fine-tuned "
+            "model. What is given here as well wins.",
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Fixes the new head, the order of rows and the dropout.")
-    ] = 1,
-    epochs: Annotated[float, typer.Option(min=0, help="Passes over the training rows.")] = 3,
+    ] = _DEFAULT.seed,
+    epochs: Annotated[
+        float, typer.Option(min=0, help="Passes over the training rows.")
+    ] = _DEFAULT.epochs,
     learning_rate: Annotated[
         float, typer.Option(min=0, help="Its peak; it rises and falls linearly.")
-    ] = 5e-5,
+    ] = _DEFAULT.learning_rate,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Rows at a time; halved when memory runs out.")
-    ] = 32,
+    ] = _DEFAULT.batch_size,
     max_length: Annotated[
         int | None,
         typer.Option(min=8, help="Tokens of a row.", show_default="128, 384 for squad"),
-    ] = None,
+    ] = _DEFAULT.max_length,
     warmup_ratio: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the steps in which the rate rises.")
-    ] = 0.06,
+    ] = _DEFAULT.warmup_ratio,
     weight_decay: Annotated[
         float, typer.Option(min=0, help="Not for biases and layer norms.")
-    ] = 0.01,
+    ] = _DEFAULT.weight_decay,
     optimizer: Annotated[
         str, typer.Option(metavar="NAME", help="adamw, sgd (momentum 0.9) or adafactor.")
-    ] = "adamw",
+    ] = _DEFAULT.optimizer,
     gradient_accumulation: Annotated[
         int, typer.Option(min=1, help="Batches in an optimiser step.")
-    ] = 1,
+    ] = _DEFAULT.gradient_accumulation,
     max_grad_norm: Annotated[
         float, typer.Option(min=0, help="Clip gradients to this norm; 0 does not clip.")
-    ] = 1.0,
+    ] = _DEFAULT.max_grad_norm,
     dropout: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Dropout while training.", show_default="the model's own"),
-    ] = None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Dropout while training. A pruned model is smaller and often does better, and "
+            "trains faster, with 0.",
+            show_default="the model's own",
+        ),
+    ] = _DEFAULT.dropout,
     early_stopping: Annotated[
         int,
         typer.Option(
@@ -77,7 +97,7 @@ def finetune(
             help="Stop after so many epochs without a better score and keep the best epoch; 0 does "
             "not. It is chosen on the validation split itself, which flatters the score.",
         ),
-    ] = 0,
+    ] = _DEFAULT.early_stopping,
     max_rows: Annotated[
         int | None,
         typer.Option(
@@ -85,11 +105,76 @@ def finetune(
             help="Train on a fixed selection of so many rows, the same for every seed.",
             show_default="all",
         ),
-    ] = None,
+    ] = _DEFAULT.max_rows,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with OUT's unfinished run, kept in OUT.training."),
     ] = False,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="fp32, or bf16: matrix products in bfloat16, weights and scores in fp32. auto is "
+            "bf16 where the processor has instructions for it.",
+        ),
+    ] = _DEFAULT.precision,
+    embeddings: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Word embeddings to train: train is all of them, used those of the words in the "
+            "training rows (faster, and the others lose nothing), frozen none.",
+        ),
+    ] = _DEFAULT.embeddings,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="int8",
+            help="Train and score with the rounding of the int8 engine, so that packing with "
+            "--dtype int8 costs nothing.",
+        ),
+    ] = _DEFAULT.quantize,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="lock keeps the zeros the model has; gradual and snip-momentum start from a dense "
+            "model and prune it step by step while it trains.",
+        ),
+    ] = _DEFAULT.method,
+    pattern: Annotated[
+        str,
+        typer.Option(
+            metavar="N:M",
+            help="What gradual and snip-momentum prune to: keep N of every M adjacent weights.",
+        ),
+    ] = _DEFAULT.pattern,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A dense model to learn from: the student is trained to answer as it does.",
+        ),
+    ] = _DEFAULT.teacher,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="With a teacher: softens both models' answers.")
+    ] = _DEFAULT.temperature,
+    task_weight: Annotated[
+        float,
+        typer.Option(min=0, help="With a teacher: how much the true labels count."),
+    ] = _DEFAULT.task_weight,
+    logits_weight: Annotated[
+        float,
+        typer.Option(min=0, help="With a teacher: how much its answers count."),
+    ] = _DEFAULT.logits_weight,
+    hidden_weight: Annotated[
+        float,
+        typer.Option(min=0, help="With a teacher: how much its hidden states count."),
+    ] = _DEFAULT.hidden_weight,
+    attention_weight: Annotated[
+        float,
+        typer.Option(min=0, help="With a teacher: how much its attention counts."),
+    ] = _DEFAULT.attention_weight,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -98,20 +183,19 @@ def finetune(
     Weights that pruning set to zero stay exactly zero; a dense model is fine-tuned the same way.
     Ctrl-C saves the run: the same command with --resume goes on. Next: pack the result.
     """
+    from sparsebert.errors import TrainingError
     from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS
     from sparsebert.training import finetune as run
-    from sparsebert.training.options import OPTIMIZERS
+    from sparsebert.training.options import options_from
 
     if task.lower().replace("-", "") not in (*TASKS, CUSTOM):
         raise typer.BadParameter(f"choose from {', '.join(TASK_NAMES)}.", param_hint="--task")
-    if optimizer not in OPTIMIZERS:
-        raise typer.BadParameter(f"choose from {', '.join(OPTIMIZERS)}.", param_hint="--optimizer")
-    for name, value in (("--epochs", epochs), ("--learning-rate", learning_rate)):
-        if value <= 0:
-            raise typer.BadParameter("must be greater than 0.", param_hint=name)
-    for name, share in (("--warmup-ratio", warmup_ratio), ("--dropout", dropout)):
-        if share == 1:
-            raise typer.BadParameter("must be below 1.", param_hint=name)
+    given = given_options(context)
+    if recipe is None:
+        try:
+            options_from(given)
+        except TrainingError as error:
+            raise typer.BadParameter(str(error)) from error
 
     try:
         with progress_bar() as progress:
@@ -120,22 +204,11 @@ def finetune(
                 out,
                 task=task,
                 data=data,
-                seed=seed,
-                epochs=epochs,
-                learning_rate=learning_rate,
-                batch_size=batch_size,
-                max_length=max_length,
-                warmup_ratio=warmup_ratio,
-                weight_decay=weight_decay,
-                max_rows=max_rows,
-                optimizer=optimizer,
-                gradient_accumulation=gradient_accumulation,
-                max_grad_norm=max_grad_norm,
-                early_stopping=early_stopping,
+                recipe=recipe,
                 resume=resume,
-                dropout=dropout,
                 force=force,
                 progress=progress,
+                **given,
             )
     except KeyboardInterrupt as stop:
         if str(stop):  # says where the run is kept
@@ -148,3 +221,12 @@ def finetune(
     lines += [f"note: {note}" for note in result.notes]
     lines += [result.row() or "no validation split: not scored."]
     emit(result.as_dict(), "\n".join(lines), as_json=json)
+
+
+def given_options(context: typer.Context) -> dict[str, Any]:
+    """The options of fine-tuning that were typed, as opposed to those left at their defaults."""
+    return {
+        name: context.params[name]
+        for name in OPTION_TYPES
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }

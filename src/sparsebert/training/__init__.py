@@ -1,9 +1,33 @@
-"""Training with the zeros locked."""
+"""Training with the zeros locked.
+
+Names are imported when first used: the command line reads the options' defaults from here, and
+`--help` shall stay light.
+"""
 
 from __future__ import annotations
 
-from sparsebert.training.finetuning import finetune
-from sparsebert.training.result import FinetuneResult
-from sparsebert.training.upstream import UpstreamResult, prune_upstream
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_WHERE = {
+    "FinetuneResult": "sparsebert.training.result",
+    "UpstreamResult": "sparsebert.training.upstream",
+    "finetune": "sparsebert.training.finetuning",
+    "prune_upstream": "sparsebert.training.upstream",
+}
 
 __all__ = ["FinetuneResult", "UpstreamResult", "finetune", "prune_upstream"]
+
+if TYPE_CHECKING:
+    from sparsebert.training.finetuning import finetune as finetune
+    from sparsebert.training.result import FinetuneResult as FinetuneResult
+    from sparsebert.training.upstream import UpstreamResult as UpstreamResult
+    from sparsebert.training.upstream import prune_upstream as prune_upstream
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'sparsebert.training' has no attribute '{name}'")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
