@@ -29,8 +29,10 @@ class SeedScores:
         return self._over_seeds(deviation)
 
     def row(self) -> str:
-        """Such as ``STS-B (Pearson/Spearman): 86.3 ± 0.2/86.1 ± 0.3, 5 seeds``."""
+        """Such as ``STS-B (Pearson/Spearman): 86.3 ± 0.2/86.1 ± 0.3, 5 seeds``; empty if unscored."""
         mean, spread = self.mean(), self.deviation()
+        if not mean:
+            return ""
         names = "/".join(METRIC_TITLES.get(name, name) for name in next(iter(mean.values())))
         cells = [
             mean_and_deviation(value, spread[split][metric])
@@ -45,9 +47,9 @@ class SeedScores:
             "task": self.task,
             "title": self.title,
             "seeds": {str(seed): scores for seed, scores in self.seeds.items()},
-            "mean": self.mean() if self.seeds else {},
-            "deviation": self.deviation() if self.seeds else {},
-            "row": self.row() if self.seeds else "",
+            "mean": self.mean(),
+            "deviation": self.deviation(),
+            "row": self.row(),
         }
 
     def _over_seeds(self, summary: Callable[[Sequence[float]], Any]) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,167 @@
+"""`finetune` from several seeds: how far does the score depend on chance?
+
+    OUT/seed-1, OUT/seed-2, ...   ordinary model folders
+    OUT/seeds.json                their scores, mean and sample standard deviation
+    OUT/README.md                 the same for people, and for the hub (model-index)
+
+It may be stopped at any moment: called again it leaves finished seeds as they are, resumes the one
+that was begun, and refuses options under which the seeds could not be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsebert.checkpoint import open_checkpoint, source_name
+from sparsebert.checkpoint.config import CONFIG_NAME
+from sparsebert.checkpoint.documents import read_object, replace_json
+from sparsebert.checkpoint.seeds import SEEDS_NAME, seed_folder, seed_folders
+from sparsebert.errors import OutputError, TrainingError
+from sparsebert.evaluation.seed_scores import SeedScores
+from sparsebert.progress import Progress, silent
+from sparsebert.tasks.table import CUSTOM, TASKS, get_task
+from sparsebert.training.finetuning import finetune
+from sparsebert.training.options import FinetuneOptions, options_from
+from sparsebert.training.recipe import read_recipe
+from sparsebert.training.seeds_card import write_seeds_card
+
+TRAINING_NAME = "training.json"
+
+
+def finetune_seeds(
+    model: str | Path,
+    out: str | Path,
+    *,
+    task: str,
+    data: str | Path | None = None,
+    seeds: Sequence[int] = (1, 2, 3, 4, 5),
+    recipe: str | Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> SeedScores:
+    """Fine-tune ``model`` once from each seed, and return the scores of all that ``out`` holds.
+
+    Arguments are those of `finetune`, save that a ``teacher`` may be a folder of seeds too: each
+    seed then learns from the teacher of its own seed. ``force`` trains finished seeds again.
+
+    Raises what `finetune` raises; TrainingError if ``out`` holds a seed that was trained from
+    another model, on another task or with other options; OutputError if ``out`` is a model itself.
+    """
+    target, report = Path(out), progress or silent
+    if (target / CONFIG_NAME).is_file():
+        raise OutputError(f"{out} is a model itself: name another folder for the seeds.")
+    if not seeds:
+        raise TrainingError("no seeds were named.")
+    given = {**(read_recipe(recipe) if recipe else {}), **options}
+    teachers = seed_folders(given["teacher"]) if given.get("teacher") else {}
+    missing = [str(seed) for seed in seeds if teachers and seed not in teachers]
+    if missing:
+        raise TrainingError(
+            f"the teacher {given['teacher']} has no seed {', '.join(missing)}: train it first, or "
+            "name one model as the teacher of all."
+        )
+    asked = _asked(model, task, data, given)
+    if not force:
+        for seed, folder in seed_folders(target).items():
+            _refuse_other(asked, folder, seed, ignore_teacher=bool(teachers))
+    for seed in seeds:
+        folder = seed_folder(target, seed)
+        if force or not (folder / TRAINING_NAME).is_file():
+            finetune(
+                model,
+                folder,
+                task=task,
+                data=data,
+                seed=seed,
+                resume=True,
+                force=force,
+                progress=_named(report, seed),
+                **{**given, **({"teacher": teachers[seed]} if teachers else {})},
+            )
+        scores = write_summary(target)
+    return scores
+
+
+def write_summary(folder: Path) -> SeedScores:
+    """Write seeds.json and the card of a folder of seeds anew, from what its seeds say."""
+    records = {
+        seed: read_object(place / TRAINING_NAME) for seed, place in seed_folders(folder).items()
+    }
+    first = next(iter(records.values()))
+    arguments = {name: value for name, value in first["arguments"].items() if name != "seed"}
+    name = str(arguments["task"])
+    scores = SeedScores(
+        name,
+        TASKS[name].title if name in TASKS else name,
+        {seed: record["scores"] for seed, record in records.items()},
+    )
+    summary = {**scores.as_dict(), "arguments": arguments, "rows": first["rows"]}
+    try:
+        replace_json(folder / SEEDS_NAME, summary)
+        write_seeds_card(folder, scores, first)
+    except OSError as error:
+        raise OutputError(
+            f"{folder / SEEDS_NAME} could not be written: {error.strerror}."
+        ) from error
+    return scores
+
+
+def _asked(
+    model: str | Path, task: str, data: str | Path | None, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a seed's lineage will say of this run, seed and teacher's seed aside."""
+    teacher = given.get("teacher")
+    options = options_from({**given, **({"teacher": str(teacher)} if teacher else {})})
+    known = None if task.lower() == CUSTOM else get_task(task)
+    checkpoint = open_checkpoint(model)
+    return {
+        "model": checkpoint.source,
+        "lineage": _lineage(checkpoint.config.raw),
+        "task": known.name if known else CUSTOM,
+        "data": (known.hub_id if known else None) if data is None else Path(data).name,
+        **options.as_dict(),
+        **({"teacher": source_name(str(teacher))} if teacher else {}),
+    }
+
+
+def _refuse_other(
+    asked: Mapping[str, Any], folder: Path, seed: int, *, ignore_teacher: bool
+) -> None:
+    """TrainingError if a finished seed was not made as ``asked``."""
+    if not (folder / TRAINING_NAME).is_file():
+        raise TrainingError(
+            f"{folder} was not made by fine-tuning: remove it, or name another folder for the "
+            "seeds."
+        )
+    lineage = _lineage(read_object(folder / CONFIG_NAME))
+    made = {
+        **FinetuneOptions().as_dict(),  # an option that is younger than the seed
+        **read_object(folder / TRAINING_NAME)["arguments"],
+        "model": lineage[-1]["from"] if lineage else None,
+        "lineage": lineage[:-1],
+    }
+    ignored = {"seed", *(["teacher"] if ignore_teacher else [])}
+    different = [
+        "the model was made otherwise"
+        if name == "lineage"
+        else f"{name} was {made.get(name)!r} and is now {value!r}"
+        for name, value in asked.items()
+        if name not in ignored and made.get(name) != value
+    ]
+    if different:
+        raise TrainingError(
+            f"seed {seed} in {folder.parent} was trained otherwise ({'; '.join(different)}): give "
+            "the same options, or name another folder for these."
+        )
+
+
+def _lineage(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    lineage: list[dict[str, Any]] = (config.get("sparsity") or {}).get("lineage", [])
+    return lineage
+
+
+def _named(progress: Progress, seed: int) -> Progress:
+    return lambda label, done, total: progress(f"seed {seed}: {label}", done, total)

@@ -1,0 +1,255 @@
+"""Folders of seeds: trained, stopped, gone on with, refused, scored, packed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("pyarrow")
+
+from huggingface_hub import ModelCard
+
+from conftest import TinyBert
+from sparsebert.checkpoint.seeds import parse_seeds, seed_folders
+from sparsebert.errors import CheckpointError, InputError, OutputError, TrainingError
+from sparsebert.evaluation.seed_scores import SeedScores
+from sparsebert.evaluation.seeds import evaluate_seeds
+from sparsebert.pruning import prune
+from sparsebert.training.seeds import finetune_seeds
+from tiny_tasks import write_classification, write_regression
+
+QUICK: dict[str, Any] = {"task": "custom", "epochs": 1, "learning_rate": 1e-3, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def sparse(tiny_bert: TinyBert, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("seeds") / "sparse"
+    prune(tiny_bert("encoder"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classification(tmp_path_factory.mktemp("seeds") / "data", train=32)
+
+
+@pytest.fixture(scope="module")
+def two(sparse: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seeds 1 and 2, to be read only."""
+    out = tmp_path_factory.mktemp("seeds") / "two"
+    finetune_seeds(sparse, out, data=data, seeds=(1, 2), **QUICK)
+    return out
+
+
+def read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+def weights_time(folder: Path) -> int:
+    return (folder / "model.safetensors").stat().st_mtime_ns
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(seed: int, step: int) -> Any:
+    def progress(label: str, done: int, total: int) -> None:
+        if label == f"seed {seed}: fine-tuning" and done == step:
+            raise Stop
+
+    return progress
+
+
+class TestStatistics:
+    SCORES = SeedScores(
+        "stsb",
+        "STS-B",
+        {
+            1: {"validation": {"pearson": 80.0, "spearman": 70.0}},
+            2: {"validation": {"pearson": 82.0, "spearman": 70.0}},
+            4: {"validation": {"pearson": 87.0, "spearman": 70.0}},
+        },
+    )
+
+    def test_mean_and_sample_deviation(self) -> None:
+        assert self.SCORES.mean() == {"validation": {"pearson": 83.0, "spearman": 70.0}}
+        # Squares 9 + 1 + 16 = 26 about the mean, over n - 1 = 2.
+        spread = self.SCORES.deviation()["validation"]
+        assert spread["pearson"] == pytest.approx(math.sqrt(13))
+        assert spread["spearman"] == 0
+
+    def test_row(self) -> None:
+        assert self.SCORES.row() == "STS-B (Pearson/Spearman): 83.0 ± 3.6/70.0 ± 0.0, 3 seeds"
+
+    def test_one_seed_shows_no_spread(self) -> None:
+        one = SeedScores("rte", "RTE", {3: {"validation": {"accuracy": 61.25}}})
+        assert one.deviation() == {"validation": {"accuracy": None}}
+        assert one.row() == "RTE (accuracy): 61.2, 1 seed"
+
+    def test_unscored_seeds(self) -> None:
+        none = SeedScores("custom", "custom", {1: {}, 2: {}})
+        assert none.mean() == {}
+        assert none.row() == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("5", (1, 2, 3, 4, 5)), ("1", (1,)), ("1,3,7", (1, 3, 7)), ("7,", (7,)), ("0, 2", (0, 2))],
+)
+def test_parse(text: str, seeds: tuple[int, ...]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "0", ",", "1,1", "a", "-1", "1.5", "1;2", "1,,2", "9" * 12])
+def test_parse_refuses(text: str) -> None:
+    with pytest.raises(InputError, match="seeds are a count"):
+        parse_seeds(text)
+
+
+class TestFinetune:
+    def test_each_seed_is_an_ordinary_folder(self, two: Path) -> None:
+        assert list(seed_folders(two)) == [1, 2]
+        first, second = (read(two / f"seed-{seed}/training.json") for seed in (1, 2))
+        assert (first["arguments"]["seed"], second["arguments"]["seed"]) == (1, 2)
+        found = read(two / "seeds.json")
+        assert found["seeds"] == {"1": first["scores"], "2": second["scores"]}
+        assert found["rows"] == {"train": 32, "validation": 24}
+        assert "seed" not in found["arguments"]
+        scores = [record["scores"]["validation"]["accuracy"] for record in (first, second)]
+        assert found["mean"]["validation"]["accuracy"] == pytest.approx(sum(scores) / 2)
+        assert str(two.parent) not in json.dumps(found)
+
+    def test_a_finished_seed_is_left_alone_and_more_may_follow(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        finetune_seeds(sparse, out, data=data, seeds=(2,), **QUICK)
+        before = weights_time(out / "seed-2")
+        result = finetune_seeds(sparse, out, data=data, seeds=(1, 2), **QUICK)
+        assert weights_time(out / "seed-2") == before
+        assert list(result.seeds) == [1, 2]
+        finetune_seeds(sparse, out, data=data, seeds=(2,), force=True, **QUICK)
+        assert weights_time(out / "seed-2") != before
+
+    def test_scores_outlive_the_weights(self, sparse: Path, data: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        first = finetune_seeds(sparse, out, data=data, seeds=(1,), **QUICK)
+        (out / "seed-1/model.safetensors").unlink()
+        again = finetune_seeds(sparse, out, data=data, seeds=(1,), **QUICK)
+        assert again == first
+
+    def test_stopped_between_and_within_seeds(
+        self, sparse: Path, data: Path, two: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        with pytest.raises(Stop):
+            finetune_seeds(sparse, out, data=data, seeds=(1, 2), progress=stop_at(2, 0), **QUICK)
+        assert list(read(out / "seeds.json")["seeds"]) == ["1"]
+        before = weights_time(out / "seed-1")
+        # What a kill leaves behind: a half-written folder, and no checkpoint to go on from.
+        half = out / ".seed-2.partial-0123abcd"
+        half.mkdir()
+        (half / "config.json").write_text("{")
+        (out / "seed-2.training/checkpoint-1").mkdir(parents=True)
+        finetune_seeds(sparse, out, data=data, seeds=(1, 2), **QUICK)
+        assert weights_time(out / "seed-1") == before
+        assert read(out / "seeds.json")["seeds"] == read(two / "seeds.json")["seeds"]
+
+    def test_an_unfinished_seed_is_resumed(self, sparse: Path, data: Path, tmp_path: Path) -> None:
+        out, options = tmp_path / "out", {**QUICK, "epochs": 2}
+        with pytest.raises(Stop):
+            finetune_seeds(sparse, out, data=data, seeds=(1,), progress=stop_at(1, 3), **options)
+        finetune_seeds(sparse, out, data=data, seeds=(1,), **options)
+        assert read(out / "seed-1/training.json")["resumed_from_step"] == 2
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"epochs": 2}, "epochs was 1 and is now 2"),
+            ({"dropout": 0.0}, "dropout was None and is now 0.0"),
+            ({"task": "sst2"}, "task was 'custom' and is now 'sst2'"),
+        ],
+    )
+    def test_other_options_are_refused(
+        self, sparse: Path, data: Path, two: Path, change: dict[str, Any], told: str
+    ) -> None:
+        with pytest.raises(TrainingError, match=told):
+            finetune_seeds(sparse, two, data=data, seeds=(3,), **{**QUICK, **change})
+        assert list(seed_folders(two)) == [1, 2]
+
+    def test_another_model_is_refused(
+        self, tiny_bert: TinyBert, sparse: Path, data: Path, two: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(TrainingError, match="model was 'sparse' and is now 'model'"):
+            finetune_seeds(tiny_bert("encoder"), two, data=data, seeds=(3,), **QUICK)
+        prune(tiny_bert("encoder"), tmp_path / "sparse", pattern="2:4")
+        with pytest.raises(TrainingError, match="the model was made otherwise"):
+            finetune_seeds(tmp_path / "sparse", two, data=data, seeds=(3,), **QUICK)
+
+    def test_other_data_is_refused(self, sparse: Path, two: Path, tmp_path: Path) -> None:
+        other = write_classification(tmp_path / "other")
+        with pytest.raises(TrainingError, match="data was 'data' and is now 'other'"):
+            finetune_seeds(sparse, two, data=other, seeds=(3,), **QUICK)
+
+    def test_a_model_is_no_folder_of_seeds(self, sparse: Path, data: Path, two: Path) -> None:
+        with pytest.raises(OutputError, match="is a model itself"):
+            finetune_seeds(sparse, two / "seed-1", data=data, seeds=(1,), **QUICK)
+
+    def test_what_is_no_fine_tuned_model_is_not_counted(
+        self, tiny_bert: TinyBert, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        prune(tiny_bert("encoder"), tmp_path / "out/seed-1")
+        with pytest.raises(TrainingError, match="was not made by fine-tuning"):
+            finetune_seeds(sparse, tmp_path / "out", data=data, seeds=(2,), **QUICK)
+
+    def test_without_a_validation_split(self, sparse: Path, data: Path, tmp_path: Path) -> None:
+        result = finetune_seeds(
+            sparse, tmp_path / "out", data=data / "train.jsonl", seeds=(1,), **QUICK
+        )
+        assert result.row() == ""
+        assert read(tmp_path / "out/seeds.json")["mean"] == {}
+
+    def test_the_card_holds_a_model_index(self, sparse: Path, tmp_path: Path) -> None:
+        data = write_regression(tmp_path / "data", train=32)
+        options = {**QUICK, "task": "stsb"}
+        scores = finetune_seeds(sparse, tmp_path / "out", data=data, seeds=(1, 2), **options)
+        card = ModelCard.load(tmp_path / "out/README.md", ignore_metadata_errors=False)
+        found = {each.metric_type: each for each in card.data.eval_results or []}
+        assert set(found) == {"pearsonr", "spearmanr"}
+        pearson = found["pearsonr"]
+        assert pearson.metric_value == round(scores.mean()["validation"]["pearson"], 2)
+        assert (pearson.task_type, pearson.dataset_type, pearson.dataset_config) == (
+            "text-classification",
+            "nyu-mll/glue",
+            "stsb",
+        )
+        spread = scores.deviation()["validation"]["pearson"]
+        assert pearson.metric_name == f"Pearson, percent, mean of 2 seeds, deviation {spread:.2f}"
+
+
+class TestEvaluate:
+    def test_mean_over_all_seeds(self, two: Path, data: Path) -> None:
+        scores = evaluate_seeds(two, task="custom", data=data, engine="torch")
+        assert scores.seeds == {
+            seed: read(two / f"seed-{seed}/training.json")["scores"] for seed in (1, 2)
+        }
+        kept = read(two / "evaluation.json")
+        assert kept["mean"] == scores.mean()
+        assert kept["engine"] == "torch"
+        one = read(two / "seed-2/evaluation.json")
+        assert one["scores"] == scores.seeds[2]
+        assert one["model"] == "seed-2"
+
+    def test_missing_seeds(self, two: Path, sparse: Path, data: Path) -> None:
+        with pytest.raises(CheckpointError, match="has the seeds 1, 2 and not 3, 4"):
+            evaluate_seeds(two, task="custom", data=data, seeds=(1, 2, 3, 4))
+        with pytest.raises(CheckpointError, match="is not a folder of seeds"):
+            evaluate_seeds(sparse, task="custom", data=data)
