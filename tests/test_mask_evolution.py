@@ -15,6 +15,7 @@ transformers = pytest.importorskip("transformers")
 from safetensors.numpy import load_file, save_file
 
 from conftest import TinyBert
+from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.patterns import Pattern, is_whole, mask_from_scores
 from sparsebert.pruning.gradual import Ramp, forced_count
@@ -279,7 +280,9 @@ def test_restored_masks_go_on_to_the_same_bits(
     optimizer = OPTIMIZERS["adamw"](model.parameters())
     train(model, masks, optimizer, range(1, at + 1))
 
+    model.save_pretrained(tmp_path)
     masks.save(tmp_path)
+    assert (tmp_path / EVOLUTION_NAME).exists() is (at < RAMP.end)
     twin = classifier(tiny_bert).eval()
     twin.load_state_dict(model.state_dict())
     restored = EvolvingMasks(evolution(twin, method), {})
@@ -303,23 +306,35 @@ def test_a_damaged_or_foreign_state_is_refused(tiny_bert: TinyBert, tmp_path: Pa
     masks = EvolvingMasks(evolution(model, "snip-momentum"), {})
     masks.attach(model)
     folder = tmp_path / "checkpoint-3"
-    folder.mkdir()
+    model.save_pretrained(folder)
     masks.save(folder)
     file = folder / EVOLUTION_NAME
     whole = load_file(file)
 
+    def restore() -> None:
+        EvolvingMasks(evolution(model, "snip-momentum"), {}).restore(folder)
+
+    restore()
     name = "encoder.layer.0.output.dense.weight"
     for broken in (
-        {key: value for key, value in whole.items() if key != f"{name}.mask"},
+        {key: value for key, value in whole.items() if key != f"{name}.remembered"},
         {**whole, f"{name}.saliency": whole[f"{name}.saliency"][:1]},
         {**whole, f"{name}.remembered": whole[f"{name}.remembered"].astype(np.float16)},
     ):
         save_file(broken, file)
         with pytest.raises(TrainingError, match=rf"has no '{name}\..*remove {tmp_path} to start"):
-            EvolvingMasks(evolution(model, "snip-momentum"), {}).restore(folder)
+            restore()
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
-        EvolvingMasks(evolution(model, "snip-momentum"), {}).restore(folder)
+        restore()
+    file.unlink()
+    with pytest.raises(TrainingError, match="did not become 1:2"):
+        restore()
+    bits = load_file(folder / "masks.safetensors")
+    del bits[name]
+    save_file(bits, folder / "masks.safetensors")
+    with pytest.raises(TrainingError, match=rf"masks.safetensors has no '{name}' that fits"):
+        restore()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -351,8 +366,8 @@ def test_the_callback_works_in_anyones_trainer(
     trainer.train()
     assert_zero_bits(model, masks)
     assert all(is_whole(mask, Pattern(1, 2)) for mask in masks.masks.values())
-    assert f"{next(iter(masks.masks))}.remembered" in load_file(
-        tmp_path / "checkpoint-6" / EVOLUTION_NAME
-    )
-    final = load_file(tmp_path / "checkpoint-12" / EVOLUTION_NAME)
-    assert {name.rpartition(".")[2] for name in final} == {"mask"}
+    kept = load_file(tmp_path / "checkpoint-6" / EVOLUTION_NAME)
+    assert f"{next(iter(masks.masks))}.remembered" in kept
+    assert not (tmp_path / "checkpoint-12" / EVOLUTION_NAME).exists()
+    found = read_masks(open_checkpoint(tmp_path / "checkpoint-12"))
+    assert all(np.array_equal(found[name], mask) for name, mask in masks.masks.items())

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sparsebert.checkpoint.config import EncoderConfig, Head
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, PatternError
+from sparsebert.patterns import Pattern
 
 PARTS = ("encoder", "pooler", "head")
 
@@ -42,6 +43,15 @@ class LinearLayer:
     part: str
     rows: int
     columns: int
+
+    def check_divides(self, pattern: Pattern) -> None:
+        """PatternError, naming the layer, unless the pattern's M divides its inputs."""
+        if self.columns % pattern.m:
+            raise PatternError(
+                f"layer '{self.name}' has an input dimension of {self.columns}, which cannot be "
+                f"cut into groups of {pattern.m} for {pattern}: choose a pattern whose M divides "
+                "it."
+            )
 
 
 def canonical(stored: str) -> str:

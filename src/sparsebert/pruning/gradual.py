@@ -22,12 +22,22 @@ weight that was pruned may come back. The method "gradual" scores by magnitude, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from sparsebert.errors import TrainingError
-from sparsebert.patterns import Array, BoolMatrix, Matrix, Pattern, grouped, mask_from_scores
+from sparsebert.checkpoint.folder import Checkpoint
+from sparsebert.errors import PatternError, TrainingError
+from sparsebert.patterns import (
+    Array,
+    BoolMatrix,
+    Matrix,
+    Pattern,
+    grouped,
+    is_whole,
+    mask_from_scores,
+)
 
 RAMP_SHARE = 0.5  # of the steps after warm-up; the rest trains the final masks
 _UPDATES = 50  # at most so many in a ramp; Zhu & Gupta found that their number hardly matters
@@ -70,6 +80,31 @@ class Ramp:
         """s(t), the share of groups that are forced once ``step`` steps are done."""
         way = min(max((step - self.start) / (self.end - self.start), 0.0), 1.0)
         return 1 - (1 - way) ** 3
+
+
+def layers_to_prune(
+    checkpoint: Checkpoint, masks: Mapping[str, BoolMatrix], pattern: Pattern
+) -> dict[str, tuple[int, int]]:
+    """The encoder's layers that are dense, shapes by canonical name; ``masks`` are of the others.
+
+    PatternError if the pattern does not divide one, if a layer that is sparse already does not fit
+    it, or if all are.
+    """
+    for name, mask in masks.items():
+        if not is_whole(mask, pattern):
+            raise PatternError(
+                f"layer '{name}' is sparse already, but not {pattern}: give the pattern it has, or "
+                "start from the dense model."
+            )
+    dense = [layer for layer in checkpoint.linear_layers(("encoder",)) if layer.name not in masks]
+    if not dense:
+        raise PatternError(
+            f"all layers of the encoder of {checkpoint.path} are sparse already: fine-tune it with "
+            "the method lock."
+        )
+    for layer in dense:
+        layer.check_divides(pattern)
+    return {layer.name: (layer.rows, layer.columns) for layer in dense}
 
 
 def forced_count(share: float, groups: int) -> int:

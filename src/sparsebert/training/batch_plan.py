@@ -6,6 +6,7 @@ the same examples in the same order, so only memory and speed change.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -20,6 +21,10 @@ class BatchPlan:
     def rows_per_step(self) -> int:
         """Rows that one optimiser step sees."""
         return self.batch_size * self.accumulation
+
+    def steps(self, rows: int, epochs: float) -> int:
+        """Optimiser steps of a run; each epoch's last step may be short."""
+        return math.ceil(-(-rows // self.rows_per_step) * epochs)
 
     def halved(self) -> BatchPlan | None:
         """At most half the batch for the same step; None if the batch is a single row already.

@@ -23,11 +23,14 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
+from sparsebert.checkpoint import open_checkpoint
+from sparsebert.checkpoint.architecture import PARTS
 from sparsebert.checkpoint.dtypes import Array
+from sparsebert.checkpoint.masks import MASKS_NAME, StoredMasks
 from sparsebert.checkpoint.tensors import TensorFiles, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import TrainingError
-from sparsebert.patterns import BoolMatrix, Pattern, is_whole, pack_mask, unpack_mask
+from sparsebert.patterns import BoolMatrix, Pattern, is_whole
 from sparsebert.pruning import snip_momentum
 from sparsebert.pruning.gradual import Ramp, forced_mask
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
@@ -66,16 +69,13 @@ class EvolvingMasks(LockedMasks):
 
     def attach(self, model: torch.nn.Module) -> None:
         super().attach(model)
-        kinds = [self._remembered, self._saliency] if self._by_saliency else [self._remembered]
-        for name in () if self._final else self.evolution.layers:
-            parameter = self._locked[name].parameter
-            for values in kinds:
-                known = values.get(name)
-                values[name] = (
-                    torch.zeros_like(parameter, requires_grad=False)
-                    if known is None
-                    else known.to(parameter.device)
-                )
+        if self._final:
+            return
+        for values in self._kinds().values():
+            for name in self.evolution.layers:
+                parameter = self._locked[name].parameter
+                known = values[name] if name in values else torch.zeros(parameter.shape)
+                values[name] = known.to(parameter.device)
 
     def detach(self) -> None:
         super().detach()
@@ -123,44 +123,48 @@ class EvolvingMasks(LockedMasks):
                 )
 
     def save(self, folder: Path) -> None:
-        """Write all that a resumed run needs into a folder, as mask_evolution.safetensors."""
-        arrays: dict[str, Array] = {}
-        for name, mask in self.masks.items():
-            arrays[f"{name}.mask"] = pack_mask(mask)
-        for kind, values in (("remembered", self._remembered), ("saliency", self._saliency)):
-            arrays |= {f"{name}.{kind}": each.cpu().numpy() for name, each in values.items()}
-        specs = [
-            TensorSpec(name, "U8" if array.dtype == np.uint8 else "F32", array.shape)
-            for name, array in arrays.items()
-        ]
-        write_tensors(folder / EVOLUTION_NAME, specs, arrays.values(), {})
+        """Write all that a resumed run needs into a folder of the Trainer's.
+
+        masks.safetensors as ever, and before it, until the masks are final,
+        mask_evolution.safetensors with what is remembered of each layer.
+        """
+        if not self._final:
+            arrays: dict[str, Array] = {}
+            for kind, values in self._kinds().items():
+                arrays |= {f"{name}.{kind}": each.cpu().numpy() for name, each in values.items()}
+            specs = [TensorSpec(name, "F32", array.shape) for name, array in arrays.items()]
+            write_tensors(folder / EVOLUTION_NAME, specs, arrays.values(), {})
+        super().save(folder)
 
     def restore(self, folder: Path) -> None:
         """Take up what `save` wrote, before `attach`.
 
-        CheckpointError if the file is damaged, TrainingError if it is of another run.
+        CheckpointError if a file is damaged, TrainingError if it is of another run.
         """
+        checkpoint = open_checkpoint(folder)
+        stored = StoredMasks(checkpoint)
+        layers = {layer.name: layer for layer in checkpoint.linear_layers(PARTS)}
+        for name in self.masks:
+            if name not in stored:
+                raise _foreign(folder / MASKS_NAME, name)
+            self.masks[name] = stored.read(layers[name])
         path = folder / EVOLUTION_NAME
+        self._final = not path.is_file()
+        if self._final:
+            self.check_whole()
+            return
         tensors = TensorFiles([path])
+        for kind, values in self._kinds().items():
+            for name, shape in self.evolution.layers.items():
+                spec = TensorSpec(f"{name}.{kind}", "F32", shape)
+                if spec.name not in tensors or tensors.spec(spec.name) != spec:
+                    raise _foreign(path, spec.name)
+                values[name] = torch.tensor(tensors[spec.name])
 
-        def read(name: str, dtype: str, shape: tuple[int, int]) -> Array:
-            if name not in tensors or tensors.spec(name) != TensorSpec(name, dtype, shape):
-                raise TrainingError(
-                    f"{path} has no '{name}' of type {dtype} and shape {list(shape)}: remove "
-                    f"{folder.parent} to start anew."
-                )
-            return tensors[name]
-
-        for name, mask in self.masks.items():
-            rows, columns = mask.shape
-            bits = read(f"{name}.mask", "U8", (rows, -(-columns // 8)))
-            self.masks[name] = unpack_mask(bits, columns)
-        self._final = not any(name.endswith(".remembered") for name in tensors)
-        for name, shape in () if self._final else self.evolution.layers.items():
-            remembered = read(f"{name}.remembered", "F32", shape)
-            self._remembered[name] = torch.tensor(remembered)
-            if self._by_saliency:
-                self._saliency[name] = torch.tensor(read(f"{name}.saliency", "F32", shape))
+    def _kinds(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What is kept of each evolving layer, by the name it has in a file."""
+        kinds = {"remembered": self._remembered}
+        return {**kinds, "saliency": self._saliency} if self._by_saliency else kinds
 
     def _gradient_hook(self, name: str, pruned: torch.Tensor) -> Any:
         masked = super()._gradient_hook(name, pruned)
@@ -175,6 +179,12 @@ class EvolvingMasks(LockedMasks):
             return result
 
         return hook
+
+
+def _foreign(path: Path, name: str) -> TrainingError:
+    return TrainingError(
+        f"{path} has no '{name}' that fits this run: remove {path.parent.parent} to start anew."
+    )
 
 
 class EvolvingMasksCallback(LockedMasksCallback):
