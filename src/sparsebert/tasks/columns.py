@@ -33,16 +33,22 @@ def need_columns(table: pa.Table, names: tuple[str, ...], source: str) -> None:
 
 def text_column(table: pa.Table, name: str, source: str) -> list[str]:
     """A column of texts. DataError for another type or a missing text."""
+    refuse_nulls(_plain(table.column(name)), name, source)
+    texts: list[str] = texts_or_none(table, name, source)  # type: ignore[assignment]
+    return texts
+
+
+def texts_or_none(table: pa.Table, name: str, source: str) -> list[str | None]:
+    """A column of texts, None where one is missing. DataError for another type."""
     import pyarrow as pa
 
     column = _plain(table.column(name))
-    refuse_nulls(column, name, source)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise DataError(
             f"{source}: the column '{name}' holds {column.type}, not text; row 1 is "
             f"{show(column[0].as_py())}."
         )
-    texts: list[str] = column.to_pylist()
+    texts: list[str | None] = column.to_pylist()
     return texts
 
 
@@ -51,22 +57,29 @@ def class_column(
 ) -> npt.NDArray[np.int64]:
     """A column of class labels as indices into ``labels``.
 
-    Text is taken as label names; whole numbers as indices, or as names where all labels are
-    written as whole numbers. DataError for any other type and for a label outside the set.
+    DataError for a type that labels do not have, and for a label outside the set.
     """
     values = label_values(table, name, source)
-    if isinstance(values, np.ndarray) and not all(_is_number(label) for label in labels):
-        outside = np.flatnonzero((values < 0) | (values >= len(labels)))
-        if outside.size:
-            raise _outside(source, name, int(outside[0]), values[int(outside[0])], labels)
-        return values
-    index = {label: place for place, label in enumerate(labels)}
-    named = [str(value) for value in values]
-    found = np.array([index.get(value, -1) for value in named], np.int64)
+    found = class_indices(values, labels)
     outside = np.flatnonzero(found < 0)
     if outside.size:
-        raise _outside(source, name, int(outside[0]), named[int(outside[0])], labels)
+        row = int(outside[0])
+        raise _outside(source, name, row, values[row], labels)
     return found
+
+
+def class_indices(
+    values: npt.NDArray[np.int64] | list[str], labels: tuple[str, ...]
+) -> npt.NDArray[np.int64]:
+    """Labels as they stand in a file as indices into ``labels``, -1 where one is not in the set.
+
+    Text is taken as label names; whole numbers as indices, or as names where all labels are
+    written as whole numbers.
+    """
+    if isinstance(values, np.ndarray) and not all(_is_number(label) for label in labels):
+        return np.where((values < 0) | (values >= len(labels)), -1, values)
+    index = {label: place for place, label in enumerate(labels)}
+    return np.array([index.get(str(value), -1) for value in values], np.int64)
 
 
 def label_values(table: pa.Table, name: str, source: str) -> npt.NDArray[np.int64] | list[str]:
@@ -92,6 +105,21 @@ def number_column(
     table: pa.Table, name: str, limits: tuple[float, float] | None, source: str
 ) -> npt.NDArray[np.float32]:
     """A column of regression targets. DataError for another type, NaN, or outside ``limits``."""
+    values = number_values(table, name, source)
+    wrong = np.flatnonzero(wrong_numbers(values, limits))
+    if wrong.size:
+        row = int(wrong[0])
+        hidden = values[row] == -1.0 and limits is not None and bool(np.all(values == -1.0))
+        raise DataError(
+            f"{source}: column '{name}', row {row + 1}: {float(values[row])} is not "
+            + (f"a number from {limits[0]:g} to {limits[1]:g}." if limits else "a finite number.")
+            + (_HIDDEN if hidden else "")
+        )
+    return values
+
+
+def number_values(table: pa.Table, name: str, source: str) -> npt.NDArray[np.float32]:
+    """A column of numbers as they stand, float32. DataError for another type or a missing one."""
     import pyarrow as pa
 
     column = _plain(table.column(name))
@@ -101,18 +129,16 @@ def number_column(
             f"{source}: the column '{name}' holds {column.type}, not numbers; row 1 is "
             f"{show(column[0].as_py())}."
         )
-    values = np.asarray(column.to_numpy(), np.float32)
+    return np.asarray(column.to_numpy(), np.float32)
+
+
+def wrong_numbers(
+    values: npt.NDArray[np.float32], limits: tuple[float, float] | None
+) -> npt.NDArray[np.bool_]:
+    """Where targets are no finite numbers, or outside ``limits``: bool ``[rows]``."""
     low, high = limits or (-np.inf, np.inf)
-    wrong = np.flatnonzero(~np.isfinite(values) | (values < low) | (values > high))
-    if wrong.size:
-        row = int(wrong[0])
-        hidden = values[row] == -1.0 and limits is not None and bool(np.all(values == -1.0))
-        raise DataError(
-            f"{source}: column '{name}', row {row + 1}: {float(values[row])} is not "
-            + (f"a number from {low:g} to {high:g}." if limits else "a finite number.")
-            + (_HIDDEN if hidden else "")
-        )
-    return values
+    wrong: npt.NDArray[np.bool_] = ~np.isfinite(values) | (values < low) | (values > high)
+    return wrong
 
 
 def refuse_nulls(column: pa.ChunkedArray, name: str, source: str) -> None:

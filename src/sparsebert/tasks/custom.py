@@ -42,8 +42,12 @@ def custom_task(
     """
     if data is None:
         raise DataError(f"the task {CUSTOM} needs your data: give a folder or a file.")
-    unread = _task((), Kind.CLASSIFICATION, ())
-    table, source = read_split(unread, data, split)
+    table, source = read_split(UNREAD, data, split)
+    return task_of_table(table, source, labels)
+
+
+def task_of_table(table: pa.Table, source: str, labels: Sequence[str] | None = None) -> Task:
+    """`custom_task` of a table that is read already, ``source`` being what messages call it."""
     columns = _text_columns(table, source)
     need_columns(table, ("label",), source)
     if table.num_rows == 0:
@@ -71,6 +75,10 @@ def _task(columns: tuple[str, ...], kind: Kind, labels: tuple[str, ...]) -> Task
         main_metric="pearson" if regression else "accuracy",
         labels=labels,
     )
+
+
+UNREAD = _task((), Kind.CLASSIFICATION, ())
+"""The custom task while its columns are not known, to read a table with."""
 
 
 def _text_columns(table: pa.Table, source: str) -> tuple[str, ...]:

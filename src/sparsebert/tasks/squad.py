@@ -26,37 +26,46 @@ def answers_column(table: pa.Table, name: str, contexts: list[str], source: str)
     Raises DataError for another type, for a question without an answer (SQuAD v2 has such), and
     for an answer that does not stand where it says.
     """
-    import pyarrow as pa
-
     column = table.column(name)
     refuse_nulls(column, name, source)
-    fields = {field.name for field in column.type} if pa.types.is_struct(column.type) else set()
-    if not {"text", "answer_start"} <= fields:
-        raise DataError(
-            f"{source}: the column '{name}' must hold lists 'text' and 'answer_start' as SQuAD's "
-            f"does; it holds {column.type}."
-        )
+    need_answers(table, name, source)
     rows: list[dict[str, Any]] = column.to_pylist()
     return [
-        _checked(row, value, contexts[row], f"{source}: column '{name}', row {row + 1}")
+        _checked(value, contexts[row], f"{source}: column '{name}', row {row + 1}")
         for row, value in enumerate(rows)
     ]
 
 
-def _checked(row: int, value: dict[str, Any], context: str, where: str) -> Answers:
+def need_answers(table: pa.Table, name: str, source: str) -> None:
+    """DataError unless the column is of structs with ``text`` and ``answer_start``."""
+    import pyarrow as pa
+
+    kind = table.column(name).type
+    fields = {field.name for field in kind} if pa.types.is_struct(kind) else set()
+    if not {"text", "answer_start"} <= fields:
+        raise DataError(
+            f"{source}: the column '{name}' must hold lists 'text' and 'answer_start' as SQuAD's "
+            f"does; it holds {kind}."
+        )
+
+
+def _checked(value: dict[str, Any], context: str, where: str) -> Answers:
+    fault = answer_fault(value, context)
+    if fault is not None:
+        raise DataError(f"{where}: {fault}")
+    return Answers(tuple(value["text"]), tuple(value["answer_start"]))
+
+
+def answer_fault(value: dict[str, Any], context: str) -> str | None:
+    """What is wrong with one row's answers, as a sentence; None if they can be used."""
     texts, starts = value["text"], value["answer_start"]
     if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-        raise DataError(f"{where}: 'text' and 'answer_start' must be lists of one length.")
+        return "'text' and 'answer_start' must be lists of one length."
     if not texts:
-        raise DataError(
-            f"{where} has no answer: only questions that have one (SQuAD v1.1) can be used."
-        )
+        return "it has no answer: only questions that have one (SQuAD v1.1) can be used."
     for text, start in zip(texts, starts, strict=True):
         if not isinstance(text, str) or not isinstance(start, int):
-            raise DataError(f"{where}: {show(text)} at {show(start)} is not an answer and a place.")
+            return f"{show(text)} at {show(start)} is not an answer and a place."
         if not text or start < 0 or context[start : start + len(text)] != text:
-            raise DataError(
-                f"{where}: the answer {show(text)} does not stand at character {start} of the "
-                "context."
-            )
-    return Answers(tuple(texts), tuple(starts))
+            return f"the answer {show(text)} does not stand at character {start} of the context."
+    return None
