@@ -12,8 +12,8 @@ import torch
 
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.errors import TrainingError
-from sparsebert.progress import Progress
 from sparsebert.training.batch_plan import BatchPlan
+from sparsebert.training.distillation import distillation_objective
 from sparsebert.training.job import Job
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
 from sparsebert.training.objective import Objective, TaskObjective
@@ -36,11 +36,11 @@ class Hold(Protocol):
         ...
 
 
-def make_objective(job: Job, progress: Progress) -> Objective:
+def make_objective(job: Job) -> Objective:
     """The loss: the task's own, or a distillation with a teacher."""
-    if job.options.teacher is not None:
-        raise TrainingError("distillation (teacher) is not available yet.")
-    return TaskObjective(job.task.kind)
+    if job.teacher is None:
+        return TaskObjective(job.task.kind)
+    return distillation_objective(job.teacher, job.task.kind, job.options)
 
 
 def make_masks(job: Job, plan: BatchPlan, last: Path | None) -> LockedMasksCallback | None:

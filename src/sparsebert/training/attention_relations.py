@@ -80,5 +80,7 @@ def _relations(vectors: torch.Tensor, heads: int, real: torch.Tensor) -> torch.T
 
 def _last_attention(model: torch.nn.Module) -> torch.nn.Module:
     """The self-attention of the last encoder layer, whatever wraps the model."""
-    found = [module for name, module in model.named_modules() if name.endswith(".attention.self")]
+    found: list[torch.nn.Module] = [
+        module for name, module in model.named_modules() if name.endswith(".attention.self")
+    ]
     return found[-1]

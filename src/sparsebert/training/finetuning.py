@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import open_checkpoint, resolve_model, source_name, staged_folder
+from sparsebert.checkpoint.staging import check_output
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.extras import need_extra
 from sparsebert.training.options import options_from
@@ -57,6 +59,7 @@ def finetune(
     from sparsebert.training.job import prepare_job
     from sparsebert.training.run import run_job
     from sparsebert.training.saving import save_result
+    from sparsebert.training.teacher import prepare_teacher
     from sparsebert.training.work_folder import WorkFolder
 
     report = progress or silent
@@ -64,6 +67,8 @@ def finetune(
     with staged_folder(target, force=force, source=resolve_model(model)) as staging:
         checkpoint = open_checkpoint(model)
         job = prepare_job(checkpoint, task, data, chosen, report)
+        if job.teacher is not None:
+            check_output(target, force=force, source=job.teacher.checkpoint.path)
         arguments: dict[str, Any] = {
             "task": job.task.name,
             "data": job.task.hub_id if data is None else Path(data).name,
@@ -83,7 +88,13 @@ def finetune(
             resume=resume,
         )
         with work.tidied_on_failure():
+            if job.teacher is not None:
+                teacher = prepare_teacher(
+                    job, target, arguments, data=data, resume=resume, force=force, progress=report
+                )
+                job = replace(job, teacher=teacher)
             outcome = run_job(job, work, report)
+            outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
         result = save_result(
             staging, job, outcome, model=str(model), out=str(target), arguments=arguments
         )

@@ -26,6 +26,7 @@ from sparsebert.training.task_model import (
     lasting_masks,
     task_config,
 )
+from sparsebert.training.teacher import Teacher, find_teacher
 
 if TYPE_CHECKING:
     from sparsebert.training.trainer import TrainingRows
@@ -37,7 +38,7 @@ class Job:
 
     ``config`` is the result's config.json before this step joins its lineage; ``masks`` are the
     model's own, which it starts from; ``order`` says where each of the task's labels stands in the
-    head; ``max_length`` is the limit that was used.
+    head; ``max_length`` is the limit that was used; ``teacher`` is the one that the options name.
     """
 
     checkpoint: Checkpoint
@@ -51,6 +52,7 @@ class Job:
     examples: int
     rows: TrainingRows = field(repr=False)
     validation: list[PreparedSplit] = field(repr=False)
+    teacher: Teacher | None = None
 
     @property
     def ends_sparse(self) -> bool:
@@ -82,6 +84,9 @@ def prepare_job(
     length = token_limit(task, checkpoint.config, options.max_length)
     prepared = PreparedSplit.make(train, tokenizer, length, progress)
     order = head_order(checkpoint, task)
+    teacher = (
+        find_teacher(options, checkpoint, task, prepared.rows, order) if options.teacher else None
+    )
     return Job(
         checkpoint=checkpoint,
         task=task,
@@ -94,6 +99,7 @@ def prepare_job(
         examples=len(train),
         rows=_training_rows(train, prepared, order),
         validation=[PreparedSplit.make(each, tokenizer, length, progress) for each in held_out],
+        teacher=teacher,
     )
 
 

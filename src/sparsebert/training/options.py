@@ -25,7 +25,7 @@ EMBEDDINGS = ("train", "used", "frozen")
 METHODS = ("lock", "gradual", "snip-momentum")
 QUANTIZATIONS = ("int8",)
 
-_DISTILLING = (
+DISTILLING = (
     "temperature",
     "task_weight",
     "logits_weight",
@@ -114,7 +114,7 @@ class FinetuneOptions:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise TrainingError(f"{name} must be greater than 0, not {value}.")
-        for name in ("weight_decay", "max_grad_norm", *_DISTILLING[1:]):
+        for name in ("weight_decay", "max_grad_norm", *DISTILLING[1:]):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise TrainingError(f"{name} must not be negative, and is {value}.")
@@ -150,8 +150,8 @@ class FinetuneOptions:
                     "epoch may be one before the pattern is whole."
                 )
         if self.teacher is None:
-            self._need_default(_DISTILLING, "without a teacher")
-        elif not any(getattr(self, name) for name in _DISTILLING[1:]):
+            self._need_default(DISTILLING, "without a teacher")
+        elif not any(getattr(self, name) for name in DISTILLING[1:]):
             raise TrainingError(
                 "task_weight, logits_weight, hidden_weight and attention_weight are all 0: there "
                 "is nothing to learn from."
@@ -168,7 +168,7 @@ class FinetuneOptions:
 
     def meaningful(self) -> dict[str, Any]:
         """The options that say something: set ones, without those that go with others unset."""
-        unused = {*(() if self.teacher else _DISTILLING)}
+        unused = {*(() if self.teacher else DISTILLING)}
         if self.method == "lock":
             unused.add("pattern")
         return {

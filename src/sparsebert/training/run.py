@@ -133,7 +133,7 @@ def _train(
         model=model,
         args=training_arguments(options, plan, work.path, len(job.rows), job.task.main_metric),
         rows=job.rows,
-        objective=make_objective(job, progress),
+        objective=make_objective(job),
         precision=precision,
         score=lambda: job.validation[0].score(predictor, job.order, progress).values,
         callbacks=callbacks,

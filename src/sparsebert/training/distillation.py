@@ -1,0 +1,137 @@
+"""The loss of a student that learns from a teacher instead of, or beside, the labels.
+
+    loss = task_weight * task + logits_weight * logits + hidden_weight * hidden
+         + attention_weight * attention
+
+each part the sum over its rows divided by the rows of the whole optimiser step, as in the task's
+own loss, so that an accumulated step equals one large batch. Weights 0, 1, 0, 0 are pure
+distillation of the logits, which the published recipes of sparse BERTs use (*Prune Once for All*,
+Zafrir et al. 2021).
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from sparsebert.tasks.table import Kind
+from sparsebert.training.attention_relations import (
+    last_projections,
+    relation_heads,
+    relations_loss,
+)
+from sparsebert.training.distillation_losses import (
+    class_logits_loss,
+    hidden_states_loss,
+    span_logits_loss,
+    value_loss,
+)
+from sparsebert.training.objective import MODEL_INPUTS, TaskObjective
+from sparsebert.training.options import FinetuneOptions
+from sparsebert.training.teacher import Teacher
+from sparsebert.training.teacher_outputs import TeacherOutputs
+
+
+class DistillationObjective:
+    """The loss above, for one kind of task.
+
+    ``outputs`` holds the teacher's logits of every training row, in the order of the student's
+    labels. ``teacher`` is the model itself, which computes hidden states and attention relations
+    in the student's own batches: not needed, and not kept, while both weigh nothing.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        outputs: TeacherOutputs,
+        *,
+        temperature: float = 2.0,
+        task_weight: float = 0.0,
+        logits_weight: float = 1.0,
+        hidden_weight: float = 0.0,
+        attention_weight: float = 0.0,
+        teacher: PreTrainedModel | None = None,
+    ) -> None:
+        live = hidden_weight > 0 or attention_weight > 0
+        if live and teacher is None:
+            raise ValueError("hidden states and attention need the teacher itself")
+        self._kind = kind
+        self._task = TaskObjective(kind)
+        self._outputs = outputs
+        self._temperature = temperature
+        self._task_weight = task_weight
+        self._logits_weight = logits_weight
+        self._hidden_weight = hidden_weight
+        self._attention_weight = attention_weight
+        # Without its head: nobody reads the logits that it would compute here.
+        self._teacher = teacher.base_model.eval() if live and teacher is not None else None
+
+    def loss(
+        self, model: PreTrainedModel, batch: dict[str, torch.Tensor], rows_in_step: int
+    ) -> torch.Tensor:
+        """See `Objective`."""
+        inputs = {name: batch[name] for name in MODEL_INPUTS}
+        real = inputs["attention_mask"].bool()
+        outputs, states, projections = self._run(model, inputs)
+        loss = torch.zeros((), device=real.device)
+        if self._task_weight:
+            task = self._task.of(outputs, batch["labels"], rows_in_step)
+            loss = loss + self._task_weight * task
+        if self._logits_weight:
+            apart = self._logits_loss(outputs, batch["rows"], real)
+            loss = loss + self._logits_weight * apart.sum() / rows_in_step
+        if self._teacher is None:
+            return loss
+        teacher = self._teacher.to(real.device)
+        with torch.no_grad():
+            _, their_states, their_projections = self._run(teacher, inputs)
+        if self._hidden_weight:
+            apart = hidden_states_loss(states, their_states, self._outputs.hidden_variance, real)
+            loss = loss + self._hidden_weight * apart.sum() / rows_in_step
+        if self._attention_weight:
+            heads = relation_heads(model.config.num_attention_heads, teacher.config.hidden_size)
+            apart = relations_loss(projections, their_projections, heads, real)
+            loss = loss + self._attention_weight * apart.sum() / rows_in_step
+        return loss
+
+    def _run(
+        self, model: PreTrainedModel, inputs: dict[str, torch.Tensor]
+    ) -> tuple[Any, tuple[torch.Tensor, ...], list[torch.Tensor]]:
+        """A model's outputs, its layers' hidden states and its last queries, keys and values."""
+        with ExitStack() as stack:
+            wanted = self._attention_weight > 0
+            projections = stack.enter_context(last_projections(model)) if wanted else []
+            outputs = model(**inputs, output_hidden_states=self._hidden_weight > 0)
+        return outputs, (outputs.hidden_states or ())[1:], projections
+
+    def _logits_loss(self, outputs: Any, rows: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """float32 ``[rows]``: the part of the loss that only the logits decide."""
+        teacher = self._outputs.batch(rows, real.shape[1]).to(real.device)
+        if self._kind is Kind.QUESTION:
+            return span_logits_loss(
+                outputs.start_logits, outputs.end_logits, teacher, real, self._temperature
+            )
+        if self._kind is Kind.REGRESSION:
+            return value_loss(outputs.logits, teacher)
+        return class_logits_loss(outputs.logits, teacher, self._temperature)
+
+
+def distillation_objective(
+    teacher: Teacher, kind: Kind, options: FinetuneOptions
+) -> DistillationObjective:
+    """The objective that the options ask for, of a teacher that `prepare_teacher` made ready."""
+    assert teacher.outputs is not None
+    live = options.hidden_weight > 0 or options.attention_weight > 0
+    return DistillationObjective(
+        kind,
+        teacher.outputs,
+        temperature=options.temperature,
+        task_weight=options.task_weight,
+        logits_weight=options.logits_weight,
+        hidden_weight=options.hidden_weight,
+        attention_weight=options.attention_weight,
+        teacher=teacher.model() if live else None,
+    )
