@@ -26,6 +26,7 @@ LAYERS = (
     {"inference", "pruning", "tasks"},
     {"evaluation"},
     {"training"},
+    {"table"},
     {"bench"},
     {"demo"},
     {"cli"},
@@ -53,7 +54,7 @@ HEAVY = {
 }
 # Everything a server needs, and everything `sparsebert VERB --help` imports.
 LIGHT = ("__init__", "errors", "progress", "patterns", "quantized", "engine", "checkpoint")
-LIGHT += ("packing", "inference", "pruning", "cli", "bench", "demo", "tasks")
+LIGHT += ("packing", "inference", "pruning", "cli", "bench", "demo", "tasks", "table")
 
 MODULES = sorted(ROOT.rglob("*.py"))
 

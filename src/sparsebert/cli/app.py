@@ -33,6 +33,7 @@ from sparsebert.cli.finetune import finetune
 from sparsebert.cli.inspect import inspect
 from sparsebert.cli.pack import pack
 from sparsebert.cli.prune import prune
+from sparsebert.cli.table import table
 from sparsebert.cli.unpack import unpack
 from sparsebert.errors import SparsebertError
 
@@ -42,6 +43,7 @@ VERBS = (
     prune,
     finetune,
     evaluate,
+    table,
     pack,
     unpack,
     inspect,

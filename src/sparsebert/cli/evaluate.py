@@ -72,9 +72,20 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="N|S,S,...",
-            help="MODEL is a folder of seeds: score them, keep the scores, print mean and "
-            "deviation.",
+            help="MODEL is a folder of seeds: score these (seeds 1 to N, or those listed), keep "
+            "the scores, print mean and deviation.",
         ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT",
+            help="With --seeds, for a MODEL that is not fine-tuned yet: fine-tune it into OUT from "
+            "each seed first, and score those.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --out: how to fine-tune.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -103,10 +114,28 @@ def evaluate(
         "max_length": max_length,
         "threads": threads,
     }
+    if seeds is None and out is not None:
+        raise typer.BadParameter("is for --seeds.", param_hint="--out")
+    if out is None and recipe is not None:
+        raise typer.BadParameter("is for --out.", param_hint="--recipe")
     if seeds is not None:
         chosen = wanted_seeds(seeds)
         with progress_bar() as progress:
-            scores = evaluate_seeds(model, seeds=chosen, progress=progress, **arguments)
+            if out is not None:
+                from sparsebert.training.seeds import finetune_seeds
+
+                lengths: dict[str, Any] = {"max_length": max_length} if max_length else {}
+                finetune_seeds(
+                    model,
+                    out,
+                    task=task,
+                    data=data,
+                    seeds=chosen,
+                    recipe=recipe,
+                    progress=progress,
+                    **lengths,
+                )
+            scores = evaluate_seeds(out or model, seeds=chosen, progress=progress, **arguments)
         emit(scores.as_dict(), scores.row(), as_json=json)
         return
     with progress_bar() as progress:

@@ -15,10 +15,12 @@ from sparsebert.cli.console import (
     emit,
     progress_bar,
     stderr,
+    wanted_seeds,
 )
 from sparsebert.training.options import OPTION_TYPES, FinetuneOptions
 
 _DEFAULT = FinetuneOptions()
+_UNSCORED = "no validation split: not scored."
 
 
 def finetune(
@@ -52,6 +54,14 @@ def finetune(
     seed: Annotated[
         int, typer.Option(min=0, help="Fixes the new head, the order of rows and the dropout.")
     ] = _DEFAULT.seed,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|S,S,...",
+            help="Fine-tune from seeds 1 to N, or from those listed, into OUT/seed-1, ... The same "
+            "command goes on where it stopped. A teacher may be such a folder too.",
+        ),
+    ] = None,
     epochs: Annotated[
         float, typer.Option(min=0, help="Passes over the training rows.")
     ] = _DEFAULT.epochs,
@@ -187,6 +197,7 @@ def finetune(
     from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS
     from sparsebert.training import finetune as run
     from sparsebert.training.options import options_from
+    from sparsebert.training.seeds import finetune_seeds
 
     if task.lower().replace("-", "") not in (*TASKS, CUSTOM):
         raise typer.BadParameter(f"choose from {', '.join(TASK_NAMES)}.", param_hint="--task")
@@ -197,8 +208,25 @@ def finetune(
         except TrainingError as error:
             raise typer.BadParameter(str(error)) from error
 
+    several = None if seeds is None else wanted_seeds(seeds)
+    if several and given.pop("seed", None) is not None:
+        raise typer.BadParameter("cannot be given beside --seeds.", param_hint="--seed")
     try:
         with progress_bar() as progress:
+            if several:
+                scores = finetune_seeds(
+                    model,
+                    out,
+                    task=task,
+                    data=data,
+                    seeds=several,
+                    recipe=recipe,
+                    force=force,
+                    progress=progress,
+                    **given,
+                )
+                emit(scores.as_dict(), scores.row() or _UNSCORED, as_json=json)
+                return
             result = run(
                 model,
                 out,
@@ -219,7 +247,7 @@ def finetune(
         f"({result.examples_per_second:.1f} rows/s)."
     ]
     lines += [f"note: {note}" for note in result.notes]
-    lines += [result.row() or "no validation split: not scored."]
+    lines += [result.row() or _UNSCORED]
     emit(result.as_dict(), "\n".join(lines), as_json=json)
 
 

@@ -35,14 +35,27 @@ def pack(
     """Store a model's pruned layers as their kept values and one bit a pair.
 
     The packed folder is what `embed`, `classify`, `answer` and the Python library load fastest.
+    Of a folder of seeds each is packed that is not packed yet.
     """
+    from sparsebert.checkpoint.seeds import seed_folder, seed_folders
     from sparsebert.packing import VALUE_TYPES
     from sparsebert.packing import pack as run
 
     if dtype not in VALUE_TYPES:
         raise typer.BadParameter(f"choose from {', '.join(VALUE_TYPES)}.", param_hint="--dtype")
+    seeds = seed_folders(model)
     with progress_bar() as progress:
-        result = run(model, out, dtype=dtype, compress=compress, force=force, progress=progress)
+        for seed, folder in seeds.items():
+            packed = seed_folder(out, seed)
+            if force or not packed.exists():
+                run(folder, packed, dtype=dtype, compress=compress, force=force, progress=progress)
+        if not seeds:
+            result = run(model, out, dtype=dtype, compress=compress, force=force, progress=progress)
+    if seeds:
+        there = list(seed_folders(out))
+        text = f"{out}: seeds {', '.join(map(str, there))} packed as {dtype}."
+        emit({"out": str(out), "dtype": dtype, "seeds": there}, text, as_json=json)
+        return
     layers = ", ".join(f"{count} {pattern}" for pattern, count in result["patterns"].items())
     text = (
         f"{out}: {result['bytes'] / 1e6:.1f} MB from {result['source_bytes'] / 1e6:.1f} MB as "

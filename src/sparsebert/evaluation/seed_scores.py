@@ -29,7 +29,7 @@ class SeedScores:
         return self._over_seeds(deviation)
 
     def row(self) -> str:
-        """Such as ``STS-B (Pearson/Spearman): 86.3 ± 0.2/86.1 ± 0.3, 5 seeds``; empty if unscored."""
+        """``STS-B (Pearson/Spearman): 86.3 ± 0.2/86.1 ± 0.3, 5 seeds``; empty if unscored."""
         mean, spread = self.mean(), self.deviation()
         if not mean:
             return ""

@@ -34,7 +34,10 @@ def evaluate_seeds(
     """
     there = seed_folders(model)
     if not there:
-        raise CheckpointError(f"{model} is not a folder of seeds: it holds no seed-1, seed-2, ...")
+        raise CheckpointError(
+            f"{model} is not a folder of seeds (seed-1, seed-2, ...): make one with `finetune "
+            "--seeds`, or name it with `evaluate --seeds --out`."
+        )
     missing = [str(seed) for seed in seeds or () if seed not in there]
     if missing:
         raise CheckpointError(

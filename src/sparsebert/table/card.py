@@ -1,0 +1,63 @@
+"""A model card for the hub: the table for people, one row of it for programs (``model-index``)."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+from sparsebert.checkpoint.card import model_index
+from sparsebert.errors import DataError
+from sparsebert.evaluation.model_index import hub_results
+from sparsebert.evaluation.seed_scores import count_seeds, deviation
+from sparsebert.table.layout import Table, row_title
+from sparsebert.table.markdown import as_markdown
+from sparsebert.table.results import Result
+from sparsebert.tasks.table import TASKS
+
+
+def as_card(table: Table, row: str | None = None) -> str:
+    """README.md of the models of ``row``, by default the table's last.
+
+    Only tasks of the table are in the ``model-index``: a user's own data has no name on the hub.
+    Raises DataError for a row that is not there.
+    """
+    rows = table.rows()
+    if row is not None and row not in rows:
+        raise DataError(f"there is no row '{row}': the rows are {', '.join(rows)}.")
+    chosen = row or rows[-1]
+    evaluations = []
+    for column in table.columns():
+        if column.counts and column.task in TASKS:
+            for cell in column.cells:
+                result = table.at(chosen, column, cell)
+                if result is not None:
+                    split, metric = cell
+                    mean = {split: {metric: statistics.fmean(result.seeds)}}
+                    evaluations += hub_results(TASKS[column.task], mean, _remark(result))
+    front = ["library_name: transformers", "tags:", "- sparsebert"]
+    if evaluations:
+        front.append(model_index(row_title(chosen), evaluations))
+    commands = {each.command: None for each in table.ordered() if each.row == chosen}
+    lines = [
+        f"# {row_title(chosen)}",
+        "",
+        "Made and scored by sparsebert.",
+        "",
+        "## Results",
+        "",
+        as_markdown(table),
+        "",
+        "## How it was made",
+        "",
+        "```sh",
+        *(command for command in commands if command),
+        "```",
+    ]
+    return "---\n" + "\n".join(front) + "\n---\n\n" + "\n".join(lines)
+
+
+def _remark(result: Result) -> Callable[[str, str], str]:
+    spread = deviation(result.seeds)
+    text = f", mean of {count_seeds(len(result.seeds))}"
+    text += "" if spread is None else f", deviation {spread:.2f}"
+    return lambda split, metric: text

@@ -1,0 +1,54 @@
+"""The forms a table can take, and writing one of them whole."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sparsebert.errors import OutputError
+from sparsebert.table.card import as_card
+from sparsebert.table.layout import Table
+from sparsebert.table.markdown import as_markdown
+from sparsebert.table.plot import as_svg
+from sparsebert.table.results import read_results
+from sparsebert.table.runs import read_runs
+
+
+def as_json(table: Table) -> str:
+    """The results as a results.json: a list, one result a line."""
+    lines = [json.dumps(each.as_dict(), ensure_ascii=False) for each in table.ordered()]
+    return "[\n  " + ",\n  ".join(lines) + "\n]"
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "markdown": as_markdown,
+    "json": as_json,
+    "svg": as_svg,
+    "card": as_card,
+}
+
+
+def write(
+    runs: str | Path, *, format: str = "markdown", out: Path | None = None, row: str | None = None
+) -> list[str]:
+    """Write the table of ``runs`` (a folder or a results.json) to ``out`` or standard output.
+
+    Returns notes on what has no scores yet. Raises DataError for results that cannot be used,
+    OutputError if ``out`` cannot be written.
+    """
+    place = Path(runs)
+    results, notes = (read_results(place), []) if place.is_file() else read_runs(place)
+    table = Table(results)
+    text = as_card(table, row) if format == "card" else FORMATS[format](table)
+    if out is None:
+        sys.stdout.write(text + "\n")
+        return notes
+    unfinished = out.with_name(f".{out.name}.partial")
+    try:
+        unfinished.write_text(text + "\n", encoding="utf-8")
+        unfinished.replace(out)
+    except OSError as error:
+        raise OutputError(f"{out} could not be written: {error.strerror}.") from error
+    return notes

@@ -1,0 +1,208 @@
+"""Results in rows and columns, and what they come to: means, spreads, the share of dense kept."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sparsebert.errors import DataError
+from sparsebert.evaluation.seed_scores import deviation
+from sparsebert.table.results import Result
+from sparsebert.tasks.table import TASKS
+
+DENSE = "dense"
+# Rows in the order of the table; others follow in alphabetical order, under their own names.
+ROW_TITLES = {
+    DENSE: "dense",
+    "oneshot": "1:2",
+    "best": "1:2 + distillation",
+    "best-int8": "1:2 int8",
+}
+_ORDER = list(TASKS)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One run: a task, and the splits and metrics it was scored on, in the task's order."""
+
+    run: str
+    task: str
+    cells: tuple[tuple[str, str], ...]
+
+    @property
+    def title(self) -> str:
+        """``STS-B``; ``SST-2 (full)`` for a run named ``sst2-full``."""
+        title = TASKS[self.task].title if self.task in TASKS else self.task
+        if self.run == self.task:
+            return title
+        return f"{title} ({self.run.removeprefix(self.task).strip('-_') or self.run})"
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the tasks that the average is over, and not a variant of one."""
+        return self.run == self.task
+
+
+@dataclass
+class Table:
+    """The results of all rows and columns.
+
+    ``results`` may miss any of them. Raises DataError if one appears twice.
+    """
+
+    results: Sequence[Result]
+    _at: dict[tuple[str, str, str, str], Result] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._at = {}
+        for each in self.results:
+            place = (each.row, each.run, each.split, each.metric)
+            if place in self._at:
+                raise DataError(
+                    f"{each.row}, {each.run}, {each.split} {each.metric} appears twice: give one "
+                    "of them another 'run'."
+                )
+            self._at[place] = each
+
+    def rows(self) -> list[str]:
+        """Rows that have a result, the known ones first."""
+        there = {each.row for each in self.results}
+        return [row for row in ROW_TITLES if row in there] + sorted(there - set(ROW_TITLES))
+
+    def columns(self) -> list[Column]:
+        """Tasks in the order of the card, each followed by its variants; the user's own last."""
+        cells: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
+        for each in self.results:
+            cells.setdefault((each.task, each.run), {})[each.split, each.metric] = None
+        columns = [
+            Column(run, task, tuple(sorted(found, key=lambda cell: _place(task, cell))))
+            for (task, run), found in cells.items()
+        ]
+        return sorted(
+            columns,
+            key=lambda column: (
+                _ORDER.index(column.task) if column.task in _ORDER else len(_ORDER),
+                not column.counts,
+                column.run,
+            ),
+        )
+
+    def ordered(self) -> list[Result]:
+        """The results in the order of the table: by row, task, split and metric."""
+        return [
+            found
+            for row in self.rows()
+            for column in self.columns()
+            for cell in column.cells
+            if (found := self.at(row, column, cell))
+        ]
+
+    def at(self, row: str, column: Column, cell: tuple[str, str]) -> Result | None:
+        """The result of a row on one split and metric of a column."""
+        return self._at.get((row, column.run, *cell))
+
+    def share(self, row: str, column: Column) -> float | None:
+        """How much of the dense model's score a row keeps on a task, in percent.
+
+        The mean over the task's metrics and splits (GLUE, Wang et al. 2018, weighs a task's metrics
+        alike too) of mean over the row's seeds / mean over dense's seeds. None if either lacks one
+        of them, or where dense is at 0 or below.
+        """
+        shares = []
+        for cell in column.cells:
+            ours, dense = self.at(row, column, cell), self.at(DENSE, column, cell)
+            if ours is None or dense is None or statistics.fmean(dense.seeds) <= 0:
+                return None
+            shares.append(100 * statistics.fmean(ours.seeds) / statistics.fmean(dense.seeds))
+        return statistics.fmean(shares)
+
+    def seed_shares(self, row: str, column: Column) -> list[float]:
+        """`share` of each seed's own score, against the mean of dense."""
+        if self.share(row, column) is None:
+            return []
+        over = []
+        for cell in column.cells:
+            ours, dense = self.at(row, column, cell), self.at(DENSE, column, cell)
+            assert ours is not None
+            assert dense is not None
+            over.append([100 * score / statistics.fmean(dense.seeds) for score in ours.seeds])
+        return [statistics.fmean(scores) for scores in zip(*over, strict=False)]
+
+    def mean_share(self, row: str) -> tuple[float, int] | None:
+        """The mean of `share` over the tasks that have one, and over how many; variants apart."""
+        found = [self.share(row, column) for column in self.columns() if column.counts]
+        shares = [share for share in found if share is not None]
+        return (statistics.fmean(shares), len(shares)) if shares else None
+
+    def warnings(self) -> list[str]:
+        """What a reader must know before believing a difference."""
+        told: list[str] = []
+        for column in self.columns():
+            for row in self.rows():
+                if row != DENSE:
+                    told += self._row_warnings(row, column)
+        return told
+
+    def _row_warnings(self, row: str, column: Column) -> list[str]:
+        pairs = [
+            (cell, ours, dense)
+            for cell in column.cells
+            if (ours := self.at(row, column, cell)) and (dense := self.at(DENSE, column, cell))
+        ]
+        if not pairs:
+            return []
+        where = f"{column.title}, {row_title(row)}"
+        told: list[str] = []
+        _, ours, dense = pairs[0]
+        if ours.seed_numbers != dense.seed_numbers:
+            told.append(f"{where}: seeds {_numbers(ours)}, but dense has {_numbers(dense)}.")
+        if ours.train_rows != dense.train_rows:
+            told.append(
+                f"{where}: trained on {_count(ours.train_rows)} rows, dense on "
+                f"{_count(dense.train_rows)}: not comparable."
+            )
+        within = [
+            metric if len(column.cells) > 1 else ""
+            for (_, metric), ours, dense in pairs
+            if within_spread(ours.seeds, dense.seeds)
+        ]
+        if within:
+            names = f" ({', '.join(dict.fromkeys(within))})" if any(within) else ""
+            told.append(f"{where}{names}: the difference to dense is within the seeds' spread.")
+        return told
+
+
+def row_title(row: str) -> str:
+    """What a row is called in the table."""
+    return ROW_TITLES.get(row, row)
+
+
+def within_spread(ours: Sequence[float], dense: Sequence[float]) -> bool:
+    """Whether two means differ by no more than the larger of the two standard deviations.
+
+    A plain rule and no test of significance. Single seeds show no spread to judge by: False.
+    """
+    spreads = [spread for spread in (deviation(ours), deviation(dense)) if spread is not None]
+    if not spreads:
+        return False
+    return abs(statistics.fmean(ours) - statistics.fmean(dense)) <= max(spreads)
+
+
+def _place(task: str, cell: tuple[str, str]) -> tuple[int, int]:
+    """Where a split and metric stand in their task's row; what it does not know comes last."""
+    known = TASKS.get(task)
+    splits, metrics = (known.validation_splits, known.metrics) if known else ((), ())
+    split, metric = cell
+    return (
+        splits.index(split) if split in splits else len(splits),
+        metrics.index(metric) if metric in metrics else len(metrics),
+    )
+
+
+def _numbers(result: Result) -> str:
+    return ", ".join(map(str, result.seed_numbers))
+
+
+def _count(rows: int | None) -> str:
+    return "an unknown number of" if rows is None else f"{rows:,}"

@@ -1,0 +1,101 @@
+"""The share of dense kept, as a picture: each row's mean on each task, with a dot for each seed."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from sparsebert.errors import DataError, MissingExtraError
+from sparsebert.table.layout import DENSE, Column, Table, row_title
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Told apart in grey and by those who see fewer colours (Okabe and Ito's palette).
+_COLOURS = ("#8a8f98", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00")
+_INCHES_A_ROW = 0.17
+_DOTS = 14  # area of a seed's dot, in points squared
+
+
+def as_svg(table: Table) -> str:
+    """The picture as SVG. DataError without a row dense and another one to compare with it."""
+    figure = shares_figure(table)
+    from matplotlib import rc_context
+
+    picture = io.StringIO()
+    with rc_context({"svg.hashsalt": "sparsebert"}):  # the same results, the same file
+        figure.savefig(picture, format="svg", metadata={"Date": None})
+    return picture.getvalue().rstrip("\n")
+
+
+def shares_figure(table: Table, *, width: float = 7.0) -> Figure:
+    """Tasks from top to bottom; in each, every row's mean as a stroke and its seeds as dots.
+
+    Dense's own seeds are drawn too: a row whose dots lie among them is as good as dense. The axis
+    begins where the scores do, not at zero, and says so by its labels. ``width`` in inches.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+        from matplotlib.lines import Line2D
+    except ImportError as missing:
+        raise MissingExtraError("plotting", "plot") from missing
+
+    rows = [row for row in table.rows() if row == DENSE or table.mean_share(row)]
+    columns = [column for column in table.columns() if _drawn(table, rows, column)]
+    if not columns:
+        raise DataError("there is nothing to plot: no row has a task in common with row dense.")
+    step = len(rows) + 1
+    figure = Figure(
+        figsize=(width, 0.9 + _INCHES_A_ROW * step * len(columns)),
+        layout=ConstrainedLayoutEngine(),
+    )
+    axes: Any = figure.subplots()
+    for place, column in enumerate(columns):
+        for offset, row in enumerate(rows):
+            _draw(axes, table, row, column, place * step + offset, _COLOURS[offset % len(_COLOURS)])
+        if place % 2:
+            axes.axhspan(place * step - 1, (place + 1) * step - 1, color="black", alpha=0.04, lw=0)
+    axes.axvline(100, color=_COLOURS[0], linewidth=1, zorder=0)
+    axes.set_yticks(
+        [place * step + (len(rows) - 1) / 2 for place in range(len(columns))],
+        [column.title for column in columns],
+    )
+    axes.set_ylim(step * len(columns) - 1, -1)
+    axes.set_xlabel("score in percent of the dense model's mean (stroke: mean, dot: one seed)")
+    axes.tick_params(left=False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.margins(x=0.03)
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=_COLOURS[place % len(_COLOURS)],
+            marker="o",
+            markersize=4,
+            label=_legend(table, row),
+        )
+        for place, row in enumerate(rows)
+    ]
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=min(len(rows), 4), frameon=False
+    )
+    return figure
+
+
+def _drawn(table: Table, rows: list[str], column: Column) -> bool:
+    return any(row != DENSE and table.share(row, column) is not None for row in rows)
+
+
+def _draw(axes: Any, table: Table, row: str, column: Column, y: float, colour: str) -> None:
+    mean = table.share(row, column)
+    if mean is None:
+        return
+    seeds = table.seed_shares(row, column)
+    axes.vlines(mean, y - 0.42, y + 0.42, color=colour, linewidth=2.5, zorder=2)
+    axes.scatter(seeds, [y] * len(seeds), s=_DOTS, color=colour, alpha=0.6, linewidths=0, zorder=3)
+
+
+def _legend(table: Table, row: str) -> str:
+    mean = table.mean_share(row)
+    return row_title(row) if row == DENSE or mean is None else f"{row_title(row)}: {mean[0]:.1f}"

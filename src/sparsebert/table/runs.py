@@ -1,0 +1,171 @@
+"""Read ``RUNS/ROW/TASK``: folders of seeds, or single model folders, and what they say of scores.
+
+Weights are not needed: config.json (how the folder was made), training.json and evaluation.json
+tell all. Of a model that was packed or pruned after its training, only evaluation.json counts:
+the scores in training.json are those of the model it was made from.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsebert.checkpoint.companions import EVALUATION_NAME
+from sparsebert.checkpoint.config import CONFIG_NAME
+from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.seeds import seed_folders
+from sparsebert.errors import CheckpointError, DataError
+from sparsebert.table.results import Result, score_value
+from sparsebert.training.options import FinetuneOptions
+
+_TRAINING = "training.json"
+
+
+@dataclass(frozen=True)
+class _Scored:
+    seed: int
+    task: str
+    scores: dict[tuple[str, str], float]  # split and metric to percent
+    train_rows: int | None
+    lineage: list[dict[str, Any]]
+
+
+def read_runs(folder: str | Path) -> tuple[list[Result], list[str]]:
+    """All results below ``RUNS``, and notes on what has no scores yet.
+
+    Raises DataError if nothing there has scores, or if the seeds of one result do not belong
+    together.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"{folder} is not a folder of runs (RUNS/ROW/TASK).")
+    results: list[Result] = []
+    notes: list[str] = []
+    for row in _folders(root):
+        for run in _folders(row):
+            models = seed_folders(run) or {1: run}
+            found = {seed: _read(model) for seed, model in models.items()}
+            scored = {seed: each for seed, each in found.items() if each is not None}
+            if scored:
+                names = [f"seed {seed}" for seed, each in found.items() if each is None]
+                if names:
+                    notes.append(f"{row.name}, {run.name}: {', '.join(names)} has no scores yet.")
+                results += _results(row.name, run, list(scored.values()))
+    if not results:
+        raise DataError(
+            f"{folder} holds no scores: it should hold a folder for each row (dense, oneshot, "
+            "best, best-int8), and in it one for each task, made by `finetune` or scored by "
+            "`evaluate --save`."
+        )
+    return results, notes
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(
+        path for path in parent.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+
+
+def _read(model: Path) -> _Scored | None:
+    """What one model folder says; None if it has not been scored."""
+    try:
+        if not (model / CONFIG_NAME).is_file():
+            return None
+        lineage = (read_object(model / CONFIG_NAME).get("sparsity") or {}).get("lineage") or []
+        files = [model / name for name in (_TRAINING, EVALUATION_NAME)]
+        training, evaluation = (read_object(path) if path.is_file() else {} for path in files)
+        arguments = training.get("arguments", {})
+        if not evaluation and not (lineage and lineage[-1]["step"] == "finetune"):
+            return None
+        source = evaluation or training
+        scores = source.get("scores")
+        if not scores:
+            return None
+        return _Scored(
+            seed=int(arguments.get("seed", 1)),
+            task=str(evaluation["task"] if evaluation else arguments["task"]),
+            scores=_flat(scores, files[1] if evaluation else files[0]),
+            train_rows=training["rows"]["train"] if training else None,
+            lineage=lineage,
+        )
+    except CheckpointError as fault:
+        raise DataError(str(fault)) from fault
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as fault:
+        raise DataError(
+            f"{model}: its {CONFIG_NAME}, {_TRAINING} or {EVALUATION_NAME} is damaged "
+            f"({type(fault).__name__}: {fault}): make the folder again."
+        ) from fault
+
+
+def _flat(scores: Mapping[str, Mapping[str, Any]], path: Path) -> dict[tuple[str, str], float]:
+    flat = {}
+    for split, metrics in scores.items():
+        for metric, value in metrics.items():
+            score = score_value(value)
+            if score is None:
+                raise DataError(f"{path}: {split} {metric} is {value!r}, not a score in percent.")
+            flat[split, metric] = score
+    return flat
+
+
+def _results(row: str, run: Path, seeds: list[_Scored]) -> list[Result]:
+    first = seeds[0]
+    for name in ("task", "train_rows"):
+        values = {getattr(each, name) for each in seeds}
+        if len(values) > 1:
+            raise DataError(f"the seeds of {run} differ in {name}: {sorted(map(str, values))}.")
+    if any(each.scores.keys() != first.scores.keys() for each in seeds):
+        raise DataError(f"the seeds of {run} were scored on different splits or metrics.")
+    numbers = tuple(each.seed for each in seeds)
+    if len(set(numbers)) != len(numbers):
+        raise DataError(f"{run} holds a seed twice: {', '.join(map(str, numbers))}.")
+    return [
+        Result(
+            task=first.task,
+            row=row,
+            metric=metric,
+            seeds=tuple(each.scores[split, metric] for each in seeds),
+            train_rows=first.train_rows,
+            command=command(first.lineage, numbers),
+            split=split,
+            run=run.name,
+            seed_numbers=numbers,
+        )
+        for split, metric in first.scores
+    ]
+
+
+def command(lineage: list[dict[str, Any]], seeds: tuple[int, ...]) -> str:
+    """The commands that made a model, from its lineage: what was set, and folders by their names.
+
+    Such as ``sparsebert prune dense sparse --pattern 1:2 && sparsebert finetune sparse ...``.
+    """
+    commands = []
+    for place, step in enumerate(lineage):
+        last = place + 1 == len(lineage)
+        words = ["sparsebert", str(step.get("step")), str(step.get("from"))]
+        words.append("OUT" if last else str(lineage[place + 1].get("from")))
+        usual = FinetuneOptions().as_dict() if step.get("step") == "finetune" else {}
+        for name, value in (step.get("arguments") or {}).items():
+            if name in usual and value == usual[name] and name != "seed":
+                continue
+            if name == "seed":
+                words += ["--seeds", ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")]
+            else:
+                words += _option(name, value)
+        commands.append(shlex.join(words))
+    return " && ".join(commands)
+
+
+def _option(name: str, value: object) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag if value else "--no-" + name.replace("_", "-")]
+    if isinstance(value, list):
+        return [flag, ",".join(map(str, value))]
+    return [flag, str(value)]
