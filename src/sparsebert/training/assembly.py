@@ -5,6 +5,9 @@ One function a part; each reads the options and returns the thing that does what
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -12,11 +15,15 @@ import torch
 
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.errors import TrainingError
+from sparsebert.patterns import Pattern
+from sparsebert.pruning.gradual import Ramp
 from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.distillation import distillation_objective
 from sparsebert.training.job import Job
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
+from sparsebert.training.mask_evolution import Evolution, EvolvingMasks, EvolvingMasksCallback
 from sparsebert.training.objective import Objective, TaskObjective
+from sparsebert.training.rewinding import rewound_rate
 
 
 class Hold(Protocol):
@@ -50,11 +57,28 @@ def make_masks(job: Job, plan: BatchPlan, last: Path | None) -> LockedMasksCallb
     callback's ``masks.masks`` are those of the result when the run has ended.
     """
     if job.options.method != "lock":
-        raise TrainingError(f"the method '{job.options.method}' is not available yet.")
+        masks = EvolvingMasks(_evolution(job, plan), job.masks)
+        if last is not None:
+            masks.restore(last)
+        return EvolvingMasksCallback(masks)
     if not job.masks:
         return None
-    masks = read_masks(open_checkpoint(last)) if last else job.masks
-    return LockedMasksCallback(LockedMasks(masks))
+    return LockedMasksCallback(
+        LockedMasks(read_masks(open_checkpoint(last)) if last else job.masks)
+    )
+
+
+def make_rate(job: Job, plan: BatchPlan) -> Callable[[int], float] | None:
+    """The schedule of the learning rate, where it is not the usual one."""
+    if job.options.method == "lock":
+        return None
+    return partial(rewound_rate, _evolution(job, plan).ramp)
+
+
+def _evolution(job: Job, plan: BatchPlan) -> Evolution:
+    steps = plan.steps(len(job.rows), job.options.epochs)
+    ramp = Ramp.of_run(steps, math.ceil(steps * job.options.warmup_ratio))
+    return Evolution(job.options.method, Pattern.parse(job.options.pattern), ramp, job.to_prune)
 
 
 def make_holds(job: Job) -> list[Hold]:

@@ -13,8 +13,9 @@ from sparsebert.checkpoint import Checkpoint, read_masks
 from sparsebert.errors import DataError
 from sparsebert.evaluation.evaluator import token_limit
 from sparsebert.evaluation.scoring import PreparedSplit
-from sparsebert.patterns import BoolMatrix
+from sparsebert.patterns import BoolMatrix, Pattern
 from sparsebert.progress import Progress
+from sparsebert.pruning.gradual import layers_to_prune
 from sparsebert.tasks.custom import custom_task
 from sparsebert.tasks.examples import Examples, load_split, validation_splits
 from sparsebert.tasks.table import CUSTOM, Kind, Task, get_task
@@ -37,7 +38,8 @@ class Job:
     """A fine-tuning run, ready to start.
 
     ``config`` is the result's config.json before this step joins its lineage; ``masks`` are the
-    model's own, which it starts from; ``order`` says where each of the task's labels stands in the
+    model's own, which it starts from; ``to_prune`` are the layers (shapes by canonical name) that
+    the options' method prunes; ``order`` says where each of the task's labels stands in the
     head; ``max_length`` is the limit that was used; ``teacher`` is the one that the options name.
     """
 
@@ -47,6 +49,7 @@ class Job:
     config: dict[str, Any] = field(repr=False)
     keep_head: bool
     masks: dict[str, BoolMatrix] = field(repr=False)
+    to_prune: dict[str, tuple[int, int]] = field(repr=False)
     order: npt.NDArray[np.int64] | None
     max_length: int
     examples: int
@@ -70,6 +73,9 @@ def prepare_job(
     """Read task, data and masks; tokenise once. Raises DataError, PatternError, CheckpointError."""
     task = custom_task(data) if task_name.lower() == CUSTOM else get_task(task_name)
     masks = lasting_masks(read_masks(checkpoint), checkpoint, task)
+    to_prune = {}
+    if options.method != "lock":
+        to_prune = layers_to_prune(checkpoint, masks, Pattern.parse(options.pattern))
     train = load_split(task, data, "train", max_rows=options.max_rows)
     # A single file is all training data: nothing is held back to validate on.
     alone = data is not None and Path(data).is_file()
@@ -94,6 +100,7 @@ def prepare_job(
         config=task_config(checkpoint, task),
         keep_head=keeps_head(checkpoint, task),
         masks=masks,
+        to_prune=to_prune,
         order=order,
         max_length=length,
         examples=len(train),
