@@ -194,7 +194,8 @@ def _upstream(
     model: str, out: Path, corpus: list[Path], options: dict[str, Any], *, as_json: bool
 ) -> None:
     from sparsebert.training import prune_upstream
-    from sparsebert.training.upstream_options import EMBEDDINGS, PRECISIONS
+    from sparsebert.training.options import PRECISIONS
+    from sparsebert.training.upstream_options import EMBEDDINGS
 
     for name, known in (("precision", PRECISIONS), ("embeddings", EMBEDDINGS)):
         if options.get(name, known[0]) not in known:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import gc
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from transformers import PreTrainedModel, TrainerCallback
 
-from sparsebert.errors import TrainingError
 from sparsebert.evaluation.predictors import TorchPredictor
-from sparsebert.evaluation.quiet import quiet_transformers
 from sparsebert.patterns import BoolMatrix
 from sparsebert.progress import Progress
-from sparsebert.training.assembly import make_holds, make_masks, make_objective
-from sparsebert.training.batch_plan import BatchPlan, is_out_of_memory
-from sparsebert.training.interruption import StopRequest, stop_on_interrupt
+from sparsebert.training.assembly import make_holds, make_masks, make_objective, make_rate
+from sparsebert.training.batch_plan import BatchPlan
+from sparsebert.training.interruption import StopRequest
 from sparsebert.training.job import Job
+from sparsebert.training.loop import train, until_it_fits
 from sparsebert.training.precision import resolve_precision
 from sparsebert.training.run_callbacks import (
     CheckpointCallback,
@@ -60,33 +55,15 @@ def run_job(job: Job, work: WorkFolder, progress: Progress) -> Outcome:
     masks do not hold, and KeyboardInterrupt, with a message on how to resume, on Ctrl-C.
     """
     options = job.options
-    plan = work.kept_plan() or BatchPlan(options.batch_size, options.gradient_accumulation)
-    notes: list[str] = []
-    with quiet_transformers(), stop_on_interrupt() as stop:
-        while True:
-            try:
-                outcome = _attempt(job, plan, work, stop, progress)
-                outcome.notes[:0] = notes
-                return outcome
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                smaller = plan.halved()
-                if smaller is None:
-                    raise TrainingError(
-                        "memory ran out even with one row at a time (max_length "
-                        f"{job.max_length}): give a smaller max_length, or close other programs."
-                    ) from error
-            # Only here, outside of the except block, is the failed attempt's memory free again.
-            notes.append(
-                f"memory ran out with batches of {plan.batch_size}: went on with batches of "
-                f"{smaller.batch_size}, accumulated {smaller.accumulation} times."
-            )
-            plan = smaller
-            work.keep_plan(plan)
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+    plan = BatchPlan(options.batch_size, options.gradient_accumulation)
+    outcome, notes = until_it_fits(
+        lambda fitting, stop: _attempt(job, fitting, work, stop, progress),
+        plan,
+        work,
+        job.max_length,
+    )
+    outcome.notes[:0] = notes
+    return outcome
 
 
 def _attempt(
@@ -131,23 +108,22 @@ def _train(
     precision = resolve_precision(options.precision)
     trainer = TaskTrainer(
         model=model,
-        args=training_arguments(options, plan, work.path, len(job.rows), job.task.main_metric),
+        args=training_arguments(
+            options,
+            plan,
+            work.path,
+            len(job.rows),
+            best_on=job.task.main_metric if options.early_stopping else None,
+        ),
         rows=job.rows,
         objective=make_objective(job),
         precision=precision,
+        rate=make_rate(job, plan),
         score=lambda: job.validation[0].score(predictor, job.order, progress).values,
         callbacks=callbacks,
     )
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    seconds = time.perf_counter() - started
+    trained = train(trainer, plan, work, stop)
     state = trainer.state
-    if stop.asked:
-        raise KeyboardInterrupt(
-            f"stopped after step {state.global_step} of {state.max_steps}; everything is kept in "
-            f"{work.path}: the same command with --resume (resume=True) goes on from there."
-        )
-    begun = int(last.name.rpartition("-")[2]) if last else 0
     scores: dict[str, dict[str, float]] = {}
     notes: list[str] = []
     for split in job.validation:
@@ -165,21 +141,11 @@ def _train(
         masks=masks.masks.masks if masks is not None else {},
         plan=plan,
         precision=precision,
-        steps=state.global_step,
-        resumed_from=begun,
-        rows_seen=(state.global_step - begun) * plan.rows_per_step,
-        seconds=seconds,
-        history=_plain_history(state.log_history),
+        steps=trained.steps,
+        resumed_from=trained.resumed_from,
+        rows_seen=trained.rows_seen,
+        seconds=trained.seconds,
+        history=trained.history,
         scores=scores,
         notes=notes,
     )
-
-
-def _plain_history(log: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Losses and validation scores by step, without the Trainer's own bookkeeping."""
-    wanted = ("loss", "learning_rate", "grad_norm", "epoch", "step")
-    return [
-        {name: value for name, value in entry.items() if name in wanted or name.startswith("eval_")}
-        for entry in log
-        if "loss" in entry or any(name.startswith("eval_") for name in entry)
-    ]

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
@@ -31,6 +32,7 @@ from sparsebert.training.length_buckets import LengthBuckets
 from sparsebert.training.objective import Objective
 from sparsebert.training.options import OPTIMIZERS, FinetuneOptions
 from sparsebert.training.precision import autocast
+from sparsebert.training.upstream_options import UpstreamOptions
 
 _LOSS_POINTS = 100  # about as many points a run's loss history has
 _CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
@@ -61,32 +63,43 @@ class TrainingRows:
         }
 
 
-class TaskTrainer(Trainer):  # type: ignore[misc]
-    """The Trainer with our batches, loss and scores.
+class Rows(Protocol):
+    """What can be trained on: token rows, and the batches that are made of them."""
 
-    ``score`` gives the task's metrics, in percent, for the model as it stands; it must not touch
-    the random state, or evaluating would change the training.
+    @property
+    def rows(self) -> TokenRows:
+        """The tokens, by whose number rows are put together."""
+
+    def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
+        """A padded batch of some rows, as an `Objective` takes it."""
+
+
+class ObjectiveTrainer(Trainer):  # type: ignore[misc]
+    """The Trainer with our batches and loss.
+
+    ``rate`` is the learning rate after so many steps, as a share of its peak; None leaves it to
+    transformers' schedule.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         args: TrainingArguments,
-        rows: TrainingRows,
+        rows: Rows,
         objective: Objective,
         precision: str,
-        score: Callable[[], dict[str, float]],
         callbacks: list[TrainerCallback],
+        rate: Callable[[int], float] | None = None,
     ) -> None:
         self._objective = objective
         self._precision = precision
-        self._score = score
+        self._rate = rate
         self._buckets = LengthBuckets(
             rows.rows.lengths,
             args.train_batch_size * args.gradient_accumulation_steps,
             args.seed,
         )
-        indices: Any = range(len(rows))
+        indices: Any = range(len(rows.rows))
         super().__init__(
             model=model,
             args=args,
@@ -108,12 +121,20 @@ class TaskTrainer(Trainer):  # type: ignore[misc]
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> LRScheduler:
+        if self._rate is not None and self.lr_scheduler is None:
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self._rate)
+        scheduler: LRScheduler = super().create_scheduler(num_training_steps, optimizer)
+        return scheduler
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | int | None]:
         """The batches of one optimiser step, and how many rows they hold."""
         batches = list(islice(epoch_iterator, num_batches))
-        return batches, sum(len(batch["labels"]) for batch in batches)
+        return batches, sum(len(batch["rows"]) for batch in batches)
 
     def compute_loss(
         self,
@@ -126,6 +147,18 @@ class TaskTrainer(Trainer):  # type: ignore[misc]
         assert num_items_in_batch is not None  # from get_batch_samples
         with autocast(self._precision):
             return self._objective.loss(model, inputs, int(num_items_in_batch))
+
+
+class TaskTrainer(ObjectiveTrainer):
+    """The Trainer with our scores as well.
+
+    ``score`` gives the task's metrics, in percent, for the model as it stands; it must not touch
+    the random state, or evaluating would change the training.
+    """
+
+    def __init__(self, *, score: Callable[[], dict[str, float]], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._score = score
 
     def evaluate(
         self,
@@ -152,19 +185,27 @@ class _Epochs(TrainerCallback):  # type: ignore[misc]
 
 
 def training_arguments(
-    options: FinetuneOptions, plan: BatchPlan, folder: Path, rows: int, main_metric: str
+    options: FinetuneOptions | UpstreamOptions,
+    plan: BatchPlan,
+    folder: Path,
+    rows: int,
+    *,
+    best_on: str | None = None,
+    schedule: str = "linear",
 ) -> TrainingArguments:
-    """`FinetuneOptions` as transformers' TrainingArguments."""
-    early = options.early_stopping > 0
-    steps_per_epoch = -(-rows // plan.rows_per_step)
-    steps = math.ceil(steps_per_epoch * options.epochs)
+    """The options as transformers' TrainingArguments.
+
+    ``best_on`` names the metric by which the best epoch is kept; without it the last one is.
+    """
+    early = best_on is not None
+    steps = plan.steps(rows, options.epochs)
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=options.epochs,
         per_device_train_batch_size=plan.batch_size,
         gradient_accumulation_steps=plan.accumulation,
         learning_rate=options.learning_rate,
-        lr_scheduler_type="linear",
+        lr_scheduler_type=schedule,
         warmup_steps=math.ceil(steps * options.warmup_ratio),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
@@ -178,7 +219,7 @@ def training_arguments(
         save_strategy="epoch",
         save_total_limit=_CHECKPOINTS_KEPT,
         load_best_model_at_end=early,
-        metric_for_best_model=f"eval_{main_metric}" if early else None,
+        metric_for_best_model=f"eval_{best_on}" if early else None,
         greater_is_better=True if early else None,
         restore_callback_states_from_checkpoint=True,
         dataloader_num_workers=0,

@@ -154,7 +154,7 @@ def prune_upstream(
             if not pruned.is_dir():  # else as an interrupted run left it, which is whole
                 prune(model, pruned, **pruning, progress=report)
             student = open_checkpoint(pruned)
-            outcome = run_upstream(student, dense, rows, wanted, work, report)
+            outcome, notes = run_upstream(student, dense, rows, wanted, work, report)
         result = UpstreamResult(
             model=str(model),
             out=str(out),
@@ -164,15 +164,15 @@ def prune_upstream(
             texts=len(texts),
             rows=len(rows),
             tokens=int(tokens.offsets[-1]),
-            steps=outcome.steps,
-            resumed_from=outcome.resumed_from,
-            seconds=outcome.seconds,
-            rows_per_second=outcome.rows_seen / max(outcome.seconds, 1e-9),
+            steps=outcome.trained.steps,
+            resumed_from=outcome.trained.resumed_from,
+            seconds=outcome.trained.seconds,
+            rows_per_second=outcome.trained.rows_seen / max(outcome.trained.seconds, 1e-9),
             batch_size=outcome.plan.batch_size,
             gradient_accumulation=outcome.plan.accumulation,
             precision=outcome.precision,
-            history=outcome.history,
-            notes=outcome.notes,
+            history=outcome.trained.history,
+            notes=notes,
         )
         _save(staging, student, dense, outcome.model, result, arguments)
     work.remove()
@@ -225,7 +225,7 @@ def _save(
 
     Tensors keep their names; those that took no part (another head, a buffer) are copied.
     """
-    trained = {canonical(name): weight for name, weight in model.named_parameters()}
+    trained = {canonical(name): weight for name, weight in model.state_dict().items()}
     names = {stored: name for name, stored in student.stored_name.items()}
     specs = []
     for stored in student.tensors:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparsebert.errors import TrainingError
+from sparsebert.training.options import OPTIMIZERS, PRECISIONS
 
-PRECISIONS = ("auto", "fp32", "bf16")
 EMBEDDINGS = ("train", "frozen")
 
 
@@ -33,6 +33,7 @@ class UpstreamOptions:
     pairs: float = 0.0
     warmup_ratio: float = 0.05
     schedule: str = "linear"
+    optimizer: str = "adamw"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     precision: str = "auto"
@@ -47,6 +48,7 @@ class UpstreamOptions:
 
     def __post_init__(self) -> None:
         for name, known in (
+            ("optimizer", tuple(OPTIMIZERS)),
             ("precision", PRECISIONS),
             ("embeddings", EMBEDDINGS),
             ("schedule", ("linear", "cosine")),
@@ -71,6 +73,10 @@ class UpstreamOptions:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise TrainingError(f"{name} must be at least 0 and below 1, not {value}.")
+
+    def warmup_steps(self, steps: int) -> int:
+        """How many of a run's optimiser steps the learning rate rises in."""
+        return math.ceil(steps * self.warmup_ratio)
 
     def as_dict(self) -> dict[str, Any]:
         """All options, ready for JSON."""
