@@ -29,8 +29,9 @@ if [ $# -eq 4 ]; then DRY_RUN=true; fi
 TASKS=${TASKS:-rte mrpc stsb sst2 qnli mnli qqp squad sst2-full}
 SEEDS=${SEEDS:-1 2 3 4 5}
 ROWS=${ROWS:-dense oneshot best best-int8}
-CORPUS=${CORPUS:-}                            # unlabelled texts; without them no upstream distillation
-BEST_MODEL=${BEST_MODEL:-$RUNS/models/best}   # or a 1:2 checkpoint made elsewhere
+BEST_MODEL=${BEST_MODEL:-$RUNS/models/best} # or a 1:2 checkpoint made elsewhere
+CORPUS=${CORPUS:-$DATA/qqp $DATA/qnli $DATA/mnli $DATA/sst2} # their training texts, without labels
+CALIBRATION=${CALIBRATION:-$DATA/stsb}
 
 seeds_of() {
     case $1 in
@@ -94,8 +95,10 @@ if wants oneshot; then
     sparse "$RUNS/models/oneshot/config.json" prune "$MODEL" "$RUNS/models/oneshot"
 fi
 if wants best; then # one checkpoint for all tasks
-    if [ -n "$CORPUS" ]; then set -- --corpus "$CORPUS"; else set --; fi
-    sparse "$BEST_MODEL/config.json" prune "$MODEL" "$BEST_MODEL" --method second-order "$@"
+    set --
+    for texts in $CORPUS; do set -- "$@" --corpus "$texts"; done
+    sparse "$BEST_MODEL/config.json" prune "$MODEL" "$BEST_MODEL" --method second-order \
+        --calibration "$CALIBRATION" "$@" --resume
 fi
 
 for seed in $SEEDS; do

@@ -19,6 +19,7 @@ NAMES = [
     "prune",
     "finetune",
     "evaluate",
+    "table",
     "pack",
     "unpack",
     "inspect",
