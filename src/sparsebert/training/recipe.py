@@ -81,7 +81,8 @@ def _checked(found: Mapping[Any, Any]) -> dict[str, Any]:
     if "seed" in values:
         raise TrainingError("a recipe holds no seed: give it with each run (--seed, seed=).")
     values = {name: _number(name, value) for name, value in values.items()}
-    options_from(values)
+    # A recipe may leave the teacher to each run: its weights are checked as if there were one.
+    options_from({**values, "teacher": values.get("teacher") or "given with the run"})
     return values
 
 

@@ -18,6 +18,7 @@ from sparsebert.checkpoint import (
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.lineage import with_step
+from sparsebert.evaluation.model_index import hub_results
 from sparsebert.training.job import Job
 from sparsebert.training.recipe import write_recipe
 from sparsebert.training.result import FinetuneResult
@@ -63,7 +64,12 @@ def save_result(
         write_masks(folder, outcome.masks)
     write_recipe(folder, job.options)
     write_json(folder / TRAINING_NAME, _training_record(job, outcome, result, arguments))
-    write_card(folder, source=job.checkpoint.path, results=_results(result, arguments))
+    write_card(
+        folder,
+        source=job.checkpoint.path,
+        results=_results(result, arguments),
+        evaluations=hub_results(job.task, result.scores),
+    )
     return result
 
 
