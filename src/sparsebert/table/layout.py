@@ -146,7 +146,7 @@ class Table:
 
     def _row_warnings(self, row: str, column: Column) -> list[str]:
         pairs = [
-            (cell, ours, dense)
+            (ours, dense)
             for cell in column.cells
             if (ours := self.at(row, column, cell)) and (dense := self.at(DENSE, column, cell))
         ]
@@ -154,7 +154,7 @@ class Table:
             return []
         where = f"{column.title}, {row_title(row)}"
         told: list[str] = []
-        _, ours, dense = pairs[0]
+        ours, dense = pairs[0]
         if ours.seed_numbers != dense.seed_numbers:
             told.append(f"{where}: seeds {_numbers(ours)}, but dense has {_numbers(dense)}.")
         if ours.train_rows != dense.train_rows:
@@ -162,15 +162,21 @@ class Table:
                 f"{where}: trained on {_count(ours.train_rows)} rows, dense on "
                 f"{_count(dense.train_rows)}: not comparable."
             )
-        within = [
-            metric if len(column.cells) > 1 else ""
-            for (_, metric), ours, dense in pairs
-            if within_spread(ours.seeds, dense.seeds)
-        ]
-        if within:
-            names = f" ({', '.join(dict.fromkeys(within))})" if any(within) else ""
-            told.append(f"{where}{names}: the difference to dense is within the seeds' spread.")
         return told
+
+    def within_spread(self, row: str, column: Column) -> bool:
+        """Whether a row differs from dense by no more than the seeds do, on all of the metrics.
+
+        That is: by at most the larger of the two sample standard deviations. A plain rule, and no
+        test of significance. Single seeds show no spread to judge by: False.
+        """
+        pairs = [
+            (self.at(row, column, cell), self.at(DENSE, column, cell)) for cell in column.cells
+        ]
+        return all(
+            ours is not None and dense is not None and _is_within(ours.seeds, dense.seeds)
+            for ours, dense in pairs
+        )
 
 
 def row_title(row: str) -> str:
@@ -178,11 +184,7 @@ def row_title(row: str) -> str:
     return ROW_TITLES.get(row, row)
 
 
-def within_spread(ours: Sequence[float], dense: Sequence[float]) -> bool:
-    """Whether two means differ by no more than the larger of the two standard deviations.
-
-    A plain rule and no test of significance. Single seeds show no spread to judge by: False.
-    """
+def _is_within(ours: Sequence[float], dense: Sequence[float]) -> bool:
     spreads = [spread for spread in (deviation(ours), deviation(dense)) if spread is not None]
     if not spreads:
         return False

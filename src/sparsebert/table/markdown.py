@@ -34,7 +34,8 @@ def as_markdown(table: Table) -> str:
             *(_line(row_title(row), _shares(table, row)) for row in others),
             "",
             "A task's share is the mean over its metrics of the row's mean score / dense's mean "
-            "score" + _about_variants(columns),
+            f"score{_about_variants(columns)} ~: the difference to dense is within the seeds' "
+            "spread (at most the larger standard deviation of the two).",
         ]
     elif DENSE not in table.rows():
         lines += ["", "There is no row dense, so no share of it can be told."]
@@ -68,10 +69,16 @@ def _scores(table: Table, row: str, column: Column) -> str:
 
 
 def _shares(table: Table, row: str) -> list[str]:
-    shares = [table.share(row, column) for column in table.columns()]
+    columns = table.columns()
+    shares = [table.share(row, column) for column in columns]
     mean = table.mean_share(row)
     return [
-        *("" if share is None else f"{share:.1f}" for share in shares),
+        *(
+            ""
+            if share is None
+            else f"{share:.1f}{' ~' if table.within_spread(row, column) else ''}"
+            for share, column in zip(shares, columns, strict=True)
+        ),
         "" if mean is None else f"{mean[0]:.2f} (of {mean[1]})",
     ]
 

@@ -98,4 +98,6 @@ def _draw(axes: Any, table: Table, row: str, column: Column, y: float, colour: s
 
 def _legend(table: Table, row: str) -> str:
     mean = table.mean_share(row)
-    return row_title(row) if row == DENSE or mean is None else f"{row_title(row)}: {mean[0]:.1f}"
+    return (
+        row_title(row) if row == DENSE or mean is None else f"{row_title(row)} (mean {mean[0]:.1f})"
+    )

@@ -7,6 +7,7 @@ the scores in training.json are those of the model it was made from.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from sparsebert.checkpoint.seeds import seed_folders
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.table.results import Result, score_value
 from sparsebert.training.options import FinetuneOptions
+from sparsebert.training.upstream_options import UpstreamOptions
 
 _TRAINING = "training.json"
 
@@ -31,6 +33,7 @@ class _Scored:
     scores: dict[tuple[str, str], float]  # split and metric to percent
     train_rows: int | None
     lineage: list[dict[str, Any]]
+    evaluated: bool  # by `evaluate`, and not at the end of `finetune`
 
 
 def read_runs(folder: str | Path) -> tuple[list[Result], list[str]]:
@@ -90,6 +93,7 @@ def _read(model: Path) -> _Scored | None:
             scores=_flat(scores, files[1] if evaluation else files[0]),
             train_rows=training["rows"]["train"] if training else None,
             lineage=lineage,
+            evaluated=bool(evaluation),
         )
     except CheckpointError as fault:
         raise DataError(str(fault)) from fault
@@ -129,7 +133,7 @@ def _results(row: str, run: Path, seeds: list[_Scored]) -> list[Result]:
             metric=metric,
             seeds=tuple(each.scores[split, metric] for each in seeds),
             train_rows=first.train_rows,
-            command=command(first.lineage, numbers),
+            command=command(first.lineage, numbers) + (_scoring(first) if first.evaluated else ""),
             split=split,
             run=run.name,
             seed_numbers=numbers,
@@ -139,25 +143,45 @@ def _results(row: str, run: Path, seeds: list[_Scored]) -> list[Result]:
 
 
 def command(lineage: list[dict[str, Any]], seeds: tuple[int, ...]) -> str:
-    """The commands that made a model, from its lineage: what was set, and folders by their names.
+    """The commands that made a model, from its lineage: folders by their names, and what was set.
 
-    Such as ``sparsebert prune dense sparse --pattern 1:2 && sparsebert finetune sparse ...``.
+    Such as ``sparsebert prune dense sparse --method wanda && sparsebert finetune sparse OUT ...``;
+    one model of a folder of seeds stands for the folder. Options at their defaults are left out.
     """
-    commands = []
+    commands: list[list[str]] = []
     for place, step in enumerate(lineage):
-        last = place + 1 == len(lineage)
-        words = ["sparsebert", str(step.get("step")), str(step.get("from"))]
-        words.append("OUT" if last else str(lineage[place + 1].get("from")))
-        usual = FinetuneOptions().as_dict() if step.get("step") == "finetune" else {}
+        following = lineage[place + 1 :]
+        verb = str(step.get("step"))
+        if verb == "distill" and commands:  # the second half of `prune --corpus`
+            commands[-1][3] = _target(following)
+        else:
+            commands.append(["sparsebert", verb, _folder(step.get("from")), _target(following)])
+        usual = _USUAL.get(verb, {})
         for name, value in (step.get("arguments") or {}).items():
-            if name in usual and value == usual[name] and name != "seed":
-                continue
-            if name == "seed":
-                words += ["--seeds", ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")]
-            else:
-                words += _option(name, value)
-        commands.append(shlex.join(words))
-    return " && ".join(commands)
+            if name == "seed" and verb == "finetune":
+                several = len(seeds) > 1
+                commands[-1] += _option("seeds" if several else "seed", list(seeds))
+            elif name not in usual or value != usual[name]:
+                commands[-1] += _option(name, value)
+    return " && ".join(shlex.join(words) for words in commands)
+
+
+def _scoring(scored: _Scored) -> str:
+    data = [step["arguments"].get("data") for step in scored.lineage if step["step"] == "finetune"]
+    option = shlex.join(_option("data", data[-1])) if data else ""
+    return f" && sparsebert evaluate OUT --task {shlex.quote(scored.task)} {option}".rstrip()
+
+
+_USUAL = {"finetune": FinetuneOptions().as_dict(), "distill": UpstreamOptions().as_dict()}
+
+
+def _target(following: list[dict[str, Any]]) -> str:
+    later = [step for step in following if step.get("step") != "distill"]
+    return _folder(later[0].get("from")) if later else "OUT"
+
+
+def _folder(name: object) -> str:
+    return "TUNED" if re.fullmatch(r"seed-\d+", str(name)) else str(name)
 
 
 def _option(name: str, value: object) -> list[str]:
@@ -167,5 +191,7 @@ def _option(name: str, value: object) -> list[str]:
     if isinstance(value, bool):
         return [flag if value else "--no-" + name.replace("_", "-")]
     if isinstance(value, list):
+        if name == "corpus":
+            return [word for each in value for word in (flag, str(each))]
         return [flag, ",".join(map(str, value))]
-    return [flag, str(value)]
+    return [flag, "TEACHER" if name == "teacher" else str(value)]
