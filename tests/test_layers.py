@@ -28,6 +28,7 @@ LAYERS = (
     {"training"},
     {"table"},
     {"bench"},
+    {"diagnosis"},
     {"demo"},
     {"cli"},
     {"__main__"},
@@ -54,7 +55,7 @@ HEAVY = {
 }
 # Everything a server needs, and everything `sparsebert VERB --help` imports.
 LIGHT = ("__init__", "errors", "progress", "patterns", "quantized", "engine", "checkpoint")
-LIGHT += ("packing", "inference", "pruning", "cli", "bench", "demo", "tasks", "table")
+LIGHT += ("packing", "inference", "pruning", "cli", "bench", "demo", "tasks", "table", "diagnosis")
 
 MODULES = sorted(ROOT.rglob("*.py"))
 

@@ -27,6 +27,7 @@ from sparsebert.cli.classify import classify
 from sparsebert.cli.console import stderr
 from sparsebert.cli.convert import convert
 from sparsebert.cli.demo import demo
+from sparsebert.cli.doctor import doctor
 from sparsebert.cli.embed import embed
 from sparsebert.cli.evaluate import evaluate
 from sparsebert.cli.finetune import finetune
@@ -47,6 +48,7 @@ VERBS = (
     pack,
     unpack,
     inspect,
+    doctor,
     bench,
     embed,
     classify,

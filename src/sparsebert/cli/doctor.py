@@ -1,0 +1,89 @@
+"""`sparsebert doctor`: what is wrong with a model, its training or its data, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsebert.cli.console import JsonOption, emit, progress_bar, stdout
+
+
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model folder, an id on the hub, a folder of seeds, or a training's folder.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Data to look at: a folder with train and validation."),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What the data is: a task's name, or custom for your own columns.",
+            show_default="the one the model was trained on",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="OTHER", help="Another model or folder of seeds to compare with."),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows whose memory is estimated.", show_default="the training's"),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=8, help="Tokens of a row.", show_default="the training's"),
+    ] = None,
+    system: Annotated[
+        bool, typer.Option("--system", help="Describe this machine, to paste into a bug report.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Look for trouble and say what to do; exit 1 if there is an error.
+
+    Looks at masks and weights, at what a training's checkpoints would leak into pruned weights, at
+    memory, at the data's labels, rows and lengths, and at how the training went.
+    """
+    from sparsebert.diagnosis import describe_system, diagnose
+    from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS
+
+    if model is None and data is None and not system:
+        raise typer.BadParameter("give a MODEL, --data or --system.")
+    if data is not None and model is None and task is None:
+        raise typer.BadParameter("say what the data is.", param_hint="--task")
+    if task is not None and task.lower().replace("-", "") not in (*TASKS, CUSTOM):
+        raise typer.BadParameter(f"choose from {', '.join(TASK_NAMES)}.", param_hint="--task")
+    if against is not None and model is None:
+        raise typer.BadParameter("needs a MODEL to compare with.", param_hint="--against")
+
+    about = describe_system() if system else {}
+    lines = [f"{name + ':':<24} {value}" for name, value in about.items()]
+    result: dict[str, object] = {"system": about} if system else {}
+    healthy = True
+    if model is not None or data is not None:
+        with progress_bar() as progress:
+            report = diagnose(
+                model,
+                data=data,
+                task=task,
+                against=against,
+                batch_size=batch_size,
+                max_length=max_length,
+                progress=progress,
+            )
+        signs = stdout.is_terminal and "utf" in stdout.encoding.lower()
+        lines += [*([""] if lines else []), *report.lines(signs=signs)]
+        result.update(report.to_dict())
+        healthy = report.healthy
+    emit(result, "\n".join(lines), as_json=json)
+    if not healthy:
+        raise typer.Exit(1)

@@ -1,0 +1,244 @@
+"""`diagnose`: all checks that what was given allows, in one report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sparsebert.checkpoint import open_checkpoint
+from sparsebert.checkpoint.config import EncoderConfig
+from sparsebert.diagnosis.answers import check_answers
+from sparsebert.diagnosis.available_memory import available_memory
+from sparsebert.diagnosis.finding import Check, Kind, Severity
+from sparsebert.diagnosis.labels import check_labels, majority
+from sparsebert.diagnosis.lengths import check_lengths, check_tokenizer
+from sparsebert.diagnosis.masks import check_masks
+from sparsebert.diagnosis.memory import Plan, check_memory
+from sparsebert.diagnosis.optimizer_state import check_checkpoints
+from sparsebert.diagnosis.records import TrainingRecord, read_training
+from sparsebert.diagnosis.report import Report
+from sparsebert.diagnosis.rows import check_rows
+from sparsebert.diagnosis.scores import Majorities, check_scores
+from sparsebert.diagnosis.seeds import Runs, check_difference, check_seeds
+from sparsebert.diagnosis.subject import Subject, find_subject
+from sparsebert.diagnosis.tables import TaskData, read_data
+from sparsebert.diagnosis.training_run import check_run
+from sparsebert.diagnosis.weights import check_opening, check_weights
+from sparsebert.errors import CheckpointError, DataError
+from sparsebert.packing import is_packed, open_packed
+from sparsebert.progress import Progress, silent
+from sparsebert.tasks.table import CUSTOM, get_task
+from sparsebert.tasks.table import Kind as TaskKind
+
+UNREADABLE_RECORD = Kind(
+    "unreadable-record",
+    Severity.ERROR,
+    "training.json is written by `finetune` and by nobody else: remove it, or take the one that "
+    "belongs to this model.",
+)
+
+
+def diagnose(
+    model: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    task: str | None = None,
+    against: str | Path | None = None,
+    batch_size: int | None = None,
+    max_length: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Look for what is wrong with a model, its training and its data, and say what to do.
+
+    ``model`` is a model folder (dense, sparse or packed), a hub id, a folder of seeds or a
+    training's folder of checkpoints. ``data`` is looked at as ``task`` has it, which defaults to
+    the one the model was trained on. ``against`` is another model or folder of seeds to compare
+    scores with. ``batch_size`` and ``max_length`` are those whose memory is estimated; they default
+    to those of the training, else to `finetune`'s own.
+
+    Trouble is reported, not raised. CheckpointError if there is no such folder, DataError if there
+    is no such task or data, or if data was given and its task is not known.
+    """
+    return _Doctor(model, data, task, against, batch_size, max_length, progress or silent).report()
+
+
+class _Doctor:
+    def __init__(
+        self,
+        model: str | Path | None,
+        data: str | Path | None,
+        task: str | None,
+        against: str | Path | None,
+        batch_size: int | None,
+        max_length: int | None,
+        progress: Progress,
+    ) -> None:
+        self._data, self._against = data, against
+        self._batch_size, self._max_length = batch_size, max_length
+        self._progress = progress
+        self._name = None if model is None else str(model)
+        self._subject = None if model is None else find_subject(model)
+        self._records: dict[Path, TrainingRecord] = {}
+        self._damaged: list[Check] = []
+        for folder in self._subject.models if self._subject else ():
+            self._read_record(folder)
+        self._task = task or self._trained_task()
+
+    def report(self) -> Report:
+        """Everything, in the order in which trouble begets trouble: model, data, training."""
+        data = self._read_data()
+        checks = [
+            *(self._model_checks(self._subject) if self._subject else ()),
+            *(self._data_checks(data) if data else ()),
+            *self._training_checks(data),
+        ]
+        return Report(
+            self._name,
+            None if self._data is None else str(self._data),
+            self._task if data else None,
+            tuple(checks),
+        )
+
+    def _read_record(self, folder: Path) -> None:
+        try:
+            record = read_training(folder)
+        except CheckpointError as error:
+            found = UNREADABLE_RECORD.at(folder, str(error))
+            self._damaged.append(Check.of("training", "record", "not read", [found]))
+        else:
+            if record is not None:
+                self._records[folder] = record
+
+    def _trained_task(self) -> str | None:
+        names = {record.word("task") for record in self._records.values()}
+        return names.pop() if len(names) == 1 else None
+
+    def _model_checks(self, subject: Subject) -> Iterator[Check]:
+        for folder in subject.models:
+            opening = check_opening(folder)
+            yield opening
+            if opening.findings:
+                continue
+            yield from check_weights(folder)
+            yield check_tokenizer(folder)
+            try:
+                yield from check_masks(folder, self._progress)
+            except CheckpointError as error:  # the folder changed while it was read
+                yield Check.skip("masks", "masks", str(error))
+        yield from check_checkpoints(subject.checkpoints, subject.models)
+        opened = self._opened()
+        if opened is not None:
+            yield from check_memory(opened, self._plan(opened), available_memory())
+
+    def _opened(self) -> Path | None:
+        """The first model that opens: seeds have all the same size."""
+        models = self._subject.models if self._subject else ()
+        return next((folder for folder in models if _config(folder) is not None), None)
+
+    def _plan(self, folder: Path) -> Plan:
+        record = self._records.get(folder)
+        config = _config(folder)
+        assert config is not None
+        asked = record.number("dropout") if record else None
+        rates = [
+            config.raw.get(name, 0.1)
+            for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
+        ]
+        dropout = (
+            asked
+            if asked is not None
+            else max((rate for rate in rates if isinstance(rate, int | float)), default=0.1)
+        )
+        batch = int(record.number("batch_size") or 32) if record else 32
+        return Plan(
+            batch_size=self._batch_size or batch,
+            max_length=self._length(config),
+            dropout=dropout > 0,
+            optimizer=(record.word("optimizer") if record else None) or "adamw",
+            embeddings=(record.word("embeddings") if record else None) or "train",
+        )
+
+    def _length(self, config: EncoderConfig) -> int:
+        known = next(
+            (record.max_length for record in self._records.values() if record.max_length), None
+        )
+        usual = 128
+        if self._task is not None and self._task.lower() != CUSTOM:
+            usual = get_task(self._task).max_length
+        return min(self._max_length or known or usual, config.max_position_embeddings)
+
+    def _read_data(self) -> TaskData | None:
+        if self._data is None:
+            return None
+        if self._task is None:
+            raise DataError(
+                f"which task is {self._data} of? Name it, for the model does not say (--task)."
+            )
+        folder = self._opened()
+        config = None if folder is None else _config(folder)
+        labels = None
+        if config is not None and self._records and config.labels:
+            labels = () if config.problem_type == "regression" else config.labels
+        return read_data(self._task, self._data, labels)
+
+    def _data_checks(self, data: TaskData) -> Iterator[Check]:
+        yield data.check
+        if data.task is None:
+            return
+        folder = self._opened()
+        config = None if folder is None else _config(folder)
+        length = self._length(config) if config else self._max_length or data.task.max_length
+        yield from check_labels(data.task, data.splits)
+        yield from check_rows(data.task, data.splits)
+        if folder is None:
+            yield Check.skip("data", "lengths", "no model was given, whose tokenizer would tell")
+        else:
+            yield from check_lengths(folder, data.task, data.splits, length, self._progress)
+        yield from check_answers(data.task, data.splits, folder, length, self._progress)
+
+    def _training_checks(self, data: TaskData | None) -> Iterator[Check]:
+        yield from self._damaged
+        majorities = _majorities(data)
+        for folder, record in self._records.items():
+            config = _config(folder)
+            yield from check_run(record, config.hidden_size if config else None)
+            yield from check_scores(record, majorities)
+        if self._subject is None:
+            return
+        if not self._records and not self._damaged:
+            yield Check.skip("training", "record", "no training.json: it was not fine-tuned here")
+        runs = Runs(
+            self._subject.path,
+            {folder.name: record for folder, record in self._records.items()},
+        )
+        if len(runs.records) > 1:
+            yield from check_seeds(runs)
+        if self._against is not None:
+            yield self._difference(runs)
+
+    def _difference(self, runs: Runs) -> Check:
+        assert self._against is not None
+        other = find_subject(self._against)
+        records = {}
+        for folder in other.models:
+            record = read_training(folder)
+            if record is not None:
+                records[folder.name] = record
+        if not runs.records or not records:
+            lacking = other.path if runs.records else runs.path
+            return Check.skip("seeds", "difference", f"{lacking} has no training.json")
+        return check_difference(runs, Runs(other.path, records))
+
+
+def _config(folder: Path) -> EncoderConfig | None:
+    try:
+        return open_packed(folder).config if is_packed(folder) else open_checkpoint(folder).config
+    except CheckpointError:
+        return None
+
+
+def _majorities(data: TaskData | None) -> Majorities:
+    if data is None or data.task is None or data.task.kind is not TaskKind.CLASSIFICATION:
+        return {}
+    found = {split.name: majority(data.task, split) for split in data.splits}
+    return {name: each for name, each in found.items() if each is not None}

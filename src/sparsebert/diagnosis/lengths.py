@@ -1,0 +1,146 @@
+"""Texts as the model reads them: how many are cut, and how much it does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from sparsebert.checkpoint import transformer_folder
+from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.tables import GROUP, Split
+from sparsebert.errors import CheckpointError
+from sparsebert.inference.tokenizer_files import read_tokenizer, special_token
+from sparsebert.progress import Progress
+from sparsebert.tasks.columns import show
+from sparsebert.tasks.examples import selection
+from sparsebert.tasks.table import Kind as TaskKind
+from sparsebert.tasks.table import Task
+
+MOST_ROWS = 10_000  # of a split are tokenised: the shares of more would hardly differ
+_CHUNK = 1000
+_MANY_CUT = 0.05  # share of rows
+_MANY_UNKNOWN = 0.01  # share of tokens
+
+TRUNCATED_TEXTS = Kind(
+    "truncated-texts",
+    Severity.WARNING,
+    "give `finetune` and `evaluate` a larger --max-length (slower, and more memory), or shorten "
+    "the texts to what matters.",
+)
+UNKNOWN_TOKENS = Kind(
+    "unknown-tokens",
+    Severity.WARNING,
+    "the tokenizer does not know these characters: take a model whose vocabulary was made for this "
+    "language, or clean the texts.",
+)
+NO_TOKENIZER = Kind(
+    "no-tokenizer",
+    Severity.ERROR,
+    "copy tokenizer.json (or vocab.txt) and tokenizer_config.json from the model this one was made "
+    "of.",
+)
+
+
+def check_tokenizer(folder: Path) -> Check:
+    """Whether the model has a tokenizer at all."""
+    try:
+        tokenizer = read_tokenizer(transformer_folder(folder))
+    except CheckpointError as error:
+        found = NO_TOKENIZER.at(folder, str(error))
+        return Check.of("weights", "tokenizer", "not read", [found])
+    if tokenizer is None:
+        found = NO_TOKENIZER.at(folder, "it has neither tokenizer.json nor vocab.txt.")
+        return Check.of("weights", "tokenizer", "none", [found])
+    seen = f"{tokenizer.get_vocab_size():,} tokens"
+    return Check.of("weights", "tokenizer", seen, [])
+
+
+def check_lengths(
+    folder: Path, task: Task, splits: list[Split], max_length: int, progress: Progress
+) -> Iterator[Check]:
+    """A check of each split, of 10,000 of its rows by a fixed selection.
+
+    SQuAD's contexts are cut into windows and not truncated (`answers` looks at those): of them only
+    unknown tokens are counted.
+    """
+    files = transformer_folder(folder)
+    try:
+        backend = read_tokenizer(files)
+    except CheckpointError:
+        backend = None
+    if backend is None:
+        yield Check.skip(GROUP, "lengths", "the model has no tokenizer")
+        return
+    unknown_id = backend.token_to_id(special_token(files, "unk_token"))
+    specials = backend.num_special_tokens_to_add(len(task.text_columns) == 2)
+    for split in splits:
+        chosen = selection(len(split), MOST_ROWS)
+        rows = np.arange(len(split)) if chosen is None else chosen
+        lengths = np.full(len(rows), specials)
+        unknown: dict[int, int] = {}
+        tokens = 0
+        for start in range(0, len(rows), _CHUNK):
+            progress(f"tokenising {split.name}", start, len(rows))
+            part = rows[start : start + _CHUNK]
+            for column in split.columns:
+                texts = [column[row] or "" for row in part]
+                for place, found in enumerate(
+                    backend.encode_batch(texts, add_special_tokens=False), start
+                ):
+                    lengths[place] += len(found.ids)
+                    tokens += len(found.ids)
+                    count = 0 if unknown_id is None else found.ids.count(unknown_id)
+                    if count:
+                        unknown[place] = unknown.get(place, 0) + count
+        progress(f"tokenising {split.name}", len(rows), len(rows))
+        findings = [_unknown(split, rows, unknown, tokens)]
+        seen = f"median {int(np.median(lengths))}, 99 % up to {_percentile(lengths)} tokens"
+        if task.kind is not TaskKind.QUESTION:
+            findings.append(_truncated(split, rows, lengths, max_length))
+            seen += f", the limit is {max_length}"
+        if chosen is not None:
+            seen += f" (of {plural(len(rows), 'row')} chosen by a fixed rule)"
+        yield Check.of(GROUP, f"lengths of {split.name}", seen, findings)
+
+
+def _percentile(lengths: np.ndarray) -> int:
+    return int(np.ceil(np.percentile(lengths, 99)))
+
+
+def _truncated(
+    split: Split, rows: np.ndarray, lengths: np.ndarray, max_length: int
+) -> Finding | None:
+    cut = np.flatnonzero(lengths > max_length)
+    if not cut.size:
+        return None
+    longest = cut[np.argsort(-lengths[cut], kind="stable")]
+    most = _percentile(lengths)
+    return TRUNCATED_TEXTS.at(
+        split.name,
+        f"{share(cut.size, len(rows))} rows are longer than {max_length} tokens and are cut"
+        + (f"; --max-length {most} would keep 99 % whole." if most > max_length else "."),
+        minor=cut.size < _MANY_CUT * len(rows),
+        count=cut.size,
+        total=len(rows),
+        examples=(f"row {rows[place] + 1}: {lengths[place]} tokens" for place in longest),
+    )
+
+
+def _unknown(
+    split: Split, rows: np.ndarray, unknown: dict[int, int], tokens: int
+) -> Finding | None:
+    count = sum(unknown.values())
+    if not count or count < _MANY_UNKNOWN * tokens:
+        return None
+    return UNKNOWN_TOKENS.at(
+        split.name,
+        f"{share(count, tokens)} tokens are unknown to the model.",
+        count=count,
+        total=tokens,
+        examples=(
+            f"row {rows[place] + 1}: {number} in {show(split.texts(int(rows[place]))[0])}"
+            for place, number in sorted(unknown.items(), key=lambda item: -item[1])
+        ),
+    )

@@ -1,0 +1,247 @@
+"""Masks: whether the zeros that a folder records are still there, and whether they are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sparsebert.checkpoint import MASKS_NAME, open_checkpoint
+from sparsebert.checkpoint.config import CONFIG_NAME
+from sparsebert.checkpoint.masks import StoredMasks
+from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
+from sparsebert.errors import CheckpointError
+from sparsebert.packing import is_packed
+from sparsebert.patterns import Pattern, is_whole
+from sparsebert.progress import Progress
+from sparsebert.pruning.inspection import LayerReport, inspect
+
+GROUP = "masks"
+_MANY_ZEROS = 0.1  # share; trained weights are hardly ever exactly zero
+
+UNREADABLE_MASKS = Kind(
+    "unreadable-masks",
+    Severity.ERROR,
+    f"remove {MASKS_NAME} (the zeros then speak for themselves), or prune the dense model again.",
+)
+BROKEN_PATTERN = Kind(
+    "broken-pattern",
+    Severity.ERROR,
+    "something trained or edited the weights without locking their zeros: go back to the folder "
+    "from before, and fine-tune it with `sparsebert finetune`, or `sparsebert prune` this one "
+    "again and fine-tune it, for pruning anew costs accuracy.",
+)
+REVIVED_WEIGHTS = Kind(
+    "revived-weights",
+    Severity.ERROR,
+    "something trained the weights without locking their zeros: go back to the folder from before "
+    "and fine-tune it with `sparsebert finetune`, or add LockedMasksCallback to your own Trainer.",
+)
+MASK_MISMATCH = Kind(
+    "mask-mismatch",
+    Severity.ERROR,
+    f"{MASKS_NAME} and {CONFIG_NAME} come from different models: take both from the same folder, "
+    "or prune the dense model again.",
+)
+MASK_MISSING = Kind(
+    "mask-missing",
+    Severity.WARNING,
+    f"copy {MASKS_NAME} from the folder that was pruned; without it the mask is read off the "
+    "zeros, and a kept weight that happens to be 0.0 is taken for a pruned one.",
+)
+MASK_NOT_RECORDED = Kind(
+    "mask-not-recorded",
+    Severity.WARNING,
+    f"take {CONFIG_NAME} from the folder that the masks were written to, or run `sparsebert prune` "
+    "on this one: it leaves layers alone that fit already, and writes the record.",
+)
+UNRECORDED_PATTERN = Kind(
+    "unrecorded-pattern",
+    Severity.NOTE,
+    "another tool pruned them, which is fine: sparsebert reads the pattern off the zeros. "
+    "`sparsebert prune` writes the record and leaves layers alone that fit already.",
+)
+ZEROS_WITHOUT_PATTERN = Kind(
+    "zeros-without-pattern",
+    Severity.WARNING,
+    "zeros that stand anywhere save neither time nor memory here, and zeros of a pattern that no "
+    "longer holds were lost in training: `sparsebert prune` the model, then fine-tune it.",
+)
+
+
+def check_masks(folder: Path, progress: Progress) -> Iterator[Check]:
+    """The checks of one model folder. CheckpointError if it cannot be opened at all."""
+    stored: dict[str, bool] = {}
+    damage: Finding | None = None
+    if not is_packed(folder):
+        try:
+            stored = _stored_masks(folder)
+        except CheckpointError as error:
+            damage = UNREADABLE_MASKS.at(folder / MASKS_NAME, str(error))
+    if damage is not None:
+        yield Check.of(GROUP, "stored masks", "they cannot be read", [damage])
+        yield Check.skip(GROUP, "recorded pattern", "not looked at: the masks cannot be read")
+        return
+    found = inspect(folder, progress=progress)
+    recorded = [layer for layer in found.layers if layer.recorded]
+    findings = [_broken(folder, recorded), _revived(folder, found.layers, stored)]
+    yield Check.of(GROUP, "recorded pattern", _held(found.pattern, recorded), findings)
+    if not is_packed(folder):
+        yield Check.of(
+            GROUP,
+            "stored masks",
+            f"{plural(len(stored), 'mask')} in {MASKS_NAME}" if stored else f"no {MASKS_NAME}",
+            [
+                _mismatched(folder, stored, found.pattern),
+                _missing(folder, recorded, stored),
+                _not_recorded(folder, recorded, stored),
+            ],
+        )
+    others = [layer for layer in found.layers if not layer.recorded and layer.name not in stored]
+    yield Check.of(
+        GROUP,
+        "other layers",
+        f"{plural(len(others), 'linear layer')} without a record",
+        [_unrecorded(folder, others), _patternless(folder, others)],
+    )
+
+
+def _stored_masks(folder: Path) -> dict[str, bool]:
+    """Names of the layers that have a stored mask, and whether it is whole for the record."""
+    checkpoint = open_checkpoint(folder)
+    masks = StoredMasks(checkpoint)
+    recorded = checkpoint.config.recorded_pattern
+    return {
+        layer.name: recorded is None or is_whole(masks.read(layer), recorded)
+        for layer in checkpoint.linear_layers(("encoder", "pooler", "head"))
+        if layer.name in masks
+    }
+
+
+def _held(pattern: str | None, recorded: list[LayerReport]) -> str:
+    if not recorded or pattern is None:
+        return "none is recorded"
+    groups = sum(_groups(layer) for layer in recorded)
+    whole = sum(layer.whole for layer in recorded)
+    return (
+        f"{pattern} holds in {whole} of {plural(len(recorded), 'layer')} "
+        f"({groups:,} {_noun(pattern)})"
+    )
+
+
+def _groups(layer: LayerReport) -> int:
+    return layer.rows * layer.columns // Pattern.parse(str(layer.recorded)).m
+
+
+def _noun(pattern: str | None) -> str:
+    m = Pattern.parse(str(pattern)).m
+    return "pairs" if m == 2 else f"groups of {m}"
+
+
+def _broken(folder: Path, recorded: list[LayerReport]) -> Finding | None:
+    broken = [layer for layer in recorded if layer.broken_groups]
+    if not broken:
+        return None
+    count = sum(layer.broken_groups for layer in broken)
+    total = sum(_groups(layer) for layer in broken)
+    noun = _noun(broken[0].recorded)
+    return BROKEN_PATTERN.at(
+        folder,
+        f"{plural(len(broken), 'layer')} of {len(recorded)} no longer "
+        f"{'holds' if len(broken) == 1 else 'hold'} {broken[0].recorded}: "
+        f"{share(count, total)} of their {noun} have too many non-zeros.",
+        count=count,
+        total=total,
+        examples=(
+            f"{layer.name}: {share(layer.broken_groups, _groups(layer))} {noun}" for layer in broken
+        ),
+    )
+
+
+def _revived(
+    folder: Path, layers: tuple[LayerReport, ...], stored: dict[str, bool]
+) -> Finding | None:
+    # A mask that does not fit the record says nothing about who revived what.
+    revived = [layer for layer in layers if layer.revived and stored.get(layer.name)]
+    if not revived:
+        return None
+    count = sum(layer.revived for layer in revived)
+    return REVIVED_WEIGHTS.at(
+        folder,
+        f"{count:,} weights that {MASKS_NAME} prunes are not zero, in "
+        f"{plural(len(revived), 'layer')}.",
+        count=count,
+        examples=(f"{layer.name}: {plural(layer.revived, 'weight')}" for layer in revived),
+    )
+
+
+def _mismatched(folder: Path, stored: dict[str, bool], pattern: str | None) -> Finding | None:
+    wrong = [name for name, fits in stored.items() if not fits]
+    if not wrong:
+        return None
+    return MASK_MISMATCH.at(
+        folder,
+        f"{plural(len(wrong), 'stored mask')} of {len(stored)} "
+        f"{'is' if len(wrong) == 1 else 'are'} not the {pattern} that {CONFIG_NAME} records.",
+        count=len(wrong),
+        total=len(stored),
+        examples=wrong,
+    )
+
+
+def _missing(folder: Path, recorded: list[LayerReport], stored: dict[str, bool]) -> Finding | None:
+    missing = [layer.name for layer in recorded if layer.name not in stored]
+    if not missing:
+        return None
+    return MASK_MISSING.at(
+        folder,
+        f"{plural(len(missing), 'layer')} of {len(recorded)} that {CONFIG_NAME} records as pruned "
+        f"{'has' if len(missing) == 1 else 'have'} no stored mask.",
+        count=len(missing),
+        total=len(recorded),
+        examples=missing,
+    )
+
+
+def _not_recorded(
+    folder: Path, recorded: list[LayerReport], stored: dict[str, bool]
+) -> Finding | None:
+    names = {layer.name for layer in recorded}
+    extra = [name for name in stored if name not in names]
+    if not extra:
+        return None
+    return MASK_NOT_RECORDED.at(
+        folder,
+        f"{plural(len(extra), 'stored mask')} "
+        f"{'is' if len(extra) == 1 else 'are'} of layers that {CONFIG_NAME} does not record.",
+        count=len(extra),
+        total=len(stored),
+        examples=extra,
+    )
+
+
+def _unrecorded(folder: Path, others: list[LayerReport]) -> Finding | None:
+    sparse = [layer for layer in others if layer.pattern]
+    if not sparse:
+        return None
+    return UNRECORDED_PATTERN.at(
+        folder,
+        f"{plural(len(sparse), 'layer')} {'is' if len(sparse) == 1 else 'are'} sparse though "
+        f"{CONFIG_NAME} does not say so.",
+        count=len(sparse),
+        total=len(others),
+        examples=(f"{layer.name}: {layer.pattern}" for layer in sparse),
+    )
+
+
+def _patternless(folder: Path, others: list[LayerReport]) -> Finding | None:
+    odd = [layer for layer in others if not layer.pattern and layer.zeros >= _MANY_ZEROS]
+    if not odd:
+        return None
+    return ZEROS_WITHOUT_PATTERN.at(
+        folder,
+        f"{plural(len(odd), 'layer')} {'has' if len(odd) == 1 else 'have'} many zeros that fit no "
+        "N:M pattern.",
+        count=len(odd),
+        total=len(others),
+        examples=(f"{layer.name}: {layer.zeros:.1%} zeros" for layer in odd),
+    )

@@ -1,0 +1,234 @@
+"""Checkpoints of a training: momentum under the mask, which would bring pruned weights back.
+
+Adam moves a weight by its first moment even where the gradient is zero (and SGD by its momentum).
+So a first moment that is not zero where the mask prunes means that gradients reached pruned weights
+in the past, and that the next step without a lock revives them. Adam's second moment only scales
+a step: by itself it moves nothing, and is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsebert.checkpoint import MASKS_NAME, PARTS, Checkpoint, open_checkpoint
+from sparsebert.checkpoint.masks import StoredMasks
+from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.subject import OPTIMIZER_NAME
+from sparsebert.errors import CheckpointError
+from sparsebert.patterns import BoolMatrix, detect, mask_from_zeros
+
+if TYPE_CHECKING:
+    import torch
+
+GROUP = "leaks"
+_MOMENTA = ("exp_avg", "momentum_buffer")  # first moments, as torch's optimisers call them
+_NOT_DECAYED = (".bias", "LayerNorm.weight")
+
+UNREADABLE_CHECKPOINT = Kind(
+    "unreadable-checkpoint",
+    Severity.ERROR,
+    "it may be damaged or half-written: remove that checkpoint and resume from the one before.",
+)
+REVIVED_IN_TRAINING = Kind(
+    "revived-in-training",
+    Severity.ERROR,
+    "this training does not lock the zeros: start it anew with `sparsebert finetune`, or with "
+    "LockedMasksCallback in your own Trainer.",
+)
+LEAKING_OPTIMIZER = Kind(
+    "leaking-optimizer",
+    Severity.ERROR,
+    "gradients of pruned weights reached the optimiser, and the next step without a lock revives "
+    f"them: start the training anew with the lock on, or delete {OPTIMIZER_NAME} before resuming.",
+)
+UNFINISHED_TRAINING = Kind(
+    "unfinished-training",
+    Severity.NOTE,
+    "go on with it by the same command and --resume, or remove the folder to free its space.",
+)
+
+
+def check_checkpoints(checkpoints: Sequence[Path], models: Sequence[Path]) -> Iterator[Check]:
+    """One check for each checkpoint; masks of ``models`` stand in where it has none of its own."""
+    if not checkpoints:
+        yield Check.of(GROUP, "optimiser state", "no checkpoints of a training here", [])
+        return
+    for folder in checkpoints:
+        yield _check(folder, models)
+    works = dict.fromkeys(
+        folder.parent for folder in checkpoints if folder.parent.name.endswith(".training")
+    )
+    findings = [
+        UNFINISHED_TRAINING.at(
+            work,
+            f"an unfinished training with {plural(len(kept), 'checkpoint')}, the last of them "
+            f"{kept[-1].name} ({_bytes_in(work) / 1e6:,.0f} MB).",
+            count=len(kept),
+        )
+        for work in works
+        if (kept := [folder for folder in checkpoints if folder.parent == work])
+    ]
+    if works:
+        yield Check.of(GROUP, "work folders", plural(len(works), "folder"), findings)
+
+
+def _check(folder: Path, models: Sequence[Path]) -> Check:
+    try:
+        checkpoint = open_checkpoint(folder)
+        masks, source = _masks(checkpoint, models)
+    except CheckpointError as error:
+        found = UNREADABLE_CHECKPOINT.at(folder, str(error))
+        return Check.of(GROUP, folder.name, "not read", [found])
+    if not masks:
+        return Check.of(GROUP, folder.name, "a dense model: it has no pruned weights to leak", [])
+    seen = f"{plural(len(masks), 'mask')} ({source})"
+    findings = [_revived(folder, checkpoint, masks)]
+    file = folder / OPTIMIZER_NAME
+    if not file.is_file():
+        return Check.of(GROUP, folder.name, f"{seen}; it has no {OPTIMIZER_NAME}", findings)
+    if find_spec("torch") is None:
+        seen += f"; {OPTIMIZER_NAME} was not read, as torch is not installed"
+        return Check.of(GROUP, folder.name, seen, findings)
+    try:
+        momenta = _first_moments(_load(file), checkpoint)
+    except CheckpointError as error:
+        findings.append(UNREADABLE_CHECKPOINT.at(folder, str(error)))
+        return Check.of(GROUP, folder.name, seen, findings)
+    if momenta is None:
+        seen += f"; {OPTIMIZER_NAME} does not say which state is whose, so it was not judged"
+        return Check.of(GROUP, folder.name, seen, findings)
+    held = sum(name in momenta for name in masks)
+    seen += f", first moments of {held} of these layers"
+    findings.append(_leaking(folder, momenta, masks))
+    return Check.of(GROUP, folder.name, seen, findings)
+
+
+def _masks(checkpoint: Checkpoint, models: Sequence[Path]) -> tuple[dict[str, BoolMatrix], str]:
+    """Masks to hold a checkpoint against and where they are from; empty for a dense model."""
+    own = _stored(checkpoint)
+    if own:
+        return own, f"its own {MASKS_NAME}"
+    for model in models:
+        if model != checkpoint.path and (model / MASKS_NAME).is_file():
+            theirs = _stored(open_checkpoint(model))
+            fits = {
+                layer.name: theirs[layer.name]
+                for layer in checkpoint.linear_layers(PARTS)
+                if layer.name in theirs and theirs[layer.name].shape == (layer.rows, layer.columns)
+            }
+            if fits:
+                return fits, f"{MASKS_NAME} of {model}"
+    masks = {}
+    for layer in checkpoint.linear_layers(PARTS):
+        weight = checkpoint.weight(layer.name)
+        pattern = detect(weight)
+        if pattern is not None:
+            masks[layer.name] = mask_from_zeros(weight, pattern)
+    return masks, "read off its zeros"
+
+
+def _stored(checkpoint: Checkpoint) -> dict[str, BoolMatrix]:
+    masks = StoredMasks(checkpoint)
+    layers = checkpoint.linear_layers(PARTS)
+    return {layer.name: masks.read(layer) for layer in layers if layer.name in masks}
+
+
+def _revived(folder: Path, checkpoint: Checkpoint, masks: dict[str, BoolMatrix]) -> Finding | None:
+    counts = {
+        name: int(np.count_nonzero(checkpoint.weight(name)[~mask])) for name, mask in masks.items()
+    }
+    revived = {name: count for name, count in counts.items() if count}
+    if not revived:
+        return None
+    total = sum(revived.values())
+    return REVIVED_IN_TRAINING.at(
+        folder,
+        f"{total:,} pruned weights are not zero any more, in {plural(len(revived), 'layer')}.",
+        count=total,
+        examples=(f"{name}: {plural(count, 'weight')}" for name, count in revived.items()),
+    )
+
+
+def _leaking(
+    folder: Path, momenta: dict[str, torch.Tensor], masks: dict[str, BoolMatrix]
+) -> Finding | None:
+    import torch
+
+    leaks, pruned_weights = {}, 0
+    for name, mask in masks.items():
+        if name in momenta:
+            pruned = torch.from_numpy(~mask)
+            pruned_weights += int(pruned.sum())
+            count = int(torch.count_nonzero(momenta[name][pruned]))
+            if count:
+                leaks[name] = count
+    if not leaks:
+        return None
+    total = sum(leaks.values())
+    return LEAKING_OPTIMIZER.at(
+        folder / OPTIMIZER_NAME,
+        f"{share(total, pruned_weights)} pruned weights have momentum, in "
+        f"{plural(len(leaks), 'layer')}.",
+        count=total,
+        total=pruned_weights,
+        examples=(f"{name}: {plural(count, 'weight')}" for name, count in leaks.items()),
+    )
+
+
+def _load(file: Path) -> Any:
+    """The optimiser's state dict. Only plain tensors and containers are read, never code."""
+    import torch
+
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # pickle's, zip's, torch's own: every kind means the same here
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error)
+        raise CheckpointError(f"{file} is not an optimiser's state: {reason}") from error
+
+
+def _first_moments(state: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor] | None:
+    """First moments by canonical name; None where the state does not tell whose they are.
+
+    A state dict numbers its parameters. The Trainer puts the decayed ones into the first group and
+    biases and norms into the second, a plain loop puts all into one; within a group they are in
+    the model's order, without those that do not train. Shapes must agree all along.
+    """
+    import torch
+
+    groups = state.get("param_groups") if isinstance(state, dict) else None
+    values = state.get("state") if isinstance(state, dict) else None
+    if not isinstance(groups, list) or not isinstance(values, dict) or len(groups) not in (1, 2):
+        return None
+    numbers = groups[0].get("params") if isinstance(groups[0], dict) else None
+    if not isinstance(numbers, list):
+        return None
+    names = list(checkpoint.used)
+    if len(groups) == 2:
+        names = [name for name in names if not name.endswith(_NOT_DECAYED)]
+    moments: dict[str, torch.Tensor] = {}
+    waiting = iter(names)
+    for number in numbers:
+        entry = values.get(number)
+        entry = entry if isinstance(entry, dict) else {}  # of a parameter that got no gradient
+        found = next((entry[key] for key in _MOMENTA if key in entry), None)
+        for name in waiting:
+            shape = checkpoint.tensors.spec(checkpoint.stored_name[name]).shape
+            if not isinstance(found, torch.Tensor):
+                break
+            if tuple(found.shape) == shape:
+                moments[name] = found
+                break
+            if not name.startswith("embeddings."):  # only they are ever left out of a training
+                return None
+        else:
+            return None
+    return moments
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

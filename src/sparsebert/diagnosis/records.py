@@ -1,0 +1,139 @@
+"""training.json: what a fine-tuning wrote about itself, each value checked: it may be hostile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsebert.checkpoint.documents import read_object
+from sparsebert.errors import CheckpointError
+
+TRAINING_NAME = "training.json"
+_LARGEST = 16 << 20  # bytes; a run's record has some 100 points and is 50 KB
+_MOST_POINTS = 100_000
+
+Scores = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One entry of the history: what was logged at a step. None where nothing was."""
+
+    step: int
+    loss: float | None
+    learning_rate: float | None
+    grad_norm: float | None
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """A fine-tuning run. ``scores`` maps split to metric to percent, ``rows`` split to count."""
+
+    path: Path
+    arguments: Mapping[str, Any]
+    max_length: int | None
+    rows: Mapping[str, int]
+    steps: int
+    history: tuple[Point, ...]
+    scores: Scores
+    notes: tuple[str, ...]
+
+    def number(self, name: str) -> float | None:
+        """An argument that is a finite number; None for any other."""
+        value = self.arguments.get(name)
+        number = _as_float(value) if _is_number(value) else math.inf
+        return number if math.isfinite(number) else None
+
+    def word(self, name: str) -> str | None:
+        """An argument that is a text; None for any other."""
+        value = self.arguments.get(name)
+        return value if isinstance(value, str) else None
+
+
+def read_training(folder: Path) -> TrainingRecord | None:
+    """The record of a model folder, None where there is none; CheckpointError if it is damaged."""
+    path = folder / TRAINING_NAME
+    if not path.is_file():
+        return None
+    size = path.stat().st_size
+    if size > _LARGEST:
+        raise CheckpointError(
+            f"{path} is {size >> 20} MiB, far more than a training's record ever has."
+        )
+    record = read_object(path)
+    history = _of_kind(record, "history", list, path)
+    if len(history) > _MOST_POINTS:
+        raise CheckpointError(f"{path}: 'history' has {len(history):,} entries.")
+    length = record.get("max_length")
+    rows = _of_kind(record, "rows", dict, path)
+    return TrainingRecord(
+        path=path,
+        arguments=_of_kind(record, "arguments", dict, path),
+        max_length=length if type(length) is int and length > 0 else None,
+        rows={name: count for name, count in rows.items() if type(count) is int and count >= 0},
+        steps=int(_number(record.get("steps", 0), "steps", path) or 0),
+        history=tuple(_point(entry, path) for entry in history),
+        scores=_scores(record.get("scores", {}), path),
+        notes=tuple(str(note) for note in _of_kind(record, "notes", list, path)),
+    )
+
+
+def _point(entry: Any, path: Path) -> Point:
+    if not isinstance(entry, dict):
+        raise CheckpointError(f"{path}: 'history' must be a list of objects.")
+    read = {
+        name: _number(entry.get(name), f"history {name}", path)
+        for name in ("step", "loss", "learning_rate", "grad_norm")
+    }
+    step = read["step"]
+    finite = step is not None and math.isfinite(step)
+    return Point(
+        int(step) if finite and step is not None else 0,
+        read["loss"],
+        read["learning_rate"],
+        read["grad_norm"],
+    )
+
+
+def _scores(value: Any, path: Path) -> Scores:
+    problem = CheckpointError(f"{path}: 'scores' must map splits to metrics to percentages.")
+    if not isinstance(value, dict) or not all(isinstance(each, dict) for each in value.values()):
+        raise problem
+    for metrics in value.values():
+        if not all(_is_number(score) for score in metrics.values()):
+            raise problem
+    return {
+        split: {name: _as_float(score) for name, score in metrics.items()}
+        for split, metrics in value.items()
+        if metrics
+    }
+
+
+def _of_kind(record: dict[str, Any], key: str, kind: type, path: Path) -> Any:
+    value = record.get(key, kind())
+    if not isinstance(value, kind):
+        named = "an object" if kind is dict else "a list"
+        raise CheckpointError(f"{path}: '{key}' must be {named}, not {type(value).__name__}.")
+    return value
+
+
+def _number(value: Any, key: str, path: Path) -> float | None:
+    if value is None:
+        return None
+    if not _is_number(value):
+        raise CheckpointError(f"{path}: {key} must be a number, not {type(value).__name__}.")
+    return _as_float(value)
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # JSON's whole numbers have no limit
+        return math.inf
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,186 @@
+"""Rows as such: empty ones, repeated ones, ones that contradict each other or stand in both splits.
+
+Two texts count as the same if they differ in nothing but capitals and blanks: to an uncased model
+they are.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.tables import GROUP, Split
+from sparsebert.tasks.columns import show
+from sparsebert.tasks.table import Kind as TaskKind
+from sparsebert.tasks.table import Task
+
+_MANY = 0.01  # share of rows; fewer can move a score by no more than a point
+
+MISSING_TEXTS = Kind(
+    "missing-texts", Severity.ERROR, "fill in the texts (null is no text), or remove the rows."
+)
+EMPTY_TEXTS = Kind(
+    "empty-texts",
+    Severity.WARNING,
+    "the model sees only [CLS] and [SEP] of them: fill in the texts, or remove the rows.",
+)
+DUPLICATE_ROWS = Kind(
+    "duplicate-rows",
+    Severity.WARNING,
+    "repeated rows weigh more in training, and in a score: keep one of each.",
+)
+CONTRADICTORY_LABELS = Kind(
+    "contradictory-labels",
+    Severity.WARNING,
+    "the same texts with different labels cannot be learnt, and cap the score: decide for one "
+    "label, or remove these rows.",
+)
+TRAIN_IN_VALIDATION = Kind(
+    "train-in-validation",
+    Severity.WARNING,
+    "the model has seen these rows, and scores on them flatter it: take them out of one of the "
+    "splits.",
+)
+
+Key = tuple[str, ...]
+
+
+def check_rows(task: Task, splits: list[Split]) -> Iterator[Check]:
+    """The checks of each split, and of each validation split against the training rows."""
+    keys = {split.name: [_key(split, row) for row in range(len(split))] for split in splits}
+    for split in splits:
+        rows: dict[Key, list[int]] = defaultdict(list)
+        for row, key in enumerate(keys[split.name]):
+            if key is not None:
+                rows[key].append(row)
+        findings = [_missing(split), _empty(split)]
+        findings += _repeated(split, _labels(task, split), rows)
+        seen = f"{plural(len(rows), 'different row')} of {len(split):,}"
+        yield Check.of(GROUP, f"rows of {split.name}", seen, findings)
+    train = next((split for split in splits if split.name == "train"), None)
+    if train is None:
+        return
+    places = {key: row for row, key in reversed(list(enumerate(keys["train"]))) if key}
+    for split in splits:
+        if split is not train:
+            found = _leaked(split, keys[split.name], places)
+            seen = f"compared with {plural(len(train), 'training row')}"
+            yield Check.of(GROUP, f"{split.name} beside train", seen, [found])
+
+
+def _key(split: Split, row: int) -> Key | None:
+    """What makes two rows the same; None for a row that lacks a text or is empty."""
+    texts = split.texts(row)
+    plain = tuple(" ".join(text.split()).casefold() for text in texts if text is not None)
+    return plain if len(plain) == len(texts) and any(plain) else None
+
+
+def _labels(task: Task, split: Split) -> list[Hashable] | None:
+    """Labels to compare; None for questions, of which one may rightly have several answers."""
+    if task.kind is TaskKind.QUESTION:
+        return None
+    values: list[Any] = split.table.column(task.label_column).to_pylist()
+    return values
+
+
+def _missing(split: Split) -> Finding | None:
+    rows = [row for row in range(len(split)) if None in split.texts(row)]
+    if not rows:
+        return None
+    return MISSING_TEXTS.at(
+        split.name,
+        f"{share(len(rows), len(split))} rows lack a text.",
+        count=len(rows),
+        total=len(split),
+        examples=(f"row {row + 1}" for row in rows),
+    )
+
+
+def _empty(split: Split) -> Finding | None:
+    rows = [
+        row
+        for row in range(len(split))
+        if any(text is not None and not text.strip() for text in split.texts(row))
+    ]
+    if not rows:
+        return None
+    return EMPTY_TEXTS.at(
+        split.name,
+        f"{share(len(rows), len(split))} rows have an empty text.",
+        count=len(rows),
+        total=len(split),
+        examples=(f"row {row + 1}" for row in rows),
+    )
+
+
+def _repeated(
+    split: Split, labels: list[Hashable] | None, rows: dict[Key, list[int]]
+) -> list[Finding]:
+    groups = [places for places in rows.values() if len(places) > 1]
+    contradictory = [
+        places for places in groups if labels and len({labels[row] for row in places}) > 1
+    ]
+    found = []
+    repeated = sum(len(places) - 1 for places in groups)
+    if repeated:
+        found.append(
+            DUPLICATE_ROWS.at(
+                split.name,
+                f"{share(repeated, len(split))} rows repeat an earlier one.",
+                count=repeated,
+                total=len(split),
+                examples=(_group(split, places) for places in groups),
+                minor=repeated < _MANY * len(split),
+            )
+        )
+    if contradictory:
+        count = sum(map(len, contradictory))
+        found.append(
+            CONTRADICTORY_LABELS.at(
+                split.name,
+                f"{share(count, len(split))} rows have the same texts as another one and another "
+                "label.",
+                count=count,
+                total=len(split),
+                examples=(_group(split, places, labels) for places in contradictory),
+                minor=count < _MANY * len(split),
+            )
+        )
+    return found
+
+
+def _leaked(split: Split, keys: list[Key | None], train: dict[Key, int]) -> Finding | None:
+    rows = [row for row, key in enumerate(keys) if key in train]
+    if not rows:
+        return None
+    return TRAIN_IN_VALIDATION.at(
+        split.name,
+        f"{share(len(rows), len(split))} rows stand in train too.",
+        minor=len(rows) < _MANY * len(split),
+        count=len(rows),
+        total=len(split),
+        examples=(
+            f"row {row + 1} = train row {train[key] + 1}: {_shown(split, row)}"
+            for row in rows
+            if (key := keys[row]) is not None
+        ),
+    )
+
+
+def _group(split: Split, places: list[int], labels: list[Hashable] | None = None) -> str:
+    named = [
+        f"{row + 1} ({_label(labels[row])})" if labels is not None else str(row + 1)
+        for row in places[:4]
+    ]
+    more = ", ..." if len(places) > 4 else ""
+    return f"rows {', '.join(named)}{more}: {_shown(split, places[0])}"
+
+
+def _label(value: Hashable) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else show(value)
+
+
+def _shown(split: Split, row: int) -> str:
+    return show(split.texts(row)[0])

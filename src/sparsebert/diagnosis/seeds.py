@@ -1,0 +1,215 @@
+"""Several seeds: ones that collapsed, and a difference between models that chance explains."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.seeds import SEEDS_NAME
+from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural
+from sparsebert.diagnosis.records import Scores, TrainingRecord
+from sparsebert.errors import CheckpointError
+
+GROUP = "seeds"
+_COLLAPSE = 10.0  # points below the median of the seeds
+
+COLLAPSED_SEED = Kind(
+    "collapsed-seed",
+    Severity.WARNING,
+    "its training failed, as fine-tuning a BERT now and then does: say so beside the mean or train "
+    "all seeds anew with a lower --learning-rate and a longer --warmup-ratio; do not leave it out "
+    "silently.",
+)
+STALE_SUMMARY = Kind(
+    "stale-seeds-summary",
+    Severity.ERROR,
+    f"{SEEDS_NAME} was written before a seed was: run `sparsebert finetune --seeds` again, which "
+    "leaves finished seeds as they are and writes it anew.",
+)
+UNLIKE_SEEDS = Kind(
+    "unlike-seeds",
+    Severity.ERROR,
+    "only seeds that differ in nothing else have a mean: train them with the same options.",
+)
+WITHIN_SPREAD = Kind(
+    "difference-within-spread",
+    Severity.WARNING,
+    "do not claim a difference (nor that there is none) from these seeds: train more of them, and "
+    "give mean and deviation.",
+)
+SINGLE_SEED = Kind(
+    "single-seed",
+    Severity.WARNING,
+    "one seed shows no spread, and fine-tuned BERTs differ by a point and more from seed to seed: "
+    "train five (`finetune --seeds 5`).",
+)
+UNEQUAL_TRAINING = Kind(
+    "unequal-training",
+    Severity.WARNING,
+    "compare models that were trained on the same rows and for as many epochs.",
+)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What was trained alike but for the seed: ``records`` by the name of their folder."""
+
+    path: Path
+    records: Mapping[str, TrainingRecord]
+
+    def scores(self, split: str, metric: str) -> dict[str, float]:
+        """The score of each run that has it."""
+        return {
+            name: record.scores[split][metric]
+            for name, record in self.records.items()
+            if metric in record.scores.get(split, {})
+            and math.isfinite(record.scores[split][metric])
+        }
+
+    def measures(self) -> list[tuple[str, str]]:
+        """Split and metric of every score that any of the runs has."""
+        found = {
+            (split, metric): None
+            for record in self.records.values()
+            for split, metrics in record.scores.items()
+            for metric in metrics
+        }
+        return list(found)
+
+
+def check_seeds(runs: Runs) -> Iterator[Check]:
+    """The checks of a folder of several seeds."""
+    spreads = []
+    for split, metric in runs.measures():
+        values = list(runs.scores(split, metric).values())
+        if len(values) > 1:
+            spreads.append(
+                f"{split} {metric} {statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}"
+            )
+    seen = f"{plural(len(runs.records), 'seed')}: {'; '.join(spreads) or 'no scores'}"
+    yield Check.of(GROUP, "spread", seen, [_collapsed(runs), _unlike(runs)])
+    yield _summary(runs)
+
+
+def check_difference(runs: Runs, other: Runs) -> Check:
+    """Whether the seeds of two models tell them apart, in every score that both have."""
+    findings: list[Finding | None] = [_unequal(runs, other)]
+    said = []
+    for split, metric in runs.measures():
+        ours, theirs = (list(each.scores(split, metric).values()) for each in (runs, other))
+        if not ours or not theirs:
+            continue
+        difference = statistics.fmean(ours) - statistics.fmean(theirs)
+        said.append(f"{split} {metric} {difference:+.2f}")
+        if min(len(ours), len(theirs)) == 1:
+            continue
+        spread = max(statistics.stdev(ours), statistics.stdev(theirs))
+        if abs(difference) < spread:
+            findings.append(
+                WITHIN_SPREAD.at(
+                    f"{split} {metric}",
+                    f"{runs.path} has {statistics.fmean(ours):.2f} and {other.path} "
+                    f"{statistics.fmean(theirs):.2f}: {abs(difference):.2f} points apart, less "
+                    f"than the deviation of {spread:.2f} from seed to seed.",
+                )
+            )
+    few = [each for each in (runs, other) if len(each.records) == 1]
+    if said and few:
+        named = " and ".join(str(each.path) for each in few)
+        findings.append(
+            SINGLE_SEED.at(runs.path, f"{named} {'is' if len(few) == 1 else 'are'} of one seed.")
+        )
+    seen = f"against {other.path}: {'; '.join(said) or 'no score that both have'}"
+    return Check.of(GROUP, "difference", seen, findings)
+
+
+def _collapsed(runs: Runs) -> Finding | None:
+    found: dict[str, str] = {}
+    for split, metric in runs.measures():
+        scores = runs.scores(split, metric)
+        if len(scores) < 3:
+            continue
+        middle = statistics.median(scores.values())
+        for name, score in scores.items():
+            if score < middle - _COLLAPSE:
+                found.setdefault(
+                    name, f"{name}: {split} {metric} {score:.1f}, the median is {middle:.1f}"
+                )
+    if not found:
+        return None
+    return COLLAPSED_SEED.at(
+        runs.path,
+        f"{plural(len(found), 'seed')} of {len(runs.records)} scored more than {_COLLAPSE:g} "
+        "points below the median.",
+        count=len(found),
+        total=len(runs.records),
+        examples=found.values(),
+    )
+
+
+def _unlike(runs: Runs) -> Finding | None:
+    """Arguments, or training rows, in which the seeds differ."""
+    values: dict[str, set[str]] = {}
+    for record in runs.records.values():
+        facts = {**record.arguments, "training rows": record.rows.get("train")}
+        for name, value in facts.items():
+            if name not in ("seed", "teacher"):
+                values.setdefault(name, set()).add(repr(value))
+    different = {name: each for name, each in values.items() if len(each) > 1}
+    if not different:
+        return None
+    return UNLIKE_SEEDS.at(
+        runs.path,
+        "the seeds were not trained alike.",
+        examples=(f"{name}: {', '.join(sorted(each))}" for name, each in different.items()),
+    )
+
+
+def _summary(runs: Runs) -> Check:
+    """seeds.json, held against what the seeds themselves say."""
+    path = runs.path / SEEDS_NAME
+    if not path.is_file():
+        return Check.skip(GROUP, SEEDS_NAME, "there is none")
+    finding = None
+    try:
+        listed = read_object(path).get("seeds")
+    except CheckpointError as error:
+        listed, finding = None, STALE_SUMMARY.at(path, str(error))
+    if finding is None and _listed(listed) != _own(runs):
+        finding = STALE_SUMMARY.at(path, "its scores are not those of the seeds beside it.")
+    return Check.of(GROUP, SEEDS_NAME, "held against the seeds beside it", [finding])
+
+
+def _listed(value: object) -> dict[str, Scores] | None:
+    return (
+        {f"seed-{seed}": scores for seed, scores in value.items()}
+        if isinstance(value, dict)
+        else None
+    )
+
+
+def _own(runs: Runs) -> dict[str, Scores]:
+    return {name: record.scores for name, record in runs.records.items()}
+
+
+def _unequal(runs: Runs, other: Runs) -> Finding | None:
+    ours, theirs = (next(iter(each.records.values())) for each in (runs, other))
+    facts = {
+        "training rows": (ours.rows.get("train"), theirs.rows.get("train")),
+        **{
+            name: (ours.arguments.get(name), theirs.arguments.get(name))
+            for name in ("task", "epochs", "max_rows")
+        },
+    }
+    different = {name: pair for name, pair in facts.items() if pair[0] != pair[1]}
+    if not different:
+        return None
+    return UNEQUAL_TRAINING.at(
+        runs.path,
+        f"it and {other.path} were not trained alike.",
+        examples=(f"{name}: {one} and {two}" for name, (one, two) in different.items()),
+    )

@@ -1,0 +1,111 @@
+"""A task's files as they stand, for checks that list every fault where a loader stops at one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural
+from sparsebert.errors import DataError
+from sparsebert.tasks.columns import need_columns, texts_or_none
+from sparsebert.tasks.custom import UNREAD, task_of_table
+from sparsebert.tasks.examples import read_split, validation_splits
+from sparsebert.tasks.extras import need_extra
+from sparsebert.tasks.files import split_files
+from sparsebert.tasks.table import CUSTOM, Task, get_task
+from sparsebert.tasks.table import Kind as TaskKind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GROUP = "data"
+
+UNUSABLE_DATA = Kind(
+    "unusable-data",
+    Severity.ERROR,
+    "mend the file as the sentence says; `sparsebert finetune --help` names the columns.",
+)
+SPLIT_MISSING = Kind(
+    "split-missing",
+    Severity.NOTE,
+    "without a validation split nothing can be scored: hold some training rows out for it.",
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split's table: ``columns`` are its text columns, None where a text is missing."""
+
+    name: str
+    source: str
+    table: pa.Table = field(repr=False)
+    columns: list[list[str | None]] = field(repr=False)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def texts(self, row: int) -> tuple[str | None, ...]:
+        """The texts of one row, counted from 0."""
+        return tuple(column[row] for column in self.columns)
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What could be read: ``task`` is None where the columns of a custom task make none."""
+
+    task: Task | None
+    splits: list[Split]
+    check: Check
+
+
+def read_data(name: str, data: str | Path | None, labels: Sequence[str] | None = None) -> TaskData:
+    """Read the splits of a task; what cannot be read is a finding.
+
+    ``labels`` are those of a model trained on a custom task, None to take them from the data.
+    DataError for a task that there is not, or a folder that is not there.
+    """
+    need_extra("looking at data", "pyarrow")
+    custom = name.lower() == CUSTOM
+    task: Task | None = None if custom else get_task(name)
+    splits: list[Split] = []
+    findings: list[Finding] = []
+    for split in _splits(task or UNREAD, data):
+        try:
+            table, source = read_split(task or UNREAD, data, split)
+            if task is None:
+                task = task_of_table(_labelled(table, source), source, labels)
+            need_columns(table, (*task.text_columns, task.label_column), source)
+            if table.num_rows == 0:
+                raise DataError(f"{source} has no rows.")
+            columns = [texts_or_none(table, column, source) for column in task.text_columns]
+        except DataError as error:
+            findings.append(UNUSABLE_DATA.at(split, str(error)))
+            continue
+        splits.append(Split(split, source, table, columns))
+    if not any(split.name != "train" for split in splits) and not findings:
+        where = data if data is not None else name
+        findings.append(SPLIT_MISSING.at(where, "there is no validation split."))
+    read = ", ".join(f"{split.name} {plural(len(split), 'row')}" for split in splits)
+    return TaskData(task, splits, Check.of(GROUP, "files", read or "none read", findings))
+
+
+def is_classification(task: Task) -> bool:
+    """Whether a task's labels are classes."""
+    return task.kind is TaskKind.CLASSIFICATION
+
+
+def _splits(task: Task, data: str | Path | None) -> list[str]:
+    if data is not None and Path(data).is_file():
+        split_files(Path(data), "train")  # DataError for a file of no known type
+        return ["train"]
+    there = [] if data is None else split_files(Path(data), "train")
+    train = ["train"] if data is None or there else []
+    return [*train, *validation_splits(task, data)]
+
+
+def _labelled(table: pa.Table, source: str) -> pa.Table:
+    """The rows that have a label, for the others say nothing of what the labels are."""
+    need_columns(table, ("label",), source)
+    return table.filter(table.column("label").is_valid())

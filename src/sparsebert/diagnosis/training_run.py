@@ -1,0 +1,176 @@
+"""How a training went, from its record: loss, learning rate, gradients."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.records import Point, TrainingRecord
+
+GROUP = "training"
+_FEWEST_POINTS = 10  # of a loss curve that anything can be said about
+_PARTS = 5  # the curve is judged by the means of its fifths: single points are noise
+_RISE = 0.2  # of the first fifth's mean loss, above the lowest fifth's
+_FALL = 0.95  # the last fifth's mean loss beside the first fifth's
+_SPIKE = 10.0  # times the median gradient norm
+_SPIKES = 0.05  # share of points
+
+# Peak rates at which BERTs are trained, by optimiser. AdamW: 2e-5 to 5e-5 for BERT-base (Devlin et
+# al. 2019), 3e-5 to 3e-4 for small models (Turc et al. 2019), 5e-4 for distilling MiniLM (Wang et
+# al. 2020); a power of ten is left on either side.
+_RATES = {"adamw": (1e-6, 1e-3), "adafactor": (1e-6, 1e-2), "sgd": (1e-4, 1.0)}
+_WIDE, _WIDE_LIMIT = 768, 3e-4  # from BERT-base on, larger AdamW rates diverge or forget
+
+LOSS_NOT_FINITE = Kind(
+    "loss-not-finite",
+    Severity.ERROR,
+    "the training diverged: lower --learning-rate (by ten), lengthen --warmup-ratio, keep "
+    "--max-grad-norm at 1, and look for weights or targets that are not finite.",
+)
+LOSS_RISING = Kind(
+    "loss-rising",
+    Severity.WARNING,
+    "lower --learning-rate or lengthen --warmup-ratio; the model from before the rise is better "
+    "(--early-stopping keeps the best epoch).",
+)
+LOSS_NOT_FALLING = Kind(
+    "loss-not-falling",
+    Severity.WARNING,
+    "the model learns next to nothing: raise --learning-rate or --epochs, look whether labels "
+    "belong to their texts (doctor --data), or start from a model that was pruned more gently.",
+)
+UNUSUAL_RATE = Kind(
+    "unusual-learning-rate",
+    Severity.WARNING,
+    "usual are 2e-5 to 5e-5 for BERT-base and 5e-5 to 5e-4 for small models; choose it on rows "
+    "held out of the training split.",
+)
+GRADIENT_SPIKES = Kind(
+    "gradient-spikes",
+    Severity.WARNING,
+    "lower --learning-rate, lengthen --warmup-ratio, and keep --max-grad-norm at 1, which cuts "
+    "them.",
+)
+CHOSEN_ON_VALIDATION = Kind(
+    "chosen-on-validation",
+    Severity.NOTE,
+    "the score flatters the model: report one from rows that chose nothing, or train for a fixed "
+    "number of epochs.",
+)
+
+
+def check_run(record: TrainingRecord, hidden_size: int | None) -> Iterator[Check]:
+    """The checks of one run. ``hidden_size`` tells large models, for which rates are lower."""
+    where = record.path.parent
+    losses = [point for point in record.history if point.loss is not None]
+    values = [point.loss for point in losses if point.loss is not None]
+    yield Check.of(
+        GROUP,
+        "loss",
+        _curve(values),
+        [_not_finite(where, losses), _shape(where, values)],
+    )
+    rate = record.number("learning_rate")
+    optimizer = record.word("optimizer") or "adamw"
+    seen = "none is recorded" if rate is None else f"{rate:g} ({optimizer})"
+    yield Check.of(GROUP, "learning rate", seen, [_rate(where, rate, optimizer, hidden_size)])
+    norms = [point for point in record.history if point.grad_norm is not None]
+    yield Check.of(GROUP, "gradients", _norms(norms), [_spikes(where, record, norms)])
+    patience = record.number("early_stopping") or 0
+    finding = None
+    if patience and record.scores:
+        finding = CHOSEN_ON_VALIDATION.at(
+            where,
+            f"the best epoch was chosen on {next(iter(record.scores))}, the split it is scored on.",
+        )
+    seen = f"after {patience:g} epochs without a better score" if patience else "not used"
+    yield Check.of(GROUP, "early stopping", seen, [finding])
+
+
+def _curve(losses: Sequence[float]) -> str:
+    if len(losses) < _FEWEST_POINTS:
+        return f"{plural(len(losses), 'point')}: too few to say how it went"
+    means = _fifths(losses)
+    return (
+        f"{len(losses)} points, {means[0]:.3g} in the first fifth and {means[-1]:.3g} in the last"
+    )
+
+
+def _fifths(values: Sequence[float]) -> list[float]:
+    cuts = [len(values) * part // _PARTS for part in range(_PARTS + 1)]
+    return [sum(values[start:stop]) / (stop - start) for start, stop in pairwise(cuts)]
+
+
+def _not_finite(where: object, losses: Sequence[Point]) -> Finding | None:
+    wrong = [point for point in losses if not math.isfinite(point.loss or 0.0)]
+    if not wrong:
+        return None
+    return LOSS_NOT_FINITE.at(
+        where,
+        f"the loss is not a finite number at {share(len(wrong), len(losses))} logged steps, the "
+        f"first of them {wrong[0].step:,}.",
+        count=len(wrong),
+        total=len(losses),
+        examples=(f"step {point.step:,}: {point.loss}" for point in wrong),
+    )
+
+
+def _shape(where: object, losses: Sequence[float]) -> Finding | None:
+    if len(losses) < _FEWEST_POINTS or not all(map(math.isfinite, losses)):
+        return None
+    means = _fifths(losses)
+    said = f"{', '.join(f'{mean:.3g}' for mean in means)} in the fifths of the run"
+    if means[-1] > min(means) + _RISE * means[0]:
+        return LOSS_RISING.at(where, f"the loss rises towards the end: {said}.")
+    if means[-1] > _FALL * means[0]:
+        return LOSS_NOT_FALLING.at(where, f"the loss hardly falls: {said}.")
+    return None
+
+
+def _rate(
+    where: object, rate: float | None, optimizer: str, hidden_size: int | None
+) -> Finding | None:
+    if rate is None or optimizer not in _RATES:
+        return None
+    low, high = _RATES[optimizer]
+    of = ""
+    if optimizer == "adamw" and hidden_size is not None and hidden_size >= _WIDE:
+        high, of = _WIDE_LIMIT, f" for a model of width {hidden_size}"
+    if low <= rate <= high:
+        return None
+    return UNUSUAL_RATE.at(
+        where,
+        f"a learning rate of {rate:g} is outside of what is usual for {optimizer}{of}, "
+        f"{low:g} to {high:g}.",
+    )
+
+
+def _norms(points: Sequence[Point]) -> str:
+    norms = [point.grad_norm for point in points if point.grad_norm is not None]
+    if not norms:
+        return "no norms are recorded"
+    return f"{len(norms)} norms, median {statistics.median(norms):.3g}, largest {max(norms):.3g}"
+
+
+def _spikes(where: object, record: TrainingRecord, points: Sequence[Point]) -> Finding | None:
+    """Norms far above the median, after the warm-up. A few that clipping cuts are no trouble."""
+    warm = record.steps * (record.number("warmup_ratio") or 0.0)
+    norms = {point.step: point.grad_norm or 0.0 for point in points if point.step > warm}
+    if len(norms) < _FEWEST_POINTS:
+        return None
+    limit = _SPIKE * statistics.median(norms.values())
+    spikes = {step: norm for step, norm in norms.items() if not norm <= limit}
+    clipped = (record.number("max_grad_norm") or 0.0) > 0
+    if not spikes or (clipped and len(spikes) < _SPIKES * len(norms)):
+        return None
+    return GRADIENT_SPIKES.at(
+        where,
+        f"{share(len(spikes), len(norms))} logged gradient norms are more than ten times the "
+        f"median{'' if clipped else ', and none was clipped'}.",
+        count=len(spikes),
+        total=len(norms),
+        examples=(f"step {step:,}: {norm:.3g}" for step, norm in spikes.items()),
+    )
