@@ -1,0 +1,440 @@
+"""The table of the card: hand-made runs and results, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from sparsebert.cli import main
+from sparsebert.errors import DataError, OutputError
+from sparsebert.table import Result, Table, read_results, read_runs
+from sparsebert.table.card import as_card
+from sparsebert.table.formats import write
+from sparsebert.table.markdown import as_markdown
+
+Scores = dict[str, dict[str, float]]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """``run(*arguments)``: exit code, standard output and standard error of the command."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        assert isinstance(end.value.code, int)
+        return (end.value.code, *capfd.readouterr())
+
+    return call
+
+
+def write_document(path: Path, document: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def add_model(
+    folder: Path,
+    task: str,
+    scores: Scores,
+    *,
+    seed: int = 1,
+    rows: int = 100,
+    evaluated: Scores | None = None,
+    **options: Any,
+) -> None:
+    """What `finetune` leaves of a model, without its weights; ``evaluated``: packed and scored."""
+    arguments = {"task": task, "data": task, "seed": seed, "epochs": 3.0, **options}
+    steps: list[dict[str, Any]] = [
+        {"step": "prune", "from": "org/dense", "arguments": {"pattern": "1:2"}},
+        {"step": "finetune", "from": "sparse", "arguments": arguments},
+    ]
+    if evaluated is not None:
+        steps.append({"step": "pack", "from": f"seed-{seed}", "arguments": {"dtype": "int8"}})
+        write_document(folder / "evaluation.json", {"task": task, "scores": evaluated})
+    write_document(folder / "config.json", {"sparsity": {"lineage": steps}})
+    write_document(
+        folder / "training.json",
+        {"arguments": arguments, "rows": {"train": rows}, "scores": scores},
+    )
+
+
+def pearson(first: float, second: float) -> Scores:
+    return {"validation": {"pearson": first, "spearman": second}}
+
+
+def accuracy(value: float) -> Scores:
+    return {"validation": {"accuracy": value}}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    root = tmp_path / "runs"
+    for seed, value in ((1, 79.0), (2, 81.0)):
+        add_model(root / f"dense/stsb/seed-{seed}", "stsb", pearson(value, 50), seed=seed)
+    for seed, value in ((1, 72.0), (2, 72.0)):
+        add_model(root / f"oneshot/stsb/seed-{seed}", "stsb", pearson(value, 40), seed=seed)
+    for seed, value in ((1, 80.0), (2, 79.0)):
+        add_model(root / f"best/stsb/seed-{seed}", "stsb", pearson(value, 50), seed=seed)
+        add_model(
+            root / f"best-int8/stsb/seed-{seed}",
+            "stsb",
+            pearson(value, 50),
+            seed=seed,
+            evaluated=pearson(value - 1, 49),
+        )
+    add_model(root / "dense/rte", "rte", accuracy(60))
+    add_model(root / "best/rte", "rte", accuracy(57), rows=90)
+    mnli = {"validation_mismatched": {"accuracy": 72.0}, "validation_matched": {"accuracy": 70.0}}
+    add_model(root / "dense/mnli/seed-1", "mnli", mnli)
+    return root
+
+
+def table_of(runs: Path) -> Table:
+    return Table(read_runs(runs)[0])
+
+
+def cells(markdown: str, row: str) -> list[list[str]]:
+    """The cells of all lines that begin with ``row``."""
+    lines = [line for line in markdown.splitlines() if line.startswith(f"| {row} |")]
+    return [[cell.strip() for cell in line.split("|")[2:-1]] for line in lines]
+
+
+class TestNumbers:
+    def test_share_of_dense_kept(self, runs: Path) -> None:
+        table = table_of(runs)
+        columns = {column.run: column for column in table.columns()}
+        # Pearson 72 of 80, Spearman 40 of 50.
+        assert table.share("oneshot", columns["stsb"]) == pytest.approx((90 + 80) / 2)
+        # Pearson 79.5 of 80, Spearman 50 of 50; RTE 57 of 60.
+        best = (100 * 79.5 / 80 + 100) / 2
+        assert table.share("best", columns["stsb"]) == pytest.approx(best)
+        assert table.mean_share("best") == (pytest.approx((best + 95) / 2), 2)
+        assert table.seed_shares("best", columns["stsb"]) == pytest.approx(
+            [100, (100 * 79 / 80 + 100) / 2]
+        )
+        assert table.share("oneshot", columns["rte"]) is None
+        assert table.share("dense", columns["stsb"]) == 100
+
+    def test_markdown(self, runs: Path) -> None:
+        text = as_markdown(table_of(runs))
+        assert text.splitlines()[0] == (
+            "|  | MNLI-m/mm, accuracy | STS-B, Pearson/Spearman | RTE, accuracy |"
+        )
+        # Deviations by hand: of 79 and 81 sqrt(2), of 80 and 79 sqrt(1/2).
+        assert (round(math.sqrt(2), 1), round(math.sqrt(0.5), 1)) == (1.4, 0.7)
+        (dense,) = cells(text, "dense")
+        assert dense == ["70.0 / 72.0 (1)", "80.0 ± 1.4 / 50.0 ± 0.0 (2)", "60.0 (1)"]
+        scores, shares = cells(text, "1:2 + distillation")
+        assert scores == ["", "79.5 ± 0.7 / 50.0 ± 0.0 (2)", "57.0 (1)"]
+        assert shares == ["", "99.7 ~", "95.0", "97.34 (of 2)"]
+        assert cells(text, "1:2")[1] == ["", "85.0", "", "85.00 (of 1)"]
+        assert "- RTE, 1:2 + distillation: trained on 90 rows, dense on 100: not" in text
+        assert "MNLI-m/mm 100, STS-B 100, RTE 100/90" in text
+
+    def test_int8_is_what_was_scored_after_packing(self, runs: Path) -> None:
+        (found,) = [
+            each
+            for each in table_of(runs).results
+            if each.row == "best-int8" and each.metric == "pearson"
+        ]
+        assert found.seeds == (79.0, 78.0)
+        assert found.train_rows == 100
+
+    def test_differing_seeds_are_told(self, runs: Path) -> None:
+        add_model(runs / "dense/stsb/seed-4", "stsb", pearson(80, 50), seed=4)
+        warnings = table_of(runs).warnings()
+        assert "STS-B, 1:2: seeds 1, 2, but dense has 1, 2, 4." in warnings
+
+    def test_without_dense_there_is_no_share(self) -> None:
+        text = as_markdown(Table([result(row="best")]))
+        assert "no row dense" in text
+        assert "Share of dense kept" not in text
+
+    def test_no_share_of_nothing(self) -> None:
+        table = Table([result(seeds=(0.0,)), result(row="best")])
+        assert table.share("best", table.columns()[0]) is None
+
+    def test_variants_stand_beside_their_task_and_are_not_averaged(self) -> None:
+        table = Table(
+            [
+                result(task="sst2", seeds=(90.0,)),
+                result(task="sst2", run="sst2-full", seeds=(92.0,)),
+                result(task="sst2", row="best", seeds=(81.0,)),
+                result(task="sst2", run="sst2-full", row="best", seeds=(92.0,)),
+            ]
+        )
+        assert [column.title for column in table.columns()] == ["SST-2", "SST-2 (full)"]
+        assert table.mean_share("best") == (pytest.approx(90), 1)
+        assert "SST-2 (full) is not counted in the mean" in as_markdown(table)
+
+    def test_rows_and_tasks_of_ones_own(self) -> None:
+        table = Table(
+            [
+                result(row="wanda", task="custom"),
+                result(row="best-int8", task="rte"),
+                result(row="a", task="rte"),
+            ]
+        )
+        assert table.rows() == ["best-int8", "a", "wanda"]
+        assert [column.task for column in table.columns()] == ["rte", "custom"]
+
+
+def result(**changes: Any) -> Result:
+    fields: dict[str, Any] = {
+        "task": "rte",
+        "row": "dense",
+        "metric": "accuracy",
+        "seeds": (60.0,),
+        "train_rows": 10,
+        "command": "",
+        "split": "validation",
+        **changes,
+    }
+    fields = {"run": fields["task"], "seed_numbers": tuple(range(len(fields["seeds"]))), **fields}
+    return Result(**fields)
+
+
+class TestRuns:
+    def test_unscored_models_are_told_and_left_out(self, runs: Path) -> None:
+        add_model(runs / "best-int8/stsb/seed-3", "stsb", pearson(1, 1), seed=3, evaluated={})
+        (runs / "best-int8/stsb/seed-3/evaluation.json").unlink()
+        results, notes = read_runs(runs)
+        assert notes == ["best-int8, stsb: seed 3 has no scores yet."]
+        assert all(3 not in each.seed_numbers for each in results)
+
+    def test_what_is_no_run_is_passed_by(self, runs: Path) -> None:
+        before = read_runs(runs)
+        write_document(runs / "models/oneshot/config.json", {"sparsity": {"lineage": []}})
+        write_document(runs / "models/hub/config.json", {})
+        (runs / "dense/stsb/.seed-3.partial-00").mkdir()
+        (runs / "dense/stsb/seed-3.training").mkdir()
+        (runs / "notes.txt").write_text("")
+        assert read_runs(runs) == before
+
+    def test_commands_come_from_the_lineage(self, tmp_path: Path) -> None:
+        for seed in (1, 2):
+            folder = tmp_path / f"best-int8/rte/seed-{seed}"
+            options = {"learning_rate": 1e-4, "teacher": "seed-1", "dropout": None}
+            add_model(folder, "rte", accuracy(1), seed=seed, evaluated=accuracy(60), **options)
+        (found,) = read_runs(tmp_path)[0]
+        commands = found.command.split(" && ")
+        tune = shlex.split(commands[1])
+        assert commands[0] == "sparsebert prune org/dense sparse --pattern 1:2"
+        assert tune[:4] == ["sparsebert", "finetune", "sparse", "TUNED"]
+        assert tune[tune.index("--seeds") + 1] == "1,2"
+        assert tune[tune.index("--learning-rate") + 1] == "0.0001"
+        assert tune[tune.index("--teacher") + 1] == "TEACHER"
+        assert "--epochs" not in tune  # at its default
+        assert "--dropout" not in tune
+        assert commands[2] == "sparsebert pack TUNED OUT --dtype int8"
+        assert commands[3:] == ["sparsebert evaluate OUT --task rte --data rte"]
+
+    def test_nothing_to_read(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="holds no scores"):
+            read_runs(tmp_path)
+        with pytest.raises(DataError, match="is not a folder of runs"):
+            read_runs(tmp_path / "absent")
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"rows": 50}, "differ in train_rows"),
+            ({"task": "mrpc"}, "differ in task"),
+            ({"scores": {"validation": {"f1": 1.0}}}, "different splits or metrics"),
+            ({"seed": 1}, "holds a seed twice"),
+            ({"scores": {"validation": {"accuracy": "high"}}}, "'high', not a score"),
+            ({"scores": {"validation": {"accuracy": 1e9}}}, "not a score"),
+            ({"scores": {"validation": 3}}, "is damaged"),
+        ],
+    )
+    def test_seeds_that_do_not_belong_together(
+        self, tmp_path: Path, change: dict[str, Any], told: str
+    ) -> None:
+        add_model(tmp_path / "dense/rte/seed-1", "rte", accuracy(60))
+        fields = {"task": "rte", "scores": accuracy(61), "seed": 2, **change}
+        add_model(tmp_path / "dense/rte/seed-2", fields.pop("task"), fields.pop("scores"), **fields)
+        with pytest.raises(DataError, match=told):
+            read_runs(tmp_path)
+
+    @pytest.mark.parametrize(
+        "content", ["{", "[]", "{}", '{"arguments": 3, "scores": {"a": 1}}', "\0"]
+    )
+    def test_damaged_files(self, runs: Path, content: str) -> None:
+        (runs / "dense/rte/training.json").write_text(content)
+        if content == "{}":  # as good as unscored
+            assert not [
+                each for each in table_of(runs).results if each.run == "rte" and each.row == "dense"
+            ]
+            return
+        with pytest.raises(DataError, match=r"training\.json"):
+            read_runs(runs)
+
+
+LINE = {
+    "task": "mnli",
+    "row": "dense",
+    "metric": "accuracy",
+    "seeds": [70, 71.5],
+    "train_rows": 10,
+    "command": "c",
+}
+
+
+class TestResultsFile:
+    def test_the_least_that_a_line_may_say(self, tmp_path: Path) -> None:
+        write_document(tmp_path / "r.json", [{**LINE, "machine": "an extra key"}])
+        (found,) = read_results(tmp_path / "r.json")
+        assert found.seeds == (70.0, 71.5)
+        assert (found.split, found.run) == ("validation_matched", "mnli")
+        assert found.seed_numbers == (1, 2)
+
+    def test_back_and_forth(self, runs: Path, tmp_path: Path) -> None:
+        write(runs, format="json", out=tmp_path / "results.json")
+        write(tmp_path / "results.json", format="json", out=tmp_path / "again.json")
+        text = (tmp_path / "results.json").read_text()
+        assert text == (tmp_path / "again.json").read_text()
+        for line in json.loads(text):
+            assert {"task", "row", "metric", "seeds", "train_rows", "command"} <= set(line)
+        for format in ("markdown", "card"):
+            write(runs, format=format, out=tmp_path / "one")
+            write(tmp_path / "results.json", format=format, out=tmp_path / "two")
+            assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text()
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"task": 3}, "'task' must be text"),
+            ({"row": ""}, "'row' must be text"),
+            ({"seeds": []}, "'seeds' is empty"),
+            ({"seeds": 3}, "'seeds' must be a list"),
+            ({"seeds": [True]}, "True is not a score"),
+            ({"seeds": [101]}, "101 is not a score"),
+            ({"seeds": [None]}, "None is not a score"),
+            ({"train_rows": 1.5}, "'train_rows' must be a whole number"),
+            ({"seed_numbers": [1]}, "'seed_numbers' must name each"),
+            ({"seed_numbers": [1, 1]}, "'seed_numbers' must name each"),
+            ({"seed_numbers": ["1", "2"]}, "list of whole numbers"),
+            ({"command": None}, "'command' must be text"),
+        ],
+    )
+    def test_bad_lines_are_named(self, tmp_path: Path, change: dict[str, Any], told: str) -> None:
+        write_document(tmp_path / "r.json", [LINE, {**LINE, **change}])
+        with pytest.raises(DataError, match=f"result 2.*{told}"):
+            read_results(tmp_path / "r.json")
+
+    @pytest.mark.parametrize("content", ["{}", "3", "[3]", "[", "[[]]"])
+    def test_what_is_no_list_of_results(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "r.json").write_text(content)
+        with pytest.raises(DataError, match=r"r\.json"):
+            read_results(tmp_path / "r.json")
+
+    def test_a_result_that_appears_twice(self) -> None:
+        with pytest.raises(DataError, match="appears twice"):
+            Table([result(), result()])
+
+
+class TestCard:
+    def test_the_hub_reads_the_scores_of_one_row(self, runs: Path) -> None:
+        card = ModelCard(as_card(table_of(runs)), ignore_metadata_errors=False)
+        assert card.data.model_name == "1:2 int8"
+        found = {each.metric_type: each for each in card.data.eval_results or []}
+        assert set(found) == {"pearsonr", "spearmanr"}
+        assert found["pearsonr"].metric_value == 78.5
+        assert found["pearsonr"].dataset_type == "nyu-mll/glue"
+        assert found["pearsonr"].metric_name == "Pearson, percent, mean of 2 seeds, deviation 0.71"
+        assert "| 1:2 int8 | " in card.content
+
+    def test_both_halves_of_mnli(self, runs: Path) -> None:
+        card = ModelCard(as_card(table_of(runs), "dense"), ignore_metadata_errors=False)
+        found = [
+            (each.dataset_split, each.metric_value)
+            for each in card.data.eval_results or []
+            if each.dataset_config == "mnli"
+        ]
+        assert found == [("validation_matched", 70.0), ("validation_mismatched", 72.0)]
+
+    def test_questions(self) -> None:
+        table = Table([result(task="squad", metric="exact_match", seeds=(60.0,))])
+        (found,) = ModelCard(as_card(table)).data.eval_results
+        assert (found.task_type, found.dataset_type) == ("question-answering", "rajpurkar/squad")
+        assert found.metric_name == "exact match, percent, mean of 1 seed"
+
+    def test_ones_own_data_has_no_name_on_the_hub(self) -> None:
+        card = ModelCard(as_card(Table([result(task="custom")])))
+        assert card.data.eval_results is None
+
+    def test_a_row_that_is_not_there(self, runs: Path) -> None:
+        with pytest.raises(DataError, match="no row 'wanda': the rows are dense, oneshot"):
+            as_card(table_of(runs), "wanda")
+
+
+class TestPlot:
+    def test_a_dot_for_each_seed(self, runs: Path) -> None:
+        pytest.importorskip("matplotlib")
+        from sparsebert.table.plot import as_svg, shares_figure
+
+        figure = shares_figure(table_of(runs))
+        (axes,) = figure.axes
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["STS-B", "RTE"]
+        dots = sorted(
+            x for each in axes.collections for x, _ in each.get_offsets() if _is_dots(each)
+        )
+        best = [100, (100 * 79 / 80 + 100) / 2]
+        packed = [(100 * 79 / 80 + 98) / 2, (100 * 78 / 80 + 98) / 2]
+        dense = [(100 * 79 / 80 + 100) / 2, (100 * 81 / 80 + 100) / 2]
+        assert dots == pytest.approx(sorted([*best, *packed, *dense, 85, 85, 100, 95]))
+        svg = as_svg(table_of(runs))
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+        assert svg == as_svg(table_of(runs))
+
+    def test_nothing_to_plot(self) -> None:
+        pytest.importorskip("matplotlib")
+        from sparsebert.table.plot import as_svg
+
+        with pytest.raises(DataError, match="nothing to plot"):
+            as_svg(Table([result(), result(row="best", task="mrpc")]))
+
+
+def _is_dots(drawn: Any) -> bool:
+    from matplotlib.collections import PathCollection
+
+    return isinstance(drawn, PathCollection)
+
+
+class TestCommand:
+    def test_markdown_and_notes(self, runs: Path, run: Run) -> None:
+        add_model(runs / "dense/stsb/seed-3", "stsb", {}, seed=3)
+        code, told, notes = run("table", runs)
+        assert code == 0
+        assert told.startswith("|  | MNLI-m/mm, accuracy | ")
+        assert notes == "note: dense, stsb: seed 3 has no scores yet.\n"
+
+    def test_json_is_the_list(self, runs: Path, run: Run, tmp_path: Path) -> None:
+        code, told, _ = run("table", runs, "--json", "--out", tmp_path / "results.json")
+        assert (code, told) == (0, "")
+        found = json.loads((tmp_path / "results.json").read_text())
+        assert found[0]["task"] == "mnli"
+        code, told, _ = run("table", tmp_path / "results.json", "--json")
+        assert json.loads(told) == found
+
+    def test_wrong_use(self, runs: Path, run: Run, tmp_path: Path) -> None:
+        assert run("table", runs, "--format", "html")[0] == 2
+        assert run("table", runs, "--row", "best")[0] == 2
+        code, _, told = run("table", tmp_path / "absent")
+        assert code == 1
+        assert told.startswith("error: ")
+
+    def test_a_file_that_cannot_be_written(self, runs: Path, tmp_path: Path) -> None:
+        with pytest.raises(OutputError, match="could not be written"):
+            write(runs, out=tmp_path / "no/such/folder/table.md")
