@@ -1,0 +1,253 @@
+"""The experiments in runs/: what they would run, what they skip, and the search for settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import TinyBert
+from sparsebert.cli import app as command_line
+from tiny_tasks import write_classification, write_regression
+
+RUNS = Path(__file__).resolve().parents[1] / "runs"
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the scripts need bash")
+
+
+def run_script(
+    name: str, *arguments: object, expect: int = 0, **environment: str
+) -> tuple[list[str], str]:
+    """Lines of standard output, and standard error."""
+    done = subprocess.run(
+        ["bash", str(RUNS / name), *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == expect, done.stderr
+    return done.stdout.splitlines(), done.stderr
+
+
+def minilm(out: Path, *, expect: int = 0, **environment: str) -> list[str]:
+    """The commands of runs/minilm.sh, with folder names shortened."""
+    lines, _ = run_script(
+        "minilm.sh", "MODEL", "DATA", out, "--dry-run", expect=expect, **environment
+    )
+    return [line.replace(str(out), "R").replace(f"{RUNS}/recipes/", "") for line in lines]
+
+
+class TestMinilm:
+    def test_one_task_and_seed(self, tmp_path: Path) -> None:
+        lines = minilm(tmp_path, TASKS="qqp", SEEDS="2", CORPUS="a b", CALIBRATION="c")
+        tune = "--task qqp --data DATA/qqp --recipe"
+        rest = "--seed 2 --max-rows 10000"
+        assert lines == [
+            "sparsebert prune MODEL R/models/oneshot",
+            "sparsebert prune MODEL R/models/best --method second-order --calibration c "
+            "--corpus a --corpus b --resume",
+            f"sparsebert finetune MODEL R/dense/qqp/seed-2 {tune} dense.yaml {rest} --resume",
+            f"sparsebert finetune R/models/oneshot R/oneshot/qqp/seed-2 {tune} oneshot.yaml {rest} "
+            "--resume",
+            f"sparsebert finetune R/models/best R/best/qqp/seed-2 {tune} best.yaml {rest} "
+            "--teacher R/dense/qqp/seed-2 --resume",
+            "sparsebert pack R/best/qqp/seed-2 R/best-int8/qqp/seed-2 --dtype int8",
+            "sparsebert evaluate R/best-int8/qqp/seed-2 --task qqp --data DATA/qqp --save",
+            "sparsebert table R --json --out R/results.json",
+            "sparsebert table R",
+        ]
+
+    def test_seeds_and_rows_of_each_task(self, tmp_path: Path) -> None:
+        lines = [line.split() for line in minilm(tmp_path, ROWS="dense")]
+        tunings = [line for line in lines if line[1] == "finetune"]
+        outs = [line[3] for line in tunings]
+        seeds = {
+            run: sum(out.startswith(f"R/dense/{run}/") for out in outs)
+            for run in ("rte", "mrpc", "stsb", "sst2", "qnli", "qqp", "mnli", "squad", "sst2-full")
+        }
+        assert list(seeds.values()) == [5, 5, 5, 5, 3, 3, 3, 3, 1]
+        assert len(outs) == sum(seeds.values())
+        assert [int(out[-1]) for out in outs] == sorted(int(out[-1]) for out in outs)
+        part = {line[3].split("/")[2] for line in tunings if "--max-rows" in line}
+        assert part == {"sst2", "qnli", "qqp", "mnli", "squad"}
+        (whole,) = [line for line in tunings if line[3] == "R/dense/sst2-full/seed-1"]
+        assert whole[whole.index("--data") + 1] == "DATA/sst2"
+        assert whole[whole.index("--task") + 1] == "sst2"
+
+    def test_what_is_done_is_not_done_again(self, tmp_path: Path) -> None:
+        for name in (
+            "models/oneshot/config.json",
+            "models/best/config.json",
+            "dense/rte/seed-1/training.json",
+            "best/rte/seed-1/training.json",
+            "best-int8/rte/seed-1/config.json",
+        ):
+            (tmp_path / name).parent.mkdir(parents=True)
+            (tmp_path / name).touch()
+        (tmp_path / "oneshot/rte/seed-1.training").mkdir(parents=True)  # begun, and to be resumed
+        lines = minilm(tmp_path, TASKS="rte", SEEDS="1")
+        assert [line.split()[1:4] for line in lines[:-2]] == [
+            ["finetune", "R/models/oneshot", "R/oneshot/rte/seed-1"],
+            ["evaluate", "R/best-int8/rte/seed-1", "--task"],
+        ]
+
+    def test_a_tasks_own_recipe_wins(self, tmp_path: Path) -> None:
+        (tmp_path / "recipes").mkdir()
+        (tmp_path / "recipes/dense-rte.yaml").touch()
+        lines = minilm(
+            tmp_path / "runs",
+            TASKS="rte mrpc",
+            SEEDS="1",
+            ROWS="dense",
+            RECIPES=str(tmp_path / "recipes"),
+        )
+        assert f"--recipe {tmp_path}/recipes/dense-rte.yaml" in lines[0]
+        assert f"--recipe {tmp_path}/recipes/dense.yaml" in lines[1]
+
+    def test_failures_are_told_and_hold_up_only_what_needs_them(self, tmp_path: Path) -> None:
+        program = tmp_path / "sparsebert"
+        program.write_text(
+            '#!/usr/bin/env bash\necho "$1 $3" >> "$LOG"\n'
+            'case "$1 $3" in *oneshot/rte*) exit 1 ;; "finetune "*) mkdir -p "$3";'
+            ' touch "$3/training.json" "$3/model.safetensors" ;; esac\n'
+        )
+        program.chmod(0o755)
+        _, told = run_script(
+            "minilm.sh",
+            *("M", "D", tmp_path / "runs"),
+            expect=1,
+            SPARSEBERT=str(program),
+            LOG=str(tmp_path / "log"),
+            TASKS="rte mrpc",
+            SEEDS="1",
+            ROWS="oneshot",
+        )
+        assert told.rstrip().splitlines()[-2] == "1 steps failed:"
+        assert (tmp_path / "runs/oneshot/mrpc/seed-1/training.json").is_file()
+        # Scored, and not needed any more.
+        assert not (tmp_path / "runs/oneshot/mrpc/seed-1/model.safetensors").exists()
+
+    @pytest.mark.parametrize("arguments", [(), ("M", "D"), ("M", "D", "R", "--dry"), (*"MDRX4",)])
+    def test_wrong_use(self, arguments: tuple[str, ...]) -> None:
+        _, told = run_script("minilm.sh", *arguments, expect=2)
+        assert told.startswith("usage: ")
+
+
+def test_bert_base(tmp_path: Path) -> None:
+    lines, _ = run_script(
+        "bert-base-glue-squad.sh", tmp_path, "--dry-run", CORPUS="wiki", TASKS="mnli squad"
+    )
+    verbs = [line.split()[1] for line in lines]
+    assert verbs == [
+        *["prune"] * 2,
+        *["finetune", "finetune", "finetune", "pack", "evaluate"] * 2,
+        *["table"] * 4,
+    ]
+    assert f"--teacher {tmp_path}/dense/squad" in lines[9]
+    assert "--seeds 5" in lines[9]
+    _, told = run_script("bert-base-glue-squad.sh", tmp_path, "--dry-run", expect=1, CORPUS="")
+    assert "name unlabelled texts" in told
+
+
+def test_the_commands_know_these_options(tmp_path: Path) -> None:
+    """Every command of both scripts names only options that the command line has."""
+    lines = minilm(tmp_path, TASKS="rte sst2", SEEDS="1")
+    lines += run_script("bert-base-glue-squad.sh", tmp_path, "--dry-run", CORPUS="wiki")[0]
+    verbs = command_line.typer.main.get_command(command_line.app).commands
+    for line in lines:
+        _, verb, *words = line.split()
+        known = {name for option in verbs[verb].params for name in option.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line
+
+
+@pytest.mark.parametrize(
+    "path", sorted((RUNS / "recipes").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_recipes_are_whole(path: Path) -> None:
+    from sparsebert.training.recipe import read_recipe
+
+    assert read_recipe(path)["learning_rate"] > 0
+    assert yaml.safe_load(path.read_text())["version"] == 1
+
+
+@pytest.fixture(scope="module")
+def search() -> ModuleType:
+    pytest.importorskip("torch")
+    pytest.importorskip("pyarrow")
+    spec = importlib.util.spec_from_file_location("search", RUNS / "search.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class TestSearch:
+    def call(self, search: ModuleType, *arguments: object) -> int:
+        code: int = search.main([str(argument) for argument in arguments])
+        return code
+
+    def test_the_grid(self, search: ModuleType) -> None:
+        axes = [search.one_axis(text) for text in ("learning_rate=3e-5,1e-4", "epochs=2,3")]
+        assert search.points(axes) == [
+            {"learning_rate": rate, "epochs": epochs} for rate in (3e-5, 1e-4) for epochs in (2, 3)
+        ]
+
+    @pytest.mark.parametrize("text", ["epochs", "epochs=", "=3", "a-b=3", "epochs=1,,2"])
+    def test_no_grid(self, search: ModuleType, text: str, capsys: Any) -> None:
+        with pytest.raises(SystemExit):
+            search.parse(["M", "D", "O", "--task", "rte", "--row", "dense", "--grid", text])
+        assert "is not OPTION=VALUE" in capsys.readouterr().err
+
+    def test_scores_held_out_rows_and_goes_on(
+        self, search: ModuleType, tiny_bert: TinyBert, tmp_path: Path, capsys: Any
+    ) -> None:
+        data = write_regression(tmp_path / "data", train=40)
+        (data / "validation.jsonl").write_text("never read")
+        out = tmp_path / "out"
+        asked = (tiny_bert("encoder"), data, out, "--task", "stsb", "--row", "dense")
+        assert self.call(search, *asked, "--grid", "learning_rate=1e-3") == 0
+        first = out / "stsb/dense/points/learning_rate=0.001/seed-1/training.json"
+        before = first.stat().st_mtime_ns
+        record = json.loads(first.read_text())
+        assert record["rows"] == {"train": 32, "validation": 8}
+
+        assert self.call(search, *asked, "--grid", "learning_rate=1e-3,1e-30") == 0
+        assert first.stat().st_mtime_ns == before
+        found = json.loads((out / "stsb/dense/search.json").read_text())
+        assert {each["point"] for each in found["tried"]} == {
+            "learning_rate=0.001",
+            "learning_rate=1e-30",
+        }
+        means = [each["mean"] for each in found["tried"]]
+        assert means == sorted(means, reverse=True)
+        best = found["tried"][0]
+        assert best["mean"] == pytest.approx(sum(best["scores"][0]["validation"].values()) / 2)
+        assert (out / "stsb/dense/best").resolve().parent.name == best["point"]
+        assert len(list(out.rglob("model.safetensors"))) == 1
+        assert f"| {best['point']} | " in capsys.readouterr().out
+
+    def test_points_that_diverge_are_left_out(
+        self, search: ModuleType, tiny_bert: TinyBert, tmp_path: Path, capsys: Any
+    ) -> None:
+        data = write_classification(tmp_path / "data", train=40)
+        asked = (tiny_bert("encoder"), data, tmp_path / "out", "--task", "custom", "--row", "x")
+        grid = ("--grid", "learning_rate=1e30", "--grid", "epochs=4", "--grid", "optimizer=sgd")
+        assert self.call(search, *asked, *grid) == 1
+        assert "every point of the grid diverged" in capsys.readouterr().err
+
+    def test_mistakes_are_told_in_a_line(
+        self, search: ModuleType, tiny_bert: TinyBert, tmp_path: Path, capsys: Any
+    ) -> None:
+        data = write_classification(tmp_path / "data", train=10)
+        asked = (tiny_bert("encoder"), data, tmp_path / "out", "--task", "custom", "--row", "x")
+        assert self.call(search, *asked, "--grid", "epoch=3") == 1
+        assert "error: 'epoch' is not an option of fine-tuning" in capsys.readouterr().err
