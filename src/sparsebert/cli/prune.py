@@ -28,8 +28,13 @@ def prune(
         typer.Option(metavar="N:M", help="Keep N of every M adjacent weights: 1:2, 2:4, 4:8, ..."),
     ] = "1:2",
     method: Annotated[
-        str, typer.Option(metavar="NAME", help="What decides which weights stay: magnitude.")
-    ] = "magnitude",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What decides which weights stay: magnitude, wanda or second-order.",
+            show_default="second-order with --corpus, else magnitude",
+        ),
+    ] = None,
     parts: Annotated[
         str,
         typer.Option(
@@ -139,15 +144,17 @@ def prune(
     from sparsebert.checkpoint import PARTS
     from sparsebert.errors import PatternError
     from sparsebert.patterns import Pattern
-    from sparsebert.pruning import METHODS
     from sparsebert.pruning import prune as run
+    from sparsebert.pruning.methods import When, method_names
 
     try:
         wanted = Pattern.parse(pattern)
     except PatternError as error:
         raise typer.BadParameter(str(error), param_hint="--pattern") from error
-    if method not in METHODS:
-        raise typer.BadParameter(f"choose from {', '.join(METHODS)}.", param_hint="--method")
+    method = method or ("second-order" if corpus else "magnitude")
+    methods = method_names(When.ONE_SHOT)
+    if method not in methods:
+        raise typer.BadParameter(f"choose from {', '.join(methods)}.", param_hint="--method")
     chosen = [part.strip() for part in parts.split(",")]
     if not set(chosen) <= set(PARTS):
         raise typer.BadParameter(f"choose from {', '.join(PARTS)}.", param_hint="--parts")

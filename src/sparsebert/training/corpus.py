@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparsebert.errors import DataError
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.texts import read_texts
@@ -42,6 +43,8 @@ def read_corpus(sources: Sequence[str | Path]) -> Corpus:
 
     Raises DataError for a source that is not there, cannot be read or has no text.
     """
+    if not sources:
+        raise DataError("a corpus needs at least one file or folder, and has none.")
     following: dict[str, str | None] = {}
     for source in sources:
         texts = [

@@ -34,9 +34,11 @@ from sparsebert.checkpoint.dtypes import Array
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.progress import Progress, silent
 from sparsebert.pruning import prune
+from sparsebert.pruning.methods import Needs, When, get_method
+from sparsebert.tasks.examples import selection
 from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.tokens import load_tokenizer
-from sparsebert.training.corpus import read_corpus, tokenize_corpus
+from sparsebert.training.corpus import Corpus, read_corpus, tokenize_corpus
 from sparsebert.training.upstream_options import UpstreamOptions
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from sparsebert.training.corpus_rows import Masking
 
 TRAINING_NAME = "training.json"
+CALIBRATION_ROWS = 1024
 _PRUNED = "pruned"  # in the work folder: the one-shot pruned model that training starts from
 
 
@@ -86,7 +89,7 @@ def prune_upstream(
     *,
     corpus: str | Path | Sequence[str | Path],
     pattern: str = "1:2",
-    method: str = "magnitude",
+    method: str = "second-order",
     parts: Collection[str] = ("encoder",),
     resume: bool = False,
     force: bool = False,
@@ -96,8 +99,10 @@ def prune_upstream(
     """Prune ``model``, train it against its dense self on the texts of ``corpus``, write ``out``.
 
     ``corpus`` is one or several files and folders (`sparsebert.training.corpus`), ``options`` are
-    the fields of `UpstreamOptions`. What is zero after pruning is exactly 0.0 in the result;
-    everything else trains. The result has the tensors of ``model`` under their old names, in fp32.
+    the fields of `UpstreamOptions`. A one-shot ``method`` that calibrates does so on a fixed
+    selection of `CALIBRATION_ROWS` of its texts. What is zero after pruning is exactly 0.0 in the
+    result; everything else trains. The result has the tensors of ``model`` under their old names,
+    in fp32.
 
     Checkpoints go to ``OUT.training`` beside ``out``, every ten minutes, at every epoch's end and
     on Ctrl-C; ``resume`` goes on from the last one (and starts anew if there is none). The same
@@ -152,7 +157,7 @@ def prune_upstream(
         with work.tidied_on_failure():
             pruned = work.path / _PRUNED
             if not pruned.is_dir():  # else as an interrupted run left it, which is whole
-                prune(model, pruned, **pruning, progress=report)
+                _prune(model, pruned, texts, pruning, report)
             student = open_checkpoint(pruned)
             outcome, notes = run_upstream(student, dense, rows, wanted, work, report)
         result = UpstreamResult(
@@ -179,11 +184,35 @@ def prune_upstream(
     return result
 
 
+def _prune(
+    model: str | Path, out: Path, corpus: Corpus, pruning: dict[str, Any], report: Progress
+) -> None:
+    """Prune in one shot, if need be calibrated on texts of the corpus."""
+    if get_method(pruning["method"], When.ONE_SHOT).needs is Needs.NOTHING:
+        prune(model, out, **pruning, progress=report)
+        return
+    chosen = selection(len(corpus), CALIBRATION_ROWS)
+    numbers = range(len(corpus)) if chosen is None else chosen
+    texts = out.with_name("corpus.txt")  # what the lineage will say it was calibrated on
+    lines = (" ".join(corpus.texts[number].split()) for number in numbers)
+    texts.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    prune(
+        model,
+        out,
+        **pruning,
+        calibration=texts,
+        calibration_rows=CALIBRATION_ROWS,
+        progress=report,
+    )
+
+
 def _options(given: dict[str, Any]) -> UpstreamOptions:
-    known = {each.name for each in fields(UpstreamOptions)}
+    known = [each.name for each in fields(UpstreamOptions)]
     for name in given:
         if name not in known:
-            raise TypeError(f"prune_upstream() has no option '{name}'")
+            raise TrainingError(
+                f"'{name}' is not an option of training on a corpus; there are {', '.join(known)}."
+            )
     return UpstreamOptions(**given)
 
 
