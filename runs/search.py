@@ -127,6 +127,7 @@ def train(
             model, out, task=task, data=data, seed=seed, resume=True, **{**options, **point}
         )
     except DivergedError as fault:  # a finding too: this point is too hot
+        failed.parent.mkdir(parents=True, exist_ok=True)
         failed.write_text(f"{fault}\n", encoding="utf-8")
         tell(f"  {fault}")
         return

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from bert_folders import bert_config
 from sparsebert.checkpoint import with_step, write_card, write_config
+from sparsebert.evaluation.model_index import hub_results
+from sparsebert.tasks import get_task
 
 SOURCE = """---
 license: apache-2.0
@@ -84,6 +87,51 @@ def test_a_source_without_a_card_gets_a_plain_one(tmp_path: Path) -> None:
     text = made(tmp_path / "out", tmp_path / "bare")
     assert text.startswith("---\nlibrary_name: transformers\ntags:\n- sparsebert\nbase_model:")
     assert "follows" not in text
+
+
+INDEX = """model-index:
+- name: other
+  results:
+    - task:
+        type: text-classification
+
+# a comment
+"""
+
+
+@pytest.mark.parametrize("after", ["", "tags:\n- bert\n"])
+@pytest.mark.parametrize("before", ["", "license: mit\n"])
+def test_scores_of_the_source_are_not_taken_over(
+    tmp_path: Path, source: Path, before: str, after: str
+) -> None:
+    index = INDEX.replace("# a comment\n", "") if after else INDEX
+    (source / "README.md").write_text(f"---\n{before}{index}{after}---\nText\n")
+    text = made(tmp_path / "out", source)
+    assert "model-index" not in text
+    assert "type: text-classification" not in text
+    for kept in (before, after):
+        assert kept in text
+    data = ModelCard(text, ignore_metadata_errors=False).data
+    assert data.base_model == "org/model"
+    assert data.eval_results is None
+
+
+def test_the_hub_reads_the_scores(tmp_path: Path, source: Path) -> None:
+    (source / "README.md").write_text(f"---\n{INDEX}license: mit\n---\nText\n")
+    made(tmp_path / "out", source)
+    scores = {"validation": {"accuracy": 81.234, "f1": 70.0}}
+    write_card(tmp_path / "out", source=source, evaluations=hub_results(get_task("qqp"), scores))
+    card = ModelCard.load(tmp_path / "out/README.md", ignore_metadata_errors=False)
+    assert card.data.license == "mit"
+    assert card.data.model_name == "org/model, 1:2 sparse"
+    found = [
+        (each.metric_type, each.metric_value, each.dataset_type, each.dataset_config)
+        for each in card.data.eval_results or []
+    ]
+    assert found == [
+        ("accuracy", 81.23, "nyu-mll/glue", "qqp"),
+        ("f1", 70.0, "nyu-mll/glue", "qqp"),
+    ]
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"---\nunfinished", b"---\n---\n", b""])

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -155,6 +156,21 @@ def test_bert_base(tmp_path: Path) -> None:
     assert "--seeds 5" in lines[9]
     _, told = run_script("bert-base-glue-squad.sh", tmp_path, "--dry-run", expect=1, CORPUS="")
     assert "name unlabelled texts" in told
+
+
+def test_collect(tmp_path: Path) -> None:
+    line = {"task": "rte", "metric": "accuracy", "train_rows": 1, "command": ""}
+    results = tmp_path / "found.json"
+    results.write_text(
+        json.dumps([{**line, "row": row, "seeds": [60, 61]} for row in ("dense", "best")])
+    )
+    program = f"{sys.executable} -m sparsebert"
+    run_script("collect.sh", results, tmp_path, SPARSEBERT=program)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [each["row"] for each in found] == ["dense", "best"]
+    assert "| 1:2 + distillation | 100.0 ~ |" in (tmp_path / "accuracy.md").read_text()
+    assert "<svg" in (tmp_path / "accuracy.svg").read_text()
+    run_script("collect.sh", expect=2)
 
 
 def test_the_commands_know_these_options(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from huggingface_hub import ModelCard
 
 from conftest import TinyBert
 from sparsebert.checkpoint.seeds import parse_seeds, seed_folders
+from sparsebert.cli import main
 from sparsebert.errors import CheckpointError, InputError, OutputError, TrainingError
 from sparsebert.evaluation.seed_scores import SeedScores
 from sparsebert.evaluation.seeds import evaluate_seeds
 from sparsebert.pruning import prune
 from sparsebert.training.seeds import finetune_seeds
 from tiny_tasks import write_classification, write_regression
+
+Run = Callable[..., tuple[int, str, str]]
 
 QUICK: dict[str, Any] = {"task": "custom", "epochs": 1, "learning_rate": 1e-3, "batch_size": 16}
 
@@ -253,3 +257,106 @@ class TestEvaluate:
             evaluate_seeds(two, task="custom", data=data, seeds=(1, 2, 3, 4))
         with pytest.raises(CheckpointError, match="is not a folder of seeds"):
             evaluate_seeds(sparse, task="custom", data=data)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """``run(*arguments)``: exit code, standard output and standard error of the command."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        assert isinstance(end.value.code, int)
+        return (end.value.code, *capfd.readouterr())
+
+    return call
+
+
+class TestCommands:
+    def test_the_way_through(
+        self,
+        sparse: Path,
+        data: Path,
+        tmp_path: Path,
+        run: Run,
+    ) -> None:
+        task = ("--task", "custom", "--data", data)
+        code, told, _ = run(
+            "finetune", sparse, tmp_path / "tuned", *task, "--seeds", "1,3", "--epochs", 1
+        )
+        assert code == 0
+        assert told.startswith("custom (accuracy/F1): ")
+        assert told.endswith(", 2 seeds\n")
+
+        packed = tmp_path / "packed"
+        code, told, _ = run("pack", tmp_path / "tuned", packed, "--dtype", "int8")
+        assert (code, told) == (0, f"{packed}: seeds 1, 3 packed as int8.\n")
+        before = (packed / "seed-1/packed.safetensors").stat().st_mtime_ns
+        assert run("pack", tmp_path / "tuned", packed, "--dtype", "int8")[0] == 0
+        assert (packed / "seed-1/packed.safetensors").stat().st_mtime_ns == before
+
+        code, told, _ = run("evaluate", packed, *task, "--seeds", "1,3", "--json")
+        assert code == 0
+        assert json.loads(told)["seeds"].keys() == {"1", "3"}
+        assert read(packed / "seed-3/evaluation.json")["engine"] == "sparsebert"
+        # The scores of a model are not those of what is made from it.
+        assert run("unpack", packed / "seed-3", tmp_path / "unpacked")[0] == 0
+        assert not (tmp_path / "unpacked/evaluation.json").exists()
+
+        code, told, _ = run("evaluate", packed / "seed-1", *task, "--save", "--json")
+        assert code == 0
+        kept = read(packed / "seed-1/evaluation.json")
+        assert kept["scores"] == json.loads(told)["scores"]
+        assert kept["model"] == "seed-1"
+
+    def test_evaluate_may_train_the_seeds_first(
+        self,
+        sparse: Path,
+        data: Path,
+        tmp_path: Path,
+        run: Run,
+    ) -> None:
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text("version: 1\nepochs: 1\nbatch_size: 16\n")
+        asked = ("evaluate", sparse, "--task", "custom", "--data", data, "--seeds", 1)
+        code, told, _ = run(
+            *asked, "--out", tmp_path / "out", "--recipe", recipe, "--engine", "torch"
+        )
+        assert code == 0
+        assert told.endswith(", 1 seed\n")
+        record = read(tmp_path / "out/seed-1/training.json")
+        assert record["arguments"]["batch_size"] == 16
+        assert read(tmp_path / "out/evaluation.json")["seeds"] == {"1": record["scores"]}
+        code, _, told = run(*asked)
+        assert code == 1
+        assert "is not a folder of seeds" in told
+
+    def test_wrong_use(self, sparse: Path, data: Path, tmp_path: Path, run: Run) -> None:
+        task = ("--task", "custom", "--data", data)
+        for wrong in (
+            ("finetune", sparse, tmp_path / "o", *task, "--seeds", "x"),
+            ("finetune", sparse, tmp_path / "o", *task, "--seeds", 2, "--seed", 3),
+            ("evaluate", sparse, *task, "--out", tmp_path / "o"),
+            ("evaluate", sparse, *task, "--seeds", 2, "--recipe", "r"),
+            ("evaluate", sparse, *task, "--seeds", 2, "--max-rows", 3),
+            ("evaluate", sparse, *task, "--save", "--split", "train"),
+        ):
+            assert run(*wrong)[0] == 2, wrong
+
+
+class TestTeachers:
+    def test_each_seed_learns_from_the_teacher_of_its_seed(
+        self, sparse: Path, data: Path, two: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        finetune_seeds(sparse, out, data=data, seeds=(1, 2), teacher=two, **QUICK)
+        for seed in (1, 2):
+            arguments = read(out / f"seed-{seed}/training.json")["arguments"]
+            assert arguments["teacher"] == f"seed-{seed}"
+        # Again, and nothing is refused although the teachers have different names.
+        finetune_seeds(sparse, out, data=data, seeds=(1, 2), teacher=two, **QUICK)
+        with pytest.raises(TrainingError, match="has no seed 3"):
+            finetune_seeds(sparse, out, data=data, seeds=(3,), teacher=two, **QUICK)
+        with pytest.raises(TrainingError, match="teacher was 'seed-1' and is now None"):
+            finetune_seeds(sparse, out, data=data, seeds=(3,), **QUICK)
