@@ -159,6 +159,7 @@ def test_bert_base(tmp_path: Path) -> None:
 
 
 def test_collect(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     line = {"task": "rte", "metric": "accuracy", "train_rows": 1, "command": ""}
     results = tmp_path / "found.json"
     results.write_text(
