@@ -247,8 +247,11 @@ class TestRefusing:
             prune(write_bert(tmp_path / "dense"), tmp_path / "sparse", parts=("head",))
 
     def test_methods_that_are_none(self, tmp_path: Path) -> None:
-        with pytest.raises(PatternError, match="'wanda' is not a pruning method; there are magn"):
-            prune(write_bert(tmp_path / "dense"), tmp_path / "sparse", method="wanda")
+        source = write_bert(tmp_path / "dense")
+        with pytest.raises(PatternError, match="'random' is not a pruning method; there are magn"):
+            prune(source, tmp_path / "sparse", method="random")
+        with pytest.raises(PatternError, match="is a fine-tuning method: give it to finetune"):
+            prune(source, tmp_path / "sparse", method="gradual")
 
     @pytest.mark.parametrize("name", [ENCODER[7], "embeddings.LayerNorm.bias", "pooler.dense.bias"])
     @pytest.mark.parametrize("value", [np.nan, np.inf])

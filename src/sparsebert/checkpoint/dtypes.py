@@ -72,6 +72,17 @@ def widen(array: Array, dtype: str) -> Float32:
     return wide
 
 
+def narrow(values: Float32, dtype: str) -> Array:
+    """float32 rounded to one of WEIGHT_TYPES, as it is stored: the inverse of `widen`."""
+    if dtype == "BF16":
+        words = np.ascontiguousarray(values).view(np.uint32)
+        # To the nearest, ties to even: the carry of the lower half decides.
+        half = np.uint32(0x7FFF) + (words >> np.uint32(16) & np.uint32(1))
+        rounded: Array = ((words + half) >> np.uint32(16)).astype(np.uint16)
+        return rounded
+    return values.astype(numpy_type(dtype), copy=False)
+
+
 def check_finite(name: str, values: npt.NDArray[np.floating[Any]], where: object) -> None:
     """CheckpointError naming the tensor if it holds NaN or infinity."""
     if values.size == 0:

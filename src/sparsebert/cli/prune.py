@@ -41,6 +41,21 @@ def prune(
             metavar="PART,...", help="What to prune, separated by commas: encoder, pooler, head."
         ),
     ] = "encoder",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TEXTS",
+            help="For wanda and second-order, texts of the kind that the model will read: a .txt "
+            "file with a text a line, a table (parquet, csv, jsonl) or a folder with a train file.",
+        ),
+    ] = None,
+    calibration_rows: Annotated[
+        int, typer.Option(min=1, help="Calibrate on a fixed selection of so many texts.")
+    ] = 1024,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The task whose columns the calibration texts have."),
+    ] = None,
     corpus: Annotated[
         list[Path] | None,
         typer.Option(
@@ -136,7 +151,10 @@ def prune(
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Prune a model's linear layers to N:M structured sparsity by magnitude.
+    """Prune a model's linear layers to N:M structured sparsity.
+
+    By magnitude it takes seconds and no data; second-order takes minutes and some texts to
+    calibrate on, and costs far less accuracy.
 
     The result is an ordinary transformers folder with zeros in it; layers that fit the pattern
     already are left as they are. Fine-tune it next, to win back the accuracy.
@@ -173,6 +191,10 @@ def prune(
     }
     given = {name: value for name, value in training.items() if value is not None}
     if corpus:
+        if calibration is not None:
+            raise typer.BadParameter(
+                "a corpus is calibrated on itself.", param_hint="--calibration"
+            )
         pruning = {"pattern": str(wanted), "method": method, "parts": chosen}
         _upstream(model, out, corpus, {**pruning, **given, "force": force}, as_json=json)
         return
@@ -181,7 +203,16 @@ def prune(
         raise typer.BadParameter("has no meaning without --corpus.", param_hint=name)
     with progress_bar() as progress:
         result = run(
-            model, out, pattern=wanted, method=method, parts=chosen, force=force, progress=progress
+            model,
+            out,
+            pattern=wanted,
+            method=method,
+            parts=chosen,
+            calibration=calibration,
+            calibration_rows=calibration_rows,
+            task=task,
+            force=force,
+            progress=progress,
         )
     text = (
         f"{out}: {len(result['pruned'])} layers pruned to {wanted}, "

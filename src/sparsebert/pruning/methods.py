@@ -1,27 +1,115 @@
-"""The one-shot pruning methods: each scores a layer's weights, and the lowest scores are pruned.
+"""The pruning methods, each a file of this package and a line of the table below.
 
-A method is a file with ``scores(weight) -> scores`` of the same shape, and a line of the table.
+One-shot methods are what `prune` takes: those that need nothing score the weights of a layer
+(``scores(weight)``, the lowest of a group are pruned), those that need calibration texts turn a
+layer and its statistics into a pruned one (``prune_linear``, see `sparsebert.pruning.calibration`).
+The others prune while `finetune` trains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
 
 from sparsebert.checkpoint.dtypes import Float32
 from sparsebert.errors import PatternError
-from sparsebert.pruning import magnitude
+from sparsebert.patterns import Pattern
+from sparsebert.pruning import magnitude, second_order, wanda
+
+if TYPE_CHECKING:
+    from sparsebert.pruning.calibration import Linear, Statistics
 
 Scores = Callable[[Float32], Float32]
 
-METHODS: dict[str, Scores] = {
-    "magnitude": magnitude.scores,
+
+class PruneLinear(Protocol):
+    """A dense layer and its statistics to a pruned one."""
+
+    def __call__(self, layer: Linear, statistics: Statistics, *, pattern: Pattern) -> Linear: ...
+
+
+class When(str, Enum):
+    """When a method prunes."""
+
+    ONE_SHOT = "one-shot"
+    FINE_TUNING = "fine-tuning"
+
+
+class Needs(str, Enum):
+    """What a method needs beside the weights."""
+
+    NOTHING = "nothing"
+    CALIBRATION = "calibration texts"
+    GRADIENTS = "gradients"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method; of the one-shot ones either ``scores`` or ``prune_linear`` is there."""
+
+    name: str
+    when: When
+    needs: Needs
+    about: str
+    scores: Scores | None = None
+    prune_linear: PruneLinear | None = None
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            "magnitude",
+            When.ONE_SHOT,
+            Needs.NOTHING,
+            "small weights go",
+            scores=magnitude.scores,
+        ),
+        Method(
+            "wanda",
+            When.ONE_SHOT,
+            Needs.CALIBRATION,
+            "small weights on weak inputs go",
+            prune_linear=wanda.prune_linear,
+        ),
+        Method(
+            "second-order",
+            When.ONE_SHOT,
+            Needs.CALIBRATION,
+            "weights go whose loss the others can make up for, and they do",
+            prune_linear=second_order.prune_linear,
+        ),
+        Method(
+            "gradual",
+            When.FINE_TUNING,
+            Needs.NOTHING,
+            "ever more groups lose their small weights",
+        ),
+        Method(
+            "snip-momentum",
+            When.FINE_TUNING,
+            Needs.GRADIENTS,
+            "ever more groups lose the weights that the loss misses least",
+        ),
+    )
 }
 
 
-def get_method(name: str) -> Scores:
-    """The scoring function of a method; PatternError lists the methods if there is none."""
+def method_names(when: When) -> list[str]:
+    """The names of the methods that prune then, in the table's order."""
+    return [method.name for method in METHODS.values() if method.when is when]
+
+
+def get_method(name: str, when: When) -> Method:
+    """The method of this name; PatternError lists those there are, or says when it prunes."""
     if name not in METHODS:
         raise PatternError(
-            f"'{name}' is not a pruning method; there are {', '.join(sorted(METHODS))}."
+            f"'{name}' is not a pruning method; there are {', '.join(method_names(when))}."
         )
-    return METHODS[name]
+    method = METHODS[name]
+    if method.when is not when:
+        verb = "prune" if method.when is When.ONE_SHOT else "finetune"
+        raise PatternError(f"'{name}' is a {method.when.value} method: give it to {verb} instead.")
+    return method

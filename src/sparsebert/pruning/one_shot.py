@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ from sparsebert.checkpoint.architecture import PARTS, LinearLayer
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.companions import copy_companions
 from sparsebert.checkpoint.config import write_config
-from sparsebert.checkpoint.dtypes import Array, Float32
+from sparsebert.checkpoint.dtypes import Array, Float32, narrow
 from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.lineage import with_step
 from sparsebert.checkpoint.masks import StoredMasks, write_mask_bits
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
-from sparsebert.errors import PatternError
+from sparsebert.errors import DataError, PatternError
 from sparsebert.patterns import (
     BoolMatrix,
     Pattern,
@@ -31,7 +32,11 @@ from sparsebert.patterns import (
     pack_mask,
 )
 from sparsebert.progress import Progress, silent
-from sparsebert.pruning.methods import Scores, get_method
+from sparsebert.pruning.calibration import PrunedLayers, prune_layers
+from sparsebert.pruning.calibration_rows import CalibrationRows, read_calibration_rows
+from sparsebert.pruning.methods import Method, Needs, When, get_method
+from sparsebert.tasks.extras import need_extra
+from sparsebert.tasks.table import get_task
 
 
 def prune(
@@ -41,31 +46,46 @@ def prune(
     pattern: str | Pattern = "1:2",
     method: str = "magnitude",
     parts: Collection[str] = ("encoder",),
+    calibration: str | Path | None = None,
+    calibration_rows: int = 1024,
+    task: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write ``model`` to the folder ``out`` with the linear layers of ``parts`` pruned.
 
-    Of every M adjacent weights along a layer's inputs the N of highest score are kept, ties going
-    to the left; the others become exactly +0.0. A layer whose zeros fit the pattern already is left
-    as it is. ``parts`` are any of "encoder", "pooler" and "head". Masks, pattern and lineage are
-    written beside the weights, and every tensor keeps its type.
+    Of every M adjacent weights along a layer's inputs N are kept, as the method chooses (of equal
+    ones the leftmost); the others become exactly +0.0. A layer whose zeros fit the pattern already
+    is left as it is. ``parts`` are any of "encoder", "pooler" and "head". Masks, pattern and
+    lineage are written beside the weights, and every tensor keeps its type.
+
+    ``method`` is "magnitude", or one that calibrates: "wanda" or "second-order". Those run a fixed
+    selection of ``calibration_rows`` texts of ``calibration`` through the model, on torch; it is a
+    file or folder as `sparsebert.tasks.texts.read_texts` has it, with the columns of ``task`` where
+    one is named. The memory they need is that of one layer and its inputs for all rows.
 
     Returns the counts: layers pruned and already sparse, weights and zeros in them, seconds.
     Raises PatternError if the pattern does not divide a layer, CheckpointError for a damaged model
-    (NaN and infinity included), OutputError if ``out`` cannot be written.
+    (NaN and infinity included), DataError for texts that cannot be used, MissingExtraError without
+    torch, OutputError if ``out`` cannot be written.
     """
     began = time.perf_counter()
     check_output(out, force=force)
     wanted = pattern if isinstance(pattern, Pattern) else Pattern.parse(pattern)
-    scores = get_method(method)
+    chosen_method = get_method(method, When.ONE_SHOT)
     chosen = _check_parts(parts)
     checkpoint = open_checkpoint(model)
     targets = checkpoint.linear_layers(chosen)
     _check_divisible(checkpoint, targets, wanted, chosen)
+    rows = _calibration_rows(checkpoint, chosen_method, calibration, calibration_rows, task)
+    arguments: dict[str, Any] = {"pattern": str(wanted), "method": method, "parts": list(chosen)}
+    if rows is not None:
+        arguments["calibration"] = Path(str(calibration)).name
+        arguments["calibration_rows"] = len(rows)
+        arguments["task"] = task
     with staged_folder(out, force=force, source=checkpoint.path) as staging:
-        run = _Run(checkpoint, wanted, scores, targets, progress or silent)
-        specs = [checkpoint.tensors.spec(name) for name in checkpoint.tensors]
+        run = _Run(checkpoint, wanted, chosen_method, targets, rows, progress or silent)
+        specs = run.order([checkpoint.tensors.spec(name) for name in checkpoint.tensors])
         metadata = {"format": "pt", **checkpoint.tensors.metadata}
         write_tensors(staging / WEIGHTS_NAME, specs, run.tensors(specs), metadata)
         write_mask_bits(staging, run.masks)
@@ -73,7 +93,7 @@ def prune(
             checkpoint.config.raw,
             "prune",
             checkpoint.source,
-            {"pattern": str(wanted), "method": method, "parts": list(chosen)},
+            arguments,
             pattern=str(wanted),
             method=method,
             layers=[
@@ -104,8 +124,9 @@ class _Run:
         self,
         checkpoint: Checkpoint,
         pattern: Pattern,
-        scores: Scores,
+        method: Method,
         targets: list[LinearLayer],
+        rows: CalibrationRows | None,
         report: Progress,
     ) -> None:
         self.masks: dict[str, Array] = {}  # packed bits by canonical name
@@ -114,11 +135,27 @@ class _Run:
         self.weights = self.zeros = 0
         self._checkpoint = checkpoint
         self._pattern = pattern
-        self._scores = scores
+        self._scores = method.scores
         self._targets = {layer.name for layer in targets}
         self._linear = {layer.name: layer for layer in checkpoint.linear_layers(PARTS)}
         self._stored = StoredMasks(checkpoint)
         self._report = report
+        self._calibrated: PrunedLayers | None = None
+        if rows is not None:
+            assert method.prune_linear is not None
+            dense = [
+                layer.name
+                for layer in targets
+                if self._existing_mask(layer, checkpoint.finite_weight(layer.name)) is None
+            ]
+            prune_linear = partial(method.prune_linear, pattern=pattern)
+            self._calibrated = PrunedLayers(prune_layers(checkpoint, rows, dense, prune_linear))
+
+    def order(self, specs: list[TensorSpec]) -> list[TensorSpec]:
+        """The tensors in computing order: calibration prunes a layer after those it reads from."""
+        stored = [self._checkpoint.stored_name[name] for name in self._checkpoint.used]
+        place = {name: number for number, name in enumerate(stored)}
+        return sorted(specs, key=lambda spec: place.get(spec.name, len(place)))
 
     def tensors(self, specs: list[TensorSpec]) -> Iterator[Array]:
         names = {stored: name for name, stored in self._checkpoint.stored_name.items()}
@@ -135,23 +172,42 @@ class _Run:
             return raw
         weight = self._checkpoint.finite_weight(name)
         if name not in self._linear:
-            return raw
+            return self._bias(name, raw)
         layer = self._linear[name]
         mask = self._existing_mask(layer, weight)
         if name not in self._targets:
             if mask is not None:  # sparse already, though not asked for: recorded all the same
                 self.masks[name] = pack_mask(mask)
             return raw
-        if mask is None:
-            mask = mask_from_scores(self._scores(weight), self._pattern)
-            self.pruned.append(name)
-        else:
+        if mask is not None:
             self.already_sparse.append(name)
+        else:
+            self.pruned.append(name)
+            if self._calibrated is not None:
+                layer_found = self._calibrated[name]
+                weight = layer_found.weight.numpy()
+                mask = layer_found.mask.numpy()
+                raw = self._rounded(name, weight)
+            else:
+                assert self._scores is not None
+                mask = mask_from_scores(self._scores(weight), self._pattern)
         self.masks[name] = pack_mask(mask)
         kept: Array = np.where(mask, raw, raw.dtype.type(0))  # +0.0 also where -0.0 stood
         self.weights += weight.size
         self.zeros += weight.size - int(np.count_nonzero(np.where(mask, weight, 0)))
         return kept
+
+    def _bias(self, name: str, raw: Array) -> Array:
+        """The bias of a layer that calibration pruned, which it may have moved; else ``raw``."""
+        weight = f"{name.removesuffix('.bias')}.weight"
+        if self._calibrated is None or weight not in self.pruned:
+            return raw
+        return self._rounded(name, self._calibrated[weight].bias.numpy())
+
+    def _rounded(self, name: str, values: Float32) -> Array:
+        """New values in the type that the checkpoint stores them in."""
+        stored = self._checkpoint.stored_name[name]
+        return narrow(values, self._checkpoint.tensors.spec(stored).dtype)
 
     def _existing_mask(self, layer: LinearLayer, weight: Float32) -> BoolMatrix | None:
         """The mask of a layer whose weights fit the pattern already; None for any other."""
@@ -164,6 +220,31 @@ class _Run:
             if is_whole(mask, self._pattern) and not np.any(weight[~mask]):
                 return mask
         return mask_from_zeros(weight, self._pattern)
+
+
+def _calibration_rows(
+    checkpoint: Checkpoint,
+    method: Method,
+    source: str | Path | None,
+    rows: int,
+    task: str | None,
+) -> CalibrationRows | None:
+    """The rows to calibrate on; None for a method that needs none."""
+    if method.needs is not Needs.CALIBRATION:
+        if source is not None:
+            raise DataError(
+                f"the method {method.name} does not calibrate: leave the calibration texts out, or "
+                "choose wanda or second-order."
+            )
+        return None
+    if source is None:
+        raise DataError(
+            f"the method {method.name} calibrates on texts: give a file or folder of them as "
+            "calibration, best of the kind that the model will read."
+        )
+    need_extra(f"{method.name} pruning", "torch")
+    chosen = None if task is None else get_task(task)
+    return read_calibration_rows(checkpoint, source, rows=rows, task=chosen)
 
 
 def _check_parts(parts: Collection[str]) -> tuple[str, ...]:

@@ -1,0 +1,121 @@
+"""Texts to calibrate on as token rows: a fixed selection, sorted by length, without padding."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.checkpoint.config import Head
+from sparsebert.checkpoint.folder import Checkpoint
+from sparsebert.errors import CheckpointError, DataError
+from sparsebert.inference.texts import as_texts
+from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer
+from sparsebert.inference.tokenizing import TextTokenizer, TruncationWarning
+from sparsebert.tasks.examples import selection
+from sparsebert.tasks.table import Task
+from sparsebert.tasks.texts import Text, read_texts
+
+_READS_PAIRS = (Head.SEQUENCE, Head.QUESTION)
+
+
+@dataclass(frozen=True)
+class CalibrationRows:
+    """Token rows end to end, shortest first, so that rows of one length stand together.
+
+    ``ids`` and ``type_ids`` are int64 ``[tokens]``; ``lengths`` are the tokens of each row.
+    """
+
+    ids: npt.NDArray[np.int64]
+    type_ids: npt.NDArray[np.int64]
+    lengths: list[int]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """The first token of each row, int64 ``[rows]``."""
+        return np.cumsum([0, *self.lengths[:-1]], dtype=np.int64)
+
+    def parts(self, tokens: int) -> Iterator[tuple[slice, list[tuple[int, int]]]]:
+        """The rows cut into parts of about ``tokens`` tokens: where, and ``(rows, length)`` groups.
+
+        All rows of a group have the same length, so that they need no padding and no mask.
+        """
+        start = stop = 0
+        groups: list[tuple[int, int]] = []
+        for length, members in groupby(self.lengths):
+            left = sum(1 for _ in members)
+            while left:
+                count = min(left, max(1, (tokens - (stop - start)) // length))
+                groups.append((count, length))
+                stop += count * length
+                left -= count
+                if stop - start + length > tokens:
+                    yield slice(start, stop), groups
+                    start, groups = stop, []
+        if groups:
+            yield slice(start, stop), groups
+
+
+def read_calibration_rows(
+    checkpoint: Checkpoint, source: str | Path, *, rows: int, task: Task | None = None
+) -> CalibrationRows:
+    """A fixed selection of ``rows`` texts of ``source`` (`sparsebert.tasks.texts.read_texts`).
+
+    A model with a head for pairs (sequence classification, question answering) reads a pair as one
+    row; any other reads each distinct text by itself, as an embedding model does. Texts are cut to
+    the task's length, or without a task to the model's own. Raises DataError and CheckpointError.
+    """
+    if rows < 1:
+        raise DataError(f"calibration needs at least one row, not {rows}.")
+    texts = read_texts(source, task)
+    if checkpoint.config.head not in _READS_PAIRS:
+        texts = _single(texts)
+    chosen = selection(len(texts), rows)
+    if chosen is not None:
+        texts = [texts[index] for index in chosen]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)  # the head of a long text serves as well
+        tokens = _tokenizer(checkpoint, task).encode(as_texts(texts))
+    tokens.sort(key=len)
+    ids = np.concatenate([row.ids for row in tokens]).astype(np.int64)
+    if ids.max() >= checkpoint.config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer of {checkpoint.path} gives token id {ids.max()}, and the model has "
+            f"{checkpoint.config.vocab_size} tokens: they do not belong together."
+        )
+    type_ids = np.concatenate([row.type_ids for row in tokens]).astype(np.int64)
+    return CalibrationRows(ids, type_ids, [len(row) for row in tokens])
+
+
+def _single(texts: list[Text]) -> list[Text]:
+    flat: dict[Text, None] = {}
+    for text in texts:
+        flat.update(dict.fromkeys((text,) if isinstance(text, str) else text))
+    return list(flat)
+
+
+def _tokenizer(checkpoint: Checkpoint, task: Task | None) -> TextTokenizer:
+    files, pooling = checkpoint.transformer, checkpoint.pooling
+    backend = read_tokenizer(files, lower_case=pooling.lower_case if pooling else False)
+    if backend is None:
+        raise CheckpointError(
+            f"{checkpoint.path} has neither tokenizer.json nor vocab.txt, so it cannot read the "
+            "texts to calibrate on: add one."
+        )
+    limit = length_limit(
+        files,
+        asked=task.max_length if task else None,
+        trained=pooling.max_length if pooling else None,
+        positions=checkpoint.config.max_position_embeddings,
+    )
+    return TextTokenizer(
+        backend, max_length=limit, type_vocab_size=checkpoint.config.type_vocab_size
+    )

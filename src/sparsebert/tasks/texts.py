@@ -1,0 +1,84 @@
+"""Texts without labels, from whatever holds them: lines of a file, or the columns of a table."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsebert.errors import DataError
+from sparsebert.tasks.columns import need_columns, text_column
+from sparsebert.tasks.custom import TEXT_COLUMNS
+from sparsebert.tasks.extras import need_extra
+from sparsebert.tasks.files import read_table, split_files
+from sparsebert.tasks.table import TASKS, Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Text = str | tuple[str, str]
+"""One text, or a pair that belongs together."""
+
+# Pairs first: a table with both columns of a pair is not one of single texts.
+_COLUMNS = sorted(
+    {*TEXT_COLUMNS, *(task.text_columns for task in TASKS.values())},
+    key=lambda names: (-len(names), names),
+)
+
+
+def read_texts(source: str | Path, task: Task | None = None) -> list[Text]:
+    """All texts of a file or folder, in order; rows with an empty text are left out.
+
+    ``source`` is a ``.txt`` file with a text a line, or a table (parquet, CSV, JSON lines) with the
+    text columns of ``task``, or without one of any known task; a folder stands for its train split,
+    or for all ``.txt`` files in it. Validation files are never read. Raises DataError if nothing
+    can be read, no column holds texts or all texts are empty.
+    """
+    texts: list[Text] = []
+    for path in _files(Path(source)):
+        texts += _lines(path) if path.suffix.lower() == ".txt" else _rows(path, task)
+    if not texts:
+        raise DataError(f"{source} has no text in it.")
+    return texts
+
+
+def _files(source: Path) -> list[Path]:
+    if source.is_file() and source.suffix.lower() == ".txt":
+        return [source]
+    need_extra("reading a table of texts", "pyarrow")
+    files = split_files(source, "train")
+    if not files:
+        files = sorted(path for path in source.glob("*.txt") if path.is_file())
+    if not files:
+        raise DataError(f"{source} holds neither a file for the split train nor any .txt file.")
+    return files
+
+
+def _lines(path: Path) -> list[Text]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(f"{path} cannot be read: {reason}.") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _rows(path: Path, task: Task | None) -> list[Text]:
+    known = tuple(sorted(set(chain.from_iterable(_COLUMNS))))
+    table = read_table(path, known)
+    names = _text_columns(table, str(path)) if task is None else task.text_columns
+    need_columns(table, names, str(path))
+    columns = [text_column(table, name, str(path)) for name in names]
+    rows = [tuple(text.strip() for text in row) for row in zip(*columns, strict=True)]
+    return [row[0] if len(row) == 1 else (row[0], row[1]) for row in rows if all(row)]
+
+
+def _text_columns(table: pa.Table, source: str) -> tuple[str, ...]:
+    for names in _COLUMNS:
+        if set(names) <= set(table.column_names):
+            return names
+    spellings = "; ".join(", ".join(names) for names in _COLUMNS)
+    raise DataError(
+        f"{source} has no text column: its columns are {', '.join(table.column_names)}, and known "
+        f"are {spellings}. Name a task that has them."
+    )
