@@ -126,7 +126,7 @@ def test_embeddings_and_their_cosines(
         np.stack([embed(states[-1]) for states, _ in alone(model, rows)]) for model in models
     )
     pooling = Pooling(mode, normalize=True, max_length=None)
-    distance = np.mean(1 - (student * teacher).sum(axis=1))
+    distance = np.mean(2 - 2 * (student * teacher).sum(axis=1))
     found = loss(models, batch_of(rows), pooling, embedding_weight=2.0)
     assert found == pytest.approx(2 * distance, rel=1e-4)
 

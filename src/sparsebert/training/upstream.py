@@ -32,6 +32,7 @@ from sparsebert.checkpoint.architecture import canonical
 from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.dtypes import Array
 from sparsebert.errors import CheckpointError, TrainingError
+from sparsebert.patterns import Pattern
 from sparsebert.progress import Progress, silent
 from sparsebert.pruning import prune
 from sparsebert.pruning.methods import Needs, When, get_method
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from sparsebert.training.corpus_rows import Masking
 
 TRAINING_NAME = "training.json"
-CALIBRATION_ROWS = 1024
 _PRUNED = "pruned"  # in the work folder: the one-shot pruned model that training starts from
 
 
@@ -91,6 +91,8 @@ def prune_upstream(
     pattern: str = "1:2",
     method: str = "second-order",
     parts: Collection[str] = ("encoder",),
+    calibration: str | Path | None = None,
+    calibration_rows: int = 1024,
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -100,9 +102,9 @@ def prune_upstream(
 
     ``corpus`` is one or several files and folders (`sparsebert.training.corpus`), ``options`` are
     the fields of `UpstreamOptions`. A one-shot ``method`` that calibrates does so on a fixed
-    selection of `CALIBRATION_ROWS` of its texts. What is zero after pruning is exactly 0.0 in the
-    result; everything else trains. The result has the tensors of ``model`` under their old names,
-    in fp32.
+    selection of ``calibration_rows`` texts of ``calibration``, or else of the corpus. What is zero
+    after pruning is exactly 0.0 in the result; everything else trains. The result has the tensors
+    of ``model`` under their old names, in fp32.
 
     Checkpoints go to ``OUT.training`` beside ``out``, every ten minutes, at every epoch's end and
     on Ctrl-C; ``resume`` goes on from the last one (and starts anew if there is none). The same
@@ -113,6 +115,13 @@ def prune_upstream(
     """
     need_extra("training on a corpus", "torch", "transformers", "accelerate", "pyarrow")
     wanted = _options(options)
+    pruning: dict[str, Any] = {
+        "pattern": str(Pattern.parse(pattern)),
+        "method": method,
+        "parts": sorted(parts),
+    }
+    if get_method(method, When.ONE_SHOT).needs is Needs.CALIBRATION:
+        pruning |= {"calibration": calibration, "calibration_rows": calibration_rows}
     sources = [Path(each) for each in ([corpus] if isinstance(corpus, str | Path) else corpus)]
     from sparsebert.training.corpus_rows import CorpusRows
     from sparsebert.training.upstream_run import run_upstream
@@ -135,11 +144,6 @@ def prune_upstream(
             progress=report,
         )
         rows = CorpusRows(tokens, _masking(dense, tokenizer, wanted), wanted.seed)
-        pruning: dict[str, Any] = {
-            "pattern": str(pattern),
-            "method": method,
-            "parts": sorted(parts),
-        }
         arguments = {"corpus": [source.name for source in sources], **wanted.as_dict()}
         work = WorkFolder.open(
             target,
@@ -147,6 +151,7 @@ def prune_upstream(
                 **pruning,
                 **arguments,
                 "model": str(dense.path.resolve()),
+                "calibration": None if calibration is None else str(Path(calibration).resolve()),
                 "corpus": [str(source.resolve()) for source in sources],
                 "rows": len(rows),
                 "tokens": int(tokens.offsets[-1]),
@@ -163,7 +168,7 @@ def prune_upstream(
         result = UpstreamResult(
             model=str(model),
             out=str(out),
-            pattern=str(pattern),
+            pattern=pruning["pattern"],
             method=method,
             layers=len(student.config.recorded_layers),
             texts=len(texts),
@@ -188,22 +193,14 @@ def _prune(
     model: str | Path, out: Path, corpus: Corpus, pruning: dict[str, Any], report: Progress
 ) -> None:
     """Prune in one shot, if need be calibrated on texts of the corpus."""
-    if get_method(pruning["method"], When.ONE_SHOT).needs is Needs.NOTHING:
-        prune(model, out, **pruning, progress=report)
-        return
-    chosen = selection(len(corpus), CALIBRATION_ROWS)
-    numbers = range(len(corpus)) if chosen is None else chosen
-    texts = out.with_name("corpus.txt")  # what the lineage will say it was calibrated on
-    lines = (" ".join(corpus.texts[number].split()) for number in numbers)
-    texts.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    prune(
-        model,
-        out,
-        **pruning,
-        calibration=texts,
-        calibration_rows=CALIBRATION_ROWS,
-        progress=report,
-    )
+    if "calibration" in pruning and pruning["calibration"] is None:
+        texts = out.with_name("corpus.txt")  # what the lineage says it was calibrated on
+        chosen = selection(len(corpus), pruning["calibration_rows"])
+        numbers = range(len(corpus)) if chosen is None else chosen
+        lines = (" ".join(corpus.texts[number].split()) for number in numbers)
+        texts.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        pruning = {**pruning, "calibration": texts}
+    prune(model, out, **pruning, progress=report)
 
 
 def _options(given: dict[str, Any]) -> UpstreamOptions:

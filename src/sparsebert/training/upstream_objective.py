@@ -119,8 +119,8 @@ def pooled(states: torch.Tensor, real: torch.Tensor, mode: str) -> torch.Tensor:
 
 
 def embedding_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """1 - cosine of unit vectors ``[rows, features]``, half their squared distance, ``[rows]``."""
-    return (student - teacher).square().sum(dim=-1) / 2
+    """Squared distance of unit vectors ``[rows, features]``: 2 - 2 cosine, ``[rows]``."""
+    return (student - teacher).square().sum(dim=-1)
 
 
 def similarity_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
