@@ -23,6 +23,7 @@ from sparsebert.training.job import Job
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
 from sparsebert.training.mask_evolution import Evolution, EvolvingMasks, EvolvingMasksCallback
 from sparsebert.training.objective import Objective, TaskObjective
+from sparsebert.training.quantization_aware import Int8Arithmetic
 from sparsebert.training.rewinding import rewound_rate
 
 
@@ -86,6 +87,6 @@ def make_holds(job: Job) -> list[Hold]:
     holds: list[Hold] = []
     if job.options.embeddings != "train":
         raise TrainingError(f"embeddings '{job.options.embeddings}' is not available yet.")
-    if job.options.quantize is not None:
-        raise TrainingError("quantisation-aware fine-tuning (quantize) is not available yet.")
+    if job.options.quantize == "int8":
+        holds.append(Int8Arithmetic())
     return holds

@@ -109,6 +109,7 @@ def _training_record(
         "examples_per_second": round(result.examples_per_second, 3),
         "history": outcome.history,
         "scores": result.scores,
+        "scored_in": job.options.quantize or "fp32",
         "notes": result.notes,
         "versions": {
             "sparsebert": sparsebert.__version__,
@@ -129,4 +130,10 @@ def _results(result: FinetuneResult, arguments: dict[str, Any]) -> str:
         if arguments.get("early_stopping")
         else ""
     )
-    return "\n".join(lines) + f"\n\nTrained on {result.rows} rows, seed {arguments['seed']}.{kept}"
+    quantized = (
+        "\nTrained for int8: the scores are those of the model packed with `--dtype int8`."
+        if arguments.get("quantize")
+        else ""
+    )
+    trained = f"Trained on {result.rows} rows, seed {arguments['seed']}."
+    return "\n".join(lines) + f"\n\n{trained}{quantized}{kept}"

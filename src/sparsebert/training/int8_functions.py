@@ -1,0 +1,297 @@
+"""The engine's int8 steps as torch functions with straight-through gradients.
+
+Forward, each is what `src/native/int8` computes: numbers are rounded to whole ones, products of
+these are summed exactly, and what stands around them is float32. Backward, rounding counts as the
+identity (the straight-through estimator; Bengio, Leonard and Courville 2013, arXiv:1308.3432), and
+the factors of a product are the rounded ones that the forward pass used:
+
+    y = W^ x^ + b:   dx = W^^T dy,   dW = dy x^^T,   db = dy
+
+Every range is that of the row itself and moves with it. So nothing saturates, no gradient is cut
+off, and scales and zero points, which cancel but for the rounding, have none of their own. (An end
+of a row may be clipped by half a step when value and zero point both round up.)
+
+In `autocast` the forward pass is the same. The backward products then take autocast's type: bf16
+holds every int8 and uint8 exactly, only gradients lose digits.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+_SMALLEST = 1e-30  # of a divisor: a row of smaller numbers is as good as one of zeros
+_SMALLEST_VALUE_SCALE = 1e-12  # in attention, where it is divided by
+_CHUNK = 1 << 18  # elements that a chain of steps works on at a time, so that they stay in cache
+
+
+def quantize_tokens(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """float32 ``[..., features]`` as uint8, and scale and zero point ``[..., 1]``, as floats.
+
+    x ~ scale (q - zero), by minimum and maximum of the row, both taken to include 0.
+    """
+    low = x.amin(-1, keepdim=True).clamp_(max=0)
+    scale = (x.amax(-1, keepdim=True).clamp_(min=0) - low) / 255
+    inverse = scale.clamp(min=_SMALLEST).reciprocal_()
+    zero = (-low * inverse).round_()
+    # The low end cannot round below 0: it is minus the zero point exactly.
+    q = (x * inverse).round_().add_(zero).clamp_(max=255)
+    return q.to(torch.uint8), scale, zero
+
+
+def quantize_signed(x: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 ``[..., features]`` as whole numbers of at most 127, and scale ``[..., 1]``.
+
+    This is how the engine rounds queries, keys and values: times the inverse of the scale.
+    """
+    scale = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True)) / 127
+    return (x * scale.clamp(min=_SMALLEST).reciprocal_()).round_(), scale
+
+
+def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 ``[..., columns]`` as `sparsebert.quantized.quantize_rows` packs it, q in float32."""
+    scale = torch.maximum(weight.amax(-1, keepdim=True), -weight.amin(-1, keepdim=True)).abs() / 127
+    divisor = scale.masked_fill(scale == 0, torch.inf)
+    return (weight / divisor).round_().clamp_(-127, 127), scale
+
+
+class Int8Linear(Function):
+    """y = W^ x^ + b for ``x`` [..., columns], ``weight`` [rows, columns], ``bias`` [rows]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.gradient_dtype = _gradient_dtype(x)
+        with torch.autocast(x.device.type, enabled=False):
+            q, scale, zero = quantize_tokens(x.float().flatten(0, -2))
+            w, weight_scale = quantize_weight(weight)
+            w, weight_scale = w.to(torch.int8), weight_scale.T
+            ctx.save_for_backward(q, scale, zero, w, weight_scale)
+            y = integer_product(q, zero, w).mul_(scale * weight_scale).add_(bias)
+            return y.view(*x.shape[:-1], len(w))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        q, scale, zero, w, weight_scale = ctx.saved_tensors
+        dtype = ctx.gradient_dtype
+        dy = gradient.flatten(0, -2)
+        dx = dw = db = None
+        if ctx.needs_input_grad[0]:
+            dx = ((dy * weight_scale).to(dtype) @ w.to(dtype)).float()
+            dx = dx.view(*gradient.shape[:-1], w.shape[1])
+        if ctx.needs_input_grad[1]:
+            centred = q.to(dtype).sub_(zero.to(dtype))
+            dw = ((dy * scale).to(dtype).T @ centred).float()
+        if ctx.needs_input_grad[2]:
+            db = dy.sum(0)
+        return dx, dw, db
+
+
+class Int8Rows(Function):
+    """Rows of a table ``[..., columns]``, each rounded to int8 by its own scale."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        q, scale = quantize_weight(rows)
+        return q.mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class QuickGelu(Function):
+    """The engine's GELU, x (1/2 + c P(c^2)) with c = x clamped to [-4, 4]; the exact gradient."""
+
+    COEFFICIENTS = (
+        2.258821048e-8,
+        -1.588827278e-6,
+        4.776389039e-5,
+        -8.121875197e-4,
+        8.763691277e-3,
+        -6.455441303e-2,
+        3.978702671e-1,
+    )
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        step = max(1, _CHUNK // x.shape[-1])
+        flat, into = x.flatten(0, -2), y.flatten(0, -2)
+        for start in range(0, len(flat), step):
+            part = flat[start : start + step]
+            c = part.clamp(-4, 4)
+            square = c * c
+            p = torch.full_like(c, QuickGelu.COEFFICIENTS[0])
+            for coefficient in QuickGelu.COEFFICIENTS[1:]:
+                p.mul_(square).add_(coefficient)
+            torch.mul(part, p.mul_(c).add_(0.5), out=into[start : start + step])
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        dx: Tensor = torch.ops.aten.gelu_backward(gradient, x)
+        return dx
+
+
+def quick_exp2(x: Tensor) -> Tensor:
+    """2^x for x <= 0 by the engine's polynomial, to a relative 8e-6; ``x`` is overwritten."""
+    whole = x.clamp_(min=-126).round()
+    fraction = x.sub_(whole)
+    p = torch.full_like(x, 9.670788948e-3)
+    for coefficient in (5.587568397e-2, 2.402221131e-1, 6.931272467e-1, 1.0):
+        p.mul_(fraction).add_(coefficient)
+    return p.mul_(whole.exp2_())
+
+
+class Int8Attention(Function):
+    """Softmax attention of ``query``, ``key``, ``value`` float32 ``[rows, heads, tokens, size]``.
+
+    With q, k, v the rounded rows, s_q, s_k, s_v their scales and m_i the largest of a row:
+
+        S_ij = s_q s_k / sqrt(size) q_i k_j
+        p_ij = exp(S_ij + ln s_v - m_i),   P = round(255 p),   N_i = sum_j p_ij / s_v
+        C_i  = sum_j P_ij v_j / (255 N_i)
+
+    ``allowed`` is bool, broadcast to ``[rows, heads, tokens, tokens]``, or None: p is 0 where it is
+    False. ``dropout`` is the share of P that is dropped, drawn from ``seed``. Backward, with
+    a = p / (s_v N) the attention weights and v^ = s_v v:
+
+        dv^_j = sum_i P_ij / (255 s_v N_i) dC_i,   dS_ij = a_ij (dC_i v^_j - dC_i C_i)
+
+    and dS goes on to q^ and k^ as in any product. p is computed again there rather than kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        allowed: Tensor | None,
+        dropout: float,
+        seed: int,
+    ) -> Tensor:
+        ctx.gradient_dtype = _gradient_dtype(query)
+        ctx.dropout, ctx.seed = dropout, seed
+        with torch.autocast(query.device.type, enabled=False):
+            heads = [quantize_signed(each.float()) for each in (query, key, value)]
+            context = torch.empty_like(heads[0][0])
+            for rows in _row_chunks(query.shape):
+                part = _AttentionRows([(q[rows], s[rows]) for q, s in heads], _at(allowed, rows))
+                dropped = part.drop(part.rounded(), dropout, seed + rows.start)
+                torch.mul(dropped @ part.values, part.factor, out=context[rows])
+        ctx.save_for_backward(
+            *(q.to(torch.int8) for q, _ in heads), *(s for _, s in heads), context, allowed
+        )
+        return context
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, *scales, context, allowed = ctx.saved_tensors
+        whole, dtype = (q, k, v), ctx.gradient_dtype
+        found = [torch.empty_like(context) for _ in whole]
+        for rows in _row_chunks(context.shape):
+            heads = [(i[rows].float(), s[rows]) for i, s in zip(whole, scales, strict=True)]
+            part = _AttentionRows(heads, _at(allowed, rows))
+            dc = gradient[rows]
+            (q_scale, k_scale, v_scale) = (scale for _, scale in heads)
+            kept = part.drop(part.rounded(), ctx.dropout, ctx.seed + rows.start)
+            dv = kept.mul_(part.factor).to(dtype).transpose(-1, -2) @ dc.to(dtype)
+            torch.div(dv, v_scale.clamp(min=_SMALLEST_VALUE_SCALE), out=found[2][rows])
+            da = (dc.to(dtype) @ (part.values * v_scale).to(dtype).transpose(-1, -2)).float()
+            da = part.drop(da, ctx.dropout, ctx.seed + rows.start)
+            ds = da.sub_((dc * context[rows]).sum(-1, keepdim=True)).mul_(part.softmax())
+            ds = ds.mul_(1 / math.sqrt(q.shape[-1])).to(dtype)
+            found[0][rows] = ds @ (part.keys * k_scale).to(dtype)
+            found[1][rows] = ds.transpose(-1, -2) @ (part.queries * q_scale).to(dtype)
+        return *found, None, None, None
+
+
+class _AttentionRows:
+    """The forward pass of `Int8Attention` for some rows."""
+
+    def __init__(self, heads: list[tuple[Tensor, Tensor]], allowed: Tensor | None) -> None:
+        (self.queries, q_scale), (self.keys, k_scale), (self.values, v_scale) = heads
+        self.v_scale = v_scale.clamp(min=_SMALLEST_VALUE_SCALE).transpose(-1, -2)
+        # log2 e moves the exponential to powers of two.
+        k_scale = k_scale.transpose(-1, -2) * (math.log2(math.e) / math.sqrt(self.keys.shape[-1]))
+        scores = (self.queries @ self.keys.transpose(-1, -2)).mul_(q_scale).mul_(k_scale)
+        scores.add_(self.v_scale.log2())
+        if allowed is not None:
+            scores.masked_fill_(~allowed, -torch.inf)
+        self.powers = quick_exp2(scores.sub_(scores.amax(-1, keepdim=True)))
+        if allowed is not None:
+            self.powers.masked_fill_(~allowed, 0)  # the polynomial ends at 2^-126
+        self.total = self.powers @ self.v_scale.reciprocal().transpose(-1, -2)
+        self.factor = (self.total * 255).reciprocal_()
+
+    def rounded(self) -> Tensor:
+        """P."""
+        return (self.powers * 255).round_()
+
+    def softmax(self) -> Tensor:
+        """a, which overwrites the powers."""
+        return self.powers.div_(self.total).div_(self.v_scale)
+
+    @staticmethod
+    def drop(x: Tensor, share: float, seed: int) -> Tensor:
+        """``x`` with this share set to 0 and the rest made up for it, in place."""
+        if not share:
+            return x
+        generator = torch.Generator(x.device).manual_seed(seed)
+        kept = torch.empty_like(x).bernoulli_(1 - share, generator=generator)
+        return x.mul_(kept).mul_(1 / (1 - share))
+
+
+def integer_product(q: Tensor, zero: Tensor, w: Tensor) -> Tensor:
+    """(q - zero) W^T, float32 ``[tokens, rows]``, of uint8 ``q``, whole ``zero`` and int8 ``w``.
+
+    Exact either way: in int32, or in float32 while sums stay below 2^24 (518 products of 127 by 255
+    that all pull one way; beyond that it is as exact as any float32).
+    """
+    if q.device.type == "cpu" and _multiplies_int8_exactly():
+        sums = torch._int_mm(q, w.T)
+        return sums.sub_(zero.int() * w.sum(1, dtype=torch.int32)).float()
+    return functional.linear(q.float().sub_(zero), w.float())
+
+
+@cache
+def _multiplies_int8_exactly() -> bool:
+    """Whether torch multiplies uint8 by int8 on this CPU as it should, and so several times faster.
+
+    Without VNNI instructions sums of two products saturate at 2^15.
+    """
+    q = torch.full((16, 64), 255, dtype=torch.uint8)
+    w = torch.full((16, 64), 127, dtype=torch.int8)
+    try:
+        return bool((torch._int_mm(q, w.T) == 64 * 255 * 127).all())
+    except RuntimeError:
+        return False
+
+
+def _gradient_dtype(x: Tensor) -> torch.dtype:
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+
+
+def _row_chunks(shape: torch.Size) -> list[slice]:
+    rows, heads, tokens, _ = shape
+    step = max(1, _CHUNK // (heads * tokens * tokens))
+    return [slice(start, start + step) for start in range(0, rows, step)]
+
+
+def _at(allowed: Tensor | None, rows: slice) -> Tensor | None:
+    return allowed[rows] if allowed is not None and len(allowed) > 1 else allowed
