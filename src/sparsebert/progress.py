@@ -13,3 +13,8 @@ Progress = Callable[[str, int, int], None]
 
 def silent(_label: str, _done: int, _total: int) -> None:
     """The progress of a caller who did not ask for any."""
+
+
+def named(progress: Progress, name: str) -> Progress:
+    """The same progress with ``name`` before each label, for one part among several alike."""
+    return lambda label, done, total: progress(f"{name}: {label}", done, total)

@@ -15,7 +15,7 @@ from sparsebert.errors import CheckpointError, OutputError
 from sparsebert.evaluation.evaluator import evaluate
 from sparsebert.evaluation.result import Evaluation
 from sparsebert.evaluation.seed_scores import SeedScores
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, named, silent
 
 
 def evaluate_seeds(
@@ -46,7 +46,9 @@ def evaluate_seeds(
     report = progress or silent
     found: dict[int, Evaluation] = {}
     for seed in seeds or there:
-        found[seed] = evaluate(there[seed], task=task, progress=_named(report, seed), **arguments)
+        found[seed] = evaluate(
+            there[seed], task=task, progress=named(report, f"seed {seed}"), **arguments
+        )
         save_evaluation(found[seed])
     first = next(iter(found.values()))
     scores = SeedScores(
@@ -69,7 +71,3 @@ def _save(folder: Path, document: dict[str, Any]) -> None:
         raise OutputError(
             f"the scores could not be written to {folder / EVALUATION_NAME}: {error.strerror}."
         ) from error
-
-
-def _named(progress: Progress, seed: int) -> Progress:
-    return lambda label, done, total: progress(f"seed {seed}: {label}", done, total)

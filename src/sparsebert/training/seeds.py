@@ -20,7 +20,7 @@ from sparsebert.checkpoint.documents import read_object, replace_json
 from sparsebert.checkpoint.seeds import SEEDS_NAME, seed_folder, seed_folders
 from sparsebert.errors import OutputError, TrainingError
 from sparsebert.evaluation.seed_scores import SeedScores
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, named, silent
 from sparsebert.tasks.table import CUSTOM, TASKS, get_task
 from sparsebert.training.finetuning import finetune
 from sparsebert.training.options import FinetuneOptions, options_from
@@ -78,7 +78,7 @@ def finetune_seeds(
                 seed=seed,
                 resume=True,
                 force=force,
-                progress=_named(report, seed),
+                progress=named(report, f"seed {seed}"),
                 **{**given, **({"teacher": teachers[seed]} if teachers else {})},
             )
         scores = write_summary(target)
@@ -161,7 +161,3 @@ def _refuse_other(
 def _lineage(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     lineage: list[dict[str, Any]] = (config.get("sparsity") or {}).get("lineage", [])
     return lineage
-
-
-def _named(progress: Progress, seed: int) -> Progress:
-    return lambda label, done, total: progress(f"seed {seed}: {label}", done, total)
