@@ -20,6 +20,12 @@ from tiny_models import make_tiny_bert
 TinyBert = Callable[..., Path]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is kept between runs is kept for this session alone, and not in the user's cache."""
+    os.environ["SPARSEBERT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> TinyBert:
     """``tiny_bert(head, **sizes)``: the folder of a BERT of random weights, made by transformers.

@@ -163,7 +163,8 @@ def finetune(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="A dense model to learn from: the student is trained to answer as it does.",
+            help="A dense model to learn from: the student is trained to answer as it does. A "
+            "folder of seeds will do; an encoder is fine-tuned first, into OUT.teacher.",
         ),
     ] = _DEFAULT.teacher,
     temperature: Annotated[

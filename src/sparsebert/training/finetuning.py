@@ -41,6 +41,9 @@ def finetune(
     learning_rate, batch_size, dropout and so on. What is not given comes from ``recipe``, a file
     (see `sparsebert.training.recipe`), else is the default.
 
+    A ``teacher`` may be a folder of seeds: the teacher is then the one of ``seed``. One that never
+    learnt a task is fine-tuned on it first, with the same options, and kept as ``OUT.teacher``.
+
     Checkpoints go to ``OUT.training`` beside ``out``, at every epoch's end, every ten minutes,
     and on Ctrl-C; ``resume`` goes on from the last one (and starts anew if there is none). The
     folder is removed on success. When memory runs out the batch is halved and accumulated twice as
