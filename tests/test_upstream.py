@@ -34,7 +34,7 @@ from sparsebert.pruning import inspect
 from sparsebert.training import prune_upstream
 from sparsebert.training.trainer import ObjectiveTrainer
 from tiny_models import make_tiny_bert
-from tiny_tasks import letters
+from tiny_tasks import letters, write_rows
 
 # 50 texts, some of which are cut in two, and batches of 8: 7 steps an epoch, the last one short.
 QUICK: dict[str, Any] = {
@@ -161,6 +161,20 @@ class TestResult:
         lineage = json.loads((tmp_path / "out" / "config.json").read_text())["sparsity"]["lineage"]
         assert lineage[0]["arguments"]["calibration"] == "corpus.txt"
         assert lineage[0]["arguments"]["calibration_rows"] == 50
+
+    def test_or_on_texts_of_their_own(self, embedder: Path, corpus: Path, tmp_path: Path) -> None:
+        write_rows(tmp_path / "own.jsonl", [{"text": text} for text in SENTENCES[:9]])
+        settings = {**QUICK, "epochs": 0.2, "method": "wanda", "calibration_rows": 7}
+        prune_upstream(
+            embedder,
+            tmp_path / "out",
+            corpus=corpus,
+            calibration=tmp_path / "own.jsonl",
+            **settings,
+        )
+        lineage = json.loads((tmp_path / "out" / "config.json").read_text())["sparsity"]["lineage"]
+        assert lineage[0]["arguments"]["calibration"] == "own.jsonl"
+        assert lineage[0]["arguments"]["calibration_rows"] == 7
 
     def test_frozen_embeddings_stay(self, embedder: Path, corpus: Path, tmp_path: Path) -> None:
         settings = {**QUICK, "epochs": 0.5, "embeddings": "frozen", "schedule": "cosine"}

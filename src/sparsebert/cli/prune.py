@@ -47,6 +47,7 @@ def prune(
             metavar="TEXTS",
             help="For wanda and second-order, texts of the kind that the model will read: a .txt "
             "file with a text a line, a table (parquet, csv, jsonl) or a folder with a train file.",
+            show_default="the corpus, if there is one",
         ),
     ] = None,
     calibration_rows: Annotated[
@@ -163,16 +164,17 @@ def prune(
     from sparsebert.errors import PatternError
     from sparsebert.patterns import Pattern
     from sparsebert.pruning import prune as run
-    from sparsebert.pruning.methods import When, method_names
+    from sparsebert.pruning.methods import When, get_method
 
     try:
         wanted = Pattern.parse(pattern)
     except PatternError as error:
         raise typer.BadParameter(str(error), param_hint="--pattern") from error
     method = method or ("second-order" if corpus else "magnitude")
-    methods = method_names(When.ONE_SHOT)
-    if method not in methods:
-        raise typer.BadParameter(f"choose from {', '.join(methods)}.", param_hint="--method")
+    try:
+        get_method(method, When.ONE_SHOT)
+    except PatternError as error:
+        raise typer.BadParameter(str(error), param_hint="--method") from error
     chosen = [part.strip() for part in parts.split(",")]
     if not set(chosen) <= set(PARTS):
         raise typer.BadParameter(f"choose from {', '.join(PARTS)}.", param_hint="--parts")
@@ -191,11 +193,14 @@ def prune(
     }
     given = {name: value for name, value in training.items() if value is not None}
     if corpus:
-        if calibration is not None:
-            raise typer.BadParameter(
-                "a corpus is calibrated on itself.", param_hint="--calibration"
-            )
-        pruning = {"pattern": str(wanted), "method": method, "parts": chosen}
+        pruning = {
+            "pattern": str(wanted),
+            "method": method,
+            "parts": chosen,
+            "calibration": calibration,
+            "calibration_rows": calibration_rows,
+            "task": task,
+        }
         _upstream(model, out, corpus, {**pruning, **given, "force": force}, as_json=json)
         return
     if given:

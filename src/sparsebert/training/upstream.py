@@ -93,6 +93,7 @@ def prune_upstream(
     parts: Collection[str] = ("encoder",),
     calibration: str | Path | None = None,
     calibration_rows: int = 1024,
+    task: str | None = None,
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -102,9 +103,9 @@ def prune_upstream(
 
     ``corpus`` is one or several files and folders (`sparsebert.training.corpus`), ``options`` are
     the fields of `UpstreamOptions`. A one-shot ``method`` that calibrates does so on a fixed
-    selection of ``calibration_rows`` texts of ``calibration``, or else of the corpus. What is zero
-    after pruning is exactly 0.0 in the result; everything else trains. The result has the tensors
-    of ``model`` under their old names, in fp32.
+    selection of ``calibration_rows`` texts of ``calibration`` (with the columns of ``task`` where
+    one is named), or else of the corpus. What is zero after pruning is exactly 0.0 in the result;
+    everything else trains. The result has the tensors of ``model`` under their old names, in fp32.
 
     Checkpoints go to ``OUT.training`` beside ``out``, every ten minutes, at every epoch's end and
     on Ctrl-C; ``resume`` goes on from the last one (and starts anew if there is none). The same
@@ -121,7 +122,9 @@ def prune_upstream(
         "parts": sorted(parts),
     }
     if get_method(method, When.ONE_SHOT).needs is Needs.CALIBRATION:
-        pruning |= {"calibration": calibration, "calibration_rows": calibration_rows}
+        pruning["calibration"] = calibration
+        pruning["calibration_rows"] = calibration_rows
+        pruning["task"] = task if calibration is not None else None
     sources = [Path(each) for each in ([corpus] if isinstance(corpus, str | Path) else corpus)]
     from sparsebert.training.corpus_rows import CorpusRows
     from sparsebert.training.upstream_run import run_upstream
