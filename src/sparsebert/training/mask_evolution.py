@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 from sparsebert.checkpoint import open_checkpoint
@@ -33,6 +35,7 @@ from sparsebert.errors import TrainingError
 from sparsebert.patterns import BoolMatrix, Pattern, is_whole
 from sparsebert.pruning import snip_momentum
 from sparsebert.pruning.gradual import Ramp, forced_mask
+from sparsebert.pruning.methods import METHODS, Needs
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
 
 EVOLUTION_NAME = "mask_evolution.safetensors"
@@ -60,11 +63,12 @@ class EvolvingMasks(LockedMasks):
         dense = {name: np.ones(shape, bool) for name, shape in evolution.layers.items()}
         super().__init__({**locked, **dense})
         self.evolution = evolution
-        self._by_saliency = evolution.method == "snip-momentum"
+        self._by_saliency = METHODS[evolution.method].needs is Needs.GRADIENTS
         # By name, float32 of the weight's shape; all empty once the masks are final.
         self._remembered: dict[str, torch.Tensor] = {}  # what pruned weights were, 0 where kept
         self._saliency: dict[str, torch.Tensor] = {}
         self._gradients: dict[str, torch.Tensor] = {}  # of the step so far, before masking
+        self._hooks: list[RemovableHandle] = []
         self._final = False
 
     def attach(self, model: torch.nn.Module) -> None:
@@ -76,9 +80,16 @@ class EvolvingMasks(LockedMasks):
                 parameter = self._locked[name].parameter
                 known = values[name] if name in values else torch.zeros(parameter.shape)
                 values[name] = known.to(parameter.device)
+        if self._by_saliency:
+            for name in self.evolution.layers:
+                parameter = self._locked[name].parameter
+                hook = parameter.register_hook(partial(self._see, name))  # type: ignore[no-untyped-call]
+                self._hooks.append(hook)
 
     def detach(self) -> None:
         super().detach()
+        while self._hooks:
+            self._hooks.pop().remove()
         self._gradients.clear()
 
     @torch.no_grad()
@@ -101,13 +112,14 @@ class EvolvingMasks(LockedMasks):
             scores = self._saliency[name] if self._by_saliency else weight.abs()
             mask = forced_mask(scores.cpu().numpy(), self.evolution.pattern, ramp.share(step))
             self.masks[name] = mask
-            locked.pruned.copy_(torch.from_numpy(~mask))  # in place: the gradient's hook holds it
-            locked.parameter.copy_(weight.masked_fill(locked.pruned, 0.0))
-            remembered.copy_(weight.masked_fill(~locked.pruned, 0.0))
+            locked.set(mask)
+            locked.parameter.copy_(weight)
+            locked.zero(locked.parameter)
+            remembered.copy_(weight.masked_fill(torch.from_numpy(mask).to(weight.device), 0.0))
             state = optimizer.state.get(locked.parameter, {})
             for momentum in (state.get(key) for key in _MOMENTA):
                 if momentum is not None:
-                    momentum.masked_fill_(locked.pruned, 0.0)
+                    locked.zero(momentum)
         if step == ramp.end:
             self._final = True
             for values in (self._remembered, self._saliency, self._gradients):
@@ -166,19 +178,11 @@ class EvolvingMasks(LockedMasks):
         kinds = {"remembered": self._remembered}
         return {**kinds, "saliency": self._saliency} if self._by_saliency else kinds
 
-    def _gradient_hook(self, name: str, pruned: torch.Tensor) -> Any:
-        masked = super()._gradient_hook(name, pruned)
-        if not self._by_saliency or name not in self.evolution.layers:
-            return masked
-
-        def hook(gradient: torch.Tensor) -> torch.Tensor:
-            if not self._final:  # a later batch of the step adds to a copy, as autograd owns this
-                known = self._gradients.get(name)
-                self._gradients[name] = gradient if known is None else known + gradient
-            result: torch.Tensor = masked(gradient)
-            return result
-
-        return hook
+    def _see(self, name: str, gradient: torch.Tensor) -> None:
+        """Add up a weight's gradient as it arrives, before it is masked."""
+        if not self._final:  # not in place: autograd owns what it hands out
+            known = self._gradients.get(name)
+            self._gradients[name] = gradient if known is None else known + gradient
 
 
 def _foreign(path: Path, name: str) -> TrainingError:
