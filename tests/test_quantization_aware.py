@@ -526,6 +526,29 @@ class TestFinetune:
             in (out / "README.md").read_text()
         )
 
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"method": "gradual", "precision": "fp32"},
+            {"teacher": "teacher", "hidden_weight": 1.0, "attention_weight": 1.0},
+        ],
+        ids=["masks that evolve", "a teacher"],
+    )
+    def test_it_goes_together_with(
+        self, tiny_bert: TinyBert, tmp_path: Path, options: dict[str, Any]
+    ) -> None:
+        data = write_classification(tmp_path / "data")
+        if "teacher" in options:
+            teacher = tmp_path / "teacher"
+            finetune(tiny_bert("encoder"), teacher, data=data, task="custom", max_rows=8, epochs=1)
+            options = {**options, "teacher": str(teacher)}
+        out = tmp_path / "out"
+        result = finetune(tiny_bert("encoder"), out, data=data, **{**QUICK, **options})
+        pack(out, tmp_path / "packed", dtype="int8")
+        assert evaluate(tmp_path / "packed", task="custom", data=data).scores == result.scores
+        for name, mask in read_masks(open_checkpoint(out)).items():
+            assert mask.mean() == 0.5, name
+
     def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
         self, sparse: Path, tmp_path: Path
     ) -> None:
