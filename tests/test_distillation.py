@@ -21,6 +21,7 @@ from sparsebert.tasks.tokens import TokenRows
 from sparsebert.training.distillation import DistillationObjective
 from sparsebert.training.distillation_losses import layer_pairs
 from sparsebert.training.objective import TaskObjective
+from sparsebert.training.quantization_aware import Int8Arithmetic
 from sparsebert.training.teacher_outputs import TeacherOutputs, compute_outputs
 
 ROWS = 7
@@ -187,6 +188,20 @@ class TestObjective:
                 rounded = lesson.objective(**ALL).loss(lesson.student, batch, 4)
         assert rounded.dtype == torch.float32
         assert rounded.item() == pytest.approx(exact.item(), rel=0.05)
+
+    def test_a_student_that_computes_in_int8(self, lesson: Lesson) -> None:
+        # Its layers are replaced while it trains; they are heard all the same.
+        exact = lesson.gradients([[0, 2, 3]], **ALL)
+        held = Int8Arithmetic()
+        held.attach(lesson.student)
+        try:
+            rounded = lesson.gradients([[0, 2, 3]], **ALL)
+        finally:
+            held.detach()
+        assert rounded.keys() == exact.keys()
+        name = "bert.encoder.layer.1.attention.self.query.weight"
+        assert not torch.equal(rounded[name], exact[name])
+        assert torch.cosine_similarity(rounded[name].flatten(), exact[name].flatten(), 0) > 0.9
 
 
 class TestTeacherInMemory:

@@ -313,6 +313,10 @@ class TestEncoderAsTeacher:
         assert not out.exists()
         finetune(sparse, out, force=True, **again)
         assert record_of(kept)["arguments"]["learning_rate"] == 2e-3
+        shutil.rmtree(out)
+        again["data"] = write_classification(tmp_path / "data", train=30)
+        with pytest.raises(OutputError, match="rows was 60 and is now 30"):
+            finetune(sparse, out, **again)
 
     def test_its_own_training_can_be_resumed(
         self, sparse: Path, dense: Path, data: Path, tmp_path: Path

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from sparsebert.checkpoint import Checkpoint, open_checkpoint, resolve_model
 from sparsebert.checkpoint.config import CONFIG_NAME, Head
+from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.seeds import seed_folders
 from sparsebert.errors import CheckpointError, OutputError, TrainingError
 from sparsebert.progress import Progress
@@ -138,7 +139,7 @@ def _train(
     folder = out.with_name(f"{out.name}.teacher")
     options = _on_its_own(job.options)
     if folder.is_dir() and any(folder.iterdir()):
-        expected = {**arguments, **options.as_dict()}
+        expected = {**arguments, **options.as_dict(), "rows": job.examples}
         different = _differences(folder, teacher.checkpoint.source, expected)
         if not different:
             return folder
@@ -244,7 +245,13 @@ def _differences(folder: Path, source: str, expected: dict[str, Any]) -> str:
     """How a trained teacher's origin and arguments differ from those wanted; "" if not at all."""
     try:
         record = open_checkpoint(folder).config.sparsity or {}
-        found = {**record["lineage"][-1]["arguments"], "from": record["lineage"][-1]["from"]}
+        step = record["lineage"][-1]
+        found = {
+            **FinetuneOptions().as_dict(),  # an option that is younger than the teacher
+            **step["arguments"],
+            "from": step["from"],
+            "rows": read_object(folder / "training.json")["rows"]["train"],
+        }
     except (CheckpointError, KeyError, IndexError, TypeError):
         return "it is not a whole folder of sparsebert finetune"
     wanted = {**expected, "from": source}
