@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from sparsebert.bench.machine import cpu_flags
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.config import EncoderConfig
 from sparsebert.diagnosis.answers import check_answers
 from sparsebert.diagnosis.available_memory import available_memory
-from sparsebert.diagnosis.finding import Check, Kind, Severity
+from sparsebert.diagnosis.finding import Check
 from sparsebert.diagnosis.labels import check_labels, majority
 from sparsebert.diagnosis.lengths import check_lengths, check_tokenizer
 from sparsebert.diagnosis.masks import check_masks
 from sparsebert.diagnosis.memory import Plan, check_memory
 from sparsebert.diagnosis.optimizer_state import check_checkpoints
-from sparsebert.diagnosis.records import TrainingRecord, read_training
+from sparsebert.diagnosis.records import TrainingRecord, read_training, unreadable
 from sparsebert.diagnosis.report import Report
 from sparsebert.diagnosis.rows import check_rows
 from sparsebert.diagnosis.scores import Majorities, check_scores
@@ -27,15 +29,8 @@ from sparsebert.diagnosis.weights import check_opening, check_weights
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, silent
-from sparsebert.tasks.table import CUSTOM, get_task
+from sparsebert.tasks.table import CUSTOM, TASK_NAMES, get_task
 from sparsebert.tasks.table import Kind as TaskKind
-
-UNREADABLE_RECORD = Kind(
-    "unreadable-record",
-    Severity.ERROR,
-    "training.json is written by `finetune` and by nobody else: remove it, or take the one that "
-    "belongs to this model.",
-)
 
 
 def diagnose(
@@ -103,32 +98,39 @@ class _Doctor:
         try:
             record = read_training(folder)
         except CheckpointError as error:
-            found = UNREADABLE_RECORD.at(folder, str(error))
-            self._damaged.append(Check.of("training", "record", "not read", [found]))
+            self._damaged.append(unreadable(folder, error))
         else:
             if record is not None:
                 self._records[folder] = record
 
     def _trained_task(self) -> str | None:
         names = {record.word("task") for record in self._records.values()}
-        return names.pop() if len(names) == 1 else None
+        name = names.pop() if len(names) == 1 else None
+        return name if name in TASK_NAMES else None
 
     def _model_checks(self, subject: Subject) -> Iterator[Check]:
         for folder in subject.models:
-            opening = check_opening(folder)
-            yield opening
-            if opening.findings:
-                continue
-            yield from check_weights(folder)
-            yield check_tokenizer(folder)
-            try:
-                yield from check_masks(folder, self._progress)
-            except CheckpointError as error:  # the folder changed while it was read
-                yield Check.skip("masks", "masks", str(error))
+            for check in self._folder_checks(folder):
+                yield self._named(check, folder)
         yield from check_checkpoints(subject.checkpoints, subject.models)
         opened = self._opened()
         if opened is not None:
             yield from check_memory(opened, self._plan(opened), available_memory())
+
+    def _folder_checks(self, folder: Path) -> Iterator[Check]:
+        opening = check_opening(folder)
+        yield opening
+        if not opening.findings:
+            yield from check_weights(folder)
+            yield check_tokenizer(folder)
+            yield from check_masks(folder, self._progress)
+
+    def _named(self, check: Check, folder: Path) -> Check:
+        """The check under the name of its seed, where there are several."""
+        assert self._subject is not None
+        if len(self._subject.models) == 1:
+            return check
+        return replace(check, group=f"{check.group} of {folder.name}")
 
     def _opened(self) -> Path | None:
         """The first model that opens: seeds have all the same size."""
@@ -149,13 +151,14 @@ class _Doctor:
             if asked is not None
             else max((rate for rate in rates if isinstance(rate, int | float)), default=0.1)
         )
-        batch = int(record.number("batch_size") or 32) if record else 32
+        batch = record.number("batch_size") if record else None
         return Plan(
-            batch_size=self._batch_size or batch,
+            batch_size=self._batch_size or max(int(batch or 32), 1),
             max_length=self._length(config),
             dropout=dropout > 0,
             optimizer=(record.word("optimizer") if record else None) or "adamw",
             embeddings=(record.word("embeddings") if record else None) or "train",
+            precision=_precision(record),
         )
 
     def _length(self, config: EncoderConfig) -> int:
@@ -201,8 +204,11 @@ class _Doctor:
         majorities = _majorities(data)
         for folder, record in self._records.items():
             config = _config(folder)
-            yield from check_run(record, config.hidden_size if config else None)
-            yield from check_scores(record, majorities)
+            for check in (
+                *check_run(record, config.hidden_size if config else None),
+                *check_scores(record, majorities),
+            ):
+                yield self._named(check, folder)
         if self._subject is None:
             return
         if not self._records and not self._damaged:
@@ -235,6 +241,14 @@ def _config(folder: Path) -> EncoderConfig | None:
         return open_packed(folder).config if is_packed(folder) else open_checkpoint(folder).config
     except CheckpointError:
         return None
+
+
+def _precision(record: TrainingRecord | None) -> str:
+    """What a training computed in; of one to come, what "auto" will mean on this CPU."""
+    wanted = (record.word("precision") if record else None) or "auto"
+    if wanted in ("fp32", "bf16"):
+        return wanted
+    return "bf16" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
 
 
 def _majorities(data: TaskData | None) -> Majorities:

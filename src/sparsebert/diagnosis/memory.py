@@ -1,21 +1,22 @@
 """Memory: what training and answering take at their peak, and the batch that fits.
 
-Training in fp32, of a model with P parameters of which T train, B rows of n tokens at a time, in
-bytes:
+Training, of a model with P parameters of which T train, M of them in masked layers, B rows of n
+tokens at a time, in bytes:
 
     weights       8 P          the checkpoint's own file is mapped and read through, beside its copy
     gradients     4 T
     optimiser     8 T          AdamW's two moments; SGD one, Adafactor next to none
-    locks         2 M          of M weights in masked layers: the mask, and where it prunes
-    activations   4 B n L a    what the backward pass of L layers needs:
-                               a = 8 H + 2 I               without dropout
-                               a = 10 H + 2 I + 3 h n      with it: attention is then computed
-                                                           in full
-                               (hidden size H, intermediate I, h heads)
+    locks         2 M          the mask, and where it prunes
+    activations   B n L a      what the backward pass of L layers needs of each token:
+        fp32      a = 32 H + 8 I                 without dropout
+                  a = 40 H + 8 I + 12 h n        with it: attention is then computed in full
+        bf16      a = 24 H + 4 I                 without, beside 2 P for the weights in bf16
+                  a = 34 H + 4 I + 12 h n        with it
+                  (hidden size H, intermediate size I, h heads)
 
 to which the libraries add 0.5 GB. Besides, the backward pass needs room of its own and the
-allocator keeps some of what is freed: three tenths of the activations, as measured at eight shapes,
-where the sum was then within 4 % of the peak resident memory (docs/troubleshooting.md).
+allocator keeps some of what is freed: three tenths of the activations, as measured. The sum was
+then within 5 % of the peak resident memory at the shapes in docs/troubleshooting.md.
 
 Answering: the weights as the engine keeps them, and its workspace. The engine works on at most
 1,024 tokens at a time (or one longer text), so memory does not grow with the batch.
@@ -43,6 +44,14 @@ _FLOAT = 4  # bytes
 _ENGINE_TOKENS = 1024
 _BLOCK_TOKENS = 96
 
+# Bytes for each feature of a token's hidden state and of its intermediate one, by precision and
+# dropout.
+_ACTIVATIONS = {
+    ("fp32", False): (32, 8),
+    ("fp32", True): (40, 8),
+    ("bf16", False): (24, 4),
+    ("bf16", True): (34, 4),
+}
 _STATES = {"adamw": 2, "sgd": 1, "adafactor": 0}  # floats a parameter
 
 TRAINING_MEMORY = Kind(
@@ -67,25 +76,31 @@ ANSWERING_MEMORY = Kind(
 
 @dataclass(frozen=True)
 class Plan:
-    """The training whose memory is asked for. ``dropout`` says whether any rate is above 0."""
+    """The training whose memory is asked for, under `finetune`'s own names.
+
+    ``dropout`` says whether any rate is above 0, ``precision`` is "fp32" or "bf16".
+    """
 
     batch_size: int
     max_length: int
     dropout: bool
     optimizer: str = "adamw"
     embeddings: str = "train"
+    precision: str = "fp32"
 
 
-def activation_bytes(config: EncoderConfig, rows: int, tokens: int, *, dropout: bool) -> int:
-    """What autograd keeps of ``rows`` of ``tokens`` each for the backward pass, in fp32 bytes.
+def activation_bytes(
+    config: EncoderConfig, rows: int, tokens: int, *, dropout: bool, precision: str = "fp32"
+) -> int:
+    """What autograd keeps of ``rows`` of ``tokens`` each for the backward pass, in bytes.
 
     Of the encoder layers, with transformers' own (sdpa) attention on a CPU.
     """
-    hidden, inner = config.hidden_size, config.intermediate_size
-    per_token = 8 * hidden + 2 * inner
+    hidden, inner = _ACTIVATIONS[precision, dropout]
+    per_token = hidden * config.hidden_size + inner * config.intermediate_size
     if dropout:
-        per_token += 2 * hidden + 3 * config.num_attention_heads * tokens
-    return _FLOAT * rows * tokens * config.num_hidden_layers * per_token
+        per_token += 3 * _FLOAT * config.num_attention_heads * tokens
+    return rows * tokens * config.num_hidden_layers * per_token
 
 
 def training_bytes(checkpoint: Checkpoint, plan: Plan) -> tuple[int, int]:
@@ -102,7 +117,11 @@ def training_bytes(checkpoint: Checkpoint, plan: Plan) -> tuple[int, int]:
     masked = sum(prod(shapes[name]) for name in config.recorded_layers if name in shapes)
     fixed = _LIBRARIES + 2 * _FLOAT * parameters + 2 * masked
     fixed += (1 + _STATES.get(plan.optimizer, 2)) * _FLOAT * training
-    row = activation_bytes(config, 1, plan.max_length, dropout=plan.dropout)
+    if plan.precision == "bf16":
+        fixed += 2 * parameters
+    row = activation_bytes(
+        config, 1, plan.max_length, dropout=plan.dropout, precision=plan.precision
+    )
     return fixed, round(_SLACK * row)
 
 
@@ -151,7 +170,7 @@ def _training(folder: Path, plan: Plan, memory: AvailableMemory | None) -> Check
     need = fixed + plan.batch_size * row
     shape = (
         f"batches of {plan.batch_size} x {plan.max_length} tokens "
-        f"{'with' if plan.dropout else 'without'} dropout"
+        f"{'with' if plan.dropout else 'without'} dropout in {plan.precision}"
     )
     seen = (
         f"about {_gb(need)} at its peak for {shape}: {_gb(fixed)} whatever the batch, and "

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsebert.checkpoint import MASKS_NAME, PARTS, Checkpoint, open_checkpoint
+from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.masks import StoredMasks
 from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
 from sparsebert.diagnosis.subject import OPTIMIZER_NAME
 from sparsebert.errors import CheckpointError
-from sparsebert.patterns import BoolMatrix, detect, mask_from_zeros
+from sparsebert.patterns import BoolMatrix, count_broken_groups, detect, mask_from_zeros
 
 if TYPE_CHECKING:
     import torch
@@ -84,10 +85,11 @@ def _check(folder: Path, models: Sequence[Path]) -> Check:
     except CheckpointError as error:
         found = UNREADABLE_CHECKPOINT.at(folder, str(error))
         return Check.of(GROUP, folder.name, "not read", [found])
-    if not masks:
+    broken = _broken_without_mask(folder, checkpoint, masks)
+    if not masks and broken is None:
         return Check.of(GROUP, folder.name, "a dense model: it has no pruned weights to leak", [])
     seen = f"{plural(len(masks), 'mask')} ({source})"
-    findings = [_revived(folder, checkpoint, masks)]
+    findings = [_revived(folder, checkpoint, masks), broken]
     file = folder / OPTIMIZER_NAME
     if not file.is_file():
         return Check.of(GROUP, folder.name, f"{seen}; it has no {OPTIMIZER_NAME}", findings)
@@ -130,6 +132,29 @@ def _masks(checkpoint: Checkpoint, models: Sequence[Path]) -> tuple[dict[str, Bo
         if pattern is not None:
             masks[layer.name] = mask_from_zeros(weight, pattern)
     return masks, "read off its zeros"
+
+
+def _broken_without_mask(
+    folder: Path, checkpoint: Checkpoint, masks: dict[str, BoolMatrix]
+) -> Finding | None:
+    """Layers recorded as pruned that have no mask and too many non-zeros to read one off them."""
+    pattern = checkpoint.config.recorded_pattern
+    layers = [name for name in checkpoint.config.recorded_layers if name not in masks]
+    if pattern is None or not layers:
+        return None
+    counts = {name: count_broken_groups(checkpoint.weight(name), pattern) for name in layers}
+    broken = {name: count for name, count in counts.items() if count}
+    if not broken:
+        return None
+    total = sum(broken.values())
+    return REVIVED_IN_TRAINING.at(
+        folder,
+        f"{total:,} groups hold more non-zeros than {pattern}, in "
+        f"{plural(len(broken), 'layer')} that {CONFIG_NAME} records as pruned and that have no "
+        "mask.",
+        count=total,
+        examples=(f"{name}: {plural(count, 'group')}" for name, count in broken.items()),
+    )
 
 
 def _stored(checkpoint: Checkpoint) -> dict[str, BoolMatrix]:
@@ -196,7 +221,8 @@ def _first_moments(state: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor
 
     A state dict numbers its parameters. The Trainer puts the decayed ones into the first group and
     biases and norms into the second, a plain loop puts all into one; within a group they are in
-    the model's order, without those that do not train. Shapes must agree all along.
+    the model's order. They are told from the last to the first, shapes agreeing all along, until
+    the embeddings come, which a training may leave out or take a part of.
     """
     import torch
 
@@ -205,28 +231,22 @@ def _first_moments(state: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor
     if not isinstance(groups, list) or not isinstance(values, dict) or len(groups) not in (1, 2):
         return None
     numbers = groups[0].get("params") if isinstance(groups[0], dict) else None
-    if not isinstance(numbers, list):
-        return None
-    names = list(checkpoint.used)
+    names = [name for name in checkpoint.used if not name.startswith("embeddings.")]
     if len(groups) == 2:
         names = [name for name in names if not name.endswith(_NOT_DECAYED)]
+    if not isinstance(numbers, list) or len(numbers) < len(names):
+        return None
+    if not all(isinstance(number, int) for number in numbers):
+        return None
     moments: dict[str, torch.Tensor] = {}
-    waiting = iter(names)
-    for number in numbers:
+    for number, name in zip(reversed(numbers), reversed(names), strict=False):
         entry = values.get(number)
         entry = entry if isinstance(entry, dict) else {}  # of a parameter that got no gradient
         found = next((entry[key] for key in _MOMENTA if key in entry), None)
-        for name in waiting:
-            shape = checkpoint.tensors.spec(checkpoint.stored_name[name]).shape
-            if not isinstance(found, torch.Tensor):
-                break
-            if tuple(found.shape) == shape:
-                moments[name] = found
-                break
-            if not name.startswith("embeddings."):  # only they are ever left out of a training
+        if isinstance(found, torch.Tensor):
+            if tuple(found.shape) != checkpoint.tensors.spec(checkpoint.stored_name[name]).shape:
                 return None
-        else:
-            return None
+            moments[name] = found
     return moments
 
 

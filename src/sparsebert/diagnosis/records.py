@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.documents import read_object
+from sparsebert.diagnosis.finding import Check, Kind, Severity
 from sparsebert.errors import CheckpointError
 
 TRAINING_NAME = "training.json"
 _LARGEST = 16 << 20  # bytes; a run's record has some 100 points and is 50 KB
 _MOST_POINTS = 100_000
+
+UNREADABLE_RECORD = Kind(
+    "unreadable-record",
+    Severity.ERROR,
+    f"{TRAINING_NAME} is written by `finetune` and by nobody else: remove it, or take the one that "
+    "belongs to this model.",
+)
 
 Scores = dict[str, dict[str, float]]
 
@@ -79,6 +87,12 @@ def read_training(folder: Path) -> TrainingRecord | None:
         scores=_scores(record.get("scores", {}), path),
         notes=tuple(str(note) for note in _of_kind(record, "notes", list, path)),
     )
+
+
+def unreadable(folder: Path, error: CheckpointError) -> Check:
+    """The check of a record that `read_training` refused."""
+    found = UNREADABLE_RECORD.at(folder, str(error))
+    return Check.of("training", "record", "not read", [found])
 
 
 def _point(entry: Any, path: Path) -> Point:

@@ -7,7 +7,7 @@ they are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
@@ -77,7 +77,7 @@ def _key(split: Split, row: int) -> Key | None:
     return plain if len(plain) == len(texts) and any(plain) else None
 
 
-def _labels(task: Task, split: Split) -> list[Hashable] | None:
+def _labels(task: Task, split: Split) -> list[Any] | None:
     """Labels to compare; None for questions, of which one may rightly have several answers."""
     if task.kind is TaskKind.QUESTION:
         return None
@@ -115,12 +115,10 @@ def _empty(split: Split) -> Finding | None:
     )
 
 
-def _repeated(
-    split: Split, labels: list[Hashable] | None, rows: dict[Key, list[int]]
-) -> list[Finding]:
+def _repeated(split: Split, labels: list[Any] | None, rows: dict[Key, list[int]]) -> list[Finding]:
     groups = [places for places in rows.values() if len(places) > 1]
     contradictory = [
-        places for places in groups if labels and len({labels[row] for row in places}) > 1
+        places for places in groups if labels and len({repr(labels[row]) for row in places}) > 1
     ]
     found = []
     repeated = sum(len(places) - 1 for places in groups)
@@ -169,7 +167,7 @@ def _leaked(split: Split, keys: list[Key | None], train: dict[Key, int]) -> Find
     )
 
 
-def _group(split: Split, places: list[int], labels: list[Hashable] | None = None) -> str:
+def _group(split: Split, places: list[int], labels: list[Any] | None = None) -> str:
     named = [
         f"{row + 1} ({_label(labels[row])})" if labels is not None else str(row + 1)
         for row in places[:4]
@@ -178,7 +176,7 @@ def _group(split: Split, places: list[int], labels: list[Hashable] | None = None
     return f"rows {', '.join(named)}{more}: {_shown(split, places[0])}"
 
 
-def _label(value: Hashable) -> str:
+def _label(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else show(value)
 
 

@@ -9,7 +9,10 @@ from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity
 from sparsebert.diagnosis.records import TrainingRecord
 
 GROUP = "training"
-_CONSTANT = ("every row got the same label", "all predictions are the same")  # evaluation's notes
+CONSTANT_NOTES = (
+    "every row got the same label",
+    "all predictions are the same",
+)  # evaluation's notes
 
 CONSTANT_PREDICTIONS = Kind(
     "constant-predictions",
@@ -60,7 +63,7 @@ def check_scores(record: TrainingRecord, majorities: Majorities) -> Iterator[Che
 
 
 def _constant(record: TrainingRecord) -> Finding | None:
-    said = [note for note in record.notes if any(sign in note for sign in _CONSTANT)]
+    said = [note for note in record.notes if any(sign in note for sign in CONSTANT_NOTES)]
     if not said:
         return None
     return CONSTANT_PREDICTIONS.at(
