@@ -17,16 +17,20 @@ pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
 from safetensors.numpy import load_file
+from typer.testing import CliRunner
 
 from conftest import TinyBert
 from sparsebert.checkpoint import open_checkpoint, read_masks
+from sparsebert.cli.app import app
 from sparsebert.errors import PatternError, TrainingError
 from sparsebert.patterns import Pattern, is_whole
 from sparsebert.pruning import prune
 from sparsebert.pruning.gradual import Ramp
 from sparsebert.pruning.inspection import inspect
+from sparsebert.pruning.methods import When, method_names
 from sparsebert.training import finetune
 from sparsebert.training.mask_evolution import EVOLUTION_NAME
+from sparsebert.training.options import METHODS as OPTION_METHODS
 from sparsebert.training.rewinding import rewound_rate
 from tiny_tasks import write_classification
 
@@ -187,5 +191,13 @@ class TestRefusals:
 
     @pytest.mark.parametrize("method", METHODS)
     def test_one_shot(self, dense: Path, tmp_path: Path, method: str) -> None:
-        with pytest.raises(PatternError, match=f"'{method}' is a fine-tuning method"):
+        message = f"'{method}' is a fine-tuning method: give it to finetune instead."
+        with pytest.raises(PatternError, match=message):
             prune(dense, tmp_path / "t", method=method)
+        told = CliRunner().invoke(app, ["prune", str(dense), "out", "--method", method])
+        assert told.exit_code == 2
+        assert message in " ".join(told.stderr.replace("│", "").split())
+
+
+def test_the_methods_are_those_of_the_table() -> None:
+    assert OPTION_METHODS == ("lock", *method_names(When.FINE_TUNING)) == ("lock", *METHODS)

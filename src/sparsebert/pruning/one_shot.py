@@ -263,9 +263,4 @@ def _check_divisible(
             f"{checkpoint.path} has no linear layer in its {' and '.join(parts)} to prune."
         )
     for layer in targets:
-        if layer.columns % pattern.m:
-            raise PatternError(
-                f"layer '{layer.name}' has an input dimension of {layer.columns}, which cannot be "
-                f"cut into groups of {pattern.m} for {pattern}: choose a pattern whose M divides "
-                "it."
-            )
+        layer.check_divides(pattern)

@@ -180,7 +180,9 @@ class EvolvingMasks(LockedMasks):
 
     def _see(self, name: str, gradient: torch.Tensor) -> None:
         """Add up a weight's gradient as it arrives, before it is masked."""
-        if not self._final:  # not in place: autograd owns what it hands out
+        # Kept as it is, and added to in a copy, because autograd owns it. That it is kept makes
+        # autograd copy it into parameter.grad, which the mask zeroes in place.
+        if not self._final:
             known = self._gradients.get(name)
             self._gradients[name] = gradient if known is None else known + gradient
 

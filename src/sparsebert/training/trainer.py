@@ -124,7 +124,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> LRScheduler:
-        if self._rate is not None and self.lr_scheduler is None:
+        if self._rate is not None:
             self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self._rate)
         scheduler: LRScheduler = super().create_scheduler(num_training_steps, optimizer)
         return scheduler
