@@ -336,6 +336,20 @@ class TestRefused:
         with pytest.raises(CheckpointError, match=r"no \[MASK\] token"):
             prune_upstream(dense, tmp_path / "out", corpus=corpus, **QUICK)
 
+    @pytest.mark.parametrize(
+        ("sizes", "message"),
+        [({"vocab_size": 90}, "gives token id"), ({"type_vocab_size": 1}, "token type id 1")],
+    )
+    def test_a_tokenizer_of_another_model(
+        self, corpus: Path, tmp_path: Path, sizes: dict[str, int], message: str
+    ) -> None:
+        dense = make_tiny_bert(tmp_path / "dense")
+        settings = transformers.BertConfig.from_pretrained(dense)
+        settings.update(sizes)
+        transformers.BertModel(settings).save_pretrained(dense)
+        with pytest.raises(CheckpointError, match=message):
+            prune_upstream(dense, tmp_path / "out", corpus=corpus, **QUICK)
+
 
 class TestCommand:
     @pytest.fixture

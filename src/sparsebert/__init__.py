@@ -27,6 +27,7 @@ _WHERE = {
     "convert": "sparsebert.checkpoint.convert",
     "inspect": "sparsebert.pruning.inspection",
     "prune": "sparsebert.pruning",
+    "prune_upstream": "sparsebert.training",
     "finetune": "sparsebert.training",
     "evaluate": "sparsebert.evaluation",
     "pack": "sparsebert.packing",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from sparsebert.pruning import prune as prune
     from sparsebert.pruning.inspection import inspect as inspect
     from sparsebert.training import finetune as finetune
+    from sparsebert.training import prune_upstream as prune_upstream
 
 
 def __getattr__(name: str) -> Any:

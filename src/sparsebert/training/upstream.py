@@ -38,7 +38,7 @@ from sparsebert.pruning import prune
 from sparsebert.pruning.methods import Needs, When, get_method
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.extras import need_extra
-from sparsebert.tasks.tokens import load_tokenizer
+from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.training.corpus import Corpus, read_corpus, tokenize_corpus
 from sparsebert.training.upstream_options import UpstreamOptions
 
@@ -146,6 +146,7 @@ def prune_upstream(
             lower_case=dense.pooling is not None and dense.pooling.lower_case,
             progress=report,
         )
+        _check_ids(dense, tokens)
         rows = CorpusRows(tokens, _masking(dense, tokenizer, wanted), wanted.seed)
         arguments = {"corpus": [source.name for source in sources], **wanted.as_dict()}
         work = WorkFolder.open(
@@ -223,6 +224,18 @@ def _check_length(dense: Checkpoint, max_length: int) -> None:
             f"max_length {max_length} is more than the {most} tokens that {dense.path} has "
             "positions for."
         )
+
+
+def _check_ids(dense: Checkpoint, tokens: TokenRows) -> None:
+    for what, ids, known in (
+        ("token", tokens.ids, dense.config.vocab_size),
+        ("token type", tokens.type_ids, dense.config.type_vocab_size),
+    ):
+        if ids.max() >= known:
+            raise CheckpointError(
+                f"the tokenizer of {dense.path} gives {what} id {ids.max()}, and the model has "
+                f"{known} of them: they do not belong together."
+            )
 
 
 def _masking(
