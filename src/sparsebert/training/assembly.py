@@ -11,14 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import torch
+from transformers import PreTrainedModel
 
 from sparsebert.checkpoint import open_checkpoint, read_masks
-from sparsebert.errors import TrainingError
 from sparsebert.patterns import Pattern
 from sparsebert.pruning.gradual import Ramp
 from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.distillation import distillation_objective
+from sparsebert.training.embeddings import FrozenEmbeddings, UsedEmbeddings
 from sparsebert.training.job import Job
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
 from sparsebert.training.mask_evolution import Evolution, EvolvingMasks, EvolvingMasksCallback
@@ -35,7 +35,7 @@ class Hold(Protocol):
     transformers' own, because checkpoints are written from it.
     """
 
-    def attach(self, model: torch.nn.Module) -> None:
+    def attach(self, model: PreTrainedModel) -> None:
         """Take hold of the model."""
         ...
 
@@ -85,8 +85,10 @@ def _evolution(job: Job, plan: BatchPlan) -> Evolution:
 def make_holds(job: Job) -> list[Hold]:
     """What takes hold of the model, in the order in which it is attached."""
     holds: list[Hold] = []
-    if job.options.embeddings != "train":
-        raise TrainingError(f"embeddings '{job.options.embeddings}' is not available yet.")
+    if job.options.embeddings == "used":
+        holds.append(UsedEmbeddings(job.rows.rows.ids))
+    if job.options.embeddings == "frozen":
+        holds.append(FrozenEmbeddings())
     if job.options.quantize == "int8":
         holds.append(Int8Arithmetic())
     return holds
