@@ -36,6 +36,7 @@ from sparsebert.pruning import prune
 from sparsebert.quantized import QuantizedTable, QuantizedTiles, quantize, quantize_rows
 from sparsebert.training import finetune
 from sparsebert.training import int8_functions as functions
+from sparsebert.training.embeddings import UsedEmbeddings
 from sparsebert.training.locked_masks import LockedMasks
 from sparsebert.training.quantization_aware import Int8Arithmetic
 from tiny_tasks import write_classification
@@ -440,6 +441,16 @@ class TestHold:
         hold.detach()
         assert torch.equal(model(**batch).logits, before)
 
+    @pytest.mark.parametrize("training", [True, False])
+    def test_a_part_of_the_embeddings_is_rounded_as_all_of_them(
+        self, tiny_bert: TinyBert, training: bool
+    ) -> None:
+        folder, rows = tiny_bert(hidden_dropout_prob=0, attention_probs_dropout_prob=0), [9, 4]
+        batch, model = padded(rows_of(rows)), torch_model(folder).train(training)
+        whole = in_int8(torch_model(folder).train(training))(**batch).last_hidden_state
+        UsedEmbeddings(batch["input_ids"].numpy()).attach(model)
+        assert torch.equal(in_int8(model)(**batch).last_hidden_state, whole)
+
     def test_locked_zeros_hold(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
         prune(tiny_bert(self.HEAD), tmp_path / "sparse")
         masks = LockedMasks(read_masks(open_checkpoint(tmp_path / "sparse")))
@@ -531,8 +542,9 @@ class TestFinetune:
         [
             {"method": "gradual", "precision": "fp32"},
             {"teacher": "teacher", "hidden_weight": 1.0, "attention_weight": 1.0},
+            {"embeddings": "used", "early_stopping": 1},
         ],
-        ids=["masks that evolve", "a teacher"],
+        ids=["masks that evolve", "a teacher", "used embeddings and the best epoch"],
     )
     def test_it_goes_together_with(
         self, tiny_bert: TinyBert, tmp_path: Path, options: dict[str, Any]

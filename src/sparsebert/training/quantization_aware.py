@@ -41,7 +41,7 @@ class Int8Arithmetic:
 
         Results differ from the engine's only where float32 rounds otherwise on the way to a whole
         number, and do not depend on padding. Dropout acts where it did. Attention probabilities are
-        not among the outputs.
+        not among the outputs. What puts other modules into the model (`UsedEmbeddings`) goes first.
 
         Raises TrainingError for a model that the engine has no int8 network for.
         """
