@@ -185,6 +185,25 @@ class TestLearning:
         finetune(student, out, data=data, teacher=teacher, precision="fp32", **options)
         assert record_of(out)["history"][0]["loss"] == pytest.approx(0, abs=1e-6)
 
+    def test_a_fresh_head_begins_as_the_teachers(
+        self, sparse: Path, teacher: Path, data: Path, tmp_path: Path
+    ) -> None:
+        still = {**QUICK, "epochs": 0.2, "learning_rate": 1e-9, "dropout": 0.0}
+        swapped = with_labels_swapped(teacher, tmp_path / "swapped")
+        theirs = weights(teacher)
+        for taught_by, out in ((teacher, tmp_path / "same"), (swapped, tmp_path / "other")):
+            finetune(sparse, out, data=data, teacher=taught_by, **still)
+            for name in ("classifier.weight", "classifier.bias", "bert.pooler.dense.weight"):
+                np.testing.assert_allclose(weights(out)[name], theirs[name], atol=1e-6)
+
+    def test_a_narrower_teacher_lends_no_head(
+        self, tiny_bert: TinyBert, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        narrow = tiny_bert("encoder", hidden_size=16, num_attention_heads=2, intermediate_size=24)
+        finetune(narrow, tmp_path / "teacher", data=data, **QUICK)
+        finetune(sparse, tmp_path / "out", data=data, teacher=tmp_path / "teacher", **QUICK)
+        assert_zeros_held(tmp_path / "out", sparse)
+
     @pytest.mark.parametrize("kind", ["stsb", "squad"])
     def test_values_and_spans(self, dense: Path, sparse: Path, tmp_path: Path, kind: str) -> None:
         write = {"stsb": write_regression, "squad": write_squad}[kind]

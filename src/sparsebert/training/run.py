@@ -22,6 +22,7 @@ from sparsebert.training.run_callbacks import (
     ProgressCallback,
 )
 from sparsebert.training.task_model import build_model
+from sparsebert.training.teacher_head import copy_head
 from sparsebert.training.trainer import TaskTrainer, early_stopping_callback, training_arguments
 from sparsebert.training.work_folder import WorkFolder
 
@@ -77,6 +78,8 @@ def _attempt(
         dropout=options.dropout,
         seed=options.seed,
     )
+    if job.teacher is not None and not job.keep_head:
+        copy_head(job.teacher, model)
     with ExitStack() as held:
         for hold in make_holds(job):
             held.callback(hold.detach)
