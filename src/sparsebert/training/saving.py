@@ -131,7 +131,7 @@ def _results(result: FinetuneResult, arguments: dict[str, Any]) -> str:
         else ""
     )
     quantized = (
-        "\nTrained for int8: the scores are those of the model packed with `--dtype int8`."
+        "\nTrained for int8: the scores are those of the model packed with `--dtype int8`, up to rounding."
         if arguments.get("quantize")
         else ""
     )
