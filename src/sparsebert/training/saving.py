@@ -24,6 +24,7 @@ from sparsebert.training.recipe import write_recipe
 from sparsebert.training.result import FinetuneResult
 from sparsebert.training.run import Outcome
 from sparsebert.training.task_model import sparsity_record
+from sparsebert.training.versions import versions
 
 TRAINING_NAME = "training.json"
 
@@ -86,11 +87,6 @@ def _write_weights(folder: Path, model: PreTrainedModel) -> None:
 def _training_record(
     job: Job, outcome: Outcome, result: FinetuneResult, arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    import torch
-    import transformers
-
-    import sparsebert
-
     return {
         "arguments": arguments,
         "max_length": job.max_length,
@@ -111,11 +107,7 @@ def _training_record(
         "scores": result.scores,
         "scored_in": job.options.quantize or "fp32",
         "notes": result.notes,
-        "versions": {
-            "sparsebert": sparsebert.__version__,
-            "torch": str(torch.__version__),
-            "transformers": transformers.__version__,
-        },
+        "versions": versions(),
     }
 
 
@@ -131,7 +123,8 @@ def _results(result: FinetuneResult, arguments: dict[str, Any]) -> str:
         else ""
     )
     quantized = (
-        "\nTrained for int8: the scores are those of the model packed with `--dtype int8`, up to rounding."
+        "\nTrained for int8: the scores are those of the model packed with `--dtype int8`, up to "
+        "rounding."
         if arguments.get("quantize")
         else ""
     )
