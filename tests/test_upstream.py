@@ -22,6 +22,7 @@ from conftest import TinyBert
 from sentences import SENTENCES
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.cli import main
+from sparsebert.diagnosis.records import read_training
 from sparsebert.errors import (
     CheckpointError,
     DataError,
@@ -31,7 +32,9 @@ from sparsebert.errors import (
     TrainingError,
 )
 from sparsebert.pruning import inspect
+from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.training import prune_upstream
+from sparsebert.training.corpus import read_corpus, tokenize_corpus
 from sparsebert.training.trainer import ObjectiveTrainer
 from tiny_models import make_tiny_bert
 from tiny_tasks import letters, write_rows
@@ -132,7 +135,7 @@ class TestResult:
 
         record = json.loads((whole / "training.json").read_text())
         assert (record["steps"], record["texts"]) == (STEPS, 50)
-        assert 50 < record["rows"] <= 56  # some texts are cut in two
+        assert 50 < record["rows"]["train"] <= 56  # some texts are cut in two
         losses = [point["loss"] for point in record["history"]]
         assert np.mean(losses[-3:]) < 0.6 * np.mean(losses[:3])
 
@@ -149,6 +152,7 @@ class TestResult:
         assert (whole / "1_Pooling" / "config.json").is_file()
         assert "distill" in (whole / "README.md").read_text()
         assert not whole.with_name("sparse.training").exists()
+        assert read_training(whole) is not None  # the doctor's reader
         transformers.AutoModel.from_pretrained(whole)
 
     def test_second_order_calibrates_on_the_corpus(
@@ -181,6 +185,18 @@ class TestResult:
         prune_upstream(embedder, tmp_path / "out", corpus=corpus, **settings)
         name = "embeddings.word_embeddings.weight"
         assert np.array_equal(weights(tmp_path / "out")[name], weights(embedder)[name])
+
+    def test_only_used_embeddings_move(self, embedder: Path, corpus: Path, tmp_path: Path) -> None:
+        settings = {**QUICK, "embeddings": "used"}
+        prune_upstream(embedder, tmp_path / "out", corpus=corpus, **settings)
+        name = "embeddings.word_embeddings.weight"
+        before, after = weights(embedder)[name], weights(tmp_path / "out")[name]
+        moved = np.flatnonzero((before != after).any(axis=1))
+        tokens = tokenize_corpus(
+            read_corpus([corpus]), load_tokenizer(embedder), max_length=24, pairs=0.2
+        )
+        assert np.array_equal(moved, np.unique(tokens.ids))
+        assert len(moved) < len(before) - 1
 
     @pytest.mark.parametrize("tied", [True, False])
     def test_a_masked_lm_keeps_its_head(self, corpus: Path, tmp_path: Path, tied: bool) -> None:
@@ -320,6 +336,13 @@ class TestRefused:
         (tmp_path / "out").mkdir()
         with pytest.raises(OutputError, match="exists"):
             prune_upstream(embedder, tmp_path / "out", corpus=corpus, **QUICK)
+
+    def test_used_embeddings_of_a_masked_lm(
+        self, tiny_bert: TinyBert, corpus: Path, tmp_path: Path
+    ) -> None:
+        settings = {**QUICK, "embeddings": "used"}
+        with pytest.raises(TrainingError, match="all of them are used"):
+            prune_upstream(tiny_bert("masked-lm"), tmp_path / "out", corpus=corpus, **settings)
 
     def test_a_masked_lm_without_a_mask_token(
         self, tiny_bert: TinyBert, corpus: Path, tmp_path: Path

@@ -127,7 +127,8 @@ def prune(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Whether the word embeddings train: train or frozen.",
+            help="Which word embeddings train: all (train), those of words that occur (used), none "
+            "(frozen).",
             show_default="train",
             rich_help_panel=_TRAINING,
         ),
@@ -237,8 +238,7 @@ def _upstream(
     model: str, out: Path, corpus: list[Path], options: dict[str, Any], *, as_json: bool
 ) -> None:
     from sparsebert.training import prune_upstream
-    from sparsebert.training.options import PRECISIONS
-    from sparsebert.training.upstream_options import EMBEDDINGS
+    from sparsebert.training.options import EMBEDDINGS, PRECISIONS
 
     for name, known in (("precision", PRECISIONS), ("embeddings", EMBEDDINGS)):
         if options.get(name, known[0]) not in known:

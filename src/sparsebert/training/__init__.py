@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 _WHERE = {
     "FinetuneResult": "sparsebert.training.result",
-    "UpstreamResult": "sparsebert.training.upstream",
+    "UpstreamResult": "sparsebert.training.upstream_saving",
     "finetune": "sparsebert.training.finetuning",
     "prune_upstream": "sparsebert.training.upstream",
 }
@@ -21,8 +21,8 @@ __all__ = ["FinetuneResult", "UpstreamResult", "finetune", "prune_upstream"]
 if TYPE_CHECKING:
     from sparsebert.training.finetuning import finetune as finetune
     from sparsebert.training.result import FinetuneResult as FinetuneResult
-    from sparsebert.training.upstream import UpstreamResult as UpstreamResult
     from sparsebert.training.upstream import prune_upstream as prune_upstream
+    from sparsebert.training.upstream_saving import UpstreamResult as UpstreamResult
 
 
 def __getattr__(name: str) -> Any:

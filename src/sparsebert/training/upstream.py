@@ -8,29 +8,18 @@ Prune Once for All (Zafrir et al., 2021, arXiv 2111.05754).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Collection, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import (
-    WEIGHTS_NAME,
     Checkpoint,
     Head,
-    copy_companions,
     open_checkpoint,
-    read_masks,
     resolve_model,
     staged_folder,
-    with_step,
-    write_card,
-    write_config,
-    write_masks,
-    write_tensors,
 )
-from sparsebert.checkpoint.architecture import canonical
-from sparsebert.checkpoint.documents import write_json
-from sparsebert.checkpoint.dtypes import Array
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.patterns import Pattern
 from sparsebert.progress import Progress, silent
@@ -41,46 +30,14 @@ from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.training.corpus import Corpus, read_corpus, tokenize_corpus
 from sparsebert.training.upstream_options import UpstreamOptions
+from sparsebert.training.upstream_saving import UpstreamResult, save_upstream
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from sparsebert.training.corpus_rows import Masking
 
-TRAINING_NAME = "training.json"
 _PRUNED = "pruned"  # in the work folder: the one-shot pruned model that training starts from
-
-
-@dataclass(frozen=True)
-class UpstreamResult:
-    """What upstream pruning came to.
-
-    ``layers`` counts the sparse layers; ``texts`` the distinct texts of the corpus, ``rows`` and
-    ``tokens`` what they were trained on as. ``seconds`` and ``rows_per_second`` are those of
-    training in this call; ``history`` is the loss on the way.
-    """
-
-    model: str
-    out: str
-    pattern: str
-    method: str
-    layers: int
-    texts: int
-    rows: int
-    tokens: int
-    steps: int
-    resumed_from: int
-    seconds: float
-    rows_per_second: float
-    batch_size: int
-    gradient_accumulation: int
-    precision: str
-    history: list[dict[str, float]] = field(default_factory=list, repr=False)
-    notes: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        return asdict(self)
 
 
 def prune_upstream(
@@ -134,7 +91,7 @@ def prune_upstream(
     target = Path(out)
     with staged_folder(target, force=force, source=resolve_model(model)) as staging:
         dense = open_checkpoint(model)
-        _check_length(dense, wanted.max_length)
+        _check_options(dense, wanted)
         texts = read_corpus(sources)
         tokenizer = load_tokenizer(dense.transformer)
         tokens = tokenize_corpus(
@@ -188,7 +145,7 @@ def prune_upstream(
             history=outcome.trained.history,
             notes=notes,
         )
-        _save(staging, student, dense, outcome.model, result, arguments)
+        save_upstream(staging, student, dense, outcome.model, result, arguments)
     work.remove()
     return result
 
@@ -217,12 +174,17 @@ def _options(given: dict[str, Any]) -> UpstreamOptions:
     return UpstreamOptions(**given)
 
 
-def _check_length(dense: Checkpoint, max_length: int) -> None:
+def _check_options(dense: Checkpoint, options: UpstreamOptions) -> None:
     most = dense.config.max_position_embeddings
-    if max_length > most:
+    if options.max_length > most:
         raise TrainingError(
-            f"max_length {max_length} is more than the {most} tokens that {dense.path} has "
+            f"max_length {options.max_length} is more than the {most} tokens that {dense.path} has "
             "positions for."
+        )
+    if options.embeddings == "used" and dense.config.head is Head.MASKED_LM:
+        raise TrainingError(
+            f"embeddings 'used' is not for {dense.path}: it predicts tokens with its word "
+            "embeddings, so all of them are used."
         )
 
 
@@ -253,49 +215,3 @@ def _masking(
         )
     special = tuple(int(token) for token in tokenizer.all_special_ids)
     return Masking(options.masked, mask, special, dense.config.vocab_size)
-
-
-def _save(
-    folder: Path,
-    student: Checkpoint,
-    dense: Checkpoint,
-    model: PreTrainedModel,
-    result: UpstreamResult,
-    arguments: dict[str, Any],
-) -> None:
-    """Write the student's folder anew, with the trained weights in place of the pruned ones.
-
-    Tensors keep their names; those that took no part (another head, a buffer) are copied.
-    """
-    trained = {canonical(name): weight for name, weight in model.state_dict().items()}
-    names = {stored: name for name, stored in student.stored_name.items()}
-    specs = []
-    for stored in student.tensors:
-        spec = student.tensors.spec(stored)
-        in_model = names.get(stored) in trained
-        specs.append(replace(spec, dtype="F32") if in_model else spec)
-
-    def arrays() -> Iterator[Array]:
-        for spec in specs:
-            weight = trained.get(names.get(spec.name, ""))
-            if weight is None:
-                yield student.tensors[spec.name]
-            else:
-                yield weight.detach().float().cpu().numpy()
-
-    write_tensors(
-        folder / WEIGHTS_NAME, specs, arrays(), {"format": "pt", **student.tensors.metadata}
-    )
-    copy_companions(student.path, folder)
-    raw = {key: value for key, value in student.config.raw.items() if key != "torch_dtype"}
-    raw["dtype"] = "float32"
-    write_config(folder, with_step(raw, "distill", dense.source, arguments))
-    write_masks(folder, read_masks(student))
-    write_json(folder / TRAINING_NAME, _record(result, arguments))
-    write_card(folder, source=dense.path)
-
-
-def _record(result: UpstreamResult, arguments: dict[str, Any]) -> dict[str, Any]:
-    """training.json: the run without the paths of this machine."""
-    told = {name: value for name, value in result.as_dict().items() if name not in ("model", "out")}
-    return {"arguments": arguments, **told}

@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparsebert.errors import TrainingError
-from sparsebert.training.options import OPTIMIZERS, PRECISIONS
-
-EMBEDDINGS = ("train", "frozen")
+from sparsebert.training.options import EMBEDDINGS, OPTIMIZERS, PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -17,11 +15,11 @@ class UpstreamOptions:
     """How a one-shot pruned encoder is trained against its dense self on unlabelled text.
 
     ``max_length`` is in tokens; ``pairs`` is the share of texts that are joined with their
-    neighbour. ``embeddings`` says whether the word embeddings train. The weights are those of the
-    loss's terms, 0 leaves one out: ``last_layer_weight`` is that of the last layer within the
-    hidden-state term, beside 1 for every other; the embedding and similarity terms are for models
-    that say how they pool; the masked-LM terms for those with such a head, of whose tokens a share
-    ``masked`` is then masked.
+    neighbour. ``embeddings``, as in fine-tuning, says which word embeddings train. The weights are
+    those of the loss's terms, 0 leaves one out: ``last_layer_weight`` is that of the last layer
+    within the hidden-state term, beside 1 for every other; the embedding and similarity terms are
+    for models that say how they pool; the masked-LM terms for those with such a head, of whose
+    tokens a share ``masked`` is then masked.
     """
 
     seed: int = 1

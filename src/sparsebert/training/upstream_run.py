@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from sparsebert.checkpoint.architecture import canonical
 from sparsebert.progress import Progress
 from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.corpus_rows import CorpusRows
+from sparsebert.training.embeddings import FrozenEmbeddings, UsedEmbeddings
 from sparsebert.training.interruption import StopRequest
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
 from sparsebert.training.loop import Trained, train, until_it_fits
@@ -80,26 +82,36 @@ def _attempt(
     progress: Progress,
 ) -> UpstreamOutcome:
     model = encoder_model(student, options.seed)
-    if options.embeddings == "frozen":
-        model.get_input_embeddings().requires_grad_(False)
-    precision = resolve_precision(options.precision)
     names = {canonical(name) for name, _ in model.named_parameters()}
     masks = {name: mask for name, mask in read_masks(student).items() if name in names}
-    trainer = ObjectiveTrainer(
-        model=model,
-        args=training_arguments(options, plan, work.path, len(rows), schedule=options.schedule),
-        rows=rows,
-        objective=UpstreamObjective(encoder_model(teacher, options.seed), options, teacher.pooling),
-        precision=precision,
-        callbacks=[
-            ProgressCallback(progress, "distilling"),
-            CheckpointCallback(stop),
-            FiniteLossCallback(),
-            LockedMasksCallback(LockedMasks(masks)),
-            _Epochs(rows),
-        ],
-    )
-    return UpstreamOutcome(model, plan, precision, train(trainer, plan, work, stop))
+    precision = resolve_precision(options.precision)
+    with ExitStack() as held:
+        if options.embeddings != "train":
+            hold = (
+                FrozenEmbeddings()
+                if options.embeddings == "frozen"
+                else UsedEmbeddings(rows.rows.ids)
+            )
+            held.callback(hold.detach)
+            hold.attach(model)
+        trainer = ObjectiveTrainer(
+            model=model,
+            args=training_arguments(options, plan, work.path, len(rows), schedule=options.schedule),
+            rows=rows,
+            objective=UpstreamObjective(
+                encoder_model(teacher, options.seed), options, teacher.pooling
+            ),
+            precision=precision,
+            callbacks=[
+                ProgressCallback(progress, "distilling"),
+                CheckpointCallback(stop),
+                FiniteLossCallback(),
+                LockedMasksCallback(LockedMasks(masks)),
+                _Epochs(rows),
+            ],
+        )
+        trained = train(trainer, plan, work, stop)
+    return UpstreamOutcome(model, plan, precision, trained)
 
 
 class _Epochs(TrainerCallback):  # type: ignore[misc]

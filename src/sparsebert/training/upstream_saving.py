@@ -1,0 +1,124 @@
+"""What upstream pruning came to, and its folder: the pruned model's, with the trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsebert.checkpoint import (
+    WEIGHTS_NAME,
+    Checkpoint,
+    copy_companions,
+    read_masks,
+    with_step,
+    write_card,
+    write_config,
+    write_masks,
+    write_tensors,
+)
+from sparsebert.checkpoint.architecture import canonical
+from sparsebert.checkpoint.documents import write_json
+from sparsebert.checkpoint.dtypes import Array
+from sparsebert.training.versions import versions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TRAINING_NAME = "training.json"
+
+
+@dataclass(frozen=True)
+class UpstreamResult:
+    """What upstream pruning came to.
+
+    ``layers`` counts the sparse layers; ``texts`` the distinct texts of the corpus, ``rows`` and
+    ``tokens`` what they were trained on as. ``seconds`` and ``rows_per_second`` are those of
+    training in this call; ``history`` is the loss on the way.
+    """
+
+    model: str
+    out: str
+    pattern: str
+    method: str
+    layers: int
+    texts: int
+    rows: int
+    tokens: int
+    steps: int
+    resumed_from: int
+    seconds: float
+    rows_per_second: float
+    batch_size: int
+    gradient_accumulation: int
+    precision: str
+    history: list[dict[str, float]] = field(default_factory=list, repr=False)
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return asdict(self)
+
+
+def save_upstream(
+    folder: Path,
+    student: Checkpoint,
+    dense: Checkpoint,
+    model: PreTrainedModel,
+    result: UpstreamResult,
+    arguments: dict[str, Any],
+) -> None:
+    """Write the student's folder anew, with the trained weights in place of the pruned ones.
+
+    Tensors keep their names; those that took no part (another head, a buffer) are copied.
+    """
+    trained = {canonical(name): weight for name, weight in model.state_dict().items()}
+    names = {stored: name for name, stored in student.stored_name.items()}
+    specs = []
+    for stored in student.tensors:
+        spec = student.tensors.spec(stored)
+        in_model = names.get(stored) in trained
+        specs.append(replace(spec, dtype="F32") if in_model else spec)
+
+    def arrays() -> Iterator[Array]:
+        for spec in specs:
+            weight = trained.get(names.get(spec.name, ""))
+            if weight is None:
+                yield student.tensors[spec.name]
+            else:
+                yield weight.detach().float().cpu().numpy()
+
+    write_tensors(
+        folder / WEIGHTS_NAME, specs, arrays(), {"format": "pt", **student.tensors.metadata}
+    )
+    copy_companions(student.path, folder)
+    raw = {key: value for key, value in student.config.raw.items() if key != "torch_dtype"}
+    raw["dtype"] = "float32"
+    write_config(folder, with_step(raw, "distill", dense.source, arguments))
+    write_masks(folder, read_masks(student))
+    write_json(folder / TRAINING_NAME, _record(result, arguments))
+    write_card(folder, source=dense.path)
+
+
+def _record(result: UpstreamResult, arguments: dict[str, Any]) -> dict[str, Any]:
+    """training.json, of the same form as a fine-tuning's: no paths of this machine."""
+    return {
+        "arguments": arguments,
+        "max_length": arguments["max_length"],
+        "batch_size": result.batch_size,
+        "gradient_accumulation": result.gradient_accumulation,
+        "rows": {"train": result.rows},
+        "texts": result.texts,
+        "tokens": result.tokens,
+        "sparse_layers": result.layers,
+        "precision": result.precision,
+        "steps": result.steps,
+        "resumed_from_step": result.resumed_from,
+        "seconds": round(result.seconds, 3),
+        "examples_per_second": round(result.rows_per_second, 3),
+        "history": result.history,
+        "scores": {},
+        "notes": result.notes,
+        "versions": versions(),
+    }
