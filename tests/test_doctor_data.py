@@ -199,6 +199,9 @@ class TestFiles:
         assert set(by_kind(report)) == {"split-missing"}
         assert report.healthy
 
+    def test_a_folder_without_data(self, tmp_path: Path) -> None:
+        assert set(by_kind(diagnose(data=tmp_path, task="sst2"))) == {"unusable-data"}
+
     def test_a_custom_file_without_a_task_in_it(self, tmp_path: Path) -> None:
         write_rows(tmp_path / "train.jsonl", [{"words": "a", "label": "x"}])
         found = by_kind(diagnose(data=tmp_path, task="custom"))

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+import sparsebert
 from bert_folders import write_bert
 from findings import by_kind, the_check
 from sparsebert.diagnosis import Severity, diagnose
-from tiny_tasks import write_rows
+from tiny_tasks import write_classification, write_rows
 
 Record = dict[str, Any]
 HEAD = "sequence-classification"
@@ -320,6 +321,34 @@ class TestSeeds:
     def test_against_a_model_that_says_nothing(self, runs: Any, tmp_path: Path) -> None:
         other = write_bert(tmp_path / "plain")
         assert the_check(diagnose(runs("a", [1, 2]), against=other), "difference").skipped
+
+
+def test_what_finetune_writes_is_understood(tiny_bert: Any, tmp_path: Path) -> None:
+    from sparsebert.training.seeds import finetune_seeds
+
+    data = write_classification(tmp_path / "data", train=40, validation=30)
+    sparsebert.prune(tiny_bert(), tmp_path / "sparse")
+    finetune_seeds(
+        tmp_path / "sparse",
+        tmp_path / "runs",
+        task="custom",
+        data=data,
+        seeds=(1, 2),
+        epochs=2,
+        batch_size=4,
+        learning_rate=2e-3,
+        early_stopping=2,
+    )
+    report = diagnose(tmp_path / "runs", data=data)
+    assert report.task == "custom"
+    kinds = {finding.kind for finding in report.findings}
+    assert {"unusual-learning-rate", "chosen-on-validation"} <= kinds
+    assert not kinds & {"unreadable-record", "stale-seeds-summary", "unlike-seeds"}
+    seeds = [check for check in report.checks if check.group == "training of seed-2"]
+    assert [check.name for check in seeds if check.skipped] == []
+    loss = next(check for check in seeds if check.name == "loss")
+    assert loss.seen.startswith("20 points")
+    assert the_check(report, "spread").seen.startswith("2 seeds: validation accuracy")
 
 
 class TestHostileRecords:

@@ -83,7 +83,9 @@ def check_masks(folder: Path, progress: Progress) -> Iterator[Check]:
         return
     found = inspect(folder, progress=progress)
     recorded = [layer for layer in found.layers if layer.recorded]
-    findings = [_broken(folder, recorded), _revived(folder, found.layers, stored)]
+    # Where a mask says which weights are pruned, it is they that are counted.
+    unmasked = [layer for layer in recorded if not stored.get(layer.name)]
+    findings = [_broken(folder, unmasked), _revived(folder, found.layers, stored)]
     yield Check.of(GROUP, "recorded pattern", _held(found.pattern, recorded), findings)
     if not is_packed(folder):
         yield Check.of(
@@ -137,8 +139,8 @@ def _noun(pattern: str | None) -> str:
     return "pairs" if m == 2 else f"groups of {m}"
 
 
-def _broken(folder: Path, recorded: list[LayerReport]) -> Finding | None:
-    broken = [layer for layer in recorded if layer.broken_groups]
+def _broken(folder: Path, layers: list[LayerReport]) -> Finding | None:
+    broken = [layer for layer in layers if layer.broken_groups]
     if not broken:
         return None
     count = sum(layer.broken_groups for layer in broken)
@@ -146,7 +148,7 @@ def _broken(folder: Path, recorded: list[LayerReport]) -> Finding | None:
     noun = _noun(broken[0].recorded)
     return BROKEN_PATTERN.at(
         folder,
-        f"{plural(len(broken), 'layer')} of {len(recorded)} no longer "
+        f"{plural(len(broken), 'layer')} no longer "
         f"{'holds' if len(broken) == 1 else 'hold'} {broken[0].recorded}: "
         f"{share(count, total)} of their {noun} have too many non-zeros.",
         count=count,
@@ -170,8 +172,18 @@ def _revived(
         f"{count:,} weights that {MASKS_NAME} prunes are not zero, in "
         f"{plural(len(revived), 'layer')}.",
         count=count,
-        examples=(f"{layer.name}: {plural(layer.revived, 'weight')}" for layer in revived),
+        examples=(
+            f"{layer.name}: {plural(layer.revived, 'weight')}{_in_groups(layer)}"
+            for layer in revived
+        ),
     )
+
+
+def _in_groups(layer: LayerReport) -> str:
+    if layer.recorded is None:
+        return ""
+    groups = share(layer.broken_groups, _groups(layer))
+    return f", {groups} {_noun(layer.recorded)} broken"
 
 
 def _mismatched(folder: Path, stored: dict[str, bool], pattern: str | None) -> Finding | None:

@@ -16,7 +16,7 @@ tokens at a time, in bytes:
 
 to which the libraries add 0.5 GB. Besides, the backward pass needs room of its own and the
 allocator keeps some of what is freed: three tenths of the activations, as measured. The sum was
-then within 5 % of the peak resident memory at the shapes in docs/troubleshooting.md.
+then within 7 % of the peak resident memory at the shapes in docs/troubleshooting.md.
 
 Answering: the weights as the engine keeps them, and its workspace. The engine works on at most
 1,024 tokens at a time (or one longer text), so memory does not grow with the batch.

@@ -84,8 +84,10 @@ def read_data(name: str, data: str | Path | None, labels: Sequence[str] | None =
             findings.append(UNUSABLE_DATA.at(split, str(error)))
             continue
         splits.append(Split(split, source, table, columns))
-    if not any(split.name != "train" for split in splits) and not findings:
-        where = data if data is not None else name
+    where = data if data is not None else name
+    if not splits and not findings:
+        findings.append(UNUSABLE_DATA.at(where, "it holds no file named train or validation."))
+    elif not any(split.name != "train" for split in splits) and not findings:
         findings.append(SPLIT_MISSING.at(where, "there is no validation split."))
     read = ", ".join(f"{split.name} {plural(len(split), 'row')}" for split in splits)
     return TaskData(task, splits, Check.of(GROUP, "files", read or "none read", findings))
