@@ -44,22 +44,25 @@ class CalibrationRows:
         return np.cumsum([0, *self.lengths[:-1]], dtype=np.int64)
 
     def parts(self, tokens: int) -> Iterator[tuple[slice, list[tuple[int, int]]]]:
-        """The rows cut into parts of about ``tokens`` tokens: where, and ``(rows, length)`` groups.
+        """The rows cut into parts of up to ``tokens`` tokens: where, and ``(rows, length)`` groups.
 
-        All rows of a group have the same length, so that they need no padding and no mask.
+        All rows of a group have the same length, so that they need no padding and no mask. A row
+        that is longer than ``tokens`` is a part of its own.
         """
         start = stop = 0
         groups: list[tuple[int, int]] = []
         for length, members in groupby(self.lengths):
             left = sum(1 for _ in members)
             while left:
-                count = min(left, max(1, (tokens - (stop - start)) // length))
+                room = (tokens - (stop - start)) // length
+                if groups and room < 1:
+                    yield slice(start, stop), groups
+                    start, groups = stop, []
+                    continue
+                count = min(left, max(1, room))
                 groups.append((count, length))
                 stop += count * length
                 left -= count
-                if stop - start + length > tokens:
-                    yield slice(start, stop), groups
-                    start, groups = stop, []
         if groups:
             yield slice(start, stop), groups
 

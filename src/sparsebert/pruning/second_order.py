@@ -1,29 +1,41 @@
-"""Second-order pruning: what a weight's loss costs once the others have made up for it.
+"""Second-order pruning: keep what the outputs need, and let the kept weights make up for the rest.
 
-Optimal Brain Surgeon (Hassibi & Stork 1993) for each row w of a linear layer: with the inputs'
-second moment H = X X^T, pruning the weights P and moving the others to make up for it costs
-``w_P^T ([H^-1]_PP)^-1 w_P``. SparseGPT (Frantar & Alistarh 2023, algorithm 1) walks over the
-columns of all rows at once, with one inverse for all of them.
+For a linear layer with targets Y (what the dense model gives where the pruned one stands, see
+`sparsebert.pruning.calibration`) and inputs X, the best weights without a mask are
+``W* = (Y X^T + d W) (X X^T + d)^-1``, damped by d towards the dense ones. With any others the layer
+loses ``tr (W - W*) H (W - W*)^T`` more, H = X X^T + d, and N:M pruning looks for the least loss:
+
+1. a start: Optimal Brain Surgeon, group after group (`surgeon`, SparseGPT's algorithm)
+2. better masks: alternating projections (ADMM) between 'close to W*' and 'N:M', which let groups
+   settle together where the walk fixes them one by one. Preconditioned by H's diagonal as in Boža
+   (2024, "Fast and Effective Weight Update for Pruned Large Language Models"), with a penalty that
+   grows until the masks stand still, as in ALPS (Meng et al. 2024).
+3. the kept weights of each row: the exact solution ``H_KK w_K = (W* H)_K`` of least squares
+
+Means are left out of X and Y: they belong to the bias, which is fitted with the weights.
+
+Memory: a few matrices ``[columns, columns]`` and the systems of step 3, some 100 MB at a time.
+Cost: O(columns^3) and O(rows x columns^2) for each projection of 2, O(rows x kept^3) for step 3.
 """
 
 from __future__ import annotations
 
-from itertools import combinations
-from math import comb
 from typing import TYPE_CHECKING
 
-from sparsebert.patterns import Pattern
+from sparsebert.patterns import Pattern, mask_from_scores
+from sparsebert.pruning.calibration import Linear
+from sparsebert.pruning.surgeon import prune_columns
 
 if TYPE_CHECKING:
     import torch
 
-    from sparsebert.pruning.calibration import Linear, Statistics
+    from sparsebert.pruning.calibration import Statistics
 
-_SOLVED_AT_ONCE = 1 << 25  # entries of the systems of equations in memory at once
 _DAMPING = 0.01  # share of the mean second moment added to each
 _LEAST = 1e-12  # of inputs that are all the same
-_BLOCK = 128  # columns updated at once
-_MOST_CHOICES = 70  # sets tried for a group: all of 4:8
+_PROJECTIONS = 60
+_PENALTY = (0.1, 2.0)  # from, to; H is scaled to a diagonal of ones
+_ENTRIES_AT_ONCE = 1 << 25  # of the systems of equations solved together
 
 
 def prune_linear(layer: Linear, statistics: Statistics, *, pattern: Pattern) -> Linear:
@@ -33,98 +45,73 @@ def prune_linear(layer: Linear, statistics: Statistics, *, pattern: Pattern) -> 
     moment = statistics.inputs.clone()
     damp = _DAMPING * moment.diagonal().mean().clamp(min=_LEAST)
     moment.diagonal().add_(damp)
-    factor = torch.linalg.cholesky(moment)
-    ideal = torch.cholesky_solve((statistics.targets + damp * layer.weight).T, factor).T
-    _, mask = choose_and_update(ideal, moment, pattern)
-    weight = solve_kept(ideal, moment, mask)
-    bias = statistics.target_mean - weight @ statistics.input_mean
-    return layer._replace(weight=weight, bias=bias, mask=mask)
+    wanted = statistics.targets + damp * layer.weight
+    # In float64, as all that inverts: moments of a layer's inputs differ by powers of ten.
+    factor = torch.linalg.cholesky(moment.double())
+    ideal = torch.cholesky_solve(wanted.double().T, factor).T.float()
+
+    start, start_mask = prune_columns(ideal, moment, pattern)
+    mask = settle_mask(start, wanted, moment, pattern)
+    weight = solve_kept(wanted, moment, mask)
+    worse = loss(weight, ideal, moment) > loss(start, ideal, moment)
+    if worse.any():  # there is no proof that the projections help, though they mostly do
+        mask[worse] = start_mask[worse]
+        weight[worse] = solve_kept(wanted[worse], moment, mask[worse])
+    return Linear(weight, statistics.target_mean - weight @ statistics.input_mean, mask)
 
 
-def choose_and_update(
-    weight: torch.Tensor, moment: torch.Tensor, pattern: Pattern
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """SparseGPT: weights ``[rows, columns]`` pruned and updated, and the mask of what was kept.
+def loss(weight: torch.Tensor, ideal: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
+    """What each row loses beside its ideal weights, (w - w*) H (w - w*)^T: ``[rows]``."""
+    change = weight - ideal
+    return ((change @ moment) * change).sum(dim=1)
 
-    ``moment`` is H ``[columns, columns]``, positive definite (damped). The columns are fixed from
-    left to right; the weights right of a pruned one make up for it.
+
+def settle_mask(
+    start: torch.Tensor, wanted: torch.Tensor, moment: torch.Tensor, pattern: Pattern
+) -> torch.Tensor:
+    """Alternating projections from the pruned weights ``start``; the mask that they settle on.
+
+    Scaled ADMM for ``min loss(V) with V = Z, Z of the pattern``: V goes to ``(W* H + r (Z - U))
+    (H + r)^-1``, Z is V + U pruned by magnitude, and U adds up how far they are apart. r grows by
+    a factor each time. All of it in columns scaled by the root of H's diagonal, so that magnitude
+    says what a weight contributes.
     """
     import torch
 
-    factor = _inverse_factor(moment)
-    weight = weight.clone()
-    mask = torch.ones_like(weight, dtype=torch.bool)
-    columns = weight.shape[1]
-    step = _BLOCK // pattern.m * pattern.m or pattern.m
-    for begin in range(0, columns, step):
-        end = min(begin + step, columns)
-        errors = torch.zeros(weight.shape[0], end - begin)
-        for column in range(begin, end):
-            if column % pattern.m == 0:
-                group = slice(column, column + pattern.m)
-                mask[:, group] = _best_of_group(weight[:, group], factor[group, group], pattern)
-            lost = torch.where(mask[:, column], 0.0, weight[:, column])
-            error = lost / factor[column, column]
-            weight[:, column:end] -= error[:, None] * factor[column, column:end]
-            errors[:, column - begin] = error
-        weight[:, end:] -= errors @ factor[begin:end, end:]
-    return torch.where(mask, weight, 0.0), mask
+    scale = moment.diagonal().sqrt()
+    # Eigenvectors, because r changes each time and H + r keeps them.
+    values, vectors = torch.linalg.eigh(moment / scale.outer(scale))
+    goal = wanted / scale
+    pruned = start * scale
+    apart = torch.zeros_like(pruned)
+    mask = pruned != 0
+    penalty, last = _PENALTY
+    growth = (last / penalty) ** (1 / _PROJECTIONS)
+    for _ in range(_PROJECTIONS):
+        close = (goal + penalty * (pruned - apart)) @ vectors
+        close = (close / (values + penalty)) @ vectors.T + apart
+        mask = torch.from_numpy(mask_from_scores(close.abs().numpy(), pattern))
+        pruned = torch.where(mask, close, 0.0)
+        apart = (close - pruned) / growth  # U is in units of 1 / r
+        penalty *= growth
+    return mask
 
 
-def _inverse_factor(moment: torch.Tensor) -> torch.Tensor:
-    """Upper U with H^-1 = U^T U: ``U[j:, j:]`` is that of the inverse over columns from j on."""
-    import torch
+def solve_kept(wanted: torch.Tensor, moment: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The best weights under ``mask``, ``[rows, columns]``: H_KK w_K = b_K for each row b.
 
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
-    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return factor
-
-
-def _best_of_group(weight: torch.Tensor, factor: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-    """Which n of a group's m columns each row keeps, bool ``[rows, m]``: the cheapest set goes.
-
-    ``factor`` is the group's square of U, so that U^T U is the inverse over the columns that are
-    not fixed yet. Every set is tried; where there are too many, the costs of single weights add up.
+    ``wanted`` is Y X^T ``[rows, columns]`` of the outputs Y to come near to (W H for those of
+    weights W). Every row of the mask keeps the same number of weights.
     """
     import torch
 
-    inverse = factor.T @ factor
-    count = pattern.m - pattern.n
-    if comb(pattern.m, count) > _MOST_CHOICES:
-        cost = weight.square() / inverse.diagonal()
-        keep = cost.argsort(dim=1, descending=True, stable=True)[:, : pattern.n]
-        return torch.zeros_like(weight, dtype=torch.bool).scatter_(1, keep, True)
-    # From the right: of equal costs the first one wins, and what stays is the leftmost.
-    sets = [list(places) for places in combinations(range(pattern.m), count)][::-1]
-    costs = []
-    for places in sets:
-        lost = weight[:, places]
-        costs.append((lost @ torch.linalg.inv(inverse[places][:, places]) * lost).sum(dim=1))
-    best = torch.stack(costs).argmin(dim=0)
-    keeps = torch.ones(len(sets), pattern.m, dtype=torch.bool)
-    for number, places in enumerate(sets):
-        keeps[number, places] = False
-    return keeps[best]
-
-
-def solve_kept(target: torch.Tensor, moment: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The weights under ``mask`` that come closest to ``target``: H_KK w_K = (H w*)_K for each row.
-
-    ``target`` is w*, the best weights without a mask, ``[rows, columns]``; every row of the mask
-    keeps the same number.
-    """
-    import torch
-
-    rows = len(mask)
-    kept = mask.nonzero()[:, 1].view(rows, -1)
-    right = (target @ moment).gather(1, kept)
-    found = torch.zeros_like(target)
-    size = max(1, _SOLVED_AT_ONCE // kept.shape[1] ** 2)
-    for start in range(0, rows, size):
-        part = slice(start, start + size)
+    kept = mask.nonzero()[:, 1].view(len(mask), -1)
+    found = torch.zeros_like(wanted)
+    at_once = max(1, _ENTRIES_AT_ONCE // kept.shape[1] ** 2)
+    for begin in range(0, len(mask), at_once):
+        part = slice(begin, begin + at_once)
         places = kept[part]
-        systems = moment[places[:, :, None], places[:, None, :]]
-        factor = torch.linalg.cholesky(systems)
-        values = torch.cholesky_solve(right[part].unsqueeze(-1), factor).squeeze(-1)
-        found[part] = found[part].scatter(1, places, values)
+        factor = torch.linalg.cholesky(moment[places[:, :, None], places[:, None, :]])
+        right = wanted[part].gather(1, places).unsqueeze(-1)
+        found[part].scatter_(1, places, torch.cholesky_solve(right, factor).squeeze(-1))
     return found

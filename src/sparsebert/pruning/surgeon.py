@@ -1,0 +1,92 @@
+"""Optimal Brain Surgeon for N:M groups: what a weight costs once the others made up for it.
+
+For a row w of a linear layer whose inputs have the second moment H = X X^T, pruning the weights P
+and moving all others to make up for it costs ``w_P^T ([H^-1]_PP)^-1 w_P`` (Hassibi & Stork 1993).
+SparseGPT (Frantar & Alistarh 2023, algorithm 1) walks over the columns of all rows at once with one
+inverse, over the columns that are not fixed yet. Its score for a weight takes the group's earlier
+ones for fixed; here the cost of each set of a group that could go is exact.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+from typing import TYPE_CHECKING
+
+from sparsebert.patterns import Pattern
+
+if TYPE_CHECKING:
+    import torch
+
+_BLOCK = 128  # columns updated at once
+_MOST_CHOICES = 70  # sets tried for a group: all of 4:8
+
+
+def prune_columns(
+    weight: torch.Tensor, moment: torch.Tensor, pattern: Pattern
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights pruned and updated, float32 ``[rows, columns]``, and the mask of those that stay.
+
+    ``moment`` is H ``[columns, columns]``, positive definite (damped). Groups are pruned from left
+    to right; the weights right of a pruned one make up for it before their own group's turn. Cost:
+    O(columns^3) for the inverse, O(rows x columns^2) for the walk.
+    """
+    import torch
+
+    factor = _inverse_factor(moment)
+    weight = weight.clone()
+    mask = torch.ones_like(weight, dtype=torch.bool)
+    columns = weight.shape[1]
+    step = _BLOCK // pattern.m * pattern.m
+    for begin in range(0, columns, step):
+        end = min(begin + step, columns)
+        errors = torch.zeros(weight.shape[0], end - begin)
+        for column in range(begin, end):
+            if column % pattern.m == 0:
+                group = slice(column, column + pattern.m)
+                mask[:, group] = _best_of_group(weight[:, group], factor[group, group], pattern)
+            lost = torch.where(mask[:, column], 0.0, weight[:, column])
+            error = lost / factor[column, column]
+            weight[:, column:end] -= error[:, None] * factor[column, column:end]
+            errors[:, column - begin] = error
+        weight[:, end:] -= errors @ factor[begin:end, end:]
+    return torch.where(mask, weight, 0.0), mask
+
+
+def _inverse_factor(moment: torch.Tensor) -> torch.Tensor:
+    """Upper U with H^-1 = U^T U: ``U[j:, j:]`` is that of the inverse over columns from j on.
+
+    In float64: it inverts, and the moments of a layer's inputs differ by several powers of ten.
+    """
+    import torch
+
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment.double()))
+    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.float()
+
+
+def _best_of_group(weight: torch.Tensor, factor: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    """Which n of a group's m columns each row keeps, bool ``[rows, m]``: the cheapest set goes.
+
+    ``factor`` is the group's square of U, so that U^T U is the inverse over the columns that are
+    not fixed yet. Every set is tried; where there are too many, the costs of single weights add up.
+    """
+    import torch
+
+    inverse = factor.T @ factor
+    count = pattern.m - pattern.n
+    if comb(pattern.m, count) > _MOST_CHOICES:
+        cost = weight.square() / inverse.diagonal()
+        keep = cost.argsort(dim=1, descending=True, stable=True)[:, : pattern.n]
+        return torch.zeros_like(weight, dtype=torch.bool).scatter_(1, keep, True)
+    # From the right: of equal costs the first one wins, and what stays is the leftmost.
+    sets = [list(places) for places in combinations(range(pattern.m), count)][::-1]
+    costs = []
+    for places in sets:
+        lost = weight[:, places]
+        costs.append((lost @ torch.linalg.inv(inverse[places][:, places]) * lost).sum(dim=1))
+    best = torch.stack(costs).argmin(dim=0)
+    keeps = torch.ones(len(sets), pattern.m, dtype=torch.bool)
+    for number, places in enumerate(sets):
+        keeps[number, places] = False
+    return keeps[best]

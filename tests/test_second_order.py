@@ -1,0 +1,261 @@
+"""Second-order pruning and Wanda of one layer, against exhaustive search, numpy and hand counts."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from sparsebert.patterns import Pattern, is_whole
+from sparsebert.pruning import second_order, surgeon, wanda
+from sparsebert.pruning.calibration import Linear, Statistics
+
+
+def layer(rows: int, columns: int, seed: int = 0, tokens: int = 200) -> tuple[Any, Any]:
+    """A weight ``[rows, columns]`` and correlated inputs ``[tokens, columns]``, float64."""
+    random = np.random.default_rng(seed)
+    mixing = random.standard_normal((columns, columns)) + np.eye(columns)
+    return random.standard_normal((rows, columns)), random.standard_normal(
+        (tokens, columns)
+    ) @ mixing + random.standard_normal(columns)
+
+
+def moment_of(inputs: Any) -> Any:
+    """Their second moment, float64 ``[columns, columns]``."""
+    return inputs.T @ inputs / len(inputs)
+
+
+def as_torch(values: Any) -> Any:
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def loss(weight: Any, inputs: Any, kept: Any) -> float:
+    """The least squared change of ``inputs @ weight`` with only the weights ``kept`` (bool)."""
+    wanted = inputs @ weight
+    found = np.linalg.lstsq(inputs[:, kept], wanted, rcond=None)[0]
+    return float(np.square(inputs[:, kept] @ found - wanted).sum())
+
+
+def group_masks(pattern: Pattern) -> list[Any]:
+    return [
+        np.isin(np.arange(pattern.m), places)
+        for places in combinations(range(pattern.m), pattern.n)
+    ]
+
+
+@pytest.mark.parametrize("text", ["1:2", "1:3", "2:4", "1:4", "4:8"])
+def test_a_single_group_is_pruned_as_exhaustive_search_does(text: str) -> None:
+    """The others are free to make up for it, so one group's choice is exact."""
+    pattern = Pattern.parse(text)
+    weight, inputs = layer(9, pattern.m, seed=3)
+    _, mask = surgeon.prune_columns(as_torch(weight), as_torch(moment_of(inputs)), pattern)
+    masks = group_masks(pattern)
+    for row, chosen in zip(weight, mask.numpy(), strict=True):
+        best = min(masks, key=lambda kept: loss(row, inputs, kept))
+        assert chosen.tolist() == best.tolist()
+
+
+def test_the_left_of_a_pair_is_not_taken_for_fixed() -> None:
+    """SparseGPT scores the right one as if the left could not make up for it: not here."""
+    pattern = Pattern(1, 2)
+    weight, inputs = layer(40, 6, seed=1)
+    inputs[:, 1] = inputs[:, 0] + 0.3 * inputs[:, 1]  # the first two say much the same
+    moment = moment_of(inputs)
+    _, mask = surgeon.prune_columns(as_torch(weight), as_torch(moment), pattern)
+    everything = np.ones(6, bool)
+    for row, chosen in zip(weight, mask.numpy(), strict=True):
+        left, right = everything.copy(), everything.copy()
+        left[1] = right[0] = False  # which one of the first pair is kept
+        best = left if loss(row, inputs, left) < loss(row, inputs, right) else right
+        assert chosen[:2].tolist() == best[:2].tolist()
+    factor = np.linalg.cholesky(np.linalg.inv(moment)).T  # what SparseGPT divides by
+    cost = np.square(weight[:, :2] / factor.diagonal()[:2])
+    assert np.mean((cost[:, 0] > cost[:, 1]) != mask[:, 0].numpy()) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "columns"), [("1:2", 7, 134), ("2:4", 5, 136), ("1:3", 3, 135), ("4:8", 1, 16)]
+)
+def test_blocks_of_columns_choose_as_one_inverse_after_another(
+    text: str, rows: int, columns: int
+) -> None:
+    pattern = Pattern.parse(text)
+    weight, inputs = layer(rows, columns, seed=2, tokens=3 * columns)
+    moment = moment_of(inputs) + 0.1 * np.eye(columns)
+    _, mask = surgeon.prune_columns(as_torch(weight), as_torch(moment), pattern)
+    expected = np.ones((rows, columns), bool)
+    work = weight.copy()
+    for begin in range(0, columns, pattern.m):
+        inverse = np.linalg.inv(moment[begin:, begin:])  # over the columns not fixed yet
+        for number in range(rows):
+            row, costs = work[number, begin:], []
+            for kept in group_masks(pattern):
+                lost = np.flatnonzero(~kept)
+                block = np.linalg.inv(inverse[np.ix_(lost, lost)])
+                costs.append((row[lost] @ block @ row[lost], kept))
+            kept = min(costs, key=lambda cost: cost[0])[1]
+            expected[number, begin : begin + pattern.m] = kept
+            # Optimal Brain Surgeon, weight by weight, each over the columns from itself on.
+            for place in np.flatnonzero(~kept):
+                rest = np.linalg.inv(moment[begin + place :, begin + place :])
+                work[number, begin + place :] -= work[number, begin + place] / rest[0, 0] * rest[0]
+    assert is_whole(mask.numpy(), pattern)
+    assert np.mean(mask.numpy() == expected) > 0.999  # float32 may turn a near tie
+
+
+@pytest.mark.parametrize(("text", "rows"), [("1:2", 1), ("1:2", 7), ("2:4", 5), ("1:4", 3)])
+def test_kept_weights_are_the_least_squares_solution(
+    text: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pattern = Pattern.parse(text)
+    weight, inputs = layer(rows, 24, seed=4)
+    random = np.random.default_rng(5)
+    mask = np.concatenate(
+        [
+            random.permuted(np.tile(group_masks(pattern)[0], (rows, 1)), axis=1)
+            for _ in range(24 // pattern.m)
+        ],
+        axis=1,
+    )
+    monkeypatch.setattr(second_order, "_ENTRIES_AT_ONCE", 2 * 12 * 12)  # two rows of 1:2 at a time
+    found = second_order.solve_kept(
+        as_torch(weight @ moment_of(inputs)), as_torch(moment_of(inputs)), torch.tensor(mask)
+    )
+    for row, kept, values in zip(weight, mask, found.numpy(), strict=True):
+        expected = np.linalg.lstsq(inputs[:, kept], inputs @ row, rcond=None)[0]
+        assert values[kept] == pytest.approx(expected, rel=2e-3, abs=2e-3)
+        assert not np.any(values[~kept])
+
+
+def statistics(inputs: Any, targets: Any) -> Statistics:
+    """The statistics of inputs ``[tokens, columns]`` and outputs ``[tokens, rows]``, by numpy."""
+    x, y = inputs - inputs.mean(0), targets - targets.mean(0)
+    return Statistics(
+        inputs=as_torch(x.T @ x / len(x)),
+        targets=as_torch(y.T @ x / len(x)),
+        input_mean=as_torch(inputs.mean(0)),
+        target_mean=as_torch(targets.mean(0)),
+    )
+
+
+def linear(weight: Any, bias: Any) -> Linear:
+    return Linear(as_torch(weight), as_torch(bias), torch.ones(weight.shape, dtype=torch.bool))
+
+
+def test_a_layer_is_exact_under_its_mask_and_comes_near_the_best_of_all_masks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(second_order, "_DAMPING", 1e-5)
+    pattern = Pattern(1, 2)
+    weight, inputs = layer(15, 8, seed=6)
+    bias = np.random.default_rng(7).standard_normal(15)
+    noise = np.random.default_rng(8).standard_normal((len(inputs), 15))
+    targets = inputs @ weight.T + bias + 0.3 * noise  # as where the dense model's inputs differ
+    found = second_order.prune_linear(
+        linear(weight, bias), statistics(inputs, targets), pattern=pattern
+    )
+    assert is_whole(found.mask.numpy(), pattern)
+    assert not found.weight[~found.mask].any()
+
+    def left(kept: Any, target: Any) -> float:
+        """The least squared error of a row with these weights and a bias."""
+        design = np.column_stack([inputs[:, kept], np.ones(len(inputs))])
+        return float(np.linalg.lstsq(design, target, rcond=None)[1][0])
+
+    chosen = best = magnitude = 0.0
+    for number, target in enumerate(targets.T):
+        row = found.weight[number].numpy()
+        error = float(np.square(inputs @ row + found.bias[number].item() - target).sum())
+        assert error <= 1.001 * left(found.mask[number].numpy(), target)
+        chosen += error
+        best += min(
+            left(np.concatenate(masks), target) for masks in product(group_masks(pattern), repeat=4)
+        )
+        pairs = np.abs(weight[number]).reshape(-1, 2)
+        magnitude += left((pairs == pairs.max(1, keepdims=True)).reshape(-1), target)
+    assert best <= chosen < 1.1 * best
+    assert magnitude > 1.5 * best
+
+
+@pytest.mark.parametrize(("text", "rows", "columns"), [("1:2", 31, 48), ("2:4", 17, 40)])
+def test_settled_masks_lose_less_than_a_walk_from_left_to_right(
+    text: str, rows: int, columns: int
+) -> None:
+    pattern = Pattern.parse(text)
+    weight, inputs = layer(rows, columns, seed=10)
+    moment = as_torch(moment_of(inputs) + 0.1 * np.eye(columns))
+    ideal = as_torch(weight)
+    start, walked = surgeon.prune_columns(ideal, moment, pattern)
+    settled = second_order.settle_mask(start, ideal @ moment, moment, pattern)
+    assert is_whole(settled.numpy(), pattern)
+
+    def lost(mask: Any) -> Any:
+        kept = second_order.solve_kept(ideal @ moment, moment, mask)
+        return second_order.loss(kept, ideal, moment)
+
+    assert lost(settled).sum() < 0.9 * lost(walked).sum()
+    assert lost(walked).sum() < second_order.loss(start, ideal, moment).sum()
+
+
+def test_rows_that_do_not_settle_keep_the_walks_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    pattern = Pattern(1, 2)
+    weight, inputs = layer(12, 16, seed=11)
+    targets = inputs @ weight.T
+    settle = second_order.settle_mask
+
+    def flipped(*arguments: Any) -> Any:
+        mask = settle(*arguments)
+        mask[::2] = ~mask[::2]  # of each pair the other one
+        return mask
+
+    expected = second_order.prune_linear(
+        linear(weight, np.zeros(12)), statistics(inputs, targets), pattern=pattern
+    )
+    monkeypatch.setattr(second_order, "settle_mask", flipped)
+    found = second_order.prune_linear(
+        linear(weight, np.zeros(12)), statistics(inputs, targets), pattern=pattern
+    )
+    moment = statistics(inputs, targets).inputs
+    moment.diagonal().add_(0.01 * moment.diagonal().mean())
+    walked = surgeon.prune_columns(as_torch(weight), moment, pattern)[1]
+    assert torch.equal(found.mask[1::2], expected.mask[1::2])
+    assert torch.equal(found.mask[::2], walked[::2])
+
+
+def test_inputs_that_never_change_or_are_always_zero() -> None:
+    weight, inputs = layer(5, 8, seed=9)
+    inputs[:, 2] = 0
+    inputs[:, 5] = 4
+    bias = np.zeros(5)
+    found = second_order.prune_linear(
+        linear(weight, bias), statistics(inputs, inputs @ weight.T), pattern=Pattern(1, 2)
+    )
+    assert torch.isfinite(found.weight).all()
+    assert torch.isfinite(found.bias).all()
+    constant = np.ones((50, 4))
+    found = second_order.prune_linear(
+        linear(weight[:, :4], bias),
+        statistics(constant, constant @ weight[:, :4].T),
+        pattern=Pattern(1, 2),
+    )
+    assert found.weight.numpy().sum(1) + found.bias.numpy() == pytest.approx(
+        weight[:, :4].sum(1), abs=1e-5
+    )  # the bias makes up for all of it
+
+
+def test_wanda_by_hand() -> None:
+    weight = np.array([[1.0, -2.0, 3.0, 0.4], [-4.0, 1.5, 0.1, 0.2]])
+    inputs = np.array([[3.0, 0.0, 1.0, 4.0], [0.0, 1.0, 0.0, 4.0], [4.0, 2.0, 0.0, 2.0]])
+    # Norms: 5, sqrt(5), 1, 6. Scores: 5, 4.47, 3, 2.4 / 20, 3.35, 0.1, 1.2.
+    found = wanda.prune_linear(
+        linear(weight, np.ones(2)), statistics(inputs, inputs), pattern=Pattern(1, 2)
+    )
+    assert found.weight.tolist() == [[1, 0, 3, 0], [-4, 0, 0, np.float32(0.2)]]
+    assert found.bias.tolist() == [1, 1]
+    norms = np.linalg.norm(inputs, axis=0).astype(np.float32)
+    scores = wanda.scores(weight.astype(np.float32), norms)
+    assert scores[0].tolist() == pytest.approx([5, 2 * 5**0.5, 3, 2.4])
