@@ -1,4 +1,8 @@
-"""Pruning a model folder, and looking at how sparse one is. numpy only, a tensor at a time."""
+"""Pruning a model folder, and looking at how sparse one is.
+
+numpy and a tensor at a time, but for methods that calibrate: they run the model on torch, a layer
+at a time.
+"""
 
 from __future__ import annotations
 
