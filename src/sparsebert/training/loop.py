@@ -15,6 +15,7 @@ from sparsebert.errors import TrainingError
 from sparsebert.evaluation.quiet import quiet_transformers
 from sparsebert.training.batch_plan import BatchPlan, is_out_of_memory
 from sparsebert.training.interruption import StopRequest, stop_on_interrupt
+from sparsebert.training.memory import kept_memory
 from sparsebert.training.work_folder import WorkFolder
 
 Result = TypeVar("Result")
@@ -81,7 +82,8 @@ def train(trainer: Trainer, plan: BatchPlan, work: WorkFolder, stop: StopRequest
     last = work.last_checkpoint()
     begun = int(last.name.rpartition("-")[2]) if last else 0
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    with kept_memory():
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     seconds = time.perf_counter() - started
     state = trainer.state
     if stop.asked:

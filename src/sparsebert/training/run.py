@@ -11,6 +11,7 @@ from sparsebert.evaluation.predictors import TorchPredictor
 from sparsebert.patterns import BoolMatrix
 from sparsebert.progress import Progress
 from sparsebert.training.assembly import make_holds, make_masks, make_objective, make_rate
+from sparsebert.training.attention import fastest_attention
 from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.interruption import StopRequest
 from sparsebert.training.job import Job
@@ -78,6 +79,7 @@ def _attempt(
         dropout=options.dropout,
         seed=options.seed,
     )
+    model.set_attn_implementation(fastest_attention(job.rows.rows.lengths))
     if job.teacher is not None and not job.keep_head:
         copy_head(job.teacher, model)
     with ExitStack() as held:
