@@ -16,12 +16,12 @@ pytest.importorskip("pyarrow")
 from safetensors.numpy import load_file
 
 from conftest import TinyBert
+from short_runs import QUICK, assert_same_bits, interrupt_at
 from sparsebert.evaluation.metrics import Scores
 from sparsebert.evaluation.scoring import PreparedSplit
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.training import finetune
 from sparsebert.training.embeddings import FrozenEmbeddings, UsedEmbeddings
-from test_finetune import QUICK, assert_same_bits, interrupt_at
 from tiny_tasks import letters, write_classification, write_rows
 
 TABLE = "bert.embeddings.word_embeddings.weight"

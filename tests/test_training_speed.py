@@ -19,6 +19,7 @@ pytest.importorskip("pyarrow")
 from safetensors.numpy import load_file
 
 from conftest import TinyBert
+from short_runs import QUICK
 from sparsebert.errors import TrainingError
 from sparsebert.tasks.table import Kind
 from sparsebert.training import finetune, precision
@@ -26,7 +27,6 @@ from sparsebert.training.attention import fastest_attention
 from sparsebert.training.memory import kept_memory
 from sparsebert.training.objective import TaskObjective
 from sparsebert.training.precision import autocast, native_bf16, resolve_precision
-from test_finetune import QUICK
 from tiny_tasks import write_classification
 
 HAS_BF16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()

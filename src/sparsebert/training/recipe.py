@@ -67,6 +67,10 @@ def write_recipe(folder: Path, options: FinetuneOptions) -> None:
 
 
 def _checked(found: Mapping[Any, Any]) -> dict[str, Any]:
+    for name, value in found.items():
+        # Never shown: lists of aliases to lists would fill the memory.
+        if isinstance(value, list | dict | set):
+            raise TrainingError(f"'{name}' must be a single value.")
     version = found.get("version")
     if version is None:
         raise TrainingError(f"a recipe begins with the line 'version: {VERSION}'.")

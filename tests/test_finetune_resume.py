@@ -1,0 +1,315 @@
+"""Fine-tuning that does not go straight through: stopped, out of memory, ended early."""
+
+from __future__ import annotations
+
+import gc
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("pyarrow")
+
+from conftest import TinyBert
+from short_runs import (
+    QUICK,
+    STEPS,
+    Crash,
+    assert_same_bits,
+    assert_zeros_held,
+    crash_at,
+    interrupt_at,
+    weights,
+)
+from sparsebert.checkpoint import open_checkpoint, read_masks
+from sparsebert.errors import TrainingError
+from sparsebert.evaluation.metrics import Scores
+from sparsebert.evaluation.scoring import PreparedSplit
+from sparsebert.pruning import prune
+from sparsebert.training import finetune
+from sparsebert.training.locked_masks import LockedMasksCallback
+from sparsebert.training.trainer import TaskTrainer
+from tiny_tasks import write_classification
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_garbage_collections() -> Iterator[None]:
+    """The Trainer collects garbage before it starts: half a second if it walks all of torch."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def dense(tiny_bert: TinyBert) -> Path:
+    return tiny_bert("encoder")
+
+
+@pytest.fixture(scope="module")
+def sparse(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finetune") / "sparse"
+    prune(dense, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classification(tmp_path_factory.mktemp("finetune") / "data")
+
+
+class TestResume:
+    @pytest.mark.parametrize("step", [3, 11], ids=["in epoch 1", "in epoch 2"])
+    def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(
+        self, sparse: Path, data: Path, tmp_path: Path, step: int
+    ) -> None:
+        finetune(sparse, tmp_path / "whole", data=data, **QUICK)
+        out = tmp_path / "out"
+        with pytest.raises(
+            KeyboardInterrupt, match=rf"stopped after step {step} of 16; .*--resume"
+        ):
+            finetune(sparse, out, data=data, progress=interrupt_at(step), **QUICK)
+        assert not out.exists()
+        checkpoint = tmp_path / "out.training" / f"checkpoint-{step}"
+        stored = read_masks(open_checkpoint(checkpoint))
+        masks = read_masks(open_checkpoint(sparse))
+        assert all(np.array_equal(stored[name], mask) for name, mask in masks.items())
+        assert (checkpoint / "masks.safetensors").is_file()
+
+        with pytest.raises(TrainingError, match="unfinished run for .*: go on with it by --resume"):
+            finetune(sparse, out, data=data, **QUICK)
+        result = finetune(sparse, out, data=data, resume=True, **QUICK)
+        assert (result.resumed_from, result.steps) == (step, STEPS)
+        assert_same_bits(out, tmp_path / "whole")
+        assert_zeros_held(out, sparse)
+        assert not (tmp_path / "out.training").exists()
+        histories = [
+            json.loads((folder / "training.json").read_text())["history"]
+            for folder in (out, tmp_path / "whole")
+        ]
+        assert [each["step"] for each in histories[0]] == [each["step"] for each in histories[1]]
+
+    @pytest.mark.parametrize("optimizer", ["sgd", "adafactor"])
+    def test_a_crash_goes_on_from_the_last_epoch(
+        self, sparse: Path, data: Path, tmp_path: Path, optimizer: str
+    ) -> None:
+        options = {**QUICK, "optimizer": optimizer, "gradient_accumulation": 2, "batch_size": 4}
+        finetune(sparse, tmp_path / "whole", data=data, **options)
+        out = tmp_path / "out"
+        with pytest.raises(Crash):
+            finetune(sparse, out, data=data, progress=crash_at(13), **options)
+        result = finetune(sparse, out, data=data, resume=True, **options)
+        assert result.resumed_from == 8
+        assert_same_bits(out, tmp_path / "whole")
+        assert_zeros_held(out, sparse)
+
+    def test_masks_are_restored_from_the_checkpoint(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            finetune(sparse, tmp_path / "out", data=data, progress=interrupt_at(4), **QUICK)
+        held = []
+        begin = LockedMasksCallback.on_train_begin
+
+        def spy(self: Any, *arguments: Any, **more: Any) -> None:
+            held.append(self.masks.masks)
+            begin(self, *arguments, **more)
+
+        monkeypatch.setattr(LockedMasksCallback, "on_train_begin", spy)
+        opened = []
+        import sparsebert.training.assembly as assembly
+
+        open_real = assembly.open_checkpoint
+        monkeypatch.setattr(
+            assembly, "open_checkpoint", lambda path: opened.append(path) or open_real(path)
+        )
+        finetune(sparse, tmp_path / "out", data=data, resume=True, **QUICK)
+        assert [path.name for path in opened] == ["checkpoint-4"]
+        assert held[0].keys() == read_masks(open_checkpoint(sparse)).keys()
+
+    def test_a_checkpoint_cut_short_is_passed_over(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        with pytest.raises(Crash):
+            finetune(sparse, out, data=data, progress=crash_at(3), **QUICK)
+        assert not (tmp_path / "out.training").exists()  # nothing worth keeping yet
+        with pytest.raises(KeyboardInterrupt):
+            finetune(sparse, out, data=data, progress=interrupt_at(11), **QUICK)
+        newest = tmp_path / "out.training" / "checkpoint-11"
+        (newest / "trainer_state.json").write_text('{"epoch": 1.')
+        assert finetune(sparse, out, data=data, resume=True, **QUICK).resumed_from == 8
+
+    def test_other_options_are_refused(self, sparse: Path, data: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        with pytest.raises(KeyboardInterrupt):
+            finetune(sparse, out, data=data, progress=interrupt_at(4), **QUICK)
+        other = {**QUICK, "learning_rate": 1e-4}
+        with pytest.raises(TrainingError, match=r"learning_rate was 0.001 and is now 0.0001"):
+            finetune(sparse, out, data=data, resume=True, **other)
+        (tmp_path / "out.training" / "run.json").write_text("{}")
+        with pytest.raises(TrainingError, match=r"run.json is missing or damaged"):
+            finetune(sparse, out, data=data, resume=True, **QUICK)
+
+    def test_resume_with_nothing_there_starts_anew(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        assert finetune(sparse, tmp_path / "out", data=data, resume=True, **QUICK).steps == STEPS
+
+    def test_ctrl_c_means_what_it_did_afterwards(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        before = signal.getsignal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(sparse, tmp_path / "out", data=data, progress=interrupt_at(4), **QUICK)
+        assert signal.getsignal(signal.SIGINT) is before
+
+    def test_the_second_ctrl_c_interrupts_at_once(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        def twice(label: str, done: int, total: int) -> None:
+            if label == "fine-tuning" and done == 2:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt, match="^$"):
+            finetune(sparse, tmp_path / "out", data=data, progress=twice, **QUICK)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestMemory:
+    MESSAGES = (
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate "
+        "memory: you tried to allocate 12884901888 bytes. Error code 12 (Cannot allocate memory)",
+        "CUDA out of memory. Tried to allocate 2.00 GiB.",
+    )
+
+    @staticmethod
+    def lack(monkeypatch: pytest.MonkeyPatch, error: Exception, rows: int, first_step: int) -> None:
+        """Batches of more than ``rows`` fail from ``first_step`` on."""
+        step = TaskTrainer.training_step
+
+        def training_step(self: Any, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
+            if len(inputs["labels"]) > rows and self.state.global_step >= first_step:
+                raise error
+            return step(self, model, inputs, *more, **named)
+
+        monkeypatch.setattr(TaskTrainer, "training_step", training_step)
+
+    @pytest.mark.parametrize(
+        "error",
+        [RuntimeError(MESSAGES[0]), torch.OutOfMemoryError(MESSAGES[1]), MemoryError()],
+        ids=["cpu", "cuda", "python"],
+    )
+    def test_at_the_start_the_batch_is_halved_until_it_fits(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: Any, error: Exception
+    ) -> None:
+        finetune(
+            sparse,
+            tmp_path / "small",
+            data=data,
+            **{**QUICK, "batch_size": 2, "gradient_accumulation": 4},
+        )
+        self.lack(monkeypatch, error, rows=3, first_step=0)
+        result = finetune(sparse, tmp_path / "out", data=data, **QUICK)
+        assert (result.batch_size, result.gradient_accumulation, result.steps) == (2, 4, STEPS)
+        assert "memory ran out with batches of 8: went on with batches of 4" in result.notes[0]
+        assert "memory ran out with batches of 4: went on with batches of 2" in result.notes[1]
+        assert_same_bits(tmp_path / "out", tmp_path / "small")
+
+    def test_later_it_goes_on_from_the_last_checkpoint(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.lack(monkeypatch, RuntimeError(self.MESSAGES[0]), rows=4, first_step=12)
+        result = finetune(sparse, tmp_path / "out", data=data, **QUICK)
+        assert (result.batch_size, result.resumed_from, result.steps) == (4, 8, STEPS)
+        assert_zeros_held(tmp_path / "out", sparse)
+
+    def test_a_resumed_run_keeps_the_batch_that_fits(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as lacking:
+            self.lack(lacking, RuntimeError(self.MESSAGES[0]), rows=4, first_step=0)
+            with pytest.raises(KeyboardInterrupt):
+                finetune(sparse, tmp_path / "out", data=data, progress=interrupt_at(5), **QUICK)
+        result = finetune(sparse, tmp_path / "out", data=data, resume=True, **QUICK)
+        assert (result.batch_size, result.gradient_accumulation) == (4, 2)
+        assert (result.resumed_from, result.steps) == (5, STEPS)
+
+    def test_a_single_row_that_does_not_fit_is_an_error(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.lack(monkeypatch, RuntimeError(self.MESSAGES[0]), rows=0, first_step=0)
+        with pytest.raises(TrainingError, match="memory ran out even with one row at a time"):
+            finetune(sparse, tmp_path / "out", data=data, **QUICK)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_other_errors_are_not_taken_for_it(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.lack(monkeypatch, RuntimeError("mat1 and mat2 shapes"), rows=0, first_step=0)
+        with pytest.raises(RuntimeError, match="mat1 and mat2"):
+            finetune(sparse, tmp_path / "out", data=data, **QUICK)
+
+
+class TestEarlyStopping:
+    @staticmethod
+    def script(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[Any]:
+        """Give these accuracies in turn; returns the classifiers that were scored."""
+        scored: list[Any] = []
+
+        def score(self: Any, predictor: Any, *_: Any) -> Scores:
+            classifier = predictor._model.classifier.weight
+            scored.append(classifier.detach().numpy().copy())
+            value = scores[min(len(scored), len(scores)) - 1]
+            return Scores({"accuracy": value, "f1": value})
+
+        monkeypatch.setattr(PreparedSplit, "score", score)
+        return scored
+
+    def test_it_stops_and_keeps_the_best_epoch(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scored = self.script(monkeypatch, [50, 60, 55, 54, 70])
+        options = {**QUICK, "epochs": 9, "early_stopping": 2}
+        result = finetune(sparse, tmp_path / "out", data=data, **options)
+        assert result.steps == 4 * 8
+        assert np.array_equal(weights(tmp_path / "out")["classifier.weight"], scored[1])
+        assert "the model is that of step 16, the best on validation" in result.notes[0]
+        assert_zeros_held(tmp_path / "out", sparse)
+        history = json.loads((tmp_path / "out" / "training.json").read_text())["history"]
+        found = [each["eval_accuracy"] for each in history if "eval_accuracy" in each]
+        assert found == [50, 60, 55, 54]
+        assert "flatters its score" in (tmp_path / "out" / "README.md").read_text()
+
+    def test_resumed_it_goes_on_counting(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        options = {**QUICK, "epochs": 9, "early_stopping": 2}
+        with monkeypatch.context() as first:
+            self.script(first, [50, 60, 55])
+            with pytest.raises(KeyboardInterrupt):
+                finetune(sparse, tmp_path / "out", data=data, progress=interrupt_at(27), **options)
+        best = weights(tmp_path / "out.training" / "checkpoint-16")["classifier.weight"]
+        self.script(monkeypatch, [54, 99])
+        result = finetune(sparse, tmp_path / "out", data=data, resume=True, **options)
+        assert (result.resumed_from, result.steps) == (27, 32)
+        assert np.array_equal(weights(tmp_path / "out")["classifier.weight"], best)
+
+    def test_scoring_does_not_change_the_training(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        finetune(sparse, tmp_path / "plain", data=data, **QUICK)
+        result = finetune(sparse, tmp_path / "watched", data=data, early_stopping=9, **QUICK)
+        history = json.loads((tmp_path / "watched" / "training.json").read_text())["history"]
+        found = [each["eval_accuracy"] for each in history if "eval_accuracy" in each]
+        assert len(found) == 2
+        assert result.scores["validation"]["accuracy"] == max(found)
+        if found[1] > found[0]:
+            assert_same_bits(tmp_path / "plain", tmp_path / "watched")
