@@ -32,6 +32,7 @@ from sparsebert.errors import TrainingError
 from sparsebert.evaluation.metrics import Scores
 from sparsebert.evaluation.scoring import PreparedSplit
 from sparsebert.pruning import prune
+from sparsebert.pruning.inspection import inspect
 from sparsebert.training import finetune
 from sparsebert.training.locked_masks import LockedMasksCallback
 from sparsebert.training.trainer import TaskTrainer
@@ -108,6 +109,24 @@ class TestResume:
         assert result.resumed_from == 8
         assert_same_bits(out, tmp_path / "whole")
         assert_zeros_held(out, sparse)
+
+    def test_everything_at_once_resumes_to_the_same_bits(
+        self, dense: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SPARSEBERT_CACHE", str(tmp_path / "cache"))
+        finetune(dense, tmp_path / "teacher", data=data, **QUICK)
+        options = {**QUICK, "teacher": tmp_path / "teacher", "method": "snip-momentum"}
+        options |= {"quantize": "int8", "embeddings": "used"}
+        options |= {"batch_size": 4, "gradient_accumulation": 2}
+        finetune(dense, tmp_path / "whole", data=data, **options)
+        assert inspect(tmp_path / "whole").whole
+        before = weights(dense)["embeddings.word_embeddings.weight"]
+        after = weights(tmp_path / "whole")["bert.embeddings.word_embeddings.weight"]
+        assert 0 < (after != before).any(axis=1).mean() < 0.2
+        with pytest.raises(KeyboardInterrupt):
+            finetune(dense, tmp_path / "out", data=data, progress=interrupt_at(7), **options)
+        finetune(dense, tmp_path / "out", data=data, resume=True, **options)
+        assert_same_bits(tmp_path / "out", tmp_path / "whole")
 
     def test_masks_are_restored_from_the_checkpoint(
         self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -42,10 +42,10 @@ class FinetuneOptions:
     ``max_length``, in tokens, defaults to the task's (128; 384 for SQuAD). ``max_rows`` trains on a
     fixed selection that is the same for every seed. ``max_grad_norm`` 0 turns clipping off.
     ``dropout`` overrides the model's rates for this run; the usual 0.1 costs a seventh of the time
-    on a CPU (MiniLM, STS-B, bf16). With ``early_stopping`` above 0 the
-    validation split is scored after each epoch, training ends after that many epochs without a
-    better main metric, and the best epoch's model is kept: it is then chosen on the very split it
-    is scored on, which flatters the score.
+    on a CPU (MiniLM, STS-B, bf16). With ``early_stopping`` above 0 the validation split is scored
+    after each epoch, training ends after that many epochs without a better main metric, and the
+    best epoch's model is kept: it is then chosen on the very split it is scored on, which flatters
+    the score.
 
     ``precision``: "bf16" computes matrix products in bfloat16 while training (weights, optimiser
     and loss stay fp32, and so does scoring); "auto" does so where the processor multiplies
