@@ -12,6 +12,7 @@ from sparsebert.checkpoint.pooling import MODULES_NAME, module_folders, transfor
 
 _SUFFIXES = (".json", ".txt", ".model", ".jinja", ".vocab")
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
+TRAINING_NAME = "training.json"  # what the training that made it wrote about itself
 EVALUATION_NAME = "evaluation.json"  # what `evaluate` found for this very model, and for no other
 _LARGEST = 64 << 20  # bytes: a tokenizer is a few MiB, weights in odd formats are more
 

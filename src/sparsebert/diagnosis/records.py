@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsebert.checkpoint.companions import TRAINING_NAME
 from sparsebert.checkpoint.documents import read_object
 from sparsebert.diagnosis.finding import Check, Kind, Severity
 from sparsebert.errors import CheckpointError
 
-TRAINING_NAME = "training.json"
 _LARGEST = 16 << 20  # bytes; a run's record has some 100 points and is 50 KB
 _MOST_POINTS = 100_000
 

@@ -108,14 +108,17 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
                 chunk = order[start : start + batch_size]
                 batch = padded_batch(rows, chunk)
                 hidden = model(**batch).last_hidden_state
-                vectors[chunk] = _pool(hidden, batch["attention_mask"], pooling.mode).numpy()
+                vectors[chunk] = pool(hidden, batch["attention_mask"], pooling.mode).numpy()
         return vectors
 
     return embed
 
 
-def _pool(hidden: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
-    """``hidden`` ``[texts, tokens, hidden]`` to ``[texts, hidden]``, padding (mask 0) left out."""
+def pool(hidden: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
+    """``hidden`` ``[texts, tokens, hidden]`` to ``[texts, hidden]``, padding (mask 0) left out.
+
+    ``mode`` is that of `sparsebert.checkpoint.pooling.Pooling`.
+    """
     if mode == "cls":
         return hidden[:, 0]
     inside = mask.unsqueeze(-1).bool()

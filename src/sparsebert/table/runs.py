@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.companions import EVALUATION_NAME
+from sparsebert.checkpoint.companions import EVALUATION_NAME, TRAINING_NAME
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.seeds import seed_folders
@@ -22,8 +22,6 @@ from sparsebert.errors import CheckpointError, DataError
 from sparsebert.table.results import Result, score_value
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.upstream_options import UpstreamOptions
-
-_TRAINING = "training.json"
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def _read(model: Path) -> _Scored | None:
         if not (model / CONFIG_NAME).is_file():
             return None
         lineage = (read_object(model / CONFIG_NAME).get("sparsity") or {}).get("lineage") or []
-        files = [model / name for name in (_TRAINING, EVALUATION_NAME)]
+        files = [model / name for name in (TRAINING_NAME, EVALUATION_NAME)]
         training, evaluation = (read_object(path) if path.is_file() else {} for path in files)
         arguments = training.get("arguments", {})
         if not evaluation and not (lineage and lineage[-1]["step"] == "finetune"):
@@ -99,7 +97,7 @@ def _read(model: Path) -> _Scored | None:
         raise DataError(str(fault)) from fault
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as fault:
         raise DataError(
-            f"{model}: its {CONFIG_NAME}, {_TRAINING} or {EVALUATION_NAME} is damaged "
+            f"{model}: its {CONFIG_NAME}, {TRAINING_NAME} or {EVALUATION_NAME} is damaged "
             f"({type(fault).__name__}: {fault}): make the folder again."
         ) from fault
 

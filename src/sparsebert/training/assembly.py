@@ -5,43 +5,23 @@ One function a part; each reads the options and returns the thing that does what
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol
-
-from transformers import PreTrainedModel
 
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.patterns import Pattern
 from sparsebert.pruning.gradual import Ramp
 from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.distillation import distillation_objective
-from sparsebert.training.embeddings import FrozenEmbeddings, UsedEmbeddings
+from sparsebert.training.embeddings import hold_embeddings
+from sparsebert.training.hold import Hold
 from sparsebert.training.job import Job
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
 from sparsebert.training.mask_evolution import Evolution, EvolvingMasks, EvolvingMasksCallback
 from sparsebert.training.objective import Objective, TaskObjective
 from sparsebert.training.quantization_aware import Int8Arithmetic
 from sparsebert.training.rewinding import rewound_rate
-
-
-class Hold(Protocol):
-    """Something that changes how a model computes while it trains and is scored.
-
-    ``attach`` comes before the optimiser is made, ``detach`` after the last score and before
-    anything is saved; in between the names and shapes in the model's ``state_dict`` stay
-    transformers' own, because checkpoints are written from it.
-    """
-
-    def attach(self, model: PreTrainedModel) -> None:
-        """Take hold of the model."""
-        ...
-
-    def detach(self) -> None:
-        """Leave it as an ordinary model, trained."""
-        ...
 
 
 def make_objective(job: Job) -> Objective:
@@ -77,18 +57,18 @@ def make_rate(job: Job, plan: BatchPlan) -> Callable[[int], float] | None:
 
 
 def _evolution(job: Job, plan: BatchPlan) -> Evolution:
-    steps = plan.steps(len(job.rows), job.options.epochs)
-    ramp = Ramp.of_run(steps, math.ceil(steps * job.options.warmup_ratio))
+    rows, options = len(job.rows), job.options
+    ramp = Ramp.of_run(
+        plan.steps(rows, options.epochs),
+        plan.warmup_steps(rows, options.epochs, options.warmup_ratio),
+    )
     return Evolution(job.options.method, Pattern.parse(job.options.pattern), ramp, job.to_prune)
 
 
 def make_holds(job: Job) -> list[Hold]:
     """What takes hold of the model, in the order in which it is attached."""
-    holds: list[Hold] = []
-    if job.options.embeddings == "used":
-        holds.append(UsedEmbeddings(job.rows.rows.ids))
-    if job.options.embeddings == "frozen":
-        holds.append(FrozenEmbeddings())
+    embeddings = hold_embeddings(job.options.embeddings, job.rows.rows.ids)
+    holds: list[Hold] = [embeddings] if embeddings is not None else []
     if job.options.quantize == "int8":
         holds.append(Int8Arithmetic())
     return holds

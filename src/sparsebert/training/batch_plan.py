@@ -26,6 +26,10 @@ class BatchPlan:
         """Optimiser steps of a run; each epoch's last step may be short."""
         return math.ceil(-(-rows // self.rows_per_step) * epochs)
 
+    def warmup_steps(self, rows: int, epochs: float, ratio: float) -> int:
+        """In how many of a run's optimiser steps the learning rate rises."""
+        return math.ceil(self.steps(rows, epochs) * ratio)
+
     def halved(self) -> BatchPlan | None:
         """At most half the batch for the same step; None if the batch is a single row already.
 

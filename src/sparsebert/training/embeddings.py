@@ -17,9 +17,21 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from sparsebert.training.hold import Hold
+
+
+def hold_embeddings(which: str, ids: npt.NDArray[np.integer[Any]]) -> Hold | None:
+    """What the option ``embeddings`` asks for; None where all of them train.
+
+    ``ids`` are the token ids of the training rows, int ``[tokens]``.
+    """
+    if which == "used":
+        return UsedEmbeddings(ids)
+    return FrozenEmbeddings() if which == "frozen" else None
+
 
 class UsedEmbeddings:
-    """A hold (see `assembly.Hold`) under which only rows of some token ids train.
+    """A hold under which only rows of some token ids train.
 
     ``ids`` are all that training rows hold, int ``[tokens]``; the padding token is one of them
     whether it occurs or not. Other tokens may be read in evaluation mode alone.

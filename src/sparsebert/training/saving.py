@@ -16,6 +16,7 @@ from sparsebert.checkpoint import (
     write_tensors,
 )
 from sparsebert.checkpoint.card import write_card
+from sparsebert.checkpoint.companions import TRAINING_NAME
 from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.lineage import with_step
 from sparsebert.evaluation.model_index import hub_results
@@ -25,8 +26,6 @@ from sparsebert.training.result import FinetuneResult
 from sparsebert.training.run import Outcome
 from sparsebert.training.task_model import sparsity_record
 from sparsebert.training.versions import versions
-
-TRAINING_NAME = "training.json"
 
 
 def save_result(

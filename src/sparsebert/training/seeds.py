@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import open_checkpoint, source_name
+from sparsebert.checkpoint.companions import TRAINING_NAME
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.documents import read_object, replace_json
 from sparsebert.checkpoint.seeds import SEEDS_NAME, seed_folder, seed_folders
@@ -22,12 +23,11 @@ from sparsebert.errors import OutputError, TrainingError
 from sparsebert.evaluation.seed_scores import SeedScores
 from sparsebert.progress import Progress, named, silent
 from sparsebert.tasks.table import CUSTOM, TASKS, get_task
+from sparsebert.training.differences import differences
 from sparsebert.training.finetuning import finetune
 from sparsebert.training.options import FinetuneOptions, options_from
 from sparsebert.training.recipe import read_recipe
 from sparsebert.training.seeds_card import write_seeds_card
-
-TRAINING_NAME = "training.json"
 
 
 def finetune_seeds(
@@ -141,16 +141,12 @@ def _refuse_other(
         **FinetuneOptions().as_dict(),  # an option that is younger than the seed
         **read_object(folder / TRAINING_NAME)["arguments"],
         "model": lineage[-1]["from"] if lineage else None,
-        "lineage": lineage[:-1],
     }
+    wanted = {name: value for name, value in asked.items() if name != "lineage"}
     ignored = {"seed", *(["teacher"] if ignore_teacher else [])}
-    different = [
-        "the model was made otherwise"
-        if name == "lineage"
-        else f"{name} was {made.get(name)!r} and is now {value!r}"
-        for name, value in asked.items()
-        if name not in ignored and made.get(name) != value
-    ]
+    different = differences(made, wanted, ignored=ignored)
+    if lineage[:-1] != asked["lineage"]:
+        different.insert(0, "the model was made otherwise")
     if different:
         raise TrainingError(
             f"seed {seed} in {folder.parent} was trained otherwise ({'; '.join(different)}): give "

@@ -9,7 +9,7 @@ from typing import Any
 from sparsebert.checkpoint.card import CARD_NAME, model_index
 from sparsebert.evaluation.model_index import hub_results
 from sparsebert.evaluation.result import METRIC_TITLES
-from sparsebert.evaluation.seed_scores import SeedScores, count_seeds
+from sparsebert.evaluation.seed_scores import SeedScores, about_seeds, count_seeds
 from sparsebert.tasks.table import TASKS
 
 
@@ -21,8 +21,7 @@ def write_seeds_card(folder: Path, scores: SeedScores, training: Mapping[str, An
     if scores.task in TASKS and mean:
 
         def remark(split: str, metric: str) -> str:
-            value = spread[split][metric]
-            return f", mean of {count}" + (f", deviation {value:.2f}" if value is not None else "")
+            return about_seeds([found[split][metric] for found in scores.seeds.values()])
 
         name = f"{folder.resolve().name}, {count}"
         front.append(model_index(name, hub_results(TASKS[scores.task], mean, remark)))

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint import Checkpoint, open_checkpoint, resolve_model
+from sparsebert.checkpoint.companions import TRAINING_NAME
 from sparsebert.checkpoint.config import CONFIG_NAME, Head
 from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.seeds import seed_folders
@@ -23,6 +24,7 @@ from sparsebert.errors import CheckpointError, OutputError, TrainingError
 from sparsebert.progress import Progress
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
+from sparsebert.training.differences import differences
 from sparsebert.training.options import DISTILLING, FinetuneOptions
 from sparsebert.training.precision import autocast, resolve_precision
 from sparsebert.training.task_model import build_model, head_order, keeps_head, task_config
@@ -250,13 +252,8 @@ def _differences(folder: Path, source: str, expected: dict[str, Any]) -> str:
             **FinetuneOptions().as_dict(),  # an option that is younger than the teacher
             **step["arguments"],
             "from": step["from"],
-            "rows": read_object(folder / "training.json")["rows"]["train"],
+            "rows": read_object(folder / TRAINING_NAME)["rows"]["train"],
         }
     except (CheckpointError, KeyError, IndexError, TypeError):
         return "it is not a whole folder of sparsebert finetune"
-    wanted = {**expected, "from": source}
-    return "; ".join(
-        f"{name} was {found.get(name)!r} and is now {wanted.get(name)!r}"
-        for name in {**found, **wanted}
-        if found.get(name) != wanted.get(name)
-    )
+    return "; ".join(differences(found, {**expected, "from": source}))

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -60,11 +61,9 @@ def cached_outputs(
     if kept is not None:
         return kept
     outputs = compute()
-    try:
+    with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         _write(file, key, outputs)
-    except OSError:
-        return outputs
     return outputs
 
 

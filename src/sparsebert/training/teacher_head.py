@@ -17,20 +17,18 @@ _HEAD = ("pooler.dense.weight", "pooler.dense.bias", "qa_outputs.weight", "qa_ou
 
 
 @torch.no_grad()
-def copy_head(teacher: Teacher, student: PreTrainedModel) -> bool:
+def copy_head(teacher: Teacher, student: PreTrainedModel) -> None:
     """Give ``student`` the teacher's pooler and head, its labels in the student's order.
 
-    False, and nothing is changed, where the teacher is of another width.
+    Nothing happens where the teacher is of another width.
     """
-    if teacher.checkpoint.config.hidden_size != student.config.hidden_size:
-        return False
-    theirs = {canonical(name): each for name, each in teacher.model().named_parameters()}
+    checkpoint = teacher.checkpoint
+    if checkpoint.config.hidden_size != student.config.hidden_size:
+        return
     for name, parameter in student.named_parameters():
         known = canonical(name)
-        if known in _LABELLED:
-            rows = theirs[known]
-            columns = teacher.columns
-            parameter.copy_(rows if columns is None else rows[torch.from_numpy(columns)])
-        elif known in _HEAD:
-            parameter.copy_(theirs[known])
-    return True
+        if known in (*_LABELLED, *_HEAD) and known in checkpoint.stored_name:
+            weight = checkpoint.finite_weight(known)
+            if known in _LABELLED and teacher.columns is not None:
+                weight = weight[teacher.columns]
+            parameter.copy_(torch.tensor(weight))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -206,7 +205,7 @@ def training_arguments(
         gradient_accumulation_steps=plan.accumulation,
         learning_rate=options.learning_rate,
         lr_scheduler_type=schedule,
-        warmup_steps=math.ceil(steps * options.warmup_ratio),
+        warmup_steps=plan.warmup_steps(rows, options.epochs, options.warmup_ratio),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
         **OPTIMIZERS[options.optimizer],

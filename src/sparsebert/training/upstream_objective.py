@@ -13,6 +13,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from sparsebert.checkpoint.pooling import Pooling
+from sparsebert.evaluation.similarity import pool
+from sparsebert.training.distillation_losses import divergence
 from sparsebert.training.objective import MODEL_INPUTS
 from sparsebert.training.upstream_options import UpstreamOptions
 
@@ -79,12 +81,8 @@ class UpstreamObjective:
         tokens = self._options.masked_lm_weight * functional.cross_entropy(
             student, labels[masked], reduction="none"
         )
-        tokens = tokens + self._options.token_logits_weight * functional.kl_div(
-            student.log_softmax(dim=-1),
-            teacher.log_softmax(dim=-1),
-            reduction="none",
-            log_target=True,
-        ).sum(dim=-1)
+        apart = divergence(student, teacher)
+        tokens = tokens + self._options.token_logits_weight * apart
         counts = masked.sum(dim=1)
         sums = tokens.new_zeros(len(labels)).index_add(0, masked.nonzero()[:, 0], tokens)
         return sums / counts.clamp(min=1)
@@ -108,14 +106,7 @@ def hidden_distance(
 
 def pooled(states: torch.Tensor, real: torch.Tensor, mode: str) -> torch.Tensor:
     """One vector of length 1 for each row, ``[rows, features]``, as `Pooling` says."""
-    states = states.float()
-    if mode == "cls":
-        vectors = states[:, 0]
-    elif mode == "max":
-        vectors = states.masked_fill(~real[:, :, None], -torch.inf).amax(dim=1)
-    else:  # both kinds of mean point the same way
-        vectors = (states * real[:, :, None]).sum(dim=1)
-    return functional.normalize(vectors, dim=-1)
+    return functional.normalize(pool(states.float(), real, mode), dim=-1)
 
 
 def embedding_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

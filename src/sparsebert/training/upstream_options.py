@@ -72,10 +72,6 @@ class UpstreamOptions:
             if not 0 <= value < 1:
                 raise TrainingError(f"{name} must be at least 0 and below 1, not {value}.")
 
-    def warmup_steps(self, steps: int) -> int:
-        """How many of a run's optimiser steps the learning rate rises in."""
-        return math.ceil(steps * self.warmup_ratio)
-
     def as_dict(self) -> dict[str, Any]:
         """All options, ready for JSON."""
         return asdict(self)

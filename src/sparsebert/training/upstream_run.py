@@ -11,9 +11,10 @@ from transformers import PreTrainedModel, TrainerCallback
 from sparsebert.checkpoint import Checkpoint, Head, read_masks
 from sparsebert.checkpoint.architecture import canonical
 from sparsebert.progress import Progress
+from sparsebert.training.attention import fastest_attention
 from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.corpus_rows import CorpusRows
-from sparsebert.training.embeddings import FrozenEmbeddings, UsedEmbeddings
+from sparsebert.training.embeddings import hold_embeddings
 from sparsebert.training.interruption import StopRequest
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
 from sparsebert.training.loop import Trained, train, until_it_fits
@@ -66,8 +67,6 @@ def encoder_model(checkpoint: Checkpoint, seed: int) -> PreTrainedModel:
     kind = "BertForMaskedLM" if checkpoint.config.head is Head.MASKED_LM else "BertModel"
     raw = {**checkpoint.config.raw, "architectures": [kind], "model_type": "bert"}
     model = build_model(checkpoint, raw, keep_head=True, dropout=0.0, seed=seed)
-    # On a CPU plain attention is the fastest on short rows, also in bfloat16.
-    model.set_attn_implementation("eager")
     return model
 
 
@@ -81,26 +80,24 @@ def _attempt(
     stop: StopRequest,
     progress: Progress,
 ) -> UpstreamOutcome:
+    attention = fastest_attention(rows.rows.lengths)
     model = encoder_model(student, options.seed)
+    model.set_attn_implementation(attention)
+    dense = encoder_model(teacher, options.seed)
+    dense.set_attn_implementation(attention)
     names = {canonical(name) for name, _ in model.named_parameters()}
     masks = {name: mask for name, mask in read_masks(student).items() if name in names}
     precision = resolve_precision(options.precision)
     with ExitStack() as held:
-        if options.embeddings != "train":
-            hold = (
-                FrozenEmbeddings()
-                if options.embeddings == "frozen"
-                else UsedEmbeddings(rows.rows.ids)
-            )
+        hold = hold_embeddings(options.embeddings, rows.rows.ids)
+        if hold is not None:
             held.callback(hold.detach)
             hold.attach(model)
         trainer = ObjectiveTrainer(
             model=model,
             args=training_arguments(options, plan, work.path, len(rows), schedule=options.schedule),
             rows=rows,
-            objective=UpstreamObjective(
-                encoder_model(teacher, options.seed), options, teacher.pooling
-            ),
+            objective=UpstreamObjective(dense, options, teacher.pooling),
             precision=precision,
             callbacks=[
                 ProgressCallback(progress, "distilling"),

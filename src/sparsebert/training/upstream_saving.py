@@ -19,14 +19,13 @@ from sparsebert.checkpoint import (
     write_tensors,
 )
 from sparsebert.checkpoint.architecture import canonical
+from sparsebert.checkpoint.companions import TRAINING_NAME
 from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.dtypes import Array
 from sparsebert.training.versions import versions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-TRAINING_NAME = "training.json"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.masks import MASKS_NAME
 from sparsebert.errors import OutputError, TrainingError
 from sparsebert.training.batch_plan import BatchPlan
+from sparsebert.training.differences import differences
 from sparsebert.training.run_callbacks import DivergedError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
@@ -59,11 +60,7 @@ class WorkFolder:
                 "(resume=True), or remove that folder to start anew."
             )
         started_with = folder._read()["arguments"]
-        different = [
-            f"{name} was {started_with.get(name)!r} and is now {arguments.get(name)!r}"
-            for name in {**started_with, **arguments}
-            if started_with.get(name) != arguments.get(name)
-        ]
+        different = differences(started_with, arguments)
         if different:
             raise TrainingError(
                 f"the unfinished run in {folder.path} was started otherwise: "
