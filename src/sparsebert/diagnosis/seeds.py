@@ -13,6 +13,7 @@ from sparsebert.checkpoint.seeds import SEEDS_NAME
 from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural
 from sparsebert.diagnosis.records import Scores, TrainingRecord
 from sparsebert.errors import CheckpointError
+from sparsebert.evaluation.seed_scores import within_spread
 
 GROUP = "seeds"
 _COLLAPSE = 10.0  # points below the median of the seeds
@@ -107,13 +108,13 @@ def check_difference(runs: Runs, other: Runs) -> Check:
         said.append(f"{split} {metric} {difference:+.2f}")
         if min(len(ours), len(theirs)) == 1:
             continue
-        spread = max(statistics.stdev(ours), statistics.stdev(theirs))
-        if abs(difference) < spread:
+        if within_spread(ours, theirs):
+            spread = max(statistics.stdev(ours), statistics.stdev(theirs))
             findings.append(
                 WITHIN_SPREAD.at(
                     f"{split} {metric}",
                     f"{runs.path} has {statistics.fmean(ours):.2f} and {other.path} "
-                    f"{statistics.fmean(theirs):.2f}: {abs(difference):.2f} points apart, less "
+                    f"{statistics.fmean(theirs):.2f}: {abs(difference):.2f} points apart, no more "
                     f"than the deviation of {spread:.2f} from seed to seed.",
                 )
             )

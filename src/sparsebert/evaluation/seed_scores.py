@@ -73,6 +73,24 @@ def mean_and_deviation(mean: float, spread: float | None) -> str:
     return f"{mean:.1f}" if spread is None else f"{mean:.1f} ± {spread:.1f}"
 
 
+def about_seeds(scores: Sequence[float]) -> str:
+    """What stands behind a metric's name on the hub: ``, mean of 5 seeds, deviation 0.21``."""
+    spread = deviation(scores)
+    text = f", mean of {count_seeds(len(scores))}"
+    return text if spread is None else f"{text}, deviation {spread:.2f}"
+
+
+def within_spread(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    """Whether two means differ by at most the larger of the two sample standard deviations.
+
+    A plain rule, and no test of significance. Single seeds show no spread to judge by: False.
+    """
+    spreads = [spread for spread in (deviation(ours), deviation(theirs)) if spread is not None]
+    if not spreads:
+        return False
+    return abs(statistics.fmean(ours) - statistics.fmean(theirs)) <= max(spreads)
+
+
 def count_seeds(count: int) -> str:
     """``1 seed``, ``5 seeds``."""
     return f"{count} seed{'' if count == 1 else 's'}"

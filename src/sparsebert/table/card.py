@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 
 from sparsebert.checkpoint.card import model_index
 from sparsebert.errors import DataError
 from sparsebert.evaluation.model_index import hub_results
-from sparsebert.evaluation.seed_scores import count_seeds, deviation
+from sparsebert.evaluation.seed_scores import about_seeds
 from sparsebert.table.layout import Table, row_title
 from sparsebert.table.markdown import as_markdown
-from sparsebert.table.results import Result
 from sparsebert.tasks.table import TASKS
 
 
@@ -33,7 +33,9 @@ def as_card(table: Table, row: str | None = None) -> str:
                 if result is not None:
                     split, metric = cell
                     mean = {split: {metric: statistics.fmean(result.seeds)}}
-                    evaluations += hub_results(TASKS[column.task], mean, _remark(result))
+                    evaluations += hub_results(
+                        TASKS[column.task], mean, partial(_remark, result.seeds)
+                    )
     front = ["library_name: transformers", "tags:", "- sparsebert"]
     if evaluations:
         front.append(model_index(row_title(chosen), evaluations))
@@ -56,8 +58,5 @@ def as_card(table: Table, row: str | None = None) -> str:
     return "---\n" + "\n".join(front) + "\n---\n\n" + "\n".join(lines)
 
 
-def _remark(result: Result) -> Callable[[str, str], str]:
-    spread = deviation(result.seeds)
-    text = f", mean of {count_seeds(len(result.seeds))}"
-    text += "" if spread is None else f", deviation {spread:.2f}"
-    return lambda split, metric: text
+def _remark(seeds: Sequence[float], split: str, metric: str) -> str:
+    return about_seeds(seeds)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sparsebert.errors import DataError
-from sparsebert.evaluation.seed_scores import deviation
+from sparsebert.evaluation.seed_scores import within_spread
 from sparsebert.table.results import Result
 from sparsebert.tasks.table import TASKS
 
@@ -167,14 +167,13 @@ class Table:
     def within_spread(self, row: str, column: Column) -> bool:
         """Whether a row differs from dense by no more than the seeds do, on all of the metrics.
 
-        That is: by at most the larger of the two sample standard deviations. A plain rule, and no
-        test of significance. Single seeds show no spread to judge by: False.
+        See `sparsebert.evaluation.seed_scores.within_spread`.
         """
         pairs = [
             (self.at(row, column, cell), self.at(DENSE, column, cell)) for cell in column.cells
         ]
         return all(
-            ours is not None and dense is not None and _is_within(ours.seeds, dense.seeds)
+            ours is not None and dense is not None and within_spread(ours.seeds, dense.seeds)
             for ours, dense in pairs
         )
 
@@ -182,13 +181,6 @@ class Table:
 def row_title(row: str) -> str:
     """What a row is called in the table."""
     return ROW_TITLES.get(row, row)
-
-
-def _is_within(ours: Sequence[float], dense: Sequence[float]) -> bool:
-    spreads = [spread for spread in (deviation(ours), deviation(dense)) if spread is not None]
-    if not spreads:
-        return False
-    return abs(statistics.fmean(ours) - statistics.fmean(dense)) <= max(spreads)
 
 
 def _place(task: str, cell: tuple[str, str]) -> tuple[int, int]:
