@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +47,23 @@ def wanted_seeds(text: str) -> tuple[int, ...]:
         return parse_seeds(text)
     except InputError as error:
         raise typer.BadParameter(str(error), param_hint="--seeds") from error
+
+
+def check_task(name: str) -> None:
+    """Wrong use if --task names no task."""
+    from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS
+
+    if name.lower().replace("-", "") not in (*TASKS, CUSTOM):
+        raise typer.BadParameter(f"choose from {', '.join(TASK_NAMES)}.", param_hint="--task")
+
+
+def given_options(context: typer.Context, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the options that were typed, as opposed to those left at their defaults."""
+    return {
+        name: context.params[name]
+        for name in names
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
 
 
 def emit(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:

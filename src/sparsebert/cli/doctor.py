@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sparsebert.cli.console import JsonOption, emit, progress_bar, stdout
+from sparsebert.cli.console import JsonOption, check_task, emit, progress_bar, stdout
 
 
 def doctor(
@@ -54,14 +54,13 @@ def doctor(
     memory, at the data's labels, rows and lengths, and at how the training went.
     """
     from sparsebert.diagnosis import describe_system, diagnose
-    from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS
 
     if model is None and data is None and not system:
         raise typer.BadParameter("give a MODEL, --data or --system.")
     if data is not None and model is None and task is None:
         raise typer.BadParameter("say what the data is.", param_hint="--task")
-    if task is not None and task.lower().replace("-", "") not in (*TASKS, CUSTOM):
-        raise typer.BadParameter(f"choose from {', '.join(TASK_NAMES)}.", param_hint="--task")
+    if task is not None:
+        check_task(task)
     if against is not None and model is None:
         raise typer.BadParameter("needs a MODEL to compare with.", param_hint="--against")
 

@@ -7,7 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsebert.cli.console import JsonOption, ModelArgument, emit, progress_bar, wanted_seeds
+from sparsebert.cli.console import (
+    JsonOption,
+    ModelArgument,
+    check_task,
+    emit,
+    progress_bar,
+    wanted_seeds,
+)
 
 
 def evaluate(
@@ -97,10 +104,8 @@ def evaluate(
     from sparsebert.evaluation import evaluate as run
     from sparsebert.evaluation.evaluator import ENGINES
     from sparsebert.evaluation.seeds import evaluate_seeds, save_evaluation
-    from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS
 
-    if task.lower().replace("-", "") not in (*TASKS, CUSTOM):
-        raise typer.BadParameter(f"choose from {', '.join(TASK_NAMES)}.", param_hint="--task")
+    check_task(task)
     if engine not in ENGINES:
         raise typer.BadParameter(f"choose from {', '.join(ENGINES)}.", param_hint="--engine")
     for name, used in (("--max-rows", max_rows), ("--zero-shot", zero_shot), ("--split", split)):

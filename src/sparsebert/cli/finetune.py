@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,7 +12,9 @@ from sparsebert.cli.console import (
     JsonOption,
     ModelArgument,
     OutArgument,
+    check_task,
     emit,
+    given_options,
     progress_bar,
     stderr,
     wanted_seeds,
@@ -195,14 +197,12 @@ def finetune(
     Ctrl-C saves the run: the same command with --resume goes on. Next: pack the result.
     """
     from sparsebert.errors import TrainingError
-    from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS
     from sparsebert.training import finetune as run
     from sparsebert.training.options import options_from
     from sparsebert.training.seeds import finetune_seeds
 
-    if task.lower().replace("-", "") not in (*TASKS, CUSTOM):
-        raise typer.BadParameter(f"choose from {', '.join(TASK_NAMES)}.", param_hint="--task")
-    given = given_options(context)
+    check_task(task)
+    given = given_options(context, OPTION_TYPES)
     if recipe is None:
         try:
             options_from(given)
@@ -250,12 +250,3 @@ def finetune(
     lines += [f"note: {note}" for note in result.notes]
     lines += [result.row() or _UNSCORED]
     emit(result.as_dict(), "\n".join(lines), as_json=json)
-
-
-def given_options(context: typer.Context) -> dict[str, Any]:
-    """The options of fine-tuning that were typed, as opposed to those left at their defaults."""
-    return {
-        name: context.params[name]
-        for name in OPTION_TYPES
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,14 +14,19 @@ from sparsebert.cli.console import (
     ModelArgument,
     OutArgument,
     emit,
+    given_options,
     progress_bar,
     stderr,
 )
+from sparsebert.training.upstream_options import UpstreamOptions
 
 _TRAINING = "Training on a corpus"
+_DEFAULT = UpstreamOptions()
+_OPTIONS = tuple(each.name for each in fields(UpstreamOptions))
 
 
 def prune(
+    context: typer.Context,
     model: ModelArgument,
     out: OutArgument,
     pattern: Annotated[
@@ -68,33 +74,29 @@ def prune(
         ),
     ] = None,
     epochs: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="Passes over the corpus.", show_default="1", rich_help_panel=_TRAINING
-        ),
-    ] = None,
+        float,
+        typer.Option(min=0, help="Passes over the corpus.", rich_help_panel=_TRAINING),
+    ] = _DEFAULT.epochs,
     learning_rate: Annotated[
-        float | None,
-        typer.Option(min=0, help="Its peak.", show_default="5e-4", rich_help_panel=_TRAINING),
-    ] = None,
+        float,
+        typer.Option(min=0, help="Its peak.", rich_help_panel=_TRAINING),
+    ] = _DEFAULT.learning_rate,
     batch_size: Annotated[
-        int | None,
+        int,
         typer.Option(
             min=1,
             help="Rows at a time; halved when memory runs out.",
-            show_default="32",
             rich_help_panel=_TRAINING,
         ),
-    ] = None,
+    ] = _DEFAULT.batch_size,
     max_length: Annotated[
-        int | None,
+        int,
         typer.Option(
             min=8,
             help="Tokens of a row; a longer text is cut into several.",
-            show_default="128",
             rich_help_panel=_TRAINING,
         ),
-    ] = None,
+    ] = _DEFAULT.max_length,
     max_rows: Annotated[
         int | None,
         typer.Option(
@@ -105,43 +107,39 @@ def prune(
         ),
     ] = None,
     pairs: Annotated[
-        float | None,
+        float,
         typer.Option(
             min=0,
             max=1,
             help="Share of the texts that are joined with the one that follows.",
-            show_default="0",
             rich_help_panel=_TRAINING,
         ),
-    ] = None,
+    ] = _DEFAULT.pairs,
     precision: Annotated[
-        str | None,
+        str,
         typer.Option(
             metavar="NAME",
             help="auto, fp32 or bf16.",
-            show_default="auto",
             rich_help_panel=_TRAINING,
         ),
-    ] = None,
+    ] = _DEFAULT.precision,
     embeddings: Annotated[
-        str | None,
+        str,
         typer.Option(
             metavar="NAME",
             help="Which word embeddings train: all (train), those of words that occur (used), none "
             "(frozen).",
-            show_default="train",
             rich_help_panel=_TRAINING,
         ),
-    ] = None,
+    ] = _DEFAULT.embeddings,
     seed: Annotated[
-        int | None,
+        int,
         typer.Option(
             min=0,
             help="Fixes the order of rows and the masked tokens.",
-            show_default="1",
             rich_help_panel=_TRAINING,
         ),
-    ] = None,
+    ] = _DEFAULT.seed,
     resume: Annotated[
         bool,
         typer.Option(
@@ -162,7 +160,7 @@ def prune(
     already are left as they are. Fine-tune it next, to win back the accuracy.
     """
     from sparsebert.checkpoint import PARTS
-    from sparsebert.errors import PatternError
+    from sparsebert.errors import PatternError, TrainingError
     from sparsebert.patterns import Pattern
     from sparsebert.pruning import prune as run
     from sparsebert.pruning.methods import When, get_method
@@ -180,19 +178,7 @@ def prune(
     if not set(chosen) <= set(PARTS):
         raise typer.BadParameter(f"choose from {', '.join(PARTS)}.", param_hint="--parts")
 
-    training = {
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "max_length": max_length,
-        "max_rows": max_rows,
-        "pairs": pairs,
-        "precision": precision,
-        "embeddings": embeddings,
-        "seed": seed,
-        "resume": resume or None,
-    }
-    given = {name: value for name, value in training.items() if value is not None}
+    given = given_options(context, (*_OPTIONS, "resume"))
     if corpus:
         pruning = {
             "pattern": str(wanted),
@@ -202,6 +188,10 @@ def prune(
             "calibration_rows": calibration_rows,
             "task": task,
         }
+        try:
+            UpstreamOptions(**{name: given[name] for name in _OPTIONS if name in given})
+        except TrainingError as error:
+            raise typer.BadParameter(str(error)) from error
         _upstream(model, out, corpus, {**pruning, **given, "force": force}, as_json=json)
         return
     if given:
@@ -238,15 +228,7 @@ def _upstream(
     model: str, out: Path, corpus: list[Path], options: dict[str, Any], *, as_json: bool
 ) -> None:
     from sparsebert.training import prune_upstream
-    from sparsebert.training.options import EMBEDDINGS, PRECISIONS
 
-    for name, known in (("precision", PRECISIONS), ("embeddings", EMBEDDINGS)):
-        if options.get(name, known[0]) not in known:
-            raise typer.BadParameter(f"choose from {', '.join(known)}.", param_hint=f"--{name}")
-    for name in ("epochs", "learning_rate"):
-        if options.get(name) == 0:
-            hint = f"--{name.replace('_', '-')}"
-            raise typer.BadParameter("must be greater than 0.", param_hint=hint)
     try:
         with progress_bar() as progress:
             result = prune_upstream(model, out, corpus=corpus, progress=progress, **options)

@@ -29,8 +29,9 @@ from sparsebert.diagnosis.weights import check_opening, check_weights
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, silent
-from sparsebert.tasks.table import CUSTOM, TASK_NAMES, get_task
+from sparsebert.tasks.table import CUSTOM, TASK_NAMES, Task, get_task
 from sparsebert.tasks.table import Kind as TaskKind
+from sparsebert.training.options import FinetuneOptions
 
 
 def diagnose(
@@ -153,11 +154,12 @@ class _Doctor:
         )
         batch = record.number("batch_size") if record else None
         return Plan(
-            batch_size=self._batch_size or max(int(batch or 32), 1),
+            batch_size=self._batch_size or max(int(batch or FinetuneOptions.batch_size), 1),
             max_length=self._length(config),
             dropout=dropout > 0,
-            optimizer=(record.word("optimizer") if record else None) or "adamw",
-            embeddings=(record.word("embeddings") if record else None) or "train",
+            optimizer=(record.word("optimizer") if record else None) or FinetuneOptions.optimizer,
+            embeddings=(record.word("embeddings") if record else None)
+            or FinetuneOptions.embeddings,
             precision=_precision(record),
         )
 
@@ -165,7 +167,7 @@ class _Doctor:
         known = next(
             (record.max_length for record in self._records.values() if record.max_length), None
         )
-        usual = 128
+        usual = Task.max_length
         if self._task is not None and self._task.lower() != CUSTOM:
             usual = get_task(self._task).max_length
         return min(self._max_length or known or usual, config.max_position_embeddings)

@@ -15,7 +15,6 @@ from sparsebert.tasks.examples import read_split, validation_splits
 from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.files import split_files
 from sparsebert.tasks.table import CUSTOM, Task, get_task
-from sparsebert.tasks.table import Kind as TaskKind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,11 +90,6 @@ def read_data(name: str, data: str | Path | None, labels: Sequence[str] | None =
         findings.append(SPLIT_MISSING.at(where, "there is no validation split."))
     read = ", ".join(f"{split.name} {plural(len(split), 'row')}" for split in splits)
     return TaskData(task, splits, Check.of(GROUP, "files", read or "none read", findings))
-
-
-def is_classification(task: Task) -> bool:
-    """Whether a task's labels are classes."""
-    return task.kind is TaskKind.CLASSIFICATION
 
 
 def _splits(task: Task, data: str | Path | None) -> list[str]:
