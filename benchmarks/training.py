@@ -88,7 +88,7 @@ def main() -> int:
                 f"score {done.score:.2f}"
             )
     result = {
-        "machine": describe_machine() | versions(),
+        "machine": describe_machine() | libraries(),
         "settings": {**asdict(settings), "model": Path(asked.model).name, "data": None},
         "runs": [asdict(run) for run in runs],
         "ways": [summary(way, runs, settings) for way in ways],
@@ -239,16 +239,12 @@ def summary(way: str, runs: list[Run], settings: Settings) -> dict[str, Any]:
     return found
 
 
-def versions() -> dict[str, str]:
+def libraries() -> dict[str, str]:
     import torch
-    import transformers
 
-    threads = str(torch.get_num_threads())
-    return {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "threads": threads,
-    }
+    from sparsebert.training.versions import versions
+
+    return {**versions(), "threads": str(torch.get_num_threads())}
 
 
 def as_markdown(result: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@
 #            its teacher the dense model of the same seed
 # best-int8  best, packed in int8 and scored on the engine
 #
-# Settings come from runs/recipes, chosen by runs/search.py on held-out training rows.
+# Settings come from runs/recipes; runs/search.py chooses such on held-out training rows.
 set -euo pipefail
 . "$(dirname "$0")/steps.sh"
 
@@ -30,7 +30,9 @@ TASKS=${TASKS:-rte mrpc stsb sst2 qnli mnli qqp squad sst2-full}
 SEEDS=${SEEDS:-1 2 3 4 5}
 ROWS=${ROWS:-dense oneshot best best-int8}
 BEST_MODEL=${BEST_MODEL:-$RUNS/models/best} # or a 1:2 checkpoint made elsewhere
-CORPUS=${CORPUS:-$DATA/qqp $DATA/qnli $DATA/mnli $DATA/sst2} # their training texts, without labels
+# Training texts of all tasks, without labels: an hour on two cores.
+CORPUS=${CORPUS:-$DATA/stsb $DATA/mrpc $DATA/rte $DATA/mnli $DATA/qqp $DATA/qnli $DATA/sst2 $DATA/squad}
+UPSTREAM=${UPSTREAM:---pairs 0.3 --max-rows 250000 --embeddings frozen}
 CALIBRATION=${CALIBRATION:-$DATA/stsb}
 
 seeds_of() {
@@ -97,8 +99,9 @@ fi
 if wants best; then # one checkpoint for all tasks
     set --
     for texts in $CORPUS; do set -- "$@" --corpus "$texts"; done
+    # shellcheck disable=SC2086  # options and their values
     sparse "$BEST_MODEL/config.json" prune "$MODEL" "$BEST_MODEL" --method second-order \
-        --calibration "$CALIBRATION" "$@" --resume
+        --calibration "$CALIBRATION" "$@" $UPSTREAM --resume
 fi
 
 for seed in $SEEDS; do

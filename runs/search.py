@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from sparsebert.checkpoint.documents import write_json
+from sparsebert.checkpoint.documents import replace_json
 from sparsebert.errors import SparsebertError
 from sparsebert.tasks import TASK_NAMES
 from sparsebert.tasks.held_out import hold_out
@@ -159,9 +159,7 @@ def write_search(folder: Path, asked: argparse.Namespace) -> None:
         return
     found.sort(key=lambda each: -each["mean"])
     record = {"task": asked.task, "row": asked.row, "model": Path(asked.model).name, "tried": found}
-    unfinished = folder / "search.json.new"
-    write_json(unfinished, record)
-    unfinished.replace(folder / "search.json")
+    replace_json(folder / "search.json", record)
     keep_best(folder, found[0]["point"])
 
 

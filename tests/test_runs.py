@@ -54,7 +54,7 @@ class TestMinilm:
         assert lines == [
             "sparsebert prune MODEL R/models/oneshot",
             "sparsebert prune MODEL R/models/best --method second-order --calibration c "
-            "--corpus a --corpus b --resume",
+            "--corpus a --corpus b --pairs 0.3 --max-rows 250000 --embeddings frozen --resume",
             f"sparsebert finetune MODEL R/dense/qqp/seed-2 {tune} dense.yaml {rest} --resume",
             f"sparsebert finetune R/models/oneshot R/oneshot/qqp/seed-2 {tune} oneshot.yaml {rest} "
             "--resume",
