@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ TinyBert = Callable[..., Path]
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What is kept between runs is kept for this session alone, and not in the user's cache."""
     os.environ["SPARSEBERT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def short_garbage_collections() -> Iterator[None]:
+    """The Trainer collects garbage before it starts: half a second if it walks all of torch."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,10 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
-from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from conftest import TinyBert
+from short_runs import weights
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.cli.app import app
 from sparsebert.errors import PatternError, TrainingError
@@ -40,13 +38,7 @@ RAMP = Ramp(start=1, end=8, interval=1, steps=16)
 METHODS = ("gradual", "snip-momentum")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_garbage_collections() -> Iterator[None]:
-    """The Trainer collects garbage before it starts: half a second if it walks all of torch."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("short_garbage_collections")
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +49,6 @@ def dense(tiny_bert: TinyBert) -> Path:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_classification(tmp_path_factory.mktemp("pruning") / "data")
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    return load_file(folder / "model.safetensors")
 
 
 @pytest.fixture(scope="module", params=METHODS)

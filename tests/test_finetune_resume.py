@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +36,7 @@ from sparsebert.training.locked_masks import LockedMasksCallback
 from sparsebert.training.trainer import TaskTrainer
 from tiny_tasks import write_classification
 
-
-@pytest.fixture(scope="module", autouse=True)
-def short_garbage_collections() -> Iterator[None]:
-    """The Trainer collects garbage before it starts: half a second if it walks all of torch."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("short_garbage_collections")
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from conftest import TinyBert
+from short_runs import assert_same_bits, weights
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.errors import CheckpointError, OutputError, TrainingError
 from sparsebert.pruning import prune
@@ -38,13 +37,7 @@ LEARN: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_garbage_collections() -> Iterator[None]:
-    """The Trainer collects garbage before it starts: half a second if it walks all of torch."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("short_garbage_collections")
 
 
 @pytest.fixture(autouse=True)
@@ -75,17 +68,6 @@ def teacher(dense: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("teacher") / "taught"
     finetune(dense, folder, data=data, **LEARN)
     return folder
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    return load_file(folder / "model.safetensors")
-
-
-def assert_same_bits(first: Path, second: Path) -> None:
-    left, right = weights(first), weights(second)
-    assert left.keys() == right.keys()
-    for name, values in left.items():
-        assert np.array_equal(values.view(np.int32), right[name].view(np.int32)), name
 
 
 def record_of(folder: Path) -> Any:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
-from safetensors.numpy import load_file
 
 from conftest import TinyBert
 from sentences import SENTENCES
+from short_runs import assert_same_bits, weights
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.cli import main
 from sparsebert.diagnosis.records import read_training
@@ -52,13 +51,7 @@ QUICK: dict[str, Any] = {
 STEPS = 14
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_garbage_collections() -> Iterator[None]:
-    """The Trainer collects garbage before it starts: half a second if it walks all of torch."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("short_garbage_collections")
 
 
 @pytest.fixture(scope="module")
@@ -91,17 +84,6 @@ def whole(embedder: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory
     out = tmp_path_factory.mktemp("whole") / "sparse"
     prune_upstream(embedder, out, corpus=corpus, **QUICK)
     return out
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    return load_file(folder / "model.safetensors")
-
-
-def assert_same_bits(first: Path, second: Path) -> None:
-    left, right = weights(first), weights(second)
-    assert left.keys() == right.keys()
-    for name, values in left.items():
-        assert np.array_equal(values.view(np.int32), right[name].view(np.int32)), name
 
 
 def at_step(step: int, act: Callable[[], None]) -> Any:
