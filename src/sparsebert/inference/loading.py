@@ -53,4 +53,4 @@ def load(model: str | Path, *, threads: int | None = None, max_length: int | Non
             mask_token=special_token(files, "mask_token"),
         )
     encoder = Encoder(config, weights, threads=threads)
-    return Model(source_name(model), config, pooling, tokenizer, encoder, weights)
+    return Model(source_name(model), config, pooling, tokenizer, encoder, weights, folder)

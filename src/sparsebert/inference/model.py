@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -52,7 +53,8 @@ class Model:
     Texts are strings, or pairs of strings that are read together (a premise and a hypothesis).
     Every method that takes texts takes one (and gives one result) or any iterable of them (and
     gives a list or an array with one result a text). Texts longer than `max_length` tokens are cut
-    with a TruncationWarning, or raise InputError with ``strict``.
+    with a TruncationWarning, or raise InputError with ``strict``. ``path`` is the folder that the
+    model came from (for a hub id, in the hub's cache).
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class Model:
         tokenizer: TextTokenizer | None,
         encoder: Encoder,
         weights: Weights,
+        path: Path,
     ) -> None:
         self.name = name
+        self.path = path
         self.config = config
         self.pooling = pooling or Pooling(mode="mean", normalize=False, max_length=None)
         self.nbytes = bytes_held(weights)
@@ -268,6 +272,7 @@ class Model:
         type_ids: Iterable[Sequence[int]] | None = None,
         *,
         batch_size: int = 32,
+        head: bool = True,
     ) -> Any:
         """What the head gives for lists of token ids, special tokens included; no tokenizer.
 
@@ -279,8 +284,8 @@ class Model:
         | masked LM | list of float32 ``[tokens, vocabulary]`` |
         | none | list of float32 ``[tokens, hidden]``, the last layer |
 
-        Raises InputError for an id outside the vocabulary, an empty or too long sequence, or a
-        wrong nesting.
+        Without ``head`` the last layer, whatever stands on it. Raises InputError for an id outside
+        the vocabulary, an empty or too long sequence, or a wrong nesting.
         """
         tokens = as_token_sequences(
             ids,
@@ -289,7 +294,7 @@ class Model:
             type_vocab_size=self.config.type_vocab_size,
             max_positions=self.config.max_position_embeddings,
         )
-        if self.config.head is Head.ENCODER:
+        if not head or self.config.head is Head.ENCODER:
             return self._hidden(tokens, batch_size)
         return self._head(tokens, batch_size)
 
