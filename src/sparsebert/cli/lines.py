@@ -10,19 +10,21 @@ from __future__ import annotations
 import io
 import json
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from sparsebert.cli.console import stderr
 from sparsebert.errors import InputError
 from sparsebert.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from sparsebert.inference.answer_each import Work
 
 _BLOCK = 1 << 16  # bytes asked of the input at a time; a pipe gives what it has
 _CHUNK = 512  # lines answered together at most
@@ -82,8 +84,6 @@ JsonLinesOption = Annotated[
 
 Parse = Callable[[str], Any]
 """A line to an item; raises InputError."""
-Work = Callable[[Any], Any]
-"""A list of items to their results, or a lone item to its result; raises InputError."""
 
 
 @dataclass
@@ -149,38 +149,16 @@ class LineWorker:
         return line
 
     def _answer(self, lines: Sequence[Line]) -> None:
-        """Work on all lines at once, and on ever smaller parts of them where one is at fault."""
-        if not lines:
-            return
-        items = [line.item for line in lines]
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                results = self._work(items) if len(items) > 1 else [self._work(items[0])]
-            except InputError as error:
-                if len(lines) == 1:
-                    lines[0].error = str(error)
-                    return
-                results = None
-        if results is None:
-            middle = len(lines) // 2
-            self._answer(lines[:middle])
-            self._answer(lines[middle:])
-            return
-        self._note(caught, lines)
-        for line, result in zip(lines, results, strict=True):
-            line.result = result
+        """Put into each line what came of it."""
+        from sparsebert.inference.answer_each import answer_each
 
-    def _note(self, caught: list[warnings.WarningMessage], lines: Sequence[Line]) -> None:
-        from sparsebert.inference import TruncationWarning
-
-        for each in caught:
-            if isinstance(each.message, TruncationWarning):
-                self._first_cut = self._first_cut or lines[each.message.first].number
-                self._cut += each.message.count
-                self._limit = each.message.limit
-            else:
-                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+        answers = answer_each([line.item for line in lines], self._work)
+        for place, line in enumerate(lines):
+            line.result, line.error = answers.results[place], answers.errors.get(place)
+        if answers.truncated:
+            self._first_cut = self._first_cut or lines[answers.first_truncated].number
+            self._cut += answers.truncated
+            self._limit = answers.limit
 
 
 @contextmanager

@@ -1,0 +1,68 @@
+"""Answer many texts together, and let a text that cannot be used spoil only its own answer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparsebert.errors import InputError
+from sparsebert.inference.tokenizing import TruncationWarning
+
+Work = Callable[[Any], Any]
+"""A list of items to their results, or a lone item to its result; raises InputError."""
+
+
+@dataclass
+class Answers:
+    """What came of each item: ``results`` holds None where ``errors`` says, by place, why.
+
+    ``truncated`` items were longer than ``limit`` tokens, the first of them at ``first_truncated``.
+    """
+
+    results: list[Any]
+    errors: dict[int, str] = field(default_factory=dict)
+    truncated: int = 0
+    first_truncated: int = 0
+    limit: int = 0
+
+
+def answer_each(items: Sequence[Any], work: Work) -> Answers:
+    """Work on all items at once, and on ever smaller parts of them where one is at fault.
+
+    TruncationWarnings are counted, other warnings passed on.
+    """
+    answers = Answers([None] * len(items))
+    _answer(items, 0, work, answers)
+    return answers
+
+
+def _answer(items: Sequence[Any], start: int, work: Work, answers: Answers) -> None:
+    if not items:
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            # A lone item's error does not name its place in a list.
+            results = work(items) if len(items) > 1 else [work(items[0])]
+        except InputError as error:
+            if len(items) == 1:
+                answers.errors[start] = str(error)
+                return
+            results = None
+    if results is None:
+        middle = len(items) // 2
+        _answer(items[:middle], start, work, answers)
+        _answer(items[middle:], start + middle, work, answers)
+        return
+    for place, result in zip(range(start, start + len(items)), results, strict=True):
+        answers.results[place] = result
+    for each in caught:
+        if isinstance(each.message, TruncationWarning):
+            if not answers.truncated:
+                answers.first_truncated = start + each.message.first
+            answers.truncated += each.message.count
+            answers.limit = each.message.limit
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
