@@ -98,6 +98,21 @@ class Model:
             self._tokenizer.max_length if self._tokenizer else self.config.max_position_embeddings
         )
 
+    @property
+    def storage(self) -> str:
+        """How the encoder's matrices are kept, for example ``1:2 int8`` or ``dense fp32``."""
+        return self._storage
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """What reads texts; CheckpointError for a folder without tokenizer files."""
+        return self._text_tokenizer()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The native engine with this model's weights."""
+        return self._encoder
+
     def __repr__(self) -> str:
         shape = f"{self.config.num_hidden_layers}x{self.config.hidden_size}"
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"

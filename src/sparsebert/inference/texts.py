@@ -12,14 +12,18 @@ Text = str | tuple[str, str]
 
 
 class Texts(NamedTuple):
-    """Checked texts. ``single`` says that the caller gave one text and not a list of one."""
+    """Checked texts. ``single`` says that the caller gave one text and not a list of one.
+
+    ``label`` is what the caller calls the list.
+    """
 
     items: list[Text]
     single: bool
+    label: str = "texts"
 
     def name(self, index: int) -> str:
         """How a message names a text: its place in the caller's list."""
-        return "the text" if self.single else f"texts[{index}]"
+        return "the text" if self.single else f"{self.label}[{index}]"
 
 
 def as_texts(texts: Text | Iterable[Text]) -> Texts:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from sparsebert.inference.texts import Texts
 IntVector = npt.NDArray[np.int32]
 
 _CHUNK = 1024  # texts tokenised at a time: the library's Encoding is far larger than the ids in it
+_SHORT = 1000  # characters of a lone text that may hold Python's lock while it is tokenised
 
 
 class TruncationWarning(UserWarning):
@@ -93,6 +95,17 @@ class TextTokenizer:
         TruncationWarning tells of all of them; with ``strict`` they raise InputError instead.
         Raises InputError for a text in which the tokenizer finds no token.
         """
+        sequences, cut = self.cut_to_fit(texts, strict=strict)
+        self._warn(texts, cut)
+        return sequences
+
+    def cut_to_fit(
+        self, texts: Texts, *, strict: bool = False, side: Literal["right", "left"] = "right"
+    ) -> tuple[list[Tokens], list[int]]:
+        """As `encode`, without the warning: the sequences, and the places of texts that were cut.
+
+        ``side`` is the end at which a text is cut.
+        """
         sequences: list[Tokens] = []
         cut: list[int] = []
         for index, parts in enumerate(self._parts(texts)):
@@ -100,10 +113,20 @@ class TextTokenizer:
             lengths = self._fitting(texts.name(index), ids, strict)
             if lengths is not None:
                 cut.append(index)
-                ids = [part[:length] for part, length in zip(ids, lengths, strict=True)]
+                ids = [
+                    part[:length] if side == "right" else part[len(part) - length :]
+                    for part, length in zip(ids, lengths, strict=True)
+                ]
             sequences.append((self._single if len(ids) == 1 else self._pair).around(ids))
-        self._warn(texts, cut)
-        return sequences
+        return sequences, cut
+
+    def frame(self, ids: list[int]) -> Tokens:
+        """A single text's own token ids with the special tokens around them, if they lack them."""
+        before, behind = self._single.ids
+        stop = len(ids) - len(behind)
+        if stop >= len(before) and ids[: len(before)] == before and ids[stop:] == behind:
+            ids = ids[len(before) : stop]
+        return self._single.around([ids])
 
     def locate(self, texts: Texts, *, strict: bool = False) -> list[LocatedTokens]:
         """As `encode`, with the place of each token; single texts only (InputError for a pair)."""
@@ -157,7 +180,8 @@ class TextTokenizer:
             strings = [
                 part for text in chunk for part in ((text,) if isinstance(text, str) else text)
             ]
-            if len(strings) == 1:  # spares a lone text the thread pool of encode_batch
+            if len(strings) == 1 and len(strings[0]) <= _SHORT:
+                # Spares it the thread pool of encode_batch, which in turn lets go of the GIL.
                 found = iter([self.backend.encode(strings[0], add_special_tokens=False)])
             else:
                 found = iter(self.backend.encode_batch(strings, add_special_tokens=False))
