@@ -1,7 +1,6 @@
-"""The tensors of a BERT checkpoint: their names, their shapes, and which are linear layers.
+"""The tensors of an encoder's checkpoint: their names, shapes, and which are linear layers.
 
-Names are canonical (Hugging Face's own, without the ``bert.`` prefix that models with a head put
-before the encoder's); files may spell them in older ways, and `canonical` reads those.
+Names are canonical (see `families`); a model's family says how its files spell them.
 """
 
 from __future__ import annotations
@@ -9,29 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sparsebert.checkpoint.config import EncoderConfig, Head
+from sparsebert.checkpoint.config import EncoderConfig
+from sparsebert.checkpoint.families import BERT, Family, Head
 from sparsebert.errors import CheckpointError, PatternError
 from sparsebert.patterns import Pattern
 
 PARTS = ("encoder", "pooler", "head")
+EMBEDDINGS = "embeddings"  # the part of a linear layer that is only pruned with its table
 
-# One encoder layer: name of a linear layer, its outputs and inputs as config fields.
-_ENCODER_LINEARS = (
-    ("attention.self.query", "hidden_size", "hidden_size"),
-    ("attention.self.key", "hidden_size", "hidden_size"),
-    ("attention.self.value", "hidden_size", "hidden_size"),
-    ("attention.output.dense", "hidden_size", "hidden_size"),
-    ("intermediate.dense", "intermediate_size", "hidden_size"),
-    ("output.dense", "hidden_size", "intermediate_size"),
-)
+_WORDS = "embeddings.word_embeddings.weight"
+_PROJECTION = "embeddings.projection"
 _POOLER = "pooler.dense"
-_HEAD_LINEAR = {
-    Head.SEQUENCE: "classifier",
-    Head.TOKEN: "classifier",
-    Head.QUESTION: "qa_outputs",
-    Head.MASKED_LM: "cls.predictions.transform.dense",
-}
-DECODER = "cls.predictions.decoder.weight"
+RELATIVE_BIAS = "encoder.relative_attention_bias.weight"  # [buckets of distances, heads]
 
 
 @dataclass(frozen=True)
@@ -55,67 +43,73 @@ class LinearLayer:
 
 
 def canonical(stored: str) -> str:
-    """The canonical form of a tensor's name in a file."""
-    name = stored.removeprefix("bert.")
-    if name.endswith("LayerNorm.gamma"):
-        return name.removesuffix("gamma") + "weight"
-    if name.endswith("LayerNorm.beta"):
-        return name.removesuffix("beta") + "bias"
-    return name
+    """`Family.canonical` of BERT."""
+    return BERT.canonical(stored)
 
 
-def canonical_names(stored: Iterable[str], where: object) -> dict[str, str]:
+def canonical_names(stored: Iterable[str], family: Family, where: object) -> dict[str, str]:
     """Canonical name to name in the file; CheckpointError if two of the file's mean the same."""
     names: dict[str, str] = {}
     for name in stored:
-        known = names.setdefault(canonical(name), name)
+        known = names.setdefault(family.canonical(name), name)
         if known != name:
             raise CheckpointError(f"{where} holds both '{known}' and '{name}', which are the same.")
-    bias = "cls.predictions.decoder.bias"  # the same parameter as the one it is tied to
-    if bias in names:
-        names.setdefault("cls.predictions.bias", names[bias])
+    for shape in family.heads.values():
+        own = f"{shape.last}.bias"  # the same parameter as the one it is tied to
+        if own in names:
+            names.setdefault(shape.last_bias, names[own])
     return names
+
+
+def layer_linears(config: EncoderConfig) -> tuple[tuple[str, int, int], ...]:
+    """Of each encoder layer the linear ones, in computing order: name in it, outputs, inputs."""
+    hidden, wide = config.hidden_size, config.intermediate_size
+    attention = (
+        [("attention.self.query_key_value", 3 * hidden, hidden)]
+        if config.family.fused_attention
+        else [(f"attention.self.{name}", hidden, hidden) for name in ("query", "key", "value")]
+    )
+    return (
+        *attention,
+        ("attention.output.dense", hidden, hidden),
+        ("intermediate.dense", 2 * wide if config.family.gated else wide, hidden),
+        ("output.dense", hidden, wide),
+    )
 
 
 def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor that the model must have, by canonical name, in computing order."""
-    hidden = config.hidden_size
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (config.vocab_size, hidden),
-        "embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden),
-        "embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden),
-    }
-    _add_norm(shapes, "embeddings.LayerNorm", hidden)
+    shapes: dict[str, tuple[int, ...]] = {}
+    _add_embeddings(shapes, config)
     for number in range(config.num_hidden_layers):
-        prefix = f"encoder.layer.{number}."
-        for name, rows, columns in _ENCODER_LINEARS:
-            _add_linear(shapes, prefix + name, getattr(config, rows), getattr(config, columns))
-            if name.endswith("output.dense"):
-                _add_norm(shapes, prefix + name.removesuffix("dense") + "LayerNorm", hidden)
-    if config.head is Head.SEQUENCE:
-        _add_linear(shapes, _POOLER, hidden, hidden)
-        _add_linear(shapes, "classifier", len(config.labels), hidden)
-    elif config.head is Head.TOKEN:
-        _add_linear(shapes, "classifier", len(config.labels), hidden)
-    elif config.head is Head.QUESTION:
-        _add_linear(shapes, "qa_outputs", 2, hidden)
-    elif config.head is Head.MASKED_LM:
-        _add_linear(shapes, "cls.predictions.transform.dense", hidden, hidden)
-        _add_norm(shapes, "cls.predictions.transform.LayerNorm", hidden)
-        shapes["cls.predictions.bias"] = (config.vocab_size,)
-        if config.raw.get("tie_word_embeddings") is False:
-            shapes[DECODER] = (config.vocab_size, hidden)
+        _add_layer(shapes, config, number)
+    if config.family.norm_first:
+        _add_norm(shapes, "encoder.LayerNorm", config.hidden_size, config.norm_bias)
+    _add_head(shapes, config)
     return shapes
 
 
 def optional_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     """Shape of the tensors that the model uses if the file has them."""
     shapes: dict[str, tuple[int, ...]] = {}
-    if config.head is Head.MASKED_LM:  # absent where it is tied to the word embeddings
-        shapes[DECODER] = (config.vocab_size, config.hidden_size)
-    if config.head is not Head.SEQUENCE:
+    decoder = decoder_weight(config)
+    if decoder:  # absent where it is tied to the word embeddings
+        shapes[decoder] = (config.vocab_size, config.embedding_size)
+    if config.family.pooler:
         _add_linear(shapes, _POOLER, config.hidden_size, config.hidden_size)
     return shapes
+
+
+def last_layer(config: EncoderConfig) -> str | None:
+    """Canonical name of the weight that gives a head's answer; None for a masked-LM decoder."""
+    shape = config.head_shape
+    return f"{shape.last}.weight" if shape and config.head is not Head.MASKED_LM else None
+
+
+def decoder_weight(config: EncoderConfig) -> str | None:
+    """Canonical name of a masked-LM decoder's weight; None for other heads."""
+    shape = config.head_shape
+    return f"{shape.last}.weight" if shape and config.head is Head.MASKED_LM else None
 
 
 def check_shapes(
@@ -127,22 +121,26 @@ def check_shapes(
     CheckpointError names what is missing or differs.
     """
     wanted = expected_shapes(config)
-    optional = optional_shapes(config)
+    optional = {
+        name: shape for name, shape in optional_shapes(config).items() if name not in wanted
+    }
     if any(f"{_POOLER}.{end}" in shapes for end in ("weight", "bias")):
-        wanted.update({name: optional.pop(name) for name in list(optional) if name != DECODER})
+        pooler = [name for name in optional if name.startswith(_POOLER)]
+        wanted.update({name: optional.pop(name) for name in pooler})
     missing = [name for name in wanted if name not in shapes]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise CheckpointError(
-            f"{where} lacks tensors of a {config.head.value} BERT with "
-            f"{config.num_hidden_layers} layers: {', '.join(missing[:3])}{more}."
+            f"{where} lacks tensors of a {config.head.value} {config.family.class_name} with "
+            f"{config.num_hidden_layers} layers: "
+            f"{', '.join(map(config.family.spelled, missing[:3]))}{more}."
         )
     wanted.update({name: shape for name, shape in optional.items() if name in shapes})
     for name, shape in wanted.items():
         if tuple(shapes[name]) != shape:
             raise CheckpointError(
-                f"{where}: tensor '{name}' has shape {list(shapes[name])}, but config.json asks "
-                f"for {list(shape)}."
+                f"{where}: tensor '{config.family.spelled(name)}' has shape {list(shapes[name])}, "
+                f"but config.json asks for {list(shape)}."
             )
     beyond = f"encoder.layer.{config.num_hidden_layers}."
     if any(name.startswith(beyond) for name in shapes):
@@ -157,22 +155,83 @@ def linear_names(config: EncoderConfig) -> dict[str, str]:
 
     The masked-LM decoder is left out: it is the word embedding matrix.
     """
-    names = {
-        f"encoder.layer.{number}.{name}.weight": "encoder"
-        for number in range(config.num_hidden_layers)
-        for name, _, _ in _ENCODER_LINEARS
-    }
-    names[f"{_POOLER}.weight"] = "pooler"
-    if config.head in _HEAD_LINEAR:
-        names[f"{_HEAD_LINEAR[config.head]}.weight"] = "head"
+    names = {f"{_PROJECTION}.weight": EMBEDDINGS} if _projects(config) else {}
+    for number in range(config.num_hidden_layers):
+        for name, _, _ in layer_linears(config):
+            names[f"encoder.layer.{number}.{name}.weight"] = "encoder"
+    if config.family.pooler:
+        names[f"{_POOLER}.weight"] = "pooler"
+    if config.head_shape and config.head_shape.dense:
+        names.setdefault(f"{config.head_shape.dense}.weight", "head")
+    last = last_layer(config)
+    if last:
+        names[last] = "head"
     return names
 
 
-def _add_linear(shapes: dict[str, tuple[int, ...]], name: str, rows: int, columns: int) -> None:
+def _projects(config: EncoderConfig) -> bool:
+    return config.embedding_size != config.hidden_size
+
+
+def _add_embeddings(shapes: dict[str, tuple[int, ...]], config: EncoderConfig) -> None:
+    width = config.embedding_size
+    shapes[_WORDS] = (config.vocab_size, width)
+    if config.family.positions != "rotary":
+        shapes["embeddings.position_embeddings.weight"] = (config.max_position_embeddings, width)
+    if config.family.token_types:
+        shapes["embeddings.token_type_embeddings.weight"] = (config.type_vocab_size, width)
+    _add_norm(shapes, "embeddings.LayerNorm", width, config.norm_bias)
+    if _projects(config):
+        _add_linear(shapes, _PROJECTION, config.hidden_size, width)
+    if config.relative_buckets:
+        shapes[RELATIVE_BIAS] = (config.relative_buckets, config.num_attention_heads)
+
+
+def _add_layer(shapes: dict[str, tuple[int, ...]], config: EncoderConfig, number: int) -> None:
+    prefix = f"encoder.layer.{number}."
+    norm_first = config.family.norm_first
+    for name, rows, columns in layer_linears(config):
+        if norm_first and name == "intermediate.dense":
+            _add_norm(
+                shapes, f"{prefix}intermediate.LayerNorm", config.hidden_size, config.norm_bias
+            )
+        elif norm_first and name.startswith("attention.self.") and number:
+            _add_norm(shapes, f"{prefix}attention.LayerNorm", config.hidden_size, config.norm_bias)
+        bias = config.attention_bias if name.startswith("attention.") else config.mlp_bias
+        _add_linear(shapes, prefix + name, rows, columns, bias)
+        if not norm_first and name.endswith("output.dense"):
+            norm = prefix + name.removesuffix("dense") + "LayerNorm"
+            _add_norm(shapes, norm, config.hidden_size, config.norm_bias)
+
+
+def _add_head(shapes: dict[str, tuple[int, ...]], config: EncoderConfig) -> None:
+    head = config.head_shape
+    if head is None:
+        return
+    masked_lm = config.head is Head.MASKED_LM
+    width = config.embedding_size if masked_lm else config.hidden_size
+    if head.dense:
+        _add_linear(shapes, head.dense, width, config.hidden_size, head.has_dense_bias)
+    if head.norm:
+        _add_norm(shapes, head.norm, width, config.norm_bias)
+    outputs = {Head.MASKED_LM: config.vocab_size, Head.QUESTION: 2}.get(
+        config.head, len(config.labels)
+    )
+    if not masked_lm or config.raw.get("tie_word_embeddings") is False:
+        shapes[f"{head.last}.weight"] = (outputs, width)
+    if head.has_bias:
+        shapes[head.last_bias] = (outputs,)
+
+
+def _add_linear(
+    shapes: dict[str, tuple[int, ...]], name: str, rows: int, columns: int, bias: bool = True
+) -> None:
     shapes[f"{name}.weight"] = (rows, columns)
-    shapes[f"{name}.bias"] = (rows,)
+    if bias:
+        shapes[f"{name}.bias"] = (rows,)
 
 
-def _add_norm(shapes: dict[str, tuple[int, ...]], name: str, width: int) -> None:
+def _add_norm(shapes: dict[str, tuple[int, ...]], name: str, width: int, bias: bool = True) -> None:
     shapes[f"{name}.weight"] = (width,)
-    shapes[f"{name}.bias"] = (width,)
+    if bias:
+        shapes[f"{name}.bias"] = (width,)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.pooling import MODULES_NAME
 from sparsebert.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ _BEGIN = "<!-- sparsebert: begin -->"
 _END = "<!-- sparsebert: end -->"
 # The key and all that is indented under it; a YAML list may stand at its key's own depth.
 _MODEL_INDEX = re.compile(r"^model-index:.*\n?(?:(?:[ \t-].*|[ \t]*\r?)(?:\n|\Z))*", re.M)
+_LIBRARY = re.compile(r"^library_name:[ \t]*[\"']?([^\s\"'#]*).*$", re.M)
 _LARGEST = 4 << 20  # bytes of a README that is carried along
 
 
@@ -40,6 +42,7 @@ def write_card(
     """
     raw = read_object(folder / CONFIG_NAME)
     front, body = _split(_read(source / CARD_NAME))
+    body = _without_our_part(body)
     record: dict[str, Any] = raw.get("sparsity") or {}
     lines = [_BEGIN, f"# {_title(record, packed)}", "", _what_it_is(record, packed), ""]
     lines += ["## How it was made", "", *_steps(record.get("lineage", [])), ""]
@@ -48,11 +51,33 @@ def write_card(
     lines += ["## How to load it", "", *_loading(raw, packed), _END, ""]
     if body.strip():
         lines += ["", "The card of the model it was made from follows.", "", body.strip(), ""]
-    matter = _front_matter(front, record)
+    matter = _front_matter(_MODEL_INDEX.sub("", front), folder, record, packed)
     if evaluations:
         matter += "\n" + model_index(_title(record, packed), evaluations)
-    text = f"---\n{matter}\n---\n\n" + "\n".join(lines)
-    (folder / CARD_NAME).write_text(text, encoding="utf-8")
+    _write(folder, matter, "\n" + "\n".join(lines))
+
+
+def write_scores(folder: Path, evaluations: Sequence[EvalResult], *, packed: bool) -> None:
+    """Put the scores of this very model into the ``model-index`` of its card, in place of others.
+
+    A folder without a card gets one.
+    """
+    if not (folder / CARD_NAME).is_file():
+        write_card(folder, source=folder, packed=packed, evaluations=evaluations)
+        return
+    front, body = _split(_read(folder / CARD_NAME))
+    record: dict[str, Any] = read_object(folder / CONFIG_NAME).get("sparsity") or {}
+    matter = _front_matter(_MODEL_INDEX.sub("", front), folder, record, packed)
+    matter += "\n" + model_index(_title(record, packed), evaluations)
+    _write(folder, matter, body)
+
+
+def published_card(folder: Path, *, packed: bool, base_model: str | None = None) -> str:
+    """The card of ``folder`` for the hub: its own text, with library, tag and base model named."""
+    front, body = _split(_read(folder / CARD_NAME))
+    record: dict[str, Any] = read_object(folder / CONFIG_NAME).get("sparsity") or {}
+    matter = _front_matter(front, folder, record, packed, base_model)
+    return f"---\n{matter}\n---\n{body}"
 
 
 def _read(path: Path) -> str:
@@ -64,26 +89,74 @@ def _read(path: Path) -> str:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
 
 
+def _write(folder: Path, matter: str, body: str) -> None:
+    unfinished = folder / f".{CARD_NAME}.partial"
+    unfinished.write_text(f"---\n{matter}\n---\n{body}", encoding="utf-8")
+    unfinished.replace(folder / CARD_NAME)
+
+
 def _split(text: str) -> tuple[str, str]:
-    """Front matter and body of a card, without what an earlier step of sparsebert wrote."""
+    """Front matter and body of a card."""
     found = re.match(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", text, re.DOTALL)
-    front, body = (found[1], text[found.end() :]) if found else ("", text)
-    if _BEGIN in body and _END in body:
-        before, _, rest = body.partition(_BEGIN)
-        after = rest.partition(_END)[2]
-        body = before + after.replace("The card of the model it was made from follows.", "", 1)
-    return front, body
+    return (found[1], text[found.end() :]) if found else ("", text)
 
 
-def _front_matter(front: str, record: dict[str, Any]) -> str:
-    """The source's own lines, with a base model where it names none and we know it."""
-    front = _MODEL_INDEX.sub("", front).strip("\r\n")
-    lines = [front] if front.strip() else ["library_name: transformers", "tags:", "- sparsebert"]
+def _without_our_part(body: str) -> str:
+    """The body without what an earlier step of sparsebert wrote."""
+    if _BEGIN not in body or _END not in body:
+        return body
+    before, _, rest = body.partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    return before + after.replace("The card of the model it was made from follows.", "", 1)
+
+
+def _front_matter(
+    front: str,
+    folder: Path,
+    record: dict[str, Any],
+    packed: bool,
+    base_model: str | None = None,
+) -> str:
+    """The card's own lines, with a library that reads the folder, our tag and a base model.
+
+    The lines are edited as text: reading and writing YAML would turn ``language: no`` to false.
+    """
+    front = front.strip("\r\n")
+    stated = _LIBRARY.search(front)
+    library = stated[1] if stated else "sparsebert"
+    if packed:
+        library = "sparsebert"
+    elif library == "sparsebert":
+        sentences = (folder / MODULES_NAME).is_file()
+        library = "sentence-transformers" if sentences else "transformers"
+    lines = [front] if front.strip() else []
+    if stated:
+        lines = [_LIBRARY.sub(f"library_name: {library}", front, count=1)]
+    else:
+        lines.append(f"library_name: {library}")
+    front = _with_tag("\n".join(lines), "sparsebert")
     lineage = record.get("lineage", [])
-    origin = str(lineage[0].get("from", "")) if lineage else ""
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", origin) and not re.search(r"^base_model:", front, re.M):
-        lines.append(f"base_model: {origin}")
-    return "\n".join(lines)
+    origin = base_model or (str(lineage[0].get("from", "")) if lineage else "")
+    known = re.search(r"^base_model:", front, re.M)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", origin) and not known:
+        front += f"\nbase_model: {origin}"
+    return front
+
+
+def _with_tag(front: str, tag: str) -> str:
+    """The front matter with ``tag`` in its list of tags, however that is written."""
+    if re.search(rf"^[ \t]*-[ \t]+{tag}[ \t]*\r?$", front, re.M):
+        return front
+    listed = re.search(r"^tags:[ \t]*\r?\n([ \t]*)-", front, re.M)
+    if listed:
+        start = listed.start(1)
+        return f"{front[:start]}{listed[1]}- {tag}\n{front[start:]}"
+    inline = re.search(r"^tags:[ \t]*\[([^\]\n]*)\]", front, re.M)
+    if inline:
+        tags = [text.strip() for text in inline[1].split(",") if text.strip()]
+        written = f"tags: [{', '.join(dict.fromkeys([*tags, tag]))}]"
+        return front[: inline.start()] + written + front[inline.end() :]
+    return front if re.search(r"^tags:", front, re.M) else f"{front}\ntags:\n- {tag}"
 
 
 def model_index(name: str, evaluations: Sequence[EvalResult]) -> str:

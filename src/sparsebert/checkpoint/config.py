@@ -1,59 +1,50 @@
-"""config.json of a BERT checkpoint, every value checked before anything relies on it."""
+"""config.json of an encoder's checkpoint, every value checked before anything relies on it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sparsebert.checkpoint.attention_layers import LayerAttention, rotary_layers
+from sparsebert.checkpoint.config_values import MOST, ConfigValues
 from sparsebert.checkpoint.documents import write_json
-from sparsebert.errors import CheckpointError, PatternError, UnsupportedArchitectureError
+from sparsebert.checkpoint.families import FAMILIES, Family, HeadShape
+from sparsebert.checkpoint.families import Head as Head
+from sparsebert.checkpoint.sparsity import read_sparsity
+from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
 from sparsebert.patterns import Pattern
 
 CONFIG_NAME = "config.json"
-SPARSITY_VERSION = 1
 
-
-class Head(str, Enum):
-    """What stands on the encoder."""
-
-    ENCODER = "encoder"
-    SEQUENCE = "sequence-classification"
-    QUESTION = "question-answering"
-    TOKEN = "token-classification"
-    MASKED_LM = "masked-lm"
-
-
-ARCHITECTURES = {
-    "BertModel": Head.ENCODER,
-    "BertForSequenceClassification": Head.SEQUENCE,
-    "BertForQuestionAnswering": Head.QUESTION,
-    "BertForTokenClassification": Head.TOKEN,
-    "BertForMaskedLM": Head.MASKED_LM,
-    "BertForPreTraining": Head.MASKED_LM,
-}
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+_HEAD_ACTIVATIONS = (*ACTIVATIONS, "tanh")
+_HEAD_POOLINGS = ("cls", "mean")
 
-_MOST = 1 << 24  # of anything counted: rows, labels; real models stay far below
 _MOST_LAYERS = 1000
+_BUCKETS = 32  # of distances, in MPNet: transformers computes no other number
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The sizes and choices of an encoder and its head; field names are config.json's own.
+    """The sizes and choices of an encoder and its head; names are those of BERT's config.json.
 
+    ``family`` is how the model differs from BERT whatever its sizes, ``head_shape`` what its head
+    is made of (None for an encoder alone), ``attention`` each layer's reach. ``embedding_size`` is
+    the embeddings' width. ``type_vocab_size`` is 1 where the model tells no types apart.
     ``labels`` are the names of the classes in order (empty for encoder, question-answering and
     masked-lm); ``sparsity`` is sparsebert's own record, None where there is none; ``raw`` is the
     whole file.
     """
 
+    family: Family
     head: Head
+    head_shape: HeadShape | None
     vocab_size: int
     hidden_size: int
+    embedding_size: int
     num_hidden_layers: int
     num_attention_heads: int
     intermediate_size: int
@@ -62,10 +53,29 @@ class EncoderConfig:
     max_position_embeddings: int
     type_vocab_size: int
     pad_token_id: int
+    attention_bias: bool
+    mlp_bias: bool
+    norm_bias: bool
+    attention: tuple[LayerAttention, ...]
     labels: tuple[str, ...]
     problem_type: str | None
     sparsity: dict[str, Any] | None
     raw: dict[str, Any] = field(repr=False)
+
+    @property
+    def first_position(self) -> int:
+        """The row of the position table that a text's first token takes."""
+        return self.pad_token_id + 1 if self.family.positions == "counted" else 0
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a text, special tokens included."""
+        return self.max_position_embeddings - self.first_position
+
+    @property
+    def relative_buckets(self) -> int:
+        """Rows of the bias by distance, 0 without one."""
+        return _BUCKETS if self.family.relative_bias else 0
 
     @property
     def recorded_pattern(self) -> Pattern | None:
@@ -82,41 +92,62 @@ class EncoderConfig:
 def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path) -> EncoderConfig:
     """Check config.json's contents. ``tensor_names`` (canonical) decide the head if it does not.
 
-    Raises UnsupportedArchitectureError for models other than plain absolute-position BERT encoders
-    and CheckpointError for values that are missing or make no sense, each naming the key.
+    Raises UnsupportedArchitectureError for models other than the encoders of `FAMILIES` and
+    CheckpointError for values that are missing or make no sense, each naming the key.
     """
-    read = _Reader(raw, where)
-    head = _head(raw, tensor_names, where)
+    family, head = _family_and_head(raw, tensor_names, where)
     _refuse_variants(raw, where)
+    read = ConfigValues(raw, where, family.fields)
     hidden = read.count("hidden_size")
     heads = read.count("num_attention_heads")
     if hidden % heads:
         raise CheckpointError(
-            f"{where}: hidden_size {hidden} does not divide into {heads} attention heads."
+            f"{where}: {read.key('hidden_size')} {hidden} does not divide into {heads} attention "
+            "heads."
         )
-    vocabulary = read.count("vocab_size")
-    padding = raw.get("pad_token_id", 0)
-    padding = 0 if padding is None else padding  # transformers 5 writes null for 'none'
-    if type(padding) is not int or not 0 <= padding < vocabulary:
-        raise CheckpointError(f"{where}: pad_token_id {padding!r} is not in the vocabulary.")
+    layers = read.count("num_hidden_layers", most=_MOST_LAYERS)
+    rotary = family.positions == "rotary"
+    if rotary and hidden // heads % 2:
+        raise CheckpointError(
+            f"{where}: heads of {hidden // heads} dimensions cannot be turned in pairs."
+        )
+    if family.relative_bias and read.count("relative_attention_num_buckets", _BUCKETS) != _BUCKETS:
+        raise UnsupportedArchitectureError(
+            f"{where}: relative_attention_num_buckets must be {_BUCKETS}, as in every MPNet."
+        )
     labels = _labels(raw, where) if head in (Head.SEQUENCE, Head.TOKEN) else ()
-    return EncoderConfig(
+    config = EncoderConfig(
+        family=family,
         head=head,
-        vocab_size=vocabulary,
+        head_shape=_head_shape(family, head, read),
+        vocab_size=read.count("vocab_size"),
         hidden_size=hidden,
-        num_hidden_layers=read.count("num_hidden_layers", most=_MOST_LAYERS),
+        embedding_size=read.count("embedding_size", 128) if family.embedding_size else hidden,
+        num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=read.count("intermediate_size"),
         hidden_act=read.choice("hidden_act", ACTIVATIONS, "gelu"),
-        layer_norm_eps=read.epsilon("layer_norm_eps", 1e-12),
-        max_position_embeddings=read.count("max_position_embeddings", 512),
-        type_vocab_size=read.count("type_vocab_size", 2),
-        pad_token_id=padding,
+        layer_norm_eps=read.epsilon("layer_norm_eps", family.defaults.get("layer_norm_eps", 1e-12)),
+        max_position_embeddings=read.count(
+            "max_position_embeddings", family.defaults.get("max_position_embeddings", 512)
+        ),
+        type_vocab_size=read.count("type_vocab_size", 2) if family.token_types else 1,
+        pad_token_id=_padding(family, read),
+        attention_bias=not rotary or read.switch("attention_bias", False),
+        mlp_bias=not rotary or read.switch("mlp_bias", False),
+        norm_bias=not rotary or read.switch("norm_bias", False),
+        attention=rotary_layers(read, layers) if rotary else (LayerAttention(),) * layers,
         labels=labels,
         problem_type=_problem_type(raw, head, labels, where),
-        sparsity=_sparsity(raw, where),
+        sparsity=read_sparsity(raw, where),
         raw=raw,
     )
+    if config.max_length < 1:
+        raise CheckpointError(
+            f"{where}: max_position_embeddings {config.max_position_embeddings} leaves no position "
+            f"behind the padding's, {config.pad_token_id}."
+        )
+    return config
 
 
 def write_config(path: Path, raw: dict[str, Any]) -> None:
@@ -124,74 +155,76 @@ def write_config(path: Path, raw: dict[str, Any]) -> None:
     write_json(path / CONFIG_NAME if path.is_dir() else path, raw)
 
 
-class _Reader:
-    """Values of a JSON object, checked one by one."""
-
-    def __init__(self, raw: dict[str, Any], where: Path) -> None:
-        self._raw = raw
-        self._where = where
-
-    def count(self, key: str, default: int | None = None, *, most: int = _MOST) -> int:
-        value = self._raw.get(key, default)
-        if value is None:
-            raise CheckpointError(f"{self._where} lacks '{key}'.")
-        if type(value) is not int or not 1 <= value <= most:
-            raise CheckpointError(
-                f"{self._where}: {key} must be a whole number from 1 to {most}, not {value!r}."
-            )
-        return value
-
-    def epsilon(self, key: str, default: float) -> float:
-        value = self._raw.get(key, default)
-        if type(value) not in (int, float) or not math.isfinite(value) or not 0 < value < 1:
-            raise CheckpointError(
-                f"{self._where}: {key} must be a number between 0 and 1, not {value!r}."
-            )
-        return float(value)
-
-    def choice(self, key: str, known: tuple[str, ...], default: str) -> str:
-        value = self._raw.get(key, default)
-        if value not in known:
-            raise UnsupportedArchitectureError(
-                f"{self._where}: {key} {value!r} is not supported; supported are "
-                f"{', '.join(known)}."
-            )
-        return str(value)
-
-
-def _head(raw: dict[str, Any], tensor_names: Collection[str], where: Path) -> Head:
+def _family_and_head(
+    raw: dict[str, Any], tensor_names: Collection[str], where: Path
+) -> tuple[Family, Head]:
     architectures = raw.get("architectures") or []
     if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
         raise CheckpointError(f"{where}: 'architectures' must be a list of names.")
     model_type = raw.get("model_type")
-    if model_type is None and any(name in ARCHITECTURES for name in architectures):
-        model_type = "bert"  # files older than the key
-    if model_type != "bert":
+    if model_type is None:  # files older than the key
+        for family in FAMILIES.values():
+            if any(name in family.architectures for name in architectures):
+                model_type = family.model_type
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         said = f"model_type {model_type!r}" if model_type is not None else "no model_type"
         raise UnsupportedArchitectureError(
-            f"{where} gives {said}: only BERT encoders (model_type 'bert') are supported, as "
-            f"{', '.join(ARCHITECTURES)}."
+            f"{where} gives {said}; supported are encoders of the types {', '.join(FAMILIES)}."
         )
+    family = FAMILIES[model_type]
+    known = family.architectures
     for name in architectures:
-        if name in ARCHITECTURES:
-            return ARCHITECTURES[name]
+        if name in known:
+            return family, known[name]
     if architectures:
         raise UnsupportedArchitectureError(
-            f"{where}: {architectures[0]} is not supported; supported are "
-            f"{', '.join(ARCHITECTURES)}."
+            f"{where}: {architectures[0]} is not supported; supported are {', '.join(known)}."
         )
-    return _head_from_names(tensor_names)
+    return family, _head_from_names(family, tensor_names)
 
 
-def _head_from_names(names: Collection[str]) -> Head:
-    if "qa_outputs.weight" in names:
-        return Head.QUESTION
-    if "classifier.weight" in names:
-        # Only the sequence classifier reads the pooler; token classifiers are saved without one.
-        return Head.SEQUENCE if "pooler.dense.weight" in names else Head.TOKEN
-    if any(name.startswith("cls.predictions.") for name in names):
-        return Head.MASKED_LM
+def _head_from_names(family: Family, names: Collection[str]) -> Head:
+    for head, shape in family.heads.items():
+        # Of BERT's, only the sequence classifier reads the pooler; token classifiers are saved
+        # without one. A masked-LM decoder's weight is tied.
+        needed = [f"{shape.dense}.weight"] if shape.dense else []
+        needed = [shape.last_bias] if head is Head.MASKED_LM else [*needed, f"{shape.last}.weight"]
+        if all(name in names for name in needed):
+            return head
     return Head.ENCODER
+
+
+def _head_shape(family: Family, head: Head, read: ConfigValues) -> HeadShape | None:
+    shape = family.heads.get(head)
+    if shape is None:
+        return None
+    if shape.activation and shape.activation not in _HEAD_ACTIVATIONS:
+        activation = read.choice(shape.activation, _HEAD_ACTIVATIONS, "gelu")
+        shape = replace(shape, activation=activation)
+    if shape.pooling and shape.pooling not in _HEAD_POOLINGS:
+        shape = replace(shape, pooling=read.choice(shape.pooling, _HEAD_POOLINGS, "cls"))
+    if family.positions != "rotary":
+        return shape
+    return replace(
+        shape,
+        has_dense_bias=read.switch("classifier_bias", False),
+        has_bias=head is not Head.MASKED_LM or read.switch("decoder_bias", True),
+    )
+
+
+def _padding(family: Family, read: ConfigValues) -> int:
+    default = family.defaults.get("pad_token_id", 0)
+    padding = read.raw.get("pad_token_id", default)
+    if padding is None and family.positions != "counted":
+        padding = 0  # transformers 5 writes null for 'none'
+    if type(padding) is not int or not 0 <= padding < read.count("vocab_size"):
+        raise CheckpointError(f"{read.where}: pad_token_id {padding!r} is not in the vocabulary.")
+    if family.relative_bias and padding != default:
+        raise UnsupportedArchitectureError(
+            f"{read.where}: pad_token_id must be {default}, from which {family.class_name} counts "
+            f"positions, not {padding}."
+        )
+    return padding
 
 
 def _refuse_variants(raw: dict[str, Any], where: Path) -> None:
@@ -223,7 +256,7 @@ def _labels(raw: dict[str, Any], where: Path) -> tuple[str, ...]:
     if named is None:
         # transformers leaves the default of two unnamed classes out of the file.
         count = raw.get("num_labels", raw.get("_num_labels", 2))
-        if type(count) is not int or not 1 <= count <= _MOST:
+        if type(count) is not int or not 1 <= count <= MOST:
             raise CheckpointError(f"{where}: num_labels {count!r} is not a number of classes.")
         return tuple(f"LABEL_{i}" for i in range(count))
     if not isinstance(named, dict) or not named:
@@ -247,37 +280,3 @@ def _problem_type(
             f"{where}: problem_type {value!r} must be one of {', '.join(PROBLEM_TYPES)}."
         )
     return str(value)
-
-
-def _sparsity(raw: dict[str, Any], where: Path) -> dict[str, Any] | None:
-    record = raw.get("sparsity")
-    if record is None:
-        return None
-    problem = CheckpointError(f"{where}: 'sparsity' is not a record that sparsebert wrote.")
-    if not isinstance(record, dict):
-        raise problem
-    version = record.get("format_version")
-    if type(version) is int and version > SPARSITY_VERSION:
-        raise CheckpointError(
-            f"{where}: 'sparsity' has format version {version}; this sparsebert reads up to "
-            f"{SPARSITY_VERSION}. Install a newer one."
-        )
-    layers, lineage = record.get("layers", []), record.get("lineage", [])
-    if (
-        version != SPARSITY_VERSION
-        or not isinstance(record.get("pattern"), str | None)
-        or not isinstance(record.get("method"), str | None)
-        or not isinstance(layers, list)
-        or not all(isinstance(name, str) for name in layers)
-        or not isinstance(lineage, list)
-        or not all(isinstance(step, dict) for step in lineage)
-    ):
-        raise problem
-    if record.get("pattern") is not None:
-        try:
-            Pattern.parse(record["pattern"])
-        except PatternError as error:
-            raise CheckpointError(f"{where}: 'sparsity': {error}") from error
-    elif layers:
-        raise problem
-    return record

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsebert.checkpoint.architecture import DECODER, canonical
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.companions import copy_companions
 from sparsebert.checkpoint.config import CONFIG_NAME, parse_config, write_config
 from sparsebert.checkpoint.documents import plain_file, read_object
 from sparsebert.checkpoint.dtypes import Array, numpy_type
+from sparsebert.checkpoint.families import Family, Head, todays_name
 from sparsebert.checkpoint.folder import (
     PACKED_NAME,
     PICKLE_INDEX_NAME,
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _OLDEST_TORCH = (2, 10)
-_TIED = {
-    DECODER: "embeddings.word_embeddings.weight",
-    "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
 
 
 def convert(
@@ -63,8 +59,8 @@ def convert(
     if not (transformer / CONFIG_NAME).is_file():
         raise CheckpointError(f"{transformer} is not a model folder: it has no {CONFIG_NAME}.")
     raw = read_object(transformer / CONFIG_NAME)
-    parse_config(raw, (), transformer / CONFIG_NAME)
-    source = _open_source(transformer)
+    family = parse_config(raw, (), transformer / CONFIG_NAME).family
+    source = _open_source(transformer, family)
     with staged_folder(out, force=force, source=path) as staging:
         specs = source.specs()
         label = f"converting {source_name(model)}"
@@ -75,7 +71,7 @@ def convert(
                 yield source.read(spec.name)
             report(label, len(specs), len(specs))
 
-        written = [TensorSpec(_today(spec.name), spec.dtype, spec.shape) for spec in specs]
+        written = [TensorSpec(todays_name(spec.name), spec.dtype, spec.shape) for spec in specs]
         write_tensors(staging / WEIGHTS_NAME, written, arrays(), {"format": "pt"})
         arguments = {"weights": source.kind}
         write_config(staging, with_step(raw, "convert", source_name(model), arguments))
@@ -93,17 +89,11 @@ def convert(
     }
 
 
-def _today(stored: str) -> str:
-    """A tensor's name with LayerNorm.gamma and beta as weight and bias, its prefix kept."""
-    prefix = "bert." if stored.startswith("bert.") else ""
-    return prefix + canonical(stored)
-
-
-def _open_source(folder: Path) -> _Safetensors | _Pickles:
+def _open_source(folder: Path, family: Family) -> _Safetensors | _Pickles:
     if (folder / WEIGHTS_NAME).is_file() or (folder / INDEX_NAME).is_file():
         return _Safetensors(folder)
     if (folder / PICKLE_NAME).is_file():
-        return _Pickles([folder / PICKLE_NAME])
+        return _Pickles([folder / PICKLE_NAME], family)
     index = folder / PICKLE_INDEX_NAME
     if index.is_file():
         weight_map = read_object(index).get("weight_map")
@@ -113,7 +103,7 @@ def _open_source(folder: Path) -> _Safetensors | _Pickles:
         for shard in shards:
             if not shard.is_file():
                 raise CheckpointError(f"{shard} is missing, though {index.name} names it.")
-        return _Pickles(shards)
+        return _Pickles(shards, family)
     if (folder / PACKED_NAME).is_file():
         raise CheckpointError(f"{folder} is a packed model: run `sparsebert unpack` on it instead.")
     raise CheckpointError(
@@ -138,7 +128,7 @@ class _Safetensors:
 class _Pickles:
     kind = "pytorch"
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[Path], family: Family) -> None:
         torch = _import_torch()
         self._tensors: dict[str, Tensor] = {}
         for path in paths:
@@ -153,7 +143,7 @@ class _Pickles:
                 self._tensors[name] = value.detach()
         if not self._tensors:
             raise CheckpointError(f"{paths[0]} holds no tensors.")
-        self.tied = self._drop_tied()
+        self.tied = self._drop_tied(family)
         self._types = {
             torch.float32: "F32",
             torch.float16: "F16",
@@ -188,16 +178,21 @@ class _Pickles:
         words: Array = tensor.numpy()
         return words.view(np.dtype(numpy_type(dtype)))
 
-    def _drop_tied(self) -> list[str]:
+    def _drop_tied(self, family: Family) -> list[str]:
         """Leave out the masked-LM decoder where it is the embeddings' own memory.
 
         transformers ties them again when it loads the model. Any other tensors that share memory
         are written out one by one, which is always right.
         """
-        stored = {canonical(name): name for name in self._tensors}
+        stored = {family.canonical(name): name for name in self._tensors}
+        decoder = family.heads[Head.MASKED_LM]
+        tied = {
+            f"{decoder.last}.weight": "embeddings.word_embeddings.weight",
+            f"{decoder.last}.bias": decoder.last_bias,
+        }
         dropped = []
-        for copy, original in _TIED.items():
-            if copy in stored and original in stored:
+        for copy, original in tied.items():
+            if copy != original and copy in stored and original in stored:
                 first, second = self._tensors[stored[copy]], self._tensors[stored[original]]
                 if first.data_ptr() == second.data_ptr() and first.shape == second.shape:
                     dropped.append(stored[copy])

@@ -80,9 +80,9 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     _check_files(transformer, model)
     raw = read_object(transformer / CONFIG_NAME)
     # The config first: 'unsupported model' is more use than 'tensor missing'.
-    parse_config(raw, (), transformer / CONFIG_NAME)
+    family = parse_config(raw, (), transformer / CONFIG_NAME).family
     tensors = TensorFiles.of_folder(transformer)
-    stored_name = canonical_names(tensors, transformer)
+    stored_name = canonical_names(tensors, family, transformer)
     config = parse_config(raw, stored_name, transformer / CONFIG_NAME)
     shapes = {name: tensors.spec(stored).shape for name, stored in stored_name.items()}
     used = check_shapes(config, shapes, transformer)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sparsebert
-from sparsebert.checkpoint.config import SPARSITY_VERSION
+from sparsebert.checkpoint.sparsity import SPARSITY_VERSION
 
 
 def with_step(

@@ -6,18 +6,16 @@ files name their entry, so that old files stay readable.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from sparsebert.checkpoint.architecture import RELATIVE_BIAS, last_layer, linear_names
+from sparsebert.checkpoint.config import EncoderConfig
 from sparsebert.errors import CheckpointError
 from sparsebert.packing.forms import CompressedForm, Form, PlainForm, QuantizedForm
 from sparsebert.patterns import Pattern
 from sparsebert.quantized import QuantizedTable, linear_layout
-
-# The last layers of heads: a few rows, whose sums are the answer itself.
-_LAST_LAYERS = ("classifier.weight", "qa_outputs.weight")
 
 
 class Role(Enum):
@@ -25,17 +23,24 @@ class Role(Enum):
 
     LINEAR = "linear layer"
     TABLE = "table"  # embeddings, and a masked-LM decoder of its own
-    LAST = "last layer of a head"
-    VECTOR = "vector"
+    LAST = "last layer of a head"  # a few rows, whose sums are the answer itself
+    VECTOR = "vector"  # or as small as one, and added like one: a bias by distance
 
 
-def tensor_role(name: str, dimensions: int, layers: Collection[str]) -> Role:
-    """The role of one of the model's own tensors; ``layers`` are the canonical `linear_names`."""
-    if dimensions != 2:
-        return Role.VECTOR
-    if name in _LAST_LAYERS:
-        return Role.LAST
-    return Role.LINEAR if name in layers else Role.TABLE
+class Roles:
+    """The roles of a model's own tensors, by canonical name."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        self._layers = linear_names(config)
+        self._last = last_layer(config)
+
+    def of(self, name: str, dimensions: int) -> Role:
+        """The role of a tensor with so many dimensions."""
+        if dimensions != 2 or name == RELATIVE_BIAS:
+            return Role.VECTOR
+        if name == self._last:
+            return Role.LAST
+        return Role.LINEAR if name in self._layers else Role.TABLE
 
 
 @dataclass(frozen=True)

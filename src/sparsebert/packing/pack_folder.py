@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.architecture import PARTS, linear_names
+from sparsebert.checkpoint.architecture import PARTS
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.companions import copy_companions
 from sparsebert.checkpoint.config import write_config
@@ -21,7 +21,7 @@ from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import CheckpointError
-from sparsebert.packing.dtypes import Source, ValueType, get_value_type, tensor_role
+from sparsebert.packing.dtypes import Roles, Source, ValueType, get_value_type
 from sparsebert.packing.format import METADATA_KEY, format_metadata, part_name
 from sparsebert.packing.forms import Form, PlainForm, parts_of
 from sparsebert.patterns import Pattern, pack_mask, unpack_mask
@@ -109,11 +109,11 @@ def _forms(
     checkpoint: Checkpoint, sparse: dict[str, _Sparse], values: ValueType
 ) -> dict[str, Form]:
     """The form of each tensor by its stored name, in the model's computing order; extras last."""
-    layers = linear_names(checkpoint.config)
+    roles = Roles(checkpoint.config)
     forms: dict[str, Form] = {}
     for name in checkpoint.used:
         spec = checkpoint.tensors.spec(checkpoint.stored_name[name])
-        role = tensor_role(name, len(spec.shape), layers)
+        role = roles.of(name, len(spec.shape))
         pattern = sparse[name].pattern if name in sparse else None
         forms[spec.name] = form = values.form(Source(spec.dtype, spec.shape, role, pattern))
         for part in form.parts():

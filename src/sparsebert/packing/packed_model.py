@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsebert.checkpoint.architecture import canonical_names, check_shapes, linear_names
+from sparsebert.checkpoint.architecture import canonical_names, check_shapes
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config
 from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, widen
@@ -15,7 +15,7 @@ from sparsebert.checkpoint.folder import PACKED_NAME, check_recorded_layers
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
 from sparsebert.errors import CheckpointError
-from sparsebert.packing.dtypes import Role, tensor_role
+from sparsebert.packing.dtypes import Role, Roles
 from sparsebert.packing.format import PackedFile, open_packed_file
 from sparsebert.packing.forms import Form, PlainForm, QuantizedForm, Weight
 from sparsebert.patterns import Compressed
@@ -60,16 +60,16 @@ def open_packed(model: str | Path) -> PackedModel:
     if not is_packed(path):
         raise CheckpointError(f"{path} is not a packed model: it has no {PACKED_NAME}.")
     raw = read_object(path / CONFIG_NAME)
-    parse_config(raw, (), path / CONFIG_NAME)
+    family = parse_config(raw, (), path / CONFIG_NAME).family
     file = open_packed_file(path / PACKED_NAME)
-    stored_name = canonical_names(file.forms, file.path)
+    stored_name = canonical_names(file.forms, family, file.path)
     config = parse_config(raw, stored_name, path / CONFIG_NAME)
     shapes = {name: file.forms[stored].shape for name, stored in stored_name.items()}
     used = check_shapes(config, shapes, file.path)
     check_recorded_layers(config, path)
-    layers = linear_names(config)
+    roles = Roles(config)
     for name, stored in stored_name.items():
-        _check_form(file, name, file.forms[stored], tensor_role(name, 2, layers))
+        _check_form(file, name, file.forms[stored], roles.of(name, 2))
     weights = {name: _engine_form(file, stored_name[name]) for name in used}
     return PackedModel(
         path,

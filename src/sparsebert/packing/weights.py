@@ -5,7 +5,7 @@ from __future__ import annotations
 from sparsebert.checkpoint.architecture import PARTS
 from sparsebert.checkpoint.folder import Checkpoint
 from sparsebert.checkpoint.masks import StoredMasks, layer_mask
-from sparsebert.packing.dtypes import Source, get_value_type, tensor_role
+from sparsebert.packing.dtypes import Roles, Source, get_value_type
 from sparsebert.packing.forms import Weight
 
 
@@ -20,6 +20,7 @@ def engine_weights(checkpoint: Checkpoint, dtype: str = "fp32") -> dict[str, Wei
     values = get_value_type(dtype)
     stored_masks = StoredMasks(checkpoint)
     layers = {layer.name: layer for layer in checkpoint.linear_layers(PARTS)}
+    roles = Roles(checkpoint.config)
     weights: dict[str, Weight] = {}
     for name in checkpoint.used:
         weight = checkpoint.finite_weight(name)
@@ -28,7 +29,7 @@ def engine_weights(checkpoint: Checkpoint, dtype: str = "fp32") -> dict[str, Wei
         if name in layers:
             found = layer_mask(checkpoint, layers[name], stored_masks, weight)
         pattern, mask = found or (None, None)
-        role = tensor_role(name, weight.ndim, layers)
+        role = roles.of(name, weight.ndim)
         form = values.form(Source("F32", weight.shape, role, pattern))
         weights[name] = form.make(weight, "F32", mask, stored)
     return weights

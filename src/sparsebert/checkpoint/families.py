@@ -1,0 +1,318 @@
+"""The families of encoders: how each names its tensors and settings, and how it differs from BERT.
+
+A family is one ``model_type`` of transformers. Whatever it calls its tensors, sparsebert knows the
+encoder's by one set of names, the canonical ones: those of BERT (without the ``bert.`` prefix), and
+for layers with LayerNorm in front those of RoBERTa-PreLayerNorm. Heads differ in kind, and keep
+their family's names. To add a family, write its entry in the table below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Head(str, Enum):
+    """What stands on the encoder."""
+
+    ENCODER = "encoder"
+    SEQUENCE = "sequence-classification"
+    QUESTION = "question-answering"
+    TOKEN = "token-classification"
+    MASKED_LM = "masked-lm"
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """A head as a chain: pooling, then ``dense``, activation and ``norm`` if it has them, ``last``.
+
+    ``pooling`` is "cls" (the first token) or "mean", one vector a text; None takes every token.
+    ``dense``, ``norm`` and ``last`` are names of layers, ``bias`` that of the last one's bias.
+    ``activation`` is a name; in `Family.heads` it and ``pooling`` may be the key of config.json
+    that holds one.
+    """
+
+    last: str
+    pooling: str | None = None
+    dense: str | None = None
+    activation: str | None = None
+    norm: str | None = None
+    bias: str = ""
+    has_dense_bias: bool = True
+    has_bias: bool = True
+
+    @property
+    def last_bias(self) -> str:
+        """Name of the last layer's bias."""
+        return self.bias or f"{self.last}.bias"
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """One ``model_type``: names, and what is the same for all its models.
+
+    ``prefix`` stands before the encoder's tensors in files of models with a head; ``spelling`` maps
+    the beginning of a canonical name inside a layer or outside to the family's own; ``fields``
+    maps fields of `EncoderConfig` to the keys of config.json where they differ, ``defaults`` has
+    what transformers takes for keys that are absent, where that is not BERT's. ``norm_first`` puts
+    LayerNorm before attention and feed-forward (save for the first attention, which follows the
+    embeddings' own) and one behind the last layer. ``fused_attention`` keeps query, key and value
+    in one linear layer; ``gated`` doubles the rows of ``intermediate.dense``: the half that is
+    activated, and the half that it is then multiplied with. ``positions`` is "absolute" (a table),
+    "counted" (a table counted from the row behind the padding id, and padding does not count) or
+    "rotary" (queries and keys are turned by their place); ``relative_bias`` adds to each attention
+    score a bias by distance. ``embedding_size`` says that embeddings may be narrower than the
+    hidden size, and are then projected.
+    """
+
+    model_type: str
+    class_name: str
+    prefix: str
+    heads: Mapping[Head, HeadShape]
+    spelling: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    pooler: bool = False
+    token_types: bool = False
+    embedding_size: bool = False
+    positions: str = "absolute"
+    relative_bias: bool = False
+    norm_first: bool = False
+    fused_attention: bool = False
+    gated: bool = False
+
+    def architecture(self, head: Head) -> str:
+        """The class of transformers that has this head."""
+        return self.class_name + _CLASSES[head]
+
+    @property
+    def architectures(self) -> dict[str, Head]:
+        """Every class of transformers that is supported, and its head."""
+        known = {self.architecture(head): head for head in Head}
+        # BERT's also predicts the next sentence; ELECTRA's tells which tokens were replaced, a head
+        # that nothing is asked of afterwards.
+        if self.model_type == "bert":
+            known["BertForPreTraining"] = Head.MASKED_LM
+        if self.model_type == "electra":
+            known["ElectraForPreTraining"] = Head.ENCODER
+        return known
+
+    def canonical(self, stored: str) -> str:
+        """The canonical form of a tensor's name in a file, or of a parameter of transformers."""
+        name = todays_name(stored).removeprefix(f"{self.prefix}.")
+        start = self._layers + "."
+        if not name.startswith(start):
+            return _respelled(name, self._read)
+        number, _, rest = name.removeprefix(start).partition(".")
+        return f"{_LAYERS}.{number}.{_respelled(rest, self._read)}"
+
+    def spelled(self, canonical: str) -> str:
+        """The family's own spelling of a canonical name, without its prefix."""
+        if not canonical.startswith(_LAYERS + "."):
+            return _respelled(canonical, self.spelling)
+        number, _, rest = canonical.removeprefix(_LAYERS + ".").partition(".")
+        return f"{self._layers}.{number}.{_respelled(rest, self.spelling)}"
+
+    def parameter(self, canonical: str, head: Head) -> str:
+        """Its name in transformers' model with this head."""
+        inside = canonical.startswith(("embeddings", "encoder.", "pooler."))
+        prefix = f"{self.prefix}." if inside and head is not Head.ENCODER else ""
+        return prefix + self.spelled(canonical)
+
+    @property
+    def _layers(self) -> str:
+        return self.spelling.get(_LAYERS, _LAYERS)
+
+    @property
+    def _read(self) -> dict[str, str]:
+        return {own: canonical for canonical, own in self.spelling.items()}
+
+
+def todays_name(stored: str) -> str:
+    """A tensor's name with the LayerNorm.gamma and beta of old files as weight and bias."""
+    for old, new in _OLD_ENDS.items():
+        if stored.endswith(old):
+            return stored.removesuffix(old) + new
+    return stored
+
+
+_LAYERS = "encoder.layer"
+_OLD_ENDS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+_CLASSES = {
+    Head.ENCODER: "Model",
+    Head.SEQUENCE: "ForSequenceClassification",
+    Head.QUESTION: "ForQuestionAnswering",
+    Head.TOKEN: "ForTokenClassification",
+    Head.MASKED_LM: "ForMaskedLM",
+}
+
+
+def _respelled(name: str, spelling: Mapping[str, str]) -> str:
+    stem, dot, end = name.rpartition(".")
+    return spelling.get(stem, stem) + dot + end
+
+
+def _heads(
+    sequence: HeadShape,
+    masked_lm: HeadShape,
+    token: HeadShape = HeadShape("classifier"),
+    question: HeadShape = HeadShape("qa_outputs"),
+) -> dict[Head, HeadShape]:
+    return {
+        Head.SEQUENCE: sequence,
+        Head.TOKEN: token,
+        Head.QUESTION: question,
+        Head.MASKED_LM: masked_lm,
+    }
+
+
+_LM_HEAD = HeadShape(
+    "lm_head.decoder",
+    dense="lm_head.dense",
+    activation="gelu",
+    norm="lm_head.layer_norm",
+    bias="lm_head.bias",
+)
+_TANH_HEAD = HeadShape("classifier.out_proj", "cls", "classifier.dense", "tanh")
+
+BERT = Family(
+    "bert",
+    "Bert",
+    "bert",
+    _heads(
+        HeadShape("classifier", "cls", "pooler.dense", "tanh"),
+        HeadShape(
+            "cls.predictions.decoder",
+            dense="cls.predictions.transform.dense",
+            activation="hidden_act",
+            norm="cls.predictions.transform.LayerNorm",
+            bias="cls.predictions.bias",
+        ),
+    ),
+    pooler=True,
+    token_types=True,
+)
+ROBERTA = Family(
+    "roberta",
+    "Roberta",
+    "roberta",
+    _heads(_TANH_HEAD, _LM_HEAD),
+    defaults={"pad_token_id": 1},
+    pooler=True,
+    token_types=True,
+    positions="counted",
+)
+XLM_ROBERTA = Family(
+    "xlm-roberta",
+    "XLMRoberta",
+    "roberta",
+    _heads(_TANH_HEAD, _LM_HEAD),
+    defaults={"pad_token_id": 1},
+    pooler=True,
+    token_types=True,
+    positions="counted",
+)
+DISTILBERT = Family(
+    "distilbert",
+    "DistilBert",
+    "distilbert",
+    _heads(
+        HeadShape("classifier", "cls", "pre_classifier", "relu"),
+        HeadShape("vocab_projector", None, "vocab_transform", "hidden_act", "vocab_layer_norm"),
+    ),
+    spelling={
+        "encoder.layer": "transformer.layer",
+        "attention.self.query": "attention.q_lin",
+        "attention.self.key": "attention.k_lin",
+        "attention.self.value": "attention.v_lin",
+        "attention.output.dense": "attention.out_lin",
+        "attention.output.LayerNorm": "sa_layer_norm",
+        "intermediate.dense": "ffn.lin1",
+        "output.dense": "ffn.lin2",
+        "output.LayerNorm": "output_layer_norm",
+    },
+    fields={
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+    },
+)
+ELECTRA = Family(
+    "electra",
+    "Electra",
+    "electra",
+    _heads(
+        HeadShape("classifier.out_proj", "cls", "classifier.dense", "gelu"),
+        HeadShape(
+            "generator_lm_head",
+            dense="generator_predictions.dense",
+            activation="gelu",
+            norm="generator_predictions.LayerNorm",
+        ),
+    ),
+    spelling={"embeddings.projection": "embeddings_project"},
+    token_types=True,
+    embedding_size=True,
+)
+MPNET = Family(
+    "mpnet",
+    "MPNet",
+    "mpnet",
+    _heads(_TANH_HEAD, _LM_HEAD),
+    spelling={
+        "attention.self.query": "attention.attn.q",
+        "attention.self.key": "attention.attn.k",
+        "attention.self.value": "attention.attn.v",
+        "attention.output.dense": "attention.attn.o",
+        "attention.output.LayerNorm": "attention.LayerNorm",
+    },
+    defaults={"pad_token_id": 1},
+    pooler=True,
+    positions="counted",
+    relative_bias=True,
+)
+_CLASSIFIER = HeadShape("classifier", None, "head.dense", "classifier_activation", "head.norm")
+MODERNBERT = Family(
+    "modernbert",
+    "ModernBert",
+    "model",
+    _heads(
+        HeadShape(
+            "classifier", "classifier_pooling", "head.dense", "classifier_activation", "head.norm"
+        ),
+        HeadShape("decoder", None, "head.dense", "classifier_activation", "head.norm"),
+        _CLASSIFIER,
+        _CLASSIFIER,
+    ),
+    spelling={
+        "encoder.layer": "layers",
+        "encoder.LayerNorm": "final_norm",
+        "embeddings.word_embeddings": "embeddings.tok_embeddings",
+        "embeddings.LayerNorm": "embeddings.norm",
+        "attention.LayerNorm": "attn_norm",
+        "attention.self.query_key_value": "attn.Wqkv",
+        "attention.output.dense": "attn.Wo",
+        "intermediate.LayerNorm": "mlp_norm",
+        "intermediate.dense": "mlp.Wi",
+        "output.dense": "mlp.Wo",
+    },
+    fields={"hidden_act": "hidden_activation", "layer_norm_eps": "norm_eps"},
+    defaults={
+        "pad_token_id": 50283,
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": 8192,
+    },
+    positions="rotary",
+    norm_first=True,
+    fused_attention=True,
+    gated=True,
+)
+
+FAMILIES = {
+    family.model_type: family
+    for family in (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, MPNET, MODERNBERT)
+}

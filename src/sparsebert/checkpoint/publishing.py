@@ -1,0 +1,152 @@
+"""A whole model folder in another place: a copy on disk, or a repository on the hub."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sparsebert.checkpoint.card import CARD_NAME, published_card
+from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
+from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.folder import PACKED_NAME, open_checkpoint
+from sparsebert.checkpoint.pooling import module_folders, transformer_folder
+from sparsebert.checkpoint.staging import staged_folder
+from sparsebert.checkpoint.tensors import INDEX_NAME
+from sparsebert.errors import CheckpointError, InputError, OutputError
+
+_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".vocab", ".yaml", ".md")
+_LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+
+
+def copy_model(folder: Path, out: str | Path, *, force: bool = False) -> Path:
+    """Copy a packed, sparse or dense folder as it is, whole or not at all; returns ``out``.
+
+    Weights, config, tokenizer, pooling, card and records are copied, and nothing else that lies
+    there. Raises OutputError as every step does, CheckpointError for a file that leads elsewhere.
+    """
+    with staged_folder(out, force=force, source=folder) as staging:
+        for name in model_files(folder):
+            target = staging / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, target)
+    return Path(out)
+
+
+def copy_weights(folder: Path, target: Path) -> None:
+    """Copy config and weights into a folder that may exist: each file whole or not at all.
+
+    The parts of a sentence-transformers model are saved one by one into one folder, which is why
+    this does not replace it.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for name in model_files(transformer_folder(folder)):
+        if name in (CONFIG_NAME, PACKED_NAME, INDEX_NAME) or name.endswith(".safetensors"):
+            unfinished = target / f".{name}.partial-{secrets.token_hex(4)}"
+            try:
+                shutil.copyfile(transformer_folder(folder) / name, unfinished)
+                unfinished.replace(target / name)
+            except OSError as error:
+                raise OutputError(f"{target / name} could not be written: {error}.") from error
+            finally:
+                unfinished.unlink(missing_ok=True)
+
+
+def push_to_hub(
+    model: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+    base_model: str | None = None,
+) -> str:
+    """Put a model folder into a repository of the Hugging Face hub, in one commit.
+
+    The repository is made if it is not there; with ``private``, one that is public is refused.
+    ``token`` defaults to HF_TOKEN, or to what ``hf auth login`` keeps. ``base_model`` (a hub id)
+    goes into the card where the folder does not know it. Returns the commit's address. Raises
+    CheckpointError for what is no model folder, InputError for a name that cannot be a
+    repository's, and OutputError, without the token, for what the hub says.
+    """
+    folder = Path(model)
+    _check_model(folder)
+    if not _REPOSITORY.fullmatch(repo_id):
+        raise InputError(f"'{repo_id}' cannot be a repository: name it owner/model.")
+    if base_model is not None and not _REPOSITORY.fullmatch(base_model):
+        raise InputError(f"the base model '{base_model}' is no id of the hub.")
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    contents: dict[str, Any] = {name: folder / name for name in model_files(folder)}
+    packed = (folder / PACKED_NAME).is_file()
+    contents[CARD_NAME] = published_card(folder, packed=packed, base_model=base_model).encode()
+    operations = [
+        CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
+        for name, content in contents.items()
+    ]
+    api = HfApi(token=token, library_name="sparsebert")
+    try:
+        repository = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if private and not api.repo_info(repository).private:
+            raise OutputError(f"{repository} is public on the hub: nothing was pushed to it.")
+        commit = api.create_commit(
+            repository,
+            operations,
+            commit_message=commit_message or f"Upload {folder.resolve().name} with sparsebert",
+            revision=revision,
+            create_pr=create_pr,
+        )
+    except OutputError:
+        raise
+    except Exception as error:  # the library's own errors share no base; all of them end here
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        if token:
+            reason = reason.replace(token, "...")
+        raise OutputError(f"{folder} could not be pushed to {repo_id}: {reason}") from None
+    return str(commit.pr_url or commit.commit_url)
+
+
+def model_files(folder: Path) -> list[str]:
+    """The files that make up a model, relative to its folder: by their names, never hidden ones.
+
+    Raises CheckpointError for a link that leads out of the folder (a model from elsewhere could
+    have it show to any file of the user's); those within the hub's cache are its way to store.
+    """
+    folders = {folder, transformer_folder(folder), *module_folders(folder)}
+    names = []
+    for each in sorted(folders):
+        for path in sorted(each.iterdir()):
+            if _belongs(path):
+                if not _is_within(path, folder):
+                    raise CheckpointError(f"{path} is a link that leads out of the model folder.")
+                names.append(path.relative_to(folder).as_posix())
+    return names
+
+
+def _belongs(path: Path) -> bool:
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    return path.suffix in _SUFFIXES or path.name.split(".")[0].upper() in _LICENCES
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    real, home = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    if real.is_relative_to(home):
+        return True
+    # models--OWNER--NAME/snapshots/COMMIT/FILE is a link to models--OWNER--NAME/blobs/HASH.
+    return home.parent.name == "snapshots" and real.parent == home.parent.parent / "blobs"
+
+
+def _check_model(folder: Path) -> None:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder.")
+    if (folder / PACKED_NAME).is_file():
+        parse_config(read_object(folder / CONFIG_NAME), (), folder / CONFIG_NAME)
+    else:
+        open_checkpoint(folder)
