@@ -41,7 +41,8 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> TinyBert:
     """``tiny_bert(head, **sizes)``: the folder of a BERT of random weights, made by transformers.
 
     ``head`` is one of encoder, sequence-classification, question-answering, token-classification,
-    masked-lm; the other arguments are those of `make_tiny_bert`. The same arguments give the same
+    masked-lm; ``model_type`` (bert) chooses another family, and the other arguments too are those
+    of `make_tiny_bert`. The same arguments give the same
     folder all through the session: read it, do not write into it.
     """
     made: dict[str, Path] = {}

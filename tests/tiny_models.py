@@ -1,4 +1,4 @@
-"""Small BERT folders of random weights, as transformers itself makes and saves them."""
+"""Small folders of random weights of each family, as transformers itself makes and saves them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,9 @@ from typing import Any
 import numpy as np
 
 from sentences import SENTENCES
+from sparsebert.checkpoint.families import FAMILIES, Head
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-ARCHITECTURES = {
-    "encoder": "BertModel",
-    "sequence-classification": "BertForSequenceClassification",
-    "question-answering": "BertForQuestionAnswering",
-    "token-classification": "BertForTokenClassification",
-    "masked-lm": "BertForMaskedLM",
-}
 
 
 def vocabulary() -> list[str]:
@@ -41,6 +35,7 @@ def make_tiny_bert(
     folder: Path,
     head: str = "encoder",
     *,
+    model_type: str = "bert",
     hidden_size: int = 32,
     num_hidden_layers: int = 2,
     num_attention_heads: int = 4,
@@ -51,32 +46,37 @@ def make_tiny_bert(
     lower_case: bool = True,
     **config: Any,
 ) -> Path:
-    """Write a model folder and return it; ``config`` is what else BertConfig takes."""
+    """Write a model folder and return it; ``config`` is what else the family's config takes."""
     import torch
     import transformers
-    from transformers import BertConfig, BertTokenizerFast
 
-    words = vocabulary()
-    settings = BertConfig(
-        vocab_size=len(words),
-        hidden_size=hidden_size,
-        num_hidden_layers=num_hidden_layers,
-        num_attention_heads=num_attention_heads,
-        intermediate_size=intermediate_size,
-        max_position_embeddings=max_position_embeddings,
+    family = FAMILIES[model_type]
+    transformers.utils.logging.disable_progress_bar()
+    tokenizer = _tokenizer(model_type, lower_case, max_position_embeddings)
+    sizes = {
+        "hidden_size": hidden_size,
+        "num_hidden_layers": num_hidden_layers,
+        "num_attention_heads": num_attention_heads,
+        "intermediate_size": intermediate_size,
+        "max_position_embeddings": max_position_embeddings,
+    }
+    settings = transformers.AutoConfig.for_model(
+        model_type,
+        **{family.fields.get(name, name): size for name, size in sizes.items()},
+        **_TOKENS[model_type](tokenizer),
+        vocab_size=len(tokenizer),
         num_labels=num_labels if head.endswith("-classification") else 2,
         **config,
     )
-    transformers.utils.logging.disable_progress_bar()
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
-    model = getattr(transformers, ARCHITECTURES[head])(settings).eval()
+    model = getattr(transformers, family.architecture(Head(head)))(settings).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # transformers starts with small weights, zero biases and unit norms, beside which a
             # wrong bias or a wrong row would not show.
             noise = torch.randn_like(parameter)
-            if name.endswith("LayerNorm.weight"):
+            if parameter.dim() == 1 and name.endswith("weight"):
                 parameter.copy_(1 + 0.2 * noise)
             elif parameter.dim() == 1:
                 parameter.copy_(0.2 * noise)
@@ -84,13 +84,116 @@ def make_tiny_bert(
                 parameter.copy_(noise / np.sqrt(parameter.shape[-1]))
     torch.random.set_rng_state(state)
     model.save_pretrained(folder)
-    tokenizer = BertTokenizerFast(
-        vocab={word: index for index, word in enumerate(words)},
-        do_lower_case=lower_case,
-        model_max_length=max_position_embeddings,
-    )
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def _tokenizer(model_type: str, lower_case: bool, max_length: int) -> Any:
+    """A tokenizer of the kind that the family's models come with."""
+    import transformers
+
+    def wordpiece(names: list[str]) -> dict[str, int]:
+        words = [*names, *(word for word in vocabulary() if word not in SPECIAL_TOKENS)]
+        return {word: index for index, word in enumerate(words)}
+
+    limit = {"model_max_length": max_length}
+    if model_type in ("bert", "distilbert", "electra"):
+        # ELECTRA's and DistilBERT's are BERT's under other names.
+        return transformers.BertTokenizerFast(
+            vocab=wordpiece(SPECIAL_TOKENS), do_lower_case=lower_case, **limit
+        )
+    names = ["<s>", "<pad>", "</s>", "<unk>"]
+    if model_type == "mpnet":
+        return transformers.MPNetTokenizerFast(
+            vocab=wordpiece([*names, "<mask>", "[UNK]"]), do_lower_case=lower_case, **limit
+        )
+    if model_type == "roberta":
+        return transformers.RobertaTokenizerFast(*_byte_pairs([*names, "<mask>"]), **limit)
+    if model_type == "xlm-roberta":
+        return transformers.XLMRobertaTokenizerFast(vocab=_unigrams([*names]), **limit)
+    assert model_type == "modernbert"
+    return _neox_tokenizer(limit)
+
+
+def _byte_pairs(names: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of byte pairs, as RoBERTa's and ModernBERT's, learnt from SENTENCES."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=names,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    learnt = json.loads(tokenizer.to_str())["model"]
+    return learnt["vocab"], [tuple(pair) for pair in learnt["merges"]]
+
+
+def _unigrams(names: list[str]) -> list[tuple[str, float]]:
+    """Pieces and their logarithmic probabilities, as XLM-R's: the words and characters."""
+    characters = sorted({character for text in SENTENCES for character in text if character != " "})
+    words = sorted({f"\u2581{word}" for text in SENTENCES for word in text.split()})
+    kept = [word for place, word in enumerate(words) if place % 7]
+    pieces = [
+        ("\u2581", -4.0),
+        *((each, -8.0) for each in characters),
+        *((each, -6.0) for each in kept),
+    ]
+    return [*((name, 0.0) for name in names), *pieces, ("<mask>", 0.0)]
+
+
+def _neox_tokenizer(limit: dict[str, int]) -> Any:
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    words, merges = _byte_pairs(SPECIAL_TOKENS)
+    backend = Tokenizer(models.BPE(words, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[(name, words[name]) for name in ("[CLS]", "[SEP]")],
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="[UNK]",
+        sep_token="[SEP]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "attention_mask"],
+        **limit,
+    )
+
+
+def _pad(tokenizer: Any) -> dict[str, int]:
+    return {"pad_token_id": tokenizer.pad_token_id}
+
+
+def _ends(tokenizer: Any) -> dict[str, int]:
+    first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
+    return {**_pad(tokenizer), "bos_token_id": first, "eos_token_id": last}
+
+
+def _all_ends(tokenizer: Any) -> dict[str, int]:
+    names = _ends(tokenizer)
+    return {**names, "cls_token_id": names["bos_token_id"], "sep_token_id": names["eos_token_id"]}
+
+
+# The ids of special tokens that a family's config.json names.
+_TOKENS = {
+    "bert": _pad,
+    "distilbert": _pad,
+    "electra": _pad,
+    "roberta": _ends,
+    "xlm-roberta": _ends,
+    "mpnet": _ends,
+    "modernbert": _all_ends,
+}
 
 
 def write_vocabulary_folder(folder: Path, words: list[str], **settings: Any) -> Path:
