@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 
 from bert_folders import bert_config
 from sparsebert.checkpoint import with_step, write_card, write_config
+from sparsebert.checkpoint.card import write_scores
 from sparsebert.evaluation.model_index import hub_results
 from sparsebert.tasks import get_task
 
@@ -57,7 +58,10 @@ def test_what_it_is_how_it_was_made_and_how_to_load_it(tmp_path: Path, source: P
 def test_the_sources_front_matter_and_text_are_kept(tmp_path: Path, source: Path) -> None:
     text = made(tmp_path / "out", source)
     front = text.split("---\n")[1]
-    assert front == "license: apache-2.0\nlanguage: en\ntags:\n- bert\nbase_model: org/model\n"
+    assert front == (
+        "license: apache-2.0\nlanguage: en\ntags:\n- bert\n- sparsebert\n"
+        "library_name: transformers\nbase_model: org/model\n"
+    )
     assert text.endswith("# The original\n\nIts own words.\n")
 
 
@@ -132,6 +136,58 @@ def test_the_hub_reads_the_scores(tmp_path: Path, source: Path) -> None:
         ("accuracy", 81.23, "nyu-mll/glue", "qqp"),
         ("f1", 70.0, "nyu-mll/glue", "qqp"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("front", "tags"),
+    [
+        ("license: mit", ["sparsebert"]),
+        ("tags:\n- a\n- b\nlicense: mit", ["a", "b", "sparsebert"]),
+        ("tags:\n  - a\n  - b", ["a", "b", "sparsebert"]),
+        ("license: mit\ntags: [a, b]", ["a", "b", "sparsebert"]),
+        ("tags: []", ["sparsebert"]),
+        ("tags:\n- sparsebert\n- a", ["sparsebert", "a"]),
+        ("tags: [sparsebert]", ["sparsebert"]),
+    ],
+)
+def test_our_tag_joins_the_others_once(
+    tmp_path: Path, source: Path, front: str, tags: list[str]
+) -> None:
+    (source / "README.md").write_text(f"---\n{front}\n---\nText\n")
+    text = made(tmp_path / "out", source)
+    assert ModelCard(text, ignore_metadata_errors=False).data.tags == tags
+
+
+def test_the_library_is_one_that_reads_the_folder(tmp_path: Path, source: Path) -> None:
+    def library(folder: Path, origin: Path, packed: bool) -> object:
+        made(folder, origin)
+        write_card(folder, source=origin, packed=packed)
+        return ModelCard.load(folder / "README.md", ignore_metadata_errors=False).data.library_name
+
+    assert library(tmp_path / "sparse", source, packed=False) == "transformers"
+    assert library(tmp_path / "packed", tmp_path / "sparse", packed=True) == "sparsebert"
+    assert library(tmp_path / "unpacked", tmp_path / "packed", packed=False) == "transformers"
+    sentences = tmp_path / "sentences"
+    sentences.mkdir()
+    (sentences / "modules.json").write_text("[]")
+    assert library(sentences, tmp_path / "packed", packed=False) == "sentence-transformers"
+    (source / "README.md").write_text("---\nlibrary_name: 'fastai' # theirs\n---\n")
+    assert library(tmp_path / "kept", source, packed=False) == "fastai"
+
+
+def test_scores_measured_later_replace_earlier_ones(tmp_path: Path, source: Path) -> None:
+    made(tmp_path / "out", source)
+    text = (tmp_path / "out/README.md").read_text()
+    for accuracy in (81.0, 82.0):
+        scores = {"validation": {"accuracy": accuracy}}
+        write_scores(tmp_path / "out", hub_results(get_task("sst2"), scores), packed=False)
+    card = ModelCard.load(tmp_path / "out/README.md", ignore_metadata_errors=False)
+    assert [each.metric_value for each in card.data.eval_results or []] == [82.0]
+    assert card.text.strip() == ModelCard(text).text.strip()
+    (tmp_path / "out/README.md").unlink()
+    write_scores(tmp_path / "out", hub_results(get_task("sst2"), scores), packed=False)
+    card = ModelCard.load(tmp_path / "out/README.md", ignore_metadata_errors=False)
+    assert [each.metric_value for each in card.data.eval_results or []] == [82.0]
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"---\nunfinished", b"---\n---\n", b""])

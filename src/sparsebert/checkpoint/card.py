@@ -147,10 +147,10 @@ def _with_tag(front: str, tag: str) -> str:
     """The front matter with ``tag`` in its list of tags, however that is written."""
     if re.search(rf"^[ \t]*-[ \t]+{tag}[ \t]*\r?$", front, re.M):
         return front
-    listed = re.search(r"^tags:[ \t]*\r?\n([ \t]*)-", front, re.M)
+    listed = re.search(r"^tags:[ \t]*\r?\n(?:([ \t]*)-.*(?:\n|\Z))+", front, re.M)
     if listed:
-        start = listed.start(1)
-        return f"{front[:start]}{listed[1]}- {tag}\n{front[start:]}"
+        before, after = front[: listed.end()].rstrip("\r\n"), front[listed.end() :]
+        return f"{before}\n{listed[1]}- {tag}\n{after}".rstrip("\n")
     inline = re.search(r"^tags:[ \t]*\[([^\]\n]*)\]", front, re.M)
     if inline:
         tags = [text.strip() for text in inline[1].split(",") if text.strip()]

@@ -1,0 +1,245 @@
+"""transformers' pipelines on our engine: change the import, keep the rest.
+
+    from sparsebert.integrations.transformers import pipeline
+
+    classify = pipeline("text-classification", "packed/")
+    classify("a gripping, moving film")
+
+What comes back is transformers' own pipeline with the folder's tokenizer and a `SparsebertModel`,
+which may also be given to ``transformers.pipeline`` itself. transformers 5.3 removed the
+question-answering task: importing this module registers it again (`question_answering`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.checkpoint import Head, publishing, transformer_folder
+from sparsebert.errors import InputError, MissingExtraError
+from sparsebert.inference import Model, load
+
+try:
+    import torch
+    from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedModel
+    from transformers import pipeline as transformers_pipeline
+    from transformers.modeling_outputs import (
+        BaseModelOutput,
+        MaskedLMOutput,
+        QuestionAnsweringModelOutput,
+        SequenceClassifierOutput,
+        TokenClassifierOutput,
+    )
+    from transformers.models.auto import modeling_auto
+
+    from sparsebert.integrations.question_answering import restore_task
+except ImportError as error:
+    raise MissingExtraError("sparsebert.integrations.transformers", "train") from error
+
+restore_task()
+
+TASKS = {
+    "text-classification": Head.SEQUENCE,
+    "sentiment-analysis": Head.SEQUENCE,
+    "zero-shot-classification": Head.SEQUENCE,
+    "question-answering": Head.QUESTION,
+    "token-classification": Head.TOKEN,
+    "ner": Head.TOKEN,
+    "fill-mask": Head.MASKED_LM,
+    "feature-extraction": Head.ENCODER,  # of a model with any head
+}
+# Where transformers keeps the name of the class for each model_type.
+_CLASS_NAMES = {
+    Head.ENCODER: modeling_auto.MODEL_MAPPING_NAMES,
+    Head.SEQUENCE: modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    Head.QUESTION: modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+    Head.TOKEN: modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+    Head.MASKED_LM: modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+}
+_OUTPUTS: dict[Head, Callable[[torch.Tensor], Any]] = {
+    Head.ENCODER: lambda values: BaseModelOutput(last_hidden_state=values),
+    Head.SEQUENCE: lambda values: SequenceClassifierOutput(logits=values),
+    Head.QUESTION: lambda values: QuestionAnsweringModelOutput(
+        start_logits=values[..., 0], end_logits=values[..., 1]
+    ),
+    Head.TOKEN: lambda values: TokenClassifierOutput(logits=values),
+    Head.MASKED_LM: lambda values: MaskedLMOutput(logits=values),
+}
+
+
+class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
+    """A `sparsebert.Model` with the calls and outputs of a transformers model. For inference only.
+
+    It has no torch parameters, computes on the CPU whatever device it is sent to, and takes and
+    gives what the model of the same folder does: ``input_ids`` and masks ``[batch, tokens]`` in,
+    and a ``ModelOutput`` of float32 tensors out. Padding is not computed: outputs there are 0.
+    Pickled, it is the name of its folder, from which another process loads it again.
+    """
+
+    _supports_sdpa = True  # of an engine that has one attention, whatever the config asks for
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+
+    def __new__(cls, model: Model, task: str | None = None) -> SparsebertModel:
+        """Of a class with the name of transformers' own, by which pipelines know what fits."""
+        head = Head.ENCODER if task == "feature-extraction" else model.config.head
+        name = _CLASS_NAMES[head][model.config.raw["model_type"]]
+        made: SparsebertModel = super().__new__(_named(name))
+        return made
+
+    def __init__(self, model: Model, task: str | None = None) -> None:
+        """``task`` is one of transformers', or None for what the model's head is for.
+
+        Raises InputError for a task that is unknown or asks for another head.
+        """
+        _check_task(model, task)
+        raw = {key: value for key, value in model.config.raw.items() if key != "architectures"}
+        config = CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
+        config.name_or_path = str(transformer_folder(model.path))
+        super().__init__(config)
+        self.engine = model
+        self._task = task
+        self._head = Head.ENCODER if task == "feature-extraction" else model.config.head
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | Path, *, task: str | None = None, threads: int | None = None
+    ) -> SparsebertModel:
+        """Load a packed, sparse or dense folder, or a hub id, as `sparsebert.load` does."""
+        return SparsebertModel(load(model, threads=threads), task)
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU, always."""
+        return torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32, in which outputs come, however the weights are stored."""
+        return torch.float32
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        return_dict: bool = True,
+        position_ids: None = None,
+        inputs_embeds: None = None,
+        labels: None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> Any:
+        """What the head (or, for feature extraction, the last layer) gives for padded token ids.
+
+        Padding may stand on either side and never counts as positions. The last five are
+        transformers' own: InputError if one is asked for. So are a row without tokens and a mask
+        with a gap.
+        """
+        asked = {
+            "position_ids": position_ids is not None,
+            "inputs_embeds": inputs_embeds is not None,
+            "labels": labels is not None,
+            "output_attentions": bool(output_attentions),
+            "output_hidden_states": bool(output_hidden_states),
+        }
+        for name, wanted in asked.items():
+            if wanted:
+                raise InputError(f"the engine only answers: it takes no {name}.")
+        ids = input_ids.cpu().numpy()
+        inside = _inside(ids, attention_mask)
+        rows = [row[keep] for row, keep in zip(ids, inside, strict=True)]
+        types = None
+        if token_type_ids is not None:
+            kinds = token_type_ids.cpu().numpy()
+            types = [row[keep] for row, keep in zip(kinds, inside, strict=True)]
+        found = self.engine.forward(
+            rows, types, batch_size=len(rows), head=self._head is not Head.ENCODER
+        )
+        if self._head is not Head.SEQUENCE:
+            padded = np.zeros((*ids.shape, found[0].shape[1]), np.float32)
+            padded[inside] = np.concatenate(found)
+            found = padded
+        output = _OUTPUTS[self._head](torch.from_numpy(found))
+        return output if return_dict else output.to_tuple()
+
+    def save_pretrained(self, save_directory: str | Path, **_: object) -> None:
+        """Copy config and weights as they are, packed or not, into a folder that may exist."""
+        publishing.copy_weights(self.engine.path, Path(save_directory))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, (str(self.engine.path), self._task, self.engine.threads)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.engine!r})"
+
+
+def pipeline(
+    task: str,
+    model: str | Path | Model | SparsebertModel,
+    *,
+    tokenizer: Any = None,
+    threads: int | None = None,
+    **options: Any,
+) -> Any:
+    """transformers' pipeline for ``task``, running ``model`` on our engine.
+
+    ``model`` is a packed, sparse or dense folder, a hub id, or a model loaded already; ``options``
+    are those of ``transformers.pipeline``. Raises InputError if the model's head does not fit.
+    """
+    if isinstance(model, str | Path):
+        model = load(model, threads=threads)
+    if isinstance(model, Model):
+        model = SparsebertModel(model, task)
+    _check_task(model.engine, task)
+    if tokenizer is None:
+        tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
+    options.setdefault("device", "cpu")
+    return transformers_pipeline(task, model=model, tokenizer=tokenizer, **options)
+
+
+@cache
+def _named(name: str) -> type[SparsebertModel]:
+    return type(
+        name, (SparsebertModel,), {"__module__": __name__, "__doc__": SparsebertModel.__doc__}
+    )
+
+
+def _load_again(folder: str, task: str | None, threads: int) -> SparsebertModel:
+    return SparsebertModel.from_pretrained(folder, task=task, threads=threads)
+
+
+def _check_task(model: Model, task: str | None) -> None:
+    if task is None:
+        return
+    if task not in TASKS:
+        raise InputError(f"task must be one of {', '.join(TASKS)}, not '{task}'.")
+    needed = TASKS[task]
+    if needed not in (Head.ENCODER, model.config.head):
+        raise InputError(
+            f"{model.name} is a model for {model.config.head.value}; {task} needs one for "
+            f"{needed.value}."
+        )
+
+
+def _inside(ids: npt.NDArray[Any], mask: torch.Tensor | None) -> npt.NDArray[np.bool_]:
+    """Which places hold tokens, bool ``[batch, tokens]``; InputError for what no text gives."""
+    if mask is None:
+        return np.ones(ids.shape, bool)
+    inside: npt.NDArray[np.bool_] = mask.cpu().numpy() != 0
+    if inside.shape != ids.shape:
+        raise InputError(
+            f"attention_mask has the shape {list(inside.shape)} and input_ids {list(ids.shape)}: "
+            "both must be [batch, tokens]."
+        )
+    starts = inside[:, :1].sum(axis=1) + (inside[:, 1:] & ~inside[:, :-1]).sum(axis=1)
+    wrong = np.flatnonzero(starts != 1)
+    if wrong.size:
+        kind = "masks every token" if starts[wrong[0]] == 0 else "has a gap between tokens"
+        raise InputError(f"row {wrong[0]} of attention_mask {kind}.")
+    return inside
