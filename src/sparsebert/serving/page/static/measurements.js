@@ -1,0 +1,131 @@
+// What was measured while this page is open: the two charts, their legend and the table.
+
+import { drawChart, SPAN } from "./chart.js";
+import { byId, element, shape } from "./elements.js";
+import { duration, median, quantile, significant, whole } from "./numbers.js";
+
+const MEASURES = [
+  { name: "Median", where: "in the server", value: ({ middle }) => middle, show: duration, compared: true },
+  { name: "99 of 100 within", where: "in the server", value: ({ slowest }) => slowest, show: duration, compared: true },
+  { name: "Median", where: "there and back", value: ({ round }) => round, show: duration, compared: true },
+  { name: "Texts a second", where: "", value: ({ rate }) => rate, show: significant, compared: true },
+  { name: "Answers", where: "", value: ({ answers }) => answers, show: whole },
+  { name: "Refused", where: "", value: ({ refused }) => refused, show: whole },
+];
+const SERVER = { tone: "server", title: "all clients of the server" };
+
+export class Measurements {
+  constructor(models) {
+    this.models = models;
+    this.turns = []; // of the last minute
+    this.rates = []; // {at, value}: texts a second of the whole server
+    this.drawLegend();
+    this.draw();
+  }
+
+  /** A turn of `load.js`. */
+  add(turn) {
+    this.turns.push(turn);
+    this.draw();
+  }
+
+  /** A single answer: its time counts, but it says nothing of throughput (no `seconds`). */
+  addAnswer(model, { server, round }) {
+    const at = performance.now();
+    this.add({ model, at, times: [server], rounds: [round], texts: 0, seconds: 0, refused: 0 });
+  }
+
+  addRate(rate) {
+    this.rates.push(rate);
+    this.draw();
+  }
+
+  draw() {
+    const now = performance.now();
+    this.turns = this.turns.filter(({ at }) => now - at <= SPAN);
+    this.rates = this.rates.filter(({ at }) => now - at <= SPAN);
+    const answered = this.turns.filter(({ times }) => times.length);
+    const latency = this.models.map((model) => ({
+      tone: model.tone,
+      points: answered
+        .filter((turn) => turn.model === model)
+        .map(({ at, times }) => ({ at, value: median(times), high: quantile(times, 0.99) })),
+    }));
+    const throughput = this.models.map((model) => ({
+      tone: model.tone,
+      points: answered
+        .filter((turn) => turn.model === model && turn.seconds)
+        .map(({ at, texts, seconds }) => ({ at, value: texts / seconds })),
+    }));
+    drawChart(byId("latency"), latency, now);
+    drawChart(byId("throughput"), [{ tone: SERVER.tone, points: this.rates }, ...throughput], now);
+    this.drawTable();
+  }
+
+  drawTable() {
+    const columns = this.models.map((model) => summary(model, this.turns));
+    const measured = columns.filter(({ answers }) => answers);
+    const heads = ["The last minute", ...columns.map(({ title }) => title)];
+    if (columns.length > 1) heads.push("ratio");
+    byId("figures").replaceChildren(
+      element("thead", {}, element("tr", {}, ...heads.map((name) => element("th", { scope: "col" }, name)))),
+      element("tbody", {}, ...MEASURES.map((measure) => tableRow(measure, columns))),
+    );
+    const latency = measured.map(({ title, middle, slowest }) =>
+      `${title}: median ${duration(middle)}, 99 of 100 within ${duration(slowest)}`);
+    const rates = measured.filter(({ rate }) => rate).map(({ title, rate }) => `${title}: ${whole(rate)} texts a second`);
+    describe("latency", "Latency in the last minute", latency);
+    describe("throughput", "Throughput in the last minute", rates);
+  }
+
+  drawLegend() {
+    const entries = [...this.models, SERVER].map(({ tone, title }) =>
+      element(
+        "li",
+        { class: tone },
+        filled(shape("svg", { viewBox: "0 0 28 10", "aria-hidden": "true" }), shape("path", { class: "line", d: "M1 5H27" })),
+        title,
+      ));
+    byId("legend").replaceChildren(...entries);
+  }
+}
+
+function summary(model, turns) {
+  const own = turns.filter((turn) => turn.model === model);
+  const times = own.flatMap((turn) => turn.times);
+  const timed = own.filter(({ seconds }) => seconds);
+  const seconds = timed.reduce((sum, turn) => sum + turn.seconds, 0);
+  return {
+    title: model.title,
+    answers: times.length,
+    refused: own.reduce((sum, turn) => sum + turn.refused, 0),
+    middle: median(times),
+    slowest: quantile(times, 0.99),
+    round: median(own.flatMap((turn) => turn.rounds)),
+    rate: seconds ? timed.reduce((sum, turn) => sum + turn.texts, 0) / seconds : null,
+  };
+}
+
+function tableRow({ name, where, value, show, compared }, columns) {
+  const values = columns.map(value);
+  const cells = values.map((each) => (each === null ? "–" : show(each)));
+  if (columns.length > 1) {
+    const [ours, theirs] = values;
+    cells.push(compared && ours && theirs ? (ours / theirs).toFixed(2) : "");
+  }
+  return element(
+    "tr",
+    {},
+    element("th", { scope: "row" }, name, " ", element("span", {}, where)),
+    ...cells.map((text) => element("td", {}, text)),
+  );
+}
+
+function describe(id, name, parts) {
+  byId(id).setAttribute("aria-label", parts.length ? `${name}. ${parts.join("; ")}.` : `${name}: nothing measured yet.`);
+}
+
+function filled(node, child) {
+  node.append(child);
+  return node;
+}

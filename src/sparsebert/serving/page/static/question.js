@@ -1,0 +1,67 @@
+// The form: which task, its fields, and examples that fill them in.
+
+import { byId, element } from "./elements.js";
+import { examplesFor } from "./examples.js";
+import { tasksFor } from "./tasks.js";
+
+const PAUSE = 150; // milliseconds without a key until what was typed is asked
+
+let typing = 0;
+
+/** Shows what `model` can be asked. `asked(task, values)` is called for each new question. */
+export function showTasks(model, asked) {
+  const tasks = tasksFor(model);
+  const choices = tasks.map((task) => {
+    const choice = element("input", { type: "radio", name: "task", value: task.id });
+    choice.addEventListener("change", () => showTask(task, model, asked));
+    return element("label", {}, choice, element("span", {}, task.name));
+  });
+  byId("tasks").replaceChildren(byId("tasks").querySelector("legend"), ...choices);
+  byId("tasks").hidden = tasks.length < 2;
+  byId("tasks").querySelector("input").checked = true;
+  showTask(tasks[0], model, asked);
+}
+
+function showTask(task, model, asked) {
+  const examples = examplesFor(task.id, model.labels);
+  const ask = () => {
+    clearTimeout(typing);
+    asked(task, valuesOf(task));
+  };
+  const fill = (example) => {
+    for (const { id } of task.fields) {
+      const value = example[id] ?? "";
+      byId(id).value = Array.isArray(value) ? value.join("\n") : value;
+    }
+    ask();
+  };
+  byId("fields").replaceChildren(...task.fields.map((field) => drawField(field, ask)));
+  byId("examples").replaceChildren(...examples.map((example) => exampleButton(example, fill)));
+  byId("question").onsubmit = (event) => {
+    event.preventDefault();
+    ask();
+  };
+  fill(examples[0]);
+}
+
+function drawField({ id, label, rows, optional }, ask) {
+  const area = element("textarea", { id, rows, required: !optional, spellcheck: "false" });
+  area.addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(ask, PAUSE);
+  });
+  area.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) ask();
+  });
+  return element("div", {}, element("label", { for: id }, label), area);
+}
+
+function exampleButton(example, fill) {
+  const button = element("button", { type: "button" }, example.name);
+  button.addEventListener("click", () => fill(example));
+  return button;
+}
+
+function valuesOf(task) {
+  return Object.fromEntries(task.fields.map(({ id }) => [id, byId(id).value]));
+}
