@@ -28,6 +28,7 @@ NAMES = [
     "embed",
     "classify",
     "answer",
+    "serve",
     "demo",
 ]
 # What each verb that reads a model needs besides it.
@@ -44,6 +45,7 @@ ARGUMENTS = {
     "embed": [],
     "classify": [],
     "answer": [],
+    "serve": [],
 }
 
 Run = Callable[..., tuple[int, str, str]]

@@ -34,6 +34,7 @@ from sparsebert.cli.finetune import finetune
 from sparsebert.cli.inspect import inspect
 from sparsebert.cli.pack import pack
 from sparsebert.cli.prune import prune
+from sparsebert.cli.serve import serve
 from sparsebert.cli.table import table
 from sparsebert.cli.unpack import unpack
 from sparsebert.errors import SparsebertError
@@ -53,6 +54,7 @@ VERBS = (
     embed,
     classify,
     answer,
+    serve,
     demo,
 )
 

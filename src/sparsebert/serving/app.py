@@ -1,0 +1,104 @@
+"""The FastAPI application: models and options in, every route out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.exceptions import HTTPException
+
+import sparsebert
+from sparsebert.serving.errors import RequestError, error_body
+from sparsebert.serving.gate import Gate
+from sparsebert.serving.options import ServingOptions
+from sparsebert.serving.page import add_page
+from sparsebert.serving.routes import (
+    answering,
+    classification,
+    embedding,
+    open_inference,
+    openai,
+    root,
+    status,
+    tokens,
+)
+from sparsebert.serving.schemas import ErrorResponse
+from sparsebert.serving.served_model import ServedModel
+from sparsebert.serving.service import Service
+from sparsebert.serving.work_route import to_json
+
+# In the order in which they are tried: the busiest first.
+_ROUTERS = {
+    "Embeddings": (embedding.router,),
+    "OpenAI": (openai.router, openai.models_router),
+    "Classification": (classification.router,),
+    "Question answering": (answering.router,),
+    "Tokens": (tokens.router,),
+    "Any": (root.router,),
+    "Status": (status.router,),
+    "Open Inference Protocol": (open_inference.router, open_inference.status_router),
+}
+_ERRORS = {
+    400: "Not JSON",
+    413: "Too many texts, or too large",
+    422: "Not what the route or the tokenizer takes",
+    424: "The model's head does not fit, or the engine failed",
+    429: "Too many requests at a time",
+}
+
+
+def create_app(models: Sequence[ServedModel], options: ServingOptions | None = None) -> FastAPI:
+    """A server of ``models``, the first being the default.
+
+    Engine threads start with the application (its lifespan) and end with it, when all that was
+    asked is answered. Raises InputError for limits that the models do not fit.
+    """
+    service = Service(models, options or ServingOptions())
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="sparsebert",
+        summary="BERT encoders, halved: embeddings, classification and answers on CPUs.",
+        version=sparsebert.__version__,
+        lifespan=lifespan,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.service = service
+    app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(RequestError, _refuse)
+    answers: dict[int | str, dict[str, Any]] = {
+        code: {"model": ErrorResponse, "description": text} for code, text in _ERRORS.items()
+    }
+    for tag, routers in _ROUTERS.items():
+        for router in routers:
+            app.include_router(router, tags=[tag], responses=answers)
+    add_page(app)
+    app.add_middleware(Gate, service=service)
+    if service.options.cors_allow_origin:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.options.cors_allow_origin,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    return app
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """An error as the clients of its route know errors."""
+    if isinstance(error, HTTPException):
+        headers = dict(error.headers or {})
+        error = RequestError(error.status_code, f"{error.detail}.".lower(), headers=headers)
+    assert isinstance(error, RequestError)
+    body = await to_json(error_body(error, request.url.path))
+    return Response(body, error.status, error.headers, "application/json")

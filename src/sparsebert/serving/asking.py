@@ -1,0 +1,125 @@
+"""What the routes ask models for: rows for texts, counted, checked and cut as a request says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from fastapi import Request
+
+from sparsebert.checkpoint import Head
+from sparsebert.inference.texts import Text
+from sparsebert.serving.batching import EngineCall, Floats
+from sparsebert.serving.errors import RequestError
+from sparsebert.serving.served_model import ServedModel, Side
+from sparsebert.serving.service import service_of
+from sparsebert.serving.work_route import work_of
+
+_KINDS = {
+    Head.ENCODER: "an encoder without a head",
+    Head.SEQUENCE: "a sequence-classification model",
+    Head.QUESTION: "a question-answering model",
+    Head.TOKEN: "a token-classification model",
+    Head.MASKED_LM: "a masked-lm model",
+}
+
+
+async def rows_for(
+    request: Request,
+    model: ServedModel,
+    call: EngineCall,
+    items: Sequence[Text | list[int]],
+    *,
+    label: str = "inputs",
+    truncate: bool | None = None,
+    side: Side = "right",
+    prompt: str | None = None,
+) -> list[Floats]:
+    """What ``call`` gives for texts, pairs and lists of token ids, in order.
+
+    ``label`` is what messages call the list, and ``prompt`` the name of a text set before each.
+    Raises RequestError.
+    """
+    service, work = service_of(request), work_of(request)
+    service.check_count(len(items), label)
+    items = with_prompt(model, items, prompt)
+    for place, item in enumerate(items):
+        characters = 0 if isinstance(item, list) else _characters(item)
+        service.check_characters(characters, f"{label}[{place}]")
+        work.characters += characters
+    work.model = model.name
+    work.items += len(items)
+    cut = service.options.auto_truncate if truncate is None else truncate
+    return await model.run(
+        work,
+        call,
+        lambda: model.sequences(items, label, truncate=cut, side=side),
+        lambda: disconnected(request),
+    )
+
+
+def _characters(item: Text) -> int:
+    return len(item) if isinstance(item, str) else len(item[0]) + len(item[1])
+
+
+def with_prompt(
+    model: ServedModel, items: Sequence[Text | list[int]], name: str | None
+) -> Sequence[Text | list[int]]:
+    """The texts with the model's prompt of that name before them; RequestError if it has none."""
+    if name is None:
+        return items
+    if name not in model.prompts:
+        known = ", ".join(model.prompts) or "none"
+        raise RequestError(
+            422,
+            f"{model.name} has no prompt of that name; it has {known}.",
+            param="prompt_name",
+        )
+    if not all(isinstance(item, str) for item in items):
+        raise RequestError(422, "prompt_name goes with texts only.", param="prompt_name")
+    return [model.prompts[name] + str(item) for item in items]
+
+
+def pooled(model: ServedModel, *, normalize: bool) -> EngineCall:
+    """The call for one vector a text, pooled as the model's folder says."""
+    return EngineCall("pooled", pooling=model.model.pooling.mode, normalize=normalize)
+
+
+def check_dimensions(model: ServedModel, dimensions: int | None) -> None:
+    """RequestError for more numbers than the model's embeddings have."""
+    width = model.model.config.hidden_size
+    if dimensions is not None and not 1 <= dimensions <= width:
+        raise RequestError(
+            422,
+            f"dimensions must be from 1 to {width}, the length of {model.name}'s embeddings.",
+            param="dimensions",
+        )
+
+
+def shortened(rows: list[Floats], dimensions: int | None, *, normalize: bool) -> list[Floats]:
+    """The first ``dimensions`` numbers of each vector, scaled to length 1 again if ``normalize``.
+
+    As models trained with Matryoshka losses are meant to be cut; None leaves them as they are.
+    """
+    if dimensions is None:
+        return rows
+    short = np.stack(rows)[:, :dimensions]
+    if normalize:
+        short = short / np.maximum(np.linalg.norm(short, axis=1, keepdims=True), np.float32(1e-12))
+    return list(np.ascontiguousarray(short))
+
+
+def require(model: ServedModel, head: Head, verb: str) -> None:
+    """RequestError 424, TEI's status for it, if the model's head cannot do what is asked."""
+    if model.head is not head:
+        raise RequestError(
+            424,
+            f"{model.name} is {_KINDS[model.head]} and cannot {verb}: that takes {_KINDS[head]}. "
+            f"It answers {', '.join(model.routes)}.",
+        )
+
+
+async def disconnected(request: Request) -> None:
+    """Ends when the client has gone; the body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

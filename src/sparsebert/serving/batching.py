@@ -1,0 +1,210 @@
+"""Token-budget dynamic batching: sequences of many requests share the engine's batches.
+
+An engine thread that is free takes what waits, oldest first, up to a number of tokens; it never
+waits for more to come. A request's sequences may be spread over several batches, so that a large
+one does not hold the engine for long. What a sequence gives does not depend on its company.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from threading import Condition, Thread
+from time import perf_counter
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.engine import Encoder
+from sparsebert.inference.batching import end_to_end
+from sparsebert.inference.tokenizing import Tokens
+from sparsebert.serving.errors import RequestError
+
+Floats = npt.NDArray[np.float32]
+BatchObserver = Callable[[int, int, float], None]
+"""Called after each batch with its sequences, its tokens and its seconds."""
+
+
+@dataclass(frozen=True)
+class EngineCall:
+    """What the engine is asked for. Sequences with equal calls may share a batch.
+
+    ``per_token`` says that each sequence has a row for each of its tokens, and not a single one.
+    """
+
+    method: Literal["pooled", "head", "hidden"]
+    per_token: bool = False
+    pooling: str = "mean"
+    normalize: bool = False
+
+    def __call__(self, encoder: Encoder, sequences: Sequence[Tokens]) -> list[Floats]:
+        """The rows of each sequence: ``[width]``, or ``[tokens, width]`` per token."""
+        ids, type_ids, offsets = end_to_end(sequences)
+        if self.method == "pooled":
+            rows = encoder.pooled(ids, type_ids, offsets, self.pooling, self.normalize)
+        elif self.method == "head":
+            rows = encoder.head(ids, type_ids, offsets)
+        else:
+            rows = encoder.hidden(ids, type_ids, offsets)
+        if not np.isfinite(rows).all():
+            raise FloatingPointError("the model gave a number that is not finite")
+        return np.split(rows, offsets[1:-1]) if self.per_token else list(rows)
+
+
+class Job:
+    """The sequences of one request; ``rows`` fills up, and ``future`` gets them all."""
+
+    def __init__(self, call: EngineCall, future: asyncio.Future[list[Floats]]) -> None:
+        self.call = call
+        self.future = future
+        self.sequences: Sequence[Tokens] = ()
+        self.rows: list[Any] = []
+        self.taken = 0  # sequences handed to the engine
+        self.left = 0  # sequences without rows
+        self.failed: RequestError | None = None
+        self.queued = self.begun = self.ended = 0.0  # perf_counter seconds
+
+    def deliver(self) -> None:
+        """Wake the request; runs on its event loop."""
+        if self.future.done():
+            return
+        if self.failed is not None:
+            self.future.set_exception(self.failed)
+        else:
+            self.future.set_result(self.rows)
+
+
+class _Taken(NamedTuple):
+    """One sequence in a batch: the ``place``-th of ``job``."""
+
+    job: Job
+    place: int
+
+
+class Batcher:
+    """The waiting sequences of one model and the threads that run them, one for each encoder."""
+
+    def __init__(
+        self, name: str, encoders: Sequence[Encoder], max_tokens: int, observe: BatchObserver
+    ) -> None:
+        self._max_tokens = max_tokens
+        self._observe = observe
+        self._waiting: dict[EngineCall, deque[Job]] = {}
+        self._changed = Condition()
+        self._closed = False
+        self._threads = [
+            Thread(target=self._work, args=(encoder,), name=f"{name}-{place}", daemon=True)
+            for place, encoder in enumerate(encoders)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether every engine thread still works."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens that no engine thread has taken yet."""
+        with self._changed:
+            return sum(
+                len(sequence)
+                for jobs in self._waiting.values()
+                for job in jobs
+                for sequence in job.sequences[job.taken :]
+            )
+
+    def put(self, job: Job, sequences: Sequence[Tokens]) -> None:
+        """Queue a job with its sequences (at least one). From any thread."""
+        job.sequences = sequences
+        job.rows = [None] * len(sequences)
+        job.left = len(sequences)
+        job.queued = perf_counter()
+        with self._changed:
+            self._waiting.setdefault(job.call, deque()).append(job)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Let the threads finish what waits and end; returns when they have."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, encoder: Encoder) -> None:
+        while batch := self._next_batch():
+            self._run(encoder, batch)
+
+    def _next_batch(self) -> list[_Taken]:
+        """What to run now, in the order of arrival; nothing once closed and empty."""
+        with self._changed:
+            while True:
+                batch = self._take()
+                if batch or (self._closed and not self._waiting):
+                    return batch
+                self._changed.wait()
+
+    def _take(self) -> list[_Taken]:
+        """The oldest job's sequences and, up to the budget, those behind it with the same call."""
+        batch: list[_Taken] = []
+        tokens = 0
+        while self._waiting and not batch:
+            call = min(self._waiting, key=lambda call: self._waiting[call][0].queued)
+            jobs = self._waiting[call]
+            while jobs:
+                job = jobs[0]
+                if job.future.done() or job.failed:  # its client has gone, or it cannot succeed
+                    job.taken = len(job.sequences)
+                while job.taken < len(job.sequences):
+                    tokens += len(job.sequences[job.taken])
+                    if batch and tokens > self._max_tokens:
+                        return batch
+                    batch.append(_Taken(job, job.taken))
+                    job.taken += 1
+                jobs.popleft()
+            del self._waiting[call]
+        return batch
+
+    def _run(self, encoder: Encoder, batch: list[_Taken]) -> None:
+        # Longest first: texts of like length split evenly over the engine's threads.
+        batch.sort(key=lambda taken: -len(taken.job.sequences[taken.place]))
+        sequences = [taken.job.sequences[taken.place] for taken in batch]
+        begun = perf_counter()
+        failed = None
+        rows: Sequence[Floats | None] = [None] * len(batch)
+        try:
+            rows = batch[0].job.call(encoder, sequences)
+        except Exception as error:  # whatever it is, the thread must go on for the others
+            failed = RequestError(424, f"the engine failed: {error}.")
+        ended = perf_counter()
+        self._observe(len(batch), sum(map(len, sequences)), ended - begun)
+        done: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+        with self._changed:  # other engine threads may have sequences of the same jobs
+            for (job, place), result in zip(batch, rows, strict=True):
+                job.rows[place] = result
+                job.begun = job.begun or begun
+                job.ended = ended
+                job.failed = job.failed or failed
+                job.left -= 1
+                if job.left == 0 or (failed and job.failed is failed):
+                    done.setdefault(job.future.get_loop(), []).append(job)
+        for loop, jobs in done.items():
+            wake(loop, partial(_deliver, jobs))
+
+
+def _deliver(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        job.deliver()
+
+
+def wake(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    """Run ``callback`` on ``loop`` soon; from any thread. Nothing if the loop has ended."""
+    with suppress(RuntimeError):  # closed: nobody waits any more
+        loop.call_soon_threadsafe(callback)

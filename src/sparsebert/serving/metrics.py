@@ -1,0 +1,81 @@
+"""Prometheus metrics of one server, in a registry of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from sparsebert.serving.work import Work
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TOKENS = (16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+
+class Metrics:
+    """What the server did. Labels are few: routes, statuses and the names of its models."""
+
+    def __init__(self, in_flight: Callable[[], float], waiting: Callable[[], float]) -> None:
+        registry = CollectorRegistry()
+        self._registry = registry
+
+        def seconds(name: str, what: str) -> Histogram:
+            return Histogram(
+                f"sparsebert_{name}_seconds", what, ["route"], buckets=_SECONDS, registry=registry
+            )
+
+        self._requests = Counter(
+            "sparsebert_requests",
+            "Requests by route and status.",
+            ["route", "status"],
+            registry=registry,
+        )
+        self._total = seconds("request", "From a request's first byte to its answer.")
+        self._tokenization = seconds("tokenization", "Turning a request's texts into tokens.")
+        self._queue = seconds("queue", "Waiting for the engine.")
+        self._inference = seconds("inference", "From a request's first batch to its last.")
+        self._items = Counter(
+            "sparsebert_texts", "Texts answered, by model.", ["model"], registry=registry
+        )
+        self._tokens = Counter(
+            "sparsebert_tokens", "Tokens answered, by model.", ["model"], registry=registry
+        )
+
+        def batch(name: str, what: str, buckets: Sequence[float]) -> Histogram:
+            return Histogram(
+                f"sparsebert_batch_{name}", what, ["model"], buckets=buckets, registry=registry
+            )
+
+        self._batch_sequences = batch("sequences", "Sequences in a batch.", _COUNTS)
+        self._batch_tokens = batch("tokens", "Tokens in a batch.", _TOKENS)
+        self._batch_seconds = batch("seconds", "A batch in the engine.", _SECONDS)
+        Gauge(
+            "sparsebert_requests_in_flight", "Requests being answered.", registry=registry
+        ).set_function(in_flight)
+        Gauge(
+            "sparsebert_waiting_tokens", "Tokens that wait for the engine.", registry=registry
+        ).set_function(waiting)
+
+    def observe_request(self, route: str, status: int, seconds: float, work: Work) -> None:
+        """Count an answered request; its times only where the engine was asked."""
+        self._requests.labels(route, str(status)).inc()
+        if status == 200 and work.tokens:
+            self._total.labels(route).observe(seconds)
+            self._tokenization.labels(route).observe(work.tokenization)
+            self._queue.labels(route).observe(work.queue)
+            self._inference.labels(route).observe(work.inference)
+            self._items.labels(work.model).inc(work.items)
+            self._tokens.labels(work.model).inc(work.tokens)
+
+    def observe_batch(self, model: str, sequences: int, tokens: int, seconds: float) -> None:
+        """Count a batch that went through the engine; from any thread."""
+        self._batch_sequences.labels(model).observe(sequences)
+        self._batch_tokens.labels(model).observe(tokens)
+        self._batch_seconds.labels(model).observe(seconds)
+
+    def text(self) -> bytes:
+        """All of them, in Prometheus' text format."""
+        return generate_latest(self._registry)

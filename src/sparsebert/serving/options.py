@@ -1,0 +1,33 @@
+"""What a server accepts and how much of it; `sparsebert serve` has a flag for each field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ServingOptions:
+    """Limits and choices of a server; names and defaults are text-embeddings-inference's.
+
+    | field | what it limits or chooses |
+    |---|---|
+    | ``max_concurrent_requests`` | requests being answered at a time; one more gets 429 |
+    | ``max_batch_tokens`` | tokens that go through the engine together |
+    | ``max_client_batch_size`` | texts in one request, else 413 |
+    | ``max_input_characters`` | characters of one text, else 413 |
+    | ``payload_limit`` | bytes of a request's body, else 413 |
+    | ``auto_truncate`` | whether too long texts are cut where a request does not say |
+    | ``tokenization_workers`` | threads that turn texts into tokens |
+    | ``api_key`` | what clients must send as ``Authorization: Bearer ...``; None: anyone may ask |
+    | ``cors_allow_origin`` | origins whose web pages may ask; ``*`` for all |
+    """
+
+    max_concurrent_requests: int = 512
+    max_batch_tokens: int = 4096
+    max_client_batch_size: int = 32
+    max_input_characters: int = 100_000
+    payload_limit: int = 2_000_000
+    auto_truncate: bool = False
+    tokenization_workers: int = 1
+    api_key: str | None = field(default=None, repr=False)
+    cors_allow_origin: tuple[str, ...] = ()

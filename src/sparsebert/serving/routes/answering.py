@@ -1,0 +1,67 @@
+"""``/answer``: extractive question answering, in the form of Hugging Face's pipelines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from sparsebert.checkpoint import Head
+from sparsebert.inference.answering import best_answers
+from sparsebert.inference.texts import as_string
+from sparsebert.inference.tokenizing import LocatedTokens, Tokens
+from sparsebert.serving.asking import disconnected, require
+from sparsebert.serving.batching import EngineCall
+from sparsebert.serving.schemas import AnswerRequest, AnswerSpan
+from sparsebert.serving.service import service_of
+from sparsebert.serving.work_route import WorkRoute, work_of
+
+router = APIRouter(route_class=WorkRoute)
+
+_HEAD = EngineCall("head", per_token=True)
+_N_BEST = 20
+
+
+@router.post("/answer", response_model=AnswerSpan | list[AnswerSpan])
+async def answer(request: Request, body: AnswerRequest) -> Any:
+    """The stretch of the context that answers the question; with ``top_k`` above 1 a list of them.
+
+    A context longer than ``max_seq_len`` tokens with its question is read in windows.
+    """
+    service, work, asked = service_of(request), work_of(request), body.parameters
+    model = service.model(body.model)
+    require(model, Head.QUESTION, "answer questions")
+    question, context = body.inputs.question, body.inputs.context
+    for name, text in (("inputs.question", question), ("inputs.context", context)):
+        service.check_characters(len(text), name)
+    work.model, work.items = model.name, 1
+    work.characters = len(question) + len(context)
+    windows: list[LocatedTokens] = []
+
+    def read() -> list[Tokens]:
+        windows.extend(
+            model.model.tokenizer.windows(
+                as_string(question, "inputs.question"),
+                as_string(context, "inputs.context"),
+                max_length=min(asked.max_seq_len, model.model.max_length),
+                doc_stride=asked.doc_stride,
+            )
+        )
+        return [window.tokens for window in windows]
+
+    rows = await model.run(work, _HEAD, read, lambda: disconnected(request))
+    found = await model.read(
+        lambda: best_answers(
+            context,
+            windows,
+            rows,
+            top_k=asked.top_k,
+            n_best=max(_N_BEST, asked.top_k),
+            max_answer_length=asked.max_answer_len,
+        )
+    )
+    spans = [
+        {"answer": each["text"], **{name: each[name] for name in ("score", "start", "end")}}
+        for each in found
+    ]
+    return spans[0] if asked.top_k == 1 else spans

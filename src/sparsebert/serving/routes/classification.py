@@ -1,0 +1,104 @@
+"""``/predict`` and ``/rerank``, as in text-embeddings-inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+
+from sparsebert.checkpoint import Head
+from sparsebert.inference.labelling import Floats, sigmoid, softmax
+from sparsebert.serving.asking import require, rows_for
+from sparsebert.serving.batching import EngineCall
+from sparsebert.serving.errors import RequestError
+from sparsebert.serving.schemas import Prediction, PredictRequest, Rank, RerankRequest
+from sparsebert.serving.served_model import ServedModel
+from sparsebert.serving.service import service_of
+from sparsebert.serving.work_route import WorkRoute
+
+router = APIRouter(route_class=WorkRoute)
+
+_HEAD = EngineCall("head")
+
+
+@router.post("/predict", response_model=list[Prediction] | list[list[Prediction]])
+async def predict(request: Request, body: PredictRequest) -> Any:
+    """Labels with scores, best first: a list for a single text or pair, a list a text for a batch.
+
+    Scores are probabilities, or logits with ``raw_scores``.
+    """
+    model = service_of(request).model(body.model)
+    require(model, Head.SEQUENCE, "classify")
+    rows = await rows_for(
+        request,
+        model,
+        _HEAD,
+        body.inputs.items,
+        truncate=body.truncate,
+        side=body.truncation_direction,
+    )
+    asked = body.parameters
+    function = "none" if body.raw_scores else own_function(model)
+    if asked and asked.function_to_apply:
+        function = asked.function_to_apply
+    scores = applied(np.stack(rows), function)
+    labels = model.model.config.labels
+    order = np.argsort(-scores, axis=-1, kind="stable")[:, : asked.top_k if asked else None]
+    found = [
+        [{"score": row[place], "label": labels[place]} for place in places]
+        for row, places in zip(scores, order.tolist(), strict=True)
+    ]
+    # Hugging Face's pipelines, and so its clients, give a list of lists for a single text too.
+    return found[0] if body.inputs.single and asked is None else found
+
+
+@router.post("/rerank", response_model=list[Rank])
+async def rerank(request: Request, body: RerankRequest) -> Any:
+    """The texts' places in the request, the one that fits the query best first."""
+    model = service_of(request).model(body.model)
+    require(model, Head.SEQUENCE, "rerank")
+    if not model.is_reranker:
+        raise RequestError(
+            424,
+            f"{model.name} has {len(model.model.config.labels)} labels and is not a re-ranker, "
+            "which has one: ask /predict.",
+        )
+    rows = await rows_for(
+        request,
+        model,
+        _HEAD,
+        [(body.query, text) for text in body.texts],
+        label="texts",
+        truncate=body.truncate,
+        side=body.truncation_direction,
+    )
+    function = "none" if body.raw_scores else own_function(model)
+    scores = applied(np.stack(rows), function)[:, 0]
+    ranks: list[dict[str, Any]] = []
+    for place in np.argsort(-scores, kind="stable").tolist():
+        text = {"text": body.texts[place]} if body.return_text else {}
+        ranks.append({"index": place, "score": scores[place], **text})
+    return ranks
+
+
+def own_function(model: ServedModel) -> str:
+    """What makes scores of this model's logits: "softmax", "sigmoid" or "none".
+
+    Sigmoid for a single label, as in TEI and sentence-transformers, and for labels that may hold
+    together; the number as it is where config.json calls the task a regression, which has a scale
+    of its own.
+    """
+    config = model.model.config
+    if config.raw.get("problem_type") == "regression":
+        return "none"
+    if len(config.labels) == 1 or config.problem_type == "multi_label_classification":
+        return "sigmoid"
+    return "softmax"
+
+
+def applied(logits: Floats, function: str) -> Floats:
+    """``function`` of logits ``[texts, labels]``."""
+    if function == "none":
+        return logits
+    return sigmoid(logits) if function == "sigmoid" else softmax(logits)

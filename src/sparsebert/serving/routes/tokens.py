@@ -1,0 +1,82 @@
+"""``/tokenize`` and ``/decode``, as in text-embeddings-inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from tokenizers import Encoding
+
+from sparsebert.serving.asking import with_prompt
+from sparsebert.serving.errors import RequestError
+from sparsebert.serving.schemas import DecodeRequest, SimpleToken, TokenizeRequest
+from sparsebert.serving.service import service_of
+from sparsebert.serving.work_route import WorkRoute, work_of
+
+router = APIRouter(route_class=WorkRoute)
+
+_LARGEST_ID = (1 << 32) - 1  # the tokenizer's ids are unsigned 32-bit numbers
+
+
+@router.post("/tokenize", response_model=list[list[SimpleToken]])
+async def tokenize(request: Request, body: TokenizeRequest) -> Any:
+    """The tokens of each text, uncut; ``start`` and ``stop`` count its characters."""
+    service, work = service_of(request), work_of(request)
+    model = service.model(body.model)
+    service.check_count(len(body.inputs.items), "inputs")
+    texts = []
+    for place, item in enumerate(with_prompt(model, body.inputs.items, body.prompt_name)):
+        if not isinstance(item, str):
+            raise RequestError(422, f"inputs[{place}] must be a string.", param="inputs")
+        service.check_characters(len(item), f"inputs[{place}]")
+        work.characters += len(item)
+        texts.append(item)
+    work.model, work.items = model.name, len(texts)
+    backend = model.model.tokenizer.backend
+    # A batch, also of one: only encode_batch lets other threads run meanwhile.
+    found: list[Encoding] = await model.read(
+        lambda: backend.encode_batch(texts, add_special_tokens=body.add_special_tokens)
+    )
+    work.tokens = sum(map(len, found))
+    return [_tokens(encoding, text) for encoding, text in zip(found, texts, strict=True)]
+
+
+def _tokens(encoding: Encoding, text: str) -> list[dict[str, Any]]:
+    return [
+        {"id": token, "text": string, "special": True, "start": None, "stop": None}
+        if special
+        else {
+            "id": token,
+            "text": text[start:stop],
+            "special": False,
+            "start": start,
+            "stop": stop,
+        }
+        for token, string, special, (start, stop) in zip(
+            encoding.ids,
+            encoding.tokens,
+            encoding.special_tokens_mask,
+            encoding.offsets,
+            strict=True,
+        )
+    ]
+
+
+@router.post("/decode", response_model=list[str])
+async def decode(request: Request, body: DecodeRequest) -> Any:
+    """The text of each list of token ids."""
+    service, work = service_of(request), work_of(request)
+    model = service.model(body.model)
+    service.check_count(len(body.ids.items), "ids")
+    for place, ids in enumerate(body.ids.items):
+        for index, token in enumerate(ids):
+            if not 0 <= token <= _LARGEST_ID:
+                raise RequestError(
+                    422, f"ids[{place}][{index}] is not a token id.", param="ids", kind="Tokenizer"
+                )
+    work.model, work.items = model.name, len(body.ids.items)
+    work.tokens = sum(map(len, body.ids.items))
+    backend = model.model.tokenizer.backend
+    return await model.read(
+        lambda: backend.decode_batch(body.ids.items, skip_special_tokens=body.skip_special_tokens)
+    )

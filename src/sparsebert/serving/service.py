@@ -1,0 +1,105 @@
+"""What all routes of one server share: its models, options, metrics and how busy it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from fastapi import Request
+
+from sparsebert.errors import InputError
+from sparsebert.serving.errors import RequestError, overloaded
+from sparsebert.serving.metrics import Metrics
+from sparsebert.serving.options import ServingOptions
+from sparsebert.serving.served_model import ServedModel
+
+
+class Service:
+    """Started when the server starts and closed when it stops. ``models``' first is the default."""
+
+    def __init__(self, models: Sequence[ServedModel], options: ServingOptions) -> None:
+        if not models:
+            raise InputError("no model was given: a server needs at least one.")
+        self.models = {model.name: model for model in models}
+        if len(self.models) < len(models):
+            raise InputError("two models have the same name: give each a name of its own.")
+        self.default = models[0]
+        self.options = options
+        self.in_flight = 0
+        self.stopping = False
+        self.metrics = Metrics(
+            lambda: self.in_flight,
+            lambda: sum(model.waiting_tokens for model in self.models.values()),
+        )
+        self._readers: ThreadPoolExecutor | None = None
+
+    def start(self) -> None:
+        """Start every thread. In the process that serves, and not before a fork."""
+        self._readers = ThreadPoolExecutor(self.options.tokenization_workers, "tokenization")
+        for name, model in self.models.items():
+            observe = partial(self.metrics.observe_batch, name)
+            model.start(self._readers, self.options.max_batch_tokens, observe)
+
+    def close(self) -> None:
+        """Finish what is in flight and end every thread."""
+        self.stopping = True
+        if self._readers is not None:
+            self._readers.shutdown()
+        for model in self.models.values():
+            model.close()
+
+    @property
+    def healthy(self) -> bool:
+        return not self.stopping and all(model.alive for model in self.models.values())
+
+    def model(self, name: str | None) -> ServedModel:
+        """The model that a request names, the first if it names none; RequestError 404."""
+        if name is None:
+            return self.default
+        if name not in self.models:
+            raise RequestError(
+                404,
+                f"there is no model of that name here: this server has {', '.join(self.models)}.",
+                param="model",
+                code="model_not_found",
+            )
+        return self.models[name]
+
+    def enter(self) -> None:
+        """Take one of the places for requests, or raise RequestError 429; then call `leave`."""
+        if self.in_flight >= self.options.max_concurrent_requests:
+            raise overloaded(self.options.max_concurrent_requests)
+        self.in_flight += 1
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self.in_flight -= 1
+
+    def check_count(self, count: int, name: str) -> None:
+        """RequestError for a list of no texts (422) or of too many (413)."""
+        if count == 0:
+            raise RequestError(422, f"{name} is empty: give at least one.", param=name)
+        most = self.options.max_client_batch_size
+        if count > most:
+            raise RequestError(
+                413,
+                f"{name} has {count} entries: a request may have {most} (--max-client-batch-size).",
+                param=name,
+            )
+
+    def check_characters(self, count: int, name: str) -> None:
+        """RequestError 413 for a text of too many characters."""
+        most = self.options.max_input_characters
+        if count > most:
+            raise RequestError(
+                413,
+                f"{name} has {count} characters: a text may have {most} (--max-input-characters).",
+                param=name.split("[")[0],
+            )
+
+
+def service_of(request: Request) -> Service:
+    """The service that answers a request."""
+    service: Service = request.app.state.service
+    return service
