@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from enum import Enum
 
 import numpy as np
 import pytest
 
 from reference_bert import ReferenceBert
+from sparsebert.checkpoint.attention_layers import LayerAttention
+from sparsebert.checkpoint.families import BERT, Head, HeadShape
 from sparsebert.engine import (
     Encoder,
     available_instruction_sets,
@@ -27,16 +28,10 @@ SETS = available_instruction_sets()
 PATTERNS = [None, "1:2", "2:4", "4:8", "1:3", "3:5"]
 
 
-class Head(Enum):
-    ENCODER = "encoder"
-    SEQUENCE = "sequence-classification"
-    QUESTION = "question-answering"
-    TOKEN = "token-classification"
-    MASKED_LM = "masked-lm"
-
-
 @dataclass(frozen=True)
 class Config:
+    """A BERT's sizes, and what is so in every BERT."""
+
     head: Head = Head.ENCODER
     labels: tuple[str, ...] = ()
     hidden_size: int = 60
@@ -48,6 +43,24 @@ class Config:
     type_vocab_size: int = 2
     layer_norm_eps: float = 1e-12
     hidden_act: str = "gelu"
+    family = BERT
+    first_position = relative_buckets = 0
+    attention_bias = mlp_bias = norm_bias = True
+
+    @property
+    def embedding_size(self) -> int:
+        return self.hidden_size
+
+    @property
+    def attention(self) -> tuple[LayerAttention, ...]:
+        return (LayerAttention(),) * self.num_hidden_layers
+
+    @property
+    def head_shape(self) -> HeadShape | None:
+        shape = BERT.heads.get(self.head)
+        if shape and shape.activation == "hidden_act":
+            return replace(shape, activation=self.hidden_act)
+        return shape
 
 
 def random_weights(config: Config, seed: int = 0) -> dict[str, np.ndarray]:

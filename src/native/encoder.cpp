@@ -1,5 +1,6 @@
 #include "encoder.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -7,6 +8,7 @@
 
 #include "int8/pass.h"
 #include "pass.h"
+#include "positions.h"
 
 namespace sparsebert {
 namespace {
@@ -25,10 +27,10 @@ void check(const ModelShape& shape, const Batch& batch) {
         const long length = static_cast<long>(batch.offsets[s + 1]) - batch.offsets[s];
         if (length < 1)
             throw std::invalid_argument("sequence " + std::to_string(s) + " holds no token.");
-        if (length > shape.positions)
+        if (length > shape.longest())
             throw std::invalid_argument(
                 "sequence " + std::to_string(s) + " has " + std::to_string(length) +
-                " tokens; this model's longest is " + std::to_string(shape.positions) + ".");
+                " tokens; this model's longest is " + std::to_string(shape.longest()) + ".");
     }
     for (int i = 0; i < batch.tokens(); ++i) {
         if (batch.ids[i] < 0 || batch.ids[i] >= shape.vocabulary)
@@ -38,12 +40,27 @@ void check(const ModelShape& shape, const Batch& batch) {
     }
 }
 
+// The row of the position table for each token: RoBERTa leaves out tokens of padding, whose id is
+// the row before the first. Returns the length of the longest sequence.
+int find_places(const ModelShape& shape, const Batch& batch, std::vector<int32_t>& places) {
+    places.clear();
+    int longest = 0;
+    for (int s = 0; s < batch.sequences; ++s) {
+        int32_t next = shape.first_position;
+        for (int i = batch.offsets[s]; i < batch.offsets[s + 1]; ++i)
+            places.push_back(batch.ids[i] == shape.first_position - 1 ? batch.ids[i] : next++);
+        longest = std::max(longest, batch.offsets[s + 1] - batch.offsets[s]);
+    }
+    return longest;
+}
+
 // What differs between number types: the model, the kernels, and how a micro-batch passes.
 struct FloatNetwork {
     using Model = sparsebert::Model;
     using Workspace = sparsebert::Workspace;
     using Shared = sparsebert::Shared;
     using Pass = sparsebert::Pass;
+    static constexpr auto kOrder = Positions::Order::kLanesAreQueries;
     static const Kernels& kernels(const InstructionSet& set) { return *set.kernels; }
 };
 
@@ -52,6 +69,7 @@ struct Int8Network {
     using Workspace = Int8Workspace;
     using Shared = Int8Shared;
     using Pass = Int8Pass;
+    static constexpr auto kOrder = Positions::Order::kLanesAreKeys;
     static const Int8Kernels& kernels(const InstructionSet& set) { return *set.int8; }
 };
 
@@ -59,7 +77,10 @@ template <typename Network>
 class EncoderOf : public Encoder {
   public:
     EncoderOf(typename Network::Model model, const InstructionSet& set, int threads)
-        : model_(std::move(model)), set_(set), pool_(threads) {}
+        : model_(std::move(model)),
+          positions_(model_, Network::kOrder),
+          set_(set),
+          pool_(threads) {}
 
     int threads() const override { return pool_.threads(); }
     const ModelShape& shape() const override { return model_; }
@@ -79,8 +100,8 @@ class EncoderOf : public Encoder {
 
     void head(const Batch& batch, float* out) override {
         run(batch, [&](auto& pass, int sequence, int token) {
-            const size_t row = model_.head == Head::kSequence ? sequence : token;
-            pass.write_head(out + row * model_.outputs);
+            const size_t row = model_.head.per_sequence() ? sequence : token;
+            pass.write_head(out + row * model_.head.outputs);
         });
     }
 
@@ -91,7 +112,7 @@ class EncoderOf : public Encoder {
     void run(const Batch& batch, Finish finish) {
         check(model_, batch);
         std::lock_guard<std::mutex> lock(mutex_);
-        std::vector<int32_t> offsets;
+        std::vector<int32_t> offsets, places;
         for (int first = 0; first < batch.sequences;) {
             const int32_t start = batch.offsets[first];
             int end = first + 1;
@@ -99,9 +120,11 @@ class EncoderOf : public Encoder {
                 ++end;
             offsets.clear();
             for (int s = first; s <= end; ++s) offsets.push_back(batch.offsets[s] - start);
-            typename Network::Shared shared(
-                model_, Network::kernels(set_), pool_, workspace_,
-                {batch.ids + start, batch.types + start, offsets.data(), end - first});
+            Batch micro{batch.ids + start, batch.types + start, offsets.data(), end - first};
+            positions_.reserve(find_places(model_, micro, places));
+            micro.places = places.data();
+            typename Network::Shared shared(model_, Network::kernels(set_), pool_, workspace_,
+                                            micro, positions_);
             pool_.run([&](int thread) {
                 typename Network::Pass pass(shared, thread);
                 pass.encode();
@@ -112,6 +135,7 @@ class EncoderOf : public Encoder {
     }
 
     typename Network::Model model_;
+    Positions positions_;
     const InstructionSet& set_;
     ThreadPool pool_;
     std::mutex mutex_;

@@ -1,4 +1,4 @@
-// A BERT encoder with its head, on ragged batches: sequences laid end to end, no padding.
+// An encoder with its head, on ragged batches: sequences laid end to end, no padding.
 #pragma once
 
 #include <memory>

@@ -1,4 +1,4 @@
-// A BERT encoder with its head in floating point: where each weight lies.
+// An encoder with its head in floating point: where each weight lies. What a model lacks is empty.
 #pragma once
 
 #include <vector>
@@ -18,8 +18,10 @@ struct Dense {  // a linear layer
     const float* bias = nullptr;
 };
 
+// LayerNorms stand behind attention and feed-forward or, with norm_first, before each.
 struct Layer {
-    Dense query, key, value, attention_output;
+    Dense query, key, value;  // fused, all three in `query`
+    Dense attention_output;
     Norm attention_norm;
     Dense intermediate, output;
     Norm output_norm;
@@ -28,11 +30,14 @@ struct Layer {
 struct Model : ModelShape {
     Matrix words, position_table, type_table;  // dense tables, a row for each id
     Norm embedding_norm;
+    Dense projection;  // embeddings to hidden states
     std::vector<Layer> layers;
-    Dense pooler;     // sequence head: tanh(pooler(cls)), where the model has one
-    Dense transform;  // masked-LM head: LayerNorm(activation(transform(x)))
-    Norm transform_norm;
-    Dense classifier;  // the head's last layer
+    Norm final_norm;
+    Dense head_dense;
+    Norm head_norm;
+    Dense last;  // of the head
+
+    std::vector<float> zeros;  // where a LayerNorm without bias points to
 };
 
 }  // namespace sparsebert

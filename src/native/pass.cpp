@@ -34,11 +34,12 @@ constexpr int kRowUnit = 8;
 }  // namespace
 
 Shared::Shared(const Model& model_, const Kernels& kernels_, ThreadPool& pool_,
-               Workspace& workspace_, const Batch& batch_)
+               Workspace& workspace_, const Batch& batch_, const Positions& positions_)
     : model(model_),
       kernels(kernels_),
       pool(pool_),
       workspace(workspace_),
+      positions(positions_),
       batch(batch_),
       blocks(batch_.tokens(), pool_.threads()),
       sequences(batch_.sequences),
@@ -46,21 +47,23 @@ Shared::Shared(const Model& model_, const Kernels& kernels_, ThreadPool& pool_,
       attention_next(model_.layers.size()) {
     const size_t padded = blocks.padded();
     const size_t hidden = model.hidden_size;
-    for (Floats* buffer : {&workspace.hidden, &workspace.sum, &workspace.query, &workspace.key,
-                           &workspace.value, &workspace.context})
-        buffer->reserve(hidden * padded);
+    const HeadShape& head = model.head;
+    for (Floats* buffer : {&workspace.hidden, &workspace.context}) buffer->reserve(hidden * padded);
+    workspace.sum.reserve(std::max(model.hidden_size, head.width) * padded);
+    workspace.projections.reserve(3 * hidden * padded);
     const size_t private_tokens = static_cast<size_t>(kBlockTokens) * pool.threads();
-    workspace.intermediate.reserve(model.intermediate_size * (by_blocks ? private_tokens : padded));
-    if (model.head != Head::kEncoder) {
-        workspace.gathered.reserve(2 * hidden * sequences.padded());
-        const size_t columns = model.head == Head::kSequence ? sequences.padded() : kBlockTokens;
-        workspace.logits.reserve(model.classifier.weight.rows * columns);
-    }
+    workspace.intermediate.reserve(model.intermediate_rows() *
+                                   (by_blocks ? private_tokens : padded));
+    if (model.projection.weight.values) workspace.embedded.reserve(model.embedding_size * padded);
+    if (head.per_sequence()) workspace.gathered.reserve((hidden + head.width) * sequences.padded());
+    if (head.input != HeadInput::kNone)
+        workspace.logits.reserve(static_cast<size_t>(head.outputs) *
+                                 (head.per_sequence() ? sequences.padded() : kBlockTokens));
     const int tokens = longest(batch);
     const size_t head_size = model.hidden_size / model.heads;
     scratch_floats =
         std::max(4 * head_size * round_up(tokens, kLaneTokens) + attention_scratch(tokens),
-                 hidden * kLaneTokens);
+                 static_cast<size_t>(model.embedding_size) * kLaneTokens);
     scratch_floats = (scratch_floats + 15) / 16 * 16;
     workspace.scratch.reserve(scratch_floats * pool.threads());
 }
@@ -104,10 +107,20 @@ void Pass::linear(const Dense& layer, const float* x, const float* residual, flo
                     rows.end);
 }
 
-void Pass::norm(const Norm& norm, const float* x, float* y, int width) {
+void Pass::norm(const Norm& norm, int features, const float* x, float* y, int width) {
     const Range lanes = share(width, kLaneTokens);
-    kernels_.layer_norm(x, y, norm.gamma, norm.beta, model_.hidden_size, width, lanes.begin,
-                        lanes.end, model_.epsilon);
+    kernels_.layer_norm(x, y, norm.gamma, norm.beta, features, width, lanes.begin, lanes.end,
+                        model_.epsilon);
+}
+
+const float* Pass::normalised(const Norm& norm, int block) {
+    const int hidden = model_.hidden_size;
+    const float* x = blocks_.at(workspace_.hidden.get(), hidden, block);
+    if (!norm.gamma) return x;  // a first layer, whose input the embeddings' LayerNorm gave
+    float* y = blocks_.at(workspace_.sum.get(), hidden, block);
+    this->norm(norm, hidden, x, y, blocks_.width(block));
+    sync();
+    return y;
 }
 
 // Where a block's values stand that no other thread reads: a thread that works through whole
@@ -120,36 +133,46 @@ float* Pass::private_block(Floats& buffer, int features, int block) {
 
 void Pass::embed(int block) {
     const Batch& batch = shared_.batch;
-    const int hidden = model_.hidden_size;
+    const int features = model_.embedding_size;
     const int width = blocks_.width(block), start = blocks_.start(block);
-    float* x = blocks_.at(workspace_.hidden.get(), hidden, block);
+    const bool projects = model_.projection.weight.values;
+    Floats& buffer = projects ? workspace_.embedded : workspace_.hidden;
+    float* x = blocks_.at(buffer.get(), features, block);
     const Range lanes = share(width, kLaneTokens);
     for (int lane = lanes.begin; lane < lanes.end; lane += kLaneTokens) {
-        std::memset(scratch_, 0, sizeof(float) * hidden * kLaneTokens);
+        std::memset(scratch_, 0, sizeof(float) * features * kLaneTokens);
         for (int i = 0; i < kLaneTokens; ++i) {
             const int token = start + lane + i;
             if (token >= batch.tokens()) break;
-            const int32_t* after =
-                std::upper_bound(batch.offsets, batch.offsets + batch.sequences + 1, token);
-            float* row = scratch_ + static_cast<size_t>(i) * hidden;
+            float* row = scratch_ + static_cast<size_t>(i) * features;
             add_row(model_.words, batch.ids[token], row);
-            add_row(model_.type_table, batch.types[token], row);
-            add_row(model_.position_table, token - after[-1], row);
+            if (model_.type_table.values) add_row(model_.type_table, batch.types[token], row);
+            if (model_.position_table.values)
+                add_row(model_.position_table, batch.places[token], row);
         }
-        for (int f = 0; f < hidden; ++f)
+        for (int f = 0; f < features; ++f)
             for (int i = 0; i < kLaneTokens; ++i)
                 x[static_cast<size_t>(f) * width + lane + i] =
-                    scratch_[static_cast<size_t>(i) * hidden + f];
+                    scratch_[static_cast<size_t>(i) * features + f];
     }
-    norm(model_.embedding_norm, x, x, width);
+    norm(model_.embedding_norm, features, x, x, width);
+    if (projects) {
+        sync();
+        linear(model_.projection, x, nullptr,
+               blocks_.at(workspace_.hidden.get(), model_.hidden_size, block), width);
+    }
 }
 
 void Pass::project(const Layer& layer, int block) {
     const int hidden = model_.hidden_size, width = blocks_.width(block);
     const float* x = blocks_.at(workspace_.hidden.get(), hidden, block);
-    linear(layer.query, x, nullptr, blocks_.at(workspace_.query.get(), hidden, block), width);
-    linear(layer.key, x, nullptr, blocks_.at(workspace_.key.get(), hidden, block), width);
-    linear(layer.value, x, nullptr, blocks_.at(workspace_.value.get(), hidden, block), width);
+    if (model_.norm_first) x = normalised(layer.attention_norm, block);
+    float* y = blocks_.at(workspace_.projections.get(), 3 * hidden, block);
+    const size_t part = static_cast<size_t>(hidden) * width;
+    linear(layer.query, x, nullptr, y, width);
+    if (model_.fused_attention) return;
+    linear(layer.key, x, nullptr, y + part, width);
+    linear(layer.value, x, nullptr, y + 2 * part, width);
 }
 
 // Takes (sequence, head) pairs until none is left. Each is gathered from the blocks it crosses
@@ -157,6 +180,7 @@ void Pass::project(const Layer& layer, int block) {
 void Pass::attend(int layer_index) {
     const Batch& batch = shared_.batch;
     const int hidden = model_.hidden_size, heads = model_.heads, size = hidden / heads;
+    const Positions::Turns turns = shared_.positions.turns(layer_index);
     for (;;) {
         const int item =
             shared_.attention_next[layer_index].fetch_add(1, std::memory_order_relaxed);
@@ -166,13 +190,11 @@ void Pass::attend(int layer_index) {
         const int tokens = end - begin, stride = round_up(tokens, kLaneTokens);
         float* parts[4];
         for (int p = 0; p < 4; ++p) parts[p] = scratch_ + static_cast<size_t>(p) * size * stride;
-        const float* sources[3] = {workspace_.query.get(), workspace_.key.get(),
-                                   workspace_.value.get()};
         for (int p = 0; p < 3; ++p) {
             blocks_.each_piece(begin, end, [&](int block, int lane, int token, int count) {
                 const int width = blocks_.width(block);
-                const float* from = blocks_.at(sources[p], hidden, block) +
-                                    static_cast<size_t>(first_row) * width + lane;
+                const float* from = blocks_.at(workspace_.projections.get(), 3 * hidden, block) +
+                                    static_cast<size_t>(p * hidden + first_row) * width + lane;
                 for (int d = 0; d < size; ++d)
                     std::memcpy(parts[p] + static_cast<size_t>(d) * stride + (token - begin),
                                 from + static_cast<size_t>(d) * width, sizeof(float) * count);
@@ -181,9 +203,18 @@ void Pass::attend(int layer_index) {
         for (int d = 0; d < size; ++d)  // queries past the end: any finite number
             for (int i = tokens; i < stride; ++i)
                 parts[0][static_cast<size_t>(d) * stride + i] = 0.0f;
+        for (int p = 0; turns.cosines && p < 2; ++p)
+            for (int d = 0; d < size / 2; ++d) {
+                float* a = parts[p] + static_cast<size_t>(d) * stride;
+                kernels_.rotate(a, a + static_cast<size_t>(size / 2) * stride,
+                                turns.cosines + d * turns.stride, turns.sines + d * turns.stride,
+                                tokens);
+            }
         kernels_.attention({parts[0], parts[1], parts[2], parts[3],
                             scratch_ + static_cast<size_t>(4) * size * stride, tokens, stride, size,
-                            1.0f / std::sqrt(static_cast<float>(size))});
+                            1.0f / std::sqrt(static_cast<float>(size)),
+                            shared_.positions.bias(layer_index, item % heads),
+                            shared_.positions.window(layer_index)});
         blocks_.each_piece(begin, end, [&](int block, int lane, int token, int count) {
             const int width = blocks_.width(block);
             float* to = blocks_.at(workspace_.context.get(), hidden, block) +
@@ -196,21 +227,47 @@ void Pass::attend(int layer_index) {
     }
 }
 
+// Rows are shared so that a thread that gates has made both factors itself.
+void Pass::intermediate(const Layer& layer, const float* x, float* y, int width) {
+    if (!model_.gated) return linear(layer.intermediate, x, nullptr, y, width, model_.activation);
+    const int half = model_.intermediate_size;
+    const Range rows = share(half, kRowUnit);
+    const auto run = [&](int offset, Activation activation) {
+        kernels_.linear(
+            {&layer.intermediate.weight, layer.intermediate.bias, x, nullptr, y, width, activation},
+            offset + rows.begin, offset + rows.end);
+    };
+    run(0, model_.activation);
+    run(half, Activation::kNone);
+    const size_t first = static_cast<size_t>(rows.begin) * width;
+    kernels_.multiply(y + first, y + static_cast<size_t>(half) * width + first,
+                      static_cast<size_t>(rows.end - rows.begin) * width);
+}
+
 void Pass::feed_forward(const Layer& layer, int block) {
     const int hidden = model_.hidden_size, width = blocks_.width(block);
     float* x = blocks_.at(workspace_.hidden.get(), hidden, block);
+    float* wide = private_block(workspace_.intermediate, model_.intermediate_rows(), block);
+    const float* context = blocks_.at(workspace_.context.get(), hidden, block);
+    if (model_.norm_first) {
+        linear(layer.attention_output, context, x, x, width);
+        sync();
+        intermediate(layer, normalised(layer.output_norm, block), wide, width);
+        sync();
+        linear(layer.output, wide, x, x, width);
+        sync();
+        return;
+    }
     float* sum = blocks_.at(workspace_.sum.get(), hidden, block);
-    float* intermediate = private_block(workspace_.intermediate, model_.intermediate_size, block);
-    linear(layer.attention_output, blocks_.at(workspace_.context.get(), hidden, block), x, sum,
-           width);
+    linear(layer.attention_output, context, x, sum, width);
     sync();
-    norm(layer.attention_norm, sum, x, width);
+    norm(layer.attention_norm, hidden, sum, x, width);
     sync();
-    linear(layer.intermediate, x, nullptr, intermediate, width, model_.activation);
+    intermediate(layer, x, wide, width);
     sync();
-    linear(layer.output, intermediate, x, sum, width);
+    linear(layer.output, wide, x, sum, width);
     sync();
-    norm(layer.output_norm, sum, x, width);
+    norm(layer.output_norm, hidden, sum, x, width);
     sync();
 }
 
@@ -227,7 +284,12 @@ void Pass::encode() {
         barrier();
         for_my_blocks([&](int block) {
             feed_forward(model_.layers[l], block);
-            if (l + 1 < layers) project(model_.layers[l + 1], block);
+            if (l + 1 < layers) {
+                project(model_.layers[l + 1], block);
+            } else if (model_.norm_first) {
+                float* x = blocks_.at(workspace_.hidden.get(), model_.hidden_size, block);
+                norm(model_.final_norm, model_.hidden_size, x, x, blocks_.width(block));
+            }
         });
     }
     barrier();
@@ -287,69 +349,84 @@ void Pass::write_head(float* out) {
     // Heads share rows whatever the encoder did: few blocks, or one wide layer.
     part_ = thread_;
     parts_ = threads_;
-    if (model_.head == Head::kSequence)
-        write_first_token_logits(out);
+    if (model_.head.per_sequence())
+        write_sequence_logits(out);
     else
         write_token_logits(out);
 }
 
-void Pass::write_first_token_logits(float* out) {
-    const Batch& batch = shared_.batch;
-    const Blocks& columns = shared_.sequences;
-    const int hidden = model_.hidden_size, labels = model_.classifier.weight.rows;
-    float* first = workspace_.gathered.get();
-    float* pooled = first + static_cast<size_t>(hidden) * columns.padded();
-    for (int b = 0; b < columns.count(); ++b) {
-        float* x = columns.at(first, hidden, b);
-        const int width = columns.width(b);
-        for (int lane = thread_; lane < width; lane += threads_) {
-            const int s = columns.start(b) + lane;
-            const int token = s < batch.sequences ? batch.offsets[s] : 0;
-            const int block = blocks_.find(token);
-            const size_t from_width = blocks_.width(block);
-            const float* from =
-                blocks_.at(workspace_.hidden.get(), hidden, block) + (token - blocks_.start(block));
-            for (int f = 0; f < hidden; ++f)
-                x[static_cast<size_t>(f) * width + lane] = from[f * from_width];
+// The head from its input x [hidden][width] on; y [head's width][width] is in between.
+void Pass::head_logits(const float* x, float* y, float* logits, int width) {
+    if (model_.head_dense.weight.values) {
+        linear(model_.head_dense, x, nullptr, y, width, model_.head.activation);
+        barrier();
+        x = y;
+        if (model_.head_norm.gamma) {
+            norm(model_.head_norm, model_.head.width, y, y, width);
+            barrier();
         }
     }
+    linear(model_.last, x, nullptr, logits, width);
+    barrier();
+}
+
+// The first token of each sequence, or the mean of all of them, as columns.
+void Pass::gather_sequences(float* vectors) {
+    const Batch& batch = shared_.batch;
+    const Blocks& columns = shared_.sequences;
+    const int hidden = model_.hidden_size;
+    for (int b = 0; b < columns.count(); ++b) {
+        float* x = columns.at(vectors, hidden, b);
+        const int width = columns.width(b);
+        for (int lane = thread_; lane < width; lane += threads_) {
+            const int s = std::min(columns.start(b) + lane, batch.sequences - 1);
+            const int begin = batch.offsets[s];
+            const bool mean = model_.head.input == HeadInput::kMean;
+            const int end = mean ? batch.offsets[s + 1] : begin + 1;
+            blocks_.each_piece(begin, end, [&](int block, int from_lane, int token, int count) {
+                const size_t from_width = blocks_.width(block);
+                const float* from = blocks_.at(workspace_.hidden.get(), hidden, block) + from_lane;
+                const float scale = 1.0f / static_cast<float>(end - begin);
+                for (int f = 0; f < hidden; ++f, from += from_width) {
+                    float& to = x[static_cast<size_t>(f) * width + lane];
+                    if (mean)
+                        to = (token == begin ? 0.0f : to) + scale * kernels_.sum(from, count);
+                    else
+                        to = *from;
+                }
+            });
+        }
+    }
+}
+
+void Pass::write_sequence_logits(float* out) {
+    const Blocks& columns = shared_.sequences;
+    const int hidden = model_.hidden_size, labels = model_.head.outputs;
+    float* gathered = workspace_.gathered.get();
+    float* transformed = gathered + static_cast<size_t>(hidden) * columns.padded();
+    gather_sequences(gathered);
     barrier();
     for (int b = 0; b < columns.count(); ++b) {
         const int width = columns.width(b);
-        const float* x = columns.at(first, hidden, b);
-        if (model_.pooler.weight.values) {
-            float* y = columns.at(pooled, hidden, b);
-            linear(model_.pooler, x, nullptr, y, width, Activation::kTanh);
-            barrier();
-            x = y;
-        }
         float* logits = columns.at(workspace_.logits.get(), labels, b);
-        linear(model_.classifier, x, nullptr, logits, width);
-        barrier();
-        if (thread_ == 0)
-            for (int lane = 0; lane < width && columns.start(b) + lane < batch.sequences; ++lane)
-                for (int label = 0; label < labels; ++label)
-                    out[static_cast<size_t>(columns.start(b) + lane) * labels + label] =
-                        logits[static_cast<size_t>(label) * width + lane];
+        head_logits(columns.at(gathered, hidden, b), columns.at(transformed, model_.head.width, b),
+                    logits, width);
+        if (thread_ != 0) continue;
+        for (int lane = 0; lane < width && columns.start(b) + lane < shared_.batch.sequences;
+             ++lane)
+            for (int label = 0; label < labels; ++label)
+                out[static_cast<size_t>(columns.start(b) + lane) * labels + label] =
+                    logits[static_cast<size_t>(label) * width + lane];
     }
 }
 
 void Pass::write_token_logits(float* out) {
-    const int hidden = model_.hidden_size, labels = model_.classifier.weight.rows;
+    const int hidden = model_.hidden_size, labels = model_.head.outputs;
     float* logits = workspace_.logits.get();
     for (int b = 0; b < blocks_.count(); ++b) {
         const int width = blocks_.width(b), start = blocks_.start(b);
-        const float* x = blocks_.at(workspace_.hidden.get(), hidden, b);
-        if (model_.head == Head::kMaskedLm) {
-            float* y = blocks_.at(workspace_.sum.get(), hidden, b);
-            linear(model_.transform, x, nullptr, y, width, model_.activation);
-            barrier();
-            norm(model_.transform_norm, y, y, width);
-            barrier();
-            x = y;
-        }
-        linear(model_.classifier, x, nullptr, logits, width);
-        barrier();
+        head_logits(blocks_.at(workspace_.hidden.get(), hidden, b),
+                    blocks_.at(workspace_.sum.get(), model_.head.width, b), logits, width);
         const int count = std::min(width, shared_.batch.tokens() - start);
         const Range tokens = share(count);
         write_tokens(logits, labels, b, start + tokens.begin, start + tokens.end, out);

@@ -6,6 +6,7 @@
 
 #include "blocks.h"
 #include "model.h"
+#include "positions.h"
 #include "thread_pool.h"
 #include "workspace.h"
 
@@ -14,12 +15,13 @@ namespace sparsebert {
 // What the threads of a pass have in common.
 struct Shared {
     Shared(const Model& model, const Kernels& kernels, ThreadPool& pool, Workspace& workspace,
-           const Batch& batch);
+           const Batch& batch, const Positions& positions);
 
     const Model& model;
     const Kernels& kernels;
     ThreadPool& pool;
     Workspace& workspace;
+    const Positions& positions;
     Batch batch;       // the micro-batch: offsets count from its own first token
     Blocks blocks;     // its tokens
     Blocks sequences;  // its sequences, as columns of pooled vectors
@@ -57,12 +59,16 @@ class Pass {
     void embed(int block);
     void linear(const Dense& layer, const float* x, const float* residual, float* y, int width,
                 Activation activation = Activation::kNone);
-    void norm(const Norm& norm, const float* x, float* y, int width);
-    void project(const Layer& layer, int block);  // query, key, value
+    void norm(const Norm& norm, int features, const float* x, float* y, int width);
+    const float* normalised(const Norm& norm, int block);  // hidden states, for a layer behind it
+    void project(const Layer& layer, int block);           // query, key, value
     void attend(int layer_index);
+    void intermediate(const Layer& layer, const float* x, float* y, int width);
     void feed_forward(const Layer& layer, int block);
     float* private_block(Floats& buffer, int features, int block);
-    void write_first_token_logits(float* out);
+    void gather_sequences(float* vectors);  // what the head reads of each
+    void head_logits(const float* x, float* y, float* logits, int width);
+    void write_sequence_logits(float* out);
     void write_token_logits(float* out);
     void write_tokens(const float* block_data, int features, int block, int token_begin,
                       int token_end, float* out) const;

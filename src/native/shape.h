@@ -1,22 +1,57 @@
-// What every form of a model has: its sizes, and the batch that it runs on.
+// What every form of a model has: its sizes and kind, and the batch that it runs on.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "kernels/kernels.h"
 
 namespace sparsebert {
 
-enum class Head { kEncoder, kSequence, kQuestion, kToken, kMaskedLm };
 enum class Pooling { kCls, kMean, kMeanSqrtLength, kMax };
+
+// What a head reads: one vector a sequence, or every token.
+enum class HeadInput { kNone, kFirstToken, kMean, kEachToken };
+
+// A head is a chain: its input, then a linear layer with activation and a LayerNorm, each only
+// where the model has it, and a last linear layer.
+struct HeadShape {
+    HeadInput input = HeadInput::kNone;
+    Activation activation = Activation::kNone;
+    bool decoder = false;  // masked LM: the last layer is a table of the vocabulary
+    int width = 0;         // inputs of the last layer
+    int outputs = 0;       // of the last layer
+
+    bool per_sequence() const {
+        return input == HeadInput::kFirstToken || input == HeadInput::kMean;
+    }
+};
+
+// Of one layer: the largest distance at which a token sees another, and the base of rotary
+// positions (0: they do not turn).
+struct LayerAttention {
+    int window = kEverything;
+    float theta = 0.0f;
+};
 
 struct ModelShape {
     int hidden_size = 0, intermediate_size = 0, heads = 0;
-    int vocabulary = 0, positions = 0, types = 0;
+    int embedding_size = 0;  // where it is not the hidden size, embeddings are projected
+    int vocabulary = 0, types = 0;
+    int positions = 0;       // most tokens of a sequence, and what comes before first_position
+    int first_position = 0;  // row of a sequence's first token; the one before it is padding's
     float epsilon = 1e-12f;
     Activation activation = Activation::kGelu;
-    Head head = Head::kEncoder;
-    int outputs = 0;  // of the head's last layer
+    bool norm_first = false;       // LayerNorm before attention and feed-forward, and at the end
+    bool fused_attention = false;  // queries, keys and values in one linear layer
+    bool gated = false;            // the intermediate layer is activated half x other half
+    std::vector<LayerAttention> layers_attention;
+    std::vector<float> relative_bias;  // [buckets of distances][heads], or empty
+    HeadShape head;
+
+    int longest() const { return positions - first_position; }
+    int attention_rows() const { return fused_attention ? 3 * hidden_size : hidden_size; }
+    int intermediate_rows() const { return gated ? 2 * intermediate_size : intermediate_size; }
 };
 
 // Token ids of a batch, end to end; sequence s is [offsets[s], offsets[s + 1]).
@@ -25,6 +60,7 @@ struct Batch {
     const int32_t* types;
     const int32_t* offsets;
     int sequences;
+    const int32_t* places = nullptr;  // row of the position table for each token
 
     int tokens() const { return offsets[sequences]; }
 };

@@ -7,11 +7,13 @@ namespace sparsebert {
 
 struct Workspace {
     Floats hidden;  // [hidden] the layer's input and, after LayerNorm, its output
-    Floats sum;     // [hidden] residual sums before LayerNorm
-    Floats query, key, value, context;  // [hidden]
-    Floats intermediate;                // [intermediate]
-    Floats logits;    // [classifier rows] of one block, or of the batch's pooled vectors
-    Floats gathered;  // [hidden] the first token of each sequence
+    Floats sum;     // [hidden] residual sums before LayerNorm, or what a LayerNorm in front gives
+    Floats projections;   // [3][hidden] queries, keys, values
+    Floats context;       // [hidden]
+    Floats intermediate;  // [intermediate]
+    Floats embedded;      // [embedding size] what is projected to `hidden`
+    Floats logits;        // [last layer's rows] of one block, or of the batch's pooled vectors
+    Floats gathered;  // [hidden] what the head reads of each sequence, and [width] what it makes
     Floats scratch;   // for each thread: embeddings, one head's attention
 };
 

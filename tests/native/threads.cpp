@@ -42,14 +42,14 @@ constexpr int kPositions = 48;
 template <typename Model>
 Model shaped() {
     Model model;
-    model.hidden_size = kHidden;
+    model.hidden_size = model.embedding_size = kHidden;
     model.intermediate_size = kWide;
     model.heads = kHeads;
     model.vocabulary = kVocabulary;
     model.positions = kPositions;
     model.types = 2;
-    model.head = Head::kSequence;
-    model.outputs = kLabels;
+    model.layers_attention.resize(kLayers);
+    model.head = {HeadInput::kFirstToken, Activation::kTanh, false, kHidden, kLabels};
     return model;
 }
 
@@ -115,10 +115,9 @@ Int8Model int8_model(Weights& weights) {
                                 layer(kHidden, kHidden), layer(kHidden, kHidden),
                                 weights.int8_norm(), layer(kWide, kHidden), layer(kHidden, kWide),
                                 weights.int8_norm()});
-    model.pooler = weights.int8(kHidden, kHidden, Int8Layout::kDense);
-    model.classifier =
-        static_cast<const float*>(weights.floats(kLabels, kHidden, Layout::kDense).values);
-    model.classifier_bias = weights.vector(kLabels);
+    model.head_dense = weights.int8(kHidden, kHidden, Int8Layout::kDense);
+    model.last = static_cast<const float*>(weights.floats(kLabels, kHidden, Layout::kDense).values);
+    model.last_bias = weights.vector(kLabels);
     return model;
 }
 
@@ -135,8 +134,8 @@ Model float_model(Weights& weights) {
         model.layers.push_back({layer(kHidden, kHidden), layer(kHidden, kHidden),
                                 layer(kHidden, kHidden), layer(kHidden, kHidden), weights.norm(),
                                 layer(kWide, kHidden), layer(kHidden, kWide), weights.norm()});
-    model.pooler = weights.dense(kHidden, kHidden, Layout::kDense);
-    model.classifier = weights.dense(kLabels, kHidden, Layout::kDense);
+    model.head_dense = weights.dense(kHidden, kHidden, Layout::kDense);
+    model.last = weights.dense(kLabels, kHidden, Layout::kDense);
     return model;
 }
 

@@ -1,4 +1,4 @@
-#include <nanobind/stl/string.h>
+#include <algorithm>
 
 #include "weights.h"
 
@@ -62,76 +62,52 @@ Matrix read_matrix(const Weights& weights, const std::string& name, int rows, in
     return matrix;
 }
 
-Dense read_layer(const Weights& weights, const std::string& name, int rows, int columns) {
-    return {read_matrix(weights, name + ".weight", rows, columns),
-            weights.vector(name + ".bias", rows)};
-}
-
-Norm read_norm(const Weights& weights, const std::string& name, int features) {
-    return {weights.vector(name + ".weight", features), weights.vector(name + ".bias", features)};
-}
-
-void read_head(const Weights& weights, Model& model) {
-    const int hidden = model.hidden_size;
-    switch (model.head) {
-        case Head::kEncoder:
-            break;
-        case Head::kSequence:
-            model.pooler = read_layer(weights, "pooler.dense", hidden, hidden);
-            model.classifier = read_layer(weights, "classifier", model.outputs, hidden);
-            break;
-        case Head::kQuestion:
-            model.classifier = read_layer(weights, "qa_outputs", model.outputs, hidden);
-            break;
-        case Head::kToken:
-            model.classifier = read_layer(weights, "classifier", model.outputs, hidden);
-            break;
-        case Head::kMaskedLm: {
-            model.transform =
-                read_layer(weights, "cls.predictions.transform.dense", hidden, hidden);
-            model.transform_norm =
-                read_norm(weights, "cls.predictions.transform.LayerNorm", hidden);
-            const char* decoder = "cls.predictions.decoder.weight";
-            model.classifier.weight = weights.has(decoder)
-                                          ? read_matrix(weights, decoder, model.vocabulary, hidden)
-                                          : model.words;  // tied
-            model.classifier.bias = weights.vector("cls.predictions.bias", model.vocabulary);
-        }
+// What `read_weights` asks for.
+class Reader {
+  public:
+    Reader(const Weights& weights, Model& model) : weights_(weights), model_(model) {
+        model_.zeros.assign(std::max(model.hidden_size, model.embedding_size), 0.0f);
     }
-}
+
+    Matrix table(const std::string& name, int rows) const {
+        const Matrix matrix = read_matrix(weights_, name, rows, model_.embedding_size);
+        if (matrix.layout != Layout::kDense) refuse(name, "is a table, which must be dense");
+        return matrix;
+    }
+
+    Dense layer(const std::string& name, int rows, int columns, bool bias) const {
+        return {read_matrix(weights_, name + ".weight", rows, columns),
+                bias ? weights_.vector(name + ".bias", rows) : nullptr};
+    }
+
+    Norm norm(const std::string& name, int features, bool bias) const {
+        return {weights_.vector(name + ".weight", features),
+                bias ? weights_.vector(name + ".bias", features) : model_.zeros.data()};
+    }
+
+    void decoder(const std::string& weight, const std::string& bias) { last(weight, bias); }
+
+    void last(const std::string& weight, const std::string& bias) {
+        const HeadShape& head = model_.head;
+        const bool tied = head.decoder && !weights_.has(weight);
+        model_.last.weight =
+            tied ? model_.words : read_matrix(weights_, weight, head.outputs, head.width);
+        if (!bias.empty()) model_.last.bias = weights_.vector(bias, head.outputs);
+    }
+
+  private:
+    const Weights& weights_;
+    Model& model_;
+};
 
 }  // namespace
 
 Model read_float_model(const nb::dict& config, const nb::dict& entries) {
     const Weights weights(entries);
     Model model;
-    read_shape(config, model);
-    const int hidden = model.hidden_size, wide = model.intermediate_size;
-    const auto table = [&](const char* name, int rows) {
-        const Matrix matrix = read_matrix(weights, name, rows, hidden);
-        if (matrix.layout != Layout::kDense) refuse(name, "is a table, which must be dense");
-        return matrix;
-    };
-    model.words = table("embeddings.word_embeddings.weight", model.vocabulary);
-    model.position_table = table("embeddings.position_embeddings.weight", model.positions);
-    model.type_table = table("embeddings.token_type_embeddings.weight", model.types);
-    model.embedding_norm = read_norm(weights, "embeddings.LayerNorm", hidden);
-    const int layers = nb::cast<int>(config["num_hidden_layers"]);
-    for (int l = 0; l < layers; ++l) {
-        const std::string prefix = "encoder.layer." + std::to_string(l) + ".";
-        const auto layer = [&](const char* name, int rows, int columns) {
-            return read_layer(weights, prefix + name, rows, columns);
-        };
-        model.layers.push_back({layer("attention.self.query", hidden, hidden),
-                                layer("attention.self.key", hidden, hidden),
-                                layer("attention.self.value", hidden, hidden),
-                                layer("attention.output.dense", hidden, hidden),
-                                read_norm(weights, prefix + "attention.output.LayerNorm", hidden),
-                                layer("intermediate.dense", wide, hidden),
-                                layer("output.dense", hidden, wide),
-                                read_norm(weights, prefix + "output.LayerNorm", hidden)});
-    }
-    read_head(weights, model);
+    read_shape(config, weights, model);
+    Reader reader(weights, model);
+    read_weights(config, reader, model);
     return model;
 }
 

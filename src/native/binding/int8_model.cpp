@@ -1,5 +1,3 @@
-#include <nanobind/stl/string.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -17,57 +15,56 @@ bool is(const AnyArray& array, std::initializer_list<int> shape) {
 // Of a layer: 255 x 128 x inputs stays below 2^31.
 constexpr int kMostInputs = 65'793;
 
+// What `read_weights` asks for.
 class Reader {
   public:
-    Reader(const nb::dict& entries, Int8Model& model, const Int8Kernels& kernels)
-        : weights_(entries), model_(model), kernels_(kernels) {}
+    Reader(const Weights& weights, Int8Model& model, const Int8Kernels& kernels)
+        : weights_(weights), model_(model), kernels_(kernels) {}
 
-    bool has(const std::string& name) const { return weights_.has(name); }
-
-    const float* padded(const float* from, int count) {
-        const int size = round_up(count, kTileRows);
-        float* to = model_.vectors.emplace_back(std::make_unique<float[]>(size)).get();
-        return static_cast<float*>(std::memcpy(to, from, sizeof(float) * count));
-    }
-
-    Int8Norm norm(const std::string& name) {
-        const int features = model_.hidden_size;
+    Int8Norm norm(const std::string& name, int features, bool bias) {
         return {padded(weights_.vector(name + ".weight", features), features),
-                padded(weights_.vector(name + ".bias", features), features), features,
-                model_.epsilon};
+                bias_of(bias ? name + ".bias" : "", features), features, model_.epsilon};
     }
 
-    Int8Weight layer(const std::string& name, int rows, int columns) {
+    Int8Weight layer(const std::string& name, int rows, int columns, bool bias) {
         Int8Weight weight = matrix(name + ".weight", rows, columns);
         if (weight.layout == Int8Layout::kTable)
             refuse(name + ".weight", "is a table, not a layer");
         add_sums(weight);
-        weight.bias = padded(weights_.vector(name + ".bias", rows), rows);
+        weight.bias = bias_of(bias ? name + ".bias" : "", rows);
         return weight;
     }
 
     Int8Weight table(const std::string& name, int rows) {
-        const Int8Weight weight = matrix(name, rows, model_.hidden_size);
+        const Int8Weight weight = matrix(name, rows, model_.embedding_size);
         if (weight.layout != Int8Layout::kTable) refuse(name, "is not a table of rows");
         return weight;
     }
 
-    Int8Weight decoder(const Int8Weight& tied) {
-        const std::string name = "cls.predictions.decoder.weight";
-        Int8Weight weight = has(name) ? table(name, model_.vocabulary) : tied;
-        add_sums(weight);
-        weight.bias =
-            padded(weights_.vector("cls.predictions.bias", model_.vocabulary), model_.vocabulary);
-        return weight;
+    void decoder(const std::string& weight, const std::string& bias) {
+        model_.decoder = weights_.has(weight) ? table(weight, model_.vocabulary) : model_.words;
+        add_sums(model_.decoder);
+        model_.decoder.bias = bias_of(bias, model_.vocabulary);
     }
 
-    void classifier(const std::string& name) {
-        model_.classifier =
-            weights_.float_matrix(name + ".weight", model_.outputs, model_.hidden_size);
-        model_.classifier_bias = weights_.vector(name + ".bias", model_.outputs);
+    void last(const std::string& weight, const std::string& bias) {
+        const HeadShape& head = model_.head;
+        model_.last = weights_.float_matrix(weight, head.outputs, head.width);
+        model_.last_bias = bias_of(bias, head.outputs);
     }
 
   private:
+    const float* padded(const float* from, int count) {
+        const int size = round_up(count, kTileRows);
+        float* to = model_.vectors.emplace_back(std::make_unique<float[]>(size)).get();
+        return from ? static_cast<float*>(std::memcpy(to, from, sizeof(float) * count)) : to;
+    }
+
+    // Zeros where a layer has none: no name.
+    const float* bias_of(const std::string& name, int count) {
+        return padded(name.empty() ? nullptr : weights_.vector(name, count), count);
+    }
+
     // The tuples of `Quantized` in engine/__init__.py.
     Int8Weight matrix(const std::string& name, int rows, int columns) {
         const nb::object value = weights_.entry(name);
@@ -140,7 +137,7 @@ class Reader {
         weight.sums = sums;
     }
 
-    Weights weights_;
+    const Weights& weights_;
     Int8Model& model_;
     const Int8Kernels& kernels_;
 };
@@ -150,46 +147,10 @@ class Reader {
 Int8Model read_int8_model(const nb::dict& config, const nb::dict& entries,
                           const Int8Kernels& kernels) {
     Int8Model model;
-    read_shape(config, model);
-    Reader reader(entries, model, kernels);
-    const int hidden = model.hidden_size, wide = model.intermediate_size;
-    model.words = reader.table("embeddings.word_embeddings.weight", model.vocabulary);
-    model.position_table = reader.table("embeddings.position_embeddings.weight", model.positions);
-    model.type_table = reader.table("embeddings.token_type_embeddings.weight", model.types);
-    model.embedding_norm = reader.norm("embeddings.LayerNorm");
-    const int layers = nb::cast<int>(config["num_hidden_layers"]);
-    for (int l = 0; l < layers; ++l) {
-        const std::string prefix = "encoder.layer." + std::to_string(l) + ".";
-        const auto layer = [&](const char* name, int rows, int columns) {
-            return reader.layer(prefix + name, rows, columns);
-        };
-        model.layers.push_back({layer("attention.self.query", hidden, hidden),
-                                layer("attention.self.key", hidden, hidden),
-                                layer("attention.self.value", hidden, hidden),
-                                layer("attention.output.dense", hidden, hidden),
-                                reader.norm(prefix + "attention.output.LayerNorm"),
-                                layer("intermediate.dense", wide, hidden),
-                                layer("output.dense", hidden, wide),
-                                reader.norm(prefix + "output.LayerNorm")});
-    }
-    switch (model.head) {
-        case Head::kEncoder:
-            break;
-        case Head::kSequence:
-            model.pooler = reader.layer("pooler.dense", hidden, hidden);
-            reader.classifier("classifier");
-            break;
-        case Head::kQuestion:
-            reader.classifier("qa_outputs");
-            break;
-        case Head::kToken:
-            reader.classifier("classifier");
-            break;
-        case Head::kMaskedLm:
-            model.transform = reader.layer("cls.predictions.transform.dense", hidden, hidden);
-            model.transform_norm = reader.norm("cls.predictions.transform.LayerNorm");
-            model.decoder = reader.decoder(model.words);
-    }
+    const Weights weights(entries);
+    read_shape(config, weights, model);
+    Reader reader(weights, model, kernels);
+    read_weights(config, reader, model);
     return model;
 }
 

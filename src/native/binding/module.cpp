@@ -101,11 +101,11 @@ NB_MODULE(_engine, m) {
                         const Integers& offsets, const Output& out) {
             const Batch batch = BoundEncoder::batch(ids, types, offsets);
             const ModelShape& model = self.encoder->shape();
-            if (model.head == Head::kEncoder)
+            if (model.head.input == HeadInput::kNone)
                 throw std::invalid_argument("this model has no head.");
-            BoundEncoder::expect(
-                out, model.head == Head::kSequence ? offsets.shape(0) - 1 : ids.shape(0),
-                model.outputs);
+            BoundEncoder::expect(out,
+                                 model.head.per_sequence() ? offsets.shape(0) - 1 : ids.shape(0),
+                                 model.head.outputs);
             nb::gil_scoped_release release;
             self.encoder->head(batch, out.data());
         });

@@ -4,6 +4,8 @@
 
 #include <stdexcept>
 
+#include "../half.h"
+
 namespace sparsebert {
 
 void refuse(const std::string& name, const std::string& why) {
@@ -30,6 +32,22 @@ const float* Weights::float_matrix(const std::string& name, int rows, int column
     check_shape(name, static_cast<int>(array.shape(0)), static_cast<int>(array.shape(1)), rows,
                 columns);
     return static_cast<const float*>(array.data());
+}
+
+std::vector<float> Weights::small_matrix(const std::string& name, int rows, int columns) const {
+    const AnyArray array = nb::cast<AnyArray>(entry(name));
+    const bool half = array.dtype() != nb::dtype<float>();
+    if (array.ndim() != 2) refuse(name, "is not a matrix");
+    if (half && (array.dtype().code != static_cast<uint8_t>(nb::dlpack::dtype_code::Float) ||
+                 array.dtype().bits != 16))
+        refuse(name, "is neither float32 nor float16");
+    check_shape(name, static_cast<int>(array.shape(0)), static_cast<int>(array.shape(1)), rows,
+                columns);
+    std::vector<float> values(static_cast<size_t>(rows) * columns);
+    for (size_t i = 0; i < values.size(); ++i)
+        values[i] = half ? half_to_float(static_cast<const uint16_t*>(array.data())[i])
+                         : static_cast<const float*>(array.data())[i];
+    return values;
 }
 
 void check_shape(const std::string& name, int rows, int columns, int wanted_rows,
@@ -68,47 +86,64 @@ Activation read_activation(const std::string& name) {
     if (name == "gelu") return Activation::kGelu;
     if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::kGeluTanh;
     if (name == "relu") return Activation::kRelu;
+    if (name == "tanh") return Activation::kTanh;
+    if (name == "none") return Activation::kNone;
     throw std::invalid_argument("unknown activation '" + name + "'.");
 }
 
-Head read_head(const std::string& name) {
-    if (name == "encoder") return Head::kEncoder;
-    if (name == "sequence-classification") return Head::kSequence;
-    if (name == "question-answering") return Head::kQuestion;
-    if (name == "token-classification") return Head::kToken;
-    if (name == "masked-lm") return Head::kMaskedLm;
-    throw std::invalid_argument("unknown head '" + name + "'.");
+HeadInput read_input(const std::string& name) {
+    if (name == "none") return HeadInput::kNone;
+    if (name == "cls") return HeadInput::kFirstToken;
+    if (name == "mean") return HeadInput::kMean;
+    if (name == "tokens") return HeadInput::kEachToken;
+    throw std::invalid_argument("unknown input '" + name + "' of a head.");
 }
 
 }  // namespace
 
-void read_shape(const nb::dict& config, ModelShape& shape) {
+void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shape) {
     const auto integer = [&](const char* name) { return nb::cast<int>(config[name]); };
+    const auto flag = [&](const char* name) { return nb::cast<bool>(config[name]); };
+    const auto text = [&](const char* name) { return nb::cast<std::string>(config[name]); };
     shape.hidden_size = integer("hidden_size");
+    shape.embedding_size = integer("embedding_size");
     shape.intermediate_size = integer("intermediate_size");
     shape.heads = integer("num_attention_heads");
     shape.vocabulary = integer("vocab_size");
     shape.positions = integer("max_position_embeddings");
+    shape.first_position = integer("first_position");
     shape.types = integer("type_vocab_size");
     shape.epsilon = nb::cast<float>(config["layer_norm_eps"]);
-    shape.activation = read_activation(nb::cast<std::string>(config["hidden_act"]));
-    shape.head = read_head(nb::cast<std::string>(config["head"]));
-    if (shape.hidden_size < 1 || shape.intermediate_size < 1 || shape.heads < 1 ||
-        shape.hidden_size % shape.heads)
+    shape.activation = read_activation(text("hidden_act"));
+    shape.norm_first = flag("norm_first");
+    shape.fused_attention = flag("fused_attention");
+    shape.gated = flag("gated");
+    if (shape.hidden_size < 1 || shape.intermediate_size < 1 || shape.embedding_size < 1 ||
+        shape.heads < 1 || shape.hidden_size % shape.heads)
         throw std::invalid_argument("the attention heads do not divide the hidden size.");
-    switch (shape.head) {
-        case Head::kEncoder:
-            shape.outputs = 0;
-            break;
-        case Head::kQuestion:
-            shape.outputs = 2;
-            break;
-        case Head::kMaskedLm:
-            shape.outputs = shape.vocabulary;
-            break;
-        default:
-            shape.outputs = integer("num_labels");
+    if (shape.first_position < 0 || shape.longest() < 1)
+        throw std::invalid_argument("the model has no positions.");
+    for (const auto& layer : nb::cast<nb::list>(config["attention"])) {
+        const nb::tuple pair = nb::cast<nb::tuple>(layer);
+        LayerAttention attention;
+        if (!pair[0].is_none()) attention.window = nb::cast<int>(pair[0]);
+        if (!pair[1].is_none()) attention.theta = nb::cast<float>(pair[1]);
+        if (attention.window < 0 || attention.theta < 0 ||
+            (attention.theta > 0 && shape.hidden_size / shape.heads % 2))
+            throw std::invalid_argument("a layer's attention makes no sense.");
+        shape.layers_attention.push_back(attention);
     }
+    if (const int buckets = integer("relative_buckets")) {
+        const std::string name = "encoder.relative_attention_bias.weight";
+        shape.relative_bias = weights.small_matrix(name, buckets, shape.heads);
+    }
+    HeadShape& head = shape.head;
+    head.input = read_input(text("head_input"));
+    if (head.input == HeadInput::kNone) return;
+    head.activation = read_activation(text("head_activation"));
+    head.decoder = flag("head_decoder");
+    head.width = head.decoder ? shape.embedding_size : shape.hidden_size;
+    head.outputs = head.decoder ? shape.vocabulary : integer("head_outputs");
 }
 
 }  // namespace sparsebert

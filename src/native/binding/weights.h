@@ -4,8 +4,10 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
 
 #include <string>
+#include <vector>
 
 #include "../int8/model.h"
 #include "../model.h"
@@ -26,6 +28,8 @@ class Weights {
     nb::object entry(const std::string& name) const;                // refused if missing
     const float* vector(const std::string& name, int count) const;  // float32 [count]
     const float* float_matrix(const std::string& name, int rows, int columns) const;  // float32
+    // A copy of a float32 or float16 matrix.
+    std::vector<float> small_matrix(const std::string& name, int rows, int columns) const;
 
   private:
     const nb::dict& entries_;
@@ -47,7 +51,68 @@ Int8Model read_int8_model(const nb::dict& config, const nb::dict& entries,
 // Whether any weight is int8.
 bool is_int8(const nb::dict& entries);
 
-// What both have: sizes and head. The number of outputs is set with the head's last layer.
-void read_shape(const nb::dict& config, ModelShape& shape);
+// What both have: sizes, kind and head.
+void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shape);
+
+// Calls on `reader`, for every weight of a model in computing order:
+//   reader.table(name, rows) for tables of embeddings
+//   reader.norm(name, features, has bias) and reader.layer(name, rows, columns, has bias)
+// and reads the head's last layer with reader.decoder(...) or reader.last(...).
+template <typename Model, typename Reader>
+void read_weights(const nb::dict& config, Reader& reader, Model& model) {
+    const auto flag = [&](const char* name) { return nb::cast<bool>(config[name]); };
+    const auto text = [&](const char* name) { return nb::cast<std::string>(config[name]); };
+    const int hidden = model.hidden_size, embedded = model.embedding_size;
+    const bool norm_bias = flag("norm_bias"), attention_bias = flag("attention_bias"),
+               mlp_bias = flag("mlp_bias");
+    model.words = reader.table("embeddings.word_embeddings.weight", model.vocabulary);
+    if (flag("position_table"))
+        model.position_table =
+            reader.table("embeddings.position_embeddings.weight", model.positions);
+    if (flag("token_types"))
+        model.type_table = reader.table("embeddings.token_type_embeddings.weight", model.types);
+    model.embedding_norm = reader.norm("embeddings.LayerNorm", embedded, norm_bias);
+    if (embedded != hidden)
+        model.projection = reader.layer("embeddings.projection", hidden, embedded, true);
+    for (size_t l = 0; l < model.layers_attention.size(); ++l) {
+        const std::string prefix = "encoder.layer." + std::to_string(l) + ".";
+        const auto attention = [&](const char* name, int rows) {
+            return reader.layer(prefix + "attention." + name, rows, hidden, attention_bias);
+        };
+        auto& layer = model.layers.emplace_back();
+        if (model.fused_attention) {
+            layer.query = attention("self.query_key_value", 3 * hidden);
+        } else {
+            layer.query = attention("self.query", hidden);
+            layer.key = attention("self.key", hidden);
+            layer.value = attention("self.value", hidden);
+        }
+        layer.attention_output = attention("output.dense", hidden);
+        const char* norms[2] = {"attention.output.LayerNorm", "output.LayerNorm"};
+        if (model.norm_first) norms[0] = "attention.LayerNorm", norms[1] = "intermediate.LayerNorm";
+        // With LayerNorm in front, the first layer's stands behind the embeddings.
+        if (!model.norm_first || l > 0)
+            layer.attention_norm = reader.norm(prefix + norms[0], hidden, norm_bias);
+        layer.intermediate = reader.layer(prefix + "intermediate.dense", model.intermediate_rows(),
+                                          hidden, mlp_bias);
+        layer.output =
+            reader.layer(prefix + "output.dense", hidden, model.intermediate_size, mlp_bias);
+        layer.output_norm = reader.norm(prefix + norms[1], hidden, norm_bias);
+    }
+    if (model.norm_first) model.final_norm = reader.norm("encoder.LayerNorm", hidden, norm_bias);
+    const HeadShape& head = model.head;
+    if (head.input == HeadInput::kNone) return;
+    if (!text("head_dense").empty())
+        model.head_dense =
+            reader.layer(text("head_dense"), head.width, hidden, flag("head_dense_bias"));
+    if (!text("head_norm").empty())
+        model.head_norm = reader.norm(text("head_norm"), head.width, norm_bias);
+    const std::string weight = text("head_last") + ".weight";
+    const std::string bias = flag("head_bias") ? text("head_last_bias") : "";
+    if (head.decoder)
+        reader.decoder(weight, bias);
+    else
+        reader.last(weight, bias);
+}
 
 }  // namespace sparsebert

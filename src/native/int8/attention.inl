@@ -113,17 +113,21 @@ template <int R, int T>
     }
 }
 
-// Scores of one query to probabilities; returns the factor of its context.
-inline float soften(const HeadTiles& head, int t) {
+// Scores of query t of a tile, for keys [begin, end), to probabilities; returns the factor of its
+// context. `bias` is that of key 0.
+inline float soften(const HeadTiles& head, int t, int begin, int end, const float* bias) {
     float* row = head.scores + static_cast<size_t>(t) * head.padded;
     uint8_t* out = head.probabilities + static_cast<size_t>(t) * head.padded;
-    Vec highest = Vec::load(row);
-    for (int j = Vec::kWidth; j < head.padded; j += Vec::kWidth)
+    if (bias)
+        for (int j = begin; j < end; j += Vec::kWidth)
+            add(Vec::load(row + j), Vec::load(bias + j)).store(row + j);
+    Vec highest = Vec::load(row + begin);
+    for (int j = begin + Vec::kWidth; j < end; j += Vec::kWidth)
         highest = max(highest, Vec::load(row + j));
     highest = Vec::broadcast(largest(highest));
     Vec total = Vec::broadcast(0.0f);
     const Vec most = Vec::broadcast(255.0f);
-    for (int j = 0; j < head.padded; j += 16) {
+    for (int j = begin; j < end; j += 16) {
         Vec lanes[kTileVectors];
         for (int v = 0, i = j; v < kTileVectors; ++v, i += Vec::kWidth) {
             const Vec power = quick_exp2(sub(Vec::load(row + i), highest));
@@ -135,18 +139,18 @@ inline float soften(const HeadTiles& head, int t) {
     return 1.0f / (255.0f * lane_sum(total));
 }
 
-// R tiles of value columns by T queries.
+// R tiles of value columns by T queries, over keys [begin, end).
 template <int R, int T>
-[[gnu::noinline]] void context_tile(const HeadTiles& head, int query, int column,
-                                    const float* factors) {
+[[gnu::noinline]] void context_tile(const HeadTiles& head, int query, int column, int begin,
+                                    int end, const float* factors) {
     Sums sums[R][T];
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) sums[r][t] = zero_sums();
-    sum_dense<R, T>(sums, head.values + static_cast<size_t>(column) * head.padded,
-                    static_cast<size_t>(head.padded) * 16, head.probabilities, head.padded,
-                    head.padded / 4);
+    sum_dense<R, T>(sums, head.values + static_cast<size_t>(column) * head.padded + begin * 16,
+                    static_cast<size_t>(head.padded) * 16, head.probabilities + begin, head.padded,
+                    (end - begin) / 4);
     const int size = head.call.at.head_size;
 #pragma GCC unroll 16
     for (int t = 0; t < T; ++t) {
@@ -172,15 +176,21 @@ void attention(const Int8Attention& call) {
     each_run<kAttentionTokens>(call.tokens, [&](auto length, int query, int runs) {
         constexpr int T = length();
         for (; runs > 0; --runs, query += T) {
-            each_run<kAttentionTiles>(key_tiles, [&](auto tiles, int tile, int count) {
-                for (; count > 0; --count, tile += tiles())
+            // The keys that some query of the tile sees, in whole tiles.
+            const int first = std::max(0, query - call.window) / 16;
+            const int last = std::min(key_tiles, (query + T - 1 + call.window) / 16 + 1);
+            each_run<kAttentionTiles>(last - first, [&](auto tiles, int tile, int count) {
+                for (tile += first; count > 0; --count, tile += tiles())
                     score_tile<tiles(), T>(head, query, tile * 16);
             });
             float factors[T];
-            for (int t = 0; t < T; ++t) factors[t] = soften(head, t);
+            for (int t = 0; t < T; ++t)
+                factors[t] = soften(head, t, first * 16, last * 16,
+                                    call.bias ? call.bias - (query + t) : nullptr);
             each_run<kAttentionTiles>(column_tiles, [&](auto tiles, int tile, int count) {
                 for (; count > 0; --count, tile += tiles())
-                    context_tile<tiles(), T>(head, query, tile * 16, factors);
+                    context_tile<tiles(), T>(head, query, tile * 16, first * 16, last * 16,
+                                             factors);
             });
         }
     });

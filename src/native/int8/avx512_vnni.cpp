@@ -84,10 +84,11 @@ inline void quantize_signed_16(const float* x, float inverse, int offset, uint8_
 
 }  // namespace
 
-const Int8Kernels kAvx512VnniInt8 = {"avx512-vnni", linear,      row_sums,   attention, activate,
-                                     norm,          split_heads, add_scaled, dot};
-const Int8Kernels kAvx512VnniPicksInt8 = {"avx512-vnni picks", linear_by_picks, row_sums,
-                                          attention,           activate,        norm,
-                                          split_heads,         add_scaled,      dot};
+const Int8Kernels kAvx512VnniInt8 = {"avx512-vnni", linear, row_sums, attention,
+                                     activate,      gate,   norm,     split_heads,
+                                     add_scaled,    dot,    rotate};
+const Int8Kernels kAvx512VnniPicksInt8 = {
+    "avx512-vnni picks", linear_by_picks, row_sums, attention, activate, gate, norm,
+    split_heads,         add_scaled,      dot,      rotate};
 
 }  // namespace sparsebert

@@ -105,6 +105,9 @@ struct Int8Attention {
     float* context;  // [tokens][stride]: of this head, its own head_size columns
     size_t stride;
     uint8_t* scratch;  // int8_attention_scratch(tokens, depth) bytes, on a cache line
+    // As in `Attention`, but for the distance j - i and in powers of two: log2 e x bias.
+    const float* bias = nullptr;
+    int window = kEverything;
 };
 
 constexpr int kAttentionQueries = 8;  // most queries of a tile
@@ -117,10 +120,10 @@ inline size_t int8_attention_scratch(int tokens, int depth) {
 }
 
 struct Int8Norm {
-    const float* gamma;  // padded with zeros to 16
-    const float* beta;
-    int features;
-    float epsilon;
+    const float* gamma = nullptr;  // padded with zeros to 16
+    const float* beta = nullptr;
+    int features = 0;
+    float epsilon = 0.0f;
 };
 
 struct Int8Kernels {
@@ -132,7 +135,10 @@ struct Int8Kernels {
     // x [features] becomes activation(x), and is then quantised to row `row` of `out` unless that
     // is null. Up to a multiple of 16, x must be readable and zero past the last feature.
     void (*activate)(float* x, int features, Activation activation, const Int8Rows* out, int row);
-    // The same with LayerNorm.
+    // The same for x [2 x features]: x[i] becomes activation(x[i]) x x[features + i]. x must be
+    // readable up to features rounded up to 16, past the second half.
+    void (*gate)(float* x, int features, Activation activation, const Int8Rows* out, int row);
+    // The first again, with LayerNorm.
     void (*norm)(float* x, const Int8Norm&, const Int8Rows* out, int row);
     // One token's projections [3][stride] to its place in `heads`.
     void (*split_heads)(const float* projections, size_t stride, const Int8Heads& heads,
@@ -140,6 +146,8 @@ struct Int8Kernels {
     // y[i] += scale x row[i].
     void (*add_scaled)(const int8_t* row, float scale, int count, float* y);
     float (*dot)(const float* a, const float* b, int count);
+    // As in `Kernels`.
+    void (*rotate)(float* a, float* b, const float* cosines, const float* sines, int count);
 };
 
 extern const Int8Kernels kPortableInt8;

@@ -1,4 +1,4 @@
-// A BERT encoder with its head in int8.
+// An encoder with its head in int8. What a model lacks is empty.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,8 @@
 namespace sparsebert {
 
 struct Int8Layer {
-    Int8Weight query, key, value, attention_output;
+    Int8Weight query, key, value;  // fused, all three in `query`
+    Int8Weight attention_output;
     Int8Norm attention_norm;
     Int8Weight intermediate, output;
     Int8Norm output_norm;
@@ -21,13 +22,14 @@ struct Int8Layer {
 struct Int8Model : ModelShape {
     Int8Weight words, position_table, type_table;  // kTable
     Int8Norm embedding_norm;
+    Int8Weight projection;  // embeddings to hidden states
     std::vector<Int8Layer> layers;
-    Int8Weight pooler;     // sequence head: tanh(pooler(cls)), where the model has one
-    Int8Weight transform;  // masked-LM head: LayerNorm(activation(transform(x)))
-    Int8Norm transform_norm;
-    Int8Weight decoder;                 // masked-LM head: the last layer, kTable
-    const float* classifier = nullptr;  // other heads: the last layer, [outputs][hidden]
-    const float* classifier_bias = nullptr;
+    Int8Norm final_norm;
+    Int8Weight head_dense;
+    Int8Norm head_norm;
+    Int8Weight decoder;           // masked-LM head: the last layer, kTable
+    const float* last = nullptr;  // other heads: the last layer, [outputs][hidden]
+    const float* last_bias = nullptr;
 
     bool has_pairs() const {  // 1:2 layers
         const auto any = [](std::initializer_list<const Int8Weight*> weights) {
@@ -35,7 +37,7 @@ struct Int8Model : ModelShape {
                 return weight->layout == Int8Layout::kPairs;
             });
         };
-        return any({&pooler, &transform}) ||
+        return any({&projection, &head_dense}) ||
                std::any_of(layers.begin(), layers.end(), [&](const Int8Layer& l) {
                    return any({&l.query, &l.key, &l.value, &l.attention_output, &l.intermediate,
                                &l.output});

@@ -36,10 +36,12 @@ int longest(const Batch& batch) {
 struct RunMemory {
     RunMemory(const Int8Shared& shared, uint8_t* memory) {
         Pieces layout(memory);
-        const int widest = std::max(3 * shared.hidden_stride, shared.intermediate_stride);
+        const int widest = std::max(
+            {3 * shared.hidden_stride, shared.intermediate_stride, shared.embedding_stride});
         wide = layout.take<float>(static_cast<size_t>(shared.block_tokens) * widest);
         bytes = take_rows(layout, shared.block_tokens,
-                          std::max(shared.hidden_stride, shared.intermediate_stride));
+                          std::max({shared.hidden_stride, shared.model.intermediate_size,
+                                    shared.embedding_stride}));
         used = layout.used();
     }
     float* wide;
@@ -50,15 +52,17 @@ struct RunMemory {
 }  // namespace
 
 Int8Shared::Int8Shared(const Int8Model& model_, const Int8Kernels& kernels_, ThreadPool& pool_,
-                       Int8Workspace& workspace_, const Batch& batch_)
+                       Int8Workspace& workspace_, const Batch& batch_, const Positions& positions_)
     : model(model_),
       kernels(kernels_),
       pool(pool_),
       workspace(workspace_),
+      positions(positions_),
       batch(batch_),
       attention_next(model_.layers.size()),
       hidden_stride(round_up(model_.hidden_size, 16)),
-      intermediate_stride(round_up(model_.intermediate_size, 16)) {
+      intermediate_stride(round_up(model_.intermediate_rows(), 16)),
+      embedding_stride(round_up(model_.embedding_size, 16)) {
     const int threads = pool.threads(), tokens = batch.tokens();
     by_rows = threads > 1 && tokens < threads * kTokensOfOwn;
     block_tokens = std::min(tokens, kRunTokens);
@@ -78,11 +82,13 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Kernels& kernels_, Thr
         for (int t = 0; t <= threads; ++t) cuts[t] = batch.offsets[sequences[t]];
 
     const size_t floats = static_cast<size_t>(tokens) * hidden_stride;
+    const int widest = std::max(model.hidden_size, model.head.width);  // a head's middle
     hidden = reinterpret_cast<float*>(workspace.hidden.reserve(floats * sizeof(float)));
-    context = reinterpret_cast<float*>(workspace.context.reserve(floats * sizeof(float)));
+    context = reinterpret_cast<float*>(
+        workspace.context.reserve(sizeof(float) * tokens * round_up(widest, 16)));
     const auto lay_rows = [&](uint8_t* memory) {
         Pieces layout(memory);
-        quantized = take_rows(layout, tokens, model.hidden_size);
+        quantized = take_rows(layout, tokens, widest);
         return layout.used();
     };
     lay_rows(workspace.quantized.reserve(lay_rows(nullptr)));
@@ -100,8 +106,10 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Kernels& kernels_, Thr
     block_bytes = RunMemory(*this, nullptr).used;
     workspace.block.reserve(block_bytes * (by_rows ? 1 : threads));
     scratch_bytes =
-        std::max(int8_attention_scratch(longest(batch), heads.depth()),
-                 int8_linear_scratch(std::max(model.hidden_size, model.intermediate_size)));
+        std::max({int8_attention_scratch(longest(batch), heads.depth()),
+                  int8_linear_scratch(
+                      std::max({model.hidden_size, model.intermediate_size, model.embedding_size})),
+                  hidden_stride * sizeof(float)});
     scratch_bytes = (scratch_bytes + 63) / 64 * 64;
     workspace.scratch.reserve(scratch_bytes * threads);
 }
@@ -168,59 +176,107 @@ float* Int8Pass::hidden_row(int token) const {
 }
 
 void Int8Pass::embed(Range run) {
-    const int hidden = model_.hidden_size;
-    each_token(run, [&](int token, int) {
-        const int32_t* after =
-            std::upper_bound(batch_.offsets, batch_.offsets + batch_.sequences + 1, token);
-        float* row = hidden_row(token);
-        std::memset(row, 0, sizeof(float) * shared_.hidden_stride);
+    const int features = model_.embedding_size;
+    const bool projects = model_.projection.values;
+    const size_t stride = shared_.embedding_stride;
+    each_token(run, [&](int token, int i) {
+        float* row = projects ? wide_ + i * stride : hidden_row(token);
+        std::memset(row, 0, sizeof(float) * stride);
         const auto add = [&](const Int8Weight& table, int id) {
-            kernels_.add_scaled(table.values + static_cast<size_t>(id) * hidden, table.scales[id],
-                                hidden, row);
+            if (table.values)
+                kernels_.add_scaled(table.values + static_cast<size_t>(id) * features,
+                                    table.scales[id], features, row);
         };
         add(model_.words, batch_.ids[token]);
         add(model_.type_table, batch_.types[token]);
-        add(model_.position_table, token - after[-1]);
-        kernels_.norm(row, model_.embedding_norm, &shared_.quantized, token);
+        add(model_.position_table, batch_.places[token]);
+        if (projects)
+            kernels_.norm(row, model_.embedding_norm, &bytes_, i);
+        else
+            kernels_.norm(row, model_.embedding_norm, &shared_.quantized, token);
+    });
+    sync();
+    if (!projects) return;
+    linear(model_.projection, bytes_, run.end - run.begin, nullptr, hidden_row(run.begin),
+           shared_.hidden_stride);
+    sync();
+    each_token(run, [&](int token, int) {
+        kernels_.activate(hidden_row(token), model_.hidden_size, Activation::kNone,
+                          &shared_.quantized, token);
     });
     sync();
 }
 
-void Int8Pass::project(const Int8Layer& layer, Range run) {
-    const size_t part = shared_.hidden_stride, stride = 3 * part;
+// The residual stream stays as it is: only what is quantised goes through the LayerNorm.
+void Int8Pass::normalise(const Int8Norm& norm, Range run) {
+    if (!norm.gamma) return;  // a first layer, whose input the embeddings' LayerNorm gave
+    float* row = reinterpret_cast<float*>(scratch_);
+    each_token(run, [&](int token, int) {
+        std::memcpy(row, hidden_row(token), sizeof(float) * shared_.hidden_stride);
+        kernels_.norm(row, norm, &shared_.quantized, token);
+    });
+    sync();
+}
+
+// Turns the queries and keys of a token, each head by the same angles.
+void Int8Pass::turn(const Positions::Turns& turns, float* projections, size_t part,
+                    int place) const {
+    const int size = shared_.heads.head_size, half = size / 2;
+    const float* cosines = turns.cosines + place * turns.stride;
+    const float* sines = turns.sines + place * turns.stride;
+    for (int p = 0; p < 2; ++p)
+        for (int head = 0; head < model_.heads; ++head) {
+            float* a = projections + p * part + static_cast<size_t>(head) * size;
+            kernels_.rotate(a, a + half, cosines, sines, half);
+        }
+}
+
+void Int8Pass::project(int index, Range run) {
+    const Int8Layer& layer = model_.layers[index];
+    if (model_.norm_first) normalise(layer.attention_norm, run);
+    // A fused layer's rows follow each other, without a part's filling to a whole tile.
+    const bool fused = model_.fused_attention;
+    const size_t part = fused ? model_.hidden_size : shared_.hidden_stride;
+    const size_t stride = 3 * static_cast<size_t>(shared_.hidden_stride);
     const int tokens = run.end - run.begin;
     const Int8Rows x = rows_from(run.begin);
     linear(layer.query, x, tokens, nullptr, wide_, stride);
-    linear(layer.key, x, tokens, nullptr, wide_ + part, stride);
-    linear(layer.value, x, tokens, nullptr, wide_ + 2 * part, stride);
+    if (!fused) {
+        linear(layer.key, x, tokens, nullptr, wide_ + part, stride);
+        linear(layer.value, x, tokens, nullptr, wide_ + 2 * part, stride);
+    }
     sync();
+    const Positions::Turns turns = shared_.positions.turns(index);
     each_token(run, [&](int token, int i) {
-        kernels_.split_heads(wide_ + i * stride, part, shared_.heads, token);
+        float* projections = wide_ + i * stride;
+        if (turns.cosines) turn(turns, projections, part, batch_.places[token]);
+        kernels_.split_heads(projections, part, shared_.heads, token);
     });
     sync();
 }
 
-void Int8Pass::attend_head(int sequence, int head) {
+void Int8Pass::attend_head(int layer, int sequence, int head) {
     const int begin = batch_.offsets[sequence];
     Int8Heads at = shared_.heads;
     at.values += begin * at.row();
     at.scales += static_cast<size_t>(begin) * 3 * at.heads;
     kernels_.attention({at, head, batch_.offsets[sequence + 1] - begin,
                         shared_.context + static_cast<size_t>(begin) * shared_.hidden_stride,
-                        static_cast<size_t>(shared_.hidden_stride), scratch_});
+                        static_cast<size_t>(shared_.hidden_stride), scratch_,
+                        shared_.positions.bias(layer, head), shared_.positions.window(layer)});
 }
 
 void Int8Pass::attend(int layer) {
     if (shared_.aligned) {
         for (int s = shared_.sequences[thread_]; s < shared_.sequences[thread_ + 1]; ++s)
-            for (int head = 0; head < model_.heads; ++head) attend_head(s, head);
+            for (int head = 0; head < model_.heads; ++head) attend_head(layer, s, head);
         return;
     }
     barrier();
     for (;;) {
         const int item = shared_.attention_next[layer].fetch_add(1, std::memory_order_relaxed);
         if (item >= batch_.sequences * model_.heads) break;
-        attend_head(item / model_.heads, item % model_.heads);
+        attend_head(layer, item / model_.heads, item % model_.heads);
     }
     barrier();
 }
@@ -236,36 +292,42 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
     sync();
     linear(layer.attention_output, bytes_, tokens, hidden, hidden, stride);
     sync();
-    each_token(run, [&](int token, int) {
-        kernels_.norm(hidden_row(token), layer.attention_norm, &shared_.quantized, token);
-    });
-    sync();
+    const auto norm = [&](const Int8Norm& norm) {
+        each_token(run, [&](int token, int) {
+            kernels_.norm(hidden_row(token), norm, &shared_.quantized, token);
+        });
+        sync();
+    };
+    if (model_.norm_first)
+        normalise(layer.output_norm, run);
+    else
+        norm(layer.attention_norm);
     linear(layer.intermediate, rows_from(run.begin), tokens, nullptr, wide_, wide_stride);
     sync();
+    const auto activate = model_.gated ? kernels_.gate : kernels_.activate;
     each_token(run, [&](int, int i) {
-        kernels_.activate(wide_ + i * wide_stride, model_.intermediate_size, model_.activation,
-                          &bytes_, i);
+        activate(wide_ + i * wide_stride, model_.intermediate_size, model_.activation, &bytes_, i);
     });
     sync();
     linear(layer.output, bytes_, tokens, hidden, hidden, stride);
     sync();
-    each_token(run, [&](int token, int) {
-        kernels_.norm(hidden_row(token), layer.output_norm, &shared_.quantized, token);
-    });
-    sync();
+    if (!model_.norm_first)
+        norm(layer.output_norm);
+    else if (&layer == &model_.layers.back())
+        norm(model_.final_norm);
 }
 
 void Int8Pass::encode() {
     const int layers = static_cast<int>(model_.layers.size());
     each_run([&](Range run) {
         embed(run);
-        if (layers) project(model_.layers[0], run);
+        if (layers) project(0, run);
     });
     for (int l = 0; l < layers; ++l) {
         attend(l);
         each_run([&](Range run) {
             feed_forward(model_.layers[l], run);
-            if (l + 1 < layers) project(model_.layers[l + 1], run);
+            if (l + 1 < layers) project(l + 1, run);
         });
     }
     barrier();
@@ -301,75 +363,94 @@ void Int8Pass::write_head(float* out) {
     // Heads share rows whatever the encoder did: few tokens, or one wide layer.
     part_ = thread_;
     parts_ = threads_;
-    if (model_.head == Head::kSequence)
-        write_first_token_logits(out);
-    else if (model_.head == Head::kMaskedLm)
+    if (model_.head.per_sequence())
+        write_sequence_logits(out);
+    else if (model_.head.decoder)
         write_decoded(out);
     else
         write_token_logits(out);
 }
 
-void Int8Pass::write_first_token_logits(float* out) {
+void Int8Pass::gather_sequence(int sequence, float* row) const {
+    const int begin = batch_.offsets[sequence], end = batch_.offsets[sequence + 1];
+    std::memcpy(row, hidden_row(begin), sizeof(float) * shared_.hidden_stride);
+    if (model_.head.input != HeadInput::kMean) return;
+    for (int token = begin + 1; token < end; ++token)
+        for (int f = 0; f < model_.hidden_size; ++f) row[f] += hidden_row(token)[f];
+    for (int f = 0; f < model_.hidden_size; ++f) row[f] /= static_cast<float>(end - begin);
+}
+
+// Activation and LayerNorm behind the head's first linear layer.
+void Int8Pass::finish_dense(float* row, const Int8Rows* out, int at) const {
+    const bool norms = model_.head_norm.gamma;
+    kernels_.activate(row, model_.head.width, model_.head.activation, norms ? nullptr : out, at);
+    if (norms) kernels_.norm(row, model_.head_norm, out, at);
+}
+
+void Int8Pass::write_answer(const float* row, float* out) const {
+    const int width = model_.head.width;
+    for (int label = 0; label < model_.head.outputs; ++label)
+        out[label] = model_.last_bias[label] +
+                     kernels_.dot(row, model_.last + static_cast<size_t>(label) * width, width);
+}
+
+void Int8Pass::write_sequence_logits(float* out) {
     const int hidden = model_.hidden_size, count = batch_.sequences;
     const int stride = shared_.hidden_stride;
-    Int8Rows first;
-    float* pooled;
+    Int8Rows quantized;
+    float* rows;
     const auto lay = [&](uint8_t* memory) {
         Pieces layout(memory);
-        first = take_rows(layout, count, hidden);
-        pooled = layout.take<float>(static_cast<size_t>(count) * stride);
+        quantized = take_rows(layout, count, hidden);
+        rows = layout.take<float>(static_cast<size_t>(count) * stride);
         return layout.used();
     };
     if (thread_ == 0) shared_.workspace.pooled.reserve(lay(nullptr));
     barrier();
     lay(shared_.workspace.pooled.get());
     const Range mine = part_of(count, thread_, threads_);
-    const bool pools = model_.pooler.values;
+    const bool dense = model_.head_dense.values;
     for (int s = mine.begin; s < mine.end; ++s) {
-        float* row = hidden_row(batch_.offsets[s]);
-        if (pools)
-            kernels_.activate(row, hidden, Activation::kNone, &first, s);
-        else
-            std::memcpy(pooled + static_cast<size_t>(s) * stride, row, sizeof(float) * hidden);
+        float* row = rows + static_cast<size_t>(s) * stride;
+        gather_sequence(s, row);
+        if (dense) kernels_.activate(row, hidden, Activation::kNone, &quantized, s);
     }
     barrier();
-    if (pools) {
-        linear(model_.pooler, first, count, nullptr, pooled, stride);
+    if (dense) {
+        linear(model_.head_dense, quantized, count, nullptr, rows, stride);
         barrier();
-        for (int s = mine.begin; s < mine.end; ++s)
-            kernels_.activate(pooled + static_cast<size_t>(s) * stride, hidden, Activation::kTanh,
-                              nullptr, 0);
     }
-    for (int s = mine.begin; s < mine.end; ++s)
-        for (int label = 0; label < model_.outputs; ++label)
-            out[static_cast<size_t>(s) * model_.outputs + label] =
-                model_.classifier_bias[label] +
-                kernels_.dot(pooled + static_cast<size_t>(s) * stride,
-                             model_.classifier + static_cast<size_t>(label) * hidden, hidden);
+    for (int s = mine.begin; s < mine.end; ++s) {
+        float* row = rows + static_cast<size_t>(s) * stride;
+        if (dense) finish_dense(row, nullptr, 0);
+        write_answer(row, out + static_cast<size_t>(s) * model_.head.outputs);
+    }
+}
+
+// The head's first layer over every token, to shared_.context and, quantised, to `out`.
+void Int8Pass::transform_tokens(const Int8Rows* out) {
+    const int tokens = batch_.tokens();
+    const size_t stride = round_up(model_.head.width, 16);
+    linear(model_.head_dense, shared_.quantized, tokens, nullptr, shared_.context, stride);
+    barrier();
+    const Range mine = part_of(tokens, thread_, threads_);
+    for (int token = mine.begin; token < mine.end; ++token)
+        finish_dense(shared_.context + token * stride, out, token);
 }
 
 void Int8Pass::write_token_logits(float* out) {
-    const int hidden = model_.hidden_size;
+    const bool dense = model_.head_dense.values;
+    const size_t stride = round_up(model_.head.width, 16);
+    if (dense) transform_tokens(nullptr);
     const Range mine = part_of(batch_.tokens(), thread_, threads_);
     for (int token = mine.begin; token < mine.end; ++token)
-        for (int label = 0; label < model_.outputs; ++label)
-            out[static_cast<size_t>(token) * model_.outputs + label] =
-                model_.classifier_bias[label] +
-                kernels_.dot(hidden_row(token),
-                             model_.classifier + static_cast<size_t>(label) * hidden, hidden);
+        write_answer(dense ? shared_.context + token * stride : hidden_row(token),
+                     out + static_cast<size_t>(token) * model_.head.outputs);
 }
 
 void Int8Pass::write_decoded(float* out) {
-    const int tokens = batch_.tokens();
-    const size_t stride = shared_.hidden_stride;
-    linear(model_.transform, shared_.quantized, tokens, nullptr, shared_.context, stride);
-    barrier();
-    const Range mine = part_of(tokens, thread_, threads_);
-    for (int token = mine.begin; token < mine.end; ++token) {
-        float* row = shared_.context + token * stride;
-        kernels_.activate(row, model_.hidden_size, model_.activation, nullptr, 0);
-        kernels_.norm(row, model_.transform_norm, &shared_.quantized, token);
-    }
+    const int tokens = batch_.tokens(), outputs = model_.head.outputs;
+    transform_tokens(&shared_.quantized);
     // A few tiles of the vocabulary at a time, because the kernels write whole tiles and `out` has
     // no room for the last one's filling.
     constexpr int kTilesAtOnce = 16, kColumns = kTilesAtOnce * kTileRows;
@@ -383,9 +464,9 @@ void Int8Pass::write_decoded(float* out) {
         kernels_.linear({&model_.decoder, shared_.quantized, tokens, nullptr, logits, kColumns,
                          reinterpret_cast<int8_t*>(scratch_), first},
                         tile, end);
-        const int count = std::min(end * kTileRows, model_.outputs) - first;
+        const int count = std::min(end * kTileRows, outputs) - first;
         for (int token = 0; token < tokens; ++token)
-            std::memcpy(out + static_cast<size_t>(token) * model_.outputs + first,
+            std::memcpy(out + static_cast<size_t>(token) * outputs + first,
                         logits + static_cast<size_t>(token) * kColumns, sizeof(float) * count);
     }
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../memory.h"
+#include "../positions.h"
 #include "../thread_pool.h"
 #include "model.h"
 
@@ -13,23 +14,24 @@ namespace sparsebert {
 // Memory for a run's activations, kept between runs. Rows are token-major.
 struct Int8Workspace {
     Bytes hidden;     // float [tokens][hidden]: the residual stream
-    Bytes context;    // float [tokens][hidden]: what attention gives
+    Bytes context;    // float [tokens][hidden]: what attention gives, and a head's middle
     Bytes quantized;  // Int8Rows of hidden
     Bytes heads;      // Int8Heads
     Bytes block;      // what one run of tokens needs, for each thread that has its own
     Bytes scratch;    // for each thread: one head's attention, one expanded tile
-    Bytes pooled;     // the first token of each sequence, and the pooler's output
+    Bytes pooled;     // what the head reads of each sequence, and what it makes of it
 };
 
 // What the threads of a pass have in common.
 struct Int8Shared {
     Int8Shared(const Int8Model& model, const Int8Kernels& kernels, ThreadPool& pool,
-               Int8Workspace& workspace, const Batch& batch);
+               Int8Workspace& workspace, const Batch& batch, const Positions& positions);
 
     const Int8Model& model;
     const Int8Kernels& kernels;
     ThreadPool& pool;
     Int8Workspace& workspace;
+    const Positions& positions;
     Batch batch;  // the micro-batch: offsets count from its own first token
 
     // Few tokens: all threads share the rows of each layer and meet after each step. Many: each
@@ -42,7 +44,7 @@ struct Int8Shared {
     int block_tokens;            // most tokens of a run
     std::vector<std::atomic<int>> attention_next;  // for each layer, the next (sequence, head)
 
-    int hidden_stride, intermediate_stride;  // floats
+    int hidden_stride, intermediate_stride, embedding_stride;  // floats
     float* hidden;
     float* context;
     Int8Rows quantized;
@@ -82,11 +84,17 @@ class Int8Pass {
     float* hidden_row(int token) const;
 
     void embed(Range run);
-    void project(const Int8Layer& layer, Range run);
+    void normalise(const Int8Norm& norm, Range run);  // hidden states, for a layer behind it
+    void project(int layer, Range run);
+    void turn(const Positions::Turns& turns, float* projections, size_t part, int place) const;
     void attend(int layer);
-    void attend_head(int sequence, int head);
+    void attend_head(int layer, int sequence, int head);
     void feed_forward(const Int8Layer& layer, Range run);
-    void write_first_token_logits(float* out);
+    void gather_sequence(int sequence, float* row) const;  // what the head reads of it
+    void finish_dense(float* row, const Int8Rows* out, int at) const;
+    void write_answer(const float* row, float* out) const;  // the last layer
+    void write_sequence_logits(float* out);
+    void transform_tokens(const Int8Rows* out);
     void write_token_logits(float* out);
     void write_decoded(float* out);
 

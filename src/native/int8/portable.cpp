@@ -123,7 +123,7 @@ inline void interleave_values(const uint8_t* values, size_t stride, int count, i
 
 }  // namespace
 
-const Int8Kernels kPortableInt8 = {"portable", linear,      row_sums,   attention, activate,
-                                   norm,       split_heads, add_scaled, dot};
+const Int8Kernels kPortableInt8 = {"portable", linear,      row_sums,   attention, activate, gate,
+                                   norm,       split_heads, add_scaled, dot,       rotate};
 
 }  // namespace sparsebert

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../kernels/math.inl"
+#include "../kernels/rotate.inl"
 
 // x/2 (1 + erf(x / sqrt 2)) as x (1/2 + c P(c^2)), c = x clamped to [-4, 4], P of degree 6 fitted
 // by minimax with P(16) = 1/8: absolute error below 2e-4, a fraction of a step of the uint8 that
@@ -48,20 +49,26 @@ inline void activate_row(float* x, int features, const Int8Rows* out, int row, F
     if (out) quantize(x, features, low, high, *out, row);
 }
 
-void activate(float* x, int features, Activation activation, const Int8Rows* out, int row) {
+// Calls use(function) with the function of an activation.
+template <typename Use>
+inline void with_function(Activation activation, Use use) {
     switch (activation) {
         case Activation::kNone:
-            return activate_row(x, features, out, row, [](Vec v) { return v; });
+            return use([](Vec v) { return v; });
         case Activation::kGelu:
-            return activate_row(x, features, out, row, [](Vec v) { return quick_gelu(v); });
+            return use([](Vec v) { return quick_gelu(v); });
         case Activation::kGeluTanh:
-            return activate_row(x, features, out, row, [](Vec v) { return gelu_tanh(v); });
+            return use([](Vec v) { return gelu_tanh(v); });
         case Activation::kTanh:
-            return activate_row(x, features, out, row, [](Vec v) { return tanh(v); });
+            return use([](Vec v) { return tanh(v); });
         case Activation::kRelu:
-            return activate_row(x, features, out, row,
-                                [](Vec v) { return max(v, Vec::broadcast(0.0f)); });
+            return use([](Vec v) { return max(v, Vec::broadcast(0.0f)); });
     }
+}
+
+void activate(float* x, int features, Activation activation, const Int8Rows* out, int row) {
+    with_function(activation,
+                  [&](auto function) { activate_row(x, features, out, row, function); });
 }
 
 // Sums over a row in four chains, for one would wait for itself. `count` is a multiple of 16.
@@ -109,6 +116,25 @@ inline const float* padded_16(const float* x, int d, int size, float* buffer) {
     if (d + 16 <= size) return x + d;
     std::memset(buffer, 0, sizeof(float) * 16);
     return static_cast<float*>(std::memcpy(buffer, x + d, sizeof(float) * (size - d)));
+}
+
+// The last 16 may end in the second half, of which the first 16 have been read by then.
+void gate(float* x, int features, Activation activation, const Int8Rows* out, int row) {
+    with_function(activation, [&](auto function) {
+        Vec low = Vec::broadcast(0.0f), high = low;
+        float one[16], other[16];
+        for (int f = 0; f < features; f += 16) {
+            const float* left = padded_16(x, f, features, one);
+            const float* right = padded_16(x + features, f, features, other);
+            for (int i = 0; i < 16; i += Vec::kWidth) {
+                const Vec y = mul(function(Vec::load(left + i)), Vec::load(right + i));
+                y.store(x + f + i);
+                low = min(low, y);
+                high = max(high, y);
+            }
+        }
+        if (out) quantize(x, features, low, high, *out, row);
+    });
 }
 
 // One head of `size` values by its own largest magnitude, to `depth` bytes; returns the scale.

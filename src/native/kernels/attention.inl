@@ -58,18 +58,29 @@ template <int T>
 void attend(const Attention& a, int query) {
     constexpr size_t kTile = T * Vec::kWidth;
     const size_t stride = static_cast<size_t>(a.stride);
+    // The keys that some query of the tile sees.
+    const int before = query - a.window, after = query + static_cast<int>(kTile) + a.window;
+    const int first = before < 0 ? 0 : before < a.tokens ? before : a.tokens - 1;
+    const int keys = (after < a.tokens ? after : a.tokens) - first;
     Vec scale[T], highest[T], total[T];
     for (int t = 0; t < T; ++t) scale[t] = Vec::broadcast(a.scale);
-    outer_products<T>(a.k, 1, stride, a.q + query, stride, a.head_size, scale, a.scratch, kTile,
-                      a.tokens);
+    outer_products<T>(a.k + first, 1, stride, a.q + query, stride, a.head_size, scale, a.scratch,
+                      kTile, keys);
+    if (a.bias)
+        for (int j = 0; j < keys; ++j)
+            for (int t = 0; t < T; ++t) {
+                float* score = a.scratch + j * kTile + t * Vec::kWidth;
+                const float* bias = a.bias + (query + t * Vec::kWidth - (first + j));
+                add(Vec::load(score), Vec::load(bias)).store(score);
+            }
     for (int t = 0; t < T; ++t) {
         highest[t] = Vec::load(a.scratch + t * Vec::kWidth);
         total[t] = Vec::broadcast(0.0f);
     }
-    for (int j = 1; j < a.tokens; ++j)
+    for (int j = 1; j < keys; ++j)
         for (int t = 0; t < T; ++t)
             highest[t] = max(highest[t], Vec::load(a.scratch + j * kTile + t * Vec::kWidth));
-    for (int j = 0; j < a.tokens; ++j)
+    for (int j = 0; j < keys; ++j)
         for (int t = 0; t < T; ++t) {
             float* score = a.scratch + j * kTile + t * Vec::kWidth;
             const Vec power = exp(sub(Vec::load(score), highest[t]));
@@ -77,7 +88,7 @@ void attend(const Attention& a, int query) {
             total[t] = add(total[t], power);
         }
     for (int t = 0; t < T; ++t) scale[t] = div(Vec::broadcast(1.0f), total[t]);
-    outer_products<T>(a.v, stride, 1, a.scratch, kTile, a.tokens, scale, a.out + query, stride,
+    outer_products<T>(a.v + first, stride, 1, a.scratch, kTile, keys, scale, a.out + query, stride,
                       a.head_size);
 }
 

@@ -21,6 +21,7 @@ constexpr int kAttentionVectors = 2;
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {"avx2", linear, attention, layer_norm, sum, maximum};
+const Kernels kAvx2Kernels = {"avx2", linear,  attention, layer_norm,
+                              sum,    maximum, rotate,    multiply};
 
 }  // namespace sparsebert

@@ -23,6 +23,7 @@ constexpr int kAttentionVectors = 4;
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {"avx512", linear, attention, layer_norm, sum, maximum};
+const Kernels kAvx512Kernels = {"avx512", linear,  attention, layer_norm,
+                                sum,      maximum, rotate,    multiply};
 
 }  // namespace sparsebert

@@ -16,6 +16,8 @@ constexpr int kLaneTokens = 16;    // the widest register: 16 floats of AVX-512
 constexpr int kBlockTokens = 96;   // 64 inputs x 96 tokens x 4 bytes = 24 KiB: a panel fits L1
 constexpr int kPanelColumns = 64;  // inputs in a panel; see Compressed in patterns.py
 
+constexpr int kEverything = 1 << 28;  // a window that no sequence fills
+
 inline int round_up(int count, int unit) { return (count + unit - 1) / unit * unit; }
 
 enum class Layout { kDense, kPairs, kBitmap };
@@ -60,6 +62,11 @@ struct Attention {
     int stride;
     int head_size;
     float scale;  // 1 / sqrt(head_size)
+    // What is added to the score of query i and key j: bias[i - j], or nothing. Keys further away
+    // than `window` are not computed; those that are, because they share a tile of queries with
+    // nearer ones, the bias must make nothing of.
+    const float* bias = nullptr;
+    int window = kEverything;
 };
 
 struct Kernels {
@@ -73,6 +80,10 @@ struct Kernels {
     // Sum and maximum of count floats in a row.
     float (*sum)(const float* x, int count);
     float (*maximum)(const float* x, int count);
+    // Turns the pairs (a[i], b[i]) by an angle each.
+    void (*rotate)(float* a, float* b, const float* cosines, const float* sines, int count);
+    // x[i] *= by[i].
+    void (*multiply)(float* x, const float* by, size_t count);
 };
 
 inline size_t attention_scratch(int tokens) {

@@ -20,6 +20,7 @@ constexpr int kAttentionVectors = 2;
 
 }  // namespace
 
-const Kernels kPortableKernels = {"portable", linear, attention, layer_norm, sum, maximum};
+const Kernels kPortableKernels = {"portable", linear,  attention, layer_norm,
+                                  sum,        maximum, rotate,    multiply};
 
 }  // namespace sparsebert

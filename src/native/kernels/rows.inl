@@ -1,5 +1,7 @@
-// LayerNorm down the lanes, and reductions along a row.
+// LayerNorm down the lanes, reductions along a row, and what goes place by place.
 #pragma once
+
+#include "rotate.inl"
 
 template <int T>
 void layer_norm_lanes(const float* x, float* y, const float* gamma, const float* beta, int features,
@@ -52,4 +54,11 @@ float maximum(const float* x, int count) {
     float result = x[0];
     for (int i = 1; i < count; ++i) result = x[i] > result ? x[i] : result;
     return result;
+}
+
+void multiply(float* x, const float* by, size_t count) {
+    size_t i = 0;
+    for (; i + Vec::kWidth <= count; i += Vec::kWidth)
+        mul(Vec::load(x + i), Vec::load(by + i)).store(x + i);
+    for (; i < count; ++i) x[i] *= by[i];
 }

@@ -1,4 +1,4 @@
-"""The native CPU engine: a BERT encoder and its head on ragged batches, without torch.
+"""The native CPU engine: an encoder and its head on ragged batches, without torch.
 
 A batch is its sequences laid end to end: ``ids`` and ``type_ids`` are int32 ``[tokens]``, and
 sequence s is ``ids[offsets[s]:offsets[s + 1]]`` with ``offsets`` int32 ``[batch + 1]``. No token of
@@ -13,7 +13,7 @@ read when an encoder is made.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,7 +38,14 @@ _CONFIG_FIELDS = (
     "type_vocab_size",
     "layer_norm_eps",
     "hidden_act",
+    "embedding_size",
+    "first_position",
+    "relative_buckets",
+    "attention_bias",
+    "mlp_bias",
+    "norm_bias",
 )
+_FAMILY_FIELDS = ("token_types", "norm_first", "fused_attention", "gated")
 
 
 class _Head(Protocol):
@@ -50,9 +57,17 @@ class Configuration(Protocol):
     """What the engine needs to know of a model; `checkpoint.EncoderConfig` has it all."""
 
     @property
+    def family(self) -> Any: ...
+    @property
     def head(self) -> _Head: ...
     @property
+    def head_shape(self) -> Any: ...
+    @property
     def labels(self) -> tuple[str, ...]: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def attention(self) -> Sequence[Any]: ...
 
 
 def available_instruction_sets() -> list[str]:
@@ -96,10 +111,10 @@ def checked_threads(threads: int | str, source: str = "threads") -> int:
 class Encoder:
     """A model ready to run. Calls may come from many Python threads at once; they take turns.
 
-    ``weights`` maps canonical names (Hugging Face's, without ``bert.``) to arrays: float32 or
-    float16 matrices ``[out, in]``, `patterns.Compressed` for pruned ones, float32 vectors; or the
-    layouts of `quantized` for linear layers and tables, with last layers and vectors in float32.
-    They are used where they lie and kept alive. Raises EngineError if one is missing or misshapen.
+    ``weights`` maps canonical names (see `checkpoint.families`) to arrays: float32 or float16
+    matrices ``[out, in]``, `patterns.Compressed` for pruned ones, float32 vectors; or the layouts
+    of `quantized` for linear layers and tables, with last layers and vectors in float32. They are
+    used where they lie and kept alive. Raises EngineError if one is missing or misshapen.
     """
 
     def __init__(
@@ -109,9 +124,11 @@ class Encoder:
         *,
         threads: int | None = None,
     ) -> None:
-        settings: dict[str, Any] = {name: getattr(config, name) for name in _CONFIG_FIELDS}
-        settings["head"] = config.head.value
-        settings["num_labels"] = len(config.labels)
+        self._head = config.head.value
+        self._outputs = {"question-answering": 2, "masked-lm": config.vocab_size}.get(
+            self._head, len(config.labels)
+        )
+        settings = _settings(config, self._outputs)
         arrays = {name: _native(weight) for name, weight in weights.items()}
         count = default_threads() if threads is None else checked_threads(threads)
         name = instruction_set()
@@ -120,11 +137,6 @@ class Encoder:
         except ValueError as error:
             raise EngineError(f"the engine cannot load this model: {error}") from None
         self.hidden_size: int = settings["hidden_size"]
-        self._head: str = settings["head"]
-        self._outputs = {
-            "question-answering": 2,
-            "masked-lm": settings["vocab_size"],
-        }.get(self._head, len(config.labels))
 
     @property
     def threads(self) -> int:
@@ -184,6 +196,29 @@ class Encoder:
             raise InputError(str(error)) from None
         out: Floats = rest[-1]
         return out
+
+
+def _settings(config: Configuration, outputs: int) -> dict[str, Any]:
+    """What the native module is told of a model."""
+    settings = {name: getattr(config, name) for name in _CONFIG_FIELDS}
+    settings |= {name: getattr(config.family, name) for name in _FAMILY_FIELDS}
+    settings["position_table"] = config.family.positions != "rotary"
+    settings["attention"] = [(layer.window, layer.theta) for layer in config.attention]
+    head = config.head_shape
+    settings["head_input"] = "none" if head is None else head.pooling or "tokens"
+    if head is not None:
+        settings |= {
+            "head_dense": head.dense or "",
+            "head_dense_bias": head.has_dense_bias,
+            "head_activation": head.activation or "none",
+            "head_norm": head.norm or "",
+            "head_last": head.last,
+            "head_last_bias": head.last_bias,
+            "head_bias": head.has_bias,
+            "head_decoder": config.head.value == "masked-lm",
+            "head_outputs": outputs,
+        }
+    return settings
 
 
 def _native(weight: Weight) -> Any:

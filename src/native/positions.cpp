@@ -1,0 +1,117 @@
+#include "positions.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace sparsebert {
+namespace {
+
+// Around a window, the distances within one tile of queries and keys: 64 queries in floating point,
+// 8 and the keys' own 16 in int8.
+constexpr int kTileReach = 96;
+constexpr float kNothing = -1e30f;
+constexpr float kLog2E = 1.44269504f;
+
+// MPNet's and T5's bucket of a distance (Raffel et al. 2019, arXiv:1910.10683): half of them for
+// keys behind the query; of each half, half for single distances, the rest growing as their
+// logarithm up to 128. In float32 as transformers computes it.
+int bucket(int key_minus_query, int buckets) {
+    constexpr int kFarthest = 128;
+    const int half = buckets / 2, exact = half / 2, distance = std::abs(key_minus_query);
+    const int start = key_minus_query > 0 ? half : 0;
+    if (distance < exact) return start + distance;
+    const float grown = std::log(static_cast<float>(distance) / static_cast<float>(exact)) /
+                        static_cast<float>(std::log(static_cast<double>(kFarthest) / exact)) *
+                        static_cast<float>(half - exact);
+    return start + std::min(exact + static_cast<int>(grown), half - 1);
+}
+
+template <typename Table, typename Value>
+int index_of(std::vector<Table>& tables, Value Table::* key, Value value) {
+    for (size_t i = 0; i < tables.size(); ++i)
+        if (tables[i].*key == value) return static_cast<int>(i);
+    Table table{};
+    table.*key = value;
+    tables.push_back(std::move(table));
+    return static_cast<int>(tables.size()) - 1;
+}
+
+}  // namespace
+
+Positions::Positions(const ModelShape& shape, Order order)
+    : attention_(shape.layers_attention),
+      buckets_(shape.relative_bias),
+      heads_(shape.heads),
+      half_(shape.hidden_size / shape.heads / 2),
+      longest_(shape.longest()),
+      order_(order) {
+    for (LayerAttention& layer : attention_) {
+        // A window as wide as the longest text is none.
+        if (layer.window >= longest_) layer.window = kEverything;
+        const bool local = layer.window != kEverything;
+        window_of_.push_back(local ? index_of(windows_, &Window::width, layer.window) : -1);
+        angles_of_.push_back(layer.theta > 0 ? index_of(angles_, &Angles::theta, layer.theta) : -1);
+    }
+    for (Window& window : windows_) {
+        const int reach = window.width + kTileReach;
+        window.bias.assign(2 * static_cast<size_t>(reach) + 1, kNothing);
+        std::fill_n(window.bias.begin() + kTileReach, 2 * window.width + 1, 0.0f);
+    }
+}
+
+void Positions::reserve(int tokens) {
+    if (tokens <= capacity_ || (buckets_.empty() && angles_.empty())) return;
+    // Twice as many, so that texts that grow one by one do not fill the tables each time.
+    capacity_ = round_up(std::max(tokens, std::min(2 * capacity_, longest_)), 64);
+    if (!buckets_.empty()) fill_relative();
+    for (Angles& angles : angles_) fill(angles);
+}
+
+void Positions::fill_relative() {
+    const int count = static_cast<int>(buckets_.size()) / heads_;
+    const float scale = order_ == Order::kLanesAreKeys ? kLog2E : 1.0f;
+    const size_t row = 2 * static_cast<size_t>(capacity_) + 1;
+    relative_.resize(row * heads_);
+    for (int d = -capacity_; d <= capacity_; ++d) {
+        const int b = bucket(order_ == Order::kLanesAreKeys ? d : -d, count);
+        for (int head = 0; head < heads_; ++head)
+            relative_[head * row + capacity_ + d] = scale * buckets_[b * heads_ + head];
+    }
+}
+
+void Positions::fill(Angles& angles) const {
+    const size_t count = static_cast<size_t>(capacity_) * half_;
+    angles.cosines.resize(count);
+    angles.sines.resize(count);
+    for (int d = 0; d < half_; ++d) {
+        // In float32, as transformers has it: far from the start its rounding shows.
+        const float power =
+            std::pow(angles.theta, static_cast<float>(d) / static_cast<float>(half_));
+        const float frequency = 1.0f / power;
+        for (int place = 0; place < capacity_; ++place) {
+            const double angle = static_cast<float>(place) * frequency;
+            const size_t at = order_ == Order::kLanesAreKeys
+                                  ? static_cast<size_t>(place) * half_ + d
+                                  : static_cast<size_t>(d) * capacity_ + place;
+            angles.cosines[at] = static_cast<float>(std::cos(angle));
+            angles.sines[at] = static_cast<float>(std::sin(angle));
+        }
+    }
+}
+
+const float* Positions::bias(int layer, int head) const {
+    if (!buckets_.empty())
+        return relative_.data() + head * (2 * static_cast<size_t>(capacity_) + 1) + capacity_;
+    if (window_of_[layer] < 0) return nullptr;
+    const Window& window = windows_[window_of_[layer]];
+    return window.bias.data() + window.width + kTileReach;
+}
+
+Positions::Turns Positions::turns(int layer) const {
+    if (angles_of_[layer] < 0) return {};
+    const Angles& angles = angles_[angles_of_[layer]];
+    const size_t stride = order_ == Order::kLanesAreKeys ? half_ : capacity_;
+    return {angles.cosines.data(), angles.sines.data(), stride};
+}
+
+}  // namespace sparsebert
