@@ -18,10 +18,12 @@ from safetensors.torch import load_file, save_file
 from conftest import TinyBert
 from sentences import SENTENCES
 from sparsebert.checkpoint import open_checkpoint, read_masks
+from sparsebert.checkpoint.families import FAMILIES, Head
 from sparsebert.errors import CheckpointError, DataError, MissingExtraError
 from sparsebert.pruning import prune
 from sparsebert.pruning.calibration import Linear, Statistics, prune_layers
 from sparsebert.pruning.calibration_rows import CalibrationRows, read_calibration_rows
+from sparsebert.pruning.encoder_arithmetic import distance_buckets
 from sparsebert.tasks.table import get_task
 from tiny_tasks import write_regression, write_rows
 
@@ -42,19 +44,33 @@ def rows_of(folder: Path, source: Path, count: int = 1024, task: str | None = No
 
 
 def seen_by(folder: Path, rows: CalibrationRows) -> dict[str, tuple[Any, Any]]:
-    """Inputs and outputs of every linear layer in transformers' model, over all real tokens."""
+    """Inputs and outputs in transformers' model, over all tokens, of linear and encoder layers.
+
+    By canonical name, encoder layers as ``encoder.layer.0``.
+    """
     model = transformers.AutoModel.from_pretrained(folder).eval()
+    family = open_checkpoint(folder).config.family
     seen: dict[str, list[tuple[Any, Any]]] = {}
+
+    def watch(module: Any, name: str) -> None:
+        def keep(_: Any, given: Any, out: Any) -> None:
+            out = out if isinstance(out, torch.Tensor) else out[0]
+            seen.setdefault(name, []).append((given[0].clone(), out.clone()))
+
+        module.register_forward_hook(keep)
+
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
-            module.register_forward_hook(
-                lambda _, given, out, name=name: seen.setdefault(name, []).append((given[0], out))
-            )
+            watch(module, family.canonical(f"{name}.weight").removesuffix(".weight"))
+    for number in range(model.config.num_hidden_layers):
+        watch(model.get_submodule(family.spelled(f"encoder.layer.{number}.").removesuffix(".")),
+              f"encoder.layer.{number}")  # fmt: skip
     with torch.inference_mode():
         for start, length in zip(rows.starts, rows.lengths, strict=True):  # one row at a time
             part = slice(start, start + length)
-            ids, kinds = (torch.from_numpy(x[part])[None] for x in (rows.ids, rows.type_ids))
-            model(input_ids=ids, token_type_ids=kinds)
+            kinds = {"token_type_ids": torch.from_numpy(rows.type_ids[part])[None]}
+            ids = torch.from_numpy(rows.ids[part])[None]
+            model(input_ids=ids, **(kinds if family.token_types else {}))
     flat = {}
     for name, calls in seen.items():
         x, y = zip(*calls, strict=True)
@@ -62,89 +78,162 @@ def seen_by(folder: Path, rows: CalibrationRows) -> dict[str, tuple[Any, Any]]:
     return flat
 
 
-def assert_statistics(found: Statistics, x: Any, y: Any) -> None:
+def assert_statistics(found: Statistics, x: Any, y: Any, has_bias: bool) -> None:
     """As numpy has them from inputs ``[tokens, columns]`` and targets ``[tokens, rows]``."""
-    x0, y0 = x - x.mean(0), y - y.mean(0)
+    x_mean, y_mean = x.mean(0) * has_bias, y.mean(0) * has_bias
+    x0, y0 = x - x_mean, y - y_mean
     for got, expected in (
         (found.inputs, x0.T @ x0 / len(x)),
         (found.targets, y0.T @ x0 / len(x)),
-        (found.input_mean, x.mean(0)),
-        (found.target_mean, y.mean(0)),
+        (found.input_mean, x_mean),
+        (found.target_mean, y_mean),
     ):
         scale = expected.abs().max().item()
         assert got.numpy() == pytest.approx(expected.numpy(), abs=2e-4 * scale, rel=1e-3)
 
 
-RESIDUAL = {"attention.output.dense": "attention.self.query", "output.dense": "intermediate.dense"}
+def added_to(seen: dict[str, tuple[Any, Any]], layer: str, norm_first: bool) -> Any:
+    """What the output of a linear layer is added to; 0 for one that nothing is."""
+    stem, _, name = layer.rpartition(".output.dense")
+    if name or not stem:
+        return 0
+    number = ".".join(layer.split(".")[:3])
+    if stem.endswith(".attention"):
+        return seen[number][0]
+    if norm_first:
+        return seen[number][0] + seen[f"{number}.attention.output.dense"][1]
+    return seen[f"{number}.intermediate.dense"][0]
 
 
-@pytest.mark.parametrize("act", ["gelu", "relu", "gelu_new"])
+ODD = {"hidden_size": 36, "num_attention_heads": 3, "intermediate_size": 52, "num_labels": 3}
+MODELS: list[tuple[str, dict[str, Any]]] = [
+    ("bert", {"hidden_act": "gelu"}),
+    ("bert", {"hidden_act": "relu"}),
+    ("bert", {"hidden_act": "gelu_new"}),
+    ("roberta", ODD),
+    ("xlm-roberta", ODD),
+    ("distilbert", ODD),
+    ("electra", {**ODD, "embedding_size": 20}),
+    ("electra", {"embedding_size": 32}),
+    ("mpnet", ODD),
+    ("modernbert", {**ODD, "num_hidden_layers": 4, "local_attention": 7}),
+    ("modernbert", {"attention_bias": True, "mlp_bias": True, "norm_bias": True}),
+]
+
+
+@pytest.mark.parametrize(("model_type", "settings"), MODELS)
 def test_each_layer_sees_what_those_pruned_before_it_give(
-    tiny_bert: TinyBert, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
+    tiny_bert: TinyBert,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model_type: str,
+    settings: dict[str, Any],
 ) -> None:
     """Inputs are those of the pruned model, targets the dense one's, residuals made up for."""
     monkeypatch.setattr("sparsebert.pruning.calibration._TOKENS", 50)  # many parts
-    folder = tiny_bert("encoder", hidden_act=act)
-    checkpoint, rows = rows_of(folder, texts)
+    folder = tiny_bert("encoder", model_type=model_type, **settings)
+    checkpoint = open_checkpoint(folder)
+    rows = random_rows(checkpoint)
     names = [layer.name for layer in checkpoint.linear_layers(("encoder", "pooler"))]
     statistics: list[Statistics] = []
 
-    def halve(layer: Linear, found: Statistics) -> Linear:
+    def alter(layer: Linear, found: Statistics) -> Linear:
         statistics.append(found)
-        return Linear(layer.weight * 0.8, layer.bias + 0.1, layer.mask)
+        bias = None if layer.bias is None else layer.bias + 0.1
+        return Linear(layer.weight * 0.8, bias, layer.mask)
 
-    layers = {}
-    for found in prune_layers(checkpoint, rows, names, halve):
+    layers: dict[str, Linear] = {}
+    for found in prune_layers(checkpoint, rows, names, alter):
         layers.update(found)
     assert list(layers) == names
     state = load_file(folder / "model.safetensors")
     for name, layer in layers.items():
-        state[name] = layer.weight
-        state[f"{name.removesuffix('weight')}bias"] = layer.bias
+        state[checkpoint.stored_name[name]] = layer.weight
+        if layer.bias is not None:
+            state[checkpoint.stored_name[f"{name.removesuffix('weight')}bias"]] = layer.bias
     altered = tmp_path / "altered"
     altered.mkdir()
     (altered / "config.json").write_bytes((folder / "config.json").read_bytes())
     save_file(state, altered / "model.safetensors", metadata={"format": "pt"})
     dense, pruned = seen_by(folder, rows), seen_by(altered, rows)
+    norm_first = checkpoint.config.family.norm_first
     for name, found in zip(names, statistics, strict=True):
         layer = name.removesuffix(".weight")
         x, y = pruned[layer][0], dense[layer][1]
-        for end, start in RESIDUAL.items():
-            if layer.endswith(end) and not (end == "output.dense" and "attention" in layer):
-                stem = layer.removesuffix(end)  # what the output is added to enters `start`
-                y = y + dense[stem + start][0] - pruned[stem + start][0]
-        assert_statistics(found, x, y)
+        y = y + added_to(dense, layer, norm_first) - added_to(pruned, layer, norm_first)
+        assert_statistics(found, x, y, layers[name].bias is not None)
 
 
-@pytest.mark.parametrize(
-    ("head", "name"),
-    [
-        ("sequence-classification", "classifier"),
-        ("token-classification", "classifier"),
-        ("question-answering", "qa_outputs"),
-        ("masked-lm", "cls.predictions.transform.dense"),
-    ],
-)
+def random_rows(checkpoint: Any) -> CalibrationRows:
+    """Rows of any ids, the padding's among them, with both types where the model tells them."""
+    random = np.random.default_rng(5)
+    lengths = sorted([1, 2, 9, 9, 17, 40, checkpoint.config.max_length])
+    ids = random.integers(0, checkpoint.config.vocab_size, sum(lengths))
+    ids[::19] = checkpoint.config.pad_token_id
+    kinds = random.integers(0, checkpoint.config.type_vocab_size, sum(lengths))
+    return CalibrationRows(ids, kinds, lengths)
+
+
+def test_distances_fall_into_the_buckets_of_transformers() -> None:
+    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+    distance = torch.arange(-700, 701)
+    expected = MPNetEncoder.relative_position_bucket(distance)
+    assert torch.equal(distance_buckets(distance, 32), expected)
+    assert len(set(expected.tolist())) == 31  # 'one to the right by nothing' does not occur
+
+
+HEADS = [
+    *((model_type, "sequence-classification") for model_type in FAMILIES),
+    *((model_type, "token-classification") for model_type in ("bert", "modernbert")),
+    *((model_type, "question-answering") for model_type in ("distilbert", "modernbert")),
+    *((model_type, "masked-lm") for model_type in ("bert", "roberta", "electra", "modernbert")),
+]
+
+
+@pytest.mark.parametrize(("model_type", "head"), HEADS)
 def test_every_head_is_pruned_on_what_it_reads(
-    tiny_bert: TinyBert, texts: Path, head: str, name: str
+    tiny_bert: TinyBert, model_type: str, head: str
 ) -> None:
-    checkpoint, rows = rows_of(tiny_bert(head), texts)
-    found: list[Statistics] = []
+    settings = {"classifier_pooling": "mean"} if model_type == "modernbert" else {}
+    folder = tiny_bert(head, model_type=model_type, **settings)
+    checkpoint = open_checkpoint(folder)
+    family, rows = checkpoint.config.family, random_rows(checkpoint)
+    names = [
+        layer.name
+        for layer in checkpoint.linear_layers(("pooler", "head"))
+        if layer.name in checkpoint.used
+    ]
+    assert names
+    found: dict[str, Statistics] = {}
 
     def keep(layer: Linear, statistics: Statistics) -> Linear:
-        found.append(statistics)
+        found[names[len(found)]] = statistics
         return layer
 
-    *_, last = prune_layers(checkpoint, rows, [f"{name}.weight"], keep)
-    assert list(last) == [f"{name}.weight"]
-    hidden = transformers.AutoModel.from_pretrained(checkpoint.path).eval()
-    inputs = []
+    *_, last = prune_layers(checkpoint, rows, names, keep)
+    assert list(last) == names
+    model = getattr(transformers, family.architecture(Head(head))).from_pretrained(folder).eval()
+    inputs: dict[str, list[Any]] = {name: [] for name in names}
+    for name in names:
+        path = family.parameter(name, Head(head)).removesuffix(".weight")
+        model.get_submodule(path).register_forward_hook(
+            lambda _, given, out, name=name: inputs[name].append(given[0].flatten(0, -2))
+        )
     with torch.inference_mode():
         for start, length in zip(rows.starts, rows.lengths, strict=True):
-            out = hidden(torch.from_numpy(rows.ids[start : start + length])[None])
-            sequence = head == "sequence-classification"
-            inputs.append(out.pooler_output if sequence else out.last_hidden_state[0])
-    assert found[0].input_mean.numpy() == pytest.approx(torch.cat(inputs).mean(0).numpy(), abs=1e-4)
+            part = slice(start, start + length)
+            kinds = {"token_type_ids": torch.from_numpy(rows.type_ids[part])[None]}
+            given = {"attention_mask": torch.ones(1, length, dtype=torch.int64)}
+            given |= kinds if family.token_types else {}
+            model(input_ids=torch.from_numpy(rows.ids[part])[None], **given)
+    for name in names:
+        x = torch.cat(inputs[name])
+        assert found[name].input_mean.numpy() == pytest.approx(
+            x.mean(0).numpy() * (last[name].bias is not None), abs=1e-4
+        )
+        square = found[name].inputs.diagonal() + found[name].input_mean.square()
+        assert square.numpy() == pytest.approx(x.square().mean(0).numpy(), abs=1e-3, rel=1e-3)
 
 
 @pytest.mark.parametrize("method", ["wanda", "second-order"])

@@ -52,7 +52,9 @@ def make_tiny_bert(
 
     family = FAMILIES[model_type]
     transformers.utils.logging.disable_progress_bar()
-    tokenizer = _tokenizer(model_type, lower_case, max_position_embeddings)
+    tokenizer = _tokenizer(model_type, lower_case)
+    skipped = tokenizer.pad_token_id + 1 if family.positions == "counted" else 0
+    tokenizer.model_max_length = max_position_embeddings - skipped
     sizes = {
         "hidden_size": hidden_size,
         "num_hidden_layers": num_hidden_layers,
@@ -88,7 +90,7 @@ def make_tiny_bert(
     return folder
 
 
-def _tokenizer(model_type: str, lower_case: bool, max_length: int) -> Any:
+def _tokenizer(model_type: str, lower_case: bool) -> Any:
     """A tokenizer of the kind that the family's models come with."""
     import transformers
 
@@ -96,23 +98,22 @@ def _tokenizer(model_type: str, lower_case: bool, max_length: int) -> Any:
         words = [*names, *(word for word in vocabulary() if word not in SPECIAL_TOKENS)]
         return {word: index for index, word in enumerate(words)}
 
-    limit = {"model_max_length": max_length}
     if model_type in ("bert", "distilbert", "electra"):
         # ELECTRA's and DistilBERT's are BERT's under other names.
         return transformers.BertTokenizerFast(
-            vocab=wordpiece(SPECIAL_TOKENS), do_lower_case=lower_case, **limit
+            vocab=wordpiece(SPECIAL_TOKENS), do_lower_case=lower_case
         )
     names = ["<s>", "<pad>", "</s>", "<unk>"]
     if model_type == "mpnet":
         return transformers.MPNetTokenizerFast(
-            vocab=wordpiece([*names, "<mask>", "[UNK]"]), do_lower_case=lower_case, **limit
+            vocab=wordpiece([*names, "<mask>", "[UNK]"]), do_lower_case=lower_case
         )
     if model_type == "roberta":
-        return transformers.RobertaTokenizerFast(*_byte_pairs([*names, "<mask>"]), **limit)
+        return transformers.RobertaTokenizerFast(*_byte_pairs([*names, "<mask>"]))
     if model_type == "xlm-roberta":
-        return transformers.XLMRobertaTokenizerFast(vocab=_unigrams([*names]), **limit)
+        return transformers.XLMRobertaTokenizerFast(vocab=_unigrams([*names]))
     assert model_type == "modernbert"
-    return _neox_tokenizer(limit)
+    return _neox_tokenizer()
 
 
 def _byte_pairs(names: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -145,7 +146,7 @@ def _unigrams(names: list[str]) -> list[tuple[str, float]]:
     return [*((name, 0.0) for name in names), *pieces, ("<mask>", 0.0)]
 
 
-def _neox_tokenizer(limit: dict[str, int]) -> Any:
+def _neox_tokenizer() -> Any:
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
@@ -166,7 +167,6 @@ def _neox_tokenizer(limit: dict[str, int]) -> Any:
         cls_token="[CLS]",
         mask_token="[MASK]",
         model_input_names=["input_ids", "attention_mask"],
-        **limit,
     )
 
 

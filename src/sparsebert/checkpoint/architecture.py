@@ -18,7 +18,7 @@ EMBEDDINGS = "embeddings"  # the part of a linear layer that is only pruned with
 
 _WORDS = "embeddings.word_embeddings.weight"
 _PROJECTION = "embeddings.projection"
-_POOLER = "pooler.dense"
+POOLER = "pooler.dense"
 RELATIVE_BIAS = "encoder.relative_attention_bias.weight"  # [buckets of distances, heads]
 
 
@@ -96,7 +96,7 @@ def optional_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     if decoder:  # absent where it is tied to the word embeddings
         shapes[decoder] = (config.vocab_size, config.embedding_size)
     if config.family.pooler:
-        _add_linear(shapes, _POOLER, config.hidden_size, config.hidden_size)
+        _add_linear(shapes, POOLER, config.hidden_size, config.hidden_size)
     return shapes
 
 
@@ -124,8 +124,8 @@ def check_shapes(
     optional = {
         name: shape for name, shape in optional_shapes(config).items() if name not in wanted
     }
-    if any(f"{_POOLER}.{end}" in shapes for end in ("weight", "bias")):
-        pooler = [name for name in optional if name.startswith(_POOLER)]
+    if any(f"{POOLER}.{end}" in shapes for end in ("weight", "bias")):
+        pooler = [name for name in optional if name.startswith(POOLER)]
         wanted.update({name: optional.pop(name) for name in pooler})
     missing = [name for name in wanted if name not in shapes]
     if missing:
@@ -160,7 +160,7 @@ def linear_names(config: EncoderConfig) -> dict[str, str]:
         for name, _, _ in layer_linears(config):
             names[f"encoder.layer.{number}.{name}.weight"] = "encoder"
     if config.family.pooler:
-        names[f"{_POOLER}.weight"] = "pooler"
+        names[f"{POOLER}.weight"] = "pooler"
     if config.head_shape and config.head_shape.dense:
         names.setdefault(f"{config.head_shape.dense}.weight", "head")
     last = last_layer(config)

@@ -11,28 +11,35 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sparsebert.checkpoint.config import Head
+from sparsebert.checkpoint.architecture import POOLER, layer_linears
+from sparsebert.checkpoint.families import Head
 from sparsebert.checkpoint.folder import Checkpoint
 from sparsebert.errors import CheckpointError
-from sparsebert.pruning.bert_layer import activation, attend, embed, layer_norm, tensor
 from sparsebert.pruning.calibration_rows import CalibrationRows
+from sparsebert.pruning.encoder_arithmetic import (
+    Attention,
+    Step,
+    activation,
+    bias,
+    embed,
+    layer_norm,
+    tensor,
+)
 
 if TYPE_CHECKING:
     import torch
 
-_TOKEN_HEADS = {
-    Head.TOKEN: "classifier",
-    Head.QUESTION: "qa_outputs",
-    Head.MASKED_LM: "cls.predictions.transform.dense",
-}
 _TOKENS = 8192  # tokens whose intermediate vectors are in memory at once
 
 
 class Linear(NamedTuple):
-    """Weight ``[rows, columns]``, bias ``[rows]`` and mask (True: kept) of a linear layer."""
+    """Weight ``[rows, columns]``, bias ``[rows]`` and mask (True: kept) of a linear layer.
+
+    ``bias`` is None for a layer without one.
+    """
 
     weight: torch.Tensor
-    bias: torch.Tensor
+    bias: torch.Tensor | None
     mask: torch.Tensor
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -44,6 +51,9 @@ class Linear(NamedTuple):
 @dataclass
 class Statistics:
     """Second moments over all tokens of one linear layer, about the means.
+
+    Of a layer without a bias they are about zero, and the means are given as zero: it could not
+    make up for a mean.
 
     ``inputs`` is ``cov(x, x)`` ``[columns, columns]`` of the inputs x that the pruned model gives
     the layer, ``targets`` is ``cov(y, x)`` ``[rows, columns]`` with the outputs y that it should
@@ -99,7 +109,7 @@ def prune_layers(
     state = Pair(vectors, vectors.clone())
     for number in range(config.num_hidden_layers):
         fitting = _Fitting(checkpoint, rows, targets, prune_linear)
-        _encoder_layer(fitting, f"encoder.layer.{number}", state)
+        _encoder_layer(fitting, number, state)
         yield fitting.found
     fitting = _Fitting(checkpoint, rows, targets, prune_linear)
     if not all(name.startswith("encoder.") for name in targets):
@@ -161,8 +171,8 @@ class _Fitting:
         import torch
 
         weight = tensor(self.checkpoint, f"{name}.weight")
-        bias = tensor(self.checkpoint, f"{name}.bias")
-        return Linear(weight, bias, torch.ones_like(weight, dtype=torch.bool))
+        mask = torch.ones_like(weight, dtype=torch.bool)
+        return Linear(weight, bias(self.checkpoint, name), mask)
 
 
 class _Sums:
@@ -177,7 +187,8 @@ class _Sums:
         self._inputs = torch.zeros(columns, columns)
         self._targets = [torch.zeros_like(layer.weight) for layer in layers]
         self._input_sum = torch.zeros(columns)
-        self._target_sums = [torch.zeros_like(layer.bias) for layer in layers]
+        self._target_sums = [torch.zeros(len(layer.weight)) for layer in layers]
+        self._has_bias = layers[0].bias is not None
 
     def add(self, inputs: Pair, shift: torch.Tensor | None) -> None:
         x: torch.Tensor = inputs.pruned
@@ -194,62 +205,113 @@ class _Sums:
             total += y.sum(dim=0)
 
     def statistics(self) -> Iterator[Statistics]:
-        mean = self._input_sum / self._count
+        mean = self._input_sum / self._count * self._has_bias
         inputs = self._inputs / self._count - mean.outer(mean)
         for targets, total in zip(self._targets, self._target_sums, strict=True):
-            target_mean = total / self._count
+            target_mean = total / self._count * self._has_bias
             cross = targets / self._count - target_mean.outer(mean)
             yield Statistics(inputs, cross, mean, target_mean)
 
 
-def _encoder_layer(fitting: _Fitting, prefix: str, state: Pair) -> None:
+def _encoder_layer(fitting: _Fitting, number: int, state: Pair) -> None:
     """Prune one encoder layer; ``state`` becomes its output."""
     checkpoint, config = fitting.checkpoint, fitting.checkpoint.config
-    projections = fitting.fit(
-        [f"{prefix}.attention.self.{name}" for name in ("query", "key", "value")],
-        lambda part: Pair(*(side[part] for side in state)),
-    )
+    prefix = f"encoder.layer.{number}"
+    norm_first = config.family.norm_first
+
+    def read(norm: str) -> Inputs:
+        """What a half of the layer reads: the state, behind its LayerNorm where that is first."""
+        if not norm_first or f"{norm}.weight" not in checkpoint.used:
+            return _of(state)
+        step = layer_norm(checkpoint, norm)
+        return lambda part: Pair(*(step(side[part]) for side in state))
+
+    def write(name: str, given: Inputs) -> None:
+        """Prune the layer that ends a half of the encoder layer, and add what it gives."""
+        (layer,) = fitting.fit([f"{prefix}.{name}.dense"], given, added=state)
+        norm = None if norm_first else layer_norm(checkpoint, f"{prefix}.{name}.LayerNorm")
+        for part, _ in fitting.parts:
+            found = given(part)
+            for side in range(2):
+                summed = layer[side](found[side]) + state[side][part]
+                state[side][part] = norm(summed) if norm else summed
+
+    names = [name for name, _, _ in layer_linears(config) if name.startswith("attention.self.")]
+    given = read(f"{prefix}.attention.LayerNorm")
+    projections = fitting.fit([f"{prefix}.{name}" for name in names], given)
+    attention = Attention(checkpoint, number)
     context = Pair(state.dense.clone(), state.pruned.clone())
     for part, groups in fitting.parts:
+        seen = given(part)
         for side in range(2):
-            query, key, value = (pair[side](state[side][part]) for pair in projections)
-            context[side][part] = attend(query, key, value, groups, config.num_attention_heads)
-    (output,) = fitting.fit(
-        [f"{prefix}.attention.output.dense"],
-        lambda part: Pair(*(side[part] for side in context)),
-        added=state,
-    )
-    norm = layer_norm(checkpoint, f"{prefix}.attention.output.LayerNorm")
-    for part, _ in fitting.parts:
-        for side in range(2):
-            state[side][part] = norm(output[side](context[side][part]) + state[side][part])
-    (first,) = fitting.fit(
-        [f"{prefix}.intermediate.dense"], lambda part: Pair(*(side[part] for side in state))
-    )
+            found = [layer[side](seen[side]) for layer in projections]
+            query, key, value = found if len(found) == 3 else found[0].chunk(3, dim=-1)
+            context[side][part] = attention(query, key, value, groups)
+    write("attention.output", _of(context))
+
+    given = read(f"{prefix}.intermediate.LayerNorm")
+    (first,) = fitting.fit([f"{prefix}.intermediate.dense"], given)
     act = activation(config.hidden_act)
 
-    def inner(part: slice) -> Pair:
-        return Pair(*(act(first[side](state[side][part])) for side in range(2)))
+    def activated(x: torch.Tensor) -> torch.Tensor:
+        if not config.family.gated:
+            return act(x)
+        one, gate = x.chunk(2, dim=-1)
+        return act(one) * gate
 
-    (second,) = fitting.fit([f"{prefix}.output.dense"], inner, added=state)
-    norm = layer_norm(checkpoint, f"{prefix}.output.LayerNorm")
-    for part, _ in fitting.parts:
-        found = inner(part)
-        for side in range(2):
-            state[side][part] = norm(second[side](found[side]) + state[side][part])
+    def inner(part: slice) -> Pair:
+        return Pair(*(activated(layer(x)) for layer, x in zip(first, given(part), strict=True)))
+
+    write("output", inner)
 
 
 def _pooler_and_head(fitting: _Fitting, state: Pair) -> None:
     """Prune the linear layers behind the encoder, if any of them are targets."""
-    checkpoint = fitting.checkpoint
-    everything = [slice(None)]
-    if "pooler.dense.weight" in checkpoint.stored_name:
-        starts = fitting.rows.starts
-        first = Pair(*(side[starts] for side in state))
-        (pooler,) = fitting.fit(["pooler.dense"], lambda _: first, parts=everything)
-        pooled = Pair(*(layer(x).tanh() for layer, x in zip(pooler, first, strict=True)))
-    if checkpoint.config.head is Head.SEQUENCE:
-        fitting.fit(["classifier"], lambda _: pooled, parts=everything)
-    elif checkpoint.config.head in _TOKEN_HEADS:
-        name = _TOKEN_HEADS[checkpoint.config.head]
-        fitting.fit([name], lambda part: Pair(*(side[part] for side in state)))
+    checkpoint, head = fitting.checkpoint, fitting.checkpoint.config.head_shape
+    if checkpoint.config.family.norm_first:
+        norm = layer_norm(checkpoint, "encoder.LayerNorm")
+        state = Pair(*(norm(side) for side in state))
+    if (head is None or head.dense != POOLER) and f"{POOLER}.weight" in checkpoint.used:
+        first = _of(_pooled(fitting.rows, state, "cls"))
+        fitting.fit([POOLER], first, parts=[slice(None)])
+    if head is None:
+        return
+    parts = None
+    if head.pooling is not None:
+        state, parts = _pooled(fitting.rows, state, head.pooling), [slice(None)]
+    given = _of(state)
+    if head.dense is not None:
+        (dense,) = fitting.fit([head.dense], given, parts=parts)
+        if checkpoint.config.head is Head.MASKED_LM:
+            return  # what follows is the word embeddings
+        steps = [activation(head.activation or "tanh")]
+        steps += [layer_norm(checkpoint, head.norm)] if head.norm else []
+        given = _behind(dense, steps, given)
+    fitting.fit([head.last], given, parts=parts)
+
+
+def _of(pair: Pair) -> Inputs:
+    return lambda part: Pair(*(side[part] for side in pair))
+
+
+def _behind(layer: Pair, steps: Sequence[Step], given: Inputs) -> Inputs:
+    """What ``steps`` make of a linear layer's outputs."""
+
+    def inputs(part: slice) -> Pair:
+        found = [one(x) for one, x in zip(layer, given(part), strict=True)]
+        for step in steps:
+            found = [step(x) for x in found]
+        return Pair(*found)
+
+    return inputs
+
+
+def _pooled(rows: CalibrationRows, state: Pair, pooling: str) -> Pair:
+    """One vector a row, ``[rows, hidden]``: its first token's or the mean of all."""
+    if pooling == "cls":
+        return Pair(*(side[rows.starts] for side in state))
+    import torch
+
+    return Pair(
+        *(torch.stack([x.mean(0) for x in torch.split(side, rows.lengths)]) for side in state)
+    )

@@ -117,7 +117,7 @@ def _tokenizer(checkpoint: Checkpoint, task: Task | None) -> TextTokenizer:
         files,
         asked=task.max_length if task else None,
         trained=pooling.max_length if pooling else None,
-        positions=checkpoint.config.max_position_embeddings,
+        positions=checkpoint.config.max_length,
     )
     return TextTokenizer(
         backend, max_length=limit, type_vocab_size=checkpoint.config.type_vocab_size

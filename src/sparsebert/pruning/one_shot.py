@@ -202,7 +202,9 @@ class _Run:
         weight = f"{name.removesuffix('.bias')}.weight"
         if self._calibrated is None or weight not in self.pruned:
             return raw
-        return self._rounded(name, self._calibrated[weight].bias.numpy())
+        bias = self._calibrated[weight].bias
+        assert bias is not None
+        return self._rounded(name, bias.numpy())
 
     def _rounded(self, name: str, values: Float32) -> Array:
         """New values in the type that the checkpoint stores them in."""

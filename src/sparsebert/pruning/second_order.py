@@ -12,7 +12,8 @@ loses ``tr (W - W*) H (W - W*)^T`` more, H = X X^T + d, and N:M pruning looks fo
    grows until the masks stand still, as in ALPS (Meng et al. 2024).
 3. the kept weights of each row: the exact solution ``H_KK w_K = (W* H)_K`` of least squares
 
-Means are left out of X and Y: they belong to the bias, which is fitted with the weights.
+Means are left out of X and Y: they belong to the bias, which is fitted with the weights (of a layer
+that has one).
 
 Memory: a few matrices ``[columns, columns]`` and the systems of step 3, some 100 MB at a time.
 Cost: O(columns^3) and O(rows x columns^2) for each projection of 2, O(rows x kept^3) for step 3.
@@ -57,7 +58,10 @@ def prune_linear(layer: Linear, statistics: Statistics, *, pattern: Pattern) -> 
     if worse.any():  # there is no proof that the projections help, though they mostly do
         mask[worse] = start_mask[worse]
         weight[worse] = solve_kept(wanted[worse], moment, mask[worse])
-    return Linear(weight, statistics.target_mean - weight @ statistics.input_mean, mask)
+    bias = None
+    if layer.bias is not None:
+        bias = statistics.target_mean - weight @ statistics.input_mean
+    return Linear(weight, bias, mask)
 
 
 def loss(weight: torch.Tensor, ideal: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,177 @@
+"""The arithmetic of an encoder in torch, one step at a time, over rows without padding.
+
+Calibration looks between the steps of a layer, and needs one layer's weights in memory at a time:
+so the steps are functions of a checkpoint's memory-mapped tensors. Token vectors are float32
+``[tokens, width]``, all rows end to end; only positions and attention ask where a row begins. What
+a family does otherwise than BERT, its `EncoderConfig` says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparsebert.checkpoint.architecture import RELATIVE_BIAS
+from sparsebert.checkpoint.folder import Checkpoint
+from sparsebert.pruning.calibration_rows import CalibrationRows
+
+if TYPE_CHECKING:
+    import torch
+
+Step = Callable[["torch.Tensor"], "torch.Tensor"]
+
+_FARTHEST = 128  # tokens apart, beyond which MPNet's bias by distance is the same
+
+
+def tensor(checkpoint: Checkpoint, name: str) -> torch.Tensor:
+    """A checked copy of one of the checkpoint's tensors in float32, by canonical name."""
+    import torch
+
+    return torch.from_numpy(np.array(checkpoint.finite_weight(name)))
+
+
+def bias(checkpoint: Checkpoint, layer: str) -> torch.Tensor | None:
+    """The bias of a linear layer or LayerNorm, None where it has none."""
+    name = f"{layer}.bias"
+    return tensor(checkpoint, name) if name in checkpoint.used else None
+
+
+def embed(checkpoint: Checkpoint, rows: CalibrationRows) -> torch.Tensor:
+    """What enters the first layer, ``[tokens, hidden]``."""
+    import torch
+
+    config = checkpoint.config
+    table = "embeddings.{}_embeddings.weight".format
+    summed = tensor(checkpoint, table("word"))[torch.from_numpy(rows.ids)]
+    if config.family.positions != "rotary":
+        padding = config.pad_token_id if config.family.positions == "counted" else None
+        summed += tensor(checkpoint, table("position"))[_positions(rows, padding)]
+    if config.family.token_types:
+        summed += tensor(checkpoint, table("token_type"))[torch.from_numpy(rows.type_ids)]
+    normed = layer_norm(checkpoint, "embeddings.LayerNorm")(summed)
+    projection = "embeddings.projection"
+    if config.embedding_size == config.hidden_size:
+        return normed
+    weight = tensor(checkpoint, f"{projection}.weight")
+    return torch.nn.functional.linear(normed, weight, bias(checkpoint, projection))
+
+
+def _positions(rows: CalibrationRows, padding: int | None) -> torch.Tensor:
+    """Each token's row in the position table, int64 ``[tokens]``.
+
+    Counted from 0; with a ``padding`` id from behind it, and tokens of that id do not count but
+    take the row of its number.
+    """
+    import torch
+
+    if padding is None:
+        return torch.cat([torch.arange(length) for length in rows.lengths])
+    real = torch.from_numpy(rows.ids != padding).long()
+    counted = torch.cat([row.cumsum(0) for row in torch.split(real, rows.lengths)])
+    return counted * real + padding
+
+
+def layer_norm(checkpoint: Checkpoint, name: str) -> Step:
+    """The named LayerNorm."""
+    import torch
+
+    weight = tensor(checkpoint, f"{name}.weight")
+    shift = bias(checkpoint, name)
+    epsilon = checkpoint.config.layer_norm_eps
+    return lambda x: torch.nn.functional.layer_norm(x, weight.shape, weight, shift, epsilon)
+
+
+def activation(name: str) -> Step:
+    """The function behind the name of an activation, such as config.json's ``hidden_act``."""
+    import torch
+
+    if name == "relu":
+        return torch.nn.functional.relu
+    if name == "tanh":
+        return torch.tanh
+    approximate = "none" if name == "gelu" else "tanh"
+    return lambda x: torch.nn.functional.gelu(x, approximate=approximate)
+
+
+class Attention:
+    """Self-attention of one layer, within each row."""
+
+    def __init__(self, checkpoint: Checkpoint, number: int) -> None:
+        config = checkpoint.config
+        self._heads = config.num_attention_heads
+        self._window = config.attention[number].window
+        self._theta = config.attention[number].theta
+        self._bias = tensor(checkpoint, RELATIVE_BIAS) if config.relative_buckets else None
+
+    def __call__(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        groups: Sequence[tuple[int, int]],
+    ) -> torch.Tensor:
+        """softmax(q k^T / sqrt(d) + bias) v over the tokens in reach, ``[tokens, hidden]``.
+
+        ``groups`` are ``(rows, length)`` as `CalibrationRows.parts` has them.
+        """
+        import torch
+
+        context = torch.empty_like(query)
+        first = 0
+        for rows, length in groups:
+            part = slice(first, first := first + rows * length)
+            q, k, v = (
+                x[part].view(rows, length, self._heads, -1).transpose(1, 2)
+                for x in (query, key, value)
+            )
+            if self._theta is not None:
+                q, k = _turned(q, self._theta), _turned(k, self._theta)
+            found = torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=self._mask(length)
+            )
+            context[part] = found.transpose(1, 2).reshape(rows * length, -1)
+        return context
+
+    def _mask(self, length: int) -> torch.Tensor | None:
+        """What is added to the scores ``[heads, length, length]``, or bool where tokens see."""
+        import torch
+
+        places = torch.arange(length)
+        distance = places - places[:, None]  # from the token that looks to the one it looks at
+        if self._bias is not None:
+            return self._bias[distance_buckets(distance, len(self._bias))].permute(2, 0, 1)
+        return None if self._window is None else distance.abs() <= self._window
+
+
+def _turned(vectors: torch.Tensor, theta: float) -> torch.Tensor:
+    """Rotary positions: of ``[..., length, d]``, dimensions i and i + d/2 turned as a pair.
+
+    At place p by p theta^(-2i/d) radians.
+    """
+    import torch
+
+    length, width = vectors.shape[-2:]
+    speed = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float) / width)
+    angle = torch.arange(length, dtype=torch.float)[:, None] * speed
+    cos, sin = angle.cos(), angle.sin()
+    one, other = vectors.chunk(2, dim=-1)
+    return torch.cat((one * cos - other * sin, other * cos + one * sin), dim=-1)
+
+
+def distance_buckets(distance: torch.Tensor, buckets: int) -> torch.Tensor:
+    """Row of the bias table for each distance (int64), as T5 and MPNet bucket them.
+
+    Half of them are for tokens further to the right. Of each half the first half are a distance
+    each; the others widen with its logarithm, up to `_FARTHEST`.
+    """
+    import torch
+
+    half = buckets // 2
+    exact = half // 2
+    far = distance.abs()
+    share = torch.log(far.clamp(min=1).float() / exact) / math.log(_FARTHEST / exact)
+    wide = (exact + (share * (half - exact)).long()).clamp(max=half - 1)
+    return torch.where(far < exact, far, wide) + half * (distance > 0)
