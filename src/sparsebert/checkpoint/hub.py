@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from sparsebert.errors import CheckpointError
 
@@ -13,10 +14,11 @@ _PICKLES = ["pytorch_model*.bin"]
 _OTHER_ENGINES = ["onnx/*", "openvino/*", "coreml/*", "tf/*", "flax/*"]
 
 
-def resolve_model(model: str | Path, *, pickles: bool = False) -> Path:
+def resolve_model(model: str | Path, *, pickles: bool = False, **download: Any) -> Path:
     """The folder of a model; a hub id is downloaded into the hub's cache first.
 
     Old pickled weights are left on the hub unless ``pickles`` is set; only `convert` sets it.
+    ``download`` are further arguments of `huggingface_hub.snapshot_download`, such as ``revision``.
     Raises CheckpointError if there is no such folder and no such model on the hub, or the hub
     cannot be reached.
     """
@@ -29,7 +31,7 @@ def resolve_model(model: str | Path, *, pickles: bool = False) -> Path:
         raise CheckpointError(f"{model} is a file: name the model's folder.")
     if isinstance(model, Path) or _HUB_ID.fullmatch(model) is None:
         raise CheckpointError(f"{model} is not a folder.")
-    return _download(model, pickles)
+    return _download(model, pickles, download)
 
 
 def source_name(model: str | Path) -> str:
@@ -41,7 +43,7 @@ def source_name(model: str | Path) -> str:
     return path.resolve().name if path.is_dir() else str(model)
 
 
-def _download(model: str, pickles: bool) -> Path:
+def _download(model: str, pickles: bool, arguments: dict[str, Any]) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
@@ -51,7 +53,9 @@ def _download(model: str, pickles: bool) -> Path:
         ) from error
     patterns = _WANTED + _PICKLES if pickles else _WANTED
     try:
-        folder = snapshot_download(model, allow_patterns=patterns, ignore_patterns=_OTHER_ENGINES)
+        folder = snapshot_download(
+            model, allow_patterns=patterns, ignore_patterns=_OTHER_ENGINES, **arguments
+        )
     except Exception as error:  # the library's own errors share no base; all of them end here
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(

@@ -1,0 +1,108 @@
+"""LangChain's embeddings and rerankers on our engine; neither needs torch.
+
+from sparsebert.integrations.langchain import SparsebertEmbeddings
+
+store = InMemoryVectorStore(SparsebertEmbeddings("packed/"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsebert.errors import MissingExtraError
+from sparsebert.inference import Model, load
+from sparsebert.integrations.relevance import load_reranker, relevance
+
+try:
+    from langchain_core.cross_encoders import BaseCrossEncoder
+    from langchain_core.documents import BaseDocumentCompressor, Document
+    from langchain_core.embeddings import Embeddings
+    from pydantic import PrivateAttr
+except ImportError as error:
+    raise MissingExtraError(__name__, "langchain") from error
+
+
+class SparsebertEmbeddings(Embeddings):  # type: ignore[misc]
+    """Embeddings of a folder, a hub id or a loaded model, for vector stores and retrievers.
+
+    The prefixes go before queries and documents, for models that were trained with such
+    (``"query: "`` and ``"passage: "`` of E5). ``normalize`` defaults to what the folder says.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Model,
+        *,
+        query_prefix: str = "",
+        document_prefix: str = "",
+        normalize: bool | None = None,
+        batch_size: int = 32,
+        threads: int | None = None,
+    ) -> None:
+        self.model = model if isinstance(model, Model) else load(model, threads=threads)
+        self.query_prefix = query_prefix
+        self.document_prefix = document_prefix
+        self.normalize = normalize
+        self.batch_size = batch_size
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """One vector a text."""
+        return self._embed([self.document_prefix + text for text in texts])
+
+    def embed_query(self, text: str) -> list[float]:
+        """The vector of a query."""
+        return self._embed([self.query_prefix + text])[0]
+
+    def _embed(self, texts: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = self.model.embed(
+            texts, normalize=self.normalize, batch_size=self.batch_size
+        ).tolist()
+        return vectors
+
+
+class SparsebertCrossEncoder(BaseCrossEncoder):  # type: ignore[misc]
+    """A cross-encoder, such as ``CrossEncoderReranker`` takes; scores are from 0 to 1."""
+
+    def __init__(
+        self, model: str | Path | Model, *, batch_size: int = 32, threads: int | None = None
+    ) -> None:
+        """InputError unless the model is a classifier with one label."""
+        self.model = load_reranker(model, threads)
+        self.batch_size = batch_size
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        """For each pair how well the second text fits the first."""
+        return relevance(self.model, text_pairs, batch_size=self.batch_size)
+
+
+class SparsebertRerank(BaseDocumentCompressor):  # type: ignore[misc]
+    """Keeps the ``top_n`` documents that fit a query best, best first.
+
+    Their scores, from 0 to 1, are in their metadata as ``relevance_score``.
+    """
+
+    top_n: int = 3
+    batch_size: int = 32
+    _encoder: SparsebertCrossEncoder = PrivateAttr()
+
+    def __init__(
+        self, model: str | Path | Model, *, threads: int | None = None, **fields: Any
+    ) -> None:
+        """InputError unless the model is a classifier with one label."""
+        super().__init__(**fields)
+        self._encoder = SparsebertCrossEncoder(model, batch_size=self.batch_size, threads=threads)
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Any = None
+    ) -> list[Document]:
+        """The best of ``documents``, as copies."""
+        scores = self._encoder.score([(query, document.page_content) for document in documents])
+        scored = sorted(zip(scores, documents, strict=True), key=lambda found: -found[0])
+        return [
+            document.model_copy(
+                update={"metadata": {**document.metadata, "relevance_score": score}}
+            )
+            for score, document in scored[: self.top_n]
+        ]

@@ -1,0 +1,108 @@
+"""LlamaIndex's embeddings and reranker on our engine; neither needs torch.
+
+from sparsebert.integrations.llama_index import SparsebertEmbedding
+
+Settings.embed_model = SparsebertEmbedding("packed/")
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from sparsebert.errors import InputError, MissingExtraError
+from sparsebert.inference import Model, load
+from sparsebert.integrations.relevance import load_reranker, relevance
+
+try:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.bridge.pydantic import PrivateAttr
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
+    from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+except ImportError as error:
+    raise MissingExtraError(__name__, "llama-index") from error
+
+
+class SparsebertEmbedding(BaseEmbedding):  # type: ignore[misc]
+    """Embeddings of a folder, a hub id or a loaded model, for indexes and retrievers.
+
+    The instructions go before queries and texts, for models that were trained with such.
+    ``normalize`` defaults to what the folder says; ``embed_batch_size`` is LlamaIndex's own.
+    """
+
+    query_instruction: str = ""
+    text_instruction: str = ""
+    normalize: bool | None = None
+    _model: Model = PrivateAttr()
+
+    def __init__(
+        self, model: str | Path | Model, *, threads: int | None = None, **fields: Any
+    ) -> None:
+        found = model if isinstance(model, Model) else load(model, threads=threads)
+        super().__init__(**{"model_name": found.name, **fields})
+        self._model = found
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Its name in stored indexes."""
+        return "SparsebertEmbedding"
+
+    def _embed(self, texts: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = self._model.embed(
+            texts, normalize=self.normalize, batch_size=self.embed_batch_size
+        ).tolist()
+        return vectors
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._embed([self.query_instruction + query])[0]
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return self._embed([self.text_instruction + text for text in texts])
+
+    # The engine leaves Python while it works, so a thread keeps the event loop free.
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+
+class SparsebertRerank(BaseNodePostprocessor):  # type: ignore[misc]
+    """Keeps the ``top_n`` nodes that fit a query best, with scores from 0 to 1, best first."""
+
+    top_n: int = 2
+    batch_size: int = 32
+    _model: Model = PrivateAttr()
+
+    def __init__(
+        self, model: str | Path | Model, *, threads: int | None = None, **fields: Any
+    ) -> None:
+        """InputError unless the model is a classifier with one label."""
+        super().__init__(**fields)
+        self._model = load_reranker(model, threads)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Its name in stored settings."""
+        return "SparsebertRerank"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise InputError("a reranker needs the query: give query_str or query_bundle.")
+        query = query_bundle.query_str
+        pairs = [(query, node.node.get_content(metadata_mode=MetadataMode.EMBED)) for node in nodes]
+        scores = relevance(self._model, pairs, batch_size=self.batch_size)
+        ranked = [
+            NodeWithScore(node=node.node, score=score)
+            for node, score in zip(nodes, scores, strict=True)
+        ]
+        return sorted(ranked, key=lambda node: -node.score)[: self.top_n]

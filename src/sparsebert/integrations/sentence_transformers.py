@@ -1,0 +1,136 @@
+"""sentence-transformers on our engine: change the import, keep every method.
+
+    from sparsebert.integrations.sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer("packed/")
+    model.encode(["a text", "another"], normalize_embeddings=True)
+
+The classes are sentence-transformers' own, and only the module that runs the transformer is ours:
+prompts, pooling, evaluators, pools of processes are theirs. Folders may be packed, sparse or
+dense. What is saved names no class of ours; unpacked, it opens with either library.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sparsebert.checkpoint import resolve_model
+from sparsebert.checkpoint.documents import read_json, replace_json
+from sparsebert.checkpoint.pooling import MODULES_NAME
+from sparsebert.errors import InputError, MissingExtraError
+
+try:
+    import sentence_transformers
+    from sentence_transformers.base.modules import Transformer as TorchTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+except ImportError as error:
+    raise MissingExtraError(__name__, "sentence-transformers") from error
+
+from sparsebert.integrations.transformers import SparsebertModel
+
+_BACKEND = "sparsebert"
+_TASKS = {
+    "feature-extraction": "feature-extraction",
+    "sequence-classification": "text-classification",
+}
+_FROM_HUB = ("revision", "token", "cache_dir", "local_files_only")
+
+
+class Transformer(TorchTransformer):  # type: ignore[misc]
+    """The first module of a model, with our engine in place of the torch model."""
+
+    def _load_model(
+        self,
+        model_name_or_path: str,
+        transformer_task: str,
+        config: Any,
+        backend: str,
+        is_peft_model: bool,
+        **options: Any,
+    ) -> SparsebertModel:
+        hub = {name: options.pop(name) for name in _FROM_HUB if name in options}
+        threads = options.pop("threads", None)
+        for name in ("subfolder", "trust_remote_code"):  # our folders say the one, and run no code
+            options.pop(name, None)
+        if options:
+            raise InputError(
+                f"our engine does not take {', '.join(options)}: model_kwargs may hold threads."
+            )
+        if is_peft_model or transformer_task not in _TASKS:
+            raise InputError(
+                f"{model_name_or_path} is no plain encoder or classifier: our engine runs no other."
+            )
+        folder = resolve_model(model_name_or_path, **hub)
+        return SparsebertModel.from_pretrained(
+            folder, task=_TASKS[transformer_task], threads=threads
+        )
+
+
+class _OnEngine:
+    """What a model does otherwise than its class in sentence-transformers."""
+
+    def __init__(
+        self, model_name_or_path: str | Path, *, threads: int | None = None, **options: Any
+    ) -> None:
+        """``options`` are those of the class in sentence-transformers, without ``backend``.
+
+        ``threads`` is the engine's, as for `sparsebert.load`.
+        """
+        options["model_kwargs"] = {**(options.get("model_kwargs") or {}), "threads": threads}
+        options["device"] = "cpu"
+        super().__init__(str(model_name_or_path), backend=_BACKEND, **options)
+
+    def _load_module_class_from_ref(self, *arguments: Any, **options: Any) -> type:
+        found: type = super()._load_module_class_from_ref(*arguments, **options)  # type: ignore[misc]
+        return Transformer if found is TorchTransformer else found
+
+    def save(self, path: str, *arguments: Any, **options: Any) -> None:
+        """As in sentence-transformers, with the weights as they are, packed or not."""
+        super().save(path, *arguments, **options)  # type: ignore[misc]
+        modules = read_json(Path(path) / MODULES_NAME)
+        for module in modules:
+            if module["type"] == f"{Transformer.__module__}.{Transformer.__name__}":
+                module["type"] = f"{TorchTransformer.__module__}.{TorchTransformer.__name__}"
+        replace_json(Path(path) / MODULES_NAME, modules)
+
+
+class SentenceTransformer(_OnEngine, sentence_transformers.SentenceTransformer):  # type: ignore[misc]
+    """``sentence_transformers.SentenceTransformer``, computing on our engine."""
+
+    def _load_default_modules(
+        self, model_name_or_path: str, **options: Any
+    ) -> tuple[list[Any], dict[str, Any]]:
+        encoder = _transformer(model_name_or_path, "feature-extraction", **options)
+        return [encoder, Pooling(encoder.get_embedding_dimension(), "mean")], {}
+
+
+class CrossEncoder(_OnEngine, sentence_transformers.CrossEncoder):  # type: ignore[misc]
+    """``sentence_transformers.CrossEncoder``, computing on our engine."""
+
+    def _load_default_modules(
+        self, model_name_or_path: str, **options: Any
+    ) -> tuple[list[Any], dict[str, Any]]:
+        return [_transformer(model_name_or_path, "sequence-classification", **options)], {}
+
+
+def _transformer(
+    name: str,
+    task: str,
+    *,
+    cache_folder: str | None = None,
+    model_kwargs: dict[str, Any] | None = None,
+    processor_kwargs: dict[str, Any] | None = None,
+    config_kwargs: dict[str, Any] | None = None,
+    **hub: Any,
+) -> Transformer:
+    """The module of a folder that has no modules.json."""
+    hub["cache_dir"] = cache_folder
+    return Transformer(
+        name,
+        transformer_task=task,
+        model_kwargs={**hub, **(model_kwargs or {})},
+        processor_kwargs={**hub, **(processor_kwargs or {})},
+        config_kwargs={**hub, **(config_kwargs or {})},
+        backend=_BACKEND,
+    )

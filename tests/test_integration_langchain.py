@@ -1,0 +1,110 @@
+"""LangChain's own stores and interfaces over our embeddings and rerankers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sentences import SENTENCES
+from sparsebert import load, pack
+from sparsebert.errors import InputError
+
+pytest.importorskip("langchain_core")
+
+from langchain_core.documents import Document
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from sparsebert.integrations.langchain import (
+    SparsebertCrossEncoder,
+    SparsebertEmbeddings,
+    SparsebertRerank,
+)
+
+TEXTS = list(SENTENCES)
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_bert: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("langchain") / "packed"
+    pack(tiny_bert(), folder, dtype="fp32")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ranker(tiny_bert: Callable[..., Path]) -> Path:
+    return tiny_bert("sequence-classification", num_labels=1)
+
+
+def test_a_store_finds_what_brute_force_finds(encoder: Path) -> None:
+    store = InMemoryVectorStore(SparsebertEmbeddings(encoder, batch_size=3))
+    store.add_documents([Document(text, metadata={"place": i}) for i, text in enumerate(TEXTS)])
+    model = load(encoder)
+    vectors = model.embed(TEXTS, normalize=True)
+    cosines = vectors @ model.embed("The boats knocked softly.", normalize=True)
+    found = store.similarity_search_with_score("The boats knocked softly.", k=4)
+    assert [document.metadata["place"] for document, _ in found] == np.argsort(-cosines)[
+        :4
+    ].tolist()
+    np.testing.assert_allclose([score for _, score in found], np.sort(cosines)[::-1][:4], atol=1e-5)
+    retriever = store.as_retriever(search_kwargs={"k": 1})
+    assert retriever.invoke(TEXTS[7])[0].page_content == TEXTS[7]
+
+
+def test_prefixes_and_normalisation(encoder: Path) -> None:
+    model = load(encoder)
+    embeddings = SparsebertEmbeddings(
+        model, query_prefix="query: ", document_prefix="passage: ", normalize=True
+    )
+    assert embeddings.model is model
+    np.testing.assert_allclose(
+        embeddings.embed_query("a text"), model.embed("query: a text", normalize=True), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        embeddings.embed_documents(["a text", "b"]),
+        model.embed(["passage: a text", "passage: b"], normalize=True),
+        atol=1e-6,
+    )
+    assert embeddings.embed_documents([]) == []
+
+
+def test_asynchronous_calls(encoder: Path) -> None:
+    embeddings = SparsebertEmbeddings(encoder)
+    assert asyncio.run(embeddings.aembed_documents(TEXTS[:3])) == embeddings.embed_documents(
+        TEXTS[:3]
+    )
+    assert asyncio.run(embeddings.aembed_query("a")) == embeddings.embed_query("a")
+
+
+def test_documents_are_reranked(ranker: Path) -> None:
+    query = "When does the ferry leave?"
+    documents = [Document(text, metadata={"place": i}) for i, text in enumerate(TEXTS)]
+    logits = load(ranker).logits([(query, text) for text in TEXTS])[:, 0]
+    expected = 1 / (1 + np.exp(-logits.astype(float)))
+    found = SparsebertRerank(ranker, top_n=5, threads=1).compress_documents(documents, query)
+    assert [document.metadata["place"] for document in found] == np.argsort(-expected)[:5].tolist()
+    np.testing.assert_allclose(
+        [document.metadata["relevance_score"] for document in found],
+        np.sort(expected)[::-1][:5],
+        atol=1e-6,
+    )
+    assert "relevance_score" not in documents[0].metadata, "the caller's own stay as they are"
+    assert SparsebertRerank(ranker).compress_documents([], query) == []
+    rerank = SparsebertRerank(ranker, top_n=2)
+    assert asyncio.run(rerank.acompress_documents(documents, query)) == found[:2]
+
+
+def test_pairs_are_scored(ranker: Path) -> None:
+    pairs = list(zip(TEXTS[:4], TEXTS[4:]))
+    logits = load(ranker).logits(pairs)[:, 0]
+    scores = SparsebertCrossEncoder(ranker, batch_size=2).score(pairs)
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits.astype(float))), atol=1e-6)
+
+
+def test_other_models_do_not_rerank(encoder: Path, tiny_bert: Callable[..., Path]) -> None:
+    for folder in (encoder, tiny_bert("sequence-classification")):
+        with pytest.raises(InputError, match="gives no relevance"):
+            SparsebertRerank(folder)

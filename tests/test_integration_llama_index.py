@@ -1,0 +1,106 @@
+"""LlamaIndex's own index over our embeddings and reranker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sentences import SENTENCES
+from sparsebert import load, pack
+from sparsebert.errors import InputError
+
+pytest.importorskip("llama_index.core")
+
+from llama_index.core import VectorStoreIndex
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from sparsebert.integrations.llama_index import SparsebertEmbedding, SparsebertRerank
+
+TEXTS = list(SENTENCES)
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_bert: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llama") / "packed"
+    pack(tiny_bert(), folder, dtype="fp32")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ranker(tiny_bert: Callable[..., Path]) -> Path:
+    return tiny_bert("sequence-classification", num_labels=1)
+
+
+def test_an_index_finds_what_brute_force_finds(encoder: Path) -> None:
+    embedding = SparsebertEmbedding(encoder, embed_batch_size=3, threads=1)
+    nodes = [TextNode(text=text, id_=str(place)) for place, text in enumerate(TEXTS)]
+    index = VectorStoreIndex(nodes, embed_model=embedding)
+    model = load(encoder)
+    vectors = model.embed(TEXTS, normalize=True)
+    cosines = vectors @ model.embed("The boats knocked softly.", normalize=True)
+    best = np.argsort(-cosines)[:4]
+    found = index.as_retriever(similarity_top_k=4).retrieve("The boats knocked softly.")
+    assert [each.node.node_id for each in found] == [str(place) for place in best]
+    np.testing.assert_allclose([each.score for each in found], cosines[best], atol=1e-5)
+
+
+def test_instructions_and_normalisation(encoder: Path) -> None:
+    model = load(encoder)
+    embedding = SparsebertEmbedding(
+        model, query_instruction="query: ", text_instruction="passage: ", normalize=True
+    )
+    np.testing.assert_allclose(
+        embedding.get_query_embedding("a text"),
+        model.embed("query: a text", normalize=True),
+        atol=1e-6,
+    )
+    expected = model.embed(["passage: a text", "passage: b"], normalize=True)
+    np.testing.assert_allclose(
+        embedding.get_text_embedding_batch(["a text", "b"]), expected, atol=1e-6
+    )
+    np.testing.assert_allclose(embedding.get_text_embedding("b"), expected[1], atol=1e-6)
+    assert embedding.model_name == model.name
+    assert embedding.to_payload()["class_name"] == "SparsebertEmbedding"
+
+
+def test_asynchronous_calls(encoder: Path) -> None:
+    embedding = SparsebertEmbedding(encoder)
+
+    async def calls() -> list[list[float]]:
+        found = await embedding.aget_text_embedding_batch(TEXTS[:2])
+        return [
+            *found,
+            await embedding.aget_query_embedding("a"),
+            await embedding.aget_text_embedding("b"),
+        ]
+
+    expected = load(encoder).embed([*TEXTS[:2], "a", "b"])
+    np.testing.assert_allclose(asyncio.run(calls()), expected, atol=1e-5)
+
+
+def test_nodes_are_reranked(ranker: Path) -> None:
+    query = "When does the ferry leave?"
+    nodes = [
+        NodeWithScore(node=TextNode(text=text, id_=str(place)), score=0.5)
+        for place, text in enumerate(TEXTS)
+    ]
+    logits = load(ranker).logits([(query, text) for text in TEXTS])[:, 0]
+    expected = 1 / (1 + np.exp(-logits.astype(float)))
+    best = np.argsort(-expected)[:5]
+    rerank = SparsebertRerank(ranker, top_n=5)
+    found = rerank.postprocess_nodes(nodes, query_str=query)
+    assert [each.node.node_id for each in found] == [str(place) for place in best]
+    np.testing.assert_allclose([each.score for each in found], expected[best], atol=1e-6)
+    assert nodes[0].score == 0.5, "the caller's own stay as they are"
+    assert rerank.postprocess_nodes([], query_str=query) == []
+    with pytest.raises(InputError, match="needs the query"):
+        rerank.postprocess_nodes(nodes)
+
+
+def test_other_models_do_not_rerank(encoder: Path) -> None:
+    with pytest.raises(InputError, match="gives no relevance"):
+        SparsebertRerank(encoder)
