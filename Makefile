@@ -17,16 +17,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WHEELS := build/wheels
+SITE := build/site
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt \
 	$(shell find src -type f -not -name '*.pyc' -not -name '.*' 2>/dev/null)
 CXX_SOURCES = $(shell find src benchmarks tests -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench docs clean
 
 help:
 	@echo "make demo    prune, fine-tune, evaluate, pack and run a real model; ends with a report"
 	@echo "make test    run the tests against the installed package (TEST_ARGS='-k name' for some)"
 	@echo "make check   formatting, lint and types, Python and C++"
+	@echo "make docs    build the documentation into $(SITE)"
 	@echo "make bench   latency beside torch (BENCH_ARGS='--random bert-base --rounds 20')"
 	@echo "make clean   remove the virtual environment, builds and caches"
 	@echo
@@ -51,6 +53,11 @@ check: $(VENV)/.ready-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+docs: $(VENV)/.ready-docs
+	@echo "==> Building the documentation"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
+	@echo "    $(SITE)/index.html; with a search: python3 -m http.server --directory $(SITE)"
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -86,3 +93,7 @@ $(VENV)/.ready-demo: $(WHEELS)/.built
 $(VENV)/.ready-dev: $(WHEELS)/.built
 	@echo "==> Installing sparsebert with what the tests need (the first time: some minutes, mostly torch)"
 	$(call install,dev)
+
+$(VENV)/.ready-docs: $(WHEELS)/.built
+	@echo "==> Installing sparsebert with what the documentation needs"
+	$(call install,docs)
