@@ -25,6 +25,7 @@ NAMES = {
     "pack",
     "prune",
     "prune_upstream",
+    "push_to_hub",
     "unpack",
 }
 TRAINING_SIDE = {"torch", "transformers", "datasets", "accelerate", "sklearn", "scipy", "pyarrow"}

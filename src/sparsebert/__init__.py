@@ -32,6 +32,7 @@ _WHERE = {
     "evaluate": "sparsebert.evaluation",
     "pack": "sparsebert.packing",
     "unpack": "sparsebert.packing",
+    "push_to_hub": "sparsebert.checkpoint.publishing",
     "load": "sparsebert.inference",
     "Model": "sparsebert.inference",
 }
@@ -40,6 +41,7 @@ __all__ = [*_WHERE, "__version__"]
 
 if TYPE_CHECKING:
     from sparsebert.checkpoint.convert import convert as convert
+    from sparsebert.checkpoint.publishing import push_to_hub as push_to_hub
     from sparsebert.errors import SparsebertError as SparsebertError
     from sparsebert.evaluation import evaluate as evaluate
     from sparsebert.inference import Model as Model

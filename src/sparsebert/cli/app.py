@@ -34,6 +34,7 @@ from sparsebert.cli.finetune import finetune
 from sparsebert.cli.inspect import inspect
 from sparsebert.cli.pack import pack
 from sparsebert.cli.prune import prune
+from sparsebert.cli.push import push
 from sparsebert.cli.serve import serve
 from sparsebert.cli.table import table
 from sparsebert.cli.unpack import unpack
@@ -48,6 +49,7 @@ VERBS = (
     table,
     pack,
     unpack,
+    push,
     inspect,
     doctor,
     bench,

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import resolve_model
+from sparsebert.checkpoint.card import write_scores
 from sparsebert.checkpoint.companions import EVALUATION_NAME
 from sparsebert.checkpoint.documents import replace_json
 from sparsebert.checkpoint.hub import source_name
 from sparsebert.checkpoint.seeds import seed_folders
 from sparsebert.errors import CheckpointError, OutputError
 from sparsebert.evaluation.evaluator import evaluate
+from sparsebert.evaluation.model_index import hub_results
 from sparsebert.evaluation.result import Evaluation
 from sparsebert.evaluation.seed_scores import SeedScores
+from sparsebert.packing import is_packed
 from sparsebert.progress import Progress, named, silent
+from sparsebert.tasks.table import TASKS
 
 
 def evaluate_seeds(
@@ -59,9 +63,12 @@ def evaluate_seeds(
 
 
 def save_evaluation(evaluation: Evaluation) -> None:
-    """Keep scores in evaluation.json beside the model that they are of."""
+    """Keep scores in evaluation.json beside the model that they are of, and in its card."""
     folder = resolve_model(evaluation.model)
     _save(folder, replace(evaluation, model=source_name(folder)).as_dict())
+    if evaluation.task in TASKS:  # a user's own data has no name on the hub
+        found = hub_results(TASKS[evaluation.task], evaluation.scores)
+        write_scores(folder, found, packed=is_packed(folder))
 
 
 def _save(folder: Path, document: dict[str, Any]) -> None:

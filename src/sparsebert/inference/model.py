@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sparsebert.checkpoint import EncoderConfig, Head, Pooling
+from sparsebert.checkpoint.publishing import copy_model, push_to_hub
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.answering import as_questions, best_answers
@@ -312,6 +313,17 @@ class Model:
         if not head or self.config.head is Head.ENCODER:
             return self._hidden(tokens, batch_size)
         return self._head(tokens, batch_size)
+
+    def save_pretrained(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Copy the model's folder as it is, packed or not; returns the new one.
+
+        Raises OutputError if it exists (without ``force``) or cannot be written.
+        """
+        return copy_model(self.path, folder, force=force)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Put the model's folder on the Hugging Face hub: `sparsebert.push_to_hub`."""
+        return push_to_hub(self.path, repo_id, **options)
 
     def _head(self, tokens: Sequence[Tokens], batch_size: int) -> Any:
         if self.config.head is Head.SEQUENCE:

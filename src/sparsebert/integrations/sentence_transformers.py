@@ -79,7 +79,7 @@ class _OnEngine:
         """
         options["model_kwargs"] = {**(options.get("model_kwargs") or {}), "threads": threads}
         options["device"] = "cpu"
-        super().__init__(str(model_name_or_path), backend=_BACKEND, **options)
+        super().__init__(str(model_name_or_path), backend=_BACKEND, **options)  # type: ignore[call-arg]
 
     def _load_module_class_from_ref(self, *arguments: Any, **options: Any) -> type:
         found: type = super()._load_module_class_from_ref(*arguments, **options)  # type: ignore[misc]
