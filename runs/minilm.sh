@@ -11,9 +11,11 @@
 #
 # dense      the model as it is, fine-tuned
 # oneshot    1:2 by magnitude, then fine-tuned with the zeros locked
-# best       1:2 by second order and upstream distillation, then fine-tuned with the zeros locked,
-#            its teacher the dense model of the same seed
+# best       the dense model of the same seed, fine-tuned, then pruned to 1:2 by second order with the
+#            task's own texts, and taught by what it was before with the zeros locked
 # best-int8  best, packed in int8 and scored on the engine
+# embedding  for no task: 1:2 by second order and upstream distillation, packed in int8, and what the
+#            similarity of its embeddings scores on STS-B without training for it
 #
 # Settings come from runs/recipes; runs/search.py chooses such on held-out training rows.
 set -euo pipefail
@@ -28,12 +30,11 @@ if [ $# -eq 4 ]; then DRY_RUN=true; fi
 
 TASKS=${TASKS:-rte mrpc stsb sst2 qnli mnli qqp squad sst2-full}
 SEEDS=${SEEDS:-1 2 3 4 5}
-ROWS=${ROWS:-dense oneshot best best-int8}
-BEST_MODEL=${BEST_MODEL:-$RUNS/models/best} # or a 1:2 checkpoint made elsewhere
+ROWS=${ROWS:-dense oneshot best best-int8 embedding}
+CALIBRATION_ROWS=${CALIBRATION_ROWS:-1024}
 # Training texts of all tasks, without labels: an hour on two cores.
 CORPUS=${CORPUS:-$DATA/stsb $DATA/mrpc $DATA/rte $DATA/mnli $DATA/qqp $DATA/qnli $DATA/sst2 $DATA/squad}
 UPSTREAM=${UPSTREAM:---pairs 0.3 --max-rows 250000 --embeddings frozen}
-CALIBRATION=${CALIBRATION:-$DATA/stsb}
 
 seeds_of() {
     case $1 in
@@ -77,7 +78,12 @@ run_row() {
             tune "$@" "$RUNS/models/oneshot" && drop_weights "$out"
             ;;
         best)
-            tune "$@" "$BEST_MODEL" --teacher "$RUNS/dense/$2/seed-$3"
+            if [ -e "$out/training.json" ]; then return; fi
+            local dense=$RUNS/dense/$2/seed-$3 pruned=$RUNS/models/best/$2/seed-$3
+            sparse "$pruned/config.json" prune "$dense" "$pruned" --method second-order \
+                --calibration "$DATA/${2%-full}" --calibration-rows "$CALIBRATION_ROWS" \
+                --task "${2%-full}" &&
+                tune "$@" "$pruned" --teacher "$dense" && drop_weights "$pruned"
             ;;
         best-int8)
             sparse "$out/config.json" pack "$best" "$out" --dtype int8 &&
@@ -96,12 +102,15 @@ wants() {
 if wants oneshot; then
     sparse "$RUNS/models/oneshot/config.json" prune "$MODEL" "$RUNS/models/oneshot"
 fi
-if wants best; then # one checkpoint for all tasks
+if wants embedding; then
     set --
     for texts in $CORPUS; do set -- "$@" --corpus "$texts"; done
+    embedding=$RUNS/models/embedding
     # shellcheck disable=SC2086  # options and their values
-    sparse "$BEST_MODEL/config.json" prune "$MODEL" "$BEST_MODEL" --method second-order \
-        --calibration "$CALIBRATION" "$@" $UPSTREAM --resume
+    sparse "$embedding/config.json" prune "$MODEL" "$embedding" --method second-order \
+        --calibration "$DATA/stsb" "$@" $UPSTREAM --resume &&
+        sparse "$embedding-int8/config.json" pack "$embedding" "$embedding-int8" --dtype int8 &&
+        sparse - evaluate "$embedding-int8" --task stsb --data "$DATA/stsb" --zero-shot || true
 fi
 
 for seed in $SEEDS; do

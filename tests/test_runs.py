@@ -48,17 +48,21 @@ def minilm(out: Path, *, expect: int = 0, **environment: str) -> list[str]:
 
 class TestMinilm:
     def test_one_task_and_seed(self, tmp_path: Path) -> None:
-        lines = minilm(tmp_path, TASKS="qqp", SEEDS="2", CORPUS="a b", CALIBRATION="c")
+        lines = minilm(tmp_path, TASKS="qqp", SEEDS="2", CORPUS="a b")
         tune = "--task qqp --data DATA/qqp --recipe"
         rest = "--seed 2 --max-rows 10000"
         assert lines == [
             "sparsebert prune MODEL R/models/oneshot",
-            "sparsebert prune MODEL R/models/best --method second-order --calibration c "
+            "sparsebert prune MODEL R/models/embedding --method second-order --calibration DATA/stsb "
             "--corpus a --corpus b --pairs 0.3 --max-rows 250000 --embeddings frozen --resume",
+            "sparsebert pack R/models/embedding R/models/embedding-int8 --dtype int8",
+            "sparsebert evaluate R/models/embedding-int8 --task stsb --data DATA/stsb --zero-shot",
             f"sparsebert finetune MODEL R/dense/qqp/seed-2 {tune} dense.yaml {rest} --resume",
             f"sparsebert finetune R/models/oneshot R/oneshot/qqp/seed-2 {tune} oneshot.yaml {rest} "
             "--resume",
-            f"sparsebert finetune R/models/best R/best/qqp/seed-2 {tune} best.yaml {rest} "
+            "sparsebert prune R/dense/qqp/seed-2 R/models/best/qqp/seed-2 --method second-order "
+            "--calibration DATA/qqp --calibration-rows 1024 --task qqp",
+            f"sparsebert finetune R/models/best/qqp/seed-2 R/best/qqp/seed-2 {tune} best.yaml {rest} "
             "--teacher R/dense/qqp/seed-2 --resume",
             "sparsebert pack R/best/qqp/seed-2 R/best-int8/qqp/seed-2 --dtype int8",
             "sparsebert evaluate R/best-int8/qqp/seed-2 --task qqp --data DATA/qqp --save",
@@ -86,7 +90,8 @@ class TestMinilm:
     def test_what_is_done_is_not_done_again(self, tmp_path: Path) -> None:
         for name in (
             "models/oneshot/config.json",
-            "models/best/config.json",
+            "models/embedding/config.json",
+            "models/embedding-int8/config.json",
             "dense/rte/seed-1/training.json",
             "best/rte/seed-1/training.json",
             "best-int8/rte/seed-1/config.json",
@@ -94,7 +99,7 @@ class TestMinilm:
             (tmp_path / name).parent.mkdir(parents=True)
             (tmp_path / name).touch()
         (tmp_path / "oneshot/rte/seed-1.training").mkdir(parents=True)  # begun, and to be resumed
-        lines = minilm(tmp_path, TASKS="rte", SEEDS="1")
+        lines = minilm(tmp_path, TASKS="rte", SEEDS="1", ROWS="dense oneshot best best-int8")
         assert [line.split()[1:4] for line in lines[:-2]] == [
             ["finetune", "R/models/oneshot", "R/oneshot/rte/seed-1"],
             ["evaluate", "R/best-int8/rte/seed-1", "--task"],
