@@ -75,7 +75,12 @@ def write_scores(folder: Path, evaluations: Sequence[EvalResult], *, packed: boo
 def published_card(folder: Path, *, packed: bool, base_model: str | None = None) -> str:
     """The card of ``folder`` for the hub: its own text, with library, tag and base model named."""
     front, body = _split(_read(folder / CARD_NAME))
-    record: dict[str, Any] = read_object(folder / CONFIG_NAME).get("sparsity") or {}
+    raw = read_object(folder / CONFIG_NAME)
+    record: dict[str, Any] = raw.get("sparsity") or {}
+    if not body.strip():
+        lines = ["", f"# {_title(record, packed)}", "", "## How it was made", ""]
+        lines += [*_steps(record.get("lineage", [])), "", "## How to load it", ""]
+        body = "\n".join([*lines, *_loading(raw, packed), ""])
     matter = _front_matter(front, folder, record, packed, base_model)
     return f"---\n{matter}\n---\n{body}"
 
