@@ -84,17 +84,27 @@ def test_without_one_the_tensors_do(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model_type": "roberta"},
-        {"model_type": "distilbert", "architectures": ["DistilBertModel"]},
-        {"model_type": None, "architectures": ["RobertaModel"]},
-        {"model_type": None, "architectures": None},
-        {"model_type": 7},
         {"architectures": ["BertForMultipleChoice"]},
         {"architectures": ["BertLMHeadModel"]},
+        {"architectures": ["RobertaModel"]},
     ],
 )
-def test_other_architectures_are_refused_and_the_supported_listed(changes: dict[str, Any]) -> None:
+def test_other_heads_are_refused_and_the_supported_listed(changes: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedArchitectureError, match="BertForSequenceClassification"):
+        parse(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": "deberta-v2", "architectures": ["DebertaV2Model"]},
+        {"model_type": None, "architectures": ["T5Model"]},
+        {"model_type": None, "architectures": None},
+        {"model_type": 7},
+    ],
+)
+def test_other_families_are_refused_and_the_supported_listed(changes: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedArchitectureError, match="bert, roberta, .*, modernbert"):
         parse(**changes)
 
 

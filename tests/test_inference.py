@@ -249,7 +249,7 @@ class TestOutputs:
         whole = load(tiny_bert("question-answering")).forward(ids)
         for left, right in zip(model.forward(ids), whole, strict=True):
             assert np.array_equal(left, right)
-        with pytest.raises(CheckpointError, match=r"neither tokenizer\.json nor vocab\.txt"):
+        with pytest.raises(CheckpointError, match=r"no tokenizer\.json and no vocabulary"):
             model.hidden_states("a text")
 
     def test_type_ids_matter(self, classifier):

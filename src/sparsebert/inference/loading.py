@@ -42,14 +42,14 @@ def load(model: str | Path, *, threads: int | None = None, max_length: int | Non
         files,
         asked=max_length,
         trained=pooling.max_length if pooling else None,
-        positions=config.max_position_embeddings,
+        positions=config.max_length,
     )
     tokenizer = None
     if backend is not None:
         tokenizer = TextTokenizer(
             backend,
             max_length=limit,
-            type_vocab_size=config.type_vocab_size,
+            type_vocab_size=config.type_vocab_size if config.family.token_types else None,
             mask_token=special_token(files, "mask_token"),
         )
     encoder = Encoder(config, weights, threads=threads)

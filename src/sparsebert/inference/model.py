@@ -95,9 +95,7 @@ class Model:
     @property
     def max_length(self) -> int:
         """Tokens of a text that the model reads, special tokens included."""
-        return (
-            self._tokenizer.max_length if self._tokenizer else self.config.max_position_embeddings
-        )
+        return self._tokenizer.max_length if self._tokenizer else self.config.max_length
 
     @property
     def storage(self) -> str:
@@ -308,7 +306,7 @@ class Model:
             type_ids,
             vocab_size=self.config.vocab_size,
             type_vocab_size=self.config.type_vocab_size,
-            max_positions=self.config.max_position_embeddings,
+            max_positions=self.config.max_length,
         )
         if not head or self.config.head is Head.ENCODER:
             return self._hidden(tokens, batch_size)
@@ -355,7 +353,7 @@ class Model:
     def _text_tokenizer(self) -> TextTokenizer:
         if self._tokenizer is None:
             raise CheckpointError(
-                f"{self.name} has neither tokenizer.json nor vocab.txt, so it cannot read texts: "
+                f"{self.name} has no tokenizer.json and no vocabulary, so it cannot read texts: "
                 "add one, or give token ids to forward()."
             )
         return self._tokenizer

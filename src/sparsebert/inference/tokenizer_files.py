@@ -1,6 +1,7 @@
-"""A folder's tokenizer, exactly as transformers' BertTokenizer would build it.
+"""A folder's tokenizer, exactly as transformers would build it.
 
-``tokenizer.json`` is used, or else a tokenizer is built from ``vocab.txt``. Padding and truncation
+``tokenizer.json`` is used, or else a tokenizer is built from ``vocab.txt`` (word pieces) or from
+``vocab.json`` and ``merges.txt`` (byte pairs). Padding and truncation
 settings stored in a ``tokenizer.json`` are left-overs of whoever saved it (that of
 all-MiniLM-L6-v2 pads and cuts everything to 128): they are switched off here.
 """
@@ -10,18 +11,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, normalizers
 
+from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.documents import read_object
 from sparsebert.errors import CheckpointError, InputError
+from sparsebert.inference.vocabulary_files import from_byte_pairs, from_word_pieces
 
-_SPECIAL_TOKENS = {
+_NAMES = {
     "unk_token": "[UNK]",
     "sep_token": "[SEP]",
     "pad_token": "[PAD]",
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
+_ROBERTA_NAMES = {
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
+}
+# What a model_type calls its special tokens unless its files say otherwise; the others as BERT.
+_OTHER_NAMES = {
+    "roberta": _ROBERTA_NAMES,
+    "xlm-roberta": _ROBERTA_NAMES,
+    "mpnet": {**_ROBERTA_NAMES, "unk_token": "[UNK]"},
+}
+_SENTENCEPIECE = "sentencepiece.bpe.model"
 
 
 def read_tokenizer(folder: Path, *, lower_case: bool = False) -> Tokenizer | None:
@@ -34,10 +51,24 @@ def read_tokenizer(folder: Path, *, lower_case: bool = False) -> Tokenizer | Non
     """
     settings = _settings(folder)
     file, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
+    pairs, merges = folder / "vocab.json", folder / "merges.txt"
     if file.is_file():
         tokenizer = _from_json(file, settings)
     elif vocabulary.is_file():
-        tokenizer = _from_vocabulary(vocabulary, settings)
+        switches = {
+            "handle_chinese_chars": _switch(settings, "tokenize_chinese_chars", True),
+            "strip_accents": _switch(settings, "strip_accents", None),
+            "lowercase": _switch(settings, "do_lower_case", True),
+        }
+        tokenizer = from_word_pieces(vocabulary, _special_tokens(folder), switches)
+    elif pairs.is_file() and merges.is_file():
+        prefix = bool(_switch(settings, "add_prefix_space", False))
+        tokenizer = from_byte_pairs(pairs, merges, _special_tokens(folder), prefix)
+    elif (folder / _SENTENCEPIECE).is_file():
+        raise CheckpointError(
+            f"{folder} has a {_SENTENCEPIECE} and no tokenizer.json: have transformers write one, "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+        )
     else:
         return None
     if lower_case:
@@ -50,10 +81,7 @@ def read_tokenizer(folder: Path, *, lower_case: bool = False) -> Tokenizer | Non
 
 def special_token(folder: Path, name: str) -> str:
     """The text of a special token, for example ``mask_token``, as the folder has it."""
-    stored = _settings(folder).get(name)
-    if stored is None:
-        stored = _settings(folder, "special_tokens_map.json").get(name)
-    return _token_text(stored, _SPECIAL_TOKENS[name])
+    return _special_tokens(folder)[name]
 
 
 def length_limit(folder: Path, *, asked: int | None, trained: int | None, positions: int) -> int:
@@ -103,37 +131,14 @@ def _switch(settings: dict[str, Any], name: str, default: bool | None) -> Any:
     return value
 
 
-def _from_vocabulary(file: Path, settings: dict[str, Any]) -> Tokenizer:
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{file} is not UTF-8 text: {error.reason}.") from None
-    if lines and not lines[-1]:
-        lines.pop()
-    vocabulary = {token: index for index, token in enumerate(lines)}
-    special = {
-        name: _token_text(settings.get(name), usual) for name, usual in _SPECIAL_TOKENS.items()
+def _special_tokens(folder: Path) -> dict[str, str]:
+    """Text of each special token: tokenizer_config.json's, special_tokens_map.json's, the usual."""
+    model_type = _settings(folder, CONFIG_NAME).get("model_type")
+    usual = _OTHER_NAMES.get(model_type, _NAMES) if isinstance(model_type, str) else _NAMES
+    stored, older = _settings(folder), _settings(folder, "special_tokens_map.json")
+    return {
+        name: _token_text(stored.get(name) or older.get(name), text) for name, text in usual.items()
     }
-    for name in ("unk_token", "cls_token", "sep_token"):
-        if special[name] not in vocabulary:
-            raise CheckpointError(f"{file} lacks the token {special[name]} ({name}).")
-    cls, sep = special["cls_token"], special["sep_token"]
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk_token"]))
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=_switch(settings, "tokenize_chinese_chars", True),
-        strip_accents=_switch(settings, "strip_accents", None),
-        lowercase=_switch(settings, "do_lower_case", True),
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls}:0 $A:0 {sep}:0",
-        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
-        special_tokens=[(cls, vocabulary[cls]), (sep, vocabulary[sep])],
-    )
-    tokenizer.add_special_tokens([token for token in special.values() if token in vocabulary])
-    return tokenizer
 
 
 def _token_text(stored: object, usual: str) -> str:

@@ -69,19 +69,25 @@ class TextTokenizer:
         backend: Tokenizer,
         *,
         max_length: int,
-        type_vocab_size: int = 2,
+        type_vocab_size: int | None = 2,
         mask_token: str = "[MASK]",
     ) -> None:
-        """``backend`` must neither pad nor truncate; ``max_length`` counts special tokens too."""
+        """``backend`` must neither pad nor truncate; ``max_length`` counts special tokens too.
+
+        ``type_vocab_size`` is None for models that tell no types of tokens apart: all are 0 then,
+        whatever the tokenizer says.
+        """
         self.backend = backend
         self.max_length = max_length
         self.mask_token = mask_token
         self.mask_id = backend.token_to_id(mask_token)
-        self._takes_pairs = type_vocab_size > 1
         try:
             self._single, self._pair = _Frame.of(backend, 1), _Frame.of(backend, 2)
         except Exception as error:  # the library's own are bare Exceptions
             raise CheckpointError(f"the model's tokenizer does not work: {error}.") from None
+        if type_vocab_size is None:
+            self._single, self._pair = self._single.untyped(), self._pair.untyped()
+        self._takes_pairs = type_vocab_size is None or self._pair.most < type_vocab_size
         if max_length <= self._pair.size:
             raise InputError(
                 f"a maximum length of {max_length} leaves no room beside the special tokens: give "
@@ -251,6 +257,16 @@ class _Frame:
             [dressed.type_ids[start:stop] for start, stop in gaps],
             [dressed.type_ids[parts.index(text)] for text in range(texts)],
         )
+
+    def untyped(self) -> _Frame:
+        """The same with all types 0."""
+        types = [[0] * len(each) for each in self.types]
+        return _Frame(self.ids, types, [0] * len(self.text_types))
+
+    @property
+    def most(self) -> int:
+        """The largest type id."""
+        return max([*self.text_types, *(kind for kinds in self.types for kind in kinds)])
 
     @property
     def size(self) -> int:

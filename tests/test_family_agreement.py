@@ -1,0 +1,164 @@
+"""Every family of encoders: the engine gives what transformers gives, to rounding.
+
+Every instruction set, every head, sizes that nothing divides, dense, pruned and packed weights, one
+thread and two. `test_agreement.py` does the same for BERT, in more sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sparsebert import load, pack, prune, unpack
+from sparsebert.checkpoint import Head
+from sparsebert.checkpoint.families import FAMILIES
+from sparsebert.engine import available_instruction_sets
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+TOLERANCE = 2e-4  # maximum absolute difference in fp32, of values of the order of 1
+LENGTHS = (1, 2, 15, 16, 17, 64, 65, 126)
+ODD = {
+    "hidden_size": 56,  # heads of 14
+    "num_attention_heads": 4,
+    "intermediate_size": 36,
+    "num_hidden_layers": 3,
+    "max_position_embeddings": 130,
+    "num_labels": 5,
+}
+# A family's own choices, each beside its default.
+OWN: dict[str, list[dict[str, Any]]] = {
+    "roberta": [{"type_vocab_size": 1}],
+    "xlm-roberta": [{"type_vocab_size": 1, "hidden_act": "gelu_new"}],
+    "distilbert": [{"activation": "relu"}],
+    "electra": [{"embedding_size": 20}, {"embedding_size": 72}, {"embedding_size": 56}],
+    "mpnet": [{}],
+    "modernbert": [
+        {"local_attention": 10},
+        {
+            "local_attention": 37,
+            "classifier_pooling": "mean",
+            "classifier_activation": "gelu_new",
+            "attention_bias": True,
+            "mlp_bias": True,
+            "norm_bias": True,
+            "classifier_bias": True,
+            "decoder_bias": False,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 5000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        },
+    ],
+}
+CASES = [
+    pytest.param(family, head.value, place, id=f"{family}-{head.value}-{place}")
+    for family, choices in OWN.items()
+    for place in range(len(choices))
+    for head in Head
+]
+
+
+@pytest.fixture(params=available_instruction_sets())
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every instruction set in turn, forced for the models loaded in the test."""
+    monkeypatch.setenv("SPARSEBERT_ISA", request.param)
+    return str(request.param)
+
+
+def batch(folder: Path, lengths: tuple[int, ...] = LENGTHS) -> tuple[list[Any], list[Any] | None]:
+    """Random ids, those of padding among them, and type ids for families that have them."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(0, config.vocab_size, length).tolist() for length in lengths]
+    ids[-1][5] = ids[-1][9] = config.pad_token_id
+    types = getattr(config, "type_vocab_size", None)
+    if not FAMILIES[config.model_type].token_types:
+        return ids, None
+    return ids, [rng.integers(0, types, length).tolist() for length in lengths]
+
+
+@cache
+def expected(folder: Path, head: str) -> list[np.ndarray]:
+    """What transformers gives for each sequence, one at a time and so without padding."""
+    ids, types = batch(folder)
+    config = transformers.AutoConfig.from_pretrained(folder)
+    name = FAMILIES[config.model_type].architecture(Head(head))
+    model = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32).eval()
+    outputs = []
+    for place, row in enumerate(ids):
+        inputs = {"input_ids": torch.tensor([row])}
+        if types is not None:
+            inputs["token_type_ids"] = torch.tensor([types[place]])
+        with torch.inference_mode():
+            out = model(**inputs)
+        if head == "encoder":
+            found = out.last_hidden_state
+        elif head == "question-answering":
+            found = torch.stack((out.start_logits, out.end_logits), -1)
+        else:
+            found = out.logits
+        outputs.append(found[0].numpy())
+    return outputs
+
+
+def largest_difference(ours: Any, theirs: list[np.ndarray]) -> float:
+    assert len(ours) == len(theirs)
+    for left, right in zip(ours, theirs, strict=True):
+        assert left.shape == right.shape
+    return max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
+
+
+Made = Callable[[Path, str], Path]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """``made(dense, variant)``: the folder pruned 1:2, packed, or unpacked again, made once."""
+    known: dict[tuple[Path, str], Path] = {}
+
+    def of(dense: Path, variant: str) -> Path:
+        if variant == "dense":
+            return dense
+        if (dense, variant) not in known:
+            out = tmp_path_factory.mktemp("made") / "model"
+            source, _, last = variant.rpartition(" ")
+            if last == "1:2":
+                prune(dense, out)
+            elif last == "unpacked":
+                unpack(of(dense, source), out)
+            else:
+                pack(of(dense, source), out, dtype=last)
+            known[dense, variant] = out
+        return known[dense, variant]
+
+    return of
+
+
+@pytest.mark.parametrize(("family", "head", "place"), CASES)
+def test_every_head(tiny_bert, made: Made, isa: str, family: str, head: str, place: int) -> None:
+    dense = tiny_bert(head, model_type=family, **ODD, **OWN[family][place])
+    ids, types = batch(dense)
+    for variant in ("dense", "1:2"):
+        folder = made(dense, variant)
+        theirs = expected(folder, head)
+        for threads in (1, 2):
+            ours = load(folder, threads=threads).forward(ids, types, batch_size=3)
+            assert largest_difference(ours, theirs) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", OWN)
+def test_packed(tiny_bert, made: Made, isa: str, family: str) -> None:
+    head = "masked-lm"  # has every tensor that others have, tied and untied
+    dense = tiny_bert(head, model_type=family, **ODD, **OWN[family][0])
+    ids, types = batch(dense)
+    for variant, source in (("1:2 fp32", "1:2"), ("1:2 fp16", "1:2 fp16 unpacked")):
+        ours = load(made(dense, variant), threads=2).forward(ids, types)
+        assert largest_difference(ours, expected(made(dense, source), head)) < TOLERANCE
