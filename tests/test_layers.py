@@ -27,7 +27,8 @@ LAYERS = (
     {"pruning", "evaluation"},
     {"training"},
     {"table"},
-    {"bench", "serving"},
+    {"exporting"},
+    {"bench", "scale", "serving"},
     {"integrations"},
     {"diagnosis"},
     {"demo"},
@@ -49,6 +50,7 @@ HEAVY = {
     "openvino",
     "pandas",
     "pyarrow",
+    "ray",
     "scipy",
     "sklearn",
     "torch",
@@ -58,6 +60,7 @@ HEAVY = {
 # Everything a server needs, and everything `sparsebert VERB --help` imports.
 LIGHT = ("__init__", "errors", "progress", "patterns", "quantized", "engine", "checkpoint")
 LIGHT += ("packing", "inference", "pruning", "cli", "bench", "demo", "tasks", "table", "diagnosis")
+LIGHT += ("exporting", "scale")
 
 MODULES = sorted(ROOT.rglob("*.py"))
 

@@ -9,6 +9,8 @@
     ├── DataError                       a task file with missing columns, bad labels, no rows
     ├── TrainingError                   a training that cannot go on or ended with a broken mask
     ├── EngineError                     an instruction set or thread count that cannot be had
+    ├── ExportError                     an exported file that is not the model it was made from
+    ├── ClusterError                    a Ray cluster that cannot be reached or cannot go on
     └── MissingExtraError               an optional part of the package is not installed
 
 Each message is one sentence or two for the person at the keyboard: what is wrong, where, what to
@@ -49,7 +51,15 @@ class TrainingError(SparsebertError):
 
 
 class EngineError(SparsebertError):
-    """The native engine cannot run as asked (instruction set, threads)."""
+    """The native engine cannot run as asked (instruction set, threads), or a GPU is missing."""
+
+
+class ExportError(SparsebertError):
+    """An exported file has lost zeros or answers otherwise than the model; it was not kept."""
+
+
+class ClusterError(SparsebertError):
+    """A Ray cluster cannot be reached, or work on it cannot go on."""
 
 
 class MissingExtraError(SparsebertError):

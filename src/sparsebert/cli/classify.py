@@ -2,6 +2,7 @@
 
 echo "a gripping, moving film" | sparsebert classify packed/
 {"label": "positive", "score": 0.9987}
+sparsebert classify packed/ --input documents/ --output labels/ --engine ray
 """
 
 from __future__ import annotations
@@ -12,11 +13,26 @@ from typing import Annotated, Any
 import typer
 
 from sparsebert.cli.console import ModelArgument, progress_bar
+from sparsebert.cli.files import (
+    ActorsOption,
+    AddressOption,
+    Engine,
+    EngineOption,
+    ForceOption,
+    InputOption,
+    KeepColumnsOption,
+    OutputColumnOption,
+    PairColumnOption,
+    RowsPerFileOption,
+    TextColumnOption,
+    is_folder,
+    lines_file,
+    run_files,
+)
 from sparsebert.cli.lines import (
     BatchSizeOption,
     Format,
     FormatOption,
-    InputOption,
     JsonLinesOption,
     LineWorker,
     MaxLengthOption,
@@ -27,11 +43,23 @@ from sparsebert.cli.lines import (
     text_parser,
     write_json_lines,
 )
+from sparsebert.scale.plan import ROWS_PER_FILE
 
 
 def classify(
+    context: typer.Context,
     model: ModelArgument,
     input: InputOption = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="For Parquet and JSON lines: write a folder of Parquet.",
+        ),
+    ] = None,
+    force: ForceOption = False,
     format: FormatOption = Format.AUTO,
     top_k: Annotated[
         int | None,
@@ -47,19 +75,36 @@ def classify(
     strict: StrictOption = False,
     threads: ThreadsOption = None,
     json: JsonLinesOption = False,
+    engine: EngineOption = Engine.LOCAL,
+    text_column: TextColumnOption = "text",
+    pair_column: PairColumnOption = None,
+    keep_columns: KeepColumnsOption = None,
+    output_column: OutputColumnOption = "label",
+    rows_per_file: RowsPerFileOption = ROWS_PER_FILE,
+    actors: ActorsOption = None,
+    address: AddressOption = None,
 ) -> None:
     """Label lines of text, or pairs of texts: JSON lines out, in order.
 
     Each line gives {"label": ..., "score": ...}; the score is a probability, or the predicted
     value of a regression model. A line that cannot be read gives {"line": ..., "error": ...}, and
-    the exit code is 1 in the end.
+    the exit code is 1 in the end. With --output FOLDER: Parquet or JSON lines in, Parquet out, here
+    or on many machines; the same command goes on where it stopped.
     """
+    if output is not None and not is_folder(output):
+        raise typer.BadParameter("names a folder for Parquet files.", param_hint="--output")
+    if output is not None:
+        from sparsebert.scale import classify_files
+
+        run_files(context, classify_files, top_k=top_k)
+        return
+    file = lines_file(context, input)
     from sparsebert.inference import load
 
     loaded = load(model, threads=threads, max_length=max_length)
     loaded.require("classify")
     listed = top_k is not None or loaded.config.problem_type == "multi_label_classification"
-    with progress_bar() as progress, opened(input) as stream:
+    with progress_bar() as progress, opened(file) as stream:
         worker = LineWorker(
             partial(text_parser, format, pairs=True),
             partial(

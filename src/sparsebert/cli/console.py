@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,6 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from sparsebert.progress import Progress
+
+if TYPE_CHECKING:
+    from sparsebert.evaluation.seed_runs import Spread
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model folder, or a model id on the hub.")
@@ -47,6 +50,17 @@ def wanted_seeds(text: str) -> tuple[int, ...]:
         return parse_seeds(text)
     except InputError as error:
         raise typer.BadParameter(str(error), param_hint="--seeds") from error
+
+
+def seed_spread(engine: str, threads: int | None) -> Spread:
+    """Who runs the seeds: Ray if the engine is called so, else this process."""
+    if engine == "ray":
+        from sparsebert.scale.seeds import ray_spread
+
+        return ray_spread(threads=threads)
+    from sparsebert.evaluation.seed_runs import one_by_one
+
+    return one_by_one
 
 
 def check_task(name: str) -> None:

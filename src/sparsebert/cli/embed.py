@@ -2,6 +2,7 @@
 
 sparsebert embed packed/ < sentences.txt > embeddings.jsonl
 sparsebert embed packed/ --input sentences.txt --output embeddings.npy
+sparsebert embed packed/ --input documents/ --output embeddings/ --engine ray
 """
 
 from __future__ import annotations
@@ -15,11 +16,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsebert.cli.console import ModelArgument, emit, progress_bar, stderr
+from sparsebert.cli.files import (
+    ActorsOption,
+    AddressOption,
+    Engine,
+    EngineOption,
+    ForceOption,
+    InputOption,
+    KeepColumnsOption,
+    OutputColumnOption,
+    PairColumnOption,
+    RowsPerFileOption,
+    TextColumnOption,
+    is_folder,
+    lines_file,
+    run_files,
+)
 from sparsebert.cli.lines import (
     BatchSizeOption,
     Format,
     FormatOption,
-    InputOption,
     LineWorker,
     MaxLengthOption,
     StrictOption,
@@ -28,6 +44,7 @@ from sparsebert.cli.lines import (
     text_parser,
     write_json_lines,
 )
+from sparsebert.scale.plan import ROWS_PER_FILE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,19 +60,20 @@ class PoolingChoice(str, Enum):
 
 
 def embed(
+    context: typer.Context,
     model: ModelArgument,
     input: InputOption = None,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
-            metavar="FILE.npy",
-            help="Write one float32 array, a row a line, instead of JSON lines; "
-            "the row of a line that failed is NaN.",
+            metavar="FILE.npy|FOLDER",
+            help="Write one float32 array, a row a line, instead of JSON lines (the row of a line "
+            "that failed is NaN); or, for Parquet and JSON lines, a folder of Parquet.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE.npy if it exists.")] = False,
+    force: ForceOption = False,
     format: FormatOption = Format.AUTO,
     pooling: Annotated[
         PoolingChoice | None,
@@ -81,59 +99,73 @@ def embed(
         bool,
         typer.Option("--json", help="With --output, print a JSON summary instead of words."),
     ] = False,
+    engine: EngineOption = Engine.LOCAL,
+    text_column: TextColumnOption = "text",
+    pair_column: PairColumnOption = None,
+    keep_columns: KeepColumnsOption = None,
+    output_column: OutputColumnOption = "embedding",
+    rows_per_file: RowsPerFileOption = ROWS_PER_FILE,
+    actors: ActorsOption = None,
+    address: AddressOption = None,
 ) -> None:
     """Embed lines of text: JSON lines {"embedding": [...]} out, in order, or one .npy file.
 
     A line that cannot be read gives {"line": ..., "error": ...}, and the exit code is 1 in the
-    end.
+    end. With --output FOLDER: Parquet or JSON lines in, Parquet out, here or on many machines; the
+    same command goes on where it stopped.
     """
-    if output is not None and output.suffix != ".npy":
-        raise typer.BadParameter("--output must end in .npy.")
+    mode: Any = pooling.value if pooling else None
+    if is_folder(output):
+        from sparsebert.scale import embed_files
+
+        run_files(context, embed_files, pooling=mode, normalize=normalize)
+        return
+    file, array = lines_file(context, input), Path(output) if output else None
     from sparsebert.cli.npy_file import NpyFile
     from sparsebert.inference import load
 
     started = perf_counter()
-    if output is not None:
-        NpyFile.check_free(output, force=force)
+    if array is not None:
+        NpyFile.check_free(array, force=force)
     loaded = load(model, threads=threads, max_length=max_length)
     errors: list[dict[str, Any]] = []
-    with progress_bar() as progress, opened(input) as stream:
+    with progress_bar() as progress, opened(file) as stream:
         worker = LineWorker(
             partial(text_parser, format, pairs=False),
             partial(
                 loaded.embed,
                 batch_size=batch_size,
-                pooling=pooling.value if pooling else None,
+                pooling=mode,
                 normalize=normalize,
                 strict=strict,
             ),
             progress,
             "embedding lines",
         )
-        if output is None:
+        if array is None:
             for lines in worker.run(stream):
                 write_json_lines(lines, _shape)
         else:
-            with NpyFile(output, loaded.config.hidden_size, force=force) as file:
+            with NpyFile(array, loaded.config.hidden_size, force=force) as rows:
                 for lines in worker.run(stream):
-                    file.write([line.result for line in lines])
+                    rows.write([line.result for line in lines])
                     errors += [
                         {"line": line.number, "error": line.error} for line in lines if line.error
                     ]
     for each in errors:
         stderr.print(f"line {each['line']}: {each['error']}", markup=False)
     worker.report()
-    if output is not None:
+    if array is not None:
         seconds = perf_counter() - started
         emit(
             {
-                "output": str(output),
+                "output": str(array),
                 "rows": worker.lines,
                 "columns": loaded.config.hidden_size,
                 "errors": errors,
                 "seconds": round(seconds, 3),
             },
-            f"Wrote {worker.lines} embeddings of {loaded.config.hidden_size} to {output} in "
+            f"Wrote {worker.lines} embeddings of {loaded.config.hidden_size} to {array} in "
             f"{seconds:.1f} s.",
             as_json=json,
         )

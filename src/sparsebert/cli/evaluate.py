@@ -13,6 +13,7 @@ from sparsebert.cli.console import (
     check_task,
     emit,
     progress_bar,
+    seed_spread,
     wanted_seeds,
 )
 
@@ -40,7 +41,7 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help="sparsebert (our engine, which auto means) or torch (transformers; not for packed "
-            "folders).",
+            "folders). With --seeds also ray: the seeds side by side on a Ray cluster, by ours.",
         ),
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 32,
@@ -106,7 +107,8 @@ def evaluate(
     from sparsebert.evaluation.seeds import evaluate_seeds, save_evaluation
 
     check_task(task)
-    if engine not in ENGINES:
+    on_ray = engine == "ray" and seeds is not None
+    if engine not in ENGINES and not on_ray:
         raise typer.BadParameter(f"choose from {', '.join(ENGINES)}.", param_hint="--engine")
     for name, used in (("--max-rows", max_rows), ("--zero-shot", zero_shot), ("--split", split)):
         if used and (save or seeds):  # such scores must not be taken for those of the table
@@ -114,7 +116,7 @@ def evaluate(
     arguments: dict[str, Any] = {
         "task": task,
         "data": data,
-        "engine": engine,
+        "engine": "auto" if on_ray else engine,
         "batch_size": batch_size,
         "max_length": max_length,
         "threads": threads,
@@ -125,6 +127,7 @@ def evaluate(
         raise typer.BadParameter("is for --out.", param_hint="--recipe")
     if seeds is not None:
         chosen = wanted_seeds(seeds)
+        spread = seed_spread(engine, threads)
         with progress_bar() as progress:
             if out is not None:
                 from sparsebert.training.seeds import finetune_seeds
@@ -137,10 +140,13 @@ def evaluate(
                     data=data,
                     seeds=chosen,
                     recipe=recipe,
+                    spread=spread,
                     progress=progress,
                     **lengths,
                 )
-            scores = evaluate_seeds(out or model, seeds=chosen, progress=progress, **arguments)
+            scores = evaluate_seeds(
+                out or model, seeds=chosen, spread=spread, progress=progress, **arguments
+            )
         emit(scores.as_dict(), scores.row(), as_json=json)
         return
     with progress_bar() as progress:

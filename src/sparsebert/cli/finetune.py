@@ -16,9 +16,11 @@ from sparsebert.cli.console import (
     emit,
     given_options,
     progress_bar,
+    seed_spread,
     stderr,
     wanted_seeds,
 )
+from sparsebert.cli.files import Engine
 from sparsebert.training.options import OPTION_TYPES, FinetuneOptions
 
 _DEFAULT = FinetuneOptions()
@@ -188,6 +190,21 @@ def finetune(
         float,
         typer.Option(min=0, help="With a teacher: how much its attention counts."),
     ] = _DEFAULT.attention_weight,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="With --seeds: one after the other here (local), or side by side on a Ray "
+            "cluster, else on this machine's cores (ray)."
+        ),
+    ] = Engine.LOCAL,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --engine ray: CPU threads of each seed.",
+            show_default="the cluster's cores over the seeds",
+        ),
+    ] = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -212,6 +229,10 @@ def finetune(
     several = None if seeds is None else wanted_seeds(seeds)
     if several and given.pop("seed", None) is not None:
         raise typer.BadParameter("cannot be given beside --seeds.", param_hint="--seed")
+    if engine is not Engine.RAY and threads is not None:
+        raise typer.BadParameter("is for --engine ray.", param_hint="--threads")
+    if engine is Engine.RAY and not several:
+        raise typer.BadParameter("ray is for --seeds.", param_hint="--engine")
     try:
         with progress_bar() as progress:
             if several:
@@ -223,6 +244,7 @@ def finetune(
                     seeds=several,
                     recipe=recipe,
                     force=force,
+                    spread=seed_spread(engine.value, threads),
                     progress=progress,
                     **given,
                 )

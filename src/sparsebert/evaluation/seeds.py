@@ -16,9 +16,10 @@ from sparsebert.errors import CheckpointError, OutputError
 from sparsebert.evaluation.evaluator import evaluate
 from sparsebert.evaluation.model_index import hub_results
 from sparsebert.evaluation.result import Evaluation
+from sparsebert.evaluation.seed_runs import Spread, one_by_one
 from sparsebert.evaluation.seed_scores import SeedScores
 from sparsebert.packing import is_packed
-from sparsebert.progress import Progress, named, silent
+from sparsebert.progress import Progress, silent
 from sparsebert.tasks.table import TASKS
 
 
@@ -27,13 +28,15 @@ def evaluate_seeds(
     *,
     task: str,
     seeds: tuple[int, ...] | None = None,
+    spread: Spread = one_by_one,
     progress: Progress | None = None,
     **arguments: Any,
 ) -> SeedScores:
     """Score the models of a folder of seeds on a task, those of ``seeds`` or all of them.
 
-    ``arguments`` are those of `evaluate`. Each score is kept beside its model in evaluation.json as
-    soon as it is known, and all of them, with mean and deviation, beside the seeds. Raises
+    ``arguments`` are those of `evaluate`; ``spread`` is who runs the seeds
+    (`sparsebert.scale.ray_spread`). Each score is kept beside its model in evaluation.json as soon
+    as it is known, and all of them, with mean and deviation, beside the seeds. Raises
     CheckpointError for a folder without (these) seeds, and what `evaluate` raises.
     """
     there = seed_folders(model)
@@ -49,15 +52,13 @@ def evaluate_seeds(
         )
     report = progress or silent
     found: dict[int, Evaluation] = {}
-    for seed in seeds or there:
-        found[seed] = evaluate(
-            there[seed], task=task, progress=named(report, f"seed {seed}"), **arguments
-        )
-        save_evaluation(found[seed])
-    first = next(iter(found.values()))
-    scores = SeedScores(
-        first.task, first.title, {seed: each.scores for seed, each in found.items()}
-    )
+    wanted = seeds or tuple(there)
+    runs = {seed: {"model": there[seed], "task": task, **arguments} for seed in wanted}
+    for seed, evaluation in spread(evaluate, runs, report):
+        found[seed] = evaluation
+        save_evaluation(evaluation)
+    first = found[wanted[0]]
+    scores = SeedScores(first.task, first.title, {seed: found[seed].scores for seed in wanted})
     _save(Path(model), {**scores.as_dict(), "engine": first.engine, "rows": first.rows})
     return scores
 

@@ -20,8 +20,9 @@ from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.documents import read_object, replace_json
 from sparsebert.checkpoint.seeds import SEEDS_NAME, seed_folder, seed_folders
 from sparsebert.errors import OutputError, TrainingError
+from sparsebert.evaluation.seed_runs import Spread, one_by_one
 from sparsebert.evaluation.seed_scores import SeedScores
-from sparsebert.progress import Progress, named, silent
+from sparsebert.progress import Progress, silent
 from sparsebert.tasks.table import CUSTOM, TASKS, get_task
 from sparsebert.training.differences import differences
 from sparsebert.training.finetuning import finetune
@@ -39,6 +40,7 @@ def finetune_seeds(
     seeds: Sequence[int] = (1, 2, 3, 4, 5),
     recipe: str | Path | None = None,
     force: bool = False,
+    spread: Spread = one_by_one,
     progress: Progress | None = None,
     **options: Any,
 ) -> SeedScores:
@@ -46,6 +48,7 @@ def finetune_seeds(
 
     Arguments are those of `finetune`, save that a ``teacher`` may be a folder of seeds too: each
     seed then learns from the teacher of its own seed. ``force`` trains finished seeds again.
+    ``spread`` is who runs the seeds (`sparsebert.scale.ray_spread`).
 
     Raises what `finetune` raises; TrainingError if ``out`` holds a seed that was trained from
     another model, on another task or with other options; OutputError if ``out`` is a model itself.
@@ -67,22 +70,24 @@ def finetune_seeds(
     if not force:
         for seed, folder in seed_folders(target).items():
             _refuse_other(asked, folder, seed, ignore_teacher=bool(teachers))
-    for seed in seeds:
-        folder = seed_folder(target, seed)
-        if force or not (folder / TRAINING_NAME).is_file():
-            finetune(
-                model,
-                folder,
-                task=task,
-                data=data,
-                seed=seed,
-                resume=True,
-                force=force,
-                progress=named(report, f"seed {seed}"),
-                **{**given, **({"teacher": teachers[seed]} if teachers else {})},
-            )
-        scores = write_summary(target)
-    return scores
+    runs = {
+        seed: {
+            "model": model,
+            "out": seed_folder(target, seed),
+            "task": task,
+            "data": data,
+            "seed": seed,
+            "resume": True,
+            "force": force,
+            **given,
+            **({"teacher": teachers[seed]} if teachers else {}),
+        }
+        for seed in seeds
+        if force or not (seed_folder(target, seed) / TRAINING_NAME).is_file()
+    }
+    for _ in spread(finetune, runs, report):
+        write_summary(target)
+    return write_summary(target)
 
 
 def write_summary(folder: Path) -> SeedScores:

@@ -1,0 +1,168 @@
+"""What `embed` and `classify` share over files: Parquet or JSON lines in, a folder of Parquet out.
+
+sparsebert embed packed/ --input docs/ --output embeddings/
+sparsebert embed packed/ --input docs/ --output embeddings/ --engine ray
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsebert.cli.console import emit, given_options, progress_bar
+
+if TYPE_CHECKING:
+    from sparsebert.scale import FilesResult
+
+_FILES_ONLY = (
+    "engine",
+    "text_column",
+    "pair_column",
+    "keep_columns",
+    "output_column",
+    "rows_per_file",
+    "actors",
+    "address",
+)
+_SHARED = (*_FILES_ONLY, "batch_size", "max_length", "strict", "threads", "force")
+_PANEL = "With --output FOLDER"
+
+
+class Engine(str, Enum):
+    """Who does the work."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+InputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="FILE",
+        help="Read lines from FILE. With --output FOLDER: a file, folder, 'pattern*' or URL of "
+        "Parquet or JSON lines.",
+        show_default="standard input",
+    ),
+]
+EngineOption = Annotated[
+    Engine,
+    typer.Option(
+        help="local: in this process. ray: on a Ray cluster, or all cores of this machine.",
+        rich_help_panel=_PANEL,
+    ),
+]
+TextColumnOption = Annotated[
+    str, typer.Option(metavar="NAME", help="The column with the texts.", rich_help_panel=_PANEL)
+]
+PairColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The column with the second text of a pair.", rich_help_panel=_PANEL
+    ),
+]
+KeepColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,...",
+        help="Columns of the input that go into the output.",
+        show_default="all",
+        rich_help_panel=_PANEL,
+    ),
+]
+OutputColumnOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="The new column; beside it stands NAME_error (and NAME_score, NAME_top).",
+        rich_help_panel=_PANEL,
+    ),
+]
+RowsPerFileOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Rows of an output file, which is what a restart does again at most.",
+        rich_help_panel=_PANEL,
+    ),
+]
+ActorsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|MIN:MAX",
+        help="With Ray: engines side by side, or how many to grow between.",
+        show_default="as many as have room",
+        rich_help_panel=_PANEL,
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="With Ray: the cluster.",
+        show_default="RAY_ADDRESS, else this machine",
+        rich_help_panel=_PANEL,
+    ),
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Replace what --output names if it exists.")
+]
+
+
+def is_folder(output: str | None) -> bool:
+    """Whether --output names a folder of Parquet; wrong use if it looks like another file."""
+    suffix = Path(output or "").suffix.lower()
+    if suffix in (".csv", ".json", ".jsonl", ".npz", ".parquet", ".tsv", ".txt"):
+        raise typer.BadParameter(
+            "names a folder for Parquet files, and for embed perhaps a FILE.npy.",
+            param_hint="--output",
+        )
+    return output is not None and suffix != ".npy"
+
+
+def lines_file(context: typer.Context, input: str | None) -> Path | None:
+    """The file that lines are read from; wrong use if there is none, or options are for folders."""
+    for name in given_options(context, _FILES_ONLY):
+        raise typer.BadParameter(
+            "is for --output FOLDER.", param_hint="--" + name.replace("_", "-")
+        )
+    if input is None:
+        return None
+    file = Path(input)
+    if not file.is_file():
+        raise typer.BadParameter(f"'{input}' is no file.", param_hint="--input")
+    if file.suffix.lower() == ".parquet":
+        raise typer.BadParameter("Parquet needs --output FOLDER.", param_hint="--input")
+    return file
+
+
+def run_files(context: typer.Context, run: Callable[..., FilesResult], **options: Any) -> None:
+    """Do a job over files and say what it came to; ``options`` are those of this command alone."""
+    given = context.params
+    if given["input"] is None:
+        raise typer.BadParameter("is needed beside --output FOLDER.", param_hint="--input")
+    if given_options(context, ("format",)):
+        raise typer.BadParameter("is for lines of text.", param_hint="--format")
+    keep: str | None = given["keep_columns"]
+    options |= {name: given[name] for name in _SHARED}
+    options["engine"] = given["engine"].value
+    options["actors"] = _parse_actors(given["actors"])
+    options["keep_columns"] = None if keep is None else [each for each in keep.split(",") if each]
+    with progress_bar() as progress:
+        result = run(given["model"], given["input"], given["output"], progress=progress, **options)
+    emit(result.as_dict(), str(result), as_json=given["json"])
+
+
+def _parse_actors(text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", text, re.ASCII)
+    if match is None:
+        raise typer.BadParameter("is a number, or MIN:MAX.", param_hint="--actors")
+    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))

@@ -1,0 +1,32 @@
+"""Many texts on many machines: Parquet and JSON lines in, Parquet out; seeds side by side.
+
+Names are imported when first used, for pyarrow and Ray are heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_WHERE = {
+    "FilesResult": "sparsebert.scale.result",
+    "classify_files": "sparsebert.scale.files",
+    "embed_files": "sparsebert.scale.files",
+    "ray_spread": "sparsebert.scale.seeds",
+}
+
+__all__ = ["FilesResult", "classify_files", "embed_files", "ray_spread"]
+
+if TYPE_CHECKING:
+    from sparsebert.scale.files import classify_files as classify_files
+    from sparsebert.scale.files import embed_files as embed_files
+    from sparsebert.scale.result import FilesResult as FilesResult
+    from sparsebert.scale.seeds import ray_spread as ray_spread
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'sparsebert.scale' has no attribute '{name}'")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value

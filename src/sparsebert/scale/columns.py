@@ -1,0 +1,116 @@
+"""The columns of a job: which hold the texts, which are kept, how the new ones are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsebert.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCORE, TOP, ERROR = "_score", "_top", "_error"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """``text`` holds the texts, ``pair`` the second ones of pairs; ``keep`` go into the output.
+
+    ``keep`` None is all of them. ``result`` is the new column; beside it stand ``result_error`` and
+    what else the job gives (``result_score``, ``result_top``).
+    """
+
+    text: str = "text"
+    pair: str | None = None
+    keep: tuple[str, ...] | None = None
+    result: str = "embedding"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns that are read as texts."""
+        return (self.text,) if self.pair is None else (self.text, self.pair)
+
+    def of_file(self, schema: pa.Schema, file: str) -> pa.Schema:
+        """Those of a file's columns that the job reads, without metadata.
+
+        DataError, naming ``file``, if a column of texts is missing, occurs twice or holds no text.
+        """
+        import pyarrow as pa
+
+        wanted = schema.names if self.keep is None else [*self.texts, *self.keep]
+        fields = []
+        for name in dict.fromkeys(wanted):
+            places = schema.get_all_field_indices(name)
+            if len(places) > 1:
+                raise DataError(f"{file} has {len(places)} columns '{name}': a name must be one's.")
+            if places:
+                fields.append(schema.field(places[0]))
+        found = pa.schema(fields)
+        for name, option in zip(self.texts, ("text", "pair"), strict=False):
+            if name not in found.names:
+                raise DataError(
+                    f"{file} has no column '{name}' (it has {', '.join(schema.names[:20])}): name "
+                    f"the one with the texts by --{option}-column ({option}_column=)."
+                )
+            place = found.get_field_index(name)
+            if not _is_text(found.field(place).type):
+                raise DataError(
+                    f"column '{name}' of {file} is {found.field(place).type}, and must hold text."
+                )
+            found = found.set(place, pa.field(name, pa.string()))
+        return found
+
+    def of_job(self, schemas: Sequence[pa.Schema], files: Sequence[str]) -> pa.Schema:
+        """What all files have together: a column that only some of them have is null elsewhere.
+
+        DataError, naming file and column, if a column is of different types.
+        """
+        import pyarrow as pa
+
+        known = schemas[0]
+        for schema, file in zip(schemas[1:], files[1:], strict=True):
+            if schema.equals(known):
+                continue
+            try:
+                known = pa.unify_schemas([known, schema], promote_options="permissive")
+            except pa.ArrowException as fault:
+                raise DataError(
+                    f"the columns of {file} do not fit those of {files[0]}: {fault}. Keep others "
+                    "by --keep-columns (keep_columns=), or run the files as jobs of their own."
+                ) from fault
+        for name in self.keep or ():
+            if name not in known.names:
+                raise DataError(
+                    f"there is no column '{name}' to keep: there are {', '.join(known.names[:20])}."
+                )
+        return pa.schema(
+            [
+                pa.field(each.name, pa.string()) if pa.types.is_null(each.type) else each
+                for each in known
+            ]
+        )
+
+    def kept(self, schema: pa.Schema) -> list[str]:
+        """The columns that go into the output, in their order there."""
+        names: list[str] = schema.names
+        return names if self.keep is None else list(dict.fromkeys(self.keep))
+
+    def check_free(self, schema: pa.Schema, new: Sequence[str]) -> None:
+        """DataError if a new column has the name of a kept one."""
+        taken = [name for name in new if name in self.kept(schema)]
+        if taken:
+            raise DataError(
+                f"the input has a column '{taken[0]}' already: name the new one otherwise by "
+                "--output-column (output_column=), or do not keep the old one (keep_columns=)."
+            )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_string = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(is_string or pa.types.is_string_view(kind) or pa.types.is_null(kind))

@@ -1,0 +1,151 @@
+"""JSON lines as columns: what types they have, where parts begin, and the rows of a part.
+
+Python's own parser reads them, and not pyarrow's, which makes a time of every text that looks like
+one: what is kept must come out as it went in.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from sparsebert.errors import DataError
+from sparsebert.scale.columns import Columns
+from sparsebert.scale.places import Input, InputFile
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BLOCK = 1 << 20  # bytes read at a time
+_ROWS = 1024  # whose types are found together
+
+
+def scan_json_lines(
+    given: Input, file: InputFile, columns: Columns, rows_per_file: int
+) -> tuple[pa.Schema, list[tuple[int, int, int, int]]]:
+    """The columns of a file, and start, stop (in bytes), rows and first line of each part.
+
+    A compressed file is one part. Raises DataError, naming the line, for what is no JSON object.
+    """
+    import pyarrow as pa
+
+    wanted = None if columns.keep is None else {*columns.texts, *columns.keep}
+    per_part = None if file.is_compressed else rows_per_file
+    schema, runs = pa.schema([]), []
+    rows = start = behind = 0
+    first = 1
+    lines = _lines(given, file)
+    while some := list(islice(lines, min(_ROWS, (per_part or _ROWS) - rows))):
+        found = _schema([row for *_, row in some], wanted, file, some[0][0])
+        schema = _merged(schema, found, file, some[0][0])
+        rows += len(some)
+        behind = some[-1][1]
+        if rows == per_part:
+            runs.append((start, behind, rows, first))
+            start, rows, first = behind, 0, some[-1][0] + 1
+    if rows:
+        runs.append((start, -1 if file.is_compressed else behind, rows, first))
+    if not runs:
+        schema = pa.schema([pa.field(name, pa.null()) for name in columns.texts])
+    return columns.of_file(schema, file.name), runs
+
+
+def read_json_lines(
+    given: Input,
+    file: InputFile,
+    schema: pa.Schema,
+    start: int,
+    stop: int,
+    line: int,
+    rows_at_once: int,
+) -> Iterator[pa.Table]:
+    """The rows between two bytes, as tables of ``schema``."""
+    import pyarrow as pa
+
+    lines = _lines(given, file, start, stop, line)
+    while some := list(islice(lines, rows_at_once)):
+        rows = [row for *_, row in some]
+        try:
+            yield pa.Table.from_pylist(rows, schema=schema)
+        except (pa.ArrowException, OverflowError) as fault:
+            raise DataError(
+                f"{file.name}, line {some[0][0]} and after: {fault}. Was the file changed?"
+            ) from fault
+
+
+def _lines(
+    given: Input, file: InputFile, start: int = 0, stop: int = -1, number: int = 1
+) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Number, end (in bytes) and object of each line that is not blank."""
+    place = start
+    with _opened(given, file, start) as source:
+        try:
+            for count, raw in enumerate(source, number):
+                if 0 <= stop <= place:
+                    return
+                place += len(raw)
+                if raw.strip():
+                    yield count, place, _object(raw, file, count)
+        except OSError as fault:
+            raise DataError(f"{file.name} cannot be read: {fault}") from fault
+
+
+@contextmanager
+def _opened(given: Input, file: InputFile, start: int) -> Iterator[io.BufferedReader]:
+    try:
+        if file.is_compressed:
+            source = given.filesystem.open_input_stream(file.path)  # decompresses by the ending
+        else:
+            source = given.filesystem.open_input_file(file.path)
+            source.seek(start)
+    except OSError as fault:
+        raise DataError(f"{file.name} cannot be read: {fault}") from fault
+    with source:
+        yield io.BufferedReader(source, _BLOCK)
+
+
+def _object(raw: bytes, file: InputFile, number: int) -> dict[str, Any]:
+    try:
+        found = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except (ValueError, RecursionError) as fault:
+        raise DataError(f"{file.name}, line {number}: not JSON ({fault}).") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{file.name}, line {number}: the line's JSON is not an object.")
+    return found
+
+
+def _schema(
+    rows: Sequence[dict[str, Any]], wanted: set[str] | None, file: InputFile, line: int
+) -> pa.Schema:
+    import pyarrow as pa
+
+    fields = []
+    for name in dict.fromkeys(name for row in rows for name in row):
+        if wanted is None or name in wanted:
+            try:
+                kind = pa.array([row.get(name) for row in rows]).type
+            except (pa.ArrowException, OverflowError, UnicodeEncodeError) as fault:
+                raise _mixed(file, line, fault, name) from fault
+            fields.append(pa.field(name, kind))
+    return pa.schema(fields)
+
+
+def _merged(known: pa.Schema, found: pa.Schema, file: InputFile, line: int) -> pa.Schema:
+    import pyarrow as pa
+
+    try:
+        return pa.unify_schemas([known, found], promote_options="permissive")
+    except pa.ArrowException as fault:
+        raise _mixed(file, line, fault) from fault
+
+
+def _mixed(file: InputFile, line: int, fault: Exception, column: str = "") -> DataError:
+    where = f"column '{column}'" if column else "a column"
+    return DataError(
+        f"{file.name}, line {line} and after: {where} is not of one type ({fault}). Keep other "
+        "columns by --keep-columns (keep_columns=)."
+    )

@@ -1,0 +1,216 @@
+"""The folder of a job's output: what is done there, what may go on, files that are whole.
+
+    OUT/part-000000.parquet, ...   each there only when it is whole, and then for good
+    OUT/_sparsebert.json           the job, so that only the same one goes on here
+    OUT/_SUCCESS                   every part is there (as Hadoop and Spark mark it)
+    OUT/.part-000007.parquet.1     a part in the making; the next start removes it
+
+Readers of Parquet folders pass over names that begin with ``_`` or ``.``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from sparsebert.errors import OutputError
+from sparsebert.scale.places import Input, Place
+from sparsebert.training.differences import differences
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TRIES = 3  # a part on which so many workers died is not given to another one
+_JOB, _SUCCESS = "_sparsebert.json", "_SUCCESS"
+_LARGEST = 1 << 20  # bytes of _sparsebert.json
+_PART = re.compile(r"part-\d{6,}\.parquet")
+_UNFINISHED = re.compile(r"\.part-\d{6,}\.parquet\.\d+")
+_ROW_GROUP = 32 << 20  # bytes that are gathered before they are written
+
+
+def begin(out: Place, job: Mapping[str, Any], given: Input, *, force: bool) -> set[str]:
+    """Make the folder ready for a job, new or as it was left; the names of the parts it has.
+
+    ``job`` is what the output depends on. Raises OutputError if the folder holds another job's
+    output (``force`` removes that) or anything else, or lies within the input.
+    """
+    if given.holds(out):
+        raise OutputError(
+            f"{out.path} lies in the input, and would be read with it: name another folder."
+        )
+    try:
+        out.filesystem.create_dir(out.path, recursive=True)
+        names = _names(out)
+        known = _read(out) if _JOB in names and not force else None
+        others = [name for name in names if not _is_ours(name)]
+        if others or (known is None and names and not force):
+            raise OutputError(
+                f"{out.path} holds {(others or sorted(names))[0]}, which no job wrote that could "
+                "go on: name an empty folder."
+            )
+        if force:
+            _remove(out, names)
+            names = set()
+        elif known is not None:
+            different = differences(known, job)
+            if different:
+                raise OutputError(
+                    f"{out.path} was begun otherwise ({'; '.join(different)}): give the same "
+                    "options and input to go on, name another folder, or pass --force to begin "
+                    "anew."
+                )
+        _remove(out, {name for name in names if _UNFINISHED.fullmatch(name)})
+        if known is None:
+            _write(out.child(_JOB), json.dumps(dict(job), indent=2).encode() + b"\n")
+        return {name for name in names if _PART.fullmatch(name)}
+    except OSError as fault:
+        raise _failure(out, fault) from fault
+
+
+def finish(out: Place) -> None:
+    """Mark the output as complete."""
+    try:
+        _write(out.child(_SUCCESS), b"")
+    except OSError as fault:
+        raise _failure(out, fault) from fault
+
+
+class PartWriter:
+    """A Parquet file that is there under its name only once it is whole.
+
+    Leaving the block with an error leaves nothing. A worker that is killed leaves its unfinished
+    file behind, and so shows on which parts workers die: after `TRIES` of them OutputError is
+    raised instead of trying once more.
+    """
+
+    def __init__(self, out: Place, name: str) -> None:
+        self._out = out
+        self._name = name
+        self._waiting: list[pa.Table] = []
+        self._writer: Any = None
+
+    def add(self, table: pa.Table) -> None:
+        """Append rows; all tables have the same columns."""
+        self._waiting.append(table)
+        if sum(each.nbytes for each in self._waiting) >= _ROW_GROUP:
+            self._flush()
+
+    def note(self, key: str, value: str) -> None:
+        """Keep a text in the file's footer."""
+        self._flush()
+        self._writer.add_key_value_metadata({key: value})
+
+    def __enter__(self) -> PartWriter:
+        try:
+            self._unfinished = self._claim()
+            self._stream = self._out.filesystem.open_output_stream(self._unfinished)
+        except OSError as fault:
+            raise _failure(self._out, fault) from fault
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        filesystem = self._out.filesystem
+        try:
+            if error is None:
+                self._flush()
+            if self._writer is not None:
+                self._writer.close()
+            self._stream.close()
+            if error is None:
+                if self._out.is_local:
+                    _sync(self._unfinished)
+                filesystem.move(self._unfinished, self._out.child(self._name).path)
+            else:
+                filesystem.delete_file(self._unfinished)
+        except OSError as fault:
+            raise _failure(self._out, fault) from fault
+
+    def _claim(self) -> str:
+        """The name to write under: the first that no worker before has left behind."""
+        from pyarrow.fs import FileType
+
+        names = [self._out.child(f".{self._name}.{count}").path for count in range(1, TRIES + 1)]
+        for info in self._out.filesystem.get_file_info(names):
+            if info.type is FileType.NotFound:
+                # An object store shows a file only when it is closed: leave an empty one.
+                self._out.filesystem.open_output_stream(info.path).close()
+                path: str = info.path
+                return path
+        raise OutputError(
+            f"{TRIES} workers died on {self._name}: their machines may have too little memory for "
+            "it. Give each worker fewer rows (--rows-per-file) or a smaller --batch-size."
+        )
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self._waiting:
+            return
+        table = pa.concat_tables(self._waiting)
+        self._waiting.clear()
+        try:
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(self._stream, table.schema, compression="zstd")
+            self._writer.write_table(table, row_group_size=table.num_rows)
+        except OSError as fault:
+            raise _failure(self._out, fault) from fault
+
+
+def _names(out: Place) -> set[str]:
+    from pyarrow.fs import FileSelector
+
+    return {each.base_name for each in out.filesystem.get_file_info(FileSelector(out.path))}
+
+
+def _is_ours(name: str) -> bool:
+    return name in (_JOB, _SUCCESS) or bool(_PART.fullmatch(name) or _UNFINISHED.fullmatch(name))
+
+
+def _remove(out: Place, names: set[str]) -> None:
+    # What says that all is there goes first, what says what it is last.
+    for name in sorted(names, key=lambda name: (name == _JOB, name != _SUCCESS)):
+        out.filesystem.delete_file(out.child(name).path)
+
+
+def _read(out: Place) -> dict[str, Any]:
+    place = out.child(_JOB)
+    try:
+        with out.filesystem.open_input_stream(place.path) as file:
+            found = json.loads(file.read(_LARGEST))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise OutputError(f"{place.path} is damaged: name another folder, or pass --force.")
+    return found
+
+
+def _write(place: Place, data: bytes) -> None:
+    unfinished = f"{place.path}.partial"
+    with place.filesystem.open_output_stream(unfinished) as file:
+        file.write(data)
+    if place.is_local:
+        _sync(unfinished)
+    place.filesystem.move(unfinished, place.path)
+
+
+def _sync(path: str) -> None:
+    """Have a file on disk before it gets its name: a crash must not leave an empty one."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _failure(out: Place, fault: OSError) -> OutputError:
+    return OutputError(f"{out.path} could not be written: {fault}. What is finished there is kept.")

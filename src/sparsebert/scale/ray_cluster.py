@@ -1,0 +1,61 @@
+"""Reaching a Ray cluster: the one that is named, one that runs here, or a new one for this job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sparsebert.errors import ClusterError
+
+_OBJECT_STORE = 200 << 20  # bytes: rows never pass through it, only the names of parts do
+
+
+@contextmanager
+def ray_cluster(address: str | None = None) -> Iterator[None]:
+    """Be connected to a cluster inside.
+
+    A connection that the program has already is used, and left open. Without ``address`` it is
+    RAY_ADDRESS, else a cluster that `ray start` began on this machine, else a new one with all of
+    this machine's cores, which ends with the block. Raises ClusterError if it cannot be reached.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked to send anything anywhere
+    named = address or os.environ.get("RAY_ADDRESS")
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        try:
+            ray.init(named or "auto", **quiet)
+        except ConnectionError:
+            if named:
+                raise
+            ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as fault:
+        reason = " ".join(str(fault).split())
+        raise ClusterError(
+            f"the Ray cluster {named or 'on this machine'} cannot be reached: {reason}"
+        ) from fault
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cluster_cores() -> int:
+    """CPUs of all machines of the cluster together, as Ray counts them."""
+    return sum(_cores())
+
+
+def machine_cores() -> int:
+    """CPUs of its largest machine."""
+    return max(_cores(), default=0)
+
+
+def _cores() -> list[int]:
+    import ray
+
+    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
