@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import venv
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,20 @@ def packed(tiny_bert: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     return folder / "packed"
 
 
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    source = CHECKOUT / "src"
+    wanted = {
+        str(file.relative_to(source))
+        for file in (source / "sparsebert").rglob("*")
+        if file.is_file() and file.suffix not in {".so", ".pyc"} and file.name[0] != "."
+    }
+    assert "sparsebert/py.typed" in wanted
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    (engine,) = held - wanted
+    assert engine.startswith("sparsebert/_engine.")
+    assert wanted <= held
+
+
 def test_the_inference_side_runs_without_torch(
     environment: Path, packed: Path, tmp_path: Path
 ) -> None:
@@ -105,6 +120,13 @@ def test_the_command_answers(environment: Path, packed: Path, tmp_path: Path) ->
     assert done.stdout.count("\n") == 2
     assert "LABEL_" in done.stdout
     assert "Usage: sparsebert" in run(environment / "sparsebert", "--help").stdout
+
+
+def test_the_web_page_is_in_the_wheel(wheel: Path) -> None:
+    page = CHECKOUT / "src" / "sparsebert" / "serving" / "page"
+    static = {f"sparsebert/serving/page/static/{file.name}" for file in (page / "static").iterdir()}
+    assert static
+    assert static <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_only_what_the_metadata_says_is_installed(environment: Path) -> None:

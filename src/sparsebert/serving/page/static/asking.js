@@ -4,7 +4,7 @@ import { median } from "./numbers.js";
 import { ask } from "./server.js";
 
 const ROUNDS = 7; // a single time says little beside another model's
-const PATIENCE = 600; // milliseconds: slow models are asked less often
+const PATIENCE = 1500; // milliseconds: slow models are asked less often
 
 /**
  * Asks the models one after the other, so that they do not compete for the cores. Two models are

@@ -1,6 +1,6 @@
 // The loaded models, from what the server's /info says, and which of them are asked.
 
-import { counted, whole } from "./numbers.js";
+import { counted, significant, whole } from "./numbers.js";
 import { fetchRoute } from "./server.js";
 
 /**
@@ -17,7 +17,7 @@ export async function loadedModels() {
     sparse: model.sparse,
     limit: model.max_input_length,
     storage: model.storage,
-    size: `${(model.bytes / 1e6).toFixed(1)} MB`,
+    size: `${significant(model.bytes / 1e6)} MB`,
     facts: [
       model.head.replaceAll("-", " "),
       `reads ${whole(model.max_input_length)} tokens`,
@@ -27,9 +27,10 @@ export async function loadedModels() {
   }));
 }
 
-/** The models that can be asked the same as `model`, those that are sparse where it is not first. */
+/** The models that give the same kind of answer as `model`, first those that are not sparse too. */
 export function peers(model, models) {
-  const others = models.filter((other) => other !== model && other.head === model.head);
+  const kind = ({ head, labels }) => JSON.stringify([head, labels]);
+  const others = models.filter((other) => other !== model && kind(other) === kind(model));
   return others.sort((left, right) => (right.sparse !== model.sparse) - (left.sparse !== model.sparse));
 }
 

@@ -59,7 +59,7 @@ function showModels() {
   byId("cards").replaceChildren();
   cards = models.map((each) => makeCard(byId("cards"), each, copy));
   measurements = new Measurements(models);
-  showTasks(models[0], askAll);
+  showTasks(model, { typed: dropAnswer, asked: askAll });
 }
 
 /** The request to one model for a question. */
@@ -68,8 +68,14 @@ function requestTo(model, { task, values }) {
   return { route: task.route, body: model === loaded[0] ? body : { ...body, model: model.name } };
 }
 
-async function askAll(task, values) {
+/** The question has changed: its answer is not waited for any more. */
+function dropAnswer() {
   asking?.abort();
+  byId("answers").setAttribute("aria-busy", "true");
+}
+
+async function askAll(task, values) {
+  dropAnswer();
   asking = new AbortController();
   question = task.missing(values) ? null : { task, values };
   byId("ask").disabled = !question;
@@ -79,8 +85,10 @@ async function askAll(task, values) {
     if (question) card.ask(requestTo(models[place], question));
     else card.clear();
   }
-  if (question) await answer(question, asking.signal);
+  const { signal } = asking;
+  if (question) await answer(question, signal);
   else showTokens([], 0);
+  if (!signal.aborted) byId("answers").setAttribute("aria-busy", "false");
 }
 
 async function answer(asked, signal) {

@@ -8,21 +8,24 @@ const PAUSE = 150; // milliseconds without a key until what was typed is asked
 
 let typing = 0;
 
-/** Shows what `model` can be asked. `asked(task, values)` is called for each new question. */
-export function showTasks(model, asked) {
+/**
+ * Shows what `model` can be asked. `typed()` is called at each key, `asked(task, values)` for each
+ * new question.
+ */
+export function showTasks(model, { typed, asked }) {
   const tasks = tasksFor(model);
   const choices = tasks.map((task) => {
     const choice = element("input", { type: "radio", name: "task", value: task.id });
-    choice.addEventListener("change", () => showTask(task, model, asked));
+    choice.addEventListener("change", () => showTask(task, model, { typed, asked }));
     return element("label", {}, choice, element("span", {}, task.name));
   });
   byId("tasks").replaceChildren(byId("tasks").querySelector("legend"), ...choices);
   byId("tasks").hidden = tasks.length < 2;
   byId("tasks").querySelector("input").checked = true;
-  showTask(tasks[0], model, asked);
+  showTask(tasks[0], model, { typed, asked });
 }
 
-function showTask(task, model, asked) {
+function showTask(task, model, { typed, asked }) {
   const examples = examplesFor(task.id, model.labels);
   const ask = () => {
     clearTimeout(typing);
@@ -35,7 +38,7 @@ function showTask(task, model, asked) {
     }
     ask();
   };
-  byId("fields").replaceChildren(...task.fields.map((field) => drawField(field, ask)));
+  byId("fields").replaceChildren(...task.fields.map((field) => drawField(field, typed, ask)));
   byId("examples").replaceChildren(...examples.map((example) => exampleButton(example, fill)));
   byId("question").onsubmit = (event) => {
     event.preventDefault();
@@ -44,9 +47,10 @@ function showTask(task, model, asked) {
   fill(examples[0]);
 }
 
-function drawField({ id, label, rows, optional }, ask) {
+function drawField({ id, label, rows, optional }, typed, ask) {
   const area = element("textarea", { id, rows, required: !optional, spellcheck: "false" });
   area.addEventListener("input", () => {
+    typed();
     clearTimeout(typing);
     typing = setTimeout(ask, PAUSE);
   });
