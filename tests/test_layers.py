@@ -18,7 +18,7 @@ ROOT = Path(sparsebert.__file__).parent
 # Lowest first; a module imports only from lines above its own (and from its own package).
 LAYERS = (
     {"_engine", "errors", "progress"},
-    {"patterns"},
+    {"patterns", "frames"},
     {"quantized"},
     {"engine"},
     {"checkpoint"},

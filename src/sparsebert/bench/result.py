@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsebert.bench.comparison import Comparison, compare
 from sparsebert.bench.shapes import Shape
 from sparsebert.bench.texts import Texts
+from sparsebert.frames import data_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
@@ -70,6 +74,27 @@ class BenchResult:
         for row in self.rows:
             times.setdefault(str(row.shape), {})[row.engine] = row.samples_ms
         return [each for shape in times for each in compare(shape, times[shape], precisions)]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One line for each shape and engine, times in milliseconds; needs [notebook]."""
+        precisions = {engine.name: engine.precision for engine in self.engines}
+        left_out = ("shape", "samples_ms")
+        return data_frame(
+            {
+                "model": self.model,
+                "pattern": self.pattern,
+                "shape": str(row.shape),
+                "precision": precisions.get(row.engine),
+                **{key: value for key, value in asdict(row).items() if key not in left_out},
+                "texts_per_second": row.texts_per_second,
+            }
+            for row in self.rows
+        )
+
+    def _repr_markdown_(self) -> str:
+        from sparsebert.bench.tables import as_markdown
+
+        return as_markdown(self)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: shapes as ``"8x128"``."""

@@ -29,7 +29,7 @@ from sparsebert.checkpoint import EncoderConfig, open_checkpoint, resolve_model
 from sparsebert.engine import default_threads
 from sparsebert.errors import InputError, OutputError
 from sparsebert.packing import is_packed, open_packed
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, shown
 
 DEFAULT_SHAPES = (Shape(1, 16), Shape(1, 128), Shape(8, 128), Shape(1, 384), Shape(32, 128))
 
@@ -58,7 +58,7 @@ def run_bench(
     and has no rows. Raises InputError for an unknown engine, a shape longer than the model takes
     or texts without a tokenizer, CheckpointError for the model, OutputError for the cache.
     """
-    report = progress or silent
+    report = shown(progress)
     if rounds < 1:
         raise InputError("at least one round is needed.")
     if batch < 1:

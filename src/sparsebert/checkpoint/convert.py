@@ -33,7 +33,7 @@ from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import INDEX_NAME, WEIGHTS_NAME, TensorFiles, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import CheckpointError, MissingExtraError
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ def convert(
     """
     began = time.perf_counter()
     check_output(out, force=force)
-    report = progress or silent
+    report = shown(progress)
     path = resolve_model(model, pickles=True)
     transformer = transformer_folder(path)
     if not (transformer / CONFIG_NAME).is_file():

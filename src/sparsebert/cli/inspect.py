@@ -18,7 +18,7 @@ def inspect(model: ModelArgument, json: JsonOption = False) -> None:
 
     with progress_bar() as progress:
         found = run(model, progress=progress)
-    emit(found.to_dict(), _table(found), as_json=json)
+    emit(found.to_dict(), found.listing(), as_json=json)
     if not found.whole:
         raise typer.Exit(1)
 

@@ -29,7 +29,7 @@ from sparsebert.errors import InputError, OutputError
 from sparsebert.evaluation import evaluate
 from sparsebert.evaluation.result import main_score
 from sparsebert.packing import pack
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, shown
 from sparsebert.pruning import prune
 from sparsebert.pruning.inspection import inspect
 from sparsebert.tasks import Kind, Task, custom_task, get_task
@@ -126,7 +126,7 @@ def run_demo(
         raise OutputError(f"{out} exists already: choose another folder, or use --force.")
     out.mkdir(parents=True, exist_ok=True)
     rows = _built_in(out / "data") if task is None else _named(task, data)
-    steps = _Steps(progress or silent)
+    steps = _Steps(shown(progress))
 
     dense, sparse = model_folder(), out / "sparse"
     steps.run(

@@ -28,7 +28,7 @@ from sparsebert.diagnosis.training_run import check_run
 from sparsebert.diagnosis.weights import check_opening, check_weights
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.packing import is_packed, open_packed
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, shown
 from sparsebert.tasks.table import CUSTOM, TASK_NAMES, Task, get_task
 from sparsebert.tasks.table import Kind as TaskKind
 from sparsebert.training.options import FinetuneOptions
@@ -55,7 +55,7 @@ def diagnose(
     Trouble is reported, not raised. CheckpointError if there is no such folder, DataError if there
     is no such task or data, or if data was given and its task is not known.
     """
-    return _Doctor(model, data, task, against, batch_size, max_length, progress or silent).report()
+    return _Doctor(model, data, task, against, batch_size, max_length, shown(progress)).report()
 
 
 class _Doctor:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsebert.diagnosis.finding import SHOWN, SHOWN_OF_NOTE, Check, Finding, Severity, plural
+from sparsebert.frames import data_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SIGNS = {None: "✓", Severity.NOTE: "·", Severity.WARNING: "!", Severity.ERROR: "✗"}
 WORDS = {None: "ok", Severity.NOTE: "note", Severity.WARNING: "warning", Severity.ERROR: "ERROR"}
@@ -47,6 +51,18 @@ class Report:
             "counts": {severity.value: self.count(severity) for severity in Severity},
             "checks": [check.to_dict() for check in self.checks],
         }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One line a finding; needs [notebook]."""
+        return data_frame(
+            {"group": check.group, "check": check.name, **finding.to_dict()}
+            for check in self.checks
+            for finding in check.findings
+        )
+
+    def _repr_markdown_(self) -> str:
+        listing = "\n".join(self.lines(signs=True))
+        return f"```text\n{listing}\n```"
 
     def lines(self, *, signs: bool) -> Iterator[str]:
         """The listing for people: ``signs`` (✓ · ! ✗) for a terminal, else words."""

@@ -21,7 +21,7 @@ from sparsebert.evaluation.result import Evaluation
 from sparsebert.evaluation.scoring import PreparedSplit
 from sparsebert.evaluation.similarity import check_pairs, similarity_scores, torch_embed
 from sparsebert.packing import is_packed
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, shown
 from sparsebert.tasks.custom import custom_task
 from sparsebert.tasks.examples import Examples, load_split, validation_splits
 from sparsebert.tasks.extras import need_extra
@@ -59,7 +59,7 @@ def evaluate(
     be used.
     """
     need_extra("evaluation", "pyarrow", "transformers", "sklearn", "scipy")
-    report = progress or silent
+    report = shown(progress)
     if engine not in ENGINES:
         raise EngineError(f"'{engine}' is not an engine: choose {', '.join(ENGINES)}.")
     for name, count, least in (

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sparsebert.frames import data_frame
 from sparsebert.tasks.table import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Names of `sparsebert.evaluation.metrics` as people write them.
 METRIC_TITLES = {
@@ -46,6 +50,16 @@ class Evaluation:
         """Everything, ready for JSON."""
         return {**asdict(self), "row": self.row()}
 
+    def to_pandas(self) -> pd.DataFrame:
+        """One line for each split and metric; needs [notebook]."""
+        about = {"model": self.model, "task": self.task, "engine": self.engine}
+        return data_frame(
+            {**about, **cell, "rows": self.rows.get(cell["split"])} for cell in cells(self.scores)
+        )
+
+    def _repr_markdown_(self) -> str:
+        return scores_table(f"{self.title}, {self.model}", self.scores)
+
 
 def table_row(title: str, scores: Mapping[str, Mapping[str, float]]) -> str:
     """Title, names of the metrics and their percentages over all splits, in order."""
@@ -55,6 +69,24 @@ def table_row(title: str, scores: Mapping[str, Mapping[str, float]]) -> str:
     if len(scores) == 1 and title == "MNLI-m/mm":  # only one of its two halves was there
         title = f"MNLI ({next(iter(scores))})"
     return f"{title} ({names}): {values}"
+
+
+def cells(scores: Mapping[str, Mapping[str, float]]) -> Iterator[dict[str, Any]]:
+    """Split, metric and score of each, for a data frame."""
+    for split, metrics in scores.items():
+        for metric, score in metrics.items():
+            yield {"split": split, "metric": metric, "score": score}
+
+
+def scores_table(title: str, scores: Mapping[str, Mapping[str, float]]) -> str:
+    """What a notebook shows of scores, in Markdown."""
+    lines = [f"**{title}**", "", "| split | metric | percent |", "|---|---|---:|"]
+    lines += [
+        f"| {cell['split']} | {METRIC_TITLES.get(cell['metric'], cell['metric'])} "
+        f"| {cell['score']:.2f} |"
+        for cell in cells(scores)
+    ]
+    return "\n".join(lines)
 
 
 def main_score(task: Task, scores: Mapping[str, Mapping[str, float]]) -> float:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparsebert.evaluation.result import METRIC_TITLES
+from sparsebert.evaluation.result import METRIC_TITLES, cells
+from sparsebert.frames import data_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Scores = dict[str, dict[str, float]]
 
@@ -34,12 +38,12 @@ class SeedScores:
         if not mean:
             return ""
         names = "/".join(METRIC_TITLES.get(name, name) for name in next(iter(mean.values())))
-        cells = [
+        values = [
             mean_and_deviation(value, spread[split][metric])
             for split, metrics in mean.items()
             for metric, value in metrics.items()
         ]
-        return f"{self.title} ({names}): {'/'.join(cells)}, {count_seeds(len(self.seeds))}"
+        return f"{self.title} ({names}): {'/'.join(values)}, {count_seeds(len(self.seeds))}"
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -51,6 +55,17 @@ class SeedScores:
             "deviation": self.deviation(),
             "row": self.row(),
         }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One line for each seed, split and metric; needs [notebook]."""
+        return data_frame(
+            {"task": self.task, "seed": seed, **cell}
+            for seed, scores in self.seeds.items()
+            for cell in cells(scores)
+        )
+
+    def _repr_markdown_(self) -> str:
+        return self.row() or f"{self.title}: no scores"
 
     def _over_seeds(self, summary: Callable[[Sequence[float]], Any]) -> dict[str, dict[str, Any]]:
         first: Mapping[str, Mapping[str, float]] = next(iter(self.seeds.values()))

@@ -19,7 +19,7 @@ from sparsebert.evaluation.result import Evaluation
 from sparsebert.evaluation.seed_runs import Spread, one_by_one
 from sparsebert.evaluation.seed_scores import SeedScores
 from sparsebert.packing import is_packed
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, shown
 from sparsebert.tasks.table import TASKS
 
 
@@ -50,7 +50,7 @@ def evaluate_seeds(
         raise CheckpointError(
             f"{model} has the seeds {', '.join(map(str, there))} and not {', '.join(missing)}."
         )
-    report = progress or silent
+    report = shown(progress)
     found: dict[int, Evaluation] = {}
     wanted = seeds or tuple(there)
     runs = {seed: {"model": there[seed], "task": task, **arguments} for seed in wanted}

@@ -25,7 +25,7 @@ from sparsebert.packing.dtypes import Roles, Source, ValueType, get_value_type
 from sparsebert.packing.format import METADATA_KEY, format_metadata, part_name
 from sparsebert.packing.forms import Form, PlainForm, parts_of
 from sparsebert.patterns import Pattern, pack_mask, unpack_mask
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, shown
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def pack(
     check_output(out, force=force)
     values = get_value_type(dtype)
     checkpoint = open_checkpoint(model)
-    report = progress or silent
+    report = shown(progress)
     with staged_folder(out, force=force, source=checkpoint.path) as staging:
         sparse = _find_sparse(checkpoint, report) if compress else {}
         forms = _forms(checkpoint, sparse, values)

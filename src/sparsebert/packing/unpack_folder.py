@@ -21,7 +21,7 @@ from sparsebert.packing.format import METADATA_KEY
 from sparsebert.packing.forms import kept_mask, to_dense
 from sparsebert.packing.packed_model import PackedModel, open_packed
 from sparsebert.patterns import pack_mask
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, shown
 
 
 def unpack(
@@ -42,7 +42,7 @@ def unpack(
     with staged_folder(out, force=force, source=packed.path) as staging:
         specs = _specs(packed, exact)
         masks: dict[str, Array] = {}
-        arrays = _arrays(packed, specs, masks, progress or silent)
+        arrays = _arrays(packed, specs, masks, shown(progress))
         metadata = {k: v for k, v in packed.file.tensors.metadata.items() if k != METADATA_KEY}
         write_tensors(staging / WEIGHTS_NAME, specs, arrays, {"format": "pt", **metadata})
         if masks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +15,14 @@ from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.hub import resolve_model
 from sparsebert.checkpoint.masks import StoredMasks
+from sparsebert.frames import data_frame
 from sparsebert.packing.forms import to_dense
 from sparsebert.packing.packed_model import PackedModel, is_packed, open_packed
 from sparsebert.patterns import count_broken_groups, detect
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,18 @@ class LayerReport:
         """Whether what the folder records about this layer is true of its weights."""
         return self.broken_groups == 0 and self.revived == 0
 
+    @property
+    def state(self) -> str:
+        """Its pattern in words, and what is broken about it."""
+        state = self.recorded or self.pattern or "dense"
+        if self.broken_groups:
+            return f"{state} BROKEN in {self.broken_groups} groups"
+        if self.revived:
+            return f"{state} BROKEN: {self.revived} pruned weights are not zero"
+        return state
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Inspection:
     """What `inspect` found in a folder. ``form`` is "packed", "sparse" or "dense"."""
 
@@ -72,6 +86,45 @@ class Inspection:
         layers = [{**asdict(layer), "whole": layer.whole} for layer in self.layers]
         return {**asdict(self), "layers": layers, "whole": self.whole, "zeros": self.zeros}
 
+    def to_pandas(self) -> pd.DataFrame:
+        """One line a layer; needs [notebook]."""
+        return data_frame({**asdict(layer), "whole": layer.whole} for layer in self.layers)
+
+    def summary(self) -> str:
+        """How sparse the model is, and whether what its folder records is true."""
+        sparse = sum(layer.pattern is not None for layer in self.layers)
+        said = (
+            f"{self.path}: {self.form} {self.head} model, {sparse} of {len(self.layers)} linear "
+            f"layers sparse, {self.zeros:.1%} of their weights zero."
+        )
+        broken = sum(not layer.whole for layer in self.layers)
+        if broken:
+            said += (
+                f"\nBROKEN: {broken} layers no longer hold what the folder records. Something "
+                "changed them without locking the zeros: prune the model again."
+            )
+        elif self.pattern:
+            recorded = sum(layer.recorded is not None for layer in self.layers)
+            said += f"\nThe recorded pattern {self.pattern} is whole in all its {recorded} layers."
+        return said
+
+    def listing(self) -> str:
+        """The layers in columns, and the summary."""
+        width = max(len(layer.name) for layer in self.layers)
+        lines = [f"{'layer':<{width}}  {'outputs':>7} {'inputs':>7} {'zeros':>7}  pattern"]
+        lines += [
+            f"{layer.name:<{width}}  {layer.rows:>7} {layer.columns:>7} {layer.zeros:>7.1%}  "
+            f"{layer.state}"
+            for layer in self.layers
+        ]
+        return "\n".join([*lines, "", self.summary()])
+
+    def __repr__(self) -> str:
+        return f"<Inspection {' '.join(self.summary().splitlines())}>"
+
+    def _repr_markdown_(self) -> str:
+        return f"```text\n{self.listing()}\n```"
+
 
 def inspect(model: str | Path, *, progress: Progress | None = None) -> Inspection:
     """Look at every linear layer of a dense, sparse or packed folder (or hub id).
@@ -79,7 +132,7 @@ def inspect(model: str | Path, *, progress: Progress | None = None) -> Inspectio
     A broken pattern is reported, not raised. CheckpointError for a folder that cannot be read.
     """
     path = resolve_model(model)
-    report = progress or silent
+    report = shown(progress)
     if is_packed(path):
         packed = open_packed(path)
         config, layers = packed.config, _packed_layers(packed, report)

@@ -31,7 +31,7 @@ from sparsebert.patterns import (
     mask_from_zeros,
     pack_mask,
 )
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, shown
 from sparsebert.pruning.calibration import PrunedLayers, prune_layers
 from sparsebert.pruning.calibration_rows import CalibrationRows, read_calibration_rows
 from sparsebert.pruning.methods import Method, Needs, When, get_method
@@ -84,7 +84,7 @@ def prune(
         arguments["calibration_rows"] = len(rows)
         arguments["task"] = task
     with staged_folder(out, force=force, source=checkpoint.path) as staging:
-        run = _Run(checkpoint, wanted, chosen_method, targets, rows, progress or silent)
+        run = _Run(checkpoint, wanted, chosen_method, targets, rows, shown(progress))
         specs = run.order([checkpoint.tensors.spec(name) for name in checkpoint.tensors])
         metadata = {"format": "pt", **checkpoint.tensors.metadata}
         write_tensors(staging / WEIGHTS_NAME, specs, run.tensors(specs), metadata)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sparsebert.errors import DataError
 from sparsebert.evaluation.seed_scores import within_spread
+from sparsebert.frames import data_frame
 from sparsebert.table.results import Result
 from sparsebert.tasks.table import TASKS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DENSE = "dense"
 # Rows in the order of the table; others follow in alphabetical order, under their own names.
@@ -97,6 +102,28 @@ class Table:
             for cell in column.cells
             if (found := self.at(row, column, cell))
         ]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One line for each row, task, split, metric and seed; needs [notebook]."""
+        return data_frame(
+            {
+                "row": each.row,
+                "task": each.task,
+                "run": each.run,
+                "split": each.split,
+                "metric": each.metric,
+                "seed": seed,
+                "score": score,
+                "train_rows": each.train_rows,
+            }
+            for each in self.ordered()
+            for seed, score in zip(each.seed_numbers, each.seeds, strict=True)
+        )
+
+    def _repr_markdown_(self) -> str:
+        from sparsebert.table.markdown import as_markdown
+
+        return as_markdown(self)
 
     def at(self, row: str, column: Column, cell: tuple[str, str]) -> Result | None:
         """The result of a row on one split and metric of a column."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import open_checkpoint, resolve_model, source_name, staged_folder
 from sparsebert.checkpoint.staging import check_output
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, shown
 from sparsebert.tasks.extras import need_extra
 from sparsebert.training.options import options_from
 from sparsebert.training.recipe import read_recipe
@@ -65,7 +65,7 @@ def finetune(
     from sparsebert.training.teacher import prepare_teacher
     from sparsebert.training.work_folder import WorkFolder
 
-    report = progress or silent
+    report = shown(progress)
     target = Path(out)
     with staged_folder(target, force=force, source=resolve_model(model)) as staging:
         checkpoint = open_checkpoint(model)

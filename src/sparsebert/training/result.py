@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparsebert.evaluation.result import table_row
+from sparsebert.evaluation.result import cells, scores_table, table_row
+from sparsebert.frames import data_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -38,3 +42,12 @@ class FinetuneResult:
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return {**asdict(self), "row": self.row()}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One line for each split and metric; needs [notebook]."""
+        about = {"model": self.out, "task": self.task}
+        return data_frame({**about, **cell} for cell in cells(self.scores))
+
+    def _repr_markdown_(self) -> str:
+        title = f"{self.title}, {self.out}: {self.rows:,} rows, {self.steps:,} steps"
+        return scores_table(title, self.scores) if self.scores else title

@@ -22,7 +22,7 @@ from sparsebert.checkpoint.seeds import SEEDS_NAME, seed_folder, seed_folders
 from sparsebert.errors import OutputError, TrainingError
 from sparsebert.evaluation.seed_runs import Spread, one_by_one
 from sparsebert.evaluation.seed_scores import SeedScores
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, shown
 from sparsebert.tasks.table import CUSTOM, TASKS, get_task
 from sparsebert.training.differences import differences
 from sparsebert.training.finetuning import finetune
@@ -53,7 +53,7 @@ def finetune_seeds(
     Raises what `finetune` raises; TrainingError if ``out`` holds a seed that was trained from
     another model, on another task or with other options; OutputError if ``out`` is a model itself.
     """
-    target, report = Path(out), progress or silent
+    target, report = Path(out), shown(progress)
     if (target / CONFIG_NAME).is_file():
         raise OutputError(f"{out} is a model itself: name another folder for the seeds.")
     if not seeds:

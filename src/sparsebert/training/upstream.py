@@ -22,7 +22,7 @@ from sparsebert.checkpoint import (
 )
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.patterns import Pattern
-from sparsebert.progress import Progress, silent
+from sparsebert.progress import Progress, shown
 from sparsebert.pruning import prune
 from sparsebert.pruning.methods import Needs, When, get_method
 from sparsebert.tasks.examples import selection
@@ -87,7 +87,7 @@ def prune_upstream(
     from sparsebert.training.upstream_run import run_upstream
     from sparsebert.training.work_folder import WorkFolder
 
-    report = progress or silent
+    report = shown(progress)
     target = Path(out)
     with staged_folder(target, force=force, source=resolve_model(model)) as staging:
         dense = open_checkpoint(model)

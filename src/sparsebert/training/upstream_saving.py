@@ -22,9 +22,11 @@ from sparsebert.checkpoint.architecture import canonical
 from sparsebert.checkpoint.companions import TRAINING_NAME
 from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.dtypes import Array
+from sparsebert.frames import data_frame
 from sparsebert.training.versions import versions
 
 if TYPE_CHECKING:
+    import pandas as pd
     from transformers import PreTrainedModel
 
 
@@ -58,6 +60,10 @@ class UpstreamResult:
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return asdict(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The loss on the way, one line a report; needs [notebook]."""
+        return data_frame(self.history)
 
 
 def save_upstream(
