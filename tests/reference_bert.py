@@ -1,9 +1,12 @@
 """BERT as the papers write it, in plain numpy and float64: what the engine is held against.
 
 One sequence at a time, no batching, no tricks; nothing is shared with the package. Weights are a
-mapping of canonical names (those of Hugging Face without the ``bert.`` prefix) to arrays.
+mapping of canonical names (those of Hugging Face without the ``bert.`` prefix) to arrays. What
+other families add is there too, and done where the weights ask for it.
 Sources: Devlin et al. 2018 (arXiv:1810.04805), Vaswani et al. 2017 (arXiv:1706.03762), Hendrycks
-and Gimpel 2016 (arXiv:1606.08415) for GELU.
+and Gimpel 2016 (arXiv:1606.08415) for GELU; Su et al. 2021 (arXiv:2104.09864) for rotary positions,
+Raffel et al. 2019 (arXiv:1910.10683) for biases by distance, Shazeer 2020 (arXiv:2002.05202) for
+gated layers, Warner et al. 2024 (arXiv:2412.13663) for ModernBERT.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,38 +38,67 @@ ACTIVATIONS = {
     "gelu_new": gelu_tanh,
     "gelu_pytorch_tanh": gelu_tanh,
     "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
 }
 
 
 @dataclass(frozen=True)
 class ReferenceBert:
-    """``heads`` is the number of attention heads; the other sizes are read off the weights."""
+    """``heads`` is the number of attention heads; the other sizes are read off the weights.
+
+    ``first_position`` is the row of the position table for the first token. Of each layer,
+    ``windows`` has the largest distance at which tokens see each other and ``thetas`` the base of
+    rotary positions; None where there is none.
+    """
 
     weights: Mapping[str, npt.NDArray]
     heads: int
     activation: str = "gelu"
     epsilon: float = 1e-12
+    first_position: int = 0
+    windows: Sequence[int | None] = ()
+    thetas: Sequence[float | None] = ()
 
     def hidden(self, ids: Sequence[int], type_ids: Sequence[int] | None = None) -> Array:
         """The last layer, ``[tokens, hidden]``."""
-        kinds = np.zeros(len(ids), int) if type_ids is None else np.asarray(type_ids)
-        x = (
-            self._get("embeddings.word_embeddings.weight")[np.asarray(ids)]
-            + self._get("embeddings.position_embeddings.weight")[: len(ids)]
-            + self._get("embeddings.token_type_embeddings.weight")[kinds]
-        )
-        x = self._norm(x, "embeddings.LayerNorm")
+        x = self._norm(self._embed(ids, type_ids), "embeddings.LayerNorm")
+        if "embeddings.projection.weight" in self.weights:
+            x = self._linear(x, "embeddings.projection")
+        norm_first = "encoder.LayerNorm.weight" in self.weights
         layer = 0
-        while f"encoder.layer.{layer}.attention.self.query.weight" in self.weights:
+        while f"encoder.layer.{layer}.attention.output.dense.weight" in self.weights:
             name = f"encoder.layer.{layer}"
-            attended = self._linear(self._attend(x, name), f"{name}.attention.output.dense")
-            x = self._norm(x + attended, f"{name}.attention.output.LayerNorm")
-            inner = ACTIVATIONS[self.activation](self._linear(x, f"{name}.intermediate.dense"))
-            x = self._norm(
-                x + self._linear(inner, f"{name}.output.dense"), f"{name}.output.LayerNorm"
-            )
+            if norm_first:
+                first = f"{name}.attention.LayerNorm"
+                known = f"{first}.weight" in self.weights  # of the first layer the embeddings'
+                x = x + self._attention(self._norm(x, first) if known else x, layer)
+                x = x + self._feed_forward(self._norm(x, f"{name}.intermediate.LayerNorm"), name)
+            else:
+                x = self._norm(x + self._attention(x, layer), f"{name}.attention.output.LayerNorm")
+                x = self._norm(x + self._feed_forward(x, name), f"{name}.output.LayerNorm")
             layer += 1
-        return x
+        return self._norm(x, "encoder.LayerNorm") if norm_first else x
+
+    def head_logits(
+        self, shape: Any, ids: Sequence[int], type_ids: Sequence[int] | None = None
+    ) -> Array:
+        """``[outputs]`` or ``[tokens, outputs]`` of a head.
+
+        ``shape`` names its pooling, ``dense`` with activation, ``norm`` and ``last``.
+        """
+        x = self.hidden(ids, type_ids)
+        if shape.pooling:
+            x = x[:1] if shape.pooling == "cls" else x.mean(0, keepdims=True)
+        if shape.dense:
+            x = self._linear(x, shape.dense)
+        if shape.activation:
+            x = ACTIVATIONS[shape.activation](x)
+        if shape.norm:
+            x = self._norm(x, shape.norm)
+        own = f"{shape.last}.weight"
+        last = self._product(x, own if own in self.weights else "embeddings.word_embeddings.weight")
+        last = last + self._bias(shape.last_bias)
+        return last[0] if shape.pooling else last
 
     def pooled(
         self,
@@ -104,29 +137,101 @@ class ReferenceBert:
         x = self._linear(self.hidden(ids, type_ids), f"{head}.transform.dense")
         x = self._norm(ACTIVATIONS[self.activation](x), f"{head}.transform.LayerNorm")
         own = f"{head}.decoder.weight"
-        decoder = self._get(own if own in self.weights else "embeddings.word_embeddings.weight")
-        return x @ decoder.T + self._get(f"{head}.bias")
+        decoder = own if own in self.weights else "embeddings.word_embeddings.weight"
+        return self._product(x, decoder) + self._get(f"{head}.bias")
 
-    def _attend(self, x: Array, name: str) -> Array:
+    def _embed(self, ids: Sequence[int], type_ids: Sequence[int] | None) -> Array:
+        kinds = np.zeros(len(ids), int) if type_ids is None else np.asarray(type_ids)
+        x = self._get("embeddings.word_embeddings.weight")[np.asarray(ids)]
+        if "embeddings.position_embeddings.weight" in self.weights:
+            table = self._get("embeddings.position_embeddings.weight")
+            x = x + table[self.first_position : self.first_position + len(ids)]
+        if "embeddings.token_type_embeddings.weight" in self.weights:
+            x = x + self._get("embeddings.token_type_embeddings.weight")[kinds]
+        return x
+
+    def _attention(self, x: Array, layer: int) -> Array:
+        name = f"encoder.layer.{layer}"
+        return self._linear(self._attend(x, layer, name), f"{name}.attention.output.dense")
+
+    def _feed_forward(self, x: Array, name: str) -> Array:
+        inner = self._linear(x, f"{name}.intermediate.dense")
+        width = self._get(f"{name}.output.dense.weight").shape[1]
+        activated = ACTIVATIONS[self.activation](inner[:, :width])
+        if inner.shape[1] > width:
+            activated = activated * inner[:, width:]
+        return self._linear(activated, f"{name}.output.dense")
+
+    def _projections(self, x: Array, layer: int, name: str) -> dict[str, Array]:
+        """Queries, keys and values ``[heads, tokens, size]``, turned where positions are rotary."""
         tokens, hidden = x.shape
-        query, key, value = (
-            self._linear(x, f"{name}.attention.self.{kind}")
-            .reshape(tokens, self.heads, hidden // self.heads)
-            .transpose(1, 0, 2)
-            for kind in ("query", "key", "value")
-        )
+        kinds = ("query", "key", "value")
+        fused = f"{name}.attention.self.query_key_value"
+        if f"{fused}.weight" in self.weights:
+            rows = np.split(self._linear(x, fused), 3, axis=1)
+        else:
+            rows = [self._linear(x, f"{name}.attention.self.{kind}") for kind in kinds]
+        parts = {
+            kind: each.reshape(tokens, self.heads, hidden // self.heads).transpose(1, 0, 2)
+            for kind, each in zip(kinds, rows, strict=True)
+        }
+        theta = self.thetas[layer] if self.thetas else None
+        if theta is not None:
+            parts |= {kind: turned(parts[kind], theta) for kind in ("query", "key")}
+        return parts
+
+    def _score_bias(self, layer: int, tokens: int) -> Array:
+        """What is added to scores: ``[heads, tokens, tokens]``, queries by keys."""
+        distance = np.arange(tokens)[None, :] - np.arange(tokens)[:, None]
+        bias = np.zeros((self.heads, tokens, tokens))
+        name = "encoder.relative_attention_bias.weight"
+        if name in self.weights:
+            bias += self._get(name)[bucket(distance)].transpose(2, 0, 1)
+        window = self.windows[layer] if self.windows else None
+        return bias if window is None else np.where(np.abs(distance) > window, -np.inf, bias)
+
+    def _attend(self, x: Array, layer: int, name: str) -> Array:
+        tokens, hidden = x.shape
+        query, key, value = self._projections(x, layer, name).values()
         scores = query @ key.transpose(0, 2, 1) / math.sqrt(hidden // self.heads)
+        scores = scores + self._score_bias(layer, tokens)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         return (weights @ value).transpose(1, 0, 2).reshape(tokens, hidden)
 
     def _linear(self, x: Array, name: str) -> Array:
-        return x @ self._get(f"{name}.weight").T + self._get(f"{name}.bias")
+        return self._product(x, f"{name}.weight") + self._bias(f"{name}.bias")
+
+    def _product(self, x: Array, name: str) -> Array:
+        return x @ self._get(name).T
 
     def _norm(self, x: Array, name: str) -> Array:
         centred = x - x.mean(-1, keepdims=True)
         deviation = np.sqrt((centred**2).mean(-1, keepdims=True) + self.epsilon)
-        return centred / deviation * self._get(f"{name}.weight") + self._get(f"{name}.bias")
+        return centred / deviation * self._get(f"{name}.weight") + self._bias(f"{name}.bias")
+
+    def _bias(self, name: str) -> Any:
+        return self._get(name) if name in self.weights else 0.0
 
     def _get(self, name: str) -> Array:
         return np.asarray(self.weights[name], np.float64)
+
+
+def turned(x: Array, theta: float) -> Array:
+    """Rotary positions on ``[heads, tokens, size]``: dimensions i and i + size/2 are a point."""
+    tokens, half = x.shape[1], x.shape[2] // 2
+    angles = np.arange(tokens)[:, None] * theta ** (-np.arange(half) / half)
+    points = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angles)
+    return np.concatenate([points.real, points.imag], axis=-1)
+
+
+def bucket(distance: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """MPNet's bucket (of 32) of a key's distance from a query, counted place by place."""
+
+    def of(far: int) -> int:
+        if far < 8:
+            return far
+        # 8 to 127 in 8 steps of equal ratio: the step k whose 8 x 16^(k/8) is not yet beyond.
+        return 8 + sum(1 for k in range(1, 8) if far**8 >= 8**8 * 16**k)
+
+    return np.vectorize(lambda d: of(abs(int(d))) + (16 if d > 0 else 0))(distance)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reference_bert import ACTIVATIONS, Array, ReferenceBert
+from reference_bert import Array, ReferenceBert
 
 Integers = npt.NDArray[np.int64]
 _SMALLEST = 1e-12  # of a value's scale in attention, which is divided by
@@ -88,37 +88,27 @@ class ReferenceInt8(ReferenceBert):
 
     steps: dict[str, Any] = field(default_factory=dict)
 
-    def vocabulary_logits(self, ids: Any, type_ids: Any = None) -> Array:
-        head = "cls.predictions"
-        x = self._linear(self.hidden(ids, type_ids), f"{head}.transform.dense")
-        x = self._norm(ACTIVATIONS[self.activation](x), f"{head}.transform.LayerNorm")
-        own = f"{head}.decoder.weight"
-        decoder = self.weights[own if own in self.weights else "embeddings.word_embeddings.weight"]
-        return self._product(x, decoder, f"{head}.decoder") + self._get(f"{head}.bias")
-
-    def _linear(self, x: Array, name: str) -> Array:
-        weight = self.weights[f"{name}.weight"]
+    def _product(self, x: Array, name: str) -> Array:
+        weight = self.weights[name]
         if isinstance(weight, np.ndarray):
-            return super()._linear(x, name)
-        return self._product(x, weight, name) + self._get(f"{name}.bias")
-
-    def _product(self, x: Array, weight: Any, name: str) -> Array:
-        self.steps[name] = rows = quantize_activations(x)
+            return super()._product(x, name)
+        layer = name.removesuffix(".weight")
+        self.steps[layer] = rows = quantize_activations(x)
         integers = weight_integers(weight)
         sums = rows.values @ integers.T - rows.zeros[:, None] * integers.sum(1)
         return rows.scales[:, None] * weight.scales.astype(np.float64) * sums
 
-    def _attend(self, x: Array, name: str) -> Array:
+    def _attend(self, x: Array, layer: int, name: str) -> Array:
         tokens, hidden = x.shape
         size = hidden // self.heads
         rows = {}
-        for kind in ("query", "key", "value"):
-            layer = f"{name}.attention.self.{kind}"
-            projected = self._linear(x, layer).reshape(tokens, self.heads, size)
-            self.steps[f"{layer}.rows"] = rows[kind] = quantize_heads(projected.transpose(1, 0, 2))
+        for kind, projected in self._projections(x, layer, name).items():
+            rows[kind] = quantize_heads(projected)
+            self.steps[f"{name}.attention.self.{kind}.rows"] = rows[kind]
         query, key, value = rows["query"], rows["key"], rows["value"]
         scores = query.scales[:, :, None] * key.scales[:, None, :] / math.sqrt(size)
         scores = scores * (query.values @ key.values.transpose(0, 2, 1))
+        scores = scores + self._score_bias(layer, tokens)
         # Each value's own scale goes into its probability, so that the second product needs none.
         scale = np.maximum(value.scales, _SMALLEST)[:, None, :]
         scores = scores + np.log(scale)
