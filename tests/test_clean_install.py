@@ -122,13 +122,6 @@ def test_the_command_answers(environment: Path, packed: Path, tmp_path: Path) ->
     assert "Usage: sparsebert" in run(environment / "sparsebert", "--help").stdout
 
 
-def test_the_web_page_is_in_the_wheel(wheel: Path) -> None:
-    page = CHECKOUT / "src" / "sparsebert" / "serving" / "page"
-    static = {f"sparsebert/serving/page/static/{file.name}" for file in (page / "static").iterdir()}
-    assert static
-    assert static <= set(zipfile.ZipFile(wheel).namelist())
-
-
 def test_only_what_the_metadata_says_is_installed(environment: Path) -> None:
     listed = run(environment / "python", "-m", "pip", "list", "--format", "freeze").stdout
     names = {line.partition("==")[0].lower().replace("-", "_") for line in listed.splitlines()}
