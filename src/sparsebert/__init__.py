@@ -33,6 +33,8 @@ _WHERE = {
     "pack": "sparsebert.packing",
     "unpack": "sparsebert.packing",
     "push_to_hub": "sparsebert.checkpoint.publishing",
+    "export": "sparsebert.exporting",
+    "load_torch_2to4": "sparsebert.exporting",
     "load": "sparsebert.inference",
     "Model": "sparsebert.inference",
 }
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from sparsebert.checkpoint.publishing import push_to_hub as push_to_hub
     from sparsebert.errors import SparsebertError as SparsebertError
     from sparsebert.evaluation import evaluate as evaluate
+    from sparsebert.exporting import export as export
+    from sparsebert.exporting import load_torch_2to4 as load_torch_2to4
     from sparsebert.inference import Model as Model
     from sparsebert.inference import load as load
     from sparsebert.packing import pack as pack

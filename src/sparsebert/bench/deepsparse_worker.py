@@ -22,12 +22,16 @@ class DeepSparse:
 
     def load(self, folder: Path, threads: int) -> None:
         """Note what to load: it compiles when the first shape is known."""
+        import onnx
+
         self._file, self._threads = str(folder / "model.onnx"), threads
         self._networks: dict[tuple[int, int], Any] = {}
+        graph = onnx.load(self._file, load_external_data=False).graph
+        self._inputs = [given.name for given in graph.input]
 
     def run(self, batch: Any) -> Any:
         """The logits or hidden states, with what was padded."""
-        inputs = [batch.ids, batch.mask, batch.types]
+        inputs = list(batch.named(self._inputs).values())
         if not batch.mask.all():
             padding = -batch.ids.shape[1] % _STEP
             inputs = [np.pad(array, ((0, 0), (0, padding))) for array in inputs]
@@ -56,7 +60,7 @@ class DeepSparse:
                     shutil.copy(self._file, folder),
                     batch_size=shape[0],
                     num_cores=self._threads,
-                    input_shapes=[list(shape)] * 3,
+                    input_shapes=[list(shape)] * len(self._inputs),
                 )
         return self._networks[shape]
 

@@ -19,6 +19,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -56,6 +57,11 @@ class Batch:
             mask[row, : len(sequence)] = 1
         ragged = [np.array(sequence, np.int64) for sequence in sequences]
         return cls(ragged, ids, mask, np.zeros_like(ids))
+
+    def named(self, names: Iterable[str]) -> dict[str, npt.NDArray[np.int64]]:
+        """The padded arrays that a network takes, by transformers' names for them."""
+        known = {"input_ids": self.ids, "attention_mask": self.mask, "token_type_ids": self.types}
+        return {name: known[name] for name in names}
 
 
 @lru_cache(maxsize=2)

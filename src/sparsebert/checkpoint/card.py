@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.masks import MASKS_NAME
 from sparsebert.checkpoint.pooling import MODULES_NAME
 from sparsebert.errors import CheckpointError
 
@@ -31,6 +32,7 @@ def write_card(
     packed: bool = False,
     results: str = "",
     evaluations: Sequence[EvalResult] = (),
+    loading: Sequence[str] = (),
 ) -> None:
     """Write the model card of ``folder``, whose config.json already holds its lineage.
 
@@ -38,17 +40,18 @@ def write_card(
     kept: sparsebert's part stands above the text, and replaces the part that an earlier step
     wrote. ``results`` is Markdown that goes into it, such as a table of scores; ``evaluations`` are
     the same scores for programs, as the hub's ``model-index``. The source's own ``model-index`` is
-    dropped: it was measured on another model.
+    dropped: it was measured on another model. ``loading`` are the lines that say how to load the
+    folder, where that is not as any other.
     """
     raw = read_object(folder / CONFIG_NAME)
     front, body = _split(_read(source / CARD_NAME))
     body = _without_our_part(body)
     record: dict[str, Any] = raw.get("sparsity") or {}
-    lines = [_BEGIN, f"# {_title(record, packed)}", "", _what_it_is(record, packed), ""]
+    lines = [_BEGIN, f"# {_title(record, packed)}", "", _what_it_is(record, packed, folder), ""]
     lines += ["## How it was made", "", *_steps(record.get("lineage", [])), ""]
     if results:
         lines += ["## Results", "", results.strip(), ""]
-    lines += ["## How to load it", "", *_loading(raw, packed), _END, ""]
+    lines += ["## How to load it", "", *(loading or _loading(raw, packed)), _END, ""]
     if body.strip():
         lines += ["", "The card of the model it was made from follows.", "", body.strip(), ""]
     matter = _front_matter(_MODEL_INDEX.sub("", front), folder, record, packed)
@@ -181,7 +184,7 @@ def _title(record: dict[str, Any], packed: bool) -> str:
     return f"{name}, {kind}{', packed' if packed else ''}"
 
 
-def _what_it_is(record: dict[str, Any], packed: bool) -> str:
+def _what_it_is(record: dict[str, Any], packed: bool, folder: Path) -> str:
     pattern = record.get("pattern")
     if pattern is None:
         text = "A BERT encoder whose weights carry no recorded sparsity pattern."
@@ -196,7 +199,10 @@ def _what_it_is(record: dict[str, Any], packed: bool) -> str:
         return f"{text} The pruned layers are stored as their kept values and where they belong."
     if pattern is None:
         return text
-    return f"{text} The zeros are stored as zeros. `masks.safetensors` marks the kept weights."
+    masks = (
+        " `masks.safetensors` marks the kept weights." if (folder / MASKS_NAME).is_file() else ""
+    )
+    return f"{text} The zeros are stored as zeros.{masks}"
 
 
 def _steps(lineage: list[dict[str, Any]]) -> list[str]:

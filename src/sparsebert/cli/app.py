@@ -30,6 +30,7 @@ from sparsebert.cli.demo import demo
 from sparsebert.cli.doctor import doctor
 from sparsebert.cli.embed import embed
 from sparsebert.cli.evaluate import evaluate
+from sparsebert.cli.export import export
 from sparsebert.cli.finetune import finetune
 from sparsebert.cli.inspect import inspect
 from sparsebert.cli.pack import pack
@@ -50,6 +51,7 @@ VERBS = (
     pack,
     unpack,
     push,
+    export,
     inspect,
     doctor,
     bench,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.bench.engines import Engine, not_installed
-from sparsebert.bench.exports import INPUTS, once, onnx_folder
+from sparsebert.bench.exports import once, onnx_folder
 from sparsebert.bench.machine import cpu_flags
+from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
+from sparsebert.checkpoint.documents import read_object
+from sparsebert.exporting.onnx import ONNX_NAME
 
 if TYPE_CHECKING:
     from sparsebert.bench.worker import Batch
@@ -55,14 +57,13 @@ class OnnxRuntimeEngine(Engine):
         options.inter_op_num_threads = 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         self._session = onnxruntime.InferenceSession(
-            folder / "model.onnx", options, providers=["CPUExecutionProvider"]
+            folder / ONNX_NAME, options, providers=["CPUExecutionProvider"]
         )
         self._operators = (folder / "operators.txt").read_text(encoding="utf-8")
         self._inputs = [given.name for given in self._session.get_inputs()]
 
     def run(self, batch: Batch) -> Any:
-        given = dict(zip(INPUTS, (batch.ids, batch.mask, batch.types), strict=True))
-        return self._session.run(None, {name: given[name] for name in self._inputs})[0]
+        return self._session.run(None, batch.named(self._inputs))[0]
 
     def about(self) -> dict[str, str]:
         import onnxruntime
@@ -77,16 +78,17 @@ def _fuse(source: Path, folder: Path) -> None:
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
 
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    where = source / CONFIG_NAME
+    config = parse_config(read_object(where), (), where)
     optimised = optimize_model(
-        str(source / "model.onnx"),
+        str(source / ONNX_NAME),
         model_type="bert",
-        num_heads=config["num_attention_heads"],
-        hidden_size=config["hidden_size"],
+        num_heads=config.num_attention_heads,
+        hidden_size=config.hidden_size,
         optimization_options=FusionOptions("bert"),
         opt_level=1,
     )
-    optimised.save_model_to_file(str(folder / "model.onnx"))
+    optimised.save_model_to_file(str(folder / ONNX_NAME))
     _note_operators(folder)
 
 
@@ -95,8 +97,8 @@ def _quantise(source: Path, folder: Path, *, reduce_range: bool) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(
-        source / "model.onnx",
-        folder / "model.onnx",
+        source / ONNX_NAME,
+        folder / ONNX_NAME,
         per_channel=True,
         reduce_range=reduce_range,
         weight_type=QuantType.QInt8,
@@ -110,7 +112,7 @@ def _note_operators(folder: Path) -> None:
     """Write down which fused operators the graph got: without them it is another engine."""
     import onnx
 
-    graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+    graph = onnx.load(folder / ONNX_NAME, load_external_data=False).graph
     counts: dict[str, int] = {}
     for node in graph.node:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1

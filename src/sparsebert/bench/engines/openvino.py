@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsebert.bench.engines import Engine, not_installed
-from sparsebert.bench.exports import INPUTS, dense_folder, example_inputs, once, transformers_model
-from sparsebert.checkpoint import open_checkpoint
+from sparsebert.bench.exports import dense_folder, once
+from sparsebert.checkpoint import EncoderConfig, open_checkpoint
+from sparsebert.exporting.network import input_names
+from sparsebert.exporting.openvino import OPENVINO_NAME, write_openvino
 
 if TYPE_CHECKING:
     from sparsebert.bench.worker import Batch
@@ -36,16 +38,17 @@ class OpenVinoEngine(Engine):
         import openvino
 
         version = openvino.__version__.partition("-")[0]
+        source = dense_folder(model, workspace)
+        config = open_checkpoint(source).config
         converted = once(
             workspace / f"openvino-{version}-fp32",
-            lambda folder: _convert(dense_folder(model, workspace), folder),
+            lambda folder: write_openvino(source, config, folder / OPENVINO_NAME),
         )
         if self.precision != "int8":
             return converted
-        vocabulary = open_checkpoint(dense_folder(model, workspace)).config.vocab_size
         return once(
             workspace / f"openvino-{version}-int8",
-            lambda folder: _quantise(converted, folder, vocabulary),
+            lambda folder: _quantise(converted, folder, config),
         )
 
     def start(self) -> None:
@@ -60,8 +63,9 @@ class OpenVinoEngine(Engine):
         types = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}
         if self.precision in types:
             settings["INFERENCE_PRECISION_HINT"] = types[self.precision]
-        compiled = ov.Core().compile_model(folder / "model.xml", "CPU", settings)
+        compiled = ov.Core().compile_model(folder / OPENVINO_NAME, "CPU", settings)
         self._request = compiled.create_infer_request()
+        self._inputs = [given.any_name for given in compiled.inputs]
         hinted = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self._settings = (
             f"{self.precision}, LATENCY hint, inference precision {hinted}, "
@@ -69,10 +73,8 @@ class OpenVinoEngine(Engine):
         )
 
     def run(self, batch: Batch) -> Any:
-        given = (batch.ids, batch.mask, batch.types)
-        found = self._request.infer(
-            dict(zip(INPUTS, given, strict=True)), share_inputs=True, share_outputs=True
-        )
+        given = batch.named(self._inputs)
+        found = self._request.infer(given, share_inputs=True, share_outputs=True)
         return found[0]
 
     def about(self) -> dict[str, str]:
@@ -82,30 +84,18 @@ class OpenVinoEngine(Engine):
         return {"version": f"openvino {version}", "settings": self._settings}
 
 
-def _convert(source: Path, folder: Path) -> None:
-    import openvino as ov
-    import torch
-
-    network = transformers_model(source)
-    network.config.return_dict = False
-    with torch.inference_mode():
-        converted = ov.convert_model(network, example_input=example_inputs())
-    for given, name in zip(converted.inputs, INPUTS, strict=True):
-        given.get_tensor().set_names({name})
-    ov.save_model(converted, folder / "model.xml", compress_to_fp16=False)
-
-
-def _quantise(source: Path, folder: Path, vocabulary: int) -> None:
+def _quantise(source: Path, folder: Path, config: EncoderConfig) -> None:
     import nncf
     import openvino as ov
 
-    model = ov.Core().read_model(source / "model.xml")
+    model = ov.Core().read_model(source / OPENVINO_NAME)
     # Random texts: speed does not depend on the ranges that calibration finds.
     random = np.random.default_rng(0)
     shape = (1, _CALIBRATION_TOKENS)
     ones, zeros = np.ones(shape, np.int64), np.zeros(shape, np.int64)
+    names = input_names(config)
     samples = [
-        dict(zip(INPUTS, (random.integers(1, vocabulary, shape), ones, zeros), strict=True))
+        dict(zip(names, (random.integers(1, config.vocab_size, shape), ones, zeros), strict=False))
         for _ in range(_CALIBRATION_SEQUENCES)
     ]
     quantised = nncf.quantize(
@@ -114,7 +104,7 @@ def _quantise(source: Path, folder: Path, vocabulary: int) -> None:
         subset_size=_CALIBRATION_SEQUENCES,
         model_type=nncf.ModelType.TRANSFORMER,
     )
-    ov.save_model(quantised, folder / "model.xml")
+    ov.save_model(quantised, folder / OPENVINO_NAME)
 
 
 ENGINES: dict[str, Callable[[], Engine]] = {

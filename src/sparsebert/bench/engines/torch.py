@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.bench.engines import Engine, not_installed
-from sparsebert.bench.exports import INPUTS, dense_folder, transformers_model
+from sparsebert.bench.exports import dense_folder
+from sparsebert.checkpoint import open_checkpoint
+from sparsebert.exporting.network import input_names, transformers_network
 
 if TYPE_CHECKING:
     from sparsebert.bench.worker import Batch
@@ -33,22 +35,23 @@ class TorchEngine(Engine):
 
     def start(self) -> None:
         import torch  # noqa: F401
-        import transformers.models.bert.modeling_bert  # noqa: F401
+        import transformers.modeling_utils  # noqa: F401
 
     def load(self, folder: Path, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self._model = transformers_model(folder)
+        self._inputs = input_names(open_checkpoint(folder).config)
+        self._model = transformers_network(folder)
         self._attention = self._model.config._attn_implementation
 
     def run(self, batch: Batch) -> Any:
         import torch
 
         with torch.inference_mode():
-            given = (batch.ids, batch.mask, batch.types)
-            tensors = [torch.from_numpy(array) for array in given]
-            return self._model(**dict(zip(INPUTS, tensors, strict=True)), return_dict=False)[0]
+            arrays = batch.named(self._inputs)
+            given = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            return self._model(**given, return_dict=False)[0]
 
     def about(self) -> dict[str, str]:
         import torch

@@ -1,0 +1,217 @@
+"""From a model folder to one that another engine loads, checked before it gets its name."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sparsebert.checkpoint import (
+    PARTS,
+    Checkpoint,
+    EncoderConfig,
+    Head,
+    copy_companions,
+    open_checkpoint,
+    resolve_model,
+    source_name,
+    staged_folder,
+    with_step,
+    write_card,
+    write_config,
+    write_masks,
+)
+from sparsebert.checkpoint.dtypes import Array, Float32
+from sparsebert.checkpoint.masks import StoredMasks, layer_mask
+from sparsebert.checkpoint.staging import check_output
+from sparsebert.checkpoint.tensors import WEIGHTS_NAME
+from sparsebert.errors import ExportError, InputError
+from sparsebert.exporting import onnx, openvino
+from sparsebert.exporting.agreement import largest_difference
+from sparsebert.exporting.network import transformers_network
+from sparsebert.exporting.semi_structured import plan_semi_structured, write_half
+from sparsebert.exporting.zeros import count_kept_zeros
+from sparsebert.packing import is_packed, unpack
+from sparsebert.patterns import BoolMatrix
+from sparsebert.progress import Progress, silent
+from sparsebert.tasks.extras import need_extra
+
+
+@dataclass(frozen=True)
+class _GraphFormat:
+    """A format of whole networks: the file that optimum's classes look for, and what to do with it.
+
+    ``classes`` is how optimum's classes for it begin, ``library`` where they are.
+    """
+
+    file: str
+    write: Callable[[Path, EncoderConfig, Path], None]
+    constants: Callable[[Path], Iterator[Array]]
+    run: Callable[[Path, Mapping[str, Array]], list[Any]]
+    needs: tuple[str, ...]
+    library: str
+    classes: str
+
+
+_FORMATS = {
+    "onnx": _GraphFormat(
+        onnx.ONNX_NAME,
+        onnx.write_onnx,
+        onnx.onnx_constants,
+        onnx.run_onnx,
+        ("onnx", "onnxruntime"),
+        "optimum.onnxruntime",
+        "ORTModelFor",
+    ),
+    "openvino": _GraphFormat(
+        openvino.OPENVINO_NAME,
+        openvino.write_openvino,
+        openvino.openvino_constants,
+        openvino.run_openvino,
+        ("openvino",),
+        "optimum.intel",
+        "OVModelFor",
+    ),
+}
+_SEMI_STRUCTURED = "torch-2to4"
+TARGETS = (*_FORMATS, _SEMI_STRUCTURED)
+
+_TASKS = {
+    Head.ENCODER: "FeatureExtraction",
+    Head.SEQUENCE: "SequenceClassification",
+    Head.QUESTION: "QuestionAnswering",
+    Head.TOKEN: "TokenClassification",
+    Head.MASKED_LM: "MaskedLM",
+}
+
+
+def export(
+    model: str | Path,
+    out: str | Path,
+    *,
+    to: str,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write ``model`` to the folder ``out`` for another engine.
+
+    ``to`` is "onnx" or "openvino" (the fp32 network in one graph, any batch and length, which
+    optimum's ``ORTModelForX`` and ``OVModelForX`` load; needs [export]), or "torch-2to4" (float16
+    weights, checked to fit 2:4 tensors, for `load_torch_2to4`). Config, tokenizer and pooling go
+    along. A packed model is unpacked on the way.
+
+    Before a graph gets its name, every pruned matrix is looked up in it, and its answers are
+    compared with transformers' own. Returns counts, the largest difference, bytes and seconds.
+
+    Raises InputError for another target, ExportError if a zero was lost or an answer is wrong,
+    PatternError if a recorded pattern is broken or no layer fits 2:4, CheckpointError for a damaged
+    or unknown model, MissingExtraError, OutputError.
+    """
+    began = time.perf_counter()
+    if to not in TARGETS:
+        raise InputError(
+            f"there is no target '{to}' to export to: choose from {', '.join(TARGETS)}."
+        )
+    if to in _FORMATS:
+        libraries = ("torch", "transformers", *_FORMATS[to].needs)
+        need_extra(f"Exporting to {to}", *libraries, extra="export")
+    check_output(out, force=force)
+    report = progress or silent
+    folder = resolve_model(model)
+    with ExitStack() as stack:
+        source = folder
+        if is_packed(folder):
+            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsebert-"))
+            source = Path(place) / "unpacked"
+            unpack(folder, source, progress=report)
+        checkpoint = open_checkpoint(source)
+        staging = stack.enter_context(staged_folder(out, force=force, source=folder))
+        if to == _SEMI_STRUCTURED:
+            found, loading = _semi_structured(checkpoint, staging)
+        else:
+            found, loading = _graph(checkpoint, _FORMATS[to], staging, report)
+        raw = with_step(checkpoint.config.raw, "export", source_name(model), {"to": to})
+        if to == _SEMI_STRUCTURED:
+            raw["dtype"] = "float16"
+            raw.pop("torch_dtype", None)
+        write_config(staging, raw)
+        copy_companions(checkpoint.path, staging)
+        write_card(staging, source=checkpoint.path, loading=loading)
+        sizes = [path.stat().st_size for path in staging.glob(f"{Path(found['file']).stem}*")]
+    seconds = round(time.perf_counter() - began, 3)
+    return {"out": str(out), "to": to, **found, "bytes": sum(sizes), "seconds": seconds}
+
+
+def _graph(
+    checkpoint: Checkpoint, form: _GraphFormat, staging: Path, report: Progress
+) -> tuple[dict[str, Any], list[str]]:
+    """Write and check a graph; what came of it, and how to load it."""
+    config, file = checkpoint.config, staging / form.file
+    pruned = {name: weight for name, weight, _ in _pruned(checkpoint)}
+    stages = ("writing the graph", "looking for the zeros", "comparing the answers")
+    report(stages[0], 0, 1)
+    form.write(checkpoint.path, config, file)
+    report(stages[0], 1, 1)
+    report(stages[1], 0, 1)
+    zeros = count_kept_zeros(pruned, form.constants(file))
+    lost = [name for name in pruned if name not in zeros]
+    if lost:
+        raise ExportError(
+            f"{form.file} does not hold {len(lost)} of {len(pruned)} pruned layers as they are "
+            f"('{lost[0]}' first): it was not kept. Please report this with the versions of "
+            f"{', '.join(('torch', 'transformers', *form.needs))}."
+        )
+    report(stages[1], 1, 1)
+    report(stages[2], 0, 1)
+    network = transformers_network(checkpoint.path)
+    difference, agrees = largest_difference(network, config, partial(form.run, file))
+    if not agrees:
+        raise ExportError(
+            f"{form.file} answers otherwise than transformers (by {difference:.3g}): it was not "
+            f"kept. Please report this with the versions of "
+            f"{', '.join(('torch', 'transformers', *form.needs))}."
+        )
+    report(stages[2], 1, 1)
+    found = {
+        "file": form.file,
+        "layers": len(pruned),
+        "zeros": sum(zeros.values()),
+        "weights": sum(weight.size for weight in pruned.values()),
+        "largest_difference": difference,
+    }
+    return found, _optimum_lines(form, config.head)
+
+
+def _semi_structured(checkpoint: Checkpoint, staging: Path) -> tuple[dict[str, Any], list[str]]:
+    plan = plan_semi_structured(checkpoint)
+    write_half(checkpoint, staging)
+    write_masks(staging, {name: mask for name, _, mask in _pruned(checkpoint)})
+    found = {"file": WEIGHTS_NAME, "layers": len(plan.sparse), "left_dense": plan.dense}
+    call = 'model = sparsebert.load_torch_2to4("path/to/this/folder")  # on an NVIDIA GPU'
+    return found, ["```python", "import sparsebert", "", call, "```"]
+
+
+def _pruned(checkpoint: Checkpoint) -> Iterator[tuple[str, Float32, BoolMatrix]]:
+    """Canonical name, weight and mask of every pruned layer."""
+    stored = StoredMasks(checkpoint)
+    for layer in checkpoint.linear_layers(PARTS):
+        weight = checkpoint.finite_weight(layer.name)
+        found = layer_mask(checkpoint, layer, stored, weight)
+        if found is not None:
+            yield layer.name, weight, found[1]
+
+
+def _optimum_lines(form: _GraphFormat, head: Head) -> list[str]:
+    name = form.classes + _TASKS[head]
+    return [
+        "```python",
+        f"from {form.library} import {name}",
+        "",
+        f'model = {name}.from_pretrained("path/to/this/folder")',
+        "```",
+    ]

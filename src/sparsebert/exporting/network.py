@@ -1,0 +1,79 @@
+"""A model folder as transformers' own network, and what goes in and out of it by name.
+
+The names are those of transformers and optimum, whose classes load an exported file by them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sparsebert.checkpoint import EncoderConfig, Head, open_checkpoint
+from sparsebert.evaluation.quiet import quiet_transformers
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def input_names(config: EncoderConfig) -> tuple[str, ...]:
+    """What the network is given: int64 ``[batch, tokens]`` each.
+
+    A model with one type of tokens (RoBERTa) gets no types, as its tokenizer makes none.
+    """
+    types = config.family.token_types and config.type_vocab_size > 1
+    return _INPUTS if types else _INPUTS[:2]
+
+
+def output_names(config: EncoderConfig) -> tuple[str, ...]:
+    """What the network gives; "logits" are ``[batch, labels]`` under a sequence classifier, and
+    everything else begins with ``[batch, tokens]``.
+    """
+    if config.head is Head.ENCODER:
+        return ("last_hidden_state",)
+    return ("start_logits", "end_logits") if config.head is Head.QUESTION else ("logits",)
+
+
+def transformers_network(folder: Path, **options: Any) -> Any:
+    """The folder as transformers' own fp32 network for inference, with its head.
+
+    ``options`` go to ``from_pretrained``. Raises CheckpointError for a folder that is damaged.
+    """
+    import torch
+    import transformers
+
+    checkpoint = open_checkpoint(folder)
+    config = checkpoint.config
+    network_class = getattr(transformers, config.family.architecture(config.head))
+    options = {"dtype": torch.float32, "use_safetensors": True, **options}
+    with quiet_transformers():
+        return network_class.from_pretrained(checkpoint.transformer, **options).eval()
+
+
+def traceable(network: Any, config: EncoderConfig) -> Any:
+    """The network as a module of `input_names` by position that gives `output_names` as a tuple.
+
+    Tracing exporters pass inputs by position, and transformers' networks have others in between.
+    """
+    import torch
+
+    inputs, outputs = input_names(config), output_names(config)
+
+    class ByPosition(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, *given: Any) -> Any:
+            found = self.network(**dict(zip(inputs, given, strict=True)))
+            return tuple(found[name] for name in outputs)
+
+    return ByPosition().eval()
+
+
+def example_inputs(config: EncoderConfig) -> tuple[Any, ...]:
+    """Two sequences, one of them padded, for tracing: a tensor for each of `input_names`."""
+    import torch
+
+    ids = torch.full((2, min(8, config.max_length)), config.vocab_size - 1)
+    mask = torch.ones_like(ids)
+    ids[1, -3:], mask[1, -3:] = config.pad_token_id, 0
+    return (ids, mask, torch.zeros_like(ids))[: len(input_names(config))]
