@@ -81,6 +81,13 @@ def test_without_one_the_tensors_do(
     assert parse(names=names, architectures=architectures).head is head
 
 
+def test_a_masked_lm_saved_without_its_head_is_an_encoder() -> None:
+    names = ("embeddings.LayerNorm.weight", "pooler.dense.weight")
+    assert parse("masked-lm", names).head is Head.ENCODER
+    assert parse("masked-lm", (*names, "cls.predictions.bias")).head is Head.MASKED_LM
+    assert parse("question-answering", names).head is Head.QUESTION
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -175,12 +175,25 @@ def _family_and_head(
     known = family.architectures
     for name in architectures:
         if name in known:
-            return family, known[name]
+            return family, _kept_head(family, known[name], tensor_names)
     if architectures:
         raise UnsupportedArchitectureError(
             f"{where}: {architectures[0]} is not supported; supported are {', '.join(known)}."
         )
     return family, _head_from_names(family, tensor_names)
+
+
+def _kept_head(family: Family, head: Head, names: Collection[str]) -> Head:
+    """The head, or none where a masked-LM model was saved without it.
+
+    sentence-transformers keeps the class's name in config.json and only the encoder's tensors.
+    """
+    if head is not Head.MASKED_LM or not names:
+        return head
+    shape = family.heads[head]
+    layers = (shape.dense, shape.norm, shape.last)
+    own = {shape.last_bias, *(f"{layer}.weight" for layer in layers if layer)}
+    return head if own & set(names) else Head.ENCODER
 
 
 def _head_from_names(family: Family, names: Collection[str]) -> Head:
