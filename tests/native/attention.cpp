@@ -3,6 +3,7 @@
 #include <cmath>
 #include <sstream>
 
+#include "distances.h"
 #include "guarded.h"
 #include "testing.h"
 
@@ -13,6 +14,8 @@ struct Case {
     int head_size, tokens, stride;
     float sharpness;  // scales the scores
     uint64_t seed;
+    bool biased = false;
+    int window = -1;
 };
 
 void check(const Case& c) {
@@ -22,6 +25,7 @@ void check(const Case& c) {
     for (float& value : q) value = c.sharpness * random.normal();
     for (float& value : k) value = random.normal();
     for (float& value : v) value = random.normal();
+    const Distances distances(c.biased, c.window, c.stride, random);
     const double scale = 1 / std::sqrt(static_cast<double>(c.head_size));
     std::vector<double> wants(count), tolerances(c.tokens);
     for (int i = 0; i < c.tokens; ++i) {
@@ -34,7 +38,7 @@ void check(const Case& c) {
                 sum += product;
                 magnitude = std::max(magnitude, std::abs(sum) + std::abs(product));
             }
-            scores[j] = sum * scale;
+            scores[j] = sum * scale + distances.at(i - j);
             most = std::max(most, scores[j]);
         }
         for (double& score : scores) total += score = std::exp(score - most);
@@ -49,11 +53,12 @@ void check(const Case& c) {
     each_float_kernels([&](const Kernels& kernels) {
         std::ostringstream text;
         text << kernels.name << " attention, " << c.tokens << " tokens, stride " << c.stride
-             << ", head size " << c.head_size << ", seed " << c.seed;
+             << ", head size " << c.head_size << ", window " << c.window << ", seed " << c.seed;
         const std::string name = text.str();
         const Guarded<float> out(count), scratch(attention_scratch(c.tokens));
         kernels.attention({q.data(), k.data(), v.data(), out.data(), scratch.data(), c.tokens,
-                           c.stride, c.head_size, static_cast<float>(scale)});
+                           c.stride, c.head_size, static_cast<float>(scale), distances.centre(),
+                           distances.computed()});
         for (size_t i = 0; i < count; ++i) {
             const int token = static_cast<int>(i % stride);
             if (token < c.tokens)
@@ -75,13 +80,22 @@ void examples() {
         }
     check({32, 20, 80, 1.0f, ++seed});
     check({64, 512, 512, 1.0f, ++seed});
+    for (const int tokens : kTokens)
+        for (const int window : {-1, 0, 1, 5, 16, 40}) {
+            const int stride = (tokens + 15) / 16 * 16;
+            check({12, tokens, stride, 1.0f, ++seed, window % 2 != 0, window});
+        }
+    check({64, 512, 512, 1.0f, ++seed, false, 64});
+    check({64, 300, 304, 1.0f, ++seed, true, 127});
 }
 
 void random_case(uint64_t seed) {
     Random random(seed);
     const int tokens = random.between(1, random.chance(0.1) ? 300 : 60);
     const int stride = (tokens + 15) / 16 * 16 + random.pick({0, 0, 16, 48});
-    check({random.between(1, 130), tokens, stride, random.pick({0.0f, 1.0f, 20.0f}), seed});
+    const int window = random.chance(0.5) ? random.between(0, 80) : -1;
+    check({random.between(1, 130), tokens, stride, random.pick({0.0f, 1.0f, 20.0f}), seed,
+           random.chance(0.5), window});
 }
 
 }  // namespace

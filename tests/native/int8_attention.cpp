@@ -5,6 +5,7 @@
 #include <limits>
 #include <sstream>
 
+#include "distances.h"
 #include "guarded.h"
 #include "testing.h"
 
@@ -25,6 +26,8 @@ struct Case {
     int heads, head_size, tokens;
     Kind kind;
     uint64_t seed;
+    bool biased = false;
+    int window = -1;
 };
 
 struct Heads {
@@ -73,7 +76,7 @@ struct Heads {
 
 // What one query may give: P is the whole number nearest to 255 p, p known to a relative error.
 struct Bounds {
-    Bounds(const Case& c, const Heads& heads, int head, int query)
+    Bounds(const Case& c, const Heads& heads, const Distances& distances, int head, int query)
         : low(c.head_size), high(c.head_size) {
         std::vector<double> scores(c.tokens), errors(c.tokens);
         double most = -std::numeric_limits<double>::infinity(), most_magnitude = 0;
@@ -83,8 +86,15 @@ struct Bounds {
                 sum += heads.value(query, 0, head, d) * heads.value(j, 1, head, d);
             const double product = heads.scale(query, 0, head) * heads.scale(j, 1, head) *
                                    static_cast<double>(sum) / std::sqrt(c.head_size);
-            scores[j] = product + std::log(std::max(heads.scale(j, 2, head), 1e-12));
+            // The bias is in powers of two.
+            const double added = distances.at(j - query) * std::log(2.0);
+            scores[j] = product + std::log(std::max(heads.scale(j, 2, head), 1e-12)) + added;
             errors[j] = std::abs(product) + std::abs(scores[j] - product);
+            // Sums with next to nothing are as rough as it is large, and its exponential is 0.
+            if (!distances.sees(j - query)) {
+                errors[j] = 0;
+                continue;
+            }
             most = std::max(most, scores[j]);
             most_magnitude = std::max(most_magnitude, errors[j]);
         }
@@ -124,12 +134,16 @@ void check(const Case& c) {
     const size_t floats = (c.tokens - 1) * stride + hidden;
     const int head = random.between(0, c.heads - 1);
     std::vector<Bounds> bounds;
-    for (int query = 0; query < c.tokens; ++query) bounds.emplace_back(c, heads, head, query);
+    // Beside scores far below zero a bias is less than their rounding.
+    const bool biased = c.biased && c.kind != Kind::kVeryNegative;
+    const Distances distances(biased, c.window, round_up(c.tokens, 16), random);
+    for (int query = 0; query < c.tokens; ++query)
+        bounds.emplace_back(c, heads, distances, head, query);
     each_int8_kernels([&](const Int8Kernels& kernels) {
         std::ostringstream text;
         text << kernels.name << " int8 attention, " << c.tokens << " tokens, head " << head
              << " of " << c.heads << ", size " << c.head_size << ", kind "
-             << static_cast<int>(c.kind) << ", seed " << c.seed;
+             << static_cast<int>(c.kind) << ", window " << c.window << ", seed " << c.seed;
         const std::string name = text.str();
         const Guarded<float> context(floats, std::numeric_limits<float>::quiet_NaN());
         const Guarded<uint8_t> scratch(int8_attention_scratch(c.tokens, heads.depth), 99);
@@ -138,7 +152,9 @@ void check(const Case& c) {
                            c.tokens,
                            context.data(),
                            stride,
-                           scratch.data()});
+                           scratch.data(),
+                           distances.centre(),
+                           distances.computed()});
         for (size_t i = 0; i < floats; ++i) {
             const size_t query = i / stride, column = i % stride;
             const size_t d = column - head * c.head_size;
@@ -167,13 +183,20 @@ void examples() {
     for (const Kind kind : kKinds)
         for (const int tokens : {1, 17, 48}) check({2, 32, tokens, kind, ++seed});
     check({2, 64, 512, Kind::kPlain, ++seed});
+    for (const int tokens : kTokens)
+        for (const int window : {-1, 0, 1, 5, 16, 40})
+            check(
+                {2, 12, tokens, kKinds[++seed % std::size(kKinds)], seed, window % 2 != 0, window});
+    check({2, 64, 512, Kind::kPlain, ++seed, false, 64});
+    check({2, 64, 300, Kind::kPlain, ++seed, true, 127});
 }
 
 void random_case(uint64_t seed) {
     Random random(seed);
     const int tokens = random.between(1, random.chance(0.1) ? 300 : 60);
+    const int window = random.chance(0.5) ? random.between(0, 80) : -1;
     check({random.between(1, 4), random.between(1, 130), tokens,
-           kKinds[random.word() % std::size(kKinds)], seed});
+           kKinds[random.word() % std::size(kKinds)], seed, random.chance(0.5), window});
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Int8Kernels: activate, norm, split_heads, add_scaled and dot.
+// Int8Kernels: activate, gate, norm, split_heads, add_scaled and dot.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -133,6 +133,31 @@ void check_activate(int features, Kind kind, Activation activation, bool quantis
     });
 }
 
+// x is features numbers, then as many factors, then whatever a tile of weights left.
+void check_gate(int features, Kind kind, Activation activation, bool quantised, uint64_t seed) {
+    Random random(seed);
+    Guarded<float> x(round_up(2 * features, 16));
+    for (size_t i = 0; i < x.size(); ++i)
+        x[i] = i < static_cast<size_t>(features) ? draw(kind, static_cast<int>(i), random)
+                                                 : random.normal();
+    each_int8_kernels([&](const Int8Kernels& kernels) {
+        const std::string name = named(kernels, "gate", features, kind) + ", activation " +
+                                 std::to_string(static_cast<int>(activation));
+        Guarded<float> y(x.size());
+        std::copy(x.begin(), x.end(), y.begin());
+        const Out out(features);
+        const Int8Rows rows = out.rows();
+        kernels.gate(y.data(), features, activation, quantised ? &rows : nullptr, 1);
+        for (int f = 0; f < features; ++f) {
+            const double left = activated(x[f], activation), factor = x[features + f];
+            const double error = activation_error(x[f], left, activation) * std::abs(factor) +
+                                 0x1p-22 * std::abs(left * factor) + 1e-37;
+            expect_near(y[f], left * factor, error, name, ": feature ", f);
+        }
+        if (quantised) out.expect(name + ", quantised", y.data(), features);
+    });
+}
+
 void check_norm(int features, Kind kind, float epsilon, bool quantised, uint64_t seed) {
     Random random(seed);
     const int padded = round_up(features, 16);
@@ -247,7 +272,10 @@ void examples() {
         for (const Kind kind : kKinds) {
             for (const Activation activation : kActivations)
                 if (kind != Kind::kHuge || activation != Activation::kGeluTanh)  // cubes
+                {
                     check_activate(size, kind, activation, size % 2, ++seed);
+                    check_gate(size, kind, activation, size % 3, seed);
+                }
             if (kind != Kind::kHuge)  // whose squares are infinite
                 for (const bool quantised : {false, true})
                     check_norm(size, kind, quantised ? 1e-12f : 1e-5f, quantised, ++seed);
@@ -263,8 +291,10 @@ void random_case(uint64_t seed) {
     const Kind kind = kKinds[random.word() % std::size(kKinds)];
     const int size = random.between(1, random.chance(0.2) ? 4096 : 200);
     const Activation activation = kActivations[random.word() % std::size(kActivations)];
-    if (kind != Kind::kHuge || activation != Activation::kGeluTanh)
+    if (kind != Kind::kHuge || activation != Activation::kGeluTanh) {
         check_activate(size, kind, activation, true, seed);
+        check_gate(size, kind, activation, true, seed);
+    }
     if (kind != Kind::kHuge) check_norm(size, kind, random.pick({1e-12f, 1e-5f}), true, seed);
     check_split_heads(random.between(1, 16), random.between(1, 130), kind, seed);
     check_rows_of_floats(size, kind, seed);

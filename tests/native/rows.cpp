@@ -1,4 +1,4 @@
-// Kernels: layer_norm, sum and maximum.
+// Kernels: layer_norm, sum, maximum, rotate and multiply.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -85,6 +85,38 @@ void check_reductions(int count, uint64_t seed) {
     });
 }
 
+void check_places(int count, uint64_t seed) {
+    Random random(seed);
+    Guarded<float> a(count), b(count), cosines(count), sines(count), one(count), other(count);
+    for (int i = 0; i < count; ++i) {
+        a[i] = random.normal();
+        b[i] = random.normal();
+        const float angle = random.uniform(-4.0f, 4.0f);
+        cosines[i] = std::cos(angle);
+        sines[i] = std::sin(angle);
+    }
+    const auto check_rotate = [&](const auto& kernels) {
+        std::copy(a.begin(), a.end(), one.begin());
+        std::copy(b.begin(), b.end(), other.begin());
+        kernels.rotate(one.data(), other.data(), cosines.data(), sines.data(), count);
+        for (int i = 0; i < count; ++i) {
+            const double x = a[i], y = b[i], tolerance = 0x1p-22 * (std::abs(x) + std::abs(y));
+            expect_near(one[i], x * cosines[i] - y * sines[i], tolerance, kernels.name,
+                        " rotate of ", count, ", place ", i);
+            expect_near(other[i], x * sines[i] + y * cosines[i], tolerance, kernels.name,
+                        " rotate of ", count, ", other at place ", i);
+        }
+    };
+    each_int8_kernels(check_rotate);
+    each_float_kernels([&](const Kernels& kernels) {
+        check_rotate(kernels);
+        std::copy(a.begin(), a.end(), one.begin());
+        kernels.multiply(one.data(), b.data(), count);
+        for (int i = 0; i < count; ++i)
+            expect_equal(one[i], a[i] * b[i], kernels.name, " multiply of ", count, ", place ", i);
+    });
+}
+
 void examples() {
     uint64_t seed = 0;
     for (const int features : {1, 5, 12, 36, 52, 100, 130, 768, 3072})
@@ -95,7 +127,7 @@ void examples() {
             check_norm({features, width, 16 * (width > 16), width, -3.0f, 0.0f, in_place, seed});
         }
     for (const int count : {1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 63, 65, 97, 768})
-        check_reductions(count, ++seed);
+        check_reductions(count, ++seed), check_places(count, seed);
 }
 
 void random_case(uint64_t seed) {
@@ -105,6 +137,7 @@ void random_case(uint64_t seed) {
     check_norm({random.between(1, 300), width, begin, end, random.pick({0.0f, 100.0f}),
                 random.pick({1.0f, 1e-3f, 1e3f}), random.chance(0.5), seed});
     check_reductions(random.between(1, 200), seed);
+    check_places(random.between(1, 200), seed);
 }
 
 }  // namespace
