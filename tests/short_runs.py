@@ -32,10 +32,10 @@ def assert_zeros_held(folder: Path, source: Path) -> None:
     """Every pruned weight of ``source`` is +0.0 in ``folder``, bit for bit; masks are kept."""
     masks = read_masks(open_checkpoint(source))
     assert masks
-    tensors = weights(folder)
+    trained, tensors = open_checkpoint(folder), weights(folder)
     for name, mask in masks.items():
-        assert not tensors["bert." + name][~mask].view(np.int32).any(), name
-    kept = read_masks(open_checkpoint(folder))
+        assert not tensors[trained.stored_name[name]][~mask].view(np.int32).any(), name
+    kept = read_masks(trained)
     assert all(np.array_equal(kept[name], mask) for name, mask in masks.items())
     assert inspect(folder).whole
 

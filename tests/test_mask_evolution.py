@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,7 @@ class OneLayer(torch.nn.Module):  # type: ignore[misc, name-defined]
 
     def __init__(self, weights: list[float]) -> None:
         super().__init__()
+        self.config = SimpleNamespace(model_type="bert")
         self.layer = torch.nn.Linear(len(weights), 1, bias=False)
         with torch.no_grad():
             self.layer.weight.copy_(torch.tensor([weights]))

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sparsebert.checkpoint.config import EncoderConfig
-from sparsebert.checkpoint.families import BERT, Family, Head
+from sparsebert.checkpoint.families import Family, Head
 from sparsebert.errors import CheckpointError, PatternError
 from sparsebert.patterns import Pattern
 
 PARTS = ("encoder", "pooler", "head")
 EMBEDDINGS = "embeddings"  # the part of a linear layer that is only pruned with its table
 
-_WORDS = "embeddings.word_embeddings.weight"
+WORDS = "embeddings.word_embeddings.weight"
 _PROJECTION = "embeddings.projection"
 POOLER = "pooler.dense"
 RELATIVE_BIAS = "encoder.relative_attention_bias.weight"  # [buckets of distances, heads]
@@ -40,11 +40,6 @@ class LinearLayer:
                 f"cut into groups of {pattern.m} for {pattern}: choose a pattern whose M divides "
                 "it."
             )
-
-
-def canonical(stored: str) -> str:
-    """`Family.canonical` of BERT."""
-    return BERT.canonical(stored)
 
 
 def canonical_names(stored: Iterable[str], family: Family, where: object) -> dict[str, str]:
@@ -175,7 +170,7 @@ def _projects(config: EncoderConfig) -> bool:
 
 def _add_embeddings(shapes: dict[str, tuple[int, ...]], config: EncoderConfig) -> None:
     width = config.embedding_size
-    shapes[_WORDS] = (config.vocab_size, width)
+    shapes[WORDS] = (config.vocab_size, width)
     if config.family.positions != "rotary":
         shapes["embeddings.position_embeddings.weight"] = (config.max_position_embeddings, width)
     if config.family.token_types:

@@ -55,7 +55,7 @@ class Family:
 
     ``prefix`` stands before the encoder's tensors in files of models with a head; ``spelling`` maps
     the beginning of a canonical name inside a layer or outside to the family's own; ``fields``
-    maps fields of `EncoderConfig` to the keys of config.json where they differ, ``defaults`` has
+    maps BERT's keys of config.json to the family's own where they differ, ``defaults`` has
     what transformers takes for keys that are absent, where that is not BERT's. ``norm_first`` puts
     LayerNorm before attention and feed-forward (save for the first attention, which follows the
     embeddings' own) and one behind the last layer. ``fused_attention`` keeps query, key and value
@@ -239,6 +239,8 @@ DISTILBERT = Family(
         "num_attention_heads": "n_heads",
         "intermediate_size": "hidden_dim",
         "hidden_act": "activation",
+        "hidden_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
     },
 )
 ELECTRA = Family(
@@ -300,11 +302,18 @@ MODERNBERT = Family(
         "intermediate.dense": "mlp.Wi",
         "output.dense": "mlp.Wo",
     },
-    fields={"hidden_act": "hidden_activation", "layer_norm_eps": "norm_eps"},
+    fields={
+        "hidden_act": "hidden_activation",
+        "layer_norm_eps": "norm_eps",
+        "hidden_dropout_prob": "mlp_dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+    },
     defaults={
         "pad_token_id": 50283,
         "layer_norm_eps": 1e-5,
         "max_position_embeddings": 8192,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
     },
     positions="rotary",
     norm_first=True,

@@ -142,9 +142,10 @@ class _Doctor:
         record = self._records.get(folder)
         config = _config(folder)
         assert config is not None
+        family = config.family
         asked = record.number("dropout") if record else None
         rates = [
-            config.raw.get(name, 0.1)
+            config.raw.get(family.fields.get(name, name), family.defaults.get(name, 0.1))
             for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
         ]
         dropout = (
@@ -170,7 +171,7 @@ class _Doctor:
         usual = Task.max_length
         if self._task is not None and self._task.lower() != CUSTOM:
             usual = get_task(self._task).max_length
-        return min(self._max_length or known or usual, config.max_position_embeddings)
+        return min(self._max_length or known or usual, config.max_length)
 
     def _read_data(self) -> TaskData | None:
         if self._data is None:

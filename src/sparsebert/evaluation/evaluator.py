@@ -248,7 +248,7 @@ def match_labels(
 
 def token_limit(task: Task, config: EncoderConfig, max_length: int | None) -> int:
     """Tokens in a row: as asked or the task's own, never more than the model has positions."""
-    return min(max_length or task.max_length, config.max_position_embeddings)
+    return min(max_length or task.max_length, config.max_length)
 
 
 @contextmanager

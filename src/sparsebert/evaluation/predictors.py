@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sparsebert.checkpoint.config import Head
+from sparsebert.checkpoint.families import FAMILIES, Family, Head
+from sparsebert.errors import CheckpointError
 from sparsebert.progress import Progress
 from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.tokens import TokenRows
@@ -49,7 +50,8 @@ class EnginePredictor:
         for start in range(0, len(rows), _ENGINE_CHUNK):
             chunk = order[start : start + _ENGINE_CHUNK]
             ids, type_ids = zip(*(rows.row(index) for index in chunk), strict=True)
-            logits = self._model.forward(ids, type_ids, batch_size=self._batch_size)
+            kinds = type_ids if self._model.config.family.token_types else None
+            logits = self._model.forward(ids, kinds, batch_size=self._batch_size)
             for index, row in zip(chunk, logits, strict=True):
                 found[index] = row
             progress(label, start + len(chunk), len(rows))
@@ -82,7 +84,8 @@ class TorchPredictor:
             with torch.inference_mode():
                 for start in range(0, len(rows), self._batch_size):
                     chunk = order[start : start + self._batch_size]
-                    output = model(**padded_batch(rows, chunk, model.device))
+                    batch = padded_batch(rows, chunk, model.device)
+                    output = model(**model_inputs(model, batch))
                     for index, row in zip(chunk, _logits(output, head), strict=True):
                         found[index] = row[: rows.lengths[index]] if row.ndim == 2 else row
                     progress(label, start + len(chunk), len(rows))
@@ -115,6 +118,28 @@ def padded_batch(rows: TokenRows, chosen: Any, device: Any = "cpu") -> dict[str,
         mask[place, : len(row_ids)] = 1
     batch = {"input_ids": ids, "token_type_ids": type_ids, "attention_mask": mask}
     return {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
+
+
+def model_inputs(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a transformers model reads of a padded batch: types only where its family has any."""
+    names = ["input_ids", "attention_mask"]
+    names += ["token_type_ids"] if model_family(model).token_types else []
+    return {name: batch[name] for name in names}
+
+
+def model_family(model: Any) -> Family:
+    """The family of a transformers model. Raises CheckpointError for a type that is not known."""
+    model_type = unwrapped(model).config.model_type
+    if model_type not in FAMILIES:
+        raise CheckpointError(
+            f"models of type {model_type!r} are not supported; supported are {', '.join(FAMILIES)}."
+        )
+    return FAMILIES[model_type]
+
+
+def unwrapped(model: Any) -> Any:
+    """The model itself, where torch wrapped it to train on several machines."""
+    return getattr(model, "module", model)
 
 
 def load_torch_model(folder: Path, head: Head) -> PreTrainedModel:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.checkpoint import read_pooling, transformer_folder
+from sparsebert.checkpoint import open_checkpoint, read_pooling, transformer_folder
 from sparsebert.checkpoint.pooling import Pooling
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation.metrics import Scores, regression_scores
-from sparsebert.evaluation.predictors import padded_batch
+from sparsebert.evaluation.predictors import model_inputs, padded_batch
 from sparsebert.inference.texts import as_texts
 from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer
 from sparsebert.inference.tokenizing import TextTokenizer
@@ -89,7 +89,7 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
         files,
         asked=max_length,
         trained=pooling.max_length,
-        positions=model.config.max_position_embeddings,
+        positions=open_checkpoint(folder).config.max_length,
     )
     backend = read_tokenizer(files, lower_case=pooling.lower_case)
     if backend is None:
@@ -107,7 +107,7 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
             for start in range(0, len(rows), batch_size):
                 chunk = order[start : start + batch_size]
                 batch = padded_batch(rows, chunk)
-                hidden = model(**batch).last_hidden_state
+                hidden = model(**model_inputs(model, batch)).last_hidden_state
                 vectors[chunk] = pool(hidden, batch["attention_mask"], pooling.mode).numpy()
         return vectors
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 DOC_STRIDE = 128
 _CHUNK = 250
-_SPECIAL_TOKENS = 3  # [CLS] question [SEP] context [SEP]
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,8 @@ def cut_windows(
     report = progress or silent
     label = f"tokenising {examples.task.name} {examples.split}"
     stride = min(doc_stride, max_length // 3)
-    longest_question = max_length - _SPECIAL_TOKENS - stride - 1
+    special_tokens = tokenizer.num_special_tokens_to_add(pair=True)
+    longest_question = max_length - special_tokens - stride - 1
     assert examples.pairs is not None
     ids: list[list[int]] = []
     type_ids: list[list[int]] = []

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # On a CPU torch's fused attention computes its backward pass far slower than plain matrix products,
 # but it saves memory. MiniLM in bf16, processor time of forward and backward with fused attention
@@ -14,6 +17,12 @@ import numpy.typing as npt
 # What plain attention keeps for the backward pass grows with the square of the length, hence not
 # further than this.
 LONGEST_PLAIN = 256  # tokens
+
+
+def choose_attention(model: PreTrainedModel, lengths: npt.NDArray[np.integer[Any]]) -> None:
+    """Let ``model`` compute attention in the fastest way, unless its family has only one."""
+    if model._supports_sdpa:
+        model.set_attn_implementation(fastest_attention(lengths))
 
 
 def fastest_attention(lengths: npt.NDArray[np.integer[Any]]) -> str:

@@ -16,24 +16,28 @@ from typing import Any
 
 import torch
 
+from sparsebert.evaluation.predictors import model_family, unwrapped
 from sparsebert.training.distillation_losses import divergence, without_padding
-
-_PROJECTIONS = ("query", "key", "value")
+from sparsebert.training.parameters import encoder_linear
 
 
 @contextmanager
 def last_projections(model: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
     """Gather query, key and value of the last layer from the forward pass inside.
 
-    The list holds them afterwards, ``[rows, tokens, hidden]`` each, in this order.
+    The list holds them afterwards, ``[rows, tokens, hidden]`` each, in this order; as the linear
+    layers give them, before rotary positions turn them.
     """
-    attention = _last_attention(model)
+    attention = f"encoder.layer.{unwrapped(model).config.num_hidden_layers - 1}.attention.self"
+    fused = model_family(model).fused_attention
     found: list[torch.Tensor] = []
 
     def keep(_module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        found.append(output)
+        found.extend(output.chunk(3, dim=-1) if fused else (output,))
 
-    hooks = [getattr(attention, name).register_forward_hook(keep) for name in _PROJECTIONS]
+    names = ("query_key_value",) if fused else ("query", "key", "value")
+    layers = [encoder_linear(model, f"{attention}.{name}") for name in names]
+    hooks = [layer.register_forward_hook(keep) for layer in layers]
     try:
         yield found
     finally:
@@ -76,11 +80,3 @@ def _relations(vectors: torch.Tensor, heads: int, real: torch.Tensor) -> torch.T
     split = vectors.view(*vectors.shape[:2], heads, -1).transpose(1, 2)
     scores = split @ split.transpose(2, 3) / math.sqrt(split.shape[-1])
     return without_padding(scores, real[:, None, None, :])
-
-
-def _last_attention(model: torch.nn.Module) -> torch.nn.Module:
-    """The self-attention of the last encoder layer, whatever wraps the model."""
-    found: list[torch.nn.Module] = [
-        module for name, module in model.named_modules() if name.endswith(".attention.self")
-    ]
-    return found[-1]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from sparsebert.evaluation.predictors import model_inputs, unwrapped
 from sparsebert.tasks.table import Kind
 from sparsebert.training.attention_relations import (
     last_projections,
@@ -29,7 +30,7 @@ from sparsebert.training.distillation_losses import (
     span_logits_loss,
     value_loss,
 )
-from sparsebert.training.objective import MODEL_INPUTS, TaskObjective
+from sparsebert.training.objective import TaskObjective
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.teacher import Teacher
 from sparsebert.training.teacher_outputs import TeacherOutputs
@@ -73,9 +74,8 @@ class DistillationObjective:
         self, model: PreTrainedModel, batch: dict[str, torch.Tensor], rows_in_step: int
     ) -> torch.Tensor:
         """See `Objective`."""
-        inputs = {name: batch[name] for name in MODEL_INPUTS}
-        real = inputs["attention_mask"].bool()
-        outputs, states, projections = self._run(model, inputs)
+        real = batch["attention_mask"].bool()
+        outputs, states, projections = self._run(model, batch)
         loss = torch.zeros((), device=real.device)
         if self._task_weight:
             task = self._task.of(outputs, batch["labels"], rows_in_step)
@@ -87,24 +87,28 @@ class DistillationObjective:
             return loss
         teacher = self._teacher.to(real.device)
         with torch.no_grad():
-            _, their_states, their_projections = self._run(teacher, inputs)
+            _, their_states, their_projections = self._run(teacher, batch)
         if self._hidden_weight:
             apart = hidden_states_loss(states, their_states, self._outputs.hidden_variance, real)
             loss = loss + self._hidden_weight * apart.sum() / rows_in_step
         if self._attention_weight:
-            heads = relation_heads(model.config.num_attention_heads, teacher.config.hidden_size)
+            heads = relation_heads(
+                unwrapped(model).config.num_attention_heads, teacher.config.hidden_size
+            )
             apart = relations_loss(projections, their_projections, heads, real)
             loss = loss + self._attention_weight * apart.sum() / rows_in_step
         return loss
 
     def _run(
-        self, model: PreTrainedModel, inputs: dict[str, torch.Tensor]
+        self, model: PreTrainedModel, batch: dict[str, torch.Tensor]
     ) -> tuple[Any, tuple[torch.Tensor, ...], list[torch.Tensor]]:
         """A model's outputs, its layers' hidden states and its last queries, keys and values."""
         with ExitStack() as stack:
             wanted = self._attention_weight > 0
             projections = stack.enter_context(last_projections(model)) if wanted else []
-            outputs = model(**inputs, output_hidden_states=self._hidden_weight > 0)
+            outputs = model(
+                **model_inputs(model, batch), output_hidden_states=self._hidden_weight > 0
+            )
         return outputs, (outputs.hidden_states or ())[1:], projections
 
     def _logits_loss(self, outputs: Any, rows: torch.Tensor, real: torch.Tensor) -> torch.Tensor:

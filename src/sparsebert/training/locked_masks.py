@@ -31,10 +31,10 @@ from transformers import (
     TrainingArguments,
 )
 
-from sparsebert.checkpoint.architecture import canonical
 from sparsebert.checkpoint.masks import write_masks
 from sparsebert.errors import TrainingError
 from sparsebert.patterns import BoolMatrix
+from sparsebert.training.parameters import canonical_parameters
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a weight
 
@@ -79,12 +79,12 @@ class LockedMasks:
         self._locked: dict[str, _Locked] = {}
 
     def attach(self, model: torch.nn.Module) -> None:
-        """Lock the model's parameters, found by name with or without the ``bert.`` prefix.
+        """Lock the parameters of a transformers model, found by their canonical names.
 
         Raises TrainingError if a mask has no parameter, or one of another shape.
         """
         self.detach()
-        parameters = {canonical(name): each for name, each in model.named_parameters()}
+        parameters = canonical_parameters(model)
         for name, mask in self.masks.items():
             parameter = parameters.get(name)
             if parameter is None:
@@ -111,7 +111,7 @@ class LockedMasks:
     @torch.no_grad()
     def verify(self, model: torch.nn.Module) -> None:
         """TrainingError, naming the layers, unless every pruned weight is +0.0, bit for bit."""
-        parameters = {canonical(name): each for name, each in model.named_parameters()}
+        parameters = canonical_parameters(model)
         broken = []
         for name, mask in self.masks.items():
             pruned = torch.from_numpy(~mask).to(parameters[name].device)

@@ -1,6 +1,6 @@
 """What training minimises, and the plainest case of it: the task's own loss.
 
-transformers' BERT models average over the rows of one forward pass and know nothing of gradient
+transformers' models average over the rows of one forward pass and know nothing of gradient
 accumulation; summing here and dividing by the rows of the whole step makes an accumulated step
 equal to one large batch, also where the last batch is short.
 """
@@ -13,9 +13,8 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from sparsebert.evaluation.predictors import model_inputs
 from sparsebert.tasks.table import Kind
-
-MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 
 
 class Objective(Protocol):
@@ -48,7 +47,7 @@ class TaskObjective:
         self, model: PreTrainedModel, batch: dict[str, torch.Tensor], rows_in_step: int
     ) -> torch.Tensor:
         """See `Objective`."""
-        outputs = model(**{name: batch[name] for name in MODEL_INPUTS})
+        outputs = model(**model_inputs(model, batch))
         return self.of(outputs, batch["labels"], rows_in_step)
 
     def of(self, outputs: Any, labels: torch.Tensor, rows_in_step: int) -> torch.Tensor:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedModel, TrainerCallback
 
+from sparsebert.checkpoint.config import parse_config
 from sparsebert.evaluation.predictors import TorchPredictor
 from sparsebert.patterns import BoolMatrix
 from sparsebert.progress import Progress
 from sparsebert.training.assembly import make_holds, make_masks, make_objective, make_rate
-from sparsebert.training.attention import fastest_attention
+from sparsebert.training.attention import choose_attention
 from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.interruption import StopRequest
 from sparsebert.training.job import Job
@@ -79,9 +80,9 @@ def _attempt(
         dropout=options.dropout,
         seed=options.seed,
     )
-    model.set_attn_implementation(fastest_attention(job.rows.rows.lengths))
+    choose_attention(model, job.rows.rows.lengths)
     if job.teacher is not None and not job.keep_head:
-        copy_head(job.teacher, model)
+        copy_head(job.teacher, model, parse_config(job.config, (), job.checkpoint.path).head_shape)
     with ExitStack() as held:
         for hold in make_holds(job):
             held.callback(hold.detach)

@@ -6,8 +6,8 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import Checkpoint
-from sparsebert.checkpoint.architecture import canonical
-from sparsebert.checkpoint.config import Head
+from sparsebert.checkpoint.architecture import WORDS, expected_shapes, last_layer
+from sparsebert.checkpoint.config import parse_config
 from sparsebert.errors import CheckpointError
 from sparsebert.patterns import BoolMatrix, Pattern, detect
 from sparsebert.tasks.labels import are_unnamed, label_order, same_labels
@@ -16,13 +16,6 @@ from sparsebert.training.options import FinetuneOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_ARCHITECTURE = {
-    Head.SEQUENCE: "BertForSequenceClassification",
-    Head.QUESTION: "BertForQuestionAnswering",
-}
-_HEAD_TENSORS = ("classifier.", "qa_outputs.")
-_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
 
 def keeps_head(checkpoint: Checkpoint, task: Task) -> bool:
@@ -41,8 +34,9 @@ def keeps_head(checkpoint: Checkpoint, task: Task) -> bool:
 def task_config(checkpoint: Checkpoint, task: Task) -> dict[str, Any]:
     """config.json of the checkpoint with the task's head, labels and problem type."""
     raw = copy.deepcopy(checkpoint.config.raw)
-    raw["architectures"] = [_ARCHITECTURE[task.head]]
-    raw["model_type"] = "bert"
+    family = checkpoint.config.family
+    raw["architectures"] = [family.architecture(task.head)]
+    raw["model_type"] = family.model_type
     for key in (
         "_name_or_path",
         "id2label",
@@ -85,17 +79,14 @@ def lasting_masks(
 ) -> dict[str, BoolMatrix]:
     """The masks of those layers that the model keeps.
 
-    A head that is replaced takes its mask with it, and so does a pooler that the new head has no
-    use for.
+    A head's last layer that is replaced takes its mask with it, and so does a layer that the new
+    head has no use for.
     """
-    kept_head = keeps_head(checkpoint, task)
-    return {
-        name: mask
-        for name, mask in masks.items()
-        if name.startswith("encoder.")
-        or (name.startswith("pooler.") and task.head is Head.SEQUENCE)
-        or (name.startswith(_HEAD_TENSORS) and kept_head)
-    }
+    config = parse_config(task_config(checkpoint, task), (), checkpoint.path)
+    kept = expected_shapes(config)
+    if not keeps_head(checkpoint, task):
+        kept.pop(str(last_layer(config)))
+    return {name: mask for name, mask in masks.items() if name in kept}
 
 
 def sparsity_record(
@@ -135,24 +126,32 @@ def build_model(
 ) -> PreTrainedModel:
     """transformers' model of config ``raw`` with the checkpoint's weights, in fp32.
 
-    What the checkpoint lacks (a fresh head, a pooler that was never saved) is initialised as
-    transformers does it, from ``seed``. ``dropout`` overrides every rate in the config.
+    What the checkpoint lacks (a pooler that was never saved) is initialised as transformers does
+    it, from ``seed``, and so is the head's last layer without ``keep_head``: it belongs to a task,
+    where those before it, if there are any, have learnt to read the encoder. ``dropout`` overrides
+    every rate in the config.
     """
     import torch
     import transformers
 
     transformers.set_seed(seed)
-    config = transformers.BertConfig.from_dict(raw)
+    described = parse_config(raw, (), checkpoint.path)
+    config = transformers.CONFIG_MAPPING[described.family.model_type].from_dict(raw)
     if dropout is not None:
-        for name in _DROPOUTS:
-            setattr(config, name, dropout)
+        for name in config.to_dict():
+            if "dropout" in name:
+                setattr(config, name, dropout)
     model: PreTrainedModel = getattr(transformers, raw["architectures"][0])(config)
+    head = described.head_shape
+    fresh = () if head is None or keep_head else (f"{head.last}.weight", head.last_bias)
+    words = model.get_input_embeddings().weight
     state = {}
-    for name, parameter in model.named_parameters():  # tied ones once, unlike in the state
-        known = canonical(name)
-        in_head = known.startswith(_HEAD_TENSORS)
-        if known not in checkpoint.stored_name or (in_head and not keep_head):
-            if not in_head and not known.startswith("pooler."):
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        known = described.family.canonical(name)
+        if known in fresh or (parameter is words and known != WORDS):  # a decoder that is tied
+            continue
+        if known not in checkpoint.stored_name:
+            if known.startswith(("embeddings.", "encoder.")):
                 raise CheckpointError(f"{checkpoint.path} lacks the tensor '{known}'.")
             continue
         weight = torch.tensor(checkpoint.finite_weight(known))

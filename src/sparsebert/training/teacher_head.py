@@ -9,26 +9,29 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from sparsebert.checkpoint.architecture import canonical
+from sparsebert.checkpoint.families import HeadShape
+from sparsebert.training.parameters import canonical_parameters
 from sparsebert.training.teacher import Teacher
-
-_LABELLED = ("classifier.weight", "classifier.bias")  # a row for each label
-_HEAD = ("pooler.dense.weight", "pooler.dense.bias", "qa_outputs.weight", "qa_outputs.bias")
 
 
 @torch.no_grad()
-def copy_head(teacher: Teacher, student: PreTrainedModel) -> None:
-    """Give ``student`` the teacher's pooler and head, its labels in the student's order.
+def copy_head(teacher: Teacher, student: PreTrainedModel, shape: HeadShape | None) -> None:
+    """Give ``student`` the teacher's head, its labels in the student's order.
 
-    Nothing happens where the teacher is of another width.
+    ``shape`` is the student's head; nothing happens where the teacher's is of another make or
+    width.
     """
     checkpoint = teacher.checkpoint
-    if checkpoint.config.hidden_size != student.config.hidden_size:
+    same_width = checkpoint.config.hidden_size == student.config.hidden_size
+    if shape is None or shape != checkpoint.config.head_shape or not same_width:
         return
-    for name, parameter in student.named_parameters():
-        known = canonical(name)
-        if known in (*_LABELLED, *_HEAD) and known in checkpoint.stored_name:
-            weight = checkpoint.finite_weight(known)
-            if known in _LABELLED and teacher.columns is not None:
+    labelled = (f"{shape.last}.weight", shape.last_bias)  # a row for each label
+    layers = [layer for layer in (shape.dense, shape.norm) if layer]
+    names = [f"{layer}.{end}" for layer in layers for end in ("weight", "bias")]
+    parameters = canonical_parameters(student)
+    for name in (*names, *labelled):
+        if name in parameters and name in checkpoint.stored_name:
+            weight = checkpoint.finite_weight(name)
+            if name in labelled and teacher.columns is not None:
                 weight = weight[teacher.columns]
-            parameter.copy_(torch.tensor(weight))
+            parameters[name].copy_(torch.tensor(weight))

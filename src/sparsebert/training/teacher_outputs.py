@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from sparsebert.errors import TrainingError
-from sparsebert.evaluation.predictors import padded_batch
+from sparsebert.evaluation.predictors import model_inputs, padded_batch
 from sparsebert.progress import Progress
 from sparsebert.tasks.table import Kind
 from sparsebert.tasks.tokens import TokenRows
@@ -76,7 +76,7 @@ def compute_outputs(
         for start in range(0, len(rows), batch_size):
             chunk = order[start : start + batch_size]
             batch = padded_batch(rows, chunk, model.device)
-            output = model(**batch, output_hidden_states=True)
+            output = model(**model_inputs(model, batch), output_hidden_states=True)
             real = batch["attention_mask"].bool()
             for layer, states in enumerate(output.hidden_states[1:]):
                 states = states[real].double()

@@ -175,7 +175,7 @@ def _options(given: dict[str, Any]) -> UpstreamOptions:
 
 
 def _check_options(dense: Checkpoint, options: UpstreamOptions) -> None:
-    most = dense.config.max_position_embeddings
+    most = dense.config.max_length
     if options.max_length > most:
         raise TrainingError(
             f"max_length {options.max_length} is more than the {most} tokens that {dense.path} has "
@@ -193,7 +193,7 @@ def _check_ids(dense: Checkpoint, tokens: TokenRows) -> None:
         ("token", tokens.ids, dense.config.vocab_size),
         ("token type", tokens.type_ids, dense.config.type_vocab_size),
     ):
-        if ids.max() >= known:
+        if ids.max() >= known and (what == "token" or dense.config.family.token_types):
             raise CheckpointError(
                 f"the tokenizer of {dense.path} gives {what} id {ids.max()}, and the model has "
                 f"{known} of them: they do not belong together."

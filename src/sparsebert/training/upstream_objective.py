@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
 
+from sparsebert.checkpoint.families import Head
 from sparsebert.checkpoint.pooling import Pooling
+from sparsebert.evaluation.predictors import model_family, model_inputs, unwrapped
 from sparsebert.evaluation.similarity import pool
 from sparsebert.training.distillation_losses import divergence
-from sparsebert.training.objective import MODEL_INPUTS
 from sparsebert.training.upstream_options import UpstreamOptions
 
 NOT_MASKED = -100  # in ``labels``, where a token is not to be predicted
@@ -40,12 +42,11 @@ class UpstreamObjective:
         ``[rows, tokens]``, and for a masked-LM head ``labels`` of the same shape: the tokens that
         were masked, `NOT_MASKED` elsewhere.
         """
-        inputs = {name: batch[name] for name in MODEL_INPUTS}
         options = self._options
         with torch.no_grad():
-            wanted = _hidden_states(self._teacher, inputs)
-        found = _hidden_states(model, inputs)
-        real = inputs["attention_mask"].bool()
+            wanted = _hidden_states(self._teacher, batch)
+        found = _hidden_states(model, batch)
+        real = batch["attention_mask"].bool()
         rows = torch.zeros(len(real), device=real.device)
         if options.hidden_weight:
             rows = rows + options.hidden_weight * self._hidden(found, wanted, real)
@@ -75,9 +76,9 @@ class UpstreamObjective:
         """Masked-LM loss and divergence from the teacher's predictions, ``[rows]``."""
         masked = labels != NOT_MASKED
         # Only masked tokens go through the decoder, the widest layer of all.
-        student = model.cls(found[masked]).float()
+        student = predicted_tokens(model, found[masked]).float()
         with torch.no_grad():
-            teacher: torch.Tensor = self._teacher.cls(wanted[masked]).float()
+            teacher = predicted_tokens(self._teacher, wanted[masked]).float()
         tokens = self._options.masked_lm_weight * functional.cross_entropy(
             student, labels[masked], reduction="none"
         )
@@ -86,6 +87,22 @@ class UpstreamObjective:
         counts = masked.sum(dim=1)
         sums = tokens.new_zeros(len(labels)).index_add(0, masked.nonzero()[:, 0], tokens)
         return sums / counts.clamp(min=1)
+
+
+def predicted_tokens(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:
+    """Logits ``[tokens, vocabulary]`` that a masked-LM head gives for some ``[tokens, hidden]``."""
+    whole: Any = unwrapped(model)
+    family = model_family(whole)
+    head = family.heads[Head.MASKED_LM]
+    assert head.dense is not None
+    assert head.activation is not None
+    assert head.norm is not None
+    key = family.fields.get(head.activation, head.activation)
+    activation = getattr(whole.config, key, head.activation)
+    states = ACT2FN[activation](whole.get_submodule(head.dense)(states))
+    states = whole.get_submodule(head.norm)(states)
+    logits: torch.Tensor = whole.get_output_embeddings()(states)
+    return logits
 
 
 def hidden_distance(
@@ -125,9 +142,10 @@ def similarity_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.T
 
 
 def _hidden_states(
-    model: PreTrainedModel, inputs: dict[str, torch.Tensor]
+    model: PreTrainedModel, batch: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, ...]:
     """What the embeddings and each layer give, ``[rows, tokens, features]`` each."""
-    encoder: Any = model.base_model
-    states: tuple[torch.Tensor, ...] = encoder(**inputs, output_hidden_states=True).hidden_states
+    encoder: Any = unwrapped(model).base_model
+    outputs = encoder(**model_inputs(model, batch), output_hidden_states=True)
+    states: tuple[torch.Tensor, ...] = outputs.hidden_states
     return states

@@ -9,15 +9,15 @@ from typing import Any
 from transformers import PreTrainedModel, TrainerCallback
 
 from sparsebert.checkpoint import Checkpoint, Head, read_masks
-from sparsebert.checkpoint.architecture import canonical
 from sparsebert.progress import Progress
-from sparsebert.training.attention import fastest_attention
+from sparsebert.training.attention import choose_attention
 from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.corpus_rows import CorpusRows
 from sparsebert.training.embeddings import hold_embeddings
 from sparsebert.training.interruption import StopRequest
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
 from sparsebert.training.loop import Trained, train, until_it_fits
+from sparsebert.training.parameters import canonical_parameters
 from sparsebert.training.precision import resolve_precision
 from sparsebert.training.run_callbacks import (
     CheckpointCallback,
@@ -64,8 +64,10 @@ def run_upstream(
 
 def encoder_model(checkpoint: Checkpoint, seed: int) -> PreTrainedModel:
     """The checkpoint's encoder, with its masked-LM head if it has one, in fp32 without dropout."""
-    kind = "BertForMaskedLM" if checkpoint.config.head is Head.MASKED_LM else "BertModel"
-    raw = {**checkpoint.config.raw, "architectures": [kind], "model_type": "bert"}
+    family = checkpoint.config.family
+    head = Head.MASKED_LM if checkpoint.config.head is Head.MASKED_LM else Head.ENCODER
+    kinds = {"architectures": [family.architecture(head)], "model_type": family.model_type}
+    raw = {**checkpoint.config.raw, **kinds}
     model = build_model(checkpoint, raw, keep_head=True, dropout=0.0, seed=seed)
     return model
 
@@ -80,12 +82,11 @@ def _attempt(
     stop: StopRequest,
     progress: Progress,
 ) -> UpstreamOutcome:
-    attention = fastest_attention(rows.rows.lengths)
     model = encoder_model(student, options.seed)
-    model.set_attn_implementation(attention)
+    choose_attention(model, rows.rows.lengths)
     dense = encoder_model(teacher, options.seed)
-    dense.set_attn_implementation(attention)
-    names = {canonical(name) for name, _ in model.named_parameters()}
+    choose_attention(dense, rows.rows.lengths)
+    names = canonical_parameters(model)
     masks = {name: mask for name, mask in read_masks(student).items() if name in names}
     precision = resolve_precision(options.precision)
     with ExitStack() as held:

@@ -18,7 +18,6 @@ from sparsebert.checkpoint import (
     write_masks,
     write_tensors,
 )
-from sparsebert.checkpoint.architecture import canonical
 from sparsebert.checkpoint.companions import TRAINING_NAME
 from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.dtypes import Array
@@ -78,6 +77,7 @@ def save_upstream(
 
     Tensors keep their names; those that took no part (another head, a buffer) are copied.
     """
+    canonical = student.config.family.canonical
     trained = {canonical(name): weight for name, weight in model.state_dict().items()}
     names = {stored: name for name, stored in student.stored_name.items()}
     specs = []
