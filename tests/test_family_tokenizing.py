@@ -1,0 +1,133 @@
+"""Texts to token ids in every family: those of transformers, with each kind of tokenizer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sentences import SENTENCES
+from sparsebert import load
+from sparsebert.checkpoint.families import FAMILIES
+from sparsebert.errors import CheckpointError
+from sparsebert.inference.texts import as_texts
+from sparsebert.inference.tokenizer_files import read_tokenizer, special_token
+from sparsebert.inference.tokenizing import TextTokenizer
+from test_tokenizing import TRICKY
+
+transformers = pytest.importorskip("transformers")
+OTHERS = [name for name in FAMILIES if name != "bert"]
+TEXTS = (*SENTENCES, *TRICKY, "the harbour <mask> at noon", "a [MASK] b")
+
+
+def tokens_of(folder: Path, texts: Any) -> list[list[int]]:
+    backend = read_tokenizer(folder)
+    assert backend is not None
+    tokenizer = TextTokenizer(backend, max_length=2000)
+    return [tokens.ids.tolist() for tokens in tokenizer.encode(as_texts(texts))]
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_ids_are_those_of_transformers(tiny_bert, family: str) -> None:
+    folder = tiny_bert(model_type=family)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    assert tokens_of(folder, TEXTS) == theirs(list(TEXTS))["input_ids"]
+    pairs = list(zip(TEXTS, reversed(TEXTS), strict=True))
+    expected = theirs([a for a, _ in pairs], [b for _, b in pairs])
+    assert tokens_of(folder, pairs) == expected["input_ids"]
+    for name in ("mask_token", "cls_token", "sep_token", "pad_token"):
+        assert special_token(folder, name) == getattr(theirs, name)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_pairs_reach_the_model(tiny_bert, family: str) -> None:
+    """With token types where the model has a table of them, and with zeros where it has none."""
+    torch = pytest.importorskip("torch")
+    folder = tiny_bert("sequence-classification", model_type=family)
+    pairs = [(SENTENCES[0], SENTENCES[1]), (SENTENCES[2], SENTENCES[3])]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    ours = load(folder).logits(pairs)
+    for row, pair in zip(ours, pairs, strict=True):
+        inputs = tokenizer(*pair, return_tensors="pt", truncation=True)
+        if not FAMILIES[family].token_types:
+            inputs.pop("token_type_ids", None)
+        with torch.inference_mode():
+            theirs = model(**inputs).logits[0].numpy()
+        assert np.abs(row - theirs).max() < 2e-4
+
+
+def only(folder: Path, source: Path, model_type: str, names: tuple[str, ...]) -> Path:
+    """A folder with some of the files of another, and a config.json that says what it is."""
+    folder.mkdir()
+    for name in names:
+        shutil.copy(source / name, folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    return folder
+
+
+def byte_pairs(folder: Path, source: Path) -> Path:
+    """vocab.json and merges.txt, as RoBERTa's folders had them."""
+    only(folder, source, "roberta", ())
+    learnt = json.loads((source / "tokenizer.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps(learnt["model"]["vocab"]))
+    lines = [" ".join(pair) for pair in learnt["model"]["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+def test_byte_pairs_without_tokenizer_json(tiny_bert, tmp_path: Path, prefix: bool) -> None:
+    folder = byte_pairs(tmp_path / "old", tiny_bert(model_type="roberta"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"add_prefix_space": prefix}))
+    theirs = transformers.RobertaTokenizerFast(
+        vocab=str(folder / "vocab.json"),
+        merges=str(folder / "merges.txt"),
+        add_prefix_space=prefix,
+        # As RoBERTa was trained, and as its own tokenizer.json says.
+        mask_token=transformers.AddedToken("<mask>", lstrip=True),
+    )
+    assert tokens_of(folder, TEXTS) == theirs(list(TEXTS))["input_ids"]
+    assert special_token(folder, "mask_token") == "<mask>"
+
+
+def test_mpnets_words_without_tokenizer_json(tiny_bert, tmp_path: Path) -> None:
+    source = tiny_bert(model_type="mpnet")
+    folder = only(tmp_path / "old", source, "mpnet", ())
+    vocabulary = json.loads((source / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in vocabulary))
+    pairs = list(zip(TEXTS, reversed(TEXTS), strict=True))
+    assert tokens_of(folder, TEXTS) == tokens_of(source, TEXTS)
+    assert tokens_of(folder, pairs) == tokens_of(source, pairs)
+
+
+def test_damaged_byte_pairs_are_named(tiny_bert, tmp_path: Path) -> None:
+    source = tiny_bert(model_type="roberta")
+    folder = byte_pairs(tmp_path / "old", source)
+    with (folder / "merges.txt").open("a") as merges:
+        merges.write("zz zz\n")
+    with pytest.raises(CheckpointError, match=r"merges\.txt does not fit vocab\.json"):
+        read_tokenizer(folder)
+    for words, message in (({"a": 0}, "lacks the token <s>"), ({"a": "b"}, "tokens to their ids")):
+        (folder / "vocab.json").write_text(json.dumps(words))
+        with pytest.raises(CheckpointError, match=message):
+            read_tokenizer(folder)
+
+
+def test_a_sentencepiece_model_alone_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(b"\0")
+    with pytest.raises(CheckpointError, match=r"no tokenizer\.json: have transformers write one"):
+        read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_masks_are_filled(tiny_bert, family: str) -> None:
+    folder = tiny_bert("masked-lm", model_type=family)
+    mask = special_token(folder, "mask_token")
+    filled = load(folder).fill(f"the harbour is {mask} at noon", top_k=3)
+    assert len(filled) == 3
+    assert 0 < filled[2]["score"] <= filled[0]["score"] <= 1
