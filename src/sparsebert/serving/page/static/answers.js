@@ -4,15 +4,14 @@ import { element, shape } from "./elements.js";
 import { duration, significant } from "./numbers.js";
 import { curl } from "./server.js";
 
-const COPIED = "Copied.";
 const SHOWN = 4000; // characters of a response: an embedding of a large model has 10,000
 
 /** A card in `parent` for one model. `copy(command, shown)` says whether it was copied. */
 export function makeCard(parent, model, copy) {
   const time = element("div", { class: "time" });
   const answer = element("div", { class: "answer" });
-  const command = element("pre", { tabindex: 0, "aria-label": "The request as a curl command" });
-  const response = element("pre", { tabindex: 0, "aria-label": "The response" });
+  const command = scrolled("pre", "The request as a curl command");
+  const response = scrolled("pre", "The response");
   const button = element("button", { type: "button", disabled: true }, "Copy as curl");
   const details = element(
     "details",
@@ -35,7 +34,7 @@ export function makeCard(parent, model, copy) {
   button.addEventListener("click", async () => {
     details.open = true;
     const done = await copy(command.textContent, command);
-    copied.textContent = done ? COPIED : "Selected below, to be copied.";
+    copied.textContent = done ? "Copied." : "Selected below, to be copied.";
   });
   parent.append(node);
   return {
@@ -61,6 +60,11 @@ export function makeCard(parent, model, copy) {
   };
 }
 
+/** What may be longer than its place can be reached and scrolled with the keyboard. */
+function scrolled(tag, name) {
+  return element(tag, { class: "scrolled", tabindex: 0, role: "group", "aria-label": name });
+}
+
 function timeNodes({ model, server, round }) {
   return [
     element("b", {}, duration(model)),
@@ -70,7 +74,8 @@ function timeNodes({ model, server, round }) {
 }
 
 function draw(reading) {
-  return { bars: drawBars, value: drawValue, span: drawSpan, vector: drawVector }[reading.kind](reading);
+  const drawings = { bars: drawBars, value: drawValue, span: drawSpan, vector: drawVector };
+  return drawings[reading.kind](reading);
 }
 
 function drawBars({ items }) {
@@ -96,7 +101,7 @@ function drawValue({ label, score }) {
 }
 
 function drawSpan({ text, score, before, marked, after }) {
-  const context = element("p", { class: "context", tabindex: 0, "aria-label": "The context" });
+  const context = scrolled("p", "The context");
   context.append(before, element("mark", {}, marked), after);
   return [
     element("p", { class: "span" }, text),
@@ -110,7 +115,8 @@ function drawVector({ values }) {
   const columns = 32;
   const rows = Math.ceil(values.length / columns);
   const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
-  const picture = shape("svg", { class: "vector", viewBox: `0 0 ${columns} ${rows}`, "aria-hidden": "true" });
+  const viewBox = `0 0 ${columns} ${rows}`;
+  const picture = shape("svg", { class: "vector", viewBox, "aria-hidden": "true" });
   values.forEach((value, place) => {
     picture.append(
       shape("rect", {

@@ -8,8 +8,9 @@ const PATIENCE = 1500; // milliseconds: slow models are asked less often
 
 /**
  * Asks the models one after the other, so that they do not compete for the cores. Two models are
- * asked in turn a few times more. `show(place, result)` gets each model's `{answer, times,
- * askings}`, the times being medians, whenever there is a new one; all results are returned.
+ * asked in turn a few times more. `show(place, result)` gets each model's `{answer, times, all,
+ * askings}`, `times` being the medians of `all`, whenever there is a new one; the results are
+ * returned.
  */
 export async function askEach(models, request, signal, show) {
   const started = performance.now();

@@ -14,7 +14,10 @@ const MARGIN = { left: 46, right: 8, top: 10, bottom: 22 };
 export function drawChart(svg, series, now) {
   const width = svg.clientWidth || 400;
   const height = svg.clientHeight || 176;
-  const inner = { width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.top - MARGIN.bottom };
+  const inner = {
+    width: width - MARGIN.left - MARGIN.right,
+    height: height - MARGIN.top - MARGIN.bottom,
+  };
   const recent = series.map(({ tone, points }) => ({
     tone,
     points: points.filter(({ at }) => now - at <= SPAN),
@@ -48,9 +51,10 @@ export function drawChart(svg, series, now) {
 
 function axes(width, height, step, top, y) {
   const marks = [];
+  const [x1, x2] = [MARGIN.left, width - MARGIN.right];
   for (let value = 0; value <= top * 1.001; value += step) {
     marks.push(
-      shape("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }),
+      shape("line", { class: "grid", x1, x2, y1: y(value), y2: y(value) }),
       shape("text", { x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" }, tick(value)),
     );
   }

@@ -44,7 +44,8 @@ async function turn(model, { request, texts }, atOnce, signal) {
 
   await Promise.all(Array.from({ length: atOnce }, worker));
   const at = performance.now();
-  const seconds = (at - started) / 1000;
+  // A turn that was cut short dropped what was under way: it says nothing of throughput.
+  const seconds = signal.aborted ? 0 : (at - started) / 1000;
   return { model, at, times, rounds, texts: texts * times.length, seconds, refused };
 }
 

@@ -5,12 +5,12 @@ import { byId, element, shape } from "./elements.js";
 import { duration, median, quantile, significant, whole } from "./numbers.js";
 
 const MEASURES = [
-  { name: "Median", where: "in the server", value: ({ middle }) => middle, show: duration, compared: true },
-  { name: "99 of 100 within", where: "in the server", value: ({ slowest }) => slowest, show: duration, compared: true },
-  { name: "Median", where: "there and back", value: ({ round }) => round, show: duration, compared: true },
-  { name: "Texts a second", where: "", value: ({ rate }) => rate, show: significant, compared: true },
-  { name: "Answers", where: "", value: ({ answers }) => answers, show: whole },
-  { name: "Refused", where: "", value: ({ refused }) => refused, show: whole },
+  { name: "Median", where: "in the server", value: "middle", show: duration, ratio: true },
+  { name: "99 of 100 within", where: "in the server", value: "slowest", show: duration, ratio: true },
+  { name: "Median", where: "there and back", value: "round", show: duration, ratio: true },
+  { name: "Texts a second", where: "", value: "rate", show: significant, ratio: true },
+  { name: "Answers", where: "", value: "answers", show: whole, ratio: false },
+  { name: "Refused", where: "", value: "refused", show: whole, ratio: false },
 ];
 const SERVER = { tone: "server", title: "all clients of the server" };
 
@@ -29,10 +29,10 @@ export class Measurements {
     this.draw();
   }
 
-  /** A single answer: its time counts, but it says nothing of throughput (no `seconds`). */
-  addAnswer(model, { server, round }) {
-    const at = performance.now();
-    this.add({ model, at, times: [server], rounds: [round], texts: 0, seconds: 0, refused: 0 });
+  /** The times of a question outside of any load: they say nothing of throughput (no `seconds`). */
+  addAnswers(model, all) {
+    const [times, rounds] = ["server", "round"].map((name) => all.map((each) => each[name]));
+    this.add({ model, at: performance.now(), times, rounds, texts: 0, seconds: 0, refused: 0 });
   }
 
   addRate(rate) {
@@ -68,12 +68,14 @@ export class Measurements {
     const heads = ["The last minute", ...columns.map(({ title }) => title)];
     if (columns.length > 1) heads.push("ratio");
     byId("figures").replaceChildren(
-      element("thead", {}, element("tr", {}, ...heads.map((name) => element("th", { scope: "col" }, name)))),
+      element("thead", {}, element("tr", {}, ...heads.map(headCell))),
       element("tbody", {}, ...MEASURES.map((measure) => tableRow(measure, columns))),
     );
     const latency = measured.map(({ title, middle, slowest }) =>
       `${title}: median ${duration(middle)}, 99 of 100 within ${duration(slowest)}`);
-    const rates = measured.filter(({ rate }) => rate).map(({ title, rate }) => `${title}: ${whole(rate)} texts a second`);
+    const rates = measured
+      .filter(({ rate }) => rate)
+      .map(({ title, rate }) => `${title}: ${whole(rate)} texts a second`);
     describe("latency", "Latency in the last minute", latency);
     describe("throughput", "Throughput in the last minute", rates);
   }
@@ -83,7 +85,11 @@ export class Measurements {
       element(
         "li",
         { class: tone },
-        filled(shape("svg", { viewBox: "0 0 28 10", "aria-hidden": "true" }), shape("path", { class: "line", d: "M1 5H27" })),
+        shape(
+          "svg",
+          { viewBox: "0 0 28 10", "aria-hidden": "true" },
+          shape("path", { class: "line", d: "M1 5H27" }),
+        ),
         title,
       ));
     byId("legend").replaceChildren(...entries);
@@ -106,12 +112,16 @@ function summary(model, turns) {
   };
 }
 
-function tableRow({ name, where, value, show, compared }, columns) {
-  const values = columns.map(value);
+function headCell(name) {
+  return element("th", { scope: "col" }, name);
+}
+
+function tableRow({ name, where, value, show, ratio }, columns) {
+  const values = columns.map((column) => column[value]);
   const cells = values.map((each) => (each === null ? "–" : show(each)));
   if (columns.length > 1) {
     const [ours, theirs] = values;
-    cells.push(compared && ours && theirs ? (ours / theirs).toFixed(2) : "");
+    cells.push(ratio && ours && theirs ? (ours / theirs).toFixed(2) : "");
   }
   return element(
     "tr",
@@ -122,10 +132,6 @@ function tableRow({ name, where, value, show, compared }, columns) {
 }
 
 function describe(id, name, parts) {
-  byId(id).setAttribute("aria-label", parts.length ? `${name}. ${parts.join("; ")}.` : `${name}: nothing measured yet.`);
-}
-
-function filled(node, child) {
-  node.append(child);
-  return node;
+  const text = parts.length ? `${name}. ${parts.join("; ")}.` : `${name}: nothing measured yet.`;
+  byId(id).setAttribute("aria-label", text);
 }

@@ -28,7 +28,9 @@ export function watchRate(counter, tell) {
       const now = sums(await (await fetchRoute("metrics")).text())[counter];
       const at = performance.now();
       if (now === undefined) return;
-      if (before && now >= before.count) tell({ at, value: (1000 * (now - before.count)) / (at - before.at) });
+      if (before && now >= before.count) {
+        tell({ at, value: (1000 * (now - before.count)) / (at - before.at) });
+      }
       before = { at, count: now };
     } catch {
       before = null; // what the page asks for itself says what is wrong

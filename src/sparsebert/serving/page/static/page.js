@@ -15,6 +15,8 @@ import { showTokens } from "./tokens.js";
 
 const QUIET = 800; // milliseconds without a new answer until the last one is read out
 
+const TOKENIZE = { route: "tokenize", body: (texts) => ({ inputs: texts }) };
+
 let loaded = []; // all models of the server
 let models = []; // the one or two that are asked
 let cards = [];
@@ -33,10 +35,11 @@ async function start() {
     return;
   }
   byId("key-form").hidden = true;
+  byId("open-routes").hidden = Boolean(apiKey()); // links cannot send a key
   byId("choice").hidden = loaded.length < 2;
   byId("model").replaceChildren(...loaded.map(({ name }) => element("option", {}, name)));
+  if (!measurements) watchRate("sparsebert_texts_total", (rate) => measurements.addRate(rate));
   chooseModel();
-  watchRate("sparsebert_texts_total", (rate) => measurements.addRate(rate));
 }
 
 function chooseModel() {
@@ -94,16 +97,17 @@ async function askAll(task, values) {
 async function answer(asked, signal) {
   const { task, values } = asked;
   try {
-    const results = await askEach(models, (model) => requestTo(model, asked), signal, (place, result) => {
+    const request = (model) => requestTo(model, asked);
+    const results = await askEach(models, request, signal, (place, result) => {
       if (result.askings === 1) result.reading = task.read(result.answer, values);
       cards[place].show(result);
-      measurements.addAnswer(models[place], result.all[result.all.length - 1]);
     });
+    results.forEach(({ all }, place) => measurements.addAnswers(models[place], all));
     compare(results);
     tell(null);
     speak(results);
-    const tokens = await ask(requestTo(models[0], { task: TOKENIZE, values: task.texts(values) }), signal);
-    showTokens(tokens.answer, models[0].limit);
+    const cut = requestTo(models[0], { task: TOKENIZE, values: task.texts(values) });
+    showTokens((await ask(cut, signal)).answer, task.windows ? Infinity : models[0].limit);
   } catch (error) {
     if (error.name === "AbortError") return;
     for (const card of cards) card.clear();
@@ -112,20 +116,22 @@ async function answer(asked, signal) {
   }
 }
 
-const TOKENIZE = { route: "tokenize", body: (texts) => ({ inputs: texts }) };
-
 function compare(results) {
   const line = byId("comparison");
   line.hidden = results.length < 2;
   if (line.hidden) return;
   const [ours, theirs] = results.map(({ times }) => times.model);
   const ratio = theirs / ours;
-  const verdict = ratio >= 1 ? `was ${ratio.toFixed(1)} times as fast` : `took ${(1 / ratio).toFixed(1)} times as long`;
+  const verdict =
+    ratio >= 1
+      ? `was ${ratio.toFixed(1)} times as fast`
+      : `took ${(1 / ratio).toFixed(1)} times as long`;
   const [first, second] = models.map(({ title }) => title);
-  const askings = results[0].askings > 1 ? `, the median of ${results[0].askings} askings in turn` : "";
+  const { askings } = results[0];
+  const often = askings > 1 ? `, the median of ${askings} askings in turn` : "";
   line.replaceChildren(
     element("b", {}, `${first} ${verdict}`),
-    ` as ${second}: ${duration(ours)} in the model against ${duration(theirs)}${askings}. `,
+    ` as ${second}: ${duration(ours)} in the model against ${duration(theirs)}${often}. `,
     agreement(results[0].reading, results[1].reading),
   );
 }

@@ -1,6 +1,7 @@
 // What a model can be asked: the fields to fill in (`missing`: whether too few are), the body of
 // the request that comes of them, the texts in it for the tokenizer, how many the model reads
-// (`weight`: a pair is one), and how the answer reads, for `answers.js` to draw.
+// (`weight`: a pair is one), whether it reads long ones in `windows` where others are cut, and how
+// the answer reads, for `answers.js` to draw.
 
 import { cosine, counted, significant } from "./numbers.js";
 
@@ -54,14 +55,19 @@ const EMBED = {
   body: ({ first }) => ({ inputs: first, truncate: true }),
   texts: ({ first }) => [first],
   weight: () => 1,
-  read: ([values]) => ({ kind: "vector", values, said: `A vector of ${counted(values.length, "number")}.` }),
+  read: ([values]) => {
+    return { kind: "vector", values, said: `A vector of ${counted(values.length, "number")}.` };
+  },
 };
 
 const CLASSIFY = {
   id: "classify",
   route: "predict",
   name: "Classify",
-  fields: [TEXT, { id: "second", label: "Second text, if the model reads pairs", rows: 2, optional: true }],
+  fields: [
+    TEXT,
+    { id: "second", label: "Second text, if the model reads pairs", rows: 2, optional: true },
+  ],
   missing: EMBED.missing,
   body: ({ first, second }) => ({ inputs: second.trim() ? [first, second] : first, truncate: true }),
   texts: ({ first, second }) => [first, second].filter((text) => text.trim()),
@@ -79,6 +85,7 @@ const ANSWER = {
   id: "answer",
   route: "answer",
   name: "Answer",
+  windows: true,
   fields: [
     { id: "first", label: "Question", rows: 2 },
     { id: "second", label: "Context to find the answer in", rows: 7 },

@@ -5,19 +5,25 @@ import { counted, whole } from "./numbers.js";
 
 const SHOWN = 300; // tokens drawn; a long context has thousands
 
-/** `rows`: for each text its tokens `{id, text, special, start, stop}`; `limit`: how many the model reads. */
+/**
+ * `rows` has for each text its tokens `{id, text, special, start, stop}`; of a text the model reads
+ * `limit`, the special ones included, and those that it leaves out are struck through.
+ */
 export function showTokens(rows, limit) {
   const total = rows.reduce((sum, row) => sum + row.length, 0);
   const longest = Math.max(0, ...rows.map((row) => row.length));
-  const cut = longest > limit ? `; the model reads ${whole(limit)} of a text and leaves out the rest` : "";
+  const note = longest > limit ? `; the model reads the first ${whole(limit)} of a text` : "";
   const within = rows.length > 1 ? ` in ${rows.length} texts` : "";
-  byId("token-count").textContent = total ? `${whole(total)}${within}${cut}` : "";
+  byId("token-count").textContent = total ? `${whole(total)}${within}${note}` : "";
 
   let room = SHOWN;
   const lines = [];
   for (const row of rows) {
     if (room <= 0) break;
-    lines.push(element("p", {}, ...row.slice(0, room).flatMap((token, place) => drawn(token, row[place + 1], place >= limit))));
+    const shown = row.slice(0, room);
+    const cut = (place) => row.length > limit && place >= limit - 1 && place < row.length - 1;
+    const nodes = shown.flatMap((token, place) => drawn(token, row[place + 1], cut(place)));
+    lines.push(element("p", {}, ...nodes));
     room -= row.length;
   }
   if (total > SHOWN) {
@@ -30,5 +36,6 @@ export function showTokens(rows, limit) {
 function drawn({ id, text, special, stop }, next, cut) {
   const joined = !special && next?.start === stop;
   const kinds = ["token", special && "special", cut && "cut", joined && "joined"];
-  return [element("span", { class: kinds.filter(Boolean).join(" "), title: `token ${id}` }, text), "\u200b"];
+  const attributes = { class: kinds.filter(Boolean).join(" "), title: `token ${id}` };
+  return [element("span", attributes, text), "\u200b"]; // where a line may break
 }
