@@ -68,14 +68,11 @@ def run_bench(
     folder = resolve_model(model)
     config = _config_of(folder)
     for shape in shapes:
-        if shape.tokens > config.max_position_embeddings:
+        if shape.tokens > config.max_length:
             raise InputError(
-                f"the shape {shape} is longer than the {config.max_position_embeddings} tokens "
-                "this model takes."
+                f"the shape {shape} is longer than the {config.max_length} tokens this model takes."
             )
-    sequences = (
-        tokenise(texts, tokenizer or folder, config.max_position_embeddings) if texts else []
-    )
+    sequences = tokenise(texts, tokenizer or folder, config.max_length) if texts else []
 
     setups = {name: known_engines()[name]() for name in names}
     result = BenchResult(

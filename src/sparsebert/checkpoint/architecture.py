@@ -126,7 +126,7 @@ def check_shapes(
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise CheckpointError(
-            f"{where} lacks tensors of a {config.head.value} {config.family.class_name} with "
+            f"{where} lacks tensors of a {config.head.value} {config.family.display_name} with "
             f"{config.num_hidden_layers} layers: "
             f"{', '.join(map(config.family.spelled, missing[:3]))}{more}."
         )

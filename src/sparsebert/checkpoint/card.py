@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.families import BERT, FAMILIES, Family, Head
 from sparsebert.checkpoint.masks import MASKS_NAME
 from sparsebert.checkpoint.pooling import MODULES_NAME
 from sparsebert.errors import CheckpointError
@@ -47,7 +48,13 @@ def write_card(
     front, body = _split(_read(source / CARD_NAME))
     body = _without_our_part(body)
     record: dict[str, Any] = raw.get("sparsity") or {}
-    lines = [_BEGIN, f"# {_title(record, packed)}", "", _what_it_is(record, packed, folder), ""]
+    lines = [
+        _BEGIN,
+        f"# {_title(record, packed)}",
+        "",
+        _what_it_is(record, _family(raw).display_name, packed, folder),
+        "",
+    ]
     lines += ["## How it was made", "", *_steps(record.get("lineage", [])), ""]
     if results:
         lines += ["## Results", "", results.strip(), ""]
@@ -184,13 +191,13 @@ def _title(record: dict[str, Any], packed: bool) -> str:
     return f"{name}, {kind}{', packed' if packed else ''}"
 
 
-def _what_it_is(record: dict[str, Any], packed: bool, folder: Path) -> str:
+def _what_it_is(record: dict[str, Any], kind: str, packed: bool, folder: Path) -> str:
     pattern = record.get("pattern")
     if pattern is None:
-        text = "A BERT encoder whose weights carry no recorded sparsity pattern."
+        text = f"A {kind} encoder whose weights carry no recorded sparsity pattern."
     else:
         text = (
-            f"A BERT encoder with {pattern} structured sparsity along the input dimension in "
+            f"A {kind} encoder with {pattern} structured sparsity along the input dimension in "
             f"{len(record.get('layers', []))} of its linear layers: of every "
             f"{pattern.split(':')[1]} adjacent weights at most {pattern.split(':')[0]} "
             "may differ from zero."
@@ -225,15 +232,23 @@ def _plain(value: object) -> str:
     return "+".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
 
+def _family(raw: dict[str, Any]) -> Family:
+    return FAMILIES.get(str(raw.get("model_type")), BERT)
+
+
+def _head(raw: dict[str, Any]) -> Head:
+    named = raw.get("architectures") or ["none"]
+    return _family(raw).architectures.get(named[0], Head.ENCODER)
+
+
 def _loading(raw: dict[str, Any], packed: bool) -> list[str]:
-    architecture = next(iter(raw.get("architectures") or ["BertModel"]))
+    head = _head(raw)
     use = {
-        "BertForSequenceClassification": 'model.classify(["a text"])',
-        "BertForQuestionAnswering": 'model.answer("a question", "a text that answers it")',
-        "BertForTokenClassification": 'model.logits(["a text"])',
-        "BertForMaskedLM": 'model.logits(["a text with a [MASK]"])',
-        "BertForPreTraining": 'model.logits(["a text with a [MASK]"])',
-    }.get(architecture, 'model.embed(["a text"])')
+        Head.SEQUENCE: 'model.classify(["a text"])',
+        Head.QUESTION: 'model.answer("a question", "a text that answers it")',
+        Head.TOKEN: 'model.logits(["a text"])',
+        Head.MASKED_LM: 'model.logits(["a text with a masked word"])',
+    }.get(head, 'model.embed(["a text"])')
     lines = [
         "```python",
         "import sparsebert",
@@ -244,13 +259,9 @@ def _loading(raw: dict[str, Any], packed: bool) -> list[str]:
     ]
     if packed:
         return [*lines, "", "`sparsebert unpack` gives back an ordinary transformers folder."]
-    auto = {
-        "BertForSequenceClassification": "AutoModelForSequenceClassification",
-        "BertForQuestionAnswering": "AutoModelForQuestionAnswering",
-        "BertForTokenClassification": "AutoModelForTokenClassification",
-        "BertForMaskedLM": "AutoModelForMaskedLM",
-        "BertForPreTraining": "AutoModelForPreTraining",
-    }.get(architecture, "AutoModel")
+    family = _family(raw)
+    kind = family.architecture(head).removeprefix(family.class_name).removeprefix("Model")
+    auto = f"AutoModel{kind}"
     lines += [
         "",
         "```python",

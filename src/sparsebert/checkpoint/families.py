@@ -88,6 +88,13 @@ class Family:
         return self.class_name + _CLASSES[head]
 
     @property
+    def display_name(self) -> str:
+        """What people call it."""
+        return {"Bert": "BERT", "Roberta": "RoBERTa", "XLMRoberta": "XLM-R"}.get(
+            self.class_name, self.class_name.replace("Bert", "BERT").replace("Electra", "ELECTRA")
+        )
+
+    @property
     def architectures(self) -> dict[str, Head]:
         """Every class of transformers that is supported, and its head."""
         known = {self.architecture(head): head for head in Head}

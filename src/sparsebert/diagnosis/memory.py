@@ -150,13 +150,12 @@ def answering_bytes(folder: Path, threads: int) -> tuple[int, int]:
             for name in config.recorded_layers
             if name in shapes
         )
-    tokens = max(_ENGINE_TOKENS, config.max_position_embeddings)
-    floats = 6 * config.hidden_size * tokens + config.intermediate_size * max(
-        tokens, _BLOCK_TOKENS * threads
-    )
+    tokens = max(_ENGINE_TOKENS, config.max_length)
+    inner = (2 if config.family.gated else 1) * config.intermediate_size
+    floats = 6 * config.hidden_size * tokens + inner * max(tokens, _BLOCK_TOKENS * threads)
     # Of each thread: one head's queries, keys, values and context, and its scores.
     head = config.hidden_size // config.num_attention_heads
-    floats += threads * config.max_position_embeddings * (4 * head + _BLOCK_TOKENS)
+    floats += threads * config.max_length * (4 * head + _BLOCK_TOKENS)
     return weights, _FLOAT * floats
 
 
