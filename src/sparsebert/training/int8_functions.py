@@ -63,17 +63,18 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Int8Linear(Function):
-    """y = W^ x^ + b for ``x`` [..., columns], ``weight`` [rows, columns], ``bias`` [rows]."""
+    """y = W^ x^ + b for x [..., columns], ``weight`` [rows, columns], ``bias`` [rows] or None."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.gradient_dtype = _gradient_dtype(x)
         with torch.autocast(x.device.type, enabled=False):
             q, scale, zero = quantize_tokens(x.float().flatten(0, -2))
             w, weight_scale = quantize_weight(weight)
             w, weight_scale = w.to(torch.int8), weight_scale.T
             ctx.save_for_backward(q, scale, zero, w, weight_scale)
-            y = integer_product(q, zero, w).mul_(scale * weight_scale).add_(bias)
+            y = integer_product(q, zero, w).mul_(scale * weight_scale)
+            y = y if bias is None else y.add_(bias)
             return y.view(*x.shape[:-1], len(w))
 
     @staticmethod
@@ -160,17 +161,19 @@ class Int8Attention(Function):
 
     With q, k, v the rounded rows, s_q, s_k, s_v their scales and m_i the largest of a row:
 
-        S_ij = s_q s_k / sqrt(size) q_i k_j
+        S_ij = s_q s_k / sqrt(size) q_i k_j + b_ij
         p_ij = exp(S_ij + ln s_v - m_i),   P = round(255 p),   N_i = sum_j p_ij / s_v
         C_i  = sum_j P_ij v_j / (255 N_i)
 
     ``allowed`` is bool, broadcast to ``[rows, heads, tokens, tokens]``, or None: p is 0 where it is
-    False. ``dropout`` is the share of P that is dropped, drawn from ``seed``. Backward, with
-    a = p / (s_v N) the attention weights and v^ = s_v v:
+    False. ``bias``, b, is float32 ``[rows or 1, heads, tokens, tokens]`` or None. ``dropout`` is
+    the share of P that is dropped, drawn from ``seed``. Backward, with a = p / (s_v N) the
+    attention weights and v^ = s_v v:
 
         dv^_j = sum_i P_ij / (255 s_v N_i) dC_i,   dS_ij = a_ij (dC_i v^_j - dC_i C_i)
 
-    and dS goes on to q^ and k^ as in any product. p is computed again there rather than kept.
+    and dS goes on to q^ and k^ as in any product, and to b as it is. p is computed again there
+    rather than kept.
     """
 
     @staticmethod
@@ -180,6 +183,7 @@ class Int8Attention(Function):
         key: Tensor,
         value: Tensor,
         allowed: Tensor | None,
+        bias: Tensor | None,
         dropout: float,
         seed: int,
     ) -> Tensor:
@@ -189,23 +193,26 @@ class Int8Attention(Function):
             heads = [quantize_signed(each.float()) for each in (query, key, value)]
             context = torch.empty_like(heads[0][0])
             for rows in _row_chunks(query.shape):
-                part = _AttentionRows([(q[rows], s[rows]) for q, s in heads], _at(allowed, rows))
+                part = _AttentionRows(
+                    [(q[rows], s[rows]) for q, s in heads], _at(allowed, rows), _at(bias, rows)
+                )
                 dropped = part.drop(part.rounded(), dropout, seed + rows.start)
                 torch.mul(dropped @ part.values, part.factor, out=context[rows])
         ctx.save_for_backward(
-            *(q.to(torch.int8) for q, _ in heads), *(s for _, s in heads), context, allowed
+            *(q.to(torch.int8) for q, _ in heads), *(s for _, s in heads), context, allowed, bias
         )
         return context
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, *scales, context, allowed = ctx.saved_tensors
+        q, k, v, *scales, context, allowed, bias = ctx.saved_tensors
         whole, dtype = (q, k, v), ctx.gradient_dtype
         found = [torch.empty_like(context) for _ in whole]
+        db = torch.zeros_like(bias) if ctx.needs_input_grad[4] else None
         for rows in _row_chunks(context.shape):
             heads = [(i[rows].float(), s[rows]) for i, s in zip(whole, scales, strict=True)]
-            part = _AttentionRows(heads, _at(allowed, rows))
+            part = _AttentionRows(heads, _at(allowed, rows), _at(bias, rows))
             dc = gradient[rows]
             (q_scale, k_scale, v_scale) = (scale for _, scale in heads)
             kept = part.drop(part.rounded(), ctx.dropout, ctx.seed + rows.start)
@@ -214,21 +221,28 @@ class Int8Attention(Function):
             da = (dc.to(dtype) @ (part.values * v_scale).to(dtype).transpose(-1, -2)).float()
             da = part.drop(da, ctx.dropout, ctx.seed + rows.start)
             ds = da.sub_((dc * context[rows]).sum(-1, keepdim=True)).mul_(part.softmax())
+            if db is not None:
+                into = _at(db, rows)
+                into += ds if len(db) > 1 else ds.sum(0, keepdim=True)
             ds = ds.mul_(1 / math.sqrt(q.shape[-1])).to(dtype)
             found[0][rows] = ds @ (part.keys * k_scale).to(dtype)
             found[1][rows] = ds.transpose(-1, -2) @ (part.queries * q_scale).to(dtype)
-        return *found, None, None, None
+        return *found, None, db, None, None
 
 
 class _AttentionRows:
     """The forward pass of `Int8Attention` for some rows."""
 
-    def __init__(self, heads: list[tuple[Tensor, Tensor]], allowed: Tensor | None) -> None:
+    def __init__(
+        self, heads: list[tuple[Tensor, Tensor]], allowed: Tensor | None, bias: Tensor | None
+    ) -> None:
         (self.queries, q_scale), (self.keys, k_scale), (self.values, v_scale) = heads
         self.v_scale = v_scale.clamp(min=_SMALLEST_VALUE_SCALE).transpose(-1, -2)
         # log2 e moves the exponential to powers of two.
         k_scale = k_scale.transpose(-1, -2) * (math.log2(math.e) / math.sqrt(self.keys.shape[-1]))
         scores = (self.queries @ self.keys.transpose(-1, -2)).mul_(q_scale).mul_(k_scale)
+        if bias is not None:
+            scores.add_(bias, alpha=math.log2(math.e))
         scores.add_(self.v_scale.log2())
         if allowed is not None:
             scores.masked_fill_(~allowed, -torch.inf)
@@ -293,5 +307,6 @@ def _row_chunks(shape: torch.Size) -> list[slice]:
     return [slice(start, start + step) for start in range(0, rows, step)]
 
 
-def _at(allowed: Tensor | None, rows: slice) -> Tensor | None:
-    return allowed[rows] if allowed is not None and len(allowed) > 1 else allowed
+def _at(values: Tensor | None, rows: slice) -> Any:
+    """Those of some rows, or the one that stands for all."""
+    return values[rows] if values is not None and len(values) > 1 else values

@@ -17,16 +17,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import BertConfig
-from transformers.models.bert.modeling_bert import BertPreTrainedModel, BertSelfAttention
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.activations import GELUActivation
+from transformers.masking_utils import sdpa_mask
+from transformers.models.mpnet.modeling_mpnet import MPNetSelfAttention
 
+from sparsebert.checkpoint.architecture import RELATIVE_BIAS
 from sparsebert.checkpoint.config import ACTIVATIONS
+from sparsebert.checkpoint.families import FAMILIES, Head
 from sparsebert.errors import TrainingError
 from sparsebert.training.int8_functions import Int8Attention, Int8Linear, Int8Rows, QuickGelu
 
-# The last layers of heads stay float32, as `packing.dtypes` has it.
-_LAST_LAYERS = ("classifier", "qa_outputs")
-_ACTIVATIONS = ("intermediate_act_fn", "transform_act_fn")
+_ATTENTION = "sparsebert_int8"  # transformers' name of the attention below
 _MOST_INPUTS = ((1 << 31) - 1) // (255 * 128)  # of a linear layer: its sums are int32
 
 
@@ -37,7 +44,7 @@ class Int8Arithmetic:
         self._undo: list[Callable[[], None]] = []
 
     def attach(self, model: nn.Module) -> None:
-        """Let a transformers BERT with any head compute in int8, until `detach`.
+        """Let a transformers encoder with any head compute in int8, until `detach`.
 
         Results differ from the engine's only where float32 rounds otherwise on the way to a whole
         number, and do not depend on padding. Dropout acts where it did. Attention probabilities are
@@ -46,18 +53,26 @@ class Int8Arithmetic:
         Raises TrainingError for a model that the engine has no int8 network for.
         """
         self.detach()
-        config = _int8_config(model)
-        for name, module in model.named_modules():
-            last = name.rpartition(".")[2]
+        checked = _checked(model)
+        family = FAMILIES[checked.config.model_type]
+        head = family.architectures.get(type(checked).__name__, Head.ENCODER)
+        # The last layer of a head stays float32, as `packing.dtypes` has it.
+        last = family.heads[head].last if head in family.heads else None
+        for name, module in checked.named_modules():
             if isinstance(module, nn.Linear):
-                forward = _linear if last in _LAST_LAYERS else _int8_linear
-                self._replace(module, forward)
-            elif isinstance(module, BertSelfAttention):
-                self._replace(module, _int8_attention)
+                in_floats = name == last and head is not Head.MASKED_LM
+                self._replace(module, _linear if in_floats else _int8_linear)
             elif isinstance(module, nn.Embedding):
-                self._undo.append(module.register_forward_hook(_round_rows).remove)
-            elif last in _ACTIVATIONS and config.hidden_act == "gelu":
+                if family.canonical(f"{name}.weight") != RELATIVE_BIAS:
+                    self._undo.append(module.register_forward_hook(_round_rows).remove)
+            elif isinstance(module, GELUActivation):
                 self._replace(module, _gelu)
+            elif isinstance(module, MPNetSelfAttention):
+                self._replace(module, _int8_mpnet_attention)
+        if checked._supports_sdpa:  # else its attention is its own, and replaced above
+            before = checked.config._attn_implementation
+            checked.set_attn_implementation(_ATTENTION)
+            self._undo.append(partial(checked.set_attn_implementation, before))
 
     def detach(self) -> None:
         """Let go of the model, which computes in floats again."""
@@ -70,19 +85,24 @@ class Int8Arithmetic:
         self._undo.append(partial(delattr, module, "forward"))
 
 
-def _int8_config(model: nn.Module) -> BertConfig:
-    """The model's config; TrainingError if the engine could not serve it in int8."""
-    if not isinstance(model, BertPreTrainedModel):
+def _checked(model: nn.Module) -> PreTrainedModel:
+    """The model; TrainingError if the engine could not serve it in int8."""
+    family = None
+    if isinstance(model, PreTrainedModel):
+        family = FAMILIES.get(model.config.model_type)
+    if family is None or not isinstance(model, PreTrainedModel):
         raise TrainingError(
-            f"there is no int8 arithmetic for {type(model).__name__}: only BERT has it."
+            f"there is no int8 arithmetic for {type(model).__name__}: only encoders of the types "
+            f"{', '.join(FAMILIES)} have it."
         )
-    config: BertConfig = model.config
-    if config.hidden_act not in ACTIVATIONS:
+    config: PretrainedConfig = model.config
+    activation = getattr(config, family.fields.get("hidden_act", "hidden_act"))
+    if activation not in ACTIVATIONS:
         raise TrainingError(
-            f"there is no int8 arithmetic for the activation {config.hidden_act!r}: the engine has "
+            f"there is no int8 arithmetic for the activation {activation!r}: the engine has "
             f"{', '.join(ACTIVATIONS)}."
         )
-    if config.is_decoder or config.add_cross_attention:
+    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
         raise TrainingError("there is no int8 arithmetic for a decoder: only encoders have it.")
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and module.in_features > _MOST_INPUTS:
@@ -90,7 +110,7 @@ def _int8_config(model: nn.Module) -> BertConfig:
                 f"'{name}' has {module.in_features} inputs, more than the {_MOST_INPUTS} whose "
                 "int8 products fit an int32 sum: this model cannot be served in int8."
             )
-    return config
+    return model
 
 
 def _int8_linear(linear: nn.Linear, x: Tensor) -> Any:
@@ -111,23 +131,49 @@ def _gelu(_activation: nn.Module, x: Tensor) -> Any:
 
 
 def _int8_attention(
-    attention: BertSelfAttention,
-    hidden_states: Tensor,
-    attention_mask: Tensor | None = None,
+    _module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    dropout: float = 0.0,
+    bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """`BertSelfAttention.forward`, whose mask is bool or, for eager attention, 0 where allowed."""
+    """An attention function of transformers', with a bool mask; scores are over sqrt(size)."""
+    # Drawn from torch's own random state, so that a resumed run draws the same.
+    seed = int(torch.randint(1 << 62, ())) if dropout else 0
+    if attention_mask is not None and attention_mask.shape[-2] > 1:
+        # Padding beyond a window's reach sees nobody. What it sees does not matter, but a number
+        # it must be.
+        attention_mask = attention_mask | ~attention_mask.any(-1, keepdim=True)
+    context: Tensor = Int8Attention.apply(  # type: ignore[no-untyped-call]
+        query, key, value, attention_mask, bias, dropout, seed
+    )
+    return context.transpose(1, 2), None
+
+
+AttentionInterface.register(_ATTENTION, _int8_attention)
+AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
+
+
+def _int8_mpnet_attention(
+    attention: MPNetSelfAttention,
+    hidden_states: Tensor,
+    attention_mask: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor]:
+    """`MPNetSelfAttention.forward`, whose mask is 0 where allowed."""
     heads = (*hidden_states.shape[:-1], -1, attention.attention_head_size)
     query, key, value = (
         layer(hidden_states).view(heads).transpose(1, 2)
-        for layer in (attention.query, attention.key, attention.value)
+        for layer in (attention.q, attention.k, attention.v)
     )
-    if attention_mask is not None and attention_mask.dtype is not torch.bool:
-        attention_mask = attention_mask == 0
+    allowed = None if attention_mask is None else attention_mask == 0
     share = attention.dropout.p if attention.training else 0.0
-    # Drawn from torch's own random state, so that a resumed run draws the same.
-    seed = int(torch.randint(1 << 62, ())) if share else 0
-    context: Tensor = Int8Attention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, attention_mask, share, seed
+    context, _weights = _int8_attention(
+        attention, query, key, value, allowed, dropout=share, bias=position_bias
     )
-    return context.transpose(1, 2).flatten(2), None
+    return (attention.o(context.flatten(2)),)
