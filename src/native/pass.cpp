@@ -213,7 +213,7 @@ void Pass::attend(int layer_index) {
         kernels_.attention({parts[0], parts[1], parts[2], parts[3],
                             scratch_ + static_cast<size_t>(4) * size * stride, tokens, stride, size,
                             1.0f / std::sqrt(static_cast<float>(size)),
-                            shared_.positions.bias(layer_index, item % heads),
+                            shared_.positions.bias(layer_index, item % heads, tokens),
                             shared_.positions.window(layer_index)});
         blocks_.each_piece(begin, end, [&](int block, int lane, int token, int count) {
             const int width = blocks_.width(block);

@@ -99,10 +99,10 @@ void Positions::fill(Angles& angles) const {
     }
 }
 
-const float* Positions::bias(int layer, int head) const {
+const float* Positions::bias(int layer, int head, int tokens) const {
     if (!buckets_.empty())
         return relative_.data() + head * (2 * static_cast<size_t>(capacity_) + 1) + capacity_;
-    if (window_of_[layer] < 0) return nullptr;
+    if (window_of_[layer] < 0 || tokens <= attention_[layer].window) return nullptr;
     const Window& window = windows_[window_of_[layer]];
     return window.bias.data() + window.width + kTileReach;
 }

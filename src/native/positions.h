@@ -22,8 +22,9 @@ class Positions {
     void reserve(int tokens);
 
     int window(int layer) const { return attention_[layer].window; }
-    // The bias at distance 0, its neighbours around it; null where a layer has none.
-    const float* bias(int layer, int head) const;
+    // The bias at distance 0, its neighbours around it; null where it is nothing for a sequence of
+    // so many tokens.
+    const float* bias(int layer, int head, int tokens) const;
 
     struct Turns {
         const float* cosines = nullptr;

@@ -50,7 +50,6 @@ struct ModelShape {
     HeadShape head;
 
     int longest() const { return positions - first_position; }
-    int attention_rows() const { return fused_attention ? 3 * hidden_size : hidden_size; }
     int intermediate_rows() const { return gated ? 2 * intermediate_size : intermediate_size; }
 };
 

@@ -256,14 +256,14 @@ void Int8Pass::project(int index, Range run) {
 }
 
 void Int8Pass::attend_head(int layer, int sequence, int head) {
-    const int begin = batch_.offsets[sequence];
+    const int begin = batch_.offsets[sequence], tokens = batch_.offsets[sequence + 1] - begin;
     Int8Heads at = shared_.heads;
     at.values += begin * at.row();
     at.scales += static_cast<size_t>(begin) * 3 * at.heads;
-    kernels_.attention({at, head, batch_.offsets[sequence + 1] - begin,
-                        shared_.context + static_cast<size_t>(begin) * shared_.hidden_stride,
-                        static_cast<size_t>(shared_.hidden_stride), scratch_,
-                        shared_.positions.bias(layer, head), shared_.positions.window(layer)});
+    kernels_.attention(
+        {at, head, tokens, shared_.context + static_cast<size_t>(begin) * shared_.hidden_stride,
+         static_cast<size_t>(shared_.hidden_stride), scratch_,
+         shared_.positions.bias(layer, head, tokens), shared_.positions.window(layer)});
 }
 
 void Int8Pass::attend(int layer) {
