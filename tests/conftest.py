@@ -70,6 +70,15 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
+def mpnet() -> Path:
+    """all-mpnet-base-v2 (440 MB), for those who name its folder in SPARSEBERT_TEST_MPNET."""
+    named = os.environ.get("SPARSEBERT_TEST_MPNET")
+    if not named:
+        pytest.skip("SPARSEBERT_TEST_MPNET names no folder of all-mpnet-base-v2")
+    return Path(named)
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of GLUE and SQuAD files beside the checkout; mark such tests with ``shared``."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune, unpack
 from sparsebert.checkpoint import Head
 from sparsebert.checkpoint.families import FAMILIES
@@ -165,3 +166,38 @@ def test_packed(tiny_bert, made: Made, isa: str, family: str) -> None:
     for variant, source in (("1:2 fp32", "1:2"), ("1:2 fp16", "1:2 fp16 unpacked")):
         ours = load(made(dense, variant), threads=2).forward(ids, types)
         assert largest_difference(ours, expected(made(dense, source), head)) < TOLERANCE
+
+
+class TestRealMPNet:
+    """all-mpnet-base-v2 on English, up to the longest text that it reads."""
+
+    TEXTS = (*SENTENCES, long_text(150), long_text(500))
+
+    @pytest.fixture(scope="class")
+    def theirs(self, mpnet: Path) -> list[np.ndarray]:
+        """The last hidden states."""
+        tokenizer = transformers.AutoTokenizer.from_pretrained(mpnet)
+        model = transformers.MPNetModel.from_pretrained(mpnet, dtype=torch.float32).eval()
+        states = []
+        for text in self.TEXTS:
+            inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=512)
+            with torch.inference_mode():
+                states.append(model(**inputs).last_hidden_state[0].numpy())
+        return states
+
+    @pytest.mark.filterwarnings("ignore:.*longer than 512 tokens")
+    def test_hidden_states(self, mpnet: Path, theirs: list[np.ndarray], isa: str) -> None:
+        ours = load(mpnet, threads=2, max_length=512).hidden_states(self.TEXTS)
+        assert max(map(len, ours)) == 512
+        assert largest_difference(ours, theirs) < TOLERANCE
+
+    @pytest.mark.filterwarnings("ignore:.*longer than 512 tokens")
+    def test_int8_points_the_same_way(
+        self, mpnet: Path, theirs: list[np.ndarray], tmp_path: Path
+    ) -> None:
+        pack(mpnet, tmp_path / "int8", dtype="int8")
+        model = load(tmp_path / "int8", max_length=512)
+        vectors = model.embed(self.TEXTS, pooling="mean", normalize=True)
+        for vector, states in zip(vectors, theirs, strict=True):
+            mean = states.mean(0)
+            assert float(vector @ mean / np.linalg.norm(mean)) > 0.99

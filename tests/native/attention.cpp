@@ -70,7 +70,30 @@ void check(const Case& c) {
     });
 }
 
+// What lies further away than a window and a tile of queries is not even read: a key that is no
+// number would spoil whatever it meets.
+void check_reach() {
+    constexpr int kSize = 12, kTokens = 300, kStride = 304, kWindow = 20, kSpoilt = 150;
+    Random random(1);
+    const size_t count = static_cast<size_t>(kSize) * kStride;
+    Guarded<float> q(count), k(count), v(count);
+    for (Guarded<float>* part : {&q, &k, &v})
+        for (float& value : *part) value = random.normal();
+    for (size_t d = 0; d < kSize; ++d)
+        k[d * kStride + kSpoilt] = v[d * kStride + kSpoilt] = std::nanf("");
+    const Distances distances(false, kWindow, kStride, random);
+    each_float_kernels([&](const Kernels& kernels) {
+        const Guarded<float> out(count), scratch(attention_scratch(kTokens));
+        kernels.attention({q.data(), k.data(), v.data(), out.data(), scratch.data(), kTokens,
+                           kStride, kSize, 0.3f, distances.centre(), kWindow});
+        for (int i = 0; i < kTokens; ++i)
+            if (std::abs(i - kSpoilt) > kWindow + 64 && !std::isfinite(out[i]))
+                fail(kernels.name, " attention reads beyond its window for query ", i);
+    });
+}
+
 void examples() {
+    check_reach();
     uint64_t seed = 0;
     for (const int head_size : kHeadSizes)
         for (const int tokens : kTokens) {

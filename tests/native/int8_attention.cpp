@@ -172,7 +172,43 @@ void check(const Case& c) {
     });
 }
 
+// What lies further away than a window and a tile of queries and of keys is not even read: with no
+// bias to hide it, a louder key changes nothing there.
+void check_reach() {
+    constexpr int kSize = 12, kTokens = 300, kWindow = 20, kLoud = 150;
+    Random random(1);
+    Heads heads({1, kSize, kTokens, Kind::kPlain, 1}, random);
+    float& scale = heads.scales[heads.index(kLoud, 1, 0)];
+    const float quiet = scale, loud = 50 * quiet;
+    each_int8_kernels([&](const Int8Kernels& kernels) {
+        const auto changed = [&](int window) {
+            const size_t floats = static_cast<size_t>(kTokens) * kSize;
+            const Guarded<float> one(floats), other(floats);
+            const Guarded<uint8_t> scratch(int8_attention_scratch(kTokens, heads.depth), 99);
+            for (const Guarded<float>* context : {&one, &other}) {
+                scale = context == &one ? quiet : loud;
+                kernels.attention({{heads.values.data(), heads.scales.data(), 1, kSize},
+                                   0,
+                                   kTokens,
+                                   context->data(),
+                                   kSize,
+                                   scratch.data(),
+                                   nullptr,
+                                   window});
+            }
+            int far = 0;
+            for (size_t i = 0; i < floats; ++i)
+                if (std::abs(static_cast<int>(i / kSize) - kLoud) > kWindow + 8 + 16)
+                    far += one[i] != other[i];
+            return far;
+        };
+        expect_equal(changed(kWindow), 0, kernels.name, " results that a far key changed");
+        if (!changed(kEverything)) fail(kernels.name, ": a loud key shows nowhere");
+    });
+}
+
 void examples() {
+    check_reach();
     uint64_t seed = 0;
     for (const int head_size : kHeadSizes)
         for (const int tokens : kTokens) {
