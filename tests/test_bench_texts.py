@@ -72,7 +72,7 @@ def test_ids_are_those_the_model_itself_would_read(sparse: Path) -> None:
 
 
 def test_a_model_without_a_tokenizer(sparse: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"neither tokenizer.json nor vocab.txt.*--tokenizer"):
+    with pytest.raises(InputError, match=r"no tokenizer.json and no vocabulary.*--tokenizer"):
         tokenise(SENTENCES, tmp_path, 64)
 
 

@@ -409,7 +409,7 @@ class TestErrors:
     def test_no_tokenizer(self, tiny_bert: TinyBert, texts: Path, tmp_path: Path) -> None:
         for name in ("config.json", "model.safetensors"):
             (tmp_path / name).write_bytes((tiny_bert("encoder") / name).read_bytes())
-        with pytest.raises(CheckpointError, match="has neither tokenizer.json nor vocab.txt"):
+        with pytest.raises(CheckpointError, match="has no tokenizer.json and no vocabulary"):
             rows_of(tmp_path, texts)
 
     @pytest.mark.parametrize("method", ["wanda", "second-order"])

@@ -77,7 +77,7 @@ def tokenise(texts: Sequence[str], tokenizer: Path, positions: int) -> list[list
     backend = read_tokenizer(tokenizer)
     if backend is None:
         raise InputError(
-            f"{tokenizer} has neither tokenizer.json nor vocab.txt: name a folder that has one "
+            f"{tokenizer} has no tokenizer.json and no vocabulary: name a folder that has one "
             "with --tokenizer."
         )
     limit = length_limit(tokenizer, asked=None, trained=None, positions=positions)

@@ -38,8 +38,8 @@ UNKNOWN_TOKENS = Kind(
 NO_TOKENIZER = Kind(
     "no-tokenizer",
     Severity.ERROR,
-    "copy tokenizer.json (or vocab.txt) and tokenizer_config.json from the model this one was made "
-    "of.",
+    "copy tokenizer.json (or the vocabulary) and tokenizer_config.json from the model this one was "
+    "made of.",
 )
 
 
@@ -51,7 +51,7 @@ def check_tokenizer(folder: Path) -> Check:
         found = NO_TOKENIZER.at(folder, str(error))
         return Check.of("weights", "tokenizer", "not read", [found])
     if tokenizer is None:
-        found = NO_TOKENIZER.at(folder, "it has neither tokenizer.json nor vocab.txt.")
+        found = NO_TOKENIZER.at(folder, "it has no tokenizer.json and no vocabulary.")
         return Check.of("weights", "tokenizer", "none", [found])
     seen = f"{tokenizer.get_vocab_size():,} tokens"
     return Check.of("weights", "tokenizer", seen, [])

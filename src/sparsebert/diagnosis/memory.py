@@ -7,15 +7,8 @@ tokens at a time, in bytes:
     gradients     4 T
     optimiser     8 T          AdamW's two moments; SGD one, Adafactor next to none
     locks         5 M          the mask, and it again as bits of a weight's width
-    activations   B n L a      what the backward pass of L layers needs of each token:
-        fp32      a = 32 H + 8 I + 4 h n         without dropout, without the last term if n > 256
-                  a = 40 H + 8 I + 12 h n        with it
-        bf16      a = 24 H + 4 I + 2 h n         without, without the last term if n > 256;
-                                                 beside 2 P for the weights in bf16
-                  a = 28 H + 4 I + 6 h n         with it
-                  a = 34 H + 4 I + 12 h n        with it and n > 256
-                  (hidden size H, intermediate size I, h heads: attention is computed plainly on
-                  rows of up to 256 tokens, see `sparsebert.training.attention`)
+    bf16 copies   2 P          in that precision
+    activations                see `sparsebert.diagnosis.activations`
 
 to which the libraries add 0.5 GB. Besides, the backward pass needs room of its own and the
 allocator keeps some of what is freed: three tenths of the activations, as measured. The sum was
@@ -33,12 +26,11 @@ from math import prod
 from pathlib import Path
 
 from sparsebert.checkpoint import Checkpoint, open_checkpoint
-from sparsebert.checkpoint.config import EncoderConfig
+from sparsebert.diagnosis.activations import activation_bytes
 from sparsebert.diagnosis.available_memory import AvailableMemory
 from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural
 from sparsebert.engine import default_threads
 from sparsebert.packing import is_packed, open_packed, parts_of
-from sparsebert.training.attention import LONGEST_PLAIN
 
 GROUP = "memory"
 _LIBRARIES = 500 << 20  # Python with torch, transformers, scikit-learn and pyarrow, measured
@@ -48,18 +40,6 @@ _FLOAT = 4  # bytes
 _ENGINE_TOKENS = 1024
 _BLOCK_TOKENS = 96
 
-# Bytes for each feature of a token's hidden state, of its intermediate one and for each of its
-# attention probabilities, by precision, dropout and whether attention is computed plainly.
-_ACTIVATIONS = {
-    ("fp32", False, False): (32, 8, 0),
-    ("fp32", False, True): (32, 8, 4),
-    ("fp32", True, False): (40, 8, 12),
-    ("fp32", True, True): (40, 8, 12),
-    ("bf16", False, False): (24, 4, 0),
-    ("bf16", False, True): (24, 4, 2),
-    ("bf16", True, False): (34, 4, 12),
-    ("bf16", True, True): (28, 4, 6),
-}
 _STATES = {"adamw": 2, "sgd": 1, "adafactor": 0}  # floats a parameter
 
 TRAINING_MEMORY = Kind(
@@ -95,19 +75,6 @@ class Plan:
     optimizer: str = "adamw"
     embeddings: str = "train"
     precision: str = "fp32"
-
-
-def activation_bytes(
-    config: EncoderConfig, rows: int, tokens: int, *, dropout: bool, precision: str = "fp32"
-) -> int:
-    """What autograd keeps of ``rows`` of ``tokens`` each for the backward pass, in bytes.
-
-    Of the encoder layers, with the attention that `finetune` chooses for such rows on a CPU.
-    """
-    hidden, inner, pairs = _ACTIVATIONS[precision, dropout, tokens <= LONGEST_PLAIN]
-    per_token = hidden * config.hidden_size + inner * config.intermediate_size
-    per_token += pairs * config.num_attention_heads * tokens
-    return rows * tokens * config.num_hidden_layers * per_token
 
 
 def training_bytes(checkpoint: Checkpoint, plan: Plan) -> tuple[int, int]:

@@ -93,7 +93,9 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
     )
     backend = read_tokenizer(files, lower_case=pooling.lower_case)
     if backend is None:
-        raise CheckpointError(f"{folder} has no tokenizer: it needs tokenizer.json or vocab.txt.")
+        raise CheckpointError(
+            f"{folder} has no tokenizer.json and no vocabulary, so it cannot read texts: add one."
+        )
     tokenizer = TextTokenizer(backend, max_length=limit)
 
     def embed(texts: Sequence[str]) -> Embeddings:

@@ -110,7 +110,7 @@ def _tokenizer(checkpoint: Checkpoint, task: Task | None) -> TextTokenizer:
     backend = read_tokenizer(files, lower_case=pooling.lower_case if pooling else False)
     if backend is None:
         raise CheckpointError(
-            f"{checkpoint.path} has neither tokenizer.json nor vocab.txt, so it cannot read the "
+            f"{checkpoint.path} has no tokenizer.json and no vocabulary, so it cannot read the "
             "texts to calibrate on: add one."
         )
     limit = length_limit(

@@ -27,6 +27,8 @@ _CHUNK = (
     1000  # texts tokenised at a time: enough to use all threads, little enough to show progress
 )
 
+_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")  # any of them will do
+
 
 @dataclass(frozen=True)
 class TokenRows:
@@ -69,8 +71,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     # Without its files transformers 5 makes up an empty tokenizer, to which every word is unknown.
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        raise CheckpointError(f"{folder} has no tokenizer: it needs tokenizer.json or vocab.txt.")
+    if not any((folder / name).is_file() for name in _FILES):
+        raise CheckpointError(
+            f"{folder} has no tokenizer: it needs tokenizer.json or a vocabulary ({_FILES[1]}, or "
+            f"{_FILES[2]} with merges.txt)."
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True)
     except Exception as fault:  # whatever kind the many tokenizer classes raise
