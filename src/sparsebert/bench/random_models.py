@@ -1,27 +1,35 @@
-"""BERTs of random weights, for measuring sizes one has no model of: speed does not read values."""
+"""Models of random weights, for measuring sizes one has no model of: speed does not read values."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.checkpoint import TensorSpec, write_tensors
+from sparsebert.checkpoint import Head, TensorSpec, write_config, write_tensors
+from sparsebert.checkpoint.architecture import POOLER, expected_shapes, optional_shapes
+from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
+from sparsebert.checkpoint.families import FAMILIES
 from sparsebert.errors import InputError
 
 
 @dataclass(frozen=True)
 class Size:
-    """What tells one BERT's speed from another's."""
+    """What tells one encoder's speed from another's.
+
+    ``others`` are keys of config.json that are not those of BERT, or not as large.
+    """
 
     layers: int
     hidden: int
     heads: int
     intermediate: int
+    model_type: str = "bert"
+    others: dict[str, Any] = field(default_factory=dict)
 
 
 RANDOM_MODELS = {
@@ -29,10 +37,48 @@ RANDOM_MODELS = {
     "minilm": Size(6, 384, 12, 1536),
     "bert-base": Size(12, 768, 12, 3072),
     "bert-large": Size(24, 1024, 16, 4096),
+    "roberta-base": Size(
+        12,
+        768,
+        12,
+        3072,
+        "roberta",
+        {
+            "vocab_size": 50_265,
+            "max_position_embeddings": 514,
+            "type_vocab_size": 1,
+            "pad_token_id": 1,
+            "layer_norm_eps": 1e-5,
+        },
+    ),
+    "distilbert": Size(6, 768, 12, 3072, "distilbert"),
+    "electra-small": Size(12, 256, 4, 1024, "electra", {"embedding_size": 128}),
+    "mpnet-base": Size(
+        12,
+        768,
+        12,
+        3072,
+        "mpnet",
+        {"vocab_size": 30_527, "max_position_embeddings": 514, "pad_token_id": 1},
+    ),
+    "modernbert-base": Size(
+        22,
+        768,
+        12,
+        1152,
+        "modernbert",
+        {"vocab_size": 50_368, "max_position_embeddings": 8192, "layer_norm_eps": 1e-5},
+    ),
 }
 
-_VOCABULARY = 30_522
-_POSITIONS = 512
+_BERT = {
+    "vocab_size": 30_522,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
 _DEVIATION = 0.02  # BERT's own initialisation
 
 
@@ -41,53 +87,28 @@ def write_random_model(name: str, folder: Path, *, seed: int = 0) -> None:
     if name not in RANDOM_MODELS:
         raise InputError(f"there is no size '{name}': choose from {', '.join(RANDOM_MODELS)}.")
     size = RANDOM_MODELS[name]
-    folder.mkdir(parents=True)
-    config = {
-        "architectures": ["BertModel"],
-        "model_type": "bert",
+    family = FAMILIES[size.model_type]
+    settings = {
         "hidden_size": size.hidden,
         "num_hidden_layers": size.layers,
         "num_attention_heads": size.heads,
         "intermediate_size": size.intermediate,
-        "vocab_size": _VOCABULARY,
-        "max_position_embeddings": _POSITIONS,
-        "type_vocab_size": 2,
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-12,
-        "pad_token_id": 0,
+        **_BERT,
+        **size.others,
+    }
+    raw = {
+        "architectures": [family.architecture(Head.ENCODER)],
+        "model_type": size.model_type,
+        **{family.fields.get(key, key): value for key, value in settings.items()},
         "dtype": "float32",
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    shapes = dict(_tensors(size))
-    specs = [TensorSpec(tensor, "F32", shape) for tensor, shape in shapes.items()]
+    folder.mkdir(parents=True)
+    write_config(folder, raw)
+    config = parse_config(raw, (), folder / CONFIG_NAME)
+    poolers = optional_shapes(config).items()
+    shapes = {**expected_shapes(config), **{n: s for n, s in poolers if n.startswith(POOLER)}}
+    specs = [TensorSpec(family.spelled(tensor), "F32", shape) for tensor, shape in shapes.items()]
     write_tensors(folder / "model.safetensors", specs, _values(shapes, seed), {"format": "pt"})
-
-
-def _tensors(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes as in a BertModel's state dict."""
-
-    def linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield f"{name}.weight", (rows, columns)
-        yield f"{name}.bias", (rows,)
-
-    def norm(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield f"{name}.LayerNorm.weight", (size.hidden,)
-        yield f"{name}.LayerNorm.bias", (size.hidden,)
-
-    yield "embeddings.word_embeddings.weight", (_VOCABULARY, size.hidden)
-    yield "embeddings.position_embeddings.weight", (_POSITIONS, size.hidden)
-    yield "embeddings.token_type_embeddings.weight", (2, size.hidden)
-    yield from norm("embeddings")
-    for layer in range(size.layers):
-        prefix = f"encoder.layer.{layer}"
-        for projection in ("query", "key", "value"):
-            yield from linear(f"{prefix}.attention.self.{projection}", size.hidden, size.hidden)
-        yield from linear(f"{prefix}.attention.output.dense", size.hidden, size.hidden)
-        yield from norm(f"{prefix}.attention.output")
-        yield from linear(f"{prefix}.intermediate.dense", size.intermediate, size.hidden)
-        yield from linear(f"{prefix}.output.dense", size.hidden, size.intermediate)
-        yield from norm(f"{prefix}.output")
-    yield from linear("pooler.dense", size.hidden, size.hidden)
 
 
 def _values(shapes: dict[str, tuple[int, ...]], seed: int) -> Iterator[npt.NDArray[np.float32]]:

@@ -33,8 +33,8 @@ def bench(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Instead of MODEL: bert-tiny, minilm, bert-base or bert-large with random "
-            "weights, pruned to 1:2.",
+            help="Instead of MODEL: bert-tiny, minilm, bert-base, bert-large, roberta-base, "
+            "distilbert, electra-small, mpnet-base or modernbert-base with random weights.",
         ),
     ] = None,
     shapes: Annotated[
