@@ -34,7 +34,8 @@ def bench(
         typer.Option(
             metavar="SIZE",
             help="Instead of MODEL: bert-tiny, minilm, bert-base, bert-large, roberta-base, "
-            "distilbert, electra-small, mpnet-base or modernbert-base with random weights.",
+            "distilbert, electra-small, mpnet-base or modernbert-base with random weights, pruned "
+            "to 1:2.",
         ),
     ] = None,
     shapes: Annotated[
