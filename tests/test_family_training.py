@@ -59,7 +59,7 @@ def sparse(tiny_bert: TinyBert, tmp_path_factory: pytest.TempPathFactory) -> Any
     return make
 
 
-@pytest.mark.parametrize("task", list(WRITERS))
+@pytest.mark.parametrize("task", ["stsb", "squad"])  # a teacher teaches classes below
 @pytest.mark.parametrize("model_type", TYPES)
 def test_zeros_hold_under_every_head(
     sparse: Any, data: dict[str, Path], tmp_path: Path, model_type: str, task: str
@@ -115,8 +115,11 @@ def test_a_dense_model_is_pruned_while_a_teacher_teaches_it(
     assert 0 < moved.sum() < len(moved) / 2
 
 
-@pytest.mark.parametrize("head", ["encoder", "masked-lm"])
-@pytest.mark.parametrize("model_type", TYPES)
+UPSTREAM = [(name, "masked-lm") for name in TYPES]
+UPSTREAM += [(name, "encoder") for name in ("distilbert", "modernbert")]
+
+
+@pytest.mark.parametrize(("model_type", "head"), UPSTREAM)
 def test_upstream_pruning(tiny_bert: TinyBert, tmp_path: Path, model_type: str, head: str) -> None:
     folder = tiny_bert(head, model_type=model_type)
     texts = tmp_path / "texts.txt"
