@@ -23,6 +23,7 @@ NAMES = [
     "pack",
     "unpack",
     "push",
+    "export",
     "inspect",
     "doctor",
     "bench",
