@@ -34,7 +34,7 @@ def serve(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="[NAME=]MODEL...",
+            metavar="[NAME=]MODEL",
             envvar="SPARSEBERT_MODELS",
             help="Model folders, or model ids on the hub; the first is the default. NAME is what "
             "requests call one by, instead of the folder's own name or the id.",

@@ -28,7 +28,7 @@ from sparsebert.serving.routes import (
 from sparsebert.serving.schemas import ErrorResponse
 from sparsebert.serving.served_model import ServedModel
 from sparsebert.serving.service import Service
-from sparsebert.serving.work_route import to_json
+from sparsebert.serving.work_route import WorkRoute, to_json
 
 # In the order in which they are tried: the busiest first.
 _ROUTERS = {
@@ -82,7 +82,7 @@ def create_app(models: Sequence[ServedModel], options: ServingOptions | None = N
         for router in routers:
             app.include_router(router, tags=[tag], responses=answers)
     add_page(app)
-    app.add_middleware(Gate, service=service)
+    app.add_middleware(Gate, service=service, routes=_direct())
     if service.options.cors_allow_origin:
         app.add_middleware(
             CORSMiddleware,
@@ -92,6 +92,17 @@ def create_app(models: Sequence[ServedModel], options: ServingOptions | None = N
             expose_headers=["*"],
         )
     return app
+
+
+def _direct() -> dict[str, WorkRoute]:
+    """The routes that do work, by path, without those whose path has parameters."""
+    routers = (router for group in _ROUTERS.values() for router in group)
+    routes = (route for router in routers for route in router.routes)
+    return {
+        route.path: route
+        for route in routes
+        if isinstance(route, WorkRoute) and not route.param_convertors
+    }
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -182,7 +182,7 @@ class Batcher:
         try:
             rows = batch[0].job.call(encoder, sequences)
         except Exception as error:  # whatever it is, the thread must go on for the others
-            failed = RequestError(424, f"the engine failed: {error}.")
+            failed = RequestError(424, f"the engine failed: {str(error).rstrip('.')}.")
         ended = perf_counter()
         self._observe(len(batch), sum(map(len, sequences)), ended - begun)
         done: dict[asyncio.AbstractEventLoop, list[Job]] = {}

@@ -9,10 +9,15 @@ from typing import Any
 
 
 def set_up_logging(level: str, *, as_json: bool) -> None:
-    """Log to standard error from ``level`` (such as "info") on, uvicorn's events among them."""
+    """Log to standard error from ``level`` (such as "info") on.
+
+    Of uvicorn's events only warnings and errors: the server tells of its own life.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines(as_json))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    if level != "debug":
+        logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 class _Lines(logging.Formatter):

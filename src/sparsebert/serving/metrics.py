@@ -37,6 +37,7 @@ class Metrics:
         self._tokenization = seconds("tokenization", "Turning a request's texts into tokens.")
         self._queue = seconds("queue", "Waiting for the engine.")
         self._inference = seconds("inference", "From a request's first batch to its last.")
+        self._of_route: dict[str, list[Histogram]] = {}
         self._items = Counter(
             "sparsebert_texts", "Texts answered, by model.", ["model"], registry=registry
         )
@@ -62,13 +63,18 @@ class Metrics:
     def observe_request(self, route: str, status: int, seconds: float, work: Work) -> None:
         """Count an answered request; its times only where the engine was asked."""
         self._requests.labels(route, str(status)).inc()
-        if status == 200 and work.tokens:
-            self._total.labels(route).observe(seconds)
-            self._tokenization.labels(route).observe(work.tokenization)
-            self._queue.labels(route).observe(work.queue)
-            self._inference.labels(route).observe(work.inference)
-            self._items.labels(work.model).inc(work.items)
-            self._tokens.labels(work.model).inc(work.tokens)
+        if status != 200 or not work.tokens:
+            return
+        if route not in self._of_route:  # looking a label up costs more than counting
+            self._of_route[route] = [
+                each.labels(route)
+                for each in (self._total, self._tokenization, self._queue, self._inference)
+            ]
+        times = (seconds, work.tokenization, work.queue, work.inference)
+        for histogram, spent in zip(self._of_route[route], times, strict=True):
+            histogram.observe(spent)
+        self._items.labels(work.model).inc(work.items)
+        self._tokens.labels(work.model).inc(work.tokens)
 
     def observe_batch(self, model: str, sequences: int, tokens: int, seconds: float) -> None:
         """Count a batch that went through the engine; from any thread."""

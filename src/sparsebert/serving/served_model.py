@@ -74,15 +74,7 @@ class ServedModel:
         return self._batcher.waiting_tokens if self._batcher else 0
 
     def start(self, readers: ThreadPoolExecutor, max_tokens: int, observe: BatchObserver) -> None:
-        """Start its engine threads. ``readers`` turn texts into tokens.
-
-        Raises InputError if ``max_tokens`` is less than the longest text.
-        """
-        if max_tokens < self.model.max_length:
-            raise InputError(
-                f"a batch of {max_tokens} tokens cannot hold the longest text of {self.name}, "
-                f"{self.model.max_length} tokens: raise --max-batch-tokens or lower --max-length."
-            )
+        """Start its engine threads. ``readers`` turn texts into tokens."""
         encoders = [replica.encoder for replica in self.replicas]
         self._readers = readers
         self._batcher = Batcher(self.name, encoders, max_tokens, observe)
@@ -210,7 +202,7 @@ def _refusal(error: BaseException) -> RequestError:
         return RequestError(422, str(error), kind="Tokenizer")
     if isinstance(error, CheckpointError):
         return RequestError(424, str(error))
-    return RequestError(422, f"the tokenizer failed: {error}.", kind="Tokenizer")
+    return RequestError(422, f"the tokenizer failed: {str(error).rstrip('.')}.", kind="Tokenizer")
 
 
 async def _result_or_disconnect(

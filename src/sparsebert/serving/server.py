@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 from types import FrameType
@@ -24,7 +25,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        number = getattr(error, "errno", None) or 0
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", str(error))
         raise InputError(f"cannot listen on {host}, port {port}: {reason.lower()}.") from None
 
 
@@ -48,9 +50,6 @@ def run(app: FastAPI, listener: socket.socket, *, shutdown_timeout: int) -> None
     # these, so that the process goes on to its own end. Until uvicorn listens they stop it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.stop)
-    host, port = listener.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    log.info("listening", extra={"fields": {"address": address}})
     server.run(sockets=[listener])
     log.info("stopped")
 
@@ -59,8 +58,16 @@ class _Server(uvicorn.Server):
     def stop(self, _number: int, _frame: FrameType | None) -> None:
         self.should_exit = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            host, port = listener.getsockname()[:2]
+            where = f"[{host}]" if ":" in host else host
+            log.info("listening", extra={"fields": {"address": f"http://{where}:{port}"}})
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         app = self.config.app
         assert isinstance(app, FastAPI)
         app.state.service.stopping = True  # health says so to whoever still asks
+        log.info("stopping", extra={"fields": {"in_flight": app.state.service.in_flight}})
         await super().shutdown(sockets)

@@ -24,6 +24,14 @@ class Service:
         self.models = {model.name: model for model in models}
         if len(self.models) < len(models):
             raise InputError("two models have the same name: give each a name of its own.")
+        for model in models:
+            longest = model.model.max_length
+            if options.max_batch_tokens < longest:
+                raise InputError(
+                    f"a batch of {options.max_batch_tokens} tokens cannot hold the longest text of "
+                    f"{model.name}, {longest} tokens: raise --max-batch-tokens or lower "
+                    "--max-length."
+                )
         self.default = models[0]
         self.options = options
         self.in_flight = 0

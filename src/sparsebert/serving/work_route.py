@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, get_type_hints
 
 import orjson
@@ -34,23 +34,21 @@ class WorkRoute(APIRoute):
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        endpoint: Callable[[Request, Any], Awaitable[Any]] = self.endpoint
-        body_type: type[BaseModel] = get_type_hints(endpoint)["body"]
-        assert list(inspect.signature(endpoint).parameters)[:2] == ["request", "body"]
+        assert list(inspect.signature(self.endpoint).parameters)[:2] == ["request", "body"]
+        self._body_type: type[BaseModel] = get_type_hints(self.endpoint)["body"]
+        return self.answer
 
-        async def handle(request: Request) -> Response:
-            service = service_of(request)
-            service.enter()
-            try:
-                raw = await read_body(request, service.options.payload_limit)
-                result = await endpoint(request, checked(raw, body_type), **request.path_params)
-            finally:
-                service.leave()
-            return Response(
-                await to_json(result), 200, work_of(request).headers(), "application/json"
-            )
-
-        return handle
+    async def answer(self, request: Request) -> Response:
+        """The response to a request, or RequestError, or ClientGone."""
+        service = service_of(request)
+        service.enter()
+        try:
+            raw = await read_body(request, service.options.payload_limit)
+            body = checked(raw, self._body_type)
+            result = await self.endpoint(request, body, **request.path_params)
+        finally:
+            service.leave()
+        return Response(await to_json(result), 200, work_of(request).headers(), "application/json")
 
 
 def work_of(request: Request) -> Work:

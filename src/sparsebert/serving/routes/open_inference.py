@@ -82,6 +82,10 @@ class InferResponse(BaseModel):
     outputs: list[ResponseTensor]
 
 
+# Names of models have slashes where they are ids of the hub, so a path with a version must be tried
+# before the one without: of two decorators the lower one is.
+
+
 @status_router.get("/v2/health/live")
 async def live() -> dict[str, bool]:
     """The process answers."""
@@ -102,8 +106,8 @@ async def server_metadata() -> dict[str, Any]:
     return {"name": "sparsebert", "version": sparsebert.__version__, "extensions": []}
 
 
-@status_router.get("/v2/models/{name:path}/versions/{version}/ready")
 @status_router.get("/v2/models/{name:path}/ready")
+@status_router.get("/v2/models/{name:path}/versions/{version}/ready")
 async def model_ready(request: Request, name: str, version: str = _VERSION) -> dict[str, Any]:
     """Whether one model is ready."""
     service = service_of(request)
@@ -113,8 +117,8 @@ async def model_ready(request: Request, name: str, version: str = _VERSION) -> d
     return {"name": model.name, "ready": True}
 
 
-@router.post("/v2/models/{name:path}/versions/{version}/infer", response_model=InferResponse)
 @router.post("/v2/models/{name:path}/infer", response_model=InferResponse)
+@router.post("/v2/models/{name:path}/versions/{version}/infer", response_model=InferResponse)
 async def infer(
     request: Request, body: InferRequest, name: str, version: str = _VERSION
 ) -> dict[str, Any]:
@@ -146,8 +150,8 @@ async def infer(
     }
 
 
-@status_router.get("/v2/models/{name:path}/versions/{version}")
 @status_router.get("/v2/models/{name:path}")
+@status_router.get("/v2/models/{name:path}/versions/{version}")
 async def model_metadata(request: Request, name: str, version: str = _VERSION) -> dict[str, Any]:
     """The tensors that a model takes and gives; -1 is any size."""
     model = _model(request, name, version)
