@@ -336,9 +336,9 @@ def test_keep_asking_draws_latency_and_throughput(browser: Browser, server: str)
         page.get_by_role("button", name="Keep asking").click()
         for chart in ("#latency", "#throughput"):
             for tone in ("first", "second"):
-                expect(page.locator(f"{chart} .{tone} .line").first).to_be_attached(timeout=20_000)
+                expect(page.locator(f"{chart} .{tone} .line").first).to_be_attached()
         # What all clients ask, from the server's own counters.
-        expect(page.locator("#throughput .server .line").first).to_be_attached(timeout=20_000)
+        expect(page.locator("#throughput .server .line").first).to_be_attached()
         page.get_by_role("button", name="Stop").click()
         expect(page.get_by_role("button", name="Keep asking")).to_be_enabled()
         rows = {
@@ -380,6 +380,7 @@ def test_refusals_are_told_in_a_sentence(browser: Browser, folders: Any) -> None
                 "The server has as many requests as it takes at once: try again in 1 s."
             )
             expect(page.locator(".answer").first).to_be_empty()
+            expect(page.get_by_role("button", name="Copy as curl")).to_be_enabled()
         page.get_by_role("button", name="Ask", exact=True).click()
         expect(page.locator(trouble)).to_be_empty()
         page.route("**/rerank", lambda route: route.abort())

@@ -37,7 +37,15 @@ export function makeCard(parent, model, copy) {
     copied.textContent = done ? "Copied." : "Selected below, to be copied.";
   });
   parent.append(node);
+
+  /** There is no answer; the request can still be copied. */
+  function drop() {
+    node.classList.remove("stale");
+    for (const part of [time, answer, response]) part.replaceChildren();
+  }
+
   return {
+    drop,
     /** A new question: its request is shown at once, the old answer until there is a new one. */
     ask(request) {
       node.classList.add("stale");
@@ -52,10 +60,11 @@ export function makeCard(parent, model, copy) {
       answer.replaceChildren(...draw(reading));
       response.textContent = shortened(JSON.stringify(given));
     },
+    /** There is no question. */
     clear() {
-      node.classList.remove("stale");
+      drop();
       button.disabled = true;
-      for (const part of [time, answer, copied, command, response]) part.replaceChildren();
+      for (const part of [copied, command]) part.replaceChildren();
     },
   };
 }

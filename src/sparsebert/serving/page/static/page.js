@@ -110,7 +110,7 @@ async function answer(asked, signal) {
     showTokens((await ask(cut, signal)).answer, task.windows ? Infinity : models[0].limit);
   } catch (error) {
     if (error.name === "AbortError") return;
-    for (const card of cards) card.clear();
+    for (const card of cards) card.drop();
     showTokens([], 0);
     tell(error);
   }
