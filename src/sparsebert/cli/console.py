@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from sparsebert.progress import Progress
+from sparsebert.training.ranks import is_main
 
 if TYPE_CHECKING:
     from sparsebert.evaluation.seed_runs import Spread
@@ -81,7 +82,12 @@ def given_options(context: typer.Context, names: Iterable[str]) -> dict[str, Any
 
 
 def emit(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
-    """Print a command's result: ``result`` as one line of JSON, or ``text`` for people."""
+    """Print a command's result: ``result`` as one line of JSON, or ``text`` for people.
+
+    Of several processes that train together only the main one tells.
+    """
+    if not is_main():
+        return
     if as_json:
         sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
     else:

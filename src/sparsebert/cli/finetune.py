@@ -22,6 +22,7 @@ from sparsebert.cli.console import (
 )
 from sparsebert.cli.files import Engine
 from sparsebert.training.options import OPTION_TYPES, FinetuneOptions
+from sparsebert.training.ranks import is_main
 
 _DEFAULT = FinetuneOptions()
 _UNSCORED = "no validation split: not scored."
@@ -262,7 +263,7 @@ def finetune(
                 **given,
             )
     except KeyboardInterrupt as stop:
-        if str(stop):  # says where the run is kept
+        if str(stop) and is_main():  # says where the run is kept
             stderr.print(str(stop), markup=False)
         raise
     lines = [

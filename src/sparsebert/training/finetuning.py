@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from sparsebert.checkpoint.staging import check_output
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.extras import need_extra
 from sparsebert.training.options import options_from
+from sparsebert.training.ranks import from_main, join, main_only
 from sparsebert.training.recipe import read_recipe
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def finetune(
     and on Ctrl-C; ``resume`` goes on from the last one (and starts anew if there is none). The
     folder is removed on success. When memory runs out the batch is halved and accumulated twice as
     often. The same seed on the same machine gives the same weights on a CPU, resumed or not.
+    Several processes (`sparsebert.training.ranks`) share the rows of each step.
 
     Raises DataError, CheckpointError, PatternError (the masks of ``model`` do not hold),
     OutputError and TrainingError; KeyboardInterrupt on Ctrl-C, once everything is saved.
@@ -65,9 +68,15 @@ def finetune(
     from sparsebert.training.teacher import prepare_teacher
     from sparsebert.training.work_folder import WorkFolder
 
-    report = shown(progress)
+    join()
+    report = main_only(shown(progress))
     target = Path(out)
-    with staged_folder(target, force=force, source=resolve_model(model)) as staging:
+    with ExitStack() as stack:
+        staging = from_main(
+            lambda: stack.enter_context(
+                staged_folder(target, force=force, source=resolve_model(model))
+            )
+        )
         checkpoint = open_checkpoint(model)
         job = prepare_job(checkpoint, task, data, chosen, report)
         if job.teacher is not None:
@@ -78,17 +87,15 @@ def finetune(
             **chosen.as_dict(),
             **({"teacher": source_name(chosen.teacher)} if chosen.teacher else {}),
         }
-        work = WorkFolder.open(
-            target,
-            {
-                **arguments,
-                "model": _place(model),
-                "data": _place(data),
-                "teacher": _place(chosen.teacher),
-                "rows": job.examples,
-            },
-            with_masks=job.ends_sparse,
-            resume=resume,
+        begun: dict[str, Any] = {
+            **arguments,
+            "model": _place(model),
+            "data": _place(data),
+            "teacher": _place(chosen.teacher),
+            "rows": job.examples,
+        }
+        work = from_main(
+            lambda: WorkFolder.open(target, begun, with_masks=job.ends_sparse, resume=resume)
         )
         with work.tidied_on_failure():
             if job.teacher is not None:
@@ -98,10 +105,12 @@ def finetune(
                 job = replace(job, teacher=teacher)
             outcome = run_job(job, work, report)
             outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
-        result = save_result(
-            staging, job, outcome, model=str(model), out=str(target), arguments=arguments
+        result = from_main(
+            lambda: save_result(
+                staging, job, outcome, model=str(model), out=str(target), arguments=arguments
+            )
         )
-    work.remove()
+    from_main(work.remove)
     return result
 
 

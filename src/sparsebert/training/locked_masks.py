@@ -35,6 +35,7 @@ from sparsebert.checkpoint.masks import write_masks
 from sparsebert.errors import TrainingError
 from sparsebert.patterns import BoolMatrix
 from sparsebert.training.parameters import canonical_parameters
+from sparsebert.training.sharding import here, here_of
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a weight
 
@@ -46,7 +47,9 @@ class _Locked:
         self.parameter = parameter
         # As wide as a weight: -1 (all bits set) where it is kept, 0 where it is pruned.
         self._bits = torch.empty(
-            parameter.shape, dtype=_INTEGERS[parameter.element_size()], device=parameter.device
+            here(parameter).shape,
+            dtype=_INTEGERS[parameter.element_size()],
+            device=parameter.device,
         )
         self.set(mask)
         hook = parameter.register_post_accumulate_grad_hook
@@ -54,13 +57,13 @@ class _Locked:
 
     def set(self, mask: BoolMatrix) -> None:
         """Hold another mask from now on."""
-        self._bits.copy_(torch.from_numpy(mask))
+        self._bits.copy_(here_of(mask, self.parameter))
         self._bits.neg_()
 
     @torch.no_grad()
     def zero(self, values: torch.Tensor) -> None:
         """Set the pruned places of the weight, its gradient or its like to +0.0."""
-        values.view(self._bits.dtype).bitwise_and_(self._bits)
+        here(values).view(self._bits.dtype).bitwise_and_(self._bits)
 
     def _arrived(self, parameter: torch.Tensor) -> None:
         assert parameter.grad is not None
@@ -114,8 +117,9 @@ class LockedMasks:
         parameters = canonical_parameters(model)
         broken = []
         for name, mask in self.masks.items():
-            pruned = torch.from_numpy(~mask).to(parameters[name].device)
-            values = parameters[name].masked_select(pruned)
+            parameter = parameters[name]
+            pruned = here_of(~mask, parameter).to(parameter.device)
+            values = here(parameter).masked_select(pruned)
             revived = int(torch.count_nonzero((values != 0) | torch.signbit(values)))
             if revived:
                 broken.append(f"{name} ({revived} of {values.numel()})")
@@ -159,7 +163,8 @@ class LockedMasksCallback(TrainerCallback):  # type: ignore[misc]
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.masks.save(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
+        if state.is_world_process_zero:
+            self.masks.save(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
 
     def on_train_end(
         self,

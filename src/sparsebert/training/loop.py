@@ -16,6 +16,7 @@ from sparsebert.evaluation.quiet import quiet_transformers
 from sparsebert.training.batch_plan import BatchPlan, is_out_of_memory
 from sparsebert.training.interruption import StopRequest, stop_on_interrupt
 from sparsebert.training.memory import kept_memory
+from sparsebert.training.ranks import from_main, processes, rank
 from sparsebert.training.work_folder import WorkFolder
 
 Result = TypeVar("Result")
@@ -32,7 +33,7 @@ def until_it_fits(
     Also the notes on that. A plan that an earlier part of the run came down to is where it begins.
     Raises TrainingError if memory does not suffice for a single row of ``max_length`` tokens.
     """
-    plan = work.kept_plan() or plan
+    plan = (work.kept_plan() or plan).spread(processes())
     notes: list[str] = []
     with quiet_transformers(), stop_on_interrupt() as stop:
         while True:
@@ -41,6 +42,12 @@ def until_it_fits(
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
+                if processes() > 1:  # the others wait in the middle of a step
+                    raise TrainingError(
+                        f"memory ran out in process {rank()} with batches of {plan.batch_size}: "
+                        f"start again with a smaller batch_size and the rest of the step's "
+                        f"{plan.rows_per_step} rows as gradient_accumulation."
+                    ) from error
                 smaller = plan.halved()
                 if smaller is None:
                     raise TrainingError(
@@ -79,7 +86,7 @@ def train(trainer: Trainer, plan: BatchPlan, work: WorkFolder, stop: StopRequest
 
     Raises KeyboardInterrupt, with a message on how to resume, if the user asked to stop.
     """
-    last = work.last_checkpoint()
+    last = from_main(work.last_checkpoint)
     begun = int(last.name.rpartition("-")[2]) if last else 0
     started = time.perf_counter()
     with kept_memory():

@@ -37,6 +37,7 @@ from sparsebert.pruning import snip_momentum
 from sparsebert.pruning.gradual import Ramp, forced_mask
 from sparsebert.pruning.methods import METHODS, Needs
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
+from sparsebert.training.ranks import average
 
 EVOLUTION_NAME = "mask_evolution.safetensors"
 _MOMENTA = ("exp_avg", "momentum_buffer")  # as torch's optimisers call their first moments
@@ -97,7 +98,8 @@ class EvolvingMasks(LockedMasks):
         """Take the gradients of an optimiser step, all its batches summed, into the saliencies."""
         for name, gradient in self._gradients.items():
             weight = self._locked[name].parameter + self._remembered[name]
-            snip_momentum.accumulate(self._saliency[name], weight, gradient)
+            # Each process has seen the gradient of its own rows.
+            snip_momentum.accumulate(self._saliency[name], weight, average(gradient))
         self._gradients.clear()
 
     @torch.no_grad()

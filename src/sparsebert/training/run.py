@@ -18,11 +18,13 @@ from sparsebert.training.interruption import StopRequest
 from sparsebert.training.job import Job
 from sparsebert.training.loop import train, until_it_fits
 from sparsebert.training.precision import resolve_precision
+from sparsebert.training.ranks import from_main
 from sparsebert.training.run_callbacks import (
     CheckpointCallback,
     FiniteLossCallback,
     ProgressCallback,
 )
+from sparsebert.training.sharding import check_shardable, is_sharded, whole_state
 from sparsebert.training.task_model import build_model
 from sparsebert.training.teacher_head import copy_head
 from sparsebert.training.trainer import TaskTrainer, early_stopping_callback, training_arguments
@@ -100,7 +102,7 @@ def _train(
 ) -> Outcome:
     options = job.options
     predictor = TorchPredictor(model, plan.batch_size)
-    last = work.last_checkpoint()
+    last = from_main(work.last_checkpoint)
     callbacks: list[TrainerCallback] = [
         ProgressCallback(progress),
         CheckpointCallback(stop),
@@ -128,14 +130,14 @@ def _train(
         score=lambda: job.validation[0].score(predictor, job.order, progress).values,
         callbacks=callbacks,
     )
+    if trainer.is_fsdp_enabled:
+        check_shardable(options)
     trained = train(trainer, plan, work, stop)
+    if is_sharded(trainer.model):
+        model = _whole(job, trainer.model)
+        predictor = TorchPredictor(model, plan.batch_size)
     state = trainer.state
-    scores: dict[str, dict[str, float]] = {}
-    notes: list[str] = []
-    for split in job.validation:
-        found = split.score(predictor, job.order, progress)
-        scores[split.examples.split] = found.values
-        notes += [f"{split.examples.split}: {note}" for note in found.notes]
+    scores, notes = from_main(lambda: _score(job, predictor, progress))
     if state.global_step < state.max_steps:
         notes.append(
             f"stopped early, after step {state.global_step} of {state.max_steps}; the model is "
@@ -155,3 +157,23 @@ def _train(
         scores=scores,
         notes=notes,
     )
+
+
+def _score(
+    job: Job, predictor: TorchPredictor, progress: Progress
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """The scores of every validation split, and what is to be said about them."""
+    scores: dict[str, dict[str, float]] = {}
+    notes: list[str] = []
+    for split in job.validation:
+        found = split.score(predictor, job.order, progress)
+        scores[split.examples.split] = found.values
+        notes += [f"{split.examples.split}: {note}" for note in found.notes]
+    return scores, notes
+
+
+def _whole(job: Job, sharded: PreTrainedModel) -> PreTrainedModel:
+    """An ordinary model with the weights of one that is cut over processes."""
+    model = build_model(job.checkpoint, job.config, keep_head=False, dropout=None, seed=0)
+    model.load_state_dict(whole_state(sharded))
+    return model

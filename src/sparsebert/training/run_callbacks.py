@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from sparsebert.errors import TrainingError
 from sparsebert.progress import Progress
 from sparsebert.training.interruption import StopRequest
+from sparsebert.training.ranks import any_of
 
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
 
@@ -52,9 +53,11 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        # Several processes stop and save together: they meet in every step, and in saving.
+        self._stop.asked = any_of(self._stop.asked)
         if self._stop.asked:
             control.should_save = control.should_training_stop = True
-        elif time.monotonic() - self._saved > _SECONDS_BETWEEN_CHECKPOINTS:
+        elif any_of(time.monotonic() - self._saved > _SECONDS_BETWEEN_CHECKPOINTS):
             control.should_save = True
 
     def on_epoch_end(

@@ -91,6 +91,7 @@ def _training_record(
         "max_length": job.max_length,
         "batch_size": result.batch_size,
         "gradient_accumulation": result.gradient_accumulation,
+        "processes": outcome.plan.processes,
         "rows": {
             "train": result.rows,
             **{each.examples.split: len(each.examples) for each in job.validation},

@@ -27,6 +27,7 @@ from sparsebert.tasks.table import CUSTOM, TASKS, get_task
 from sparsebert.training.differences import differences
 from sparsebert.training.finetuning import finetune
 from sparsebert.training.options import FinetuneOptions, options_from
+from sparsebert.training.ranks import from_main, join, main_only
 from sparsebert.training.recipe import read_recipe
 from sparsebert.training.seeds_card import write_seeds_card
 
@@ -53,7 +54,8 @@ def finetune_seeds(
     Raises what `finetune` raises; TrainingError if ``out`` holds a seed that was trained from
     another model, on another task or with other options; OutputError if ``out`` is a model itself.
     """
-    target, report = Path(out), shown(progress)
+    join()
+    target, report = Path(out), main_only(shown(progress))
     if (target / CONFIG_NAME).is_file():
         raise OutputError(f"{out} is a model itself: name another folder for the seeds.")
     if not seeds:
@@ -86,8 +88,8 @@ def finetune_seeds(
         if force or not (seed_folder(target, seed) / TRAINING_NAME).is_file()
     }
     for _ in spread(finetune, runs, report):
-        write_summary(target)
-    return write_summary(target)
+        from_main(lambda: write_summary(target))
+    return from_main(lambda: write_summary(target))
 
 
 def write_summary(folder: Path) -> SeedScores:

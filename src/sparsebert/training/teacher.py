@@ -27,6 +27,7 @@ from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.training.differences import differences
 from sparsebert.training.options import DISTILLING, FinetuneOptions
 from sparsebert.training.precision import autocast, resolve_precision
+from sparsebert.training.ranks import from_main, main_first
 from sparsebert.training.task_model import build_model, head_order, keeps_head, task_config
 from sparsebert.training.teacher_cache import cached_outputs, outputs_key
 from sparsebert.training.teacher_outputs import TeacherOutputs, compute_outputs
@@ -116,7 +117,9 @@ def prepare_teacher(
             )
 
     key = outputs_key(teacher.checkpoint, rows, precision)
-    outputs = cached_outputs(key, job.task.kind, rows, ask)
+    # The main process asks, and the others find its answers in the cache where they share one.
+    with main_first():
+        outputs = cached_outputs(key, job.task.kind, rows, ask)
     if teacher.columns is not None:
         outputs = outputs.with_columns(teacher.columns)
     return replace(teacher, outputs=outputs, notes=notes)
@@ -140,16 +143,21 @@ def _train(
 
     folder = out.with_name(f"{out.name}.teacher")
     options = _on_its_own(job.options)
-    if folder.is_dir() and any(folder.iterdir()):
+
+    def is_trained() -> bool:
+        if not (folder.is_dir() and any(folder.iterdir())):
+            return False
         expected = {**arguments, **options.as_dict(), "rows": job.examples}
         different = _differences(folder, teacher.checkpoint.source, expected)
-        if not different:
-            return folder
-        if not force:
+        if different and not force:
             raise OutputError(
                 f"{folder} holds a teacher that was trained otherwise ({different}): remove it, "
                 "pass --force, or name it as the teacher to use it as it is."
             )
+        return not different
+
+    if from_main(is_trained):
+        return folder
     finetune(
         teacher.checkpoint.path,
         folder,

@@ -30,10 +30,15 @@ from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.length_buckets import LengthBuckets
 from sparsebert.training.objective import Objective
 from sparsebert.training.options import OPTIMIZERS, FinetuneOptions
+from sparsebert.training.parallel_loss import parallel_loss
 from sparsebert.training.precision import autocast
+from sparsebert.training.rank_batches import RankBatches
+from sparsebert.training.ranks import from_main, processes, rank, total
+from sparsebert.training.sharding import prepare_sharding
 from sparsebert.training.upstream_options import UpstreamOptions
 
 _LOSS_POINTS = 100  # about as many points a run's loss history has
+_EMPTY = "empty"  # marks a batch whose rows are none of this process's
 _CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
 
 
@@ -93,11 +98,8 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self._objective = objective
         self._precision = precision
         self._rate = rate
-        self._buckets = LengthBuckets(
-            rows.rows.lengths,
-            args.train_batch_size * args.gradient_accumulation_steps,
-            args.seed,
-        )
+        self._plan = BatchPlan(args.train_batch_size, args.gradient_accumulation_steps, processes())
+        self._buckets = LengthBuckets(rows.rows.lengths, self._plan.rows_per_step, args.seed)
         indices: Any = range(len(rows.rows))
         super().__init__(
             model=model,
@@ -109,8 +111,14 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         )
         self.model_accepts_loss_kwargs = True  # the loss is divided by the rows of a step already
         self.remove_callback(PrinterCallback)
+        prepare_sharding(self.accelerator, model)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
+        if self._plan.processes > 1:
+            batches = RankBatches(self._buckets, self._plan, rank())
+            return DataLoader(
+                self.train_dataset, batch_sampler=batches, collate_fn=self._batch_or_empty
+            )
         loader = DataLoader(
             self.train_dataset,
             batch_size=self._train_batch_size,
@@ -119,6 +127,11 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         )
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
+
+    def _batch_or_empty(self, chosen: list[int]) -> dict[str, torch.Tensor]:
+        """The batch of some rows; of none, one that the model sees and that counts for nothing."""
+        batch: dict[str, torch.Tensor] = self.data_collator(chosen or [0])
+        return batch if chosen else {**batch, _EMPTY: torch.ones(())}
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -131,9 +144,9 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | int | None]:
-        """The batches of one optimiser step, and how many rows they hold."""
+        """The batches of one optimiser step, and how many rows it has in all processes."""
         batches = list(islice(epoch_iterator, num_batches))
-        return batches, sum(len(batch["rows"]) for batch in batches)
+        return batches, total(sum(len(batch["rows"]) for batch in batches if _EMPTY not in batch))
 
     def compute_loss(
         self,
@@ -144,8 +157,10 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """The objective's loss; scoring never comes here, and so is in fp32."""
         assert num_items_in_batch is not None  # from get_batch_samples
+        # Gradients are averaged over processes, and are to be summed.
+        share = 0 if inputs.pop(_EMPTY, None) is not None else self._plan.processes
         with autocast(self._precision):
-            return self._objective.loss(model, inputs, int(num_items_in_batch))
+            return share * parallel_loss(model, self._objective, inputs, int(num_items_in_batch))
 
 
 class TaskTrainer(ObjectiveTrainer):
@@ -166,7 +181,8 @@ class TaskTrainer(ObjectiveTrainer):
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """The task's metrics by `sparsebert.evaluation`, the same code that `evaluate` runs."""
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._score().items()}
+        scores = from_main(self._score)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.log(metrics)
         control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.control: TrainerControl = control
@@ -228,6 +244,8 @@ def training_arguments(
         disable_tqdm=True,
         report_to="none",
         log_level="error",
+        use_cpu=processes() > 1 and not torch.cuda.is_available(),  # else it sees one process
+        ddp_find_unused_parameters=processes() > 1,  # a head that the loss does not ask
     )
 
 

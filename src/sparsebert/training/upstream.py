@@ -9,6 +9,7 @@ Prune Once for All (Zafrir et al., 2021, arXiv 2111.05754).
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from sparsebert.tasks.examples import selection
 from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.training.corpus import Corpus, read_corpus, tokenize_corpus
+from sparsebert.training.ranks import from_main, join, main_only
 from sparsebert.training.upstream_options import UpstreamOptions
 from sparsebert.training.upstream_saving import UpstreamResult, save_upstream
 
@@ -87,9 +89,15 @@ def prune_upstream(
     from sparsebert.training.upstream_run import run_upstream
     from sparsebert.training.work_folder import WorkFolder
 
-    report = shown(progress)
+    join()
+    report = main_only(shown(progress))
     target = Path(out)
-    with staged_folder(target, force=force, source=resolve_model(model)) as staging:
+    with ExitStack() as stack:
+        staging = from_main(
+            lambda: stack.enter_context(
+                staged_folder(target, force=force, source=resolve_model(model))
+            )
+        )
         dense = open_checkpoint(model)
         _check_options(dense, wanted)
         texts = read_corpus(sources)
@@ -106,24 +114,20 @@ def prune_upstream(
         _check_ids(dense, tokens)
         rows = CorpusRows(tokens, _masking(dense, tokenizer, wanted), wanted.seed)
         arguments = {"corpus": [source.name for source in sources], **wanted.as_dict()}
-        work = WorkFolder.open(
-            target,
-            {
-                **pruning,
-                **arguments,
-                "model": str(dense.path.resolve()),
-                "calibration": None if calibration is None else str(Path(calibration).resolve()),
-                "corpus": [str(source.resolve()) for source in sources],
-                "rows": len(rows),
-                "tokens": int(tokens.offsets[-1]),
-            },
-            with_masks=True,
-            resume=resume,
-        )
+        begun: dict[str, Any] = {
+            **pruning,
+            **arguments,
+            "model": str(dense.path.resolve()),
+            "calibration": None if calibration is None else str(Path(calibration).resolve()),
+            "corpus": [str(source.resolve()) for source in sources],
+            "rows": len(rows),
+            "tokens": int(tokens.offsets[-1]),
+        }
+        work = from_main(lambda: WorkFolder.open(target, begun, with_masks=True, resume=resume))
         with work.tidied_on_failure():
             pruned = work.path / _PRUNED
-            if not pruned.is_dir():  # else as an interrupted run left it, which is whole
-                _prune(model, pruned, texts, pruning, report)
+            if not from_main(pruned.is_dir):  # else as an interrupted run left it, which is whole
+                from_main(lambda: _prune(model, pruned, texts, pruning, report))
             student = open_checkpoint(pruned)
             outcome, notes = run_upstream(student, dense, rows, wanted, work, report)
         result = UpstreamResult(
@@ -145,8 +149,8 @@ def prune_upstream(
             history=outcome.trained.history,
             notes=notes,
         )
-        save_upstream(staging, student, dense, outcome.model, result, arguments)
-    work.remove()
+        from_main(lambda: save_upstream(staging, student, dense, outcome.model, result, arguments))
+    from_main(work.remove)
     return result
 
 

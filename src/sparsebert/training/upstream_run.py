@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedModel, TrainerCallback
 
 from sparsebert.checkpoint import Checkpoint, Head, read_masks
+from sparsebert.errors import TrainingError
 from sparsebert.progress import Progress
 from sparsebert.training.attention import choose_attention
 from sparsebert.training.batch_plan import BatchPlan
@@ -24,6 +25,7 @@ from sparsebert.training.run_callbacks import (
     FiniteLossCallback,
     ProgressCallback,
 )
+from sparsebert.training.sharding import check_shardable, is_sharded, whole_state
 from sparsebert.training.task_model import build_model
 from sparsebert.training.trainer import ObjectiveTrainer, training_arguments
 from sparsebert.training.upstream_objective import UpstreamObjective
@@ -108,7 +110,18 @@ def _attempt(
                 _Epochs(rows),
             ],
         )
+        if trainer.is_fsdp_enabled:
+            check_shardable(options)
+            if student.config.head is Head.MASKED_LM:
+                raise TrainingError(
+                    f"{student.source} has a masked-LM head, through which upstream training sends "
+                    "some tokens alone: that cannot be used with FSDP: use torchrun alone."
+                )
         trained = train(trainer, plan, work, stop)
+        if is_sharded(trainer.model):
+            state = whole_state(trainer.model)
+            model = encoder_model(student, options.seed)
+            model.load_state_dict(state)
     return UpstreamOutcome(model, plan, precision, trained)
 
 

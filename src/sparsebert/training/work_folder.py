@@ -22,11 +22,14 @@ from sparsebert.checkpoint.masks import MASKS_NAME
 from sparsebert.errors import OutputError, TrainingError
 from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.differences import differences
+from sparsebert.training.ranks import is_main
 from sparsebert.training.run_callbacks import DivergedError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 _RUN = "run.json"
-_WHOLE = ("model.safetensors", "config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+_WHOLE = ("model.safetensors", "config.json", "scheduler.pt")
+# By another name where several processes wrote it, or a sharded model's.
+_WHOLE_TOO = (("optimizer.pt", "optimizer.bin"), ("rng_state.pth", "rng_state_0.pth"))
 _STATE = "trainer_state.json"  # what the Trainer writes last
 
 
@@ -91,8 +94,12 @@ class WorkFolder:
     def tidied_on_failure(self) -> Iterator[None]:
         """If the run inside fails, leave what can be resumed and nothing else.
 
-        A checkpoint that could not be written (disk full) is raised as OutputError.
+        A checkpoint that could not be written (disk full) is raised as OutputError. Of several
+        processes only the main one tidies.
         """
+        if not is_main():
+            yield
+            return
         try:
             yield
         except DivergedError:
@@ -120,6 +127,8 @@ class WorkFolder:
     def _is_whole(self, checkpoint: Path) -> bool:
         needed = (*_WHOLE, MASKS_NAME) if self._with_masks else _WHOLE
         if not all((checkpoint / name).is_file() for name in needed):
+            return False
+        if not all(any((checkpoint / name).is_file() for name in names) for names in _WHOLE_TOO):
             return False
         try:
             json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
