@@ -15,6 +15,7 @@ import sparsebert as sb
 from bert_folders import write_bert
 from findings import by_kind, the_check
 from sparsebert.checkpoint import open_checkpoint, read_masks
+from sparsebert.checkpoint.families import FAMILIES
 from sparsebert.diagnosis import diagnose
 from sparsebert.patterns import pack_mask
 
@@ -233,11 +234,15 @@ class TestCheckpoints:
 
     def _trained(self, sparse: Path, optimizer: str, lock: bool) -> Any:
         import torch
-        from transformers import BertForSequenceClassification, Trainer, TrainingArguments
+        from transformers import (
+            AutoModelForSequenceClassification,
+            Trainer,
+            TrainingArguments,
+        )
 
         from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
 
-        model = BertForSequenceClassification.from_pretrained(sparse)
+        model = AutoModelForSequenceClassification.from_pretrained(sparse)
         random = torch.Generator().manual_seed(3)
         rows = [
             {"input_ids": torch.randint(5, 60, (7,), generator=random), "labels": row % 3}
@@ -297,6 +302,27 @@ class TestCheckpoints:
             int(np.count_nonzero(weights[name].detach().numpy()[~mask]))
             for name, mask in masks.items()
         )
+
+    @pytest.mark.parametrize("optimizer", ["adamw_torch", "sgd"])
+    @pytest.mark.parametrize(
+        "model_type", ["roberta", "distilbert", "electra", "mpnet", "modernbert"]
+    )
+    def test_momenta_are_found_in_every_family(
+        self, tiny_bert: Any, tmp_path: Path, model_type: str, optimizer: str
+    ) -> None:
+        sparse = tmp_path / "sparse"
+        sb.prune(tiny_bert("sequence-classification", model_type=model_type), sparse)
+        masks, family = read_masks(open_checkpoint(sparse)), FAMILIES[model_type]
+        trainer = self._trained(sparse, optimizer, False)
+        parameters = {family.canonical(n): each for n, each in trainer.model.named_parameters()}
+        expected = 0
+        for name, mask in masks.items():
+            state = trainer.optimizer.state[parameters[name]]
+            moment = state.get("exp_avg", state.get("momentum_buffer")).numpy()
+            expected += int(np.count_nonzero(moment[~mask]))
+        Path(trainer.args.output_dir).rename(tmp_path / "sparse.training")
+        found = by_kind(diagnose(sparse))
+        assert found["leaking-optimizer"].count == expected > 0
 
     def test_without_any_mask_the_record_tells(self, trainers: dict[bool, Any]) -> None:
         found = by_kind(diagnose(trainers[False].args.output_dir))

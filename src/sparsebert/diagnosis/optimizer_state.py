@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsebert.checkpoint import MASKS_NAME, PARTS, Checkpoint, open_checkpoint
+from sparsebert.checkpoint.architecture import RELATIVE_BIAS
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.masks import StoredMasks
 from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 GROUP = "leaks"
 _MOMENTA = ("exp_avg", "momentum_buffer")  # first moments, as torch's optimisers call them
-_NOT_DECAYED = (".bias", "LayerNorm.weight")
 
 UNREADABLE_CHECKPOINT = Kind(
     "unreadable-checkpoint",
@@ -231,9 +231,10 @@ def _first_moments(state: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor
     if not isinstance(groups, list) or not isinstance(values, dict) or len(groups) not in (1, 2):
         return None
     numbers = groups[0].get("params") if isinstance(groups[0], dict) else None
-    names = [name for name in checkpoint.used if not name.startswith("embeddings.")]
+    names = _in_model_order(checkpoint)
+    shapes = {name: checkpoint.tensors.spec(checkpoint.stored_name[name]).shape for name in names}
     if len(groups) == 2:
-        names = [name for name in names if not name.endswith(_NOT_DECAYED)]
+        names = [name for name in names if len(shapes[name]) > 1 and name != RELATIVE_BIAS]
     if not isinstance(numbers, list) or len(numbers) < len(names):
         return None
     if not all(isinstance(number, int) for number in numbers):
@@ -244,10 +245,20 @@ def _first_moments(state: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor
         entry = entry if isinstance(entry, dict) else {}  # of a parameter that got no gradient
         found = next((entry[key] for key in _MOMENTA if key in entry), None)
         if isinstance(found, torch.Tensor):
-            if tuple(found.shape) != checkpoint.tensors.spec(checkpoint.stored_name[name]).shape:
+            if tuple(found.shape) != shapes[name]:
                 return None
             moments[name] = found
     return moments
+
+
+def _in_model_order(checkpoint: Checkpoint) -> list[str]:
+    """The model's tensors behind the embeddings, in the order of transformers' parameters."""
+    names = [name for name in checkpoint.used if not name.startswith("embeddings.")]
+    if RELATIVE_BIAS in names:  # computed with first, and defined behind the layers
+        names.remove(RELATIVE_BIAS)
+        layers = sum(name.startswith("encoder.") for name in names)
+        names.insert(layers, RELATIVE_BIAS)
+    return names
 
 
 def _bytes_in(folder: Path) -> int:

@@ -47,8 +47,8 @@ def check_opening(folder: Path) -> Check:
     except CheckpointError as error:
         return Check.of(GROUP, "opening", "not read", [UNREADABLE_MODEL.at(folder, str(error))])
     seen = (
-        f"{folder}: {form}, {config.head.value} BERT, {config.num_hidden_layers} layers of "
-        f"{config.hidden_size}"
+        f"{folder}: {form}, {config.head.value} {config.family.class_name}, "
+        f"{config.num_hidden_layers} layers of {config.hidden_size}"
     )
     return Check.of(GROUP, "opening", seen, [])
 
