@@ -24,7 +24,8 @@ playwright = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, Page, expect
 
 import sparsebert as sb
-from live_server import live_server
+from served import serving
+from sparsebert.serving import load_models
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -65,7 +66,8 @@ def folders(
 
 @pytest.fixture(scope="module")
 def server(folders: dict[str, Path]) -> Iterator[str]:
-    with live_server(*(f"{name}={folder}" for name, folder in folders.items())) as address:
+    models = load_models([f"{name}={folder}" for name, folder in folders.items()], threads=1)
+    with serving(models) as address:
         yield address
 
 
@@ -359,7 +361,7 @@ def test_keep_asking_draws_latency_and_throughput(browser: Browser, server: str)
 def test_refusals_are_told_in_a_sentence(browser: Browser, folders: Any) -> None:
     limits = {"max_concurrent_requests": 1, "max_client_batch_size": 4, "payload_limit": 2000}
     trouble = "#trouble"
-    server = live_server(f"ranks={folders['ranks']}", **limits)
+    server = serving(load_models([folders["ranks"]], threads=1), **limits)
     with server as address, opened(browser, address) as page:
         expect(page.locator(trouble)).to_contain_text("This is too much for one request: ")
         assert page.get_by_role("alert").inner_text().count("\n") == 0
@@ -391,7 +393,7 @@ def test_refusals_are_told_in_a_sentence(browser: Browser, folders: Any) -> None
 
 
 def test_a_key_is_asked_for_and_kept_in_the_session(browser: Browser, folders: Any) -> None:
-    server = live_server(f"dense={folders['dense']}", api_key="sesame")
+    server = serving(load_models([folders["dense"]], threads=1), api_key="sesame")
     with server as address, opened(browser, address) as page:
         field = page.get_by_label("API key")
         expect(field).to_be_focused()
