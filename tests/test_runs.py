@@ -53,8 +53,9 @@ class TestMinilm:
         rest = "--seed 2 --max-rows 10000"
         assert lines == [
             "sparsebert prune MODEL R/models/oneshot",
-            "sparsebert prune MODEL R/models/embedding --method second-order --calibration DATA/stsb "
-            "--corpus a --corpus b --pairs 0.3 --max-rows 250000 --embeddings frozen --resume",
+            "sparsebert prune MODEL R/models/embedding --method second-order --calibration "
+            "DATA/stsb --corpus a --corpus b --pairs 0.3 --max-rows 250000 --embeddings frozen "
+            "--resume",
             "sparsebert pack R/models/embedding R/models/embedding-int8 --dtype int8",
             "sparsebert evaluate R/models/embedding-int8 --task stsb --data DATA/stsb --zero-shot",
             f"sparsebert finetune MODEL R/dense/qqp/seed-2 {tune} dense.yaml {rest} --resume",
@@ -62,8 +63,8 @@ class TestMinilm:
             "--resume",
             "sparsebert prune R/dense/qqp/seed-2 R/models/best/qqp/seed-2 --method second-order "
             "--calibration DATA/qqp --calibration-rows 1024 --task qqp",
-            f"sparsebert finetune R/models/best/qqp/seed-2 R/best/qqp/seed-2 {tune} best.yaml {rest} "
-            "--teacher R/dense/qqp/seed-2 --resume",
+            f"sparsebert finetune R/models/best/qqp/seed-2 R/best/qqp/seed-2 {tune} best.yaml "
+            f"{rest} --teacher R/dense/qqp/seed-2 --resume",
             "sparsebert pack R/best/qqp/seed-2 R/best-int8/qqp/seed-2 --dtype int8",
             "sparsebert evaluate R/best-int8/qqp/seed-2 --task qqp --data DATA/qqp --save",
             "sparsebert table R --json --out R/results.json",
