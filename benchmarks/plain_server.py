@@ -19,7 +19,6 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from sparsebert.bench.engines.onnxruntime import OnnxRuntimeEngine
-from sparsebert.bench.exports import INPUTS
 from sparsebert.checkpoint import read_pooling, resolve_model
 from sparsebert.inference.tokenizer_files import read_tokenizer
 
@@ -49,11 +48,11 @@ def create(model: Path, workspace: Path, threads: int) -> FastAPI:
     def embed(request: Request) -> dict[str, object]:
         texts = [request.input] if isinstance(request.input, str) else request.input
         found = tokenizer.encode_batch(texts)
-        arrays = [
-            np.array([getattr(each, part) for each in found], np.int64)
-            for part in ("ids", "attention_mask", "type_ids")
-        ]
-        given = dict(zip(INPUTS, arrays, strict=True))
+        given = {
+            "input_ids": np.array([each.ids for each in found], np.int64),
+            "attention_mask": np.array([each.attention_mask for each in found], np.int64),
+            "token_type_ids": np.array([each.type_ids for each in found], np.int64),
+        }
         hidden = session.run(None, {name: given[name] for name in names})[0]
         mask = given["attention_mask"][:, :, None]
         means = (hidden * mask).sum(axis=1) / mask.sum(axis=1)

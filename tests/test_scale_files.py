@@ -178,10 +178,10 @@ class TestClassify:
 
 
 class TestJsonLines:
-    ROWS = [
+    ROWS = tuple(
         {"id": row, "text": text, "when": "2024-05-01 10:00:00", "n": [row, row / 2][row % 2]}
         for row, text in enumerate(TEXTS)
-    ]
+    )
 
     @pytest.mark.parametrize("compressed", [False, True])
     def test_what_is_kept_comes_out_as_it_went_in(
