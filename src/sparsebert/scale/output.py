@@ -3,7 +3,7 @@
     OUT/part-000000.parquet, ...   each there only when it is whole, and then for good
     OUT/_sparsebert.json           the job, so that only the same one goes on here
     OUT/_SUCCESS                   every part is there (as Hadoop and Spark mark it)
-    OUT/.part-000007.parquet.1     a part in the making; the next start removes it
+    OUT/.part-000007.parquet.1     a part in the making; the job's end removes it, or its next start
 
 Readers of Parquet folders pass over names that begin with ``_`` or ``.``.
 """
@@ -72,8 +72,9 @@ def begin(out: Place, job: Mapping[str, Any], given: Input, *, force: bool) -> s
 
 
 def finish(out: Place) -> None:
-    """Mark the output as complete."""
+    """Mark the output as complete, and remove what workers that were killed left behind."""
     try:
+        _remove(out, {name for name in _names(out) if _UNFINISHED.fullmatch(name)})
         _write(out.child(_SUCCESS), b"")
     except OSError as fault:
         raise _failure(out, fault) from fault

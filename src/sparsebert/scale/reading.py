@@ -23,6 +23,9 @@ def read_part(given: Input, schema: pa.Schema, part: Part) -> Iterator[pa.Table]
     Raises DataError if the file cannot be read, or is not the one that the plan was made of.
     """
     file = given.files[part.file]
+    changed = f"{file.name} has changed since the job began: run it into another folder."
+    if _size(given, file) != file.nbytes:
+        raise DataError(changed)
     if file.is_parquet:
         tables = _read_parquet(given, file, schema, part)
     else:
@@ -34,7 +37,15 @@ def read_part(given: Input, schema: pa.Schema, part: Part) -> Iterator[pa.Table]
         rows += table.num_rows
         yield table
     if rows != part.rows:
-        raise DataError(f"{file.name} has changed since the job began: run it into another folder.")
+        raise DataError(changed)
+
+
+def _size(given: Input, file: InputFile) -> int | None:
+    try:
+        size: int | None = given.filesystem.get_file_info(file.path).size
+    except OSError as fault:
+        raise DataError(f"{file.name} cannot be read: {fault}") from fault
+    return size
 
 
 def _read_parquet(

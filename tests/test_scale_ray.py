@@ -1,0 +1,189 @@
+"""Jobs and seeds on Ray: the same output as here, actors that die, work that goes on.
+
+Starting Ray takes seconds, so one small cluster serves all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ray = pytest.importorskip("ray")
+pa = pytest.importorskip("pyarrow")
+pytest.importorskip("ray.data")
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from typer.testing import CliRunner
+
+import sparsebert.scale.ray_data as ray_data
+from conftest import TinyBert
+from sentences import SENTENCES
+from short_runs import assert_same_bits
+from sparsebert.cli.app import app
+from sparsebert.errors import ClusterError
+from sparsebert.scale import embed_files, ray_spread
+from sparsebert.scale.ray_cluster import cluster_cores, machine_cores, ray_cluster
+from tiny_tasks import write_classification
+
+TEXTS = [f"{SENTENCES[row % len(SENTENCES)]} {row}" for row in range(60)]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """Two cores of this machine."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(
+        "local",
+        num_cpus=2,
+        object_store_memory=80 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("documents") / "in.parquet"
+    pq.write_table(pa.table({"id": range(60), "text": TEXTS}), path, row_group_size=16)
+    return path
+
+
+def output(folder: Path) -> pa.Table:
+    return ds.dataset(folder, format="parquet").to_table()
+
+
+class TestFiles:
+    def test_actors_give_what_one_process_gives_though_one_dies(
+        self,
+        tiny_bert: TinyBert,
+        documents: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        embed_files(tiny_bert(), documents, tmp_path / "here", rows_per_file=6)
+        killed = []
+        on_ray = ray_data.on_ray
+
+        def kill_one(*arguments: Any) -> Iterator[Any]:
+            for report in on_ray(*arguments):
+                if not killed:
+                    os.kill(report.process, signal.SIGKILL)
+                    killed.append(report.process)
+                yield report
+
+        monkeypatch.setattr(ray_data, "on_ray", kill_one)
+        out = tmp_path / "out"
+        result = embed_files(tiny_bert(), documents, out, rows_per_file=6, engine="ray", actors=2)
+        assert killed
+        assert (result.rows, result.rows_done, result.files, result.threads) == (60, 60, 10, 1)
+        assert result.workers >= 2
+        assert output(out).equals(output(tmp_path / "here"))
+        assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+
+        # Begun again, on the command line, where only two parts are missing.
+        (out / "part-000003.parquet").unlink()
+        (out / "part-000007.parquet").unlink()
+        asked = ["embed", tiny_bert(), "-i", documents, "-o", out, "--rows-per-file", 6]
+        asked += ["--engine", "ray", "--actors", "1:2", "--json"]
+        done = CliRunner().invoke(app, [str(argument) for argument in asked])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["rows_done"] == 12
+        assert output(out).equals(output(tmp_path / "here"))
+
+    def test_an_error_on_a_machine_ends_the_job(
+        self, tiny_bert: TinyBert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = tmp_path / "in.jsonl"
+        rows = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:12])
+        source.write_text(rows)
+        on_ray = ray_data.on_ray
+
+        def change(*arguments: Any) -> Iterator[Any]:
+            source.write_text(rows.replace(TEXTS[0], "{"))
+            yield from on_ray(*arguments)
+
+        monkeypatch.setattr(ray_data, "on_ray", change)
+        with pytest.raises(ClusterError, match=r"on machine .*: in.jsonl"):
+            embed_files(tiny_bert(), source, tmp_path / "out", engine="ray", actors=1)
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["_sparsebert.json"]
+
+    def test_wrong_pools(self, tiny_bert: TinyBert, documents: Path, tmp_path: Path) -> None:
+        for actors in (0, (3, 2)):
+            with pytest.raises(ClusterError, match="actors must be"):
+                embed_files(tiny_bert(), documents, tmp_path / "out", engine="ray", actors=actors)
+
+
+class TestSeeds:
+    def test_they_come_to_what_they_come_to_one_by_one(
+        self, tiny_bert: TinyBert, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("transformers")
+        from sparsebert.evaluation.seeds import evaluate_seeds
+        from sparsebert.pruning import prune
+        from sparsebert.training.seeds import finetune_seeds
+
+        sparse = tmp_path / "sparse"
+        prune(tiny_bert("encoder"), sparse)
+        data = write_classification(tmp_path / "data", train=32)
+        quick = {"task": "custom", "epochs": 1, "learning_rate": 1e-3, "batch_size": 16}
+        here, there = tmp_path / "here", tmp_path / "there"
+        one = finetune_seeds(sparse, here, data=data, seeds=(1, 2, 3), **quick)
+        finetune_seeds(sparse, there, data=data, seeds=(2,), **quick)
+        before = (there / "seed-2/model.safetensors").stat().st_mtime_ns
+        told: list[tuple[str, int, int]] = []
+        spread = ray_spread(threads=1)
+        several = finetune_seeds(
+            sparse,
+            there,
+            data=data,
+            seeds=(1, 2, 3),
+            spread=spread,
+            progress=lambda *each: told.append(each),
+            **quick,
+        )
+        assert several == one
+        assert told == [("seeds", done, 2) for done in range(3)]
+        assert (there / "seed-2/model.safetensors").stat().st_mtime_ns == before
+        for seed in (1, 3):
+            assert_same_bits(here / f"seed-{seed}", there / f"seed-{seed}")
+
+        scores = evaluate_seeds(there, task="custom", data=data, spread=spread)
+        assert scores == evaluate_seeds(here, task="custom", data=data)
+        assert list(scores.seeds) == [1, 2, 3]
+        with pytest.raises(ClusterError, match=r"seed \d: .*holds no file"):
+            evaluate_seeds(there, task="custom", data=tmp_path / "sparse", spread=spread)
+
+
+class TestCluster:
+    def test_cores(self) -> None:
+        assert (cluster_cores(), machine_cores()) == (2, 2)
+
+    def test_one_that_cannot_be_reached(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        def init(address: str, **_: Any) -> None:
+            asked.append(address)
+            raise ConnectionError("no route to host")
+
+        monkeypatch.setattr(ray, "is_initialized", lambda: False)
+        monkeypatch.setattr(ray, "init", init)
+        for address in ("there:6379", None):
+            monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+            with pytest.raises(ClusterError, match="cannot be reached: no route"):
+                ray_cluster(address).__enter__()
+        monkeypatch.delenv("RAY_ADDRESS")
+        with pytest.raises(ClusterError, match="on this machine cannot be reached"):
+            ray_cluster().__enter__()
+        assert asked == ["there:6379", "elsewhere:6379", "auto", "local"]
