@@ -1,12 +1,12 @@
 """Choose a recipe's settings on held-out training rows, never on the validation split.
 
     python runs/search.py all-MiniLM-L6-v2 data/stsb search --task stsb --row dense \
-        --grid learning_rate=3e-5,1e-4,3e-4 --grid epochs=4,8
+        --grid learning_rate=5e-5,1e-4,2e-4 --grid epochs=4
 
 Of the training rows (of the ones that --max-rows selects) a fixed fifth is held out, and every
-combination of the grid trains on the others and is scored on that fifth. Give each row of the table
-the same grid, or the comparison is not a fair one. A teacher must not have seen the held-out rows
-either: --teacher search/stsb/dense/best is the best point of an earlier search.
+combination of the grid trains on the others and is scored on that fifth. The dense row must not get
+a smaller grid than the sparse ones, or the comparison is not a fair one. A teacher must not have
+seen the held-out rows either: --teacher search/stsb/dense/best is the best point of another search.
 
 Stopped at any moment, the same command goes on where it was. It keeps the weights of the best point
 only, as OUT/TASK/ROW/best, and writes all scores to OUT/TASK/ROW/search.json.
