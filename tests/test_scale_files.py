@@ -276,12 +276,43 @@ class TestGoingOn:
         def full(*_: Any, **__: Any) -> None:
             raise OSError(28, "No space left on device")
 
+        close = pq.ParquetWriter.close
+
+        def full_at_the_end(self: pq.ParquetWriter) -> None:
+            close(self)
+            full()
+
         with monkeypatch.context() as failing:
             failing.setattr(pq.ParquetWriter, "write_table", full)
             with pytest.raises(OutputError, match=r"out could not be written: .*No space left"):
                 embed_files(encoder, documents, out)
         assert names(out) == ["_sparsebert.json"]
+        with monkeypatch.context() as failing:
+            # The rows fitted, what is written at the end did not.
+            failing.setattr(pq.ParquetWriter, "close", full_at_the_end)
+            with pytest.raises(OutputError, match=r"out could not be written: .*No space left"):
+                embed_files(encoder, documents, out)
+        assert names(out) == ["_sparsebert.json"]
         assert embed_files(encoder, documents, out).rows_done == 57
+
+    def test_a_file_that_another_machine_keeps_for_itself_is_missed(
+        self, encoder: Path, documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "out"
+        do = Worker.do
+
+        def elsewhere(self: Worker, part: Any) -> Any:
+            report = do(self, part)
+            if part.number == 1:
+                (out / part.name).rename(tmp_path / part.name)
+            return report
+
+        with monkeypatch.context() as apart:
+            apart.setattr(Worker, "do", elsewhere)
+            with pytest.raises(OutputError, match=r"lacks 1 of 6 files, such as part-000001"):
+                embed_files(encoder, documents, out, rows_per_file=10)
+        assert "_SUCCESS" not in names(out)
+        assert embed_files(encoder, documents, out, rows_per_file=10).rows_done == 10
 
     @pytest.mark.parametrize(
         ("change", "told"),

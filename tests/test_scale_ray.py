@@ -9,7 +9,9 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,8 +29,10 @@ from sentences import SENTENCES
 from short_runs import assert_same_bits
 from sparsebert.cli.app import app
 from sparsebert.errors import ClusterError
+from sparsebert.progress import silent
 from sparsebert.scale import embed_files, ray_spread
-from sparsebert.scale.ray_cluster import cluster_cores, machine_cores, ray_cluster
+from sparsebert.scale.plan import Part
+from sparsebert.scale.ray_cluster import cluster_cores, machine_cores, ray_cluster, room_for
 from tiny_tasks import write_classification
 
 TEXTS = [f"{SENTENCES[row % len(SENTENCES)]} {row}" for row in range(60)]
@@ -84,6 +88,9 @@ class TestFiles:
                 yield report
 
         monkeypatch.setattr(ray_data, "on_ray", kill_one)
+        # Parts may take long: Ray Data by itself ends what has not moved for half an hour.
+        context = ray.data.DataContext.get_current()
+        monkeypatch.setattr(context, "execution_no_progress_timeout_s", 0.01)
         out = tmp_path / "out"
         result = embed_files(tiny_bert(), documents, out, rows_per_file=6, engine="ray", actors=2)
         assert killed
@@ -119,10 +126,23 @@ class TestFiles:
             embed_files(tiny_bert(), source, tmp_path / "out", engine="ray", actors=1)
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["_sparsebert.json"]
 
+    def test_an_error_of_ours_is_told_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: Any) -> None:
+            raise ZeroDivisionError("nobody thought of this")
+
+        monkeypatch.setattr(ray_data.Worker, "do", fail)
+        monkeypatch.setenv("RAYON_NUM_THREADS", "")
+        actor: Any = ray_data._Actor(SimpleNamespace(threads=1))
+        told = actor({name: [value] for name, value in asdict(Part(3, 0, 0, 5, 5)).items()})
+        assert (told["part"], told["rows"]) == ([3], [0])
+        assert told["error"] == ["ZeroDivisionError: nobody thought of this"]
+
     def test_wrong_pools(self, tiny_bert: TinyBert, documents: Path, tmp_path: Path) -> None:
         for actors in (0, (3, 2)):
             with pytest.raises(ClusterError, match="actors must be"):
                 embed_files(tiny_bert(), documents, tmp_path / "out", engine="ray", actors=actors)
+        with pytest.raises(ClusterError, match=r"no machine .* has 3 cores .*largest has 2\)"):
+            embed_files(tiny_bert(), documents, tmp_path / "out", engine="ray", threads=3)
 
 
 class TestSeeds:
@@ -169,6 +189,11 @@ class TestSeeds:
 class TestCluster:
     def test_cores(self) -> None:
         assert (cluster_cores(), machine_cores()) == (2, 2)
+        assert [room_for(threads) for threads in (1, 2, 3)] == [2, 1, 0]
+
+    def test_seeds_that_no_machine_has_room_for(self) -> None:
+        with pytest.raises(ClusterError, match=r"no machine .* has 3 cores for a seed"):
+            list(ray_spread(threads=3)(print, {1: {}}, silent))
 
     def test_one_that_cannot_be_reached(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []

@@ -154,7 +154,7 @@ def run_files(
             reports.append(each)
             rows += each.rows
             report(label, rows, plan.rows)
-    finish(target)
+    finish(target, [part.name for part in plan.parts])
     return FilesResult(
         out=str(out),
         rows=plan.rows,

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +72,21 @@ def begin(out: Place, job: Mapping[str, Any], given: Input, *, force: bool) -> s
         raise _failure(out, fault) from fault
 
 
-def finish(out: Place) -> None:
-    """Mark the output as complete, and remove what workers that were killed left behind."""
+def finish(out: Place, parts: Sequence[str]) -> None:
+    """Mark the output as complete, and remove what workers that were killed left behind.
+
+    OutputError if one of ``parts`` is not there: a machine wrote it elsewhere.
+    """
     try:
-        _remove(out, {name for name in _names(out) if _UNFINISHED.fullmatch(name)})
+        names = _names(out)
+        lost = [name for name in parts if name not in names]
+        if lost:
+            raise OutputError(
+                f"{out.path} lacks {len(lost)} of {len(parts)} files, such as {lost[0]}, though "
+                "they were written: machines of the cluster have another folder by that name. Name "
+                "one that all of them share, or a URL such as s3://bucket/folder."
+            )
+        _remove(out, {name for name in names if _UNFINISHED.fullmatch(name)})
         _write(out.child(_SUCCESS), b"")
     except OSError as fault:
         raise _failure(out, fault) from fault
@@ -119,21 +131,32 @@ class PartWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        filesystem = self._out.filesystem
+        if error is not None:
+            self._abandon()
+            return
         try:
-            if error is None:
-                self._flush()
-            if self._writer is not None:
-                self._writer.close()
+            self._flush()
+            self._writer.close()
             self._stream.close()
-            if error is None:
-                if self._out.is_local:
-                    _sync(self._unfinished)
-                filesystem.move(self._unfinished, self._out.child(self._name).path)
-            else:
-                filesystem.delete_file(self._unfinished)
+            if self._out.is_local:
+                _sync(self._unfinished)
+            self._out.filesystem.move(self._unfinished, self._out.child(self._name).path)
+        except OutputError:
+            self._abandon()
+            raise
         except OSError as fault:
+            self._abandon()
             raise _failure(self._out, fault) from fault
+
+    def _abandon(self) -> None:
+        """Leave nothing, though closing writes once more: on a full disk that fails too."""
+        for leave in (
+            self._writer.close if self._writer is not None else lambda: None,
+            self._stream.close,
+            lambda: self._out.filesystem.delete_file(self._unfinished),
+        ):
+            with suppress(OSError):
+                leave()
 
     def _claim(self) -> str:
         """The name to write under: the first that no worker before has left behind."""

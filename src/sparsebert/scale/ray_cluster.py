@@ -34,7 +34,7 @@ def ray_cluster(address: str | None = None) -> Iterator[None]:
             if named:
                 raise
             ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as fault:
+    except Exception as fault:  # Ray's own are bare where a machine is too slow to start it
         reason = " ".join(str(fault).split())
         raise ClusterError(
             f"the Ray cluster {named or 'on this machine'} cannot be reached: {reason}"
@@ -53,6 +53,20 @@ def cluster_cores() -> int:
 def machine_cores() -> int:
     """CPUs of its largest machine."""
     return max(_cores(), default=0)
+
+
+def room_for(threads: int) -> int:
+    """How many processes of so many threads it has room for at once."""
+    return sum(cores // threads for cores in _cores())
+
+
+def one_line(fault: Exception) -> str:
+    """What a Ray error says, without its traceback."""
+    import ray
+
+    lines = str(fault).strip().splitlines() or [type(fault).__name__]
+    # That of a task's own error begins with Ray's name for the task, and ends with the error.
+    return lines[-1 if isinstance(fault, ray.exceptions.RayTaskError) else 0]
 
 
 def _cores() -> list[int]:

@@ -11,14 +11,16 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import traceback
 from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from sparsebert.errors import ClusterError, SparsebertError
 from sparsebert.scale.job import Job, Report
+from sparsebert.scale.output import TRIES
 from sparsebert.scale.plan import Part
-from sparsebert.scale.ray_cluster import cluster_cores, ray_cluster
+from sparsebert.scale.ray_cluster import machine_cores, one_line, ray_cluster, room_for
 from sparsebert.scale.worker import Worker
 
 _MOST_BLOCKS = 10_000  # Ray Data keeps count of each
@@ -35,7 +37,7 @@ def on_ray(
         return
     with ray_cluster(address):
         import ray
-        import ray.data
+        import ray.data.exceptions
 
         smallest, largest = _pool(actors, job.threads or 1, len(parts))
         _quieten()
@@ -44,6 +46,8 @@ def on_ray(
         )
         rows.context.enable_progress_bars = False
         rows.context.print_on_execution_start = False
+        rows.context.execution_no_progress_timeout_s = -1  # a part takes as long as it takes
+        rows.context.max_consecutive_actor_init_deaths = TRIES
         done = rows.map_batches(
             _Actor,
             fn_constructor_kwargs={"job": job},
@@ -60,11 +64,10 @@ def on_ray(
                 if error:
                     raise ClusterError(f"on machine {found['machine']}: {error}")
                 yield Report(**found)
-        except ray.exceptions.RayError as fault:
-            reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
+        except (ray.exceptions.RayError, ray.data.exceptions.SystemException) as fault:
             raise ClusterError(
-                f"Ray could not go on ({reason}). What is finished is kept: the same command goes "
-                "on from there."
+                f"Ray could not go on ({one_line(fault)}). What is finished is kept: the same "
+                "command goes on from there."
             ) from fault
 
 
@@ -81,15 +84,24 @@ class _Actor:
         error = ""
         try:
             report = self._worker.do(part)
-        except SparsebertError as fault:
+        except Exception as fault:
             report, error = Report(part.number, machine=platform.node()), str(fault)
+            if not isinstance(fault, SparsebertError):
+                traceback.print_exc()  # into Ray's log of this process
+                error = f"{type(fault).__name__}: {fault}"
         return {name: [value] for name, value in {**asdict(report), "error": error}.items()}
 
 
 def _pool(actors: int | tuple[int, int] | None, threads: int, parts: int) -> tuple[int, int]:
     """How few and how many actors, never more than there are parts."""
-    if actors is None:
-        actors = max(1, cluster_cores() // threads)
+    room = room_for(threads)
+    if not room and not isinstance(actors, tuple):  # they would be waited for in vain
+        raise ClusterError(
+            f"no machine of the Ray cluster has {threads} cores for an engine's threads (the "
+            f"largest has {machine_cores()}): give fewer --threads, or --actors MIN:MAX where the "
+            "cluster grows."
+        )
+    actors = room if actors is None else actors
     smallest, largest = (actors, actors) if isinstance(actors, int) else actors
     if not 1 <= smallest <= largest:
         raise ClusterError(f"actors must be a number from 1, or a smaller and a larger: {actors}.")

@@ -15,7 +15,13 @@ from typing import Any
 from sparsebert.errors import ClusterError, SparsebertError
 from sparsebert.evaluation.seed_runs import Spread
 from sparsebert.progress import Progress
-from sparsebert.scale.ray_cluster import cluster_cores, machine_cores, ray_cluster
+from sparsebert.scale.ray_cluster import (
+    cluster_cores,
+    machine_cores,
+    one_line,
+    ray_cluster,
+    room_for,
+)
 from sparsebert.tasks.extras import need_extra
 
 _RETRIES = 3  # of a seed whose machine went away; it goes on from its last checkpoint
@@ -50,6 +56,11 @@ def _tasks(
     import ray
 
     used = threads or max(1, min(machine_cores(), cluster_cores() // len(arguments)))
+    if threads and not room_for(threads):  # it would be waited for in vain
+        raise ClusterError(
+            f"no machine of the Ray cluster has {threads} cores for a seed's threads (the largest "
+            f"has {machine_cores()}): give fewer --threads."
+        )
     task: Any = ray.remote(num_cpus=used, max_retries=_RETRIES)(_run)
     waiting = {
         task.remote(function, _whole_paths(given), used): seed for seed, given in arguments.items()
@@ -62,9 +73,9 @@ def _tasks(
             try:
                 result, error = ray.get(done)
             except ray.exceptions.RayError as fault:
-                reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
                 raise ClusterError(
-                    f"seed {seed} could not go on ({reason}). The same command goes on from there."
+                    f"seed {seed} could not go on ({one_line(fault)}). The same command goes on "
+                    "from there."
                 ) from fault
             if error:
                 raise ClusterError(f"seed {seed}: {error}")
