@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from sentences import SENTENCES
@@ -345,6 +346,17 @@ class TestRefusals:
         (tmp_path / "model" / "model.safetensors").write_bytes(b"")
         with pytest.raises(UnsupportedArchitectureError, match="'gpt2'"):
             export(tmp_path / "model", tmp_path / "out", to="onnx")
+
+    def test_weights_that_are_no_numbers(self, sparse: Sparse, tmp_path: Path) -> None:
+        pytest.importorskip("onnxruntime")
+        model = tmp_path / "model"
+        prune(sparse(), model)
+        tensors = load_file(model / "model.safetensors")
+        name = next(name for name in tensors if name.endswith("LayerNorm.bias"))
+        tensors[name][1] = np.nan
+        save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(CheckpointError, match=f"'{name}' .*NaN or infinite"):
+            export(model, tmp_path / "out", to="onnx")
 
     def test_an_export_is_no_model_folder(self, sparse: Sparse, tmp_path: Path) -> None:
         pytest.importorskip("onnxruntime")

@@ -332,6 +332,7 @@ def test_the_outputs_are_those_of_transformers(made: Make, head: str) -> None:
     inside = batch["attention_mask"].bool() if expected.dim() == 3 else ...
     assert_alike(found[0][inside], expected[inside])
     assert_alike(ours(**batch, return_dict=False)[0], found[0])
+    assert_alike(ours(**batch, return_dict=None).to_tuple()[0], found[0])
     assert found[0].dtype == ours.dtype == torch.float32
     assert type(ours).__name__ == type(theirs).__name__
     assert ours.config.id2label == theirs.config.id2label

@@ -206,15 +206,18 @@ class TestLayersThatDoNotFit:
         assert not (tmp_path / "out").exists()
 
 
-def test_values_beyond_float16(sparse: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "wrong"), [(7e4, "values beyond float16's range"), (np.nan, "NaN or infinite")]
+)
+def test_values_that_float16_does_not_hold(
+    sparse: Path, tmp_path: Path, value: float, wrong: str
+) -> None:
     model = tmp_path / "model"
     prune(sparse, model)
     tensors = dict(load_file(model / "model.safetensors"))
-    tensors["classifier.bias"][1] = 7e4
+    tensors["classifier.bias"][1] = value
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        CheckpointError, match="'classifier.bias' has values beyond float16's range"
-    ):
+    with pytest.raises(CheckpointError, match=f"'classifier.bias' .*{wrong}"):
         export(model, tmp_path / "out", to="torch-2to4")
     assert not (tmp_path / "out").exists()
 
@@ -244,6 +247,7 @@ class TestLoading:
         def say(*capability: int) -> None:
             monkeypatch.setattr(torch.version, "cuda", "13.0")
             monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+            monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
             monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
             monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "Tesla T4")
 
@@ -253,6 +257,11 @@ class TestLoading:
         gpu(7, 5)
         with pytest.raises(EngineError, match="and Tesla T4 has 7.5: on a CPU, `sparsebert.load`"):
             load_torch_2to4(sparse)
+
+    def test_a_gpu_that_is_not_there(self, sparse: Path, gpu: Callable[..., None]) -> None:
+        gpu(9, 0)
+        with pytest.raises(EngineError, match="and 'cuda:3' is beyond the 1 that torch finds"):
+            load_torch_2to4(sparse, device="cuda:3")
 
     def test_a_packed_or_dense_model(
         self, sparse: Path, dense: Path, tmp_path: Path, gpu: Callable[..., None]

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import (
-    PARTS,
     Checkpoint,
     EncoderConfig,
     Head,
     copy_companions,
     open_checkpoint,
+    read_masks,
     resolve_model,
     source_name,
     staged_folder,
@@ -26,8 +26,7 @@ from sparsebert.checkpoint import (
     write_config,
     write_masks,
 )
-from sparsebert.checkpoint.dtypes import Array, Float32
-from sparsebert.checkpoint.masks import StoredMasks, layer_mask
+from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.staging import check_output
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME
 from sparsebert.errors import ExportError, InputError
@@ -37,7 +36,6 @@ from sparsebert.exporting.network import transformers_network
 from sparsebert.exporting.semi_structured import plan_semi_structured, write_half
 from sparsebert.exporting.zeros import count_kept_zeros
 from sparsebert.packing import is_packed, unpack
-from sparsebert.patterns import BoolMatrix
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.extras import need_extra
 
@@ -152,7 +150,9 @@ def _graph(
 ) -> tuple[dict[str, Any], list[str]]:
     """Write and check a graph; what came of it, and how to load it."""
     config, file = checkpoint.config, staging / form.file
-    pruned = {name: weight for name, weight, _ in _pruned(checkpoint)}
+    for name in checkpoint.used:  # a NaN anywhere would look like a graph that answers otherwise
+        checkpoint.finite_weight(name)
+    pruned = {name: checkpoint.weight(name) for name in read_masks(checkpoint)}
     stages = ("writing the graph", "looking for the zeros", "comparing the answers")
     report(stages[0], 0, 1)
     form.write(checkpoint.path, config, file)
@@ -190,20 +190,10 @@ def _graph(
 def _semi_structured(checkpoint: Checkpoint, staging: Path) -> tuple[dict[str, Any], list[str]]:
     plan = plan_semi_structured(checkpoint)
     write_half(checkpoint, staging)
-    write_masks(staging, {name: mask for name, _, mask in _pruned(checkpoint)})
+    write_masks(staging, read_masks(checkpoint))
     found = {"file": WEIGHTS_NAME, "layers": len(plan.sparse), "left_dense": plan.dense}
     call = 'model = sparsebert.load_torch_2to4("path/to/this/folder")  # on an NVIDIA GPU'
     return found, ["```python", "import sparsebert", "", call, "```"]
-
-
-def _pruned(checkpoint: Checkpoint) -> Iterator[tuple[str, Float32, BoolMatrix]]:
-    """Canonical name, weight and mask of every pruned layer."""
-    stored = StoredMasks(checkpoint)
-    for layer in checkpoint.linear_layers(PARTS):
-        weight = checkpoint.finite_weight(layer.name)
-        found = layer_mask(checkpoint, layer, stored, weight)
-        if found is not None:
-            yield layer.name, weight, found[1]
 
 
 def _optimum_lines(form: _GraphFormat, head: Head) -> list[str]:

@@ -78,7 +78,7 @@ def plan_semi_structured(checkpoint: Checkpoint) -> SemiStructuredPlan:
 def write_half(checkpoint: Checkpoint, folder: Path) -> None:
     """Write the weights as float16 into ``folder``; tensors that are no weights as they are.
 
-    CheckpointError names a tensor whose values float16 cannot hold.
+    CheckpointError names a tensor with NaN, infinity or values that float16 cannot hold.
     """
     tensors = checkpoint.tensors
     canonical = {stored: name for name, stored in checkpoint.stored_name.items()}
@@ -88,7 +88,7 @@ def write_half(checkpoint: Checkpoint, folder: Path) -> None:
         if stored not in weights:
             return tensors[stored]
         with np.errstate(over="ignore"):
-            values = narrow(checkpoint.weight(canonical[stored]), "F16")
+            values = narrow(checkpoint.finite_weight(canonical[stored]), "F16")
         if not np.isfinite(values).all():
             raise CheckpointError(
                 f"{checkpoint.path}: tensor '{stored}' has values beyond float16's range (65504)."
@@ -158,6 +158,8 @@ def _check_gpu(device: str) -> None:
         seen = f"'{device}' with torch {torch.__version__} is none"
     elif not torch.cuda.is_available():
         seen = "torch finds no GPU"
+    elif (torch.device(device).index or 0) >= torch.cuda.device_count():
+        seen = f"'{device}' is beyond the {torch.cuda.device_count()} that torch finds"
     elif (capability := torch.cuda.get_device_capability(device)) < _LEAST_CAPABILITY:
         seen = f"{torch.cuda.get_device_name(device)} has {capability[0]}.{capability[1]}"
     else:

@@ -56,7 +56,8 @@ class QuestionAnsweringPipeline(ChunkPipeline):  # type: ignore[misc]
 
         Inputs are ``question=`` and ``context=`` (strings, or lists; one context serves a list of
         questions), or dictionaries with these keys: one, a list, or an iterator of them. A single
-        one gives an answer (a list of up to ``top_k``, if above 1), a list a list of these.
+        one, a list of one too, gives an answer (a list of up to ``top_k``, if above 1), a longer
+        list a list of these.
 
         | option | default | |
         |---|---|---|

@@ -128,7 +128,7 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
-        return_dict: bool = True,
+        return_dict: bool | None = None,
         position_ids: None = None,
         inputs_embeds: None = None,
         labels: None = None,
@@ -167,7 +167,7 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
             padded[inside] = np.concatenate(found)
             found = padded
         output = _OUTPUTS[self._head](torch.from_numpy(found))
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
     def save_pretrained(self, save_directory: str | Path, **_: object) -> None:
         """Copy config and weights as they are, packed or not, into a folder that may exist."""
