@@ -186,7 +186,6 @@ def embed(model: Path, way: Way, rows_per_file: int, path: Path, out: Path) -> f
     """Answer a file, and say how long the whole call took."""
     from sparsebert.scale import embed_files
 
-    os.environ.pop("RAY_ADDRESS", None)  # a cluster of its own, on this machine
     started = time.perf_counter()
     result = embed_files(
         model,
@@ -197,6 +196,7 @@ def embed(model: Path, way: Way, rows_per_file: int, path: Path, out: Path) -> f
         engine=way.engine,
         threads=way.threads,
         actors=way.workers if way.engine == "ray" else None,
+        address="local" if way.engine == "ray" else None,
     )
     seconds = time.perf_counter() - started
     if way.engine == "ray" and result.workers != way.workers:

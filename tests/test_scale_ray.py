@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -204,11 +205,17 @@ class TestCluster:
 
         monkeypatch.setattr(ray, "is_initialized", lambda: False)
         monkeypatch.setattr(ray, "init", init)
-        for address in ("there:6379", None):
-            monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
-            with pytest.raises(ClusterError, match="cannot be reached: no route"):
-                ray_cluster(address).__enter__()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            there = f"127.0.0.1:{server.getsockname()[1]}"
+            for address in (there, None):
+                monkeypatch.setenv("RAY_ADDRESS", f"ray://{there}")
+                with pytest.raises(ClusterError, match="cannot be reached: no route"):
+                    ray_cluster(address).__enter__()
+        with pytest.raises(ClusterError, match=f"{there} cannot be reached: .*refused"):
+            ray_cluster(there).__enter__()
         monkeypatch.delenv("RAY_ADDRESS")
         with pytest.raises(ClusterError, match="on this machine cannot be reached"):
             ray_cluster().__enter__()
-        assert asked == ["there:6379", "elsewhere:6379", "auto", "local"]
+        with pytest.raises(ClusterError, match="cluster local cannot be reached"):
+            ray_cluster("local").__enter__()
+        assert asked == [there, f"ray://{there}", "auto", "local", "local"]

@@ -105,7 +105,7 @@ AddressOption = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="With Ray: the cluster.",
+        help="With Ray: the cluster; local begins a new one here.",
         show_default="RAY_ADDRESS, else this machine",
         rich_help_panel=_PANEL,
     ),

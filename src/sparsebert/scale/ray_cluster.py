@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from sparsebert.errors import ClusterError
 
+_ANSWER_SECONDS = 30.0
 _OBJECT_STORE = 200 << 20  # bytes: rows never pass through it, only the names of parts do
 
 
@@ -16,8 +19,9 @@ def ray_cluster(address: str | None = None) -> Iterator[None]:
     """Be connected to a cluster inside.
 
     A connection that the program has already is used, and left open. Without ``address`` it is
-    RAY_ADDRESS, else a cluster that `ray start` began on this machine, else a new one with all of
-    this machine's cores, which ends with the block. Raises ClusterError if it cannot be reached.
+    RAY_ADDRESS, else a cluster that `ray start` began on this machine, else (as for "local") a new
+    one with all of this machine's cores, which ends with the block. Raises ClusterError if it
+    cannot be reached.
     """
     import ray
 
@@ -27,13 +31,16 @@ def ray_cluster(address: str | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked to send anything anywhere
     named = address or os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    new = {**quiet, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
     try:
-        try:
-            ray.init(named or "auto", **quiet)
-        except ConnectionError:
-            if named:
-                raise
-            ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
+        if named:
+            _see_that_it_listens(named)
+            ray.init(named, **(new if named == "local" else quiet))
+        else:
+            try:
+                ray.init("auto", **quiet)
+            except ConnectionError:
+                ray.init("local", **new)
     except Exception as fault:  # Ray's own are bare where a machine is too slow to start it
         reason = " ".join(str(fault).split())
         raise ClusterError(
@@ -43,6 +50,13 @@ def ray_cluster(address: str | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _see_that_it_listens(address: str) -> None:
+    """OSError at once where nothing does: Ray would try for a quarter of an hour."""
+    where = urlsplit(address if "://" in address else f"//{address}")
+    if where.hostname and where.port:
+        socket.create_connection((where.hostname, where.port), _ANSWER_SECONDS).close()
 
 
 def cluster_cores() -> int:
