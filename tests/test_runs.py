@@ -50,7 +50,7 @@ class TestMinilm:
     def test_one_task_and_seed(self, tmp_path: Path) -> None:
         lines = minilm(tmp_path, TASKS="qqp", SEEDS="2", CORPUS="a b")
         tune = "--task qqp --data DATA/qqp --recipe"
-        rest = "--seed 2 --max-rows 10000"
+        rest = "--seed 2 --max-rows 10000 --epochs 3"
         assert lines == [
             "sparsebert prune MODEL R/models/oneshot",
             "sparsebert prune MODEL R/models/embedding --method second-order --calibration "
