@@ -42,10 +42,11 @@ bench: $(VENV)/.ready-demo
 	@echo "==> Measuring latency: leave the machine alone meanwhile"
 	@$(BIN)/sparsebert bench $(BENCH_ARGS)
 
-# The tests build no second wheel: they are told where this one is.
+# The tests build no second wheel: they are told where this one is. A worker for each core, a file at a
+# time, for the fixtures of a file cost much; in one process: TEST_ARGS='-n 0'.
 test: $(VENV)/.ready-dev
 	@echo "==> Running the tests"
-	@SPARSEBERT_WHEEL="$$(echo $(WHEELS)/*.whl)" $(BIN)/python -m pytest $(TEST_ARGS)
+	@SPARSEBERT_WHEEL="$$(echo $(WHEELS)/*.whl)" $(BIN)/python -m pytest -n auto --dist loadfile $(TEST_ARGS)
 
 check: $(VENV)/.ready-dev
 	@echo "==> Checking the style: ruff format, ruff check, mypy, clang-format"
