@@ -1,7 +1,7 @@
 """Files through `embed_files`: what one core gives, what two give, here and on Ray.
 
-    python benchmarks/scale.py --model packed/ dense/ --rows 24000 \\
-      --data qqp/validation.parquet qnli/validation.parquet --columns question1 question2 sentence
+    python benchmarks/scale.py --model packed/ --data qqp/validation.parquet \\
+      qnli/validation.parquet --columns question1 question2 question sentence
 
 The texts are written to one Parquet file, which every way answers in parts of ``--rows-per-file``:
 
@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.bench.machine import available_cores, describe_machine
+from sparsebert.scale.plan import ROWS_PER_FILE
 
 ENGINES = ("local", "ray")
 ALONE, RAY_ALONE = "1 thread", "Ray, 1 actor"
@@ -117,8 +118,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--columns", nargs="+", default=["text"], help="those with texts; a file may lack some"
     )
-    parser.add_argument("--rows", type=int, default=20_000, help="a selection of so many texts")
-    parser.add_argument("--rows-per-file", type=int, default=1_000)
+    parser.add_argument("--rows", type=int, default=80_000, help="a selection of so many texts")
+    parser.add_argument("--rows-per-file", type=int, default=ROWS_PER_FILE)
     parser.add_argument("--cores", type=int, default=available_cores(), help="N in the ways above")
     parser.add_argument("--engines", nargs="+", default=ENGINES, choices=ENGINES)
     parser.add_argument("--rounds", type=int, default=5)
@@ -219,7 +220,7 @@ def mean_tokens(model: Path, texts: Sequence[str]) -> float:
 
 
 def name(model: Path) -> str:
-    return model.resolve().name
+    return model.absolute().name
 
 
 def summary(model: str, way: Way, runs: Sequence[Run], tokens: float) -> dict[str, Any]:

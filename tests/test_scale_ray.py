@@ -148,7 +148,7 @@ class TestFiles:
 
 class TestSeeds:
     def test_they_come_to_what_they_come_to_one_by_one(
-        self, tiny_bert: TinyBert, tmp_path: Path
+        self, tiny_bert: TinyBert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pytest.importorskip("transformers")
         from sparsebert.evaluation.seeds import evaluate_seeds
@@ -157,7 +157,11 @@ class TestSeeds:
 
         sparse = tmp_path / "sparse"
         prune(tiny_bert("encoder"), sparse)
-        data = write_classification(tmp_path / "data", train=32)
+        write_classification(tmp_path / "data", train=32)
+        # Tasks stand elsewhere; a folder that is called as an option's value is not meant by it.
+        monkeypatch.chdir(tmp_path)
+        Path("custom").mkdir()
+        data = Path("data")
         quick = {"task": "custom", "epochs": 1, "learning_rate": 1e-3, "batch_size": 16}
         here, there = tmp_path / "here", tmp_path / "there"
         one = finetune_seeds(sparse, here, data=data, seeds=(1, 2, 3), **quick)

@@ -24,6 +24,7 @@ from sparsebert.scale.ray_cluster import (
 )
 from sparsebert.tasks.extras import need_extra
 
+_PATHS = ("model", "out", "data", "teacher")
 _RETRIES = 3  # of a seed whose machine went away; it goes on from its last checkpoint
 
 
@@ -103,10 +104,10 @@ def _run(
 
 
 def _whole_paths(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments with full paths, wherever a task stands."""
+    """The arguments with full paths, wherever a task stands; what is not there is a hub id."""
     return {
         name: str(Path(value).absolute())
-        if isinstance(value, Path) or (isinstance(value, str) and Path(value).exists())
+        if name in _PATHS and (isinstance(value, Path) or (value and Path(value).exists()))
         else value
         for name, value in arguments.items()
     }
