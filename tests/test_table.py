@@ -398,6 +398,18 @@ class TestPlot:
         assert ElementTree.fromstring(svg).tag.endswith("svg")
         assert svg == as_svg(table_of(runs))
 
+    def test_the_legend_of_all_rows_is_within_the_picture(self) -> None:
+        pytest.importorskip("matplotlib")
+        from sparsebert.table.plot import shares_figure
+
+        rows = ("dense", "oneshot", "best", "best-int8")
+        figure = shares_figure(Table([result(row=row) for row in rows]))
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        (left, _), (right, _) = legend.get_window_extent().get_points()
+        assert len(legend.get_texts()) == 4
+        assert 0 <= left < right <= figure.bbox.width
+
     def test_nothing_to_plot(self) -> None:
         pytest.importorskip("matplotlib")
         from sparsebert.table.plot import as_svg

@@ -78,7 +78,10 @@ def shares_figure(table: Table, *, width: float = 7.0) -> Figure:
         for place, row in enumerate(rows)
     ]
     figure.legend(
-        handles=handles, loc="outside upper center", ncols=min(len(rows), 4), frameon=False
+        handles=handles,
+        loc="outside upper center",
+        ncols=len(rows) if len(rows) <= 3 else 2,  # more would be wider than the figure
+        frameon=False,
     )
     return figure
 
