@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -16,10 +15,9 @@ import pytest
 import yaml
 
 from conftest import TinyBert
+from scripts import RUNS, load_script
 from sparsebert.cli import app as command_line
 from tiny_tasks import write_classification, write_regression
-
-RUNS = Path(__file__).resolve().parents[1] / "runs"
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the scripts need bash")
 
@@ -205,12 +203,7 @@ def test_recipes_are_whole(path: Path) -> None:
 def search() -> ModuleType:
     pytest.importorskip("torch")
     pytest.importorskip("pyarrow")
-    spec = importlib.util.spec_from_file_location("search", RUNS / "search.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(RUNS / "search.py")
 
 
 class TestSearch:

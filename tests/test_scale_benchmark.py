@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -16,20 +15,15 @@ pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq
 
 from conftest import TinyBert
+from scripts import BENCHMARKS, load_script
 from sentences import SENTENCES
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "scale.py"
+SCRIPT = BENCHMARKS / "scale.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("scale_benchmark", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def test_it_runs(tiny_bert: TinyBert, tmp_path: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -15,20 +13,13 @@ pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
 from conftest import TinyBert
+from scripts import BENCHMARKS, load_script
 from tiny_tasks import write_regression
-
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "training.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("training_benchmark", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return load_script(BENCHMARKS / "training.py")
 
 
 def test_every_way_trains(benchmark: ModuleType, tiny_bert: TinyBert, tmp_path: Path) -> None:
