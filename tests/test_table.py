@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +20,7 @@ from sparsebert.cli import main
 from sparsebert.errors import DataError, OutputError
 from sparsebert.table import Result, Table, read_results, read_runs
 from sparsebert.table.card import as_card
-from sparsebert.table.formats import write
+from sparsebert.table.formats import read_table, write
 from sparsebert.table.markdown import as_markdown
 
 Scores = dict[str, dict[str, float]]
@@ -342,6 +345,65 @@ class TestResultsFile:
     def test_a_result_that_appears_twice(self) -> None:
         with pytest.raises(DataError, match="appears twice"):
             Table([result(), result()])
+
+
+class TestMerging:
+    """Seeds that were run at different places."""
+
+    def test_seeds_count_together(self, tmp_path: Path) -> None:
+        for seed, value in ((1, 60.0), (3, 66.0)):
+            add_model(tmp_path / f"here/dense/rte/seed-{seed}", "rte", accuracy(value), seed=seed)
+        add_model(tmp_path / "there/dense/rte/seed-2", "rte", accuracy(63), seed=2)
+        add_model(tmp_path / "there/best/rte/seed-2", "rte", accuracy(62), seed=2)
+        table, notes = read_table([tmp_path / "here", tmp_path / "there"])
+        dense, best = table.ordered()
+        assert (dense.seed_numbers, dense.seeds) == ((1, 2, 3), (60, 63, 66))
+        assert (best.seed_numbers, best.seeds) == ((2,), (62,))
+        assert "--seeds 1,2,3" in dense.command
+        assert "--seed 2" in best.command
+        assert notes == []
+
+    def test_of_one_seed_given_twice_the_last_counts(self, tmp_path: Path) -> None:
+        for place, value in (("old", 60.0), ("new", 61.0)):
+            add_model(tmp_path / f"{place}/dense/rte/seed-1", "rte", accuracy(value))
+            add_model(tmp_path / f"{place}/dense/stsb/seed-1", "stsb", pearson(value, 50))
+        write(tmp_path / "old", format="json", out=tmp_path / "old.json")
+        table, _ = read_table([tmp_path / "old.json", tmp_path / "new"])
+        assert [each.seeds for each in table.ordered()] == [(61.0,), (50.0,), (61.0,)]
+        assert table.ordered()[0].command.endswith("--seed 1")
+
+    def test_what_does_not_belong_together(self, tmp_path: Path) -> None:
+        add_model(tmp_path / "a/dense/rte/seed-1", "rte", accuracy(60), rows=100)
+        add_model(tmp_path / "b/dense/rte/seed-2", "rte", accuracy(60), rows=90, seed=2)
+        add_model(tmp_path / "c/dense/rte/seed-3", "rte", accuracy(60), seed=3, dropout=0.2)
+        with pytest.raises(DataError, match="dense, rte: seeds 1 were trained on 100 rows"):
+            read_table([tmp_path / "a", tmp_path / "b"])
+        table, (note,) = read_table([tmp_path / "a", tmp_path / "c"])
+        assert "dense, rte: seeds 1 and seeds 3 were made by different commands" in note
+        assert table.ordered()[0].seed_numbers == (1, 3)
+
+    def test_a_place_that_names_a_result_twice(self, tmp_path: Path) -> None:
+        write_document(tmp_path / "r.json", [LINE, LINE])
+        with pytest.raises(DataError, match="appears twice"):
+            read_table([tmp_path / "r.json", tmp_path / "r.json"])
+
+    def test_collecting_keeps_what_was_collected(self, tmp_path: Path) -> None:
+        """The script behind docs/results.json, on two machines one after the other."""
+        script = Path(__file__).resolve().parents[1] / "runs/collect.sh"
+        for seed in (1, 2):
+            runs = tmp_path / f"machine-{seed}"
+            for row in ("dense", "best"):
+                add_model(runs / f"{row}/rte/seed-{seed}", "rte", accuracy(60), seed=seed)
+            (tmp_path / "docs").mkdir(exist_ok=True)
+            subprocess.run(
+                ["bash", str(script), str(runs), str(tmp_path / "docs")],
+                env={**os.environ, "SPARSEBERT": f"{sys.executable} -m sparsebert"},
+                check=True,
+            )
+        found = read_results(tmp_path / "docs/results.json")
+        assert [each.seed_numbers for each in found] == [(1, 2), (1, 2)]
+        assert "60.0 ± 0.0 (2)" in (tmp_path / "docs/accuracy.md").read_text()
+        assert (tmp_path / "docs/accuracy.svg").is_file()
 
 
 class TestCard:

@@ -12,11 +12,12 @@ from sparsebert.cli.console import JsonOption, stderr
 
 def table(
     runs: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
-            metavar="RUNS",
+            metavar="RUNS...",
             help="A folder RUNS/ROW/TASK (rows: dense, oneshot, best, best-int8) of models or "
-            "folders of seeds, or a results.json made from one.",
+            "folders of seeds, or a results.json made from one. Of several, say from several "
+            "machines, the seeds count together; of one seed given twice, the last.",
         ),
     ],
     format: Annotated[
@@ -53,5 +54,5 @@ def table(
         raise typer.BadParameter(f"choose from {', '.join(FORMATS)}.", param_hint="--format")
     if row is not None and format != "card":
         raise typer.BadParameter("is for --format card.", param_hint="--row")
-    for note in write(runs, format=format, out=out, row=row):
+    for note in write(*runs, format=format, out=out, row=row):
         stderr.print(f"note: {note}", markup=False)

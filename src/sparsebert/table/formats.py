@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sparsebert.errors import OutputError
 from sparsebert.table.card import as_card
 from sparsebert.table.layout import Table
 from sparsebert.table.markdown import as_markdown
+from sparsebert.table.merging import merge
 from sparsebert.table.plot import as_svg
 from sparsebert.table.results import read_results
 from sparsebert.table.runs import read_runs
@@ -30,17 +31,28 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 }
 
 
-def write(
-    runs: str | Path, *, format: str = "markdown", out: Path | None = None, row: str | None = None
-) -> list[str]:
-    """Write the table of ``runs`` (a folder or a results.json) to ``out`` or standard output.
+def read_table(runs: Sequence[str | Path]) -> tuple[Table, list[str]]:
+    """One table of all ``runs``, as `merge` puts them together, and notes. Raises DataError."""
+    places = []
+    notes: list[str] = []
+    for place in map(Path, runs):
+        found, missing = (read_results(place), []) if place.is_file() else read_runs(place)
+        Table(found)  # refuses what appears twice within a place, which merging would hide
+        places.append(found)
+        notes += missing
+    results, differences = merge(places)
+    return Table(results), notes + differences
 
-    Returns notes on what has no scores yet. Raises DataError for results that cannot be used,
-    OutputError if ``out`` cannot be written.
+
+def write(
+    *runs: str | Path, format: str = "markdown", out: Path | None = None, row: str | None = None
+) -> list[str]:
+    """Write the table of ``runs`` (folders or results.json files) to ``out`` or standard output.
+
+    Returns notes on what has no scores yet or does not quite belong together. Raises DataError for
+    results that cannot be used, OutputError if ``out`` cannot be written.
     """
-    place = Path(runs)
-    results, notes = (read_results(place), []) if place.is_file() else read_runs(place)
-    table = Table(results)
+    table, notes = read_table(runs)
     text = as_card(table, row) if format == "card" else FORMATS[format](table)
     if out is None:
         sys.stdout.write(text + "\n")

@@ -1,0 +1,62 @@
+"""Results of several places as one: seeds of different machines or days."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sparsebert.errors import DataError
+from sparsebert.table.results import Result
+
+# How `sparsebert.table.runs.command` names the seeds of a result.
+_SEEDS = re.compile(r"--seeds? [\d,]+")
+
+
+def merge(places: Sequence[Sequence[Result]]) -> tuple[list[Result], list[str]]:
+    """Each result with the seeds of all places, in the order of their numbers; and notes.
+
+    Where two places have a score for the same seed, the later place's counts. A note tells of
+    results whose seeds were made by different commands: the first one's is kept. Raises DataError
+    if they were trained on different numbers of rows.
+    """
+    merged: dict[tuple[str, str, str, str], Result] = {}
+    notes: dict[str, None] = {}
+    for results in places:
+        for later in results:
+            place = (later.row, later.run, later.split, later.metric)
+            earlier = merged.get(place)
+            if earlier is None:
+                merged[place] = later
+                continue
+            where = f"{later.row}, {later.run}"
+            if earlier.train_rows != later.train_rows:
+                raise DataError(
+                    f"{where}: seeds {_numbers(earlier)} were trained on {earlier.train_rows} rows "
+                    f"and seeds {_numbers(later)} on {later.train_rows}: give one of them another "
+                    "folder name or 'run'."
+                )
+            if _SEEDS.sub("", earlier.command) != _SEEDS.sub("", later.command):
+                notes[
+                    f"{where}: seeds {_numbers(earlier)} and seeds {_numbers(later)} were made by "
+                    "different commands; the first is shown."
+                ] = None
+            merged[place] = _together(earlier, later)
+    return list(merged.values()), list(notes)
+
+
+def _together(earlier: Result, later: Result) -> Result:
+    scores = dict(zip(earlier.seed_numbers, earlier.seeds, strict=True))
+    scores |= zip(later.seed_numbers, later.seeds, strict=True)
+    numbers = tuple(sorted(scores))
+    option = f"--seed{'s' if len(numbers) > 1 else ''} {','.join(map(str, numbers))}"
+    return replace(
+        earlier,
+        seeds=tuple(scores[number] for number in numbers),
+        seed_numbers=numbers,
+        command=_SEEDS.sub(option, earlier.command),
+    )
+
+
+def _numbers(result: Result) -> str:
+    return ", ".join(map(str, result.seed_numbers))
