@@ -3,7 +3,7 @@
     python benchmarks/training.py --model all-MiniLM-L6-v2 --task stsb --data data/stsb
 
 Four ways train the same model with the same learning rate, batch size and epochs, and are scored by
-the same code, in fp32:
+the same code, in fp32 (ours train in bfloat16 where the CPU has it, unless --precision says fp32):
 
     run_glue            what transformers' run_glue.py does: every row padded to 128 tokens
     run_glue, dynamic   the same with batches padded to their longest row, its fairer variant
@@ -31,6 +31,7 @@ from typing import Any
 
 from sparsebert.bench.machine import describe_machine
 from sparsebert.tasks import TASK_NAMES
+from sparsebert.training.options import PRECISIONS
 
 WAYS = ("run_glue", "run_glue, dynamic", "finetune", "finetune, plain")
 PADDED_LENGTH = 128  # run_glue.py's own default of --max_seq_length
@@ -47,6 +48,7 @@ class Settings:
     epochs: float
     learning_rate: float
     batch_size: int
+    precision: str  # of our ways; transformers' run_glue.py trains in fp32 unless told
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def main() -> int:
         asked.epochs,
         asked.learning_rate,
         asked.batch_size,
+        asked.precision,
     )
     ways = [way for way in WAYS if way in asked.ways]
     runs = []
@@ -108,6 +111,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--precision", default="auto", choices=PRECISIONS, help="of sparsebert's ways (auto)"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS, metavar="WAY")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
@@ -145,6 +151,7 @@ def with_sparsebert(way: str, settings: Settings, seed: int) -> Run:
             weight_decay=0.0,
             warmup_ratio=0.0,
             embeddings="used",
+            precision=settings.precision,
             dropout=0.0 if way.endswith("plain") else None,
         )
     score = main_score(get_task(settings.task), result.scores)
@@ -252,7 +259,8 @@ def as_markdown(result: dict[str, Any]) -> str:
     lines = [
         f"{settings['model']} on {settings['task']}, {result['runs'][0]['rows']:,} rows, "
         f"{settings['epochs']:g} epochs, batch {settings['batch_size']}, learning rate "
-        f"{settings['learning_rate']:g}; {machine['cpu']}, {machine['threads']} threads, torch "
+        f"{settings['learning_rate']:g}, our precision {settings['precision']}; {machine['cpu']}, "
+        f"{machine['threads']} threads, torch "
         f"{machine['torch']}, transformers {machine['transformers']}, {machine['date']}",
         "",
         "| way | rows/s | times run_glue | times dynamic | CPU s | score |",
