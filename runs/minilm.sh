@@ -7,7 +7,8 @@
 #
 # Each result is a folder, RUNS/ROW/TASK/seed-N. What is there is not made again and what was begun
 # is resumed: stop it at any moment, and start it again. All tasks have their first seed before any
-# has its second, so that `sparsebert table RUNS` soon has something to show.
+# has its second, so that `sparsebert table RUNS` soon has something to show. What another machine
+# or day has scored is not run either: SCORED=docs/results.json, which runs/collect.sh adds to.
 #
 # dense      the model as it is, fine-tuned
 # oneshot    1:2 by magnitude, then fine-tuned with the zeros locked
@@ -31,6 +32,7 @@ if [ $# -eq 4 ]; then DRY_RUN=true; fi
 TASKS=${TASKS:-rte mrpc stsb sst2 qnli mnli qqp squad sst2-full}
 SEEDS=${SEEDS:-1 2 3 4 5}
 ROWS=${ROWS:-dense oneshot best best-int8 embedding}
+SCORED=${SCORED:-}
 CALIBRATION_ROWS=${CALIBRATION_ROWS:-1024}
 # Training texts of all tasks, without labels: an hour on two cores.
 CORPUS=${CORPUS:-$DATA/stsb $DATA/mrpc $DATA/rte $DATA/mnli $DATA/qqp $DATA/qnli $DATA/sst2 $DATA/squad}
@@ -62,6 +64,34 @@ tune() {
     sparse "$out/training.json" finetune "$model" "$out" --task "${task%-full}" \
         --data "$DATA/${task%-full}" --recipe "$(recipe "$row" "${task%-full}")" \
         --seed "$seed" $(rows_of "$task") "$@" --resume
+}
+
+# is_scored ROW TASK SEED: does the file SCORED hold a score of it?
+is_scored() {
+    if [ -z "$SCORED" ]; then return 1; fi
+    "${PYTHON:-python3}" - "$SCORED" "$@" <<'END'
+import json, sys
+
+path, row, run, seed = sys.argv[1:]
+with open(path, encoding="utf-8") as file:
+    results = json.load(file)
+found = any(
+    (each["row"], each["run"]) == (row, run) and int(seed) in each["seed_numbers"]
+    for each in results
+)
+sys.exit(not found)
+END
+}
+
+# rows_left TASK SEED: those of ROWS that have no score yet, and what these are made from.
+rows_left() {
+    local left=" " row
+    for row in $ROWS; do
+        if [ "$row" != embedding ] && ! is_scored "$row" "$@"; then left+="$row "; fi
+    done
+    if wants best && [[ $left == *" best-int8 "* && $left != *" best "* ]]; then left=" best$left"; fi
+    if wants dense && [[ $left == *" best "* && $left != *" dense "* ]]; then left=" dense$left"; fi
+    echo "$left"
 }
 
 # drop_weights FOLDER: scores, recipe and lineage stay, the disk gets 90 MB back.
@@ -118,7 +148,7 @@ fi
 for seed in $SEEDS; do
     for task in $TASKS; do
         if [ "$seed" -gt "$(seeds_of "$task")" ]; then continue; fi
-        for row in $ROWS; do run_row "$row" "$task" "$seed" || true; done
+        for row in $(rows_left "$task" "$seed"); do run_row "$row" "$task" "$seed" || true; done
     done
 done
 sparse - table "$RUNS" --json --out "$RUNS/results.json" || true

@@ -104,6 +104,27 @@ class TestMinilm:
             ["evaluate", "R/best-int8/rte/seed-1", "--task"],
         ]
 
+    def test_what_another_machine_scored_is_not_run(self, tmp_path: Path) -> None:
+        def made(*scored: str) -> list[str]:
+            results = [{"row": row, "run": "rte", "seed_numbers": [1]} for row in scored]
+            (tmp_path / "results.json").write_text(json.dumps(results))
+            lines = minilm(
+                tmp_path / "runs",
+                TASKS="rte",
+                SEEDS="1",
+                ROWS="dense oneshot best best-int8",
+                SCORED=str(tmp_path / "results.json"),
+            )
+            outs = [line.split()[3] for line in lines if line.split()[1] in ("finetune", "pack")]
+            return [out.split("/")[1] for out in outs]
+
+        assert made() == ["dense", "oneshot", "best", "best-int8"]
+        assert made("dense", "oneshot", "best", "best-int8") == []
+        assert made("dense", "best", "best-int8") == ["oneshot"]
+        # What is left is made from models that the other machine has not handed on.
+        assert made("dense", "oneshot", "best") == ["dense", "best", "best-int8"]
+        assert made("dense", "oneshot", "best-int8") == ["dense", "best"]
+
     def test_a_tasks_own_recipe_wins(self, tmp_path: Path) -> None:
         (tmp_path / "recipes").mkdir()
         (tmp_path / "recipes/dense-rte.yaml").touch()
