@@ -104,6 +104,13 @@ def test_pairs_are_scored(ranker: Path) -> None:
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits.astype(float))), atol=1e-6)
 
 
+def test_a_regression_keeps_its_scale(tiny_bert: Callable[..., Path]) -> None:
+    folder = tiny_bert("sequence-classification", num_labels=1, problem_type="regression")
+    pairs = list(zip(TEXTS[:4], TEXTS[4:]))
+    logits = load(folder).logits(pairs)[:, 0]
+    np.testing.assert_array_equal(SparsebertCrossEncoder(folder).score(pairs), logits)
+
+
 def test_other_models_do_not_rerank(encoder: Path, tiny_bert: Callable[..., Path]) -> None:
     for folder in (encoder, tiny_bert("sequence-classification")):
         with pytest.raises(InputError, match="gives no relevance"):

@@ -8,6 +8,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from sparsebert.checkpoint import EncoderConfig
 from sparsebert.errors import InputError
 from sparsebert.inference.tokenizing import LocatedTokens
 
@@ -48,6 +49,27 @@ def sigmoid(logits: Floats) -> Floats:
     """1 / (1 + exp(-x)) that does not overflow; float32 in and out."""
     small = np.exp(-np.abs(logits))
     return np.asarray(np.where(logits >= 0, 1, small) / (1 + small))
+
+
+def score_function(config: EncoderConfig) -> str:
+    """What makes scores of a sequence classifier's logits: "softmax", "sigmoid" or "none".
+
+    Sigmoid for a single label, as in text-embeddings-inference and sentence-transformers, and for
+    labels that may hold together; the number as it is where config.json calls the task a
+    regression, which has a scale of its own.
+    """
+    if config.raw.get("problem_type") == "regression":
+        return "none"
+    if len(config.labels) == 1 or config.problem_type == "multi_label_classification":
+        return "sigmoid"
+    return "softmax"
+
+
+def apply_function(logits: Floats, function: str) -> Floats:
+    """`score_function` of logits ``[texts, labels]``."""
+    if function == "none":
+        return logits
+    return sigmoid(logits) if function == "sigmoid" else softmax(logits)
 
 
 def label_scores(

@@ -63,7 +63,7 @@ class SparsebertEmbeddings(Embeddings):  # type: ignore[misc]
 
 
 class SparsebertCrossEncoder(BaseCrossEncoder):  # type: ignore[misc]
-    """A cross-encoder, such as ``CrossEncoderReranker`` takes; scores are from 0 to 1."""
+    """A cross-encoder, such as ``CrossEncoderReranker`` takes, with the scores of ``/rerank``."""
 
     def __init__(
         self, model: str | Path | Model, *, batch_size: int = 32, threads: int | None = None
@@ -80,7 +80,7 @@ class SparsebertCrossEncoder(BaseCrossEncoder):  # type: ignore[misc]
 class SparsebertRerank(BaseDocumentCompressor):  # type: ignore[misc]
     """Keeps the ``top_n`` documents that fit a query best, best first.
 
-    Their scores, from 0 to 1, are in their metadata as ``relevance_score``.
+    Their scores, those of ``/rerank``, are in their metadata as ``relevance_score``.
     """
 
     top_n: int = 3

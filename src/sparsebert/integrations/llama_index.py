@@ -75,7 +75,7 @@ class SparsebertEmbedding(BaseEmbedding):  # type: ignore[misc]
 
 
 class SparsebertRerank(BaseNodePostprocessor):  # type: ignore[misc]
-    """Keeps the ``top_n`` nodes that fit a query best, with scores from 0 to 1, best first."""
+    """Keeps the ``top_n`` nodes that fit a query best, with the scores of ``/rerank``."""
 
     top_n: int = 2
     batch_size: int = 32

@@ -8,7 +8,7 @@ from pathlib import Path
 from sparsebert.checkpoint import Head
 from sparsebert.errors import InputError
 from sparsebert.inference import Model, load
-from sparsebert.inference.labelling import sigmoid
+from sparsebert.inference.labelling import apply_function, score_function
 
 
 def load_reranker(model: str | Path | Model, threads: int | None = None) -> Model:
@@ -25,8 +25,13 @@ def load_reranker(model: str | Path | Model, threads: int | None = None) -> Mode
 def relevance(
     model: Model, pairs: Sequence[tuple[str, str]], *, batch_size: int = 32
 ) -> list[float]:
-    """For each query with a text a number from 0 to 1 (the sigmoid of the logit)."""
+    """For each query with a text a number, more where the text fits better.
+
+    From 0 to 1 (the sigmoid of the logit), or the number itself where config.json says that the
+    model was trained for regression, as ``/rerank`` answers too.
+    """
     if not pairs:
         return []
-    scores: list[float] = sigmoid(model.logits(list(pairs), batch_size=batch_size)[:, 0]).tolist()
+    logits = model.logits(list(pairs), batch_size=batch_size)
+    scores: list[float] = apply_function(logits, score_function(model.config))[:, 0].tolist()
     return scores

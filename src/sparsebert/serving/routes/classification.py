@@ -8,12 +8,11 @@ import numpy as np
 from fastapi import APIRouter, Request
 
 from sparsebert.checkpoint import Head
-from sparsebert.inference.labelling import Floats, sigmoid, softmax
+from sparsebert.inference.labelling import apply_function, score_function
 from sparsebert.serving.asking import require, rows_for
 from sparsebert.serving.batching import EngineCall
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.schemas import Prediction, PredictRequest, Rank, RerankRequest
-from sparsebert.serving.served_model import ServedModel
 from sparsebert.serving.service import service_of
 from sparsebert.serving.work_route import WorkRoute
 
@@ -39,10 +38,10 @@ async def predict(request: Request, body: PredictRequest) -> Any:
         side=body.truncation_direction,
     )
     asked = body.parameters
-    function = "none" if body.raw_scores else own_function(model)
+    function = "none" if body.raw_scores else score_function(model.model.config)
     if asked and asked.function_to_apply:
         function = asked.function_to_apply
-    scores = applied(np.stack(rows), function)
+    scores = apply_function(np.stack(rows), function)
     labels = model.model.config.labels
     order = np.argsort(-scores, axis=-1, kind="stable")[:, : asked.top_k if asked else None]
     found = [
@@ -73,32 +72,10 @@ async def rerank(request: Request, body: RerankRequest) -> Any:
         truncate=body.truncate,
         side=body.truncation_direction,
     )
-    function = "none" if body.raw_scores else own_function(model)
-    scores = applied(np.stack(rows), function)[:, 0]
+    function = "none" if body.raw_scores else score_function(model.model.config)
+    scores = apply_function(np.stack(rows), function)[:, 0]
     ranks: list[dict[str, Any]] = []
     for place in np.argsort(-scores, kind="stable").tolist():
         text = {"text": body.texts[place]} if body.return_text else {}
         ranks.append({"index": place, "score": scores[place], **text})
     return ranks
-
-
-def own_function(model: ServedModel) -> str:
-    """What makes scores of this model's logits: "softmax", "sigmoid" or "none".
-
-    Sigmoid for a single label, as in TEI and sentence-transformers, and for labels that may hold
-    together; the number as it is where config.json calls the task a regression, which has a scale
-    of its own.
-    """
-    config = model.model.config
-    if config.raw.get("problem_type") == "regression":
-        return "none"
-    if len(config.labels) == 1 or config.problem_type == "multi_label_classification":
-        return "sigmoid"
-    return "softmax"
-
-
-def applied(logits: Floats, function: str) -> Floats:
-    """``function`` of logits ``[texts, labels]``."""
-    if function == "none":
-        return logits
-    return sigmoid(logits) if function == "sigmoid" else softmax(logits)
