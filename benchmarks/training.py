@@ -48,7 +48,7 @@ class Settings:
     epochs: float
     learning_rate: float
     batch_size: int
-    precision: str  # of our ways; transformers' run_glue.py trains in fp32 unless told
+    precision: str = "auto"  # of our ways; transformers' run_glue.py trains in fp32 unless told
 
 
 @dataclass(frozen=True)

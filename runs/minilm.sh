@@ -10,6 +10,10 @@
 # has its second, so that `sparsebert table RUNS` soon has something to show. What another machine
 # or day has scored is not run either: SCORED=docs/results.json, which runs/collect.sh adds to.
 #
+# On one core of an AMD EPYC (Zen 4) a seed of a task takes from ten minutes (SST-2, RTE, MRPC) over most
+# of an hour (MNLI) to two hours (SQuAD, which needs 12 GB): two tasks side by side, OMP_NUM_THREADS=1
+# each, use two cores best.
+#
 # dense      the model as it is, fine-tuned
 # oneshot    1:2 by magnitude, then fine-tuned with the zeros locked
 # best       the dense model of the same seed, fine-tuned, then pruned to 1:2 by second order with the

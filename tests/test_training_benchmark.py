@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from types import ModuleType
@@ -47,10 +48,9 @@ def test_ratios_are_taken_round_by_round(benchmark: ModuleType) -> None:
     assert ours["rows_per_second"] == 100.0
     assert ours["score"] == 51.0
     machine = {"cpu": "c", "threads": "2", "torch": "t", "transformers": "u", "date": "d"}
-    shared = {"model": "m", "task": "stsb", "epochs": 2, "batch_size": 32, "learning_rate": 2e-5}
     result = {
         "machine": machine,
-        "settings": shared,
+        "settings": dataclasses.asdict(settings),
         "runs": [{"rows": 100}],
         "ways": [benchmark.summary(way, runs, settings) for way in seconds],
     }
