@@ -10,8 +10,8 @@
 # has its second, so that `sparsebert table RUNS` soon has something to show. What another machine
 # or day has scored is not run either: SCORED=docs/results.json, which runs/collect.sh adds to.
 #
-# On one core of an AMD EPYC (Zen 4) a seed of a task takes from ten minutes (SST-2, RTE, MRPC) over most
-# of an hour (MNLI) to two hours (SQuAD, which needs 12 GB): two tasks side by side, OMP_NUM_THREADS=1
+# On one core of an AMD EPYC (Zen 4) a seed of a task takes from a quarter of an hour (SST-2, RTE,
+# MRPC) over an hour (MNLI) to an hour and a half without oneshot (SQuAD, which needs 12 GB): two tasks side by side, OMP_NUM_THREADS=1
 # each, use two cores best.
 #
 # dense      the model as it is, fine-tuned
@@ -37,6 +37,10 @@ TASKS=${TASKS:-rte mrpc stsb sst2 qnli mnli qqp squad sst2-full}
 SEEDS=${SEEDS:-1 2 3 4 5}
 ROWS=${ROWS:-dense oneshot best best-int8 embedding}
 SCORED=${SCORED:-}
+if [ -n "$SCORED" ] && [ ! -f "$SCORED" ]; then
+    echo "error: SCORED names no file: $SCORED" >&2
+    exit 2
+fi
 CALIBRATION_ROWS=${CALIBRATION_ROWS:-1024}
 # Training texts of all tasks, without labels: an hour on two cores.
 CORPUS=${CORPUS:-$DATA/stsb $DATA/mrpc $DATA/rte $DATA/mnli $DATA/qqp $DATA/qnli $DATA/sst2 $DATA/squad}
@@ -80,7 +84,8 @@ path, row, run, seed = sys.argv[1:]
 with open(path, encoding="utf-8") as file:
     results = json.load(file)
 found = any(
-    (each["row"], each["run"]) == (row, run) and int(seed) in each["seed_numbers"]
+    (each["row"], each.get("run", each["task"])) == (row, run)
+    and int(seed) in each.get("seed_numbers", range(1, len(each["seeds"]) + 1))
     for each in results
 )
 sys.exit(not found)

@@ -106,7 +106,7 @@ class TestMinilm:
 
     def test_what_another_machine_scored_is_not_run(self, tmp_path: Path) -> None:
         def made(*scored: str) -> list[str]:
-            results = [{"row": row, "run": "rte", "seed_numbers": [1]} for row in scored]
+            results = [{"row": row, "task": "rte", "seeds": [60]} for row in scored]
             (tmp_path / "results.json").write_text(json.dumps(results))
             lines = minilm(
                 tmp_path / "runs",

@@ -183,7 +183,7 @@ class Table:
         told: list[str] = []
         ours, dense = pairs[0]
         if ours.seed_numbers != dense.seed_numbers:
-            told.append(f"{where}: seeds {_numbers(ours)}, but dense has {_numbers(dense)}.")
+            told.append(f"{where}: seeds {ours.numbers()}, but dense has {dense.numbers()}.")
         if ours.train_rows != dense.train_rows:
             told.append(
                 f"{where}: trained on {_count(ours.train_rows)} rows, dense on "
@@ -219,10 +219,6 @@ def _place(task: str, cell: tuple[str, str]) -> tuple[int, int]:
         splits.index(split) if split in splits else len(splits),
         metrics.index(metric) if metric in metrics else len(metrics),
     )
-
-
-def _numbers(result: Result) -> str:
-    return ", ".join(map(str, result.seed_numbers))
 
 
 def _count(rows: int | None) -> str:

@@ -32,13 +32,13 @@ def merge(places: Sequence[Sequence[Result]]) -> tuple[list[Result], list[str]]:
             where = f"{later.row}, {later.run}"
             if earlier.train_rows != later.train_rows:
                 raise DataError(
-                    f"{where}: seeds {_numbers(earlier)} were trained on {earlier.train_rows} rows "
-                    f"and seeds {_numbers(later)} on {later.train_rows}: give one of them another "
+                    f"{where}: seeds {earlier.numbers()} were trained on {earlier.train_rows} rows "
+                    f"and seeds {later.numbers()} on {later.train_rows}: give one of them another "
                     "folder name or 'run'."
                 )
             if _SEEDS.sub("", earlier.command) != _SEEDS.sub("", later.command):
                 notes[
-                    f"{where}: seeds {_numbers(earlier)} and seeds {_numbers(later)} were made by "
+                    f"{where}: seeds {earlier.numbers()} and seeds {later.numbers()} were made by "
                     "different commands; the first is shown."
                 ] = None
             merged[place] = _together(earlier, later)
@@ -56,7 +56,3 @@ def _together(earlier: Result, later: Result) -> Result:
         seed_numbers=numbers,
         command=_SEEDS.sub(option, earlier.command),
     )
-
-
-def _numbers(result: Result) -> str:
-    return ", ".join(map(str, result.seed_numbers))

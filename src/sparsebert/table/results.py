@@ -38,6 +38,10 @@ class Result:
     run: str
     seed_numbers: tuple[int, ...]
 
+    def numbers(self) -> str:
+        """The seeds as a sentence names them: ``1, 2``."""
+        return ", ".join(map(str, self.seed_numbers))
+
     def as_dict(self) -> dict[str, Any]:
         """A line of results.json."""
         return {
