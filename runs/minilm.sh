@@ -10,9 +10,9 @@
 # has its second, so that `sparsebert table RUNS` soon has something to show. What another machine
 # or day has scored is not run either: SCORED=docs/results.json, which runs/collect.sh adds to.
 #
-# On one core of an AMD EPYC (Zen 4) a seed of a task takes from a quarter of an hour (SST-2, RTE,
-# MRPC) over an hour (MNLI) to an hour and a half without oneshot (SQuAD, which needs 12 GB). Two
-# tasks side by side, OMP_NUM_THREADS=1 each, use two cores best.
+# On one core of an AMD EPYC (Zen 4) a seed of a task takes a quarter of an hour at most (SST-2, RTE,
+# MRPC, STS-B), half an hour (QNLI), two hours (SQuAD, which needs 12 GB). Two tasks side by side,
+# OMP_NUM_THREADS=1 each, use two cores best.
 #
 # dense      the model as it is, fine-tuned
 # oneshot    1:2 by magnitude, then fine-tuned with the zeros locked
