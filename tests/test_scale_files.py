@@ -211,6 +211,11 @@ class TestJsonLines:
             (b'{"text": 5}', "column 'text' is not of one type"),
             (b'{"text": "a", "n": "x"}', "column 'n' is not of one type"),
             (b'{"text": "a", "n": 99999999999999999999}', "column 'n' is not of one type"),
+            (
+                rb'{"text": "a", "m": [{"n": "\ud800"}]}',
+                "in.jsonl, line 3: 'm' is not valid Unicode",
+            ),
+            (b'{"text": "a", "m": [{"n": {}}]}', "column 'm' holds empty objects only"),
         ],
     )
     def test_damaged_lines(self, encoder: Path, tmp_path: Path, line: bytes, told: str) -> None:
@@ -293,7 +298,16 @@ class TestGoingOn:
             with pytest.raises(OutputError, match=r"out could not be written: .*No space left"):
                 embed_files(encoder, documents, out)
         assert names(out) == ["_sparsebert.json"]
+        # What a crash leaves of the job's own file, and of the mark at the end.
+        (out / "_sparsebert.json").rename(out / "._sparsebert.json.partial")
+        (out / "._SUCCESS.partial").write_bytes(b"")
         assert embed_files(encoder, documents, out).rows_done == 57
+        assert names(out) == [
+            "_SUCCESS",
+            "_sparsebert.json",
+            "part-000000.parquet",
+            "part-000001.parquet",
+        ]
 
     def test_a_file_that_another_machine_keeps_for_itself_is_missed(
         self, encoder: Path, documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -351,8 +365,21 @@ class TestGoingOn:
         self, encoder: Path, documents: Path, tmp_path: Path
     ) -> None:
         for out in (documents, documents / "out", documents / "more"):
-            with pytest.raises(OutputError, match="lies in the input"):
+            with pytest.raises(OutputError, match="lies in the input or holds"):
                 embed_files(encoder, documents, out)
+        embed_files(encoder, documents, tmp_path / "first")
+        (tmp_path / "link").symlink_to("first")
+        for given, out in (
+            ("first/*.parquet", "first"),
+            ("first/part-000000.parquet", "first"),
+            ("documents/../link/part-*.parquet", "first"),
+            ("first/*.parquet", "link"),
+        ):
+            with pytest.raises(OutputError, match="lies in the input or holds files of it"):
+                embed_files(
+                    encoder, tmp_path / given, tmp_path / out, output_column="e", force=True
+                )
+        assert "part-000000.parquet" in names(tmp_path / "first")
         (tmp_path / "out").mkdir()
         (tmp_path / "out/part-000000.parquet").write_bytes(b"whose?")
         with pytest.raises(OutputError, match="which no job wrote"):

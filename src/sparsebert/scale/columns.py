@@ -65,7 +65,8 @@ class Columns:
     def of_job(self, schemas: Sequence[pa.Schema], files: Sequence[str]) -> pa.Schema:
         """What all files have together: a column that only some of them have is null elsewhere.
 
-        DataError, naming file and column, if a column is of different types.
+        DataError, naming file and column, if a column is of different types or holds nothing that
+        Parquet can store.
         """
         import pyarrow as pa
 
@@ -84,6 +85,12 @@ class Columns:
             if name not in known.names:
                 raise DataError(
                     f"there is no column '{name}' to keep: there are {', '.join(known.names[:20])}."
+                )
+        for each in known:
+            if _is_childless(each.type):
+                raise DataError(
+                    f"column '{each.name}' holds empty objects only, which Parquet cannot store: "
+                    "keep others by --keep-columns (keep_columns=)."
                 )
         return pa.schema(
             [
@@ -105,6 +112,15 @@ class Columns:
                 f"the input has a column '{taken[0]}' already: name the new one otherwise by "
                 "--output-column (output_column=), or do not keep the old one (keep_columns=)."
             )
+
+
+def _is_childless(kind: pa.DataType) -> bool:
+    """Whether a struct without fields is in it, such as ``{}`` in every line gives."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind) and not kind.num_fields:
+        return True
+    return any(_is_childless(kind.field(place).type) for place in range(kind.num_fields))
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -40,7 +40,7 @@ def scan_json_lines(
     first = 1
     lines = _lines(given, file)
     while some := list(islice(lines, min(_ROWS, (per_part or _ROWS) - rows))):
-        found = _schema([row for *_, row in some], wanted, file, some[0][0])
+        found = _schema(some, wanted, file)
         schema = _merged(schema, found, file, some[0][0])
         rows += len(some)
         behind = some[-1][1]
@@ -71,7 +71,7 @@ def read_json_lines(
         rows = [row for *_, row in some]
         try:
             yield pa.Table.from_pylist(rows, schema=schema)
-        except (pa.ArrowException, OverflowError) as fault:
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError) as fault:
             raise DataError(
                 f"{file.name}, line {some[0][0]} and after: {fault}. Was the file changed?"
             ) from fault
@@ -119,19 +119,40 @@ def _object(raw: bytes, file: InputFile, number: int) -> dict[str, Any]:
 
 
 def _schema(
-    rows: Sequence[dict[str, Any]], wanted: set[str] | None, file: InputFile, line: int
+    lines: Sequence[tuple[int, int, dict[str, Any]]], wanted: set[str] | None, file: InputFile
 ) -> pa.Schema:
     import pyarrow as pa
 
     fields = []
-    for name in dict.fromkeys(name for row in rows for name in row):
+    for name in dict.fromkeys(name for *_, row in lines for name in row):
         if wanted is None or name in wanted:
             try:
-                kind = pa.array([row.get(name) for row in rows]).type
-            except (pa.ArrowException, OverflowError, UnicodeEncodeError) as fault:
-                raise _mixed(file, line, fault, name) from fault
+                kind = pa.array([row.get(name) for *_, row in lines]).type
+            except UnicodeEncodeError as fault:
+                raise _not_unicode(lines, name, file) from fault
+            except (pa.ArrowException, OverflowError) as fault:
+                raise _mixed(file, lines[0][0], fault, name) from fault
             fields.append(pa.field(name, kind))
     return pa.schema(fields)
+
+
+def _not_unicode(
+    lines: Sequence[tuple[int, int, dict[str, Any]]], name: str, file: InputFile
+) -> DataError:
+    """For ``"\\ud800"``, which JSON can write and no Unicode file can hold."""
+
+    def spoilt(row: dict[str, Any]) -> bool:
+        try:
+            json.dumps(row.get(name), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return True
+        return False
+
+    number = next(number for number, _, row in lines if spoilt(row))
+    return DataError(
+        f"{file.name}, line {number}: '{name}' is not valid Unicode (it has half of a surrogate "
+        "pair): mend or leave out the line."
+    )
 
 
 def _merged(known: pa.Schema, found: pa.Schema, file: InputFile, line: int) -> pa.Schema:

@@ -4,6 +4,7 @@
     OUT/_sparsebert.json           the job, so that only the same one goes on here
     OUT/_SUCCESS                   every part is there (as Hadoop and Spark mark it)
     OUT/.part-000007.parquet.1     a part in the making; the job's end removes it, or its next start
+    OUT/._SUCCESS.partial          the same of the other two
 
 Readers of Parquet folders pass over names that begin with ``_`` or ``.``.
 """
@@ -29,7 +30,7 @@ TRIES = 3  # a part on which so many workers died is not given to another one
 _JOB, _SUCCESS = "_sparsebert.json", "_SUCCESS"
 _LARGEST = 1 << 20  # bytes of _sparsebert.json
 _PART = re.compile(r"part-\d{6,}\.parquet")
-_UNFINISHED = re.compile(r"\.part-\d{6,}\.parquet\.\d+")
+_UNFINISHED = re.compile(rf"\.part-\d{{6,}}\.parquet\.\d+|\.({_JOB}|{_SUCCESS})\.partial")
 _ROW_GROUP = 32 << 20  # bytes that are gathered before they are written
 
 
@@ -37,16 +38,20 @@ def begin(out: Place, job: Mapping[str, Any], given: Input, *, force: bool) -> s
     """Make the folder ready for a job, new or as it was left; the names of the parts it has.
 
     ``job`` is what the output depends on. Raises OutputError if the folder holds another job's
-    output (``force`` removes that) or anything else, or lies within the input.
+    output (``force`` removes that) or anything else, lies within the input, or
+    holds some of it.
     """
-    if given.holds(out):
+    if given.overlaps(out):
         raise OutputError(
-            f"{out.path} lies in the input, and would be read with it: name another folder."
+            f"{out.path} lies in the input or holds files of it, and would be read or replaced "
+            "with it: name another folder."
         )
     try:
         out.filesystem.create_dir(out.path, recursive=True)
         names = _names(out)
         known = _read(out) if _JOB in names and not force else None
+        unfinished = {name for name in names if _UNFINISHED.fullmatch(name)}
+        names -= unfinished
         others = [name for name in names if not _is_ours(name)]
         if others or (known is None and names and not force):
             raise OutputError(
@@ -64,7 +69,7 @@ def begin(out: Place, job: Mapping[str, Any], given: Input, *, force: bool) -> s
                     "options and input to go on, name another folder, or pass --force to begin "
                     "anew."
                 )
-        _remove(out, {name for name in names if _UNFINISHED.fullmatch(name)})
+        _remove(out, unfinished)  # not before it is known that no other job is at work here
         if known is None:
             _write(out.child(_JOB), json.dumps(dict(job), indent=2).encode() + b"\n")
         return {name for name in names if _PART.fullmatch(name)}
@@ -197,7 +202,7 @@ def _names(out: Place) -> set[str]:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (_JOB, _SUCCESS) or bool(_PART.fullmatch(name) or _UNFINISHED.fullmatch(name))
+    return name in (_JOB, _SUCCESS) or bool(_PART.fullmatch(name))
 
 
 def _remove(out: Place, names: set[str]) -> None:
@@ -219,7 +224,8 @@ def _read(out: Place) -> dict[str, Any]:
 
 
 def _write(place: Place, data: bytes) -> None:
-    unfinished = f"{place.path}.partial"
+    folder, _, name = place.path.rpartition("/")
+    unfinished = f"{folder}/.{name}.partial"
     with place.filesystem.open_output_stream(unfinished) as file:
         file.write(data)
     if place.is_local:

@@ -6,6 +6,7 @@ URLs are those that pyarrow's file systems read and write: s3://, gs://, abfs://
 from __future__ import annotations
 
 import glob
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -82,11 +83,20 @@ class Input:
     files: tuple[InputFile, ...]
     folder: str | None
 
-    def holds(self, place: Place) -> bool:
-        """Whether what is written to a place would be read as input the next time."""
-        if self.folder is None or not self.filesystem.equals(place.filesystem):
+    def overlaps(self, place: Place) -> bool:
+        """Whether a folder lies in the input, or holds files of it.
+
+        What is written there would be read as input the next time, or what is removed there be it.
+        """
+        if not self.filesystem.equals(place.filesystem):
             return False
-        return str(place.path + "/").startswith(f"{self.folder}/")
+        # Links and .. lead elsewhere than they look.
+        real = os.path.realpath if place.is_local else str
+        below = f"{real(place.path)}/"
+        parents = {str(PurePosixPath(each.path).parent) for each in self.files}
+        if any(f"{real(parent)}/".startswith(below) for parent in parents):
+            return True
+        return self.folder is not None and below.startswith(f"{real(self.folder)}/")
 
 
 def find_input(given: str | Path) -> Input:
