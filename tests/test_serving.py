@@ -277,6 +277,13 @@ class TestAnswer:
         assert "parameters.top_k: input should be less than or equal to 1000" in said
         fields["inputs"] = {"question": "Who?", "context": " "}
         assert "inputs.context is empty" in refusal(client, 422, "/answer", **fields)
+        # A window has room for 32 - 3 - 4 tokens, and shares all of them but one with the next.
+        fields["inputs"] = {"question": "Who?", "context": "the wall " * 500}
+        parameters = {"max_seq_len": 32, "doc_stride": 24}
+        said = refusal(client, 413, "/answer", **fields, parameters=parameters)
+        assert "more than 512 windows" in said
+        parameters["doc_stride"] = 20
+        assert ask(client, "/answer", **fields, parameters=parameters)["answer"]
 
 
 class TestTokens:

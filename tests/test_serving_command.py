@@ -176,6 +176,12 @@ class TestRefusals:
         assert code == 2
         assert "Usage: sparsebert serve" in error
 
+    def test_an_empty_variable_does_not_open_the_server(self, capfd, monkeypatch):
+        monkeypatch.setenv("SPARSEBERT_API_KEY", "")
+        code, error = run("m", capfd=capfd)
+        assert code == 2
+        assert "the key is empty" in " ".join(error.split())
+
     def test_without_the_extra(self, tiny_bert, capfd, monkeypatch):
         monkeypatch.setitem(sys.modules, "uvicorn", None)
         code, error = run(tiny_bert(), capfd=capfd)

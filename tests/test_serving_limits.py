@@ -290,6 +290,17 @@ class TestLoad:
             assert {each.result().status_code for each in [first, *rest]} == {200}
         assert held.sequences == [1, 16]
 
+    def test_every_worker_takes_a_part_of_a_large_request(self, tiny_bert, held):
+        loaded = load_models([f"tiny={tiny_bert()}"], threads=1, workers=2)
+        with serving(loaded, max_batch_tokens=loaded[0].model.max_length) as url:
+            texts = [SENTENCES[0] + " and on" * 30] * 8
+            with ThreadPoolExecutor(1) as pool:
+                asked = pool.submit(httpx.post, f"{url}/embed", json={"inputs": texts}, timeout=30)
+                for _ in range(2):  # both are at work before either has answered
+                    assert held.begun.acquire(timeout=30)
+                held.go.set()
+                assert asked.result().status_code == 200
+
     def test_a_client_that_goes_leaves_the_queue(self, model, held):
         with serving([model], max_concurrent_requests=2) as url:
             with ThreadPoolExecutor(1) as pool:

@@ -111,6 +111,21 @@ def test_type_ids_and_chosen_outputs(client, models):
     assert found["embedding"][0] == pytest.approx(rows.mean(0), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "inputs", [[tensor("text", ["a wall"], [1], "BYTES")], [tensor("input_ids", IDS[0], [1, 4])]]
+)
+def test_two_outputs_count_their_texts_once(client, inputs):
+    counted = [
+        client.post(
+            "/v2/models/classifier/infer", json={"inputs": inputs, "outputs": outputs}
+        ).headers
+        for outputs in ([{"name": "logits"}], [{"name": "logits"}, {"name": "embedding"}])
+    ]
+    for name in ("x-compute-tokens", "x-compute-characters"):
+        assert counted[0][name] == counted[1][name]
+    assert counted[0]["x-compute-tokens"] == "4"
+
+
 def test_metadata_and_readiness(client):
     assert client.get("/v2").json()["name"] == "sparsebert"
     assert client.get("/v2/health/live").json() == {"live": True}
@@ -180,6 +195,9 @@ def test_more_refusals(client):
     texts = [tensor("text", ["a"], [1], "BYTES")]
     said = refusal(client, 422, "tagger", inputs=texts, outputs=[{"name": "score"}])
     assert said == "tagger has no such output; it has logits, embedding."
+    twice = [{"name": "logits"}, {"name": "logits"}]
+    said = refusal(client, 422, "tagger", inputs=texts, outputs=twice)
+    assert said == "outputs names one twice."
     assert "no model of that name" in refusal(client, 404, "zebra", inputs=texts)
     assert "there is no such version" in refusal(client, 404, "tagger/versions/2", inputs=texts)
     assert "inputs[0].shape" in refusal(

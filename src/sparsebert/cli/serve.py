@@ -14,6 +14,8 @@ import typer
 
 from sparsebert.cli.console import progress_bar, stderr
 
+_API_KEY = "SPARSEBERT_API_KEY"
+
 
 class LogLevel(str, Enum):
     """From what weight on events are logged; one request is an info."""
@@ -134,8 +136,11 @@ def serve(
     from sparsebert.tasks.extras import need_extra
 
     need_extra("serve", "fastapi", "uvicorn", "orjson", "prometheus_client", extra="serve")
-    if api_key == "":
-        raise typer.BadParameter("the key is empty.", param_hint="--api-key")
+    # A variable set to nothing counts as none to the command line, and would open the server.
+    if (os.environ.get(_API_KEY) if api_key is None else api_key) == "":
+        raise typer.BadParameter(
+            f"the key is empty: give one, or leave out {_API_KEY} too.", param_hint="--api-key"
+        )
     # Tokenisation has threads of its own; the library's would take the engine's cores.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sparsebert.engine import default_threads

@@ -204,7 +204,8 @@ class Model:
         tokenizer = self._text_tokenizer()
         limit = min(max_length or _TRAINED_LENGTH, self.max_length)
         windows = [
-            tokenizer.windows(*pair, max_length=limit, doc_stride=doc_stride) for pair in pairs
+            list(tokenizer.windows(*pair, max_length=limit, doc_stride=doc_stride))
+            for pair in pairs
         ]
         flat = [window.tokens for found in windows for window in found]
         logits = iter(self._token_logits(flat, batch_size))

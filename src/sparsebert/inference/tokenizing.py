@@ -152,7 +152,7 @@ class TextTokenizer:
 
     def windows(
         self, question: str, context: str, *, max_length: int, doc_stride: int
-    ) -> list[LocatedTokens]:
+    ) -> Iterator[LocatedTokens]:
         """The question with its context in overlapping stretches of ``max_length`` tokens.
 
         Neighbours share ``doc_stride`` tokens, or half a stretch where the question leaves no more
@@ -170,14 +170,12 @@ class TextTokenizer:
             )
         step = room - (doc_stride if doc_stride < room else room // 2)
         question_ids, ids, offsets = asked.ids, read.ids, read.offsets
-        found_windows = []
         for start in range(0, len(ids), step):
             stop = start + room
             parts = [question_ids, ids[start:stop]]
-            found_windows.append(self._pair.located(parts, offsets[start:stop]))
+            yield self._pair.located(parts, offsets[start:stop])
             if stop >= len(ids):
                 break
-        return found_windows
 
     def _parts(self, texts: Texts) -> Iterator[list[Encoding]]:
         """For each text its own tokens, or those of both texts of a pair."""

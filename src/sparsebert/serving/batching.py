@@ -148,6 +148,8 @@ class Batcher:
             while True:
                 batch = self._take()
                 if batch or (self._closed and not self._waiting):
+                    if self._waiting:  # `put` woke one thread, and a job may be enough for several
+                        self._changed.notify()
                     return batch
                 self._changed.wait()
 

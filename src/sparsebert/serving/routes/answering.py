@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,6 +13,7 @@ from sparsebert.inference.texts import as_string
 from sparsebert.inference.tokenizing import LocatedTokens, Tokens
 from sparsebert.serving.asking import disconnected, require
 from sparsebert.serving.batching import EngineCall
+from sparsebert.serving.errors import RequestError
 from sparsebert.serving.schemas import AnswerRequest, AnswerSpan
 from sparsebert.serving.service import service_of
 from sparsebert.serving.work_route import WorkRoute, work_of
@@ -20,6 +22,9 @@ router = APIRouter(route_class=WorkRoute)
 
 _HEAD = EngineCall("head", per_token=True)
 _N_BEST = 20
+# A question or an overlap that leaves a window a token or two would make one of nearly every token.
+# A context of 100,000 tokens takes 400 at the usual settings.
+_MOST_WINDOWS = 512
 
 
 @router.post("/answer", response_model=AnswerSpan | list[AnswerSpan])
@@ -39,14 +44,20 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
     windows: list[LocatedTokens] = []
 
     def read() -> list[Tokens]:
-        windows.extend(
-            model.model.tokenizer.windows(
-                as_string(question, "inputs.question"),
-                as_string(context, "inputs.context"),
-                max_length=min(asked.max_seq_len, model.model.max_length),
-                doc_stride=asked.doc_stride,
-            )
+        found = model.model.tokenizer.windows(
+            as_string(question, "inputs.question"),
+            as_string(context, "inputs.context"),
+            max_length=min(asked.max_seq_len, model.model.max_length),
+            doc_stride=asked.doc_stride,
         )
+        windows.extend(islice(found, _MOST_WINDOWS + 1))
+        if len(windows) > _MOST_WINDOWS:
+            raise RequestError(
+                413,
+                f"the context would be read in more than {_MOST_WINDOWS} windows: shorten it, "
+                "lower doc_stride or raise max_seq_len.",
+                param="inputs",
+            )
         return [window.tokens for window in windows]
 
     rows = await model.run(work, _HEAD, read, lambda: disconnected(request))

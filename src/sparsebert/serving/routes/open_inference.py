@@ -129,10 +129,16 @@ async def infer(
     for each in wanted:
         if each not in known:
             raise RequestError(422, f"{model.name} has no such output; it has {', '.join(known)}.")
+    if len(set(wanted)) < len(wanted):
+        raise RequestError(422, "outputs names one twice.", param="outputs")
     given = {tensor.name: tensor for tensor in body.inputs}
     ask = _ask_texts if "text" in given else _ask_ids
     results = await asyncio.gather(
         *(ask(request, model, known[each], given, body.parameters.truncate) for each in wanted)
+    )
+    work = work_of(request)  # each output has counted the texts for itself
+    work.items, work.characters, work.tokens = (
+        count // len(wanted) for count in (work.items, work.characters, work.tokens)
     )
     return {
         "model_name": model.name,
@@ -224,7 +230,8 @@ async def _ask_ids(
         if array.shape != ids.shape:
             raise RequestError(422, f"{name} has not the shape of input_ids.", param="inputs")
     lengths = _lengths(arrays.get("attention_mask", np.ones_like(ids)))
-    work.model, work.items = model.name, len(ids)
+    work.model = model.name
+    work.items += len(ids)
 
     def rows(name: str) -> list[npt.NDArray[np.int64]]:
         return [row[:length] for row, length in zip(arrays[name], lengths, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request
 from tokenizers import Encoding
 
@@ -33,12 +34,18 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Any:
         texts.append(item)
     work.model, work.items = model.name, len(texts)
     backend = model.model.tokenizer.backend
-    # A batch, also of one: only encode_batch lets other threads run meanwhile.
-    found: list[Encoding] = await model.read(
-        lambda: backend.encode_batch(texts, add_special_tokens=body.add_special_tokens)
-    )
-    work.tokens = sum(map(len, found))
-    return [_tokens(encoding, text) for encoding, text in zip(found, texts, strict=True)]
+
+    def read() -> list[orjson.Fragment]:
+        written = []
+        # Text by text, as bytes: a token is small, and the object that tells of it large.
+        for text in texts:
+            # A batch, though of one: only encode_batch lets other threads run meanwhile.
+            (found,) = backend.encode_batch([text], add_special_tokens=body.add_special_tokens)
+            work.tokens += len(found)
+            written.append(orjson.Fragment(orjson.dumps(_tokens(found, text))))
+        return written
+
+    return await model.read(read)
 
 
 def _tokens(encoding: Encoding, text: str) -> list[dict[str, Any]]:
