@@ -362,6 +362,17 @@ class TestRows:
         assert rows_of(tiny_bert("encoder"), tmp_path)[1].lengths == [64]
 
 
+def test_columns_of_ones_own(tiny_bert: TinyBert, tmp_path: Path) -> None:
+    rows = ["label,sentence1,sentence2"] + [f"{i % 2},The wall {i} fell,No {i}" for i in range(9)]
+    (tmp_path / "train.csv").write_text("\n".join(rows) + "\n")
+    made = {}
+    for task in ("custom", "CUSTOM", None):
+        out = tmp_path / str(task)
+        prune(tiny_bert("encoder"), out, method="wanda", calibration=tmp_path, task=task)
+        made[task] = (out / "model.safetensors").read_bytes()
+    assert made["custom"] == made["CUSTOM"] == made[None]
+
+
 class TestErrors:
     @pytest.mark.parametrize("method", ["wanda", "second-order"])
     def test_no_texts(self, tiny_bert: TinyBert, tmp_path: Path, method: str) -> None:
@@ -373,6 +384,8 @@ class TestErrors:
     ) -> None:
         with pytest.raises(DataError, match="magnitude does not calibrate: leave"):
             prune(tiny_bert("encoder"), tmp_path / "out", calibration=texts)
+        with pytest.raises(DataError, match="magnitude does not calibrate: leave the task 'sst2'"):
+            prune(tiny_bert("encoder"), tmp_path / "out", task="sst2")
 
     @pytest.mark.parametrize(
         ("name", "content", "message"),

@@ -25,7 +25,7 @@ from sparsebert.demo.result import (
 from sparsebert.demo.run import Settings, run_demo
 from sparsebert.demo.sources import in_validation, model_folder, write_sentences
 from sparsebert.demo.summary import summarise
-from sparsebert.errors import InputError, MissingExtraError, OutputError
+from sparsebert.errors import DataError, InputError, MissingExtraError, OutputError
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
@@ -287,6 +287,8 @@ def test_a_folder_that_holds_something_is_kept(tmp_path: Path) -> None:
 def test_questions_are_not_for_the_demo(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="SQuAD"):
         run_demo(tmp_path / "out", task="squad")
+    with pytest.raises(DataError, match="the task custom needs your data"):
+        run_demo(tmp_path / "out2", task="custom")
 
 
 def test_settings_are_told_as_options_and_as_words() -> None:

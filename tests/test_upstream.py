@@ -162,6 +162,22 @@ class TestResult:
         assert lineage[0]["arguments"]["calibration"] == "own.jsonl"
         assert lineage[0]["arguments"]["calibration_rows"] == 7
 
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (
+                {"method": "magnitude", "calibration": "x.txt"},
+                "magnitude does not calibrate: leave",
+            ),
+            ({"task": "sst2"}, "task 'sst2' tells the columns of calibration texts"),
+        ],
+    )
+    def test_calibration_that_would_not_be_used(
+        self, embedder: Path, corpus: Path, tmp_path: Path, options: Any, told: str
+    ) -> None:
+        with pytest.raises(DataError, match=told):
+            prune_upstream(embedder, tmp_path / "out", corpus=corpus, **{**QUICK, **options})
+
     def test_frozen_embeddings_stay(self, embedder: Path, corpus: Path, tmp_path: Path) -> None:
         settings = {**QUICK, "epochs": 0.5, "embeddings": "frozen", "schedule": "cosine"}
         prune_upstream(embedder, tmp_path / "out", corpus=corpus, **settings)

@@ -36,7 +36,7 @@ from sparsebert.pruning.calibration import PrunedLayers, prune_layers
 from sparsebert.pruning.calibration_rows import CalibrationRows, read_calibration_rows
 from sparsebert.pruning.methods import Method, Needs, When, get_method
 from sparsebert.tasks.extras import need_extra
-from sparsebert.tasks.table import get_task
+from sparsebert.tasks.table import CUSTOM, get_task
 
 
 def prune(
@@ -238,6 +238,10 @@ def _calibration_rows(
                 f"the method {method.name} does not calibrate: leave the calibration texts out, or "
                 "choose wanda or second-order."
             )
+        if task is not None:
+            raise DataError(
+                f"the method {method.name} does not calibrate: leave the task '{task}' out."
+            )
         return None
     if source is None:
         raise DataError(
@@ -245,7 +249,8 @@ def _calibration_rows(
             "calibration, best of the kind that the model will read."
         )
     need_extra(f"{method.name} pruning", "torch")
-    chosen = None if task is None else get_task(task)
+    # The user's own columns are known without a task.
+    chosen = None if task is None or task.lower() == CUSTOM else get_task(task)
     return read_calibration_rows(checkpoint, source, rows=rows, task=chosen)
 
 

@@ -21,7 +21,7 @@ from sparsebert.checkpoint import (
     resolve_model,
     staged_folder,
 )
-from sparsebert.errors import CheckpointError, TrainingError
+from sparsebert.errors import CheckpointError, DataError, TrainingError
 from sparsebert.patterns import Pattern
 from sparsebert.progress import Progress, shown
 from sparsebert.pruning import prune
@@ -83,7 +83,14 @@ def prune_upstream(
     if get_method(method, When.ONE_SHOT).needs is Needs.CALIBRATION:
         pruning["calibration"] = calibration
         pruning["calibration_rows"] = calibration_rows
-        pruning["task"] = task if calibration is not None else None
+        pruning["task"] = task
+    elif calibration is not None:
+        raise DataError(f"the method {method} does not calibrate: leave the calibration texts out.")
+    if task is not None and calibration is None:
+        raise DataError(
+            f"the task '{task}' tells the columns of calibration texts, and none are given: leave "
+            "it out."
+        )
     sources = [Path(each) for each in ([corpus] if isinstance(corpus, str | Path) else corpus)]
     from sparsebert.training.corpus_rows import CorpusRows
     from sparsebert.training.upstream_run import run_upstream
