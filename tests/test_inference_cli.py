@@ -76,6 +76,26 @@ class TestEmbed:
         assert np.abs(np.load(out) - load(encoder).embed(SENTENCES)).max() < 1e-5
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
+    def test_a_blank_line_first_does_not_hide_what_the_others_are(self, encoder):
+        done = run("embed", encoder, lines='\n \n{"text": "the ferry leaves"}\n')
+        assert done.exit_code == 1
+        *bad, good = results(done)
+        assert [each["line"] for each in bad] == [1, 2]
+        assert np.array_equal(
+            np.array(good["embedding"], np.float32), load(encoder).embed("the ferry leaves")
+        )
+
+    def test_a_pipe_as_input(self, encoder, tmp_path):
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_text, args=("the ferry leaves\n",))
+        writer.start()
+        done = run("embed", encoder, "-i", pipe)
+        writer.join()
+        assert done.exit_code == 0
+        assert len(results(done)) == 1
+        assert run("embed", encoder, "-i", tmp_path).exit_code == 2
+
     def test_npy_keeps_a_row_for_a_bad_line(self, encoder, tmp_path):
         out = tmp_path / "out.npy"
         done = run("embed", encoder, "-o", out, "--json", lines="good\n\nalso good\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -289,12 +290,21 @@ class TestCommands:
         assert told.startswith("custom (accuracy/F1): ")
         assert told.endswith(", 2 seeds\n")
 
+        shutil.copytree(tmp_path / "tuned", tmp_path / "other")
+        config = read(tmp_path / "other/seed-1/config.json")
+        config["sparsity"]["lineage"][-1]["arguments"]["epochs"] = 2
+        (tmp_path / "other/seed-1/config.json").write_text(json.dumps(config))
         packed = tmp_path / "packed"
         code, told, _ = run("pack", tmp_path / "tuned", packed, "--dtype", "int8")
         assert (code, told) == (0, f"{packed}: seeds 1, 3 packed as int8.\n")
         before = (packed / "seed-1/packed.safetensors").stat().st_mtime_ns
         assert run("pack", tmp_path / "tuned", packed, "--dtype", "int8")[0] == 0
         assert (packed / "seed-1/packed.safetensors").stat().st_mtime_ns == before
+        for other in (("--dtype", "fp16"), ("--dtype", "int8", "--no-compress")):
+            code, _, said = run("pack", tmp_path / "tuned", packed, *other)
+            assert (code, "seed-1 was packed otherwise" in said) == (1, True)
+        code, _, said = run("pack", tmp_path / "other", packed, "--dtype", "int8")
+        assert (code, "seed-1 was packed from another model than" in said) == (1, True)
 
         code, told, _ = run("evaluate", packed, *task, "--seeds", "1,3", "--json")
         assert code == 0

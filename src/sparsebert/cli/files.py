@@ -135,7 +135,7 @@ def lines_file(context: typer.Context, input: str | None) -> Path | None:
     if input is None:
         return None
     file = Path(input)
-    if not file.is_file():
+    if not file.exists() or file.is_dir():  # a pipe will do
         raise typer.BadParameter(f"'{input}' is no file.", param_hint="--input")
     if file.suffix.lower() == ".parquet":
         raise typer.BadParameter("Parquet needs --output FOLDER.", param_hint="--input")

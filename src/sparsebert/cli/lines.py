@@ -99,7 +99,8 @@ class Line:
 class LineWorker:
     """Runs `Work` over lines and keeps count of what failed and what was cut.
 
-    ``parser`` is shown the first line and returns how all of them are to be read.
+    ``parser`` is shown the first line with something in it and returns how all of them are to be
+    read.
     """
 
     def __init__(
@@ -140,8 +141,10 @@ class LineWorker:
         line = Line(self.lines)
         try:
             text = raw.decode("utf-8-sig" if self.lines == 1 else "utf-8").rstrip("\r")
-            self._parse = self._parse or self._parser(text)
-            line.item = self._parse(text)
+            parse = self._parse or self._parser(text)
+            if text.strip():  # a blank line does not show how the others are to be read
+                self._parse = parse
+            line.item = parse(text)
         except UnicodeDecodeError as error:
             line.error = f"the line is not UTF-8 text: byte {error.start} is wrong."
         except InputError as error:

@@ -38,7 +38,7 @@ def pack(
     Of a folder of seeds each is packed that is not packed yet.
     """
     from sparsebert.checkpoint.seeds import seed_folder, seed_folders
-    from sparsebert.packing import VALUE_TYPES
+    from sparsebert.packing import VALUE_TYPES, check_packed_from
     from sparsebert.packing import pack as run
 
     if dtype not in VALUE_TYPES:
@@ -47,7 +47,9 @@ def pack(
     with progress_bar() as progress:
         for seed, folder in seeds.items():
             packed = seed_folder(out, seed)
-            if force or not packed.exists():
+            if packed.exists() and not force:
+                check_packed_from(folder, packed, dtype=dtype, compress=compress)
+            else:
                 run(folder, packed, dtype=dtype, compress=compress, force=force, progress=progress)
         if not seeds:
             result = run(model, out, dtype=dtype, compress=compress, force=force, progress=progress)

@@ -12,15 +12,17 @@ from typing import Any
 from sparsebert.checkpoint.architecture import PARTS
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.companions import copy_companions
-from sparsebert.checkpoint.config import write_config
+from sparsebert.checkpoint.config import CONFIG_NAME, write_config
+from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.folder import PACKED_NAME, Checkpoint, open_checkpoint
 from sparsebert.checkpoint.lineage import with_step
 from sparsebert.checkpoint.masks import StoredMasks, layer_mask
+from sparsebert.checkpoint.sparsity import read_sparsity
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, OutputError
 from sparsebert.packing.dtypes import Roles, Source, ValueType, get_value_type
 from sparsebert.packing.format import METADATA_KEY, format_metadata, part_name
 from sparsebert.packing.forms import Form, PlainForm, parts_of
@@ -70,8 +72,9 @@ def pack(
         metadata.update(format_metadata(dtype, forms))
         arrays = _arrays(checkpoint, sparse, forms, report)
         write_tensors(staging / PACKED_NAME, _specs(forms), arrays, metadata)
-        arguments = {"dtype": dtype, **({} if compress else {"compress": False})}
-        raw = with_step(checkpoint.config.raw, "pack", checkpoint.source, arguments)
+        raw = with_step(
+            checkpoint.config.raw, "pack", checkpoint.source, _arguments(dtype, compress)
+        )
         write_config(staging, raw)
         copy_companions(checkpoint.path, staging)
         write_card(staging, source=checkpoint.path, packed=True)
@@ -88,6 +91,31 @@ def pack(
         "bytes": size,
         "seconds": round(time.perf_counter() - began, 3),
     }
+
+
+def check_packed_from(model: Path, packed: Path, *, dtype: str, compress: bool) -> None:
+    """OutputError unless ``packed`` is what `pack` makes of ``model``, by their lineages."""
+    lineages = []
+    for folder in (model, packed):
+        where = folder / CONFIG_NAME
+        record = read_sparsity(read_object(where), where) if where.is_file() else None
+        lineages.append((record or {}).get("lineage", []))
+    before, (*steps, last) = lineages[0], lineages[1] or [{}]
+    if (last.get("step"), last.get("arguments")) != ("pack", _arguments(dtype, compress)):
+        raise OutputError(
+            f"{packed} was packed otherwise, or not at all: name another folder, or pass --force "
+            "(force=True) to pack anew."
+        )
+    if steps != before:
+        raise OutputError(
+            f"{packed} was packed from another model than {model}: name another folder, or pass "
+            "--force (force=True) to pack anew."
+        )
+
+
+def _arguments(dtype: str, compress: bool) -> dict[str, Any]:
+    """What the lineage keeps of a call of `pack`."""
+    return {"dtype": dtype, **({} if compress else {"compress": False})}
 
 
 def _find_sparse(checkpoint: Checkpoint, report: Progress) -> dict[str, _Sparse]:
