@@ -6,6 +6,10 @@ layout, ragged batches, threads, and what it must refuse.
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -267,6 +271,45 @@ def test_many_python_threads_share_one_encoder():
             pool.map(lambda a: encoder.hidden(*a), work), expected, strict=True
         ):
             np.testing.assert_array_equal(found, right)
+
+
+def test_a_vector_in_parts_is_refused():
+    config = Config()
+    weights = random_weights(config)
+    name = "encoder.layer.0.output.dense.bias"
+    matrix = prune(weights, "1:2")["encoder.layer.0.output.dense.weight"]
+    weights[name] = compress(matrix, Pattern.parse("1:2"))
+    with pytest.raises(EngineError, match=f"'{name}' is in parts, and must be one array"):
+        Encoder(config, weights, threads=1)
+
+
+_FEW_THREADS = """
+import resource, sys
+import numpy
+from sparsebert import load
+from sparsebert.errors import EngineError
+folder = sys.argv[1]
+load(folder, threads=1).embed("once, so that all is in memory")
+pages = int(open("/proc/self/statm").read().split()[0])
+most = pages * resource.getpagesize() + (1 << 30)  # room for a hundred stacks or so
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+try:
+    load(folder, threads=1024)
+except EngineError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space as Linux does")
+def test_threads_that_cannot_be_started(tiny_bert):
+    command = [sys.executable, "-c", _FEW_THREADS, str(tiny_bert())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert re.fullmatch(
+        r"only \d+ of 1024 threads could be started: .*SPARSEBERT_NUM_THREADS\.\n", done.stdout
+    ), done.stderr
 
 
 def test_an_empty_batch_gives_empty_results():

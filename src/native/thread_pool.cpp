@@ -3,7 +3,10 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
+#include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -54,13 +57,18 @@ unsigned count_forks() {
 class ThreadPool::Team {
   public:
     explicit Team(int threads) : size_(threads) {
-        for (int thread = 1; thread < threads; ++thread)
-            workers_.emplace_back([this, thread] { serve(thread); });
+        workers_.reserve(threads - 1);
+        try {
+            for (int thread = 1; thread < threads; ++thread)
+                workers_.emplace_back([this, thread] { serve(thread); });
+        } catch (const std::exception&) {  // no destructor follows, and they wait for work
+            const std::string started = std::to_string(workers_.size() + 1);
+            finish();
+            throw std::runtime_error("only " + started + " of " + std::to_string(threads) +
+                                     " threads could be started");
+        }
     }
-    ~Team() {
-        start(nullptr);
-        for (std::thread& worker : workers_) worker.join();
-    }
+    ~Team() { finish(); }
 
     // Hands `work` to the workers; null sends them home.
     void start(const std::function<void(int)>* work) {
@@ -87,6 +95,11 @@ class ThreadPool::Team {
     }
 
   private:
+    void finish() {
+        start(nullptr);
+        for (std::thread& worker : workers_) worker.join();
+    }
+
     void serve(int thread) {
         for (unsigned run = 1;; ++run) {
             await(run);

@@ -9,7 +9,8 @@ namespace sparsebert {
 
 class ThreadPool {
   public:
-    // The caller of `run` is one of the threads, so threads - 1 are started.
+    // The caller of `run` is one of the threads, so threads - 1 are started. std::runtime_error if
+    // the system does not give as many, here and at the first run in a forked process.
     explicit ThreadPool(int threads);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;

@@ -17,8 +17,14 @@ nb::object Weights::entry(const std::string& name) const {
     return entries_[name.c_str()];
 }
 
+AnyArray Weights::array(const std::string& name) const {
+    const nb::object value = entry(name);
+    if (nb::isinstance<nb::tuple>(value)) refuse(name, "is in parts, and must be one array");
+    return nb::cast<AnyArray>(value);
+}
+
 const float* Weights::vector(const std::string& name, int count) const {
-    const AnyArray array = nb::cast<AnyArray>(entry(name));
+    const AnyArray array = this->array(name);
     if (array.ndim() != 1 || array.shape(0) != static_cast<size_t>(count))
         refuse(name, "does not hold " + std::to_string(count) + " numbers");
     if (array.dtype() != nb::dtype<float>()) refuse(name, "is not float32");
@@ -26,7 +32,7 @@ const float* Weights::vector(const std::string& name, int count) const {
 }
 
 const float* Weights::float_matrix(const std::string& name, int rows, int columns) const {
-    const AnyArray array = nb::cast<AnyArray>(entry(name));
+    const AnyArray array = this->array(name);
     if (array.ndim() != 2) refuse(name, "is not a matrix");
     if (array.dtype() != nb::dtype<float>()) refuse(name, "is not float32");
     check_shape(name, static_cast<int>(array.shape(0)), static_cast<int>(array.shape(1)), rows,
@@ -35,7 +41,7 @@ const float* Weights::float_matrix(const std::string& name, int rows, int column
 }
 
 std::vector<float> Weights::small_matrix(const std::string& name, int rows, int columns) const {
-    const AnyArray array = nb::cast<AnyArray>(entry(name));
+    const AnyArray array = this->array(name);
     const bool half = array.dtype() != nb::dtype<float>();
     if (array.ndim() != 2) refuse(name, "is not a matrix");
     if (half && (array.dtype().code != static_cast<uint8_t>(nb::dlpack::dtype_code::Float) ||

@@ -26,6 +26,7 @@ class Weights {
 
     bool has(const std::string& name) const { return entries_.contains(name.c_str()); }
     nb::object entry(const std::string& name) const;                // refused if missing
+    AnyArray array(const std::string& name) const;                  // refused if in parts
     const float* vector(const std::string& name, int count) const;  // float32 [count]
     const float* float_matrix(const std::string& name, int rows, int columns) const;  // float32
     // A copy of a float32 or float16 matrix.

@@ -114,7 +114,8 @@ class Encoder:
     ``weights`` maps canonical names (see `checkpoint.families`) to arrays: float32 or float16
     matrices ``[out, in]``, `patterns.Compressed` for pruned ones, float32 vectors; or the layouts
     of `quantized` for linear layers and tables, with last layers and vectors in float32. They are
-    used where they lie and kept alive. Raises EngineError if one is missing or misshapen.
+    used where they lie and kept alive. Raises EngineError if one is missing or misshapen,
+    or the system does not give so many threads.
     """
 
     def __init__(
@@ -136,6 +137,8 @@ class Encoder:
             self._native = _engine.Encoder(settings, arrays, count, name)
         except ValueError as error:
             raise EngineError(f"the engine cannot load this model: {error}") from None
+        except RuntimeError as error:
+            raise _too_few_threads(error) from None
         self.hidden_size: int = settings["hidden_size"]
 
     @property
@@ -194,8 +197,17 @@ class Encoder:
             function(*arrays, *rest)
         except ValueError as error:
             raise InputError(str(error)) from None
+        except RuntimeError as error:  # in a forked process, whose first run starts them anew
+            raise _too_few_threads(error) from None
         out: Floats = rest[-1]
         return out
+
+
+def _too_few_threads(error: RuntimeError) -> EngineError:
+    return EngineError(
+        f"{error}: the system allows no more, or lacks the memory for them. Ask for fewer by "
+        "threads= or SPARSEBERT_NUM_THREADS."
+    )
 
 
 def _settings(config: Configuration, outputs: int) -> dict[str, Any]:

@@ -91,8 +91,10 @@ def _check_form(file: PackedFile, name: str, form: Form, role: Role) -> None:
     if isinstance(form, QuantizedForm) and form.layout is QuantizedTable:
         if role is not Role.TABLE:
             raise CheckpointError(f"{file.path}: '{name}' is stored as a table, but is a layer.")
-    elif role is Role.TABLE:
+    elif role in (Role.TABLE, Role.VECTOR):
         raise CheckpointError(f"{file.path}: '{name}' is compressed, but is no linear layer.")
+    elif role is Role.LAST and isinstance(form, QuantizedForm):
+        raise CheckpointError(f"{file.path}: '{name}' is in int8, but is a head's last layer.")
 
 
 def _engine_form(file: PackedFile, stored: str) -> Weight:
