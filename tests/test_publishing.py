@@ -20,6 +20,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from bert_folders import write_bert
+from conftest import TinyBert
 from sparsebert import load, pack, prune, push_to_hub
 from sparsebert.checkpoint.publishing import copy_weights, model_files
 from sparsebert.cli.app import main
@@ -137,12 +138,22 @@ def test_saving_replaces_only_when_told(packed: Path, tmp_path: Path) -> None:
         model.save_pretrained(packed, force=True)
 
 
-def test_weights_alone_join_what_is_there(packed: Path, tmp_path: Path) -> None:
+def test_weights_alone_join_what_is_there(
+    packed: Path, tiny_bert: TinyBert, tmp_path: Path
+) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there/other.json").write_text("{}")
     copy_weights(packed, tmp_path / "there")
     found = {path.name for path in (tmp_path / "there").iterdir()}
     assert found == {"other.json", "config.json", "packed.safetensors"}
+    # Of another model, saved here before: the packed file would be read before these.
+    dense = tiny_bert()
+    (tmp_path / "there/model.safetensors.index.json").write_text("{}")
+    copy_weights(dense, tmp_path / "there")
+    found = {path.name for path in (tmp_path / "there").iterdir()}
+    assert found == {"other.json", "config.json", "model.safetensors"}
+    copy_weights(tmp_path / "there", tmp_path / "there")  # on itself
+    assert load(tmp_path / "there").nbytes == load(dense).nbytes
 
 
 def test_a_private_push_never_lands_in_public(hub: StandInHub, packed: Path) -> None:

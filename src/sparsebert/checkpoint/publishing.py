@@ -40,20 +40,25 @@ def copy_model(folder: Path, out: str | Path, *, force: bool = False) -> Path:
 def copy_weights(folder: Path, target: Path) -> None:
     """Copy config and weights into a folder that may exist: each file whole or not at all.
 
-    The parts of a sentence-transformers model are saved one by one into one folder, which is why
-    this does not replace it.
+    Weights of another model that were there go, for they would be read before these. The
+    parts of a sentence-transformers model are saved one by one into one folder, which is why this
+    does not replace it.
     """
     target.mkdir(parents=True, exist_ok=True)
-    for name in model_files(transformer_folder(folder)):
-        if name in (CONFIG_NAME, PACKED_NAME, INDEX_NAME) or name.endswith(".safetensors"):
-            unfinished = target / f".{name}.partial-{secrets.token_hex(4)}"
-            try:
-                shutil.copyfile(transformer_folder(folder) / name, unfinished)
-                unfinished.replace(target / name)
-            except OSError as error:
-                raise OutputError(f"{target / name} could not be written: {error}.") from error
-            finally:
-                unfinished.unlink(missing_ok=True)
+    source = transformer_folder(folder)
+    names = [name for name in model_files(source) if name == CONFIG_NAME or _is_weights(name)]
+    for name in names:
+        unfinished = target / f".{name}.partial-{secrets.token_hex(4)}"
+        try:
+            shutil.copyfile(source / name, unfinished)
+            unfinished.replace(target / name)
+        except OSError as error:
+            raise OutputError(f"{target / name} could not be written: {error}.") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+    for path in target.iterdir():
+        if _is_weights(path.name) and path.name not in names:
+            path.unlink()
 
 
 def push_to_hub(
@@ -127,6 +132,10 @@ def model_files(folder: Path) -> list[str]:
                     raise CheckpointError(f"{path} is a link that leads out of the model folder.")
                 names.append(path.relative_to(folder).as_posix())
     return names
+
+
+def _is_weights(name: str) -> bool:
+    return name == INDEX_NAME or name.endswith(".safetensors")
 
 
 def _belongs(path: Path) -> bool:
