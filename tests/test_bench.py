@@ -318,6 +318,11 @@ def test_an_engine_that_is_not_installed_is_named(
 def test_exports_are_kept_for_the_same_weights_only(sparse: Path, tmp_path: Path) -> None:
     cache, other = tmp_path / "cache", tmp_path / "other"
     first = _cache_of(sparse, cache)
+    nested = tmp_path / "nested"
+    shutil.copytree(sparse, nested / "0_Transformer")
+    modules = [{"path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}]
+    (nested / "modules.json").write_text(json.dumps(modules))
+    assert _cache_of(nested, cache) == first
     assert first.is_dir()
     assert _cache_of(sparse, cache) == first
     shutil.copytree(sparse, other)

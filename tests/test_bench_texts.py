@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,16 +65,32 @@ def test_files_without_texts(tmp_path: Path) -> None:
         read_texts(written(tmp_path / "a.csv", "words,label\nyes,1\n"))
 
 
-def test_ids_are_those_the_model_itself_would_read(sparse: Path) -> None:
+def test_ids_are_those_the_model_itself_would_read(sparse: Path, tmp_path: Path) -> None:
     model = load(sparse, threads=1)
     ids = tokenise(SENTENCES, sparse, 64)
     assert (model.forward(ids) == model.logits(list(SENTENCES))).all()
     assert max(map(len, tokenise(SENTENCES, sparse, 9))) == 9
+    write_modules(tmp_path / "embedder", sparse, max_seq_length=8)
+    assert tokenise(SENTENCES, tmp_path / "embedder", 64) == tokenise(SENTENCES, sparse, 8)
 
 
 def test_a_model_without_a_tokenizer(sparse: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no tokenizer.json and no vocabulary.*--tokenizer"):
         tokenise(SENTENCES, tmp_path, 64)
+
+
+def write_modules(folder: Path, model: Path, **settings: object) -> None:
+    """A sentence-transformers folder of old, whose transformer is in a folder of its own."""
+    shutil.copytree(model, folder / "0_Transformer")
+    (folder / "0_Transformer/sentence_bert_config.json").write_text(json.dumps(settings))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    kinds = {"0_Transformer": "Transformer", "1_Pooling": "Pooling"}
+    modules = [
+        {"path": path, "type": f"sentence_transformers.models.{kind}"}
+        for path, kind in kinds.items()
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
 
 
 def test_peers_get_their_texts_sorted_and_we_as_they_come(tmp_path: Path) -> None:

@@ -179,6 +179,8 @@ class TestClassify:
         assert [each["label"] for each in found[1]] == ["a", "b", "c"]
         best = label_scores(logits, ("a", "b", "c"), "multi_label_classification", 1)
         assert best[0] == [{"label": "c", "score": pytest.approx(0.8)}]
+        (alone,) = label_scores(logits[:1, :1], ("a",), "single_label_classification", None)
+        assert alone[0]["score"] == pytest.approx(float(sigmoid(logits[0, 0])))
         assert label_scores(logits, ("a", "b", "c"), "regression", 1)[0][0]["score"] == (
             pytest.approx(np.log(4))
         )

@@ -26,6 +26,8 @@ from sparsebert.bench.texts import Texts, tokenise
 from sparsebert.bench.workers import Worker, WorkerError, running
 from sparsebert.bench.workloads import Workload, shape_workload, text_workload
 from sparsebert.checkpoint import EncoderConfig, open_checkpoint, resolve_model
+from sparsebert.checkpoint.config import CONFIG_NAME
+from sparsebert.checkpoint.pooling import transformer_folder
 from sparsebert.engine import default_threads
 from sparsebert.errors import InputError, OutputError
 from sparsebert.packing import is_packed, open_packed
@@ -122,7 +124,8 @@ def _config_of(folder: Path) -> EncoderConfig:
 def _cache_of(folder: Path, cache: Path) -> Path:
     """Where this very model's exports are: named by the bytes of its config and weights."""
     digest = hashlib.sha256()
-    for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+    files = transformer_folder(folder)
+    for file in sorted([files / CONFIG_NAME, *files.glob("*.safetensors")]):
         digest.update(f"{file.name} {file.stat().st_size}\n".encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):

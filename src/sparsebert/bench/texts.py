@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparsebert.checkpoint.pooling import read_pooling, transformer_folder
 from sparsebert.errors import DataError, InputError
 from sparsebert.inference.texts import as_texts
 from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer
@@ -69,18 +70,21 @@ def _column(file: Path) -> list[str]:
     )
 
 
-def tokenise(texts: Sequence[str], tokenizer: Path, positions: int) -> list[list[int]]:
-    """Token ids of each text, cut to ``positions``, by the tokenizer of a model folder.
+def tokenise(texts: Sequence[str], folder: Path, positions: int) -> list[list[int]]:
+    """Token ids of each text as a model folder's tokenizer gives and cuts them.
 
-    InputError if the folder has none.
+    ``positions`` is the most there can be. InputError if the folder has no tokenizer.
     """
-    backend = read_tokenizer(tokenizer)
+    files, pooling = transformer_folder(folder), read_pooling(folder)
+    backend = read_tokenizer(files, lower_case=pooling.lower_case if pooling else False)
     if backend is None:
         raise InputError(
-            f"{tokenizer} has no tokenizer.json and no vocabulary: name a folder that has one "
+            f"{folder} has no tokenizer.json and no vocabulary: name a folder that has one "
             "with --tokenizer."
         )
-    limit = length_limit(tokenizer, asked=None, trained=None, positions=positions)
+    limit = length_limit(
+        files, asked=None, trained=pooling.max_length if pooling else None, positions=positions
+    )
     encoder = TextTokenizer(backend, max_length=limit)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # cut for every engine alike

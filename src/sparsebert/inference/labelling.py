@@ -54,8 +54,8 @@ def sigmoid(logits: Floats) -> Floats:
 def score_function(config: EncoderConfig) -> str:
     """What makes scores of a sequence classifier's logits: "softmax", "sigmoid" or "none".
 
-    Sigmoid for a single label, as in text-embeddings-inference and sentence-transformers, and for
-    labels that may hold together; the number as it is where config.json calls the task a
+    Sigmoid for a single label, as in text-embeddings-inference, and for labels that may hold
+    together; the number as it is where config.json calls the task a
     regression, which has a scale of its own.
     """
     if config.raw.get("problem_type") == "regression":
@@ -77,13 +77,14 @@ def label_scores(
 ) -> list[list[LabelScore]]:
     """For each row of ``logits`` ``[texts, labels]`` its ``top_k`` labels, best first.
 
-    Softmax where one label holds, sigmoid for ``multi_label_classification``, and the number as it
-    is for ``regression``. Equal scores keep the order of the labels; None asks for all of them.
+    Softmax where one of several labels holds, sigmoid for ``multi_label_classification`` and for a
+    single label, and the number as it is for ``regression``. Equal scores keep the order of the
+    labels; None asks for all of them.
     """
     check_count("top_k", top_k)
     if problem_type == "regression":
         scores = logits
-    elif problem_type == "multi_label_classification":
+    elif problem_type == "multi_label_classification" or len(labels) == 1:
         scores = sigmoid(logits)
     else:
         scores = softmax(logits)

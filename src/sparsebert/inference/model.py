@@ -84,7 +84,7 @@ class Model:
 
     @property
     def instruction_set(self) -> str:
-        """The engine's kernels in use: portable, avx2 or avx512."""
+        """The engine's kernels in use: portable, avx2, avx2-vnni, avx512 or avx512-vnni."""
         return str(self._encoder.instruction_set)
 
     @property
