@@ -192,6 +192,31 @@ class TestNumbers:
         assert table.rows() == ["best-int8", "a", "wanda"]
         assert [column.task for column in table.columns()] == ["rte", "custom"]
 
+    def test_shares_of_ones_own_tasks(self) -> None:
+        own = [
+            result(task="custom", run=run, row=row, seeds=(seed,))
+            for row, seed in (("dense", 80.0), ("best", 76.0))
+            for run in ("reviews", "tickets")
+        ]
+        table = Table(own)
+        assert [column.title for column in table.columns()] == ["reviews", "tickets"]
+        assert table.mean_share("best") == (pytest.approx(95), 2)
+        assert cells(as_markdown(table), "1:2 + distillation")[1] == [
+            "95.0",
+            "95.0",
+            "95.00 (of 2)",
+        ]
+
+    def test_a_variant_alone_has_shares_and_no_mean(self) -> None:
+        pair = [
+            result(task="sst2", run="sst2-full", row=row, seeds=(seed,))
+            for row, seed in (("dense", 80.0), ("best", 76.0))
+        ]
+        table = Table(pair)
+        assert table.compared_rows() == ["best"]
+        assert table.mean_share("best") is None
+        assert cells(as_markdown(table), "1:2 + distillation")[1] == ["95.0", ""]
+
 
 def result(**changes: Any) -> Result:
     fields: dict[str, Any] = {
@@ -471,6 +496,14 @@ class TestPlot:
         (left, _), (right, _) = legend.get_window_extent().get_points()
         assert len(legend.get_texts()) == 4
         assert 0 <= left < right <= figure.bbox.width
+
+    def test_ones_own_task(self) -> None:
+        pytest.importorskip("matplotlib")
+        from sparsebert.table.plot import shares_figure
+
+        own = [result(task="custom", run="reviews", row=row) for row in ("dense", "best")]
+        (axes,) = shares_figure(Table(own)).axes
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["reviews"]
 
     def test_nothing_to_plot(self) -> None:
         pytest.importorskip("matplotlib")

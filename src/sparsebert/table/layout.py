@@ -37,8 +37,10 @@ class Column:
 
     @property
     def title(self) -> str:
-        """``STS-B``; ``SST-2 (full)`` for a run named ``sst2-full``."""
-        title = TASKS[self.task].title if self.task in TASKS else self.task
+        """``STS-B``; ``SST-2 (full)`` for a run named ``sst2-full``; the run of the user's own."""
+        if self.task not in TASKS:
+            return self.run
+        title = TASKS[self.task].title
         if self.run == self.task:
             return title
         return f"{title} ({self.run.removeprefix(self.task).strip('-_') or self.run})"
@@ -46,7 +48,7 @@ class Column:
     @property
     def counts(self) -> bool:
         """Whether it is one of the tasks that the average is over, and not a variant of one."""
-        return self.run == self.task
+        return self.run == self.task or self.task not in TASKS
 
 
 @dataclass
@@ -74,6 +76,15 @@ class Table:
         """Rows that have a result, the known ones first."""
         there = {each.row for each in self.results}
         return [row for row in ROW_TITLES if row in there] + sorted(there - set(ROW_TITLES))
+
+    def compared_rows(self) -> list[str]:
+        """The rows beside dense that have a task in common with it."""
+        columns = self.columns()
+        return [
+            row
+            for row in self.rows()
+            if row != DENSE and any(self.share(row, each) is not None for each in columns)
+        ]
 
     def columns(self) -> list[Column]:
         """Tasks in the order of the card, each followed by its variants; the user's own last."""

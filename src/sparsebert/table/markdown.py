@@ -23,7 +23,7 @@ def as_markdown(table: Table) -> str:
         "Percent on the validation split: mean ± sample standard deviation (number of seeds). "
         f"Training rows: {_training_rows(table)}.",
     ]
-    others = [row for row in table.rows() if table.mean_share(row) and row != DENSE]
+    others = table.compared_rows()
     if others:
         lines += [
             "",

@@ -41,7 +41,8 @@ def shares_figure(table: Table, *, width: float = 7.0) -> Figure:
     except ImportError as missing:
         raise MissingExtraError("plotting", "plot") from missing
 
-    rows = [row for row in table.rows() if row == DENSE or table.mean_share(row)]
+    others = table.compared_rows()
+    rows = [row for row in table.rows() if row == DENSE or row in others]
     columns = [column for column in table.columns() if _drawn(table, rows, column)]
     if not columns:
         raise DataError("there is nothing to plot: no row has a task in common with row dense.")
