@@ -9,7 +9,8 @@ a smaller grid than the sparse ones, or the comparison is not a fair one. A teac
 seen the held-out rows either: --teacher search/stsb/dense/best is the best point of another search.
 
 Stopped at any moment, the same command goes on where it was. It keeps the weights of the best point
-only, as OUT/TASK/ROW/best, and writes all scores to OUT/TASK/ROW/search.json.
+only, as OUT/TASK/ROW/best, and writes all scores to OUT/TASK/ROW/search.json; a point that diverged
+with one of the seeds is left out.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from typing import Any
 import yaml
 
 from sparsebert.checkpoint.documents import replace_json
-from sparsebert.errors import SparsebertError
+from sparsebert.errors import InputError, SparsebertError
 from sparsebert.tasks import TASK_NAMES
 from sparsebert.tasks.held_out import hold_out
 from sparsebert.training import finetune
+from sparsebert.training.differences import differences
 from sparsebert.training.run_callbacks import DivergedError
 
 Point = dict[str, Any]
@@ -41,7 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = {"teacher": asked.teacher} if asked.teacher else {}
     if asked.recipe:
         options["recipe"] = asked.recipe
+    shared = {
+        "model": named(asked.model),
+        "data": named(asked.data),
+        "max_rows": asked.max_rows,
+        "teacher": asked.teacher and named(asked.teacher),
+        "recipe": asked.recipe and asked.recipe.read_text(encoding="utf-8"),
+    }
     try:
+        check_same(folder / "shared.json", shared)
+        check_same(data.with_name(f"{data.name}.json"), {"data": shared["data"]})
         if not data.exists():
             rows = hold_out(asked.task, asked.data, data, max_rows=asked.max_rows)
             tell(f"{data}: " + ", ".join(f"{count:,} {split}" for split, count in rows.items()))
@@ -112,6 +123,25 @@ def points(grid: list[tuple[str, list[Any]]]) -> list[Point]:
     ]
 
 
+def named(model: str | Path) -> str:
+    """A folder by its full path, wherever the command is given; an id of the hub as it is."""
+    return str(Path(model).absolute() if Path(model).exists() else model)
+
+
+def check_same(file: Path, now: Point) -> None:
+    """Scores of another model, of other rows or settings must not stand beside these."""
+    if file.is_file():
+        different = differences(read(file), now)
+        if different:
+            raise InputError(
+                f"{file.parent} holds a search that was begun otherwise ({'; '.join(different)}): "
+                "name another OUT or row."
+            )
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_json(file, now)
+
+
 def train(
     model: str, folder: Path, task: str, data: Path, point: Point, seed: int, options: Point
 ) -> None:
@@ -139,7 +169,7 @@ def write_search(folder: Path, asked: argparse.Namespace) -> None:
     found = []
     for place in sorted((folder / "points").iterdir()):
         runs = [read(run) for run in sorted(place.glob("seed-*/training.json"))]
-        if runs:
+        if runs and not any(place.glob("*.failed")):
             means = [
                 statistics.fmean(
                     value for split in run["scores"].values() for value in split.values()

@@ -272,6 +272,22 @@ class TestSearch:
         assert len(list(out.rglob("model.safetensors"))) == 1
         assert f"| {best['point']} | " in capsys.readouterr().out
 
+        # Scores of another model, of other rows or settings do not stand beside these.
+        other = write_regression(tmp_path / "other", train=40)
+        for changed, told in (
+            ((tmp_path / "model", *asked[1:]), "model was"),
+            ((asked[0], other, *asked[2:]), "data was"),
+            ((asked[0], other, *asked[2:-1], "best"), "data was"),
+            ((*asked, "--max-rows", 30), "max_rows was None and is now 30"),
+        ):
+            assert self.call(search, *changed, "--grid", "learning_rate=1e-3") == 1
+            assert told in capsys.readouterr().err
+        # A point that diverged with one of its seeds is not ranked by the others.
+        (first.parents[1] / "seed-2.failed").write_text("the loss is nan")
+        assert self.call(search, *asked, "--grid", "learning_rate=1e-30") == 0
+        found = json.loads((out / "stsb/dense/search.json").read_text())
+        assert [each["point"] for each in found["tried"]] == ["learning_rate=1e-30"]
+
     def test_points_that_diverge_are_left_out(
         self, search: ModuleType, tiny_bert: TinyBert, tmp_path: Path, capsys: Any
     ) -> None:
