@@ -14,6 +14,7 @@ from findings import by_kind, the_check
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.config import parse_config
 from sparsebert.checkpoint.families import FAMILIES as ENCODERS
+from sparsebert.diagnosis import diagnose
 from sparsebert.diagnosis.activations import activation_bytes
 from sparsebert.diagnosis.available_memory import AvailableMemory, available_memory
 from sparsebert.diagnosis.memory import (
@@ -22,6 +23,7 @@ from sparsebert.diagnosis.memory import (
     check_memory,
     training_bytes,
 )
+from sparsebert.errors import TrainingError
 from sparsebert.training.attention import choose_attention
 
 GIB = 1 << 30
@@ -178,6 +180,19 @@ def test_the_largest_batch_that_fits(sparse: Path) -> None:
     found = by_kind(checks(fixed + row - 1))
     assert set(found) == {"training-memory-one-row"}
     assert set(by_kind(checks(1 << 20))) == {"training-memory-one-row", "answering-memory"}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"batch_size": -3}, "batch_size must be a whole number from 1, not -3"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number, not 2.5"),
+        ({"max_length": 4}, "max_length must be a whole number from 8, not 4"),
+    ],
+)
+def test_sizes_that_no_training_has(sparse: Path, sizes: dict[str, Any], told: str) -> None:
+    with pytest.raises(TrainingError, match=told):
+        diagnose(sparse, **sizes)
 
 
 def test_where_nothing_is_known_nothing_is_claimed(sparse: Path) -> None:

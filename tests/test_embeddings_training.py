@@ -18,10 +18,12 @@ from safetensors.numpy import load_file
 from conftest import TinyBert
 from short_runs import QUICK, assert_same_bits, interrupt_at
 from sparsebert.evaluation.metrics import Scores
+from sparsebert.evaluation.predictors import padded_batch
 from sparsebert.evaluation.scoring import PreparedSplit
-from sparsebert.tasks.tokens import load_tokenizer
+from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.training import finetune
 from sparsebert.training.embeddings import FrozenEmbeddings, UsedEmbeddings
+from tiny_models import make_tiny_bert
 from tiny_tasks import letters, write_classification, write_rows
 
 TABLE = "bert.embeddings.word_embeddings.weight"
@@ -94,6 +96,60 @@ class TestHolds:
         with pytest.raises(IndexError):
             held(ids)
 
+    def test_batches_are_padded_with_0_whatever_the_models_padding_token(
+        self, tiny_bert: TinyBert
+    ) -> None:
+        plain, held = (classifier(tiny_bert("sequence-classification")) for _ in range(2))
+        for model in (plain, held):
+            model.get_input_embeddings().padding_idx = 60
+        UsedEmbeddings(np.array([5, 9])).attach(held)
+        rows = TokenRows.of([[5, 9, 5], [9]], [[0] * 3, [0]])
+        for model in (plain, held):
+            model.train()
+            torch.manual_seed(3)
+            batch = padded_batch(rows, np.arange(2))
+            model(**batch, labels=torch.tensor([0, 2])).loss.backward()
+        ours = held.get_input_embeddings().weight.grad
+        theirs = plain.get_input_embeddings().weight.grad
+        assert torch.equal(ours, theirs[[0, 5, 9, 60]])
+        assert not ours[[0, 3]].any()
+
+    def test_it_moves_with_its_model(self, tiny_bert: TinyBert) -> None:
+        model = classifier(tiny_bert("sequence-classification"))
+        names = model.state_dict().keys()
+        hold = UsedEmbeddings(np.array([5, 9]))
+        hold.attach(model)
+        model.train().to("meta")
+        ids = torch.tensor([[5, 9]], device="meta")
+        assert model(ids).logits.is_meta
+        assert model.eval()(ids).logits.is_meta
+        assert model.state_dict().keys() == names
+        assert model.state_dict()[TABLE].is_meta
+        hold.detach()
+        assert model.get_input_embeddings().weight.is_meta
+
+    def test_what_was_learnt_elsewhere_comes_back(self, tiny_bert: TinyBert) -> None:
+        model = classifier(tiny_bert("sequence-classification"))
+        table = model.get_input_embeddings()
+        before = table.weight.detach().clone()
+        hold = UsedEmbeddings(np.array([5, 9]))
+        hold.attach(model)
+        model.double()  # in other memory, as on another device
+        with torch.no_grad():
+            model.get_input_embeddings().weight[1:] += 1
+        hold.detach()
+        moved = (table.weight != before).any(dim=1).nonzero()[:, 0]
+        assert moved.tolist() == [5, 9]
+
+    def test_a_hold_that_failed_holds_nothing(self, tiny_bert: TinyBert) -> None:
+        model = classifier(tiny_bert("sequence-classification"))
+        table = model.get_input_embeddings()
+        hold = UsedEmbeddings(np.array([5, len(table.weight)]))
+        with pytest.raises(IndexError):
+            hold.attach(model)
+        hold.detach()
+        assert model.get_input_embeddings() is table
+
     def test_detached_it_is_the_model_it_was_with_what_was_learnt(
         self, tiny_bert: TinyBert
     ) -> None:
@@ -139,6 +195,16 @@ class TestHolds:
 
 
 class TestFinetune:
+    def test_a_padding_token_that_is_not_the_first(self, data: Path, tmp_path: Path) -> None:
+        model = make_tiny_bert(tmp_path / "model", model_type="modernbert")
+        raw = json.loads((model / "config.json").read_text())
+        raw["pad_token_id"] = raw["vocab_size"] - 1
+        (model / "config.json").write_text(json.dumps(raw))
+        options = {**QUICK, "weight_decay": 0.0, "max_grad_norm": 0.0}
+        for name in ("train", "used"):
+            finetune(model, tmp_path / name, data=data, embeddings=name, **options)
+        assert_same_bits(tmp_path / "train", tmp_path / "used")
+
     def test_without_weight_decay_used_ones_train_to_the_same_bits(
         self, dense: Path, data: Path, tmp_path: Path
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -450,6 +451,19 @@ class TestErrors:
     ) -> None:
         with pytest.raises(TrainingError, match=message):
             finetune(sparse, tmp_path / "out", data=data, **{**QUICK, option: value})
+
+    @pytest.mark.parametrize("split", ["train", "validation"])
+    def test_a_tokenizer_of_another_model(self, sparse: Path, tmp_path: Path, split: str) -> None:
+        model, data = tmp_path / "model", write_classification(tmp_path / "data")
+        shutil.copytree(sparse, model)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        size = len(tokenizer)
+        tokenizer.add_tokens("extra")
+        tokenizer.save_pretrained(model)
+        with (data / f"{split}.jsonl").open("a") as file:
+            file.write('{"text": "an extra word", "label": "no"}\n')
+        with pytest.raises(CheckpointError, match=f"gives token id {size}, and .* has {size} of"):
+            finetune(model, tmp_path / "out", data=data, **QUICK)
 
     def test_models_and_data_that_cannot_be_used(
         self, sparse: Path, data: Path, tmp_path: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from short_runs import (
     weights,
 )
 from sparsebert.checkpoint import open_checkpoint, read_masks
-from sparsebert.errors import TrainingError
+from sparsebert.errors import OutputError, TrainingError
 from sparsebert.evaluation.metrics import Scores
 from sparsebert.evaluation.scoring import PreparedSplit
 from sparsebert.pruning import prune
@@ -167,6 +168,57 @@ class TestResume:
         with pytest.raises(TrainingError, match=r"run.json is missing or damaged"):
             finetune(sparse, out, data=data, resume=True, **QUICK)
 
+    @pytest.mark.parametrize("how", ["sparse", "gradual"])
+    def test_a_run_with_masks_does_not_take_the_place_of_one_without(
+        self, dense: Path, sparse: Path, data: Path, tmp_path: Path, how: str
+    ) -> None:
+        out, kept = tmp_path / "out", tmp_path / "out.training" / "checkpoint-11"
+        with pytest.raises(KeyboardInterrupt):
+            finetune(dense, out, data=data, progress=interrupt_at(11), **QUICK)
+        model = sparse if how == "sparse" else dense
+        options = QUICK if how == "sparse" else {**QUICK, "method": "gradual"}
+        with pytest.raises(TrainingError, match="unfinished run for .*: go on with it by --resume"):
+            finetune(model, out, data=data, **options)
+        with pytest.raises(TrainingError, match=r"was started otherwise: .* was .* and is now"):
+            finetune(model, out, data=data, resume=True, **options)
+        assert kept.is_dir()
+        assert finetune(dense, out, data=data, resume=True, **QUICK).resumed_from == 11
+
+    def test_another_model_under_the_same_name_is_refused(
+        self, dense: Path, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        model, out = tmp_path / "model", tmp_path / "out"
+        shutil.copytree(dense, model)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(model, out, data=data, progress=interrupt_at(4), **QUICK)
+        shutil.rmtree(model)
+        shutil.copytree(sparse, model)
+        with pytest.raises(TrainingError, match="masks was False and is now True"):
+            finetune(model, out, data=data, resume=True, **QUICK)
+        # A folder that does not say whether there were masks is taken for what it is said to be.
+        shutil.rmtree(model)
+        shutil.copytree(dense, model)
+        run = json.loads((tmp_path / "out.training" / "run.json").read_text())
+        del run["masks"]
+        (tmp_path / "out.training" / "run.json").write_text(json.dumps(run))
+        assert finetune(model, out, data=data, resume=True, **QUICK).resumed_from == 4
+
+    @pytest.mark.parametrize("resume", [False, True])
+    def test_what_no_run_has_left_is_not_touched(
+        self, sparse: Path, data: Path, tmp_path: Path, resume: bool
+    ) -> None:
+        folder, file = tmp_path / "one.training", tmp_path / "two.training"
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+        file.write_text("mine")
+        for name in ("one", "two"):
+            with pytest.raises(OutputError, match=rf"{name}.training, .* holds no run of sparseb"):
+                finetune(sparse, tmp_path / name, data=data, resume=resume, **QUICK)
+        assert (folder / "notes.txt").read_text() == file.read_text() == "mine"
+        (folder / "notes.txt").unlink()  # an empty folder is nobody's
+        options = {**QUICK, "epochs": 0.1}
+        assert finetune(sparse, tmp_path / "one", data=data, resume=resume, **options).steps == 1
+
     def test_resume_with_nothing_there_starts_anew(
         self, sparse: Path, data: Path, tmp_path: Path
     ) -> None:
@@ -191,6 +243,23 @@ class TestResume:
         with pytest.raises(KeyboardInterrupt, match="^$"):
             finetune(sparse, tmp_path / "out", data=data, progress=twice, **QUICK)
         assert list(tmp_path.iterdir()) == []
+
+    def test_ctrl_c_while_the_trained_model_is_scored(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+
+        def press(label: str, done: int, total: int) -> None:
+            if label.startswith("evaluating"):
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt, match=r"model was scored; .* --resume"):
+            finetune(sparse, out, data=data, progress=press, **QUICK)
+        assert not out.exists()
+        result = finetune(sparse, out, data=data, resume=True, **QUICK)
+        assert (result.resumed_from, result.steps) == (STEPS, STEPS)
+        finetune(sparse, tmp_path / "whole", data=data, **QUICK)
+        assert_same_bits(out, tmp_path / "whole")
 
 
 class TestMemory:

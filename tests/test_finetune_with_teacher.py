@@ -23,6 +23,7 @@ from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.errors import CheckpointError, OutputError, TrainingError
 from sparsebert.pruning import prune
 from sparsebert.training import finetune
+from sparsebert.training import teacher as teacher_module
 from sparsebert.training.teacher_cache import cache_folder
 from tiny_tasks import letters, write_classification, write_regression, write_rows, write_squad
 
@@ -227,6 +228,24 @@ class TestLearning:
 
 
 class TestOutputs:
+    def test_the_teacher_is_asked_where_the_student_trains(
+        self, sparse: Path, teacher: Path, data: Path, tmp_path: Path, monkeypatch: Any
+    ) -> None:
+        asked = []
+
+        class Asked(Exception):
+            pass
+
+        def compute(model: Any, *_: Any, **more: Any) -> None:
+            asked.append(model.device.type)
+            raise Asked
+
+        monkeypatch.setattr(teacher_module, "device_type", lambda: "meta")
+        monkeypatch.setattr(teacher_module, "compute_outputs", compute)
+        with pytest.raises(Asked):
+            finetune(sparse, tmp_path / "out", data=data, teacher=teacher, **QUICK)
+        assert asked == ["meta"]
+
     def test_they_are_computed_once_until_something_changes(
         self, sparse: Path, teacher: Path, data: Path, tmp_path: Path
     ) -> None:

@@ -237,9 +237,17 @@ class TestRefusing:
         with pytest.raises(PatternError):
             prune(write_bert(tmp_path / "dense"), tmp_path / "sparse", pattern=pattern)
 
-    @pytest.mark.parametrize("parts", [(), "encoder", ("body",), ["encoder", "tail"]])
-    def test_parts_that_are_none(self, tmp_path: Path, parts: Any) -> None:
-        with pytest.raises(PatternError, match="choose from encoder, pooler, head"):
+    @pytest.mark.parametrize(
+        ("parts", "told"),
+        [
+            ((), r"\(\) are not parts"),
+            ("encoder", "must be a list, not the text 'encoder'"),
+            (("body",), "'body' are not parts"),
+            (["encoder", "tail"], "'tail' are not parts"),
+        ],
+    )
+    def test_parts_that_are_none(self, tmp_path: Path, parts: Any, told: str) -> None:
+        with pytest.raises(PatternError, match=f"{told}.*: choose from encoder, pooler, head"):
             prune(write_bert(tmp_path / "dense"), tmp_path / "sparse", parts=parts)
 
     def test_a_part_the_model_lacks(self, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,7 @@ class TestFinetune:
         half.mkdir()
         (half / "config.json").write_text("{")
         (out / "seed-2.training/checkpoint-1").mkdir(parents=True)
+        (out / "seed-2.training/run.json").write_text('{"arguments": {}}')
         finetune_seeds(sparse, out, data=data, seeds=(1, 2), **QUICK)
         assert weights_time(out / "seed-1") == before
         assert read(out / "seeds.json")["seeds"] == read(two / "seeds.json")["seeds"]
@@ -189,6 +191,42 @@ class TestFinetune:
         with pytest.raises(TrainingError, match=told):
             finetune_seeds(sparse, two, data=data, seeds=(3,), **{**QUICK, **change})
         assert list(seed_folders(two)) == [1, 2]
+
+    @pytest.mark.parametrize("task", ["custom", "stsb"])
+    def test_force_trains_again_what_it_is_asked_to_and_refuses_the_rest(
+        self, sparse: Path, data: Path, two: Path, tmp_path: Path, task: str
+    ) -> None:
+        out = tmp_path / "out"
+        shutil.copytree(two, out)
+        before = weights_time(out / "seed-2")
+        options: dict[str, Any] = {**QUICK, "task": task, "force": True}
+        options["learning_rate"] = 5e-4
+        options["data"] = data if task == "custom" else write_regression(tmp_path / "data", 32)
+        with pytest.raises(TrainingError, match="seed 1 in .* was trained otherwise"):
+            finetune_seeds(sparse, out, seeds=(2,), **options)
+        assert weights_time(out / "seed-2") == before
+        # While seed 2 is still the old one it is not counted.
+        with pytest.raises(Stop):
+            finetune_seeds(sparse, out, seeds=(1, 2), progress=stop_at(2, 0), **options)
+        assert list(read(out / "seeds.json")["seeds"]) == ["1"]
+        assert list(finetune_seeds(sparse, out, seeds=(1, 2), **options).seeds) == [1, 2]
+        assert read(out / "seeds.json")["arguments"]["learning_rate"] == 5e-4
+
+    def test_ctrl_c_while_a_seed_is_scored_trains_no_other(
+        self, sparse: Path, data: Path, tmp_path: Path
+    ) -> None:
+        out, pressed = tmp_path / "out", []
+
+        def press(label: str, done: int, total: int) -> None:
+            if label.startswith("seed 1: evaluating") and not pressed:
+                pressed.append(label)
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            finetune_seeds(sparse, out, data=data, seeds=(1, 2), progress=press, **QUICK)
+        assert [each.name for each in out.iterdir()] == ["seed-1.training"]
+        finetune_seeds(sparse, out, data=data, seeds=(1,), **QUICK)
+        assert read(out / "seed-1/training.json")["resumed_from_step"] == 2
 
     def test_another_model_is_refused(
         self, tiny_bert: TinyBert, sparse: Path, data: Path, two: Path, tmp_path: Path

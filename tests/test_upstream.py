@@ -306,6 +306,11 @@ class TestRefused:
             ({"learning_rate": 0.0}, TrainingError, "learning_rate must be greater than 0"),
             ({"batch_size": 0}, TrainingError, "batch_size must be a whole number from 1"),
             ({"pairs": 1.5}, TrainingError, "pairs must be"),
+            ({"epochs": "3"}, TrainingError, "epochs must be a number, not '3'"),
+            ({"batch_size": 2.0}, TrainingError, "batch_size must be a whole number, not 2.0"),
+            ({"hidden_weight": True}, TrainingError, "hidden_weight must be a number, not True"),
+            ({"parts": "encoder"}, PatternError, "parts must be a list, not the text 'encoder'"),
+            ({"parts": ["tail"]}, PatternError, "'tail' are not parts of a model"),
             ({"hidden_weight": -1.0}, TrainingError, "hidden_weight must not be negative"),
             ({"precision": "fp8"}, TrainingError, "precision must be one of auto, fp32, bf16"),
             ({"max_length": 65}, TrainingError, "65 is more than the 64 tokens"),
@@ -334,6 +339,16 @@ class TestRefused:
         (tmp_path / "out").mkdir()
         with pytest.raises(OutputError, match="exists"):
             prune_upstream(embedder, tmp_path / "out", corpus=corpus, **QUICK)
+
+    @pytest.mark.parametrize("head", ["encoder", "masked-lm"])
+    def test_nothing_to_learn_from(
+        self, tiny_bert: TinyBert, corpus: Path, tmp_path: Path, head: str
+    ) -> None:
+        nothing = {"hidden_weight": 0}
+        if head == "masked-lm":
+            nothing |= {"masked_lm_weight": 0, "token_logits_weight": 0}
+        with pytest.raises(TrainingError, match="hidden_weight .*are 0: there is nothing to learn"):
+            prune_upstream(tiny_bert(head), tmp_path / "out", corpus=corpus, **{**QUICK, **nothing})
 
     def test_used_embeddings_of_a_masked_lm(
         self, tiny_bert: TinyBert, corpus: Path, tmp_path: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,23 @@ def test_gradients_reach_the_student_alone(models: tuple[Any, Any], rows: list[l
     assert all(parameter.grad is not None for parameter in student.parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())
     student.zero_grad()
+
+
+def test_the_teacher_goes_where_the_batch_is(
+    models: tuple[Any, Any], rows: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, teacher = (copy.deepcopy(model) for model in models)
+    devices = []
+
+    def states(model: Any, batch: dict[str, Any]) -> Any:
+        devices.extend(parameter.device.type for parameter in model.parameters())
+        return [torch.ones(*batch["input_ids"].shape, 32, device="meta")] * 4
+
+    monkeypatch.setattr("sparsebert.training.upstream_objective._hidden_states", states)
+    objective = UpstreamObjective(teacher, UpstreamOptions(), MEAN)
+    batch = {name: values.to("meta") for name, values in batch_of(rows).items()}
+    assert objective.loss(student.to("meta"), batch, 5).is_meta
+    assert {*devices} == {"meta"}
 
 
 def test_max_pooling_sees_no_padding() -> None:

@@ -31,7 +31,7 @@ from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.table import CUSTOM, TASK_NAMES, Task, get_task
 from sparsebert.tasks.table import Kind as TaskKind
-from sparsebert.training.options import FinetuneOptions
+from sparsebert.training.options import FinetuneOptions, options_from
 
 
 def diagnose(
@@ -53,8 +53,11 @@ def diagnose(
     to those of the training, else to `finetune`'s own.
 
     Trouble is reported, not raised. CheckpointError if there is no such folder, DataError if there
-    is no such task or data, or if data was given and its task is not known.
+    is no such task or data, or if data was given and its task is not known; TrainingError for a
+    size that `finetune` would not take.
     """
+    sizes = {"batch_size": batch_size, "max_length": max_length}
+    options_from({name: size for name, size in sizes.items() if size is not None})
     return _Doctor(model, data, task, against, batch_size, max_length, shown(progress)).report()
 
 

@@ -73,7 +73,7 @@ def prune(
     check_output(out, force=force)
     wanted = pattern if isinstance(pattern, Pattern) else Pattern.parse(pattern)
     chosen_method = get_method(method, When.ONE_SHOT)
-    chosen = _check_parts(parts)
+    chosen = check_parts(parts)
     checkpoint = open_checkpoint(model)
     targets = checkpoint.linear_layers(chosen)
     _check_divisible(checkpoint, targets, wanted, chosen)
@@ -254,10 +254,15 @@ def _calibration_rows(
     return read_calibration_rows(checkpoint, source, rows=rows, task=chosen)
 
 
-def _check_parts(parts: Collection[str]) -> tuple[str, ...]:
+def check_parts(parts: Collection[str]) -> tuple[str, ...]:
+    """The parts of a model that are named, in order. PatternError for what is no list of them."""
+    if isinstance(parts, str):
+        raise PatternError(
+            f"parts must be a list, not the text {parts!r}: choose from {', '.join(PARTS)}."
+        )
     unknown = [part for part in parts if part not in PARTS]
-    if unknown or not parts or isinstance(parts, str):
-        said = repr(parts) if isinstance(parts, str) or not parts else repr(unknown[0])
+    if unknown or not parts:
+        said = repr(unknown[0]) if unknown else repr(parts)
         raise PatternError(f"{said} are not parts of a model: choose from {', '.join(PARTS)}.")
     return tuple(part for part in PARTS if part in parts)
 

@@ -8,6 +8,7 @@ parameter: steps are cheaper, and every other row comes out as it went in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,9 @@ def hold_embeddings(which: str, ids: npt.NDArray[np.integer[Any]]) -> Hold | Non
 class UsedEmbeddings:
     """A hold under which only rows of some token ids train.
 
-    ``ids`` are all that training rows hold, int ``[tokens]``; the padding token is one of them
-    whether it occurs or not. Other tokens may be read in evaluation mode alone.
+    ``ids`` are all that training rows hold, int ``[tokens]``; the padding token and 0, with which
+    batches are padded, are among them whether they occur or not. Other tokens may be read in
+    evaluation mode alone.
     """
 
     def __init__(self, ids: npt.NDArray[np.integer[Any]]) -> None:
@@ -46,13 +48,15 @@ class UsedEmbeddings:
         """Put the trained rows in the place of the table; ``state_dict`` still gives the whole."""
         self.detach()
         table: nn.Embedding = model.get_input_embeddings()
-        self._model, self._table = model, table
         model.set_input_embeddings(_UsedRows(table, self._ids))
+        self._model, self._table = model, table
 
     def detach(self) -> None:
         """Give the model its table back, with the rows as they are trained now."""
         if self._table is not None:
-            self._model.get_input_embeddings().write_back()
+            rows = self._model.get_input_embeddings().table()
+            with torch.no_grad():  # in the same memory, unless the model moved to another device
+                self._table.to(rows).weight.copy_(rows)
             self._model.set_input_embeddings(self._table)
         self._model = self._table = None
 
@@ -84,8 +88,7 @@ class _UsedRows(nn.Embedding):
     def __init__(self, table: nn.Embedding, ids: npt.NDArray[np.int64]) -> None:
         whole = table.weight.detach()
         padding = table.padding_idx
-        if padding is not None:
-            ids = np.union1d(ids, [padding])
+        ids = np.union1d(ids, [0] if padding is None else [0, padding])
         used = torch.from_numpy(ids).to(whole.device)
         super().__init__(
             len(used),
@@ -101,19 +104,23 @@ class _UsedRows(nn.Embedding):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         if self.training:
             return super().forward(self._place[ids])
-        self.write_back()
-        return functional.embedding(ids, self._whole)
+        return functional.embedding(ids, self.table())
 
     @torch.no_grad()
-    def write_back(self) -> None:
-        """Bring the table up to date."""
-        self._whole.index_copy_(0, self._used, self.weight)
+    def table(self) -> torch.Tensor:
+        """The whole table, brought up to date."""
+        return self._whole.index_copy_(0, self._used, self.weight)
 
-    # The two that torch's own modules override to store something else than their parameters.
+    # The three that torch's own modules override to hold something else than their parameters.
+    # Buffers would move by themselves, but processes send each other theirs in every step.
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> _UsedRows:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._whole, self._used, self._place = map(fn, (self._whole, self._used, self._place))
+        return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        self.write_back()
-        destination[prefix + "weight"] = self._whole
+        destination[prefix + "weight"] = self.table()
 
     def _load_from_state_dict(
         self,

@@ -18,14 +18,13 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[StopRequest]:
+def stop_on_interrupt(request: StopRequest) -> Iterator[None]:
     """Turn the first Ctrl-C inside into a request; the second one interrupts at once as ever.
 
     Python delivers signals to the main thread only: elsewhere nothing is changed.
     """
-    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield
         return
     before = signal.getsignal(signal.SIGINT)
 
@@ -36,6 +35,6 @@ def stop_on_interrupt() -> Iterator[StopRequest]:
 
     signal.signal(signal.SIGINT, ask)
     try:
-        yield request
+        yield
     finally:
         signal.signal(signal.SIGINT, before)

@@ -28,6 +28,7 @@ from sparsebert.training.task_model import (
     task_config,
 )
 from sparsebert.training.teacher import Teacher, find_teacher
+from sparsebert.training.token_ids import check_ids
 
 if TYPE_CHECKING:
     from sparsebert.training.trainer import TrainingRows
@@ -88,7 +89,13 @@ def prepare_job(
         )
     tokenizer = load_tokenizer(checkpoint.transformer)
     length = token_limit(task, checkpoint.config, options.max_length)
-    prepared = PreparedSplit.make(train, tokenizer, length, progress)
+
+    def prepare(examples: Examples) -> PreparedSplit:
+        split = PreparedSplit.make(examples, tokenizer, length, progress)
+        check_ids(checkpoint, split.rows)
+        return split
+
+    prepared = prepare(train)
     order = head_order(checkpoint, task)
     teacher = (
         find_teacher(options, checkpoint, task, prepared.rows, order) if options.teacher else None
@@ -105,7 +112,7 @@ def prepare_job(
         max_length=length,
         examples=len(train),
         rows=_training_rows(train, prepared, order),
-        validation=[PreparedSplit.make(each, tokenizer, length, progress) for each in held_out],
+        validation=[prepare(each) for each in held_out],
         teacher=teacher,
     )
 

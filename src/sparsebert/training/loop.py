@@ -35,7 +35,8 @@ def until_it_fits(
     """
     plan = (work.kept_plan() or plan).spread(processes())
     notes: list[str] = []
-    with quiet_transformers(), stop_on_interrupt() as stop:
+    stop = StopRequest()
+    with quiet_transformers():
         while True:
             try:
                 return attempt(plan, stop), notes
@@ -84,26 +85,32 @@ class Trained:
 def train(trainer: Trainer, plan: BatchPlan, work: WorkFolder, stop: StopRequest) -> Trained:
     """Train to the end, from the newest checkpoint in ``work`` if there is one.
 
-    Raises KeyboardInterrupt, with a message on how to resume, if the user asked to stop.
+    Raises KeyboardInterrupt, with a message on how to resume, if the user asked to stop. Around it
+    Ctrl-C interrupts at once: there is no step to wait for.
     """
     last = from_main(work.last_checkpoint)
     begun = int(last.name.rpartition("-")[2]) if last else 0
     started = time.perf_counter()
-    with kept_memory():
+    with kept_memory(), stop_on_interrupt(stop):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     seconds = time.perf_counter() - started
     state = trainer.state
     if stop.asked:
-        raise KeyboardInterrupt(
-            f"stopped after step {state.global_step} of {state.max_steps}; everything is kept in "
-            f"{work.path}: the same command with --resume (resume=True) goes on from there."
-        )
+        raise stopped(f"after step {state.global_step} of {state.max_steps}", work)
     return Trained(
         steps=state.global_step,
         resumed_from=begun,
         rows_seen=(state.global_step - begun) * plan.rows_per_step,
         seconds=seconds,
         history=_plain_history(state.log_history),
+    )
+
+
+def stopped(where: str, work: WorkFolder) -> KeyboardInterrupt:
+    """What ends a run that the user stopped: it says how to resume."""
+    return KeyboardInterrupt(
+        f"stopped {where}; everything is kept in {work.path}: the same command with --resume "
+        "(resume=True) goes on from there."
     )
 
 

@@ -86,7 +86,7 @@ class FinetuneOptions:
     quantize: str | None = None
 
     def __post_init__(self) -> None:
-        self._check_types()
+        check_types(self)
         if self.optimizer not in OPTIMIZERS:
             raise TrainingError(
                 f"'{self.optimizer}' is not an optimizer: choose {', '.join(OPTIMIZERS)}."
@@ -124,15 +124,6 @@ class FinetuneOptions:
             if value is not None and not 0 <= value < 1:
                 raise TrainingError(f"{name} must be at least 0 and below 1, not {value}.")
         self._check_together()
-
-    def _check_types(self) -> None:
-        for name, kind in OPTION_TYPES.items():
-            value = getattr(self, name)
-            if value is None and name in _OPTIONAL:
-                continue
-            fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
-            if not fits or isinstance(value, bool):
-                raise TrainingError(f"{name} must be {_WORDS[kind]}, not {value!r}.")
 
     def _check_together(self) -> None:
         """What only makes sense beside something else is refused without it, not ignored."""
@@ -189,6 +180,22 @@ def options_from(given: Mapping[str, Any]) -> FinetuneOptions:
     return FinetuneOptions(**given)
 
 
+def check_types(options: Any) -> None:
+    """TrainingError for an option (a dataclass's field) whose value is of another type."""
+    optional = {each.name for each in fields(options) if each.default is None}
+    for name, kind in _types(type(options)).items():
+        value = getattr(options, name)
+        if value is None and name in optional:
+            continue
+        fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+        if not fits or isinstance(value, bool):
+            raise TrainingError(f"{name} must be {_WORDS[kind]}, not {value!r}.")
+
+
+def _types(options: type) -> dict[str, type]:
+    return {name: _one_type(hint) for name, hint in get_type_hints(options).items()}
+
+
 def _one_type(hint: Any) -> type:
     """``int`` for ``int`` and for ``int | None``."""
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
@@ -196,7 +203,4 @@ def _one_type(hint: Any) -> type:
     return found
 
 
-OPTION_TYPES: dict[str, type] = {
-    name: _one_type(hint) for name, hint in get_type_hints(FinetuneOptions).items()
-}
-_OPTIONAL = {each.name for each in fields(FinetuneOptions) if each.default is None}
+OPTION_TYPES = _types(FinetuneOptions)

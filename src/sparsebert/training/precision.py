@@ -33,10 +33,14 @@ def resolve_precision(wanted: str) -> str:
     return wanted
 
 
+def device_type() -> str:
+    """The kind of device that forward passes run on."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def autocast(precision: str) -> contextlib.AbstractContextManager[object]:
     """The context in which a forward pass runs."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device_type(), dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def _cpu_can_bf16() -> bool:

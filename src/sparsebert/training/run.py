@@ -16,7 +16,7 @@ from sparsebert.training.attention import choose_attention
 from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.interruption import StopRequest
 from sparsebert.training.job import Job
-from sparsebert.training.loop import train, until_it_fits
+from sparsebert.training.loop import stopped, train, until_it_fits
 from sparsebert.training.precision import resolve_precision
 from sparsebert.training.ranks import from_main
 from sparsebert.training.run_callbacks import (
@@ -137,7 +137,10 @@ def _train(
         model = _whole(job, trainer.model)
         predictor = TorchPredictor(model, plan.batch_size)
     state = trainer.state
-    scores, notes = from_main(lambda: _score(job, predictor, progress))
+    try:
+        scores, notes = from_main(lambda: _score(job, predictor, progress))
+    except KeyboardInterrupt as stop_now:
+        raise stopped("while the trained model was scored", work) from stop_now
     if state.global_step < state.max_steps:
         notes.append(
             f"stopped early, after step {state.global_step} of {state.max_steps}; the model is "

@@ -10,7 +10,7 @@ that was begun, and refuses options under which the seeds could not be compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,8 @@ def finetune_seeds(
             "name one model as the teacher of all."
         )
     asked = _asked(model, task, data, given)
-    if not force:
-        for seed, folder in seed_folders(target).items():
+    for seed, folder in seed_folders(target).items():
+        if not (force and seed in seeds):  # else it is trained again
             _refuse_other(asked, folder, seed, ignore_teacher=bool(teachers))
     runs = {
         seed: {
@@ -87,15 +87,22 @@ def finetune_seeds(
         for seed in seeds
         if force or not (seed_folder(target, seed) / TRAINING_NAME).is_file()
     }
-    for _ in spread(finetune, runs, report):
-        from_main(lambda: write_summary(target))
+    outdated = seed_folders(target).keys() & runs.keys()
+    for seed, _ in spread(finetune, runs, report):
+        outdated.discard(seed)
+        from_main(lambda: write_summary(target, without=outdated))
     return from_main(lambda: write_summary(target))
 
 
-def write_summary(folder: Path) -> SeedScores:
-    """Write seeds.json and the card of a folder of seeds anew, from what its seeds say."""
+def write_summary(folder: Path, *, without: Collection[int] = ()) -> SeedScores:
+    """Write seeds.json and the card of a folder of seeds anew, from what its seeds say.
+
+    ``without`` are seeds that are yet to be trained again, and may be of another task.
+    """
     records = {
-        seed: read_object(place / TRAINING_NAME) for seed, place in seed_folders(folder).items()
+        seed: read_object(place / TRAINING_NAME)
+        for seed, place in seed_folders(folder).items()
+        if seed not in without
     }
     first = next(iter(records.values()))
     arguments = {name: value for name, value in first["arguments"].items() if name != "seed"}

@@ -26,11 +26,12 @@ from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.training.differences import differences
 from sparsebert.training.options import DISTILLING, FinetuneOptions
-from sparsebert.training.precision import autocast, resolve_precision
+from sparsebert.training.precision import autocast, device_type, resolve_precision
 from sparsebert.training.ranks import from_main, main_first
 from sparsebert.training.task_model import build_model, head_order, keeps_head, task_config
 from sparsebert.training.teacher_cache import cached_outputs, outputs_key
 from sparsebert.training.teacher_outputs import TeacherOutputs, compute_outputs
+from sparsebert.training.token_ids import unknown_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,7 +110,7 @@ def prepare_teacher(
     def ask() -> TeacherOutputs:
         with autocast(precision):
             return compute_outputs(
-                teacher.model(),
+                teacher.model().to(device_type()),
                 rows,
                 job.task.kind,
                 batch_size=job.options.batch_size,
@@ -207,15 +208,11 @@ def _check(
             f"the training rows have up to {longest} tokens and the teacher {teacher.path} has "
             f"{positions} positions: set max_length to {positions} at most."
         )
-    for what, most, have in (
-        ("token", int(rows.ids.max()), teacher.config.vocab_size),
-        ("token type", int(rows.type_ids.max()), teacher.config.type_vocab_size),
-    ):
-        if most >= have and (what == "token" or teacher.config.family.token_types):
-            raise TrainingError(
-                f"the training rows use {what} {most} and the teacher {teacher.path} knows only "
-                f"{have}: take another teacher."
-            )
+    for what, most, have in unknown_ids(teacher.config, rows):
+        raise TrainingError(
+            f"the training rows use {what} {most} and the teacher {teacher.path} knows only "
+            f"{have}: take another teacher."
+        )
     mine, wide = student.config.hidden_size, teacher.config.hidden_size
     if hidden_weight > 0 and mine != wide:
         raise TrainingError(

@@ -26,11 +26,13 @@ from sparsebert.patterns import Pattern
 from sparsebert.progress import Progress, shown
 from sparsebert.pruning import prune
 from sparsebert.pruning.methods import Needs, When, get_method
+from sparsebert.pruning.one_shot import check_parts
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.extras import need_extra
-from sparsebert.tasks.tokens import TokenRows, load_tokenizer
+from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.training.corpus import Corpus, read_corpus, tokenize_corpus
 from sparsebert.training.ranks import from_main, join, main_only
+from sparsebert.training.token_ids import check_ids
 from sparsebert.training.upstream_options import UpstreamOptions
 from sparsebert.training.upstream_saving import UpstreamResult, save_upstream
 
@@ -78,7 +80,7 @@ def prune_upstream(
     pruning: dict[str, Any] = {
         "pattern": str(Pattern.parse(pattern)),
         "method": method,
-        "parts": sorted(parts),
+        "parts": sorted(check_parts(parts)),
     }
     if get_method(method, When.ONE_SHOT).needs is Needs.CALIBRATION:
         pruning["calibration"] = calibration
@@ -118,7 +120,7 @@ def prune_upstream(
             lower_case=dense.pooling is not None and dense.pooling.lower_case,
             progress=report,
         )
-        _check_ids(dense, tokens)
+        check_ids(dense, tokens)
         rows = CorpusRows(tokens, _masking(dense, tokenizer, wanted), wanted.seed)
         arguments = {"corpus": [source.name for source in sources], **wanted.as_dict()}
         begun: dict[str, Any] = {
@@ -197,18 +199,15 @@ def _check_options(dense: Checkpoint, options: UpstreamOptions) -> None:
             f"embeddings 'used' is not for {dense.path}: it predicts tokens with its word "
             "embeddings, so all of them are used."
         )
-
-
-def _check_ids(dense: Checkpoint, tokens: TokenRows) -> None:
-    for what, ids, known in (
-        ("token", tokens.ids, dense.config.vocab_size),
-        ("token type", tokens.type_ids, dense.config.type_vocab_size),
-    ):
-        if ids.max() >= known and (what == "token" or dense.config.family.token_types):
-            raise CheckpointError(
-                f"the tokenizer of {dense.path} gives {what} id {ids.max()}, and the model has "
-                f"{known} of them: they do not belong together."
-            )
+    terms = ["hidden_weight"]
+    if dense.pooling is not None:
+        terms += ["embedding_weight", "similarity_weight"]
+    if dense.config.head is Head.MASKED_LM:
+        terms += ["masked_lm_weight", "token_logits_weight"]
+    if not any(getattr(options, term) for term in terms):
+        raise TrainingError(
+            f"{' and '.join(terms)} of {dense.path} are 0: there is nothing to learn from."
+        )
 
 
 def _masking(

@@ -43,10 +43,11 @@ class UpstreamObjective:
         were masked, `NOT_MASKED` elsewhere.
         """
         options = self._options
-        with torch.no_grad():
-            wanted = _hidden_states(self._teacher, batch)
-        found = _hidden_states(model, batch)
         real = batch["attention_mask"].bool()
+        teacher_model = self._teacher.to(real.device)
+        with torch.no_grad():
+            wanted = _hidden_states(teacher_model, batch)
+        found = _hidden_states(model, batch)
         rows = torch.zeros(len(real), device=real.device)
         if options.hidden_weight:
             rows = rows + options.hidden_weight * self._hidden(found, wanted, real)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparsebert.errors import TrainingError
-from sparsebert.training.options import EMBEDDINGS, OPTIMIZERS, PRECISIONS
+from sparsebert.training.options import EMBEDDINGS, OPTIMIZERS, PRECISIONS, check_types
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class UpstreamOptions:
     token_logits_weight: float = 1.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, known in (
             ("optimizer", tuple(OPTIMIZERS)),
             ("precision", PRECISIONS),
@@ -57,7 +58,7 @@ class UpstreamOptions:
                 )
         for name, least in (("seed", 0), ("batch_size", 1), ("max_length", 8), ("max_rows", 1)):
             value = getattr(self, name)
-            if value is not None and (value < least or value != int(value)):
+            if value is not None and value < least:
                 raise TrainingError(f"{name} must be a whole number from {least}, not {value}.")
         for name in ("epochs", "learning_rate"):
             value = getattr(self, name)

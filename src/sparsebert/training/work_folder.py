@@ -27,6 +27,7 @@ from sparsebert.training.run_callbacks import DivergedError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 _RUN = "run.json"
+_UNFINISHED = "run.json.new"
 _WHOLE = ("model.safetensors", "config.json", "scheduler.pt")
 # By another name where several processes wrote it, or a sharded model's.
 _WHOLE_TOO = (("optimizer.pt", "optimizer.bin"), ("rng_state.pth", "rng_state_0.pth"))
@@ -49,12 +50,13 @@ class WorkFolder:
 
         Without checkpoints in it there is nothing to resume and nothing to lose, and the run starts
         anew. Raises TrainingError if there are and ``resume`` is not set, or if the run was started
-        with other arguments.
+        with other arguments; OutputError if something else stands in its place.
         """
         folder = cls(out.with_name(out.name + ".training"), arguments, with_masks)
-        if folder.last_checkpoint() is None:
+        folder._refuse_foreign(out)
+        if not folder._holds_run():
             shutil.rmtree(folder.path, ignore_errors=True)
-            folder.path.mkdir(parents=True)
+            folder.path.mkdir(parents=True, exist_ok=True)
             folder._write(None)
             return folder
         if not resume:
@@ -62,8 +64,10 @@ class WorkFolder:
                 f"{folder.path} holds an unfinished run for {out}: go on with it by --resume "
                 "(resume=True), or remove that folder to start anew."
             )
-        started_with = folder._read()["arguments"]
-        different = differences(started_with, arguments)
+        run = folder._read()
+        # A folder that is older than this entry does not say.
+        before = {**run["arguments"], "masks": run.get("masks", with_masks)}
+        different = differences(before, {**arguments, "masks": with_masks})
         if different:
             raise TrainingError(
                 f"the unfinished run in {folder.path} was started otherwise: "
@@ -124,6 +128,25 @@ class WorkFolder:
         """Delete it all."""
         shutil.rmtree(self.path, ignore_errors=True)
 
+    def _refuse_foreign(self, out: Path) -> None:
+        """OutputError for a file or folder that no run has left."""
+        if (self.path / _RUN).is_file() or not (self.path.exists() or self.path.is_symlink()):
+            return
+        if self.path.is_dir() and {each.name for each in self.path.iterdir()} <= {_UNFINISHED}:
+            return
+        raise OutputError(
+            f"{self.path}, where checkpoints are kept until {out} is written, holds no run of "
+            "sparsebert: move it away, or name another output folder."
+        )
+
+    def _holds_run(self) -> bool:
+        """Whether a run has left a whole checkpoint, by what that run had itself."""
+        if not (self.path / _RUN).is_file():
+            return False
+        run = self._read()
+        earlier = WorkFolder(self.path, run["arguments"], bool(run.get("masks", False)))
+        return earlier.last_checkpoint() is not None
+
     def _is_whole(self, checkpoint: Path) -> bool:
         needed = (*_WHOLE, MASKS_NAME) if self._with_masks else _WHOLE
         if not all((checkpoint / name).is_file() for name in needed):
@@ -138,8 +161,9 @@ class WorkFolder:
 
     def _write(self, plan: BatchPlan | None) -> None:
         kept = {"batch_size": plan.batch_size, "accumulation": plan.accumulation} if plan else None
-        unfinished = self.path / (_RUN + ".new")
-        write_json(unfinished, {"arguments": self._arguments, "batch_plan": kept})
+        run = {"arguments": self._arguments, "masks": self._with_masks, "batch_plan": kept}
+        unfinished = self.path / _UNFINISHED
+        write_json(unfinished, run)
         unfinished.replace(self.path / _RUN)
 
     def _read(self) -> dict[str, Any]:
