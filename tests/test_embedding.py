@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sentences import SENTENCES, long_text
-from sparsebert import load
+from sparsebert import load, pack
 from sparsebert.engine import available_instruction_sets
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference import TruncationWarning
@@ -55,7 +55,36 @@ def with_modules(source: Path, target: Path, *, mode: str, normalize: bool) -> P
     return target
 
 
+def with_prompts(folder: Path, default: str | None = None, **texts: str) -> Path:
+    """The folder, with sentence-transformers' prompts in it."""
+    settings = {"prompts": texts, "default_prompt_name": default}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    return folder
+
+
 class TestAgainstSentenceTransformers:
+    def test_prompts(self, tiny_bert, tmp_path):
+        library = pytest.importorskip("sentence_transformers")
+        folder = with_modules(tiny_bert(), tmp_path / "st", mode="mean", normalize=True)
+        with_prompts(folder, "query", query="the wall at noon: ", document="a bridge: ")
+        pack(folder, tmp_path / "packed", dtype="fp32")
+        theirs = library.SentenceTransformer(str(folder), device="cpu")
+        expected = theirs.encode(SENTENCES)
+        for each in (folder, tmp_path / "packed"):
+            model = load(each)
+            assert np.abs(model.embed(SENTENCES) - expected).max() < 2e-5
+            for prompt in ("", "ferry: ", model.prompts.texts["document"]):
+                found = model.embed(SENTENCES, prompt=prompt)
+                assert np.abs(found - theirs.encode(SENTENCES, prompt=prompt)).max() < 2e-5
+        assert np.abs(model.embed(SENTENCES, prompt="") - expected).max() > 1e-2
+        single = model.embed(SENTENCES[0])
+        assert np.abs(single - theirs.encode(SENTENCES[0])).max() < 2e-5
+        # Of a pair the first text has it, as in sentence-transformers.
+        pair = ("ferry", "noon")
+        assert np.array_equal(
+            model.embed(pair), model.embed(("the wall at noon: ferry", "noon"), prompt="")
+        )
+
     @pytest.mark.parametrize("threads", [1, 2])
     def test_real_model(self, minilm, threads):
         library = pytest.importorskip("sentence_transformers")
@@ -160,6 +189,21 @@ class TestShapes:
             model.embed("short", batch_size=0)
         with pytest.raises(InputError, match=r"texts\[1\] has \d+ tokens and only 62 fit"):
             model.embed(["short", long_text(100)], strict=True)
+
+    def test_prompts_that_cannot_be(self, model, tiny_bert, tmp_path):
+        with pytest.raises(InputError, match="prompt must be a text, not 7"):
+            model.embed("short", prompt=7)
+        folder = with_modules(tiny_bert(), tmp_path / "st", mode="mean", normalize=True)
+        config = folder / "1_Pooling" / "config.json"
+        config.write_text('{"pooling_mode": "mean", "include_prompt": false}')
+        without = load(with_prompts(folder, query="the wall: "))
+        assert np.array_equal(without.embed("a ferry"), without.embed("a ferry", prompt=""))
+        with pytest.raises(InputError, match="pools without the tokens of a prompt"):
+            without.embed("a ferry", prompt="the wall: ")
+        with pytest.raises(CheckpointError, match="include_prompt is false"):
+            load(with_prompts(folder, "query", query="the wall: "))
+        with pytest.raises(CheckpointError, match="none of its prompts: query"):
+            load(with_prompts(folder, "other", query="the wall: "))
 
     def test_truncation_is_told_once(self, model):
         with pytest.warns(TruncationWarning, match="2 texts are longer than 64 tokens") as caught:

@@ -95,6 +95,32 @@ def test_byte_pairs_without_tokenizer_json(tiny_bert, tmp_path: Path, prefix: bo
     assert special_token(folder, "mask_token") == "<mask>"
 
 
+@pytest.mark.parametrize("file", ["tokenizer.json", "vocab.json"])
+def test_tokens_added_to_byte_pairs(tiny_bert, tmp_path: Path, file: str) -> None:
+    source = tiny_bert(model_type="roberta")
+    folder = byte_pairs(tmp_path / "m", source)
+    if file == "tokenizer.json":
+        shutil.copy(source / file, folder)
+    size = len(json.loads((folder / "vocab.json").read_text()))
+    added = {str(size): {"content": "<ent>", "lstrip": True}, "4": {"content": "<mask>"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    texts = ["the <ent> ferry<ent>", "a <mask> at noon"]
+    assert tokens_of(folder, texts) == theirs(texts)["input_ids"]
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+@pytest.mark.parametrize("kind", ["RobertaTokenizerFast", "PreTrainedTokenizerFast"])
+def test_prefix_of_byte_pairs_in_tokenizer_json(
+    tiny_bert, tmp_path: Path, kind: str, prefix: bool
+) -> None:
+    folder = only(tmp_path / "m", tiny_bert(model_type="roberta"), "roberta", ("tokenizer.json",))
+    settings = {"tokenizer_class": kind, "add_prefix_space": prefix}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    assert tokens_of(folder, TEXTS) == theirs(list(TEXTS))["input_ids"]
+
+
 def test_mpnets_words_without_tokenizer_json(tiny_bert, tmp_path: Path) -> None:
     source = tiny_bert(model_type="mpnet")
     folder = only(tmp_path / "old", source, "mpnet", ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -60,6 +61,20 @@ class TestEmbed:
         found = np.array([each["embedding"] for each in results(done)], np.float32)
         assert found.shape == expected.shape
         assert np.abs(found - expected).max() < 1e-5
+
+    def test_prompts(self, encoder, tmp_path):
+        folder = shutil.copytree(encoder, tmp_path / "prompted")
+        settings = {"prompts": {"query": "the wall: "}, "default_prompt_name": "query"}
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+        model = load(encoder)
+        for options, prompt in (
+            ((), "the wall: "),
+            (("--prompt", ""), ""),
+            (("--prompt", "a "), "a "),
+        ):
+            found = results(run("embed", folder, *options, lines="ferry\n"))[0]["embedding"]
+            expected = model.embed(prompt + "ferry")
+            assert np.array_equal(np.array(found, np.float32), expected)
 
     def test_numbers_survive_being_written(self, encoder):
         done = run("embed", encoder, lines="the ferry leaves\n")

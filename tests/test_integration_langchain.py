@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +71,20 @@ def test_prefixes_and_normalisation(encoder: Path) -> None:
         atol=1e-6,
     )
     assert embeddings.embed_documents([]) == []
+
+
+def test_the_folders_prompt_by_default(encoder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(encoder, tmp_path / "prompted")
+    settings = {"prompts": {"query": "the wall: "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    model = load(folder)
+    for options, prompt in (({}, "the wall: "), ({"query_prefix": "", "document_prefix": ""}, "")):
+        embeddings = SparsebertEmbeddings(model, **options)
+        expected = model.embed(["a ferry", "noon"], prompt=prompt)
+        np.testing.assert_allclose(
+            embeddings.embed_documents(["a ferry", "noon"]), expected, atol=1e-6
+        )
+        np.testing.assert_allclose(embeddings.embed_query("noon"), expected[1], atol=1e-6)
 
 
 def test_asynchronous_calls(encoder: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +67,23 @@ def test_instructions_and_normalisation(encoder: Path) -> None:
     np.testing.assert_allclose(embedding.get_text_embedding("b"), expected[1], atol=1e-6)
     assert embedding.model_name == model.name
     assert embedding.to_payload()["class_name"] == "SparsebertEmbedding"
+
+
+def test_the_folders_prompt_by_default(encoder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(encoder, tmp_path / "prompted")
+    settings = {"prompts": {"query": "the wall: "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    model = load(folder)
+    for options, prompt in (
+        ({}, "the wall: "),
+        ({"query_instruction": "", "text_instruction": ""}, ""),
+    ):
+        embeddings = SparsebertEmbedding(model, **options)
+        expected = model.embed(["a ferry", "noon"], prompt=prompt)
+        np.testing.assert_allclose(
+            embeddings.get_text_embedding_batch(["a ferry", "noon"]), expected, atol=1e-6
+        )
+        np.testing.assert_allclose(embeddings.get_query_embedding("noon"), expected[1], atol=1e-6)
 
 
 def test_asynchronous_calls(encoder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,6 +143,17 @@ def test_encode(both: tuple[Any, Any], options: dict[str, Any]) -> None:
         return
     assert_alike(ours.encode(TEXTS, **options), others.encode(TEXTS, **options))
     assert_alike(ours.encode(TEXTS[2], **options), others.encode(TEXTS[2], **options))
+
+
+def test_the_default_prompt_stands_once(sentences: Callable[..., Folders], tmp_path: Path) -> None:
+    folders = sentences()
+    for folder, name in ((folders.packed, "packed"), (folders.unpacked, "unpacked")):
+        config = shutil.copytree(folder, tmp_path / name) / "config_sentence_transformers.json"
+        settings = json.loads(config.read_text())
+        config.write_text(json.dumps({**settings, "default_prompt_name": "query"}))
+    ours = SentenceTransformer(tmp_path / "packed")
+    others = theirs.SentenceTransformer(str(tmp_path / "unpacked"), device="cpu")
+    assert_alike(ours.encode(TEXTS), others.encode(TEXTS))
 
 
 def test_int8_embeddings_differ_by_rounding_only(both: tuple[Any, Any]) -> None:

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from bert_folders import write_bert
-from sparsebert.checkpoint import Pooling, open_checkpoint, read_pooling, transformer_folder
+from sparsebert.checkpoint import (
+    Pooling,
+    Prompts,
+    open_checkpoint,
+    read_pooling,
+    read_prompts,
+    transformer_folder,
+)
 from sparsebert.errors import CheckpointError
 
 OLD = "sentence_transformers.models."
@@ -102,6 +109,73 @@ def test_lengths_that_are_none(tmp_path: Path, length: object) -> None:
     write_pooling(write_modules(tmp_path, "Transformer", "Pooling"), pooling_mode="mean")
     (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": length}))
     with pytest.raises(CheckpointError, match="not a number of tokens"):
+        read_pooling(tmp_path)
+
+
+SENTENCE_FILES = [
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_the_first_of_seven_files_counts(tmp_path: Path, place: int) -> None:
+    modules = pytest.importorskip("sentence_transformers.base.modules")
+    write_pooling(write_modules(tmp_path, "Transformer", "Pooling"), pooling_mode="mean")
+    for length, name in enumerate(SENTENCE_FILES[place:], 100 + place):
+        (tmp_path / name).write_text(json.dumps({"max_seq_length": length, "do_lower_case": True}))
+    theirs = modules.Transformer.load_config(str(tmp_path))
+    assert read_pooling(tmp_path) == Pooling("mean", False, 100 + place, lower_case=True)
+    assert theirs["max_seq_length"] == 100 + place
+
+
+def test_an_empty_file_is_passed_over(tmp_path: Path) -> None:
+    write_pooling(write_modules(tmp_path, "Transformer", "Pooling"), pooling_mode="mean")
+    (tmp_path / SENTENCE_FILES[0]).write_text("{}")
+    (tmp_path / SENTENCE_FILES[1]).write_text('{"max_seq_length": 7}')
+    assert read_pooling(tmp_path) == Pooling("mean", False, 7)
+
+
+def write_prompts(folder: Path, **settings: Any) -> Path:
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_prompts(tmp_path: Path) -> None:
+    assert read_prompts(tmp_path) == Prompts({}, "")
+    texts = {"query": "ask: ", "document": None}
+    assert read_prompts(write_prompts(tmp_path, prompts=texts)) == Prompts(
+        {"query": "ask: ", "document": ""}, ""
+    )
+    write_prompts(tmp_path, prompts=texts, default_prompt_name="query")
+    assert read_prompts(tmp_path).default == "ask: "
+    # Names that sentence-transformers gives every model.
+    assert read_prompts(write_prompts(tmp_path, default_prompt_name="document")) == Prompts({}, "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"prompts": ["ask: "]}, "'prompts' must map names to texts"),
+        ({"prompts": {"query": 7}}, "'prompts' must map names to texts"),
+        ({"prompts": {"q": "a"}, "default_prompt_name": "other"}, "'other', which is none of its"),
+        ({"default_prompt_name": ["q"]}, "which is none of its prompts: none"),
+    ],
+)
+def test_prompts_that_are_none(tmp_path: Path, settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(CheckpointError, match=complaint):
+        read_prompts(write_prompts(tmp_path, **settings))
+
+
+def test_pooling_that_leaves_the_prompt_out(tmp_path: Path) -> None:
+    write_modules(tmp_path, "Transformer", "Pooling")
+    write_pooling(tmp_path, pooling_mode="mean", include_prompt=False)
+    assert read_pooling(tmp_path) == Pooling("mean", False, None, include_prompt=False)
+    write_prompts(tmp_path, prompts={"q": "ask: "}, default_prompt_name="q")
+    with pytest.raises(CheckpointError, match="include_prompt is false"):
+        read_pooling(tmp_path)
+    write_pooling(tmp_path, pooling_mode="mean", include_prompt="no")
+    with pytest.raises(CheckpointError, match="include_prompt is 'no', not true or false"):
         read_pooling(tmp_path)
 
 

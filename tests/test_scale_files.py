@@ -78,6 +78,14 @@ def names(folder: Path) -> list[str]:
 
 
 class TestEmbed:
+    def test_a_prompt_stands_before_each_text(
+        self, encoder: Path, documents: Path, tmp_path: Path
+    ) -> None:
+        embed_files(encoder, documents, tmp_path / "out", prompt="the wall: ")
+        found = output(tmp_path / "out")["embedding"].to_pylist()
+        expected = load(encoder).embed(TEXTS, prompt="the wall: ")
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
     def test_rows_come_out_in_order_with_all_their_columns(
         self, encoder: Path, documents: Path, tmp_path: Path
     ) -> None:

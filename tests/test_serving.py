@@ -22,6 +22,7 @@ from sentences import SENTENCES, long_text
 from served import serving
 from sparsebert import Model, load, pack, prune
 from sparsebert.errors import CheckpointError, InputError
+from sparsebert.inference.texts import as_texts
 from sparsebert.serving import ServingOptions, create_app, load_models
 
 HEADS = {
@@ -170,6 +171,34 @@ class TestEmbed:
             said = refusal(client, 422, "/embed", inputs=[[5, 6]], prompt_name="query")
             assert "goes with texts" in said
             assert client.get("/info").json()["models"][0]["prompts"] == ["query", "empty"]
+        texts = {"query": "the wall: ", "document": "a bridge: "}
+        config.write_text(json.dumps({"prompts": texts, "default_prompt_name": "query"}))
+        with (
+            serving(load_models([folder], threads=1)) as address,
+            httpx.Client(base_url=address) as client,
+        ):
+            model = load(folder)
+            for name, prompt in ((None, None), ("document", "a bridge: "), ("", "")):
+                named = {} if name is None else {"prompt_name": name}
+                vectors = model.embed(SENTENCES[:3], prompt=prompt, normalize=True)
+                found = ask(client, "/embed", inputs=SENTENCES[:3], **named)
+                assert np.allclose(found, vectors, atol=1e-5)
+                text = ("the wall: " if prompt is None else prompt) + SENTENCES[0]
+                found = ask(client, "/embed_all", inputs=SENTENCES[0], **named)
+                assert np.allclose(found[0], model.hidden_states(text), atol=1e-4)
+            vectors = model.embed(SENTENCES[:3], normalize=True)
+            sentences = {"source_sentence": SENTENCES[1], "sentences": SENTENCES[:3]}
+            found = ask(client, "/similarity", inputs=sentences)
+            assert found == pytest.approx((vectors @ vectors[1]).tolist(), abs=1e-5)
+            found = ask(client, "/v1/embeddings", input=SENTENCES[:1], model=model.name)
+            assert np.allclose(found["data"][0]["embedding"], vectors[0], atol=1e-5)
+            tensor = {"name": "text", "shape": [3], "datatype": "BYTES", "data": SENTENCES[:3]}
+            found = ask(client, f"/v2/models/{model.name}/infer", inputs=[tensor])
+            assert np.allclose(
+                found["outputs"][0]["data"], model.embed(SENTENCES[:3]).ravel(), atol=1e-4
+            )
+            ids = model.tokenizer.encode(as_texts("the wall: ferry"))[0].ids.tolist()
+            assert ask(client, "/embed", inputs=[ids]) == ask(client, "/embed", inputs="ferry")
         config.write_text(json.dumps({"prompts": ["query"]}))
         with pytest.raises(CheckpointError, match="'prompts' must map names"):
             load_models([folder])

@@ -111,6 +111,22 @@ def test_pooling_is_the_folders_own(
         assert found.scores == {"validation": pytest.approx(expected, abs=0.05)}
 
 
+def test_the_folders_prompt_stands_before_texts(
+    tiny_bert: TinyBert, data: Path, tmp_path: Path
+) -> None:
+    folder = with_pooling(tiny_bert("encoder"), tmp_path / "model", "mean")
+    settings = {"prompts": {"query": "the wall: "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    rows = [json.loads(line) for line in (data / "validation.jsonl").read_text().splitlines()]
+    for row in rows:
+        row |= {name: "the wall: " + row[name] for name in ("sentence1", "sentence2")}
+    write_rows(tmp_path / "prompted.jsonl", rows)
+    expected = expected_scores(folder, tmp_path / "prompted.jsonl")
+    for engine in ENGINES:
+        found = evaluate(folder, task="stsb", data=data, zero_shot=True, engine=engine)
+        assert found.scores == {"validation": pytest.approx(expected, abs=0.05)}
+
+
 def test_a_head_is_passed_by_and_another_split_scored(tiny_bert: TinyBert, data: Path) -> None:
     folder = tiny_bert("sequence-classification")  # three classes: no use for stsb's own scores
     expected = expected_scores(folder, data / "train.jsonl")

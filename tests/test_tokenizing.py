@@ -180,6 +180,213 @@ class TestSameIdsAsTransformers:
         assert [tokens.type_ids.tolist() for tokens in ours] == theirs["token_type_ids"]
 
 
+def written(content: str, **flags: bool) -> dict[str, object]:
+    """A token as tokenizer_config.json has it."""
+    usual = dict.fromkeys(("lstrip", "rstrip", "single_word", "normalized", "special"), False)
+    return {"content": content, **usual, **flags}
+
+
+ENTITIES = "The [ENT] ferry, x[ENT]y [ent] <two>  [TWO] leaves [MASK] [NEW] at [SEP] noon"
+CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+SIZE = len(vocabulary())
+SOURCES = {
+    "added_tokens.json": {ADDED: {"[TWO]": SIZE + 1, "[ENT]": SIZE}},
+    "special in the config": {
+        ADDED: {"[ENT]": SIZE},
+        CONFIG: {"additional_special_tokens": ["[ENT]"]},
+    },
+    "special in the map": {ADDED: {"[ENT]": SIZE}, MAP: {"additional_special_tokens": ["[ENT]"]}},
+    "added_tokens_decoder": {
+        CONFIG: {
+            "added_tokens_decoder": {
+                str(SIZE + 1): written("<two>", lstrip=True, rstrip=True),
+                str(SIZE): written("[ENT]", special=True),
+                "4": written("[MASK]", lstrip=True),
+            }
+        }
+    },
+    "normalised whole words": {
+        CONFIG: {
+            "added_tokens_decoder": {str(SIZE): written("[ENT]", normalized=True, single_word=True)}
+        }
+    },
+    "older files count no more": {
+        CONFIG: {"added_tokens_decoder": {str(SIZE): written("[ENT]"), "4": written("[MASK]")}},
+        MAP: {"additional_special_tokens": ["[TWO]"], "mask_token": "[TWO]"},
+        ADDED: {"[NEW]": SIZE + 1},
+    },
+    "config": {CONFIG: {"additional_special_tokens": ["[ENT]", "[TWO]"]}},
+    "map": {MAP: {"additional_special_tokens": ["[ENT]", "[TWO]"]}},
+    "config before map": {
+        CONFIG: {"additional_special_tokens": ["[ENT]"]},
+        MAP: {"additional_special_tokens": ["[TWO]"]},
+    },
+    "none before map": {
+        CONFIG: {"additional_special_tokens": []},
+        MAP: {"additional_special_tokens": ["[TWO]"]},
+    },
+    "today's name": {CONFIG: {"extra_special_tokens": ["[ENT]"]}},
+    "today's name in both": {
+        CONFIG: {"extra_special_tokens": ["[ENT]"]},
+        MAP: {"extra_special_tokens": ["[TWO]"]},
+    },
+    "named by the model": {CONFIG: {"ent_token": "[ENT]"}},
+    "by role": {CONFIG: {"extra_special_tokens": {"ent_token": "[ENT]"}}},
+    "map before config": {CONFIG: {"mask_token": "[NEW]"}, MAP: {"mask_token": "[TWO]"}},
+    "with a beginning": {CONFIG: {"bos_token": "[NEW]", "extra_special_tokens": ["[ENT]"]}},
+    "in the vocabulary": {CONFIG: {"extra_special_tokens": ["ferry"]}},
+}
+
+
+class TestAddedTokens:
+    """Those that a folder names beside its vocabulary get transformers' ids and flags."""
+
+    @pytest.fixture
+    def folder(self, tmp_path, tiny_bert):
+        def make(files: dict[str, object], source: str = "vocab.txt", kind: str | None = None):
+            folder = write_vocabulary_folder(tmp_path / "m", vocabulary())
+            if source == "tokenizer.json":
+                (folder / "vocab.txt").unlink()
+                shutil.copy(tiny_bert() / source, folder)
+            (folder / "config.json").write_text('{"model_type": "bert"}')
+            for name, content in files.items():
+                (folder / name).write_text(json.dumps(content))
+            if kind:
+                config = json.loads((folder / CONFIG).read_text())
+                (folder / CONFIG).write_text(json.dumps({**config, "tokenizer_class": kind}))
+            return folder
+
+        return make
+
+    @pytest.mark.parametrize(
+        ("source", "kind"),
+        [
+            ("vocab.txt", None),
+            ("tokenizer.json", None),
+            ("tokenizer.json", "PreTrainedTokenizerFast"),
+        ],
+    )
+    @pytest.mark.parametrize("files", SOURCES.values(), ids=list(SOURCES))
+    def test_every_source(self, folder, files, source, kind):
+        transformers = pytest.importorskip("transformers")
+        made = folder(files, source, kind)
+        theirs = transformers.AutoTokenizer.from_pretrained(made)
+        ours = read_tokenizer(made)
+        assert ours.encode(ENTITIES).ids == theirs(ENTITIES)["input_ids"]
+        table = {index: repr(token) for index, token in theirs.added_tokens_decoder.items()}
+        assert {i: repr(token) for i, token in ours.get_added_tokens_decoder().items()} == table
+
+    def test_on_a_real_vocabulary(self, minilm, tmp_path):
+        transformers = pytest.importorskip("transformers")
+        shutil.copy(minilm / "vocab.txt", tmp_path)
+        shutil.copy(minilm / "config.json", tmp_path)
+        (tmp_path / ADDED).write_text('{"[ENT]": 30522}')
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        assert theirs.convert_tokens_to_ids("[ENT]") == 30522
+        ours = tokenizer_of(tmp_path).encode(as_texts([ENTITIES]))[0].ids
+        assert ours.tolist() == theirs(ENTITIES)["input_ids"]
+
+    def test_tokens_written_out_in_old_maps(self, folder):
+        made = folder({MAP: {"additional_special_tokens": [written("[ENT]", lstrip=True)]}})
+        assert read_tokenizer(made).token_to_id("[ENT]") == SIZE
+
+    @pytest.mark.parametrize(
+        ("files", "message"),
+        [
+            ({ADDED: {"[ENT]": SIZE + 5}}, r"'\[ENT\]' is recorded with id 2\d\d, and would get"),
+            ({ADDED: {"ferry": SIZE}}, "'ferry' is recorded with id"),
+            ({ADDED: {"[ENT]": "x"}}, r"added_tokens\.json must map tokens to their ids"),
+            ({ADDED: ["[ENT]"]}, r"added_tokens\.json must hold a JSON object"),
+            ({CONFIG: {"added_tokens_decoder": None}}, "must map ids to tokens"),
+            ({CONFIG: {"added_tokens_decoder": ["[ENT]"]}}, "must map ids to tokens"),
+            ({CONFIG: {"added_tokens_decoder": {"x": written("[ENT]")}}}, "must map ids to tokens"),
+            ({CONFIG: {"added_tokens_decoder": {"9" * 5000: {}}}}, "must map ids to tokens"),
+            ({CONFIG: {"added_tokens_decoder": {"9": {"content": 7}}}}, "what is not a token"),
+            (
+                {CONFIG: {"added_tokens_decoder": {str(SIZE): {**written("[ENT]"), "lstrip": 1}}}},
+                "'added_tokens_decoder' names what is not a token",
+            ),
+            ({CONFIG: {"additional_special_tokens": "[ENT]"}}, "must list tokens"),
+            ({CONFIG: {"additional_special_tokens": [7]}}, "names what is not a token"),
+            ({CONFIG: {"additional_special_tokens": ["\ud800"]}}, "names no text"),
+            ({MAP: {"mask_token": 7}}, "'mask_token' names what is not a token"),
+        ],
+        ids=str,
+    )
+    def test_refusals(self, folder, files, message):
+        with pytest.raises(CheckpointError, match=message):
+            read_tokenizer(folder(files))
+
+
+class TestCasing:
+    """What of a tokenizer.json counts is up to the class that transformers reads it with."""
+
+    @pytest.mark.parametrize("switches", [{}, {"do_lower_case": True}, {"do_lower_case": False}])
+    @pytest.mark.parametrize("lower", [True, False])
+    @pytest.mark.parametrize(
+        ("model_type", "kind"),
+        [
+            ("bert", None),
+            ("bert", "BertTokenizer"),
+            ("bert", "DistilBertTokenizerFast"),
+            ("bert", "ElectraTokenizer"),
+            ("bert", "PreTrainedTokenizerFast"),
+            ("bert", "TokenizersBackend"),
+            ("bert", "SomeTokenizer"),
+            ("distilbert", None),
+            ("electra", "BertTokenizerFast"),
+            ("mpnet", None),
+            ("mpnet", "PreTrainedTokenizerFast"),
+            ("mpnet", "MPNetTokenizer"),
+        ],
+    )
+    def test_switches(self, tmp_path, tiny_bert, model_type, kind, lower, switches):
+        transformers = pytest.importorskip("transformers")
+        shutil.copy(tiny_bert(model_type=model_type, lower_case=lower) / "tokenizer.json", tmp_path)
+        named = {"tokenizer_class": kind} if kind else {}
+        (tmp_path / CONFIG).write_text(json.dumps({**named, **switches}))
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        ours = tokenizer_of(tmp_path, 2000).encode(as_texts(TRICKY))
+        assert [tokens.ids.tolist() for tokens in ours] == theirs(list(TRICKY))["input_ids"]
+
+    @pytest.mark.parametrize("named", ["tokenizer_config.json", "config.json", None])
+    def test_where_the_class_is_named(self, tmp_path, tiny_bert, named):
+        transformers = pytest.importorskip("transformers")
+        shutil.copy(tiny_bert(lower_case=False) / "tokenizer.json", tmp_path)
+        (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+        if named:
+            config = {"model_type": "bert", "tokenizer_class": "PreTrainedTokenizerFast"}
+            (tmp_path / named).write_text(json.dumps(config))
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        assert theirs("The FERRY")["input_ids"] == read_tokenizer(tmp_path).encode("The FERRY").ids
+
+    @pytest.mark.parametrize("kind", ["BertTokenizer", "PreTrainedTokenizerFast"])
+    @pytest.mark.parametrize("normalizer", [None, {"type": "Lowercase"}])
+    def test_another_normaliser(self, tmp_path, tiny_bert, kind, normalizer):
+        transformers = pytest.importorskip("transformers")
+        stored = json.loads((tiny_bert(lower_case=False) / "tokenizer.json").read_text())
+        (tmp_path / "tokenizer.json").write_text(json.dumps({**stored, "normalizer": normalizer}))
+        config = {"tokenizer_class": kind, "do_lower_case": False}
+        (tmp_path / CONFIG).write_text(json.dumps(config))
+        (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        for text in ("The FERRY", "a\u0301 FERRY"):
+            assert theirs(text)["input_ids"] == read_tokenizer(tmp_path).encode(text).ids
+
+
+def test_ids_that_no_model_has(tmp_path, tiny_bert):
+    stored = json.loads((tiny_bert() / "tokenizer.json").read_text())
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    for index in (2**31, 2**32 - 1):
+        stored["model"]["vocab"]["ferry"] = index
+        (tmp_path / "tokenizer.json").write_text(json.dumps(stored))
+        tokenizer = tokenizer_of(tmp_path)
+        assert len(tokenizer.encode(as_texts(["the wall"]))[0])
+        with pytest.raises(CheckpointError, match=f"the id or type {index}: too large"):
+            tokenizer.encode(as_texts(["the ferry"]))
+
+
 class TestLength:
     def test_stored_padding_and_truncation_do_not_leak(self, minilm):
         stored = Tokenizer.from_file(str(minilm / "tokenizer.json"))

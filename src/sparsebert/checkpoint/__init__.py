@@ -11,6 +11,7 @@ from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.lineage import with_step
 from sparsebert.checkpoint.masks import MASKS_NAME, read_masks, write_masks
 from sparsebert.checkpoint.pooling import Pooling, read_pooling, transformer_folder
+from sparsebert.checkpoint.prompts import Prompts, read_prompts
 from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorFiles, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
@@ -24,12 +25,14 @@ __all__ = [
     "Head",
     "LinearLayer",
     "Pooling",
+    "Prompts",
     "TensorFiles",
     "TensorSpec",
     "copy_companions",
     "open_checkpoint",
     "read_masks",
     "read_pooling",
+    "read_prompts",
     "resolve_model",
     "source_name",
     "staged_folder",

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.documents import inner_folder, read_json, read_object
+from sparsebert.checkpoint.prompts import read_prompts
 from sparsebert.errors import CheckpointError
 
 MODULES_NAME = "modules.json"
-_SENTENCE_CONFIG = "sentence_bert_config.json"
+# Old versions of the library named the file after the model; it takes the first that says anything.
+SENTENCE_CONFIGS = tuple(
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 
 # What the library's Pooling module calls a mode, first as since version 5.5, then as before.
 _MODES = {
@@ -34,13 +39,15 @@ _LONGEST = 1 << 20  # tokens: tokenizers write 1e30 where they know no limit
 class Pooling:
     """``mode`` is "mean", "cls", "max" or "mean_sqrt_len"; ``max_length`` is in tokens.
 
-    ``lower_case`` asks that texts be lower-cased before the tokenizer sees them.
+    ``lower_case`` asks that texts be lower-cased before the tokenizer sees them. Without
+    ``include_prompt`` the tokens of a prompt are not pooled, which sparsebert does not compute.
     """
 
     mode: str
     normalize: bool
     max_length: int | None
     lower_case: bool = False
+    include_prompt: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,11 @@ def read_pooling(folder: Path) -> Pooling | None:
     modules = read_modules(folder)
     where = folder / MODULES_NAME
     pooling: str | None = None
-    normalize = False
+    normalize, include_prompt = False, True
     for module in modules:
         if module.kind == "Pooling" and pooling is None:
             pooling = _mode(module.folder / "config.json")
+            include_prompt = _includes_prompt(module.folder / "config.json")
         elif module.kind == "Normalize" and pooling is not None:
             normalize = True
         elif module.kind not in ("Transformer", "Dropout"):  # dropout does nothing at inference
@@ -89,14 +97,19 @@ def read_pooling(folder: Path) -> Pooling | None:
     if pooling is None:
         return None
     transformer = transformer_folder(folder)
-    sentence = transformer / _SENTENCE_CONFIG
-    settings = read_object(sentence) if sentence.is_file() else {}
+    sentence, settings = _sentence_config(transformer)
     length = _length(settings.get("max_seq_length"), sentence)
     if length is None:
         tokenizer = transformer / "tokenizer_config.json"
         if tokenizer.is_file():
             length = _length(read_object(tokenizer).get("model_max_length"), tokenizer)
-    return Pooling(pooling, normalize, length, bool(settings.get("do_lower_case")))
+    lower_case = bool(settings.get("do_lower_case"))
+    if not include_prompt and read_prompts(folder).default:
+        raise CheckpointError(
+            f"{where}: its pooling leaves out the prompt that stands before each text "
+            "(include_prompt is false), which sparsebert does not compute."
+        )
+    return Pooling(pooling, normalize, length, lower_case, include_prompt)
 
 
 def read_modules(folder: Path) -> list[_Module]:
@@ -115,6 +128,21 @@ def read_modules(folder: Path) -> list[_Module]:
         path = inner_folder(folder, entry.get("path", ""), where)
         modules.append(_Module(kind.rsplit(".", 1)[-1], path))
     return modules
+
+
+def _sentence_config(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The file with the transformer module's settings, and what it says."""
+    for file in (folder / name for name in SENTENCE_CONFIGS):
+        if file.is_file() and (settings := read_object(file)):
+            return file, settings
+    return folder / SENTENCE_CONFIGS[0], {}
+
+
+def _includes_prompt(where: Path) -> bool:
+    stored = read_object(where).get("include_prompt", True)
+    if not isinstance(stored, bool):
+        raise CheckpointError(f"{where}: include_prompt is {stored!r}, not true or false.")
+    return stored
 
 
 def _mode(where: Path) -> str:

@@ -91,6 +91,15 @@ def embed(
             show_default="the model's own, else not",
         ),
     ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            metavar="TEXT",
+            help='Put it before each text; "" puts nothing.',
+            show_default="the model's own, else nothing",
+        ),
+    ] = None,
     batch_size: BatchSizeOption = 32,
     max_length: MaxLengthOption = None,
     strict: StrictOption = False,
@@ -118,7 +127,7 @@ def embed(
     if is_folder(output):
         from sparsebert.scale import embed_files
 
-        run_files(context, embed_files, pooling=mode, normalize=normalize)
+        run_files(context, embed_files, pooling=mode, normalize=normalize, prompt=prompt)
         return
     file, array = lines_file(context, input), Path(output) if output else None
     from sparsebert.cli.npy_file import NpyFile
@@ -137,6 +146,7 @@ def embed(
                 batch_size=batch_size,
                 pooling=mode,
                 normalize=normalize,
+                prompt=prompt,
                 strict=strict,
             ),
             progress,

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.checkpoint import open_checkpoint, read_pooling, transformer_folder
+from sparsebert.checkpoint import (
+    open_checkpoint,
+    read_pooling,
+    read_prompts,
+    transformer_folder,
+)
 from sparsebert.checkpoint.pooling import Pooling
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation.metrics import Scores, regression_scores
@@ -97,9 +102,10 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
             f"{folder} has no tokenizer.json and no vocabulary, so it cannot read texts: add one."
         )
     tokenizer = TextTokenizer(backend, max_length=limit)
+    prompt = read_prompts(folder).default
 
     def embed(texts: Sequence[str]) -> Embeddings:
-        tokens = tokenizer.encode(as_texts(list(texts)))
+        tokens = tokenizer.encode(as_texts(list(texts), prompt))
         rows = TokenRows.of(
             [each.ids.tolist() for each in tokens], [each.type_ids.tolist() for each in tokens]
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from sparsebert.checkpoint import (
     open_checkpoint,
     read_pooling,
+    read_prompts,
     resolve_model,
     source_name,
     transformer_folder,
@@ -53,4 +54,5 @@ def load(model: str | Path, *, threads: int | None = None, max_length: int | Non
             mask_token=special_token(files, "mask_token"),
         )
     encoder = Encoder(config, weights, threads=threads)
-    return Model(source_name(model), config, pooling, tokenizer, encoder, weights, folder)
+    prompts = read_prompts(folder)
+    return Model(source_name(model), config, pooling, tokenizer, encoder, weights, folder, prompts)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sparsebert.checkpoint import EncoderConfig, Head, Pooling
+from sparsebert.checkpoint import EncoderConfig, Head, Pooling, Prompts
 from sparsebert.checkpoint.publishing import copy_model, push_to_hub
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError
@@ -55,7 +55,8 @@ class Model:
     Every method that takes texts takes one (and gives one result) or any iterable of them (and
     gives a list or an array with one result a text). Texts longer than `max_length` tokens are cut
     with a TruncationWarning, or raise InputError with ``strict``. ``path`` is the folder that the
-    model came from (for a hub id, in the hub's cache).
+    model came from (for a hub id, in the hub's cache), ``prompts`` are the texts that it has set
+    before texts to embed.
     """
 
     def __init__(
@@ -67,11 +68,13 @@ class Model:
         encoder: Encoder,
         weights: Weights,
         path: Path,
+        prompts: Prompts | None = None,
     ) -> None:
         self.name = name
         self.path = path
         self.config = config
         self.pooling = pooling or Pooling(mode="mean", normalize=False, max_length=None)
+        self.prompts = prompts or Prompts()
         self.nbytes = bytes_held(weights)
         self._storage = describe_storage(weights)
         self._tokenizer = tokenizer
@@ -133,18 +136,21 @@ class Model:
         batch_size: int = 32,
         pooling: PoolingMode | None = None,
         normalize: bool | None = None,
+        prompt: str | None = None,
         strict: bool = False,
     ) -> Floats:
         """Sentence embeddings: float32 ``[texts, hidden]``, or ``[hidden]`` for a single text.
 
         ``pooling`` and ``normalize`` (to length 1) default to the folder's sentence-transformers
-        modules, and to the mean, not normalised, where it has none.
+        modules, and to the mean, not normalised, where it has none. ``prompt`` is put before each
+        text: by default the folder's own (`prompts` has it, and those it knows by name), as in
+        sentence-transformers; "" puts none.
         """
         mode = self.pooling.mode if pooling is None else pooling
         if mode not in _POOLING_MODES:
             raise InputError(f"pooling must be one of {', '.join(_POOLING_MODES)}, not {mode!r}.")
         unit = self.pooling.normalize if normalize is None else normalize
-        given = as_texts(texts)
+        given = as_texts(texts, self._prompt(prompt))
         tokens = self._text_tokenizer().encode(given, strict=strict)
         pooled = partial(self._encoder.pooled, mode=mode, normalize=bool(unit))
         vectors = run_per_text(self._checked(tokens), batch_size, self.config.hidden_size, pooled)
@@ -323,6 +329,17 @@ class Model:
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Put the model's folder on the Hugging Face hub: `sparsebert.push_to_hub`."""
         return push_to_hub(self.path, repo_id, **options)
+
+    def _prompt(self, asked: str | None) -> str:
+        prompt = self.prompts.default if asked is None else asked
+        if not isinstance(prompt, str):
+            raise InputError(f"prompt must be a text, not {prompt!r}.")
+        if prompt and not self.pooling.include_prompt:
+            raise InputError(
+                f"{self.name} pools without the tokens of a prompt, which sparsebert does not "
+                'compute: its texts can be embedded without one only, with prompt="".'
+            )
+        return prompt
 
     def _head(self, tokens: Sequence[Tokens], batch_size: int) -> Any:
         if self.config.head is Head.SEQUENCE:

@@ -26,9 +26,10 @@ class Texts(NamedTuple):
         return "the text" if self.single else f"{self.label}[{index}]"
 
 
-def as_texts(texts: Text | Iterable[Text]) -> Texts:
+def as_texts(texts: Text | Iterable[Text], prompt: str = "") -> Texts:
     """Check what the caller gave: a text, a pair (tuple), or any iterable of texts and pairs.
 
+    ``prompt`` is put before each text, and before the first of each pair.
     Raises InputError, naming the place, for what is not text and for a text that is empty.
     """
     single = isinstance(texts, str) or _is_pair(texts)
@@ -42,7 +43,7 @@ def as_texts(texts: Text | Iterable[Text]) -> Texts:
         given = list(texts)
     checked = Texts([], single)
     for index, item in enumerate(given):
-        checked.items.append(_as_text(item, checked.name(index)))
+        checked.items.append(_as_text(item, checked.name(index), prompt))
     return checked
 
 
@@ -61,13 +62,14 @@ def as_string(value: object, name: str) -> str:
     return str(value)
 
 
-def _as_text(item: object, name: str) -> Text:
+def _as_text(item: object, name: str, prompt: str) -> Text:
     if isinstance(item, str):
-        return as_string(item, name)
+        return as_string(prompt + item, name)
     if isinstance(item, (tuple, list)):
         if len(item) != 2:
             raise InputError(f"{name} has {len(item)} parts: a pair of texts has two.")
-        return as_string(item[0], f"{name}[0]"), as_string(item[1], f"{name}[1]")
+        first = prompt + item[0] if isinstance(item[0], str) else item[0]
+        return as_string(first, f"{name}[0]"), as_string(item[1], f"{name}[1]")
     raise InputError(f"{name} must be a string or a pair of strings, not {_kind(item)}.")
 
 

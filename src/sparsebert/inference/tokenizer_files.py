@@ -11,33 +11,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Tokenizer, models, normalizers
 
-from sparsebert.checkpoint.config import CONFIG_NAME
-from sparsebert.checkpoint.documents import read_object
 from sparsebert.errors import CheckpointError, InputError
-from sparsebert.inference.vocabulary_files import from_byte_pairs, from_word_pieces
+from sparsebert.inference.special_tokens import add_tokens, special_tokens
+from sparsebert.inference.tokenizer_class import TokenizerClass, read_settings, tokenizer_class
+from sparsebert.inference.vocabulary_files import (
+    from_byte_pairs,
+    from_word_pieces,
+    split_bytes,
+    split_words,
+)
 
-_NAMES = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-_ROBERTA_NAMES = {
-    "unk_token": "<unk>",
-    "sep_token": "</s>",
-    "pad_token": "<pad>",
-    "cls_token": "<s>",
-    "mask_token": "<mask>",
-}
-# What a model_type calls its special tokens unless its files say otherwise; the others as BERT.
-_OTHER_NAMES = {
-    "roberta": _ROBERTA_NAMES,
-    "xlm-roberta": _ROBERTA_NAMES,
-    "mpnet": {**_ROBERTA_NAMES, "unk_token": "[UNK]"},
-}
 _SENTENCEPIECE = "sentencepiece.bpe.model"
 
 
@@ -46,24 +31,22 @@ def read_tokenizer(folder: Path, *, lower_case: bool = False) -> Tokenizer | Non
 
     ``lower_case`` (sentence-transformers' ``do_lower_case``) lower-cases texts before all else.
 
-    ``do_lower_case``, ``strip_accents`` and ``tokenize_chinese_chars`` of tokenizer_config.json
-    win over what a tokenizer.json says, as they do in transformers. Raises CheckpointError.
+    Where transformers' class builds BERT's word pieces, ``do_lower_case``, ``strip_accents`` and
+    ``tokenize_chinese_chars`` of tokenizer_config.json, or their defaults, win over a
+    tokenizer.json. Raises CheckpointError.
     """
-    settings = _settings(folder)
+    settings = read_settings(folder)
     file, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
     pairs, merges = folder / "vocab.json", folder / "merges.txt"
+    usual = True
     if file.is_file():
-        tokenizer = _from_json(file, settings)
+        kind = tokenizer_class(folder)
+        tokenizer = _from_json(file, kind, settings)
+        usual = kind is not TokenizerClass.FILE
     elif vocabulary.is_file():
-        switches = {
-            "handle_chinese_chars": _switch(settings, "tokenize_chinese_chars", True),
-            "strip_accents": _switch(settings, "strip_accents", None),
-            "lowercase": _switch(settings, "do_lower_case", True),
-        }
-        tokenizer = from_word_pieces(vocabulary, _special_tokens(folder), switches)
+        tokenizer = from_word_pieces(vocabulary, special_tokens(folder), _switches(settings))
     elif pairs.is_file() and merges.is_file():
-        prefix = bool(_switch(settings, "add_prefix_space", False))
-        tokenizer = from_byte_pairs(pairs, merges, _special_tokens(folder), prefix)
+        tokenizer = from_byte_pairs(pairs, merges, special_tokens(folder), _prefix(settings))
     elif (folder / _SENTENCEPIECE).is_file():
         raise CheckpointError(
             f"{folder} has a {_SENTENCEPIECE} and no tokenizer.json: have transformers write one, "
@@ -71,6 +54,7 @@ def read_tokenizer(folder: Path, *, lower_case: bool = False) -> Tokenizer | Non
         )
     else:
         return None
+    add_tokens(tokenizer, folder, usual=usual)
     if lower_case:
         stages = [normalizers.Lowercase(), tokenizer.normalizer]
         tokenizer.normalizer = normalizers.Sequence([stage for stage in stages if stage])
@@ -81,7 +65,7 @@ def read_tokenizer(folder: Path, *, lower_case: bool = False) -> Tokenizer | Non
 
 def special_token(folder: Path, name: str) -> str:
     """The text of a special token, for example ``mask_token``, as the folder has it."""
-    return _special_tokens(folder)[name]
+    return special_tokens(folder)[name]
 
 
 def length_limit(folder: Path, *, asked: int | None, trained: int | None, positions: int) -> int:
@@ -96,29 +80,37 @@ def length_limit(folder: Path, *, asked: int | None, trained: int | None, positi
         return min(asked, positions)
     if trained is not None:
         return min(trained, positions)
-    stored = _settings(folder).get("model_max_length")
+    stored = read_settings(folder).get("model_max_length")
     # transformers writes int(1e30) for 'no limit'.
     if isinstance(stored, (int, float)) and 1 <= stored < positions:
         return int(stored)
     return positions
 
 
-def _from_json(file: Path, settings: dict[str, Any]) -> Tokenizer:
+def _from_json(file: Path, kind: TokenizerClass, settings: dict[str, Any]) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception for every damage
         raise CheckpointError(f"{file} is not a readable tokenizer: {error}.") from None
-    stored = tokenizer.normalizer
-    if isinstance(stored, normalizers.BertNormalizer):
-        tokenizer.normalizer = normalizers.BertNormalizer(
-            clean_text=stored.clean_text,
-            handle_chinese_chars=_switch(
-                settings, "tokenize_chinese_chars", stored.handle_chinese_chars
-            ),
-            strip_accents=_switch(settings, "strip_accents", stored.strip_accents),
-            lowercase=_switch(settings, "do_lower_case", stored.lowercase),
-        )
+    words = kind in (TokenizerClass.BERT, TokenizerClass.MPNET)
+    if words and isinstance(tokenizer.model, models.WordPiece):
+        split_words(tokenizer, _switches(settings))
+    elif kind is TokenizerClass.ROBERTA and isinstance(tokenizer.model, models.BPE):
+        split_bytes(tokenizer, _prefix(settings))
     return tokenizer
+
+
+def _switches(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of BertNormalizer."""
+    return {
+        "handle_chinese_chars": _switch(settings, "tokenize_chinese_chars", True),
+        "strip_accents": _switch(settings, "strip_accents", None),
+        "lowercase": _switch(settings, "do_lower_case", True),
+    }
+
+
+def _prefix(settings: dict[str, Any]) -> bool:
+    return bool(_switch(settings, "add_prefix_space", False))
 
 
 def _switch(settings: dict[str, Any], name: str, default: bool | None) -> Any:
@@ -129,23 +121,3 @@ def _switch(settings: dict[str, Any], name: str, default: bool | None) -> Any:
     if value is not None and not isinstance(value, bool):
         raise CheckpointError(f"tokenizer_config.json: {name} is {value!r}, not true or false.")
     return value
-
-
-def _special_tokens(folder: Path) -> dict[str, str]:
-    """Text of each special token: tokenizer_config.json's, special_tokens_map.json's, the usual."""
-    model_type = _settings(folder, CONFIG_NAME).get("model_type")
-    usual = _OTHER_NAMES.get(model_type, _NAMES) if isinstance(model_type, str) else _NAMES
-    stored, older = _settings(folder), _settings(folder, "special_tokens_map.json")
-    return {
-        name: _token_text(stored.get(name) or older.get(name), text) for name, text in usual.items()
-    }
-
-
-def _token_text(stored: object, usual: str) -> str:
-    if isinstance(stored, dict):  # an AddedToken written out
-        stored = stored.get("content")
-    return stored if isinstance(stored, str) else usual
-
-
-def _settings(folder: Path, name: str = "tokenizer_config.json") -> dict[str, Any]:
-    return read_object(folder / name) if (folder / name).is_file() else {}

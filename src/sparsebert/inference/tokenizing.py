@@ -19,6 +19,7 @@ from sparsebert.inference.texts import Texts
 IntVector = npt.NDArray[np.int32]
 
 _CHUNK = 1024  # texts tokenised at a time: the library's Encoding is far larger than the ids in it
+_LARGEST = np.iinfo(np.int32).max
 _SHORT = 1000  # characters of a lone text that may hold Python's lock while it is tokenised
 
 
@@ -279,7 +280,7 @@ class _Frame:
             ids += self.ids[place + 1]
             types += [self.text_types[place]] * len(text)
             types += self.types[place + 1]
-        return Tokens(np.array(ids, np.int32), np.array(types, np.int32))
+        return Tokens(_numbers(ids), _numbers(types))
 
     def located(self, texts: list[list[int]], offsets: list[tuple[int, int]]) -> LocatedTokens:
         """As `around`, with the ``offsets`` of the last text's tokens in their place."""
@@ -288,6 +289,15 @@ class _Frame:
         stop = len(tokens) - len(self.ids[-1])
         places[stop - len(offsets) : stop] = offsets
         return LocatedTokens(tokens, places)
+
+
+def _numbers(of_tokens: list[int]) -> IntVector:
+    """The tokenizers library's ids and types, which reach to 32 bits, as the engine takes them."""
+    numbers = np.array(of_tokens, np.uint32)
+    largest = int(numbers.max(initial=0))
+    if largest > _LARGEST:
+        raise CheckpointError(f"the tokenizer gives a token the id or type {largest}: too large.")
+    return numbers.astype(np.int32)
 
 
 def _level_of_caller() -> int:

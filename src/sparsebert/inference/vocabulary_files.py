@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import (
-    AddedToken,
     Tokenizer,
     decoders,
     models,
@@ -30,9 +29,7 @@ def from_word_pieces(
         if special[name] not in vocabulary:
             raise CheckpointError(f"{file} lacks the token {special[name]} ({name}).")
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk_token"]))
-    tokenizer.normalizer = normalizers.BertNormalizer(clean_text=True, **switches)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    split_words(tokenizer, switches)
     cls, sep = special["cls_token"], special["sep_token"]
     tokenizer.post_processor = (
         _roberta(special, vocabulary, prefix=False)
@@ -43,7 +40,6 @@ def from_word_pieces(
             special_tokens=[(cls, vocabulary[cls]), (sep, vocabulary[sep])],
         )
     )
-    _add_special(tokenizer, special, vocabulary)
     return tokenizer
 
 
@@ -64,11 +60,23 @@ def from_byte_pairs(
         tokenizer = Tokenizer(models.BPE(vocabulary, pairs, unk_token=None, fuse_unk=False))
     except Exception as error:  # the library's own are bare Exceptions
         raise CheckpointError(f"{merges} does not fit {file.name}: {error}.") from None
+    split_bytes(tokenizer, prefix)
+    tokenizer.post_processor = _roberta(special, vocabulary, prefix=prefix)
+    return tokenizer
+
+
+def split_words(tokenizer: Tokenizer, switches: Mapping[str, Any]) -> None:
+    """Have texts cleaned and cut into words as BERT's and MPNet's are."""
+    tokenizer.normalizer = normalizers.BertNormalizer(clean_text=True, **switches)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+
+
+def split_bytes(tokenizer: Tokenizer, prefix: bool) -> None:
+    """Have texts cut into words of bytes as RoBERTa's are."""
+    tokenizer.normalizer = None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = _roberta(special, vocabulary, prefix=prefix)
-    _add_special(tokenizer, special, vocabulary)
-    return tokenizer
 
 
 def _roberta(
@@ -77,19 +85,6 @@ def _roberta(
     sep, cls = special["sep_token"], special["cls_token"]
     return processors.RobertaProcessing(
         (sep, vocabulary[sep]), (cls, vocabulary[cls]), trim_offsets=True, add_prefix_space=prefix
-    )
-
-
-def _add_special(
-    tokenizer: Tokenizer, special: Mapping[str, str], vocabulary: Mapping[str, int]
-) -> None:
-    # RoBERTa's mask takes the space before it, like a word.
-    tokenizer.add_special_tokens(
-        [
-            AddedToken(token, lstrip=token == "<mask>", normalized=False)
-            for token in dict.fromkeys(special.values())
-            if token in vocabulary
-        ]
     )
 
 

@@ -28,15 +28,16 @@ class SparsebertEmbeddings(Embeddings):  # type: ignore[misc]
     """Embeddings of a folder, a hub id or a loaded model, for vector stores and retrievers.
 
     The prefixes go before queries and documents, for models that were trained with such
-    (``"query: "`` and ``"passage: "`` of E5). ``normalize`` defaults to what the folder says.
+    (``"query: "`` and ``"passage: "`` of E5); they and ``normalize`` default to what the folder
+    says: its default prompt, or none.
     """
 
     def __init__(
         self,
         model: str | Path | Model,
         *,
-        query_prefix: str = "",
-        document_prefix: str = "",
+        query_prefix: str | None = None,
+        document_prefix: str | None = None,
         normalize: bool | None = None,
         batch_size: int = 32,
         threads: int | None = None,
@@ -49,15 +50,15 @@ class SparsebertEmbeddings(Embeddings):  # type: ignore[misc]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """One vector a text."""
-        return self._embed([self.document_prefix + text for text in texts])
+        return self._embed(texts, self.document_prefix)
 
     def embed_query(self, text: str) -> list[float]:
         """The vector of a query."""
-        return self._embed([self.query_prefix + text])[0]
+        return self._embed([text], self.query_prefix)[0]
 
-    def _embed(self, texts: list[str]) -> list[list[float]]:
+    def _embed(self, texts: list[str], prefix: str | None) -> list[list[float]]:
         vectors: list[list[float]] = self.model.embed(
-            texts, normalize=self.normalize, batch_size=self.batch_size
+            texts, normalize=self.normalize, prompt=prefix, batch_size=self.batch_size
         ).tolist()
         return vectors
 

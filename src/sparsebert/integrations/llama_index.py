@@ -27,12 +27,13 @@ except ImportError as error:
 class SparsebertEmbedding(BaseEmbedding):  # type: ignore[misc]
     """Embeddings of a folder, a hub id or a loaded model, for indexes and retrievers.
 
-    The instructions go before queries and texts, for models that were trained with such.
-    ``normalize`` defaults to what the folder says; ``embed_batch_size`` is LlamaIndex's own.
+    The instructions go before queries and texts, for models that were trained with such; they and
+    ``normalize`` default to what the folder says: its default prompt, or none. ``embed_batch_size``
+    is LlamaIndex's own.
     """
 
-    query_instruction: str = ""
-    text_instruction: str = ""
+    query_instruction: str | None = None
+    text_instruction: str | None = None
     normalize: bool | None = None
     _model: Model = PrivateAttr()
 
@@ -48,20 +49,23 @@ class SparsebertEmbedding(BaseEmbedding):  # type: ignore[misc]
         """Its name in stored indexes."""
         return "SparsebertEmbedding"
 
-    def _embed(self, texts: list[str]) -> list[list[float]]:
+    def _embed(self, texts: list[str], instruction: str | None) -> list[list[float]]:
         vectors: list[list[float]] = self._model.embed(
-            texts, normalize=self.normalize, batch_size=self.embed_batch_size
+            texts,
+            normalize=self.normalize,
+            prompt=instruction,
+            batch_size=self.embed_batch_size,
         ).tolist()
         return vectors
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._embed([self.query_instruction + query])[0]
+        return self._embed([query], self.query_instruction)[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._embed([self.text_instruction + text for text in texts])
+        return self._embed(texts, self.text_instruction)
 
     # The engine leaves Python while it works, so a thread keeps the event loop free.
     async def _aget_query_embedding(self, query: str) -> list[float]:

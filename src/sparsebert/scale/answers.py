@@ -25,6 +25,7 @@ class Embedding:
 
     pooling: PoolingMode | None = None
     normalize: bool | None = None
+    prompt: str | None = None
     batch_size: int = 32
     strict: bool = False
 
@@ -43,6 +44,7 @@ class Embedding:
             batch_size=self.batch_size,
             pooling=self.pooling,
             normalize=self.normalize,
+            prompt=self.prompt,
             strict=self.strict,
         )
 

@@ -38,6 +38,7 @@ def embed_files(
     *,
     pooling: PoolingMode | None = None,
     normalize: bool | None = None,
+    prompt: str | None = None,
     batch_size: int = 32,
     strict: bool = False,
     output_column: str = "embedding",
@@ -47,7 +48,7 @@ def embed_files(
 
     ``options`` are those of `run_files`; the others are those of `sparsebert.Model.embed`.
     """
-    question = Embedding(pooling, normalize, batch_size, strict)
+    question = Embedding(pooling, normalize, prompt, batch_size, strict)
     return run_files(model, input, out, question, output_column=output_column, **options)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import resolve_model, source_name
+from sparsebert.checkpoint.pooling import SENTENCE_CONFIGS
 from sparsebert.scale.answers import Question
 from sparsebert.scale.columns import Columns
 from sparsebert.scale.places import Input, Place
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _FILES = {  # beside the weights, what answers depend on
+    *SENTENCE_CONFIGS,
+    "added_tokens.json",
     "config.json",
     "config_sentence_transformers.json",
+    "merges.txt",
     "modules.json",
-    "sentence_bert_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "vocab.json",
     "vocab.txt",
 }
 _BLOCK = 1 << 20

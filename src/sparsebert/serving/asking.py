@@ -33,16 +33,16 @@ async def rows_for(
     label: str = "inputs",
     truncate: bool | None = None,
     side: Side = "right",
-    prompt: str | None = None,
+    prompt: str = "",
 ) -> list[Floats]:
     """What ``call`` gives for texts, pairs and lists of token ids, in order.
 
-    ``label`` is what messages call the list, and ``prompt`` the name of a text set before each.
-    Raises RequestError.
+    ``label`` is what messages call the list, and ``prompt`` a text that is put before each text and
+    the first of each pair. Raises RequestError.
     """
     service, work = service_of(request), work_of(request)
     service.check_count(len(items), label)
-    items = with_prompt(model, items, prompt)
+    items = [_behind(prompt, item) for item in items]
     for place, item in enumerate(items):
         characters = 0 if isinstance(item, list) else _characters(item)
         service.check_characters(characters, f"{label}[{place}]")
@@ -58,26 +58,42 @@ async def rows_for(
     )
 
 
+def _behind(prompt: str, item: Text | list[int]) -> Text | list[int]:
+    if isinstance(item, str):
+        return prompt + item
+    return item if isinstance(item, list) else (prompt + item[0], item[1])
+
+
 def _characters(item: Text) -> int:
     return len(item) if isinstance(item, str) else len(item[0]) + len(item[1])
 
 
-def with_prompt(
-    model: ServedModel, items: Sequence[Text | list[int]], name: str | None
-) -> Sequence[Text | list[int]]:
-    """The texts with the model's prompt of that name before them; RequestError if it has none."""
-    if name is None:
-        return items
-    if name not in model.prompts:
-        known = ", ".join(model.prompts) or "none"
+def prompt_for(
+    model: ServedModel, items: Sequence[Text | list[int]], name: str | None, *, default: bool = True
+) -> str:
+    """The model's prompt of that name; without one its default, and none for the name "".
+
+    RequestError if it has no such prompt, or cannot put it before these.
+    """
+    if name == "":
+        return ""
+    if name is not None and name not in model.prompts.texts:
+        known = ", ".join(model.prompts.texts) or "none"
         raise RequestError(
             422,
             f"{model.name} has no prompt of that name; it has {known}.",
             param="prompt_name",
         )
-    if not all(isinstance(item, str) for item in items):
+    if name is not None and not all(isinstance(item, str) for item in items):
         raise RequestError(422, "prompt_name goes with texts only.", param="prompt_name")
-    return [model.prompts[name] + str(item) for item in items]
+    if name is None:
+        return model.prompts.default if default else ""
+    prompt = model.prompts.texts[name]
+    if prompt and not model.model.pooling.include_prompt:
+        raise RequestError(
+            424, f"{model.name} pools without the tokens of a prompt, which is not supported."
+        )
+    return prompt
 
 
 def pooled(model: ServedModel, *, normalize: bool) -> EngineCall:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsebert.checkpoint.documents import read_object
-from sparsebert.errors import CheckpointError, InputError
+from sparsebert.errors import InputError
 from sparsebert.inference import load
 from sparsebert.serving.served_model import ServedModel
-
-_SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
 
 
 def load_models(
@@ -58,15 +55,4 @@ def _load(
     max_length: int | None,
 ) -> ServedModel:
     replicas = [load(model, threads=threads, max_length=max_length) for _ in range(workers)]
-    return ServedModel(name or replicas[0].name, replicas, _prompts(replicas[0].path))
-
-
-def _prompts(folder: Path) -> dict[str, str]:
-    """What sentence-transformers sets before texts, by name; empty without its config."""
-    file = folder / _SENTENCE_TRANSFORMERS
-    prompts = read_object(file).get("prompts") if file.is_file() else None
-    if prompts is None:
-        return {}
-    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
-        raise CheckpointError(f"{file}: 'prompts' must map names to texts.")
-    return prompts
+    return ServedModel(name or replicas[0].name, replicas)

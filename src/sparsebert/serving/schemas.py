@@ -34,7 +34,11 @@ class CutBody(RequestBody):
 
 class PromptedBody(CutBody):
     inputs: Inputs
-    prompt_name: str | None = Field(None, description="A sentence-transformers prompt's name.")
+    prompt_name: str | None = Field(
+        None,
+        description="A sentence-transformers prompt's name; without it the model's default prompt "
+        'stands before the texts to embed, and with "" none.',
+    )
 
 
 class EmbedRequest(PromptedBody):

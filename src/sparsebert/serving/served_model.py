@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Literal
 
@@ -30,16 +30,15 @@ _READING_ROUTES = ("/tokenize", "/decode")
 class ServedModel:
     """A model under the name that requests call it by; `load_models` makes it.
 
-    ``replicas`` are loads of the same folder, an engine thread each. ``prompts`` are those of
-    sentence-transformers: texts set before a text, by name.
+    ``replicas`` are loads of the same folder, an engine thread each.
     """
 
     name: str
     replicas: Sequence[Model]
-    prompts: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.model = self.replicas[0]
+        self.prompts = self.model.prompts
         self._batcher: Batcher | None = None
         self._readers: ThreadPoolExecutor | None = None
 

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request
 
-from sparsebert.serving.asking import check_dimensions, pooled, rows_for, shortened
+from sparsebert.serving.asking import (
+    check_dimensions,
+    pooled,
+    prompt_for,
+    rows_for,
+    shortened,
+)
 from sparsebert.serving.batching import EngineCall, Floats
 from sparsebert.serving.schemas import EmbedAllRequest, EmbedRequest, SimilarityRequest
 from sparsebert.serving.service import service_of
@@ -29,7 +35,7 @@ async def embed(request: Request, body: EmbedRequest) -> Any:
         body.inputs.items,
         truncate=body.truncate,
         side=body.truncation_direction,
-        prompt=body.prompt_name,
+        prompt=prompt_for(model, body.inputs.items, body.prompt_name),
     )
     return shortened(rows, body.dimensions, normalize=body.normalize)
 
@@ -37,14 +43,15 @@ async def embed(request: Request, body: EmbedRequest) -> Any:
 @router.post("/embed_all", response_model=list[list[list[float]]])
 async def embed_all(request: Request, body: EmbedAllRequest) -> Any:
     """The last hidden state of every token of each text, without pooling."""
+    model = service_of(request).model(body.model)
     return await rows_for(
         request,
-        service_of(request).model(body.model),
+        model,
         EngineCall("hidden", per_token=True),
         body.inputs.items,
         truncate=body.truncate,
         side=body.truncation_direction,
-        prompt=body.prompt_name,
+        prompt=prompt_for(model, body.inputs.items, body.prompt_name),
     )
 
 
@@ -62,7 +69,7 @@ async def similarity(request: Request, body: SimilarityRequest) -> Any:
             label=label,
             truncate=body.parameters.truncate,
             side=body.parameters.truncation_direction,
-            prompt=body.parameters.prompt_name,
+            prompt=prompt_for(model, items, body.parameters.prompt_name),
         )
 
     rows, source = await asyncio.gather(

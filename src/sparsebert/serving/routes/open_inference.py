@@ -31,7 +31,7 @@ import sparsebert
 from sparsebert.checkpoint import Head
 from sparsebert.inference.token_ids import as_token_sequences
 from sparsebert.inference.tokenizing import Tokens
-from sparsebert.serving.asking import disconnected, pooled, rows_for
+from sparsebert.serving.asking import disconnected, pooled, prompt_for, rows_for
 from sparsebert.serving.batching import EngineCall, Floats
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.served_model import ServedModel
@@ -210,7 +210,10 @@ async def _ask_texts(
         if len(others) != len(texts):
             raise RequestError(422, f"text has {len(texts)} texts, and text_pair {len(others)}.")
         texts = list(zip(texts, others, strict=True))
-    return await rows_for(request, model, call, texts, label="text", truncate=truncate)
+    prompt = prompt_for(model, texts, None) if call.method == "pooled" else ""
+    return await rows_for(
+        request, model, call, texts, label="text", truncate=truncate, prompt=prompt
+    )
 
 
 async def _ask_ids(

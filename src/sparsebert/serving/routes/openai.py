@@ -9,7 +9,13 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from sparsebert.serving.asking import check_dimensions, pooled, rows_for, shortened
+from sparsebert.serving.asking import (
+    check_dimensions,
+    pooled,
+    prompt_for,
+    rows_for,
+    shortened,
+)
 from sparsebert.serving.batching import Floats
 from sparsebert.serving.inputs import Inputs
 from sparsebert.serving.schemas import RequestBody
@@ -68,7 +74,12 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Any:
     model = service_of(request).model(body.model)
     check_dimensions(model, body.dimensions)
     rows = await rows_for(
-        request, model, pooled(model, normalize=True), body.input.items, label="input"
+        request,
+        model,
+        pooled(model, normalize=True),
+        body.input.items,
+        label="input",
+        prompt=prompt_for(model, body.input.items, None),
     )
     tokens = work_of(request).tokens
     written = [

@@ -102,6 +102,6 @@ def _described(served: ServedModel) -> dict[str, Any]:
         "instruction_set": model.instruction_set,
         "threads": model.threads,
         "workers": len(served.replicas),
-        "prompts": list(served.prompts),
+        "prompts": list(served.prompts.texts),
         "routes": served.routes,
     }

@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Request
 from tokenizers import Encoding
 
-from sparsebert.serving.asking import with_prompt
+from sparsebert.serving.asking import prompt_for
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.schemas import DecodeRequest, SimpleToken, TokenizeRequest
 from sparsebert.serving.service import service_of
@@ -26,12 +26,15 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Any:
     model = service.model(body.model)
     service.check_count(len(body.inputs.items), "inputs")
     texts = []
-    for place, item in enumerate(with_prompt(model, body.inputs.items, body.prompt_name)):
+    # The tokens of the text as it is: no prompt that the request does not name.
+    prompt = prompt_for(model, body.inputs.items, body.prompt_name, default=False)
+    for place, item in enumerate(body.inputs.items):
         if not isinstance(item, str):
             raise RequestError(422, f"inputs[{place}] must be a string.", param="inputs")
-        service.check_characters(len(item), f"inputs[{place}]")
-        work.characters += len(item)
-        texts.append(item)
+        text = prompt + item
+        service.check_characters(len(text), f"inputs[{place}]")
+        work.characters += len(text)
+        texts.append(text)
     work.model, work.items = model.name, len(texts)
     backend = model.model.tokenizer.backend
 
