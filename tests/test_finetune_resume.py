@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -245,13 +246,13 @@ class TestResume:
         assert list(tmp_path.iterdir()) == []
 
     def test_ctrl_c_while_the_trained_model_is_scored(
-        self, sparse: Path, data: Path, tmp_path: Path
+        self, sparse: Path, data: Path, tmp_path: Path, ctrl_c: Callable[[], None]
     ) -> None:
         out = tmp_path / "out"
 
         def press(label: str, done: int, total: int) -> None:
             if label.startswith("evaluating"):
-                signal.raise_signal(signal.SIGINT)
+                ctrl_c()
 
         with pytest.raises(KeyboardInterrupt, match=r"model was scored; .* --resume"):
             finetune(sparse, out, data=data, progress=press, **QUICK)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,14 +212,14 @@ class TestFinetune:
         assert read(out / "seeds.json")["arguments"]["learning_rate"] == 5e-4
 
     def test_ctrl_c_while_a_seed_is_scored_trains_no_other(
-        self, sparse: Path, data: Path, tmp_path: Path
+        self, sparse: Path, data: Path, tmp_path: Path, ctrl_c: Callable[[], None]
     ) -> None:
         out, pressed = tmp_path / "out", []
 
         def press(label: str, done: int, total: int) -> None:
             if label.startswith("seed 1: evaluating") and not pressed:
                 pressed.append(label)
-                signal.raise_signal(signal.SIGINT)
+                ctrl_c()
 
         with pytest.raises(KeyboardInterrupt):
             finetune_seeds(sparse, out, data=data, seeds=(1, 2), progress=press, **QUICK)
