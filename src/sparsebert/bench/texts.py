@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsebert.checkpoint.pooling import read_pooling, transformer_folder
+from sparsebert.checkpoint.pooling import read_pooling
 from sparsebert.errors import DataError, InputError
+from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
-from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer
-from sparsebert.inference.tokenizing import TextTokenizer, TruncationWarning
+from sparsebert.inference.tokenizing import TruncationWarning
 
 _TEXT_COLUMNS = ("sentence", "text")
 
@@ -75,17 +75,12 @@ def tokenise(texts: Sequence[str], folder: Path, positions: int) -> list[list[in
 
     ``positions`` is the most there can be. InputError if the folder has no tokenizer.
     """
-    files, pooling = transformer_folder(folder), read_pooling(folder)
-    backend = read_tokenizer(files, lower_case=pooling.lower_case if pooling else False)
-    if backend is None:
+    encoder = folder_tokenizer(folder, read_pooling(folder), positions=positions)
+    if encoder is None:
         raise InputError(
             f"{folder} has no tokenizer.json and no vocabulary: name a folder that has one "
             "with --tokenizer."
         )
-    limit = length_limit(
-        files, asked=None, trained=pooling.max_length if pooling else None, positions=positions
-    )
-    encoder = TextTokenizer(backend, max_length=limit)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # cut for every engine alike
         return [tokens.ids.tolist() for tokens in encoder.encode(as_texts(list(texts)))]

@@ -25,9 +25,8 @@ from sparsebert.checkpoint.pooling import Pooling
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation.metrics import Scores, regression_scores
 from sparsebert.evaluation.predictors import model_inputs, padded_batch
+from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
-from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer
-from sparsebert.inference.tokenizing import TextTokenizer
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.extras import need_extra
@@ -86,22 +85,17 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
 
     from sparsebert.evaluation.quiet import quiet_transformers
 
-    files = transformer_folder(folder)
     pooling = read_pooling(folder) or Pooling(mode="mean", normalize=False, max_length=None)
     with quiet_transformers():
-        model = AutoModel.from_pretrained(str(files), dtype=torch.float32).eval()
-    limit = length_limit(
-        files,
-        asked=max_length,
-        trained=pooling.max_length,
-        positions=open_checkpoint(folder).config.max_length,
-    )
-    backend = read_tokenizer(files, lower_case=pooling.lower_case)
-    if backend is None:
+        model = AutoModel.from_pretrained(
+            str(transformer_folder(folder)), dtype=torch.float32
+        ).eval()
+    positions = open_checkpoint(folder).config.max_length
+    tokenizer = folder_tokenizer(folder, pooling, positions=positions, max_length=max_length)
+    if tokenizer is None:
         raise CheckpointError(
             f"{folder} has no tokenizer.json and no vocabulary, so it cannot read texts: add one."
         )
-    tokenizer = TextTokenizer(backend, max_length=limit)
     prompt = read_prompts(folder).default
 
     def embed(texts: Sequence[str]) -> Embeddings:

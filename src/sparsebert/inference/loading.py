@@ -10,13 +10,11 @@ from sparsebert.checkpoint import (
     read_prompts,
     resolve_model,
     source_name,
-    transformer_folder,
 )
 from sparsebert.engine import Encoder
+from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.memory import Weights
 from sparsebert.inference.model import Model
-from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer, special_token
-from sparsebert.inference.tokenizing import TextTokenizer
 from sparsebert.packing import engine_weights, is_packed, open_packed
 
 
@@ -37,22 +35,13 @@ def load(model: str | Path, *, threads: int | None = None, max_length: int | Non
         checkpoint = open_checkpoint(folder)
         config, pooling = checkpoint.config, read_pooling(folder)
         weights = engine_weights(checkpoint)
-    files = transformer_folder(folder)
-    backend = read_tokenizer(files, lower_case=pooling.lower_case if pooling else False)
-    limit = length_limit(
-        files,
-        asked=max_length,
-        trained=pooling.max_length if pooling else None,
+    tokenizer = folder_tokenizer(
+        folder,
+        pooling,
         positions=config.max_length,
+        max_length=max_length,
+        type_vocab_size=config.type_vocab_size if config.family.token_types else None,
     )
-    tokenizer = None
-    if backend is not None:
-        tokenizer = TextTokenizer(
-            backend,
-            max_length=limit,
-            type_vocab_size=config.type_vocab_size if config.family.token_types else None,
-            mask_token=special_token(files, "mask_token"),
-        )
     encoder = Encoder(config, weights, threads=threads)
     prompts = read_prompts(folder)
     return Model(source_name(model), config, pooling, tokenizer, encoder, weights, folder, prompts)

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from sparsebert.checkpoint.config import Head
 from sparsebert.checkpoint.folder import Checkpoint
 from sparsebert.errors import CheckpointError, DataError
+from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
-from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer
 from sparsebert.inference.tokenizing import TextTokenizer, TruncationWarning
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.table import Task
@@ -106,19 +106,16 @@ def _single(texts: list[Text]) -> list[Text]:
 
 
 def _tokenizer(checkpoint: Checkpoint, task: Task | None) -> TextTokenizer:
-    files, pooling = checkpoint.transformer, checkpoint.pooling
-    backend = read_tokenizer(files, lower_case=pooling.lower_case if pooling else False)
-    if backend is None:
+    tokenizer = folder_tokenizer(
+        checkpoint.path,
+        checkpoint.pooling,
+        positions=checkpoint.config.max_length,
+        max_length=task.max_length if task else None,
+        type_vocab_size=checkpoint.config.type_vocab_size,
+    )
+    if tokenizer is None:
         raise CheckpointError(
             f"{checkpoint.path} has no tokenizer.json and no vocabulary, so it cannot read the "
             "texts to calibrate on: add one."
         )
-    limit = length_limit(
-        files,
-        asked=task.max_length if task else None,
-        trained=pooling.max_length if pooling else None,
-        positions=checkpoint.config.max_length,
-    )
-    return TextTokenizer(
-        backend, max_length=limit, type_vocab_size=checkpoint.config.type_vocab_size
-    )
+    return tokenizer
