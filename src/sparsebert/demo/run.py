@@ -32,7 +32,7 @@ from sparsebert.packing import pack
 from sparsebert.progress import Progress, shown
 from sparsebert.pruning import prune
 from sparsebert.pruning.inspection import inspect
-from sparsebert.tasks import CUSTOM, Kind, Task, custom_task, get_task
+from sparsebert.tasks import Kind, Task, custom_task, find_task
 from sparsebert.training import FinetuneResult, finetune
 
 PATTERN = "1:2"
@@ -196,7 +196,7 @@ def _built_in(folder: Path) -> _Data:
 
 
 def _named(name: str, folder: Path | None) -> _Data:
-    task = custom_task(folder) if name.lower() == CUSTOM else get_task(name)
+    task = find_task(name, folder)
     if task.kind is Kind.QUESTION:
         raise InputError(f"the demo shows a classification or a regression, not {task.title}.")
     return _Data(task, folder, task.title, str(folder or f"{task.hub_id} on the hub"))

@@ -22,7 +22,7 @@ from sparsebert.evaluation.scoring import PreparedSplit
 from sparsebert.evaluation.similarity import check_pairs, similarity_scores, torch_embed
 from sparsebert.packing import is_packed
 from sparsebert.progress import Progress, shown
-from sparsebert.tasks.custom import custom_task
+from sparsebert.tasks.custom import custom_task, find_task
 from sparsebert.tasks.examples import Examples, load_split, validation_splits
 from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.labels import label_order
@@ -149,8 +149,7 @@ def _with_head(
 def _similarity(
     options: _Options, name: str, data: str | Path | None, split: str | None, report: Progress
 ) -> _Ready:
-    custom = name.lower() == CUSTOM
-    task = custom_task(data, split=split or "validation") if custom else get_task(name)
+    task = find_task(name, data, split=split or "validation")
     check_pairs(task)
     read = [
         load_split(task, data, part, max_rows=options.max_rows)

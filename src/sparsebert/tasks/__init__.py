@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsebert.tasks.custom import custom_task
+from sparsebert.tasks.custom import custom_task, find_task
 from sparsebert.tasks.examples import Examples, load_split, validation_splits
 from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS, Kind, Task, get_task
 
@@ -14,6 +14,7 @@ __all__ = [
     "Kind",
     "Task",
     "custom_task",
+    "find_task",
     "get_task",
     "load_split",
     "validation_splits",

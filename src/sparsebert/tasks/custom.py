@@ -17,7 +17,7 @@ from sparsebert.errors import DataError
 from sparsebert.tasks.columns import label_values, need_columns
 from sparsebert.tasks.examples import read_split
 from sparsebert.tasks.labels import are_unnamed
-from sparsebert.tasks.table import CUSTOM, Kind, Task
+from sparsebert.tasks.table import CUSTOM, Kind, Task, get_task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,6 +30,11 @@ TEXT_COLUMNS: tuple[tuple[str, ...], ...] = (
 )
 
 _MAX_CLASSES = 1000  # more distinct whole numbers than this are ids or scores, not classes
+
+
+def find_task(name: str, data: str | Path | None, *, split: str = "train") -> Task:
+    """The task of this name; for ``custom`` the one that ``data`` describes. Raises DataError."""
+    return custom_task(data, split=split) if name.lower() == CUSTOM else get_task(name)
 
 
 def custom_task(

@@ -9,10 +9,9 @@ import numpy as np
 from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.errors import DataError
-from sparsebert.tasks.custom import custom_task
+from sparsebert.tasks.custom import find_task
 from sparsebert.tasks.examples import examples_from, read_split, selection
 from sparsebert.tasks.extras import need_extra
-from sparsebert.tasks.table import CUSTOM, get_task
 
 _SEED = 20_240_502  # not that of `selection`: this one deals out the rows that it kept
 
@@ -39,7 +38,7 @@ def hold_out(
 
     if not 0 < share < 1:
         raise DataError(f"share must be between 0 and 1, not {share}.")
-    chosen = custom_task(data) if task.lower() == CUSTOM else get_task(task)
+    chosen = find_task(task, data)
     table, source = read_split(chosen, data, "train")
     examples_from(chosen, table, "train", source)  # a bad row shows here, under the file's own name
     kept = selection(table.num_rows, max_rows)

@@ -16,9 +16,9 @@ from sparsebert.evaluation.scoring import PreparedSplit
 from sparsebert.patterns import BoolMatrix, Pattern
 from sparsebert.progress import Progress
 from sparsebert.pruning.gradual import layers_to_prune
-from sparsebert.tasks.custom import custom_task
+from sparsebert.tasks.custom import find_task
 from sparsebert.tasks.examples import Examples, load_split, validation_splits
-from sparsebert.tasks.table import CUSTOM, Kind, Task, get_task
+from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.task_model import (
@@ -72,7 +72,7 @@ def prepare_job(
     progress: Progress,
 ) -> Job:
     """Read task, data and masks; tokenise once. Raises DataError, PatternError, CheckpointError."""
-    task = custom_task(data) if task_name.lower() == CUSTOM else get_task(task_name)
+    task = find_task(task_name, data)
     masks = lasting_masks(read_masks(checkpoint), checkpoint, task)
     to_prune = {}
     if options.method != "lock":
