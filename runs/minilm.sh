@@ -11,8 +11,8 @@
 # or day has scored is not run either: SCORED=docs/results.json, which runs/collect.sh adds to.
 #
 # On one core of an AMD EPYC (Zen 4) a seed of a task takes a quarter of an hour at most (SST-2, RTE,
-# MRPC, STS-B), half an hour (QNLI), two hours (SQuAD, which needs 12 GB). Two tasks side by side,
-# OMP_NUM_THREADS=1 each, use two cores best.
+# MRPC, STS-B), half an hour (QNLI, QQP, MNLI), two hours (SQuAD, which needs 12 GB). Two tasks side
+# by side, OMP_NUM_THREADS=1 each, use two cores best.
 #
 # dense      the model as it is, fine-tuned
 # oneshot    1:2 by magnitude, then fine-tuned with the zeros locked

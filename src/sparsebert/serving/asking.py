@@ -75,19 +75,17 @@ def prompt_for(
 
     RequestError if it has no such prompt, or cannot put it before these.
     """
-    if name == "":
-        return ""
-    if name is not None and name not in model.prompts.texts:
+    if not name:
+        return model.prompts.default if name is None and default else ""
+    if name not in model.prompts.texts:
         known = ", ".join(model.prompts.texts) or "none"
         raise RequestError(
             422,
             f"{model.name} has no prompt of that name; it has {known}.",
             param="prompt_name",
         )
-    if name is not None and not all(isinstance(item, str) for item in items):
+    if not all(isinstance(item, str) for item in items):
         raise RequestError(422, "prompt_name goes with texts only.", param="prompt_name")
-    if name is None:
-        return model.prompts.default if default else ""
     prompt = model.prompts.texts[name]
     if prompt and not model.model.pooling.include_prompt:
         raise RequestError(
