@@ -304,3 +304,100 @@ class TestSearch:
         asked = (tiny_bert("encoder"), data, tmp_path / "out", "--task", "custom", "--row", "x")
         assert self.call(search, *asked, "--grid", "epoch=3") == 1
         assert "error: 'epoch' is not an option of fine-tuning" in capsys.readouterr().err
+
+
+class TestLayers:
+    @pytest.fixture
+    def layers(self) -> ModuleType:
+        pytest.importorskip("torch")
+        pytest.importorskip("pyarrow")
+        return load_script(RUNS / "layers.py")
+
+    @pytest.mark.parametrize(
+        ("model_type", "changed"),
+        [
+            ("bert", "bert.encoder.layer.1.attention.self.value.weight"),
+            ("distilbert", "distilbert.transformer.layer.1.attention.v_lin.weight"),
+        ],
+    )
+    def test_the_layer_that_differs_is_found(
+        self,
+        layers: ModuleType,
+        tiny_bert: TinyBert,
+        tmp_path: Path,
+        capsys: Any,
+        model_type: str,
+        changed: str,
+    ) -> None:
+        from safetensors.numpy import load_file, save_file
+
+        dense = tiny_bert(
+            "sequence-classification",
+            model_type=model_type,
+            num_labels=1,
+            problem_type="regression",
+        )
+        sparse = Path(shutil.copytree(dense, tmp_path / "sparse"))
+        weights = load_file(dense / "model.safetensors")
+        weights[changed] = weights[changed] * 0.5
+        save_file(weights, sparse / "model.safetensors", metadata={"format": "pt"})
+        data = write_regression(tmp_path / "data")
+        assert layers.main([str(each) for each in (dense, sparse, data)] + ["--task", "stsb"]) == 0
+
+        title, _, head, _, *rows = capsys.readouterr().out.splitlines()
+        cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (head, *rows)]
+        columns = cells[0]
+        found = {row[0]: dict(zip(columns, row, strict=True)) for row in cells[1:]}
+        assert list(found) == ["embeddings", "0", "1", "the rest"]
+        dense_score = title.split("dense ")[1].split(", ")[0]
+        for row, values in found.items():
+            for column in columns[2:-1]:
+                vanished = "" if row in ("embeddings", "the rest") else "0.0"
+                if column == "all of it":
+                    vanished = "0.0"
+                if row == "1" and column in ("attention.self.value", "all of it"):
+                    vanished = "100.0"
+                assert values[column].removeprefix("-") == vanished, (row, column)
+        assert found["1"]["score then"] == dense_score
+        errors = [float(found[row]["error after it"]) for row in ("embeddings", "0", "1")]
+        assert errors[:2] == [0, 0]
+        assert errors[2] == pytest.approx(hidden_error(dense, sparse, data), abs=0.01)
+
+    @pytest.mark.parametrize(
+        ("sizes", "told"),
+        [({"num_hidden_layers": 1}, "are not of one shape"), ({}, "give the same answers")],
+    )
+    def test_models_that_cannot_be_compared(
+        self,
+        layers: ModuleType,
+        tiny_bert: TinyBert,
+        tmp_path: Path,
+        capsys: Any,
+        sizes: dict[str, int],
+        told: str,
+    ) -> None:
+        kind = {"num_labels": 1, "problem_type": "regression"}
+        dense, sparse = (
+            tiny_bert("sequence-classification", **kind, **each) for each in ({}, sizes)
+        )
+        data = write_regression(tmp_path / "data")
+        assert layers.main([str(each) for each in (dense, sparse, data)] + ["--task", "stsb"]) == 1
+        assert told in capsys.readouterr().err
+
+
+def hidden_error(dense: Path, sparse: Path, data: Path) -> float:
+    """100 |sparse - dense|^2 / |dense|^2 of the last hidden states, row by row by transformers."""
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(dense)
+    models = [transformers.AutoModel.from_pretrained(each).eval() for each in (dense, sparse)]
+    difference = size = 0.0
+    for line in (data / "validation.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        tokens = tokenizer(row["sentence1"], row["sentence2"], return_tensors="pt")
+        with torch.inference_mode():
+            wanted, found = (each(**tokens).last_hidden_state for each in models)
+        difference += float((found - wanted).square().sum())
+        size += float(wanted.square().sum())
+    return 100 * difference / size

@@ -1,0 +1,159 @@
+"""Which layers of a sparse model lose what the dense one had.
+
+    python runs/layers.py task-dense task-sparse data/rte --task rte
+
+Each linear layer of the sparse model gets the dense weight and bias back, alone, and the split
+is answered once more. What counts is D, the mean squared difference of the two models' logits; the
+table gives the percent of D that vanishes (negative: the other layers had settled on its error).
+Beside it stands the error of the hidden states after each encoder layer,
+100 |sparse - dense|^2 / |dense|^2 over all tokens, and the score with all of the layer dense again.
+The two must be of one shape: a model fine-tuned on the task and what it became by pruning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparsebert.checkpoint import open_checkpoint
+from sparsebert.checkpoint.architecture import expected_shapes, layer_linears
+from sparsebert.errors import CheckpointError, SparsebertError
+from sparsebert.evaluation.evaluator import match_labels, token_limit
+from sparsebert.evaluation.predictors import (
+    TorchPredictor,
+    load_torch_model,
+    model_inputs,
+    padded_batch,
+)
+from sparsebert.evaluation.scoring import PreparedSplit
+from sparsebert.tasks import TASK_NAMES, get_task
+from sparsebert.tasks.examples import load_split, validation_splits
+from sparsebert.tasks.tokens import load_tokenizer
+from sparsebert.training.parameters import canonical_parameters
+
+BATCH = 32
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dense", type=Path, help="the dense model, fine-tuned on the task")
+    parser.add_argument("sparse", type=Path, help="what became of it")
+    parser.add_argument("data", type=Path, help="the task's data; its validation split is read")
+    parser.add_argument("--task", required=True, choices=TASK_NAMES)
+    parser.add_argument("--max-rows", type=int, help="a fixed selection of so many rows")
+    asked = parser.parse_args(arguments)
+    try:
+        print(Comparison(asked).as_markdown())
+    except SparsebertError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class Answering(TorchPredictor):
+    """A model on torch that remembers what it answered last."""
+
+    answers: np.ndarray  # all rows' logits, one after the other
+
+    def predict(self, *given: Any) -> Any:
+        found = super().predict(*given)
+        self.answers = np.concatenate([np.ravel(row) for row in found])
+        return found
+
+
+class Comparison:
+    """A dense and a sparse model on the rows of one split."""
+
+    def __init__(self, asked: argparse.Namespace) -> None:
+        task = get_task(asked.task)
+        dense, sparse = open_checkpoint(asked.dense), open_checkpoint(asked.sparse)
+        config = sparse.config
+        if expected_shapes(dense.config) != expected_shapes(config):
+            raise CheckpointError(f"{asked.dense} and {asked.sparse} are not of one shape.")
+        self.order, _ = match_labels(task, config, str(asked.sparse))
+        split = validation_splits(task, asked.data)[0]
+        self.split = PreparedSplit.make(
+            load_split(task, asked.data, split, max_rows=asked.max_rows),
+            load_tokenizer(sparse.transformer),
+            token_limit(task, config, None),
+        )
+        self.linears = [name for name, _, _ in layer_linears(config)]
+        self.layers = config.num_hidden_layers
+        self.models = [load_torch_model(each.transformer, config.head) for each in (dense, sparse)]
+        self.weights, self.to_write = map(canonical_parameters, self.models)
+        self.dense, self.sparse = (Answering(model, BATCH) for model in self.models)
+        self.dense_score, self.sparse_score = self.score(self.dense), self.score(self.sparse)
+        self.distance = self.distance_now()
+        if not self.distance:
+            raise CheckpointError(f"{asked.dense} and {asked.sparse} give the same answers.")
+
+    def as_markdown(self) -> str:
+        columns = ["layer", "error after it", *self.linears, "all of it", "score then"]
+        errors = [f"{error:.2f}" for error in self.hidden_errors()]
+        blank = [""] * len(self.linears)
+        rows = [["embeddings", errors[0], *blank, *self.with_dense("embeddings.")]]
+        for number in range(self.layers):
+            layer = f"encoder.layer.{number}."
+            each = [self.with_dense(f"{layer}{name}.")[0] for name in self.linears]
+            rows.append([f"{number}", errors[number + 1], *each, *self.with_dense(layer)])
+        rows.append(
+            ["the rest", "", *blank, *self.with_dense(but=("embeddings.", "encoder.layer."))]
+        )
+        return "\n".join(
+            [
+                f"{self.split.examples.task.title}: dense {self.dense_score}, sparse "
+                f"{self.sparse_score}, D {self.distance:.4g}",
+                "",
+                *(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)),
+            ]
+        )
+
+    def score(self, model: Answering) -> str:
+        values = self.split.score(model, self.order).values
+        return " / ".join(f"{value:.1f}" for value in values.values())
+
+    def distance_now(self) -> float:
+        return float(np.mean((self.sparse.answers - self.dense.answers) ** 2))
+
+    def with_dense(self, prefix: str = "", but: tuple[str, ...] = ()) -> tuple[str, str]:
+        """What vanishes of the distance, and the score, with the weights of this name dense."""
+        chosen = [n for n in self.to_write if n.startswith(prefix) and not n.startswith(but)]
+        kept = {name: self.to_write[name].detach().clone() for name in chosen}
+        self.write(self.weights, chosen)
+        score = self.score(self.sparse)
+        self.write(kept, chosen)
+        return f"{100 * (1 - self.distance_now() / self.distance):.1f}", score
+
+    def write(self, values: Mapping[str, torch.Tensor], names: Sequence[str]) -> None:
+        with torch.no_grad():
+            for name in names:
+                self.to_write[name].copy_(values[name])
+
+    def hidden_errors(self) -> list[float]:
+        """Of the embeddings and of each layer, in percent, over all rows' tokens."""
+        rows = self.split.rows
+        sums = np.zeros((2, self.layers + 1))
+        with torch.inference_mode():
+            for start in range(0, len(rows), BATCH):
+                batch = padded_batch(rows, np.arange(start, min(start + BATCH, len(rows))))
+                real = batch["attention_mask"].bool()
+                dense, sparse = (
+                    each(**model_inputs(each, batch), output_hidden_states=True).hidden_states
+                    for each in self.models
+                )
+                for layer, (wanted, found) in enumerate(zip(dense, sparse, strict=True)):
+                    sums[:, layer] += (
+                        float((found - wanted)[real].square().sum()),
+                        float(wanted[real].square().sum()),
+                    )
+        return list(100 * sums[0] / sums[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
