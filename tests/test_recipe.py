@@ -107,6 +107,7 @@ def test_every_option_that_means_something_is_written_and_read_again(tmp_path: P
     values: dict[str, Any] = {name: sorts[kind] for name, kind in OPTION_TYPES.items()}
     values |= {"optimizer": "sgd", "precision": "fp32", "embeddings": "used", "quantize": "int8"}
     values |= {"method": "gradual", "pattern": "2:4", "early_stopping": 0, "teacher": "hub/model"}
+    values |= {"unlabelled": "texts", "task_weight": 0.0}  # texts without labels
     options = FinetuneOptions(**values)
     write_recipe(tmp_path, options)
     assert options_from({**read_recipe(tmp_path / RECIPE_NAME), "seed": 9}) == options
@@ -119,10 +120,19 @@ def test_every_option_that_means_something_is_written_and_read_again(tmp_path: P
     assert (found["version"], found["epochs"]) == (1, 3.0)
 
 
-def test_where_a_teacher_stood_is_nobodys_business(tmp_path: Path) -> None:
+def test_where_teacher_and_texts_stood_is_nobodys_business(tmp_path: Path) -> None:
     (tmp_path / "taught").mkdir()
-    write_recipe(tmp_path, FinetuneOptions(teacher=str(tmp_path / "taught")))
-    assert yaml.safe_load((tmp_path / RECIPE_NAME).read_text())["teacher"] == "taught"
+    options = FinetuneOptions(
+        teacher=str(tmp_path / "taught"), unlabelled=str(tmp_path / "texts.txt")
+    )
+    write_recipe(tmp_path, options)
+    found = yaml.safe_load((tmp_path / RECIPE_NAME).read_text())
+    assert (found["teacher"], found["unlabelled"]) == ("taught", "texts.txt")
+
+
+def test_teacher_and_texts_may_be_given_with_the_run(tmp_path: Path) -> None:
+    text = "version: 1\nhidden_weight: 1\nunlabelled_rows: 6\n"
+    assert read_recipe(written(tmp_path, text)) == {"hidden_weight": 1, "unlabelled_rows": 6}
 
 
 class TestOptions:
@@ -136,6 +146,13 @@ class TestOptions:
             ({"teacher": "t", "logits_weight": 0.0}, "all 0: there is nothing to learn from"),
             ({"teacher": "t", "temperature": 0.0}, "temperature must be greater than 0"),
             ({"teacher": "t", "task_weight": -1.0}, "task_weight must not be negative"),
+            ({"unlabelled": "t"}, "unlabelled is t but has no meaning without a teacher"),
+            ({"teacher": "t", "unlabelled_rows": 9}, "has no meaning without unlabelled texts"),
+            ({"teacher": "t", "unlabelled": "u", "unlabelled_rows": 0}, "whole number from 1"),
+            (
+                {"teacher": "t", "unlabelled": "u", "task_weight": 0.5},
+                "task_weight is 0.5, and unlabelled texts have no labels",
+            ),
             ({"quantize": "int4"}, "quantize is int8, not 'int4'"),
             ({"embeddings": None}, "embeddings must be a text, not None"),
             ({"method": "magnitude"}, "method is lock or gradual or snip-momentum"),

@@ -191,6 +191,23 @@ def finetune(
         float,
         typer.Option(min=0, help="With a teacher: how much its attention counts."),
     ] = _DEFAULT.attention_weight,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXTS",
+            help="With a teacher: more texts of the same kind, without labels, for it to answer: "
+            "a .txt file with a text a line, a table (parquet, csv, jsonl) or a folder with a "
+            "train file. Worth it where labelled rows are few.",
+        ),
+    ] = _DEFAULT.unlabelled,
+    unlabelled_rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of these a fixed selection of so many.",
+            show_default="all",
+        ),
+    ] = _DEFAULT.unlabelled_rows,
     engine: Annotated[
         Engine,
         typer.Option(

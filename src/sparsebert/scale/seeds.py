@@ -24,7 +24,7 @@ from sparsebert.scale.ray_cluster import (
 )
 from sparsebert.tasks.extras import need_extra
 
-_PATHS = ("model", "out", "data", "teacher")
+_PATHS = ("model", "out", "data", "teacher", "unlabelled")
 _RETRIES = 3  # of a seed whose machine went away; it goes on from its last checkpoint
 
 

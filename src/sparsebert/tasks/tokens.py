@@ -54,6 +54,14 @@ class TokenRows:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def and_rows(self, more: TokenRows) -> TokenRows:
+        """These rows and then ``more``."""
+        return TokenRows(
+            np.concatenate([self.ids, more.ids]),
+            np.concatenate([self.type_ids, more.type_ids]),
+            np.concatenate([self.offsets, self.offsets[-1] + more.offsets[1:]]),
+        )
+
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each row, int64 ``[rows]``."""

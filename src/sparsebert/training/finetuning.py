@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsebert.checkpoint import open_checkpoint, resolve_model, source_name, staged_folder
+from sparsebert.checkpoint import open_checkpoint, resolve_model, staged_folder
 from sparsebert.checkpoint.staging import check_output
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.extras import need_extra
 from sparsebert.training.options import options_from
 from sparsebert.training.ranks import from_main, join, main_only
-from sparsebert.training.recipe import read_recipe
+from sparsebert.training.recipe import read_recipe, source_names
 
 if TYPE_CHECKING:
     from sparsebert.training.result import FinetuneResult
@@ -85,13 +85,14 @@ def finetune(
             "task": job.task.name,
             "data": job.task.hub_id if data is None else Path(data).name,
             **chosen.as_dict(),
-            **({"teacher": source_name(chosen.teacher)} if chosen.teacher else {}),
+            **source_names(chosen),
         }
         begun: dict[str, Any] = {
             **arguments,
             "model": _place(model),
             "data": _place(data),
             "teacher": _place(chosen.teacher),
+            "unlabelled": _place(chosen.unlabelled),
             "rows": job.examples,
         }
         work = from_main(
@@ -105,6 +106,11 @@ def finetune(
                 job = replace(job, teacher=teacher)
             outcome = run_job(job, work, report)
             outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
+            if chosen.unlabelled is not None:
+                outcome.notes.append(
+                    f"the teacher taught with {len(job.rows) - job.examples:,} unlabelled texts "
+                    "besides."
+                )
         result = from_main(
             lambda: save_result(
                 staging, job, outcome, model=str(model), out=str(target), arguments=arguments

@@ -29,6 +29,7 @@ from sparsebert.training.task_model import (
 )
 from sparsebert.training.teacher import Teacher, find_teacher
 from sparsebert.training.token_ids import check_ids
+from sparsebert.training.unlabelled import read_unlabelled
 
 if TYPE_CHECKING:
     from sparsebert.training.trainer import TrainingRows
@@ -41,7 +42,8 @@ class Job:
     ``config`` is the result's config.json before this step joins its lineage; ``masks`` are the
     model's own, which it starts from; ``to_prune`` are the layers (shapes by canonical name) that
     the options' method prunes; ``order`` says where each of the task's labels stands in the
-    head; ``max_length`` is the limit that was used; ``teacher`` is the one that the options name.
+    head; ``max_length`` is the limit that was used; ``examples`` are the labelled ones of ``rows``;
+    ``teacher`` is the one that the options name.
     """
 
     checkpoint: Checkpoint
@@ -97,9 +99,10 @@ def prepare_job(
 
     prepared = prepare(train)
     order = head_order(checkpoint, task)
-    teacher = (
-        find_teacher(options, checkpoint, task, prepared.rows, order) if options.teacher else None
-    )
+    rows = _training_rows(train, prepared, order)
+    if options.unlabelled is not None:
+        rows = rows.and_unlabelled(prepare(read_unlabelled(options, task)).rows)
+    teacher = find_teacher(options, checkpoint, task, rows.rows, order) if options.teacher else None
     return Job(
         checkpoint=checkpoint,
         task=task,
@@ -111,7 +114,7 @@ def prepare_job(
         order=order,
         max_length=length,
         examples=len(train),
-        rows=_training_rows(train, prepared, order),
+        rows=rows,
         validation=[prepare(each) for each in held_out],
         teacher=teacher,
     )

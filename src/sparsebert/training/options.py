@@ -32,6 +32,7 @@ DISTILLING = (
     "hidden_weight",
     "attention_weight",
 )
+UNLABELLED = ("unlabelled", "unlabelled_rows")
 _WORDS = {int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -58,6 +59,11 @@ class FinetuneOptions:
     ``teacher``, a model fine-tuned on the task, makes the loss a sum of up to four terms:
     ``task_weight`` the labels', ``logits_weight`` the teacher's logits' (softened by
     ``temperature``), ``hidden_weight`` its hidden states', ``attention_weight`` its attention's.
+
+    ``unlabelled`` are texts of the same kind without labels, a file or folder
+    (`sparsebert.tasks.texts`), of which ``unlabelled_rows`` keeps a fixed selection: training rows
+    like the others, to which the teacher alone knows an answer. Where a task has few rows a student
+    learns from them what its teacher does on texts that it was not taught with.
     """
 
     seed: int = 1
@@ -84,6 +90,8 @@ class FinetuneOptions:
     hidden_weight: float = 0.0
     attention_weight: float = 0.0
     quantize: str | None = None
+    unlabelled: str | None = None
+    unlabelled_rows: int | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -105,6 +113,7 @@ class FinetuneOptions:
             ("gradient_accumulation", 1),
             ("max_length", 8),
             ("max_rows", 1),
+            ("unlabelled_rows", 1),
             ("seed", 0),
             ("early_stopping", 0),
         ):
@@ -142,11 +151,18 @@ class FinetuneOptions:
                     "epoch may be one before the pattern is whole."
                 )
         if self.teacher is None:
-            self._need_default(DISTILLING, "without a teacher")
+            self._need_default((*DISTILLING, *UNLABELLED), "without a teacher")
         elif not any(getattr(self, name) for name in DISTILLING[1:]):
             raise TrainingError(
                 "task_weight, logits_weight, hidden_weight and attention_weight are all 0: there "
                 "is nothing to learn from."
+            )
+        if self.unlabelled is None:
+            self._need_default(UNLABELLED, "without unlabelled texts")
+        elif self.task_weight:
+            raise TrainingError(
+                f"task_weight is {self.task_weight}, and unlabelled texts have no labels to learn "
+                "from: leave it at 0, or leave them out."
             )
 
     def _need_default(self, names: tuple[str, ...], where: str) -> None:

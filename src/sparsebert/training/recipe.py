@@ -57,13 +57,21 @@ def write_recipe(folder: Path, options: FinetuneOptions) -> None:
     """Write the recipe of a run beside its weights."""
     import yaml
 
-    recipe: dict[str, Any] = {"version": VERSION, **options.meaningful()}
+    recipe = {"version": VERSION, **options.meaningful(), **source_names(options)}
     seed = recipe.pop("seed")
-    if "teacher" in recipe:  # the name of its folder, not where it stood on this disk
-        recipe["teacher"] = source_name(recipe["teacher"])
     text = f"# sparsebert finetune MODEL OUT --task TASK --recipe {RECIPE_NAME} --seed {seed}\n"
     text += yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     (folder / RECIPE_NAME).write_text(text, encoding="utf-8")
+
+
+def source_names(options: FinetuneOptions) -> dict[str, Any]:
+    """The options that are places on this disk, by their last names: they are written down."""
+    names = {}
+    if options.teacher is not None:
+        names["teacher"] = source_name(options.teacher)
+    if options.unlabelled is not None:
+        names["unlabelled"] = Path(options.unlabelled).resolve().name
+    return names
 
 
 def _checked(found: Mapping[Any, Any]) -> dict[str, Any]:
@@ -85,8 +93,12 @@ def _checked(found: Mapping[Any, Any]) -> dict[str, Any]:
     if "seed" in values:
         raise TrainingError("a recipe holds no seed: give it with each run (--seed, seed=).")
     values = {name: _number(name, value) for name, value in values.items()}
-    # A recipe may leave the teacher to each run: its weights are checked as if there were one.
-    options_from({**values, "teacher": values.get("teacher") or "given with the run"})
+    # A recipe may leave teacher and texts to each run: what goes with them is checked as if there.
+    told = "given with the run"
+    whole = {**values, "teacher": values.get("teacher") or told}
+    if values.get("unlabelled_rows") is not None:
+        whole["unlabelled"] = values.get("unlabelled") or told
+    options_from(whole)
     return values
 
 

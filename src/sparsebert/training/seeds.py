@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint import open_checkpoint, source_name
+from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.companions import TRAINING_NAME
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.documents import read_object, replace_json
@@ -28,7 +28,7 @@ from sparsebert.training.differences import differences
 from sparsebert.training.finetuning import finetune
 from sparsebert.training.options import FinetuneOptions, options_from
 from sparsebert.training.ranks import from_main, join, main_only
-from sparsebert.training.recipe import read_recipe
+from sparsebert.training.recipe import read_recipe, source_names
 from sparsebert.training.seeds_card import write_seeds_card
 
 
@@ -127,8 +127,9 @@ def _asked(
     model: str | Path, task: str, data: str | Path | None, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a seed's lineage will say of this run, seed and teacher's seed aside."""
-    teacher = given.get("teacher")
-    options = options_from({**given, **({"teacher": str(teacher)} if teacher else {})})
+    options = options_from(
+        {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    )
     known = None if task.lower() == CUSTOM else get_task(task)
     checkpoint = open_checkpoint(model)
     return {
@@ -137,7 +138,7 @@ def _asked(
         "task": known.name if known else CUSTOM,
         "data": (known.hub_id if known else None) if data is None else Path(data).name,
         **options.as_dict(),
-        **({"teacher": source_name(str(teacher))} if teacher else {}),
+        **source_names(options),
     }
 
 

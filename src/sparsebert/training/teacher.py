@@ -25,7 +25,7 @@ from sparsebert.progress import Progress
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.training.differences import differences
-from sparsebert.training.options import DISTILLING, FinetuneOptions
+from sparsebert.training.options import DISTILLING, UNLABELLED, FinetuneOptions
 from sparsebert.training.precision import autocast, device_type, resolve_precision
 from sparsebert.training.ranks import from_main, main_first
 from sparsebert.training.task_model import build_model, head_order, keeps_head, task_config
@@ -241,7 +241,7 @@ def _asked(task: Task) -> str:
 
 def _on_its_own(options: FinetuneOptions) -> FinetuneOptions:
     """The same training for a model without a teacher, dense and in floating point."""
-    special = ("teacher", *DISTILLING, "method", "pattern", "quantize")
+    special = ("teacher", *DISTILLING, *UNLABELLED, "method", "pattern", "quantize")
     defaults: dict[str, Any] = {
         each.name: each.default for each in fields(options) if each.name in special
     }

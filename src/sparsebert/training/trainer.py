@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,6 +56,13 @@ class TrainingRows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def and_unlabelled(self, rows: TokenRows) -> TrainingRows:
+        """These and then ``rows``, whose labels are zeros that no loss reads."""
+        labels = np.zeros((len(rows), *self.labels.shape[1:]), self.labels.dtype)
+        return replace(
+            self, rows=self.rows.and_rows(rows), labels=np.concatenate([self.labels, labels])
+        )
 
     def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
         """A padded batch of some rows, as an `Objective` takes it: the Trainer's data collator."""
