@@ -397,6 +397,17 @@ class TestMerging:
         assert [each.seeds for each in table.ordered()] == [(61.0,), (50.0,), (61.0,)]
         assert table.ordered()[0].command.endswith("--seed 1")
 
+    def test_a_result_that_was_made_anew_says_how(self, tmp_path: Path) -> None:
+        """Trained again otherwise, no seed of the first is left, and nothing is said of it."""
+        add_model(tmp_path / "old/dense/rte/seed-1", "rte", accuracy(60), rows=90, dropout=0.1)
+        for seed in (1, 2):
+            place = tmp_path / f"new/dense/rte/seed-{seed}"
+            add_model(place, "rte", accuracy(61), seed=seed, dropout=0.2)
+        table, notes = read_table([tmp_path / "old", tmp_path / "new"])
+        (dense,) = table.ordered()
+        assert (dense.seeds, notes) == ((61, 61), [])
+        assert "--dropout 0.2" in dense.command
+
     def test_what_does_not_belong_together(self, tmp_path: Path) -> None:
         add_model(tmp_path / "a/dense/rte/seed-1", "rte", accuracy(60), rows=100)
         add_model(tmp_path / "b/dense/rte/seed-2", "rte", accuracy(60), rows=90, seed=2)

@@ -17,8 +17,8 @@ def merge(places: Sequence[Sequence[Result]]) -> tuple[list[Result], list[str]]:
     """Each result with the seeds of all places, in the order of their numbers; and notes.
 
     Where two places have a score for the same seed, the later place's counts. A note tells of
-    results whose seeds were made by different commands: the first one's is kept. Raises DataError
-    if they were trained on different numbers of rows.
+    results whose seeds were made by different commands: the first one's is kept, unless none of its
+    seeds are. Raises DataError if they were trained on different numbers of rows.
     """
     merged: dict[tuple[str, str, str, str], Result] = {}
     notes: dict[str, None] = {}
@@ -26,7 +26,7 @@ def merge(places: Sequence[Sequence[Result]]) -> tuple[list[Result], list[str]]:
         for later in results:
             place = (later.row, later.run, later.split, later.metric)
             earlier = merged.get(place)
-            if earlier is None:
+            if earlier is None or set(earlier.seed_numbers) <= set(later.seed_numbers):
                 merged[place] = later
                 continue
             where = f"{later.row}, {later.run}"
