@@ -197,7 +197,7 @@ def finetune(
             metavar="TEXTS",
             help="With a teacher: more texts of the same kind, without labels, for it to answer: "
             "a .txt file with a text a line, a table (parquet, csv, jsonl) or a folder with a "
-            "train file. Worth it where labelled rows are few.",
+            "train file.",
         ),
     ] = _DEFAULT.unlabelled,
     unlabelled_rows: Annotated[
