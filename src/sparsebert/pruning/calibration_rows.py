@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +19,7 @@ from sparsebert.inference.texts import as_texts
 from sparsebert.inference.tokenizing import TextTokenizer, TruncationWarning
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.table import Task
-from sparsebert.tasks.texts import Text, read_texts
+from sparsebert.tasks.texts import Text, read_texts, single_texts
 
 _READS_PAIRS = (Head.SEQUENCE, Head.QUESTION)
 
@@ -78,9 +78,9 @@ def read_calibration_rows(
     """
     if rows < 1:
         raise DataError(f"calibration needs at least one row, not {rows}.")
-    texts = read_texts(source, task)
+    texts: Sequence[Text] = read_texts(source, task)
     if checkpoint.config.head not in _READS_PAIRS:
-        texts = _single(texts)
+        texts = list(dict.fromkeys(single_texts(texts)))
     chosen = selection(len(texts), rows)
     if chosen is not None:
         texts = [texts[index] for index in chosen]
@@ -96,13 +96,6 @@ def read_calibration_rows(
         )
     type_ids = np.concatenate([row.type_ids for row in tokens]).astype(np.int64)
     return CalibrationRows(ids, type_ids, [len(row) for row in tokens])
-
-
-def _single(texts: list[Text]) -> list[Text]:
-    flat: dict[Text, None] = {}
-    for text in texts:
-        flat.update(dict.fromkeys((text,) if isinstance(text, str) else text))
-    return list(flat)
 
 
 def _tokenizer(checkpoint: Checkpoint, task: Task | None) -> TextTokenizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,11 @@ def read_texts(source: str | Path, task: Task | None = None) -> list[Text]:
     if not texts:
         raise DataError(f"{source} has no text in it.")
     return texts
+
+
+def single_texts(texts: Iterable[Text]) -> list[str]:
+    """Every text by itself, in order: both halves of each pair."""
+    return [text for row in texts for text in ((row,) if isinstance(row, str) else row)]
 
 
 def _files(source: Path) -> list[Path]:

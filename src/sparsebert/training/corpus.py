@@ -13,7 +13,7 @@ import numpy as np
 from sparsebert.errors import DataError
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import selection
-from sparsebert.tasks.texts import read_texts
+from sparsebert.tasks.texts import read_texts, single_texts
 from sparsebert.tasks.tokens import TokenRows, unlimited
 
 if TYPE_CHECKING:
@@ -47,9 +47,7 @@ def read_corpus(sources: Sequence[str | Path]) -> Corpus:
         raise DataError("a corpus needs at least one file or folder, and has none.")
     following: dict[str, str | None] = {}
     for source in sources:
-        texts = [
-            text for row in read_texts(source) for text in ((row,) if isinstance(row, str) else row)
-        ]
+        texts = single_texts(read_texts(source))
         for text, after in zip(texts, chain(texts[1:], (None,)), strict=True):
             following.setdefault(text, after)
     return Corpus(list(following), list(following.values()))

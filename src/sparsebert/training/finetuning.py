@@ -58,10 +58,7 @@ def finetune(
     need_extra(
         "fine-tuning", "torch", "transformers", "accelerate", "pyarrow", "sklearn", "scipy", "yaml"
     )
-    given = {
-        name: str(value) if isinstance(value, Path) else value for name, value in options.items()
-    }
-    chosen = options_from({**(read_recipe(recipe) if recipe else {}), **given, "seed": seed})
+    chosen = options_from({**(read_recipe(recipe) if recipe else {}), **options, "seed": seed})
     from sparsebert.training.job import prepare_job
     from sparsebert.training.run import run_job
     from sparsebert.training.saving import save_result
@@ -93,6 +90,7 @@ def finetune(
             "data": _place(data),
             "teacher": _place(chosen.teacher),
             "unlabelled": _place(chosen.unlabelled),
+            "unlabelled_rows": job.unlabelled,
             "rows": job.examples,
         }
         work = from_main(
@@ -106,10 +104,9 @@ def finetune(
                 job = replace(job, teacher=teacher)
             outcome = run_job(job, work, report)
             outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
-            if chosen.unlabelled is not None:
+            if job.unlabelled is not None:
                 outcome.notes.append(
-                    f"the teacher taught with {len(job.rows) - job.examples:,} unlabelled texts "
-                    "besides."
+                    f"the teacher taught with {job.unlabelled:,} unlabelled texts besides."
                 )
         result = from_main(
             lambda: save_result(

@@ -61,6 +61,11 @@ class Job:
     teacher: Teacher | None = None
 
     @property
+    def unlabelled(self) -> int | None:
+        """How many of the rows have no label; None without such texts."""
+        return None if self.options.unlabelled is None else len(self.rows) - self.examples
+
+    @property
     def ends_sparse(self) -> bool:
         """Whether the result, and each checkpoint on the way, has masks."""
         return bool(self.masks) or self.options.method != "lock"

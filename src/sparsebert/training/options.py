@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
@@ -187,13 +188,19 @@ class FinetuneOptions:
 
 
 def options_from(given: Mapping[str, Any]) -> FinetuneOptions:
-    """`FinetuneOptions` of some named values. TrainingError for a name that is none of them."""
+    """`FinetuneOptions` of some named values, a Path as its text.
+
+    TrainingError for a name that is none of them.
+    """
     for name in given:
         if name not in OPTION_TYPES:
             raise TrainingError(
                 f"'{name}' is not an option of fine-tuning; there are {', '.join(OPTION_TYPES)}."
             )
-    return FinetuneOptions(**given)
+    plain: dict[str, Any] = {
+        name: str(value) if isinstance(value, Path) else value for name, value in given.items()
+    }
+    return FinetuneOptions(**plain)
 
 
 def check_types(options: Any) -> None:

@@ -127,9 +127,7 @@ def _asked(
     model: str | Path, task: str, data: str | Path | None, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a seed's lineage will say of this run, seed and teacher's seed aside."""
-    options = options_from(
-        {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
-    )
+    options = options_from(given)
     known = None if task.lower() == CUSTOM else get_task(task)
     checkpoint = open_checkpoint(model)
     return {

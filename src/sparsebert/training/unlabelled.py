@@ -7,14 +7,14 @@ augmentation of TinyBERT, arXiv 1909.10351, with texts that exist instead of mad
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Sequence
 
 import numpy as np
 
 from sparsebert.errors import DataError
 from sparsebert.tasks.examples import Examples, selection
 from sparsebert.tasks.table import Kind, Task
-from sparsebert.tasks.texts import read_texts
+from sparsebert.tasks.texts import Text, read_texts, single_texts
 from sparsebert.training.options import FinetuneOptions
 
 
@@ -27,9 +27,9 @@ def read_unlabelled(options: FinetuneOptions, task: Task) -> Examples:
     source = str(options.unlabelled)
     if task.kind is Kind.QUESTION:
         raise DataError(f"{task.name} takes no unlabelled texts: they have no question.")
-    texts = read_texts(source)
+    texts: Sequence[Text] = read_texts(source)
     if len(task.text_columns) == 1:
-        texts = list(chain.from_iterable([row] if isinstance(row, str) else row for row in texts))
+        texts = single_texts(texts)
     elif any(isinstance(row, str) for row in texts):
         raise DataError(
             f"{source} holds single texts and {task.name} reads pairs: give a table with two text "
