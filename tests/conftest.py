@@ -17,6 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
+from sparsebert.pruning import prune
 from tiny_models import make_tiny_bert
 
 TinyBert = Callable[..., Path]
@@ -57,6 +58,20 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> TinyBert:
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def dense(tiny_bert: TinyBert) -> Path:
+    """The encoder that most trainings start from, or are taught by once it knows the task."""
+    return tiny_bert("encoder")
+
+
+@pytest.fixture(scope="session")
+def sparse(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, pruned to 1:2: read it, do not write into it."""
+    folder = tmp_path_factory.mktemp("sparse") / "sparse"
+    prune(dense, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -30,11 +30,6 @@ TABLE = "bert.embeddings.word_embeddings.weight"
 
 
 @pytest.fixture(scope="module")
-def dense(tiny_bert: TinyBert) -> Path:
-    return tiny_bert("encoder")
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Validation texts have words that no training text has."""
     folder = write_classification(tmp_path_factory.mktemp("embeddings") / "data")

@@ -18,7 +18,6 @@ pytest.importorskip("pyarrow")
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from conftest import TinyBert
 from short_runs import (
     QUICK,
     STEPS,
@@ -44,18 +43,6 @@ from sparsebert.training.trainer import TaskTrainer
 from tiny_tasks import write_classification, write_regression, write_rows, write_squad
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
-
-
-@pytest.fixture(scope="module")
-def dense(tiny_bert: TinyBert) -> Path:
-    return tiny_bert("encoder")
-
-
-@pytest.fixture(scope="module")
-def sparse(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finetune") / "sparse"
-    prune(dense, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

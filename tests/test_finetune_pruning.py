@@ -16,7 +16,6 @@ pytest.importorskip("pyarrow")
 
 from typer.testing import CliRunner
 
-from conftest import TinyBert
 from short_runs import weights
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.cli.app import app
@@ -39,11 +38,6 @@ METHODS = ("gradual", "snip-momentum")
 
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
-
-
-@pytest.fixture(scope="module")
-def dense(tiny_bert: TinyBert) -> Path:
-    return tiny_bert("encoder")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
-from conftest import TinyBert
 from short_runs import (
     QUICK,
     STEPS,
@@ -31,7 +30,6 @@ from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.errors import OutputError, TrainingError
 from sparsebert.evaluation.metrics import Scores
 from sparsebert.evaluation.scoring import PreparedSplit
-from sparsebert.pruning import prune
 from sparsebert.pruning.inspection import inspect
 from sparsebert.training import finetune
 from sparsebert.training.locked_masks import LockedMasksCallback
@@ -39,18 +37,6 @@ from sparsebert.training.trainer import TaskTrainer
 from tiny_tasks import write_classification
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
-
-
-@pytest.fixture(scope="module")
-def dense(tiny_bert: TinyBert) -> Path:
-    return tiny_bert("encoder")
-
-
-@pytest.fixture(scope="module")
-def sparse(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finetune") / "sparse"
-    prune(dense, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

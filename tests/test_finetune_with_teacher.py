@@ -21,7 +21,6 @@ from conftest import TinyBert
 from short_runs import assert_same_bits, weights
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.errors import CheckpointError, OutputError, TrainingError
-from sparsebert.pruning import prune
 from sparsebert.training import finetune
 from sparsebert.training import teacher as teacher_module
 from sparsebert.training.teacher_cache import cache_folder
@@ -44,18 +43,6 @@ pytestmark = pytest.mark.usefixtures("short_garbage_collections")
 @pytest.fixture(autouse=True)
 def cache_of_each_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARSEBERT_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def dense(tiny_bert: TinyBert) -> Path:
-    return tiny_bert("encoder")
-
-
-@pytest.fixture(scope="module")
-def sparse(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher") / "sparse"
-    prune(dense, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

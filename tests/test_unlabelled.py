@@ -13,10 +13,8 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
-from conftest import TinyBert
-from short_runs import QUICK, assert_same_bits, assert_zeros_held
+from short_runs import QUICK, assert_same_bits, assert_zeros_held, interrupt_at
 from sparsebert.errors import DataError, TrainingError
-from sparsebert.pruning import prune
 from sparsebert.tasks import get_task
 from sparsebert.training import finetune
 from sparsebert.training.options import FinetuneOptions
@@ -28,18 +26,6 @@ LEARN = {**QUICK, "epochs": 12, "learning_rate": 3e-3, "dropout": 0.0}
 PAIRS = [("a b", "c"), ("d", "e f"), ("g", "h"), ("i", "j k l")]
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
-
-
-@pytest.fixture(scope="module")
-def dense(tiny_bert: TinyBert) -> Path:
-    return tiny_bert("encoder")
-
-
-@pytest.fixture(scope="module")
-def sparse(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("unlabelled") / "sparse"
-    prune(dense, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +90,8 @@ class TestReading:
             self.read(texts, "squad")
         with pytest.raises(DataError, match="neither a file for the split train nor any .txt"):
             self.read(tmp_path, "sst2")
+        with pytest.raises(DataError, match=r"missing.txt"):
+            self.read(tmp_path / "missing.txt", "sst2")
 
 
 class TestLearning:
@@ -166,6 +154,23 @@ class TestLearning:
         assert arguments_of(tmp_path / "out.teacher")["unlabelled"] is None
         assert arguments_of(out)["unlabelled"] == "texts.txt"
         assert str(tmp_path) not in (out / "recipe.yaml").read_text()
+
+
+def test_an_interrupted_run_goes_on_with_the_same_texts_only(
+    sparse: Path, teacher: Path, data: Path, texts: Path, tmp_path: Path
+) -> None:
+    mine, out = tmp_path / "texts.txt", tmp_path / "out"
+    mine.write_bytes(texts.read_bytes())
+    given = {**QUICK, "data": data, "teacher": teacher, "unlabelled": mine}
+    with pytest.raises(KeyboardInterrupt):
+        finetune(sparse, out, progress=interrupt_at(3), **given)
+    mine.write_text(texts.read_text() + "a x b\n")
+    with pytest.raises(TrainingError, match="unlabelled_rows was 80 and is now 81"):
+        finetune(sparse, out, resume=True, **given)
+    mine.write_bytes(texts.read_bytes())
+    finetune(sparse, out, resume=True, **given)
+    finetune(sparse, tmp_path / "at-once", **given)
+    assert_same_bits(out, tmp_path / "at-once")
 
 
 def test_seeds_with_other_texts_are_not_mixed(
