@@ -7,6 +7,8 @@ is answered once more. What counts is D, the mean squared difference of the two 
 table gives the percent of D that vanishes (negative: the other layers had settled on its error).
 Beside it stands the error of the hidden states after each encoder layer,
 100 |sparse - dense|^2 / |dense|^2 over all tokens, and the score with all of the layer dense again.
+The line above it tells D and, of a classification, on what percent of the rows the two agree and
+the divergence sum p log(p / q) of dense's probabilities p and sparse's q, a mean over the rows.
 The two must be of one shape: a model fine-tuned on the task and what it became by pruning.
 """
 
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import kl_div
 
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.architecture import expected_shapes, layer_linears
@@ -32,7 +35,7 @@ from sparsebert.evaluation.predictors import (
     padded_batch,
 )
 from sparsebert.evaluation.scoring import PreparedSplit
-from sparsebert.tasks import TASK_NAMES, get_task
+from sparsebert.tasks import TASK_NAMES, Kind, get_task
 from sparsebert.tasks.examples import load_split, validation_splits
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.training.parameters import canonical_parameters
@@ -49,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-rows", type=int, help="a fixed selection of so many rows")
     asked = parser.parse_args(arguments)
     try:
-        print(Comparison(asked).as_markdown())
+        comparison = Comparison(asked)
+        print(comparison.summary, flush=True)
+        print(f"\n{comparison.as_markdown()}")
     except SparsebertError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -76,6 +81,8 @@ class Comparison:
         config = sparse.config
         if expected_shapes(dense.config) != expected_shapes(config):
             raise CheckpointError(f"{asked.dense} and {asked.sparse} are not of one shape.")
+        if dense.config.labels != config.labels:
+            raise CheckpointError(f"{asked.dense} and {asked.sparse} order their labels otherwise.")
         self.order, _ = match_labels(task, config, str(asked.sparse))
         split = validation_splits(task, asked.data)[0]
         self.split = PreparedSplit.make(
@@ -88,10 +95,13 @@ class Comparison:
         self.models = [load_torch_model(each.transformer, config.head) for each in (dense, sparse)]
         self.weights, self.to_write = map(canonical_parameters, self.models)
         self.dense, self.sparse = (Answering(model, BATCH) for model in self.models)
-        self.dense_score, self.sparse_score = self.score(self.dense), self.score(self.sparse)
+        scores = [self.score(each) for each in (self.dense, self.sparse)]
         self.distance = self.distance_now()
         if not self.distance:
             raise CheckpointError(f"{asked.dense} and {asked.sparse} give the same answers.")
+        self.summary = f"{task.title}: dense {scores[0]}, sparse {scores[1]}, D {self.distance:.4g}"
+        if task.kind is Kind.CLASSIFICATION:
+            self.summary += self.agreement(len(config.labels))
 
     def as_markdown(self) -> str:
         columns = ["layer", "error after it", *self.linears, "all of it", "score then"]
@@ -105,14 +115,8 @@ class Comparison:
         rows.append(
             ["the rest", "", *blank, *self.with_dense(but=("embeddings.", "encoder.layer."))]
         )
-        return "\n".join(
-            [
-                f"{self.split.examples.task.title}: dense {self.dense_score}, sparse "
-                f"{self.sparse_score}, D {self.distance:.4g}",
-                "",
-                *(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)),
-            ]
-        )
+        lines = (columns, ["---"] * len(columns), *rows)
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def score(self, model: Answering) -> str:
         values = self.split.score(model, self.order).values
@@ -120,6 +124,15 @@ class Comparison:
 
     def distance_now(self) -> float:
         return float(np.mean((self.sparse.answers - self.dense.answers) ** 2))
+
+    def agreement(self, labels: int) -> str:
+        dense, sparse = (
+            torch.from_numpy(each.answers).view(-1, labels).log_softmax(dim=1)
+            for each in (self.dense, self.sparse)
+        )
+        same = (dense.argmax(dim=1) == sparse.argmax(dim=1)).float().mean()
+        divergence = kl_div(sparse, dense, reduction="batchmean", log_target=True)
+        return f", agreement {100 * float(same):.1f}, divergence {float(divergence):.3f}"
 
     def with_dense(self, prefix: str = "", but: tuple[str, ...] = ()) -> tuple[str, str]:
         """What vanishes of the distance, and the score, with the weights of this name dense."""

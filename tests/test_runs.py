@@ -11,13 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from conftest import TinyBert
 from scripts import RUNS, load_script
 from sparsebert.cli import app as command_line
-from tiny_tasks import write_classification, write_regression
+from tiny_tasks import letters, write_classification, write_regression, write_rows
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the scripts need bash")
 
@@ -362,6 +363,33 @@ class TestLayers:
         errors = [float(found[row]["error after it"]) for row in ("embeddings", "0", "1")]
         assert errors[:2] == [0, 0]
         assert errors[2] == pytest.approx(hidden_error(dense, sparse, data), abs=0.01)
+
+    def test_how_far_two_classifiers_are_apart(
+        self, layers: ModuleType, tiny_bert: TinyBert, tmp_path: Path, capsys: Any
+    ) -> None:
+        import torch
+        import transformers
+
+        kind = {"num_labels": 2, "intermediate_size": 40}
+        folders = [tiny_bert("sequence-classification", seed=seed, **kind) for seed in (1, 2)]
+        rows = [{"sentence": letters(np.random.default_rng(i), "x"), "label": 0} for i in range(20)]
+        data = write_rows(tmp_path / "data" / "validation.jsonl", rows).parent
+        assert layers.main([*map(str, folders), str(data), "--task", "sst2"]) == 0
+        told = capsys.readouterr().out.splitlines()[0]
+
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folders[0])
+        chances = []
+        for folder in folders:
+            model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+            with torch.inference_mode():
+                logits = [
+                    model(**tokenizer(row["sentence"], return_tensors="pt")).logits for row in rows
+                ]
+            chances.append(torch.cat(logits).double().softmax(1).numpy())
+        dense, sparse = chances
+        agreement = 100 * np.mean(dense.argmax(1) == sparse.argmax(1))
+        divergence = np.mean(np.sum(dense * np.log(dense / sparse), 1))
+        assert told.endswith(f", agreement {agreement:.1f}, divergence {divergence:.3f}")
 
     @pytest.mark.parametrize(
         ("sizes", "told"),
