@@ -5,6 +5,7 @@ SPARSEBERT=${SPARSEBERT:-sparsebert}  # or: python -m sparsebert
 RECIPES=${RECIPES:-$(dirname "${BASH_SOURCE[0]}")/recipes}
 DRY_RUN=false
 FAILED=()
+PLANNED=" "
 
 # step DONE COMMAND...: run COMMAND, unless the file DONE is there ("-": always). A failed step is
 # told at the end; what does not depend on it goes on. Ctrl-C ends it all.
@@ -12,8 +13,9 @@ step() {
     local done=$1 code=0
     shift
     if [ -e "$done" ]; then return 0; fi
-    if $DRY_RUN; then
-        printf '%s\n' "$*"
+    if $DRY_RUN; then  # what several things need is told once
+        if [ "$done" = - ] || [[ $PLANNED != *" $done "* ]]; then printf '%s\n' "$*"; fi
+        PLANNED+="$done "
         return 0
     fi
     printf '==> %s\n' "$*" >&2

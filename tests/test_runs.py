@@ -51,13 +51,13 @@ class TestMinilm:
         tune = "--task qqp --data DATA/qqp --recipe"
         rest = "--seed 2 --max-rows 10000 --epochs 3"
         assert lines == [
-            "sparsebert prune MODEL R/models/oneshot",
             "sparsebert prune MODEL R/models/embedding --method second-order --calibration "
             "DATA/stsb --corpus a --corpus b --pairs 0.3 --max-rows 250000 --embeddings frozen "
             "--resume",
             "sparsebert pack R/models/embedding R/models/embedding-int8 --dtype int8",
             "sparsebert evaluate R/models/embedding-int8 --task stsb --data DATA/stsb --zero-shot",
             f"sparsebert finetune MODEL R/dense/qqp/seed-2 {tune} dense.yaml {rest} --resume",
+            "sparsebert prune MODEL R/models/oneshot",
             f"sparsebert finetune R/models/oneshot R/oneshot/qqp/seed-2 {tune} oneshot.yaml {rest} "
             "--resume",
             "sparsebert prune R/dense/qqp/seed-2 R/models/best/qqp/seed-2 --method second-order "
@@ -87,31 +87,48 @@ class TestMinilm:
         assert whole[whole.index("--data") + 1] == "DATA/sst2"
         assert whole[whole.index("--task") + 1] == "sst2"
 
+    def test_rte_begins_from_the_mnli_model(self, tmp_path: Path) -> None:
+        asked = {"TASKS": "rte", "SEEDS": "2 3", "ROWS": "dense oneshot"}
+        lines = [line.split()[1:4] for line in minilm(tmp_path, **asked)]
+        assert lines[:-2] == [
+            ["finetune", "MODEL", "R/dense/mnli/seed-1"],
+            ["finetune", "R/dense/mnli/seed-1", "R/dense/rte/seed-2"],
+            ["prune", "R/dense/mnli/seed-1", "R/models/oneshot-rte"],
+            ["finetune", "R/models/oneshot-rte", "R/oneshot/rte/seed-2"],
+            ["finetune", "R/dense/mnli/seed-1", "R/dense/rte/seed-3"],
+            ["finetune", "R/models/oneshot-rte", "R/oneshot/rte/seed-3"],
+        ]
+        for run in ("dense/rte/seed-2", "dense/rte/seed-3"):
+            (tmp_path / run).mkdir(parents=True)
+            (tmp_path / run / "training.json").touch()
+        lines = [line.split()[1:4] for line in minilm(tmp_path, **{**asked, "ROWS": "dense"})]
+        assert len(lines) == 2  # the tables
+
     def test_what_is_done_is_not_done_again(self, tmp_path: Path) -> None:
         for name in (
             "models/oneshot/config.json",
             "models/embedding/config.json",
             "models/embedding-int8/config.json",
-            "dense/rte/seed-1/training.json",
-            "best/rte/seed-1/training.json",
-            "best-int8/rte/seed-1/config.json",
+            "dense/mrpc/seed-1/training.json",
+            "best/mrpc/seed-1/training.json",
+            "best-int8/mrpc/seed-1/config.json",
         ):
             (tmp_path / name).parent.mkdir(parents=True)
             (tmp_path / name).touch()
-        (tmp_path / "oneshot/rte/seed-1.training").mkdir(parents=True)  # begun, and to be resumed
-        lines = minilm(tmp_path, TASKS="rte", SEEDS="1", ROWS="dense oneshot best best-int8")
+        (tmp_path / "oneshot/mrpc/seed-1.training").mkdir(parents=True)  # begun, and to be resumed
+        lines = minilm(tmp_path, TASKS="mrpc", SEEDS="1", ROWS="dense oneshot best best-int8")
         assert [line.split()[1:4] for line in lines[:-2]] == [
-            ["finetune", "R/models/oneshot", "R/oneshot/rte/seed-1"],
-            ["evaluate", "R/best-int8/rte/seed-1", "--task"],
+            ["finetune", "R/models/oneshot", "R/oneshot/mrpc/seed-1"],
+            ["evaluate", "R/best-int8/mrpc/seed-1", "--task"],
         ]
 
     def test_what_another_machine_scored_is_not_run(self, tmp_path: Path) -> None:
         def made(*scored: str) -> list[str]:
-            results = [{"row": row, "task": "rte", "seeds": [60]} for row in scored]
+            results = [{"row": row, "task": "mrpc", "seeds": [60]} for row in scored]
             (tmp_path / "results.json").write_text(json.dumps(results))
             lines = minilm(
                 tmp_path / "runs",
-                TASKS="rte",
+                TASKS="mrpc",
                 SEEDS="1",
                 ROWS="dense oneshot best best-int8",
                 SCORED=str(tmp_path / "results.json"),
@@ -128,15 +145,15 @@ class TestMinilm:
 
     def test_a_tasks_own_recipe_wins(self, tmp_path: Path) -> None:
         (tmp_path / "recipes").mkdir()
-        (tmp_path / "recipes/dense-rte.yaml").touch()
+        (tmp_path / "recipes/dense-stsb.yaml").touch()
         lines = minilm(
             tmp_path / "runs",
-            TASKS="rte mrpc",
+            TASKS="stsb mrpc",
             SEEDS="1",
             ROWS="dense",
             RECIPES=str(tmp_path / "recipes"),
         )
-        assert f"--recipe {tmp_path}/recipes/dense-rte.yaml" in lines[0]
+        assert f"--recipe {tmp_path}/recipes/dense-stsb.yaml" in lines[0]
         assert f"--recipe {tmp_path}/recipes/dense.yaml" in lines[1]
 
     def test_failures_are_told_and_hold_up_only_what_needs_them(self, tmp_path: Path) -> None:
