@@ -268,6 +268,29 @@ class TestRuns:
         assert commands[2] == "sparsebert pack TUNED OUT --dtype int8"
         assert commands[3:] == ["sparsebert evaluate OUT --task rte --data rte"]
 
+    def test_a_step_that_all_seeds_share_has_its_own(self, tmp_path: Path) -> None:
+        """Every seed begins from the one model that learnt another task; merged or not."""
+        for seed in (1, 2, 3):
+            folder = tmp_path / f"{'there' if seed > 2 else 'here'}/best/rte/seed-{seed}"
+            add_model(folder, "rte", accuracy(60), seed=seed)
+            steps = [
+                {"step": "finetune", "from": "dense", "arguments": {"task": "mnli", "seed": 1}},
+                {"step": "finetune", "from": "seed-1", "arguments": {"task": "rte", "seed": seed}},
+                {"step": "prune", "from": f"seed-{seed}", "arguments": {"pattern": "1:2"}},
+                {"step": "finetune", "from": f"seed-{seed}", "arguments": {"seed": seed}},
+            ]
+            write_document(folder / "config.json", {"sparsity": {"lineage": steps}})
+        for places, seeds in ((["here"], "1,2"), (["here", "there"], "1,2,3")):
+            table, notes = read_table([tmp_path / place for place in places])
+            (found,) = table.ordered()
+            assert found.command.split(" && ") == [
+                "sparsebert finetune dense TUNED --task mnli --seed 1",
+                f"sparsebert finetune TUNED TUNED-2 --task rte --seeds {seeds}",
+                "sparsebert prune TUNED-2 PRUNED --pattern 1:2",
+                f"sparsebert finetune PRUNED OUT --seeds {seeds}",
+            ]
+            assert notes == []
+
     def test_nothing_to_read(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="holds no scores"):
             read_runs(tmp_path)
@@ -306,6 +329,12 @@ class TestRuns:
             ]
             return
         with pytest.raises(DataError, match=r"training\.json"):
+            read_runs(runs)
+
+    def test_a_damaged_lineage(self, runs: Path) -> None:
+        config = {"sparsity": {"lineage": ["prune"]}}
+        write_document(runs / "best-int8/stsb/seed-1/config.json", config)
+        with pytest.raises(DataError, match=r"seed-1: its config\.json.* is damaged"):
             read_runs(runs)
 
 

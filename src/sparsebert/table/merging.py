@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from sparsebert.errors import DataError
+from sparsebert.table.commands import with_seeds, without_seeds
 from sparsebert.table.results import Result
-
-# How `sparsebert.table.runs.command` names the seeds of a result.
-_SEEDS = re.compile(r"--seeds? [\d,]+")
 
 
 def merge(places: Sequence[Sequence[Result]]) -> tuple[list[Result], list[str]]:
@@ -36,7 +33,7 @@ def merge(places: Sequence[Sequence[Result]]) -> tuple[list[Result], list[str]]:
                     f"and seeds {later.numbers()} on {later.train_rows}: give one of them another "
                     "folder name or 'run'."
                 )
-            if _SEEDS.sub("", earlier.command) != _SEEDS.sub("", later.command):
+            if without_seeds(earlier.command) != without_seeds(later.command):
                 notes[
                     f"{where}: seeds {earlier.numbers()} and seeds {later.numbers()} were made by "
                     "different commands; the first is shown."
@@ -49,10 +46,9 @@ def _together(earlier: Result, later: Result) -> Result:
     scores = dict(zip(earlier.seed_numbers, earlier.seeds, strict=True))
     scores |= zip(later.seed_numbers, later.seeds, strict=True)
     numbers = tuple(sorted(scores))
-    option = f"--seed{'s' if len(numbers) > 1 else ''} {','.join(map(str, numbers))}"
     return replace(
         earlier,
         seeds=tuple(scores[number] for number in numbers),
         seed_numbers=numbers,
-        command=_SEEDS.sub(option, earlier.command),
+        command=with_seeds(earlier.command, later.command, numbers),
     )

@@ -7,8 +7,6 @@ the scores in training.json are those of the model it was made from.
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,8 @@ from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.seeds import seed_folders
 from sparsebert.errors import CheckpointError, DataError
+from sparsebert.table.commands import command
 from sparsebert.table.results import Result, score_value
-from sparsebert.training.options import FinetuneOptions
-from sparsebert.training.upstream_options import UpstreamOptions
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,8 @@ def _read(model: Path) -> _Scored | None:
         if not (model / CONFIG_NAME).is_file():
             return None
         lineage = (read_object(model / CONFIG_NAME).get("sparsity") or {}).get("lineage") or []
+        if not all(isinstance(step, dict) for step in lineage):
+            raise TypeError("a step of the lineage is no object")
         files = [model / name for name in (TRAINING_NAME, EVALUATION_NAME)]
         training, evaluation = (read_object(path) if path.is_file() else {} for path in files)
         arguments = training.get("arguments", {})
@@ -124,6 +123,7 @@ def _results(row: str, run: Path, seeds: list[_Scored]) -> list[Result]:
     numbers = tuple(each.seed for each in seeds)
     if len(set(numbers)) != len(numbers):
         raise DataError(f"{run} holds a seed twice: {', '.join(map(str, numbers))}.")
+    made = command([each.lineage for each in seeds], scored=first.task if first.evaluated else None)
     return [
         Result(
             task=first.task,
@@ -131,65 +131,10 @@ def _results(row: str, run: Path, seeds: list[_Scored]) -> list[Result]:
             metric=metric,
             seeds=tuple(each.scores[split, metric] for each in seeds),
             train_rows=first.train_rows,
-            command=command(first.lineage, numbers) + (_scoring(first) if first.evaluated else ""),
+            command=made,
             split=split,
             run=run.name,
             seed_numbers=numbers,
         )
         for split, metric in first.scores
     ]
-
-
-def command(lineage: list[dict[str, Any]], seeds: tuple[int, ...]) -> str:
-    """The commands that made a model, from its lineage: folders by their names, and what was set.
-
-    Such as ``sparsebert prune dense sparse --method wanda && sparsebert finetune sparse OUT ...``;
-    one model of a folder of seeds stands for the folder. Options at their defaults are left out.
-    """
-    commands: list[list[str]] = []
-    for place, step in enumerate(lineage):
-        following = lineage[place + 1 :]
-        verb = str(step.get("step"))
-        if verb == "distill" and commands:  # the second half of `prune --corpus`
-            commands[-1][3] = _target(following)
-        else:
-            commands.append(["sparsebert", verb, _folder(step.get("from")), _target(following)])
-        usual = _USUAL.get(verb, {})
-        for name, value in (step.get("arguments") or {}).items():
-            if name == "seed" and verb == "finetune":
-                several = len(seeds) > 1
-                commands[-1] += _option("seeds" if several else "seed", list(seeds))
-            elif name not in usual or value != usual[name]:
-                commands[-1] += _option(name, value)
-    return " && ".join(shlex.join(words) for words in commands)
-
-
-def _scoring(scored: _Scored) -> str:
-    data = [step["arguments"].get("data") for step in scored.lineage if step["step"] == "finetune"]
-    option = shlex.join(_option("data", data[-1])) if data else ""
-    return f" && sparsebert evaluate OUT --task {shlex.quote(scored.task)} {option}".rstrip()
-
-
-_USUAL = {"finetune": FinetuneOptions().as_dict(), "distill": UpstreamOptions().as_dict()}
-
-
-def _target(following: list[dict[str, Any]]) -> str:
-    later = [step for step in following if step.get("step") != "distill"]
-    return _folder(later[0].get("from")) if later else "OUT"
-
-
-def _folder(name: object) -> str:
-    return "TUNED" if re.fullmatch(r"seed-\d+", str(name)) else str(name)
-
-
-def _option(name: str, value: object) -> list[str]:
-    flag = "--" + name.replace("_", "-")
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [flag if value else "--no-" + name.replace("_", "-")]
-    if isinstance(value, list):
-        if name == "corpus":
-            return [word for each in value for word in (flag, str(each))]
-        return [flag, ",".join(map(str, value))]
-    return [flag, "TEACHER" if name == "teacher" else str(value)]

@@ -1,0 +1,108 @@
+"""The commands that made a result, from the lineage of its models."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from sparsebert.training.options import FinetuneOptions
+from sparsebert.training.upstream_options import UpstreamOptions
+
+Lineage = Sequence[dict[str, Any]]  # steps, as `sparsebert.checkpoint.lineage` records them
+
+_USUAL = {"finetune": FinetuneOptions().as_dict(), "distill": UpstreamOptions().as_dict()}
+_MADE_BY = {"finetune": "TUNED", "prune": "PRUNED", "pack": "PACKED"}
+_SEED_FOLDER = re.compile(r"seed-\d+")
+_SEEDS = re.compile(r"--seeds? [\d,]+")
+
+
+def command(lineages: Sequence[Lineage], *, scored: str | None = None) -> str:
+    """The commands that made the models of one result, a lineage each; at their end OUT.
+
+    Such as ``sparsebert prune dense sparse --method wanda && sparsebert finetune sparse OUT ...``.
+    They are the first model's, with the seeds that each step has in all of them: a model from which
+    all began has one seed. Folders have their names, and those of single seeds are called by what
+    made them. Options at their defaults are left out. ``scored``: the task on which `evaluate`
+    scored OUT.
+    """
+    first = lineages[0]
+    sources = _sources(first)
+    commands: list[list[str]] = []
+    for place, step in enumerate(first):
+        verb = str(step.get("step"))
+        target = next(
+            (
+                sources[later]
+                for later in range(place + 1, len(first))
+                if first[later].get("step") != "distill"
+            ),
+            "OUT",
+        )
+        if verb == "distill" and commands:  # the second half of `prune --corpus`
+            commands[-1][3] = target
+        else:
+            commands.append(["sparsebert", verb, sources[place], target])
+        usual = _USUAL.get(verb, {})
+        for name, value in (step.get("arguments") or {}).items():
+            if name == "seed" and verb == "finetune":
+                seeds = _seeds(lineages, place)
+                commands[-1] += _option("seeds" if len(seeds) > 1 else "seed", seeds)
+            elif name not in usual or value != usual[name]:
+                commands[-1] += _option(name, value)
+    if scored is not None:
+        data = [
+            (step.get("arguments") or {}).get("data")
+            for step in first
+            if step.get("step") == "finetune"
+        ]
+        commands.append(["sparsebert", "evaluate", "OUT", "--task", scored])
+        commands[-1] += _option("data", data[-1]) if data else []
+    return " && ".join(shlex.join(words) for words in commands)
+
+
+def without_seeds(made: str) -> str:
+    """A command to be compared with that of other seeds."""
+    return _SEEDS.sub("", made)
+
+
+def with_seeds(made: str, other: str, numbers: Sequence[int]) -> str:
+    """``made`` for the seeds ``numbers``; steps with the same seeds in both commands keep them."""
+    option = f"--seed{'s' if len(numbers) > 1 else ''} {','.join(map(str, numbers))}"
+    others = iter(_SEEDS.findall(other))
+    return _SEEDS.sub(lambda found: found[0] if found[0] == next(others, "") else option, made)
+
+
+def _sources(lineage: Lineage) -> list[str]:
+    """What each step began from: TUNED is the first fine-tuned model, TUNED-2 the second."""
+    names: list[str] = []
+    made_by = ""
+    for step in lineage:
+        name = str(step.get("from"))
+        if _SEED_FOLDER.fullmatch(name):
+            kind = _MADE_BY.get(made_by, "MODEL")
+            earlier = sum(bool(re.fullmatch(rf"{kind}(-\d+)?", each)) for each in names)
+            name = f"{kind}-{earlier + 1}" if earlier else kind
+        names.append(name)
+        if step.get("step") != "distill":
+            made_by = str(step.get("step"))
+    return names
+
+
+def _seeds(lineages: Sequence[Lineage], place: int) -> list[Any]:
+    steps = [lineage[place] for lineage in lineages if place < len(lineage)]
+    return list(dict.fromkeys((step.get("arguments") or {}).get("seed") for step in steps))
+
+
+def _option(name: str, value: object) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag if value else "--no-" + name.replace("_", "-")]
+    if isinstance(value, list):
+        if name == "corpus":
+            return [word for each in value for word in (flag, str(each))]
+        return [flag, ",".join(map(str, value))]
+    return [flag, "TEACHER" if name == "teacher" else str(value)]
