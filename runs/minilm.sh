@@ -23,7 +23,8 @@
 #            similarity of its embeddings scores on STS-B without training for it
 #
 # RTE is small, and begins in every row from the dense MNLI model of the first seed, as in Liu et al.
-# 2019 (RoBERTa), section 5.1, where the other tasks begin from MODEL.
+# 2019 (RoBERTa), section 5.1, where the other tasks begin from MODEL. Side by side, start RTE once that
+# model is there.
 #
 # Settings come from runs/recipes; runs/search.py chooses such on held-out training rows.
 set -euo pipefail
