@@ -331,8 +331,9 @@ class TestRuns:
         with pytest.raises(DataError, match=r"training\.json"):
             read_runs(runs)
 
-    def test_a_damaged_lineage(self, runs: Path) -> None:
-        config = {"sparsity": {"lineage": ["prune"]}}
+    @pytest.mark.parametrize("lineage", [3, ["prune"], [{"step": "prune", "arguments": "a"}]])
+    def test_a_damaged_lineage(self, runs: Path, lineage: Any) -> None:
+        config = {"sparsity": {"lineage": lineage}}
         write_document(runs / "best-int8/stsb/seed-1/config.json", config)
         with pytest.raises(DataError, match=r"seed-1: its config\.json.* is damaged"):
             read_runs(runs)

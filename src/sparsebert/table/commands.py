@@ -28,22 +28,14 @@ def command(lineages: Sequence[Lineage], *, scored: str | None = None) -> str:
     scored OUT.
     """
     first = lineages[0]
-    sources = _sources(first)
     commands: list[list[str]] = []
     for place, step in enumerate(first):
         verb = str(step.get("step"))
-        target = next(
-            (
-                sources[later]
-                for later in range(place + 1, len(first))
-                if first[later].get("step") != "distill"
-            ),
-            "OUT",
-        )
-        if verb == "distill" and commands:  # the second half of `prune --corpus`
-            commands[-1][3] = target
-        else:
-            commands.append(["sparsebert", verb, sources[place], target])
+        if verb != "distill" or not commands:  # else the second half of `prune --corpus`
+            source = _source(str(step.get("from")), commands)
+            if commands:
+                commands[-1][3] = source
+            commands.append(["sparsebert", verb, source, "OUT"])
         usual = _USUAL.get(verb, {})
         for name, value in (step.get("arguments") or {}).items():
             if name == "seed" and verb == "finetune":
@@ -74,25 +66,18 @@ def with_seeds(made: str, other: str, numbers: Sequence[int]) -> str:
     return _SEEDS.sub(lambda found: found[0] if found[0] == next(others, "") else option, made)
 
 
-def _sources(lineage: Lineage) -> list[str]:
-    """What each step began from: TUNED is the first fine-tuned model, TUNED-2 the second."""
-    names: list[str] = []
-    made_by = ""
-    for step in lineage:
-        name = str(step.get("from"))
-        if _SEED_FOLDER.fullmatch(name):
-            kind = _MADE_BY.get(made_by, "MODEL")
-            earlier = sum(bool(re.fullmatch(rf"{kind}(-\d+)?", each)) for each in names)
-            name = f"{kind}-{earlier + 1}" if earlier else kind
-        names.append(name)
-        if step.get("step") != "distill":
-            made_by = str(step.get("step"))
-    return names
+def _source(name: str, earlier: Sequence[Sequence[str]]) -> str:
+    """What a command begins from; a single seed by what made it: TUNED, the next time TUNED-2."""
+    if not _SEED_FOLDER.fullmatch(name):
+        return name
+    verb = earlier[-1][1] if earlier else ""
+    made, count = _MADE_BY.get(verb, "MODEL"), sum(each[1] == verb for each in earlier)
+    return f"{made}-{count}" if count > 1 else made
 
 
-def _seeds(lineages: Sequence[Lineage], place: int) -> list[Any]:
+def _seeds(lineages: Sequence[Lineage], place: int) -> list[str]:
     steps = [lineage[place] for lineage in lineages if place < len(lineage)]
-    return list(dict.fromkeys((step.get("arguments") or {}).get("seed") for step in steps))
+    return list(dict.fromkeys(str((step.get("arguments") or {}).get("seed")) for step in steps))
 
 
 def _option(name: str, value: object) -> list[str]:

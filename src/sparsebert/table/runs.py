@@ -73,8 +73,9 @@ def _read(model: Path) -> _Scored | None:
         if not (model / CONFIG_NAME).is_file():
             return None
         lineage = (read_object(model / CONFIG_NAME).get("sparsity") or {}).get("lineage") or []
-        if not all(isinstance(step, dict) for step in lineage):
-            raise TypeError("a step of the lineage is no object")
+        for step in lineage:
+            if not isinstance(step, dict) or not isinstance(step.get("arguments") or {}, dict):
+                raise TypeError("a step of the lineage is no object, or its arguments are none")
         files = [model / name for name in (TRAINING_NAME, EVALUATION_NAME)]
         training, evaluation = (read_object(path) if path.is_file() else {} for path in files)
         arguments = training.get("arguments", {})
