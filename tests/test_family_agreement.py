@@ -6,6 +6,8 @@ thread and two. `test_agreement.py` does the same for BERT, in more sizes.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -90,9 +92,9 @@ def batch(folder: Path, lengths: tuple[int, ...] = LENGTHS) -> tuple[list[Any], 
 
 
 @cache
-def expected(folder: Path, head: str) -> list[np.ndarray]:
+def expected(folder: Path, head: str, lengths: tuple[int, ...] = LENGTHS) -> list[np.ndarray]:
     """What transformers gives for each sequence, one at a time and so without padding."""
-    ids, types = batch(folder)
+    ids, types = batch(folder, lengths)
     config = transformers.AutoConfig.from_pretrained(folder)
     name = FAMILIES[config.model_type].architecture(Head(head))
     model = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32).eval()
@@ -201,3 +203,34 @@ class TestRealMPNet:
         for vector, states in zip(vectors, theirs, strict=True):
             mean = states.mean(0)
             assert float(vector @ mean / np.linalg.norm(mean)) > 0.99
+
+
+@pytest.mark.parametrize("tied", [False, None], ids=["untied", "untied by its weights alone"])
+@pytest.mark.parametrize("variant", ["dense", "1:2", "1:2 fp32", "1:2 fp32 unpacked"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_untied_decoder_has_a_bias_of_its_own(
+    tiny_bert: Any, made: Made, tmp_path: Path, family: str, variant: str, tied: bool | None
+) -> None:
+    """The file has two biases then, and transformers computes with the decoder's."""
+    saved = tiny_bert("masked-lm", model_type=family, tie_word_embeddings=False)
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["tie_word_embeddings"] = tied
+    known = {key: value for key, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(known))
+    dense = made(folder, variant)
+    ids, types = batch(folder, (7, 20))
+    theirs = expected(made(folder, variant.removesuffix(" fp32")), "masked-lm", (7, 20))
+    assert largest_difference(load(dense).forward(ids, types), theirs) < TOLERANCE
+
+
+def test_distilbert_has_one_layer_norm_epsilon(tiny_bert: Any, tmp_path: Path) -> None:
+    """transformers fixes it, whatever config.json says."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert(model_type="distilbert"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 0.5}))
+    ids, types = batch(folder, (7, 20))
+    theirs = expected(folder, "encoder", (7, 20))
+    assert largest_difference(load(folder).forward(ids, types), theirs) < TOLERANCE

@@ -199,6 +199,18 @@ def test_modules_we_do_not_compute_are_named(
         open_checkpoint(tmp_path / "m")
 
 
+@pytest.mark.parametrize("kind", ["Pooling", "Normalize", "Transformer"])
+def test_modules_of_others_are_not_taken_for_the_librarys(tmp_path: Path, kind: str) -> None:
+    write_pooling(
+        write_modules(tmp_path, "Transformer", "Pooling", "Normalize"), pooling_mode="cls"
+    )
+    listed = (tmp_path / "modules.json").read_text()
+    theirs = f"my_modules.sentence_transformers.{kind}"
+    (tmp_path / "modules.json").write_text(listed.replace(OLD + kind, theirs))
+    with pytest.raises(CheckpointError, match=f"asks for a '{theirs}' module"):
+        read_pooling(tmp_path)
+
+
 def test_dropout_does_nothing_at_inference(tmp_path: Path) -> None:
     write_pooling(write_modules(tmp_path, "Transformer", "Pooling", "Dropout"), pooling_mode="max")
     assert read_pooling(tmp_path) == Pooling("max", False, None)

@@ -50,9 +50,11 @@ def canonical_names(stored: Iterable[str], family: Family, where: object) -> dic
         if known != name:
             raise CheckpointError(f"{where} holds both '{known}' and '{name}', which are the same.")
     for shape in family.heads.values():
-        own = f"{shape.last}.bias"  # the same parameter as the one it is tied to
-        if own in names:
-            names.setdefault(shape.last_bias, names[own])
+        own = f"{shape.last}.bias"
+        if own in names and own != shape.last_bias:
+            # Tied, both are the same; untied, transformers computes with the layer's own.
+            names.pop(shape.last_bias, None)
+            names[shape.last_bias] = names[own]
     return names
 
 

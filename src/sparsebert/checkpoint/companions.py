@@ -8,7 +8,12 @@ from typing import Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.documents import read_json, write_json
-from sparsebert.checkpoint.pooling import MODULES_NAME, module_folders, transformer_folder
+from sparsebert.checkpoint.pooling import (
+    MODULES_NAME,
+    module_folders,
+    read_modules,
+    transformer_folder,
+)
 
 _SUFFIXES = (".json", ".txt", ".model", ".jinja", ".vocab")
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
@@ -35,8 +40,8 @@ def copy_companions(source: Path, target: Path) -> None:
             _copy_files(folder, inner)
     if transformer != source:
         modules: list[dict[str, Any]] = read_json(source / MODULES_NAME)
-        for module in modules:
-            if str(module.get("type", "")).endswith("Transformer"):
+        for module, read in zip(modules, read_modules(source), strict=True):
+            if read.kind == "Transformer":
                 module["path"] = ""
         write_json(target / MODULES_NAME, modules)
 

@@ -97,7 +97,8 @@ def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path
     """
     family, head = _family_and_head(raw, tensor_names, where)
     _refuse_variants(raw, where)
-    read = ConfigValues(raw, where, family.fields)
+    used = {key: value for key, value in raw.items() if key not in family.ignored}
+    read = ConfigValues(used, where, family.fields)
     hidden = read.count("hidden_size")
     heads = read.count("num_attention_heads")
     if hidden % heads:

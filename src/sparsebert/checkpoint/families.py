@@ -56,7 +56,8 @@ class Family:
     ``prefix`` stands before the encoder's tensors in files of models with a head; ``spelling`` maps
     the beginning of a canonical name inside a layer or outside to the family's own; ``fields``
     maps BERT's keys of config.json to the family's own where they differ, ``defaults`` has
-    what transformers takes for keys that are absent, where that is not BERT's. ``norm_first`` puts
+    what transformers takes for keys that are absent, where that is not BERT's, and ``ignored`` are
+    keys of BERT's that it never looks at in this family. ``norm_first`` puts
     LayerNorm before attention and feed-forward (save for the first attention, which follows the
     embeddings' own) and one behind the last layer. ``fused_attention`` keeps query, key and value
     in one linear layer; ``gated`` doubles the rows of ``intermediate.dense``: the half that is
@@ -74,6 +75,7 @@ class Family:
     spelling: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
     pooler: bool = False
     token_types: bool = False
     embedding_size: bool = False
@@ -249,6 +251,7 @@ DISTILBERT = Family(
         "hidden_dropout_prob": "dropout",
         "attention_probs_dropout_prob": "attention_dropout",
     },
+    ignored=("layer_norm_eps",),
 )
 ELECTRA = Family(
     "electra",

@@ -52,7 +52,7 @@ class Pooling:
 
 @dataclass(frozen=True)
 class _Module:
-    kind: str  # last part of its class name
+    kind: str  # its class, without the module for sentence-transformers' own
     folder: Path
 
 
@@ -126,7 +126,9 @@ def read_modules(folder: Path) -> list[_Module]:
         if not isinstance(kind, str) or not kind:
             raise CheckpointError(f"{where}: a module has no 'type'.")
         path = inner_folder(folder, entry.get("path", ""), where)
-        modules.append(_Module(kind.rsplit(".", 1)[-1], path))
+        if kind.startswith("sentence_transformers."):
+            kind = kind.rsplit(".", 1)[-1]
+        modules.append(_Module(kind, path))
     return modules
 
 
