@@ -78,10 +78,31 @@ def test_an_undefined_correlation_is_zero_with_a_note(guess: list[float], why: s
     assert scores.notes == [f"{why}, so a correlation is undefined; it is given as 0."]
 
 
-def test_values_that_hardly_differ_give_a_number(recwarn: pytest.WarningsRecorder) -> None:
-    guess = np.array([1.0, 1.0 + 2e-16, 1.0])
-    scores = regression_scores(("pearson", "spearman"), guess, np.array([0.0, 1.0, 2.0]))
-    assert all(math.isfinite(value) for value in scores.values.values())
+@pytest.mark.parametrize("noise", [2.2e-16, 2.4e-7])  # of float64 cosines, of float32 logits
+@pytest.mark.parametrize("size", [1.0, 3e-4, -700.0])
+def test_rounding_noise_is_not_ranked(size: float, noise: float) -> None:
+    target = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    for signs in ([0, 0, 0], [-1, 0, 1], [1, 0, -1], [0, 1, -1]):
+        tied = size * (1 + noise * np.array(signs))
+        guess = np.array([0.5 * size, 0.99 * size, *tied])
+        scores = regression_scores(("pearson", "spearman"), guess, target)
+        # Ranks 1, 2, 4, 4, 4: their deviations (-2, -1, 1, 1, 1) against (-2, -1, 0, 1, 2).
+        spearman = 8 / math.sqrt(8 * 10)
+        assert scores.values["spearman"] == pytest.approx(math.copysign(100 * spearman, size))
+
+
+def test_close_values_are_ranked() -> None:
+    guess, target = np.array([0.9, 0.90001, 0.90002, 0.90003]), np.arange(4.0)
+    assert regression_scores(("spearman",), guess, target).values["spearman"] == 100
+
+
+def test_predictions_that_differ_by_rounding_noise_are_the_same(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    for guess in ([1.0, 1.0 + 2e-16, 1.0], [0.3, 0.3 + 2e-8, 0.3 - 3e-8]):
+        scores = regression_scores(("pearson", "spearman"), np.array(guess), np.arange(3.0))
+        assert scores.values == {"pearson": 0.0, "spearman": 0.0}
+        assert scores.notes[0].startswith("all predictions are the same")
     assert not recwarn.list
 
 
