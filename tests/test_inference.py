@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune
 from sparsebert.errors import CheckpointError, EngineError, InputError
 from sparsebert.inference import TruncationWarning
-from sparsebert.inference.labelling import label_scores, sigmoid, softmax
+from sparsebert.inference.labelling import apply_function, label_scores, sigmoid, softmax
 
 HEADS = (
     "encoder",
@@ -115,6 +117,29 @@ class TestModel:
         with ThreadPoolExecutor(8) as pool:
             assert max(pool.map(ask, range(200))) < 1e-5
 
+    def test_pickled_it_is_its_folder_and_options(self, classifier):
+        model = load(classifier, threads=1, max_length=20)
+        text = pickle.dumps(model)
+        assert len(text) < 1000
+        again = pickle.loads(text)
+        assert (again.name, again.path, again.threads, again.max_length) == (
+            model.name,
+            model.path,
+            1,
+            20,
+        )
+        assert again.classify(SENTENCES[:2]) == model.classify(SENTENCES[:2])
+
+    @pytest.mark.parametrize("of", [copy.copy, copy.deepcopy])
+    def test_a_copy_shares_the_engine(self, classifier, of):
+        model = load(classifier)
+        made = of(model)
+        assert made is not model
+        assert made.encoder is model.encoder
+        made.name = "another"
+        assert model.name != "another"
+        assert made.classify(SENTENCES[:3]) == model.classify(SENTENCES[:3])
+
 
 class TestClassify:
     def test_as_the_pipeline_of_transformers(self, classifier):
@@ -151,7 +176,8 @@ class TestClassify:
             )
 
     def test_regression_gives_the_value(self, tiny_bert):
-        model = load(tiny_bert("sequence-classification", num_labels=1))
+        folder = tiny_bert("sequence-classification", num_labels=1, problem_type="regression")
+        model = load(folder)
         values = model.logits(SENTENCES)
         assert values.shape == (len(SENTENCES), 1)
         assert [found[0]["score"] for found in model.classify(SENTENCES)] == pytest.approx(
@@ -169,7 +195,7 @@ class TestClassify:
 
     def test_scores_by_hand(self):
         logits = np.log(np.array([[1, 3, 4], [2, 1, 1]], np.float32))
-        found = label_scores(logits, ("a", "b", "c"), None, None)
+        found = label_scores(apply_function(logits, "softmax"), ("a", "b", "c"), None)
         assert [(each["label"], each["score"]) for each in found[0]] == [
             ("c", pytest.approx(0.5)),
             ("b", pytest.approx(0.375)),
@@ -177,11 +203,11 @@ class TestClassify:
         ]
         # equal scores keep the order of the labels
         assert [each["label"] for each in found[1]] == ["a", "b", "c"]
-        best = label_scores(logits, ("a", "b", "c"), "multi_label_classification", 1)
+        best = label_scores(apply_function(logits, "sigmoid"), ("a", "b", "c"), 1)
         assert best[0] == [{"label": "c", "score": pytest.approx(0.8)}]
-        (alone,) = label_scores(logits[:1, :1], ("a",), "single_label_classification", None)
+        (alone,) = label_scores(apply_function(logits[:1, :1], "sigmoid"), ("a",), None)
         assert alone[0]["score"] == pytest.approx(float(sigmoid(logits[0, 0])))
-        assert label_scores(logits, ("a", "b", "c"), "regression", 1)[0][0]["score"] == (
+        assert label_scores(apply_function(logits, "none"), ("a", "b", "c"), 1)[0][0]["score"] == (
             pytest.approx(np.log(4))
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -131,3 +132,12 @@ def test_other_models_do_not_rerank(encoder: Path, tiny_bert: Callable[..., Path
     for folder in (encoder, tiny_bert("sequence-classification")):
         with pytest.raises(InputError, match="gives no relevance"):
             SparsebertRerank(folder)
+
+
+def test_other_processes_can_be_sent_them(encoder: Path, ranker: Path) -> None:
+    embeddings = SparsebertEmbeddings(encoder, query_prefix="query: ", threads=1)
+    again = pickle.loads(pickle.dumps(embeddings))
+    assert again.embed_query("a text") == embeddings.embed_query("a text")
+    pairs = [("a ferry", text) for text in TEXTS[:3]]
+    scorer = SparsebertCrossEncoder(ranker, threads=1)
+    assert pickle.loads(pickle.dumps(scorer)).score(pairs) == scorer.score(pairs)

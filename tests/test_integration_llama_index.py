@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -123,3 +124,18 @@ def test_nodes_are_reranked(ranker: Path) -> None:
 def test_other_models_do_not_rerank(encoder: Path) -> None:
     with pytest.raises(InputError, match="gives no relevance"):
         SparsebertRerank(encoder)
+
+
+def test_pipelines_of_several_processes_can_carry_them(encoder: Path, ranker: Path) -> None:
+    embedding = SparsebertEmbedding(encoder, query_instruction="query: ", threads=1)
+    again = pickle.loads(pickle.dumps(embedding))
+    assert again.get_query_embedding("a text") == embedding.get_query_embedding("a text")
+    deep = embedding.model_copy(deep=True)
+    assert deep.get_text_embedding("a text") == embedding.get_text_embedding("a text")
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in TEXTS[:4]]
+    rerank = SparsebertRerank(ranker, top_n=2, threads=1)
+    found, expected = (
+        each.postprocess_nodes(nodes, query_str="a ferry")
+        for each in (pickle.loads(pickle.dumps(rerank)), rerank)
+    )
+    assert [each.score for each in found] == [each.score for each in expected]

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from sentences import SENTENCES, long_text
+from sparsebert import load
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.texts import as_texts
 from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer, special_token
@@ -314,14 +315,38 @@ class TestOffsets:
             tokenizer_of(minilm).locate(as_texts([("a", "b")]))
 
 
+class TestBlankTexts:
+    """As transformers reads them: nothing but the special tokens."""
+
+    BLANKS = ("", " ", "\n", "  \n\t", "\u200b", "\u200b\u200d", "\x00\x01", "\ufffd")
+
+    @pytest.mark.parametrize("text", BLANKS)
+    def test_they_have_the_special_tokens_of_transformers(
+        self, minilm, transformers_tokenizer, text
+    ):
+        tokenizer = tokenizer_of(minilm)
+        for parts in ((text,), (text, text), ("fine", text), (text, "fine")):
+            expected = transformers_tokenizer(*([part] for part in parts))
+            whole = parts if len(parts) == 2 else text
+            found = tokenizer.encode(as_texts([whole, "another"]))[0]
+            assert found.ids.tolist() == expected["input_ids"][0]
+            assert found.type_ids.tolist() == expected["token_type_ids"][0]
+
+    def test_they_have_no_places(self, minilm):
+        located = tokenizer_of(minilm).locate(as_texts(" "))[0]
+        assert located.offsets.tolist() == [[-1, -1], [-1, -1]]
+
+    def test_their_embeddings_are_those_of_sentence_transformers(self, minilm):
+        library = pytest.importorskip("sentence_transformers")
+        texts = ["a text", *self.BLANKS]
+        theirs = library.SentenceTransformer(str(minilm), device="cpu").encode(texts)
+        assert load(minilm).embed(texts) == pytest.approx(theirs, abs=1e-5)
+
+
 class TestRefusedTexts:
     @pytest.mark.parametrize(
         ("texts", "said"),
         [
-            ("", "the text is empty"),
-            ("  \n\t", "the text is empty"),
-            (["fine", ""], r"texts\[1\] is empty"),
-            (["fine", ("a", " ")], r"texts\[1\]\[1\] is empty"),
             (["fine", 5], r"texts\[1\] must be a string or a pair of strings, not a int"),
             (["fine", None], r"texts\[1\] .* not None"),
             (["fine", ("a", "b", "c")], r"texts\[1\] has 3 parts"),
@@ -337,12 +362,13 @@ class TestRefusedTexts:
         with pytest.raises(InputError, match=said):
             as_texts(texts)
 
-    @pytest.mark.parametrize("text", ["\x00\x01", "\u200b\u200d", "\ufffd"])
-    def test_text_in_which_nothing_is_left(self, minilm, text):
+    def test_a_tokenizer_without_special_tokens_leaves_nothing_of_a_blank_text(self):
+        backend = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="b"))
+        backend.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer = TextTokenizer(backend, max_length=8)
+        assert tokenizer.encode(as_texts("a a"))[0].ids.tolist() == [0, 0]
         with pytest.raises(InputError, match=r"texts\[1\] is empty"):
-            tokenizer_of(minilm).encode(as_texts(["fine", text]))
-        with pytest.raises(InputError, match=r"texts\[0\] is empty"):
-            tokenizer_of(minilm).encode(as_texts([("fine", text)]))
+            tokenizer.encode(as_texts(["a", " "]))
 
     def test_pair_for_a_model_without_types(self, minilm):
         with pytest.raises(InputError, match="takes single texts"):

@@ -12,6 +12,7 @@ from sparsebert.checkpoint.lineage import with_step
 from sparsebert.checkpoint.masks import MASKS_NAME, read_masks, write_masks
 from sparsebert.checkpoint.pooling import Pooling, read_pooling, transformer_folder
 from sparsebert.checkpoint.prompts import Prompts, read_prompts
+from sparsebert.checkpoint.score_function import ScoreFunction, read_score_function
 from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorFiles, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
@@ -26,6 +27,7 @@ __all__ = [
     "LinearLayer",
     "Pooling",
     "Prompts",
+    "ScoreFunction",
     "TensorFiles",
     "TensorSpec",
     "copy_companions",
@@ -33,6 +35,7 @@ __all__ = [
     "read_masks",
     "read_pooling",
     "read_prompts",
+    "read_score_function",
     "resolve_model",
     "source_name",
     "staged_folder",

@@ -9,7 +9,7 @@ from pathlib import Path
 from sparsebert.checkpoint.documents import read_object
 from sparsebert.errors import CheckpointError
 
-_CONFIG = "config_sentence_transformers.json"
+SETTINGS_NAME = "config_sentence_transformers.json"
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Prompts:
 
 def read_prompts(folder: Path) -> Prompts:
     """Those of config_sentence_transformers.json; none without it. Raises CheckpointError."""
-    file = folder / _CONFIG
+    file = folder / SETTINGS_NAME
     settings = read_object(file) if file.is_file() else {}
     stored = settings.get("prompts") or {}
     if not isinstance(stored, dict) or not all(isinstance(t, str | None) for t in stored.values()):

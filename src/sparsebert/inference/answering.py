@@ -91,7 +91,14 @@ def _search(
 
 def _listed(value: str | Sequence[str], name: str) -> list[str]:
     if isinstance(value, str):
-        return [as_string(value, f"the {name}")]
+        return [_filled(value, f"the {name}")]
     if isinstance(value, (bytes, dict)) or not hasattr(value, "__iter__"):
         raise InputError(f"{name} must be a string or a list of strings.")
-    return [as_string(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    return [_filled(item, f"{name}[{index}]") for index, item in enumerate(value)]
+
+
+def _filled(value: object, name: str) -> str:
+    text = as_string(value, name)
+    if not text.strip():
+        raise InputError(f"{name} is empty: there is nothing for the model to read.")
+    return text

@@ -8,7 +8,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.checkpoint import EncoderConfig
+from sparsebert.checkpoint import ScoreFunction
 from sparsebert.errors import InputError
 from sparsebert.inference.tokenizing import LocatedTokens
 
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class LabelScore(TypedDict):
-    """A label and how sure the model is: a probability, or the value itself under regression."""
+    """A label and its score: a probability, or the logit itself (regression, Identity)."""
 
     label: str
     score: float
@@ -51,43 +51,21 @@ def sigmoid(logits: Floats) -> Floats:
     return np.asarray(np.where(logits >= 0, 1, small) / (1 + small))
 
 
-def score_function(config: EncoderConfig) -> str:
-    """What makes scores of a sequence classifier's logits: "softmax", "sigmoid" or "none".
-
-    Sigmoid for a single label, as in text-embeddings-inference, and for labels that may hold
-    together; the number as it is where config.json calls the task a
-    regression, which has a scale of its own.
-    """
-    if config.raw.get("problem_type") == "regression":
-        return "none"
-    if len(config.labels) == 1 or config.problem_type == "multi_label_classification":
-        return "sigmoid"
-    return "softmax"
-
-
-def apply_function(logits: Floats, function: str) -> Floats:
-    """`score_function` of logits ``[texts, labels]``."""
+def apply_function(logits: Floats, function: ScoreFunction) -> Floats:
+    """Scores of logits ``[texts, labels]``; `read_score_function` gives a model's function."""
     if function == "none":
         return logits
     return sigmoid(logits) if function == "sigmoid" else softmax(logits)
 
 
 def label_scores(
-    logits: Floats, labels: Sequence[str], problem_type: str | None, top_k: int | None
+    scores: Floats, labels: Sequence[str], top_k: int | None
 ) -> list[list[LabelScore]]:
-    """For each row of ``logits`` ``[texts, labels]`` its ``top_k`` labels, best first.
+    """For each row of ``scores`` ``[texts, labels]`` its ``top_k`` labels, best first.
 
-    Softmax where one of several labels holds, sigmoid for ``multi_label_classification`` and for a
-    single label, and the number as it is for ``regression``. Equal scores keep the order of the
-    labels; None asks for all of them.
+    Equal scores keep the order of the labels; None asks for all of them.
     """
     check_count("top_k", top_k)
-    if problem_type == "regression":
-        scores = logits
-    elif problem_type == "multi_label_classification" or len(labels) == 1:
-        scores = sigmoid(logits)
-    else:
-        scores = softmax(logits)
     order = np.argsort(-scores, axis=-1, kind="stable")[:, :top_k]
     return [
         [{"label": labels[place], "score": float(row[place])} for place in places]

@@ -8,6 +8,7 @@ from sparsebert.checkpoint import (
     open_checkpoint,
     read_pooling,
     read_prompts,
+    read_score_function,
     resolve_model,
     source_name,
 )
@@ -42,6 +43,15 @@ def load(model: str | Path, *, threads: int | None = None, max_length: int | Non
         max_length=max_length,
         type_vocab_size=config.type_vocab_size if config.family.token_types else None,
     )
-    encoder = Encoder(config, weights, threads=threads)
-    prompts = read_prompts(folder)
-    return Model(source_name(model), config, pooling, tokenizer, encoder, weights, folder, prompts)
+    return Model(
+        source_name(model),
+        config,
+        pooling,
+        tokenizer,
+        Encoder(config, weights, threads=threads),
+        weights,
+        folder,
+        read_prompts(folder),
+        read_score_function(folder, config),
+        {"threads": threads, "max_length": max_length},
+    )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from sparsebert.checkpoint import EncoderConfig, Head, Pooling, Prompts
+from sparsebert.checkpoint import EncoderConfig, Head, Pooling, Prompts, ScoreFunction
 from sparsebert.checkpoint.publishing import copy_model, push_to_hub
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError
@@ -18,6 +18,7 @@ from sparsebert.inference.batching import Floats, in_order, run_per_text, run_pe
 from sparsebert.inference.labelling import (
     FilledMask,
     TaggedToken,
+    apply_function,
     check_count,
     label_scores,
     softmax,
@@ -56,7 +57,10 @@ class Model:
     gives a list or an array with one result a text). Texts longer than `max_length` tokens are cut
     with a TruncationWarning, or raise InputError with ``strict``. ``path`` is the folder that the
     model came from (for a hub id, in the hub's cache), ``prompts`` are the texts that it has set
-    before texts to embed.
+    before texts to embed, and ``score_function`` is what makes scores of a classifier's logits.
+
+    Copies share one engine. Pickled, a model is its folder and the options it was loaded with,
+    from which another process loads it again.
     """
 
     def __init__(
@@ -69,12 +73,16 @@ class Model:
         weights: Weights,
         path: Path,
         prompts: Prompts | None = None,
+        score_function: ScoreFunction = "softmax",
+        options: Mapping[str, int | None] | None = None,
     ) -> None:
         self.name = name
         self.path = path
         self.config = config
         self.pooling = pooling or Pooling(mode="mean", normalize=False, max_length=None)
         self.prompts = prompts or Prompts()
+        self.score_function = score_function
+        self._options = dict(options or {})
         self.nbytes = bytes_held(weights)
         self._storage = describe_storage(weights)
         self._tokenizer = tokenizer
@@ -123,6 +131,17 @@ class Model:
             f"{self.nbytes / 1e6:.1f} MB, {self.instruction_set}, {threads}>"
         )
 
+    def __copy__(self) -> Model:
+        made = Model.__new__(Model)
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Model:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, (self.name, str(self.path.absolute()), self._options)
+
     def require(self, verb: str) -> None:
         """InputError, saying what fits, if the model's head cannot classify, answer, tag, fill."""
         if self.config.head is not _NEEDED[verb]:
@@ -167,13 +186,15 @@ class Model:
         """Labels with scores, best first: a list for each text, ``[{"label", "score"}, ...]``.
 
         ``top_k`` keeps the best only. The score is a probability (each label's own for a
-        multi-label model), and the predicted value for a regression model.
+        multi-label model or one with a single label), and the predicted value for a regression
+        model or where the folder names no activation for it (Identity, as some rerankers do).
         """
         self.require("classify")
         check_count("top_k", top_k)
         given = as_texts(texts)
         logits = self._text_logits(self._text_tokenizer().encode(given, strict=strict), batch_size)
-        found = label_scores(logits, self.config.labels, self.config.problem_type, top_k)
+        scores = apply_function(logits, self.score_function)
+        found = label_scores(scores, self.config.labels, top_k)
         return found[0] if given.single else found
 
     def answer(
@@ -375,3 +396,11 @@ class Model:
                 "add one, or give token ids to forward()."
             )
         return self._tokenizer
+
+
+def _load_again(name: str, folder: str, options: dict[str, Any]) -> Model:
+    from sparsebert.inference.loading import load  # which imports this module
+
+    model = load(folder, **options)
+    model.name = name
+    return model

@@ -30,7 +30,8 @@ def as_texts(texts: Text | Iterable[Text], prompt: str = "") -> Texts:
     """Check what the caller gave: a text, a pair (tuple), or any iterable of texts and pairs.
 
     ``prompt`` is put before each text, and before the first of each pair.
-    Raises InputError, naming the place, for what is not text and for a text that is empty.
+    A blank text is one like any other: the model reads its special tokens. Raises InputError,
+    naming the place, for what is not text.
     """
     single = isinstance(texts, str) or _is_pair(texts)
     if single:
@@ -48,11 +49,9 @@ def as_texts(texts: Text | Iterable[Text], prompt: str = "") -> Texts:
 
 
 def as_string(value: object, name: str) -> str:
-    """``value`` if it is a string with something in it; InputError naming it if not."""
+    """``value`` if it is a string of valid Unicode, blank or not; InputError naming it if not."""
     if not isinstance(value, str):
         raise InputError(f"{name} must be a string, not {_kind(value)}.")
-    if not value.strip():
-        raise InputError(f"{name} is empty: there is nothing for the model to read.")
     try:
         value.encode()
     except UnicodeEncodeError as error:

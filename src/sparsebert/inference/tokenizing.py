@@ -99,8 +99,8 @@ class TextTokenizer:
         """Token ids of each text, `max_length` at most.
 
         Longer texts are cut from the right, of a pair the longer one first, and one
-        TruncationWarning tells of all of them; with ``strict`` they raise InputError instead.
-        Raises InputError for a text in which the tokenizer finds no token.
+        TruncationWarning tells of all of them; with ``strict`` they raise InputError instead. Of a
+        blank text the special tokens are left; InputError where the tokenizer adds none.
         """
         sequences, cut = self.cut_to_fit(texts, strict=strict)
         self._warn(texts, cut)
@@ -124,7 +124,12 @@ class TextTokenizer:
                     part[:length] if side == "right" else part[len(part) - length :]
                     for part, length in zip(ids, lengths, strict=True)
                 ]
-            sequences.append((self._single if len(ids) == 1 else self._pair).around(ids))
+            tokens = (self._single if len(ids) == 1 else self._pair).around(ids)
+            if not len(tokens):
+                raise InputError(
+                    f"{texts.name(index)} is empty: the tokenizer finds nothing in it to read."
+                )
+            sequences.append(tokens)
         return sequences, cut
 
     def frame(self, ids: list[int]) -> Tokens:
@@ -195,10 +200,6 @@ class TextTokenizer:
                 if len(parts) == 2 and not self._takes_pairs:
                     raise InputError(
                         f"{texts.name(index)} is a pair of texts: this model takes single texts."
-                    )
-                if not all(len(part) for part in parts):
-                    raise InputError(
-                        f"{texts.name(index)} is empty: the tokenizer finds nothing in it to read."
                     )
                 yield parts
 
@@ -287,7 +288,8 @@ class _Frame:
         tokens = self.around(texts)
         places = np.full((len(tokens), 2), -1, np.int32)
         stop = len(tokens) - len(self.ids[-1])
-        places[stop - len(offsets) : stop] = offsets
+        if offsets:
+            places[stop - len(offsets) : stop] = offsets
         return LocatedTokens(tokens, places)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from sparsebert.checkpoint import Head
 from sparsebert.errors import InputError
 from sparsebert.inference import Model, load
-from sparsebert.inference.labelling import apply_function, score_function
+from sparsebert.inference.labelling import apply_function
 
 
 def load_reranker(model: str | Path | Model, threads: int | None = None) -> Model:
@@ -27,11 +27,11 @@ def relevance(
 ) -> list[float]:
     """For each query with a text a number, more where the text fits better.
 
-    From 0 to 1 (the sigmoid of the logit), or the number itself where config.json says that the
-    model was trained for regression, as ``/rerank`` answers too.
+    The score that `Model.classify` gives: from 0 to 1 (the sigmoid of the logit), or the number
+    itself for a regression model or one whose folder names Identity.
     """
     if not pairs:
         return []
     logits = model.logits(list(pairs), batch_size=batch_size)
-    scores: list[float] = apply_function(logits, score_function(model.config))[:, 0].tolist()
+    scores: list[float] = apply_function(logits, model.score_function)[:, 0].tolist()
     return scores

@@ -112,8 +112,8 @@ def answer_table(
 ) -> tuple[pa.Table, Answers]:
     """The kept columns of a table with the answers beside them, row by row.
 
-    A row whose text is missing, empty or (with ``strict``) too long has no answer, and an error
-    that says so.
+    A row whose text is missing or (with ``strict``) too long has no answer, and an error that says
+    so.
     """
     import pyarrow as pa
 

@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Request
 
 from sparsebert.checkpoint import Head
-from sparsebert.inference.labelling import apply_function, score_function
+from sparsebert.inference.labelling import apply_function
 from sparsebert.serving.asking import require, rows_for
 from sparsebert.serving.batching import EngineCall
 from sparsebert.serving.errors import RequestError
@@ -38,7 +38,7 @@ async def predict(request: Request, body: PredictRequest) -> Any:
         side=body.truncation_direction,
     )
     asked = body.parameters
-    function = "none" if body.raw_scores else score_function(model.model.config)
+    function = "none" if body.raw_scores else model.model.score_function
     if asked and asked.function_to_apply:
         function = asked.function_to_apply
     scores = apply_function(np.stack(rows), function)
@@ -72,7 +72,7 @@ async def rerank(request: Request, body: RerankRequest) -> Any:
         truncate=body.truncate,
         side=body.truncation_direction,
     )
-    function = "none" if body.raw_scores else score_function(model.model.config)
+    function = "none" if body.raw_scores else model.model.score_function
     scores = apply_function(np.stack(rows), function)[:, 0]
     ranks: list[dict[str, Any]] = []
     for place in np.argsort(-scores, kind="stable").tolist():

@@ -1,0 +1,80 @@
+"""What makes scores of a sequence classifier's logits: the one place that decides it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, Head
+from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.pooling import MODULES_NAME
+from sparsebert.checkpoint.prompts import SETTINGS_NAME
+from sparsebert.errors import CheckpointError
+
+ScoreFunction = Literal["softmax", "sigmoid", "none"]
+
+# What sentence-transformers' CrossEncoder writes: full names of torch's classes.
+_ACTIVATIONS: dict[str, ScoreFunction] = {
+    "Identity": "none",
+    "Sigmoid": "sigmoid",
+    "Softmax": "softmax",
+}
+
+
+def read_score_function(folder: Path, config: EncoderConfig) -> ScoreFunction:
+    """As transformers' pipeline and sentence-transformers' CrossEncoder have it.
+
+    | of the folder | function |
+    |---|---|
+    | ``problem_type`` is regression | none |
+    | ``problem_type`` is multi_label_classification | sigmoid |
+    | one label | the activation that it names for a CrossEncoder, else sigmoid |
+    | several labels, and it names sigmoid but no ``problem_type`` | sigmoid |
+    | several labels | softmax |
+
+    Identity, which CrossEncoder writes for every model of several labels, is the logit itself for
+    one label only: of several labels pipelines make probabilities. Raises CheckpointError for an
+    activation that is none of these.
+    """
+    single = len(config.labels) == 1
+    problem = config.raw.get("problem_type")
+    if config.head is not Head.SEQUENCE:
+        return "softmax"
+    if problem == "regression":
+        return "none"
+    if problem == "multi_label_classification":
+        return "sigmoid"
+    if problem is not None and not single:
+        return "softmax"
+    named = _named_activation(folder, config.raw)
+    if named is None or (named == "none" and not single):
+        return "sigmoid" if single else "softmax"
+    return named
+
+
+def _named_activation(folder: Path, raw: dict[str, Any]) -> ScoreFunction | None:
+    """Where sentence-transformers 6 and those before it write it, in the order in which 6 looks."""
+    where, found = folder / SETTINGS_NAME, _settings(folder).get("activation_fn")
+    if found is None:
+        where = folder / CONFIG_NAME
+        section = raw.get("sentence_transformers")
+        if isinstance(section, dict) and "activation_fn" in section:
+            found = section["activation_fn"]
+        else:
+            found = raw.get("sbert_ce_default_activation_function")
+    if found is None:
+        return None
+    package, _, name = str(found).rpartition(".")
+    if not package.startswith("torch.") or name not in _ACTIVATIONS:
+        raise CheckpointError(
+            f"{where}: the activation {found!r} for its scores is not supported; supported are "
+            f"those of torch.nn called {', '.join(_ACTIVATIONS)}: name one of them, or none."
+        )
+    return _ACTIVATIONS[name]
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What the folder says of itself as a CrossEncoder with modules; nothing where it is none."""
+    file = folder / SETTINGS_NAME
+    settings = read_object(file) if file.is_file() and (folder / MODULES_NAME).is_file() else {}
+    return settings if settings.get("model_type") == "CrossEncoder" else {}
