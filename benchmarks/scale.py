@@ -35,7 +35,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparsebert.bench.machine import available_cores, describe_machine
+from sparsebert.machine import available_cores, describe_machine
 from sparsebert.scale.plan import ROWS_PER_FILE
 
 ENGINES = ("local", "ray")

@@ -35,7 +35,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sparsebert.bench import read_texts
-from sparsebert.bench.machine import describe_machine
+from sparsebert.machine import describe_machine
 
 PATH = "/v1/embeddings"
 START_SECONDS = 300.0

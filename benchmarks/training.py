@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsebert.bench.machine import describe_machine
+from sparsebert.machine import describe_machine
 from sparsebert.tasks import TASK_NAMES
 from sparsebert.training.options import PRECISIONS
 

@@ -25,11 +25,11 @@ from sparsebert.bench import (
     write_random_model,
 )
 from sparsebert.bench import worker as worker_file
-from sparsebert.bench.engines import Setup, known_engines, worker_command
+from sparsebert.bench.engines import known_engines
 from sparsebert.bench.exports import once
 from sparsebert.bench.run import _cache_of
-from sparsebert.bench.worker import Batch
-from sparsebert.bench.workers import Worker, WorkerError, running
+from sparsebert.bench.worker import Batch, Setup
+from sparsebert.bench.worker_client import Worker, WorkerError, running
 from sparsebert.checkpoint import Head, open_checkpoint
 from sparsebert.cli import main
 from sparsebert.errors import CheckpointError, InputError, OutputError
@@ -69,9 +69,7 @@ def test_engines() -> None:
 
 def test_every_engine_file_is_found() -> None:
     found = {name: make() for name, make in known_engines().items()}
-    assert {OURS, "sparsebert-dense-fp32", "torch", "openvino-int8", "deepsparse-fp32"} <= set(
-        found
-    )
+    assert {OURS, "sparsebert-dense-fp32", "torch", "openvino-int8"} <= set(found)
     for name, setup in found.items():
         assert isinstance(setup, Setup)
         assert setup.ragged == (not setup.keeps) == name.startswith("sparsebert")
@@ -366,7 +364,7 @@ def batches_file(folder: Path, batches: list[list[list[int]]]) -> str:
 
 
 def test_what_goes_wrong_in_a_worker_comes_back(tmp_path: Path) -> None:
-    with running(worker_command(OURS), {}, 1) as worker:
+    with running(known_engines()[OURS]().command(OURS), {}, 1) as worker:
         with pytest.raises(WorkerError, match="CheckpointError"):
             batches = batches_file(tmp_path, [[[1, 2]]])
             worker.ask("load", folder=str(tmp_path), threads=1, batches=batches)
@@ -376,7 +374,7 @@ def test_what_goes_wrong_in_a_worker_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_dies_says_so() -> None:
-    worker = Worker(worker_command("no-such-engine"), {}, 1)
+    worker = Worker(known_engines()[OURS]().command("no-such-engine"), {}, 1)
     with pytest.raises(WorkerError, match=r"its process ended with 1: KeyError.*no-such-engine"):
         worker.ask("memory")
     worker.stop()

@@ -5,25 +5,26 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from scripts import BENCHMARKS, load_script
 from sparsebert.bench import Shape, run_bench
-from sparsebert.bench.engines import Engine, known_engines
-from sparsebert.bench.engines.deepsparse import VARIABLE
+from sparsebert.bench.engines import known_engines
 from sparsebert.bench.exports import onnx_folder
-from sparsebert.bench.worker import Batch
+from sparsebert.bench.worker import Batch, Engine
 
 # Root mean square, of outputs whose own is 1. What a peer loses in int8 is its affair; that it
 # computes this model at all, and with the padding left out, is ours.
 TOLERANCE = {"fp32": 1e-5, "fp16": 1e-3, "bf16": 0.02, "int8": 0.2}
 
 SLOW = {"torch-compile"}  # half a minute of compiling
-NAMES = sorted(set(known_engines()) - SLOW - {"deepsparse-fp32"})
+NAMES = sorted(set(known_engines()) - SLOW)
+VARIABLE = "SPARSEBERT_DEEPSPARSE_PYTHON"
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,17 @@ def test_onnx_runtime_has_a_fused_graph(model: Path, workspace: Path) -> None:
         assert operators <= set(told)
 
 
+@pytest.fixture
+def deepsparse() -> Iterator[None]:
+    """DeepSparse among the engines, as benchmarks/beside_deepsparse.py adds it."""
+    before = dict(known_engines())
+    load_script(BENCHMARKS / "beside_deepsparse.py").register()
+    yield
+    known_engines().clear()
+    known_engines().update(before)
+
+
+@pytest.mark.usefixtures("deepsparse")
 def test_deepsparse_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = known_engines()["deepsparse-fp32"]()
     monkeypatch.delenv(VARIABLE, raising=False)
@@ -106,6 +118,7 @@ def test_deepsparse_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert setup.missing() == f"{VARIABLE} is /no/such/python, which is no program"
 
 
+@pytest.mark.usefixtures("deepsparse")
 @pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no Python")
 def test_deepsparse_leaves_the_export_as_it_is(model: Path, tmp_path: Path) -> None:
     result = run_bench(
@@ -124,6 +137,7 @@ def test_deepsparse_leaves_the_export_as_it_is(model: Path, tmp_path: Path) -> N
     assert (export / "model.onnx").read_bytes() == again
 
 
+@pytest.mark.usefixtures("deepsparse")
 def test_a_python_without_deepsparse(
     model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

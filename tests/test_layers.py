@@ -21,6 +21,7 @@ LAYERS = (
     {"patterns", "frames"},
     {"quantized"},
     {"engine"},
+    {"machine"},
     {"checkpoint"},
     {"packing"},
     {"inference", "tasks"},
@@ -58,8 +59,19 @@ HEAVY = {
     "transformers",
 }
 # Everything a server needs, and everything `sparsebert VERB --help` imports.
-LIGHT = ("__init__", "errors", "progress", "patterns", "quantized", "engine", "checkpoint")
-LIGHT += ("packing", "inference", "pruning", "cli", "bench", "demo", "tasks", "table", "diagnosis")
+LIGHT = ("__init__", "errors", "progress", "patterns", "quantized", "engine", "machine")
+LIGHT += (
+    "checkpoint",
+    "packing",
+    "inference",
+    "pruning",
+    "cli",
+    "bench",
+    "demo",
+    "tasks",
+    "table",
+    "diagnosis",
+)
 LIGHT += ("exporting", "scale")
 
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -21,7 +21,7 @@ from sparsebert.errors import DataError, OutputError
 from sparsebert.table import Result, Table, read_results, read_runs
 from sparsebert.table.card import as_card
 from sparsebert.table.formats import read_table, write
-from sparsebert.table.markdown import as_markdown
+from sparsebert.table.layout import as_markdown
 
 Scores = dict[str, dict[str, float]]
 Run = Callable[..., tuple[int, str, str]]

@@ -9,13 +9,13 @@ from sparsebert.bench.engines import parse_engines as parse_engines
 from sparsebert.bench.random_models import RANDOM_MODELS as RANDOM_MODELS
 from sparsebert.bench.random_models import write_random_model as write_random_model
 from sparsebert.bench.result import BenchResult as BenchResult
+from sparsebert.bench.result import as_csv as as_csv
+from sparsebert.bench.result import as_markdown as as_markdown
 from sparsebert.bench.run import DEFAULT_SHAPES as DEFAULT_SHAPES
 from sparsebert.bench.run import run_bench as run_bench
-from sparsebert.bench.shapes import Shape as Shape
-from sparsebert.bench.shapes import parse_shapes as parse_shapes
-from sparsebert.bench.tables import as_csv as as_csv
-from sparsebert.bench.tables import as_markdown as as_markdown
 from sparsebert.bench.texts import read_texts as read_texts
+from sparsebert.bench.workloads import Shape as Shape
+from sparsebert.bench.workloads import parse_shapes as parse_shapes
 
 __all__ = [
     "DEFAULT_SHAPES",

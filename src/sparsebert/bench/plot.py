@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.bench.comparison import OUR, OUR_DENSE
 from sparsebert.bench.result import BenchResult, Row
-from sparsebert.bench.shapes import Shape
 from sparsebert.bench.texts import Texts
+from sparsebert.bench.workloads import Shape
 from sparsebert.errors import MissingExtraError, OutputError
 
 if TYPE_CHECKING:

@@ -1,8 +1,14 @@
-"""One measurement: engines prepared and loaded, rounds taken, and what came of it put in rows."""
+"""One measurement: engines prepared and loaded, rounds taken, and what came of it put in rows.
+
+Rounds are interleaved, A B A B ..., so that a machine whose speed drifts is as unkind to all alike.
+A *turn* is one engine's share of a round: enough calls to fill a slot, of which the median counts.
+It ends when the engine's threads sleep: none has another's pool spinning beside it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,26 +18,26 @@ import numpy as np
 
 from sparsebert.bench.comparison import OUR, ratio_of
 from sparsebert.bench.engines import (
-    Setup,
     default_engines,
     known_engines,
     parse_engines,
-    worker_command,
 )
-from sparsebert.bench.machine import describe_machine
 from sparsebert.bench.result import BenchResult, EngineReport, Row
-from sparsebert.bench.rounds import measure
-from sparsebert.bench.shapes import Shape
 from sparsebert.bench.texts import Texts, tokenise
-from sparsebert.bench.workers import Worker, WorkerError, running
-from sparsebert.bench.workloads import Workload, shape_workload, text_workload
+from sparsebert.bench.worker import Setup
+from sparsebert.bench.worker_client import Worker, WorkerError, running
+from sparsebert.bench.workloads import Shape, Workload, shape_workload, text_workload
 from sparsebert.checkpoint import EncoderConfig, open_checkpoint, resolve_model
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.pooling import transformer_folder
 from sparsebert.engine import default_threads
 from sparsebert.errors import InputError, OutputError
+from sparsebert.machine import describe_machine
 from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, shown
+
+_TURN_SECONDS = 0.15
+_MOST_CALLS = 200
 
 DEFAULT_SHAPES = (Shape(1, 16), Shape(1, 128), Shape(8, 128), Shape(1, 384), Shape(32, 128))
 
@@ -106,7 +112,7 @@ def run_bench(
         reports = {engine.name: engine for engine in result.engines}
         ragged = {name for name, setup in setups.items() if setup.ragged}
         for workload in workloads:
-            times = measure(workload, workers, reports, ragged, rounds, report)
+            times = _measure(workload, workers, reports, ragged, rounds, report)
             result.rows += _rows(workload.shape, times)
         for name, worker in workers.items():
             try:
@@ -154,7 +160,7 @@ def _start(
     try:
         source = str(folder)
         if setup.prepares:
-            with running(worker_command(engine.name), {}, threads) as preparer:
+            with running(setup.prepare_command(engine.name), {}, threads) as preparer:
                 source = preparer.ask("prepare", model=source, workspace=str(workspace))["folder"]
         worker = stack.enter_context(
             running(setup.command(engine.name), setup.environment(threads), threads)
@@ -172,6 +178,43 @@ def _start(
     engine.first_answer_seconds = loaded["first_answer_seconds"]
     engine.version, engine.settings = loaded["about"]["version"], loaded["about"]["settings"]
     return worker
+
+
+def _measure(
+    workload: Workload,
+    workers: dict[str, Worker],
+    reports: dict[str, EngineReport],
+    ragged: set[str],
+    rounds: int,
+    report: Progress,
+) -> dict[str, list[float]]:
+    """Seconds of each turn, by engine; an engine that fails is dropped from ``workers``."""
+    times: dict[str, list[float]] = {name: [] for name in workers}
+    calls: dict[str, int] = {}
+    for turn in range(rounds + 1):  # the first warms up and tells how many calls fill a turn
+        report(f"{workload.shape}", turn, rounds + 1)
+        for name in list(workers):
+            count = calls.get(name, 1)
+            # Another engine's weights are in the caches now: a short call needs one to warm them.
+            warm_up = 1 if turn == 0 or count > 1 else 0
+            try:
+                seconds = workers[name].ask(
+                    "run",
+                    batches=str(workload.file(name in ragged)),
+                    warm_up=warm_up,
+                    calls=count,
+                )["seconds"]
+            except WorkerError as error:
+                reports[name].reason = f"at {workload.shape}: {error}"
+                del workers[name], times[name]
+                continue
+            if turn == 0:
+                wanted = math.ceil(_TURN_SECONDS / max(min(seconds), 1e-6))
+                calls[name] = min(wanted, _MOST_CALLS)
+            else:
+                times[name].append(float(np.median(seconds)))
+    report(f"{workload.shape}", rounds + 1, rounds + 1)
+    return times
 
 
 def _baseline(names: Sequence[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""One engine in a process of its own, told what to do by JSON lines on standard input.
+"""An engine, and the process of its own that it runs in: JSON lines in, JSON lines out.
 
     {"do": "prepare", "model": FOLDER, "workspace": FOLDER}     -> {"folder": FOLDER}
     {"do": "load", "folder": FOLDER, "threads": 2, "batches": FILE}
@@ -9,8 +9,8 @@
 A call runs every batch of FILE, a JSON list of batches of lists of token ids. What goes wrong comes
 back as {"error": TEXT}; the end of standard input ends the worker.
 
-An engine that lives in another Python has this file run by its path there, so it imports nothing
-but numpy and the standard library until it knows that it is at home.
+An engine may live in another Python, where this file is run by its path: it imports nothing but
+numpy and the standard library.
 """
 
 from __future__ import annotations
@@ -19,18 +19,15 @@ import json
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from sparsebert.bench.engines import Engine
-
 
 _LONGEST_SPIN = 0.5  # seconds; a pool that spins for longer has to be told not to
 _SLEEP = 0.01
@@ -62,6 +59,61 @@ class Batch:
         """The padded arrays that a network takes, by transformers' names for them."""
         known = {"input_ids": self.ids, "attention_mask": self.mask, "token_type_ids": self.types}
         return {name: known[name] for name in names}
+
+
+class Setup(ABC):
+    """What is known of an engine before it runs: is it here, what does it load, who runs it."""
+
+    precision = "fp32"
+    """What its linear layers multiply: engines are compared within a precision, and overall."""
+    ragged = False
+    """Whether it takes batches as they come; the others get theirs sorted by length and padded."""
+    prepares = True
+    """Whether `prepare` does anything (a process is started for it only then)."""
+    keeps = True
+    """Whether what `prepare` makes serves the next run of the same model too (``--cache``)."""
+
+    @abstractmethod
+    def missing(self) -> str | None:
+        """Why this engine cannot run here, with what to do; None if it can."""
+
+    def prepare(self, model: Path, workspace: Path) -> Path:
+        """Make of a Hugging Face or packed folder what this engine loads; returns where it is.
+
+        What it makes gets a folder of its own in ``workspace``, which other engines use as well.
+        """
+        return model
+
+    def prepare_command(self, name: str) -> list[str]:
+        """The command line of a worker that prepares this engine."""
+        return [sys.executable, "-m", "sparsebert.bench.engines", name]
+
+    def command(self, name: str) -> list[str]:
+        """The command line of a worker that loads and runs this engine."""
+        return self.prepare_command(name)
+
+    def environment(self, threads: int) -> dict[str, str]:
+        """Variables that its library reads once, when it starts."""
+        return {}
+
+
+class Engine(Setup):
+    """An engine in this Python. Files of engines import their library inside the methods."""
+
+    def start(self) -> None:
+        """Import the library, so that load time is the model's alone."""
+
+    @abstractmethod
+    def load(self, folder: Path, threads: int) -> None:
+        """Load what `prepare` returned, set up the way this engine's own guide says is fastest."""
+
+    @abstractmethod
+    def run(self, batch: Batch) -> Any:
+        """One forward pass: the head's logits, or the last hidden states of a model without one."""
+
+    @abstractmethod
+    def about(self) -> dict[str, str]:
+        """After loading: "version" and "settings" (kernels in use), for the result's header."""
 
 
 @lru_cache(maxsize=2)
@@ -157,14 +209,3 @@ def serve(engine: Engine) -> None:
             answer = {"error": f"{type(error).__name__}: {reason}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-
-
-def main(name: str) -> None:
-    """Serve the engine of this name; one that runs in another Python only prepares here."""
-    from sparsebert.bench.engines import known_engines
-
-    serve(cast("Engine", known_engines()[name]()))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

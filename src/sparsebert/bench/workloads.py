@@ -1,15 +1,56 @@
-"""What a call of an engine computes, laid down in files that its worker reads."""
+"""What a call of an engine computes, laid down in files that its worker reads.
+
+A shape is a batch of one length, written as batch x tokens: ``8x128``.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsebert.bench.shapes import Shape
+import numpy as np
+
 from sparsebert.bench.texts import Texts, in_batches
 from sparsebert.errors import InputError
+
+
+@dataclass(frozen=True, order=True)
+class Shape:
+    """A batch of sequences of one length, of random token ids."""
+
+    batch: int
+    tokens: int
+
+    def __str__(self) -> str:
+        return f"{self.batch}x{self.tokens}"
+
+    @property
+    def texts(self) -> int:
+        """Texts that one call answers."""
+        return self.batch
+
+    def batches(self, vocabulary: int) -> list[list[list[int]]]:
+        """One batch; the values of ids do not matter to speed, their rows of the embedding do."""
+        random = np.random.default_rng(0)
+        ids: list[list[int]] = random.integers(1, vocabulary, (self.batch, self.tokens)).tolist()
+        return [ids]
+
+
+def parse_shapes(text: str) -> list[Shape]:
+    """Read ``"1x16,8x128"``; InputError for anything else."""
+    shapes = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*([1-9]\d{0,5})\s*[xX]\s*([1-9]\d{0,5})\s*", part)
+        if found is None:
+            raise InputError(
+                f"'{part.strip()}' is not a shape: write BATCHxTOKENS, separated by commas, "
+                "for example 1x16,8x128."
+            )
+        shapes.append(Shape(int(found[1]), int(found[2])))
+    return list(dict.fromkeys(shapes))
 
 
 @dataclass(frozen=True)

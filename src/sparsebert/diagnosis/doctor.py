@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sparsebert.bench.machine import cpu_flags
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.config import EncoderConfig
 from sparsebert.diagnosis.answers import check_answers
@@ -27,6 +26,7 @@ from sparsebert.diagnosis.tables import TaskData, read_data
 from sparsebert.diagnosis.training_run import check_run
 from sparsebert.diagnosis.weights import check_opening, check_weights
 from sparsebert.errors import CheckpointError, DataError
+from sparsebert.machine import cpu_flags
 from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.table import CUSTOM, TASK_NAMES, Task, get_task

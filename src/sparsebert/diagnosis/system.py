@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from importlib.metadata import PackageNotFoundError, version
 
-from sparsebert.bench.machine import describe_machine
 from sparsebert.diagnosis.available_memory import available_memory
 from sparsebert.engine import available_instruction_sets, default_threads
+from sparsebert.machine import describe_machine
 
 _LIBRARIES = (
     "numpy",

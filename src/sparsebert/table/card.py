@@ -10,8 +10,7 @@ from sparsebert.checkpoint.card import model_index
 from sparsebert.errors import DataError
 from sparsebert.evaluation.model_index import hub_results
 from sparsebert.evaluation.seed_scores import about_seeds
-from sparsebert.table.layout import Table, row_title
-from sparsebert.table.markdown import as_markdown
+from sparsebert.table.layout import Table, as_markdown, row_title
 from sparsebert.tasks.table import TASKS
 
 

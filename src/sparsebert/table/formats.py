@@ -9,11 +9,9 @@ from pathlib import Path
 
 from sparsebert.errors import OutputError
 from sparsebert.table.card import as_card
-from sparsebert.table.layout import Table
-from sparsebert.table.markdown import as_markdown
-from sparsebert.table.merging import merge
+from sparsebert.table.layout import Table, as_markdown
 from sparsebert.table.plot import as_svg
-from sparsebert.table.results import read_results
+from sparsebert.table.results import merge, read_results
 from sparsebert.table.runs import read_runs
 
 

@@ -8,75 +8,13 @@ neither as load time nor as memory.
 from __future__ import annotations
 
 import pkgutil
-import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from sparsebert.bench.worker import Setup
 from sparsebert.errors import InputError
-
-if TYPE_CHECKING:
-    from sparsebert.bench.worker import Batch
-
-
-class Setup(ABC):
-    """What is known of an engine before it runs: is it here, what does it load, who runs it."""
-
-    precision = "fp32"
-    """What its linear layers multiply: engines are compared within a precision, and overall."""
-    ragged = False
-    """Whether it takes batches as they come; the others get theirs sorted by length and padded."""
-    prepares = True
-    """Whether `prepare` does anything (a process is started for it only then)."""
-    keeps = True
-    """Whether what `prepare` makes serves the next run of the same model too (``--cache``)."""
-
-    @abstractmethod
-    def missing(self) -> str | None:
-        """Why this engine cannot run here, with what to do; None if it can."""
-
-    def prepare(self, model: Path, workspace: Path) -> Path:
-        """Make of a Hugging Face or packed folder what this engine loads; returns where it is.
-
-        What it makes gets a folder of its own in ``workspace``, which other engines use as well.
-        """
-        return model
-
-    def command(self, name: str) -> list[str]:
-        """The command line of a worker that loads and runs this engine."""
-        return worker_command(name)
-
-    def environment(self, threads: int) -> dict[str, str]:
-        """Variables that its library reads once, when it starts."""
-        return {}
-
-
-class Engine(Setup):
-    """An engine in this Python. Files of engines import their library inside the methods."""
-
-    def start(self) -> None:
-        """Import the library, so that load time is the model's alone."""
-
-    @abstractmethod
-    def load(self, folder: Path, threads: int) -> None:
-        """Load what `prepare` returned, set up the way this engine's own guide says is fastest."""
-
-    @abstractmethod
-    def run(self, batch: Batch) -> Any:
-        """One forward pass: the head's logits, or the last hidden states of a model without one."""
-
-    @abstractmethod
-    def about(self) -> dict[str, str]:
-        """After loading: "version" and "settings" (kernels in use), for the result's header."""
-
-
-def worker_command(name: str) -> list[str]:
-    """The command line of a worker in this Python, which can prepare any engine."""
-    return [sys.executable, "-m", "sparsebert.bench.worker", name]
 
 
 def not_installed(*libraries: str) -> str | None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from sparsebert.bench.engines import Engine, not_installed
+from sparsebert.bench.engines import not_installed
 from sparsebert.bench.exports import dense_folder, once
-
-if TYPE_CHECKING:
-    from sparsebert.bench.worker import Batch
+from sparsebert.bench.worker import Batch, Engine
 
 _TYPES = {"fp32": "float32", "int8": "int8"}
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sparsebert.bench.engines import Engine, not_installed
+from sparsebert.bench.engines import not_installed
 from sparsebert.bench.exports import once, onnx_folder
-from sparsebert.bench.machine import cpu_flags
+from sparsebert.bench.worker import Batch, Engine
 from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
 from sparsebert.checkpoint.documents import read_object
 from sparsebert.exporting.onnx import ONNX_NAME
-
-if TYPE_CHECKING:
-    from sparsebert.bench.worker import Batch
+from sparsebert.machine import cpu_flags
 
 
 class OnnxRuntimeEngine(Engine):

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from sparsebert.bench.engines import Engine, not_installed
+from sparsebert.bench.engines import not_installed
 from sparsebert.bench.exports import dense_folder, once
+from sparsebert.bench.worker import Batch, Engine
 from sparsebert.checkpoint import EncoderConfig, open_checkpoint
 from sparsebert.exporting.network import input_names
 from sparsebert.exporting.openvino import OPENVINO_NAME, write_openvino
-
-if TYPE_CHECKING:
-    from sparsebert.bench.worker import Batch
 
 _CALIBRATION_SEQUENCES = 32
 _CALIBRATION_TOKENS = 64

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sparsebert.bench.engines import Engine, not_installed
+from sparsebert.bench.engines import not_installed
 from sparsebert.bench.exports import dense_folder
+from sparsebert.bench.worker import Batch, Engine
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.exporting.network import input_names, transformers_network
-
-if TYPE_CHECKING:
-    from sparsebert.bench.worker import Batch
 
 
 class TorchEngine(Engine):

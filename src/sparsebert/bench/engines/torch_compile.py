@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sparsebert.bench.engines import Engine
 from sparsebert.bench.engines.torch import TorchEngine
-
-if TYPE_CHECKING:
-    from sparsebert.bench.worker import Batch
+from sparsebert.bench.worker import Batch, Engine
 
 
 class TorchCompileEngine(TorchEngine):
