@@ -6,6 +6,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.errors import CheckpointError
 
 _LARGEST = 64 << 20  # bytes: the index of the largest public checkpoints stays far below
@@ -44,9 +45,8 @@ def write_json(path: Path, document: Any) -> None:
 
 def replace_json(path: Path, document: Any) -> None:
     """`write_json` in one piece: whoever reads ``path`` meanwhile finds the old file or the new."""
-    unfinished = path.with_name(f".{path.name}.partial")
-    write_json(unfinished, document)
-    unfinished.replace(path)
+    with replaced_file(path) as unfinished:
+        write_json(unfinished, document)
 
 
 def inner_folder(root: Path, named: object, where: Path) -> Path:

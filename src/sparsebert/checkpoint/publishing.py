@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 from pathlib import Path
 from typing import Any
 
+from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.checkpoint.card import CARD_NAME, published_card
 from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
 from sparsebert.checkpoint.documents import read_object
@@ -48,14 +48,11 @@ def copy_weights(folder: Path, target: Path) -> None:
     source = transformer_folder(folder)
     names = [name for name in model_files(source) if name == CONFIG_NAME or _is_weights(name)]
     for name in names:
-        unfinished = target / f".{name}.partial-{secrets.token_hex(4)}"
         try:
-            shutil.copyfile(source / name, unfinished)
-            unfinished.replace(target / name)
+            with replaced_file(target / name) as unfinished:
+                shutil.copyfile(source / name, unfinished)
         except OSError as error:
             raise OutputError(f"{target / name} could not be written: {error}.") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
     for path in target.iterdir():
         if _is_weights(path.name) and path.name not in names:
             path.unlink()

@@ -8,14 +8,13 @@ complete under a temporary name before it gets its own.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
+from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.checkpoint.dtypes import Array, byte_count, numpy_type
 from sparsebert.checkpoint.tensors import TensorSpec
 
@@ -49,24 +48,16 @@ def write_tensors(
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)  # the format allows trailing spaces
     origin = 8 + len(text)
 
-    temporary = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(len(text).to_bytes(8, "little"))
-            file.write(text)
-            for spec, array in zip_longest(specs, arrays):
-                if spec is None or array is None:
-                    raise ValueError("specs and arrays differ in number")
-                _check(spec, array)
-                file.seek(origin + starts[spec.name])
-                file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-            file.truncate(origin + size)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replaced_file(path) as temporary, temporary.open("xb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for spec, array in zip_longest(specs, arrays):
+            if spec is None or array is None:
+                raise ValueError("specs and arrays differ in number")
+            _check(spec, array)
+            file.seek(origin + starts[spec.name])
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        file.truncate(origin + size)
 
 
 def _layout(specs: Sequence[TensorSpec]) -> tuple[dict[str, int], int]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.errors import OutputError
 from sparsebert.table.card import as_card
 from sparsebert.table.layout import Table, as_markdown
@@ -55,10 +56,9 @@ def write(
     if out is None:
         sys.stdout.write(text + "\n")
         return notes
-    unfinished = out.with_name(f".{out.name}.partial")
     try:
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        unfinished.replace(out)
+        with replaced_file(out) as unfinished:
+            unfinished.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{out} could not be written: {error.strerror}.") from error
     return notes
