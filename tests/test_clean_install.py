@@ -57,7 +57,7 @@ def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[
         **options,  # type: ignore[call-overload]
     )
     if done.returncode and any(sign in done.stderr for sign in OFFLINE):
-        pytest.skip("pip cannot reach a package index")
+        pytest.skip("pip reaches no package index: try with a network")
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

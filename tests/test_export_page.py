@@ -16,7 +16,7 @@ import pytest
 
 from sparsebert.exporting import export
 from sparsebert.pruning import prune
-from test_optimum import VARIABLE
+from test_optimum import VARIABLE, needs_optimum
 
 torch = pytest.importorskip("torch")
 for module in ("transformers", "onnxruntime", "openvino"):
@@ -56,7 +56,7 @@ def test_onnxruntime_and_openvino(place: Path, monkeypatch: pytest.MonkeyPatch) 
     assert abs(first - both).max() < 1e-5
 
 
-@pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no Python")
+@needs_optimum
 def test_optimum_and_sentence_transformers(place: Path) -> None:
     assert len(OPTIMUM) == 2
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -17,7 +17,9 @@ from sparsebert.quantized import QuantizedTable, QuantizedTiles, linear_layout, 
 
 SETS = available_instruction_sets()
 TWO = "avx512-vnni"  # the set that has both
-needs_two = pytest.mark.skipif(TWO not in SETS, reason="this CPU has one kernel only")
+needs_two = pytest.mark.skipif(
+    TWO not in SETS, reason="one int8 kernel only: another needs a CPU with AVX-512 VNNI"
+)
 
 
 def encoder(pattern: str | None = "1:2", *, floats: bool = False) -> Encoder:

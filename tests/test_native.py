@@ -52,13 +52,13 @@ def compiler() -> str:
     for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
         if name and shutil.which(name):
             return name
-    pytest.skip("no C++ compiler")
+    pytest.skip("no C++ compiler: apt install g++")
 
 
 def build(sanitizers: str) -> Path:
     """The tests built with these sanitizers; only what changed since the last run is compiled."""
     if not shutil.which("cmake"):
-        pytest.skip("no cmake")
+        pytest.skip("no cmake: apt install cmake")
     cxx = compiler()
     if sanitizers:
         probe = [cxx, f"-fsanitize={sanitizers}", "-x", "c++", "-", "-o", os.devnull]

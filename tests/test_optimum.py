@@ -26,7 +26,11 @@ from sparsebert.exporting.zeros import count_kept_zeros
 from sparsebert.pruning import prune
 
 VARIABLE = "SPARSEBERT_OPTIMUM_PYTHON"
-pytestmark = pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no Python")
+needs_optimum = pytest.mark.skipif(
+    VARIABLE not in os.environ,
+    reason=f"no optimum: name a Python that has it in {VARIABLE} (see tests/test_optimum.py)",
+)
+pytestmark = needs_optimum
 
 TinyBert = Callable[..., Path]
 

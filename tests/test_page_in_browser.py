@@ -30,7 +30,7 @@ from sparsebert.serving import load_models
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason=f"no Chromium on this machine: none of {', '.join(NAMES)} is there"
+    CHROMIUM is None, reason="no Chromium for the web page: apt install chromium, or Google Chrome"
 )
 TEXT = "the old man was reading"
 expect.set_options(timeout=20_000)  # a busy machine is slow, and not wrong
@@ -313,7 +313,7 @@ def test_dark_light_and_without_motion(browser: Browser, server: str) -> None:
     assert grounds == ["rgb(255, 255, 255)", "rgb(20, 24, 27)"]
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl: apt install curl")
 def test_the_copied_curl_command_runs(browser: Browser, server: str, folders: Any) -> None:
     text = 'it\'s "old" $HOME `id` \\ \n100% \U0001f98a'
     with opened(browser, server) as page:

@@ -154,7 +154,7 @@ class TestAgainstNumpy:
         self, shape: tuple[int, int, int], native: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         if native and not functions._multiplies_int8_exactly():
-            pytest.skip("this CPU has no exact int8 products")
+            pytest.skip("no exact int8 products: they need a CPU with VNNI")
         monkeypatch.setattr(functions, "_multiplies_int8_exactly", lambda: native)
         tokens, columns, rows = shape
         random = np.random.default_rng(2)

@@ -30,6 +30,9 @@ from sparsebert.training.precision import autocast, native_bf16, resolve_precisi
 from tiny_tasks import write_classification
 
 HAS_BF16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+needs_bf16 = pytest.mark.skipif(
+    not HAS_BF16, reason="no products in bf16: they need a CPU with AVX-512 BF16 or AMX"
+)
 
 
 class TestPrecision:
@@ -54,7 +57,7 @@ class TestPrecision:
         with pytest.raises(TrainingError, match="no instructions for bf16: use precision fp32"):
             resolve_precision("bf16")
 
-    @pytest.mark.skipif(not HAS_BF16, reason="this CPU cannot compute in bf16")
+    @needs_bf16
     @pytest.mark.parametrize("kind", list(Kind))
     def test_in_bf16_loss_and_gradients_are_float32_and_close(
         self, kind: Kind, tiny_bert: TinyBert
@@ -92,7 +95,7 @@ class TestPrecision:
         cosine = torch.cosine_similarity(gradients["bf16"], gradients["fp32"], dim=0)
         assert float(cosine) > 0.99
 
-    @pytest.mark.skipif(not HAS_BF16, reason="this CPU cannot compute in bf16")
+    @needs_bf16
     def test_a_run_says_which_and_scores_in_fp32(
         self, tiny_bert: TinyBert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
