@@ -1,8 +1,12 @@
-"""The choice between two kernels for 1:2 weights in int8; tests/native compares their results."""
+"""The choice among kernels for int8 layers; tests/native compares their results."""
 
 from __future__ import annotations
 
+import os
+import platform
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +20,15 @@ from sparsebert.patterns import Pattern, mask_from_scores
 from sparsebert.quantized import QuantizedTable, QuantizedTiles, linear_layout, quantize
 
 SETS = available_instruction_sets()
-TWO = "avx512-vnni"  # the set that has both
+TWO = "avx512-vnni"  # the set that has blends and picks
+TILES = "avx512-amx"  # the one that has tiles beside them
 needs_two = pytest.mark.skipif(
     TWO not in SETS, reason="one int8 kernel only: another needs a CPU with AVX-512 VNNI"
 )
+needs_tiles = pytest.mark.skipif(
+    TILES not in SETS, reason="no tiles: they need a CPU with AMX, and a system that permits it"
+)
+MEASURED = r"\(measured (\d+\.\d\d) ms against (\d+\.\d\d) ms\)"
 
 
 def encoder(pattern: str | None = "1:2", *, floats: bool = False) -> Encoder:
@@ -56,9 +65,7 @@ def test_the_faster_kernel_is_chosen_by_a_measurement(
     monkeypatch.setenv("SPARSEBERT_ISA", TWO)
     monkeypatch.setenv("SPARSEBERT_INT8_KERNEL", value)
     kernel = encoder().kernel
-    found = re.fullmatch(
-        r"(blend|picks) kernel \(measured (\d+\.\d\d) ms against (\d+\.\d\d) ms\)", kernel or ""
-    )
+    found = re.fullmatch(rf"(blend|picks) kernel {MEASURED}", kernel or "")
     assert found
     chosen, other = float(found[2]), float(found[3])
     assert chosen > 0
@@ -68,40 +75,116 @@ def test_the_faster_kernel_is_chosen_by_a_measurement(
     assert encoder().kernel == kernel  # measured once
 
 
+@needs_tiles
+@pytest.mark.parametrize("pattern", ["1:2", None])
+def test_tiles_are_chosen_from_the_number_of_tokens_on_where_they_are_faster(
+    monkeypatch: pytest.MonkeyPatch, pattern: str | None
+) -> None:
+    monkeypatch.setenv("SPARSEBERT_ISA", TILES)
+    monkeypatch.delenv("SPARSEBERT_INT8_KERNEL", raising=False)
+    kernel = encoder(pattern).kernel
+    vectors = rf"(blend|picks) kernel {MEASURED}" if pattern else "vector kernel"
+    chosen = rf"tiles kernel from (1 token|(4|16|64) tokens) on {MEASURED}"
+    assert re.fullmatch(f"{chosen}(, for fewer {vectors})?|{vectors}, not tiles {MEASURED}", kernel)
+    assert encoder(pattern).kernel == kernel  # measured once
+
+
+def random_text(tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ids = np.random.default_rng(1).integers(0, 11, tokens).astype(np.int32)
+    return ids, np.zeros_like(ids), np.array([0, tokens], np.int32)
+
+
 @needs_two
-def test_either_kernel_can_be_asked_for_and_both_give_the_same(
+def test_each_kernel_can_be_asked_for_and_all_give_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("SPARSEBERT_ISA", TWO)
-    random = np.random.default_rng(1)
-    ids = random.integers(0, 11, 61).astype(np.int32)
-    arrays = (ids, np.zeros_like(ids), np.array([0, 61], np.int32))
-    hidden = {}
-    for name in ("blend", "picks"):
-        monkeypatch.setenv("SPARSEBERT_INT8_KERNEL", name)
-        native = encoder()
-        assert native.kernel == f"{name} kernel (SPARSEBERT_INT8_KERNEL)"
-        hidden[name] = native.hidden(*arrays)
-    np.testing.assert_array_equal(hidden["blend"], hidden["picks"])
+    monkeypatch.setenv("SPARSEBERT_ISA", TILES if TILES in SETS else TWO)
+    for tokens in (61, 3):
+        hidden = {}
+        for name in ("blend", "picks", "tiles") if TILES in SETS else ("blend", "picks"):
+            monkeypatch.setenv("SPARSEBERT_INT8_KERNEL", name)
+            native = encoder()
+            assert native.kernel == f"{name} kernel (SPARSEBERT_INT8_KERNEL)"
+            hidden[name] = native.hidden(*random_text(tokens))
+            np.testing.assert_array_equal(hidden[name], hidden["blend"])
 
 
-@pytest.mark.parametrize("isa", [name for name in SETS if name != TWO])
+@needs_tiles
+def test_a_set_with_tiles_answers_to_the_bit_as_the_one_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SPARSEBERT_INT8_KERNEL", "auto")
+    for pattern in ("1:2", "2:4", None):
+        hidden = []
+        for isa in (TWO, TILES):
+            monkeypatch.setenv("SPARSEBERT_ISA", isa)
+            hidden.append(encoder(pattern).hidden(*random_text(61)))
+        np.testing.assert_array_equal(*hidden)
+
+
+# A filter of system calls (seccomp) under which arch_prctl(ARCH_REQ_XCOMP_PERM) is refused, as
+# some sandboxes do: an instruction is code, jump if true, jump if false and operand.
+REFUSED = """
+import ctypes, struct
+steps = [
+    (0x20, 0, 0, 0),  # load the number of the call
+    (0x15, 0, 3, 158),  # arch_prctl?
+    (0x20, 0, 0, 16),  # load its first argument
+    (0x15, 0, 1, 0x1023),  # ARCH_REQ_XCOMP_PERM?
+    (0x06, 0, 0, 0x00050001),  # EPERM
+    (0x06, 0, 0, 0x7FFF0000),  # allowed
+]
+program = b"".join(struct.pack("HBBI", *step) for step in steps)
+memory = ctypes.create_string_buffer(program, len(program))
+filter = struct.pack("HxxxxxxP", len(steps), ctypes.addressof(memory))
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+if prctl(38, 1, 0, 0, 0) or prctl(22, 2, ctypes.c_char_p(filter), 0, 0):
+    raise SystemExit("no seccomp")
+from sparsebert.engine import available_instruction_sets, instruction_set
+print(*available_instruction_sets())
+instruction_set("avx512-amx")
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="of Linux on x86-64"
+)
+def test_a_machine_that_forbids_tiles_falls_back() -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SPARSEBERT_")}
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED], capture_output=True, text=True, env=environment
+    )
+    if "no seccomp" in done.stderr:
+        pytest.skip("this system has no seccomp filters")
+    assert done.stdout.split() == [name for name in SETS if name != TILES]
+    assert re.search(
+        "EngineError: (this CPU cannot run avx512-amx instructions, or its operating system does "
+        "not permit them: unset|this build of sparsebert has no avx512-amx kernels)",
+        done.stderr,
+    )
+
+
+@pytest.mark.parametrize("isa", [name for name in SETS if name not in (TWO, TILES)])
 def test_a_set_with_one_kernel_uses_it(monkeypatch: pytest.MonkeyPatch, isa: str) -> None:
     monkeypatch.setenv("SPARSEBERT_ISA", isa)
     monkeypatch.delenv("SPARSEBERT_INT8_KERNEL", raising=False)
     assert encoder().kernel == "blend kernel"
-    monkeypatch.setenv("SPARSEBERT_INT8_KERNEL", "picks")
-    with pytest.raises(EngineError, match=f"{isa} has no picks kernel: unset"):
-        encoder()
+    for other in ("picks", "tiles"):
+        monkeypatch.setenv("SPARSEBERT_INT8_KERNEL", other)
+        with pytest.raises(EngineError, match=f"{isa} has no {other} kernel: unset"):
+            encoder()
 
 
 def test_an_unknown_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARSEBERT_INT8_KERNEL", "blends")
-    with pytest.raises(EngineError, match="unknown int8 kernel 'blends': .* blend, picks or auto"):
+    with pytest.raises(
+        EngineError, match="unknown int8 kernel 'blends': .* blend, picks, tiles or auto"
+    ):
         encoder()
 
 
-def test_a_model_without_such_weights_names_no_kernel() -> None:
+def test_a_model_without_a_choice_names_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert encoder(floats=True).kernel is None
+    monkeypatch.setenv("SPARSEBERT_ISA", TWO if TWO in SETS else "portable")
     assert encoder(None).kernel is None
     assert encoder("2:4").kernel is None
-    assert encoder(floats=True).kernel is None

@@ -22,6 +22,7 @@ BUILDS = CHECKOUT / "build" / "native-tests"
 KERNELS = [
     "int8-linear",
     "int8-picks",
+    "int8-tiles",
     "int8-rows",
     "int8-attention",
     "linear",

@@ -60,8 +60,8 @@ struct FloatNetwork {
     using Workspace = sparsebert::Workspace;
     using Shared = sparsebert::Shared;
     using Pass = sparsebert::Pass;
+    using Kernels = const sparsebert::Kernels&;
     static constexpr auto kOrder = Positions::Order::kLanesAreQueries;
-    static const Kernels& kernels(const InstructionSet& set) { return *set.kernels; }
 };
 
 struct Int8Network {
@@ -69,17 +69,17 @@ struct Int8Network {
     using Workspace = Int8Workspace;
     using Shared = Int8Shared;
     using Pass = Int8Pass;
+    using Kernels = const Int8Choice;
     static constexpr auto kOrder = Positions::Order::kLanesAreKeys;
-    static const Int8Kernels& kernels(const InstructionSet& set) { return *set.int8; }
 };
 
 template <typename Network>
 class EncoderOf : public Encoder {
   public:
-    EncoderOf(typename Network::Model model, const InstructionSet& set, int threads)
+    EncoderOf(typename Network::Model model, typename Network::Kernels kernels, int threads)
         : model_(std::move(model)),
           positions_(model_, Network::kOrder),
-          set_(set),
+          kernels_(kernels),
           pool_(threads) {}
 
     int threads() const override { return pool_.threads(); }
@@ -123,8 +123,7 @@ class EncoderOf : public Encoder {
             Batch micro{batch.ids + start, batch.types + start, offsets.data(), end - first};
             positions_.reserve(find_places(model_, micro, places));
             micro.places = places.data();
-            typename Network::Shared shared(model_, Network::kernels(set_), pool_, workspace_,
-                                            micro, positions_);
+            typename Network::Shared shared(model_, kernels_, pool_, workspace_, micro, positions_);
             pool_.run([&](int thread) {
                 typename Network::Pass pass(shared, thread);
                 pass.encode();
@@ -136,7 +135,7 @@ class EncoderOf : public Encoder {
 
     typename Network::Model model_;
     Positions positions_;
-    const InstructionSet& set_;
+    typename Network::Kernels kernels_;
     ThreadPool pool_;
     std::mutex mutex_;
     typename Network::Workspace workspace_;
@@ -144,12 +143,12 @@ class EncoderOf : public Encoder {
 
 }  // namespace
 
-std::unique_ptr<Encoder> make_encoder(Model model, const InstructionSet& set, int threads) {
-    return std::make_unique<EncoderOf<FloatNetwork>>(std::move(model), set, threads);
+std::unique_ptr<Encoder> make_encoder(Model model, const Kernels& kernels, int threads) {
+    return std::make_unique<EncoderOf<FloatNetwork>>(std::move(model), kernels, threads);
 }
 
-std::unique_ptr<Encoder> make_encoder(Int8Model model, const InstructionSet& set, int threads) {
-    return std::make_unique<EncoderOf<Int8Network>>(std::move(model), set, threads);
+std::unique_ptr<Encoder> make_encoder(Int8Model model, Int8Choice kernels, int threads) {
+    return std::make_unique<EncoderOf<Int8Network>>(std::move(model), std::move(kernels), threads);
 }
 
 }  // namespace sparsebert

@@ -4,8 +4,8 @@
 #include <memory>
 #include <mutex>
 
+#include "int8/choice.h"
 #include "int8/model.h"
-#include "kernels/dispatch.h"
 #include "model.h"
 #include "shape.h"
 
@@ -25,7 +25,7 @@ class Encoder {
 };
 
 // In floating point (fp32 or fp16 weights) and in int8.
-std::unique_ptr<Encoder> make_encoder(Model model, const InstructionSet& set, int threads);
-std::unique_ptr<Encoder> make_encoder(Int8Model model, const InstructionSet& set, int threads);
+std::unique_ptr<Encoder> make_encoder(Model model, const Kernels& kernels, int threads);
+std::unique_ptr<Encoder> make_encoder(Int8Model model, Int8Choice kernels, int threads);
 
 }  // namespace sparsebert

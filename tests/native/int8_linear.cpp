@@ -92,11 +92,10 @@ void check(const Case& c) {
             residual[t * stride + i] =
                 c.exact ? static_cast<float>(random.between(-1000, 1000)) : random.normal();
 
-    const bool needs_scratch = c.form.layout != Int8Layout::kDense;
     const float nobody = std::numeric_limits<float>::quiet_NaN();
     each_int8_kernels([&](const Int8Kernels& kernels) {
         const std::string name = c.name(kernels);
-        Guarded<int8_t> scratch(needs_scratch ? int8_linear_scratch(c.columns) : 0, 99);
+        Guarded<int8_t> scratch(int8_linear_scratch(c.columns), 99);
         Guarded<float> y(floats, nobody);
         if (c.residual == Residual::kInPlace)
             std::copy(residual.begin(), residual.end(), y.begin());

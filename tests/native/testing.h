@@ -21,7 +21,8 @@ struct KernelTest {
     void (*random_case)(uint64_t seed);
 };
 
-extern const KernelTest kInt8LinearTest, kInt8PicksTest, kInt8RowsTest, kInt8AttentionTest;
+extern const KernelTest kInt8LinearTest, kInt8PicksTest, kInt8TilesTest, kInt8RowsTest,
+    kInt8AttentionTest;
 extern const KernelTest kLinearTest, kRowsTest, kAttentionTest;
 void test_threads();
 
@@ -37,13 +38,17 @@ template <typename... Parts>
     throw Failure(text.str());
 }
 
+// Kernels for tile registers over plain memory (tile_plain.inl): they run on any machine.
+extern const Int8Kernels kPlainTilesInt8;
+
 // Calls check(kernels) with each table of kernels that this machine can run, once.
 template <typename Check>
 void each_int8_kernels(Check check) {
+    check(kPlainTilesInt8);
     std::vector<const Int8Kernels*> seen;
     for (const std::string& name : available_instruction_sets()) {
         const InstructionSet& set = select_instruction_set(name);
-        for (const Int8Kernels* kernels : {set.int8, set.int8_picks}) {
+        for (const Int8Kernels* kernels : {set.int8, set.int8_picks, set.int8_tiles}) {
             bool fresh = kernels != nullptr;
             for (const Int8Kernels* other : seen) fresh = fresh && other != kernels;
             if (fresh) check(*kernels);

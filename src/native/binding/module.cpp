@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "../encoder.h"
-#include "../int8/choice.h"
+#include "../kernels/dispatch.h"
 #include "weights.h"
 
 namespace sparsebert {
@@ -26,16 +26,13 @@ struct BoundEncoder {
     BoundEncoder(const nb::dict& config, nb::dict arrays, int threads, const std::string& isa)
         : weights(std::move(arrays)), set(select_instruction_set(isa)) {
         if (!is_int8(weights)) {
-            encoder = make_encoder(read_float_model(config, weights), set, threads);
+            encoder = make_encoder(read_float_model(config, weights), *set.kernels, threads);
             return;
         }
         Int8Model model = read_int8_model(config, weights, *set.int8);
-        if (model.has_pairs()) {
-            const Int8Choice choice = choose_int8_kernels(set);
-            set.int8 = choice.kernels;
-            kernel = choice.reason;
-        }
-        encoder = make_encoder(std::move(model), set, threads);
+        Int8Choice choice = choose_int8_kernels(set, model.has_pairs());
+        if (!choice.reason.empty()) kernel = choice.reason;
+        encoder = make_encoder(std::move(model), std::move(choice), threads);
     }
 
     static Batch batch(const Integers& ids, const Integers& types, const Integers& offsets) {
@@ -52,8 +49,8 @@ struct BoundEncoder {
     }
 
     nb::dict weights;
-    InstructionSet set;
-    std::optional<std::string> kernel;  // for 1:2 weights in int8, and why
+    const InstructionSet& set;
+    std::optional<std::string> kernel;  // of int8 layers, and why, where there is a choice
     std::unique_ptr<Encoder> encoder;
 };
 

@@ -1,11 +1,15 @@
 #include "choice.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <map>
+#include <mutex>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "../memory.h"
@@ -13,17 +17,18 @@
 namespace sparsebert {
 namespace {
 
-// The layer to measure: one of BERT-base, with the tokens of a run.
+// The layer to measure: one of BERT-base, with the tokens of a run, and for tiles with fewer.
 constexpr int kFeatures = 768, kTokens = 64;
+constexpr int kFewerTokens[] = {16, 4, 1};
 // Each kernel is run as often, in turns; its best time counts. A few milliseconds in all.
 constexpr int kRounds = 10;
-// Picks must be faster by this much, so that the choice is the same from run to run.
+// Another kernel must be faster by this much, so that the choice is the same from run to run.
 constexpr double kMargin = 0.95;
 
 struct Layer {
-    Layer()
-        : values(static_cast<size_t>(kFeatures) * kFeatures / 2),
-          bits(values.size() / 64),
+    explicit Layer(Int8Layout layout)
+        : values(static_cast<size_t>(kFeatures) * kFeatures),
+          bits(values.size() / 128),
           scales(kFeatures, 0.01f),
           sums(kFeatures),
           x(kTokens * int8_stride(kFeatures)),
@@ -33,7 +38,7 @@ struct Layer {
         uint64_t word = 1;
         for (uint64_t& choices : bits)  // as irregular as those of a real layer (Knuth's MMIX)
             choices = word = (word ^ word >> 29) * 6364136223846793005ull + 1442695040888963407ull;
-        weight.layout = Int8Layout::kPairs;
+        weight.layout = layout;
         weight.rows = weight.columns = kFeatures;
         weight.values = values.data();
         weight.bits = bits.data();
@@ -42,14 +47,26 @@ struct Layer {
         scratch.reserve(int8_linear_scratch(kFeatures));
     }
 
-    double milliseconds(const Int8Kernels& kernels) {
+    double milliseconds(const Int8Kernels& kernels, int tokens) {
         const Int8Rows rows = {x.data(), int8_stride(kFeatures), token_scales.data(), zeros.data()};
         const auto start = std::chrono::steady_clock::now();
-        kernels.linear({&weight, rows, kTokens, nullptr, y.data(), kFeatures,
+        kernels.linear({&weight, rows, tokens, nullptr, y.data(), kFeatures,
                         reinterpret_cast<int8_t*>(scratch.get()), 0},
                        0, weight.tiles());
         const auto end = std::chrono::steady_clock::now();
         return std::chrono::duration<double, std::milli>(end - start).count();
+    }
+
+    // Best times of each, infinite for a kernel that is null.
+    template <size_t Count>
+    std::array<double, Count> race(const std::array<const Int8Kernels*, Count>& kernels,
+                                   int tokens) {
+        std::array<double, Count> best;
+        best.fill(std::numeric_limits<double>::infinity());
+        for (int round = 0; round < kRounds; ++round)
+            for (size_t i = 0; i < Count; ++i)
+                if (kernels[i]) best[i] = std::min(best[i], milliseconds(*kernels[i], tokens));
+        return best;
     }
 
     std::vector<int8_t> values;
@@ -64,45 +81,85 @@ struct Layer {
     Bytes scratch;
 };
 
-struct Times {
-    double blend = std::numeric_limits<double>::infinity(), picks = blend;
-};
-
-Times measure(const InstructionSet& set) {
-    Layer layer;
-    Times best;
-    for (int round = 0; round < kRounds; ++round) {
-        best.blend = std::min(best.blend, layer.milliseconds(*set.int8));
-        best.picks = std::min(best.picks, layer.milliseconds(*set.int8_picks));
-    }
-    return best;
+std::string compared(double time, double other) {
+    char text[60];
+    std::snprintf(text, sizeof text, " (measured %.2f ms against %.2f ms)", time, other);
+    return text;
 }
 
-std::string compared(const char* winner, double time, double other) {
-    char text[100];
-    std::snprintf(text, sizeof text, "%s kernel (measured %.2f ms against %.2f ms)", winner, time,
-                  other);
-    return text;
+std::string plural(int tokens) {
+    return std::to_string(tokens) + (tokens == 1 ? " token" : " tokens");
+}
+
+// Dense weights have one kernel beside tiles, 1:2 weights blends and perhaps picks.
+Int8Choice measure(const InstructionSet& set, Int8Layout layout) {
+    Layer layer(layout);
+    const bool pairs = layout == Int8Layout::kPairs;
+    const auto [blend, picks, tiles] =
+        layer.race<3>({set.int8, pairs ? set.int8_picks : nullptr, set.int8_tiles}, kTokens);
+    const bool picked = picks < kMargin * blend;
+    Int8Choice choice;
+    choice.kernels = picked ? set.int8_picks : set.int8;
+    choice.reason = !pairs ? "vector kernel" : picked ? "picks kernel" : "blend kernel";
+    if (pairs && set.int8_picks)
+        choice.reason += picked ? compared(picks, blend) : compared(blend, picks);
+    const double vectors = std::min(blend, picks);
+    if (!set.int8_tiles) return choice;
+    if (tiles >= kMargin * vectors) {
+        choice.reason += ", not tiles" + compared(vectors, tiles);
+        return choice;
+    }
+    choice.tiles = set.int8_tiles;
+    choice.fewest_tokens = kTokens;
+    for (const int tokens : kFewerTokens) {
+        const auto [few, on_tiles] = layer.race<2>({choice.kernels, choice.tiles}, tokens);
+        if (on_tiles >= kMargin * few) break;
+        choice.fewest_tokens = tokens;
+    }
+    const std::string other = choice.fewest_tokens > 1 ? ", for fewer " + choice.reason : "";
+    choice.reason = "tiles kernel from " + plural(choice.fewest_tokens) + " on" +
+                    compared(tiles, vectors) + other;
+    return choice;
+}
+
+// Once in a process.
+const Int8Choice& measured(const InstructionSet& set, Int8Layout layout) {
+    static std::mutex mutex;
+    static std::map<std::pair<std::string, Int8Layout>, Int8Choice> choices;
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto key = std::make_pair(std::string(set.name), layout);
+    auto found = choices.find(key);
+    if (found == choices.end()) found = choices.emplace(key, measure(set, layout)).first;
+    return found->second;
 }
 
 }  // namespace
 
-Int8Choice choose_int8_kernels(const InstructionSet& set) {
+Int8Choice choose_int8_kernels(const InstructionSet& set, bool pairs) {
     const char* variable = std::getenv("SPARSEBERT_INT8_KERNEL");
     const std::string name = variable && *variable ? variable : "auto";
-    if (name != "auto" && name != "blend" && name != "picks")
-        throw std::invalid_argument("unknown int8 kernel '" + name +
-                                    "': SPARSEBERT_INT8_KERNEL takes blend, picks or auto.");
-    if (name == "picks" && !set.int8_picks)
-        throw std::invalid_argument(std::string(set.name) +
-                                    " has no picks kernel: unset SPARSEBERT_INT8_KERNEL.");
-    if (name == "blend") return {set.int8, "blend kernel (SPARSEBERT_INT8_KERNEL)"};
-    if (name == "picks") return {set.int8_picks, "picks kernel (SPARSEBERT_INT8_KERNEL)"};
-    if (!set.int8_picks) return {set.int8, "blend kernel"};
-    static const Times times = measure(set);  // only one set has both
-    if (times.picks < kMargin * times.blend)
-        return {set.int8_picks, compared("picks", times.picks, times.blend)};
-    return {set.int8, compared("blend", times.blend, times.picks)};
+    const std::string forced = name + " kernel (SPARSEBERT_INT8_KERNEL)";
+    const auto require = [&](const Int8Kernels* kernels) {
+        if (!kernels)
+            throw std::invalid_argument(std::string(set.name) + " has no " + name +
+                                        " kernel: unset SPARSEBERT_INT8_KERNEL.");
+    };
+    if (name == "auto") {
+        if (set.int8_tiles || (pairs && set.int8_picks))
+            return measured(set, pairs ? Int8Layout::kPairs : Int8Layout::kDense);
+        return {set.int8, nullptr, 0, pairs ? "blend kernel" : ""};
+    }
+    if (name == "blend") return {set.int8, nullptr, 0, pairs ? forced : ""};
+    if (name == "picks") {
+        if (pairs) require(set.int8_picks);
+        return {pairs ? set.int8_picks : set.int8, nullptr, 0, pairs ? forced : ""};
+    }
+    if (name == "tiles") {
+        require(set.int8_tiles);
+        return {set.int8, set.int8_tiles, 0, forced};
+    }
+    throw std::invalid_argument("unknown int8 kernel '" + name +
+                                "': SPARSEBERT_INT8_KERNEL takes blend, picks, tiles or auto.");
 }
 
 }  // namespace sparsebert

@@ -79,9 +79,12 @@ inline size_t int8_expansion(int columns) {
 constexpr int kPickGroups = 8, kPickTokens = 64, kPickTiles = 48;
 constexpr int kPickTableBytes = kPickGroups * 16 * kPickTokens * 4;
 
+// Tile registers (linear_on_tiles.inl): expanded weights, sums and what fills up a last step.
+constexpr int kTileScratchBytes = 16 * 1024;
+
 inline size_t int8_linear_scratch(int columns) {
     constexpr size_t kPickSums = sizeof(int32_t) * kPickTiles * kTileRows * kPickTokens;
-    return std::max(int8_expansion(columns), kPickTableBytes + kPickSums);
+    return std::max(kTileScratchBytes + int8_expansion(columns), kPickTableBytes + kPickSums);
 }
 
 // Queries, keys and values of every token, quantised symmetrically for each token and head:
@@ -156,5 +159,6 @@ extern const Int8Kernels kAvx2VnniInt8;
 extern const Int8Kernels kAvx512VlVnniInt8;
 extern const Int8Kernels kAvx512VnniInt8;
 extern const Int8Kernels kAvx512VnniPicksInt8;
+extern const Int8Kernels kAvx512AmxInt8;
 
 }  // namespace sparsebert

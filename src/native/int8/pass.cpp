@@ -51,10 +51,10 @@ struct RunMemory {
 
 }  // namespace
 
-Int8Shared::Int8Shared(const Int8Model& model_, const Int8Kernels& kernels_, ThreadPool& pool_,
+Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, ThreadPool& pool_,
                        Int8Workspace& workspace_, const Batch& batch_, const Positions& positions_)
     : model(model_),
-      kernels(kernels_),
+      choice(choice_),
       pool(pool_),
       workspace(workspace_),
       positions(positions_),
@@ -117,7 +117,7 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Kernels& kernels_, Thr
 Int8Pass::Int8Pass(Int8Shared& shared, int thread)
     : shared_(shared),
       model_(shared.model),
-      kernels_(shared.kernels),
+      kernels_(*shared.choice.kernels),
       batch_(shared.batch),
       thread_(thread),
       threads_(shared.pool.threads()),
@@ -164,7 +164,7 @@ void Int8Pass::sync() {
 void Int8Pass::linear(const Int8Weight& weight, const Int8Rows& x, int tokens,
                       const float* residual, float* y, size_t stride) {
     const Range tiles = part_of(weight.tiles(), part_, parts_);
-    kernels_.linear(
+    shared_.choice.with(tokens).linear(
         {&weight, x, tokens, residual, y, stride, reinterpret_cast<int8_t*>(scratch_), 0},
         tiles.begin, tiles.end);
 }
@@ -260,7 +260,7 @@ void Int8Pass::attend_head(int layer, int sequence, int head) {
     Int8Heads at = shared_.heads;
     at.values += begin * at.row();
     at.scales += static_cast<size_t>(begin) * 3 * at.heads;
-    kernels_.attention(
+    shared_.choice.with(tokens).attention(
         {at, head, tokens, shared_.context + static_cast<size_t>(begin) * shared_.hidden_stride,
          static_cast<size_t>(shared_.hidden_stride), scratch_,
          shared_.positions.bias(layer, head, tokens), shared_.positions.window(layer)});
@@ -461,9 +461,10 @@ void Int8Pass::write_decoded(float* out) {
     const Range tiles = part_of(model_.decoder.tiles(), thread_, threads_);
     for (int tile = tiles.begin; tile < tiles.end; tile += kTilesAtOnce) {
         const int end = std::min(tiles.end, tile + kTilesAtOnce), first = tile * kTileRows;
-        kernels_.linear({&model_.decoder, shared_.quantized, tokens, nullptr, logits, kColumns,
-                         reinterpret_cast<int8_t*>(scratch_), first},
-                        tile, end);
+        shared_.choice.with(tokens).linear(
+            {&model_.decoder, shared_.quantized, tokens, nullptr, logits, kColumns,
+             reinterpret_cast<int8_t*>(scratch_), first},
+            tile, end);
         const int count = std::min(end * kTileRows, outputs) - first;
         for (int token = 0; token < tokens; ++token)
             std::memcpy(out + static_cast<size_t>(token) * outputs + first,

@@ -7,6 +7,7 @@
 #include "../memory.h"
 #include "../positions.h"
 #include "../thread_pool.h"
+#include "choice.h"
 #include "model.h"
 
 namespace sparsebert {
@@ -24,11 +25,11 @@ struct Int8Workspace {
 
 // What the threads of a pass have in common.
 struct Int8Shared {
-    Int8Shared(const Int8Model& model, const Int8Kernels& kernels, ThreadPool& pool,
+    Int8Shared(const Int8Model& model, const Int8Choice& choice, ThreadPool& pool,
                Int8Workspace& workspace, const Batch& batch, const Positions& positions);
 
     const Int8Model& model;
-    const Int8Kernels& kernels;
+    const Int8Choice& choice;
     ThreadPool& pool;
     Int8Workspace& workspace;
     const Positions& positions;

@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "../int8/amx.h"
+
 #ifdef SPARSEBERT_AVX_VNNI
 #include <cpuid.h>
 #endif
@@ -38,7 +40,16 @@ const std::vector<InstructionSet>& instruction_sets() {
             int8_256 = &kAvx2VnniInt8;
         }
 #endif
+#ifdef SPARSEBERT_AMX
+        const bool amx = vnni512 && amx_usable();
+        const Int8Kernels* tiles = &kAvx512AmxInt8;
+#else
+        const bool amx = false;
+        const Int8Kernels* tiles = nullptr;
+#endif
         return std::vector<InstructionSet>{
+            {"avx512-amx", tiles ? &kAvx512Kernels : nullptr, &kAvx512VnniInt8, amx,
+             &kAvx512VnniPicksInt8, tiles},
             {"avx512-vnni", &kAvx512Kernels, &kAvx512VnniInt8, vnni512, &kAvx512VnniPicksInt8},
             {"avx512", &kAvx512Kernels, &kAvx2Int8, avx512},
             {"avx2-vnni", &kAvx2Kernels, int8_256, vnni256},
@@ -47,6 +58,7 @@ const std::vector<InstructionSet>& instruction_sets() {
     }();
 #else
     static const std::vector<InstructionSet> sets = {
+        {"avx512-amx", nullptr, nullptr, false},
         {"avx512-vnni", nullptr, nullptr, false},
         {"avx512", nullptr, nullptr, false},
         {"avx2-vnni", nullptr, nullptr, false},
@@ -73,16 +85,19 @@ const InstructionSet& select_instruction_set(const std::string& asked) {
         if (name.empty() && set.kernels && set.supported) return set;
         if (name != set.name) continue;
         if (!set.kernels)
-            throw std::invalid_argument("this build of sparsebert has no " + name +
-                                        " kernels: it was compiled for another kind of CPU.");
+            throw std::invalid_argument(
+                "this build of sparsebert has no " + name +
+                " kernels: it was compiled for another kind of CPU, or by too old a compiler.");
         if (!set.supported)
-            throw std::invalid_argument("this CPU cannot run " + name +
-                                        " instructions: unset SPARSEBERT_ISA or name a lower set.");
+            throw std::invalid_argument(
+                "this CPU cannot run " + name +
+                " instructions, or its operating system does not permit them: unset "
+                "SPARSEBERT_ISA or name a lower set.");
         return set;
     }
     throw std::invalid_argument("unknown instruction set '" + name +
-                                "': SPARSEBERT_ISA takes portable, avx2, avx2-vnni, avx512 or "
-                                "avx512-vnni.");
+                                "': SPARSEBERT_ISA takes portable, avx2, avx2-vnni, avx512, "
+                                "avx512-vnni or avx512-amx.");
 }
 
 }  // namespace sparsebert

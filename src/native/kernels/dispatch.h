@@ -13,8 +13,10 @@ struct InstructionSet {
     const char* name;
     const Kernels* kernels;  // null where this build lacks the set
     const Int8Kernels* int8;
-    bool supported;                           // by this CPU and its operating system
-    const Int8Kernels* int8_picks = nullptr;  // the same with pick tables; null where there is none
+    bool supported;  // by this CPU and its operating system
+    // The same with pick tables and with tile registers; null where there are none.
+    const Int8Kernels* int8_picks = nullptr;
+    const Int8Kernels* int8_tiles = nullptr;
 };
 
 // Names of the instruction sets that can run here, best first.

@@ -4,10 +4,11 @@ A batch is its sequences laid end to end: ``ids`` and ``type_ids`` are int32 ``[
 sequence s is ``ids[offsets[s]:offsets[s + 1]]`` with ``offsets`` int32 ``[batch + 1]``. No token of
 padding is computed, and what a sequence gives does not depend on its company.
 
-Environment: ``SPARSEBERT_ISA`` (avx512-vnni, avx512, avx2-vnni, avx2 or portable) forces an
-instruction set, ``SPARSEBERT_NUM_THREADS`` the number of threads, ``SPARSEBERT_INT8_KERNEL``
-(blend, picks or auto) the kernel for 1:2 weights in int8, of which avx512-vnni has two. All are
-read when an encoder is made.
+Environment: ``SPARSEBERT_ISA`` (avx512-amx, avx512-vnni, avx512, avx2-vnni, avx2 or portable)
+forces an instruction set, ``SPARSEBERT_NUM_THREADS`` the number of threads,
+``SPARSEBERT_INT8_KERNEL`` (blend, picks, tiles or auto) the kernel for int8 layers: avx512-vnni has
+two for 1:2 weights, avx512-amx tiles beside them, for all weights. All are read when an encoder is
+made.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ class Encoder:
 
     @property
     def kernel(self) -> str | None:
-        """The kernel for 1:2 weights in int8 and why it was chosen; None where there are none.
+        """The kernel for int8 layers and why it was chosen; None where there is no choice.
 
         Such as ``blend kernel (measured 0.11 ms against 0.15 ms)``: a layer of 768 by 768 on 64
         tokens, measured once in a process. Results do not depend on it.

@@ -95,12 +95,12 @@ class Model:
 
     @property
     def instruction_set(self) -> str:
-        """The engine's kernels in use: portable, avx2, avx2-vnni, avx512 or avx512-vnni."""
+        """The engine's kernels in use, such as avx512-vnni or avx512-amx."""
         return str(self._encoder.instruction_set)
 
     @property
     def kernel(self) -> str | None:
-        """The engine's kernel for 1:2 weights in int8 and why it was chosen, or None."""
+        """The engine's kernel for int8 layers and why it was chosen, or None without a choice."""
         return self._encoder.kernel
 
     @property

@@ -1,0 +1,53 @@
+#include "amx.h"
+
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#define SPARSEBERT_ASKS_FOR_AMX
+#endif
+
+namespace sparsebert {
+
+bool amx_usable(const AmxReport& report, bool (*request)()) {
+    constexpr uint64_t kTileStates = 3u << 17;  // configuration and data
+    return report.tiles && report.int8 && (report.saved_states & kTileStates) == kTileStates &&
+           request();
+}
+
+#ifdef SPARSEBERT_ASKS_FOR_AMX
+namespace {
+
+AmxReport report() {
+    AmxReport found;
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+        found.tiles = d >> 24 & 1;
+        found.int8 = d >> 25 & 1;
+    }
+    constexpr unsigned kOsSavesStates = 1u << 27;
+    if (__get_cpuid(1, &a, &b, &c, &d) && (c & kOsSavesStates)) {
+        unsigned low = 0, high = 0;
+        asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+        found.saved_states = static_cast<uint64_t>(high) << 32 | low;
+    }
+    return found;
+}
+
+// Linux 5.16: a process has tiles only after it has asked for them.
+bool request_permission() {
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+}  // namespace
+
+bool amx_usable() {
+    static const bool usable = amx_usable(report(), request_permission);
+    return usable;
+}
+#else
+bool amx_usable() { return false; }
+#endif
+
+}  // namespace sparsebert

@@ -1,0 +1,41 @@
+// Layouts that no inner loop reads, a tile at a time as one that is read; and the sums of rows.
+#pragma once
+
+// One tile of a layout that no inner loop reads, as kDense.
+inline void expand_tile(const Int8Weight& w, int tile, int8_t* out) {
+    const auto place = [&](int row, int column) -> int8_t& {
+        const int i = column % 8;  // 0 2 4 6 1 3 5 7
+        return out[(column / 8 * 2 + i % 2) * 64 + row * 4 + i / 2];
+    };
+    std::memset(out, 0, int8_expansion(w.columns));
+    const int begin = tile * kTileRows, end = std::min(w.rows, begin + kTileRows);
+    for (int row = begin; row < end; ++row) {
+        if (w.layout == Int8Layout::kTable) {
+            const int8_t* values = w.values + static_cast<size_t>(row) * w.columns;
+            for (int column = 0; column < w.columns; ++column)
+                place(row - begin, column) = values[column];
+        } else {
+            for (int panel = 0; panel * w.panel_columns < w.columns; ++panel) {
+                const size_t at = static_cast<size_t>(panel) * w.rows + row;
+                const int8_t* value = w.values + at * w.kept;
+                for (uint64_t bits = w.bits[at]; bits; bits &= bits - 1)
+                    place(row - begin, panel * w.panel_columns + __builtin_ctzll(bits)) = *value++;
+            }
+        }
+    }
+}
+
+void row_sums(const Int8Weight& w, int32_t* out, int8_t* scratch) {
+    const uint8_t ones[4] = {1, 1, 1, 1};
+    const Four one = load_four(ones);
+    const bool expanded = w.layout != Int8Layout::kPairs && w.layout != Int8Layout::kDense;
+    const int fours = w.layout == Int8Layout::kPairs ? w.groups() : 2 * w.groups();
+    for (int tile = 0; tile < w.tiles(); ++tile) {
+        const int8_t* values =
+            expanded ? scratch : w.values + static_cast<size_t>(tile) * fours * 64;
+        if (expanded) expand_tile(w, tile, scratch);
+        Sums sums = zero_sums();
+        for (int i = 0; i < fours; ++i) dot(sums, one, load_weights(values + i * 64));
+        store_sums(sums, out + tile * kTileRows);
+    }
+}

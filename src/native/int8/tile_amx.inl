@@ -1,0 +1,50 @@
+// Tile registers of AMX: eight, of up to 16 rows by 64 bytes. Tiles of sums hold a row for each
+// token, tiles of inputs 64 of each token's, tiles of weights four inputs of 16 outputs in a row:
+// just as int8 weights lie in memory.
+#pragma once
+
+struct alignas(64) TileConfiguration {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {};
+    uint8_t rows[16] = {};
+};
+
+// While one lives, this thread may use its tiles. Tiles that are left configured would have to be
+// saved at each change of threads, and keep the core from its deeper sleep.
+class TilesInUse {
+  public:
+    explicit TilesInUse(int tokens) {  // at most 16, of a tile of sums or of inputs
+        TileConfiguration configuration;
+        for (int tile = 0; tile < 8; ++tile) {
+            configuration.row_bytes[tile] = 64;
+            configuration.rows[tile] = static_cast<uint8_t>(tile < kFirstOfWeights ? tokens : 16);
+        }
+        asm volatile("ldtilecfg %0" ::"m"(configuration));
+    }
+    ~TilesInUse() { asm volatile("tilerelease"); }
+    TilesInUse(const TilesInUse&) = delete;
+    TilesInUse& operator=(const TilesInUse&) = delete;
+
+    static constexpr int kFirstOfWeights = 6;
+};
+
+// In assembly, because the intrinsics of GCC take no number from a template, nor tell the compiler
+// that they read memory.
+template <int Number>
+struct Tile {
+    static void zero() { asm volatile("tilezero %%tmm%c0" ::"i"(Number)); }
+    static void load(const void* rows, size_t stride) {
+        asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(rows), "r"(stride), "i"(Number)
+                     : "memory");
+    }
+    static void store(void* rows, size_t stride) {
+        asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(rows), "r"(stride), "i"(Number)
+                     : "memory");
+    }
+};
+
+// Adds inputs (unsigned) x weights (signed).
+template <int Sums, int Inputs, int Weights>
+inline void multiply(Tile<Sums>, Tile<Inputs>, Tile<Weights>) {
+    asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sums), "i"(Inputs), "i"(Weights));
+}

@@ -1,0 +1,41 @@
+// The int8 kernels for tile registers over tiles in plain memory, so that their blocking, tails and
+// epilogues are tested where there is no AMX.
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "half.h"
+#include "testing.h"
+
+namespace sparsebert {
+namespace {
+
+#include "int8/portable.inl"
+
+constexpr int kAttentionTiles = 1, kAttentionTokens = 2;
+
+inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
+    for (int i = 0; i < 64; ++i) {
+        const bool second = seconds >> i & 1;
+        out[i] = second ? 0 : values[i];
+        out[64 + i] = second ? values[i] : 0;
+    }
+}
+
+#include "int8/expansion.inl"
+#include "int8/rows.inl"
+#include "tile_plain.inl"
+
+#include "int8/attention.inl"
+#include "int8/linear_on_tiles.inl"
+
+}  // namespace
+
+const Int8Kernels kPlainTilesInt8 = {
+    "plain tiles", linear_on_tiles, row_sums,   attention, activate, gate,
+    norm,          split_heads,     add_scaled, dot,       rotate};
+
+}  // namespace sparsebert

@@ -1,0 +1,53 @@
+// tile_amx.inl without AMX: the same tiles in memory and plain loops, for tests on any machine.
+#pragma once
+
+struct PlainTile {
+    uint8_t bytes[16][64];
+};
+
+inline thread_local PlainTile plain_tiles[8];
+inline thread_local int plain_tile_tokens = 0;  // 0 while no tiles are in use
+
+class TilesInUse {
+  public:
+    explicit TilesInUse(int tokens) { plain_tile_tokens = tokens; }
+    ~TilesInUse() { plain_tile_tokens = 0; }
+    TilesInUse(const TilesInUse&) = delete;
+    TilesInUse& operator=(const TilesInUse&) = delete;
+
+    static constexpr int kFirstOfWeights = 6;
+};
+
+template <int Number>
+struct Tile {
+    static PlainTile& tile() { return plain_tiles[Number]; }
+    static int rows() {
+        if (!plain_tile_tokens) std::abort();  // where the CPU would stop, too
+        return Number < TilesInUse::kFirstOfWeights ? plain_tile_tokens : 16;
+    }
+
+    static void zero() {
+        for (int row = rows() - 1; row >= 0; --row) std::memset(tile().bytes[row], 0, 64);
+    }
+    static void load(const void* from, size_t stride) {
+        for (int row = 0; row < rows(); ++row)
+            std::memcpy(tile().bytes[row], static_cast<const uint8_t*>(from) + row * stride, 64);
+    }
+    static void store(void* to, size_t stride) {
+        for (int row = 0; row < rows(); ++row)
+            std::memcpy(static_cast<uint8_t*>(to) + row * stride, tile().bytes[row], 64);
+    }
+};
+
+template <int Sums, int Inputs, int Weights>
+inline void multiply(Tile<Sums> sums, Tile<Inputs> inputs, Tile<Weights> weights) {
+    for (int token = 0; token < sums.rows(); ++token) {
+        int32_t row[16];
+        std::memcpy(row, sums.tile().bytes[token], sizeof row);
+        for (int i = 0; i < 64; ++i)
+            for (int output = 0; output < 16; ++output)
+                row[output] += inputs.tile().bytes[token][i] *
+                               static_cast<int8_t>(weights.tile().bytes[i / 4][4 * output + i % 4]);
+        std::memcpy(sums.tile().bytes[token], row, sizeof row);
+    }
+}
