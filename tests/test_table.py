@@ -20,8 +20,8 @@ from sparsebert.cli import main
 from sparsebert.errors import DataError, OutputError
 from sparsebert.table import Result, Table, read_results, read_runs
 from sparsebert.table.card import as_card
-from sparsebert.table.formats import read_table, write
-from sparsebert.table.layout import as_markdown
+from sparsebert.table.formats import read_tables, write
+from sparsebert.table.layout import as_markdown, tables
 
 Scores = dict[str, dict[str, float]]
 Run = Callable[..., tuple[int, str, str]]
@@ -233,6 +233,55 @@ def result(**changes: Any) -> Result:
     return Result(**fields)
 
 
+class TestModels:
+    def test_each_model_has_its_own_dense(self) -> None:
+        small, base = tables(
+            [
+                result(model="small", seeds=(50.0,)),
+                result(model="base", seeds=(80.0,)),
+                result(model="small", row="best", seeds=(25.0,)),
+                result(model="base", row="best", seeds=(60.0,)),
+            ]
+        )
+        assert [small.model, base.model] == ["small", "base"]
+        assert small.mean_share("best") == (50, 1)
+        assert base.mean_share("best") == (75, 1)
+        with pytest.raises(DataError, match="one table is of one model, not of a and b"):
+            Table([result(model="a"), result(model="b", row="best")])
+
+    def test_named_by_the_lineage(self, tmp_path: Path) -> None:
+        add_model(tmp_path / "dense/rte", "rte", accuracy(60))
+        (found,) = read_runs(tmp_path)[0]
+        assert found.model == "dense"  # from org/dense
+
+    def test_written_below_each_other(self, tmp_path: Path, run: Run) -> None:
+        rows = [result(model=model, row=row) for model in ("a", "b") for row in ("dense", "best")]
+        lines = [row.as_dict() for row in rows]
+        write_document(tmp_path / "results.json", lines)
+        code, out, _ = run("table", tmp_path / "results.json")
+        assert code == 0
+        assert [line for line in out.splitlines() if line.startswith("#")] == ["## a", "## b"]
+        code, out, _ = run("table", tmp_path / "results.json", "--json")
+        assert json.loads(out) == lines
+        code, out, _ = run("table", tmp_path / "results.json", "--model", "b", "--json")
+        assert json.loads(out) == lines[2:]
+        code, _, told = run("table", tmp_path / "results.json", "--model", "c")
+        assert (code, told) == (1, "error: there are no results of the model 'c', but of a, b.\n")
+        code, _, told = run("table", tmp_path / "results.json", "--format", "card")
+        assert code == 1
+        assert "a card is of one model, and these are a, b: name one by --model." in told
+
+    def test_drawn_below_each_other(self) -> None:
+        pytest.importorskip("matplotlib")
+        from sparsebert.table.plot import shares_figure
+
+        found = [
+            Table([result(model=model), result(model=model, row="best")]) for model in ("a", "b")
+        ]
+        panels = shares_figure(found).axes
+        assert [panel.get_title(loc="left") for panel in panels] == ["a", "b"]
+
+
 class TestRuns:
     def test_unscored_models_are_told_and_left_out(self, runs: Path) -> None:
         add_model(runs / "best-int8/stsb/seed-3", "stsb", pearson(1, 1), seed=3, evaluated={})
@@ -281,7 +330,7 @@ class TestRuns:
             ]
             write_document(folder / "config.json", {"sparsity": {"lineage": steps}})
         for places, seeds in ((["here"], "1,2"), (["here", "there"], "1,2,3")):
-            table, notes = read_table([tmp_path / place for place in places])
+            (table,), notes = read_tables([tmp_path / place for place in places])
             (found,) = table.ordered()
             assert found.command.split(" && ") == [
                 "sparsebert finetune dense TUNED --task mnli --seed 1",
@@ -410,7 +459,7 @@ class TestMerging:
             add_model(tmp_path / f"here/dense/rte/seed-{seed}", "rte", accuracy(value), seed=seed)
         add_model(tmp_path / "there/dense/rte/seed-2", "rte", accuracy(63), seed=2)
         add_model(tmp_path / "there/best/rte/seed-2", "rte", accuracy(62), seed=2)
-        table, notes = read_table([tmp_path / "here", tmp_path / "there"])
+        (table,), notes = read_tables([tmp_path / "here", tmp_path / "there"])
         dense, best = table.ordered()
         assert (dense.seed_numbers, dense.seeds) == ((1, 2, 3), (60, 63, 66))
         assert (best.seed_numbers, best.seeds) == ((2,), (62,))
@@ -423,7 +472,7 @@ class TestMerging:
             add_model(tmp_path / f"{place}/dense/rte/seed-1", "rte", accuracy(value))
             add_model(tmp_path / f"{place}/dense/stsb/seed-1", "stsb", pearson(value, 50))
         write(tmp_path / "old", format="json", out=tmp_path / "old.json")
-        table, _ = read_table([tmp_path / "old.json", tmp_path / "new"])
+        (table,), _ = read_tables([tmp_path / "old.json", tmp_path / "new"])
         assert [each.seeds for each in table.ordered()] == [(61.0,), (50.0,), (61.0,)]
         assert table.ordered()[0].command.endswith("--seed 1")
 
@@ -433,7 +482,7 @@ class TestMerging:
         for seed in (1, 2):
             place = tmp_path / f"new/dense/rte/seed-{seed}"
             add_model(place, "rte", accuracy(61), seed=seed, dropout=0.2)
-        table, notes = read_table([tmp_path / "old", tmp_path / "new"])
+        (table,), notes = read_tables([tmp_path / "old", tmp_path / "new"])
         (dense,) = table.ordered()
         assert (dense.seeds, notes) == ((61, 61), [])
         assert "--dropout 0.2" in dense.command
@@ -443,15 +492,15 @@ class TestMerging:
         add_model(tmp_path / "b/dense/rte/seed-2", "rte", accuracy(60), rows=90, seed=2)
         add_model(tmp_path / "c/dense/rte/seed-3", "rte", accuracy(60), seed=3, dropout=0.2)
         with pytest.raises(DataError, match="dense, rte: seeds 1 were trained on 100 rows"):
-            read_table([tmp_path / "a", tmp_path / "b"])
-        table, (note,) = read_table([tmp_path / "a", tmp_path / "c"])
+            read_tables([tmp_path / "a", tmp_path / "b"])
+        (table,), (note,) = read_tables([tmp_path / "a", tmp_path / "c"])
         assert "dense, rte: seeds 1 and seeds 3 were made by different commands" in note
         assert table.ordered()[0].seed_numbers == (1, 3)
 
     def test_a_place_that_names_a_result_twice(self, tmp_path: Path) -> None:
         write_document(tmp_path / "r.json", [LINE, LINE])
         with pytest.raises(DataError, match="appears twice"):
-            read_table([tmp_path / "r.json", tmp_path / "r.json"])
+            read_tables([tmp_path / "r.json", tmp_path / "r.json"])
 
     def test_collecting_keeps_what_was_collected(self, tmp_path: Path) -> None:
         """The script behind docs/results.json, on two machines one after the other."""
@@ -512,7 +561,7 @@ class TestPlot:
         pytest.importorskip("matplotlib")
         from sparsebert.table.plot import as_svg, shares_figure
 
-        figure = shares_figure(table_of(runs))
+        figure = shares_figure([table_of(runs)])
         (axes,) = figure.axes
         assert [label.get_text() for label in axes.get_yticklabels()] == ["STS-B", "RTE"]
         dots = sorted(
@@ -522,16 +571,16 @@ class TestPlot:
         packed = [(100 * 79 / 80 + 98) / 2, (100 * 78 / 80 + 98) / 2]
         dense = [(100 * 79 / 80 + 100) / 2, (100 * 81 / 80 + 100) / 2]
         assert dots == pytest.approx(sorted([*best, *packed, *dense, 85, 85, 100, 95]))
-        svg = as_svg(table_of(runs))
+        svg = as_svg([table_of(runs)])
         assert ElementTree.fromstring(svg).tag.endswith("svg")
-        assert svg == as_svg(table_of(runs))
+        assert svg == as_svg([table_of(runs)])
 
     def test_the_legend_of_all_rows_is_within_the_picture(self) -> None:
         pytest.importorskip("matplotlib")
         from sparsebert.table.plot import shares_figure
 
         rows = ("dense", "oneshot", "best", "best-int8")
-        figure = shares_figure(Table([result(row=row) for row in rows]))
+        figure = shares_figure([Table([result(row=row) for row in rows])])
         figure.canvas.draw()
         (legend,) = figure.legends
         (left, _), (right, _) = legend.get_window_extent().get_points()
@@ -543,7 +592,7 @@ class TestPlot:
         from sparsebert.table.plot import shares_figure
 
         own = [result(task="custom", run="reviews", row=row) for row in ("dense", "best")]
-        (axes,) = shares_figure(Table(own)).axes
+        (axes,) = shares_figure([Table(own)]).axes
         assert [label.get_text() for label in axes.get_yticklabels()] == ["reviews"]
 
     def test_nothing_to_plot(self) -> None:
@@ -551,7 +600,7 @@ class TestPlot:
         from sparsebert.table.plot import as_svg
 
         with pytest.raises(DataError, match="nothing to plot"):
-            as_svg(Table([result(), result(row="best", task="mrpc")]))
+            as_svg([Table([result(), result(row="best", task="mrpc")])])
 
 
 def _is_dots(drawn: Any) -> bool:

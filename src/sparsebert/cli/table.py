@@ -39,6 +39,10 @@ def table(
             show_default="the last of the table",
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of several models in RUNS, show this one alone."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Print the table of the model card: dense beside 1:2, on each task, over all seeds.
@@ -54,5 +58,5 @@ def table(
         raise typer.BadParameter(f"choose from {', '.join(FORMATS)}.", param_hint="--format")
     if row is not None and format != "card":
         raise typer.BadParameter("is for --format card.", param_hint="--row")
-    for note in write(*runs, format=format, out=out, row=row):
+    for note in write(*runs, format=format, out=out, row=row, model=model):
         stderr.print(f"note: {note}", markup=False)

@@ -8,51 +8,85 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sparsebert.checkpoint.atomic import replaced_file
-from sparsebert.errors import OutputError
+from sparsebert.errors import DataError, OutputError
 from sparsebert.table.card import as_card
-from sparsebert.table.layout import Table, as_markdown
+from sparsebert.table.layout import Table, as_markdown, tables
 from sparsebert.table.plot import as_svg
 from sparsebert.table.results import merge, read_results
 from sparsebert.table.runs import read_runs
 
 
-def as_json(table: Table) -> str:
+def as_json(found: Sequence[Table]) -> str:
     """The results as a results.json: a list, one result a line."""
-    lines = [json.dumps(each.as_dict(), ensure_ascii=False) for each in table.ordered()]
+    ordered = (each for table in found for each in table.ordered())
+    lines = [json.dumps(each.as_dict(), ensure_ascii=False) for each in ordered]
     return "[\n  " + ",\n  ".join(lines) + "\n]"
 
 
-FORMATS: dict[str, Callable[[Table], str]] = {
-    "markdown": as_markdown,
+def as_sections(found: Sequence[Table]) -> str:
+    """Each table as Markdown, under the name of its model where there are several."""
+    if len(found) == 1:
+        return as_markdown(found[0])
+    return "\n\n".join(f"## {each.model or 'unknown'}\n\n{as_markdown(each)}" for each in found)
+
+
+def as_one_card(found: Sequence[Table], row: str | None = None) -> str:
+    """`as_card` of the only table; DataError where there are several."""
+    if len(found) > 1:
+        names = ", ".join(each.model for each in found)
+        raise DataError(f"a card is of one model, and these are {names}: name one by --model.")
+    return as_card(found[0], row)
+
+
+FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
+    "markdown": as_sections,
     "json": as_json,
     "svg": as_svg,
-    "card": as_card,
+    "card": as_one_card,
 }
 
 
-def read_table(runs: Sequence[str | Path]) -> tuple[Table, list[str]]:
-    """One table of all ``runs``, as `merge` puts them together, and notes. Raises DataError."""
+def read_tables(
+    runs: Sequence[str | Path], *, model: str | None = None
+) -> tuple[list[Table], list[str]]:
+    """A table for each model in ``runs``, as `merge` puts them together, and notes.
+
+    ``model``: that one alone. Raises DataError.
+    """
     places = []
     notes: list[str] = []
     for place in map(Path, runs):
         found, missing = (read_results(place), []) if place.is_file() else read_runs(place)
-        Table(found)  # refuses what appears twice within a place, which merging would hide
+        tables(found)  # refuses what appears twice within a place, which merging would hide
         places.append(found)
         notes += missing
     results, differences = merge(places)
-    return Table(results), notes + differences
+    found_tables = tables(results)
+    if model is not None:
+        named = [each for each in found_tables if each.model == model]
+        if not named:
+            names = ", ".join(each.model for each in found_tables)
+            raise DataError(f"there are no results of the model '{model}', but of {names}.")
+        found_tables = named
+    return found_tables, notes + differences
 
 
 def write(
-    *runs: str | Path, format: str = "markdown", out: Path | None = None, row: str | None = None
+    *runs: str | Path,
+    format: str = "markdown",
+    out: Path | None = None,
+    row: str | None = None,
+    model: str | None = None,
 ) -> list[str]:
     """Write the table of ``runs`` (folders or results.json files) to ``out`` or standard output.
+
+    ``row`` is whose card it is, ``model`` the only one of several to show.
 
     Returns notes on what has no scores yet or does not quite belong together. Raises DataError for
     results that cannot be used, OutputError if ``out`` cannot be written.
     """
-    table, notes = read_table(runs)
-    text = as_card(table, row) if format == "card" else FORMATS[format](table)
+    found, notes = read_tables(runs, model=model)
+    text = as_one_card(found, row) if format == "card" else FORMATS[format](found)
     if out is None:
         sys.stdout.write(text + "\n")
         return notes

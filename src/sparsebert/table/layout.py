@@ -54,24 +54,27 @@ class Column:
 
 @dataclass
 class Table:
-    """The results of all rows and columns.
+    """The results of one model in all rows and columns.
 
     ``results`` may miss any of them. Raises DataError if one appears twice.
     """
 
     results: Sequence[Result]
-    _at: dict[tuple[str, str, str, str], Result] = field(init=False, repr=False)
+    _at: dict[tuple[str, ...], Result] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._at = {}
         for each in self.results:
-            place = (each.row, each.run, each.split, each.metric)
-            if place in self._at:
+            if each.key in self._at:
                 raise DataError(
                     f"{each.row}, {each.run}, {each.split} {each.metric} appears twice: give one "
                     "of them another 'run'."
                 )
-            self._at[place] = each
+            self._at[each.key] = each
+        models = dict.fromkeys(each.model for each in self.results)
+        if len(models) > 1:
+            raise DataError(f"one table is of one model, not of {' and '.join(models)}.")
+        self.model = next(iter(models), "")
 
     def rows(self) -> list[str]:
         """Rows that have a result, the known ones first."""
@@ -119,6 +122,7 @@ class Table:
         """One line for each row, task, split, metric and seed; needs [notebook]."""
         return data_frame(
             {
+                "model": each.model,
                 "row": each.row,
                 "task": each.task,
                 "run": each.run,
@@ -137,7 +141,7 @@ class Table:
 
     def at(self, row: str, column: Column, cell: tuple[str, str]) -> Result | None:
         """The result of a row on one split and metric of a column."""
-        return self._at.get((row, column.run, *cell))
+        return self._at.get((self.model, row, column.run, *cell))
 
     def share(self, row: str, column: Column) -> float | None:
         """How much of the dense model's score a row keeps on a task, in percent.
@@ -213,6 +217,12 @@ class Table:
             ours is not None and dense is not None and within_spread(ours.seeds, dense.seeds)
             for ours, dense in pairs
         )
+
+
+def tables(results: Sequence[Result]) -> list[Table]:
+    """One table for each model, in the order in which they first appear."""
+    models = dict.fromkeys(each.model for each in results)
+    return [Table([each for each in results if each.model == model]) for model in models]
 
 
 def row_title(row: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.errors import DataError, MissingExtraError
@@ -17,9 +18,9 @@ _INCHES_A_ROW = 0.17
 _DOTS = 14  # area of a seed's dot, in points squared
 
 
-def as_svg(table: Table) -> str:
+def as_svg(tables: Sequence[Table]) -> str:
     """The picture as SVG. DataError without a row dense and another one to compare with it."""
-    figure = shares_figure(table)
+    figure = shares_figure(tables)
     from matplotlib import rc_context
 
     picture = io.StringIO()
@@ -28,11 +29,12 @@ def as_svg(table: Table) -> str:
     return picture.getvalue().rstrip("\n")
 
 
-def shares_figure(table: Table, *, width: float = 7.0) -> Figure:
+def shares_figure(tables: Sequence[Table], *, width: float = 7.0) -> Figure:
     """Tasks from top to bottom; in each, every row's mean as a stroke and its seeds as dots.
 
     Dense's own seeds are drawn too: a row whose dots lie among them is as good as dense. The axis
-    begins where the scores do, not at zero, and says so by its labels. ``width`` in inches.
+    begins where the scores do, not at zero, and says so by its labels. Models stand below each
+    other on one axis. ``width`` in inches.
     """
     try:
         from matplotlib.figure import Figure
@@ -41,42 +43,30 @@ def shares_figure(table: Table, *, width: float = 7.0) -> Figure:
     except ImportError as missing:
         raise MissingExtraError("plotting", "plot") from missing
 
-    others = table.compared_rows()
-    rows = [row for row in table.rows() if row == DENSE or row in others]
-    columns = [column for column in table.columns() if _drawn(table, rows, column)]
-    if not columns:
+    drawn = [(table, _drawn(table)) for table in tables]
+    drawn = [(table, columns) for table, columns in drawn if columns]
+    if not drawn:
         raise DataError("there is nothing to plot: no row has a task in common with row dense.")
-    step = len(rows) + 1
+    rows = list(dict.fromkeys(row for table, _ in drawn for row in _compared(table)))
+    colours = {row: _COLOURS[place % len(_COLOURS)] for place, row in enumerate(rows)}
+    heights = [(len(_compared(table)) + 1) * len(columns) for table, columns in drawn]
     figure = Figure(
-        figsize=(width, 0.9 + _INCHES_A_ROW * step * len(columns)),
+        figsize=(width, 0.9 + _INCHES_A_ROW * sum(heights) + 0.25 * (len(drawn) - 1)),
         layout=ConstrainedLayoutEngine(),
     )
-    axes: Any = figure.subplots()
-    for place, column in enumerate(columns):
-        for offset, row in enumerate(rows):
-            _draw(axes, table, row, column, place * step + offset, _COLOURS[offset % len(_COLOURS)])
-        if place % 2:
-            axes.axhspan(place * step - 1, (place + 1) * step - 1, color="black", alpha=0.04, lw=0)
-    axes.axvline(100, color=_COLOURS[0], linewidth=1, zorder=0)
-    axes.set_yticks(
-        [place * step + (len(rows) - 1) / 2 for place in range(len(columns))],
-        [column.title for column in columns],
+    panels: Any = figure.subplots(
+        len(drawn), sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
     )
-    axes.set_ylim(step * len(columns) - 1, -1)
-    axes.set_xlabel("score in percent of the dense model's mean (stroke: mean, dot: one seed)")
-    axes.tick_params(left=False)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.margins(x=0.03)
+    for axes, (table, columns) in zip(panels[:, 0], drawn, strict=True):
+        _draw_panel(axes, table, columns, colours)
+        if len(drawn) > 1:
+            axes.set_title(table.model, loc="left", fontsize="medium")
+    panels[-1, 0].set_xlabel(
+        "score in percent of the dense model's mean (stroke: mean, dot: one seed)"
+    )
     handles = [
-        Line2D(
-            [],
-            [],
-            color=_COLOURS[place % len(_COLOURS)],
-            marker="o",
-            markersize=4,
-            label=_legend(table, row),
-        )
-        for place, row in enumerate(rows)
+        Line2D([], [], color=colours[row], marker="o", markersize=4, label=_legend(tables, row))
+        for row in rows
     ]
     figure.legend(
         handles=handles,
@@ -87,8 +77,40 @@ def shares_figure(table: Table, *, width: float = 7.0) -> Figure:
     return figure
 
 
-def _drawn(table: Table, rows: list[str], column: Column) -> bool:
-    return any(row != DENSE and table.share(row, column) is not None for row in rows)
+def _compared(table: Table) -> list[str]:
+    """Dense and the rows that can be compared with it."""
+    others = table.compared_rows()
+    return [row for row in table.rows() if row == DENSE or row in others]
+
+
+def _drawn(table: Table) -> list[Column]:
+    rows = [row for row in _compared(table) if row != DENSE]
+    return [
+        column
+        for column in table.columns()
+        if any(table.share(row, column) is not None for row in rows)
+    ]
+
+
+def _draw_panel(
+    axes: Any, table: Table, columns: Sequence[Column], colours: Mapping[str, str]
+) -> None:
+    rows = _compared(table)
+    step = len(rows) + 1
+    for place, column in enumerate(columns):
+        for offset, row in enumerate(rows):
+            _draw(axes, table, row, column, place * step + offset, colours[row])
+        if place % 2:
+            axes.axhspan(place * step - 1, (place + 1) * step - 1, color="black", alpha=0.04, lw=0)
+    axes.axvline(100, color=_COLOURS[0], linewidth=1, zorder=0)
+    axes.set_yticks(
+        [place * step + (len(rows) - 1) / 2 for place in range(len(columns))],
+        [column.title for column in columns],
+    )
+    axes.set_ylim(step * len(columns) - 1, -1)
+    axes.tick_params(left=False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.margins(x=0.03)
 
 
 def _draw(axes: Any, table: Table, row: str, column: Column, y: float, colour: str) -> None:
@@ -100,8 +122,9 @@ def _draw(axes: Any, table: Table, row: str, column: Column, y: float, colour: s
     axes.scatter(seeds, [y] * len(seeds), s=_DOTS, color=colour, alpha=0.6, linewidths=0, zorder=3)
 
 
-def _legend(table: Table, row: str) -> str:
-    mean = table.mean_share(row)
+def _legend(tables: Sequence[Table], row: str) -> str:
+    """The row's name, with its mean where one model is drawn."""
+    mean = tables[0].mean_share(row) if len(tables) == 1 else None
     return (
         row_title(row) if row == DENSE or mean is None else f"{row_title(row)} (mean {mean[0]:.1f})"
     )

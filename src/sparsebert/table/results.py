@@ -1,12 +1,13 @@
 """results.json: one line for each row of the table and each metric of each task.
 
-    {"task": "stsb", "row": "best-int8", "metric": "pearson", "seeds": [86.2, 86.4],
-     "train_rows": 5749, "command": "sparsebert ...",
+    {"model": "all-MiniLM-L6-v2", "task": "stsb", "row": "best-int8", "metric": "pearson",
+     "seeds": [86.2, 86.4], "train_rows": 5749, "command": "sparsebert ...",
      "split": "validation", "run": "stsb", "seed_numbers": [1, 2]}
 
-``seeds`` holds one score a seed, in percent. The last three may be left out: ``split`` tells the
-two halves of MNLI apart, ``run`` two results on one task (``sst2`` and ``sst2-full``). Seeds of
-different machines or days may stand in files of their own: `merge` puts them together.
+``seeds`` holds one score a seed, in percent. ``model`` (what all began from) and the last three may
+be left out: ``split`` tells the two halves of MNLI apart, ``run`` two results on one task (``sst2``
+and ``sst2-full``). Seeds of different machines or days may stand in files of their own: `merge`
+puts them together.
 """
 
 from __future__ import annotations
@@ -39,6 +40,13 @@ class Result:
     split: str
     run: str
     seed_numbers: tuple[int, ...]
+    model: str = ""
+    """The pretrained model that it began from, as its lineage names it; empty if unknown."""
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """What tells it from every other result of a table."""
+        return (self.model, self.row, self.run, self.split, self.metric)
 
     def numbers(self) -> str:
         """The seeds as a sentence names them: ``1, 2``."""
@@ -47,6 +55,7 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """A line of results.json."""
         return {
+            "model": self.model,
             "task": self.task,
             "row": self.row,
             "metric": self.metric,
@@ -96,6 +105,7 @@ def _result(line: object, where: str) -> Result:
         split=_text({"split": default, **line}, "split", where),
         run=_text({"run": task, **line}, "run", where),
         seed_numbers=tuple(numbers),
+        model=_text({"model": "", **line}, "model", where, empty=True),
     )
 
 
@@ -138,14 +148,13 @@ def merge(places: Sequence[Sequence[Result]]) -> tuple[list[Result], list[str]]:
     results whose seeds were made by different commands: the first one's is kept, unless none of its
     seeds are. Raises DataError if they were trained on different numbers of rows.
     """
-    merged: dict[tuple[str, str, str, str], Result] = {}
+    merged: dict[tuple[str, ...], Result] = {}
     notes: dict[str, None] = {}
     for results in places:
         for later in results:
-            place = (later.row, later.run, later.split, later.metric)
-            earlier = merged.get(place)
+            earlier = merged.get(later.key)
             if earlier is None or set(earlier.seed_numbers) <= set(later.seed_numbers):
-                merged[place] = later
+                merged[later.key] = later
                 continue
             where = f"{later.row}, {later.run}"
             if earlier.train_rows != later.train_rows:
@@ -159,7 +168,7 @@ def merge(places: Sequence[Sequence[Result]]) -> tuple[list[Result], list[str]]:
                     f"{where}: seeds {earlier.numbers()} and seeds {later.numbers()} were made by "
                     "different commands; the first is shown."
                 ] = None
-            merged[place] = _together(earlier, later)
+            merged[later.key] = _together(earlier, later)
     return list(merged.values()), list(notes)
 
 

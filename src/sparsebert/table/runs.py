@@ -102,6 +102,12 @@ def _read(model: Path) -> _Scored | None:
         ) from fault
 
 
+def _model(lineage: list[dict[str, Any]]) -> str:
+    """What the first step began from, without its owner on the hub or its folder."""
+    name = str(lineage[0].get("from") or "") if lineage else ""
+    return name.rstrip("/").rpartition("/")[2]
+
+
 def _flat(scores: Mapping[str, Mapping[str, Any]], path: Path) -> dict[tuple[str, str], float]:
     flat = {}
     for split, metrics in scores.items():
@@ -136,6 +142,7 @@ def _results(row: str, run: Path, seeds: list[_Scored]) -> list[Result]:
             split=split,
             run=run.name,
             seed_numbers=numbers,
+            model=_model(first.lineage),
         )
         for split, metric in first.scores
     ]
