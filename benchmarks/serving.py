@@ -34,8 +34,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sparsebert.bench import read_texts
 from sparsebert.machine import describe_machine
+from sparsebert.tasks.texts import read_texts, single_texts
 
 PATH = "/v1/embeddings"
 START_SECONDS = 300.0
@@ -82,7 +82,7 @@ class Load:
 def main() -> int:
     asked = parse()
     servers = [as_server(text) for text in asked.server]
-    texts = read_texts(asked.texts) if asked.texts else made_texts(2000, asked.seed)
+    texts = single_texts(read_texts(asked.texts)) if asked.texts else made_texts(2000, asked.seed)
     random.Random(asked.seed).shuffle(texts)
     loads: list[Load] = []
     for turn in range(asked.rounds):

@@ -1,4 +1,4 @@
-"""`sparsebert bench --texts`: reading texts, batching them for us and for peers, measuring them."""
+"""`sparsebert bench --texts`: batching texts for us and for peers, measuring them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from sentences import SENTENCES
-from sparsebert.bench import read_texts, run_bench
+from sparsebert.bench import run_bench
 from sparsebert.bench.texts import Texts, tokenise
 from sparsebert.bench.workloads import text_workload
 from sparsebert.cli import main
-from sparsebert.errors import DataError, InputError
+from sparsebert.errors import InputError
 from sparsebert.inference import load
 from sparsebert.pruning import prune
 
@@ -31,38 +31,6 @@ def sparse(tiny_bert: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
 def written(file: Path, text: str) -> Path:
     file.write_text(text, encoding="utf-8")
     return file
-
-
-def test_a_text_a_line(tmp_path: Path) -> None:
-    file = written(tmp_path / "a.txt", "\ufeffone\r\n\n  two words \nthree\x85same line")
-    assert read_texts(file) == ["one", "two words", "three\x85same line"]
-
-
-@pytest.mark.parametrize("column", ["sentence", "text"])
-def test_a_column_of_a_table(column: str, tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
-    table = pa.table({"label": [1, 0], column: ["12", "a, b"]})
-    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    written(tmp_path / "a.csv", f'label,{column}\n1,12\n0,"a, b"\n')
-    lines = "".join(json.dumps(row) + "\n" for row in table.to_pylist())
-    written(tmp_path / "a.jsonl", lines)
-    for name in ("a.parquet", "a.csv", "a.jsonl"):
-        assert read_texts(tmp_path / name) == ["12", "a, b"]
-
-
-def test_files_without_texts(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="empty.txt has no text in it"):
-        read_texts(written(tmp_path / "empty.txt", "\n \n"))
-    with pytest.raises(DataError, match="cannot be read: No such file"):
-        read_texts(tmp_path / "absent.txt")
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(DataError, match="it is not UTF-8 text"):
-        read_texts(tmp_path / "latin.txt")
-    pytest.importorskip("pyarrow")
-    with pytest.raises(DataError, match="no column sentence or text; it has words, label"):
-        read_texts(written(tmp_path / "a.csv", "words,label\nyes,1\n"))
 
 
 def test_ids_are_those_the_model_itself_would_read(sparse: Path, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ class TestScores:
         from sparsebert.evaluation.metrics import classification_scores, regression_scores
 
         zeros = np.zeros(4, int)
-        said = classification_scores(("accuracy",), zeros, np.array([0, 1, 0, 1]), 2).notes
+        said = classification_scores(("accuracy",), zeros, np.array([0, 1, 0, 1]), ("a", "b")).notes
         said += regression_scores(("pearson",), zeros, np.arange(4)).notes
         assert len(said) == 2
         assert all(any(sign in note for sign in CONSTANT_NOTES) for note in said)

@@ -85,7 +85,7 @@ def test_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has 1 row"):
         hold_out("stsb", data, tmp_path / "out", max_rows=1)
     with pytest.raises(DataError, match="lacks the column"):
-        hold_out("mnli", data, tmp_path / "out")
+        hold_out("qqp", data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     hold_out("stsb", data, tmp_path / "out")
     with pytest.raises(OutputError, match="exists"):

@@ -16,11 +16,12 @@ from sparsebert.tasks.squad import Answers
 
 # 3 true positives, 1 false positive, 2 false negatives, 4 true negatives.
 EXPECTED = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0])
+TWO = ("0", "1")
 PREDICTED = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
 
 
 def test_accuracy_f1_and_matthews_of_two_labels() -> None:
-    scores = classification_scores(("accuracy", "f1", "matthews"), PREDICTED, EXPECTED, 2)
+    scores = classification_scores(("accuracy", "f1", "matthews"), PREDICTED, EXPECTED, TWO, "1")
     assert scores.values["accuracy"] == pytest.approx(70.0)  # 7 of 10
     assert scores.values["f1"] == pytest.approx(100 * 6 / 9)  # 2 TP / (2 TP + FP + FN)
     matthews = (3 * 4 - 1 * 2) / math.sqrt((3 + 1) * (3 + 2) * (4 + 1) * (4 + 2))
@@ -28,31 +29,32 @@ def test_accuracy_f1_and_matthews_of_two_labels() -> None:
     assert scores.notes == []
 
 
-def test_f1_is_that_of_label_one_also_where_it_is_rare() -> None:
-    scores = classification_scores(("f1",), np.array([0, 0, 1]), np.array([0, 0, 0]), 2)
+def test_f1_is_that_of_the_positive_label_also_where_it_is_rare() -> None:
+    scores = classification_scores(("f1",), np.array([0, 0, 1]), np.array([0, 0, 0]), TWO, "1")
     assert scores.values == {"f1": 0.0}
 
 
-def test_f1_of_three_labels_is_the_mean_over_all_of_them() -> None:
+def test_f1_of_three_labels_is_the_mean_over_those_that_are_there() -> None:
     expected, predicted = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
-    scores = classification_scores(("f1",), predicted, expected, 3)
-    assert scores.values["f1"] == pytest.approx(100 * (2 / 3 + 4 / 5 + 0) / 3)
+    scores = classification_scores(("f1",), predicted, expected, ("a", "b", "c"))
+    assert scores.values["f1"] == pytest.approx(100 * (2 / 3 + 4 / 5) / 2)
+    assert scores.notes == ["no row has the label 'c': the scores say nothing of it."]
 
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_label_for_everything_is_told_and_does_not_crash(label: int) -> None:
     predicted = np.full(10, label)
-    scores = classification_scores(("accuracy", "f1", "matthews"), predicted, EXPECTED, 2)
+    scores = classification_scores(("accuracy", "f1", "matthews"), predicted, EXPECTED, TWO)
     assert scores.values["accuracy"] == pytest.approx(50.0)
     assert scores.values["matthews"] == 0.0
     assert scores.notes == ["every row got the same label: the model tells nothing apart."]
 
 
-def test_rows_of_one_label_all_met_need_no_note() -> None:
+def test_rows_of_one_label_all_met_are_right_and_say_nothing_of_the_other() -> None:
     everything = np.ones(4, np.int64)
-    scores = classification_scores(("accuracy", "matthews"), everything, everything, 2)
+    scores = classification_scores(("accuracy", "matthews"), everything, everything, TWO)
     assert scores.values["accuracy"] == 100.0
-    assert scores.notes == []
+    assert scores.notes == ["no row has the label '0': the scores say nothing of it."]
 
 
 def test_pearson_and_spearman() -> None:

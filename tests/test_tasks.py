@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from sparsebert.errors import DataError, MissingExtraError
 from sparsebert.tasks import TASKS, Kind, custom_task, get_task, load_split, validation_splits
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.files import split_files
 from sparsebert.tasks.labels import label_order, same_labels
@@ -97,7 +98,7 @@ class TestFiles:
     @pytest.mark.parametrize("name", ["train.parquet", "train.csv", "train.jsonl"])
     def test_a_damaged_file_is_named(self, tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_bytes(b'"\xff{')
-        with pytest.raises(DataError, match=re.escape(str(tmp_path / name)) + " cannot be read as"):
+        with pytest.raises(DataError, match=re.escape(str(tmp_path / name)) + " cannot be read"):
             load_split(SST2, tmp_path, "train")
 
     @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".parquet"])
@@ -255,9 +256,10 @@ class TestCustom:
         (tmp_path / "train.csv").write_text("text,label\na,true\nb,false\n")
         assert custom_task(tmp_path).labels == ("false", "true")
 
-    def test_numbers_with_a_point_are_a_regression(self, tmp_path: Path) -> None:
+    def test_numbers_are_a_regression_where_the_task_says_so(self, tmp_path: Path) -> None:
         (tmp_path / "train.csv").write_text("text,label\na,0.5\nb,12\n")
-        task = custom_task(tmp_path)
+        assert custom_task(tmp_path).labels == ("0.5", "12")
+        task = custom_task(tmp_path, options=DataOptions(regression=True))
         assert (task.kind, task.labels) == (Kind.REGRESSION, ())
         assert task.metrics == ("pearson", "spearman")
         assert load_split(task, tmp_path, "train").labels.tolist() == [0.5, 12.0]

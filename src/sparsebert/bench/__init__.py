@@ -13,7 +13,6 @@ from sparsebert.bench.result import as_csv as as_csv
 from sparsebert.bench.result import as_markdown as as_markdown
 from sparsebert.bench.run import DEFAULT_SHAPES as DEFAULT_SHAPES
 from sparsebert.bench.run import run_bench as run_bench
-from sparsebert.bench.texts import read_texts as read_texts
 from sparsebert.bench.workloads import Shape as Shape
 from sparsebert.bench.workloads import parse_shapes as parse_shapes
 
@@ -27,7 +26,6 @@ __all__ = [
     "default_engines",
     "parse_engines",
     "parse_shapes",
-    "read_texts",
     "run_bench",
     "write_random_model",
 ]

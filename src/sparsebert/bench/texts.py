@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsebert.checkpoint.pooling import read_pooling
-from sparsebert.errors import DataError, InputError
+from sparsebert.errors import InputError
 from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
 from sparsebert.inference.tokenizing import TruncationWarning
-
-_TEXT_COLUMNS = ("sentence", "text")
 
 
 @dataclass(frozen=True)
@@ -30,44 +28,6 @@ class Texts:
 
     def __str__(self) -> str:
         return f"{self.texts} texts by {self.batch}"
-
-
-def read_texts(file: Path) -> list[str]:
-    """One text a line, or the column ``sentence`` or ``text`` of a parquet, CSV or JSON lines file.
-
-    DataError if the file cannot be read so or has no text; empty lines are left out.
-    """
-    from sparsebert.tasks.files import SUFFIXES
-
-    if file.suffix.lower() in SUFFIXES:
-        texts = _column(file)
-    else:
-        try:
-            texts = file.read_text(encoding="utf-8-sig").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise DataError(f"{file} cannot be read: {reason}.") from error
-    texts = [text.strip() for text in texts]
-    texts = [text for text in texts if text]
-    if not texts:
-        raise DataError(f"{file} has no text in it.")
-    return texts
-
-
-def _column(file: Path) -> list[str]:
-    from sparsebert.tasks.columns import text_column
-    from sparsebert.tasks.extras import need_extra
-    from sparsebert.tasks.files import read_table
-
-    need_extra(f"reading {file.suffix} files", "pyarrow", extra="bench")
-    table = read_table(file, _TEXT_COLUMNS)
-    for name in _TEXT_COLUMNS:
-        if table.column_names.count(name) == 1:
-            return text_column(table, name, str(file))
-    raise DataError(
-        f"{file} has no column {' or '.join(_TEXT_COLUMNS)}; it has "
-        f"{', '.join(table.column_names)}."
-    )
 
 
 def tokenise(texts: Sequence[str], folder: Path, positions: int) -> list[list[int]]:

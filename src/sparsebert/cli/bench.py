@@ -50,8 +50,8 @@ def bench(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Measure real texts: one a line, or the column sentence or text of a parquet, "
-            "CSV or JSON lines file.",
+            help="Measure real texts: a .txt file with a text a line, or a table (parquet, csv, "
+            "tsv, json, jsonl) with a column text or sentence, or two of pairs.",
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Texts in a batch of --texts.")] = 32,
@@ -98,6 +98,7 @@ def bench(
         raise typer.BadParameter("give either MODEL or --random SIZE.")
     from sparsebert import bench as feature
     from sparsebert.bench.plot import save_plot
+    from sparsebert.tasks.texts import read_texts, single_texts
 
     try:
         wanted_shapes = [] if texts else list(feature.DEFAULT_SHAPES)
@@ -117,7 +118,7 @@ def bench(
         result = feature.run_bench(
             model or _random_sparse(str(random), Path(temporary), progress),
             shapes=wanted_shapes,
-            texts=feature.read_texts(texts) if texts else (),
+            texts=single_texts(read_texts(texts)) if texts else (),
             batch=batch,
             tokenizer=tokenizer,
             engines=wanted_engines,

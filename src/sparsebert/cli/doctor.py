@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sparsebert.cli.columns import LabelColumn, PairColumn, Regression, TextColumn
 from sparsebert.cli.console import JsonOption, check_task, emit, progress_bar, stdout
 
 
@@ -43,6 +44,10 @@ def doctor(
         int | None,
         typer.Option(min=8, help="Tokens of a row.", show_default="the training's"),
     ] = None,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    regression: Regression = False,
     system: Annotated[
         bool, typer.Option("--system", help="Describe this machine, to paste into a bug report.")
     ] = False,
@@ -77,6 +82,10 @@ def doctor(
                 against=against,
                 batch_size=batch_size,
                 max_length=max_length,
+                text_column=text_column,
+                pair_column=pair_column,
+                label_column=label_column,
+                regression=regression,
                 progress=progress,
             )
         signs = stdout.is_terminal and "utf" in stdout.encoding.lower()

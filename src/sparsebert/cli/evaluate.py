@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparsebert.cli.columns import LabelColumn, PairColumn, PositiveLabel, TextColumn
 from sparsebert.cli.console import (
     JsonOption,
     ModelArgument,
@@ -25,15 +26,16 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help="mnli, qqp, qnli, sst2, cola, stsb, mrpc, rte, squad, or custom for your own "
-            "columns: text (or text1 and text2) and label.",
+            "rows: text (or text1 and text2) and label.",
         ),
     ],
     data: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="A folder with a validation file (parquet, csv, jsonl), or that file. Without it "
-            "the task is fetched from the hub.",
+            help="A folder with a validation (or dev) file, or that file: parquet, csv, tsv, json "
+            "or jsonl, also gzipped. Of the one file that a model was trained on, the rows that "
+            "were held out. Without it the task is fetched from the hub.",
         ),
     ] = None,
     engine: Annotated[
@@ -95,6 +97,10 @@ def evaluate(
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --out: how to fine-tune.")
     ] = None,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    positive_label: PositiveLabel = None,
     json: JsonOption = False,
 ) -> None:
     """Score a fine-tuned model on a task's validation split and print the task's row.
@@ -104,7 +110,9 @@ def evaluate(
     """
     from sparsebert.evaluation import evaluate as run
     from sparsebert.evaluation.evaluator import ENGINES
+    from sparsebert.evaluation.result import by_class_lines
     from sparsebert.evaluation.seeds import evaluate_seeds, save_evaluation
+    from sparsebert.tasks.table import CUSTOM
 
     check_task(task)
     on_ray = engine == "ray" and seeds is not None
@@ -113,6 +121,13 @@ def evaluate(
     for name, used in (("--max-rows", max_rows), ("--zero-shot", zero_shot), ("--split", split)):
         if used and (save or seeds):  # such scores must not be taken for those of the table
             raise typer.BadParameter("cannot be kept in evaluation.json.", param_hint=name)
+    given = {
+        "text_column": text_column,
+        "pair_column": pair_column,
+        "label_column": label_column,
+        "positive_label": positive_label,
+    }
+    columns: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     arguments: dict[str, Any] = {
         "task": task,
         "data": data,
@@ -120,6 +135,7 @@ def evaluate(
         "batch_size": batch_size,
         "max_length": max_length,
         "threads": threads,
+        **columns,
     }
     if seeds is None and out is not None:
         raise typer.BadParameter("is for --seeds.", param_hint="--out")
@@ -143,6 +159,7 @@ def evaluate(
                     spread=spread,
                     progress=progress,
                     **lengths,
+                    **columns,
                 )
             scores = evaluate_seeds(
                 out or model, seeds=chosen, spread=spread, progress=progress, **arguments
@@ -162,6 +179,8 @@ def evaluate(
         save_evaluation(result)
     rows = sum(result.rows.values())
     lines = [f"note: {note}" for note in result.notes]
+    if result.task == CUSTOM:
+        lines += by_class_lines(result.by_class)
     lines += [
         f"{rows:,} rows in {result.seconds:.1f} s by {result.engine} on "
         f"{result.threads} {'thread' if result.threads == 1 else 'threads'}.",

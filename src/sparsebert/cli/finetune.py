@@ -7,6 +7,14 @@ from typing import Annotated
 
 import typer
 
+from sparsebert.cli.columns import (
+    LabelColumn,
+    PairColumn,
+    PositiveLabel,
+    Regression,
+    TextColumn,
+    ValidationShare,
+)
 from sparsebert.cli.console import (
     ForceOption,
     JsonOption,
@@ -37,15 +45,15 @@ def finetune(
         typer.Option(
             metavar="NAME",
             help="mnli, qqp, qnli, sst2, cola, stsb, mrpc, rte, squad, or custom for your own "
-            "columns: text (or text1 and text2) and label.",
+            "rows: text (or text1 and text2) and label.",
         ),
     ],
     data: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="A folder with train and validation files (parquet, csv, jsonl), or one file to "
-            "train on. Without it the task is fetched from the hub.",
+            help="A folder with train and validation (or dev) files: parquet, csv, tsv, json or "
+            "jsonl, also gzipped; or one file. Without it the task is fetched from the hub.",
         ),
     ] = None,
     recipe: Annotated[
@@ -223,6 +231,12 @@ def finetune(
             show_default="the cluster's cores over the seeds",
         ),
     ] = None,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    regression: Regression = False,
+    positive_label: PositiveLabel = None,
+    validation_share: ValidationShare = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -231,18 +245,22 @@ def finetune(
     Weights that pruning set to zero stay exactly zero; a dense model is fine-tuned the same way.
     Ctrl-C saves the run: the same command with --resume goes on. Next: pack the result.
     """
-    from sparsebert.errors import TrainingError
+    from sparsebert.errors import DataError, TrainingError
+    from sparsebert.evaluation.result import by_class_lines
+    from sparsebert.tasks.data_options import DATA_OPTIONS, split_options
+    from sparsebert.tasks.table import CUSTOM
     from sparsebert.training import finetune as run
     from sparsebert.training.options import options_from
     from sparsebert.training.seeds import finetune_seeds
 
     check_task(task)
-    given = given_options(context, OPTION_TYPES)
-    if recipe is None:
-        try:
-            options_from(given)
-        except TrainingError as error:
-            raise typer.BadParameter(str(error)) from error
+    given = given_options(context, (*OPTION_TYPES, *DATA_OPTIONS))
+    try:
+        _, training = split_options(given)
+        if recipe is None:
+            options_from(training)
+    except (DataError, TrainingError) as error:
+        raise typer.BadParameter(str(error)) from error
 
     several = None if seeds is None else wanted_seeds(seeds)
     if several and given.pop("seed", None) is not None:
@@ -288,5 +306,7 @@ def finetune(
         f"({result.examples_per_second:.1f} rows/s)."
     ]
     lines += [f"note: {note}" for note in result.notes]
+    if task.lower() == CUSTOM:
+        lines += by_class_lines(result.by_class)
     lines += [result.row() or _UNSCORED]
     emit(result.as_dict(), "\n".join(lines), as_json=json)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparsebert.cli.columns import PairColumn, TextColumn
 from sparsebert.cli.console import (
     ForceOption,
     JsonOption,
@@ -148,6 +149,8 @@ def prune(
             rich_help_panel=_TRAINING,
         ),
     ] = False,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -187,6 +190,8 @@ def prune(
             "calibration": calibration,
             "calibration_rows": calibration_rows,
             "task": task,
+            "text_column": text_column,
+            "pair_column": pair_column,
         }
         try:
             UpstreamOptions(**{name: given[name] for name in _OPTIONS if name in given})
@@ -207,6 +212,8 @@ def prune(
             calibration=calibration,
             calibration_rows=calibration_rows,
             task=task,
+            text_column=text_column,
+            pair_column=pair_column,
             force=force,
             progress=progress,
         )
@@ -221,6 +228,7 @@ def prune(
             f"\n{len(kept)} layers were {wanted} already and keep their masks: "
             f"{', '.join(kept[:3])}{' ...' if len(kept) > 3 else ''}"
         )
+    text += "".join(f"\nnote: {note}" for note in result["notes"])
     emit(result, text, as_json=json)
 
 

@@ -26,9 +26,11 @@ from sparsebert.diagnosis.tables import TaskData, read_data
 from sparsebert.diagnosis.training_run import check_run
 from sparsebert.diagnosis.weights import check_opening, check_weights
 from sparsebert.errors import CheckpointError, DataError
+from sparsebert.evaluation.trained import trained_options
 from sparsebert.machine import cpu_flags
 from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, shown
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import CUSTOM, TASK_NAMES, Task, get_task
 from sparsebert.tasks.table import Kind as TaskKind
 from sparsebert.training.options import FinetuneOptions, options_from
@@ -42,6 +44,10 @@ def diagnose(
     against: str | Path | None = None,
     batch_size: int | None = None,
     max_length: int | None = None,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
+    regression: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Look for what is wrong with a model, its training and its data, and say what to do.
@@ -50,7 +56,8 @@ def diagnose(
     training's folder of checkpoints. ``data`` is looked at as ``task`` has it, which defaults to
     the one the model was trained on. ``against`` is another model or folder of seeds to compare
     scores with. ``batch_size`` and ``max_length`` are those whose memory is estimated; they default
-    to those of the training, else to `finetune`'s own.
+    to those of the training, else to `finetune`'s own. The columns of ``data`` and ``regression``
+    are as `sparsebert.tasks.data_options.DataOptions` has them; they default to the training's.
 
     Trouble is reported, not raised. CheckpointError if there is no such folder, DataError if there
     is no such task or data, or if data was given and its task is not known; TrainingError for a
@@ -58,7 +65,10 @@ def diagnose(
     """
     sizes = {"batch_size": batch_size, "max_length": max_length}
     options_from({name: size for name, size in sizes.items() if size is not None})
-    return _Doctor(model, data, task, against, batch_size, max_length, shown(progress)).report()
+    columns = DataOptions(text_column, pair_column, label_column, regression)
+    return _Doctor(
+        model, data, task, against, batch_size, max_length, columns, shown(progress)
+    ).report()
 
 
 class _Doctor:
@@ -70,11 +80,12 @@ class _Doctor:
         against: str | Path | None,
         batch_size: int | None,
         max_length: int | None,
+        columns: DataOptions,
         progress: Progress,
     ) -> None:
         self._data, self._against = data, against
         self._batch_size, self._max_length = batch_size, max_length
-        self._progress = progress
+        self._columns, self._progress = columns, progress
         self._name = None if model is None else str(model)
         self._subject = None if model is None else find_subject(model)
         self._records: dict[Path, TrainingRecord] = {}
@@ -188,7 +199,10 @@ class _Doctor:
         labels = None
         if config is not None and self._records and config.labels:
             labels = () if config.problem_type == "regression" else config.labels
-        return read_data(self._task, self._data, labels)
+        columns = self._columns
+        if folder is not None and folder in self._records:
+            columns = trained_options(folder, self._task, columns)
+        return read_data(self._task, self._data, labels, columns)
 
     def _data_checks(self, data: TaskData) -> Iterator[Check]:
         yield data.check

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +13,16 @@ from sparsebert.diagnosis.tables import GROUP, UNUSABLE_DATA, Split
 from sparsebert.errors import DataError
 from sparsebert.tasks.columns import (
     class_indices,
-    label_values,
+    label_names,
+    labelled,
     number_values,
-    show,
+    show_label,
+    show_labels,
     wrong_numbers,
 )
+from sparsebert.tasks.labels import look_like_numbers, near_equal
+from sparsebert.tasks.table import CUSTOM, Task
 from sparsebert.tasks.table import Kind as TaskKind
-from sparsebert.tasks.table import Task
 
 _RARE = 0.1  # a class with less than this share of what it would have if all were equal
 
@@ -53,6 +55,16 @@ UNBALANCED_LABELS = Kind(
     "accuracy hides what happens to the rare class: look at F1 or Matthews' correlation, and "
     "compare with the share of the largest class; collect more rows of the rare one.",
 )
+NEAR_EQUAL_LABELS = Kind(
+    "near-equal-labels",
+    Severity.WARNING,
+    "each is a class of its own: if they mean one, write them the same way.",
+)
+NUMBER_LABELS = Kind(
+    "number-labels",
+    Severity.NOTE,
+    "if they are scores to predict and not names of classes, say so with --regression.",
+)
 UNSEEN_LABELS = Kind(
     "unseen-labels",
     Severity.ERROR,
@@ -67,17 +79,18 @@ def check_labels(task: Task, splits: list[Split]) -> Iterator[Check]:
         return
     seen: dict[str, set[int]] = {}
     for split in splits:
-        column = split.table.column(task.label_column)
-        labelled = np.asarray(column.is_valid().to_numpy(), bool)
-        rows = np.flatnonzero(labelled)
-        findings = [_missing(split, labelled)]
+        there = labelled(split.table, task.label_column)
+        rows = np.flatnonzero(there)
+        findings = [_missing(split, there)]
         try:
-            table = split.table.filter(column.is_valid())
+            table = split.table.filter(there)
             if task.kind is TaskKind.CLASSIFICATION:
-                values = label_values(table, task.label_column, split.source)
-                indices = class_indices(values, task.labels)
+                names = label_names(table, task.label_column, split.source)
+                indices = class_indices(names, task)
                 said = _shares(task, indices)
-                findings += _class_findings(task, split, values, indices, rows)
+                findings += _class_findings(task, split, names, indices, rows)
+                if split is splits[0] and task.name == CUSTOM:
+                    findings += _spellings(task, split, names)
                 seen[split.name] = set(indices[indices >= 0].tolist())
                 if split.name != "train" and "train" in seen:
                     findings.append(_unseen(task, split, indices, seen["train"]))
@@ -93,18 +106,18 @@ def check_labels(task: Task, splits: list[Split]) -> Iterator[Check]:
 def majority(task: Task, split: Split) -> tuple[str, int, int] | None:
     """The most frequent label of a split, its rows and all rows; None where labels are no use."""
     try:
-        values = label_values(split.table, task.label_column, split.source)
+        names = label_names(split.table, task.label_column, split.source)
     except DataError:
         return None
-    indices = class_indices(values, task.labels)
+    indices = class_indices(names, task)
     if not indices.size or (indices < 0).any():
         return None
     label, count = Counter(indices.tolist()).most_common(1)[0]
     return task.labels[label], count, len(indices)
 
 
-def _missing(split: Split, labelled: npt.NDArray[np.bool_]) -> Finding | None:
-    missing = np.flatnonzero(~labelled)
+def _missing(split: Split, there: npt.NDArray[np.bool_]) -> Finding | None:
+    missing = np.flatnonzero(~there)
     if not missing.size:
         return None
     return MISSING_LABELS.at(
@@ -119,12 +132,12 @@ def _missing(split: Split, labelled: npt.NDArray[np.bool_]) -> Finding | None:
 def _class_findings(
     task: Task,
     split: Split,
-    values: Any,
+    names: list[str],
     indices: npt.NDArray[np.int64],
     rows: npt.NDArray[np.int64],
 ) -> list[Finding]:
     outside = np.flatnonzero(indices < 0)
-    if outside.size == len(indices) and len(indices) and set(map(str, values)) == {"-1"}:
+    if outside.size == len(indices) and len(indices) and set(names) == {"-1"}:
         return [
             HIDDEN_LABELS.at(
                 split.name,
@@ -138,10 +151,10 @@ def _class_findings(
         found.append(
             LABELS_OUTSIDE.at(
                 split.name,
-                f"{share(outside.size, len(split))} labels are none of {_named(task)}.",
+                f"{share(outside.size, len(split))} labels are none of {show_labels(task)}.",
                 count=outside.size,
                 total=len(split),
-                examples=(f"row {rows[at] + 1}: {show(_plain(values[at]))}" for at in outside),
+                examples=(f"row {rows[at] + 1}: {show_label(names[at])}" for at in outside),
             )
         )
     counts = np.bincount(indices[indices >= 0], minlength=len(task.labels))
@@ -170,6 +183,34 @@ def _class_findings(
                     ),
                 )
             )
+    return found
+
+
+def _spellings(task: Task, split: Split, names: list[str]) -> list[Finding]:
+    """Labels that may have been meant otherwise: as one class, or as amounts."""
+    counts = Counter(names)
+    found = []
+    groups = near_equal(task.labels)
+    if groups:
+        found.append(
+            NEAR_EQUAL_LABELS.at(
+                split.name,
+                f"{plural(len(groups), 'group')} of labels differ only in case, blanks or the way "
+                "a number is written.",
+                count=len(groups),
+                total=len(task.labels),
+                examples=(
+                    ", ".join(f"{name!r} ({plural(counts[name], 'row')})" for name in group)
+                    for group in groups
+                ),
+            )
+        )
+    if look_like_numbers(task.labels):
+        found.append(
+            NUMBER_LABELS.at(
+                split.name, f"all {len(task.labels)} labels are numbers, taken for classes."
+            )
+        )
     return found
 
 
@@ -235,12 +276,3 @@ def _range(targets: npt.NDArray[np.float32]) -> str:
     if not right.size:
         return "no numbers"
     return f"{right.min():g} to {right.max():g}, mean {right.mean(dtype=np.float64):.3g}"
-
-
-def _named(task: Task) -> str:
-    named = ", ".join(f"{place} {label}" for place, label in enumerate(task.labels[:8]))
-    return named + (", ..." if len(task.labels) > 8 else "")
-
-
-def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, np.integer) else value

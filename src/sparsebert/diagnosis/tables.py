@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural
 from sparsebert.errors import DataError
-from sparsebert.tasks.columns import need_columns, texts_or_none
-from sparsebert.tasks.custom import UNREAD, task_of_table
+from sparsebert.tasks.columns import labelled, need_columns, texts_or_none
+from sparsebert.tasks.custom import UNREAD, find_task, label_column, task_of_table
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import read_split, validation_splits
 from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.files import split_files
-from sparsebert.tasks.table import CUSTOM, Task, get_task
+from sparsebert.tasks.reading import RawTable
+from sparsebert.tasks.table import CUSTOM, Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +31,14 @@ UNUSABLE_DATA = Kind(
 SPLIT_MISSING = Kind(
     "split-missing",
     Severity.NOTE,
-    "without a validation split nothing can be scored: hold some training rows out for it.",
+    "without a validation split nothing can be scored: hold some training rows out for it, or give "
+    "all rows in one file that is named after no split, of which `finetune` holds some out.",
+)
+LINES_IN_QUOTES = Kind(
+    "lines-in-quotes",
+    Severity.NOTE,
+    "texts may well have several lines; if they are rows of their own, close the quote before them "
+    "(a quote inside a quoted text is written twice).",
 )
 
 
@@ -59,7 +68,12 @@ class TaskData:
     check: Check
 
 
-def read_data(name: str, data: str | Path | None, labels: Sequence[str] | None = None) -> TaskData:
+def read_data(
+    name: str,
+    data: str | Path | None,
+    labels: Sequence[str] | None = None,
+    options: DataOptions | None = None,
+) -> TaskData:
     """Read the splits of a task; what cannot be read is a finding.
 
     ``labels`` are those of a model trained on a custom task, None to take them from the data.
@@ -67,21 +81,24 @@ def read_data(name: str, data: str | Path | None, labels: Sequence[str] | None =
     """
     need_extra("looking at data", "pyarrow")
     custom = name.lower() == CUSTOM
-    task: Task | None = None if custom else get_task(name)
+    chosen = options or DataOptions()
+    task: Task | None = None if custom else find_task(name, data, options=chosen)
     splits: list[Split] = []
     findings: list[Finding] = []
     for split in _splits(task or UNREAD, data):
         try:
-            table, source = read_split(task or UNREAD, data, split)
+            raw = read_split(task or UNREAD, data, split)
+            table, source = raw.table, raw.source
             if task is None:
-                task = task_of_table(_labelled(table, source), source, labels)
-            need_columns(table, (*task.text_columns, task.label_column), source)
+                task = task_of_table(_labelled(raw, chosen), labels, chosen)
+            need_columns(table, task.columns, source)
             if table.num_rows == 0:
                 raise DataError(f"{source} has no rows.")
             columns = [texts_or_none(table, column, source) for column in task.text_columns]
         except DataError as error:
             findings.append(UNUSABLE_DATA.at(split, str(error)))
             continue
+        findings += [LINES_IN_QUOTES.at(split, note) for note in raw.notes]
         splits.append(Split(split, source, table, columns))
     where = data if data is not None else name
     if not splits and not findings:
@@ -101,7 +118,8 @@ def _splits(task: Task, data: str | Path | None) -> list[str]:
     return [*train, *validation_splits(task, data)]
 
 
-def _labelled(table: pa.Table, source: str) -> pa.Table:
+def _labelled(raw: RawTable, options: DataOptions) -> RawTable:
     """The rows that have a label, for the others say nothing of what the labels are."""
-    need_columns(table, ("label",), source)
-    return table.filter(table.column("label").is_valid())
+    column = options.label_column or label_column(raw.table, raw.source)
+    need_columns(raw.table, (column,), raw.source)
+    return replace(raw, table=raw.table.filter(labelled(raw.table, column)))

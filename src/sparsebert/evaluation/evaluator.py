@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,18 +15,21 @@ import numpy.typing as npt
 from sparsebert.checkpoint import open_checkpoint, resolve_model, transformer_folder
 from sparsebert.checkpoint.config import EncoderConfig, Head
 from sparsebert.errors import CheckpointError, DataError, EngineError
-from sparsebert.evaluation.metrics import Scores
+from sparsebert.evaluation.metrics import ByClass, Scores
 from sparsebert.evaluation.predictors import EnginePredictor, Predictor, TorchPredictor
 from sparsebert.evaluation.result import Evaluation
-from sparsebert.evaluation.scoring import PreparedSplit
+from sparsebert.evaluation.scoring import PreparedSplit, f1_note
 from sparsebert.evaluation.similarity import check_pairs, similarity_scores, torch_embed
+from sparsebert.evaluation.trained import read_scored, trained_options
 from sparsebert.packing import is_packed
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.custom import custom_task, find_task
-from sparsebert.tasks.examples import Examples, load_split, validation_splits
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.extras import need_extra
+from sparsebert.tasks.files import undivided_file
 from sparsebert.tasks.labels import label_order
-from sparsebert.tasks.table import CUSTOM, Kind, Task, get_task
+from sparsebert.tasks.table import CUSTOM, Kind, Task
 from sparsebert.tasks.tokens import load_tokenizer
 
 ENGINES = ("auto", "sparsebert", "torch")
@@ -44,6 +47,10 @@ def evaluate(
     max_rows: int | None = None,
     zero_shot: bool = False,
     split: str | None = None,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
+    positive_label: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a fine-tuned model on a task's validation split, or splits (MNLI has two).
@@ -53,6 +60,9 @@ def evaluate(
     ``sparsebert`` (``auto`` means it) or ``torch``; packed folders need ours. ``max_length`` in
     tokens defaults to the task's (128; 384 for SQuAD). ``max_rows`` scores a fixed selection of
     each split. ``split`` scores another one, such as "train", on which choices may be made.
+    The columns of the data and, for a custom task, ``positive_label``, the class that F1 is of, are
+    those of `sparsebert.tasks.data_options.DataOptions`; they default to those of the training. Of
+    a file that the model was trained on, the rows that were held out are scored.
     ``zero_shot`` correlates the cosine of the two texts' embeddings with the label, for any model
     and tasks such as stsb (`sparsebert.evaluation.similarity`); ``max_length`` is then the model's
     own. Raises CheckpointError for a model without the task's head, DataError for data that cannot
@@ -76,15 +86,23 @@ def evaluate(
         raise EngineError(
             f"{model} is packed, which torch cannot read: unpack it, or use our engine."
         )
-    options = _Options(str(model), folder, engine, batch_size, max_length, threads, max_rows)
+    columns = DataOptions(text_column, pair_column, label_column, positive_label=positive_label)
+    if not zero_shot:
+        columns = trained_options(folder, task, columns)
+    options = _Options(
+        str(model), folder, engine, batch_size, max_length, threads, max_rows, columns
+    )
     ready = (_similarity if zero_shot else _with_head)(options, task, data, split, report)
     scores: dict[str, dict[str, float]] = {}
-    notes = list(ready.notes)
+    by_class: dict[str, ByClass] = {}
+    notes = [*ready.notes, *(note for examples, _ in ready.splits for note in examples.notes)]
     started = time.perf_counter()
     with torch_threads(threads) if ready.engine == "torch" else nullcontext():
         for examples, score in ready.splits:
             found = score()
             scores[examples.split] = found.values
+            if found.by_class:
+                by_class[examples.split] = found.by_class
             notes += [f"{examples.split}: {note}" for note in found.notes]
     return Evaluation(
         model=str(model),
@@ -96,6 +114,7 @@ def evaluate(
         seconds=time.perf_counter() - started,
         threads=ready.threads,
         notes=notes,
+        by_class=by_class,
     )
 
 
@@ -108,6 +127,7 @@ class _Options:
     max_length: int | None
     threads: int | None
     max_rows: int | None
+    columns: DataOptions
 
 
 @dataclass(frozen=True)
@@ -126,15 +146,13 @@ def _with_head(
     options: _Options, name: str, data: str | Path | None, split: str | None, report: Progress
 ) -> _Ready:
     config, predictor, used = _open(options)
-    task = _task_for(name, data, split, config, options.model)
+    task = _task_for(name, data, split, config, options)
     order, notes = match_labels(task, config, options.model)
     tokenizer = load_tokenizer(transformer_folder(options.folder))
     length = token_limit(task, config, options.max_length)
     prepared = [
-        PreparedSplit.make(
-            load_split(task, data, part, max_rows=options.max_rows), tokenizer, length, report
-        )
-        for part in _splits(task, data, split)
+        PreparedSplit.make(examples, tokenizer, length, report)
+        for examples in read_scored(options.folder, task, data, split, options.max_rows)
     ]
     return _Ready(
         task,
@@ -142,19 +160,19 @@ def _with_head(
         predictor.name,
         used,
         [(each.examples, partial(each.score, predictor, order, report)) for each in prepared],
-        notes,
+        [*notes, *f1_note(task)],
     )
 
 
 def _similarity(
     options: _Options, name: str, data: str | Path | None, split: str | None, report: Progress
 ) -> _Ready:
-    task = find_task(name, data, split=split or "validation")
+    columns = options.columns
+    if name.lower() == CUSTOM:
+        columns = replace(columns, regression=True)
+    task = find_task(name, _scored_file(data), split=split or "validation", options=columns)
     check_pairs(task)
-    read = [
-        load_split(task, data, part, max_rows=options.max_rows)
-        for part in _splits(task, data, split)
-    ]
+    read = read_scored(options.folder, task, data, split, options.max_rows)
     if options.engine == "torch":
         import torch
 
@@ -199,21 +217,21 @@ def require_head(config: EncoderConfig, model: str, heads: tuple[Head, ...]) -> 
         )
 
 
-def _splits(task: Task, data: str | Path | None, split: str | None) -> tuple[str, ...]:
-    splits = validation_splits(task, data) if split is None else (split,)
-    if not splits:
-        raise DataError(f"{data} holds no file for the split {task.validation_splits[0]}.")
-    return splits
-
-
 def _task_for(
-    name: str, data: str | Path | None, split: str | None, config: EncoderConfig, model: str
+    name: str, data: str | Path | None, split: str | None, config: EncoderConfig, options: _Options
 ) -> Task:
     if name.lower() != CUSTOM:
-        return get_task(name)
-    require_head(config, model, (Head.SEQUENCE,))
+        return find_task(name, data, options=options.columns)
+    require_head(config, options.model, (Head.SEQUENCE,))
     labels = () if config.problem_type == "regression" else config.labels
-    return custom_task(data, split=split or "validation", labels=labels)
+    return custom_task(
+        _scored_file(data), split=split or "validation", labels=labels, options=options.columns
+    )
+
+
+def _scored_file(data: str | Path | None) -> str | Path | None:
+    """Data that is all of one split, for what that split says of the task."""
+    return undivided_file(data) or data
 
 
 def match_labels(

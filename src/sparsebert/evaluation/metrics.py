@@ -22,33 +22,48 @@ CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")
 REGRESSION_METRICS = ("pearson", "spearman")
 
 
+ByClass = dict[str, dict[str, float]]
+"""Label to ``precision``, ``recall`` and ``f1`` in percent, and how many ``rows`` have it."""
+
+
 @dataclass(frozen=True)
 class Scores:
-    """Metric name to percent, and notes on scores that do not mean what they seem to."""
+    """Metric name to percent, and notes on scores that do not mean what they seem to.
+
+    ``by_class`` has the classes of a classification that some row has or was given.
+    """
 
     values: dict[str, float]
     notes: list[str] = field(default_factory=list)
+    by_class: ByClass = field(default_factory=dict)
 
 
 def classification_scores(
     metrics: Sequence[str],
     predicted: npt.NDArray[np.integer],
     expected: npt.NDArray[np.integer],
-    label_count: int,
+    labels: Sequence[str],
+    positive: str | None = None,
 ) -> Scores:
-    """Score label indices, ``[rows]`` each.
+    """Score indices into ``labels``, ``[rows]`` each.
 
-    ``f1`` is that of label 1 where there are two labels (as GLUE has it), and the mean over all
-    labels (macro) where there are more. ``matthews`` is 0 where all predictions are the same.
+    ``f1`` is that of the label ``positive``, or without one the mean over the classes (macro) that
+    some row has or was given, as scikit-learn has it. ``matthews`` is 0 where all predictions are
+    the same.
     """
     need_extra("scoring a task", "sklearn")
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+    from sklearn.metrics import (
+        accuracy_score,
+        f1_score,
+        matthews_corrcoef,
+        precision_recall_fscore_support,
+    )
 
     def f1() -> float:
-        if label_count == 2:
-            return float(f1_score(expected, predicted, pos_label=1, zero_division=0))
-        labels = list(range(label_count))
-        return float(f1_score(expected, predicted, labels=labels, average="macro", zero_division=0))
+        if positive is None:
+            return float(f1_score(expected, predicted, average="macro", zero_division=0))
+        place = labels.index(positive)
+        return float(f1_score(expected == place, predicted == place, zero_division=0))
 
     known: dict[str, Callable[[], float]] = {
         "accuracy": lambda: float(accuracy_score(expected, predicted)),
@@ -58,9 +73,28 @@ def classification_scores(
     notes = []
     if np.all(predicted == predicted[0]) and not np.all(expected == expected[0]):
         notes.append("every row got the same label: the model tells nothing apart.")
+    absent = [repr(name) for place, name in enumerate(labels) if place not in expected]
+    if absent:
+        shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
+        notes.append(
+            f"no row has the label{'s' if len(absent) > 1 else ''} {shown}: the scores say nothing "
+            f"of {'them' if len(absent) > 1 else 'it'}."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn on one-sided rows; the note says it better
-        return Scores({name: 100 * known[name]() for name in metrics}, notes)
+        values = {name: 100 * known[name]() for name in metrics}
+        there = np.union1d(expected, predicted)
+        table = precision_recall_fscore_support(expected, predicted, labels=there, zero_division=0)
+    by_class: ByClass = {
+        labels[place]: {
+            "precision": 100 * float(precision),
+            "recall": 100 * float(recall),
+            "f1": 100 * float(score),
+            "rows": int(rows),
+        }
+        for place, precision, recall, score, rows in zip(there, *table, strict=True)
+    }
+    return Scores(values, notes, by_class)
 
 
 def regression_scores(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sparsebert.evaluation.metrics import ByClass
 from sparsebert.frames import data_frame
 from sparsebert.tasks.table import Task
 
@@ -22,6 +23,8 @@ METRIC_TITLES = {
     "exact_match": "exact match",
 }
 
+_MOST_CLASSES = 20  # lines on a terminal; as_dict has them all
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -30,6 +33,7 @@ class Evaluation:
     ``scores`` maps validation split to metric to percent; ``rows`` how many rows each split had;
     ``seconds`` is the time spent computing, without loading and tokenising; ``engine`` is
     ``sparsebert`` or ``torch``; ``notes`` tell of what a reader should know about the scores.
+    ``by_class`` maps validation split to label to precision, recall, F1 and rows of each class.
     """
 
     model: str
@@ -41,6 +45,7 @@ class Evaluation:
     seconds: float
     threads: int
     notes: list[str] = field(default_factory=list)
+    by_class: dict[str, ByClass] = field(default_factory=dict)
 
     def row(self) -> str:
         """The task's row of the table, such as ``QQP (accuracy/F1): 90.8/87.6``."""
@@ -87,6 +92,25 @@ def scores_table(title: str, scores: Mapping[str, Mapping[str, float]]) -> str:
         for cell in cells(scores)
     ]
     return "\n".join(lines)
+
+
+def by_class_lines(by_class: Mapping[str, ByClass]) -> list[str]:
+    """Precision, recall and F1 of each class as lines of text; of many those with the lowest F1."""
+    lines = []
+    for split, classes in by_class.items():
+        names = sorted(classes, key=lambda name: classes[name]["f1"])[:_MOST_CLASSES]
+        shown = [name for name in classes if name in names]
+        width = max(map(len, [split, *shown]))
+        lines.append(f"{split:<{width}}  precision  recall     F1    rows")
+        for name in shown:
+            each = classes[name]
+            lines.append(
+                f"{name:<{width}}  {each['precision']:9.1f}  {each['recall']:6.1f}  "
+                f"{each['f1']:5.1f}  {each['rows']:6,}"
+            )
+        if len(shown) < len(classes):
+            lines.append(f"(the {len(shown)} lowest of {len(classes)} classes)")
+    return lines
 
 
 def main_score(task: Task, scores: Mapping[str, Mapping[str, float]]) -> float:

@@ -19,7 +19,7 @@ from sparsebert.evaluation.predictors import Predictor
 from sparsebert.inference.spans import best_spans, merge_spans
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
-from sparsebert.tasks.table import Kind
+from sparsebert.tasks.table import CUSTOM, Kind, Task
 from sparsebert.tasks.tokens import TokenRows, tokenize
 from sparsebert.tasks.windows import Windows, cut_windows
 
@@ -78,8 +78,19 @@ class PreparedSplit:
             task.metrics,
             np.argmax(logits, axis=1),
             examples.labels,  # type: ignore[arg-type]
-            len(task.labels),
+            task.labels,
+            task.positive,
         )
+
+
+def f1_note(task: Task) -> list[str]:
+    """Which F1 a custom classification's is; a benchmark's is known."""
+    if task.name != CUSTOM or "f1" not in task.metrics:
+        return []
+    if task.positive is not None:
+        return [f"F1 is that of the class '{task.positive}'."]
+    choice = "; --positive-label (positive_label=) gives that of one class"
+    return [f"F1 is the mean over the classes (macro){choice if len(task.labels) == 2 else ''}."]
 
 
 def answer_texts(examples: Examples, windows: Windows, logits: Sequence[Any]) -> list[str]:

@@ -17,6 +17,7 @@ from sparsebert.errors import CheckpointError, DataError
 from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
 from sparsebert.inference.tokenizing import TextTokenizer, TruncationWarning
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.table import Task
 from sparsebert.tasks.texts import Text, read_texts, single_texts
@@ -43,6 +44,21 @@ class CalibrationRows:
         """The first token of each row, int64 ``[rows]``."""
         return np.cumsum([0, *self.lengths[:-1]], dtype=np.int64)
 
+    def scarcity(self, widest: int) -> str | None:
+        """What to say of rows too few to tell the inputs of the ``widest`` layer apart; or None.
+
+        Fewer tokens than inputs leave directions in which the layer's output was never seen, and
+        there anything may be pruned (the Hessian of second order is singular).
+        """
+        tokens = len(self.ids)
+        if tokens >= widest:
+            return None
+        return (
+            f"calibrated on {len(self)} text{'' if len(self) == 1 else 's'} of {tokens:,} tokens "
+            f"together, fewer than the {widest:,} inputs of the widest layer: what was kept suits "
+            "these texts and hardly others; give some hundreds."
+        )
+
     def parts(self, tokens: int) -> Iterator[tuple[slice, list[tuple[int, int]]]]:
         """The rows cut into parts of up to ``tokens`` tokens: where, and ``(rows, length)`` groups.
 
@@ -68,17 +84,23 @@ class CalibrationRows:
 
 
 def read_calibration_rows(
-    checkpoint: Checkpoint, source: str | Path, *, rows: int, task: Task | None = None
+    checkpoint: Checkpoint,
+    source: str | Path,
+    *,
+    rows: int,
+    task: Task | None = None,
+    columns: DataOptions | None = None,
 ) -> CalibrationRows:
     """A fixed selection of ``rows`` texts of ``source`` (`sparsebert.tasks.texts.read_texts`).
 
+    ``columns`` names the columns of a table.
     A model with a head for pairs (sequence classification, question answering) reads a pair as one
     row; any other reads each distinct text by itself, as an embedding model does. Texts are cut to
     the task's length, or without a task to the model's own. Raises DataError and CheckpointError.
     """
     if rows < 1:
         raise DataError(f"calibration needs at least one row, not {rows}.")
-    texts: Sequence[Text] = read_texts(source, task)
+    texts: Sequence[Text] = read_texts(source, task, columns)
     if checkpoint.config.head not in _READS_PAIRS:
         texts = list(dict.fromkeys(single_texts(texts)))
     chosen = selection(len(texts), rows)

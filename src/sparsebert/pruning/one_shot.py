@@ -35,6 +35,7 @@ from sparsebert.progress import Progress, shown
 from sparsebert.pruning.calibration import PrunedLayers, prune_layers
 from sparsebert.pruning.calibration_rows import CalibrationRows, read_calibration_rows
 from sparsebert.pruning.methods import Method, Needs, When, get_method
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.table import CUSTOM, get_task
 
@@ -49,6 +50,8 @@ def prune(
     calibration: str | Path | None = None,
     calibration_rows: int = 1024,
     task: str | None = None,
+    text_column: str | None = None,
+    pair_column: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -62,9 +65,11 @@ def prune(
     ``method`` is "magnitude", or one that calibrates: "wanda" or "second-order". Those run a fixed
     selection of ``calibration_rows`` texts of ``calibration`` through the model, on torch; it is a
     file or folder as `sparsebert.tasks.texts.read_texts` has it, with the columns of ``task`` where
-    one is named. The memory they need is that of one layer and its inputs for all rows.
+    one is named, or with those called ``text_column`` and ``pair_column``. The memory they need is
+    that of one layer and its inputs for all rows.
 
-    Returns the counts: layers pruned and already sparse, weights and zeros in them, seconds.
+    Returns the counts: layers pruned and already sparse, weights and zeros in them, seconds; and
+    notes, such as on texts too few to calibrate on.
     Raises PatternError if the pattern does not divide a layer, CheckpointError for a damaged model
     (NaN and infinity included), DataError for texts that cannot be used, MissingExtraError without
     torch, OutputError if ``out`` cannot be written.
@@ -77,12 +82,17 @@ def prune(
     checkpoint = open_checkpoint(model)
     targets = checkpoint.linear_layers(chosen)
     _check_divisible(checkpoint, targets, wanted, chosen)
-    rows = _calibration_rows(checkpoint, chosen_method, calibration, calibration_rows, task)
+    columns = DataOptions(text_column, pair_column)
+    rows = _calibration_rows(
+        checkpoint, chosen_method, calibration, calibration_rows, task, columns
+    )
+    scarcity = rows and rows.scarcity(max(layer.columns for layer in targets))
     arguments: dict[str, Any] = {"pattern": str(wanted), "method": method, "parts": list(chosen)}
     if rows is not None:
         arguments["calibration"] = Path(str(calibration)).name
         arguments["calibration_rows"] = len(rows)
         arguments["task"] = task
+        arguments |= columns.given()
     with staged_folder(out, force=force, source=checkpoint.path) as staging:
         run = _Run(checkpoint, wanted, chosen_method, targets, rows, shown(progress))
         specs = run.order([checkpoint.tensors.spec(name) for name in checkpoint.tensors])
@@ -113,6 +123,7 @@ def prune(
         "weights": run.weights,
         "zeros": run.zeros,
         "sparsity": run.zeros / run.weights,
+        "notes": [scarcity] if scarcity else [],
         "seconds": round(time.perf_counter() - began, 3),
     }
 
@@ -230,6 +241,7 @@ def _calibration_rows(
     source: str | Path | None,
     rows: int,
     task: str | None,
+    columns: DataOptions,
 ) -> CalibrationRows | None:
     """The rows to calibrate on; None for a method that needs none."""
     if method.needs is not Needs.CALIBRATION:
@@ -242,6 +254,8 @@ def _calibration_rows(
             raise DataError(
                 f"the method {method.name} does not calibrate: leave the task '{task}' out."
             )
+        for name in columns.given():
+            raise DataError(f"the method {method.name} does not calibrate: leave {name} out.")
         return None
     if source is None:
         raise DataError(
@@ -251,7 +265,7 @@ def _calibration_rows(
     need_extra(f"{method.name} pruning", "torch")
     # The user's own columns are known without a task.
     chosen = None if task is None or task.lower() == CUSTOM else get_task(task)
-    return read_calibration_rows(checkpoint, source, rows=rows, task=chosen)
+    return read_calibration_rows(checkpoint, source, rows=rows, task=chosen, columns=columns)
 
 
 def check_parts(parts: Collection[str]) -> tuple[str, ...]:

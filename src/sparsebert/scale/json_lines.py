@@ -81,6 +81,8 @@ def _lines(
     given: Input, file: InputFile, start: int = 0, stop: int = -1, number: int = 1
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Number, end (in bytes) and object of each line that is not blank."""
+    from sparsebert.tasks.json_rows import parse_object
+
     place = start
     with _opened(given, file, start) as source:
         try:
@@ -89,7 +91,7 @@ def _lines(
                     return
                 place += len(raw)
                 if raw.strip():
-                    yield count, place, _object(raw, file, count)
+                    yield count, place, parse_object(raw, f"{file.name}, line {count}")
         except OSError as fault:
             raise DataError(f"{file.name} cannot be read: {fault}") from fault
 
@@ -106,16 +108,6 @@ def _opened(given: Input, file: InputFile, start: int) -> Iterator[io.BufferedRe
         raise DataError(f"{file.name} cannot be read: {fault}") from fault
     with source:
         yield io.BufferedReader(source, _BLOCK)
-
-
-def _object(raw: bytes, file: InputFile, number: int) -> dict[str, Any]:
-    try:
-        found = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except (ValueError, RecursionError) as fault:
-        raise DataError(f"{file.name}, line {number}: not JSON ({fault}).") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{file.name}, line {number}: the line's JSON is not an object.")
-    return found
 
 
 def _schema(

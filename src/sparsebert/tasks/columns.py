@@ -5,12 +5,15 @@ Rows are counted from 1, as a reader of the file would; the header line of a CSV
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsebert.errors import DataError
+from sparsebert.tasks.table import Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +27,8 @@ def need_columns(table: pa.Table, names: tuple[str, ...], source: str) -> None:
     if missing:
         raise DataError(
             f"{source} lacks the column{'s' if len(missing) > 1 else ''} {_quoted(missing)}; "
-            f"it has {_quoted(table.column_names)}."
+            f"it has {_quoted(table.column_names)}. Name yours with --text-column, --pair-column "
+            "and --label-column (text_column=, ...)."
         )
     for name in names:
         if table.column_names.count(name) > 1:
@@ -52,52 +56,70 @@ def texts_or_none(table: pa.Table, name: str, source: str) -> list[str | None]:
     return texts
 
 
-def class_column(
-    table: pa.Table, name: str, labels: tuple[str, ...], source: str
-) -> npt.NDArray[np.int64]:
-    """A column of class labels as indices into ``labels``.
+def class_column(table: pa.Table, task: Task, source: str) -> npt.NDArray[np.int64]:
+    """A task's labels as indices into ``task.labels``.
 
     DataError for a type that labels do not have, and for a label outside the set.
     """
-    values = label_values(table, name, source)
-    found = class_indices(values, labels)
+    names = label_names(table, task.label_column, source)
+    found = class_indices(names, task)
     outside = np.flatnonzero(found < 0)
     if outside.size:
         row = int(outside[0])
-        raise _outside(source, name, row, values[row], labels)
+        raise _outside(source, task, row, names[row])
     return found
 
 
-def class_indices(
-    values: npt.NDArray[np.int64] | list[str], labels: tuple[str, ...]
-) -> npt.NDArray[np.int64]:
-    """Labels as they stand in a file as indices into ``labels``, -1 where one is not in the set.
+def class_indices(names: Sequence[str], task: Task) -> npt.NDArray[np.int64]:
+    """Labels as `label_names` gives them as indices into ``task.labels``, -1 for one outside.
 
-    Text is taken as label names; whole numbers as indices, or as names where all labels are
-    written as whole numbers.
+    They are names of classes. Where the task lets positions stand for them and all of a column are
+    whole numbers, which none of the task's labels is, they are indices.
     """
-    if isinstance(values, np.ndarray) and not all(_is_number(label) for label in labels):
-        return np.where((values < 0) | (values >= len(labels)), -1, values)
-    index = {label: place for place, label in enumerate(labels)}
-    return np.array([index.get(str(value), -1) for value in values], np.int64)
+    if are_positions(names, task):
+        index = {str(place): place for place in range(len(task.labels))}
+    else:
+        index = {label: place for place, label in enumerate(task.labels)}
+    return np.array([index.get(name, -1) for name in names], np.int64)
 
 
-def label_values(table: pa.Table, name: str, source: str) -> npt.NDArray[np.int64] | list[str]:
-    """Class labels as they stand: whole numbers, or names. DataError for any other type."""
+def are_positions(names: Sequence[str], task: Task) -> bool:
+    """Whether a column's labels are places in ``task.labels`` instead of names."""
+    return _takes_positions(task) and all(is_whole_number(name) for name in names)
+
+
+def label_names(table: pa.Table, name: str, source: str) -> list[str]:
+    """Class labels as text, whole numbers and truth values written out: one reading of them all.
+
+    DataError for any other type, and for a row without a label.
+    """
     import pyarrow as pa
 
     column = _plain(table.column(name))
     refuse_nulls(column, name, source)
-    if pa.types.is_boolean(column.type):
-        return ["true" if value else "false" for value in column.to_pylist()]
-    if pa.types.is_integer(column.type):
-        return np.asarray(column.to_numpy(), np.int64)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        names: list[str] = column.to_pylist()
-        return names
-    raise DataError(
-        f"{source}: the column '{name}' holds {column.type}, which is neither whole numbers nor "
-        f"names of classes; row 1 is {show(column[0].as_py())}."
+    kind = column.type
+    values: list[Any] = column.to_pylist()
+    if pa.types.is_boolean(kind):
+        return ["true" if value else "false" for value in values]
+    if pa.types.is_integer(kind):
+        return [str(value) for value in values]
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise DataError(
+            f"{source}: the column '{name}' holds {kind}, which is neither whole numbers nor "
+            f"names of classes; row 1 is {show(values[0])}."
+        )
+    for row, value in enumerate(values, 1):
+        if not value.strip():
+            raise DataError(f"{source}: column '{name}', row {row} has no label (it is empty).")
+    return values
+
+
+def labelled(table: pa.Table, name: str) -> npt.NDArray[np.bool_]:
+    """Which rows have a label that is neither null nor blank: bool ``[rows]``."""
+    values = table.column(name).to_pylist()
+    return np.array(
+        [not (value is None or (isinstance(value, str) and not value.strip())) for value in values],
+        np.bool_,
     )
 
 
@@ -119,17 +141,30 @@ def number_column(
 
 
 def number_values(table: pa.Table, name: str, source: str) -> npt.NDArray[np.float32]:
-    """A column of numbers as they stand, float32. DataError for another type or a missing one."""
+    """A column of numbers as they stand, float32; in a CSV file they are text.
+
+    DataError for another type, for a text that is no number and for a row without one.
+    """
     import pyarrow as pa
 
     column = _plain(table.column(name))
     refuse_nulls(column, name, source)
-    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+    kind = column.type
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        return np.asarray(column.to_numpy(), np.float32)
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise DataError(
-            f"{source}: the column '{name}' holds {column.type}, not numbers; row 1 is "
+            f"{source}: the column '{name}' holds {kind}, not numbers; row 1 is "
             f"{show(column[0].as_py())}."
         )
-    return np.asarray(column.to_numpy(), np.float32)
+    numbers = [as_number(text) for text in column.to_pylist()]
+    for row, number in enumerate(numbers):
+        if number is None:
+            raise DataError(
+                f"{source}: column '{name}', row {row + 1}: {show(column[row].as_py())} is not a "
+                "number."
+            )
+    return np.array(numbers, np.float32)
 
 
 def wrong_numbers(
@@ -159,20 +194,43 @@ def show(value: Any) -> str:
 _HIDDEN = " All labels are -1: this looks like a test set whose labels are hidden."
 
 
-def _outside(source: str, name: str, row: int, value: object, labels: tuple[str, ...]) -> DataError:
-    shown = str(value) if isinstance(value, np.integer) else show(value)
-    named = ", ".join(f"{place} {label}" for place, label in enumerate(labels[:8]))
-    more = ", ..." if len(labels) > 8 else ""
-    hidden = str(value) == "-1"
+def show_label(name: str) -> str:
+    """A label in a message: in quotes, unless it is a whole number."""
+    return name if is_whole_number(name) else show(name)
+
+
+def show_labels(task: Task) -> str:
+    """The first of a task's labels, with their numbers where these may stand for them."""
+    shown = [
+        f"{place} {label}" if _takes_positions(task) else label
+        for place, label in enumerate(task.labels[:8])
+    ]
+    return ", ".join(shown) + (", ..." if len(task.labels) > 8 else "")
+
+
+def is_whole_number(text: str) -> bool:
+    """Whether this is how a whole number is written, and ``01`` is not."""
+    return re.fullmatch("0|-?[1-9][0-9]*", text) is not None
+
+
+def as_number(text: str) -> float | None:
+    """What ``float`` makes of a text, None for no number; ``1_000`` is none."""
+    try:
+        return None if "_" in text else float(text)
+    except ValueError:
+        return None
+
+
+def _takes_positions(task: Task) -> bool:
+    return task.positions and not any(is_whole_number(label) for label in task.labels)
+
+
+def _outside(source: str, task: Task, row: int, name: str) -> DataError:
     return DataError(
-        f"{source}: column '{name}', row {row + 1}: {shown} is not one of the labels "
-        f"({named}{more})."
-        + (" A label of -1 marks a test set whose labels are hidden." if hidden else "")
+        f"{source}: column '{task.label_column}', row {row + 1}: {show_label(name)} is not one of "
+        f"the labels ({show_labels(task)})."
+        + (" A label of -1 marks a test set whose labels are hidden." if name == "-1" else "")
     )
-
-
-def _is_number(label: str) -> bool:
-    return label.removeprefix("-").isdecimal()
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,22 +1,24 @@
 """A user's own task: texts, labels and metrics read off the data itself.
 
 The file has a column ``text`` (or ``sentence``), or the pair ``text1``, ``text2`` (or
-``sentence1``, ``sentence2``), and a column ``label``. Whole numbers, names and booleans are
-classes; a column of numbers with a decimal point holds targets of a regression.
+``sentence1``, ``sentence2``), and a column ``label``; `DataOptions` names others. Labels are names
+of classes, whatever they look like, unless the task says that they are numbers: by ``regression``,
+or by a column ``score`` in the place of ``label``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sparsebert.errors import DataError
-from sparsebert.tasks.columns import label_values, need_columns
+from sparsebert.tasks.columns import is_whole_number, label_names, need_columns
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import read_split
 from sparsebert.tasks.labels import are_unnamed
+from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.table import CUSTOM, Kind, Task, get_task
 
 if TYPE_CHECKING:
@@ -28,17 +30,32 @@ TEXT_COLUMNS: tuple[tuple[str, ...], ...] = (
     ("text1", "text2"),
     ("sentence1", "sentence2"),
 )
+SCORE = "score"
 
-_MAX_CLASSES = 1000  # more distinct whole numbers than this are ids or scores, not classes
+_MAX_CLASSES = 1000  # more distinct labels than this are ids or scores, not classes
+# Pairs of labels that say themselves which of the two is the one looked for.
+_TRUTH = (("0", "1"), ("false", "true"))
 
 
-def find_task(name: str, data: str | Path | None, *, split: str = "train") -> Task:
+def find_task(
+    name: str,
+    data: str | Path | None,
+    *,
+    split: str = "train",
+    options: DataOptions | None = None,
+) -> Task:
     """The task of this name; for ``custom`` the one that ``data`` describes. Raises DataError."""
-    return custom_task(data, split=split) if name.lower() == CUSTOM else get_task(name)
+    if name.lower() == CUSTOM:
+        return custom_task(data, split=split, options=options)
+    return _known_task(get_task(name), options or DataOptions())
 
 
 def custom_task(
-    data: str | Path | None, *, split: str = "train", labels: Sequence[str] | None = None
+    data: str | Path | None,
+    *,
+    split: str = "train",
+    labels: Sequence[str] | None = None,
+    options: DataOptions | None = None,
 ) -> Task:
     """The task that ``data`` describes; the label set is that of ``split``, or the given one.
 
@@ -47,42 +64,71 @@ def custom_task(
     """
     if data is None:
         raise DataError(f"the task {CUSTOM} needs your data: give a folder or a file.")
-    table, source = read_split(UNREAD, data, split)
-    return task_of_table(table, source, labels)
+    return task_of_table(read_split(UNREAD, data, split), labels, options)
 
 
-def task_of_table(table: pa.Table, source: str, labels: Sequence[str] | None = None) -> Task:
-    """`custom_task` of a table that is read already, ``source`` being what messages call it."""
-    columns = _text_columns(table, source)
-    need_columns(table, ("label",), source)
+def task_of_table(
+    raw: RawTable, labels: Sequence[str] | None = None, options: DataOptions | None = None
+) -> Task:
+    """`custom_task` of a table that is read already."""
+    chosen = options or DataOptions()
+    table, source = raw.table, raw.source
+    columns = chosen.text_columns or _text_columns(table, source)
+    label = chosen.label_column or label_column(table, source)
+    need_columns(table, (*columns, label), source)
     if table.num_rows == 0:
         raise DataError(f"{source} has no rows.")
-    if labels is not None:
-        if not labels:
-            return _task(columns, Kind.REGRESSION, ())
+    if chosen.regression or (label == SCORE if labels is None else not labels):
+        return _task(columns, label, Kind.REGRESSION)
+    if labels is None:
+        names = _label_set(table, label, source)
+    else:
         # A head that nobody named: its classes are numbers.
-        names = [str(place) for place in range(len(labels))] if are_unnamed(labels) else labels
-        return _task(columns, Kind.CLASSIFICATION, tuple(names))
-    if _is_fractional(table):
-        return _task(columns, Kind.REGRESSION, ())
-    return _task(columns, Kind.CLASSIFICATION, _label_set(table, source))
+        numbers = [str(place) for place in range(len(labels))]
+        names = tuple(numbers if are_unnamed(labels) else labels)
+    positive = chosen.positive_label
+    if positive is None and names in _TRUTH:
+        positive = names[1]
+    if positive is not None and positive not in names:
+        raise DataError(
+            f"positive_label '{positive}' is not one of the labels ({', '.join(names[:20])})."
+        )
+    # A trained model's classes have places that others know; those of a file have none but here.
+    task = _task(columns, label, Kind.CLASSIFICATION, names)
+    return replace(task, positive=positive, positions=labels is not None)
 
 
-def _task(columns: tuple[str, ...], kind: Kind, labels: tuple[str, ...]) -> Task:
+def _known_task(task: Task, options: DataOptions) -> Task:
+    for name in ("regression", "positive_label"):
+        if name in options.given():
+            raise DataError(f"{name} is for the task {CUSTOM}: {task.name} says so itself.")
+    columns = options.text_columns or task.text_columns
+    if len(columns) != len(task.text_columns):
+        raise DataError(
+            f"{task.name} reads {len(task.text_columns)} texts a row and {len(columns)} "
+            f"column{'s' if len(columns) > 1 else ''} of texts were named: give text_column"
+            f"{' and pair_column' if len(task.text_columns) > 1 else ' alone'}."
+        )
+    return replace(
+        task, text_columns=columns, label_column=options.label_column or task.label_column
+    )
+
+
+def _task(columns: tuple[str, ...], label: str, kind: Kind, labels: tuple[str, ...] = ()) -> Task:
     regression = kind is Kind.REGRESSION
     return Task(
         name=CUSTOM,
         title="custom",
         kind=kind,
-        # Both spellings of every column until the file has shown which it has.
-        text_columns=columns or tuple(sorted({name for names in TEXT_COLUMNS for name in names})),
+        text_columns=columns,
+        label_column=label,
         metrics=("pearson", "spearman") if regression else ("accuracy", "f1"),
         main_metric="pearson" if regression else "accuracy",
         labels=labels,
     )
 
 
-UNREAD = _task((), Kind.CLASSIFICATION, ())
+UNREAD = _task((), "label", Kind.CLASSIFICATION)
 """The custom task while its columns are not known, to read a table with."""
 
 
@@ -92,29 +138,45 @@ def _text_columns(table: pa.Table, source: str) -> tuple[str, ...]:
         spellings = " or ".join(", ".join(f"'{name}'" for name in names) for names in TEXT_COLUMNS)
         found = ", ".join(f"'{name}'" for name in table.column_names)
         what = "more than one set of text columns" if there else "no text column"
-        raise DataError(f"{source} has {what}: name it {spellings}. Its columns are {found}.")
+        raise DataError(
+            f"{source} has {what}: name it {spellings}, or say which with --text-column "
+            f"(text_column=) and, for pairs, --pair-column. Its columns are {found}."
+        )
     return there[0]
 
 
-def _is_fractional(table: pa.Table) -> bool:
+def label_column(table: pa.Table, source: str) -> str:
+    """``label``, or ``score`` where there is none."""
+    for name in ("label", SCORE):
+        if name in table.column_names:
+            return name
+    found = ", ".join(f"'{name}'" for name in table.column_names)
+    raise DataError(
+        f"{source} lacks the column 'label' (or '{SCORE}', for numbers): say which column has the "
+        f"labels with --label-column (label_column=). Its columns are {found}."
+    )
+
+
+def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
     import pyarrow as pa
 
-    return bool(pa.types.is_floating(table.column("label").type))
-
-
-def _label_set(table: pa.Table, source: str) -> tuple[str, ...]:
-    values = label_values(table, "label", source)
-    if isinstance(values, np.ndarray):
-        distinct = [str(value) for value in np.unique(values)]
-    else:
-        distinct = sorted(set(values))
+    if pa.types.is_floating(table.column(column).type):
+        raise DataError(
+            f"{source}: the column '{column}' holds numbers with a decimal point. Are they scores "
+            "to predict? Then say so with --regression (regression=True). Are they classes? Then "
+            "write them as text or whole numbers."
+        )
+    distinct = set(label_names(table, column, source))
     if len(distinct) < 2:
         raise DataError(
-            f"{source}: every row has the label {distinct[0]!r}; a classification needs two."
+            f"{source}: every row has the label {distinct.pop()!r}; a classification needs two."
         )
     if len(distinct) > _MAX_CLASSES:
         raise DataError(
-            f"{source}: the column 'label' holds {len(distinct)} different labels, too many for "
-            "classes; write numbers with a decimal point for a regression."
+            f"{source}: the column '{column}' holds {len(distinct)} different labels, too many for "
+            "classes. Are they scores to predict? Then say so with --regression (regression=True)."
+            " Is it another column? Name it with --label-column (label_column=)."
         )
-    return tuple(distinct)
+    if all(map(is_whole_number, distinct)):
+        return tuple(sorted(distinct, key=int))
+    return tuple(sorted(distinct))

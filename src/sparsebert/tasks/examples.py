@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,11 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.errors import DataError
-from sparsebert.tasks.columns import class_column, need_columns, number_column, text_column
-from sparsebert.tasks.files import read_table, split_files
+from sparsebert.tasks.columns import (
+    are_positions,
+    class_column,
+    label_names,
+    need_columns,
+    number_column,
+    show_labels,
+    text_column,
+)
+from sparsebert.tasks.files import file_type, is_of_split, no_split, split_files
 from sparsebert.tasks.hub import fetch_split
+from sparsebert.tasks.reading import RawTable, read_table
 from sparsebert.tasks.squad import Answers, answers_column
-from sparsebert.tasks.table import Kind, Task
+from sparsebert.tasks.table import CUSTOM, Kind, Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +41,8 @@ class Examples:
 
     ``texts`` holds the first text column and ``pairs`` the second, None for single texts (SQuAD:
     questions and contexts). ``labels`` is ``[rows]``: int64 indices into ``task.labels``, float32
-    targets of a regression, and empty for SQuAD, which has ``answers``. ``ids`` name the rows.
+    targets of a regression, and empty for SQuAD, which has ``answers``. ``ids`` name the rows;
+    ``notes`` are sentences on how they were read.
     """
 
     task: Task
@@ -43,9 +53,22 @@ class Examples:
     labels: npt.NDArray[np.int64] | npt.NDArray[np.float32]
     ids: list[str]
     answers: list[Answers] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def take(self, rows: npt.NDArray[np.int64], split: str) -> Examples:
+        """Some of the rows, in the order of ``rows``, as the split of this name."""
+        return replace(
+            self,
+            split=split,
+            texts=_take(self.texts, rows),
+            pairs=None if self.pairs is None else _take(self.pairs, rows),
+            labels=self.labels[rows] if len(self.labels) else self.labels,
+            ids=_take(self.ids, rows),
+            answers=_take(self.answers, rows) if self.answers else [],
+        )
 
 
 def load_split(
@@ -56,20 +79,24 @@ def load_split(
     The whole split is checked; of its rows ``max_rows`` are kept, a fixed selection that depends on
     nothing but the number of rows, in their order. Raises DataError.
     """
-    table, source = read_split(task, data, split)
-    return examples_from(task, table, split, source, max_rows=max_rows)
+    return examples_from(task, read_split(task, data, split), split, max_rows=max_rows)
 
 
-def read_split(task: Task, data: str | Path | None, split: str) -> tuple[pa.Table, str]:
-    """The raw table of one split and what to call it in messages."""
+def read_split(task: Task, data: str | Path | None, split: str) -> RawTable:
+    """The raw table of one split, its columns under the task's names."""
     if data is None:
-        return fetch_split(task, split), f"{task.hub_id} ({split})"
+        return RawTable(fetch_split(task, split), f"{task.hub_id} ({split})")
     folder = Path(data)
     files = split_files(folder, split)
     if not files:
-        raise DataError(f"{folder} holds no file for the split {split}: name one {split}.parquet.")
-    source = str(files[0]) if len(files) == 1 else str(folder / f"{split}-*{files[0].suffix}")
-    return _concatenated(files, task.text_columns), source
+        raise no_split(folder, split)
+    found = _concatenated(files, folder / f"{split}-*{file_type(files[0])}")
+    there = found.table.column_names
+    glue = {theirs: ours for ours, theirs in task.glue_columns if theirs in there}
+    if set(task.columns) <= set(there) or not set(task.columns) <= {*there, *glue.values()}:
+        return found
+    renamed = [glue.get(name, name) if name not in task.columns else name for name in there]
+    return replace(found, table=found.table.rename_columns(renamed))
 
 
 def validation_splits(task: Task, data: str | Path | None) -> tuple[str, ...]:
@@ -82,37 +109,43 @@ def validation_splits(task: Task, data: str | Path | None) -> tuple[str, ...]:
         return task.validation_splits
     path = Path(data)
     if path.is_file():
-        named = [split for split in task.validation_splits if path.stem.startswith(split)]
+        named = [split for split in task.validation_splits if is_of_split(path, split)]
         return (named[0] if named else task.validation_splits[0],)
     return tuple(split for split in task.validation_splits if split_files(path, split))
 
 
 def examples_from(
-    task: Task, table: pa.Table, split: str, source: str, *, max_rows: int | None = None
+    task: Task, raw: RawTable, split: str, *, max_rows: int | None = None
 ) -> Examples:
     """Check a table and make examples of it. Raises DataError."""
-    need_columns(table, (*task.text_columns, task.label_column), source)
+    table, source = raw.table, raw.source
+    need_columns(table, task.columns, source)
     if table.num_rows == 0:
         raise DataError(f"{source} has no rows.")
     columns = [text_column(table, name, source) for name in task.text_columns]
     ids = _ids(table)
     answers: list[Answers] = []
     labels: npt.NDArray[np.int64] | npt.NDArray[np.float32] = np.zeros(0, np.int64)
+    notes = list(raw.notes)
     if task.kind is Kind.CLASSIFICATION:
-        labels = class_column(table, task.label_column, task.labels, source)
+        labels = class_column(table, task, source)
+        # Where a benchmark's numbers are known by all, those of a user's file might mean others.
+        if task.name == CUSTOM and are_positions(
+            label_names(table, task.label_column, source), task
+        ):
+            notes.append(
+                f"{source}: the labels are whole numbers and the model's are not, so they were "
+                f"taken for its classes by position ({show_labels(task)})."
+            )
     elif task.kind is Kind.REGRESSION:
         labels = number_column(table, task.label_column, task.label_range, source)
     else:
         answers = answers_column(table, task.label_column, columns[1], source)
         _refuse_doubles(ids, source)
-    rows = selection(table.num_rows, max_rows)
-    if rows is not None:
-        columns = [_take(column, rows) for column in columns]
-        ids = _take(ids, rows)
-        answers = _take(answers, rows) if answers else answers
-        labels = labels[rows] if len(labels) else labels
     pairs = columns[1] if len(columns) == 2 else None
-    return Examples(task, split, source, columns[0], pairs, labels, ids, answers)
+    examples = Examples(task, split, source, columns[0], pairs, labels, ids, answers, tuple(notes))
+    rows = selection(table.num_rows, max_rows)
+    return examples if rows is None else examples.take(rows, split)
 
 
 def selection(rows: int, max_rows: int | None) -> npt.NDArray[np.int64] | None:
@@ -130,16 +163,19 @@ def selection(rows: int, max_rows: int | None) -> npt.NDArray[np.int64] | None:
     return np.sort(order[:max_rows]).astype(np.int64)
 
 
-def _concatenated(files: list[Path], text_columns: tuple[str, ...]) -> pa.Table:
+def _concatenated(files: list[Path], source: Path) -> RawTable:
     import pyarrow as pa
 
-    tables = [read_table(path, text_columns) for path in files]
+    found = [read_table(path) for path in files]
+    if len(found) == 1:
+        return found[0]
     try:
-        return pa.concat_tables(tables)
+        table = pa.concat_tables([each.table for each in found])
     except pa.ArrowException as fault:
         raise DataError(
             f"{files[0]} and its other parts have different columns: {fault}"
         ) from fault
+    return RawTable(table, str(source), tuple(note for each in found for note in each.notes))
 
 
 def _ids(table: pa.Table) -> list[str]:

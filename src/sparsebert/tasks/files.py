@@ -1,59 +1,109 @@
-"""Find and read the file behind one split of a task.
+"""Find the files behind the splits of a task, by their names.
 
 ``data`` is a folder with files named after the splits, a single file, or None for the hub. In a
 folder, the file of a split is ``SPLIT.parquet`` (or another known ending) if there is one, else
 the parts of a sharded split (``SPLIT-00000-of-00002.parquet``), else the one file whose name
 starts with the split's name (``train_subset.parquet``); anything else is an error, never a guess.
+The validation split may be called ``dev``, ``valid`` or ``val``. A folder with a single table that
+is named after no split, or such a file itself, is undivided.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sparsebert.errors import DataError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+SUFFIXES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+GZIP = ".gz"
+_VALIDATION_NAMES = ("dev", "valid", "val")
+_SPLITS = ("train", "validation", "test")
 
-_CSV = {".csv": ",", ".tsv": "\t"}
-_JSON = {".jsonl", ".ndjson", ".json"}
-SUFFIXES = (".parquet", *_CSV, *sorted(_JSON))
 
-# pyarrow reads JSON in blocks and cannot read a line that is longer than one: a SQuAD paragraph
-# with its answers, or a whole document, must fit.
-_JSON_BLOCK_BYTES = 64 << 20
+def file_type(path: Path) -> str:
+    """The ending that says how a file is to be read, without ``.gz``; "" for no known type."""
+    name = path.name.lower()
+    suffix = Path(name.removesuffix(GZIP)).suffix
+    known = suffix in SUFFIXES and not (suffix == ".parquet" and name.endswith(GZIP))
+    return suffix if known else ""
 
 
 def split_files(data: Path, split: str) -> list[Path]:
     """The files of one split, in reading order; empty if there are none.
 
-    Raises DataError if ``data`` does not exist, is of no known type, or if several files could be
-    the split.
+    All rows of undivided data are training rows here. Raises DataError if ``data`` does not exist,
+    is of no known type, or if several files could be the split.
     """
     if data.is_file():
-        if data.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{data} is of no known type: give one of {', '.join(SUFFIXES)}.")
+        if not file_type(data):
+            raise DataError(
+                f"{data} is of no known type: give one of {', '.join(SUFFIXES)}, each but the "
+                "first also gzipped (.gz)."
+            )
         return [data]
     if not data.is_dir():
         raise DataError(f"{data} does not exist: give a data folder or file.")
-    known = sorted(
-        path for path in data.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
-    exact = [path for path in known if path.stem == split]
+    known = tables_in(data)
+    exact = [path for path in known if _stem(path) in _names(split)]
     if exact:
         return _only(exact, data, split)
-    shard = re.compile(re.escape(split) + r"-(\d{5})-of-(\d{5})")
-    shards = [(path, found) for path in known if (found := shard.fullmatch(path.stem))]
+    shard = re.compile(f"({'|'.join(map(re.escape, _names(split)))})" + r"-(\d{5})-of-(\d{5})")
+    shards = [(path, found) for path in known if (found := shard.fullmatch(_stem(path)))]
     if shards:
-        count = int(shards[0][1][2])
-        numbers = [int(found[1]) for _, found in shards]
-        if numbers != list(range(count)) or any(int(found[2]) != count for _, found in shards):
+        count = int(shards[0][1][3])
+        numbers = [int(found[2]) for _, found in shards]
+        if numbers != list(range(count)) or any(int(found[3]) != count for _, found in shards):
             raise DataError(f"{data} holds only some parts of {split}: {len(shards)} of {count}.")
         return [path for path, _ in shards]
-    prefixed = [path for path in known if path.stem.startswith(split)]
+    prefixed = [path for path in known if is_of_split(path, split)]
+    if not prefixed and split == "train" and (alone := undivided_file(data)):
+        return [alone]
     return _only(prefixed, data, split) if prefixed else []
+
+
+def is_of_split(path: Path, split: str) -> bool:
+    """Whether a file's name begins with that of the split, or with another name for it."""
+    name, *others = _names(split)
+    stem = _stem(path)
+    return stem.startswith(name) or any(
+        re.match(re.escape(other) + "(?![a-z])", stem) for other in others
+    )
+
+
+def undivided_file(data: str | Path | None) -> Path | None:
+    """The one table of ``data`` that is named after no split; None where splits have names."""
+    if data is None:
+        return None
+    path = Path(data)
+    found = [path] if path.is_file() else tables_in(path) if path.is_dir() else []
+    alone = len(found) == 1 and not any(is_of_split(found[0], split) for split in _SPLITS)
+    return found[0] if alone else None
+
+
+def no_split(data: Path, split: str) -> DataError:
+    """The error for a folder that has no file for a split."""
+    there = ", ".join(path.name for path in tables_in(data)[:8]) if data.is_dir() else ""
+    has = f" (its tables are {there})" if there else ""
+    return DataError(f"{data} holds no file for the split {split}: name one {split}.parquet{has}.")
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The files of known types in a folder, by name."""
+    return sorted(path for path in folder.iterdir() if file_type(path) and path.is_file())
+
+
+def _names(split: str) -> Sequence[str]:
+    """What a split's file may be called, its own name first."""
+    rest = split.removeprefix("validation")
+    others = () if rest == split else _VALIDATION_NAMES
+    return (split, *(f"{other}{rest}" for other in others))
+
+
+def _stem(path: Path) -> str:
+    """A file's name in lower case, without its endings."""
+    return path.name.lower().removesuffix(GZIP).removesuffix(file_type(path))
 
 
 def _only(candidates: list[Path], data: Path, split: str) -> list[Path]:
@@ -61,37 +111,6 @@ def _only(candidates: list[Path], data: Path, split: str) -> list[Path]:
         names = ", ".join(path.name for path in candidates)
         raise DataError(
             f"{data} holds several files for the split {split} ({names}): leave one, or name it "
-            f"{split}{candidates[0].suffix}."
+            f"{split}{file_type(candidates[0])}."
         )
     return candidates
-
-
-def read_table(path: Path, text_columns: tuple[str, ...] = ()) -> pa.Table:
-    """Read a parquet, CSV, TSV or JSON lines file; DataError if it cannot be read as its type.
-
-    ``text_columns`` stay text in a CSV file, even where every value of one looks like a number.
-    """
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.json
-    import pyarrow.parquet
-
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            # Not pq.read_table: that takes folders named like key=value for partition columns.
-            return pa.parquet.ParquetFile(path).read()
-        if suffix in _CSV:
-            return pa.csv.read_csv(
-                path,
-                parse_options=pa.csv.ParseOptions(delimiter=_CSV[suffix], newlines_in_values=True),
-                convert_options=pa.csv.ConvertOptions(
-                    column_types={name: pa.string() for name in text_columns}
-                ),
-            )
-        return pa.json.read_json(
-            path, read_options=pa.json.ReadOptions(block_size=_JSON_BLOCK_BYTES)
-        )
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as fault:
-        reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
-        raise DataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from fault

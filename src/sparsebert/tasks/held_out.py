@@ -39,14 +39,15 @@ def hold_out(
     if not 0 < share < 1:
         raise DataError(f"share must be between 0 and 1, not {share}.")
     chosen = find_task(task, data)
-    table, source = read_split(chosen, data, "train")
-    examples_from(chosen, table, "train", source)  # a bad row shows here, under the file's own name
+    raw = read_split(chosen, data, "train")
+    examples_from(chosen, raw, "train")  # a bad row shows here, under the file's own name
+    table = raw.table
     kept = selection(table.num_rows, max_rows)
     if kept is not None:
         table = table.take(kept)
     rows: int = table.num_rows
     if rows < 2:
-        raise DataError(f"{source} has {rows} row: to hold some out it needs two at least.")
+        raise DataError(f"{raw.source} has {rows} row: to hold some out it needs two at least.")
     held = min(max(round(rows * share), 1), rows - 1)
     # The legacy generator: numpy promises that its streams never change.
     order = np.random.RandomState(_SEED).permutation(rows)

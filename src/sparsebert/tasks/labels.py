@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsebert.errors import DataError
+from sparsebert.tasks.columns import as_number, is_whole_number
 from sparsebert.tasks.table import Task
+
+_MANY_NUMBERS = 20  # classes named by whole numbers; with more of them they may well be amounts
 
 
 def are_unnamed(labels: Sequence[str]) -> bool:
@@ -24,7 +29,8 @@ def label_order(
 
     Returns ``order`` with ``order[task label] = model label`` and a note for the user, if the match
     is not by name. Names are compared without regard to case, ``-`` and ``_``; a model whose names
-    are other ones is matched by position. Raises DataError if the counts differ.
+    are other ones is matched by position. Raises DataError if the counts differ, or if a name that
+    both have stands in another position.
     """
     if len(model_labels) != len(task.labels):
         raise DataError(
@@ -37,6 +43,15 @@ def label_order(
         names = [spelling(name) for name in task.labels]
         if len(places) == len(names) and set(names) == set(places):
             return np.array([places[name] for name in names], np.int64), None
+    theirs = [_plain(name) for name in model_labels]
+    for place, name in enumerate(map(_plain, task.labels)):
+        if name in theirs and theirs[place] != name:
+            raise DataError(
+                f"the model's labels ({', '.join(model_labels)}) and those of {task.name} "
+                f"({', '.join(task.labels)}) are neither the same nor all others: "
+                f"'{task.labels[place]}' stands in another position. Name them alike in the "
+                "model's config.json (id2label)."
+            )
     note = None
     if not are_unnamed(model_labels):
         note = (
@@ -52,6 +67,40 @@ def same_labels(task: Task, model_labels: Sequence[str]) -> bool:
         return False
     same = {_plain(name) for name in task.labels} == {_plain(name) for name in model_labels}
     return same or are_unnamed(model_labels)
+
+
+def near_equal(labels: Sequence[str]) -> list[tuple[str, ...]]:
+    """Labels that differ only in case, blanks or the way a number is written, in groups."""
+    groups: dict[object, list[str]] = defaultdict(list)
+    for label in labels:
+        text = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+        number = as_number(text)
+        groups[text if number is None or number != number else number].append(label)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def look_like_numbers(labels: Sequence[str]) -> bool:
+    """Whether classes may have been meant as amounts: fractions, or whole numbers and many."""
+    if any(as_number(label) is None for label in labels):
+        return False
+    return len(labels) > _MANY_NUMBERS or not all(map(is_whole_number, labels))
+
+
+def label_notes(task: Task) -> list[str]:
+    """What a user should know of a custom task's classes before training on them."""
+    notes = []
+    for group in near_equal(task.labels):
+        names = ", ".join(map(repr, group))
+        notes.append(
+            f"the labels {names} are {len(group)} classes: if they mean one, write them "
+            "the same way."
+        )
+    if look_like_numbers(task.labels):
+        notes.append(
+            f"the labels are numbers and taken for {len(task.labels)} classes: if they are scores "
+            "to predict, say so with --regression (regression=True)."
+        )
+    return notes
 
 
 def _plain(name: str) -> str:

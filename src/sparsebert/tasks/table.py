@@ -30,7 +30,10 @@ class Task:
     ``labels`` are the names in the order of their integer ids; empty unless a classification.
     ``metrics`` are names of `sparsebert.evaluation.metrics`, in the order in which the task's row
     shows them; ``main_metric`` is the one that early stopping watches (on the first validation
-    split). ``label_range`` bounds a regression's labels.
+    split). ``label_range`` bounds a regression's labels. ``positive`` is the label that ``f1`` is
+    of; None for the mean over the classes. ``positions`` lets whole numbers in the data stand for
+    the labels by their place. ``glue_columns`` pairs columns with what they are called in the
+    benchmark's own files.
     """
 
     name: str
@@ -46,6 +49,14 @@ class Task:
     hub_config: str | None = None
     validation_splits: tuple[str, ...] = ("validation",)
     max_length: int = 128
+    positive: str | None = None
+    positions: bool = True
+    glue_columns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All that a row of the task needs: texts and label."""
+        return (*self.text_columns, self.label_column)
 
     @property
     def head(self) -> Head:
@@ -65,6 +76,7 @@ def _classification(
     labels: tuple[str, ...],
     metrics: tuple[str, ...] = ("accuracy",),
     validation_splits: tuple[str, ...] = ("validation",),
+    glue_columns: tuple[tuple[str, str], ...] = (),
 ) -> Task:
     return Task(
         name=name,
@@ -77,6 +89,8 @@ def _classification(
         hub_id=_GLUE,
         hub_config=name,
         validation_splits=validation_splits,
+        positive=labels[1] if "f1" in metrics else None,
+        glue_columns=glue_columns,
     )
 
 
@@ -85,7 +99,16 @@ _COLA = _classification(
     "cola", "CoLA", ("sentence",), ("unacceptable", "acceptable"), metrics=("matthews",)
 )
 _MRPC = _classification(
-    "mrpc", "MRPC", _PAIR, ("not_equivalent", "equivalent"), metrics=("accuracy", "f1")
+    "mrpc",
+    "MRPC",
+    _PAIR,
+    ("not_equivalent", "equivalent"),
+    metrics=("accuracy", "f1"),
+    glue_columns=(
+        ("sentence1", "#1 String"),
+        ("sentence2", "#2 String"),
+        ("label", "Quality"),
+    ),
 )
 _QQP = _classification(
     "qqp",
@@ -93,6 +116,7 @@ _QQP = _classification(
     ("question1", "question2"),
     ("not_duplicate", "duplicate"),
     metrics=("accuracy", "f1"),
+    glue_columns=(("label", "is_duplicate"),),
 )
 _MNLI = _classification(
     "mnli",
@@ -100,6 +124,11 @@ _MNLI = _classification(
     ("premise", "hypothesis"),
     ("entailment", "neutral", "contradiction"),
     validation_splits=("validation_matched", "validation_mismatched"),
+    glue_columns=(
+        ("premise", "sentence1"),
+        ("hypothesis", "sentence2"),
+        ("label", "gold_label"),
+    ),
 )
 _QNLI = _classification("qnli", "QNLI", ("question", "sentence"), _ENTAILS)
 _RTE = _classification("rte", "RTE", _PAIR, _ENTAILS)
@@ -111,6 +140,7 @@ _STSB = Task(
     metrics=("pearson", "spearman"),
     main_metric="pearson",
     label_range=(0.0, 5.0),
+    glue_columns=(("label", "score"),),
     hub_id=_GLUE,
     hub_config="stsb",
 )

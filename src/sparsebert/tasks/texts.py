@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsebert.errors import DataError
 from sparsebert.tasks.columns import need_columns, text_column
 from sparsebert.tasks.custom import TEXT_COLUMNS
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.extras import need_extra
-from sparsebert.tasks.files import read_table, split_files
+from sparsebert.tasks.files import GZIP, split_files
+from sparsebert.tasks.reading import read_table, read_text
 from sparsebert.tasks.table import TASKS, Task
 
 if TYPE_CHECKING:
@@ -27,17 +28,23 @@ _COLUMNS = sorted(
 )
 
 
-def read_texts(source: str | Path, task: Task | None = None) -> list[Text]:
+def read_texts(
+    source: str | Path, task: Task | None = None, options: DataOptions | None = None
+) -> list[Text]:
     """All texts of a file or folder, in order; rows with an empty text are left out.
 
-    ``source`` is a ``.txt`` file with a text a line, or a table (parquet, CSV, JSON lines) with the
-    text columns of ``task``, or without one of any known task; a folder stands for its train split,
-    or for all ``.txt`` files in it. Validation files are never read. Raises DataError if nothing
-    can be read, no column holds texts or all texts are empty.
+    ``source`` is a ``.txt`` file with a text a line, or a table (parquet, CSV, TSV, JSON; all but
+    the first also gzipped) with the text columns that ``options`` name, or those of ``task``, or of
+    any known task; a folder stands for its train split, or for all ``.txt`` files in it. Validation
+    files are never read. Raises DataError if nothing can be read, no column holds texts or all
+    texts are empty.
     """
+    names = options.text_columns if options else None
+    if names is None and task is not None:
+        names = task.text_columns
     texts: list[Text] = []
     for path in _files(Path(source)):
-        texts += _lines(path) if path.suffix.lower() == ".txt" else _rows(path, task)
+        texts += _lines(path) if _is_text(path) else _rows(path, names)
     if not texts:
         raise DataError(f"{source} has no text in it.")
     return texts
@@ -48,13 +55,17 @@ def single_texts(texts: Iterable[Text]) -> list[str]:
     return [text for row in texts for text in ((row,) if isinstance(row, str) else row)]
 
 
+def _is_text(path: Path) -> bool:
+    return path.name.lower().removesuffix(GZIP).endswith(".txt")
+
+
 def _files(source: Path) -> list[Path]:
-    if source.is_file() and source.suffix.lower() == ".txt":
+    if source.is_file() and _is_text(source):
         return [source]
     need_extra("reading a table of texts", "pyarrow")
     files = split_files(source, "train")
     if not files:
-        files = sorted(path for path in source.glob("*.txt") if path.is_file())
+        files = sorted(path for path in source.iterdir() if _is_text(path) and path.is_file())
     if not files:
         raise DataError(f"{source} holds neither a file for the split train nor any .txt file.")
     return files
@@ -62,19 +73,17 @@ def _files(source: Path) -> list[Path]:
 
 def _lines(path: Path) -> list[Text]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DataError(f"{path} cannot be read: {reason}.") from error
+        lines = read_text(path).split("\n")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     return [line.strip() for line in lines if line.strip()]
 
 
-def _rows(path: Path, task: Task | None) -> list[Text]:
-    known = tuple(sorted(set(chain.from_iterable(_COLUMNS))))
-    table = read_table(path, known)
-    names = _text_columns(table, str(path)) if task is None else task.text_columns
-    need_columns(table, names, str(path))
-    columns = [text_column(table, name, str(path)) for name in names]
+def _rows(path: Path, names: tuple[str, ...] | None) -> list[Text]:
+    raw = read_table(path)
+    names = names or _text_columns(raw.table, raw.source)
+    need_columns(raw.table, names, raw.source)
+    columns = [text_column(raw.table, name, raw.source) for name in names]
     rows = [tuple(text.strip() for text in row) for row in zip(*columns, strict=True)]
     return [row[0] if len(row) == 1 else (row[0], row[1]) for row in rows if all(row)]
 
@@ -86,5 +95,5 @@ def _text_columns(table: pa.Table, source: str) -> tuple[str, ...]:
     spellings = "; ".join(", ".join(names) for names in _COLUMNS)
     raise DataError(
         f"{source} has no text column: its columns are {', '.join(table.column_names)}, and known "
-        f"are {spellings}. Name a task that has them."
+        f"are {spellings}. Name yours with --text-column (text_column=), or a task that has them."
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from sparsebert.errors import DataError
 from sparsebert.progress import Progress, silent
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.texts import read_texts, single_texts
 from sparsebert.tasks.tokens import TokenRows, unlimited
@@ -38,16 +39,17 @@ class Corpus:
         return len(self.texts)
 
 
-def read_corpus(sources: Sequence[str | Path]) -> Corpus:
+def read_corpus(sources: Sequence[str | Path], columns: DataOptions | None = None) -> Corpus:
     """The texts of some files and folders (`sparsebert.tasks.texts`), each distinct text once.
 
-    Raises DataError for a source that is not there, cannot be read or has no text.
+    ``columns`` names the columns of tables. Raises DataError for a source that is not there, cannot
+    be read or has no text.
     """
     if not sources:
         raise DataError("a corpus needs at least one file or folder, and has none.")
     following: dict[str, str | None] = {}
     for source in sources:
-        texts = single_texts(read_texts(source))
+        texts = single_texts(read_texts(source, options=columns))
         for text, after in zip(texts, chain(texts[1:], (None,)), strict=True):
             following.setdefault(text, after)
     return Corpus(list(following), list(following.values()))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.checkpoint import open_checkpoint, resolve_model, staged_folder
 from sparsebert.checkpoint.staging import check_output
 from sparsebert.progress import Progress, shown
+from sparsebert.tasks.data_options import split_options
 from sparsebert.tasks.extras import need_extra
 from sparsebert.training.options import options_from
 from sparsebert.training.ranks import from_main, join, main_only
@@ -38,10 +39,13 @@ def finetune(
     optimiser; everything else trains. A model without a head for the task gets a fresh one, seeded;
     one that was fine-tuned on the same labels goes on with its own.
 
-    ``data`` is a folder with train and validation files, a single file (all of it training data),
-    or None for the hub. ``options`` are those of `FinetuneOptions`, by name: epochs,
-    learning_rate, batch_size, dropout and so on. What is not given comes from ``recipe``, a file
-    (see `sparsebert.training.recipe`), else is the default.
+    ``data`` is a folder with train and validation files, a single file, or None for the hub. A file
+    named after a split is all training data; of any other a fixed share of each class is held out
+    to score on, and split.json lists its rows. ``options`` are those of `FinetuneOptions`, by name:
+    epochs, learning_rate, batch_size, dropout and so on, and those of
+    `sparsebert.tasks.data_options.DataOptions`: text_column, label_column, regression and so on.
+    What is not given comes from ``recipe``, a file (see `sparsebert.training.recipe`), else is the
+    default.
 
     A ``teacher`` may be a folder of seeds: the teacher is then the one of ``seed``. One that never
     learnt a task is fine-tuned on it first, with the same options, and kept as ``OUT.teacher``.
@@ -58,7 +62,8 @@ def finetune(
     need_extra(
         "fine-tuning", "torch", "transformers", "accelerate", "pyarrow", "sklearn", "scipy", "yaml"
     )
-    chosen = options_from({**(read_recipe(recipe) if recipe else {}), **options, "seed": seed})
+    columns, training = split_options(options)
+    chosen = options_from({**(read_recipe(recipe) if recipe else {}), **training, "seed": seed})
     from sparsebert.training.job import prepare_job
     from sparsebert.training.run import run_job
     from sparsebert.training.saving import save_result
@@ -75,12 +80,13 @@ def finetune(
             )
         )
         checkpoint = open_checkpoint(model)
-        job = prepare_job(checkpoint, task, data, chosen, report)
+        job = prepare_job(checkpoint, task, data, chosen, columns, report)
         if job.teacher is not None:
             check_output(target, force=force, source=job.teacher.checkpoint.path)
         arguments: dict[str, Any] = {
             "task": job.task.name,
             "data": job.task.hub_id if data is None else Path(data).name,
+            **columns.given(),
             **chosen.as_dict(),
             **source_names(chosen),
         }
@@ -99,11 +105,18 @@ def finetune(
         with work.tidied_on_failure():
             if job.teacher is not None:
                 teacher = prepare_teacher(
-                    job, target, arguments, data=data, resume=resume, force=force, progress=report
+                    job,
+                    target,
+                    arguments,
+                    data=data,
+                    columns=columns,
+                    resume=resume,
+                    force=force,
+                    progress=report,
                 )
                 job = replace(job, teacher=teacher)
             outcome = run_job(job, work, report)
-            outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
+            outcome.notes[:0] = [*(job.teacher.notes if job.teacher else []), *job.notes]
             if job.unlabelled is not None:
                 outcome.notes.append(
                     f"the teacher taught with {job.unlabelled:,} unlabelled texts besides."

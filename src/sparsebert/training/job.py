@@ -12,13 +12,17 @@ import numpy.typing as npt
 from sparsebert.checkpoint import Checkpoint, read_masks
 from sparsebert.errors import DataError
 from sparsebert.evaluation.evaluator import token_limit
-from sparsebert.evaluation.scoring import PreparedSplit
+from sparsebert.evaluation.scoring import PreparedSplit, f1_note
 from sparsebert.patterns import BoolMatrix, Pattern
 from sparsebert.progress import Progress
 from sparsebert.pruning.gradual import layers_to_prune
 from sparsebert.tasks.custom import find_task
-from sparsebert.tasks.examples import Examples, load_split, validation_splits
-from sparsebert.tasks.table import Kind, Task
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.division import SPLIT_NAME, Division, divide
+from sparsebert.tasks.examples import Examples, load_split, selection, validation_splits
+from sparsebert.tasks.files import undivided_file
+from sparsebert.tasks.labels import label_notes
+from sparsebert.tasks.table import CUSTOM, Kind, Task
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.task_model import (
@@ -43,7 +47,8 @@ class Job:
     model's own, which it starts from; ``to_prune`` are the layers (shapes by canonical name) that
     the options' method prunes; ``order`` says where each of the task's labels stands in the
     head; ``max_length`` is the limit that was used; ``examples`` are the labelled ones of ``rows``;
-    ``teacher`` is the one that the options name.
+    ``teacher`` is the one that the options name; ``division`` says which rows were held out of data
+    in one piece; ``notes`` are on the data.
     """
 
     checkpoint: Checkpoint
@@ -59,6 +64,8 @@ class Job:
     rows: TrainingRows = field(repr=False)
     validation: list[PreparedSplit] = field(repr=False)
     teacher: Teacher | None = None
+    division: Division | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def unlabelled(self) -> int | None:
@@ -76,19 +83,16 @@ def prepare_job(
     task_name: str,
     data: str | Path | None,
     options: FinetuneOptions,
+    columns: DataOptions,
     progress: Progress,
 ) -> Job:
     """Read task, data and masks; tokenise once. Raises DataError, PatternError, CheckpointError."""
-    task = find_task(task_name, data)
+    task = find_task(task_name, data, options=columns)
     masks = lasting_masks(read_masks(checkpoint), checkpoint, task)
     to_prune = {}
     if options.method != "lock":
         to_prune = layers_to_prune(checkpoint, masks, Pattern.parse(options.pattern))
-    train = load_split(task, data, "train", max_rows=options.max_rows)
-    # A single file is all training data: nothing is held back to validate on.
-    alone = data is not None and Path(data).is_file()
-    splits = () if alone else validation_splits(task, data)
-    held_out = [load_split(task, data, split) for split in splits]
+    train, held_out, division = _read(task, data, options.max_rows, columns.validation_share)
     if options.early_stopping and not held_out:
         raise DataError(
             f"early stopping needs a validation split, and {data} has none: give a folder with "
@@ -122,7 +126,40 @@ def prepare_job(
         rows=rows,
         validation=[prepare(each) for each in held_out],
         teacher=teacher,
+        division=division,
+        notes=_notes(task, [train, *held_out], division),
     )
+
+
+def _read(
+    task: Task, data: str | Path | None, max_rows: int | None, share: float
+) -> tuple[Examples, list[Examples], Division | None]:
+    """Training rows, the rows of each validation split, and how data in one piece was divided."""
+    file = undivided_file(data)
+    if file is None or not share:
+        # A file that is named after a split is all training data.
+        alone = file is not None or (data is not None and Path(data).is_file())
+        splits = () if alone else validation_splits(task, data)
+        train = load_split(task, data, "train", max_rows=max_rows)
+        return train, [load_split(task, data, split) for split in splits], None
+    whole = load_split(task, file, "train")
+    division = divide(whole, file, share)
+    train, held = division.parts(whole, task.validation_splits[0])
+    chosen = selection(len(train), max_rows)
+    return train if chosen is None else train.take(chosen, "train"), [held], division
+
+
+def _notes(task: Task, read: list[Examples], division: Division | None) -> list[str]:
+    """What is to be said of the data."""
+    notes = [note for examples in read for note in examples.notes]
+    if task.name == CUSTOM:
+        notes += label_notes(task)
+    if division is not None:
+        notes.append(
+            f"{division.file} has no splits: {len(division.validation):,} of its "
+            f"{division.rows:,} rows were held out to score on, which {SPLIT_NAME} lists."
+        )
+    return [*dict.fromkeys(notes), *(f1_note(task) if len(read) > 1 else [])]
 
 
 def _training_rows(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sparsebert.evaluation.metrics import ByClass
 from sparsebert.evaluation.result import cells, scores_table, table_row
 from sparsebert.frames import data_frame
 
@@ -19,6 +20,7 @@ class FinetuneResult:
     ``scores`` maps validation split to metric to percent (empty without a validation split);
     ``rows`` counts training examples; ``seconds`` and ``examples_per_second`` are those of training
     in this call; ``batch_size`` and ``gradient_accumulation`` are what fitted into memory.
+    ``by_class`` has precision, recall and F1 of each class of a classification, by split.
     """
 
     model: str
@@ -34,6 +36,7 @@ class FinetuneResult:
     gradient_accumulation: int
     scores: dict[str, dict[str, float]]
     notes: list[str] = field(default_factory=list)
+    by_class: dict[str, ByClass] = field(default_factory=dict)
 
     def row(self) -> str:
         """The task's row of the table; empty without a validation split."""

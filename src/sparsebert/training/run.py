@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedModel, TrainerCallback
 
 from sparsebert.checkpoint.config import parse_config
+from sparsebert.evaluation.metrics import ByClass, Scores
 from sparsebert.evaluation.predictors import TorchPredictor
 from sparsebert.patterns import BoolMatrix
 from sparsebert.progress import Progress
@@ -51,6 +52,7 @@ class Outcome:
     history: list[dict[str, float]]
     scores: dict[str, dict[str, float]]
     notes: list[str] = field(default_factory=list)
+    by_class: dict[str, ByClass] = field(default_factory=dict)
 
 
 def run_job(job: Job, work: WorkFolder, progress: Progress) -> Outcome:
@@ -138,7 +140,7 @@ def _train(
         predictor = TorchPredictor(model, plan.batch_size)
     state = trainer.state
     try:
-        scores, notes = from_main(lambda: _score(job, predictor, progress))
+        found, notes = from_main(lambda: _score(job, predictor, progress))
     except KeyboardInterrupt as stop_now:
         raise stopped("while the trained model was scored", work) from stop_now
     if state.global_step < state.max_steps:
@@ -157,22 +159,21 @@ def _train(
         rows_seen=trained.rows_seen,
         seconds=trained.seconds,
         history=trained.history,
-        scores=scores,
+        scores={split: scores.values for split, scores in found.items()},
         notes=notes,
+        by_class={split: scores.by_class for split, scores in found.items() if scores.by_class},
     )
 
 
 def _score(
     job: Job, predictor: TorchPredictor, progress: Progress
-) -> tuple[dict[str, dict[str, float]], list[str]]:
+) -> tuple[dict[str, Scores], list[str]]:
     """The scores of every validation split, and what is to be said about them."""
-    scores: dict[str, dict[str, float]] = {}
-    notes: list[str] = []
-    for split in job.validation:
-        found = split.score(predictor, job.order, progress)
-        scores[split.examples.split] = found.values
-        notes += [f"{split.examples.split}: {note}" for note in found.notes]
-    return scores, notes
+    found = {
+        split.examples.split: split.score(predictor, job.order, progress)
+        for split in job.validation
+    }
+    return found, [f"{name}: {note}" for name, scores in found.items() for note in scores.notes]
 
 
 def _whole(job: Job, sharded: PreTrainedModel) -> PreTrainedModel:

@@ -20,6 +20,7 @@ from sparsebert.checkpoint.companions import TRAINING_NAME
 from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.lineage import with_step
 from sparsebert.evaluation.model_index import hub_results
+from sparsebert.tasks.division import SPLIT_NAME
 from sparsebert.training.job import Job
 from sparsebert.training.recipe import write_recipe
 from sparsebert.training.result import FinetuneResult
@@ -55,6 +56,7 @@ def save_result(
         gradient_accumulation=outcome.plan.accumulation,
         scores=outcome.scores,
         notes=outcome.notes,
+        by_class=outcome.by_class,
     )
     copy_companions(job.checkpoint.path, folder)
     _write_weights(folder, outcome.model)
@@ -63,6 +65,10 @@ def save_result(
     if outcome.masks:
         write_masks(folder, outcome.masks)
     write_recipe(folder, job.options)
+    if job.division is not None:
+        job.division.write(folder)
+    else:  # one that came with the model may be of rows that it was trained on now
+        (folder / SPLIT_NAME).unlink(missing_ok=True)
     write_json(folder / TRAINING_NAME, _training_record(job, outcome, result, arguments))
     write_card(
         folder,
@@ -105,6 +111,7 @@ def _training_record(
         "examples_per_second": round(result.examples_per_second, 3),
         "history": outcome.history,
         "scores": result.scores,
+        "by_class": result.by_class,
         "scored_in": job.options.quantize or "fp32",
         "notes": result.notes,
         "versions": versions(),

@@ -23,6 +23,7 @@ from sparsebert.errors import OutputError, TrainingError
 from sparsebert.evaluation.seed_runs import Spread, one_by_one
 from sparsebert.evaluation.seed_scores import SeedScores
 from sparsebert.progress import Progress, shown
+from sparsebert.tasks.data_options import split_options
 from sparsebert.tasks.table import CUSTOM, TASKS, get_task
 from sparsebert.training.differences import differences
 from sparsebert.training.finetuning import finetune
@@ -60,7 +61,8 @@ def finetune_seeds(
         raise OutputError(f"{out} is a model itself: name another folder for the seeds.")
     if not seeds:
         raise TrainingError("no seeds were named.")
-    given = {**(read_recipe(recipe) if recipe else {}), **options}
+    columns, training = split_options(options)
+    given = {**(read_recipe(recipe) if recipe else {}), **training}
     teachers = seed_folders(given["teacher"]) if given.get("teacher") else {}
     missing = [str(seed) for seed in seeds if teachers and seed not in teachers]
     if missing:
@@ -68,7 +70,7 @@ def finetune_seeds(
             f"the teacher {given['teacher']} has no seed {', '.join(missing)}: train it first, or "
             "name one model as the teacher of all."
         )
-    asked = _asked(model, task, data, given)
+    asked = {**_asked(model, task, data, given), **columns.given()}
     for seed, folder in seed_folders(target).items():
         if not (force and seed in seeds):  # else it is trained again
             _refuse_other(asked, folder, seed, ignore_teacher=bool(teachers))
@@ -81,6 +83,7 @@ def finetune_seeds(
             "seed": seed,
             "resume": True,
             "force": force,
+            **columns.given(),
             **given,
             **({"teacher": teachers[seed]} if teachers else {}),
         }

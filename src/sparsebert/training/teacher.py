@@ -22,6 +22,7 @@ from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.seeds import seed_folders
 from sparsebert.errors import CheckpointError, OutputError, TrainingError
 from sparsebert.progress import Progress
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.training.differences import differences
@@ -86,6 +87,7 @@ def prepare_teacher(
     arguments: dict[str, Any],
     *,
     data: str | Path | None,
+    columns: DataOptions,
     resume: bool,
     force: bool,
     progress: Progress,
@@ -98,7 +100,7 @@ def prepare_teacher(
     teacher, rows, notes = job.teacher, job.rows.rows, []
     assert teacher is not None
     if not keeps_head(teacher.checkpoint, job.task):
-        folder = _train(teacher, job, out, arguments, data, resume, force, progress)
+        folder = _train(teacher, job, out, arguments, data, columns, resume, force, progress)
         notes.append(
             f"the teacher {teacher.checkpoint.source} has no head for {job.task.name}, so it was "
             f"fine-tuned first with the same options and is kept as {folder.name}."
@@ -132,6 +134,7 @@ def _train(
     out: Path,
     arguments: dict[str, Any],
     data: str | Path | None,
+    columns: DataOptions,
     resume: bool,
     force: bool,
     progress: Progress,
@@ -167,6 +170,7 @@ def _train(
         resume=resume,
         force=force,
         progress=lambda label, done, total: progress(f"teacher: {label}", done, total),
+        **columns.given(),
         **options.as_dict(),
     )
     return folder

@@ -27,6 +27,7 @@ from sparsebert.progress import Progress, shown
 from sparsebert.pruning import prune
 from sparsebert.pruning.methods import Needs, When, get_method
 from sparsebert.pruning.one_shot import check_parts
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.tokens import load_tokenizer
@@ -55,6 +56,8 @@ def prune_upstream(
     calibration: str | Path | None = None,
     calibration_rows: int = 1024,
     task: str | None = None,
+    text_column: str | None = None,
+    pair_column: str | None = None,
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -62,7 +65,8 @@ def prune_upstream(
 ) -> UpstreamResult:
     """Prune ``model``, train it against its dense self on the texts of ``corpus``, write ``out``.
 
-    ``corpus`` is one or several files and folders (`sparsebert.training.corpus`), ``options`` are
+    ``corpus`` is one or several files and folders (`sparsebert.training.corpus`), in whose tables
+    ``text_column`` and ``pair_column`` name the texts' columns; ``options`` are
     the fields of `UpstreamOptions`. A one-shot ``method`` that calibrates does so on a fixed
     selection of ``calibration_rows`` texts of ``calibration`` (with the columns of ``task`` where
     one is named), or else of the corpus. What is zero after pruning is exactly 0.0 in the result;
@@ -77,6 +81,7 @@ def prune_upstream(
     """
     need_extra("training on a corpus", "torch", "transformers", "accelerate", "pyarrow")
     wanted = _options(options)
+    columns = DataOptions(text_column, pair_column)
     pruning: dict[str, Any] = {
         "pattern": str(Pattern.parse(pattern)),
         "method": method,
@@ -86,6 +91,7 @@ def prune_upstream(
         pruning["calibration"] = calibration
         pruning["calibration_rows"] = calibration_rows
         pruning["task"] = task
+        pruning |= columns.given()
     elif calibration is not None:
         raise DataError(f"the method {method} does not calibrate: leave the calibration texts out.")
     if task is not None and calibration is None:
@@ -109,7 +115,7 @@ def prune_upstream(
         )
         dense = open_checkpoint(model)
         _check_options(dense, wanted)
-        texts = read_corpus(sources)
+        texts = read_corpus(sources, columns)
         tokenizer = load_tokenizer(dense.transformer)
         tokens = tokenize_corpus(
             texts,
@@ -125,6 +131,7 @@ def prune_upstream(
         arguments = {"corpus": [source.name for source in sources], **wanted.as_dict()}
         begun: dict[str, Any] = {
             **pruning,
+            **columns.given(),
             **arguments,
             "model": str(dense.path.resolve()),
             "calibration": None if calibration is None else str(Path(calibration).resolve()),
@@ -134,11 +141,12 @@ def prune_upstream(
         }
         work = from_main(lambda: WorkFolder.open(target, begun, with_masks=True, resume=resume))
         with work.tidied_on_failure():
+            notes: list[str] = []
             pruned = work.path / _PRUNED
             if not from_main(pruned.is_dir):  # else as an interrupted run left it, which is whole
-                from_main(lambda: _prune(model, pruned, texts, pruning, report))
+                notes = from_main(lambda: _prune(model, pruned, texts, pruning, report))
             student = open_checkpoint(pruned)
-            outcome, notes = run_upstream(student, dense, rows, wanted, work, report)
+            outcome, told = run_upstream(student, dense, rows, wanted, work, report)
         result = UpstreamResult(
             model=str(model),
             out=str(out),
@@ -156,7 +164,7 @@ def prune_upstream(
             gradient_accumulation=outcome.plan.accumulation,
             precision=outcome.precision,
             history=outcome.trained.history,
-            notes=notes,
+            notes=[*notes, *told],
         )
         from_main(lambda: save_upstream(staging, student, dense, outcome.model, result, arguments))
     from_main(work.remove)
@@ -165,8 +173,8 @@ def prune_upstream(
 
 def _prune(
     model: str | Path, out: Path, corpus: Corpus, pruning: dict[str, Any], report: Progress
-) -> None:
-    """Prune in one shot, if need be calibrated on texts of the corpus."""
+) -> list[str]:
+    """Prune in one shot, if need be calibrated on texts of the corpus; what there is to note."""
     if "calibration" in pruning and pruning["calibration"] is None:
         texts = out.with_name("corpus.txt")  # what the lineage says it was calibrated on
         chosen = selection(len(corpus), pruning["calibration_rows"])
@@ -174,7 +182,8 @@ def _prune(
         lines = (" ".join(corpus.texts[number].split()) for number in numbers)
         texts.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         pruning = {**pruning, "calibration": texts}
-    prune(model, out, **pruning, progress=report)
+    notes: list[str] = prune(model, out, **pruning, progress=report)["notes"]
+    return notes
 
 
 def _options(given: dict[str, Any]) -> UpstreamOptions:

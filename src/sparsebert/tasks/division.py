@@ -1,0 +1,116 @@
+"""Divide data that comes in one piece: training rows, and rows held out to score on.
+
+    split.json   beside a fine-tuned model: which rows of which file it was not trained on
+
+The choice depends on the file alone, so that every seed and every option trains on the same rows,
+and `evaluate` on the same file scores the rows that the model has not seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.checkpoint.documents import read_object, write_json
+from sparsebert.errors import CheckpointError, DataError
+from sparsebert.tasks.examples import Examples
+from sparsebert.tasks.table import Kind
+
+SPLIT_NAME = "split.json"
+_SEED = 20_240_503
+
+
+@dataclass(frozen=True)
+class Division:
+    """How one file was divided: its name, SHA-256 and rows, and those held out, counted from 1."""
+
+    file: str
+    sha256: str
+    rows: int
+    share: float
+    seed: int
+    validation: tuple[int, ...]
+
+    def is_of(self, file: Path) -> bool:
+        """Whether ``file`` holds just what was divided, by whatever name."""
+        return self.sha256 == _sha256(file)
+
+    def places(self) -> npt.NDArray[np.int64]:
+        """The held-out rows, counted from 0, ascending."""
+        return np.array(self.validation, np.int64) - 1
+
+    def parts(self, examples: Examples, split: str) -> tuple[Examples, Examples]:
+        """Training and held-out rows of the whole file's examples; the latter named ``split``."""
+        held = self.places()
+        train = np.setdiff1d(np.arange(len(examples)), held)
+        return examples.take(train, "train"), examples.take(held, split)
+
+    def write(self, folder: Path) -> None:
+        """Write split.json into a model folder."""
+        write_json(folder / SPLIT_NAME, asdict(self))
+
+
+def divide(examples: Examples, file: Path, share: float) -> Division:
+    """Hold out ``share`` of the rows, and of each class of a classification as nearly as can be.
+
+    Rows with the same texts stay together. Each class with two texts or more has a row in both
+    parts. DataError if there are too few rows for two parts.
+    """
+    groups: dict[int, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
+    classes: dict[object, int] = {}
+    for row, text in enumerate(examples.texts):
+        # A text with several labels goes with the first of them.
+        key = (text, None if examples.pairs is None else examples.pairs[row])
+        label = int(examples.labels[row]) if examples.task.kind is Kind.CLASSIFICATION else 0
+        groups[classes.setdefault(key, label)][key].append(row)
+    # The legacy generator: numpy promises that its streams never change.
+    random = np.random.RandomState(_SEED)
+    held: list[int] = []
+    for label in sorted(groups):
+        texts = list(groups[label].values())
+        wanted = max(share * sum(map(len, texts)), 1)
+        part: list[int] = []
+        for place in random.permutation(len(texts))[: len(texts) - 1]:
+            if len(part) + len(texts[place]) / 2 <= wanted:
+                part += texts[place]
+        held += part
+    if not held:
+        raise DataError(
+            f"{file} has too few rows to hold some out to score on: give more, or train on all of "
+            "them with --validation-share 0 (validation_share=0)."
+        )
+    rows = tuple(row + 1 for row in sorted(held))
+    return Division(file.name, _sha256(file), len(examples), share, _SEED, rows)
+
+
+def read_division(folder: Path) -> Division | None:
+    """How the data of the model in ``folder`` was divided; None if it came in parts.
+
+    Raises CheckpointError for a damaged record.
+    """
+    path = folder / SPLIT_NAME
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = read_object(path)
+    try:
+        division = Division(**{**found, "validation": tuple(map(int, found["validation"]))})
+        sound = all(1 <= row <= division.rows for row in division.validation)
+    except (KeyError, TypeError, ValueError) as fault:
+        raise CheckpointError(f"{path} is damaged: remove it to score all rows.") from fault
+    if not sound:
+        raise CheckpointError(f"{path} is damaged: remove it to score all rows.")
+    return division
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as source:
+        while block := source.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,67 @@
+"""Read a task's file as a table: Parquet, CSV, TSV and JSON, the last three also gzipped."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsebert.errors import DataError
+from sparsebert.tasks.delimited import parse_delimited
+from sparsebert.tasks.files import GZIP, file_type
+from sparsebert.tasks.json_rows import parse_rows, table_of_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """A table as its file has it, nothing checked: what is in a CSV or TSV file is text.
+
+    ``source`` is what messages call it; ``notes`` are sentences on how it was read.
+    """
+
+    table: pa.Table
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def read_table(path: Path) -> RawTable:
+    """Read one file. DataError if it cannot be read as what its name says it is."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    suffix, source = file_type(path), str(path)
+    try:
+        if suffix == ".parquet":
+            # Not pq.read_table: that takes folders named like key=value for partition columns.
+            return RawTable(pa.parquet.ParquetFile(path).read(), source)
+        text = read_text(path)
+    except (pa.ArrowException, OSError) as fault:
+        reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
+        raise DataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from fault
+    if suffix in (".csv", ".tsv"):
+        found = parse_delimited(text, source, tabs=suffix == ".tsv")
+        columns = list(zip(*found.rows, strict=True)) or [()] * len(found.header)
+        arrays = [pa.array(column, pa.string()) for column in columns]
+        return RawTable(pa.Table.from_arrays(arrays, names=found.header), source, found.notes)
+    return RawTable(table_of_rows(parse_rows(text, source), source), source)
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, gzipped or not, its line ends as they are. DataError if it is none.
+
+    Raises OSError if the file itself cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        if path.name.lower().endswith(GZIP):
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as fault:
+        raise DataError(f"{path} cannot be read as gzip: {fault}.") from fault
+    except UnicodeDecodeError as fault:
+        raise DataError(f"{path} cannot be read: it is not UTF-8 text.") from fault
