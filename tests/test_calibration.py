@@ -373,6 +373,22 @@ def test_columns_of_ones_own(tiny_bert: TinyBert, tmp_path: Path) -> None:
     assert made["custom"] == made["CUSTOM"] == made[None]
 
 
+def test_texts_too_few_are_told(tiny_bert: TinyBert, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("a b c\n")
+    for method in ("second-order", "wanda"):
+        out = tmp_path / method
+        found = prune(tiny_bert("encoder"), out, method=method, calibration=tmp_path / "one.txt")
+        (note,) = found["notes"]
+        assert note.startswith("calibrated on 1 text of 5 tokens together, fewer than the ")
+    widest = max(layer.columns for layer in open_checkpoint(out).linear_layers(("encoder",)))
+    assert f"fewer than the {widest} inputs of the widest layer" in note
+    (tmp_path / "many.txt").write_text("".join(f"a b c {row}\n" for row in range(widest)))
+    out = tmp_path / "many"
+    found = prune(tiny_bert("encoder"), out, method="wanda", calibration=tmp_path / "many.txt")
+    assert found["notes"] == []
+    assert prune(tiny_bert("encoder"), tmp_path / "none")["notes"] == []
+
+
 class TestErrors:
     @pytest.mark.parametrize("method", ["wanda", "second-order"])
     def test_no_texts(self, tiny_bert: TinyBert, tmp_path: Path, method: str) -> None:

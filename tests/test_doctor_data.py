@@ -116,6 +116,31 @@ class TestLabels:
         assert set(found) == {"unusable-data", "duplicate-rows"}
         assert "neither whole numbers nor names of classes" in found["unusable-data"].what
 
+    def test_labels_that_may_mean_something_else(self, tmp_path: Path) -> None:
+        rows = [
+            {"text": f"t {row}", "label": ["tech", "billing", "Billing", "billing "][row % 4]}
+            for row in range(40)
+        ]
+        write_rows(tmp_path / "train.jsonl", rows)
+        write_rows(tmp_path / "validation.jsonl", [{**row, "text": "v"} for row in rows[:4]])
+        found = by_kind(diagnose(data=tmp_path, task="custom"))
+        assert found["near-equal-labels"].examples == (
+            "'Billing' (10 rows), 'billing' (10 rows), 'billing ' (10 rows)",
+        )
+        assert found["near-equal-labels"].severity is Severity.WARNING
+        (tmp_path / "train.jsonl").unlink()
+        scores = "".join(f"t {row},{row / 4}\n" for row in range(8))
+        (tmp_path / "train.csv").write_text("text,label\n" + scores)
+        (tmp_path / "validation.jsonl").unlink()
+        assert "number-labels" in by_kind(diagnose(data=tmp_path, task="custom"))
+        told = diagnose(data=tmp_path, task="custom", regression=True)
+        assert set(by_kind(told)) == {"split-missing"}
+
+    def test_an_empty_label_is_a_missing_one(self, tmp_path: Path) -> None:
+        (tmp_path / "train.csv").write_text("text,label\na,x\nb,\nc,y\nd, \n")
+        found = by_kind(diagnose(data=tmp_path, task="custom"))
+        assert found["missing-labels"].examples == ("row 2", "row 4")
+
     def test_a_custom_tasks_labels_are_those_of_its_training_rows(self, tmp_path: Path) -> None:
         write_classification(tmp_path)
         validation = [{"text": f"x {row}", "label": ["yes", "maybe"][row % 2]} for row in range(6)]
@@ -198,6 +223,18 @@ class TestFiles:
         report = diagnose(data=file, task="sst2")
         assert set(by_kind(report)) == {"split-missing"}
         assert report.healthy
+
+    def test_lines_within_quotes(self, tmp_path: Path) -> None:
+        (tmp_path / "train.csv").write_text('sentence,label\n"a,0\nb,1\nc",1\nd,0\n')
+        found = by_kind(diagnose(data=tmp_path, task="sst2"))
+        assert "(row 1) over lines 2 to 4" in found["lines-in-quotes"].what
+
+    def test_columns_of_ones_own(self, tmp_path: Path) -> None:
+        rows = [{"body": f"t {row}", "queue": "xy"[row % 2]} for row in range(20)]
+        write_rows(tmp_path / "tickets.jsonl", rows)
+        report = diagnose(data=tmp_path, task="custom", text_column="body", label_column="queue")
+        assert set(by_kind(report)) == {"split-missing"}
+        assert the_check(report, "files").seen == "train 20 rows"
 
     def test_a_folder_without_data(self, tmp_path: Path) -> None:
         assert set(by_kind(diagnose(data=tmp_path, task="sst2"))) == {"unusable-data"}

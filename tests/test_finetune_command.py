@@ -69,6 +69,35 @@ def test_the_way_through(work: Path, run: Run) -> None:
     assert "exists" in error
 
 
+def test_one_file_with_columns_of_its_own(work: Path, run: Run, tmp_path: Path) -> None:
+    rows = (
+        f"{'xy'[row % 2]} {'abcde'[row % 5]} {row},{['lost', 'kept'][row % 2]}\n"
+        for row in range(50)
+    )
+    (tmp_path / "tickets.csv").write_text("body,outcome\n" + "".join(rows))
+    task = ("--task", "custom", "--data", tmp_path / "tickets.csv")
+    out = tmp_path / "out"
+    code, _, error = run("finetune", work / "sparse", out, *task)
+    assert code == 1
+    assert "--text-column" in error
+    columns = ("--text-column", "body", "--label-column", "outcome", "--positive-label", "lost")
+    code, told, error = run("finetune", work / "sparse", out, *task, *columns, "--epochs", 1)
+    assert code == 0, error
+    assert "on 40 rows in" in told
+    assert "note: F1 is that of the class 'lost'." in told
+    assert "validation  precision  recall     F1    rows" in told
+    by_class = [line for line in told.splitlines() if line.startswith(("lost ", "kept "))]
+    assert [line.split()[-1] for line in by_class] == ["5", "5"]
+    code, again, error = run("evaluate", out, *task)
+    assert code == 0, error
+    assert again.splitlines()[-1] == told.splitlines()[-1]
+    code, told, _ = run("evaluate", out, *task, "--positive-label", "kept", "--json")
+    result = json.loads(told)
+    assert result["scores"]["validation"]["f1"] == result["by_class"]["validation"]["kept"]["f1"]
+    code, told, error = run("doctor", out, "--data", tmp_path / "tickets.csv")
+    assert "50 rows" in told, error
+
+
 @pytest.mark.parametrize("verb", ["finetune", "evaluate"])
 def test_help_shows_defaults(verb: str, run: Run) -> None:
     code, told, _ = run(verb, "--help")
@@ -85,6 +114,8 @@ def test_help_shows_defaults(verb: str, run: Run) -> None:
         ("finetune", "m", "o", "--task", "sst2", "--optimizer", "adam"),
         ("finetune", "m", "o", "--task", "sst2", "--epochs", "0"),
         ("finetune", "m", "o", "--task", "sst2", "--dropout", "1"),
+        ("finetune", "m", "o", "--task", "custom", "--pair-column", "b"),
+        ("finetune", "m", "o", "--task", "custom", "--validation-share", "1"),
         ("evaluate", "m", "--task", "sst2", "--engine", "onnx"),
         ("evaluate", "m", "--task", "sst2", "--batch-size", "0"),
     ],

@@ -11,7 +11,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("scipy")
 
 from sparsebert.evaluation.metrics import answer_scores, classification_scores, regression_scores
-from sparsebert.evaluation.result import table_row
+from sparsebert.evaluation.result import by_class_lines, table_row
 from sparsebert.tasks.squad import Answers
 
 # 3 true positives, 1 false positive, 2 false negatives, 4 true negatives.
@@ -39,6 +39,54 @@ def test_f1_of_three_labels_is_the_mean_over_those_that_are_there() -> None:
     scores = classification_scores(("f1",), predicted, expected, ("a", "b", "c"))
     assert scores.values["f1"] == pytest.approx(100 * (2 / 3 + 4 / 5) / 2)
     assert scores.notes == ["no row has the label 'c': the scores say nothing of it."]
+
+
+def test_f1_by_class_is_scikit_learns_report() -> None:
+    from sklearn.metrics import classification_report, f1_score
+
+    random = np.random.default_rng(3)
+    names = ("a", "b", "c", "d", "e")
+    expected = random.choice([0, 1, 3], size=60)
+    predicted = np.where(random.random(60) < 0.6, expected, random.choice([0, 1, 2], size=60))
+    scores = classification_scores(("f1",), predicted, expected, names)
+    report = classification_report(expected, predicted, output_dict=True, zero_division=0)
+    assert scores.values["f1"] == pytest.approx(100 * report["macro avg"]["f1-score"])
+    assert list(scores.by_class) == ["a", "b", "c", "d"]  # no row has c, and some were given it
+    for place, name in enumerate("abcd"):
+        theirs, ours = report[str(place)], scores.by_class[name]
+        assert ours["rows"] == theirs["support"]
+        for metric in ("precision", "recall"):
+            assert ours[metric] == pytest.approx(100 * theirs[metric])
+        assert ours["f1"] == pytest.approx(100 * theirs["f1-score"])
+    assert scores.notes == ["no row has the labels 'c', 'e': the scores say nothing of them."]
+    of_b = classification_scores(("f1",), predicted, expected, names, "b")
+    assert of_b.values["f1"] == pytest.approx(100 * f1_score(expected == 1, predicted == 1))
+
+
+@pytest.mark.parametrize("classes", [3, 12])
+def test_a_perfect_model_is_perfect_where_a_class_has_no_row(classes: int) -> None:
+    expected = np.arange(classes - 1)
+    names = [f"class {place}" for place in range(classes)]
+    assert classification_scores(("f1",), expected, expected, names).values == {"f1": 100.0}
+
+
+def test_always_answering_the_frequent_class_is_not_good() -> None:
+    expected = np.array([1] * 187 + [0] * 13)  # 6.5 % fraud
+    always = np.ones(200, np.int64)
+    names = ("fraud", "legit")
+    macro = classification_scores(("f1",), always, expected, names)
+    assert macro.values["f1"] == pytest.approx(100 * (2 * 187 / (2 * 187 + 13)) / 2)
+    assert classification_scores(("f1",), always, expected, names, "fraud").values["f1"] == 0.0
+    assert macro.by_class["fraud"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "rows": 13}
+
+
+def test_classes_as_lines() -> None:
+    each = {"precision": 50.0, "recall": 100.0, "rows": 7}
+    classes = {f"class {place}": {**each, "f1": float(place)} for place in range(25)}
+    lines = by_class_lines({"validation": classes})
+    assert lines[0] == "validation  precision  recall     F1    rows"
+    assert lines[1] == "class 0          50.0   100.0    0.0       7"
+    assert (len(lines), lines[-1]) == (22, "(the 20 lowest of 25 classes)")
 
 
 @pytest.mark.parametrize("label", [0, 1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparsebert.errors import DataError
@@ -27,19 +27,23 @@ class Delimited:
     notes: tuple[str, ...] = ()
 
 
-def parse_delimited(text: str, source: str, *, tabs: bool) -> Delimited:
+def parse_delimited(text: str, source: str, *, tabs: bool, quoted_texts: bool = False) -> Delimited:
     """The table in ``text``; blank lines are left out. DataError, naming the line, if it is none.
 
     Without ``tabs`` cells are separated by commas; by semicolons or tabs if the header has no comma
-    and one of these.
+    and one of these. ``quoted_texts``: texts may begin and end with quotes that belong to them.
     """
     if not tabs:
         return _quoted(text, source, _delimiter(text))
-    lines = [line.removesuffix("\r").split("\t") for line in text.split("\n")]
-    lines = [line for line in lines if line != [""]]
-    fault = _uneven(lines)
+    numbered = {
+        number: line.removesuffix("\r").split("\t")
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip("\r")
+    }
+    lines = list(numbered.values())
+    fault = _uneven(numbered)
     if fault is None:
-        if _is_quoted(lines):
+        if _is_quoted(lines, quoted_texts):
             return _quoted(text, source, "\t")
         return Delimited(lines[0] if lines else [], lines[1:])
     # Cells that hold tabs or line breaks can only have been written with quotes.
@@ -102,12 +106,12 @@ def _said(several: Sequence[tuple[int, int, int]], source: str) -> str:
     )
 
 
-def _uneven(lines: Sequence[Sequence[str]]) -> str | None:
+def _uneven(lines: Mapping[int, Sequence[str]]) -> str | None:
     """The first line whose cells are not as many as the header's, if there is one."""
-    for cells in lines[1:]:
-        if len(cells) != len(lines[0]):
-            number = next(place for place, each in enumerate(lines, 1) if each is cells)
-            return f"line {number}: {_counted(cells, lines[0])}"
+    header = next(iter(lines.values()), ())
+    for number, cells in lines.items():
+        if len(cells) != len(header):
+            return f"line {number}: {_counted(cells, header)}"
     return None
 
 
@@ -115,17 +119,20 @@ def _counted(cells: Sequence[str], header: Sequence[str]) -> str:
     return f"it has {len(cells)} cells and the header has {len(header)}"
 
 
-def _is_quoted(lines: Sequence[Sequence[str]]) -> bool:
+def _is_quoted(lines: Sequence[Sequence[str]], quoted_texts: bool) -> bool:
     """Whether quotes enclose cells here, in a TSV without tabs or line breaks in its cells.
 
     Some writers quote all texts, the header's too. The others quote only what needs it: here what
     has quotes in it, which are then doubled. One opening quote without both shows that nothing in
-    the file is quoted.
+    the file is quoted. Where texts have quotes around them already, a writer's own stand outside.
     """
     if any(_encloses(cell) for cell in (lines[0] if lines else ())):
         return True
     opened = [cell for line in lines for cell in line if cell.startswith('"')]
-    return bool(opened) and all(_encloses(cell) and '""' in cell[1:-1] for cell in opened)
+    sign = '""' if quoted_texts else ""
+    return bool(opened) and all(
+        _encloses(cell) and '""' in cell[1:-1] and cell[1:-1].startswith(sign) for cell in opened
+    )
 
 
 def _encloses(cell: str) -> bool:

@@ -90,7 +90,8 @@ def read_split(task: Task, data: str | Path | None, split: str) -> RawTable:
     files = split_files(folder, split)
     if not files:
         raise no_split(folder, split)
-    found = _concatenated(files, folder / f"{split}-*{file_type(files[0])}")
+    source = folder / f"{split}-*{file_type(files[0])}"
+    found = _concatenated([read_table(path, task.quoted_texts) for path in files], source)
     there = found.table.column_names
     glue = {theirs: ours for ours, theirs in task.glue_columns if theirs in there}
     if set(task.columns) <= set(there) or not set(task.columns) <= {*there, *glue.values()}:
@@ -163,17 +164,16 @@ def selection(rows: int, max_rows: int | None) -> npt.NDArray[np.int64] | None:
     return np.sort(order[:max_rows]).astype(np.int64)
 
 
-def _concatenated(files: list[Path], source: Path) -> RawTable:
+def _concatenated(found: list[RawTable], source: Path) -> RawTable:
     import pyarrow as pa
 
-    found = [read_table(path) for path in files]
     if len(found) == 1:
         return found[0]
     try:
         table = pa.concat_tables([each.table for each in found])
     except pa.ArrowException as fault:
         raise DataError(
-            f"{files[0]} and its other parts have different columns: {fault}"
+            f"{found[0].source} and its other parts have different columns: {fault}"
         ) from fault
     return RawTable(table, str(source), tuple(note for each in found for note in each.notes))
 

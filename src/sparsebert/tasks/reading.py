@@ -29,8 +29,11 @@ class RawTable:
     notes: tuple[str, ...] = ()
 
 
-def read_table(path: Path) -> RawTable:
-    """Read one file. DataError if it cannot be read as what its name says it is."""
+def read_table(path: Path, quoted_texts: bool = False) -> RawTable:
+    """Read one file. DataError if it cannot be read as what its name says it is.
+
+    ``quoted_texts`` is that of the task (`sparsebert.tasks.table.Task`).
+    """
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -44,7 +47,7 @@ def read_table(path: Path) -> RawTable:
         reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
         raise DataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from fault
     if suffix in (".csv", ".tsv"):
-        found = parse_delimited(text, source, tabs=suffix == ".tsv")
+        found = parse_delimited(text, source, tabs=suffix == ".tsv", quoted_texts=quoted_texts)
         columns = list(zip(*found.rows, strict=True)) or [()] * len(found.header)
         arrays = [pa.array(column, pa.string()) for column in columns]
         return RawTable(pa.Table.from_arrays(arrays, names=found.header), source, found.notes)

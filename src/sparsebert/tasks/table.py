@@ -33,7 +33,8 @@ class Task:
     split). ``label_range`` bounds a regression's labels. ``positive`` is the label that ``f1`` is
     of; None for the mean over the classes. ``positions`` lets whole numbers in the data stand for
     the labels by their place. ``glue_columns`` pairs columns with what they are called in the
-    benchmark's own files.
+    benchmark's own files. ``quoted_texts`` says that texts there stand in quotes, which the
+    benchmark takes for a part of them.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Task:
     positive: str | None = None
     positions: bool = True
     glue_columns: tuple[tuple[str, str], ...] = ()
+    quoted_texts: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -77,6 +79,7 @@ def _classification(
     metrics: tuple[str, ...] = ("accuracy",),
     validation_splits: tuple[str, ...] = ("validation",),
     glue_columns: tuple[tuple[str, str], ...] = (),
+    quoted_texts: bool = False,
 ) -> Task:
     return Task(
         name=name,
@@ -91,6 +94,7 @@ def _classification(
         validation_splits=validation_splits,
         positive=labels[1] if "f1" in metrics else None,
         glue_columns=glue_columns,
+        quoted_texts=quoted_texts,
     )
 
 
@@ -117,6 +121,7 @@ _QQP = _classification(
     ("not_duplicate", "duplicate"),
     metrics=("accuracy", "f1"),
     glue_columns=(("label", "is_duplicate"),),
+    quoted_texts=True,
 )
 _MNLI = _classification(
     "mnli",

@@ -1,0 +1,218 @@
+"""Labels of a user's own data: text, one reading for every split, checked against the model's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pa = pytest.importorskip("pyarrow")
+import pyarrow.parquet as pq
+
+from sparsebert.errors import DataError
+from sparsebert.tasks import Kind, custom_task, find_task, get_task, load_split
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.labels import label_notes, label_order, near_equal
+from tiny_tasks import write_rows
+
+RATINGS = ("1", "2", "3", "4", "5", "unknown")
+
+
+def write_csv(path: Path, labels: list[str], header: str = "text,label") -> Path:
+    rows = [f"text {row},{label}" for row, label in enumerate(labels)]
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+class TestOneReading:
+    def test_whole_numbers_in_one_split_are_the_names_that_they_are_in_another(
+        self, tmp_path: Path
+    ) -> None:
+        write_csv(tmp_path / "train.csv", list(RATINGS))
+        write_csv(tmp_path / "validation.csv", ["1", "5", "3"])
+        task = custom_task(tmp_path)
+        assert task.labels == RATINGS
+        assert load_split(task, tmp_path, "validation").labels.tolist() == [0, 4, 2]
+
+    @pytest.mark.parametrize("write", ["csv", "jsonl", "parquet"])
+    def test_and_those_of_the_model(self, tmp_path: Path, write: str) -> None:
+        path = tmp_path / f"validation.{write}"
+        if write == "csv":
+            write_csv(path, ["1", "5", "3"])
+        elif write == "jsonl":
+            write_rows(path, ({"text": "a", "label": label} for label in (1, 5, 3)))
+        else:
+            pq.write_table(pa.table({"text": ["a"] * 3, "label": [1, 5, 3]}), path)
+        task = custom_task(tmp_path, split="validation", labels=RATINGS)
+        found = load_split(task, tmp_path, "validation")
+        assert found.labels.tolist() == [0, 4, 2]
+        assert found.notes == ()
+
+    def test_positions_of_a_models_named_classes_are_told(self, tmp_path: Path) -> None:
+        write_csv(tmp_path / "validation.csv", ["1", "0"])
+        task = custom_task(tmp_path, split="validation", labels=("bad", "good"))
+        found = load_split(task, tmp_path, "validation")
+        assert found.labels.tolist() == [1, 0]
+        assert "taken for its classes by position (0 bad, 1 good)" in found.notes[0]
+
+    def test_positions_are_not_mixed_with_names(self, tmp_path: Path) -> None:
+        write_csv(tmp_path / "validation.csv", ["good", "1"])
+        task = custom_task(tmp_path, split="validation", labels=("bad", "good"))
+        with pytest.raises(DataError, match="row 2: 1 is not one of the labels"):
+            load_split(task, tmp_path, "validation")
+
+    def test_in_ones_own_splits_numbers_do_not_stand_for_names(self, tmp_path: Path) -> None:
+        write_csv(tmp_path / "train.csv", ["good", "bad"])
+        write_csv(tmp_path / "validation.csv", ["1", "0"])
+        task = custom_task(tmp_path)
+        with pytest.raises(DataError, match=r"row 1: 1 is not one of the labels \(bad, good\)"):
+            load_split(task, tmp_path, "validation")
+
+    def test_a_benchmarks_numbers_are_positions_in_any_format(self, tmp_path: Path) -> None:
+        write_csv(tmp_path / "train.csv", ["1", "0"], "sentence,label")
+        write_csv(tmp_path / "dev.csv", ["positive", "negative"], "sentence,label")
+        for split in ("train", "validation"):
+            assert load_split(get_task("sst2"), tmp_path, split).labels.tolist() == [1, 0]
+
+
+class TestText:
+    def test_labels_that_look_like_numbers_stay_as_they_are_written(self, tmp_path: Path) -> None:
+        written = ["01", "1", "007", "7", "0x10", "1.10", "1.9", "-1"]
+        write_csv(tmp_path / "train.csv", written)
+        task = custom_task(tmp_path)
+        assert (task.kind, task.labels) == (Kind.CLASSIFICATION, tuple(sorted(written)))
+        found = load_split(task, tmp_path, "train")
+        assert [task.labels[place] for place in found.labels] == written
+
+    @pytest.mark.parametrize("empty", ["", "  "])
+    def test_an_empty_label_is_none(self, tmp_path: Path, empty: str) -> None:
+        write_csv(tmp_path / "train.csv", ["a", empty, "b"])
+        with pytest.raises(DataError, match=r"column 'label', row 2 has no label \(it is empty\)"):
+            custom_task(tmp_path)
+
+    def test_typed_fractions_ask_what_they_are(self, tmp_path: Path) -> None:
+        write_rows(tmp_path / "train.jsonl", ({"text": "a", "label": label} for label in (0.0, 1)))
+        with pytest.raises(DataError, match=r"decimal point.*--regression \(regression=True\)"):
+            custom_task(tmp_path)
+        task = custom_task(tmp_path, options=DataOptions(regression=True))
+        assert load_split(task, tmp_path, "train").labels.tolist() == [0.0, 1.0]
+
+    @pytest.mark.parametrize("label", ["five", "1_000", "nan", ""])
+    def test_a_regressions_labels_are_numbers(self, tmp_path: Path, label: str) -> None:
+        write_csv(tmp_path / "train.csv", ["1.5", label])
+        task = custom_task(tmp_path, options=DataOptions(regression=True))
+        with pytest.raises(DataError, match=r"column 'label', row 2: .* not a (finite )?number"):
+            load_split(task, tmp_path, "train")
+
+    def test_a_column_score_holds_numbers(self, tmp_path: Path) -> None:
+        (tmp_path / "train.csv").write_text("sentence1,sentence2,score\na,b,3\nc,d,4.5\n")
+        task = custom_task(tmp_path)
+        assert (task.kind, task.label_column) == (Kind.REGRESSION, "score")
+        assert load_split(task, tmp_path, "train").labels.tolist() == [3.0, 4.5]
+
+
+class TestOptions:
+    def test_columns_by_name(self, tmp_path: Path) -> None:
+        (tmp_path / "train.csv").write_text("subject,body,queue\na,b,x\nc,d,y\n")
+        options = DataOptions("subject", "body", "queue")
+        task = custom_task(tmp_path, options=options)
+        found = load_split(task, tmp_path, "train")
+        assert (found.texts, found.pairs) == (["a", "c"], ["b", "d"])
+        assert task.labels == ("x", "y")
+        known = find_task("rte", None, options=DataOptions("subject", "body", "queue"))
+        assert known.columns == ("subject", "body", "queue")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"pair_column": "b"}, "name text_column as well"),
+            ({"regression": True, "positive_label": "x"}, "a regression has none"),
+            ({"validation_share": 1.0}, "at least 0 and below 1"),
+        ],
+    )
+    def test_what_does_not_go_together(self, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            DataOptions(**options)
+
+    def test_what_a_benchmark_says_itself(self) -> None:
+        with pytest.raises(DataError, match="regression is for the task custom"):
+            find_task("sst2", None, options=DataOptions(regression=True))
+        with pytest.raises(DataError, match="reads 2 texts a row and 1 column of texts"):
+            find_task("rte", None, options=DataOptions(text_column="a"))
+
+    def test_refusals_name_the_option(self, tmp_path: Path) -> None:
+        (tmp_path / "train.csv").write_text("words,kind\na,x\n")
+        with pytest.raises(DataError, match=r"--text-column \(text_column=\)"):
+            custom_task(tmp_path)
+        with pytest.raises(DataError, match=r"--label-column \(label_column=\)"):
+            custom_task(tmp_path, options=DataOptions("words"))
+        with pytest.raises(DataError, match="--text-column, --pair-column and --label-column"):
+            load_split(get_task("sst2"), tmp_path, "train")
+
+    def test_the_positive_label(self, tmp_path: Path) -> None:
+        write_csv(tmp_path / "train.csv", ["legit", "fraud"])
+        assert custom_task(tmp_path).positive is None
+        assert custom_task(tmp_path, options=DataOptions(positive_label="fraud")).positive
+        with pytest.raises(DataError, match=r"'scam' is not one of the labels \(fraud, legit\)"):
+            custom_task(tmp_path, options=DataOptions(positive_label="scam"))
+        for pair in (["0", "1"], ["true", "false"]):
+            write_csv(tmp_path / "train.csv", pair)
+            assert custom_task(tmp_path).positive in ("1", "true")
+
+
+class TestNames:
+    def test_near_equal_labels(self) -> None:
+        labels = ("Billing", "billing", "billing ", "tech", "007", "7", "\uff17", "nan", "NaN")
+        assert near_equal(labels) == [
+            ("Billing", "billing", "billing "),
+            ("007", "7", "\uff17"),
+            ("nan", "NaN"),
+        ]
+
+    def test_what_finetune_says_of_them(self, tmp_path: Path) -> None:
+        write_csv(tmp_path / "train.csv", ["Billing", "billing", "tech"])
+        (note,) = label_notes(custom_task(tmp_path))
+        assert note.startswith("the labels 'Billing', 'billing' are 2 classes")
+        write_csv(tmp_path / "train.csv", ["0.5", "1.5"])
+        (note,) = label_notes(custom_task(tmp_path))
+        assert "say so with --regression (regression=True)" in note
+        write_csv(tmp_path / "train.csv", ["0", "1", "2"])
+        assert label_notes(custom_task(tmp_path)) == []
+
+    def test_names_that_agree_must_stand_in_the_same_position(self) -> None:
+        mnli = get_task("mnli")
+        with pytest.raises(
+            DataError, match=r"'contradiction' stands in another position.*id2label"
+        ):
+            label_order(mnli, ("contradiction", "maybe", "yes"))
+        order, note = label_order(mnli, ("yes", "maybe", "contradiction"))
+        assert order.tolist() == [0, 1, 2]
+        assert note is not None
+
+
+class TestSplitNames:
+    @pytest.mark.parametrize(
+        "name", ["validation.csv", "dev.csv", "valid.csv", "val.csv", "Dev.csv", "val_small.csv"]
+    )
+    def test_of_validation(self, tmp_path: Path, name: str) -> None:
+        write_csv(tmp_path / name, ["1", "0"], "sentence,label")
+        write_csv(tmp_path / "values.csv", ["1"], "sentence,label")
+        assert len(load_split(get_task("sst2"), tmp_path, "validation")) == 2
+
+    def test_of_mnli(self, tmp_path: Path) -> None:
+        for half in ("matched", "mismatched"):
+            write_csv(tmp_path / f"dev_{half}.csv", ["a,0"], "premise,hypothesis,label")
+            assert len(load_split(get_task("mnli"), tmp_path, f"validation_{half}")) == 1
+
+    def test_two_of_them_are_one_too_many(self, tmp_path: Path) -> None:
+        for name in ("dev.csv", "validation.csv"):
+            write_csv(tmp_path / name, ["1"], "sentence,label")
+        with pytest.raises(DataError, match=r"several files .*\(dev.csv, validation.csv\)"):
+            load_split(get_task("sst2"), tmp_path, "validation")
+
+    def test_what_there_is_instead_is_said(self, tmp_path: Path) -> None:
+        for name in ("one.csv", "two.csv"):
+            write_csv(tmp_path / name, ["1"], "sentence,label")
+        with pytest.raises(DataError, match=r"its tables are one.csv, two.csv"):
+            load_split(get_task("sst2"), tmp_path, "train")
