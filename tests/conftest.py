@@ -18,8 +18,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 
 from not_tried import pytest_terminal_summary as pytest_terminal_summary
+from short_runs import LEARN
 from sparsebert.pruning import prune
 from tiny_models import make_tiny_bert
+from tiny_tasks import write_classification
 
 TinyBert = Callable[..., Path]
 
@@ -72,6 +74,23 @@ def sparse(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, pruned to 1:2: read it, do not write into it."""
     folder = tmp_path_factory.mktemp("sparse") / "sparse"
     prune(dense, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 training rows and 24 validation rows of a task of two classes: read them only."""
+    return write_classification(tmp_path_factory.mktemp("task") / "data")
+
+
+@pytest.fixture(scope="session")
+def teacher(dense: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dense encoder once it knows that task: read it, do not write into it."""
+    pytest.importorskip("pyarrow")
+    from sparsebert.training import finetune
+
+    folder = tmp_path_factory.mktemp("teacher") / "taught"
+    finetune(dense, folder, data=data, **LEARN)
     return folder
 
 

@@ -15,6 +15,7 @@ from sparsebert.pruning.inspection import inspect
 # 60 rows in batches of 8: 8 steps an epoch, the last of them short.
 QUICK: dict[str, Any] = {"task": "custom", "epochs": 2, "learning_rate": 1e-3, "batch_size": 8}
 STEPS = 16
+LEARN: dict[str, Any] = {**QUICK, "epochs": 12, "learning_rate": 3e-3, "dropout": 0.0}
 
 
 def weights(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,23 @@ class TestErrors:
             (tmp_path / name).write_bytes((bert / name).read_bytes())
         with pytest.raises(CheckpointError, match="has no tokenizer: it needs tokenizer.json"):
             evaluate(tmp_path, task="mnli", data=mnli)
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    @pytest.mark.parametrize("zero_shot", [False, True])
+    def test_a_tokenizer_of_another_model(
+        self, tiny_bert: TinyBert, tmp_path: Path, engine: str, zero_shot: bool
+    ) -> None:
+        model = tmp_path / "model"
+        kind = {"num_labels": 1, "problem_type": "regression"}
+        shutil.copytree(tiny_bert("sequence-classification", **kind), model)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        size = len(tokenizer)
+        tokenizer.add_tokens("extra")
+        tokenizer.save_pretrained(model)
+        row = {"sentence1": "an extra word", "sentence2": "a word", "label": 1.0}
+        data = write_rows(tmp_path / "data" / "validation.jsonl", [row] * 2).parent
+        with pytest.raises(CheckpointError, match=f"gives token id {size}, and .* has {size} of"):
+            evaluate(model, task="stsb", data=data, engine=engine, zero_shot=zero_shot)
 
     def test_a_missing_library_names_the_extra(
         self, tiny_bert: TinyBert, mnli: Path, monkeypatch: pytest.MonkeyPatch

@@ -45,11 +45,6 @@ from tiny_tasks import write_classification, write_regression, write_rows, write
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_classification(tmp_path_factory.mktemp("finetune") / "data")
-
-
 class TestResult:
     def test_the_folder_is_whole_and_any_tool_loads_it(
         self, sparse: Path, data: Path, tmp_path: Path

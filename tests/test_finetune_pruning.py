@@ -16,7 +16,7 @@ pytest.importorskip("pyarrow")
 
 from typer.testing import CliRunner
 
-from short_runs import weights
+from short_runs import QUICK, weights
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.cli.app import app
 from sparsebert.errors import PatternError, TrainingError
@@ -29,20 +29,13 @@ from sparsebert.training import finetune
 from sparsebert.training.mask_evolution import EVOLUTION_NAME
 from sparsebert.training.options import METHODS as OPTION_METHODS
 from sparsebert.training.rewinding import rewound_rate
-from tiny_tasks import write_classification
 
 # 60 rows in batches of 8: 16 steps, of which 1 is warm-up and 7 are the ramp.
-QUICK: dict[str, Any] = {"task": "custom", "epochs": 2, "learning_rate": 1e-3, "batch_size": 8}
 RAMP = Ramp(start=1, end=8, interval=1, steps=16)
 METHODS = ("gradual", "snip-momentum")
 
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_classification(tmp_path_factory.mktemp("pruning") / "data")
 
 
 @pytest.fixture(scope="module", params=METHODS)

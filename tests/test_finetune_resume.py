@@ -34,14 +34,8 @@ from sparsebert.pruning.inspection import inspect
 from sparsebert.training import finetune
 from sparsebert.training.locked_masks import LockedMasksCallback
 from sparsebert.training.trainer import TaskTrainer
-from tiny_tasks import write_classification
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_classification(tmp_path_factory.mktemp("finetune") / "data")
 
 
 class TestResume:

@@ -18,24 +18,12 @@ pytest.importorskip("pyarrow")
 from safetensors.numpy import save_file
 
 from conftest import TinyBert
-from short_runs import assert_same_bits, weights
-from sparsebert.checkpoint import open_checkpoint, read_masks
+from short_runs import LEARN, QUICK, assert_same_bits, assert_zeros_held, weights
 from sparsebert.errors import CheckpointError, OutputError, TrainingError
 from sparsebert.training import finetune
 from sparsebert.training import teacher as teacher_module
 from sparsebert.training.teacher_cache import cache_folder
 from tiny_tasks import letters, write_classification, write_regression, write_rows, write_squad
-
-QUICK: dict[str, Any] = {"task": "custom", "epochs": 2, "learning_rate": 1e-3, "batch_size": 8}
-STEPS = 16  # 60 rows in batches of 8
-LEARN: dict[str, Any] = {
-    "task": "custom",
-    "epochs": 12,
-    "learning_rate": 3e-3,
-    "batch_size": 8,
-    "dropout": 0.0,
-}
-
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
 
@@ -45,29 +33,8 @@ def cache_of_each_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARSEBERT_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_classification(tmp_path_factory.mktemp("teacher") / "data")
-
-
-@pytest.fixture(scope="module")
-def teacher(dense: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dense model that knows the task."""
-    folder = tmp_path_factory.mktemp("teacher") / "taught"
-    finetune(dense, folder, data=data, **LEARN)
-    return folder
-
-
 def record_of(folder: Path) -> Any:
     return json.loads((folder / "training.json").read_text())
-
-
-def assert_zeros_held(folder: Path, source: Path) -> None:
-    tensors = weights(folder)
-    masks = read_masks(open_checkpoint(source))
-    assert masks
-    for name, mask in masks.items():
-        assert not tensors["bert." + name][~mask].view(np.int32).any(), name
 
 
 def copy_with(source: Path, folder: Path, **config: Any) -> Path:

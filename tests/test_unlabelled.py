@@ -13,31 +13,18 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
-from short_runs import QUICK, assert_same_bits, assert_zeros_held, interrupt_at
+from short_runs import LEARN, QUICK, assert_same_bits, assert_zeros_held, interrupt_at
 from sparsebert.errors import DataError, TrainingError
 from sparsebert.tasks import get_task
 from sparsebert.training import finetune
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.seeds import finetune_seeds
 from sparsebert.training.unlabelled import read_unlabelled
-from tiny_tasks import letters, write_classification, write_regression, write_rows
+from tiny_tasks import letters, write_regression, write_rows
 
-LEARN = {**QUICK, "epochs": 12, "learning_rate": 3e-3, "dropout": 0.0}
 PAIRS = [("a b", "c"), ("d", "e f"), ("g", "h"), ("i", "j k l")]
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_classification(tmp_path_factory.mktemp("unlabelled") / "data")
-
-
-@pytest.fixture(scope="module")
-def teacher(dense: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("unlabelled") / "taught"
-    finetune(dense, folder, data=data, **LEARN)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from sparsebert.checkpoint import open_checkpoint, resolve_model, transformer_folder
 from sparsebert.checkpoint.config import EncoderConfig, Head
+from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import CheckpointError, DataError, EngineError
 from sparsebert.evaluation.metrics import ByClass, Scores
 from sparsebert.evaluation.predictors import EnginePredictor, Predictor, TorchPredictor
@@ -154,6 +155,8 @@ def _with_head(
         PreparedSplit.make(examples, tokenizer, length, report)
         for examples in read_scored(options.folder, task, data, split, options.max_rows)
     ]
+    for each in prepared:
+        check_ids(options.model, config, each.rows.ids, each.rows.type_ids)
     return _Ready(
         task,
         task.title,

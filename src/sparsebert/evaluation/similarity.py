@@ -24,6 +24,7 @@ from sparsebert.checkpoint import (
     transformer_folder,
 )
 from sparsebert.checkpoint.pooling import Pooling
+from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation.metrics import Scores, regression_scores
 from sparsebert.evaluation.predictors import model_inputs, padded_batch
@@ -92,8 +93,10 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
         model = AutoModel.from_pretrained(
             str(transformer_folder(folder)), dtype=torch.float32
         ).eval()
-    positions = open_checkpoint(folder).config.max_length
-    tokenizer = folder_tokenizer(folder, pooling, positions=positions, max_length=max_length)
+    config = open_checkpoint(folder).config
+    tokenizer = folder_tokenizer(
+        folder, pooling, positions=config.max_length, max_length=max_length
+    )
     if tokenizer is None:
         raise CheckpointError(
             f"{folder} has no tokenizer.json and no vocabulary, so it cannot read texts: add one."
@@ -105,6 +108,7 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
         rows = TokenRows.of(
             [each.ids.tolist() for each in tokens], [each.type_ids.tolist() for each in tokens]
         )
+        check_ids(folder, config, rows.ids, rows.type_ids)
         order = np.argsort(-rows.lengths, kind="stable")
         vectors = np.empty((len(rows), model.config.hidden_size), np.float32)
         with torch.inference_mode():

@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsebert.checkpoint import EncoderConfig, Head, Pooling, Prompts, ScoreFunction
 from sparsebert.checkpoint.publishing import copy_model, push_to_hub
+from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.answering import as_questions, best_answers
@@ -382,11 +383,7 @@ class Model:
     def _checked(self, tokens: Sequence[Tokens]) -> Sequence[Tokens]:
         """The engine reads tables by id: none may lie outside, whatever the tokenizer says."""
         for sequence in tokens:
-            if sequence.ids.max() >= self.config.vocab_size:
-                raise CheckpointError(
-                    f"the tokenizer of {self.name} gives token id {sequence.ids.max()}, and the "
-                    f"model has {self.config.vocab_size} tokens: they do not belong together."
-                )
+            check_ids(self.name, self.config, sequence.ids, sequence.type_ids)
         return tokens
 
     def _text_tokenizer(self) -> TextTokenizer:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sparsebert.checkpoint.config import Head
 from sparsebert.checkpoint.folder import Checkpoint
+from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
@@ -111,12 +112,8 @@ def read_calibration_rows(
         tokens = _tokenizer(checkpoint, task).encode(as_texts(texts))
     tokens.sort(key=len)
     ids = np.concatenate([row.ids for row in tokens]).astype(np.int64)
-    if ids.max() >= checkpoint.config.vocab_size:
-        raise CheckpointError(
-            f"the tokenizer of {checkpoint.path} gives token id {ids.max()}, and the model has "
-            f"{checkpoint.config.vocab_size} tokens: they do not belong together."
-        )
     type_ids = np.concatenate([row.type_ids for row in tokens]).astype(np.int64)
+    check_ids(checkpoint.path, checkpoint.config, ids, type_ids)
     return CalibrationRows(ids, type_ids, [len(row) for row in tokens])
 
 

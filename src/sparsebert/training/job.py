@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint import Checkpoint, read_masks
+from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import DataError
 from sparsebert.evaluation.evaluator import token_limit
 from sparsebert.evaluation.scoring import PreparedSplit, f1_note
@@ -32,7 +33,6 @@ from sparsebert.training.task_model import (
     task_config,
 )
 from sparsebert.training.teacher import Teacher, find_teacher
-from sparsebert.training.token_ids import check_ids
 from sparsebert.training.unlabelled import read_unlabelled
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def prepare_job(
 
     def prepare(examples: Examples) -> PreparedSplit:
         split = PreparedSplit.make(examples, tokenizer, length, progress)
-        check_ids(checkpoint, split.rows)
+        check_ids(checkpoint.path, checkpoint.config, split.rows.ids, split.rows.type_ids)
         return split
 
     prepared = prepare(train)

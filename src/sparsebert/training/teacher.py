@@ -20,6 +20,7 @@ from sparsebert.checkpoint.companions import TRAINING_NAME
 from sparsebert.checkpoint.config import CONFIG_NAME, Head
 from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.seeds import seed_folders
+from sparsebert.checkpoint.token_ids import unknown_ids
 from sparsebert.errors import CheckpointError, OutputError, TrainingError
 from sparsebert.progress import Progress
 from sparsebert.tasks.data_options import DataOptions
@@ -32,7 +33,6 @@ from sparsebert.training.ranks import from_main, main_first
 from sparsebert.training.task_model import build_model, head_order, keeps_head, task_config
 from sparsebert.training.teacher_cache import cached_outputs, outputs_key
 from sparsebert.training.teacher_outputs import TeacherOutputs, compute_outputs
-from sparsebert.training.token_ids import unknown_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -212,7 +212,7 @@ def _check(
             f"the training rows have up to {longest} tokens and the teacher {teacher.path} has "
             f"{positions} positions: set max_length to {positions} at most."
         )
-    for what, most, have in unknown_ids(teacher.config, rows):
+    for what, most, have in unknown_ids(teacher.config, rows.ids, rows.type_ids):
         raise TrainingError(
             f"the training rows use {what} {most} and the teacher {teacher.path} knows only "
             f"{have}: take another teacher."

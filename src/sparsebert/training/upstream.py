@@ -21,6 +21,7 @@ from sparsebert.checkpoint import (
     resolve_model,
     staged_folder,
 )
+from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import CheckpointError, DataError, TrainingError
 from sparsebert.patterns import Pattern
 from sparsebert.progress import Progress, shown
@@ -33,7 +34,6 @@ from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.training.corpus import Corpus, read_corpus, tokenize_corpus
 from sparsebert.training.ranks import from_main, join, main_only
-from sparsebert.training.token_ids import check_ids
 from sparsebert.training.upstream_options import UpstreamOptions
 from sparsebert.training.upstream_saving import UpstreamResult, save_upstream
 
@@ -126,7 +126,7 @@ def prune_upstream(
             lower_case=dense.pooling is not None and dense.pooling.lower_case,
             progress=report,
         )
-        check_ids(dense, tokens)
+        check_ids(dense.path, dense.config, tokens.ids, tokens.type_ids)
         rows = CorpusRows(tokens, _masking(dense, tokenizer, wanted), wanted.seed)
         arguments = {"corpus": [source.name for source in sources], **wanted.as_dict()}
         begun: dict[str, Any] = {
