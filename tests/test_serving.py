@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -125,7 +126,13 @@ class TestEmbed:
         left = ask(client, "/embed", inputs=text, truncate=True, truncation_direction="Left")
         assert left == ask(client, "/embed", inputs=last)
         assert left == ask(client, "/embed", inputs=ids, truncate=True, truncation_direction="left")
-        assert "inputs[0] is longer" in refusal(client, 413, "/embed", inputs=ids)
+        assert "inputs is longer" in refusal(client, 413, "/embed", inputs=ids)
+        dressed = model.tokenizer.frame(ids).ids.tolist()  # with special tokens, which stay
+        for direction in ("left", "right"):
+            given = {"truncate": True, "truncation_direction": direction}
+            assert ask(client, "/embed", inputs=dressed, **given) == ask(
+                client, "/embed", inputs=ids, **given
+            )
 
     def test_embed_all_has_a_row_for_each_token(self, client, models):
         found = ask(client, "/embed_all", inputs=SENTENCES[:4])
@@ -149,6 +156,13 @@ class TestEmbed:
         )
         vectors = models["embedder"].embed(SENTENCES[:5], normalize=True)
         assert found == pytest.approx((vectors @ vectors[1]).tolist(), abs=1e-6)
+
+    @pytest.mark.parametrize("blank", [" ", "\n", "\u200b", "\x00"])
+    def test_blank_texts_are_texts(self, client, models, blank):
+        vectors = models["embedder"].embed(["", "a text"], normalize=True)
+        assert close(ask(client, "/embed", inputs=["a text", blank]), vectors[::-1])
+        (found,) = ask(client, "/v1/embeddings", input=blank)["data"]
+        assert close(found["embedding"], vectors[0])
 
     def test_prompts_are_sentence_transformers_own(self, tiny_bert, tmp_path):
         import shutil
@@ -340,6 +354,7 @@ class TestTokens:
         assert "ids[0][1] is not a token id" in refusal(client, 422, "/decode", ids=[5, 2**40])
         assert "ids[1] must be a list" in refusal(client, 422, "/decode", ids=[[5], [True]])
         assert "inputs[0] must be a string" in refusal(client, 422, "/tokenize", inputs=[[5]])
+        assert "inputs must be a string" in refusal(client, 422, "/tokenize", inputs=[5])
 
 
 class TestRoot:
@@ -357,6 +372,134 @@ class TestRoot:
             assert ask(client, "/", model=model, **body) == ask(client, route, model=model, **body)
         ranked = {"model": "reranker", "query": "noon", "texts": ["a", "b"]}
         assert ask(client, "/", **ranked) == ask(client, "/rerank", **ranked)
+
+
+class TestNull:
+    """In every optional field null means that it was not given."""
+
+    @pytest.mark.parametrize(
+        ("path", "body", "optional"),
+        [
+            (
+                "/embed",
+                {"inputs": "a"},
+                "model truncate truncation_direction prompt_name parameters normalize dimensions",
+            ),
+            ("/embed_all", {"inputs": "a"}, "model truncate truncation_direction prompt_name"),
+            (
+                "/similarity",
+                {"inputs": {"source_sentence": "a", "sentences": ["b"]}},
+                "model parameters truncate truncation_direction",
+            ),
+            ("/predict", {"inputs": "a"}, "model truncate raw_scores parameters"),
+            (
+                "/rerank",
+                {"query": "a", "texts": ["b"]},
+                "model truncate raw_scores return_text truncation_direction",
+            ),
+            (
+                "/v1/rerank",
+                {"query": "a", "documents": ["b"]},
+                "model top_n return_documents max_tokens_per_doc rank_fields max_chunks_per_doc "
+                "truncate truncate_prompt_tokens",
+            ),
+            ("/answer", {"inputs": {"question": "a", "context": "b"}}, "model parameters"),
+            ("/tokenize", {"inputs": "a"}, "model add_special_tokens prompt_name"),
+            ("/decode", {"ids": [5]}, "model skip_special_tokens"),
+            (
+                "/v1/embeddings",
+                {"input": "a"},
+                "model encoding_format dimensions user truncate truncate_prompt_tokens",
+            ),
+            (
+                "/v2/models/embedder/infer",
+                {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]},
+                "id parameters outputs",
+            ),
+        ],
+    )
+    def test_is_not_given(self, client, path, body, optional):
+        nulls = dict.fromkeys(optional.split())
+        given, without = ask(client, path, **body, **nulls), ask(client, path, **body)
+        for each in (given, without):
+            if isinstance(each, dict):
+                each.pop("id", None)
+        assert given == without
+
+    def test_nested_too(self, client):
+        inputs = {"question": "What?", "context": "A wall."}
+        nulls = dict.fromkeys(("top_k", "doc_stride", "max_seq_len", "handle_impossible_answer"))
+        assert ask(client, "/answer", inputs=inputs, parameters=nulls) == ask(
+            client, "/answer", inputs=inputs
+        )
+
+    def test_a_required_field_is_missing_then(self, client):
+        assert "the body lacks inputs" in refusal(client, 422, "/embed", inputs=None)
+
+
+class TestParameters:
+    """What would change the answer, and is not supported, is refused."""
+
+    @pytest.mark.parametrize(
+        ("path", "body"),
+        [
+            ("/predict", {"inputs": "a", "parameters": {"candidate_labels": ["x", "y"]}}),
+            ("/embed", {"inputs": "a", "parameters": {"candidate_labels": ["x", "y"]}}),
+            ("/", {"inputs": "a", "parameters": {"candidate_labels": ["x", "y"]}}),
+            (
+                "/answer",
+                {
+                    "inputs": {"question": "a", "context": "b"},
+                    "parameters": {"max_question_len": 3},
+                },
+            ),
+            (
+                "/similarity",
+                {
+                    "inputs": {"source_sentence": "a", "sentences": ["b"]},
+                    "parameters": {"normalize": False},
+                },
+            ),
+        ],
+    )
+    def test_unknown_ones(self, client, path, body):
+        said = refusal(client, 422, path, **body)
+        assert "parameters has a field that is not supported here; supported are: " in said
+
+    def test_words_are_aligned_by_nobody(self, client):
+        inputs = {"question": "What?", "context": "A wall."}
+        said = refusal(client, 422, "/answer", inputs=inputs, parameters={"align_to_words": True})
+        assert "parameters.align_to_words is not supported: it must be false." in said
+
+
+class TestLengths:
+    """Whatever a 413 advises works."""
+
+    def test_similarity(self, client):
+        inputs = {"source_sentence": long_text(99), "sentences": ["b", long_text(98)]}
+        said = refusal(client, 413, "/similarity", inputs=inputs)
+        assert 'send "truncate": true' in said
+        found = ask(client, "/similarity", inputs=inputs, truncate=True)
+        assert found == ask(client, "/similarity", inputs=inputs, parameters={"truncate": True})
+        left = {"truncate": True, "truncation_direction": "left"}
+        assert ask(client, "/similarity", inputs=inputs, parameters=left) != found
+        assert "inputs.sentences[1] is longer" in refusal(
+            client, 413, "/similarity", inputs={**inputs, "source_sentence": "a"}
+        )
+
+    def test_a_text_of_more_characters_than_allowed_is_cut_too(self, client, models):
+        text = "the wall " * 11_112
+        assert len(text) > 100_000
+        assert "inputs has 100008 characters" in refusal(client, 413, "/embed", inputs=text)
+        with warnings.catch_warnings(action="ignore"):
+            expected = models["embedder"].embed([text], normalize=True)
+        assert close(ask(client, "/embed", inputs=text, truncate=True), expected)
+
+    def test_more_than_a_thousand_texts(self, client, models):
+        texts = [f"{SENTENCES[place % 20]} {place}" for place in range(1024)]
+        found = ask(client, "/v1/embeddings", input=texts)["data"]
+        expected = models["embedder"].embed(texts, normalize=True)
+        assert close([each["embedding"] for each in found], expected)
 
 
 class TestWhatFits:
@@ -390,6 +533,29 @@ class TestWhatFits:
         said = refusal(client, 404, "/embed", model="zebra", inputs="a")
         assert said.startswith("NotFound: there is no model of that name here: this server has emb")
 
+    def test_one_model_answers_to_any_name(self, tiny_bert):
+        with (
+            serving(load_models([f"only={tiny_bert()}"], threads=1)) as url,
+            httpx.Client(base_url=url) as client,
+        ):
+            expected = ask(client, "/embed", inputs="a")
+            for name in ("text-embedding-3-small", "", "only"):
+                assert ask(client, "/embed", inputs="a", model=name) == expected
+                assert ask(client, "/v1/embeddings", input="a", model=name)["model"] == "only"
+            assert client.get("/v1/models/text-embedding-3-small").status_code == 404
+
+    def test_without_a_name_the_first_that_can(self, client):
+        pair = {"question": "What?", "context": "A wall."}
+        for path, model, body in (
+            ("/predict", "classifier", {"inputs": "a"}),
+            ("/rerank", "reranker", {"query": "a", "texts": ["b", "c"]}),
+            ("/answer", "answerer", {"inputs": pair}),
+            ("/", "reranker", {"query": "a", "texts": ["b", "c"]}),
+            ("/", "answerer", {"inputs": pair}),
+            ("/embed", "embedder", {"inputs": "a"}),
+        ):
+            assert ask(client, path, **body) == ask(client, path, **body, model=model)
+
 
 class TestStatus:
     def test_info_is_teis_and_lists_every_model(self, client, models):
@@ -397,7 +563,7 @@ class TestStatus:
         assert info["model_id"] == "embedder"
         assert info["model_type"] == {"embedding": {"pooling": "mean"}}
         assert info["model_dtype"] == "float32"
-        assert (info["max_input_length"], info["max_client_batch_size"]) == (64, 32)
+        assert (info["max_input_length"], info["max_client_batch_size"]) == (64, 2048)
         assert [model["model_id"] for model in info["models"]] == list(HEADS)
         by_name = {model["model_id"]: model for model in info["models"]}
         assert by_name["classifier"]["model_type"]["classifier"]["id2label"]["2"] == "LABEL_2"

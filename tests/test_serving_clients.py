@@ -70,9 +70,37 @@ class TestOpenAI:
         tokens = sum(len(backend.encode(text).ids) for text in SENTENCES[:5])
         assert (found.usage.prompt_tokens, found.usage.total_tokens) == (tokens, tokens)
 
-    def test_one_text_token_ids_and_dimensions(self, client, models):
+    def test_cut_texts(self, client, models):
+        text = long_text(99)
+        ids = models["embedder"].tokenizer.backend.encode(text, add_special_tokens=False).ids
+        for asked, kept in (
+            ({"truncate": True}, 62),
+            ({"truncate_prompt_tokens": -1}, 62),
+            ({"truncate_prompt_tokens": 10}, 8),
+        ):
+            found = client.embeddings.create(input=text, model="embedder", extra_body=asked)
+            frame = models["embedder"].tokenizer.frame(ids[:kept])
+            expected = models["embedder"].forward([frame.ids.tolist()])[0].mean(0)
+            expected /= np.linalg.norm(expected)
+            assert np.array(found.data[0].embedding) == pytest.approx(expected, abs=1e-6)
+            assert found.usage.prompt_tokens == kept + 2  # as vLLM counts them
+
+    def test_token_ids_where_the_server_accepts_them(self, tiny_bert, models):
+        served = load_models([f"embedder={tiny_bert()}"], threads=1)
         ids = models["embedder"].tokenizer.backend.encode("the ferry").ids
-        for given in ("the ferry", ids, [ids], ["the ferry"]):
+        expected = models["embedder"].embed("the ferry", normalize=True)
+        with (
+            serving(served, accept_token_ids=True) as url,
+            openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client,
+        ):
+            for given in (ids, [ids]):
+                (found,) = client.embeddings.create(input=given, model="any").data
+                assert np.array(found.embedding) == pytest.approx(expected, abs=2e-7)
+            with pytest.raises(openai.BadRequestError, match="outside the vocabulary"):
+                client.embeddings.create(input=[1, 10**6], model="any")
+
+    def test_one_text_and_dimensions(self, client, models):
+        for given in ("the ferry", ["the ferry"]):
             (found,) = client.embeddings.create(input=given, model="embedder").data
             expected = models["embedder"].embed("the ferry", normalize=True)
             assert np.array(found.embedding) == pytest.approx(expected, abs=2e-7)
@@ -88,11 +116,19 @@ class TestOpenAI:
         ("error", "asked", "code", "said"),
         [
             ("NotFoundError", {"input": "a", "model": "zebra"}, "model_not_found", "no model of"),
-            ("UnprocessableEntityError", {"input": ""}, None, r"input\[0\] is empty"),
-            ("UnprocessableEntityError", {"input": [1, 10**6]}, None, "outside the vocabulary"),
-            ("UnprocessableEntityError", {"input": "a", "dimensions": 33}, None, "from 1 to 32"),
-            ("APIStatusError", {"input": ["a"] * 33}, "request_too_large", "may have 32"),
-            ("APIStatusError", {"input": long_text(99)}, "context_length_exceeded", "longer than"),
+            ("BadRequestError", {"input": ""}, None, "input is empty"),
+            ("BadRequestError", {"input": ["a", ""]}, None, r"input\[1\] is empty"),
+            ("BadRequestError", {"input": [1, 2]}, None, "check_embedding_ctx_length=False"),
+            ("BadRequestError", {"input": [[1, 2]]}, None, r"input\[0\] is a list of token ids"),
+            ("BadRequestError", {"input": "a", "dimensions": 33}, None, "from 1 to 32"),
+            ("BadRequestError", {"input": ["a"] * 2049}, "array_above_max_length", "may have 2048"),
+            ("BadRequestError", {"input": long_text(99)}, "context_length_exceeded", "longer than"),
+            (
+                "BadRequestError",
+                {"input": "a", "extra_body": {"truncate_prompt_tokens": 65}},
+                None,
+                "from 4 to 64",
+            ),
         ],
     )
     def test_errors_are_those_it_knows(self, client, error, asked, code, said):

@@ -88,7 +88,7 @@ class TestSizes:
             (200, {"inputs": "a " * 20 + " " * 860}, ""),
             (413, {"inputs": ["a", "b" * 901]}, "inputs[1] has 901 characters: a text may have"),
             (413, {"inputs": "a", "padding": "p" * 4000}, "larger than 4000 bytes"),
-            (413, {"inputs": "a " * 100}, "inputs[0] is longer than the 64 tokens"),
+            (413, {"inputs": "a " * 100}, "inputs is longer than the 64 tokens"),
         ],
         ids=["four texts", "five texts", "900", "901 characters", "bytes", "tokens"],
     )
@@ -126,10 +126,14 @@ class TestSizes:
 
     def test_openai_hears_of_it_in_its_own_form(self, client):
         response = client.post("/v1/embeddings", json={"input": ["a"] * 5})
-        assert response.status_code == 413
+        assert response.status_code == 400
         error = response.json()["error"]
-        assert error["code"] == "request_too_large"
-        assert error["param"] == "input"
+        assert (error["code"], error["param"]) == ("array_above_max_length", "input")
+        response = client.post("/v1/embeddings", json={"input": "a", "padding": "p" * 4000})
+        assert (response.status_code, response.json()["error"]["code"]) == (
+            413,
+            "request_too_large",
+        )
 
     def test_every_route_counts(self, client):
         for path, body in {
@@ -160,7 +164,7 @@ HOSTILE = {
     "deep nesting": (400, b'{"inputs": ' + b"[" * 1900 + b"]" * 1900 + b"}"),
     "less deep nesting": (422, b'{"inputs": ' + b"[" * 500 + b"]" * 500 + b"}"),
     "deep nesting elsewhere": (200, b'{"inputs": "a", "x": ' + b"[" * 500 + b"]" * 500 + b"}"),
-    "only NUL": (422, b'{"inputs": "\\u0000\\u0000"}'),
+    "only NUL": (200, b'{"inputs": "\\u0000\\u0000"}'),
     "NUL inside": (200, b'{"inputs": "a\\u0000b"}'),
     "a bare NUL": (400, b'{"inputs": "a\x00b"}'),
     "half of a surrogate pair": (400, b'{"inputs": "\\ud800"}'),
@@ -169,7 +173,8 @@ HOSTILE = {
     "UTF-16": (400, '{"inputs": "a"}'.encode("utf-16")),
     "mixed types": (422, b'{"inputs": ["a", 1, null, {}, true]}'),
     "booleans as ids": (422, b'{"inputs": [true, false]}'),
-    "floats as ids": (422, b'{"inputs": [1.0, 2.0]}'),
+    "whole floats as ids": (200, b'{"inputs": [1.0, 2.0]}'),  # in JSON Schema they are integers
+    "floats as ids": (422, b'{"inputs": [1.0, 2.5]}'),
     "negative ids": (422, b'{"inputs": [-1]}'),
     "ids out of the table": (422, b'{"inputs": [2147483648]}'),
     "empty ids": (422, b'{"inputs": [[]]}'),
@@ -178,7 +183,7 @@ HOSTILE = {
     "a model that is a list": (422, b'{"inputs": "a", "model": ["tiny"]}'),
     "the same key twice": (200, b'{"inputs": 1, "inputs": "a"}'),
     "right to left marks": (200, '{"inputs": "\u202eabc"}'.encode()),
-    "only a joiner": (422, '{"inputs": "\u200d"}'.encode()),
+    "only a joiner": (200, '{"inputs": "\u200d"}'.encode()),
 }
 
 
@@ -210,7 +215,7 @@ def test_no_message_repeats_what_was_sent(client):
     for body in (
         {"inputs": [{secret: secret}]},
         {"inputs": {secret: 1}},
-        {"inputs": "a", "model": secret},
+        {"inputs": "a", "parameters": {secret: secret}},
         {"inputs": "a", "prompt_name": secret},
         {"inputs": "a", "normalize": secret},
         {"inputs": secret * 200},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("orjson")
 httpx = pytest.importorskip("httpx")
 
-from sentences import SENTENCES
+from sentences import SENTENCES, long_text
 from served import serving
 from sparsebert import Model, load
 from sparsebert.serving import load_models
@@ -159,7 +160,10 @@ def test_metadata_and_readiness(client):
         ([tensor("text", ["a"], [1])], "text has the datatype of another kind; it takes BYTES"),
         ([tensor("text", [1], [1], "BYTES")], "holds something that is not a string"),
         ([tensor("text", ["a"], [1, 1, 1], "BYTES")], "must have the shape [texts]"),
-        ([tensor("text", ["a"] * 33, [33], "BYTES")], "text has 33 entries"),
+        ([tensor("text", ["a"] * 2049, [2049], "BYTES")], "text has 2049 entries"),
+        ([tensor("text", ["a", ""], [2], "BYTES")], "the input text is empty at 1"),
+        ([{"name": "text", "shape": [1], "datatype": "BYTES"}], "neither data nor binary data"),
+        ([{"name": "input_ids", "shape": [1, 1], "datatype": "INT64"}], "has neither data nor"),
         ([tensor("input_ids", [1], [1, 1], "FP32")], "it takes INT64 or INT32"),
         ([tensor("input_ids", [1], [1])], "must have the shape [texts, tokens]"),
         ([tensor("input_ids", [1.5], [1, 1])], "holds something that is not an INT64"),
@@ -187,7 +191,7 @@ def test_metadata_and_readiness(client):
     ],
 )
 def test_refusals(client, inputs, said):
-    status = 413 if "33" in said else 422
+    status = 413 if "2049" in said else 422
     assert said in refusal(client, status, "classifier", inputs=inputs)
 
 
@@ -203,3 +207,172 @@ def test_more_refusals(client):
     assert "inputs[0].shape" in refusal(
         client, 422, "tagger", inputs=[{**texts[0], "shape": "wide"}]
     )
+
+
+class TestCutting:
+    def test_the_advice_of_a_413_works(self, client, models):
+        texts = [tensor("text", [long_text(99)], [1], "BYTES")]
+        said = refusal(client, 413, "classifier", inputs=texts)
+        assert "text[0] is longer than the 64 tokens" in said
+        assert 'send "parameters": {"truncate": true}' in said
+        found = infer(client, "classifier", inputs=texts, parameters={"truncate": True})
+        with pytest.warns(match="longer than 64"):
+            expected = models["classifier"].logits([long_text(99)])
+        assert found["logits"] == pytest.approx(expected, abs=1e-6)
+
+    def test_token_ids_are_never_cut(self, client):
+        ids = [tensor("input_ids", IDS[0], [1, 4])]
+        said = refusal(client, 422, "classifier", inputs=ids, parameters={"truncate": True})
+        assert said == "truncate goes with texts; input_ids are read whole."
+
+    def test_other_parameters(self, client):
+        texts = [tensor("text", ["a"], [1], "BYTES")]
+        harmless = {"sequence_id": 5, "priority": 1, "timeout": 9, "truncate": None}
+        assert infer(client, "classifier", inputs=texts, parameters=harmless)
+        said = refusal(client, 422, "classifier", inputs=texts, parameters={"temperature": 1})
+        assert "parameters has a field that is not supported here" in said
+        outputs = [{"name": "logits", "parameters": {"classification": 2}}]
+        said = refusal(client, 422, "classifier", inputs=texts, outputs=outputs)
+        assert "outputs[0].parameters has a field that is not supported here" in said
+        texts[0]["parameters"] = {"shared_memory_region": "a"}
+        assert "shared_memory_region" in refusal(client, 422, "classifier", inputs=texts)
+
+
+def packed_strings(texts: list[str]) -> bytes:
+    """As Triton's binary extension lays them out: each behind its length."""
+    encoded = [text.encode() for text in texts]
+    return b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
+
+
+class TestBinary:
+    """https://github.com/triton-inference-server/server: the binary tensor data extension."""
+
+    def ask(self, client: Any, content: dict[str, Any], *binary: bytes, length: Any = None) -> Any:
+        head = json.dumps(content).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head) if length is None else length)}
+        path = "/v2/models/classifier/infer"
+        return client.post(path, content=head + b"".join(binary), headers=headers)
+
+    def input(self, name: str, shape: list[int], datatype: str, binary: bytes) -> dict[str, Any]:
+        size = {"binary_data_size": len(binary)}
+        return {"name": name, "shape": shape, "datatype": datatype, "parameters": size}
+
+    def read(self, response: Any) -> dict[str, np.ndarray]:
+        assert response.status_code == 200, response.text
+        length = int(response.headers["inference-header-content-length"])
+        left, found = response.content[length:], {}
+        for each in json.loads(response.content[:length])["outputs"]:
+            assert "data" not in each
+            size = each["parameters"]["binary_data_size"]
+            found[each["name"]] = np.frombuffer(left[:size], "<f4").reshape(each["shape"])
+            left = left[size:]
+        assert not left
+        return found
+
+    def test_texts_and_outputs(self, client, models):
+        texts, others = list(SENTENCES[:3]), ["Grüße", "中文", "a"]
+        binary = [packed_strings(texts), packed_strings(others)]
+        content = {
+            "inputs": [
+                self.input("text", [3], "BYTES", binary[0]),
+                self.input("text_pair", [3, 1], "BYTES", binary[1]),
+            ],
+            "parameters": {"binary_data_output": True},
+            "outputs": [{"name": "logits"}, {"name": "embedding"}],
+        }
+        found = self.read(self.ask(client, content, *binary))
+        pairs = list(zip(texts, others))
+        assert found["logits"] == pytest.approx(models["classifier"].logits(pairs), abs=1e-6)
+        assert found["embedding"] == pytest.approx(models["classifier"].embed(pairs), abs=1e-6)
+
+    @pytest.mark.parametrize("kind", ["INT64", "INT32"])
+    def test_token_ids_and_one_output_of_two(self, client, models, kind):
+        ids = np.array([IDS[0]], kind.lower())
+        content = {
+            "inputs": [self.input("input_ids", [1, 4], kind, ids.tobytes())],
+            "outputs": [
+                {"name": "embedding"},
+                {"name": "logits", "parameters": {"binary_data": True}},
+            ],
+        }
+        response = self.ask(client, content, ids.tobytes())
+        length = int(response.headers["inference-header-content-length"])
+        written = json.loads(response.content[:length])["outputs"]
+        assert len(written[0]["data"]) == 32
+        logits = np.frombuffer(response.content[length:], "<f4")
+        assert logits == pytest.approx(models["classifier"].forward(IDS[:1])[0], abs=1e-6)
+
+    @pytest.mark.parametrize(
+        ("binary", "status", "said"),
+        [
+            (packed_strings(["a"]) + b"x", 422, "ends within a string"),
+            (b"\x05\x00\x00\x00abc", 422, "ends within a string"),
+            (b"\xff\xff\xff\xffabc", 422, "ends within a string"),
+            (b"\x01\x00\x00\x00\xff", 422, "not UTF-8"),
+            (packed_strings(["a", "b"]), 422, "has 2 values, which are not those of its shape"),
+            (b"", 422, "has 0 values"),
+        ],
+    )
+    def test_broken_strings(self, client, binary, status, said):
+        content = {"inputs": [self.input("text", [1], "BYTES", binary)]}
+        response = self.ask(client, content, binary)
+        assert (response.status_code, said in response.json()["error"]) == (status, True)
+
+    def test_broken_lengths(self, client):
+        binary = packed_strings(["a"])
+        content = {"inputs": [self.input("text", [1], "BYTES", binary)]}
+        for length in (-1, "five", 10**30, 10**4):
+            response = self.ask(client, content, binary, length=length)
+            assert response.status_code == 400
+            assert "not the number of bytes" in response.json()["error"]
+        for more in ((binary, b"rest"), (binary[:-1],)):
+            response = self.ask(client, content, *more)
+            assert (response.status_code, list(response.json())) == (400, ["error"])
+        ids = {"inputs": [self.input("input_ids", [1, 1], "INT64", b"abc")]}
+        assert self.ask(client, ids, b"abc").status_code == 422
+
+
+def test_two_outputs_read_their_texts_once(client, monkeypatch):
+    from sparsebert.inference.tokenizing import TextTokenizer
+
+    reads: list[int] = []
+    real = TextTokenizer.cut_to_fit
+
+    def counted(tokenizer: Any, texts: Any, **options: Any) -> Any:
+        reads.append(len(texts.items))
+        return real(tokenizer, texts, **options)
+
+    monkeypatch.setattr(TextTokenizer, "cut_to_fit", counted)
+    texts = [tensor("text", ["a wall", "noon"], [2], "BYTES")]
+    infer(client, "classifier", inputs=texts, outputs=[{"name": "logits"}, {"name": "embedding"}])
+    assert reads == [2]
+
+
+def test_what_triton_tells_of_models(client):
+    config = client.get("/v2/models/group/embedder/config").json()
+    assert (config["name"], config["max_batch_size"]) == ("group/embedder", 0)
+    assert config["output"] == [{"name": "embedding", "data_type": "TYPE_FP32", "dims": [-1, 32]}]
+    assert config["input"][0] == {
+        "name": "text",
+        "data_type": "TYPE_STRING",
+        "dims": [-1],
+        "optional": False,
+    }
+    path = "/v2/models/tagger/stats"
+    (before,) = client.get(path).json()["model_stats"]
+    infer(client, "tagger", inputs=[tensor("text", ["a", "b"], [2], "BYTES")])
+    refusal(client, 422, "tagger", inputs=[tensor("input_ids", [10**6], [1, 1])])
+    (after,) = client.get(f"{path}").json()["model_stats"]
+    assert after["inference_count"] == before["inference_count"] + 2
+    assert after["execution_count"] >= before["execution_count"] + 1
+    for name, more in (("success", 1), ("fail", 1), ("compute_infer", 1), ("cache_hit", 0)):
+        counts = [each["inference_stats"][name]["count"] for each in (before, after)]
+        assert counts[1] == counts[0] + more
+    assert after["inference_stats"]["success"]["ns"] > before["inference_stats"]["success"]["ns"]
+    assert after["last_inference"] > 1e12
+    listed = client.get("/v2/models/stats").json()["model_stats"]
+    assert [each["name"] for each in listed] == list(HEADS)
+    index = client.post("/v2/repository/index", json={"ready": True}).json()
+    assert [each["name"] for each in index] == list(HEADS)
+    assert {each["state"] for each in index} == {"READY"}
+    assert client.get("/v2/models/zebra/stats").status_code == 404

@@ -80,7 +80,7 @@ def serve(
     ] = 4096,
     max_client_batch_size: Annotated[
         int, _option("--max-client-batch-size", "Texts in one request, else 413.", min=1)
-    ] = 32,
+    ] = 2048,
     max_input_characters: Annotated[
         int, _option("--max-input-characters", "Characters of one text, else 413.", min=1)
     ] = 100_000,
@@ -92,6 +92,13 @@ def serve(
         _option(
             "--auto-truncate/--no-auto-truncate",
             "Cut texts that are too long where the request does not say; else 413.",
+        ),
+    ] = False,
+    accept_token_ids: Annotated[
+        bool,
+        _option(
+            "--accept-token-ids/--no-accept-token-ids",
+            "Take token ids on /v1/embeddings, which must be those of the model's own tokenizer.",
         ),
     ] = False,
     tokenization_workers: Annotated[
@@ -163,6 +170,7 @@ def serve(
         max_input_characters=max_input_characters,
         payload_limit=payload_limit,
         auto_truncate=auto_truncate,
+        accept_token_ids=accept_token_ids,
         tokenization_workers=tokenization_workers,
         api_key=api_key,
         cors_allow_origin=tuple(cors_allow_origin or ()),

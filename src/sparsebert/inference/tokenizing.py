@@ -89,10 +89,10 @@ class TextTokenizer:
         if type_vocab_size is None:
             self._single, self._pair = self._single.untyped(), self._pair.untyped()
         self._takes_pairs = type_vocab_size is None or self._pair.most < type_vocab_size
-        if max_length <= self._pair.size:
+        if max_length < self.least_length:
             raise InputError(
                 f"a maximum length of {max_length} leaves no room beside the special tokens: give "
-                f"at least {self._pair.size + 1}."
+                f"at least {self.least_length}."
             )
 
     def encode(self, texts: Texts, *, strict: bool = False) -> list[Tokens]:
@@ -107,17 +107,23 @@ class TextTokenizer:
         return sequences
 
     def cut_to_fit(
-        self, texts: Texts, *, strict: bool = False, side: Literal["right", "left"] = "right"
+        self,
+        texts: Texts,
+        *,
+        strict: bool = False,
+        side: Literal["right", "left"] = "right",
+        max_length: int | None = None,
     ) -> tuple[list[Tokens], list[int]]:
         """As `encode`, without the warning: the sequences, and the places of texts that were cut.
 
-        ``side`` is the end at which a text is cut.
+        ``side`` is the end at which a text is cut, and ``max_length`` may be a lower limit.
         """
+        limit = self.max_length if max_length is None else max_length
         sequences: list[Tokens] = []
         cut: list[int] = []
         for index, parts in enumerate(self._parts(texts)):
             ids = [part.ids for part in parts]
-            lengths = self._fitting(texts.name(index), ids, strict)
+            lengths = self._fitting(texts.name(index), ids, strict, limit)
             if lengths is not None:
                 cut.append(index)
                 ids = [
@@ -132,12 +138,29 @@ class TextTokenizer:
             sequences.append(tokens)
         return sequences, cut
 
-    def frame(self, ids: list[int]) -> Tokens:
-        """A single text's own token ids with the special tokens around them, if they lack them."""
+    @property
+    def least_length(self) -> int:
+        """The least limit that leaves room for a token beside the special ones, also of a pair."""
+        return self._pair.size + 1
+
+    def frame(
+        self,
+        ids: list[int],
+        *,
+        side: Literal["right", "left"] = "right",
+        max_length: int | None = None,
+    ) -> Tokens:
+        """A single text's own token ids with the special tokens around them, if they lack them.
+
+        With ``max_length`` they are cut to it, at the end that ``side`` says.
+        """
         before, behind = self._single.ids
         stop = len(ids) - len(behind)
         if stop >= len(before) and ids[: len(before)] == before and ids[stop:] == behind:
             ids = ids[len(before) : stop]
+        over = 0 if max_length is None else len(ids) + self._single.size - max_length
+        if over > 0:
+            ids = ids[over:] if side == "left" else ids[:-over]
         return self._single.around([ids])
 
     def locate(self, texts: Texts, *, strict: bool = False) -> list[LocatedTokens]:
@@ -148,7 +171,7 @@ class TextTokenizer:
             name = texts.name(index)
             if len(parts) != 1:
                 raise InputError(f"{name} is a pair of texts: only single texts can be tagged.")
-            lengths = self._fitting(name, [parts[0].ids], strict)
+            lengths = self._fitting(name, [parts[0].ids], strict, self.max_length)
             if lengths is not None:
                 cut.append(index)
             stop = len(parts[0]) if lengths is None else lengths[0]
@@ -157,21 +180,28 @@ class TextTokenizer:
         return located
 
     def windows(
-        self, question: str, context: str, *, max_length: int, doc_stride: int
+        self,
+        question: str,
+        context: str,
+        *,
+        max_length: int,
+        doc_stride: int,
+        names: tuple[str, str] = ("the question", "the context"),
     ) -> Iterator[LocatedTokens]:
         """The question with its context in overlapping stretches of ``max_length`` tokens.
 
         Neighbours share ``doc_stride`` tokens, or half a stretch where the question leaves no more
-        room than that. Raises InputError if the question leaves no room at all.
+        room than that. Raises InputError, by ``names``, if the tokenizer finds nothing in one of
+        them or the question leaves no room at all.
         """
         asked, read = self.backend.encode_batch([question, context], add_special_tokens=False)
-        for name, found in (("question", asked), ("context", read)):
+        for name, found in zip(names, (asked, read), strict=True):
             if not len(found):
-                raise InputError(f"the {name} is empty: the tokenizer finds nothing in it to read.")
+                raise InputError(f"{name} is empty: the tokenizer finds nothing in it to read.")
         room = max_length - self._pair.size - len(asked)
         if room < 1:
             raise InputError(
-                f"the question has {len(asked)} tokens and leaves no room for the context: both "
+                f"{names[0]} has {len(asked)} tokens and leaves no room for the context: both "
                 f"together may have {max_length - self._pair.size}."
             )
         step = room - (doc_stride if doc_stride < room else room // 2)
@@ -203,9 +233,11 @@ class TextTokenizer:
                     )
                 yield parts
 
-    def _fitting(self, name: str, ids: list[list[int]], strict: bool) -> Sequence[int] | None:
-        """How many tokens of each part to keep; None if all of them fit."""
-        room = self.max_length - (self._single if len(ids) == 1 else self._pair).size
+    def _fitting(
+        self, name: str, ids: list[list[int]], strict: bool, limit: int
+    ) -> Sequence[int] | None:
+        """How many tokens of each part to keep; None if all of them fit into ``limit``."""
+        room = limit - (self._single if len(ids) == 1 else self._pair).size
         total = sum(map(len, ids))
         if total <= room:
             return None

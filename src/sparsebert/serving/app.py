@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 
 import sparsebert
-from sparsebert.serving.errors import RequestError, error_body
+from sparsebert.serving.errors import RequestError, error_answer
 from sparsebert.serving.gate import Gate
+from sparsebert.serving.openapi import document
 from sparsebert.serving.options import ServingOptions
 from sparsebert.serving.page import add_page
 from sparsebert.serving.routes import (
@@ -20,12 +20,13 @@ from sparsebert.serving.routes import (
     classification,
     embedding,
     open_inference,
+    open_inference_models,
     openai,
+    reranking,
     root,
     status,
     tokens,
 )
-from sparsebert.serving.schemas import ErrorResponse
 from sparsebert.serving.served_model import ServedModel
 from sparsebert.serving.service import Service
 from sparsebert.serving.work_route import WorkRoute, to_json
@@ -34,19 +35,16 @@ from sparsebert.serving.work_route import WorkRoute, to_json
 _ROUTERS = {
     "Embeddings": (embedding.router,),
     "OpenAI": (openai.router, openai.models_router),
-    "Classification": (classification.router,),
+    "Classification": (classification.router, reranking.router, reranking.documents_router),
     "Question answering": (answering.router,),
     "Tokens": (tokens.router,),
     "Any": (root.router,),
     "Status": (status.router,),
-    "Open Inference Protocol": (open_inference.router, open_inference.status_router),
-}
-_ERRORS = {
-    400: "Not JSON",
-    413: "Too many texts, or too large",
-    422: "Not what the route or the tokenizer takes",
-    424: "The model's head does not fit, or the engine failed",
-    429: "Too many requests at a time",
+    "Open Inference Protocol": (
+        open_inference.router,
+        open_inference_models.index_router,
+        open_inference_models.router,
+    ),
 }
 
 
@@ -75,12 +73,10 @@ def create_app(models: Sequence[ServedModel], options: ServingOptions | None = N
     app.state.service = service
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestError, _refuse)
-    answers: dict[int | str, dict[str, Any]] = {
-        code: {"model": ErrorResponse, "description": text} for code, text in _ERRORS.items()
-    }
     for tag, routers in _ROUTERS.items():
         for router in routers:
-            app.include_router(router, tags=[tag], responses=answers)
+            app.include_router(router, tags=[tag])
+    document(app, service)
     add_page(app)
     app.add_middleware(Gate, service=service, routes=_direct())
     if service.options.cors_allow_origin:
@@ -111,5 +107,5 @@ async def _refuse(request: Request, error: Exception) -> Response:
         headers = dict(error.headers or {})
         error = RequestError(error.status_code, f"{error.detail}.".lower(), headers=headers)
     assert isinstance(error, RequestError)
-    body = await to_json(error_body(error, request.url.path))
-    return Response(body, error.status, error.headers, "application/json")
+    status, content = error_answer(error, request.url.path)
+    return Response(await to_json(content), status, error.headers, "application/json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from fastapi import Request
@@ -10,8 +10,9 @@ from fastapi import Request
 from sparsebert.checkpoint import Head
 from sparsebert.inference.texts import Text
 from sparsebert.serving.batching import EngineCall, Floats
-from sparsebert.serving.errors import RequestError
-from sparsebert.serving.served_model import ServedModel, Side
+from sparsebert.serving.errors import WRONG_HEAD, RequestError
+from sparsebert.serving.inputs import PredictInputs, TextInputs
+from sparsebert.serving.served_model import Cut, ServedModel, Side
 from sparsebert.serving.service import service_of
 from sparsebert.serving.work_route import work_of
 
@@ -28,34 +29,74 @@ async def rows_for(
     request: Request,
     model: ServedModel,
     call: EngineCall,
-    items: Sequence[Text | list[int]],
+    inputs: TextInputs | PredictInputs,
     *,
     label: str = "inputs",
-    truncate: bool | None = None,
-    side: Side = "right",
+    cut: Cut | None = None,
     prompt: str = "",
 ) -> list[Floats]:
     """What ``call`` gives for texts, pairs and lists of token ids, in order.
 
-    ``label`` is what messages call the list, and ``prompt`` a text that is put before each text and
-    the first of each pair. Raises RequestError.
+    ``label`` is what messages call the field, ``cut`` how a text that is too long is cut (it is
+    refused without), and ``prompt`` a text that is put before each text and the first of each pair.
+    Raises RequestError.
+    """
+    (rows,) = await rows_of_each(
+        request, model, [call], inputs, label=label, cut=cut, prompt=prompt
+    )
+    return rows
+
+
+async def rows_of_each(
+    request: Request,
+    model: ServedModel,
+    calls: Sequence[EngineCall],
+    inputs: TextInputs | PredictInputs,
+    *,
+    label: str = "inputs",
+    cut: Cut | None = None,
+    prompt: str = "",
+    advice: str = '"truncate": true',
+) -> list[list[Floats]]:
+    """As `rows_for`, for several calls about the same texts, which are tokenised once.
+
+    ``advice`` is what to send for texts to be cut.
     """
     service, work = service_of(request), work_of(request)
-    service.check_count(len(items), label)
-    items = [_behind(prompt, item) for item in items]
+    service.check_count(len(inputs.items), label)
+    name = naming(label, single=inputs.single)
+    items = [_behind(prompt, item) for item in inputs.items]
     for place, item in enumerate(items):
         characters = 0 if isinstance(item, list) else _characters(item)
-        service.check_characters(characters, f"{label}[{place}]")
+        if cut is None:
+            service.check_characters(characters, name(place))
         work.characters += characters
     work.model = model.name
     work.items += len(items)
-    cut = service.options.auto_truncate if truncate is None else truncate
     return await model.run(
         work,
-        call,
-        lambda: model.sequences(items, label, truncate=cut, side=side),
+        calls,
+        lambda: model.sequences(items, name, cut, advice),
         lambda: disconnected(request),
     )
+
+
+def naming(label: str, *, single: bool) -> Callable[[int], str]:
+    """What messages call the text at a place: the field itself where the client gave no list."""
+    return lambda place: label if single else f"{label}[{place}]"
+
+
+def cutting(
+    request: Request, truncate: bool | None, side: Side = "right", tokens: int | None = None
+) -> Cut | None:
+    """How a request wants its texts cut; the server's own choice where ``truncate`` is None.
+
+    ``tokens`` is vLLM's ``truncate_prompt_tokens``: a number, or -1 for as many as the model takes.
+    """
+    if tokens is not None:
+        return Cut(side, None if tokens == -1 else tokens)
+    wanted = service_of(request).options.auto_truncate if truncate is None else truncate
+    return Cut(side) if wanted else None
 
 
 def _behind(prompt: str, item: Text | list[int]) -> Text | list[int]:
@@ -130,6 +171,7 @@ def require(model: ServedModel, head: Head, verb: str) -> None:
             424,
             f"{model.name} is {_KINDS[model.head]} and cannot {verb}: that takes {_KINDS[head]}. "
             f"It answers {', '.join(model.routes)}.",
+            code=WRONG_HEAD,
         )
 
 

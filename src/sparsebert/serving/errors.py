@@ -1,14 +1,16 @@
 """Why a request is refused, told in the form of the client that asked.
 
-| routes | body |
-|---|---|
-| text-embeddings-inference's | ``{"error": sentence, "error_type": kind}`` |
-| OpenAI's, ``/v1/...`` | ``{"error": {"message", "type", "param", "code"}}`` |
-| Open Inference Protocol's, ``/v2...`` | ``{"error": sentence}`` |
+| routes | body | status |
+|---|---|---|
+| text-embeddings-inference's | ``{"error": sentence, "error_type": kind}`` | TEI's |
+| OpenAI's, ``/v1/...`` | ``{"error": {"message", "type", "param", "code"}}`` | OpenAI's |
+| Cohere's and Jina's, ``/v1/rerank`` | ``{"message": sentence, "detail": sentence}`` | Cohere's |
+| Open Inference Protocol's, ``/v2...`` | ``{"error": sentence}`` | TEI's |
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 _KINDS = {
@@ -32,13 +34,14 @@ _CODES = {
     413: "request_too_large",
     429: "rate_limit_exceeded",
 }
+WRONG_HEAD = "model_not_supported"  # the code of a route that the model's head cannot answer
 
 
 class RequestError(Exception):
     """A request that gets ``status`` and one sentence; ``kind`` is TEI's ``error_type``.
 
     ``param`` names the field at fault and ``code`` is OpenAI's word for it, where there are any.
-    ``headers`` go with the answer.
+    ``headers`` go with the answer. The status is TEI's; OpenAI's and Cohere's clients get theirs.
     """
 
     def __init__(
@@ -73,14 +76,46 @@ def overloaded(limit: int) -> RequestError:
     )
 
 
-def error_body(error: RequestError, path: str) -> dict[str, Any]:
-    """The JSON of ``error`` for a client that asked for ``path``."""
-    if path == "/v2" or path.startswith("/v2/"):
-        return {"error": error.message}
+class Form(Enum):
+    """Whose errors the clients of a route know."""
+
+    TEI = "tei"
+    OPENAI = "openai"
+    RERANK = "rerank"
+    OPEN_INFERENCE = "open inference"
+
+
+def form_of(path: str) -> Form:
+    """The form of the errors of a route."""
+    if path in ("/v1/rerank", "/v2/rerank"):
+        return Form.RERANK
     if path.startswith("/v1/") or path == "/embeddings":
-        kind = "server_error" if error.status in (424, 500, 503) else "invalid_request_error"
-        if error.status == 429:
-            kind = "requests"
-        fields = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
-        return {"error": fields}
-    return {"error": error.message, "error_type": error.kind}
+        return Form.OPENAI
+    if path == "/v2" or path.startswith("/v2/"):
+        return Form.OPEN_INFERENCE
+    return Form.TEI
+
+
+def error_answer(error: RequestError, path: str) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of ``error`` for a client that asked for ``path``."""
+    form = form_of(path)
+    if form is Form.OPEN_INFERENCE:
+        return error.status, {"error": error.message}
+    if form is Form.TEI:
+        return error.status, {"error": error.message, "error_type": error.kind}
+    status = _status_elsewhere(error)
+    if form is Form.RERANK:
+        return status, {"message": error.message, "detail": error.message}
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    if status == 429:
+        kind = "requests"
+    fields = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    return status, {"error": fields}
+
+
+def _status_elsewhere(error: RequestError) -> int:
+    """As OpenAI and Cohere have it: 400 for whatever is wrong with a request's fields."""
+    of_a_field = error.status == 413 and error.code != _CODES[413]
+    if error.status == 422 or of_a_field or error.code == WRONG_HEAD:
+        return 400
+    return 500 if error.status == 424 else error.status

@@ -15,7 +15,7 @@ import orjson
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sparsebert.serving.errors import ClientGone, RequestError, error_body
+from sparsebert.serving.errors import ClientGone, RequestError, error_answer
 from sparsebert.serving.service import Service
 from sparsebert.serving.work import Work
 from sparsebert.serving.work_route import WorkRoute
@@ -117,7 +117,8 @@ def is_open(scope: Scope) -> bool:
 
 async def send_error(error: RequestError, scope: Scope, send: Send) -> None:
     """Answer with an error in the form that clients of the path know."""
-    body = orjson.dumps(error_body(error, scope["path"]))
+    status, content = error_answer(error, scope["path"])
+    body = orjson.dumps(content)
     headers = {
         "content-type": "application/json",
         "content-length": str(len(body)),
@@ -126,7 +127,7 @@ async def send_error(error: RequestError, scope: Scope, send: Send) -> None:
     await send(
         {
             "type": "http.response.start",
-            "status": error.status,
+            "status": status,
             "headers": [(k.lower().encode(), v.encode()) for k, v in headers.items()],
         }
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from sparsebert.inference.texts import Text
@@ -48,24 +48,46 @@ def wrong(where: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("inputs", "{where} {message}", {"where": where, "message": message})
 
 
-def _is_ids(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
+def _filled(text: str, where: str = "") -> str:
+    """As in TEI and at OpenAI only the text of no characters is refused: a blank one is a text."""
+    if not text:
+        raise wrong(where, "is empty: give at least one character.")
+    return text
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number, and 5.0 is a whole one."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def _as_ids(value: object) -> list[int] | None:
+    """A list of token ids, or None if it is none."""
+    if not isinstance(value, list) or not value:
+        return None
+    ids = [_whole(item) for item in value]
+    return ids if all(type(item) is int for item in ids) else None  # type: ignore[return-value]
 
 
 def _read_texts(value: object) -> TextInputs:
-    if isinstance(value, str) or _is_ids(value):
-        return TextInputs([value], True)  # type: ignore[list-item]
+    if isinstance(value, str):
+        return TextInputs([_filled(value)], True)
+    ids = _as_ids(value)
+    if ids is not None:
+        return TextInputs([ids], True)
     if not isinstance(value, list):
         raise wrong("", f"must be a string or a list of strings, not {kind(value)}.")
+    items: list[str | list[int]] = []
     for place, item in enumerate(value):
-        if not (isinstance(item, str) or _is_ids(item)):
+        read = _filled(item, f"[{place}]") if isinstance(item, str) else _as_ids(item)
+        if read is None:
             raise wrong(f"[{place}]", f"must be a string or a list of token ids, not {kind(item)}.")
-    return TextInputs(value, False)
+        items.append(read)
+    return TextInputs(items, False)
 
 
 def _read_pairs(value: object) -> PredictInputs:
     if isinstance(value, str):
-        return PredictInputs([value], True)
+        return PredictInputs([_filled(value)], True)
     if not isinstance(value, list):
         raise wrong("", f"must be a string, a pair of strings or a list, not {kind(value)}.")
     if value and all(isinstance(item, str) for item in value):
@@ -75,7 +97,7 @@ def _read_pairs(value: object) -> PredictInputs:
                 f"is a list of {len(value)} strings, and a pair has two: for a batch put each text "
                 "into a list of its own, [[...], [...]].",
             )
-        return PredictInputs([_text(value)], True)
+        return PredictInputs([_text(value, "")], True)
     for place, item in enumerate(value):
         if (
             not isinstance(item, list)
@@ -83,35 +105,72 @@ def _read_pairs(value: object) -> PredictInputs:
             or not all(isinstance(part, str) for part in item)
         ):
             raise wrong(f"[{place}]", "must be a list of one string, or of two for a pair.")
-    return PredictInputs([_text(item) for item in value], False)
+    return PredictInputs([_text(item, f"[{place}]") for place, item in enumerate(value)], False)
 
 
-def _text(parts: list[str]) -> Text:
+def _text(parts: list[str], where: str) -> Text:
+    for place, part in enumerate(parts):
+        _filled(part, f"{where}[{place}]")
     return parts[0] if len(parts) == 1 else (parts[0], parts[1])
 
 
 def _read_ids(value: object) -> IdInputs:
-    if _is_ids(value):
-        return IdInputs([value])  # type: ignore[list-item]
+    ids = _as_ids(value)
+    if ids is not None:
+        return IdInputs([ids])
     if not isinstance(value, list):
         raise wrong("", f"must be a list of token ids, not {kind(value)}.")
+    lists = []
     for place, item in enumerate(value):
-        if not _is_ids(item):
+        ids = _as_ids(item)
+        if ids is None:
             raise wrong(f"[{place}]", f"must be a list of token ids, not {kind(item)}.")
-    return IdInputs(value)
+        lists.append(ids)
+    return IdInputs(lists)
+
+
+def _read_strings(value: object) -> TextInputs:
+    found = _read_texts(value)
+    for place, item in enumerate(found.items):
+        if not isinstance(item, str):
+            raise wrong("" if found.single else f"[{place}]", "must be a string, not token ids.")
+    return found
+
+
+def _read_documents(value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise wrong("", f"must be a list of strings or of objects with a text, not {kind(value)}.")
+    texts = []
+    for place, item in enumerate(value):
+        where = f"[{place}]"
+        if isinstance(item, dict):
+            if not isinstance(item.get("text"), str):
+                raise wrong(where, 'must have a "text" that is a string.')
+            item, where = item["text"], f"{where}.text"
+        if not isinstance(item, str):
+            raise wrong(where, f"must be a string or an object with a text, not {kind(item)}.")
+        texts.append(_filled(item, where))
+    return texts
+
+
+def _never(value: bool) -> bool:
+    if value:
+        raise wrong("", "is not supported: it must be false.")
+    return value
 
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-_STRING = {"type": "string"}
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
-_ONE = {"oneOf": [_STRING, _IDS]}
+_STRING = {"type": "string", "minLength": 1}
+_ID = {"type": "integer", "minimum": 0, "maximum": (1 << 32) - 1}  # the tokenizers library's own
+_IDS = {"type": "array", "items": _ID, "minItems": 1}
 
 
-def _strings(least: int, most: int) -> dict[str, Any]:
-    return {"type": "array", "items": _STRING, "minItems": least, "maxItems": most}
+def _listed(items: dict[str, Any], most: int | None = None) -> dict[str, Any]:
+    found = {"type": "array", "items": items, "minItems": 1}
+    return found if most is None else {**found, "maxItems": most}
 
 
 Inputs = Annotated[
@@ -119,8 +178,19 @@ Inputs = Annotated[
     PlainValidator(_read_texts),
     WithJsonSchema(
         {
-            "oneOf": [*_ONE["oneOf"], {"type": "array", "items": _ONE}],
+            "anyOf": [_STRING, _IDS, _listed({"anyOf": [_STRING, _IDS]})],
             "description": "A text, or a list of texts; a text may be given as its token ids.",
+            "examples": ["What is deep learning?"],
+        }
+    ),
+]
+Strings = Annotated[
+    TextInputs,
+    PlainValidator(_read_strings),
+    WithJsonSchema(
+        {
+            "anyOf": [_STRING, _listed(_STRING)],
+            "description": "A text, or a list of texts.",
             "examples": ["What is deep learning?"],
         }
     ),
@@ -130,7 +200,7 @@ Pairs = Annotated[
     PlainValidator(_read_pairs),
     WithJsonSchema(
         {
-            "oneOf": [_STRING, _strings(2, 2), {"type": "array", "items": _strings(1, 2)}],
+            "anyOf": [_STRING, _listed(_STRING, 2), _listed(_listed(_STRING, 2))],
             "description": "A text, a pair of texts, or a batch: a list of lists of one or two.",
             "examples": ["What is deep learning?"],
         }
@@ -139,6 +209,31 @@ Pairs = Annotated[
 Ids = Annotated[
     IdInputs,
     PlainValidator(_read_ids),
-    WithJsonSchema({"oneOf": [_IDS, {"type": "array", "items": _IDS}]}),
+    WithJsonSchema({"anyOf": [_IDS, _listed(_IDS)]}),
 ]
+Documents = Annotated[
+    list[str],
+    PlainValidator(_read_documents),
+    WithJsonSchema(
+        _listed(
+            {
+                "anyOf": [
+                    _STRING,
+                    {
+                        "type": "object",
+                        "properties": {"text": _STRING},
+                        "required": ["text"],
+                    },
+                ]
+            }
+        )
+    ),
+]
+Filled = Annotated[str, AfterValidator(_filled), WithJsonSchema(_STRING)]
+"""A string of one character at least."""
+FilledList = Annotated[list[Filled], WithJsonSchema(_listed(_STRING))]
 LowerCase = BeforeValidator(_lower)
+Whole = BeforeValidator(_whole)
+_FALSE = {"type": "boolean", "enum": [False]}
+Never = Annotated[bool, AfterValidator(_never), WithJsonSchema(_FALSE)]
+"""A switch that may be given, as long as it is off."""

@@ -17,6 +17,7 @@ class ServingOptions:
     | ``max_input_characters`` | characters of one text, else 413 |
     | ``payload_limit`` | bytes of a request's body, else 413 |
     | ``auto_truncate`` | whether too long texts are cut where a request does not say |
+    | ``accept_token_ids`` | whether ``/v1/embeddings`` takes token ids as this model's own |
     | ``tokenization_workers`` | threads that turn texts into tokens |
     | ``api_key`` | what clients must send as ``Authorization: Bearer ...``; None: anyone may ask |
     | ``cors_allow_origin`` | origins whose web pages may ask; ``*`` for all |
@@ -24,10 +25,11 @@ class ServingOptions:
 
     max_concurrent_requests: int = 512
     max_batch_tokens: int = 4096
-    max_client_batch_size: int = 32
+    max_client_batch_size: int = 2048
     max_input_characters: int = 100_000
     payload_limit: int = 2_000_000
     auto_truncate: bool = False
+    accept_token_ids: bool = False
     tokenization_workers: int = 1
     api_key: str | None = field(default=None, repr=False)
     cors_allow_origin: tuple[str, ...] = ()

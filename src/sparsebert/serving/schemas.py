@@ -5,25 +5,100 @@ Beside TEI's own fields every request takes ``model``, the name of the model to 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sparsebert.serving.inputs import Ids, Inputs, LowerCase, Pairs
+from sparsebert.serving.inputs import (
+    Filled,
+    FilledList,
+    Ids,
+    Inputs,
+    LowerCase,
+    Never,
+    Pairs,
+    Strings,
+    Whole,
+    wrong,
+)
 
 
-class RequestBody(BaseModel):
-    """Fields nobody knows are passed over, and no value is converted into another type."""
+def _allow_nulls(schema: dict[str, Any]) -> None:
+    for name, field in schema.get("properties", {}).items():
+        if name in schema.get("required", ()):
+            continue
+        described = {key: field.pop(key) for key in ("title", "description") if key in field}
+        default = {"default": field.pop("default")} if "default" in field else {}
+        choices = field["anyOf"] if set(field) == {"anyOf"} else [field]
+        if {"type": "null"} not in choices:
+            choices = [*choices, {"type": "null"}]
+        schema["properties"][name] = {"anyOf": choices, **described, **default}
 
-    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
 
-    model: str | None = Field(None, description="The model to ask; the first if left out.")
+class Fields(BaseModel):
+    """A JSON object: null is a field that was not given, and no value is converted.
+
+    Fields that nobody knows are passed over.
+    """
+
+    model_config = ConfigDict(
+        strict=True, extra="ignore", hide_input_in_errors=True, json_schema_extra=_allow_nulls
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: item for name, item in value.items() if item is not None}
+
+
+class Parameters(Fields):
+    """Fields that change what is asked for: one that is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+    harmless: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_known(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        given = {name: item for name, item in value.items() if item is not None}
+        for name in cls.harmless:
+            given.pop(name, None)
+        if set(given) - set(cls.model_fields):
+            known = ", ".join(cls.model_fields) or "none"
+            raise wrong("", f"has a field that is not supported here; supported are: {known}.")
+        return given
+
+
+class NoParameters(Parameters):
+    """For routes whose clients may send ``parameters`` of another task."""
+
+
+class RequestBody(Fields):
+    model: str | None = Field(
+        None,
+        description="The model to ask; if left out the first that can do it. Where one model is "
+        "served, it answers to any name.",
+    )
 
 
 Direction = Annotated[Literal["left", "right"], LowerCase]
 Truncate = Annotated[
     bool | None,
     Field(description="Cut a text that is too long; the server's own choice if left out."),
+]
+
+
+Count = Annotated[int, Field(ge=1), Whole]
+Thousand = Annotated[int, Field(ge=1, le=1000), Whole]
+TruncatePromptTokens = Annotated[
+    Annotated[int, Field(ge=-1), Whole] | None,
+    Field(
+        description="As in vLLM: cut texts to this many tokens; -1 is as many as the model takes.",
+    ),
 ]
 
 
@@ -39,11 +114,12 @@ class PromptedBody(CutBody):
         description="A sentence-transformers prompt's name; without it the model's default prompt "
         'stands before the texts to embed, and with "" none.',
     )
+    parameters: NoParameters = NoParameters()
 
 
 class EmbedRequest(PromptedBody):
     normalize: bool = True
-    dimensions: int | None = Field(
+    dimensions: Count | None = Field(
         None, description="Keep this many numbers of each embedding (Matryoshka models)."
     )
 
@@ -52,12 +128,10 @@ class EmbedAllRequest(PromptedBody):
     pass
 
 
-class PipelineParameters(BaseModel):
+class PipelineParameters(Parameters):
     """What `huggingface_hub.InferenceClient.text_classification` may send."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
-
-    top_k: int | None = Field(None, ge=1)
+    top_k: Count | None = None
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
 
 
@@ -77,8 +151,8 @@ class Prediction(BaseModel):
 
 
 class RerankRequest(CutBody):
-    query: str
-    texts: list[str]
+    query: Filled
+    texts: FilledList
     raw_scores: bool = False
     return_text: bool = False
 
@@ -89,43 +163,40 @@ class Rank(BaseModel):
     text: str | None = None
 
 
-class SimilarityInput(BaseModel):
-    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
-
-    source_sentence: str
-    sentences: list[str]
+class SimilarityInput(Fields):
+    source_sentence: Filled
+    sentences: FilledList
 
 
-class SimilarityParameters(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
-
+class SimilarityParameters(Parameters):
     truncate: Truncate = None
-    truncation_direction: Direction = "right"
+    truncation_direction: Direction | None = None
     prompt_name: str | None = None
 
 
-class SimilarityRequest(RequestBody):
+class SimilarityRequest(CutBody):
+    """``truncate`` and ``truncation_direction`` may stand in ``parameters`` too, as in TEI."""
+
     inputs: SimilarityInput
     parameters: SimilarityParameters = SimilarityParameters()
 
 
-class QuestionInput(BaseModel):
-    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
-
-    question: str
-    context: str
+class QuestionInput(Fields):
+    question: Filled
+    context: Filled
 
 
-class AnswerParameters(BaseModel):
+class AnswerParameters(Parameters):
     """Names and meaning are those of transformers' question-answering pipeline."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
-
-    top_k: int = Field(1, ge=1, le=1000)
-    doc_stride: int = Field(128, ge=1, le=100_000)
-    max_answer_len: int = Field(30, ge=1, le=1000)
-    max_seq_len: int = Field(384, ge=1, le=100_000)
-    handle_impossible_answer: Literal[False] = Field(
+    top_k: Thousand = 1
+    doc_stride: Annotated[int, Field(ge=1, le=100_000), Whole] = 128
+    max_answer_len: Thousand = 30
+    max_seq_len: Annotated[int, Field(ge=32, le=100_000), Whole] = 384
+    align_to_words: Never = Field(
+        False, description="An answer begins and ends where a token does."
+    )
+    handle_impossible_answer: Never = Field(
         False, description="Models here are those of SQuAD v1.1: there is always an answer."
     )
 
@@ -145,7 +216,7 @@ class AnswerSpan(BaseModel):
 
 
 class TokenizeRequest(RequestBody):
-    inputs: Inputs
+    inputs: Strings
     add_special_tokens: bool = True
     prompt_name: str | None = None
 
@@ -166,6 +237,3 @@ class DecodeRequest(RequestBody):
 class ErrorResponse(BaseModel):
     error: str
     error_type: str
-
-
-ModelType = dict[str, dict[str, Any]]

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from time import perf_counter
-from typing import Any, Literal
+from time import perf_counter, time
+from typing import Any, Literal, NamedTuple
 
 from sparsebert.checkpoint import Head
 from sparsebert.errors import CheckpointError, InputError
@@ -20,10 +20,37 @@ from sparsebert.serving.work import Work
 
 Side = Literal["right", "left"]
 
+
+class Cut(NamedTuple):
+    """How a text that is too long is cut: at which end, and to how many tokens.
+
+    ``tokens`` count special tokens too; None is as many as the model takes.
+    """
+
+    side: Side = "right"
+    tokens: int | None = None
+
+
+@dataclass
+class Statistics:
+    """What a model has answered since the server began; times are seconds."""
+
+    requests: int = 0
+    failed: int = 0
+    sequences: int = 0
+    batches: int = 0
+    tokenization: float = 0.0
+    queue: float = 0.0
+    inference: float = 0.0
+    total: float = 0.0
+    last: float = 0.0  # when: seconds since 1970
+
+
 _PATIENCE = 0.1  # seconds before a waiting request looks whether its client is still there
 
 _EMBEDDING_ROUTES = ("/embed", "/embed_all", "/similarity", "/v1/embeddings")
 _READING_ROUTES = ("/tokenize", "/decode")
+_RERANKING_ROUTES = ("/rerank", "/v1/rerank", "/v2/rerank")
 
 
 @dataclass(eq=False)
@@ -39,6 +66,7 @@ class ServedModel:
     def __post_init__(self) -> None:
         self.model = self.replicas[0]
         self.prompts = self.model.prompts
+        self.statistics = Statistics()
         self._batcher: Batcher | None = None
         self._readers: ThreadPoolExecutor | None = None
 
@@ -58,7 +86,7 @@ class ServedModel:
         if self.head is Head.SEQUENCE:
             routes.append("/predict")
         if self.is_reranker:
-            routes.append("/rerank")
+            routes += _RERANKING_ROUTES
         if self.head is Head.QUESTION:
             routes.append("/answer")
         return routes
@@ -76,7 +104,12 @@ class ServedModel:
         """Start its engine threads. ``readers`` turn texts into tokens."""
         encoders = [replica.encoder for replica in self.replicas]
         self._readers = readers
-        self._batcher = Batcher(self.name, encoders, max_tokens, observe)
+
+        def observed(*batch: Any) -> None:
+            self.statistics.batches += 1
+            observe(*batch)
+
+        self._batcher = Batcher(self.name, encoders, max_tokens, observed)
 
     def close(self) -> None:
         """Finish what waits and end the engine threads."""
@@ -87,11 +120,11 @@ class ServedModel:
     async def run(
         self,
         work: Work,
-        call: EngineCall,
+        calls: Sequence[EngineCall],
         read: Callable[[], Sequence[Tokens]],
         disconnected: Callable[[], Any],
-    ) -> list[Floats]:
-        """The engine's rows for the sequences that ``read`` gives, which runs off the event loop.
+    ) -> list[list[Floats]]:
+        """For each call its rows for the sequences that ``read`` gives, off the event loop.
 
         ``disconnected()`` must give an awaitable that ends when the client has gone; then what is
         still in the queue is dropped, and ClientGone raised.
@@ -100,27 +133,45 @@ class ServedModel:
         assert self._readers is not None
         batcher = self._batcher
         loop = asyncio.get_running_loop()
-        job = Job(call, loop.create_future())
+        jobs = [Job(call, loop.create_future()) for call in calls]
+        whole = asyncio.gather(*(job.future for job in jobs))
 
         def prepare() -> None:
-            if job.future.done():
+            if all(job.future.done() for job in jobs):
                 return
             begun = perf_counter()
             try:
                 sequences = read()
             except BaseException as error:
-                job.failed = _refusal(error)
-                wake(loop, job.deliver)
+                jobs[0].failed = _refusal(error)
+                wake(loop, jobs[0].deliver)
                 return
             work.tokenization = max(work.tokenization, perf_counter() - begun)
             work.tokens += sum(map(len, sequences))
-            batcher.put(job, sequences)
+            for job in jobs:
+                batcher.put(job, sequences)
 
         self._readers.submit(prepare)
-        await _result_or_disconnect(job.future, disconnected)
-        work.queue = max(work.queue, job.begun - job.queued)
-        work.inference = max(work.inference, job.ended - job.begun)
-        return job.future.result()
+        try:
+            await _result_or_disconnect(whole, disconnected)
+            rows = whole.result()
+        except RequestError:
+            self.statistics.failed += 1
+            raise
+        work.queue = max(work.queue, *(job.begun - job.queued for job in jobs))
+        work.inference = max(work.inference, *(job.ended - job.begun for job in jobs))
+        self._count(work, len(jobs[0].sequences))
+        return rows
+
+    def _count(self, work: Work, sequences: int) -> None:
+        counted = self.statistics
+        counted.requests += 1
+        counted.sequences += sequences
+        counted.tokenization += work.tokenization
+        counted.queue += work.queue
+        counted.inference += work.inference
+        counted.total += perf_counter() - work.started
+        counted.last = time()
 
     async def read(self, function: Callable[[], Any]) -> Any:
         """``function()`` off the event loop, on a tokenisation thread."""
@@ -130,31 +181,48 @@ class ServedModel:
             raise _refusal(error) from error
 
     def sequences(
-        self, items: Sequence[Text | list[int]], label: str, *, truncate: bool, side: Side
+        self,
+        items: Sequence[Text | list[int]],
+        name: Callable[[int], str],
+        cut: Cut | None,
+        advice: str,
     ) -> list[Tokens]:
         """Texts, pairs and lists of token ids, ready for the engine.
 
-        ``label`` is how messages call the list. Raises RequestError: 413 for one that is too long
-        and may not be cut, 422 for what the tokenizer or the vocabulary refuses.
+        ``name`` is what messages call the text at a place, and ``advice`` what a client sends to
+        have it cut. Raises RequestError: 413 for one that is too long and may not be cut, 422 for
+        what the tokenizer or the vocabulary refuses.
         """
-        texts = Texts([item for item in items if not isinstance(item, list)], False, label)
-        found, cut = self.model.tokenizer.cut_to_fit(texts, side=side) if texts.items else ([], [])
-        if cut and not truncate:
-            places = [place for place, item in enumerate(items) if not isinstance(item, list)]
-            raise self._too_long(f"{label}[{places[cut[0]]}]")
-        if len(texts.items) == len(items):
-            return self._checked(found)
-        made = iter(found)
-        return self._checked(
-            [
-                self._from_ids(item, f"{label}[{place}]", truncate, side)
-                if isinstance(item, list)
-                else next(made)
-                for place, item in enumerate(items)
-            ]
-        )
+        side, limit = (cut or Cut()).side, self._limit(cut)
+        places = [place for place, item in enumerate(items) if not isinstance(item, list)]
+        texts = Texts([item for item in items if not isinstance(item, list)], False, name(0))
+        found: list[Tokens] = []
+        long: list[int] = []
+        if texts.items:
+            found, long = self.model.tokenizer.cut_to_fit(texts, side=side, max_length=limit)
+        if long and cut is None:
+            raise self._too_long(name(places[long[0]]), advice)
+        sequences = dict(zip(places, found, strict=True))
+        for place, item in enumerate(items):
+            if isinstance(item, list):
+                sequences[place] = self._from_ids(item, name(place), cut, advice)
+        return self._checked([sequences[place] for place in range(len(items))])
 
-    def _from_ids(self, ids: list[int], name: str, truncate: bool, side: Side) -> Tokens:
+    def _limit(self, cut: Cut | None) -> int:
+        most = self.model.max_length
+        if cut is None or cut.tokens is None:
+            return most
+        least = self.model.tokenizer.least_length
+        if not least <= cut.tokens <= most:
+            raise RequestError(
+                422,
+                f"truncate_prompt_tokens must be from {least} to {most}, which is what {self.name} "
+                "takes, or -1 for that.",
+                param="truncate_prompt_tokens",
+            )
+        return cut.tokens
+
+    def _from_ids(self, ids: list[int], name: str, cut: Cut | None, advice: str) -> Tokens:
         vocabulary = self.model.config.vocab_size
         for place, token in enumerate(ids):
             if not 0 <= token < vocabulary:
@@ -164,20 +232,20 @@ class ServedModel:
                     f"{vocabulary} tokens: token ids must be those of this model's own tokenizer.",
                 )
         tokens = self.model.tokenizer.frame(ids)
-        over = len(tokens) - self.model.max_length
-        if over > 0:
-            if not truncate:
-                raise self._too_long(name)
-            kept = ids[over:] if side == "left" else ids[: len(ids) - over]
-            tokens = self.model.tokenizer.frame(kept)
-        return tokens
+        limit = self._limit(cut)
+        if len(tokens) <= limit:
+            return tokens
+        if cut is None:
+            raise self._too_long(name, advice)
+        return self.model.tokenizer.frame(ids, side=cut.side, max_length=limit)
 
-    def _too_long(self, name: str) -> RequestError:
+    def _too_long(self, name: str, advice: str) -> RequestError:
         return RequestError(
             413,
             f"{name} is longer than the {self.model.max_length} tokens that {self.name} takes: "
-            'shorten it, or send "truncate": true (or start the server with --auto-truncate) to '
-            "have it cut.",
+            f"shorten it, or send {advice} (or start the server with --auto-truncate) to have it "
+            "cut.",
+            param=name.split("[")[0],
             code="context_length_exceeded",
         )
 
@@ -205,7 +273,7 @@ def _refusal(error: BaseException) -> RequestError:
 
 
 async def _result_or_disconnect(
-    future: asyncio.Future[list[Floats]], disconnected: Callable[[], Any]
+    future: asyncio.Future[list[list[Floats]]], disconnected: Callable[[], Any]
 ) -> None:
     """Wait for the future; cancel it and raise ClientGone if the client goes first."""
     try:

@@ -61,10 +61,22 @@ class Service:
     def healthy(self) -> bool:
         return not self.stopping and all(model.alive for model in self.models.values())
 
-    def model(self, name: str | None) -> ServedModel:
-        """The model that a request names, the first if it names none; RequestError 404."""
-        if name is None:
+    def model(self, name: str | None, route: str) -> ServedModel:
+        """The model that is to answer on ``route``.
+
+        Where one is served it answers to any name, as in text-embeddings-inference. Of several it
+        is the one that the request names, or the first that has the route (the first of all where
+        none has it). Raises RequestError 404.
+        """
+        if len(self.models) == 1:
             return self.default
+        if name is None:
+            fitting = (model for model in self.models.values() if route in model.routes)
+            return next(fitting, self.default)
+        return self.named(name)
+
+    def named(self, name: str) -> ServedModel:
+        """The model of that very name; RequestError 404."""
         if name not in self.models:
             raise RequestError(
                 404,
@@ -94,6 +106,7 @@ class Service:
                 413,
                 f"{name} has {count} entries: a request may have {most} (--max-client-batch-size).",
                 param=name,
+                code="array_above_max_length",
             )
 
     def check_characters(self, count: int, name: str) -> None:
@@ -102,8 +115,10 @@ class Service:
         if count > most:
             raise RequestError(
                 413,
-                f"{name} has {count} characters: a text may have {most} (--max-input-characters).",
+                f"{name} has {count} characters: a text may have {most} (--max-input-characters) "
+                "where it is not to be cut.",
                 param=name.split("[")[0],
+                code="string_above_max_length",
             )
 
 

@@ -1,28 +1,104 @@
-"""Open Inference Protocol tensors in requests: names, shapes and data, checked."""
+"""Open Inference Protocol tensors, as JSON or as Triton's binary data, checked.
+
+With the header ``Inference-Header-Content-Length: N`` the first N bytes of a body are JSON, and
+behind them stand, one after the other, the values of the tensors that have the parameter
+``binary_data_size`` instead of ``data``: numbers little-endian, and each of BYTES with its length
+before it in four bytes.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from fastapi import Request, Response
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from sparsebert.serving.errors import RequestError
+from sparsebert.serving.inputs import Whole
+from sparsebert.serving.schemas import Fields
+from sparsebert.serving.work_route import Body, WorkRoute, fitted, json_object, to_json
 
-_INTEGERS = {"INT64": np.int64, "INT32": np.int32}
+HEADER = "Inference-Header-Content-Length"
+_INTEGERS: dict[str, np.dtype[np.signedinteger[Any]]] = {
+    "INT64": np.dtype("<i8"),
+    "INT32": np.dtype("<i4"),
+}
 
 
-class RequestTensor(BaseModel):
-    """An input: ``data`` is flat or nested, in row-major order."""
+class TensorParameters(Fields):
+    """Of these only the size of binary data means something here."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
+    binary_data_size: Annotated[int, Field(ge=0), Whole] | None = None
+    shared_memory_region: None = Field(None, description="Shared memory is not supported.")
+
+
+def _require_data(schema: dict[str, Any]) -> None:
+    # In JSON, which is what the documentation is of.
+    schema["properties"]["data"] = {"title": "Data", "type": "array", "items": {}}
+    schema["required"] = [*schema["required"], "data"]
+    schema["properties"].pop("parameters")
+
+
+class RequestTensor(Fields):
+    """An input: ``data`` is flat or nested, in row-major order; or it is binary."""
+
+    model_config = ConfigDict(json_schema_extra=_require_data)
 
     name: str
-    shape: list[int]
+    shape: list[Annotated[int, Whole]]
     datatype: str
-    data: list[Any]
+    data: list[Any] | None = None
+    parameters: TensorParameters = TensorParameters.model_validate({})
+    _binary: bytes = PrivateAttr(b"")
+
+
+class Tensors(NamedTuple):
+    """An answer: its JSON, and the binary data that its outputs say they have."""
+
+    content: dict[str, Any]
+    binary: Sequence[bytes]
+
+
+class TensorRoute(WorkRoute):
+    """A `WorkRoute` whose body has ``inputs``, and whose endpoint gives `Tensors`."""
+
+    def read(self, request: Request, raw: bytes, body_type: type[Body]) -> Body:
+        """The JSON of a body, with the binary data put into the inputs that it belongs to."""
+        length = request.headers.get(HEADER)
+        if length is None:
+            binary = b""
+        elif length.isascii() and length.isdigit() and int(length[:20]) <= len(raw):
+            raw, binary = raw[: int(length)], raw[int(length) :]
+        else:
+            raise RequestError(400, f"{HEADER} is not the number of bytes of the body's JSON.")
+        body = fitted(json_object(raw), body_type)
+        start = 0
+        for tensor in getattr(body, "inputs", ()):
+            size = tensor.parameters.binary_data_size
+            if size is None:
+                continue
+            tensor._binary = binary[start : start + size]
+            start += size
+        if start != len(binary):
+            raise RequestError(
+                400, f"the body has {len(binary)} bytes of binary data, and its inputs {start}."
+            )
+        return body
+
+    async def write(self, result: Any, headers: dict[str, str]) -> Response:
+        """`Tensors` as JSON, with the binary data behind it."""
+        assert isinstance(result, Tensors)
+        content = await to_json(result.content)
+        if not result.binary:
+            return Response(content, 200, headers, "application/json")
+        headers = {**headers, HEADER: str(len(content))}
+        return Response(
+            b"".join((content, *result.binary)), 200, headers, "application/octet-stream"
+        )
 
 
 def integers(tensor: RequestTensor) -> npt.NDArray[np.int64]:
@@ -31,8 +107,16 @@ def integers(tensor: RequestTensor) -> npt.NDArray[np.int64]:
         raise _unfit(tensor, f"has the datatype of another kind; it takes {' or '.join(_INTEGERS)}")
     if len(tensor.shape) != 2:
         raise _unfit(tensor, "must have the shape [texts, tokens]")
-    flat = _flat(tensor)
-    limits = np.iinfo(_INTEGERS[tensor.datatype])
+    kind = _INTEGERS[tensor.datatype]
+    if tensor.data is None:
+        size = tensor.parameters.binary_data_size
+        if size is None or size % kind.itemsize:
+            raise _unfit(tensor, f"has neither data nor whole {tensor.datatype} values as binary")
+        values = np.frombuffer(tensor._binary, kind)
+        _check_shape(tensor, len(values))
+        return values.astype(np.int64).reshape(tensor.shape)
+    flat = _flat(tensor, tensor.data)
+    limits = np.iinfo(kind)
     if not all(type(item) is int and limits.min <= item <= limits.max for item in flat):
         raise _unfit(tensor, f"holds something that is not an {tensor.datatype}")
     return np.array(flat, np.int64).reshape(tensor.shape)
@@ -44,21 +128,49 @@ def strings(tensor: RequestTensor) -> list[str]:
         raise _unfit(tensor, "has the datatype of another kind; it takes BYTES")
     if len(tensor.shape) not in (1, 2) or tensor.shape[1:] not in ([], [1]):
         raise _unfit(tensor, "must have the shape [texts]")
-    flat = _flat(tensor)
-    if not all(isinstance(item, str) for item in flat):
-        raise _unfit(tensor, "holds something that is not a string")
+    if tensor.data is None:
+        flat: list[Any] = list(_split(tensor))
+        _check_shape(tensor, len(flat))
+    else:
+        flat = _flat(tensor, tensor.data)
+    for place, item in enumerate(flat):
+        if not isinstance(item, str):
+            raise _unfit(tensor, "holds something that is not a string")
+        if not item:
+            raise _unfit(tensor, f"is empty at {place}: give at least one character")
     return flat
 
 
-def _flat(tensor: RequestTensor) -> list[Any]:
-    flat: list[Any] = tensor.data
+def _split(tensor: RequestTensor) -> Iterator[str]:
+    """The strings of binary data: each behind its length, which takes four bytes."""
+    binary = tensor._binary
+    if tensor.parameters.binary_data_size is None:
+        raise _unfit(tensor, "has neither data nor binary data")
+    place = 0
+    while place < len(binary):
+        start = place + 4
+        place = start + int.from_bytes(binary[place:start], "little")
+        if max(start, place) > len(binary):
+            raise _unfit(tensor, "has binary data that ends within a string")
+        try:
+            yield binary[start:place].decode()
+        except UnicodeDecodeError:
+            raise _unfit(tensor, "holds a string that is not UTF-8") from None
+
+
+def _flat(tensor: RequestTensor, data: list[Any]) -> list[Any]:
+    flat = data
     while any(isinstance(item, list) for item in flat):
         if not all(isinstance(item, list) for item in flat):
             raise _unfit(tensor, "mixes lists with values")
         flat = [item for part in flat for item in part]
-    if min(tensor.shape, default=0) < 1 or len(flat) != math.prod(tensor.shape):
-        raise _unfit(tensor, f"has {len(flat)} values, which are not those of its shape")
+    _check_shape(tensor, len(flat))
     return flat
+
+
+def _check_shape(tensor: RequestTensor, count: int) -> None:
+    if min(tensor.shape, default=0) < 1 or count != math.prod(tensor.shape):
+        raise _unfit(tensor, f"has {count} values, which are not those of its shape")
 
 
 def _unfit(tensor: RequestTensor, problem: str) -> RequestError:

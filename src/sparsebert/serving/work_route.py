@@ -44,11 +44,19 @@ class WorkRoute(APIRoute):
         service.enter()
         try:
             raw = await read_body(request, service.options.payload_limit)
-            body = checked(raw, self._body_type)
+            body = self.read(request, raw, self._body_type)
             result = await self.endpoint(request, body, **request.path_params)
         finally:
             service.leave()
-        return Response(await to_json(result), 200, work_of(request).headers(), "application/json")
+        return await self.write(result, work_of(request).headers())
+
+    def read(self, _request: Request, raw: bytes, body_type: type[Body]) -> Body:
+        """The body as the endpoint takes it, or RequestError."""
+        return checked(raw, body_type)
+
+    async def write(self, result: Any, headers: dict[str, str]) -> Response:
+        """The response for what the endpoint gives."""
+        return Response(await to_json(result), 200, headers, "application/json")
 
 
 def work_of(request: Request) -> Work:
@@ -98,6 +106,11 @@ def _too_large(limit: int) -> RequestError:
 
 def checked(raw: bytes, body_type: type[Body]) -> Body:
     """The body as ``body_type``, or RequestError: 400 if it is not JSON, 422 if it does not fit."""
+    return fitted(json_object(raw), body_type)
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """The body as a JSON object, or RequestError."""
     try:
         content = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -105,7 +118,7 @@ def checked(raw: bytes, body_type: type[Body]) -> Body:
         raise RequestError(400, f"the body is not valid JSON: {reason}.") from None
     if not isinstance(content, dict):
         raise RequestError(422, "the body must be a JSON object.")
-    return fitted(content, body_type)
+    return content
 
 
 def fitted(content: dict[str, Any], body_type: type[Body]) -> Body:
@@ -126,6 +139,8 @@ def _unfit(error: ValidationError) -> RequestError:
     message = first["msg"]
     if first["type"] == "missing":
         return RequestError(422, f"the body lacks {place}.", param=param)
+    if first["type"] in ("string_too_short", "too_short"):
+        return RequestError(422, f"{place} is empty: give at least one.", param=param)
     if first["type"] == "inputs":  # begins with where in the field it is
         return RequestError(422, f"{place}{message}", param=param)
     return RequestError(422, f"{place}: {message[0].lower()}{message[1:]}.", param=param)

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request
 
 from sparsebert.checkpoint import Head
 from sparsebert.inference.answering import best_answers
-from sparsebert.inference.texts import as_string
 from sparsebert.inference.tokenizing import LocatedTokens, Tokens
 from sparsebert.serving.asking import disconnected, require
 from sparsebert.serving.batching import EngineCall
@@ -34,7 +33,7 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
     A context longer than ``max_seq_len`` tokens with its question is read in windows.
     """
     service, work, asked = service_of(request), work_of(request), body.parameters
-    model = service.model(body.model)
+    model = service.model(body.model, "/answer")
     require(model, Head.QUESTION, "answer questions")
     question, context = body.inputs.question, body.inputs.context
     for name, text in (("inputs.question", question), ("inputs.context", context)):
@@ -45,10 +44,11 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
 
     def read() -> list[Tokens]:
         found = model.model.tokenizer.windows(
-            as_string(question, "inputs.question"),
-            as_string(context, "inputs.context"),
+            question,
+            context,
             max_length=min(asked.max_seq_len, model.model.max_length),
             doc_stride=asked.doc_stride,
+            names=("inputs.question", "inputs.context"),
         )
         windows.extend(islice(found, _MOST_WINDOWS + 1))
         if len(windows) > _MOST_WINDOWS:
@@ -60,7 +60,7 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
             )
         return [window.tokens for window in windows]
 
-    rows = await model.run(work, _HEAD, read, lambda: disconnected(request))
+    (rows,) = await model.run(work, [_HEAD], read, lambda: disconnected(request))
     found = await model.read(
         lambda: best_answers(
             context,

@@ -1,4 +1,4 @@
-"""``/predict`` and ``/rerank``, as in text-embeddings-inference."""
+"""``/predict``, as in text-embeddings-inference."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from fastapi import APIRouter, Request
 
 from sparsebert.checkpoint import Head
 from sparsebert.inference.labelling import apply_function
-from sparsebert.serving.asking import require, rows_for
+from sparsebert.serving.asking import cutting, require, rows_for
 from sparsebert.serving.batching import EngineCall
-from sparsebert.serving.errors import RequestError
-from sparsebert.serving.schemas import Prediction, PredictRequest, Rank, RerankRequest
+from sparsebert.serving.schemas import Prediction, PredictRequest
 from sparsebert.serving.service import service_of
 from sparsebert.serving.work_route import WorkRoute
 
@@ -27,15 +26,14 @@ async def predict(request: Request, body: PredictRequest) -> Any:
 
     Scores are probabilities, or logits with ``raw_scores``.
     """
-    model = service_of(request).model(body.model)
+    model = service_of(request).model(body.model, "/predict")
     require(model, Head.SEQUENCE, "classify")
     rows = await rows_for(
         request,
         model,
         _HEAD,
-        body.inputs.items,
-        truncate=body.truncate,
-        side=body.truncation_direction,
+        body.inputs,
+        cut=cutting(request, body.truncate, body.truncation_direction),
     )
     asked = body.parameters
     function = "none" if body.raw_scores else model.model.score_function
@@ -50,32 +48,3 @@ async def predict(request: Request, body: PredictRequest) -> Any:
     ]
     # Hugging Face's pipelines, and so its clients, give a list of lists for a single text too.
     return found[0] if body.inputs.single and asked is None else found
-
-
-@router.post("/rerank", response_model=list[Rank])
-async def rerank(request: Request, body: RerankRequest) -> Any:
-    """The texts' places in the request, the one that fits the query best first."""
-    model = service_of(request).model(body.model)
-    require(model, Head.SEQUENCE, "rerank")
-    if not model.is_reranker:
-        raise RequestError(
-            424,
-            f"{model.name} has {len(model.model.config.labels)} labels and is not a re-ranker, "
-            "which has one: ask /predict.",
-        )
-    rows = await rows_for(
-        request,
-        model,
-        _HEAD,
-        [(body.query, text) for text in body.texts],
-        label="texts",
-        truncate=body.truncate,
-        side=body.truncation_direction,
-    )
-    function = "none" if body.raw_scores else model.model.score_function
-    scores = apply_function(np.stack(rows), function)[:, 0]
-    ranks: list[dict[str, Any]] = []
-    for place in np.argsort(-scores, kind="stable").tolist():
-        text = {"text": body.texts[place]} if body.return_text else {}
-        ranks.append({"index": place, "score": scores[place], **text})
-    return ranks

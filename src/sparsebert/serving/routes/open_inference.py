@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2: ``/v2/...``, as KServe and Triton speak it.
+"""The Open Inference Protocol's inference, as KServe and Triton speak it: ``/v2/models/.../infer``.
 
 | input | datatype | shape |
 |---|---|---|
@@ -13,72 +13,81 @@
 | ``embedding`` | [n, hidden] | every model, pooled as its folder says |
 
 Without ``outputs`` the first of these that the model has. Rows of texts shorter than the longest
-are filled up with zeros. Binary tensor data is not spoken.
+are filled up with zeros. Tensors come and go as JSON or as Triton's binary data.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, Field
 
-import sparsebert
 from sparsebert.checkpoint import Head
 from sparsebert.inference.token_ids import as_token_sequences
 from sparsebert.inference.tokenizing import Tokens
-from sparsebert.serving.asking import disconnected, pooled, prompt_for, rows_for
+from sparsebert.serving.asking import cutting, disconnected, pooled, prompt_for, rows_of_each
 from sparsebert.serving.batching import EngineCall, Floats
 from sparsebert.serving.errors import RequestError
+from sparsebert.serving.inputs import PredictInputs
+from sparsebert.serving.schemas import Fields, Parameters
 from sparsebert.serving.served_model import ServedModel
 from sparsebert.serving.service import service_of
-from sparsebert.serving.tensors import RequestTensor, integers, strings
-from sparsebert.serving.work_route import WorkRoute, work_of
+from sparsebert.serving.tensors import RequestTensor, TensorRoute, Tensors, integers, strings
+from sparsebert.serving.work_route import work_of
 
-router = APIRouter(route_class=WorkRoute)
-status_router = APIRouter()
+router = APIRouter(route_class=TensorRoute)
 
-_VERSION = "1"
-_TEXTS = ("text", "text_pair")
-_IDS = ("input_ids", "attention_mask", "token_type_ids")
+VERSION = "1"
+TEXTS = ("text", "text_pair")
+IDS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-class RequestOutput(BaseModel):
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+class OutputParameters(Parameters):
+    binary_data: bool = False
 
+
+class RequestOutput(Fields):
     name: str
+    parameters: OutputParameters = OutputParameters()
 
 
-class InferParameters(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
+class InferParameters(Parameters):
+    # Of sequences that models keep a state for, and of queues: nothing here depends on them.
+    harmless: ClassVar[tuple[str, ...]] = (
+        "sequence_id",
+        "sequence_start",
+        "sequence_end",
+        "priority",
+        "timeout",
+    )
 
     truncate: bool | None = None
+    binary_data_output: bool = Field(False, description="All outputs as binary data.")
 
 
-class InferRequest(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
-
+class InferRequest(Fields):
     id: str | None = None
-    parameters: InferParameters = InferParameters()
+    parameters: InferParameters = InferParameters.model_validate({})
     inputs: list[RequestTensor]
     outputs: list[RequestOutput] | None = None
 
 
 class ResponseTensor(BaseModel):
     name: str
-    datatype: str
+    datatype: Literal["FP32"]
     shape: list[int]
-    data: list[float]
+    parameters: dict[str, int] | None = None
+    data: list[float] | None = None
 
 
 class InferResponse(BaseModel):
     model_name: str
     model_version: str
-    id: str | None
+    id: str | None = None
     outputs: list[ResponseTensor]
 
 
@@ -86,46 +95,14 @@ class InferResponse(BaseModel):
 # before the one without: of two decorators the lower one is.
 
 
-@status_router.get("/v2/health/live")
-async def live() -> dict[str, bool]:
-    """The process answers."""
-    return {"live": True}
-
-
-@status_router.get("/v2/health/ready")
-async def ready(request: Request) -> dict[str, bool]:
-    """Every model is ready, and the server is not stopping."""
-    if not service_of(request).healthy:
-        raise RequestError(503, "not ready")
-    return {"ready": True}
-
-
-@status_router.get("/v2")
-async def server_metadata() -> dict[str, Any]:
-    """Name and version of the server."""
-    return {"name": "sparsebert", "version": sparsebert.__version__, "extensions": []}
-
-
-@status_router.get("/v2/models/{name:path}/ready")
-@status_router.get("/v2/models/{name:path}/versions/{version}/ready")
-async def model_ready(request: Request, name: str, version: str = _VERSION) -> dict[str, Any]:
-    """Whether one model is ready."""
-    service = service_of(request)
-    model = _model(request, name, version)
-    if service.stopping or not model.alive:
-        raise RequestError(503, "not ready")
-    return {"name": model.name, "ready": True}
-
-
 @router.post("/v2/models/{name:path}/infer", response_model=InferResponse)
 @router.post("/v2/models/{name:path}/versions/{version}/infer", response_model=InferResponse)
-async def infer(
-    request: Request, body: InferRequest, name: str, version: str = _VERSION
-) -> dict[str, Any]:
+async def infer(request: Request, body: InferRequest, name: str, version: str = VERSION) -> Tensors:
     """Run a model on texts or on token ids."""
-    model = _model(request, name, version)
-    known = _outputs(model)
-    wanted = [output.name for output in body.outputs or ()] or [next(iter(known))]
+    model = model_of(request, name, version)
+    known = outputs_of(model)
+    asked = body.outputs or [RequestOutput(name=next(iter(known)))]
+    wanted = [output.name for output in asked]
     for each in wanted:
         if each not in known:
             raise RequestError(422, f"{model.name} has no such output; it has {', '.join(known)}.")
@@ -133,61 +110,35 @@ async def infer(
         raise RequestError(422, "outputs names one twice.", param="outputs")
     given = {tensor.name: tensor for tensor in body.inputs}
     ask = _ask_texts if "text" in given else _ask_ids
-    results = await asyncio.gather(
-        *(ask(request, model, known[each], given, body.parameters.truncate) for each in wanted)
-    )
-    work = work_of(request)  # each output has counted the texts for itself
-    work.items, work.characters, work.tokens = (
-        count // len(wanted) for count in (work.items, work.characters, work.tokens)
-    )
-    return {
+    rows = await ask(request, model, {each: known[each] for each in wanted}, given, body)
+    outputs: list[dict[str, Any]] = []
+    binary: list[bytes] = []
+    for output in asked:
+        array = _filled(rows[output.name])
+        described = {"name": output.name, "datatype": "FP32", "shape": list(array.shape)}
+        if output.parameters.binary_data or body.parameters.binary_data_output:
+            binary.append(array.astype("<f4", copy=False).tobytes())
+            outputs.append({**described, "parameters": {"binary_data_size": len(binary[-1])}})
+        else:
+            outputs.append({**described, "data": np.ascontiguousarray(array).reshape(-1)})
+    content = {
         "model_name": model.name,
-        "model_version": _VERSION,
+        "model_version": VERSION,
         **({"id": body.id} if body.id is not None else {}),
-        "outputs": [
-            {
-                "name": each,
-                "datatype": "FP32",
-                "shape": list(array.shape),
-                "data": np.ascontiguousarray(array).reshape(-1),
-            }
-            for each, array in zip(wanted, map(_filled, results), strict=True)
-        ],
+        "outputs": outputs,
     }
+    return Tensors(content, binary)
 
 
-@status_router.get("/v2/models/{name:path}")
-@status_router.get("/v2/models/{name:path}/versions/{version}")
-async def model_metadata(request: Request, name: str, version: str = _VERSION) -> dict[str, Any]:
-    """The tensors that a model takes and gives; -1 is any size."""
-    model = _model(request, name, version)
-    config = model.model.config
-    width = 2 if model.head is Head.QUESTION else len(config.labels)
-    inputs = [{"name": each, "datatype": "BYTES", "shape": [-1]} for each in _TEXTS]
-    inputs += [{"name": each, "datatype": "INT64", "shape": [-1, -1]} for each in _IDS]
-    shapes = {
-        each: [-1, -1, width] if call.per_token else [-1, width if each == "logits" else -1]
-        for each, call in _outputs(model).items()
-    }
-    shapes["embedding"] = [-1, config.hidden_size]
-    return {
-        "name": model.name,
-        "versions": [_VERSION],
-        "platform": "sparsebert",
-        "inputs": inputs,
-        "outputs": [
-            {"name": each, "datatype": "FP32", "shape": shape} for each, shape in shapes.items()
-        ],
-    }
+def model_of(request: Request, name: str, version: str) -> ServedModel:
+    """The model of that name and version; RequestError 404."""
+    if version != VERSION:
+        raise RequestError(404, f"there is no such version: every model has version {VERSION}.")
+    return service_of(request).named(name)
 
 
-def _model(request: Request, name: str, version: str) -> ServedModel:
-    if version != _VERSION:
-        raise RequestError(404, f"there is no such version: every model has version {_VERSION}.")
-    return service_of(request).model(name)
-
-
-def _outputs(model: ServedModel) -> dict[str, EngineCall]:
+def outputs_of(model: ServedModel) -> dict[str, EngineCall]:
+    """What a model can be asked for, the default first."""
     embedding = pooled(model, normalize=model.model.pooling.normalize)
     if model.head in (Head.ENCODER, Head.MASKED_LM):  # a vocabulary a token would drown the client
         return {"embedding": embedding}
@@ -200,33 +151,52 @@ def _outputs(model: ServedModel) -> dict[str, EngineCall]:
 async def _ask_texts(
     request: Request,
     model: ServedModel,
-    call: EngineCall,
+    calls: dict[str, EngineCall],
     given: dict[str, RequestTensor],
-    truncate: bool | None,
-) -> list[Floats]:
+    body: InferRequest,
+) -> dict[str, list[Floats]]:
+    """The rows of each output; those that read the same texts share their tokens."""
     texts: Sequence[Any] = strings(given["text"])
     if "text_pair" in given:
         others = strings(given["text_pair"])
         if len(others) != len(texts):
             raise RequestError(422, f"text has {len(texts)} texts, and text_pair {len(others)}.")
         texts = list(zip(texts, others, strict=True))
-    prompt = prompt_for(model, texts, None) if call.method == "pooled" else ""
-    return await rows_for(
-        request, model, call, texts, label="text", truncate=truncate, prompt=prompt
-    )
+    prompts = {
+        name: prompt_for(model, texts, None) if call.method == "pooled" else ""
+        for name, call in calls.items()
+    }
+    rows: dict[str, list[Floats]] = {}
+    for prompt in dict.fromkeys(prompts.values()):
+        names = [name for name in calls if prompts[name] == prompt]
+        found = await rows_of_each(
+            request,
+            model,
+            [calls[name] for name in names],
+            PredictInputs([*texts], False),
+            label="text",
+            cut=cutting(request, body.parameters.truncate),
+            prompt=prompt,
+            advice='"parameters": {"truncate": true}',
+        )
+        rows |= zip(names, found, strict=True)
+    work_of(request).items = len(texts)
+    return rows
 
 
 async def _ask_ids(
     request: Request,
     model: ServedModel,
-    call: EngineCall,
+    calls: dict[str, EngineCall],
     given: dict[str, RequestTensor],
-    _truncate: bool | None,
-) -> list[Floats]:
+    body: InferRequest,
+) -> dict[str, list[Floats]]:
     if "input_ids" not in given:
         raise RequestError(422, "inputs must hold text or input_ids.", param="inputs")
+    if body.parameters.truncate:
+        raise RequestError(422, "truncate goes with texts; input_ids are read whole.")
     service, work, config = service_of(request), work_of(request), model.model.config
-    arrays = {name: integers(given[name]) for name in _IDS if name in given}
+    arrays = {name: integers(given[name]) for name in IDS if name in given}
     ids = arrays["input_ids"]
     service.check_count(len(ids), "input_ids")
     for name, array in arrays.items():
@@ -248,7 +218,8 @@ async def _ask_ids(
             max_positions=model.model.max_length,
         )
 
-    return await model.run(work, call, read, lambda: disconnected(request))
+    found = await model.run(work, [*calls.values()], read, lambda: disconnected(request))
+    return dict(zip(calls, found, strict=True))
 
 
 def _lengths(mask: npt.NDArray[np.int64]) -> list[int]:

@@ -11,14 +11,17 @@ from pydantic import BaseModel, Field
 
 from sparsebert.serving.asking import (
     check_dimensions,
+    cutting,
+    naming,
     pooled,
     prompt_for,
     rows_for,
     shortened,
 )
 from sparsebert.serving.batching import Floats
-from sparsebert.serving.inputs import Inputs
-from sparsebert.serving.schemas import RequestBody
+from sparsebert.serving.errors import RequestError
+from sparsebert.serving.inputs import Inputs, TextInputs
+from sparsebert.serving.schemas import Count, RequestBody, TruncatePromptTokens
 from sparsebert.serving.service import service_of
 from sparsebert.serving.work_route import WorkRoute, work_of
 
@@ -33,8 +36,12 @@ class EmbeddingsRequest(RequestBody):
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="base64 is of the numbers' little-endian float32 bytes."
     )
-    dimensions: int | None = None
+    dimensions: Count | None = None
     user: str | None = None
+    truncate: bool | None = Field(
+        None, description="Cut a text that is too long; the server's own choice if left out."
+    )
+    truncate_prompt_tokens: TruncatePromptTokens = None
 
 
 class Embedding(BaseModel):
@@ -71,14 +78,18 @@ class ModelList(BaseModel):
 @router.post("/v1/embeddings", response_model=EmbeddingsResponse)
 async def embeddings(request: Request, body: EmbeddingsRequest) -> Any:
     """One embedding of length 1 for each text or list of token ids."""
-    model = service_of(request).model(body.model)
+    service = service_of(request)
+    model = service.model(body.model, "/v1/embeddings")
     check_dimensions(model, body.dimensions)
+    if not service.options.accept_token_ids:
+        _refuse_token_ids(body.input)
     rows = await rows_for(
         request,
         model,
         pooled(model, normalize=True),
-        body.input.items,
+        body.input,
         label="input",
+        cut=cutting(request, body.truncate, tokens=body.truncate_prompt_tokens),
         prompt=prompt_for(model, body.input.items, None),
     )
     tokens = work_of(request).tokens
@@ -97,6 +108,21 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Any:
     }
 
 
+def _refuse_token_ids(inputs: TextInputs) -> None:
+    """Clients make them with OpenAI's tokenizer, and to this model they would mean other words."""
+    name = naming("input", single=inputs.single)
+    for place, item in enumerate(inputs.items):
+        if not isinstance(item, str):
+            raise RequestError(
+                422,
+                f"{name(place)} is a list of token ids, and those of OpenAI's tokenizer would mean "
+                "other words to this model: send texts (in LangChain, "
+                "OpenAIEmbeddings(check_embedding_ctx_length=False)), or start the server with "
+                "--accept-token-ids if they are this model's own.",
+                param="input",
+            )
+
+
 def _base64(row: Floats) -> str:
     return base64.b64encode(row.astype("<f4", copy=False).tobytes()).decode()
 
@@ -110,7 +136,7 @@ async def list_models(request: Request) -> Any:
 @models_router.get("/v1/models/{name:path}", response_model=ModelObject)
 async def retrieve_model(request: Request, name: str) -> Any:
     """One of them."""
-    return _described(service_of(request).model(name).name)
+    return _described(service_of(request).named(name).name)
 
 
 def _described(name: str) -> dict[str, Any]:

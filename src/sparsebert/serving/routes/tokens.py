@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Request
 from tokenizers import Encoding
 
-from sparsebert.serving.asking import prompt_for
+from sparsebert.serving.asking import naming, prompt_for
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.schemas import DecodeRequest, SimpleToken, TokenizeRequest
 from sparsebert.serving.service import service_of
@@ -23,16 +23,15 @@ _LARGEST_ID = (1 << 32) - 1  # the tokenizer's ids are unsigned 32-bit numbers
 async def tokenize(request: Request, body: TokenizeRequest) -> Any:
     """The tokens of each text, uncut; ``start`` and ``stop`` count its characters."""
     service, work = service_of(request), work_of(request)
-    model = service.model(body.model)
+    model = service.model(body.model, "/tokenize")
     service.check_count(len(body.inputs.items), "inputs")
     texts = []
     # The tokens of the text as it is: no prompt that the request does not name.
     prompt = prompt_for(model, body.inputs.items, body.prompt_name, default=False)
+    name = naming("inputs", single=body.inputs.single)
     for place, item in enumerate(body.inputs.items):
-        if not isinstance(item, str):
-            raise RequestError(422, f"inputs[{place}] must be a string.", param="inputs")
-        text = prompt + item
-        service.check_characters(len(text), f"inputs[{place}]")
+        text = f"{prompt}{item}"
+        service.check_characters(len(text), name(place))
         work.characters += len(text)
         texts.append(text)
     work.model, work.items = model.name, len(texts)
@@ -76,7 +75,7 @@ def _tokens(encoding: Encoding, text: str) -> list[dict[str, Any]]:
 async def decode(request: Request, body: DecodeRequest) -> Any:
     """The text of each list of token ids."""
     service, work = service_of(request), work_of(request)
-    model = service.model(body.model)
+    model = service.model(body.model, "/decode")
     service.check_count(len(body.ids.items), "ids")
     for place, ids in enumerate(body.ids.items):
         for index, token in enumerate(ids):

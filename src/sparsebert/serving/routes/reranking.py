@@ -1,0 +1,158 @@
+"""``/rerank`` as in text-embeddings-inference, ``/v1/rerank`` and ``/v2/rerank`` as at Cohere.
+
+The scores are the same: those of `Model.classify` for a query with a text.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from sparsebert.checkpoint import Head
+from sparsebert.inference.labelling import apply_function
+from sparsebert.serving.asking import cutting, require, rows_for
+from sparsebert.serving.batching import EngineCall
+from sparsebert.serving.errors import WRONG_HEAD, RequestError
+from sparsebert.serving.inputs import Documents, Filled, PredictInputs, Whole
+from sparsebert.serving.schemas import Count, Rank, RequestBody, RerankRequest, TruncatePromptTokens
+from sparsebert.serving.served_model import Cut, ServedModel
+from sparsebert.serving.service import service_of
+from sparsebert.serving.work_route import WorkRoute, work_of
+
+router = APIRouter(route_class=WorkRoute)
+documents_router = APIRouter(route_class=WorkRoute)
+
+_HEAD = EngineCall("head")
+
+
+class RerankDocumentsRequest(RequestBody):
+    """What Cohere's (versions 1 and 2), Jina's and vLLM's clients send.
+
+    Fields that would change the order and that no model here heeds are refused.
+    """
+
+    query: Filled
+    documents: Documents
+    top_n: Count | None = Field(None, description="Give this many at most; all if left out.")
+    return_documents: bool = False
+    truncate: bool = Field(True, description="Cut what is too long, as Cohere does, or refuse it.")
+    truncate_prompt_tokens: TruncatePromptTokens = None
+    max_tokens_per_doc: Count | None = Field(
+        None, description="As many as the model takes, or more: it reads no less of any."
+    )
+    max_chunks_per_doc: Annotated[int, Field(ge=1, le=1), Whole] | None = None
+    rank_fields: list[Literal["text"]] | None = None
+    relevant_spans: None = Field(None, description="Not supported.")
+
+
+class RankedDocument(BaseModel):
+    text: str
+
+
+class RankedResult(BaseModel):
+    index: int
+    relevance_score: float
+    document: RankedDocument | None = None
+
+
+class RerankUsage(BaseModel):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class RerankDocumentsResponse(BaseModel):
+    """Cohere's fields (``id``, ``results``, ``meta``) with Jina's (``model``, ``usage``)."""
+
+    id: str
+    model: str
+    results: list[RankedResult]
+    usage: RerankUsage
+    meta: dict[str, Any]
+
+
+@router.post("/rerank", response_model=list[Rank])
+async def rerank(request: Request, body: RerankRequest) -> Any:
+    """The texts' places in the request, the one that fits the query best first."""
+    model = _reranker(request, body.model)
+    scores = await _scores(
+        request,
+        model,
+        body.query,
+        body.texts,
+        label="texts",
+        cut=cutting(request, body.truncate, body.truncation_direction),
+        raw=body.raw_scores,
+    )
+    ranks: list[dict[str, Any]] = []
+    for place in np.argsort(-scores, kind="stable").tolist():
+        text = {"text": body.texts[place]} if body.return_text else {}
+        ranks.append({"index": place, "score": scores[place], **text})
+    return ranks
+
+
+@documents_router.post("/v1/rerank", response_model=RerankDocumentsResponse)
+@documents_router.post("/v2/rerank", response_model=RerankDocumentsResponse)
+async def rerank_documents(request: Request, body: RerankDocumentsRequest) -> Any:
+    """The documents' places in the request, the one that fits the query best first."""
+    model = _reranker(request, body.model)
+    if (body.max_tokens_per_doc or model.model.max_length) < model.model.max_length:
+        raise RequestError(
+            422,
+            f"max_tokens_per_doc must be {model.model.max_length} at least, the tokens that "
+            f"{model.name} reads of query and document together: it cuts at no other length.",
+            param="max_tokens_per_doc",
+        )
+    scores = await _scores(
+        request,
+        model,
+        body.query,
+        body.documents,
+        label="documents",
+        cut=cutting(request, body.truncate, tokens=body.truncate_prompt_tokens),
+    )
+    results: list[dict[str, Any]] = []
+    for place in np.argsort(-scores, kind="stable")[: body.top_n].tolist():
+        document = {"document": {"text": body.documents[place]}} if body.return_documents else {}
+        results.append({"index": place, "relevance_score": scores[place], **document})
+    tokens = work_of(request).tokens
+    return {
+        "id": str(uuid.uuid4()),
+        "model": model.name,
+        "results": results,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "meta": {"tokens": {"input_tokens": tokens, "output_tokens": 0}},
+    }
+
+
+def _reranker(request: Request, name: str | None) -> ServedModel:
+    model = service_of(request).model(name, "/rerank")
+    require(model, Head.SEQUENCE, "rerank")
+    if not model.is_reranker:
+        raise RequestError(
+            424,
+            f"{model.name} has {len(model.model.config.labels)} labels and is not a re-ranker, "
+            "which has one: ask /predict.",
+            code=WRONG_HEAD,
+        )
+    return model
+
+
+async def _scores(
+    request: Request,
+    model: ServedModel,
+    query: str,
+    texts: Sequence[str],
+    *,
+    label: str,
+    cut: Cut | None,
+    raw: bool = False,
+) -> Any:
+    """float32 ``[texts]``."""
+    pairs = PredictInputs([(query, text) for text in texts], False)
+    rows = await rows_for(request, model, _HEAD, pairs, label=label, cut=cut)
+    return apply_function(np.stack(rows), "none" if raw else model.model.score_function)[:, 0]
