@@ -11,6 +11,7 @@ from bert_folders import bert_config
 from sparsebert.checkpoint import with_step, write_card, write_config
 from sparsebert.checkpoint.card import write_scores
 from sparsebert.evaluation.model_index import hub_results
+from sparsebert.patterns import ONE_OF_TWO
 from sparsebert.tasks import get_task
 
 SOURCE = """---
@@ -37,7 +38,7 @@ def source(tmp_path: Path) -> Path:
 def made(folder: Path, source: Path, steps: int = 1, origin: str = "org/model") -> str:
     raw = bert_config("sequence-classification")
     layers = ["encoder.layer.0.output.dense.weight"]
-    raw = with_step(raw, "prune", origin, {"a": 1}, pattern="1:2", method="m", layers=layers)
+    raw = with_step(raw, "prune", origin, {"a": 1}, pattern=ONE_OF_TWO, method="m", layers=layers)
     for _ in range(steps - 1):
         raw = with_step(raw, "finetune", "sparse", {"task": "sst2", "resume": None})
     folder.mkdir(exist_ok=True)

@@ -106,8 +106,8 @@ def test_every_option_that_means_something_is_written_and_read_again(tmp_path: P
     sorts = {int: 9, float: 0.25, str: ""}
     values: dict[str, Any] = {name: sorts[kind] for name, kind in OPTION_TYPES.items()}
     values |= {"optimizer": "sgd", "precision": "fp32", "embeddings": "used", "quantize": "int8"}
-    values |= {"method": "gradual", "pattern": "2:4", "early_stopping": 0, "teacher": "hub/model"}
-    values |= {"unlabelled": "texts", "task_weight": 0.0}  # texts without labels
+    values |= {"method": "gradual", "pattern": "1:2", "shared_rows": 32, "early_stopping": 0}
+    values |= {"teacher": "hub/model", "unlabelled": "texts", "task_weight": 0.0}
     options = FinetuneOptions(**values)
     write_recipe(tmp_path, options)
     assert options_from({**read_recipe(tmp_path / RECIPE_NAME), "seed": 9}) == options

@@ -123,7 +123,10 @@ def test_kept_weights_are_the_least_squares_solution(
     )
     monkeypatch.setattr(second_order, "_ENTRIES_AT_ONCE", 2 * 12 * 12)  # two rows of 1:2 at a time
     found = second_order.solve_kept(
-        as_torch(weight @ moment_of(inputs)), as_torch(moment_of(inputs)), torch.tensor(mask)
+        as_torch(weight @ moment_of(inputs)),
+        as_torch(moment_of(inputs)),
+        torch.tensor(mask),
+        pattern,
     )
     for row, kept, values in zip(weight, mask, found.numpy(), strict=True):
         expected = np.linalg.lstsq(inputs[:, kept], inputs @ row, rcond=None)[0]
@@ -194,7 +197,7 @@ def test_settled_masks_lose_less_than_a_walk_from_left_to_right(
     assert is_whole(settled.numpy(), pattern)
 
     def lost(mask: Any) -> Any:
-        kept = second_order.solve_kept(ideal @ moment, moment, mask)
+        kept = second_order.solve_kept(ideal @ moment, moment, mask, pattern)
         return second_order.loss(kept, ideal, moment)
 
     assert lost(settled).sum() < 0.9 * lost(walked).sum()
@@ -259,3 +262,37 @@ def test_wanda_by_hand() -> None:
     norms = np.linalg.norm(inputs, axis=0).astype(np.float32)
     scores = wanda.scores(weight.astype(np.float32), norms)
     assert scores[0].tolist() == pytest.approx([5, 2 * 5**0.5, 3, 2.4])
+
+
+def test_rows_that_share_their_inputs_choose_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the best of all masks for each block, and magnitude's; the last block is smaller."""
+    monkeypatch.setattr(second_order, "_DAMPING", 1e-5)
+    pattern = Pattern(1, 2, 16)
+    weight, inputs = layer(27, 8, seed=12)
+    targets = inputs @ weight.T
+    found = second_order.prune_linear(
+        linear(weight, np.zeros(27)), statistics(inputs, targets), pattern=pattern
+    )
+    assert is_whole(found.mask.numpy(), pattern)
+    masks = [np.concatenate(each) for each in product(group_masks(Pattern(1, 2)), repeat=4)]
+    x = inputs - inputs.mean(0)
+    for block in (slice(0, 16), slice(16, 27)):
+        rows, kept = weight[block], found.mask[block][0].numpy()
+        losses = [sum(loss(row, x, mask) for row in rows) for mask in masks]
+        error = float(np.square(x @ (found.weight[block].numpy() - rows).T).sum())
+        assert error == pytest.approx(sum(loss(row, x, kept) for row in rows), rel=0.01)
+        assert error < 1.1 * min(losses)
+        largest = np.abs(rows).sum(0).reshape(-1, 2)
+        magnitude = (largest == largest.max(1, keepdims=True)).reshape(-1)
+        assert error <= 1.001 * sum(loss(row, x, magnitude) for row in rows)
+
+
+def test_a_blocks_group_is_pruned_as_exhaustive_search_does() -> None:
+    pattern = Pattern(1, 2, 16)
+    weight, inputs = layer(40, 2, seed=13)
+    _, mask = surgeon.prune_columns(as_torch(weight), as_torch(moment_of(inputs)), pattern)
+    for block in (slice(0, 16), slice(16, 32), slice(32, 40)):
+        best = min(
+            group_masks(pattern), key=lambda kept: sum(loss(r, inputs, kept) for r in weight[block])
+        )
+        assert np.array_equal(mask[block].numpy(), np.tile(best, (len(weight[block]), 1)))

@@ -2,7 +2,10 @@
 
 In an ``N:M`` matrix every group of M adjacent weights along the input dimension (the columns of a
 linear layer's ``[out, in]`` weight) holds at most N that are not zero; the reference pattern of
-this project is 1:2, one weight of each adjacent pair. Everything here is numpy on a single matrix.
+this project is 1:2, one weight of each adjacent pair. Blocks of adjacent rows (outputs) may share
+a 1:2 pattern: then they all keep the same input of each pair, and a block is a dense product over
+half of the inputs. To whoever does not know of blocks that is a 1:2 matrix like any other.
+Everything here is numpy on a single matrix.
 
 The compressed form cuts the columns into *panels* of ``panel_columns(pattern)`` (the largest
 multiple of M up to 64: one panel of activations for 128 tokens fills L1). For each panel, and in
@@ -26,14 +29,21 @@ Matrix = npt.NDArray[np.floating[Any]]
 Array = npt.NDArray[Any]
 
 _MAX_PANEL = 64  # columns: one bit each must fit the 64-bit word that describes a row's panel
+_ROWS_UNIT = 16  # the engine multiplies so many rows at a time, which must keep the same inputs
+_MAX_SHARED = 4096
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """At most ``n`` non-zero weights in every group of ``m`` adjacent inputs."""
+    """At most ``n`` non-zero weights in every group of ``m`` adjacent inputs.
+
+    Every ``shared_rows`` adjacent rows, from the first on, keep the same inputs; the last block of
+    a matrix may be a smaller one. 1 is no sharing.
+    """
 
     n: int
     m: int
+    shared_rows: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.n < self.m <= _MAX_PANEL:
@@ -41,22 +51,53 @@ class Pattern:
                 f"{self.n}:{self.m} is not a usable pattern: N:M needs 1 <= N < M <= {_MAX_PANEL}, "
                 "for example 1:2 or 2:4."
             )
+        rows = self.shared_rows
+        if rows == 1:
+            return
+        if rows % _ROWS_UNIT or not _ROWS_UNIT <= rows <= _MAX_SHARED:
+            raise PatternError(
+                f"a pattern cannot be shared by {rows} rows: choose a multiple of {_ROWS_UNIT} up "
+                f"to {_MAX_SHARED}, for example 128, or 1 for a pattern of each row's own."
+            )
+        if (self.n, self.m) != (1, 2):
+            raise PatternError(
+                f"{self.n}:{self.m} cannot be shared by rows, only 1:2 can: choose 1:2, or leave "
+                "the shared rows out."
+            )
 
     @classmethod
-    def parse(cls, text: str) -> Pattern:
-        """Read ``"1:2"``. Raises PatternError for anything that is not N:M."""
-        found = re.fullmatch(r"\s*(\d{1,3})\s*:\s*(\d{1,3})\s*", text)
+    def parse(cls, text: str, shared_rows: int = 1) -> Pattern:
+        """Read ``"1:2"``, or what `str` gives. Raises PatternError for anything else."""
+        form = r"\s*(\d{1,3})\s*:\s*(\d{1,3})\s*(?:shared by (\d{1,4}) rows)?\s*"
+        found = re.fullmatch(form, text)
         if found is None:
             raise PatternError(f"'{text}' is not a pattern: write N:M, for example 1:2 or 2:4.")
-        return cls(int(found[1]), int(found[2]))
+        if found[3] and shared_rows not in (1, int(found[3])):
+            raise PatternError(f"'{text}' cannot be shared by {shared_rows} rows as well.")
+        return cls(int(found[1]), int(found[2]), int(found[3] or shared_rows))
 
     def __str__(self) -> str:
+        if self.shared_rows == 1:
+            return self.ratio
+        return f"{self.ratio} shared by {self.shared_rows} rows"
+
+    @property
+    def ratio(self) -> str:
+        """``"N:M"``, which is all that a tool needs to know that does not look at blocks."""
         return f"{self.n}:{self.m}"
 
     @property
     def density(self) -> float:
         """Share of weights kept, N / M."""
         return self.n / self.m
+
+    def blocks(self, rows: int) -> int:
+        """How many blocks of rows a matrix has that share their inputs."""
+        return -(-rows // self.shared_rows)
+
+    def groups(self, rows: int, columns: int) -> int:
+        """How many groups a matrix has in which inputs are chosen."""
+        return self.blocks(rows) * columns // self.m
 
 
 ONE_OF_TWO = Pattern(1, 2)
@@ -77,19 +118,38 @@ def grouped(matrix: Array, pattern: Pattern) -> Array:
     return matrix.reshape(rows, columns // pattern.m, pattern.m)
 
 
+def sum_over_blocks(scores: Matrix, pattern: Pattern) -> Matrix:
+    """``[rows, columns]`` summed over the rows that share their inputs: ``[blocks, columns]``."""
+    if pattern.shared_rows == 1:
+        return scores
+    sums: Matrix = np.add.reduceat(scores, range(0, len(scores), pattern.shared_rows), axis=0)
+    return sums
+
+
+def spread_over_rows(blocks: Array, pattern: Pattern, rows: int) -> Array:
+    """A row for each block of rows, ``[blocks, ...]``, to each of its rows: ``[rows, ...]``."""
+    if pattern.shared_rows == 1:
+        return blocks
+    return blocks[np.arange(rows) // pattern.shared_rows]
+
+
 def mask_from_scores(scores: Matrix, pattern: Pattern) -> BoolMatrix:
     """Keep exactly the n highest-scored entries of each group; ties keep the leftmost.
 
-    ``scores`` is ``[rows, columns]`` of any float type without NaN; the mask has its shape.
+    ``scores`` is ``[rows, columns]`` of any float type without NaN; the mask has its shape. Where
+    rows share their inputs, their scores add up.
     """
-    groups = grouped(scores, pattern)
-    if pattern == ONE_OF_TWO:
+    grouped(scores, pattern)  # refuses what cannot be cut, before it is summed
+    sums = sum_over_blocks(scores, pattern)
+    groups = grouped(sums, pattern)
+    if pattern.m == 2:
         odd = groups[..., 1] > groups[..., 0]
-        return np.stack((~odd, odd), axis=-1).reshape(scores.shape)
-    order = np.argsort(-groups, axis=-1, kind="stable")[..., : pattern.n]
-    mask = np.zeros(groups.shape, dtype=bool)
-    np.put_along_axis(mask, order, True, axis=-1)
-    return mask.reshape(scores.shape)
+        mask = np.stack((~odd, odd), axis=-1)
+    else:
+        order = np.argsort(-groups, axis=-1, kind="stable")[..., : pattern.n]
+        mask = np.zeros(groups.shape, dtype=bool)
+        np.put_along_axis(mask, order, True, axis=-1)
+    return spread_over_rows(mask.reshape(sums.shape), pattern, len(scores))
 
 
 def mask_from_zeros(weight: Matrix, pattern: Pattern) -> BoolMatrix:
@@ -105,8 +165,15 @@ def mask_from_zeros(weight: Matrix, pattern: Pattern) -> BoolMatrix:
 
 
 def count_kept(matrix: Array, pattern: Pattern) -> npt.NDArray[np.uint8]:
-    """How many non-zeros (or True entries) each group holds: uint8 ``[rows, columns / m]``."""
-    marks = grouped(matrix != 0, pattern).view(np.uint8)
+    """How many non-zeros (or True entries) each group holds: uint8 ``[blocks, columns / m]``.
+
+    Without sharing a block is a row; else an input counts that any of the block's rows keeps.
+    """
+    marks = grouped(matrix != 0, pattern)
+    if pattern.shared_rows > 1:
+        starts = range(0, len(marks), pattern.shared_rows)
+        marks = np.logical_or.reduceat(marks, starts, axis=0)
+    marks = marks.view(np.uint8)
     # m strided additions: numpy's own reductions over so short an axis are many times slower.
     counts: npt.NDArray[np.uint8] = marks[..., 0].copy()
     for place in range(1, pattern.m):
@@ -123,13 +190,19 @@ def is_whole(mask: BoolMatrix, pattern: Pattern) -> bool:
     """Whether every group of a mask keeps exactly n; False too where m does not divide."""
     if mask.ndim != 2 or mask.shape[1] == 0 or mask.shape[1] % pattern.m:
         return False
-    return bool(np.all(count_kept(mask, pattern) == pattern.n))
+    first = mask[:: pattern.shared_rows]  # of each block
+    if pattern.shared_rows > 1:
+        if not np.array_equal(mask, spread_over_rows(first, pattern, len(mask))):
+            return False
+        pattern = ONE_OF_TWO
+    return bool(np.all(count_kept(first, pattern) == pattern.n))
 
 
 def detect(weight: Array) -> Pattern | None:
     """The tightest of KNOWN_PATTERNS that holds in this matrix; None for a dense one.
 
-    An all-zero matrix is nobody's pruned layer and counts as dense.
+    That rows share it is not looked for: a folder's record says so. An all-zero matrix is nobody's
+    pruned layer and counts as dense.
     """
     if weight.ndim != 2 or weight.size == 0:
         return None

@@ -202,6 +202,8 @@ def _what_it_is(record: dict[str, Any], kind: str, packed: bool, folder: Path) -
             f"{pattern.split(':')[1]} adjacent weights at most {pattern.split(':')[0]} "
             "may differ from zero."
         )
+        if rows := record.get("shared_rows"):
+            text += f" Every {rows} adjacent outputs keep the same inputs."
     if packed:
         return f"{text} The pruned layers are stored as their kept values and where they belong."
     if pattern is None:

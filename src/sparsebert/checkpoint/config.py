@@ -12,7 +12,7 @@ from sparsebert.checkpoint.config_values import MOST, ConfigValues
 from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.families import FAMILIES, Family, HeadShape
 from sparsebert.checkpoint.families import Head as Head
-from sparsebert.checkpoint.sparsity import read_sparsity
+from sparsebert.checkpoint.sparsity import read_pattern, read_sparsity
 from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
 from sparsebert.patterns import Pattern
 
@@ -80,8 +80,7 @@ class EncoderConfig:
     @property
     def recorded_pattern(self) -> Pattern | None:
         """The pattern that the folder says its pruned layers have; None where it says nothing."""
-        text = (self.sparsity or {}).get("pattern")
-        return None if text is None else Pattern.parse(text)
+        return read_pattern(self.sparsity or {})
 
     @property
     def recorded_layers(self) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import sparsebert
-from sparsebert.checkpoint.sparsity import SPARSITY_VERSION
+from sparsebert.checkpoint.sparsity import SPARSITY_VERSION, pattern_record, read_pattern
+from sparsebert.patterns import Pattern
 
 
 def with_step(
@@ -16,7 +17,7 @@ def with_step(
     source: str,
     arguments: dict[str, Any],
     *,
-    pattern: str | None = None,
+    pattern: Pattern | None = None,
     method: str | None = None,
     layers: Sequence[str] | None = None,
 ) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def with_step(
     old = raw.get("sparsity") or {}
     raw["sparsity"] = {
         "format_version": SPARSITY_VERSION,
-        "pattern": pattern if pattern is not None else old.get("pattern"),
+        **pattern_record(pattern or read_pattern(old)),
         "method": method if method is not None else old.get("method"),
         "layers": list(layers) if layers is not None else old.get("layers", []),
         "lineage": [

@@ -11,6 +11,25 @@ from sparsebert.patterns import Pattern
 SPARSITY_VERSION = 1
 
 
+def pattern_record(pattern: Pattern | None) -> dict[str, Any]:
+    """A pattern as records keep it: "pattern", which is N:M, and "shared_rows" where rows share it.
+
+    Whoever knows of no shared rows reads a plain N:M, which is true as well.
+    """
+    if pattern is None:
+        return {"pattern": None}
+    shared = {} if pattern.shared_rows == 1 else {"shared_rows": pattern.shared_rows}
+    return {"pattern": pattern.ratio, **shared}
+
+
+def read_pattern(record: dict[str, Any]) -> Pattern | None:
+    """The inverse of `pattern_record`; PatternError for what it does not write."""
+    text, rows = record.get("pattern"), record.get("shared_rows", 1)
+    if type(rows) is not int or not isinstance(text, str | None) or (text is None and rows != 1):
+        raise PatternError("'pattern' and 'shared_rows' are not those of a pattern.")
+    return None if text is None else Pattern.parse(text, rows)
+
+
 def read_sparsity(raw: dict[str, Any], where: Path) -> dict[str, Any] | None:
     """The record as it stands, None without one; CheckpointError unless sparsebert wrote it."""
     record = raw.get("sparsity")
@@ -28,7 +47,6 @@ def read_sparsity(raw: dict[str, Any], where: Path) -> dict[str, Any] | None:
     layers, lineage = record.get("layers", []), record.get("lineage", [])
     if (
         version != SPARSITY_VERSION
-        or not isinstance(record.get("pattern"), str | None)
         or not isinstance(record.get("method"), str | None)
         or not isinstance(layers, list)
         or not all(isinstance(name, str) for name in layers)
@@ -36,11 +54,10 @@ def read_sparsity(raw: dict[str, Any], where: Path) -> dict[str, Any] | None:
         or not all(isinstance(step, dict) for step in lineage)
     ):
         raise problem
-    if record.get("pattern") is not None:
-        try:
-            Pattern.parse(record["pattern"])
-        except PatternError as error:
-            raise CheckpointError(f"{where}: 'sparsity': {error}") from error
-    elif layers:
+    try:
+        pattern = read_pattern(record)
+    except PatternError as error:
+        raise CheckpointError(f"{where}: 'sparsity': {error}") from error
+    if pattern is None and layers:
         raise problem
     return record

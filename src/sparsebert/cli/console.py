@@ -31,6 +31,16 @@ ModelArgument = Annotated[
 OutArgument = Annotated[
     Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist.")
 ]
+SharedRowsOption = Annotated[
+    int,
+    typer.Option(
+        metavar="ROWS",
+        help="Let so many adjacent outputs keep the same inputs (1:2 only; a multiple of 16): "
+        "quicker where a CPU gains nothing from zeros that differ from row to row, at some cost of "
+        "accuracy.",
+        show_default="1: each its own",
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one machine-readable result on standard output.")

@@ -20,6 +20,7 @@ from sparsebert.cli.console import (
     JsonOption,
     ModelArgument,
     OutArgument,
+    SharedRowsOption,
     check_task,
     emit,
     given_options,
@@ -172,6 +173,7 @@ def finetune(
             help="What gradual and snip-momentum prune to: keep N of every M adjacent weights.",
         ),
     ] = _DEFAULT.pattern,
+    shared_rows: SharedRowsOption = _DEFAULT.shared_rows,
     teacher: Annotated[
         str | None,
         typer.Option(

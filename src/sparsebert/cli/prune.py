@@ -14,6 +14,7 @@ from sparsebert.cli.console import (
     JsonOption,
     ModelArgument,
     OutArgument,
+    SharedRowsOption,
     emit,
     given_options,
     progress_bar,
@@ -34,6 +35,7 @@ def prune(
         str,
         typer.Option(metavar="N:M", help="Keep N of every M adjacent weights: 1:2, 2:4, 4:8, ..."),
     ] = "1:2",
+    shared_rows: SharedRowsOption = 1,
     method: Annotated[
         str | None,
         typer.Option(
@@ -169,9 +171,10 @@ def prune(
     from sparsebert.pruning.methods import When, get_method
 
     try:
-        wanted = Pattern.parse(pattern)
+        wanted = Pattern.parse(pattern, shared_rows)
     except PatternError as error:
-        raise typer.BadParameter(str(error), param_hint="--pattern") from error
+        hint = "--pattern" if shared_rows == 1 else "--shared-rows"
+        raise typer.BadParameter(str(error), param_hint=hint) from error
     method = method or ("second-order" if corpus else "magnitude")
     try:
         get_method(method, When.ONE_SHOT)
@@ -184,7 +187,8 @@ def prune(
     given = given_options(context, (*_OPTIONS, "resume"))
     if corpus:
         pruning = {
-            "pattern": str(wanted),
+            "pattern": wanted.ratio,
+            "shared_rows": shared_rows,
             "method": method,
             "parts": chosen,
             "calibration": calibration,

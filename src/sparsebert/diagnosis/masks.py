@@ -131,7 +131,7 @@ def _held(pattern: str | None, recorded: list[LayerReport]) -> str:
 
 
 def _groups(layer: LayerReport) -> int:
-    return layer.rows * layer.columns // Pattern.parse(str(layer.recorded)).m
+    return Pattern.parse(str(layer.recorded)).groups(layer.rows, layer.columns)
 
 
 def _noun(pattern: str | None) -> str:

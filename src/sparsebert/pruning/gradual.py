@@ -37,6 +37,8 @@ from sparsebert.patterns import (
     grouped,
     is_whole,
     mask_from_scores,
+    spread_over_rows,
+    sum_over_blocks,
 )
 
 RAMP_SHARE = 0.5  # of the steps after warm-up; the rest trains the final masks
@@ -117,15 +119,17 @@ def forced_mask(scores: Matrix, pattern: Pattern, share: float) -> BoolMatrix:
 
     ``scores`` is float ``[rows, columns]`` without NaN, the mask bool of its shape. A forced group
     keeps its n highest scores, any other keeps all; those with the least sum of pruned scores are
-    forced, ties going to the upper row, then to the left. PatternError if m does not divide.
+    forced, ties going to the upper row, then to the left. A group of rows that share their inputs
+    is one of the block. PatternError if m does not divide.
     """
     mask = mask_from_scores(scores, pattern)
     pruned = grouped(np.where(mask, scores.dtype.type(0), scores), pattern)
     losses = pruned[..., 0].copy()
     for place in range(1, pattern.m):  # as in patterns.count_kept: faster than a short axis's sum
         losses += pruned[..., place]
+    losses = sum_over_blocks(losses, pattern)
     forced = _least(losses.ravel(), forced_count(share, losses.size)).reshape(losses.shape)
-    mask |= ~np.repeat(forced, pattern.m, axis=1)
+    mask |= ~np.repeat(spread_over_rows(forced, pattern, len(mask)), pattern.m, axis=1)
     return mask
 
 

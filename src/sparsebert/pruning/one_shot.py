@@ -18,6 +18,7 @@ from sparsebert.checkpoint.dtypes import Array, Float32, narrow
 from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.lineage import with_step
 from sparsebert.checkpoint.masks import StoredMasks, write_mask_bits
+from sparsebert.checkpoint.sparsity import pattern_record
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
@@ -45,6 +46,7 @@ def prune(
     out: str | Path,
     *,
     pattern: str | Pattern = "1:2",
+    shared_rows: int = 1,
     method: str = "magnitude",
     parts: Collection[str] = ("encoder",),
     calibration: str | Path | None = None,
@@ -59,8 +61,10 @@ def prune(
 
     Of every M adjacent weights along a layer's inputs N are kept, as the method chooses (of equal
     ones the leftmost); the others become exactly +0.0. A layer whose zeros fit the pattern already
-    is left as it is. ``parts`` are any of "encoder", "pooler" and "head". Masks, pattern and
-    lineage are written beside the weights, and every tensor keeps its type.
+    is left as it is. With ``shared_rows`` above 1 (1:2 only) so many adjacent rows keep the same
+    inputs, which every machine can skip and which costs some accuracy. ``parts`` are any of
+    "encoder", "pooler" and "head". Masks, pattern and lineage are written beside the weights, and
+    every tensor keeps its type.
 
     ``method`` is "magnitude", or one that calibrates: "wanda" or "second-order". Those run a fixed
     selection of ``calibration_rows`` texts of ``calibration`` through the model, on torch; it is a
@@ -76,7 +80,7 @@ def prune(
     """
     began = time.perf_counter()
     check_output(out, force=force)
-    wanted = pattern if isinstance(pattern, Pattern) else Pattern.parse(pattern)
+    wanted = Pattern.parse(str(pattern), shared_rows)
     chosen_method = get_method(method, When.ONE_SHOT)
     chosen = check_parts(parts)
     checkpoint = open_checkpoint(model)
@@ -87,7 +91,7 @@ def prune(
         checkpoint, chosen_method, calibration, calibration_rows, task, columns
     )
     scarcity = rows and rows.scarcity(max(layer.columns for layer in targets))
-    arguments: dict[str, Any] = {"pattern": str(wanted), "method": method, "parts": list(chosen)}
+    arguments: dict[str, Any] = pattern_record(wanted) | {"method": method, "parts": list(chosen)}
     if rows is not None:
         arguments["calibration"] = Path(str(calibration)).name
         arguments["calibration_rows"] = len(rows)
@@ -104,7 +108,7 @@ def prune(
             "prune",
             checkpoint.source,
             arguments,
-            pattern=str(wanted),
+            pattern=wanted,
             method=method,
             layers=[
                 layer.name for layer in checkpoint.linear_layers(PARTS) if layer.name in run.masks
@@ -115,7 +119,7 @@ def prune(
         write_card(staging, source=checkpoint.path)
     return {
         "out": str(out),
-        "pattern": str(wanted),
+        **pattern_record(wanted),
         "method": method,
         "parts": list(chosen),
         "pruned": run.pruned,

@@ -12,6 +12,9 @@ loses ``tr (W - W*) H (W - W*)^T`` more, H = X X^T + d, and N:M pruning looks fo
    grows until the masks stand still, as in ALPS (Meng et al. 2024).
 3. the kept weights of each row: the exact solution ``H_KK w_K = (W* H)_K`` of least squares
 
+Rows that share their inputs (see `sparsebert.patterns`) choose together in 1 and 2, by the sum of
+what they lose, and have one system of equations in 3.
+
 Means are left out of X and Y: they belong to the bias, which is fitted with the weights (of a layer
 that has one).
 
@@ -23,7 +26,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sparsebert.patterns import Pattern, mask_from_scores
+from sparsebert.patterns import Pattern, mask_from_scores, spread_over_rows, sum_over_blocks
 from sparsebert.pruning.calibration import Linear
 from sparsebert.pruning.surgeon import prune_columns
 
@@ -53,11 +56,12 @@ def prune_linear(layer: Linear, statistics: Statistics, *, pattern: Pattern) -> 
 
     start, start_mask = prune_columns(ideal, moment, pattern)
     mask = settle_mask(start, wanted, moment, pattern)
-    weight = solve_kept(wanted, moment, mask)
-    worse = loss(weight, ideal, moment) > loss(start, ideal, moment)
-    if worse.any():  # there is no proof that the projections help, though they mostly do
+    weight = solve_kept(wanted, moment, mask, pattern)
+    gained = loss(start, ideal, moment) - loss(weight, ideal, moment)
+    worse = _of_blocks(gained, pattern) < 0
+    if worse.any():  # whole blocks: nothing proves that projections help, though they mostly do
         mask[worse] = start_mask[worse]
-        weight[worse] = solve_kept(wanted[worse], moment, mask[worse])
+        weight[worse] = solve_kept(wanted[worse], moment, mask[worse], pattern)
     bias = None
     if layer.bias is not None:
         bias = statistics.target_mean - weight @ statistics.input_mean
@@ -94,28 +98,46 @@ def settle_mask(
     for _ in range(_PROJECTIONS):
         close = (goal + penalty * (pruned - apart)) @ vectors
         close = (close / (values + penalty)) @ vectors.T + apart
-        mask = torch.from_numpy(mask_from_scores(close.abs().numpy(), pattern))
+        mask = torch.from_numpy(mask_from_scores(close.square().numpy(), pattern))
         pruned = torch.where(mask, close, 0.0)
         apart = (close - pruned) / growth  # U is in units of 1 / r
         penalty *= growth
     return mask
 
 
-def solve_kept(wanted: torch.Tensor, moment: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def solve_kept(
+    wanted: torch.Tensor, moment: torch.Tensor, mask: torch.Tensor, pattern: Pattern
+) -> torch.Tensor:
     """The best weights under ``mask``, ``[rows, columns]``: H_KK w_K = b_K for each row b.
 
     ``wanted`` is Y X^T ``[rows, columns]`` of the outputs Y to come near to (W H for those of
-    weights W). Every row of the mask keeps the same number of weights.
+    weights W). ``mask`` is a whole one of ``pattern``; rows that share their inputs are the right
+    sides of one system.
     """
     import torch
 
-    kept = mask.nonzero()[:, 1].view(len(mask), -1)
-    found = torch.zeros_like(wanted)
+    rows, columns = mask.shape
+    shared, blocks = pattern.shared_rows, pattern.blocks(rows)
+    kept = mask[::shared].nonzero()[:, 1].view(blocks, -1)
+    # The rows that the last block may lack are zeros.
+    right = torch.nn.functional.pad(wanted, (0, 0, 0, blocks * shared - rows))
+    right = right.view(blocks, shared, columns)
+    found = torch.zeros_like(right)
     at_once = max(1, _ENTRIES_AT_ONCE // kept.shape[1] ** 2)
-    for begin in range(0, len(mask), at_once):
+    for begin in range(0, blocks, at_once):
         part = slice(begin, begin + at_once)
         places = kept[part]
         factor = torch.linalg.cholesky(moment[places[:, :, None], places[:, None, :]])
-        right = wanted[part].gather(1, places).unsqueeze(-1)
-        found[part].scatter_(1, places, torch.cholesky_solve(right, factor).squeeze(-1))
-    return found
+        each = places[:, None].expand(-1, shared, -1)
+        solved = torch.cholesky_solve(right[part].gather(2, each).mT, factor).mT
+        found[part].scatter_(2, each, solved)
+    return found.view(-1, columns)[:rows]
+
+
+def _of_blocks(losses: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    """For each row the sum over those that share its inputs: ``[rows]``."""
+    import torch
+
+    rows = len(losses)
+    sums = sum_over_blocks(losses[:, None].numpy(), pattern)
+    return torch.from_numpy(spread_over_rows(sums, pattern, rows))[:, 0]

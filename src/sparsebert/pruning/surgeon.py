@@ -13,7 +13,7 @@ from itertools import combinations
 from math import comb
 from typing import TYPE_CHECKING
 
-from sparsebert.patterns import Pattern
+from sparsebert.patterns import Pattern, spread_over_rows, sum_over_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +68,7 @@ def _inverse_factor(moment: torch.Tensor) -> torch.Tensor:
 def _best_of_group(weight: torch.Tensor, factor: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     """Which n of a group's m columns each row keeps, bool ``[rows, m]``: the cheapest set goes.
 
+    Rows that share their inputs lose the set that is cheapest for all of them together.
     ``factor`` is the group's square of U, so that U^T U is the inverse over the columns that are
     not fixed yet. Every set is tried; where there are too many, the costs of single weights add up.
     """
@@ -76,7 +77,7 @@ def _best_of_group(weight: torch.Tensor, factor: torch.Tensor, pattern: Pattern)
     inverse = factor.T @ factor
     count = pattern.m - pattern.n
     if comb(pattern.m, count) > _MOST_CHOICES:
-        cost = weight.square() / inverse.diagonal()
+        cost = weight.square() / inverse.diagonal()  # of a pattern that rows cannot share
         keep = cost.argsort(dim=1, descending=True, stable=True)[:, : pattern.n]
         return torch.zeros_like(weight, dtype=torch.bool).scatter_(1, keep, True)
     # From the right: of equal costs the first one wins, and what stays is the leftmost.
@@ -85,8 +86,9 @@ def _best_of_group(weight: torch.Tensor, factor: torch.Tensor, pattern: Pattern)
     for places in sets:
         lost = weight[:, places]
         costs.append((lost @ torch.linalg.inv(inverse[places][:, places]) * lost).sum(dim=1))
-    best = torch.stack(costs).argmin(dim=0)
+    total = sum_over_blocks(torch.stack(costs, dim=1).numpy(), pattern)
+    best = spread_over_rows(total.argmin(axis=1), pattern, len(weight))
     keeps = torch.ones(len(sets), pattern.m, dtype=torch.bool)
     for number, places in enumerate(sets):
         keeps[number, places] = False
-    return keeps[best]
+    return keeps[torch.from_numpy(best)]

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from sparsebert.checkpoint import open_checkpoint, read_masks
-from sparsebert.patterns import Pattern
 from sparsebert.pruning.gradual import Ramp
 from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.distillation import distillation_objective
@@ -62,7 +61,7 @@ def _evolution(job: Job, plan: BatchPlan) -> Evolution:
         plan.steps(rows, options.epochs),
         plan.warmup_steps(rows, options.epochs, options.warmup_ratio),
     )
-    return Evolution(job.options.method, Pattern.parse(job.options.pattern), ramp, job.to_prune)
+    return Evolution(job.options.method, job.options.target, ramp, job.to_prune)
 
 
 def make_holds(job: Job) -> list[Hold]:

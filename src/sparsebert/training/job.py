@@ -14,7 +14,7 @@ from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import DataError
 from sparsebert.evaluation.evaluator import token_limit
 from sparsebert.evaluation.scoring import PreparedSplit, f1_note
-from sparsebert.patterns import BoolMatrix, Pattern
+from sparsebert.patterns import BoolMatrix
 from sparsebert.progress import Progress
 from sparsebert.pruning.gradual import layers_to_prune
 from sparsebert.tasks.custom import find_task
@@ -91,7 +91,7 @@ def prepare_job(
     masks = lasting_masks(read_masks(checkpoint), checkpoint, task)
     to_prune = {}
     if options.method != "lock":
-        to_prune = layers_to_prune(checkpoint, masks, Pattern.parse(options.pattern))
+        to_prune = layers_to_prune(checkpoint, masks, options.target)
     train, held_out, division = _read(task, data, options.max_rows, columns.validation_share)
     if options.early_stopping and not held_out:
         raise DataError(

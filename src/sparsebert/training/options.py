@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from sparsebert.errors import PatternError, TrainingError
+
+if TYPE_CHECKING:
+    from sparsebert.patterns import Pattern
 
 # Name of an optimiser to what TrainingArguments calls it, and its arguments there.
 OPTIMIZERS: dict[str, dict[str, str]] = {
@@ -55,7 +58,8 @@ class FinetuneOptions:
     the training rows, or none ("frozen").
 
     ``method``: "lock" keeps the zeros the model has; "gradual" and "snip-momentum" prune it to
-    ``pattern`` while it trains. ``quantize`` "int8" trains with the rounding of the int8 engine.
+    ``pattern`` while it trains, which ``shared_rows`` adjacent rows share. ``quantize`` "int8"
+    trains with the rounding of the int8 engine.
 
     ``teacher``, a model fine-tuned on the task, makes the loss a sum of up to four terms:
     ``task_weight`` the labels', ``logits_weight`` the teacher's logits' (softened by
@@ -84,6 +88,7 @@ class FinetuneOptions:
     embeddings: str = "train"
     method: str = "lock"
     pattern: str = "1:2"
+    shared_rows: int = 1
     teacher: str | None = None
     temperature: float = 2.0
     task_weight: float = 0.0
@@ -138,12 +143,12 @@ class FinetuneOptions:
     def _check_together(self) -> None:
         """What only makes sense beside something else is refused without it, not ignored."""
         if self.method == "lock":
-            self._need_default(("pattern",), "without a method that prunes while it trains")
+            self._need_default(
+                ("pattern", "shared_rows"), "without a method that prunes while it trains"
+            )
         else:
-            from sparsebert.patterns import Pattern
-
             try:
-                Pattern.parse(self.pattern)
+                _ = self.target
             except PatternError as fault:
                 raise TrainingError(str(fault)) from fault
             if self.early_stopping:
@@ -166,6 +171,13 @@ class FinetuneOptions:
                 "from: leave it at 0, or leave them out."
             )
 
+    @property
+    def target(self) -> Pattern:
+        """What a method that prunes while it trains prunes to; PatternError if it is none."""
+        from sparsebert.patterns import Pattern
+
+        return Pattern.parse(self.pattern, self.shared_rows)
+
     def _need_default(self, names: tuple[str, ...], where: str) -> None:
         for name in names:
             if getattr(self, name) != getattr(type(self), name):
@@ -180,6 +192,8 @@ class FinetuneOptions:
         unused = {*(() if self.teacher else DISTILLING)}
         if self.method == "lock":
             unused.add("pattern")
+        if self.shared_rows == 1:
+            unused.add("shared_rows")
         return {
             name: value
             for name, value in self.as_dict().items()

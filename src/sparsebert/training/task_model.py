@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.checkpoint import Checkpoint
 from sparsebert.checkpoint.architecture import WORDS, expected_shapes, last_layer
 from sparsebert.checkpoint.config import parse_config
+from sparsebert.checkpoint.sparsity import pattern_record
 from sparsebert.errors import CheckpointError
 from sparsebert.patterns import BoolMatrix, Pattern, detect
 from sparsebert.tasks.labels import are_unnamed, label_order, same_labels
@@ -107,11 +108,12 @@ def sparsity_record(
     if options.method == "lock":
         known = checkpoint.config.recorded_pattern
     else:
-        known = Pattern.parse(options.pattern)
+        known = options.target
         record["method"] = options.method
     patterns = {known} if known else {detect(mask) for mask in masks.values()}
     pattern = patterns.pop() if len(patterns) == 1 else None
-    record["pattern"] = str(pattern) if pattern else None
+    record.pop("shared_rows", None)
+    record |= pattern_record(pattern)
     record["layers"] = sorted(masks) if pattern else []
     return {**raw, "sparsity": record}
 

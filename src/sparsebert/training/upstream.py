@@ -51,6 +51,7 @@ def prune_upstream(
     *,
     corpus: str | Path | Sequence[str | Path],
     pattern: str = "1:2",
+    shared_rows: int = 1,
     method: str = "second-order",
     parts: Collection[str] = ("encoder",),
     calibration: str | Path | None = None,
@@ -83,7 +84,7 @@ def prune_upstream(
     wanted = _options(options)
     columns = DataOptions(text_column, pair_column)
     pruning: dict[str, Any] = {
-        "pattern": str(Pattern.parse(pattern)),
+        "pattern": str(Pattern.parse(pattern, shared_rows)),
         "method": method,
         "parts": sorted(check_parts(parts)),
     }
