@@ -70,6 +70,10 @@ def weight_integers(weight: Any) -> Integers:
         word = weight.bits[row // 16, group]
         odd = word >> (4 * (row % 16) + place).astype(np.uint64) & np.uint64(1)
         return np.where(odd == column % 2, values[row // 16, group, row % 16, place], 0)
+    if weight.layout == "shared-pairs":
+        pair = column // 2
+        odd = weight.bits[row // weight.pattern.shared_rows, pair // 8] >> pair % 8 & 1
+        return np.where(odd == column % 2, values[row // 16, pair // 4, row % 16, pair % 4], 0)
     width = 64 // weight.pattern.m * weight.pattern.m  # columns of a panel
     panel, place = column // width, (column % width).astype(np.uint64)
     kept = weight.bits[panel, row] >> place & np.uint64(1) == 1

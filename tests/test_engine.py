@@ -19,6 +19,7 @@ import pytest
 from reference_bert import ReferenceBert
 from sparsebert.checkpoint.attention_layers import LayerAttention
 from sparsebert.checkpoint.families import BERT, Head, HeadShape
+from sparsebert.compressed import Compressed, compress
 from sparsebert.engine import (
     Encoder,
     available_instruction_sets,
@@ -26,10 +27,10 @@ from sparsebert.engine import (
     instruction_set,
 )
 from sparsebert.errors import EngineError, InputError
-from sparsebert.patterns import Compressed, Pattern, compress, mask_from_scores
+from sparsebert.patterns import Pattern, mask_from_scores
 
 SETS = available_instruction_sets()
-PATTERNS = [None, "1:2", "2:4", "4:8", "1:3", "3:5"]
+PATTERNS = [None, "1:2", "1:2 shared by 16 rows", "2:4", "4:8", "1:3", "3:5"]
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def test_activations(isa, activation, monkeypatch):
 
 
 @pytest.mark.parametrize("isa", SETS)
-@pytest.mark.parametrize("pattern", [None, "1:2", "2:4"])
+@pytest.mark.parametrize("pattern", [None, "1:2", "1:2 shared by 16 rows", "2:4"])
 def test_half_precision_weights_equal_their_rounded_values_in_fp32(isa, pattern, monkeypatch):
     monkeypatch.setenv("SPARSEBERT_ISA", isa)
     config = Config(hidden_size=72, intermediate_size=148)

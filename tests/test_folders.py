@@ -243,7 +243,13 @@ class TestLineage:
     def test_each_step_is_added_and_the_rest_kept(self) -> None:
         raw = {"model_type": "bert"}
         first = with_step(
-            raw, "prune", "org/model", {"pattern": "1:2"}, pattern=ONE_OF_TWO, method="m", layers=["a"]
+            raw,
+            "prune",
+            "org/model",
+            {"pattern": "1:2"},
+            pattern=ONE_OF_TWO,
+            method="m",
+            layers=["a"],
         )
         second = with_step(first, "finetune", "sparse", {"task": "sst2"})
         assert "sparsity" not in raw

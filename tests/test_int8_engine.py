@@ -22,11 +22,14 @@ from bert_folders import bert_config, bert_tensors
 from reference_bert import ReferenceBert
 from reference_int8 import ReferenceInt8
 from sparsebert.checkpoint.config import EncoderConfig, parse_config
+from sparsebert.compressed import compress
 from sparsebert.engine import Encoder, available_instruction_sets
 from sparsebert.errors import EngineError, InputError
-from sparsebert.patterns import Pattern, compress, mask_from_scores
+from sparsebert.patterns import ONE_OF_TWO, Pattern, mask_from_scores
 from sparsebert.quantized import (
     Quantized,
+    QuantizedPairs,
+    QuantizedSharedPairs,
     QuantizedTable,
     QuantizedTiles,
     dequantize,
@@ -40,6 +43,7 @@ SHAPES = [(36, 52, 3), (52, 36, 4), (96, 132, 3), (128, 512, 4)]
 # By turns of the layers' names; "mixed" is a model of which each layer is stored otherwise.
 PATTERNS: dict[str, list[str | None]] = {
     "1:2": ["1:2"],
+    "shared": ["1:2 shared by 16 rows", "1:2 shared by 128 rows"],
     "2:4": ["2:4"],
     "dense": [None],
     "mixed": ["1:2", None, "2:4", "1:4"],
@@ -370,15 +374,43 @@ def refused(pattern: str, name: str, change: Any, message: str, head: str = "enc
 
 
 @pytest.mark.parametrize(("change", "message"), ANY_LAYOUT)
-@pytest.mark.parametrize("pattern", ["1:2", "2:4", "dense"])
+@pytest.mark.parametrize("pattern", ["1:2", "shared", "2:4", "dense"])
 def test_bad_layers_are_refused(pattern: str, change: Any, message: str) -> None:
     refused(pattern, QUERY, change, message)
 
 
 @pytest.mark.parametrize(("change", "message"), WITH_BITS)
-@pytest.mark.parametrize("pattern", ["1:2", "2:4"])
+@pytest.mark.parametrize("pattern", ["1:2", "shared", "2:4"])
 def test_bad_bits_are_refused(pattern: str, change: Any, message: str) -> None:
     refused(pattern, QUERY, change, message)
+
+
+def test_rows_that_cannot_share_are_refused() -> None:
+    def change(weight: Quantized) -> Any:
+        pattern = Pattern(1, 2, 32)
+        object.__setattr__(pattern, "shared_rows", 24)
+        return replace(weight, pattern=pattern)
+
+    refused("shared", QUERY, change, "an impossible number of rows")
+
+
+@pytest.mark.parametrize("lengths", [[3], [1, 15, 16, 17], [64, 130, 5, 2]])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_shared_rows_change_no_bit(isa: str, threads: int, lengths: list[int]) -> None:
+    """Against the same integers as plain 1:2, whose bits are each row's own."""
+    config, weights = model(pattern="shared", shape=SHAPES[3])
+    plain = dict(weights)
+    for name, weight in weights.items():
+        if isinstance(weight, QuantizedSharedPairs):
+            parts = QuantizedPairs.arrange(weight.row_major(), ONE_OF_TWO, weight.mask())
+            plain[name] = QuantizedPairs(
+                weight.columns, scales=weight.scales, pattern=ONE_OF_TWO, **parts
+            )
+    *_, arrays = batch(lengths)
+    found, wanted = (
+        Encoder(config, each, threads=threads).hidden(*arrays) for each in (weights, plain)
+    )
+    assert found.tobytes() == wanted.tobytes()
 
 
 @pytest.mark.parametrize(("change", "message"), PANELS)

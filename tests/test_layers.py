@@ -17,6 +17,7 @@ ROOT = Path(sparsebert.__file__).parent
 LAYERS = (
     {"_engine", "errors", "progress"},
     {"patterns", "frames"},
+    {"compressed"},
     {"quantized"},
     {"engine"},
     {"machine"},

@@ -21,13 +21,14 @@ from sparsebert.checkpoint import (
     open_checkpoint,
     read_masks,
 )
+from sparsebert.compressed import Compressed, decompress
 from sparsebert.errors import (
     CheckpointError,
     OutputError,
     PatternError,
 )
 from sparsebert.packing import engine_weights, is_packed, open_packed, pack, unpack
-from sparsebert.patterns import ONE_OF_TWO, Compressed, Pattern, decompress
+from sparsebert.patterns import ONE_OF_TWO, Pattern
 from sparsebert.pruning import prune
 
 HEADS = [head.value for head in Head]
@@ -77,6 +78,7 @@ class TestExact:
         ("pattern", "sizes"),
         [
             ("1:2", {"hidden_size": 64, "intermediate_size": 130}),
+            ("1:2 shared by 16 rows", {"hidden_size": 36, "intermediate_size": 130}),
             ("2:4", {}),
             ("4:8", {"hidden_size": 72, "intermediate_size": 136}),
             ("1:3", {"hidden_size": 66, "intermediate_size": 129}),

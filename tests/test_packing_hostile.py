@@ -25,6 +25,7 @@ from sparsebert.pruning import prune
 QUERY = "encoder.layer.0.attention.self.query.weight"
 WORDS = "embeddings.word_embeddings.weight"
 PACKED = "packed.safetensors"
+PLAIN = {"pattern": None, "shared_rows": 1}
 # Neither size is a multiple of 16 rows, 8 inputs or 64 columns.
 ODD = {"hidden_size": 36, "intermediate_size": 52, "num_attention_heads": 3}
 
@@ -92,7 +93,7 @@ class TestFloats:
             (lambda m: "[]", "metadata is damaged"),
             (lambda m: "[" * 100_000, "metadata is damaged"),
             (lambda m: m.pop("format_version") and None, "metadata is damaged"),
-            (lambda m: m.update(format_version=2), "format version 2"),
+            (lambda m: m.update(format_version=3), "format version 3"),
             (lambda m: m.update(format_version=True), "metadata is damaged"),
             (lambda m: m.update(format_version="1"), "metadata is damaged"),
             (lambda m: m.update(dtype="int3"), "'int3', which this sparsebert does not know"),
@@ -240,7 +241,7 @@ class TestFloats:
 
 
 class TestInt8:
-    @pytest.fixture(scope="class", params=["1:2", "2:4"])
+    @pytest.fixture(scope="class", params=["1:2", "1:2 shared by 16 rows", "2:4"])
     def packed(self, request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = tmp_path_factory.mktemp("hostile")
         sparse = sparse_bert(folder, pattern=request.param, **ODD)
@@ -274,8 +275,11 @@ class TestInt8:
             (lambda m: m["quantized"][QUERY].update(layout=None), "two|damaged|lacks"),
             (lambda m: m["quantized"][QUERY].update(layout="dense"), "does not take"),
             (lambda m: m["quantized"][QUERY].update(layout="table"), "does not take"),
-            (lambda m: m["quantized"][QUERY].update(layout="table", pattern=None), "is a layer"),
-            (lambda m: m["quantized"][QUERY].update(pattern=None), "does not take None"),
+            (lambda m: m["quantized"][QUERY].update(layout="table", **PLAIN), "is a layer"),
+            (lambda m: m["quantized"][QUERY].update(**PLAIN), "does not take None"),
+            (lambda m: m["quantized"][QUERY].update(shared_rows=24), "metadata is damaged"),
+            (lambda m: m["quantized"][QUERY].update(shared_rows="16"), "metadata is damaged"),
+            (lambda m: m["quantized"][QUERY].update(pattern="1:2", shared_rows=32), "damaged"),
             (lambda m: m["quantized"][QUERY].update(pattern="1:3"), "damaged"),
             (lambda m: m["quantized"][QUERY].update(pattern=12), "metadata is damaged"),
             (lambda m: m["quantized"][QUERY].update(shape=[36]), "metadata is damaged"),
@@ -328,7 +332,7 @@ class TestInt8:
             lambda a: a[None],
             lambda a: a.reshape(-1)[:0],
             lambda a: a.astype(np.float64),
-            lambda a: a.astype(np.uint8),
+            lambda a: a.astype(np.uint16),
             lambda a: np.zeros(a.shape, np.float16),
         ],
         ids=["shorter", "deeper", "empty", "double", "unsigned", "half"],
@@ -366,7 +370,8 @@ class TestInt8:
 
     def test_bits_behind_the_last_column(self, packed: Path, tmp_path: Path) -> None:
         def change(tensors: dict[str, np.ndarray]) -> None:
-            tensors[f"{QUERY}.bits"][-1, -1] |= np.uint64(1 << 63)
+            bits = tensors[f"{QUERY}.bits"]
+            bits[-1, -1] |= bits.dtype.type(1 << (8 * bits.itemsize - 1))
 
         folder = altered(packed, tmp_path / "copy", tensors=change)
         self.refused(folder, f"tensor '{QUERY}' is damaged: the stored bits")

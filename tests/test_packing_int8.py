@@ -51,7 +51,7 @@ def expected_layout(name: str, shape: tuple[int, ...], pattern: str | None) -> s
         return "table"
     if pattern is None or not name.startswith("encoder."):
         return "dense"
-    return "pairs" if pattern == "1:2" else "panels"
+    return {"1:2": "pairs", "1:2 shared by 16 rows": "shared-pairs"}.get(pattern, "panels")
 
 
 def rounded(weight: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ def rounded(weight: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("pattern", ["1:2", "2:4", "1:4"])
+@pytest.mark.parametrize("pattern", ["1:2", "1:2 shared by 16 rows", "2:4", "1:4"])
 def test_each_tensor_gets_its_layout(tmp_path: Path, head: str, pattern: str) -> None:
     sparse = sparse_bert(tmp_path, head, pattern)
     result = pack(sparse, tmp_path / "packed", dtype="int8")
@@ -120,7 +120,7 @@ def test_layers_that_are_dense_among_pruned_ones(tmp_path: Path) -> None:
 
 
 class TestUnpacking:
-    @pytest.mark.parametrize("pattern", ["1:2", "2:4"])
+    @pytest.mark.parametrize("pattern", ["1:2", "1:2 shared by 16 rows", "2:4"])
     def test_rounded_floats_extras_and_masks_come_back(self, tmp_path: Path, pattern: str) -> None:
         sparse = sparse_bert(tmp_path, "masked-lm", pattern)
         pack(sparse, tmp_path / "packed", dtype="int8")
@@ -256,7 +256,7 @@ def test_a_tensor_in_the_way(tmp_path: Path, part: str) -> None:
         pack(sparse, tmp_path / "packed", dtype="int8")
 
 
-@pytest.mark.parametrize("pattern", ["1:2", "2:4"])
+@pytest.mark.parametrize("pattern", ["1:2", "1:2 shared by 16 rows", "2:4"])
 def test_the_engine_is_handed_each_layout_as_it_reads_it(tmp_path: Path, pattern: str) -> None:
     """The tuples of the native module's contract, with the file's own memory in them."""
     pack(sparse_bert(tmp_path, pattern=pattern), tmp_path / "packed", dtype="int8")
@@ -265,7 +265,8 @@ def test_the_engine_is_handed_each_layout_as_it_reads_it(tmp_path: Path, pattern
     assert isinstance(query, Quantized)
     assert isinstance(pooler, Quantized)
     assert isinstance(words, Quantized)
-    kind = ("pairs", 36) if pattern == "1:2" else (2, 4, 36)
+    kinds = {"1:2": ("pairs", 36), "2:4": (2, 4, 36)}
+    kind = kinds.get(pattern, ("shared-pairs", 16, 36))
     for weight, expected in (
         (query, (*kind, query.values, query.bits, query.scales)),
         (pooler, ("dense", 36, pooler.values, pooler.scales)),

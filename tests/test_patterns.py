@@ -7,26 +7,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsebert.errors import PatternError
-from sparsebert.patterns import (
-    KNOWN_PATTERNS,
-    ONE_OF_TWO,
+from sparsebert.compressed import (
     Compressed,
-    Pattern,
     check_compressed,
     compress,
     compressed_mask,
     compressed_shapes,
+    decompress,
+    panel_columns,
+)
+from sparsebert.errors import PatternError
+from sparsebert.patterns import (
+    KNOWN_PATTERNS,
+    ONE_OF_TWO,
+    Pattern,
     count_broken_groups,
     count_kept,
-    decompress,
     detect,
     grouped,
     is_whole,
     mask_from_scores,
     mask_from_zeros,
     pack_mask,
-    panel_columns,
     unpack_mask,
 )
 

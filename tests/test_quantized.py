@@ -16,6 +16,7 @@ from sparsebert.quantized import (
     Quantized,
     QuantizedPairs,
     QuantizedPanels,
+    QuantizedSharedPairs,
     QuantizedTable,
     QuantizedTiles,
     check_quantized,
@@ -96,6 +97,28 @@ def test_pairs_place_by_place(rows: int, columns: int) -> None:
                 assert (bit, value) == (0, 0)
 
 
+@pytest.mark.parametrize(("rows", "columns"), SHAPES)
+def test_shared_pairs_place_by_place(rows: int, columns: int) -> None:
+    pattern = Pattern(1, 2, 32)
+    weight, mask = pruned(rows, columns, pattern)
+    assert mask is not None
+    integers, _ = quantize_rows(weight)
+    packed = quantize(weight, QuantizedSharedPairs, pattern, mask)
+    tiles, fours = -(-rows // 16), 2 * -(-columns // 16)
+    assert packed.values.shape == (tiles, fours, 16, 4)
+    assert packed.bits is not None
+    assert (packed.bits.shape, packed.bits.dtype) == ((-(-rows // 32), fours // 2), np.uint8)
+    for row in range(tiles * 16):
+        for pair in range(fours * 4):
+            value = packed.values[row // 16, pair // 4, row % 16, pair % 4]
+            if row < rows and 2 * pair < columns:
+                bit = packed.bits[row // 32, pair // 8] >> pair % 8 & 1
+                assert bit == mask[row, 2 * pair + 1]
+                assert value == integers[row, 2 * pair + bit]
+            else:
+                assert value == 0
+
+
 @pytest.mark.parametrize(("rows", "columns"), [*SHAPES, (3, 1), (16, 7), (5, 13), (20, 12)])
 def test_dense_tiles_place_by_place(rows: int, columns: int) -> None:
     weight, _ = pruned(rows, columns, None)
@@ -111,6 +134,8 @@ def test_dense_tiles_place_by_place(rows: int, columns: int) -> None:
 
 
 CASES = [("1:2", shape) for shape in SHAPES]
+CASES += [("1:2 shared by 16 rows", shape) for shape in SHAPES]
+CASES += [("1:2 shared by 128 rows", (300, 28))]
 CASES += [(None, shape) for shape in [*SHAPES, (3, 1), (5, 13)]]
 CASES += [("2:4", (17, 36)), ("2:4", (36, 52)), ("1:4", (52, 36)), ("4:8", (3, 72))]
 CASES += [("1:3", (5, 66)), ("63:64", (2, 128))]
@@ -186,7 +211,7 @@ def test_weights_outside_the_mask_are_refused(pattern: Pattern) -> None:
 
 
 def test_layouts_are_known_by_name() -> None:
-    assert list(LAYOUTS) == ["pairs", "dense", "panels", "table"]
+    assert list(LAYOUTS) == ["pairs", "shared-pairs", "dense", "panels", "table"]
 
 
 # One of each layout, with filling where it has any.
@@ -232,12 +257,12 @@ class TestRefusing:
         with pytest.raises(PatternError, match="has no weights"):
             check_quantized(empty)
 
-    @pytest.mark.parametrize("pattern", ["1:2", "2:4"])
+    @pytest.mark.parametrize("pattern", ["1:2", "1:2 shared by 16 rows", "2:4"])
     def test_bits_that_are_missing(self, pattern: str) -> None:
         with pytest.raises(PatternError, match="lacks its bits"):
             check_quantized(replace(quantized(16, 8, pattern), bits=None))
 
-    @pytest.mark.parametrize("pattern", ["1:2", None])
+    @pytest.mark.parametrize("pattern", ["1:2", "1:2 shared by 16 rows", None])
     @pytest.mark.parametrize("place", ["row", "column"])
     def test_values_behind_the_last(self, pattern: str | None, place: str) -> None:
         packed = quantized(17, 10, pattern)
@@ -245,6 +270,20 @@ class TestRefusing:
         packed.values[at] = 1
         with pytest.raises(PatternError, match="behind the last row or column is not zero"):
             check_quantized(packed)
+
+    @pytest.mark.parametrize("columns", range(2, 34, 2))
+    def test_shared_pairs_behind_the_last(self, columns: int) -> None:
+        """Whichever half of the last eight pairs they are in, of values and of bits."""
+        for pair in range(columns // 2, -(-columns // 16) * 8):
+            packed = quantized(16, columns, "1:2 shared by 16 rows")
+            packed.values[0, pair // 4, 5, pair % 4] = 1
+            with pytest.raises(PatternError, match="behind the last row or column is not zero"):
+                check_quantized(packed)
+            packed = quantized(16, columns, "1:2 shared by 16 rows")
+            assert packed.bits is not None
+            packed.bits[0, pair // 8] |= np.uint8(1 << pair % 8)
+            with pytest.raises(PatternError, match="bits point behind the last column"):
+                check_quantized(packed)
 
     @pytest.mark.parametrize("column", [13, 14, 15])
     def test_odd_columns_have_their_own_filling(self, column: int) -> None:

@@ -8,12 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from bert_folders import bert_config, bert_tensors, write_folder
 from sparsebert.checkpoint import open_checkpoint, read_masks
+from sparsebert.compressed import (
+    Compressed,
+    check_compressed,
+    compress,
+    compressed_mask,
+    decompress,
+)
 from sparsebert.diagnosis import diagnose
 from sparsebert.errors import CheckpointError, PatternError, TrainingError
+from sparsebert.inference.memory import describe_storage
+from sparsebert.packing import open_packed, pack, unpack
 from sparsebert.patterns import (
     ONE_OF_TWO,
     Pattern,
@@ -177,3 +187,76 @@ def test_fine_tuning_takes_the_rows_with_a_method_that_prunes() -> None:
         FinetuneOptions(shared_rows=64)
     with pytest.raises(TrainingError, match="only 1:2 can"):
         FinetuneOptions(method="gradual", pattern="2:4", shared_rows=64)
+
+
+class TestCompressed:
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_it_is_a_dense_matrix_and_a_bit_a_pair_and_block(self, shape: tuple[int, int]) -> None:
+        weight = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+        mask = mask_from_scores(np.abs(weight), BY_16)
+        weight *= mask
+        packed = compress(weight, BY_16, mask)
+        check_compressed(packed)
+        rows, pairs = shape[0], shape[1] // 2
+        assert packed.rows == rows
+        assert packed.values.shape == (rows, pairs)
+        assert packed.bits.shape == (-(-rows // 16), -(-pairs // 8))
+        for row in range(rows):
+            for pair in range(pairs):
+                odd = packed.bits[row // 16, pair // 8] >> pair % 8 & 1
+                assert mask[row, 2 * pair + odd]
+                assert packed.values[row, pair] == weight[row, 2 * pair + odd]
+        assert np.array_equal(decompress(packed), weight)
+        assert np.array_equal(compressed_mask(packed), mask)
+
+    def test_a_block_that_disagrees_is_refused(self) -> None:
+        mask = mask_from_scores(np.random.default_rng(4).random((32, 8)), ONE_OF_TWO)
+        with pytest.raises(PatternError, match="not a whole 1:2 shared by 16 rows one"):
+            compress(np.where(mask, 1.0, 0.0), BY_16, mask)
+
+    @pytest.mark.parametrize("change", ["columns", "values", "bits", "dtype", "beyond"])
+    def test_parts_that_compress_does_not_write_are_refused(self, change: str) -> None:
+        packed = compress(np.zeros((20, 12), np.float32), BY_16)
+        values, bits, columns = packed.values, packed.bits.copy(), 12
+        if change == "columns":
+            columns = 14
+        elif change == "values":
+            values = values[:, :-1]
+        elif change == "bits":
+            bits = bits[:-1]
+        elif change == "dtype":
+            bits = bits.astype(np.uint32)
+        else:
+            bits[1, 0] |= np.uint8(1 << 6)
+        with pytest.raises(PatternError):
+            check_compressed(Compressed(BY_16, columns, values, bits))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "int8"])
+def test_a_packed_file_is_smaller_than_that_of_plain_1_2(tmp_path: Path, dtype: str) -> None:
+    """And of the next format version, so that what reads only the first says so."""
+    prune(folder(tmp_path / "dense"), tmp_path / "sparse", shared_rows=16)
+    prune(tmp_path / "sparse", tmp_path / "plain")
+    versions = {}
+    for name in ("sparse", "plain"):
+        pack(tmp_path / name, tmp_path / f"{name}-packed", dtype=dtype)
+        with safe_open(tmp_path / f"{name}-packed" / "packed.safetensors", "np") as file:
+            versions[name] = json.loads(file.metadata()["sparsebert"])["format_version"]
+    assert versions == {"sparse": 2, "plain": 1}
+    sizes = [
+        sum(array.nbytes for array in load_file(path / "packed.safetensors").values())
+        for path in (tmp_path / "sparse-packed", tmp_path / "plain-packed")
+    ]
+    assert sizes[0] < sizes[1]
+    unpack(tmp_path / "sparse-packed", tmp_path / "back")
+    checkpoint = open_checkpoint(tmp_path / "back")
+    assert checkpoint.config.recorded_pattern == BY_16
+    before, after = read_masks(open_checkpoint(tmp_path / "sparse")), read_masks(checkpoint)
+    assert all(np.array_equal(after[name], mask) for name, mask in before.items())
+    if dtype == "fp32":
+        one, other = (load_file(tmp_path / n / "model.safetensors") for n in ("sparse", "back"))
+        assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+    assert inspect(tmp_path / "sparse-packed").whole
+    assert "1:2 shared by 16 rows" in describe_storage(
+        open_packed(tmp_path / "sparse-packed").weights
+    )

@@ -5,6 +5,7 @@
 
 #include "half.h"
 #include "pooling.h"
+#include "shared_rows.h"
 
 namespace sparsebert {
 namespace {
@@ -62,8 +63,9 @@ Shared::Shared(const Model& model_, const Kernels& kernels_, ThreadPool& pool_,
     const int tokens = longest(batch);
     const size_t head_size = model.hidden_size / model.heads;
     scratch_floats =
-        std::max(4 * head_size * round_up(tokens, kLaneTokens) + attention_scratch(tokens),
-                 static_cast<size_t>(model.embedding_size) * kLaneTokens);
+        std::max({4 * head_size * round_up(tokens, kLaneTokens) + attention_scratch(tokens),
+                  static_cast<size_t>(model.embedding_size) * kLaneTokens,
+                  shared_scratch_floats(model.widest_shared)});
     scratch_floats = (scratch_floats + 15) / 16 * 16;
     workspace.scratch.reserve(scratch_floats * pool.threads());
 }
@@ -103,8 +105,8 @@ void Pass::for_my_blocks(Step step) {
 void Pass::linear(const Dense& layer, const float* x, const float* residual, float* y, int width,
                   Activation activation) {
     const Range rows = share(layer.weight.rows, kRowUnit);
-    kernels_.linear({&layer.weight, layer.bias, x, residual, y, width, activation}, rows.begin,
-                    rows.end);
+    run_linear(kernels_, {&layer.weight, layer.bias, x, residual, y, width, activation}, rows.begin,
+               rows.end, scratch_);
 }
 
 void Pass::norm(const Norm& norm, int features, const float* x, float* y, int width) {
@@ -233,9 +235,10 @@ void Pass::intermediate(const Layer& layer, const float* x, float* y, int width)
     const int half = model_.intermediate_size;
     const Range rows = share(half, kRowUnit);
     const auto run = [&](int offset, Activation activation) {
-        kernels_.linear(
+        run_linear(
+            kernels_,
             {&layer.intermediate.weight, layer.intermediate.bias, x, nullptr, y, width, activation},
-            offset + rows.begin, offset + rows.end);
+            offset + rows.begin, offset + rows.end, scratch_);
     };
     run(0, model_.activation);
     run(half, Activation::kNone);

@@ -48,6 +48,7 @@ struct ModelShape {
     std::vector<LayerAttention> layers_attention;
     std::vector<float> relative_bias;  // [buckets of distances][heads], or empty
     HeadShape head;
+    int widest_shared = 0;  // most inputs of a layer of which blocks of rows share them
 
     int longest() const { return positions - first_position; }
     int intermediate_rows() const { return gated ? 2 * intermediate_size : intermediate_size; }

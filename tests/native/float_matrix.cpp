@@ -4,14 +4,21 @@
 
 namespace sparsebert {
 
-const std::vector<FloatForm> kFloatForms = {
-    {Layout::kDense, false},        {Layout::kPairs, false, 1, 2},  {Layout::kBitmap, false, 2, 4},
-    {Layout::kBitmap, false, 3, 5}, {Layout::kBitmap, false, 1, 3}, {Layout::kDense, true},
-    {Layout::kPairs, true, 1, 2},   {Layout::kBitmap, true, 2, 4}};
+const std::vector<FloatForm> kFloatForms = {{Layout::kDense, false},
+                                            {Layout::kPairs, false, 1, 2},
+                                            {Layout::kBitmap, false, 2, 4},
+                                            {Layout::kBitmap, false, 3, 5},
+                                            {Layout::kBitmap, false, 1, 3},
+                                            {Layout::kDense, true},
+                                            {Layout::kPairs, true, 1, 2},
+                                            {Layout::kBitmap, true, 2, 4},
+                                            {Layout::kSharedPairs, false, 1, 2, 16},
+                                            {Layout::kSharedPairs, true, 1, 2, 64}};
 
 std::string FloatForm::name() const {
     const std::string pattern = m ? std::to_string(n) + ":" + std::to_string(m) : "dense";
-    return (half ? "fp16 " : "fp32 ") + pattern;
+    const std::string by = shared > 1 ? " shared by " + std::to_string(shared) : "";
+    return (half ? "fp16 " : "fp32 ") + pattern + by;
 }
 
 int FloatForm::fitting(int columns) const { return m ? (columns + m - 1) / m * m : columns; }
@@ -40,7 +47,8 @@ double from_half(uint16_t half) {
 FloatMatrix::FloatMatrix(const FloatForm& form_, int rows_, int columns_, float scale,
                          Random& random)
     : form(form_), rows(rows_), columns(columns_), plain(static_cast<size_t>(rows_) * columns_) {
-    const int width = form.m ? kPanelColumns / form.m * form.m : columns;
+    const bool shared = form.layout == Layout::kSharedPairs;
+    const int width = form.m && !shared ? kPanelColumns / form.m * form.m : columns;
     const int most = form.m ? width / form.m * form.n : columns;  // values of a row in a panel
     const size_t panels = (columns + width - 1) / width;
     if (form.half)
@@ -49,6 +57,8 @@ FloatMatrix::FloatMatrix(const FloatForm& form_, int rows_, int columns_, float 
         singles = Guarded<float>(panels * rows * most);
     if (form.layout == Layout::kPairs) pair_bits = Guarded<uint32_t>(panels * rows);
     if (form.layout == Layout::kBitmap) bitmap = Guarded<uint64_t>(panels * rows);
+    const size_t bytes = (columns + 15) / 16;  // of a block's bits
+    if (shared) shared_bits = Guarded<uint8_t>((rows + form.shared - 1) / form.shared * bytes);
     const int group = form.m ? form.m : 1;
     for (int row = 0; row < rows; ++row)
         for (int begin = 0; begin < columns; begin += group) {
@@ -56,7 +66,14 @@ FloatMatrix::FloatMatrix(const FloatForm& form_, int rows_, int columns_, float 
             const int inside = begin % width;
             // Knuth's selection sampling: each set of n out of m is as likely.
             for (int i = 0, wanted = form.m ? form.n : 1, place = 0; i < group; ++i) {
-                if (random.between(1, group - i) > wanted) continue;
+                uint8_t* byte =
+                    shared ? &shared_bits[row / form.shared * bytes + begin / 16] : nullptr;
+                if (shared && row % form.shared) {  // as the row above
+                    if ((*byte >> begin / 2 % 8 & 1) != i) continue;
+                } else if (random.between(1, group - i) > wanted) {
+                    continue;
+                }
+                if (shared) *byte |= static_cast<uint8_t>(i << begin / 2 % 8);
                 --wanted;
                 double value = scale * random.normal();
                 if (random.chance(0.01)) value *= 1e-5;  // subnormal as fp16
@@ -89,8 +106,10 @@ Matrix FloatMatrix::matrix() const {
         matrix.kept = matrix.panel_columns / form.m * form.n;
     }
     matrix.values = form.half ? static_cast<const void*>(halves.data()) : singles.data();
+    matrix.shared_rows = form.shared;
     matrix.bits =
         form.layout == Layout::kPairs ? static_cast<const void*>(pair_bits.data()) : bitmap.data();
+    if (form.layout == Layout::kSharedPairs) matrix.bits = shared_bits.data();
     return matrix;
 }
 

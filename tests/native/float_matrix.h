@@ -9,11 +9,12 @@
 
 namespace sparsebert {
 
-// A layout of fp32 or fp16 values; `n` of each `m` weights along a row are kept.
+// A layout of fp32 or fp16 values; `n` of each `m` weights along a row are kept, the same by
+// `shared` rows.
 struct FloatForm {
     Layout layout;
     bool half;
-    int n = 0, m = 0;
+    int n = 0, m = 0, shared = 1;
 
     std::string name() const;
     int fitting(int columns) const;  // `columns` or the next number that the layout takes
@@ -38,6 +39,7 @@ struct FloatMatrix {
     Guarded<uint16_t> halves;
     Guarded<uint32_t> pair_bits;
     Guarded<uint64_t> bitmap;
+    Guarded<uint8_t> shared_bits;
 
   private:
     void store(size_t at, double value);

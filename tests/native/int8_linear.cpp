@@ -1,10 +1,11 @@
-// Int8Kernels: linear and row_sums.
+// Int8Kernels: linear, also by way of shared_rows.h, and row_sums.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <sstream>
 
 #include "int8_matrix.h"
+#include "shared_rows.h"
 
 namespace sparsebert {
 namespace {
@@ -95,14 +96,18 @@ void check(const Case& c) {
     const float nobody = std::numeric_limits<float>::quiet_NaN();
     each_int8_kernels([&](const Int8Kernels& kernels) {
         const std::string name = c.name(kernels);
-        Guarded<int8_t> scratch(int8_linear_scratch(c.columns), 99);
+        const size_t size = weight.layout == Int8Layout::kSharedPairs
+                                ? shared_scratch_bytes(c.columns)
+                                : int8_linear_scratch(c.columns);
+        Guarded<int8_t> scratch(size, 99);
         Guarded<float> y(floats, nobody);
         if (c.residual == Residual::kInPlace)
             std::copy(residual.begin(), residual.end(), y.begin());
         const float* added = c.residual == Residual::kNone    ? nullptr
                              : c.residual == Residual::kApart ? residual.data()
                                                               : y.data();
-        kernels.linear(
+        run_linear(
+            kernels,
             {&weight, x.rows(), c.tokens, added, y.data(), stride, scratch.data(), first_row},
             c.first_tile, c.end_tile);
         for (int t = 0; t < c.tokens; ++t)
@@ -148,7 +153,8 @@ void check(const Case& c) {
 void check_row_sums(const Int8Form& form, int rows, int columns, Contents contents, uint64_t seed) {
     Random random(seed);
     const Int8Matrix matrix(form, rows, columns, contents, random);
-    const Int8Weight weight = matrix.weight();
+    Int8Weight weight = matrix.weight();
+    if (weight.layout == Int8Layout::kSharedPairs) weight = kept_inputs(weight);
     each_int8_kernels([&](const Int8Kernels& kernels) {
         Guarded<int8_t> scratch(int8_expansion(columns), 99);
         Guarded<int32_t> out(matrix.sums.size(), -1);
@@ -211,7 +217,7 @@ void random_case(uint64_t seed) {
     Random random(seed);
     const Int8Form& form = kInt8Forms[random.word() % kInt8Forms.size()];
     const bool wide = random.chance(0.1);
-    const int rows = random.between(1, wide ? 400 : 120), columns = random.between(1, 300);
+    const int rows = random.between(1, wide ? 400 : 160), columns = random.between(1, 300);
     check(drawn(form, rows, wide ? columns * 10 : columns, random.between(1, 100), random));
     check_row_sums(form, rows, form.fitting(columns), Contents::kRandom, seed);
 }

@@ -4,14 +4,17 @@
 
 namespace sparsebert {
 
-const std::vector<Int8Form> kInt8Forms = {{Int8Layout::kPairs, 1, 2},  {Int8Layout::kDense},
-                                          {Int8Layout::kBitmap, 2, 4}, {Int8Layout::kBitmap, 3, 5},
-                                          {Int8Layout::kBitmap, 1, 3}, {Int8Layout::kTable}};
+const std::vector<Int8Form> kInt8Forms = {
+    {Int8Layout::kPairs, 1, 2},           {Int8Layout::kDense},
+    {Int8Layout::kBitmap, 2, 4},          {Int8Layout::kBitmap, 3, 5},
+    {Int8Layout::kBitmap, 1, 3},          {Int8Layout::kTable},
+    {Int8Layout::kSharedPairs, 1, 2, 16}, {Int8Layout::kSharedPairs, 1, 2, 128}};
 
 std::string Int8Form::name() const {
     if (layout == Int8Layout::kDense) return "dense";
     if (layout == Int8Layout::kTable) return "table";
-    return std::to_string(n) + ":" + std::to_string(m);
+    const std::string pattern = std::to_string(n) + ":" + std::to_string(m);
+    return shared > 1 ? pattern + " shared by " + std::to_string(shared) : pattern;
 }
 
 int Int8Form::fitting(int columns) const { return m ? (columns + m - 1) / m * m : columns; }
@@ -50,6 +53,8 @@ Int8Matrix::Int8Matrix(const Int8Form& form_, int rows_, int columns_, Contents 
                 wanted -= kept[begin + i];
             }
         }
+        if (begin / columns % form.shared)  // as the row above
+            for (int i = 0; i < group; ++i) kept[begin + i] = kept[begin + i - columns];
         const bool all_zero = contents == Contents::kSparse && random.chance(0.2);
         for (int i = 0; i < group; ++i)
             plain[begin + i] = kept[begin + i] && !all_zero ? draw(contents, random) : 0;
@@ -58,6 +63,8 @@ Int8Matrix::Int8Matrix(const Int8Form& form_, int rows_, int columns_, Contents 
         for (int column = 0; column < columns; ++column) sums[row] += value(row, column);
     if (form.layout == Int8Layout::kPairs) {
         pack_pairs(kept);
+    } else if (form.layout == Int8Layout::kSharedPairs) {
+        pack_shared_pairs(kept);
     } else if (form.layout == Int8Layout::kDense) {
         pack_dense();
     } else if (form.layout == Int8Layout::kBitmap) {
@@ -80,6 +87,21 @@ void Int8Matrix::pack_pairs(const std::vector<bool>& kept) {
             if (!kept[static_cast<size_t>(row) * columns + column]) continue;
             values[word * 64 + place] = static_cast<int8_t>(value(row, column));
             bits[word] |= static_cast<uint64_t>(column % 2) << place;
+        }
+}
+
+// values[t][f][r][i]: what row 16 t + r keeps of pair 4 f + i; an even number of fours.
+void Int8Matrix::pack_shared_pairs(const std::vector<bool>& kept) {
+    const size_t tiles = (rows + 15) / 16, fours = (columns + 15) / 16 * 2;
+    values = Guarded<int8_t>(tiles * fours * 64);
+    second = Guarded<uint8_t>((rows + form.shared - 1) / form.shared * fours * 4);
+    for (int row = 0; row < rows; ++row)
+        for (int column = 0; column < columns; ++column) {
+            const int pair = column / 2;
+            if (!kept[static_cast<size_t>(row) * columns + column]) continue;
+            values[(row / 16 * fours + pair / 4) * 64 + row % 16 * 4 + pair % 4] =
+                static_cast<int8_t>(value(row, column));
+            second[row / form.shared * fours * 4 + pair] = column % 2 ? 0xFF : 0;
         }
 }
 
@@ -122,6 +144,8 @@ Int8Weight Int8Matrix::weight() const {
     }
     weight.values = values.data();
     weight.bits = bits.data();
+    weight.second = second.data();
+    weight.shared_rows = form.shared;
     weight.scales = scales.data();
     weight.sums = sums.data();
     weight.bias = bias.data();

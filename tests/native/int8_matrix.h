@@ -9,10 +9,11 @@
 
 namespace sparsebert {
 
-// A layout; `n` of each `m` weights along a row are kept (kPairs, kBitmap).
+// A layout; `n` of each `m` weights along a row are kept (kPairs, kSharedPairs, kBitmap), the same
+// by `shared` rows.
 struct Int8Form {
     Int8Layout layout;
-    int n = 0, m = 0;
+    int n = 0, m = 0, shared = 1;
 
     std::string name() const;
     int fitting(int columns) const;  // `columns` or the next number that the layout takes
@@ -36,12 +37,14 @@ struct Int8Matrix {
     std::vector<int8_t> plain;  // [rows][columns]
     Guarded<int8_t> values;
     Guarded<uint64_t> bits;
+    Guarded<uint8_t> second;
     // Padded with zeros to a whole tile.
     Guarded<float> scales, bias;
     Guarded<int32_t> sums;
 
   private:
     void pack_pairs(const std::vector<bool>& kept);
+    void pack_shared_pairs(const std::vector<bool>& kept);
     void pack_bitmap(const std::vector<bool>& kept);
     void pack_dense();
 };

@@ -1,4 +1,4 @@
-// Kernels: linear, in every layout of fp32 and fp16 weights.
+// Kernels: linear, also by way of shared_rows.h, in every layout of fp32 and fp16 weights.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -6,6 +6,7 @@
 
 #include "activations.h"
 #include "float_matrix.h"
+#include "shared_rows.h"
 
 namespace sparsebert {
 namespace {
@@ -64,9 +65,12 @@ void check(const Case& c) {
         const float* added = c.residual == Residual::kNone    ? nullptr
                              : c.residual == Residual::kApart ? residual.data()
                                                               : y.data();
-        kernels.linear({&weight, c.bias ? bias.data() : nullptr, x.data(), added, y.data(), c.width,
-                        c.activation},
-                       c.row_begin, c.row_end);
+        const bool shared = weight.layout == Layout::kSharedPairs;
+        Guarded<float> scratch(shared ? shared_scratch_floats(c.columns) : 0);
+        run_linear(kernels,
+                   {&weight, c.bias ? bias.data() : nullptr, x.data(), added, y.data(), c.width,
+                    c.activation},
+                   c.row_begin, c.row_end, scratch.data());
         for (size_t i = 0; i < y.size(); ++i) {
             const int row = static_cast<int>(i / width);
             if (row < c.row_begin || row >= c.row_end) {

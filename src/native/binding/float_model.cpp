@@ -23,10 +23,28 @@ Matrix dense(const std::string& name, const AnyArray& array) {
     return matrix;
 }
 
+Matrix shared_pairs(const std::string& name, int shared_rows, int columns, const AnyArray& values,
+                    const AnyArray& bits) {
+    Matrix matrix;
+    matrix.layout = Layout::kSharedPairs;
+    matrix.half = is_half(name, values);
+    matrix.shared_rows = shared_rows;
+    matrix.columns = columns;
+    if (values.ndim() != 2) refuse(name, "is not a matrix");
+    matrix.rows = static_cast<int>(values.shape(0));
+    if (columns < 2 || columns % 2 || values.shape(1) != static_cast<size_t>(columns / 2))
+        refuse(name, "has values of the wrong shape");
+    check_shared_bits(name, bits, shared_rows, matrix.rows, columns);
+    matrix.values = values.data();
+    matrix.bits = bits.data();
+    return matrix;
+}
+
 Matrix compressed(const std::string& name, const nb::tuple& parts) {
     const int n = nb::cast<int>(parts[0]), m = nb::cast<int>(parts[1]);
-    const int columns = nb::cast<int>(parts[2]);
-    const AnyArray values = nb::cast<AnyArray>(parts[3]), bits = nb::cast<AnyArray>(parts[4]);
+    const int shared_rows = nb::cast<int>(parts[2]), columns = nb::cast<int>(parts[3]);
+    const AnyArray values = nb::cast<AnyArray>(parts[4]), bits = nb::cast<AnyArray>(parts[5]);
+    if (shared_rows != 1) return shared_pairs(name, shared_rows, columns, values, bits);
     if (n < 1 || m <= n || m > kPanelColumns || columns < m || columns % m)
         refuse(name, "has an impossible pattern");
     const bool pairs = n == 1 && m == 2;
@@ -52,7 +70,7 @@ Matrix compressed(const std::string& name, const nb::tuple& parts) {
     return matrix;
 }
 
-// An entry is an array, or (n, m, columns, values, bits) for a compressed matrix.
+// An entry is an array, or (n, m, shared rows, columns, values, bits) for a compressed matrix.
 Matrix read_matrix(const Weights& weights, const std::string& name, int rows, int columns) {
     const nb::object value = weights.entry(name);
     const Matrix matrix = nb::isinstance<nb::tuple>(value)
@@ -76,8 +94,9 @@ class Reader {
     }
 
     Dense layer(const std::string& name, int rows, int columns, bool bias) const {
-        return {read_matrix(weights_, name + ".weight", rows, columns),
-                bias ? weights_.vector(name + ".bias", rows) : nullptr};
+        const Matrix weight = read_matrix(weights_, name + ".weight", rows, columns);
+        note(weight);
+        return {weight, bias ? weights_.vector(name + ".bias", rows) : nullptr};
     }
 
     Norm norm(const std::string& name, int features, bool bias) const {
@@ -92,10 +111,16 @@ class Reader {
         const bool tied = head.decoder && !weights_.has(weight);
         model_.last.weight =
             tied ? model_.words : read_matrix(weights_, weight, head.outputs, head.width);
+        note(model_.last.weight);
         if (!bias.empty()) model_.last.bias = weights_.vector(bias, head.outputs);
     }
 
   private:
+    void note(const Matrix& weight) const {
+        if (weight.layout == Layout::kSharedPairs)
+            model_.widest_shared = std::max(model_.widest_shared, weight.columns);
+    }
+
     const Weights& weights_;
     Model& model_;
 };

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "../shared_rows.h"
 #include "weights.h"
 
 namespace sparsebert {
@@ -65,6 +66,19 @@ class Reader {
         return padded(name.empty() ? nullptr : weights_.vector(name, count), count);
     }
 
+    // The bits of a pattern that rows share, as bytes of all ones or none.
+    const uint8_t* seconds(const std::string& name, nb::handle part, const Int8Weight& weight) {
+        const AnyArray bits = nb::cast<AnyArray>(part);
+        check_shared_bits(name, bits, weight.shared_rows, weight.rows, weight.columns);
+        const size_t each = bits.shape(1), count = bits.shape(0) * each;
+        uint8_t* to = model_.seconds.emplace_back(std::make_unique<uint8_t[]>(8 * count)).get();
+        const uint8_t* from = static_cast<const uint8_t*>(bits.data());
+        for (size_t pair = 0; pair < 8 * count; ++pair)
+            to[pair] = from[pair / 8] >> pair % 8 & 1 ? 0xFF : 0;
+        model_.widest_shared = std::max(model_.widest_shared, weight.columns);
+        return to;
+    }
+
     // The tuples of `Quantized` in engine/__init__.py.
     Int8Weight matrix(const std::string& name, int rows, int columns) {
         const nb::object value = weights_.entry(name);
@@ -76,7 +90,9 @@ class Reader {
         const int tiles = weight.tiles(), groups = weight.groups();
         const std::string kind =
             nb::isinstance<nb::str>(parts[0]) ? nb::cast<std::string>(parts[0]) : "bitmap";
-        int next = kind == "table" ? 1 : kind == "bitmap" ? 3 : 2;  // the values
+        // Where the values stand: behind the columns, before which some have another number.
+        const bool more = kind == "bitmap" || kind == "shared-pairs";
+        int next = kind == "table" ? 1 : more ? 3 : 2;
         if (kind != "table") check_shape(name, rows, nb::cast<int>(parts[next - 1]), rows, columns);
         if (columns > kMostInputs) refuse(name, "has more inputs than an int32 sum can hold");
         const AnyArray values = nb::cast<AnyArray>(parts[next++]);
@@ -85,6 +101,12 @@ class Reader {
             weight.layout = Int8Layout::kPairs;
             fits = fits && columns % 2 == 0 && is(values, {tiles, groups, kTileRows, 4});
             weight.bits = bits(name, parts[next++], tiles, groups);
+        } else if (kind == "shared-pairs") {
+            weight.layout = Int8Layout::kSharedPairs;
+            weight.shared_rows = nb::cast<int>(parts[1]);
+            fits = fits && columns % 2 == 0 &&
+                   is(values, {tiles, (columns + 15) / 16 * 2, kTileRows, 4});
+            weight.second = seconds(name, parts[next++], weight);
         } else if (kind == "dense") {
             weight.layout = Int8Layout::kDense;
             fits = fits && is(values, {tiles, 2 * groups, kTileRows, 4});
@@ -133,7 +155,8 @@ class Reader {
         const int size = weight.tiles() * kTileRows;
         int32_t* sums = model_.sums.emplace_back(std::make_unique<int32_t[]>(size)).get();
         const auto scratch = std::make_unique<int8_t[]>(int8_expansion(weight.columns));
-        kernels_.row_sums(weight, sums, scratch.get());
+        const bool shared = weight.layout == Int8Layout::kSharedPairs;
+        kernels_.row_sums(shared ? kept_inputs(weight) : weight, sums, scratch.get());
         weight.sums = sums;
     }
 

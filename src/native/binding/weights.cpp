@@ -77,11 +77,24 @@ void check_bitmap(const std::string& name, const uint64_t* bits, int rows, int c
     }
 }
 
+void check_shared_bits(const std::string& name, const AnyArray& bits, int shared_rows, int rows,
+                       int columns) {
+    if (shared_rows < kTileRows || shared_rows % kTileRows)
+        refuse(name, "has an impossible number of rows that share their inputs");
+    const int blocks = (rows + shared_rows - 1) / shared_rows;
+    if (bits.dtype() != nb::dtype<uint8_t>() || bits.ndim() != 2 ||
+        bits.shape(0) != static_cast<size_t>(blocks) ||
+        bits.shape(1) != static_cast<size_t>((columns + 15) / 16))
+        refuse(name, "has bits of the wrong type or shape");
+}
+
 bool is_int8(const nb::dict& entries) {
     for (const auto& [name, value] : entries)
         if (nb::isinstance<nb::tuple>(value)) {
             const nb::tuple parts = nb::cast<nb::tuple>(value);
-            if (nb::isinstance<nb::str>(parts[0]) || parts.size() == 6) return true;
+            if (nb::isinstance<nb::str>(parts[0])) return true;
+            // N:M in int8 has (n, m, columns, values, ...), in floating point one number more.
+            if (nb::isinstance<AnyArray>(parts[3])) return true;
         }
     return false;
 }

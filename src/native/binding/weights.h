@@ -43,6 +43,10 @@ void check_shape(const std::string& name, int rows, int columns, int wanted_rows
 void check_bitmap(const std::string& name, const uint64_t* bits, int rows, int columns,
                   int panel_columns, int n, int m);
 
+// Bits of a pattern that rows share: uint8 [blocks][(columns + 15) / 16].
+void check_shared_bits(const std::string& name, const AnyArray& bits, int shared_rows, int rows,
+                       int columns);
+
 // The model of a configuration (see `Configuration` in engine/__init__.py). Weights stay where
 // they lie, and must outlive the model.
 Model read_float_model(const nb::dict& config, const nb::dict& entries);

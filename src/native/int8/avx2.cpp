@@ -120,6 +120,6 @@ inline void dot(Sums& sums, const Chosen& inputs, const Weights& weights) {
 }  // namespace
 
 const Int8Kernels kAvx2Int8 = {"avx2", linear,      row_sums,   attention, activate, gate,
-                               norm,   split_heads, add_scaled, dot,       rotate};
+                               norm,   split_heads, add_scaled, dot,       rotate,   gather};
 
 }  // namespace sparsebert

@@ -22,7 +22,8 @@ inline __m256i multiply_add(__m256i sums, __m256i inputs, __m256i weights) {
 
 }  // namespace
 
-const Int8Kernels kAvx2VnniInt8 = {"avx2-vnni", linear,      row_sums,   attention, activate, gate,
-                                   norm,        split_heads, add_scaled, dot,       rotate};
+const Int8Kernels kAvx2VnniInt8 = {"avx2-vnni", linear, row_sums, attention,
+                                   activate,    gate,   norm,     split_heads,
+                                   add_scaled,  dot,    rotate,   gather};
 
 }  // namespace sparsebert

@@ -38,6 +38,6 @@ inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
 
 const Int8Kernels kAvx512AmxInt8 = {
     "avx512-amx", linear_on_tiles, row_sums,   attention, activate, gate,
-    norm,         split_heads,     add_scaled, dot,       rotate};
+    norm,         split_heads,     add_scaled, dot,       rotate,   gather};
 
 }  // namespace sparsebert

@@ -30,9 +30,9 @@ constexpr int kAttentionTiles = 4, kAttentionTokens = 6;
 
 const Int8Kernels kAvx512VnniInt8 = {"avx512-vnni", linear, row_sums, attention,
                                      activate,      gate,   norm,     split_heads,
-                                     add_scaled,    dot,    rotate};
+                                     add_scaled,    dot,    rotate,   gather};
 const Int8Kernels kAvx512VnniPicksInt8 = {
     "avx512-vnni picks", linear_by_picks, row_sums, attention, activate, gate, norm,
-    split_heads,         add_scaled,      dot,      rotate};
+    split_heads,         add_scaled,      dot,      rotate,    gather};
 
 }  // namespace sparsebert

@@ -24,6 +24,6 @@ inline __m256i multiply_add(__m256i sums, __m256i inputs, __m256i weights) {
 
 const Int8Kernels kAvx512VlVnniInt8 = {"avx2-vnni", linear, row_sums, attention,
                                        activate,    gate,   norm,     split_heads,
-                                       add_scaled,  dot,    rotate};
+                                       add_scaled,  dot,    rotate,   gather};
 
 }  // namespace sparsebert

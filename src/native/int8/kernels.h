@@ -20,12 +20,15 @@ namespace sparsebert {
 constexpr int kTileRows = 16;
 constexpr int kGroupInputs = 8;
 
-enum class Int8Layout { kPairs, kDense, kBitmap, kTable };
+enum class Int8Layout { kPairs, kSharedPairs, kDense, kBitmap, kTable };
 
 // int8 weights [rows outputs][columns inputs] where they lie in memory; weight = scale[row] x
 // value.
 //   kPairs   values [tiles][groups][16][4] and bits uint64 [tiles][groups]: 1:2; bit 4 r + i of a
 //            word is the offset (0 or 1) of row r's kept weight in pair i of the group
+//   kSharedPairs  values as kDense of [rows][columns / 2], but a tile's inputs in their own order;
+//            `second` [blocks of shared_rows][4 x fours]: all bits of byte p set where the block
+//            keeps the second input of pair p (see shared_rows.h)
 //   kDense   values [tiles][groups][2][16][4]
 //   kBitmap  values [panels][rows][kept] and bits uint64 [panels][rows]: N:M, as `Matrix` has it
 //   kTable   values [rows][columns]
@@ -36,8 +39,10 @@ struct Int8Weight {
     int columns = 0;
     int panel_columns = kPanelColumns;  // kBitmap
     int kept = kPanelColumns;           // kBitmap
+    int shared_rows = 0;                // kSharedPairs: a whole number of tiles
     const int8_t* values = nullptr;
     const uint64_t* bits = nullptr;
+    const uint8_t* second = nullptr;
     const float* scales = nullptr;
     const int32_t* sums = nullptr;  // of each row's values
     const float* bias = nullptr;
@@ -151,6 +156,9 @@ struct Int8Kernels {
     float (*dot)(const float* a, const float* b, int count);
     // As in `Kernels`.
     void (*rotate)(float* a, float* b, const float* cosines, const float* sines, int count);
+    // One token's inputs as a kSharedPairs block takes them: of each group of eight the four that
+    // `second` chooses, to `out`.
+    void (*gather)(const uint8_t* x, const uint8_t* second, int fours, uint8_t* out);
 };
 
 extern const Int8Kernels kPortableInt8;

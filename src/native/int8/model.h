@@ -47,6 +47,7 @@ struct Int8Model : ModelShape {
     // What the pointers above point into, where it is not the file itself: vectors padded to 16.
     std::vector<std::unique_ptr<float[]>> vectors;
     std::vector<std::unique_ptr<int32_t[]>> sums;
+    std::vector<std::unique_ptr<uint8_t[]>> seconds;  // of kSharedPairs
 };
 
 }  // namespace sparsebert

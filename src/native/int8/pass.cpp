@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "../pooling.h"
+#include "../shared_rows.h"
 
 namespace sparsebert {
 namespace {
@@ -109,7 +110,7 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
         std::max({int8_attention_scratch(longest(batch), heads.depth()),
                   int8_linear_scratch(
                       std::max({model.hidden_size, model.intermediate_size, model.embedding_size})),
-                  hidden_stride * sizeof(float)});
+                  shared_scratch_bytes(model.widest_shared), hidden_stride * sizeof(float)});
     scratch_bytes = (scratch_bytes + 63) / 64 * 64;
     workspace.scratch.reserve(scratch_bytes * threads);
 }
@@ -164,9 +165,9 @@ void Int8Pass::sync() {
 void Int8Pass::linear(const Int8Weight& weight, const Int8Rows& x, int tokens,
                       const float* residual, float* y, size_t stride) {
     const Range tiles = part_of(weight.tiles(), part_, parts_);
-    shared_.choice.with(tokens).linear(
-        {&weight, x, tokens, residual, y, stride, reinterpret_cast<int8_t*>(scratch_), 0},
-        tiles.begin, tiles.end);
+    run_linear(shared_.choice.with(tokens),
+               {&weight, x, tokens, residual, y, stride, reinterpret_cast<int8_t*>(scratch_), 0},
+               tiles.begin, tiles.end);
 }
 
 Int8Rows Int8Pass::rows_from(int token) const { return from_row(shared_.quantized, token); }

@@ -23,7 +23,8 @@ constexpr int kAttentionTiles = 1, kAttentionTokens = 2;
 
 }  // namespace
 
-const Int8Kernels kPortableInt8 = {"portable", linear,      row_sums,   attention, activate, gate,
-                                   norm,       split_heads, add_scaled, dot,       rotate};
+const Int8Kernels kPortableInt8 = {"portable", linear, row_sums, attention,
+                                   activate,   gate,   norm,     split_heads,
+                                   add_scaled, dot,    rotate,   gather};
 
 }  // namespace sparsebert

@@ -193,3 +193,15 @@ float dot(const float* a, const float* b, int count) {
     for (; i < count; ++i) result += a[i] * b[i];
     return result;
 }
+
+// The inputs that a block of rows shares: plain words, which the compiler makes vectors of.
+void gather(const uint8_t* __restrict x, const uint8_t* __restrict second, int fours,
+            uint8_t* __restrict out) {
+    for (int f = 0; f < fours; ++f) {
+        uint32_t pairs[2], chosen;
+        std::memcpy(pairs, x + 8 * f, sizeof pairs);
+        std::memcpy(&chosen, second + 4 * f, sizeof chosen);
+        chosen = (pairs[0] & ~chosen) | (pairs[1] & chosen);
+        std::memcpy(out + 4 * f, &chosen, sizeof chosen);
+    }
+}

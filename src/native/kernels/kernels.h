@@ -14,19 +14,22 @@ namespace sparsebert {
 
 constexpr int kLaneTokens = 16;    // the widest register: 16 floats of AVX-512
 constexpr int kBlockTokens = 96;   // 64 inputs x 96 tokens x 4 bytes = 24 KiB: a panel fits L1
-constexpr int kPanelColumns = 64;  // inputs in a panel; see Compressed in patterns.py
+constexpr int kPanelColumns = 64;  // inputs in a panel; see compressed.py
 
 constexpr int kEverything = 1 << 28;  // a window that no sequence fills
 
 inline int round_up(int count, int unit) { return (count + unit - 1) / unit * unit; }
 
-enum class Layout { kDense, kPairs, kBitmap };
+enum class Layout { kDense, kPairs, kSharedPairs, kBitmap };
 enum class Activation { kNone, kGelu, kGeluTanh, kRelu, kTanh };
 
 // The weight of a linear layer, [rows outputs][columns inputs], where it lies in memory.
 //   kDense   values [rows][columns]
 //   kPairs   values [panels][rows][32], bits uint32 [panels][rows]: 1:2; bit p of a word is the
 //            offset (0 or 1) of pair p's kept weight
+//   kSharedPairs  values [rows][columns / 2], bits uint8 [blocks of shared_rows][(columns + 15) /
+//   16]:
+//            1:2 that a block of rows shares; bit p is the offset of pair p's kept weight
 //   kBitmap  values [panels][rows][kept], bits uint64 [panels][rows]: N:M; bit c marks column c
 struct Matrix {
     Layout layout = Layout::kDense;
@@ -35,6 +38,7 @@ struct Matrix {
     int columns = 0;
     int panel_columns = kPanelColumns;
     int kept = kPanelColumns;  // values of one row in one panel
+    int shared_rows = 0;       // kSharedPairs
     const void* values = nullptr;
     const void* bits = nullptr;
 };

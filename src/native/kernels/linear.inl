@@ -312,6 +312,8 @@ void linear(const Linear& call, int row_begin, int row_end) {
         case Layout::kBitmap:
             sweep<BitmapRows, kBitmapVectors>(call, w.panel_columns, row_begin, row_end);
             break;
+        case Layout::kSharedPairs:  // comes as kDense (shared_rows.h)
+            break;
         case Layout::kDense:
             sweep<DenseRows, kDenseVectors>(call, kDensePanel, row_begin, row_end);
             break;

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 import sparsebert._engine as _engine
+from sparsebert.compressed import Compressed
 from sparsebert.errors import EngineError, InputError
-from sparsebert.patterns import Compressed
-from sparsebert.quantized import Quantized, QuantizedPanels, QuantizedTable
+from sparsebert.quantized import Quantized, QuantizedPanels, QuantizedSharedPairs, QuantizedTable
 
 Weight = npt.NDArray[Any] | Compressed | Quantized
 Floats = npt.NDArray[np.float32]
@@ -113,7 +113,7 @@ class Encoder:
     """A model ready to run. Calls may come from many Python threads at once; they take turns.
 
     ``weights`` maps canonical names (see `checkpoint.families`) to arrays: float32 or float16
-    matrices ``[out, in]``, `patterns.Compressed` for pruned ones, float32 vectors; or the layouts
+    matrices ``[out, in]``, `compressed.Compressed` for pruned ones, float32 vectors; or the layouts
     of `quantized` for linear layers and tables, with last layers and vectors in float32. They are
     used where they lie and kept alive. Raises EngineError if one is missing or misshapen,
     or the system does not give so many threads.
@@ -241,7 +241,13 @@ def _native(weight: Weight) -> Any:
     parts = [_in_place(part) for part in weight.parts.values()]
     if isinstance(weight, QuantizedTable):
         return (weight.layout, *parts)
-    if isinstance(weight, QuantizedPanels | Compressed):
+    if isinstance(weight, QuantizedSharedPairs):
+        assert weight.pattern is not None
+        return (weight.layout, weight.pattern.shared_rows, weight.columns, *parts)
+    if isinstance(weight, Compressed):
+        pattern = weight.pattern
+        return (pattern.n, pattern.m, pattern.shared_rows, weight.columns, *parts)
+    if isinstance(weight, QuantizedPanels):
         assert weight.pattern is not None
         return (weight.pattern.n, weight.pattern.m, weight.columns, *parts)
     return (weight.layout, weight.columns, *parts)

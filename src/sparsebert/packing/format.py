@@ -1,6 +1,6 @@
 """packed.safetensors: which tensors are stored in parts, and how a hostile file is told from ours.
 
-A pruned matrix NAME is stored as ``NAME.values`` and ``NAME.bits`` (see `patterns.Compressed`); a
+A pruned matrix NAME is stored as ``NAME.values`` and ``NAME.bits`` (see `compressed`); a
 quantised one, in a file of dtype int8, as ``NAME.values``, ``NAME.scales`` and, where it is pruned,
 ``NAME.bits`` (see `quantized`, which describes the layouts). Every other tensor keeps its own name.
 All names are the source's. The file's ``__metadata__`` has one key of ours, "sparsebert":
@@ -10,7 +10,9 @@ All names are the source's. The file's ``__metadata__`` has one key of ours, "sp
      "quantized": {NAME: {"shape": [rows, columns], "layout": "pairs", "pattern": "1:2"},
                    NAME: {"shape": [rows, columns], "layout": "dense", "pattern": null}}}
 
-"quantized" stands only in files of dtype int8.
+"quantized" stands only in files of dtype int8. An entry whose pattern rows share has "shared_rows"
+as well, and a file with such an entry has format version 2, so that what reads only the first says
+so.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES
+from sparsebert.checkpoint.sparsity import pattern_record, read_pattern
 from sparsebert.checkpoint.tensors import TensorFiles
 from sparsebert.errors import CheckpointError, PatternError
 from sparsebert.packing.dtypes import VALUE_TYPES
@@ -30,7 +33,7 @@ from sparsebert.patterns import Pattern
 from sparsebert.quantized import LAYOUTS
 
 METADATA_KEY = "sparsebert"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _LARGEST = 1 << 24  # rows or columns; keeps products far from overflow
 
 
@@ -43,13 +46,13 @@ def format_metadata(dtype: str, forms: Mapping[str, Form]) -> dict[str, str]:
     """The ``__metadata__`` entry of a packed file; ``forms`` by the source's tensor names."""
     compressed, quantized = {}, {}
     for name, form in forms.items():
-        pattern = None if form.pattern is None else str(form.pattern)
-        entry = {"shape": list(form.shape), "pattern": pattern}
+        entry = {"shape": list(form.shape), **pattern_record(form.pattern)}
         if isinstance(form, CompressedForm):
             compressed[name] = entry
         elif isinstance(form, QuantizedForm):
             quantized[name] = {**entry, "layout": form.layout.layout}
-    document: dict[str, Any] = {"format_version": FORMAT_VERSION, "dtype": dtype}
+    shared = any("shared_rows" in entry for entry in [*compressed.values(), *quantized.values()])
+    document: dict[str, Any] = {"format_version": 2 if shared else 1, "dtype": dtype}
     document["compressed"] = compressed
     if quantized:
         document["quantized"] = quantized
@@ -141,10 +144,10 @@ def _parse_metadata(text: str | None, path: Path) -> tuple[str, dict[str, _Entry
     if not isinstance(document, dict) or type(document.get("format_version")) is not int:
         raise broken
     version = document["format_version"]
-    if version != FORMAT_VERSION:
+    if not 1 <= version <= FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format version {version}; this sparsebert reads {FORMAT_VERSION}. Install "
-            "a newer one, or pack the model again."
+            f"{path} has format version {version}; this sparsebert reads up to {FORMAT_VERSION}. "
+            "Install a newer one, or pack the model again."
         )
     dtype, compressed = document.get("dtype"), document.get("compressed")
     quantized = document.get("quantized", {})
@@ -173,7 +176,7 @@ def _parse_entry(entry: Any, layout: str | None) -> _Entry:
     rows, columns = entry["shape"]
     if not all(type(size) is int and 1 <= size <= _LARGEST for size in (rows, columns)):
         raise ValueError
-    pattern = None if entry["pattern"] is None else Pattern.parse(entry["pattern"])
+    pattern = read_pattern(entry)
     if layout not in (None, *LAYOUTS) or (layout is None and pattern is None):
         raise ValueError
     return _Entry((rows, columns), pattern, layout)

@@ -13,17 +13,16 @@ from typing import Protocol
 import numpy as np
 
 from sparsebert.checkpoint.dtypes import Array, widen
-from sparsebert.errors import CheckpointError
-from sparsebert.patterns import (
-    BoolMatrix,
+from sparsebert.compressed import (
     Compressed,
-    Pattern,
     check_compressed,
     compress,
     compressed_mask,
     compressed_shapes,
     decompress,
 )
+from sparsebert.errors import CheckpointError
+from sparsebert.patterns import BoolMatrix, Pattern
 from sparsebert.quantized import Quantized, check_quantized, dequantize, quantize
 
 Weight = Array | Compressed | Quantized
@@ -31,6 +30,7 @@ Parts = dict[str, tuple[str, tuple[int, ...]]]
 
 _TYPES: dict[type[np.generic], str] = {
     np.int8: "I8",
+    np.uint8: "U8",
     np.uint32: "U32",
     np.uint64: "U64",
     np.float32: "F32",

@@ -14,11 +14,11 @@ from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, widen
 from sparsebert.checkpoint.folder import PACKED_NAME, check_recorded_layers
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
+from sparsebert.compressed import Compressed
 from sparsebert.errors import CheckpointError
 from sparsebert.packing.dtypes import Role, Roles
 from sparsebert.packing.format import PackedFile, open_packed_file
 from sparsebert.packing.forms import Form, PlainForm, QuantizedForm, Weight
-from sparsebert.patterns import Compressed
 from sparsebert.quantized import QuantizedTable
 
 

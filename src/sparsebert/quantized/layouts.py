@@ -1,4 +1,4 @@
-"""The four layouts of int8 matrices, each with its own check that is cheap enough for every load.
+"""The layouts of int8 matrices, each with its own check that is cheap enough for every load.
 
 Linear layers stand in *tiles* of 16 rows, and in those in *groups* of 8 inputs (4 pairs); what a
 tile or group has beyond the matrix is zero. A layout tells its shapes before there are values (a
@@ -13,18 +13,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from sparsebert.errors import PatternError
-from sparsebert.patterns import (
-    ONE_OF_TWO,
-    BoolMatrix,
+from sparsebert.compressed import (
     Compressed,
-    Pattern,
     check_compressed,
+    check_shared_bits,
     compress,
     compressed_mask,
     compressed_shapes,
     decompress,
+    pair_mask,
+    shared_bits,
+    shared_mask,
 )
+from sparsebert.errors import PatternError
+from sparsebert.patterns import ONE_OF_TWO, BoolMatrix, Pattern
 from sparsebert.quantized.rows import Float32, Int8, quantize_rows
 from sparsebert.quantized.tiles import TILE, Array, check_zero_beyond, cut_tiles, join_tiles
 
@@ -119,8 +121,7 @@ class QuantizedPairs(Quantized):
         return values
 
     def mask(self) -> BoolMatrix:
-        odd = self._odd()
-        return np.stack((~odd, odd), axis=-1).reshape(self.rows, self.columns)
+        return pair_mask(self._odd())
 
     def _odd(self) -> BoolMatrix:
         assert self.bits is not None
@@ -140,6 +141,57 @@ class QuantizedPairs(Quantized):
         beyond = sum(1 << (4 * row + pair) for row in range(TILE) for pair in range(pairs, 4))
         if pairs and np.any(self.bits[:, -1] & np.uint64(beyond)):
             raise PatternError("the stored bits speak of columns behind the last.")
+
+
+@dataclass(frozen=True)
+class QuantizedSharedPairs(Quantized):
+    """1:2 that rows share: what they keep is a dense matrix. ``values`` int8 ``[tiles, 2 *
+    ceil(columns / 16), 16, 4]``: at [t, f, r, i] what row 16t + r keeps of pair 4f + i; ``bits`` as
+    `compressed.shared_bits` has them.
+    """
+
+    layout = "shared-pairs"
+
+    @staticmethod
+    def shapes(rows: int, columns: int, pattern: Pattern | None) -> Shapes:
+        if pattern is None or pattern.shared_rows == 1 or columns % 2:
+            raise PatternError(
+                f"the layout 'shared-pairs' does not take {pattern} of {columns} inputs."
+            )
+        tiles, eights = -(-rows // TILE), -(-columns // 16)
+        return {
+            "values": (np.int8, (tiles, 2 * eights, TILE, GROUP // 2)),
+            "bits": (np.uint8, (pattern.blocks(rows), eights)),
+            "scales": (np.float32, (rows,)),
+        }
+
+    @staticmethod
+    def arrange(values: Int8, pattern: Pattern | None, mask: BoolMatrix | None) -> dict[str, Array]:
+        assert pattern is not None
+        assert mask is not None
+        kept = values[mask].reshape(len(values), -1)
+        even = np.pad(kept, ((0, 0), (0, -kept.shape[1] % GROUP)))
+        return {"values": cut_tiles(even, GROUP // 2), "bits": shared_bits(mask, pattern)}
+
+    def row_major(self) -> Int8:
+        values = np.zeros((self.rows, self.columns), np.int8)
+        kept = join_tiles(self.values)[: self.rows, : self.columns // 2]
+        values[self.mask()] = kept.reshape(-1)
+        return values
+
+    def mask(self) -> BoolMatrix:
+        assert self.bits is not None
+        assert self.pattern is not None
+        return shared_mask(self.bits, self.pattern, self.rows, self.columns)
+
+    def check_filling(self) -> None:
+        assert self.bits is not None
+        halves = self.values.reshape(len(self.values), -1, 2, TILE, GROUP // 2)
+        before = 4 * (halves.shape[1] - 1)  # of either half, whole fours
+        last = self.columns // 2 - 2 * before  # pairs, 1 to 8
+        check_zero_beyond(halves[:, :, 0], self.rows, before + min(last, 4))
+        check_zero_beyond(halves[:, :, 1], self.rows, before + max(last - 4, 0))
+        check_shared_bits(self.bits, self.columns)
 
 
 @dataclass(frozen=True)
@@ -185,7 +237,7 @@ class QuantizedPanels(Quantized):
 
     @staticmethod
     def shapes(rows: int, columns: int, pattern: Pattern | None) -> Shapes:
-        if pattern is None or pattern == ONE_OF_TWO or columns % pattern.m:
+        if pattern is None or pattern.m == 2 or columns % pattern.m:
             raise PatternError(f"the layout 'panels' does not take {pattern} of {columns} inputs.")
         values, bits, bits_type = compressed_shapes(pattern, rows, columns)
         return {
@@ -238,7 +290,14 @@ class QuantizedTable(Quantized):
 
 
 LAYOUTS: dict[str, type[Quantized]] = {
-    kind.layout: kind for kind in (QuantizedPairs, QuantizedTiles, QuantizedPanels, QuantizedTable)
+    kind.layout: kind
+    for kind in (
+        QuantizedPairs,
+        QuantizedSharedPairs,
+        QuantizedTiles,
+        QuantizedPanels,
+        QuantizedTable,
+    )
 }
 
 
@@ -246,6 +305,8 @@ def linear_layout(pattern: Pattern | None) -> type[Quantized]:
     """The layout of a linear layer of this pattern; None is a dense one."""
     if pattern is None:
         return QuantizedTiles
+    if pattern.shared_rows > 1:
+        return QuantizedSharedPairs
     return QuantizedPairs if pattern == ONE_OF_TWO else QuantizedPanels
 
 

@@ -245,7 +245,7 @@ def _asked(task: Task) -> str:
 
 def _on_its_own(options: FinetuneOptions) -> FinetuneOptions:
     """The same training for a model without a teacher, dense and in floating point."""
-    special = ("teacher", *DISTILLING, *UNLABELLED, "method", "pattern", "quantize")
+    special = ("teacher", *DISTILLING, *UNLABELLED, "method", "pattern", "shared_rows", "quantize")
     defaults: dict[str, Any] = {
         each.name: each.default for each in fields(options) if each.name in special
     }
