@@ -16,17 +16,19 @@ BENCH_ARGS ?= --random minilm
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+CLIENTS := build/clients
 WHEELS := build/wheels
 SITE := build/site
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt \
 	$(shell find src -type f -not -name '*.pyc' -not -name '.*' 2>/dev/null)
 CXX_SOURCES = $(shell find src benchmarks tests -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test test-clients check bench docs clean
 
 help:
 	@echo "make demo    prune, fine-tune, evaluate, pack and run a real model; ends with a report"
 	@echo "make test    run the tests against the installed package (TEST_ARGS='-k name' for some)"
+	@echo "make test-clients  run the official clients of other servers against ours"
 	@echo "make check   formatting, lint and types, Python and C++"
 	@echo "make docs    build the documentation into $(SITE)"
 	@echo "make bench   latency beside torch (BENCH_ARGS='--random bert-base --rounds 20')"
@@ -47,6 +49,11 @@ bench: $(VENV)/.ready-demo
 test: $(VENV)/.ready-dev
 	@echo "==> Running the tests"
 	@SPARSEBERT_WHEEL="$$(echo $(WHEELS)/*.whl)" $(BIN)/python -m pytest -n auto --dist loadfile $(TEST_ARGS)
+
+# The clients have an environment of their own: what they ask for is theirs to say, and needs no torch.
+test-clients: $(CLIENTS)/.ready
+	@echo "==> Running the official clients against sparsebert serve"
+	@$(CLIENTS)/bin/python -m pytest -W ignore tests/clients $(TEST_ARGS)
 
 check: $(VENV)/.ready-dev
 	@echo "==> Checking the style: ruff format, ruff check, mypy, clang-format"
@@ -94,6 +101,15 @@ $(VENV)/.ready-demo: $(WHEELS)/.built
 $(VENV)/.ready-dev: $(WHEELS)/.built
 	@echo "==> Installing sparsebert with what the tests need (the first time: some minutes, mostly torch)"
 	$(call install,dev)
+
+$(CLIENTS)/.ready: $(WHEELS)/.built tests/clients/requirements.txt
+	@echo "==> Installing sparsebert beside the official clients, in $(CLIENTS)"
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet \
+		"$$(echo $(WHEELS)/*.whl)[serve]" -r tests/clients/requirements.txt
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
+		--force-reinstall $(WHEELS)/*.whl
+	@touch $@
 
 $(VENV)/.ready-docs: $(WHEELS)/.built
 	@echo "==> Installing sparsebert with what the documentation needs"

@@ -17,11 +17,21 @@ from sparsebert.serving.routes.open_inference import IDS, TEXTS, VERSION, model_
 from sparsebert.serving.schemas import Fields
 from sparsebert.serving.served_model import ServedModel
 from sparsebert.serving.service import service_of
-from sparsebert.serving.work_route import WorkRoute
+from sparsebert.serving.work_route import Body, WorkRoute
 
 # In each group the routes whose paths end in a word are tried before those that end in a name.
 router = APIRouter()
-index_router = APIRouter(route_class=WorkRoute)
+
+
+class IndexRoute(WorkRoute):
+    """Triton's client asks for the index with no body at all."""
+
+    def read(self, request: Request, raw: bytes, body_type: type[Body]) -> Body:
+        """What the body asks for."""
+        return super().read(request, raw or b"{}", body_type)
+
+
+index_router = APIRouter(route_class=IndexRoute)
 
 _EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 

@@ -22,9 +22,21 @@ from sparsebert.serving.inputs import Documents, Filled, PredictInputs, Whole
 from sparsebert.serving.schemas import Count, Rank, RequestBody, RerankRequest, TruncatePromptTokens
 from sparsebert.serving.served_model import Cut, ServedModel
 from sparsebert.serving.service import service_of
-from sparsebert.serving.work_route import WorkRoute, work_of
+from sparsebert.serving.work_route import Body, WorkRoute, fitted, json_object, work_of
 
-router = APIRouter(route_class=WorkRoute)
+
+class RerankRoute(WorkRoute):
+    """vLLM answers on TEI's route too: its clients send documents and no texts."""
+
+    def read(self, request: Request, raw: bytes, body_type: type[Body]) -> Body:
+        """TEI's body, or vLLM's."""
+        content = json_object(raw)
+        if "documents" in content and "texts" not in content:
+            return fitted(content, RerankDocumentsRequest)  # type: ignore[return-value]
+        return fitted(content, body_type)
+
+
+router = APIRouter(route_class=RerankRoute)
 documents_router = APIRouter(route_class=WorkRoute)
 
 _HEAD = EngineCall("head")
@@ -77,7 +89,13 @@ class RerankDocumentsResponse(BaseModel):
 
 @router.post("/rerank", response_model=list[Rank])
 async def rerank(request: Request, body: RerankRequest) -> Any:
-    """The texts' places in the request, the one that fits the query best first."""
+    """The texts' places in the request, the one that fits the query best first.
+
+    A body with `documents` in the place of `texts` is answered as on `/v1/rerank`.
+    """
+    given: RequestBody = body
+    if isinstance(given, RerankDocumentsRequest):
+        return await rerank_documents(request, given)
     model = _reranker(request, body.model)
     scores = await _scores(
         request,
