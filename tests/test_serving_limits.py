@@ -21,7 +21,9 @@ httpx = pytest.importorskip("httpx")
 from sentences import SENTENCES
 from served import serving
 from sparsebert.engine import Encoder
-from sparsebert.serving import ServedModel, load_models
+from sparsebert.errors import EngineError
+from sparsebert.serving import ServedModel, ServingOptions, load_models
+from sparsebert.serving.service import Service
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +32,16 @@ def model(tiny_bert) -> ServedModel:
     return served
 
 
+def another(model: ServedModel) -> ServedModel:
+    """The same for another server."""
+    return ServedModel(model.name, model.replicas)
+
+
 @pytest.fixture(scope="module")
 def client(model) -> Iterator[Any]:
     options = {"payload_limit": 4000, "max_input_characters": 900, "max_client_batch_size": 4}
     with (
-        serving([model], **options) as url,
+        serving([another(model)], **options) as url,
         httpx.Client(base_url=url, timeout=30) as made,
     ):
         yield made
@@ -306,6 +313,20 @@ class TestLoad:
                 held.go.set()
                 assert asked.result().status_code == 200
 
+    def test_a_model_is_of_one_server_at_a_time(self, model):
+        before = set(threading.enumerate())
+        first, second = (Service([model], ServingOptions()) for _ in range(2))
+        first.start()
+        try:
+            with pytest.raises(EngineError, match="tiny is served already: load it anew"):
+                second.start()
+            assert model.alive
+        finally:
+            first.close()
+        second.start()
+        second.close()
+        assert set(threading.enumerate()) <= before
+
     def test_a_client_that_goes_leaves_the_queue(self, model, held):
         with serving([model], max_concurrent_requests=2) as url:
             with ThreadPoolExecutor(1) as pool:
@@ -384,7 +405,9 @@ class TestKey:
     @pytest.fixture(scope="class")
     def client(self, model) -> Iterator[Any]:
         with (
-            serving([model], api_key="sésame", cors_allow_origin=("https://a.example",)) as url,
+            serving(
+                [another(model)], api_key="sésame", cors_allow_origin=("https://a.example",)
+            ) as url,
             httpx.Client(base_url=url) as made,
         ):
             yield made

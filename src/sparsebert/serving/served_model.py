@@ -10,7 +10,7 @@ from time import perf_counter, time
 from typing import Any, Literal, NamedTuple
 
 from sparsebert.checkpoint import Head
-from sparsebert.errors import CheckpointError, InputError
+from sparsebert.errors import CheckpointError, EngineError, InputError
 from sparsebert.inference import Model
 from sparsebert.inference.texts import Text, Texts
 from sparsebert.inference.tokenizing import Tokens
@@ -101,7 +101,12 @@ class ServedModel:
         return self._batcher.waiting_tokens if self._batcher else 0
 
     def start(self, readers: ThreadPoolExecutor, max_tokens: int, observe: BatchObserver) -> None:
-        """Start its engine threads. ``readers`` turn texts into tokens."""
+        """Start its engine threads. ``readers`` turn texts into tokens.
+
+        Raises EngineError if another server has started it: nobody would end those threads.
+        """
+        if self._batcher is not None:
+            raise EngineError(f"{self.name} is served already: load it anew for another server.")
         encoders = [replica.encoder for replica in self.replicas]
         self._readers = readers
 
