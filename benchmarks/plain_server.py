@@ -19,7 +19,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from sparsebert.bench.engines.onnxruntime import OnnxRuntimeEngine
-from sparsebert.checkpoint import read_pooling, resolve_model
+from sparsebert.checkpoint import resolve_model
+from sparsebert.checkpoint.sentence_config import read_sentence_config
 from sparsebert.inference.tokenizer_files import read_tokenizer
 
 
@@ -37,11 +38,11 @@ def create(model: Path, workspace: Path, threads: int) -> FastAPI:
         folder / "model.onnx", options, providers=["CPUExecutionProvider"]
     )
     names = {given.name for given in session.get_inputs()}
-    tokenizer = read_tokenizer(model)
-    pooling = read_pooling(model)
-    assert tokenizer is not None
+    stored = read_tokenizer(model)
+    assert stored is not None
+    tokenizer = stored.backend
     tokenizer.enable_padding()
-    tokenizer.enable_truncation((pooling and pooling.max_length) or 512)
+    tokenizer.enable_truncation(read_sentence_config(model).max_length or stored.max_length or 512)
     app = FastAPI()
 
     @app.post("/v1/embeddings")

@@ -98,6 +98,12 @@ class TestOpening:
         with pytest.raises(CheckpointError, match=r"lacks .*cls\.predictions\.decoder\.weight"):
             open_checkpoint(folder)
 
+    def test_an_adapter_beside_the_weights_is_not_passed_over(self, tmp_path: Path) -> None:
+        folder = write_bert(tmp_path / "m")
+        (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+        with pytest.raises(CheckpointError, match=r"PEFT adapter .*merge_and_unload"):
+            open_checkpoint(folder)
+
     def test_the_pooler_may_be_missing_where_nothing_reads_it(self, tmp_path: Path) -> None:
         def without(tensors: dict[str, np.ndarray]) -> None:
             for name in [name for name in tensors if "pooler" in name]:

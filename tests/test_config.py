@@ -150,6 +150,21 @@ def test_every_size_is_checked(key: str, value: object) -> None:
         parse(**{key: value})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"is_encoder_decoder": True}, "only encoders are supported"),
+        ({"per_layer_config": {"0": {"hidden_size": 4}}}, "layers that differ in their sizes"),
+        ({"model_type": "modernbert", "architectures": None, "head_dim": 8}, "head_dim is 8"),
+    ],
+)
+def test_what_would_compute_something_else_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UnsupportedArchitectureError, match=message):
+        parse(**changes)
+
+
 @pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "num_hidden_layers"])
 def test_a_missing_size_is_named(key: str) -> None:
     with pytest.raises(CheckpointError, match=f"lacks '{key}'"):

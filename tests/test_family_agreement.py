@@ -234,3 +234,27 @@ def test_distilbert_has_one_layer_norm_epsilon(tiny_bert: Any, tmp_path: Path) -
     ids, types = batch(folder, (7, 20))
     theirs = expected(folder, "encoder", (7, 20))
     assert largest_difference(load(folder).forward(ids, types), theirs) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("family", "renamed"),
+    [
+        ("distilbert", {"dim": "hidden_size", "n_heads": "num_attention_heads"}),
+        ("distilbert", {"n_layers": "num_hidden_layers"}),
+        ("modernbert", {"local_attention": "sliding_window"}),
+    ],
+)
+def test_sizes_under_the_names_that_transformers_takes_too(
+    tiny_bert: Any, tmp_path: Path, family: str, renamed: dict[str, str]
+) -> None:
+    folder = tmp_path / "model"
+    local = {"local_attention": 10} if family == "modernbert" else {}
+    shutil.copytree(tiny_bert(model_type=family, **local), folder)
+    config = json.loads((folder / "config.json").read_text())
+    for own, other in renamed.items():
+        size = config.pop(own)
+        config[other] = size // 2 if other == "sliding_window" else size
+    (folder / "config.json").write_text(json.dumps(config))
+    ids, types = batch(folder, (7, 40))
+    theirs = expected(folder, "encoder", (7, 40))
+    assert largest_difference(load(folder).forward(ids, types), theirs) < TOLERANCE

@@ -72,7 +72,7 @@ def test_both_spellings_of_a_mode(
     tmp_path: Path, settings: dict[str, Any], mode: str, new: bool
 ) -> None:
     write_pooling(write_modules(tmp_path, "Transformer", "Pooling", new=new), **settings)
-    assert read_pooling(tmp_path) == Pooling(mode, normalize=False, max_length=None)
+    assert read_pooling(tmp_path) == Pooling(mode)
 
 
 @pytest.mark.parametrize(
@@ -91,49 +91,23 @@ def test_modes_we_do_not_compute(tmp_path: Path, settings: dict[str, Any], compl
         read_pooling(tmp_path)
 
 
-def test_normalize_and_length(tmp_path: Path) -> None:
+def test_normalize(tmp_path: Path) -> None:
     write_modules(tmp_path, "Transformer", "Pooling", "Normalize", new=True)
     write_pooling(tmp_path, pooling_mode="cls")
-    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 256}')
-    assert read_pooling(tmp_path) == Pooling("cls", True, 256)
-    sentence = tmp_path / "sentence_bert_config.json"
-    sentence.write_text('{"max_seq_length": 128, "do_lower_case": true}')
-    assert read_pooling(tmp_path) == Pooling("cls", True, 128, lower_case=True)
-    sentence.write_text('{"max_seq_length": null}')
-    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1e30}')
-    assert read_pooling(tmp_path) == Pooling("cls", True, None)
-
-
-@pytest.mark.parametrize("length", [0, -1, 1.5, "128", True, []])
-def test_lengths_that_are_none(tmp_path: Path, length: object) -> None:
-    write_pooling(write_modules(tmp_path, "Transformer", "Pooling"), pooling_mode="mean")
-    (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": length}))
-    with pytest.raises(CheckpointError, match="not a number of tokens"):
+    assert read_pooling(tmp_path) == Pooling("cls", normalize=True)
+    (tmp_path / "2_Normalize").mkdir()
+    config = tmp_path / "2_Normalize" / "config.json"
+    config.write_text('{"module_input_name": "sentence_embedding"}')
+    assert read_pooling(tmp_path) == Pooling("cls", normalize=True)
+    config.write_text('{"module_input_name": "token_embeddings"}')
+    with pytest.raises(CheckpointError, match="only sentence embeddings are normalised"):
         read_pooling(tmp_path)
 
 
-SENTENCE_FILES = [
-    f"sentence_{name}_config.json"
-    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-]
-
-
-@pytest.mark.parametrize("place", range(7))
-def test_the_first_of_seven_files_counts(tmp_path: Path, place: int) -> None:
-    modules = pytest.importorskip("sentence_transformers.base.modules")
-    write_pooling(write_modules(tmp_path, "Transformer", "Pooling"), pooling_mode="mean")
-    for length, name in enumerate(SENTENCE_FILES[place:], 100 + place):
-        (tmp_path / name).write_text(json.dumps({"max_seq_length": length, "do_lower_case": True}))
-    theirs = modules.Transformer.load_config(str(tmp_path))
-    assert read_pooling(tmp_path) == Pooling("mean", False, 100 + place, lower_case=True)
-    assert theirs["max_seq_length"] == 100 + place
-
-
-def test_an_empty_file_is_passed_over(tmp_path: Path) -> None:
-    write_pooling(write_modules(tmp_path, "Transformer", "Pooling"), pooling_mode="mean")
-    (tmp_path / SENTENCE_FILES[0]).write_text("{}")
-    (tmp_path / SENTENCE_FILES[1]).write_text('{"max_seq_length": 7}')
-    assert read_pooling(tmp_path) == Pooling("mean", False, 7)
+def test_an_unknown_key_of_a_pooling_is_refused(tmp_path: Path) -> None:
+    write_pooling(write_modules(tmp_path, "Transformer", "Pooling"), pooling_mode="cls", stride=2)
+    with pytest.raises(CheckpointError, match="stride is set, which neither"):
+        read_pooling(tmp_path)
 
 
 def write_prompts(folder: Path, **settings: Any) -> Path:
@@ -160,6 +134,7 @@ def test_prompts(tmp_path: Path) -> None:
         ({"prompts": {"query": 7}}, "'prompts' must map names to texts"),
         ({"prompts": {"q": "a"}, "default_prompt_name": "other"}, "'other', which is none of its"),
         ({"default_prompt_name": ["q"]}, "which is none of its prompts: none"),
+        ({"truncate_dim": 16}, "truncate_dim is 16, and sparsebert gives whole vectors"),
     ],
 )
 def test_prompts_that_are_none(tmp_path: Path, settings: dict[str, Any], complaint: str) -> None:
@@ -170,7 +145,7 @@ def test_prompts_that_are_none(tmp_path: Path, settings: dict[str, Any], complai
 def test_pooling_that_leaves_the_prompt_out(tmp_path: Path) -> None:
     write_modules(tmp_path, "Transformer", "Pooling")
     write_pooling(tmp_path, pooling_mode="mean", include_prompt=False)
-    assert read_pooling(tmp_path) == Pooling("mean", False, None, include_prompt=False)
+    assert read_pooling(tmp_path) == Pooling("mean", include_prompt=False)
     write_prompts(tmp_path, prompts={"q": "ask: "}, default_prompt_name="q")
     with pytest.raises(CheckpointError, match="include_prompt is false"):
         read_pooling(tmp_path)
@@ -213,19 +188,18 @@ def test_modules_of_others_are_not_taken_for_the_librarys(tmp_path: Path, kind: 
 
 def test_dropout_does_nothing_at_inference(tmp_path: Path) -> None:
     write_pooling(write_modules(tmp_path, "Transformer", "Pooling", "Dropout"), pooling_mode="max")
-    assert read_pooling(tmp_path) == Pooling("max", False, None)
+    assert read_pooling(tmp_path) == Pooling("max")
 
 
 def test_the_transformer_may_lie_in_a_sub_folder(tmp_path: Path) -> None:
     write_modules(tmp_path, "Transformer", "Pooling", transformer="0_Transformer")
     write_pooling(tmp_path, pooling_mode_mean_tokens=True)
     write_bert(tmp_path / "0_Transformer")
-    (tmp_path / "0_Transformer" / "sentence_bert_config.json").write_text('{"max_seq_length": 9}')
     assert transformer_folder(tmp_path) == tmp_path / "0_Transformer"
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.path == tmp_path
     assert checkpoint.transformer == tmp_path / "0_Transformer"
-    assert checkpoint.pooling == Pooling("mean", False, 9)
+    assert checkpoint.pooling == Pooling("mean")
 
 
 @pytest.mark.parametrize(
@@ -257,4 +231,5 @@ def test_malformed_lists_are_refused(tmp_path: Path, text: str) -> None:
 def test_what_sentence_transformers_saves_today(minilm: Path, tmp_path: Path) -> None:
     library = pytest.importorskip("sentence_transformers")
     library.SentenceTransformer(str(minilm)).save(str(tmp_path / "saved"))
-    assert read_pooling(tmp_path / "saved") == read_pooling(minilm) == Pooling("mean", True, 256)
+    saved = read_pooling(tmp_path / "saved")
+    assert saved == read_pooling(minilm) == Pooling("mean", normalize=True)

@@ -16,7 +16,7 @@ from sentences import SENTENCES, long_text
 from sparsebert import load
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.texts import as_texts
-from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer, special_token
+from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer
 from sparsebert.inference.tokenizing import TextTokenizer, TruncationWarning, longest_first
 from tiny_models import vocabulary, write_vocabulary_folder
 from tricky_texts import TRICKY, tokenizer_of
@@ -98,7 +98,7 @@ class TestSameIdsAsTransformers:
 
     def test_sentence_transformers_lower_case(self, tiny_bert):
         cased = tiny_bert(lower_case=False)
-        lowering = read_tokenizer(cased, lower_case=True)
+        lowering = read_tokenizer(cased, lower_case=True).backend
         found = TextTokenizer(lowering, max_length=64).encode(as_texts("THE FERRY Leaves"))
         expected = tokenizer_of(cased).encode(as_texts("the ferry leaves"))
         assert found[0].ids.tolist() == expected[0].ids.tolist()
@@ -140,8 +140,8 @@ class TestSameIdsAsTransformers:
         ids = tokenizer_of(folder).encode(as_texts("ferry"))[0].ids
         assert words[ids[0]] == "<s>"
         assert words[ids[-1]] == "</s>"
-        assert special_token(folder, "cls_token") == "<s>"
-        assert special_token(folder, "mask_token") == "[MASK]"
+        special = read_tokenizer(folder).special_tokens
+        assert (special["cls_token"], special["mask_token"]) == ("<s>", "[MASK]")
 
     @pytest.mark.shared
     def test_real_questions_and_paragraphs(self, minilm, transformers_tokenizer, shared_data):
@@ -238,15 +238,17 @@ class TestLength:
             (4096, 256, 128, 512),
         ],
     )
-    def test_limit(self, tmp_path, asked, trained, stored, expected):
-        config = {} if stored is None else {"model_max_length": stored}
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-        assert length_limit(tmp_path, asked=asked, trained=trained, positions=512) == expected
+    @pytest.mark.parametrize("key", ["model_max_length", "max_len"])
+    def test_limit(self, tmp_path, asked, trained, stored, expected, key):
+        config = {} if stored is None else {key: stored}
+        folder = write_vocabulary_folder(tmp_path / "m", vocabulary(), **config)
+        limits = [trained, read_tokenizer(folder).max_length]
+        assert length_limit(limits, asked=asked, positions=512) == expected
 
     @pytest.mark.parametrize("asked", [0, -1, 1.5, "128", True])
     def test_limit_that_is_none(self, tmp_path, asked):
         with pytest.raises(InputError, match="max_length"):
-            length_limit(tmp_path, asked=asked, trained=None, positions=512)
+            length_limit([], asked=asked, positions=512)
 
     def test_limit_without_room_for_a_text(self, minilm):
         with pytest.raises(InputError, match="at least 4"):

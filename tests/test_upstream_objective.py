@@ -30,7 +30,7 @@ NOTHING: dict[str, float] = dict.fromkeys(
     ),
     0.0,
 )
-MEAN = Pooling("mean", normalize=True, max_length=None)
+MEAN = Pooling("mean", normalize=True)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_embeddings_and_their_cosines(
     student, teacher = (
         np.stack([embed(states[-1]) for states, _ in alone(model, rows)]) for model in models
     )
-    pooling = Pooling(mode, normalize=True, max_length=None)
+    pooling = Pooling(mode, normalize=True)
     distance = np.mean(2 - 2 * (student * teacher).sum(axis=1))
     found = loss(models, batch_of(rows), pooling, embedding_weight=2.0)
     assert found == pytest.approx(2 * distance, rel=1e-4)

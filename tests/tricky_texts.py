@@ -26,6 +26,6 @@ TRICKY = (
 
 
 def tokenizer_of(folder: Path, max_length: int = 512, **more: int) -> TextTokenizer:
-    backend = read_tokenizer(folder)
-    assert backend is not None
-    return TextTokenizer(backend, max_length=max_length, **more)
+    stored = read_tokenizer(folder)
+    assert stored is not None
+    return TextTokenizer(stored.backend, max_length=max_length, **more)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsebert.checkpoint.pooling import read_pooling
 from sparsebert.errors import InputError
 from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
@@ -35,7 +34,7 @@ def tokenise(texts: Sequence[str], folder: Path, positions: int) -> list[list[in
 
     ``positions`` is the most there can be. InputError if the folder has no tokenizer.
     """
-    encoder = folder_tokenizer(folder, read_pooling(folder), positions=positions)
+    encoder = folder_tokenizer(folder, positions=positions)
     if encoder is None:
         raise InputError(
             f"{folder} has no tokenizer.json and no vocabulary: name a folder that has one "

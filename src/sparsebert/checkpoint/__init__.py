@@ -10,7 +10,8 @@ from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.lineage import with_step
 from sparsebert.checkpoint.masks import MASKS_NAME, read_masks, write_masks
-from sparsebert.checkpoint.pooling import Pooling, read_pooling, transformer_folder
+from sparsebert.checkpoint.modules import transformer_folder
+from sparsebert.checkpoint.pooling import Pooling, read_pooling
 from sparsebert.checkpoint.prompts import Prompts, read_prompts
 from sparsebert.checkpoint.score_function import ScoreFunction, read_score_function
 from sparsebert.checkpoint.staging import staged_folder

@@ -35,7 +35,7 @@ def rotary_layers(values: ConfigValues, layers: int) -> tuple[LayerAttention, ..
     _refuse_scaling(raw.get("rope_scaling"), values)
     thetas = {kind: _theta(kind, values) for kind in _THETAS}
     # transformers halves the window's width: a token sees so many on either side, both included.
-    window = values.count("local_attention", 128) // 2
+    window = values.count("sliding_window", values.count("local_attention", 128) // 2)
     kinds = raw.get("layer_types")
     if kinds is None:
         every = values.count("global_attn_every_n_layers", 3)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.documents import read_json, write_json
-from sparsebert.checkpoint.pooling import (
+from sparsebert.checkpoint.modules import (
     MODULES_NAME,
     module_folders,
     read_modules,

@@ -12,6 +12,7 @@ from sparsebert.checkpoint.config_values import MOST, ConfigValues
 from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.families import FAMILIES, Family, HeadShape
 from sparsebert.checkpoint.families import Head as Head
+from sparsebert.checkpoint.known_keys import CONFIG
 from sparsebert.checkpoint.sparsity import read_pattern, read_sparsity
 from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
 from sparsebert.patterns import Pattern
@@ -73,6 +74,11 @@ class EncoderConfig:
         return self.max_position_embeddings - self.first_position
 
     @property
+    def token_types(self) -> int | None:
+        """How many types of tokens the model tells apart; None where it has no table of them."""
+        return self.type_vocab_size if self.family.token_types else None
+
+    @property
     def relative_buckets(self) -> int:
         """Rows of the bias by distance, 0 without one."""
         return _BUCKETS if self.family.relative_bias else 0
@@ -95,8 +101,9 @@ def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path
     CheckpointError for values that are missing or make no sense, each naming the key.
     """
     family, head = _family_and_head(raw, tensor_names, where)
-    _refuse_variants(raw, where)
+    CONFIG.check(raw, where, UnsupportedArchitectureError)
     used = {key: value for key, value in raw.items() if key not in family.ignored}
+    used |= {family.fields[name]: raw[name] for name in family.aliases if name in raw}
     read = ConfigValues(used, where, family.fields)
     hidden = read.count("hidden_size")
     heads = read.count("num_attention_heads")
@@ -110,6 +117,11 @@ def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path
     if rotary and hidden // heads % 2:
         raise CheckpointError(
             f"{where}: heads of {hidden // heads} dimensions cannot be turned in pairs."
+        )
+    if rotary and raw.get("head_dim") not in (None, hidden // heads):
+        raise UnsupportedArchitectureError(
+            f"{where}: head_dim is {raw['head_dim']!r}, and heads of other than hidden_size by "
+            f"num_attention_heads dimensions, {hidden // heads}, are not supported."
         )
     if family.relative_bias and read.count("relative_attention_num_buckets", _BUCKETS) != _BUCKETS:
         raise UnsupportedArchitectureError(
@@ -150,6 +162,16 @@ def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path
     return config
 
 
+def model_type_of(raw: dict[str, Any]) -> object:
+    """The ``model_type`` of a config.json; that of its architecture in files older than the key."""
+    named = raw.get("architectures")
+    if raw.get("model_type") is None and isinstance(named, list):
+        for family in FAMILIES.values():
+            if any(name in family.architectures for name in named):
+                return family.model_type
+    return raw.get("model_type")
+
+
 def write_config(path: Path, raw: dict[str, Any]) -> None:
     """Write ``raw`` as config.json: ``path`` is the file, or the folder it goes into."""
     write_json(path / CONFIG_NAME if path.is_dir() else path, raw)
@@ -161,11 +183,7 @@ def _family_and_head(
     architectures = raw.get("architectures") or []
     if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
         raise CheckpointError(f"{where}: 'architectures' must be a list of names.")
-    model_type = raw.get("model_type")
-    if model_type is None:  # files older than the key
-        for family in FAMILIES.values():
-            if any(name in family.architectures for name in architectures):
-                model_type = family.model_type
+    model_type = model_type_of(raw)
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         said = f"model_type {model_type!r}" if model_type is not None else "no model_type"
         raise UnsupportedArchitectureError(
@@ -238,30 +256,6 @@ def _padding(family: Family, read: ConfigValues) -> int:
             f"positions, not {padding}."
         )
     return padding
-
-
-def _refuse_variants(raw: dict[str, Any], where: Path) -> None:
-    positions = raw.get("position_embedding_type") or "absolute"
-    if positions != "absolute":
-        raise UnsupportedArchitectureError(
-            f"{where}: position_embedding_type {positions!r} is not supported, only 'absolute'."
-        )
-    for key in ("is_decoder", "add_cross_attention"):
-        if raw.get(key):
-            raise UnsupportedArchitectureError(
-                f"{where}: {key} is set; decoders and cross-attention are not supported, only "
-                "encoders."
-            )
-    if raw.get("auto_map"):
-        raise UnsupportedArchitectureError(
-            f"{where}: the model brings its own code (auto_map), which sparsebert never runs; only "
-            "the architectures of transformers itself are supported."
-        )
-    if raw.get("quantization_config"):
-        raise UnsupportedArchitectureError(
-            f"{where}: the weights are quantised (quantization_config); start from the original "
-            "float checkpoint."
-        )
 
 
 def _labels(raw: dict[str, Any], where: Path) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from sparsebert.checkpoint.folder import (
 )
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.lineage import with_step
-from sparsebert.checkpoint.pooling import transformer_folder
+from sparsebert.checkpoint.modules import transformer_folder
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import INDEX_NAME, WEIGHTS_NAME, TensorFiles, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors

@@ -57,7 +57,8 @@ class Family:
     the beginning of a canonical name inside a layer or outside to the family's own; ``fields``
     maps BERT's keys of config.json to the family's own where they differ, ``defaults`` has
     what transformers takes for keys that are absent, where that is not BERT's, and ``ignored`` are
-    keys of BERT's that it never looks at in this family. ``norm_first`` puts
+    keys of BERT's that it never looks at in this family, ``aliases`` those that it takes before
+    the family's own. ``norm_first`` puts
     LayerNorm before attention and feed-forward (save for the first attention, which follows the
     embeddings' own) and one behind the last layer. ``fused_attention`` keeps query, key and value
     in one linear layer; ``gated`` doubles the rows of ``intermediate.dense``: the half that is
@@ -76,6 +77,7 @@ class Family:
     fields: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     pooler: bool = False
     token_types: bool = False
     embedding_size: bool = False
@@ -252,6 +254,7 @@ DISTILBERT = Family(
         "attention_probs_dropout_prob": "attention_dropout",
     },
     ignored=("layer_norm_eps",),
+    aliases=("hidden_size", "num_attention_heads", "num_hidden_layers"),
 )
 ELECTRA = Family(
     "electra",

@@ -18,13 +18,15 @@ from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_confi
 from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
 from sparsebert.checkpoint.hub import resolve_model, source_name
-from sparsebert.checkpoint.pooling import Pooling, read_pooling, transformer_folder
+from sparsebert.checkpoint.modules import transformer_folder
+from sparsebert.checkpoint.pooling import Pooling, read_pooling
 from sparsebert.checkpoint.tensors import INDEX_NAME, WEIGHTS_NAME, TensorFiles
 from sparsebert.errors import CheckpointError
 
 PACKED_NAME = "packed.safetensors"
 PICKLE_NAME = "pytorch_model.bin"
 PICKLE_INDEX_NAME = "pytorch_model.bin.index.json"
+_ADAPTER_NAME = "adapter_config.json"  # transformers applies it to the weights beside it
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +129,11 @@ def check_recorded_layers(config: EncoderConfig, folder: Path) -> None:
 def _check_files(folder: Path, model: str | Path) -> None:
     if not (folder / CONFIG_NAME).is_file():
         raise CheckpointError(f"{folder} is not a model folder: it has no {CONFIG_NAME}.")
+    if (folder / _ADAPTER_NAME).is_file():
+        raise CheckpointError(
+            f"{folder} has a PEFT adapter ({_ADAPTER_NAME}), which changes the model and which "
+            "sparsebert does not apply: merge it (merge_and_unload) and save the whole model."
+        )
     if (folder / WEIGHTS_NAME).is_file() or (folder / INDEX_NAME).is_file():
         return
     if (folder / PACKED_NAME).is_file():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.known_keys import SENTENCE_TRANSFORMERS
 from sparsebert.errors import CheckpointError
 
 SETTINGS_NAME = "config_sentence_transformers.json"
@@ -24,6 +25,7 @@ def read_prompts(folder: Path) -> Prompts:
     """Those of config_sentence_transformers.json; none without it. Raises CheckpointError."""
     file = folder / SETTINGS_NAME
     settings = read_object(file) if file.is_file() else {}
+    SENTENCE_TRANSFORMERS.check(settings, file)
     stored = settings.get("prompts") or {}
     if not isinstance(stored, dict) or not all(isinstance(t, str | None) for t in stored.values()):
         raise CheckpointError(f"{file}: 'prompts' must map names to texts.")

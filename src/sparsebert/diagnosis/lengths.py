@@ -11,7 +11,7 @@ from sparsebert.checkpoint import transformer_folder
 from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, Split
 from sparsebert.errors import CheckpointError
-from sparsebert.inference.tokenizer_files import read_tokenizer, special_token
+from sparsebert.inference.tokenizer_files import read_tokenizer
 from sparsebert.progress import Progress
 from sparsebert.tasks.columns import show
 from sparsebert.tasks.examples import selection
@@ -53,7 +53,7 @@ def check_tokenizer(folder: Path) -> Check:
     if tokenizer is None:
         found = NO_TOKENIZER.at(folder, "it has no tokenizer.json and no vocabulary.")
         return Check.of("weights", "tokenizer", "none", [found])
-    seen = f"{tokenizer.get_vocab_size():,} tokens"
+    seen = f"{tokenizer.backend.get_vocab_size():,} tokens"
     return Check.of("weights", "tokenizer", seen, [])
 
 
@@ -67,13 +67,14 @@ def check_lengths(
     """
     files = transformer_folder(folder)
     try:
-        backend = read_tokenizer(files)
+        tokenizer = read_tokenizer(files)
     except CheckpointError:
-        backend = None
-    if backend is None:
+        tokenizer = None
+    if tokenizer is None:
         yield Check.skip(GROUP, "lengths", "the model has no tokenizer")
         return
-    unknown_id = backend.token_to_id(special_token(files, "unk_token"))
+    backend = tokenizer.backend
+    unknown_id = backend.token_to_id(tokenizer.special_tokens["unk_token"])
     specials = backend.num_special_tokens_to_add(len(task.text_columns) == 2)
     for split in splits:
         chosen = selection(len(split), MOST_ROWS)

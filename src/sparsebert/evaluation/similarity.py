@@ -88,15 +88,13 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
 
     from sparsebert.evaluation.quiet import quiet_transformers
 
-    pooling = read_pooling(folder) or Pooling(mode="mean", normalize=False, max_length=None)
+    pooling = read_pooling(folder) or Pooling()
     with quiet_transformers():
         model = AutoModel.from_pretrained(
             str(transformer_folder(folder)), dtype=torch.float32
         ).eval()
     config = open_checkpoint(folder).config
-    tokenizer = folder_tokenizer(
-        folder, pooling, positions=config.max_length, max_length=max_length
-    )
+    tokenizer = folder_tokenizer(folder, positions=config.max_length, max_length=max_length)
     if tokenizer is None:
         raise CheckpointError(
             f"{folder} has no tokenizer.json and no vocabulary, so it cannot read texts: add one."

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparsebert.checkpoint.pooling import Pooling, transformer_folder
-from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer, special_token
+from sparsebert.checkpoint.modules import transformer_folder
+from sparsebert.checkpoint.sentence_config import read_sentence_config
+from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer
 from sparsebert.inference.tokenizing import TextTokenizer
 
 
 def folder_tokenizer(
     folder: Path,
-    pooling: Pooling | None,
     *,
     positions: int,
     max_length: int | None = None,
@@ -19,22 +19,22 @@ def folder_tokenizer(
 ) -> TextTokenizer | None:
     """What reads the texts of a model with so many ``positions``; None if the folder has no files.
 
-    ``max_length``, in tokens, wins over the folder's own limit. Raises CheckpointError, and
-    InputError for a ``max_length`` that is no number of tokens.
+    ``max_length``, in tokens, wins over the folder's own limit. ``type_vocab_size`` is None for
+    models that tell no types of tokens apart. Raises CheckpointError, and InputError for a
+    ``max_length`` that is no number of tokens.
     """
-    files = transformer_folder(folder)
-    limit = length_limit(
-        files,
-        asked=max_length,
-        trained=pooling.max_length if pooling else None,
-        positions=positions,
+    sentence = read_sentence_config(folder)
+    stored = read_tokenizer(
+        transformer_folder(folder), lower_case=sentence.lower_case, given=sentence.tokenizer
     )
-    backend = read_tokenizer(files, lower_case=pooling.lower_case if pooling else False)
-    if backend is None:
+    limits = [sentence.max_length, stored.max_length if stored else None]
+    limit = length_limit(limits, asked=max_length, positions=positions)
+    if stored is None:
         return None
     return TextTokenizer(
-        backend,
+        stored.backend,
         max_length=limit,
-        type_vocab_size=type_vocab_size,
-        mask_token=special_token(files, "mask_token"),
+        type_vocab_size=type_vocab_size if stored.token_types else None,
+        mask_token=stored.special_tokens["mask_token"],
+        truncation_side=stored.truncation_side,
     )

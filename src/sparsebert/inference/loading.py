@@ -38,10 +38,9 @@ def load(model: str | Path, *, threads: int | None = None, max_length: int | Non
         weights = engine_weights(checkpoint)
     tokenizer = folder_tokenizer(
         folder,
-        pooling,
         positions=config.max_length,
         max_length=max_length,
-        type_vocab_size=config.type_vocab_size if config.family.token_types else None,
+        type_vocab_size=config.token_types,
     )
     return Model(
         source_name(model),

@@ -80,7 +80,7 @@ class Model:
         self.name = name
         self.path = path
         self.config = config
-        self.pooling = pooling or Pooling(mode="mean", normalize=False, max_length=None)
+        self.pooling = pooling or Pooling()
         self.prompts = prompts or Prompts()
         self.score_function = score_function
         self._options = dict(options or {})

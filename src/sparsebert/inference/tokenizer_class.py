@@ -1,71 +1,223 @@
-"""Which of transformers' tokenizer classes reads a folder, and so what of tokenizer.json counts.
+"""Which of transformers' tokenizer classes reads a folder, and what the files beside it say to it.
 
-The classes of word pieces and byte pairs take vocabulary and added tokens out of a tokenizer.json
-and build the rest anew; every other class takes the file as it is.
+The classes of word pieces, byte pairs and unigrams take vocabulary and added tokens out of a
+tokenizer.json and build the rest anew; others read the file as it is, or have rules of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sparsebert.checkpoint.config import CONFIG_NAME
+from sparsebert.checkpoint.config import CONFIG_NAME, model_type_of
 from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.known_keys import TOKENIZER_CONFIG
+from sparsebert.errors import CheckpointError
+
+Side = Literal["right", "left"]
+
+TOKENIZER_NAME = "tokenizer.json"
+SETTINGS_NAME = "tokenizer_config.json"
+_OLDER_NAME = "special_tokens_map.json"
+
+_BERT_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+_ROBERTA_TOKENS = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
+}
 
 
-class TokenizerClass(Enum):
-    """What a class of transformers builds."""
+@dataclass(frozen=True)
+class TokenizerClass:
+    """A class of transformers as it builds a tokenizer.
 
-    BERT = "BERT's word pieces"
-    MPNET = "MPNet's word pieces"
-    ROBERTA = "RoBERTa's byte pairs"
-    FILE = "what tokenizer.json says"
+    ``model`` is the kind of vocabulary that it takes, "" where it takes tokenizer.json as it is.
+    ``tokens`` are its special tokens unless the files name others, ``files`` are what it is built
+    from without a tokenizer.json, and ``token_types`` says that it tells the model of them.
+    """
+
+    name: str
+    model: Literal["WordPiece", "BPE", "Unigram", ""] = ""
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    token_types: bool = False
 
 
-# By name without the ending Fast; ELECTRA's and some others are names for BERT's own.
-_CLASSES = {
-    "BertTokenizer": TokenizerClass.BERT,
-    "DistilBertTokenizer": TokenizerClass.BERT,
-    "DPRContextEncoderTokenizer": TokenizerClass.BERT,
-    "DPRQuestionEncoderTokenizer": TokenizerClass.BERT,
-    "ElectraTokenizer": TokenizerClass.BERT,
-    "LayoutLMTokenizer": TokenizerClass.BERT,
-    "LxmertTokenizer": TokenizerClass.BERT,
-    "MobileBertTokenizer": TokenizerClass.BERT,
-    "SqueezeBertTokenizer": TokenizerClass.BERT,
-    "MPNetTokenizer": TokenizerClass.MPNET,
-    "BartTokenizer": TokenizerClass.ROBERTA,
-    "LongformerTokenizer": TokenizerClass.ROBERTA,
-    "RobertaTokenizer": TokenizerClass.ROBERTA,
+BERT = TokenizerClass("BertTokenizer", "WordPiece", _BERT_TOKENS, ("vocab.txt",), token_types=True)
+DISTILBERT = replace(BERT, name="DistilBertTokenizer", token_types=False)
+MPNET = TokenizerClass(
+    "MPNetTokenizer", "WordPiece", {**_ROBERTA_TOKENS, "unk_token": "[UNK]"}, ("vocab.txt",)
+)
+ROBERTA = TokenizerClass("RobertaTokenizer", "BPE", _ROBERTA_TOKENS, ("vocab.json", "merges.txt"))
+XLM_ROBERTA = TokenizerClass("XLMRobertaTokenizer", "Unigram", _ROBERTA_TOKENS)
+AS_STORED = TokenizerClass("TokenizersBackend")
+
+# By name without the ending Fast; many are names for BERT's own.
+CLASSES = {
+    "BertTokenizer": BERT,
+    "ElectraTokenizer": BERT,
+    "LayoutLMTokenizer": BERT,
+    "LxmertTokenizer": BERT,
+    "MobileBertTokenizer": BERT,
+    "SqueezeBertTokenizer": BERT,
+    "DistilBertTokenizer": DISTILBERT,
+    "MPNetTokenizer": MPNET,
+    "BartTokenizer": ROBERTA,
+    "LEDTokenizer": ROBERTA,
+    "LongformerTokenizer": ROBERTA,
+    "RobertaTokenizer": ROBERTA,
+    "XLMRobertaTokenizer": XLM_ROBERTA,
+    "PreTrainedTokenizer": AS_STORED,
+    "TokenizersBackend": AS_STORED,
 }
 # What a model_type has unless the folder names a class.
-_FAMILIES = {
-    "bert": TokenizerClass.BERT,
-    "distilbert": TokenizerClass.BERT,
-    "electra": TokenizerClass.BERT,
-    "mpnet": TokenizerClass.MPNET,
-    "roberta": TokenizerClass.ROBERTA,
+FAMILY_CLASSES = {
+    "bert": BERT,
+    "distilbert": BERT,
+    "electra": BERT,
+    "mpnet": MPNET,
+    "roberta": ROBERTA,
+    "xlm-roberta": XLM_ROBERTA,
+    "modernbert": AS_STORED,
 }
-_ALWAYS_FILE = ("modernbert",)  # its folders name wrong classes, so transformers looks at none
+_ALWAYS_STORED = ("modernbert",)  # its folders name wrong classes, so transformers looks at none
+_RESAVE = (
+    "have transformers 5 write a tokenizer.json, "
+    "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER); a class for which it writes "
+    "none has no fast version and cannot be used."
+)
 
 
-def tokenizer_class(folder: Path) -> TokenizerClass:
-    """That of tokenizer_config.json or config.json, else that of the family."""
-    config = read_settings(folder, CONFIG_NAME)
-    model_type = config.get("model_type")
-    named = read_settings(folder).get("tokenizer_class") or config.get("tokenizer_class")
-    if model_type in _ALWAYS_FILE:
-        return TokenizerClass.FILE
-    known: Mapping[Any, TokenizerClass] = _CLASSES
-    if isinstance(named, str):
-        name = named.removesuffix("Fast")
-    else:
-        known, name = _FAMILIES, model_type if isinstance(model_type, str) else ""
-    return known.get(name, TokenizerClass.FILE)
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """What a folder says of its tokenizer.
+
+    ``config`` is tokenizer_config.json, ``older`` special_tokens_map.json where it still counts,
+    which is only where the config lists no ``added_tokens_decoder``. ``usual_tokens`` are what
+    special tokens are called unless these say otherwise.
+    """
+
+    folder: Path
+    kind: TokenizerClass
+    usual_tokens: Mapping[str, str]
+    config: Mapping[str, Any]
+    older: Mapping[str, Any]
+
+    def switch(self, name: str, default: bool | None) -> Any:
+        """A true or false; null is a choice only for ``strip_accents``."""
+        value = self._value(name, default)
+        if value is None and name != "strip_accents":
+            return default
+        if value is not None and not isinstance(value, bool):
+            raise CheckpointError(f"{SETTINGS_NAME}: {name} is {value!r}, not true or false.")
+        return value
+
+    @property
+    def max_length(self) -> int | None:
+        """The longest text in tokens, special ones included; None where there is no limit."""
+        stored = self._value("model_max_length", self._value("max_len", None))
+        if isinstance(stored, (int, float)) and 1 <= stored < 1 << 24:  # 1e30 is 'no limit'
+            return int(stored)
+        return None
+
+    @property
+    def token_types(self) -> bool:
+        """Whether the model is told which of a pair's texts a token is of."""
+        names = self._value("model_input_names", None)
+        if names is None:
+            return self.kind.token_types
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise CheckpointError(f"{SETTINGS_NAME}: model_input_names must be a list of names.")
+        return "token_type_ids" in names
+
+    def side(self, stored: object) -> Side:
+        """The end at which long texts are cut; ``stored`` is what tokenizer.json says."""
+        value = self._value("truncation_side", stored)
+        if value not in ("right", "left"):
+            raise CheckpointError(
+                f"{SETTINGS_NAME}: truncation_side is {value!r}, neither 'right' nor 'left'."
+            )
+        return "left" if value == "left" else "right"
+
+    def _value(self, name: str, default: Any) -> Any:
+        return self.older.get(name, self.config.get(name, default))
 
 
-def read_settings(folder: Path, name: str = "tokenizer_config.json") -> dict[str, Any]:
+def read_settings(folder: Path, given: Mapping[str, Any] | None = None) -> TokenizerSettings:
+    """Read the files of a folder; ``given`` are what sentence-transformers sets in their place.
+
+    Raises CheckpointError for a tokenizer that sparsebert cannot build, and for damaged files.
+    """
+    config = {**read_optional(folder, SETTINGS_NAME), **(given or {})}
+    TOKENIZER_CONFIG.check(config, folder / SETTINGS_NAME)
+    older = {} if "added_tokens_decoder" in config else read_optional(folder, _OLDER_NAME)
+    older = {name: value for name, value in older.items() if name not in (given or {})}
+    model_type, kind = _class_of(folder, config)
+    usual = kind.tokens or FAMILY_CLASSES.get(model_type, BERT).tokens or _BERT_TOKENS
+    return TokenizerSettings(folder, kind, usual, config, older)
+
+
+def read_optional(folder: Path, name: str) -> dict[str, Any]:
     """A JSON object of the folder; empty without the file."""
     return read_object(folder / name) if (folder / name).is_file() else {}
+
+
+def _class_of(folder: Path, settings: Mapping[str, Any]) -> tuple[str, TokenizerClass]:
+    """The model_type, and the class of tokenizer_config.json or config.json, else the family's."""
+    config = read_optional(folder, CONFIG_NAME)
+    model_type = str(model_type_of(config))
+    stored = (folder / TOKENIZER_NAME).is_file()
+    named = settings.get("tokenizer_class") or config.get("tokenizer_class")
+    if model_type in _ALWAYS_STORED:
+        kind = AS_STORED
+    elif named is None:
+        kind = FAMILY_CLASSES.get(model_type) or _by_files(folder, stored)
+    elif isinstance(named, str) and named.removesuffix("Fast") in CLASSES:
+        kind = CLASSES[named.removesuffix("Fast")]
+    elif stored and settings.get("backend") == "tokenizers":
+        # Written by transformers 5: whatever the class builds of the file is what it has written.
+        kind = AS_STORED
+    else:
+        raise CheckpointError(
+            f"{folder}: its tokenizer is a {named}, which sparsebert does not build: {_RESAVE}"
+        )
+    if not stored:
+        _check_files(folder, kind)
+    return model_type, kind
+
+
+def _by_files(folder: Path, stored: bool) -> TokenizerClass:
+    """For the oldest folders, which name neither class nor model_type."""
+    if not stored:
+        for kind in (BERT, ROBERTA):
+            if all((folder / name).is_file() for name in kind.files):
+                return kind
+    return AS_STORED
+
+
+def _check_files(folder: Path, kind: TokenizerClass) -> None:
+    """CheckpointError for a vocabulary that ``kind`` is not built from."""
+    if kind.files and all((folder / name).is_file() for name in kind.files):
+        return
+    others = ("vocab.txt", "vocab.json", "merges.txt", "bpe.codes")
+    found = [name for name in others if (folder / name).is_file()]
+    found += sorted(path.name for path in folder.glob("*.model"))
+    if found:
+        name = kind.name if kind.model else "tokenizer"
+        raise CheckpointError(
+            f"{folder} has {' and '.join(found)} and no {TOKENIZER_NAME}, and sparsebert builds no "
+            f"{name} from that: {_RESAVE}"
+        )

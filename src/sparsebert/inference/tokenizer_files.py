@@ -1,123 +1,290 @@
-"""A folder's tokenizer, exactly as transformers would build it.
+"""A folder's tokenizer, exactly as transformers 5 would build it.
 
 ``tokenizer.json`` is used, or else a tokenizer is built from ``vocab.txt`` (word pieces) or from
-``vocab.json`` and ``merges.txt`` (byte pairs). Padding and truncation
-settings stored in a ``tokenizer.json`` are left-overs of whoever saved it (that of
-all-MiniLM-L6-v2 pads and cuts everything to 128): they are switched off here.
+``vocab.json`` and ``merges.txt`` (byte pairs), if the folder's class is one that is. Classes that
+build tokenizers anew take no more than vocabulary and added tokens out of a ``tokenizer.json``:
+its normaliser, its post-processor and its limit on a word's length do not count, and neither do
+padding and truncation, left-overs of whoever saved it.
 """
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, models, normalizers
-
-from sparsebert.errors import CheckpointError, InputError
-from sparsebert.inference.special_tokens import add_tokens, special_tokens
-from sparsebert.inference.tokenizer_class import TokenizerClass, read_settings, tokenizer_class
-from sparsebert.inference.vocabulary_files import (
-    from_byte_pairs,
-    from_word_pieces,
-    split_bytes,
-    split_words,
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
 )
 
-_SENTENCEPIECE = "sentencepiece.bpe.model"
+from sparsebert.checkpoint.documents import read_object
+from sparsebert.errors import CheckpointError, InputError
+from sparsebert.inference.special_tokens import (
+    add_named_tokens,
+    add_recorded_tokens,
+    special_tokens,
+)
+from sparsebert.inference.tokenizer_class import (
+    BERT,
+    DISTILBERT,
+    MPNET,
+    ROBERTA,
+    TOKENIZER_NAME,
+    Side,
+    TokenizerSettings,
+    read_settings,
+)
+
+_XLM_UNKNOWN = 3  # the place of the unknown token in every XLM-R vocabulary of transformers
 
 
-def read_tokenizer(folder: Path, *, lower_case: bool = False) -> Tokenizer | None:
-    """The tokenizer of a model folder, without padding and truncation; None if it has no files.
+@dataclass(frozen=True)
+class StoredTokenizer:
+    """A folder's tokenizer, without padding and truncation, and what is done with its tokens.
 
-    ``lower_case`` (sentence-transformers' ``do_lower_case``) lower-cases texts before all else.
-
-    Where transformers' class builds BERT's word pieces, ``do_lower_case``, ``strip_accents`` and
-    ``tokenize_chinese_chars`` of tokenizer_config.json, or their defaults, win over a
-    tokenizer.json. Raises CheckpointError.
+    ``truncation_side`` is the end at which texts are cut, ``max_length`` the limit in tokens that
+    the folder sets (None for none), ``token_types`` whether the model is told of them, and
+    ``special_tokens`` are texts by role, for example ``mask_token``.
     """
-    settings = read_settings(folder)
-    file, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
-    pairs, merges = folder / "vocab.json", folder / "merges.txt"
-    usual = True
-    if file.is_file():
-        kind = tokenizer_class(folder)
-        tokenizer = _from_json(file, kind, settings)
-        usual = kind is not TokenizerClass.FILE
-    elif vocabulary.is_file():
-        tokenizer = from_word_pieces(vocabulary, special_tokens(folder), _switches(settings))
-    elif pairs.is_file() and merges.is_file():
-        tokenizer = from_byte_pairs(pairs, merges, special_tokens(folder), _prefix(settings))
-    elif (folder / _SENTENCEPIECE).is_file():
-        raise CheckpointError(
-            f"{folder} has a {_SENTENCEPIECE} and no tokenizer.json: have transformers write one, "
-            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
-        )
+
+    backend: Tokenizer
+    truncation_side: Side
+    max_length: int | None
+    token_types: bool
+    special_tokens: Mapping[str, str]
+
+
+def read_tokenizer(
+    folder: Path, *, lower_case: bool = False, given: Mapping[str, Any] | None = None
+) -> StoredTokenizer | None:
+    """The tokenizer of a model folder; None if it has no files.
+
+    ``lower_case`` (sentence-transformers' ``do_lower_case``) lower-cases texts before all else, and
+    ``given`` stands in place of keys of tokenizer_config.json. Raises CheckpointError.
+    """
+    settings = read_settings(folder, given)
+    special = special_tokens(settings)
+    source = folder / TOKENIZER_NAME
+    side = "right"
+    stored: Mapping[int, AddedToken] = {}
+    if source.is_file() and not settings.kind.model:
+        tokenizer = _as_stored(source)
+        side = (tokenizer.truncation or {}).get("direction", side)
+        stored = tokenizer.get_added_tokens_decoder()
+    elif source.is_file():
+        document = _Document(source)
+        tokenizer = _around(document.model(settings.kind.model, special), settings)
+        if settings.kind.model == "Unigram":
+            tokenizer.normalizer = document.character_map()
+        side = document.truncation_side
+        stored = document.added_tokens()
+    elif settings.kind.model and (folder / settings.kind.files[0]).is_file():
+        source = folder / settings.kind.files[0]
+        tokenizer = _around(_from_files(settings, special), settings)
     else:
         return None
-    add_tokens(tokenizer, folder, usual=usual)
+    add_recorded_tokens(tokenizer, settings, stored)
+    if settings.kind.model:
+        tokenizer.post_processor = _ends(tokenizer, settings, special, source)
+    add_named_tokens(tokenizer, settings)
     if lower_case:
         stages = [normalizers.Lowercase(), tokenizer.normalizer]
         tokenizer.normalizer = normalizers.Sequence([stage for stage in stages if stage])
+    tokenizer.encode_special_tokens = settings.switch("split_special_tokens", False)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer
+    return StoredTokenizer(
+        tokenizer,
+        settings.side(side),
+        settings.max_length,
+        settings.token_types,
+        special,
+    )
 
 
-def special_token(folder: Path, name: str) -> str:
-    """The text of a special token, for example ``mask_token``, as the folder has it."""
-    return special_tokens(folder)[name]
+def length_limit(limits: list[int | None], *, asked: int | None, positions: int) -> int:
+    """How many tokens a text may have, special tokens included; never more than ``positions``.
 
-
-def length_limit(folder: Path, *, asked: int | None, trained: int | None, positions: int) -> int:
-    """How many tokens a text may have, special tokens included.
-
-    What the caller ``asked`` for, else what the sentence-transformers config says the model was
-    ``trained`` with, else the tokenizer's ``model_max_length``; never more than ``positions``.
+    What the caller ``asked`` for, else the first of the folder's own ``limits`` that is set.
     """
-    if asked is not None:
-        if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
-            raise InputError(f"max_length must be a whole number of tokens, not {asked!r}.")
-        return min(asked, positions)
-    if trained is not None:
-        return min(trained, positions)
-    stored = read_settings(folder).get("model_max_length")
-    # transformers writes int(1e30) for 'no limit'.
-    if isinstance(stored, (int, float)) and 1 <= stored < positions:
-        return int(stored)
-    return positions
+    if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
+        raise InputError(f"max_length must be a whole number of tokens, not {asked!r}.")
+    chosen = [limit for limit in (asked, *limits) if limit is not None]
+    return min(chosen[0], positions) if chosen else positions
 
 
-def _from_json(file: Path, kind: TokenizerClass, settings: dict[str, Any]) -> Tokenizer:
+def _as_stored(file: Path) -> Tokenizer:
     try:
-        tokenizer = Tokenizer.from_file(str(file))
+        return Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception for every damage
         raise CheckpointError(f"{file} is not a readable tokenizer: {error}.") from None
-    words = kind in (TokenizerClass.BERT, TokenizerClass.MPNET)
-    if words and isinstance(tokenizer.model, models.WordPiece):
-        split_words(tokenizer, _switches(settings))
-    elif kind is TokenizerClass.ROBERTA and isinstance(tokenizer.model, models.BPE):
-        split_bytes(tokenizer, _prefix(settings))
+
+
+class _Document:
+    """A tokenizer.json of which only parts count."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            self._parts = read_object(file)
+            self._model = dict(self._parts["model"])
+            truncation = self._parts.get("truncation") or {}
+            self.truncation_side = str(truncation.get("direction", "right")).lower()
+        except (AttributeError, CheckpointError, KeyError, TypeError, ValueError) as error:
+            raise self._damage(error) from None
+
+    def model(self, kind: str, special: Mapping[str, str]) -> models.Model:
+        """Its vocabulary as a model of ``kind``."""
+        found = self._model.get("type", kind)  # old files do not say
+        if found != kind:
+            raise CheckpointError(
+                f"{self._file} holds a {found} vocabulary, and its tokenizer's class takes {kind}: "
+                "name the class that it was made for in tokenizer_config.json ('tokenizer_class'), "
+                "PreTrainedTokenizerFast to have the file read as it is."
+            )
+        vocabulary = self._model.get("vocab")
+        try:
+            if kind == "WordPiece":
+                return models.WordPiece(vocabulary, unk_token=special["unk_token"])
+            if kind == "BPE":
+                pairs = [
+                    tuple(pair.split(" ") if isinstance(pair, str) else pair)
+                    for pair in self._model["merges"]
+                ]
+                return _byte_pairs(vocabulary, pairs)
+            pieces = [(str(piece), float(score)) for piece, score in vocabulary or []]
+            return models.Unigram(pieces, unk_id=_XLM_UNKNOWN, byte_fallback=False)
+        except Exception as error:  # the library's own are bare Exceptions
+            raise self._damage(error) from None
+
+    def added_tokens(self) -> dict[int, AddedToken]:
+        """Its added tokens by their ids."""
+        tokens: dict[int, AddedToken] = {}
+        try:
+            for written in self._parts.get("added_tokens", []):
+                flags = {name: value for name, value in written.items() if name != "id"}
+                tokens[int(written["id"])] = AddedToken(**flags)
+        except Exception as error:
+            raise self._damage(error) from None
+        return tokens
+
+    def character_map(self) -> normalizers.Normalizer | None:
+        """SentencePiece's table of characters, which is all that XLM-R's class takes."""
+        stage = self._parts.get("normalizer") or {}
+        try:
+            stages = stage["normalizers"] if stage.get("type") == "Sequence" else [stage]
+            for each in stages:
+                if each.get("type") == "Precompiled":
+                    return normalizers.Precompiled(base64.b64decode(each["precompiled_charsmap"]))
+        except Exception as error:
+            raise self._damage(error) from None
+        return None
+
+    def _damage(self, error: Exception) -> CheckpointError:
+        return CheckpointError(f"{self._file} is not a readable tokenizer: {error}.")
+
+
+def _from_files(settings: TokenizerSettings, special: Mapping[str, str]) -> models.Model:
+    """The model of a vocabulary as folders had it before tokenizer.json."""
+    file = settings.folder / settings.kind.files[0]
+    if settings.kind.model == "WordPiece":
+        words = {token: index for index, token in enumerate(_read_lines(file))}
+        return models.WordPiece(words, unk_token=special["unk_token"])
+    vocabulary = read_object(file)
+    ids = vocabulary.values()
+    if not all(type(index) is int and 0 <= index <= 0xFFFFFFFF for index in ids):
+        raise CheckpointError(f"{file} must map tokens to their ids.")
+    merges = settings.folder / settings.kind.files[1]
+    lines = (line.partition(" ") for line in _read_lines(merges) if not _is_heading(line))
+    try:
+        return _byte_pairs(vocabulary, [(left, right) for left, _, right in lines])
+    except Exception as error:  # the library's own are bare Exceptions
+        raise CheckpointError(f"{merges} does not fit {file.name}: {error}.") from None
+
+
+def _byte_pairs(vocabulary: Any, pairs: list[Any]) -> models.Model:
+    return models.BPE(vocabulary, pairs, unk_token=None, fuse_unk=False)
+
+
+def _around(model: models.Model, settings: TokenizerSettings) -> Tokenizer:
+    """Normalise and cut texts for a model as its class does."""
+    tokenizer = Tokenizer(model)
+    kind = settings.kind.model
+    if kind == "WordPiece":
+        tokenizer.normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=settings.switch("tokenize_chinese_chars", True),
+            strip_accents=settings.switch("strip_accents", None),
+            lowercase=settings.switch("do_lower_case", True),
+        )
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece(prefix="##")
+    elif kind == "BPE":
+        prefix = settings.switch("add_prefix_space", False)
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+        tokenizer.decoder = decoders.ByteLevel()
+    else:
+        scheme = "always" if settings.switch("add_prefix_space", True) else "never"
+        space = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme=scheme)
+        stages = [pre_tokenizers.WhitespaceSplit(), space]
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(stages)
+        tokenizer.decoder = decoders.Metaspace(replacement="\u2581", prepend_scheme=scheme)
     return tokenizer
 
 
-def _switches(settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of BertNormalizer."""
-    return {
-        "handle_chinese_chars": _switch(settings, "tokenize_chinese_chars", True),
-        "strip_accents": _switch(settings, "strip_accents", None),
-        "lowercase": _switch(settings, "do_lower_case", True),
-    }
+def _ends(
+    tokenizer: Tokenizer, settings: TokenizerSettings, special: Mapping[str, str], source: Path
+) -> processors.PostProcessor:
+    """The special tokens around a text and between two, as the class sets them."""
+    kind = settings.kind
+    xlm = kind.model == "Unigram"
+    names = ("bos_token", "eos_token") if xlm else ("cls_token", "sep_token")
+    ids: dict[str, int] = {}
+    for name in (*names, "unk_token") if kind.model == "WordPiece" else names:
+        index = tokenizer.token_to_id(special[name])
+        if index is None:
+            raise CheckpointError(f"{source} lacks the token {special[name]} ({name}).")
+        ids[name] = index
+    first, last = (special[name] for name in names)
+    first_id, last_id = (ids[name] for name in names)
+    if kind in (MPNET, ROBERTA):
+        return processors.RobertaProcessing(
+            (last, last_id),
+            (first, first_id),
+            trim_offsets=kind is MPNET or settings.switch("trim_offsets", True),
+            add_prefix_space=kind is ROBERTA and settings.switch("add_prefix_space", False),
+        )
+    tokens = [(first, first_id), (last, last_id)]
+    if kind in (BERT, DISTILBERT):
+        return processors.TemplateProcessing(
+            single=[f"{first}:0", "$A:0", f"{last}:0"],
+            pair=[f"{first}:0", "$A:0", f"{last}:0", "$B:1", f"{last}:1"],
+            special_tokens=tokens,
+        )
+    return processors.TemplateProcessing(
+        single=[first, "$A", last],
+        pair=[first, "$A", last, last, "$B", last],
+        special_tokens=tokens,
+    )
 
 
-def _prefix(settings: dict[str, Any]) -> bool:
-    return bool(_switch(settings, "add_prefix_space", False))
+def _is_heading(line: str) -> bool:
+    return not line or line.startswith("#version")
 
 
-def _switch(settings: dict[str, Any], name: str, default: bool | None) -> Any:
-    """A true or false of tokenizer_config.json; null is a choice only for ``strip_accents``."""
-    value = settings.get(name, default)
-    if value is None and name != "strip_accents":
-        return default
-    if value is not None and not isinstance(value, bool):
-        raise CheckpointError(f"tokenizer_config.json: {name} is {value!r}, not true or false.")
-    return value
+def _read_lines(file: Path) -> list[str]:
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file} is not UTF-8 text: {error.reason}.") from None
+    if lines and not lines[-1]:
+        lines.pop()
+    return lines

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from tokenizers import Encoding, Tokenizer
 
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.texts import Texts
+from sparsebert.inference.tokenizer_class import Side
 
 IntVector = npt.NDArray[np.int32]
 
@@ -72,13 +72,15 @@ class TextTokenizer:
         max_length: int,
         type_vocab_size: int | None = 2,
         mask_token: str = "[MASK]",
+        truncation_side: Side = "right",
     ) -> None:
         """``backend`` must neither pad nor truncate; ``max_length`` counts special tokens too.
 
         ``type_vocab_size`` is None for models that tell no types of tokens apart: all are 0 then,
-        whatever the tokenizer says.
+        whatever the tokenizer says. ``truncation_side`` is the end at which long texts are cut.
         """
         self.backend = backend
+        self.truncation_side = truncation_side
         self.max_length = max_length
         self.mask_token = mask_token
         self.mask_id = backend.token_to_id(mask_token)
@@ -98,9 +100,10 @@ class TextTokenizer:
     def encode(self, texts: Texts, *, strict: bool = False) -> list[Tokens]:
         """Token ids of each text, `max_length` at most.
 
-        Longer texts are cut from the right, of a pair the longer one first, and one
-        TruncationWarning tells of all of them; with ``strict`` they raise InputError instead. Of a
-        blank text the special tokens are left; InputError where the tokenizer adds none.
+        Longer texts are cut, at the right end unless the folder says left, of a pair the longer one
+        first, and one TruncationWarning tells of all of them; with ``strict`` they raise InputError
+        instead. Of a blank text the special tokens are left; InputError where the tokenizer adds
+        none.
         """
         sequences, cut = self.cut_to_fit(texts, strict=strict)
         self._warn(texts, cut)
@@ -111,12 +114,13 @@ class TextTokenizer:
         texts: Texts,
         *,
         strict: bool = False,
-        side: Literal["right", "left"] = "right",
+        side: Side | None = None,
         max_length: int | None = None,
     ) -> tuple[list[Tokens], list[int]]:
         """As `encode`, without the warning: the sequences, and the places of texts that were cut.
 
-        ``side`` is the end at which a text is cut, and ``max_length`` may be a lower limit.
+        ``side`` is the end at which a text is cut, that of the folder unless given, and
+        ``max_length`` may be a lower limit.
         """
         limit = self.max_length if max_length is None else max_length
         sequences: list[Tokens] = []
@@ -127,7 +131,7 @@ class TextTokenizer:
             if lengths is not None:
                 cut.append(index)
                 ids = [
-                    part[:length] if side == "right" else part[len(part) - length :]
+                    part[self._kept(len(part), length, side)]
                     for part, length in zip(ids, lengths, strict=True)
                 ]
             tokens = (self._single if len(ids) == 1 else self._pair).around(ids)
@@ -144,15 +148,11 @@ class TextTokenizer:
         return self._pair.size + 1
 
     def frame(
-        self,
-        ids: list[int],
-        *,
-        side: Literal["right", "left"] = "right",
-        max_length: int | None = None,
+        self, ids: list[int], *, side: Side | None = None, max_length: int | None = None
     ) -> Tokens:
         """A single text's own token ids with the special tokens around them, if they lack them.
 
-        With ``max_length`` they are cut to it, at the end that ``side`` says.
+        With ``max_length`` they are cut to it, at the end that ``side`` says as for `cut_to_fit`.
         """
         before, behind = self._single.ids
         stop = len(ids) - len(behind)
@@ -160,7 +160,7 @@ class TextTokenizer:
             ids = ids[len(before) : stop]
         over = 0 if max_length is None else len(ids) + self._single.size - max_length
         if over > 0:
-            ids = ids[over:] if side == "left" else ids[:-over]
+            ids = ids[self._kept(len(ids), len(ids) - over, side)]
         return self._single.around([ids])
 
     def locate(self, texts: Texts, *, strict: bool = False) -> list[LocatedTokens]:
@@ -174,8 +174,9 @@ class TextTokenizer:
             lengths = self._fitting(name, [parts[0].ids], strict, self.max_length)
             if lengths is not None:
                 cut.append(index)
-            stop = len(parts[0]) if lengths is None else lengths[0]
-            located.append(self._single.located([parts[0].ids[:stop]], parts[0].offsets[:stop]))
+            found = parts[0]
+            kept = slice(len(found)) if lengths is None else self._kept(len(found), lengths[0])
+            located.append(self._single.located([found.ids[kept]], found.offsets[kept]))
         self._warn(texts, cut)
         return located
 
@@ -232,6 +233,12 @@ class TextTokenizer:
                         f"{texts.name(index)} is a pair of texts: this model takes single texts."
                     )
                 yield parts
+
+    def _kept(self, tokens: int, length: int, side: Side | None = None) -> slice:
+        """Which ``length`` of so many tokens stay."""
+        if (side or self.truncation_side) == "left":
+            return slice(tokens - length, tokens)
+        return slice(length)
 
     def _fitting(
         self, name: str, ids: list[list[int]], strict: bool, limit: int

@@ -120,10 +120,9 @@ def read_calibration_rows(
 def _tokenizer(checkpoint: Checkpoint, task: Task | None) -> TextTokenizer:
     tokenizer = folder_tokenizer(
         checkpoint.path,
-        checkpoint.pooling,
         positions=checkpoint.config.max_length,
         max_length=task.max_length if task else None,
-        type_vocab_size=checkpoint.config.type_vocab_size,
+        type_vocab_size=checkpoint.config.token_types,
     )
     if tokenizer is None:
         raise CheckpointError(

@@ -9,10 +9,11 @@ from fastapi import Request
 
 from sparsebert.checkpoint import Head
 from sparsebert.inference.texts import Text
+from sparsebert.inference.tokenizer_class import Side
 from sparsebert.serving.batching import EngineCall, Floats
 from sparsebert.serving.errors import WRONG_HEAD, RequestError
 from sparsebert.serving.inputs import PredictInputs, TextInputs
-from sparsebert.serving.served_model import Cut, ServedModel, Side
+from sparsebert.serving.served_model import Cut, ServedModel
 from sparsebert.serving.service import service_of
 from sparsebert.serving.work_route import work_of
 
@@ -87,7 +88,7 @@ def naming(label: str, *, single: bool) -> Callable[[int], str]:
 
 
 def cutting(
-    request: Request, truncate: bool | None, side: Side = "right", tokens: int | None = None
+    request: Request, truncate: bool | None, side: Side | None = None, tokens: int | None = None
 ) -> Cut | None:
     """How a request wants its texts cut; the server's own choice where ``truncate`` is None.
 

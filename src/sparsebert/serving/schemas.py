@@ -90,6 +90,10 @@ Truncate = Annotated[
     bool | None,
     Field(description="Cut a text that is too long; the server's own choice if left out."),
 ]
+SideToCut = Annotated[
+    Direction | None,
+    Field(description="The end at which it is cut; the model's own choice if left out."),
+]
 
 
 Count = Annotated[int, Field(ge=1), Whole]
@@ -104,7 +108,7 @@ TruncatePromptTokens = Annotated[
 
 class CutBody(RequestBody):
     truncate: Truncate = None
-    truncation_direction: Direction = "right"
+    truncation_direction: SideToCut = None
 
 
 class PromptedBody(CutBody):
@@ -170,7 +174,7 @@ class SimilarityInput(Fields):
 
 class SimilarityParameters(Parameters):
     truncate: Truncate = None
-    truncation_direction: Direction | None = None
+    truncation_direction: SideToCut = None
     prompt_name: str | None = None
 
 

@@ -7,27 +7,27 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter, time
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from sparsebert.checkpoint import Head
 from sparsebert.errors import CheckpointError, EngineError, InputError
 from sparsebert.inference import Model
 from sparsebert.inference.texts import Text, Texts
+from sparsebert.inference.tokenizer_class import Side
 from sparsebert.inference.tokenizing import Tokens
 from sparsebert.serving.batching import Batcher, BatchObserver, EngineCall, Floats, Job, wake
 from sparsebert.serving.errors import ClientGone, RequestError
 from sparsebert.serving.work import Work
 
-Side = Literal["right", "left"]
-
 
 class Cut(NamedTuple):
     """How a text that is too long is cut: at which end, and to how many tokens.
 
-    ``tokens`` count special tokens too; None is as many as the model takes.
+    ``side`` None is the folder's own choice. ``tokens`` count special tokens too; None is as many
+    as the model takes.
     """
 
-    side: Side = "right"
+    side: Side | None = None
     tokens: int | None = None
 
 

@@ -21,6 +21,7 @@ from sparsebert.checkpoint import (
     resolve_model,
     staged_folder,
 )
+from sparsebert.checkpoint.sentence_config import read_sentence_config
 from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import CheckpointError, DataError, TrainingError
 from sparsebert.patterns import Pattern
@@ -124,7 +125,7 @@ def prune_upstream(
             max_length=wanted.max_length,
             max_rows=wanted.max_rows,
             pairs=wanted.pairs,
-            lower_case=dense.pooling is not None and dense.pooling.lower_case,
+            lower_case=read_sentence_config(dense.path).lower_case,
             progress=report,
         )
         check_ids(dense.path, dense.config, tokens.ids, tokens.type_ids)

@@ -1,0 +1,389 @@
+"""Every key of a model folder's files that transformers 5 or sentence-transformers 6 reads.
+
+Each is honoured (some module reads it), harmless (it changes no number that sparsebert gives), or
+refused where it asks for what sparsebert does not compute. Other keys those libraries do not read,
+or refuse themselves. Tests hold the tables against the libraries' own source, so that a key which a
+new version brings is noticed; it gets its place here and, if honoured, a reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparsebert.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a key is refused, for the message; not where its value is empty or one of ``allowed``."""
+
+    why: str
+    allowed: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class KnownKeys:
+    """The keys of one file. ``others`` is why any further key is refused, "" if nobody reads it."""
+
+    honoured: frozenset[str] = frozenset()
+    harmless: frozenset[str] = frozenset()
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    others: str = ""
+
+    @property
+    def all(self) -> frozenset[str]:
+        """Every key that has its place."""
+        return self.honoured | self.harmless | frozenset(self.refused)
+
+    def check(
+        self,
+        given: Mapping[str, Any],
+        where: object,
+        error: type[CheckpointError] = CheckpointError,
+    ) -> None:
+        """Raise ``error``, naming ``where``, key and reason, for what is not computed."""
+        for key, refusal in self.refused.items():
+            value = given.get(key)
+            if value and value not in refusal.allowed:
+                shown = repr(value) if isinstance(value, str | int | float) else "set"
+                raise error(f"{where}: {key} is {shown}, {refusal.why}.")
+        unknown = sorted(set(given) - self.all) if self.others else []
+        if unknown:
+            raise error(f"{where}: {unknown[0]} is set, {self.others}.")
+
+
+_DROPOUT = (
+    "attention_dropout",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "dropout",
+    "embedding_dropout",
+    "hidden_dropout_prob",
+    "mlp_dropout",
+    "qa_dropout",
+    "seq_classif_dropout",
+    "summary_first_dropout",
+    "summary_last_dropout",
+)
+_ARITHMETIC = (  # how and in which precision transformers computes the same
+    "_attn_implementation",
+    "attn_implementation",
+    "chunk_size_feed_forward",
+    "deterministic_flash_attn",
+    "dtype",
+    "experts_implementation",
+    "reference_compile",
+    "repad_logits_with_grad",
+    "torch_dtype",
+)
+_OUTPUTS = (
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "tie_last_hidden_states",
+    "use_cache",
+)
+_NOBODY = "which neither sparsebert nor sentence-transformers 6 knows: take it out"
+_FETCHING = (  # from where a model is fetched
+    "_commit_hash",
+    "_from_auto",
+    "_from_pipeline",
+    "cache_dir",
+    "code_revision",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+    "trust_remote_code",
+    "use_auth_token",
+)
+
+CONFIG = KnownKeys(
+    honoured=frozenset(
+        {
+            "architectures",
+            "id2label",
+            "model_type",
+            "num_labels",
+            "problem_type",
+            "sbert_ce_default_activation_function",
+            "sentence_transformers",
+            "tie_word_embeddings",
+            "tokenizer_class",
+            # the encoder, in BERT's words and in other families'
+            "activation",
+            "dim",
+            "embedding_size",
+            "hidden_act",
+            "hidden_activation",
+            "hidden_dim",
+            "hidden_size",
+            "intermediate_size",
+            "layer_norm_eps",
+            "max_position_embeddings",
+            "n_heads",
+            "n_layers",
+            "norm_eps",
+            "num_attention_heads",
+            "num_hidden_layers",
+            "pad_token_id",
+            "relative_attention_num_buckets",
+            "type_vocab_size",
+            "vocab_size",
+            # ModernBERT
+            "attention_bias",
+            "classifier_activation",
+            "classifier_bias",
+            "classifier_pooling",
+            "decoder_bias",
+            "global_attn_every_n_layers",
+            "global_rope_theta",
+            "head_dim",
+            "layer_types",
+            "local_attention",
+            "local_rope_theta",
+            "mlp_bias",
+            "norm_bias",
+            "rope_parameters",
+            "rope_scaling",
+            "sliding_window",
+        }
+    ),
+    harmless=frozenset(
+        {
+            *_DROPOUT,
+            *_ARITHMETIC,
+            *_OUTPUTS,
+            "_commit_hash",
+            "_name_or_path",
+            "label2id",
+            "name_or_path",
+            "transformers_version",
+            "partial_rotary_factor",  # ModernBERT turns whole heads
+            "rope_theta",  # and has a base for each kind of layer
+            # ids of tokens: those of texts are the tokenizer's
+            "bos_token_id",
+            "cls_token_id",
+            "eos_token_id",
+            "sep_token_id",
+            # how new weights and losses are made
+            "initializer_cutoff_factor",
+            "initializer_range",
+            "sinusoidal_pos_embds",
+            "sparse_pred_ignore_index",
+            "sparse_prediction",
+            # ELECTRA's head for multiple choice, which is refused by its name
+            "summary_activation",
+            "summary_proj_to_labels",
+            "summary_type",
+            "summary_use_proj",
+        }
+    ),
+    refused={
+        "is_decoder": Refusal("and decoders are not supported, only encoders"),
+        "is_encoder_decoder": Refusal("and only encoders are supported"),
+        "add_cross_attention": Refusal("and cross-attention is not supported, only encoders"),
+        "auto_map": Refusal(
+            "so the model brings its own code, which sparsebert never runs; only the architectures "
+            "of transformers itself are supported"
+        ),
+        "quantization_config": Refusal(
+            "so the weights are quantised; start from the original float checkpoint"
+        ),
+        "position_embedding_type": Refusal("and only 'absolute' is supported", ("absolute",)),
+        "per_layer_config": Refusal("and layers that differ in their sizes are not supported"),
+    },
+)
+
+_TOKENIZER_SWITCHES = frozenset(
+    {
+        "add_prefix_space",
+        "do_lower_case",
+        "model_input_names",
+        "model_max_length",
+        "split_special_tokens",
+        "strip_accents",
+        "tokenize_chinese_chars",
+        "trim_offsets",
+        "truncation_side",
+    }
+)
+TOKENIZER_CONFIG = KnownKeys(
+    honoured=_TOKENIZER_SWITCHES
+    | {
+        "added_tokens_decoder",
+        "additional_special_tokens",
+        "backend",
+        "bos_token",
+        "cls_token",
+        "eos_token",
+        "extra_special_tokens",
+        "mask_token",
+        "max_len",
+        "model_specific_special_tokens",
+        "pad_token",
+        "sep_token",
+        "tokenizer_class",
+        "unk_token",
+    },
+    harmless=frozenset(
+        {
+            *_FETCHING,
+            # texts out of ids, and chats
+            "chat_control_tokens",
+            "chat_template",
+            "clean_up_tokenization_spaces",
+            "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
+            "errors",
+            "response_schema",
+            "response_template",
+            # padding, and lengths that are only read for each call
+            "max_length",
+            "pad_to_multiple_of",
+            "pad_token_type_id",
+            "padding_side",
+            "stride",
+            "tokenizer_padding",
+            "tokenizer_truncation",
+            "truncation_strategy",
+            # overruled by the class, or by a tokenizer.json where there has to be one
+            "add_bos_token",
+            "add_eos_token",
+            "legacy",
+            "post_processor",
+            # where it came from, and how it was made
+            "_json_padding",
+            "_json_truncation",
+            "_spm_precompiled_charsmap",
+            "files_loaded",
+            "fix_mistral_regex",
+            "gguf_file",
+            "is_local",
+            "merges_file",
+            "name_or_path",
+            "processor_class",
+            "special_tokens_map_file",
+            "tokenizer",
+            "tokenizer_file",
+            "unk_id",
+            "use_fast",
+            "verbose",
+            "vocab_file",
+        }
+    ),
+    refused={
+        "auto_map": Refusal(
+            "so the tokenizer brings its own code, which sparsebert never runs; only the classes "
+            "of transformers itself are supported"
+        ),
+        "fast_tokenizer_files": Refusal(
+            "and sparsebert reads tokenizer.json alone, not one for each version"
+        ),
+        "init_inputs": Refusal("and sparsebert builds a tokenizer from its files alone"),
+        "merges": Refusal("and sparsebert reads them from tokenizer.json or merges.txt"),
+        "tokenizer_object": Refusal("and sparsebert builds a tokenizer from its files alone"),
+        "vocab": Refusal("and sparsebert reads it from tokenizer.json or a vocabulary file"),
+    },
+)
+
+# Of the settings that the transformer's module hands on to transformers: to its tokenizer,
+PROCESSOR_KWARGS = KnownKeys(
+    honoured=_TOKENIZER_SWITCHES,
+    harmless=TOKENIZER_CONFIG.harmless,
+    others="and sparsebert reads that from tokenizer_config.json alone: write it there",
+)
+# to its config, to its model,
+_WRITE_IT = (
+    "and sparsebert takes a model as its config.json describes it: write it there, or take it out "
+    "if it changes no answer"
+)
+CONFIG_KWARGS = KnownKeys(harmless=CONFIG.harmless | {*_FETCHING}, others=_WRITE_IT)
+MODEL_KWARGS = KnownKeys(
+    harmless=CONFIG_KWARGS.harmless
+    | {"add_pooling_layer", "device_map", "low_cpu_mem_usage", "use_safetensors", "weights_only"},
+    others=_WRITE_IT,
+)
+# and with each text.
+PROCESSING_KWARGS = KnownKeys(
+    honoured=frozenset({"max_length"}),
+    harmless=frozenset(
+        {"pad_to_multiple_of", "padding", "padding_side", "return_attention_mask", "return_tensors"}
+    ),
+    refused={"truncation": Refusal("and sparsebert cuts the longest", (True, "longest_first"))},
+    others="which sparsebert does not do",
+)
+SENTENCE_CONFIG = KnownKeys(
+    honoured=frozenset(
+        {
+            "config_args",
+            "config_kwargs",
+            "do_lower_case",
+            "max_seq_length",
+            "modality_config",
+            "model_args",
+            "model_kwargs",
+            "module_output_name",
+            "processing_kwargs",
+            "processor_kwargs",
+            "tokenizer_args",
+            "transformer_task",
+        }
+    ),
+    harmless=frozenset({"backend", "cache_dir", "unpad_inputs"}),
+    refused={
+        "document_length": Refusal("and sparsebert has one limit for all texts"),
+        "query_expansion": Refusal("which sparsebert does not compute"),
+        "query_length": Refusal("and sparsebert has one limit for all texts"),
+        "tokenizer_name_or_path": Refusal(
+            "and sparsebert reads the folder's own tokenizer: copy that one's files into it"
+        ),
+    },
+    others=_NOBODY,
+)
+POOLING = KnownKeys(
+    honoured=frozenset(
+        {
+            "include_prompt",
+            "pooling_mode",
+            "pooling_mode_cls_token",
+            "pooling_mode_lasttoken",
+            "pooling_mode_max_tokens",
+            "pooling_mode_mean_sqrt_len_tokens",
+            "pooling_mode_mean_tokens",
+            "pooling_mode_weightedmean_tokens",
+        }
+    ),
+    harmless=frozenset({"embedding_dimension", "word_embedding_dimension"}),
+    others=_NOBODY,
+)
+NORMALIZE = KnownKeys(
+    refused={
+        name: Refusal("and only sentence embeddings are normalised", ("sentence_embedding",))
+        for name in ("module_input_name", "module_output_name")
+    },
+)
+DROPOUT = KnownKeys(harmless=frozenset({"dropout"}))
+MODULES = KnownKeys(
+    honoured=frozenset({"path", "type"}), harmless=frozenset({"idx", "kwargs", "name"})
+)
+SENTENCE_TRANSFORMERS = KnownKeys(
+    honoured=frozenset({"activation_fn", "default_prompt_name", "prompts"}),
+    harmless=frozenset(
+        {
+            "__version__",
+            "keep_in_fp32_modules",
+            "model_type",
+            "requirements",
+            "similarity_fn_name",
+        }
+    ),
+    refused={
+        "truncate_dim": Refusal(
+            "and sparsebert gives whole vectors: take the key out, and cut them yourself"
+        )
+    },
+)
