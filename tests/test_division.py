@@ -165,6 +165,15 @@ class TestTheWayThrough:
         assert (result.rows, result.scores) == (100, {})
         assert not (out / SPLIT_NAME).exists()  # the model that it began from has one
 
+    def test_a_share_of_data_that_has_splits_is_refused(
+        self, sparse: Path, tickets: Path, tmp_path: Path
+    ) -> None:
+        from sparsebert.training import finetune
+
+        shutil.copyfile(tickets, tmp_path / "train.jsonl")
+        with pytest.raises(DataError, match="comes in splits, so leave it out"):
+            finetune(sparse, tmp_path / "b", task="custom", data=tmp_path, validation_share=0.1)
+
     def test_rows_are_chosen_by_the_file_and_not_by_the_seed(
         self, sparse: Path, trained: Path, tickets: Path, tmp_path: Path
     ) -> None:

@@ -141,6 +141,11 @@ class TestOptions:
         with pytest.raises(DataError, match="reads 2 texts a row and 1 column of texts"):
             find_task("rte", None, options=DataOptions(text_column="a"))
 
+    def test_a_positive_label_is_no_number(self, tmp_path: Path) -> None:
+        write_csv(tmp_path / "train.csv", ["1", "2"], "text,score")
+        with pytest.raises(DataError, match="'1' is a class, and this task is a regression"):
+            custom_task(tmp_path, options=DataOptions(positive_label="1"))
+
     def test_refusals_name_the_option(self, tmp_path: Path) -> None:
         (tmp_path / "train.csv").write_text("words,kind\na,x\n")
         with pytest.raises(DataError, match=r"--text-column \(text_column=\)"):

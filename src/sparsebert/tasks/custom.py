@@ -79,6 +79,11 @@ def task_of_table(
     if table.num_rows == 0:
         raise DataError(f"{source} has no rows.")
     if chosen.regression or (label == SCORE if labels is None else not labels):
+        if chosen.positive_label is not None:
+            raise DataError(
+                f"positive_label '{chosen.positive_label}' is a class, and this task is a "
+                "regression: leave it out."
+            )
         return _task(columns, label, Kind.REGRESSION)
     if labels is None:
         names = _label_set(table, label, source)

@@ -29,22 +29,26 @@ _COLUMNS = sorted(
 
 
 def read_texts(
-    source: str | Path, task: Task | None = None, options: DataOptions | None = None
+    source: str | Path,
+    task: Task | None = None,
+    options: DataOptions | None = None,
+    *,
+    also: tuple[str, ...] = (),
 ) -> list[Text]:
     """All texts of a file or folder, in order; rows with an empty text are left out.
 
     ``source`` is a ``.txt`` file with a text a line, or a table (parquet, CSV, TSV, JSON; all but
-    the first also gzipped) with the text columns that ``options`` name, or those of ``task``, or of
-    any known task; a folder stands for its train split, or for all ``.txt`` files in it. Validation
-    files are never read. Raises DataError if nothing can be read, no column holds texts or all
-    texts are empty.
+    the first also gzipped) with the text columns that ``options`` name, or those of ``task``, else
+    those of any known task, or ``also``; a folder stands for its train split, or for all ``.txt``
+    files in it. Validation files are never read. Raises DataError if nothing can be read, no column
+    holds texts or all texts are empty.
     """
     names = options.text_columns if options else None
     if names is None and task is not None:
         names = task.text_columns
     texts: list[Text] = []
     for path in _files(Path(source)):
-        texts += _lines(path) if _is_text(path) else _rows(path, names)
+        texts += _lines(path) if _is_text(path) else _rows(path, names, also)
     if not texts:
         raise DataError(f"{source} has no text in it.")
     return texts
@@ -79,18 +83,18 @@ def _lines(path: Path) -> list[Text]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _rows(path: Path, names: tuple[str, ...] | None) -> list[Text]:
+def _rows(path: Path, names: tuple[str, ...] | None, also: tuple[str, ...]) -> list[Text]:
     raw = read_table(path)
-    names = names or _text_columns(raw.table, raw.source)
+    names = names or _text_columns(raw.table, raw.source, also)
     need_columns(raw.table, names, raw.source)
     columns = [text_column(raw.table, name, raw.source) for name in names]
     rows = [tuple(text.strip() for text in row) for row in zip(*columns, strict=True)]
     return [row[0] if len(row) == 1 else (row[0], row[1]) for row in rows if all(row)]
 
 
-def _text_columns(table: pa.Table, source: str) -> tuple[str, ...]:
-    for names in _COLUMNS:
-        if set(names) <= set(table.column_names):
+def _text_columns(table: pa.Table, source: str, also: tuple[str, ...]) -> tuple[str, ...]:
+    for names in (*_COLUMNS, also):
+        if names and set(names) <= set(table.column_names):
             return names
     spellings = "; ".join(", ".join(names) for names in _COLUMNS)
     raise DataError(

@@ -88,6 +88,11 @@ def prepare_job(
 ) -> Job:
     """Read task, data and masks; tokenise once. Raises DataError, PatternError, CheckpointError."""
     task = find_task(task_name, data, options=columns)
+    if "validation_share" in columns.given() and undivided_file(data) is None:
+        raise DataError(
+            "validation_share is for data in one file that is named after no split: "
+            f"{task.hub_id if data is None else data} comes in splits, so leave it out."
+        )
     masks = lasting_masks(read_masks(checkpoint), checkpoint, task)
     to_prune = {}
     if options.method != "lock":

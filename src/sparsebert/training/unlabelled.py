@@ -21,13 +21,14 @@ from sparsebert.training.options import FinetuneOptions
 def read_unlabelled(options: FinetuneOptions, task: Task) -> Examples:
     """The texts that the options name, as examples of the task without labels.
 
-    A task of pairs takes pairs; one of single texts takes both halves of a pair. Raises DataError
-    for a task of spans, for single texts where pairs are asked for, and for what cannot be read.
+    A task of pairs takes pairs; one of single texts takes both halves of a pair. A table has the
+    columns of any known task, or this one's. Raises DataError for a task of spans, for single texts
+    where pairs are asked for, and for what cannot be read.
     """
     source = str(options.unlabelled)
     if task.kind is Kind.QUESTION:
         raise DataError(f"{task.name} takes no unlabelled texts: they have no question.")
-    texts: Sequence[Text] = read_texts(source)
+    texts: Sequence[Text] = read_texts(source, also=task.text_columns)
     if len(task.text_columns) == 1:
         texts = single_texts(texts)
     elif any(isinstance(row, str) for row in texts):
