@@ -155,7 +155,9 @@ class TestTheWayThrough:
         with pytest.raises(DataError, match=r"is not the tickets.jsonl that the model was trained"):
             evaluate(trained, task="custom", data=changed)
         other = write_tickets(tmp_path / "new" / "november.jsonl", 30)
-        assert evaluate(trained, task="custom", data=other).rows == {"validation": 30}
+        found = evaluate(trained, task="custom", data=other)
+        assert found.rows == {"validation": 30}
+        assert any("whether some of them stood in tickets.jsonl" in note for note in found.notes)
 
     def test_all_rows_on_demand(self, trained: Path, tickets: Path, tmp_path: Path) -> None:
         from sparsebert.training import finetune

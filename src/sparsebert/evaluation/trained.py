@@ -72,7 +72,11 @@ def read_scored(
             f"{name}{file_type(file)}."
         )
     else:
-        found = whole
+        found = _noted(
+            whole,
+            f"{file.name}: all rows were scored; whether some of them stood in {division.file}, on "
+            "which the model was trained, was not looked at.",
+        )
     rows = selection(len(found), max_rows)
     return [found if rows is None else found.take(rows, name)]
 

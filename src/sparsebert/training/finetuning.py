@@ -116,7 +116,8 @@ def finetune(
                 )
                 job = replace(job, teacher=teacher)
             outcome = run_job(job, work, report)
-            outcome.notes[:0] = [*(job.teacher.notes if job.teacher else []), *job.notes]
+            outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
+            outcome.notes += job.notes
             if job.unlabelled is not None:
                 outcome.notes.append(
                     f"the teacher taught with {job.unlabelled:,} unlabelled texts besides."
