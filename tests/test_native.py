@@ -4,7 +4,7 @@ The first run compiles the engine three times, about a minute on two cores; buil
 ``build/native-tests``. To look for longer, or at one case that the fuzzer named:
 
     build/native-tests/release/native_tests --fuzz 3600 --seed 7
-    build/native-tests/address,undefined/native_tests --case 7 int8-linear
+    build/native-tests/address,undefined,float-cast-overflow/native_tests --case 7 int8-linear
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KERNELS = [
     "rows",
     "attention",
 ]
-SANITIZERS = "address,undefined"
+SANITIZERS = "address,undefined,float-cast-overflow"
 FUZZ_SECONDS = "2"
 
 Run = Callable[..., str]

@@ -8,6 +8,7 @@
 
 #include "int8/pass.h"
 #include "pass.h"
+#include "per_process.h"
 #include "positions.h"
 
 namespace sparsebert {
@@ -78,11 +79,11 @@ class EncoderOf : public Encoder {
   public:
     EncoderOf(typename Network::Model model, typename Network::Kernels kernels, int threads)
         : model_(std::move(model)),
-          positions_(model_, Network::kOrder),
           kernels_(kernels),
-          pool_(threads) {}
+          threads_(threads),
+          state_([this] { return std::make_unique<State>(model_, threads_); }) {}
 
-    int threads() const override { return pool_.threads(); }
+    int threads() const override { return threads_; }
     const ModelShape& shape() const override { return model_; }
 
     void hidden(const Batch& batch, float* out) override {
@@ -106,12 +107,24 @@ class EncoderOf : public Encoder {
     }
 
   private:
+    // What a run changes.
+    struct State {
+        State(const ModelShape& shape, int threads)
+            : positions(shape, Network::kOrder), pool(threads) {}
+
+        std::mutex mutex;
+        Positions positions;
+        ThreadPool pool;
+        typename Network::Workspace workspace;
+    };
+
     // Cuts the batch into micro-batches of whole sequences and runs each on all threads;
     // finish(pass, first sequence, first token) then writes the micro-batch's results.
     template <typename Finish>
     void run(const Batch& batch, Finish finish) {
         check(model_, batch);
-        std::lock_guard<std::mutex> lock(mutex_);
+        State& state = state_.get();
+        std::lock_guard<std::mutex> lock(state.mutex);
         std::vector<int32_t> offsets, places;
         for (int first = 0; first < batch.sequences;) {
             const int32_t start = batch.offsets[first];
@@ -121,10 +134,11 @@ class EncoderOf : public Encoder {
             offsets.clear();
             for (int s = first; s <= end; ++s) offsets.push_back(batch.offsets[s] - start);
             Batch micro{batch.ids + start, batch.types + start, offsets.data(), end - first};
-            positions_.reserve(find_places(model_, micro, places));
+            state.positions.reserve(find_places(model_, micro, places));
             micro.places = places.data();
-            typename Network::Shared shared(model_, kernels_, pool_, workspace_, micro, positions_);
-            pool_.run([&](int thread) {
+            typename Network::Shared shared(model_, kernels_, state.pool, state.workspace, micro,
+                                            state.positions);
+            state.pool.run([&](int thread) {
                 typename Network::Pass pass(shared, thread);
                 pass.encode();
                 finish(pass, first, start);
@@ -134,11 +148,9 @@ class EncoderOf : public Encoder {
     }
 
     typename Network::Model model_;
-    Positions positions_;
     typename Network::Kernels kernels_;
-    ThreadPool pool_;
-    std::mutex mutex_;
-    typename Network::Workspace workspace_;
+    int threads_;
+    PerProcess<State> state_;
 };
 
 }  // namespace

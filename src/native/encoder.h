@@ -12,7 +12,8 @@
 namespace sparsebert {
 
 // Each run throws std::invalid_argument for ids, types or lengths outside the model's tables. All
-// may be called from many threads; runs take turns.
+// may be called from many threads; runs take turns. A forked process starts threads of its own at
+// its first run, which throws std::runtime_error if the system does not give as many.
 class Encoder {
   public:
     virtual ~Encoder() = default;

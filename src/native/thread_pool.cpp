@@ -10,10 +10,6 @@
 #include <thread>
 #include <vector>
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
-
 namespace sparsebert {
 namespace {
 
@@ -39,17 +35,6 @@ inline void linger(int step) {
         std::this_thread::yield();
     else
         pause();
-}
-
-// Forks between the first process and this one: a child has none of its parent's threads.
-std::atomic<unsigned> forks{0};
-
-unsigned count_forks() {
-#if defined(__unix__) || defined(__APPLE__)
-    static const int registered = pthread_atfork(nullptr, nullptr, [] { ++forks; });
-    static_cast<void>(registered);
-#endif
-    return forks.load(std::memory_order_relaxed);
 }
 
 }  // namespace
@@ -135,19 +120,11 @@ class ThreadPool::Team {
     alignas(64) std::atomic<unsigned> phase_{0};
 };
 
-ThreadPool::ThreadPool(int threads)
-    : threads_(threads), forks_(count_forks()), team_(std::make_unique<Team>(threads)) {}
+ThreadPool::ThreadPool(int threads) : threads_(threads), team_(std::make_unique<Team>(threads)) {}
 
-ThreadPool::~ThreadPool() {
-    if (count_forks() != forks_) team_.release();  // its threads are the parent's
-}
+ThreadPool::~ThreadPool() = default;
 
 void ThreadPool::run(const std::function<void(int)>& work) {
-    if (count_forks() != forks_) {
-        team_.release();
-        team_ = std::make_unique<Team>(threads_);
-        forks_ = count_forks();
-    }
     team_->start(&work);
     work(0);
     team_->barrier();  // nobody returns while `work` is still in use

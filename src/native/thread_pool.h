@@ -10,7 +10,7 @@ namespace sparsebert {
 class ThreadPool {
   public:
     // The caller of `run` is one of the threads, so threads - 1 are started. std::runtime_error if
-    // the system does not give as many, here and at the first run in a forked process.
+    // the system does not give as many.
     explicit ThreadPool(int threads);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
@@ -19,8 +19,8 @@ class ThreadPool {
     int threads() const { return threads_; }
 
     // Calls work(thread) on every thread, 0 being the caller's, and returns when all have. The work
-    // must not throw. One run at a time: the caller holds its own lock. In a process forked after
-    // the pool was made, the first run starts the threads anew.
+    // must not throw. One run at a time: the caller holds its own lock. A forked process has
+    // none of the threads, and must make a pool of its own (per_process.h).
     void run(const std::function<void(int)>& work);
 
     // Waits until every thread of the run has come here.
@@ -30,7 +30,6 @@ class ThreadPool {
     class Team;  // the threads and what they share
 
     int threads_;
-    unsigned forks_;  // of the process before the team was made
     std::unique_ptr<Team> team_;
 };
 

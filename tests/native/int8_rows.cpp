@@ -264,6 +264,52 @@ void check_rows_of_floats(int count, Kind kind, uint64_t seed) {
     });
 }
 
+// Weights of a file may be of any size, and what follows is then no number: the answer is lost, but
+// a zero point must stay one, for the sums that begin with it hold no more.
+void check_not_finite(int features, uint64_t seed) {
+    Random random(seed);
+    const int padded = round_up(features, 16);
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    const float odd = random.pick({NAN, kInfinity, -kInfinity, 3e38f, -3e38f});
+    Guarded<float> gamma(padded), beta(padded), x(2 * padded);
+    for (float& value : gamma) value = random.normal();
+    const int place = random.between(0, features - 1);
+    const bool all = random.chance(0.5);
+    const auto fill = [&](Guarded<float>& values) {
+        for (int f = 0; f < features; ++f) values[f] = all || f == place ? odd : random.normal();
+    };
+    each_int8_kernels([&](const Int8Kernels& kernels) {
+        const std::string name = named(kernels, "not finite", features, Kind::kHuge);
+        const Out out(features);
+        const Int8Rows rows = out.rows();
+        const auto expect_zero = [&](const char* what) {
+            if (out.zeros[1] < 0 || out.zeros[1] > 255)
+                fail(name, ", ", what, ": zero point ", out.zeros[1], " of ", odd);
+        };
+        for (const Activation activation : kActivations) {
+            fill(x);
+            kernels.activate(x.data(), features, activation, &rows, 1);
+            expect_zero("activate");
+            fill(x);
+            std::fill(x.begin() + features, x.end(), 1.0f);
+            kernels.gate(x.data(), features, activation, &rows, 1);
+            expect_zero("gate");
+        }
+        fill(x);
+        kernels.norm(x.data(), {gamma.data(), beta.data(), features, 1e-12f}, &rows, 1);
+        expect_zero("norm");
+        fill(gamma);
+        for (float& value : x) value = random.normal();
+        kernels.norm(x.data(), {gamma.data(), beta.data(), features, 1e-12f}, &rows, 1);
+        expect_zero("norm's factors");
+
+        const Guarded<uint8_t> values(3 * padded);
+        const Guarded<float> scales(3), projections(3 * features, odd);
+        kernels.split_heads(projections.data(), features,
+                            {values.data(), scales.data(), 1, features}, 0);
+    });
+}
+
 void examples() {
     uint64_t seed = 0;
     std::vector<int> sizes = kSizes;
@@ -280,6 +326,7 @@ void examples() {
                 for (const bool quantised : {false, true})
                     check_norm(size, kind, quantised ? 1e-12f : 1e-5f, quantised, ++seed);
             check_rows_of_floats(size, kind, ++seed);
+            check_not_finite(size, ++seed);
         }
     for (const int size : kHeadSizes)
         for (const int heads : {1, 3, 12})
@@ -298,6 +345,7 @@ void random_case(uint64_t seed) {
     if (kind != Kind::kHuge) check_norm(size, kind, random.pick({1e-12f, 1e-5f}), true, seed);
     check_split_heads(random.between(1, 16), random.between(1, 130), kind, seed);
     check_rows_of_floats(size, kind, seed);
+    check_not_finite(size, seed);
 }
 
 }  // namespace

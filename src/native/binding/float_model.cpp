@@ -40,10 +40,10 @@ Matrix shared_pairs(const std::string& name, int shared_rows, int columns, const
     return matrix;
 }
 
-Matrix compressed(const std::string& name, const nb::tuple& parts) {
-    const int n = nb::cast<int>(parts[0]), m = nb::cast<int>(parts[1]);
-    const int shared_rows = nb::cast<int>(parts[2]), columns = nb::cast<int>(parts[3]);
-    const AnyArray values = nb::cast<AnyArray>(parts[4]), bits = nb::cast<AnyArray>(parts[5]);
+Matrix compressed(const std::string& name, const Parts& parts) {
+    const int n = parts.integer(0), m = parts.integer(1);
+    const int shared_rows = parts.integer(2), columns = parts.integer(3);
+    const AnyArray values = as_array(name, parts[4]), bits = as_array(name, parts[5]);
     if (shared_rows != 1) return shared_pairs(name, shared_rows, columns, values, bits);
     if (n < 1 || m <= n || m > kPanelColumns || columns < m || columns % m)
         refuse(name, "has an impossible pattern");
@@ -73,9 +73,8 @@ Matrix compressed(const std::string& name, const nb::tuple& parts) {
 // An entry is an array, or (n, m, shared rows, columns, values, bits) for a compressed matrix.
 Matrix read_matrix(const Weights& weights, const std::string& name, int rows, int columns) {
     const nb::object value = weights.entry(name);
-    const Matrix matrix = nb::isinstance<nb::tuple>(value)
-                              ? compressed(name, nb::cast<nb::tuple>(value))
-                              : dense(name, nb::cast<AnyArray>(value));
+    const Matrix matrix = nb::isinstance<nb::tuple>(value) ? compressed(name, Parts(name, value))
+                                                           : dense(name, as_array(name, value));
     check_shape(name, matrix.rows, matrix.columns, rows, columns);
     return matrix;
 }

@@ -23,7 +23,7 @@ class Reader {
         : weights_(weights), model_(model), kernels_(kernels) {}
 
     Int8Norm norm(const std::string& name, int features, bool bias) {
-        return {padded(weights_.vector(name + ".weight", features), features),
+        return {padded(finite(name + ".weight", features), features),
                 bias_of(bias ? name + ".bias" : "", features), features, model_.epsilon};
     }
 
@@ -55,6 +55,14 @@ class Reader {
     }
 
   private:
+    // No zero point is to be had from activations that are not finite.
+    const float* finite(const std::string& name, int count) const {
+        const float* values = weights_.vector(name, count);
+        if (!std::all_of(values, values + count, [](float x) { return std::isfinite(x); }))
+            refuse(name, "holds a number that is not finite");
+        return values;
+    }
+
     const float* padded(const float* from, int count) {
         const int size = round_up(count, kTileRows);
         float* to = model_.vectors.emplace_back(std::make_unique<float[]>(size)).get();
@@ -63,12 +71,12 @@ class Reader {
 
     // Zeros where a layer has none: no name.
     const float* bias_of(const std::string& name, int count) {
-        return padded(name.empty() ? nullptr : weights_.vector(name, count), count);
+        return padded(name.empty() ? nullptr : finite(name, count), count);
     }
 
     // The bits of a pattern that rows share, as bytes of all ones or none.
     const uint8_t* seconds(const std::string& name, nb::handle part, const Int8Weight& weight) {
-        const AnyArray bits = nb::cast<AnyArray>(part);
+        const AnyArray bits = as_array(name, part);
         check_shared_bits(name, bits, weight.shared_rows, weight.rows, weight.columns);
         const size_t each = bits.shape(1), count = bits.shape(0) * each;
         uint8_t* to = model_.seconds.emplace_back(std::make_unique<uint8_t[]>(8 * count)).get();
@@ -83,19 +91,18 @@ class Reader {
     Int8Weight matrix(const std::string& name, int rows, int columns) {
         const nb::object value = weights_.entry(name);
         if (!nb::isinstance<nb::tuple>(value)) refuse(name, "is not int8, though others are");
-        const nb::tuple parts = nb::cast<nb::tuple>(value);
+        const Parts parts(name, value);
         Int8Weight weight;
         weight.rows = rows;
         weight.columns = columns;
         const int tiles = weight.tiles(), groups = weight.groups();
-        const std::string kind =
-            nb::isinstance<nb::str>(parts[0]) ? nb::cast<std::string>(parts[0]) : "bitmap";
+        const std::string kind = parts.is_text(0) ? nb::cast<std::string>(parts[0]) : "bitmap";
         // Where the values stand: behind the columns, before which some have another number.
         const bool more = kind == "bitmap" || kind == "shared-pairs";
         int next = kind == "table" ? 1 : more ? 3 : 2;
-        if (kind != "table") check_shape(name, rows, nb::cast<int>(parts[next - 1]), rows, columns);
+        if (kind != "table") check_shape(name, rows, parts.integer(next - 1), rows, columns);
         if (columns > kMostInputs) refuse(name, "has more inputs than an int32 sum can hold");
-        const AnyArray values = nb::cast<AnyArray>(parts[next++]);
+        const AnyArray values = as_array(name, parts[next++]);
         bool fits = values.dtype() == nb::dtype<int8_t>();
         if (kind == "pairs") {
             weight.layout = Int8Layout::kPairs;
@@ -103,7 +110,7 @@ class Reader {
             weight.bits = bits(name, parts[next++], tiles, groups);
         } else if (kind == "shared-pairs") {
             weight.layout = Int8Layout::kSharedPairs;
-            weight.shared_rows = nb::cast<int>(parts[1]);
+            weight.shared_rows = parts.integer(1);
             fits = fits && columns % 2 == 0 &&
                    is(values, {tiles, (columns + 15) / 16 * 2, kTileRows, 4});
             weight.second = seconds(name, parts[next++], weight);
@@ -115,7 +122,7 @@ class Reader {
             fits = fits && is(values, {rows, columns});
         } else if (kind == "bitmap") {
             weight.layout = Int8Layout::kBitmap;
-            const int n = nb::cast<int>(parts[0]), m = nb::cast<int>(parts[1]);
+            const int n = parts.integer(0), m = parts.integer(1);
             if (n < 1 || m <= n || m > kPanelColumns || columns < m || columns % m)
                 refuse(name, "has an impossible pattern");
             weight.panel_columns = kPanelColumns / m * m;
@@ -134,14 +141,14 @@ class Reader {
     }
 
     static const uint64_t* bits(const std::string& name, nb::handle part, int first, int second) {
-        const AnyArray array = nb::cast<AnyArray>(part);
+        const AnyArray array = as_array(name, part);
         if (array.dtype() != nb::dtype<uint64_t>() || !is(array, {first, second}))
             refuse(name, "has bits of the wrong type or shape");
         return static_cast<const uint64_t*>(array.data());
     }
 
     const float* scales(const std::string& name, nb::handle part, int rows) {
-        const AnyArray array = nb::cast<AnyArray>(part);
+        const AnyArray array = as_array(name, part);
         if (array.dtype() != nb::dtype<float>() || !is(array, {rows}))
             refuse(name, "has scales of the wrong type or shape");
         const float* values = static_cast<const float*>(array.data());

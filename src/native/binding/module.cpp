@@ -23,8 +23,11 @@ using Output = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 // The encoder together with the arrays that its weights point into.
 struct BoundEncoder {
-    BoundEncoder(const nb::dict& config, nb::dict arrays, int threads, const std::string& isa)
-        : weights(std::move(arrays)), set(select_instruction_set(isa)) {
+    // The caller's dict may change; the arrays in this one stay.
+    BoundEncoder(const nb::dict& config, const nb::dict& arrays, int threads,
+                 const std::string& isa)
+        : weights(nb::steal<nb::dict>(PyDict_Copy(arrays.ptr()))),
+          set(select_instruction_set(isa)) {
         if (!is_int8(weights)) {
             encoder = make_encoder(read_float_model(config, weights), *set.kernels, threads);
             return;
@@ -36,6 +39,9 @@ struct BoundEncoder {
     }
 
     static Batch batch(const Integers& ids, const Integers& types, const Integers& offsets) {
+        for (const Integers* each : {&ids, &types, &offsets})
+            if (!is_aligned(each->data(), sizeof(int32_t)))
+                throw std::invalid_argument("ids, types and offsets must be aligned.");
         const size_t sequences = offsets.shape(0) - 1;
         if (offsets.shape(0) < 1 || ids.shape(0) != types.shape(0) ||
             static_cast<size_t>(offsets.data()[sequences]) != ids.shape(0))
@@ -46,6 +52,8 @@ struct BoundEncoder {
     static void expect(const Output& out, size_t rows, size_t columns) {
         if (out.shape(0) != rows || out.shape(1) != columns)
             throw std::invalid_argument("the output array has the wrong shape.");
+        if (!is_aligned(out.data(), sizeof(float)))
+            throw std::invalid_argument("the output array must be aligned.");
     }
 
     nb::dict weights;
@@ -67,43 +75,53 @@ Pooling read_pooling(const std::string& mode) {
 
 NB_MODULE(_engine, m) {
     using namespace sparsebert;
+    // Arrays as they are: results written into a converted copy would be lost.
+    const auto ids = nb::arg("ids").noconvert(), types = nb::arg("type_ids").noconvert();
+    const auto offsets = nb::arg("offsets").noconvert(), out = nb::arg("out").noconvert();
     m.def("available_instruction_sets", &available_instruction_sets);
     m.def("select_instruction_set",
           [](const std::string& name) { return std::string(select_instruction_set(name).name); });
     nb::class_<BoundEncoder>(m, "Encoder")
-        .def(nb::init<const nb::dict&, nb::dict, int, const std::string&>())
+        .def(nb::init<const nb::dict&, const nb::dict&, int, const std::string&>())
         .def_prop_ro("threads", [](const BoundEncoder& self) { return self.encoder->threads(); })
         .def_prop_ro("instruction_set",
                      [](const BoundEncoder& self) { return std::string(self.set.name); })
         .def_ro("kernel", &BoundEncoder::kernel)
-        .def("hidden",
-             [](BoundEncoder& self, const Integers& ids, const Integers& types,
-                const Integers& offsets, const Output& out) {
-                 const Batch batch = BoundEncoder::batch(ids, types, offsets);
-                 BoundEncoder::expect(out, ids.shape(0), self.encoder->shape().hidden_size);
-                 nb::gil_scoped_release release;
-                 self.encoder->hidden(batch, out.data());
-             })
-        .def("pooled",
-             [](BoundEncoder& self, const Integers& ids, const Integers& types,
-                const Integers& offsets, const std::string& mode, bool normalize,
-                const Output& out) {
-                 const Batch batch = BoundEncoder::batch(ids, types, offsets);
-                 const Pooling pooling = read_pooling(mode);
-                 BoundEncoder::expect(out, batch.sequences, self.encoder->shape().hidden_size);
-                 nb::gil_scoped_release release;
-                 self.encoder->pooled(batch, pooling, normalize, out.data());
-             })
-        .def("head", [](BoundEncoder& self, const Integers& ids, const Integers& types,
-                        const Integers& offsets, const Output& out) {
-            const Batch batch = BoundEncoder::batch(ids, types, offsets);
-            const ModelShape& model = self.encoder->shape();
-            if (model.head.input == HeadInput::kNone)
-                throw std::invalid_argument("this model has no head.");
-            BoundEncoder::expect(out,
-                                 model.head.per_sequence() ? offsets.shape(0) - 1 : ids.shape(0),
-                                 model.head.outputs);
-            nb::gil_scoped_release release;
-            self.encoder->head(batch, out.data());
-        });
+        .def(
+            "hidden",
+            [](BoundEncoder& self, const Integers& ids, const Integers& types,
+               const Integers& offsets, const Output& out) {
+                const Batch batch = BoundEncoder::batch(ids, types, offsets);
+                BoundEncoder::expect(out, ids.shape(0), self.encoder->shape().hidden_size);
+                nb::gil_scoped_release release;
+                self.encoder->hidden(batch, out.data());
+            },
+            ids, types, offsets, out)
+        .def(
+            "pooled",
+            [](BoundEncoder& self, const Integers& ids, const Integers& types,
+               const Integers& offsets, const std::string& mode, bool normalize,
+               const Output& out) {
+                const Batch batch = BoundEncoder::batch(ids, types, offsets);
+                const Pooling pooling = read_pooling(mode);
+                BoundEncoder::expect(out, batch.sequences, self.encoder->shape().hidden_size);
+                nb::gil_scoped_release release;
+                self.encoder->pooled(batch, pooling, normalize, out.data());
+            },
+            ids, types, offsets, nb::arg("mode"), nb::arg("normalize"), out)
+        .def(
+            "head",
+            [](BoundEncoder& self, const Integers& ids, const Integers& types,
+               const Integers& offsets, const Output& out) {
+                const Batch batch = BoundEncoder::batch(ids, types, offsets);
+                const ModelShape& model = self.encoder->shape();
+                if (model.head.input == HeadInput::kNone)
+                    throw std::invalid_argument("this model has no head.");
+                BoundEncoder::expect(
+                    out, model.head.per_sequence() ? offsets.shape(0) - 1 : ids.shape(0),
+                    model.head.outputs);
+                nb::gil_scoped_release release;
+                self.encoder->head(batch, out.data());
+            },
+            ids, types, offsets, out);
 }

@@ -12,6 +12,33 @@ void refuse(const std::string& name, const std::string& why) {
     throw std::invalid_argument("weight '" + name + "' " + why + ".");
 }
 
+AnyArray as_array(const std::string& name, nb::handle value) {
+    AnyArray array;
+    if (!nb::try_cast(value, array, false)) refuse(name, "is not an array in memory");
+    int64_t stride = 1;
+    for (size_t axis = array.ndim(); axis-- > 0; stride *= static_cast<int64_t>(array.shape(axis)))
+        if (array.shape(axis) > 1 && array.stride(axis) != stride)
+            refuse(name, "is not contiguous");
+    if (!is_aligned(array.data(), (array.dtype().bits + 7) / 8)) refuse(name, "is not aligned");
+    return array;
+}
+
+Parts::Parts(const std::string& name, nb::handle value) : name_(name) {
+    if (!nb::isinstance<nb::tuple>(value)) refuse(name, "is in one, and must be in parts");
+    parts_ = nb::borrow<nb::tuple>(value);
+}
+
+nb::handle Parts::operator[](size_t index) const {
+    if (index >= parts_.size()) refuse(name_, "has too few parts");
+    return parts_[index];
+}
+
+int Parts::integer(size_t index) const {
+    int value;
+    if (!nb::try_cast((*this)[index], value)) refuse(name_, "has a part that is no number");
+    return value;
+}
+
 nb::object Weights::entry(const std::string& name) const {
     if (!has(name)) refuse(name, "is missing");
     return entries_[name.c_str()];
@@ -20,7 +47,7 @@ nb::object Weights::entry(const std::string& name) const {
 AnyArray Weights::array(const std::string& name) const {
     const nb::object value = entry(name);
     if (nb::isinstance<nb::tuple>(value)) refuse(name, "is in parts, and must be one array");
-    return nb::cast<AnyArray>(value);
+    return as_array(name, value);
 }
 
 const float* Weights::vector(const std::string& name, int count) const {
@@ -92,9 +119,9 @@ bool is_int8(const nb::dict& entries) {
     for (const auto& [name, value] : entries)
         if (nb::isinstance<nb::tuple>(value)) {
             const nb::tuple parts = nb::cast<nb::tuple>(value);
-            if (nb::isinstance<nb::str>(parts[0])) return true;
+            if (parts.size() > 0 && nb::isinstance<nb::str>(parts[0])) return true;
             // N:M in int8 has (n, m, columns, values, ...), in floating point one number more.
-            if (nb::isinstance<AnyArray>(parts[3])) return true;
+            if (parts.size() > 3 && nb::isinstance<AnyArray>(parts[3])) return true;
         }
     return false;
 }
@@ -143,7 +170,7 @@ void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shap
     if (shape.first_position < 0 || shape.longest() < 1)
         throw std::invalid_argument("the model has no positions.");
     for (const auto& layer : nb::cast<nb::list>(config["attention"])) {
-        const nb::tuple pair = nb::cast<nb::tuple>(layer);
+        const Parts pair("attention", layer);
         LayerAttention attention;
         if (!pair[0].is_none()) attention.window = nb::cast<int>(pair[0]);
         if (!pair[1].is_none()) attention.theta = nb::cast<float>(pair[1]);

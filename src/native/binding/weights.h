@@ -15,10 +15,32 @@
 namespace sparsebert {
 
 namespace nb = nanobind;
-using AnyArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+using AnyArray = nb::ndarray<nb::ro, nb::device::cpu>;
 
 // Throws std::invalid_argument.
 [[noreturn]] void refuse(const std::string& name, const std::string& why);
+
+// The array itself, whose numbers a model may point to for as long as it is kept: refused if it is
+// none, or not contiguous and aligned, of which a caller would have to make a copy.
+AnyArray as_array(const std::string& name, nb::handle value);
+
+inline bool is_aligned(const void* data, size_t bytes) {
+    return reinterpret_cast<uintptr_t>(data) % bytes == 0;
+}
+
+// A weight in parts.
+class Parts {
+  public:
+    // Refused if `value` is no tuple.
+    Parts(const std::string& name, nb::handle value);
+    nb::handle operator[](size_t index) const;  // refused if there are not so many
+    int integer(size_t index) const;            // refused if it is none
+    bool is_text(size_t index) const { return nb::isinstance<nb::str>((*this)[index]); }
+
+  private:
+    std::string name_;
+    nb::tuple parts_;
+};
 
 class Weights {
   public:

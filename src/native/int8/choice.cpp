@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "../memory.h"
+#include "../per_process.h"
 
 namespace sparsebert {
 namespace {
@@ -124,12 +125,16 @@ Int8Choice measure(const InstructionSet& set, Int8Layout layout) {
 
 // Once in a process.
 const Int8Choice& measured(const InstructionSet& set, Int8Layout layout) {
-    static std::mutex mutex;
-    static std::map<std::pair<std::string, Int8Layout>, Int8Choice> choices;
-    const std::lock_guard<std::mutex> lock(mutex);
+    struct Choices {
+        std::mutex mutex;
+        std::map<std::pair<std::string, Int8Layout>, Int8Choice> made;
+    };
+    static PerProcess<Choices> of_process([] { return std::make_unique<Choices>(); });
+    Choices& choices = of_process.get();
+    const std::lock_guard<std::mutex> lock(choices.mutex);
     const auto key = std::make_pair(std::string(set.name), layout);
-    auto found = choices.find(key);
-    if (found == choices.end()) found = choices.emplace(key, measure(set, layout)).first;
+    auto found = choices.made.find(key);
+    if (found == choices.made.end()) found = choices.made.emplace(key, measure(set, layout)).first;
     return found->second;
 }
 

@@ -64,10 +64,14 @@ inline void dot(Sums& sums, const Chosen& inputs, Weights weights) {
         }
 }
 
+// Also NaN, which no cast takes, comes to lie within.
+inline float within(float least, float x, float most) { return std::min(std::max(least, x), most); }
+
 inline void store_bytes(const Vec (&lanes)[kTileVectors], uint8_t* out) {
     float floats[16];
     for (int i = 0; i < kTileVectors; ++i) lanes[i].store(floats + i * Vec::kWidth);
-    for (int i = 0; i < 16; ++i) out[i] = static_cast<uint8_t>(std::nearbyint(floats[i]));
+    for (int i = 0; i < 16; ++i)
+        out[i] = static_cast<uint8_t>(within(0.0f, std::nearbyint(floats[i]), 255.0f));
 }
 
 // clip(round(x inverse) + zero, 0, 255) of 16 features, the groups in their order.
@@ -75,13 +79,14 @@ inline void quantize_16(const float* x, float inverse, float zero, uint8_t* out)
     for (int i = 0; i < 16; ++i) {
         const float value = std::nearbyint(x[i] * inverse) + zero;
         const int at = i / 8 * 8 + i % 2 * 4 + i % 8 / 2;
-        out[at] = static_cast<uint8_t>(std::min(std::max(value, 0.0f), 255.0f));
+        out[at] = static_cast<uint8_t>(within(0.0f, value, 255.0f));
     }
 }
 
 inline void quantize_signed_16(const float* x, float inverse, int offset, uint8_t* out) {
     for (int i = 0; i < 16; ++i)
-        out[i] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(x[i] * inverse)) + offset);
+        out[i] = static_cast<uint8_t>(
+            static_cast<int>(within(-127.0f, std::nearbyint(x[i] * inverse), 127.0f)) + offset);
 }
 
 // `count` keys of `depth` bytes, `stride` apart, to [depth / 4][16 keys][4]; keys beyond are zero.

@@ -24,13 +24,14 @@ inline Vec quick_gelu(Vec x) {
 constexpr float kSmallest = 1e-30f;
 
 // lo = min(0, min x), hi = max(0, max x); scale = (hi - lo) / 255, zero = round(-lo / scale). The
-// row is padded with zeros to 16, which lie between the two.
+// row is padded with zeros to 16, which lie between the two. Numbers that are not finite give a
+// scale that is not, and so spoil the answer, but no zero point that sums could overflow with.
 inline void quantize(const float* x, int features, Vec low, Vec high, const Int8Rows& out,
                      int row) {
     const float lo = -largest(sub(Vec::broadcast(0.0f), low)), hi = largest(high);
     const float scale = (hi - lo) / 255.0f;
     const float inverse = 1.0f / std::max(scale, kSmallest);
-    const float zero = std::nearbyint(-lo * inverse);
+    const float zero = std::min(std::max(0.0f, std::nearbyint(-lo * inverse)), 255.0f);
     out.scales[row] = scale;
     out.zeros[row] = static_cast<int32_t>(zero);
     uint8_t* bytes = out.values + row * out.stride;

@@ -2,7 +2,8 @@
 
 An engine thread that is free takes what waits, oldest first, up to a number of tokens; it never
 waits for more to come. A request's sequences may be spread over several batches, so that a large
-one does not hold the engine for long. What a sequence gives does not depend on its company.
+one does not hold the engine for long. What a sequence gives does not depend on its company, in
+floating point but for rounding.
 """
 
 from __future__ import annotations

@@ -1,0 +1,190 @@
+"""The compiled module beneath `sparsebert.engine`: what it is handed wrong it refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bert_folders import bert_config, bert_tensors
+from sparsebert import _engine
+from sparsebert import engine as face
+from sparsebert.checkpoint.config import parse_config
+from sparsebert.engine import Encoder
+from sparsebert.quantized import QuantizedTable, QuantizedTiles, quantize
+
+WORDS, NORM = "embeddings.word_embeddings.weight", "embeddings.LayerNorm.weight"
+LAYER = "encoder.layer.0.intermediate.dense.weight"
+
+
+class Model:
+    """What the face hands to the module for a small BERT, of which a test changes something."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, int8: bool) -> None:
+        raw = bert_config("encoder")
+        tensors = bert_tensors(raw, "encoder", seed=3)
+        weights: dict[str, Any] = {
+            name.removeprefix("bert."): value for name, value in tensors.items()
+        }
+        if int8:
+            for name, value in weights.items():
+                if value.ndim == 2:
+                    kind = QuantizedTable if "embeddings." in name else QuantizedTiles
+                    weights[name] = quantize(value, kind)
+        config = parse_config(raw, list(tensors), Path("config.json"))
+
+        class Recorder:
+            def __init__(recorder, *arguments: Any) -> None:
+                self.settings, self.arrays, _, self.set = arguments
+
+        with monkeypatch.context() as patched:
+            patched.setattr(face._engine, "Encoder", Recorder)
+            self.hidden_size = Encoder(config, weights, threads=1).hidden_size
+
+    def load(self) -> Any:
+        return _engine.Encoder(self.settings, self.arrays, 1, self.set)
+
+
+@pytest.fixture(params=[False, True], ids=["fp32", "int8"])
+def model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Model:
+    return Model(monkeypatch, int8=request.param)
+
+
+def misaligned(array: Any) -> Any:
+    """The same numbers, one byte off."""
+    place = np.zeros(array.nbytes + 1, np.uint8)[1:]
+    place[:] = array.reshape(-1).view(np.uint8)
+    return place.view(array.dtype).reshape(array.shape)
+
+
+def scattered(array: Any) -> Any:
+    """The same numbers, with others between them."""
+    return np.repeat(array, 2, axis=-1)[..., ::2]
+
+
+WRONG: dict[str, Callable[[Any], Any]] = {
+    "is not contiguous": scattered,
+    "is not aligned": misaligned,
+    "is not an array in memory": lambda array: array.tolist(),
+}
+
+
+@pytest.mark.parametrize("why", WRONG)
+def test_no_array_is_copied_in_secret(model: Model, why: str) -> None:
+    model.arrays[NORM] = WRONG[why](model.arrays[NORM])
+    with pytest.raises(ValueError, match=f"weight '{NORM}' {why}"):
+        model.load()
+
+
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [(2, "is not contiguous"), (2, "is not an array in memory"), *((3, why) for why in WRONG)],
+)  # part 2 holds bytes, which lie anywhere
+def test_nor_is_a_part(monkeypatch: pytest.MonkeyPatch, part: int, why: str) -> None:
+    model = Model(monkeypatch, int8=True)
+    parts = list(model.arrays[LAYER])
+    model.arrays[LAYER] = (*parts[:part], WRONG[why](parts[part]), *parts[part + 1 :])
+    with pytest.raises(ValueError, match=f"weight '{LAYER}' {why}"):
+        model.load()
+
+
+def test_parts_that_are_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    for int8 in (False, True):
+        model = Model(monkeypatch, int8=int8)
+        whole = model.arrays[LAYER] if int8 else (1, 2, 1, 32, np.zeros(0), np.zeros(0))
+        for count in range(len(whole)):
+            model.arrays[LAYER] = whole[:count]
+            with pytest.raises(ValueError, match=f"weight '{LAYER}' "):
+                model.load()
+
+
+@pytest.mark.parametrize("name", [NORM, NORM.replace("weight", "bias")])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_int8_needs_finite_numbers(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: float
+) -> None:
+    model = Model(monkeypatch, int8=True)
+    model.arrays[name] = model.arrays[name].copy()
+    model.arrays[name][3] = value
+    with pytest.raises(ValueError, match=f"weight '{name}' holds a number that is not finite"):
+        model.load()
+
+
+@pytest.mark.parametrize("wrong", [scattered, misaligned, lambda array: array.astype(np.int64)])
+def test_ids_and_results_are_used_where_they_lie(model: Model, wrong: Callable[[Any], Any]) -> None:
+    encoder = model.load()
+    ids, types = np.array([3, 4, 5], np.int32), np.zeros(3, np.int32)
+    offsets, out = np.array([0, 3], np.int32), np.empty((3, model.hidden_size), np.float32)
+    encoder.hidden(ids, types, offsets, out)
+    for place in range(4):
+        arguments = [ids, types, offsets, out]
+        arguments[place] = wrong(arguments[place])
+        with pytest.raises((TypeError, ValueError)):
+            encoder.hidden(*arguments)
+
+
+def test_the_weights_outlive_the_callers_dict(model: Model) -> None:
+    encoder, arrays = model.load(), model.arrays
+    ids, types = np.array([3, 4, 5], np.int32), np.zeros(3, np.int32)
+    offsets = np.array([0, 3], np.int32)
+    first, then = (np.empty((3, model.hidden_size), np.float32) for _ in range(2))
+    encoder.hidden(ids, types, offsets, first)
+    arrays.clear()
+    junk = [np.full((64, 64), np.nan, np.float32) for _ in range(200)]  # where they lay
+    encoder.hidden(ids, types, offsets, then)
+    assert np.array_equal(first, then)
+    assert junk
+
+
+_FORKS = """
+import os, signal, sys, threading, time
+import sparsebert
+
+model = sparsebert.load(sys.argv[1], threads=2)
+ids = [[2, 5, 6, 3] * 8] * 16
+expected = model.forward(ids)
+busy = [threading.Thread(target=lambda: [model.forward(ids) for _ in iter(int, 1)], daemon=True)
+        for _ in range(2)]
+for thread in busy:
+    thread.start()
+hung = 0
+for _ in range(12):
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # ends a child that hangs
+        answers = []
+        more = threading.Thread(target=lambda: answers.append(model.forward(ids)))
+        more.start()
+        answers.append(model.forward(ids))
+        more.join()
+        os._exit(0 if all((each == expected).all() for each in answers) else 3)
+    hung += os.waitpid(child, 0)[1] != 0
+    if hung:
+        break
+print(hung, flush=True)
+os._exit(0)  # the threads are still at it
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork: it is one of Unix")
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_a_process_forked_while_others_compute(
+    tiny_bert: Callable[..., Path], tmp_path: Path, dtype: str
+) -> None:
+    from sparsebert.packing import pack
+
+    pack(tiny_bert("sequence-classification"), tmp_path / "packed", dtype=dtype)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _FORKS, str(tmp_path / "packed")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout == "0\n", done.stderr
