@@ -14,6 +14,8 @@ from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune
 from sparsebert.checkpoint.sentence_config import SentenceConfig, read_sentence_config
 from sparsebert.errors import CheckpointError
+from sparsebert.inference.folder_tokenizer import folder_tokenizer
+from sparsebert.inference.texts import as_texts
 from test_pooling_config import write_modules, write_pooling
 
 NAME = "sentence_bert_config.json"
@@ -166,6 +168,37 @@ def test_cross_encoders_with_modules_have_the_file_too(tmp_path: Path, tiny_bert
     with pytest.warns(UserWarning, match="longer than 12 tokens"):
         ours = load(tmp_path / "m").classify(pairs)
     assert np.abs(np.array([row[0]["score"] for row in ours]) - theirs).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"do_lower_case": True, "processor_kwargs": {"do_lower_case": False}},
+        {"tokenizer_args": {"truncation_side": "left"}},
+        {"tokenizer_args": {"model_input_names": ["input_ids", "attention_mask"]}},
+        {"processor_kwargs": {"split_special_tokens": True}},
+    ],
+    ids=str,
+)
+def test_training_reads_texts_as_inference_does(folder: Path, settings: dict[str, Any]) -> None:
+    pytest.importorskip("transformers")
+    from sparsebert.tasks import get_task
+    from sparsebert.tasks.examples import Examples
+    from sparsebert.tasks.tokens import load_tokenizer, tokenize
+
+    write(folder, settings)
+    texts = [*TEXTS, "an [SEP] in a text"]
+    others = texts[::-1]
+    labels = np.zeros(len(texts), np.int64)
+    examples = Examples(get_task("mrpc"), "train", "", texts, others, labels, texts)
+    rows = tokenize(load_tokenizer(folder), examples, 20)
+    tokenizer = folder_tokenizer(folder, positions=20, type_vocab_size=2)
+    assert tokenizer is not None
+    ours, _ = tokenizer.cut_to_fit(as_texts(list(zip(texts, others, strict=True))))
+    for place, tokens in enumerate(ours):
+        ids, types = rows.row(place)
+        assert ids.tolist() == tokens.ids.tolist()
+        assert types.tolist() == tokens.type_ids.tolist()
 
 
 def test_a_folder_without_modules_has_none(folder: Path) -> None:

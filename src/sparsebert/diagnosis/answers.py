@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsebert.checkpoint import transformer_folder
 from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, UNUSABLE_DATA, Split
 from sparsebert.errors import DataError, SparsebertError
@@ -113,7 +112,7 @@ def _windows(
         return Check.skip(GROUP, name, "no model was given, whose tokenizer would cut them")
     try:
         need_extra("cutting windows", "transformers")
-        tokenizer = load_tokenizer(transformer_folder(folder))
+        tokenizer = load_tokenizer(folder)
     except SparsebertError as error:
         return Check.skip(GROUP, name, str(error))
     rows = list(answers)

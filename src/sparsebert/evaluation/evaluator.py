@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.checkpoint import open_checkpoint, resolve_model, transformer_folder
+from sparsebert.checkpoint import open_checkpoint, resolve_model
 from sparsebert.checkpoint.config import EncoderConfig, Head
 from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import CheckpointError, DataError, EngineError
@@ -149,7 +149,7 @@ def _with_head(
     config, predictor, used = _open(options)
     task = _task_for(name, data, split, config, options)
     order, notes = match_labels(task, config, options.model)
-    tokenizer = load_tokenizer(transformer_folder(options.folder))
+    tokenizer = load_tokenizer(options.folder)
     length = token_limit(task, config, options.max_length)
     prepared = [
         PreparedSplit.make(examples, tokenizer, length, report)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sparsebert.checkpoint import transformer_folder
+from sparsebert.checkpoint.sentence_config import read_sentence_config
 from sparsebert.errors import CheckpointError
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
@@ -74,10 +76,16 @@ class TokenRows:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer. CheckpointError if there is none, or none that keeps offsets."""
+    """The tokenizer of a model folder, set as its sentence-transformers files say.
+
+    CheckpointError if there is none, or none that keeps offsets.
+    """
     need_extra("reading a task", "transformers")
+    from tokenizers import normalizers
     from transformers import AutoTokenizer
 
+    sentence = read_sentence_config(folder)
+    folder = transformer_folder(folder)
     # Without its files transformers 5 makes up an empty tokenizer, to which every word is unknown.
     if not any((folder / name).is_file() for name in _FILES):
         raise CheckpointError(
@@ -85,12 +93,21 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             f"{_FILES[2]} with merges.txt)."
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True, **sentence.tokenizer)
     except Exception as fault:  # whatever kind the many tokenizer classes raise
         raise CheckpointError(f"the tokenizer of {folder} cannot be read: {fault}") from fault
     if not tokenizer.is_fast:
         raise CheckpointError(f"the tokenizer of {folder} has no fast version, which is needed.")
+    if sentence.lower_case:
+        backend = tokenizer.backend_tokenizer
+        stages = [normalizers.Lowercase(), backend.normalizer]
+        backend.normalizer = normalizers.Sequence([stage for stage in stages if stage])
     return tokenizer
+
+
+def token_types(encoded: Any) -> list[list[int]]:
+    """Of each row the types that the model is told: zeros where its tokenizer tells none."""
+    return encoded.get("token_type_ids") or [[0] * len(row) for row in encoded["input_ids"]]
 
 
 def tokenize(
@@ -112,11 +129,10 @@ def tokenize(
                 examples.pairs[part] if examples.pairs is not None else None,
                 truncation=True,
                 max_length=max_length,
-                return_token_type_ids=True,
                 return_attention_mask=False,
             )
             ids += encoded["input_ids"]
-            type_ids += encoded["token_type_ids"]
+            type_ids += token_types(encoded)
             report(label, len(ids), len(examples))
     return TokenRows.of(ids, type_ids)
 

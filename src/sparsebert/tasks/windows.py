@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
-from sparsebert.tasks.tokens import TokenRows, unlimited
+from sparsebert.tasks.tokens import TokenRows, token_types, unlimited
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -82,11 +82,10 @@ def cut_windows(
                 stride=stride,
                 return_overflowing_tokens=True,
                 return_offsets_mapping=True,
-                return_token_type_ids=True,
                 return_attention_mask=False,
             )
         ids += encoded["input_ids"]
-        type_ids += encoded["token_type_ids"]
+        type_ids += token_types(encoded)
         for window, local in enumerate(encoded["overflow_to_sample_mapping"]):
             in_context = np.array([part == 1 for part in encoded.sequence_ids(window)])
             offsets = np.array(encoded["offset_mapping"][window], np.int32).reshape(-1, 2)

@@ -15,7 +15,7 @@ from sparsebert.progress import Progress, silent
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.texts import read_texts, single_texts
-from sparsebert.tasks.tokens import TokenRows, unlimited
+from sparsebert.tasks.tokens import TokenRows, token_types, unlimited
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,7 +62,6 @@ def tokenize_corpus(
     max_length: int,
     max_rows: int | None = None,
     pairs: float = 0.0,
-    lower_case: bool = False,
     progress: Progress | None = None,
 ) -> TokenRows:
     """Token rows of the corpus: single texts first, then pairs.
@@ -76,10 +75,9 @@ def tokenize_corpus(
     numbers = np.arange(len(corpus)) if chosen is None else chosen
     joined = np.random.RandomState(_PAIRING_SEED).random_sample(len(corpus))[numbers] < pairs
     joined &= np.array([corpus.next_texts[number] is not None for number in numbers])
-    clean = str.lower if lower_case else str
-    single = [clean(corpus.texts[number]) for number in numbers[~joined]]
-    first = [clean(corpus.texts[number]) for number in numbers[joined]]
-    second = [clean(corpus.next_texts[number] or "") for number in numbers[joined]]
+    single = [corpus.texts[number] for number in numbers[~joined]]
+    first = [corpus.texts[number] for number in numbers[joined]]
+    second = [corpus.next_texts[number] or "" for number in numbers[joined]]
     ids: list[list[int]] = []
     type_ids: list[list[int]] = []
     done = 0
@@ -91,11 +89,10 @@ def tokenize_corpus(
                 truncation=True,
                 max_length=max_length,
                 return_overflowing_tokens=others is None,
-                return_token_type_ids=True,
                 return_attention_mask=False,
             )
             ids += encoded["input_ids"]
-            type_ids += encoded["token_type_ids"]
+            type_ids += token_types(encoded)
             done += len(texts)
             report("tokenising the corpus", done, len(numbers))
     return TokenRows.of(ids, type_ids)

@@ -14,6 +14,7 @@ from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import DataError
 from sparsebert.evaluation.evaluator import token_limit
 from sparsebert.evaluation.scoring import PreparedSplit, f1_note
+from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.patterns import BoolMatrix
 from sparsebert.progress import Progress
 from sparsebert.pruning.gradual import layers_to_prune
@@ -103,7 +104,9 @@ def prepare_job(
             f"early stopping needs a validation split, and {data} has none: give a folder with "
             f"train and {task.validation_splits[0]} files."
         )
-    tokenizer = load_tokenizer(checkpoint.transformer)
+    # Told now, and not when the trained model is to read: a tokenizer that the engine refuses.
+    folder_tokenizer(checkpoint.path, positions=checkpoint.config.max_length)
+    tokenizer = load_tokenizer(checkpoint.path)
     length = token_limit(task, checkpoint.config, options.max_length)
 
     def prepare(examples: Examples) -> PreparedSplit:

@@ -200,8 +200,8 @@ def _check(
             f"{teacher.config.head.value}{f', its labels are {labels}' if labels else ''}), and "
             f"{task.name} asks for {_asked(task)}: fine-tune it on the task first."
         )
-    theirs = load_tokenizer(teacher.transformer).get_vocab()
-    if theirs != load_tokenizer(student.transformer).get_vocab():
+    theirs = load_tokenizer(teacher.path).get_vocab()
+    if theirs != load_tokenizer(student.path).get_vocab():
         raise TrainingError(
             f"the teacher {teacher.path} reads another vocabulary than {student.path}: token ids "
             "would mean other words to it. Take a teacher with the same tokenizer."

@@ -21,7 +21,6 @@ from sparsebert.checkpoint import (
     resolve_model,
     staged_folder,
 )
-from sparsebert.checkpoint.sentence_config import read_sentence_config
 from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import CheckpointError, DataError, TrainingError
 from sparsebert.patterns import Pattern
@@ -118,14 +117,13 @@ def prune_upstream(
         dense = open_checkpoint(model)
         _check_options(dense, wanted)
         texts = read_corpus(sources, columns)
-        tokenizer = load_tokenizer(dense.transformer)
+        tokenizer = load_tokenizer(dense.path)
         tokens = tokenize_corpus(
             texts,
             tokenizer,
             max_length=wanted.max_length,
             max_rows=wanted.max_rows,
             pairs=wanted.pairs,
-            lower_case=read_sentence_config(dense.path).lower_case,
             progress=report,
         )
         check_ids(dense.path, dense.config, tokens.ids, tokens.type_ids)
