@@ -10,9 +10,12 @@
 namespace sparsebert {
 namespace {
 
-// Tokens of a run: their rows of the widest layer (3072 floats) fill an L2 cache of 1 MiB, and
-// weights that come from L3 are used by all of them.
-constexpr int kRunTokens = 64;
+// Weights that come from L3 are used by all tokens of a run, and the rows of a piece (3072 floats)
+// stay in L2. Without tiles a piece is all of a run, 768 KiB.
+constexpr Int8Runs kRuns = {64, 64};
+// On tiles, weights from L3 for every 64 tokens would cost more than the products do. A matrix of
+// 1:2 weights stays in an L2 of 2 MiB while the pieces pass: 1.3 MiB beside the 384 KiB of a piece.
+constexpr Int8Runs kRunsOnTiles = {256, 32};
 // With fewer tokens than this for each thread, reading the weights costs more than waiting.
 constexpr int kTokensOfOwn = 32;
 
@@ -39,8 +42,8 @@ struct RunMemory {
         Pieces layout(memory);
         const int widest = std::max(
             {3 * shared.hidden_stride, shared.intermediate_stride, shared.embedding_stride});
-        wide = layout.take<float>(static_cast<size_t>(shared.block_tokens) * widest);
-        bytes = take_rows(layout, shared.block_tokens,
+        wide = layout.take<float>(static_cast<size_t>(shared.runs.piece) * widest);
+        bytes = take_rows(layout, shared.runs.run,
                           std::max({shared.hidden_stride, shared.model.intermediate_size,
                                     shared.embedding_stride}));
         used = layout.used();
@@ -66,7 +69,12 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
       embedding_stride(round_up(model_.embedding_size, 16)) {
     const int threads = pool.threads(), tokens = batch.tokens();
     by_rows = threads > 1 && tokens < threads * kTokensOfOwn;
-    block_tokens = std::min(tokens, kRunTokens);
+    const bool tiles = choice.tiles && tokens / threads >= choice.fewest_tokens;
+    runs = tiles ? kRunsOnTiles : kRuns;
+    // Shared rows are not worth a meeting of the threads for each piece.
+    if (by_rows) runs = {kRuns.run, kRuns.run};
+    runs.run = std::min(tokens, runs.run);
+    runs.piece = std::min(tokens, runs.piece);
     // Cuts at equal shares of the tokens, moved to the nearest sequence where that is near enough.
     aligned = !by_rows;
     const int tolerance = std::max(1, tokens / threads / 16);
@@ -146,15 +154,25 @@ void Int8Pass::each_token(Range run, Step step) {
 
 template <typename Step>
 void Int8Pass::each_run(Step step) {
-    // Cut at multiples of eight tokens, which the kernels take at a time.
+    cut(tokens_, shared_.runs.run, step);
+}
+
+template <typename Step>
+void Int8Pass::each_piece(Range run, Step step) {
+    cut(run, shared_.runs.piece, step);
+}
+
+template <typename Step>
+void Int8Pass::cut(Range whole, int most_tokens, Step step) {
+    // At multiples of eight tokens, which the kernels take at a time.
     constexpr int kUnit = 8;
-    const int count = tokens_.end - tokens_.begin, units = (count + kUnit - 1) / kUnit;
-    const int most = (shared_.block_tokens + kUnit - 1) / kUnit;
-    const int runs = (units + most - 1) / most;
-    for (int run = 0; run < runs; ++run) {
-        const Range cut = part_of(units, run, runs);
-        step(Range{tokens_.begin + cut.begin * kUnit,
-                   std::min(tokens_.end, tokens_.begin + cut.end * kUnit)});
+    const int count = whole.end - whole.begin, units = (count + kUnit - 1) / kUnit;
+    const int most = (most_tokens + kUnit - 1) / kUnit;
+    const int parts = (units + most - 1) / most;
+    for (int part = 0; part < parts; ++part) {
+        const Range range = part_of(units, part, parts);
+        step(Range{whole.begin + range.begin * kUnit,
+                   std::min(whole.end, whole.begin + range.end * kUnit)});
     }
 }
 
@@ -176,11 +194,11 @@ float* Int8Pass::hidden_row(int token) const {
     return shared_.hidden + static_cast<size_t>(token) * shared_.hidden_stride;
 }
 
-void Int8Pass::embed(Range run) {
+void Int8Pass::embed(Range piece) {
     const int features = model_.embedding_size;
     const bool projects = model_.projection.values;
     const size_t stride = shared_.embedding_stride;
-    each_token(run, [&](int token, int i) {
+    each_token(piece, [&](int token, int i) {
         float* row = projects ? wide_ + i * stride : hidden_row(token);
         std::memset(row, 0, sizeof(float) * stride);
         const auto add = [&](const Int8Weight& table, int id) {
@@ -198,10 +216,10 @@ void Int8Pass::embed(Range run) {
     });
     sync();
     if (!projects) return;
-    linear(model_.projection, bytes_, run.end - run.begin, nullptr, hidden_row(run.begin),
+    linear(model_.projection, bytes_, piece.end - piece.begin, nullptr, hidden_row(piece.begin),
            shared_.hidden_stride);
     sync();
-    each_token(run, [&](int token, int) {
+    each_token(piece, [&](int token, int) {
         kernels_.activate(hidden_row(token), model_.hidden_size, Activation::kNone,
                           &shared_.quantized, token);
     });
@@ -235,20 +253,24 @@ void Int8Pass::turn(const Positions::Turns& turns, float* projections, size_t pa
 void Int8Pass::project(int index, Range run) {
     const Int8Layer& layer = model_.layers[index];
     if (model_.norm_first) normalise(layer.attention_norm, run);
+    const Positions::Turns turns = shared_.positions.turns(index);
+    each_piece(run, [&](Range piece) { project_piece(layer, turns, piece); });
+}
+
+void Int8Pass::project_piece(const Int8Layer& layer, const Positions::Turns& turns, Range piece) {
     // A fused layer's rows follow each other, without a part's filling to a whole tile.
     const bool fused = model_.fused_attention;
     const size_t part = fused ? model_.hidden_size : shared_.hidden_stride;
     const size_t stride = 3 * static_cast<size_t>(shared_.hidden_stride);
-    const int tokens = run.end - run.begin;
-    const Int8Rows x = rows_from(run.begin);
+    const int tokens = piece.end - piece.begin;
+    const Int8Rows x = rows_from(piece.begin);
     linear(layer.query, x, tokens, nullptr, wide_, stride);
     if (!fused) {
         linear(layer.key, x, tokens, nullptr, wide_ + part, stride);
         linear(layer.value, x, tokens, nullptr, wide_ + 2 * part, stride);
     }
     sync();
-    const Positions::Turns turns = shared_.positions.turns(index);
-    each_token(run, [&](int token, int i) {
+    each_token(piece, [&](int token, int i) {
         float* projections = wide_ + i * stride;
         if (turns.cosines) turn(turns, projections, part, batch_.places[token]);
         kernels_.split_heads(projections, part, shared_.heads, token);
@@ -303,13 +325,18 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
         normalise(layer.output_norm, run);
     else
         norm(layer.attention_norm);
-    linear(layer.intermediate, rows_from(run.begin), tokens, nullptr, wide_, wide_stride);
-    sync();
     const auto activate = model_.gated ? kernels_.gate : kernels_.activate;
-    each_token(run, [&](int, int i) {
-        activate(wide_ + i * wide_stride, model_.intermediate_size, model_.activation, &bytes_, i);
+    each_piece(run, [&](Range piece) {
+        linear(layer.intermediate, rows_from(piece.begin), piece.end - piece.begin, nullptr, wide_,
+               wide_stride);
+        sync();
+        const int first = piece.begin - run.begin;
+        each_token(piece, [&](int, int i) {
+            activate(wide_ + i * wide_stride, model_.intermediate_size, model_.activation, &bytes_,
+                     first + i);
+        });
+        sync();
     });
-    sync();
     linear(layer.output, bytes_, tokens, hidden, hidden, stride);
     sync();
     if (!model_.norm_first)
@@ -321,7 +348,7 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
 void Int8Pass::encode() {
     const int layers = static_cast<int>(model_.layers.size());
     each_run([&](Range run) {
-        embed(run);
+        each_piece(run, [&](Range piece) { embed(piece); });
         if (layers) project(0, run);
     });
     for (int l = 0; l < layers; ++l) {

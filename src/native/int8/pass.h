@@ -23,6 +23,12 @@ struct Int8Workspace {
     Bytes pooled;     // what the head reads of each sequence, and what it makes of it
 };
 
+// Most tokens of a run, which passes through several layers before the next tokens do, and of a
+// piece of it, which passes through one layer whose wide rows of floats are then quantised.
+struct Int8Runs {
+    int run, piece;
+};
+
 // What the threads of a pass have in common.
 struct Int8Shared {
     Int8Shared(const Int8Model& model, const Int8Choice& choice, ThreadPool& pool,
@@ -42,7 +48,7 @@ struct Int8Shared {
     bool aligned;
     std::vector<int> cuts;       // by tokens: [threads + 1]
     std::vector<int> sequences;  // by tokens, aligned: the first sequence of each thread
-    int block_tokens;            // most tokens of a run
+    Int8Runs runs;
     std::vector<std::atomic<int>> attention_next;  // for each layer, the next (sequence, head)
 
     int hidden_stride, intermediate_stride, embedding_stride;  // floats
@@ -75,6 +81,10 @@ class Int8Pass {
     void each_token(Range run, Step step);
     template <typename Step>
     void each_run(Step step);
+    template <typename Step>
+    void each_piece(Range run, Step step);
+    template <typename Step>
+    static void cut(Range whole, int most_tokens, Step step);
 
     void sync();  // between steps of a run: waits only when rows are shared
     void barrier() { shared_.pool.barrier(); }
@@ -84,9 +94,10 @@ class Int8Pass {
     Int8Rows rows_from(int token) const;  // of the quantised hidden states
     float* hidden_row(int token) const;
 
-    void embed(Range run);
+    void embed(Range piece);
     void normalise(const Int8Norm& norm, Range run);  // hidden states, for a layer behind it
     void project(int layer, Range run);
+    void project_piece(const Int8Layer& layer, const Positions::Turns& turns, Range piece);
     void turn(const Positions::Turns& turns, float* projections, size_t part, int place) const;
     void attend(int layer);
     void attend_head(int layer, int sequence, int head);
@@ -107,9 +118,9 @@ class Int8Pass {
     int part_, parts_;  // this thread's share of the rows of a layer
     Range tokens_;      // that this thread takes through the layers
     uint8_t* scratch_;
-    // Of one run, this thread's own or shared with all.
-    float* wide_;     // projections [tokens][3][hidden], then the intermediate layer
-    Int8Rows bytes_;  // context, then the intermediate layer
+    // This thread's own or shared with all.
+    float* wide_;     // of a piece: projections [tokens][3][hidden], then the intermediate layer
+    Int8Rows bytes_;  // of a run: context, then the intermediate layer
 };
 
 }  // namespace sparsebert
