@@ -23,8 +23,9 @@ constexpr int kAttentionTiles = 4, kAttentionTokens = 6;
 // The kept values of a group, [16][4], to its first inputs and its second, zeros between.
 inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
     const __m512i kept = _mm512_loadu_si512(values);
-    _mm512_store_si512(out, _mm512_maskz_mov_epi8(~seconds, kept));
-    _mm512_store_si512(out + 64, _mm512_maskz_mov_epi8(seconds, kept));
+    const __m512i second = _mm512_maskz_mov_epi8(seconds, kept);
+    _mm512_store_si512(out, _mm512_xor_si512(kept, second));
+    _mm512_store_si512(out + 64, second);
 }
 
 #include "expansion.inl"

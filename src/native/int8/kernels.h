@@ -73,6 +73,7 @@ struct Int8Linear {
     size_t stride;          // floats; at least the weight's rows rounded up to a tile
     int8_t* scratch;        // int8_linear_scratch(columns) bytes, on a cache line
     int first_row;          // of the weight: the one that y and residual begin with
+    bool in_cache = false;  // the weights are, as far as they fit, from a call before
 };
 
 // A tile as kDense, for layouts that are expanded to it.

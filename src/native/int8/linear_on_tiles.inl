@@ -45,36 +45,56 @@ class Waiting {
         rows_ = tokens;
     }
 
-    // The next `count` rows, fewer where fewer are left.
-    void finish(int count) {
+    // The next `count` rows, fewer where fewer are left. Not inlined: it would take the registers
+    // of the loop that calls it.
+    [[gnu::noinline]] void finish(int count) {
         const int end = std::min(rows_, row_ + count);
-        for (; row_ < end; ++row_) {
-            if (call_.residual)
-                finish_row<true>();
-            else
-                finish_row<false>();
-        }
+        if (tiles_ == kBlockTiles)
+            finish_rows<kBlockTiles>(end);
+        else
+            finish_rows<1>(end);
+        row_ = std::max(row_, end);
     }
     void finish_all() { finish(rows_); }
 
   private:
-    template <bool Residual>
-    void finish_row() const {
-        const int token = token_ + row_;
+    template <int Tiles>
+    [[gnu::always_inline]] void finish_rows(int end) const {
+        if (call_.residual)
+            finish_rows<Tiles, true>(end);
+        else
+            finish_rows<Tiles, false>(end);
+    }
+
+    template <int Tiles, bool Residual>
+    [[gnu::always_inline]] void finish_rows(int end) const {
+        const int first = tile_ * kTileRows;
         const Int8Weight& w = *call_.weight;
-        const Vec scale = Vec::broadcast(call_.x.scales[token]);
-        for (int tile = 0; tile < tiles_; ++tile) {
-            const int row = (tile_ + tile) * kTileRows;
-            const Sums sums = add_sums(load_sums(scratch_.sums[row_] + tile * kTileRows),
-                                       scaled_sums(w.sums + row, -call_.x.zeros[token]));
-            Vec lanes[kTileVectors];
-            to_floats(sums, lanes);
-            for (int v = 0; v < kTileVectors; ++v) {
-                const int i = row + v * Vec::kWidth;
-                Vec y = fma(lanes[v], mul(scale, Vec::load(w.scales + i)), Vec::load(w.bias + i));
-                const size_t at = token * call_.stride + (i - call_.first_row);
-                if constexpr (Residual) y = add(y, Vec::load(call_.residual + at));
-                y.store(call_.y + at);
+        Vec scales[Tiles * kTileVectors], biases[Tiles * kTileVectors];
+#pragma GCC unroll 8
+        for (int v = 0; v < Tiles * kTileVectors; ++v) {
+            scales[v] = Vec::load(w.scales + first + v * Vec::kWidth);
+            biases[v] = Vec::load(w.bias + first + v * Vec::kWidth);
+        }
+        size_t at = (token_ + row_) * call_.stride + (first - call_.first_row);
+        for (int row = row_; row < end; ++row, at += call_.stride) {
+            const int token = token_ + row;
+            const int32_t zero = -call_.x.zeros[token];
+            const Vec scale = Vec::broadcast(call_.x.scales[token]);
+#pragma GCC unroll 2
+            for (int tile = 0; tile < Tiles; ++tile) {
+                Vec lanes[kTileVectors];
+                to_floats(add_sums(load_sums(scratch_.sums[row] + tile * kTileRows),
+                                   scaled_sums(w.sums + first + tile * kTileRows, zero)),
+                          lanes);
+#pragma GCC unroll 4
+                for (int i = 0; i < kTileVectors; ++i) {
+                    const int v = tile * kTileVectors + i;
+                    Vec y = fma(lanes[i], mul(scale, scales[v]), biases[v]);
+                    const size_t place = at + v * Vec::kWidth;
+                    if constexpr (Residual) y = add(y, Vec::load(call_.residual + place));
+                    y.store(call_.y + place);
+                }
             }
         }
     }
@@ -87,11 +107,12 @@ class Waiting {
 // N tiles of weights, a step after the other.
 template <int N>
 struct PairSteps {
-    PairSteps(const Int8Weight& w, int tile, TileScratch& scratch)
+    PairSteps(const Int8Weight& w, int tile, TileScratch& scratch, bool fetches)
         : scratch(scratch),
           values(w.values + static_cast<size_t>(tile) * w.groups() * 64),
           bits(w.bits + static_cast<size_t>(tile) * w.groups()),
-          groups(w.groups()) {}
+          groups(w.groups()),
+          fetches(fetches) {}
 
     void begin() const {
         for (int step = 0; step < kAhead; ++step) expand(step);
@@ -111,6 +132,7 @@ struct PairSteps {
 #pragma GCC unroll 8
                 for (int g = 0; g < kStepGroups; ++g)
                     expand_group(values + (at + g) * 64, bits[at + g], out + g * 128);
+                if (fetches) fetch(at + N * static_cast<size_t>(groups));
                 continue;
             }
             for (int g = 0; g < count; ++g)
@@ -119,10 +141,18 @@ struct PairSteps {
         }
     }
 
+    // A step of the tiles behind these, to L2: the prefetcher of the CPU stops at each page.
+    void fetch(size_t group) const {
+#pragma GCC unroll 8
+        for (int g = 0; g < kStepGroups; ++g) __builtin_prefetch(values + (group + g) * 64, 0, 2);
+        __builtin_prefetch(bits + group, 0, 2);
+    }
+
     TileScratch& scratch;
     const int8_t* values;
     const uint64_t* bits;
     int groups;
+    bool fetches;
 };
 
 template <int N>
@@ -235,14 +265,15 @@ void each_token_block(const Int8Linear& call, TileScratch& scratch, const Visit&
     }
 }
 
-// Tiles [begin, end), made N at a time by weights_of(tile).
+// Tiles [begin, end), made N at a time by weights_of(tile, whether these are the first tokens).
 template <int N, typename WeightsOf>
 void tiles_of_layer(const Int8Linear& call, TileScratch& scratch, Waiting& waiting, int begin,
                     int end, const WeightsOf& weights_of) {
     const int steps = (call.weight->groups() + kStepGroups - 1) / kStepGroups;
     each_token_block(call, scratch, [&](const TokenBlock& block, auto token_tiles, int skip) {
         for (int tile = begin; tile < end; tile += N) {
-            multiply_block<token_tiles(), N>(block, weights_of(tile), steps, waiting);
+            multiply_block<token_tiles(), N>(block, weights_of(tile, block.first == 0), steps,
+                                             waiting);
             waiting.begin(tile, N, block.first, block.rows + block.spacing, skip);
         }
     });
@@ -253,17 +284,19 @@ void tiles_together(const Int8Linear& call, TileScratch& scratch, Waiting& waiti
                     int end) {
     const Int8Weight& w = *call.weight;
     if (w.layout == Int8Layout::kPairs)
-        return tiles_of_layer<N>(call, scratch, waiting, begin, end,
-                                 [&](int tile) { return PairSteps<N>(w, tile, scratch); });
+        return tiles_of_layer<N>(
+            call, scratch, waiting, begin, end, [&](int tile, bool first_tokens) {
+                return PairSteps<N>(w, tile, scratch, first_tokens && !call.in_cache);
+            });
     if (w.layout == Int8Layout::kDense)
-        return tiles_of_layer<N>(call, scratch, waiting, begin, end, [&](int tile) {
+        return tiles_of_layer<N>(call, scratch, waiting, begin, end, [&](int tile, bool) {
             return DenseSteps<N>(w.values + tile * int8_expansion(w.columns), w.groups(), scratch);
         });
     int8_t* expanded = call.scratch + kTileScratchBytes;
     for (int tile = begin; tile < end; ++tile) {
         expand_tile(w, tile, expanded);
         tiles_of_layer<1>(call, scratch, waiting, tile, tile + 1,
-                          [&](int) { return DenseSteps<1>(expanded, w.groups(), scratch); });
+                          [&](int, bool) { return DenseSteps<1>(expanded, w.groups(), scratch); });
     }
 }
 

@@ -181,11 +181,12 @@ void Int8Pass::sync() {
 }
 
 void Int8Pass::linear(const Int8Weight& weight, const Int8Rows& x, int tokens,
-                      const float* residual, float* y, size_t stride) {
+                      const float* residual, float* y, size_t stride, bool in_cache) {
     const Range tiles = part_of(weight.tiles(), part_, parts_);
-    run_linear(shared_.choice.with(tokens),
-               {&weight, x, tokens, residual, y, stride, reinterpret_cast<int8_t*>(scratch_), 0},
-               tiles.begin, tiles.end);
+    run_linear(
+        shared_.choice.with(tokens),
+        {&weight, x, tokens, residual, y, stride, reinterpret_cast<int8_t*>(scratch_), 0, in_cache},
+        tiles.begin, tiles.end);
 }
 
 Int8Rows Int8Pass::rows_from(int token) const { return from_row(shared_.quantized, token); }
@@ -254,20 +255,22 @@ void Int8Pass::project(int index, Range run) {
     const Int8Layer& layer = model_.layers[index];
     if (model_.norm_first) normalise(layer.attention_norm, run);
     const Positions::Turns turns = shared_.positions.turns(index);
-    each_piece(run, [&](Range piece) { project_piece(layer, turns, piece); });
+    each_piece(run,
+               [&](Range piece) { project_piece(layer, turns, piece, piece.begin == run.begin); });
 }
 
-void Int8Pass::project_piece(const Int8Layer& layer, const Positions::Turns& turns, Range piece) {
+void Int8Pass::project_piece(const Int8Layer& layer, const Positions::Turns& turns, Range piece,
+                             bool first) {
     // A fused layer's rows follow each other, without a part's filling to a whole tile.
     const bool fused = model_.fused_attention;
     const size_t part = fused ? model_.hidden_size : shared_.hidden_stride;
     const size_t stride = 3 * static_cast<size_t>(shared_.hidden_stride);
     const int tokens = piece.end - piece.begin;
     const Int8Rows x = rows_from(piece.begin);
-    linear(layer.query, x, tokens, nullptr, wide_, stride);
+    linear(layer.query, x, tokens, nullptr, wide_, stride, !first);
     if (!fused) {
-        linear(layer.key, x, tokens, nullptr, wide_ + part, stride);
-        linear(layer.value, x, tokens, nullptr, wide_ + 2 * part, stride);
+        linear(layer.key, x, tokens, nullptr, wide_ + part, stride, !first);
+        linear(layer.value, x, tokens, nullptr, wide_ + 2 * part, stride, !first);
     }
     sync();
     each_token(piece, [&](int token, int i) {
@@ -328,7 +331,7 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
     const auto activate = model_.gated ? kernels_.gate : kernels_.activate;
     each_piece(run, [&](Range piece) {
         linear(layer.intermediate, rows_from(piece.begin), piece.end - piece.begin, nullptr, wide_,
-               wide_stride);
+               wide_stride, piece.begin != run.begin);
         sync();
         const int first = piece.begin - run.begin;
         each_token(piece, [&](int, int i) {

@@ -90,14 +90,15 @@ class Int8Pass {
     void barrier() { shared_.pool.barrier(); }
 
     void linear(const Int8Weight& weight, const Int8Rows& x, int tokens, const float* residual,
-                float* y, size_t stride);
+                float* y, size_t stride, bool in_cache = false);
     Int8Rows rows_from(int token) const;  // of the quantised hidden states
     float* hidden_row(int token) const;
 
     void embed(Range piece);
     void normalise(const Int8Norm& norm, Range run);  // hidden states, for a layer behind it
     void project(int layer, Range run);
-    void project_piece(const Int8Layer& layer, const Positions::Turns& turns, Range piece);
+    void project_piece(const Int8Layer& layer, const Positions::Turns& turns, Range piece,
+                       bool first);
     void turn(const Positions::Turns& turns, float* projections, size_t part, int place) const;
     void attend(int layer);
     void attend_head(int layer, int sequence, int head);
