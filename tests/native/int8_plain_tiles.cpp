@@ -36,6 +36,6 @@ inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
 
 const Int8Kernels kPlainTilesInt8 = {
     "plain tiles", linear_on_tiles, row_sums,   attention, activate, gate,
-    norm,          split_heads,     add_scaled, dot,       rotate};
+    norm,          split_heads,     add_scaled, dot,       rotate,   gather};
 
 }  // namespace sparsebert

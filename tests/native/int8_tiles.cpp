@@ -7,6 +7,7 @@
 
 #include "int8/amx.h"
 #include "int8_matrix.h"
+#include "shared_rows.h"
 
 namespace sparsebert {
 namespace {
@@ -79,16 +80,18 @@ void check(const Case& c) {
     const auto run = [&](const Int8Kernels& kernels) {
         Guarded<float> y(c.tokens * stride);
         std::copy(residual.begin(), residual.end(), y.begin());
-        const Guarded<int8_t> scratch(int8_linear_scratch(c.columns), 99);
-        kernels.linear({&weight,
-                        {x.data(), x_stride, scales.data(), zeros.data()},
-                        c.tokens,
-                        c.in_place ? y.data() : nullptr,
-                        y.data(),
-                        stride,
-                        scratch.data(),
-                        c.first_tile * kTileRows},
-                       c.first_tile, c.end_tile);
+        const Guarded<int8_t> scratch(
+            std::max(int8_linear_scratch(c.columns), shared_scratch_bytes(c.columns)), 99);
+        run_linear(kernels,
+                   {&weight,
+                    {x.data(), x_stride, scales.data(), zeros.data()},
+                    c.tokens,
+                    c.in_place ? y.data() : nullptr,
+                    y.data(),
+                    stride,
+                    scratch.data(),
+                    c.first_tile * kTileRows},
+                   c.first_tile, c.end_tile);
         return y;
     };
     const auto compare = [&](const Int8Kernels& without, const Int8Kernels& with) {
