@@ -55,12 +55,13 @@ def test_schemathesis_finds_no_difference(url, tmp_path):
             "--phases=examples,coverage,fuzzing",
             "--max-examples=5",
             "--seed=1",
+            "--request-timeout=60",
             "--no-color",
         ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert found.returncode == 0, found.stdout[-20_000:] + found.stderr
     assert "passed" in found.stdout

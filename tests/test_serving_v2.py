@@ -375,4 +375,5 @@ def test_what_triton_tells_of_models(client):
     index = client.post("/v2/repository/index", json={"ready": True}).json()
     assert [each["name"] for each in index] == list(HEADS)
     assert {each["state"] for each in index} == {"READY"}
+    assert client.post("/v2/repository/index").json() == index  # Triton's client sends no body
     assert client.get("/v2/models/zebra/stats").status_code == 404

@@ -130,7 +130,11 @@ class IndexRequest(Fields):
     ready: bool = False
 
 
-@index_router.post("/v2/repository/index", response_model=list[dict[str, str]])
+@index_router.post(
+    "/v2/repository/index",
+    response_model=list[dict[str, str]],
+    openapi_extra={"requestBody": {"required": False}},
+)
 async def index(request: Request, body: IndexRequest) -> list[dict[str, str]]:
     """The models; with ``ready`` only those that are."""
     found = []
