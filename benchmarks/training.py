@@ -35,6 +35,7 @@ from sparsebert.training.options import PRECISIONS
 
 WAYS = ("run_glue", "run_glue, dynamic", "finetune", "finetune, plain")
 PADDED_LENGTH = 128  # run_glue.py's own default of --max_seq_length
+_DROPOUT = 0.1  # BERT's own, with which run_glue.py trains
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def with_sparsebert(way: str, settings: Settings, seed: int) -> Run:
             warmup_ratio=0.0,
             embeddings="used",
             precision=settings.precision,
-            dropout=0.0 if way.endswith("plain") else None,
+            dropout=0.0 if way.endswith("plain") else _DROPOUT,
         )
     score = main_score(get_task(settings.task), result.scores)
     return Run(way, seed, result.rows, result.seconds, time.process_time(), score)

@@ -27,13 +27,14 @@ from torch.nn.functional import kl_div
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.architecture import expected_shapes, layer_linears
 from sparsebert.errors import CheckpointError, SparsebertError
-from sparsebert.evaluation.evaluator import match_labels, token_limit
+from sparsebert.evaluation.evaluator import match_labels
 from sparsebert.evaluation.predictors import (
     TorchPredictor,
     load_torch_model,
     model_inputs,
     padded_batch,
 )
+from sparsebert.evaluation.row_length import row_length, text_limit
 from sparsebert.evaluation.scoring import PreparedSplit
 from sparsebert.tasks import TASK_NAMES, Kind, get_task
 from sparsebert.tasks.examples import load_split, validation_splits
@@ -88,7 +89,7 @@ class Comparison:
         self.split = PreparedSplit.make(
             load_split(task, asked.data, split, max_rows=asked.max_rows),
             load_tokenizer(sparse.transformer),
-            token_limit(task, config, None),
+            row_length(task, config, text_limit(sparse)),
         )
         self.linears = [name for name, _, _ in layer_linears(config)]
         self.layers = config.num_hidden_layers

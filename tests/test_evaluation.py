@@ -166,7 +166,7 @@ def test_max_rows_and_long_texts(tiny_bert: TinyBert, tmp_path: Path) -> None:
     model = tiny_bert("sequence-classification", num_labels=2)
     rows = [{"sentence": "a b c " * 100, "label": row % 2} for row in range(50)]
     write_rows(tmp_path / "validation.jsonl", rows)
-    found = evaluate(model, task="sst2", data=tmp_path, max_rows=10, max_length=500)
+    found = evaluate(model, task="sst2", data=tmp_path, max_rows=10)
     assert found.rows == {"validation": 10}
     assert "every row got the same label" in found.notes[0]
 

@@ -180,7 +180,7 @@ class TestFinetune:
         ("change", "told"),
         [
             ({"epochs": 2}, "epochs was 1 and is now 2"),
-            ({"dropout": 0.0}, "dropout was None and is now 0.0"),
+            ({"dropout": 0.2}, "dropout was 0.0 and is now 0.2"),
             ({"task": "sst2"}, "task was 'custom' and is now 'sst2'"),
         ],
     )

@@ -312,7 +312,8 @@ class TestRuns:
         assert tune[tune.index("--seeds") + 1] == "1,2"
         assert tune[tune.index("--learning-rate") + 1] == "0.0001"
         assert tune[tune.index("--teacher") + 1] == "TEACHER"
-        assert "--epochs" not in tune  # at its default
+        assert tune[tune.index("--epochs") + 1] == "3.0"  # what is chosen by the model is told
+        assert "--batch-size" not in tune  # at its default
         assert "--dropout" not in tune
         assert commands[2] == "sparsebert pack TUNED OUT --dtype int8"
         assert commands[3:] == ["sparsebert evaluate OUT --task rte --data rte"]

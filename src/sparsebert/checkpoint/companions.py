@@ -46,9 +46,14 @@ def copy_companions(source: Path, target: Path) -> None:
         write_json(target / MODULES_NAME, modules)
 
 
+def companion_files(folder: Path) -> list[Path]:
+    """Those files directly in ``folder`` that `copy_companions` copies, by name."""
+    return [path for path in sorted(folder.iterdir()) if _belongs(path)]
+
+
 def _copy_files(source: Path, target: Path, without: tuple[str, ...] = ()) -> None:
-    for path in sorted(source.iterdir()):
-        if path.name not in without and _belongs(path):
+    for path in companion_files(source):
+        if path.name not in without:
             shutil.copyfile(path, target / path.name)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sparsebert.checkpoint.folder_lock import FolderLock
+from sparsebert.checkpoint.termination import sigterm_interrupts
 from sparsebert.errors import OutputError
 
 
@@ -18,33 +21,56 @@ def staged_folder(
 ) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``out`` that becomes ``out`` when the block ends.
 
-    If the block fails or is interrupted the temporary folder is removed, and what stood at ``out``
-    is untouched. With ``force`` an existing model folder (or an empty one) is replaced, and only
+    If the block fails or is interrupted (SIGTERM interrupts it as Ctrl-C does) the temporary folder
+    is removed, and what stood at ``out`` is untouched; one that a killed process left is removed by
+    the next. With ``force`` an existing model folder (or an empty one) is replaced, and only
     once the new one is complete. ``source``, where given, may be neither ``out`` nor lie inside it.
 
     Raises OutputError if ``out`` exists (without ``force``), is not a folder that sparsebert would
     write, or cannot be written (disk full, no permission).
     """
     target = check_output(out, force=force, source=source)
-    staging = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
-    made: list[Path] = []
+    staging = target
     try:
-        made = _make_parents(target.parent)
-        staging.mkdir()
-        yield staging
-        _sync(staging)
-        if not force and target.exists():  # somebody else was quicker
-            raise OutputError(f"{out} came into being meanwhile, and is not replaced.")
-        _swap(staging, target)
-    except BaseException as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        for parent in made:
-            _remove_if_empty(parent)
-        if isinstance(error, OSError) and _is_of_writing(error, staging, target):
-            raise OutputError(
-                f"{out} could not be written: {error.strerror or error}. What was there before is "
-                "untouched."
-            ) from error
+        with sigterm_interrupts(), made_parents(target):
+            _remove_abandoned(target)
+            staging, lock = _make_staging(target)
+            try:
+                yield staging
+                _sync(staging)
+                if not force and target.exists():  # somebody else was quicker
+                    raise OutputError(f"{out} came into being meanwhile, and is not replaced.")
+                _swap(staging, target)
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
+            finally:
+                lock.release(target)
+    except OSError as error:
+        if not _is_of_writing(error, staging, target):
+            raise
+        raise OutputError(
+            f"{out} could not be written: {error.strerror or error}. What was there before is "
+            "untouched."
+        ) from error
+
+
+@contextmanager
+def made_parents(path: Path) -> Iterator[None]:
+    """Make the missing folders above ``path``; if the block fails, remove those that are empty."""
+    missing = []
+    folder = path.parent
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    try:
+        for parent in reversed(missing):
+            parent.mkdir(exist_ok=True)
+        yield
+    except BaseException:
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
         raise
 
 
@@ -75,32 +101,49 @@ def check_output(out: str | Path, *, force: bool, source: str | Path | None = No
     return target
 
 
-def _make_parents(folder: Path) -> list[Path]:
-    """Create missing parents; returns those created, innermost first."""
-    missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    for parent in reversed(missing):
-        parent.mkdir()
-    return missing
+def _make_staging(target: Path) -> tuple[Path, FolderLock]:
+    """A folder beside ``target`` of a name of its own, locked as long as it is worked in."""
+    while True:
+        staging = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
+        staging.mkdir()
+        with suppress(FileNotFoundError):  # taken for abandoned before it was locked
+            lock = FolderLock.take(staging)
+            if lock is not None:
+                return staging, lock
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what killed processes left of their work on ``target``: nobody holds its lock."""
+    for folder in _siblings(target, "partial"):
+        with suppress(OSError):  # somebody else's, or gone meanwhile
+            lock = FolderLock.take(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.release(folder)
+
+
+def _siblings(target: Path, kind: str) -> list[Path]:
+    """The folders ``.NAME.KIND-12345678`` beside ``target``."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.{kind}-[0-9a-f]{{8}}")
+    return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
 
 
 def _swap(staging: Path, target: Path) -> None:
     """Give the finished folder its name. Should the machine stop in between, the old folder is
-    still there, as ``.NAME.old-...``.
+    still there, as ``.NAME.old-...``, until another is finished.
     """
     if not target.exists():
         os.rename(staging, target)
-        return
-    old = target.with_name(f".{target.name}.old-{secrets.token_hex(4)}")
-    os.rename(target, old)
-    try:
-        os.rename(staging, target)
-    except BaseException:
-        os.rename(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    else:
+        old = target.with_name(f".{target.name}.old-{secrets.token_hex(4)}")
+        os.rename(target, old)
+        try:
+            os.rename(staging, target)
+        except BaseException:
+            os.rename(old, target)
+            raise
+    for old in _siblings(target, "old"):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:
@@ -112,11 +155,6 @@ def _sync(folder: Path) -> None:
                 os.fsync(handle)
             finally:
                 os.close(handle)
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
 
 
 def _is_of_writing(error: OSError, staging: Path, target: Path) -> bool:

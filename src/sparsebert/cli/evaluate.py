@@ -50,7 +50,9 @@ def evaluate(
     max_length: Annotated[
         int | None,
         typer.Option(
-            min=8, help="Tokens of a row.", show_default="128, 384 for squad; zero-shot the model's"
+            min=8,
+            help="Tokens of a row.",
+            show_default="the model's own: those of its training",
         ),
     ] = None,
     threads: Annotated[
@@ -95,7 +97,7 @@ def evaluate(
         ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --out: how to fine-tune.")
+        Path | None, typer.Option(metavar="FILE|NAME", help="With --out: how to fine-tune.")
     ] = None,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,

@@ -78,11 +78,11 @@ def prune(
     ] = None,
     epochs: Annotated[
         float,
-        typer.Option(min=0, help="Passes over the corpus.", rich_help_panel=_TRAINING),
+        typer.Option(help="Passes over the corpus, above 0.", rich_help_panel=_TRAINING),
     ] = _DEFAULT.epochs,
     learning_rate: Annotated[
         float,
-        typer.Option(min=0, help="Its peak.", rich_help_panel=_TRAINING),
+        typer.Option(help="Its peak, above 0.", rich_help_panel=_TRAINING),
     ] = _DEFAULT.learning_rate,
     batch_size: Annotated[
         int,
@@ -112,9 +112,7 @@ def prune(
     pairs: Annotated[
         float,
         typer.Option(
-            min=0,
-            max=1,
-            help="Share of the texts that are joined with the one that follows.",
+            help="Share of the texts that are joined with the one that follows, 0 to below 1.",
             rich_help_panel=_TRAINING,
         ),
     ] = _DEFAULT.pairs,

@@ -19,6 +19,7 @@ from sparsebert.errors import CheckpointError, DataError, EngineError
 from sparsebert.evaluation.metrics import ByClass, Scores
 from sparsebert.evaluation.predictors import EnginePredictor, Predictor, TorchPredictor
 from sparsebert.evaluation.result import Evaluation
+from sparsebert.evaluation.row_length import check_positions, row_length, text_limit
 from sparsebert.evaluation.scoring import PreparedSplit, f1_note
 from sparsebert.evaluation.similarity import check_pairs, similarity_scores, torch_embed
 from sparsebert.evaluation.trained import read_scored, trained_options
@@ -59,15 +60,17 @@ def evaluate(
     ``model`` is a dense, sparse or packed folder or a hub id; ``data`` a folder, a single file (it
     is taken for the validation split), or None to fetch the task from the hub. ``engine`` is
     ``sparsebert`` (``auto`` means it) or ``torch``; packed folders need ours. ``max_length`` in
-    tokens defaults to the task's (128; 384 for SQuAD). ``max_rows`` scores a fixed selection of
-    each split. ``split`` scores another one, such as "train", on which choices may be made.
-    The columns of the data and, for a custom task, ``positive_label``, the class that F1 is of, are
-    those of `sparsebert.tasks.data_options.DataOptions`; they default to those of the training. Of
-    a file that the model was trained on, the rows that were held out are scored.
-    ``zero_shot`` correlates the cosine of the two texts' embeddings with the label, for any model
-    and tasks such as stsb (`sparsebert.evaluation.similarity`); ``max_length`` is then the model's
-    own. Raises CheckpointError for a model without the task's head, DataError for data that cannot
-    be used.
+    tokens defaults to the model's own, with which it is served: what `finetune` made has that of
+    its training. ``max_rows`` scores a fixed selection of each split. ``split`` scores another one,
+    such as "train", on which choices may be made. The columns of the data and, for a custom task,
+    ``positive_label``, the class that F1 is of, are those of
+    `sparsebert.tasks.data_options.DataOptions`; they default to those of the training. Of a file
+    that the model was trained on, the rows that were held out are scored. ``zero_shot`` correlates
+    the cosine of the two texts' embeddings with the label, for any model and tasks such as stsb
+    (`sparsebert.evaluation.similarity`).
+
+    Raises CheckpointError for a model without the task's head, DataError for data that cannot be
+    used and for a ``max_length`` beyond the model's positions.
     """
     need_extra("evaluation", "pyarrow", "transformers", "sklearn", "scipy")
     report = shown(progress)
@@ -146,11 +149,12 @@ class _Ready:
 def _with_head(
     options: _Options, name: str, data: str | Path | None, split: str | None, report: Progress
 ) -> _Ready:
-    config, predictor, used = _open(options)
+    config, predictor, used, limit = _open(options)
     task = _task_for(name, data, split, config, options)
     order, notes = match_labels(task, config, options.model)
     tokenizer = load_tokenizer(options.folder)
-    length = token_limit(task, config, options.max_length)
+    check_positions(options.max_length, config, options.model)
+    length = options.max_length or row_length(task, config, limit)
     prepared = [
         PreparedSplit.make(examples, tokenizer, length, report)
         for examples in read_scored(options.folder, task, data, split, options.max_rows)
@@ -179,6 +183,7 @@ def _similarity(
     if options.engine == "torch":
         import torch
 
+        check_positions(options.max_length, open_checkpoint(options.folder).config, options.model)
         embed = torch_embed(
             options.folder, batch_size=options.batch_size, max_length=options.max_length
         )
@@ -187,6 +192,7 @@ def _similarity(
         from sparsebert.inference import load
 
         model = load(options.folder, threads=options.threads, max_length=options.max_length)
+        check_positions(options.max_length, model.config, options.model)
         embed = partial(model.embed, batch_size=options.batch_size)
         engine, used = "sparsebert", model.threads
     splits: list[tuple[Examples, Callable[[], Scores]]] = [
@@ -195,7 +201,8 @@ def _similarity(
     return _Ready(task, f"{task.title} zero-shot", engine, used, splits, [])
 
 
-def _open(options: _Options) -> tuple[EncoderConfig, Predictor, int]:
+def _open(options: _Options) -> tuple[EncoderConfig, Predictor, int, int]:
+    """Config, predictor, threads, and how many tokens of a text the model reads by itself."""
     if options.engine == "torch":
         import torch
 
@@ -203,11 +210,13 @@ def _open(options: _Options) -> tuple[EncoderConfig, Predictor, int]:
         config = checkpoint.config
         require_head(config, str(options.folder), (Head.SEQUENCE, Head.QUESTION))
         predictor = TorchPredictor.load(checkpoint.transformer, config.head, options.batch_size)
-        return config, predictor, options.threads or torch.get_num_threads()
+        used = options.threads or torch.get_num_threads()
+        return config, predictor, used, text_limit(checkpoint)
     from sparsebert.inference import load
 
     model = load(options.folder, threads=options.threads)
-    return model.config, EnginePredictor(model, options.batch_size), model.threads
+    predicting = EnginePredictor(model, options.batch_size)
+    return model.config, predicting, model.threads, model.max_length
 
 
 def require_head(config: EncoderConfig, model: str, heads: tuple[Head, ...]) -> None:
@@ -264,11 +273,6 @@ def match_labels(
         )
     order, note = label_order(task, config.labels)
     return order, [note] if note else []
-
-
-def token_limit(task: Task, config: EncoderConfig, max_length: int | None) -> int:
-    """Tokens in a row: as asked or the task's own, never more than the model has positions."""
-    return min(max_length or task.max_length, config.max_length)
 
 
 @contextmanager

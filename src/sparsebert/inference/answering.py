@@ -7,11 +7,15 @@ from typing import TypedDict
 
 import numpy as np
 
+from sparsebert.checkpoint import EncoderConfig
+from sparsebert.checkpoint.trained_length import trained_length
 from sparsebert.errors import InputError
 from sparsebert.inference.batching import Floats
 from sparsebert.inference.spans import Span, best_spans, merge_spans, probabilities
 from sparsebert.inference.texts import as_string
 from sparsebert.inference.tokenizing import LocatedTokens
+
+_USUAL_LENGTH = 384  # tokens of question and context: what SQuAD models are fine-tuned with
 
 
 class Answer(TypedDict):
@@ -21,6 +25,14 @@ class Answer(TypedDict):
     start: int
     end: int
     score: float
+
+
+def window_length(config: EncoderConfig, limit: int) -> int:
+    """Tokens of a question and a stretch of its context: as in the model's training, else 384.
+
+    ``limit`` is the most that the model reads.
+    """
+    return min(trained_length(config.sparsity) or _USUAL_LENGTH, limit)
 
 
 def as_questions(

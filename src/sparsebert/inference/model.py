@@ -14,7 +14,7 @@ from sparsebert.checkpoint.publishing import copy_model, push_to_hub
 from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError
-from sparsebert.inference.answering import as_questions, best_answers
+from sparsebert.inference.answering import as_questions, best_answers, window_length
 from sparsebert.inference.batching import Floats, in_order, run_per_text, run_per_token
 from sparsebert.inference.labelling import (
     FilledMask,
@@ -47,7 +47,6 @@ _NEEDED = {
     "tag": Head.TOKEN,
     "fill": Head.MASKED_LM,
 }
-_TRAINED_LENGTH = 384  # tokens of question and context: what SQuAD models are fine-tuned with
 
 
 class Model:
@@ -213,11 +212,11 @@ class Model:
         """What in ``context`` answers ``question``: ``{"text", "start", "end", "score"}``.
 
         ``start`` and ``end`` count characters of the context. A context that does not fit into
-        ``max_length`` tokens with its question (384, as SQuAD models are trained, if the model has
-        that many) is read in windows that overlap by ``doc_stride`` tokens. With ``top_k`` above 1
-        there is a list of answers, best first; with lists of questions and contexts, one result
-        for each. ``score`` is the softmax over the ``n_best`` spans; answers have up to
-        ``max_answer_length`` tokens.
+        ``max_length`` tokens with its question (by default as many as it was fine-tuned with, 384
+        where that is not recorded) is read in windows that overlap by ``doc_stride`` tokens. With
+        ``top_k`` above 1 there is a list of answers, best first; with lists of questions and
+        contexts, one result for each. ``score`` is the softmax over the ``n_best`` spans; answers
+        have up to ``max_answer_length`` tokens.
         """
         self.require("answer")
         for name, count in (
@@ -230,7 +229,7 @@ class Model:
         check_count("max_length", max_length)
         pairs, single = as_questions(question, context)
         tokenizer = self._text_tokenizer()
-        limit = min(max_length or _TRAINED_LENGTH, self.max_length)
+        limit = min(max_length or window_length(self.config, self.max_length), self.max_length)
         windows = [
             list(tokenizer.windows(*pair, max_length=limit, doc_stride=doc_stride))
             for pair in pairs

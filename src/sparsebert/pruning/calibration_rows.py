@@ -14,6 +14,7 @@ import numpy.typing as npt
 from sparsebert.checkpoint.config import Head
 from sparsebert.checkpoint.folder import Checkpoint
 from sparsebert.checkpoint.token_ids import check_ids
+from sparsebert.checkpoint.trained_length import trained_length
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
@@ -97,7 +98,8 @@ def read_calibration_rows(
     ``columns`` names the columns of a table.
     A model with a head for pairs (sequence classification, question answering) reads a pair as one
     row; any other reads each distinct text by itself, as an embedding model does. Texts are cut to
-    the task's length, or without a task to the model's own. Raises DataError and CheckpointError.
+    what the model was fine-tuned with, else to the task's length, without one to the model's own.
+    Raises DataError and CheckpointError.
     """
     if rows < 1:
         raise DataError(f"calibration needs at least one row, not {rows}.")
@@ -118,10 +120,11 @@ def read_calibration_rows(
 
 
 def _tokenizer(checkpoint: Checkpoint, task: Task | None) -> TextTokenizer:
+    trained = trained_length(checkpoint.config.sparsity)
     tokenizer = folder_tokenizer(
         checkpoint.path,
         positions=checkpoint.config.max_length,
-        max_length=task.max_length if task else None,
+        max_length=task.max_length if task and trained is None else None,
         type_vocab_size=checkpoint.config.token_types,
     )
     if tokenizer is None:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from sparsebert.tasks.table import TASKS, Task
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.upstream_options import UpstreamOptions
 
@@ -41,6 +42,8 @@ def command(lineages: Sequence[Lineage], *, scored: str | None = None) -> str:
             if name == "seed" and verb == "finetune":
                 seeds = _seeds(lineages, place)
                 commands[-1] += _option("seeds" if len(seeds) > 1 else "seed", seeds)
+            elif verb == "finetune" and name == "max_length" and value == _length(step):
+                continue
             elif name not in usual or value != usual[name]:
                 commands[-1] += _option(name, value)
     if scored is not None:
@@ -78,6 +81,11 @@ def _source(name: str, earlier: Sequence[Sequence[str]]) -> str:
 def _seeds(lineages: Sequence[Lineage], place: int) -> list[str]:
     steps = [lineage[place] for lineage in lineages if place < len(lineage)]
     return list(dict.fromkeys(str((step.get("arguments") or {}).get("seed")) for step in steps))
+
+
+def _length(step: dict[str, Any]) -> int:
+    """Tokens of a row where the task alone says it."""
+    return TASKS.get(str((step.get("arguments") or {}).get("task")), Task).max_length
 
 
 def _option(name: str, value: object) -> list[str]:

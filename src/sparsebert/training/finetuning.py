@@ -13,7 +13,7 @@ from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import split_options
 from sparsebert.tasks.extras import need_extra
 from sparsebert.training.options import options_from
-from sparsebert.training.ranks import from_main, join, main_only
+from sparsebert.training.ranks import from_main, join, main_only, wait_for_all
 from sparsebert.training.recipe import read_recipe, source_names
 
 if TYPE_CHECKING:
@@ -68,12 +68,13 @@ def finetune(
     from sparsebert.training.run import run_job
     from sparsebert.training.saving import save_result
     from sparsebert.training.teacher import prepare_teacher
-    from sparsebert.training.work_folder import WorkFolder
+    from sparsebert.training.work_folder import WorkFolder, locked_work_folder
 
     join()
     report = main_only(shown(progress))
     target = Path(out)
-    with ExitStack() as stack:
+    with ExitStack() as locked, ExitStack() as stack:
+        from_main(lambda: locked.enter_context(locked_work_folder(target)))
         staging = from_main(
             lambda: stack.enter_context(
                 staged_folder(target, force=force, source=resolve_model(model))
@@ -87,8 +88,8 @@ def finetune(
             "task": job.task.name,
             "data": job.task.hub_id if data is None else Path(data).name,
             **columns.given(),
-            **chosen.as_dict(),
-            **source_names(chosen),
+            **job.options.as_dict(),
+            **source_names(job.options),
         }
         begun: dict[str, Any] = {
             **arguments,
@@ -99,8 +100,11 @@ def finetune(
             "unlabelled_rows": job.unlabelled,
             "rows": job.examples,
         }
+        contents = from_main(job.fingerprints)
         work = from_main(
-            lambda: WorkFolder.open(target, begun, with_masks=job.ends_sparse, resume=resume)
+            lambda: WorkFolder.open(
+                target, begun, contents, with_masks=job.ends_sparse, resume=resume
+            )
         )
         with work.tidied_on_failure():
             if job.teacher is not None:
@@ -117,17 +121,23 @@ def finetune(
                 job = replace(job, teacher=teacher)
             outcome = run_job(job, work, report)
             outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
-            outcome.notes += job.notes
+            outcome.notes += job.data.notes
             if job.unlabelled is not None:
                 outcome.notes.append(
                     f"the teacher taught with {job.unlabelled:,} unlabelled texts besides."
                 )
         result = from_main(
             lambda: save_result(
-                staging, job, outcome, model=str(model), out=str(target), arguments=arguments
+                staging,
+                job,
+                outcome,
+                model=str(model),
+                out=str(target),
+                arguments=arguments,
+                fingerprints=contents,
             )
         )
-    from_main(work.remove)
+    wait_for_all()
     return result
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C during training: stop after the current step, with everything saved."""
+"""Ctrl-C or SIGTERM during training: stop after the current step, with everything saved."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ class StopRequest:
 def stop_on_interrupt(request: StopRequest) -> Iterator[None]:
     """Turn the first Ctrl-C inside into a request; the second one interrupts at once as ever.
 
-    Python delivers signals to the main thread only: elsewhere nothing is changed.
+    So does SIGTERM, which schedulers and containers send some time before they kill; there may be
+    several of it, and a launcher of processes sends it after a Ctrl-C. Python delivers signals to
+    the main thread only: elsewhere nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
 
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        if request.asked:
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if request.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         request.asked = True
 
-    signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

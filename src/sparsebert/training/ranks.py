@@ -82,13 +82,13 @@ def from_main(function: Callable[[], Result]) -> Result:
 def main_first() -> Iterator[None]:
     """The main process goes through the block before the others do."""
     if not is_main():
-        _wait()
+        wait_for_all()
     yield
     if is_main():
-        _wait()
+        wait_for_all()
 
 
-def _wait() -> None:
+def wait_for_all() -> None:
     """Go on when all processes have come here."""
     if processes() > 1:
         import torch

@@ -8,7 +8,7 @@
 
 The names are those of `FinetuneOptions`. A recipe says how to train; on what (model, task, data)
 and with which seed is said at each run. Beside the weights of every fine-tuned model stands the
-`recipe.yaml` that trains it again.
+`recipe.yaml` that trains it again. Those of our own runs come with the package, by name.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import sparsebert
 from sparsebert.checkpoint import source_name
 from sparsebert.errors import TrainingError
 from sparsebert.tasks.extras import need_extra
@@ -25,17 +26,18 @@ from sparsebert.training.options import OPTION_TYPES, FinetuneOptions, options_f
 RECIPE_NAME = "recipe.yaml"
 VERSION = 1
 _LARGEST = 1 << 20  # bytes
+_OURS = Path(sparsebert.__file__).parent / "recipes"
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The options that a recipe gives, by name, checked.
+    """The options that a recipe gives, by name, checked: a file, or one that comes with sparsebert.
 
     Raises TrainingError, naming the file and what is wrong in it.
     """
     need_extra("reading a recipe", "yaml")
     import yaml
 
-    file = Path(path)
+    file = _recipe_file(path)
     try:
         if file.stat().st_size > _LARGEST:
             raise TrainingError(f"{file} is larger than 1 MiB: it is no recipe.")
@@ -72,6 +74,19 @@ def source_names(options: FinetuneOptions) -> dict[str, Any]:
     if options.unlabelled is not None:
         names["unlabelled"] = Path(options.unlabelled).resolve().name
     return names
+
+
+def _recipe_file(named: str | Path) -> Path:
+    """``best`` as the file of that name in the package, if there is none of it here."""
+    file = Path(named)
+    if file.exists() or file.name != str(named) or file.suffix:
+        return file
+    ours = {path.stem: path for path in sorted(_OURS.glob("*.yaml"))}
+    if file.name not in ours:
+        raise TrainingError(
+            f"there is no recipe '{named}': name a file, or one of {', '.join(ours)}."
+        )
+    return ours[file.name]
 
 
 def _checked(found: Mapping[Any, Any]) -> dict[str, Any]:

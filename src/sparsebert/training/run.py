@@ -67,7 +67,7 @@ def run_job(job: Job, work: WorkFolder, progress: Progress) -> Outcome:
         lambda fitting, stop: _attempt(job, fitting, work, stop, progress),
         plan,
         work,
-        job.max_length,
+        options.max_length,
     )
     outcome.notes[:0] = notes
     return outcome

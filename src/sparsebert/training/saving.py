@@ -19,6 +19,7 @@ from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.companions import TRAINING_NAME
 from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.lineage import with_step
+from sparsebert.checkpoint.trained_length import write_trained_length
 from sparsebert.evaluation.model_index import hub_results
 from sparsebert.tasks.division import SPLIT_NAME
 from sparsebert.training.job import Job
@@ -37,6 +38,7 @@ def save_result(
     model: str,
     out: str,
     arguments: dict[str, Any],
+    fingerprints: dict[str, str],
 ) -> FinetuneResult:
     """Write model, masks, tokenizer, card and training.json into an empty folder.
 
@@ -59,17 +61,25 @@ def save_result(
         by_class=outcome.by_class,
     )
     copy_companions(job.checkpoint.path, folder)
+    write_trained_length(folder, job.options.max_length)
     _write_weights(folder, outcome.model)
     config = sparsity_record(job.config, job.checkpoint, outcome.masks, job.options)
     write_config(folder, with_step(config, "finetune", job.checkpoint.source, arguments))
     if outcome.masks:
         write_masks(folder, outcome.masks)
     write_recipe(folder, job.options)
-    if job.division is not None:
-        job.division.write(folder)
+    if job.data.division is not None:
+        job.data.division.write(folder)
     else:  # one that came with the model may be of rows that it was trained on now
         (folder / SPLIT_NAME).unlink(missing_ok=True)
-    write_json(folder / TRAINING_NAME, _training_record(job, outcome, result, arguments))
+    write_json(
+        folder / TRAINING_NAME,
+        {
+            **_training_record(job, outcome, result),
+            "arguments": arguments,
+            "fingerprints": fingerprints,
+        },
+    )
     write_card(
         folder,
         source=job.checkpoint.path,
@@ -89,12 +99,9 @@ def _write_weights(folder: Path, model: PreTrainedModel) -> None:
     )
 
 
-def _training_record(
-    job: Job, outcome: Outcome, result: FinetuneResult, arguments: dict[str, Any]
-) -> dict[str, Any]:
+def _training_record(job: Job, outcome: Outcome, result: FinetuneResult) -> dict[str, Any]:
     return {
-        "arguments": arguments,
-        "max_length": job.max_length,
+        "max_length": job.options.max_length,
         "batch_size": result.batch_size,
         "gradient_accumulation": result.gradient_accumulation,
         "processes": outcome.plan.processes,

@@ -23,13 +23,16 @@ from sparsebert.errors import OutputError, TrainingError
 from sparsebert.evaluation.seed_runs import Spread, one_by_one
 from sparsebert.evaluation.seed_scores import SeedScores
 from sparsebert.progress import Progress, shown
-from sparsebert.tasks.data_options import split_options
+from sparsebert.tasks.data_options import DataOptions, split_options
 from sparsebert.tasks.table import CUSTOM, TASKS, get_task
+from sparsebert.training.defaults import with_defaults
 from sparsebert.training.differences import differences
 from sparsebert.training.finetuning import finetune
+from sparsebert.training.fingerprints import changed, run_fingerprints
 from sparsebert.training.options import FinetuneOptions, options_from
 from sparsebert.training.ranks import from_main, join, main_only
 from sparsebert.training.recipe import read_recipe, source_names
+from sparsebert.training.run_data import read_run_data
 from sparsebert.training.seeds_card import write_seeds_card
 
 
@@ -70,10 +73,14 @@ def finetune_seeds(
             f"the teacher {given['teacher']} has no seed {', '.join(missing)}: train it first, or "
             "name one model as the teacher of all."
         )
-    asked = {**_asked(model, task, data, given), **columns.given()}
-    for seed, folder in seed_folders(target).items():
-        if not (force and seed in seeds):  # else it is trained again
-            _refuse_other(asked, folder, seed, ignore_teacher=bool(teachers))
+    chosen = options_from(given)
+    finished = {
+        seed: folder
+        for seed, folder in seed_folders(target).items()
+        if not (force and seed in seeds)  # else it is trained again
+    }
+    if finished:
+        from_main(lambda: _refuse_others(finished, model, task, data, chosen, columns, teachers))
     runs = {
         seed: {
             "model": model,
@@ -126,47 +133,60 @@ def write_summary(folder: Path, *, without: Collection[int] = ()) -> SeedScores:
     return scores
 
 
-def _asked(
-    model: str | Path, task: str, data: str | Path | None, given: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a seed's lineage will say of this run, seed and teacher's seed aside."""
-    options = options_from(given)
-    known = None if task.lower() == CUSTOM else get_task(task)
+def _refuse_others(
+    finished: Mapping[int, Path],
+    model: str | Path,
+    task: str,
+    data: str | Path | None,
+    asked: FinetuneOptions,
+    columns: DataOptions,
+    teachers: Mapping[int, Path],
+) -> None:
+    """TrainingError if a finished seed was not made as this run would make it."""
+    known = {"task": CUSTOM if task.lower() == CUSTOM else get_task(task).name}
+    for folder in finished.values():
+        if not (folder / TRAINING_NAME).is_file():
+            raise TrainingError(
+                f"{folder} was not made by fine-tuning: remove it, or name another folder for the "
+                "seeds."
+            )
+        made = read_object(folder / TRAINING_NAME)["arguments"]
+        _refuse(folder, differences({"task": made.get("task")}, known))
     checkpoint = open_checkpoint(model)
-    return {
+    read = read_run_data(task, data, asked, columns)
+    options = with_defaults(asked, checkpoint, read.task, read.rows)
+    lineage = _lineage(checkpoint.config.raw)
+    wanted = {
+        **known,
         "model": checkpoint.source,
-        "lineage": _lineage(checkpoint.config.raw),
-        "task": known.name if known else CUSTOM,
-        "data": (known.hub_id if known else None) if data is None else Path(data).name,
+        "data": read.task.hub_id if data is None else Path(data).name,
+        **columns.given(),
         **options.as_dict(),
         **source_names(options),
     }
+    teacher = open_checkpoint(options.teacher) if options.teacher and not teachers else None
+    contents = run_fingerprints(checkpoint, read, teacher)
+    ignored = {"seed", *(["teacher"] if teachers else [])}
+    for folder in finished.values():
+        record = read_object(folder / TRAINING_NAME)
+        theirs = _lineage(read_object(folder / CONFIG_NAME))
+        made = {
+            **FinetuneOptions().as_dict(),  # an option that is younger than the seed
+            **record["arguments"],
+            "model": theirs[-1]["from"] if theirs else None,
+        }
+        different = differences(made, wanted, ignored=ignored)
+        if theirs[:-1] != lineage:
+            different.insert(0, "the model was made otherwise")
+        _refuse(folder, different + changed(record.get("fingerprints", {}), contents))
 
 
-def _refuse_other(
-    asked: Mapping[str, Any], folder: Path, seed: int, *, ignore_teacher: bool
-) -> None:
-    """TrainingError if a finished seed was not made as ``asked``."""
-    if not (folder / TRAINING_NAME).is_file():
-        raise TrainingError(
-            f"{folder} was not made by fine-tuning: remove it, or name another folder for the "
-            "seeds."
-        )
-    lineage = _lineage(read_object(folder / CONFIG_NAME))
-    made = {
-        **FinetuneOptions().as_dict(),  # an option that is younger than the seed
-        **read_object(folder / TRAINING_NAME)["arguments"],
-        "model": lineage[-1]["from"] if lineage else None,
-    }
-    wanted = {name: value for name, value in asked.items() if name != "lineage"}
-    ignored = {"seed", *(["teacher"] if ignore_teacher else [])}
-    different = differences(made, wanted, ignored=ignored)
-    if lineage[:-1] != asked["lineage"]:
-        different.insert(0, "the model was made otherwise")
+def _refuse(folder: Path, different: Sequence[str]) -> None:
     if different:
         raise TrainingError(
-            f"seed {seed} in {folder.parent} was trained otherwise ({'; '.join(different)}): give "
-            "the same options, or name another folder for these."
+            f"seed {folder.name.removeprefix('seed-')} in {folder.parent} was trained otherwise "
+            f"({'; '.join(different)}): give the same options and contents, or name another folder "
+            "for these."
         )
 
 

@@ -26,6 +26,7 @@ from sparsebert.progress import Progress
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
+from sparsebert.training.defaults import with_defaults
 from sparsebert.training.differences import differences
 from sparsebert.training.options import DISTILLING, UNLABELLED, FinetuneOptions
 from sparsebert.training.precision import autocast, device_type, resolve_precision
@@ -141,17 +142,19 @@ def _train(
 ) -> Path:
     """Fine-tune an encoder on the task into ``OUT.teacher``; or find it there, trained like that.
 
-    The options are the student's, save for those that make it a sparse, quantised or taught one.
+    The options are those that the student was given, save for those that make it a sparse,
+    quantised or taught one.
     """
     from sparsebert.training.finetuning import finetune
 
     folder = out.with_name(f"{out.name}.teacher")
-    options = _on_its_own(job.options)
+    options = _on_its_own(job.asked)
+    resolved = with_defaults(options, teacher.checkpoint, job.task, len(job.data.train))
 
     def is_trained() -> bool:
         if not (folder.is_dir() and any(folder.iterdir())):
             return False
-        expected = {**arguments, **options.as_dict(), "rows": job.examples}
+        expected = {**arguments, **resolved.as_dict(), "rows": job.examples}
         different = _differences(folder, teacher.checkpoint.source, expected)
         if different and not force:
             raise OutputError(

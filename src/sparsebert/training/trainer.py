@@ -27,9 +27,10 @@ from sparsebert.evaluation.predictors import padded_batch
 from sparsebert.tasks.table import Kind
 from sparsebert.tasks.tokens import TokenRows
 from sparsebert.training.batch_plan import BatchPlan
+from sparsebert.training.defaults import RunOptions
 from sparsebert.training.length_buckets import LengthBuckets
 from sparsebert.training.objective import Objective
-from sparsebert.training.options import OPTIMIZERS, FinetuneOptions
+from sparsebert.training.options import OPTIMIZERS
 from sparsebert.training.parallel_loss import parallel_loss
 from sparsebert.training.precision import autocast
 from sparsebert.training.rank_batches import RankBatches
@@ -207,7 +208,7 @@ class _Epochs(TrainerCallback):  # type: ignore[misc]
 
 
 def training_arguments(
-    options: FinetuneOptions | UpstreamOptions,
+    options: RunOptions | UpstreamOptions,
     plan: BatchPlan,
     folder: Path,
     rows: int,

@@ -33,7 +33,8 @@ from sparsebert.tasks.examples import selection
 from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.training.corpus import Corpus, read_corpus, tokenize_corpus
-from sparsebert.training.ranks import from_main, join, main_only
+from sparsebert.training.fingerprints import upstream_fingerprints
+from sparsebert.training.ranks import from_main, join, main_only, wait_for_all
 from sparsebert.training.upstream_options import UpstreamOptions
 from sparsebert.training.upstream_saving import UpstreamResult, save_upstream
 
@@ -103,12 +104,13 @@ def prune_upstream(
     sources = [Path(each) for each in ([corpus] if isinstance(corpus, str | Path) else corpus)]
     from sparsebert.training.corpus_rows import CorpusRows
     from sparsebert.training.upstream_run import run_upstream
-    from sparsebert.training.work_folder import WorkFolder
+    from sparsebert.training.work_folder import WorkFolder, locked_work_folder
 
     join()
     report = main_only(shown(progress))
     target = Path(out)
-    with ExitStack() as stack:
+    with ExitStack() as locked, ExitStack() as stack:
+        from_main(lambda: locked.enter_context(locked_work_folder(target)))
         staging = from_main(
             lambda: stack.enter_context(
                 staged_folder(target, force=force, source=resolve_model(model))
@@ -139,7 +141,10 @@ def prune_upstream(
             "rows": len(rows),
             "tokens": int(tokens.offsets[-1]),
         }
-        work = from_main(lambda: WorkFolder.open(target, begun, with_masks=True, resume=resume))
+        contents = from_main(lambda: upstream_fingerprints(dense, texts.texts, calibration, task))
+        work = from_main(
+            lambda: WorkFolder.open(target, begun, contents, with_masks=True, resume=resume)
+        )
         with work.tidied_on_failure():
             notes: list[str] = []
             pruned = work.path / _PRUNED
@@ -167,7 +172,7 @@ def prune_upstream(
             notes=[*notes, *told],
         )
         from_main(lambda: save_upstream(staging, student, dense, outcome.model, result, arguments))
-    from_main(work.remove)
+    wait_for_all()
     return result
 
 

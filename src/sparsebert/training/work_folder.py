@@ -1,6 +1,7 @@
 """``OUT.training``: where a run keeps its checkpoints until OUT is written.
 
-It stands beside OUT, is named after it, and is removed when the run succeeds. What it holds is
+It stands beside OUT, is named after it, is one run's at a time, and is removed when the run
+succeeds. What it holds is
 transformers' own (optimiser state among it) and is no model folder for anyone else.
 """
 
@@ -11,17 +12,20 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from sparsebert.checkpoint.documents import write_json
+from sparsebert.checkpoint.folder_lock import LOCK_NAME, FolderLock
 from sparsebert.checkpoint.masks import MASKS_NAME
+from sparsebert.checkpoint.staging import made_parents
 from sparsebert.errors import OutputError, TrainingError
 from sparsebert.training.batch_plan import BatchPlan
 from sparsebert.training.differences import differences
+from sparsebert.training.fingerprints import changed
 from sparsebert.training.ranks import is_main
 from sparsebert.training.run_callbacks import DivergedError
 
@@ -34,29 +38,70 @@ _WHOLE_TOO = (("optimizer.pt", "optimizer.bin"), ("rng_state.pth", "rng_state_0.
 _STATE = "trainer_state.json"  # what the Trainer writes last
 
 
+@contextmanager
+def locked_work_folder(out: Path) -> Iterator[None]:
+    """Keep other runs out of the work folder of ``out``, and remove it if the block succeeds.
+
+    It is made if it is not there. Raises OutputError if another run is in it, or if it is none of
+    ours.
+    """
+    folder = _work_folder(out)
+    _refuse_foreign(folder, out)
+    with made_parents(folder):
+        lock = None
+        while lock is None:
+            folder.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # the run before has just removed it
+                lock = FolderLock.take(folder)
+                if lock is None:
+                    raise OutputError(
+                        f"another run is training {out} at this moment, in {folder}: wait for its "
+                        "end, or name another output folder."
+                    )
+        try:
+            yield
+            _empty(folder)
+        finally:
+            lock.release(folder)
+            with suppress(OSError):  # what is kept in it is to be resumed
+                folder.rmdir()
+
+
 class WorkFolder:
     """The checkpoints of one run, and the arguments it was started with."""
 
-    def __init__(self, path: Path, arguments: dict[str, Any], with_masks: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        arguments: dict[str, Any],
+        contents: dict[str, str],
+        with_masks: bool,
+    ) -> None:
         self.path = path
         self._arguments = arguments
+        self._contents = contents
         self._with_masks = with_masks
 
     @classmethod
     def open(
-        cls, out: Path, arguments: dict[str, Any], *, with_masks: bool, resume: bool
+        cls,
+        out: Path,
+        arguments: dict[str, Any],
+        contents: dict[str, str],
+        *,
+        with_masks: bool,
+        resume: bool,
     ) -> WorkFolder:
         """The work folder of ``out``, new or (with ``resume``) as an unfinished run left it.
 
+        ``contents`` are the fingerprints of what the run is made of, by what they are called.
         Without checkpoints in it there is nothing to resume and nothing to lose, and the run starts
         anew. Raises TrainingError if there are and ``resume`` is not set, or if the run was started
-        with other arguments; OutputError if something else stands in its place.
+        with other arguments or contents. The folder must be locked (`locked_work_folder`).
         """
-        folder = cls(out.with_name(out.name + ".training"), arguments, with_masks)
-        folder._refuse_foreign(out)
+        folder = cls(_work_folder(out), arguments, contents, with_masks)
         if not folder._holds_run():
-            shutil.rmtree(folder.path, ignore_errors=True)
-            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.remove()
             folder._write(None)
             return folder
         if not resume:
@@ -68,11 +113,12 @@ class WorkFolder:
         # A folder that is older than this entry does not say.
         before = {**run["arguments"], "masks": run.get("masks", with_masks)}
         different = differences(before, {**arguments, "masks": with_masks})
+        different += changed(run["contents"], contents)
         if different:
             raise TrainingError(
                 f"the unfinished run in {folder.path} was started otherwise: "
-                f"{'; '.join(different)}. Give the same options, or remove that folder to start "
-                "anew."
+                f"{'; '.join(different)}. Give the same options and contents, or remove that "
+                "folder to start anew."
             )
         return folder
 
@@ -125,26 +171,15 @@ class WorkFolder:
             raise
 
     def remove(self) -> None:
-        """Delete it all."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def _refuse_foreign(self, out: Path) -> None:
-        """OutputError for a file or folder that no run has left."""
-        if (self.path / _RUN).is_file() or not (self.path.exists() or self.path.is_symlink()):
-            return
-        if self.path.is_dir() and {each.name for each in self.path.iterdir()} <= {_UNFINISHED}:
-            return
-        raise OutputError(
-            f"{self.path}, where checkpoints are kept until {out} is written, holds no run of "
-            "sparsebert: move it away, or name another output folder."
-        )
+        """Delete all that is in it."""
+        _empty(self.path)
 
     def _holds_run(self) -> bool:
         """Whether a run has left a whole checkpoint, by what that run had itself."""
         if not (self.path / _RUN).is_file():
             return False
         run = self._read()
-        earlier = WorkFolder(self.path, run["arguments"], bool(run.get("masks", False)))
+        earlier = WorkFolder(self.path, run["arguments"], {}, bool(run.get("masks", False)))
         return earlier.last_checkpoint() is not None
 
     def _is_whole(self, checkpoint: Path) -> bool:
@@ -161,7 +196,12 @@ class WorkFolder:
 
     def _write(self, plan: BatchPlan | None) -> None:
         kept = {"batch_size": plan.batch_size, "accumulation": plan.accumulation} if plan else None
-        run = {"arguments": self._arguments, "masks": self._with_masks, "batch_plan": kept}
+        run = {
+            "arguments": self._arguments,
+            "contents": self._contents,
+            "masks": self._with_masks,
+            "batch_plan": kept,
+        }
         unfinished = self.path / _UNFINISHED
         write_json(unfinished, run)
         unfinished.replace(self.path / _RUN)
@@ -170,12 +210,38 @@ class WorkFolder:
         try:
             run: dict[str, Any] = json.loads((self.path / _RUN).read_text(encoding="utf-8"))
             run["arguments"].keys()
+            run.setdefault("contents", {}).keys()
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as fault:
             raise TrainingError(
                 f"{self.path / _RUN} is missing or damaged, so the run cannot be resumed: remove "
                 f"{self.path} to start anew."
             ) from fault
         return run
+
+
+def _work_folder(out: Path) -> Path:
+    return out.with_name(out.name + ".training")
+
+
+def _empty(folder: Path) -> None:
+    """Remove what is in a folder, save for its lock."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK_NAME:
+            path.unlink()
+
+
+def _refuse_foreign(folder: Path, out: Path) -> None:
+    """OutputError for a file or folder that no run has left."""
+    if (folder / _RUN).is_file() or not (folder.exists() or folder.is_symlink()):
+        return
+    if folder.is_dir() and {each.name for each in folder.iterdir()} <= {_UNFINISHED, LOCK_NAME}:
+        return
+    raise OutputError(
+        f"{folder}, where checkpoints are kept until {out} is written, holds no run of "
+        "sparsebert: move it away, or name another output folder."
+    )
 
 
 def _is_failed_write(error: BaseException) -> bool:

@@ -1,0 +1,58 @@
+"""What a fine-tuning takes where nothing was asked for: by the model, the task and the rows.
+
+The usual 3 epochs at 5e-5 with dropout come from BERT-base on large tasks (Devlin et al. 2019). A
+model that is narrower or pruned has less capacity and does better at a higher rate and without
+dropout, as every search on held-out rows behind the recipes has found; and a few hundred rows make
+too few steps in 3 epochs for any model (Mosbach et al. 2021, arXiv 2006.04884, take 20).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sparsebert.checkpoint import Checkpoint
+from sparsebert.evaluation.row_length import check_positions
+from sparsebert.tasks.table import Task
+from sparsebert.training.options import FinetuneOptions
+
+_WIDE = 768  # hidden size of BERT-base, from which on a model is not called small
+_EPOCHS, _MOST_EPOCHS = 3, 20
+_FEWEST_STEPS = 300  # optimiser steps that more epochs make of a few rows
+
+
+@dataclass(frozen=True)
+class RunOptions(FinetuneOptions):
+    """`FinetuneOptions` with nothing left open; ``dropout`` None is the model's own."""
+
+    epochs: float = _EPOCHS
+    learning_rate: float = 5e-5
+    max_length: int = Task.max_length
+
+
+def with_defaults(
+    options: FinetuneOptions, checkpoint: Checkpoint, task: Task, rows: int
+) -> RunOptions:
+    """The options of a run that trains ``checkpoint`` on so many ``rows`` of a task.
+
+    Raises DataError if ``max_length`` is beyond the model's positions.
+    """
+    config = checkpoint.config
+    check_positions(options.max_length, config, str(checkpoint.path))
+    small = config.hidden_size < _WIDE
+    sparse = config.recorded_pattern is not None or options.method != "lock"
+    chosen: dict[str, Any] = {
+        "max_length": min(task.max_length, config.max_length),
+        "learning_rate": 1e-4 if small else 5e-5,
+        "dropout": 0.0 if small or sparse else None,
+        "epochs": _epochs(rows / (options.batch_size * options.gradient_accumulation)),
+    }
+    asked = options.as_dict()
+    left_open = {name: value for name, value in chosen.items() if asked[name] is None}
+    return RunOptions(**{**asked, **left_open})
+
+
+def _epochs(steps_of_one: float) -> float:
+    """3, or as many whole ones up to 20 as it takes to make 300 steps."""
+    enough = -(-_FEWEST_STEPS // max(steps_of_one, 1e-9))
+    return float(min(max(_EPOCHS, enough), _MOST_EPOCHS))

@@ -1,0 +1,73 @@
+"""What tells two contents of the same names apart: other rows, renamed labels, a model made anew.
+
+A run that goes on, and a seed beside others, must be of the same contents, or its result is of
+neither. SHA-256 of each thing that a run is made of, under the name that a message gives it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sparsebert.checkpoint import Checkpoint
+from sparsebert.checkpoint.fingerprint import model_fingerprint
+from sparsebert.tasks.examples import Examples
+from sparsebert.tasks.table import CUSTOM, get_task
+from sparsebert.tasks.texts import Text, read_texts, single_texts
+from sparsebert.training.run_data import RunData
+
+
+def run_fingerprints(
+    checkpoint: Checkpoint, data: RunData, teacher: Checkpoint | None
+) -> dict[str, str]:
+    """Of a fine-tuning run: model, labels, rows, and what else there is."""
+    found = {
+        "the model": model_fingerprint(checkpoint),
+        "the labels": text_fingerprint(data.task.labels),
+        "the training rows": _of_examples([data.train]),
+        "the validation rows": _of_examples(data.held_out),
+    }
+    if data.unlabelled is not None:
+        found["the unlabelled texts"] = _of_examples([data.unlabelled])
+    if teacher is not None:
+        found["the teacher"] = model_fingerprint(teacher)
+    return found
+
+
+def upstream_fingerprints(
+    checkpoint: Checkpoint, corpus: Iterable[str], calibration: str | Path | None, task: str | None
+) -> dict[str, str]:
+    """Of upstream pruning: model, corpus, and the texts that it calibrates on where they differ."""
+    found = {"the model": model_fingerprint(checkpoint), "the corpus": text_fingerprint(corpus)}
+    if calibration is not None:
+        known = None if task is None or task.lower() == CUSTOM else get_task(task)
+        texts = read_texts(calibration, known)
+        found["the calibration texts"] = text_fingerprint(texts)
+    return found
+
+
+def text_fingerprint(texts: Iterable[Text]) -> str:
+    """Of some texts or pairs in their order."""
+    digest = hashlib.sha256()
+    for text in single_texts(texts):
+        coded = text.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % len(coded) + coded)
+    return digest.hexdigest()
+
+
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """``the training rows changed`` for each fingerprint that both have and that differs."""
+    return [f"{name} changed" for name in now if before.get(name, now[name]) != now[name]]
+
+
+def _of_examples(splits: Iterable[Examples]) -> str:
+    digest = hashlib.sha256()
+    for split in splits:
+        answers = (f"{each.texts}{each.starts}" for each in split.answers)
+        for texts in (split.texts, split.pairs or (), answers):
+            digest.update(text_fingerprint(texts).encode())
+        digest.update(np.ascontiguousarray(split.labels).data)
+    return digest.hexdigest()

@@ -1,0 +1,90 @@
+"""What a run is trained and scored on: the task and its rows, read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sparsebert.errors import DataError
+from sparsebert.evaluation.scoring import f1_note
+from sparsebert.tasks.custom import find_task
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.division import SPLIT_NAME, Division, divide
+from sparsebert.tasks.examples import Examples, load_split, selection, validation_splits
+from sparsebert.tasks.files import undivided_file
+from sparsebert.tasks.labels import label_notes
+from sparsebert.tasks.table import CUSTOM, Task
+from sparsebert.training.options import FinetuneOptions
+from sparsebert.training.unlabelled import read_unlabelled
+
+
+@dataclass(frozen=True)
+class RunData:
+    """``unlabelled`` are the texts that only a teacher answers, None without.
+
+    ``division`` says which rows were held out of data in one piece; ``notes`` are on the data.
+    """
+
+    task: Task
+    train: Examples
+    held_out: list[Examples]
+    unlabelled: Examples | None
+    division: Division | None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Rows of an epoch."""
+        return len(self.train) + (len(self.unlabelled) if self.unlabelled is not None else 0)
+
+
+def read_run_data(
+    task_name: str, data: str | Path | None, options: FinetuneOptions, columns: DataOptions
+) -> RunData:
+    """Read the training rows that the options ask for and the validation splits; DataError."""
+    task = find_task(task_name, data, options=columns)
+    if "validation_share" in columns.given() and undivided_file(data) is None:
+        raise DataError(
+            "validation_share is for data in one file that is named after no split: "
+            f"{task.hub_id if data is None else data} comes in splits, so leave it out."
+        )
+    train, held_out, division = _read(task, data, options.max_rows, columns.validation_share)
+    if options.early_stopping and not held_out:
+        raise DataError(
+            f"early stopping needs a validation split, and {data} has none: give a folder with "
+            f"train and {task.validation_splits[0]} files."
+        )
+    unlabelled = read_unlabelled(options, task) if options.unlabelled is not None else None
+    notes = _notes(task, [train, *held_out], division)
+    return RunData(task, train, held_out, unlabelled, division, notes)
+
+
+def _read(
+    task: Task, data: str | Path | None, max_rows: int | None, share: float
+) -> tuple[Examples, list[Examples], Division | None]:
+    """Training rows, the rows of each validation split, and how data in one piece was divided."""
+    file = undivided_file(data)
+    if file is None or not share:
+        # A file that is named after a split is all training data.
+        alone = file is not None or (data is not None and Path(data).is_file())
+        splits = () if alone else validation_splits(task, data)
+        train = load_split(task, data, "train", max_rows=max_rows)
+        return train, [load_split(task, data, split) for split in splits], None
+    whole = load_split(task, file, "train")
+    division = divide(whole, file, share)
+    train, held = division.parts(whole, task.validation_splits[0])
+    chosen = selection(len(train), max_rows)
+    return train if chosen is None else train.take(chosen, "train"), [held], division
+
+
+def _notes(task: Task, read: list[Examples], division: Division | None) -> list[str]:
+    """What is to be said of the data."""
+    notes = [note for examples in read for note in examples.notes]
+    if task.name == CUSTOM:
+        notes += label_notes(task)
+    if division is not None:
+        notes.append(
+            f"{division.file} has no splits: {len(division.validation):,} of its "
+            f"{division.rows:,} rows were held out to score on, which {SPLIT_NAME} lists."
+        )
+    return [*dict.fromkeys(notes), *(f1_note(task) if len(read) > 1 else [])]
