@@ -35,8 +35,14 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def made(folder: Path, source: Path, steps: int = 1, origin: str = "org/model") -> str:
-    raw = bert_config("sequence-classification")
+def made(
+    folder: Path,
+    source: Path,
+    steps: int = 1,
+    origin: str = "org/model",
+    head: str = "sequence-classification",
+) -> str:
+    raw = bert_config(head)
     layers = ["encoder.layer.0.output.dense.weight"]
     raw = with_step(raw, "prune", origin, {"a": 1}, pattern=ONE_OF_TWO, method="m", layers=layers)
     for _ in range(steps - 1):
@@ -160,8 +166,8 @@ def test_our_tag_joins_the_others_once(
 
 
 def test_the_library_is_one_that_reads_the_folder(tmp_path: Path, source: Path) -> None:
-    def library(folder: Path, origin: Path, packed: bool) -> object:
-        made(folder, origin)
+    def library(folder: Path, origin: Path, packed: bool, **how: str) -> object:
+        made(folder, origin, **how)
         write_card(folder, source=origin, packed=packed)
         return ModelCard.load(folder / "README.md", ignore_metadata_errors=False).data.library_name
 
@@ -171,7 +177,11 @@ def test_the_library_is_one_that_reads_the_folder(tmp_path: Path, source: Path) 
     sentences = tmp_path / "sentences"
     sentences.mkdir()
     (sentences / "modules.json").write_text("[]")
-    assert library(sentences, tmp_path / "packed", packed=False) == "sentence-transformers"
+    packed = tmp_path / "packed"
+    assert library(packed, source, packed=True, head="encoder") == "sparsebert"
+    assert library(sentences, packed, packed=False, head="encoder") == "sentence-transformers"
+    # With a head it is none for sentence-transformers, whatever modules stand beside.
+    assert library(sentences, packed, packed=False) == "transformers"
     (source / "README.md").write_text("---\nlibrary_name: 'fastai' # theirs\n---\n")
     assert library(tmp_path / "kept", source, packed=False) == "fastai"
 
@@ -195,3 +205,69 @@ def test_scores_measured_later_replace_earlier_ones(tmp_path: Path, source: Path
 def test_odd_cards_do_no_harm(tmp_path: Path, source: Path, content: bytes) -> None:
     (source / "README.md").write_bytes(content)
     assert "## How to load it" in made(tmp_path / "out", source)
+
+
+EMBEDDER = """---
+language: en
+license: apache-2.0
+library_name: sentence-transformers
+tags:
+- sentence-transformers
+- feature-extraction
+- sentence-similarity
+- transformers
+datasets:
+- sentence-similarity
+pipeline_tag: sentence-similarity
+---
+
+# An embedder
+"""
+
+
+@pytest.mark.parametrize(
+    ("head", "pipeline"),
+    [
+        ("sequence-classification", "text-classification"),
+        ("question-answering", "question-answering"),
+    ],
+)
+def test_a_classifier_made_of_an_embedder_is_not_offered_as_one(
+    tmp_path: Path, head: str, pipeline: str
+) -> None:
+    source, out, packed = (tmp_path / name for name in ("source", "out", "packed"))
+    for folder, kind in ((source, "encoder"), (out, head), (packed, head)):
+        folder.mkdir()
+        write_config(folder, with_step(bert_config(kind), "finetune", "org/model", {}))
+        (folder / "modules.json").write_text("[]")
+    (source / "README.md").write_text(EMBEDDER)
+    write_card(out, source=source)
+    data = ModelCard.load(out / "README.md").data
+    assert (data.library_name, data.pipeline_tag) == ("transformers", pipeline)
+    assert data.tags == ["transformers", "sparsebert"]
+    assert data.datasets == ["sentence-similarity"]
+    assert (data.language, data.license) == ("en", "apache-2.0")
+    # Packed and unpacked it stays what it is.
+    write_card(packed, source=out, packed=True)
+    write_card(out, source=packed)
+    data = ModelCard.load(out / "README.md").data
+    assert (data.library_name, data.pipeline_tag) == ("transformers", pipeline)
+    # An embedder stays one.
+    write_card(source, source=source)
+    data = ModelCard.load(source / "README.md").data
+    assert (data.library_name, data.pipeline_tag) == (
+        "sentence-transformers",
+        "sentence-similarity",
+    )
+    assert "sentence-similarity" in data.tags
+
+
+@pytest.mark.parametrize("tags", ["tags: [sentence-similarity, mine]", "tags:\n  - mine"])
+def test_tags_of_another_head_go_however_they_are_written(tmp_path: Path, tags: str) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    for folder, kind in ((source, "encoder"), (out, "sequence-classification")):
+        folder.mkdir()
+        write_config(folder, bert_config(kind))
+    (source / "README.md").write_text(f"---\n{tags}\n---\n")
+    write_card(out, source=source)
+    assert ModelCard.load(out / "README.md").data.tags == ["mine", "sparsebert"]

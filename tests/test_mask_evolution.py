@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -130,12 +129,11 @@ def test_gradual_prunes_the_smallest_magnitudes(tiny_bert: TinyBert) -> None:
         assert np.array_equal(masks.masks[name].reshape(-1, 2), expected)
 
 
-class OneLayer(torch.nn.Module):  # type: ignore[misc, name-defined]
+class OneLayer(transformers.PreTrainedModel):  # type: ignore[misc, name-defined]
     """Four pairs of weights, moved by hand."""
 
     def __init__(self, weights: list[float]) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(model_type="bert")
+        super().__init__(transformers.BertConfig())
         self.layer = torch.nn.Linear(len(weights), 1, bias=False)
         with torch.no_grad():
             self.layer.weight.copy_(torch.tensor([weights]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.families import BERT, FAMILIES, Family, Head
 from sparsebert.checkpoint.masks import MASKS_NAME
-from sparsebert.checkpoint.modules import MODULES_NAME
+from sparsebert.checkpoint.modules import MODULES_NAME, transformer_folder
 from sparsebert.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -24,6 +24,15 @@ _END = "<!-- sparsebert: end -->"
 _MODEL_INDEX = re.compile(r"^model-index:.*\n?(?:(?:[ \t-].*|[ \t]*\r?)(?:\n|\Z))*", re.M)
 _LIBRARY = re.compile(r"^library_name:[ \t]*[\"']?([^\s\"'#]*).*$", re.M)
 _LARGEST = 4 << 20  # bytes of a README that is carried along
+
+# What the hub calls the use of a head.
+_PIPELINES = {
+    Head.SEQUENCE: "text-classification",
+    Head.QUESTION: "question-answering",
+    Head.TOKEN: "token-classification",
+    Head.MASKED_LM: "fill-mask",
+}
+_OF_EMBEDDINGS = ("sentence-transformers", "sentence-similarity", "feature-extraction")
 
 
 def write_card(
@@ -38,11 +47,12 @@ def write_card(
     """Write the model card of ``folder``, whose config.json already holds its lineage.
 
     The front matter (licence, language, base model, ...) and the text of the source's own card are
-    kept: sparsebert's part stands above the text, and replaces the part that an earlier step
-    wrote. ``results`` is Markdown that goes into it, such as a table of scores; ``evaluations`` are
-    the same scores for programs, as the hub's ``model-index``. The source's own ``model-index`` is
-    dropped: it was measured on another model. ``loading`` are the lines that say how to load the
-    folder, where that is not as any other.
+    kept, save for library, pipeline and tags of a head that the model no longer has: sparsebert's
+    part stands above the text, and replaces the part that an earlier step wrote. ``results`` is
+    Markdown that goes into it, such as a table of scores; ``evaluations`` are the same scores for
+    programs, as the hub's ``model-index``. The source's own ``model-index`` is dropped: it was
+    measured on another model. ``loading`` are the lines that say how to load the folder, where that
+    is not as any other.
     """
     raw = read_object(folder / CONFIG_NAME)
     front, body = _split(_read(source / CARD_NAME))
@@ -61,7 +71,11 @@ def write_card(
     lines += ["## How to load it", "", *(loading or _loading(raw, packed)), _END, ""]
     if body.strip():
         lines += ["", "The card of the model it was made from follows.", "", body.strip(), ""]
-    matter = _front_matter(_MODEL_INDEX.sub("", front), folder, record, packed)
+    front = _MODEL_INDEX.sub("", front)
+    config = transformer_folder(source) / CONFIG_NAME
+    if config.is_file() and _head(read_object(config)) is not _head(raw):
+        front = _for_head(front, _head(raw))
+    matter = _front_matter(front, folder, record, packed)
     if evaluations:
         matter += "\n" + model_index(_title(record, packed), evaluations)
     _write(folder, matter, "\n" + "\n".join(lines))
@@ -142,7 +156,8 @@ def _front_matter(
     if packed:
         library = "sparsebert"
     elif library == "sparsebert":
-        sentences = (folder / MODULES_NAME).is_file()
+        embeds = _head(read_object(folder / CONFIG_NAME)) is Head.ENCODER
+        sentences = embeds and (folder / MODULES_NAME).is_file()
         library = "sentence-transformers" if sentences else "transformers"
     lines = [front] if front.strip() else []
     if stated:
@@ -156,6 +171,39 @@ def _front_matter(
     if re.fullmatch(r"[\w.-]+/[\w.-]+", origin) and not known:
         front += f"\nbase_model: {origin}"
     return front
+
+
+def _for_head(front: str, head: Head) -> str:
+    """The lines of a model that got another head: what the old one was for is not said of it.
+
+    The hub offers a model by its pipeline, and shows how to load it by its library.
+    """
+    front = re.sub(r"^(library_name|pipeline_tag):.*(?:\n|\Z)", "", front, flags=re.M).rstrip("\n")
+    front = _without_tags(front, (*_OF_EMBEDDINGS, *_PIPELINES.values()))
+    lines = [front] if front.strip() else []
+    lines.append("library_name: transformers")
+    if head in _PIPELINES:
+        lines.append(f"pipeline_tag: {_PIPELINES[head]}")
+    return "\n".join(lines)
+
+
+def _without_tags(front: str, names: Collection[str]) -> str:
+    """The front matter without some of its tags, however they are written."""
+
+    def listed(found: re.Match[str]) -> str:
+        kept = [
+            line
+            for line in found[0].splitlines(keepends=True)
+            if line.strip().removeprefix("-").strip() not in names
+        ]
+        return "".join(kept) if len(kept) > 1 else ""
+
+    def inline(found: re.Match[str]) -> str:
+        kept = [tag.strip() for tag in found[1].split(",") if tag.strip() not in names]
+        return f"tags: [{', '.join(kept)}]" if any(kept) else ""
+
+    front = re.sub(r"^tags:[ \t]*\r?\n(?:[ \t]*-.*(?:\n|\Z))+", listed, front, flags=re.M)
+    return re.sub(r"^tags:[ \t]*\[([^\]\n]*)\]", inline, front, flags=re.M)
 
 
 def _with_tag(front: str, tag: str) -> str:

@@ -10,9 +10,21 @@ Setting is a bitwise AND in place, with all ones where a weight is kept and all 
 pruned. Multiplying would make -0.0, another bit pattern, of a negative number and leave NaN as it
 is; torch's masked_fill_ takes six times as long on a CPU, together a tenth of a training step.
 
-Usable with any transformers Trainer:
+Usable with any Trainer of transformers or sentence-transformers:
 
-    trainer.add_callback(LockedMasksCallback(LockedMasks(read_masks(open_checkpoint("sparse/")))))
+    masks = LockedMasks(read_masks(open_checkpoint("sparse/")))
+    trainer.add_callback(LockedMasksCallback(masks))
+
+and in a loop of one's own, with `LockedMasks.apply` after each step of the optimiser:
+
+    masks.attach(model)
+    for batch in batches:
+        model(**batch).loss.backward()
+        optimizer.step()
+        masks.apply()
+        optimizer.zero_grad()
+    masks.verify(model)
+    model.save_pretrained("out/")  # masks.safetensors too
 """
 
 from __future__ import annotations
@@ -34,7 +46,7 @@ from transformers import (
 from sparsebert.checkpoint.masks import write_masks
 from sparsebert.errors import TrainingError
 from sparsebert.patterns import BoolMatrix
-from sparsebert.training.parameters import canonical_parameters
+from sparsebert.training.parameters import canonical_parameters, transformers_model
 from sparsebert.training.sharding import here, here_of
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a weight
@@ -52,8 +64,15 @@ class _Locked:
             device=parameter.device,
         )
         self.set(mask)
-        hook = parameter.register_post_accumulate_grad_hook
-        self.hook: RemovableHandle = hook(self._arrived)  # type: ignore[no-untyped-call]
+        self._hook: RemovableHandle | None = None
+        if parameter.requires_grad:  # a frozen one, as under an adapter, has no gradient
+            hook = parameter.register_post_accumulate_grad_hook
+            self._hook = hook(self._arrived)  # type: ignore[no-untyped-call]
+
+    def detach(self) -> None:
+        """Let go of the parameter."""
+        if self._hook is not None:
+            self._hook.remove()
 
     def set(self, mask: BoolMatrix) -> None:
         """Hold another mask from now on."""
@@ -84,7 +103,10 @@ class LockedMasks:
     def attach(self, model: torch.nn.Module) -> None:
         """Lock the parameters of a transformers model, found by their canonical names.
 
-        Raises TrainingError if a mask has no parameter, or one of another shape.
+        It may be wrapped (`sparsebert.training.parameters.transformers_model`): by a
+        SentenceTransformer, by PEFT, by a module of one's own. Its ``save_pretrained`` writes the
+        masks too from then on, also when they are detached. Raises TrainingError if a mask has no
+        parameter, or one of another shape.
         """
         self.detach()
         parameters = canonical_parameters(model)
@@ -98,12 +120,14 @@ class LockedMasks:
                     f"{list(parameter.shape)}: they do not belong together."
                 )
             self._locked[name] = _Locked(parameter, mask)
+        inner = transformers_model(model)
+        inner.save_pretrained = _SavePretrained(inner, self)
         self.apply()
 
     def detach(self) -> None:
         """Let go of the parameters."""
         for locked in self._locked.values():
-            locked.hook.remove()
+            locked.detach()
         self._locked.clear()
 
     def apply(self) -> None:
@@ -135,8 +159,23 @@ class LockedMasks:
         write_masks(folder, self.masks)
 
 
+class _SavePretrained:
+    """A model's ``save_pretrained``, and the masks beside the weights: every Trainer calls it."""
+
+    def __init__(self, model: PreTrainedModel, masks: LockedMasks) -> None:
+        self._model, self._masks = model, masks
+
+    def __call__(
+        self, save_directory: str | Path, is_main_process: bool = True, **settings: Any
+    ) -> None:
+        save = type(self._model).save_pretrained
+        save(self._model, save_directory, is_main_process=is_main_process, **settings)
+        if is_main_process:
+            self._masks.save(Path(save_directory))
+
+
 class LockedMasksCallback(TrainerCallback):  # type: ignore[misc]
-    """Holds the masks through a Trainer's run, saves them with each of its checkpoints.
+    """Holds the masks through a Trainer's run; they are saved with all that it saves.
 
     The run fails with TrainingError if a pruned weight is not zero at its end.
     """
@@ -149,7 +188,7 @@ class LockedMasksCallback(TrainerCallback):  # type: ignore[misc]
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        model: PreTrainedModel | None = None,
+        model: torch.nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
         assert model is not None
@@ -160,18 +199,12 @@ class LockedMasksCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self.masks.apply()
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.is_world_process_zero:
-            self.masks.save(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
-
     def on_train_end(
         self,
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        model: PreTrainedModel | None = None,
+        model: torch.nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
         assert model is not None

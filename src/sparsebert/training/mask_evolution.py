@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.architecture import PARTS
@@ -208,7 +208,7 @@ class EvolvingMasksCallback(LockedMasksCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        model: PreTrainedModel | None = None,
+        model: torch.nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
         assert state.max_steps == self.masks.evolution.ramp.steps
@@ -235,7 +235,7 @@ class EvolvingMasksCallback(LockedMasksCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        model: PreTrainedModel | None = None,
+        model: torch.nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
         super().on_train_end(args, state, control, model, **kwargs)
