@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -18,7 +20,11 @@ pytest.importorskip("pyarrow")
 
 from conftest import TinyBert
 from sparsebert.cli import main
+from sparsebert.cli.finetune import finetune
+from sparsebert.cli.prune import prune as prune_verb
 from sparsebert.pruning import prune
+from sparsebert.training.options import DISTILLING, UNLABELLED, FinetuneOptions
+from sparsebert.training.upstream_options import UpstreamOptions
 from tiny_tasks import write_classification
 
 Run = Callable[..., tuple[int, str, str]]
@@ -98,12 +104,35 @@ def test_one_file_with_columns_of_its_own(work: Path, run: Run, tmp_path: Path) 
     assert "50 rows" in told, error
 
 
-@pytest.mark.parametrize("verb", ["finetune", "evaluate"])
-def test_help_shows_defaults(verb: str, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("verb", "length"), [("finetune", "128, 384 for"), ("evaluate", "the model's own")]
+)
+def test_help_shows_defaults(verb: str, length: str, run: Run) -> None:
     code, told, _ = run(verb, "--help")
     assert code == 0
-    for words in ("--task", "--data", "128, 384 for", "[default: 32; x>=1]"):
+    for words in ("--task", "--data", length, "[default: 32; x>=1]"):
         assert words in " ".join(told.split()), words
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"), [(finetune, FinetuneOptions), (prune_verb, UpstreamOptions)]
+)
+def test_the_limits_that_help_shows_are_allowed(verb: Any, options: Any) -> None:
+    known = {field.name for field in fields(options)}
+    checked = 0
+    for name, hint in get_type_hints(verb, include_extras=True).items():
+        if name not in known:
+            continue
+        beside: dict[str, Any] = {}
+        if name in (*DISTILLING, *UNLABELLED):
+            beside = {"teacher": "t", "hidden_weight": 1.0}
+        if name == "unlabelled_rows":
+            beside["unlabelled"] = "texts"
+        for limit in (hint.__metadata__[0].min, hint.__metadata__[0].max):
+            if limit is not None:
+                options(**{**beside, name: limit})
+                checked += 1
+    assert checked >= 4
 
 
 @pytest.mark.parametrize(

@@ -50,11 +50,12 @@ def finetune(
     A ``teacher`` may be a folder of seeds: the teacher is then the one of ``seed``. One that never
     learnt a task is fine-tuned on it first, with the same options, and kept as ``OUT.teacher``.
 
-    Checkpoints go to ``OUT.training`` beside ``out``, at every epoch's end, every ten minutes,
-    and on Ctrl-C; ``resume`` goes on from the last one (and starts anew if there is none). The
-    folder is removed on success. When memory runs out the batch is halved and accumulated twice as
-    often. The same seed on the same machine gives the same weights on a CPU, resumed or not.
-    Several processes (`sparsebert.training.ranks`) share the rows of each step.
+    Checkpoints go to ``OUT.training`` beside ``out``, at every epoch's end, every ten minutes, and
+    on Ctrl-C or SIGTERM; ``resume`` goes on from the last one (and starts anew if there is none).
+    The folder is removed on success, and takes up to nine times the model's size until then. When
+    memory runs out the batch is halved and accumulated twice as often. The same seed on the same
+    machine gives the same weights on a CPU, resumed or not. Several processes
+    (`sparsebert.training.ranks`) share the rows of each step.
 
     Raises DataError, CheckpointError, PatternError (the masks of ``model`` do not hold),
     OutputError and TrainingError; KeyboardInterrupt on Ctrl-C, once everything is saved.
@@ -64,6 +65,7 @@ def finetune(
     )
     columns, training = split_options(options)
     chosen = options_from({**(read_recipe(recipe) if recipe else {}), **training, "seed": seed})
+    from sparsebert.training.disk_space import check_disk, disk_needed
     from sparsebert.training.job import prepare_job
     from sparsebert.training.run import run_job
     from sparsebert.training.saving import save_result
@@ -106,7 +108,9 @@ def finetune(
                 target, begun, contents, with_masks=job.ends_sparse, resume=resume
             )
         )
+        needed = disk_needed(checkpoint, job.options)
         with work.tidied_on_failure():
+            from_main(lambda: check_disk(target, work.path, needed))
             if job.teacher is not None:
                 teacher = prepare_teacher(
                     job,

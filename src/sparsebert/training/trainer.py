@@ -40,7 +40,7 @@ from sparsebert.training.upstream_options import UpstreamOptions
 
 _LOSS_POINTS = 100  # about as many points a run's loss history has
 _EMPTY = "empty"  # marks a batch whose rows are none of this process's
-_CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
+CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def training_arguments(
         logging_nan_inf_filter=False,  # a loss that is not finite must be seen, not averaged away
         eval_strategy="epoch" if early else "no",
         save_strategy="epoch",
-        save_total_limit=_CHECKPOINTS_KEPT,
+        save_total_limit=CHECKPOINTS_KEPT,
         load_best_model_at_end=early,
         metric_for_best_model=f"eval_{best_on}" if early else None,
         greater_is_better=True if early else None,

@@ -103,6 +103,7 @@ def prune_upstream(
         )
     sources = [Path(each) for each in ([corpus] if isinstance(corpus, str | Path) else corpus)]
     from sparsebert.training.corpus_rows import CorpusRows
+    from sparsebert.training.disk_space import check_disk, disk_needed
     from sparsebert.training.upstream_run import run_upstream
     from sparsebert.training.work_folder import WorkFolder, locked_work_folder
 
@@ -145,7 +146,9 @@ def prune_upstream(
         work = from_main(
             lambda: WorkFolder.open(target, begun, contents, with_masks=True, resume=resume)
         )
+        needed = disk_needed(dense, wanted)
         with work.tidied_on_failure():
+            from_main(lambda: check_disk(target, work.path, needed))
             notes: list[str] = []
             pruned = work.path / _PRUNED
             if not from_main(pruned.is_dir):  # else as an interrupted run left it, which is whole
