@@ -15,6 +15,8 @@ _FEWEST_POINTS = 10  # of a loss curve that anything can be said about
 _PARTS = 5  # the curve is judged by the means of its fifths: single points are noise
 _RISE = 0.2  # of the first fifth's mean loss, above the lowest fifth's
 _FALL = 0.95  # the last fifth's mean loss beside the first fifth's
+_LEFT = 0.6  # the same beside the first fifth's, in a run that ended too early, ...
+_STILL = 0.15  # ... and the share of the whole fall that the last fifth made
 _SPIKE = 10.0  # times the median gradient norm
 _SPIKES = 0.05  # share of points
 
@@ -41,6 +43,12 @@ LOSS_NOT_FALLING = Kind(
     Severity.WARNING,
     "the model learns next to nothing: raise --learning-rate or --epochs, look whether labels "
     "belong to their texts (doctor --data), or start from a model that was pruned more gently.",
+)
+LOSS_STILL_FALLING = Kind(
+    "loss-still-falling",
+    Severity.WARNING,
+    "the training ended before the model had learnt what it could: raise --learning-rate (small "
+    "models take up to 5e-4) or --epochs, and leave --dropout at 0 for a small or sparse model.",
 )
 UNUSUAL_RATE = Kind(
     "unusual-learning-rate",
@@ -127,6 +135,10 @@ def _shape(where: object, losses: Sequence[float]) -> Finding | None:
         return LOSS_RISING.at(where, f"the loss rises towards the end: {said}.")
     if means[-1] > _FALL * means[0]:
         return LOSS_NOT_FALLING.at(where, f"the loss hardly falls: {said}.")
+    if means[-1] > _LEFT * means[0] and means[-2] - means[-1] > _STILL * (means[0] - means[-1]):
+        return LOSS_STILL_FALLING.at(
+            where, f"most of the loss is left and it was still falling when the run ended: {said}."
+        )
     return None
 
 
