@@ -33,6 +33,7 @@ from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import CUSTOM, TASK_NAMES, Task, get_task
 from sparsebert.tasks.table import Kind as TaskKind
+from sparsebert.training.defaults import usual_dropout
 from sparsebert.training.options import FinetuneOptions, options_from
 
 
@@ -157,7 +158,7 @@ class _Doctor:
         config = _config(folder)
         assert config is not None
         family = config.family
-        asked = record.number("dropout") if record else None
+        asked = record.number("dropout") if record else usual_dropout(config)
         rates = [
             config.raw.get(family.fields.get(name, name), family.defaults.get(name, 0.1))
             for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")

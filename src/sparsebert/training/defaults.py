@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sparsebert.checkpoint import Checkpoint
+from sparsebert.checkpoint import Checkpoint, EncoderConfig
 from sparsebert.evaluation.row_length import check_positions
 from sparsebert.tasks.table import Task
 from sparsebert.training.options import FinetuneOptions
@@ -39,17 +39,25 @@ def with_defaults(
     """
     config = checkpoint.config
     check_positions(options.max_length, config, str(checkpoint.path))
-    small = config.hidden_size < _WIDE
-    sparse = config.recorded_pattern is not None or options.method != "lock"
     chosen: dict[str, Any] = {
         "max_length": min(task.max_length, config.max_length),
-        "learning_rate": 1e-4 if small else 5e-5,
-        "dropout": 0.0 if small or sparse else None,
+        "learning_rate": 1e-4 if _is_small(config) else 5e-5,
+        "dropout": usual_dropout(config, options.method),
         "epochs": _epochs(rows / (options.batch_size * options.gradient_accumulation)),
     }
     asked = options.as_dict()
     left_open = {name: value for name, value in chosen.items() if asked[name] is None}
     return RunOptions(**{**asked, **left_open})
+
+
+def usual_dropout(config: EncoderConfig, method: str = "lock") -> float | None:
+    """0 for a small model and one that is sparse or becomes so; None, its own, for any other."""
+    sparse = config.recorded_pattern is not None or method != "lock"
+    return 0.0 if sparse or _is_small(config) else None
+
+
+def _is_small(config: EncoderConfig) -> bool:
+    return config.hidden_size < _WIDE
 
 
 def _epochs(steps_of_one: float) -> float:
