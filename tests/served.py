@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -13,14 +14,12 @@ from typing import Any
 @contextmanager
 def serving(models: Any, **options: Any) -> Iterator[str]:
     """The URL of a server of ``models`` (`ServedModel`s); ``options`` are `ServingOptions`'."""
-    import uvicorn
-
     from sparsebert.serving import ServingOptions, create_app
+    from sparsebert.serving.server import listen, make_server
 
     app = create_app(models, ServingOptions(**options))
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
+    listener = listen("127.0.0.1", 0)
+    server = make_server(app, timeout_graceful_shutdown=5)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -35,3 +34,53 @@ def serving(models: Any, **options: Any) -> Iterator[str]:
         thread.join(30)
         listener.close()
         assert not thread.is_alive()
+
+
+def connect(url: str) -> socket.socket:
+    """A connection to the server, for what no client would send."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def request(path: str, content: bytes = b"", **headers: str) -> bytes:
+    """The bytes of a POST, or of a GET where there is no content."""
+    lines = [f"{'POST' if content else 'GET'} {path} HTTP/1.1", "Host: x"]
+    if content:
+        lines.append(f"Content-Length: {len(content)}")
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def responses(connection: socket.socket, count: int) -> list[tuple[int, bytes]]:
+    """Status and body of the next answers; fewer where the server closes the connection."""
+    found: list[tuple[int, bytes]] = []
+    buffer = b""
+    while len(found) < count:
+        head, end, rest = buffer.partition(b"\r\n\r\n")
+        length = int((re.findall(rb"content-length: (\d+)", head.lower()) or [b"0"])[0])
+        if end and len(rest) >= length:
+            found.append((int(head.split(b" ")[1]), rest[:length]))
+            buffer = rest[length:]
+            continue
+        try:
+            part = connection.recv(1 << 16)
+        except ConnectionResetError:
+            part = b""
+        if not part:
+            return found
+        buffer += part
+    assert not buffer, buffer[:200]  # nobody asked for more
+    return found
+
+
+def is_closed(connection: socket.socket, seconds: float = 10) -> bool:
+    """Whether the server closes the connection within so many seconds, whatever it sends before."""
+    connection.settimeout(seconds)
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        pass
+    return True

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,27 @@ from sparsebert.cli import main
 
 
 @contextmanager
-def started(*arguments: Any, **variables: str) -> Iterator[tuple[Any, str, list[str]]]:
-    """The process, the URL it listens on, and the lines of its log so far."""
+def started(
+    *arguments: Any, before: Callable[[], None] | None = None, **variables: str
+) -> Iterator[tuple[Any, str, list[str]]]:
+    """The process, the URL it listens on, and the lines of its log so far.
+
+    ``before`` is called in it before it begins.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "sparsebert", "serve", *map(str, arguments), "--port", "0"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **variables},
+        preexec_fn=before,
     )
     lines: list[str] = []
     try:
         assert process.stderr is not None
         for line in process.stderr:
             lines.append(line)
-            if found := re.search(r"http://[\w.\[\]:]+", line):
+            if found := re.search(r'http://[\w.\[\]:]+|unix:[^\s"]+', line):
                 break
         assert found, lines
         yield process, found[0], lines

@@ -380,9 +380,9 @@ class TestLoad:
         assert "zanzibar" not in repr(line.__dict__)
 
     def test_a_body_that_never_comes(self, model, monkeypatch):
-        from sparsebert.serving import work_route
+        from sparsebert.serving import connections
 
-        monkeypatch.setattr(work_route, "_BODY_SECONDS", 0.2)
+        monkeypatch.setattr(connections, "BODY_SECONDS", 0.2)
         with serving([model]) as url, httpx.Client(base_url=url) as client:
             answer = raw(client, b'{"inputs"', {"Content-Length": "500"})
         assert answer.startswith(b"HTTP/1.1 408 ")

@@ -42,9 +42,14 @@ def serve(
             "requests call one by, instead of the folder's own name or the id.",
         ),
     ],
-    host: Annotated[str, _option("--host", "The address to listen on; 0.0.0.0 is all.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[
+        str,
+        _option(
+            "--host",
+            "The address to listen on; 0.0.0.0 is all of IPv4 and :: of both, and unix:PATH a "
+            "socket in the file system.",
+        ),
+    ] = "127.0.0.1",
     port: Annotated[int, _option("--port", "The port; 0 takes a free one.", min=0, max=65535)] = (
         8080
     ),
@@ -75,6 +80,14 @@ def serve(
         int,
         _option("--max-concurrent-requests", "Requests at a time; one more gets 429.", min=1),
     ] = 512,
+    max_bytes_in_flight: Annotated[
+        int,
+        _option(
+            "--max-bytes-in-flight",
+            "Bytes of bodies, results and unread answers together; a request above gets 429.",
+            min=1,
+        ),
+    ] = 268_435_456,
     max_batch_tokens: Annotated[
         int, _option("--max-batch-tokens", "Tokens through the engine together.", min=1)
     ] = 4096,
@@ -121,6 +134,31 @@ def serve(
             show_default="none",
         ),
     ] = None,
+    root_path: Annotated[
+        str,
+        _option(
+            "--root-path",
+            "The path below which a proxy shows the server, such as /encoder.",
+            show_default="none",
+        ),
+    ] = "",
+    keep_alive: Annotated[
+        int,
+        _option(
+            "--keep-alive",
+            "Seconds that a connection may be idle; more than the load balancer's own limit.",
+            min=1,
+        ),
+    ] = 75,
+    shutdown_delay: Annotated[
+        int,
+        _option(
+            "--shutdown-delay",
+            "Seconds that a stop goes on answering, while /health says 503, so that load balancers "
+            "take their requests elsewhere.",
+            min=0,
+        ),
+    ] = 0,
     shutdown_timeout: Annotated[
         int,
         _option(
@@ -142,12 +180,15 @@ def serve(
     """
     from sparsebert.tasks.extras import need_extra
 
-    need_extra("serve", "fastapi", "uvicorn", "orjson", "prometheus_client", extra="serve")
+    modules = ("fastapi", "fastapi_offline", "uvicorn", "httptools", "orjson", "prometheus_client")
+    need_extra("serve", *modules, extra="serve")
     # A variable set to nothing counts as none to the command line, and would open the server.
     if (os.environ.get(_API_KEY) if api_key is None else api_key) == "":
         raise typer.BadParameter(
             f"the key is empty: give one, or leave out {_API_KEY} too.", param_hint="--api-key"
         )
+    if root_path and (not root_path.startswith("/") or root_path.endswith("/")):
+        raise typer.BadParameter("begin with a slash, and end without.", param_hint="--root-path")
     # Tokenisation has threads of its own; the library's would take the engine's cores.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sparsebert.engine import default_threads
@@ -165,6 +206,7 @@ def serve(
         )
     options = ServingOptions(
         max_concurrent_requests=max_concurrent_requests,
+        max_bytes_in_flight=max_bytes_in_flight,
         max_batch_tokens=max_batch_tokens,
         max_client_batch_size=max_client_batch_size,
         max_input_characters=max_input_characters,
@@ -174,10 +216,17 @@ def serve(
         tokenization_workers=tokenization_workers,
         api_key=api_key,
         cors_allow_origin=tuple(cors_allow_origin or ()),
+        root_path=root_path,
     )
     app = create_app(loaded, options)
     listener = listen(host, port)
     set_up_logging(log_level.value, as_json=json)
     for model in loaded:
         stderr.print(f"{model.name}: {model.model!r}", markup=False)
-    run(app, listener, shutdown_timeout=shutdown_timeout)
+    run(
+        app,
+        listener,
+        keep_alive=keep_alive,
+        shutdown_delay=shutdown_delay,
+        shutdown_timeout=shutdown_timeout,
+    )

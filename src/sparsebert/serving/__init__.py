@@ -2,9 +2,11 @@
 
     app = create_app(load_models(["packed/"]), ServingOptions())   # a FastAPI application
 
-`sparsebert serve` runs it under uvicorn. A request goes through these files in order: `gate.py`
-(key, log, metrics), `work_route.py` (limits, JSON, checks), a file of `routes/`, `served_model.py`
-(tokens, off the event loop), `batching.py` (the engine's threads) and back. Needs [serve].
+`sparsebert serve` runs it under uvicorn (`server.py`). A request goes through these files in order:
+`connections.py` (HTTP), `gate.py` (key, log, metrics), `shortcut.py` (gzip), `work_route.py` (JSON,
+checks) with `body.py` and `admission.py` (size, places, memory), a file of `routes/`,
+`served_model.py` (tokens, off the event loop), `batching.py` (the engine's threads) and back.
+Needs [serve].
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 import sparsebert
 from sparsebert.serving.errors import RequestError, error_answer
-from sparsebert.serving.gate import Gate
+from sparsebert.serving.gate import Gate, route_path
 from sparsebert.serving.openapi import document
 from sparsebert.serving.options import ServingOptions
 from sparsebert.serving.page import add_page
@@ -29,6 +30,7 @@ from sparsebert.serving.routes import (
 )
 from sparsebert.serving.served_model import ServedModel
 from sparsebert.serving.service import Service
+from sparsebert.serving.shortcut import Compression, Shortcut
 from sparsebert.serving.work_route import WorkRoute, to_json
 
 # In the order in which they are tried: the busiest first.
@@ -62,12 +64,14 @@ def create_app(models: Sequence[ServedModel], options: ServingOptions | None = N
         yield
         service.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # /docs with its scripts here, for those without the internet
         title="sparsebert",
         summary="BERT encoders, halved: embeddings, classification and answers on CPUs.",
         version=sparsebert.__version__,
         lifespan=lifespan,
         redoc_url=None,
+        favicon_url="page/icon.svg",
+        redirect_slashes=False,
         separate_input_output_schemas=False,
     )
     app.state.service = service
@@ -78,7 +82,10 @@ def create_app(models: Sequence[ServedModel], options: ServingOptions | None = N
             app.include_router(router, tags=[tag])
     document(app, service)
     add_page(app)
-    app.add_middleware(Gate, service=service, routes=_direct())
+    # The last is the outermost.
+    app.add_middleware(Shortcut, routes=_direct())
+    app.add_middleware(Compression)
+    app.add_middleware(Gate, service=service)
     if service.options.cors_allow_origin:
         app.add_middleware(
             CORSMiddleware,
@@ -107,5 +114,5 @@ async def _refuse(request: Request, error: Exception) -> Response:
         headers = dict(error.headers or {})
         error = RequestError(error.status_code, f"{error.detail}.".lower(), headers=headers)
     assert isinstance(error, RequestError)
-    status, content = error_answer(error, request.url.path)
+    status, content = error_answer(error, route_path(request.scope))
     return Response(await to_json(content), status, error.headers, "application/json")

@@ -1,9 +1,9 @@
 """Token-budget dynamic batching: sequences of many requests share the engine's batches.
 
 An engine thread that is free takes what waits, oldest first, up to a number of tokens; it never
-waits for more to come. A request's sequences may be spread over several batches, so that a large
-one does not hold the engine for long. What a sequence gives does not depend on its company, in
-floating point but for rounding.
+waits for more to come. A large request gives way to those behind it after a part of a batch, and
+goes on when they have had their turn: nobody waits for all of it. What a sequence gives does not
+depend on its company, in floating point but for rounding.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from sparsebert.inference.tokenizing import Tokens
 from sparsebert.serving.errors import RequestError
 
 Floats = npt.NDArray[np.float32]
-BatchObserver = Callable[[int, int, float], None]
-"""Called after each batch with its sequences, its tokens and its seconds."""
+BatchObserver = Callable[[Sequence[int], float], None]
+"""Called after each batch with the tokens of each of its sequences, and its seconds."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class EngineCall:
             raise FloatingPointError("the model gave a number that is not finite")
         return np.split(rows, offsets[1:-1]) if self.per_token else list(rows)
 
+    def result_bytes(self, sequences: Sequence[Tokens], width: int) -> int:
+        """Bytes of the rows of ``sequences``, none wider than ``width``."""
+        rows = sum(map(len, sequences)) if self.per_token else len(sequences)
+        return rows * width * np.dtype(np.float32).itemsize
+
 
 class Job:
     """The sequences of one request; ``rows`` fills up, and ``future`` gets them all."""
@@ -68,6 +73,7 @@ class Job:
         self.taken = 0  # sequences handed to the engine
         self.left = 0  # sequences without rows
         self.failed: RequestError | None = None
+        self.turn = 0.0  # perf_counter seconds from which it waits for its turn
         self.queued = self.begun = self.ended = 0.0  # perf_counter seconds
 
     def deliver(self) -> None:
@@ -94,6 +100,7 @@ class Batcher:
         self, name: str, encoders: Sequence[Encoder], max_tokens: int, observe: BatchObserver
     ) -> None:
         self._max_tokens = max_tokens
+        self._max_turn = max(1, max_tokens // 4)  # tokens of one job while others wait
         self._observe = observe
         self._waiting: dict[EngineCall, deque[Job]] = {}
         self._changed = Condition()
@@ -121,12 +128,20 @@ class Batcher:
                 for sequence in job.sequences[job.taken :]
             )
 
+    @property
+    def waiting_sequences(self) -> int:
+        """Sequences that no engine thread has taken yet."""
+        with self._changed:
+            return sum(
+                len(job.sequences) - job.taken for jobs in self._waiting.values() for job in jobs
+            )
+
     def put(self, job: Job, sequences: Sequence[Tokens]) -> None:
         """Queue a job with its sequences (at least one). From any thread."""
         job.sequences = sequences
         job.rows = [None] * len(sequences)
         job.left = len(sequences)
-        job.queued = perf_counter()
+        job.queued = job.turn = perf_counter()
         with self._changed:
             self._waiting.setdefault(job.call, deque()).append(job)
             self._changed.notify()
@@ -155,23 +170,29 @@ class Batcher:
                 self._changed.wait()
 
     def _take(self) -> list[_Taken]:
-        """The oldest job's sequences and, up to the budget, those behind it with the same call."""
+        """Sequences of the job whose turn it is and, up to the budget, of those with its call."""
         batch: list[_Taken] = []
-        tokens = 0
+        left = self._max_tokens
         while self._waiting and not batch:
-            call = min(self._waiting, key=lambda call: self._waiting[call][0].queued)
+            call = min(self._waiting, key=lambda call: self._waiting[call][0].turn)
             jobs = self._waiting[call]
             while jobs:
                 job = jobs[0]
                 if job.future.done() or job.failed:  # its client has gone, or it cannot succeed
                     job.taken = len(job.sequences)
-                while job.taken < len(job.sequences):
-                    tokens += len(job.sequences[job.taken])
-                    if batch and tokens > self._max_tokens:
+                turn = self._max_turn
+                while job.taken < len(job.sequences) and turn > 0:
+                    length = len(job.sequences[job.taken])
+                    if batch and length > left:
                         return batch
                     batch.append(_Taken(job, job.taken))
                     job.taken += 1
+                    left -= length
+                    turn -= length
                 jobs.popleft()
+                if job.taken < len(job.sequences):
+                    job.turn = perf_counter()
+                    jobs.append(job)
             del self._waiting[call]
         return batch
 
@@ -187,7 +208,7 @@ class Batcher:
         except Exception as error:  # whatever it is, the thread must go on for the others
             failed = RequestError(424, f"the engine failed: {str(error).rstrip('.')}.")
         ended = perf_counter()
-        self._observe(len(batch), sum(map(len, sequences)), ended - begun)
+        self._observe([len(sequence) for sequence in sequences], ended - begun)
         done: dict[asyncio.AbstractEventLoop, list[Job]] = {}
         with self._changed:  # other engine threads may have sequences of the same jobs
             for (job, place), result in zip(batch, rows, strict=True):

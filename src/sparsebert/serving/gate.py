@@ -7,78 +7,84 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
 import orjson
-from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sparsebert.serving.admission import Claim
+from sparsebert.serving.connections import ABORT
 from sparsebert.serving.errors import ClientGone, RequestError, error_answer
 from sparsebert.serving.service import Service
 from sparsebert.serving.work import Work
-from sparsebert.serving.work_route import WorkRoute
 
 log = logging.getLogger("sparsebert.serving")
 
 _OPEN = {"/health", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"}
+_OPEN_BELOW = ("/page/", "/static-offline-docs/")
 _GONE = 499  # nginx's status for a client that did not wait: nobody sees it but log and metrics
+_PIECE = 1 << 16  # bytes of an answer that are written together
 
 
 class Gate:
-    """ASGI middleware around the whole application.
+    """ASGI middleware around the whole application."""
 
-    POST requests for one of ``routes`` go straight to it: FastAPI's own way there, through its
-    middleware and routers, costs about as much time as all the rest of ours.
-    """
-
-    def __init__(self, app: ASGIApp, service: Service, routes: Mapping[str, WorkRoute]) -> None:
+    def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._service = service
-        self._routes = routes
+        self._root = service.options.root_path
         key = service.options.api_key
-        self._expected = None if key is None else f"Bearer {key}".encode()
+        self._key = None if key is None else key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        work = scope["sparsebert.work"] = Work()
-        status = 0
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        scope, path = self._routed(scope)
+        abort = scope.get("extensions", {}).get(ABORT, {}).get("call")
+        claim = Claim(self._service.admission, abort)
+        work = scope["sparsebert.work"] = Work(claim)
+        answer = _Answer(self._service, claim, send, with_body=scope["method"] != "HEAD")
+        if not answer.with_body:
+            scope["method"] = "GET"
         try:
-            self._check_key(scope)
-            route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
-            if route is None:
-                await self._app(scope, receive, watched)
-            else:
-                scope["route"], scope["path_params"] = route, {}
-                response = await route.answer(Request(scope, receive))
-                await response(scope, receive, watched)
+            self._check_key(scope, path)
+            await self._app(scope, receive, answer.send)
         except ClientGone:
-            status = _GONE
+            answer.status = _GONE
         except RequestError as error:
-            await send_error(error, scope, watched)
+            await send_error(error, path, answer.send)
         except Exception as error:
             # Only where it happened: its message might hold what the client sent.
             log.error("fault", extra={"fields": _place_of(error)})
-            if status == 0:
-                await send_error(RequestError(500, "a fault of the server's own."), scope, watched)
+            if answer.status == 0:
+                fault = RequestError(500, "a fault of the server's own.")
+                await send_error(fault, path, answer.send)
         finally:
-            self._tell(scope, status, work)
+            claim.release()
+            self._tell(scope, answer.status, work)
 
-    def _check_key(self, scope: Scope) -> None:
-        if self._expected is None or is_open(scope):
+    def _routed(self, scope: Scope) -> tuple[Scope, str]:
+        """The scope as the routes expect it, and the path without what a proxy put before it.
+
+        A proxy may cut its own path off or not; a slash at the end of a path makes no difference.
+        """
+        path: str = scope["path"]
+        root = self._root
+        if root and (path == root or path.startswith(root + "/")):
+            path = path[len(root) :]
+        if path[-1:] == "/" or not path:
+            path = path.rstrip("/") or "/"
+        return {**scope, "path": root + path, "root_path": root}, path
+
+    def _check_key(self, scope: Scope, path: str) -> None:
+        if self._key is None or is_open(scope["method"], path):
             return
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        if not hmac.compare_digest(given, self._expected):
+        scheme, _, key = given.partition(b" ")
+        # The scheme's case is free (RFC 9110, 11.1).
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), self._key):
             raise RequestError(
                 401,
                 "this server needs a key: send it as 'Authorization: Bearer KEY'.",
@@ -107,17 +113,59 @@ class Gate:
             log.info("request", extra={"fields": fields})
 
 
-def is_open(scope: Scope) -> bool:
-    """Whether a request needs no key: health, the documentation and the page's own files."""
+class _Answer:
+    """The way of an answer to its client.
+
+    A large one is written in pieces, each when the one before it has been read but for some
+    kilobytes, so that a request has ended, and gives its place back, when its answer is written.
+    """
+
+    def __init__(self, service: Service, claim: Claim, send: Send, *, with_body: bool) -> None:
+        self._service = service
+        self._claim = claim
+        self._send = send
+        self.with_body = with_body
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if self._service.stopping:  # the client's next request is for another server
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await self._send(message)
+            return
+        body = message.get("body", b"") if self.with_body else b""
+        more = message.get("more_body", False)
+        self._claim.hold_answer(len(body))
+        with self._claim.waits_for_client():
+            for start in range(0, len(body) or 1, _PIECE):
+                end = start + _PIECE
+                await self._send(
+                    {
+                        "type": "http.response.body",
+                        "body": body[start:end],
+                        "more_body": more or end < len(body),
+                    }
+                )
+        self._claim.drop(len(body))
+
+
+def route_path(scope: Scope) -> str:
+    """The path as the routes have it, behind the gate."""
     path: str = scope["path"]
-    if scope["method"] not in ("GET", "HEAD"):
-        return bool(scope["method"] == "OPTIONS")
-    return path in _OPEN or path == "/" or path.startswith("/page/")
+    return path.removeprefix(scope["root_path"])
 
 
-async def send_error(error: RequestError, scope: Scope, send: Send) -> None:
+def is_open(method: str, path: str) -> bool:
+    """Whether a request needs no key: health, the documentation and the page's own files."""
+    if method != "GET":
+        return method == "OPTIONS"
+    return path in _OPEN or path == "/" or path.startswith(_OPEN_BELOW)
+
+
+async def send_error(error: RequestError, path: str, send: Send) -> None:
     """Answer with an error in the form that clients of the path know."""
-    status, content = error_answer(error, scope["path"])
+    status, content = error_answer(error, path)
     body = orjson.dumps(content)
     headers = {
         "content-type": "application/json",

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
+from sparsebert.serving.admission import Admission
+from sparsebert.serving.served_model import ServedModel
+from sparsebert.serving.tei_metrics import TeiMetrics
 from sparsebert.serving.work import Work
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -16,11 +26,16 @@ _TOKENS = (16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
 class Metrics:
-    """What the server did. Labels are few: routes, statuses and the names of its models."""
+    """What the server did, and what its process takes.
 
-    def __init__(self, in_flight: Callable[[], float], waiting: Callable[[], float]) -> None:
+    Labels are few: routes, statuses and the names of its models.
+    """
+
+    def __init__(self, admission: Admission, models: Collection[ServedModel]) -> None:
         registry = CollectorRegistry()
         self._registry = registry
+        ProcessCollector(registry=registry)
+        self._tei = TeiMetrics(registry, lambda: sum(each.waiting_sequences for each in models))
 
         def seconds(name: str, what: str) -> Histogram:
             return Histogram(
@@ -53,16 +68,26 @@ class Metrics:
         self._batch_sequences = batch("sequences", "Sequences in a batch.", _COUNTS)
         self._batch_tokens = batch("tokens", "Tokens in a batch.", _TOKENS)
         self._batch_seconds = batch("seconds", "A batch in the engine.", _SECONDS)
-        Gauge(
-            "sparsebert_requests_in_flight", "Requests being answered.", registry=registry
-        ).set_function(in_flight)
-        Gauge(
-            "sparsebert_waiting_tokens", "Tokens that wait for the engine.", registry=registry
-        ).set_function(waiting)
+
+        def gauge(name: str, what: str, value: Callable[[], float]) -> None:
+            Gauge(f"sparsebert_{name}", what, registry=registry).set_function(value)
+
+        gauge("requests_in_flight", "Requests being answered.", lambda: admission.in_flight)
+        gauge(
+            "bytes_in_flight",
+            "Bytes of bodies, results and unread answers.",
+            lambda: admission.bytes,
+        )
+        gauge(
+            "waiting_tokens",
+            "Tokens that wait for the engine.",
+            lambda: sum(each.waiting_tokens for each in models),
+        )
 
     def observe_request(self, route: str, status: int, seconds: float, work: Work) -> None:
         """Count an answered request; its times only where the engine was asked."""
         self._requests.labels(route, str(status)).inc()
+        self._tei.observe_request(route, status, seconds, work)
         if status != 200 or not work.tokens:
             return
         if route not in self._of_route:  # looking a label up costs more than counting
@@ -76,11 +101,12 @@ class Metrics:
         self._items.labels(work.model).inc(work.items)
         self._tokens.labels(work.model).inc(work.tokens)
 
-    def observe_batch(self, model: str, sequences: int, tokens: int, seconds: float) -> None:
-        """Count a batch that went through the engine; from any thread."""
-        self._batch_sequences.labels(model).observe(sequences)
-        self._batch_tokens.labels(model).observe(tokens)
+    def observe_batch(self, model: str, lengths: Sequence[int], seconds: float) -> None:
+        """Count a batch that went through the engine, of so many tokens each; from any thread."""
+        self._batch_sequences.labels(model).observe(len(lengths))
+        self._batch_tokens.labels(model).observe(sum(lengths))
         self._batch_seconds.labels(model).observe(seconds)
+        self._tei.observe_batch(lengths)
 
     def text(self) -> bytes:
         """All of them, in Prometheus' text format."""

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from sparsebert.serving.errors import Form, form_of
+from sparsebert.serving.gate import is_open
 from sparsebert.serving.schemas import ErrorResponse
 from sparsebert.serving.served_model import ServedModel
 from sparsebert.serving.service import Service
@@ -32,6 +33,7 @@ _ERRORS = {
     500: "The engine failed",
     503: "Not ready, or stopping",
 }
+_KEY: dict[str, list[str]] = {"key": []}
 _OF_WORK = (400, 404, 408, 413, 415, 422, 424, 429)
 _OF_WORK_ELSEWHERE = (400, 404, 408, 413, 415, 429, 500)
 
@@ -89,7 +91,10 @@ def _of_the_server(described: dict[str, Any], service: Service) -> dict[str, Any
             del paths[path]
             continue
         for method, operation in paths[path].items():
-            _set_errors(path, method, operation, with_key=service.options.api_key is not None)
+            with_key = service.options.api_key is not None and not is_open(method.upper(), path)
+            if with_key:
+                operation["security"] = [_KEY]
+            _set_errors(path, method, operation, with_key=with_key)
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] == "path":
                     names = ["1"] if parameter["name"] == "version" else [*service.models]
@@ -104,6 +109,9 @@ def _of_the_server(described: dict[str, Any], service: Service) -> dict[str, Any
                     _set_limits(fields, models, several=len(service.models) > 1)
                     if "input" in fields and not service.options.accept_token_ids:
                         fields["input"] = _without_ids(fields["input"])
+    if service.options.api_key is not None:
+        scheme = {"type": "http", "scheme": "bearer"}
+        described["components"]["securitySchemes"] = dict.fromkeys(_KEY, scheme)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     return described

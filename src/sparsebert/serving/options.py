@@ -12,6 +12,7 @@ class ServingOptions:
     | field | what it limits or chooses |
     |---|---|
     | ``max_concurrent_requests`` | requests being answered at a time; one more gets 429 |
+    | ``max_bytes_in_flight`` | bytes of bodies, results and unread answers together, else 429 |
     | ``max_batch_tokens`` | tokens that go through the engine together |
     | ``max_client_batch_size`` | texts in one request, else 413 |
     | ``max_input_characters`` | characters of one text, else 413 |
@@ -21,9 +22,11 @@ class ServingOptions:
     | ``tokenization_workers`` | threads that turn texts into tokens |
     | ``api_key`` | what clients must send as ``Authorization: Bearer ...``; None: anyone may ask |
     | ``cors_allow_origin`` | origins whose web pages may ask; ``*`` for all |
+    | ``root_path`` | the path below which a proxy shows the server, such as ``/encoder`` |
     """
 
     max_concurrent_requests: int = 512
+    max_bytes_in_flight: int = 268_435_456
     max_batch_tokens: int = 4096
     max_client_batch_size: int = 2048
     max_input_characters: int = 100_000
@@ -33,3 +36,4 @@ class ServingOptions:
     tokenization_workers: int = 1
     api_key: str | None = field(default=None, repr=False)
     cors_allow_origin: tuple[str, ...] = ()
+    root_path: str = ""

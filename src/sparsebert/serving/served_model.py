@@ -100,6 +100,10 @@ class ServedModel:
     def waiting_tokens(self) -> int:
         return self._batcher.waiting_tokens if self._batcher else 0
 
+    @property
+    def waiting_sequences(self) -> int:
+        return self._batcher.waiting_sequences if self._batcher else 0
+
     def start(self, readers: ThreadPoolExecutor, max_tokens: int, observe: BatchObserver) -> None:
         """Start its engine threads. ``readers`` turn texts into tokens.
 
@@ -147,6 +151,8 @@ class ServedModel:
             begun = perf_counter()
             try:
                 sequences = read()
+                width = self.model.config.hidden_size
+                work.claim.hold(sum(call.result_bytes(sequences, width) for call in calls))
             except BaseException as error:
                 jobs[0].failed = _refusal(error)
                 wake(loop, jobs[0].deliver)

@@ -2,72 +2,201 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import os
 import signal
 import socket
+from functools import partial
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from sparsebert.errors import InputError
+from sparsebert.serving.connections import Connection, Idle
 
 log = logging.getLogger("sparsebert.serving")
 
 _BACKLOG = 2048
-_KEEP_ALIVE = 60  # seconds that a connection may be idle: clients keep theirs in a pool
+_UNIX = "unix:"
+_MAX_CONNECTIONS = 4096
+_OTHER_FILES = 128  # that the process needs for anything but connections
+_WORTH_TRIMMING = 1 << 24  # bytes
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None  # glibc's
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. InputError, saying why, if it cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
-        number = getattr(error, "errno", None) or 0
-        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", str(error))
-        raise InputError(f"cannot listen on {host}, port {port}: {reason.lower()}.") from None
+    """A listening socket; InputError, saying why, if it cannot be had.
 
-
-def run(app: FastAPI, listener: socket.socket, *, shutdown_timeout: int) -> None:
-    """Serve until SIGTERM or SIGINT; then accept no more, answer what is in flight, and return.
-
-    What is not answered ``shutdown_timeout`` seconds later is dropped; a second SIGINT drops it at
-    once. In the main thread.
+    ``host`` is a name, an address (``::`` is all of IPv6 and IPv4) or ``unix:PATH``, which has no
+    port. Port 0 takes a free one.
     """
-    config = uvicorn.Config(
+    if host.startswith(_UNIX):
+        return _listen_at(host.removeprefix(_UNIX))
+    host = host.removeprefix("[").removesuffix("]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server(
+            (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both
+        )
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot listen on {host}, port {port}: {_reason(error)}.") from None
+
+
+def _listen_at(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        if Path(path).is_socket() and not _answers(path):
+            Path(path).unlink()  # of a server that was killed
+        listener.bind(path)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise InputError(f"cannot listen on {_UNIX}{path}: {_reason(error)}.") from None
+    return listener
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
+def _reason(error: OSError | OverflowError) -> str:
+    number = getattr(error, "errno", None) or 0
+    reason = os.strerror(number) if number > 0 else getattr(error, "strerror", str(error))
+    return str(reason).lower()
+
+
+def run(
+    app: FastAPI,
+    listener: socket.socket,
+    *,
+    keep_alive: int = 75,
+    shutdown_delay: int = 0,
+    shutdown_timeout: int = 30,
+) -> None:
+    """Serve until SIGTERM or SIGINT, go on for ``shutdown_delay`` seconds, finish and return.
+
+    In the delay health says that the server stops, and each answer ends its connection, so that a
+    load balancer takes its requests elsewhere. Then no more are accepted, and what is in flight is
+    answered; what is not ``shutdown_timeout`` seconds later is dropped. A second SIGINT drops it at
+    once. ``keep_alive`` is how many seconds a connection may be idle. In the main thread.
+    """
+    raise_file_limit()
+    server = make_server(
         app,
-        log_config=None,
-        access_log=False,  # the gate's own lines say more
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_keep_alive=keep_alive,
+        shutdown_delay=shutdown_delay,
         timeout_graceful_shutdown=shutdown_timeout,
     )
-    server = _Server(config)
     # uvicorn raises the signal again when it has drained, for handlers that were there before it:
     # these, so that the process goes on to its own end. Until uvicorn listens they stop it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.stop)
+    address = listener.getsockname()
     server.run(sockets=[listener])
+    if isinstance(address, str):
+        Path(address).unlink(missing_ok=True)
     log.info("stopped")
 
 
-class _Server(uvicorn.Server):
+def make_server(app: FastAPI, *, shutdown_delay: int = 0, **settings: Any) -> Server:
+    """A server of ``app``; ``settings`` are `uvicorn.Config`'s."""
+    config = uvicorn.Config(
+        app,
+        http=partial(Connection, idle=Idle(_max_connections())),  # type: ignore[arg-type]
+        ws="none",
+        log_config=None,
+        access_log=False,  # the gate's own lines say more
+        server_header=False,
+        proxy_headers=False,
+        **settings,
+    )
+    return Server(config, shutdown_delay)
+
+
+def raise_file_limit() -> None:
+    """Let the process open as many files as it may: each connection is one, and often 1,024 are."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _max_connections() -> int:
+    try:
+        import resource
+    except ImportError:
+        return _MAX_CONNECTIONS
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _MAX_CONNECTIONS
+    return max(1, min(_MAX_CONNECTIONS, soft - _OTHER_FILES))
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which tells of its life, holds connections to their limits and stops slowly."""
+
+    def __init__(self, config: uvicorn.Config, shutdown_delay: int) -> None:
+        super().__init__(config)
+        assert isinstance(config.app, FastAPI)
+        self._service = config.app.state.service
+        self._ticks = 10 * shutdown_delay  # from the signal on
+        self._most_bytes = 0  # in flight, since memory was last given back
+
     def stop(self, _number: int, _frame: FrameType | None) -> None:
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or ():
-            host, port = listener.getsockname()[:2]
-            where = f"[{host}]" if ":" in host else host
-            log.info("listening", extra={"fields": {"address": f"http://{where}:{port}"}})
+            log.info("listening", extra={"fields": {"address": _url(listener)}})
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second; True ends accepting."""
+        if counter % 10 == 0:
+            self._enforce_limits()
+            self._give_memory_back()
+        if not await super().on_tick(counter):
+            return False
+        self._begin_to_stop()
+        self._ticks -= 1
+        return self.force_exit or self._ticks < 0
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        app = self.config.app
-        assert isinstance(app, FastAPI)
-        app.state.service.stopping = True  # health says so to whoever still asks
-        log.info("stopping", extra={"fields": {"in_flight": app.state.service.in_flight}})
+        self._begin_to_stop()  # if it was stopped before its first tick
         await super().shutdown(sockets)
+
+    def _begin_to_stop(self) -> None:
+        if not self._service.stopping:
+            self._service.stopping = True  # health says so to whoever asks
+            in_flight = len(self.server_state.tasks)
+            log.info("stopping", extra={"fields": {"in_flight": in_flight}})
+
+    def _enforce_limits(self) -> None:
+        for connection in list(self.server_state.connections):
+            assert isinstance(connection, Connection)
+            connection.enforce_limits(connection.loop.time())
+
+    def _give_memory_back(self) -> None:
+        """To the system, after much has been in flight: the C library would keep it."""
+        now = self._service.admission.bytes
+        self._most_bytes = max(now, self._most_bytes)
+        if self._most_bytes - now > _WORTH_TRIMMING and _trim is not None:
+            self._most_bytes = now
+            _trim(0)
+
+
+def _url(listener: socket.socket) -> str:
+    address = listener.getsockname()
+    if isinstance(address, str):
+        return _UNIX + address
+    host, port = address[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

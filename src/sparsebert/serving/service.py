@@ -9,7 +9,8 @@ from functools import partial
 from fastapi import Request
 
 from sparsebert.errors import InputError
-from sparsebert.serving.errors import RequestError, overloaded
+from sparsebert.serving.admission import Admission
+from sparsebert.serving.errors import RequestError
 from sparsebert.serving.metrics import Metrics
 from sparsebert.serving.options import ServingOptions
 from sparsebert.serving.served_model import ServedModel
@@ -34,12 +35,9 @@ class Service:
                 )
         self.default = models[0]
         self.options = options
-        self.in_flight = 0
+        self.admission = Admission(options.max_concurrent_requests, options.max_bytes_in_flight)
         self.stopping = False
-        self.metrics = Metrics(
-            lambda: self.in_flight,
-            lambda: sum(model.waiting_tokens for model in self.models.values()),
-        )
+        self.metrics = Metrics(self.admission, self.models.values())
         self._readers: ThreadPoolExecutor | None = None
 
     def start(self) -> None:
@@ -85,16 +83,6 @@ class Service:
                 code="model_not_found",
             )
         return self.models[name]
-
-    def enter(self) -> None:
-        """Take one of the places for requests, or raise RequestError 429; then call `leave`."""
-        if self.in_flight >= self.options.max_concurrent_requests:
-            raise overloaded(self.options.max_concurrent_requests)
-        self.in_flight += 1
-
-    def leave(self) -> None:
-        """Give the place back."""
-        self.in_flight -= 1
 
     def check_count(self, count: int, name: str) -> None:
         """RequestError for a list of no texts (422) or of too many (413)."""

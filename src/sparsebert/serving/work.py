@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from sparsebert.serving.admission import Claim
+
 
 @dataclass
 class Work:
-    """Filled in while a request is answered; times are seconds.
+    """Filled in while a request is answered; times are seconds. ``claim`` is what it holds.
 
     ``queue`` is from the last token made to the first batch begun, ``inference`` from there to the
     end of the last batch.
     """
 
+    claim: Claim
     started: float = field(default_factory=perf_counter)
     model: str = ""
     items: int = 0

@@ -1,4 +1,4 @@
-"""Routes that do work: a place among the requests, a body of bounded size, JSON, checks, answer.
+"""Routes that do work: a body of bounded size, a place among the requests, JSON, checks, answer.
 
 FastAPI documents them from their signatures, ``endpoint(request, body: SomeBody, work: ...)``; the
 way from bytes to the checked body and from the result to bytes is ours: orjson writes numpy arrays
@@ -17,13 +17,13 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
-from sparsebert.serving.errors import ClientGone, RequestError
+from sparsebert.serving.body import read_body
+from sparsebert.serving.errors import RequestError
 from sparsebert.serving.service import service_of
 from sparsebert.serving.work import Work
 
 Body = TypeVar("Body", bound=BaseModel)
 
-_BODY_SECONDS = 30.0  # to send a body in: a place is not held for one that never comes
 _ORJSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -39,16 +39,16 @@ class WorkRoute(APIRoute):
         return self.answer
 
     async def answer(self, request: Request) -> Response:
-        """The response to a request, or RequestError, or ClientGone."""
-        service = service_of(request)
-        service.enter()
-        try:
-            raw = await read_body(request, service.options.payload_limit)
-            body = self.read(request, raw, self._body_type)
-            result = await self.endpoint(request, body, **request.path_params)
-        finally:
-            service.leave()
-        return await self.write(result, work_of(request).headers())
+        """The response to a request, or RequestError, or ClientGone.
+
+        The place that it takes is given back by the gate, when the response has been written.
+        """
+        work = work_of(request)
+        raw = await read_body(request, service_of(request).options.payload_limit, work.claim)
+        work.claim.enter()
+        body = self.read(request, raw, self._body_type)
+        result = await self.endpoint(request, body, **request.path_params)
+        return await self.write(result, work.headers())
 
     def read(self, _request: Request, raw: bytes, body_type: type[Body]) -> Body:
         """The body as the endpoint takes it, or RequestError."""
@@ -63,45 +63,6 @@ def work_of(request: Request) -> Work:
     """Where a request's work is counted."""
     work: Work = request.scope["sparsebert.work"]
     return work
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body, or RequestError: 413 as soon as it is larger than ``limit`` bytes, 408."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced[:20]) > limit:
-        raise _too_large(limit)
-    try:
-        return await asyncio.wait_for(_read(request, limit), _BODY_SECONDS)
-    except asyncio.TimeoutError:
-        raise RequestError(
-            408,
-            f"the body did not arrive within {_BODY_SECONDS:.0f} seconds.",
-            headers={"Connection": "close"},
-        ) from None
-
-
-async def _read(request: Request, limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    more = True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
-            raise _too_large(limit)
-        more = message.get("more_body", False)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _too_large(limit: int) -> RequestError:
-    return RequestError(
-        413,
-        f"the body is larger than {limit} bytes (--payload-limit).",
-        headers={"Connection": "close"},  # the rest of it is not read
-    )
 
 
 def checked(raw: bytes, body_type: type[Body]) -> Body:
@@ -149,9 +110,10 @@ def _unfit(error: ValidationError) -> RequestError:
 async def to_json(result: Any) -> bytes:
     """``result`` as JSON; long lists of arrays let other requests run in between."""
     if isinstance(result, list) and sum(getattr(part, "size", 0) for part in result) > 1 << 18:
-        parts = []
+        parts = [b"["]
         for part in result:
-            parts.append(orjson.dumps(part, option=_ORJSON_OPTIONS))
+            parts += (orjson.dumps(part, option=_ORJSON_OPTIONS), b",")
             await asyncio.sleep(0)
-        return b"[" + b",".join(parts) + b"]"
+        parts[-1] = b"]"
+        return b"".join(parts)
     return orjson.dumps(result, option=_ORJSON_OPTIONS)
