@@ -458,21 +458,29 @@ def test_the_command(sparse: Path, tmp_path: Path, capfd: pytest.CaptureFixture[
     assert plot.is_file()
 
 
-def test_the_command_makes_a_model_by_itself(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "pattern"), [([], "1:2"), (["--shared-rows", "32"], "1:2 shared by 32 rows")]
+)
+def test_the_command_makes_a_model_by_itself(
+    options: list[str], pattern: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["bench", "--random", "bert-tiny", "--shapes", "1x4", "--engines", OURS, *options]
     with pytest.raises(SystemExit) as end:
-        main(
-            [
-                "bench",
-                "--random",
-                "bert-tiny",
-                "--shapes",
-                "1x4",
-                "--engines",
-                OURS,
-                "--rounds",
-                "1",
-            ]
-        )
+        main([*arguments, "--rounds", "1", "-o", "json"])
     out, error = capfd.readouterr()
     assert end.value.code == 0, error
-    assert "model: 2 layers x 128 hidden, encoder, 1:2" in out
+    found = json.loads(out)
+    assert (found["model"], found["pattern"]) == ("2 layers x 128 hidden, encoder", pattern)
+
+
+def test_shared_rows_are_those_of_a_random_model(
+    sparse: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, why in (
+        ([str(sparse), "--shared-rows", "32"], "is for --random"),
+        (["--random", "bert-tiny", "--shared-rows", "24"], "cannot be shared by 24 rows"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["bench", *arguments])
+        assert end.value.code == 2
+        assert why in " ".join(capfd.readouterr().err.replace("│", " ").split())

@@ -112,5 +112,7 @@ void linear_tiles(const Int8Linear& call, int tile) {
 void linear(const Int8Linear& call, int tile_begin, int tile_end) {
     int tile = tile_begin;
     for (; tile + kTiles <= tile_end; tile += kTiles) linear_tiles<kTiles>(call, tile);
-    for (; tile < tile_end; ++tile) linear_tiles<1>(call, tile);
+    if (tile < tile_end)
+        with_constant<kTiles>(tile_end - tile,
+                              [&](auto rest) { linear_tiles<rest()>(call, tile); });
 }

@@ -196,13 +196,11 @@ float dot(const float* a, const float* b, int count) {
 }
 
 // The inputs that a block of rows shares: plain words, which the compiler makes vectors of.
-void gather(const uint8_t* __restrict x, const uint8_t* __restrict second, int fours,
-            uint8_t* __restrict out) {
-    for (int f = 0; f < fours; ++f) {
-        uint32_t pairs[2], chosen;
-        std::memcpy(pairs, x + 8 * f, sizeof pairs);
-        std::memcpy(&chosen, second + 4 * f, sizeof chosen);
-        chosen = (pairs[0] & ~chosen) | (pairs[1] & chosen);
-        std::memcpy(out + 4 * f, &chosen, sizeof chosen);
-    }
+void gather(const uint8_t* x, const uint8_t* second, int fours, uint8_t* out) {
+    using Word [[gnu::may_alias, gnu::aligned(1)]] = uint32_t;
+    const Word* pairs = reinterpret_cast<const Word*>(x);
+    const Word* seconds = reinterpret_cast<const Word*>(second);
+    Word* __restrict chosen = reinterpret_cast<Word*>(out);
+    for (int f = 0; f < fours; ++f)
+        chosen[f] = (pairs[2 * f] & ~seconds[f]) | (pairs[2 * f + 1] & seconds[f]);
 }

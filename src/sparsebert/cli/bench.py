@@ -7,13 +7,16 @@ import sys
 import tempfile
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sparsebert.cli.console import JsonOption, progress_bar, stderr
-from sparsebert.errors import InputError
+from sparsebert.errors import InputError, PatternError
 from sparsebert.progress import Progress
+
+if TYPE_CHECKING:
+    from sparsebert.patterns import Pattern
 
 
 class Output(str, Enum):
@@ -38,6 +41,14 @@ def bench(
             "to 1:2.",
         ),
     ] = None,
+    shared_rows: Annotated[
+        int,
+        typer.Option(
+            metavar="ROWS",
+            help="Let so many adjacent outputs of the --random model keep the same inputs.",
+            show_default="1: each its own",
+        ),
+    ] = 1,
     shapes: Annotated[
         str | None,
         typer.Option(
@@ -96,8 +107,11 @@ def bench(
     """
     if (model is None) == (random is None):
         raise typer.BadParameter("give either MODEL or --random SIZE.")
+    if shared_rows != 1 and random is None:
+        raise typer.BadParameter("is for --random.", param_hint="--shared-rows")
     from sparsebert import bench as feature
     from sparsebert.bench.plot import save_plot
+    from sparsebert.patterns import Pattern
     from sparsebert.tasks.texts import read_texts, single_texts
 
     try:
@@ -105,7 +119,8 @@ def bench(
         if shapes is not None:
             wanted_shapes = feature.parse_shapes(shapes)
         wanted_engines = feature.parse_engines(engines) if engines is not None else None
-    except InputError as error:
+        pattern = Pattern.parse("1:2", shared_rows)
+    except (InputError, PatternError) as error:
         raise typer.BadParameter(str(error)) from error
     if random is not None and random not in feature.RANDOM_MODELS:
         names = ", ".join(feature.RANDOM_MODELS)
@@ -116,7 +131,7 @@ def bench(
         progress_bar() as progress,
     ):
         result = feature.run_bench(
-            model or _random_sparse(str(random), Path(temporary), progress),
+            model or _random_sparse(str(random), pattern, Path(temporary), progress),
             shapes=wanted_shapes,
             texts=single_texts(read_texts(texts)) if texts else (),
             batch=batch,
@@ -140,11 +155,11 @@ def bench(
         stderr.print(f"plot: {plot}", markup=False)
 
 
-def _random_sparse(name: str, workspace: Path, progress: Progress) -> Path:
+def _random_sparse(name: str, pattern: Pattern, workspace: Path, progress: Progress) -> Path:
     from sparsebert.bench import write_random_model
     from sparsebert.pruning import prune
 
     progress(f"writing a random {name}", 0, 0)
     write_random_model(name, workspace / "dense")
-    prune(workspace / "dense", workspace / "sparse", progress=progress)
+    prune(workspace / "dense", workspace / "sparse", pattern=pattern, progress=progress)
     return workspace / "sparse"
