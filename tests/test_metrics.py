@@ -141,6 +141,15 @@ def test_rounding_noise_is_not_ranked(size: float, noise: float) -> None:
         assert scores.values["spearman"] == pytest.approx(math.copysign(100 * spearman, size))
 
 
+def test_pearson_is_of_every_digit() -> None:
+    """Of predictions that lie close together, rounding would be a part of what they differ by."""
+    guess = 1 + 1e-5 * np.random.default_rng(2).normal(size=50)
+    target = np.arange(50.0)
+    expected = 100 * np.corrcoef(guess, target)[0, 1]
+    found = regression_scores(("pearson",), guess, target).values["pearson"]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
 def test_close_values_are_ranked() -> None:
     guess, target = np.array([0.9, 0.90001, 0.90002, 0.90003]), np.arange(4.0)
     assert regression_scores(("spearman",), guess, target).values["spearman"] == 100

@@ -104,17 +104,21 @@ def regression_scores(
 ) -> Scores:
     """Correlate predictions with targets, ``[rows]`` each.
 
-    Predictions count to five significant digits (`without_rounding_noise`): ranked to the last bit,
-    equal ones would stand in an order that engine, batch and threads decide. A correlation with a
-    constant is undefined; it is reported as 0 with a note. Predictions that are not finite count as
-    constant.
+    Ranks are those of five significant digits (`without_rounding_noise`): ranked to the last bit,
+    equal predictions would stand in an order that engine, batch and threads decide. A correlation
+    with a constant is undefined; it is reported as 0 with a note. Predictions that are not finite
+    count as constant, and so do those that differ by rounding noise alone.
     """
     need_extra("scoring a task", "scipy")
     from scipy.stats import pearsonr, spearmanr
 
-    known = {"pearson": pearsonr, "spearman": spearmanr}
-    guess, target = without_rounding_noise(predicted), np.asarray(expected, np.float64)
-    for what, values in (("predictions", guess), ("labels", target)):
+    guess, target = np.asarray(predicted, np.float64), np.asarray(expected, np.float64)
+    ranked = without_rounding_noise(guess)
+    known = {
+        "pearson": lambda: pearsonr(guess, target),  # to which noise is no more than noise
+        "spearman": lambda: spearmanr(ranked, target),
+    }
+    for what, values in (("predictions", ranked), ("labels", target)):
         if not np.all(np.isfinite(values)):
             why = f"some {what} are not finite numbers"
         elif len(values) < 2 or np.all(values == values[0]):
@@ -124,7 +128,7 @@ def regression_scores(
         return _undefined(metrics, why)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy on values that hardly differ; checked here instead
-        found = {name: 100 * float(known[name](guess, target).statistic) for name in metrics}
+        found = {name: 100 * float(known[name]().statistic) for name in metrics}
     if not all(np.isfinite(value) for value in found.values()):
         return _undefined(metrics, "the values hardly differ")
     return Scores(found)
