@@ -83,8 +83,12 @@ class Claim:
             self._add(count)
 
     def hold_answer(self, count: int) -> None:
-        """Take the bytes of an answer: it is there already, and others must go for it."""
+        """Hold the bytes of an answer instead of what it was made of.
+
+        It is there already: others must go for it.
+        """
         with self._admission.lock:
+            self._add(-self.bytes)
             self._make_room(count)
             self._add(count)
 

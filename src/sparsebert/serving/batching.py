@@ -27,6 +27,7 @@ from sparsebert.inference.tokenizing import Tokens
 from sparsebert.serving.errors import RequestError
 
 Floats = npt.NDArray[np.float32]
+_NUMBER_BYTES = 4 + 12  # as float32, and written down
 BatchObserver = Callable[[Sequence[int], float], None]
 """Called after each batch with the tokens of each of its sequences, and its seconds."""
 
@@ -57,9 +58,9 @@ class EngineCall:
         return np.split(rows, offsets[1:-1]) if self.per_token else list(rows)
 
     def result_bytes(self, sequences: Sequence[Tokens], width: int) -> int:
-        """Bytes of the rows of ``sequences``, none wider than ``width``."""
+        """Bytes of the rows of ``sequences``, none wider than ``width``, and of their JSON."""
         rows = sum(map(len, sequences)) if self.per_token else len(sequences)
-        return rows * width * np.dtype(np.float32).itemsize
+        return rows * width * _NUMBER_BYTES
 
 
 class Job:
