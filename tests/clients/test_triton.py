@@ -57,6 +57,19 @@ def test_token_ids_without_named_outputs(client, served):
     assert found.get_response()["id"] == "7"
 
 
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+def test_compressed_bodies(client, served, compression):
+    found = client.infer(
+        "embedder",
+        [texts(TEXTS)],
+        headers=key(),
+        request_compression_algorithm=compression,
+        response_compression_algorithm=compression,
+    )
+    expected = served.models["embedder"].embed(TEXTS)
+    assert found.as_numpy("embedding") == pytest.approx(expected, abs=1e-5)
+
+
 def test_cutting(client):
     with pytest.raises(InferenceServerException, match="longer than the 64 tokens"):
         client.infer("embedder", [texts([long_text(99)])], headers=key())
