@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sparsebert.patterns import Pattern, is_whole
-from sparsebert.pruning import second_order, surgeon, wanda
+from sparsebert.pruning import pair_swaps, second_order, surgeon, wanda
 from sparsebert.pruning.calibration import Linear, Statistics
 
 
@@ -296,3 +296,48 @@ def test_a_blocks_group_is_pruned_as_exhaustive_search_does() -> None:
             group_masks(pattern), key=lambda kept: sum(loss(r, inputs, kept) for r in weight[block])
         )
         assert np.array_equal(mask[block].numpy(), np.tile(best, (len(weight[block]), 1)))
+
+
+def test_swaps_within_pairs_gain_what_they_promise() -> None:
+    """Every swap's gain is exact: the loss of least squares without it and with it."""
+    weight, inputs = layer(16, 12, seed=14)
+    moment = moment_of(inputs)
+    inside = np.arange(6) * 2 + np.random.default_rng(15).integers(0, 2, 6)
+
+    def lost(places: Any) -> float:
+        kept = np.isin(np.arange(12), places)
+        return sum(loss(row, inputs, kept) for row in weight) / len(inputs)
+
+    won, gains = pair_swaps._gains(
+        torch.tensor(inside), torch.tensor(weight @ moment), torch.tensor(moment)
+    )
+    everything = np.einsum("ri,ij,rj->", weight, moment, weight)
+    assert everything - won == pytest.approx(lost(inside), rel=1e-6)
+    for number in range(6):
+        swapped = inside.copy()
+        swapped[number] ^= 1
+        assert gains[number].item() == pytest.approx(lost(inside) - lost(swapped), rel=1e-5)
+
+
+def test_no_single_swap_is_left_that_gains() -> None:
+    """From masks at random, blocks of 16 and 11 rows: whole, better, and at an optimum."""
+    pattern = Pattern(1, 2, 16)
+    weight, inputs = layer(27, 24, seed=16)
+    moment = as_torch(moment_of(inputs) + 0.1 * np.eye(24))
+    wanted = as_torch(weight) @ moment
+    odd = np.random.default_rng(17).random((2, 12)) > 0.5
+    start = torch.tensor(np.stack((~odd, odd), -1).reshape(2, 24)[np.arange(27) // 16])
+    found = pair_swaps.swap_pairs(start, wanted, moment, pattern)
+    assert is_whole(found.numpy(), pattern)
+
+    def lost(mask: Any) -> float:
+        kept = second_order.solve_kept(wanted, moment, mask, pattern)
+        return float(second_order.loss(kept, as_torch(weight), moment).sum())
+
+    best = lost(found)
+    assert best < lost(start)
+    for block in (slice(0, 16), slice(16, 27)):
+        for left in range(0, 24, 2):
+            swapped = found.clone()
+            swapped[block, left : left + 2] = ~swapped[block, left : left + 2]
+            assert lost(swapped) > 0.999 * best

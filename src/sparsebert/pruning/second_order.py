@@ -13,7 +13,8 @@ loses ``tr (W - W*) H (W - W*)^T`` more, H = X X^T + d, and N:M pruning looks fo
 3. the kept weights of each row: the exact solution ``H_KK w_K = (W* H)_K`` of least squares
 
 Rows that share their inputs (see `sparsebert.patterns`) choose together in 1 and 2, by the sum of
-what they lose, and have one system of equations in 3.
+what they lose, and have one system of equations in 3. So few masks are worth a last look: swaps
+within pairs that the loss falls by (`pair_swaps`).
 
 Means are left out of X and Y: they belong to the bias, which is fitted with the weights (of a layer
 that has one).
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from sparsebert.patterns import Pattern, mask_from_scores, spread_over_rows, sum_over_blocks
 from sparsebert.pruning.calibration import Linear
+from sparsebert.pruning.pair_swaps import swap_pairs
 from sparsebert.pruning.surgeon import prune_columns
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ def prune_linear(layer: Linear, statistics: Statistics, *, pattern: Pattern) -> 
 
     start, start_mask = prune_columns(ideal, moment, pattern)
     mask = settle_mask(start, wanted, moment, pattern)
+    if pattern.shared_rows > 1:
+        mask = swap_pairs(mask, wanted, moment, pattern)
     weight = solve_kept(wanted, moment, mask, pattern)
     gained = loss(start, ideal, moment) - loss(weight, ideal, moment)
     worse = _of_blocks(gained, pattern) < 0
