@@ -135,6 +135,21 @@ def test_another_pattern(dense: Path, data: Path, tmp_path: Path) -> None:
         assert not is_whole(mask, Pattern(1, 2))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_that_share_their_inputs(dense: Path, data: Path, tmp_path: Path, method: str) -> None:
+    """And training goes on with their zeros locked."""
+    pattern = Pattern(1, 2, 16)
+    finetune(dense, tmp_path / "task", data=data, method=method, shared_rows=16, **QUICK)
+    finetune(tmp_path / "task", tmp_path / "on", data=data, **{**QUICK, "epochs": 1})
+    for folder in (tmp_path / "task", tmp_path / "on"):
+        checkpoint = open_checkpoint(folder)
+        assert checkpoint.config.recorded_pattern == pattern
+        masks = read_masks(checkpoint)
+        assert len(masks) == 12
+        assert all(is_whole(mask, pattern) for mask in masks.values())
+        assert inspect(folder).whole
+
+
 def test_layers_that_are_sparse_keep_their_masks(dense: Path, data: Path, tmp_path: Path) -> None:
     """A pooler that was pruned stays as it is while the encoder is being pruned."""
     prune(dense, tmp_path / "pooler", parts=["pooler"])

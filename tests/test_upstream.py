@@ -30,6 +30,7 @@ from sparsebert.errors import (
     SparsebertError,
     TrainingError,
 )
+from sparsebert.patterns import Pattern, is_whole
 from sparsebert.pruning import inspect
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.training import prune_upstream
@@ -147,6 +148,16 @@ class TestResult:
         lineage = json.loads((tmp_path / "out" / "config.json").read_text())["sparsity"]["lineage"]
         assert lineage[0]["arguments"]["calibration"] == "corpus.txt"
         assert lineage[0]["arguments"]["calibration_rows"] == 50
+
+    def test_rows_that_share_their_inputs(
+        self, embedder: Path, corpus: Path, tmp_path: Path
+    ) -> None:
+        settings = {**QUICK, "epochs": 0.2, "method": "second-order", "shared_rows": 16}
+        result = prune_upstream(embedder, tmp_path / "out", corpus=[corpus], **settings)
+        assert result.pattern == "1:2 shared by 16 rows"
+        checkpoint = open_checkpoint(tmp_path / "out")
+        assert checkpoint.config.recorded_pattern == Pattern(1, 2, 16)
+        assert all(is_whole(mask, Pattern(1, 2, 16)) for mask in read_masks(checkpoint).values())
 
     def test_or_on_texts_of_their_own(self, embedder: Path, corpus: Path, tmp_path: Path) -> None:
         write_rows(tmp_path / "own.jsonl", [{"text": text} for text in SENTENCES[:9]])
