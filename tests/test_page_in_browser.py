@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from playwright.sync_api import Browser, Page, expect
 import sparsebert as sb
 from served import serving
 from sparsebert.serving import load_models
+from sparsebert.serving.errors import overloaded
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -373,16 +373,18 @@ def test_refusals_are_told_in_a_sentence(browser: Browser, folders: Any) -> None
 
         page.get_by_label("Query").fill("a query")
         settled(page)
-        host, port = address.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as other:
-            # A request that never ends holds the server's only place.
-            other.sendall(b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
-            page.get_by_label("Query").fill("another query")
-            expect(page.locator(trouble)).to_have_text(
-                "The server has as many requests as it takes at once: try again in 1 s."
-            )
-            expect(page.locator(".answer").first).to_be_empty()
-            expect(page.get_by_role("button", name="Copy as curl")).to_be_enabled()
+        refusal = overloaded(1)
+        page.route(
+            "**/rerank",
+            lambda route: route.fulfill(status=refusal.status, headers=refusal.headers, json={}),
+        )
+        page.get_by_label("Query").fill("another query")
+        expect(page.locator(trouble)).to_have_text(
+            "The server has as many requests as it takes at once: try again in 1 s."
+        )
+        expect(page.locator(".answer").first).to_be_empty()
+        expect(page.get_by_role("button", name="Copy as curl")).to_be_enabled()
+        page.unroute("**/rerank")
         page.get_by_role("button", name="Ask", exact=True).click()
         expect(page.locator(trouble)).to_be_empty()
         page.route("**/rerank", lambda route: route.abort())

@@ -305,7 +305,7 @@ class TestNothingIsLost:
             raise failure
 
         target = {
-            "weights": "sparsebert.checkpoint.writing.os.fsync",
+            "weights": "sparsebert.checkpoint.atomic.os.fsync",
             "masks": "sparsebert.pruning.one_shot.write_mask_bits",
             "config": "sparsebert.pruning.one_shot.write_config",
         }[stage]

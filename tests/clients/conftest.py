@@ -17,9 +17,9 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 
 import pytest
-from running import serving
 
 from bert_folders import bert_config, bert_tensors, write_folder
+from clients.running import serving
 from sparsebert import Model, load
 from tiny_models import vocabulary
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from running import KEY, need
+from clients.running import KEY, need
 
 need("cohere", "litellm")
 
