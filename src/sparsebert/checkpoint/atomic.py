@@ -19,14 +19,14 @@ def replaced_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _sync(path: Path) -> None:
+def sync(path: str | Path) -> None:
     """Have the bytes on disk before they get their name: a crash must not leave an empty file."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sparsebert.checkpoint.atomic import sync
 from sparsebert.checkpoint.folder_lock import FolderLock
 from sparsebert.checkpoint.termination import sigterm_interrupts
 from sparsebert.errors import OutputError
@@ -37,7 +38,9 @@ def staged_folder(
             staging, lock = _make_staging(target)
             try:
                 yield staging
-                _sync(staging)
+                for path in staging.rglob("*"):
+                    if path.is_file():
+                        sync(path)
                 if not force and target.exists():  # somebody else was quicker
                     raise OutputError(f"{out} came into being meanwhile, and is not replaced.")
                 _swap(staging, target)
@@ -144,17 +147,6 @@ def _swap(staging: Path, target: Path) -> None:
             raise
     for old in _siblings(target, "old"):
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Have the files on disk before they get their name: a crash must not leave empty ones."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
 
 
 def _is_of_writing(error: OSError, staging: Path, target: Path) -> bool:

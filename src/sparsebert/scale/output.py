@@ -12,13 +12,13 @@ Readers of Parquet folders pass over names that begin with ``_`` or ``.``.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from sparsebert.checkpoint.atomic import sync
 from sparsebert.errors import OutputError
 from sparsebert.scale.places import Input, Place
 from sparsebert.training.differences import differences
@@ -144,7 +144,7 @@ class PartWriter:
             self._writer.close()
             self._stream.close()
             if self._out.is_local:
-                _sync(self._unfinished)
+                sync(self._unfinished)
             self._out.filesystem.move(self._unfinished, self._out.child(self._name).path)
         except OutputError:
             self._abandon()
@@ -229,17 +229,8 @@ def _write(place: Place, data: bytes) -> None:
     with place.filesystem.open_output_stream(unfinished) as file:
         file.write(data)
     if place.is_local:
-        _sync(unfinished)
+        sync(unfinished)
     place.filesystem.move(unfinished, place.path)
-
-
-def _sync(path: str) -> None:
-    """Have a file on disk before it gets its name: a crash must not leave an empty one."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _failure(out: Place, fault: OSError) -> OutputError:
