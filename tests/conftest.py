@@ -20,10 +20,8 @@ import pytest
 from not_tried import pytest_terminal_summary as pytest_terminal_summary
 from short_runs import LEARN
 from sparsebert.pruning import prune
-from tiny_models import make_tiny_bert
+from tiny_models import TinyBert, make_tiny_bert
 from tiny_tasks import write_classification
-
-TinyBert = Callable[..., Path]
 
 
 @pytest.fixture(scope="session", autouse=True)

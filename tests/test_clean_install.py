@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from checkout import CHECKOUT
 from sparsebert.packing import pack
 from sparsebert.pruning import prune
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 OFFLINE = ("NewConnectionError", "Temporary failure in name resolution", "Network is unreachable")
 
 PROGRAM = """

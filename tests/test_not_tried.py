@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from checkout import SUPPORT
 from not_tried import not_tried
 
 SKIPPED = """
@@ -30,7 +31,7 @@ def test_the_last_lines_group_the_reasons(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "not_tried", "-c", os.devnull, "test_some.py"],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parent), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env={"PYTHONPATH": str(SUPPORT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
     )

@@ -1,0 +1,100 @@
+"""Logit, sigmoid or softmax: as transformers' pipeline and CrossEncoder read the same folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers")
+sentence_transformers = pytest.importorskip("sentence_transformers")
+
+from sentence_folders import IDENTITY, SIGMOID, folder_that_says
+from sentences import SENTENCES
+from sparsebert import load
+from sparsebert.checkpoint import read_score_function
+from sparsebert.errors import CheckpointError
+from sparsebert.integrations.relevance import relevance
+
+PAIRS = [(SENTENCES[0], text) for text in SENTENCES[1:6]]
+
+# What a folder says: keys of config.json, and of config_sentence_transformers.json.
+SAYINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "nothing": ({}, {}),
+    "Identity, as since 4.0": ({"sentence_transformers": {"activation_fn": IDENTITY}}, {}),
+    "Identity, as before": ({"sbert_ce_default_activation_function": IDENTITY}, {}),
+    "Identity, as since 6.0": ({}, {"activation_fn": IDENTITY}),
+    "Sigmoid": ({"sentence_transformers": {"activation_fn": SIGMOID}}, {}),
+    "two, the newer file first": (
+        {"sentence_transformers": {"activation_fn": SIGMOID}},
+        {"activation_fn": IDENTITY},
+    ),
+    "null": ({"sbert_ce_default_activation_function": None}, {"activation_fn": None}),
+}
+
+
+@pytest.mark.parametrize("says", SAYINGS)
+def test_one_label_is_scored_as_by_cross_encoder(tiny_bert, tmp_path, says):
+    source = tiny_bert("sequence-classification", num_labels=1)
+    folder = folder_that_says(source, tmp_path / "model", *SAYINGS[says])
+    theirs = sentence_transformers.CrossEncoder(str(folder), device="cpu").predict(PAIRS)
+    model = load(folder)
+    assert [found[0]["score"] for found in model.classify(PAIRS)] == pytest.approx(theirs, abs=1e-5)
+    assert relevance(model, PAIRS) == pytest.approx(theirs, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        (1, None),
+        (1, "regression"),
+        (1, "multi_label_classification"),
+        (3, None),
+        (3, "regression"),
+        (3, "single_label_classification"),
+        (3, "multi_label_classification"),
+    ],
+)
+def test_problem_types_are_scored_as_by_the_pipeline(tiny_bert, tmp_path, labels, problem):
+    from transformers import pipeline
+
+    source = tiny_bert("sequence-classification", num_labels=labels)
+    config = {"problem_type": problem}
+    if labels > 1:  # which CrossEncoder writes into every model of several labels
+        config["sentence_transformers"] = {"activation_fn": IDENTITY}
+    folder = folder_that_says(source, tmp_path / "model", config, {})
+    theirs = pipeline("text-classification", str(folder), top_k=None)(list(SENTENCES[:4]))
+    for mine, other in zip(load(folder).classify(SENTENCES[:4]), theirs):
+        assert [each["label"] for each in mine] == [each["label"] for each in other]
+        assert [each["score"] for each in mine] == pytest.approx(
+            [each["score"] for each in other], abs=1e-5
+        )
+
+
+def test_a_named_sigmoid_holds_for_several_labels_too(tiny_bert, tmp_path):
+    source = tiny_bert("sequence-classification", num_labels=3)
+    config = {"sentence_transformers": {"activation_fn": SIGMOID}}
+    folder = folder_that_says(source, tmp_path / "model", config, {})
+    theirs = sentence_transformers.CrossEncoder(str(folder), device="cpu").predict(PAIRS)
+    for mine, other in zip(load(folder).classify(PAIRS), theirs):
+        assert [each["score"] for each in mine] == pytest.approx(sorted(other)[::-1], abs=1e-5)
+
+
+@pytest.mark.parametrize("named", ["torch.nn.modules.activation.Tanh", "mine.Identity", 5])
+def test_other_activations_are_refused(tiny_bert, tmp_path, named):
+    source = tiny_bert("sequence-classification", num_labels=1)
+    folder = folder_that_says(source, tmp_path / "model", {}, {"activation_fn": named})
+    with pytest.raises(CheckpointError, match="config_sentence_transformers.json: the activation"):
+        load(folder)
+
+
+def test_what_another_kind_of_model_says_of_itself_does_not_count(tiny_bert, tmp_path):
+    source = tiny_bert("sequence-classification", num_labels=1)
+    settings = {"activation_fn": IDENTITY, "model_type": "SentenceTransformer"}
+    folder = folder_that_says(source, tmp_path / "model", {}, settings)
+    assert load(folder).score_function == "sigmoid"
+
+
+def test_an_encoder_has_no_scores(tiny_bert):
+    model = load(tiny_bert())
+    assert read_score_function(model.path, model.config) == model.score_function == "softmax"

@@ -1,0 +1,27 @@
+"""A small config.json of each family, as it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sparsebert.checkpoint.config import EncoderConfig, parse_config
+from sparsebert.checkpoint.families import FAMILIES, Head
+
+WHERE = Path("folder/config.json")
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "max_position_embeddings": 18,
+    "pad_token_id": 1,
+}
+
+
+def parse(model_type: str, head: Head = Head.ENCODER, **changes: Any) -> EncoderConfig:
+    family = FAMILIES[model_type]
+    raw = {family.fields.get(name, name): size for name, size in SIZES.items()}
+    raw |= {"model_type": model_type, "architectures": [family.architecture(head)], **changes}
+    return parse_config({k: v for k, v in raw.items() if v is not ...}, (), WHERE)
