@@ -19,6 +19,7 @@
 # best       the dense model of the same seed, fine-tuned, then pruned to 1:2 by second order with the
 #            task's own texts, and taught by what it was before with the zeros locked
 # best-int8  best, packed in int8 and scored on the engine
+# shared, shared-int8  the same two with a pattern that every SHARED_ROWS=128 rows share
 # embedding  for no task: 1:2 by second order and upstream distillation, packed in int8, and what the
 #            similarity of its embeddings scores on STS-B without training for it
 #
@@ -26,7 +27,8 @@
 # 2019 (RoBERTa), section 5.1, where the other tasks begin from MODEL. Side by side, start RTE once that
 # model is there.
 #
-# Settings come from runs/recipes; runs/search.py chooses such on held-out training rows.
+# Settings come from runs/recipes, files that begin with RECIPE_PREFIX; runs/search.py chooses such on
+# held-out training rows.
 set -euo pipefail
 . "$(dirname "$0")/steps.sh"
 
@@ -39,22 +41,23 @@ if [ $# -eq 4 ]; then DRY_RUN=true; fi
 
 TASKS=${TASKS:-rte mrpc stsb sst2 qnli mnli qqp squad sst2-full}
 SEEDS=${SEEDS:-1 2 3 4 5}
-ROWS=${ROWS:-dense oneshot best best-int8 embedding}
+ROWS=${ROWS:-dense oneshot best best-int8 shared shared-int8 embedding}
 SCORED=${SCORED:-}
 if [ -n "$SCORED" ] && [ ! -f "$SCORED" ]; then
     echo "error: SCORED names no file: $SCORED" >&2
     exit 2
 fi
 CALIBRATION_ROWS=${CALIBRATION_ROWS:-1024}
+SHARED_ROWS=${SHARED_ROWS:-128}
 # Training texts of all tasks, without labels: an hour on two cores.
 CORPUS=${CORPUS:-$DATA/stsb $DATA/mrpc $DATA/rte $DATA/mnli $DATA/qqp $DATA/qnli $DATA/sst2 $DATA/squad}
 UPSTREAM=${UPSTREAM:---pairs 0.3 --max-rows 250000 --embeddings frozen}
 
 seeds_of() {
     case $1 in
-        rte | mrpc | stsb | sst2) echo 5 ;;
+        rte | mrpc | stsb | sst2) echo "${SMALL_SEEDS:-5}" ;;
         sst2-full) echo 1 ;;
-        *) echo 3 ;;
+        *) echo "${LARGE_SEEDS:-3}" ;;
     esac
 }
 
@@ -67,6 +70,9 @@ rows_of() {
         *) echo --max-rows 10000 --epochs 3 ;;
     esac
 }
+
+# settings ROW TASK: the recipe of a fine-tuning; rows that share a pattern learn as the others do.
+settings() { recipe "${RECIPE_PREFIX:-}${1/shared/best}" "${2%-full}"; }
 
 # begin TASK: sets START to what its fine-tuning begins from, made if need be.
 begin() {
@@ -83,7 +89,7 @@ tune() {
     shift 4
     # shellcheck disable=SC2046  # an option and its value, or nothing
     sparse "$out/training.json" finetune "$model" "$out" --task "${task%-full}" \
-        --data "$DATA/${task%-full}" --recipe "$(recipe "$row" "${task%-full}")" \
+        --data "$DATA/${task%-full}" --recipe "$(settings "$row" "$task")" \
         --seed "$seed" $(rows_of "$task") "$@" --resume
 }
 
@@ -111,8 +117,12 @@ rows_left() {
     for row in $ROWS; do
         if [ "$row" != embedding ] && ! is_scored "$row" "$@"; then left+="$row "; fi
     done
-    if wants best && [[ $left == *" best-int8 "* && $left != *" best "* ]]; then left=" best$left"; fi
-    if wants dense && [[ $left == *" best "* && $left != *" dense "* ]]; then left=" dense$left"; fi
+    for row in shared best; do
+        if wants $row && [[ $left == *" $row-int8 "* && $left != *" $row "* ]]; then left=" $row$left"; fi
+    done
+    if wants dense && [[ $left =~ " "(best|shared)" " && $left != *" dense "* ]]; then
+        left=" dense$left"
+    fi
     echo "$left"
 }
 
@@ -123,8 +133,8 @@ drop_weights() {
 
 # run_row ROW TASK SEED
 run_row() {
-    local out=$RUNS/$1/$2/seed-$3 best=$RUNS/best/$2/seed-$3
-    if [ "$1" != best-int8 ] && [ -e "$out/training.json" ]; then return; fi
+    local out=$RUNS/$1/$2/seed-$3
+    if [[ $1 != *-int8 && -e $out/training.json ]]; then return; fi
     case $1 in
         dense)
             begin "$2" && tune "$@" "$START"
@@ -135,18 +145,21 @@ run_row() {
             begin "$2" && sparse "$halved/config.json" prune "$START" "$halved" &&
                 tune "$@" "$halved" && drop_weights "$out"
             ;;
-        best)
-            local dense=$RUNS/dense/$2/seed-$3 pruned=$RUNS/models/best/$2/seed-$3
+        best | shared)
+            local dense=$RUNS/dense/$2/seed-$3 pruned=$RUNS/models/$1/$2/seed-$3 blocks=
+            if [ "$1" = shared ]; then blocks="--shared-rows $SHARED_ROWS"; fi
+            # shellcheck disable=SC2086  # an option and its value, or nothing
             sparse "$pruned/config.json" prune "$dense" "$pruned" --method second-order \
                 --calibration "$DATA/${2%-full}" --calibration-rows "$CALIBRATION_ROWS" \
-                --task "${2%-full}" &&
+                --task "${2%-full}" $blocks &&
                 tune "$@" "$pruned" --teacher "$dense" && drop_weights "$pruned"
             ;;
-        best-int8)
-            sparse "$out/config.json" pack "$best" "$out" --dtype int8 &&
+        best-int8 | shared-int8)
+            local floats=$RUNS/${1%-int8}/$2/seed-$3
+            sparse "$out/config.json" pack "$floats" "$out" --dtype int8 &&
                 sparse "$out/evaluation.json" evaluate "$out" --task "${2%-full}" \
                     --data "$DATA/${2%-full}" --save &&
-                drop_weights "$best"
+                drop_weights "$floats"
             ;;
     esac
 }

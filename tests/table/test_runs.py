@@ -45,6 +45,12 @@ def minilm(out: Path, *, expect: int = 0, **environment: str) -> list[str]:
     return [line.replace(str(out), "R").replace(f"{RUNS}/recipes/", "") for line in lines]
 
 
+def base(out: Path, **environment: str) -> list[str]:
+    """The commands of runs/base.sh, with folder names shortened."""
+    lines, _ = run_script("base.sh", "MODEL", "DATA", out, "--dry-run", **environment)
+    return [line.replace(str(out), "R").replace(f"{RUNS}/recipes/", "") for line in lines]
+
+
 class TestMinilm:
     def test_one_task_and_seed(self, tmp_path: Path) -> None:
         lines = minilm(tmp_path, TASKS="qqp", SEEDS="2", CORPUS="a b")
@@ -66,6 +72,12 @@ class TestMinilm:
             f"{rest} --teacher R/dense/qqp/seed-2 --resume",
             "sparsebert pack R/best/qqp/seed-2 R/best-int8/qqp/seed-2 --dtype int8",
             "sparsebert evaluate R/best-int8/qqp/seed-2 --task qqp --data DATA/qqp --save",
+            "sparsebert prune R/dense/qqp/seed-2 R/models/shared/qqp/seed-2 --method second-order "
+            "--calibration DATA/qqp --calibration-rows 1024 --task qqp --shared-rows 128",
+            f"sparsebert finetune R/models/shared/qqp/seed-2 R/shared/qqp/seed-2 {tune} best.yaml "
+            f"{rest} --teacher R/dense/qqp/seed-2 --resume",
+            "sparsebert pack R/shared/qqp/seed-2 R/shared-int8/qqp/seed-2 --dtype int8",
+            "sparsebert evaluate R/shared-int8/qqp/seed-2 --task qqp --data DATA/qqp --save",
             "sparsebert table R --json --out R/results.json",
             "sparsebert table R",
         ]
@@ -185,6 +197,46 @@ class TestMinilm:
         assert told.startswith("usage: ")
 
 
+class TestBase:
+    def test_one_task_and_seed(self, tmp_path: Path) -> None:
+        lines = base(tmp_path, TASKS="mrpc", SEEDS="1", ROWS="dense shared shared-int8")
+        tune = "--task mrpc --data DATA/mrpc --recipe"
+        assert lines == [
+            f"sparsebert finetune MODEL R/dense/mrpc/seed-1 {tune} base-dense.yaml --seed 1 "
+            "--resume",
+            "sparsebert prune R/dense/mrpc/seed-1 R/models/shared/mrpc/seed-1 --method "
+            "second-order --calibration DATA/mrpc --calibration-rows 1024 --task mrpc "
+            "--shared-rows 128",
+            f"sparsebert finetune R/models/shared/mrpc/seed-1 R/shared/mrpc/seed-1 {tune} "
+            "base-best.yaml --seed 1 --teacher R/dense/mrpc/seed-1 --resume",
+            "sparsebert pack R/shared/mrpc/seed-1 R/shared-int8/mrpc/seed-1 --dtype int8",
+            "sparsebert evaluate R/shared-int8/mrpc/seed-1 --task mrpc --data DATA/mrpc --save",
+            "sparsebert table R --json --out R/results.json",
+            "sparsebert table R",
+        ]
+
+    def test_all_tasks_have_a_seed_before_the_small_ones_have_three(self, tmp_path: Path) -> None:
+        lines = [line.split() for line in base(tmp_path, ROWS="dense")]
+        outs = [line[3].split("/")[2:] for line in lines if line[1] == "finetune"]
+        assert [int(seed[-1]) for _, seed in outs] == [1] * 8 + [2] * 4 + [3] * 4
+        assert {task for task, seed in outs if seed == "seed-3"} == {"stsb", "mrpc", "rte", "sst2"}
+
+    def test_what_another_machine_scored_is_not_run(self, tmp_path: Path) -> None:
+        def made(*scored: str) -> list[str]:
+            results = [{"row": row, "task": "mrpc", "seeds": [60]} for row in scored]
+            (tmp_path / "results.json").write_text(json.dumps(results))
+            named = str(tmp_path / "results.json")
+            lines = base(tmp_path / "runs", TASKS="mrpc", SEEDS="1", SCORED=named)
+            outs = [line.split()[3] for line in lines if line.split()[1] in ("finetune", "pack")]
+            return [out.split("/")[1] for out in outs]
+
+        assert made() == ["dense", "best", "best-int8", "shared", "shared-int8"]
+        assert made("dense", "best", "best-int8") == ["dense", "shared", "shared-int8"]
+        assert made("dense", "best", "shared") == [
+            *("dense", "best", "shared", "best-int8", "shared-int8")
+        ]
+
+
 def test_bert_base(tmp_path: Path) -> None:
     lines, _ = run_script(
         "bert-base-glue-squad.sh", tmp_path, "--dry-run", CORPUS="wiki", TASKS="mnli squad"
@@ -218,8 +270,9 @@ def test_collect(tmp_path: Path) -> None:
 
 
 def test_the_commands_know_these_options(tmp_path: Path) -> None:
-    """Every command of both scripts names only options that the command line has."""
+    """Every command of the scripts names only options that the command line has."""
     lines = minilm(tmp_path, TASKS="rte sst2", SEEDS="1")
+    lines += base(tmp_path, TASKS="rte", SEEDS="1")
     lines += run_script("bert-base-glue-squad.sh", tmp_path, "--dry-run", CORPUS="wiki")[0]
     verbs = command_line.typer.main.get_command(command_line.app).commands
     for line in lines:

@@ -24,6 +24,8 @@ ROW_TITLES = {
     "oneshot": "1:2",
     "best": "1:2 + distillation",
     "best-int8": "1:2 int8",
+    "shared": "1:2 shared by rows + distillation",
+    "shared-int8": "1:2 shared by rows, int8",
 }
 _ORDER = list(TASKS)
 
