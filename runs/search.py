@@ -25,12 +25,11 @@ from typing import Any
 
 import yaml
 
-from sparsebert.checkpoint.documents import replace_json
+from sparsebert.checkpoint.json_files import differences, replace_json
 from sparsebert.errors import InputError, SparsebertError
 from sparsebert.tasks import TASK_NAMES
 from sparsebert.tasks.held_out import hold_out
 from sparsebert.training import finetune
-from sparsebert.training.differences import differences
 from sparsebert.training.run_callbacks import DivergedError
 
 Point = dict[str, Any]

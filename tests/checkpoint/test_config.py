@@ -12,7 +12,7 @@ import pytest
 from bert_folders import bert_config
 from sparsebert.checkpoint import Head, write_config
 from sparsebert.checkpoint.config import EncoderConfig, parse_config
-from sparsebert.checkpoint.documents import read_json, read_object
+from sparsebert.checkpoint.json_files import read_json, read_object
 from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
 from sparsebert.patterns import Pattern
 

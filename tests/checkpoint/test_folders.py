@@ -11,7 +11,7 @@ import pytest
 
 from bert_folders import write_bert
 from sparsebert.checkpoint import (
-    copy_companions,
+    copy_auxiliary_files,
     open_checkpoint,
     read_pooling,
     source_name,
@@ -196,7 +196,7 @@ class TestCompanions:
         (source / "checkpoint-100" / "vocab.txt").touch()
         with (source / "huge.json").open("wb") as file:
             file.truncate(1 << 30)
-        copy_companions(source, target)
+        copy_auxiliary_files(source, target)
         assert names(target) == set(belongs)
         assert (target / "vocab.txt").read_text() == "vocab.txt"
 
@@ -207,12 +207,12 @@ class TestCompanions:
         target.mkdir()
         (tmp_path / "blob").write_text("words")
         (source / "vocab.txt").symlink_to(tmp_path / "blob")
-        copy_companions(source, target)
+        copy_auxiliary_files(source, target)
         assert not (target / "vocab.txt").is_symlink()
         assert (target / "vocab.txt").read_text() == "words"
 
     def test_pooling_modules_come_along(self, minilm: Path, tmp_path: Path) -> None:
-        copy_companions(minilm, tmp_path)
+        copy_auxiliary_files(minilm, tmp_path)
         assert read_pooling(tmp_path) == read_pooling(minilm)
         assert (tmp_path / "1_Pooling" / "config.json").is_file()
 
@@ -228,7 +228,7 @@ class TestCompanions:
         (source / "modules.json").write_text(json.dumps(modules))
         (source / "1_Pooling").mkdir()
         (source / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
-        copy_companions(source, target)
+        copy_auxiliary_files(source, target)
         assert names(target) == {
             "modules.json",
             "1_Pooling",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.bench.comparison import Comparison, Ratio, compare
 from sparsebert.bench.texts import Texts
 from sparsebert.bench.workloads import Shape
-from sparsebert.frames import data_frame
+from sparsebert.extras import data_frame
 
 if TYPE_CHECKING:
     import pandas as pd

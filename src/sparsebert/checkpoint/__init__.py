@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sparsebert.checkpoint.architecture import PARTS, LinearLayer
+from sparsebert.checkpoint.auxiliary_files import copy_auxiliary_files
 from sparsebert.checkpoint.card import write_card
-from sparsebert.checkpoint.companions import copy_companions
 from sparsebert.checkpoint.config import EncoderConfig, Head, write_config
 from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.hub import resolve_model, source_name
@@ -31,7 +31,7 @@ __all__ = [
     "ScoreFunction",
     "TensorFiles",
     "TensorSpec",
-    "copy_companions",
+    "copy_auxiliary_files",
     "open_checkpoint",
     "read_masks",
     "read_pooling",

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from sparsebert.checkpoint.config_values import MOST, ConfigValues
+from sparsebert.checkpoint.json_files import MOST, ConfigValues
 from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
-from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.families import BERT, FAMILIES, Family, Head
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.masks import MASKS_NAME
 from sparsebert.checkpoint.modules import MODULES_NAME, transformer_folder
 from sparsebert.errors import CheckpointError

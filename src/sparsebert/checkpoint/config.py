@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.attention_layers import LayerAttention, rotary_layers
-from sparsebert.checkpoint.config_values import MOST, ConfigValues
-from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.families import FAMILIES, Family, HeadShape
 from sparsebert.checkpoint.families import Head as Head
+from sparsebert.checkpoint.json_files import MOST, ConfigValues, write_json
 from sparsebert.checkpoint.known_keys import CONFIG
 from sparsebert.checkpoint.sparsity import read_pattern, read_sparsity
 from sparsebert.errors import CheckpointError, UnsupportedArchitectureError

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparsebert.checkpoint.auxiliary_files import copy_auxiliary_files
 from sparsebert.checkpoint.card import write_card
-from sparsebert.checkpoint.companions import copy_companions
 from sparsebert.checkpoint.config import CONFIG_NAME, parse_config, write_config
-from sparsebert.checkpoint.documents import plain_file, read_object
 from sparsebert.checkpoint.dtypes import Array, numpy_type
 from sparsebert.checkpoint.families import Family, Head, todays_name
 from sparsebert.checkpoint.folder import (
@@ -27,6 +26,7 @@ from sparsebert.checkpoint.folder import (
     open_checkpoint,
 )
 from sparsebert.checkpoint.hub import resolve_model, source_name
+from sparsebert.checkpoint.json_files import plain_file, read_object
 from sparsebert.checkpoint.lineage import with_step
 from sparsebert.checkpoint.modules import transformer_folder
 from sparsebert.checkpoint.staging import check_output, staged_folder
@@ -75,7 +75,7 @@ def convert(
         write_tensors(staging / WEIGHTS_NAME, written, arrays(), {"format": "pt"})
         arguments = {"weights": source.kind}
         write_config(staging, with_step(raw, "convert", source_name(model), arguments))
-        copy_companions(path, staging)
+        copy_auxiliary_files(path, staging)
         write_card(staging, source=path)
         checkpoint = open_checkpoint(staging)  # a folder that does not open is not handed out
         size = checkpoint.tensors.nbytes

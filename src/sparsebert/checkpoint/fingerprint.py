@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from sparsebert.checkpoint.companions import companion_files
+from sparsebert.checkpoint.auxiliary_files import auxiliary_files
 from sparsebert.checkpoint.folder import Checkpoint
 from sparsebert.checkpoint.modules import module_folders
 
@@ -18,7 +18,7 @@ def model_fingerprint(checkpoint: Checkpoint) -> str:
     digest = hashlib.sha256()
     for path in (
         *sorted(checkpoint.transformer.glob("*.safetensors")),
-        *(path for folder in folders for path in companion_files(folder)),
+        *(path for folder in folders for path in auxiliary_files(folder)),
     ):
         digest.update(f"{path.name} {path.stat().st_size} ".encode())
         with path.open("rb") as file:

@@ -15,9 +15,9 @@ from sparsebert.checkpoint.architecture import (
     optional_shapes,
 )
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config
-from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
 from sparsebert.checkpoint.hub import resolve_model, source_name
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.modules import transformer_folder
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
 from sparsebert.checkpoint.tensors import INDEX_NAME, WEIGHTS_NAME, TensorFiles

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsebert.checkpoint.documents import inner_folder, read_json
+from sparsebert.checkpoint.json_files import inner_folder, read_json
 from sparsebert.errors import CheckpointError
 
 MODULES_NAME = "modules.json"

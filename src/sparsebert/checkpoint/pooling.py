@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.known_keys import NORMALIZE, POOLING
 from sparsebert.checkpoint.modules import MODULES_NAME, read_modules
 from sparsebert.checkpoint.prompts import read_prompts

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.known_keys import SENTENCE_TRANSFORMERS
 from sparsebert.errors import CheckpointError
 

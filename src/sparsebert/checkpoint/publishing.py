@@ -11,8 +11,8 @@ from typing import Any
 from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.checkpoint.card import CARD_NAME, published_card
 from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
-from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.folder import PACKED_NAME, open_checkpoint
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.modules import module_folders, transformer_folder
 from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.checkpoint.tensors import INDEX_NAME

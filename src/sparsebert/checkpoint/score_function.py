@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, Head
-from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.modules import MODULES_NAME
 from sparsebert.checkpoint.prompts import SETTINGS_NAME
 from sparsebert.errors import CheckpointError

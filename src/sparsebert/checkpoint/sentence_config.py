@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
-from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.known_keys import (
     CONFIG_KWARGS,
     MODEL_KWARGS,

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from sparsebert.checkpoint.documents import plain_file, read_object
 from sparsebert.checkpoint.dtypes import Array, numpy_type
+from sparsebert.checkpoint.json_files import plain_file, read_object
 from sparsebert.errors import CheckpointError
 
 WEIGHTS_NAME = "model.safetensors"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.documents import read_object, write_json
+from sparsebert.checkpoint.json_files import read_object, write_json
 from sparsebert.checkpoint.modules import MODULES_NAME
 from sparsebert.checkpoint.sentence_config import SENTENCE_CONFIGS
 

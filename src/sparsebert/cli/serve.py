@@ -178,7 +178,7 @@ def serve(
     page at / tries them and /docs documents them. Every option can be set by an environment
     variable too.
     """
-    from sparsebert.tasks.extras import need_extra
+    from sparsebert.extras import need_extra
 
     modules = ("fastapi", "fastapi_offline", "uvicorn", "httptools", "orjson", "prometheus_client")
     need_extra("serve", *modules, extra="serve")

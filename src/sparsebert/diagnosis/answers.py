@@ -11,10 +11,10 @@ import numpy as np
 from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, UNUSABLE_DATA, Split
 from sparsebert.errors import DataError, SparsebertError
+from sparsebert.extras import need_extra
 from sparsebert.progress import Progress
 from sparsebert.tasks.columns import show
 from sparsebert.tasks.examples import Examples, selection
-from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.squad import Answers, answer_fault, need_answers
 from sparsebert.tasks.table import Kind as TaskKind
 from sparsebert.tasks.table import Task

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.companions import TRAINING_NAME
-from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.diagnosis.finding import Check, Kind, Severity
 from sparsebert.errors import CheckpointError
 

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.diagnosis.finding import SHOWN, SHOWN_OF_NOTE, Check, Finding, Severity, plural
-from sparsebert.frames import data_frame
+from sparsebert.extras import data_frame
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.seeds import SEEDS_NAME
 from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural
 from sparsebert.diagnosis.records import Scores, TrainingRecord

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural
 from sparsebert.errors import DataError
+from sparsebert.extras import need_extra
 from sparsebert.tasks.columns import labelled, need_columns, texts_or_none
 from sparsebert.tasks.custom import UNREAD, find_task, label_column, task_of_table
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import read_split, validation_splits
-from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.files import split_files
 from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.table import CUSTOM, Task

@@ -23,12 +23,12 @@ from sparsebert.evaluation.row_length import check_positions, row_length, text_l
 from sparsebert.evaluation.scoring import PreparedSplit, f1_note
 from sparsebert.evaluation.similarity import check_pairs, similarity_scores, torch_embed
 from sparsebert.evaluation.trained import read_scored, trained_options
+from sparsebert.extras import need_extra
 from sparsebert.packing import is_packed
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.custom import custom_task, find_task
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import Examples
-from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.files import undivided_file
 from sparsebert.tasks.labels import label_order
 from sparsebert.tasks.table import CUSTOM, Kind, Task

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.tasks.extras import need_extra
+from sparsebert.extras import need_extra
 from sparsebert.tasks.squad import Answers
 
 CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")

@@ -13,8 +13,8 @@ import numpy as np
 
 from sparsebert.checkpoint.families import FAMILIES, Family, Head
 from sparsebert.errors import CheckpointError
+from sparsebert.extras import need_extra
 from sparsebert.progress import Progress
-from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.tokens import TokenRows
 
 if TYPE_CHECKING:

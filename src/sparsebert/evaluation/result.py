@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.evaluation.metrics import ByClass
-from sparsebert.frames import data_frame
+from sparsebert.extras import data_frame
 from sparsebert.tasks.table import Task
 
 if TYPE_CHECKING:

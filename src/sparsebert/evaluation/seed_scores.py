@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.evaluation.result import METRIC_TITLES, cells
-from sparsebert.frames import data_frame
+from sparsebert.extras import data_frame
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -28,11 +28,11 @@ from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation.metrics import Scores, regression_scores
 from sparsebert.evaluation.predictors import model_inputs, padded_batch
+from sparsebert.extras import need_extra
 from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
-from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import TokenRows
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.companions import TRAINING_NAME
-from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.errors import DataError
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.division import read_division

@@ -15,7 +15,7 @@ from sparsebert.checkpoint import (
     Checkpoint,
     EncoderConfig,
     Head,
-    copy_companions,
+    copy_auxiliary_files,
     open_checkpoint,
     read_masks,
     resolve_model,
@@ -35,9 +35,9 @@ from sparsebert.exporting.agreement import largest_difference
 from sparsebert.exporting.network import transformers_network
 from sparsebert.exporting.semi_structured import plan_semi_structured, write_half
 from sparsebert.exporting.zeros import count_kept_zeros
+from sparsebert.extras import need_extra
 from sparsebert.packing import is_packed, unpack
 from sparsebert.progress import Progress, silent
-from sparsebert.tasks.extras import need_extra
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def export(
             raw["dtype"] = "float16"
             raw.pop("torch_dtype", None)
         write_config(staging, raw)
-        copy_companions(checkpoint.path, staging)
+        copy_auxiliary_files(checkpoint.path, staging)
         write_card(staging, source=checkpoint.path, loading=loading)
         sizes = [path.stat().st_size for path in staging.glob(f"{Path(found['file']).stem}*")]
     seconds = round(time.perf_counter() - began, 3)

@@ -21,9 +21,9 @@ from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import CheckpointError, EngineError, InputError, PatternError
 from sparsebert.exporting.network import transformers_network
+from sparsebert.extras import need_extra
 from sparsebert.packing import is_packed
 from sparsebert.patterns import Pattern, count_broken_groups
-from sparsebert.tasks.extras import need_extra
 
 TWO_OF_FOUR = Pattern(2, 4)
 # Of what torch's two backends ask of a half-precision matrix [rows, columns], CUTLASS asks more:

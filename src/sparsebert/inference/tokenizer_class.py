@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsebert.checkpoint.config import CONFIG_NAME, model_type_of
-from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.known_keys import TOKENIZER_CONFIG
 from sparsebert.errors import CheckpointError
 

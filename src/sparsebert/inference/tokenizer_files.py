@@ -25,7 +25,7 @@ from tokenizers import (
     processors,
 )
 
-from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.special_tokens import (
     add_named_tokens,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import resolve_model
-from sparsebert.checkpoint.documents import read_json, replace_json
+from sparsebert.checkpoint.json_files import read_json, replace_json
 from sparsebert.checkpoint.modules import MODULES_NAME
 from sparsebert.errors import InputError, MissingExtraError
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.architecture import PARTS
+from sparsebert.checkpoint.auxiliary_files import copy_auxiliary_files
 from sparsebert.checkpoint.card import write_card
-from sparsebert.checkpoint.companions import copy_companions
 from sparsebert.checkpoint.config import CONFIG_NAME, write_config
-from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.folder import PACKED_NAME, Checkpoint, open_checkpoint
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.lineage import with_step
 from sparsebert.checkpoint.masks import StoredMasks, layer_mask
 from sparsebert.checkpoint.sparsity import read_sparsity
@@ -76,7 +76,7 @@ def pack(
             checkpoint.config.raw, "pack", checkpoint.source, _arguments(dtype, compress)
         )
         write_config(staging, raw)
-        copy_companions(checkpoint.path, staging)
+        copy_auxiliary_files(checkpoint.path, staging)
         write_card(staging, source=checkpoint.path, packed=True)
         size = (staging / PACKED_NAME).stat().st_size
     counts = Counter(str(form.pattern) for form in forms.values() if form.pattern is not None)

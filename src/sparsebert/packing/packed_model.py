@@ -9,10 +9,10 @@ import numpy as np
 
 from sparsebert.checkpoint.architecture import canonical_names, check_shapes
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config
-from sparsebert.checkpoint.documents import read_object
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, widen
 from sparsebert.checkpoint.folder import PACKED_NAME, check_recorded_layers
 from sparsebert.checkpoint.hub import resolve_model, source_name
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
 from sparsebert.compressed import Compressed
 from sparsebert.errors import CheckpointError

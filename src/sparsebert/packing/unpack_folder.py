@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sparsebert.checkpoint.auxiliary_files import copy_auxiliary_files
 from sparsebert.checkpoint.card import write_card
-from sparsebert.checkpoint.companions import copy_companions
 from sparsebert.checkpoint.config import write_config
 from sparsebert.checkpoint.dtypes import Array, widen
 from sparsebert.checkpoint.lineage import with_step
@@ -53,7 +53,7 @@ def unpack(
             if not exact and key in raw:  # what the source was stored as; transformers obeys it
                 raw[key] = "float32"
         write_config(staging, raw)
-        copy_companions(packed.path, staging)
+        copy_auxiliary_files(packed.path, staging)
         write_card(staging, source=packed.path)
         size = (staging / WEIGHTS_NAME).stat().st_size
     return {

@@ -15,7 +15,7 @@ from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.hub import resolve_model
 from sparsebert.checkpoint.masks import StoredMasks
-from sparsebert.frames import data_frame
+from sparsebert.extras import data_frame
 from sparsebert.packing.forms import to_dense
 from sparsebert.packing.packed_model import PackedModel, is_packed, open_packed
 from sparsebert.patterns import count_broken_groups, detect

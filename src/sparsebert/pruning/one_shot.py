@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from sparsebert.checkpoint.architecture import PARTS, LinearLayer
+from sparsebert.checkpoint.auxiliary_files import copy_auxiliary_files
 from sparsebert.checkpoint.card import write_card
-from sparsebert.checkpoint.companions import copy_companions
 from sparsebert.checkpoint.config import write_config
 from sparsebert.checkpoint.dtypes import Array, Float32, narrow
 from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
@@ -23,6 +23,7 @@ from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import DataError, PatternError
+from sparsebert.extras import need_extra
 from sparsebert.patterns import (
     BoolMatrix,
     Pattern,
@@ -37,7 +38,6 @@ from sparsebert.pruning.calibration import PrunedLayers, prune_layers
 from sparsebert.pruning.calibration_rows import CalibrationRows, read_calibration_rows
 from sparsebert.pruning.methods import Method, Needs, When, get_method
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.table import CUSTOM, get_task
 
 
@@ -115,7 +115,7 @@ def prune(
             ],
         )
         write_config(staging, record)
-        copy_companions(checkpoint.path, staging)
+        copy_auxiliary_files(checkpoint.path, staging)
         write_card(staging, source=checkpoint.path)
     return {
         "out": str(out),

@@ -15,6 +15,7 @@ from typing import Any
 
 from sparsebert.checkpoint import resolve_model
 from sparsebert.errors import EngineError
+from sparsebert.extras import need_extra
 from sparsebert.inference import load
 from sparsebert.inference.model import PoolingMode
 from sparsebert.progress import Progress, silent
@@ -26,7 +27,6 @@ from sparsebert.scale.places import Place, find_input
 from sparsebert.scale.plan import ROWS_PER_FILE, Part, make_plan
 from sparsebert.scale.result import FilesResult
 from sparsebert.scale.worker import Worker
-from sparsebert.tasks.extras import need_extra
 
 ENGINES = ("local", "ray")
 

@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint.atomic import sync
+from sparsebert.checkpoint.json_files import differences
 from sparsebert.errors import OutputError
 from sparsebert.scale.places import Input, Place
-from sparsebert.training.differences import differences
 
 if TYPE_CHECKING:
     import pyarrow as pa

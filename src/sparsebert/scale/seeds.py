@@ -14,6 +14,7 @@ from typing import Any
 
 from sparsebert.errors import ClusterError, SparsebertError
 from sparsebert.evaluation.seed_runs import Spread
+from sparsebert.extras import need_extra
 from sparsebert.progress import Progress
 from sparsebert.scale.ray_cluster import (
     cluster_cores,
@@ -22,7 +23,6 @@ from sparsebert.scale.ray_cluster import (
     ray_cluster,
     room_for,
 )
-from sparsebert.tasks.extras import need_extra
 
 _PATHS = ("model", "out", "data", "teacher", "unlabelled")
 _RETRIES = 3  # of a seed whose machine went away; it goes on from its last checkpoint

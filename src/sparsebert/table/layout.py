@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sparsebert.errors import DataError
 from sparsebert.evaluation.result import METRIC_TITLES
 from sparsebert.evaluation.seed_scores import deviation, mean_and_deviation, within_spread
-from sparsebert.frames import data_frame
+from sparsebert.extras import data_frame
 from sparsebert.table.results import Result
 from sparsebert.tasks.table import TASKS
 

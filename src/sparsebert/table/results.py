@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.documents import read_json
+from sparsebert.checkpoint.json_files import read_json
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.table.commands import with_seeds, without_seeds
 from sparsebert.tasks.table import TASKS

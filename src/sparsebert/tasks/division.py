@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.checkpoint.documents import read_object, write_json
+from sparsebert.checkpoint.json_files import read_object, write_json
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import Kind

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsebert.checkpoint.documents import write_json
+from sparsebert.checkpoint.json_files import write_json
 from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.errors import DataError
+from sparsebert.extras import need_extra
 from sparsebert.tasks.custom import find_task
 from sparsebert.tasks.examples import examples_from, read_split, selection
-from sparsebert.tasks.extras import need_extra
 
 _SEED = 20_240_502  # not that of `selection`: this one deals out the rows that it kept
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sparsebert.errors import DataError
-from sparsebert.tasks.extras import need_extra
+from sparsebert.extras import need_extra
 from sparsebert.tasks.table import Task
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsebert.errors import DataError
+from sparsebert.extras import need_extra
 from sparsebert.tasks.columns import need_columns, text_column
 from sparsebert.tasks.custom import TEXT_COLUMNS
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.files import GZIP, split_files
 from sparsebert.tasks.reading import read_table, read_text
 from sparsebert.tasks.table import TASKS, Task

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from sparsebert.checkpoint import transformer_folder
 from sparsebert.checkpoint.sentence_config import read_sentence_config
 from sparsebert.errors import CheckpointError
+from sparsebert.extras import need_extra
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
-from sparsebert.tasks.extras import need_extra
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import open_checkpoint, resolve_model, staged_folder
 from sparsebert.checkpoint.staging import check_output
+from sparsebert.extras import need_extra
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import split_options
-from sparsebert.tasks.extras import need_extra
 from sparsebert.training.options import options_from
 from sparsebert.training.ranks import from_main, join, main_only, wait_for_all
 from sparsebert.training.recipe import read_recipe, source_names

@@ -20,7 +20,7 @@ from typing import Any
 import sparsebert
 from sparsebert.checkpoint import source_name
 from sparsebert.errors import TrainingError
-from sparsebert.tasks.extras import need_extra
+from sparsebert.extras import need_extra
 from sparsebert.training.options import OPTION_TYPES, FinetuneOptions, options_from
 
 RECIPE_NAME = "recipe.yaml"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.evaluation.metrics import ByClass
 from sparsebert.evaluation.result import cells, scores_table, table_row
-from sparsebert.frames import data_frame
+from sparsebert.extras import data_frame
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,14 +10,14 @@ from transformers import PreTrainedModel
 from sparsebert.checkpoint import (
     WEIGHTS_NAME,
     TensorSpec,
-    copy_companions,
+    copy_auxiliary_files,
     write_config,
     write_masks,
     write_tensors,
 )
+from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.card import write_card
-from sparsebert.checkpoint.companions import TRAINING_NAME
-from sparsebert.checkpoint.documents import write_json
+from sparsebert.checkpoint.json_files import write_json
 from sparsebert.checkpoint.lineage import with_step
 from sparsebert.checkpoint.trained_length import write_trained_length
 from sparsebert.evaluation.model_index import hub_results
@@ -60,7 +60,7 @@ def save_result(
         notes=outcome.notes,
         by_class=outcome.by_class,
     )
-    copy_companions(job.checkpoint.path, folder)
+    copy_auxiliary_files(job.checkpoint.path, folder)
     write_trained_length(folder, job.options.max_length)
     _write_weights(folder, outcome.model)
     config = sparsity_record(job.config, job.checkpoint, outcome.masks, job.options)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import open_checkpoint
-from sparsebert.checkpoint.companions import TRAINING_NAME
+from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.config import CONFIG_NAME
-from sparsebert.checkpoint.documents import read_object, replace_json
+from sparsebert.checkpoint.json_files import differences, read_object, replace_json
 from sparsebert.checkpoint.seeds import SEEDS_NAME, seed_folder, seed_folders
 from sparsebert.errors import OutputError, TrainingError
 from sparsebert.evaluation.seed_runs import Spread, one_by_one
@@ -26,7 +26,6 @@ from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import DataOptions, split_options
 from sparsebert.tasks.table import CUSTOM, TASKS, get_task
 from sparsebert.training.defaults import with_defaults
-from sparsebert.training.differences import differences
 from sparsebert.training.finetuning import finetune
 from sparsebert.training.fingerprints import changed, run_fingerprints
 from sparsebert.training.options import FinetuneOptions, options_from

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint import Checkpoint, open_checkpoint, resolve_model
-from sparsebert.checkpoint.companions import TRAINING_NAME
+from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.config import CONFIG_NAME, Head
-from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.json_files import differences, read_object
 from sparsebert.checkpoint.seeds import seed_folders
 from sparsebert.checkpoint.token_ids import unknown_ids
 from sparsebert.errors import CheckpointError, OutputError, TrainingError
@@ -27,7 +27,6 @@ from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.training.defaults import with_defaults
-from sparsebert.training.differences import differences
 from sparsebert.training.options import DISTILLING, UNLABELLED, FinetuneOptions
 from sparsebert.training.precision import autocast, device_type, resolve_precision
 from sparsebert.training.ranks import from_main, main_first

@@ -23,6 +23,7 @@ from sparsebert.checkpoint import (
 )
 from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import CheckpointError, DataError, TrainingError
+from sparsebert.extras import need_extra
 from sparsebert.patterns import Pattern
 from sparsebert.progress import Progress, shown
 from sparsebert.pruning import prune
@@ -30,7 +31,6 @@ from sparsebert.pruning.methods import Needs, When, get_method
 from sparsebert.pruning.one_shot import check_parts
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import selection
-from sparsebert.tasks.extras import need_extra
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.training.corpus import Corpus, read_corpus, tokenize_corpus
 from sparsebert.training.fingerprints import upstream_fingerprints

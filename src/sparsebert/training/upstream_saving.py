@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.checkpoint import (
     WEIGHTS_NAME,
     Checkpoint,
-    copy_companions,
+    copy_auxiliary_files,
     read_masks,
     with_step,
     write_card,
@@ -18,10 +18,10 @@ from sparsebert.checkpoint import (
     write_masks,
     write_tensors,
 )
-from sparsebert.checkpoint.companions import TRAINING_NAME
-from sparsebert.checkpoint.documents import write_json
+from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.dtypes import Array
-from sparsebert.frames import data_frame
+from sparsebert.checkpoint.json_files import write_json
+from sparsebert.extras import data_frame
 from sparsebert.training.versions import versions
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def save_upstream(
     write_tensors(
         folder / WEIGHTS_NAME, specs, arrays(), {"format": "pt", **student.tensors.metadata}
     )
-    copy_companions(student.path, folder)
+    copy_auxiliary_files(student.path, folder)
     raw = {key: value for key, value in student.config.raw.items() if key != "torch_dtype"}
     raw["dtype"] = "float32"
     write_config(folder, with_step(raw, "distill", dense.source, arguments))

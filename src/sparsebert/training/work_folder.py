@@ -18,13 +18,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from sparsebert.checkpoint.documents import write_json
 from sparsebert.checkpoint.folder_lock import LOCK_NAME, FolderLock
+from sparsebert.checkpoint.json_files import differences, write_json
 from sparsebert.checkpoint.masks import MASKS_NAME
 from sparsebert.checkpoint.staging import made_parents
 from sparsebert.errors import OutputError, TrainingError
 from sparsebert.training.batch_plan import BatchPlan
-from sparsebert.training.differences import differences
 from sparsebert.training.fingerprints import changed
 from sparsebert.training.ranks import is_main
 from sparsebert.training.run_callbacks import DivergedError

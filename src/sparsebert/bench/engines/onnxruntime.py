@@ -11,7 +11,7 @@ from sparsebert.bench.engines import not_installed
 from sparsebert.bench.exports import once, onnx_folder
 from sparsebert.bench.worker import Batch, Engine
 from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
-from sparsebert.checkpoint.documents import read_object
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.exporting.onnx import ONNX_NAME
 from sparsebert.machine import cpu_flags
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
-from sparsebert.checkpoint.documents import read_json, write_json
+from sparsebert.checkpoint.json_files import read_json, write_json
 from sparsebert.checkpoint.modules import (
     MODULES_NAME,
     module_folders,
@@ -22,7 +22,7 @@ EVALUATION_NAME = "evaluation.json"  # what `evaluate` found for this very model
 _LARGEST = 64 << 20  # bytes: a tokenizer is a few MiB, weights in odd formats are more
 
 
-def copy_companions(source: Path, target: Path) -> None:
+def copy_auxiliary_files(source: Path, target: Path) -> None:
     """Copy tokenizer files, pooling modules, label files and licences into ``target``.
 
     Not copied: weights in any format, config.json, README.md (each step writes its own), the scores
@@ -46,13 +46,13 @@ def copy_companions(source: Path, target: Path) -> None:
         write_json(target / MODULES_NAME, modules)
 
 
-def companion_files(folder: Path) -> list[Path]:
-    """Those files directly in ``folder`` that `copy_companions` copies, by name."""
+def auxiliary_files(folder: Path) -> list[Path]:
+    """Those files directly in ``folder`` that `copy_auxiliary_files` copies, by name."""
     return [path for path in sorted(folder.iterdir()) if _belongs(path)]
 
 
 def _copy_files(source: Path, target: Path, without: tuple[str, ...] = ()) -> None:
-    for path in companion_files(source):
+    for path in auxiliary_files(source):
         if path.name not in without:
             shutil.copyfile(path, target / path.name)
 
