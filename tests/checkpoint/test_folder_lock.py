@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sparsebert.checkpoint import staged_folder
-from sparsebert.checkpoint.folder_lock import FolderLock
+from sparsebert.checkpoint.atomic import FolderLock
 from sparsebert.errors import OutputError
 
 WRITING = """

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sparsebert.inference.spans import Span, best_spans, merge_spans, probabilities
+from sparsebert.inference.answering import Span, best_spans, merge_spans, probabilities
 
 
 def reference(windows, *, n_best, max_answer_length):

@@ -15,8 +15,8 @@ from sparsebert.checkpoint import Head, open_checkpoint, read_masks
 from sparsebert.cli.app import app
 from sparsebert.engine import _native
 from sparsebert.errors import CheckpointError
-from sparsebert.inference.memory import bytes_held, describe_storage
 from sparsebert.packing import engine_weights, open_packed, pack, parts_of, to_dense, unpack
+from sparsebert.packing.weights import bytes_held, describe_storage
 from sparsebert.pruning import prune
 from sparsebert.quantized import Quantized, quantize_rows
 

@@ -22,8 +22,8 @@ from sparsebert.compressed import (
 )
 from sparsebert.diagnosis import diagnose
 from sparsebert.errors import CheckpointError, PatternError, TrainingError
-from sparsebert.inference.memory import describe_storage
 from sparsebert.packing import open_packed, pack, unpack
+from sparsebert.packing.weights import describe_storage
 from sparsebert.patterns import (
     ONE_OF_TWO,
     Pattern,

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.prompts import SETTINGS_NAME
+from sparsebert.checkpoint.sentence_transformers import SETTINGS_NAME
 
 OLD = "sentence_transformers.models."
 NEW = {

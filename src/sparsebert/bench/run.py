@@ -29,7 +29,7 @@ from sparsebert.bench.worker_client import Worker, WorkerError, running
 from sparsebert.bench.workloads import Shape, Workload, shape_workload, text_workload
 from sparsebert.checkpoint import EncoderConfig, open_checkpoint, resolve_model
 from sparsebert.checkpoint.config import CONFIG_NAME
-from sparsebert.checkpoint.modules import transformer_folder
+from sparsebert.checkpoint.sentence_transformers import transformer_folder
 from sparsebert.engine import default_threads
 from sparsebert.errors import InputError, OutputError
 from sparsebert.machine import describe_machine

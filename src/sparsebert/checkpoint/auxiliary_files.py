@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
-from sparsebert.checkpoint.json_files import read_json, write_json
-from sparsebert.checkpoint.modules import (
+from sparsebert.checkpoint.json_files import read_json, read_object, write_json
+from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
+    SENTENCE_CONFIGS,
     module_folders,
     read_modules,
     transformer_folder,
@@ -20,6 +21,10 @@ _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 TRAINING_NAME = "training.json"  # what the training that made it wrote about itself
 EVALUATION_NAME = "evaluation.json"  # what `evaluate` found for this very model, and for no other
 _LARGEST = 64 << 20  # bytes: a tokenizer is a few MiB, weights in odd formats are more
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+# Where sentence-transformers' settings may state a limit, and the entries that hand settings on.
+_LIMITS = ("max_seq_length", "model_max_length", "max_length")
+_HANDED_ON = ("processor_kwargs", "tokenizer_args", "processing_kwargs", "text", "common")
 
 
 def copy_auxiliary_files(source: Path, target: Path) -> None:
@@ -51,6 +56,25 @@ def auxiliary_files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if _belongs(path)]
 
 
+def write_trained_length(folder: Path, tokens: int) -> None:
+    """Limit the texts of a folder, whose tokenizer is at its top, to so many tokens.
+
+    A limit is no part of the weights, and what a model gives beyond the length it was trained with
+    was neither trained nor scored. So fine-tuning writes its length where other tools look for it:
+    transformers' pipelines and CrossEncoder cut texts at the tokenizer's ``model_max_length``, and
+    so does SentenceTransformer where its own settings name no other. The lineage tells this limit
+    from one that the tokenizer came with (`sparsity.trained_length`).
+    """
+    file = folder / _TOKENIZER_CONFIG
+    settings = read_object(file) if file.is_file() else {}
+    write_json(file, {**settings, "model_max_length": tokens})
+    if not (folder / MODULES_NAME).is_file():
+        return
+    for file in (folder / name for name in SENTENCE_CONFIGS):
+        if file.is_file():
+            write_json(file, _limited(read_object(file), tokens))
+
+
 def _copy_files(source: Path, target: Path, without: tuple[str, ...] = ()) -> None:
     for path in auxiliary_files(source):
         if path.name not in without:
@@ -65,3 +89,15 @@ def _belongs(path: Path) -> bool:
     if path.name.endswith(".index.json"):  # lists the shards of weights that are not copied
         return False
     return path.suffix in _SUFFIXES or path.name.split(".")[0].upper() in _LICENCES
+
+
+def _limited(settings: dict[str, Any], tokens: int) -> dict[str, Any]:
+    """Settings in which every limit that is set is ``tokens``."""
+    limited: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in _LIMITS and value is not None:
+            value = tokens
+        elif name in _HANDED_ON and isinstance(value, dict):
+            value = _limited(value, tokens)
+        limited[name] = value
+    return limited

@@ -11,7 +11,7 @@ from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.families import BERT, FAMILIES, Family, Head
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.masks import MASKS_NAME
-from sparsebert.checkpoint.modules import MODULES_NAME, transformer_folder
+from sparsebert.checkpoint.sentence_transformers import MODULES_NAME, transformer_folder
 from sparsebert.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from sparsebert.checkpoint.folder import (
 )
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.json_files import plain_file, read_object
-from sparsebert.checkpoint.lineage import with_step
-from sparsebert.checkpoint.modules import transformer_folder
+from sparsebert.checkpoint.sentence_transformers import transformer_folder
+from sparsebert.checkpoint.sparsity import with_step
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import INDEX_NAME, WEIGHTS_NAME, TensorFiles, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +15,24 @@ from sparsebert.checkpoint.architecture import (
     linear_names,
     optional_shapes,
 )
+from sparsebert.checkpoint.auxiliary_files import auxiliary_files
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.json_files import read_object
-from sparsebert.checkpoint.modules import transformer_folder
-from sparsebert.checkpoint.pooling import Pooling, read_pooling
+from sparsebert.checkpoint.sentence_transformers import (
+    Pooling,
+    module_folders,
+    read_pooling,
+    transformer_folder,
+)
 from sparsebert.checkpoint.tensors import INDEX_NAME, WEIGHTS_NAME, TensorFiles
 from sparsebert.errors import CheckpointError
 
 PACKED_NAME = "packed.safetensors"
 PICKLE_NAME = "pytorch_model.bin"
 PICKLE_INDEX_NAME = "pytorch_model.bin.index.json"
+_CHUNK = 1 << 20  # bytes hashed at a time
 _ADAPTER_NAME = "adapter_config.json"  # transformers applies it to the weights beside it
 
 
@@ -124,6 +131,22 @@ def check_recorded_layers(config: EncoderConfig, folder: Path) -> None:
                 f"{folder / CONFIG_NAME}: 'sparsity' gives '{name}' the pattern {pattern}, which "
                 f"does not divide its {shapes[name][1]} inputs."
             )
+
+
+def model_fingerprint(checkpoint: Checkpoint) -> str:
+    """SHA-256 of config, weights, masks, tokenizer and modules; not of cards and scores."""
+    root = checkpoint.path
+    folders = dict.fromkeys((checkpoint.transformer, root, *module_folders(root)))
+    digest = hashlib.sha256()
+    for path in (
+        *sorted(checkpoint.transformer.glob("*.safetensors")),
+        *(path for folder in folders for path in auxiliary_files(folder)),
+    ):
+        digest.update(f"{path.name} {path.stat().st_size} ".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _check_files(folder: Path, model: str | Path) -> None:

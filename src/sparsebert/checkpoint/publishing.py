@@ -13,7 +13,7 @@ from sparsebert.checkpoint.card import CARD_NAME, published_card
 from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
 from sparsebert.checkpoint.folder import PACKED_NAME, open_checkpoint
 from sparsebert.checkpoint.json_files import read_object
-from sparsebert.checkpoint.modules import module_folders, transformer_folder
+from sparsebert.checkpoint.sentence_transformers import module_folders, transformer_folder
 from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.checkpoint.tensors import INDEX_NAME
 from sparsebert.errors import CheckpointError, InputError, OutputError

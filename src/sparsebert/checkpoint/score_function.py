@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, Head
 from sparsebert.checkpoint.json_files import read_object
-from sparsebert.checkpoint.modules import MODULES_NAME
-from sparsebert.checkpoint.prompts import SETTINGS_NAME
+from sparsebert.checkpoint.sentence_transformers import MODULES_NAME, SETTINGS_NAME
 from sparsebert.errors import CheckpointError
 
 ScoreFunction = Literal["softmax", "sigmoid", "none"]

@@ -1,10 +1,13 @@
-"""The record that sparsebert keeps in config.json, under ``sparsity``."""
+"""The record in config.json under ``sparsity``: what is pruned, and how the folder was made."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import sparsebert
 from sparsebert.errors import CheckpointError, PatternError
 from sparsebert.patterns import Pattern
 
@@ -61,3 +64,48 @@ def read_sparsity(raw: dict[str, Any], where: Path) -> dict[str, Any] | None:
     if pattern is None and layers:
         raise problem
     return record
+
+
+def with_step(
+    raw: dict[str, Any],
+    step: str,
+    source: str,
+    arguments: dict[str, Any],
+    *,
+    pattern: Pattern | None = None,
+    method: str | None = None,
+    layers: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """A copy of a config.json with one more step in its lineage.
+
+    ``source`` names what the step started from (`hub.source_name`); ``arguments`` are the step's
+    own, as JSON values. ``pattern``, ``method`` and ``layers`` (canonical names) replace the record
+    where they are given.
+    """
+    raw = copy.deepcopy(raw)
+    old = raw.get("sparsity") or {}
+    raw["sparsity"] = {
+        "format_version": SPARSITY_VERSION,
+        **pattern_record(pattern or read_pattern(old)),
+        "method": method if method is not None else old.get("method"),
+        "layers": list(layers) if layers is not None else old.get("layers", []),
+        "lineage": [
+            *old.get("lineage", []),
+            {
+                "step": step,
+                "from": source,
+                "sparsebert": sparsebert.__version__,
+                "arguments": arguments,
+            },
+        ],
+    }
+    return raw
+
+
+def trained_length(sparsity: Mapping[str, Any] | None) -> int | None:
+    """The limit of a model's last fine-tuning, by its ``sparsity`` record; None if it has none."""
+    for step in reversed((sparsity or {}).get("lineage", [])):
+        if step.get("step") == "finetune":
+            length = (step.get("arguments") or {}).get("max_length")
+            return length if type(length) is int and length > 0 else None
+    return None

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sparsebert.checkpoint.atomic import sync
-from sparsebert.checkpoint.folder_lock import FolderLock
-from sparsebert.checkpoint.termination import sigterm_interrupts
+from sparsebert.checkpoint.atomic import FolderLock, sigterm_interrupts, sync
 from sparsebert.errors import OutputError
 
 

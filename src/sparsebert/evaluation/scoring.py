@@ -16,7 +16,7 @@ from sparsebert.evaluation.metrics import (
     regression_scores,
 )
 from sparsebert.evaluation.predictors import Predictor
-from sparsebert.inference.spans import best_spans, merge_spans
+from sparsebert.inference.answering import best_spans, merge_spans
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import CUSTOM, Kind, Task
@@ -97,7 +97,7 @@ def answer_texts(examples: Examples, windows: Windows, logits: Sequence[Any]) ->
     """The best answer of each question in words, "" where no span is possible.
 
     ``logits`` holds float ``[tokens, 2]`` for each window. The search is that of transformers'
-    ``postprocess_qa_predictions``: see `sparsebert.inference.spans`.
+    ``postprocess_qa_predictions``: see `sparsebert.inference.answering`.
     """
     assert examples.pairs is not None
     spans: list[list[Any]] = [[] for _ in range(len(examples))]

@@ -23,7 +23,7 @@ from sparsebert.checkpoint import (
     read_prompts,
     transformer_folder,
 )
-from sparsebert.checkpoint.pooling import Pooling
+from sparsebert.checkpoint.sentence_transformers import Pooling
 from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation.metrics import Scores, regression_scores
@@ -123,7 +123,7 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
     """``hidden`` ``[texts, tokens, hidden]`` to ``[texts, hidden]``, padding (mask 0) left out.
 
-    ``mode`` is that of `sparsebert.checkpoint.pooling.Pooling`.
+    ``mode`` is that of `sparsebert.checkpoint.sentence_transformers.Pooling`.
     """
     if mode == "cls":
         return hidden[:, 0]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparsebert.checkpoint.modules import transformer_folder
-from sparsebert.checkpoint.sentence_config import read_sentence_config
+from sparsebert.checkpoint.sentence_transformers import read_sentence_config, transformer_folder
 from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer
 from sparsebert.inference.tokenizing import TextTokenizer
 

@@ -14,9 +14,9 @@ from sparsebert.checkpoint import (
 )
 from sparsebert.engine import Encoder
 from sparsebert.inference.folder_tokenizer import folder_tokenizer
-from sparsebert.inference.memory import Weights
 from sparsebert.inference.model import Model
 from sparsebert.packing import engine_weights, is_packed, open_packed
+from sparsebert.packing.weights import Weights
 
 
 def load(model: str | Path, *, threads: int | None = None, max_length: int | None = None) -> Model:

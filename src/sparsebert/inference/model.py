@@ -15,7 +15,13 @@ from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.answering import as_questions, best_answers, window_length
-from sparsebert.inference.batching import Floats, in_order, run_per_text, run_per_token
+from sparsebert.inference.batching import (
+    Floats,
+    as_token_sequences,
+    in_order,
+    run_per_text,
+    run_per_token,
+)
 from sparsebert.inference.labelling import (
     FilledMask,
     TaggedToken,
@@ -25,10 +31,9 @@ from sparsebert.inference.labelling import (
     softmax,
     tagged_tokens,
 )
-from sparsebert.inference.memory import Weights, bytes_held, describe_storage
 from sparsebert.inference.texts import Text, as_texts
-from sparsebert.inference.token_ids import as_token_sequences
 from sparsebert.inference.tokenizing import TextTokenizer, Tokens
+from sparsebert.packing.weights import Weights, bytes_held, describe_storage
 
 PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len"]
 _POOLING_MODES = ("mean", "cls", "max", "mean_sqrt_len")

@@ -17,7 +17,7 @@ from typing import Any
 
 from sparsebert.checkpoint import resolve_model
 from sparsebert.checkpoint.json_files import read_json, replace_json
-from sparsebert.checkpoint.modules import MODULES_NAME
+from sparsebert.checkpoint.sentence_transformers import MODULES_NAME
 from sparsebert.errors import InputError, MissingExtraError
 
 try:

@@ -16,9 +16,8 @@ from sparsebert.checkpoint.config import CONFIG_NAME, write_config
 from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.folder import PACKED_NAME, Checkpoint, open_checkpoint
 from sparsebert.checkpoint.json_files import read_object
-from sparsebert.checkpoint.lineage import with_step
 from sparsebert.checkpoint.masks import StoredMasks, layer_mask
-from sparsebert.checkpoint.sparsity import read_sparsity
+from sparsebert.checkpoint.sparsity import read_sparsity, with_step
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import TensorSpec
 from sparsebert.checkpoint.writing import write_tensors

@@ -11,8 +11,8 @@ from sparsebert.checkpoint.auxiliary_files import copy_auxiliary_files
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.config import write_config
 from sparsebert.checkpoint.dtypes import Array, widen
-from sparsebert.checkpoint.lineage import with_step
 from sparsebert.checkpoint.masks import write_mask_bits
+from sparsebert.checkpoint.sparsity import with_step
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors

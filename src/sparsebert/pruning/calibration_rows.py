@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from sparsebert.checkpoint.config import Head
 from sparsebert.checkpoint.folder import Checkpoint
+from sparsebert.checkpoint.sparsity import trained_length
 from sparsebert.checkpoint.token_ids import check_ids
-from sparsebert.checkpoint.trained_length import trained_length
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts

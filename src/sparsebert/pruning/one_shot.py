@@ -16,9 +16,8 @@ from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.config import write_config
 from sparsebert.checkpoint.dtypes import Array, Float32, narrow
 from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
-from sparsebert.checkpoint.lineage import with_step
 from sparsebert.checkpoint.masks import StoredMasks, write_mask_bits
-from sparsebert.checkpoint.sparsity import pattern_record
+from sparsebert.checkpoint.sparsity import pattern_record, with_step
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors

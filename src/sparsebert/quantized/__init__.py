@@ -15,12 +15,9 @@ from sparsebert.quantized.layouts import (
     QuantizedSharedPairs,
     QuantizedTable,
     QuantizedTiles,
-    check_quantized,
-    dequantize,
     linear_layout,
-    quantize,
 )
-from sparsebert.quantized.rows import quantize_rows
+from sparsebert.quantized.rounding import check_quantized, dequantize, quantize, quantize_rows
 
 __all__ = [
     "LAYOUTS",

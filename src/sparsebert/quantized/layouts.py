@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from sparsebert.compressed import (
     Compressed,
@@ -27,12 +28,38 @@ from sparsebert.compressed import (
 )
 from sparsebert.errors import PatternError
 from sparsebert.patterns import ONE_OF_TWO, BoolMatrix, Pattern
-from sparsebert.quantized.rows import Float32, Int8, quantize_rows
-from sparsebert.quantized.tiles import TILE, Array, check_zero_beyond, cut_tiles, join_tiles
 
+Array = npt.NDArray[Any]
+Int8 = npt.NDArray[np.int8]
 Shapes = dict[str, tuple[type[np.generic], tuple[int, ...]]]
 
+TILE = 16  # rows
 GROUP = 8  # inputs
+
+
+def cut_tiles(matrix: Array, width: int) -> Array:
+    """``[rows, columns]``, filled up with zeros, as ``[tiles, groups, 16, width]``."""
+    rows, columns = matrix.shape
+    tiles, groups = -(-rows // TILE), -(-columns // width)
+    filled = np.zeros((tiles * TILE, groups * width), matrix.dtype)
+    filled[:rows, :columns] = matrix
+    tiled = filled.reshape(tiles, TILE, groups, width).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(tiled)
+
+
+def join_tiles(tiles: Array) -> Array:
+    """``[tiles, groups, 16, width]`` as ``[tiles * 16, groups * width]``."""
+    count, groups, height, width = tiles.shape
+    rows: Array = tiles.transpose(0, 2, 1, 3).reshape(count * height, groups * width)
+    return rows
+
+
+def check_zero_beyond(tiles: Array, rows: int, columns: int) -> None:
+    """PatternError unless ``[tiles, groups, 16, width]`` is zero beyond ``[rows, columns]``."""
+    count, groups, height, width = tiles.shape
+    below, right = rows - (count - 1) * height, columns - (groups - 1) * width
+    if np.any(tiles[-1, :, below:]) or np.any(tiles[:, -1, :, right:]):
+        raise PatternError("the filling behind the last row or column is not zero.")
 
 
 @dataclass(frozen=True)
@@ -308,52 +335,3 @@ def linear_layout(pattern: Pattern | None) -> type[Quantized]:
     if pattern.shared_rows > 1:
         return QuantizedSharedPairs
     return QuantizedPairs if pattern == ONE_OF_TWO else QuantizedPanels
-
-
-def quantize(
-    weight: Float32,
-    layout: type[Quantized],
-    pattern: Pattern | None = None,
-    mask: BoolMatrix | None = None,
-) -> Quantized:
-    """A float32 matrix in ``layout``; ``mask`` is the whole one of a pruned matrix.
-
-    Raises PatternError if a weight outside the mask is not zero.
-    """
-    if pattern is not None and (mask is None or bool(np.any(weight[~mask]))):
-        raise PatternError("a weight outside the mask is not zero.")
-    layout.shapes(len(weight), weight.shape[1], pattern)
-    values, scales = quantize_rows(weight)
-    parts = layout.arrange(values, pattern, mask)
-    return layout(weight.shape[1], scales=scales, pattern=pattern, **parts)
-
-
-def dequantize(matrix: Quantized) -> Float32:
-    """The float32 ``[rows, columns]`` that the int8 values stand for; pruned weights are +0.0."""
-    dense = matrix.row_major().astype(np.float32)
-    dense *= matrix.scales[:, None]
-    return dense
-
-
-def check_quantized(matrix: Quantized) -> None:
-    """Raise PatternError for types, shapes, scales, bits or filling that `quantize` does not write.
-
-    It does not read the values save for the filling: any int8 there is another valid matrix.
-    """
-    rows, columns = matrix.rows, matrix.columns
-    if rows == 0 or columns <= 0:
-        raise PatternError(f"a [{rows}, {columns}] matrix has no weights.")
-    parts = matrix.parts
-    for part, (dtype, shape) in matrix.shapes(rows, columns, matrix.pattern).items():
-        found = parts.get(part)
-        if found is None:
-            raise PatternError(f"it lacks its {part}.")
-        if found.dtype != dtype or found.shape != shape:
-            raise PatternError(
-                f"its {part} are {found.dtype} {list(found.shape)}, not {np.dtype(dtype)} "
-                f"{list(shape)}."
-            )
-    # NaN spreads through min.
-    if not (matrix.scales.min() >= 0 and matrix.scales.max() < np.inf):
-        raise PatternError("its scales are not all finite and at least zero.")
-    matrix.check_filling()

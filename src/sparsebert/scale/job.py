@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import resolve_model, source_name
-from sparsebert.checkpoint.sentence_config import SENTENCE_CONFIGS
+from sparsebert.checkpoint.sentence_transformers import SENTENCE_CONFIGS
 from sparsebert.scale.answers import Question
 from sparsebert.scale.columns import Columns
 from sparsebert.scale.places import Input, Place

@@ -11,7 +11,7 @@ from sparsebert.tasks.table import TASKS, Task
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.upstream_options import UpstreamOptions
 
-Lineage = Sequence[dict[str, Any]]  # steps, as `sparsebert.checkpoint.lineage` records them
+Lineage = Sequence[dict[str, Any]]  # steps, as `sparsebert.checkpoint.sparsity` records them
 
 _USUAL = {"finetune": FinetuneOptions().as_dict(), "distill": UpstreamOptions().as_dict()}
 _MADE_BY = {"finetune": "TUNED", "prune": "PRUNED", "pack": "PACKED"}

@@ -21,8 +21,7 @@ from sparsebert.tasks.columns import (
     text_column,
 )
 from sparsebert.tasks.files import file_type, is_of_split, no_split, split_files
-from sparsebert.tasks.hub import fetch_split
-from sparsebert.tasks.reading import RawTable, read_table
+from sparsebert.tasks.reading import RawTable, fetch_split, read_table
 from sparsebert.tasks.squad import Answers, answers_column
 from sparsebert.tasks.table import CUSTOM, Kind, Task
 

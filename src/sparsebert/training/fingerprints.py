@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsebert.checkpoint import Checkpoint
-from sparsebert.checkpoint.fingerprint import model_fingerprint
+from sparsebert.checkpoint.folder import model_fingerprint
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import CUSTOM, get_task
 from sparsebert.tasks.texts import Text, read_texts, single_texts

@@ -15,11 +15,10 @@ from sparsebert.checkpoint import (
     write_masks,
     write_tensors,
 )
-from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
+from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME, write_trained_length
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.json_files import write_json
-from sparsebert.checkpoint.lineage import with_step
-from sparsebert.checkpoint.trained_length import write_trained_length
+from sparsebert.checkpoint.sparsity import with_step
 from sparsebert.evaluation.model_index import hub_results
 from sparsebert.tasks.division import SPLIT_NAME
 from sparsebert.training.job import Job

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
 from sparsebert.checkpoint.families import Head
-from sparsebert.checkpoint.pooling import Pooling
+from sparsebert.checkpoint.sentence_transformers import Pooling
 from sparsebert.evaluation.predictors import model_family, model_inputs, unwrapped
 from sparsebert.evaluation.similarity import pool
 from sparsebert.training.distillation_losses import divergence

@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from sparsebert.checkpoint.folder_lock import LOCK_NAME, FolderLock
+from sparsebert.checkpoint.atomic import LOCK_NAME, FolderLock
 from sparsebert.checkpoint.json_files import differences, write_json
 from sparsebert.checkpoint.masks import MASKS_NAME
 from sparsebert.checkpoint.staging import made_parents

@@ -27,7 +27,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from sparsebert.checkpoint import Head
-from sparsebert.inference.token_ids import as_token_sequences
+from sparsebert.inference.batching import as_token_sequences
 from sparsebert.inference.tokenizing import Tokens
 from sparsebert.serving.asking import cutting, disconnected, pooled, prompt_for, rows_of_each
 from sparsebert.serving.batching import EngineCall, Floats

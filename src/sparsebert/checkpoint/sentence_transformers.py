@@ -1,0 +1,338 @@
+"""What sentence-transformers keeps in a folder: modules, prompts, how texts are read, pooling.
+
+The transformer may lie in a sub-folder that modules.json names. sentence_bert_config.json says how
+its texts are read; the library reads that file only where modules.json lists the transformer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparsebert.checkpoint.config import CONFIG_NAME
+from sparsebert.checkpoint.json_files import inner_folder, read_json, read_object
+from sparsebert.checkpoint.known_keys import (
+    CONFIG_KWARGS,
+    MODEL_KWARGS,
+    NORMALIZE,
+    POOLING,
+    PROCESSING_KWARGS,
+    PROCESSOR_KWARGS,
+    SENTENCE_CONFIG,
+    SENTENCE_TRANSFORMERS,
+    KnownKeys,
+)
+from sparsebert.errors import CheckpointError
+
+MODULES_NAME = "modules.json"
+
+
+@dataclass(frozen=True)
+class Module:
+    """``kind`` is its class, without the module for sentence-transformers' own."""
+
+    kind: str
+    folder: Path
+
+
+def transformer_folder(folder: Path) -> Path:
+    """Where config.json and the weights are: ``folder``, or the sub-folder modules.json names."""
+    for module in read_modules(folder):
+        if module.kind == "Transformer":
+            return module.folder
+    return folder
+
+
+def module_folders(folder: Path) -> list[Path]:
+    """The sub-folders of a sentence-transformers folder that exist, without the transformer's."""
+    return [
+        module.folder
+        for module in read_modules(folder)
+        if module.kind != "Transformer" and module.folder != folder and module.folder.is_dir()
+    ]
+
+
+def read_modules(folder: Path) -> list[Module]:
+    """The modules that modules.json lists, in order; none where there is no such file."""
+    where = folder / MODULES_NAME
+    if not where.is_file():
+        return []
+    listed = read_json(where)
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+        raise CheckpointError(f"{where} must hold a list of modules.")
+    modules = []
+    for entry in listed:
+        kind = entry.get("type")
+        if not isinstance(kind, str) or not kind:
+            raise CheckpointError(f"{where}: a module has no 'type'.")
+        if kind.startswith("sentence_transformers."):
+            kind = kind.rsplit(".", 1)[-1]
+        modules.append(Module(kind, inner_folder(folder, entry.get("path", ""), where)))
+    return modules
+
+
+SETTINGS_NAME = "config_sentence_transformers.json"
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """``texts`` by name; ``default`` is the text that stands before each unless told otherwise."""
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    default: str = ""
+
+
+def read_prompts(folder: Path) -> Prompts:
+    """Those of config_sentence_transformers.json; none without it. Raises CheckpointError."""
+    file = folder / SETTINGS_NAME
+    settings = read_object(file) if file.is_file() else {}
+    SENTENCE_TRANSFORMERS.check(settings, file)
+    stored = settings.get("prompts") or {}
+    if not isinstance(stored, dict) or not all(isinstance(t, str | None) for t in stored.values()):
+        raise CheckpointError(f"{file}: 'prompts' must map names to texts.")
+    # sentence-transformers knows these two names in every model, and reads null as no text.
+    texts = {name: text or "" for name, text in stored.items()}
+    named = settings.get("default_prompt_name")
+    if named is None:
+        return Prompts(texts)
+    if named in ("query", "document"):
+        return Prompts(texts, texts.get(named, ""))
+    if not isinstance(named, str) or named not in texts:
+        known = ", ".join(texts) or "none"
+        raise CheckpointError(
+            f"{file}: 'default_prompt_name' is {named!r}, which is none of its prompts: {known}."
+        )
+    return Prompts(texts, texts[named])
+
+
+# Old versions of the library named the file after the model; it takes the first that says anything.
+SENTENCE_CONFIGS = tuple(
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+_LONGEST = 1 << 20  # tokens: tokenizers write 1e30 where they know no limit
+_TASKS = {"feature-extraction": "last_hidden_state", "sequence-classification": "logits"}
+_OUTPUT_NAMES = {"feature-extraction": "token_embeddings", "sequence-classification": "scores"}
+
+
+@dataclass(frozen=True)
+class SentenceConfig:
+    """``max_length`` is in tokens, None where the file sets no limit.
+
+    ``lower_case`` asks that texts be lower-cased before the tokenizer sees them, and ``tokenizer``
+    stands in place of keys of tokenizer_config.json.
+    """
+
+    max_length: int | None = None
+    lower_case: bool = False
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_sentence_config(folder: Path) -> SentenceConfig:
+    """What the file says; nothing for a folder that lists no transformer module.
+
+    Raises CheckpointError for a key by which sentence-transformers would compute something else.
+    """
+    if not any(module.kind == "Transformer" for module in read_modules(folder)):
+        return SentenceConfig()
+    transformer = transformer_folder(folder)
+    file, settings = _first_file(transformer)
+    SENTENCE_CONFIG.check(settings, file)
+    _check_output(settings, file)
+    _check_model(settings, ("config_args", "config_kwargs"), CONFIG_KWARGS, transformer, file)
+    _check_model(settings, ("model_args", "model_kwargs"), MODEL_KWARGS, transformer, file)
+    tokenizer = _tokenizer_settings(settings, file)
+    limits = [
+        _text_length(settings, file),
+        _length(tokenizer.pop("model_max_length", None), file),
+        _length(settings.get("max_seq_length"), file),
+    ]
+    return SentenceConfig(
+        next((limit for limit in limits if limit is not None), None),
+        bool(settings.get("do_lower_case")),
+        tokenizer,
+    )
+
+
+def _first_file(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The file that counts, and what it says."""
+    for file in (folder / name for name in SENTENCE_CONFIGS):
+        if file.is_file() and (settings := read_object(file)):
+            return file, settings
+    return folder / SENTENCE_CONFIGS[0], {}
+
+
+def _check_output(settings: Mapping[str, Any], file: Path) -> None:
+    """CheckpointError unless texts go to the model, and the next module gets its plain output."""
+    task = settings.get("transformer_task", "feature-extraction")
+    if task not in _TASKS:
+        raise CheckpointError(
+            f"{file}: the transformer_task {task!r} is not supported; supported are "
+            f"{' and '.join(_TASKS)}."
+        )
+    modalities = settings.get("modality_config")
+    if modalities is None:
+        return
+    text = modalities.get("text") if isinstance(modalities, dict) else None
+    wanted = {"method": "forward", "method_output_name": _TASKS[task]}
+    if not isinstance(text, dict) or {**text, **_single_output(text)} != wanted:
+        raise CheckpointError(
+            f"{file}: its modality_config takes another output of the model than "
+            f"{_TASKS[task]}, which sparsebert does not compute."
+        )
+    if "message" in modalities:
+        raise CheckpointError(
+            f"{file}: its modality_config turns texts into messages of a chat, which sparsebert "
+            "does not."
+        )
+    name = settings.get("module_output_name", _OUTPUT_NAMES[task])
+    if name != _OUTPUT_NAMES[task]:
+        raise CheckpointError(
+            f"{file}: the module_output_name {name!r} is not supported, only "
+            f"'{_OUTPUT_NAMES[task]}'."
+        )
+
+
+def _single_output(text: Mapping[str, Any]) -> dict[str, Any]:
+    """A list of one name is that name."""
+    names = text.get("method_output_name")
+    return {"method_output_name": names[0]} if isinstance(names, list) and len(names) == 1 else {}
+
+
+def _handed_on(
+    settings: Mapping[str, Any], names: tuple[str, ...], file: Path
+) -> tuple[str, dict[str, Any]]:
+    """Where the first of ``names`` that is there stands, for messages, and what it holds."""
+    name = next((name for name in names if name in settings), names[0])
+    given = settings.get(name) or {}
+    if not isinstance(given, dict):
+        raise CheckpointError(f"{file}: '{name}' must hold a JSON object.")
+    return f"{file}: {name}", given
+
+
+def _check_model(
+    settings: Mapping[str, Any], names: tuple[str, ...], keys: KnownKeys, folder: Path, file: Path
+) -> None:
+    """CheckpointError for what would change the model that config.json describes."""
+    where, given = _handed_on(settings, names, file)
+    config = folder / CONFIG_NAME
+    known = read_object(config) if given and config.is_file() else {}
+    absent = object()
+    keys.check(
+        {key: value for key, value in given.items() if known.get(key, absent) != value}, where
+    )
+
+
+def _tokenizer_settings(settings: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    where, given = _handed_on(settings, ("tokenizer_args", "processor_kwargs"), file)
+    PROCESSOR_KWARGS.check(given, where)
+    return {key: value for key, value in given.items() if key in PROCESSOR_KWARGS.honoured}
+
+
+def _text_length(settings: Mapping[str, Any], file: Path) -> int | None:
+    """The limit among what is said for each call; CheckpointError for what else would matter."""
+    where, called = _handed_on(settings, ("processing_kwargs",), file)
+    text = {**(called.get("text") or {}), **(called.get("common") or {})}
+    PROCESSING_KWARGS.check(text, where)
+    return _length(text.get("max_length"), file)
+
+
+def _length(value: object, where: Path) -> int | None:
+    """A length limit in tokens; None where the file has none, or the tokenizers' endless 1e30."""
+    if value is None or (isinstance(value, int | float) and value > _LONGEST):
+        return None
+    if type(value) is not int or value < 1:
+        raise CheckpointError(f"{where}: the length limit {value!r} is not a number of tokens.")
+    return value
+
+
+# What the library's Pooling module calls a mode, first as since version 5.5, then as before.
+_MODES = {
+    "mean": "mean",
+    "cls": "cls",
+    "max": "max",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+}
+_OLD_FLAGS = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """``mode`` is "mean", "cls", "max" or "mean_sqrt_len"; ``normalize`` scales to length 1.
+
+    Without ``include_prompt`` the tokens of a prompt are not pooled, which sparsebert does not
+    compute.
+    """
+
+    mode: str = "mean"
+    normalize: bool = False
+    include_prompt: bool = True
+
+
+def read_pooling(folder: Path) -> Pooling | None:
+    """The pooling of a sentence-transformers folder; None for any other folder.
+
+    Raises CheckpointError for a module or a pooling mode that sparsebert does not compute (Dense,
+    concatenated modes, ...), naming it.
+    """
+    modules = read_modules(folder)
+    where = folder / MODULES_NAME
+    pooling: str | None = None
+    normalize, include_prompt = False, True
+    for module in modules:
+        if module.kind == "Pooling" and pooling is None:
+            settings = read_object(module.folder / "config.json")
+            POOLING.check(settings, module.folder / "config.json")
+            pooling = _mode(settings, module.folder / "config.json")
+            include_prompt = _includes_prompt(settings, module.folder / "config.json")
+        elif module.kind == "Normalize" and pooling is not None:
+            normalize = True
+            file = module.folder / "config.json"
+            if module.folder != folder and file.is_file():
+                NORMALIZE.check(read_object(file), file)
+        elif module.kind not in ("Transformer", "Dropout"):  # dropout does nothing at inference
+            raise CheckpointError(
+                f"{where} asks for a '{module.kind}' module, which sparsebert does not compute; "
+                "supported are Transformer, one Pooling and Normalize, in that order."
+            )
+    if pooling is None:
+        return None
+    if not include_prompt and read_prompts(folder).default:
+        raise CheckpointError(
+            f"{where}: its pooling leaves out the prompt that stands before each text "
+            "(include_prompt is false), which sparsebert does not compute."
+        )
+    return Pooling(pooling, normalize, include_prompt)
+
+
+def _includes_prompt(settings: Mapping[str, Any], where: Path) -> bool:
+    stored = settings.get("include_prompt", True)
+    if not isinstance(stored, bool):
+        raise CheckpointError(f"{where}: include_prompt is {stored!r}, not true or false.")
+    return stored
+
+
+def _mode(settings: Mapping[str, Any], where: Path) -> str:
+    named: Any = settings.get("pooling_mode")
+    if named is None:
+        named = [mode for flag, mode in _OLD_FLAGS.items() if settings.get(flag)] or ["mean"]
+    modes = named if isinstance(named, list) else [named]
+    if len(modes) != 1:
+        raise CheckpointError(
+            f"{where} concatenates {len(modes)} pooling modes; sparsebert computes one."
+        )
+    if not isinstance(modes[0], str) or modes[0] not in _MODES:
+        raise CheckpointError(
+            f"{where}: pooling mode {modes[0]!r} is not supported; supported are "
+            f"{', '.join(_MODES)}."
+        )
+    return _MODES[modes[0]]

@@ -1,0 +1,80 @@
+"""Quantization to int8 by rows: scale = max |weight| / 127 of a row, q = rint(weight / scale)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.errors import PatternError
+from sparsebert.patterns import BoolMatrix, Pattern
+from sparsebert.quantized.layouts import Int8, Quantized
+
+Float32 = npt.NDArray[np.float32]
+
+_LIMIT = 127
+_CHUNK = 1024  # rows quantized at a time, so that the temporaries stay small
+
+
+def quantize_rows(weight: Float32) -> tuple[Int8, Float32]:
+    """Finite float32 ``[rows, columns]`` as int8 of that shape and float32 scales ``[rows]``."""
+    values = np.empty(weight.shape, np.int8)
+    scales = np.empty(len(weight), np.float32)
+    for start in range(0, len(weight), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        part = weight[rows]
+        largest = np.abs(np.maximum(part.max(1), -part.min(1)))  # a row of zeros may give -0.0
+        scales[rows] = largest / np.float32(_LIMIT)
+        # A scale that underflows to 0 makes its row 0; one that is almost so may round beyond 127.
+        divisor = np.where(scales[rows] > 0, scales[rows], np.float32(np.inf))
+        quotient = np.rint(part / divisor[:, None])
+        values[rows] = np.clip(quotient, -_LIMIT, _LIMIT, out=quotient)
+    return values, scales
+
+
+def quantize(
+    weight: Float32,
+    layout: type[Quantized],
+    pattern: Pattern | None = None,
+    mask: BoolMatrix | None = None,
+) -> Quantized:
+    """A float32 matrix in ``layout``; ``mask`` is the whole one of a pruned matrix.
+
+    Raises PatternError if a weight outside the mask is not zero.
+    """
+    if pattern is not None and (mask is None or bool(np.any(weight[~mask]))):
+        raise PatternError("a weight outside the mask is not zero.")
+    layout.shapes(len(weight), weight.shape[1], pattern)
+    values, scales = quantize_rows(weight)
+    parts = layout.arrange(values, pattern, mask)
+    return layout(weight.shape[1], scales=scales, pattern=pattern, **parts)
+
+
+def dequantize(matrix: Quantized) -> Float32:
+    """The float32 ``[rows, columns]`` that the int8 values stand for; pruned weights are +0.0."""
+    dense = matrix.row_major().astype(np.float32)
+    dense *= matrix.scales[:, None]
+    return dense
+
+
+def check_quantized(matrix: Quantized) -> None:
+    """Raise PatternError for types, shapes, scales, bits or filling that `quantize` does not write.
+
+    It does not read the values save for the filling: any int8 there is another valid matrix.
+    """
+    rows, columns = matrix.rows, matrix.columns
+    if rows == 0 or columns <= 0:
+        raise PatternError(f"a [{rows}, {columns}] matrix has no weights.")
+    parts = matrix.parts
+    for part, (dtype, shape) in matrix.shapes(rows, columns, matrix.pattern).items():
+        found = parts.get(part)
+        if found is None:
+            raise PatternError(f"it lacks its {part}.")
+        if found.dtype != dtype or found.shape != shape:
+            raise PatternError(
+                f"its {part} are {found.dtype} {list(found.shape)}, not {np.dtype(dtype)} "
+                f"{list(shape)}."
+            )
+    # NaN spreads through min.
+    if not (matrix.scales.min() >= 0 and matrix.scales.max() < np.inf):
+        raise PatternError("its scales are not all finite and at least zero.")
+    matrix.check_filling()
