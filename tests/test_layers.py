@@ -16,7 +16,7 @@ ROOT = Path(sparsebert.__file__).parent
 # Lowest first; a module imports only from lines above its own (and from its own package).
 LAYERS = (
     {"_engine", "errors", "progress"},
-    {"patterns", "extras"},
+    {"patterns", "extras", "options"},
     {"compressed"},
     {"quantized"},
     {"engine"},
@@ -58,7 +58,8 @@ HEAVY = {
     "transformers",
 }
 # Everything a server needs, and everything `sparsebert VERB --help` imports.
-LIGHT = ("__init__", "errors", "progress", "patterns", "quantized", "engine", "machine", "extras")
+LIGHT = ("__init__", "errors", "progress", "patterns", "quantized", "engine", "machine")
+LIGHT += ("extras", "options")
 LIGHT += (
     "checkpoint",
     "packing",

@@ -20,9 +20,10 @@ pytest.importorskip("pyarrow")
 
 from sparsebert.cli import main
 from sparsebert.cli.finetune import finetune
+from sparsebert.cli.options import expanded
 from sparsebert.cli.prune import prune as prune_verb
 from sparsebert.pruning import prune
-from sparsebert.training.options import DISTILLING, UNLABELLED, FinetuneOptions
+from sparsebert.training.options import NEED_TEACHER, FinetuneOptions
 from sparsebert.training.upstream_options import UpstreamOptions
 from tiny_models import TinyBert
 from tiny_tasks import write_classification
@@ -120,11 +121,11 @@ def test_help_shows_defaults(verb: str, length: str, run: Run) -> None:
 def test_the_limits_that_help_shows_are_allowed(verb: Any, options: Any) -> None:
     known = {field.name for field in fields(options)}
     checked = 0
-    for name, hint in get_type_hints(verb, include_extras=True).items():
+    for name, hint in get_type_hints(expanded(verb), include_extras=True).items():
         if name not in known:
             continue
         beside: dict[str, Any] = {}
-        if name in (*DISTILLING, *UNLABELLED):
+        if name in NEED_TEACHER:
             beside = {"teacher": "t", "hidden_weight": 1.0}
         if name == "unlabelled_rows":
             beside["unlabelled"] = "texts"

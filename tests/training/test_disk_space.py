@@ -19,7 +19,7 @@ from sparsebert.tasks.custom import find_task
 from sparsebert.training import finetune, prune_upstream
 from sparsebert.training.defaults import with_defaults
 from sparsebert.training.disk_space import disk_needed
-from sparsebert.training.options import options_from
+from sparsebert.training.options import FinetuneOptions
 from tiny_tasks import write_classification
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
@@ -52,7 +52,7 @@ def test_it_is_what_a_run_takes(
     finetune(model, tmp_path / "out", data=data, **settings)
     name = settings.pop("task")
     chosen = with_defaults(
-        options_from(settings), open_checkpoint(model), find_task(name, data), rows=16
+        FinetuneOptions.from_names(settings), open_checkpoint(model), find_task(name, data), rows=16
     )
     needed = disk_needed(open_checkpoint(model), chosen)
     assert needed == pytest.approx(max(taken), rel=0.1)

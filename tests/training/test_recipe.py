@@ -16,8 +16,9 @@ yaml = pytest.importorskip("yaml")
 
 from short_runs import QUICK, assert_same_bits
 from sparsebert.errors import TrainingError
+from sparsebert.options import option_types
 from sparsebert.training import finetune
-from sparsebert.training.options import OPTION_TYPES, FinetuneOptions, options_from
+from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.recipe import RECIPE_NAME, read_recipe, write_recipe
 from tiny_models import TinyBert
 from tiny_tasks import write_classification
@@ -47,7 +48,7 @@ def test_values_are_read_by_name(tmp_path: Path) -> None:
         "max_length": None,
         "embeddings": "used",
     }
-    assert options_from(found).learning_rate == 1e-4
+    assert FinetuneOptions.from_names(found).learning_rate == 1e-4
 
 
 @pytest.mark.parametrize(
@@ -104,13 +105,15 @@ def test_aliases_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
 
 def test_every_option_that_means_something_is_written_and_read_again(tmp_path: Path) -> None:
     sorts = {int: 9, float: 0.25, str: ""}
-    values: dict[str, Any] = {name: sorts[kind] for name, kind in OPTION_TYPES.items()}
+    values: dict[str, Any] = {
+        name: sorts[kind] for name, kind in option_types(FinetuneOptions).items()
+    }
     values |= {"optimizer": "sgd", "precision": "fp32", "embeddings": "used", "quantize": "int8"}
     values |= {"method": "gradual", "pattern": "1:2", "shared_rows": 32, "early_stopping": 0}
     values |= {"teacher": "hub/model", "unlabelled": "texts", "task_weight": 0.0}
     options = FinetuneOptions(**values)
     write_recipe(tmp_path, options)
-    assert options_from({**read_recipe(tmp_path / RECIPE_NAME), "seed": 9}) == options
+    assert FinetuneOptions.from_names({**read_recipe(tmp_path / RECIPE_NAME), "seed": 9}) == options
 
     write_recipe(tmp_path, FinetuneOptions())
     found = yaml.safe_load((tmp_path / RECIPE_NAME).read_text())
@@ -162,12 +165,14 @@ class TestOptions:
     )
     def test_they_are_checked_together(self, given: dict[str, Any], message: str) -> None:
         with pytest.raises(TrainingError, match=message):
-            options_from(given)
+            FinetuneOptions.from_names(given)
 
     def test_defaults_are_valid_and_typed(self) -> None:
         for field in dataclasses.fields(FinetuneOptions):
             value = getattr(FinetuneOptions(), field.name)
-            assert value is None or type(value) is OPTION_TYPES[field.name], field.name
+            assert value is None or type(value) is option_types(FinetuneOptions)[field.name], (
+                field.name
+            )
 
 
 def test_the_recipe_beside_the_weights_trains_them_again(

@@ -16,7 +16,7 @@ from sparsebert.errors import TrainingError
 from sparsebert.tasks.table import get_task
 from sparsebert.training import finetune
 from sparsebert.training.defaults import with_defaults
-from sparsebert.training.options import options_from
+from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.recipe import read_recipe
 from tiny_tasks import write_classification
 
@@ -24,7 +24,9 @@ NAMES = ("epochs", "learning_rate", "dropout", "max_length")
 
 
 def chosen(folder: Path, rows: int = 10_000, task: str = "sst2", **asked: Any) -> tuple[Any, ...]:
-    options = with_defaults(options_from(asked), open_checkpoint(folder), get_task(task), rows)
+    options = with_defaults(
+        FinetuneOptions.from_names(asked), open_checkpoint(folder), get_task(task), rows
+    )
     return tuple(getattr(options, name) for name in NAMES)
 
 

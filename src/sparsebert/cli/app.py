@@ -33,6 +33,7 @@ from sparsebert.cli.evaluate import evaluate
 from sparsebert.cli.export import export
 from sparsebert.cli.finetune import finetune
 from sparsebert.cli.inspect import inspect
+from sparsebert.cli.options import expanded
 from sparsebert.cli.pack import pack
 from sparsebert.cli.prune import prune
 from sparsebert.cli.push import push
@@ -90,7 +91,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for _verb in VERBS:
-    app.command(name=_verb.__name__)(_verb)
+    app.command(name=_verb.__name__)(expanded(_verb))
 
 
 def _version(wanted: bool) -> None:

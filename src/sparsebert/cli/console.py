@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,16 +30,6 @@ ModelArgument = Annotated[
 ]
 OutArgument = Annotated[
     Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist.")
-]
-SharedRowsOption = Annotated[
-    int,
-    typer.Option(
-        metavar="ROWS",
-        help="Let so many adjacent outputs keep the same inputs (1:2 only; a multiple of 16): "
-        "quicker where a CPU gains nothing from zeros that differ from row to row, at some cost of "
-        "accuracy.",
-        show_default="1: each its own",
-    ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 JsonOption = Annotated[
@@ -80,15 +70,6 @@ def check_task(name: str) -> None:
 
     if name.lower().replace("-", "") not in (*TASKS, CUSTOM):
         raise typer.BadParameter(f"choose from {', '.join(TASK_NAMES)}.", param_hint="--task")
-
-
-def given_options(context: typer.Context, names: Iterable[str]) -> dict[str, Any]:
-    """Those of the options that were typed, as opposed to those left at their defaults."""
-    return {
-        name: context.params[name]
-        for name in names
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    }
 
 
 def emit(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:

@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
-from sparsebert.cli.columns import LabelColumn, PairColumn, Regression, TextColumn
 from sparsebert.cli.console import JsonOption, check_task, emit, progress_bar, stdout
+from sparsebert.cli.options import NOTHING, Given, Group
+from sparsebert.tasks.data_options import DataOptions
+
+_COLUMNS = ("text_column", "pair_column", "label_column", "regression")
 
 
 def doctor(
@@ -44,10 +47,7 @@ def doctor(
         int | None,
         typer.Option(min=8, help="Tokens of a row.", show_default="the training's"),
     ] = None,
-    text_column: TextColumn = None,
-    pair_column: PairColumn = None,
-    label_column: LabelColumn = None,
-    regression: Regression = False,
+    columns: Annotated[Given, Group(DataOptions, _COLUMNS)] = NOTHING,
     system: Annotated[
         bool, typer.Option("--system", help="Describe this machine, to paste into a bug report.")
     ] = False,
@@ -82,11 +82,8 @@ def doctor(
                 against=against,
                 batch_size=batch_size,
                 max_length=max_length,
-                text_column=text_column,
-                pair_column=pair_column,
-                label_column=label_column,
-                regression=regression,
                 progress=progress,
+                **columns,
             )
         signs = stdout.is_terminal and "utf" in stdout.encoding.lower()
         lines += [*([""] if lines else []), *report.lines(signs=signs)]

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsebert.cli.columns import LabelColumn, PairColumn, PositiveLabel, TextColumn
 from sparsebert.cli.console import (
     JsonOption,
     ModelArgument,
@@ -17,6 +16,10 @@ from sparsebert.cli.console import (
     seed_spread,
     wanted_seeds,
 )
+from sparsebert.cli.options import NOTHING, Given, Group
+from sparsebert.tasks.data_options import DataOptions
+
+_COLUMNS = ("text_column", "pair_column", "label_column", "positive_label")
 
 
 def evaluate(
@@ -99,10 +102,7 @@ def evaluate(
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE|NAME", help="With --out: how to fine-tune.")
     ] = None,
-    text_column: TextColumn = None,
-    pair_column: PairColumn = None,
-    label_column: LabelColumn = None,
-    positive_label: PositiveLabel = None,
+    columns: Annotated[Given, Group(DataOptions, _COLUMNS)] = NOTHING,
     json: JsonOption = False,
 ) -> None:
     """Score a fine-tuned model on a task's validation split and print the task's row.
@@ -123,13 +123,6 @@ def evaluate(
     for name, used in (("--max-rows", max_rows), ("--zero-shot", zero_shot), ("--split", split)):
         if used and (save or seeds):  # such scores must not be taken for those of the table
             raise typer.BadParameter("cannot be kept in evaluation.json.", param_hint=name)
-    given = {
-        "text_column": text_column,
-        "pair_column": pair_column,
-        "label_column": label_column,
-        "positive_label": positive_label,
-    }
-    columns: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     arguments: dict[str, Any] = {
         "task": task,
         "data": data,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsebert.cli.console import emit, given_options, progress_bar
+from sparsebert.cli.console import emit, progress_bar
+from sparsebert.cli.options import given_options
 
 if TYPE_CHECKING:
     from sparsebert.scale import FilesResult
@@ -30,7 +31,6 @@ _FILES_ONLY = (
     "address",
 )
 _SHARED = (*_FILES_ONLY, "batch_size", "max_length", "strict", "threads", "force")
-_PANEL = "With --output FOLDER"
 
 
 class Engine(str, Enum):
@@ -55,17 +55,12 @@ EngineOption = Annotated[
     Engine,
     typer.Option(
         help="local: in this process. ray: on a Ray cluster, or all cores of this machine.",
-        rich_help_panel=_PANEL,
     ),
 ]
-TextColumnOption = Annotated[
-    str, typer.Option(metavar="NAME", help="The column with the texts.", rich_help_panel=_PANEL)
-]
+TextColumnOption = Annotated[str, typer.Option(metavar="NAME", help="The column with the texts.")]
 PairColumnOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", help="The column with the second text of a pair.", rich_help_panel=_PANEL
-    ),
+    typer.Option(metavar="NAME", help="The column with the second text of a pair."),
 ]
 KeepColumnsOption = Annotated[
     str | None,
@@ -73,7 +68,6 @@ KeepColumnsOption = Annotated[
         metavar="NAME,...",
         help="Columns of the input that go into the output.",
         show_default="all",
-        rich_help_panel=_PANEL,
     ),
 ]
 OutputColumnOption = Annotated[
@@ -81,7 +75,6 @@ OutputColumnOption = Annotated[
     typer.Option(
         metavar="NAME",
         help="The new column; beside it stands NAME_error (and NAME_score, NAME_top).",
-        rich_help_panel=_PANEL,
     ),
 ]
 RowsPerFileOption = Annotated[
@@ -89,7 +82,6 @@ RowsPerFileOption = Annotated[
     typer.Option(
         min=1,
         help="Rows of an output file, which is what a restart does again at most.",
-        rich_help_panel=_PANEL,
     ),
 ]
 ActorsOption = Annotated[
@@ -98,7 +90,6 @@ ActorsOption = Annotated[
         metavar="N|MIN:MAX",
         help="With Ray: engines side by side, or how many to grow between.",
         show_default="as many as have room",
-        rich_help_panel=_PANEL,
     ),
 ]
 AddressOption = Annotated[
@@ -107,7 +98,6 @@ AddressOption = Annotated[
         metavar="ADDRESS",
         help="With Ray: the cluster; local begins a new one here.",
         show_default="RAY_ADDRESS, else this machine",
-        rich_help_panel=_PANEL,
     ),
 ]
 ForceOption = Annotated[

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sparsebert.cli.columns import PairColumn, TextColumn
 from sparsebert.cli.console import (
     ForceOption,
     JsonOption,
     ModelArgument,
     OutArgument,
-    SharedRowsOption,
     emit,
-    given_options,
     progress_bar,
     stderr,
 )
+from sparsebert.cli.options import NOTHING, Given, Group, declared_option
+from sparsebert.errors import PatternError, TrainingError
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.upstream_options import UpstreamOptions
-
-_TRAINING = "Training on a corpus"
-_DEFAULT = UpstreamOptions()
-_OPTIONS = tuple(each.name for each in fields(UpstreamOptions))
 
 
 def prune(
-    context: typer.Context,
     model: ModelArgument,
     out: OutArgument,
     pattern: Annotated[
         str,
         typer.Option(metavar="N:M", help="Keep N of every M adjacent weights: 1:2, 2:4, 4:8, ..."),
     ] = "1:2",
-    shared_rows: SharedRowsOption = 1,
+    shared_rows: Annotated[int, declared_option(FinetuneOptions, "shared_rows")] = 1,
     method: Annotated[
         str | None,
         typer.Option(
@@ -73,84 +68,17 @@ def prune(
             help="Go on to train the sparse model against the dense one on these texts, for any "
             "task: a .txt file with a text a line, a table (parquet, csv, jsonl) or a folder with "
             "a train file. May be given several times.",
-            rich_help_panel=_TRAINING,
         ),
     ] = None,
-    epochs: Annotated[
-        float,
-        typer.Option(help="Passes over the corpus, above 0.", rich_help_panel=_TRAINING),
-    ] = _DEFAULT.epochs,
-    learning_rate: Annotated[
-        float,
-        typer.Option(help="Its peak, above 0.", rich_help_panel=_TRAINING),
-    ] = _DEFAULT.learning_rate,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Rows at a time; halved when memory runs out.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = _DEFAULT.batch_size,
-    max_length: Annotated[
-        int,
-        typer.Option(
-            min=8,
-            help="Tokens of a row; a longer text is cut into several.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = _DEFAULT.max_length,
-    max_rows: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Train on a fixed selection of so many texts.",
-            show_default="all",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    pairs: Annotated[
-        float,
-        typer.Option(
-            help="Share of the texts that are joined with the one that follows, 0 to below 1.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = _DEFAULT.pairs,
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="auto, fp32 or bf16.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = _DEFAULT.precision,
-    embeddings: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="Which word embeddings train: all (train), those of words that occur (used), none "
-            "(frozen).",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = _DEFAULT.embeddings,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Fixes the order of rows and the masked tokens.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = _DEFAULT.seed,
+    training: Annotated[Given, Group(UpstreamOptions)] = NOTHING,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
             help="Go on with OUT's unfinished run, kept in OUT.training.",
-            rich_help_panel=_TRAINING,
         ),
     ] = False,
-    text_column: TextColumn = None,
-    pair_column: PairColumn = None,
+    columns: Annotated[Given, Group(DataOptions, ("text_column", "pair_column"))] = NOTHING,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -163,7 +91,6 @@ def prune(
     already are left as they are. Fine-tune it next, to win back the accuracy.
     """
     from sparsebert.checkpoint import PARTS
-    from sparsebert.errors import PatternError, TrainingError
     from sparsebert.patterns import Pattern
     from sparsebert.pruning import prune as run
     from sparsebert.pruning.methods import When, get_method
@@ -182,43 +109,30 @@ def prune(
     if not set(chosen) <= set(PARTS):
         raise typer.BadParameter(f"choose from {', '.join(PARTS)}.", param_hint="--parts")
 
-    given = given_options(context, (*_OPTIONS, "resume"))
+    pruning: dict[str, Any] = {
+        "shared_rows": shared_rows,
+        "method": method,
+        "parts": chosen,
+        "calibration": calibration,
+        "calibration_rows": calibration_rows,
+        "task": task,
+        "force": force,
+        **columns,
+    }
     if corpus:
-        pruning = {
-            "pattern": wanted.ratio,
-            "shared_rows": shared_rows,
-            "method": method,
-            "parts": chosen,
-            "calibration": calibration,
-            "calibration_rows": calibration_rows,
-            "task": task,
-            "text_column": text_column,
-            "pair_column": pair_column,
-        }
         try:
-            UpstreamOptions(**{name: given[name] for name in _OPTIONS if name in given})
+            UpstreamOptions(**training)
         except TrainingError as error:
             raise typer.BadParameter(str(error)) from error
-        _upstream(model, out, corpus, {**pruning, **given, "force": force}, as_json=json)
+        arguments = {"pattern": wanted.ratio, "resume": resume, **pruning, **training}
+        _upstream(model, out, corpus, arguments, as_json=json)
         return
-    if given:
-        name = "--" + next(iter(given)).replace("_", "-")
-        raise typer.BadParameter("has no meaning without --corpus.", param_hint=name)
-    with progress_bar() as progress:
-        result = run(
-            model,
-            out,
-            pattern=wanted,
-            method=method,
-            parts=chosen,
-            calibration=calibration,
-            calibration_rows=calibration_rows,
-            task=task,
-            text_column=text_column,
-            pair_column=pair_column,
-            force=force,
-            progress=progress,
+    for name in (*training, *(["resume"] if resume else [])):
+        raise typer.BadParameter(
+            "has no meaning without --corpus.", param_hint="--" + name.replace("_", "-")
         )
+    with progress_bar() as progress:
+        result = run(model, out, pattern=wanted.ratio, progress=progress, **pruning)
     text = (
         f"{out}: {len(result['pruned'])} layers pruned to {wanted}, "
         f"{result['zeros']:,} of their {result['weights']:,} weights are zero "

@@ -34,7 +34,7 @@ from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import CUSTOM, TASK_NAMES, Task, get_task
 from sparsebert.tasks.table import Kind as TaskKind
 from sparsebert.training.defaults import usual_dropout
-from sparsebert.training.options import FinetuneOptions, options_from
+from sparsebert.training.options import FinetuneOptions
 
 
 def diagnose(
@@ -65,7 +65,7 @@ def diagnose(
     size that `finetune` would not take.
     """
     sizes = {"batch_size": batch_size, "max_length": max_length}
-    options_from({name: size for name, size in sizes.items() if size is not None})
+    FinetuneOptions.from_names({name: size for name, size in sizes.items() if size is not None})
     columns = DataOptions(text_column, pair_column, label_column, regression)
     return _Doctor(
         model, data, task, against, batch_size, max_length, columns, shown(progress)

@@ -1,10 +1,27 @@
-"""The benchmark tasks and a user's own: their data, checked, and their texts as token ids."""
+"""The benchmark tasks and a user's own: their data, checked, and their texts as token ids.
+
+Names are imported when first used: the command line declares its options from `data_options`, and
+`--help` shall stay light.
+"""
 
 from __future__ import annotations
 
-from sparsebert.tasks.custom import custom_task, find_task
-from sparsebert.tasks.examples import Examples, load_split, validation_splits
-from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS, Kind, Task, get_task
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_WHERE = {
+    "CUSTOM": "sparsebert.tasks.table",
+    "TASKS": "sparsebert.tasks.table",
+    "TASK_NAMES": "sparsebert.tasks.table",
+    "Examples": "sparsebert.tasks.examples",
+    "Kind": "sparsebert.tasks.table",
+    "Task": "sparsebert.tasks.table",
+    "custom_task": "sparsebert.tasks.custom",
+    "find_task": "sparsebert.tasks.custom",
+    "get_task": "sparsebert.tasks.table",
+    "load_split": "sparsebert.tasks.examples",
+    "validation_splits": "sparsebert.tasks.examples",
+}
 
 __all__ = [
     "CUSTOM",
@@ -19,3 +36,16 @@ __all__ = [
     "load_split",
     "validation_splits",
 ]
+
+if TYPE_CHECKING:
+    from sparsebert.tasks.custom import custom_task, find_task
+    from sparsebert.tasks.examples import Examples, load_split, validation_splits
+    from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS, Kind, Task, get_task
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'sparsebert.tasks' has no attribute '{name}'")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value

@@ -1,16 +1,17 @@
-"""What a user says of data that does not speak for itself: columns, labels, rows to hold out."""
+"""What a user says of data that does not speak for itself: columns, labels, held-out rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 from sparsebert.errors import DataError
+from sparsebert.options import Options, declarations, option
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class DataOptions(Options):
     """How to read a task's files, where names and types leave it open.
 
     ``text_column``, ``pair_column`` (the second text of a pair) and ``label_column`` name columns.
@@ -18,24 +19,56 @@ class DataOptions:
     ``positive_label`` is the class of a custom task that F1 is of. ``validation_share`` of the rows
     are held out to score on where data comes in one file that is named after no split; 0 trains on
     all of them.
+
+    Raises DataError for a value that is of another type or outside its limits, and for options that
+    have no meaning together.
     """
 
-    text_column: str | None = None
-    pair_column: str | None = None
-    label_column: str | None = None
-    regression: bool = False
-    positive_label: str | None = None
-    validation_share: float = 0.2
+    error = DataError
+    purpose = "reading data"
+
+    text_column: str | None = option(
+        None,
+        metavar="NAME",
+        help="The column with the texts.",
+        shown_default="the task's; text or sentence",
+    )
+    pair_column: str | None = option(
+        None,
+        metavar="NAME",
+        help="The column with the second text of a pair.",
+        shown_default="the task's; text2 or sentence2",
+    )
+    label_column: str | None = option(
+        None,
+        metavar="NAME",
+        help="The column with the labels.",
+        shown_default="the task's; label, or score for numbers",
+    )
+    regression: bool = option(
+        False,
+        help="With --task custom: the labels are numbers to predict, not names of classes.",
+    )
+    positive_label: str | None = option(
+        None,
+        metavar="LABEL",
+        help="With --task custom: the class that F1 is of.",
+        shown_default="1 or true beside 0 or false, else the mean over the classes",
+    )
+    validation_share: float = option(
+        0.2,
+        least=0,
+        below=1,
+        help="Of data in one file that is named after no split, hold this share of each class out "
+        "to score on, 0 to below 1; 0 trains on all rows.",
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.pair_column is not None and self.text_column is None:
             raise DataError("pair_column is the second text's column: name text_column as well.")
         if self.positive_label is not None and self.regression:
             raise DataError("positive_label is a class, and a regression has none: leave one out.")
-        if not 0 <= self.validation_share < 1:
-            raise DataError(
-                f"validation_share must be at least 0 and below 1, not {self.validation_share}."
-            )
 
     @property
     def text_columns(self) -> tuple[str, ...] | None:
@@ -44,19 +77,21 @@ class DataOptions:
             return None
         return tuple(name for name in (self.text_column, self.pair_column) if name is not None)
 
-    def given(self) -> dict[str, Any]:
-        """The options that are not left at their defaults."""
-        return {
-            name: value for name, value in asdict(self).items() if value != getattr(_DEFAULT, name)
-        }
 
+class DataKeywords(TypedDict, total=False):
+    """`DataOptions` as keyword arguments, for type checkers and editors."""
 
-_DEFAULT = DataOptions()
-DATA_OPTIONS = tuple(each.name for each in fields(DataOptions))
+    text_column: str | None
+    pair_column: str | None
+    label_column: str | None
+    regression: bool
+    positive_label: str | None
+    validation_share: float
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[DataOptions, dict[str, Any]]:
     """Named options parted into those on the data and all others."""
-    data = {name: value for name, value in options.items() if name in DATA_OPTIONS}
-    others = {name: value for name, value in options.items() if name not in DATA_OPTIONS}
+    names = declarations(DataOptions)
+    data = {name: value for name, value in options.items() if name in names}
+    others = {name: value for name, value in options.items() if name not in names}
     return DataOptions(**data), others

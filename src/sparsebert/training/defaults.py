@@ -13,6 +13,7 @@ from typing import Any
 
 from sparsebert.checkpoint import Checkpoint, EncoderConfig
 from sparsebert.evaluation.row_length import check_positions
+from sparsebert.options import option
 from sparsebert.tasks.table import Task
 from sparsebert.training.options import FinetuneOptions
 
@@ -25,9 +26,9 @@ _FEWEST_STEPS = 300  # optimiser steps that more epochs make of a few rows
 class RunOptions(FinetuneOptions):
     """`FinetuneOptions` with nothing left open; ``dropout`` None is the model's own."""
 
-    epochs: float = _EPOCHS
-    learning_rate: float = 5e-5
-    max_length: int = Task.max_length
+    epochs: float = option(_EPOCHS, above=0)
+    learning_rate: float = option(5e-5, above=0)
+    max_length: int = option(Task.max_length, least=8)
 
 
 def with_defaults(

@@ -12,11 +12,14 @@ from sparsebert.checkpoint.staging import check_output
 from sparsebert.extras import need_extra
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import split_options
-from sparsebert.training.options import options_from
+from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.ranks import from_main, join, main_only, wait_for_all
 from sparsebert.training.recipe import read_recipe, source_names
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from sparsebert.training.options import TrainingKeywords
     from sparsebert.training.result import FinetuneResult
 
 
@@ -31,7 +34,7 @@ def finetune(
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[TrainingKeywords],
 ) -> FinetuneResult:
     """Fine-tune ``model`` (a dense or sparse folder or hub id) on ``task`` and write ``out``.
 
@@ -64,7 +67,9 @@ def finetune(
         "fine-tuning", "torch", "transformers", "accelerate", "pyarrow", "sklearn", "scipy", "yaml"
     )
     columns, training = split_options(options)
-    chosen = options_from({**(read_recipe(recipe) if recipe else {}), **training, "seed": seed})
+    chosen = FinetuneOptions.from_names(
+        {**(read_recipe(recipe) if recipe else {}), **training, "seed": seed}
+    )
     from sparsebert.training.disk_space import check_disk, disk_needed
     from sparsebert.training.job import prepare_job
     from sparsebert.training.run import run_job

@@ -1,19 +1,17 @@
-"""The options of a fine-tuning run, checked before anything is loaded.
+"""The options of a fine-tuning run: name, type, default, limits and help of each, declared once.
 
-The one place where each of them has its name, its default and its limits: `finetune`, the command
-line and recipes all read them here. Importing this costs next to nothing.
+`finetune`, the command line and recipes all read them here. Importing this costs next to nothing.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from sparsebert.errors import PatternError, TrainingError
+from sparsebert.options import Options, declarations, dependents, option
+from sparsebert.tasks.data_options import DataKeywords
 
 if TYPE_CHECKING:
     from sparsebert.patterns import Pattern
@@ -29,20 +27,12 @@ EMBEDDINGS = ("train", "used", "frozen")
 METHODS = ("lock", "gradual", "snip-momentum")
 QUANTIZATIONS = ("int8",)
 
-DISTILLING = (
-    "temperature",
-    "task_weight",
-    "logits_weight",
-    "hidden_weight",
-    "attention_weight",
-)
-UNLABELLED = ("unlabelled", "unlabelled_rows")
-_WORDS = {int: "a whole number", float: "a number", str: "a text"}
+_WEIGHTS = ("task_weight", "logits_weight", "hidden_weight", "attention_weight")
 
 
 @dataclass(frozen=True)
-class FinetuneOptions:
-    """What `finetune` was asked for, where it can under the names of TrainingArguments.
+class FinetuneOptions(Options):
+    """How `finetune` trains; where TrainingArguments has an option it has the same name here.
 
     What is None is chosen (`sparsebert.training.defaults`). ``max_length``, in tokens, is the
     task's (128; 384 for SQuAD). ``epochs`` are 3, and on few rows as many up to 20 as make 300
@@ -70,87 +60,160 @@ class FinetuneOptions:
     ``temperature``), ``hidden_weight`` its hidden states', ``attention_weight`` its attention's.
 
     ``unlabelled`` are texts of the same kind without labels, a file or folder
-    (`sparsebert.tasks.texts`), of which ``unlabelled_rows`` keeps a fixed selection: training rows
-    like the others, to which the teacher alone knows an answer. Where a task has few rows a student
-    learns from them what its teacher does on texts that it was not taught with.
+    (`sparsebert.tasks.texts`), of which ``unlabelled_rows`` keeps a fixed selection: training
+    examples whose only targets are the teacher's outputs. Where a task has few rows they show a
+    student what its teacher does on texts that the teacher was not trained on.
+
+    Raises TrainingError for a value that is of another type or outside its limits, and for options
+    that have no meaning together.
     """
 
-    seed: int = 1
-    epochs: float | None = None
-    learning_rate: float | None = None
-    batch_size: int = 32
-    max_length: int | None = None
-    warmup_ratio: float = 0.06
-    weight_decay: float = 0.01
-    max_rows: int | None = None
-    optimizer: str = "adamw"
-    gradient_accumulation: int = 1
-    max_grad_norm: float = 1.0
-    early_stopping: int = 0
-    dropout: float | None = None
-    precision: str = "auto"
-    embeddings: str = "train"
-    method: str = "lock"
-    pattern: str = "1:2"
-    shared_rows: int = 1
-    teacher: str | None = None
-    temperature: float = 2.0
-    task_weight: float = 0.0
-    logits_weight: float = 1.0
-    hidden_weight: float = 0.0
-    attention_weight: float = 0.0
-    quantize: str | None = None
-    unlabelled: str | None = None
-    unlabelled_rows: int | None = None
+    error = TrainingError
+    purpose = "fine-tuning"
+
+    seed: int = option(1, least=0, help="Fixes the new head, the order of rows and the dropout.")
+    epochs: float | None = option(
+        None,
+        above=0,
+        help="Passes over the training rows, above 0.",
+        shown_default="3; with few rows up to 20, for 300 steps",
+    )
+    learning_rate: float | None = option(
+        None,
+        above=0,
+        help="Its peak, above 0; it rises and falls linearly.",
+        shown_default="5e-5; 1e-4 for models narrower than BERT-base",
+    )
+    batch_size: int = option(32, least=1, help="Rows at a time; halved when memory runs out.")
+    max_length: int | None = option(
+        None,
+        least=8,
+        help="Tokens of a row, in training and from then on.",
+        shown_default="128, 384 for squad",
+    )
+    warmup_ratio: float = option(
+        0.06, least=0, below=1, help="Share of the steps in which the rate rises, 0 to below 1."
+    )
+    weight_decay: float = option(0.01, least=0, help="Not for biases and layer norms.")
+    max_rows: int | None = option(
+        None,
+        least=1,
+        help="Train on a fixed selection of so many rows, the same for every seed.",
+        shown_default="all",
+    )
+    optimizer: str = option(
+        "adamw",
+        choices=OPTIMIZERS,
+        metavar="NAME",
+        help="adamw, sgd (momentum 0.9) or adafactor.",
+    )
+    gradient_accumulation: int = option(1, least=1, help="Batches in an optimiser step.")
+    max_grad_norm: float = option(
+        1.0, least=0, help="Clip gradients to this norm; 0 does not clip."
+    )
+    early_stopping: int = option(
+        0,
+        least=0,
+        help="Stop after so many epochs without a better score and keep the best epoch; 0 does "
+        "not. It is chosen on the validation split itself, which flatters the score.",
+    )
+    dropout: float | None = option(
+        None,
+        least=0,
+        below=1,
+        help="Dropout while training, 0 to below 1. A small or pruned model does better, and "
+        "trains faster, with 0.",
+        shown_default="0 for a sparse or small model, else its own",
+    )
+    precision: str = option(
+        "auto",
+        choices=PRECISIONS,
+        metavar="NAME",
+        help="fp32, or bf16: matrix products in bfloat16, weights and scores in fp32. auto is "
+        "bf16 where the processor has instructions for it.",
+    )
+    embeddings: str = option(
+        "train",
+        choices=EMBEDDINGS,
+        metavar="NAME",
+        help="Word embeddings to train: train is all of them, used those of the words in the "
+        "training rows (faster, and the others lose nothing), frozen none.",
+    )
+    method: str = option(
+        "lock",
+        choices=METHODS,
+        metavar="NAME",
+        help="lock keeps the zeros the model has; gradual and snip-momentum start from a dense "
+        "model and prune it step by step while it trains.",
+        without="without a method that prunes while it trains",
+    )
+    pattern: str = option(
+        "1:2",
+        metavar="N:M",
+        help="What gradual and snip-momentum prune to: keep N of every M adjacent weights.",
+        needs="method",
+    )
+    shared_rows: int = option(
+        1,
+        metavar="ROWS",
+        help="Let so many adjacent outputs keep the same inputs (1:2 only; a multiple of 16): "
+        "quicker where a CPU gains nothing from zeros that differ from row to row, at some cost of "
+        "accuracy.",
+        shown_default="1: each its own",
+        needs="method",
+    )
+    teacher: str | None = option(
+        None,
+        metavar="MODEL",
+        help="A dense model to learn from: the student is trained to answer as it does. A "
+        "folder of seeds will do; an encoder is fine-tuned first, into OUT.teacher.",
+        without="without a teacher: name one",
+    )
+    temperature: float = option(
+        2.0,
+        above=0,
+        help="With a teacher: softens both models' answers; above 0.",
+        needs="teacher",
+    )
+    task_weight: float = option(
+        0.0, least=0, help="With a teacher: how much the true labels count.", needs="teacher"
+    )
+    logits_weight: float = option(
+        1.0, least=0, help="With a teacher: how much its answers count.", needs="teacher"
+    )
+    hidden_weight: float = option(
+        0.0, least=0, help="With a teacher: how much its hidden states count.", needs="teacher"
+    )
+    attention_weight: float = option(
+        0.0, least=0, help="With a teacher: how much its attention counts.", needs="teacher"
+    )
+    quantize: str | None = option(
+        None,
+        choices=QUANTIZATIONS,
+        metavar="int8",
+        help="Train and score with the rounding of the int8 engine, so that packing with "
+        "--dtype int8 costs nothing.",
+    )
+    unlabelled: str | None = option(
+        None,
+        metavar="TEXTS",
+        help="With a teacher: more texts of the same kind, without labels, for it to answer: "
+        "a .txt file with a text a line, a table (parquet, csv, jsonl) or a folder with a "
+        "train file.",
+        needs="teacher",
+        without="without unlabelled texts",
+    )
+    unlabelled_rows: int | None = option(
+        None,
+        least=1,
+        help="Of these a fixed selection of so many.",
+        shown_default="all",
+        needs="unlabelled",
+    )
 
     def __post_init__(self) -> None:
-        check_types(self)
-        if self.optimizer not in OPTIMIZERS:
-            raise TrainingError(
-                f"'{self.optimizer}' is not an optimizer: choose {', '.join(OPTIMIZERS)}."
-            )
-        for name, choices in (
-            ("precision", PRECISIONS),
-            ("embeddings", EMBEDDINGS),
-            ("method", METHODS),
-            ("quantize", QUANTIZATIONS),
-        ):
-            value = getattr(self, name)
-            if value is not None and value not in choices:
-                raise TrainingError(f"{name} is {' or '.join(choices)}, not '{value}'.")
-        for name, least in (
-            ("batch_size", 1),
-            ("gradient_accumulation", 1),
-            ("max_length", 8),
-            ("max_rows", 1),
-            ("unlabelled_rows", 1),
-            ("seed", 0),
-            ("early_stopping", 0),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise TrainingError(f"{name} must be a whole number from {least}, not {value}.")
-        for name in ("epochs", "learning_rate", "temperature"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise TrainingError(f"{name} must be greater than 0, not {value}.")
-        for name in ("weight_decay", "max_grad_norm", *DISTILLING[1:]):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise TrainingError(f"{name} must not be negative, and is {value}.")
-        for name in ("warmup_ratio", "dropout"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise TrainingError(f"{name} must be at least 0 and below 1, not {value}.")
-        self._check_together()
-
-    def _check_together(self) -> None:
-        """What only makes sense beside something else is refused without it, not ignored."""
-        if self.method == "lock":
-            self._need_default(
-                ("pattern", "shared_rows"), "without a method that prunes while it trains"
-            )
-        else:
+        super().__post_init__()
+        if self.method != "lock":
             try:
                 _ = self.target
             except PatternError as fault:
@@ -160,20 +223,22 @@ class FinetuneOptions:
                     f"early_stopping cannot be combined with method '{self.method}': the best "
                     "epoch may be one before the pattern is whole."
                 )
-        if self.teacher is None:
-            self._need_default((*DISTILLING, *UNLABELLED), "without a teacher: name one")
-        elif not any(getattr(self, name) for name in DISTILLING[1:]):
+        if self.teacher is not None and not any(getattr(self, name) for name in _WEIGHTS):
             raise TrainingError(
                 "task_weight, logits_weight, hidden_weight and attention_weight are all 0: there "
                 "is nothing to learn from."
             )
-        if self.unlabelled is None:
-            self._need_default(UNLABELLED, "without unlabelled texts")
-        elif self.task_weight:
+        if self.unlabelled is not None and self.task_weight:
             raise TrainingError(
                 f"task_weight is {self.task_weight}, and unlabelled texts have no labels to learn "
                 "from: leave it at 0, or leave them out."
             )
+
+    def wrong_choice(self, name: str, value: str, choices: tuple[str, ...]) -> str:
+        """The message for a value that is none of the choices."""
+        if name == "optimizer":
+            return f"'{value}' is not an optimizer: choose {', '.join(choices)}."
+        return f"{name} is {' or '.join(choices)}, not '{value}'."
 
     @property
     def target(self) -> Pattern:
@@ -182,20 +247,10 @@ class FinetuneOptions:
 
         return Pattern.parse(self.pattern, self.shared_rows)
 
-    def _need_default(self, names: tuple[str, ...], where: str) -> None:
-        for name in names:
-            if getattr(self, name) != getattr(type(self), name):
-                raise TrainingError(f"{name} is {getattr(self, name)} but has no meaning {where}.")
-
-    def as_dict(self) -> dict[str, Any]:
-        """All options, ready for JSON."""
-        return asdict(self)
-
     def meaningful(self) -> dict[str, Any]:
-        """The options that say something: set ones, without those that go with others unset."""
-        unused = {*(() if self.teacher else DISTILLING)}
-        if self.method == "lock":
-            unused.add("pattern")
+        """The options that have a value and an effect: without those whose condition is not met."""
+        needs = {name: each.needs for name, each in declarations(type(self)).items()}
+        unused = {name for name, needed in needs.items() if needed and self.is_default(needed)}
         if self.shared_rows == 1:
             unused.add("shared_rows")
         return {
@@ -205,43 +260,42 @@ class FinetuneOptions:
         }
 
 
-def options_from(given: Mapping[str, Any]) -> FinetuneOptions:
-    """`FinetuneOptions` of some named values, a Path as its text.
+NEED_TEACHER = dependents(FinetuneOptions, "teacher")
 
-    TrainingError for a name that is none of them.
+
+class FinetuneKeywords(TypedDict, total=False):
+    """`FinetuneOptions` as keyword arguments, for type checkers and editors.
+
+    Without ``seed``, which `finetune` names itself and `finetune_seeds` does not take.
     """
-    for name in given:
-        if name not in OPTION_TYPES:
-            raise TrainingError(
-                f"'{name}' is not an option of fine-tuning; there are {', '.join(OPTION_TYPES)}."
-            )
-    plain: dict[str, Any] = {
-        name: str(value) if isinstance(value, Path) else value for name, value in given.items()
-    }
-    return FinetuneOptions(**plain)
+
+    epochs: float | None
+    learning_rate: float | None
+    batch_size: int
+    max_length: int | None
+    warmup_ratio: float
+    weight_decay: float
+    max_rows: int | None
+    optimizer: str
+    gradient_accumulation: int
+    max_grad_norm: float
+    early_stopping: int
+    dropout: float | None
+    precision: str
+    embeddings: str
+    method: str
+    pattern: str
+    shared_rows: int
+    teacher: str | Path | None
+    temperature: float
+    task_weight: float
+    logits_weight: float
+    hidden_weight: float
+    attention_weight: float
+    quantize: str | None
+    unlabelled: str | Path | None
+    unlabelled_rows: int | None
 
 
-def check_types(options: Any) -> None:
-    """TrainingError for an option (a dataclass's field) whose value is of another type."""
-    optional = {each.name for each in fields(options) if each.default is None}
-    for name, kind in _types(type(options)).items():
-        value = getattr(options, name)
-        if value is None and name in optional:
-            continue
-        fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
-        if not fits or isinstance(value, bool):
-            raise TrainingError(f"{name} must be {_WORDS[kind]}, not {value!r}.")
-
-
-def _types(options: type) -> dict[str, type]:
-    return {name: _one_type(hint) for name, hint in get_type_hints(options).items()}
-
-
-def _one_type(hint: Any) -> type:
-    """``int`` for ``int`` and for ``int | None``."""
-    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
-    found: type = kinds[0] if isinstance(hint, UnionType) else hint
-    return found
-
-
-OPTION_TYPES = _types(FinetuneOptions)
+class TrainingKeywords(FinetuneKeywords, DataKeywords, total=False):
+    """What `finetune` takes as ``**options``: those on the training and those on the data."""

@@ -21,7 +21,8 @@ import sparsebert
 from sparsebert.checkpoint import source_name
 from sparsebert.errors import TrainingError
 from sparsebert.extras import need_extra
-from sparsebert.training.options import OPTION_TYPES, FinetuneOptions, options_from
+from sparsebert.options import option_types
+from sparsebert.training.options import FinetuneOptions
 
 RECIPE_NAME = "recipe.yaml"
 VERSION = 1
@@ -113,13 +114,13 @@ def _checked(found: Mapping[Any, Any]) -> dict[str, Any]:
     whole = {**values, "teacher": values.get("teacher") or told}
     if values.get("unlabelled_rows") is not None:
         whole["unlabelled"] = values.get("unlabelled") or told
-    options_from(whole)
+    FinetuneOptions.from_names(whole)
     return values
 
 
 def _number(name: Any, value: Any) -> Any:
     """YAML 1.1 takes 5e-5, without a point, for text: read it as the number it looks like."""
-    if OPTION_TYPES.get(name) is float and isinstance(value, str):
+    if option_types(FinetuneOptions).get(name) is float and isinstance(value, str):
         try:
             return float(value)
         except ValueError:

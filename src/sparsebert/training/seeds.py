@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
@@ -28,11 +28,16 @@ from sparsebert.tasks.table import CUSTOM, TASKS, get_task
 from sparsebert.training.defaults import with_defaults
 from sparsebert.training.finetuning import finetune
 from sparsebert.training.fingerprints import changed, run_fingerprints
-from sparsebert.training.options import FinetuneOptions, options_from
+from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.ranks import from_main, join, main_only
 from sparsebert.training.recipe import read_recipe, source_names
 from sparsebert.training.run_data import read_run_data
 from sparsebert.training.seeds_card import write_seeds_card
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from sparsebert.training.options import TrainingKeywords
 
 
 def finetune_seeds(
@@ -46,7 +51,7 @@ def finetune_seeds(
     force: bool = False,
     spread: Spread = one_by_one,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[TrainingKeywords],
 ) -> SeedScores:
     """Fine-tune ``model`` once from each seed, and return the scores of all that ``out`` holds.
 
@@ -72,7 +77,7 @@ def finetune_seeds(
             f"the teacher {given['teacher']} has no seed {', '.join(missing)}: train it first, or "
             "name one model as the teacher of all."
         )
-    chosen = options_from(given)
+    chosen = FinetuneOptions.from_names(given)
     finished = {
         seed: folder
         for seed, folder in seed_folders(target).items()

@@ -27,7 +27,7 @@ from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.training.defaults import with_defaults
-from sparsebert.training.options import DISTILLING, UNLABELLED, FinetuneOptions
+from sparsebert.training.options import NEED_TEACHER, FinetuneOptions
 from sparsebert.training.precision import autocast, device_type, resolve_precision
 from sparsebert.training.ranks import from_main, main_first
 from sparsebert.training.task_model import build_model, head_order, keeps_head, task_config
@@ -247,7 +247,7 @@ def _asked(task: Task) -> str:
 
 def _on_its_own(options: FinetuneOptions) -> FinetuneOptions:
     """The same training for a model without a teacher, dense and in floating point."""
-    special = ("teacher", *DISTILLING, *UNLABELLED, "method", "pattern", "shared_rows", "quantize")
+    special = ("teacher", *NEED_TEACHER, "method", "pattern", "shared_rows", "quantize")
     defaults: dict[str, Any] = {
         each.name: each.default for each in fields(options) if each.name in special
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +39,10 @@ from sparsebert.training.upstream_saving import UpstreamResult, save_upstream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+    from typing_extensions import Unpack
 
     from sparsebert.training.corpus_rows import Masking
+    from sparsebert.training.upstream_options import UpstreamKeywords
 
 _PRUNED = "pruned"  # in the work folder: the one-shot pruned model that training starts from
 
@@ -63,7 +64,7 @@ def prune_upstream(
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[UpstreamKeywords],
 ) -> UpstreamResult:
     """Prune ``model``, train it against its dense self on the texts of ``corpus``, write ``out``.
 
@@ -82,7 +83,7 @@ def prune_upstream(
     TrainingError; KeyboardInterrupt on Ctrl-C, once everything is saved.
     """
     need_extra("training on a corpus", "torch", "transformers", "accelerate", "pyarrow")
-    wanted = _options(options)
+    wanted = UpstreamOptions.from_names(options)
     columns = DataOptions(text_column, pair_column)
     pruning: dict[str, Any] = {
         "pattern": str(Pattern.parse(pattern, shared_rows)),
@@ -192,16 +193,6 @@ def _prune(
         pruning = {**pruning, "calibration": texts}
     notes: list[str] = prune(model, out, **pruning, progress=report)["notes"]
     return notes
-
-
-def _options(given: dict[str, Any]) -> UpstreamOptions:
-    known = [each.name for each in fields(UpstreamOptions)]
-    for name in given:
-        if name not in known:
-            raise TrainingError(
-                f"'{name}' is not an option of training on a corpus; there are {', '.join(known)}."
-            )
-    return UpstreamOptions(**given)
 
 
 def _check_options(dense: Checkpoint, options: UpstreamOptions) -> None:

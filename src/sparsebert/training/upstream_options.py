@@ -1,17 +1,17 @@
-"""The options of upstream pruning, checked before anything is loaded."""
+"""The options of upstream pruning, declared as those of fine-tuning are."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
 from sparsebert.errors import TrainingError
-from sparsebert.training.options import EMBEDDINGS, OPTIMIZERS, PRECISIONS, check_types
+from sparsebert.options import Options, option
+from sparsebert.training.options import EMBEDDINGS, OPTIMIZERS, PRECISIONS
 
 
 @dataclass(frozen=True)
-class UpstreamOptions:
+class UpstreamOptions(Options):
     """How a one-shot pruned encoder is trained against its dense self on unlabelled text.
 
     ``max_length`` is in tokens; ``pairs`` is the share of texts that are joined with their
@@ -20,69 +20,72 @@ class UpstreamOptions:
     within the hidden-state term, beside 1 for every other; the embedding and similarity terms are
     for models that say how they pool; the masked-LM terms for those with such a head, of whose
     tokens a share ``masked`` is then masked.
+
+    Raises TrainingError for a value that is of another type or outside its limits.
     """
 
-    seed: int = 1
-    epochs: float = 1
-    learning_rate: float = 5e-4
-    batch_size: int = 32
-    max_length: int = 128
-    max_rows: int | None = None
-    pairs: float = 0.0
-    warmup_ratio: float = 0.05
-    schedule: str = "linear"
-    optimizer: str = "adamw"
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    precision: str = "auto"
-    embeddings: str = "train"
-    masked: float = 0.15
-    hidden_weight: float = 1.0
-    last_layer_weight: float = 1.0
-    embedding_weight: float = 1.0
-    similarity_weight: float = 0.0
-    masked_lm_weight: float = 1.0
-    token_logits_weight: float = 1.0
+    error = TrainingError
+    purpose = "training on a corpus"
 
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name, known in (
-            ("optimizer", tuple(OPTIMIZERS)),
-            ("precision", PRECISIONS),
-            ("embeddings", EMBEDDINGS),
-            ("schedule", ("linear", "cosine")),
-        ):
-            if getattr(self, name) not in known:
-                raise TrainingError(
-                    f"{name} must be one of {', '.join(known)}, not '{getattr(self, name)}'."
-                )
-        for name, least in (("seed", 0), ("batch_size", 1), ("max_length", 8), ("max_rows", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise TrainingError(f"{name} must be a whole number from {least}, not {value}.")
-        for name in ("epochs", "learning_rate"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise TrainingError(f"{name} must be greater than 0, not {value}.")
-        for name in ("weight_decay", "max_grad_norm", *_WEIGHTS):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise TrainingError(f"{name} must not be negative, and is {value}.")
-        for name in ("warmup_ratio", "masked", "pairs"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise TrainingError(f"{name} must be at least 0 and below 1, not {value}.")
-
-    def as_dict(self) -> dict[str, Any]:
-        """All options, ready for JSON."""
-        return asdict(self)
+    seed: int = option(1, least=0, help="Fixes the order of rows and the masked tokens.")
+    epochs: float = option(1, above=0, help="Passes over the corpus, above 0.")
+    learning_rate: float = option(5e-4, above=0, help="Its peak, above 0.")
+    batch_size: int = option(32, least=1, help="Rows at a time; halved when memory runs out.")
+    max_length: int = option(
+        128, least=8, help="Tokens of a row; a longer text is cut into several."
+    )
+    max_rows: int | None = option(
+        None, least=1, help="Train on a fixed selection of so many texts.", shown_default="all"
+    )
+    pairs: float = option(
+        0.0,
+        least=0,
+        below=1,
+        help="Share of the texts that are joined with the one that follows, 0 to below 1.",
+    )
+    warmup_ratio: float = option(0.05, least=0, below=1)
+    schedule: str = option("linear", choices=("linear", "cosine"))
+    optimizer: str = option("adamw", choices=OPTIMIZERS)
+    weight_decay: float = option(0.0, least=0)
+    max_grad_norm: float = option(1.0, least=0)
+    precision: str = option("auto", choices=PRECISIONS, metavar="NAME", help="auto, fp32 or bf16.")
+    embeddings: str = option(
+        "train",
+        choices=EMBEDDINGS,
+        metavar="NAME",
+        help="Which word embeddings train: all (train), those of words that occur (used), none "
+        "(frozen).",
+    )
+    masked: float = option(0.15, least=0, below=1)
+    hidden_weight: float = option(1.0, least=0)
+    last_layer_weight: float = option(1.0, least=0)
+    embedding_weight: float = option(1.0, least=0)
+    similarity_weight: float = option(0.0, least=0)
+    masked_lm_weight: float = option(1.0, least=0)
+    token_logits_weight: float = option(1.0, least=0)
 
 
-_WEIGHTS = (
-    "hidden_weight",
-    "last_layer_weight",
-    "embedding_weight",
-    "similarity_weight",
-    "masked_lm_weight",
-    "token_logits_weight",
-)
+class UpstreamKeywords(TypedDict, total=False):
+    """`UpstreamOptions` as keyword arguments, for type checkers and editors."""
+
+    seed: int
+    epochs: float
+    learning_rate: float
+    batch_size: int
+    max_length: int
+    max_rows: int | None
+    pairs: float
+    warmup_ratio: float
+    schedule: str
+    optimizer: str
+    weight_decay: float
+    max_grad_norm: float
+    precision: str
+    embeddings: str
+    masked: float
+    hidden_weight: float
+    last_layer_weight: float
+    embedding_weight: float
+    similarity_weight: float
+    masked_lm_weight: float
+    token_logits_weight: float

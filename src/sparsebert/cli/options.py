@@ -1,0 +1,116 @@
+"""Command-line options made from declarations (`sparsebert.options`), so that none is said twice.
+
+A verb takes a group of them as one parameter, which `expanded` replaces, in its place, by an option
+for each field:
+
+    def evaluate(model: ModelArgument, columns: Columns = NOTHING) -> None: ...
+
+What the verb gets is a mapping of those that were typed (or set by an environment variable); the
+others keep the defaults of the function that they are passed on to.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from types import MappingProxyType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+from sparsebert.options import Options, declarations
+
+Given = Mapping[str, Any]
+NOTHING: Given = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Group:
+    """The options of a declaration that a verb takes: all with a help text, or the named ones."""
+
+    options: type[Options]
+    names: tuple[str, ...] = ()
+
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """A keyword parameter for each, annotated as typer reads it."""
+        hints = get_type_hints(self.options)
+        names = self.names or [
+            name for name, declared in declarations(self.options).items() if declared.help
+        ]
+        return {
+            name: inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=getattr(self.options, name),
+                annotation=Annotated[hints[name], declared_option(self.options, name)],
+            )
+            for name in names
+        }
+
+
+def declared_option(options: type[Options], name: str) -> Any:
+    """The command-line option of one field."""
+    declared = declarations(options)[name]
+    return typer.Option(
+        "--" + name.replace("_", "-"),
+        metavar=declared.metavar,
+        help=declared.help,
+        min=declared.minimum,
+        show_default=declared.shown_default or True,
+    )
+
+
+def expanded(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb as typer shall see it: each `Group` as the options that it stands for."""
+    hints = get_type_hints(verb, include_extras=True)
+    groups = dict(_groups(hints))
+    if not groups:
+        return verb
+    signature = inspect.signature(verb)
+    shown: dict[str, inspect.Parameter] = {}
+    taken: dict[str, dict[str, inspect.Parameter]] = {}
+    for name, parameter in signature.parameters.items():
+        if name in groups:
+            taken[name] = groups[name].parameters()
+            shown |= taken[name]
+        else:
+            shown[name] = parameter.replace(
+                kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name]
+            )
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    shown.setdefault("context", context)
+
+    @wraps(verb)
+    def run(**arguments: Any) -> None:
+        given = given_options(arguments["context"], arguments)
+        if "context" not in signature.parameters:
+            del arguments["context"]
+        for name, parameters in taken.items():
+            for each in parameters:
+                del arguments[each]
+            arguments[name] = {each: given[each] for each in parameters if each in given}
+        verb(**arguments)
+
+    run.__signature__ = signature.replace(parameters=list(shown.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {name: each.annotation for name, each in shown.items()}
+    return run
+
+
+def given_options(context: typer.Context, names: Any) -> dict[str, Any]:
+    """Those of the options that were typed or set by a variable, and not left at their defaults."""
+    return {
+        name: context.params[name]
+        for name in names
+        if (source := context.get_parameter_source(name))
+        and source.name in ("COMMANDLINE", "ENVIRONMENT")
+    }
+
+
+def _groups(hints: Mapping[str, Any]) -> Iterator[tuple[str, Group]]:
+    for name, hint in hints.items():
+        if get_origin(hint) is Annotated:
+            for each in get_args(hint)[1:]:
+                if isinstance(each, Group):
+                    yield name, each
