@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -104,6 +105,19 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     (engine,) = held - wanted
     assert engine.startswith("sparsebert/_engine.")
     assert wanted <= held
+
+
+def test_the_page_on_pypi_links_to_files_that_are_there(wheel: Path) -> None:
+    held = zipfile.ZipFile(wheel)
+    (name,) = [each for each in held.namelist() if each.endswith(".dist-info/METADATA")]
+    links = re.findall(r"\]\(([^)#]+)", held.read(name).decode())
+    assert len(links) > 10
+    for link in links:
+        host, path = re.fullmatch(
+            r"(https://[^/]+/sparsebert/sparsebert)/(?:blob/)?main/(.+)", link
+        ).groups()
+        assert ("raw." in host) == path.endswith(".svg")
+        assert (CHECKOUT / path).is_file(), path
 
 
 def test_the_inference_side_runs_without_torch(
