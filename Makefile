@@ -87,10 +87,11 @@ $(WHEELS)/.built: $(VENV)/.made $(SOURCES)
 	@touch $@
 
 # First the wheel itself, always anew (its version does not change with each edit), then what the
-# extras ask for; torch's version is in constraints.txt.
+# extras ask for; torch's version is in constraints.txt. Byte code is made at the first import, of what is
+# imported: for all of it pip would take a minute.
 define install
-	@$(PIP) install --quiet --no-deps --force-reinstall $(WHEELS)/*.whl
-	@$(PIP) install --constraint constraints.txt "$$(echo $(WHEELS)/*.whl)[$(1)]"
+	@$(PIP) install --quiet --no-compile --no-deps --force-reinstall $(WHEELS)/*.whl
+	@$(PIP) install --no-compile --constraint constraints.txt "$$(echo $(WHEELS)/*.whl)[$(1)]"
 	@touch $@
 endef
 
