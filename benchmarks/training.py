@@ -134,7 +134,7 @@ def train(way: str, settings: Settings, seed: int) -> Run:
 
 
 def with_sparsebert(way: str, settings: Settings, seed: int) -> Run:
-    from sparsebert.evaluation.result import main_score
+    from sparsebert.evaluation.results import main_score
     from sparsebert.tasks import get_task
     from sparsebert.training import finetune
 
@@ -166,7 +166,7 @@ def with_transformers(way: str, settings: Settings, seed: int) -> Run:
     from sparsebert.checkpoint import resolve_model
     from sparsebert.evaluation.predictors import TorchPredictor
     from sparsebert.evaluation.quiet import quiet_transformers
-    from sparsebert.evaluation.result import main_score
+    from sparsebert.evaluation.results import main_score
     from sparsebert.evaluation.scoring import PreparedSplit
     from sparsebert.tasks import Kind, get_task
     from sparsebert.tasks.examples import load_split, validation_splits

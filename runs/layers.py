@@ -34,8 +34,7 @@ from sparsebert.evaluation.predictors import (
     model_inputs,
     padded_batch,
 )
-from sparsebert.evaluation.row_length import row_length, text_limit
-from sparsebert.evaluation.scoring import PreparedSplit
+from sparsebert.evaluation.scoring import PreparedSplit, example_length, text_limit
 from sparsebert.tasks import TASK_NAMES, Kind, get_task
 from sparsebert.tasks.examples import load_split, validation_splits
 from sparsebert.tasks.tokens import load_tokenizer
@@ -89,7 +88,7 @@ class Comparison:
         self.split = PreparedSplit.make(
             load_split(task, asked.data, split, max_rows=asked.max_rows),
             load_tokenizer(sparse.transformer),
-            row_length(task, config, text_limit(sparse)),
+            example_length(task, config, text_limit(sparse)),
         )
         self.linears = [name for name, _, _ in layer_linears(config)]
         self.layers = config.num_hidden_layers

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from bert_folders import bert_config
 from sparsebert.checkpoint import with_step, write_card, write_config
 from sparsebert.checkpoint.card import write_scores
-from sparsebert.evaluation.model_index import hub_results
+from sparsebert.evaluation.results import hub_results
 from sparsebert.patterns import ONE_OF_TWO
 from sparsebert.tasks import get_task
 

@@ -18,7 +18,7 @@ from sparsebert.bench.result import EngineReport, Row
 from sparsebert.diagnosis import diagnose
 from sparsebert.errors import MissingExtraError
 from sparsebert.evaluation import Evaluation
-from sparsebert.evaluation.seed_scores import SeedScores
+from sparsebert.evaluation.results import SeedScores
 from sparsebert.progress import shown, silent
 from sparsebert.table import Result, Table
 

@@ -11,7 +11,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("scipy")
 
 from sparsebert.evaluation.metrics import answer_scores, classification_scores, regression_scores
-from sparsebert.evaluation.result import by_class_lines, table_row
+from sparsebert.evaluation.results import by_class_lines, table_row
 from sparsebert.tasks.squad import Answers
 
 # 3 true positives, 1 false positive, 2 false negatives, 4 true negatives.

@@ -30,7 +30,7 @@ from short_runs import assert_same_bits
 from sparsebert.cli.app import app
 from sparsebert.errors import ClusterError
 from sparsebert.progress import silent
-from sparsebert.scale import embed_files, ray_spread
+from sparsebert.scale import embed_files, ray_executor
 from sparsebert.scale.plan import Part
 from sparsebert.scale.ray_cluster import cluster_cores, machine_cores, ray_cluster, room_for
 from tiny_models import TinyBert
@@ -168,13 +168,13 @@ class TestSeeds:
         finetune_seeds(sparse, there, data=data, seeds=(2,), **quick)
         before = (there / "seed-2/model.safetensors").stat().st_mtime_ns
         told: list[tuple[str, int, int]] = []
-        spread = ray_spread(threads=1)
+        executor = ray_executor(threads=1)
         several = finetune_seeds(
             sparse,
             there,
             data=data,
             seeds=(1, 2, 3),
-            spread=spread,
+            executor=executor,
             progress=lambda *each: told.append(each),
             **quick,
         )
@@ -184,11 +184,11 @@ class TestSeeds:
         for seed in (1, 3):
             assert_same_bits(here / f"seed-{seed}", there / f"seed-{seed}")
 
-        scores = evaluate_seeds(there, task="custom", data=data, spread=spread)
+        scores = evaluate_seeds(there, task="custom", data=data, executor=executor)
         assert scores == evaluate_seeds(here, task="custom", data=data)
         assert list(scores.seeds) == [1, 2, 3]
         with pytest.raises(ClusterError, match=r"seed \d: .*holds no file"):
-            evaluate_seeds(there, task="custom", data=tmp_path / "sparse", spread=spread)
+            evaluate_seeds(there, task="custom", data=tmp_path / "sparse", executor=executor)
 
 
 class TestCluster:
@@ -198,7 +198,7 @@ class TestCluster:
 
     def test_seeds_that_no_machine_has_room_for(self) -> None:
         with pytest.raises(ClusterError, match=r"no machine .* has 3 cores for a seed"):
-            list(ray_spread(threads=3)(print, {1: {}}, silent))
+            list(ray_executor(threads=3)(print, {1: {}}, silent))
 
     def test_one_that_cannot_be_reached(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []

@@ -20,7 +20,7 @@ from huggingface_hub import ModelCard
 from sparsebert.checkpoint.seeds import parse_seeds, seed_folders
 from sparsebert.cli import main
 from sparsebert.errors import CheckpointError, InputError, OutputError, TrainingError
-from sparsebert.evaluation.seed_scores import SeedScores
+from sparsebert.evaluation.results import SeedScores
 from sparsebert.evaluation.seeds import evaluate_seeds
 from sparsebert.pruning import prune
 from sparsebert.training.seeds import finetune_seeds

@@ -23,7 +23,7 @@ from sparsebert.progress import Progress
 from sparsebert.training.ranks import is_main
 
 if TYPE_CHECKING:
-    from sparsebert.evaluation.seed_runs import Spread
+    from sparsebert.evaluation.seeds import SeedExecutor
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model folder, or a model id on the hub.")
@@ -53,15 +53,15 @@ def wanted_seeds(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(str(error), param_hint="--seeds") from error
 
 
-def seed_spread(engine: str, threads: int | None) -> Spread:
+def seed_executor(engine: str, threads: int | None) -> SeedExecutor:
     """Who runs the seeds: Ray if the engine is called so, else this process."""
     if engine == "ray":
-        from sparsebert.scale.seeds import ray_spread
+        from sparsebert.scale.seeds import ray_executor
 
-        return ray_spread(threads=threads)
-    from sparsebert.evaluation.seed_runs import one_by_one
+        return ray_executor(threads=threads)
+    from sparsebert.evaluation.seeds import sequential
 
-    return one_by_one
+    return sequential
 
 
 def check_task(name: str) -> None:

@@ -13,7 +13,7 @@ from sparsebert.cli.console import (
     check_task,
     emit,
     progress_bar,
-    seed_spread,
+    seed_executor,
     wanted_seeds,
 )
 from sparsebert.cli.options import NOTHING, Given, Group
@@ -112,7 +112,7 @@ def evaluate(
     """
     from sparsebert.evaluation import evaluate as run
     from sparsebert.evaluation.evaluator import ENGINES
-    from sparsebert.evaluation.result import by_class_lines
+    from sparsebert.evaluation.results import by_class_lines
     from sparsebert.evaluation.seeds import evaluate_seeds, save_evaluation
     from sparsebert.tasks.table import CUSTOM
 
@@ -138,7 +138,7 @@ def evaluate(
         raise typer.BadParameter("is for --out.", param_hint="--recipe")
     if seeds is not None:
         chosen = wanted_seeds(seeds)
-        spread = seed_spread(engine, threads)
+        executor = seed_executor(engine, threads)
         with progress_bar() as progress:
             if out is not None:
                 from sparsebert.training.seeds import finetune_seeds
@@ -151,13 +151,13 @@ def evaluate(
                     data=data,
                     seeds=chosen,
                     recipe=recipe,
-                    spread=spread,
+                    executor=executor,
                     progress=progress,
                     **lengths,
                     **columns,
                 )
             scores = evaluate_seeds(
-                out or model, seeds=chosen, spread=spread, progress=progress, **arguments
+                out or model, seeds=chosen, executor=executor, progress=progress, **arguments
             )
         emit(scores.as_dict(), scores.row(), as_json=json)
         return

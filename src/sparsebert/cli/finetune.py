@@ -15,7 +15,7 @@ from sparsebert.cli.console import (
     check_task,
     emit,
     progress_bar,
-    seed_spread,
+    seed_executor,
     stderr,
     wanted_seeds,
 )
@@ -93,7 +93,7 @@ def finetune(
     Ctrl-C saves the run: the same command with --resume goes on. Next: pack the result.
     """
     from sparsebert.errors import DataError, TrainingError
-    from sparsebert.evaluation.result import by_class_lines
+    from sparsebert.evaluation.results import by_class_lines
     from sparsebert.tasks.table import CUSTOM
     from sparsebert.training import finetune as run
     from sparsebert.training.seeds import finetune_seeds
@@ -124,7 +124,7 @@ def finetune(
                     seeds=several,
                     recipe=recipe,
                     force=force,
-                    spread=seed_spread(engine.value, threads),
+                    executor=seed_executor(engine.value, threads),
                     progress=progress,
                     **training,
                     **columns,

@@ -27,7 +27,7 @@ from sparsebert.demo.sources import (
 )
 from sparsebert.errors import InputError, OutputError
 from sparsebert.evaluation import evaluate
-from sparsebert.evaluation.result import main_score
+from sparsebert.evaluation.results import main_score
 from sparsebert.packing import pack
 from sparsebert.progress import Progress, shown
 from sparsebert.pruning import prune

@@ -26,7 +26,7 @@ from sparsebert.diagnosis.tables import TaskData, read_data
 from sparsebert.diagnosis.training_run import check_run
 from sparsebert.diagnosis.weights import check_opening, check_weights
 from sparsebert.errors import CheckpointError, DataError
-from sparsebert.evaluation.trained import trained_options
+from sparsebert.evaluation.scoring import trained_options
 from sparsebert.machine import cpu_flags
 from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, shown

@@ -13,7 +13,7 @@ from sparsebert.checkpoint.seeds import SEEDS_NAME
 from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural
 from sparsebert.diagnosis.records import Scores, TrainingRecord
 from sparsebert.errors import CheckpointError
-from sparsebert.evaluation.seed_scores import within_spread
+from sparsebert.evaluation.results import within_spread
 
 GROUP = "seeds"
 _COLLAPSE = 10.0  # points below the median of the seeds

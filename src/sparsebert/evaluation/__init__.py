@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from sparsebert.evaluation.evaluator import evaluate
-from sparsebert.evaluation.result import Evaluation
+from sparsebert.evaluation.results import Evaluation
 
 __all__ = ["Evaluation", "evaluate"]

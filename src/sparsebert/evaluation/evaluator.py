@@ -18,11 +18,17 @@ from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import CheckpointError, DataError, EngineError
 from sparsebert.evaluation.metrics import ByClass, Scores
 from sparsebert.evaluation.predictors import EnginePredictor, Predictor, TorchPredictor
-from sparsebert.evaluation.result import Evaluation
-from sparsebert.evaluation.row_length import check_positions, row_length, text_limit
-from sparsebert.evaluation.scoring import PreparedSplit, f1_note
+from sparsebert.evaluation.results import Evaluation
+from sparsebert.evaluation.scoring import (
+    PreparedSplit,
+    check_positions,
+    example_length,
+    f1_note,
+    scored_examples,
+    text_limit,
+    trained_options,
+)
 from sparsebert.evaluation.similarity import check_pairs, similarity_scores, torch_embed
-from sparsebert.evaluation.trained import read_scored, trained_options
 from sparsebert.extras import need_extra
 from sparsebert.packing import is_packed
 from sparsebert.progress import Progress, shown
@@ -136,7 +142,7 @@ class _Options:
 
 @dataclass(frozen=True)
 class _Ready:
-    """A model opened and its data read; each split with what scores it."""
+    """A loaded model and its data: each split with the function that scores it."""
 
     task: Task
     title: str
@@ -154,10 +160,10 @@ def _with_head(
     order, notes = match_labels(task, config, options.model)
     tokenizer = load_tokenizer(options.folder)
     check_positions(options.max_length, config, options.model)
-    length = options.max_length or row_length(task, config, limit)
+    length = options.max_length or example_length(task, config, limit)
     prepared = [
         PreparedSplit.make(examples, tokenizer, length, report)
-        for examples in read_scored(options.folder, task, data, split, options.max_rows)
+        for examples in scored_examples(options.folder, task, data, split, options.max_rows)
     ]
     for each in prepared:
         check_ids(options.model, config, each.rows.ids, each.rows.type_ids)
@@ -179,7 +185,7 @@ def _similarity(
         columns = replace(columns, regression=True)
     task = find_task(name, _scored_file(data), split=split or "validation", options=columns)
     check_pairs(task)
-    read = read_scored(options.folder, task, data, split, options.max_rows)
+    read = scored_examples(options.folder, task, data, split, options.max_rows)
     if options.engine == "torch":
         import torch
 
@@ -202,7 +208,7 @@ def _similarity(
 
 
 def _open(options: _Options) -> tuple[EncoderConfig, Predictor, int, int]:
-    """Config, predictor, threads, and how many tokens of a text the model reads by itself."""
+    """Config, predictor, threads, and the length in tokens to which the model cuts texts."""
     if options.engine == "torch":
         import torch
 
@@ -242,14 +248,14 @@ def _task_for(
 
 
 def _scored_file(data: str | Path | None) -> str | Path | None:
-    """Data that is all of one split, for what that split says of the task."""
+    """The single file, if ``data`` is one that is not divided into splits; else ``data``."""
     return undivided_file(data) or data
 
 
 def match_labels(
     task: Task, config: EncoderConfig, model: str
 ) -> tuple[npt.NDArray[np.int64] | None, list[str]]:
-    """Check that a model's head answers ``task``; where each label stands in it, and notes.
+    """Check that a model's head fits ``task``; the index in the head of each task label, and notes.
 
     Raises CheckpointError for a head of another kind, DataError if the number of labels differs.
     """

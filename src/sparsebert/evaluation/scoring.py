@@ -1,14 +1,24 @@
-"""A split made ready to be scored again and again: tokenised once, then any predictor."""
+"""Scoring a model on a split: which examples, cut to how many tokens, and the metrics.
+
+A split is tokenised once (`PreparedSplit`) and scored by any predictor, any number of times. What
+is measured is what is served: texts are cut to the length at which the model answers, and a model
+that was fine-tuned here is scored on the columns and the held-out examples of its training.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sparsebert.checkpoint import Checkpoint, EncoderConfig
+from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
+from sparsebert.checkpoint.json_files import read_object
+from sparsebert.errors import DataError
 from sparsebert.evaluation.metrics import (
     Scores,
     answer_scores,
@@ -16,9 +26,13 @@ from sparsebert.evaluation.metrics import (
     regression_scores,
 )
 from sparsebert.evaluation.predictors import Predictor
-from sparsebert.inference.answering import best_spans, merge_spans
+from sparsebert.inference.answering import best_spans, merge_spans, window_length
+from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.progress import Progress, silent
-from sparsebert.tasks.examples import Examples
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.division import read_division
+from sparsebert.tasks.examples import Examples, load_split, selection, validation_splits
+from sparsebert.tasks.files import file_type, no_split, undivided_file
 from sparsebert.tasks.table import CUSTOM, Kind, Task
 from sparsebert.tasks.tokens import TokenRows, tokenize
 from sparsebert.tasks.windows import Windows, cut_windows
@@ -46,7 +60,7 @@ class PreparedSplit:
         max_length: int,
         progress: Progress | None = None,
     ) -> PreparedSplit:
-        """Tokenise a split."""
+        """Tokenise ``examples``, cut to ``max_length`` tokens (SQuAD: in windows of as many)."""
         if examples.task.kind is Kind.QUESTION:
             windows = cut_windows(tokenizer, examples, max_length, progress=progress)
             return cls(examples, windows.rows, windows)
@@ -60,8 +74,8 @@ class PreparedSplit:
     ) -> Scores:
         """Run the predictor and compute the task's metrics.
 
-        ``order`` says where each of the task's labels stands in the model's head
-        (`sparsebert.tasks.labels.label_order`); None if in the same place.
+        ``order`` maps the task's label indices to those of the model's head
+        (`sparsebert.tasks.labels.label_order`); None where they are the same.
         """
         task, examples = self.examples.task, self.examples
         label = f"evaluating {task.name} {examples.split}"
@@ -84,7 +98,7 @@ class PreparedSplit:
 
 
 def f1_note(task: Task) -> list[str]:
-    """Which F1 a custom classification's is; a benchmark's is known."""
+    """A note that says which F1 a custom classification is scored by."""
     if task.name != CUSTOM or "f1" not in task.metrics:
         return []
     if task.positive is not None:
@@ -94,7 +108,7 @@ def f1_note(task: Task) -> list[str]:
 
 
 def answer_texts(examples: Examples, windows: Windows, logits: Sequence[Any]) -> list[str]:
-    """The best answer of each question in words, "" where no span is possible.
+    """The best answer span of each question as text, "" where no span is possible.
 
     ``logits`` holds float ``[tokens, 2]`` for each window. The search is that of transformers'
     ``postprocess_qa_predictions``: see `sparsebert.inference.answering`.
@@ -118,3 +132,93 @@ def answer_texts(examples: Examples, windows: Windows, logits: Sequence[Any]) ->
             examples.pairs[question][best[0].start_char : best[0].end_char] if best else ""
         )
     return texts
+
+
+def trained_options(folder: Path, task: str, given: DataOptions) -> DataOptions:
+    """``given``, with unset columns and positive label filled in from the folder's training record.
+
+    A record of another task is ignored. Raises CheckpointError for a damaged training.json.
+    """
+    path = folder / TRAINING_NAME
+    arguments: Any = read_object(path).get("arguments") if path.is_file() else None
+    if not isinstance(arguments, dict) or arguments.get("task") != task.lower():
+        return given
+    names = ["label_column", "positive_label"]
+    if given.text_column is None:
+        names += ["text_column", "pair_column"]
+    known = {
+        name: arguments[name]
+        for name in names
+        if getattr(given, name) is None and isinstance(arguments.get(name), str)
+    }
+    return replace(given, **known)
+
+
+def scored_examples(
+    folder: Path,
+    task: Task,
+    data: str | Path | None,
+    split: str | None,
+    max_rows: int | None = None,
+) -> list[Examples]:
+    """The examples to score the model in ``folder`` on: the validation splits, or ``split``.
+
+    Of a single file that is not named after a split all examples are scored, unless the model was
+    trained on part of it: then the held-out ones. Raises DataError and CheckpointError.
+    """
+    file = undivided_file(data)
+    if file is None:
+        splits = validation_splits(task, data) if split is None else (split,)
+        if not splits:
+            assert data is not None
+            raise no_split(Path(data), task.validation_splits[0])
+        return [load_split(task, data, each, max_rows=max_rows) for each in splits]
+    name = split or task.validation_splits[0]
+    division = read_division(folder)
+    whole = load_split(task, file, name)
+    if division is None:
+        found = whole
+    elif division.is_of(file):
+        train, held = division.parts(whole, name)
+        found = train if split == "train" else held
+        which = "that the model was trained on" if split == "train" else "held out of its training"
+        found = _noted(found, f"{file.name}: scored on the {len(found):,} rows {which}.")
+    elif division.file == file.name:
+        raise DataError(
+            f"{file} is not the {file.name} that the model was trained on, so that nobody can tell "
+            "which of its rows the model has seen: give rows that it has not seen in a file "
+            f"{name}{file_type(file)}."
+        )
+    else:
+        found = _noted(
+            whole,
+            f"{file.name}: all rows were scored; whether some of them stood in {division.file}, on "
+            "which the model was trained, was not looked at.",
+        )
+    rows = selection(len(found), max_rows)
+    return [found if rows is None else found.take(rows, name)]
+
+
+def _noted(examples: Examples, note: str) -> Examples:
+    return replace(examples, notes=(*examples.notes, note))
+
+
+def text_limit(checkpoint: Checkpoint) -> int:
+    """The length in tokens to which `sparsebert.load` would cut texts for this model."""
+    positions = checkpoint.config.max_length
+    tokenizer = folder_tokenizer(checkpoint.path, positions=positions)
+    return tokenizer.max_length if tokenizer else positions
+
+
+def example_length(task: Task, config: EncoderConfig, limit: int) -> int:
+    """The length in tokens of an example of a task, for a model with ``limit`` tokens a text."""
+    return window_length(config, limit) if task.kind is Kind.QUESTION else limit
+
+
+def check_positions(max_length: int | None, config: EncoderConfig, model: str) -> None:
+    """DataError if ``max_length`` exceeds the model's positions."""
+    if max_length is not None and max_length > config.max_length:
+        raise DataError(
+            f"max_length {max_length} is more than the {config.max_length} tokens that {model} has "
+            f"positions for: give {config.max_length} at most."
+        )

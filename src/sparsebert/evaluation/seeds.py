@@ -1,7 +1,12 @@
-"""`evaluate` over a folder of seeds, and scores kept beside the model they belong to."""
+"""`evaluate` over a folder of seeds, saving each score beside the model that it belongs to.
+
+Seeds run one after the other in this process, or on whatever another `SeedExecutor` runs them on,
+such as a Ray cluster (`sparsebert.scale.ray_executor`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +19,23 @@ from sparsebert.checkpoint.json_files import replace_json
 from sparsebert.checkpoint.seeds import seed_folders
 from sparsebert.errors import CheckpointError, OutputError
 from sparsebert.evaluation.evaluator import evaluate
-from sparsebert.evaluation.model_index import hub_results
-from sparsebert.evaluation.result import Evaluation
-from sparsebert.evaluation.seed_runs import Spread, one_by_one
-from sparsebert.evaluation.seed_scores import SeedScores
+from sparsebert.evaluation.results import Evaluation, SeedScores, hub_results
 from sparsebert.packing import is_packed
-from sparsebert.progress import Progress, shown
+from sparsebert.progress import Progress, named, shown
 from sparsebert.tasks.table import TASKS
+
+SeedExecutor = Callable[
+    [Callable[..., Any], Mapping[int, Mapping[str, Any]], Progress], Iterator[tuple[int, Any]]
+]
+"""Calls a function with each seed's arguments; yields (seed, result) as each one finishes."""
+
+
+def sequential(
+    function: Callable[..., Any], arguments: Mapping[int, Mapping[str, Any]], progress: Progress
+) -> Iterator[tuple[int, Any]]:
+    """The default `SeedExecutor`: in order, in this process."""
+    for seed, given in arguments.items():
+        yield seed, function(**given, progress=named(progress, f"seed {seed}"))
 
 
 def evaluate_seeds(
@@ -28,16 +43,16 @@ def evaluate_seeds(
     *,
     task: str,
     seeds: tuple[int, ...] | None = None,
-    spread: Spread = one_by_one,
+    executor: SeedExecutor = sequential,
     progress: Progress | None = None,
     **arguments: Any,
 ) -> SeedScores:
     """Score the models of a folder of seeds on a task, those of ``seeds`` or all of them.
 
-    ``arguments`` are those of `evaluate`; ``spread`` is who runs the seeds
-    (`sparsebert.scale.ray_spread`). Each score is kept beside its model in evaluation.json as soon
-    as it is known, and all of them, with mean and deviation, beside the seeds. Raises
-    CheckpointError for a folder without (these) seeds, and what `evaluate` raises.
+    ``arguments`` are those of `evaluate`; ``executor`` runs the seeds. Each score is saved in
+    evaluation.json beside its model as soon as it is known, and all of them, with mean and
+    deviation, beside the seeds. Raises CheckpointError for a folder without (these) seeds, and what
+    `evaluate` raises.
     """
     there = seed_folders(model)
     if not there:
@@ -51,25 +66,26 @@ def evaluate_seeds(
             f"{model} has the seeds {', '.join(map(str, there))} and not {', '.join(missing)}."
         )
     report = shown(progress)
-    found: dict[int, Evaluation] = {}
+    evaluations: dict[int, Evaluation] = {}
     wanted = seeds or tuple(there)
     runs = {seed: {"model": there[seed], "task": task, **arguments} for seed in wanted}
-    for seed, evaluation in spread(evaluate, runs, report):
-        found[seed] = evaluation
+    for seed, evaluation in executor(evaluate, runs, report):
+        evaluations[seed] = evaluation
         save_evaluation(evaluation)
-    first = found[wanted[0]]
-    scores = SeedScores(first.task, first.title, {seed: found[seed].scores for seed in wanted})
+    first = evaluations[wanted[0]]
+    by_seed = {seed: evaluations[seed].scores for seed in wanted}
+    scores = SeedScores(first.task, first.title, by_seed)
     _save(Path(model), {**scores.as_dict(), "engine": first.engine, "rows": first.rows})
     return scores
 
 
 def save_evaluation(evaluation: Evaluation) -> None:
-    """Keep scores in evaluation.json beside the model that they are of, and in its card."""
+    """Save scores in evaluation.json beside the model, and in its model card."""
     folder = resolve_model(evaluation.model)
     _save(folder, replace(evaluation, model=source_name(folder)).as_dict())
     if evaluation.task in TASKS:  # a user's own data has no name on the hub
-        found = hub_results(TASKS[evaluation.task], evaluation.scores)
-        write_scores(folder, found, packed=is_packed(folder))
+        results = hub_results(TASKS[evaluation.task], evaluation.scores)
+        write_scores(folder, results, packed=is_packed(folder))
 
 
 def _save(folder: Path, document: dict[str, Any]) -> None:

@@ -12,16 +12,16 @@ _WHERE = {
     "FilesResult": "sparsebert.scale.result",
     "classify_files": "sparsebert.scale.files",
     "embed_files": "sparsebert.scale.files",
-    "ray_spread": "sparsebert.scale.seeds",
+    "ray_executor": "sparsebert.scale.seeds",
 }
 
-__all__ = ["FilesResult", "classify_files", "embed_files", "ray_spread"]
+__all__ = ["FilesResult", "classify_files", "embed_files", "ray_executor"]
 
 if TYPE_CHECKING:
     from sparsebert.scale.files import classify_files as classify_files
     from sparsebert.scale.files import embed_files as embed_files
     from sparsebert.scale.result import FilesResult as FilesResult
-    from sparsebert.scale.seeds import ray_spread as ray_spread
+    from sparsebert.scale.seeds import ray_executor as ray_executor
 
 
 def __getattr__(name: str) -> Any:

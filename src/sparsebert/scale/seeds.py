@@ -1,6 +1,6 @@
 """Seeds as Ray tasks: `finetune_seeds` and `evaluate_seeds` on many machines.
 
-    finetune_seeds("sparse/", "runs/", task="sst2", seeds=range(1, 6), spread=ray_spread())
+    finetune_seeds("sparse/", "runs/", task="sst2", seeds=range(1, 6), executor=ray_executor())
 
 Each machine must see the folders by the same path.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.errors import ClusterError, SparsebertError
-from sparsebert.evaluation.seed_runs import Spread
+from sparsebert.evaluation.seeds import SeedExecutor
 from sparsebert.extras import need_extra
 from sparsebert.progress import Progress
 from sparsebert.scale.ray_cluster import (
@@ -28,7 +28,7 @@ _PATHS = ("model", "out", "data", "teacher", "unlabelled")
 _RETRIES = 3  # of a seed whose machine went away; it goes on from its last checkpoint
 
 
-def ray_spread(*, address: str | None = None, threads: int | None = None) -> Spread:
+def ray_executor(*, address: str | None = None, threads: int | None = None) -> SeedExecutor:
     """Seeds side by side on a Ray cluster (see `ray_cluster`), ``threads`` CPU threads for each.
 
     Without ``threads`` the cluster's cores are divided among the seeds. What a seed comes to is
@@ -36,7 +36,7 @@ def ray_spread(*, address: str | None = None, threads: int | None = None) -> Spr
     """
     need_extra("engine 'ray'", "ray", extra="scale")
 
-    def spread(
+    def executor(
         function: Callable[..., Any],
         arguments: Mapping[int, Mapping[str, Any]],
         progress: Progress,
@@ -45,7 +45,7 @@ def ray_spread(*, address: str | None = None, threads: int | None = None) -> Spr
             with ray_cluster(address):
                 yield from _tasks(function, arguments, threads, progress)
 
-    return spread
+    return executor
 
 
 def _tasks(

@@ -8,8 +8,7 @@ from functools import partial
 
 from sparsebert.checkpoint.card import model_index
 from sparsebert.errors import DataError
-from sparsebert.evaluation.model_index import hub_results
-from sparsebert.evaluation.seed_scores import about_seeds
+from sparsebert.evaluation.results import about_seeds, hub_results
 from sparsebert.table.layout import Table, as_markdown, row_title
 from sparsebert.tasks.table import TASKS
 

@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sparsebert.errors import DataError
-from sparsebert.evaluation.result import METRIC_TITLES
-from sparsebert.evaluation.seed_scores import deviation, mean_and_deviation, within_spread
+from sparsebert.evaluation.results import (
+    METRIC_TITLES,
+    deviation,
+    mean_and_deviation,
+    within_spread,
+)
 from sparsebert.extras import data_frame
 from sparsebert.table.results import Result
 from sparsebert.tasks.table import TASKS
@@ -210,7 +214,7 @@ class Table:
     def within_spread(self, row: str, column: Column) -> bool:
         """Whether a row differs from dense by no more than the seeds do, on all of the metrics.
 
-        See `sparsebert.evaluation.seed_scores.within_spread`.
+        See `sparsebert.evaluation.results.within_spread`.
         """
         pairs = [
             (self.at(row, column, cell), self.at(DENSE, column, cell)) for cell in column.cells

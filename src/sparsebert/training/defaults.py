@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsebert.checkpoint import Checkpoint, EncoderConfig
-from sparsebert.evaluation.row_length import check_positions
+from sparsebert.evaluation.scoring import check_positions
 from sparsebert.options import option
 from sparsebert.tasks.table import Task
 from sparsebert.training.options import FinetuneOptions

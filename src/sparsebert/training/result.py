@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.evaluation.metrics import ByClass
-from sparsebert.evaluation.result import cells, scores_table, table_row
+from sparsebert.evaluation.results import cells, scores_table, table_row
 from sparsebert.extras import data_frame
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME, write_trained_l
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.json_files import write_json
 from sparsebert.checkpoint.sparsity import with_step
-from sparsebert.evaluation.model_index import hub_results
+from sparsebert.evaluation.results import hub_results
 from sparsebert.tasks.division import SPLIT_NAME
 from sparsebert.training.job import Job
 from sparsebert.training.recipe import write_recipe

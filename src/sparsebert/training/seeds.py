@@ -20,8 +20,8 @@ from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.json_files import differences, read_object, replace_json
 from sparsebert.checkpoint.seeds import SEEDS_NAME, seed_folder, seed_folders
 from sparsebert.errors import OutputError, TrainingError
-from sparsebert.evaluation.seed_runs import Spread, one_by_one
-from sparsebert.evaluation.seed_scores import SeedScores
+from sparsebert.evaluation.results import SeedScores
+from sparsebert.evaluation.seeds import SeedExecutor, sequential
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import DataOptions, split_options
 from sparsebert.tasks.table import CUSTOM, TASKS, get_task
@@ -49,7 +49,7 @@ def finetune_seeds(
     seeds: Sequence[int] = (1, 2, 3, 4, 5),
     recipe: str | Path | None = None,
     force: bool = False,
-    spread: Spread = one_by_one,
+    executor: SeedExecutor = sequential,
     progress: Progress | None = None,
     **options: Unpack[TrainingKeywords],
 ) -> SeedScores:
@@ -57,7 +57,7 @@ def finetune_seeds(
 
     Arguments are those of `finetune`, save that a ``teacher`` may be a folder of seeds too: each
     seed then learns from the teacher of its own seed. ``force`` trains finished seeds again.
-    ``spread`` is who runs the seeds (`sparsebert.scale.ray_spread`).
+    ``executor`` is who runs the seeds (`sparsebert.scale.ray_executor`).
 
     Raises what `finetune` raises; TrainingError if ``out`` holds a seed that was trained from
     another model, on another task or with other options; OutputError if ``out`` is a model itself.
@@ -102,7 +102,7 @@ def finetune_seeds(
         if force or not (seed_folder(target, seed) / TRAINING_NAME).is_file()
     }
     outdated = seed_folders(target).keys() & runs.keys()
-    for seed, _ in spread(finetune, runs, report):
+    for seed, _ in executor(finetune, runs, report):
         outdated.discard(seed)
         from_main(lambda: write_summary(target, without=outdated))
     return from_main(lambda: write_summary(target))

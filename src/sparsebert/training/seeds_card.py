@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.card import CARD_NAME, model_index
-from sparsebert.evaluation.model_index import hub_results
-from sparsebert.evaluation.result import METRIC_TITLES
-from sparsebert.evaluation.seed_scores import SeedScores, about_seeds, count_seeds
+from sparsebert.evaluation.results import (
+    METRIC_TITLES,
+    SeedScores,
+    about_seeds,
+    count_seeds,
+    hub_results,
+)
 from sparsebert.tasks.table import TASKS
 
 
