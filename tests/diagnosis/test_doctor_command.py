@@ -19,8 +19,7 @@ from bert_folders import write_bert
 from checkout import CHECKOUT
 from sparsebert.cli.app import app
 from sparsebert.diagnosis import Check, Finding, Report, Severity
-from sparsebert.diagnosis.finding import Kind, plural, share
-from sparsebert.diagnosis.report import SIGNS
+from sparsebert.diagnosis.report import SIGNS, Kind, plural, share
 from tiny_tasks import write_rows
 
 TESTS = Path(__file__).parent

@@ -15,14 +15,14 @@ from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.config import parse_config
 from sparsebert.checkpoint.families import FAMILIES as ENCODERS
 from sparsebert.diagnosis import diagnose
-from sparsebert.diagnosis.activations import activation_bytes
-from sparsebert.diagnosis.available_memory import AvailableMemory, available_memory
 from sparsebert.diagnosis.memory import (
     Plan,
+    activation_bytes,
     answering_bytes,
     check_memory,
     training_bytes,
 )
+from sparsebert.diagnosis.system import AvailableMemory, available_memory
 from sparsebert.errors import TrainingError
 from sparsebert.training.attention import choose_attention
 

@@ -236,7 +236,7 @@ class TestScores:
     def test_evaluation_still_says_it_in_these_words(self) -> None:
         import numpy as np
 
-        from sparsebert.diagnosis.scores import CONSTANT_NOTES
+        from sparsebert.diagnosis.training_run import CONSTANT_NOTES
         from sparsebert.evaluation.metrics import classification_scores, regression_scores
 
         zeros = np.zeros(4, int)

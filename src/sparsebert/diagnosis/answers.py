@@ -1,4 +1,4 @@
-"""SQuAD's answers: whether they stand where they say, and whether a window holds them."""
+"""SQuAD's answers: whether their offsets are right, and whether some window contains them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, UNUSABLE_DATA, Split
 from sparsebert.errors import DataError, SparsebertError
 from sparsebert.extras import need_extra
@@ -43,7 +43,7 @@ CUT_ANSWERS = Kind(
 def check_answers(
     task: Task, splits: list[Split], folder: Path | None, max_length: int, progress: Progress
 ) -> Iterator[Check]:
-    """The checks of each split of a question-answering task; none of any other."""
+    """The checks of each split of a question-answering task; none for other tasks."""
     if task.kind is not TaskKind.QUESTION:
         return
     for split in splits:
@@ -118,7 +118,7 @@ def _windows(
     rows = list(answers)
     chosen = selection(len(rows), _MOST_ROWS)
     if chosen is not None:
-        rows = [rows[place] for place in chosen]
+        rows = [rows[index] for index in chosen]
     if not rows:
         return Check.skip(GROUP, name, "no question can be used")
     questions, contexts = ([str(column[row]) for row in rows] for column in split.columns)
@@ -134,7 +134,7 @@ def _windows(
     )
     windows = cut_windows(tokenizer, examples, max_length, progress=progress)
     held = set(windows.question[windows.answer.any(axis=1)].tolist())
-    lost = [place for place in range(len(rows)) if place not in held]
+    lost = [index for index in range(len(rows)) if index not in held]
     asked = plural(len(rows), "question")
     seen = f"{plural(len(windows), 'window')} of {max_length} tokens for {asked}"
     if chosen is not None:
@@ -147,7 +147,7 @@ def _windows(
             count=len(lost),
             total=len(rows),
             examples=(
-                f"row {rows[place] + 1}: {show(answers[rows[place]].texts[0])}" for place in lost
+                f"row {rows[index] + 1}: {show(answers[rows[index]].texts[0])}" for index in lost
             ),
         )
     return Check.of(GROUP, name, seen, [finding])

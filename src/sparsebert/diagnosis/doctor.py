@@ -1,29 +1,28 @@
-"""`diagnose`: all checks that what was given allows, in one report."""
+"""`diagnose`: every check that applies to the given model and data, in one report."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparsebert.checkpoint import open_checkpoint
-from sparsebert.checkpoint.config import EncoderConfig
+from sparsebert.checkpoint import open_checkpoint, resolve_model, transformer_folder
+from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig
+from sparsebert.checkpoint.seeds import seed_folders
 from sparsebert.diagnosis.answers import check_answers
-from sparsebert.diagnosis.available_memory import available_memory
-from sparsebert.diagnosis.finding import Check
+from sparsebert.diagnosis.examples import check_examples
 from sparsebert.diagnosis.labels import check_labels, majority
 from sparsebert.diagnosis.lengths import check_lengths, check_tokenizer
 from sparsebert.diagnosis.masks import check_masks
 from sparsebert.diagnosis.memory import Plan, check_memory
-from sparsebert.diagnosis.optimizer_state import check_checkpoints
+from sparsebert.diagnosis.optimizer_state import OPTIMIZER_NAME, check_checkpoints
 from sparsebert.diagnosis.records import TrainingRecord, read_training, unreadable
-from sparsebert.diagnosis.report import Report
-from sparsebert.diagnosis.rows import check_rows
-from sparsebert.diagnosis.scores import Majorities, check_scores
+from sparsebert.diagnosis.report import Check, Report
 from sparsebert.diagnosis.seeds import Runs, check_difference, check_seeds
-from sparsebert.diagnosis.subject import Subject, find_subject
+from sparsebert.diagnosis.system import available_memory
 from sparsebert.diagnosis.tables import TaskData, read_data
-from sparsebert.diagnosis.training_run import check_run
+from sparsebert.diagnosis.training_run import Majorities, check_run, check_scores
 from sparsebert.diagnosis.weights import check_opening, check_weights
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation.scoring import trained_options
@@ -35,6 +34,8 @@ from sparsebert.tasks.table import CUSTOM, TASK_NAMES, Task, get_task
 from sparsebert.tasks.table import Kind as TaskKind
 from sparsebert.training.defaults import usual_dropout
 from sparsebert.training.options import FinetuneOptions
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d{1,9})")
 
 
 def diagnose(
@@ -51,18 +52,18 @@ def diagnose(
     regression: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Look for what is wrong with a model, its training and its data, and say what to do.
+    """Check a model, its training and its data for known problems, each with a remedy.
 
     ``model`` is a model folder (dense, sparse or packed), a hub id, a folder of seeds or a
-    training's folder of checkpoints. ``data`` is looked at as ``task`` has it, which defaults to
-    the one the model was trained on. ``against`` is another model or folder of seeds to compare
-    scores with. ``batch_size`` and ``max_length`` are those whose memory is estimated; they default
-    to those of the training, else to `finetune`'s own. The columns of ``data`` and ``regression``
-    are as `sparsebert.tasks.data_options.DataOptions` has them; they default to the training's.
+    training's folder of checkpoints. ``data`` is read as data of ``task``, which defaults to the
+    one the model was trained on. ``against`` is another model or folder of seeds to compare scores
+    with. Memory is estimated for ``batch_size`` and ``max_length``, which default to those of the
+    training, else to the defaults of `finetune`. The columns of ``data`` and ``regression`` are
+    those of `sparsebert.tasks.data_options.DataOptions` and default to the training's.
 
-    Trouble is reported, not raised. CheckpointError if there is no such folder, DataError if there
-    is no such task or data, or if data was given and its task is not known; TrainingError for a
-    size that `finetune` would not take.
+    Problems are reported, not raised. CheckpointError if there is no such folder, DataError if
+    there is no such task or data, or if data was given and its task is not known; TrainingError
+    for a size that `finetune` would not take.
     """
     sizes = {"batch_size": batch_size, "max_length": max_length}
     FinetuneOptions.from_names({name: size for name, size in sizes.items() if size is not None})
@@ -70,6 +71,55 @@ def diagnose(
     return _Doctor(
         model, data, task, against, batch_size, max_length, columns, shown(progress)
     ).report()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is diagnosed: a model folder, a folder of seeds, or a training's checkpoints.
+
+    ``models`` are the model folders below ``path``: itself, or one for each seed. ``checkpoints``
+    are the Trainer's ``checkpoint-N`` folders in it or in ``PATH.training``.
+    """
+
+    path: Path
+    models: tuple[Path, ...]
+    checkpoints: tuple[Path, ...]
+
+
+def find_subject(model: str | Path) -> Subject:
+    """Find out what ``model`` is. CheckpointError if it holds no model and no checkpoints."""
+    path = resolve_model(model)
+    beside = path.with_name(path.name + ".training")
+    checkpoints = [*_checkpoints(path), *_checkpoints(beside)]
+    if (path / OPTIMIZER_NAME).is_file():
+        checkpoints.insert(0, path)
+    if _is_model(path):
+        return Subject(path, (path,), tuple(checkpoints))
+    seeds = list(seed_folders(path).values())
+    for seed in seeds:
+        unfinished = seed.with_name(seed.name + ".training")
+        checkpoints += _checkpoints(unfinished)
+    if not seeds and not checkpoints:
+        raise CheckpointError(
+            f"{path} is not a model folder (it has no {CONFIG_NAME}), nor a folder of seed-1, "
+            "seed-2, ... or of a training's checkpoints."
+        )
+    return Subject(path, tuple(seeds), tuple(checkpoints))
+
+
+def _is_model(folder: Path) -> bool:
+    try:
+        return (transformer_folder(folder) / CONFIG_NAME).is_file()
+    except CheckpointError:  # a damaged modules.json: opening the folder tells more
+        return True
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The Trainer's checkpoints in a folder, in order of their steps."""
+    if not folder.is_dir():
+        return []
+    found = [(_CHECKPOINT.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir()]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
 
 class _Doctor:
@@ -96,7 +146,7 @@ class _Doctor:
         self._task = task or self._trained_task()
 
     def report(self) -> Report:
-        """Everything, in the order in which trouble begets trouble: model, data, training."""
+        """All checks, causes before effects: model, data, training."""
         data = self._read_data()
         checks = [
             *(self._model_checks(self._subject) if self._subject else ()),
@@ -142,14 +192,14 @@ class _Doctor:
             yield from check_masks(folder, self._progress)
 
     def _named(self, check: Check, folder: Path) -> Check:
-        """The check under the name of its seed, where there are several."""
+        """The check labelled with its seed, where there are several."""
         assert self._subject is not None
         if len(self._subject.models) == 1:
             return check
         return replace(check, group=f"{check.group} of {folder.name}")
 
     def _opened(self) -> Path | None:
-        """The first model that opens: seeds have all the same size."""
+        """The first model that can be opened; all seeds have the same size."""
         models = self._subject.models if self._subject else ()
         return next((folder for folder in models if _config(folder) is not None), None)
 
@@ -213,7 +263,7 @@ class _Doctor:
         config = None if folder is None else _config(folder)
         length = self._length(config) if config else self._max_length or data.task.max_length
         yield from check_labels(data.task, data.splits)
-        yield from check_rows(data.task, data.splits)
+        yield from check_examples(data.task, data.splits)
         if folder is None:
             yield Check.skip("data", "lengths", "no model was given, whose tokenizer would tell")
         else:
@@ -265,7 +315,7 @@ def _config(folder: Path) -> EncoderConfig | None:
 
 
 def _precision(record: TrainingRecord | None) -> str:
-    """What a training computed in; of one to come, what "auto" will mean on this CPU."""
+    """The precision of the training; without a record, what "auto" means on this CPU."""
     wanted = (record.word("precision") if record else None) or "auto"
     if wanted in ("fp32", "bf16"):
         return wanted

@@ -1,4 +1,4 @@
-"""Labels: missing, outside the set, hidden, unbalanced; targets that are no numbers."""
+"""Labels: missing, outside the set, hidden, unbalanced; targets that are not numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, UNUSABLE_DATA, Split
 from sparsebert.errors import DataError
 from sparsebert.tasks.columns import (
@@ -104,7 +104,7 @@ def check_labels(task: Task, splits: list[Split]) -> Iterator[Check]:
 
 
 def majority(task: Task, split: Split) -> tuple[str, int, int] | None:
-    """The most frequent label of a split, its rows and all rows; None where labels are no use."""
+    """The most frequent label, its count and the total; None where labels are unusable."""
     try:
         names = label_names(split.table, task.label_column, split.source)
     except DataError:
@@ -165,7 +165,7 @@ def _class_findings(
         )
     elif there.size:
         fair = counts.sum() / len(task.labels)
-        rare = [place for place in there if counts[place] < _RARE * fair]
+        rare = [index for index in there if counts[index] < _RARE * fair]
         largest = int(np.argmax(counts))
         if rare:
             found.append(
@@ -178,8 +178,8 @@ def _class_findings(
                     count=len(rare),
                     total=len(task.labels),
                     examples=(
-                        f"{task.labels[place]}: {share(int(counts[place]), int(counts.sum()))}"
-                        for place in rare
+                        f"{task.labels[index]}: {share(int(counts[index]), int(counts.sum()))}"
+                        for index in rare
                     ),
                 )
             )
@@ -187,7 +187,7 @@ def _class_findings(
 
 
 def _spellings(task: Task, split: Split, names: list[str]) -> list[Finding]:
-    """Labels that may have been meant otherwise: as one class, or as amounts."""
+    """Labels that may be meant as one class, or as numbers."""
     counts = Counter(names)
     found = []
     groups = near_equal(task.labels)
@@ -226,7 +226,7 @@ def _unseen(
         f"{plural(len(unseen), 'label')} of this split no training row has.",
         count=len(unseen),
         total=len(task.labels),
-        examples=(f"{task.labels[place]}: {plural(counts[place], 'row')}" for place in unseen),
+        examples=(f"{task.labels[index]}: {plural(counts[index], 'row')}" for index in unseen),
     )
 
 
@@ -267,7 +267,7 @@ def _shares(task: Task, indices: npt.NDArray[np.int64]) -> str:
     counts = np.bincount(indices[indices >= 0], minlength=len(task.labels))
     total = max(int(counts.sum()), 1)
     order = np.argsort(-counts, kind="stable")[:5]
-    said = ", ".join(f"{task.labels[place]} {counts[place] / total:.1%}" for place in order)
+    said = ", ".join(f"{task.labels[index]} {counts[index] / total:.1%}" for index in order)
     return said + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")
 
 

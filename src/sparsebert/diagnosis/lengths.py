@@ -1,4 +1,4 @@
-"""Texts as the model reads them: how many are cut, and how much it does not know."""
+"""Tokenised texts: how many are truncated, and how many tokens are unknown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsebert.checkpoint import transformer_folder
-from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, Split
 from sparsebert.errors import CheckpointError
 from sparsebert.inference.tokenizer_files import read_tokenizer
@@ -44,7 +44,7 @@ NO_TOKENIZER = Kind(
 
 
 def check_tokenizer(folder: Path) -> Check:
-    """Whether the model has a tokenizer at all."""
+    """Whether the model has a tokenizer."""
     try:
         tokenizer = read_tokenizer(transformer_folder(folder))
     except CheckpointError as error:
@@ -60,9 +60,9 @@ def check_tokenizer(folder: Path) -> Check:
 def check_lengths(
     folder: Path, task: Task, splits: list[Split], max_length: int, progress: Progress
 ) -> Iterator[Check]:
-    """A check of each split, of 10,000 of its rows by a fixed selection.
+    """A check of each split, on a fixed selection of 10,000 examples.
 
-    SQuAD's contexts are cut into windows and not truncated (`answers` looks at those): of them only
+    SQuAD's contexts are cut into windows rather than truncated (see `answers`): for them only
     unknown tokens are counted.
     """
     files = transformer_folder(folder)
@@ -87,14 +87,14 @@ def check_lengths(
             part = rows[start : start + _CHUNK]
             for column in split.columns:
                 texts = [column[row] or "" for row in part]
-                for place, found in enumerate(
+                for index, found in enumerate(
                     backend.encode_batch(texts, add_special_tokens=False), start
                 ):
-                    lengths[place] += len(found.ids)
+                    lengths[index] += len(found.ids)
                     tokens += len(found.ids)
                     count = 0 if unknown_id is None else found.ids.count(unknown_id)
                     if count:
-                        unknown[place] = unknown.get(place, 0) + count
+                        unknown[index] = unknown.get(index, 0) + count
         progress(f"tokenising {split.name}", len(rows), len(rows))
         findings = [_unknown(split, rows, unknown, tokens)]
         seen = f"median {int(np.median(lengths))}, 99 % up to {_percentile(lengths)} tokens"
@@ -125,7 +125,7 @@ def _truncated(
         minor=cut.size < _MANY_CUT * len(rows),
         count=cut.size,
         total=len(rows),
-        examples=(f"row {rows[place] + 1}: {lengths[place]} tokens" for place in longest),
+        examples=(f"row {rows[index] + 1}: {lengths[index]} tokens" for index in longest),
     )
 
 
@@ -141,7 +141,7 @@ def _unknown(
         count=count,
         total=tokens,
         examples=(
-            f"row {rows[place] + 1}: {number} in {show(split.texts(int(rows[place]))[0])}"
-            for place, number in sorted(unknown.items(), key=lambda item: -item[1])
+            f"row {rows[index] + 1}: {number} in {show(split.texts(int(rows[index]))[0])}"
+            for index, number in sorted(unknown.items(), key=lambda item: -item[1])
         ),
     )

@@ -1,4 +1,4 @@
-"""Masks: whether the zeros that a folder records are still there, and whether they are recorded."""
+"""Masks: whether pruned weights are still zero, and whether masks and record agree."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from sparsebert.checkpoint import MASKS_NAME, open_checkpoint
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.masks import StoredMasks
-from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
 from sparsebert.errors import CheckpointError
 from sparsebert.packing import is_packed
 from sparsebert.patterns import Pattern, is_whole
@@ -108,7 +108,7 @@ def check_masks(folder: Path, progress: Progress) -> Iterator[Check]:
 
 
 def _stored_masks(folder: Path) -> dict[str, bool]:
-    """Names of the layers that have a stored mask, and whether it is whole for the record."""
+    """Layers with a stored mask, and whether the mask fits the recorded pattern."""
     checkpoint = open_checkpoint(folder)
     masks = StoredMasks(checkpoint)
     recorded = checkpoint.config.recorded_pattern

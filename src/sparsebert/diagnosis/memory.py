@@ -1,21 +1,35 @@
-"""Memory: what training and answering take at their peak, and the batch that fits.
+"""Peak memory of training and inference, and the largest batch that fits.
 
-Training, of a model with P parameters of which T train, M of them in masked layers, B rows of n
-tokens at a time, in bytes:
+Training a model of P parameters, T of them trainable and M in masked layers, on batches of B
+examples of n tokens takes, in bytes:
 
-    weights       8 P          the checkpoint's own file is mapped and read through, beside its copy
+    weights       8 P          the memory-mapped checkpoint, read through, and the copy of it
     gradients     4 T
     optimiser     8 T          AdamW's two moments; SGD one, Adafactor next to none
-    locks         5 M          the mask, and it again as bits of a weight's width
+    masks         5 M          the mask, and again as bits of a weight's width
     bf16 copies   2 P          in that precision
-    activations                see `sparsebert.diagnosis.activations`
+    activations   B n L a      what autograd saves for the backward pass, see below
 
-to which the libraries add 0.5 GB. Besides, the backward pass needs room of its own and the
-allocator keeps some of what is freed: three tenths of the activations, as measured. The sum was
-then within 7 % of the peak resident memory at the shapes in docs/troubleshooting.md.
+The libraries add 0.5 GB, and the backward pass's temporaries and the allocator's cache three tenths
+of the activations, as measured. The sum was within 7 % of the peak resident memory at the shapes in
+docs/troubleshooting.md.
 
-Answering: the weights as the engine keeps them, and its workspace. The engine works on at most
-1,024 tokens at a time (or one longer text), so memory does not grow with the batch.
+Activations a token and layer, for hidden size H, intermediate size I, h heads and L layers:
+
+    fp32      a = 32 H + 8 I + 4 h n         without dropout, without the last term if n > 256
+              a = 40 H + 8 I + 12 h n        with it
+    bf16      a = 24 H + 4 I + 2 h n         without, without the last term if n > 256
+              a = 28 H + 4 I + 6 h n         with it
+              a = 34 H + 4 I + 12 h n        with it and n > 256
+
+Up to 256 tokens attention is eager rather than fused (`sparsebert.training.attention`), and always
+where scores have a relative bias, as in MPNet. A gated feed-forward (ModernBERT) saves twice the
+intermediate vectors and more; fused attention in a window saves its mask of n numbers a token as
+well. Where embeddings are projected (ELECTRA), the residual stream is in bf16 as well. Counted with
+torch 2.13, term by term; DistilBERT saves up to a tenth of H less.
+
+Inference takes the weights as the engine stores them, and its workspace: it computes at most 1,024
+tokens at a time (or one longer text), so memory does not grow with the batch.
 """
 
 from __future__ import annotations
@@ -26,11 +40,12 @@ from math import prod
 from pathlib import Path
 
 from sparsebert.checkpoint import Checkpoint, open_checkpoint
-from sparsebert.diagnosis.activations import activation_bytes
-from sparsebert.diagnosis.available_memory import AvailableMemory
-from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural
+from sparsebert.checkpoint.config import EncoderConfig
+from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural
+from sparsebert.diagnosis.system import AvailableMemory
 from sparsebert.engine import default_threads
 from sparsebert.packing import is_packed, open_packed, parts_of
+from sparsebert.training.attention import LONGEST_PLAIN
 
 GROUP = "memory"
 _LIBRARIES = 500 << 20  # Python with torch, transformers, scikit-learn and pyarrow, measured
@@ -39,8 +54,30 @@ _SLACK = 1.3  # of activations, measured: gradients on their way, and what the a
 _FLOAT = 4  # bytes
 _ENGINE_TOKENS = 1024
 _BLOCK_TOKENS = 96
-
 _STATES = {"adamw": 2, "sgd": 1, "adafactor": 0}  # floats a parameter
+# Bytes for each feature of a token's hidden state, of its intermediate state and for each of its
+# attention probabilities, by (precision, dropout, eager attention).
+_PLAIN_FEED_FORWARD = {
+    ("fp32", False, False): (32, 8, 0),
+    ("fp32", False, True): (32, 8, 4),
+    ("fp32", True, False): (40, 8, 12),
+    ("fp32", True, True): (40, 8, 12),
+    ("bf16", False, False): (24, 4, 0),
+    ("bf16", False, True): (24, 4, 2),
+    ("bf16", True, False): (34, 4, 12),
+    ("bf16", True, True): (28, 4, 6),
+}
+_GATED_FEED_FORWARD = {
+    ("fp32", False, False): (40, 16, 0),
+    ("fp32", False, True): (32, 16, 4),
+    ("fp32", True, False): (36, 20, 12),
+    ("fp32", True, True): (36, 20, 12),
+    ("bf16", False, False): (24, 8, 0),
+    ("bf16", False, True): (20, 8, 6),
+    ("bf16", True, False): (28, 10, 12),
+    ("bf16", True, True): (22, 10, 8),
+}
+_BYTES = {"fp32": 4, "bf16": 2}
 
 TRAINING_MEMORY = Kind(
     "training-memory",
@@ -64,7 +101,7 @@ ANSWERING_MEMORY = Kind(
 
 @dataclass(frozen=True)
 class Plan:
-    """The training whose memory is asked for, under `finetune`'s own names.
+    """The training whose memory is estimated, with the option names of `finetune`.
 
     ``dropout`` says whether any rate is above 0, ``precision`` is "fp32" or "bf16".
     """
@@ -78,7 +115,7 @@ class Plan:
 
 
 def training_bytes(checkpoint: Checkpoint, plan: Plan) -> tuple[int, int]:
-    """What training takes whatever the batch, and what each row adds to it, in bytes."""
+    """Bytes that training takes whatever the batch, and bytes that each example adds."""
     config = checkpoint.config
     shapes = {
         name: checkpoint.tensors.spec(checkpoint.stored_name[name]).shape
@@ -99,8 +136,31 @@ def training_bytes(checkpoint: Checkpoint, plan: Plan) -> tuple[int, int]:
     return fixed, round(_SLACK * row)
 
 
+def activation_bytes(
+    config: EncoderConfig, examples: int, tokens: int, *, dropout: bool, precision: str = "fp32"
+) -> int:
+    """Bytes that autograd saves for the backward pass of a batch ``[examples, tokens]``.
+
+    Encoder layers only, with the attention that `finetune` chooses for this length on a CPU.
+    ``precision`` is "fp32" or "bf16".
+    """
+    family = config.family
+    eager = tokens <= LONGEST_PLAIN or family.relative_bias
+    table = _GATED_FEED_FORWARD if family.gated else _PLAIN_FEED_FORWARD
+    hidden, inner, pairs = table[precision, dropout, eager]
+    if precision == "bf16" and config.embedding_size != config.hidden_size:
+        hidden -= 8
+    per_token = hidden * config.hidden_size + inner * config.intermediate_size
+    per_token += pairs * config.num_attention_heads * tokens
+    saved = config.num_hidden_layers * per_token
+    if not eager and not dropout:
+        windows = sum(layer.window is not None for layer in config.attention)
+        saved += windows * _BYTES[precision] * tokens
+    return examples * tokens * saved
+
+
 def answering_bytes(folder: Path, threads: int) -> tuple[int, int]:
-    """What the engine's weights take, and its workspace for 1,024 tokens, in bytes."""
+    """Bytes of the engine's weights, and of its workspace for 1,024 tokens."""
     if is_packed(folder):
         packed = open_packed(folder)
         config = packed.config
@@ -127,7 +187,7 @@ def answering_bytes(folder: Path, threads: int) -> tuple[int, int]:
 
 
 def check_memory(folder: Path, plan: Plan, memory: AvailableMemory | None) -> Iterator[Check]:
-    """Whether training and answering fit into the memory there is."""
+    """Whether training and inference fit into the available memory."""
     if memory is None:
         yield Check.skip(GROUP, "available", "this system does not tell how much memory is free")
     else:

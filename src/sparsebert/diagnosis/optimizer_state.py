@@ -19,8 +19,7 @@ from sparsebert.checkpoint import MASKS_NAME, PARTS, Checkpoint, open_checkpoint
 from sparsebert.checkpoint.architecture import RELATIVE_BIAS
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.masks import StoredMasks
-from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
-from sparsebert.diagnosis.subject import OPTIMIZER_NAME
+from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
 from sparsebert.errors import CheckpointError
 from sparsebert.patterns import BoolMatrix, count_broken_groups, detect, mask_from_zeros
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 GROUP = "leaks"
+OPTIMIZER_NAME = "optimizer.pt"
 _MOMENTA = ("exp_avg", "momentum_buffer")  # first moments, as torch's optimisers call them
 
 UNREADABLE_CHECKPOINT = Kind(
@@ -55,7 +55,7 @@ UNFINISHED_TRAINING = Kind(
 
 
 def check_checkpoints(checkpoints: Sequence[Path], models: Sequence[Path]) -> Iterator[Check]:
-    """One check for each checkpoint; masks of ``models`` stand in where it has none of its own."""
+    """One check for each checkpoint; one without masks is compared with those of ``models``."""
     if not checkpoints:
         yield Check.of(GROUP, "optimiser state", "no checkpoints of a training here", [])
         return
@@ -111,17 +111,17 @@ def _check(folder: Path, models: Sequence[Path]) -> Check:
 
 
 def _masks(checkpoint: Checkpoint, models: Sequence[Path]) -> tuple[dict[str, BoolMatrix], str]:
-    """Masks to hold a checkpoint against and where they are from; empty for a dense model."""
+    """The masks of a checkpoint and where they come from; empty for a dense model."""
     own = _stored(checkpoint)
     if own:
         return own, f"its own {MASKS_NAME}"
     for model in models:
         if model != checkpoint.path and (model / MASKS_NAME).is_file():
-            theirs = _stored(open_checkpoint(model))
+            stored = _stored(open_checkpoint(model))
             fits = {
-                layer.name: theirs[layer.name]
+                layer.name: stored[layer.name]
                 for layer in checkpoint.linear_layers(PARTS)
-                if layer.name in theirs and theirs[layer.name].shape == (layer.rows, layer.columns)
+                if layer.name in stored and stored[layer.name].shape == (layer.rows, layer.columns)
             }
             if fits:
                 return fits, f"{MASKS_NAME} of {model}"
@@ -217,12 +217,12 @@ def _load(file: Path) -> Any:
 
 
 def _first_moments(state: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor] | None:
-    """First moments by canonical name; None where the state does not tell whose they are.
+    """First moments by canonical name; None where parameters cannot be identified.
 
     A state dict numbers its parameters. The Trainer puts the decayed ones into the first group and
     biases and norms into the second, a plain loop puts all into one; within a group they are in
-    the model's order. They are told from the last to the first, shapes agreeing all along, until
-    the embeddings come, which a training may leave out or take a part of.
+    the model's order. They are matched from the last to the first, with equal shapes, up to the
+    embeddings, which a training may leave out or train in part.
     """
     import torch
 
@@ -252,7 +252,7 @@ def _first_moments(state: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor
 
 
 def _in_model_order(checkpoint: Checkpoint) -> list[str]:
-    """The model's tensors behind the embeddings, in the order of transformers' parameters."""
+    """Tensors after the embeddings, in the order of transformers' parameters."""
     names = [name for name in checkpoint.used if not name.startswith("embeddings.")]
     if RELATIVE_BIAS in names:  # computed with first, and defined behind the layers
         names.remove(RELATIVE_BIAS)

@@ -1,4 +1,4 @@
-"""training.json: what a fine-tuning wrote about itself, each value checked: it may be hostile."""
+"""training.json, the record of a fine-tuning run; every value is validated, it may be hostile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.json_files import read_object
-from sparsebert.diagnosis.finding import Check, Kind, Severity
+from sparsebert.diagnosis.report import Check, Kind, Severity
 from sparsebert.errors import CheckpointError
 
 _LARGEST = 16 << 20  # bytes; a run's record has some 100 points and is 50 KB
@@ -28,7 +28,7 @@ Scores = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Point:
-    """One entry of the history: what was logged at a step. None where nothing was."""
+    """The values logged at one step; None where one was not logged."""
 
     step: int
     loss: float | None

@@ -1,21 +1,121 @@
-"""All checks of one diagnosis, as lines for people and as JSON for programs."""
+"""Kinds of problems, findings, checks, and the report of one diagnosis.
+
+A `Kind` has its entry in docs/troubleshooting.md, a `Finding` is one occurrence of it, a `Check`
+gathers the findings about one thing, and a `Report` all checks, as text and as JSON.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
-from sparsebert.diagnosis.finding import SHOWN, SHOWN_OF_NOTE, Check, Finding, Severity, plural
 from sparsebert.extras import data_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SHOWN = 5  # examples of a finding in the listing; JSON has them all
+SHOWN_OF_NOTE = 2
+_KEPT = 1000  # examples of a finding at most
+
+
+class Severity(str, Enum):
+    """An error makes a result wrong or stops the work; a warning may; a note is good to know."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
 SIGNS = {None: "✓", Severity.NOTE: "·", Severity.WARNING: "!", Severity.ERROR: "✗"}
 WORDS = {None: "ok", Severity.NOTE: "note", Severity.WARNING: "warning", Severity.ERROR: "ERROR"}
 _SKIPPED = "-", "skipped"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem.
+
+    ``kind`` is its entry in docs/troubleshooting.md; ``where`` is a folder, a file or a split,
+    ``what`` describes it in a sentence and ``remedy`` says what to do; ``count`` of ``total`` items
+    are affected (None where nothing is counted), of which ``examples`` name the first.
+    """
+
+    kind: str
+    severity: Severity
+    where: str
+    what: str
+    remedy: str
+    count: int | None = None
+    total: int | None = None
+    examples: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return {**asdict(self), "severity": self.severity.value, "examples": list(self.examples)}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of problem: its entry in docs/troubleshooting.md, its severity and its remedy."""
+
+    name: str
+    severity: Severity
+    remedy: str
+
+    def at(
+        self,
+        where: object,
+        what: str,
+        *,
+        count: int | None = None,
+        total: int | None = None,
+        examples: Iterable[str] = (),
+        minor: bool = False,
+    ) -> Finding:
+        """A finding of this kind; a ``minor`` one, too small to matter, is a note."""
+        kept = tuple(islice(examples, _KEPT))
+        severity = Severity.NOTE if minor else self.severity
+        remedy = "so few hardly matter." if minor else self.remedy
+        return Finding(self.name, severity, str(where), what, remedy, count, total, kept)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one thing. ``seen`` summarises what was examined, or why it was skipped.
+
+    A ``skipped`` check has no findings.
+    """
+
+    group: str
+    name: str
+    seen: str
+    findings: tuple[Finding, ...] = ()
+    skipped: bool = False
+
+    @classmethod
+    def of(cls, group: str, name: str, seen: str, findings: Sequence[Finding | None]) -> Check:
+        """A check that ran; None among ``findings`` is dropped."""
+        return cls(group, name, seen, tuple(each for each in findings if each is not None))
+
+    @classmethod
+    def skip(cls, group: str, name: str, why: str) -> Check:
+        """A check that could not run."""
+        return cls(group, name, why, skipped=True)
+
+    @property
+    def severity(self) -> Severity | None:
+        """The severity of the worst finding; None without findings."""
+        found = {finding.severity for finding in self.findings}
+        return next((severity for severity in Severity if severity in found), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        findings = [finding.to_dict() for finding in self.findings]
+        return {**asdict(self), "findings": findings}
 
 
 @dataclass(frozen=True)
@@ -29,11 +129,11 @@ class Report:
 
     @property
     def findings(self) -> list[Finding]:
-        """Those of all checks, in their order."""
+        """The findings of all checks, in order."""
         return [finding for check in self.checks for finding in check.findings]
 
     def count(self, severity: Severity) -> int:
-        """Findings of this severity."""
+        """The number of findings of this severity."""
         return sum(finding.severity is severity for finding in self.findings)
 
     @property
@@ -42,7 +142,7 @@ class Report:
         return not self.count(Severity.ERROR)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """All fields as JSON values."""
         return {
             "subject": self.subject,
             "data": self.data,
@@ -53,7 +153,7 @@ class Report:
         }
 
     def to_pandas(self) -> pd.DataFrame:
-        """One line a finding; needs [notebook]."""
+        """One row a finding; needs [notebook]."""
         return data_frame(
             {"group": check.group, "check": check.name, **finding.to_dict()}
             for check in self.checks
@@ -65,7 +165,7 @@ class Report:
         return f"```text\n{listing}\n```"
 
     def lines(self, *, signs: bool) -> Iterator[str]:
-        """The listing for people: ``signs`` (✓ · ! ✗) for a terminal, else words."""
+        """The report as lines of text: ``signs`` (✓ · ! ✗) for a terminal, else words."""
         marks = SIGNS if signs else WORDS
         skipped = _SKIPPED[0 if signs else 1]
         width = max(map(len, (*marks.values(), skipped)))
@@ -81,7 +181,7 @@ class Report:
         yield self.summary()
 
     def summary(self) -> str:
-        """The last line: how many findings, and where each is explained."""
+        """The last line: the number of findings, and where each is explained."""
         counts = [
             plural(self.count(severity), severity.value)
             for severity in Severity
@@ -106,3 +206,15 @@ def _finding(finding: Finding, mark: str, inner: str) -> Iterator[str]:
     if beyond > 0:
         yield f"{inner}    and {beyond:,} more (--json lists them)"
     yield f"{inner}  do: {finding.remedy}"
+
+
+def share(count: int, total: int) -> str:
+    """``count`` of ``total`` in words, such as ``1,203 of 67,349 (1.8 %)``."""
+    percent = 100 * count / total if total else 0.0
+    shown = f"{percent:.1f}" if percent >= 0.1 else f"{percent:.2g}"
+    return f"{count:,} of {total:,} ({shown} %)"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """``1 layer``, ``2 layers``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

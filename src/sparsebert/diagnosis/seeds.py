@@ -1,4 +1,4 @@
-"""Several seeds: ones that collapsed, and a difference between models that chance explains."""
+"""Several seeds: collapsed ones, and differences between models that are within the spread."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.seeds import SEEDS_NAME
-from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural
 from sparsebert.diagnosis.records import Scores, TrainingRecord
+from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural
 from sparsebert.errors import CheckpointError
 from sparsebert.evaluation.results import within_spread
 
@@ -57,7 +57,7 @@ UNEQUAL_TRAINING = Kind(
 
 @dataclass(frozen=True)
 class Runs:
-    """What was trained alike but for the seed: ``records`` by the name of their folder."""
+    """Runs that differ in their seed only: ``records`` by folder name."""
 
     path: Path
     records: Mapping[str, TrainingRecord]
@@ -97,24 +97,24 @@ def check_seeds(runs: Runs) -> Iterator[Check]:
 
 
 def check_difference(runs: Runs, other: Runs) -> Check:
-    """Whether the seeds of two models tell them apart, in every score that both have."""
+    """Whether two models differ by more than the spread over seeds, in each score of both."""
     findings: list[Finding | None] = [_unequal(runs, other)]
     said = []
     for split, metric in runs.measures():
-        ours, theirs = (list(each.scores(split, metric).values()) for each in (runs, other))
-        if not ours or not theirs:
+        first, second = (list(each.scores(split, metric).values()) for each in (runs, other))
+        if not first or not second:
             continue
-        difference = statistics.fmean(ours) - statistics.fmean(theirs)
+        difference = statistics.fmean(first) - statistics.fmean(second)
         said.append(f"{split} {metric} {difference:+.2f}")
-        if min(len(ours), len(theirs)) == 1:
+        if min(len(first), len(second)) == 1:
             continue
-        if within_spread(ours, theirs):
-            spread = max(statistics.stdev(ours), statistics.stdev(theirs))
+        if within_spread(first, second):
+            spread = max(statistics.stdev(first), statistics.stdev(second))
             findings.append(
                 WITHIN_SPREAD.at(
                     f"{split} {metric}",
-                    f"{runs.path} has {statistics.fmean(ours):.2f} and {other.path} "
-                    f"{statistics.fmean(theirs):.2f}: {abs(difference):.2f} points apart, no more "
+                    f"{runs.path} has {statistics.fmean(first):.2f} and {other.path} "
+                    f"{statistics.fmean(second):.2f}: {abs(difference):.2f} points apart, no more "
                     f"than the deviation of {spread:.2f} from seed to seed.",
                 )
             )
@@ -171,7 +171,7 @@ def _unlike(runs: Runs) -> Finding | None:
 
 
 def _summary(runs: Runs) -> Check:
-    """seeds.json, held against what the seeds themselves say."""
+    """Whether seeds.json agrees with the records of the seeds."""
     path = runs.path / SEEDS_NAME
     if not path.is_file():
         return Check.skip(GROUP, SEEDS_NAME, "there is none")
@@ -198,11 +198,11 @@ def _own(runs: Runs) -> dict[str, Scores]:
 
 
 def _unequal(runs: Runs, other: Runs) -> Finding | None:
-    ours, theirs = (next(iter(each.records.values())) for each in (runs, other))
+    first, second = (next(iter(each.records.values())) for each in (runs, other))
     facts = {
-        "training rows": (ours.rows.get("train"), theirs.rows.get("train")),
+        "training rows": (first.rows.get("train"), second.rows.get("train")),
         **{
-            name: (ours.arguments.get(name), theirs.arguments.get(name))
+            name: (first.arguments.get(name), second.arguments.get(name))
             for name in ("task", "epochs", "max_rows")
         },
     }

@@ -1,4 +1,4 @@
-"""A task's files as they stand, for checks that list every fault where a loader stops at one."""
+"""A task's files, unvalidated: checks list every fault where a loader stops at the first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural
+from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural
 from sparsebert.errors import DataError
 from sparsebert.extras import need_extra
 from sparsebert.tasks.columns import labelled, need_columns, texts_or_none
@@ -44,7 +44,7 @@ LINES_IN_QUOTES = Kind(
 
 @dataclass(frozen=True)
 class Split:
-    """One split's table: ``columns`` are its text columns, None where a text is missing."""
+    """The table of a split; ``columns`` are its text columns, None where a text is missing."""
 
     name: str
     source: str
@@ -55,13 +55,13 @@ class Split:
         return int(self.table.num_rows)
 
     def texts(self, row: int) -> tuple[str | None, ...]:
-        """The texts of one row, counted from 0."""
+        """The texts of the example at index ``row``."""
         return tuple(column[row] for column in self.columns)
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """What could be read: ``task`` is None where the columns of a custom task make none."""
+    """The data that could be read; ``task`` is None where a custom task has no usable columns."""
 
     task: Task | None
     splits: list[Split]
@@ -74,10 +74,10 @@ def read_data(
     labels: Sequence[str] | None = None,
     options: DataOptions | None = None,
 ) -> TaskData:
-    """Read the splits of a task; what cannot be read is a finding.
+    """Read the splits of a task; a split that cannot be read becomes a finding.
 
     ``labels`` are those of a model trained on a custom task, None to take them from the data.
-    DataError for a task that there is not, or a folder that is not there.
+    DataError for an unknown task or a missing folder.
     """
     need_extra("looking at data", "pyarrow")
     custom = name.lower() == CUSTOM
@@ -119,7 +119,7 @@ def _splits(task: Task, data: str | Path | None) -> list[str]:
 
 
 def _labelled(raw: RawTable, options: DataOptions) -> RawTable:
-    """The rows that have a label, for the others say nothing of what the labels are."""
+    """The rows that have a label."""
     column = options.label_column or label_column(raw.table, raw.source)
     need_columns(raw.table, (column,), raw.source)
     return replace(raw, table=raw.table.filter(labelled(raw.table, column)))

@@ -1,14 +1,14 @@
-"""How a training went, from its record: loss, learning rate, gradients."""
+"""A fine-tuning run from its record: loss curve, learning rate, gradient norms and scores."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
 from sparsebert.diagnosis.records import Point, TrainingRecord
+from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
 
 GROUP = "training"
 _FEWEST_POINTS = 10  # of a loss curve that anything can be said about
@@ -68,10 +68,34 @@ CHOSEN_ON_VALIDATION = Kind(
     "the score flatters the model: report one from rows that chose nothing, or train for a fixed "
     "number of epochs.",
 )
+CONSTANT_PREDICTIONS = Kind(
+    "constant-predictions",
+    Severity.ERROR,
+    "the training collapsed: lower --learning-rate, lengthen --warmup-ratio, try another --seed, "
+    "and look at the labels (doctor --data).",
+)
+MAJORITY_SCORE = Kind(
+    "majority-score",
+    Severity.ERROR,
+    "the model learnt nothing: train longer or with another --learning-rate, try another --seed, "
+    "and look at the labels (doctor --data).",
+)
+NEAR_MAJORITY = Kind(
+    "near-majority-score",
+    Severity.WARNING,
+    "on so few rows this may be chance: score several seeds, train longer, and look at F1 or "
+    "Matthews' correlation.",
+)
+
+# Of the notes of an evaluation, those on constant predictions.
+CONSTANT_NOTES = ("every row got the same label", "all predictions are the same")
+
+Majorities = Mapping[str, tuple[str, int, int]]
+"""Split to its most frequent label, the count of that label and of all examples."""
 
 
 def check_run(record: TrainingRecord, hidden_size: int | None) -> Iterator[Check]:
-    """The checks of one run. ``hidden_size`` tells large models, for which rates are lower."""
+    """The checks of one run. Large models (by ``hidden_size``) have a lower limit of the rate."""
     where = record.path.parent
     losses = [point for point in record.history if point.loss is not None]
     values = [point.loss for point in losses if point.loss is not None]
@@ -168,7 +192,7 @@ def _norms(points: Sequence[Point]) -> str:
 
 
 def _spikes(where: object, record: TrainingRecord, points: Sequence[Point]) -> Finding | None:
-    """Norms far above the median, after the warm-up. A few that clipping cuts are no trouble."""
+    """Norms far above the median after warm-up; a few of them are harmless if clipped."""
     warm = record.steps * (record.number("warmup_ratio") or 0.0)
     norms = {point.step: point.grad_norm or 0.0 for point in points if point.step > warm}
     if len(norms) < _FEWEST_POINTS:
@@ -186,3 +210,64 @@ def _spikes(where: object, record: TrainingRecord, points: Sequence[Point]) -> F
         total=len(norms),
         examples=(f"step {step:,}: {norm:.3g}" for step, norm in spikes.items()),
     )
+
+
+def check_scores(record: TrainingRecord, majorities: Majorities) -> Iterator[Check]:
+    """Whether the model scores better than always predicting one class.
+
+    ``majorities`` are known where the data was given.
+    """
+    if not record.scores:
+        yield Check.skip(GROUP, "scores", "it was not scored: it had no validation split")
+        return
+    findings = [_constant(record)]
+    findings += [
+        _majority(record, split, metrics["accuracy"], majorities[split])
+        for split, metrics in record.scores.items()
+        if "accuracy" in metrics and split in majorities
+    ]
+    seen = "; ".join(
+        f"{split} {', '.join(f'{name} {score:.1f}' for name, score in metrics.items())}"
+        for split, metrics in record.scores.items()
+    )
+    known = ", ".join(
+        f"{100 * count / total:.1f} always answering '{label}'"
+        for split, (label, count, total) in majorities.items()
+        if split in record.scores
+    )
+    classes = any("accuracy" in metrics for metrics in record.scores.values())
+    hint = " (give --data to compare with the largest class)" if classes else ""
+    yield Check.of(GROUP, "scores", seen + (f" ({known})" if known else hint), findings)
+
+
+def _constant(record: TrainingRecord) -> Finding | None:
+    said = [note for note in record.notes if any(sign in note for sign in CONSTANT_NOTES)]
+    if not said:
+        return None
+    return CONSTANT_PREDICTIONS.at(
+        record.path.parent, "the model gives the same answer to every row.", examples=said
+    )
+
+
+def _majority(
+    record: TrainingRecord, split: str, accuracy: float, majority: tuple[str, int, int]
+) -> Finding | None:
+    """Accuracy within two standard errors of the majority class's share is chance."""
+    label, count, total = majority
+    if record.rows.get(split, total) != total or not total:  # scored on other rows than these
+        return None
+    chance = count / total
+    error = math.sqrt(chance * (1 - chance) / total)
+    said = (
+        f"accuracy {accuracy:.1f} on {split}, where always answering '{label}' scores "
+        f"{100 * chance:.1f}"
+    )
+    if accuracy <= 100 * chance + 1e-6:
+        return MAJORITY_SCORE.at(record.path.parent, said + ".")
+    if accuracy < 100 * (chance + 2 * error):
+        return NEAR_MAJORITY.at(
+            record.path.parent,
+            f"{said}: no more above it than chance is on {total:,} rows "
+            f"(2 standard errors are {200 * error:.1f}).",
+        )
+    return None

@@ -1,4 +1,4 @@
-"""Weights as such: whether the folder opens, values that are no numbers, layers that are one."""
+"""Weights: whether the folder can be read, non-finite values, duplicated layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsebert.checkpoint import PARTS, Checkpoint, open_checkpoint
 from sparsebert.checkpoint.dtypes import Array
-from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural
+from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural
 from sparsebert.errors import CheckpointError
 from sparsebert.packing import is_packed, open_packed, parts_of
 
@@ -37,7 +37,7 @@ SHARED_WEIGHTS = Kind(
 
 
 def check_opening(folder: Path) -> Check:
-    """Whether the folder opens as a model."""
+    """Whether the folder can be opened as a model."""
     try:
         if is_packed(folder):
             packed = open_packed(folder)
@@ -54,7 +54,7 @@ def check_opening(folder: Path) -> Check:
 
 
 def check_weights(folder: Path) -> Iterator[Check]:
-    """Values and sharing, of a folder that opens."""
+    """Values and duplicated layers of a readable folder."""
     if is_packed(folder):
         names, wrong = 0, []
         for name, weight in open_packed(folder).weights.items():

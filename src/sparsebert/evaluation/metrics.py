@@ -62,8 +62,8 @@ def classification_scores(
     def f1() -> float:
         if positive is None:
             return float(f1_score(expected, predicted, average="macro", zero_division=0))
-        place = labels.index(positive)
-        return float(f1_score(expected == place, predicted == place, zero_division=0))
+        index = labels.index(positive)
+        return float(f1_score(expected == index, predicted == index, zero_division=0))
 
     known: dict[str, Callable[[], float]] = {
         "accuracy": lambda: float(accuracy_score(expected, predicted)),
@@ -73,7 +73,7 @@ def classification_scores(
     notes = []
     if np.all(predicted == predicted[0]) and not np.all(expected == expected[0]):
         notes.append("every row got the same label: the model tells nothing apart.")
-    absent = [repr(name) for place, name in enumerate(labels) if place not in expected]
+    absent = [repr(name) for index, name in enumerate(labels) if index not in expected]
     if absent:
         shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
         notes.append(
@@ -86,13 +86,13 @@ def classification_scores(
         there = np.union1d(expected, predicted)
         table = precision_recall_fscore_support(expected, predicted, labels=there, zero_division=0)
     by_class: ByClass = {
-        labels[place]: {
+        labels[index]: {
             "precision": 100 * float(precision),
             "recall": 100 * float(recall),
             "f1": 100 * float(score),
             "rows": int(rows),
         }
-        for place, precision, recall, score, rows in zip(there, *table, strict=True)
+        for index, precision, recall, score, rows in zip(there, *table, strict=True)
     }
     return Scores(values, notes, by_class)
 

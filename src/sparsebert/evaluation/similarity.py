@@ -61,7 +61,7 @@ def similarity_scores(examples: Examples, embed: Embed, progress: Progress | Non
     assert examples.pairs is not None
     # Many texts come up in several pairs; the longest go first, as batches of like length.
     distinct = sorted({*examples.texts, *examples.pairs}, key=lambda text: (-len(text), text))
-    place = {text: index for index, text in enumerate(distinct)}
+    index = {text: number for number, text in enumerate(distinct)}
     report = progress or silent
     label = f"embedding {examples.task.name} {examples.split}"
     parts = []
@@ -71,8 +71,8 @@ def similarity_scores(examples: Examples, embed: Embed, progress: Progress | Non
     report(label, len(distinct), len(distinct))
     vectors = np.concatenate(parts).astype(np.float64)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    left = vectors[[place[text] for text in examples.texts]]
-    right = vectors[[place[text] for text in examples.pairs]]
+    left = vectors[[index[text] for text in examples.texts]]
+    right = vectors[[index[text] for text in examples.pairs]]
     cosines = np.einsum("ij,ij->i", left, right)
     return regression_scores(examples.task.metrics, cosines, examples.labels.astype(np.float64))
 

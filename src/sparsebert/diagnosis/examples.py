@@ -1,7 +1,6 @@
-"""Rows as such: empty ones, repeated ones, ones that contradict each other or stand in both splits.
+"""Examples: empty ones, duplicates, contradictory labels, and training examples in validation.
 
-Two texts count as the same if they differ in nothing but capitals and blanks: to an uncased model
-they are.
+Texts that differ only in case and whitespace count as equal, as they are to an uncased model.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from sparsebert.diagnosis.finding import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, Split
 from sparsebert.tasks.columns import show
 from sparsebert.tasks.table import Kind as TaskKind
 from sparsebert.tasks.table import Task
 
-_MANY = 0.01  # share of rows; fewer can move a score by no more than a point
+_MANY = 0.01  # share of examples; fewer move a score by no more than a point
 
 MISSING_TEXTS = Kind(
     "missing-texts", Severity.ERROR, "fill in the texts (null is no text), or remove the rows."
@@ -47,8 +46,8 @@ TRAIN_IN_VALIDATION = Kind(
 Key = tuple[str, ...]
 
 
-def check_rows(task: Task, splits: list[Split]) -> Iterator[Check]:
-    """The checks of each split, and of each validation split against the training rows."""
+def check_examples(task: Task, splits: list[Split]) -> Iterator[Check]:
+    """The checks of each split, and of each validation split against the training examples."""
     keys = {split.name: [_key(split, row) for row in range(len(split))] for split in splits}
     for split in splits:
         rows: dict[Key, list[int]] = defaultdict(list)
@@ -62,23 +61,23 @@ def check_rows(task: Task, splits: list[Split]) -> Iterator[Check]:
     train = next((split for split in splits if split.name == "train"), None)
     if train is None:
         return
-    places = {key: row for row, key in reversed(list(enumerate(keys["train"]))) if key}
+    indices = {key: row for row, key in reversed(list(enumerate(keys["train"]))) if key}
     for split in splits:
         if split is not train:
-            found = _leaked(split, keys[split.name], places)
+            found = _leaked(split, keys[split.name], indices)
             seen = f"compared with {plural(len(train), 'training row')}"
             yield Check.of(GROUP, f"{split.name} beside train", seen, [found])
 
 
 def _key(split: Split, row: int) -> Key | None:
-    """What makes two rows the same; None for a row that lacks a text or is empty."""
+    """What duplicates have in common; None for an example whose text is missing or empty."""
     texts = split.texts(row)
     plain = tuple(" ".join(text.split()).casefold() for text in texts if text is not None)
     return plain if len(plain) == len(texts) and any(plain) else None
 
 
 def _labels(task: Task, split: Split) -> list[Any] | None:
-    """Labels to compare; None for questions, of which one may rightly have several answers."""
+    """Labels to compare; None for questions, which may have several answers."""
     if task.kind is TaskKind.QUESTION:
         return None
     values: list[Any] = split.table.column(task.label_column).to_pylist()
@@ -116,12 +115,12 @@ def _empty(split: Split) -> Finding | None:
 
 
 def _repeated(split: Split, labels: list[Any] | None, rows: dict[Key, list[int]]) -> list[Finding]:
-    groups = [places for places in rows.values() if len(places) > 1]
+    groups = [indices for indices in rows.values() if len(indices) > 1]
     contradictory = [
-        places for places in groups if labels and len({repr(labels[row]) for row in places}) > 1
+        indices for indices in groups if labels and len({repr(labels[row]) for row in indices}) > 1
     ]
     found = []
-    repeated = sum(len(places) - 1 for places in groups)
+    repeated = sum(len(indices) - 1 for indices in groups)
     if repeated:
         found.append(
             DUPLICATE_ROWS.at(
@@ -129,7 +128,7 @@ def _repeated(split: Split, labels: list[Any] | None, rows: dict[Key, list[int]]
                 f"{share(repeated, len(split))} rows repeat an earlier one.",
                 count=repeated,
                 total=len(split),
-                examples=(_group(split, places) for places in groups),
+                examples=(_group(split, indices) for indices in groups),
                 minor=repeated < _MANY * len(split),
             )
         )
@@ -142,7 +141,7 @@ def _repeated(split: Split, labels: list[Any] | None, rows: dict[Key, list[int]]
                 "label.",
                 count=count,
                 total=len(split),
-                examples=(_group(split, places, labels) for places in contradictory),
+                examples=(_group(split, indices, labels) for indices in contradictory),
                 minor=count < _MANY * len(split),
             )
         )
@@ -167,13 +166,13 @@ def _leaked(split: Split, keys: list[Key | None], train: dict[Key, int]) -> Find
     )
 
 
-def _group(split: Split, places: list[int], labels: list[Any] | None = None) -> str:
+def _group(split: Split, indices: list[int], labels: list[Any] | None = None) -> str:
     named = [
         f"{row + 1} ({_label(labels[row])})" if labels is not None else str(row + 1)
-        for row in places[:4]
+        for row in indices[:4]
     ]
-    more = ", ..." if len(places) > 4 else ""
-    return f"rows {', '.join(named)}{more}: {_shown(split, places[0])}"
+    more = ", ..." if len(indices) > 4 else ""
+    return f"rows {', '.join(named)}{more}: {_shown(split, indices[0])}"
 
 
 def _label(value: Any) -> str:
