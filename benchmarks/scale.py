@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.machine import available_cores, describe_machine
-from sparsebert.scale.plan import ROWS_PER_FILE
+from sparsebert.scale.parts import ROWS_PER_FILE
 
 ENGINES = ("local", "ray")
 ALONE, RAY_ALONE = "1 thread", "Ray, 1 actor"

@@ -28,8 +28,8 @@ from sparsebert.errors import (
 )
 from sparsebert.scale import classify_files, embed_files
 from sparsebert.scale.files import Worker
+from sparsebert.scale.input_files import find_input_files
 from sparsebert.scale.output import TRIES
-from sparsebert.scale.places import find_input
 from tiny_models import TinyBert
 
 TEXTS = [f"{SENTENCES[row % len(SENTENCES)]} {row}" for row in range(57)]
@@ -503,7 +503,7 @@ def test_urls(encoder: Path, documents: Path, tmp_path: Path) -> None:
 
 
 def test_order_is_that_of_names_and_patterns_reach_into_folders(documents: Path) -> None:
-    found = find_input(documents / "**" / "*.parquet")
+    found = find_input_files(documents / "**" / "*.parquet")
     assert [file.name for file in found.files] == ["a.parquet", "more/b.parquet"]
     assert found.folder is None
 

@@ -24,14 +24,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from typer.testing import CliRunner
 
-import sparsebert.scale.ray_data as ray_data
+import sparsebert.scale.ray_cluster as ray_module
 from sentences import SENTENCES
 from short_runs import assert_same_bits
 from sparsebert.cli.app import app
 from sparsebert.errors import ClusterError
 from sparsebert.progress import silent
 from sparsebert.scale import embed_files, ray_executor
-from sparsebert.scale.plan import Part
+from sparsebert.scale.parts import Part
 from sparsebert.scale.ray_cluster import cluster_cores, machine_cores, ray_cluster, room_for
 from tiny_models import TinyBert
 from tiny_tasks import write_classification
@@ -79,7 +79,7 @@ class TestFiles:
     ) -> None:
         embed_files(tiny_bert(), documents, tmp_path / "here", rows_per_file=6)
         killed = []
-        on_ray = ray_data.on_ray
+        on_ray = ray_module.on_ray
 
         def kill_one(*arguments: Any) -> Iterator[Any]:
             for report in on_ray(*arguments):
@@ -88,7 +88,7 @@ class TestFiles:
                     killed.append(report.process)
                 yield report
 
-        monkeypatch.setattr(ray_data, "on_ray", kill_one)
+        monkeypatch.setattr(ray_module, "on_ray", kill_one)
         # Parts may take long: Ray Data by itself ends what has not moved for half an hour.
         context = ray.data.DataContext.get_current()
         monkeypatch.setattr(context, "execution_no_progress_timeout_s", 0.01)
@@ -116,13 +116,13 @@ class TestFiles:
         source = tmp_path / "in.jsonl"
         rows = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:12])
         source.write_text(rows)
-        on_ray = ray_data.on_ray
+        on_ray = ray_module.on_ray
 
         def change(*arguments: Any) -> Iterator[Any]:
             source.write_text(rows.replace(TEXTS[0], "{"))
             yield from on_ray(*arguments)
 
-        monkeypatch.setattr(ray_data, "on_ray", change)
+        monkeypatch.setattr(ray_module, "on_ray", change)
         with pytest.raises(ClusterError, match=r"on machine .*: in.jsonl"):
             embed_files(tiny_bert(), source, tmp_path / "out", engine="ray", actors=1)
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["_sparsebert.json"]
@@ -131,9 +131,9 @@ class TestFiles:
         def fail(*_: Any) -> None:
             raise ZeroDivisionError("nobody thought of this")
 
-        monkeypatch.setattr(ray_data.Worker, "do", fail)
+        monkeypatch.setattr(ray_module.Worker, "do", fail)
         monkeypatch.setenv("RAYON_NUM_THREADS", "")
-        actor: Any = ray_data._Actor(SimpleNamespace(threads=1))
+        actor: Any = ray_module._Actor(SimpleNamespace(threads=1))
         told = actor({name: [value] for name, value in asdict(Part(3, 0, 0, 5, 5)).items()})
         assert (told["part"], told["rows"]) == ([3], [0])
         assert told["error"] == ["ZeroDivisionError: nobody thought of this"]

@@ -56,7 +56,7 @@ def wanted_seeds(text: str) -> tuple[int, ...]:
 def seed_executor(engine: str, threads: int | None) -> SeedExecutor:
     """Who runs the seeds: Ray if the engine is called so, else this process."""
     if engine == "ray":
-        from sparsebert.scale.seeds import ray_executor
+        from sparsebert.scale.ray_cluster import ray_executor
 
         return ray_executor(threads=threads)
     from sparsebert.evaluation.seeds import sequential

@@ -44,7 +44,7 @@ from sparsebert.cli.lines import (
     text_parser,
     write_json_lines,
 )
-from sparsebert.scale.plan import ROWS_PER_FILE
+from sparsebert.scale.parts import ROWS_PER_FILE
 
 if TYPE_CHECKING:
     import numpy as np

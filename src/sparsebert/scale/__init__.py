@@ -1,6 +1,6 @@
-"""Many texts on many machines: Parquet and JSON lines in, Parquet out; seeds side by side.
+"""Batch inference over files of any size, here or on a Ray cluster, and seeds in parallel.
 
-Names are imported when first used, for pyarrow and Ray are heavy.
+Parquet or JSON lines in, Parquet out. Names are imported on first use: pyarrow and Ray are heavy.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _WHERE = {
-    "FilesResult": "sparsebert.scale.result",
+    "FilesResult": "sparsebert.scale.files",
     "classify_files": "sparsebert.scale.files",
     "embed_files": "sparsebert.scale.files",
-    "ray_executor": "sparsebert.scale.seeds",
+    "ray_executor": "sparsebert.scale.ray_cluster",
 }
 
 __all__ = ["FilesResult", "classify_files", "embed_files", "ray_executor"]
 
 if TYPE_CHECKING:
+    from sparsebert.scale.files import FilesResult as FilesResult
     from sparsebert.scale.files import classify_files as classify_files
     from sparsebert.scale.files import embed_files as embed_files
-    from sparsebert.scale.result import FilesResult as FilesResult
-    from sparsebert.scale.seeds import ray_executor as ray_executor
+    from sparsebert.scale.ray_cluster import ray_executor as ray_executor
 
 
 def __getattr__(name: str) -> Any:

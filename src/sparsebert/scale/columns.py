@@ -1,4 +1,4 @@
-"""The columns of a job: which hold the texts, which are kept, how the new ones are called."""
+"""The columns of a job: those with the texts, those to keep, and the names of new ones."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SCORE, TOP, ERROR = "_score", "_top", "_error"
 
 @dataclass(frozen=True)
 class Columns:
-    """``text`` holds the texts, ``pair`` the second ones of pairs; ``keep`` go into the output.
+    """``text`` has the texts, ``pair`` the second text of pairs; ``keep`` go into the output.
 
-    ``keep`` None is all of them. ``result`` is the new column; beside it stand ``result_error`` and
-    what else the job gives (``result_score``, ``result_top``).
+    ``keep`` None keeps all of them. ``result`` is the new column; the job adds ``result_error`` and
+    whatever else its operation gives (``result_score``, ``result_top``).
     """
 
     text: str = "text"
@@ -33,7 +33,7 @@ class Columns:
         return (self.text,) if self.pair is None else (self.text, self.pair)
 
     def of_file(self, schema: pa.Schema, file: str) -> pa.Schema:
-        """Those of a file's columns that the job reads, without metadata.
+        """The columns of a file that the job reads, without metadata.
 
         DataError, naming ``file``, if a column of texts is missing, occurs twice or holds no text.
         """
@@ -42,11 +42,13 @@ class Columns:
         wanted = schema.names if self.keep is None else [*self.texts, *self.keep]
         fields = []
         for name in dict.fromkeys(wanted):
-            places = schema.get_all_field_indices(name)
-            if len(places) > 1:
-                raise DataError(f"{file} has {len(places)} columns '{name}': a name must be one's.")
-            if places:
-                fields.append(schema.field(places[0]))
+            indices = schema.get_all_field_indices(name)
+            if len(indices) > 1:
+                raise DataError(
+                    f"{file} has {len(indices)} columns '{name}': a name must be one's."
+                )
+            if indices:
+                fields.append(schema.field(indices[0]))
         found = pa.schema(fields)
         for name, option in zip(self.texts, ("text", "pair"), strict=False):
             if name not in found.names:
@@ -54,16 +56,16 @@ class Columns:
                     f"{file} has no column '{name}' (it has {', '.join(schema.names[:20])}): name "
                     f"the one with the texts by --{option}-column ({option}_column=)."
                 )
-            place = found.get_field_index(name)
-            if not _is_text(found.field(place).type):
+            index = found.get_field_index(name)
+            if not _is_text(found.field(index).type):
                 raise DataError(
-                    f"column '{name}' of {file} is {found.field(place).type}, and must hold text."
+                    f"column '{name}' of {file} is {found.field(index).type}, and must hold text."
                 )
-            found = found.set(place, pa.field(name, pa.string()))
+            found = found.set(index, pa.field(name, pa.string()))
         return found
 
     def of_job(self, schemas: Sequence[pa.Schema], files: Sequence[str]) -> pa.Schema:
-        """What all files have together: a column that only some of them have is null elsewhere.
+        """The unified schema of all files: a column that a file lacks is null there.
 
         DataError, naming file and column, if a column is of different types or holds nothing that
         Parquet can store.
@@ -115,12 +117,12 @@ class Columns:
 
 
 def _is_childless(kind: pa.DataType) -> bool:
-    """Whether a struct without fields is in it, such as ``{}`` in every line gives."""
+    """Whether it contains a struct without fields, as ``{}`` in every line gives."""
     import pyarrow as pa
 
     if pa.types.is_struct(kind) and not kind.num_fields:
         return True
-    return any(_is_childless(kind.field(place).type) for place in range(kind.num_fields))
+    return any(_is_childless(kind.field(index).type) for index in range(kind.num_fields))
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -1,8 +1,8 @@
 """`embed` and `classify` over files of any size: Parquet or JSON lines in, Parquet out.
 
-A job is cut into parts (`plan`), each of which becomes one file of the output (`output`). A worker
-with an engine of its own does a part at a time (`worker`): one worker in this process, or many on a
-Ray cluster (`ray_data`). Whoever does it, the output is the same.
+The input is divided into parts (`parts`), each of which becomes one file of the output (`output`).
+A worker with its own engine processes one part at a time (`job`): one worker in this process, or
+many on a Ray cluster (`ray_cluster`). The output is the same.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,61 @@ from sparsebert.extras import need_extra
 from sparsebert.inference import load
 from sparsebert.inference.model import PoolingMode
 from sparsebert.progress import Progress, silent
-from sparsebert.scale.answers import Classification, Embedding, Question, output_names
 from sparsebert.scale.columns import ERROR, Columns
-from sparsebert.scale.job import Job, Report, describe, fingerprint
+from sparsebert.scale.input_files import Location, find_input_files
+from sparsebert.scale.job import Job, Report, Worker, describe, fingerprint
+from sparsebert.scale.operations import Classification, Embedding, Operation, output_names
 from sparsebert.scale.output import begin, finish
-from sparsebert.scale.places import Place, find_input
-from sparsebert.scale.plan import ROWS_PER_FILE, Part, make_plan
-from sparsebert.scale.result import FilesResult
-from sparsebert.scale.worker import Worker
+from sparsebert.scale.parts import ROWS_PER_FILE, Part, make_plan
 
 ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class FilesResult:
+    """A finished job: ``rows`` in ``files`` of the folder ``out``.
+
+    ``rows_done`` were processed by this call (the others were finished before); of these ``failed``
+    have no result and ``truncated`` had their text cut. ``seconds`` is wall-clock time,
+    ``worker_seconds`` the sum over all engines, ``threads`` the threads of one engine.
+    """
+
+    out: str
+    rows: int
+    files: int
+    rows_done: int
+    failed: int
+    truncated: int
+    seconds: float
+    worker_seconds: float
+    workers: int
+    threads: int
+    error_column: str
+
+    @property
+    def rows_per_second(self) -> float:
+        """Throughput of this call, by wall-clock time."""
+        return self.rows_done / max(self.seconds, 1e-9)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields and derived values, ready for JSON."""
+        return {
+            **asdict(self),
+            "seconds": round(self.seconds, 3),
+            "worker_seconds": round(self.worker_seconds, 3),
+            "rows_per_second": round(self.rows_per_second, 3),
+        }
+
+    def __str__(self) -> str:
+        told = f"{self.out}: {self.rows:,} rows in {self.files:,} files"
+        if self.rows_done < self.rows:
+            told += f", {self.rows - self.rows_done:,} of them done before"
+        told += f"; {self.rows_done:,} rows in {self.seconds:.1f} s ({self.rows_per_second:.1f}/s)."
+        if self.truncated:
+            told += f"\nnote: {self.truncated:,} texts were longer than the model reads, and cut."
+        if self.failed:
+            told += f"\nnote: {self.failed:,} rows have no answer: see column {self.error_column}."
+        return told
 
 
 def embed_files(
@@ -48,8 +94,8 @@ def embed_files(
 
     ``options`` are those of `run_files`; the others are those of `sparsebert.Model.embed`.
     """
-    question = Embedding(pooling, normalize, prompt, batch_size, strict)
-    return run_files(model, input, out, question, output_column=output_column, **options)
+    operation = Embedding(pooling, normalize, prompt, batch_size, strict)
+    return run_files(model, input, out, operation, output_column=output_column, **options)
 
 
 def classify_files(
@@ -65,19 +111,19 @@ def classify_files(
 ) -> FilesResult:
     """Label a column of texts, or two of pairs, into a folder of Parquet.
 
-    Beside ``output_column`` (text) stands its score, ``..._score`` (float32): a probability, or the
-    value of a regression. With ``top_k``, or a multi-label model, ``..._top`` lists labels with
+    ``output_column`` (text) has its score in ``..._score`` (float32): a probability, or the value
+    of a regression. With ``top_k``, or a multi-label model, ``..._top`` lists labels with
     scores. ``options`` are those of `run_files`.
     """
-    question = Classification(top_k, batch_size, strict)
-    return run_files(model, input, out, question, output_column=output_column, **options)
+    operation = Classification(top_k, batch_size, strict)
+    return run_files(model, input, out, operation, output_column=output_column, **options)
 
 
 def run_files(
     model: str | Path,
     input: str | Path,
     out: str | Path,
-    question: Question,
+    operation: Operation,
     *,
     output_column: str,
     text_column: str = "text",
@@ -92,20 +138,21 @@ def run_files(
     force: bool = False,
     progress: Progress | None = None,
 ) -> FilesResult:
-    """Answer every row of ``input`` and write folder ``out``, in the order of the input.
+    """Process every row of ``input`` and write the folder ``out``, in the order of the input.
 
-    ``input`` is a file, a folder or a pattern of Parquet or JSON lines, or a URL (`places`). Rows
-    keep their columns (or ``keep_columns`` of them); a row that cannot be answered has a null and
-    says why in ``OUTPUT_COLUMN_error``.
+    ``input`` is a file, a folder or a glob pattern of Parquet or JSON lines, or a URI
+    (`input_files`). Rows keep their columns (or ``keep_columns`` of them); a row that fails has a
+    null and the reason in ``OUTPUT_COLUMN_error``.
 
-    ``engine`` "local" works in this process with ``threads`` (all cores); "ray" with ``actors`` on
-    a Ray cluster, each an engine of ``threads`` (1): so many, from so many to so many as the
-    cluster grows, or as many as it has room for. ``address`` is the cluster's; without it
-    RAY_ADDRESS, else one that runs on this machine, else a new one here for the time of the job.
+    ``engine`` "local" runs in this process with ``threads`` (all cores); "ray" runs ``actors`` on a
+    Ray cluster, each with an engine of ``threads`` (1): a fixed number, a (smallest, largest) pair
+    for a cluster that scales, or as many as fit. ``address`` is that of the cluster; without it
+    RAY_ADDRESS, else one that runs on this machine, else a new local one for the duration of the
+    job.
 
-    A job that stopped goes on when it is called again: what ``out`` has is kept, for only whole
-    files get their name there. ``force`` begins anew. Raises DataError, CheckpointError,
-    InputError, OutputError and ClusterError.
+    A job that was interrupted resumes when it is called again: finished files in ``out`` are kept.
+    ``force`` starts again from nothing. Raises DataError, CheckpointError, InputError, OutputError
+    and ClusterError.
     """
     need_extra("answering files", "pyarrow", extra="scale")
     if engine not in ENGINES:
@@ -118,10 +165,10 @@ def run_files(
     report = progress or silent
     keep = None if keep_columns is None else tuple(keep_columns)
     columns = Columns(text_column, pair_column, keep, output_column)
-    given, target = find_input(input), Place.of(out)
+    inputs, target = find_input_files(input), Location.of(out)
     loaded = load(model, threads=threads, max_length=max_length)
-    fields = question.fields(loaded, output_column)
-    plan = make_plan(given, columns, rows_per_file, report)
+    fields = operation.fields(loaded, output_column)
+    plan = make_plan(inputs, columns, rows_per_file, report)
     columns.check_free(plan.schema, output_names(columns, fields))
     folder = Path(model)
     job = Job(
@@ -129,25 +176,25 @@ def run_files(
         model=str(folder.resolve() if folder.is_dir() else model),
         fingerprint=fingerprint(resolve_model(model)),
         max_length=max_length,
-        question=question,
+        operation=operation,
         columns=columns,
-        given=given,
+        inputs=inputs,
         out=target,
         schema=plan.schema,
         fields=fields,
         threads=threads,
     )
-    done = begin(target, describe(job, plan, rows_per_file), given, force=force)
+    done = begin(target, describe(job, plan, rows_per_file), inputs, force=force)
     missing = [part for part in plan.parts if part.name not in done]
     started = time.perf_counter()
     reports: list[Report] = []
-    label = "embedding rows" if question.verb == "embed" else "classifying rows"
+    label = "embedding rows" if operation.verb == "embed" else "classifying rows"
     rows = plan.rows - sum(part.rows for part in missing)
     report(label, rows, plan.rows)
     if engine == "local":
         stream = _here(Worker(job, loaded), missing)
     else:
-        from sparsebert.scale.ray_data import on_ray
+        from sparsebert.scale.ray_cluster import on_ray
 
         stream = on_ray(job, missing, actors, address)
     with closing(stream):

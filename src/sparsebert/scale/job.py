@@ -1,8 +1,12 @@
-"""A job: what is asked of which model, over which rows, into which folder."""
+"""A job (model, operation, input, output) and the worker that processes its parts."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import platform
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import resolve_model, source_name
 from sparsebert.checkpoint.sentence_transformers import SENTENCE_CONFIGS
-from sparsebert.scale.answers import Question
+from sparsebert.errors import CheckpointError
+from sparsebert.inference import Model, load
 from sparsebert.scale.columns import Columns
-from sparsebert.scale.places import Input, Place
-from sparsebert.scale.plan import Plan
+from sparsebert.scale.input_files import InputFiles, Location
+from sparsebert.scale.operations import Operation, answer_table
+from sparsebert.scale.output import PartWriter
+from sparsebert.scale.parts import Part, Plan, read_part
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_FILES = {  # beside the weights, what answers depend on
+_FILES = {  # besides the weights, what results depend on
     *SENTENCE_CONFIGS,
     "added_tokens.json",
     "config.json",
@@ -36,7 +43,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a worker on any machine has to know. ``model`` is a folder or a hub id.
+    """Everything that a worker on any machine needs. ``model`` is a folder or a hub id.
 
     ``fields`` are the new columns; ``threads`` are those of one engine, None for all cores.
     """
@@ -44,10 +51,10 @@ class Job:
     model: str
     fingerprint: str
     max_length: int | None
-    question: Question
+    operation: Operation
     columns: Columns
-    given: Input
-    out: Place
+    inputs: InputFiles
+    out: Location
     schema: pa.Schema
     fields: Sequence[pa.Field]
     threads: int | None = None
@@ -55,9 +62,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a part.
+    """The result of one part.
 
-    ``failed`` rows have no answer, ``truncated`` texts were cut; ``seconds`` are a worker's.
+    ``failed`` rows have no result, ``truncated`` texts were cut; ``seconds`` are the worker's.
     """
 
     part: int
@@ -70,14 +77,14 @@ class Report:
 
 
 def describe(job: Job, plan: Plan, rows_per_file: int) -> dict[str, Any]:
-    """What the output depends on, ready for JSON: a job that goes on must have the same.
+    """What the output depends on, ready for JSON: a job is resumed only with the same.
 
-    No paths: the folder may be published.
+    Without paths: the folder may be published.
     """
-    options = asdict(job.question)
+    options = asdict(job.operation)
     options.pop("batch_size")  # changes nothing but the speed
     return {
-        "command": job.question.verb,
+        "command": job.operation.verb,
         "model": source_name(job.model),
         "model_sha256": job.fingerprint,
         "max_length": job.max_length,
@@ -87,14 +94,14 @@ def describe(job: Job, plan: Plan, rows_per_file: int) -> dict[str, Any]:
         "keep_columns": None if job.columns.keep is None else list(job.columns.keep),
         "output_column": job.columns.result,
         "rows_per_file": rows_per_file,
-        "input_files": len(job.given.files),
+        "input_files": len(job.inputs.files),
         "input_rows": plan.rows,
         "input_sha256": plan.digest,
     }
 
 
 def fingerprint(model: str | Path) -> str:
-    """SHA-256 of all that a model's answers depend on: weights, config, tokenizer, pooling."""
+    """SHA-256 of all that a model's results depend on: weights, config, tokenizer, pooling."""
     folder = resolve_model(model)
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
@@ -104,3 +111,48 @@ def fingerprint(model: str | Path) -> str:
                 while block := file.read(_BLOCK):
                     digest.update(block)
     return digest.hexdigest()
+
+
+class Worker:
+    """Processes parts of a job one after the other, with its own engine.
+
+    Without ``model`` it loads the job's model for the first part, and checks that it is the same on
+    this machine as where the job was started.
+    """
+
+    def __init__(self, job: Job, model: Model | None = None) -> None:
+        self._job = job
+        self._model = model
+
+    def do(self, part: Part) -> Report:
+        """Process the rows of a part and write its file, replacing one that is there.
+
+        Raises DataError, OutputError and CheckpointError.
+        """
+        started = time.perf_counter()
+        job, model = self._job, self._loaded()
+        failed = truncated = rows = 0
+        with PartWriter(job.out, part.name) as writer:
+            for table in read_part(job.inputs, job.schema, part):
+                answered, answers = answer_table(
+                    table, job.operation, model, job.columns, job.fields
+                )
+                writer.add(answered)
+                rows += table.num_rows
+                failed += len(answers.errors)
+                truncated += answers.truncated
+            counts = {"part": part.number, "rows": rows, "failed": failed, "truncated": truncated}
+            writer.note("sparsebert", json.dumps(counts))
+        seconds = time.perf_counter() - started
+        return Report(part.number, rows, failed, truncated, seconds, os.getpid(), platform.node())
+
+    def _loaded(self) -> Model:
+        if self._model is None:
+            job = self._job
+            if fingerprint(job.model) != job.fingerprint:
+                raise CheckpointError(
+                    f"the model {job.model} on {platform.node()} is not the one that the job was "
+                    "started with: have the same on every machine."
+                )
+            self._model = load(job.model, threads=job.threads, max_length=job.max_length)
+        return self._model

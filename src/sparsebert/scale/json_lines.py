@@ -1,7 +1,7 @@
-"""JSON lines as columns: what types they have, where parts begin, and the rows of a part.
+"""JSON lines: scanning for column types and offsets of parts, and reading the rows of a part.
 
-Python's own parser reads them, and not pyarrow's, which makes a time of every text that looks like
-one: what is kept must come out as it went in.
+They are parsed by Python's json rather than pyarrow's reader, which turns every string that looks
+like a timestamp into one: kept columns must come out as they went in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.errors import DataError
 from sparsebert.scale.columns import Columns
-from sparsebert.scale.places import Input, InputFile
+from sparsebert.scale.input_files import InputFile, InputFiles
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +25,7 @@ _ROWS = 1024  # whose types are found together
 
 
 def scan_json_lines(
-    given: Input, file: InputFile, columns: Columns, rows_per_file: int
+    inputs: InputFiles, file: InputFile, columns: Columns, rows_per_file: int
 ) -> tuple[pa.Schema, list[tuple[int, int, int, int]]]:
     """The columns of a file, and start, stop (in bytes), rows and first line of each part.
 
@@ -38,7 +38,7 @@ def scan_json_lines(
     schema, runs = pa.schema([]), []
     rows = start = behind = 0
     first = 1
-    lines = _lines(given, file)
+    lines = _lines(inputs, file)
     while some := list(islice(lines, min(_ROWS, (per_part or _ROWS) - rows))):
         found = _schema(some, wanted, file)
         schema = _merged(schema, found, file, some[0][0])
@@ -55,7 +55,7 @@ def scan_json_lines(
 
 
 def read_json_lines(
-    given: Input,
+    inputs: InputFiles,
     file: InputFile,
     schema: pa.Schema,
     start: int,
@@ -66,7 +66,7 @@ def read_json_lines(
     """The rows between two bytes, as tables of ``schema``."""
     import pyarrow as pa
 
-    lines = _lines(given, file, start, stop, line)
+    lines = _lines(inputs, file, start, stop, line)
     while some := list(islice(lines, rows_at_once)):
         rows = [row for *_, row in some]
         try:
@@ -78,31 +78,31 @@ def read_json_lines(
 
 
 def _lines(
-    given: Input, file: InputFile, start: int = 0, stop: int = -1, number: int = 1
+    inputs: InputFiles, file: InputFile, start: int = 0, stop: int = -1, number: int = 1
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Number, end (in bytes) and object of each line that is not blank."""
     from sparsebert.tasks.json_rows import parse_object
 
-    place = start
-    with _opened(given, file, start) as source:
+    offset = start
+    with _opened(inputs, file, start) as source:
         try:
             for count, raw in enumerate(source, number):
-                if 0 <= stop <= place:
+                if 0 <= stop <= offset:
                     return
-                place += len(raw)
+                offset += len(raw)
                 if raw.strip():
-                    yield count, place, parse_object(raw, f"{file.name}, line {count}")
+                    yield count, offset, parse_object(raw, f"{file.name}, line {count}")
         except OSError as fault:
             raise DataError(f"{file.name} cannot be read: {fault}") from fault
 
 
 @contextmanager
-def _opened(given: Input, file: InputFile, start: int) -> Iterator[io.BufferedReader]:
+def _opened(inputs: InputFiles, file: InputFile, start: int) -> Iterator[io.BufferedReader]:
     try:
         if file.is_compressed:
-            source = given.filesystem.open_input_stream(file.path)  # decompresses by the ending
+            source = inputs.filesystem.open_input_stream(file.path)  # decompresses by the ending
         else:
-            source = given.filesystem.open_input_file(file.path)
+            source = inputs.filesystem.open_input_file(file.path)
             source.seek(start)
     except OSError as fault:
         raise DataError(f"{file.name} cannot be read: {fault}") from fault

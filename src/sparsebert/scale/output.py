@@ -1,12 +1,12 @@
-"""The folder of a job's output: what is done there, what may go on, files that are whole.
+"""The output folder of a job: finished parts, resuming, and files that are written atomically.
 
-    OUT/part-000000.parquet, ...   each there only when it is whole, and then for good
-    OUT/_sparsebert.json           the job, so that only the same one goes on here
-    OUT/_SUCCESS                   every part is there (as Hadoop and Spark mark it)
-    OUT/.part-000007.parquet.1     a part in the making; the job's end removes it, or its next start
-    OUT/._SUCCESS.partial          the same of the other two
+    OUT/part-000000.parquet, ...   renamed to this name when it is complete
+    OUT/_sparsebert.json           describes the job, so that only the same one resumes here
+    OUT/_SUCCESS                   all parts are complete (as Hadoop and Spark mark it)
+    OUT/.part-000007.parquet.1     an unfinished part; removed when the job ends or starts again
+    OUT/._SUCCESS.partial          the same for the other two
 
-Readers of Parquet folders pass over names that begin with ``_`` or ``.``.
+Readers of Parquet folders ignore names that begin with ``_`` or ``.``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.checkpoint.atomic import sync
 from sparsebert.checkpoint.json_files import differences
 from sparsebert.errors import OutputError
-from sparsebert.scale.places import Input, Place
+from sparsebert.scale.input_files import InputFiles, Location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,14 +34,13 @@ _UNFINISHED = re.compile(rf"\.part-\d{{6,}}\.parquet\.\d+|\.({_JOB}|{_SUCCESS})\
 _ROW_GROUP = 32 << 20  # bytes that are gathered before they are written
 
 
-def begin(out: Place, job: Mapping[str, Any], given: Input, *, force: bool) -> set[str]:
-    """Make the folder ready for a job, new or as it was left; the names of the parts it has.
+def begin(out: Location, job: Mapping[str, Any], inputs: InputFiles, *, force: bool) -> set[str]:
+    """Prepare the folder for a job, new or resumed; returns the names of its finished parts.
 
-    ``job`` is what the output depends on. Raises OutputError if the folder holds another job's
-    output (``force`` removes that) or anything else, lies within the input, or
-    holds some of it.
+    ``job`` is what the output depends on. Raises OutputError if the folder has another job's
+    output (``force`` removes it) or other files, or overlaps the input.
     """
-    if given.overlaps(out):
+    if inputs.overlaps(out):
         raise OutputError(
             f"{out.path} lies in the input or holds files of it, and would be read or replaced "
             "with it: name another folder."
@@ -77,10 +76,10 @@ def begin(out: Place, job: Mapping[str, Any], given: Input, *, force: bool) -> s
         raise _failure(out, fault) from fault
 
 
-def finish(out: Place, parts: Sequence[str]) -> None:
-    """Mark the output as complete, and remove what workers that were killed left behind.
+def finish(out: Location, parts: Sequence[str]) -> None:
+    """Mark the output as complete, and remove unfinished files of killed workers.
 
-    OutputError if one of ``parts`` is not there: a machine wrote it elsewhere.
+    OutputError if one of ``parts`` is missing: a machine wrote it elsewhere.
     """
     try:
         names = _names(out)
@@ -98,14 +97,13 @@ def finish(out: Place, parts: Sequence[str]) -> None:
 
 
 class PartWriter:
-    """A Parquet file that is there under its name only once it is whole.
+    """A context manager that writes a Parquet file and renames it once it is complete.
 
-    Leaving the block with an error leaves nothing. A worker that is killed leaves its unfinished
-    file behind, and so shows on which parts workers die: after `TRIES` of them OutputError is
-    raised instead of trying once more.
+    An error in the block removes the file. A worker that is killed leaves its unfinished file
+    behind, which counts as a failed attempt: after `TRIES` of them OutputError is raised.
     """
 
-    def __init__(self, out: Place, name: str) -> None:
+    def __init__(self, out: Location, name: str) -> None:
         self._out = out
         self._name = name
         self._waiting: list[pa.Table] = []
@@ -118,7 +116,7 @@ class PartWriter:
             self._flush()
 
     def note(self, key: str, value: str) -> None:
-        """Keep a text in the file's footer."""
+        """Add a key and value to the file's metadata."""
         self._flush()
         self._writer.add_key_value_metadata({key: value})
 
@@ -154,7 +152,7 @@ class PartWriter:
             raise _failure(self._out, fault) from fault
 
     def _abandon(self) -> None:
-        """Leave nothing, though closing writes once more: on a full disk that fails too."""
+        """Remove the file; closing writes once more, which fails on a full disk too."""
         for leave in (
             self._writer.close if self._writer is not None else lambda: None,
             self._stream.close,
@@ -164,7 +162,7 @@ class PartWriter:
                 leave()
 
     def _claim(self) -> str:
-        """The name to write under: the first that no worker before has left behind."""
+        """The temporary name: the first that no earlier worker has left behind."""
         from pyarrow.fs import FileType
 
         names = [self._out.child(f".{self._name}.{count}").path for count in range(1, TRIES + 1)]
@@ -195,7 +193,7 @@ class PartWriter:
             raise _failure(self._out, fault) from fault
 
 
-def _names(out: Place) -> set[str]:
+def _names(out: Location) -> set[str]:
     from pyarrow.fs import FileSelector
 
     return {each.base_name for each in out.filesystem.get_file_info(FileSelector(out.path))}
@@ -205,33 +203,33 @@ def _is_ours(name: str) -> bool:
     return name in (_JOB, _SUCCESS) or bool(_PART.fullmatch(name))
 
 
-def _remove(out: Place, names: set[str]) -> None:
+def _remove(out: Location, names: set[str]) -> None:
     # What says that all is there goes first, what says what it is last.
     for name in sorted(names, key=lambda name: (name == _JOB, name != _SUCCESS)):
         out.filesystem.delete_file(out.child(name).path)
 
 
-def _read(out: Place) -> dict[str, Any]:
-    place = out.child(_JOB)
+def _read(out: Location) -> dict[str, Any]:
+    location = out.child(_JOB)
     try:
-        with out.filesystem.open_input_stream(place.path) as file:
+        with out.filesystem.open_input_stream(location.path) as file:
             found = json.loads(file.read(_LARGEST))
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise OutputError(f"{place.path} is damaged: name another folder, or pass --force.")
+        raise OutputError(f"{location.path} is damaged: name another folder, or pass --force.")
     return found
 
 
-def _write(place: Place, data: bytes) -> None:
-    folder, _, name = place.path.rpartition("/")
+def _write(location: Location, data: bytes) -> None:
+    folder, _, name = location.path.rpartition("/")
     unfinished = f"{folder}/.{name}.partial"
-    with place.filesystem.open_output_stream(unfinished) as file:
+    with location.filesystem.open_output_stream(unfinished) as file:
         file.write(data)
-    if place.is_local:
+    if location.is_local:
         sync(unfinished)
-    place.filesystem.move(unfinished, place.path)
+    location.filesystem.move(unfinished, location.path)
 
 
-def _failure(out: Place, fault: OSError) -> OutputError:
+def _failure(out: Location, fault: OSError) -> OutputError:
     return OutputError(f"{out.path} could not be written: {fault}. What is finished there is kept.")

@@ -1,24 +1,52 @@
-"""Reaching a Ray cluster: the one that is named, one that runs here, or a new one for this job."""
+"""Ray: reaching a cluster, the parts of a job on a pool of actors, and seeds as tasks.
+
+Ray Data gives the parts of a job to actors with an engine each. Only the numbers that describe a
+part pass through Ray; rows are read and written where the engine is. When an actor dies, Ray starts
+another one, which does the part again and overwrites what was written. An error that another try
+would not mend (an unreadable file, a full disk) comes back as a row and ends the job.
+
+Seeds of a model are Ray tasks:
+
+    finetune_seeds("sparse/", "runs/", task="sst2", seeds=range(1, 6), executor=ray_executor())
+
+Each machine must see the folders by the same path.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import platform
 import socket
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from sparsebert.errors import ClusterError
+from sparsebert.errors import ClusterError, SparsebertError
+from sparsebert.evaluation.seeds import SeedExecutor
+from sparsebert.extras import need_extra
+from sparsebert.progress import Progress
+from sparsebert.scale.job import Job, Report, Worker
+from sparsebert.scale.output import TRIES
+from sparsebert.scale.parts import Part
 
+_MOST_BLOCKS = 10_000  # Ray Data keeps count of each
 _ANSWER_SECONDS = 30.0
 _OBJECT_STORE = 200 << 20  # bytes: rows never pass through it, only the names of parts do
+_PATHS = ("model", "out", "data", "teacher", "unlabelled")
+_RETRIES = 3  # of a seed whose machine went away; it goes on from its last checkpoint
 
 
 @contextmanager
 def ray_cluster(address: str | None = None) -> Iterator[None]:
-    """Be connected to a cluster inside.
+    """A context that is connected to a cluster.
 
-    A connection that the program has already is used, and left open. Without ``address`` it is
+    An existing connection of the program is used, and left open. Without ``address`` it is
     RAY_ADDRESS, else a cluster that `ray start` began on this machine, else (as for "local") a new
     one with all of this machine's cores, which ends with the block. Raises ClusterError if it
     cannot be reached.
@@ -34,7 +62,7 @@ def ray_cluster(address: str | None = None) -> Iterator[None]:
     new = {**quiet, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
     try:
         if named:
-            _see_that_it_listens(named)
+            _check_listening(named)
             ray.init(named, **(new if named == "local" else quiet))
         else:
             try:
@@ -52,7 +80,7 @@ def ray_cluster(address: str | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _see_that_it_listens(address: str) -> None:
+def _check_listening(address: str) -> None:
     """OSError at once where nothing does: Ray would try for a quarter of an hour."""
     where = urlsplit(address if "://" in address else f"//{address}")
     if where.hostname and where.port:
@@ -70,12 +98,12 @@ def machine_cores() -> int:
 
 
 def room_for(threads: int) -> int:
-    """How many processes of so many threads it has room for at once."""
+    """The number of processes of so many threads that fit onto it at once."""
     return sum(cores // threads for cores in _cores())
 
 
 def one_line(fault: Exception) -> str:
-    """What a Ray error says, without its traceback."""
+    """The message of a Ray error, without its traceback."""
     import ray
 
     lines = str(fault).strip().splitlines() or [type(fault).__name__]
@@ -87,3 +115,178 @@ def _cores() -> list[int]:
     import ray
 
     return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+
+
+def on_ray(
+    job: Job,
+    parts: Sequence[Part],
+    actors: int | tuple[int, int] | None,
+    address: str | None,
+) -> Generator[Report]:
+    """Run the parts on a cluster; yields a report of each as it finishes. Raises ClusterError."""
+    if not parts:
+        return
+    with ray_cluster(address):
+        import ray
+        import ray.data.exceptions
+
+        smallest, largest = _pool(actors, job.threads or 1, len(parts))
+        _quieten()
+        rows = ray.data.from_items(
+            [asdict(part) for part in parts], override_num_blocks=min(len(parts), _MOST_BLOCKS)
+        )
+        rows.context.enable_progress_bars = False
+        rows.context.print_on_execution_start = False
+        rows.context.execution_no_progress_timeout_s = -1  # a part takes as long as it takes
+        rows.context.max_consecutive_actor_init_deaths = TRIES
+        done = rows.map_batches(
+            _Actor,
+            fn_constructor_kwargs={"job": job},
+            batch_size=1,
+            num_cpus=job.threads or 1,
+            # One part at a time: another waiting behind it would not go to an actor that is free.
+            compute=ray.data.ActorPoolStrategy(
+                min_size=smallest, max_size=largest, max_tasks_in_flight_per_actor=1
+            ),
+        )
+        try:
+            for found in done.iter_rows():
+                error = found.pop("error")
+                if error:
+                    raise ClusterError(f"on machine {found['machine']}: {error}")
+                yield Report(**found)
+        except (ray.exceptions.RayError, ray.data.exceptions.SystemException) as fault:
+            raise ClusterError(
+                f"Ray could not go on ({one_line(fault)}). What is finished is kept: the same "
+                "command goes on from there."
+            ) from fault
+
+
+class _Actor:
+    """A worker in a process of its own."""
+
+    def __init__(self, job: Job) -> None:
+        # The tokenizer's own threads would else be as many as the machine has cores.
+        os.environ["RAYON_NUM_THREADS"] = str(job.threads or 1)
+        self._worker = Worker(job)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        part = Part(**{name: int(values[0]) for name, values in batch.items()})
+        error = ""
+        try:
+            report = self._worker.do(part)
+        except Exception as fault:
+            report, error = Report(part.number, machine=platform.node()), str(fault)
+            if not isinstance(fault, SparsebertError):
+                traceback.print_exc()  # into Ray's log of this process
+                error = f"{type(fault).__name__}: {fault}"
+        return {name: [value] for name, value in {**asdict(report), "error": error}.items()}
+
+
+def _pool(actors: int | tuple[int, int] | None, threads: int, parts: int) -> tuple[int, int]:
+    """The smallest and largest number of actors, at most one for each part."""
+    room = room_for(threads)
+    if not room and not isinstance(actors, tuple):  # they would be waited for in vain
+        raise ClusterError(
+            f"no machine of the Ray cluster has {threads} cores for an engine's threads (the "
+            f"largest has {machine_cores()}): give fewer --threads, or --actors MIN:MAX where the "
+            "cluster grows."
+        )
+    actors = room if actors is None else actors
+    smallest, largest = (actors, actors) if isinstance(actors, int) else actors
+    if not 1 <= smallest <= largest:
+        raise ClusterError(f"actors must be a number from 1, or a smaller and a larger: {actors}.")
+    return min(smallest, parts), min(largest, parts)
+
+
+def _quieten() -> None:
+    """Keep Ray Data's messages off the terminal; its log files have them."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.ERROR)
+
+
+def ray_executor(*, address: str | None = None, threads: int | None = None) -> SeedExecutor:
+    """A `SeedExecutor` that runs seeds in parallel on a Ray cluster (see `ray_cluster`).
+
+    Each seed has ``threads`` CPU threads; without it the cluster's cores are divided among the
+    seeds. A seed gives the same result as in one process of as many threads; another number of
+    threads adds up in another order. Raises ClusterError and MissingExtraError.
+    """
+    need_extra("engine 'ray'", "ray", extra="scale")
+
+    def executor(
+        function: Callable[..., Any],
+        arguments: Mapping[int, Mapping[str, Any]],
+        progress: Progress,
+    ) -> Iterator[tuple[int, Any]]:
+        if arguments:
+            with ray_cluster(address):
+                yield from _tasks(function, arguments, threads, progress)
+
+    return executor
+
+
+def _tasks(
+    function: Callable[..., Any],
+    arguments: Mapping[int, Mapping[str, Any]],
+    threads: int | None,
+    progress: Progress,
+) -> Iterator[tuple[int, Any]]:
+    import ray
+
+    used = threads or max(1, min(machine_cores(), cluster_cores() // len(arguments)))
+    if threads and not room_for(threads):  # it would be waited for in vain
+        raise ClusterError(
+            f"no machine of the Ray cluster has {threads} cores for a seed's threads (the largest "
+            f"has {machine_cores()}): give fewer --threads."
+        )
+    task: Any = ray.remote(num_cpus=used, max_retries=_RETRIES)(_run)
+    waiting = {
+        task.remote(function, _whole_paths(given), used): seed for seed, given in arguments.items()
+    }
+    progress("seeds", 0, len(arguments))
+    try:
+        while waiting:
+            (done, *_), _ = ray.wait(list(waiting), num_returns=1)
+            seed = waiting.pop(done)
+            try:
+                result, error = ray.get(done)
+            except ray.exceptions.RayError as fault:
+                raise ClusterError(
+                    f"seed {seed} could not go on ({one_line(fault)}). The same command goes on "
+                    "from there."
+                ) from fault
+            if error:
+                raise ClusterError(f"seed {seed}: {error}")
+            yield seed, result
+            progress("seeds", len(arguments) - len(waiting), len(arguments))
+    finally:
+        for each in waiting:
+            ray.cancel(each, force=True)
+
+
+def _run(
+    function: Callable[..., Any], arguments: Mapping[str, Any], threads: int
+) -> tuple[Any, str]:
+    """The function's result, and the message of an error that is the user's to fix."""
+    if find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    if arguments.get("threads", threads) is None:  # our engine would take all cores
+        arguments = {**arguments, "threads": threads}
+    try:
+        return function(**arguments), ""
+    except SparsebertError as fault:
+        return None, str(fault)
+
+
+def _whole_paths(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with absolute paths; a path that does not exist is a hub id."""
+    return {
+        name: str(Path(value).absolute())
+        if name in _PATHS and (isinstance(value, Path) or (value and Path(value).exists()))
+        else value
+        for name, value in arguments.items()
+    }

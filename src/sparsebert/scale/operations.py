@@ -1,4 +1,4 @@
-"""What a job gives for each row: embeddings, or labels with their scores, as Arrow columns."""
+"""The operations of a job, embedding and classification, and their results as Arrow columns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A vector: a fixed-size list of float32."""
+    """An embedding: a fixed-size list of float32."""
 
     pooling: PoolingMode | None = None
     normalize: bool | None = None
@@ -32,13 +32,13 @@ class Embedding:
     verb: ClassVar[str] = "embed"
 
     def fields(self, model: Model, name: str) -> list[pa.Field]:
-        """The new columns, save that of errors."""
+        """The new columns, except that of errors."""
         import pyarrow as pa
 
         return [pa.field(name, pa.list_(pa.float32(), model.config.hidden_size))]
 
     def work(self, model: Model) -> Work:
-        """What gives the answers."""
+        """The function from texts to results."""
         return partial(
             model.embed,
             batch_size=self.batch_size,
@@ -49,14 +49,14 @@ class Embedding:
         )
 
     def arrays(self, results: Sequence[Any], fields: Sequence[pa.Field]) -> list[pa.Array]:
-        """The answers (None where there is none) as the columns of `fields`."""
+        """Results (None for a failed row) as the columns of `fields`."""
         import pyarrow as pa
 
         kind = fields[0].type
         vectors = np.zeros((len(results), kind.list_size), np.float32)
-        for place, result in enumerate(results):
+        for index, result in enumerate(results):
             if result is not None:
-                vectors[place] = result
+                vectors[index] = result
         missing = pa.array([result is None for result in results])
         flat = pa.array(vectors.reshape(-1))
         return [pa.FixedSizeListArray.from_arrays(flat, type=kind, mask=missing)]
@@ -64,7 +64,7 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Classification:
-    """The best label and its score (a regression's value); the best ``top_k`` of them as well."""
+    """The best label and its score (or a regression's value); and the best ``top_k``."""
 
     top_k: int | None = None
     batch_size: int = 32
@@ -73,7 +73,7 @@ class Classification:
     verb: ClassVar[str] = "classify"
 
     def fields(self, model: Model, name: str) -> list[pa.Field]:
-        """The new columns, save that of errors. InputError for a model without such a head."""
+        """The new columns, except that of errors. InputError for a model without such a head."""
         import pyarrow as pa
 
         model.require(self.verb)
@@ -84,13 +84,13 @@ class Classification:
         return found
 
     def work(self, model: Model) -> Work:
-        """What gives the answers."""
+        """The function from texts to results."""
         several = model.config.problem_type == "multi_label_classification"
         top_k = self.top_k if self.top_k is not None or several else 1
         return partial(model.classify, top_k=top_k, batch_size=self.batch_size, strict=self.strict)
 
     def arrays(self, results: Sequence[Any], fields: Sequence[pa.Field]) -> list[pa.Array]:
-        """The answers (None where there is none) as the columns of `fields`."""
+        """Results (None for a failed row) as the columns of `fields`."""
         import pyarrow as pa
 
         columns = [
@@ -104,24 +104,27 @@ class Classification:
         ]
 
 
-Question = Embedding | Classification
+Operation = Embedding | Classification
 
 
 def answer_table(
-    table: pa.Table, question: Question, model: Model, columns: Columns, fields: Sequence[pa.Field]
+    table: pa.Table,
+    operation: Operation,
+    model: Model,
+    columns: Columns,
+    fields: Sequence[pa.Field],
 ) -> tuple[pa.Table, Answers]:
-    """The kept columns of a table with the answers beside them, row by row.
+    """The kept columns of a table with the columns of the results.
 
-    A row whose text is missing or (with ``strict``) too long has no answer, and an error that says
-    so.
+    A row whose text is missing or (with ``strict``) too long has no result but an error message.
     """
     import pyarrow as pa
 
     answers = Answers([None] * table.num_rows)
     texts: list[Text] = []
-    places: list[int] = []
+    indices: list[int] = []
     read = [table[name].to_pylist() for name in columns.texts]
-    for place, row in enumerate(zip(*read, strict=True)):
+    for index, row in enumerate(zip(*read, strict=True)):
         try:
             strings = [
                 as_string(value, f"'{name}'")
@@ -130,18 +133,18 @@ def answer_table(
                 if value is not None or name == columns.text
             ]
         except InputError as fault:
-            answers.errors[place] = str(fault)
+            answers.errors[index] = str(fault)
             continue
         texts.append(strings[0] if len(strings) == 1 else (strings[0], strings[1]))
-        places.append(place)
-    found = answer_each(texts, question.work(model))
-    for place, result in zip(places, found.results, strict=True):
-        answers.results[place] = result
-    answers.errors |= {places[place]: error for place, error in found.errors.items()}
+        indices.append(index)
+    found = answer_each(texts, operation.work(model))
+    for index, result in zip(indices, found.results, strict=True):
+        answers.results[index] = result
+    answers.errors |= {indices[index]: error for index, error in found.errors.items()}
     answers.truncated, answers.limit = found.truncated, found.limit
     errors = pa.array([answers.errors.get(row) for row in range(table.num_rows)], pa.string())
     kept = table.select(columns.kept(table.schema))
-    for field, array in zip(fields, question.arrays(answers.results, fields), strict=True):
+    for field, array in zip(fields, operation.arrays(answers.results, fields), strict=True):
         kept = kept.append_column(field, array)
     return kept.append_column(pa.field(columns.result + ERROR, pa.string()), errors), answers
 

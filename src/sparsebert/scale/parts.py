@@ -1,0 +1,200 @@
+"""Dividing the input into parts, ranges of rows that become one output file each, and reading them.
+
+A plan depends on the input and the number of rows in a part alone, not on the workers: a job that
+is resumed, on more machines or fewer, finds its finished parts under the same names. A part is read
+some hundred rows at a time, so that memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsebert.errors import DataError
+from sparsebert.progress import Progress
+from sparsebert.scale.columns import Columns
+from sparsebert.scale.input_files import InputFile, InputFiles
+from sparsebert.scale.json_lines import read_json_lines, scan_json_lines
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_PER_FILE = 10_000
+_SCANS_AT_ONCE = 16  # of footers, which on an object store are mostly waited for
+
+
+@dataclass(frozen=True)
+class Part:
+    """``rows`` rows of input file number ``file``, which become part ``number`` of the output.
+
+    ``start`` and ``stop`` are row numbers of a Parquet file and byte offsets of JSON lines (-1: to
+    the end). ``line`` is the first line number of the latter.
+    """
+
+    number: int
+    file: int
+    start: int
+    stop: int
+    rows: int
+    line: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of its output file."""
+        return f"part-{self.number:06d}.parquet"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All parts, and the ``schema`` with which each of them is read."""
+
+    parts: tuple[Part, ...]
+    schema: pa.Schema
+    rows: int
+    digest: str
+
+
+def make_plan(inputs: InputFiles, columns: Columns, rows_per_file: int, progress: Progress) -> Plan:
+    """Scan the columns and rows of every file: footers of Parquet, and all of JSON lines.
+
+    Raises DataError for a file that cannot be read, or whose columns are not what the job needs.
+    """
+    if rows_per_file < 1:
+        raise DataError(f"rows_per_file must be at least 1, not {rows_per_file}.")
+
+    def scan(file: InputFile) -> tuple[pa.Schema, list[tuple[int, int, int, int]]]:
+        if file.is_parquet:
+            return _scan_parquet(inputs, file, columns, rows_per_file)
+        return scan_json_lines(inputs, file, columns, rows_per_file)
+
+    schemas: list[pa.Schema] = []
+    parts: list[Part] = []
+    with ThreadPoolExecutor(_SCANS_AT_ONCE) as pool:
+        for index, (schema, runs) in enumerate(pool.map(scan, inputs.files)):
+            schemas.append(schema)
+            parts += [Part(number, index, *run) for number, run in enumerate(runs, len(parts))]
+            progress("looking at files", index + 1, len(inputs.files))
+    rows = sum(part.rows for part in parts)
+    if not rows:
+        raise DataError("the input holds no rows.")
+    schema = columns.of_job(schemas, [file.name for file in inputs.files])
+    return Plan(tuple(parts), schema, rows, _digest(inputs, parts))
+
+
+def _scan_parquet(
+    inputs: InputFiles, file: InputFile, columns: Columns, rows_per_file: int
+) -> tuple[pa.Schema, list[tuple[int, int, int, int]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with inputs.filesystem.open_input_file(file.path) as source:
+            opened = pq.ParquetFile(source)
+            schema, rows = opened.schema_arrow, opened.metadata.num_rows
+    except (pa.ArrowException, OSError) as fault:
+        raise DataError(f"{file.name} cannot be read as Parquet: {fault}") from fault
+    return columns.of_file(schema, file.name), list(_runs(rows, rows_per_file))
+
+
+def _runs(rows: int, rows_per_file: int) -> Iterator[tuple[int, int, int, int]]:
+    for start in range(0, rows, rows_per_file):
+        stop = min(start + rows_per_file, rows)
+        yield start, stop, stop - start, 0
+
+
+def _digest(inputs: InputFiles, parts: list[Part]) -> str:
+    """SHA-256 of the names, sizes and rows of all files."""
+    digest = hashlib.sha256()
+    rows = [0] * len(inputs.files)
+    for part in parts:
+        rows[part.file] += part.rows
+    for file, count in zip(inputs.files, rows, strict=True):
+        digest.update(f"{file.name}\0{file.nbytes}\0{count}\n".encode())
+    return digest.hexdigest()
+
+
+ROWS_AT_ONCE = 1024
+_BUFFER = 1 << 20  # bytes of a column that are read at a time
+
+
+def read_part(inputs: InputFiles, schema: pa.Schema, part: Part) -> Iterator[pa.Table]:
+    """Tables of ``schema`` with ``part.rows`` rows in all, in the order of the file.
+
+    Raises DataError if the file cannot be read, or has changed since the plan was made.
+    """
+    file = inputs.files[part.file]
+    changed = f"{file.name} has changed since the job began: run it into another folder."
+    if _size(inputs, file) != file.nbytes:
+        raise DataError(changed)
+    if file.is_parquet:
+        tables = _read_parquet(inputs, file, schema, part)
+    else:
+        tables = read_json_lines(
+            inputs, file, schema, part.start, part.stop, part.line, ROWS_AT_ONCE
+        )
+    rows = 0
+    for table in tables:
+        rows += table.num_rows
+        yield table
+    if rows != part.rows:
+        raise DataError(changed)
+
+
+def _size(inputs: InputFiles, file: InputFile) -> int | None:
+    try:
+        size: int | None = inputs.filesystem.get_file_info(file.path).size
+    except OSError as fault:
+        raise DataError(f"{file.name} cannot be read: {fault}") from fault
+    return size
+
+
+def _read_parquet(
+    inputs: InputFiles, file: InputFile, schema: pa.Schema, part: Part
+) -> Iterator[pa.Table]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with inputs.filesystem.open_input_file(file.path) as source:
+            opened = pq.ParquetFile(source, buffer_size=_BUFFER)
+            names = [name for name in schema.names if name in opened.schema_arrow.names]
+            groups, row = _row_groups(opened, part)
+            for batch in opened.iter_batches(ROWS_AT_ONCE, groups, names):
+                first, row = row, row + len(batch)
+                start, stop = max(part.start - first, 0), min(part.stop - first, len(batch))
+                if start < stop:
+                    yield _typed(pa.table(batch.slice(start, stop - start)), schema)
+    except (pa.ArrowException, OSError) as fault:
+        raise DataError(f"{file.name} cannot be read as Parquet: {fault}") from fault
+
+
+def _row_groups(opened: object, part: Part) -> tuple[list[int], int]:
+    """The row groups that contain a part, and the first row of the first of them."""
+    import pyarrow.parquet as pq
+
+    assert isinstance(opened, pq.ParquetFile)
+    groups: list[int] = []
+    begin = row = 0
+    for group in range(opened.num_row_groups):
+        behind = row + opened.metadata.row_group(group).num_rows
+        if behind > part.start and row < part.stop:
+            begin = begin if groups else row
+            groups.append(group)
+        row = behind
+    return groups, begin
+
+
+def _typed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the columns and types of ``schema``; a column it lacks is null."""
+    import pyarrow as pa
+
+    arrays = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
