@@ -165,11 +165,11 @@ def with_transformers(way: str, settings: Settings, seed: int) -> Run:
 
     from sparsebert.checkpoint import resolve_model
     from sparsebert.evaluation.predictors import TorchPredictor
-    from sparsebert.evaluation.quiet import quiet_transformers
     from sparsebert.evaluation.results import main_score
     from sparsebert.evaluation.scoring import PreparedSplit
     from sparsebert.tasks import Kind, get_task
     from sparsebert.tasks.examples import load_split, validation_splits
+    from sparsebert.torch_models import quiet_transformers
 
     task = get_task(settings.task)
     folder = str(resolve_model(settings.model))
@@ -250,7 +250,7 @@ def summary(way: str, runs: list[Run], settings: Settings) -> dict[str, Any]:
 def libraries() -> dict[str, str]:
     import torch
 
-    from sparsebert.training.versions import versions
+    from sparsebert.training.saving import versions
 
     return {**versions(), "threads": str(torch.get_num_threads())}
 

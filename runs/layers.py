@@ -28,17 +28,17 @@ from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.architecture import expected_shapes, layer_linears
 from sparsebert.errors import CheckpointError, SparsebertError
 from sparsebert.evaluation.evaluator import match_labels
-from sparsebert.evaluation.predictors import (
-    TorchPredictor,
-    load_torch_model,
-    model_inputs,
-    padded_batch,
-)
+from sparsebert.evaluation.predictors import TorchPredictor
 from sparsebert.evaluation.scoring import PreparedSplit, example_length, text_limit
 from sparsebert.tasks import TASK_NAMES, Kind, get_task
 from sparsebert.tasks.examples import load_split, validation_splits
 from sparsebert.tasks.tokens import load_tokenizer
-from sparsebert.training.parameters import canonical_parameters
+from sparsebert.torch_models import (
+    canonical_parameters,
+    load_torch_model,
+    model_inputs,
+    padded_batch,
+)
 
 BATCH = 32
 

@@ -30,7 +30,7 @@ from sparsebert.errors import InputError, SparsebertError
 from sparsebert.tasks import TASK_NAMES
 from sparsebert.tasks.held_out import hold_out
 from sparsebert.training import finetune
-from sparsebert.training.run_callbacks import DivergedError
+from sparsebert.training.callbacks import DivergedError
 
 Point = dict[str, Any]
 

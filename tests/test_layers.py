@@ -24,6 +24,7 @@ LAYERS = (
     {"checkpoint"},
     {"packing"},
     {"inference", "tasks"},
+    {"torch_models"},
     {"pruning", "evaluation"},
     {"training"},
     {"table"},
@@ -72,7 +73,7 @@ LIGHT += (
     "table",
     "diagnosis",
 )
-LIGHT += ("exporting", "scale")
+LIGHT += ("exporting", "scale", "torch_models")
 
 MODULES = sorted(ROOT.rglob("*.py"))
 

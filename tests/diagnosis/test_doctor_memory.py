@@ -24,7 +24,7 @@ from sparsebert.diagnosis.memory import (
 )
 from sparsebert.diagnosis.system import AvailableMemory, available_memory
 from sparsebert.errors import TrainingError
-from sparsebert.training.attention import choose_attention
+from sparsebert.training.cpu import choose_attention
 
 GIB = 1 << 30
 

@@ -19,14 +19,13 @@ os.environ["SPARSEBERT_CACHE"] = str(Path(sys.argv[1]) / "cache")
 
 import torch
 
-import sparsebert.training.run as run
-import sparsebert.training.upstream_run as upstream_run
+import sparsebert.training.task_run as task_run
+import sparsebert.training.upstream.run as upstream_run
 from short_runs import interrupt_at
 from sparsebert.cli import main
 from sparsebert.errors import SparsebertError
 from sparsebert.training import finetune, prune_upstream
-from sparsebert.training.ranks import rank
-from sparsebert.training.sharding import here
+from sparsebert.training.distributed import here, rank
 
 FOLDER = Path(sys.argv[1])
 OPTIONS = json.loads((FOLDER / "options.json").read_text())
@@ -99,7 +98,7 @@ def note_weights(told: dict[str, Any]) -> None:
 
         return call
 
-    run.train = noting(run.train)
+    task_run.train = noting(task_run.train)
     upstream_run.train = noting(upstream_run.train)
 
 

@@ -14,9 +14,14 @@ import torch
 
 from sparsebert.errors import DataError
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
-from sparsebert.training.corpus import Corpus, read_corpus, tokenize_corpus
-from sparsebert.training.corpus_rows import CorpusRows, Masking
-from sparsebert.training.upstream_objective import NOT_MASKED
+from sparsebert.training.upstream.corpus import (
+    Corpus,
+    CorpusRows,
+    Masking,
+    read_corpus,
+    tokenize_corpus,
+)
+from sparsebert.training.upstream.objective import NOT_MASKED
 from tiny_models import TinyBert
 from tiny_tasks import write_rows
 

@@ -18,8 +18,8 @@ from sparsebert.errors import OutputError
 from sparsebert.tasks.custom import find_task
 from sparsebert.training import finetune, prune_upstream
 from sparsebert.training.defaults import with_defaults
-from sparsebert.training.disk_space import disk_needed
 from sparsebert.training.options import FinetuneOptions
+from sparsebert.training.work_folder import disk_needed
 from tiny_tasks import write_classification
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")

@@ -13,15 +13,15 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from sparsebert.evaluation.predictors import padded_batch
 from sparsebert.progress import silent
 from sparsebert.tasks.table import Kind
 from sparsebert.tasks.tokens import TokenRows
-from sparsebert.training.distillation import DistillationObjective
-from sparsebert.training.distillation_losses import layer_pairs
+from sparsebert.torch_models import padded_batch
+from sparsebert.training.distillation.losses import layer_pairs
+from sparsebert.training.distillation.objective import DistillationObjective
+from sparsebert.training.distillation.outputs import TeacherOutputs, compute_outputs
 from sparsebert.training.objective import TaskObjective
 from sparsebert.training.quantization_aware import Int8Arithmetic
-from sparsebert.training.teacher_outputs import TeacherOutputs, compute_outputs
 from tiny_models import TinyBert
 
 ROWS = 7

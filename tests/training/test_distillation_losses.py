@@ -11,15 +11,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from sparsebert.training.attention_relations import (
-    last_projections,
-    relation_heads,
-    relations_loss,
-)
-from sparsebert.training.distillation_losses import (
+from sparsebert.training.distillation.losses import (
     class_logits_loss,
     hidden_states_loss,
+    last_projections,
     layer_pairs,
+    relation_heads,
+    relations_loss,
     span_logits_loss,
     value_loss,
 )

@@ -17,9 +17,9 @@ from safetensors.numpy import load_file
 
 from short_runs import QUICK, assert_same_bits, interrupt_at
 from sparsebert.evaluation.metrics import Scores
-from sparsebert.evaluation.predictors import padded_batch
 from sparsebert.evaluation.scoring import PreparedSplit
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
+from sparsebert.torch_models import padded_batch
 from sparsebert.training import finetune
 from sparsebert.training.embeddings import FrozenEmbeddings, UsedEmbeddings
 from tiny_models import TinyBert, make_tiny_bert

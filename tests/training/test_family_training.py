@@ -19,11 +19,11 @@ from sparsebert.checkpoint.families import FAMILIES, Head
 from sparsebert.evaluation import evaluate
 from sparsebert.pruning import prune
 from sparsebert.pruning.inspection import inspect
+from sparsebert.torch_models import canonical_parameters
 from sparsebert.training import finetune, prune_upstream
-from sparsebert.training.attention_relations import last_projections
-from sparsebert.training.parameters import canonical_parameters
+from sparsebert.training.distillation.losses import last_projections
 from sparsebert.training.task_model import build_model
-from sparsebert.training.upstream_objective import predicted_tokens
+from sparsebert.training.upstream.objective import predicted_tokens
 from tiny_models import TinyBert
 from tiny_tasks import write_classification, write_regression, write_squad
 

@@ -8,10 +8,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
-from sparsebert.evaluation.predictors import padded_batch
 from sparsebert.tasks.tokens import TokenRows
-from sparsebert.training.batch_plan import BatchPlan, is_out_of_memory
-from sparsebert.training.length_buckets import LengthBuckets
+from sparsebert.torch_models import padded_batch
+from sparsebert.training.batches import BatchPlan, LengthBuckets, is_out_of_memory
 
 LENGTHS = np.random.default_rng(0).integers(3, 120, size=1037)
 

@@ -26,9 +26,8 @@ from sparsebert.pruning.gradual import Ramp
 from sparsebert.pruning.inspection import inspect
 from sparsebert.pruning.methods import When, method_names
 from sparsebert.training import finetune
-from sparsebert.training.mask_evolution import EVOLUTION_NAME
+from sparsebert.training.gradual_pruning import EVOLUTION_NAME, rewound_rate
 from sparsebert.training.options import METHODS as OPTION_METHODS
-from sparsebert.training.rewinding import rewound_rate
 
 # 60 rows in batches of 8: 16 steps, of which 1 is warm-up and 7 are the ramp.
 RAMP = Ramp(start=1, end=8, interval=1, steps=16)

@@ -115,11 +115,11 @@ class TestResume:
 
         monkeypatch.setattr(LockedMasksCallback, "on_train_begin", spy)
         opened = []
-        import sparsebert.training.assembly as assembly
+        from sparsebert.training import task_run
 
-        open_real = assembly.open_checkpoint
+        open_real = task_run.open_checkpoint
         monkeypatch.setattr(
-            assembly, "open_checkpoint", lambda path: opened.append(path) or open_real(path)
+            task_run, "open_checkpoint", lambda path: opened.append(path) or open_real(path)
         )
         finetune(sparse, tmp_path / "out", data=data, resume=True, **QUICK)
         assert [path.name for path in opened] == ["checkpoint-4"]

@@ -20,8 +20,8 @@ from safetensors.numpy import save_file
 from short_runs import LEARN, QUICK, assert_same_bits, assert_zeros_held, weights
 from sparsebert.errors import CheckpointError, OutputError, TrainingError
 from sparsebert.training import finetune
-from sparsebert.training import teacher as teacher_module
-from sparsebert.training.teacher_cache import cache_folder
+from sparsebert.training.distillation import teacher as teacher_module
+from sparsebert.training.distillation.outputs import cache_folder
 from tiny_models import TinyBert
 from tiny_tasks import letters, write_classification, write_regression, write_rows, write_squad
 

@@ -18,7 +18,7 @@ from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.patterns import Pattern, is_whole, mask_from_scores
 from sparsebert.pruning.gradual import Ramp, forced_count
-from sparsebert.training.mask_evolution import (
+from sparsebert.training.gradual_pruning import (
     EVOLUTION_NAME,
     Evolution,
     EvolvingMasks,

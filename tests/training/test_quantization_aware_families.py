@@ -16,10 +16,10 @@ from short_runs import assert_zeros_held
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.families import FAMILIES, Head
 from sparsebert.evaluation import evaluate
-from sparsebert.evaluation.predictors import model_inputs
 from sparsebert.inference import load
 from sparsebert.packing import pack
 from sparsebert.pruning import prune
+from sparsebert.torch_models import model_inputs
 from sparsebert.training import finetune
 from sparsebert.training import int8_functions as functions
 from sparsebert.training.quantization_aware import Int8Arithmetic

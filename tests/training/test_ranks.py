@@ -29,9 +29,7 @@ from sparsebert.errors import TrainingError
 from sparsebert.pruning import prune
 from sparsebert.pruning.inspection import inspect
 from sparsebert.training import finetune, prune_upstream
-from sparsebert.training.batch_plan import BatchPlan
-from sparsebert.training.length_buckets import LengthBuckets
-from sparsebert.training.rank_batches import RankBatches
+from sparsebert.training.batches import BatchPlan, LengthBuckets, RankBatches
 from tiny_models import TinyBert
 from tiny_tasks import write_classification
 

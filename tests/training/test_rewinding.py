@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from sparsebert.pruning.gradual import Ramp
-from sparsebert.training.rewinding import rewound_rate
+from sparsebert.training.gradual_pruning import rewound_rate
 
 
 def test_the_rate_by_hand() -> None:

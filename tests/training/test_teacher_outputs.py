@@ -20,8 +20,13 @@ from sparsebert.errors import TrainingError
 from sparsebert.progress import silent
 from sparsebert.tasks.table import Kind
 from sparsebert.tasks.tokens import TokenRows
-from sparsebert.training.teacher_cache import cache_folder, cached_outputs, outputs_key
-from sparsebert.training.teacher_outputs import TeacherOutputs, compute_outputs
+from sparsebert.training.distillation.outputs import (
+    TeacherOutputs,
+    cache_folder,
+    cached_outputs,
+    compute_outputs,
+    outputs_key,
+)
 from tiny_models import TinyBert
 
 

@@ -21,11 +21,15 @@ from safetensors.numpy import load_file
 from short_runs import QUICK
 from sparsebert.errors import TrainingError
 from sparsebert.tasks.table import Kind
-from sparsebert.training import finetune, precision
-from sparsebert.training.attention import fastest_attention
-from sparsebert.training.memory import kept_memory
+from sparsebert.training import cpu, finetune
+from sparsebert.training.cpu import (
+    autocast,
+    fastest_attention,
+    kept_memory,
+    native_bf16,
+    resolve_precision,
+)
 from sparsebert.training.objective import TaskObjective
-from sparsebert.training.precision import autocast, native_bf16, resolve_precision
 from tiny_models import TinyBert
 from tiny_tasks import write_classification
 
@@ -40,7 +44,7 @@ class TestPrecision:
     def test_auto_is_bf16_where_the_processor_has_it(
         self, native: bool, found: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(precision, "native_bf16", lambda: native)
+        monkeypatch.setattr(cpu, "native_bf16", lambda: native)
         assert resolve_precision("auto") == found
         assert resolve_precision("fp32") == "fp32"
 
@@ -52,7 +56,7 @@ class TestPrecision:
         assert native_bf16() == ("avx512_bf16" in flags or "amx_bf16" in flags)
 
     def test_bf16_that_cannot_be_had_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(precision, "_cpu_can_bf16", lambda: False)
+        monkeypatch.setattr(cpu, "_cpu_can_bf16", lambda: False)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(TrainingError, match="no instructions for bf16: use precision fp32"):
             resolve_precision("bf16")

@@ -17,9 +17,9 @@ from short_runs import LEARN, QUICK, assert_same_bits, assert_zeros_held, interr
 from sparsebert.errors import DataError, TrainingError
 from sparsebert.tasks import get_task
 from sparsebert.training import finetune
+from sparsebert.training.data import read_unlabelled
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.seeds import finetune_seeds
-from sparsebert.training.unlabelled import read_unlabelled
 from tiny_tasks import letters, write_regression, write_rows
 
 PAIRS = [("a b", "c"), ("d", "e f"), ("g", "h"), ("i", "j k l")]

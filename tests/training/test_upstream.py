@@ -33,8 +33,8 @@ from sparsebert.patterns import Pattern, is_whole
 from sparsebert.pruning import inspect
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.training import prune_upstream
-from sparsebert.training.corpus import read_corpus, tokenize_corpus
 from sparsebert.training.trainer import ObjectiveTrainer
+from sparsebert.training.upstream.corpus import read_corpus, tokenize_corpus
 from tiny_models import TinyBert, make_tiny_bert
 from tiny_tasks import letters, write_rows
 

@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from sparsebert.checkpoint import Pooling, open_checkpoint
-from sparsebert.training.upstream_objective import NOT_MASKED, UpstreamObjective, pooled
+from sparsebert.training.upstream.objective import NOT_MASKED, UpstreamObjective, pooled
+from sparsebert.training.upstream.run import encoder_model
 from sparsebert.training.upstream_options import UpstreamOptions
-from sparsebert.training.upstream_run import encoder_model
 from tiny_models import TinyBert, make_tiny_bert
 
 LENGTHS = (7, 1, 12, 5, 9)
@@ -201,7 +201,7 @@ def test_the_teacher_goes_where_the_batch_is(
         devices.extend(parameter.device.type for parameter in model.parameters())
         return [torch.ones(*batch["input_ids"].shape, 32, device="meta")] * 4
 
-    monkeypatch.setattr("sparsebert.training.upstream_objective._hidden_states", states)
+    monkeypatch.setattr("sparsebert.training.upstream.objective._hidden_states", states)
     objective = UpstreamObjective(teacher, UpstreamOptions(), MEAN)
     batch = {name: values.to("meta") for name, values in batch_of(rows).items()}
     assert objective.loss(student.to("meta"), batch, 5).is_meta

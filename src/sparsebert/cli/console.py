@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from sparsebert.progress import Progress
-from sparsebert.training.ranks import is_main
+from sparsebert.training.distributed import is_main
 
 if TYPE_CHECKING:
     from sparsebert.evaluation.seeds import SeedExecutor

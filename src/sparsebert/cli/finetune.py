@@ -22,8 +22,8 @@ from sparsebert.cli.console import (
 from sparsebert.cli.files import Engine
 from sparsebert.cli.options import NOTHING, Given, Group
 from sparsebert.tasks.data_options import DataOptions
+from sparsebert.training.distributed import is_main
 from sparsebert.training.options import FinetuneOptions
-from sparsebert.training.ranks import is_main
 
 _UNSCORED = "no validation split: not scored."
 

@@ -22,7 +22,7 @@ Activations a token and layer, for hidden size H, intermediate size I, h heads a
               a = 28 H + 4 I + 6 h n         with it
               a = 34 H + 4 I + 12 h n        with it and n > 256
 
-Up to 256 tokens attention is eager rather than fused (`sparsebert.training.attention`), and always
+Up to 256 tokens attention is eager rather than fused (`sparsebert.training.cpu`), and always
 where scores have a relative bias, as in MPNet. A gated feed-forward (ModernBERT) saves twice the
 intermediate vectors and more; fused attention in a window saves its mask of n numbers a token as
 well. Where embeddings are projected (ELECTRA), the residual stream is in bf16 as well. Counted with
@@ -45,7 +45,7 @@ from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural
 from sparsebert.diagnosis.system import AvailableMemory
 from sparsebert.engine import default_threads
 from sparsebert.packing import is_packed, open_packed, parts_of
-from sparsebert.training.attention import LONGEST_PLAIN
+from sparsebert.training.cpu import LONGEST_PLAIN
 
 GROUP = "memory"
 _LIBRARIES = 500 << 20  # Python with torch, transformers, scikit-learn and pyarrow, measured

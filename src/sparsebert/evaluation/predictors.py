@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sparsebert.checkpoint.families import FAMILIES, Family, Head
-from sparsebert.errors import CheckpointError
-from sparsebert.extras import need_extra
+from sparsebert.checkpoint.families import Head
 from sparsebert.progress import Progress
 from sparsebert.tasks.tokens import TokenRows
+from sparsebert.torch_models import load_torch_model, model_inputs, padded_batch
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
     from sparsebert.inference import Model
@@ -102,58 +100,3 @@ def _logits(output: Any, head: Head) -> np.ndarray:
     else:
         logits = output.logits
     return np.asarray(logits.float().cpu().numpy())
-
-
-def padded_batch(rows: TokenRows, chosen: Any, device: Any = "cpu") -> dict[str, torch.Tensor]:
-    """Some rows padded to the longest: ``input_ids``, ``token_type_ids``, ``attention_mask``."""
-    import torch
-
-    longest = int(rows.lengths[chosen].max())
-    ids = np.zeros((len(chosen), longest), np.int64)
-    type_ids, mask = np.zeros_like(ids), np.zeros_like(ids)
-    for place, index in enumerate(chosen):
-        row_ids, row_types = rows.row(index)
-        ids[place, : len(row_ids)] = row_ids
-        type_ids[place, : len(row_ids)] = row_types
-        mask[place, : len(row_ids)] = 1
-    batch = {"input_ids": ids, "token_type_ids": type_ids, "attention_mask": mask}
-    return {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
-
-
-def model_inputs(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What a transformers model reads of a padded batch: types only where its family has any."""
-    names = ["input_ids", "attention_mask"]
-    names += ["token_type_ids"] if model_family(model).token_types else []
-    return {name: batch[name] for name in names}
-
-
-def model_family(model: Any) -> Family:
-    """The family of a transformers model. Raises CheckpointError for a type that is not known."""
-    model_type = unwrapped(model).config.model_type
-    if model_type not in FAMILIES:
-        raise CheckpointError(
-            f"models of type {model_type!r} are not supported; supported are {', '.join(FAMILIES)}."
-        )
-    return FAMILIES[model_type]
-
-
-def unwrapped(model: Any) -> Any:
-    """The model itself, where torch wrapped it to train on several machines."""
-    return getattr(model, "module", model)
-
-
-def load_torch_model(folder: Path, head: Head) -> PreTrainedModel:
-    """A folder's model with its head, through transformers' Auto classes, in fp32 on the CPU."""
-    need_extra("running a model on torch", "torch", "transformers")
-    import torch
-    import transformers
-
-    from sparsebert.evaluation.quiet import quiet_transformers
-
-    kinds = {
-        Head.SEQUENCE: transformers.AutoModelForSequenceClassification,
-        Head.QUESTION: transformers.AutoModelForQuestionAnswering,
-    }
-    with quiet_transformers():
-        model: PreTrainedModel = kinds[head].from_pretrained(str(folder), dtype=torch.float32)
-    return model.eval()

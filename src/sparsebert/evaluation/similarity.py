@@ -27,7 +27,6 @@ from sparsebert.checkpoint.sentence_transformers import Pooling
 from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation.metrics import Scores, regression_scores
-from sparsebert.evaluation.predictors import model_inputs, padded_batch
 from sparsebert.extras import need_extra
 from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
@@ -35,6 +34,7 @@ from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import TokenRows
+from sparsebert.torch_models import model_inputs, padded_batch
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,7 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
     import torch
     from transformers import AutoModel
 
-    from sparsebert.evaluation.quiet import quiet_transformers
+    from sparsebert.torch_models import quiet_transformers
 
     pooling = read_pooling(folder) or Pooling()
     with quiet_transformers():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import EncoderConfig, Head, open_checkpoint
-from sparsebert.evaluation.quiet import quiet_transformers
+from sparsebert.torch_models import quiet_transformers
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 

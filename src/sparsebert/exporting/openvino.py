@@ -9,7 +9,6 @@ from typing import Any
 
 from sparsebert.checkpoint import EncoderConfig
 from sparsebert.checkpoint.dtypes import Array
-from sparsebert.evaluation.quiet import quiet_transformers
 from sparsebert.exporting.network import (
     example_inputs,
     input_names,
@@ -17,6 +16,7 @@ from sparsebert.exporting.network import (
     traceable,
     transformers_network,
 )
+from sparsebert.torch_models import quiet_transformers
 
 OPENVINO_NAME = "openvino_model.xml"
 

@@ -10,19 +10,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _WHERE = {
-    "FinetuneResult": "sparsebert.training.result",
-    "UpstreamResult": "sparsebert.training.upstream_saving",
+    "FinetuneResult": "sparsebert.training.saving",
+    "UpstreamResult": "sparsebert.training.upstream.saving",
     "finetune": "sparsebert.training.finetuning",
-    "prune_upstream": "sparsebert.training.upstream",
+    "prune_upstream": "sparsebert.training.upstream.pruning",
 }
 
 __all__ = ["FinetuneResult", "UpstreamResult", "finetune", "prune_upstream"]
 
 if TYPE_CHECKING:
     from sparsebert.training.finetuning import finetune as finetune
-    from sparsebert.training.result import FinetuneResult as FinetuneResult
-    from sparsebert.training.upstream import prune_upstream as prune_upstream
-    from sparsebert.training.upstream_saving import UpstreamResult as UpstreamResult
+    from sparsebert.training.saving import FinetuneResult as FinetuneResult
+    from sparsebert.training.upstream.pruning import prune_upstream as prune_upstream
+    from sparsebert.training.upstream.saving import UpstreamResult as UpstreamResult
 
 
 def __getattr__(name: str) -> Any:

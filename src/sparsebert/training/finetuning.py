@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import open_checkpoint, resolve_model, staged_folder
+from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
+from sparsebert.checkpoint.json_files import differences, read_object
 from sparsebert.checkpoint.staging import check_output
+from sparsebert.errors import CheckpointError, OutputError
 from sparsebert.extras import need_extra
 from sparsebert.progress import Progress, shown
-from sparsebert.tasks.data_options import split_options
-from sparsebert.training.options import FinetuneOptions
-from sparsebert.training.ranks import from_main, join, main_only, wait_for_all
+from sparsebert.tasks.data_options import DataOptions, split_options
+from sparsebert.training.defaults import with_defaults
+from sparsebert.training.distributed import from_main, join, main_only, wait_for_all
+from sparsebert.training.options import NEED_TEACHER, FinetuneOptions
 from sparsebert.training.recipe import read_recipe, source_names
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from sparsebert.training.distillation.teacher import Teacher
+    from sparsebert.training.job import Job
     from sparsebert.training.options import TrainingKeywords
-    from sparsebert.training.result import FinetuneResult
+    from sparsebert.training.saving import FinetuneResult
 
 
 def finetune(
@@ -58,7 +64,7 @@ def finetune(
     The folder is removed on success, and takes up to nine times the model's size until then. When
     memory runs out the batch is halved and accumulated twice as often. The same seed on the same
     machine gives the same weights on a CPU, resumed or not. Several processes
-    (`sparsebert.training.ranks`) share the rows of each step.
+    (`sparsebert.training.distributed`) share the rows of each step.
 
     Raises DataError, CheckpointError, PatternError (the masks of ``model`` do not hold),
     OutputError and TrainingError; KeyboardInterrupt on Ctrl-C, once everything is saved.
@@ -70,12 +76,15 @@ def finetune(
     chosen = FinetuneOptions.from_names(
         {**(read_recipe(recipe) if recipe else {}), **training, "seed": seed}
     )
-    from sparsebert.training.disk_space import check_disk, disk_needed
     from sparsebert.training.job import prepare_job
-    from sparsebert.training.run import run_job
     from sparsebert.training.saving import save_result
-    from sparsebert.training.teacher import prepare_teacher
-    from sparsebert.training.work_folder import WorkFolder, locked_work_folder
+    from sparsebert.training.task_run import run_job
+    from sparsebert.training.work_folder import (
+        WorkFolder,
+        check_disk,
+        disk_needed,
+        locked_work_folder,
+    )
 
     join()
     report = main_only(shown(progress))
@@ -117,7 +126,7 @@ def finetune(
         with work.tidied_on_failure():
             from_main(lambda: check_disk(target, work.path, needed))
             if job.teacher is not None:
-                teacher = prepare_teacher(
+                teacher = _prepared_teacher(
                     job,
                     target,
                     arguments,
@@ -148,6 +157,121 @@ def finetune(
         )
     wait_for_all()
     return result
+
+
+def _prepared_teacher(
+    job: Job,
+    out: Path,
+    arguments: dict[str, Any],
+    *,
+    data: str | Path | None,
+    columns: DataOptions,
+    resume: bool,
+    force: bool,
+    progress: Progress,
+) -> Teacher:
+    """The job's teacher, trained if need be, with its outputs on the training rows.
+
+    ``arguments`` are the run's as its lineage has them. Raises OutputError if ``OUT.teacher`` holds
+    something else (and ``force`` is not set), and what `finetune` raises.
+    """
+    from sparsebert.training.distillation.teacher import find_teacher, with_outputs
+    from sparsebert.training.task_model import keeps_head
+
+    teacher, rows, notes = job.teacher, job.rows.rows, []
+    assert teacher is not None
+    if not keeps_head(teacher.checkpoint, job.task):
+        folder = _train_teacher(
+            teacher, job, out, arguments, data, columns, resume, force, progress
+        )
+        notes.append(
+            f"the teacher {teacher.checkpoint.source} has no head for {job.task.name}, so it was "
+            f"fine-tuned first with the same options and is kept as {folder.name}."
+        )
+        options = replace(job.options, teacher=str(folder))
+        teacher = find_teacher(options, job.checkpoint, job.task, rows, job.order)
+    teacher = with_outputs(
+        teacher,
+        rows,
+        job.task.kind,
+        precision=job.options.precision,
+        batch_size=job.options.batch_size,
+        progress=progress,
+    )
+    return replace(teacher, notes=notes)
+
+
+def _train_teacher(
+    teacher: Teacher,
+    job: Job,
+    out: Path,
+    arguments: dict[str, Any],
+    data: str | Path | None,
+    columns: DataOptions,
+    resume: bool,
+    force: bool,
+    progress: Progress,
+) -> Path:
+    """Fine-tune an encoder on the task into ``OUT.teacher``; or find it there, trained like that.
+
+    The options are those that the student was given, save for those that make it a sparse,
+    quantised or taught one.
+    """
+    folder = out.with_name(f"{out.name}.teacher")
+    options = _on_its_own(job.asked)
+    resolved = with_defaults(options, teacher.checkpoint, job.task, len(job.data.train))
+
+    def is_trained() -> bool:
+        if not (folder.is_dir() and any(folder.iterdir())):
+            return False
+        expected = {**arguments, **resolved.as_dict(), "rows": job.examples}
+        different = _differences(folder, teacher.checkpoint.source, expected)
+        if different and not force:
+            raise OutputError(
+                f"{folder} holds a teacher that was trained otherwise ({different}): remove it, "
+                "pass --force, or name it as the teacher to use it as it is."
+            )
+        return not different
+
+    if from_main(is_trained):
+        return folder
+    finetune(
+        teacher.checkpoint.path,
+        folder,
+        task=job.task.name,
+        data=data,
+        resume=resume,
+        force=force,
+        progress=lambda label, done, total: progress(f"teacher: {label}", done, total),
+        **columns.given(),
+        **options.as_dict(),
+    )
+    return folder
+
+
+def _on_its_own(options: FinetuneOptions) -> FinetuneOptions:
+    """The same training for a model without a teacher, dense and in floating point."""
+    special = ("teacher", *NEED_TEACHER, "method", "pattern", "shared_rows", "quantize")
+    defaults: dict[str, Any] = {
+        each.name: each.default for each in fields(options) if each.name in special
+    }
+    return replace(options, **defaults)
+
+
+def _differences(folder: Path, source: str, expected: dict[str, Any]) -> str:
+    """How a trained teacher's origin and arguments differ from those wanted; "" if not at all."""
+    try:
+        record = open_checkpoint(folder).config.sparsity or {}
+        step = record["lineage"][-1]
+        found = {
+            **FinetuneOptions().as_dict(),  # an option that is younger than the teacher
+            **step["arguments"],
+            "from": step["from"],
+            "rows": read_object(folder / TRAINING_NAME)["rows"]["train"],
+        }
+    except (CheckpointError, KeyError, IndexError, TypeError):
+        return "it is not a whole folder of sparsebert finetune"
+    return "; ".join(differences(found, {**expected, "from": source}))
 
 
 def _place(path: str | Path | None) -> str | None:

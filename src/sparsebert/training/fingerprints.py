@@ -17,7 +17,7 @@ from sparsebert.checkpoint.folder import model_fingerprint
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import CUSTOM, get_task
 from sparsebert.tasks.texts import Text, read_texts, single_texts
-from sparsebert.training.run_data import RunData
+from sparsebert.training.data import RunData
 
 
 def run_fingerprints(

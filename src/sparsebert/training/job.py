@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,20 +20,17 @@ from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import load_tokenizer
+from sparsebert.training.data import RunData, TrainingRows, read_run_data
 from sparsebert.training.defaults import RunOptions, with_defaults
+from sparsebert.training.distillation.teacher import Teacher, find_teacher
 from sparsebert.training.fingerprints import run_fingerprints
 from sparsebert.training.options import FinetuneOptions
-from sparsebert.training.run_data import RunData, read_run_data
 from sparsebert.training.task_model import (
     head_order,
     keeps_head,
     lasting_masks,
     task_config,
 )
-from sparsebert.training.teacher import Teacher, find_teacher
-
-if TYPE_CHECKING:
-    from sparsebert.training.trainer import TrainingRows
 
 
 @dataclass(frozen=True)
@@ -133,8 +130,6 @@ def prepare_job(
 def _training_rows(
     examples: Examples, prepared: PreparedSplit, order: npt.NDArray[np.int64] | None
 ) -> TrainingRows:
-    from sparsebert.training.trainer import TrainingRows
-
     labels: npt.NDArray[Any] = examples.labels
     if prepared.windows is not None:
         labels = prepared.windows.answer

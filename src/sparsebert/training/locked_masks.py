@@ -46,8 +46,8 @@ from transformers import (
 from sparsebert.checkpoint.masks import write_masks
 from sparsebert.errors import TrainingError
 from sparsebert.patterns import BoolMatrix
-from sparsebert.training.parameters import canonical_parameters, transformers_model
-from sparsebert.training.sharding import here, here_of
+from sparsebert.torch_models import canonical_parameters, transformers_model
+from sparsebert.training.distributed import here, here_of
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a weight
 
@@ -103,7 +103,7 @@ class LockedMasks:
     def attach(self, model: torch.nn.Module) -> None:
         """Lock the parameters of a transformers model, found by their canonical names.
 
-        It may be wrapped (`sparsebert.training.parameters.transformers_model`): by a
+        It may be wrapped (`sparsebert.torch_models.transformers_model`): by a
         SentenceTransformer, by PEFT, by a module of one's own. Its ``save_pretrained`` writes the
         masks too from then on, also when they are detached. Raises TrainingError if a mask has no
         parameter, or one of another shape.

@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from sparsebert.evaluation.predictors import model_inputs
 from sparsebert.tasks.table import Kind
+from sparsebert.torch_models import model_inputs
 
 
 class Objective(Protocol):

@@ -1,183 +1,124 @@
-"""Run a job to its end: train, go on with a smaller batch when memory runs out, score."""
+"""What every run shares: smaller batches when memory runs out, the way to stop and to go on."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from transformers import PreTrainedModel, TrainerCallback
+import torch
+from transformers import Trainer
 
-from sparsebert.checkpoint.config import parse_config
-from sparsebert.evaluation.metrics import ByClass, Scores
-from sparsebert.evaluation.predictors import TorchPredictor
-from sparsebert.patterns import BoolMatrix
-from sparsebert.progress import Progress
-from sparsebert.training.assembly import make_holds, make_masks, make_objective, make_rate
-from sparsebert.training.attention import choose_attention
-from sparsebert.training.batch_plan import BatchPlan
-from sparsebert.training.interruption import StopRequest
-from sparsebert.training.job import Job
-from sparsebert.training.loop import stopped, train, until_it_fits
-from sparsebert.training.precision import resolve_precision
-from sparsebert.training.ranks import from_main
-from sparsebert.training.run_callbacks import (
-    CheckpointCallback,
-    FiniteLossCallback,
-    ProgressCallback,
-)
-from sparsebert.training.sharding import check_shardable, is_sharded, whole_state
-from sparsebert.training.task_model import build_model
-from sparsebert.training.teacher_head import copy_head
-from sparsebert.training.trainer import TaskTrainer, early_stopping_callback, training_arguments
+from sparsebert.errors import TrainingError
+from sparsebert.torch_models import quiet_transformers
+from sparsebert.training.batches import BatchPlan, is_out_of_memory
+from sparsebert.training.callbacks import StopRequest, stop_on_interrupt
+from sparsebert.training.cpu import kept_memory
+from sparsebert.training.distributed import from_main, processes, rank
 from sparsebert.training.work_folder import WorkFolder
 
+Result = TypeVar("Result")
 
-@dataclass
-class Outcome:
-    """A finished run.
 
-    ``masks`` are the result's, empty for a dense model; ``precision`` is what "auto" came to.
+def until_it_fits(
+    attempt: Callable[[BatchPlan, StopRequest], Result],
+    plan: BatchPlan,
+    work: WorkFolder,
+    max_length: int,
+) -> tuple[Result, list[str]]:
+    """What ``attempt`` gives, called anew with half the batch as long as memory runs out.
+
+    Also the notes on that. A plan that an earlier part of the run came down to is where it begins.
+    Raises TrainingError if memory does not suffice for a single row of ``max_length`` tokens.
+    """
+    plan = (work.kept_plan() or plan).spread(processes())
+    notes: list[str] = []
+    stop = StopRequest()
+    with quiet_transformers():
+        while True:
+            try:
+                return attempt(plan, stop), notes
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if processes() > 1:  # the others wait in the middle of a step
+                    raise TrainingError(
+                        f"memory ran out in process {rank()} with batches of {plan.batch_size}: "
+                        f"start again with a smaller batch_size and the rest of the step's "
+                        f"{plan.rows_per_step} rows as gradient_accumulation."
+                    ) from error
+                smaller = plan.halved()
+                if smaller is None:
+                    raise TrainingError(
+                        "memory ran out even with one row at a time (max_length "
+                        f"{max_length}): give a smaller max_length, or close other programs."
+                    ) from error
+            # Only here, outside of the except block, is the failed attempt's memory free again.
+            notes.append(
+                f"memory ran out with batches of {plan.batch_size}: went on with batches of "
+                f"{smaller.batch_size}, accumulated {smaller.accumulation} times."
+            )
+            plan = smaller
+            work.keep_plan(plan)
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a Trainer's run went.
+
     ``seconds`` and ``rows_seen`` are of this call alone, ``resumed_from`` is the step it began at;
-    ``history`` is the Trainer's log, of earlier calls too; ``scores`` are of the model as returned.
+    ``history`` is the Trainer's log, of earlier calls too.
     """
 
-    model: PreTrainedModel
-    masks: dict[str, BoolMatrix]
-    plan: BatchPlan
-    precision: str
     steps: int
     resumed_from: int
     rows_seen: int
     seconds: float
     history: list[dict[str, float]]
-    scores: dict[str, dict[str, float]]
-    notes: list[str] = field(default_factory=list)
-    by_class: dict[str, ByClass] = field(default_factory=dict)
 
 
-def run_job(job: Job, work: WorkFolder, progress: Progress) -> Outcome:
-    """Train and score. Checkpoints go to ``work``, and the newest of them is where it begins.
+def train(trainer: Trainer, plan: BatchPlan, work: WorkFolder, stop: StopRequest) -> Trained:
+    """Train to the end, from the newest checkpoint in ``work`` if there is one.
 
-    Raises TrainingError if memory does not suffice for a single row, if the loss diverges or if the
-    masks do not hold, and KeyboardInterrupt, with a message on how to resume, on Ctrl-C.
+    Raises KeyboardInterrupt, with a message on how to resume, if the user asked to stop. Around it
+    Ctrl-C interrupts at once: there is no step to wait for.
     """
-    options = job.options
-    plan = BatchPlan(options.batch_size, options.gradient_accumulation)
-    outcome, notes = until_it_fits(
-        lambda fitting, stop: _attempt(job, fitting, work, stop, progress),
-        plan,
-        work,
-        options.max_length,
-    )
-    outcome.notes[:0] = notes
-    return outcome
-
-
-def _attempt(
-    job: Job, plan: BatchPlan, work: WorkFolder, stop: StopRequest, progress: Progress
-) -> Outcome:
-    options = job.options
-    model = build_model(
-        job.checkpoint,
-        job.config,
-        keep_head=job.keep_head,
-        dropout=options.dropout,
-        seed=options.seed,
-    )
-    choose_attention(model, job.rows.rows.lengths)
-    if job.teacher is not None and not job.keep_head:
-        copy_head(job.teacher, model, parse_config(job.config, (), job.checkpoint.path).head_shape)
-    with ExitStack() as held:
-        for hold in make_holds(job):
-            held.callback(hold.detach)
-            hold.attach(model)
-        return _train(job, model, plan, work, stop, progress)
-
-
-def _train(
-    job: Job,
-    model: PreTrainedModel,
-    plan: BatchPlan,
-    work: WorkFolder,
-    stop: StopRequest,
-    progress: Progress,
-) -> Outcome:
-    options = job.options
-    predictor = TorchPredictor(model, plan.batch_size)
     last = from_main(work.last_checkpoint)
-    callbacks: list[TrainerCallback] = [
-        ProgressCallback(progress),
-        CheckpointCallback(stop),
-        FiniteLossCallback(),
-    ]
-    masks = make_masks(job, plan, last)
-    if masks is not None:
-        callbacks.append(masks)
-    if options.early_stopping:
-        callbacks.append(early_stopping_callback(options.early_stopping))
-    precision = resolve_precision(options.precision)
-    trainer = TaskTrainer(
-        model=model,
-        args=training_arguments(
-            options,
-            plan,
-            work.path,
-            len(job.rows),
-            best_on=job.task.main_metric if options.early_stopping else None,
-        ),
-        rows=job.rows,
-        objective=make_objective(job),
-        precision=precision,
-        rate=make_rate(job, plan),
-        score=lambda: job.validation[0].score(predictor, job.order, progress).values,
-        callbacks=callbacks,
-    )
-    if trainer.is_fsdp_enabled:
-        check_shardable(options)
-    trained = train(trainer, plan, work, stop)
-    if is_sharded(trainer.model):
-        model = _whole(job, trainer.model)
-        predictor = TorchPredictor(model, plan.batch_size)
+    begun = int(last.name.rpartition("-")[2]) if last else 0
+    started = time.perf_counter()
+    with kept_memory(), stop_on_interrupt(stop):
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    seconds = time.perf_counter() - started
     state = trainer.state
-    try:
-        found, notes = from_main(lambda: _score(job, predictor, progress))
-    except KeyboardInterrupt as stop_now:
-        raise stopped("while the trained model was scored", work) from stop_now
-    if state.global_step < state.max_steps:
-        notes.append(
-            f"stopped early, after step {state.global_step} of {state.max_steps}; the model is "
-            f"that of step {state.best_global_step}, the best on "
-            f"{job.validation[0].examples.split}."
-        )
-    return Outcome(
-        model=model,
-        masks=masks.masks.masks if masks is not None else {},
-        plan=plan,
-        precision=precision,
-        steps=trained.steps,
-        resumed_from=trained.resumed_from,
-        rows_seen=trained.rows_seen,
-        seconds=trained.seconds,
-        history=trained.history,
-        scores={split: scores.values for split, scores in found.items()},
-        notes=notes,
-        by_class={split: scores.by_class for split, scores in found.items() if scores.by_class},
+    if stop.asked:
+        raise stopped(f"after step {state.global_step} of {state.max_steps}", work)
+    return Trained(
+        steps=state.global_step,
+        resumed_from=begun,
+        rows_seen=(state.global_step - begun) * plan.rows_per_step,
+        seconds=seconds,
+        history=_plain_history(state.log_history),
     )
 
 
-def _score(
-    job: Job, predictor: TorchPredictor, progress: Progress
-) -> tuple[dict[str, Scores], list[str]]:
-    """The scores of every validation split, and what is to be said about them."""
-    found = {
-        split.examples.split: split.score(predictor, job.order, progress)
-        for split in job.validation
-    }
-    return found, [f"{name}: {note}" for name, scores in found.items() for note in scores.notes]
+def stopped(where: str, work: WorkFolder) -> KeyboardInterrupt:
+    """What ends a run that the user stopped: it says how to resume."""
+    return KeyboardInterrupt(
+        f"stopped {where}; everything is kept in {work.path}: the same command with --resume "
+        "(resume=True) goes on from there."
+    )
 
 
-def _whole(job: Job, sharded: PreTrainedModel) -> PreTrainedModel:
-    """An ordinary model with the weights of one that is cut over processes."""
-    model = build_model(job.checkpoint, job.config, keep_head=False, dropout=None, seed=0)
-    model.load_state_dict(whole_state(sharded))
-    return model
+def _plain_history(log: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Losses and validation scores by step, without the Trainer's own bookkeeping."""
+    wanted = ("loss", "learning_rate", "grad_norm", "epoch", "step")
+    return [
+        {name: value for name, value in entry.items() if name in wanted or name.startswith("eval_")}
+        for entry in log
+        if "loss" in entry or any(name.startswith("eval_") for name in entry)
+    ]

@@ -1,11 +1,10 @@
-"""Write a fine-tuned model as an ordinary Hugging Face folder, with how it came to be."""
+"""What a fine-tuning came to, and its model as an ordinary Hugging Face folder."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import (
     WEIGHTS_NAME,
@@ -19,14 +18,19 @@ from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME, write_trained_l
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.json_files import write_json
 from sparsebert.checkpoint.sparsity import with_step
-from sparsebert.evaluation.results import hub_results
+from sparsebert.evaluation.metrics import ByClass
+from sparsebert.evaluation.results import cells, hub_results, scores_table, table_row
+from sparsebert.extras import data_frame
 from sparsebert.tasks.division import SPLIT_NAME
-from sparsebert.training.job import Job
 from sparsebert.training.recipe import write_recipe
-from sparsebert.training.result import FinetuneResult
-from sparsebert.training.run import Outcome
 from sparsebert.training.task_model import sparsity_record
-from sparsebert.training.versions import versions
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel
+
+    from sparsebert.training.job import Job
+    from sparsebert.training.task_run import Outcome
 
 
 def save_result(
@@ -143,3 +147,60 @@ def _results(result: FinetuneResult, arguments: dict[str, Any]) -> str:
     )
     trained = f"Trained on {result.rows} rows, seed {arguments['seed']}."
     return "\n".join(lines) + f"\n\n{trained}{quantized}{kept}"
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a fine-tuning run came to.
+
+    ``scores`` maps validation split to metric to percent (empty without a validation split);
+    ``rows`` counts training examples; ``seconds`` and ``examples_per_second`` are those of training
+    in this call; ``batch_size`` and ``gradient_accumulation`` are what fitted into memory.
+    ``by_class`` has precision, recall and F1 of each class of a classification, by split.
+    """
+
+    model: str
+    out: str
+    task: str
+    title: str
+    rows: int
+    steps: int
+    resumed_from: int
+    seconds: float
+    examples_per_second: float
+    batch_size: int
+    gradient_accumulation: int
+    scores: dict[str, dict[str, float]]
+    notes: list[str] = field(default_factory=list)
+    by_class: dict[str, ByClass] = field(default_factory=dict)
+
+    def row(self) -> str:
+        """The task's row of the table; empty without a validation split."""
+        return table_row(self.title, self.scores) if self.scores else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {**asdict(self), "row": self.row()}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One line for each split and metric; needs [notebook]."""
+        about = {"model": self.out, "task": self.task}
+        return data_frame({**about, **cell} for cell in cells(self.scores))
+
+    def _repr_markdown_(self) -> str:
+        title = f"{self.title}, {self.out}: {self.rows:,} rows, {self.steps:,} steps"
+        return scores_table(title, self.scores) if self.scores else title
+
+
+def versions() -> dict[str, str]:
+    """Version of sparsebert, torch and transformers, by name."""
+    import torch
+    import transformers
+
+    import sparsebert
+
+    return {
+        "sparsebert": sparsebert.__version__,
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+    }

@@ -16,23 +16,29 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
+from sparsebert.checkpoint.card import CARD_NAME, model_index
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.json_files import differences, read_object, replace_json
 from sparsebert.checkpoint.seeds import SEEDS_NAME, seed_folder, seed_folders
 from sparsebert.errors import OutputError, TrainingError
-from sparsebert.evaluation.results import SeedScores
+from sparsebert.evaluation.results import (
+    METRIC_TITLES,
+    SeedScores,
+    about_seeds,
+    count_seeds,
+    hub_results,
+)
 from sparsebert.evaluation.seeds import SeedExecutor, sequential
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import DataOptions, split_options
 from sparsebert.tasks.table import CUSTOM, TASKS, get_task
+from sparsebert.training.data import read_run_data
 from sparsebert.training.defaults import with_defaults
+from sparsebert.training.distributed import from_main, join, main_only
 from sparsebert.training.finetuning import finetune
 from sparsebert.training.fingerprints import changed, run_fingerprints
 from sparsebert.training.options import FinetuneOptions
-from sparsebert.training.ranks import from_main, join, main_only
 from sparsebert.training.recipe import read_recipe, source_names
-from sparsebert.training.run_data import read_run_data
-from sparsebert.training.seeds_card import write_seeds_card
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -197,3 +203,38 @@ def _refuse(folder: Path, different: Sequence[str]) -> None:
 def _lineage(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     lineage: list[dict[str, Any]] = (config.get("sparsity") or {}).get("lineage", [])
     return lineage
+
+
+def write_seeds_card(folder: Path, scores: SeedScores, training: Mapping[str, Any]) -> None:
+    """Write the card; ``training`` is the training.json of one of the seeds."""
+    count = count_seeds(len(scores.seeds))
+    mean, spread = scores.mean(), scores.deviation()
+    front = ["library_name: transformers", "tags:", "- sparsebert"]
+    if scores.task in TASKS and mean:
+
+        def remark(split: str, metric: str) -> str:
+            return about_seeds([found[split][metric] for found in scores.seeds.values()])
+
+        name = f"{folder.resolve().name}, {count}"
+        front.append(model_index(name, hub_results(TASKS[scores.task], mean, remark)))
+    cells = [(split, metric) for split, metrics in mean.items() for metric in metrics]
+    lines = [
+        f"# {scores.title}, {count}",
+        "",
+        f"Models fine-tuned alike on {training['rows']['train']:,} rows, each from its own seed; "
+        "scores in percent.",
+        "",
+        "| seed | "
+        + " | ".join(f"{METRIC_TITLES.get(metric, metric)} ({split})" for split, metric in cells)
+        + " |",
+        "|---|" + "---:|" * len(cells),
+    ]
+    for seed, found in scores.seeds.items():
+        values = " | ".join(f"{found[split][metric]:.2f}" for split, metric in cells)
+        lines.append(f"| [{seed}](seed-{seed}) | {values} |")
+    lines.append("| mean | " + " | ".join(f"{mean[s][m]:.2f}" for s, m in cells) + " |")
+    if len(scores.seeds) > 1:
+        values = " | ".join(f"{spread[split][metric]:.2f}" for split, metric in cells)
+        lines.append(f"| sample standard deviation | {values} |")
+    text = "---\n" + "\n".join(front) + "\n---\n\n" + "\n".join(lines) + "\n"
+    (folder / CARD_NAME).write_text(text, encoding="utf-8")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
@@ -23,56 +20,25 @@ from transformers import (
     TrainingArguments,
 )
 
-from sparsebert.evaluation.predictors import padded_batch
-from sparsebert.tasks.table import Kind
 from sparsebert.tasks.tokens import TokenRows
-from sparsebert.training.batch_plan import BatchPlan
+from sparsebert.training.batches import BatchPlan, LengthBuckets, RankBatches
+from sparsebert.training.cpu import autocast
 from sparsebert.training.defaults import RunOptions
-from sparsebert.training.length_buckets import LengthBuckets
+from sparsebert.training.distributed import (
+    from_main,
+    parallel_loss,
+    prepare_sharding,
+    processes,
+    rank,
+    total,
+)
 from sparsebert.training.objective import Objective
 from sparsebert.training.options import OPTIMIZERS
-from sparsebert.training.parallel_loss import parallel_loss
-from sparsebert.training.precision import autocast
-from sparsebert.training.rank_batches import RankBatches
-from sparsebert.training.ranks import from_main, processes, rank, total
-from sparsebert.training.sharding import prepare_sharding
 from sparsebert.training.upstream_options import UpstreamOptions
 
 _LOSS_POINTS = 100  # about as many points a run's loss history has
 _EMPTY = "empty"  # marks a batch whose rows are none of this process's
 CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
-
-
-@dataclass(frozen=True)
-class TrainingRows:
-    """Tokens and labels to train on.
-
-    ``labels`` is int64 ``[rows]``, float32 ``[rows]`` for a regression, and int64 ``[rows, 2]``
-    (first and last token of the answer) for question answering.
-    """
-
-    kind: Kind
-    rows: TokenRows
-    labels: npt.NDArray[Any]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def and_unlabelled(self, rows: TokenRows) -> TrainingRows:
-        """These and then ``rows``, whose labels are zeros that no loss reads."""
-        labels = np.zeros((len(rows), *self.labels.shape[1:]), self.labels.dtype)
-        return replace(
-            self, rows=self.rows.and_rows(rows), labels=np.concatenate([self.labels, labels])
-        )
-
-    def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A padded batch of some rows, as an `Objective` takes it: the Trainer's data collator."""
-        indices = np.asarray(chosen, np.int64)
-        return {
-            **padded_batch(self.rows, indices),
-            "labels": torch.from_numpy(self.labels[indices]),
-            "rows": torch.from_numpy(indices),
-        }
 
 
 class Rows(Protocol):

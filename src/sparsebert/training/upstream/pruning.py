@@ -31,19 +31,23 @@ from sparsebert.pruning.one_shot import check_parts
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.tokens import load_tokenizer
-from sparsebert.training.corpus import Corpus, read_corpus, tokenize_corpus
+from sparsebert.training.distributed import from_main, join, main_only, wait_for_all
 from sparsebert.training.fingerprints import upstream_fingerprints
-from sparsebert.training.ranks import from_main, join, main_only, wait_for_all
+from sparsebert.training.upstream.corpus import (
+    Corpus,
+    CorpusRows,
+    Masking,
+    read_corpus,
+    tokenize_corpus,
+)
+from sparsebert.training.upstream.saving import UpstreamResult, save_upstream
 from sparsebert.training.upstream_options import UpstreamOptions
-from sparsebert.training.upstream_saving import UpstreamResult, save_upstream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from typing_extensions import Unpack
 
-    from sparsebert.training.corpus_rows import Masking
     from sparsebert.training.upstream_options import UpstreamKeywords
-
 _PRUNED = "pruned"  # in the work folder: the one-shot pruned model that training starts from
 
 
@@ -68,12 +72,12 @@ def prune_upstream(
 ) -> UpstreamResult:
     """Prune ``model``, train it against its dense self on the texts of ``corpus``, write ``out``.
 
-    ``corpus`` is one or several files and folders (`sparsebert.training.corpus`), in whose tables
-    ``text_column`` and ``pair_column`` name the texts' columns; ``options`` are
-    the fields of `UpstreamOptions`. A one-shot ``method`` that calibrates does so on a fixed
-    selection of ``calibration_rows`` texts of ``calibration`` (with the columns of ``task`` where
-    one is named), or else of the corpus. What is zero after pruning is exactly 0.0 in the result;
-    everything else trains. The result has the tensors of ``model`` under their old names, in fp32.
+    ``corpus`` is one or several files and folders (`read_corpus`), in whose tables ``text_column``
+    and ``pair_column`` name the texts' columns; ``options`` are the fields of `UpstreamOptions`. A
+    one-shot ``method`` that calibrates does so on a fixed selection of ``calibration_rows`` texts
+    of ``calibration`` (with the columns of ``task`` where one is named), or else of the corpus.
+    What is zero after pruning is exactly 0.0 in the result; everything else trains. The result has
+    the tensors of ``model`` under their old names, in fp32.
 
     Checkpoints go to ``OUT.training`` beside ``out``, every ten minutes, at every epoch's end and
     on Ctrl-C; ``resume`` goes on from the last one (and starts anew if there is none). The same
@@ -103,10 +107,13 @@ def prune_upstream(
             "it out."
         )
     sources = [Path(each) for each in ([corpus] if isinstance(corpus, str | Path) else corpus)]
-    from sparsebert.training.corpus_rows import CorpusRows
-    from sparsebert.training.disk_space import check_disk, disk_needed
-    from sparsebert.training.upstream_run import run_upstream
-    from sparsebert.training.work_folder import WorkFolder, locked_work_folder
+    from sparsebert.training.upstream.run import run_upstream
+    from sparsebert.training.work_folder import (
+        WorkFolder,
+        check_disk,
+        disk_needed,
+        locked_work_folder,
+    )
 
     join()
     report = main_only(shown(progress))
@@ -222,8 +229,6 @@ def _masking(
     dense: Checkpoint, tokenizer: PreTrainedTokenizerBase, options: UpstreamOptions
 ) -> Masking | None:
     """How tokens are masked; None for a model without a masked-LM head."""
-    from sparsebert.training.corpus_rows import Masking
-
     if dense.config.head is not Head.MASKED_LM:
         return None
     mask = tokenizer.mask_token_id

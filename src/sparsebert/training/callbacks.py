@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sparsebert.errors import TrainingError
 from sparsebert.progress import Progress
-from sparsebert.training.interruption import StopRequest
-from sparsebert.training.ranks import any_of
+from sparsebert.training.distributed import any_of
 
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
 
@@ -91,3 +96,35 @@ class FiniteLossCallback(TrainerCallback):  # type: ignore[misc]
                 f"the loss is {loss} after step {state.global_step}: the training has diverged. "
                 f"Lower the learning rate (it was {args.learning_rate:g}) or lengthen the warm-up."
             )
+
+
+@dataclass
+class StopRequest:
+    """Whether the user has asked to stop."""
+
+    asked: bool = False
+
+
+@contextmanager
+def stop_on_interrupt(request: StopRequest) -> Iterator[None]:
+    """Turn the first Ctrl-C inside into a request; the second one interrupts at once as ever.
+
+    So does SIGTERM, which schedulers and containers send some time before they kill; there may be
+    several of it, and a launcher of processes sends it after a Ctrl-C. Python delivers signals to
+    the main thread only: elsewhere nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if request.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

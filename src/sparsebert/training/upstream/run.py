@@ -11,24 +11,23 @@ from transformers import PreTrainedModel, TrainerCallback
 from sparsebert.checkpoint import Checkpoint, Head, read_masks
 from sparsebert.errors import TrainingError
 from sparsebert.progress import Progress
-from sparsebert.training.attention import choose_attention
-from sparsebert.training.batch_plan import BatchPlan
-from sparsebert.training.corpus_rows import CorpusRows
-from sparsebert.training.embeddings import hold_embeddings
-from sparsebert.training.interruption import StopRequest
-from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
-from sparsebert.training.loop import Trained, train, until_it_fits
-from sparsebert.training.parameters import canonical_parameters
-from sparsebert.training.precision import resolve_precision
-from sparsebert.training.run_callbacks import (
+from sparsebert.torch_models import canonical_parameters
+from sparsebert.training.batches import BatchPlan
+from sparsebert.training.callbacks import (
     CheckpointCallback,
     FiniteLossCallback,
     ProgressCallback,
+    StopRequest,
 )
-from sparsebert.training.sharding import check_shardable, is_sharded, whole_state
+from sparsebert.training.cpu import choose_attention, resolve_precision
+from sparsebert.training.distributed import check_shardable, is_sharded, whole_state
+from sparsebert.training.embeddings import hold_embeddings
+from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
+from sparsebert.training.run import Trained, train, until_it_fits
 from sparsebert.training.task_model import build_model
 from sparsebert.training.trainer import ObjectiveTrainer, training_arguments
-from sparsebert.training.upstream_objective import UpstreamObjective
+from sparsebert.training.upstream.corpus import CorpusRows
+from sparsebert.training.upstream.objective import UpstreamObjective
 from sparsebert.training.upstream_options import UpstreamOptions
 from sparsebert.training.work_folder import WorkFolder
 

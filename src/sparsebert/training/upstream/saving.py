@@ -22,7 +22,7 @@ from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.json_files import write_json
 from sparsebert.extras import data_frame
-from sparsebert.training.versions import versions
+from sparsebert.training.saving import versions
 
 if TYPE_CHECKING:
     import pandas as pd

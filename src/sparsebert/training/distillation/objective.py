@@ -17,23 +17,21 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from sparsebert.evaluation.predictors import model_inputs, unwrapped
 from sparsebert.tasks.table import Kind
-from sparsebert.training.attention_relations import (
+from sparsebert.torch_models import model_inputs, unwrapped
+from sparsebert.training.distillation.losses import (
+    class_logits_loss,
+    hidden_states_loss,
     last_projections,
     relation_heads,
     relations_loss,
-)
-from sparsebert.training.distillation_losses import (
-    class_logits_loss,
-    hidden_states_loss,
     span_logits_loss,
     value_loss,
 )
+from sparsebert.training.distillation.outputs import TeacherOutputs
+from sparsebert.training.distillation.teacher import Teacher
 from sparsebert.training.objective import TaskObjective
 from sparsebert.training.options import FinetuneOptions
-from sparsebert.training.teacher import Teacher
-from sparsebert.training.teacher_outputs import TeacherOutputs
 
 
 class DistillationObjective:

@@ -1,43 +1,50 @@
-"""The teacher of a distillation: found, checked against the task and the student, or trained first.
+"""The teacher of a distillation: found, checked against the task and the student.
 
 A teacher is any dense or sparse folder (or hub id) that reads the student's vocabulary. With the
-task's head on it, it teaches as it is; an encoder is fine-tuned on the task first, with the
-student's own options, and kept as ``OUT.teacher`` beside OUT, where a resumed or repeated run finds
-it. In a folder of seeds the teacher of seed N is its ``seed-N``.
+task's head on it, it teaches as it is; an encoder is fine-tuned on the task first
+(`sparsebert.training.finetuning`), with the student's own options, and kept as ``OUT.teacher``
+beside OUT, where a resumed or repeated run finds it. In a folder of seeds the teacher of seed N is
+its ``seed-N``.
+
+A student's fresh head begins as its teacher's: what reads the answer off the hidden states. These
+approach the teacher's, so its head on top of them is nearly right from the first step, where a
+random one has to be learnt from the task's few rows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from transformers import PreTrainedModel
 
 from sparsebert.checkpoint import Checkpoint, open_checkpoint, resolve_model
-from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.config import CONFIG_NAME, Head
-from sparsebert.checkpoint.json_files import differences, read_object
+from sparsebert.checkpoint.families import HeadShape
 from sparsebert.checkpoint.seeds import seed_folders
 from sparsebert.checkpoint.token_ids import unknown_ids
-from sparsebert.errors import CheckpointError, OutputError, TrainingError
+from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.progress import Progress
-from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
-from sparsebert.training.defaults import with_defaults
-from sparsebert.training.options import NEED_TEACHER, FinetuneOptions
-from sparsebert.training.precision import autocast, device_type, resolve_precision
-from sparsebert.training.ranks import from_main, main_first
+from sparsebert.torch_models import canonical_parameters
+from sparsebert.training.cpu import autocast, device_type, resolve_precision
+from sparsebert.training.distillation.outputs import (
+    TeacherOutputs,
+    cached_outputs,
+    compute_outputs,
+    outputs_key,
+)
+from sparsebert.training.distributed import main_first
+from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.task_model import build_model, head_order, keeps_head, task_config
-from sparsebert.training.teacher_cache import cached_outputs, outputs_key
-from sparsebert.training.teacher_outputs import TeacherOutputs, compute_outputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from sparsebert.training.job import Job
 
 _UNTAUGHT = (Head.ENCODER, Head.MASKED_LM)  # no task was ever taught to these
 
@@ -47,7 +54,7 @@ class Teacher:
     """A model that teaches, or will once it is fine-tuned on the task.
 
     ``columns`` says which of its logits each of the student's answers to, int64 ``[labels]``; None
-    where the task has no labels. ``outputs`` come with `prepare_teacher`, in the student's order.
+    where the task has no labels. ``outputs`` come with `with_outputs`, in the student's order.
     """
 
     checkpoint: Checkpoint
@@ -81,101 +88,38 @@ def find_teacher(
     return Teacher(checkpoint, task, _columns(checkpoint, task, student_order))
 
 
-def prepare_teacher(
-    job: Job,
-    out: Path,
-    arguments: dict[str, Any],
+def with_outputs(
+    teacher: Teacher,
+    rows: TokenRows,
+    kind: Kind,
     *,
-    data: str | Path | None,
-    columns: DataOptions,
-    resume: bool,
-    force: bool,
+    precision: str,
+    batch_size: int,
     progress: Progress,
 ) -> Teacher:
-    """The job's teacher, trained if need be, with its outputs on the training rows.
+    """The teacher with its outputs on the training rows, in the order of the student's labels.
 
-    ``arguments`` are the run's as its lineage has them. Raises OutputError if ``OUT.teacher`` holds
-    something else (and ``force`` is not set), and what `finetune` raises.
+    ``precision`` is the option's value. Raises TrainingError if the outputs are not finite numbers.
     """
-    teacher, rows, notes = job.teacher, job.rows.rows, []
-    assert teacher is not None
-    if not keeps_head(teacher.checkpoint, job.task):
-        folder = _train(teacher, job, out, arguments, data, columns, resume, force, progress)
-        notes.append(
-            f"the teacher {teacher.checkpoint.source} has no head for {job.task.name}, so it was "
-            f"fine-tuned first with the same options and is kept as {folder.name}."
-        )
-        options = replace(job.options, teacher=str(folder))
-        teacher = find_teacher(options, job.checkpoint, job.task, rows, job.order)
-    precision = resolve_precision(job.options.precision)
+    number_type = resolve_precision(precision)
 
-    def ask() -> TeacherOutputs:
-        with autocast(precision):
+    def compute() -> TeacherOutputs:
+        with autocast(number_type):
             return compute_outputs(
                 teacher.model().to(device_type()),
                 rows,
-                job.task.kind,
-                batch_size=job.options.batch_size,
+                kind,
+                batch_size=batch_size,
                 progress=progress,
             )
 
-    key = outputs_key(teacher.checkpoint, rows, precision)
-    # The main process asks, and the others find its answers in the cache where they share one.
+    key = outputs_key(teacher.checkpoint, rows, number_type)
+    # The main process computes them, and the others find them in the cache where they share one.
     with main_first():
-        outputs = cached_outputs(key, job.task.kind, rows, ask)
+        outputs = cached_outputs(key, kind, rows, compute)
     if teacher.columns is not None:
         outputs = outputs.with_columns(teacher.columns)
-    return replace(teacher, outputs=outputs, notes=notes)
-
-
-def _train(
-    teacher: Teacher,
-    job: Job,
-    out: Path,
-    arguments: dict[str, Any],
-    data: str | Path | None,
-    columns: DataOptions,
-    resume: bool,
-    force: bool,
-    progress: Progress,
-) -> Path:
-    """Fine-tune an encoder on the task into ``OUT.teacher``; or find it there, trained like that.
-
-    The options are those that the student was given, save for those that make it a sparse,
-    quantised or taught one.
-    """
-    from sparsebert.training.finetuning import finetune
-
-    folder = out.with_name(f"{out.name}.teacher")
-    options = _on_its_own(job.asked)
-    resolved = with_defaults(options, teacher.checkpoint, job.task, len(job.data.train))
-
-    def is_trained() -> bool:
-        if not (folder.is_dir() and any(folder.iterdir())):
-            return False
-        expected = {**arguments, **resolved.as_dict(), "rows": job.examples}
-        different = _differences(folder, teacher.checkpoint.source, expected)
-        if different and not force:
-            raise OutputError(
-                f"{folder} holds a teacher that was trained otherwise ({different}): remove it, "
-                "pass --force, or name it as the teacher to use it as it is."
-            )
-        return not different
-
-    if from_main(is_trained):
-        return folder
-    finetune(
-        teacher.checkpoint.path,
-        folder,
-        task=job.task.name,
-        data=data,
-        resume=resume,
-        force=force,
-        progress=lambda label, done, total: progress(f"teacher: {label}", done, total),
-        **columns.given(),
-        **options.as_dict(),
-    )
-    return folder
+    return replace(teacher, outputs=outputs)
 
 
 def _open(teacher: str, seed: int) -> Checkpoint:
@@ -245,26 +189,24 @@ def _asked(task: Task) -> str:
     return "a number" if task.kind is Kind.REGRESSION else "a span"
 
 
-def _on_its_own(options: FinetuneOptions) -> FinetuneOptions:
-    """The same training for a model without a teacher, dense and in floating point."""
-    special = ("teacher", *NEED_TEACHER, "method", "pattern", "shared_rows", "quantize")
-    defaults: dict[str, Any] = {
-        each.name: each.default for each in fields(options) if each.name in special
-    }
-    return replace(options, **defaults)
+@torch.no_grad()
+def copy_head(teacher: Teacher, student: PreTrainedModel, shape: HeadShape | None) -> None:
+    """Give ``student`` the teacher's head, its labels in the student's order.
 
-
-def _differences(folder: Path, source: str, expected: dict[str, Any]) -> str:
-    """How a trained teacher's origin and arguments differ from those wanted; "" if not at all."""
-    try:
-        record = open_checkpoint(folder).config.sparsity or {}
-        step = record["lineage"][-1]
-        found = {
-            **FinetuneOptions().as_dict(),  # an option that is younger than the teacher
-            **step["arguments"],
-            "from": step["from"],
-            "rows": read_object(folder / TRAINING_NAME)["rows"]["train"],
-        }
-    except (CheckpointError, KeyError, IndexError, TypeError):
-        return "it is not a whole folder of sparsebert finetune"
-    return "; ".join(differences(found, {**expected, "from": source}))
+    ``shape`` is the student's head; nothing happens where the teacher's is of another make or
+    width.
+    """
+    checkpoint = teacher.checkpoint
+    same_width = checkpoint.config.hidden_size == student.config.hidden_size
+    if shape is None or shape != checkpoint.config.head_shape or not same_width:
+        return
+    labelled = (f"{shape.last}.weight", shape.last_bias)  # a row for each label
+    layers = [layer for layer in (shape.dense, shape.norm) if layer]
+    names = [f"{layer}.{end}" for layer in layers for end in ("weight", "bias")]
+    parameters = canonical_parameters(student)
+    for name in (*names, *labelled):
+        if name in parameters and name in checkpoint.stored_name:
+            weight = checkpoint.finite_weight(name)
+            if name in labelled and teacher.columns is not None:
+                weight = weight[teacher.columns]
+            parameters[name].copy_(torch.tensor(weight))

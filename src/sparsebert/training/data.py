@@ -1,9 +1,20 @@
-"""What a run is trained and scored on: the task and its rows, read and checked."""
+"""What a run is trained and scored on: the task and its rows, read and checked.
+
+Besides the task's own there may be unlabelled texts, to which only a teacher has an answer. A
+teacher fine-tuned on a few thousand rows gives on these what their labels say, and they tell a
+student little about what it gives otherwise. On more texts of the same kind it shows (the
+augmentation of TinyBERT, arXiv 1909.10351, with texts that exist instead of made ones).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from sparsebert.errors import DataError
 from sparsebert.evaluation.scoring import f1_note
@@ -13,9 +24,14 @@ from sparsebert.tasks.division import SPLIT_NAME, Division, divide
 from sparsebert.tasks.examples import Examples, load_split, selection, validation_splits
 from sparsebert.tasks.files import undivided_file
 from sparsebert.tasks.labels import label_notes
-from sparsebert.tasks.table import CUSTOM, Task
+from sparsebert.tasks.table import CUSTOM, Kind, Task
+from sparsebert.tasks.texts import Text, read_texts, single_texts
+from sparsebert.tasks.tokens import TokenRows
+from sparsebert.torch_models import padded_batch
 from sparsebert.training.options import FinetuneOptions
-from sparsebert.training.unlabelled import read_unlabelled
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,40 @@ class RunData:
     def rows(self) -> int:
         """Rows of an epoch."""
         return len(self.train) + (len(self.unlabelled) if self.unlabelled is not None else 0)
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Tokens and labels to train on.
+
+    ``labels`` is int64 ``[rows]``, float32 ``[rows]`` for a regression, and int64 ``[rows, 2]``
+    (first and last token of the answer) for question answering.
+    """
+
+    kind: Kind
+    rows: TokenRows
+    labels: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def and_unlabelled(self, rows: TokenRows) -> TrainingRows:
+        """These and then ``rows``, whose labels are zeros that no loss reads."""
+        labels = np.zeros((len(rows), *self.labels.shape[1:]), self.labels.dtype)
+        return replace(
+            self, rows=self.rows.and_rows(rows), labels=np.concatenate([self.labels, labels])
+        )
+
+    def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
+        """A padded batch of some rows, as an `Objective` takes it: the Trainer's data collator."""
+        import torch
+
+        indices = np.asarray(chosen, np.int64)
+        return {
+            **padded_batch(self.rows, indices),
+            "labels": torch.from_numpy(self.labels[indices]),
+            "rows": torch.from_numpy(indices),
+        }
 
 
 def read_run_data(
@@ -88,3 +138,30 @@ def _notes(task: Task, read: list[Examples], division: Division | None) -> list[
             f"{division.rows:,} rows were held out to score on, which {SPLIT_NAME} lists."
         )
     return [*dict.fromkeys(notes), *(f1_note(task) if len(read) > 1 else [])]
+
+
+def read_unlabelled(options: FinetuneOptions, task: Task) -> Examples:
+    """The texts that the options name, as examples of the task without labels.
+
+    A task of pairs takes pairs; one of single texts takes both halves of a pair. A table has the
+    columns of any known task, or this one's. Raises DataError for a task of spans, for single texts
+    where pairs are asked for, and for what cannot be read.
+    """
+    source = str(options.unlabelled)
+    if task.kind is Kind.QUESTION:
+        raise DataError(f"{task.name} takes no unlabelled texts: they have no question.")
+    texts: Sequence[Text] = read_texts(source, also=task.text_columns)
+    if len(task.text_columns) == 1:
+        texts = single_texts(texts)
+    elif any(isinstance(row, str) for row in texts):
+        raise DataError(
+            f"{source} holds single texts and {task.name} reads pairs: give a table with two text "
+            "columns."
+        )
+    chosen = selection(len(texts), options.unlabelled_rows)
+    if chosen is not None:
+        texts = [texts[row] for row in chosen]
+    first = [row if isinstance(row, str) else row[0] for row in texts]
+    second = [row[1] for row in texts if not isinstance(row, str)]
+    none = np.zeros(0, np.int64)
+    return Examples(task, "unlabelled", source, first, second or None, none, ids=[])

@@ -15,12 +15,11 @@ from transformers.activations import ACT2FN
 
 from sparsebert.checkpoint.families import Head
 from sparsebert.checkpoint.sentence_transformers import Pooling
-from sparsebert.evaluation.predictors import model_family, model_inputs, unwrapped
 from sparsebert.evaluation.similarity import pool
-from sparsebert.training.distillation_losses import divergence
+from sparsebert.torch_models import model_family, model_inputs, unwrapped
+from sparsebert.training.distillation.losses import divergence
+from sparsebert.training.upstream.corpus import NOT_MASKED
 from sparsebert.training.upstream_options import UpstreamOptions
-
-NOT_MASKED = -100  # in ``labels``, where a token is not to be predicted
 
 
 class UpstreamObjective:

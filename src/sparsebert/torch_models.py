@@ -1,0 +1,135 @@
+"""transformers' models on torch: loading one, its inputs, its parameters by canonical name.
+
+Importing this costs next to nothing: torch and transformers are imported where they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsebert.checkpoint.families import FAMILIES, Family, Head
+from sparsebert.errors import CheckpointError, TrainingError
+from sparsebert.extras import need_extra
+from sparsebert.tasks.tokens import TokenRows
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+def load_torch_model(folder: Path, head: Head) -> PreTrainedModel:
+    """A folder's model with its head, through transformers' Auto classes, in fp32 on the CPU."""
+    need_extra("running a model on torch", "torch", "transformers")
+    import torch
+    import transformers
+
+    kinds = {
+        Head.SEQUENCE: transformers.AutoModelForSequenceClassification,
+        Head.QUESTION: transformers.AutoModelForQuestionAnswering,
+    }
+    with quiet_transformers():
+        model: PreTrainedModel = kinds[head].from_pretrained(str(folder), dtype=torch.float32)
+    return model.eval()
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Only errors are logged and no bars are drawn inside; what was set before is put back."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def padded_batch(rows: TokenRows, chosen: Any, device: Any = "cpu") -> dict[str, torch.Tensor]:
+    """Some rows padded to the longest: ``input_ids``, ``token_type_ids``, ``attention_mask``."""
+    import torch
+
+    longest = int(rows.lengths[chosen].max())
+    ids = np.zeros((len(chosen), longest), np.int64)
+    type_ids, mask = np.zeros_like(ids), np.zeros_like(ids)
+    for place, index in enumerate(chosen):
+        row_ids, row_types = rows.row(index)
+        ids[place, : len(row_ids)] = row_ids
+        type_ids[place, : len(row_ids)] = row_types
+        mask[place, : len(row_ids)] = 1
+    batch = {"input_ids": ids, "token_type_ids": type_ids, "attention_mask": mask}
+    return {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
+
+
+def model_inputs(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a transformers model reads of a padded batch: types only where its family has any."""
+    names = ["input_ids", "attention_mask"]
+    names += ["token_type_ids"] if model_family(model).token_types else []
+    return {name: batch[name] for name in names}
+
+
+def model_family(model: Any) -> Family:
+    """The family of a transformers model. Raises CheckpointError for a type that is not known."""
+    model_type = unwrapped(model).config.model_type
+    if model_type not in FAMILIES:
+        raise CheckpointError(
+            f"models of type {model_type!r} are not supported; supported are {', '.join(FAMILIES)}."
+        )
+    return FAMILIES[model_type]
+
+
+def unwrapped(model: Any) -> Any:
+    """The model itself, where torch wrapped it to train on several machines."""
+    return getattr(model, "module", model)
+
+
+def transformers_model(model: nn.Module) -> PreTrainedModel:
+    """The transformers model in a tree of modules, whatever is around it.
+
+    DistributedDataParallel, torch.compile, PEFT, a SentenceTransformer or a network of one's own
+    may wrap it. Raises TrainingError if there is none, or more than one side by side.
+    """
+    from transformers import PreTrainedModel
+
+    found: dict[str, PreTrainedModel] = {}
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{outer}.") or not outer for outer in found)
+        if isinstance(module, PreTrainedModel) and not inside:
+            found[name] = module
+    if len(found) != 1:
+        there = f"holds {len(found)} ({', '.join(found)})" if found else "holds none"
+        raise TrainingError(
+            f"masks are those of one transformers model, and {type(model).__name__} {there}: hand "
+            "over the model itself, each with its own masks."
+        )
+    return next(iter(found.values()))
+
+
+def canonical_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter by its canonical name; one that is tied stands under each of its names."""
+    inner = transformers_model(model)
+    family = model_family(inner)
+    named = inner.named_parameters(remove_duplicate=False)
+    # PEFT moves a layer to which it adds an adapter one step down.
+    return {family.canonical(name.replace(".base_layer.", ".")): each for name, each in named}
+
+
+def encoder_linear(model: nn.Module, name: str) -> nn.Linear:
+    """A linear layer of the encoder by its canonical name (without ``.weight``)."""
+    from torch import nn
+
+    encoder = unwrapped(model)
+    encoder = getattr(encoder, encoder.base_model_prefix, encoder)
+    path = model_family(model).spelled(f"{name}.weight").removesuffix(".weight")
+    found = encoder.get_submodule(path)
+    assert isinstance(found, nn.Linear)
+    return found

@@ -1,0 +1,204 @@
+"""What a teacher says of every training row: its logits, and how much its hidden states vary.
+
+They are kept on disk, so that the next seed, recipe or resumed run need not ask again: a cache and
+no part of a result, so the files stand where a user expects such files and may delete them, in
+``sparsebert/teacher-outputs`` under ``$XDG_CACHE_HOME`` (``~/.cache``), or under
+``$SPARSEBERT_CACHE`` where that is set. A file's name is a hash of all that its numbers depend on,
+the teacher's config and weights, the tokenised rows and the number type; so runs into different
+folders share it, and nothing stale is ever read. Logits take 4 bytes each: about 5 MB for MNLI's
+three classes, 130 MB for SQuAD's two numbers a token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sparsebert.checkpoint import Checkpoint, TensorFiles, TensorSpec, write_tensors
+from sparsebert.checkpoint.dtypes import Array
+from sparsebert.errors import CheckpointError, TrainingError
+from sparsebert.progress import Progress
+from sparsebert.tasks.table import Kind
+from sparsebert.tasks.tokens import TokenRows
+from sparsebert.torch_models import model_inputs, padded_batch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherOutputs:
+    """A teacher's logits on a training set.
+
+    ``logits`` is float32 ``[rows, labels]`` (``[rows, 1]`` for a regression), or ``[tokens, 2]``
+    for question answering: start and end of all rows' tokens, end to end as ``offsets`` (int64
+    ``[rows + 1]``) says. ``hidden_variance`` is float64 ``[layers]``: of each layer's output, the
+    variance over all tokens of the training set, averaged over the features.
+    """
+
+    logits: npt.NDArray[np.float32]
+    hidden_variance: npt.NDArray[np.float64]
+    offsets: npt.NDArray[np.int64] | None = None
+
+    def batch(self, rows: torch.Tensor, tokens: int) -> torch.Tensor:
+        """Logits of some rows (int64 ``[batch]``), on their device.
+
+        float32 ``[batch, labels]``, or ``[batch, tokens, 2]`` with zeros where a row has ended.
+        """
+        chosen = rows.cpu().numpy()
+        if self.offsets is None:
+            return torch.from_numpy(self.logits[chosen]).to(rows.device)
+        padded = np.zeros((len(chosen), tokens, 2), np.float32)
+        for place, row in enumerate(chosen):
+            of_row = self.logits[self.offsets[row] : self.offsets[row + 1]]
+            padded[place, : len(of_row)] = of_row
+        return torch.from_numpy(padded).to(rows.device)
+
+    def with_columns(self, columns: Sequence[int] | npt.NDArray[np.int64]) -> TeacherOutputs:
+        """The same with the labels in another order: column i is the old column ``columns[i]``."""
+        return replace(self, logits=np.ascontiguousarray(self.logits[:, columns]))
+
+
+def compute_outputs(
+    model: PreTrainedModel,
+    rows: TokenRows,
+    kind: Kind,
+    *,
+    batch_size: int,
+    progress: Progress,
+) -> TeacherOutputs:
+    """Run the teacher over the training set, rows of like length together.
+
+    Other company in a batch, and so other padding, changes a logit by rounding only (about 1e-6 of
+    its size in fp32). TrainingError if the teacher gives NaN or infinity.
+    """
+    question = kind is Kind.QUESTION
+    layers, width = model.config.num_hidden_layers, model.config.hidden_size
+    sums, squares = np.zeros((2, layers, width))
+    logits: npt.NDArray[np.float32] | None = None
+    model.eval()
+    order = np.argsort(-rows.lengths, kind="stable")
+    with torch.inference_mode():
+        for start in range(0, len(rows), batch_size):
+            chunk = order[start : start + batch_size]
+            batch = padded_batch(rows, chunk, model.device)
+            output = model(**model_inputs(model, batch), output_hidden_states=True)
+            real = batch["attention_mask"].bool()
+            for layer, states in enumerate(output.hidden_states[1:]):
+                states = states[real].double()
+                sums[layer] += states.sum(0).cpu().numpy()
+                squares[layer] += states.square().sum(0).cpu().numpy()
+            if question:
+                found = torch.stack((output.start_logits, output.end_logits), dim=-1)
+            else:
+                found = output.logits
+            values = found.float().cpu().numpy()
+            if logits is None:
+                count = rows.offsets[-1] if question else len(rows)
+                logits = np.empty((count, values.shape[-1]), np.float32)
+            for place, row in enumerate(chunk):
+                if question:
+                    begin, end = rows.offsets[row], rows.offsets[row + 1]
+                    logits[begin:end] = values[place, : end - begin]
+                else:
+                    logits[row] = values[place]
+            progress("asking the teacher", start + len(chunk), len(rows))
+    assert logits is not None
+    if not np.isfinite(logits).all():
+        raise TrainingError("the teacher gives NaN or infinity on the training rows.")
+    means = sums / rows.offsets[-1]
+    variance = (squares / rows.offsets[-1] - means**2).mean(1)
+    return TeacherOutputs(logits, variance, rows.offsets if question else None)
+
+
+_KEY = "sparsebert"
+_VERSION = 1
+
+
+def cache_folder() -> Path:
+    """Where the files stand; it need not exist."""
+    ours = os.environ.get("SPARSEBERT_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparsebert"
+    return (Path(ours).expanduser() if ours else base) / "teacher-outputs"
+
+
+def outputs_key(teacher: Checkpoint, rows: TokenRows, number_type: str) -> str:
+    """SHA-256 of all that a teacher's outputs depend on: its model, the rows, the number type."""
+    digest = hashlib.sha256(f"{_VERSION} {number_type} ".encode())
+    digest.update(json.dumps(teacher.config.raw, sort_keys=True).encode())
+    for name in sorted(teacher.tensors):
+        digest.update(f"{name} {teacher.tensors.spec(name)}".encode())
+        digest.update(np.ascontiguousarray(teacher.tensors[name]).view(np.uint8).data)
+    for array in (rows.offsets, rows.ids, rows.type_ids):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def cached_outputs(
+    key: str, kind: Kind, rows: TokenRows, compute: Callable[[], TeacherOutputs]
+) -> TeacherOutputs:
+    """The outputs under ``key``; computed and kept if there are none, or none that are whole.
+
+    Where they cannot be kept (no space, no permission) they are used all the same.
+    """
+    file = cache_folder() / f"{key}.safetensors"
+    kept = _read(file, key, kind, rows)
+    if kept is not None:
+        return kept
+    outputs = compute()
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write(file, key, outputs)
+    return outputs
+
+
+def _write(file: Path, key: str, outputs: TeacherOutputs) -> None:
+    arrays: dict[str, Array] = {
+        "logits": outputs.logits,
+        "hidden_variance": outputs.hidden_variance,
+    }
+    record = {
+        "format_version": _VERSION,
+        "kind": "teacher-outputs",
+        "key": key,
+        "sha256": {name: _digest(array) for name, array in arrays.items()},
+    }
+    specs = [
+        TensorSpec("logits", "F32", outputs.logits.shape),
+        TensorSpec("hidden_variance", "F64", outputs.hidden_variance.shape),
+    ]
+    write_tensors(file, specs, arrays.values(), {_KEY: json.dumps(record)})
+
+
+def _read(file: Path, key: str, kind: Kind, rows: TokenRows) -> TeacherOutputs | None:
+    """What a file holds, if it is whole and what it should be."""
+    if not file.is_file():
+        return None
+    try:
+        tensors = TensorFiles([file])
+        record = json.loads(tensors.metadata[_KEY])
+        logits, variance = tensors["logits"], tensors["hidden_variance"]
+        sums = {"logits": _digest(logits), "hidden_variance": _digest(variance)}
+        whole = record["key"] == key and record["sha256"] == sums
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        return None
+    question = kind is Kind.QUESTION
+    count = rows.offsets[-1] if question else len(rows)
+    fits = logits.dtype == np.float32 and logits.ndim == 2 and len(logits) == count
+    if not (whole and fits and variance.dtype == np.float64 and variance.ndim == 1):
+        return None
+    return TeacherOutputs(logits, variance, rows.offsets if question else None)
+
+
+def _digest(array: Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).hexdigest()

@@ -1,0 +1,1 @@
+"""Upstream pruning: a sparse model for any task, trained on unlabelled text."""
