@@ -81,8 +81,7 @@ class DeepSparse:
 def register() -> None:
     """Add "deepsparse-fp32" to the engines of `sparsebert bench`."""
     from sparsebert.bench import worker
-    from sparsebert.bench.engines import known_engines, not_installed
-    from sparsebert.bench.exports import onnx_folder
+    from sparsebert.bench.engines import known_engines, not_installed, onnx_folder
 
     class DeepSparseSetup(worker.Setup):
         """Its worker loads the same ONNX export as ONNX Runtime, not fused: it fuses by itself."""

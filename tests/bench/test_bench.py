@@ -25,8 +25,7 @@ from sparsebert.bench import (
     write_random_model,
 )
 from sparsebert.bench import worker as worker_file
-from sparsebert.bench.engines import known_engines
-from sparsebert.bench.exports import once
+from sparsebert.bench.engines import known_engines, once
 from sparsebert.bench.run import _cache_of
 from sparsebert.bench.worker import Batch, Setup
 from sparsebert.bench.worker_client import Worker, WorkerError, running

@@ -13,8 +13,7 @@ import pytest
 
 from checkout import BENCHMARKS, load_script
 from sparsebert.bench import Shape, run_bench
-from sparsebert.bench.engines import known_engines
-from sparsebert.bench.exports import onnx_folder
+from sparsebert.bench.engines import known_engines, onnx_folder
 from sparsebert.bench.worker import Batch, Engine
 
 # Root mean square, of outputs whose own is 1. What a peer loses in int8 is its affair; that it

@@ -11,8 +11,7 @@ import pytest
 
 from sentences import SENTENCES
 from sparsebert.bench import run_bench
-from sparsebert.bench.texts import Texts, tokenise
-from sparsebert.bench.workloads import text_workload
+from sparsebert.bench.workloads import Texts, text_workload, tokenise
 from sparsebert.cli import main
 from sparsebert.errors import InputError
 from sparsebert.inference import load

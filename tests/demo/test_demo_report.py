@@ -21,10 +21,10 @@ from sparsebert.demo.result import (
     Prediction,
     Step,
     Variant,
+    summarise,
 )
 from sparsebert.demo.run import Settings, run_demo
 from sparsebert.demo.sources import in_validation, model_folder, write_sentences
-from sparsebert.demo.summary import summarise
 from sparsebert.errors import DataError, InputError, MissingExtraError, OutputError
 
 pytest.importorskip("jinja2")

@@ -20,8 +20,7 @@ from checkout import RUNS
 from sparsebert.cli import main
 from sparsebert.errors import DataError, OutputError
 from sparsebert.table import Result, Table, read_results, read_runs
-from sparsebert.table.card import as_card
-from sparsebert.table.formats import read_tables, write
+from sparsebert.table.formats import as_card, read_tables, write
 from sparsebert.table.layout import as_markdown, tables
 
 Scores = dict[str, dict[str, float]]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsebert.bench.comparison import OUR, OUR_DENSE
-from sparsebert.bench.result import BenchResult, Row
-from sparsebert.bench.texts import Texts
-from sparsebert.bench.workloads import Shape
+from sparsebert.bench.result import OUR, OUR_DENSE, BenchResult, Row
+from sparsebert.bench.workloads import Shape, Texts
 from sparsebert.errors import MissingExtraError, OutputError
 
 if TYPE_CHECKING:

@@ -1,21 +1,91 @@
-"""What a measurement found: as plain data, as Markdown and as CSV (JSON is `as_dict`)."""
+"""What a measurement found: as plain data, as Markdown and as CSV (JSON is `as_dict`).
+
+Engines are compared by ratios of peer time / our time, so above 1 we are faster. A ratio is taken
+inside each round, between calls a moment apart, and the median over rounds is reported: it is
+stable where times are not.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from sparsebert.bench.comparison import Comparison, Ratio, compare
-from sparsebert.bench.texts import Texts
-from sparsebert.bench.workloads import Shape
+import numpy as np
+
+from sparsebert.bench.workloads import Shape, Texts
 from sparsebert.extras import data_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _MIB = 1024 * 1024
+
+OUR = "sparsebert-"
+OUR_DENSE = "sparsebert-dense-"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """``peer``'s time / our time: median and quartiles over rounds."""
+
+    peer: str
+    median: float
+    q1: float
+    q3: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One of our engines at one shape; None where there is nothing to compare with."""
+
+    shape: str
+    engine: str
+    peer: Ratio | None
+    """The fastest engine that is not ours."""
+    same_precision: Ratio | None
+    """The fastest of those that compute in the same precision."""
+    dense: Ratio | None
+    """Our own engine with the zeros stored and multiplied: what skipping them brings."""
+
+
+def ratio_of(peer: str, times: Mapping[str, Sequence[float]], engine: str) -> Ratio:
+    """``peer``'s time / ``engine``'s, round by round; ``times`` are turns of equal number."""
+    ratios = np.asarray(times[peer]) / np.asarray(times[engine])
+    q1, median, q3 = np.percentile(ratios, [25, 50, 75])
+    return Ratio(peer, float(median), float(q1), float(q3))
+
+
+def compare(
+    shape: str, times: Mapping[str, Sequence[float]], precisions: Mapping[str, str]
+) -> list[Comparison]:
+    """Each of our sparse engines against the fastest peers, by median time."""
+    peers = sorted(
+        (name for name in times if not name.startswith(OUR)),
+        key=lambda name: float(np.median(times[name])),
+    )
+
+    def against(names: Sequence[str], engine: str) -> Ratio | None:
+        return ratio_of(names[0], times, engine) if names else None
+
+    found = []
+    for engine in times:
+        if not engine.startswith(OUR) or engine.startswith(OUR_DENSE):
+            continue
+        alike = [name for name in peers if precisions[name] == precisions[engine]]
+        dense = OUR_DENSE + engine.removeprefix(OUR)
+        found.append(
+            Comparison(
+                shape,
+                engine,
+                against(peers, engine),
+                against(alike, engine),
+                against([dense] if dense in times else [], engine),
+            )
+        )
+    return found
 
 
 @dataclass

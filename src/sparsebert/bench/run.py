@@ -16,17 +16,22 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsebert.bench.comparison import OUR, ratio_of
 from sparsebert.bench.engines import (
     default_engines,
     known_engines,
     parse_engines,
 )
-from sparsebert.bench.result import BenchResult, EngineReport, Row
-from sparsebert.bench.texts import Texts, tokenise
+from sparsebert.bench.result import OUR, BenchResult, EngineReport, Row, ratio_of
 from sparsebert.bench.worker import Setup
 from sparsebert.bench.worker_client import Worker, WorkerError, running
-from sparsebert.bench.workloads import Shape, Workload, shape_workload, text_workload
+from sparsebert.bench.workloads import (
+    Shape,
+    Texts,
+    Workload,
+    shape_workload,
+    text_workload,
+    tokenise,
+)
 from sparsebert.checkpoint import EncoderConfig, open_checkpoint, resolve_model
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.sentence_transformers import transformer_folder

@@ -1,20 +1,26 @@
-"""What a call of an engine computes, laid down in files that its worker reads.
+"""What a call of an engine computes, in files that its worker reads.
 
-A shape is a batch of one length, written as batch x tokens: ``8x128``.
+A workload is a shape, which is a batch of random ids of one length, written as batch x tokens
+(``8x128``); or a file of texts of mixed length, in batches: in their own order for engines that
+take ragged batches, sorted by length for those that pad. Texts are tokenised once, by the parent,
+for all engines alike: tokenising is not part of any time.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sparsebert.bench.texts import Texts, in_batches
 from sparsebert.errors import InputError
+from sparsebert.inference.folder_tokenizer import folder_tokenizer
+from sparsebert.inference.texts import as_texts
+from sparsebert.inference.tokenizing import TruncationWarning
 
 
 @dataclass(frozen=True, order=True)
@@ -54,6 +60,19 @@ def parse_shapes(text: str) -> list[Shape]:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """A file of texts, run in batches of ``batch``; a call is the whole file."""
+
+    texts: int
+    tokens: int
+    """Of all texts together, special tokens included."""
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.texts} texts by {self.batch}"
+
+
+@dataclass(frozen=True)
 class Workload:
     """Batches of token ids: a JSON list of batches of lists of ids, in two orders."""
 
@@ -89,6 +108,27 @@ def text_workload(
         _write(folder / "texts.json", in_batches(sequences, batch)),
         _write(folder / "texts-by-length.json", in_batches(sorted(sequences, key=len), batch)),
     )
+
+
+def tokenise(texts: Sequence[str], folder: Path, positions: int) -> list[list[int]]:
+    """Token ids of each text as a model folder's tokenizer gives and cuts them.
+
+    ``positions`` is the most there can be. InputError if the folder has no tokenizer.
+    """
+    encoder = folder_tokenizer(folder, positions=positions)
+    if encoder is None:
+        raise InputError(
+            f"{folder} has no tokenizer.json and no vocabulary: name a folder that has one "
+            "with --tokenizer."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)  # cut for every engine alike
+        return [tokens.ids.tolist() for tokens in encoder.encode(as_texts(list(texts)))]
+
+
+def in_batches(sequences: Sequence[list[int]], size: int) -> list[list[list[int]]]:
+    """``sequences`` in order, ``size`` at a time."""
+    return [list(sequences[start : start + size]) for start in range(0, len(sequences), size)]
 
 
 def _write(file: Path, batches: list[list[list[int]]]) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +61,6 @@ def demo(
         )
     report = out / REPORT_NAME
     report.write_text(render_report(result), encoding="utf-8")
-    found = asdict(result) | {"bench": result.bench.as_dict(), "report": str(report)}
+    found = {**result.as_dict(), "report": str(report)}
     text = f"{summarise(result)}\n\nThe report is in {report.resolve()}"
     emit(found, text, as_json=json)

@@ -1,10 +1,13 @@
-"""Everything the demo found out, as plain data: the report is drawn from this and nothing else."""
+"""What the demo measured, as plain data: the report and the summary show nothing else."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from sparsebert.bench import BenchResult
+
+_MB = 1e6
 
 
 @dataclass(frozen=True)
@@ -80,3 +83,37 @@ class DemoResult:
     layers: list[LayerZeros] = field(default_factory=list)
     examples: list[ExampleAnswer] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return asdict(self) | {"bench": self.bench.as_dict()}
+
+
+def summarise(result: DemoResult) -> str:
+    """Scores, sizes, memory, latency beside torch, and the example answers."""
+    lines = [f"{result.metric} on {result.validation_rows:,} rows, and weights on disk:"]
+    width = max(len(variant.name) for variant in result.variants)
+    lines += [
+        f"  {variant.name:<{width}}  {variant.score:5.1f} %  {variant.weights_bytes / _MB:6.1f} MB"
+        f"  ({variant.engine})"
+        for variant in result.variants
+    ]
+    bench = result.bench
+    lines += ["", "peak memory of the whole process:"]
+    lines += [
+        f"  {engine.name:<16} {engine.peak_bytes / _MB:6.0f} MB"
+        for engine in bench.engines
+        if engine.peak_bytes is not None
+    ]
+    lines += ["", f"latency, {bench.threads} threads (batch x tokens, median):"]
+    for row in bench.rows:
+        ratio = "" if row.ratio is None or row.engine == bench.baseline else f"{row.ratio:6.2f}"
+        told = f"{ratio} x {bench.baseline}'s time" if ratio else ""
+        lines.append(f"  {row.shape!s:<7} {row.engine:<16} {row.median_ms:8.2f} ms {told}".rstrip())
+    lines += ["", f"answers, dense | {result.pattern} packed:"]
+    lines += [
+        f"  {each.dense.label} {each.dense.score:.2f} | {each.packed.label} {each.packed.score:.2f}"
+        f"  {each.text}"
+        for each in result.examples
+    ]
+    return "\n".join(lines)

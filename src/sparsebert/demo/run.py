@@ -15,8 +15,14 @@ from sparsebert import __version__
 from sparsebert.bench import run_bench
 from sparsebert.checkpoint import WEIGHTS_NAME
 from sparsebert.checkpoint.folder import PACKED_NAME
-from sparsebert.demo.examples import answer_examples
-from sparsebert.demo.result import DemoResult, LayerZeros, Step, Variant
+from sparsebert.demo.result import (
+    DemoResult,
+    ExampleAnswer,
+    LayerZeros,
+    Prediction,
+    Step,
+    Variant,
+)
 from sparsebert.demo.sources import (
     MODEL_SOURCE,
     MODEL_TITLE,
@@ -28,17 +34,29 @@ from sparsebert.demo.sources import (
 from sparsebert.errors import InputError, OutputError
 from sparsebert.evaluation import evaluate
 from sparsebert.evaluation.results import main_score
+from sparsebert.inference import Model, load
 from sparsebert.packing import pack
 from sparsebert.progress import Progress, shown
 from sparsebert.pruning import prune
 from sparsebert.pruning.inspection import inspect
-from sparsebert.tasks import Kind, Task, custom_task, find_task
+from sparsebert.tasks import Kind, Task, custom_task, find_task, load_split
 from sparsebert.training import FinetuneResult, finetune
 
 PATTERN = "1:2"
 _DTYPES = ("fp32", "int8")
 _BENCH_ROUNDS = 9
 _REPORTED = ("torch", "transformers", "tokenizers", "numpy")
+
+# Our own, so that no one's review is quoted; some plain, some that say it sideways.
+OPINIONS = (
+    "A warm, funny and moving film that earns every one of its tears.",
+    "Two hours of my life that I will never get back.",
+    "The plot makes no sense, and yet I could not look away.",
+    "It wants to be clever and manages to be loud.",
+    "Not the masterpiece it was sold as, but a thoroughly enjoyable evening.",
+    "The best thing about it is that it ends.",
+)
+_SHOWN = 6
 
 Result = TypeVar("Result")
 
@@ -256,3 +274,27 @@ def _score(
         weights_bytes=(folder / weights).stat().st_size,
         sparse=sparse,
     )
+
+
+def answer_examples(
+    dense: Path, packed: Path, task: Task, data: Path | None, threads: int | None
+) -> list[ExampleAnswer]:
+    """What both models say about opinions of films, or about the first rows of another task."""
+    texts = _texts(task, data)
+    answers = [_predictions(load(folder, threads=threads), texts) for folder in (dense, packed)]
+    return [
+        ExampleAnswer(text if isinstance(text, str) else " / ".join(text), *pair)
+        for text, pair in zip(texts, zip(*answers, strict=True), strict=True)
+    ]
+
+
+def _texts(task: Task, data: Path | None) -> Sequence[str | tuple[str, str]]:
+    if task.labels == ("negative", "positive"):
+        return OPINIONS
+    rows = load_split(task, data, task.validation_splits[0], max_rows=_SHOWN)
+    return rows.texts if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
+
+
+def _predictions(model: Model, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
+    best = (found[0] for found in model.classify(texts, top_k=1))
+    return [Prediction(answer["label"], answer["score"]) for answer in best]

@@ -1,19 +1,23 @@
-"""The forms a table can take, and writing one of them whole."""
+"""The formats of a table, a model card for the hub among them, and writing one of them."""
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from sparsebert.checkpoint.atomic import replaced_file
+from sparsebert.checkpoint.card import model_index
 from sparsebert.errors import DataError, OutputError
-from sparsebert.table.card import as_card
-from sparsebert.table.layout import Table, as_markdown, tables
+from sparsebert.evaluation.results import about_seeds, hub_results
+from sparsebert.table.layout import Table, as_markdown, row_title, tables
 from sparsebert.table.plot import as_svg
 from sparsebert.table.results import merge, read_results
 from sparsebert.table.runs import read_runs
+from sparsebert.tasks.table import TASKS
 
 
 def as_json(found: Sequence[Table]) -> str:
@@ -28,6 +32,53 @@ def as_sections(found: Sequence[Table]) -> str:
     if len(found) == 1:
         return as_markdown(found[0])
     return "\n\n".join(f"## {each.model or 'unknown'}\n\n{as_markdown(each)}" for each in found)
+
+
+def as_card(table: Table, row: str | None = None) -> str:
+    """README.md of the models of ``row``, by default the table's last, with a ``model-index``.
+
+    Only tasks of the table are in the ``model-index``: a user's own data has no name on the hub.
+    Raises DataError for a row that is not there.
+    """
+    rows = table.rows()
+    if row is not None and row not in rows:
+        raise DataError(f"there is no row '{row}': the rows are {', '.join(rows)}.")
+    chosen = row or rows[-1]
+    evaluations = []
+    for column in table.columns():
+        if column.counts and column.task in TASKS:
+            for cell in column.cells:
+                result = table.at(chosen, column, cell)
+                if result is not None:
+                    split, metric = cell
+                    mean = {split: {metric: statistics.fmean(result.seeds)}}
+                    evaluations += hub_results(
+                        TASKS[column.task], mean, partial(_remark, result.seeds)
+                    )
+    front = ["library_name: transformers", "tags:", "- sparsebert"]
+    if evaluations:
+        front.append(model_index(row_title(chosen), evaluations))
+    commands = {each.command: None for each in table.ordered() if each.row == chosen}
+    lines = [
+        f"# {row_title(chosen)}",
+        "",
+        "Made and scored by sparsebert.",
+        "",
+        "## Results",
+        "",
+        as_markdown(table),
+        "",
+        "## How it was made",
+        "",
+        "```sh",
+        *(command for command in commands if command),
+        "```",
+    ]
+    return "---\n" + "\n".join(front) + "\n---\n\n" + "\n".join(lines)
+
+
+def _remark(seeds: Sequence[float], split: str, metric: str) -> str:
+    return about_seeds(seeds)
 
 
 def as_one_card(found: Sequence[Table], row: str | None = None) -> str:

@@ -12,9 +12,13 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 from sparsebert.bench.worker import Setup
+from sparsebert.checkpoint import open_checkpoint, staged_folder, write_config
 from sparsebert.errors import InputError
+from sparsebert.exporting.onnx import ONNX_NAME, write_onnx
+from sparsebert.packing import is_packed, unpack
 
 
 def not_installed(*libraries: str) -> str | None:
@@ -62,3 +66,33 @@ def default_engines() -> list[str]:
     """Our engines and every usual peer that is installed."""
     known = known_engines()
     return [name for name in _USUAL if name in known and known[name]().missing() is None]
+
+
+def once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """``folder``, made by ``make`` unless it is there; half of one is never seen."""
+    if not folder.exists():
+        with staged_folder(folder, force=False) as staging:
+            make(staging)
+    return folder
+
+
+def dense_folder(model: Path, workspace: Path) -> Path:
+    """The model as a folder that transformers loads: itself, unless it is packed."""
+    if not is_packed(model):
+        return model
+    folder = workspace / "unpacked"
+    if not folder.exists():
+        unpack(model, folder)
+    return folder
+
+
+def onnx_folder(model: Path, workspace: Path) -> Path:
+    """A folder with the fp32 ``model.onnx``, any batch and length, and the model's config."""
+
+    def make(folder: Path) -> None:
+        source = dense_folder(model, workspace)
+        config = open_checkpoint(source).config
+        write_onnx(source, config, folder / ONNX_NAME)
+        write_config(folder, config.raw)
+
+    return once(workspace / "onnx", make)

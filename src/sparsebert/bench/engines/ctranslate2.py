@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsebert.bench.engines import not_installed
-from sparsebert.bench.exports import dense_folder, once
+from sparsebert.bench.engines import dense_folder, not_installed, once
 from sparsebert.bench.worker import Batch, Engine
 
 _TYPES = {"fp32": "float32", "int8": "int8"}

@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparsebert.bench.engines import not_installed
-from sparsebert.bench.exports import once, onnx_folder
+from sparsebert.bench.engines import not_installed, once, onnx_folder
 from sparsebert.bench.worker import Batch, Engine
 from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
 from sparsebert.checkpoint.json_files import read_object

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsebert.bench.engines import not_installed
-from sparsebert.bench.exports import dense_folder, once
+from sparsebert.bench.engines import dense_folder, not_installed, once
 from sparsebert.bench.worker import Batch, Engine
 from sparsebert.checkpoint import EncoderConfig, open_checkpoint
 from sparsebert.exporting.network import input_names

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert import __version__
-from sparsebert.bench.exports import dense_folder
+from sparsebert.bench.engines import dense_folder
 from sparsebert.bench.worker import Batch, Engine
 from sparsebert.inference import load
 from sparsebert.packing import VALUE_TYPES, is_packed, open_packed, pack

@@ -12,10 +12,9 @@ from xml.etree import ElementTree
 import pytest
 
 from sparsebert.bench import Shape, as_csv, as_markdown
-from sparsebert.bench.comparison import compare
 from sparsebert.bench.plot import latency_figure, save_plot
-from sparsebert.bench.result import BenchResult, EngineReport, Row
-from sparsebert.bench.texts import Texts
+from sparsebert.bench.result import BenchResult, EngineReport, Row, compare
+from sparsebert.bench.workloads import Texts
 from sparsebert.errors import OutputError
 
 OURS = "sparsebert-fp32"
