@@ -1,4 +1,4 @@
-"""Places and memory: slow clients give way, and after each attack the server is as before it."""
+"""Admission control: slow clients are evicted, and after each attack the server is as before."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from test_serving_command import started
 
 from served import connect, request
 from sparsebert.serving import admission
-from sparsebert.serving.admission import Admission, Claim
+from sparsebert.serving.admission import Admission, Reservation
 from sparsebert.serving.errors import RequestError
 
 
 class Client:
-    """A claim, and whether its connection has been closed."""
+    """A reservation, and whether its connection has been closed."""
 
     def __init__(self, admission: Admission) -> None:
         self.closed = False
-        self.claim = Claim(admission, self.close)
+        self.reservation = Reservation(admission, self.close)
 
     def close(self) -> None:
         self.closed = True
@@ -41,72 +41,72 @@ class TestAdmission:
     @pytest.fixture
     def few(self, monkeypatch) -> Callable[..., list[Client]]:
         monkeypatch.setattr(admission, "_GRACE", -1.0)  # nobody has any
-        self.admission = Admission(places=2, max_bytes=100)
+        self.admission = Admission(max_requests=2, max_bytes=100)
         return lambda count: [Client(self.admission) for _ in range(count)]
 
-    def test_places(self, few):
+    def test_slots(self, few):
         first, second, third = few(3)
-        first.claim.enter()
-        second.claim.enter()
+        first.reservation.acquire_slot()
+        second.reservation.acquire_slot()
         with pytest.raises(RequestError, match="2 requests are being answered") as refused:
-            third.claim.enter()
+            third.reservation.acquire_slot()
         assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "1"})
-        first.claim.release()
-        third.claim.enter()
+        first.reservation.release()
+        third.reservation.acquire_slot()
         assert self.admission.in_flight == 2
         for client in (first, second, third, third):  # twice is no harm
-            client.claim.release()
+            client.reservation.release()
         assert self.admission.in_flight == 0
 
-    def test_who_does_not_read_gives_its_place(self, few):
+    def test_who_does_not_read_loses_its_slot(self, few):
         first, second, third = few(3)
-        first.claim.enter()
-        second.claim.enter()
-        with second.claim.waits_for_client(), first.claim.waits_for_client():
-            third.claim.enter()
+        first.reservation.acquire_slot()
+        second.reservation.acquire_slot()
+        with second.reservation.waiting_for_client(), first.reservation.waiting_for_client():
+            third.reservation.acquire_slot()
             assert (first.closed, second.closed) == (False, True)
         assert self.admission.in_flight == 2
-        second.claim.hold(5)  # it goes on for a moment, and counts no more
+        second.reservation.reserve(5)  # it goes on for a moment, and counts no more
         assert self.admission.bytes == 0
 
-    def test_who_uploads_has_no_place_to_give(self, few):
+    def test_who_uploads_has_no_slot_to_lose(self, few):
         first, second, third, slow = few(4)
-        first.claim.enter()
-        second.claim.enter()
-        with slow.claim.waits_for_client(), pytest.raises(RequestError):
-            third.claim.enter()
+        first.reservation.acquire_slot()
+        second.reservation.acquire_slot()
+        with slow.reservation.waiting_for_client(), pytest.raises(RequestError):
+            third.reservation.acquire_slot()
         assert not slow.closed
 
     def test_bytes(self, few):
         first, second, third = few(3)
-        first.claim.hold(60)
+        first.reservation.reserve(60)
         with pytest.raises(RequestError, match="the server is overloaded") as refused:
-            second.claim.hold(41)
+            second.reservation.reserve(41)
         assert refused.value.status == 429
-        second.claim.hold(40)
-        with first.claim.waits_for_client():
-            third.claim.hold(1)
+        second.reservation.reserve(40)
+        with first.reservation.waiting_for_client():
+            third.reservation.reserve(1)
         assert first.closed
         assert self.admission.bytes == 41
-        second.claim.drop(30)
+        second.reservation.free(30)
         assert self.admission.bytes == 11
 
     def test_more_bytes_than_there_are(self, few):
         (client,) = few(1)
-        client.claim.hold(60)
+        client.reservation.reserve(60)
         with pytest.raises(RequestError, match="send fewer or shorter texts") as refused:
-            client.claim.hold(41)
+            client.reservation.reserve(41)
         assert refused.value.status == 413
-        client.claim.hold_answer(1000)  # it is there already
-        client.claim.release()
+        client.reservation.reserve_response(1000)  # it is there already
+        client.reservation.release()
         assert self.admission.bytes == 0
 
     def test_a_moment_is_not_slow(self, few, monkeypatch):
         monkeypatch.setattr(admission, "_GRACE", 60.0)
         first, second = few(2)
-        first.claim.hold(60)
-        with first.claim.waits_for_client(), pytest.raises(RequestError):
-            second.claim.hold(60)
+        first.reservation.reserve(60)
+        with first.reservation.waiting_for_client(), pytest.raises(RequestError):
+            second.reservation.reserve(60)
         assert not first.closed
 
 

@@ -87,8 +87,8 @@ class TestCompressedBodies:
 
     def test_a_bomb_takes_no_memory(self, monkeypatch):
         """A body of some kilobytes may be gigabytes: only what is allowed is ever decoded."""
-        from sparsebert.serving.body import _decoded
         from sparsebert.serving.errors import RequestError
+        from sparsebert.serving.json_route import _decoded
 
         largest = 0
         real = zlib.decompressobj

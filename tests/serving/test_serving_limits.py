@@ -365,13 +365,13 @@ class TestLoad:
             assert client.post("/embed", json={"inputs": "a"}).status_code == 200
 
     def test_a_fault_of_our_own_is_500_without_its_words(self, model, monkeypatch, caplog):
-        from sparsebert.serving import work_route
+        from sparsebert.serving import json_route
 
         async def broken(_: Any) -> bytes:
             raise KeyError("zanzibar")
 
         with serving([model]) as url:
-            monkeypatch.setattr(work_route, "to_json", broken)
+            monkeypatch.setattr(json_route, "to_json", broken)
             response = httpx.post(f"{url}/embed", json={"inputs": "a"})
         assert response.status_code == 500
         assert response.json()["error"] == "a fault of the server's own."

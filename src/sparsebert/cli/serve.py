@@ -193,8 +193,7 @@ def serve(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sparsebert.engine import default_threads
     from sparsebert.serving import ServingOptions, create_app, load_models
-    from sparsebert.serving.logs import set_up_logging
-    from sparsebert.serving.server import listen, run
+    from sparsebert.serving.server import listen, run, set_up_logging
 
     with progress_bar() as progress:
         progress("loading", 0, 0)

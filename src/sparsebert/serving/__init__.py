@@ -1,19 +1,17 @@
-"""Answering over HTTP: the routes of text-embeddings-inference, OpenAI and Open Inference Protocol.
+"""The HTTP server: routes of text-embeddings-inference, OpenAI and the Open Inference Protocol.
 
     app = create_app(load_models(["packed/"]), ServingOptions())   # a FastAPI application
 
-`sparsebert serve` runs it under uvicorn (`server.py`). A request goes through these files in order:
-`connections.py` (HTTP), `gate.py` (key, log, metrics), `shortcut.py` (gzip), `work_route.py` (JSON,
-checks) with `body.py` and `admission.py` (size, places, memory), a file of `routes/`,
-`served_model.py` (tokens, off the event loop), `batching.py` (the engine's threads) and back.
-Needs [serve].
+`sparsebert serve` runs it under uvicorn (`server.py`). A request passes through `connections.py`
+(HTTP), `middleware.py` (key, log, metrics, gzip), `json_route.py` (body, `admission.py`, JSON,
+validation), a module of `routes/`, `inference.py`, `served_model.py` (tokenisation), `batching.py`
+(dynamic batching on the engine's threads) and back. Needs [serve].
 """
 
 from __future__ import annotations
 
 from sparsebert.serving.app import create_app
-from sparsebert.serving.loading import load_models
-from sparsebert.serving.options import ServingOptions
-from sparsebert.serving.served_model import ServedModel
+from sparsebert.serving.served_model import ServedModel, load_models
+from sparsebert.serving.service import ServingOptions
 
 __all__ = ["ServedModel", "ServingOptions", "create_app", "load_models"]

@@ -1,10 +1,10 @@
-"""Places and memory: who may work, and whom the server ends when it has no room for the next.
+"""Admission control: a limit of concurrent requests and of memory, enforced against slow clients.
 
-A request holds bytes from the first part of its body until the last of its answer is written, and
-one of the places from the moment its body has arrived. Where there is no room, the request goes
-that has kept the server waiting for its client for longest: one that uploads, or one that does not
-read. If nobody keeps it waiting, the newcomer gets 429. So a client who is slow, or wants to be,
-costs nobody else an answer.
+A request reserves memory from the first part of its body until the last part of its response is
+written, and one of the slots of concurrent requests from the moment its body has arrived. Where the
+server is full, the request is evicted that has been waiting for its client for longest: one whose
+client uploads slowly or does not read. If none waits for its client, the new request gets 429. So a
+slow or hostile client costs nobody else a response.
 """
 
 from __future__ import annotations
@@ -20,51 +20,54 @@ _GRACE = 0.5  # seconds for which no client counts as slow
 
 
 class Admission:
-    """The places and bytes of one server; from any thread."""
+    """The concurrency limit and memory budget of one server; thread-safe."""
 
-    def __init__(self, places: int, max_bytes: int) -> None:
-        self.places = places
+    def __init__(self, max_requests: int, max_bytes: int) -> None:
+        self.max_requests = max_requests
         self.max_bytes = max_bytes
         self.in_flight = 0
         self.bytes = 0
         self.lock = RLock()
-        self.slow: dict[Claim, float] = {}  # those who wait for their client, longest first
+        self.slow: dict[Reservation, float] = {}  # waiting for their client, longest first
 
-    def end_slowest(self, holds: Callable[[Claim], object]) -> bool:
-        """End the slowest client's request of those that hold something; False if none does."""
+    def evict_slowest(self, matches: Callable[[Reservation], object]) -> bool:
+        """Evict the slowest client's request of those that match; False if none does."""
         latest = monotonic() - _GRACE
-        for claim, since in self.slow.items():
+        for reservation, since in self.slow.items():
             if since > latest:
                 break
-            if holds(claim):
-                claim.end()
+            if matches(reservation):
+                reservation.evict()
                 return True
         return False
 
 
-class Claim:
-    """What one request holds. ``abort`` closes its connection, on the event loop's thread soon."""
+class Reservation:
+    """The slot and the memory of one request.
+
+    ``abort`` has its connection closed by the event loop.
+    """
 
     def __init__(self, admission: Admission, abort: Callable[[], object] | None = None) -> None:
         self._admission = admission
         self._abort = abort
-        self._ended = False
-        self.place = False
+        self._released = False
+        self.has_slot = False
         self.bytes = 0
 
-    def enter(self) -> None:
-        """Take a place, or raise RequestError 429."""
+    def acquire_slot(self) -> None:
+        """Take a slot, or raise RequestError 429."""
         admission = self._admission
         with admission.lock:
-            while admission.in_flight >= admission.places:
-                if not admission.end_slowest(lambda claim: claim.place):
-                    raise overloaded(admission.places)
-            if not self._ended:
-                self.place = True
+            while admission.in_flight >= admission.max_requests:
+                if not admission.evict_slowest(lambda other: other.has_slot):
+                    raise overloaded(admission.max_requests)
+            if not self._released:
+                self.has_slot = True
                 admission.in_flight += 1
 
-    def hold(self, count: int) -> None:
-        """Take ``count`` bytes, or raise RequestError: 429, or 413 if there never are as many."""
+    def reserve(self, count: int) -> None:
+        """Reserve ``count`` bytes, or raise RequestError: 429, or 413 beyond the whole budget."""
         admission = self._admission
         with admission.lock:
             if self.bytes + count > admission.max_bytes:
@@ -82,23 +85,23 @@ class Claim:
                 )
             self._add(count)
 
-    def hold_answer(self, count: int) -> None:
-        """Hold the bytes of an answer instead of what it was made of.
+    def reserve_response(self, count: int) -> None:
+        """Replace all reserved bytes by those of the response, which is in memory already.
 
-        It is there already: others must go for it.
+        It never fails: others are evicted for it.
         """
         with self._admission.lock:
             self._add(-self.bytes)
             self._make_room(count)
             self._add(count)
 
-    def drop(self, count: int) -> None:
+    def free(self, count: int) -> None:
         """Give ``count`` bytes back."""
         self._add(-count)
 
     @contextmanager
-    def waits_for_client(self) -> Iterator[None]:
-        """Around what takes as long as the client wants it to."""
+    def waiting_for_client(self) -> Iterator[None]:
+        """A context in which the client sets the pace."""
         admission = self._admission
         if self._abort is None:
             yield
@@ -111,31 +114,31 @@ class Claim:
             with admission.lock:
                 admission.slow.pop(self, None)
 
-    def end(self) -> None:
-        """Close the connection: what the request holds is free from now on."""
+    def evict(self) -> None:
+        """Close the connection and release everything at once."""
         assert self._abort is not None
         self.release()
         self._abort()
 
     def release(self) -> None:
-        """Give everything back."""
+        """Give the slot and all bytes back."""
         admission = self._admission
         with admission.lock:
-            self._ended = True
+            self._released = True
             admission.slow.pop(self, None)
             admission.bytes -= self.bytes
-            admission.in_flight -= self.place
-            self.bytes, self.place = 0, False
+            admission.in_flight -= self.has_slot
+            self.bytes, self.has_slot = 0, False
 
     def _make_room(self, count: int) -> bool:
         admission = self._admission
         while admission.bytes + count > admission.max_bytes:
-            if not admission.end_slowest(lambda claim: claim is not self and claim.bytes):
+            if not admission.evict_slowest(lambda other: other is not self and other.bytes):
                 return False
         return True
 
     def _add(self, count: int) -> None:
         with self._admission.lock:
-            if not self._ended:
+            if not self._released:
                 self.bytes += count
                 self._admission.bytes += count

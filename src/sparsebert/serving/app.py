@@ -1,4 +1,4 @@
-"""The FastAPI application: models and options in, every route out."""
+"""The FastAPI application: routes, documentation, web page and middleware."""
 
 from __future__ import annotations
 
@@ -12,49 +12,20 @@ from starlette.exceptions import HTTPException
 
 import sparsebert
 from sparsebert.serving.errors import RequestError, error_answer
-from sparsebert.serving.gate import Gate, route_path
+from sparsebert.serving.json_route import JsonRoute, to_json
+from sparsebert.serving.middleware import Compression, FastPath, RequestMiddleware, route_path
 from sparsebert.serving.openapi import document
-from sparsebert.serving.options import ServingOptions
 from sparsebert.serving.page import add_page
-from sparsebert.serving.routes import (
-    answering,
-    classification,
-    embedding,
-    open_inference,
-    open_inference_models,
-    openai,
-    reranking,
-    root,
-    status,
-    tokens,
-)
+from sparsebert.serving.routes import ROUTERS
 from sparsebert.serving.served_model import ServedModel
-from sparsebert.serving.service import Service
-from sparsebert.serving.shortcut import Compression, Shortcut
-from sparsebert.serving.work_route import WorkRoute, to_json
-
-# In the order in which they are tried: the busiest first.
-_ROUTERS = {
-    "Embeddings": (embedding.router,),
-    "OpenAI": (openai.router, openai.models_router),
-    "Classification": (classification.router, reranking.router, reranking.documents_router),
-    "Question answering": (answering.router,),
-    "Tokens": (tokens.router,),
-    "Any": (root.router,),
-    "Status": (status.router,),
-    "Open Inference Protocol": (
-        open_inference.router,
-        open_inference_models.index_router,
-        open_inference_models.router,
-    ),
-}
+from sparsebert.serving.service import Service, ServingOptions
 
 
 def create_app(models: Sequence[ServedModel], options: ServingOptions | None = None) -> FastAPI:
-    """A server of ``models``, the first being the default.
+    """A FastAPI application that serves ``models``, the first of which is the default.
 
-    Engine threads start with the application (its lifespan) and end with it, when all that was
-    asked is answered. Raises InputError for limits that the models do not fit.
+    Engine threads start and stop with its lifespan; on shutdown pending requests are finished.
+    Raises InputError for options that the models do not fit.
     """
     service = Service(models, options or ServingOptions())
 
@@ -64,7 +35,7 @@ def create_app(models: Sequence[ServedModel], options: ServingOptions | None = N
         yield
         service.close()
 
-    app = FastAPIOffline(  # /docs with its scripts here, for those without the internet
+    app = FastAPIOffline(  # /docs with its scripts included, for use without the internet
         title="sparsebert",
         summary="BERT encoders, halved: embeddings, classification and answers on CPUs.",
         version=sparsebert.__version__,
@@ -77,15 +48,15 @@ def create_app(models: Sequence[ServedModel], options: ServingOptions | None = N
     app.state.service = service
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestError, _refuse)
-    for tag, routers in _ROUTERS.items():
+    for tag, routers in ROUTERS.items():
         for router in routers:
             app.include_router(router, tags=[tag])
     document(app, service)
     add_page(app)
-    # The last is the outermost.
-    app.add_middleware(Shortcut, routes=_direct())
+    # The last one added is the outermost.
+    app.add_middleware(FastPath, routes=_direct())
     app.add_middleware(Compression)
-    app.add_middleware(Gate, service=service)
+    app.add_middleware(RequestMiddleware, service=service)
     if service.options.cors_allow_origin:
         app.add_middleware(
             CORSMiddleware,
@@ -97,19 +68,19 @@ def create_app(models: Sequence[ServedModel], options: ServingOptions | None = N
     return app
 
 
-def _direct() -> dict[str, WorkRoute]:
-    """The routes that do work, by path, without those whose path has parameters."""
-    routers = (router for group in _ROUTERS.values() for router in group)
+def _direct() -> dict[str, JsonRoute]:
+    """The JSON routes by path, without those whose path has parameters."""
+    routers = (router for group in ROUTERS.values() for router in group)
     routes = (route for router in routers for route in router.routes)
     return {
         route.path: route
         for route in routes
-        if isinstance(route, WorkRoute) and not route.param_convertors
+        if isinstance(route, JsonRoute) and not route.param_convertors
     }
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    """An error as the clients of its route know errors."""
+    """The error response that clients of the route expect."""
     if isinstance(error, HTTPException):
         headers = dict(error.headers or {})
         error = RequestError(error.status_code, f"{error.detail}.".lower(), headers=headers)

@@ -1,13 +1,13 @@
-"""HTTP/1.1 connections: uvicorn's, with the rules and the limits that it leaves to a proxy.
+"""HTTP/1.1 connections: uvicorn's protocol, with the rules and limits that it leaves to a proxy.
 
-uvicorn reads HTTP by httptools, which costs a third of what its reader in Python, h11, does. What
-is added here is what h11 or a proxy in front would do:
+uvicorn parses HTTP by httptools, which takes a third of the time of h11, the parser in Python. This
+adds what h11 or a reverse proxy would do:
 
 - `Upgrade` is ignored (RFC 9110, 7.8), and the request is answered over HTTP/1.1. httptools takes
-  what follows the head for the other protocol: the body was lost, and read as a second request.
-- A head, a body, and a client that does not read have bounded time, and a head bounded bytes.
-- Requests that are sent without waiting for answers are read as fast as they are answered.
-- Of too many connections the one goes that has not asked anything for longest.
+  what follows the headers for the other protocol: the body would be read as a second request.
+- Timeouts for headers, body and a client that does not read; a limit of the size of headers.
+- Backpressure: pipelined requests are read as fast as they are answered.
+- Beyond the maximum of connections the one that has been idle for longest is closed.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ HEAD_BYTES = 1 << 16
 
 
 class Idle:
-    """The connections that are not being answered, those idle for longest first."""
+    """The idle connections of a server, least recently used first."""
 
     def __init__(self, max_connections: int) -> None:
         self._max_connections = max_connections
         self._connections: dict[Connection, None] = {}
 
     def add(self, connection: Connection) -> None:
-        """``connection`` has been made, or has had its answer."""
+        """``connection`` has been opened, or its response is complete."""
         self._connections[connection] = None
         if len(connection.connections) > self._max_connections:
-            # It is closed by then, or is the newest: nobody else has nothing to do.
+            # There is always one: the newest if no other is idle.
             next(iter(self._connections)).abort()
 
     def remove(self, connection: Connection) -> None:
@@ -64,10 +64,10 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._idle = idle
-        self._read_since: float | None = None  # since when it waits for a head or a body
+        self._read_since: float | None = None  # waiting for headers or body since
         self._head_bytes = 0
         self._in_body = False
-        self._write_since: float | None = None  # since when the client does not read
+        self._write_since: float | None = None  # the client has not read since
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -83,12 +83,12 @@ class Connection(HttpToolsProtocol):
         self._extensions.clear()  # a reference cycle would keep what was read until it is found
 
     def abort(self) -> None:
-        """Close the connection, whatever is still to be written."""
+        """Close the connection at once, dropping what is still to be written."""
         self._idle.remove(self)
         self.transport.abort()
 
     def enforce_limits(self, now: float) -> None:
-        """Close the connection if its client takes too long; once a second."""
+        """Close the connection if its client takes too long; called once a second."""
         if self._write_since is None and self.transport.is_closing():  # the last of an answer
             self._write_since = now
         if self._write_since is not None:
@@ -144,7 +144,7 @@ class Connection(HttpToolsProtocol):
             )
 
     def _read_without_upgrade(self, rest: bytes) -> None:
-        """Read the same head again, as one that asks for no other protocol, and what follows."""
+        """Parse the same headers again without `Upgrade`, and what follows."""
         method = self.parser.get_method()
         if method == b"CONNECT":
             self._refuse(501, "This server is no proxy.")
@@ -155,9 +155,9 @@ class Connection(HttpToolsProtocol):
         self.data_received(b"\r\n".join([*head, b"", rest]))
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer what is not a request, or never becomes one, and close.
+        """Send an error response to an invalid or incomplete request, and close.
 
-        Not in the middle of another answer: then nothing more is read, and it is the last.
+        During another response only reading stops, and the connection closes after it.
         """
         if self.transport.is_closing():
             return
@@ -194,7 +194,7 @@ class Connection(HttpToolsProtocol):
 
 
 class _Flow(FlowControl):
-    """Reads no more while requests wait for the answer to another before them."""
+    """Pauses reading while pipelined requests wait for their response."""
 
     def __init__(self, transport: asyncio.Transport, pipeline: Any) -> None:
         super().__init__(transport)

@@ -1,4 +1,4 @@
-"""Why a request is refused, told in the form of the client that asked.
+"""Errors of requests, in the form that the clients of each route expect.
 
 | routes | body | status |
 |---|---|---|
@@ -27,7 +27,7 @@ _KINDS = {
     500: "Backend",
     503: "Unhealthy",
 }
-# OpenAI's own words for what its clients may branch on.
+# OpenAI's error codes, on which its clients may branch.
 _CODES = {
     401: "invalid_api_key",
     404: "not_found",
@@ -38,10 +38,11 @@ WRONG_HEAD = "model_not_supported"  # the code of a route that the model's head 
 
 
 class RequestError(Exception):
-    """A request that gets ``status`` and one sentence; ``kind`` is TEI's ``error_type``.
+    """An error response with ``status`` and a one sentence; ``kind`` is TEI's ``error_type``.
 
-    ``param`` names the field at fault and ``code`` is OpenAI's word for it, where there are any.
-    ``headers`` go with the answer. The status is TEI's; OpenAI's and Cohere's clients get theirs.
+    ``param`` names the field at fault and ``code`` is OpenAI's error code, where there are any.
+    ``headers`` are added to the response. The status is TEI's; it is mapped for the clients of
+    OpenAI and Cohere.
     """
 
     def __init__(
@@ -64,11 +65,11 @@ class RequestError(Exception):
 
 
 class ClientGone(Exception):
-    """The client closed its connection before there was an answer."""
+    """The client disconnected before the response."""
 
 
 def overloaded(limit: int) -> RequestError:
-    """429, with a hint when to come back: OpenAI's client, for one, waits that long and retries."""
+    """429 with Retry-After, which OpenAI's client, for one, waits for before it retries."""
     return RequestError(
         429,
         f"the model is overloaded: {limit} requests are being answered; try again in a moment.",
@@ -77,7 +78,7 @@ def overloaded(limit: int) -> RequestError:
 
 
 class Form(Enum):
-    """Whose errors the clients of a route know."""
+    """The error formats."""
 
     TEI = "tei"
     OPENAI = "openai"
@@ -86,7 +87,7 @@ class Form(Enum):
 
 
 def form_of(path: str) -> Form:
-    """The form of the errors of a route."""
+    """The error format of a route."""
     if path in ("/v1/rerank", "/v2/rerank"):
         return Form.RERANK
     if path.startswith("/v1/") or path == "/embeddings":
@@ -97,7 +98,7 @@ def form_of(path: str) -> Form:
 
 
 def error_answer(error: RequestError, path: str) -> tuple[int, dict[str, Any]]:
-    """Status and JSON of ``error`` for a client that asked for ``path``."""
+    """Status and JSON of ``error`` in the format of ``path``."""
     form = form_of(path)
     if form is Form.OPEN_INFERENCE:
         return error.status, {"error": error.message}
@@ -114,7 +115,7 @@ def error_answer(error: RequestError, path: str) -> tuple[int, dict[str, Any]]:
 
 
 def _status_elsewhere(error: RequestError) -> int:
-    """As OpenAI and Cohere have it: 400 for whatever is wrong with a request's fields."""
+    """The status of OpenAI and Cohere: 400 for any error in the fields of a request."""
     of_a_field = error.status == 413 and error.code != _CODES[413]
     if error.status == 422 or of_a_field or error.code == WRONG_HEAD:
         return 400

@@ -1,4 +1,4 @@
-"""The kinds of text a request may hold, each read with a sentence of its own for what is wrong."""
+"""Input types of requests (texts, pairs, token ids, documents), each with its error messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class IdInputs(NamedTuple):
 
 
 def kind(value: object) -> str:
-    """What JSON calls a value."""
+    """The JSON type of a value."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -44,12 +44,12 @@ def kind(value: object) -> str:
 
 
 def wrong(where: str, message: str) -> PydanticCustomError:
-    """An error about the part ``where`` (such as ``[3]``) of the field being read."""
+    """A validation error at ``where`` (such as ``[3]``) in the field."""
     return PydanticCustomError("inputs", "{where} {message}", {"where": where, "message": message})
 
 
 def _filled(text: str, where: str = "") -> str:
-    """As in TEI and at OpenAI only the text of no characters is refused: a blank one is a text."""
+    """As in TEI and at OpenAI only the empty text is refused, not a blank one."""
     if not text:
         raise wrong(where, "is empty: give at least one character.")
     return text
@@ -61,7 +61,7 @@ def _whole(value: object) -> object:
 
 
 def _as_ids(value: object) -> list[int] | None:
-    """A list of token ids, or None if it is none."""
+    """A list of token ids; None if it is something else."""
     if not isinstance(value, list) or not value:
         return None
     ids = [_whole(item) for item in value]
@@ -77,10 +77,10 @@ def _read_texts(value: object) -> TextInputs:
     if not isinstance(value, list):
         raise wrong("", f"must be a string or a list of strings, not {kind(value)}.")
     items: list[str | list[int]] = []
-    for place, item in enumerate(value):
-        read = _filled(item, f"[{place}]") if isinstance(item, str) else _as_ids(item)
+    for index, item in enumerate(value):
+        read = _filled(item, f"[{index}]") if isinstance(item, str) else _as_ids(item)
         if read is None:
-            raise wrong(f"[{place}]", f"must be a string or a list of token ids, not {kind(item)}.")
+            raise wrong(f"[{index}]", f"must be a string or a list of token ids, not {kind(item)}.")
         items.append(read)
     return TextInputs(items, False)
 
@@ -98,19 +98,19 @@ def _read_pairs(value: object) -> PredictInputs:
                 "into a list of its own, [[...], [...]].",
             )
         return PredictInputs([_text(value, "")], True)
-    for place, item in enumerate(value):
+    for index, item in enumerate(value):
         if (
             not isinstance(item, list)
             or len(item) not in (1, 2)
             or not all(isinstance(part, str) for part in item)
         ):
-            raise wrong(f"[{place}]", "must be a list of one string, or of two for a pair.")
-    return PredictInputs([_text(item, f"[{place}]") for place, item in enumerate(value)], False)
+            raise wrong(f"[{index}]", "must be a list of one string, or of two for a pair.")
+    return PredictInputs([_text(item, f"[{index}]") for index, item in enumerate(value)], False)
 
 
 def _text(parts: list[str], where: str) -> Text:
-    for place, part in enumerate(parts):
-        _filled(part, f"{where}[{place}]")
+    for index, part in enumerate(parts):
+        _filled(part, f"{where}[{index}]")
     return parts[0] if len(parts) == 1 else (parts[0], parts[1])
 
 
@@ -121,19 +121,19 @@ def _read_ids(value: object) -> IdInputs:
     if not isinstance(value, list):
         raise wrong("", f"must be a list of token ids, not {kind(value)}.")
     lists = []
-    for place, item in enumerate(value):
+    for index, item in enumerate(value):
         ids = _as_ids(item)
         if ids is None:
-            raise wrong(f"[{place}]", f"must be a list of token ids, not {kind(item)}.")
+            raise wrong(f"[{index}]", f"must be a list of token ids, not {kind(item)}.")
         lists.append(ids)
     return IdInputs(lists)
 
 
 def _read_strings(value: object) -> TextInputs:
     found = _read_texts(value)
-    for place, item in enumerate(found.items):
+    for index, item in enumerate(found.items):
         if not isinstance(item, str):
-            raise wrong("" if found.single else f"[{place}]", "must be a string, not token ids.")
+            raise wrong("" if found.single else f"[{index}]", "must be a string, not token ids.")
     return found
 
 
@@ -141,8 +141,8 @@ def _read_documents(value: object) -> list[str]:
     if not isinstance(value, list):
         raise wrong("", f"must be a list of strings or of objects with a text, not {kind(value)}.")
     texts = []
-    for place, item in enumerate(value):
-        where = f"[{place}]"
+    for index, item in enumerate(value):
+        where = f"[{index}]"
         if isinstance(item, dict):
             if not isinstance(item.get("text"), str):
                 raise wrong(where, 'must have a "text" that is a string.')

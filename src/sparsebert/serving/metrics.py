@@ -1,34 +1,53 @@
-"""Prometheus metrics of one server, in a registry of its own."""
+"""Prometheus metrics of one server, in its own registry: ours, and those of TEI.
+
+`TeiMetrics` has the metrics of text-embeddings-inference under its names, for existing dashboards:
+
+| name | |
+|---|---|
+| ``te_request_count``, ``te_request_success`` | requests, ``method`` "single" or "batch" |
+| ``te_request_failure`` | requests that failed, by ``err`` |
+| ``te_request_duration`` and ``te_request_{tokenization,queue,inference}_duration`` | seconds |
+| ``te_embed_count``, ``te_predict_count`` and their ``..._success`` | texts |
+| ``te_request_input_length`` | tokens of each text |
+| ``te_batch_next_size``, ``te_batch_next_tokens`` | texts and tokens of each batch |
+| ``te_queue_size`` | texts in the queue |
+
+Its buckets are the same too. A list of one text counts as "single" here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import collections
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    Metric,
     ProcessCollector,
     generate_latest,
 )
 
 from sparsebert.serving.admission import Admission
 from sparsebert.serving.served_model import ServedModel
-from sparsebert.serving.tei_metrics import TeiMetrics
-from sparsebert.serving.work import Work
+from sparsebert.serving.stats import RequestStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TEI_SECONDS = [1e-5 * 1.5**power for power in range(1, 36)]
+_FAILURES = {429: "overloaded", 424: "inference", 499: "dropped", 500: "inference"}
+_STEPS = ("", "_tokenization", "_queue", "_inference")
 _TOKENS = (16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
 class Metrics:
-    """What the server did, and what its process takes.
+    """Metrics of requests, batches, the queue and the process.
 
-    Labels are few: routes, statuses and the names of its models.
+    The only labels are routes, statuses and names of models, whose number is limited.
     """
 
     def __init__(self, admission: Admission, models: Collection[ServedModel]) -> None:
@@ -84,30 +103,97 @@ class Metrics:
             lambda: sum(each.waiting_tokens for each in models),
         )
 
-    def observe_request(self, route: str, status: int, seconds: float, work: Work) -> None:
-        """Count an answered request; its times only where the engine was asked."""
+    def observe_request(self, route: str, status: int, seconds: float, stats: RequestStats) -> None:
+        """Count a request; observe its times if it was answered by the engine."""
         self._requests.labels(route, str(status)).inc()
-        self._tei.observe_request(route, status, seconds, work)
-        if status != 200 or not work.tokens:
+        self._tei.observe_request(route, status, seconds, stats)
+        if status != 200 or not stats.tokens:
             return
-        if route not in self._of_route:  # looking a label up costs more than counting
+        if route not in self._of_route:  # looking up a label costs more than counting
             self._of_route[route] = [
                 each.labels(route)
                 for each in (self._total, self._tokenization, self._queue, self._inference)
             ]
-        times = (seconds, work.tokenization, work.queue, work.inference)
+        times = (seconds, stats.tokenization, stats.queue, stats.inference)
         for histogram, spent in zip(self._of_route[route], times, strict=True):
             histogram.observe(spent)
-        self._items.labels(work.model).inc(work.items)
-        self._tokens.labels(work.model).inc(work.tokens)
+        self._items.labels(stats.model).inc(stats.items)
+        self._tokens.labels(stats.model).inc(stats.tokens)
 
     def observe_batch(self, model: str, lengths: Sequence[int], seconds: float) -> None:
-        """Count a batch that went through the engine, of so many tokens each; from any thread."""
+        """Count a batch of sequences with ``lengths`` tokens each; thread-safe."""
         self._batch_sequences.labels(model).observe(len(lengths))
         self._batch_tokens.labels(model).observe(sum(lengths))
         self._batch_seconds.labels(model).observe(seconds)
         self._tei.observe_batch(lengths)
 
     def text(self) -> bytes:
-        """All of them, in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class TeiMetrics:
+    """A collector in ``registry``; ``waiting`` gives the number of texts in the queue."""
+
+    def __init__(self, registry: CollectorRegistry, waiting: Callable[[], float]) -> None:
+        def histogram(name: str, what: str, buckets: Sequence[float]) -> Histogram:
+            return Histogram(f"te_{name}", what, buckets=buckets, registry=registry)
+
+        self._durations = [
+            histogram(f"request{step}_duration", "Seconds of a request.", _TEI_SECONDS)
+            for step in _STEPS
+        ]
+        self._lengths = histogram("request_input_length", "Tokens of a text.", _powers(20))
+        self._sizes = histogram("batch_next_size", "Texts of a batch.", _powers(13))
+        self._tokens = histogram("batch_next_tokens", "Tokens of a batch.", _powers(21))
+        Gauge("te_queue_size", "Texts that wait.", registry=registry).set_function(waiting)
+        self._counts: collections.Counter[tuple[str, tuple[tuple[str, str], ...]]] = (
+            collections.Counter()
+        )
+        registry.register(self)
+
+    def observe_request(self, route: str, status: int, seconds: float, stats: RequestStats) -> None:
+        """Count a request if text-embeddings-inference counts requests for its route."""
+        kind = _kind(route)
+        if kind is None and not (route == "/" and stats.items):
+            return
+        method = (("method", "single" if stats.items == 1 else "batch"),)
+        self._counts["te_request_count", method] += 1
+        if kind:
+            self._counts[f"te_{kind}_count", ()] += stats.items
+        if status != 200:
+            failure = _FAILURES.get(status, "validation")
+            self._counts["te_request_failure", (("err", failure),)] += 1
+            return
+        self._counts["te_request_success", method] += 1
+        if kind:
+            self._counts[f"te_{kind}_success", ()] += stats.items
+        spent = (seconds, stats.tokenization, stats.queue, stats.inference)
+        for duration, each in zip(self._durations, spent, strict=True):
+            duration.observe(each)
+
+    def observe_batch(self, lengths: Sequence[int]) -> None:
+        """Count a batch of texts with ``lengths`` tokens each; thread-safe."""
+        for length in lengths:
+            self._lengths.observe(length)
+        self._sizes.observe(len(lengths))
+        self._tokens.observe(sum(lengths))
+
+    def collect(self) -> Iterable[Metric]:
+        """The counters; those of prometheus_client would be called ``..._total``."""
+        found: dict[str, Metric] = {}
+        for (name, labels), count in sorted(self._counts.items()):
+            if name not in found:
+                found[name] = Metric(name, name.removeprefix("te_").replace("_", " "), "unknown")
+            found[name].add_sample(name, dict(labels), count)
+        return found.values()
+
+
+def _powers(count: int) -> list[float]:
+    return [2.0**power for power in range(count)]
+
+
+def _kind(route: str) -> str | None:
+    if "predict" in route or "rerank" in route:
+        return "predict"
+    return "embed" if "embed" in route or route == "/similarity" else None

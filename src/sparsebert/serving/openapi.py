@@ -1,8 +1,7 @@
-"""The documentation of a server as it stands: its own models, and the limits that they set.
+"""The OpenAPI document of a server, with its models and the limits that they set.
 
-FastAPI describes what the code of the routes says. The names of the models, the length of their
-embeddings and the size of their vocabularies are known only here, and so is which routes their
-heads can answer, and whose errors the clients of a route know.
+FastAPI derives it from the routes. What depends on the loaded models is added here: their names,
+embedding sizes and vocabulary sizes, the routes that their heads support, and the form of errors.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from sparsebert.serving.errors import Form, form_of
-from sparsebert.serving.gate import is_open
+from sparsebert.serving.middleware import is_public
 from sparsebert.serving.schemas import ErrorResponse
 from sparsebert.serving.served_model import ServedModel
 from sparsebert.serving.service import Service
@@ -67,7 +66,7 @@ _BODIES: dict[Form, type[BaseModel]] = {
 
 
 def document(app: FastAPI, service: Service) -> None:
-    """Have ``app`` describe itself so when it is first asked to."""
+    """Have ``app`` generate this document on first use."""
     of_the_code = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -86,12 +85,12 @@ def _of_the_server(described: dict[str, Any], service: Service) -> dict[str, Any
         schema.pop("$defs", None)
         schemas[body.__name__] = schema
     for path in [*paths]:
-        models = [model for model in service.models.values() if _answers(model, path)]
+        models = [model for model in service.models.values() if _serves(model, path)]
         if not models:
             del paths[path]
             continue
         for method, operation in paths[path].items():
-            with_key = service.options.api_key is not None and not is_open(method.upper(), path)
+            with_key = service.options.api_key is not None and not is_public(method.upper(), path)
             if with_key:
                 operation["security"] = [_KEY]
             _set_errors(path, method, operation, with_key=with_key)
@@ -118,7 +117,7 @@ def _of_the_server(described: dict[str, Any], service: Service) -> dict[str, Any
 
 
 def _fields(schema: Any, schemas: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The fields of a body, and those of the objects in it."""
+    """The fields of a body and of nested objects."""
     if isinstance(schema, list):
         for each in schema:
             yield from _fields(each, schemas)
@@ -130,7 +129,7 @@ def _fields(schema: Any, schemas: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _fields(schema.get("anyOf"), schemas)
 
 
-def _answers(model: ServedModel, path: str) -> bool:
+def _serves(model: ServedModel, path: str) -> bool:
     return path in model.routes or path not in _ROUTES_OF_HEADS
 
 
@@ -157,7 +156,7 @@ def _set_errors(path: str, method: str, operation: dict[str, Any], *, with_key: 
 
 
 def _set_limits(fields: dict[str, Any], models: list[ServedModel], *, several: bool) -> None:
-    """Put into the fields of a request what all of ``models`` can be asked."""
+    """Add the limits that hold for all of ``models`` to the fields of a request."""
     if several and "model" in fields:
         _choose(fields["model"], [model.name for model in models])
     if "prompt_name" in fields:
@@ -186,7 +185,7 @@ def _choose(field: dict[str, Any], names: list[str]) -> None:
 
 
 def _without_ids(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema of texts and token ids with only the texts left."""
+    """A schema of texts and token ids without the token ids."""
     if "anyOf" in schema:
         choices = [
             _without_ids(each)
@@ -198,7 +197,7 @@ def _without_ids(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _limit_ids(schema: Any, largest: int) -> None:
-    """The numbers in what may be a text, a list of texts or lists of token ids."""
+    """Set the largest token id in a schema of texts and token ids."""
     if isinstance(schema, list):
         for each in schema:
             _limit_ids(each, largest)

@@ -1,4 +1,4 @@
-"""A loaded model with its engine threads: texts in, rows out, awaited by a request."""
+"""A served model: loading, tokenisation off the event loop, and awaiting batched inference."""
 
 from __future__ import annotations
 
@@ -6,47 +6,33 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter, time
 from typing import Any, NamedTuple
 
 from sparsebert.checkpoint import Head
 from sparsebert.errors import CheckpointError, EngineError, InputError
-from sparsebert.inference import Model
+from sparsebert.inference import Model, load
 from sparsebert.inference.texts import Text, Texts
 from sparsebert.inference.tokenizer_class import Side
 from sparsebert.inference.tokenizing import Tokens
 from sparsebert.serving.batching import Batcher, BatchObserver, EngineCall, Floats, Job, wake
 from sparsebert.serving.errors import ClientGone, RequestError
-from sparsebert.serving.work import Work
+from sparsebert.serving.stats import ModelStats, RequestStats
 
 
-class Cut(NamedTuple):
-    """How a text that is too long is cut: at which end, and to how many tokens.
+class Truncation(NamedTuple):
+    """How a text that is too long is truncated: at which side, and to how many tokens.
 
-    ``side`` None is the folder's own choice. ``tokens`` count special tokens too; None is as many
-    as the model takes.
+    ``side`` None is the default of the model folder. ``tokens`` include special tokens; None is the
+    model's maximum.
     """
 
     side: Side | None = None
     tokens: int | None = None
 
 
-@dataclass
-class Statistics:
-    """What a model has answered since the server began; times are seconds."""
-
-    requests: int = 0
-    failed: int = 0
-    sequences: int = 0
-    batches: int = 0
-    tokenization: float = 0.0
-    queue: float = 0.0
-    inference: float = 0.0
-    total: float = 0.0
-    last: float = 0.0  # when: seconds since 1970
-
-
-_PATIENCE = 0.1  # seconds before a waiting request looks whether its client is still there
+_DISCONNECT_CHECK = 0.1  # seconds after which a waiting request watches for a disconnect
 
 _EMBEDDING_ROUTES = ("/embed", "/embed_all", "/similarity", "/v1/embeddings")
 _READING_ROUTES = ("/tokenize", "/decode")
@@ -55,9 +41,9 @@ _RERANKING_ROUTES = ("/rerank", "/v1/rerank", "/v2/rerank")
 
 @dataclass(eq=False)
 class ServedModel:
-    """A model under the name that requests call it by; `load_models` makes it.
+    """A model under the name that requests use for it, made by `load_models`.
 
-    ``replicas`` are loads of the same folder, an engine thread each.
+    ``replicas`` are loads of the same folder, each with its own engine thread.
     """
 
     name: str
@@ -66,9 +52,9 @@ class ServedModel:
     def __post_init__(self) -> None:
         self.model = self.replicas[0]
         self.prompts = self.model.prompts
-        self.statistics = Statistics()
+        self.stats = ModelStats()
         self._batcher: Batcher | None = None
-        self._readers: ThreadPoolExecutor | None = None
+        self._tokenizer_pool: ThreadPoolExecutor | None = None
 
     @property
     def head(self) -> Head:
@@ -76,12 +62,12 @@ class ServedModel:
 
     @property
     def is_reranker(self) -> bool:
-        """Whether it scores a query with a text, as TEI has it: a classifier with one label."""
+        """Whether it is a re-ranker in the sense of TEI: a classifier with one label."""
         return self.head is Head.SEQUENCE and len(self.model.config.labels) == 1
 
     @property
     def routes(self) -> list[str]:
-        """The routes that this model's head can answer."""
+        """The routes that the model's head supports."""
         routes = [*_EMBEDDING_ROUTES, *_READING_ROUTES]
         if self.head is Head.SEQUENCE:
             routes.append("/predict")
@@ -93,7 +79,7 @@ class ServedModel:
 
     @property
     def alive(self) -> bool:
-        """Whether its engine threads work."""
+        """Whether all of its engine threads are running."""
         return self._batcher is not None and self._batcher.alive
 
     @property
@@ -104,42 +90,44 @@ class ServedModel:
     def waiting_sequences(self) -> int:
         return self._batcher.waiting_sequences if self._batcher else 0
 
-    def start(self, readers: ThreadPoolExecutor, max_tokens: int, observe: BatchObserver) -> None:
-        """Start its engine threads. ``readers`` turn texts into tokens.
+    def start(
+        self, tokenizer_pool: ThreadPoolExecutor, max_tokens: int, observe: BatchObserver
+    ) -> None:
+        """Start the engine threads; texts are tokenised in ``tokenizer_pool``.
 
-        Raises EngineError if another server has started it: nobody would end those threads.
+        Raises EngineError if another server has started it, whose threads would never stop.
         """
         if self._batcher is not None:
             raise EngineError(f"{self.name} is served already: load it anew for another server.")
         encoders = [replica.encoder for replica in self.replicas]
-        self._readers = readers
+        self._tokenizer_pool = tokenizer_pool
 
         def observed(*batch: Any) -> None:
-            self.statistics.batches += 1
+            self.stats.batches += 1
             observe(*batch)
 
         self._batcher = Batcher(self.name, encoders, max_tokens, observed)
 
     def close(self) -> None:
-        """Finish what waits and end the engine threads."""
+        """Finish queued jobs and stop the engine threads."""
         if self._batcher is not None:
             self._batcher.close()
             self._batcher = None
 
     async def run(
         self,
-        work: Work,
+        stats: RequestStats,
         calls: Sequence[EngineCall],
-        read: Callable[[], Sequence[Tokens]],
+        tokenize: Callable[[], Sequence[Tokens]],
         disconnected: Callable[[], Any],
     ) -> list[list[Floats]]:
-        """For each call its rows for the sequences that ``read`` gives, off the event loop.
+        """Tokenise in the pool by ``tokenize`` and run each engine call; the results of each call.
 
-        ``disconnected()`` must give an awaitable that ends when the client has gone; then what is
-        still in the queue is dropped, and ClientGone raised.
+        ``disconnected()`` must return an awaitable that ends when the client has disconnected; what
+        is still queued is then dropped, and ClientGone raised. Raises RequestError.
         """
         assert self._batcher is not None
-        assert self._readers is not None
+        assert self._tokenizer_pool is not None
         batcher = self._batcher
         loop = asyncio.get_running_loop()
         jobs = [Job(call, loop.create_future()) for call in calls]
@@ -150,105 +138,109 @@ class ServedModel:
                 return
             begun = perf_counter()
             try:
-                sequences = read()
+                sequences = tokenize()
                 width = self.model.config.hidden_size
-                work.claim.hold(sum(call.result_bytes(sequences, width) for call in calls))
+                stats.reservation.reserve(
+                    sum(call.result_bytes(sequences, width) for call in calls)
+                )
             except BaseException as error:
-                jobs[0].failed = _refusal(error)
+                jobs[0].failed = _request_error(error)
                 wake(loop, jobs[0].deliver)
                 return
-            work.tokenization = max(work.tokenization, perf_counter() - begun)
-            work.tokens += sum(map(len, sequences))
+            stats.tokenization = max(stats.tokenization, perf_counter() - begun)
+            stats.tokens += sum(map(len, sequences))
             for job in jobs:
                 batcher.put(job, sequences)
 
-        self._readers.submit(prepare)
+        self._tokenizer_pool.submit(prepare)
         try:
             await _result_or_disconnect(whole, disconnected)
-            rows = whole.result()
+            results = whole.result()
         except RequestError:
-            self.statistics.failed += 1
+            self.stats.failed += 1
             raise
-        work.queue = max(work.queue, *(job.begun - job.queued for job in jobs))
-        work.inference = max(work.inference, *(job.ended - job.begun for job in jobs))
-        self._count(work, len(jobs[0].sequences))
-        return rows
+        stats.queue = max(stats.queue, *(job.begun - job.queued for job in jobs))
+        stats.inference = max(stats.inference, *(job.ended - job.begun for job in jobs))
+        self._count(stats, len(jobs[0].sequences))
+        return results
 
-    def _count(self, work: Work, sequences: int) -> None:
-        counted = self.statistics
+    def _count(self, stats: RequestStats, sequences: int) -> None:
+        counted = self.stats
         counted.requests += 1
         counted.sequences += sequences
-        counted.tokenization += work.tokenization
-        counted.queue += work.queue
-        counted.inference += work.inference
-        counted.total += perf_counter() - work.started
+        counted.tokenization += stats.tokenization
+        counted.queue += stats.queue
+        counted.inference += stats.inference
+        counted.total += perf_counter() - stats.started
         counted.last = time()
 
-    async def read(self, function: Callable[[], Any]) -> Any:
-        """``function()`` off the event loop, on a tokenisation thread."""
+    async def in_tokenizer_pool(self, function: Callable[[], Any]) -> Any:
+        """``function()`` on a tokenisation thread, off the event loop."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, function)
+            return await asyncio.get_running_loop().run_in_executor(self._tokenizer_pool, function)
         except (InputError, CheckpointError) as error:
-            raise _refusal(error) from error
+            raise _request_error(error) from error
 
-    def sequences(
+    def tokenize(
         self,
         items: Sequence[Text | list[int]],
         name: Callable[[int], str],
-        cut: Cut | None,
+        truncation: Truncation | None,
         advice: str,
     ) -> list[Tokens]:
-        """Texts, pairs and lists of token ids, ready for the engine.
+        """Tokenise texts and pairs, and add special tokens to lists of token ids.
 
-        ``name`` is what messages call the text at a place, and ``advice`` what a client sends to
-        have it cut. Raises RequestError: 413 for one that is too long and may not be cut, 422 for
-        what the tokenizer or the vocabulary refuses.
+        ``name(index)`` is what messages call the text at an index, and ``advice`` the field by
+        which a client has it truncated. Raises RequestError: 413 for a text that is too long and
+        may not be truncated, 422 for what the tokenizer or the vocabulary refuses.
         """
-        side, limit = (cut or Cut()).side, self._limit(cut)
-        places = [place for place, item in enumerate(items) if not isinstance(item, list)]
+        side, limit = (truncation or Truncation()).side, self._limit(truncation)
+        indices = [index for index, item in enumerate(items) if not isinstance(item, list)]
         texts = Texts([item for item in items if not isinstance(item, list)], False, name(0))
         found: list[Tokens] = []
         long: list[int] = []
         if texts.items:
             found, long = self.model.tokenizer.cut_to_fit(texts, side=side, max_length=limit)
-        if long and cut is None:
-            raise self._too_long(name(places[long[0]]), advice)
-        sequences = dict(zip(places, found, strict=True))
-        for place, item in enumerate(items):
+        if long and truncation is None:
+            raise self._too_long(name(indices[long[0]]), advice)
+        sequences = dict(zip(indices, found, strict=True))
+        for index, item in enumerate(items):
             if isinstance(item, list):
-                sequences[place] = self._from_ids(item, name(place), cut, advice)
-        return self._checked([sequences[place] for place in range(len(items))])
+                sequences[index] = self._from_ids(item, name(index), truncation, advice)
+        return self._checked([sequences[index] for index in range(len(items))])
 
-    def _limit(self, cut: Cut | None) -> int:
+    def _limit(self, truncation: Truncation | None) -> int:
         most = self.model.max_length
-        if cut is None or cut.tokens is None:
+        if truncation is None or truncation.tokens is None:
             return most
         least = self.model.tokenizer.least_length
-        if not least <= cut.tokens <= most:
+        if not least <= truncation.tokens <= most:
             raise RequestError(
                 422,
                 f"truncate_prompt_tokens must be from {least} to {most}, which is what {self.name} "
                 "takes, or -1 for that.",
                 param="truncate_prompt_tokens",
             )
-        return cut.tokens
+        return truncation.tokens
 
-    def _from_ids(self, ids: list[int], name: str, cut: Cut | None, advice: str) -> Tokens:
+    def _from_ids(
+        self, ids: list[int], name: str, truncation: Truncation | None, advice: str
+    ) -> Tokens:
         vocabulary = self.model.config.vocab_size
-        for place, token in enumerate(ids):
+        for index, token in enumerate(ids):
             if not 0 <= token < vocabulary:
                 raise RequestError(
                     422,
-                    f"{name}[{place}] is {token}, outside the vocabulary of {self.name}, which has "
+                    f"{name}[{index}] is {token}, outside the vocabulary of {self.name}, which has "
                     f"{vocabulary} tokens: token ids must be those of this model's own tokenizer.",
                 )
         tokens = self.model.tokenizer.frame(ids)
-        limit = self._limit(cut)
+        limit = self._limit(truncation)
         if len(tokens) <= limit:
             return tokens
-        if cut is None:
+        if truncation is None:
             raise self._too_long(name, advice)
-        return self.model.tokenizer.frame(ids, side=cut.side, max_length=limit)
+        return self.model.tokenizer.frame(ids, side=truncation.side, max_length=limit)
 
     def _too_long(self, name: str, advice: str) -> RequestError:
         return RequestError(
@@ -261,7 +253,7 @@ class ServedModel:
         )
 
     def _checked(self, sequences: list[Tokens]) -> list[Tokens]:
-        """The engine refuses a whole batch for one bad id: none may reach it."""
+        """Check all ids, since the engine refuses a whole batch for a single bad one."""
         vocabulary = self.model.config.vocab_size
         for sequence in sequences:
             if sequence.ids.max() >= vocabulary:
@@ -273,7 +265,7 @@ class ServedModel:
         return sequences
 
 
-def _refusal(error: BaseException) -> RequestError:
+def _request_error(error: BaseException) -> RequestError:
     if isinstance(error, RequestError):
         return error
     if isinstance(error, InputError):
@@ -286,18 +278,66 @@ def _refusal(error: BaseException) -> RequestError:
 async def _result_or_disconnect(
     future: asyncio.Future[list[list[Floats]]], disconnected: Callable[[], Any]
 ) -> None:
-    """Wait for the future; cancel it and raise ClientGone if the client goes first."""
+    """Wait for the future; cancel it and raise ClientGone if the client disconnects first."""
     try:
-        await asyncio.wait((future,), timeout=_PATIENCE)
+        await asyncio.wait((future,), timeout=_DISCONNECT_CHECK)
         if future.done():
             return
         watch = asyncio.ensure_future(disconnected())
         await asyncio.wait((future, watch), return_when=asyncio.FIRST_COMPLETED)
         if not watch.done():
             watch.cancel()
-    except asyncio.CancelledError:  # the server stops waiting for its requests
+    except asyncio.CancelledError:  # the server is shutting down
         future.cancel()
         raise
     if not future.done():
         future.cancel()
         raise ClientGone
+
+
+def load_models(
+    models: Sequence[str | Path],
+    *,
+    threads: int | None = None,
+    workers: int = 1,
+    max_length: int | None = None,
+) -> list[ServedModel]:
+    """Load each ``MODEL`` or ``NAME=MODEL`` (a folder, or an id of the hub).
+
+    The name is what requests use, by default the folder's own name or the hub id. ``workers`` is
+    the number of engine threads of each model, and ``threads`` the number of CPU threads of each of
+    them. Raises InputError for a duplicate name, and what `sparsebert.load` raises.
+    """
+    if not models:
+        raise InputError("no model was named: give at least one to serve.")
+    served = [
+        _load(name, model, threads=threads, workers=workers, max_length=max_length)
+        for name, model in map(_parse_name, models)
+    ]
+    names = [model.name for model in served]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two models are called {name}: name them, as in first=FOLDER.")
+    return served
+
+
+def _parse_name(model: str | Path) -> tuple[str | None, str | Path]:
+    text = str(model)
+    if isinstance(model, Path) or "=" not in text or Path(text).exists():
+        return None, model
+    name, _, rest = text.partition("=")
+    if not name or not rest:
+        raise InputError(f"{text} is not a model: write NAME=FOLDER or FOLDER.")
+    return name, rest
+
+
+def _load(
+    name: str | None,
+    model: str | Path,
+    *,
+    threads: int | None,
+    workers: int,
+    max_length: int | None,
+) -> ServedModel:
+    replicas = [load(model, threads=threads, max_length=max_length) for _ in range(workers)]
+    return ServedModel(name or replicas[0].name, replicas)

@@ -1,13 +1,15 @@
-"""Running the application under uvicorn: the socket, the signals, the drain."""
+"""Running the application under uvicorn: socket, signals, graceful shutdown and log lines."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import logging
 import os
 import signal
 import socket
+import time
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -24,7 +26,7 @@ log = logging.getLogger("sparsebert.serving")
 _BACKLOG = 2048
 _UNIX = "unix:"
 _MAX_CONNECTIONS = 4096
-_OTHER_FILES = 128  # that the process needs for anything but connections
+_OTHER_FILES = 128  # reserved for other uses than connections
 _WORTH_TRIMMING = 1 << 24  # bytes
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None  # glibc's
 
@@ -112,7 +114,7 @@ def make_server(app: FastAPI, *, shutdown_delay: int = 0, **settings: Any) -> Se
         http=partial(Connection, idle=Idle(_max_connections())),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
-        access_log=False,  # the gate's own lines say more
+        access_log=False,  # the middleware logs requests
         server_header=False,
         proxy_headers=False,
         **settings,
@@ -121,7 +123,7 @@ def make_server(app: FastAPI, *, shutdown_delay: int = 0, **settings: Any) -> Se
 
 
 def raise_file_limit() -> None:
-    """Let the process open as many files as it may: each connection is one, and often 1,024 are."""
+    """Raise the limit of open files, often 1,024, to the maximum: each connection takes one."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -142,7 +144,7 @@ def _max_connections() -> int:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which tells of its life, holds connections to their limits and stops slowly."""
+    """uvicorn's server, with log lines, limits of connections and a delayed shutdown."""
 
     def __init__(self, config: uvicorn.Config, shutdown_delay: int) -> None:
         super().__init__(config)
@@ -176,7 +178,7 @@ class Server(uvicorn.Server):
 
     def _begin_to_stop(self) -> None:
         if not self._service.stopping:
-            self._service.stopping = True  # health says so to whoever asks
+            self._service.stopping = True  # reported by /health
             in_flight = len(self.server_state.tasks)
             log.info("stopping", extra={"fields": {"in_flight": in_flight}})
 
@@ -186,7 +188,7 @@ class Server(uvicorn.Server):
             connection.enforce_limits(connection.loop.time())
 
     def _give_memory_back(self) -> None:
-        """To the system, after much has been in flight: the C library would keep it."""
+        """Have the C library return memory to the system after large requests."""
         now = self._service.admission.bytes
         self._most_bytes = max(now, self._most_bytes)
         if self._most_bytes - now > _WORTH_TRIMMING and _trim is not None:
@@ -200,3 +202,43 @@ def _url(listener: socket.socket) -> str:
         return _UNIX + address
     host, port = address[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def set_up_logging(level: str, *, as_json: bool) -> None:
+    """Log to standard error from ``level`` (such as "info") on, as logfmt or JSON lines.
+
+    Of uvicorn's events only warnings and errors. No text that a client sent is ever logged.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines(as_json))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    if level != "debug":
+        logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+class _Lines(logging.Formatter):
+    """One line for each event, with its ``fields``."""
+
+    def __init__(self, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        fields: dict[str, Any] = {
+            "time": f"{moment}.{record.msecs:03.0f}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        if self._as_json:
+            return json.dumps(fields)
+        return " ".join(f"{name}={_logfmt(value)}" for name, value in fields.items())
+
+
+def _logfmt(value: object) -> str:
+    text = str(value)
+    plain = text.isascii() and text.isprintable() and not set(text) & set(' "=')
+    return text if plain and text else json.dumps(text)

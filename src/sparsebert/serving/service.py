@@ -1,9 +1,10 @@
-"""What all routes of one server share: its models, options, metrics and how busy it is."""
+"""The state of one server: its options, models, admission control and metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 
 from fastapi import Request
@@ -12,12 +13,47 @@ from sparsebert.errors import InputError
 from sparsebert.serving.admission import Admission
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.metrics import Metrics
-from sparsebert.serving.options import ServingOptions
 from sparsebert.serving.served_model import ServedModel
 
 
+@dataclass(frozen=True)
+class ServingOptions:
+    """Options of a server; names and defaults are those of text-embeddings-inference.
+
+    `sparsebert serve` has a flag for each of them.
+
+    | field | what it limits or chooses |
+    |---|---|
+    | ``max_concurrent_requests`` | requests being answered at a time; one more gets 429 |
+    | ``max_bytes_in_flight`` | bytes of bodies, results and unread answers together, else 429 |
+    | ``max_batch_tokens`` | tokens that go through the engine together |
+    | ``max_client_batch_size`` | texts in one request, else 413 |
+    | ``max_input_characters`` | characters of one text, else 413 |
+    | ``payload_limit`` | bytes of a request's body, else 413 |
+    | ``auto_truncate`` | whether too long texts are cut where a request does not say |
+    | ``accept_token_ids`` | whether ``/v1/embeddings`` takes token ids as this model's own |
+    | ``tokenization_workers`` | threads that turn texts into tokens |
+    | ``api_key`` | what clients must send as ``Authorization: Bearer ...``; None: anyone may ask |
+    | ``cors_allow_origin`` | origins whose web pages may ask; ``*`` for all |
+    | ``root_path`` | the path below which a proxy shows the server, such as ``/encoder`` |
+    """
+
+    max_concurrent_requests: int = 512
+    max_bytes_in_flight: int = 268_435_456
+    max_batch_tokens: int = 4096
+    max_client_batch_size: int = 2048
+    max_input_characters: int = 100_000
+    payload_limit: int = 2_000_000
+    auto_truncate: bool = False
+    accept_token_ids: bool = False
+    tokenization_workers: int = 1
+    api_key: str | None = field(default=None, repr=False)
+    cors_allow_origin: tuple[str, ...] = ()
+    root_path: str = ""
+
+
 class Service:
-    """Started when the server starts and closed when it stops. ``models``' first is the default."""
+    """Shared by all routes, started and closed with the server. The first model is the default."""
 
     def __init__(self, models: Sequence[ServedModel], options: ServingOptions) -> None:
         if not models:
@@ -38,20 +74,20 @@ class Service:
         self.admission = Admission(options.max_concurrent_requests, options.max_bytes_in_flight)
         self.stopping = False
         self.metrics = Metrics(self.admission, self.models.values())
-        self._readers: ThreadPoolExecutor | None = None
+        self._tokenizer_pool: ThreadPoolExecutor | None = None
 
     def start(self) -> None:
-        """Start every thread. In the process that serves, and not before a fork."""
-        self._readers = ThreadPoolExecutor(self.options.tokenization_workers, "tokenization")
+        """Start all threads; in the process that serves, after any fork."""
+        self._tokenizer_pool = ThreadPoolExecutor(self.options.tokenization_workers, "tokenization")
         for name, model in self.models.items():
             observe = partial(self.metrics.observe_batch, name)
-            model.start(self._readers, self.options.max_batch_tokens, observe)
+            model.start(self._tokenizer_pool, self.options.max_batch_tokens, observe)
 
     def close(self) -> None:
-        """Finish what is in flight and end every thread."""
+        """Finish what is in flight and stop all threads."""
         self.stopping = True
-        if self._readers is not None:
-            self._readers.shutdown()
+        if self._tokenizer_pool is not None:
+            self._tokenizer_pool.shutdown()
         for model in self.models.values():
             model.close()
 
@@ -60,11 +96,11 @@ class Service:
         return not self.stopping and all(model.alive for model in self.models.values())
 
     def model(self, name: str | None, route: str) -> ServedModel:
-        """The model that is to answer on ``route``.
+        """The model that answers a request for ``route``.
 
-        Where one is served it answers to any name, as in text-embeddings-inference. Of several it
-        is the one that the request names, or the first that has the route (the first of all where
-        none has it). Raises RequestError 404.
+        A single model answers to any name, as in text-embeddings-inference. Of several it is the
+        one that the request names, or the first that supports the route (the first of all if none
+        does). Raises RequestError 404.
         """
         if len(self.models) == 1:
             return self.default
@@ -74,7 +110,7 @@ class Service:
         return self.named(name)
 
     def named(self, name: str) -> ServedModel:
-        """The model of that very name; RequestError 404."""
+        """The model of that name; RequestError 404."""
         if name not in self.models:
             raise RequestError(
                 404,

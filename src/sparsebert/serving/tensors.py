@@ -1,9 +1,8 @@
-"""Open Inference Protocol tensors, as JSON or as Triton's binary data, checked.
+"""Tensors of the Open Inference Protocol, as JSON or as Triton's binary data, validated.
 
-With the header ``Inference-Header-Content-Length: N`` the first N bytes of a body are JSON, and
-behind them stand, one after the other, the values of the tensors that have the parameter
-``binary_data_size`` instead of ``data``: numbers little-endian, and each of BYTES with its length
-before it in four bytes.
+With the header ``Inference-Header-Content-Length: N`` the first N bytes of a body are JSON, then
+follow the concatenated values of the tensors with the parameter ``binary_data_size`` instead of
+``data``: little-endian numbers, and BYTES elements prefixed by their length in four bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.inputs import Whole
+from sparsebert.serving.json_route import Body, JsonRoute, json_object, to_json, validated
 from sparsebert.serving.schemas import Fields
-from sparsebert.serving.work_route import Body, WorkRoute, fitted, json_object, to_json
 
 HEADER = "Inference-Header-Content-Length"
 _INTEGERS: dict[str, np.dtype[np.signedinteger[Any]]] = {
@@ -57,17 +56,17 @@ class RequestTensor(Fields):
 
 
 class Tensors(NamedTuple):
-    """An answer: its JSON, and the binary data that its outputs say they have."""
+    """A response: its JSON and the binary data of its outputs."""
 
     content: dict[str, Any]
     binary: Sequence[bytes]
 
 
-class TensorRoute(WorkRoute):
-    """A `WorkRoute` whose body has ``inputs``, and whose endpoint gives `Tensors`."""
+class TensorRoute(JsonRoute):
+    """A `JsonRoute` whose body has ``inputs``, and whose endpoint returns `Tensors`."""
 
     def read(self, request: Request, raw: bytes, body_type: type[Body]) -> Body:
-        """The JSON of a body, with the binary data put into the inputs that it belongs to."""
+        """The JSON of a body, with the binary data assigned to its inputs."""
         length = request.headers.get(HEADER)
         if length is None:
             binary = b""
@@ -75,7 +74,7 @@ class TensorRoute(WorkRoute):
             raw, binary = raw[: int(length)], raw[int(length) :]
         else:
             raise RequestError(400, f"{HEADER} is not the number of bytes of the body's JSON.")
-        body = fitted(json_object(raw), body_type)
+        body = validated(json_object(raw), body_type)
         start = 0
         for tensor in getattr(body, "inputs", ()):
             size = tensor.parameters.binary_data_size
@@ -90,7 +89,7 @@ class TensorRoute(WorkRoute):
         return body
 
     async def write(self, result: Any, headers: dict[str, str]) -> Response:
-        """`Tensors` as JSON, with the binary data behind it."""
+        """`Tensors` as JSON followed by the binary data."""
         assert isinstance(result, Tensors)
         content = await to_json(result.content)
         if not result.binary:
@@ -133,27 +132,27 @@ def strings(tensor: RequestTensor) -> list[str]:
         _check_shape(tensor, len(flat))
     else:
         flat = _flat(tensor, tensor.data)
-    for place, item in enumerate(flat):
+    for index, item in enumerate(flat):
         if not isinstance(item, str):
             raise _unfit(tensor, "holds something that is not a string")
         if not item:
-            raise _unfit(tensor, f"is empty at {place}: give at least one character")
+            raise _unfit(tensor, f"is empty at {index}: give at least one character")
     return flat
 
 
 def _split(tensor: RequestTensor) -> Iterator[str]:
-    """The strings of binary data: each behind its length, which takes four bytes."""
+    """The strings of binary data, each prefixed by its length in four bytes."""
     binary = tensor._binary
     if tensor.parameters.binary_data_size is None:
         raise _unfit(tensor, "has neither data nor binary data")
-    place = 0
-    while place < len(binary):
-        start = place + 4
-        place = start + int.from_bytes(binary[place:start], "little")
-        if max(start, place) > len(binary):
+    end = 0
+    while end < len(binary):
+        start = end + 4
+        end = start + int.from_bytes(binary[end:start], "little")
+        if max(start, end) > len(binary):
             raise _unfit(tensor, "has binary data that ends within a string")
         try:
-            yield binary[start:place].decode()
+            yield binary[start:end].decode()
         except UnicodeDecodeError:
             raise _unfit(tensor, "holds a string that is not UTF-8") from None
 

@@ -1,7 +1,7 @@
 """The web page at ``/``: the files of ``static/``, under a policy that lets nothing else run.
 
-The page asks the server's own routes and may do what any client may. Nothing in its files is
-secret, so they are sent without a key; a key that the server asks for is typed into the page.
+The page calls the server's own routes and may do what any client may. Its files are public, so that
+they are served without a key; a key that the server requires is typed into the page.
 """
 
 from __future__ import annotations

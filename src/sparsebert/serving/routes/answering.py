@@ -10,19 +10,19 @@ from fastapi import APIRouter, Request
 from sparsebert.checkpoint import Head
 from sparsebert.inference.answering import best_answers
 from sparsebert.inference.tokenizing import LocatedTokens, Tokens
-from sparsebert.serving.asking import disconnected, require
 from sparsebert.serving.batching import EngineCall
 from sparsebert.serving.errors import RequestError
+from sparsebert.serving.inference import disconnected, require_head
+from sparsebert.serving.json_route import JsonRoute, stats_of
 from sparsebert.serving.schemas import AnswerRequest, AnswerSpan
 from sparsebert.serving.service import service_of
-from sparsebert.serving.work_route import WorkRoute, work_of
 
-router = APIRouter(route_class=WorkRoute)
+router = APIRouter(route_class=JsonRoute)
 
 _HEAD = EngineCall("head", per_token=True)
 _N_BEST = 20
-# A question or an overlap that leaves a window a token or two would make one of nearly every token.
-# A context of 100,000 tokens takes 400 at the usual settings.
+# A question or overlap that leaves a window one or two tokens of context would give nearly as many
+# windows as tokens. A context of 100,000 tokens takes 400 at the usual settings.
 _MOST_WINDOWS = 512
 
 
@@ -32,17 +32,17 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
 
     A context longer than ``max_seq_len`` tokens with its question is read in windows.
     """
-    service, work, asked = service_of(request), work_of(request), body.parameters
+    service, stats, asked = service_of(request), stats_of(request), body.parameters
     model = service.model(body.model, "/answer")
-    require(model, Head.QUESTION, "answer questions")
+    require_head(model, Head.QUESTION, "answer questions")
     question, context = body.inputs.question, body.inputs.context
     for name, text in (("inputs.question", question), ("inputs.context", context)):
         service.check_characters(len(text), name)
-    work.model, work.items = model.name, 1
-    work.characters = len(question) + len(context)
+    stats.model, stats.items = model.name, 1
+    stats.characters = len(question) + len(context)
     windows: list[LocatedTokens] = []
 
-    def read() -> list[Tokens]:
+    def tokenize() -> list[Tokens]:
         found = model.model.tokenizer.windows(
             question,
             context,
@@ -60,12 +60,12 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
             )
         return [window.tokens for window in windows]
 
-    (rows,) = await model.run(work, [_HEAD], read, lambda: disconnected(request))
-    found = await model.read(
+    (logits,) = await model.run(stats, [_HEAD], tokenize, lambda: disconnected(request))
+    found = await model.in_tokenizer_pool(
         lambda: best_answers(
             context,
             windows,
-            rows,
+            logits,
             top_k=asked.top_k,
             n_best=max(_N_BEST, asked.top_k),
             max_answer_length=asked.max_answer_len,

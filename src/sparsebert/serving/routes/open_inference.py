@@ -29,15 +29,21 @@ from pydantic import BaseModel, Field
 from sparsebert.checkpoint import Head
 from sparsebert.inference.batching import as_token_sequences
 from sparsebert.inference.tokenizing import Tokens
-from sparsebert.serving.asking import cutting, disconnected, pooled, prompt_for, rows_of_each
 from sparsebert.serving.batching import EngineCall, Floats
 from sparsebert.serving.errors import RequestError
+from sparsebert.serving.inference import (
+    disconnected,
+    embedding_call,
+    infer_each,
+    prompt_for,
+    truncation_of,
+)
 from sparsebert.serving.inputs import PredictInputs
+from sparsebert.serving.json_route import stats_of
 from sparsebert.serving.schemas import Fields, Parameters
 from sparsebert.serving.served_model import ServedModel
 from sparsebert.serving.service import service_of
 from sparsebert.serving.tensors import RequestTensor, TensorRoute, Tensors, integers, strings
-from sparsebert.serving.work_route import work_of
 
 router = APIRouter(route_class=TensorRoute)
 
@@ -139,7 +145,7 @@ def model_of(request: Request, name: str, version: str) -> ServedModel:
 
 def outputs_of(model: ServedModel) -> dict[str, EngineCall]:
     """What a model can be asked for, the default first."""
-    embedding = pooled(model, normalize=model.model.pooling.normalize)
+    embedding = embedding_call(model, normalize=model.model.pooling.normalize)
     if model.head in (Head.ENCODER, Head.MASKED_LM):  # a vocabulary a token would drown the client
         return {"embedding": embedding}
     return {
@@ -169,18 +175,18 @@ async def _ask_texts(
     rows: dict[str, list[Floats]] = {}
     for prompt in dict.fromkeys(prompts.values()):
         names = [name for name in calls if prompts[name] == prompt]
-        found = await rows_of_each(
+        found = await infer_each(
             request,
             model,
             [calls[name] for name in names],
             PredictInputs([*texts], False),
             label="text",
-            cut=cutting(request, body.parameters.truncate),
+            truncation=truncation_of(request, body.parameters.truncate),
             prompt=prompt,
             advice='"parameters": {"truncate": true}',
         )
         rows |= zip(names, found, strict=True)
-    work_of(request).items = len(texts)
+    stats_of(request).items = len(texts)
     return rows
 
 
@@ -195,7 +201,7 @@ async def _ask_ids(
         raise RequestError(422, "inputs must hold text or input_ids.", param="inputs")
     if body.parameters.truncate:
         raise RequestError(422, "truncate goes with texts; input_ids are read whole.")
-    service, work, config = service_of(request), work_of(request), model.model.config
+    service, stats, config = service_of(request), stats_of(request), model.model.config
     arrays = {name: integers(given[name]) for name in IDS if name in given}
     ids = arrays["input_ids"]
     service.check_count(len(ids), "input_ids")
@@ -203,8 +209,8 @@ async def _ask_ids(
         if array.shape != ids.shape:
             raise RequestError(422, f"{name} has not the shape of input_ids.", param="inputs")
     lengths = _lengths(arrays.get("attention_mask", np.ones_like(ids)))
-    work.model = model.name
-    work.items += len(ids)
+    stats.model = model.name
+    stats.items += len(ids)
 
     def rows(name: str) -> list[npt.NDArray[np.int64]]:
         return [row[:length] for row, length in zip(arrays[name], lengths, strict=True)]
@@ -218,7 +224,7 @@ async def _ask_ids(
             max_positions=model.model.max_length,
         )
 
-    found = await model.run(work, [*calls.values()], read, lambda: disconnected(request))
+    found = await model.run(stats, [*calls.values()], read, lambda: disconnected(request))
     return dict(zip(calls, found, strict=True))
 
 
@@ -238,6 +244,6 @@ def _filled(rows: Sequence[Floats]) -> Floats:
         return np.stack(rows)
     longest = max(len(row) for row in rows)
     out = np.zeros((len(rows), longest, rows[0].shape[1]), np.float32)
-    for place, row in enumerate(rows):
-        out[place, : len(row)] = row
+    for index, row in enumerate(rows):
+        out[index, : len(row)] = row
     return out

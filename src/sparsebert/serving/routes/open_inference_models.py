@@ -13,17 +13,17 @@ from fastapi import APIRouter, Request
 import sparsebert
 from sparsebert.checkpoint import Head
 from sparsebert.serving.errors import RequestError
+from sparsebert.serving.json_route import Body, JsonRoute
 from sparsebert.serving.routes.open_inference import IDS, TEXTS, VERSION, model_of, outputs_of
 from sparsebert.serving.schemas import Fields
 from sparsebert.serving.served_model import ServedModel
 from sparsebert.serving.service import service_of
-from sparsebert.serving.work_route import Body, WorkRoute
 
 # In each group the routes whose paths end in a word are tried before those that end in a name.
 router = APIRouter()
 
 
-class IndexRoute(WorkRoute):
+class IndexRoute(JsonRoute):
     """Triton's client asks for the index with no body at all."""
 
     def read(self, request: Request, raw: bytes, body_type: type[Body]) -> Body:
@@ -160,7 +160,7 @@ def _tensors(model: ServedModel) -> tuple[list[dict[str, Any]], list[dict[str, A
 
 
 def _statistics(model: ServedModel) -> dict[str, Any]:
-    counted = model.statistics
+    counted = model.stats
 
     def spent(seconds: float, count: int = counted.requests) -> dict[str, int]:
         return {"count": count, "ns": round(1e9 * seconds)}

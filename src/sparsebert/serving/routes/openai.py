@@ -9,23 +9,23 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from sparsebert.serving.asking import (
-    check_dimensions,
-    cutting,
-    naming,
-    pooled,
-    prompt_for,
-    rows_for,
-    shortened,
-)
 from sparsebert.serving.batching import Floats
 from sparsebert.serving.errors import RequestError
+from sparsebert.serving.inference import (
+    check_dimensions,
+    embedding_call,
+    field_name,
+    infer,
+    prompt_for,
+    truncate_dimensions,
+    truncation_of,
+)
 from sparsebert.serving.inputs import Inputs, TextInputs
+from sparsebert.serving.json_route import JsonRoute, stats_of
 from sparsebert.serving.schemas import Count, RequestBody, TruncatePromptTokens
 from sparsebert.serving.service import service_of
-from sparsebert.serving.work_route import WorkRoute, work_of
 
-router = APIRouter(route_class=WorkRoute)
+router = APIRouter(route_class=JsonRoute)
 models_router = APIRouter()
 
 _STARTED = int(time.time())
@@ -83,19 +83,19 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Any:
     check_dimensions(model, body.dimensions)
     if not service.options.accept_token_ids:
         _refuse_token_ids(body.input)
-    rows = await rows_for(
+    rows = await infer(
         request,
         model,
-        pooled(model, normalize=True),
+        embedding_call(model, normalize=True),
         body.input,
         label="input",
-        cut=cutting(request, body.truncate, tokens=body.truncate_prompt_tokens),
+        truncation=truncation_of(request, body.truncate, tokens=body.truncate_prompt_tokens),
         prompt=prompt_for(model, body.input.items, None),
     )
-    tokens = work_of(request).tokens
+    tokens = stats_of(request).tokens
     written = [
         _base64(row) if body.encoding_format == "base64" else row
-        for row in shortened(rows, body.dimensions, normalize=True)
+        for row in truncate_dimensions(rows, body.dimensions, normalize=True)
     ]
     return {
         "object": "list",
@@ -110,12 +110,12 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Any:
 
 def _refuse_token_ids(inputs: TextInputs) -> None:
     """Clients make them with OpenAI's tokenizer, and to this model they would mean other words."""
-    name = naming("input", single=inputs.single)
-    for place, item in enumerate(inputs.items):
+    name = field_name("input", single=inputs.single)
+    for index, item in enumerate(inputs.items):
         if not isinstance(item, str):
             raise RequestError(
                 422,
-                f"{name(place)} is a list of token ids, and those of OpenAI's tokenizer would mean "
+                f"{name(index)} is a list of token ids, and those of OpenAI's tokenizer would mean "
                 "other words to this model: send texts (in LangChain, "
                 "OpenAIEmbeddings(check_embedding_ctx_length=False)), or start the server with "
                 "--accept-token-ids if they are this model's own.",

@@ -15,29 +15,29 @@ from pydantic import BaseModel, Field
 
 from sparsebert.checkpoint import Head
 from sparsebert.inference.labelling import apply_function
-from sparsebert.serving.asking import cutting, require, rows_for
 from sparsebert.serving.batching import EngineCall
 from sparsebert.serving.errors import WRONG_HEAD, RequestError
+from sparsebert.serving.inference import infer, require_head, truncation_of
 from sparsebert.serving.inputs import Documents, Filled, PredictInputs, Whole
+from sparsebert.serving.json_route import Body, JsonRoute, json_object, stats_of, validated
 from sparsebert.serving.schemas import Count, Rank, RequestBody, RerankRequest, TruncatePromptTokens
-from sparsebert.serving.served_model import Cut, ServedModel
+from sparsebert.serving.served_model import ServedModel, Truncation
 from sparsebert.serving.service import service_of
-from sparsebert.serving.work_route import Body, WorkRoute, fitted, json_object, work_of
 
 
-class RerankRoute(WorkRoute):
+class RerankRoute(JsonRoute):
     """vLLM answers on TEI's route too: its clients send documents and no texts."""
 
     def read(self, request: Request, raw: bytes, body_type: type[Body]) -> Body:
         """TEI's body, or vLLM's."""
         content = json_object(raw)
         if "documents" in content and "texts" not in content:
-            return fitted(content, RerankDocumentsRequest)  # type: ignore[return-value]
-        return fitted(content, body_type)
+            return validated(content, RerankDocumentsRequest)  # type: ignore[return-value]
+        return validated(content, body_type)
 
 
 router = APIRouter(route_class=RerankRoute)
-documents_router = APIRouter(route_class=WorkRoute)
+documents_router = APIRouter(route_class=JsonRoute)
 
 _HEAD = EngineCall("head")
 
@@ -103,13 +103,13 @@ async def rerank(request: Request, body: RerankRequest) -> Any:
         body.query,
         body.texts,
         label="texts",
-        cut=cutting(request, body.truncate, body.truncation_direction),
+        truncation=truncation_of(request, body.truncate, body.truncation_direction),
         raw=body.raw_scores,
     )
     ranks: list[dict[str, Any]] = []
-    for place in np.argsort(-scores, kind="stable").tolist():
-        text = {"text": body.texts[place]} if body.return_text else {}
-        ranks.append({"index": place, "score": scores[place], **text})
+    for index in np.argsort(-scores, kind="stable").tolist():
+        text = {"text": body.texts[index]} if body.return_text else {}
+        ranks.append({"index": index, "score": scores[index], **text})
     return ranks
 
 
@@ -131,13 +131,13 @@ async def rerank_documents(request: Request, body: RerankDocumentsRequest) -> An
         body.query,
         body.documents,
         label="documents",
-        cut=cutting(request, body.truncate, tokens=body.truncate_prompt_tokens),
+        truncation=truncation_of(request, body.truncate, tokens=body.truncate_prompt_tokens),
     )
     results: list[dict[str, Any]] = []
-    for place in np.argsort(-scores, kind="stable")[: body.top_n].tolist():
-        document = {"document": {"text": body.documents[place]}} if body.return_documents else {}
-        results.append({"index": place, "relevance_score": scores[place], **document})
-    tokens = work_of(request).tokens
+    for index in np.argsort(-scores, kind="stable")[: body.top_n].tolist():
+        document = {"document": {"text": body.documents[index]}} if body.return_documents else {}
+        results.append({"index": index, "relevance_score": scores[index], **document})
+    tokens = stats_of(request).tokens
     return {
         "id": str(uuid.uuid4()),
         "model": model.name,
@@ -149,7 +149,7 @@ async def rerank_documents(request: Request, body: RerankDocumentsRequest) -> An
 
 def _reranker(request: Request, name: str | None) -> ServedModel:
     model = service_of(request).model(name, "/rerank")
-    require(model, Head.SEQUENCE, "rerank")
+    require_head(model, Head.SEQUENCE, "rerank")
     if not model.is_reranker:
         raise RequestError(
             424,
@@ -167,10 +167,10 @@ async def _scores(
     texts: Sequence[str],
     *,
     label: str,
-    cut: Cut | None,
+    truncation: Truncation | None,
     raw: bool = False,
 ) -> Any:
-    """float32 ``[texts]``."""
+    """Relevance of each text, float32 ``[texts]``."""
     pairs = PredictInputs([(query, text) for text in texts], False)
-    rows = await rows_for(request, model, _HEAD, pairs, label=label, cut=cut)
-    return apply_function(np.stack(rows), "none" if raw else model.model.score_function)[:, 0]
+    logits = await infer(request, model, _HEAD, pairs, label=label, truncation=truncation)
+    return apply_function(np.stack(logits), "none" if raw else model.model.score_function)[:, 0]

@@ -1,4 +1,8 @@
-"""What the routes ask models for: rows for texts, counted, checked and cut as a request says."""
+"""Inference for the routes: inputs checked and counted, then tokenised, batched and run.
+
+`infer` gives one array for each input of a request; the other functions turn fields of a request
+into its arguments (prompt, truncation, engine call) or check them against the model.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,9 @@ from sparsebert.inference.tokenizer_class import Side
 from sparsebert.serving.batching import EngineCall, Floats
 from sparsebert.serving.errors import WRONG_HEAD, RequestError
 from sparsebert.serving.inputs import PredictInputs, TextInputs
-from sparsebert.serving.served_model import Cut, ServedModel
+from sparsebert.serving.json_route import stats_of
+from sparsebert.serving.served_model import ServedModel, Truncation
 from sparsebert.serving.service import service_of
-from sparsebert.serving.work_route import work_of
 
 _KINDS = {
     Head.ENCODER: "an encoder without a head",
@@ -26,81 +30,81 @@ _KINDS = {
 }
 
 
-async def rows_for(
+async def infer(
     request: Request,
     model: ServedModel,
     call: EngineCall,
     inputs: TextInputs | PredictInputs,
     *,
     label: str = "inputs",
-    cut: Cut | None = None,
+    truncation: Truncation | None = None,
     prompt: str = "",
 ) -> list[Floats]:
-    """What ``call`` gives for texts, pairs and lists of token ids, in order.
+    """Run ``call`` on texts, pairs and lists of token ids; one float32 array for each, in order.
 
-    ``label`` is what messages call the field, ``cut`` how a text that is too long is cut (it is
-    refused without), and ``prompt`` a text that is put before each text and the first of each pair.
-    Raises RequestError.
+    ``label`` is the field's name in messages, ``truncation`` how a text that is too long is cut
+    (None refuses it), and ``prompt`` is prepended to each text and to the first of each pair.
+    Raises RequestError and ClientGone.
     """
-    (rows,) = await rows_of_each(
-        request, model, [call], inputs, label=label, cut=cut, prompt=prompt
+    (results,) = await infer_each(
+        request, model, [call], inputs, label=label, truncation=truncation, prompt=prompt
     )
-    return rows
+    return results
 
 
-async def rows_of_each(
+async def infer_each(
     request: Request,
     model: ServedModel,
     calls: Sequence[EngineCall],
     inputs: TextInputs | PredictInputs,
     *,
     label: str = "inputs",
-    cut: Cut | None = None,
+    truncation: Truncation | None = None,
     prompt: str = "",
     advice: str = '"truncate": true',
 ) -> list[list[Floats]]:
-    """As `rows_for`, for several calls about the same texts, which are tokenised once.
+    """As `infer` for several calls on the same inputs, which are tokenised once.
 
-    ``advice`` is what to send for texts to be cut.
+    ``advice`` is the field with which a client has texts truncated.
     """
-    service, work = service_of(request), work_of(request)
+    service, stats = service_of(request), stats_of(request)
     service.check_count(len(inputs.items), label)
-    name = naming(label, single=inputs.single)
-    items = [_behind(prompt, item) for item in inputs.items]
-    for place, item in enumerate(items):
+    name = field_name(label, single=inputs.single)
+    items = [_with_prompt(prompt, item) for item in inputs.items]
+    for index, item in enumerate(items):
         characters = 0 if isinstance(item, list) else _characters(item)
-        if cut is None:
-            service.check_characters(characters, name(place))
-        work.characters += characters
-    work.model = model.name
-    work.items += len(items)
+        if truncation is None:
+            service.check_characters(characters, name(index))
+        stats.characters += characters
+    stats.model = model.name
+    stats.items += len(items)
     return await model.run(
-        work,
+        stats,
         calls,
-        lambda: model.sequences(items, name, cut, advice),
+        lambda: model.tokenize(items, name, truncation, advice),
         lambda: disconnected(request),
     )
 
 
-def naming(label: str, *, single: bool) -> Callable[[int], str]:
-    """What messages call the text at a place: the field itself where the client gave no list."""
-    return lambda place: label if single else f"{label}[{place}]"
+def field_name(label: str, *, single: bool) -> Callable[[int], str]:
+    """The name in messages of the text at an index: the field itself if it is not a list."""
+    return lambda index: label if single else f"{label}[{index}]"
 
 
-def cutting(
+def truncation_of(
     request: Request, truncate: bool | None, side: Side | None = None, tokens: int | None = None
-) -> Cut | None:
-    """How a request wants its texts cut; the server's own choice where ``truncate`` is None.
+) -> Truncation | None:
+    """The truncation that a request asks for; the server's default where ``truncate`` is None.
 
     ``tokens`` is vLLM's ``truncate_prompt_tokens``: a number, or -1 for as many as the model takes.
     """
     if tokens is not None:
-        return Cut(side, None if tokens == -1 else tokens)
+        return Truncation(side, None if tokens == -1 else tokens)
     wanted = service_of(request).options.auto_truncate if truncate is None else truncate
-    return Cut(side) if wanted else None
+    return Truncation(side) if wanted else None
 
 
-def _behind(prompt: str, item: Text | list[int]) -> Text | list[int]:
+def _with_prompt(prompt: str, item: Text | list[int]) -> Text | list[int]:
     if isinstance(item, str):
         return prompt + item
     return item if isinstance(item, list) else (prompt + item[0], item[1])
@@ -113,9 +117,9 @@ def _characters(item: Text) -> int:
 def prompt_for(
     model: ServedModel, items: Sequence[Text | list[int]], name: str | None, *, default: bool = True
 ) -> str:
-    """The model's prompt of that name; without one its default, and none for the name "".
+    """The prompt of that name; the model's default for None, and no prompt for "".
 
-    RequestError if it has no such prompt, or cannot put it before these.
+    RequestError if there is no such prompt, or it cannot be prepended to these inputs.
     """
     if not name:
         return model.prompts.default if name is None and default else ""
@@ -136,13 +140,13 @@ def prompt_for(
     return prompt
 
 
-def pooled(model: ServedModel, *, normalize: bool) -> EngineCall:
-    """The call for one vector a text, pooled as the model's folder says."""
+def embedding_call(model: ServedModel, *, normalize: bool) -> EngineCall:
+    """The engine call for one embedding of each text, pooled as the model folder says."""
     return EngineCall("pooled", pooling=model.model.pooling.mode, normalize=normalize)
 
 
 def check_dimensions(model: ServedModel, dimensions: int | None) -> None:
-    """RequestError for more numbers than the model's embeddings have."""
+    """RequestError for more dimensions than the model's embeddings have."""
     width = model.model.config.hidden_size
     if dimensions is not None and not 1 <= dimensions <= width:
         raise RequestError(
@@ -152,21 +156,23 @@ def check_dimensions(model: ServedModel, dimensions: int | None) -> None:
         )
 
 
-def shortened(rows: list[Floats], dimensions: int | None, *, normalize: bool) -> list[Floats]:
-    """The first ``dimensions`` numbers of each vector, scaled to length 1 again if ``normalize``.
+def truncate_dimensions(
+    embeddings: list[Floats], dimensions: int | None, *, normalize: bool
+) -> list[Floats]:
+    """The first ``dimensions`` of each embedding (Matryoshka), normalised again if ``normalize``.
 
-    As models trained with Matryoshka losses are meant to be cut; None leaves them as they are.
+    None leaves them unchanged.
     """
     if dimensions is None:
-        return rows
-    short = np.stack(rows)[:, :dimensions]
+        return embeddings
+    short = np.stack(embeddings)[:, :dimensions]
     if normalize:
         short = short / np.maximum(np.linalg.norm(short, axis=1, keepdims=True), np.float32(1e-12))
     return list(np.ascontiguousarray(short))
 
 
-def require(model: ServedModel, head: Head, verb: str) -> None:
-    """RequestError 424, TEI's status for it, if the model's head cannot do what is asked."""
+def require_head(model: ServedModel, head: Head, verb: str) -> None:
+    """RequestError 424, TEI's status for it, if the model has another head."""
     if model.head is not head:
         raise RequestError(
             424,
@@ -177,6 +183,6 @@ def require(model: ServedModel, head: Head, verb: str) -> None:
 
 
 async def disconnected(request: Request) -> None:
-    """Ends when the client has gone; the body must have been read."""
+    """Returns when the client has disconnected; the body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,22 +1,23 @@
-"""What one request cost: counts and times for its headers, its log line and the metrics."""
+"""Statistics of one request, for its headers, log line and metrics, and of one model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from sparsebert.serving.admission import Claim
+from sparsebert.serving.admission import Reservation
 
 
 @dataclass
-class Work:
-    """Filled in while a request is answered; times are seconds. ``claim`` is what it holds.
+class RequestStats:
+    """Filled in while a request is answered; times are seconds.
 
-    ``queue`` is from the last token made to the first batch begun, ``inference`` from there to the
-    end of the last batch.
+    ``queue`` is the time from the end of tokenisation to the start of the first batch,
+    ``inference`` from there to the end of the last batch. ``reservation`` is the request's slot and
+    memory.
     """
 
-    claim: Claim
+    reservation: Reservation
     started: float = field(default_factory=perf_counter)
     model: str = ""
     items: int = 0
@@ -27,9 +28,9 @@ class Work:
     inference: float = 0.0
 
     def headers(self) -> dict[str, str]:
-        """TEI's headers, in whole milliseconds as it sends them, and the web's own Server-Timing.
+        """TEI's headers, in whole milliseconds as it sends them, and the standard Server-Timing.
 
-        Server-Timing has microseconds, and browsers' developer tools draw it.
+        Server-Timing has microseconds and is shown by the developer tools of browsers.
         """
         total = perf_counter() - self.started
         spent = f"{1e3 * total:.0f}"
@@ -48,3 +49,18 @@ class Work:
                 f"inference;dur={1e3 * self.inference:.3f}, total;dur={1e3 * total:.3f}"
             ),
         }
+
+
+@dataclass
+class ModelStats:
+    """Totals of a model since the server started; times are seconds."""
+
+    requests: int = 0
+    failed: int = 0
+    sequences: int = 0
+    batches: int = 0
+    tokenization: float = 0.0
+    queue: float = 0.0
+    inference: float = 0.0
+    total: float = 0.0
+    last: float = 0.0  # time of the last request, seconds since 1970

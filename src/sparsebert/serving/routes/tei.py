@@ -1,0 +1,252 @@
+"""The routes of text-embeddings-inference, except ``/rerank``.
+
+``/embed``, ``/embed_all``, ``/similarity``, ``/predict``, ``/tokenize``, ``/decode``, and
+``POST /``, which `huggingface_hub.InferenceClient(base_url)` sends, as it knows no route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Request
+from pydantic import ConfigDict
+from tokenizers import Encoding
+
+from sparsebert.checkpoint import Head
+from sparsebert.inference.labelling import apply_function
+from sparsebert.serving.batching import EngineCall, Floats
+from sparsebert.serving.errors import RequestError
+from sparsebert.serving.inference import (
+    check_dimensions,
+    embedding_call,
+    field_name,
+    infer,
+    prompt_for,
+    require_head,
+    truncate_dimensions,
+    truncation_of,
+)
+from sparsebert.serving.inputs import TextInputs
+from sparsebert.serving.json_route import JsonRoute, stats_of, validated
+from sparsebert.serving.routes.answering import answer
+from sparsebert.serving.routes.reranking import rerank
+from sparsebert.serving.schemas import (
+    AnswerRequest,
+    DecodeRequest,
+    EmbedAllRequest,
+    EmbedRequest,
+    Prediction,
+    PredictRequest,
+    RequestBody,
+    RerankRequest,
+    SimilarityRequest,
+    SimpleToken,
+    TokenizeRequest,
+)
+from sparsebert.serving.service import service_of
+
+embedding_router = APIRouter(route_class=JsonRoute)
+classification_router = APIRouter(route_class=JsonRoute)
+token_router = APIRouter(route_class=JsonRoute)
+root_router = APIRouter(route_class=JsonRoute)
+
+_HEAD = EngineCall("head")
+_LARGEST_ID = (1 << 32) - 1  # ids of the tokenizers library are unsigned 32-bit numbers
+
+
+@embedding_router.post("/embed", response_model=list[list[float]])
+async def embed(request: Request, body: EmbedRequest) -> Any:
+    """One embedding for each text, pooled as the model's folder says."""
+    model = service_of(request).model(body.model, "/embed")
+    check_dimensions(model, body.dimensions)
+    embeddings = await infer(
+        request,
+        model,
+        embedding_call(model, normalize=body.normalize),
+        body.inputs,
+        truncation=truncation_of(request, body.truncate, body.truncation_direction),
+        prompt=prompt_for(model, body.inputs.items, body.prompt_name),
+    )
+    return truncate_dimensions(embeddings, body.dimensions, normalize=body.normalize)
+
+
+@embedding_router.post("/embed_all", response_model=list[list[list[float]]])
+async def embed_all(request: Request, body: EmbedAllRequest) -> Any:
+    """The last hidden state of every token of each text, without pooling."""
+    model = service_of(request).model(body.model, "/embed_all")
+    return await infer(
+        request,
+        model,
+        EngineCall("hidden", per_token=True),
+        body.inputs,
+        truncation=truncation_of(request, body.truncate, body.truncation_direction),
+        prompt=prompt_for(model, body.inputs.items, body.prompt_name),
+    )
+
+
+@embedding_router.post("/similarity", response_model=list[float])
+async def similarity(request: Request, body: SimilarityRequest) -> Any:
+    """The cosine of the source sentence's embedding with that of each sentence."""
+    model = service_of(request).model(body.model, "/similarity")
+    asked = body.parameters
+    truncation = truncation_of(
+        request,
+        body.truncate if asked.truncate is None else asked.truncate,
+        asked.truncation_direction or body.truncation_direction,
+    )
+
+    async def embedded(inputs: TextInputs, label: str) -> list[Floats]:
+        return await infer(
+            request,
+            model,
+            embedding_call(model, normalize=True),
+            inputs,
+            label=label,
+            truncation=truncation,
+            prompt=prompt_for(model, inputs.items, asked.prompt_name),
+        )
+
+    sentences, source = await asyncio.gather(
+        embedded(TextInputs([*body.inputs.sentences], False), "inputs.sentences"),
+        embedded(TextInputs([body.inputs.source_sentence], True), "inputs.source_sentence"),
+    )
+    return np.stack(sentences) @ source[0]
+
+
+router = APIRouter(route_class=JsonRoute)
+
+
+@classification_router.post("/predict", response_model=list[Prediction] | list[list[Prediction]])
+async def predict(request: Request, body: PredictRequest) -> Any:
+    """Labels with scores, best first: a list for a single text or pair, a list a text for a batch.
+
+    Scores are probabilities, or logits with ``raw_scores``.
+    """
+    model = service_of(request).model(body.model, "/predict")
+    require_head(model, Head.SEQUENCE, "classify")
+    logits = await infer(
+        request,
+        model,
+        _HEAD,
+        body.inputs,
+        truncation=truncation_of(request, body.truncate, body.truncation_direction),
+    )
+    asked = body.parameters
+    function = "none" if body.raw_scores else model.model.score_function
+    if asked and asked.function_to_apply:
+        function = asked.function_to_apply
+    scores = apply_function(np.stack(logits), function)
+    labels = model.model.config.labels
+    order = np.argsort(-scores, axis=-1, kind="stable")[:, : asked.top_k if asked else None]
+    found = [
+        [{"score": row[index], "label": labels[index]} for index in indices]
+        for row, indices in zip(scores, order.tolist(), strict=True)
+    ]
+    # Hugging Face's pipelines, and so its clients, give a list of lists for a single text too.
+    return found[0] if body.inputs.single and asked is None else found
+
+
+router = APIRouter(route_class=JsonRoute)
+
+
+@token_router.post("/tokenize", response_model=list[list[SimpleToken]])
+async def tokenize(request: Request, body: TokenizeRequest) -> Any:
+    """The tokens of each text, uncut; ``start`` and ``stop`` count its characters."""
+    service, stats = service_of(request), stats_of(request)
+    model = service.model(body.model, "/tokenize")
+    service.check_count(len(body.inputs.items), "inputs")
+    texts = []
+    # The tokens of the text as it is: no prompt that the request does not name.
+    prompt = prompt_for(model, body.inputs.items, body.prompt_name, default=False)
+    name = field_name("inputs", single=body.inputs.single)
+    for index, item in enumerate(body.inputs.items):
+        text = f"{prompt}{item}"
+        service.check_characters(len(text), name(index))
+        stats.characters += len(text)
+        texts.append(text)
+    stats.model, stats.items = model.name, len(texts)
+    backend = model.model.tokenizer.backend
+
+    def read() -> list[orjson.Fragment]:
+        written = []
+        # Text by text, as bytes: a token is small, and its JSON object large.
+        for text in texts:
+            # A batch, though of one: only encode_batch lets other threads run meanwhile.
+            (found,) = backend.encode_batch([text], add_special_tokens=body.add_special_tokens)
+            stats.tokens += len(found)
+            written.append(orjson.Fragment(orjson.dumps(_tokens(found, text))))
+        return written
+
+    return await model.in_tokenizer_pool(read)
+
+
+def _tokens(encoding: Encoding, text: str) -> list[dict[str, Any]]:
+    return [
+        {"id": token, "text": string, "special": True, "start": None, "stop": None}
+        if special
+        else {
+            "id": token,
+            "text": text[start:stop],
+            "special": False,
+            "start": start,
+            "stop": stop,
+        }
+        for token, string, special, (start, stop) in zip(
+            encoding.ids,
+            encoding.tokens,
+            encoding.special_tokens_mask,
+            encoding.offsets,
+            strict=True,
+        )
+    ]
+
+
+@token_router.post("/decode", response_model=list[str])
+async def decode(request: Request, body: DecodeRequest) -> Any:
+    """The text of each list of token ids."""
+    service, stats = service_of(request), stats_of(request)
+    model = service.model(body.model, "/decode")
+    service.check_count(len(body.ids.items), "ids")
+    for row, ids in enumerate(body.ids.items):
+        for column, token in enumerate(ids):
+            if not 0 <= token <= _LARGEST_ID:
+                raise RequestError(
+                    422, f"ids[{row}][{column}] is not a token id.", param="ids", kind="Tokenizer"
+                )
+    stats.model, stats.items = model.name, len(body.ids.items)
+    stats.tokens = sum(map(len, body.ids.items))
+    backend = model.model.tokenizer.backend
+    return await model.in_tokenizer_pool(
+        lambda: backend.decode_batch(body.ids.items, skip_special_tokens=body.skip_special_tokens)
+    )
+
+
+router = APIRouter(route_class=JsonRoute)
+
+
+class AnyRequest(RequestBody):
+    """The body of the route that fits."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+@root_router.post("/", include_in_schema=False)  # its body is that of another
+async def ask_default(request: Request, body: AnyRequest) -> Any:
+    """`/embed`, `/similarity`, `/predict`, `/rerank` or `/answer`: by the model and the body."""
+    content = body.model_dump(exclude_unset=True)
+    if "query" in content:
+        return await rerank(request, validated(content, RerankRequest))
+    inputs = content.get("inputs")
+    if isinstance(inputs, dict) and "question" in inputs:
+        return await answer(request, validated(content, AnswerRequest))
+    model = service_of(request).model(body.model, "/")
+    if model.head is Head.QUESTION:
+        return await answer(request, validated(content, AnswerRequest))
+    if model.head is Head.SEQUENCE:
+        return await predict(request, validated(content, PredictRequest))
+    if isinstance(inputs, dict):
+        return await similarity(request, validated(content, SimilarityRequest))
+    return await embed(request, validated(content, EmbedRequest))
