@@ -32,7 +32,7 @@ from sparsebert.exporting import export, export_folder
 from sparsebert.exporting.network import input_names
 from sparsebert.exporting.onnx import gather_data, onnx_constants, run_onnx, write_onnx
 from sparsebert.exporting.openvino import openvino_constants, run_openvino
-from sparsebert.exporting.zeros import count_kept_zeros
+from sparsebert.exporting.verification import count_kept_zeros
 from sparsebert.packing import pack
 from sparsebert.pruning import prune
 

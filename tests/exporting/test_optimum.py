@@ -22,7 +22,7 @@ from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.exporting import export
 from sparsebert.exporting.onnx import onnx_constants
 from sparsebert.exporting.openvino import openvino_constants
-from sparsebert.exporting.zeros import count_kept_zeros
+from sparsebert.exporting.verification import count_kept_zeros
 from sparsebert.pruning import prune
 
 VARIABLE = "SPARSEBERT_OPTIMUM_PYTHON"

@@ -14,7 +14,7 @@ from sentences import SENTENCES
 from sparsebert import load
 from sparsebert.checkpoint import read_score_function
 from sparsebert.errors import CheckpointError
-from sparsebert.integrations.relevance import relevance
+from sparsebert.integrations import relevance
 
 PAIRS = [(SENTENCES[0], text) for text in SENTENCES[1:6]]
 

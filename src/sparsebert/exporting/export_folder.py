@@ -1,4 +1,4 @@
-"""From a model folder to one that another engine loads, checked before it gets its name."""
+"""`export`: a model folder to one that another engine loads, verified before it is renamed."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ from sparsebert.checkpoint.staging import check_output
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME
 from sparsebert.errors import ExportError, InputError
 from sparsebert.exporting import onnx, openvino
-from sparsebert.exporting.agreement import largest_difference
 from sparsebert.exporting.network import transformers_network
 from sparsebert.exporting.semi_structured import plan_semi_structured, write_half
-from sparsebert.exporting.zeros import count_kept_zeros
+from sparsebert.exporting.verification import count_kept_zeros, largest_difference
 from sparsebert.extras import need_extra
 from sparsebert.packing import is_packed, unpack
 from sparsebert.progress import Progress, silent
@@ -42,9 +41,9 @@ from sparsebert.progress import Progress, silent
 
 @dataclass(frozen=True)
 class _GraphFormat:
-    """A format of whole networks: the file that optimum's classes look for, and what to do with it.
+    """A graph format: the file that optimum's classes look for, and how to write and read it.
 
-    ``classes`` is how optimum's classes for it begin, ``library`` where they are.
+    ``classes`` is the prefix of optimum's classes for it, ``library`` their module.
     """
 
     file: str
@@ -148,9 +147,9 @@ def export(
 def _graph(
     checkpoint: Checkpoint, form: _GraphFormat, staging: Path, report: Progress
 ) -> tuple[dict[str, Any], list[str]]:
-    """Write and check a graph; what came of it, and how to load it."""
+    """Write and verify a graph; the result, and the lines of code that load it."""
     config, file = checkpoint.config, staging / form.file
-    for name in checkpoint.used:  # a NaN anywhere would look like a graph that answers otherwise
+    for name in checkpoint.used:  # a NaN would look like a difference of the outputs
         checkpoint.finite_weight(name)
     pruned = {name: checkpoint.weight(name) for name in read_masks(checkpoint)}
     stages = ("writing the graph", "looking for the zeros", "comparing the answers")

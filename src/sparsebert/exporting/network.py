@@ -1,4 +1,4 @@
-"""A model folder as transformers' own network, and what goes in and out of it by name.
+"""A model folder as transformers' own network, with the names of its inputs and outputs.
 
 The names are those of transformers and optimum, whose classes load an exported file by them.
 """
@@ -15,17 +15,18 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def input_names(config: EncoderConfig) -> tuple[str, ...]:
-    """What the network is given: int64 ``[batch, tokens]`` each.
+    """Names of the inputs, int64 ``[batch, tokens]`` each.
 
-    A model with one type of tokens (RoBERTa) gets no types, as its tokenizer makes none.
+    A model with a single token type (RoBERTa) has no token_type_ids, as its tokenizer makes none.
     """
     types = config.family.token_types and config.type_vocab_size > 1
     return _INPUTS if types else _INPUTS[:2]
 
 
 def output_names(config: EncoderConfig) -> tuple[str, ...]:
-    """What the network gives; "logits" are ``[batch, labels]`` under a sequence classifier, and
-    everything else begins with ``[batch, tokens]``.
+    """Names of the outputs, float32.
+
+    "logits" of a sequence classifier are ``[batch, labels]``; others ``[batch, tokens, ...]``.
     """
     if config.head is Head.ENCODER:
         return ("last_hidden_state",)

@@ -34,7 +34,7 @@ def write_openvino(source: Path, config: EncoderConfig, file: Path) -> None:
     trace: Any = torch.jit.trace
     with torch.inference_mode(), quiet_transformers(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's remarks
-        # OpenVINO would trace three times and compare; `agreement` compares as well.
+        # OpenVINO would trace three times and compare; `verification` compares as well.
         traced = trace(network, example, strict=False, check_trace=False)
         converted = ov.convert_model(traced, example_input=example)
     for given, name in zip(converted.inputs, input_names(config), strict=True):

@@ -13,7 +13,7 @@ from typing import Any
 
 from sparsebert.errors import MissingExtraError
 from sparsebert.inference import Model, load
-from sparsebert.integrations.relevance import load_reranker, relevance
+from sparsebert.integrations import load_reranker, relevance
 
 try:
     from langchain_core.cross_encoders import BaseCrossEncoder
