@@ -17,8 +17,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
+from commands import Run
 from not_tried import pytest_terminal_summary as pytest_terminal_summary
 from short_runs import LEARN
+from sparsebert.cli import main
 from sparsebert.pruning import prune
 from tiny_models import TinyBert, make_tiny_bert
 from tiny_tasks import write_classification
@@ -119,6 +121,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no GLUE and SQuAD files: put them into ../shared/data/TASK")
     return folder
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """``run(*arguments)``: exit code, standard output and standard error of the command."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        assert isinstance(end.value.code, int)
+        return (end.value.code, *capfd.readouterr())
+
+    return call
 
 
 @pytest.fixture

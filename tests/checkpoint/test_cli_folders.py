@@ -7,29 +7,24 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file, save_file
-from typer.testing import CliRunner, Result
 
 from bert_folders import bert_config, bert_tensors, prune_by_hand, write_bert, write_folder
+from commands import invoke
 from sparsebert.checkpoint import open_checkpoint, read_masks
-from sparsebert.cli.app import app
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_the_whole_way(tmp_path: Path) -> None:
     write_bert(tmp_path / "m")
-    pruned = run("prune", tmp_path / "m", tmp_path / "sparse")
+    pruned = invoke("prune", tmp_path / "m", tmp_path / "sparse")
     assert pruned.exit_code == 0, pruned.output
     assert "12 layers pruned to 1:2, 640 of their 1,280 weights are zero" in pruned.stdout
-    packed = run("pack", tmp_path / "sparse", tmp_path / "packed", "--dtype", "fp16")
+    packed = invoke("pack", tmp_path / "sparse", tmp_path / "packed", "--dtype", "fp16")
     assert packed.exit_code == 0, packed.output
     assert "12 1:2 layers compressed, 1 dense" in packed.stdout
-    unpacked = run("unpack", tmp_path / "packed", tmp_path / "back")
+    unpacked = invoke("unpack", tmp_path / "packed", tmp_path / "back")
     assert unpacked.exit_code == 0, unpacked.output
     assert "values rounded to fp16" in unpacked.stdout
-    converted = run("convert", tmp_path / "back", tmp_path / "copy")
+    converted = invoke("convert", tmp_path / "back", tmp_path / "copy")
     assert converted.exit_code == 0, converted.output
     assert "had safetensors already" in converted.stdout
     assert len(read_masks(open_checkpoint(tmp_path / "copy"))) == 12
@@ -43,19 +38,19 @@ def test_json_is_one_object_on_standard_output(tmp_path: Path) -> None:
         ("unpack", "packed", "back"),
         ("convert", "back", "copy"),
     ):
-        result = run(verb, tmp_path / source, tmp_path / out, "--json")
+        result = invoke(verb, tmp_path / source, tmp_path / out, "--json")
         assert result.exit_code == 0, result.output
         document = json.loads(result.stdout)
         assert document["out"] == str(tmp_path / out)
         assert document["seconds"] >= 0
-    found = json.loads(run("inspect", tmp_path / "packed", "--json").stdout)
+    found = json.loads(invoke("inspect", tmp_path / "packed", "--json").stdout)
     assert (found["form"], found["pattern"], found["whole"]) == ("packed", "1:2", True)
     assert len(found["layers"]) == 13
 
 
 def test_prune_says_what_was_sparse_already(tmp_path: Path) -> None:
-    run("prune", write_bert(tmp_path / "m"), tmp_path / "sparse")
-    result = run("prune", tmp_path / "sparse", tmp_path / "again")
+    invoke("prune", write_bert(tmp_path / "m"), tmp_path / "sparse")
+    result = invoke("prune", tmp_path / "sparse", tmp_path / "again")
     assert "0 layers pruned to 1:2" in result.stdout
     assert "12 layers were 1:2 already and keep their masks" in result.stdout
 
@@ -63,13 +58,13 @@ def test_prune_says_what_was_sparse_already(tmp_path: Path) -> None:
 def test_prune_takes_parts_and_patterns(tmp_path: Path) -> None:
     source = write_bert(tmp_path / "m", "sequence-classification")
     options = ["--pattern", "2:4", "--parts", "pooler, head", "--method", "magnitude"]
-    assert run("prune", source, tmp_path / "sparse", *options).exit_code == 0
+    assert invoke("prune", source, tmp_path / "sparse", *options).exit_code == 0
     masks = read_masks(open_checkpoint(tmp_path / "sparse"))
     assert list(masks) == ["pooler.dense.weight", "classifier.weight"]
 
 
 def test_pack_says_when_nothing_is_sparse(tmp_path: Path) -> None:
-    result = run("pack", write_bert(tmp_path / "m"), tmp_path / "packed")
+    result = invoke("pack", write_bert(tmp_path / "m"), tmp_path / "packed")
     assert result.exit_code == 0
     assert "No layer of this model is sparse" in result.stdout
 
@@ -80,7 +75,7 @@ class TestInspect:
         tensors = bert_tensors(config)
         name = "encoder.layer.1.output.dense.weight"
         tensors[name] = prune_by_hand(tensors[name], 2, 4)
-        result = run("inspect", write_folder(tmp_path / "m", config, tensors))
+        result = invoke("inspect", write_folder(tmp_path / "m", config, tensors))
         assert result.exit_code == 0
         lines = result.stdout.splitlines()
         assert f"{name}" in lines[12]
@@ -89,8 +84,8 @@ class TestInspect:
         assert "sparse encoder model, 1 of 13 linear layers sparse, 7.1% of" in lines[-1]
 
     def test_a_whole_pattern_is_said_to_be(self, tmp_path: Path) -> None:
-        run("prune", write_bert(tmp_path / "m"), tmp_path / "sparse")
-        result = run("inspect", tmp_path / "sparse")
+        invoke("prune", write_bert(tmp_path / "m"), tmp_path / "sparse")
+        result = invoke("inspect", tmp_path / "sparse")
         assert result.exit_code == 0
         assert "The recorded pattern 1:2 is whole in all its 12 layers." in result.stdout
 
@@ -99,12 +94,12 @@ class TestInspect:
     def test_a_broken_one_exits_with_1(
         self, tmp_path: Path, masks: bool, options: list[str]
     ) -> None:
-        run("prune", write_bert(tmp_path / "m"), tmp_path / "sparse")
+        invoke("prune", write_bert(tmp_path / "m"), tmp_path / "sparse")
         dense = load_file(tmp_path / "m" / "model.safetensors")
         save_file(dense, tmp_path / "sparse" / "model.safetensors")
         if not masks:
             (tmp_path / "sparse" / "masks.safetensors").unlink()
-        result = run("inspect", tmp_path / "sparse", *options)
+        result = invoke("inspect", tmp_path / "sparse", *options)
         assert result.exit_code == 1
         if options:
             assert json.loads(result.stdout)["whole"] is False
@@ -117,7 +112,7 @@ class TestFailures:
     @pytest.mark.parametrize("verb", ["convert", "prune", "pack", "unpack"])
     def test_an_existing_output(self, tmp_path: Path, verb: str) -> None:
         out = write_bert(tmp_path / "out")
-        result = run(verb, write_bert(tmp_path / "m"), out)
+        result = invoke(verb, write_bert(tmp_path / "m"), out)
         assert result.exit_code == 1
         assert result.stderr.startswith("error: ")
         assert "exists: remove it, name another folder, or pass --force" in result.stderr
@@ -126,7 +121,7 @@ class TestFailures:
     @pytest.mark.parametrize("verb", ["convert", "prune", "pack", "unpack", "inspect"])
     def test_no_model(self, tmp_path: Path, verb: str) -> None:
         out = [] if verb == "inspect" else [tmp_path / "out"]
-        result = run(verb, tmp_path / "none", *out)
+        result = invoke(verb, tmp_path / "none", *out)
         assert result.exit_code == 1
         assert "error: " in result.stderr
         assert "none is not a folder" in result.stderr
@@ -147,7 +142,7 @@ class TestFailures:
         ],
     )
     def test_wrong_use_exits_with_2(self, arguments: list[str]) -> None:
-        result = run(*arguments)
+        result = invoke(*arguments)
         assert result.exit_code == 2
         assert "Usage:" in result.stderr
 
@@ -155,7 +150,7 @@ class TestFailures:
     def test_force_replaces(self, tmp_path: Path, verb: str) -> None:
         source = write_bert(tmp_path / "m")
         if verb == "unpack":
-            run("pack", source, tmp_path / "packed")
+            invoke("pack", source, tmp_path / "packed")
             source = tmp_path / "packed"
-        result = run(verb, source, write_bert(tmp_path / "out"), "--force")
+        result = invoke(verb, source, write_bert(tmp_path / "out"), "--force")
         assert result.exit_code == 0, result.output

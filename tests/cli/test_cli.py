@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import sparsebert
-from sparsebert.cli import main
+from commands import Run
 from sparsebert.cli.app import VERBS
 
 NAMES = [
@@ -51,23 +51,6 @@ ARGUMENTS = {
     "answer": [],
     "serve": [],
 }
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """``run(*arguments)``: exit code, standard output and standard error of the command."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        out, error = capfd.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, out, error
-
-    return call
 
 
 def test_verbs_are_those_of_the_way_through() -> None:

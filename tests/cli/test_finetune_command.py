@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -18,7 +17,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
-from sparsebert.cli import main
+from commands import Run
 from sparsebert.cli.finetune import finetune
 from sparsebert.cli.options import expanded
 from sparsebert.cli.prune import prune as prune_verb
@@ -27,22 +26,6 @@ from sparsebert.training.options import NEED_TEACHER, FinetuneOptions
 from sparsebert.training.upstream_options import UpstreamOptions
 from tiny_models import TinyBert
 from tiny_tasks import write_classification
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """``run(*arguments)``: exit code, standard output and standard error of the command."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        assert isinstance(end.value.code, int)
-        return (end.value.code, *capfd.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="module")

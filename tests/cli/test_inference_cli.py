@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
+from commands import invoke
 from sentences import SENTENCES, long_text
 from sparsebert import load
-from sparsebert.cli.app import app
 from sparsebert.cli.lines import Format, LineWorker, _chunks, text_parser
 from sparsebert.cli.npy_file import NpyFile
 from sparsebert.errors import InputError, OutputError
@@ -39,10 +39,6 @@ def reader(tiny_bert) -> Path:
     return tiny_bert("question-answering")
 
 
-def run(*arguments: object, lines: str | bytes = "") -> Result:
-    return CliRunner().invoke(app, [str(each) for each in arguments], input=lines)
-
-
 def results(result: Result) -> list[dict]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
@@ -55,7 +51,7 @@ def command(*arguments: object) -> tuple[list[str], dict[str, str]]:
 
 class TestEmbed:
     def test_json_lines_in_order(self, encoder):
-        done = run("embed", encoder, lines="\n".join(SENTENCES))
+        done = invoke("embed", encoder, lines="\n".join(SENTENCES))
         assert done.exit_code == 0
         expected = load(encoder).embed(SENTENCES)
         found = np.array([each["embedding"] for each in results(done)], np.float32)
@@ -72,19 +68,19 @@ class TestEmbed:
             (("--prompt", ""), ""),
             (("--prompt", "a "), "a "),
         ):
-            found = results(run("embed", folder, *options, lines="ferry\n"))[0]["embedding"]
+            found = results(invoke("embed", folder, *options, lines="ferry\n"))[0]["embedding"]
             expected = model.embed(prompt + "ferry")
             assert np.array_equal(np.array(found, np.float32), expected)
 
     def test_numbers_survive_being_written(self, encoder):
-        done = run("embed", encoder, lines="the ferry leaves\n")
+        done = invoke("embed", encoder, lines="the ferry leaves\n")
         found = np.array(results(done)[0]["embedding"], np.float32)
         assert np.array_equal(found, load(encoder).embed("the ferry leaves"))
 
     def test_npy(self, encoder, tmp_path):
         (tmp_path / "in.txt").write_text("\n".join(SENTENCES))
         out = tmp_path / "out.npy"
-        done = run("embed", encoder, "-i", tmp_path / "in.txt", "-o", out, "--json")
+        done = invoke("embed", encoder, "-i", tmp_path / "in.txt", "-o", out, "--json")
         assert done.exit_code == 0
         summary = json.loads(done.stdout)
         assert (summary["rows"], summary["columns"], summary["errors"]) == (20, 32, [])
@@ -92,7 +88,7 @@ class TestEmbed:
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
     def test_a_blank_line_first_does_not_hide_what_the_others_are(self, encoder):
-        done = run("embed", encoder, lines='\n \n{"text": "the ferry leaves"}\n')
+        done = invoke("embed", encoder, lines='\n \n{"text": "the ferry leaves"}\n')
         assert done.exit_code == 0
         found = np.array([each["embedding"] for each in results(done)], np.float32)
         assert found == pytest.approx(load(encoder).embed(["", " ", "the ferry leaves"]), abs=1e-6)
@@ -102,15 +98,15 @@ class TestEmbed:
         os.mkfifo(pipe)
         writer = threading.Thread(target=pipe.write_text, args=("the ferry leaves\n",))
         writer.start()
-        done = run("embed", encoder, "-i", pipe)
+        done = invoke("embed", encoder, "-i", pipe)
         writer.join()
         assert done.exit_code == 0
         assert len(results(done)) == 1
-        assert run("embed", encoder, "-i", tmp_path).exit_code == 2
+        assert invoke("embed", encoder, "-i", tmp_path).exit_code == 2
 
     def test_npy_keeps_a_row_for_a_bad_line(self, encoder, tmp_path):
         out = tmp_path / "out.npy"
-        done = run("embed", encoder, "-o", out, "--json", lines=b"good\n\xff\nalso good\n")
+        done = invoke("embed", encoder, "-o", out, "--json", lines=b"good\n\xff\nalso good\n")
         assert done.exit_code == 1
         summary = json.loads(done.stdout)
         assert [each["line"] for each in summary["errors"]] == [2]
@@ -122,46 +118,46 @@ class TestEmbed:
     def test_output_is_not_overwritten(self, encoder, tmp_path):
         out = tmp_path / "out.npy"
         out.write_bytes(b"precious")
-        done = run("embed", encoder, "-o", out, lines="text\n")
+        done = invoke("embed", encoder, "-o", out, lines="text\n")
         assert done.exit_code == 1
         assert "--force" in done.stderr
         assert out.read_bytes() == b"precious"
-        assert run("embed", encoder, "-o", out, "--force", lines="text\n").exit_code == 0
+        assert invoke("embed", encoder, "-o", out, "--force", lines="text\n").exit_code == 0
         assert np.load(out).shape == (1, 32)
 
     def test_output_must_be_npy(self, encoder, tmp_path):
-        done = run("embed", encoder, "-o", tmp_path / "out.csv", lines="text\n")
+        done = invoke("embed", encoder, "-o", tmp_path / "out.csv", lines="text\n")
         assert done.exit_code == 2
 
     def test_pooling_and_normalize(self, encoder):
-        done = run("embed", encoder, "--pooling", "cls", "--normalize", lines="the ferry\n")
+        done = invoke("embed", encoder, "--pooling", "cls", "--normalize", lines="the ferry\n")
         found = results(done)[0]["embedding"]
         expected = load(encoder).embed("the ferry", pooling="cls", normalize=True)
         assert found == pytest.approx(expected.tolist(), abs=1e-6)
-        assert run("embed", encoder, "--pooling", "best", lines="a\n").exit_code == 2
+        assert invoke("embed", encoder, "--pooling", "best", lines="a\n").exit_code == 2
 
     def test_a_tab_is_part_of_the_text(self, encoder):
-        tabbed = results(run("embed", encoder, lines="the ferry\tleaves\n"))
-        spaced = results(run("embed", encoder, lines="the ferry leaves\n"))
+        tabbed = results(invoke("embed", encoder, lines="the ferry\tleaves\n"))
+        spaced = results(invoke("embed", encoder, lines="the ferry leaves\n"))
         assert tabbed == spaced
 
 
 class TestClassify:
     def test_best_label(self, classifier):
-        done = run("classify", classifier, lines="\n".join(SENTENCES))
+        done = invoke("classify", classifier, lines="\n".join(SENTENCES))
         expected = load(classifier).classify(SENTENCES, top_k=1)
         assert done.exit_code == 0
         for found, best in zip(results(done), expected, strict=True):
             assert found == {**best[0], "score": pytest.approx(best[0]["score"], abs=1e-5)}
 
     def test_several_labels(self, classifier, tiny_bert):
-        found = results(run("classify", classifier, "--top-k", "2", lines="the ferry\n"))[0]
+        found = results(invoke("classify", classifier, "--top-k", "2", lines="the ferry\n"))[0]
         assert found["labels"][0]["label"] == found["label"]
         assert len(found["labels"]) == 2
         several = tiny_bert(
             "sequence-classification", num_labels=4, problem_type="multi_label_classification"
         )
-        assert len(results(run("classify", several, lines="the ferry\n"))[0]["labels"]) == 4
+        assert len(results(invoke("classify", several, lines="the ferry\n"))[0]["labels"]) == 4
 
     @pytest.mark.parametrize(
         "line",
@@ -172,12 +168,12 @@ class TestClassify:
     )
     def test_pairs(self, classifier, line):
         best = load(classifier).classify(("the ferry", "leaves at noon"))[0]
-        found = results(run("classify", classifier, lines=line + "\n"))
+        found = results(invoke("classify", classifier, lines=line + "\n"))
         assert found == [{**best, "score": pytest.approx(best["score"], abs=1e-6)}]
 
     def test_bad_lines_do_not_stop_the_others(self, classifier):
         lines = b"good\n\n\xff\xfe broken\n   \n\x00\nlast without an end"
-        done = run("classify", classifier, lines=lines)
+        done = invoke("classify", classifier, lines=lines)
         assert done.exit_code == 1
         found = results(done)
         assert [each.get("line") for each in found] == [None, None, 3, None, None, None]
@@ -199,56 +195,56 @@ class TestClassify:
             '{"text": "a", "text_pair": ""}',
             '{"text": "fine", "text_pair": null}',
         ]
-        found = results(run("classify", classifier, lines="\n".join(lines)))
+        found = results(invoke("classify", classifier, lines="\n".join(lines)))
         assert [each.get("line") for each in found] == [None, 2, 3, 4, 5, 6, None, None]
 
     def test_bad_pairs(self, classifier):
-        found = results(run("classify", classifier, lines="a\tb\nno tab\na\tb\tc\n\t\n"))
+        found = results(invoke("classify", classifier, lines="a\tb\nno tab\na\tb\tc\n\t\n"))
         assert [each.get("line") for each in found] == [None, 2, 3, None]
         assert found[1]["error"] == "the line has 0 tabs: a pair of texts has one."
 
     def test_format_can_be_forced(self, classifier):
         text = '{"text": "a"}'
-        as_text = results(run("classify", classifier, "--format", "text", lines=text))
+        as_text = results(invoke("classify", classifier, "--format", "text", lines=text))
         expected = load(classifier).classify(text)[0]
         assert as_text[0]["score"] == pytest.approx(expected["score"], abs=1e-6)
-        assert run("classify", classifier, "--format", "tsv", lines=text).exit_code == 1
+        assert invoke("classify", classifier, "--format", "tsv", lines=text).exit_code == 1
 
     def test_windows_line_ends_and_byte_order_mark(self, classifier):
-        plain = run("classify", classifier, lines=b"the ferry\nleaves\n")
-        odd = run("classify", classifier, lines=b"\xef\xbb\xbfthe ferry\r\nleaves\r\n")
+        plain = invoke("classify", classifier, lines=b"the ferry\nleaves\n")
+        odd = invoke("classify", classifier, lines=b"\xef\xbb\xbfthe ferry\r\nleaves\r\n")
         assert odd.stdout == plain.stdout
         assert len(results(odd)) == 2
 
     def test_long_lines_are_cut_and_told_of_once(self, classifier):
         lines = ["short", long_text(80), "short", long_text(90)]
-        done = run("classify", classifier, lines="\n".join(lines))
+        done = invoke("classify", classifier, lines="\n".join(lines))
         assert done.exit_code == 0
         assert len(results(done)) == 4
         assert "2 lines were longer than 64 tokens and cut, first line 2" in done.stderr
 
     def test_strict(self, classifier):
         lines = ["short", long_text(80), "short", long_text(90)]
-        done = run("classify", classifier, "--strict", lines="\n".join(lines))
+        done = invoke("classify", classifier, "--strict", lines="\n".join(lines))
         assert done.exit_code == 1
         found = results(done)
         assert [each.get("line") for each in found] == [None, 2, None, 4]
         assert found[1]["error"].startswith("the text has ")
 
     def test_wrong_head_and_wrong_model(self, encoder, tmp_path):
-        done = run("classify", encoder, lines="text\n")
+        done = invoke("classify", encoder, lines="text\n")
         assert done.exit_code == 1
         assert "cannot classify: it can embed" in done.stderr
-        assert run("classify", tmp_path, lines="text\n").exit_code == 1
+        assert invoke("classify", tmp_path, lines="text\n").exit_code == 1
 
     def test_no_lines(self, classifier):
-        done = run("classify", classifier, lines="")
+        done = invoke("classify", classifier, lines="")
         assert (done.exit_code, done.stdout) == (0, "")
 
     def test_wrong_use(self, classifier, tmp_path):
-        assert run("classify", classifier, "--batch-size", "0").exit_code == 2
-        assert run("classify", classifier, "-i", tmp_path / "nothing.txt").exit_code == 2
-        assert run("classify").exit_code == 2
+        assert invoke("classify", classifier, "--batch-size", "0").exit_code == 2
+        assert invoke("classify", classifier, "-i", tmp_path / "nothing.txt").exit_code == 2
+        assert invoke("classify").exit_code == 2
 
     def test_help_needs_no_torch(self):
         for verb in ("embed", "classify", "answer"):
@@ -265,7 +261,7 @@ class TestClassify:
 class TestAnswer:
     def test_one_question(self, reader):
         context = SENTENCES[17]
-        done = run("answer", reader, "--question", "Who asked?", "--context", context)
+        done = invoke("answer", reader, "--question", "Who asked?", "--context", context)
         assert done.exit_code == 0
         expected = load(reader).answer("Who asked?", context)
         assert json.loads(done.stdout) == expected
@@ -275,7 +271,7 @@ class TestAnswer:
         asked[3] = {"question": "Who asked?"}
         asked[5]["context"] = ""
         lines = "\n".join(map(json.dumps, asked))
-        done = run("answer", reader, "--batch-size", "3", lines=lines)
+        done = invoke("answer", reader, "--batch-size", "3", lines=lines)
         assert done.exit_code == 1
         found = results(done)
         assert len(found) == 20
@@ -285,15 +281,15 @@ class TestAnswer:
 
     def test_several_answers(self, reader):
         line = json.dumps({"question": "Who asked?", "context": SENTENCES[17]})
-        found = results(run("answer", reader, "--top-k", "3", lines=line))[0]
+        found = results(invoke("answer", reader, "--top-k", "3", lines=line))[0]
         assert len(found["answers"]) == 3
         assert found["text"] == found["answers"][0]["text"]
 
     def test_wrong_use(self, reader, tmp_path):
-        assert run("answer", reader, "--question", "Who?").exit_code == 2
+        assert invoke("answer", reader, "--question", "Who?").exit_code == 2
         (tmp_path / "in").write_text("")
         both = ["--question", "Who?", "--context", "She.", "-i", tmp_path / "in"]
-        assert run("answer", reader, *both).exit_code == 2
+        assert invoke("answer", reader, *both).exit_code == 2
 
 
 class TestStreaming:

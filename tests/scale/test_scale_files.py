@@ -14,11 +14,10 @@ import pytest
 pa = pytest.importorskip("pyarrow")
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from typer.testing import CliRunner, Result
 
+from commands import invoke
 from sentences import SENTENCES, long_text
 from sparsebert import load
-from sparsebert.cli.app import app
 from sparsebert.errors import (
     CheckpointError,
     DataError,
@@ -508,24 +507,20 @@ def test_order_is_that_of_names_and_patterns_reach_into_folders(documents: Path)
     assert found.folder is None
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 class TestCommand:
     def test_embed(self, encoder: Path, documents: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
         options = ("--keep-columns", "id", "--rows-per-file", 20, "--threads", 1)
-        done = run("embed", encoder, "-i", documents, "-o", out, *options)
+        done = invoke("embed", encoder, "-i", documents, "-o", out, *options)
         assert done.exit_code == 0, done.output
         assert re.search(r"57 rows in 3 files; 57 rows in \d", done.stdout)
         assert output(out).column_names == ["id", "embedding", "embedding_error"]
-        done = run("embed", encoder, "-i", documents, "-o", out, *options, "--json")
+        done = invoke("embed", encoder, "-i", documents, "-o", out, *options, "--json")
         told = json.loads(done.stdout)
         assert (told["rows"], told["rows_done"], told["threads"]) == (57, 0, 1)
 
     def test_classify(self, classifier: Path, documents: Path, tmp_path: Path) -> None:
-        done = run("classify", classifier, "-i", documents, "-o", tmp_path / "out", "--json")
+        done = invoke("classify", classifier, "-i", documents, "-o", tmp_path / "out", "--json")
         assert done.exit_code == 0, done.output
         expected = [each[0]["label"] for each in load(classifier).classify(TEXTS, top_k=1)]
         assert output(tmp_path / "out")["label"].to_pylist() == expected
@@ -544,5 +539,5 @@ class TestCommand:
             ("--engine", "ray"),
             ("--text-column", "x"),
         ):
-            assert run("embed", encoder, *wrong).exit_code == 2, wrong
+            assert invoke("embed", encoder, *wrong).exit_code == 2, wrong
         assert not out.exists()

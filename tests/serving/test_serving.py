@@ -20,26 +20,13 @@ pytest.importorskip("orjson")
 httpx = pytest.importorskip("httpx")
 
 from sentences import SENTENCES, long_text
-from served import serving
-from sparsebert import Model, load, pack, prune
+from served import HEADS, serving
+from sparsebert import load, pack, prune
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.texts import as_texts
 from sparsebert.serving import ServingOptions, create_app, load_models
 
-HEADS = {
-    "embedder": {"head": "encoder"},
-    "classifier": {"head": "sequence-classification", "num_labels": 3},
-    "reranker": {"head": "sequence-classification", "num_labels": 1},
-    "answerer": {"head": "question-answering"},
-    "tagger": {"head": "token-classification"},
-}
 CONTEXT = " ".join(SENTENCES[:12])
-
-
-@pytest.fixture(scope="module")
-def models(tiny_bert) -> dict[str, Model]:
-    """What the server serves, loaded once more to compare with."""
-    return {name: load(tiny_bert(**sizes)) for name, sizes in HEADS.items()}
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import threading
 import time
@@ -20,7 +19,7 @@ httpx = pytest.importorskip("httpx")
 
 from test_serving_command import started
 
-from served import connect, request
+from served import connect, metric, request
 from sparsebert.serving import admission
 from sparsebert.serving.admission import Admission, Reservation
 from sparsebert.serving.errors import RequestError
@@ -190,8 +189,3 @@ def resident(pid: int) -> int:
 def good(url: str) -> None:
     """A small request, which must be answered at the first try."""
     assert httpx.post(f"{url}/embed", json={"inputs": "a"}, timeout=30).status_code == 200
-
-
-def metric(url: str, name: str) -> float:
-    (found,) = re.findall(rf"^{name} (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
-    return float(found)

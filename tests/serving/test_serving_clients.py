@@ -16,21 +16,10 @@ openai = pytest.importorskip("openai")
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
 from sentences import SENTENCES, long_text
-from served import serving
-from sparsebert import Model, load
+from served import HEADS, serving
 from sparsebert.serving import load_models
 
-HEADS: dict[str, dict[str, Any]] = {
-    "embedder": {"head": "encoder"},
-    "classifier": {"head": "sequence-classification", "num_labels": 3},
-    "answerer": {"head": "question-answering"},
-}
 KEY = "a-key-that-nobody-guesses"
-
-
-@pytest.fixture(scope="module")
-def models(tiny_bert) -> dict[str, Model]:
-    return {name: load(tiny_bert(**sizes)) for name, sizes in HEADS.items()}
 
 
 @pytest.fixture(scope="module")

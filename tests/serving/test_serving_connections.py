@@ -18,18 +18,12 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("httptools")
 httpx = pytest.importorskip("httpx")
 
-from served import connect, is_closed, request, responses, serving
-from sparsebert.serving import ServedModel, connections, load_models
+from served import connect, is_closed, metric, request, responses, serving
+from sparsebert.serving import connections, load_models
 
 ONE = json.dumps({"inputs": "a"}).encode()
 TWO = json.dumps({"inputs": ["a", "b"]}).encode()
 H2C = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2_Settings": "AAEAAEAAAAIA"}
-
-
-@pytest.fixture(scope="module")
-def model(tiny_bert) -> ServedModel:
-    (served,) = load_models([f"tiny={tiny_bert()}"], threads=1)
-    return served
 
 
 @pytest.fixture(scope="module")
@@ -250,9 +244,3 @@ class TestLimits:
             assert 10 <= len(open_still) <= 20
             for each in silent:
                 each.close()
-
-
-def metric(url: str, name: str) -> float:
-    lines = httpx.get(f"{url}/metrics").text.split("\n")
-    (found,) = (line for line in lines if line.startswith(name + " "))
-    return float(found.split()[1])

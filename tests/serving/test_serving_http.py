@@ -24,16 +24,10 @@ from test_serving_command import started
 
 from served import serving
 from sparsebert.errors import InputError
-from sparsebert.serving import ServedModel, load_models
+from sparsebert.serving import load_models
 from sparsebert.serving.server import listen
 
 MANY = json.dumps({"inputs": ["the ferry leaves at noon"] * 30}).encode()
-
-
-@pytest.fixture(scope="module")
-def model(tiny_bert) -> ServedModel:
-    (served,) = load_models([f"tiny={tiny_bert()}"], threads=1)
-    return served
 
 
 @pytest.fixture(scope="module")

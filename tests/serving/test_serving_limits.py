@@ -19,17 +19,11 @@ pytest.importorskip("orjson")
 httpx = pytest.importorskip("httpx")
 
 from sentences import SENTENCES
-from served import serving
+from served import metric, serving
 from sparsebert.engine import Encoder
 from sparsebert.errors import EngineError
 from sparsebert.serving import ServedModel, ServingOptions, load_models
 from sparsebert.serving.service import Service
-
-
-@pytest.fixture(scope="module")
-def model(tiny_bert) -> ServedModel:
-    (served,) = load_models([f"tiny={tiny_bert()}"], threads=1)
-    return served
 
 
 def another(model: ServedModel) -> ServedModel:
@@ -386,12 +380,6 @@ class TestLoad:
         with serving([model]) as url, httpx.Client(base_url=url) as client:
             answer = raw(client, b'{"inputs"', {"Content-Length": "500"})
         assert answer.startswith(b"HTTP/1.1 408 ")
-
-
-def metric(url: str, name: str) -> float:
-    lines = httpx.get(f"{url}/metrics").text.split("\n")
-    (found,) = (line for line in lines if line.startswith(name + " "))
-    return float(found.split()[1])
 
 
 def wait_for_tokens(url: str, count: int) -> None:

@@ -10,6 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+# A small model for each head, by the name under which it is served.
+HEADS = {
+    "embedder": {"head": "encoder"},
+    "classifier": {"head": "sequence-classification", "num_labels": 3},
+    "reranker": {"head": "sequence-classification", "num_labels": 1},
+    "answerer": {"head": "question-answering"},
+    "tagger": {"head": "token-classification"},
+}
+
 
 @contextmanager
 def serving(models: Any, **options: Any) -> Iterator[str]:
@@ -34,6 +43,14 @@ def serving(models: Any, **options: Any) -> Iterator[str]:
         thread.join(30)
         listener.close()
         assert not thread.is_alive()
+
+
+def metric(url: str, name: str) -> float:
+    """The value of a metric without labels."""
+    import httpx
+
+    (found,) = re.findall(rf"^{name} (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
+    return float(found)
 
 
 def connect(url: str) -> socket.socket:

@@ -9,7 +9,6 @@ import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,13 @@ import pytest
 from huggingface_hub import ModelCard
 
 from checkout import RUNS
-from sparsebert.cli import main
+from commands import Run
 from sparsebert.errors import DataError, OutputError
 from sparsebert.table import Result, Table, read_results, read_runs
 from sparsebert.table.formats import as_card, read_tables, write
 from sparsebert.table.layout import as_markdown, tables
 
 Scores = dict[str, dict[str, float]]
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """``run(*arguments)``: exit code, standard output and standard error of the command."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        assert isinstance(end.value.code, int)
-        return (end.value.code, *capfd.readouterr())
-
-    return call
 
 
 def write_document(path: Path, document: Any) -> None:

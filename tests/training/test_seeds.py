@@ -17,8 +17,8 @@ pytest.importorskip("pyarrow")
 
 from huggingface_hub import ModelCard
 
+from commands import Run
 from sparsebert.checkpoint.seeds import parse_seeds, seed_folders
-from sparsebert.cli import main
 from sparsebert.errors import CheckpointError, InputError, OutputError, TrainingError
 from sparsebert.evaluation.results import SeedScores
 from sparsebert.evaluation.seeds import evaluate_seeds
@@ -26,8 +26,6 @@ from sparsebert.pruning import prune
 from sparsebert.training.seeds import finetune_seeds
 from tiny_models import TinyBert
 from tiny_tasks import write_classification, write_regression
-
-Run = Callable[..., tuple[int, str, str]]
 
 QUICK: dict[str, Any] = {"task": "custom", "epochs": 1, "learning_rate": 1e-3, "batch_size": 16}
 
@@ -295,20 +293,6 @@ class TestEvaluate:
             evaluate_seeds(two, task="custom", data=data, seeds=(1, 2, 3, 4))
         with pytest.raises(CheckpointError, match="is not a folder of seeds"):
             evaluate_seeds(sparse, task="custom", data=data)
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """``run(*arguments)``: exit code, standard output and standard error of the command."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        assert isinstance(end.value.code, int)
-        return (end.value.code, *capfd.readouterr())
-
-    return call
 
 
 class TestCommands:

@@ -19,7 +19,6 @@ pytest.importorskip("pyarrow")
 from sentences import SENTENCES
 from short_runs import assert_same_bits, weights
 from sparsebert.checkpoint import open_checkpoint, read_masks
-from sparsebert.cli import main
 from sparsebert.diagnosis.records import read_training
 from sparsebert.errors import (
     CheckpointError,
@@ -398,17 +397,6 @@ class TestRefused:
 
 
 class TestCommand:
-    @pytest.fixture
-    def run(self, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-        def call(*arguments: object) -> tuple[int, str, str]:
-            capfd.readouterr()
-            with pytest.raises(SystemExit) as end:
-                main([str(argument) for argument in arguments])
-            assert isinstance(end.value.code, int)
-            return (end.value.code, *capfd.readouterr())
-
-        return call
-
     def test_prune_with_a_corpus(
         self, embedder: Path, corpus: Path, whole: Path, tmp_path: Path, run: Any
     ) -> None:
