@@ -12,7 +12,7 @@ from sparsebert.errors import InputError
 from sparsebert.options import Options, declarations, dependents, option, option_types
 from sparsebert.tasks.data_options import DataKeywords, DataOptions
 from sparsebert.training.options import NEED_TEACHER, FinetuneKeywords, FinetuneOptions
-from sparsebert.training.upstream_options import UpstreamKeywords, UpstreamOptions
+from sparsebert.training.upstream.options import UpstreamKeywords, UpstreamOptions
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from sparsebert.cli.options import expanded
 from sparsebert.cli.prune import prune as prune_verb
 from sparsebert.pruning import prune
 from sparsebert.training.options import NEED_TEACHER, FinetuneOptions
-from sparsebert.training.upstream_options import UpstreamOptions
+from sparsebert.training.upstream.options import UpstreamOptions
 from tiny_models import TinyBert
 from tiny_tasks import write_classification
 

@@ -14,8 +14,8 @@ transformers = pytest.importorskip("transformers")
 
 from sparsebert.checkpoint import Pooling, open_checkpoint
 from sparsebert.training.upstream.objective import NOT_MASKED, UpstreamObjective, pooled
+from sparsebert.training.upstream.options import UpstreamOptions
 from sparsebert.training.upstream.run import encoder_model
-from sparsebert.training.upstream_options import UpstreamOptions
 from tiny_models import TinyBert, make_tiny_bert
 
 LENGTHS = (7, 1, 12, 5, 9)

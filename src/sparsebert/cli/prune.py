@@ -20,7 +20,7 @@ from sparsebert.cli.options import NOTHING, Given, Group, declared_option
 from sparsebert.errors import PatternError, TrainingError
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.training.options import FinetuneOptions
-from sparsebert.training.upstream_options import UpstreamOptions
+from sparsebert.training.upstream.options import UpstreamOptions
 
 
 def prune(

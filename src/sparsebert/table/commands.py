@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsebert.tasks.table import TASKS, Task
 from sparsebert.training.options import FinetuneOptions
-from sparsebert.training.upstream_options import UpstreamOptions
+from sparsebert.training.upstream.options import UpstreamOptions
 
 Lineage = Sequence[dict[str, Any]]  # steps, as `sparsebert.checkpoint.sparsity` records them
 

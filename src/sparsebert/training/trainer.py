@@ -34,7 +34,7 @@ from sparsebert.training.distributed import (
 )
 from sparsebert.training.objective import Objective
 from sparsebert.training.options import OPTIMIZERS
-from sparsebert.training.upstream_options import UpstreamOptions
+from sparsebert.training.upstream.options import UpstreamOptions
 
 _LOSS_POINTS = 100  # about as many points a run's loss history has
 _EMPTY = "empty"  # marks a batch whose rows are none of this process's

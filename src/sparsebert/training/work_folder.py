@@ -36,7 +36,7 @@ from sparsebert.training.defaults import RunOptions
 from sparsebert.training.distributed import is_main
 from sparsebert.training.fingerprints import changed
 from sparsebert.training.trainer import CHECKPOINTS_KEPT
-from sparsebert.training.upstream_options import UpstreamOptions
+from sparsebert.training.upstream.options import UpstreamOptions
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 _RUN = "run.json"

@@ -19,7 +19,7 @@ from sparsebert.evaluation.similarity import pool
 from sparsebert.torch_models import model_family, model_inputs, unwrapped
 from sparsebert.training.distillation.losses import divergence
 from sparsebert.training.upstream.corpus import NOT_MASKED
-from sparsebert.training.upstream_options import UpstreamOptions
+from sparsebert.training.upstream.options import UpstreamOptions
 
 
 class UpstreamObjective:

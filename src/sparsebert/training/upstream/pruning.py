@@ -40,14 +40,14 @@ from sparsebert.training.upstream.corpus import (
     read_corpus,
     tokenize_corpus,
 )
+from sparsebert.training.upstream.options import UpstreamOptions
 from sparsebert.training.upstream.saving import UpstreamResult, save_upstream
-from sparsebert.training.upstream_options import UpstreamOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from typing_extensions import Unpack
 
-    from sparsebert.training.upstream_options import UpstreamKeywords
+    from sparsebert.training.upstream.options import UpstreamKeywords
 _PRUNED = "pruned"  # in the work folder: the one-shot pruned model that training starts from
 
 

@@ -28,7 +28,7 @@ from sparsebert.training.task_model import build_model
 from sparsebert.training.trainer import ObjectiveTrainer, training_arguments
 from sparsebert.training.upstream.corpus import CorpusRows
 from sparsebert.training.upstream.objective import UpstreamObjective
-from sparsebert.training.upstream_options import UpstreamOptions
+from sparsebert.training.upstream.options import UpstreamOptions
 from sparsebert.training.work_folder import WorkFolder
 
 
