@@ -6,23 +6,23 @@ sparsebert answer packed/ --question "Who wrote it?" --context "It was written b
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from sparsebert.cli.console import ModelArgument, progress_bar
+from sparsebert.cli.console import ModelArgument
 from sparsebert.cli.lines import (
-    BatchSizeOption,
+    InferenceOptions,
     InputOption,
     JsonLinesOption,
-    LineWorker,
     Parse,
-    ThreadsOption,
     as_json,
-    opened,
     parse_json_object,
+    run_lines,
     write_json_lines,
 )
+from sparsebert.cli.options import NOTHING, Given, Group, chosen
 
 
 def answer(
@@ -55,8 +55,7 @@ def answer(
             show_default="384",
         ),
     ] = None,
-    batch_size: BatchSizeOption = 32,
-    threads: ThreadsOption = None,
+    inference: Annotated[Given, Group(InferenceOptions, ("batch_size", "threads"))] = NOTHING,
     json: JsonLinesOption = False,
 ) -> None:
     """Answer questions by a stretch of their context: JSON lines out, in order.
@@ -71,7 +70,7 @@ def answer(
         raise typer.BadParameter("give either --question and --context, or --input.")
     from sparsebert.inference import load
 
-    loaded = load(model, threads=threads, max_length=max_length)
+    loaded = load(model, max_length=max_length, **chosen(inference, "threads"))
     loaded.require("answer")
 
     def work(given: Any) -> Any:
@@ -83,19 +82,14 @@ def answer(
             max_length=max_length,
             doc_stride=doc_stride,
             max_answer_length=max_answer_length,
-            batch_size=batch_size,
+            **chosen(inference, "batch_size"),
         )
 
     if question is not None:
-        typer.echo(_shape(work((question, context))))
+        typer.echo(_to_json(work((question, context))))
         return
-    with progress_bar() as progress, opened(input) as stream:
-        worker = LineWorker(_parser, work, progress, "answering lines")
-        for lines in worker.run(stream):
-            write_json_lines(lines, _shape)
-    worker.report()
-    if worker.failed:
-        raise typer.Exit(1)
+    write = partial(write_json_lines, to_json=_to_json)
+    run_lines(input, _parser, work, "answering lines", write).finish()
 
 
 def _parser(_first: str) -> Parse:
@@ -113,5 +107,5 @@ def _parse(line: str) -> tuple[str, str]:
     return as_string(found["question"], '"question"'), as_string(found["context"], '"context"')
 
 
-def _shape(found: Any) -> str:
+def _to_json(found: Any) -> str:
     return as_json({**found[0], "answers": found} if isinstance(found, list) else found)

@@ -25,21 +25,17 @@ from sparsebert.cli.answer import answer
 from sparsebert.cli.bench import bench
 from sparsebert.cli.classify import classify
 from sparsebert.cli.console import stderr
-from sparsebert.cli.convert import convert
+from sparsebert.cli.convert import convert, export, pack, unpack
 from sparsebert.cli.demo import demo
 from sparsebert.cli.doctor import doctor
 from sparsebert.cli.embed import embed
 from sparsebert.cli.evaluate import evaluate
-from sparsebert.cli.export import export
 from sparsebert.cli.finetune import finetune
-from sparsebert.cli.inspect import inspect
 from sparsebert.cli.options import expanded
-from sparsebert.cli.pack import pack
-from sparsebert.cli.prune import prune
+from sparsebert.cli.prune import inspect, prune
 from sparsebert.cli.push import push
 from sparsebert.cli.serve import serve
 from sparsebert.cli.table import table
-from sparsebert.cli.unpack import unpack
 from sparsebert.errors import SparsebertError
 
 # In the order of the way through, which is the order --help shows.

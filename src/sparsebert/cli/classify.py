@@ -12,38 +12,27 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsebert.cli.console import ModelArgument, progress_bar
+from sparsebert.cli.console import ModelArgument
 from sparsebert.cli.files import (
-    ActorsOption,
-    AddressOption,
-    Engine,
-    EngineOption,
+    FilesOptions,
     ForceOption,
     InputOption,
-    KeepColumnsOption,
     OutputColumnOption,
-    PairColumnOption,
-    RowsPerFileOption,
-    TextColumnOption,
     is_folder,
     lines_file,
     run_files,
 )
 from sparsebert.cli.lines import (
-    BatchSizeOption,
     Format,
     FormatOption,
+    InferenceOptions,
     JsonLinesOption,
-    LineWorker,
-    MaxLengthOption,
-    StrictOption,
-    ThreadsOption,
     as_json,
-    opened,
+    run_lines,
     text_parser,
     write_json_lines,
 )
-from sparsebert.scale.parts import ROWS_PER_FILE
+from sparsebert.cli.options import NOTHING, Given, Group, chosen
 
 
 def classify(
@@ -70,19 +59,10 @@ def classify(
             show_default="all of a multi-label model, else none",
         ),
     ] = None,
-    batch_size: BatchSizeOption = 32,
-    max_length: MaxLengthOption = None,
-    strict: StrictOption = False,
-    threads: ThreadsOption = None,
+    inference: Annotated[Given, Group(InferenceOptions)] = NOTHING,
     json: JsonLinesOption = False,
-    engine: EngineOption = Engine.LOCAL,
-    text_column: TextColumnOption = "text",
-    pair_column: PairColumnOption = None,
-    keep_columns: KeepColumnsOption = None,
+    files: Annotated[Given, Group(FilesOptions)] = NOTHING,
     output_column: OutputColumnOption = "label",
-    rows_per_file: RowsPerFileOption = ROWS_PER_FILE,
-    actors: ActorsOption = None,
-    address: AddressOption = None,
 ) -> None:
     """Label lines of text, or pairs of texts: JSON lines out, in order.
 
@@ -96,32 +76,27 @@ def classify(
     if output is not None:
         from sparsebert.scale import classify_files
 
-        run_files(context, classify_files, top_k=top_k)
+        run_files(context, classify_files, top_k=top_k, **inference, **files)
         return
     file = lines_file(context, input)
     from sparsebert.inference import load
 
-    loaded = load(model, threads=threads, max_length=max_length)
+    loaded = load(model, **chosen(inference, "threads", "max_length"))
     loaded.require("classify")
     listed = top_k is not None or loaded.config.problem_type == "multi_label_classification"
-    with progress_bar() as progress, opened(file) as stream:
-        worker = LineWorker(
-            partial(text_parser, format, pairs=True),
-            partial(
-                loaded.classify,
-                top_k=top_k if listed else 1,
-                batch_size=batch_size,
-                strict=strict,
-            ),
-            progress,
-            "classifying lines",
-        )
-        for lines in worker.run(stream):
-            write_json_lines(lines, partial(_shape, listed=listed))
-    worker.report()
-    if worker.failed:
-        raise typer.Exit(1)
+    worker = run_lines(
+        file,
+        partial(text_parser, format, pairs=True),
+        partial(
+            loaded.classify,
+            top_k=top_k if listed else 1,
+            **chosen(inference, "batch_size", "strict"),
+        ),
+        "classifying lines",
+        partial(write_json_lines, to_json=partial(_to_json, listed=listed)),
+    )
+    worker.finish()
 
 
-def _shape(found: list[Any], *, listed: bool) -> str:
+def _to_json(found: list[Any], *, listed: bool) -> str:
     return as_json({**found[0], "labels": found} if listed else found[0])

@@ -1,6 +1,10 @@
-"""`sparsebert convert`: old pickled weights to safetensors, once."""
+"""The verbs that write a model folder in another format: convert, pack, unpack, export."""
 
 from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
 
 from sparsebert.cli.console import (
     ForceOption,
@@ -28,3 +32,122 @@ def convert(
     if result["from"] == "safetensors":
         text += " (The model had safetensors already; they were written anew as one file.)"
     emit(result, text, as_json=json)
+
+
+def pack(
+    model: ModelArgument,
+    out: OutArgument,
+    dtype: Annotated[
+        str, typer.Option(metavar="TYPE", help="How values are stored: fp32 (exact), fp16 or int8.")
+    ] = "fp32",
+    compress: Annotated[
+        bool,
+        typer.Option(
+            "--compress/--no-compress",
+            help="Leave out the zeros, or store them too, to measure what leaving them out brings.",
+        ),
+    ] = True,
+    force: ForceOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Store a model's pruned layers as their kept values and one bit a pair.
+
+    The packed folder is what `embed`, `classify`, `answer` and the Python library load fastest.
+    Of a folder of seeds each is packed that is not packed yet.
+    """
+    from sparsebert.checkpoint.seeds import seed_folder, seed_folders
+    from sparsebert.packing import VALUE_TYPES, check_packed_from
+    from sparsebert.packing import pack as run
+
+    if dtype not in VALUE_TYPES:
+        raise typer.BadParameter(f"choose from {', '.join(VALUE_TYPES)}.", param_hint="--dtype")
+    seeds = seed_folders(model)
+    with progress_bar() as progress:
+        for seed, folder in seeds.items():
+            packed = seed_folder(out, seed)
+            if packed.exists() and not force:
+                check_packed_from(folder, packed, dtype=dtype, compress=compress)
+            else:
+                run(folder, packed, dtype=dtype, compress=compress, force=force, progress=progress)
+        if not seeds:
+            result = run(model, out, dtype=dtype, compress=compress, force=force, progress=progress)
+    if seeds:
+        there = list(seed_folders(out))
+        text = f"{out}: seeds {', '.join(map(str, there))} packed as {dtype}."
+        emit({"out": str(out), "dtype": dtype, "seeds": there}, text, as_json=json)
+        return
+    layers = ", ".join(f"{count} {pattern}" for pattern, count in result["patterns"].items())
+    text = (
+        f"{out}: {result['bytes'] / 1e6:.1f} MB from {result['source_bytes'] / 1e6:.1f} MB as "
+        f"{dtype}; {layers or 'no'} layers compressed, {result['dense']} dense "
+        f"({result['seconds']:.1f} s)."
+    )
+    if compress and not result["compressed"]:
+        text += "\nNo layer of this model is sparse: run `sparsebert prune` on it first."
+    emit(result, text, as_json=json)
+
+
+def unpack(
+    model: ModelArgument, out: OutArgument, force: ForceOption = False, json: JsonOption = False
+) -> None:
+    """Turn a packed model back into a transformers folder, exactly if it was packed as fp32."""
+    from sparsebert.packing import unpack as run
+
+    with progress_bar() as progress:
+        result = run(model, out, force=force, progress=progress)
+    kind = "as they were packed" if result["exact"] else f"rounded to {result['dtype']}"
+    text = (
+        f"{out}: {result['tensors']} tensors, {result['bytes'] / 1e6:.1f} MB, values {kind} "
+        f"({result['seconds']:.1f} s)."
+    )
+    emit(result, text, as_json=json)
+
+
+def export(
+    model: ModelArgument,
+    out: OutArgument,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="TARGET",
+            help="onnx, openvino, or torch-2to4 (2:4 tensors of torch on NVIDIA GPUs).",
+        ),
+    ],
+    force: ForceOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Turn a model into a folder that another engine loads, its zeros still in place.
+
+    ONNX and OpenVINO graphs are compared with the model's own answers before they are kept, and
+    open with optimum's ORTModelForX and OVModelForX. A packed model is unpacked on the way.
+    """
+    from sparsebert.exporting import TARGETS
+    from sparsebert.exporting import export as run
+
+    if to not in TARGETS:
+        raise typer.BadParameter(f"choose from {', '.join(TARGETS)}.", param_hint="--to")
+    with progress_bar() as progress:
+        result = run(model, out, to=to, force=force, progress=progress)
+    emit(result, _summary(result), as_json=json)
+
+
+def _summary(result: dict[str, Any]) -> str:
+    file = f"{result['out']}: {result['file']}, {result['bytes'] / 1e6:.1f} MB"
+    if result["to"] == "torch-2to4":
+        dense = "".join(
+            f"\nleft dense: {each}: {why}" for each, why in result["left_dense"].items()
+        )
+        return (
+            f"{file} in float16; {result['layers']} layers fit 2:4 tensors, which "
+            f"sparsebert.load_torch_2to4 makes on the GPU ({result['seconds']:.1f} s).{dense}"
+        )
+    zeros = (
+        f"all {result['zeros']:,} zeros of {result['layers']} pruned layers are in it"
+        if result["layers"]
+        else "the model is dense, there were no zeros to keep"
+    )
+    return (
+        f"{file}; {zeros}; answers differ from transformers' by {result['largest_difference']:.1e} "
+        f"at most ({result['seconds']:.1f} s)."
+    )

@@ -7,6 +7,7 @@ sparsebert embed packed/ --input documents/ --output embeddings/ --engine ray
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -15,36 +16,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsebert.cli.console import ModelArgument, emit, progress_bar, stderr
+from sparsebert.cli.console import ModelArgument, emit, stderr
 from sparsebert.cli.files import (
-    ActorsOption,
-    AddressOption,
-    Engine,
-    EngineOption,
+    FilesOptions,
     ForceOption,
     InputOption,
-    KeepColumnsOption,
     OutputColumnOption,
-    PairColumnOption,
-    RowsPerFileOption,
-    TextColumnOption,
     is_folder,
     lines_file,
     run_files,
 )
 from sparsebert.cli.lines import (
-    BatchSizeOption,
     Format,
     FormatOption,
-    LineWorker,
-    MaxLengthOption,
-    StrictOption,
-    ThreadsOption,
-    opened,
+    InferenceOptions,
+    Line,
+    run_lines,
     text_parser,
     write_json_lines,
 )
-from sparsebert.scale.parts import ROWS_PER_FILE
+from sparsebert.cli.options import NOTHING, Given, Group, chosen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,22 +91,13 @@ def embed(
             show_default="the model's own, else nothing",
         ),
     ] = None,
-    batch_size: BatchSizeOption = 32,
-    max_length: MaxLengthOption = None,
-    strict: StrictOption = False,
-    threads: ThreadsOption = None,
+    inference: Annotated[Given, Group(InferenceOptions)] = NOTHING,
     json: Annotated[
         bool,
         typer.Option("--json", help="With --output, print a JSON summary instead of words."),
     ] = False,
-    engine: EngineOption = Engine.LOCAL,
-    text_column: TextColumnOption = "text",
-    pair_column: PairColumnOption = None,
-    keep_columns: KeepColumnsOption = None,
+    files: Annotated[Given, Group(FilesOptions)] = NOTHING,
     output_column: OutputColumnOption = "embedding",
-    rows_per_file: RowsPerFileOption = ROWS_PER_FILE,
-    actors: ActorsOption = None,
-    address: AddressOption = None,
 ) -> None:
     """Embed lines of text: JSON lines {"embedding": [...]} out, in order, or one .npy file.
 
@@ -123,11 +105,15 @@ def embed(
     end. With --output FOLDER: Parquet or JSON lines in, Parquet out, here or on many machines; the
     same command goes on where it stopped.
     """
-    mode: Any = pooling.value if pooling else None
+    options: dict[str, Any] = {
+        "pooling": pooling.value if pooling else None,
+        "normalize": normalize,
+        "prompt": prompt,
+    }
     if is_folder(output):
         from sparsebert.scale import embed_files
 
-        run_files(context, embed_files, pooling=mode, normalize=normalize, prompt=prompt)
+        run_files(context, embed_files, **options, **inference, **files)
         return
     file, array = lines_file(context, input), Path(output) if output else None
     from sparsebert.cli.npy_file import NpyFile
@@ -136,53 +122,44 @@ def embed(
     started = perf_counter()
     if array is not None:
         NpyFile.check_free(array, force=force)
-    loaded = load(model, threads=threads, max_length=max_length)
+    loaded = load(model, **chosen(inference, "threads", "max_length"))
+    work = partial(loaded.embed, **options, **chosen(inference, "batch_size", "strict"))
+    lines = partial(
+        run_lines, file, partial(text_parser, format, pairs=False), work, "embedding lines"
+    )
+    if array is None:
+        lines(partial(write_json_lines, to_json=_to_json)).finish()
+        return
     errors: list[dict[str, Any]] = []
-    with progress_bar() as progress, opened(file) as stream:
-        worker = LineWorker(
-            partial(text_parser, format, pairs=False),
-            partial(
-                loaded.embed,
-                batch_size=batch_size,
-                pooling=mode,
-                normalize=normalize,
-                prompt=prompt,
-                strict=strict,
-            ),
-            progress,
-            "embedding lines",
-        )
-        if array is None:
-            for lines in worker.run(stream):
-                write_json_lines(lines, _shape)
-        else:
-            with NpyFile(array, loaded.config.hidden_size, force=force) as rows:
-                for lines in worker.run(stream):
-                    rows.write([line.result for line in lines])
-                    errors += [
-                        {"line": line.number, "error": line.error} for line in lines if line.error
-                    ]
+    columns = loaded.config.hidden_size
+    with NpyFile(array, columns, force=force) as vectors:
+
+        def write(answered: Sequence[Line]) -> None:
+            vectors.write([line.result for line in answered])
+            errors.extend(
+                {"line": line.number, "error": line.error} for line in answered if line.error
+            )
+
+        worker = lines(write)
     for each in errors:
         stderr.print(f"line {each['line']}: {each['error']}", markup=False)
     worker.report()
-    if array is not None:
-        seconds = perf_counter() - started
-        emit(
-            {
-                "output": str(array),
-                "rows": worker.lines,
-                "columns": loaded.config.hidden_size,
-                "errors": errors,
-                "seconds": round(seconds, 3),
-            },
-            f"Wrote {worker.lines} embeddings of {loaded.config.hidden_size} to {array} in "
-            f"{seconds:.1f} s.",
-            as_json=json,
-        )
+    seconds = perf_counter() - started
+    emit(
+        {
+            "output": str(array),
+            "rows": worker.lines,
+            "columns": columns,
+            "errors": errors,
+            "seconds": round(seconds, 3),
+        },
+        f"Wrote {worker.lines} embeddings of {columns} to {array} in {seconds:.1f} s.",
+        as_json=json,
+    )
     if worker.failed:
         raise typer.Exit(1)
 
 
-def _shape(vector: np.ndarray[Any, Any]) -> str:
+def _to_json(vector: np.ndarray[Any, Any]) -> str:
     # Nine digits are enough to give every float32 back, and JSON's own writer would use seventeen.
     return '{"embedding": [' + ", ".join(f"{value:.9g}" for value in vector.tolist()) + "]}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,21 +17,11 @@ import typer
 
 from sparsebert.cli.console import emit, progress_bar
 from sparsebert.cli.options import given_options
+from sparsebert.options import Options, declarations, option
+from sparsebert.scale.parts import ROWS_PER_FILE
 
 if TYPE_CHECKING:
     from sparsebert.scale import FilesResult
-
-_FILES_ONLY = (
-    "engine",
-    "text_column",
-    "pair_column",
-    "keep_columns",
-    "output_column",
-    "rows_per_file",
-    "actors",
-    "address",
-)
-_SHARED = (*_FILES_ONLY, "batch_size", "max_length", "strict", "threads", "force")
 
 
 class Engine(str, Enum):
@@ -51,53 +42,52 @@ InputOption = Annotated[
         show_default="standard input",
     ),
 ]
-EngineOption = Annotated[
-    Engine,
-    typer.Option(
+
+
+@dataclass(frozen=True)
+class FilesOptions(Options):
+    """The options of --output FOLDER, declared for the command line: the defaults are those of
+    `sparsebert.scale.files.run_files`.
+    """
+
+    engine: Engine = option(
+        Engine.LOCAL,
         help="local: in this process. ray: on a Ray cluster, or all cores of this machine.",
-    ),
-]
-TextColumnOption = Annotated[str, typer.Option(metavar="NAME", help="The column with the texts.")]
-PairColumnOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="The column with the second text of a pair."),
-]
-KeepColumnsOption = Annotated[
-    str | None,
-    typer.Option(
+    )
+    text_column: str = option("text", metavar="NAME", help="The column with the texts.")
+    pair_column: str | None = option(
+        None, metavar="NAME", help="The column with the second text of a pair."
+    )
+    keep_columns: str | None = option(
+        None,
         metavar="NAME,...",
         help="Columns of the input that go into the output.",
-        show_default="all",
-    ),
-]
+        shown_default="all",
+    )
+    rows_per_file: int = option(
+        ROWS_PER_FILE,
+        least=1,
+        help="Rows of an output file, which is what a restart does again at most.",
+    )
+    actors: str | None = option(
+        None,
+        metavar="N|MIN:MAX",
+        help="With Ray: engines side by side, or how many to grow between.",
+        shown_default="as many as have room",
+    )
+    address: str | None = option(
+        None,
+        metavar="ADDRESS",
+        help="With Ray: the cluster; local begins a new one here.",
+        shown_default="RAY_ADDRESS, else this machine",
+    )
+
+
 OutputColumnOption = Annotated[
     str,
     typer.Option(
         metavar="NAME",
         help="The new column; beside it stands NAME_error (and NAME_score, NAME_top).",
-    ),
-]
-RowsPerFileOption = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        help="Rows of an output file, which is what a restart does again at most.",
-    ),
-]
-ActorsOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N|MIN:MAX",
-        help="With Ray: engines side by side, or how many to grow between.",
-        show_default="as many as have room",
-    ),
-]
-AddressOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="With Ray: the cluster; local begins a new one here.",
-        show_default="RAY_ADDRESS, else this machine",
     ),
 ]
 ForceOption = Annotated[
@@ -118,7 +108,7 @@ def is_folder(output: str | None) -> bool:
 
 def lines_file(context: typer.Context, input: str | None) -> Path | None:
     """The file that lines are read from; wrong use if there is none, or options are for folders."""
-    for name in given_options(context, _FILES_ONLY):
+    for name in given_options(context, (*declarations(FilesOptions), "output_column")):
         raise typer.BadParameter(
             "is for --output FOLDER.", param_hint="--" + name.replace("_", "-")
         )
@@ -133,25 +123,35 @@ def lines_file(context: typer.Context, input: str | None) -> Path | None:
 
 
 def run_files(context: typer.Context, run: Callable[..., FilesResult], **options: Any) -> None:
-    """Do a job over files and say what it came to; ``options`` are those of this command alone."""
+    """Do a job over files and print its result; ``options`` go to ``run`` with those of the files.
+
+    Model, input and output, --force and --json are read from the context.
+    """
     given = context.params
     if given["input"] is None:
         raise typer.BadParameter("is needed beside --output FOLDER.", param_hint="--input")
     if given_options(context, ("format",)):
         raise typer.BadParameter("is for lines of text.", param_hint="--format")
-    keep: str | None = given["keep_columns"]
-    options |= {name: given[name] for name in _SHARED}
-    options["engine"] = given["engine"].value
-    options["actors"] = _parse_actors(given["actors"])
-    options["keep_columns"] = None if keep is None else [each for each in keep.split(",") if each]
+    if "engine" in options:
+        options["engine"] = options["engine"].value
+    if "actors" in options:
+        options["actors"] = _parse_actors(options["actors"])
+    if "keep_columns" in options:
+        options["keep_columns"] = [each for each in options["keep_columns"].split(",") if each]
     with progress_bar() as progress:
-        result = run(given["model"], given["input"], given["output"], progress=progress, **options)
+        result = run(
+            given["model"],
+            given["input"],
+            given["output"],
+            output_column=given["output_column"],
+            force=given["force"],
+            progress=progress,
+            **options,
+        )
     emit(result.as_dict(), str(result), as_json=given["json"])
 
 
-def _parse_actors(text: str | None) -> int | tuple[int, int] | None:
-    if text is None:
-        return None
+def _parse_actors(text: str) -> int | tuple[int, int]:
     match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", text, re.ASCII)
     if match is None:
         raise typer.BadParameter("is a number, or MIN:MAX.", param_hint="--actors")

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from sparsebert.cli.console import stderr
+from sparsebert.cli.console import progress_bar, stderr
 from sparsebert.errors import InputError
+from sparsebert.options import Options, option
 from sparsebert.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -59,28 +60,27 @@ FormatOption = Annotated[
         '...}, with "text_pair" for a pair. auto: what the first line looks like.',
     ),
 ]
-BatchSizeOption = Annotated[
-    int, typer.Option("--batch-size", min=1, help="Texts that the engine takes at a time.")
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option("--threads", min=1, help="Threads of the engine.", show_default="all cores"),
-]
-MaxLengthOption = Annotated[
-    int | None,
-    typer.Option(
-        "--max-length",
-        min=1,
-        help="Tokens of a text that are read, special tokens included.",
-        show_default="the model's own",
-    ),
-]
-StrictOption = Annotated[
-    bool, typer.Option("--strict", help="A text that is too long is an error, and is not cut.")
-]
 JsonLinesOption = Annotated[
     bool, typer.Option("--json", help="Accepted everywhere; the output is JSON lines anyway.")
 ]
+
+
+@dataclass(frozen=True)
+class InferenceOptions(Options):
+    """How the engine takes texts, declared for the command line: the defaults are `Model`'s."""
+
+    batch_size: int = option(32, least=1, help="Texts that the engine takes at a time.")
+    max_length: int | None = option(
+        None,
+        least=1,
+        help="Tokens of a text that are read, special tokens included.",
+        shown_default="the model's own",
+    )
+    strict: bool = option(False, help="A text that is too long is an error, and is not cut.")
+    threads: int | None = option(
+        None, least=1, help="Threads of the engine.", shown_default="all cores"
+    )
+
 
 Parse = Callable[[str], Any]
 """A line to an item; raises InputError."""
@@ -88,7 +88,7 @@ Parse = Callable[[str], Any]
 
 @dataclass
 class Line:
-    """One line of input: what it holds and what came of it, or why nothing did."""
+    """One line of input: the item parsed from it, and its result or the error."""
 
     number: int
     item: Any = None
@@ -99,8 +99,7 @@ class Line:
 class LineWorker:
     """Runs `Work` over lines and keeps count of what failed and what was cut.
 
-    ``parser`` is shown the first line with something in it and returns how all of them are to be
-    read.
+    ``parser`` takes the first line that is not blank and returns the function that parses all.
     """
 
     def __init__(
@@ -123,6 +122,12 @@ class LineWorker:
             self.failed += sum(line.error is not None for line in lines)
             yield lines
             self._progress(self._label, self.lines, 0)
+
+    def finish(self) -> None:
+        """`report`; exit code 1 if a line failed."""
+        self.report()
+        if self.failed:
+            raise typer.Exit(1)
 
     def report(self) -> None:
         """Say on standard error how many lines were cut and how many failed."""
@@ -152,16 +157,31 @@ class LineWorker:
         return line
 
     def _answer(self, lines: Sequence[Line]) -> None:
-        """Put into each line what came of it."""
+        """Put its result or error into each line."""
         from sparsebert.inference.answer_each import answer_each
 
         answers = answer_each([line.item for line in lines], self._work)
-        for place, line in enumerate(lines):
-            line.result, line.error = answers.results[place], answers.errors.get(place)
+        for index, line in enumerate(lines):
+            line.result, line.error = answers.results[index], answers.errors.get(index)
         if answers.truncated:
             self._first_cut = self._first_cut or lines[answers.first_truncated].number
             self._cut += answers.truncated
             self._limit = answers.limit
+
+
+def run_lines(
+    file: Path | None,
+    parser: Callable[[str], Parse],
+    work: Work,
+    label: str,
+    write: Callable[[Sequence[Line]], None],
+) -> LineWorker:
+    """Read, answer and write every line of ``file``, or of standard input."""
+    with progress_bar() as progress, opened(file) as stream:
+        worker = LineWorker(parser, work, progress, label)
+        for lines in worker.run(stream):
+            write(lines)
+    return worker
 
 
 @contextmanager
@@ -174,10 +194,10 @@ def opened(file: Path | None) -> Iterator[io.BufferedIOBase]:
         yield stream
 
 
-def write_json_lines(lines: Sequence[Line], shape: Callable[[Any], str]) -> None:
-    """One line of JSON a line of input; ``shape`` writes a result."""
+def write_json_lines(lines: Sequence[Line], *, to_json: Callable[[Any], str]) -> None:
+    """One line of JSON for each line of input; ``to_json`` serialises a result."""
     text = "".join(
-        (shape(line.result) if line.error is None else _error(line)) + "\n" for line in lines
+        (to_json(line.result) if line.error is None else _error(line)) + "\n" for line in lines
     )
     # Bytes, for JSON is UTF-8 whatever the terminal's encoding; at once, for whoever waits.
     sys.stdout.buffer.write(text.encode())

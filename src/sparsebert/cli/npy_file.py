@@ -1,9 +1,9 @@
-"""A .npy file that grows row by row, and is there only when it is whole."""
+"""A .npy file that is written row by row, and appears only when it is complete."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -11,24 +11,27 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
+from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.errors import OutputError
 
 
 class NpyFile:
     """Rows of float32 written one after the other; the number of rows may be unknown at first.
 
-    Written beside ``path`` and renamed at the end; on any failure nothing is left and what stood
-    at ``path`` stays. Raises OutputError if it exists (without ``force``) or cannot be written.
+    A context manager, at whose end the file takes its name; on any failure nothing is left and what
+    stood at ``path`` stays. Raises OutputError if it exists (without ``force``) or cannot be
+    written.
     """
 
     def __init__(self, path: Path, columns: int, *, force: bool = False) -> None:
         self.check_free(path, force=force)
         self._path = path
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self._opened = ExitStack()
         self._columns = columns
         self._rows = 0
         try:
-            self._file = self._partial.open("wb")
+            partial = self._opened.enter_context(replaced_file(path))
+            self._file = self._opened.enter_context(partial.open("wb"))
             self._write_header()
         except OSError as error:
             raise self._failure(error) from None
@@ -42,11 +45,11 @@ class NpyFile:
             raise OutputError(f"{path} exists: give another name, or --force to replace it.")
 
     def write(self, rows: Sequence[npt.NDArray[np.float32] | None]) -> None:
-        """Append rows; None is a row of NaN."""
+        """Append rows of shape ``[columns]``; None is a row of NaN."""
         block = np.full((len(rows), self._columns), np.nan, np.float32)
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if row is not None:
-                block[place] = row
+                block[index] = row
         try:
             self._file.write(block.astype("<f4").tobytes())
         except OSError as error:
@@ -64,15 +67,15 @@ class NpyFile:
     ) -> None:
         try:
             if error is None:
-                self._file.seek(0)
-                self._write_header()
-            self._file.close()
-            if error is None:
-                self._partial.replace(self._path)
+                with self._opened:
+                    self._file.seek(0)
+                    self._write_header()
+            else:
+                self._opened.__exit__(kind, error, trace)
         except OSError as failed:
+            if failed is error:
+                raise
             raise self._failure(failed) from None
-        finally:
-            self._partial.unlink(missing_ok=True)
 
     def _write_header(self) -> None:
         # numpy leaves room in the header for the first dimension to grow: its size does not change.

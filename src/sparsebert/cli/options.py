@@ -12,7 +12,7 @@ others keep the defaults of the function that they are passed on to.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from sparsebert.options import Options, declarations
 
 Given = Mapping[str, Any]
 NOTHING: Given = MappingProxyType({})
+_CONTEXT = "_typer_context"  # of a verb that takes none itself
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,16 @@ def expanded(verb: Callable[..., None]) -> Callable[..., None]:
             shown[name] = parameter.replace(
                 kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name]
             )
-    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    shown.setdefault("context", context)
+    context = next((name for name in shown if hints.get(name) is typer.Context), _CONTEXT)
+    shown[context] = inspect.Parameter(
+        context, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
+    )
 
     @wraps(verb)
     def run(**arguments: Any) -> None:
-        given = given_options(arguments["context"], arguments)
-        if "context" not in signature.parameters:
-            del arguments["context"]
+        given = given_options(arguments[context], arguments)
+        if context == _CONTEXT:
+            del arguments[context]
         for name, parameters in taken.items():
             for each in parameters:
                 del arguments[each]
@@ -98,7 +101,7 @@ def expanded(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def given_options(context: typer.Context, names: Any) -> dict[str, Any]:
+def given_options(context: typer.Context, names: Iterable[str]) -> dict[str, Any]:
     """Those of the options that were typed or set by a variable, and not left at their defaults."""
     return {
         name: context.params[name]
@@ -106,6 +109,11 @@ def given_options(context: typer.Context, names: Any) -> dict[str, Any]:
         if (source := context.get_parameter_source(name))
         and source.name in ("COMMANDLINE", "ENVIRONMENT")
     }
+
+
+def chosen(given: Given, *names: str) -> Given:
+    """Those of the named options that were typed."""
+    return {name: given[name] for name in names if name in given}
 
 
 def _groups(hints: Mapping[str, Any]) -> Iterator[tuple[str, Group]]:

@@ -1,4 +1,4 @@
-"""`sparsebert prune`: a dense model folder to a sparse one."""
+"""`sparsebert prune`: a dense model folder to a sparse one; `inspect` shows what is pruned."""
 
 from __future__ import annotations
 
@@ -170,3 +170,14 @@ def _upstream(
         first, last = result.history[0]["loss"], result.history[-1]["loss"]
         lines.append(f"The loss went from {first:.4f} to {last:.4f}.")
     emit(result.as_dict(), "\n".join(lines), as_json=as_json)
+
+
+def inspect(model: ModelArgument, json: JsonOption = False) -> None:
+    """Show each linear layer's zeros and pattern; exit 1 if a recorded pattern is broken."""
+    from sparsebert.pruning import inspect as run
+
+    with progress_bar() as progress:
+        found = run(model, progress=progress)
+    emit(found.to_dict(), found.listing(), as_json=json)
+    if not found.whole:
+        raise typer.Exit(1)
