@@ -19,8 +19,7 @@ os.environ["SPARSEBERT_CACHE"] = str(Path(sys.argv[1]) / "cache")
 
 import torch
 
-import sparsebert.training.task_run as task_run
-import sparsebert.training.upstream.run as upstream_run
+import sparsebert.training.run as run
 from short_runs import interrupt_at
 from sparsebert.cli import main
 from sparsebert.errors import SparsebertError
@@ -98,8 +97,7 @@ def note_weights(told: dict[str, Any]) -> None:
 
         return call
 
-    task_run.train = noting(task_run.train)
-    upstream_run.train = noting(upstream_run.train)
+    run.train = noting(run.train)
 
 
 def shard_on_cpu() -> None:

@@ -16,7 +16,7 @@ from sparsebert.errors import DataError
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.training.upstream.corpus import (
     Corpus,
-    CorpusRows,
+    CorpusExamples,
     Masking,
     read_corpus,
     tokenize_corpus,
@@ -118,13 +118,14 @@ class TestMasking:
 
     def test_masks_depend_on_seed_epoch_and_row_alone(self) -> None:
         ids = [[CLS, *range(10, 10 + length), SEP] for length in (40, 3, 25)]
-        rows = CorpusRows(TokenRows.of(ids, [[0] * len(row) for row in ids]), self.MASKING, seed=3)
-        both, alone = rows.batch([0, 2]), rows.batch([2])
+        tokens = TokenRows.of(ids, [[0] * len(row) for row in ids])
+        examples = CorpusExamples(tokens, self.MASKING, seed=3)
+        both, alone = examples.batch([0, 2]), examples.batch([2])
         for name in ("input_ids", "labels"):
             assert torch.equal(both[name][1, :27], alone[name][0])
         assert (both["labels"][1, 27:] == NOT_MASKED).all()
-        assert both["rows"].tolist() == [0, 2]
-        rows.set_epoch(1)
-        assert not torch.equal(rows.batch([2])["labels"], alone["labels"])
-        rows.set_epoch(0)
-        assert torch.equal(rows.batch([2])["labels"], alone["labels"])
+        assert both["indices"].tolist() == [0, 2]
+        examples.set_epoch(1)
+        assert not torch.equal(examples.batch([2])["labels"], alone["labels"])
+        examples.set_epoch(0)
+        assert torch.equal(examples.batch([2])["labels"], alone["labels"])

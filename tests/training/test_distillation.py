@@ -67,7 +67,7 @@ class Lesson:
         return {
             **padded_batch(self.rows, np.array(chosen)),
             "labels": self.labels[rows],
-            "rows": rows,
+            "indices": rows,
         }
 
     def objective(self, **weights: float) -> DistillationObjective:

@@ -39,7 +39,7 @@ from sparsebert.pruning import prune
 from sparsebert.pruning.inspection import inspect
 from sparsebert.training import finetune
 from sparsebert.training.locked_masks import LockedMasksCallback
-from sparsebert.training.trainer import TaskTrainer
+from sparsebert.training.trainer import ObjectiveTrainer
 from tiny_tasks import write_classification, write_regression, write_rows, write_squad
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
@@ -240,13 +240,13 @@ class TestTraining:
         self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen = []
-        init = TaskTrainer.__init__
+        init = ObjectiveTrainer.__init__
 
         def spy(self: Any, **arguments: Any) -> None:
-            seen.append(arguments["rows"].rows.ids.tolist())
+            seen.append(arguments["examples"].tokens.ids.tolist())
             init(self, **arguments)
 
-        monkeypatch.setattr(TaskTrainer, "__init__", spy)
+        monkeypatch.setattr(ObjectiveTrainer, "__init__", spy)
         for seed in (1, 2):
             out = tmp_path / str(seed)
             result = finetune(sparse, out, data=data, seed=seed, max_rows=20, **QUICK)
@@ -266,14 +266,14 @@ class TestTraining:
         self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rates = []
-        init = TaskTrainer.__init__
+        init = ObjectiveTrainer.__init__
 
         def spy(self: Any, **arguments: Any) -> None:
             modules = arguments["model"].modules()
             rates.extend(m.p for m in modules if isinstance(m, torch.nn.Dropout))
             init(self, **arguments)
 
-        monkeypatch.setattr(TaskTrainer, "__init__", spy)
+        monkeypatch.setattr(ObjectiveTrainer, "__init__", spy)
         finetune(sparse, tmp_path / "out", data=data, dropout=0.25, **QUICK)
         assert rates
         assert set(rates) == {0.25}

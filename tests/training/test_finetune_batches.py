@@ -83,7 +83,7 @@ def test_a_smaller_batch_keeps_the_rows_of_a_step(
 ) -> None:
     assert plan.halved() == smaller
     if smaller is not None:
-        assert smaller.rows_per_step == plan.rows_per_step
+        assert smaller.examples_per_step == plan.examples_per_step
 
 
 def test_what_counts_as_lack_of_memory() -> None:

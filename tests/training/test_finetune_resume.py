@@ -33,7 +33,7 @@ from sparsebert.evaluation.scoring import PreparedSplit
 from sparsebert.pruning.inspection import inspect
 from sparsebert.training import finetune
 from sparsebert.training.locked_masks import LockedMasksCallback
-from sparsebert.training.trainer import TaskTrainer
+from sparsebert.training.trainer import ObjectiveTrainer
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
 
@@ -253,14 +253,14 @@ class TestMemory:
     @staticmethod
     def lack(monkeypatch: pytest.MonkeyPatch, error: Exception, rows: int, first_step: int) -> None:
         """Batches of more than ``rows`` fail from ``first_step`` on."""
-        step = TaskTrainer.training_step
+        step = ObjectiveTrainer.training_step
 
         def training_step(self: Any, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
             if len(inputs["labels"]) > rows and self.state.global_step >= first_step:
                 raise error
             return step(self, model, inputs, *more, **named)
 
-        monkeypatch.setattr(TaskTrainer, "training_step", training_step)
+        monkeypatch.setattr(ObjectiveTrainer, "training_step", training_step)
 
     @pytest.mark.parametrize(
         "error",

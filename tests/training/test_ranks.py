@@ -215,7 +215,7 @@ class TestPlan:
     ) -> None:
         found = BatchPlan(*plan).spread(processes)
         assert found == BatchPlan(*spread)
-        assert found.rows_per_step == plan[0] * plan[1]
+        assert found.examples_per_step == plan[0] * plan[1]
 
     def test_what_cannot_be_divided(self) -> None:
         with pytest.raises(TrainingError, match=r"the 32 rows .* among 3 processes"):
@@ -225,7 +225,7 @@ class TestPlan:
     @pytest.mark.parametrize("plan", [BatchPlan(2, 2, 2), BatchPlan(4, 1, 2), BatchPlan(1, 2, 3)])
     def test_together_they_take_each_step_once(self, rows: int, plan: BatchPlan) -> None:
         lengths = np.arange(rows) % 9 + 1
-        buckets = LengthBuckets(lengths, plan.rows_per_step, seed=3)
+        buckets = LengthBuckets(lengths, plan.examples_per_step, seed=3)
         buckets.set_epoch(1)
         shares = [RankBatches(buckets, plan, rank) for rank in range(plan.processes)]
         taken = [list(share) for share in shares]
@@ -234,5 +234,5 @@ class TestPlan:
         for step in range(plan.steps(rows, 1)):
             mine = slice(step * plan.accumulation, (step + 1) * plan.accumulation)
             found = [row for each in taken for batch in each[mine] for row in batch]
-            start = step * plan.rows_per_step
-            assert sorted(found) == sorted(order[start : start + plan.rows_per_step])
+            start = step * plan.examples_per_step
+            assert sorted(found) == sorted(order[start : start + plan.examples_per_step])

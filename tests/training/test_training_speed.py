@@ -81,7 +81,7 @@ class TestPrecision:
             "token_type_ids": torch.zeros_like(ids),
             "attention_mask": torch.ones_like(ids),
             "labels": labels,
-            "rows": torch.arange(6),
+            "indices": torch.arange(6),
         }
         gradients: dict[str, Any] = {}
         losses = {}

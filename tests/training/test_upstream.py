@@ -295,7 +295,7 @@ class TestStopping:
         loss = ObjectiveTrainer.compute_loss
 
         def greedy(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
-            if len(inputs["rows"]) > 4:
+            if len(inputs["indices"]) > 4:
                 raise MemoryError
             return loss(self, model, inputs, *rest, **named)
 

@@ -62,7 +62,7 @@ def batch_of(rows: list[list[int]], labels: list[list[int]] | None = None) -> di
             [[0] * (len(row) // 2) + [1] * -(-len(row) // 2) for row in rows], 0
         ),
         "attention_mask": padded([[1] * len(row) for row in rows], 0),
-        "rows": torch.arange(len(rows)),
+        "indices": torch.arange(len(rows)),
     }
     if labels is not None:
         batch["labels"] = padded(labels, NOT_MASKED)
@@ -74,7 +74,7 @@ def alone(model: Any, rows: list[list[int]]) -> list[Any]:
     found = []
     for index in range(len(rows)):
         batch = batch_of([rows[index]])
-        batch.pop("rows")
+        batch.pop("indices")
         with torch.no_grad():
             output = model(**batch, output_hidden_states=True)
         states = [state[0].double().numpy() for state in output.hidden_states]
@@ -89,7 +89,7 @@ def loss(
     options = UpstreamOptions(**{**NOTHING, **weights})
     objective = UpstreamObjective(teacher, options, pooling)
     with torch.no_grad():
-        return float(objective.loss(student, batch, len(batch["rows"])))
+        return float(objective.loss(student, batch, len(batch["indices"])))
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

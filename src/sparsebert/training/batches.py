@@ -37,13 +37,13 @@ class BatchPlan:
     processes: int = 1
 
     @property
-    def rows_per_step(self) -> int:
+    def examples_per_step(self) -> int:
         """Rows that one optimiser step sees."""
         return self.batch_size * self.accumulation * self.processes
 
     def steps(self, rows: int, epochs: float) -> int:
         """Optimiser steps of a run; each epoch's last step may be short."""
-        return math.ceil(-(-rows // self.rows_per_step) * epochs)
+        return math.ceil(-(-rows // self.examples_per_step) * epochs)
 
     def warmup_steps(self, rows: int, epochs: float, ratio: float) -> int:
         """In how many of a run's optimiser steps the learning rate rises."""
@@ -56,11 +56,12 @@ class BatchPlan:
         """
         if processes == self.processes:
             return self
-        share, rest = divmod(self.rows_per_step, processes)
+        share, rest = divmod(self.examples_per_step, processes)
         if rest:
             raise TrainingError(
-                f"the {self.rows_per_step} rows of a step (batch_size times gradient_accumulation) "
-                f"cannot be divided evenly among {processes} processes: give a batch_size that can."
+                f"the {self.examples_per_step} rows of a step (batch_size times "
+                f"gradient_accumulation) cannot be divided evenly among {processes} processes: "
+                "give a batch_size that can."
             )
         return self._cut(share, self.batch_size, processes)
 
@@ -98,14 +99,14 @@ _BATCHES_IN_POOL = 50  # rows are sorted within a random pool of this many batch
 
 
 class LengthBuckets(Sampler[int]):
-    """Yields every row of an epoch once; each ``rows_per_step`` of them in turn are of like length.
+    """Yields the index of every example of an epoch once, a step's worth of like length at a time.
 
-    The step with the longest row comes first, so that memory runs out at once or never.
+    The step with the longest example comes first, so that memory runs out at once or never.
     """
 
-    def __init__(self, lengths: npt.NDArray[np.integer], rows_per_step: int, seed: int) -> None:
+    def __init__(self, lengths: npt.NDArray[np.integer], examples_per_step: int, seed: int) -> None:
         self._lengths = lengths
-        self._rows_per_step = rows_per_step
+        self._rows_per_step = examples_per_step
         self._seed = seed
         self._epoch = 0
 

@@ -55,37 +55,40 @@ class RunData:
 
 
 @dataclass(frozen=True)
-class TrainingRows:
+class TrainingExamples:
     """Tokens and labels to train on.
 
-    ``labels`` is int64 ``[rows]``, float32 ``[rows]`` for a regression, and int64 ``[rows, 2]``
-    (first and last token of the answer) for question answering.
+    ``labels`` is int64 ``[examples]``, float32 ``[examples]`` for a regression, and int64
+    ``[examples, 2]`` (first and last token of the answer) for question answering.
     """
 
     kind: Kind
-    rows: TokenRows
+    tokens: TokenRows
     labels: npt.NDArray[Any]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.tokens)
 
-    def and_unlabelled(self, rows: TokenRows) -> TrainingRows:
-        """These and then ``rows``, whose labels are zeros that no loss reads."""
-        labels = np.zeros((len(rows), *self.labels.shape[1:]), self.labels.dtype)
+    def and_unlabelled(self, tokens: TokenRows) -> TrainingExamples:
+        """These and then ``tokens``, whose labels are zeros that no loss reads."""
+        labels = np.zeros((len(tokens), *self.labels.shape[1:]), self.labels.dtype)
         return replace(
-            self, rows=self.rows.and_rows(rows), labels=np.concatenate([self.labels, labels])
+            self, tokens=self.tokens.and_rows(tokens), labels=np.concatenate([self.labels, labels])
         )
 
     def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A padded batch of some rows, as an `Objective` takes it: the Trainer's data collator."""
+        """A padded batch of some examples, as an `Objective` takes it: the data collator."""
         import torch
 
         indices = np.asarray(chosen, np.int64)
         return {
-            **padded_batch(self.rows, indices),
+            **padded_batch(self.tokens, indices),
             "labels": torch.from_numpy(self.labels[indices]),
-            "rows": torch.from_numpy(indices),
+            "indices": torch.from_numpy(indices),
         }
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing: the batches of every epoch are the same."""
 
 
 def read_run_data(

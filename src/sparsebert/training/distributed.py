@@ -224,7 +224,7 @@ def parallel_loss(
     model: PreTrainedModel | DistributedDataParallel,
     objective: Objective,
     batch: dict[str, torch.Tensor],
-    rows_in_step: int,
+    examples_in_step: int,
 ) -> torch.Tensor:
     """The objective's loss, of a model that is wrapped or not.
 
@@ -235,7 +235,7 @@ def parallel_loss(
     from torch.nn.parallel import DistributedDataParallel
 
     if not isinstance(model, DistributedDataParallel):
-        return objective.loss(model, batch, rows_in_step)
+        return objective.loss(model, batch, examples_in_step)
     inner: Any = model.module
     instead = vars(inner).get("forward")
 
@@ -247,7 +247,7 @@ def parallel_loss(
 
     def forward(_: torch.Tensor) -> torch.Tensor:
         restore()  # what the objective asks of the model is the model's own
-        return objective.loss(inner, batch, rows_in_step)
+        return objective.loss(inner, batch, examples_in_step)
 
     inner.forward = forward
     try:

@@ -18,13 +18,13 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from sparsebert.training.hold import Hold
 
+def embeddings_patch(
+    which: str, ids: npt.NDArray[np.integer[Any]]
+) -> UsedEmbeddings | FrozenEmbeddings | None:
+    """The patch for the option ``embeddings``; None where all of them train.
 
-def hold_embeddings(which: str, ids: npt.NDArray[np.integer[Any]]) -> Hold | None:
-    """What the option ``embeddings`` asks for; None where all of them train.
-
-    ``ids`` are the token ids of the training rows, int ``[tokens]``.
+    ``ids`` are the token ids of the training examples, int ``[tokens]``.
     """
     if which == "used":
         return UsedEmbeddings(ids)
@@ -32,11 +32,11 @@ def hold_embeddings(which: str, ids: npt.NDArray[np.integer[Any]]) -> Hold | Non
 
 
 class UsedEmbeddings:
-    """A hold under which only rows of some token ids train.
+    """A model patch under which only the embeddings of some token ids train.
 
-    ``ids`` are all that training rows hold, int ``[tokens]``; the padding token and 0, with which
-    batches are padded, are among them whether they occur or not. Other tokens may be read in
-    evaluation mode alone.
+    ``ids`` are all that occur in the training examples, int ``[tokens]``; the padding token and 0,
+    with which batches are padded, are among them whether they occur or not. Other tokens may be
+    read in evaluation mode alone.
     """
 
     def __init__(self, ids: npt.NDArray[np.integer[Any]]) -> None:
@@ -45,7 +45,7 @@ class UsedEmbeddings:
         self._table: nn.Embedding | None = None
 
     def attach(self, model: PreTrainedModel) -> None:
-        """Put the trained rows in the place of the table; ``state_dict`` still gives the whole."""
+        """Replace the table by its trained rows; ``state_dict`` still gives the whole."""
         self.detach()
         table: nn.Embedding = model.get_input_embeddings()
         model.set_input_embeddings(_UsedRows(table, self._ids))
@@ -62,7 +62,7 @@ class UsedEmbeddings:
 
 
 class FrozenEmbeddings:
-    """A hold under which no word embedding trains."""
+    """A model patch under which no word embedding trains."""
 
     def __init__(self) -> None:
         self._weight: nn.Parameter | None = None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsebert.checkpoint import open_checkpoint, resolve_model, staged_folder
+from sparsebert.checkpoint import open_checkpoint, resolve_model
 from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.json_files import differences, read_object
 from sparsebert.checkpoint.staging import check_output
@@ -16,7 +15,7 @@ from sparsebert.extras import need_extra
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import DataOptions, split_options
 from sparsebert.training.defaults import with_defaults
-from sparsebert.training.distributed import from_main, join, main_only, wait_for_all
+from sparsebert.training.distributed import from_main, join, main_only
 from sparsebert.training.options import NEED_TEACHER, FinetuneOptions
 from sparsebert.training.recipe import read_recipe, source_names
 
@@ -77,25 +76,15 @@ def finetune(
         {**(read_recipe(recipe) if recipe else {}), **training, "seed": seed}
     )
     from sparsebert.training.job import prepare_job
+    from sparsebert.training.run import run_training
     from sparsebert.training.saving import save_result
-    from sparsebert.training.task_run import run_job
-    from sparsebert.training.work_folder import (
-        WorkFolder,
-        check_disk,
-        disk_needed,
-        locked_work_folder,
-    )
+    from sparsebert.training.task_run import TaskRun
+    from sparsebert.training.work_folder import disk_needed, training_output, work_folder
 
     join()
     report = main_only(shown(progress))
     target = Path(out)
-    with ExitStack() as locked, ExitStack() as stack:
-        from_main(lambda: locked.enter_context(locked_work_folder(target)))
-        staging = from_main(
-            lambda: stack.enter_context(
-                staged_folder(target, force=force, source=resolve_model(model))
-            )
-        )
+    with training_output(target, force=force, source=resolve_model(model)) as staging:
         checkpoint = open_checkpoint(model)
         job = prepare_job(checkpoint, task, data, chosen, columns, report)
         if job.teacher is not None:
@@ -109,22 +98,22 @@ def finetune(
         }
         begun: dict[str, Any] = {
             **arguments,
-            "model": _place(model),
-            "data": _place(data),
-            "teacher": _place(chosen.teacher),
-            "unlabelled": _place(chosen.unlabelled),
+            "model": _full_path(model),
+            "data": _full_path(data),
+            "teacher": _full_path(chosen.teacher),
+            "unlabelled": _full_path(chosen.unlabelled),
             "unlabelled_rows": job.unlabelled,
-            "rows": job.examples,
+            "rows": job.labelled,
         }
         contents = from_main(job.fingerprints)
-        work = from_main(
-            lambda: WorkFolder.open(
-                target, begun, contents, with_masks=job.ends_sparse, resume=resume
-            )
-        )
-        needed = disk_needed(checkpoint, job.options)
-        with work.tidied_on_failure():
-            from_main(lambda: check_disk(target, work.path, needed))
+        with work_folder(
+            target,
+            begun,
+            contents,
+            with_masks=job.ends_sparse,
+            resume=resume,
+            needed=disk_needed(checkpoint, job.options),
+        ) as work:
             if job.teacher is not None:
                 teacher = _prepared_teacher(
                     job,
@@ -137,14 +126,14 @@ def finetune(
                     progress=report,
                 )
                 job = replace(job, teacher=teacher)
-            outcome = run_job(job, work, report)
-            outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
-            outcome.notes += job.data.notes
-            if job.unlabelled is not None:
-                outcome.notes.append(
-                    f"the teacher taught with {job.unlabelled:,} unlabelled texts besides."
-                )
-        result = from_main(
+            outcome = run_training(TaskRun(job), work, report)
+        outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
+        outcome.notes += job.data.notes
+        if job.unlabelled is not None:
+            outcome.notes.append(
+                f"the teacher taught with {job.unlabelled:,} unlabelled texts besides."
+            )
+        return from_main(
             lambda: save_result(
                 staging,
                 job,
@@ -155,8 +144,6 @@ def finetune(
                 fingerprints=contents,
             )
         )
-    wait_for_all()
-    return result
 
 
 def _prepared_teacher(
@@ -178,7 +165,7 @@ def _prepared_teacher(
     from sparsebert.training.distillation.teacher import find_teacher, with_outputs
     from sparsebert.training.task_model import keeps_head
 
-    teacher, rows, notes = job.teacher, job.rows.rows, []
+    teacher, tokens, notes = job.teacher, job.training.tokens, []
     assert teacher is not None
     if not keeps_head(teacher.checkpoint, job.task):
         folder = _train_teacher(
@@ -189,10 +176,10 @@ def _prepared_teacher(
             f"fine-tuned first with the same options and is kept as {folder.name}."
         )
         options = replace(job.options, teacher=str(folder))
-        teacher = find_teacher(options, job.checkpoint, job.task, rows, job.order)
+        teacher = find_teacher(options, job.checkpoint, job.task, tokens, job.order)
     teacher = with_outputs(
         teacher,
-        rows,
+        tokens,
         job.task.kind,
         precision=job.options.precision,
         batch_size=job.options.batch_size,
@@ -224,7 +211,7 @@ def _train_teacher(
     def is_trained() -> bool:
         if not (folder.is_dir() and any(folder.iterdir())):
             return False
-        expected = {**arguments, **resolved.as_dict(), "rows": job.examples}
+        expected = {**arguments, **resolved.as_dict(), "rows": job.labelled}
         different = _differences(folder, teacher.checkpoint.source, expected)
         if different and not force:
             raise OutputError(
@@ -274,7 +261,7 @@ def _differences(folder: Path, source: str, expected: dict[str, Any]) -> str:
     return "; ".join(differences(found, {**expected, "from": source}))
 
 
-def _place(path: str | Path | None) -> str | None:
+def _full_path(path: str | Path | None) -> str | None:
     """A folder by its full path, whatever it was called from; anything else as it is."""
     if path is None or not Path(path).exists():
         return None if path is None else str(path)

@@ -20,7 +20,7 @@ from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import load_tokenizer
-from sparsebert.training.data import RunData, TrainingRows, read_run_data
+from sparsebert.training.data import RunData, TrainingExamples, read_run_data
 from sparsebert.training.defaults import RunOptions, with_defaults
 from sparsebert.training.distillation.teacher import Teacher, find_teacher
 from sparsebert.training.fingerprints import run_fingerprints
@@ -41,7 +41,7 @@ class Job:
     result's config.json before this step joins its lineage; ``masks`` are the model's own, which it
     starts from; ``to_prune`` are the layers (shapes by canonical name) that the options' method
     prunes; ``order`` says where each of the task's labels stands in the head; ``data`` is what
-    ``rows`` and ``validation`` are the tokens of; ``teacher`` is the one that the options name.
+    ``training`` and ``validation`` are the tokens of; ``teacher`` is the one that the options name.
     """
 
     checkpoint: Checkpoint
@@ -54,19 +54,19 @@ class Job:
     to_prune: dict[str, tuple[int, int]] = field(repr=False)
     order: npt.NDArray[np.int64] | None
     data: RunData = field(repr=False)
-    rows: TrainingRows = field(repr=False)
+    training: TrainingExamples = field(repr=False)
     validation: list[PreparedSplit] = field(repr=False)
     teacher: Teacher | None = None
 
     @property
-    def examples(self) -> int:
-        """How many of the rows have a label."""
+    def labelled(self) -> int:
+        """How many of the training examples have a label."""
         return len(self.data.train)
 
     @property
     def unlabelled(self) -> int | None:
-        """How many of the rows have no label; None without such texts."""
-        return None if self.options.unlabelled is None else len(self.rows) - self.examples
+        """How many of the training examples have no label; None without such texts."""
+        return None if self.options.unlabelled is None else len(self.training) - self.labelled
 
     @property
     def ends_sparse(self) -> bool:
@@ -106,10 +106,12 @@ def prepare_job(
         return split
 
     order = head_order(checkpoint, task)
-    rows = _training_rows(read.train, prepare(read.train), order)
+    training = _training_examples(read.train, prepare(read.train), order)
     if read.unlabelled is not None:
-        rows = rows.and_unlabelled(prepare(read.unlabelled).rows)
-    teacher = find_teacher(options, checkpoint, task, rows.rows, order) if options.teacher else None
+        training = training.and_unlabelled(prepare(read.unlabelled).rows)
+    teacher = None
+    if options.teacher:
+        teacher = find_teacher(options, checkpoint, task, training.tokens, order)
     return Job(
         checkpoint=checkpoint,
         task=task,
@@ -121,18 +123,18 @@ def prepare_job(
         to_prune=to_prune,
         order=order,
         data=read,
-        rows=rows,
+        training=training,
         validation=[prepare(each) for each in read.held_out],
         teacher=teacher,
     )
 
 
-def _training_rows(
+def _training_examples(
     examples: Examples, prepared: PreparedSplit, order: npt.NDArray[np.int64] | None
-) -> TrainingRows:
+) -> TrainingExamples:
     labels: npt.NDArray[Any] = examples.labels
     if prepared.windows is not None:
         labels = prepared.windows.answer
     elif examples.task.kind is Kind.CLASSIFICATION and order is not None:
         labels = order[examples.labels]
-    return TrainingRows(examples.task.kind, prepared.rows, labels)
+    return TrainingExamples(examples.task.kind, prepared.rows, labels)

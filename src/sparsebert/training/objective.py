@@ -21,14 +21,14 @@ class Objective(Protocol):
     """A loss that runs the model itself, so that it may ask it for more than logits."""
 
     def loss(
-        self, model: PreTrainedModel, batch: dict[str, torch.Tensor], rows_in_step: int
+        self, model: PreTrainedModel, batch: dict[str, torch.Tensor], examples_in_step: int
     ) -> torch.Tensor:
-        """The loss of one batch: a float32 scalar, summed over its rows, over ``rows_in_step``.
+        """The loss of one batch: float32 scalar, its examples' sum over ``examples_in_step``.
 
         ``batch`` holds ``input_ids``, ``token_type_ids`` and ``attention_mask`` (int64
-        ``[rows, tokens]``), ``labels`` (see `TrainingRows`) and ``rows`` (int64 ``[rows]``): which
-        of the training rows these are. In bf16 it is called under autocast, where what the model
-        gives may be bfloat16: take it to float32 before reducing it.
+        ``[batch, tokens]``), ``labels`` (see `TrainingExamples`) and ``indices`` (int64
+        ``[batch]``), those of its examples in the training set. In bf16 it is called under
+        autocast, where what the model gives may be bfloat16: take it to float32 before reducing it.
         """
         ...
 
@@ -44,15 +44,15 @@ class TaskObjective:
         }[kind]
 
     def loss(
-        self, model: PreTrainedModel, batch: dict[str, torch.Tensor], rows_in_step: int
+        self, model: PreTrainedModel, batch: dict[str, torch.Tensor], examples_in_step: int
     ) -> torch.Tensor:
         """See `Objective`."""
         outputs = model(**model_inputs(model, batch))
-        return self.of(outputs, batch["labels"], rows_in_step)
+        return self.of(outputs, batch["labels"], examples_in_step)
 
-    def of(self, outputs: Any, labels: torch.Tensor, rows_in_step: int) -> torch.Tensor:
+    def of(self, outputs: Any, labels: torch.Tensor, examples_in_step: int) -> torch.Tensor:
         """The loss of what the model gave already."""
-        return self._sum(outputs, labels) / rows_in_step
+        return self._sum(outputs, labels) / examples_in_step
 
 
 def _classification(outputs: Any, labels: torch.Tensor) -> torch.Tensor:

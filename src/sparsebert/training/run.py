@@ -1,25 +1,250 @@
-"""What every run shares: smaller batches when memory runs out, the way to stop and to go on."""
+"""A training run, whatever is learnt: what `finetune` and `prune_upstream` have in common.
+
+`TrainingRun` is what one kind of training does in its own way; `run_training` does the rest, once
+for all kinds: a smaller batch when memory runs out, checkpoints, stop and resume, locked masks,
+several processes, and the scores of the trained model.
+"""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from transformers import Trainer
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
 
 from sparsebert.errors import TrainingError
+from sparsebert.evaluation.metrics import ByClass, Scores
+from sparsebert.evaluation.predictors import TorchPredictor
+from sparsebert.evaluation.scoring import PreparedSplit
+from sparsebert.patterns import BoolMatrix
+from sparsebert.progress import Progress
 from sparsebert.torch_models import quiet_transformers
 from sparsebert.training.batches import BatchPlan, is_out_of_memory
-from sparsebert.training.callbacks import StopRequest, stop_on_interrupt
-from sparsebert.training.cpu import kept_memory
-from sparsebert.training.distributed import from_main, processes, rank
+from sparsebert.training.callbacks import (
+    CheckpointCallback,
+    FiniteLossCallback,
+    ProgressCallback,
+    StopRequest,
+    stop_on_interrupt,
+)
+from sparsebert.training.cpu import kept_memory, resolve_precision
+from sparsebert.training.defaults import RunOptions
+from sparsebert.training.distributed import (
+    check_shardable,
+    from_main,
+    is_sharded,
+    processes,
+    rank,
+    whole_state,
+)
+from sparsebert.training.embeddings import embeddings_patch
+from sparsebert.training.locked_masks import LockedMasksCallback
+from sparsebert.training.objective import Objective
+from sparsebert.training.trainer import ObjectiveTrainer, TrainingSet, training_arguments
+from sparsebert.training.upstream.options import UpstreamOptions
 from sparsebert.training.work_folder import WorkFolder
 
 Result = TypeVar("Result")
+
+
+class ModelPatch(Protocol):
+    """Something that changes how a model computes while it trains and is scored.
+
+    ``attach`` comes before the optimiser is made, ``detach`` after the last score and before
+    anything is saved; in between the names and shapes in the model's ``state_dict`` stay
+    transformers' own, because checkpoints are written from it.
+    """
+
+    def attach(self, model: PreTrainedModel) -> None:
+        """Patch the model."""
+        ...
+
+    def detach(self) -> None:
+        """Leave it as an ordinary model, trained."""
+        ...
+
+
+class TrainingRun(ABC):
+    """What one kind of training does otherwise than another.
+
+    ``validation`` is what the trained model is scored on; ``label_order`` says where each of the
+    task's labels stands in the head, int64 ``[labels]``, None without labels. With ``patience``
+    above 0 the model is scored on the first of these splits after each epoch, training ends after
+    so many epochs without a better ``best_on`` (a metric), and the best epoch's model is kept.
+    """
+
+    progress_label = "fine-tuning"
+    accumulation = 1  # batches of an optimiser step
+    schedule = "linear"  # of the learning rate, as transformers calls it
+    patience = 0
+    best_on = ""
+    validation: Sequence[PreparedSplit] = ()
+    label_order: npt.NDArray[np.int64] | None = None
+
+    def __init__(self, options: RunOptions | UpstreamOptions, examples: TrainingSet) -> None:
+        self.options = options
+        self.examples = examples
+
+    @abstractmethod
+    def model(self) -> PreTrainedModel:
+        """The model as it is before the first step."""
+
+    @abstractmethod
+    def objective(self) -> Objective:
+        """The loss."""
+
+    @abstractmethod
+    def masks(
+        self, model: PreTrainedModel, plan: BatchPlan, checkpoint: Path | None
+    ) -> LockedMasksCallback | None:
+        """What locks or changes the masks of ``model``; None for a dense model that stays dense.
+
+        ``checkpoint`` is the one that the run resumes from. The callback's ``masks.masks`` are
+        those of the result when the run has ended.
+        """
+
+    def rate(self, plan: BatchPlan) -> Callable[[int], float] | None:
+        """The learning rate after so many steps, as a share of its peak; None for ``schedule``."""
+        return None
+
+    def patches(self) -> list[ModelPatch]:
+        """What patches the model, in the order in which it is attached."""
+        patch = embeddings_patch(self.options.embeddings, self.examples.tokens.ids)
+        return [] if patch is None else [patch]
+
+    def check_shardable(self) -> None:
+        """Raises TrainingError for what needs the whole model, of which FSDP gives a part."""
+        check_shardable(self.options)
+
+
+@dataclass
+class Outcome:
+    """A finished run.
+
+    ``masks`` are the result's, empty for a dense model; ``precision`` is what "auto" came to;
+    ``scores`` and ``by_class`` are of the model as returned, by validation split.
+    """
+
+    model: PreTrainedModel
+    masks: dict[str, BoolMatrix]
+    plan: BatchPlan
+    precision: str
+    trained: Trained
+    scores: dict[str, dict[str, float]]
+    by_class: dict[str, ByClass]
+    notes: list[str] = field(default_factory=list)
+
+
+def run_training(run: TrainingRun, work: WorkFolder, progress: Progress) -> Outcome:
+    """Train and score. Checkpoints go to ``work``, and the newest of them is where it begins.
+
+    Raises TrainingError if memory does not suffice for a single example, if the loss diverges or
+    if the masks do not hold, and KeyboardInterrupt, with a message on how to resume, on Ctrl-C.
+    """
+    outcome, notes = until_it_fits(
+        lambda plan, stop: _attempt(run, plan, work, stop, progress),
+        BatchPlan(run.options.batch_size, run.accumulation),
+        work,
+        run.options.max_length,
+    )
+    outcome.notes[:0] = notes
+    return outcome
+
+
+def _attempt(
+    run: TrainingRun, plan: BatchPlan, work: WorkFolder, stop: StopRequest, progress: Progress
+) -> Outcome:
+    model = run.model()
+    with ExitStack() as patched:
+        for patch in run.patches():
+            patched.callback(patch.detach)
+            patch.attach(model)
+        return _train_and_score(run, model, plan, work, stop, progress)
+
+
+def _train_and_score(
+    run: TrainingRun,
+    model: PreTrainedModel,
+    plan: BatchPlan,
+    work: WorkFolder,
+    stop: StopRequest,
+    progress: Progress,
+) -> Outcome:
+    predictor = TorchPredictor(model, plan.batch_size)
+    masks = run.masks(model, plan, from_main(work.last_checkpoint))
+    callbacks: list[TrainerCallback] = [
+        ProgressCallback(progress, run.progress_label),
+        CheckpointCallback(stop),
+        FiniteLossCallback(),
+        *([] if masks is None else [masks]),
+    ]
+    if run.patience:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=run.patience))
+    precision = resolve_precision(run.options.precision)
+    trainer = ObjectiveTrainer(
+        model=model,
+        args=training_arguments(
+            run.options,
+            plan,
+            work.path,
+            len(run.examples),
+            best_on=run.best_on if run.patience else None,
+            schedule=run.schedule,
+        ),
+        examples=run.examples,
+        objective=run.objective(),
+        precision=precision,
+        rate=run.rate(plan),
+        score=lambda: run.validation[0].score(predictor, run.label_order, progress).values,
+        callbacks=callbacks,
+    )
+    if trainer.is_fsdp_enabled:
+        run.check_shardable()
+    trained = train(trainer, plan, work, stop)
+    if is_sharded(trainer.model):
+        state = whole_state(trainer.model)
+        model = run.model()
+        model.load_state_dict(state)
+        predictor = TorchPredictor(model, plan.batch_size)
+    try:
+        scores = from_main(lambda: _scores(run, predictor, progress))
+    except KeyboardInterrupt as stop_now:
+        raise stopped("while the trained model was scored", work) from stop_now
+    notes = [f"{split}: {note}" for split, found in scores.items() for note in found.notes]
+    state = trainer.state
+    if state.global_step < state.max_steps:
+        notes.append(
+            f"stopped early, after step {state.global_step} of {state.max_steps}; the model is "
+            f"that of step {state.best_global_step}, the best on "
+            f"{run.validation[0].examples.split}."
+        )
+    return Outcome(
+        model=model,
+        masks={} if masks is None else masks.masks.masks,
+        plan=plan,
+        precision=precision,
+        trained=trained,
+        scores={split: found.values for split, found in scores.items()},
+        by_class={split: found.by_class for split, found in scores.items() if found.by_class},
+        notes=notes,
+    )
+
+
+def _scores(run: TrainingRun, predictor: TorchPredictor, progress: Progress) -> dict[str, Scores]:
+    """The scores of each validation split, by its name."""
+    return {
+        split.examples.split: split.score(predictor, run.label_order, progress)
+        for split in run.validation
+    }
 
 
 def until_it_fits(
@@ -47,7 +272,7 @@ def until_it_fits(
                     raise TrainingError(
                         f"memory ran out in process {rank()} with batches of {plan.batch_size}: "
                         f"start again with a smaller batch_size and the rest of the step's "
-                        f"{plan.rows_per_step} rows as gradient_accumulation."
+                        f"{plan.examples_per_step} rows as gradient_accumulation."
                     ) from error
                 smaller = plan.halved()
                 if smaller is None:
@@ -71,15 +296,20 @@ def until_it_fits(
 class Trained:
     """How a Trainer's run went.
 
-    ``seconds`` and ``rows_seen`` are of this call alone, ``resumed_from`` is the step it began at;
-    ``history`` is the Trainer's log, of earlier calls too.
+    ``seconds`` and ``examples_seen`` are of this call alone, ``resumed_from`` is the step it began
+    at; ``history`` is the Trainer's log, of earlier calls too.
     """
 
     steps: int
     resumed_from: int
-    rows_seen: int
+    examples_seen: int
     seconds: float
     history: list[dict[str, float]]
+
+    @property
+    def examples_per_second(self) -> float:
+        """How fast this call trained."""
+        return self.examples_seen / max(self.seconds, 1e-9)
 
 
 def train(trainer: Trainer, plan: BatchPlan, work: WorkFolder, stop: StopRequest) -> Trained:
@@ -100,7 +330,7 @@ def train(trainer: Trainer, plan: BatchPlan, work: WorkFolder, stop: StopRequest
     return Trained(
         steps=state.global_step,
         resumed_from=begun,
-        rows_seen=(state.global_step - begun) * plan.rows_per_step,
+        examples_seen=(state.global_step - begun) * plan.examples_per_step,
         seconds=seconds,
         history=_plain_history(state.log_history),
     )

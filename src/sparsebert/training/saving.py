@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from sparsebert.training.job import Job
-    from sparsebert.training.task_run import Outcome
+    from sparsebert.training.run import Outcome
 
 
 def save_result(
@@ -52,11 +52,11 @@ def save_result(
         out=out,
         task=job.task.name,
         title=job.task.title,
-        rows=job.examples,
-        steps=outcome.steps,
-        resumed_from=outcome.resumed_from,
-        seconds=outcome.seconds,
-        examples_per_second=outcome.rows_seen / max(outcome.seconds, 1e-9),
+        rows=job.labelled,
+        steps=outcome.trained.steps,
+        resumed_from=outcome.trained.resumed_from,
+        seconds=outcome.trained.seconds,
+        examples_per_second=outcome.trained.examples_per_second,
         batch_size=outcome.plan.batch_size,
         gradient_accumulation=outcome.plan.accumulation,
         scores=outcome.scores,
@@ -114,17 +114,25 @@ def _training_record(job: Job, outcome: Outcome, result: FinetuneResult) -> dict
         },
         "fresh_head": not job.keep_head,
         "sparse_layers": len(outcome.masks),
-        "precision": outcome.precision,
-        "steps": result.steps,
-        "resumed_from_step": result.resumed_from,
-        "seconds": round(result.seconds, 3),
-        "examples_per_second": round(result.examples_per_second, 3),
-        "history": outcome.history,
+        **progress_record(outcome),
         "scores": result.scores,
         "by_class": result.by_class,
         "scored_in": job.options.quantize or "fp32",
         "notes": result.notes,
         "versions": versions(),
+    }
+
+
+def progress_record(outcome: Outcome) -> dict[str, Any]:
+    """What training.json says of every kind of training: precision, steps, time, losses."""
+    trained = outcome.trained
+    return {
+        "precision": outcome.precision,
+        "steps": trained.steps,
+        "resumed_from_step": trained.resumed_from,
+        "seconds": round(trained.seconds, 3),
+        "examples_per_second": round(trained.examples_per_second, 3),
+        "history": trained.history,
     }
 
 

@@ -11,7 +11,6 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 from transformers import (
-    EarlyStoppingCallback,
     PreTrainedModel,
     PrinterCallback,
     Trainer,
@@ -41,47 +40,57 @@ _EMPTY = "empty"  # marks a batch whose rows are none of this process's
 CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
 
 
-class Rows(Protocol):
-    """What can be trained on: token rows, and the batches that are made of them."""
+class TrainingSet(Protocol):
+    """What can be trained on: tokenised examples, and the batches that are made of them."""
 
     @property
-    def rows(self) -> TokenRows:
-        """The tokens, by whose number rows are put together."""
+    def tokens(self) -> TokenRows:
+        """The tokens, by whose number examples are batched."""
+
+    def __len__(self) -> int: ...
 
     def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A padded batch of some rows, as an `Objective` takes it."""
+        """A padded batch of some examples, as an `Objective` takes it."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches come next."""
 
 
 class ObjectiveTrainer(Trainer):  # type: ignore[misc]
-    """The Trainer with our batches and loss.
+    """The Trainer with our batches, loss and scores.
 
     ``rate`` is the learning rate after so many steps, as a share of its peak; None leaves it to
-    transformers' schedule.
+    transformers' schedule. ``score`` gives the task's metrics, in percent, for the model as it
+    stands; it must not touch the random state, or evaluating would change the training.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         args: TrainingArguments,
-        rows: Rows,
+        examples: TrainingSet,
         objective: Objective,
         precision: str,
         callbacks: list[TrainerCallback],
+        score: Callable[[], dict[str, float]],
         rate: Callable[[int], float] | None = None,
     ) -> None:
         self._objective = objective
         self._precision = precision
         self._rate = rate
+        self._score = score
         self._plan = BatchPlan(args.train_batch_size, args.gradient_accumulation_steps, processes())
-        self._buckets = LengthBuckets(rows.rows.lengths, self._plan.rows_per_step, args.seed)
-        indices: Any = range(len(rows.rows))
+        self._buckets = LengthBuckets(
+            examples.tokens.lengths, self._plan.examples_per_step, args.seed
+        )
+        indices: Any = range(len(examples))
         super().__init__(
             model=model,
             args=args,
-            data_collator=rows.batch,
+            data_collator=examples.batch,
             train_dataset=indices,
             eval_dataset=indices,  # asked for by the Trainer, not used: see evaluate
-            callbacks=[_Epochs(self._buckets), *callbacks],
+            callbacks=[_EpochCallback(self._buckets, examples), *callbacks],
         )
         self.model_accepts_loss_kwargs = True  # the loss is divided by the rows of a step already
         self.remove_callback(PrinterCallback)
@@ -118,9 +127,10 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | int | None]:
-        """The batches of one optimiser step, and how many rows it has in all processes."""
+        """The batches of one optimiser step, and how many examples it has in all processes."""
         batches = list(islice(epoch_iterator, num_batches))
-        return batches, total(sum(len(batch["rows"]) for batch in batches if _EMPTY not in batch))
+        examples = sum(len(batch["indices"]) for batch in batches if _EMPTY not in batch)
+        return batches, total(examples)
 
     def compute_loss(
         self,
@@ -135,18 +145,6 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         share = 0 if inputs.pop(_EMPTY, None) is not None else self._plan.processes
         with autocast(self._precision):
             return share * parallel_loss(model, self._objective, inputs, int(num_items_in_batch))
-
-
-class TaskTrainer(ObjectiveTrainer):
-    """The Trainer with our scores as well.
-
-    ``score`` gives the task's metrics, in percent, for the model as it stands; it must not touch
-    the random state, or evaluating would change the training.
-    """
-
-    def __init__(self, *, score: Callable[[], dict[str, float]], **settings: Any) -> None:
-        super().__init__(**settings)
-        self._score = score
 
     def evaluate(
         self,
@@ -163,14 +161,15 @@ class TaskTrainer(ObjectiveTrainer):
         return metrics
 
 
-class _Epochs(TrainerCallback):  # type: ignore[misc]
-    """Tells the buckets which epoch begins, also in a resumed run."""
+class _EpochCallback(TrainerCallback):  # type: ignore[misc]
+    """Tells order and batches which epoch begins, also in a resumed run."""
 
-    def __init__(self, buckets: LengthBuckets) -> None:
-        self._buckets = buckets
+    def __init__(self, *told: LengthBuckets | TrainingSet) -> None:
+        self._told = told
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._buckets.set_epoch(int(state.epoch or 0))
+        for each in self._told:
+            each.set_epoch(int(state.epoch or 0))
 
 
 def training_arguments(
@@ -221,8 +220,3 @@ def training_arguments(
         use_cpu=processes() > 1 and not torch.cuda.is_available(),  # else it sees one process
         ddp_find_unused_parameters=processes() > 1,  # a head that the loss does not ask
     )
-
-
-def early_stopping_callback(patience: int) -> TrainerCallback:
-    """Stop after ``patience`` epochs without a better main metric."""
-    return EarlyStoppingCallback(early_stopping_patience=patience)

@@ -17,7 +17,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,12 @@ from sparsebert.checkpoint.architecture import WORDS
 from sparsebert.checkpoint.atomic import LOCK_NAME, FolderLock
 from sparsebert.checkpoint.json_files import differences, write_json
 from sparsebert.checkpoint.masks import MASKS_NAME
-from sparsebert.checkpoint.staging import made_parents
+from sparsebert.checkpoint.staging import made_parents, staged_folder
 from sparsebert.errors import OutputError, TrainingError
 from sparsebert.training.batches import BatchPlan
 from sparsebert.training.callbacks import DivergedError
 from sparsebert.training.defaults import RunOptions
-from sparsebert.training.distributed import is_main
+from sparsebert.training.distributed import from_main, is_main, wait_for_all
 from sparsebert.training.fingerprints import changed
 from sparsebert.training.trainer import CHECKPOINTS_KEPT
 from sparsebert.training.upstream.options import UpstreamOptions
@@ -74,6 +74,41 @@ def locked_work_folder(out: Path) -> Iterator[None]:
             lock.release(folder)
             with suppress(OSError):  # what is kept in it is to be resumed
                 folder.rmdir()
+
+
+@contextmanager
+def training_output(out: Path, *, force: bool, source: Path) -> Iterator[Path]:
+    """The empty folder that becomes ``out`` if the block succeeds; its work folder is locked.
+
+    Of several processes the main one makes both, and all leave together. Raises OutputError as
+    `locked_work_folder` and `staged_folder` do.
+    """
+    with ExitStack() as stack:
+        from_main(lambda: stack.enter_context(locked_work_folder(out)))
+        yield from_main(lambda: stack.enter_context(staged_folder(out, force=force, source=source)))
+    wait_for_all()
+
+
+@contextmanager
+def work_folder(
+    out: Path,
+    arguments: dict[str, Any],
+    contents: dict[str, str],
+    *,
+    with_masks: bool,
+    resume: bool,
+    needed: int,
+) -> Iterator[WorkFolder]:
+    """`WorkFolder.open` by the main process, tidied if the block fails.
+
+    Raises OutputError unless the disk has room for the ``needed`` bytes.
+    """
+    work = from_main(
+        lambda: WorkFolder.open(out, arguments, contents, with_masks=with_masks, resume=resume)
+    )
+    with work.tidied_on_failure():
+        from_main(lambda: check_disk(out, work.path, needed))
+        yield work
 
 
 class WorkFolder:

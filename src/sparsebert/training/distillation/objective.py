@@ -69,18 +69,18 @@ class DistillationObjective:
         self._teacher = teacher.base_model.eval() if live and teacher is not None else None
 
     def loss(
-        self, model: PreTrainedModel, batch: dict[str, torch.Tensor], rows_in_step: int
+        self, model: PreTrainedModel, batch: dict[str, torch.Tensor], examples_in_step: int
     ) -> torch.Tensor:
         """See `Objective`."""
         real = batch["attention_mask"].bool()
         outputs, states, projections = self._run(model, batch)
         loss = torch.zeros((), device=real.device)
         if self._task_weight:
-            task = self._task.of(outputs, batch["labels"], rows_in_step)
+            task = self._task.of(outputs, batch["labels"], examples_in_step)
             loss = loss + self._task_weight * task
         if self._logits_weight:
-            apart = self._logits_loss(outputs, batch["rows"], real)
-            loss = loss + self._logits_weight * apart.sum() / rows_in_step
+            apart = self._logits_loss(outputs, batch["indices"], real)
+            loss = loss + self._logits_weight * apart.sum() / examples_in_step
         if self._teacher is None:
             return loss
         teacher = self._teacher.to(real.device)
@@ -88,13 +88,13 @@ class DistillationObjective:
             _, their_states, their_projections = self._run(teacher, batch)
         if self._hidden_weight:
             apart = hidden_states_loss(states, their_states, self._outputs.hidden_variance, real)
-            loss = loss + self._hidden_weight * apart.sum() / rows_in_step
+            loss = loss + self._hidden_weight * apart.sum() / examples_in_step
         if self._attention_weight:
             heads = relation_heads(
                 unwrapped(model).config.num_attention_heads, teacher.config.hidden_size
             )
             apart = relations_loss(projections, their_projections, heads, real)
-            loss = loss + self._attention_weight * apart.sum() / rows_in_step
+            loss = loss + self._attention_weight * apart.sum() / examples_in_step
         return loss
 
     def _run(

@@ -146,34 +146,34 @@ class Masking:
         return seen, labels
 
 
-class CorpusRows:
-    """Token rows to train on; what is masked depends on seed, epoch and row alone."""
+class CorpusExamples:
+    """Token sequences to train on; what is masked depends on seed, epoch and index alone."""
 
-    def __init__(self, rows: TokenRows, masking: Masking | None, seed: int) -> None:
-        self.rows = rows
+    def __init__(self, tokens: TokenRows, masking: Masking | None, seed: int) -> None:
+        self.tokens = tokens
         self._masking = masking
         self._seed = seed
         self._epoch = 0
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.tokens)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose masks the next batches get."""
         self._epoch = epoch
 
     def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A padded batch of some rows: the Trainer's data collator."""
+        """A padded batch of some examples: the Trainer's data collator."""
         import torch
 
-        batch = padded_batch(self.rows, np.asarray(chosen))
-        batch["rows"] = torch.tensor(chosen)
+        batch = padded_batch(self.tokens, np.asarray(chosen))
+        batch["indices"] = torch.tensor(chosen)
         if self._masking is not None:
             batch["labels"] = torch.full_like(batch["input_ids"], NOT_MASKED)
-            for place, row in enumerate(chosen):
-                ids, _ = self.rows.row(row)
-                random = np.random.default_rng((self._seed, self._epoch, row))
+            for position, index in enumerate(chosen):
+                ids, _ = self.tokens.row(index)
+                random = np.random.default_rng((self._seed, self._epoch, index))
                 seen, labels = self._masking.mask(ids, random)
-                batch["input_ids"][place, : len(ids)] = torch.from_numpy(seen)
-                batch["labels"][place, : len(ids)] = torch.from_numpy(labels)
+                batch["input_ids"][position, : len(ids)] = torch.from_numpy(seen)
+                batch["labels"][position, : len(ids)] = torch.from_numpy(labels)
         return batch

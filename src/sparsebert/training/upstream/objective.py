@@ -33,9 +33,9 @@ class UpstreamObjective:
         self._pooling = pooling
 
     def loss(
-        self, model: PreTrainedModel, batch: dict[str, torch.Tensor], rows_in_step: int
+        self, model: PreTrainedModel, batch: dict[str, torch.Tensor], examples_in_step: int
     ) -> torch.Tensor:
-        """The loss of one batch, a scalar: a sum over its rows, divided by ``rows_in_step``.
+        """The loss of one batch, a scalar: a sum over its rows, divided by ``examples_in_step``.
 
         ``batch`` holds ``input_ids``, ``token_type_ids`` and ``attention_mask``, int64
         ``[rows, tokens]``, and for a masked-LM head ``labels`` of the same shape: the tokens that
@@ -58,7 +58,7 @@ class UpstreamObjective:
                 rows = rows + options.similarity_weight * similarity_distance(student, teacher)
         if "labels" in batch:
             rows = rows + self._masked_lm(model, found[-1], wanted[-1], batch["labels"])
-        return rows.sum() / rows_in_step
+        return rows.sum() / examples_in_step
 
     def _hidden(
         self, found: tuple[torch.Tensor, ...], wanted: tuple[torch.Tensor, ...], real: torch.Tensor

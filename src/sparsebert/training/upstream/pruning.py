@@ -9,7 +9,6 @@ Prune Once for All (Zafrir et al., 2021, arXiv 2111.05754).
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from sparsebert.checkpoint import (
     Head,
     open_checkpoint,
     resolve_model,
-    staged_folder,
 )
 from sparsebert.checkpoint.token_ids import check_ids
 from sparsebert.errors import CheckpointError, DataError, TrainingError
@@ -31,11 +29,11 @@ from sparsebert.pruning.one_shot import check_parts
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.tokens import load_tokenizer
-from sparsebert.training.distributed import from_main, join, main_only, wait_for_all
+from sparsebert.training.distributed import from_main, join, main_only
 from sparsebert.training.fingerprints import upstream_fingerprints
 from sparsebert.training.upstream.corpus import (
     Corpus,
-    CorpusRows,
+    CorpusExamples,
     Masking,
     read_corpus,
     tokenize_corpus,
@@ -107,24 +105,14 @@ def prune_upstream(
             "it out."
         )
     sources = [Path(each) for each in ([corpus] if isinstance(corpus, str | Path) else corpus)]
-    from sparsebert.training.upstream.run import run_upstream
-    from sparsebert.training.work_folder import (
-        WorkFolder,
-        check_disk,
-        disk_needed,
-        locked_work_folder,
-    )
+    from sparsebert.training.run import run_training
+    from sparsebert.training.upstream.run import UpstreamRun
+    from sparsebert.training.work_folder import disk_needed, training_output, work_folder
 
     join()
     report = main_only(shown(progress))
     target = Path(out)
-    with ExitStack() as locked, ExitStack() as stack:
-        from_main(lambda: locked.enter_context(locked_work_folder(target)))
-        staging = from_main(
-            lambda: stack.enter_context(
-                staged_folder(target, force=force, source=resolve_model(model))
-            )
-        )
+    with training_output(target, force=force, source=resolve_model(model)) as staging:
         dense = open_checkpoint(model)
         _check_options(dense, wanted)
         texts = read_corpus(sources, columns)
@@ -138,7 +126,7 @@ def prune_upstream(
             progress=report,
         )
         check_ids(dense.path, dense.config, tokens.ids, tokens.type_ids)
-        rows = CorpusRows(tokens, _masking(dense, tokenizer, wanted), wanted.seed)
+        examples = CorpusExamples(tokens, _masking(dense, tokenizer, wanted), wanted.seed)
         arguments = {"corpus": [source.name for source in sources], **wanted.as_dict()}
         begun: dict[str, Any] = {
             **pruning,
@@ -147,22 +135,26 @@ def prune_upstream(
             "model": str(dense.path.resolve()),
             "calibration": None if calibration is None else str(Path(calibration).resolve()),
             "corpus": [str(source.resolve()) for source in sources],
-            "rows": len(rows),
+            "rows": len(examples),
             "tokens": int(tokens.offsets[-1]),
         }
         contents = from_main(lambda: upstream_fingerprints(dense, texts.texts, calibration, task))
-        work = from_main(
-            lambda: WorkFolder.open(target, begun, contents, with_masks=True, resume=resume)
-        )
-        needed = disk_needed(dense, wanted)
-        with work.tidied_on_failure():
-            from_main(lambda: check_disk(target, work.path, needed))
+        with work_folder(
+            target,
+            begun,
+            contents,
+            with_masks=True,
+            resume=resume,
+            needed=disk_needed(dense, wanted),
+        ) as work:
             notes: list[str] = []
             pruned = work.path / _PRUNED
             if not from_main(pruned.is_dir):  # else as an interrupted run left it, which is whole
                 notes = from_main(lambda: _prune(model, pruned, texts, pruning, report))
             student = open_checkpoint(pruned)
-            outcome, told = run_upstream(student, dense, rows, wanted, work, report)
+            run = UpstreamRun(student, dense, examples, wanted)
+            outcome = run_training(run, work, report)
+        trained = outcome.trained
         result = UpstreamResult(
             model=str(model),
             out=str(out),
@@ -170,21 +162,20 @@ def prune_upstream(
             method=method,
             layers=len(student.config.recorded_layers),
             texts=len(texts),
-            rows=len(rows),
+            rows=len(examples),
             tokens=int(tokens.offsets[-1]),
-            steps=outcome.trained.steps,
-            resumed_from=outcome.trained.resumed_from,
-            seconds=outcome.trained.seconds,
-            rows_per_second=outcome.trained.rows_seen / max(outcome.trained.seconds, 1e-9),
+            steps=trained.steps,
+            resumed_from=trained.resumed_from,
+            seconds=trained.seconds,
+            rows_per_second=trained.examples_per_second,
             batch_size=outcome.plan.batch_size,
             gradient_accumulation=outcome.plan.accumulation,
             precision=outcome.precision,
-            history=outcome.trained.history,
-            notes=[*notes, *told],
+            history=trained.history,
+            notes=[*notes, *outcome.notes],
         )
-        from_main(lambda: save_upstream(staging, student, dense, outcome.model, result, arguments))
-    wait_for_all()
-    return result
+        from_main(lambda: save_upstream(staging, student, dense, outcome, result, arguments))
+        return result
 
 
 def _prune(

@@ -22,11 +22,12 @@ from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.json_files import write_json
 from sparsebert.extras import data_frame
-from sparsebert.training.saving import versions
+from sparsebert.training.saving import progress_record, versions
 
 if TYPE_CHECKING:
     import pandas as pd
-    from transformers import PreTrainedModel
+
+    from sparsebert.training.run import Outcome
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def save_upstream(
     folder: Path,
     student: Checkpoint,
     dense: Checkpoint,
-    model: PreTrainedModel,
+    outcome: Outcome,
     result: UpstreamResult,
     arguments: dict[str, Any],
 ) -> None:
@@ -78,7 +79,7 @@ def save_upstream(
     Tensors keep their names; those that took no part (another head, a buffer) are copied.
     """
     canonical = student.config.family.canonical
-    trained = {canonical(name): weight for name, weight in model.state_dict().items()}
+    trained = {canonical(name): weight for name, weight in outcome.model.state_dict().items()}
     names = {stored: name for name, stored in student.stored_name.items()}
     specs = []
     for stored in student.tensors:
@@ -102,11 +103,11 @@ def save_upstream(
     raw["dtype"] = "float32"
     write_config(folder, with_step(raw, "distill", dense.source, arguments))
     write_masks(folder, read_masks(student))
-    write_json(folder / TRAINING_NAME, _record(result, arguments))
+    write_json(folder / TRAINING_NAME, _record(outcome, result, arguments))
     write_card(folder, source=dense.path)
 
 
-def _record(result: UpstreamResult, arguments: dict[str, Any]) -> dict[str, Any]:
+def _record(outcome: Outcome, result: UpstreamResult, arguments: dict[str, Any]) -> dict[str, Any]:
     """training.json, of the same form as a fine-tuning's: no paths of this machine."""
     return {
         "arguments": arguments,
@@ -117,12 +118,7 @@ def _record(result: UpstreamResult, arguments: dict[str, Any]) -> dict[str, Any]
         "texts": result.texts,
         "tokens": result.tokens,
         "sparse_layers": result.layers,
-        "precision": result.precision,
-        "steps": result.steps,
-        "resumed_from_step": result.resumed_from,
-        "seconds": round(result.seconds, 3),
-        "examples_per_second": round(result.rows_per_second, 3),
-        "history": result.history,
+        **progress_record(outcome),
         "scores": {},
         "notes": result.notes,
         "versions": versions(),
