@@ -15,8 +15,8 @@ from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune
 from sparsebert.checkpoint.sentence_transformers import SentenceConfig, read_sentence_config
 from sparsebert.errors import CheckpointError
-from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
+from sparsebert.inference.tokenizing import folder_tokenizer
 
 NAME = "sentence_bert_config.json"
 TEXTS = [*SENTENCES[:4], "The FERRY Leaves; CAFÉ", long_text(60), " ".join(SENTENCES)]

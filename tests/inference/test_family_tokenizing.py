@@ -13,9 +13,9 @@ import pytest
 from sentences import SENTENCES
 from sparsebert import load
 from sparsebert.checkpoint.families import FAMILIES
+from sparsebert.checkpoint.tokenizer import read_tokenizer
 from sparsebert.errors import CheckpointError
 from sparsebert.inference.texts import as_texts
-from sparsebert.inference.tokenizer_files import read_tokenizer
 from tricky_texts import TRICKY, tokenizer_of
 
 transformers = pytest.importorskip("transformers")

@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 
+from sparsebert.checkpoint.tokenizer import read_tokenizer
 from sparsebert.errors import CheckpointError
 from sparsebert.inference.texts import as_texts
-from sparsebert.inference.tokenizer_files import read_tokenizer
 from tiny_models import vocabulary, write_vocabulary_folder
 from tricky_texts import tokenizer_of
 

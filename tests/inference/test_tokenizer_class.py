@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from sparsebert.checkpoint.families import FAMILIES
+from sparsebert.checkpoint.tokenizer import read_tokenizer
+from sparsebert.checkpoint.tokenizer_settings import AS_STORED, CLASSES, FAMILY_CLASSES
 from sparsebert.errors import CheckpointError
 from sparsebert.inference.texts import as_texts
-from sparsebert.inference.tokenizer_class import AS_STORED, CLASSES, FAMILY_CLASSES
-from sparsebert.inference.tokenizer_files import read_tokenizer
 from sparsebert.inference.tokenizing import TextTokenizer
 from tiny_models import vocabulary, write_vocabulary_folder
 from tricky_texts import TRICKY, tokenizer_of

@@ -14,10 +14,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from sentences import SENTENCES, long_text
 from sparsebert import load
+from sparsebert.checkpoint.tokenizer import read_tokenizer
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.texts import as_texts
-from sparsebert.inference.tokenizer_files import length_limit, read_tokenizer
-from sparsebert.inference.tokenizing import TextTokenizer, TruncationWarning, longest_first
+from sparsebert.inference.tokenizing import (
+    TextTokenizer,
+    TruncationWarning,
+    length_limit,
+    longest_first,
+)
 from tiny_models import vocabulary, write_vocabulary_folder
 from tricky_texts import TRICKY, tokenizer_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sentences import SENTENCES
-from sparsebert.inference.tokenizer_files import read_tokenizer
+from sparsebert.checkpoint.tokenizer import read_tokenizer
 from sparsebert.inference.tokenizing import TextTokenizer
 
 TRICKY = (

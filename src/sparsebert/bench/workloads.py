@@ -18,9 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from sparsebert.errors import InputError
-from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
-from sparsebert.inference.tokenizing import TruncationWarning
+from sparsebert.inference.tokenizing import TruncationWarning, folder_tokenizer
 
 
 @dataclass(frozen=True, order=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsebert.checkpoint.architecture import PARTS, LinearLayer
-from sparsebert.checkpoint.auxiliary_files import copy_auxiliary_files
+from sparsebert.checkpoint.auxiliary_files import copy_auxiliary_files, write_auxiliary_files
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.config import EncoderConfig, Head, write_config
 from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
@@ -46,6 +46,7 @@ __all__ = [
     "staged_folder",
     "transformer_folder",
     "with_step",
+    "write_auxiliary_files",
     "write_card",
     "write_config",
     "write_masks",

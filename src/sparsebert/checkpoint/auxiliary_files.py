@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.config import CONFIG_NAME
+from sparsebert.checkpoint.config import CONFIG_NAME, write_config
 from sparsebert.checkpoint.json_files import read_json, read_object, write_json
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
@@ -15,6 +15,7 @@ from sparsebert.checkpoint.sentence_transformers import (
     read_modules,
     transformer_folder,
 )
+from sparsebert.checkpoint.tokenizer import write_tokenizer
 
 _SUFFIXES = (".json", ".txt", ".model", ".jinja", ".vocab")
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
@@ -25,6 +26,22 @@ _TOKENIZER_CONFIG = "tokenizer_config.json"
 # Where sentence-transformers' settings may state a limit, and the entries that hand settings on.
 _LIMITS = ("max_seq_length", "model_max_length", "max_length")
 _HANDED_ON = ("processor_kwargs", "tokenizer_args", "processing_kwargs", "text", "common")
+
+
+def write_auxiliary_files(
+    folder: Path, raw: dict[str, Any], *, source: Path, trained_length: int | None = None
+) -> None:
+    """All that a model folder has beside weights, masks and card.
+
+    That is config.json (``raw``), the files of ``source`` (`copy_auxiliary_files`), limited to
+    texts of ``trained_length`` tokens (`write_trained_length`), and a tokenizer.json that
+    stands alone (`tokenizer.write_tokenizer`).
+    """
+    copy_auxiliary_files(source, folder)
+    if trained_length is not None:
+        write_trained_length(folder, trained_length)
+    write_config(folder, raw)
+    write_tokenizer(folder)
 
 
 def copy_auxiliary_files(source: Path, target: Path) -> None:

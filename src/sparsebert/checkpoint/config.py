@@ -99,8 +99,8 @@ def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path
     Raises UnsupportedArchitectureError for models other than the encoders of `FAMILIES` and
     CheckpointError for values that are missing or make no sense, each naming the key.
     """
-    family, head = _family_and_head(raw, tensor_names, where)
-    CONFIG.check(raw, where, UnsupportedArchitectureError)
+    family = read_family(raw, where)
+    head = _head(raw, family, tensor_names)
     used = {key: value for key, value in raw.items() if key not in family.ignored}
     used |= {family.fields[name]: raw[name] for name in family.aliases if name in raw}
     read = ConfigValues(used, where, family.fields)
@@ -161,6 +161,31 @@ def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path
     return config
 
 
+def read_family(raw: dict[str, Any], where: Path) -> Family:
+    """The family of a config.json, to know before its tensors are looked at.
+
+    Raises UnsupportedArchitectureError for another kind of model, or one that asks for what no
+    encoder here computes: that says more than a missing tensor would.
+    """
+    architectures = raw.get("architectures") or []
+    if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
+        raise CheckpointError(f"{where}: 'architectures' must be a list of names.")
+    model_type = model_type_of(raw)
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        said = f"model_type {model_type!r}" if model_type is not None else "no model_type"
+        raise UnsupportedArchitectureError(
+            f"{where} gives {said}; supported are encoders of the types {', '.join(FAMILIES)}."
+        )
+    family = FAMILIES[model_type]
+    known = family.architectures
+    if architectures and not any(name in known for name in architectures):
+        raise UnsupportedArchitectureError(
+            f"{where}: {architectures[0]} is not supported; supported are {', '.join(known)}."
+        )
+    CONFIG.check(raw, where, UnsupportedArchitectureError)
+    return family
+
+
 def model_type_of(raw: dict[str, Any]) -> object:
     """The ``model_type`` of a config.json; that of its architecture in files older than the key."""
     named = raw.get("architectures")
@@ -176,28 +201,13 @@ def write_config(path: Path, raw: dict[str, Any]) -> None:
     write_json(path / CONFIG_NAME if path.is_dir() else path, raw)
 
 
-def _family_and_head(
-    raw: dict[str, Any], tensor_names: Collection[str], where: Path
-) -> tuple[Family, Head]:
-    architectures = raw.get("architectures") or []
-    if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
-        raise CheckpointError(f"{where}: 'architectures' must be a list of names.")
-    model_type = model_type_of(raw)
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
-        said = f"model_type {model_type!r}" if model_type is not None else "no model_type"
-        raise UnsupportedArchitectureError(
-            f"{where} gives {said}; supported are encoders of the types {', '.join(FAMILIES)}."
-        )
-    family = FAMILIES[model_type]
+def _head(raw: dict[str, Any], family: Family, names: Collection[str]) -> Head:
+    """The head that 'architectures' names; without it, the one that the tensors are of."""
     known = family.architectures
-    for name in architectures:
+    for name in raw.get("architectures") or []:
         if name in known:
-            return family, _kept_head(family, known[name], tensor_names)
-    if architectures:
-        raise UnsupportedArchitectureError(
-            f"{where}: {architectures[0]} is not supported; supported are {', '.join(known)}."
-        )
-    return family, _head_from_names(family, tensor_names)
+            return _kept_head(family, known[name], names)
+    return _head_from_names(family, names)
 
 
 def _kept_head(family: Family, head: Head, names: Collection[str]) -> Head:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsebert.checkpoint.auxiliary_files import copy_auxiliary_files
+from sparsebert.checkpoint.auxiliary_files import write_auxiliary_files
 from sparsebert.checkpoint.card import write_card
-from sparsebert.checkpoint.config import CONFIG_NAME, parse_config, write_config
+from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
 from sparsebert.checkpoint.dtypes import Array, numpy_type
 from sparsebert.checkpoint.families import Family, Head, todays_name
 from sparsebert.checkpoint.folder import (
@@ -74,8 +74,8 @@ def convert(
         written = [TensorSpec(todays_name(spec.name), spec.dtype, spec.shape) for spec in specs]
         write_tensors(staging / WEIGHTS_NAME, written, arrays(), {"format": "pt"})
         arguments = {"weights": source.kind}
-        write_config(staging, with_step(raw, "convert", source_name(model), arguments))
-        copy_auxiliary_files(path, staging)
+        raw = with_step(raw, "convert", source_name(model), arguments)
+        write_auxiliary_files(staging, raw, source=path)
         write_card(staging, source=path)
         checkpoint = open_checkpoint(staging)  # a folder that does not open is not handed out
         size = checkpoint.tensors.nbytes

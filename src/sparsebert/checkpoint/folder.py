@@ -16,7 +16,7 @@ from sparsebert.checkpoint.architecture import (
     optional_shapes,
 )
 from sparsebert.checkpoint.auxiliary_files import auxiliary_files
-from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config
+from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config, read_family
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.json_files import read_object
@@ -88,8 +88,7 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     transformer = transformer_folder(path)
     _check_files(transformer, model)
     raw = read_object(transformer / CONFIG_NAME)
-    # The config first: 'unsupported model' is more use than 'tensor missing'.
-    family = parse_config(raw, (), transformer / CONFIG_NAME).family
+    family = read_family(raw, transformer / CONFIG_NAME)
     tensors = TensorFiles.of_folder(transformer)
     stored_name = canonical_names(tensors, family, transformer)
     config = parse_config(raw, stored_name, transformer / CONFIG_NAME)

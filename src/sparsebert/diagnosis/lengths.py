@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from sparsebert.checkpoint import transformer_folder
+from sparsebert.checkpoint.tokenizer import read_tokenizer
 from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, Split
 from sparsebert.errors import CheckpointError
-from sparsebert.inference.tokenizer_files import read_tokenizer
 from sparsebert.progress import Progress
 from sparsebert.tasks.columns import show
 from sparsebert.tasks.examples import selection

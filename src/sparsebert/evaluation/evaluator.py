@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sparsebert.checkpoint import open_checkpoint, resolve_model
 from sparsebert.checkpoint.config import EncoderConfig, Head
-from sparsebert.checkpoint.token_ids import check_ids
+from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.errors import CheckpointError, DataError, EngineError
 from sparsebert.evaluation.metrics import ByClass, Scores
 from sparsebert.evaluation.predictors import EnginePredictor, Predictor, TorchPredictor

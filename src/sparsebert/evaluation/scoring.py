@@ -27,7 +27,7 @@ from sparsebert.evaluation.metrics import (
 )
 from sparsebert.evaluation.predictors import Predictor
 from sparsebert.inference.answering import best_spans, merge_spans, window_length
-from sparsebert.inference.folder_tokenizer import folder_tokenizer
+from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.division import read_division

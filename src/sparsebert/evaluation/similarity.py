@@ -24,12 +24,12 @@ from sparsebert.checkpoint import (
     transformer_folder,
 )
 from sparsebert.checkpoint.sentence_transformers import Pooling
-from sparsebert.checkpoint.token_ids import check_ids
+from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation.metrics import Scores, regression_scores
 from sparsebert.extras import need_extra
-from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
+from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import Kind, Task

@@ -13,8 +13,8 @@ from sparsebert.checkpoint import (
     source_name,
 )
 from sparsebert.engine import Encoder
-from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.model import Model
+from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.packing import engine_weights, is_packed, open_packed
 from sparsebert.packing.weights import Weights
 

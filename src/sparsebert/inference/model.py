@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsebert.checkpoint import EncoderConfig, Head, Pooling, Prompts, ScoreFunction
 from sparsebert.checkpoint.publishing import copy_model, push_to_hub
-from sparsebert.checkpoint.token_ids import check_ids
+from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.answering import as_questions, best_answers, window_length

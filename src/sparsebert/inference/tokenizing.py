@@ -7,14 +7,17 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
+from sparsebert.checkpoint.sentence_transformers import read_sentence_config, transformer_folder
+from sparsebert.checkpoint.tokenizer import read_tokenizer
+from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.texts import Texts
-from sparsebert.inference.tokenizer_class import Side
 
 IntVector = npt.NDArray[np.int32]
 
@@ -259,6 +262,47 @@ class TextTokenizer:
         if cut:
             warning = TruncationWarning(len(cut), cut[0], self.max_length, texts.name(cut[0]))
             warnings.warn(warning, stacklevel=_level_of_caller())
+
+
+def folder_tokenizer(
+    folder: Path,
+    *,
+    positions: int,
+    max_length: int | None = None,
+    type_vocab_size: int | None = None,
+) -> TextTokenizer | None:
+    """What reads the texts of a model with so many ``positions``; None if the folder has no files.
+
+    ``max_length``, in tokens, wins over the folder's own limit. ``type_vocab_size`` is None for
+    models that tell no types of tokens apart. Raises CheckpointError, and InputError for a
+    ``max_length`` that is no number of tokens.
+    """
+    sentence = read_sentence_config(folder)
+    stored = read_tokenizer(
+        transformer_folder(folder), lower_case=sentence.lower_case, given=sentence.tokenizer
+    )
+    limits = [sentence.max_length, stored.max_length if stored else None]
+    limit = length_limit(limits, asked=max_length, positions=positions)
+    if stored is None:
+        return None
+    return TextTokenizer(
+        stored.backend,
+        max_length=limit,
+        type_vocab_size=type_vocab_size if stored.token_types else None,
+        mask_token=stored.special_tokens["mask_token"],
+        truncation_side=stored.truncation_side,
+    )
+
+
+def length_limit(limits: list[int | None], *, asked: int | None, positions: int) -> int:
+    """How many tokens a text may have, special tokens included; never more than ``positions``.
+
+    What the caller ``asked`` for, else the first of the folder's own ``limits`` that is set.
+    """
+    if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
+        raise InputError(f"max_length must be a whole number of tokens, not {asked!r}.")
+    chosen = [limit for limit in (asked, *limits) if limit is not None]
+    return min(chosen[0], positions) if chosen else positions
 
 
 def longest_first(left: int, right: int, room: int) -> tuple[int, int]:

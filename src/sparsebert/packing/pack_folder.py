@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.architecture import PARTS
-from sparsebert.checkpoint.auxiliary_files import copy_auxiliary_files
+from sparsebert.checkpoint.auxiliary_files import write_auxiliary_files
 from sparsebert.checkpoint.card import write_card
-from sparsebert.checkpoint.config import CONFIG_NAME, write_config
+from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.folder import PACKED_NAME, Checkpoint, open_checkpoint
 from sparsebert.checkpoint.json_files import read_object
@@ -74,8 +74,7 @@ def pack(
         raw = with_step(
             checkpoint.config.raw, "pack", checkpoint.source, _arguments(dtype, compress)
         )
-        write_config(staging, raw)
-        copy_auxiliary_files(checkpoint.path, staging)
+        write_auxiliary_files(staging, raw, source=checkpoint.path)
         write_card(staging, source=checkpoint.path, packed=True)
         size = (staging / PACKED_NAME).stat().st_size
     counts = Counter(str(form.pattern) for form in forms.values() if form.pattern is not None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsebert.checkpoint.architecture import canonical_names, check_shapes
-from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config
+from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config, read_family
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, widen
 from sparsebert.checkpoint.folder import PACKED_NAME, check_recorded_layers
 from sparsebert.checkpoint.hub import resolve_model, source_name
@@ -60,7 +60,7 @@ def open_packed(model: str | Path) -> PackedModel:
     if not is_packed(path):
         raise CheckpointError(f"{path} is not a packed model: it has no {PACKED_NAME}.")
     raw = read_object(path / CONFIG_NAME)
-    family = parse_config(raw, (), path / CONFIG_NAME).family
+    family = read_family(raw, path / CONFIG_NAME)
     file = open_packed_file(path / PACKED_NAME)
     stored_name = canonical_names(file.forms, family, file.path)
     config = parse_config(raw, stored_name, path / CONFIG_NAME)

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.auxiliary_files import copy_auxiliary_files
+from sparsebert.checkpoint.auxiliary_files import write_auxiliary_files
 from sparsebert.checkpoint.card import write_card
-from sparsebert.checkpoint.config import write_config
 from sparsebert.checkpoint.dtypes import Array, widen
 from sparsebert.checkpoint.masks import write_mask_bits
 from sparsebert.checkpoint.sparsity import with_step
@@ -52,8 +51,7 @@ def unpack(
         for key in ("dtype", "torch_dtype"):
             if not exact and key in raw:  # what the source was stored as; transformers obeys it
                 raw[key] = "float32"
-        write_config(staging, raw)
-        copy_auxiliary_files(packed.path, staging)
+        write_auxiliary_files(staging, raw, source=packed.path)
         write_card(staging, source=packed.path)
         size = (staging / WEIGHTS_NAME).stat().st_size
     return {

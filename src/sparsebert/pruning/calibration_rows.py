@@ -14,11 +14,10 @@ import numpy.typing as npt
 from sparsebert.checkpoint.config import Head
 from sparsebert.checkpoint.folder import Checkpoint
 from sparsebert.checkpoint.sparsity import trained_length
-from sparsebert.checkpoint.token_ids import check_ids
+from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.errors import CheckpointError, DataError
-from sparsebert.inference.folder_tokenizer import folder_tokenizer
 from sparsebert.inference.texts import as_texts
-from sparsebert.inference.tokenizing import TextTokenizer, TruncationWarning
+from sparsebert.inference.tokenizing import TextTokenizer, TruncationWarning, folder_tokenizer
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.table import Task

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from sparsebert.checkpoint.architecture import PARTS, LinearLayer
-from sparsebert.checkpoint.auxiliary_files import copy_auxiliary_files
+from sparsebert.checkpoint.auxiliary_files import write_auxiliary_files
 from sparsebert.checkpoint.card import write_card
-from sparsebert.checkpoint.config import write_config
 from sparsebert.checkpoint.dtypes import Array, Float32, narrow
 from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.masks import StoredMasks, write_mask_bits
@@ -113,8 +112,7 @@ def prune(
                 layer.name for layer in checkpoint.linear_layers(PARTS) if layer.name in run.masks
             ],
         )
-        write_config(staging, record)
-        copy_auxiliary_files(checkpoint.path, staging)
+        write_auxiliary_files(staging, record, source=checkpoint.path)
         write_card(staging, source=checkpoint.path)
     return {
         "out": str(out),

@@ -12,8 +12,8 @@ import numpy as np
 from fastapi import Request
 
 from sparsebert.checkpoint import Head
+from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.inference.texts import Text
-from sparsebert.inference.tokenizer_class import Side
 from sparsebert.serving.batching import EngineCall, Floats
 from sparsebert.serving.errors import WRONG_HEAD, RequestError
 from sparsebert.serving.inputs import PredictInputs, TextInputs

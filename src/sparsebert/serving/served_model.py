@@ -11,10 +11,10 @@ from time import perf_counter, time
 from typing import Any, NamedTuple
 
 from sparsebert.checkpoint import Head
+from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.errors import CheckpointError, EngineError, InputError
 from sparsebert.inference import Model, load
 from sparsebert.inference.texts import Text, Texts
-from sparsebert.inference.tokenizer_class import Side
 from sparsebert.inference.tokenizing import Tokens
 from sparsebert.serving.batching import Batcher, BatchObserver, EngineCall, Floats, Job, wake
 from sparsebert.serving.errors import ClientGone, RequestError

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint import Checkpoint, read_masks
-from sparsebert.checkpoint.token_ids import check_ids
+from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.evaluation.scoring import PreparedSplit
-from sparsebert.inference.folder_tokenizer import folder_tokenizer
+from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.patterns import BoolMatrix
 from sparsebert.progress import Progress
 from sparsebert.pruning.gradual import layers_to_prune

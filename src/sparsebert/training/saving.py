@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.checkpoint import (
     WEIGHTS_NAME,
     TensorSpec,
-    copy_auxiliary_files,
-    write_config,
+    write_auxiliary_files,
     write_masks,
     write_tensors,
 )
-from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME, write_trained_length
+from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.json_files import write_json
 from sparsebert.checkpoint.sparsity import with_step
@@ -63,11 +62,14 @@ def save_result(
         notes=outcome.notes,
         by_class=outcome.by_class,
     )
-    copy_auxiliary_files(job.checkpoint.path, folder)
-    write_trained_length(folder, job.options.max_length)
     _write_weights(folder, outcome.model)
     config = sparsity_record(job.config, job.checkpoint, outcome.masks, job.options)
-    write_config(folder, with_step(config, "finetune", job.checkpoint.source, arguments))
+    write_auxiliary_files(
+        folder,
+        with_step(config, "finetune", job.checkpoint.source, arguments),
+        source=job.checkpoint.path,
+        trained_length=job.options.max_length,
+    )
     if outcome.masks:
         write_masks(folder, outcome.masks)
     write_recipe(folder, job.options)

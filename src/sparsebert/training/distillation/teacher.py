@@ -25,7 +25,7 @@ from sparsebert.checkpoint import Checkpoint, open_checkpoint, resolve_model
 from sparsebert.checkpoint.config import CONFIG_NAME, Head
 from sparsebert.checkpoint.families import HeadShape
 from sparsebert.checkpoint.seeds import seed_folders
-from sparsebert.checkpoint.token_ids import unknown_ids
+from sparsebert.checkpoint.tokenizer import unknown_ids
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.progress import Progress
 from sparsebert.tasks.table import Kind, Task

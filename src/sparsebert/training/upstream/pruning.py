@@ -18,7 +18,7 @@ from sparsebert.checkpoint import (
     open_checkpoint,
     resolve_model,
 )
-from sparsebert.checkpoint.token_ids import check_ids
+from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.errors import CheckpointError, DataError, TrainingError
 from sparsebert.extras import need_extra
 from sparsebert.patterns import Pattern

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.checkpoint import (
     WEIGHTS_NAME,
     Checkpoint,
-    copy_auxiliary_files,
     read_masks,
     with_step,
+    write_auxiliary_files,
     write_card,
-    write_config,
     write_masks,
     write_tensors,
 )
@@ -98,10 +97,10 @@ def save_upstream(
     write_tensors(
         folder / WEIGHTS_NAME, specs, arrays(), {"format": "pt", **student.tensors.metadata}
     )
-    copy_auxiliary_files(student.path, folder)
     raw = {key: value for key, value in student.config.raw.items() if key != "torch_dtype"}
     raw["dtype"] = "float32"
-    write_config(folder, with_step(raw, "distill", dense.source, arguments))
+    raw = with_step(raw, "distill", dense.source, arguments)
+    write_auxiliary_files(folder, raw, source=student.path)
     write_masks(folder, read_masks(student))
     write_json(folder / TRAINING_NAME, _record(outcome, result, arguments))
     write_card(folder, source=dense.path)

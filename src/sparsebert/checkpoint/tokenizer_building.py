@@ -1,4 +1,4 @@
-"""A folder's tokenizer, exactly as transformers 5 would build it.
+"""A folder's tokenizer built from its files, exactly as transformers 5 would build it.
 
 ``tokenizer.json`` is used, or else a tokenizer is built from ``vocab.txt`` (word pieces) or from
 ``vocab.json`` and ``merges.txt`` (byte pairs), if the folder's class is one that is. Classes that
@@ -26,13 +26,7 @@ from tokenizers import (
 )
 
 from sparsebert.checkpoint.json_files import read_object
-from sparsebert.errors import CheckpointError, InputError
-from sparsebert.inference.special_tokens import (
-    add_named_tokens,
-    add_recorded_tokens,
-    special_tokens,
-)
-from sparsebert.inference.tokenizer_class import (
+from sparsebert.checkpoint.tokenizer_settings import (
     BERT,
     DISTILBERT,
     MPNET,
@@ -40,19 +34,24 @@ from sparsebert.inference.tokenizer_class import (
     TOKENIZER_NAME,
     Side,
     TokenizerSettings,
+    add_named_tokens,
+    add_recorded_tokens,
     read_settings,
+    special_tokens,
 )
+from sparsebert.errors import CheckpointError
 
 _XLM_UNKNOWN = 3  # the place of the unknown token in every XLM-R vocabulary of transformers
 
 
 @dataclass(frozen=True)
 class StoredTokenizer:
-    """A folder's tokenizer, without padding and truncation, and what is done with its tokens.
+    """A folder's tokenizer, and what is done with its tokens.
 
     ``truncation_side`` is the end at which texts are cut, ``max_length`` the limit in tokens that
-    the folder sets (None for none), ``token_types`` whether the model is told of them, and
-    ``special_tokens`` are texts by role, for example ``mask_token``.
+    the folder sets (None for none), ``token_types`` whether the model is told of them,
+    ``special_tokens`` are texts by role, for example ``mask_token``, and with
+    ``split_special_tokens`` such texts are tokenized like any other.
     """
 
     backend: Tokenizer
@@ -60,15 +59,13 @@ class StoredTokenizer:
     max_length: int | None
     token_types: bool
     special_tokens: Mapping[str, str]
+    split_special_tokens: bool = False
 
 
-def read_tokenizer(
-    folder: Path, *, lower_case: bool = False, given: Mapping[str, Any] | None = None
-) -> StoredTokenizer | None:
-    """The tokenizer of a model folder; None if it has no files.
+def build_tokenizer(folder: Path, given: Mapping[str, Any] | None = None) -> StoredTokenizer | None:
+    """The tokenizer of a model folder; None if it has no files. Raises CheckpointError.
 
-    ``lower_case`` (sentence-transformers' ``do_lower_case``) lower-cases texts before all else, and
-    ``given`` stands in place of keys of tokenizer_config.json. Raises CheckpointError.
+    ``given`` stands in place of keys of tokenizer_config.json.
     """
     settings = read_settings(folder, given)
     special = special_tokens(settings)
@@ -76,7 +73,7 @@ def read_tokenizer(
     side = "right"
     stored: Mapping[int, AddedToken] = {}
     if source.is_file() and not settings.kind.model:
-        tokenizer = _as_stored(source)
+        tokenizer = open_file(source)
         side = (tokenizer.truncation or {}).get("direction", side)
         stored = tokenizer.get_added_tokens_decoder()
     elif source.is_file():
@@ -95,33 +92,18 @@ def read_tokenizer(
     if settings.kind.model:
         tokenizer.post_processor = _ends(tokenizer, settings, special, source)
     add_named_tokens(tokenizer, settings)
-    if lower_case:
-        stages = [normalizers.Lowercase(), tokenizer.normalizer]
-        tokenizer.normalizer = normalizers.Sequence([stage for stage in stages if stage])
-    tokenizer.encode_special_tokens = settings.switch("split_special_tokens", False)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     return StoredTokenizer(
         tokenizer,
         settings.side(side),
         settings.max_length,
         settings.token_types,
         special,
+        settings.switch("split_special_tokens", False),
     )
 
 
-def length_limit(limits: list[int | None], *, asked: int | None, positions: int) -> int:
-    """How many tokens a text may have, special tokens included; never more than ``positions``.
-
-    What the caller ``asked`` for, else the first of the folder's own ``limits`` that is set.
-    """
-    if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
-        raise InputError(f"max_length must be a whole number of tokens, not {asked!r}.")
-    chosen = [limit for limit in (asked, *limits) if limit is not None]
-    return min(chosen[0], positions) if chosen else positions
-
-
-def _as_stored(file: Path) -> Tokenizer:
+def open_file(file: Path) -> Tokenizer:
+    """A tokenizer.json as it is; CheckpointError if it is damaged."""
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception for every damage

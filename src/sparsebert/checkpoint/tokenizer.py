@@ -1,0 +1,162 @@
+"""The tokenizer of a model folder: opened, and written so that it opens without more ado.
+
+In a folder that sparsebert wrote, tokenizer.json is whole: ``Tokenizer.from_file`` gives the
+tokenizer that transformers builds out of all the folder's files, and config.json records what else
+is done with its tokens, with a checksum of these files. Anywhere else, and where one of the files
+was changed since, the tokenizer is built as transformers builds it (`tokenizer_building`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer, normalizers
+
+from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, model_type_of
+from sparsebert.checkpoint.json_files import read_object, write_json
+from sparsebert.checkpoint.sentence_transformers import read_sentence_config
+from sparsebert.checkpoint.tokenizer_building import StoredTokenizer, build_tokenizer, open_file
+from sparsebert.checkpoint.tokenizer_settings import TOKENIZER_FILES, TOKENIZER_NAME
+from sparsebert.errors import CheckpointError
+
+Integers = npt.NDArray[np.integer[Any]]
+
+_RECORD = "tokenizer"  # in config.json's ``sparsity``
+_RECORDED = tuple(each.name for each in fields(StoredTokenizer) if each.name != "backend")
+
+
+def read_tokenizer(
+    folder: Path, *, lower_case: bool = False, given: Mapping[str, Any] | None = None
+) -> StoredTokenizer | None:
+    """The tokenizer of a model folder, without padding and truncation; None if it has no files.
+
+    ``lower_case`` (sentence-transformers' ``do_lower_case``) lower-cases texts before all else, and
+    ``given`` stands in place of keys of tokenizer_config.json. Raises CheckpointError.
+    """
+    found = _recorded(folder, given) or build_tokenizer(folder, given)
+    if found is None:
+        return None
+    backend = found.backend
+    if lower_case:
+        stages = [normalizers.Lowercase(), backend.normalizer]
+        backend.normalizer = normalizers.Sequence([stage for stage in stages if stage])
+    backend.encode_special_tokens = found.split_special_tokens
+    backend.no_truncation()
+    backend.no_padding()
+    return found
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Make tokenizer.json whole in a folder that has config.json and tokenizer files at its top.
+
+    Its padding and truncation stay as they are: sparsebert ignores them, and transformers reads
+    them. transformers gives the same token ids as before. A tokenizer that cannot be built, or not
+    stored exactly, is left as it is.
+    """
+    try:
+        given = read_sentence_config(folder).tokenizer
+        built = build_tokenizer(folder, given)
+    except (
+        CheckpointError
+    ):  # a model need not have a tokenizer; `read_tokenizer` says what is wrong
+        return
+    if built is None:
+        return
+    backend, file = built.backend, folder / TOKENIZER_NAME
+    exact = backend.to_str()
+    if Tokenizer.from_str(exact).to_str() != exact:
+        return
+    if file.is_file():
+        _copy_padding(file, backend)
+    backend.save(str(file))
+    raw = read_object(folder / CONFIG_NAME)
+    record = {name: getattr(built, name) for name in _RECORDED}
+    record["sha256"] = _checksum(folder, raw, given)
+    raw["sparsity"] = {**(raw.get("sparsity") or {}), _RECORD: record}
+    write_json(folder / CONFIG_NAME, raw)
+
+
+def _recorded(folder: Path, given: Mapping[str, Any] | None) -> StoredTokenizer | None:
+    """The tokenizer that `write_tokenizer` stored; None if it did not, or a file is another now."""
+    config, file = folder / CONFIG_NAME, folder / TOKENIZER_NAME
+    if not config.is_file() or not file.is_file():
+        return None
+    raw = read_object(config)
+    sparsity = raw.get("sparsity")
+    record = sparsity.get(_RECORD) if isinstance(sparsity, dict) else None
+    if not isinstance(record, dict) or record.get("sha256") != _checksum(folder, raw, given):
+        return None
+    settings: dict[str, Any] = {name: record.get(name) for name in _RECORDED}
+    return StoredTokenizer(open_file(file), **settings) if _is_valid(settings) else None
+
+
+def _is_valid(settings: Mapping[str, Any]) -> bool:
+    """Whether recorded settings are of the types of `StoredTokenizer`; a stranger may write any."""
+    length, tokens = settings["max_length"], settings["special_tokens"]
+    return (
+        settings["truncation_side"] in ("left", "right")
+        and (length is None or (type(length) is int and length > 0))
+        and isinstance(settings["token_types"], bool)
+        and isinstance(settings["split_special_tokens"], bool)
+        and isinstance(tokens, dict)
+        and all(isinstance(text, str) for text in tokens.values())
+        and "mask_token" in tokens
+    )
+
+
+def _checksum(folder: Path, raw: dict[str, Any], given: Mapping[str, Any] | None) -> str:
+    """SHA-256 of everything that decides a folder's tokenizer."""
+    digest = hashlib.sha256()
+    chosen = [model_type_of(raw), raw.get("tokenizer_class"), dict(given or {})]
+    digest.update(json.dumps(chosen, sort_keys=True).encode())
+    for name in TOKENIZER_FILES:
+        file = folder / name
+        if file.is_file():
+            content = file.read_bytes()
+            digest.update(f"{name} {len(content)} ".encode())
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def _copy_padding(file: Path, backend: Tokenizer) -> None:
+    """Give ``backend`` the padding and truncation of a tokenizer.json."""
+    try:
+        stored = open_file(file)
+    except CheckpointError:  # parts of it were of use
+        return
+    if stored.truncation is not None:
+        backend.enable_truncation(**stored.truncation)
+    if stored.padding is not None:
+        backend.enable_padding(**stored.padding)
+
+
+def check_ids(name: str | Path, config: EncoderConfig, ids: Integers, type_ids: Integers) -> None:
+    """CheckpointError if the own tokenizer of the model ``name`` gave an id that it does not have.
+
+    ``ids`` and ``type_ids`` are integers ``[tokens]``.
+    """
+    for what, most, have in unknown_ids(config, ids, type_ids):
+        raise CheckpointError(
+            f"the tokenizer of {name} gives {what} id {most}, and the model has {have} of them: "
+            "they do not belong together."
+        )
+
+
+def unknown_ids(
+    config: EncoderConfig, ids: Integers, type_ids: Integers
+) -> Iterator[tuple[str, int, int]]:
+    """Kinds of ids that go beyond the model: the kind, the largest id, how many the model has."""
+    kinds = [("token", ids, config.vocab_size)]
+    if config.family.token_types:
+        kinds.append(("token type", type_ids, config.type_vocab_size))
+    for what, given, have in kinds:
+        most = int(given.max(initial=0))
+        if most >= have:
+            yield what, most, have
