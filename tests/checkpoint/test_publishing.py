@@ -57,7 +57,13 @@ def test_a_push_is_one_commit_of_the_whole_folder(hub: StandInHub, packed: Path)
     address = push_to_hub(packed, "org/model", token=TOKEN, base_model="org/dense")
     assert address == f"{hub.address}/o/m/commit/0123"
     (files,) = hub.commits
-    assert set(files) == {"README.md", "config.json", "packed.safetensors", "vocab.txt"}
+    assert set(files) == {
+        "README.md",
+        "config.json",
+        "packed.safetensors",
+        "tokenizer.json",
+        "vocab.txt",
+    }
     for name in set(files) - {"README.md"}:
         assert files[name] == (packed / name).read_bytes()
     assert hub.messages == ["Upload packed with sparsebert"]
@@ -94,7 +100,8 @@ def test_only_the_models_own_files_go_along(packed: Path, tmp_path: Path) -> Non
     (packed / "notes").mkdir()
     (packed / "notes/diary.txt").write_text("private")
     (packed / "LICENSE").write_text("Apache")
-    names = {"LICENSE", "README.md", "config.json", "packed.safetensors", "vocab.txt"}
+    names = {"LICENSE", "README.md", "config.json", "packed.safetensors"}
+    names |= {"tokenizer.json", "vocab.txt"}
     assert set(model_files(packed)) == names
     saved = load(packed).save_pretrained(tmp_path / "saved")
     assert {path.name for path in saved.iterdir()} == names

@@ -10,7 +10,7 @@ from sentences import SENTENCES, long_text
 from sparsebert import load
 from sparsebert.errors import InputError
 from sparsebert.inference.answering import best_answers
-from sparsebert.inference.tokenizing import LocatedTokens, Tokens
+from sparsebert.inference.sequences import LocatedTokens, Tokens
 
 QUESTION = "Who asked the witness?"
 

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from sparsebert.errors import InputError
 from sparsebert.inference.batching import (
     MAX_TOKENS,
-    as_token_sequences,
     end_to_end,
     in_order,
     plan,
     run_per_text,
     run_per_token,
 )
-from sparsebert.inference.tokenizing import Tokens
+from sparsebert.inference.sequences import Tokens, as_token_sequences
 
 
 def sequences(*lengths: int) -> list[Tokens]:

@@ -307,7 +307,7 @@ class TestNothingIsLost:
         target = {
             "weights": "sparsebert.checkpoint.atomic.os.fsync",
             "masks": "sparsebert.pruning.one_shot.write_mask_bits",
-            "config": "sparsebert.pruning.one_shot.write_config",
+            "config": "sparsebert.checkpoint.auxiliary_files.write_config",
         }[stage]
         monkeypatch.setattr(target, fail)
         expected = OutputError if isinstance(failure, OSError) else KeyboardInterrupt

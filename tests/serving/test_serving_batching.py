@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from sparsebert.inference.tokenizing import Tokens
+from sparsebert.inference.sequences import Tokens
 from sparsebert.serving.batching import Batcher, EngineCall, Job
 
 POOLED, HEAD = EngineCall("pooled"), EngineCall("head")

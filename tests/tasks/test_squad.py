@@ -14,6 +14,7 @@ pytest.importorskip("pyarrow")
 
 from sparsebert.errors import DataError
 from sparsebert.evaluation.scoring import answer_texts
+from sparsebert.inference.tokenizing import folder_tokenizer, usual_stride
 from sparsebert.tasks import Examples, get_task, load_split
 from sparsebert.tasks.squad import Answers
 from sparsebert.tasks.tokens import load_tokenizer
@@ -49,9 +50,9 @@ class TestWindows:
         assert type_ids.tolist() == [0] * split + [1] * 6
         first, last = windows.answer[0]
         assert (tokens[first], first) == ("7", last)
-        places = windows.row_places(0)
-        assert places[:split].max() == -1
-        assert places[split:-1].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+        offsets = windows.window_offsets(0)
+        assert offsets[:split].max() == -1
+        assert offsets[split:-1].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
 
     def test_windows_cover_the_context_and_overlap_by_the_stride(self, tokenizer: Any) -> None:
         letters = [chr(ord("a") + place % 26) for place in range(60)]
@@ -61,15 +62,15 @@ class TestWindows:
         room = 24 - 3 - 2
         starts = []
         for window in range(len(windows)):
-            places = windows.row_places(window)
-            held = places[places[:, 0] >= 0][:, 0] // 2
+            offsets = windows.window_offsets(window)
+            held = offsets[offsets[:, 0] >= 0][:, 0] // 2
             assert held.tolist() == list(range(held[0], held[-1] + 1))
             starts.append(int(held[0]))
             assert len(held) == room or window == len(windows) - 1
             first, last = windows.answer[window]
             assert (first, last) == (0, 0) if 29 not in held else first == last > 0
             if first:
-                assert places[first].tolist() == [58, 59]
+                assert offsets[first].tolist() == [58, 59]
         assert starts == list(range(0, 60 - 6, room - 6))
         assert windows.question.tolist() == [0] * len(windows)
         assert int((windows.answer[:, 0] > 0).sum()) >= 1
@@ -84,6 +85,23 @@ class TestWindows:
         assert set(asked.split()) == {"qqqqq"}
         assert tokens[tokens.index("[SEP]") + 1 :] == ["a", "b", "c", "4", "[SEP]"]
 
+    @pytest.mark.parametrize("max_length", [24, 48, 60])
+    def test_they_are_those_of_served_answers(
+        self, tokenizer: Any, tiny_bert: TinyBert, max_length: int
+    ) -> None:
+        question, context = "  who asked ?", " ".join(f"{word} 7" for word in "abcdefgh" * 12)
+        windows = cut_windows(tokenizer, one_question(question, context, "b"), max_length)
+        served = folder_tokenizer(tiny_bert("question-answering"), positions=64, type_vocab_size=2)
+        assert served is not None
+        stride = usual_stride(max_length)
+        wanted = list(served.windows(question, context, max_length=max_length, doc_stride=stride))
+        assert len(windows) == len(wanted) > 2
+        for index, window in enumerate(wanted):
+            ids, type_ids = windows.rows.row(index)
+            assert ids.tolist() == window.tokens.ids.tolist()
+            assert type_ids.tolist() == window.tokens.type_ids.tolist()
+            assert windows.window_offsets(index).tolist() == window.offsets.tolist()
+
     def test_which_question_each_window_is_of(self, tokenizer: Any, tmp_path: Path) -> None:
         examples = load_split(SQUAD, write_squad(tmp_path, train=300), "train")
         windows = cut_windows(tokenizer, examples, 16, doc_stride=4)
@@ -93,9 +111,9 @@ class TestWindows:
             first, last = windows.answer[window]
             question = int(windows.question[window])
             if first:
-                places = windows.row_places(window)
+                offsets = windows.window_offsets(window)
                 context = (examples.pairs or [])[question]
-                found = context[places[first, 0] : places[last, 1]]
+                found = context[offsets[first, 0] : offsets[last, 1]]
                 assert found == examples.answers[question].texts[0]
 
     @pytest.mark.parametrize(
@@ -109,12 +127,12 @@ class TestWindows:
         ],
     )
     def test_answer_tokens(self, start: int, end: int, expected: tuple[int, int]) -> None:
-        places = np.array([[-1, -1], [-1, -1], [0, 5], [6, 11], [12, 15], [16, 20], [-1, -1]])
-        assert answer_tokens(places, start, end) == expected
+        offsets = np.array([[-1, -1], [-1, -1], [0, 5], [6, 11], [12, 15], [16, 20], [-1, -1]])
+        assert answer_tokens(offsets, start, end) == expected
 
     def test_an_answer_before_the_window_is_not_in_it(self) -> None:
-        places = np.array([[-1, -1], [6, 11], [12, 15]])
-        assert answer_tokens(places, 0, 8) == (0, 0)
+        offsets = np.array([[-1, -1], [6, 11], [12, 15]])
+        assert answer_tokens(offsets, 0, 8) == (0, 0)
         assert answer_tokens(np.full((3, 2), -1), 0, 1) == (0, 0)
 
 
@@ -170,7 +188,7 @@ def reference_answers(examples: Examples, windows: Windows, logits: list[Any]) -
             start_logits, end_logits = logits[feature][:, 0], logits[feature][:, 1]
             offset_mapping = [
                 None if start < 0 else (int(start), int(end))
-                for start, end in windows.row_places(feature)
+                for start, end in windows.window_offsets(feature)
             ]
             start_indexes = np.argsort(start_logits)[-1 : -20 - 1 : -1].tolist()
             end_indexes = np.argsort(end_logits)[-1 : -20 - 1 : -1].tolist()
@@ -222,9 +240,9 @@ def test_the_search_agrees_with_the_reference_implementation(
 def test_no_possible_span_is_an_empty_answer(tokenizer: Any) -> None:
     examples = one_question("x ?", " ".join("ab" * 22), "a")
     windows = cut_windows(tokenizer, examples, 64)
-    held = np.flatnonzero(windows.row_places(0)[:, 0] >= 0)
+    held = np.flatnonzero(windows.window_offsets(0)[:, 0] >= 0)
     assert (len(windows), len(held)) == (1, 44)
-    logits = np.zeros((len(windows.row_places(0)), 2), np.float32)
+    logits = np.zeros((len(windows.window_offsets(0)), 2), np.float32)
     logits[held[-20:], 0] = 10  # the twenty likeliest starts come after the twenty likeliest ends
     logits[held[:20], 1] = 10
     assert answer_texts(examples, windows, [logits]) == [""]

@@ -38,11 +38,14 @@ def answer(
         int, typer.Option("--top-k", min=1, help='With K above 1 list them, as "answers".')
     ] = 1,
     doc_stride: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--doc-stride", min=1, help="Tokens that windows of a long context have in common."
+            "--doc-stride",
+            min=1,
+            help="Tokens that windows of a long context have in common.",
+            show_default="128, at most a third of a window",
         ),
-    ] = 128,
+    ] = None,
     max_answer_length: Annotated[
         int, typer.Option("--max-answer-length", min=1, help="Tokens of an answer at most.")
     ] = 30,

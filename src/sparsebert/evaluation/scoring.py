@@ -120,7 +120,7 @@ def answer_texts(examples: Examples, windows: Windows, logits: Sequence[Any]) ->
             best_spans(
                 logits[window][:, 0],
                 logits[window][:, 1],
-                windows.row_places(window),
+                windows.window_offsets(window),
                 n_best=N_BEST,
                 max_answer_length=MAX_ANSWER_LENGTH,
             )

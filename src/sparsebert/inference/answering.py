@@ -19,8 +19,8 @@ from sparsebert.checkpoint import EncoderConfig
 from sparsebert.checkpoint.sparsity import trained_length
 from sparsebert.errors import InputError
 from sparsebert.inference.batching import Floats
+from sparsebert.inference.sequences import LocatedTokens
 from sparsebert.inference.texts import as_string
-from sparsebert.inference.tokenizing import LocatedTokens
 
 _USUAL_LENGTH = 384  # tokens of question and context: what SQuAD models are fine-tuned with
 

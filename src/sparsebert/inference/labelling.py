@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sparsebert.checkpoint import ScoreFunction
 from sparsebert.errors import InputError
-from sparsebert.inference.tokenizing import LocatedTokens
+from sparsebert.inference.sequences import LocatedTokens
 
 Floats = npt.NDArray[np.float32]
 

@@ -15,13 +15,7 @@ from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.answering import as_questions, best_answers, window_length
-from sparsebert.inference.batching import (
-    Floats,
-    as_token_sequences,
-    in_order,
-    run_per_text,
-    run_per_token,
-)
+from sparsebert.inference.batching import Floats, in_order, run_per_text, run_per_token
 from sparsebert.inference.labelling import (
     FilledMask,
     TaggedToken,
@@ -31,8 +25,9 @@ from sparsebert.inference.labelling import (
     softmax,
     tagged_tokens,
 )
+from sparsebert.inference.sequences import Tokens, as_token_sequences
 from sparsebert.inference.texts import Text, as_texts
-from sparsebert.inference.tokenizing import TextTokenizer, Tokens
+from sparsebert.inference.tokenizing import TextTokenizer, usual_stride
 from sparsebert.packing.weights import Weights, bytes_held, describe_storage
 
 PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len"]
@@ -209,7 +204,7 @@ class Model:
         *,
         top_k: int = 1,
         max_length: int | None = None,
-        doc_stride: int = 128,
+        doc_stride: int | None = None,
         max_answer_length: int = 30,
         n_best: int = 20,
         batch_size: int = 32,
@@ -218,7 +213,8 @@ class Model:
 
         ``start`` and ``end`` count characters of the context. A context that does not fit into
         ``max_length`` tokens with its question (by default as many as it was fine-tuned with, 384
-        where that is not recorded) is read in windows that overlap by ``doc_stride`` tokens. With
+        where that is not recorded) is read in windows that overlap by ``doc_stride`` tokens (by
+        default 128, a third of a window at most, as in fine-tuning and `evaluate`). With
         ``top_k`` above 1 there is a list of answers, best first; with lists of questions and
         contexts, one result for each. ``score`` is the softmax over the ``n_best`` spans; answers
         have up to ``max_answer_length`` tokens.
@@ -235,9 +231,9 @@ class Model:
         pairs, single = as_questions(question, context)
         tokenizer = self._text_tokenizer()
         limit = min(max_length or window_length(self.config, self.max_length), self.max_length)
+        stride = usual_stride(limit) if doc_stride is None else doc_stride
         windows = [
-            list(tokenizer.windows(*pair, max_length=limit, doc_stride=doc_stride))
-            for pair in pairs
+            list(tokenizer.windows(*pair, max_length=limit, doc_stride=stride)) for pair in pairs
         ]
         flat = [window.tokens for found in windows for window in found]
         logits = iter(self._token_logits(flat, batch_size))

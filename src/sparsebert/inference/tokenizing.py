@@ -5,24 +5,18 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from sparsebert.checkpoint.sentence_transformers import read_sentence_config, transformer_folder
 from sparsebert.checkpoint.tokenizer import read_tokenizer
 from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.errors import CheckpointError, InputError
+from sparsebert.inference.sequences import LocatedTokens, SpecialTokens, Tokens
 from sparsebert.inference.texts import Texts
 
-IntVector = npt.NDArray[np.int32]
-
 _CHUNK = 1024  # texts tokenised at a time: the library's Encoding is far larger than the ids in it
-_LARGEST = np.iinfo(np.int32).max
 _SHORT = 1000  # characters of a lone text that may hold Python's lock while it is tokenised
 
 
@@ -40,29 +34,6 @@ class TruncationWarning(UserWarning):
             else f"{count} texts are longer than {limit} tokens and were cut, the first is {name}."
         )
         self.count, self.first, self.limit = count, first, limit
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """One sequence for the engine: int32 ``[tokens]`` each, special tokens included."""
-
-    ids: IntVector
-    type_ids: IntVector
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True, slots=True)
-class LocatedTokens:
-    """Tokens and where they come from.
-
-    ``offsets`` is int32 ``[tokens, 2]``: the characters ``[start, end)`` of each token in the text
-    (in the context, of a question with its context), -1 where a token is not of it.
-    """
-
-    tokens: Tokens
-    offsets: npt.NDArray[np.int32]
 
 
 class TextTokenizer:
@@ -88,7 +59,7 @@ class TextTokenizer:
         self.mask_token = mask_token
         self.mask_id = backend.token_to_id(mask_token)
         try:
-            self._single, self._pair = _Frame.of(backend, 1), _Frame.of(backend, 2)
+            self._single, self._pair = SpecialTokens.of(backend, 1), SpecialTokens.of(backend, 2)
         except Exception as error:  # the library's own are bare Exceptions
             raise CheckpointError(f"the model's tokenizer does not work: {error}.") from None
         if type_vocab_size is None:
@@ -192,28 +163,52 @@ class TextTokenizer:
         doc_stride: int,
         names: tuple[str, str] = ("the question", "the context"),
     ) -> Iterator[LocatedTokens]:
-        """The question with its context in overlapping stretches of ``max_length`` tokens.
+        """The question with its context in overlapping windows of ``max_length`` tokens.
 
-        Neighbours share ``doc_stride`` tokens, or half a stretch where the question leaves no more
-        room than that. Raises InputError, by ``names``, if the tokenizer finds nothing in one of
-        them or the question leaves no room at all.
+        As transformers' question-answering example cuts them: the question without blanks in front,
+        neighbours share ``doc_stride`` tokens of the context, or half of what a window has of it
+        where the question leaves no more room than that. Raises InputError, by ``names``, if the
+        tokenizer finds nothing in one of them or the question leaves no room at all.
         """
-        asked, read = self.backend.encode_batch([question, context], add_special_tokens=False)
+        pair = [question.lstrip(), context]
+        asked, read = self.backend.encode_batch(pair, add_special_tokens=False)
         for name, found in zip(names, (asked, read), strict=True):
             if not len(found):
                 raise InputError(f"{name} is empty: the tokenizer finds nothing in it to read.")
-        room = max_length - self._pair.size - len(asked)
-        if room < 1:
+        room = max_length - self._pair.size
+        if len(asked) >= room:
             raise InputError(
                 f"{names[0]} has {len(asked)} tokens and leaves no room for the context: both "
-                f"together may have {max_length - self._pair.size}."
+                f"together may have {room}."
             )
+        return self._cut_windows(asked.ids, read, room - len(asked), doc_stride)
+
+    def windows_of_pairs(
+        self, pairs: Sequence[tuple[str, str]], *, max_length: int, doc_stride: int
+    ) -> list[list[LocatedTokens]]:
+        """`windows` of many questions and contexts, for training and scores: nothing is refused.
+
+        ``doc_stride`` must leave room in a window. A question that leaves no more room than that
+        for its context is cut at a word, and an empty context gives one window.
+        """
+        strings = [text for question, context in pairs for text in (question.lstrip(), context)]
+        found = iter(self.backend.encode_batch(strings, add_special_tokens=False))
+        room = max_length - self._pair.size
+        cut = []
+        for asked, read in zip(found, found, strict=True):
+            ids = asked.ids[: _whole_words(asked, room - doc_stride - 1)]
+            cut.append([*self._cut_windows(ids, read, room - len(ids), doc_stride)])
+        return cut
+
+    def _cut_windows(
+        self, question: list[int], context: Encoding, room: int, doc_stride: int
+    ) -> Iterator[LocatedTokens]:
+        """Windows with ``room`` tokens of the context each, one at least."""
         step = room - (doc_stride if doc_stride < room else room // 2)
-        question_ids, ids, offsets = asked.ids, read.ids, read.offsets
-        for start in range(0, len(ids), step):
+        ids, offsets = context.ids, context.offsets
+        for start in range(0, max(len(ids), 1), step):
             stop = start + room
-            parts = [question_ids, ids[start:stop]]
-            yield self._pair.located(parts, offsets[start:stop])
+            yield self._pair.located([question, ids[start:stop]], offsets[start:stop])
             if stop >= len(ids):
                 break
 
@@ -305,6 +300,22 @@ def length_limit(limits: list[int | None], *, asked: int | None, positions: int)
     return min(chosen[0], positions) if chosen else positions
 
 
+def usual_stride(max_length: int) -> int:
+    """Tokens of a context that neighbouring windows of ``max_length`` tokens share by default."""
+    return min(128, max_length // 3)
+
+
+def _whole_words(text: Encoding, longest: int) -> int:
+    """How many of a text's tokens stay of ``longest`` at most, if no word but the first is cut."""
+    if len(text) <= longest:
+        return len(text)
+    words = text.word_ids
+    stop = longest
+    while stop > 1 and words[stop] == words[stop - 1]:
+        stop -= 1
+    return stop
+
+
 def longest_first(left: int, right: int, room: int) -> tuple[int, int]:
     """How many tokens of each of a pair stay when both together may have ``room``.
 
@@ -315,74 +326,6 @@ def longest_first(left: int, right: int, room: int) -> tuple[int, int]:
         return left, right
     short = min(left, right, room // 2)
     return (room - short, short) if left > right else (short, room - short)
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """The special tokens before, between and behind one text or two, and everyone's type ids."""
-
-    ids: list[list[int]]
-    types: list[list[int]]
-    text_types: list[int]
-
-    @classmethod
-    def of(cls, backend: Tokenizer, texts: int) -> _Frame:
-        """Read off how the tokenizer's own post-processor dresses a sample."""
-        dressed = backend.encode("a") if texts == 1 else backend.encode("a", "a")
-        parts = dressed.sequence_ids
-        edges = [0]
-        for text in range(texts):
-            edges += [parts.index(text), len(parts) - parts[::-1].index(text)]
-        edges.append(len(parts))
-        gaps = list(pairwise(edges))[::2]
-        return cls(
-            [dressed.ids[start:stop] for start, stop in gaps],
-            [dressed.type_ids[start:stop] for start, stop in gaps],
-            [dressed.type_ids[parts.index(text)] for text in range(texts)],
-        )
-
-    def untyped(self) -> _Frame:
-        """The same with all types 0."""
-        types = [[0] * len(each) for each in self.types]
-        return _Frame(self.ids, types, [0] * len(self.text_types))
-
-    @property
-    def most(self) -> int:
-        """The largest type id."""
-        return max([*self.text_types, *(kind for kinds in self.types for kind in kinds)])
-
-    @property
-    def size(self) -> int:
-        """How many special tokens it adds."""
-        return sum(map(len, self.ids))
-
-    def around(self, texts: list[list[int]]) -> Tokens:
-        """The whole sequence with these texts' ids in it."""
-        ids, types = [*self.ids[0]], [*self.types[0]]
-        for place, text in enumerate(texts):
-            ids += text
-            ids += self.ids[place + 1]
-            types += [self.text_types[place]] * len(text)
-            types += self.types[place + 1]
-        return Tokens(_numbers(ids), _numbers(types))
-
-    def located(self, texts: list[list[int]], offsets: list[tuple[int, int]]) -> LocatedTokens:
-        """As `around`, with the ``offsets`` of the last text's tokens in their place."""
-        tokens = self.around(texts)
-        places = np.full((len(tokens), 2), -1, np.int32)
-        stop = len(tokens) - len(self.ids[-1])
-        if offsets:
-            places[stop - len(offsets) : stop] = offsets
-        return LocatedTokens(tokens, places)
-
-
-def _numbers(of_tokens: list[int]) -> IntVector:
-    """The tokenizers library's ids and types, which reach to 32 bits, as the engine takes them."""
-    numbers = np.array(of_tokens, np.uint32)
-    largest = int(numbers.max(initial=0))
-    if largest > _LARGEST:
-        raise CheckpointError(f"the tokenizer gives a token the id or type {largest}: too large.")
-    return numbers.astype(np.int32)
 
 
 def _level_of_caller() -> int:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from sparsebert.engine import Encoder
 from sparsebert.inference.batching import end_to_end
-from sparsebert.inference.tokenizing import Tokens
+from sparsebert.inference.sequences import Tokens
 from sparsebert.serving.errors import RequestError
 
 Floats = npt.NDArray[np.float32]

@@ -14,8 +14,8 @@ from sparsebert.checkpoint import Head
 from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.errors import CheckpointError, EngineError, InputError
 from sparsebert.inference import Model, load
+from sparsebert.inference.sequences import Tokens
 from sparsebert.inference.texts import Text, Texts
-from sparsebert.inference.tokenizing import Tokens
 from sparsebert.serving.batching import Batcher, BatchObserver, EngineCall, Floats, Job, wake
 from sparsebert.serving.errors import ClientGone, RequestError
 from sparsebert.serving.stats import ModelStats, RequestStats

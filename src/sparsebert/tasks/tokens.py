@@ -45,13 +45,14 @@ class TokenRows:
     offsets: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]]) -> TokenRows:
-        """Lay sequences end to end."""
-        offsets = np.zeros(len(ids) + 1, np.int64)
-        np.cumsum([len(row) for row in ids], out=offsets[1:])
-        flat_ids = np.fromiter((token for row in ids for token in row), np.int32, offsets[-1])
-        flat_types = np.fromiter((kind for row in type_ids for kind in row), np.int32, offsets[-1])
-        return cls(flat_ids, flat_types, offsets)
+    def of(cls, ids: Sequence[npt.ArrayLike], type_ids: Sequence[npt.ArrayLike]) -> TokenRows:
+        """Lay sequences of ints end to end."""
+        rows = [np.asarray(row, np.int32) for row in ids]
+        types = [np.asarray(row, np.int32) for row in type_ids]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        empty = np.zeros(0, np.int32)
+        return cls(np.concatenate([empty, *rows]), np.concatenate([empty, *types]), offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
