@@ -1,4 +1,4 @@
-"""What a measurement was taken on: without it a figure says nothing."""
+"""The machine that a measurement was taken on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """The CPU's own name where the system tells it, else its architecture."""
+    """The CPU's name where the system reports it, else its architecture."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

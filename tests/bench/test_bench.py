@@ -71,7 +71,7 @@ def test_every_engine_file_is_found() -> None:
     assert {OURS, "sparsebert-dense-fp32", "torch", "openvino-int8"} <= set(found)
     for name, setup in found.items():
         assert isinstance(setup, Setup)
-        assert setup.ragged == (not setup.keeps) == name.startswith("sparsebert")
+        assert setup.ragged == (not setup.cacheable) == name.startswith("sparsebert")
         assert "-" not in name or name == "torch-compile" or name.endswith(f"-{setup.precision}")
 
 
@@ -366,16 +366,16 @@ def test_what_goes_wrong_in_a_worker_comes_back(tmp_path: Path) -> None:
     with running(known_engines()[OURS]().command(OURS), {}, 1) as worker:
         with pytest.raises(WorkerError, match="CheckpointError"):
             batches = batches_file(tmp_path, [[[1, 2]]])
-            worker.ask("load", folder=str(tmp_path), threads=1, batches=batches)
+            worker.request("load", folder=str(tmp_path), threads=1, batches=batches)
         with pytest.raises(WorkerError, match="cannot 'sing'"):
-            worker.ask("sing")
-        assert worker.ask("memory")["peak_bytes"] > 2**20
+            worker.request("sing")
+        assert worker.request("memory")["peak_bytes"] > 2**20
 
 
 def test_a_worker_that_dies_says_so() -> None:
     worker = Worker(known_engines()[OURS]().command("no-such-engine"), {}, 1)
     with pytest.raises(WorkerError, match=r"its process ended with 1: KeyError.*no-such-engine"):
-        worker.ask("memory")
+        worker.request("memory")
     worker.stop()
 
 
@@ -407,11 +407,11 @@ runpy.run_path({str(Path(worker_file.__file__))!r})["serve"](Abacus())
     )
     batches = batches_file(tmp_path, [[[5, 6, 7], [8]]])
     with running([sys.executable, str(script)], {}, 3) as worker:
-        answer = worker.ask("load", folder="/", threads=3, batches=batches)
+        answer = worker.request("load", folder="/", threads=3, batches=batches)
         assert answer["about"]["version"] == "3"
         assert answer["about"]["settings"] == "[([[5, 6, 7], [8, 0, 0]], [[1, 1, 1], [1, 0, 0]])]"
         assert answer["first_answer_seconds"] >= answer["seconds"] >= 0
-        seconds = worker.ask("run", batches=batches, warm_up=2, calls=5)["seconds"]
+        seconds = worker.request("run", batches=batches, warm_up=2, calls=5)["seconds"]
         assert len(seconds) == 5
 
 

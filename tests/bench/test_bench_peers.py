@@ -70,7 +70,7 @@ def test_it_computes_the_model(
     assert isinstance(engine, Engine)
     if (reason := engine.missing()) is not None:
         pytest.skip(reason)
-    folder = engine.prepare(model, workspace / ("ours" if not engine.keeps else "peers"))
+    folder = engine.prepare(model, workspace / ("ours" if not engine.cacheable else "peers"))
     engine.start()
     engine.load(folder, 1)
     for batch, rows in zip(batches, expected):

@@ -12,7 +12,7 @@ import pytest
 
 import sparsebert
 from commands import Run
-from sparsebert.cli.app import VERBS
+from sparsebert.cli.app import COMMANDS
 
 NAMES = [
     "convert",
@@ -53,8 +53,8 @@ ARGUMENTS = {
 }
 
 
-def test_verbs_are_those_of_the_way_through() -> None:
-    assert [verb.__name__ for verb in VERBS] == NAMES
+def test_commands_are_those_of_the_workflow() -> None:
+    assert [command.__name__ for command in COMMANDS] == NAMES
 
 
 def test_help_shows_every_verb(run: Run) -> None:

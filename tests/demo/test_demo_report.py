@@ -294,5 +294,5 @@ def test_questions_are_not_for_the_demo(tmp_path: Path) -> None:
 def test_settings_are_told_as_options_and_as_words() -> None:
     settings = Settings(max_rows=10)
     assert settings.options()[:4] == ["--epochs", "1", "--learning-rate", "0.0001"]
-    assert settings.told()["max length"] == "64"
-    assert "max rows" not in settings.told()
+    assert settings.as_text()["max length"] == "64"
+    assert "max rows" not in settings.as_text()

@@ -16,7 +16,7 @@ import pytest
 
 import sparsebert
 from checkout import CHECKOUT
-from sparsebert.cli.app import VERBS
+from sparsebert.cli.app import COMMANDS
 
 pytest.importorskip("mkdocs")
 pytest.importorskip("material")
@@ -74,9 +74,9 @@ class _Page(HTMLParser):
 
 def test_every_command_and_option_is_on_its_page(site: Path) -> None:
     page = _Page(site / "reference" / "command-line.html")
-    for verb in VERBS:
-        assert f"sparsebert-{verb.__name__}" in page.anchors
-        first_line = (verb.__doc__ or "").splitlines()[0]
+    for command in COMMANDS:
+        assert f"sparsebert-{command.__name__}" in page.anchors
+        first_line = (command.__doc__ or "").splitlines()[0]
         assert first_line in page.text
     assert "--calibration-rows" in page.text
     assert "<!-- made" not in page.text

@@ -1,4 +1,4 @@
-"""How fast this is beside what else there is: engines in their own processes, interleaved.
+"""Latency beside other engines: each in its own process, in interleaved rounds.
 
 from sparsebert.bench import parse_shapes, run_bench
 print(as_markdown(run_bench("sparse/", shapes=parse_shapes("1x128"))))

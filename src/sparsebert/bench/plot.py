@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 OURS = "#2a6fdb"
 OURS_DENSE = "#9dbdf0"
-THEIRS = "#9aa3ad"
+PEERS = "#9aa3ad"
 
 
 def latency_figure(result: BenchResult, *, width: float = 6.4) -> Figure:
@@ -43,14 +43,14 @@ def _draw_shape(axes: Any, shape: Shape | Texts, rows: list[Row]) -> None:
     ink = axes.title.get_color()
     names = [row.engine for row in rows]
     medians = [row.median_ms for row in rows]
-    spread = [
+    quartiles = [
         [row.median_ms - row.q1_ms for row in rows],
         [row.q3_ms - row.median_ms for row in rows],
     ]
     axes.barh(
         names,
         medians,
-        xerr=spread,
+        xerr=quartiles,
         color=[_colour(name) for name in names],
         height=0.7,
         error_kw={"linewidth": 1, "ecolor": ink},
@@ -77,7 +77,7 @@ def _draw_shape(axes: Any, shape: Shape | Texts, rows: list[Row]) -> None:
 def _colour(engine: str) -> str:
     if engine.startswith(OUR_DENSE):
         return OURS_DENSE
-    return OURS if engine.startswith(OUR) else THEIRS
+    return OURS if engine.startswith(OUR) else PEERS
 
 
 def _three_digits(milliseconds: float) -> str:

@@ -19,7 +19,7 @@ from sparsebert.errors import InputError
 
 @dataclass(frozen=True)
 class Size:
-    """What tells one encoder's speed from another's.
+    """What determines an encoder's speed.
 
     ``others`` are keys of config.json that are not those of BERT, or not as large.
     """

@@ -1,4 +1,4 @@
-"""What a measurement found: as plain data, as Markdown and as CSV (JSON is `as_dict`).
+"""The result of a measurement: as plain data, as Markdown and as CSV (JSON is `as_dict`).
 
 Engines are compared by ratios of peer time / our time, so above 1 we are faster. A ratio is taken
 inside each round, between calls a moment apart, and the median over rounds is reported: it is
@@ -52,7 +52,7 @@ class Comparison:
 
 
 def ratio_of(peer: str, times: Mapping[str, Sequence[float]], engine: str) -> Ratio:
-    """``peer``'s time / ``engine``'s, round by round; ``times`` are turns of equal number."""
+    """``peer``'s time / ``engine``'s, round by round; ``times`` are samples of equal number."""
     ratios = np.asarray(times[peer]) / np.asarray(times[engine])
     q1, median, q3 = np.percentile(ratios, [25, 50, 75])
     return Ratio(peer, float(median), float(q1), float(q3))

@@ -1,8 +1,8 @@
-"""One measurement: engines prepared and loaded, rounds taken, and what came of it put in rows.
+"""One measurement: engines are prepared and loaded, rounds run, and their times put in rows.
 
-Rounds are interleaved, A B A B ..., so that a machine whose speed drifts is as unkind to all alike.
-A *turn* is one engine's share of a round: enough calls to fill a slot, of which the median counts.
-It ends when the engine's threads sleep: none has another's pool spinning beside it.
+Rounds are interleaved, A B A B ..., so that drifting machine speed affects all engines alike.
+A *sample* is one engine's share of a round: enough calls to fill a fixed time, of which the median
+counts. It ends when the engine's threads sleep, so that no other engine's pool spins beside it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sparsebert.machine import describe_machine
 from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, shown
 
-_TURN_SECONDS = 0.15
+_SAMPLE_SECONDS = 0.15
 _MOST_CALLS = 200
 
 DEFAULT_SHAPES = (Shape(1, 16), Shape(1, 128), Shape(8, 128), Shape(1, 384), Shape(32, 128))
@@ -108,8 +108,8 @@ def run_bench(
         for number, engine in enumerate(result.engines):
             report(f"loading {engine.name}", number, len(result.engines))
             setup = setups[engine.name]
-            place = exports if setup.keeps else workspace
-            started = _start(engine, setup, folder, place, workloads, threads, stack)
+            exported = exports if setup.cacheable else workspace
+            started = _start(engine, setup, folder, exported, workloads, threads, stack)
             if started is not None:
                 workers[engine.name] = started
         report("engines loaded", len(result.engines), len(result.engines))
@@ -121,7 +121,7 @@ def run_bench(
             result.rows += _rows(workload.shape, times)
         for name, worker in workers.items():
             try:
-                reports[name].peak_bytes = worker.ask("memory")["peak_bytes"]
+                reports[name].peak_bytes = worker.request("memory")["peak_bytes"]
             except WorkerError as error:
                 reports[name].reason = f"at the end: {error}"
     result.baseline = _baseline([row.engine for row in result.rows])
@@ -133,7 +133,7 @@ def _config_of(folder: Path) -> EncoderConfig:
 
 
 def _cache_of(folder: Path, cache: Path) -> Path:
-    """Where this very model's exports are: named by the bytes of its config and weights."""
+    """The folder of this model's exports: named by a hash of its config and weights."""
     digest = hashlib.sha256()
     files = transformer_folder(folder)
     for file in sorted([files / CONFIG_NAME, *files.glob("*.safetensors")]):
@@ -141,12 +141,12 @@ def _cache_of(folder: Path, cache: Path) -> Path:
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-    place = cache / digest.hexdigest()[:16]
+    exports = cache / digest.hexdigest()[:16]
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        exports.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the cache {cache} cannot be used: {error.strerror}.") from error
-    return place
+    return exports
 
 
 def _start(
@@ -166,11 +166,12 @@ def _start(
         source = str(folder)
         if setup.prepares:
             with running(setup.prepare_command(engine.name), {}, threads) as preparer:
-                source = preparer.ask("prepare", model=source, workspace=str(workspace))["folder"]
+                prepared = preparer.request("prepare", model=source, workspace=str(workspace))
+            source = prepared["folder"]
         worker = stack.enter_context(
             running(setup.command(engine.name), setup.environment(threads), threads)
         )
-        loaded = worker.ask(
+        loaded = worker.request(
             "load",
             folder=source,
             threads=threads,
@@ -193,17 +194,17 @@ def _measure(
     rounds: int,
     report: Progress,
 ) -> dict[str, list[float]]:
-    """Seconds of each turn, by engine; an engine that fails is dropped from ``workers``."""
+    """Seconds of each sample, by engine; an engine that fails is dropped from ``workers``."""
     times: dict[str, list[float]] = {name: [] for name in workers}
     calls: dict[str, int] = {}
-    for turn in range(rounds + 1):  # the first warms up and tells how many calls fill a turn
-        report(f"{workload.shape}", turn, rounds + 1)
+    for number in range(rounds + 1):  # the first warms up and counts the calls of a sample
+        report(f"{workload.shape}", number, rounds + 1)
         for name in list(workers):
             count = calls.get(name, 1)
             # Another engine's weights are in the caches now: a short call needs one to warm them.
-            warm_up = 1 if turn == 0 or count > 1 else 0
+            warm_up = 1 if number == 0 or count > 1 else 0
             try:
-                seconds = workers[name].ask(
+                seconds = workers[name].request(
                     "run",
                     batches=str(workload.file(name in ragged)),
                     warm_up=warm_up,
@@ -213,9 +214,9 @@ def _measure(
                 reports[name].reason = f"at {workload.shape}: {error}"
                 del workers[name], times[name]
                 continue
-            if turn == 0:
-                wanted = math.ceil(_TURN_SECONDS / max(min(seconds), 1e-6))
-                calls[name] = min(wanted, _MOST_CALLS)
+            if number == 0:
+                count = math.ceil(_SAMPLE_SECONDS / max(min(seconds), 1e-6))
+                calls[name] = min(count, _MOST_CALLS)
             else:
                 times[name].append(float(np.median(seconds)))
     report(f"{workload.shape}", rounds + 1, rounds + 1)

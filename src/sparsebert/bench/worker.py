@@ -1,4 +1,4 @@
-"""An engine, and the process of its own that it runs in: JSON lines in, JSON lines out.
+"""An engine and its worker process: JSON lines in, JSON lines out.
 
     {"do": "prepare", "model": FOLDER, "workspace": FOLDER}     -> {"folder": FOLDER}
     {"do": "load", "folder": FOLDER, "threads": 2, "batches": FILE}
@@ -6,8 +6,8 @@
     {"do": "run", "batches": FILE, "warm_up": 1, "calls": 5}    -> {"seconds": [0.03, ...]}
     {"do": "memory"}                                            -> {"peak_bytes": 123456789}
 
-A call runs every batch of FILE, a JSON list of batches of lists of token ids. What goes wrong comes
-back as {"error": TEXT}; the end of standard input ends the worker.
+A call runs every batch of FILE, a JSON list of batches of lists of token ids. An exception is
+returned as {"error": TEXT}; the end of standard input ends the worker.
 
 An engine may live in another Python, where this file is run by its path: it imports nothing but
 numpy and the standard library.
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_LONGEST_SPIN = 0.5  # seconds; a pool that spins for longer has to be told not to
+_LONGEST_SPIN = 0.5  # seconds; a pool that spins for longer needs to be configured not to
 _SLEEP = 0.01
 
 
@@ -62,16 +62,16 @@ class Batch:
 
 
 class Setup(ABC):
-    """What is known of an engine before it runs: is it here, what does it load, who runs it."""
+    """An engine before it runs: is it installed, what does it load, the command of its worker."""
 
     precision = "fp32"
     """What its linear layers multiply: engines are compared within a precision, and overall."""
     ragged = False
-    """Whether it takes batches as they come; the others get theirs sorted by length and padded."""
+    """Whether it takes ragged batches; the others get theirs sorted by length and padded."""
     prepares = True
     """Whether `prepare` does anything (a process is started for it only then)."""
-    keeps = True
-    """Whether what `prepare` makes serves the next run of the same model too (``--cache``)."""
+    cacheable = True
+    """Whether the next run of the same model may use what `prepare` made (``--cache``)."""
 
     @abstractmethod
     def missing(self) -> str | None:
@@ -105,7 +105,7 @@ class Engine(Setup):
 
     @abstractmethod
     def load(self, folder: Path, threads: int) -> None:
-        """Load what `prepare` returned, set up the way this engine's own guide says is fastest."""
+        """Load what `prepare` returned, configured for speed as this engine's own guide says."""
 
     @abstractmethod
     def run(self, batch: Batch) -> Any:
@@ -198,7 +198,7 @@ def peak_memory() -> int:
 
 def serve(engine: Engine) -> None:
     """Serve requests until standard input ends."""
-    # Answers keep the real standard output; whatever a library prints goes to standard error.
+    # Responses use the real standard output; whatever a library prints goes to standard error.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:

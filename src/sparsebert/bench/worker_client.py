@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Each library reads one of these when it starts its threads, before anyone can ask it nicely.
+# Each library reads one of these when it starts its threads, before there is an API to call.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -19,7 +19,7 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """A running worker: `ask` it, one request at a time."""
+    """A running worker; `request` sends it one request at a time."""
 
     def __init__(self, command: list[str], environment: dict[str, str], threads: int) -> None:
         # Open as long as the worker runs: `stop` closes it.
@@ -39,7 +39,7 @@ class Worker:
             self._log.close()
             raise WorkerError(f"its process does not start: {error}") from error
 
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+    def request(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Send one request and wait for its answer; WorkerError if the engine fails or dies."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None

@@ -1,4 +1,4 @@
-"""The command line: one verb a file, and this package's `main` around them."""
+"""The command line: the commands, and `main`, which runs them."""
 
 from sparsebert.cli.app import main as main
 

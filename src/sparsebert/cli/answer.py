@@ -76,11 +76,11 @@ def answer(
     loaded = load(model, max_length=max_length, **chosen(inference, "threads"))
     loaded.require("answer")
 
-    def work(given: Any) -> Any:
-        asked, read = zip(*given, strict=True) if isinstance(given, list) else given
+    def work(pairs: Any) -> Any:
+        questions, contexts = zip(*pairs, strict=True) if isinstance(pairs, list) else pairs
         return loaded.answer(
-            asked,
-            read,
+            questions,
+            contexts,
             top_k=top_k,
             max_length=max_length,
             doc_stride=doc_stride,

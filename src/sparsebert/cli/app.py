@@ -1,11 +1,11 @@
-"""The `sparsebert` command: its verbs, and what happens when one fails.
+"""The `sparsebert` command line: its commands, and how errors end them.
 
     exit 0   done
-    exit 1   it failed: one `error:` line for what the user can mend, a traceback for our own faults
-    exit 2   wrong use
+    exit 1   an error: one `error:` line for what the user can fix, a traceback for a bug of ours
+    exit 2   wrong usage
     exit 130 interrupted
 
-A verb's module imports nothing heavy, so that `--help` answers at once and never imports torch.
+A command's module imports nothing heavy at its top: `--help` is fast and never imports torch.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from sparsebert.cli.serve import serve
 from sparsebert.cli.table import table
 from sparsebert.errors import SparsebertError
 
-# In the order of the way through, which is the order --help shows.
-VERBS = (
+# In the order of the workflow, which is the order of --help.
+COMMANDS = (
     convert,
     prune,
     finetune,
@@ -60,17 +60,17 @@ VERBS = (
 )
 
 
-class _Verbs(TyperGroup):
-    """Turns what a verb raises into a line for its user and an exit code."""
+class _Commands(TyperGroup):
+    """Turns an exception of a command into a message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except SparsebertError as error:
-            _say("error", str(error))
+            _print("error", str(error))
             raise typer.Exit(1) from error
         except KeyboardInterrupt as stop:
-            _say("interrupted", "stopped at your request; finished folders are whole.")
+            _print("interrupted", "stopped at your request; finished folders are whole.")
             raise typer.Exit(130) from stop
         except BrokenPipeError as closed:
             # The reader of our output went away (| head). The interpreter would complain once more
@@ -80,18 +80,18 @@ class _Verbs(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Verbs,
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _verb in VERBS:
-    app.command(name=_verb.__name__)(expanded(_verb))
+for _command in COMMANDS:
+    app.command(name=_command.__name__)(expanded(_command))
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(value: bool) -> None:
+    if value:
         typer.echo(f"sparsebert {__version__}")
         raise typer.Exit()
 
@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         app(arguments, prog_name="sparsebert")
     except Exception:
         traceback.print_exc()
-        _say(
+        _print(
             "This is a fault of sparsebert, not yours",
             "please report it with the lines above, the command, and: "
             f"sparsebert {__version__}, Python {platform.python_version()}, "
@@ -123,10 +123,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def _say(label: str, message: str) -> None:
+def _print(label: str, message: str) -> None:
     stderr.print(f"{label}: {message}", markup=False)
 
 
 def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
-    """A warning is a sentence for the user; where in our code it arose is not."""
-    _say("warning", str(message))
+    """Print a warning without the place in the code that raised it."""
+    _print("warning", str(message))

@@ -1,4 +1,4 @@
-"""What every command shares: its options, its progress bar, its one result, its way to fail.
+"""What commands share: options, progress bars, printing of results.
 
 Results go to standard output (words, or one JSON object with --json); progress and errors go to
 standard error, so that a pipe only ever sees results.
@@ -42,8 +42,8 @@ stdout = Console(highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def wanted_seeds(text: str) -> tuple[int, ...]:
-    """The value of --seeds; wrong use if it is none."""
+def read_seeds(text: str) -> tuple[int, ...]:
+    """The seeds that --seeds names; wrong usage if it cannot be parsed."""
     from sparsebert.checkpoint.seeds import parse_seeds
     from sparsebert.errors import InputError
 
@@ -65,7 +65,7 @@ def seed_executor(engine: str, threads: int | None) -> SeedExecutor:
 
 
 def check_task(name: str) -> None:
-    """Wrong use if --task names no task."""
+    """Wrong usage if --task names no task."""
     from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS
 
     if name.lower().replace("-", "") not in (*TASKS, CUSTOM):
@@ -75,7 +75,7 @@ def check_task(name: str) -> None:
 def emit(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
     """Print a command's result: ``result`` as one line of JSON, or ``text`` for people.
 
-    Of several processes that train together only the main one tells.
+    Of several processes that train together only the main one prints.
     """
     if not is_main():
         return

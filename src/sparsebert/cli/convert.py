@@ -1,4 +1,4 @@
-"""The verbs that write a model folder in another format: convert, pack, unpack, export."""
+"""The commands that write a model folder in another format: convert, pack, unpack, export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sparsebert demo`: the whole way on a real model, ending in a report."""
+"""`sparsebert demo`: the whole workflow on a real model, with a report."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from sparsebert.cli.console import (
     check_task,
     emit,
     progress_bar,
+    read_seeds,
     seed_executor,
-    wanted_seeds,
 )
 from sparsebert.cli.options import NOTHING, Given, Group
 from sparsebert.tasks.data_options import DataOptions
@@ -137,7 +137,7 @@ def evaluate(
     if out is None and recipe is not None:
         raise typer.BadParameter("is for --out.", param_hint="--recipe")
     if seeds is not None:
-        chosen = wanted_seeds(seeds)
+        chosen = read_seeds(seeds)
         executor = seed_executor(engine, threads)
         with progress_bar() as progress:
             if out is not None:

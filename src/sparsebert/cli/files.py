@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Engine(str, Enum):
-    """Who does the work."""
+    """What runs the job."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -96,7 +96,7 @@ ForceOption = Annotated[
 
 
 def is_folder(output: str | None) -> bool:
-    """Whether --output names a folder of Parquet; wrong use if it looks like another file."""
+    """Whether --output names a folder of Parquet; wrong usage if it looks like another file."""
     suffix = Path(output or "").suffix.lower()
     if suffix in (".csv", ".json", ".jsonl", ".npz", ".parquet", ".tsv", ".txt"):
         raise typer.BadParameter(
@@ -107,7 +107,7 @@ def is_folder(output: str | None) -> bool:
 
 
 def lines_file(context: typer.Context, input: str | None) -> Path | None:
-    """The file that lines are read from; wrong use if there is none, or options are for folders."""
+    """The file that lines are read from; wrong usage without one, or with options for folders."""
     for name in given_options(context, (*declarations(FilesOptions), "output_column")):
         raise typer.BadParameter(
             "is for --output FOLDER.", param_hint="--" + name.replace("_", "-")

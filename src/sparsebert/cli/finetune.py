@@ -15,9 +15,9 @@ from sparsebert.cli.console import (
     check_task,
     emit,
     progress_bar,
+    read_seeds,
     seed_executor,
     stderr,
-    wanted_seeds,
 )
 from sparsebert.cli.files import Engine
 from sparsebert.cli.options import NOTHING, Given, Group
@@ -106,7 +106,7 @@ def finetune(
     except (DataError, TrainingError) as error:
         raise typer.BadParameter(str(error)) from error
 
-    several = None if seeds is None else wanted_seeds(seeds)
+    several = None if seeds is None else read_seeds(seeds)
     if several and "seed" in training:
         raise typer.BadParameter("cannot be given beside --seeds.", param_hint="--seed")
     if engine is not Engine.RAY and threads is not None:

@@ -2,7 +2,7 @@
 
 Input is read as it arrives, in chunks of a bounded size: a million lines take no more memory than
 a few hundred, and one line written into a pipe is answered at once. A line that cannot be used
-becomes ``{"line": number, "error": reason}`` and the others are answered all the same.
+becomes ``{"line": number, "error": reason}``; the others are unaffected.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from sparsebert.progress import Progress, silent
 if TYPE_CHECKING:
     from sparsebert.inference.answer_each import Work
 
-_BLOCK = 1 << 16  # bytes asked of the input at a time; a pipe gives what it has
-_CHUNK = 512  # lines answered together at most
+_BLOCK = 1 << 16  # bytes per read; a pipe returns what it has
+_CHUNK = 512  # lines processed together at most
 
 
 class Format(str, Enum):
-    """How a line holds its text."""
+    """The format of a line."""
 
     AUTO = "auto"
     TEXT = "text"
@@ -97,7 +97,7 @@ class Line:
 
 
 class LineWorker:
-    """Runs `Work` over lines and keeps count of what failed and what was cut.
+    """Runs `Work` over lines and counts the lines that failed or were truncated.
 
     ``parser`` takes the first line that is not blank and returns the function that parses all.
     """
@@ -109,7 +109,7 @@ class LineWorker:
         self._parser = parser
         self._parse: Parse | None = None
         self._work = work
-        # On a terminal the answers themselves show how far it is, and a bar would tear them.
+        # On a terminal the results themselves show the progress, and a bar would break them up.
         self._progress = silent if sys.stdout.isatty() else progress
         self._label = label
         self._cut = self._first_cut = self._limit = 0
@@ -130,7 +130,7 @@ class LineWorker:
             raise typer.Exit(1)
 
     def report(self) -> None:
-        """Say on standard error how many lines were cut and how many failed."""
+        """Print to standard error how many lines were truncated and how many failed."""
         if self._cut:
             lines = "1 line was" if self._cut == 1 else f"{self._cut} lines were"
             first = f"line {self._first_cut}"
@@ -147,7 +147,7 @@ class LineWorker:
         try:
             text = raw.decode("utf-8-sig" if self.lines == 1 else "utf-8").rstrip("\r")
             parse = self._parse or self._parser(text)
-            if text.strip():  # a blank line does not show how the others are to be read
+            if text.strip():  # a blank line does not show the format of the others
                 self._parse = parse
             line.item = parse(text)
         except UnicodeDecodeError as error:
@@ -210,9 +210,9 @@ def as_json(result: Any) -> str:
 
 
 def text_parser(chosen: Format, first: str, *, pairs: bool) -> Parse:
-    """How to read lines that hold texts or pairs; ``auto`` goes by the looks of the first one.
+    """The parser of lines with texts or pairs; ``auto`` detects the format from the first line.
 
-    Without ``pairs`` a tab is part of the text, unless ``tsv`` was asked for.
+    Without ``pairs`` a tab is part of the text, unless the format is ``tsv``.
     """
     if chosen is Format.AUTO:
         if _is_object(first):
@@ -270,7 +270,7 @@ def _is_object(line: str) -> bool:
 
 def _chunks(stream: io.BufferedIOBase) -> Iterator[list[bytes]]:
     """Lines without their ends, as many at a time as have arrived, `_CHUNK` at most."""
-    begun: list[bytes] = []  # pieces of a line whose end has not come yet
+    begun: list[bytes] = []  # parts of a line whose end has not been read yet
     while block := stream.read1(_BLOCK):
         first, *others = block.split(b"\n")
         begun.append(first)

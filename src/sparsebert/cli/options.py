@@ -1,11 +1,11 @@
-"""Command-line options made from declarations (`sparsebert.options`), so that none is said twice.
+"""Command-line options made from declarations (`sparsebert.options`).
 
-A verb takes a group of them as one parameter, which `expanded` replaces, in its place, by an option
-for each field:
+A command takes a group of them as one parameter, which `expanded` replaces by an option for each
+field:
 
     def evaluate(model: ModelArgument, columns: Columns = NOTHING) -> None: ...
 
-What the verb gets is a mapping of those that were typed (or set by an environment variable); the
+What the command gets is a mapping of those that were typed (or set by an environment variable); the
 others keep the defaults of the function that they are passed on to.
 """
 
@@ -24,12 +24,12 @@ from sparsebert.options import Options, declarations
 
 Given = Mapping[str, Any]
 NOTHING: Given = MappingProxyType({})
-_CONTEXT = "_typer_context"  # of a verb that takes none itself
+_CONTEXT = "_typer_context"  # of a command that takes none itself
 
 
 @dataclass(frozen=True)
 class Group:
-    """The options of a declaration that a verb takes: all with a help text, or the named ones."""
+    """The options of a declaration that a command takes: all with help, or the named ones."""
 
     options: type[Options]
     names: tuple[str, ...] = ()
@@ -63,13 +63,13 @@ def declared_option(options: type[Options], name: str) -> Any:
     )
 
 
-def expanded(verb: Callable[..., None]) -> Callable[..., None]:
-    """The verb as typer shall see it: each `Group` as the options that it stands for."""
-    hints = get_type_hints(verb, include_extras=True)
+def expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as typer sees it, with each `Group` replaced by its options."""
+    hints = get_type_hints(command, include_extras=True)
     groups = dict(_groups(hints))
     if not groups:
-        return verb
-    signature = inspect.signature(verb)
+        return command
+    signature = inspect.signature(command)
     shown: dict[str, inspect.Parameter] = {}
     taken: dict[str, dict[str, inspect.Parameter]] = {}
     for name, parameter in signature.parameters.items():
@@ -85,7 +85,7 @@ def expanded(verb: Callable[..., None]) -> Callable[..., None]:
         context, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
     )
 
-    @wraps(verb)
+    @wraps(command)
     def run(**arguments: Any) -> None:
         given = given_options(arguments[context], arguments)
         if context == _CONTEXT:
@@ -94,7 +94,7 @@ def expanded(verb: Callable[..., None]) -> Callable[..., None]:
             for each in parameters:
                 del arguments[each]
             arguments[name] = {each: given[each] for each in parameters if each in given}
-        verb(**arguments)
+        command(**arguments)
 
     run.__signature__ = signature.replace(parameters=list(shown.values()))  # type: ignore[attr-defined]
     run.__annotations__ = {name: each.annotation for name, each in shown.items()}

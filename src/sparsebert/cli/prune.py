@@ -96,7 +96,7 @@ def prune(
     from sparsebert.pruning.methods import When, get_method
 
     try:
-        wanted = Pattern.parse(pattern, shared_rows)
+        target = Pattern.parse(pattern, shared_rows)
     except PatternError as error:
         hint = "--pattern" if shared_rows == 1 else "--shared-rows"
         raise typer.BadParameter(str(error), param_hint=hint) from error
@@ -124,7 +124,7 @@ def prune(
             UpstreamOptions(**training)
         except TrainingError as error:
             raise typer.BadParameter(str(error)) from error
-        arguments = {"pattern": wanted.ratio, "resume": resume, **pruning, **training}
+        arguments = {"pattern": target.ratio, "resume": resume, **pruning, **training}
         _upstream(model, out, corpus, arguments, as_json=json)
         return
     for name in (*training, *(["resume"] if resume else [])):
@@ -132,16 +132,16 @@ def prune(
             "has no meaning without --corpus.", param_hint="--" + name.replace("_", "-")
         )
     with progress_bar() as progress:
-        result = run(model, out, pattern=wanted.ratio, progress=progress, **pruning)
+        result = run(model, out, pattern=target.ratio, progress=progress, **pruning)
     text = (
-        f"{out}: {len(result['pruned'])} layers pruned to {wanted}, "
+        f"{out}: {len(result['pruned'])} layers pruned to {target}, "
         f"{result['zeros']:,} of their {result['weights']:,} weights are zero "
         f"({result['seconds']:.1f} s)."
     )
     kept = result["already_sparse"]
     if kept:
         text += (
-            f"\n{len(kept)} layers were {wanted} already and keep their masks: "
+            f"\n{len(kept)} layers were {target} already and keep their masks: "
             f"{', '.join(kept[:3])}{' ...' if len(kept) > 3 else ''}"
         )
     text += "".join(f"\nnote: {note}" for note in result["notes"])

@@ -1,4 +1,4 @@
-"""The whole way on a real model and real sentences, in minutes, ending in a report."""
+"""The whole workflow on a real model and real sentences, in minutes, with a report."""
 
 from sparsebert.demo.report import render_report as render_report
 from sparsebert.demo.result import summarise as summarise

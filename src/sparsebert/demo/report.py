@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.bench import BenchResult
-from sparsebert.bench.plot import OURS, THEIRS, latency_figure
+from sparsebert.bench.plot import OURS, PEERS, latency_figure
 from sparsebert.bench.result import Row
 from sparsebert.demo.result import DemoResult, LayerZeros, Variant
 from sparsebert.errors import MissingExtraError
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 _TILE_SHAPE = "1x128"
 _INK, _TRACK = "#1c2126", "#e4e7ea"
-_THEME = {_INK: "--ink", _TRACK: "--track", OURS: "--ours", THEIRS: "--theirs"}
+_THEME = {_INK: "--ink", _TRACK: "--track", OURS: "--ours", PEERS: "--theirs"}
 _STYLE = {
     "svg.fonttype": "none",
     "font.size": 11,
     "text.color": _INK,
     "axes.labelcolor": _INK,
-    "axes.edgecolor": THEIRS,
+    "axes.edgecolor": PEERS,
     "xtick.color": _INK,
     "ytick.color": _INK,
 }
@@ -46,7 +46,7 @@ _PARTS = {
 
 
 def render_report(result: DemoResult) -> str:
-    """The report as HTML text. Every number in it stands in ``result``."""
+    """The report as HTML text. Every number in it is in ``result``."""
     try:
         from jinja2 import Environment, StrictUndefined
     except ImportError as missing:
@@ -124,7 +124,7 @@ def _sizes(variants: Sequence[Variant], bench: BenchResult) -> Figure:
                 "peak memory of the whole process, MB",
                 [engine.name for engine in measured],
                 [(engine.peak_bytes or 0) / 1e6 for engine in measured],
-                [OURS if engine.name.startswith("sparsebert") else THEIRS for engine in measured],
+                [OURS if engine.name.startswith("sparsebert") else PEERS for engine in measured],
                 "{:.0f}",
             ),
         ]
@@ -132,7 +132,7 @@ def _sizes(variants: Sequence[Variant], bench: BenchResult) -> Figure:
 
 
 def _colours(variants: Sequence[Variant]) -> list[str]:
-    return [OURS if variant.sparse else THEIRS for variant in variants]
+    return [OURS if variant.sparse else PEERS for variant in variants]
 
 
 _Panel = tuple[str, list[str], list[float], list[str], str]
@@ -163,23 +163,23 @@ def _sparsity(layers: Sequence[LayerZeros]) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    places = [
+    cells = [
         (int(found[1]), list(_PARTS).index(found[2]), layer.zeros)
         for layer in layers
         if (found := re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)\.weight", layer.name))
         and found[2] in _PARTS
     ]
-    depth = max((row for row, _, _ in places), default=0) + 1
+    depth = max((row for row, _, _ in cells), default=0) + 1
     figure = Figure(figsize=(_WIDTH, 0.42 * depth + 0.7), layout="constrained")
     axes = figure.subplots()
-    for row, column, zeros in places:
+    for row, column, zeros in cells:
         left, top, width = column + 0.06, row + 0.58, 0.88
         axes.add_patch(Rectangle((left, top), width, 0.24, color=_TRACK, linewidth=0))
         axes.add_patch(Rectangle((left, top), width * zeros, 0.24, color=OURS, linewidth=0))
         axes.text(column + 0.5, row + 0.5, f"{zeros:.1%}", ha="center", va="bottom", fontsize=9.5)
     axes.set_xlim(0, len(_PARTS))
     axes.set_ylim(depth, 0)
-    axes.set_xticks([place + 0.5 for place in range(len(_PARTS))], list(_PARTS.values()))
+    axes.set_xticks([column + 0.5 for column in range(len(_PARTS))], list(_PARTS.values()))
     axes.xaxis.tick_top()
     axes.tick_params(axis="x", labelsize=9.5)
     axes.set_yticks([row + 0.5 for row in range(depth)], [f"layer {row}" for row in range(depth)])
@@ -196,7 +196,7 @@ def _bare(axes: Any, *, keep_x: bool = False) -> None:
 
 
 def _inline(name: str, figure: Figure) -> str:
-    """The figure as an <svg> element that can stand beside others in one page."""
+    """The figure as an <svg> element, with ids that are unique in the page."""
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()

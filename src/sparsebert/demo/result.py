@@ -12,7 +12,7 @@ _MB = 1e6
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the way, the command that does the same by hand, and how long it took."""
+    """One step, the command that does the same by hand, and its time."""
 
     title: str
     command: str
@@ -108,8 +108,10 @@ def summarise(result: DemoResult) -> str:
     lines += ["", f"latency, {bench.threads} threads (batch x tokens, median):"]
     for row in bench.rows:
         ratio = "" if row.ratio is None or row.engine == bench.baseline else f"{row.ratio:6.2f}"
-        told = f"{ratio} x {bench.baseline}'s time" if ratio else ""
-        lines.append(f"  {row.shape!s:<7} {row.engine:<16} {row.median_ms:8.2f} ms {told}".rstrip())
+        relative = f"{ratio} x {bench.baseline}'s time" if ratio else ""
+        lines.append(
+            f"  {row.shape!s:<7} {row.engine:<16} {row.median_ms:8.2f} ms {relative}".rstrip()
+        )
     lines += ["", f"answers, dense | {result.pattern} packed:"]
     lines += [
         f"  {each.dense.label} {each.dense.score:.2f} | {each.packed.label} {each.packed.score:.2f}"

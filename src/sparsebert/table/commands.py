@@ -13,7 +13,7 @@ from sparsebert.training.upstream.options import UpstreamOptions
 
 Lineage = Sequence[dict[str, Any]]  # steps, as `sparsebert.checkpoint.sparsity` records them
 
-_USUAL = {"finetune": FinetuneOptions().as_dict(), "distill": UpstreamOptions().as_dict()}
+_DEFAULTS = {"finetune": FinetuneOptions().as_dict(), "distill": UpstreamOptions().as_dict()}
 _MADE_BY = {"finetune": "TUNED", "prune": "PRUNED", "pack": "PACKED"}
 _SEED_FOLDER = re.compile(r"seed-\d+")
 _SEEDS = re.compile(r"--seeds? [\d,]+")
@@ -30,21 +30,21 @@ def command(lineages: Sequence[Lineage], *, scored: str | None = None) -> str:
     """
     first = lineages[0]
     commands: list[list[str]] = []
-    for place, step in enumerate(first):
-        verb = str(step.get("step"))
-        if verb != "distill" or not commands:  # else the second half of `prune --corpus`
+    for index, step in enumerate(first):
+        command_name = str(step.get("step"))
+        if command_name != "distill" or not commands:  # else the second half of `prune --corpus`
             source = _source(str(step.get("from")), commands)
             if commands:
                 commands[-1][3] = source
-            commands.append(["sparsebert", verb, source, "OUT"])
-        usual = _USUAL.get(verb, {})
+            commands.append(["sparsebert", command_name, source, "OUT"])
+        defaults = _DEFAULTS.get(command_name, {})
         for name, value in (step.get("arguments") or {}).items():
-            if name == "seed" and verb == "finetune":
-                seeds = _seeds(lineages, place)
+            if name == "seed" and command_name == "finetune":
+                seeds = _seeds(lineages, index)
                 commands[-1] += _option("seeds" if len(seeds) > 1 else "seed", seeds)
-            elif verb == "finetune" and name == "max_length" and value == _length(step):
+            elif command_name == "finetune" and name == "max_length" and value == _length(step):
                 continue
-            elif name not in usual or value != usual[name]:
+            elif name not in defaults or value != defaults[name]:
                 commands[-1] += _option(name, value)
     if scored is not None:
         data = [
@@ -58,7 +58,7 @@ def command(lineages: Sequence[Lineage], *, scored: str | None = None) -> str:
 
 
 def without_seeds(made: str) -> str:
-    """A command to be compared with that of other seeds."""
+    """A command without its seeds, to be compared with that of other seeds."""
     return _SEEDS.sub("", made)
 
 
@@ -70,21 +70,21 @@ def with_seeds(made: str, other: str, numbers: Sequence[int]) -> str:
 
 
 def _source(name: str, earlier: Sequence[Sequence[str]]) -> str:
-    """What a command begins from; a single seed by what made it: TUNED, the next time TUNED-2."""
+    """The input of a command; a single seed by the step that made it: TUNED, then TUNED-2."""
     if not _SEED_FOLDER.fullmatch(name):
         return name
-    verb = earlier[-1][1] if earlier else ""
-    made, count = _MADE_BY.get(verb, "MODEL"), sum(each[1] == verb for each in earlier)
+    last = earlier[-1][1] if earlier else ""
+    made, count = _MADE_BY.get(last, "MODEL"), sum(each[1] == last for each in earlier)
     return f"{made}-{count}" if count > 1 else made
 
 
-def _seeds(lineages: Sequence[Lineage], place: int) -> list[str]:
-    steps = [lineage[place] for lineage in lineages if place < len(lineage)]
+def _seeds(lineages: Sequence[Lineage], index: int) -> list[str]:
+    steps = [lineage[index] for lineage in lineages if index < len(lineage)]
     return list(dict.fromkeys(str((step.get("arguments") or {}).get("seed")) for step in steps))
 
 
 def _length(step: dict[str, Any]) -> int:
-    """Tokens of a row where the task alone says it."""
+    """The task's own max_length, in tokens."""
     return TASKS.get(str((step.get("arguments") or {}).get("task")), Task).max_length
 
 

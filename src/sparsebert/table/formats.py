@@ -104,14 +104,14 @@ def read_tables(
 
     ``model``: that one alone. Raises DataError.
     """
-    places = []
+    sources = []
     notes: list[str] = []
-    for place in map(Path, runs):
-        found, missing = (read_results(place), []) if place.is_file() else read_runs(place)
-        tables(found)  # refuses what appears twice within a place, which merging would hide
-        places.append(found)
+    for source in map(Path, runs):
+        found, missing = (read_results(source), []) if source.is_file() else read_runs(source)
+        tables(found)  # refuses duplicates within a source, which merging would hide
+        sources.append(found)
         notes += missing
-    results, differences = merge(places)
+    results, differences = merge(sources)
     found_tables = tables(results)
     if model is not None:
         named = [each for each in found_tables if each.model == model]

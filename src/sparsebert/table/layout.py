@@ -1,4 +1,4 @@
-"""The table: results in rows and columns, what they come to, and the whole as Markdown."""
+"""The table: results in rows and columns, their means and shares, and all of it as Markdown."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Table:
         for each in self.results:
             cells.setdefault((each.task, each.run), {})[each.split, each.metric] = None
         columns = [
-            Column(run, task, tuple(sorted(found, key=lambda cell: _place(task, cell))))
+            Column(run, task, tuple(sorted(found, key=lambda cell: _cell_order(task, cell))))
             for (task, run), found in cells.items()
         ]
         return sorted(
@@ -183,13 +183,13 @@ class Table:
         return (statistics.fmean(shares), len(shares)) if shares else None
 
     def warnings(self) -> list[str]:
-        """What a reader must know before believing a difference."""
-        told: list[str] = []
+        """What makes rows not comparable: other seeds, or another number of training rows."""
+        warnings: list[str] = []
         for column in self.columns():
             for row in self.rows():
                 if row != DENSE:
-                    told += self._row_warnings(row, column)
-        return told
+                    warnings += self._row_warnings(row, column)
+        return warnings
 
     def _row_warnings(self, row: str, column: Column) -> list[str]:
         pairs = [
@@ -200,16 +200,16 @@ class Table:
         if not pairs:
             return []
         where = f"{column.title}, {row_title(row)}"
-        told: list[str] = []
+        warnings: list[str] = []
         ours, dense = pairs[0]
         if ours.seed_numbers != dense.seed_numbers:
-            told.append(f"{where}: seeds {ours.numbers()}, but dense has {dense.numbers()}.")
+            warnings.append(f"{where}: seeds {ours.numbers()}, but dense has {dense.numbers()}.")
         if ours.train_rows != dense.train_rows:
-            told.append(
+            warnings.append(
                 f"{where}: trained on {_count(ours.train_rows)} rows, dense on "
                 f"{_count(dense.train_rows)}: not comparable."
             )
-        return told
+        return warnings
 
     def within_spread(self, row: str, column: Column) -> bool:
         """Whether a row differs from dense by no more than the seeds do, on all of the metrics.
@@ -236,8 +236,8 @@ def row_title(row: str) -> str:
     return ROW_TITLES.get(row, row)
 
 
-def _place(task: str, cell: tuple[str, str]) -> tuple[int, int]:
-    """Where a split and metric stand in their task's row; what it does not know comes last."""
+def _cell_order(task: str, cell: tuple[str, str]) -> tuple[int, int]:
+    """Sort key of a split and metric: the task's own order, unknown ones last."""
     known = TASKS.get(task)
     splits, metrics = (known.validation_splits, known.metrics) if known else ((), ())
     split, metric = cell
@@ -329,10 +329,10 @@ def _training_rows(table: Table) -> str:
     parts = []
     for column in table.columns():
         counts = {each.train_rows for each in table.results if each.run == column.run}
-        told = "/".join(
+        counted = "/".join(
             "unknown" if count is None else f"{count:,}" for count in sorted(counts, key=str)
         )
-        parts.append(f"{column.title} {told}")
+        parts.append(f"{column.title} {counted}")
     return ", ".join(parts)
 
 

@@ -12,7 +12,7 @@ from sparsebert.table.layout import DENSE, Column, Table, row_title
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Told apart in grey and by those who see fewer colours (Okabe and Ito's palette).
+# Distinguishable in grey and with colour blindness (Okabe and Ito's palette).
 _COLOURS = ("#8a8f98", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00")
 _INCHES_A_ROW = 0.17
 _DOTS = 14  # area of a seed's dot, in points squared
@@ -48,7 +48,7 @@ def shares_figure(tables: Sequence[Table], *, width: float = 7.0) -> Figure:
     if not drawn:
         raise DataError("there is nothing to plot: no row has a task in common with row dense.")
     rows = list(dict.fromkeys(row for table, _ in drawn for row in _compared(table)))
-    colours = {row: _COLOURS[place % len(_COLOURS)] for place, row in enumerate(rows)}
+    colours = {row: _COLOURS[index % len(_COLOURS)] for index, row in enumerate(rows)}
     heights = [(len(_compared(table)) + 1) * len(columns) for table, columns in drawn]
     figure = Figure(
         figsize=(width, 0.9 + _INCHES_A_ROW * sum(heights) + 0.25 * (len(drawn) - 1)),
@@ -97,14 +97,14 @@ def _draw_panel(
 ) -> None:
     rows = _compared(table)
     step = len(rows) + 1
-    for place, column in enumerate(columns):
+    for index, column in enumerate(columns):
         for offset, row in enumerate(rows):
-            _draw(axes, table, row, column, place * step + offset, colours[row])
-        if place % 2:
-            axes.axhspan(place * step - 1, (place + 1) * step - 1, color="black", alpha=0.04, lw=0)
+            _draw(axes, table, row, column, index * step + offset, colours[row])
+        if index % 2:
+            axes.axhspan(index * step - 1, (index + 1) * step - 1, color="black", alpha=0.04, lw=0)
     axes.axvline(100, color=_COLOURS[0], linewidth=1, zorder=0)
     axes.set_yticks(
-        [place * step + (len(rows) - 1) / 2 for place in range(len(columns))],
+        [index * step + (len(rows) - 1) / 2 for index in range(len(columns))],
         [column.title for column in columns],
     )
     axes.set_ylim(step * len(columns) - 1, -1)

@@ -5,8 +5,8 @@
      "split": "validation", "run": "stsb", "seed_numbers": [1, 2]}
 
 ``seeds`` holds one score a seed, in percent. ``model`` (what all began from) and the last three may
-be left out: ``split`` tells the two halves of MNLI apart, ``run`` two results on one task (``sst2``
-and ``sst2-full``). Seeds of different machines or days may stand in files of their own: `merge`
+be left out: ``split`` distinguishes the two halves of MNLI, ``run`` two results on one task
+(``sst2`` and ``sst2-full``). Seeds of different machines or days may be in separate files: `merge`
 puts them together.
 """
 
@@ -45,7 +45,7 @@ class Result:
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
-        """What tells it from every other result of a table."""
+        """What identifies it among the results of a table."""
         return (self.model, self.row, self.run, self.split, self.metric)
 
     def numbers(self) -> str:
@@ -141,16 +141,16 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def merge(places: Sequence[Sequence[Result]]) -> tuple[list[Result], list[str]]:
-    """Each result with the seeds of all places, in the order of their numbers; and notes.
+def merge(sources: Sequence[Sequence[Result]]) -> tuple[list[Result], list[str]]:
+    """Each result with the seeds of all sources, in the order of their numbers; and notes.
 
-    Where two places have a score for the same seed, the later place's counts. A note tells of
+    Where two sources have a score for the same seed, the later one counts. A note names
     results whose seeds were made by different commands: the first one's is kept, unless none of its
     seeds are. Raises DataError if they were trained on different numbers of rows.
     """
     merged: dict[tuple[str, ...], Result] = {}
     notes: dict[str, None] = {}
-    for results in places:
+    for results in sources:
         for later in results:
             earlier = merged.get(later.key)
             if earlier is None or set(earlier.seed_numbers) <= set(later.seed_numbers):

@@ -1,7 +1,7 @@
 """Read ``RUNS/ROW/TASK``: folders of seeds, or single model folders, and what they say of scores.
 
 Weights are not needed: config.json (how the folder was made), training.json and evaluation.json
-tell all. Of a model that was packed or pruned after its training, only evaluation.json counts:
+say all of it. Of a model that was packed or pruned after its training, only evaluation.json counts:
 the scores in training.json are those of the model it was made from.
 """
 

@@ -1,4 +1,4 @@
-"""What a fine-tuning takes where nothing was asked for: by the model, the task and the rows.
+"""The defaults of a fine-tuning run that depend on the model, the task and the number of rows.
 
 The usual 3 epochs at 5e-5 with dropout come from BERT-base on large tasks (Devlin et al. 2019). A
 model that is narrower or pruned has less capacity and does better at a higher rate and without
@@ -46,9 +46,9 @@ def with_defaults(
         "dropout": usual_dropout(config, options.method),
         "epochs": _epochs(rows / (options.batch_size * options.gradient_accumulation)),
     }
-    asked = options.as_dict()
-    left_open = {name: value for name, value in chosen.items() if asked[name] is None}
-    return RunOptions(**{**asked, **left_open})
+    given = options.as_dict()
+    left_open = {name: value for name, value in chosen.items() if given[name] is None}
+    return RunOptions(**{**given, **left_open})
 
 
 def usual_dropout(config: EncoderConfig, method: str = "lock") -> float | None:

@@ -1,4 +1,4 @@
-"""Recipes: the options of a fine-tuning run in a small YAML file, to be kept and passed on.
+"""Recipes: the options of a fine-tuning run in a small YAML file, to keep and to share.
 
     version: 1
     epochs: 4
@@ -7,7 +7,7 @@
     embeddings: used
 
 The names are those of `FinetuneOptions`. A recipe says how to train; on what (model, task, data)
-and with which seed is said at each run. Beside the weights of every fine-tuned model stands the
+and with which seed is an argument of each run. Beside the weights of every fine-tuned model is the
 `recipe.yaml` that trains it again. Those of our own runs come with the package, by name.
 """
 
@@ -68,7 +68,7 @@ def write_recipe(folder: Path, options: FinetuneOptions) -> None:
 
 
 def source_names(options: FinetuneOptions) -> dict[str, Any]:
-    """The options that are places on this disk, by their last names: they are written down."""
+    """The options that are paths, by their last component, as they are recorded."""
     names = {}
     if options.teacher is not None:
         names["teacher"] = source_name(options.teacher)
@@ -109,11 +109,11 @@ def _checked(found: Mapping[Any, Any]) -> dict[str, Any]:
     if "seed" in values:
         raise TrainingError("a recipe holds no seed: give it with each run (--seed, seed=).")
     values = {name: _number(name, value) for name, value in values.items()}
-    # A recipe may leave teacher and texts to each run: what goes with them is checked as if there.
-    told = "given with the run"
-    whole = {**values, "teacher": values.get("teacher") or told}
+    # A recipe may leave teacher and texts to each run: options that need them are allowed here.
+    placeholder = "given with the run"
+    whole = {**values, "teacher": values.get("teacher") or placeholder}
     if values.get("unlabelled_rows") is not None:
-        whole["unlabelled"] = values.get("unlabelled") or told
+        whole["unlabelled"] = values.get("unlabelled") or placeholder
     FinetuneOptions.from_names(whole)
     return values
 

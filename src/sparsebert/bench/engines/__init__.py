@@ -39,7 +39,7 @@ def known_engines() -> dict[str, Callable[[], Setup]]:
 
 
 def parse_engines(text: str) -> list[str]:
-    """Read ``"sparsebert-fp32,torch"``; InputError for an engine that nobody has heard of."""
+    """Read ``"sparsebert-fp32,torch"``; InputError for an unknown engine."""
     names = list(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in names:
         if name not in known_engines():

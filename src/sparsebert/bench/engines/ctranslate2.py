@@ -69,7 +69,7 @@ def _convert(source: Path, target: Path, quantisation: str) -> None:
     from ctranslate2.converters import TransformersConverter
 
     class Words:
-        """In place of a tokenizer, which the folder may lack and the engine is not going to use."""
+        """A stand-in for a tokenizer, which the folder may lack and the engine does not use."""
 
         unk_token = "[UNK]"
 
@@ -82,7 +82,7 @@ def _convert(source: Path, target: Path, quantisation: str) -> None:
     class Converter(TransformersConverter):  # type: ignore[misc]
         def load_model(self, model_class: Any, folder: str, **options: Any) -> Any:
             model = model_class.from_pretrained(folder, **options)
-            # The converter asks for it; transformers 5 no longer has any other kind.
+            # The converter reads it; transformers 5 no longer has any other kind.
             model.config.position_embedding_type = "absolute"
             self._words = Words(model.config.vocab_size)
             return model

@@ -106,19 +106,19 @@ def _quantise(source: Path, folder: Path, *, reduce_range: bool) -> None:
 
 
 def _note_operators(folder: Path) -> None:
-    """Write down which fused operators the graph got: without them it is another engine."""
+    """Record which fused operators the graph has: without them it is another engine."""
     import onnx
 
     graph = onnx.load(folder / ONNX_NAME, load_external_data=False).graph
     counts: dict[str, int] = {}
     for node in graph.node:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    told = [
+    fused = [
         f"{counts[name]} {name}"
         for name in sorted(counts)
         if name.endswith(("Attention", "Gelu", "LayerNormalization", "MatMulInteger"))
     ]
-    (folder / "operators.txt").write_text(", ".join(told), encoding="utf-8")
+    (folder / "operators.txt").write_text(", ".join(fused), encoding="utf-8")
 
 
 ENGINES: dict[str, Callable[[], Engine]] = {

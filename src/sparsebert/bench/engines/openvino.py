@@ -20,7 +20,7 @@ _CALIBRATION_TOKENS = 64
 
 
 class OpenVinoEngine(Engine):
-    """The CPU plugin; ``precision`` is what it is told to compute in."""
+    """The CPU plugin; ``precision`` is the inference precision it is set to."""
 
     def __init__(self, precision: str) -> None:
         self.precision = precision
@@ -54,8 +54,8 @@ class OpenVinoEngine(Engine):
     def load(self, folder: Path, threads: int) -> None:
         import openvino as ov
 
-        # On a CPU with bf16 instructions that is what it computes fp32 models in, unless told not
-        # to. What is not int8 in an int8 model is left to its own choice.
+        # On a CPU with bf16 instructions that is what it computes fp32 models in, unless set
+        # otherwise. What is not int8 in an int8 model is left to its own choice.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
         types = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}
         if self.precision in types:

@@ -21,7 +21,7 @@ class PackedEngine(Engine):
     """The native engine on weights packed as one dtype."""
 
     ragged = True
-    keeps = False  # packing is quick, and a packed file of an older sparsebert is another engine
+    cacheable = False  # packing is quick, and another version of sparsebert packs otherwise
 
     def __init__(self, dtype: str, *, sparse: bool = True) -> None:
         self.precision = dtype
