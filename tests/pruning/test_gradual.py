@@ -1,4 +1,4 @@
-"""The ramp from dense to N:M against hand-computed values, forced groups against brute force."""
+"""The sparsity schedule against hand-computed values, forced groups against brute force."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 
 from sparsebert.errors import PatternError, TrainingError
 from sparsebert.patterns import BoolMatrix, Matrix, Pattern, is_whole
-from sparsebert.pruning.gradual import Ramp, forced_count, forced_mask
+from sparsebert.pruning.gradual import SparsitySchedule, forced_count, forced_mask
 
 
 def test_the_share_is_the_cubic_of_zhu_and_gupta() -> None:
-    ramp = Ramp(start=10, end=30, interval=5, steps=50)
-    shares = {step: ramp.share(step) for step in (0, 10, 15, 20, 25, 30, 50)}
+    schedule = SparsitySchedule(start=10, end=30, interval=5, steps=50)
+    shares = {step: schedule.share(step) for step in (0, 10, 15, 20, 25, 30, 50)}
     assert shares == {
         0: 0.0,
         10: 0.0,
@@ -25,36 +25,40 @@ def test_the_share_is_the_cubic_of_zhu_and_gupta() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ramp", "updates"),
+    ("schedule", "updates"),
     [
-        (Ramp(10, 30, 5, 50), [15, 20, 25, 30]),
-        (Ramp(0, 11, 4, 20), [4, 8, 11]),  # the last one always, whatever the interval
-        (Ramp(3, 7, 1, 14), [4, 5, 6, 7]),
+        (SparsitySchedule(10, 30, 5, 50), [15, 20, 25, 30]),
+        (SparsitySchedule(0, 11, 4, 20), [4, 8, 11]),  # the last one always, whatever the interval
+        (SparsitySchedule(3, 7, 1, 14), [4, 5, 6, 7]),
     ],
 )
-def test_masks_are_updated_at_intervals_and_at_the_end(ramp: Ramp, updates: list[int]) -> None:
-    assert [step for step in range(ramp.steps + 1) if ramp.updates(step)] == updates
+def test_masks_are_updated_at_intervals_and_at_the_end(
+    schedule: SparsitySchedule, updates: list[int]
+) -> None:
+    assert [step for step in range(schedule.steps + 1) if schedule.updates(step)] == updates
 
 
 @pytest.mark.parametrize(
-    ("steps", "warmup", "ramp"),
+    ("steps", "warmup", "schedule"),
     [
-        (1000, 60, Ramp(60, 530, 10, 1000)),
-        (100, 6, Ramp(6, 53, 1, 100)),
-        (9, 1, Ramp(1, 5, 1, 9)),
-        (8, 0, Ramp(0, 4, 1, 8)),
+        (1000, 60, SparsitySchedule(60, 530, 10, 1000)),
+        (100, 6, SparsitySchedule(6, 53, 1, 100)),
+        (9, 1, SparsitySchedule(1, 5, 1, 9)),
+        (8, 0, SparsitySchedule(0, 4, 1, 8)),
     ],
 )
-def test_a_run_ramps_over_half_the_steps_after_warm_up(steps: int, warmup: int, ramp: Ramp) -> None:
-    assert Ramp.of_run(steps, warmup) == ramp
+def test_a_run_ramps_over_half_the_steps_after_warm_up(
+    steps: int, warmup: int, schedule: SparsitySchedule
+) -> None:
+    assert SparsitySchedule.of_run(steps, warmup) == schedule
 
 
 @pytest.mark.parametrize(("steps", "warmup", "least"), [(8, 1, 9), (7, 0, 8), (1, 1, 9)])
 def test_a_run_too_short_for_a_ramp_is_refused(steps: int, warmup: int, least: int) -> None:
     message = rf"a run of {steps} steps \({warmup} of them warm-up\) is too short .* takes {least}:"
     with pytest.raises(TrainingError, match=message):
-        Ramp.of_run(steps, warmup)
-    Ramp.of_run(least, warmup)
+        SparsitySchedule.of_run(steps, warmup)
+    SparsitySchedule.of_run(least, warmup)
 
 
 def test_counts_are_rounded() -> None:

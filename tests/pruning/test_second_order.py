@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sparsebert.patterns import Pattern, is_whole
-from sparsebert.pruning import pair_swaps, second_order, surgeon, wanda
+from sparsebert.pruning import criteria, obs, second_order
 from sparsebert.pruning.calibration import Linear, Statistics
 
 
@@ -52,7 +52,7 @@ def test_a_single_group_is_pruned_as_exhaustive_search_does(text: str) -> None:
     """The others are free to make up for it, so one group's choice is exact."""
     pattern = Pattern.parse(text)
     weight, inputs = layer(9, pattern.m, seed=3)
-    _, mask = surgeon.prune_columns(as_torch(weight), as_torch(moment_of(inputs)), pattern)
+    _, mask = obs.prune_columns(as_torch(weight), as_torch(moment_of(inputs)), pattern)
     masks = group_masks(pattern)
     for row, chosen in zip(weight, mask.numpy(), strict=True):
         best = min(masks, key=lambda kept: loss(row, inputs, kept))
@@ -65,7 +65,7 @@ def test_the_left_of_a_pair_is_not_taken_for_fixed() -> None:
     weight, inputs = layer(40, 6, seed=1)
     inputs[:, 1] = inputs[:, 0] + 0.3 * inputs[:, 1]  # the first two say much the same
     moment = moment_of(inputs)
-    _, mask = surgeon.prune_columns(as_torch(weight), as_torch(moment), pattern)
+    _, mask = obs.prune_columns(as_torch(weight), as_torch(moment), pattern)
     everything = np.ones(6, bool)
     for row, chosen in zip(weight, mask.numpy(), strict=True):
         left, right = everything.copy(), everything.copy()
@@ -86,7 +86,7 @@ def test_blocks_of_columns_choose_as_one_inverse_after_another(
     pattern = Pattern.parse(text)
     weight, inputs = layer(rows, columns, seed=2, tokens=3 * columns)
     moment = moment_of(inputs) + 0.1 * np.eye(columns)
-    _, mask = surgeon.prune_columns(as_torch(weight), as_torch(moment), pattern)
+    _, mask = obs.prune_columns(as_torch(weight), as_torch(moment), pattern)
     expected = np.ones((rows, columns), bool)
     work = weight.copy()
     for begin in range(0, columns, pattern.m):
@@ -192,7 +192,7 @@ def test_settled_masks_lose_less_than_a_walk_from_left_to_right(
     weight, inputs = layer(rows, columns, seed=10)
     moment = as_torch(moment_of(inputs) + 0.1 * np.eye(columns))
     ideal = as_torch(weight)
-    start, walked = surgeon.prune_columns(ideal, moment, pattern)
+    start, walked = obs.prune_columns(ideal, moment, pattern)
     settled = second_order.settle_mask(start, ideal @ moment, moment, pattern)
     assert is_whole(settled.numpy(), pattern)
 
@@ -224,7 +224,7 @@ def test_rows_that_do_not_settle_keep_the_walks_mask(monkeypatch: pytest.MonkeyP
     )
     moment = statistics(inputs, targets).inputs
     moment.diagonal().add_(0.01 * moment.diagonal().mean())
-    walked = surgeon.prune_columns(as_torch(weight), moment, pattern)[1]
+    walked = obs.prune_columns(as_torch(weight), moment, pattern)[1]
     assert torch.equal(found.mask[1::2], expected.mask[1::2])
     assert torch.equal(found.mask[::2], walked[::2])
 
@@ -254,13 +254,13 @@ def test_wanda_by_hand() -> None:
     weight = np.array([[1.0, -2.0, 3.0, 0.4], [-4.0, 1.5, 0.1, 0.2]])
     inputs = np.array([[3.0, 0.0, 1.0, 4.0], [0.0, 1.0, 0.0, 4.0], [4.0, 2.0, 0.0, 2.0]])
     # Norms: 5, sqrt(5), 1, 6. Scores: 5, 4.47, 3, 2.4 / 20, 3.35, 0.1, 1.2.
-    found = wanda.prune_linear(
+    found = criteria.prune_by_wanda(
         linear(weight, np.ones(2)), statistics(inputs, inputs), pattern=Pattern(1, 2)
     )
     assert found.weight.tolist() == [[1, 0, 3, 0], [-4, 0, 0, np.float32(0.2)]]
     assert found.bias.tolist() == [1, 1]
     norms = np.linalg.norm(inputs, axis=0).astype(np.float32)
-    scores = wanda.scores(weight.astype(np.float32), norms)
+    scores = criteria.wanda(weight.astype(np.float32), norms)
     assert scores[0].tolist() == pytest.approx([5, 2 * 5**0.5, 3, 2.4])
 
 
@@ -290,7 +290,7 @@ def test_rows_that_share_their_inputs_choose_together(monkeypatch: pytest.Monkey
 def test_a_blocks_group_is_pruned_as_exhaustive_search_does() -> None:
     pattern = Pattern(1, 2, 16)
     weight, inputs = layer(40, 2, seed=13)
-    _, mask = surgeon.prune_columns(as_torch(weight), as_torch(moment_of(inputs)), pattern)
+    _, mask = obs.prune_columns(as_torch(weight), as_torch(moment_of(inputs)), pattern)
     for block in (slice(0, 16), slice(16, 32), slice(32, 40)):
         best = min(
             group_masks(pattern), key=lambda kept: sum(loss(r, inputs, kept) for r in weight[block])
@@ -308,7 +308,7 @@ def test_swaps_within_pairs_gain_what_they_promise() -> None:
         kept = np.isin(np.arange(12), places)
         return sum(loss(row, inputs, kept) for row in weight) / len(inputs)
 
-    won, gains = pair_swaps._gains(
+    won, gains = second_order._gains(
         torch.tensor(inside), torch.tensor(weight @ moment), torch.tensor(moment)
     )
     everything = np.einsum("ri,ij,rj->", weight, moment, weight)
@@ -327,7 +327,7 @@ def test_no_single_swap_is_left_that_gains() -> None:
     wanted = as_torch(weight) @ moment
     odd = np.random.default_rng(17).random((2, 12)) > 0.5
     start = torch.tensor(np.stack((~odd, odd), -1).reshape(2, 24)[np.arange(27) // 16])
-    found = pair_swaps.swap_pairs(start, wanted, moment, pattern)
+    found = second_order.swap_pairs(start, wanted, moment, pattern)
     assert is_whole(found.numpy(), pattern)
 
     def lost(mask: Any) -> float:

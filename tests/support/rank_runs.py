@@ -28,7 +28,7 @@ from sparsebert.training.distributed import here, rank
 
 FOLDER = Path(sys.argv[1])
 OPTIONS = json.loads((FOLDER / "options.json").read_text())
-ACCUMULATED, WHOLE, EVOLVED, UPSTREAM = OPTIONS
+ACCUMULATED, WHOLE, GRADUAL, UPSTREAM = OPTIONS
 
 
 def plain_runs(told: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ def plain_runs(told: dict[str, Any]) -> None:
         told["stop"] = str(stop)
     again = finetune(FOLDER / "sparse", FOLDER / "resumed", resume=True, **ACCUMULATED)
     told["resumed_from"] = again.resumed_from
-    finetune(FOLDER / "dense", FOLDER / "evolved", **EVOLVED)
+    finetune(FOLDER / "dense", FOLDER / "gradual", **GRADUAL)
     prune_upstream(FOLDER / "masked-lm", FOLDER / "upstream", **UPSTREAM)
     told["command"] = command()
     try:

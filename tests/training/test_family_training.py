@@ -86,7 +86,7 @@ def test_zeros_hold_under_every_head(
 def test_a_dense_model_is_pruned_while_a_teacher_teaches_it(
     tiny_bert: TinyBert, data: dict[str, Path], tmp_path: Path, model_type: str
 ) -> None:
-    """Masks that evolve, hidden states and attention relations, and only used embeddings."""
+    """Gradual pruning, hidden states and attention relations, and only used embeddings."""
     dense = tiny_bert("encoder", model_type=model_type)
     finetune(dense, tmp_path / "teacher", task="custom", data=data["custom"], **QUICK)
     out = tmp_path / "student"

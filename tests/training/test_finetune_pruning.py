@@ -22,15 +22,15 @@ from sparsebert.cli.app import app
 from sparsebert.errors import PatternError, TrainingError
 from sparsebert.patterns import Pattern, is_whole
 from sparsebert.pruning import prune
-from sparsebert.pruning.gradual import Ramp
+from sparsebert.pruning.gradual import SparsitySchedule
 from sparsebert.pruning.inspection import inspect
 from sparsebert.pruning.methods import When, method_names
 from sparsebert.training import finetune
-from sparsebert.training.gradual_pruning import EVOLUTION_NAME, rewound_rate
+from sparsebert.training.gradual_pruning import PRUNER_STATE_NAME, rewound_rate
 from sparsebert.training.options import METHODS as OPTION_METHODS
 
-# 60 rows in batches of 8: 16 steps, of which 1 is warm-up and 7 are the ramp.
-RAMP = Ramp(start=1, end=8, interval=1, steps=16)
+# 60 rows in batches of 8: 16 steps, of which 1 is warm-up and 7 are the schedule.
+SCHEDULE = SparsitySchedule(start=1, end=8, interval=1, steps=16)
 METHODS = ("gradual", "snip-momentum")
 
 
@@ -70,14 +70,14 @@ def test_the_result_is_a_whole_sparse_folder(pruned: tuple[Path, str], dense: Pa
     assert record["layers"] == sorted(masks)
     (step,) = record["lineage"]
     assert (step["step"], step["arguments"]["method"]) == ("finetune", method)
-    assert not list(out.glob(EVOLUTION_NAME))
+    assert not list(out.glob(PRUNER_STATE_NAME))
     assert not out.with_name("task.training").exists()
 
 
 def test_the_learning_rate_is_rewound(pruned: tuple[Path, str]) -> None:
     history = json.loads((pruned[0] / "training.json").read_text())["history"]
     rates = {int(each["step"]): each["learning_rate"] for each in history}
-    expected = {step + 1: 1e-3 * rewound_rate(RAMP, step) for step in range(RAMP.steps)}
+    expected = {step + 1: 1e-3 * rewound_rate(SCHEDULE, step) for step in range(SCHEDULE.steps)}
     assert rates == pytest.approx(expected)
     assert rates[9] == pytest.approx(1e-3)
 
@@ -92,7 +92,7 @@ def test_a_pruned_folder_is_fine_tuned_with_the_lock(
         finetune(pruned[0], tmp_path / "again", data=data, method="gradual", **QUICK)
 
 
-@pytest.mark.parametrize("at", [5, 12], ids=["in the ramp", "after it"])
+@pytest.mark.parametrize("at", [5, 12], ids=["while it prunes", "after it"])
 def test_a_resumed_run_gives_the_same_bits(
     pruned: tuple[Path, str], dense: Path, data: Path, tmp_path: Path, at: int
 ) -> None:

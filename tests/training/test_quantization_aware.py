@@ -546,7 +546,7 @@ class TestFinetune:
             {"teacher": "teacher", "hidden_weight": 1.0, "attention_weight": 1.0},
             {"embeddings": "used", "early_stopping": 1},
         ],
-        ids=["masks that evolve", "a teacher", "used embeddings and the best epoch"],
+        ids=["gradual pruning", "a teacher", "used embeddings and the best epoch"],
     )
     def test_it_goes_together_with(
         self, tiny_bert: TinyBert, tmp_path: Path, options: dict[str, Any]

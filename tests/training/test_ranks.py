@@ -84,11 +84,11 @@ def folder(tiny_bert: TinyBert, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def options(place: Path) -> tuple[dict[str, Any], ...]:
     data = {"data": place / "data"}
-    evolved = {"method": "snip-momentum", "teacher": place / "teacher", "hidden_weight": 1.0}
+    gradual = {"method": "snip-momentum", "teacher": place / "teacher", "hidden_weight": 1.0}
     return (
         {**ACCUMULATED, **data},
         {**WHOLE, **data},
-        {**WHOLE, **data, **evolved},
+        {**WHOLE, **data, **gradual},
         {**UPSTREAM, "corpus": place / "corpus.txt"},
     )
 
@@ -149,11 +149,11 @@ class TestTwoProcesses:
         assert_same_bits(folder / "resumed", folder / "two")
         assert not (folder / "resumed.training").exists()
 
-    def test_masks_evolve_alike(self, folder: Path, tmp_path: Path) -> None:
+    def test_pruning_is_alike(self, folder: Path, tmp_path: Path) -> None:
         finetune(folder / "dense", tmp_path / "one", **options(folder)[2])
-        assert inspect(folder / "evolved").whole
+        assert inspect(folder / "gradual").whole
         one, two = (
-            read_masks(open_checkpoint(place)) for place in (tmp_path / "one", folder / "evolved")
+            read_masks(open_checkpoint(place)) for place in (tmp_path / "one", folder / "gradual")
         )
         # Saliencies are sums of rounded numbers: two that are all but equal may change places.
         same = [np.mean(one[name] == two[name]) for name in one]

@@ -17,7 +17,8 @@ arXiv 2111.05754) prunes each layer evenly as well.
 
 Masks are recomputed from new scores at every update, also those of groups forced before: until t1 a
 weight that was pruned may come back. The method "gradual" scores by magnitude, as both papers do;
-`snip_momentum` has another score for the same ramp. Cost: a partial sort of each layer's groups.
+"snip-momentum" has another score for the same schedule. Cost: a partial sort of each layer's
+groups.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ from sparsebert.patterns import (
     sum_over_blocks,
 )
 
-RAMP_SHARE = 0.5  # of the steps after warm-up; the rest trains the final masks
-_UPDATES = 50  # at most so many in a ramp; Zhu & Gupta found that their number hardly matters
-_LEAST_STEPS = 4  # fewer are no ramp
+PRUNING_SHARE = 0.5  # of the steps after warm-up; the rest trains the final masks
+_UPDATES = 50  # at most so many in a run; Zhu & Gupta found that their number hardly matters
+_LEAST_STEPS = 4  # fewer are not gradual
 
 
 @dataclass(frozen=True)
-class Ramp:
+class SparsitySchedule:
     """When masks are updated, counted in optimiser steps done: from ``start`` (t0, all dense) every
     ``interval`` steps to ``end`` (t1, when they are whole and locked) of ``steps`` in all.
     """
@@ -58,13 +59,15 @@ class Ramp:
     steps: int
 
     @classmethod
-    def of_run(cls, steps: int, warmup_steps: int) -> Ramp:
-        """The ramp of a run: it begins after the learning rate's warm-up and takes `RAMP_SHARE` of
-        what is left. TrainingError if that is too short to be one.
+    def of_run(cls, steps: int, warmup_steps: int) -> SparsitySchedule:
+        """The schedule of a run of ``steps`` optimiser steps.
+
+        It begins after the learning rate's warm-up and takes `PRUNING_SHARE` of what is left.
+        Raises TrainingError if that is too short to prune gradually.
         """
-        length = int((steps - warmup_steps) * RAMP_SHARE)
+        length = int((steps - warmup_steps) * PRUNING_SHARE)
         if length < _LEAST_STEPS:
-            least = warmup_steps + int(_LEAST_STEPS / RAMP_SHARE)
+            least = warmup_steps + int(_LEAST_STEPS / PRUNING_SHARE)
             raise TrainingError(
                 f"a run of {steps} steps ({warmup_steps} of them warm-up) is too short to prune "
                 f"while it trains, which takes {least}: give more epochs or a smaller batch, or "
@@ -125,8 +128,8 @@ def forced_mask(scores: Matrix, pattern: Pattern, share: float) -> BoolMatrix:
     mask = mask_from_scores(scores, pattern)
     pruned = grouped(np.where(mask, scores.dtype.type(0), scores), pattern)
     losses = pruned[..., 0].copy()
-    for place in range(1, pattern.m):  # as in patterns.count_kept: faster than a short axis's sum
-        losses += pruned[..., place]
+    for member in range(1, pattern.m):  # as in patterns.count_kept: faster than a short axis's sum
+        losses += pruned[..., member]
     losses = sum_over_blocks(losses, pattern)
     forced = _least(losses.ravel(), forced_count(share, losses.size)).reshape(losses.shape)
     mask |= ~np.repeat(spread_over_rows(forced, pattern, len(mask)), pattern.m, axis=1)

@@ -1,4 +1,4 @@
-"""The pruning methods, each a file of this package and a line of the table below.
+"""The pruning methods, each a line of the table below.
 
 One-shot methods are what `prune` takes: those that need nothing score the weights of a layer
 (``scores(weight)``, the lowest of a group are pruned), those that need calibration texts turn a
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from sparsebert.checkpoint.dtypes import Float32
 from sparsebert.errors import PatternError
 from sparsebert.patterns import Pattern
-from sparsebert.pruning import magnitude, second_order, wanda
+from sparsebert.pruning import criteria, second_order
 
 if TYPE_CHECKING:
     from sparsebert.pruning.calibration import Linear, Statistics
@@ -65,14 +65,14 @@ METHODS: dict[str, Method] = {
             When.ONE_SHOT,
             Needs.NOTHING,
             "small weights go",
-            scores=magnitude.scores,
+            scores=criteria.magnitude,
         ),
         Method(
             "wanda",
             When.ONE_SHOT,
             Needs.CALIBRATION,
             "small weights on weak inputs go",
-            prune_linear=wanda.prune_linear,
+            prune_linear=criteria.prune_by_wanda,
         ),
         Method(
             "second-order",

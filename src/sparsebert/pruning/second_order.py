@@ -5,7 +5,7 @@ For a linear layer with targets Y (what the dense model gives where the pruned o
 ``W* = (Y X^T + d W) (X X^T + d)^-1``, damped by d towards the dense ones. With any others the layer
 loses ``tr (W - W*) H (W - W*)^T`` more, H = X X^T + d, and N:M pruning looks for the least loss:
 
-1. a start: Optimal Brain Surgeon, group after group (`surgeon`, SparseGPT's algorithm)
+1. a start: Optimal Brain Surgeon, group after group (`obs`, SparseGPT's algorithm)
 2. better masks: alternating projections (ADMM) between 'close to W*' and 'N:M', which let groups
    settle together where the walk fixes them one by one. Preconditioned by H's diagonal as in Boža
    (2024, "Fast and Effective Weight Update for Pruned Large Language Models"), with a penalty that
@@ -14,7 +14,7 @@ loses ``tr (W - W*) H (W - W*)^T`` more, H = X X^T + d, and N:M pruning looks fo
 
 Rows that share their inputs (see `sparsebert.patterns`) choose together in 1 and 2, by the sum of
 what they lose, and have one system of equations in 3. So few masks are worth a last look: swaps
-within pairs that the loss falls by (`pair_swaps`).
+within pairs that the loss falls by (`swap_pairs`).
 
 Means are left out of X and Y: they belong to the bias, which is fitted with the weights (of a layer
 that has one).
@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING
 
 from sparsebert.patterns import Pattern, mask_from_scores, spread_over_rows, sum_over_blocks
 from sparsebert.pruning.calibration import Linear
-from sparsebert.pruning.pair_swaps import swap_pairs
-from sparsebert.pruning.surgeon import prune_columns
+from sparsebert.pruning.obs import prune_columns
 
 if TYPE_CHECKING:
     import torch
 
     from sparsebert.pruning.calibration import Statistics
+
 
 _DAMPING = 0.01  # share of the mean second moment added to each
 _LEAST = 1e-12  # of inputs that are all the same
@@ -145,3 +145,76 @@ def _of_blocks(losses: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     rows = len(losses)
     sums = sum_over_blocks(losses[:, None].numpy(), pattern)
     return torch.from_numpy(spread_over_rows(sums, pattern, rows))[:, 0]
+
+
+_SWAP_ROUNDS = 100  # at most
+_SWAP_SHARE = 0.2  # of the swaps that gain are tried together
+_LEAST_GAIN = 1e-5  # of what the kept inputs win over zeros: a round that gains less is the last
+
+
+def swap_pairs(
+    mask: torch.Tensor, wanted: torch.Tensor, moment: torch.Tensor, pattern: Pattern
+) -> torch.Tensor:
+    """A whole mask of ``pattern`` that loses no more than ``mask``; both bool ``[rows, columns]``.
+
+    ``wanted`` is W* H ``[rows, columns]``, ``moment`` is H ``[columns, columns]``. Of a pair the
+    other input is kept, while the loss falls. A block of rows keeps the inputs K. With
+    G = H_KK^-1, weights w = b_K G and b = W* H, what the block loses changes exactly as follows if
+    it keeps j, the other of its pair, in place of i:
+
+        |w_i|^2 / G_ii - |b_j - w H_Kj + w_i u_i / G_ii|^2 / (H_jj - H_jK u + u_i^2 / G_ii),
+        u = G H_Kj
+
+    the first term being what it costs to let i go (Optimal Brain Surgeon), the second what j then
+    wins back; all norms are over the rows of the block. Computed for all pairs at once, since a
+    block of many rows has one G. The best swaps are made together; where they get in each other's
+    way and the loss does not fall, half as many. Cost: O(columns^3) a round and block.
+    """
+    found = mask.clone()
+    size = pattern.shared_rows
+    for begin in range(0, len(mask), size):
+        rows = slice(begin, begin + size)
+        found[rows] = _swap_in_block(mask[begin], wanted[rows], moment)
+    return found
+
+
+def _swap_in_block(kept: torch.Tensor, wanted: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
+    """The mask ``[columns]`` of one block of rows, better than ``kept`` or the same."""
+    inside = kept.nonzero()[:, 0]
+    won, gains = _gains(inside, wanted, moment)
+    for _ in range(_SWAP_ROUNDS):
+        order = gains.argsort(descending=True)
+        count = int(_SWAP_SHARE * int((gains > 0).sum())) + 1
+        while count:
+            tried = inside.clone()
+            tried[order[:count]] ^= 1  # the other of the pair
+            more, later = _gains(tried, wanted, moment)
+            if more > won + _LEAST_GAIN * abs(won):
+                break
+            count //= 2
+        else:
+            break
+        inside, won, gains = tried, more, later
+    mask = kept.new_zeros(kept.shape)
+    mask[inside] = True
+    return mask
+
+
+def _gains(
+    inside: torch.Tensor, wanted: torch.Tensor, moment: torch.Tensor
+) -> tuple[float, torch.Tensor]:
+    """How much less the block loses than with zeros, and by each swap less again: ``[pairs]``."""
+    import torch
+
+    others = inside ^ 1
+    square = moment[inside][:, inside].double()
+    inverse = torch.linalg.inv(square)
+    right = wanted[:, inside].double()
+    weight = right @ inverse
+    across = moment[inside][:, others].double()
+    solved = inverse @ across
+    u, own = solved.diagonal(), inverse.diagonal()
+    left = moment.diagonal()[others].double() - (across * solved).sum(dim=0) + u.square() / own
+    rest = wanted[:, others].double() - weight @ across + weight * (u / own)
+    gains = rest.square().sum(dim=0) / left - weight.square().sum(dim=0) / own
+    return float((weight * right).sum()), gains

@@ -156,5 +156,5 @@ class RankBatches(Sampler[list[int]]):
         rows = self._buckets.order().tolist()
         together = plan.batch_size * plan.processes
         for start in range(0, len(rows), together):
-            mine = start + self._rank * plan.batch_size
-            yield rows[mine : min(mine + plan.batch_size, start + together)]
+            own = start + self._rank * plan.batch_size
+            yield rows[own : min(own + plan.batch_size, start + together)]

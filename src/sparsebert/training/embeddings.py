@@ -97,13 +97,13 @@ class _UsedRows(nn.Embedding):
             _weight=whole[used],
         )
         self.train(table.training)
-        place = torch.full((len(whole),), -1, device=whole.device)
-        place[used] = torch.arange(len(used), device=whole.device)
-        self._whole, self._used, self._place = whole, used, place
+        row_of = torch.full((len(whole),), -1, device=whole.device)
+        row_of[used] = torch.arange(len(used), device=whole.device)
+        self._whole, self._used, self._row_of = whole, used, row_of
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         if self.training:
-            return super().forward(self._place[ids])
+            return super().forward(self._row_of[ids])
         return functional.embedding(ids, self.table())
 
     @torch.no_grad()
@@ -116,7 +116,7 @@ class _UsedRows(nn.Embedding):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> _UsedRows:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._whole, self._used, self._place = map(fn, (self._whole, self._used, self._place))
+        self._whole, self._used, self._row_of = map(fn, (self._whole, self._used, self._row_of))
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

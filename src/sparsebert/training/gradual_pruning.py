@@ -1,6 +1,6 @@
-"""Masks that change while the model trains, from dense to whole N:M ones.
+"""The gradual pruner: masks that change while the model trains, from dense to whole N:M ones.
 
-Between two updates the masks of the moment hold as locked ones do: a pruned weight is +0.0 and its
+Between two updates the masks of the moment are locked: a pruned weight is +0.0 and its
 gradient zero. What it was when it was pruned is remembered beside the model, and if an update keeps
 it again it returns with that value, as in the papers (see `sparsebert.pruning.gradual`), where
 masked weights wait unchanged. It returns without momentum: when a weight is pruned its first moment
@@ -15,9 +15,9 @@ Learning-rate rewinding: pruning while training must not eat the learning rate's
 pruning, a model recovers best at the learning rates it was trained with, not at the small ones that
 a run ends on (Renda et al., 2020, arXiv 2003.02389). Prune Once for All (Zafrir et al., 2021, arXiv
 2111.05754) therefore rewinds a gradual pruning's schedule at every mask update to where pruning
-began, and lets it run its course once the masks are final. With a ramp from t0 to t1 of T steps and
-an update every k, step t takes the rate of step c(t) of an ordinary schedule (warm-up to t0, then
-linearly to zero) of T' = T - (t1 - t0) steps:
+began, and lets it run its course once the masks are final. With a sparsity schedule from t0 to t1
+and an update every k steps, step t of T takes the rate of step c(t) of an ordinary schedule
+(warm-up to t0, then linearly to zero) of T' = T - (t1 - t0) steps:
 
     c(t) = t                    before t0
     c(t) = t0 + (t - t0) mod k  from t0 to t1
@@ -47,38 +47,38 @@ from sparsebert.checkpoint.tensors import TensorFiles, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import TrainingError
 from sparsebert.patterns import BoolMatrix, Pattern, is_whole
-from sparsebert.pruning import snip_momentum
-from sparsebert.pruning.gradual import Ramp, forced_mask
+from sparsebert.pruning.criteria import accumulate_saliency
+from sparsebert.pruning.gradual import SparsitySchedule, forced_mask
 from sparsebert.pruning.methods import METHODS, Needs
 from sparsebert.training.distributed import average
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
 
-EVOLUTION_NAME = "mask_evolution.safetensors"
+PRUNER_STATE_NAME = "mask_evolution.safetensors"
 _MOMENTA = ("exp_avg", "momentum_buffer")  # as torch's optimisers call their first moments
 
 
 @dataclass(frozen=True)
-class Evolution:
+class GradualPruning:
     """What a run prunes: ``layers`` (shapes by canonical name), from dense to ``pattern``."""
 
     method: str
     pattern: Pattern
-    ramp: Ramp
+    schedule: SparsitySchedule
     layers: Mapping[str, tuple[int, int]]
 
 
-class EvolvingMasks(LockedMasks):
+class GradualPruner(LockedMasks):
     """Masks of layers that are still being pruned, beside those of layers that are sparse already.
 
     ``locked`` are the latter's, and never change. The former begin dense and are whole once
-    `evolve` has seen the ramp's last step.
+    `update` has seen the schedule's last step.
     """
 
-    def __init__(self, evolution: Evolution, locked: Mapping[str, BoolMatrix]) -> None:
-        dense = {name: np.ones(shape, bool) for name, shape in evolution.layers.items()}
+    def __init__(self, pruning: GradualPruning, locked: Mapping[str, BoolMatrix]) -> None:
+        dense = {name: np.ones(shape, bool) for name, shape in pruning.layers.items()}
         super().__init__({**locked, **dense})
-        self.evolution = evolution
-        self._by_saliency = METHODS[evolution.method].needs is Needs.GRADIENTS
+        self.pruning = pruning
+        self._by_saliency = METHODS[pruning.method].needs is Needs.GRADIENTS
         # By name, float32 of the weight's shape; all empty once the masks are final.
         self._remembered: dict[str, torch.Tensor] = {}  # what pruned weights were, 0 where kept
         self._saliency: dict[str, torch.Tensor] = {}
@@ -91,12 +91,12 @@ class EvolvingMasks(LockedMasks):
         if self._final:
             return
         for values in self._kinds().values():
-            for name in self.evolution.layers:
+            for name in self.pruning.layers:
                 parameter = self._locked[name].parameter
                 known = values[name] if name in values else torch.zeros(parameter.shape)
                 values[name] = known.to(parameter.device)
         if self._by_saliency:
-            for name in self.evolution.layers:
+            for name in self.pruning.layers:
                 parameter = self._locked[name].parameter
                 hook = parameter.register_hook(partial(self._see, name))  # type: ignore[no-untyped-call]
                 self._hooks.append(hook)
@@ -113,20 +113,20 @@ class EvolvingMasks(LockedMasks):
         for name, gradient in self._gradients.items():
             weight = self._locked[name].parameter + self._remembered[name]
             # Each process has seen the gradient of its own rows.
-            snip_momentum.accumulate(self._saliency[name], weight, average(gradient))
+            accumulate_saliency(self._saliency[name], weight, average(gradient))
         self._gradients.clear()
 
     @torch.no_grad()
-    def evolve(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        """Update the masks if the ramp says so now that ``step`` optimiser steps are done."""
-        ramp = self.evolution.ramp
-        if not ramp.updates(step):
+    def update(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """Update the masks if the schedule says so after ``step`` optimiser steps."""
+        schedule = self.pruning.schedule
+        if not schedule.updates(step):
             return
-        for name in self.evolution.layers:
+        for name in self.pruning.layers:
             locked, remembered = self._locked[name], self._remembered[name]
             weight = locked.parameter + remembered  # one of the two is 0 everywhere
             scores = self._saliency[name] if self._by_saliency else weight.abs()
-            mask = forced_mask(scores.cpu().numpy(), self.evolution.pattern, ramp.share(step))
+            mask = forced_mask(scores.cpu().numpy(), self.pruning.pattern, schedule.share(step))
             self.masks[name] = mask
             locked.set(mask)
             locked.parameter.copy_(weight)
@@ -136,17 +136,17 @@ class EvolvingMasks(LockedMasks):
             for momentum in (state.get(key) for key in _MOMENTA):
                 if momentum is not None:
                     locked.zero(momentum)
-        if step == ramp.end:
+        if step == schedule.end:
             self._final = True
             for values in (self._remembered, self._saliency, self._gradients):
                 values.clear()
 
     def check_whole(self) -> None:
         """TrainingError, naming a layer, unless every mask has become a whole N:M one."""
-        for name in self.evolution.layers:
-            if not is_whole(self.masks[name], self.evolution.pattern):
+        for name in self.pruning.layers:
+            if not is_whole(self.masks[name], self.pruning.pattern):
                 raise TrainingError(
-                    f"'{name}' did not become {self.evolution.pattern}. The result is not kept; "
+                    f"'{name}' did not become {self.pruning.pattern}. The result is not kept; "
                     "please report this."
                 )
 
@@ -161,7 +161,7 @@ class EvolvingMasks(LockedMasks):
             for kind, values in self._kinds().items():
                 arrays |= {f"{name}.{kind}": each.cpu().numpy() for name, each in values.items()}
             specs = [TensorSpec(name, "F32", array.shape) for name, array in arrays.items()]
-            write_tensors(folder / EVOLUTION_NAME, specs, arrays.values(), {})
+            write_tensors(folder / PRUNER_STATE_NAME, specs, arrays.values(), {})
         super().save(folder)
 
     def restore(self, folder: Path) -> None:
@@ -176,21 +176,21 @@ class EvolvingMasks(LockedMasks):
             if name not in stored:
                 raise _foreign(folder / MASKS_NAME, name)
             self.masks[name] = stored.read(layers[name])
-        path = folder / EVOLUTION_NAME
+        path = folder / PRUNER_STATE_NAME
         self._final = not path.is_file()
         if self._final:
             self.check_whole()
             return
         tensors = TensorFiles([path])
         for kind, values in self._kinds().items():
-            for name, shape in self.evolution.layers.items():
+            for name, shape in self.pruning.layers.items():
                 spec = TensorSpec(f"{name}.{kind}", "F32", shape)
                 if spec.name not in tensors or tensors.spec(spec.name) != spec:
                     raise _foreign(path, spec.name)
                 values[name] = torch.tensor(tensors[spec.name])
 
     def _kinds(self) -> dict[str, dict[str, torch.Tensor]]:
-        """What is kept of each evolving layer, by the name it has in a file."""
+        """What is kept of each layer that is being pruned, by the name it has in a file."""
         kinds = {"remembered": self._remembered}
         return {**kinds, "saliency": self._saliency} if self._by_saliency else kinds
 
@@ -209,13 +209,13 @@ def _foreign(path: Path, name: str) -> TrainingError:
     )
 
 
-class EvolvingMasksCallback(LockedMasksCallback):
-    """Evolves masks through a Trainer's run and saves them with each of its checkpoints.
+class GradualPrunerCallback(LockedMasksCallback):
+    """Prunes through a Trainer's run and saves masks with each of its checkpoints.
 
     The run fails with TrainingError if a pruned weight is not zero at its end, or a mask not whole.
     """
 
-    masks: EvolvingMasks
+    masks: GradualPruner
 
     def on_train_begin(
         self,
@@ -225,7 +225,7 @@ class EvolvingMasksCallback(LockedMasksCallback):
         model: torch.nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        assert state.max_steps == self.masks.evolution.ramp.steps
+        assert state.max_steps == self.masks.pruning.schedule.steps
         super().on_train_begin(args, state, control, model, **kwargs)
 
     def on_pre_optimizer_step(
@@ -242,7 +242,7 @@ class EvolvingMasksCallback(LockedMasksCallback):
         **kwargs: Any,
     ) -> None:
         assert optimizer is not None
-        self.masks.evolve(state.global_step, optimizer)
+        self.masks.update(state.global_step, optimizer)
 
     def on_train_end(
         self,
@@ -253,18 +253,18 @@ class EvolvingMasksCallback(LockedMasksCallback):
         **kwargs: Any,
     ) -> None:
         super().on_train_end(args, state, control, model, **kwargs)
-        if state.global_step >= self.masks.evolution.ramp.end:  # else it was interrupted
+        if state.global_step >= self.masks.pruning.schedule.end:  # else it was interrupted
             self.masks.check_whole()
 
 
-def rewound_rate(ramp: Ramp, step: int) -> float:
+def rewound_rate(schedule: SparsitySchedule, step: int) -> float:
     """The learning rate of the optimiser step after ``step`` steps, as a share of its peak."""
-    length = ramp.end - ramp.start
-    if step < ramp.start:
-        return step / ramp.start
-    if step < ramp.end:
-        step = ramp.start + (step - ramp.start) % ramp.interval
+    length = schedule.end - schedule.start
+    if step < schedule.start:
+        return step / schedule.start
+    if step < schedule.end:
+        step = schedule.start + (step - schedule.start) % schedule.interval
     else:
         step -= length
-    steps = ramp.steps - length
-    return max(0.0, (steps - step) / (steps - ramp.start))
+    steps = schedule.steps - length
+    return max(0.0, (steps - step) / (steps - schedule.start))

@@ -70,18 +70,18 @@ class _Locked:
             self._hook = hook(self._arrived)  # type: ignore[no-untyped-call]
 
     def detach(self) -> None:
-        """Let go of the parameter."""
+        """Unlock the parameter."""
         if self._hook is not None:
             self._hook.remove()
 
     def set(self, mask: BoolMatrix) -> None:
-        """Hold another mask from now on."""
+        """Lock another mask from now on."""
         self._bits.copy_(here_of(mask, self.parameter))
         self._bits.neg_()
 
     @torch.no_grad()
     def zero(self, values: torch.Tensor) -> None:
-        """Set the pruned places of the weight, its gradient or its like to +0.0."""
+        """Set the pruned elements of the weight, its gradient or its like to +0.0."""
         here(values).view(self._bits.dtype).bitwise_and_(self._bits)
 
     def _arrived(self, parameter: torch.Tensor) -> None:
@@ -90,7 +90,7 @@ class _Locked:
 
 
 class LockedMasks:
-    """The masks of a model's pruned weights and, once attached, their hold on its parameters.
+    """The masks of a model's pruned weights and, once attached, their lock on its parameters.
 
     ``masks`` maps a canonical weight name to a bool matrix of the weight's shape, True where the
     weight is kept. A kept weight that happens to be 0.0 trains like any other.
@@ -125,7 +125,7 @@ class LockedMasks:
         self.apply()
 
     def detach(self) -> None:
-        """Let go of the parameters."""
+        """Unlock the parameters."""
         for locked in self._locked.values():
             locked.detach()
         self._locked.clear()
@@ -175,7 +175,7 @@ class _SavePretrained:
 
 
 class LockedMasksCallback(TrainerCallback):  # type: ignore[misc]
-    """Holds the masks through a Trainer's run; they are saved with all that it saves.
+    """Locks the masks through a Trainer's run; they are saved with all that it saves.
 
     The run fails with TrainingError if a pruned weight is not zero at its end.
     """

@@ -1,11 +1,11 @@
 """Fine-tuning through the engine's int8 arithmetic, so that the score seen is the score served.
 
-While it holds a model, every forward pass computes what the packed int8 model will: linear layers,
-attention, embeddings and GELU go through `int8_functions`, the last layer of a head and LayerNorm
-stay in float32, whatever autocast says. Parameters stay float32 and keep their names, so optimiser,
-masks, checkpoints and the written folder are those of any other run; `pack --dtype int8` rounds the
-weights as they were rounded here. Source of the idea: Jacob et al. 2017 (arXiv:1712.05877); for
-BERT in int8, Zafrir et al. 2019 (arXiv:1910.06188).
+While the patch is attached to a model, every forward pass computes what the packed int8 model will:
+linear layers, attention, embeddings and GELU go through `int8_functions`, the last layer of a head
+and LayerNorm stay in float32, whatever autocast says. Parameters stay float32 and keep their names,
+so optimiser, masks, checkpoints and the written folder are those of any other run; `pack --dtype
+int8` rounds the weights as they were rounded here. Source of the idea: Jacob et al. 2017
+(arXiv:1712.05877); for BERT in int8, Zafrir et al. 2019 (arXiv:1910.06188).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MOST_INPUTS = ((1 << 31) - 1) // (255 * 128)  # of a linear layer: its sums are
 
 
 class Int8Arithmetic:
-    """The engine's int8 arithmetic and, once attached, its hold on a model's forward pass."""
+    """A model patch: the forward pass computes in the engine's int8 arithmetic."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
@@ -75,7 +75,7 @@ class Int8Arithmetic:
             self._undo.append(partial(checked.set_attn_implementation, before))
 
     def detach(self) -> None:
-        """Let go of the model, which computes in floats again."""
+        """Take the patch off the model, which computes in floats again."""
         while self._undo:
             self._undo.pop()()
 

@@ -120,8 +120,8 @@ def write_summary(folder: Path, *, without: Collection[int] = ()) -> SeedScores:
     ``without`` are seeds that are yet to be trained again, and may be of another task.
     """
     records = {
-        seed: read_object(place / TRAINING_NAME)
-        for seed, place in seed_folders(folder).items()
+        seed: read_object(path / TRAINING_NAME)
+        for seed, path in seed_folders(folder).items()
         if seed not in without
     }
     first = next(iter(records.values()))
@@ -179,14 +179,14 @@ def _refuse_others(
     ignored = {"seed", *(["teacher"] if teachers else [])}
     for folder in finished.values():
         record = read_object(folder / TRAINING_NAME)
-        theirs = _lineage(read_object(folder / CONFIG_NAME))
+        earlier = _lineage(read_object(folder / CONFIG_NAME))
         made = {
             **FinetuneOptions().as_dict(),  # an option that is younger than the seed
             **record["arguments"],
-            "model": theirs[-1]["from"] if theirs else None,
+            "model": earlier[-1]["from"] if earlier else None,
         }
         different = differences(made, wanted, ignored=ignored)
-        if theirs[:-1] != lineage:
+        if earlier[:-1] != lineage:
             different.insert(0, "the model was made otherwise")
         _refuse(folder, different + changed(record.get("fingerprints", {}), contents))
 

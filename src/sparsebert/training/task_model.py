@@ -52,8 +52,8 @@ def task_config(checkpoint: Checkpoint, task: Task) -> dict[str, Any]:
     if task.kind is Kind.QUESTION:
         return raw
     names = head_labels(checkpoint, task)
-    raw["id2label"] = {str(place): name for place, name in enumerate(names)}
-    raw["label2id"] = {name: place for place, name in enumerate(names)}
+    raw["id2label"] = {str(index): name for index, name in enumerate(names)}
+    raw["label2id"] = {name: index for index, name in enumerate(names)}
     regression = task.kind is Kind.REGRESSION
     raw["problem_type"] = "regression" if regression else "single_label_classification"
     return raw

@@ -10,15 +10,15 @@ from transformers import PreTrainedModel
 
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.checkpoint.config import parse_config
-from sparsebert.pruning.gradual import Ramp
+from sparsebert.pruning.gradual import SparsitySchedule
 from sparsebert.training.batches import BatchPlan
 from sparsebert.training.cpu import choose_attention
 from sparsebert.training.distillation.objective import distillation_objective
 from sparsebert.training.distillation.teacher import copy_head
 from sparsebert.training.gradual_pruning import (
-    Evolution,
-    EvolvingMasks,
-    EvolvingMasksCallback,
+    GradualPruner,
+    GradualPrunerCallback,
+    GradualPruning,
     rewound_rate,
 )
 from sparsebert.training.job import Job
@@ -68,10 +68,10 @@ class TaskRun(TrainingRun):
     ) -> LockedMasksCallback | None:
         job = self._job
         if job.options.method != "lock":
-            masks = EvolvingMasks(self._evolution(plan), job.masks)
+            masks = GradualPruner(self._pruning(plan), job.masks)
             if checkpoint is not None:
                 masks.restore(checkpoint)
-            return EvolvingMasksCallback(masks)
+            return GradualPrunerCallback(masks)
         if not job.masks:
             return None
         locked = read_masks(open_checkpoint(checkpoint)) if checkpoint else job.masks
@@ -80,7 +80,7 @@ class TaskRun(TrainingRun):
     def rate(self, plan: BatchPlan) -> Callable[[int], float] | None:
         if self._job.options.method == "lock":
             return None
-        return partial(rewound_rate, self._evolution(plan).ramp)
+        return partial(rewound_rate, self._pruning(plan).schedule)
 
     def patches(self) -> list[ModelPatch]:
         patches = super().patches()
@@ -88,10 +88,10 @@ class TaskRun(TrainingRun):
             patches.append(Int8Arithmetic())
         return patches
 
-    def _evolution(self, plan: BatchPlan) -> Evolution:
+    def _pruning(self, plan: BatchPlan) -> GradualPruning:
         job, options, examples = self._job, self._job.options, len(self.examples)
-        ramp = Ramp.of_run(
+        schedule = SparsitySchedule.of_run(
             plan.steps(examples, options.epochs),
             plan.warmup_steps(examples, options.epochs, options.warmup_ratio),
         )
-        return Evolution(options.method, options.target, ramp, job.to_prune)
+        return GradualPruning(options.method, options.target, schedule, job.to_prune)

@@ -1,8 +1,8 @@
-"""How far a student is from its teacher, row by row: logits, hidden states, attention relations.
+"""How far a student is from its teacher: logits, hidden states, attention relations.
 
-Every function gives float32 ``[rows]``, and a row's loss depends on nothing but that row, so their
-sum is the same however the rows are batched and padded. The student's tensors may be of any
-floating type; the arithmetic is float32.
+Every function gives float32 ``[batch]``, and an example's loss depends on nothing but the example,
+so their sum is the same however examples are batched and padded. The student's tensors may be of
+any floating type; the arithmetic is float32.
 
 Attention relations are how tokens relate to one another in the last layer: MiniLMv2 (Wang et al.
 2021). The scaled dot products of all queries with each other, of all keys and of all values, each a
@@ -32,7 +32,7 @@ def class_logits_loss(
 ) -> torch.Tensor:
     """KL(teacher || student) of the softened classes, times the temperature squared.
 
-    Both are ``[rows, labels]``. With p = softmax(teacher / T), q = softmax(student / T):
+    Both are ``[batch, labels]``. With p = softmax(teacher / T), q = softmax(student / T):
     T^2 sum_i p_i (log p_i - log q_i), whose gradient keeps its size as T changes (Hinton et al.
     2015, section 2).
     """
@@ -40,7 +40,7 @@ def class_logits_loss(
 
 
 def value_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Squared error to the teacher's value, both ``[rows, 1]``: a number has no temperature."""
+    """Squared error to the teacher's value, both ``[batch, 1]``: a number has no temperature."""
     return (student.float() - teacher).square().sum(-1)
 
 
@@ -48,19 +48,19 @@ def span_logits_loss(
     start: torch.Tensor,
     end: torch.Tensor,
     teacher: torch.Tensor,
-    real: torch.Tensor,
+    attention_mask: torch.Tensor,
     temperature: float,
 ) -> torch.Tensor:
-    """The mean of `class_logits_loss` of start and end, over the real tokens of each row.
+    """The mean of `class_logits_loss` of start and end, over the tokens that are not padding.
 
-    ``start`` and ``end`` are ``[rows, tokens]``, ``teacher`` is ``[rows, tokens, 2]``, ``real`` is
-    bool ``[rows, tokens]``, False at padding.
+    ``start`` and ``end`` are ``[batch, tokens]``, ``teacher`` is ``[batch, tokens, 2]``,
+    ``attention_mask`` is bool ``[batch, tokens]``, False at padding.
     """
-    total = torch.zeros(len(real), device=real.device)
-    for place, logits in enumerate((start, end)):
-        mine = without_padding(logits.float() / temperature, real)
-        theirs = without_padding(teacher[..., place] / temperature, real)
-        total = total + temperature**2 * divergence(mine, theirs)
+    total = torch.zeros(len(attention_mask), device=attention_mask.device)
+    for end_index, logits in enumerate((start, end)):
+        student_logits = without_padding(logits.float() / temperature, attention_mask)
+        teacher_logits = without_padding(teacher[..., end_index] / temperature, attention_mask)
+        total = total + temperature**2 * divergence(student_logits, teacher_logits)
     return total / 2
 
 
@@ -68,12 +68,12 @@ def hidden_states_loss(
     student: Sequence[torch.Tensor],
     teacher: Sequence[torch.Tensor],
     variance: Sequence[float] | npt.NDArray[np.float64],
-    real: torch.Tensor,
+    attention_mask: torch.Tensor,
 ) -> torch.Tensor:
     """The share of the variance of the teacher's hidden states that the student does not explain.
 
     ``student`` and ``teacher`` are the outputs of all encoder layers (not of the embeddings, which
-    pruning leaves dense), ``[rows, tokens, hidden]`` each; ``variance`` has one number for each of
+    pruning leaves dense), ``[batch, tokens, hidden]`` each; ``variance`` has one number for each of
     the teacher's layers, `TeacherOutputs.hidden_variance`. For a row with n real tokens and H
     features a pair of layers counts
 
@@ -82,11 +82,14 @@ def hidden_states_loss(
     and the row's loss is the mean over the pairs (see `layer_pairs`). It is 1 for a student that
     always gives the teacher's mean, whatever the model, so a weight means the same for all.
     """
-    tokens = real.sum(1)
+    tokens = attention_mask.sum(1)
     shares = []
-    for mine, theirs in layer_pairs(len(student), len(teacher)):
-        error = (student[mine].float() - teacher[theirs].float()).square().mean(-1)
-        shares.append(error.masked_fill(~real, 0.0).sum(1) / (tokens * float(variance[theirs])))
+    for student_layer, teacher_layer in layer_pairs(len(student), len(teacher)):
+        error = (student[student_layer].float() - teacher[teacher_layer].float()).square().mean(-1)
+        shares.append(
+            error.masked_fill(~attention_mask, 0.0).sum(1)
+            / (tokens * float(variance[teacher_layer]))
+        )
     return torch.stack(shares).mean(0)
 
 
@@ -112,19 +115,19 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     ).sum(-1)
 
 
-def without_padding(logits: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """Float32 logits whose softmax is 0 where ``real`` (which broadcasts) is False.
+def without_padding(logits: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Float32 logits whose softmax is 0 where ``attention_mask`` (which broadcasts) is False.
 
     The lowest finite number, not -inf: 0 * (-inf - -inf) would make the divergence NaN.
     """
-    return logits.float().masked_fill(~real, torch.finfo(torch.float32).min)
+    return logits.float().masked_fill(~attention_mask, torch.finfo(torch.float32).min)
 
 
 @contextmanager
 def last_projections(model: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
     """Gather query, key and value of the last layer from the forward pass inside.
 
-    The list holds them afterwards, ``[rows, tokens, hidden]`` each, in this order; as the linear
+    The list holds them afterwards, ``[batch, tokens, hidden]`` each, in this order; as the linear
     layers give them, before rotary positions turn them.
     """
     attention = f"encoder.layer.{unwrapped(model).config.num_hidden_layers - 1}.attention.self"
@@ -148,24 +151,27 @@ def relations_loss(
     student: Sequence[torch.Tensor],
     teacher: Sequence[torch.Tensor],
     heads: int,
-    real: torch.Tensor,
+    attention_mask: torch.Tensor,
 ) -> torch.Tensor:
-    """float32 ``[rows]``: how far the student's relations are from the teacher's.
+    """float32 ``[batch]``: how far the student's relations are from the teacher's.
 
-    ``student`` and ``teacher`` are queries, keys and values, ``[rows, tokens, width]`` each, where
-    ``heads`` relation heads divide both widths; ``real`` is bool ``[rows, tokens]``, False at
-    padding. With R = softmax(A A^T / sqrt(width / heads)) of one relation head, over the n real
-    tokens of a row,
+    ``student`` and ``teacher`` are queries, keys and values, ``[batch, tokens, width]`` each, where
+    ``heads`` relation heads divide both widths; ``attention_mask`` is bool ``[batch, tokens]``,
+    False at padding. With R = softmax(A A^T / sqrt(width / heads)) of one relation head, over the n
+    tokens of an example,
 
         sum over A = queries, keys, values of  1 / (heads n)  sum_heads sum_tokens KL(R^T || R^S)
 
     (equations 3 to 6 of the paper, all three weights 1).
     """
-    tokens = real.sum(1)
-    total = torch.zeros(len(real), device=real.device)
-    for mine, theirs in zip(student, teacher, strict=True):
-        apart = divergence(_relations(mine, heads, real), _relations(theirs, heads, real))
-        total = total + apart.mean(1).masked_fill(~real, 0.0).sum(1) / tokens
+    tokens = attention_mask.sum(1)
+    total = torch.zeros(len(attention_mask), device=attention_mask.device)
+    for student_vectors, teacher_vectors in zip(student, teacher, strict=True):
+        apart = divergence(
+            _relations(student_vectors, heads, attention_mask),
+            _relations(teacher_vectors, heads, attention_mask),
+        )
+        total = total + apart.mean(1).masked_fill(~attention_mask, 0.0).sum(1) / tokens
     return total
 
 
@@ -174,8 +180,8 @@ def relation_heads(student_heads: int, teacher_hidden: int) -> int:
     return math.gcd(student_heads, teacher_hidden)
 
 
-def _relations(vectors: torch.Tensor, heads: int, real: torch.Tensor) -> torch.Tensor:
-    """Logits of R, float32 ``[rows, heads, tokens, tokens]``; padding never is a partner."""
+def _relations(vectors: torch.Tensor, heads: int, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Logits of R, float32 ``[batch, heads, tokens, tokens]``; padding never is a partner."""
     split = vectors.view(*vectors.shape[:2], heads, -1).transpose(1, 2)
     scores = split @ split.transpose(2, 3) / math.sqrt(split.shape[-1])
-    return without_padding(scores, real[:, None, None, :])
+    return without_padding(scores, attention_mask[:, None, None, :])

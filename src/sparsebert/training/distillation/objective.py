@@ -3,7 +3,7 @@
     loss = task_weight * task + logits_weight * logits + hidden_weight * hidden
          + attention_weight * attention
 
-each part the sum over its rows divided by the rows of the whole optimiser step, as in the task's
+each part the sum over its examples divided by those of the whole optimiser step, as in the task's
 own loss, so that an accumulated step equals one large batch. Weights 0, 1, 0, 0 are pure
 distillation of the logits, which the published recipes of sparse BERTs use (*Prune Once for All*,
 Zafrir et al. 2021).
@@ -37,7 +37,7 @@ from sparsebert.training.options import FinetuneOptions
 class DistillationObjective:
     """The loss above, for one kind of task.
 
-    ``outputs`` holds the teacher's logits of every training row, in the order of the student's
+    ``outputs`` holds the teacher's logits of every training example, in the order of the student's
     labels. ``teacher`` is the model itself, which computes hidden states and attention relations
     in the student's own batches: not needed, and not kept, while both weigh nothing.
     """
@@ -72,28 +72,30 @@ class DistillationObjective:
         self, model: PreTrainedModel, batch: dict[str, torch.Tensor], examples_in_step: int
     ) -> torch.Tensor:
         """See `Objective`."""
-        real = batch["attention_mask"].bool()
-        outputs, states, projections = self._run(model, batch)
-        loss = torch.zeros((), device=real.device)
+        attention_mask = batch["attention_mask"].bool()
+        outputs, student_states, student_projections = self._run(model, batch)
+        loss = torch.zeros((), device=attention_mask.device)
         if self._task_weight:
             task = self._task.of(outputs, batch["labels"], examples_in_step)
             loss = loss + self._task_weight * task
         if self._logits_weight:
-            apart = self._logits_loss(outputs, batch["indices"], real)
+            apart = self._logits_loss(outputs, batch["indices"], attention_mask)
             loss = loss + self._logits_weight * apart.sum() / examples_in_step
         if self._teacher is None:
             return loss
-        teacher = self._teacher.to(real.device)
+        teacher = self._teacher.to(attention_mask.device)
         with torch.no_grad():
-            _, their_states, their_projections = self._run(teacher, batch)
+            _, teacher_states, teacher_projections = self._run(teacher, batch)
         if self._hidden_weight:
-            apart = hidden_states_loss(states, their_states, self._outputs.hidden_variance, real)
+            apart = hidden_states_loss(
+                student_states, teacher_states, self._outputs.hidden_variance, attention_mask
+            )
             loss = loss + self._hidden_weight * apart.sum() / examples_in_step
         if self._attention_weight:
             heads = relation_heads(
                 unwrapped(model).config.num_attention_heads, teacher.config.hidden_size
             )
-            apart = relations_loss(projections, their_projections, heads, real)
+            apart = relations_loss(student_projections, teacher_projections, heads, attention_mask)
             loss = loss + self._attention_weight * apart.sum() / examples_in_step
         return loss
 
@@ -109,12 +111,14 @@ class DistillationObjective:
             )
         return outputs, (outputs.hidden_states or ())[1:], projections
 
-    def _logits_loss(self, outputs: Any, rows: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """float32 ``[rows]``: the part of the loss that only the logits decide."""
-        teacher = self._outputs.batch(rows, real.shape[1]).to(real.device)
+    def _logits_loss(
+        self, outputs: Any, indices: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """float32 ``[batch]``: the part of the loss that only the logits decide."""
+        teacher = self._outputs.batch(indices, attention_mask.shape[1]).to(attention_mask.device)
         if self._kind is Kind.QUESTION:
             return span_logits_loss(
-                outputs.start_logits, outputs.end_logits, teacher, real, self._temperature
+                outputs.start_logits, outputs.end_logits, teacher, attention_mask, self._temperature
             )
         if self._kind is Kind.REGRESSION:
             return value_loss(outputs.logits, teacher)

@@ -1,4 +1,4 @@
-"""What a teacher says of every training row: its logits, and how much its hidden states vary.
+"""What a teacher says of every training example: its logits, and how much its hidden states vary.
 
 They are kept on disk, so that the next seed, recipe or resumed run need not ask again: a cache and
 no part of a result, so the files stand where a user expects such files and may delete them, in
@@ -40,29 +40,30 @@ if TYPE_CHECKING:
 class TeacherOutputs:
     """A teacher's logits on a training set.
 
-    ``logits`` is float32 ``[rows, labels]`` (``[rows, 1]`` for a regression), or ``[tokens, 2]``
-    for question answering: start and end of all rows' tokens, end to end as ``offsets`` (int64
-    ``[rows + 1]``) says. ``hidden_variance`` is float64 ``[layers]``: of each layer's output, the
-    variance over all tokens of the training set, averaged over the features.
+    ``logits`` is float32 ``[examples, labels]`` (``[examples, 1]`` for a regression), or
+    ``[tokens, 2]`` for question answering: start and end of all examples' tokens, end to end as
+    ``offsets`` (int64 ``[examples + 1]``) says. ``hidden_variance`` is float64 ``[layers]``: of
+    each layer's output, the variance over all tokens of the training set, averaged over the
+    features.
     """
 
     logits: npt.NDArray[np.float32]
     hidden_variance: npt.NDArray[np.float64]
     offsets: npt.NDArray[np.int64] | None = None
 
-    def batch(self, rows: torch.Tensor, tokens: int) -> torch.Tensor:
-        """Logits of some rows (int64 ``[batch]``), on their device.
+    def batch(self, indices: torch.Tensor, tokens: int) -> torch.Tensor:
+        """Logits of the examples of some indices (int64 ``[batch]``), on their device.
 
-        float32 ``[batch, labels]``, or ``[batch, tokens, 2]`` with zeros where a row has ended.
+        float32 ``[batch, labels]``, or ``[batch, tokens, 2]`` with zeros at padding.
         """
-        chosen = rows.cpu().numpy()
+        chosen = indices.cpu().numpy()
         if self.offsets is None:
-            return torch.from_numpy(self.logits[chosen]).to(rows.device)
+            return torch.from_numpy(self.logits[chosen]).to(indices.device)
         padded = np.zeros((len(chosen), tokens, 2), np.float32)
-        for place, row in enumerate(chosen):
-            of_row = self.logits[self.offsets[row] : self.offsets[row + 1]]
-            padded[place, : len(of_row)] = of_row
-        return torch.from_numpy(padded).to(rows.device)
+        for position, index in enumerate(chosen):
+            logits = self.logits[self.offsets[index] : self.offsets[index + 1]]
+            padded[position, : len(logits)] = logits
+        return torch.from_numpy(padded).to(indices.device)
 
     def with_columns(self, columns: Sequence[int] | npt.NDArray[np.int64]) -> TeacherOutputs:
         """The same with the labels in another order: column i is the old column ``columns[i]``."""
@@ -77,9 +78,9 @@ def compute_outputs(
     batch_size: int,
     progress: Progress,
 ) -> TeacherOutputs:
-    """Run the teacher over the training set, rows of like length together.
+    """Run the teacher over the training set, examples of like length together.
 
-    Other company in a batch, and so other padding, changes a logit by rounding only (about 1e-6 of
+    Other batch mates, and so other padding, change a logit by rounding only (about 1e-6 of
     its size in fp32). TrainingError if the teacher gives NaN or infinity.
     """
     question = kind is Kind.QUESTION
@@ -93,9 +94,9 @@ def compute_outputs(
             chunk = order[start : start + batch_size]
             batch = padded_batch(rows, chunk, model.device)
             output = model(**model_inputs(model, batch), output_hidden_states=True)
-            real = batch["attention_mask"].bool()
+            attention_mask = batch["attention_mask"].bool()
             for layer, states in enumerate(output.hidden_states[1:]):
-                states = states[real].double()
+                states = states[attention_mask].double()
                 sums[layer] += states.sum(0).cpu().numpy()
                 squares[layer] += states.square().sum(0).cpu().numpy()
             if question:
@@ -106,12 +107,12 @@ def compute_outputs(
             if logits is None:
                 count = rows.offsets[-1] if question else len(rows)
                 logits = np.empty((count, values.shape[-1]), np.float32)
-            for place, row in enumerate(chunk):
+            for position, index in enumerate(chunk):
                 if question:
-                    begin, end = rows.offsets[row], rows.offsets[row + 1]
-                    logits[begin:end] = values[place, : end - begin]
+                    begin, end = rows.offsets[index], rows.offsets[index + 1]
+                    logits[begin:end] = values[position, : end - begin]
                 else:
-                    logits[row] = values[place]
+                    logits[index] = values[position]
             progress("asking the teacher", start + len(chunk), len(rows))
     assert logits is not None
     if not np.isfinite(logits).all():

@@ -146,8 +146,8 @@ def _check(
             f"{teacher.config.head.value}{f', its labels are {labels}' if labels else ''}), and "
             f"{task.name} asks for {_asked(task)}: fine-tune it on the task first."
         )
-    theirs = load_tokenizer(teacher.path).get_vocab()
-    if theirs != load_tokenizer(student.path).get_vocab():
+    vocabulary = load_tokenizer(student.path).get_vocab()
+    if load_tokenizer(teacher.path).get_vocab() != vocabulary:
         raise TrainingError(
             f"the teacher {teacher.path} reads another vocabulary than {student.path}: token ids "
             "would mean other words to it. Take a teacher with the same tokenizer."
@@ -163,12 +163,12 @@ def _check(
             f"the training rows use {what} {most} and the teacher {teacher.path} knows only "
             f"{have}: take another teacher."
         )
-    mine, wide = student.config.hidden_size, teacher.config.hidden_size
-    if hidden_weight > 0 and mine != wide:
+    student_size, teacher_size = student.config.hidden_size, teacher.config.hidden_size
+    if hidden_weight > 0 and student_size != teacher_size:
         raise TrainingError(
-            f"hidden states of {teacher.path} are {wide} wide and those of {student.path} {mine}: "
-            "they cannot be compared. Leave hidden_weight at 0; attention_weight works between "
-            "any sizes."
+            f"hidden states of {teacher.path} are {teacher_size} wide and those of {student.path} "
+            f"{student_size}: they cannot be compared. Leave hidden_weight at 0; attention_weight "
+            "works between any sizes."
         )
 
 

@@ -133,11 +133,11 @@ class Masking:
         """Ids to read and ids to predict (`NOT_MASKED` elsewhere), int64 ``[tokens]`` each."""
         seen = ids.astype(np.int64)
         labels = np.full_like(seen, NOT_MASKED)
-        places = np.flatnonzero(~np.isin(ids, self.special))
-        if len(places) == 0:
+        positions = np.flatnonzero(~np.isin(ids, self.special))
+        if len(positions) == 0:
             return seen, labels
-        count = max(1, round(self.masked * len(places)))
-        chosen = random.permutation(places)[:count]
+        count = max(1, round(self.masked * len(positions)))
+        chosen = random.permutation(positions)[:count]
         labels[chosen] = seen[chosen]
         kind = random.random(count)
         seen[chosen[kind < 0.8]] = self.mask_id

@@ -1,7 +1,7 @@
 """What a sparse encoder learns from its dense self on unlabelled text.
 
-Each term is an average over the rows of an optimiser step and relative to the teacher, so that the
-weights of the terms mean the same for every model and the parts of an accumulated step add up.
+Each term is an average over the examples of an optimiser step and relative to the teacher, so that
+the weights of the terms mean the same for every model and the parts of an accumulated step add up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sparsebert.training.upstream.options import UpstreamOptions
 
 
 class UpstreamObjective:
-    """The distance of a student to its teacher, averaged over rows; `UpstreamOptions` weighs it."""
+    """The distance of a student to its teacher; `UpstreamOptions` weighs its terms."""
 
     def __init__(
         self, teacher: PreTrainedModel, options: UpstreamOptions, pooling: Pooling | None
@@ -35,50 +35,64 @@ class UpstreamObjective:
     def loss(
         self, model: PreTrainedModel, batch: dict[str, torch.Tensor], examples_in_step: int
     ) -> torch.Tensor:
-        """The loss of one batch, a scalar: a sum over its rows, divided by ``examples_in_step``.
+        """The loss of one batch, a scalar: its examples' sum over ``examples_in_step``.
 
         ``batch`` holds ``input_ids``, ``token_type_ids`` and ``attention_mask``, int64
-        ``[rows, tokens]``, and for a masked-LM head ``labels`` of the same shape: the tokens that
+        ``[batch, tokens]``, and for a masked-LM head ``labels`` of the same shape: the tokens that
         were masked, `NOT_MASKED` elsewhere.
         """
         options = self._options
-        real = batch["attention_mask"].bool()
-        teacher_model = self._teacher.to(real.device)
+        attention_mask = batch["attention_mask"].bool()
+        teacher_model = self._teacher.to(attention_mask.device)
         with torch.no_grad():
-            wanted = _hidden_states(teacher_model, batch)
-        found = _hidden_states(model, batch)
-        rows = torch.zeros(len(real), device=real.device)
+            teacher_states = _hidden_states(teacher_model, batch)
+        student_states = _hidden_states(model, batch)
+        losses = torch.zeros(len(attention_mask), device=attention_mask.device)
         if options.hidden_weight:
-            rows = rows + options.hidden_weight * self._hidden(found, wanted, real)
+            losses = losses + options.hidden_weight * self._hidden(
+                student_states, teacher_states, attention_mask
+            )
         if self._pooling is not None and (options.embedding_weight or options.similarity_weight):
-            student = pooled(found[-1], real, self._pooling.mode)
-            teacher = pooled(wanted[-1], real, self._pooling.mode)
-            rows = rows + options.embedding_weight * embedding_distance(student, teacher)
+            student = pooled(student_states[-1], attention_mask, self._pooling.mode)
+            teacher = pooled(teacher_states[-1], attention_mask, self._pooling.mode)
+            losses = losses + options.embedding_weight * embedding_distance(student, teacher)
             if options.similarity_weight:
-                rows = rows + options.similarity_weight * similarity_distance(student, teacher)
+                losses = losses + options.similarity_weight * similarity_distance(student, teacher)
         if "labels" in batch:
-            rows = rows + self._masked_lm(model, found[-1], wanted[-1], batch["labels"])
-        return rows.sum() / examples_in_step
+            losses = losses + self._masked_lm(
+                model, student_states[-1], teacher_states[-1], batch["labels"]
+            )
+        return losses.sum() / examples_in_step
 
     def _hidden(
-        self, found: tuple[torch.Tensor, ...], wanted: tuple[torch.Tensor, ...], real: torch.Tensor
+        self,
+        student_states: tuple[torch.Tensor, ...],
+        teacher_states: tuple[torch.Tensor, ...],
+        attention_mask: torch.Tensor,
     ) -> torch.Tensor:
-        """The weighted mean of all layers' distances, ``[rows]``."""
-        layers = [1.0] * (len(found) - 2) + [self._options.last_layer_weight]
+        """The weighted mean of all layers' distances, ``[batch]``."""
+        layers = [1.0] * (len(student_states) - 2) + [self._options.last_layer_weight]
         # The first of the states are the embeddings, ahead of any pruned layer.
-        pairs = zip(layers, found[1:], wanted[1:], strict=True)
-        distances = [weight * hidden_distance(one, other, real) for weight, one, other in pairs]
+        pairs = zip(layers, student_states[1:], teacher_states[1:], strict=True)
+        distances = [
+            weight * hidden_distance(student, teacher, attention_mask)
+            for weight, student, teacher in pairs
+        ]
         return torch.stack(distances).sum(dim=0) / sum(layers)
 
     def _masked_lm(
-        self, model: Any, found: torch.Tensor, wanted: torch.Tensor, labels: torch.Tensor
+        self,
+        model: Any,
+        student_states: torch.Tensor,
+        teacher_states: torch.Tensor,
+        labels: torch.Tensor,
     ) -> torch.Tensor:
-        """Masked-LM loss and divergence from the teacher's predictions, ``[rows]``."""
+        """Masked-LM loss and divergence from the teacher's predictions, ``[batch]``."""
         masked = labels != NOT_MASKED
         # Only masked tokens go through the decoder, the widest layer of all.
-        student = predicted_tokens(model, found[masked]).float()
+        student = predicted_tokens(model, student_states[masked]).float()
         with torch.no_grad():
-            teacher = predicted_tokens(self._teacher, wanted[masked]).float()
+            teacher = predicted_tokens(self._teacher, teacher_states[masked]).float()
         tokens = self._options.masked_lm_weight * functional.cross_entropy(
             student, labels[masked], reduction="none"
         )
@@ -106,33 +120,33 @@ def predicted_tokens(model: PreTrainedModel, states: torch.Tensor) -> torch.Tens
 
 
 def hidden_distance(
-    student: torch.Tensor, teacher: torch.Tensor, real: torch.Tensor
+    student: torch.Tensor, teacher: torch.Tensor, attention_mask: torch.Tensor
 ) -> torch.Tensor:
-    """Squared error of one layer relative to the teacher's variance, ``[rows]``.
+    """Squared error of one layer relative to the teacher's variance, ``[batch]``.
 
     Of a token Σ(s - t)² / Σ(t - mean t)² over its features, of a row the mean over its real tokens:
     0 for equal states, 1 for a student that knows no more than the teacher's mean. ``student`` and
-    ``teacher`` are ``[rows, tokens, features]``, ``real`` is bool ``[rows, tokens]``.
+    ``teacher`` are ``[batch, tokens, features]``, ``attention_mask`` is bool ``[batch, tokens]``.
     """
     student, teacher = student.float(), teacher.float()
     error = (student - teacher).square().sum(dim=-1)
     spread = (teacher - teacher.mean(dim=-1, keepdim=True)).square().sum(dim=-1)
-    relative = torch.where(real, error / spread.clamp(min=1e-12), 0.0)
-    return relative.sum(dim=1) / real.sum(dim=1)
+    relative = torch.where(attention_mask, error / spread.clamp(min=1e-12), 0.0)
+    return relative.sum(dim=1) / attention_mask.sum(dim=1)
 
 
-def pooled(states: torch.Tensor, real: torch.Tensor, mode: str) -> torch.Tensor:
-    """One vector of length 1 for each row, ``[rows, features]``, as `Pooling` says."""
-    return functional.normalize(pool(states.float(), real, mode), dim=-1)
+def pooled(states: torch.Tensor, attention_mask: torch.Tensor, mode: str) -> torch.Tensor:
+    """One vector of length 1 for each row, ``[batch, features]``, as `Pooling` says."""
+    return functional.normalize(pool(states.float(), attention_mask, mode), dim=-1)
 
 
 def embedding_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Squared distance of unit vectors ``[rows, features]``: 2 - 2 cosine, ``[rows]``."""
+    """Squared distance of unit vectors ``[batch, features]``: 2 - 2 cosine, ``[batch]``."""
     return (student - teacher).square().sum(dim=-1)
 
 
 def similarity_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """How far the cosines within a batch are from the teacher's: mean squared error, ``[rows]``.
+    """How far the cosines within a batch are from the teacher's: mean squared error, ``[batch]``.
 
     Row i compares its unit vector's cosines with all other rows' of the batch; 0 for a single row.
     """
@@ -144,7 +158,7 @@ def similarity_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.T
 def _hidden_states(
     model: PreTrainedModel, batch: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, ...]:
-    """What the embeddings and each layer give, ``[rows, tokens, features]`` each."""
+    """What the embeddings and each layer give, ``[batch, tokens, features]`` each."""
     encoder: Any = unwrapped(model).base_model
     outputs = encoder(**model_inputs(model, batch), output_hidden_states=True)
     states: tuple[torch.Tensor, ...] = outputs.hidden_states

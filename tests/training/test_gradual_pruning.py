@@ -1,4 +1,4 @@
-"""Masks that evolve while a model trains: their counts, their zeros, their saliencies, resuming."""
+"""The gradual pruner: counts of its masks, their zeros, their saliencies, resuming."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from safetensors.numpy import load_file, save_file
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.patterns import Pattern, is_whole, mask_from_scores
-from sparsebert.pruning.gradual import Ramp, forced_count
+from sparsebert.pruning.gradual import SparsitySchedule, forced_count
 from sparsebert.training.gradual_pruning import (
-    EVOLUTION_NAME,
-    Evolution,
-    EvolvingMasks,
-    EvolvingMasksCallback,
+    PRUNER_STATE_NAME,
+    GradualPruner,
+    GradualPrunerCallback,
+    GradualPruning,
 )
 from tiny_models import TinyBert
 
 METHODS = ("gradual", "snip-momentum")
-RAMP = Ramp(start=2, end=9, interval=3, steps=12)  # updates after steps 5, 8 and 9
+SCHEDULE = SparsitySchedule(start=2, end=9, interval=3, steps=12)  # updates after steps 5, 8 and 9
 
 
 def classifier(tiny_bert: TinyBert) -> Any:
@@ -43,9 +43,9 @@ def encoder_weights(model: Any) -> dict[str, Any]:
     }
 
 
-def evolution(model: Any, method: str = "gradual", pattern: str = "1:2") -> Evolution:
+def pruning(model: Any, method: str = "gradual", pattern: str = "1:2") -> GradualPruning:
     layers = {name: tuple(each.shape) for name, each in encoder_weights(model).items()}
-    return Evolution(method, Pattern.parse(pattern), RAMP, layers)
+    return GradualPruning(method, Pattern.parse(pattern), SCHEDULE, layers)
 
 
 def batch(seed: int, rows: int = 4) -> dict[str, Any]:
@@ -63,7 +63,7 @@ OPTIMIZERS = {
 }
 
 
-def train(model: Any, masks: EvolvingMasks, optimizer: Any, steps: range, batches: int = 1) -> None:
+def train(model: Any, masks: GradualPruner, optimizer: Any, steps: range, batches: int = 1) -> None:
     """Train as the Trainer with its callback does; ``steps`` are those done after each one."""
     for step in steps:
         for part in range(batches):
@@ -72,10 +72,10 @@ def train(model: Any, masks: EvolvingMasks, optimizer: Any, steps: range, batche
         optimizer.step()
         masks.apply()
         optimizer.zero_grad()
-        masks.evolve(step, optimizer)
+        masks.update(step, optimizer)
 
 
-def assert_zero_bits(model: Any, masks: EvolvingMasks) -> None:
+def assert_zero_bits(model: Any, masks: GradualPruner) -> None:
     for name, weight in encoder_weights(model).items():
         pruned = weight.detach().numpy()[~masks.masks[name]]
         assert not pruned.view(np.int32).any(), name
@@ -88,16 +88,16 @@ def test_the_ramp_forces_as_many_groups_as_it_says_and_zeros_hold(
     tiny_bert: TinyBert, method: str, optimizer: str, pattern: str
 ) -> None:
     model = classifier(tiny_bert)
-    masks = EvolvingMasks(evolution(model, method, pattern), {})
+    masks = GradualPruner(pruning(model, method, pattern), {})
     masks.attach(model)
     steps = OPTIMIZERS[optimizer](model.parameters())
     wanted = Pattern.parse(pattern)
     share = 0.0
-    for step in range(1, RAMP.steps + 1):
+    for step in range(1, SCHEDULE.steps + 1):
         before = dict(masks.masks)
         train(model, masks, steps, range(step, step + 1))
         if step in (5, 8, 9):
-            share = RAMP.share(step)
+            share = SCHEDULE.share(step)
         else:
             assert all(masks.masks[name] is mask for name, mask in before.items())
         for mask in masks.masks.values():
@@ -105,7 +105,7 @@ def test_the_ramp_forces_as_many_groups_as_it_says_and_zeros_hold(
             assert set(kept) <= {wanted.n, wanted.m}
             assert np.count_nonzero(kept == wanted.n) == forced_count(share, len(kept))
         assert_zero_bits(model, masks)
-        if step < RAMP.end:
+        if step < SCHEDULE.end:
             with pytest.raises(TrainingError, match=rf"did not become {pattern}"):
                 masks.check_whole()
     masks.check_whole()
@@ -115,15 +115,15 @@ def test_the_ramp_forces_as_many_groups_as_it_says_and_zeros_hold(
 
 def test_gradual_prunes_the_smallest_magnitudes(tiny_bert: TinyBert) -> None:
     model = classifier(tiny_bert)
-    masks = EvolvingMasks(evolution(model), {})
+    masks = GradualPruner(pruning(model), {})
     masks.attach(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     train(model, masks, optimizer, range(1, 5))
     weights = {name: each.detach().clone() for name, each in encoder_weights(model).items()}
-    masks.evolve(5, optimizer)
+    masks.update(5, optimizer)
     for name, weight in weights.items():
         pairs = weight.abs().reshape(-1, 2).numpy()
-        least = np.argsort(pairs.min(axis=1))[: forced_count(RAMP.share(5), len(pairs))]
+        least = np.argsort(pairs.min(axis=1))[: forced_count(SCHEDULE.share(5), len(pairs))]
         expected = np.ones(pairs.shape, bool)
         expected[least, pairs[least].argmin(axis=1)] = False
         assert np.array_equal(masks.masks[name].reshape(-1, 2), expected)
@@ -143,17 +143,19 @@ class OneLayer(transformers.PreTrainedModel):  # type: ignore[misc, name-defined
         return values
 
 
-def one_layer(weights: list[float], ramp: Ramp) -> tuple[OneLayer, EvolvingMasks]:
+def one_layer(weights: list[float], schedule: SparsitySchedule) -> tuple[OneLayer, GradualPruner]:
     model = OneLayer(weights)
     layers = {"layer.weight": (1, len(weights))}
-    masks = EvolvingMasks(Evolution("gradual", Pattern(1, 2), ramp, layers), {})
+    masks = GradualPruner(GradualPruning("gradual", Pattern(1, 2), schedule, layers), {})
     masks.attach(model)
     return model, masks
 
 
 def test_a_pruned_weight_comes_back_with_its_value_and_without_momentum() -> None:
-    ramp = Ramp(0, 4, 1, 8)  # of four pairs 2, 4, 4 and 4 are forced (0.58, 0.88, 0.98 and 1)
-    model, masks = one_layer([8, 1, 7, 2, 6, 5, 5, 4], ramp)
+    schedule = SparsitySchedule(
+        0, 4, 1, 8
+    )  # of four pairs 2, 4, 4 and 4 are forced (0.58, 0.88, 0.98 and 1)
+    model, masks = one_layer([8, 1, 7, 2, 6, 5, 5, 4], schedule)
     weight = model.layer.weight
     optimizer = torch.optim.AdamW([weight], lr=0.0, weight_decay=0.0)
     weight.sum().backward()
@@ -162,14 +164,14 @@ def test_a_pruned_weight_comes_back_with_its_value_and_without_momentum() -> Non
     assert state["exp_avg"].all()
     second = state["exp_avg_sq"].clone()
 
-    masks.evolve(1, optimizer)
+    masks.update(1, optimizer)
     assert model.values() == [8, 0, 7, 0, 6, 5, 5, 4]
     assert state["exp_avg"][0].bool().tolist() == [True, False, True, False, *[True] * 4]
     assert torch.equal(state["exp_avg_sq"], second)
 
     with torch.no_grad():
         weight[0, 0], weight[0, 7] = 0.5, 0.25  # what training might have done
-    masks.evolve(2, optimizer)
+    masks.update(2, optimizer)
     assert model.values() == [0, 1, 7, 0, 6, 0, 5, 0]  # 1 is back, and 0.5 remembered
     assert state["exp_avg"][0].bool().tolist() == [
         *(False, False, True, False),
@@ -178,26 +180,26 @@ def test_a_pruned_weight_comes_back_with_its_value_and_without_momentum() -> Non
 
     with torch.no_grad():
         weight[0, 1] = 0.125
-    masks.evolve(3, optimizer)
+    masks.update(3, optimizer)
     assert model.values() == [0.5, 0, 7, 0, 6, 0, 5, 0]
-    masks.evolve(4, optimizer)
+    masks.update(4, optimizer)
     masks.check_whole()
     with torch.no_grad():
         weight[0, 0] = 0.0625
-    masks.evolve(5, optimizer)  # locked: what was pruned is forgotten
+    masks.update(5, optimizer)  # locked: what was pruned is forgotten
     assert model.values() == [0.0625, 0, 7, 0, 6, 0, 5, 0]
 
 
 def test_a_forced_group_becomes_dense_again_if_another_loses_less() -> None:
-    model, masks = one_layer([8, 1, 7, 2, 6, 5, 5, 4], Ramp(0, 10, 1, 20))
+    model, masks = one_layer([8, 1, 7, 2, 6, 5, 5, 4], SparsitySchedule(0, 10, 1, 20))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    masks.evolve(1, optimizer)  # 0.27 of four pairs: one
+    masks.update(1, optimizer)  # 0.27 of four pairs: one
     assert model.values() == [8, 0, 7, 2, 6, 5, 5, 4]
     with torch.no_grad():
         model.layer.weight[0, 3] = 0.5
-    ramp = masks.evolution.ramp
-    assert forced_count(ramp.share(2), 4) == 2
-    masks.evolve(1, optimizer)
+    schedule = masks.pruning.schedule
+    assert forced_count(schedule.share(2), 4) == 2
+    masks.update(1, optimizer)
     assert model.values() == [8, 1, 7, 0, 6, 5, 5, 4]
 
 
@@ -206,7 +208,7 @@ def test_saliency_is_that_of_autograd(tiny_bert: TinyBert, batches: int) -> None
     """Against gradients of a twin that nothing holds, its pruned weights being zero as well."""
     model = classifier(tiny_bert).eval()
     twin = classifier(tiny_bert).eval()
-    masks = EvolvingMasks(evolution(model, "snip-momentum"), {})
+    masks = GradualPruner(pruning(model, "snip-momentum"), {})
     masks.attach(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     expected = {name: torch.zeros_like(each) for name, each in encoder_weights(twin).items()}
@@ -235,17 +237,17 @@ def test_saliency_is_that_of_autograd(tiny_bert: TinyBert, batches: int) -> None
 
 def test_masks_follow_the_saliency(tiny_bert: TinyBert) -> None:
     model = classifier(tiny_bert)
-    masks = EvolvingMasks(evolution(model, "snip-momentum"), {})
+    masks = GradualPruner(pruning(model, "snip-momentum"), {})
     masks.attach(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    for step in range(1, RAMP.end + 1):
+    for step in range(1, SCHEDULE.end + 1):
         for part in range(2):
             model(**batch(step * 10 + part)).loss.backward()
         masks.accumulate()
         optimizer.step()
         optimizer.zero_grad()
         saliency = {name: each.clone().numpy() for name, each in masks._saliency.items()}
-        masks.evolve(step, optimizer)
+        masks.update(step, optimizer)
     for name, mask in masks.masks.items():
         assert np.array_equal(mask, mask_from_scores(saliency[name], Pattern(1, 2)))
     assert not masks._saliency
@@ -256,12 +258,12 @@ def test_masks_follow_the_saliency(tiny_bert: TinyBert) -> None:
 
 def test_layers_that_are_sparse_already_stay_locked(tiny_bert: TinyBert) -> None:
     model = classifier(tiny_bert)
-    plan = evolution(model)
+    plan = pruning(model)
     name = "encoder.layer.1.output.dense.weight"
     weight = encoder_weights(model)[name]
     mask = mask_from_scores(-weight.detach().abs().numpy(), Pattern(1, 2))  # no method's choice
     layers = {each: shape for each, shape in plan.layers.items() if each != name}
-    masks = EvolvingMasks(Evolution("gradual", plan.pattern, RAMP, layers), {name: mask})
+    masks = GradualPruner(GradualPruning("gradual", plan.pattern, SCHEDULE, layers), {name: mask})
     masks.attach(model)
     train(model, masks, torch.optim.AdamW(model.parameters(), lr=0.01), range(1, 13))
     assert np.array_equal(masks.masks[name], mask)
@@ -275,17 +277,17 @@ def test_restored_masks_go_on_to_the_same_bits(
     tiny_bert: TinyBert, tmp_path: Path, method: str, at: int
 ) -> None:
     model = classifier(tiny_bert).eval()
-    masks = EvolvingMasks(evolution(model, method), {})
+    masks = GradualPruner(pruning(model, method), {})
     masks.attach(model)
     optimizer = OPTIMIZERS["adamw"](model.parameters())
     train(model, masks, optimizer, range(1, at + 1))
 
     model.save_pretrained(tmp_path)
     masks.save(tmp_path)
-    assert (tmp_path / EVOLUTION_NAME).exists() is (at < RAMP.end)
+    assert (tmp_path / PRUNER_STATE_NAME).exists() is (at < SCHEDULE.end)
     twin = classifier(tiny_bert).eval()
     twin.load_state_dict(model.state_dict())
-    restored = EvolvingMasks(evolution(twin, method), {})
+    restored = GradualPruner(pruning(twin, method), {})
     restored.restore(tmp_path)
     restored.attach(twin)
     other = OPTIMIZERS["adamw"](twin.parameters())
@@ -303,16 +305,16 @@ def test_restored_masks_go_on_to_the_same_bits(
 
 def test_a_damaged_or_foreign_state_is_refused(tiny_bert: TinyBert, tmp_path: Path) -> None:
     model = classifier(tiny_bert)
-    masks = EvolvingMasks(evolution(model, "snip-momentum"), {})
+    masks = GradualPruner(pruning(model, "snip-momentum"), {})
     masks.attach(model)
     folder = tmp_path / "checkpoint-3"
     model.save_pretrained(folder)
     masks.save(folder)
-    file = folder / EVOLUTION_NAME
+    file = folder / PRUNER_STATE_NAME
     whole = load_file(file)
 
     def restore() -> None:
-        EvolvingMasks(evolution(model, "snip-momentum"), {}).restore(folder)
+        GradualPruner(pruning(model, "snip-momentum"), {}).restore(folder)
 
     restore()
     name = "encoder.layer.0.output.dense.weight"
@@ -342,7 +344,7 @@ def test_the_callback_works_in_anyones_trainer(
     tiny_bert: TinyBert, tmp_path: Path, method: str
 ) -> None:
     model = classifier(tiny_bert)
-    masks = EvolvingMasks(evolution(model, method), {})
+    masks = GradualPruner(pruning(model, method), {})
     trainer = transformers.Trainer(
         model,
         transformers.TrainingArguments(
@@ -360,14 +362,14 @@ def test_the_callback_works_in_anyones_trainer(
         train_dataset=[
             {key: value[0] for key, value in batch(each, 1).items()} for each in range(24)
         ],
-        callbacks=[EvolvingMasksCallback(masks)],
+        callbacks=[GradualPrunerCallback(masks)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
     assert_zero_bits(model, masks)
     assert all(is_whole(mask, Pattern(1, 2)) for mask in masks.masks.values())
-    kept = load_file(tmp_path / "checkpoint-6" / EVOLUTION_NAME)
+    kept = load_file(tmp_path / "checkpoint-6" / PRUNER_STATE_NAME)
     assert f"{next(iter(masks.masks))}.remembered" in kept
-    assert not (tmp_path / "checkpoint-12" / EVOLUTION_NAME).exists()
+    assert not (tmp_path / "checkpoint-12" / PRUNER_STATE_NAME).exists()
     found = read_masks(open_checkpoint(tmp_path / "checkpoint-12"))
     assert all(np.array_equal(found[name], mask) for name, mask in masks.masks.items())
