@@ -50,8 +50,8 @@ def test_what_torch_saved_converts_and_equals(tmp_path: Path, zipped: bool) -> N
     state["bert.embeddings.position_ids"] = torch.arange(16)[None]
     source = pickled(tmp_path / "old", head, state, _use_new_zipfile_serialization=zipped)
     result = convert(source, tmp_path / "new")
-    assert result["from"] == "pytorch"
-    assert result["tensors"] == len(state)
+    assert result.source_format == "pytorch"
+    assert result.tensors == len(state)
     written = load_file(tmp_path / "new" / "model.safetensors")
     assert set(written) == set(state)
     for name, tensor in state.items():
@@ -90,7 +90,7 @@ def test_a_tied_decoder_is_stored_once(tmp_path: Path) -> None:
     state["cls.predictions.decoder.weight"] = state["bert.embeddings.word_embeddings.weight"]
     state["cls.predictions.decoder.bias"] = state["cls.predictions.bias"]
     result = convert(pickled(tmp_path / "old", "masked-lm", state), tmp_path / "new")
-    assert result["tied"] == ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"]
+    assert result.tied == ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"]
     written = load_file(tmp_path / "new" / "model.safetensors")
     assert "cls.predictions.decoder.weight" not in written
     assert "bert.embeddings.word_embeddings.weight" in written
@@ -100,7 +100,7 @@ def test_a_decoder_of_its_own_is_kept(tmp_path: Path) -> None:
     state = torch_state(bert_config("masked-lm"), "masked-lm")
     state["cls.predictions.decoder.weight"] = torch.ones(11, 8)
     result = convert(pickled(tmp_path / "old", "masked-lm", state), tmp_path / "new")
-    assert result["tied"] == []
+    assert result.tied == []
     written = load_file(tmp_path / "new" / "model.safetensors")
     assert np.array_equal(written["cls.predictions.decoder.weight"], np.ones((11, 8)))
 
@@ -284,7 +284,7 @@ def test_safetensors_are_written_anew_without_torch(
     source = write_bert(tmp_path / "m", "token-classification")
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     result = convert(source, tmp_path / "new")
-    assert result["from"] == "safetensors"
+    assert result.source_format == "safetensors"
     before = load_file(source / "model.safetensors")
     after = load_file(tmp_path / "new" / "model.safetensors")
     assert {name: array.tobytes() for name, array in before.items()} == {

@@ -67,9 +67,9 @@ class TestExact:
     def test_unpacking_gives_back_every_byte(self, tmp_path: Path, head: str) -> None:
         sparse = sparse_bert(tmp_path, head)
         result = pack(sparse, tmp_path / "packed")
-        assert result["compressed"] == len(read_masks(open_checkpoint(sparse)))
+        assert result.compressed == len(read_masks(open_checkpoint(sparse)))
         back = unpack(tmp_path / "packed", tmp_path / "back")
-        assert back["exact"] is True
+        assert back.exact is True
         assert same_tensors(sparse, tmp_path / "back")
         with safe_open(tmp_path / "back" / "model.safetensors", framework="np") as file:
             assert file.metadata() == {"format": "pt", "note": "mine"}
@@ -87,14 +87,14 @@ class TestExact:
     )
     def test_every_pattern(self, tmp_path: Path, pattern: str, sizes: dict[str, int]) -> None:
         sparse = sparse_bert(tmp_path, pattern=pattern, **sizes)
-        assert pack(sparse, tmp_path / "packed")["patterns"] == {pattern: 12}
+        assert pack(sparse, tmp_path / "packed").patterns == {pattern: 12}
         unpack(tmp_path / "packed", tmp_path / "back")
         assert same_tensors(sparse, tmp_path / "back")
 
     def test_a_dense_model(self, tmp_path: Path) -> None:
         dense = write_bert(tmp_path / "dense")
         result = pack(dense, tmp_path / "packed")
-        assert (result["compressed"], result["dense"], result["patterns"]) == (0, 13, {})
+        assert (result.compressed, result.dense, result.patterns) == (0, 13, {})
         unpack(tmp_path / "packed", tmp_path / "back")
         assert same_tensors(dense, tmp_path / "back")
         assert not (tmp_path / "back" / MASKS_NAME).exists()
@@ -148,7 +148,7 @@ class TestExact:
         tensors[names[2]][:, 4:] = 0  # four of eight, but not two of each four
         source = write_folder(tmp_path / "m", config, tensors)
         result = pack(source, tmp_path / "packed")
-        assert result["patterns"] == {"1:2": 1, "2:4": 1, "4:8": 1}
+        assert result.patterns == {"1:2": 1, "2:4": 1, "4:8": 1}
         unpack(tmp_path / "packed", tmp_path / "back")
         assert same_tensors(source, tmp_path / "back")
 
@@ -186,7 +186,7 @@ class TestExact:
         prune(minilm, tmp_path / "sparse")
         result = pack(tmp_path / "sparse", tmp_path / "packed")
         # 10.6 million weights of 42.5 MB become 21.2 MB of values and 0.66 MB of bits.
-        assert result["source_bytes"] - result["bytes"] == pytest.approx(20.57e6, rel=0.01)
+        assert result.source_bytes - result.bytes == pytest.approx(20.57e6, rel=0.01)
         unpack(tmp_path / "packed", tmp_path / "back")
         assert same_tensors(tmp_path / "sparse", tmp_path / "back")
         packed = open_packed(tmp_path / "packed")
@@ -197,7 +197,7 @@ class TestHalf:
     def test_matrices_are_rounded_and_vectors_are_not(self, tmp_path: Path) -> None:
         sparse = sparse_bert(tmp_path)
         pack(sparse, tmp_path / "packed", dtype="fp16")
-        assert unpack(tmp_path / "packed", tmp_path / "back")["exact"] is False
+        assert unpack(tmp_path / "packed", tmp_path / "back").exact is False
         before = load_file(sparse / "model.safetensors")
         after = load_file(tmp_path / "back" / "model.safetensors")
         used = open_checkpoint(sparse).used
@@ -251,8 +251,8 @@ class TestHalf:
 
     def test_it_halves_the_file(self, tmp_path: Path) -> None:
         sparse = sparse_bert(tmp_path, hidden_size=64, intermediate_size=128)
-        full = pack(sparse, tmp_path / "fp32")["bytes"]
-        half = pack(sparse, tmp_path / "fp16", dtype="fp16")["bytes"]
+        full = pack(sparse, tmp_path / "fp32").bytes
+        half = pack(sparse, tmp_path / "fp16", dtype="fp16").bytes
         assert half < 0.65 * full
 
 

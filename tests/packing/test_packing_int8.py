@@ -64,7 +64,7 @@ def rounded(weight: np.ndarray) -> np.ndarray:
 def test_each_tensor_gets_its_layout(tmp_path: Path, head: str, pattern: str) -> None:
     sparse = sparse_bert(tmp_path, head, pattern)
     result = pack(sparse, tmp_path / "packed", dtype="int8")
-    assert result["patterns"] == {pattern: 12}
+    assert result.patterns == {pattern: 12}
     packed = open_packed(tmp_path / "packed")
     checkpoint = open_checkpoint(sparse)
     assert packed.dtype == "int8"
@@ -108,7 +108,7 @@ def test_layers_that_are_dense_among_pruned_ones(tmp_path: Path) -> None:
     source = write_folder(tmp_path / "m", config, tensors)
     result = pack(source, tmp_path / "packed", dtype="int8")
     # The classifier stays float32 with its zeros, whatever they fit.
-    assert (result["patterns"], result["dense"]) == ({"1:2": 1, "1:3": 1, "2:4": 1}, 11)
+    assert (result.patterns, result.dense) == ({"1:2": 1, "1:3": 1, "2:4": 1}, 11)
     weights = open_packed(tmp_path / "packed").weights
     assert describe_storage(weights) == "1:2+1:3+2:4 (3 of 12 layers) int8"
     assert np.array_equal(weights["classifier.weight"], tensors["classifier.weight"])
@@ -125,7 +125,7 @@ class TestUnpacking:
         sparse = sparse_bert(tmp_path, "masked-lm", pattern)
         pack(sparse, tmp_path / "packed", dtype="int8")
         result = unpack(tmp_path / "packed", tmp_path / "back")
-        assert (result["exact"], result["dtype"], result["decompressed"]) == (False, "int8", 12)
+        assert (result.exact, result.dtype, result.decompressed) == (False, "int8", 12)
         before = load_file(sparse / "model.safetensors")
         after = load_file(tmp_path / "back" / "model.safetensors")
         assert set(after) == set(before)
@@ -203,8 +203,8 @@ class TestWithoutCompression:
         sparse = sparse_bert(tmp_path)
         small = pack(sparse, tmp_path / "packed", dtype=dtype)
         large = pack(sparse, tmp_path / "whole", dtype=dtype, compress=False)
-        assert (large["compressed"], large["patterns"], large["dense"]) == (0, {}, 13)
-        assert large["bytes"] > small["bytes"]
+        assert (large.compressed, large.patterns, large.dense) == (0, {}, 13)
+        assert large.bytes > small.bytes
         weights, whole = (open_packed(tmp_path / name).weights for name in ("packed", "whole"))
         assert describe_storage(whole).startswith("dense ")
         assert bytes_held(whole) > bytes_held(weights)
@@ -317,16 +317,16 @@ def test_weights_are_views_of_the_file(tmp_path: Path) -> None:
 def test_the_real_model(minilm: Path, tmp_path: Path) -> None:
     prune(minilm, tmp_path / "sparse")
     result = pack(tmp_path / "sparse", tmp_path / "packed", dtype="int8")
-    assert result["bytes"] / result["source_bytes"] == pytest.approx(0.2025, abs=0.001)
+    assert result.bytes / result.source_bytes == pytest.approx(0.2025, abs=0.001)
     weights = open_packed(tmp_path / "packed").weights
     assert describe_storage(weights) == "1:2 int8"
-    assert bytes_held(weights) == pytest.approx(result["bytes"], rel=0.01)
+    assert bytes_held(weights) == pytest.approx(result.bytes, rel=0.01)
 
 
 def test_an_odd_number_of_inputs_is_dense(tmp_path: Path) -> None:
     """No pattern fits, tiles do: the last group has an even input more than odd ones."""
     dense = write_bert(tmp_path / "m", hidden_size=9, num_attention_heads=3, intermediate_size=13)
-    assert pack(dense, tmp_path / "packed", dtype="int8")["patterns"] == {}
+    assert pack(dense, tmp_path / "packed", dtype="int8").patterns == {}
     checkpoint = open_checkpoint(dense)
     for name, weight in open_packed(tmp_path / "packed").weights.items():
         if isinstance(weight, Quantized):

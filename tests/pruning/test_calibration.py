@@ -250,7 +250,7 @@ def test_a_pruned_folder_is_whole_and_says_how(
         parts=("encoder", "pooler", "head"),
         calibration=texts,
     )
-    assert result["sparsity"] == pytest.approx(0.5, abs=0.01)
+    assert result.sparsity == pytest.approx(0.5, abs=0.01)
     checkpoint = open_checkpoint(tmp_path / "sparse")
     masks = read_masks(checkpoint)
     assert len(masks) == 14
@@ -280,8 +280,8 @@ def test_a_pruned_folder_is_whole_and_says_how(
                    for name in weights)  # fmt: skip
     again = prune(tmp_path / "sparse", tmp_path / "two", method=method, pattern=pattern,
                   calibration=texts)  # fmt: skip
-    assert again["pruned"] == []
-    assert len(again["already_sparse"]) == 12
+    assert again.pruned == []
+    assert len(again.already_sparse) == 12
 
 
 def test_second_order_changes_outputs_least(
@@ -378,15 +378,15 @@ def test_texts_too_few_are_told(tiny_bert: TinyBert, tmp_path: Path) -> None:
     for method in ("second-order", "wanda"):
         out = tmp_path / method
         found = prune(tiny_bert("encoder"), out, method=method, calibration=tmp_path / "one.txt")
-        (note,) = found["notes"]
+        (note,) = found.notes
         assert note.startswith("calibrated on 1 text of 5 tokens together, fewer than the ")
     widest = max(layer.columns for layer in open_checkpoint(out).linear_layers(("encoder",)))
     assert f"fewer than the {widest} inputs of the widest layer" in note
     (tmp_path / "many.txt").write_text("".join(f"a b c {row}\n" for row in range(widest)))
     out = tmp_path / "many"
     found = prune(tiny_bert("encoder"), out, method="wanda", calibration=tmp_path / "many.txt")
-    assert found["notes"] == []
-    assert prune(tiny_bert("encoder"), tmp_path / "none")["notes"] == []
+    assert found.notes == []
+    assert prune(tiny_bert("encoder"), tmp_path / "none").notes == []
 
 
 class TestErrors:

@@ -45,13 +45,13 @@ def test_every_layer_becomes_whole_and_transformers_loads_the_folder(
     result = prune(folder, sparse, method=method, parts=("encoder", "head"), **calibration)
     checkpoint = open_checkpoint(sparse)
     family = checkpoint.config.family
-    assert len(result["pruned"]) == 2 * len(layer_linears(checkpoint.config)) + (
+    assert len(result.pruned) == 2 * len(layer_linears(checkpoint.config)) + (
         1 if model_type == "bert" else 2  # BERT's pooler is no part of its head
     )
     found = inspect(sparse)
     assert found.whole
     masks = read_masks(checkpoint)
-    assert sorted(masks) == sorted(result["pruned"])
+    assert sorted(masks) == sorted(result.pruned)
     before = load_file(folder / "model.safetensors")
     after = load_file(sparse / "model.safetensors")
     assert before.keys() == after.keys()

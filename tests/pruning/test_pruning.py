@@ -50,10 +50,10 @@ def test_the_largest_of_each_group_stay(tmp_path: Path, pattern: str) -> None:
         expected = prune_by_hand(array, n, m) if name in ENCODER else array
         assert after[name].tobytes() == expected.tobytes(), name
     weights = sum(before[name].size for name in ENCODER)
-    assert sorted(result["pruned"]) == sorted(ENCODER)
-    assert result["already_sparse"] == []
-    assert (result["weights"], result["zeros"]) == (weights, weights // 2)
-    assert result["sparsity"] == 0.5
+    assert sorted(result.pruned) == sorted(ENCODER)
+    assert result.already_sparse == []
+    assert (result.weights, result.zeros) == (weights, weights // 2)
+    assert result.sparsity == 0.5
 
 
 def test_one_of_three(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_one_of_three(tmp_path: Path) -> None:
     after = load_file(tmp_path / "sparse" / "model.safetensors")
     for name in ENCODER:
         assert after[name].tobytes() == prune_by_hand(before[name], 1, 3).tobytes()
-    assert result["sparsity"] == pytest.approx(2 / 3)
+    assert result.sparsity == pytest.approx(2 / 3)
 
 
 def test_ties_keep_exactly_one(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_pruned_weights_are_plus_zero_bit_for_bit(tmp_path: Path) -> None:
     sparse = prune_by_hand(tensors[ENCODER[0]])
     tensors[ENCODER[0]] = np.where(sparse == 0, np.float32(-0.0), sparse)  # as w * mask leaves them
     result = prune(write_folder(tmp_path / "dense", config, tensors), tmp_path / "sparse")
-    assert result["already_sparse"] == [ENCODER[0]]
+    assert result.already_sparse == [ENCODER[0]]
     after = load_file(tmp_path / "sparse" / "model.safetensors")
     for name in ENCODER:
         assert not np.any(np.signbit(after[name]) & (after[name] == 0))
@@ -102,7 +102,7 @@ def test_parts_choose_the_layers(tmp_path: Path, parts: Any, extra: list[str]) -
     source = write_bert(tmp_path / "dense", "sequence-classification")
     result = prune(source, tmp_path / "sparse", parts=parts)
     expected = (ENCODER if "encoder" in parts else []) + extra
-    assert sorted(result["pruned"]) == sorted(expected)
+    assert sorted(result.pruned) == sorted(expected)
     assert list(read_masks(open_checkpoint(tmp_path / "sparse"))) == expected
 
 
@@ -161,7 +161,7 @@ class TestAlreadySparse:
             tensors[name] = tensors[name] - prune_by_hand(tensors[name])
         source = write_folder(tmp_path / "m", config, tensors)
         result = prune(source, tmp_path / "sparse")
-        assert result["already_sparse"] == [ENCODER[3]]
+        assert result.already_sparse == [ENCODER[3]]
         after = load_file(tmp_path / "sparse" / "model.safetensors")
         assert np.array_equal(after[ENCODER[3]], tensors[ENCODER[3]])
         record = json.loads((tmp_path / "sparse" / "config.json").read_text())["sparsity"]
@@ -170,8 +170,8 @@ class TestAlreadySparse:
     def test_pruning_twice_changes_nothing(self, tmp_path: Path) -> None:
         prune(write_bert(tmp_path / "dense"), tmp_path / "one")
         result = prune(tmp_path / "one", tmp_path / "two")
-        assert result["pruned"] == []
-        assert sorted(result["already_sparse"]) == sorted(ENCODER)
+        assert result.pruned == []
+        assert sorted(result.already_sparse) == sorted(ENCODER)
         for name in ("model.safetensors", MASKS_NAME):
             assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
         lineage = json.loads((tmp_path / "two" / "config.json").read_text())["sparsity"]["lineage"]
@@ -197,7 +197,7 @@ class TestAlreadySparse:
         with pytest.raises(PatternError):
             read_masks(open_checkpoint(tmp_path / "one"))
         result = prune(tmp_path / "one", tmp_path / "two")
-        assert sorted(result["pruned"]) == sorted(ENCODER)
+        assert sorted(result.pruned) == sorted(ENCODER)
         assert len(read_masks(open_checkpoint(tmp_path / "two"))) == 12
 
     def test_a_tighter_pattern_prunes_further_and_a_wider_one_does_not(
@@ -205,9 +205,9 @@ class TestAlreadySparse:
     ) -> None:
         prune(write_bert(tmp_path / "dense"), tmp_path / "24", pattern="2:4")
         further = prune(tmp_path / "24", tmp_path / "12", pattern="1:2")
-        assert sorted(further["pruned"]) == sorted(ENCODER)
+        assert sorted(further.pruned) == sorted(ENCODER)
         back = prune(tmp_path / "12", tmp_path / "48", pattern="4:8")
-        assert back["pruned"] == []
+        assert back.pruned == []
         record = json.loads((tmp_path / "48" / "config.json").read_text())["sparsity"]
         assert record["pattern"] == "4:8"
         masks = read_masks(open_checkpoint(tmp_path / "48"))
@@ -387,8 +387,8 @@ def test_progress_is_told(tmp_path: Path) -> None:
 def test_the_real_model_prunes_and_transformers_loads_it(minilm: Path, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     result = prune(minilm, tmp_path / "sparse")
-    assert (result["weights"], result["zeros"]) == (10_616_832, 5_308_416)
-    assert result["seconds"] < 30
+    assert (result.weights, result.zeros) == (10_616_832, 5_308_416)
+    assert result.seconds < 30
     model = transformers.AutoModel.from_pretrained(tmp_path / "sparse")
     weight = model.encoder.layer[5].output.dense.weight.detach().numpy()
     dense = load_file(minilm / "model.safetensors")["encoder.layer.5.output.dense.weight"]

@@ -107,7 +107,7 @@ def test_text_and_pattern_are_the_same() -> None:
 def test_a_folder_is_pruned_block_by_block_and_says_so(tmp_path: Path) -> None:
     source = folder(tmp_path / "dense")
     result = prune(source, tmp_path / "sparse", shared_rows=16)
-    assert (result["pattern"], result["shared_rows"]) == ("1:2", 16)
+    assert (result.pattern, result.shared_rows) == ("1:2", 16)
     before = load_file(source / "model.safetensors")[INTERMEDIATE]
     after = load_file(tmp_path / "sparse" / "model.safetensors")[INTERMEDIATE]
     assert np.array_equal(after, np.where(brute_force(np.abs(before), 16), before, 0))
@@ -128,9 +128,9 @@ def test_a_folder_is_pruned_block_by_block_and_says_so(tmp_path: Path) -> None:
     assert "whole in all its 12 layers" in found.summary()
 
     again = prune(tmp_path / "sparse", tmp_path / "again", shared_rows=16)
-    assert len(again["already_sparse"]) == 12
+    assert len(again.already_sparse) == 12
     plain = prune(tmp_path / "sparse", tmp_path / "plain")  # it is a 1:2 matrix as well
-    assert len(plain["already_sparse"]) == 12
+    assert len(plain.already_sparse) == 12
     record = json.loads((tmp_path / "plain" / "config.json").read_text())["sparsity"]
     assert "shared_rows" not in record
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +42,33 @@ if TYPE_CHECKING:
 _OLDEST_TORCH = (2, 10)
 
 
+@dataclass(frozen=True)
+class ConvertResult:
+    """What `convert` wrote to ``out``.
+
+    ``source_format`` is "pytorch" or "safetensors"; ``tied`` names the tensors that were left out
+    because they are the word embeddings' own memory. ``bytes`` are those of all tensors.
+    """
+
+    out: str
+    source_format: str
+    tensors: int
+    bytes: int
+    tied: list[str]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {"from" if name == "source_format" else name: v for name, v in asdict(self).items()}
+
+
 def convert(
     model: str | Path, out: str | Path, *, force: bool = False, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> ConvertResult:
     """Write the model with its weights in one model.safetensors, values and types unchanged.
 
     ``model`` is a folder or hub id with pytorch_model.bin (also sharded). One that has safetensors
-    already is written anew in the same form: one file, today's tensor names. Returns what was done.
+    already is written anew in the same form: one file, today's tensor names.
     Needs torch 2.10 or newer for pickles: MissingExtraError without it. Raises CheckpointError for
     a pickle that holds anything but tensors (nothing of it is run) or a model that does not open.
     """
@@ -79,14 +100,14 @@ def convert(
         write_card(staging, source=path)
         checkpoint = open_checkpoint(staging)  # a folder that does not open is not handed out
         size = checkpoint.tensors.nbytes
-    return {
-        "out": str(out),
-        "from": source.kind,
-        "tensors": len(specs),
-        "bytes": size,
-        "tied": source.tied,
-        "seconds": round(time.perf_counter() - began, 3),
-    }
+    return ConvertResult(
+        out=str(out),
+        source_format=source.kind,
+        tensors=len(specs),
+        bytes=size,
+        tied=source.tied,
+        seconds=round(time.perf_counter() - began, 3),
+    )
 
 
 def _open_source(folder: Path, family: Family) -> _Safetensors | _Pickles:

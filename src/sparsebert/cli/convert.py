@@ -28,10 +28,10 @@ def convert(
 
     with progress_bar() as progress:
         result = run(model, out, force=force, progress=progress)
-    text = f"{out}: {result['tensors']} tensors, {result['bytes'] / 1e6:.1f} MB in safetensors."
-    if result["from"] == "safetensors":
+    text = f"{out}: {result.tensors} tensors, {result.bytes / 1e6:.1f} MB in safetensors."
+    if result.source_format == "safetensors":
         text += " (The model had safetensors already; they were written anew as one file.)"
-    emit(result, text, as_json=json)
+    emit(result.as_dict(), text, as_json=json)
 
 
 def pack(
@@ -76,15 +76,15 @@ def pack(
         text = f"{out}: seeds {', '.join(map(str, there))} packed as {dtype}."
         emit({"out": str(out), "dtype": dtype, "seeds": there}, text, as_json=json)
         return
-    layers = ", ".join(f"{count} {pattern}" for pattern, count in result["patterns"].items())
+    layers = ", ".join(f"{count} {pattern}" for pattern, count in result.patterns.items())
     text = (
-        f"{out}: {result['bytes'] / 1e6:.1f} MB from {result['source_bytes'] / 1e6:.1f} MB as "
-        f"{dtype}; {layers or 'no'} layers compressed, {result['dense']} dense "
-        f"({result['seconds']:.1f} s)."
+        f"{out}: {result.bytes / 1e6:.1f} MB from {result.source_bytes / 1e6:.1f} MB as "
+        f"{dtype}; {layers or 'no'} layers compressed, {result.dense} dense "
+        f"({result.seconds:.1f} s)."
     )
-    if compress and not result["compressed"]:
+    if compress and not result.compressed:
         text += "\nNo layer of this model is sparse: run `sparsebert prune` on it first."
-    emit(result, text, as_json=json)
+    emit(result.as_dict(), text, as_json=json)
 
 
 def unpack(
@@ -95,12 +95,12 @@ def unpack(
 
     with progress_bar() as progress:
         result = run(model, out, force=force, progress=progress)
-    kind = "as they were packed" if result["exact"] else f"rounded to {result['dtype']}"
+    kind = "as they were packed" if result.exact else f"rounded to {result.dtype}"
     text = (
-        f"{out}: {result['tensors']} tensors, {result['bytes'] / 1e6:.1f} MB, values {kind} "
-        f"({result['seconds']:.1f} s)."
+        f"{out}: {result.tensors} tensors, {result.bytes / 1e6:.1f} MB, values {kind} "
+        f"({result.seconds:.1f} s)."
     )
-    emit(result, text, as_json=json)
+    emit(result.as_dict(), text, as_json=json)
 
 
 def export(

@@ -134,18 +134,18 @@ def prune(
     with progress_bar() as progress:
         result = run(model, out, pattern=target.ratio, progress=progress, **pruning)
     text = (
-        f"{out}: {len(result['pruned'])} layers pruned to {target}, "
-        f"{result['zeros']:,} of their {result['weights']:,} weights are zero "
-        f"({result['seconds']:.1f} s)."
+        f"{out}: {len(result.pruned)} layers pruned to {target}, "
+        f"{result.zeros:,} of their {result.weights:,} weights are zero "
+        f"({result.seconds:.1f} s)."
     )
-    kept = result["already_sparse"]
+    kept = result.already_sparse
     if kept:
         text += (
             f"\n{len(kept)} layers were {target} already and keep their masks: "
             f"{', '.join(kept[:3])}{' ...' if len(kept) > 3 else ''}"
         )
-    text += "".join(f"\nnote: {note}" for note in result["notes"])
-    emit(result, text, as_json=json)
+    text += "".join(f"\nnote: {note}" for note in result.notes)
+    emit(result.as_dict(), text, as_json=json)
 
 
 def _upstream(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,29 @@ from sparsebert.progress import Progress, shown
 
 
 @dataclass(frozen=True)
+class PackResult:
+    """What `pack` wrote to ``out``.
+
+    ``compressed`` of the model's linear layers are stored without their zeros, ``patterns`` counts
+    them by pattern, and ``dense`` layers have every weight stored. ``bytes`` are those of
+    packed.safetensors, ``source_bytes`` those of the source's tensors.
+    """
+
+    out: str
+    dtype: str
+    compressed: int
+    dense: int
+    patterns: dict[str, int]
+    source_bytes: int
+    bytes: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class _Sparse:
     pattern: Pattern
     mask: Array  # one bit a weight: all layers' masks together stay small
@@ -43,7 +66,7 @@ def pack(
     compress: bool = True,
     force: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> PackResult:
     """Write ``model`` to the folder ``out`` in packed form.
 
     Every linear layer whose zeros fit a pattern is compressed, whether or not the folder records
@@ -53,7 +76,7 @@ def pack(
     scale for each row. Without ``compress`` zeros are stored like any other weight, which shows
     what leaving them out brings; `unpack` then reads the masks' places off the zeros.
 
-    Returns counts, sizes and seconds. Raises PatternError if a recorded pattern is broken,
+    Raises PatternError if a recorded pattern is broken,
     CheckpointError for a damaged model (NaN and infinity included) or values beyond float16's
     range, OutputError if ``out`` cannot be written.
     """
@@ -79,16 +102,16 @@ def pack(
         size = (staging / PACKED_NAME).stat().st_size
     counts = Counter(str(form.pattern) for form in forms.values() if form.pattern is not None)
     compressed = counts.total()
-    return {
-        "out": str(out),
-        "dtype": dtype,
-        "compressed": compressed,
-        "dense": len(checkpoint.linear_layers(PARTS)) - compressed,
-        "patterns": dict(sorted(counts.items())),
-        "source_bytes": checkpoint.tensors.nbytes,
-        "bytes": size,
-        "seconds": round(time.perf_counter() - began, 3),
-    }
+    return PackResult(
+        out=str(out),
+        dtype=dtype,
+        compressed=compressed,
+        dense=len(checkpoint.linear_layers(PARTS)) - compressed,
+        patterns=dict(sorted(counts.items())),
+        source_bytes=checkpoint.tensors.nbytes,
+        bytes=size,
+        seconds=round(time.perf_counter() - began, 3),
+    )
 
 
 def check_packed_from(model: Path, packed: Path, *, dtype: str, compress: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,37 @@ from sparsebert.patterns import pack_mask
 from sparsebert.progress import Progress, shown
 
 
+@dataclass(frozen=True)
+class UnpackResult:
+    """What `unpack` wrote to ``out``.
+
+    ``dtype`` is the packed one; ``exact`` says that the tensors are those that were packed, byte
+    for byte. ``decompressed`` counts the layers with a pattern, ``bytes`` are those of
+    model.safetensors.
+    """
+
+    out: str
+    dtype: str
+    exact: bool
+    decompressed: int
+    tensors: int
+    bytes: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return asdict(self)
+
+
 def unpack(
     model: str | Path, out: str | Path, *, force: bool = False, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> UnpackResult:
     """Write the packed ``model`` to the folder ``out`` as config, safetensors and masks.
 
     A folder packed as fp32 gives back its source's tensors byte for byte, extras included (a pruned
     weight that was stored as -0.0 is +0.0). One packed as fp16 or int8 gives the rounded values as
-    float32, and its masks still mark a kept weight that was rounded to zero. Returns counts, bytes
-    and seconds. Raises CheckpointError for a folder that is not packed or is damaged, OutputError
-    if ``out`` cannot be written.
+    float32, and its masks still mark a kept weight that was rounded to zero. Raises CheckpointError
+    for a folder that is not packed or is damaged, OutputError if ``out`` cannot be written.
     """
     began = time.perf_counter()
     check_output(out, force=force)
@@ -54,15 +76,15 @@ def unpack(
         write_auxiliary_files(staging, raw, source=packed.path)
         write_card(staging, source=packed.path)
         size = (staging / WEIGHTS_NAME).stat().st_size
-    return {
-        "out": str(out),
-        "dtype": packed.dtype,
-        "exact": exact,
-        "decompressed": len(masks),
-        "tensors": len(specs),
-        "bytes": size,
-        "seconds": round(time.perf_counter() - began, 3),
-    }
+    return UnpackResult(
+        out=str(out),
+        dtype=packed.dtype,
+        exact=exact,
+        decompressed=len(masks),
+        tensors=len(specs),
+        bytes=size,
+        seconds=round(time.perf_counter() - began, 3),
+    )
 
 
 def _specs(packed: PackedModel, exact: bool) -> list[TensorSpec]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,41 @@ from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import CUSTOM, get_task
 
 
+@dataclass(frozen=True)
+class PruneResult:
+    """What `prune` wrote to ``out``.
+
+    ``pruned`` and ``already_sparse`` name the layers of ``parts`` that now have the pattern,
+    ``weights`` and ``zeros`` count what is in them; ``notes`` are sentences for the user, such as
+    on texts too few to calibrate on.
+    """
+
+    out: str
+    pattern: str
+    shared_rows: int
+    method: str
+    parts: list[str]
+    pruned: list[str]
+    already_sparse: list[str]
+    weights: int
+    zeros: int
+    notes: list[str]
+    seconds: float
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros among the weights of these layers."""
+        return self.zeros / self.weights
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        found = {**asdict(self), "sparsity": self.sparsity}
+        order = [name for name in found if name not in ("notes", "sparsity", "seconds")]
+        if self.shared_rows == 1:
+            order.remove("shared_rows")
+        return {name: found[name] for name in (*order, "sparsity", "notes", "seconds")}
+
+
 def prune(
     model: str | Path,
     out: str | Path,
@@ -54,7 +90,7 @@ def prune(
     pair_column: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> PruneResult:
     """Write ``model`` to the folder ``out`` with the linear layers of ``parts`` pruned.
 
     Of every M adjacent weights along a layer's inputs N are kept, as the method chooses (of equal
@@ -70,8 +106,6 @@ def prune(
     one is named, or with those called ``text_column`` and ``pair_column``. The memory they need is
     that of one layer and its inputs for all rows.
 
-    Returns the counts: layers pruned and already sparse, weights and zeros in them, seconds; and
-    notes, such as on texts too few to calibrate on.
     Raises PatternError if the pattern does not divide a layer, CheckpointError for a damaged model
     (NaN and infinity included), DataError for texts that cannot be used, MissingExtraError without
     torch, OutputError if ``out`` cannot be written.
@@ -114,19 +148,19 @@ def prune(
         )
         write_auxiliary_files(staging, record, source=checkpoint.path)
         write_card(staging, source=checkpoint.path)
-    return {
-        "out": str(out),
-        **pattern_record(wanted),
-        "method": method,
-        "parts": list(chosen),
-        "pruned": run.pruned,
-        "already_sparse": run.already_sparse,
-        "weights": run.weights,
-        "zeros": run.zeros,
-        "sparsity": run.zeros / run.weights,
-        "notes": [scarcity] if scarcity else [],
-        "seconds": round(time.perf_counter() - began, 3),
-    }
+    return PruneResult(
+        out=str(out),
+        pattern=wanted.ratio,
+        shared_rows=wanted.shared_rows,
+        method=method,
+        parts=list(chosen),
+        pruned=run.pruned,
+        already_sparse=run.already_sparse,
+        weights=run.weights,
+        zeros=run.zeros,
+        notes=[scarcity] if scarcity else [],
+        seconds=round(time.perf_counter() - began, 3),
+    )
 
 
 class _Run:

@@ -189,7 +189,7 @@ def _prune(
         lines = (" ".join(corpus.texts[number].split()) for number in numbers)
         texts.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         pruning = {**pruning, "calibration": texts}
-    notes: list[str] = prune(model, out, **pruning, progress=report)["notes"]
+    notes = prune(model, out, **pruning, progress=report).notes
     return notes
 
 
