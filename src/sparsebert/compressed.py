@@ -63,7 +63,7 @@ def panel_columns(pattern: Pattern) -> int:
 
 @dataclass(frozen=True)
 class Compressed:
-    """A pruned ``[rows, columns]`` matrix as its kept values and their places.
+    """A pruned ``[rows, columns]`` matrix as its kept values and their positions.
 
     ``values`` is ``[panels, rows, panel_columns / m * n]`` of the weight's dtype; in each row the
     kept values stand in column order, and the last panel is filled up with zeros.

@@ -171,8 +171,8 @@ def count_kept(matrix: Array, pattern: Pattern) -> npt.NDArray[np.uint8]:
     marks = marks.view(np.uint8)
     # m strided additions: numpy's own reductions over so short an axis are many times slower.
     counts: npt.NDArray[np.uint8] = marks[..., 0].copy()
-    for place in range(1, pattern.m):
-        counts += marks[..., place]
+    for column in range(1, pattern.m):
+        counts += marks[..., column]
     return counts
 
 

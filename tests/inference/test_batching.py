@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sparsebert.errors import InputError
 from sparsebert.inference.batching import (
     MAX_TOKENS,
-    end_to_end,
-    in_order,
+    EngineCall,
+    RaggedBatch,
     plan,
     run_per_text,
     run_per_token,
@@ -55,9 +55,24 @@ class TestPlan:
             list(plan([1], batch_size))
 
 
+class Counting:
+    """An encoder whose rows tell the ids and lengths that it was given."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+    def head(self, ids, type_ids, offsets):
+        assert len(offsets) - 1 <= self.batch_size
+        return np.stack([ids[offsets[:-1]], np.diff(offsets)], axis=1).astype(np.float32)
+
+    def hidden(self, ids, type_ids, offsets):
+        assert len(offsets) - 1 <= self.batch_size
+        return ids[:, None].astype(np.float32)
+
+
 class TestRun:
     def test_end_to_end(self):
-        ids, type_ids, offsets = end_to_end(sequences(2, 1, 3))
+        ids, type_ids, offsets = RaggedBatch.of(sequences(2, 1, 3))
         assert ids.tolist() == [0, 0, 1, 2, 2, 2]
         assert type_ids.tolist() == [0, 0, 1, 0, 0, 0]
         assert offsets.tolist() == [0, 2, 3, 6]
@@ -66,24 +81,18 @@ class TestRun:
     @pytest.mark.parametrize("batch_size", [1, 2, 3, 32])
     def test_rows_come_back_in_order(self, batch_size):
         given = sequences(3, 1, 4, 1, 5, 9, 2, 6)
-
-        def call(ids, type_ids, offsets):
-            assert len(offsets) - 1 <= batch_size
-            return np.stack([ids[offsets[:-1]], np.diff(offsets)], axis=1).astype(np.float32)
-
-        rows = run_per_text(given, batch_size, 2, call)
+        encoder = Counting(batch_size)
+        rows = run_per_text(encoder, EngineCall("head"), given, batch_size, 2)
         assert rows[:, 0].tolist() == list(range(8))
         assert rows[:, 1].tolist() == [3, 1, 4, 1, 5, 9, 2, 6]
 
-        tokens = in_order(
-            run_per_token(given, batch_size, lambda ids, *_: ids[:, None].astype(np.float32)), 8
-        )
+        tokens = run_per_token(encoder, EngineCall("hidden", per_token=True), given, batch_size)
         assert [rows.shape for rows in tokens] == [(len(each), 1) for each in given]
         assert [rows[0, 0] for rows in tokens] == list(range(8))
 
     def test_nothing_to_run(self):
-        assert run_per_text([], 8, 5, None).shape == (0, 5)
-        assert in_order(run_per_token([], 8, None), 0) == []
+        assert run_per_text(None, EngineCall("head"), [], 8, 5).shape == (0, 5)
+        assert run_per_token(None, EngineCall("hidden", per_token=True), [], 8) == []
 
 
 class TestTokenIds:

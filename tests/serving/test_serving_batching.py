@@ -12,8 +12,9 @@ import pytest
 
 pytest.importorskip("fastapi")
 
+from sparsebert.inference.batching import EngineCall
 from sparsebert.inference.sequences import Tokens
-from sparsebert.serving.batching import Batcher, EngineCall, Job
+from sparsebert.serving.batching import Batcher, Job
 
 POOLED, HEAD = EngineCall("pooled"), EngineCall("head")
 

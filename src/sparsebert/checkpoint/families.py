@@ -64,7 +64,7 @@ class Family:
     in one linear layer; ``gated`` doubles the rows of ``intermediate.dense``: the half that is
     activated, and the half that it is then multiplied with. ``positions`` is "absolute" (a table),
     "counted" (a table counted from the row behind the padding id, and padding does not count) or
-    "rotary" (queries and keys are turned by their place); ``relative_bias`` adds to each attention
+    "rotary" (queries and keys are rotated by position); ``relative_bias`` adds to each attention
     score a bias by distance. ``embedding_size`` says that embeddings may be narrower than the
     hidden size, and are then projected.
     """

@@ -3,7 +3,7 @@
 Each is honoured (some module reads it), harmless (it changes no number that sparsebert gives), or
 refused where it asks for what sparsebert does not compute. Other keys those libraries do not read,
 or refuse themselves. Tests hold the tables against the libraries' own source, so that a key which a
-new version brings is noticed; it gets its place here and, if honoured, a reader.
+new version brings is noticed; it gets an entry here and, if honoured, a reader.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class KnownKeys:
 
     @property
     def all(self) -> frozenset[str]:
-        """Every key that has its place."""
+        """Every key with an entry."""
         return self.honoured | self.harmless | frozenset(self.refused)
 
     def check(

@@ -1,4 +1,4 @@
-"""A whole model folder in another place: a copy on disk, or a repository on the hub."""
+"""Publishing a whole model folder: a copy on disk, or a repository on the hub."""
 
 from __future__ import annotations
 

@@ -35,12 +35,12 @@ def seed_folder(folder: Path, seed: int) -> Path:
 
 def seed_folders(folder: str | Path) -> dict[int, Path]:
     """The model folders of all seeds in ``folder``, by seed, ascending; empty if there are none."""
-    place = Path(folder)
-    if not place.is_dir():
+    root = Path(folder)
+    if not root.is_dir():
         return {}
     found = {
         int(match[1]): path
-        for path in place.iterdir()
+        for path in root.iterdir()
         if (match := _NAME.fullmatch(path.name)) and (path / CONFIG_NAME).is_file()
     }
     return dict(sorted(found.items()))

@@ -154,9 +154,9 @@ def _is_of_writing(error: OSError, staging: Path, target: Path) -> bool:
     names = [
         Path(name) for name in (error.filename, error.filename2) if isinstance(name, str | Path)
     ]
-    places = (staging, target)
+    folders = (staging, target)
     return not names or any(
-        name.is_relative_to(place) or place.is_relative_to(name)
+        name.is_relative_to(folder) or folder.is_relative_to(name)
         for name in names
-        for place in places
+        for folder in folders
     )

@@ -35,7 +35,7 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _StoredTensor:
     spec: TensorSpec
     path: Path
     raw: Array  # this tensor's bytes in the mapped file
@@ -50,14 +50,14 @@ class TensorFiles(Mapping[str, Array]):
     def __init__(self, paths: list[Path]) -> None:
         self.paths = tuple(paths)
         self.metadata: dict[str, str] = {}
-        self._places: dict[str, _Place] = {}
+        self._stored: dict[str, _StoredTensor] = {}
         for path in paths:
-            for place in _map_file(path, self.metadata):
-                if place.spec.name in self._places:
+            for stored in _map_file(path, self.metadata):
+                if stored.spec.name in self._stored:
                     raise CheckpointError(
-                        f"{path}: tensor '{place.spec.name}' also stands in another file."
+                        f"{path}: tensor '{stored.spec.name}' also stands in another file."
                     )
-                self._places[place.spec.name] = place
+                self._stored[stored.spec.name] = stored
 
     @classmethod
     def of_folder(cls, folder: Path) -> TensorFiles:
@@ -77,7 +77,7 @@ class TensorFiles(Mapping[str, Array]):
                 )
         tensors = cls(paths)
         for name, path in shards.items():
-            if name not in tensors or tensors._places[name].path != path:
+            if name not in tensors or tensors._stored[name].path != path:
                 raise CheckpointError(
                     f"{path} lacks tensor '{name}', which {INDEX_NAME} places there: "
                     "fetch the model again."
@@ -86,33 +86,33 @@ class TensorFiles(Mapping[str, Array]):
 
     def spec(self, name: str) -> TensorSpec:
         """Type and shape without touching the data."""
-        return self._places[name].spec
+        return self._stored[name].spec
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors, as stored."""
-        return sum(place.raw.nbytes for place in self._places.values())
+        return sum(stored.raw.nbytes for stored in self._stored.values())
 
     def __getitem__(self, name: str) -> Array:
-        place = self._places[name]
-        known = numpy_type(place.spec.dtype)
+        stored = self._stored[name]
+        known = numpy_type(stored.spec.dtype)
         if known is None:
-            return place.raw
-        view = place.raw.view(known)
+            return stored.raw
+        view = stored.raw.view(known)
         if not view.flags.aligned:
             # Not every writer aligned its tensors. Native code relies on it, so give it a copy.
             view = view.copy()
             view.flags.writeable = False
-        return view.reshape(place.spec.shape)
+        return view.reshape(stored.spec.shape)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._stored)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._stored)
 
 
-def _map_file(path: Path, metadata: dict[str, str]) -> list[_Place]:
+def _map_file(path: Path, metadata: dict[str, str]) -> list[_StoredTensor]:
     """Check and map one file; its ``__metadata__`` is added to ``metadata``."""
     try:
         with safe_open(path, framework="np"):  # the library's whole validation of the file
@@ -128,14 +128,14 @@ def _map_file(path: Path, metadata: dict[str, str]) -> list[_Place]:
     header: dict[str, Any] = json.loads(data[8 : 8 + length].tobytes())
     metadata.update(header.pop("__metadata__", None) or {})
     begin = 8 + length
-    places = []
+    found = []
     for name, entry in header.items():
         start, end = (begin + offset for offset in entry["data_offsets"])
         if end > data.size:  # only if the file shrank since it was validated
             raise CheckpointError(f"{path} changed while it was being read.")
         spec = TensorSpec(name, str(entry["dtype"]), tuple(entry["shape"]))
-        places.append(_Place(spec, path, data[start:end]))
-    return places
+        found.append(_StoredTensor(spec, path, data[start:end]))
+    return found
 
 
 def _reason(error: Exception) -> str:

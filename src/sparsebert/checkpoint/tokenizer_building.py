@@ -41,7 +41,7 @@ from sparsebert.checkpoint.tokenizer_settings import (
 )
 from sparsebert.errors import CheckpointError
 
-_XLM_UNKNOWN = 3  # the place of the unknown token in every XLM-R vocabulary of transformers
+_XLM_UNKNOWN = 3  # the id of the unknown token in every XLM-R vocabulary of transformers
 
 
 @dataclass(frozen=True)

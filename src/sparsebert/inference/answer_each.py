@@ -16,7 +16,7 @@ Work = Callable[[Any], Any]
 
 @dataclass
 class Answers:
-    """What came of each item: ``results`` holds None where ``errors`` says, by place, why.
+    """What came of each item: ``results`` holds None where ``errors`` says, by index, why.
 
     ``truncated`` items were longer than ``limit`` tokens, the first of them at ``first_truncated``.
     """
@@ -44,7 +44,7 @@ def _answer(items: Sequence[Any], start: int, work: Work, answers: Answers) -> N
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            # A lone item's error does not name its place in a list.
+            # The error of a single item does not name an index.
             results = work(items) if len(items) > 1 else [work(items[0])]
         except InputError as error:
             if len(items) == 1:
@@ -56,8 +56,8 @@ def _answer(items: Sequence[Any], start: int, work: Work, answers: Answers) -> N
         _answer(items[:middle], start, work, answers)
         _answer(items[middle:], start + middle, work, answers)
         return
-    for place, result in zip(range(start, start + len(items)), results, strict=True):
-        answers.results[place] = result
+    for index, result in zip(range(start, start + len(items)), results, strict=True):
+        answers.results[index] = result
     for each in caught:
         if isinstance(each.message, TruncationWarning):
             if not answers.truncated:

@@ -7,18 +7,18 @@ over threads, and the longest batch comes first, where lack of memory shows at o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from sparsebert.engine import Encoder
 from sparsebert.errors import InputError
 from sparsebert.inference.sequences import IntVector, Tokens
 
 Floats = npt.NDArray[np.float32]
-EngineCall = Callable[[IntVector, IntVector, IntVector], Floats]
-"""``(ids [tokens], type_ids [tokens], offsets [batch + 1])`` to float32 rows."""
-
 MAX_TOKENS = 16_384
 """Tokens in a micro-batch at most: bounds memory, whatever the batch size."""
 
@@ -39,40 +39,70 @@ def plan(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
         yield batch
 
 
-def end_to_end(sequences: Sequence[Tokens]) -> tuple[IntVector, IntVector, IntVector]:
-    """``ids``, ``type_ids`` and ``offsets`` of sequences laid one behind the other."""
-    offsets = np.zeros(len(sequences) + 1, np.int32)
-    np.cumsum([len(sequence) for sequence in sequences], out=offsets[1:])
-    ids = np.concatenate([sequence.ids for sequence in sequences])
-    type_ids = np.concatenate([sequence.type_ids for sequence in sequences])
-    return ids, type_ids, offsets
+class RaggedBatch(NamedTuple):
+    """Sequences laid one behind the other, without padding.
+
+    ``ids`` and ``type_ids`` are int32 ``[tokens]``; sequence s is ``offsets[s]:offsets[s + 1]``
+    (``offsets`` int32 ``[batch + 1]``).
+    """
+
+    ids: IntVector
+    type_ids: IntVector
+    offsets: IntVector
+
+    @classmethod
+    def of(cls, sequences: Sequence[Tokens]) -> RaggedBatch:
+        """Lay sequences end to end."""
+        offsets = np.zeros(len(sequences) + 1, np.int32)
+        np.cumsum([len(sequence) for sequence in sequences], out=offsets[1:])
+        ids = np.concatenate([sequence.ids for sequence in sequences])
+        type_ids = np.concatenate([sequence.type_ids for sequence in sequences])
+        return cls(ids, type_ids, offsets)
+
+
+@dataclass(frozen=True)
+class EngineCall:
+    """What the engine computes. Sequences with equal calls may share a batch.
+
+    ``per_token`` says that each sequence has a row for each of its tokens, and not a single one;
+    ``pooling`` and ``normalize`` are for "pooled".
+    """
+
+    method: Literal["pooled", "head", "hidden"]
+    per_token: bool = False
+    pooling: str = "mean"
+    normalize: bool = False
+
+    def __call__(self, encoder: Encoder, sequences: Sequence[Tokens]) -> list[Floats]:
+        """The rows of each sequence, float32: ``[width]``, or ``[tokens, width]`` per token."""
+        batch = RaggedBatch.of(sequences)
+        rows = self.rows(encoder, batch)
+        return np.split(rows, batch.offsets[1:-1]) if self.per_token else list(rows)
+
+    def rows(self, encoder: Encoder, batch: RaggedBatch) -> Floats:
+        """The rows of all sequences, float32 ``[sequences, width]`` or ``[tokens, width]``."""
+        if self.method == "pooled":
+            return encoder.pooled(*batch, self.pooling, self.normalize)
+        return encoder.head(*batch) if self.method == "head" else encoder.hidden(*batch)
 
 
 def run_per_text(
-    sequences: Sequence[Tokens], batch_size: int, width: int, call: EngineCall
+    encoder: Encoder, call: EngineCall, sequences: Sequence[Tokens], batch_size: int, width: int
 ) -> Floats:
     """One row a sequence, ``[sequences, width]``, in the order given."""
     rows = np.empty((len(sequences), width), np.float32)
-    for batch in plan([len(sequence) for sequence in sequences], batch_size):
-        rows[batch] = call(*end_to_end([sequences[index] for index in batch]))
+    for indices in plan([len(sequence) for sequence in sequences], batch_size):
+        rows[indices] = call.rows(encoder, RaggedBatch.of([sequences[i] for i in indices]))
     return rows
 
 
 def run_per_token(
-    sequences: Sequence[Tokens], batch_size: int, call: EngineCall
-) -> Iterator[tuple[int, Floats]]:
-    """Index of a sequence and its rows ``[tokens, width]``, batch by batch (longest first).
-
-    Handed out as they come, for a vocabulary's worth of logits for each token is best reduced
-    before the next batch is computed.
-    """
-    for batch in plan([len(sequence) for sequence in sequences], batch_size):
-        ids, type_ids, offsets = end_to_end([sequences[index] for index in batch])
-        rows = call(ids, type_ids, offsets)
-        yield from zip(batch, np.split(rows, offsets[1:-1]), strict=True)
-
-
-def in_order(results: Iterator[tuple[int, Floats]], count: int) -> list[Floats]:
-    """The second of each pair, placed by the first."""
-    placed = dict(results)
-    return [placed[index] for index in range(count)]
+    encoder: Encoder, call: EngineCall, sequences: Sequence[Tokens], batch_size: int
+) -> list[Floats]:
+    """The rows of each sequence, ``[tokens, width]``, in the order given."""
+    rows: list[Floats] = [np.empty(0, np.float32)] * len(sequences)
+    for indices in plan([len(sequence) for sequence in sequences], batch_size):
+        found = call(encoder, [sequences[index] for index in indices])
+        for index, each in zip(indices, found, strict=True):
+            rows[index] = each
+    return rows

@@ -68,8 +68,8 @@ def label_scores(
     check_count("top_k", top_k)
     order = np.argsort(-scores, axis=-1, kind="stable")[:, :top_k]
     return [
-        [{"label": labels[place], "score": float(row[place])} for place in places]
-        for row, places in zip(scores, order, strict=True)
+        [{"label": labels[index], "score": float(row[index])} for index in best]
+        for row, best in zip(scores, order, strict=True)
     ]
 
 

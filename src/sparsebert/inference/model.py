@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.answering import as_questions, best_answers, window_length
-from sparsebert.inference.batching import Floats, in_order, run_per_text, run_per_token
+from sparsebert.inference.batching import EngineCall, Floats, run_per_text, run_per_token
 from sparsebert.inference.labelling import (
     FilledMask,
     TaggedToken,
@@ -171,8 +170,13 @@ class Model:
         unit = self.pooling.normalize if normalize is None else normalize
         given = as_texts(texts, self._prompt(prompt))
         tokens = self._text_tokenizer().encode(given, strict=strict)
-        pooled = partial(self._encoder.pooled, mode=mode, normalize=bool(unit))
-        vectors = run_per_text(self._checked(tokens), batch_size, self.config.hidden_size, pooled)
+        vectors = run_per_text(
+            self._encoder,
+            EngineCall("pooled", pooling=mode, normalize=bool(unit)),
+            self._checked(tokens),
+            batch_size,
+            self.config.hidden_size,
+        )
         return vectors[0] if given.single else vectors
 
     def classify(
@@ -236,7 +240,7 @@ class Model:
             list(tokenizer.windows(*pair, max_length=limit, doc_stride=stride)) for pair in pairs
         ]
         flat = [window.tokens for found in windows for window in found]
-        logits = iter(self._token_logits(flat, batch_size))
+        logits = iter(self._per_token("head", flat, batch_size))
         answers = [
             best_answers(
                 read,
@@ -261,7 +265,7 @@ class Model:
         self.require("tag")
         given = as_texts(texts)
         located = self._text_tokenizer().locate(given, strict=strict)
-        logits = self._token_logits([each.tokens for each in located], batch_size)
+        logits = self._per_token("head", [each.tokens for each in located], batch_size)
         tags: list[list[TaggedToken]] = [
             tagged_tokens(rows, each, str(text), self.config.labels)
             for rows, each, text in zip(logits, located, given.items, strict=True)
@@ -274,12 +278,12 @@ class Model:
         check_count("top_k", top_k)
         tokenizer = self._text_tokenizer()
         tokens = tokenizer.encode(as_texts(text), strict=strict)
-        places = np.flatnonzero(tokens[0].ids == tokenizer.mask_id)
-        if len(places) != 1:
+        positions = np.flatnonzero(tokens[0].ids == tokenizer.mask_id)
+        if len(positions) != 1:
             raise InputError(
-                f"the text must have one {tokenizer.mask_token} to fill; it has {len(places)}."
+                f"the text must have one {tokenizer.mask_token} to fill; it has {len(positions)}."
             )
-        scores = softmax(self._token_logits(tokens, 1)[0][places[0]])
+        scores = softmax(self._per_token("head", tokens, 1)[0][positions[0]])
         return [
             {"token": tokenizer.backend.id_to_token(token) or "", "score": float(scores[token])}
             for token in np.argsort(-scores, kind="stable")[:top_k].tolist()
@@ -306,7 +310,9 @@ class Model:
     ) -> Any:
         """The last layer: a list of float32 ``[tokens, hidden]`` (one array for a single text)."""
         given = as_texts(texts)
-        rows = self._hidden(self._text_tokenizer().encode(given, strict=strict), batch_size)
+        rows = self._per_token(
+            "hidden", self._text_tokenizer().encode(given, strict=strict), batch_size
+        )
         return rows[0] if given.single else rows
 
     def forward(
@@ -338,7 +344,7 @@ class Model:
             max_positions=self.config.max_length,
         )
         if not head or self.config.head is Head.ENCODER:
-            return self._hidden(tokens, batch_size)
+            return self._per_token("hidden", tokens, batch_size)
         return self._head(tokens, batch_size)
 
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> Path:
@@ -366,19 +372,18 @@ class Model:
     def _head(self, tokens: Sequence[Tokens], batch_size: int) -> Any:
         if self.config.head is Head.SEQUENCE:
             return self._text_logits(tokens, batch_size)
-        return self._token_logits(tokens, batch_size)
+        return self._per_token("head", tokens, batch_size)
 
     def _text_logits(self, tokens: Sequence[Tokens], batch_size: int) -> Floats:
         labels = len(self.config.labels)
-        return run_per_text(self._checked(tokens), batch_size, labels, self._encoder.head)
+        tokens = self._checked(tokens)
+        return run_per_text(self._encoder, EngineCall("head"), tokens, batch_size, labels)
 
-    def _token_logits(self, tokens: Sequence[Tokens], batch_size: int) -> list[Floats]:
-        rows = run_per_token(self._checked(tokens), batch_size, self._encoder.head)
-        return in_order(rows, len(tokens))
-
-    def _hidden(self, tokens: Sequence[Tokens], batch_size: int) -> list[Floats]:
-        rows = run_per_token(self._checked(tokens), batch_size, self._encoder.hidden)
-        return in_order(rows, len(tokens))
+    def _per_token(
+        self, method: Literal["head", "hidden"], tokens: Sequence[Tokens], batch_size: int
+    ) -> list[Floats]:
+        call = EngineCall(method, per_token=True)
+        return run_per_token(self._encoder, call, self._checked(tokens), batch_size)
 
     def _checked(self, tokens: Sequence[Tokens]) -> Sequence[Tokens]:
         """The engine reads tables by id: none may lie outside, whatever the tokenizer says."""

@@ -51,18 +51,18 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, backend: Tokenizer, texts: int) -> SpecialTokens:
-        """Read off how the tokenizer's own post-processor dresses a sample."""
-        dressed = backend.encode("a") if texts == 1 else backend.encode("a", "a")
-        parts = dressed.sequence_ids
+        """Read off how the tokenizer's own post-processor frames a sample."""
+        sample = backend.encode("a") if texts == 1 else backend.encode("a", "a")
+        parts = sample.sequence_ids
         edges = [0]
         for text in range(texts):
             edges += [parts.index(text), len(parts) - parts[::-1].index(text)]
         edges.append(len(parts))
         gaps = list(pairwise(edges))[::2]
         return cls(
-            [dressed.ids[start:stop] for start, stop in gaps],
-            [dressed.type_ids[start:stop] for start, stop in gaps],
-            [dressed.type_ids[parts.index(text)] for text in range(texts)],
+            [sample.ids[start:stop] for start, stop in gaps],
+            [sample.type_ids[start:stop] for start, stop in gaps],
+            [sample.type_ids[parts.index(text)] for text in range(texts)],
         )
 
     def untyped(self) -> SpecialTokens:
@@ -83,21 +83,21 @@ class SpecialTokens:
     def around(self, texts: list[list[int]]) -> Tokens:
         """The whole sequence with these texts' ids in it."""
         ids, types = [*self.ids[0]], [*self.types[0]]
-        for place, text in enumerate(texts):
+        for index, text in enumerate(texts):
             ids += text
-            ids += self.ids[place + 1]
-            types += [self.text_types[place]] * len(text)
-            types += self.types[place + 1]
+            ids += self.ids[index + 1]
+            types += [self.text_types[index]] * len(text)
+            types += self.types[index + 1]
         return Tokens(_numbers(ids), _numbers(types))
 
     def located(self, texts: list[list[int]], offsets: list[tuple[int, int]]) -> LocatedTokens:
-        """As `around`, with the ``offsets`` of the last text's tokens in their place."""
+        """As `around`, with the ``offsets`` of the last text's tokens."""
         tokens = self.around(texts)
-        places = np.full((len(tokens), 2), -1, np.int32)
+        located = np.full((len(tokens), 2), -1, np.int32)
         stop = len(tokens) - len(self.ids[-1])
         if offsets:
-            places[stop - len(offsets) : stop] = offsets
-        return LocatedTokens(tokens, places)
+            located[stop - len(offsets) : stop] = offsets
+        return LocatedTokens(tokens, located)
 
 
 def _numbers(of_tokens: list[int]) -> IntVector:
@@ -119,7 +119,7 @@ def as_token_sequences(
 ) -> list[Tokens]:
     """Check a list of sequences of token ids, and of their type ids (all 0 without).
 
-    Raises InputError, naming the place, for a wrong nesting, for a sequence that is empty or
+    Raises InputError, naming the index, for a wrong nesting, for a sequence that is empty or
     longer than ``max_positions``, and for an id that the model's tables do not hold.
     """
     sequences = _rows(ids, "ids")
@@ -167,8 +167,8 @@ def _row(sequence: Any, name: str, size: int, table: str) -> IntVector:
         raise InputError(f"{name} must be a flat sequence of whole numbers.")
     outside = np.flatnonzero((row < 0) | (row >= size))
     if outside.size:
-        place = int(outside[0])
+        index = int(outside[0])
         raise InputError(
-            f"{name}[{place}] is {int(row[place])}, outside the model's {table} of {size}."
+            f"{name}[{index}] is {int(row[index])}, outside the model's {table} of {size}."
         )
     return row.astype(np.int32)

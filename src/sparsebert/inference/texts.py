@@ -22,7 +22,7 @@ class Texts(NamedTuple):
     label: str = "texts"
 
     def name(self, index: int) -> str:
-        """How a message names a text: its place in the caller's list."""
+        """How a message names a text: its index in the caller's list."""
         return "the text" if self.single else f"{self.label}[{index}]"
 
 
@@ -31,7 +31,7 @@ def as_texts(texts: Text | Iterable[Text], prompt: str = "") -> Texts:
 
     ``prompt`` is put before each text, and before the first of each pair.
     A blank text is one like any other: the model reads its special tokens. Raises InputError,
-    naming the place, for what is not text.
+    naming the index, for what is not text.
     """
     single = isinstance(texts, str) or _is_pair(texts)
     if single:

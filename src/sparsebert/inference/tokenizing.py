@@ -91,7 +91,7 @@ class TextTokenizer:
         side: Side | None = None,
         max_length: int | None = None,
     ) -> tuple[list[Tokens], list[int]]:
-        """As `encode`, without the warning: the sequences, and the places of texts that were cut.
+        """As `encode`, without the warning: the sequences, and indices of the texts that were cut.
 
         ``side`` is the end at which a text is cut, that of the folder unless given, and
         ``max_length`` may be a lower limit.
@@ -138,7 +138,7 @@ class TextTokenizer:
         return self._single.around([ids])
 
     def locate(self, texts: Texts, *, strict: bool = False) -> list[LocatedTokens]:
-        """As `encode`, with the place of each token; single texts only (InputError for a pair)."""
+        """As `encode`, with the offsets of each token; InputError for a pair of texts."""
         located: list[LocatedTokens] = []
         cut: list[int] = []
         for index, parts in enumerate(self._parts(texts)):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from sparsebert.packing.dtypes import VALUE_TYPES
 from sparsebert.packing.forms import Weight, parts_of, to_dense
-from sparsebert.packing.pack_folder import check_packed_from, pack
+from sparsebert.packing.pack_folder import PackResult, check_packed_from, pack
 from sparsebert.packing.packed_model import PackedModel, is_packed, open_packed
-from sparsebert.packing.unpack_folder import unpack
+from sparsebert.packing.unpack_folder import UnpackResult, unpack
 from sparsebert.packing.weights import engine_weights
 
 __all__ = [
     "VALUE_TYPES",
+    "PackResult",
     "PackedModel",
+    "UnpackResult",
     "Weight",
     "check_packed_from",
     "engine_weights",

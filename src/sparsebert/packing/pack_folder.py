@@ -74,7 +74,7 @@ def pack(
     `dtypes.Float32Values`), and unpacks to the same bytes, save that a pruned -0.0 comes back as
     +0.0; "fp16" rounds matrices to float16; "int8" rounds linear layers and tables to int8 with a
     scale for each row. Without ``compress`` zeros are stored like any other weight, which shows
-    what leaving them out brings; `unpack` then reads the masks' places off the zeros.
+    what leaving them out brings; `unpack` then reads the masks off the zeros.
 
     Raises PatternError if a recorded pattern is broken,
     CheckpointError for a damaged model (NaN and infinity included) or values beyond float16's

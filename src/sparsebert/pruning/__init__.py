@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from sparsebert.pruning.inspection import Inspection, LayerReport, inspect
 from sparsebert.pruning.methods import METHODS
-from sparsebert.pruning.one_shot import prune
+from sparsebert.pruning.one_shot import PruneResult, prune
 
-__all__ = ["METHODS", "Inspection", "LayerReport", "inspect", "prune"]
+__all__ = ["METHODS", "Inspection", "LayerReport", "PruneResult", "inspect", "prune"]

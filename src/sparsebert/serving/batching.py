@@ -12,55 +12,27 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from threading import Condition, Thread
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from sparsebert.engine import Encoder
-from sparsebert.inference.batching import end_to_end
+from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.sequences import Tokens
 from sparsebert.serving.errors import RequestError
 
-Floats = npt.NDArray[np.float32]
 _NUMBER_BYTES = 4 + 12  # as float32, and written down
 BatchObserver = Callable[[Sequence[int], float], None]
 """Called after each batch with the tokens of each of its sequences, and its seconds."""
 
 
-@dataclass(frozen=True)
-class EngineCall:
-    """What the engine is asked for. Sequences with equal calls may share a batch.
-
-    ``per_token`` says that each sequence has a row for each of its tokens, and not a single one.
-    """
-
-    method: Literal["pooled", "head", "hidden"]
-    per_token: bool = False
-    pooling: str = "mean"
-    normalize: bool = False
-
-    def __call__(self, encoder: Encoder, sequences: Sequence[Tokens]) -> list[Floats]:
-        """The rows of each sequence: ``[width]``, or ``[tokens, width]`` per token."""
-        ids, type_ids, offsets = end_to_end(sequences)
-        if self.method == "pooled":
-            rows = encoder.pooled(ids, type_ids, offsets, self.pooling, self.normalize)
-        elif self.method == "head":
-            rows = encoder.head(ids, type_ids, offsets)
-        else:
-            rows = encoder.hidden(ids, type_ids, offsets)
-        if not np.isfinite(rows).all():
-            raise FloatingPointError("the model gave a number that is not finite")
-        return np.split(rows, offsets[1:-1]) if self.per_token else list(rows)
-
-    def result_bytes(self, sequences: Sequence[Tokens], width: int) -> int:
-        """Bytes of the rows of ``sequences``, none wider than ``width``, and of their JSON."""
-        rows = sum(map(len, sequences)) if self.per_token else len(sequences)
-        return rows * width * _NUMBER_BYTES
+def result_bytes(call: EngineCall, sequences: Sequence[Tokens], width: int) -> int:
+    """Bytes of the rows of ``sequences``, none wider than ``width``, and of their JSON."""
+    rows = sum(map(len, sequences)) if call.per_token else len(sequences)
+    return rows * width * _NUMBER_BYTES
 
 
 class Job:
@@ -206,6 +178,8 @@ class Batcher:
         rows: Sequence[Floats | None] = [None] * len(batch)
         try:
             rows = batch[0].job.call(encoder, sequences)
+            if not all(np.isfinite(each).all() for each in rows):
+                raise FloatingPointError("the model gave a number that is not finite")
         except Exception as error:  # whatever it is, the thread must go on for the others
             failed = RequestError(424, f"the engine failed: {str(error).rstrip('.')}.")
         ended = perf_counter()

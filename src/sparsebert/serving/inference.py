@@ -13,8 +13,8 @@ from fastapi import Request
 
 from sparsebert.checkpoint import Head
 from sparsebert.checkpoint.tokenizer_settings import Side
+from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.texts import Text
-from sparsebert.serving.batching import EngineCall, Floats
 from sparsebert.serving.errors import WRONG_HEAD, RequestError
 from sparsebert.serving.inputs import PredictInputs, TextInputs
 from sparsebert.serving.json_route import stats_of

@@ -14,9 +14,10 @@ from sparsebert.checkpoint import Head
 from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.errors import CheckpointError, EngineError, InputError
 from sparsebert.inference import Model, load
+from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.sequences import Tokens
 from sparsebert.inference.texts import Text, Texts
-from sparsebert.serving.batching import Batcher, BatchObserver, EngineCall, Floats, Job, wake
+from sparsebert.serving.batching import Batcher, BatchObserver, Job, result_bytes, wake
 from sparsebert.serving.errors import ClientGone, RequestError
 from sparsebert.serving.stats import ModelStats, RequestStats
 
@@ -141,7 +142,7 @@ class ServedModel:
                 sequences = tokenize()
                 width = self.model.config.hidden_size
                 stats.reservation.reserve(
-                    sum(call.result_bytes(sequences, width) for call in calls)
+                    sum(result_bytes(call, sequences, width) for call in calls)
                 )
             except BaseException as error:
                 jobs[0].failed = _request_error(error)

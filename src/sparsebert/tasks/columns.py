@@ -77,14 +77,14 @@ def class_indices(names: Sequence[str], task: Task) -> npt.NDArray[np.int64]:
     whole numbers, which none of the task's labels is, they are indices.
     """
     if are_positions(names, task):
-        index = {str(place): place for place in range(len(task.labels))}
+        index = {str(number): number for number in range(len(task.labels))}
     else:
-        index = {label: place for place, label in enumerate(task.labels)}
+        index = {label: number for number, label in enumerate(task.labels)}
     return np.array([index.get(name, -1) for name in names], np.int64)
 
 
 def are_positions(names: Sequence[str], task: Task) -> bool:
-    """Whether a column's labels are places in ``task.labels`` instead of names."""
+    """Whether a column's labels are indices into ``task.labels`` instead of names."""
     return _takes_positions(task) and all(is_whole_number(name) for name in names)
 
 
@@ -202,8 +202,8 @@ def show_label(name: str) -> str:
 def show_labels(task: Task) -> str:
     """The first of a task's labels, with their numbers where these may stand for them."""
     shown = [
-        f"{place} {label}" if _takes_positions(task) else label
-        for place, label in enumerate(task.labels[:8])
+        f"{number} {label}" if _takes_positions(task) else label
+        for number, label in enumerate(task.labels[:8])
     ]
     return ", ".join(shown) + (", ..." if len(task.labels) > 8 else "")
 

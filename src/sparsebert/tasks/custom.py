@@ -3,7 +3,7 @@
 The file has a column ``text`` (or ``sentence``), or the pair ``text1``, ``text2`` (or
 ``sentence1``, ``sentence2``), and a column ``label``; `DataOptions` names others. Labels are names
 of classes, whatever they look like, unless the task says that they are numbers: by ``regression``,
-or by a column ``score`` in the place of ``label``.
+or by a column ``score`` instead of ``label``.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def task_of_table(
         names = _label_set(table, label, source)
     else:
         # A head that nobody named: its classes are numbers.
-        numbers = [str(place) for place in range(len(labels))]
+        numbers = [str(number) for number in range(len(labels))]
         names = tuple(numbers if are_unnamed(labels) else labels)
     positive = chosen.positive_label
     if positive is None and names in _TRUTH:
@@ -98,7 +98,7 @@ def task_of_table(
         raise DataError(
             f"positive_label '{positive}' is not one of the labels ({', '.join(names[:20])})."
         )
-    # A trained model's classes have places that others know; those of a file have none but here.
+    # A trained model's classes have indices that others know; those of a file have them only here.
     task = _task(columns, label, Kind.CLASSIFICATION, names)
     return replace(task, positive=positive, positions=labels is not None)
 

@@ -41,13 +41,13 @@ class Division:
         """Whether ``file`` holds just what was divided, by whatever name."""
         return self.sha256 == _sha256(file)
 
-    def places(self) -> npt.NDArray[np.int64]:
+    def indices(self) -> npt.NDArray[np.int64]:
         """The held-out rows, counted from 0, ascending."""
         return np.array(self.validation, np.int64) - 1
 
     def parts(self, examples: Examples, split: str) -> tuple[Examples, Examples]:
         """Training and held-out rows of the whole file's examples; the latter named ``split``."""
-        held = self.places()
+        held = self.indices()
         train = np.setdiff1d(np.arange(len(examples)), held)
         return examples.take(train, "train"), examples.take(held, split)
 
@@ -76,9 +76,9 @@ def divide(examples: Examples, file: Path, share: float) -> Division:
         texts = list(groups[label].values())
         wanted = max(share * sum(map(len, texts)), 1)
         part: list[int] = []
-        for place in random.permutation(len(texts))[: len(texts) - 1]:
-            if len(part) + len(texts[place]) / 2 <= wanted:
-                part += texts[place]
+        for index in random.permutation(len(texts))[: len(texts) - 1]:
+            if len(part) + len(texts[index]) / 2 <= wanted:
+                part += texts[index]
         held += part
     if not held:
         raise DataError(

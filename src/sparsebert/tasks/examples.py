@@ -92,7 +92,7 @@ def read_split(task: Task, data: str | Path | None, split: str) -> RawTable:
     source = folder / f"{split}-*{file_type(files[0])}"
     found = _concatenated([read_table(path, task.quoted_texts) for path in files], source)
     there = found.table.column_names
-    glue = {theirs: ours for ours, theirs in task.glue_columns if theirs in there}
+    glue = {glue_name: name for name, glue_name in task.glue_columns if glue_name in there}
     if set(task.columns) <= set(there) or not set(task.columns) <= {*there, *glue.values()}:
         return found
     renamed = [glue.get(name, name) if name not in task.columns else name for name in there]

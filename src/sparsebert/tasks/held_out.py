@@ -53,10 +53,10 @@ def hold_out(
     order = np.random.RandomState(_SEED).permutation(rows)
     parts = {"train": np.sort(order[held:]), chosen.validation_splits[0]: np.sort(order[:held])}
     with staged_folder(out, force=False) as staging:
-        for split, places in parts.items():
+        for split, indices in parts.items():
             pyarrow.parquet.write_table(
-                table.take(places), staging / f"{split}.parquet", compression="zstd"
+                table.take(indices), staging / f"{split}.parquet", compression="zstd"
             )
-        counts = {split: len(places) for split, places in parts.items()}
+        counts = {split: len(indices) for split, indices in parts.items()}
         write_json(staging / "held-out.json", {"task": chosen.name, "share": share, "rows": counts})
     return counts

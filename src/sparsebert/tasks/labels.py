@@ -39,17 +39,17 @@ def label_order(
             "on the task first."
         )
     for spelling in (str, _plain):
-        places = {spelling(name): place for place, name in enumerate(model_labels)}
+        indices = {spelling(name): index for index, name in enumerate(model_labels)}
         names = [spelling(name) for name in task.labels]
-        if len(places) == len(names) and set(names) == set(places):
-            return np.array([places[name] for name in names], np.int64), None
-    theirs = [_plain(name) for name in model_labels]
-    for place, name in enumerate(map(_plain, task.labels)):
-        if name in theirs and theirs[place] != name:
+        if len(indices) == len(names) and set(names) == set(indices):
+            return np.array([indices[name] for name in names], np.int64), None
+    model_names = [_plain(name) for name in model_labels]
+    for index, name in enumerate(map(_plain, task.labels)):
+        if name in model_names and model_names[index] != name:
             raise DataError(
                 f"the model's labels ({', '.join(model_labels)}) and those of {task.name} "
                 f"({', '.join(task.labels)}) are neither the same nor all others: "
-                f"'{task.labels[place]}' stands in another position. Name them alike in the "
+                f"'{task.labels[index]}' stands in another position. Name them alike in the "
                 "model's config.json (id2label)."
             )
     note = None

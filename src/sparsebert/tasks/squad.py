@@ -1,4 +1,4 @@
-"""SQuAD's answers: reading and checking the nested column of texts and places."""
+"""SQuAD's answers: reading and checking the nested column of texts and offsets."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Task:
     shows them; ``main_metric`` is the one that early stopping watches (on the first validation
     split). ``label_range`` bounds a regression's labels. ``positive`` is the label that ``f1`` is
     of; None for the mean over the classes. ``positions`` lets whole numbers in the data stand for
-    the labels by their place. ``glue_columns`` pairs columns with what they are called in the
+    the labels by their index. ``glue_columns`` pairs columns with what they are called in the
     benchmark's own files. ``quoted_texts`` says that texts there stand in quotes, which the
     benchmark takes for a part of them.
     """

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 
 from sparsebert.checkpoint import Head
 from sparsebert.inference.answering import best_answers
+from sparsebert.inference.batching import EngineCall
 from sparsebert.inference.sequences import LocatedTokens, Tokens
-from sparsebert.serving.batching import EngineCall
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.inference import disconnected, require_head
 from sparsebert.serving.json_route import JsonRoute, stats_of

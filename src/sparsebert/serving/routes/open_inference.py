@@ -27,8 +27,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from sparsebert.checkpoint import Head
+from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.sequences import Tokens, as_token_sequences
-from sparsebert.serving.batching import EngineCall, Floats
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.inference import (
     disconnected,

@@ -14,8 +14,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from sparsebert.checkpoint import Head
+from sparsebert.inference.batching import EngineCall
 from sparsebert.inference.labelling import apply_function
-from sparsebert.serving.batching import EngineCall
 from sparsebert.serving.errors import WRONG_HEAD, RequestError
 from sparsebert.serving.inference import infer, require_head, truncation_of
 from sparsebert.serving.inputs import Documents, Filled, PredictInputs, Whole

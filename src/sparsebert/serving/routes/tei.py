@@ -16,8 +16,8 @@ from pydantic import ConfigDict
 from tokenizers import Encoding
 
 from sparsebert.checkpoint import Head
+from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.labelling import apply_function
-from sparsebert.serving.batching import EngineCall, Floats
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.inference import (
     check_dimensions,
