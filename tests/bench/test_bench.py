@@ -196,7 +196,7 @@ class _Clockwork:
     def __init__(self, engine: str, seconds: list[float], log: list[str]) -> None:
         self.engine, self._seconds, self._log = engine, iter(seconds), log
 
-    def ask(self, do: str, **arguments: object) -> dict[str, object]:
+    def request(self, do: str, **arguments: object) -> dict[str, object]:
         if do == "memory" and self.engine == "forgetful":
             raise WorkerError("it does not remember")
         if do != "run":
@@ -280,20 +280,20 @@ def test_an_engine_that_fails_at_the_very_end_keeps_its_rows(
     assert len(result.rows) == 2
 
 
-def test_fast_engines_run_more_often_in_a_turn(
+def test_fast_engines_run_more_often_in_a_sample(
     sparse: Path, monkeypatch: pytest.MonkeyPatch, clockwork: Callable[..., list[str]]
 ) -> None:
     asked: list[tuple[str, int, int]] = []
-    ask = _Clockwork.ask
+    request = _Clockwork.request
 
     def spy(self: _Clockwork, do: str, **arguments: object) -> dict[str, object]:
         if do == "run":
             asked.append(
                 (self.engine, int(str(arguments["warm_up"])), int(str(arguments["calls"])))
             )
-        return ask(self, do, **arguments)
+        return request(self, do, **arguments)
 
-    monkeypatch.setattr(_Clockwork, "ask", spy)
+    monkeypatch.setattr(_Clockwork, "request", spy)
     clockwork(slow=[2.0] * 2, quick=[0.05] * 2, instant=[1e-7] * 2)
     run_bench(sparse, shapes=[Shape(1, 4)], engines=["slow", "quick", "instant"], rounds=1)
     assert asked[:3] == [("slow", 1, 1), ("quick", 1, 1), ("instant", 1, 1)]
