@@ -54,18 +54,21 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def padded_batch(rows: TokenRows, chosen: Any, device: Any = "cpu") -> dict[str, torch.Tensor]:
-    """Some rows padded to the longest: ``input_ids``, ``token_type_ids``, ``attention_mask``."""
+def padded_batch(tokens: TokenRows, chosen: Any, device: Any = "cpu") -> dict[str, torch.Tensor]:
+    """Some token sequences padded to the longest, int64 ``[batch, tokens]`` each.
+
+    ``input_ids``, ``token_type_ids`` and ``attention_mask``, by name.
+    """
     import torch
 
-    longest = int(rows.lengths[chosen].max())
+    longest = int(tokens.lengths[chosen].max())
     ids = np.zeros((len(chosen), longest), np.int64)
     type_ids, mask = np.zeros_like(ids), np.zeros_like(ids)
-    for place, index in enumerate(chosen):
-        row_ids, row_types = rows.row(index)
-        ids[place, : len(row_ids)] = row_ids
-        type_ids[place, : len(row_ids)] = row_types
-        mask[place, : len(row_ids)] = 1
+    for position, index in enumerate(chosen):
+        row_ids, row_types = tokens.row(index)
+        ids[position, : len(row_ids)] = row_ids
+        type_ids[position, : len(row_ids)] = row_types
+        mask[position, : len(row_ids)] = 1
     batch = {"input_ids": ids, "token_type_ids": type_ids, "attention_mask": mask}
     return {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
 

@@ -21,7 +21,7 @@ from sparsebert.checkpoint.families import FAMILIES, Head
 from sparsebert.errors import CheckpointError, DataError, MissingExtraError
 from sparsebert.pruning import prune
 from sparsebert.pruning.calibration import Linear, Statistics, prune_layers
-from sparsebert.pruning.calibration_rows import CalibrationRows, read_calibration_rows
+from sparsebert.pruning.calibration_set import CalibrationSet, read_calibration_set
 from sparsebert.pruning.encoder_arithmetic import distance_buckets
 from sparsebert.tasks.table import get_task
 from tiny_models import TinyBert
@@ -40,10 +40,10 @@ def texts(tmp_path: Path) -> Path:
 def rows_of(folder: Path, source: Path, count: int = 1024, task: str | None = None) -> Any:
     checkpoint = open_checkpoint(folder)
     chosen = get_task(task) if task else None
-    return checkpoint, read_calibration_rows(checkpoint, source, rows=count, task=chosen)
+    return checkpoint, read_calibration_set(checkpoint, source, count=count, task=chosen)
 
 
-def seen_by(folder: Path, rows: CalibrationRows) -> dict[str, tuple[Any, Any]]:
+def seen_by(folder: Path, rows: CalibrationSet) -> dict[str, tuple[Any, Any]]:
     """Inputs and outputs in transformers' model, over all tokens, of linear and encoder layers.
 
     By canonical name, encoder layers as ``encoder.layer.0``.
@@ -164,14 +164,14 @@ def test_each_layer_sees_what_those_pruned_before_it_give(
         assert_statistics(found, x, y, layers[name].bias is not None)
 
 
-def random_rows(checkpoint: Any) -> CalibrationRows:
+def random_rows(checkpoint: Any) -> CalibrationSet:
     """Rows of any ids, the padding's among them, with both types where the model tells them."""
     random = np.random.default_rng(5)
     lengths = sorted([1, 2, 9, 9, 17, 40, checkpoint.config.max_length])
     ids = random.integers(0, checkpoint.config.vocab_size, sum(lengths))
     ids[::19] = checkpoint.config.pad_token_id
     kinds = random.integers(0, checkpoint.config.type_vocab_size, sum(lengths))
-    return CalibrationRows(ids, kinds, lengths)
+    return CalibrationSet(ids, kinds, lengths)
 
 
 def test_distances_fall_into_the_buckets_of_transformers() -> None:

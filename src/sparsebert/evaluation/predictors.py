@@ -1,7 +1,8 @@
 """Two ways to compute a task's logits: our engine, and transformers on torch.
 
-Both take token ids without padding and give float32 numpy arrays in the rows' order: for sequence
-classification ``[rows, labels]``, for question answering a list of ``[tokens, 2]`` (start, end).
+Both take token ids without padding and give float32 numpy arrays in the order of the examples: for
+sequence classification ``[examples, labels]``, for question answering a list of ``[tokens, 2]``
+(start, end).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from sparsebert.inference import Model
 
-_ENGINE_CHUNK = 512  # rows handed to the engine at a time, between two reports of progress
+_ENGINE_CHUNK = 512  # examples passed to the engine between two reports of progress
 
 
 class Predictor(Protocol):
@@ -29,8 +30,8 @@ class Predictor(Protocol):
 
     name: str
 
-    def predict(self, rows: TokenRows, head: Head, label: str, progress: Progress) -> Any:
-        """Logits of all rows, as the module's docstring says; ``label`` is the work's name."""
+    def predict(self, tokens: TokenRows, head: Head, label: str, progress: Progress) -> Any:
+        """Logits of all examples, as the module says; ``label`` is of the progress."""
 
 
 class EnginePredictor:
@@ -42,17 +43,17 @@ class EnginePredictor:
         self._model = model
         self._batch_size = batch_size
 
-    def predict(self, rows: TokenRows, head: Head, label: str, progress: Progress) -> Any:
-        order = np.argsort(-rows.lengths, kind="stable")
-        found: list[Any] = [None] * len(rows)
-        for start in range(0, len(rows), _ENGINE_CHUNK):
+    def predict(self, tokens: TokenRows, head: Head, label: str, progress: Progress) -> Any:
+        order = np.argsort(-tokens.lengths, kind="stable")
+        found: list[Any] = [None] * len(tokens)
+        for start in range(0, len(tokens), _ENGINE_CHUNK):
             chunk = order[start : start + _ENGINE_CHUNK]
-            ids, type_ids = zip(*(rows.row(index) for index in chunk), strict=True)
+            ids, type_ids = zip(*(tokens.row(index) for index in chunk), strict=True)
             kinds = type_ids if self._model.config.family.token_types else None
             logits = self._model.forward(ids, kinds, batch_size=self._batch_size)
             for index, row in zip(chunk, logits, strict=True):
                 found[index] = row
-            progress(label, start + len(chunk), len(rows))
+            progress(label, start + len(chunk), len(tokens))
         return np.stack(found) if head is Head.SEQUENCE else found
 
 
@@ -70,23 +71,23 @@ class TorchPredictor:
         """The folder's model as any user of transformers would load it, in fp32."""
         return cls(load_torch_model(folder, head), batch_size)
 
-    def predict(self, rows: TokenRows, head: Head, label: str, progress: Progress) -> Any:
+    def predict(self, tokens: TokenRows, head: Head, label: str, progress: Progress) -> Any:
         import torch
 
         model = self._model
         was_training = model.training
         model.eval()
-        found: list[Any] = [None] * len(rows)
-        order = np.argsort(-rows.lengths, kind="stable")
+        found: list[Any] = [None] * len(tokens)
+        order = np.argsort(-tokens.lengths, kind="stable")
         try:
             with torch.inference_mode():
-                for start in range(0, len(rows), self._batch_size):
+                for start in range(0, len(tokens), self._batch_size):
                     chunk = order[start : start + self._batch_size]
-                    batch = padded_batch(rows, chunk, model.device)
+                    batch = padded_batch(tokens, chunk, model.device)
                     output = model(**model_inputs(model, batch))
                     for index, row in zip(chunk, _logits(output, head), strict=True):
-                        found[index] = row[: rows.lengths[index]] if row.ndim == 2 else row
-                    progress(label, start + len(chunk), len(rows))
+                        found[index] = row[: tokens.lengths[index]] if row.ndim == 2 else row
+                    progress(label, start + len(chunk), len(tokens))
         finally:
             model.train(was_training)
         return np.stack(found) if head is Head.SEQUENCE else found

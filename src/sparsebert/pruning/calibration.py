@@ -15,7 +15,7 @@ from sparsebert.checkpoint.architecture import POOLER, layer_linears
 from sparsebert.checkpoint.families import Head
 from sparsebert.checkpoint.folder import Checkpoint
 from sparsebert.errors import CheckpointError
-from sparsebert.pruning.calibration_rows import CalibrationRows
+from sparsebert.pruning.calibration_set import CalibrationSet
 from sparsebert.pruning.encoder_arithmetic import (
     Attention,
     Step,
@@ -78,7 +78,7 @@ Inputs = Callable[[slice], Pair]
 
 
 class PrunedLayers:
-    """The layers that `prune_layers` gives, asked for one by one in computing order.
+    """The layers that `prune_layers` gives, looked up one by one in computing order.
 
     Only those of one encoder layer are kept.
     """
@@ -95,23 +95,23 @@ class PrunedLayers:
 
 def prune_layers(
     checkpoint: Checkpoint,
-    rows: CalibrationRows,
+    texts: CalibrationSet,
     targets: Collection[str],
     prune_linear: Callable[[Linear, Statistics], Linear],
 ) -> Iterator[dict[str, Linear]]:
     """Prune ``targets`` (canonical names of weights), giving the new layers by that name.
 
-    One dict for each encoder layer as it is done, and a last one with what was asked for of the
+    One dict for each encoder layer as it is done, and a last one with the targets of the
     pooler and the head. Raises CheckpointError if activations are not finite.
     """
     config = checkpoint.config
-    vectors = embed(checkpoint, rows)
+    vectors = embed(checkpoint, texts)
     state = Pair(vectors, vectors.clone())
     for number in range(config.num_hidden_layers):
-        fitting = _Fitting(checkpoint, rows, targets, prune_linear)
+        fitting = _Fitting(checkpoint, texts, targets, prune_linear)
         _encoder_layer(fitting, number, state)
         yield fitting.found
-    fitting = _Fitting(checkpoint, rows, targets, prune_linear)
+    fitting = _Fitting(checkpoint, texts, targets, prune_linear)
     if not all(name.startswith("encoder.") for name in targets):
         _pooler_and_head(fitting, state)
     yield fitting.found
@@ -123,13 +123,13 @@ class _Fitting:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        rows: CalibrationRows,
+        texts: CalibrationSet,
         targets: Collection[str],
         prune_linear: Callable[[Linear, Statistics], Linear],
     ) -> None:
         self.checkpoint = checkpoint
-        self.parts = list(rows.parts(_TOKENS))
-        self.rows = rows
+        self.parts = list(texts.parts(_TOKENS))
+        self.texts = texts
         self.found: dict[str, Linear] = {}
         self._targets = targets
         self._prune = prune_linear
@@ -148,23 +148,23 @@ class _Fitting:
         pruned layer is to give the dense one's sum. ``parts`` is for inputs that are not tokens.
         """
         layers = [self._read(name) for name in names]
-        wanted = [place for place, name in enumerate(names) if f"{name}.weight" in self._targets]
+        wanted = [index for index, name in enumerate(names) if f"{name}.weight" in self._targets]
         pairs = [Pair(layer, layer) for layer in layers]
         if wanted:
-            sums = _Sums([layers[place] for place in wanted])
+            sums = _Sums([layers[index] for index in wanted])
             for part in parts or [part for part, _ in self.parts]:
                 given = inputs(part)
                 shift = added.dense[part] - added.pruned[part] if added else None
                 sums.add(given, shift)
-            for place, statistics in zip(wanted, sums.statistics(), strict=True):
+            for index, statistics in zip(wanted, sums.statistics(), strict=True):
                 if not bool(statistics.inputs.isfinite().all()):
                     raise CheckpointError(
                         f"{self.checkpoint.path}: the calibration texts give layer "
-                        f"'{names[place]}' inputs that are not finite numbers."
+                        f"'{names[index]}' inputs that are not finite numbers."
                     )
-                pruned = self._prune(layers[place], statistics)
-                self.found[f"{names[place]}.weight"] = pruned
-                pairs[place] = Pair(layers[place], pruned)
+                pruned = self._prune(layers[index], statistics)
+                self.found[f"{names[index]}.weight"] = pruned
+                pairs[index] = Pair(layers[index], pruned)
         return pairs
 
     def _read(self, name: str) -> Linear:
@@ -272,13 +272,13 @@ def _pooler_and_head(fitting: _Fitting, state: Pair) -> None:
         norm = layer_norm(checkpoint, "encoder.LayerNorm")
         state = Pair(*(norm(side) for side in state))
     if (head is None or head.dense != POOLER) and f"{POOLER}.weight" in checkpoint.used:
-        first = _of(_pooled(fitting.rows, state, "cls"))
+        first = _of(_pooled(fitting.texts, state, "cls"))
         fitting.fit([POOLER], first, parts=[slice(None)])
     if head is None:
         return
     parts = None
     if head.pooling is not None:
-        state, parts = _pooled(fitting.rows, state, head.pooling), [slice(None)]
+        state, parts = _pooled(fitting.texts, state, head.pooling), [slice(None)]
     given = _of(state)
     if head.dense is not None:
         (dense,) = fitting.fit([head.dense], given, parts=parts)
@@ -306,12 +306,12 @@ def _behind(layer: Pair, steps: Sequence[Step], given: Inputs) -> Inputs:
     return inputs
 
 
-def _pooled(rows: CalibrationRows, state: Pair, pooling: str) -> Pair:
-    """One vector a row, ``[rows, hidden]``: its first token's or the mean of all."""
+def _pooled(texts: CalibrationSet, state: Pair, pooling: str) -> Pair:
+    """One vector a sequence, ``[sequences, hidden]``: its first token's or the mean of all."""
     if pooling == "cls":
-        return Pair(*(side[rows.starts] for side in state))
+        return Pair(*(side[texts.starts] for side in state))
     import torch
 
     return Pair(
-        *(torch.stack([x.mean(0) for x in torch.split(side, rows.lengths)]) for side in state)
+        *(torch.stack([x.mean(0) for x in torch.split(side, texts.lengths)]) for side in state)
     )

@@ -1,9 +1,9 @@
-"""The arithmetic of an encoder in torch, one step at a time, over rows without padding.
+"""The arithmetic of an encoder in torch, one step at a time, without padding.
 
 Calibration looks between the steps of a layer, and needs one layer's weights in memory at a time:
 so the steps are functions of a checkpoint's memory-mapped tensors. Token vectors are float32
-``[tokens, width]``, all rows end to end; only positions and attention ask where a row begins. What
-a family does otherwise than BERT, its `EncoderConfig` says.
+``[tokens, width]``, all texts end to end; only positions and attention depend on where one begins.
+What a family does otherwise than BERT, its `EncoderConfig` says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from sparsebert.checkpoint.architecture import RELATIVE_BIAS
 from sparsebert.checkpoint.folder import Checkpoint
-from sparsebert.pruning.calibration_rows import CalibrationRows
+from sparsebert.pruning.calibration_set import CalibrationSet
 
 if TYPE_CHECKING:
     import torch
@@ -39,18 +39,18 @@ def bias(checkpoint: Checkpoint, layer: str) -> torch.Tensor | None:
     return tensor(checkpoint, name) if name in checkpoint.used else None
 
 
-def embed(checkpoint: Checkpoint, rows: CalibrationRows) -> torch.Tensor:
+def embed(checkpoint: Checkpoint, texts: CalibrationSet) -> torch.Tensor:
     """What enters the first layer, ``[tokens, hidden]``."""
     import torch
 
     config = checkpoint.config
     table = "embeddings.{}_embeddings.weight".format
-    summed = tensor(checkpoint, table("word"))[torch.from_numpy(rows.ids)]
+    summed = tensor(checkpoint, table("word"))[torch.from_numpy(texts.ids)]
     if config.family.positions != "rotary":
         padding = config.pad_token_id if config.family.positions == "counted" else None
-        summed += tensor(checkpoint, table("position"))[_positions(rows, padding)]
+        summed += tensor(checkpoint, table("position"))[_positions(texts, padding)]
     if config.family.token_types:
-        summed += tensor(checkpoint, table("token_type"))[torch.from_numpy(rows.type_ids)]
+        summed += tensor(checkpoint, table("token_type"))[torch.from_numpy(texts.type_ids)]
     normed = layer_norm(checkpoint, "embeddings.LayerNorm")(summed)
     projection = "embeddings.projection"
     if config.embedding_size == config.hidden_size:
@@ -59,7 +59,7 @@ def embed(checkpoint: Checkpoint, rows: CalibrationRows) -> torch.Tensor:
     return torch.nn.functional.linear(normed, weight, bias(checkpoint, projection))
 
 
-def _positions(rows: CalibrationRows, padding: int | None) -> torch.Tensor:
+def _positions(texts: CalibrationSet, padding: int | None) -> torch.Tensor:
     """Each token's row in the position table, int64 ``[tokens]``.
 
     Counted from 0; with a ``padding`` id from behind it, and tokens of that id do not count but
@@ -68,10 +68,10 @@ def _positions(rows: CalibrationRows, padding: int | None) -> torch.Tensor:
     import torch
 
     if padding is None:
-        return torch.cat([torch.arange(length) for length in rows.lengths])
-    real = torch.from_numpy(rows.ids != padding).long()
-    counted = torch.cat([row.cumsum(0) for row in torch.split(real, rows.lengths)])
-    return counted * real + padding
+        return torch.cat([torch.arange(length) for length in texts.lengths])
+    counts = torch.from_numpy(texts.ids != padding).long()
+    counted = torch.cat([row.cumsum(0) for row in torch.split(counts, texts.lengths)])
+    return counted * counts + padding
 
 
 def layer_norm(checkpoint: Checkpoint, name: str) -> Step:
@@ -97,7 +97,7 @@ def activation(name: str) -> Step:
 
 
 class Attention:
-    """Self-attention of one layer, within each row."""
+    """Self-attention of one layer, within each text."""
 
     def __init__(self, checkpoint: Checkpoint, number: int) -> None:
         config = checkpoint.config
@@ -115,7 +115,7 @@ class Attention:
     ) -> torch.Tensor:
         """softmax(q k^T / sqrt(d) + bias) v over the tokens in reach, ``[tokens, hidden]``.
 
-        ``groups`` are ``(rows, length)`` as `CalibrationRows.parts` has them.
+        ``groups`` are ``(sequences, length)`` as `CalibrationSet.parts` has them.
         """
         import torch
 
@@ -128,7 +128,7 @@ class Attention:
                 for x in (query, key, value)
             )
             if self._theta is not None:
-                q, k = _turned(q, self._theta), _turned(k, self._theta)
+                q, k = _rotated(q, self._theta), _rotated(k, self._theta)
             found = torch.nn.functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=self._mask(length)
             )
@@ -139,17 +139,17 @@ class Attention:
         """What is added to the scores ``[heads, length, length]``, or bool where tokens see."""
         import torch
 
-        places = torch.arange(length)
-        distance = places - places[:, None]  # from the token that looks to the one it looks at
+        positions = torch.arange(length)
+        distance = positions - positions[:, None]  # of a key from its query
         if self._bias is not None:
             return self._bias[distance_buckets(distance, len(self._bias))].permute(2, 0, 1)
         return None if self._window is None else distance.abs() <= self._window
 
 
-def _turned(vectors: torch.Tensor, theta: float) -> torch.Tensor:
+def _rotated(vectors: torch.Tensor, theta: float) -> torch.Tensor:
     """Rotary positions: of ``[..., length, d]``, dimensions i and i + d/2 turned as a pair.
 
-    At place p by p theta^(-2i/d) radians.
+    At position p by p theta^(-2i/d) radians.
     """
     import torch
 

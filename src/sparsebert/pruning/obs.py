@@ -81,14 +81,14 @@ def _best_of_group(weight: torch.Tensor, factor: torch.Tensor, pattern: Pattern)
         keep = cost.argsort(dim=1, descending=True, stable=True)[:, : pattern.n]
         return torch.zeros_like(weight, dtype=torch.bool).scatter_(1, keep, True)
     # From the right: of equal costs the first one wins, and what stays is the leftmost.
-    sets = [list(places) for places in combinations(range(pattern.m), count)][::-1]
+    sets = [list(columns) for columns in combinations(range(pattern.m), count)][::-1]
     costs = []
-    for places in sets:
-        lost = weight[:, places]
-        costs.append((lost @ torch.linalg.inv(inverse[places][:, places]) * lost).sum(dim=1))
+    for columns in sets:
+        lost = weight[:, columns]
+        costs.append((lost @ torch.linalg.inv(inverse[columns][:, columns]) * lost).sum(dim=1))
     total = sum_over_blocks(torch.stack(costs, dim=1).numpy(), pattern)
     best = spread_over_rows(total.argmin(axis=1), pattern, len(weight))
     keeps = torch.ones(len(sets), pattern.m, dtype=torch.bool)
-    for number, places in enumerate(sets):
-        keeps[number, places] = False
+    for number, columns in enumerate(sets):
+        keeps[number, columns] = False
     return keeps[torch.from_numpy(best)]

@@ -34,7 +34,7 @@ from sparsebert.patterns import (
 )
 from sparsebert.progress import Progress, shown
 from sparsebert.pruning.calibration import PrunedLayers, prune_layers
-from sparsebert.pruning.calibration_rows import CalibrationRows, read_calibration_rows
+from sparsebert.pruning.calibration_set import CalibrationSet, read_calibration_set
 from sparsebert.pruning.methods import Method, Needs, When, get_method
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import CUSTOM, get_task
@@ -104,7 +104,7 @@ def prune(
     selection of ``calibration_rows`` texts of ``calibration`` through the model, on torch; it is a
     file or folder as `sparsebert.tasks.texts.read_texts` has it, with the columns of ``task`` where
     one is named, or with those called ``text_column`` and ``pair_column``. The memory they need is
-    that of one layer and its inputs for all rows.
+    that of one layer and its inputs for all texts.
 
     Raises PatternError if the pattern does not divide a layer, CheckpointError for a damaged model
     (NaN and infinity included), DataError for texts that cannot be used, MissingExtraError without
@@ -119,18 +119,18 @@ def prune(
     targets = checkpoint.linear_layers(chosen)
     _check_divisible(checkpoint, targets, wanted, chosen)
     columns = DataOptions(text_column, pair_column)
-    rows = _calibration_rows(
+    texts = _calibration_set(
         checkpoint, chosen_method, calibration, calibration_rows, task, columns
     )
-    scarcity = rows and rows.scarcity(max(layer.columns for layer in targets))
+    scarcity = texts and texts.scarcity(max(layer.columns for layer in targets))
     arguments: dict[str, Any] = pattern_record(wanted) | {"method": method, "parts": list(chosen)}
-    if rows is not None:
+    if texts is not None:
         arguments["calibration"] = Path(str(calibration)).name
-        arguments["calibration_rows"] = len(rows)
+        arguments["calibration_rows"] = len(texts)
         arguments["task"] = task
         arguments |= columns.given()
     with staged_folder(out, force=force, source=checkpoint.path) as staging:
-        run = _Run(checkpoint, wanted, chosen_method, targets, rows, shown(progress))
+        run = _Run(checkpoint, wanted, chosen_method, targets, texts, shown(progress))
         specs = run.order([checkpoint.tensors.spec(name) for name in checkpoint.tensors])
         metadata = {"format": "pt", **checkpoint.tensors.metadata}
         write_tensors(staging / WEIGHTS_NAME, specs, run.tensors(specs), metadata)
@@ -172,7 +172,7 @@ class _Run:
         pattern: Pattern,
         method: Method,
         targets: list[LinearLayer],
-        rows: CalibrationRows | None,
+        texts: CalibrationSet | None,
         report: Progress,
     ) -> None:
         self.masks: dict[str, Array] = {}  # packed bits by canonical name
@@ -187,7 +187,7 @@ class _Run:
         self._stored = StoredMasks(checkpoint)
         self._report = report
         self._calibrated: PrunedLayers | None = None
-        if rows is not None:
+        if texts is not None:
             assert method.prune_linear is not None
             dense = [
                 layer.name
@@ -195,13 +195,13 @@ class _Run:
                 if self._existing_mask(layer, checkpoint.finite_weight(layer.name)) is None
             ]
             prune_linear = partial(method.prune_linear, pattern=pattern)
-            self._calibrated = PrunedLayers(prune_layers(checkpoint, rows, dense, prune_linear))
+            self._calibrated = PrunedLayers(prune_layers(checkpoint, texts, dense, prune_linear))
 
     def order(self, specs: list[TensorSpec]) -> list[TensorSpec]:
         """The tensors in computing order: calibration prunes a layer after those it reads from."""
         stored = [self._checkpoint.stored_name[name] for name in self._checkpoint.used]
-        place = {name: number for number, name in enumerate(stored)}
-        return sorted(specs, key=lambda spec: place.get(spec.name, len(place)))
+        order = {name: index for index, name in enumerate(stored)}
+        return sorted(specs, key=lambda spec: order.get(spec.name, len(order)))
 
     def tensors(self, specs: list[TensorSpec]) -> Iterator[Array]:
         names = {stored: name for name, stored in self._checkpoint.stored_name.items()}
@@ -222,7 +222,7 @@ class _Run:
         layer = self._linear[name]
         mask = self._existing_mask(layer, weight)
         if name not in self._targets:
-            if mask is not None:  # sparse already, though not asked for: recorded all the same
+            if mask is not None:  # sparse already, though not a target: recorded all the same
                 self.masks[name] = pack_mask(mask)
             return raw
         if mask is not None:
@@ -270,15 +270,15 @@ class _Run:
         return mask_from_zeros(weight, self._pattern)
 
 
-def _calibration_rows(
+def _calibration_set(
     checkpoint: Checkpoint,
     method: Method,
     source: str | Path | None,
-    rows: int,
+    count: int,
     task: str | None,
     columns: DataOptions,
-) -> CalibrationRows | None:
-    """The rows to calibrate on; None for a method that needs none."""
+) -> CalibrationSet | None:
+    """The texts to calibrate on; None for a method that needs none."""
     if method.needs is not Needs.CALIBRATION:
         if source is not None:
             raise DataError(
@@ -300,7 +300,7 @@ def _calibration_rows(
     need_extra(f"{method.name} pruning", "torch")
     # The user's own columns are known without a task.
     chosen = None if task is None or task.lower() == CUSTOM else get_task(task)
-    return read_calibration_rows(checkpoint, source, rows=rows, task=chosen, columns=columns)
+    return read_calibration_set(checkpoint, source, count=count, task=chosen, columns=columns)
 
 
 def check_parts(parts: Collection[str]) -> tuple[str, ...]:

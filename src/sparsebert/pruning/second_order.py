@@ -130,9 +130,9 @@ def solve_kept(
     at_once = max(1, _ENTRIES_AT_ONCE // kept.shape[1] ** 2)
     for begin in range(0, blocks, at_once):
         part = slice(begin, begin + at_once)
-        places = kept[part]
-        factor = torch.linalg.cholesky(moment[places[:, :, None], places[:, None, :]])
-        each = places[:, None].expand(-1, shared, -1)
+        columns_kept = kept[part]
+        factor = torch.linalg.cholesky(moment[columns_kept[:, :, None], columns_kept[:, None, :]])
+        each = columns_kept[:, None].expand(-1, shared, -1)
         solved = torch.cholesky_solve(right[part].gather(2, each).mT, factor).mT
         found[part].scatter_(2, each, solved)
     return found.view(-1, columns)[:rows]

@@ -1,15 +1,15 @@
-"""How the rows of an epoch become batches: their size, their order, and whose they are.
+"""How the examples of an epoch become batches: size, order, and share of each process.
 
 When memory runs out: half the batch, twice the accumulation, the same training. That is the
 reference model's own troubleshooting advice, done for the user. Likewise several processes share
-the rows that one would take. An optimiser step still sees the same examples in the same order, so
-only memory and speed change.
+the examples that one would take. An optimiser step still sees the same examples in the same order,
+so only memory and speed change.
 
-Padding is computed like any other token, so a batch should hold rows of like length. transformers
-has a sampler for that (`LengthGroupedSampler`), which draws from the global random state: a run
-resumed in the middle of an epoch would then see other batches than the run it continues. It also
-goes from long to short rows over and over; here the batches of like length come in random order,
-which depends on seed and epoch alone.
+Padding is computed like any other token, so a batch should have examples of like length.
+transformers has a sampler for that (`LengthGroupedSampler`), which draws from the global random
+state: a run resumed in the middle of an epoch would then see other batches than the run it
+continues. It also goes from long to short over and over; here the batches of like length come in
+random order, which depends on seed and epoch alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sparsebert.errors import TrainingError
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """``batch_size`` rows go through the model at once, ``accumulation`` times for each step.
+    """``batch_size`` examples go through the model at once, ``accumulation`` times a step.
 
     They do so in each of ``processes``.
     """
@@ -41,18 +41,18 @@ class BatchPlan:
         """Rows that one optimiser step sees."""
         return self.batch_size * self.accumulation * self.processes
 
-    def steps(self, rows: int, epochs: float) -> int:
+    def steps(self, examples: int, epochs: float) -> int:
         """Optimiser steps of a run; each epoch's last step may be short."""
-        return math.ceil(-(-rows // self.examples_per_step) * epochs)
+        return math.ceil(-(-examples // self.examples_per_step) * epochs)
 
-    def warmup_steps(self, rows: int, epochs: float, ratio: float) -> int:
+    def warmup_steps(self, examples: int, epochs: float, ratio: float) -> int:
         """In how many of a run's optimiser steps the learning rate rises."""
-        return math.ceil(self.steps(rows, epochs) * ratio)
+        return math.ceil(self.steps(examples, epochs) * ratio)
 
     def spread(self, processes: int) -> BatchPlan:
         """The same steps by so many processes, with batches as large as they were at most.
 
-        Raises TrainingError if a step's rows cannot be divided among them evenly.
+        Raises TrainingError if a step's examples cannot be divided among them evenly.
         """
         if processes == self.processes:
             return self
@@ -66,7 +66,7 @@ class BatchPlan:
         return self._cut(share, self.batch_size, processes)
 
     def halved(self) -> BatchPlan | None:
-        """At most half the batch for the same step; None if the batch is a single row already.
+        """At most half the batch for the same step; None if the batch is a single example already.
 
         An odd batch cannot be halved evenly: the largest size up to its half that divides the step
         is taken.
@@ -77,10 +77,10 @@ class BatchPlan:
         return self._cut(share, self.batch_size // 2, self.processes)
 
     @staticmethod
-    def _cut(rows: int, most: int, processes: int) -> BatchPlan:
-        """A process's ``rows`` of a step in batches of one size, ``most`` at most."""
-        size = max(size for size in range(1, min(most, rows) + 1) if rows % size == 0)
-        return BatchPlan(size, rows // size, processes)
+    def _cut(examples: int, most: int, processes: int) -> BatchPlan:
+        """A process's ``examples`` of a step in batches of one size, ``most`` at most."""
+        size = max(size for size in range(1, min(most, examples) + 1) if examples % size == 0)
+        return BatchPlan(size, examples // size, processes)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -95,7 +95,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
 
 
-_BATCHES_IN_POOL = 50  # rows are sorted within a random pool of this many batches
+_BATCHES_IN_POOL = 50  # examples are sorted within a random pool of this many batches
 
 
 class LengthBuckets(Sampler[int]):
@@ -106,7 +106,7 @@ class LengthBuckets(Sampler[int]):
 
     def __init__(self, lengths: npt.NDArray[np.integer], examples_per_step: int, seed: int) -> None:
         self._lengths = lengths
-        self._rows_per_step = examples_per_step
+        self._examples_per_step = examples_per_step
         self._seed = seed
         self._epoch = 0
 
@@ -121,18 +121,20 @@ class LengthBuckets(Sampler[int]):
         return iter(self.order().tolist())
 
     def order(self) -> npt.NDArray[np.int64]:
-        """The rows of the current epoch, int64 ``[rows]``."""
+        """The indices of the current epoch, int64 ``[examples]``."""
         random = np.random.default_rng((self._seed, self._epoch))
         shuffled = random.permutation(len(self._lengths))
-        pool = self._rows_per_step * _BATCHES_IN_POOL
-        pools = [shuffled[start : start + pool] for start in range(0, len(shuffled), pool)]
+        pool_size = self._examples_per_step * _BATCHES_IN_POOL
+        pools = [
+            shuffled[start : start + pool_size] for start in range(0, len(shuffled), pool_size)
+        ]
         by_length = np.concatenate(
-            [rows[np.argsort(-self._lengths[rows], kind="stable")] for rows in pools]
+            [pool[np.argsort(-self._lengths[pool], kind="stable")] for pool in pools]
         )
-        whole = len(by_length) // self._rows_per_step
-        steps = by_length[: whole * self._rows_per_step].reshape(whole, self._rows_per_step)
-        # Rows that do not fill a step stay last, where they are a step of their own.
-        rest = by_length[whole * self._rows_per_step :]
+        whole = len(by_length) // self._examples_per_step
+        steps = by_length[: whole * self._examples_per_step].reshape(whole, self._examples_per_step)
+        # Examples that do not fill a step stay last, where they are a step of their own.
+        rest = by_length[whole * self._examples_per_step :]
         if whole:
             steps = steps[random.permutation(whole)]
             longest = int(np.argmax(self._lengths[steps].max(axis=1)))
@@ -141,7 +143,7 @@ class LengthBuckets(Sampler[int]):
 
 
 class RankBatches(Sampler[list[int]]):
-    """The batches of process ``rank`` in an epoch: rows in the order of ``buckets``."""
+    """The batches of process ``rank`` in an epoch: indices in the order of ``buckets``."""
 
     def __init__(self, buckets: LengthBuckets, plan: BatchPlan, rank: int) -> None:
         self._buckets = buckets
@@ -153,8 +155,8 @@ class RankBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         plan = self._plan
-        rows = self._buckets.order().tolist()
+        indices = self._buckets.order().tolist()
         together = plan.batch_size * plan.processes
-        for start in range(0, len(rows), together):
+        for start in range(0, len(indices), together):
             own = start + self._rank * plan.batch_size
-            yield rows[own : min(own + plan.batch_size, start + together)]
+            yield indices[own : min(own + plan.batch_size, start + together)]

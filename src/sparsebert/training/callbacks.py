@@ -1,4 +1,4 @@
-"""What watches a run: progress, checkpoints by the clock, the wish to stop, a loss gone astray."""
+"""Trainer callbacks: progress, checkpoints by the clock, stop on a signal, a finite loss."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         # Several processes stop and save together: they meet in every step, and in saving.
-        self._stop.asked = any_of(self._stop.asked)
-        if self._stop.asked:
+        self._stop.requested = any_of(self._stop.requested)
+        if self._stop.requested:
             control.should_save = control.should_training_stop = True
         elif any_of(time.monotonic() - self._saved > _SECONDS_BETWEEN_CHECKPOINTS):
             control.should_save = True
@@ -68,7 +68,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._stop.asked:
+        if self._stop.requested:
             # The Trainer takes a run that stops for one whose epoch ended: its checkpoint is
             # written already, and an evaluation here would count for early stopping.
             control.should_save = control.should_evaluate = False
@@ -100,9 +100,9 @@ class FiniteLossCallback(TrainerCallback):  # type: ignore[misc]
 
 @dataclass
 class StopRequest:
-    """Whether the user has asked to stop."""
+    """Whether the user wants the run to stop."""
 
-    asked: bool = False
+    requested: bool = False
 
 
 @contextmanager
@@ -117,12 +117,13 @@ def stop_on_interrupt(request: StopRequest) -> Iterator[None]:
         yield
         return
 
-    def ask(number: int, _frame: FrameType | None) -> None:
-        if request.asked and number == signal.SIGINT:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if request.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        request.asked = True
+        request.requested = True
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, on_signal) for number in signals}
     try:
         yield
     finally:

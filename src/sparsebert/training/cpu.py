@@ -8,9 +8,9 @@ without computes it in software, slower than float32: there "auto" stays with fl
 A training step allocates and frees the same few hundred large blocks each time. glibc maps a block
 above 32 MiB afresh and unmaps it when freed, and trims the end of its heap likewise; the kernel
 then hands out every page zeroed, one fault a page. Keeping the memory saved 5 to 10 percent of the
-processor time of a step on short rows (MiniLM, 32 rows of 32 tokens) and 23 percent on long ones (8
-rows of 320), where attention probabilities are such blocks. On rows of one length the peak stays
-the same; a long run over rows of many lengths grew to several times that (5 GB for MiniLM on
+processor time of a step on short texts (MiniLM, 32 of 32 tokens) and 23 percent on long ones (8 of
+320), where attention probabilities are such blocks. On texts of one length the peak stays the
+same; a long run over texts of many lengths grew to several times that (5 GB for MiniLM on
 250,000 texts, 32 at a time), probably because blocks of ever other sizes leave gaps.
 """
 
@@ -37,13 +37,13 @@ def native_bf16() -> bool:
     """Whether the device that training runs on multiplies bfloat16 in hardware."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Not public in torch 2.13, and so asked for politely; without them float32 is never wrong.
+    # Not public in torch 2.13, and so read with a default; without them float32 is never wrong.
     flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
 
 
 def resolve_precision(wanted: str) -> str:
-    """ "fp32" or "bf16", for a wish that may be "auto". TrainingError if bf16 cannot be had."""
+    """ "fp32" or "bf16", for an option that may be "auto". TrainingError if bf16 cannot be had."""
     if wanted == "auto":
         return "bf16" if native_bf16() else "fp32"
     if wanted == "bf16" and not torch.cuda.is_available() and not _cpu_can_bf16():
@@ -109,9 +109,9 @@ def choose_attention(model: PreTrainedModel, lengths: npt.NDArray[np.integer[Any
 
 
 def fastest_attention(lengths: npt.NDArray[np.integer[Any]]) -> str:
-    """transformers' name of it; ``lengths`` are the tokens of each row, int ``[rows]``.
+    """transformers' name of it; ``lengths`` are the tokens of each example, int ``[examples]``.
 
-    What counts is how long the row of a token is on average: Σ n² / Σ n.
+    What counts is how long the example of a token is on average: Σ n² / Σ n.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What a run is trained and scored on: the task and its rows, read and checked.
+"""What a run is trained and scored on: the task and its examples, read and checked.
 
 Besides the task's own there may be unlabelled texts, to which only a teacher has an answer. A
 teacher fine-tuned on a few thousand rows gives on these what their labels say, and they tell a
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class RunData:
     """``unlabelled`` are the texts that only a teacher answers, None without.
 
-    ``division`` says which rows were held out of data in one piece; ``notes`` are on the data.
+    ``division`` says which examples were held out of data in one file; ``notes`` are on the data.
     """
 
     task: Task
@@ -94,7 +94,7 @@ class TrainingExamples:
 def read_run_data(
     task_name: str, data: str | Path | None, options: FinetuneOptions, columns: DataOptions
 ) -> RunData:
-    """Read the training rows that the options ask for and the validation splits; DataError."""
+    """Read the training examples of the options and the validation splits; raises DataError."""
     task = find_task(task_name, data, options=columns)
     if "validation_share" in columns.given() and undivided_file(data) is None:
         raise DataError(
@@ -115,7 +115,7 @@ def read_run_data(
 def _read(
     task: Task, data: str | Path | None, max_rows: int | None, share: float
 ) -> tuple[Examples, list[Examples], Division | None]:
-    """Training rows, the rows of each validation split, and how data in one piece was divided."""
+    """Training examples, each validation split, and how data in one file was divided."""
     file = undivided_file(data)
     if file is None or not share:
         # A file that is named after a split is all training data.
@@ -148,7 +148,7 @@ def read_unlabelled(options: FinetuneOptions, task: Task) -> Examples:
 
     A task of pairs takes pairs; one of single texts takes both halves of a pair. A table has the
     columns of any known task, or this one's. Raises DataError for a task of spans, for single texts
-    where pairs are asked for, and for what cannot be read.
+    where pairs are needed, and for what cannot be read.
     """
     source = str(options.unlabelled)
     if task.kind is Kind.QUESTION:

@@ -3,13 +3,13 @@
     torchrun --nproc-per-node 2 -m sparsebert finetune sparse/ task/ --task sst2 --data data/sst2
     accelerate launch --use_fsdp --fsdp_version 2 -m sparsebert finetune sparse/ task/ ...
 
-All of them read, and go through the same steps; what is written, scored and told is the main one's
-(rank 0). Without a launcher there is one process, and nothing here does anything. Importing this
-costs next to nothing: torch is imported where it is used.
+All of them read, and go through the same steps; what is written, scored and reported is the main
+one's (rank 0). Without a launcher there is one process, and nothing here does anything. Importing
+this costs next to nothing: torch is imported where it is used.
 
 Under FSDP2 each parameter is a DTensor, of which a process holds some rows under the parameter's
-own name; so a mask is cut alike and holds on each process's rows. FSDP1 flattens parameters into
-one, in which a mask no longer has a place, and is refused.
+own name; so a mask is sharded alike. FSDP1 flattens parameters into one, to which a mask no longer
+fits, and is refused.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# Others wait while the main process scores or asks a teacher. One that dies is seen all the same:
+# Others wait while the main process scores or runs a teacher. One that dies is seen all the same:
 # its launcher ends the rest.
 _LONGEST_WAIT = timedelta(days=7)
 
@@ -51,7 +51,7 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the one that writes and tells."""
+    """Whether this is the one that writes and reports."""
     return rank() == 0
 
 
@@ -165,7 +165,7 @@ def here_of(mask: BoolMatrix, parameter: torch.Tensor) -> torch.Tensor:
 
 
 def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:
-    """See that a model can be cut and that its checkpoints hold it whole, if FSDP was asked for.
+    """See that a model can be sharded and its checkpoints are whole, if FSDP is on.
 
     Raises TrainingError for FSDP1.
     """
@@ -195,7 +195,7 @@ def is_sharded(model: torch.nn.Module) -> bool:
 
 
 def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A sharded model's tensors, whole and on the CPU. Every process must ask for them."""
+    """A sharded model's tensors, whole and on the CPU. A collective: every process must call it."""
     from torch.distributed.tensor import DTensor
 
     state: dict[str, Any] = model.state_dict()
@@ -229,7 +229,7 @@ def parallel_loss(
     """The objective's loss, of a model that is wrapped or not.
 
     torch's DistributedDataParallel learns from what its forward pass returns which gradients to
-    wait for, and so must see all of a loss: also of one that asks for hidden states, or sends some
+    wait for, and so must see all of a loss: also of one that needs hidden states, or sends some
     tokens alone through a head. So the whole loss is computed inside of its forward pass.
     """
     from torch.nn.parallel import DistributedDataParallel
@@ -246,7 +246,7 @@ def parallel_loss(
             inner.forward = instead
 
     def forward(_: torch.Tensor) -> torch.Tensor:
-        restore()  # what the objective asks of the model is the model's own
+        restore()  # the objective calls the model's own
         return objective.loss(inner, batch, examples_in_step)
 
     inner.forward = forward

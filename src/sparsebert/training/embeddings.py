@@ -1,8 +1,8 @@
 """Which word embeddings train: all of them, those of the words that occur, or none.
 
 The table of word embeddings is a large part of a small encoder (half of MiniLM), and of its rows a
-step touches only those of its words. The optimiser goes over all of them all the same, and weight
-decay shrinks words that the training rows never show. So let only rows that are used be a
+step touches only those of its tokens. The optimiser goes over all of them all the same, and weight
+decay shrinks words that the training examples never have. So let only rows that are used be a
 parameter: steps are cheaper, and every other row comes out as it went in.
 """
 

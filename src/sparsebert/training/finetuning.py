@@ -63,7 +63,7 @@ def finetune(
     The folder is removed on success, and takes up to nine times the model's size until then. When
     memory runs out the batch is halved and accumulated twice as often. The same seed on the same
     machine gives the same weights on a CPU, resumed or not. Several processes
-    (`sparsebert.training.distributed`) share the rows of each step.
+    (`sparsebert.training.distributed`) share the examples of each step.
 
     Raises DataError, CheckpointError, PatternError (the masks of ``model`` do not hold),
     OutputError and TrainingError; KeyboardInterrupt on Ctrl-C, once everything is saved.
@@ -157,7 +157,7 @@ def _prepared_teacher(
     force: bool,
     progress: Progress,
 ) -> Teacher:
-    """The job's teacher, trained if need be, with its outputs on the training rows.
+    """The job's teacher, trained if need be, with its outputs on the training examples.
 
     ``arguments`` are the run's as its lineage has them. Raises OutputError if ``OUT.teacher`` holds
     something else (and ``force`` is not set), and what `finetune` raises.
@@ -205,7 +205,7 @@ def _train_teacher(
     quantised or taught one.
     """
     folder = out.with_name(f"{out.name}.teacher")
-    options = _on_its_own(job.asked)
+    options = _on_its_own(job.given)
     resolved = with_defaults(options, teacher.checkpoint, job.task, len(job.data.train))
 
     def is_trained() -> bool:

@@ -1,4 +1,4 @@
-"""What tells two contents of the same names apart: other rows, renamed labels, a model made anew.
+"""Fingerprints of what a run is made of: they tell contents apart that have the same names.
 
 A run that goes on, and a seed beside others, must be of the same contents, or its result is of
 neither. SHA-256 of each thing that a run is made of, under the name that a message gives it.

@@ -112,7 +112,7 @@ class GradualPruner(LockedMasks):
         """Take the gradients of an optimiser step, all its batches summed, into the saliencies."""
         for name, gradient in self._gradients.items():
             weight = self._locked[name].parameter + self._remembered[name]
-            # Each process has seen the gradient of its own rows.
+            # Each process has seen the gradient of its own examples.
             accumulate_saliency(self._saliency[name], weight, average(gradient))
         self._gradients.clear()
 

@@ -157,7 +157,7 @@ def quick_exp2(x: Tensor) -> Tensor:
 
 
 class Int8Attention(Function):
-    """Softmax attention of ``query``, ``key``, ``value`` float32 ``[rows, heads, tokens, size]``.
+    """Softmax attention of ``query``, ``key``, ``value`` float32 ``[batch, heads, tokens, size]``.
 
     With q, k, v the rounded rows, s_q, s_k, s_v their scales and m_i the largest of a row:
 
@@ -165,9 +165,9 @@ class Int8Attention(Function):
         p_ij = exp(S_ij + ln s_v - m_i),   P = round(255 p),   N_i = sum_j p_ij / s_v
         C_i  = sum_j P_ij v_j / (255 N_i)
 
-    ``allowed`` is bool, broadcast to ``[rows, heads, tokens, tokens]``, or None: p is 0 where it is
-    False. ``bias``, b, is float32 ``[rows or 1, heads, tokens, tokens]`` or None. ``dropout`` is
-    the share of P that is dropped, drawn from ``seed``. Backward, with a = p / (s_v N) the
+    ``allowed`` is bool, broadcast to ``[batch, heads, tokens, tokens]``, or None: p is 0 where it
+    is False. ``bias``, b, is float32 ``[batch or 1, heads, tokens, tokens]`` or None. ``dropout``
+    is the share of P that is dropped, drawn from ``seed``. Backward, with a = p / (s_v N) the
     attention weights and v^ = s_v v:
 
         dv^_j = sum_i P_ij / (255 s_v N_i) dC_i,   dS_ij = a_ij (dC_i v^_j - dC_i C_i)

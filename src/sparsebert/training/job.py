@@ -37,7 +37,7 @@ from sparsebert.training.task_model import (
 class Job:
     """A fine-tuning run, ready to start.
 
-    ``asked`` are the options as they were given, ``options`` those of the run. ``config`` is the
+    ``given`` are the options as the user gave them, ``options`` those of the run. ``config`` is the
     result's config.json before this step joins its lineage; ``masks`` are the model's own, which it
     starts from; ``to_prune`` are the layers (shapes by canonical name) that the options' method
     prunes; ``order`` says where each of the task's labels stands in the head; ``data`` is what
@@ -46,7 +46,7 @@ class Job:
 
     checkpoint: Checkpoint
     task: Task
-    asked: FinetuneOptions
+    given: FinetuneOptions
     options: RunOptions
     config: dict[str, Any] = field(repr=False)
     keep_head: bool
@@ -84,14 +84,14 @@ def prepare_job(
     checkpoint: Checkpoint,
     task_name: str,
     data: str | Path | None,
-    asked: FinetuneOptions,
+    given: FinetuneOptions,
     columns: DataOptions,
     progress: Progress,
 ) -> Job:
     """Read task, data and masks; tokenise once. Raises DataError, PatternError, CheckpointError."""
-    read = read_run_data(task_name, data, asked, columns)
+    read = read_run_data(task_name, data, given, columns)
     task = read.task
-    options = with_defaults(asked, checkpoint, task, read.rows)
+    options = with_defaults(given, checkpoint, task, read.rows)
     masks = lasting_masks(read_masks(checkpoint), checkpoint, task)
     to_prune = {}
     if options.method != "lock":
@@ -115,7 +115,7 @@ def prepare_job(
     return Job(
         checkpoint=checkpoint,
         task=task,
-        asked=asked,
+        given=given,
         options=options,
         config=task_config(checkpoint, task),
         keep_head=keeps_head(checkpoint, task),

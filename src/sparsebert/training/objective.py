@@ -1,7 +1,7 @@
 """What training minimises, and the plainest case of it: the task's own loss.
 
-transformers' models average over the rows of one forward pass and know nothing of gradient
-accumulation; summing here and dividing by the rows of the whole step makes an accumulated step
+transformers' models average over the examples of one forward pass and know nothing of gradient
+accumulation; summing here and dividing by the examples of the whole step makes an accumulated step
 equal to one large batch, also where the last batch is short.
 """
 
@@ -18,7 +18,7 @@ from sparsebert.torch_models import model_inputs
 
 
 class Objective(Protocol):
-    """A loss that runs the model itself, so that it may ask it for more than logits."""
+    """A loss that runs the model itself, so that it may use more than its logits."""
 
     def loss(
         self, model: PreTrainedModel, batch: dict[str, torch.Tensor], examples_in_step: int
@@ -56,17 +56,17 @@ class TaskObjective:
 
 
 def _classification(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of ``[rows, labels]`` against int64 ``[rows]``."""
+    """Cross-entropy of ``[batch, labels]`` against int64 ``[batch]``."""
     return functional.cross_entropy(outputs.logits.float(), labels, reduction="sum")
 
 
 def _regression(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Squared error of ``[rows, 1]`` against float ``[rows]``."""
+    """Squared error of ``[batch, 1]`` against float ``[batch]``."""
     return functional.mse_loss(outputs.logits[:, 0].float(), labels, reduction="sum")
 
 
 def _question(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of start and end ``[rows, tokens]`` against int64 ``[rows, 2]``."""
+    """Mean cross-entropy of start and end ``[batch, tokens]`` against int64 ``[batch, 2]``."""
     start, end = outputs.start_logits.float(), outputs.end_logits.float()
     first = functional.cross_entropy(start, labels[:, 0], reduction="sum")
     last = functional.cross_entropy(end, labels[:, 1], reduction="sum")

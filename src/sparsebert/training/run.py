@@ -256,7 +256,7 @@ def until_it_fits(
     """What ``attempt`` gives, called anew with half the batch as long as memory runs out.
 
     Also the notes on that. A plan that an earlier part of the run came down to is where it begins.
-    Raises TrainingError if memory does not suffice for a single row of ``max_length`` tokens.
+    Raises TrainingError if memory does not suffice for one example of ``max_length`` tokens.
     """
     plan = (work.kept_plan() or plan).spread(processes())
     notes: list[str] = []
@@ -315,7 +315,7 @@ class Trained:
 def train(trainer: Trainer, plan: BatchPlan, work: WorkFolder, stop: StopRequest) -> Trained:
     """Train to the end, from the newest checkpoint in ``work`` if there is one.
 
-    Raises KeyboardInterrupt, with a message on how to resume, if the user asked to stop. Around it
+    Raises KeyboardInterrupt, with a message on how to resume, if the user stopped it. Around it
     Ctrl-C interrupts at once: there is no step to wait for.
     """
     last = from_main(work.last_checkpoint)
@@ -325,7 +325,7 @@ def train(trainer: Trainer, plan: BatchPlan, work: WorkFolder, stop: StopRequest
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     seconds = time.perf_counter() - started
     state = trainer.state
-    if stop.asked:
+    if stop.requested:
         raise stopped(f"after step {state.global_step} of {state.max_steps}", work)
     return Trained(
         steps=state.global_step,

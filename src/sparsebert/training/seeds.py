@@ -148,7 +148,7 @@ def _refuse_others(
     model: str | Path,
     task: str,
     data: str | Path | None,
-    asked: FinetuneOptions,
+    given: FinetuneOptions,
     columns: DataOptions,
     teachers: Mapping[int, Path],
 ) -> None:
@@ -163,8 +163,8 @@ def _refuse_others(
         made = read_object(folder / TRAINING_NAME)["arguments"]
         _refuse(folder, differences({"task": made.get("task")}, known))
     checkpoint = open_checkpoint(model)
-    read = read_run_data(task, data, asked, columns)
-    options = with_defaults(asked, checkpoint, read.task, read.rows)
+    read = read_run_data(task, data, given, columns)
+    options = with_defaults(given, checkpoint, read.task, read.rows)
     lineage = _lineage(checkpoint.config.raw)
     wanted = {
         **known,

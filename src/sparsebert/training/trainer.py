@@ -1,4 +1,4 @@
-"""transformers' Trainer, fed with rows that are tokenised already and scored by our evaluation."""
+"""transformers' Trainer, with our batches, losses and scores."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from sparsebert.training.options import OPTIMIZERS
 from sparsebert.training.upstream.options import UpstreamOptions
 
 _LOSS_POINTS = 100  # about as many points a run's loss history has
-_EMPTY = "empty"  # marks a batch whose rows are none of this process's
+_EMPTY = "empty"  # marks a batch without examples for this process
 CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
 
 
@@ -89,10 +89,11 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
             args=args,
             data_collator=examples.batch,
             train_dataset=indices,
-            eval_dataset=indices,  # asked for by the Trainer, not used: see evaluate
+            eval_dataset=indices,  # required by the Trainer, not used: see evaluate
             callbacks=[_EpochCallback(self._buckets, examples), *callbacks],
         )
-        self.model_accepts_loss_kwargs = True  # the loss is divided by the rows of a step already
+        # The loss is divided by the examples of a step already.
+        self.model_accepts_loss_kwargs = True
         self.remove_callback(PrinterCallback)
         prepare_sharding(self.accelerator, model)
 
@@ -112,7 +113,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         return prepared
 
     def _batch_or_empty(self, chosen: list[int]) -> dict[str, torch.Tensor]:
-        """The batch of some rows; of none, one that the model sees and that counts for nothing."""
+        """The batch of some examples; of none, one that counts for nothing in the loss."""
         batch: dict[str, torch.Tensor] = self.data_collator(chosen or [0])
         return batch if chosen else {**batch, _EMPTY: torch.ones(())}
 
@@ -162,13 +163,13 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
 
 
 class _EpochCallback(TrainerCallback):  # type: ignore[misc]
-    """Tells order and batches which epoch begins, also in a resumed run."""
+    """Passes on which epoch begins, to order and batches, also in a resumed run."""
 
-    def __init__(self, *told: LengthBuckets | TrainingSet) -> None:
-        self._told = told
+    def __init__(self, *sources: LengthBuckets | TrainingSet) -> None:
+        self._sources = sources
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        for each in self._told:
+        for each in self._sources:
             each.set_epoch(int(state.epoch or 0))
 
 
@@ -176,7 +177,7 @@ def training_arguments(
     options: RunOptions | UpstreamOptions,
     plan: BatchPlan,
     folder: Path,
-    rows: int,
+    examples: int,
     *,
     best_on: str | None = None,
     schedule: str = "linear",
@@ -186,7 +187,7 @@ def training_arguments(
     ``best_on`` names the metric by which the best epoch is kept; without it the last one is.
     """
     early = best_on is not None
-    steps = plan.steps(rows, options.epochs)
+    steps = plan.steps(examples, options.epochs)
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=options.epochs,
@@ -194,7 +195,7 @@ def training_arguments(
         gradient_accumulation_steps=plan.accumulation,
         learning_rate=options.learning_rate,
         lr_scheduler_type=schedule,
-        warmup_steps=plan.warmup_steps(rows, options.epochs, options.warmup_ratio),
+        warmup_steps=plan.warmup_steps(examples, options.epochs, options.warmup_ratio),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
         **OPTIMIZERS[options.optimizer],
@@ -218,5 +219,5 @@ def training_arguments(
         report_to="none",
         log_level="error",
         use_cpu=processes() > 1 and not torch.cuda.is_available(),  # else it sees one process
-        ddp_find_unused_parameters=processes() > 1,  # a head that the loss does not ask
+        ddp_find_unused_parameters=processes() > 1,  # a head that the loss does not use
     )

@@ -5,8 +5,8 @@ succeeds. What it holds is transformers' own (optimiser state among it) and is n
 anyone else.
 
 A checkpoint is the weights and the optimiser's states, in fp32: with AdamW three times the model.
-Two are kept, and the next is written before the older one goes; whether the disk has the room is
-told before the first step.
+Two are kept, and the next is written before the older one goes; whether the disk has room for
+them is checked before the first step.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ any floating type; the arithmetic is float32.
 
 Attention relations are how tokens relate to one another in the last layer: MiniLMv2 (Wang et al.
 2021). The scaled dot products of all queries with each other, of all keys and of all values, each a
-softmax over a row's tokens, are what the student copies. They are chosen over attention
+softmax over an example's tokens, are what the student copies. They are chosen over attention
 probabilities because they need no slow attention (the probabilities exist only if attention is
 computed step by step), cost one layer and not all, and compare models of any width, depth and
 number of heads: queries of width H are cut into as many relation heads for both.
@@ -74,13 +74,13 @@ def hidden_states_loss(
 
     ``student`` and ``teacher`` are the outputs of all encoder layers (not of the embeddings, which
     pruning leaves dense), ``[batch, tokens, hidden]`` each; ``variance`` has one number for each of
-    the teacher's layers, `TeacherOutputs.hidden_variance`. For a row with n real tokens and H
+    the teacher's layers, `TeacherOutputs.hidden_variance`. For an example of n tokens and H
     features a pair of layers counts
 
         sum_tokens ||student - teacher||^2 / (n H variance)
 
-    and the row's loss is the mean over the pairs (see `layer_pairs`). It is 1 for a student that
-    always gives the teacher's mean, whatever the model, so a weight means the same for all.
+    and the example's loss is the mean over the pairs (see `layer_pairs`). It is 1 for a student
+    that always gives the teacher's mean, whatever the model, so a weight means the same for all.
     """
     tokens = attention_mask.sum(1)
     shares = []

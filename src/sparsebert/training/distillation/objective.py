@@ -128,7 +128,7 @@ class DistillationObjective:
 def distillation_objective(
     teacher: Teacher, kind: Kind, options: FinetuneOptions
 ) -> DistillationObjective:
-    """The objective that the options ask for, of a teacher that `prepare_teacher` made ready."""
+    """The objective of the options, of a teacher with its outputs (`with_outputs`)."""
     assert teacher.outputs is not None
     live = options.hidden_weight > 0 or options.attention_weight > 0
     return DistillationObjective(

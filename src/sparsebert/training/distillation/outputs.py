@@ -1,10 +1,10 @@
 """What a teacher says of every training example: its logits, and how much its hidden states vary.
 
-They are kept on disk, so that the next seed, recipe or resumed run need not ask again: a cache and
-no part of a result, so the files stand where a user expects such files and may delete them, in
+They are kept on disk, so that the next seed, recipe or resumed run need not run it again: a cache
+and no part of a result, so the files stand where a user expects such files and may delete them, in
 ``sparsebert/teacher-outputs`` under ``$XDG_CACHE_HOME`` (``~/.cache``), or under
 ``$SPARSEBERT_CACHE`` where that is set. A file's name is a hash of all that its numbers depend on,
-the teacher's config and weights, the tokenised rows and the number type; so runs into different
+the teacher's config and weights, the tokenised examples and the number type; so runs into different
 folders share it, and nothing stale is ever read. Logits take 4 bytes each: about 5 MB for MNLI's
 three classes, 130 MB for SQuAD's two numbers a token.
 """
@@ -72,7 +72,7 @@ class TeacherOutputs:
 
 def compute_outputs(
     model: PreTrainedModel,
-    rows: TokenRows,
+    tokens: TokenRows,
     kind: Kind,
     *,
     batch_size: int,
@@ -88,11 +88,11 @@ def compute_outputs(
     sums, squares = np.zeros((2, layers, width))
     logits: npt.NDArray[np.float32] | None = None
     model.eval()
-    order = np.argsort(-rows.lengths, kind="stable")
+    order = np.argsort(-tokens.lengths, kind="stable")
     with torch.inference_mode():
-        for start in range(0, len(rows), batch_size):
+        for start in range(0, len(tokens), batch_size):
             chunk = order[start : start + batch_size]
-            batch = padded_batch(rows, chunk, model.device)
+            batch = padded_batch(tokens, chunk, model.device)
             output = model(**model_inputs(model, batch), output_hidden_states=True)
             attention_mask = batch["attention_mask"].bool()
             for layer, states in enumerate(output.hidden_states[1:]):
@@ -105,21 +105,21 @@ def compute_outputs(
                 found = output.logits
             values = found.float().cpu().numpy()
             if logits is None:
-                count = rows.offsets[-1] if question else len(rows)
+                count = tokens.offsets[-1] if question else len(tokens)
                 logits = np.empty((count, values.shape[-1]), np.float32)
             for position, index in enumerate(chunk):
                 if question:
-                    begin, end = rows.offsets[index], rows.offsets[index + 1]
+                    begin, end = tokens.offsets[index], tokens.offsets[index + 1]
                     logits[begin:end] = values[position, : end - begin]
                 else:
                     logits[index] = values[position]
-            progress("asking the teacher", start + len(chunk), len(rows))
+            progress("asking the teacher", start + len(chunk), len(tokens))
     assert logits is not None
     if not np.isfinite(logits).all():
         raise TrainingError("the teacher gives NaN or infinity on the training rows.")
-    means = sums / rows.offsets[-1]
-    variance = (squares / rows.offsets[-1] - means**2).mean(1)
-    return TeacherOutputs(logits, variance, rows.offsets if question else None)
+    means = sums / tokens.offsets[-1]
+    variance = (squares / tokens.offsets[-1] - means**2).mean(1)
+    return TeacherOutputs(logits, variance, tokens.offsets if question else None)
 
 
 _KEY = "sparsebert"
@@ -133,27 +133,27 @@ def cache_folder() -> Path:
     return (Path(ours).expanduser() if ours else base) / "teacher-outputs"
 
 
-def outputs_key(teacher: Checkpoint, rows: TokenRows, number_type: str) -> str:
-    """SHA-256 of all that a teacher's outputs depend on: its model, the rows, the number type."""
+def outputs_key(teacher: Checkpoint, tokens: TokenRows, number_type: str) -> str:
+    """SHA-256 of all that a teacher's outputs depend on: its model, the tokens, the number type."""
     digest = hashlib.sha256(f"{_VERSION} {number_type} ".encode())
     digest.update(json.dumps(teacher.config.raw, sort_keys=True).encode())
     for name in sorted(teacher.tensors):
         digest.update(f"{name} {teacher.tensors.spec(name)}".encode())
         digest.update(np.ascontiguousarray(teacher.tensors[name]).view(np.uint8).data)
-    for array in (rows.offsets, rows.ids, rows.type_ids):
+    for array in (tokens.offsets, tokens.ids, tokens.type_ids):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
 def cached_outputs(
-    key: str, kind: Kind, rows: TokenRows, compute: Callable[[], TeacherOutputs]
+    key: str, kind: Kind, tokens: TokenRows, compute: Callable[[], TeacherOutputs]
 ) -> TeacherOutputs:
     """The outputs under ``key``; computed and kept if there are none, or none that are whole.
 
     Where they cannot be kept (no space, no permission) they are used all the same.
     """
     file = cache_folder() / f"{key}.safetensors"
-    kept = _read(file, key, kind, rows)
+    kept = _read(file, key, kind, tokens)
     if kept is not None:
         return kept
     outputs = compute()
@@ -181,7 +181,7 @@ def _write(file: Path, key: str, outputs: TeacherOutputs) -> None:
     write_tensors(file, specs, arrays.values(), {_KEY: json.dumps(record)})
 
 
-def _read(file: Path, key: str, kind: Kind, rows: TokenRows) -> TeacherOutputs | None:
+def _read(file: Path, key: str, kind: Kind, tokens: TokenRows) -> TeacherOutputs | None:
     """What a file holds, if it is whole and what it should be."""
     if not file.is_file():
         return None
@@ -194,11 +194,11 @@ def _read(file: Path, key: str, kind: Kind, rows: TokenRows) -> TeacherOutputs |
     except (CheckpointError, KeyError, TypeError, ValueError):
         return None
     question = kind is Kind.QUESTION
-    count = rows.offsets[-1] if question else len(rows)
+    count = tokens.offsets[-1] if question else len(tokens)
     fits = logits.dtype == np.float32 and logits.ndim == 2 and len(logits) == count
     if not (whole and fits and variance.dtype == np.float64 and variance.ndim == 1):
         return None
-    return TeacherOutputs(logits, variance, rows.offsets if question else None)
+    return TeacherOutputs(logits, variance, tokens.offsets if question else None)
 
 
 def _digest(array: Array) -> str:

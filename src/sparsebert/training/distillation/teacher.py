@@ -8,7 +8,7 @@ its ``seed-N``.
 
 A student's fresh head begins as its teacher's: what reads the answer off the hidden states. These
 approach the teacher's, so its head on top of them is nearly right from the first step, where a
-random one has to be learnt from the task's few rows.
+random one has to be learnt from the task's few examples.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def find_teacher(
     options: FinetuneOptions,
     student: Checkpoint,
     task: Task,
-    rows: TokenRows,
+    tokens: TokenRows,
     student_order: npt.NDArray[np.int64] | None,
 ) -> Teacher:
-    """The teacher that the options name, seen to fit the task, the student and the training rows.
+    """The teacher that the options name, checked against task, student and training examples.
 
     ``student_order`` says where each of the task's labels stands in the student's head. Raises
     CheckpointError for what is no model or has another task's head, and TrainingError for a
@@ -84,20 +84,20 @@ def find_teacher(
     """
     assert options.teacher is not None
     checkpoint = _open(options.teacher, options.seed)
-    _check(checkpoint, student, task, rows, options.hidden_weight)
+    _check(checkpoint, student, task, tokens, options.hidden_weight)
     return Teacher(checkpoint, task, _columns(checkpoint, task, student_order))
 
 
 def with_outputs(
     teacher: Teacher,
-    rows: TokenRows,
+    tokens: TokenRows,
     kind: Kind,
     *,
     precision: str,
     batch_size: int,
     progress: Progress,
 ) -> Teacher:
-    """The teacher with its outputs on the training rows, in the order of the student's labels.
+    """The teacher with its outputs on the training examples, in the order of the student's labels.
 
     ``precision`` is the option's value. Raises TrainingError if the outputs are not finite numbers.
     """
@@ -107,16 +107,16 @@ def with_outputs(
         with autocast(number_type):
             return compute_outputs(
                 teacher.model().to(device_type()),
-                rows,
+                tokens,
                 kind,
                 batch_size=batch_size,
                 progress=progress,
             )
 
-    key = outputs_key(teacher.checkpoint, rows, number_type)
+    key = outputs_key(teacher.checkpoint, tokens, number_type)
     # The main process computes them, and the others find them in the cache where they share one.
     with main_first():
-        outputs = cached_outputs(key, kind, rows, compute)
+        outputs = cached_outputs(key, kind, tokens, compute)
     if teacher.columns is not None:
         outputs = outputs.with_columns(teacher.columns)
     return replace(teacher, outputs=outputs)
@@ -137,7 +137,7 @@ def _open(teacher: str, seed: int) -> Checkpoint:
 
 
 def _check(
-    teacher: Checkpoint, student: Checkpoint, task: Task, rows: TokenRows, hidden_weight: float
+    teacher: Checkpoint, student: Checkpoint, task: Task, tokens: TokenRows, hidden_weight: float
 ) -> None:
     if not (keeps_head(teacher, task) or teacher.config.head in _UNTAUGHT):
         labels = ", ".join(teacher.config.labels)
@@ -152,13 +152,13 @@ def _check(
             f"the teacher {teacher.path} reads another vocabulary than {student.path}: token ids "
             "would mean other words to it. Take a teacher with the same tokenizer."
         )
-    longest, positions = int(rows.lengths.max()), teacher.config.max_length
+    longest, positions = int(tokens.lengths.max()), teacher.config.max_length
     if longest > positions:
         raise TrainingError(
             f"the training rows have up to {longest} tokens and the teacher {teacher.path} has "
             f"{positions} positions: set max_length to {positions} at most."
         )
-    for what, most, have in unknown_ids(teacher.config, rows.ids, rows.type_ids):
+    for what, most, have in unknown_ids(teacher.config, tokens.ids, tokens.type_ids):
         raise TrainingError(
             f"the training rows use {what} {most} and the teacher {teacher.path} knows only "
             f"{have}: take another teacher."

@@ -72,11 +72,11 @@ def tokenize_corpus(
     pairs: float = 0.0,
     progress: Progress | None = None,
 ) -> TokenRows:
-    """Token rows of the corpus: single texts first, then pairs.
+    """Token sequences of the corpus: single texts first, then pairs.
 
     ``max_rows`` keeps a fixed selection of the texts. Of these a fixed share ``pairs`` is joined
     with the text that follows it, as ``[CLS] a [SEP] b [SEP]`` cut to ``max_length`` tokens. Every
-    other text stands alone, and one that is longer than ``max_length`` makes several rows.
+    other text stands alone, and one that is longer than ``max_length`` makes several sequences.
     """
     report = progress or silent
     chosen = selection(len(corpus), max_rows)
@@ -118,8 +118,8 @@ def _chunks(
 class Masking:
     """Which tokens are masked, as in BERT (Devlin et al., 2019, section 3.1).
 
-    Of each row's tokens a share ``masked``, but at least one: 80 % become ``mask_id``, 10 % any
-    token of the vocabulary, 10 % stay. ``special`` are never masked.
+    Of each sequence's tokens a share ``masked``, but at least one: 80 % become ``mask_id``, 10 %
+    any token of the vocabulary, 10 % stay. ``special`` are never masked.
     """
 
     masked: float

@@ -124,7 +124,7 @@ def hidden_distance(
 ) -> torch.Tensor:
     """Squared error of one layer relative to the teacher's variance, ``[batch]``.
 
-    Of a token Σ(s - t)² / Σ(t - mean t)² over its features, of a row the mean over its real tokens:
+    Of a token Σ(s - t)² / Σ(t - mean t)² over its features, of an example the mean over its tokens:
     0 for equal states, 1 for a student that knows no more than the teacher's mean. ``student`` and
     ``teacher`` are ``[batch, tokens, features]``, ``attention_mask`` is bool ``[batch, tokens]``.
     """
@@ -136,7 +136,7 @@ def hidden_distance(
 
 
 def pooled(states: torch.Tensor, attention_mask: torch.Tensor, mode: str) -> torch.Tensor:
-    """One vector of length 1 for each row, ``[batch, features]``, as `Pooling` says."""
+    """One vector of length 1 for each example, ``[batch, features]``, as `Pooling` says."""
     return functional.normalize(pool(states.float(), attention_mask, mode), dim=-1)
 
 
@@ -148,7 +148,7 @@ def embedding_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Te
 def similarity_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """How far the cosines within a batch are from the teacher's: mean squared error, ``[batch]``.
 
-    Row i compares its unit vector's cosines with all other rows' of the batch; 0 for a single row.
+    Example i compares its unit vector's cosines with all others' of the batch; 0 for a batch of 1.
     """
     with torch.autocast(student.device.type, enabled=False):  # cosines near 1 need all their bits
         error = (student @ student.T - teacher @ teacher.T).square()

@@ -1,4 +1,4 @@
-"""Texts to calibrate on as token rows: a fixed selection, sorted by length, without padding."""
+"""The calibration set: a fixed selection of texts, tokenised, sorted by length, unpadded."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _READS_PAIRS = (Head.SEQUENCE, Head.QUESTION)
 
 
 @dataclass(frozen=True)
-class CalibrationRows:
-    """Token rows end to end, shortest first, so that rows of one length stand together.
+class CalibrationSet:
+    """Token sequences end to end, shortest first, so that those of one length are adjacent.
 
-    ``ids`` and ``type_ids`` are int64 ``[tokens]``; ``lengths`` are the tokens of each row.
+    ``ids`` and ``type_ids`` are int64 ``[tokens]``; ``lengths`` are the tokens of each sequence.
     """
 
     ids: npt.NDArray[np.int64]
@@ -42,11 +42,11 @@ class CalibrationRows:
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
-        """The first token of each row, int64 ``[rows]``."""
+        """The index of the first token of each sequence, int64 ``[sequences]``."""
         return np.cumsum([0, *self.lengths[:-1]], dtype=np.int64)
 
     def scarcity(self, widest: int) -> str | None:
-        """What to say of rows too few to tell the inputs of the ``widest`` layer apart; or None.
+        """A note where tokens are too few for the inputs of the ``widest`` layer; else None.
 
         Fewer tokens than inputs leave directions in which the layer's output was never seen, and
         there anything may be pruned (the Hessian of second order is singular).
@@ -61,9 +61,9 @@ class CalibrationRows:
         )
 
     def parts(self, tokens: int) -> Iterator[tuple[slice, list[tuple[int, int]]]]:
-        """The rows cut into parts of up to ``tokens`` tokens: where, and ``(rows, length)`` groups.
+        """Parts of up to ``tokens`` tokens: their slice, and their ``(sequences, length)`` groups.
 
-        All rows of a group have the same length, so that they need no padding and no mask. A row
+        All sequences of a group have one length, so that they need no padding and no mask. One
         that is longer than ``tokens`` is a part of its own.
         """
         start = stop = 0
@@ -84,15 +84,15 @@ class CalibrationRows:
             yield slice(start, stop), groups
 
 
-def read_calibration_rows(
+def read_calibration_set(
     checkpoint: Checkpoint,
     source: str | Path,
     *,
-    rows: int,
+    count: int,
     task: Task | None = None,
     columns: DataOptions | None = None,
-) -> CalibrationRows:
-    """A fixed selection of ``rows`` texts of ``source`` (`sparsebert.tasks.texts.read_texts`).
+) -> CalibrationSet:
+    """A fixed selection of ``count`` texts of ``source`` (`sparsebert.tasks.texts.read_texts`).
 
     ``columns`` names the columns of a table.
     A model with a head for pairs (sequence classification, question answering) reads a pair as one
@@ -100,12 +100,12 @@ def read_calibration_rows(
     what the model was fine-tuned with, else to the task's length, without one to the model's own.
     Raises DataError and CheckpointError.
     """
-    if rows < 1:
-        raise DataError(f"calibration needs at least one row, not {rows}.")
+    if count < 1:
+        raise DataError(f"calibration needs at least one row, not {count}.")
     texts: Sequence[Text] = read_texts(source, task, columns)
     if checkpoint.config.head not in _READS_PAIRS:
         texts = list(dict.fromkeys(single_texts(texts)))
-    chosen = selection(len(texts), rows)
+    chosen = selection(len(texts), count)
     if chosen is not None:
         texts = [texts[index] for index in chosen]
     with warnings.catch_warnings():
@@ -115,7 +115,7 @@ def read_calibration_rows(
     ids = np.concatenate([row.ids for row in tokens]).astype(np.int64)
     type_ids = np.concatenate([row.type_ids for row in tokens]).astype(np.int64)
     check_ids(checkpoint.path, checkpoint.config, ids, type_ids)
-    return CalibrationRows(ids, type_ids, [len(row) for row in tokens])
+    return CalibrationSet(ids, type_ids, [len(row) for row in tokens])
 
 
 def _tokenizer(checkpoint: Checkpoint, task: Task | None) -> TextTokenizer:
