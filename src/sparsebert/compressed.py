@@ -12,6 +12,7 @@ values row by row, and one bit a pair for the whole block.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -89,16 +90,24 @@ class Compressed:
         return {"values": self.values, "bits": self.bits}
 
 
-def compressed_shapes(
-    pattern: Pattern, rows: int, columns: int
-) -> tuple[tuple[int, ...], tuple[int, int], Word]:
-    """Shape of ``values``, shape and dtype of ``bits`` for a ``[rows, columns]`` matrix."""
+class CompressedShapes(NamedTuple):
+    """Shapes of the arrays of `Compressed`, and the type of ``bits``."""
+
+    values: tuple[int, ...]
+    bits: tuple[int, int]
+    bits_type: Word
+
+
+def compressed_shapes(pattern: Pattern, rows: int, columns: int) -> CompressedShapes:
+    """What a compressed ``[rows, columns]`` matrix is made of."""
     if pattern.shared_rows > 1:
-        return (rows, columns // 2), (pattern.blocks(rows), -(-columns // 16)), np.uint8
+        bits = (pattern.blocks(rows), -(-columns // 16))
+        return CompressedShapes((rows, columns // 2), bits, np.uint8)
     width = panel_columns(pattern)
     panels = -(-columns // width)
     bits_type = np.uint32 if pattern == ONE_OF_TWO else np.uint64
-    return (panels, rows, width // pattern.m * pattern.n), (panels, rows), bits_type
+    values = (panels, rows, width // pattern.m * pattern.n)
+    return CompressedShapes(values, (panels, rows), bits_type)
 
 
 def compress(weight: Array, pattern: Pattern, mask: BoolMatrix | None = None) -> Compressed:

@@ -28,10 +28,10 @@ from sparsebert.errors import EngineError, InputError
 from sparsebert.patterns import ONE_OF_TWO, Pattern, mask_from_scores
 from sparsebert.quantized import (
     Quantized,
+    QuantizedDense,
     QuantizedPairs,
     QuantizedSharedPairs,
     QuantizedTable,
-    QuantizedTiles,
     dequantize,
     linear_layout,
     quantize,
@@ -104,7 +104,7 @@ def model(
 
 def packed(value: np.ndarray, pattern: str | None) -> Quantized:
     if pattern is None:
-        return quantize(value, QuantizedTiles)
+        return quantize(value, QuantizedDense)
     kind = Pattern.parse(pattern)
     mask = mask_from_scores(np.abs(value), kind)
     return quantize(value * mask, linear_layout(kind), kind, mask)
@@ -422,7 +422,7 @@ def test_bits_of_a_foreign_pattern_are_refused(change: Any, message: str) -> Non
     ("change", "message"),
     [
         (lambda w: None, "is missing"),
-        (lambda w: quantize(dequantize(w), QuantizedTiles), "is not a table of rows"),
+        (lambda w: quantize(dequantize(w), QuantizedDense), "is not a table of rows"),
         (lambda w: replace(w, values=w.values[:, :-1]), "values of the wrong type or shape"),
         (lambda w: replace(w, values=w.values[:-1], scales=w.scales[:-1]), "wrong type or shape"),
         (lambda w: with_scale(w, float("nan")), "a scale that is negative or not finite"),

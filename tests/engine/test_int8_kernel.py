@@ -17,7 +17,7 @@ from sparsebert.checkpoint.config import parse_config
 from sparsebert.engine import Encoder, available_instruction_sets
 from sparsebert.errors import EngineError
 from sparsebert.patterns import Pattern, mask_from_scores
-from sparsebert.quantized import QuantizedTable, QuantizedTiles, linear_layout, quantize
+from sparsebert.quantized import QuantizedDense, QuantizedTable, linear_layout, quantize
 
 SETS = available_instruction_sets()
 TWO = "avx512-vnni"  # the set that has blends and picks
@@ -53,7 +53,7 @@ def encoder(pattern: str | None = "1:2", *, floats: bool = False) -> Encoder:
             mask = mask_from_scores(np.abs(value), kind)
             weights[name] = quantize(value * mask, linear_layout(kind), kind, mask)
         else:
-            weights[name] = quantize(value, QuantizedTiles)
+            weights[name] = quantize(value, QuantizedDense)
     return Encoder(parse_config(raw, list(tensors), Path("config.json")), weights, threads=1)
 
 

@@ -17,7 +17,7 @@ from sparsebert import _engine
 from sparsebert import engine as face
 from sparsebert.checkpoint.config import parse_config
 from sparsebert.engine import Encoder
-from sparsebert.quantized import QuantizedTable, QuantizedTiles, quantize
+from sparsebert.quantized import QuantizedDense, QuantizedTable, quantize
 
 WORDS, NORM = "embeddings.word_embeddings.weight", "embeddings.LayerNorm.weight"
 LAYER = "encoder.layer.0.intermediate.dense.weight"
@@ -35,7 +35,7 @@ class Model:
         if int8:
             for name, value in weights.items():
                 if value.ndim == 2:
-                    kind = QuantizedTable if "embeddings." in name else QuantizedTiles
+                    kind = QuantizedTable if "embeddings." in name else QuantizedDense
                     weights[name] = quantize(value, kind)
         config = parse_config(raw, list(tensors), Path("config.json"))
 

@@ -14,11 +14,11 @@ from sparsebert.patterns import ONE_OF_TWO, Pattern, mask_from_scores
 from sparsebert.quantized import (
     LAYOUTS,
     Quantized,
+    QuantizedDense,
     QuantizedPairs,
     QuantizedPanels,
     QuantizedSharedPairs,
     QuantizedTable,
-    QuantizedTiles,
     check_quantized,
     dequantize,
     linear_layout,
@@ -123,7 +123,7 @@ def test_shared_pairs_place_by_place(rows: int, columns: int) -> None:
 def test_dense_tiles_place_by_place(rows: int, columns: int) -> None:
     weight, _ = pruned(rows, columns, None)
     integers, _ = quantize_rows(weight)
-    packed = quantize(weight, QuantizedTiles)
+    packed = quantize(weight, QuantizedDense)
     tiles, groups = -(-rows // 16), -(-columns // 8)
     assert packed.values.shape == (tiles, 2 * groups, 16, 4)
     for row in range(tiles * 16):
@@ -184,7 +184,7 @@ def test_a_kept_weight_that_rounds_to_zero_stays_kept() -> None:
         (QuantizedPairs, None, 8),
         (QuantizedPairs, Pattern(2, 4), 8),
         (QuantizedPairs, ONE_OF_TWO, 7),
-        (QuantizedTiles, ONE_OF_TWO, 8),
+        (QuantizedDense, ONE_OF_TWO, 8),
         (QuantizedPanels, None, 8),
         (QuantizedPanels, ONE_OF_TWO, 8),
         (QuantizedPanels, Pattern(2, 4), 6),

@@ -15,8 +15,8 @@ from reference_int8 import (
 )
 from sparsebert.patterns import Pattern, mask_from_scores
 from sparsebert.quantized import (
+    QuantizedDense,
     QuantizedTable,
-    QuantizedTiles,
     dequantize,
     linear_layout,
     quantize,
@@ -45,13 +45,13 @@ def int8_weights(head: str, pattern: str | None, as_dense: bool = False):
         elif "embeddings." in name:
             weights[name] = quantize(value, QuantizedTable)
         elif pattern is None or not name.startswith("encoder."):
-            weights[name] = quantize(value / 4, QuantizedTiles)
+            weights[name] = quantize(value / 4, QuantizedDense)
         else:
             kind = Pattern.parse(pattern)
             mask = mask_from_scores(np.abs(value), kind)
             pruned = value * mask / 4
             if as_dense:
-                weights[name] = quantize(pruned, QuantizedTiles)
+                weights[name] = quantize(pruned, QuantizedDense)
             else:
                 weights[name] = quantize(pruned, linear_layout(kind), kind, mask)
     return weights
@@ -67,7 +67,7 @@ def test_it_reads_every_layout_as_the_package_writes_it(rows, columns, pattern):
     columns *= 6
     weight = np.random.default_rng(rows).standard_normal((rows, columns)).astype(np.float32)
     if pattern in (None, "table"):
-        packed = quantize(weight, QuantizedTiles if pattern is None else QuantizedTable)
+        packed = quantize(weight, QuantizedDense if pattern is None else QuantizedTable)
     else:
         kind = Pattern.parse(pattern)
         mask = mask_from_scores(np.abs(weight), kind)

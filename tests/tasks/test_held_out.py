@@ -11,8 +11,8 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 from sparsebert.errors import DataError, OutputError
 from sparsebert.tasks import get_task, load_split
+from sparsebert.tasks.division import hold_out
 from sparsebert.tasks.examples import selection
-from sparsebert.tasks.held_out import hold_out
 from tiny_tasks import write_regression, write_rows, write_squad
 
 

@@ -32,7 +32,7 @@ from sparsebert.evaluation import evaluate
 from sparsebert.inference import load
 from sparsebert.packing import pack
 from sparsebert.pruning import prune
-from sparsebert.quantized import QuantizedTable, QuantizedTiles, quantize, quantize_rows
+from sparsebert.quantized import QuantizedDense, QuantizedTable, quantize, quantize_rows
 from sparsebert.training import finetune
 from sparsebert.training import int8_functions as functions
 from sparsebert.training.embeddings import UsedEmbeddings
@@ -99,7 +99,7 @@ def int8_weights(model: Any) -> dict[str, Any]:
             weights[name] = value
         else:
             table = "embeddings." in name or "decoder" in name
-            weights[name] = quantize(value, QuantizedTable if table else QuantizedTiles)
+            weights[name] = quantize(value, QuantizedTable if table else QuantizedDense)
     return weights
 
 

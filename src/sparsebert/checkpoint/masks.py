@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,9 +64,16 @@ class StoredMasks:
         return unpack_mask(self._bits[layer.name], layer.columns)
 
 
+class LayerMask(NamedTuple):
+    """A sparse layer's pattern and its whole mask, bool ``[rows, columns]``."""
+
+    pattern: Pattern
+    mask: BoolMatrix
+
+
 def layer_mask(
     checkpoint: Checkpoint, layer: LinearLayer, stored: StoredMasks, weight: Float32
-) -> tuple[Pattern, BoolMatrix] | None:
+) -> LayerMask | None:
     """Pattern and whole mask of a layer with values ``weight``; None if it is dense.
 
     The stored mask is believed if the weights agree with it; without one the recorded pattern is,
@@ -85,15 +93,15 @@ def layer_mask(
         if revived:
             what = f"{revived} weights that its mask prunes are not zero"
             raise _broken(checkpoint, layer, pattern, what)
-        return pattern, mask
+        return LayerMask(pattern, mask)
     if listed and recorded is not None:
         broken = count_broken_groups(weight, recorded)
         if broken:
             what = f"{broken} groups hold more than {recorded.n} non-zeros of {recorded.m}"
             raise _broken(checkpoint, layer, recorded, what)
-        return recorded, mask_from_zeros(weight, recorded)
+        return LayerMask(recorded, mask_from_zeros(weight, recorded))
     found = detect(weight)
-    return None if found is None else (found, mask_from_zeros(weight, found))
+    return None if found is None else LayerMask(found, mask_from_zeros(weight, found))
 
 
 def read_masks(checkpoint: Checkpoint) -> dict[str, BoolMatrix]:
@@ -108,7 +116,7 @@ def read_masks(checkpoint: Checkpoint) -> dict[str, BoolMatrix]:
     for layer in checkpoint.linear_layers(PARTS):
         found = layer_mask(checkpoint, layer, stored, checkpoint.weight(layer.name))
         if found is not None:
-            masks[layer.name] = found[1]
+            masks[layer.name] = found.mask
     return masks
 
 

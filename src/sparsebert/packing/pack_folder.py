@@ -149,7 +149,7 @@ def _find_sparse(checkpoint: Checkpoint, report: Progress) -> dict[str, _Sparse]
         weight = checkpoint.finite_weight(layer.name)
         found = layer_mask(checkpoint, layer, stored, weight)
         if found is not None:
-            sparse[layer.name] = _Sparse(found[0], pack_mask(found[1]))
+            sparse[layer.name] = _Sparse(found.pattern, pack_mask(found.mask))
     report("reading zeros", len(layers), len(layers))
     return sparse
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from sparsebert.quantized.layouts import (
     LAYOUTS,
     Quantized,
+    QuantizedDense,
     QuantizedPairs,
     QuantizedPanels,
     QuantizedSharedPairs,
     QuantizedTable,
-    QuantizedTiles,
     linear_layout,
 )
 from sparsebert.quantized.rounding import check_quantized, dequantize, quantize, quantize_rows
@@ -22,11 +22,11 @@ from sparsebert.quantized.rounding import check_quantized, dequantize, quantize,
 __all__ = [
     "LAYOUTS",
     "Quantized",
+    "QuantizedDense",
     "QuantizedPairs",
     "QuantizedPanels",
     "QuantizedSharedPairs",
     "QuantizedTable",
-    "QuantizedTiles",
     "check_quantized",
     "dequantize",
     "linear_layout",

@@ -222,7 +222,7 @@ class QuantizedSharedPairs(Quantized):
 
 
 @dataclass(frozen=True)
-class QuantizedTiles(Quantized):
+class QuantizedDense(Quantized):
     """Dense. ``values`` int8 ``[tiles, 2 * groups, 16, 4]``: at [t, 2g, r] the even inputs of group
     g in row 16t + r (8g, 8g + 2, 8g + 4, 8g + 6), at [t, 2g + 1, r] the odd ones.
     """
@@ -321,7 +321,7 @@ LAYOUTS: dict[str, type[Quantized]] = {
     for kind in (
         QuantizedPairs,
         QuantizedSharedPairs,
-        QuantizedTiles,
+        QuantizedDense,
         QuantizedPanels,
         QuantizedTable,
     )
@@ -331,7 +331,7 @@ LAYOUTS: dict[str, type[Quantized]] = {
 def linear_layout(pattern: Pattern | None) -> type[Quantized]:
     """The layout of a linear layer of this pattern; None is a dense one."""
     if pattern is None:
-        return QuantizedTiles
+        return QuantizedDense
     if pattern.shared_rows > 1:
         return QuantizedSharedPairs
     return QuantizedPairs if pattern == ONE_OF_TWO else QuantizedPanels

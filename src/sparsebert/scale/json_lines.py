@@ -81,7 +81,7 @@ def _lines(
     inputs: InputFiles, file: InputFile, start: int = 0, stop: int = -1, number: int = 1
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Number, end (in bytes) and object of each line that is not blank."""
-    from sparsebert.tasks.json_rows import parse_object
+    from sparsebert.tasks.reading import parse_object
 
     offset = start
     with _opened(inputs, file, start) as source:

@@ -1,4 +1,4 @@
-"""Divide data that comes in one piece: training rows, and rows held out to score on.
+"""Rows held out of training data: of a file that comes in one piece, and to choose settings on.
 
     split.json   beside a fine-tuned model: which rows of which file it was not trained on
 
@@ -18,8 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint.json_files import read_object, write_json
+from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.errors import CheckpointError, DataError
-from sparsebert.tasks.examples import Examples
+from sparsebert.extras import need_extra
+from sparsebert.tasks.custom import find_task
+from sparsebert.tasks.examples import Examples, examples_from, read_split, selection
 from sparsebert.tasks.table import Kind
 
 SPLIT_NAME = "split.json"
@@ -114,3 +117,52 @@ def _sha256(file: Path) -> str:
         while block := source.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+_HELD_OUT_SEED = 20_240_502  # not that of `selection`: this one deals out the rows that it kept
+
+
+def hold_out(
+    task: str,
+    data: str | Path | None,
+    out: str | Path,
+    *,
+    share: float = 0.2,
+    max_rows: int | None = None,
+) -> dict[str, int]:
+    """Write the data folder ``out``, made of the train split of ``data`` alone.
+
+    Of the training rows (the ones that ``max_rows`` selects, as `finetune` does) the nearest whole
+    number to ``share`` becomes the validation split, at least one, and the others train: a fixed
+    choice that depends on nothing but the number of rows, each part in the order of the file.
+    Columns stay as they are. The validation split of ``data`` is not read.
+
+    Returns the rows of each split. Raises DataError, and OutputError if ``out`` cannot be written.
+    """
+    need_extra("holding rows out", "pyarrow")
+    import pyarrow.parquet
+
+    if not 0 < share < 1:
+        raise DataError(f"share must be between 0 and 1, not {share}.")
+    chosen = find_task(task, data)
+    raw = read_split(chosen, data, "train")
+    examples_from(chosen, raw, "train")  # a bad row shows here, under the file's own name
+    table = raw.table
+    kept = selection(table.num_rows, max_rows)
+    if kept is not None:
+        table = table.take(kept)
+    rows: int = table.num_rows
+    if rows < 2:
+        raise DataError(f"{raw.source} has {rows} row: to hold some out it needs two at least.")
+    held = min(max(round(rows * share), 1), rows - 1)
+    # The legacy generator: numpy promises that its streams never change.
+    order = np.random.RandomState(_HELD_OUT_SEED).permutation(rows)
+    parts = {"train": np.sort(order[held:]), chosen.validation_splits[0]: np.sort(order[:held])}
+    with staged_folder(out, force=False) as staging:
+        for split, indices in parts.items():
+            pyarrow.parquet.write_table(
+                table.take(indices), staging / f"{split}.parquet", compression="zstd"
+            )
+        counts = {split: len(indices) for split, indices in parts.items()}
+        write_json(staging / "held-out.json", {"task": chosen.name, "share": share, "rows": counts})
+    return counts
