@@ -8,9 +8,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from sparsebert.checkpoint import Head
-from sparsebert.inference.answering import best_answers
+from sparsebert.inference.answering import best_answers, window_length
 from sparsebert.inference.batching import EngineCall
 from sparsebert.inference.sequences import LocatedTokens, Tokens
+from sparsebert.inference.tokenizing import usual_stride
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.inference import disconnected, require_head
 from sparsebert.serving.json_route import JsonRoute, stats_of
@@ -30,7 +31,8 @@ _MOST_WINDOWS = 512
 async def answer(request: Request, body: AnswerRequest) -> Any:
     """The stretch of the context that answers the question; with ``top_k`` above 1 a list of them.
 
-    A context longer than ``max_seq_len`` tokens with its question is read in windows.
+    A context longer than ``max_seq_len`` tokens with its question is read in windows, by default as
+    in fine-tuning and `evaluate`.
     """
     service, stats, asked = service_of(request), stats_of(request), body.parameters
     model = service.model(body.model, "/answer")
@@ -40,14 +42,19 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
         service.check_characters(len(text), name)
     stats.model, stats.items = model.name, 1
     stats.characters = len(question) + len(context)
+    # What is not given is as `Model.answer` has it, and so as in fine-tuning.
+    given, most = asked.model_fields_set, model.model.max_length
+    usual = window_length(model.model.config, most)
+    length = min(asked.max_seq_len, most) if "max_seq_len" in given else usual
+    stride = asked.doc_stride if "doc_stride" in given else usual_stride(length)
     windows: list[LocatedTokens] = []
 
     def tokenize() -> list[Tokens]:
         found = model.model.tokenizer.windows(
             question,
             context,
-            max_length=min(asked.max_seq_len, model.model.max_length),
-            doc_stride=asked.doc_stride,
+            max_length=length,
+            doc_stride=stride,
             names=("inputs.question", "inputs.context"),
         )
         windows.extend(islice(found, _MOST_WINDOWS + 1))
