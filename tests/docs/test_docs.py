@@ -93,6 +93,23 @@ def test_the_whole_public_face_is_on_its_page(site: Path) -> None:
     assert "sparsebert.Model.embed" in page.anchors
 
 
+OTHER_PAGES = {
+    "server": "serving: create_app load_models ServedModel ServingOptions server.listen server.run",
+    "scale": "scale: FilesResult classify_files embed_files ray_executor",
+    "integrations": "integrations: transformers.pipeline transformers.SparsebertModel "
+    "sentence_transformers.SentenceTransformer langchain.SparsebertEmbeddings "
+    "llama_index.SparsebertEmbedding",
+    "python": "training.locked_masks: LockedMasks LockedMasksCallback",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_PAGES)
+def test_what_other_packages_offer_is_on_its_page(site: Path, name: str) -> None:
+    package, _, names = OTHER_PAGES[name].partition(": ")
+    page = _Page(site / "reference" / f"{name}.html")
+    assert {f"sparsebert.{package}.{each}" for each in names.split()} <= page.anchors
+
+
 def test_every_recipe_is_on_its_page(site: Path) -> None:
     page = _Page(site / "recipes.html")
     recipes = sorted((CHECKOUT / "runs" / "recipes").glob("*.yaml"))

@@ -12,7 +12,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from sparsebert.checkpoint import resolve_model
 from sparsebert.errors import EngineError
@@ -26,6 +26,9 @@ from sparsebert.scale.job import Job, Report, Worker, describe, fingerprint
 from sparsebert.scale.operations import Classification, Embedding, Operation, output_names
 from sparsebert.scale.output import begin, finish
 from sparsebert.scale.parts import ROWS_PER_FILE, Part, make_plan
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 ENGINES = ("local", "ray")
 
@@ -77,6 +80,22 @@ class FilesResult:
         return told
 
 
+class FileKeywords(TypedDict, total=False):
+    """The options that `embed_files` and `classify_files` share; see `run_files`."""
+
+    text_column: str
+    pair_column: str | None
+    keep_columns: Sequence[str] | None
+    max_length: int | None
+    rows_per_file: int
+    engine: str
+    threads: int | None
+    actors: int | tuple[int, int] | None
+    address: str | None
+    force: bool
+    progress: Progress | None
+
+
 def embed_files(
     model: str | Path,
     input: str | Path,
@@ -88,7 +107,7 @@ def embed_files(
     batch_size: int = 32,
     strict: bool = False,
     output_column: str = "embedding",
-    **options: Any,
+    **options: Unpack[FileKeywords],
 ) -> FilesResult:
     """Embed a column of texts: float32 vectors of the model's size into a folder of Parquet.
 
@@ -107,7 +126,7 @@ def classify_files(
     batch_size: int = 32,
     strict: bool = False,
     output_column: str = "label",
-    **options: Any,
+    **options: Unpack[FileKeywords],
 ) -> FilesResult:
     """Label a column of texts, or two of pairs, into a folder of Parquet.
 

@@ -2,8 +2,8 @@
 
 An engine thread that is free takes what waits, oldest first, up to a number of tokens; it never
 waits for more to come. A large request gives way to those behind it after a part of a batch, and
-goes on when they have had their turn: nobody waits for all of it. What a sequence gives does not
-depend on its company, in floating point but for rounding.
+goes on when they have had their turn: nobody waits for all of it. The result of a sequence does not
+depend on the others in its batch, in floating point up to rounding.
 """
 
 from __future__ import annotations

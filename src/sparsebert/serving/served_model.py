@@ -59,6 +59,7 @@ class ServedModel:
 
     @property
     def head(self) -> Head:
+        """The task head of the model."""
         return self.model.config.head
 
     @property
@@ -85,10 +86,12 @@ class ServedModel:
 
     @property
     def waiting_tokens(self) -> int:
+        """Tokens in the queue."""
         return self._batcher.waiting_tokens if self._batcher else 0
 
     @property
     def waiting_sequences(self) -> int:
+        """Sequences in the queue."""
         return self._batcher.waiting_sequences if self._batcher else 0
 
     def start(

@@ -32,10 +32,10 @@ _trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" el
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; InputError, saying why, if it cannot be had.
+    """A listening socket; InputError if the address is not available.
 
-    ``host`` is a name, an address (``::`` is all of IPv6 and IPv4) or ``unix:PATH``, which has no
-    port. Port 0 takes a free one.
+    ``host`` is a host name, an address (``::`` for all of IPv6 and IPv4) or ``unix:PATH``, without
+    port. Port 0 is any free port.
     """
     if host.startswith(_UNIX):
         return _listen_at(host.removeprefix(_UNIX))
@@ -82,12 +82,13 @@ def run(
     shutdown_delay: int = 0,
     shutdown_timeout: int = 30,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, go on for ``shutdown_delay`` seconds, finish and return.
+    """Serve until SIGTERM or SIGINT, then shut down gracefully and return. In the main thread.
 
-    In the delay health says that the server stops, and each answer ends its connection, so that a
-    load balancer takes its requests elsewhere. Then no more are accepted, and what is in flight is
-    answered; what is not ``shutdown_timeout`` seconds later is dropped. A second SIGINT drops it at
-    once. ``keep_alive`` is how many seconds a connection may be idle. In the main thread.
+    For ``shutdown_delay`` seconds the server goes on, reports itself unhealthy and closes each
+    connection after its response, so that a load balancer sends requests elsewhere. Then it accepts
+    no more connections and finishes the requests in flight; those that take more than
+    ``shutdown_timeout`` seconds are dropped. A second SIGINT drops them at once. A connection may
+    be idle for ``keep_alive`` seconds.
     """
     raise_file_limit()
     server = make_server(

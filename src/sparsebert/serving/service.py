@@ -22,20 +22,20 @@ class ServingOptions:
 
     `sparsebert serve` has a flag for each of them.
 
-    | field | what it limits or chooses |
+    | field | meaning |
     |---|---|
-    | ``max_concurrent_requests`` | requests being answered at a time; one more gets 429 |
-    | ``max_bytes_in_flight`` | bytes of bodies, results and unread answers together, else 429 |
-    | ``max_batch_tokens`` | tokens that go through the engine together |
+    | ``max_concurrent_requests`` | requests in flight at a time; one more gets 429 |
+    | ``max_bytes_in_flight`` | bytes of bodies, results and unread responses, else 429 |
+    | ``max_batch_tokens`` | tokens in one batch of the engine (dynamic batching) |
     | ``max_client_batch_size`` | texts in one request, else 413 |
     | ``max_input_characters`` | characters of one text, else 413 |
     | ``payload_limit`` | bytes of a request's body, else 413 |
-    | ``auto_truncate`` | whether too long texts are cut where a request does not say |
-    | ``accept_token_ids`` | whether ``/v1/embeddings`` takes token ids as this model's own |
-    | ``tokenization_workers`` | threads that turn texts into tokens |
-    | ``api_key`` | what clients must send as ``Authorization: Bearer ...``; None: anyone may ask |
-    | ``cors_allow_origin`` | origins whose web pages may ask; ``*`` for all |
-    | ``root_path`` | the path below which a proxy shows the server, such as ``/encoder`` |
+    | ``auto_truncate`` | whether texts that are too long are truncated by default |
+    | ``accept_token_ids`` | whether ``/v1/embeddings`` accepts token ids of the model |
+    | ``tokenization_workers`` | threads that tokenise |
+    | ``api_key`` | what clients must send as ``Authorization: Bearer ...``; None for no key |
+    | ``cors_allow_origin`` | origins whose web pages may call the server; ``*`` for all |
+    | ``root_path`` | the path under which a proxy serves it, such as ``/encoder`` |
     """
 
     max_concurrent_requests: int = 512

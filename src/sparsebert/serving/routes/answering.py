@@ -34,7 +34,7 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
     A context longer than ``max_seq_len`` tokens with its question is read in windows, by default as
     in fine-tuning and `evaluate`.
     """
-    service, stats, asked = service_of(request), stats_of(request), body.parameters
+    service, stats, parameters = service_of(request), stats_of(request), body.parameters
     model = service.model(body.model, "/answer")
     require_head(model, Head.QUESTION, "answer questions")
     question, context = body.inputs.question, body.inputs.context
@@ -43,10 +43,10 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
     stats.model, stats.items = model.name, 1
     stats.characters = len(question) + len(context)
     # What is not given is as `Model.answer` has it, and so as in fine-tuning.
-    given, most = asked.model_fields_set, model.model.max_length
+    given, most = parameters.model_fields_set, model.model.max_length
     usual = window_length(model.model.config, most)
-    length = min(asked.max_seq_len, most) if "max_seq_len" in given else usual
-    stride = asked.doc_stride if "doc_stride" in given else usual_stride(length)
+    length = min(parameters.max_seq_len, most) if "max_seq_len" in given else usual
+    stride = parameters.doc_stride if "doc_stride" in given else usual_stride(length)
     windows: list[LocatedTokens] = []
 
     def tokenize() -> list[Tokens]:
@@ -73,13 +73,13 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
             context,
             windows,
             logits,
-            top_k=asked.top_k,
-            n_best=max(_N_BEST, asked.top_k),
-            max_answer_length=asked.max_answer_len,
+            top_k=parameters.top_k,
+            n_best=max(_N_BEST, parameters.top_k),
+            max_answer_length=parameters.max_answer_len,
         )
     )
     spans = [
         {"answer": each["text"], **{name: each[name] for name in ("score", "start", "end")}}
         for each in found
     ]
-    return spans[0] if asked.top_k == 1 else spans
+    return spans[0] if parameters.top_k == 1 else spans

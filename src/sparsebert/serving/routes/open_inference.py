@@ -106,20 +106,22 @@ async def infer(request: Request, body: InferRequest, name: str, version: str = 
     """Run a model on texts or on token ids."""
     model = model_of(request, name, version)
     known = outputs_of(model)
-    asked = body.outputs or [RequestOutput(name=next(iter(known)))]
-    wanted = [output.name for output in asked]
+    requested = body.outputs or [RequestOutput(name=next(iter(known)))]
+    wanted = [output.name for output in requested]
     for each in wanted:
         if each not in known:
             raise RequestError(422, f"{model.name} has no such output; it has {', '.join(known)}.")
     if len(set(wanted)) < len(wanted):
         raise RequestError(422, "outputs names one twice.", param="outputs")
     given = {tensor.name: tensor for tensor in body.inputs}
-    ask = _ask_texts if "text" in given else _ask_ids
-    rows = await ask(request, model, {each: known[each] for each in wanted}, given, body)
+    infer_inputs = _infer_texts if "text" in given else _infer_ids
+    results = await infer_inputs(
+        request, model, {each: known[each] for each in wanted}, given, body
+    )
     outputs: list[dict[str, Any]] = []
     binary: list[bytes] = []
-    for output in asked:
-        array = _filled(rows[output.name])
+    for output in requested:
+        array = _padded(results[output.name])
         described = {"name": output.name, "datatype": "FP32", "shape": list(array.shape)}
         if output.parameters.binary_data or body.parameters.binary_data_output:
             binary.append(array.astype("<f4", copy=False).tobytes())
@@ -143,7 +145,7 @@ def model_of(request: Request, name: str, version: str) -> ServedModel:
 
 
 def outputs_of(model: ServedModel) -> dict[str, EngineCall]:
-    """What a model can be asked for, the default first."""
+    """The outputs of a model, the default first."""
     embedding = embedding_call(model, normalize=model.model.pooling.normalize)
     if model.head in (Head.ENCODER, Head.MASKED_LM):  # a vocabulary a token would drown the client
         return {"embedding": embedding}
@@ -153,14 +155,14 @@ def outputs_of(model: ServedModel) -> dict[str, EngineCall]:
     }
 
 
-async def _ask_texts(
+async def _infer_texts(
     request: Request,
     model: ServedModel,
     calls: dict[str, EngineCall],
     given: dict[str, RequestTensor],
     body: InferRequest,
 ) -> dict[str, list[Floats]]:
-    """The rows of each output; those that read the same texts share their tokens."""
+    """The results of each output; outputs with the same prompt share their tokens."""
     texts: Sequence[Any] = strings(given["text"])
     if "text_pair" in given:
         others = strings(given["text_pair"])
@@ -171,7 +173,7 @@ async def _ask_texts(
         name: prompt_for(model, texts, None) if call.method == "pooled" else ""
         for name, call in calls.items()
     }
-    rows: dict[str, list[Floats]] = {}
+    results: dict[str, list[Floats]] = {}
     for prompt in dict.fromkeys(prompts.values()):
         names = [name for name in calls if prompts[name] == prompt]
         found = await infer_each(
@@ -184,12 +186,12 @@ async def _ask_texts(
             prompt=prompt,
             advice='"parameters": {"truncate": true}',
         )
-        rows |= zip(names, found, strict=True)
+        results |= zip(names, found, strict=True)
     stats_of(request).items = len(texts)
-    return rows
+    return results
 
 
-async def _ask_ids(
+async def _infer_ids(
     request: Request,
     model: ServedModel,
     calls: dict[str, EngineCall],
@@ -228,7 +230,7 @@ async def _ask_ids(
 
 
 def _lengths(mask: npt.NDArray[np.int64]) -> list[int]:
-    """Tokens of each row of an attention mask; padding must stand behind them."""
+    """The number of tokens of each row of an attention mask; padding must be on the right."""
     lengths = mask.sum(axis=1)
     if not np.array_equal(mask, np.arange(mask.shape[1]) < lengths[:, None]):
         raise RequestError(
@@ -237,12 +239,12 @@ def _lengths(mask: npt.NDArray[np.int64]) -> list[int]:
     return [int(length) for length in lengths]
 
 
-def _filled(rows: Sequence[Floats]) -> Floats:
-    """Rows as one array; ``[tokens, width]`` ones with zeros up to the longest."""
-    if rows[0].ndim == 1:
-        return np.stack(rows)
-    longest = max(len(row) for row in rows)
-    out = np.zeros((len(rows), longest, rows[0].shape[1]), np.float32)
-    for index, row in enumerate(rows):
-        out[index, : len(row)] = row
+def _padded(arrays: Sequence[Floats]) -> Floats:
+    """One array of all; those of ``[tokens, width]`` are padded with zeros to the longest."""
+    if arrays[0].ndim == 1:
+        return np.stack(arrays)
+    longest = max(len(each) for each in arrays)
+    out = np.zeros((len(arrays), longest, arrays[0].shape[1]), np.float32)
+    for index, array in enumerate(arrays):
+        out[index, : len(array)] = array
     return out

@@ -91,11 +91,11 @@ async def embed_all(request: Request, body: EmbedAllRequest) -> Any:
 async def similarity(request: Request, body: SimilarityRequest) -> Any:
     """The cosine of the source sentence's embedding with that of each sentence."""
     model = service_of(request).model(body.model, "/similarity")
-    asked = body.parameters
+    parameters = body.parameters
     truncation = truncation_of(
         request,
-        body.truncate if asked.truncate is None else asked.truncate,
-        asked.truncation_direction or body.truncation_direction,
+        body.truncate if parameters.truncate is None else parameters.truncate,
+        parameters.truncation_direction or body.truncation_direction,
     )
 
     async def embedded(inputs: TextInputs, label: str) -> list[Floats]:
@@ -106,7 +106,7 @@ async def similarity(request: Request, body: SimilarityRequest) -> Any:
             inputs,
             label=label,
             truncation=truncation,
-            prompt=prompt_for(model, inputs.items, asked.prompt_name),
+            prompt=prompt_for(model, inputs.items, parameters.prompt_name),
         )
 
     sentences, source = await asyncio.gather(
@@ -134,19 +134,21 @@ async def predict(request: Request, body: PredictRequest) -> Any:
         body.inputs,
         truncation=truncation_of(request, body.truncate, body.truncation_direction),
     )
-    asked = body.parameters
+    parameters = body.parameters
     function = "none" if body.raw_scores else model.model.score_function
-    if asked and asked.function_to_apply:
-        function = asked.function_to_apply
+    if parameters and parameters.function_to_apply:
+        function = parameters.function_to_apply
     scores = apply_function(np.stack(logits), function)
     labels = model.model.config.labels
-    order = np.argsort(-scores, axis=-1, kind="stable")[:, : asked.top_k if asked else None]
+    order = np.argsort(-scores, axis=-1, kind="stable")[
+        :, : parameters.top_k if parameters else None
+    ]
     found = [
         [{"score": row[index], "label": labels[index]} for index in indices]
         for row, indices in zip(scores, order.tolist(), strict=True)
     ]
     # Hugging Face's pipelines, and so its clients, give a list of lists for a single text too.
-    return found[0] if body.inputs.single and asked is None else found
+    return found[0] if body.inputs.single and parameters is None else found
 
 
 router = APIRouter(route_class=JsonRoute)
