@@ -75,10 +75,10 @@ _OUTPUTS: dict[Head, Callable[[torch.Tensor], Any]] = {
 class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
     """A `sparsebert.Model` with the calls and outputs of a transformers model. For inference only.
 
-    It has no torch parameters, computes on the CPU whatever device it is sent to, and takes and
-    gives what the model of the same folder does: ``input_ids`` and masks ``[batch, tokens]`` in,
-    and a ``ModelOutput`` of float32 tensors out. Padding is not computed: outputs there are 0.
-    Pickled, it is the name of its folder, from which another process loads it again.
+    It has no torch parameters, computes on the CPU whatever device it is sent to, and has the
+    inputs and outputs of the model of the same folder: ``input_ids`` and masks ``[batch, tokens]``,
+    and a ``ModelOutput`` of float32 tensors. Padding is not computed: outputs there are 0.
+    Pickling stores the name of its folder, from which another process loads it again.
     """
 
     _supports_sdpa = True  # of an engine that has one attention, whatever the config asks for
@@ -86,7 +86,7 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
     _supports_flex_attn = True
 
     def __new__(cls, model: Model, task: str | None = None) -> SparsebertModel:
-        """Of a class with the name of transformers' own, by which pipelines know what fits."""
+        """Make a subclass with the name of transformers' own, by which pipelines know it."""
         head = Head.ENCODER if task == "feature-extraction" else model.config.head
         name = _CLASS_NAMES[head][model.config.raw["model_type"]]
         made: SparsebertModel = super().__new__(_named(name))
@@ -135,7 +135,7 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> Any:
-        """What the head (or, for feature extraction, the last layer) gives for padded token ids.
+        """The outputs of the head (or, for feature extraction, of the last layer).
 
         Padding may stand on either side and never counts as positions. The last five are
         transformers' own: InputError if one is asked for. So are a row without tokens and a mask
@@ -229,7 +229,7 @@ def _check_task(model: Model, task: str | None) -> None:
 
 
 def _inside(ids: npt.NDArray[Any], mask: torch.Tensor | None) -> npt.NDArray[np.bool_]:
-    """Which places hold tokens, bool ``[batch, tokens]``; InputError for what no text gives."""
+    """The attention mask as bool ``[batch, tokens]``; InputError for one that no text has."""
     if mask is None:
         return np.ones(ids.shape, bool)
     inside: npt.NDArray[np.bool_] = mask.cpu().numpy() != 0

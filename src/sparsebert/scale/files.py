@@ -191,7 +191,7 @@ def run_files(
     columns.check_free(plan.schema, output_names(columns, fields))
     folder = Path(model)
     job = Job(
-        # By its full path, wherever the workers stand.
+        # An absolute path, as workers have another working directory.
         model=str(folder.resolve() if folder.is_dir() else model),
         fingerprint=fingerprint(resolve_model(model)),
         max_length=max_length,

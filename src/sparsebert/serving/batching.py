@@ -60,7 +60,7 @@ class Job:
 
 
 class _Taken(NamedTuple):
-    """One sequence in a batch: the ``place``-th of ``job``."""
+    """One sequence in a batch, at index ``place`` of ``job``."""
 
     job: Job
     place: int
@@ -205,5 +205,5 @@ def _deliver(jobs: Sequence[Job]) -> None:
 
 def wake(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
     """Run ``callback`` on ``loop`` soon; from any thread. Nothing if the loop has ended."""
-    with suppress(RuntimeError):  # closed: nobody waits any more
+    with suppress(RuntimeError):  # the loop is closed: nothing is waiting
         loop.call_soon_threadsafe(callback)

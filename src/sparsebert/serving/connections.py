@@ -138,7 +138,7 @@ class Connection(HttpToolsProtocol):
             return
         super().on_message_complete()
         self._read_since, self._in_body = None, False
-        if not self._answering:  # it was answered before its body had come, which nobody wanted
+        if not self._answering:  # it was answered before its body had arrived
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )

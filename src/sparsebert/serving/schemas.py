@@ -38,7 +38,7 @@ def _allow_nulls(schema: dict[str, Any]) -> None:
 class Fields(BaseModel):
     """A JSON object: null is a field that was not given, and no value is converted.
 
-    Fields that nobody knows are passed over.
+    Unknown fields are ignored.
     """
 
     model_config = ConfigDict(
@@ -54,7 +54,7 @@ class Fields(BaseModel):
 
 
 class Parameters(Fields):
-    """Fields that change what is asked for: one that is not known is refused."""
+    """Parameters of a request: an unknown one is refused."""
 
     model_config = ConfigDict(extra="forbid")
     harmless: ClassVar[tuple[str, ...]] = ()

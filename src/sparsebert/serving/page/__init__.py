@@ -26,7 +26,7 @@ HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # asked again each time: a new version must not meet an old file
+    "Cache-Control": "no-cache",  # revalidated each time, so that files of two versions never mix
 }
 
 

@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol and Triton tell of a server and its models: ``GET /v2/...``.
+"""Metadata, readiness and statistics in the Open Inference Protocol: ``GET /v2/...``.
 
 Metadata and readiness are the protocol's; configuration, statistics and the index of models are
 Triton's extensions, in the form in which its clients read them.
@@ -24,10 +24,10 @@ router = APIRouter()
 
 
 class IndexRoute(JsonRoute):
-    """Triton's client asks for the index with no body at all."""
+    """Accepts an empty body, with which Triton's client requests the index."""
 
     def read(self, request: Request, raw: bytes, body_type: type[Body]) -> Body:
-        """What the body asks for."""
+        """The body; an empty one is ``{}``."""
         return super().read(request, raw or b"{}", body_type)
 
 
