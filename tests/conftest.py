@@ -21,6 +21,7 @@ from commands import Run
 from not_tried import pytest_terminal_summary as pytest_terminal_summary
 from short_runs import LEARN
 from sparsebert.cli import main
+from sparsebert.engine import available_instruction_sets
 from sparsebert.pruning import prune
 from tiny_models import TinyBert, make_tiny_bert
 from tiny_tasks import write_classification
@@ -121,6 +122,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no GLUE and SQuAD files: put them into ../shared/data/TASK")
     return folder
+
+
+@pytest.fixture(params=available_instruction_sets())
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every instruction set in turn, forced for the models loaded in the test."""
+    monkeypatch.setenv("SPARSEBERT_ISA", request.param)
+    return str(request.param)
 
 
 @pytest.fixture

@@ -151,13 +151,6 @@ def expected(method: str, lengths: list[int], exact: bool = False, **key: Any) -
     return reference(exact, method, tuple(lengths), tuple(sorted(key.items())))
 
 
-@pytest.fixture(params=SETS)
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each instruction set in turn."""
-    monkeypatch.setenv("SPARSEBERT_ISA", request.param)
-    return str(request.param)
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_one_layer_is_that_of_plain_numpy(isa: str, pattern: str, shape: Any) -> None:

@@ -18,7 +18,7 @@ from reference_int8 import ReferenceInt8
 from sparsebert.checkpoint.architecture import expected_shapes, linear_names
 from sparsebert.checkpoint.config import EncoderConfig
 from sparsebert.checkpoint.families import Head
-from sparsebert.engine import Encoder, available_instruction_sets
+from sparsebert.engine import Encoder
 from sparsebert.packing.dtypes import Role, Roles
 from sparsebert.quantized import Quantized, QuantizedTable, dequantize, quantize
 
@@ -39,13 +39,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {**LOCAL, "hidden_size": 128, "num_attention_heads": 2},
     ),
 }
-
-
-@pytest.fixture(params=available_instruction_sets())
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each instruction set in turn."""
-    monkeypatch.setenv("SPARSEBERT_ISA", request.param)
-    return str(request.param)
 
 
 @cache

@@ -17,7 +17,6 @@ from reference_bert import ReferenceBert
 from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune, unpack
 from sparsebert.checkpoint import open_checkpoint
-from sparsebert.engine import available_instruction_sets
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -62,13 +61,6 @@ SIZES = {
         "num_hidden_layers": 3,
     },
 }
-
-
-@pytest.fixture(params=available_instruction_sets())
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every instruction set in turn, forced for the models loaded in the test."""
-    monkeypatch.setenv("SPARSEBERT_ISA", request.param)
-    return str(request.param)
 
 
 @cache

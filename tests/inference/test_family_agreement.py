@@ -20,7 +20,6 @@ from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune, unpack
 from sparsebert.checkpoint import Head
 from sparsebert.checkpoint.families import FAMILIES
-from sparsebert.engine import available_instruction_sets
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -70,13 +69,6 @@ CASES = [
     for place in range(len(choices))
     for head in (FEW if place or family == "xlm-roberta" else Head)
 ]
-
-
-@pytest.fixture(params=available_instruction_sets())
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every instruction set in turn, forced for the models loaded in the test."""
-    monkeypatch.setenv("SPARSEBERT_ISA", request.param)
-    return str(request.param)
 
 
 def batch(folder: Path, lengths: tuple[int, ...] = LENGTHS) -> tuple[list[Any], list[Any] | None]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sentences import SENTENCES
-from sparsebert import load, pack
+from sparsebert import load
 from sparsebert.errors import InputError
 
 pytest.importorskip("langchain_core")
@@ -28,18 +28,6 @@ from sparsebert.integrations.langchain import (
 )
 
 TEXTS = list(SENTENCES)
-
-
-@pytest.fixture(scope="module")
-def encoder(tiny_bert: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("langchain") / "packed"
-    pack(tiny_bert(), folder, dtype="fp32")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def ranker(tiny_bert: Callable[..., Path]) -> Path:
-    return tiny_bert("sequence-classification", num_labels=1)
 
 
 def test_a_store_finds_what_brute_force_finds(encoder: Path) -> None:

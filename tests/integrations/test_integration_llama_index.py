@@ -6,14 +6,13 @@ import asyncio
 import json
 import pickle
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sentences import SENTENCES
-from sparsebert import load, pack
+from sparsebert import load
 from sparsebert.errors import InputError
 
 pytest.importorskip("llama_index.core")
@@ -24,18 +23,6 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from sparsebert.integrations.llama_index import SparsebertEmbedding, SparsebertRerank
 
 TEXTS = list(SENTENCES)
-
-
-@pytest.fixture(scope="module")
-def encoder(tiny_bert: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("llama") / "packed"
-    pack(tiny_bert(), folder, dtype="fp32")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def ranker(tiny_bert: Callable[..., Path]) -> Path:
-    return tiny_bert("sequence-classification", num_labels=1)
 
 
 def test_an_index_finds_what_brute_force_finds(encoder: Path) -> None:
