@@ -10,6 +10,7 @@ import pytest
 
 from sparsebert.errors import InputError
 from sparsebert.options import Options, declarations, dependents, option, option_types
+from sparsebert.serving.options import ServingOptions
 from sparsebert.tasks.data_options import DataKeywords, DataOptions
 from sparsebert.training.options import NEED_TEACHER, FinetuneKeywords, FinetuneOptions
 from sparsebert.training.upstream.options import UpstreamKeywords, UpstreamOptions
@@ -21,6 +22,7 @@ class Baking(Options):
     purpose = "baking"
 
     minutes: int = option(30, least=1)
+    trays: int = option(1, least=1, most=4)
     heat: float | None = option(None, above=0)
     share: float = option(0.5, least=0, below=1)
     loss: float = option(0.0, least=0)
@@ -34,6 +36,7 @@ class Baking(Options):
     ("given", "message"),
     [
         ({"minutes": 0}, "minutes must be a whole number from 1, not 0."),
+        ({"trays": 5}, "trays must be a whole number from 1 to 4, not 5."),
         ({"minutes": 1.5}, "minutes must be a whole number, not 1.5."),
         ({"minutes": None}, "minutes must be a whole number, not None."),
         ({"minutes": True}, "minutes must be a whole number, not True."),
@@ -50,8 +53,8 @@ class Baking(Options):
         ({"fan": True, "noise": 2}, "noise is 2 but has no meaning at that speed."),
         (
             {"minuets": 3},
-            "'minuets' is not an option of baking; there are minutes, heat, share, loss, flour, "
-            "fan, speed, noise.",
+            "'minuets' is not an option of baking; there are minutes, trays, heat, share, loss, "
+            "flour, fan, speed, noise.",
         ),
     ],
 )
@@ -106,7 +109,7 @@ def test_keywords_are_the_options_with_their_types(
         assert set(get_args(taken[name]) or [taken[name]]) - paths == set(get_args(hint) or [hint])
 
 
-@pytest.mark.parametrize("options", [FinetuneOptions, UpstreamOptions, DataOptions])
+@pytest.mark.parametrize("options", [FinetuneOptions, UpstreamOptions, DataOptions, ServingOptions])
 def test_defaults_are_valid_and_typed(options: type[Options]) -> None:
     for name, value in options().as_dict().items():
         assert value is None or isinstance(value, (option_types(options)[name], int)), name

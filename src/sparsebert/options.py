@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from sparsebert.errors import SparsebertError
 
@@ -24,7 +24,13 @@ Value = TypeVar("Value")
 Self = TypeVar("Self", bound="Options")
 
 _METADATA = "option"
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+_TYPE_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    tuple: "a tuple",
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class Declaration:
     """Its line in ``--help``; an option without one is for Python and recipes only."""
     least: float | None = None
     """The smallest value allowed."""
+    most: float | None = None
+    """The largest value allowed, of a whole number."""
     above: float | None = None
     """Values must be greater than this."""
     below: float | None = None
@@ -46,6 +54,8 @@ class Declaration:
     """What ``--help`` says of the default, where the value itself says too little."""
     needs: str | None = None
     """The option without which this one has no meaning."""
+    negatable: bool = False
+    """Whether the command line has a ``--no-`` flag too."""
     without: str = ""
     """Completes "has no meaning" for options that need this one: "without a teacher"."""
 
@@ -60,18 +70,30 @@ def option(
     *,
     help: str = "",
     least: float | None = None,
+    most: float | None = None,
     above: float | None = None,
     below: float | None = None,
     choices: Iterable[str] = (),
     metavar: str | None = None,
     shown_default: str | None = None,
     needs: str | None = None,
+    negatable: bool = False,
     without: str = "",
     repr: bool = True,
 ) -> Value:
     """The field of an `Options` dataclass; see `Declaration` for the arguments."""
     declaration = Declaration(
-        help, least, above, below, tuple(choices), metavar, shown_default, needs, without
+        help=help,
+        least=least,
+        most=most,
+        above=above,
+        below=below,
+        choices=tuple(choices),
+        metavar=metavar,
+        shown_default=shown_default,
+        needs=needs,
+        negatable=negatable,
+        without=without,
     )
     return field(default=default, metadata={_METADATA: declaration}, repr=repr)
 
@@ -167,10 +189,11 @@ class Options:
 
 def _outside(value: Any, kind: type, limits: Declaration) -> str:
     """What a number that is outside its limits must do instead; "" for one that is inside."""
-    least, above, below = limits.least, limits.above, limits.below
+    least, most, above, below = limits.least, limits.most, limits.above, limits.below
     if kind is int:
-        if least is not None and value < least:
-            return f"be a whole number from {least}, not {value}"
+        if (least is not None and value < least) or (most is not None and value > most):
+            to = "" if most is None else f" to {most}"
+            return f"be a whole number from {least}{to}, not {value}"
     elif below is not None:
         if not (least or 0) <= value < below:
             return f"be at least {least or 0:g} and below {below:g}, not {value}"
@@ -195,5 +218,5 @@ def _one_type(hint: Any) -> type:
     if isinstance(hint, UnionType):
         (found,) = (kind for kind in get_args(hint) if kind is not type(None))
         return _one_type(found)
-    kind: type = hint
+    kind: type = get_origin(hint) or hint
     return kind

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from sparsebert.cli.console import progress_bar, stderr
+from sparsebert.cli.options import NOTHING, Given, Group
+from sparsebert.serving.options import ServingOptions
 
 _API_KEY = "SPARSEBERT_API_KEY"
 
@@ -76,56 +78,7 @@ def serve(
             show_default="the model's own",
         ),
     ] = None,
-    max_concurrent_requests: Annotated[
-        int,
-        _option("--max-concurrent-requests", "Requests at a time; one more gets 429.", min=1),
-    ] = 512,
-    max_bytes_in_flight: Annotated[
-        int,
-        _option(
-            "--max-bytes-in-flight",
-            "Bytes of bodies, results and unread answers together; a request above gets 429.",
-            min=1,
-        ),
-    ] = 268_435_456,
-    max_batch_tokens: Annotated[
-        int, _option("--max-batch-tokens", "Tokens through the engine together.", min=1)
-    ] = 4096,
-    max_client_batch_size: Annotated[
-        int, _option("--max-client-batch-size", "Texts in one request, else 413.", min=1)
-    ] = 2048,
-    max_input_characters: Annotated[
-        int, _option("--max-input-characters", "Characters of one text, else 413.", min=1)
-    ] = 100_000,
-    payload_limit: Annotated[
-        int, _option("--payload-limit", "Bytes of one request's body, else 413.", min=1)
-    ] = 2_000_000,
-    auto_truncate: Annotated[
-        bool,
-        _option(
-            "--auto-truncate/--no-auto-truncate",
-            "Cut texts that are too long where the request does not say; else 413.",
-        ),
-    ] = False,
-    accept_token_ids: Annotated[
-        bool,
-        _option(
-            "--accept-token-ids/--no-accept-token-ids",
-            "Take token ids on /v1/embeddings, which must be those of the model's own tokenizer.",
-        ),
-    ] = False,
-    tokenization_workers: Annotated[
-        int, _option("--tokenization-workers", "Threads that tokenise.", min=1, max=64)
-    ] = 1,
-    api_key: Annotated[
-        str | None,
-        _option(
-            "--api-key",
-            "Ask clients for 'Authorization: Bearer KEY'; /health stays open. Rather set the "
-            "variable: other users of the machine can read a command line.",
-            show_default="none",
-        ),
-    ] = None,
+    limits: Annotated[Given, Group(ServingOptions, variables=True)] = NOTHING,
     cors_allow_origin: Annotated[
         list[str] | None,
         _option(
@@ -134,14 +87,6 @@ def serve(
             show_default="none",
         ),
     ] = None,
-    root_path: Annotated[
-        str,
-        _option(
-            "--root-path",
-            "The path below which a proxy shows the server, such as /encoder.",
-            show_default="none",
-        ),
-    ] = "",
     keep_alive: Annotated[
         int,
         _option(
@@ -183,16 +128,17 @@ def serve(
     modules = ("fastapi", "fastapi_offline", "uvicorn", "httptools", "orjson", "prometheus_client")
     need_extra("serve", *modules, extra="serve")
     # A variable set to nothing counts as none to the command line, and would open the server.
-    if (os.environ.get(_API_KEY) if api_key is None else api_key) == "":
+    if limits.get("api_key", os.environ.get(_API_KEY)) == "":
         raise typer.BadParameter(
             f"the key is empty: give one, or leave out {_API_KEY} too.", param_hint="--api-key"
         )
+    root_path = limits.get("root_path", "")
     if root_path and (not root_path.startswith("/") or root_path.endswith("/")):
         raise typer.BadParameter("begin with a slash, and end without.", param_hint="--root-path")
     # Tokenisation has threads of its own; the library's would take the engine's cores.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sparsebert.engine import default_threads
-    from sparsebert.serving import ServingOptions, create_app, load_models
+    from sparsebert.serving import create_app, load_models
     from sparsebert.serving.server import listen, run, set_up_logging
 
     with progress_bar() as progress:
@@ -203,20 +149,7 @@ def serve(
             workers=workers,
             max_length=max_length,
         )
-    options = ServingOptions(
-        max_concurrent_requests=max_concurrent_requests,
-        max_bytes_in_flight=max_bytes_in_flight,
-        max_batch_tokens=max_batch_tokens,
-        max_client_batch_size=max_client_batch_size,
-        max_input_characters=max_input_characters,
-        payload_limit=payload_limit,
-        auto_truncate=auto_truncate,
-        accept_token_ids=accept_token_ids,
-        tokenization_workers=tokenization_workers,
-        api_key=api_key,
-        cors_allow_origin=tuple(cors_allow_origin or ()),
-        root_path=root_path,
-    )
+    options = ServingOptions(**limits, cors_allow_origin=tuple(cors_allow_origin or ()))
     app = create_app(loaded, options)
     listener = listen(host, port)
     set_up_logging(log_level.value, as_json=json)

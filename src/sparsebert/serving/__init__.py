@@ -6,12 +6,35 @@
 (HTTP), `middleware.py` (key, log, metrics, gzip), `json_route.py` (body, `admission.py`, JSON,
 validation), a module of `routes/`, `inference.py`, `served_model.py` (tokenisation), `batching.py`
 (dynamic batching on the engine's threads) and back. Needs [serve].
+
+Names are imported when first used: the command line declares its options from `options`, and
+`--help` shall need no FastAPI.
 """
 
 from __future__ import annotations
 
-from sparsebert.serving.app import create_app
-from sparsebert.serving.served_model import ServedModel, load_models
-from sparsebert.serving.service import ServingOptions
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_WHERE = {
+    "ServedModel": "sparsebert.serving.served_model",
+    "ServingOptions": "sparsebert.serving.options",
+    "create_app": "sparsebert.serving.app",
+    "load_models": "sparsebert.serving.served_model",
+}
 
 __all__ = ["ServedModel", "ServingOptions", "create_app", "load_models"]
+
+if TYPE_CHECKING:
+    from sparsebert.serving.app import create_app as create_app
+    from sparsebert.serving.options import ServingOptions as ServingOptions
+    from sparsebert.serving.served_model import ServedModel as ServedModel
+    from sparsebert.serving.served_model import load_models as load_models
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'sparsebert.serving' has no attribute '{name}'")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value

@@ -15,10 +15,11 @@ from sparsebert.serving.errors import RequestError, error_answer
 from sparsebert.serving.json_route import JsonRoute, to_json
 from sparsebert.serving.middleware import Compression, FastPath, RequestMiddleware, route_path
 from sparsebert.serving.openapi import document
+from sparsebert.serving.options import ServingOptions
 from sparsebert.serving.page import add_page
 from sparsebert.serving.routes import ROUTERS
 from sparsebert.serving.served_model import ServedModel
-from sparsebert.serving.service import Service, ServingOptions
+from sparsebert.serving.service import Service
 
 
 def create_app(models: Sequence[ServedModel], options: ServingOptions | None = None) -> FastAPI:

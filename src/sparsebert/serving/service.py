@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 
 from fastapi import Request
@@ -13,43 +12,8 @@ from sparsebert.errors import InputError
 from sparsebert.serving.admission import Admission
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.metrics import Metrics
+from sparsebert.serving.options import ServingOptions
 from sparsebert.serving.served_model import ServedModel
-
-
-@dataclass(frozen=True)
-class ServingOptions:
-    """Options of a server; names and defaults are those of text-embeddings-inference.
-
-    `sparsebert serve` has a flag for each of them.
-
-    | field | meaning |
-    |---|---|
-    | ``max_concurrent_requests`` | requests in flight at a time; one more gets 429 |
-    | ``max_bytes_in_flight`` | bytes of bodies, results and unread responses, else 429 |
-    | ``max_batch_tokens`` | tokens in one batch of the engine (dynamic batching) |
-    | ``max_client_batch_size`` | texts in one request, else 413 |
-    | ``max_input_characters`` | characters of one text, else 413 |
-    | ``payload_limit`` | bytes of a request's body, else 413 |
-    | ``auto_truncate`` | whether texts that are too long are truncated by default |
-    | ``accept_token_ids`` | whether ``/v1/embeddings`` accepts token ids of the model |
-    | ``tokenization_workers`` | threads that tokenise |
-    | ``api_key`` | what clients must send as ``Authorization: Bearer ...``; None for no key |
-    | ``cors_allow_origin`` | origins whose web pages may call the server; ``*`` for all |
-    | ``root_path`` | the path under which a proxy serves it, such as ``/encoder`` |
-    """
-
-    max_concurrent_requests: int = 512
-    max_bytes_in_flight: int = 268_435_456
-    max_batch_tokens: int = 4096
-    max_client_batch_size: int = 2048
-    max_input_characters: int = 100_000
-    payload_limit: int = 2_000_000
-    auto_truncate: bool = False
-    accept_token_ids: bool = False
-    tokenization_workers: int = 1
-    api_key: str | None = field(default=None, repr=False)
-    cors_allow_origin: tuple[str, ...] = ()
-    root_path: str = ""
 
 
 class Service:

@@ -1,0 +1,73 @@
+"""The options of a server, declared once: `sparsebert serve` has a flag for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsebert.errors import InputError
+from sparsebert.options import Options, option
+
+
+@dataclass(frozen=True)
+class ServingOptions(Options):
+    """Options of a server; names and defaults are those of text-embeddings-inference.
+
+    `sparsebert serve` has a flag for each of them.
+
+    | field | meaning |
+    |---|---|
+    | ``max_concurrent_requests`` | requests in flight at a time; one more gets 429 |
+    | ``max_bytes_in_flight`` | bytes of bodies, results and unread responses, else 429 |
+    | ``max_batch_tokens`` | tokens in one batch of the engine (dynamic batching) |
+    | ``max_client_batch_size`` | texts in one request, else 413 |
+    | ``max_input_characters`` | characters of one text, else 413 |
+    | ``payload_limit`` | bytes of a request's body, else 413 |
+    | ``auto_truncate`` | whether texts that are too long are truncated by default |
+    | ``accept_token_ids`` | whether ``/v1/embeddings`` accepts token ids of the model |
+    | ``tokenization_workers`` | threads that tokenise |
+    | ``api_key`` | what clients must send as ``Authorization: Bearer ...``; None for no key |
+    | ``cors_allow_origin`` | origins whose web pages may call the server; ``*`` for all |
+    | ``root_path`` | the path under which a proxy serves it, such as ``/encoder`` |
+
+    Raises InputError for a value that is of another type or outside its limits.
+    """
+
+    error = InputError
+    purpose = "serving"
+
+    max_concurrent_requests: int = option(
+        512, least=1, help="Requests at a time; one more gets 429."
+    )
+    max_bytes_in_flight: int = option(
+        268_435_456,
+        least=1,
+        help="Bytes of bodies, results and unread answers together; a request above gets 429.",
+    )
+    max_batch_tokens: int = option(4096, least=1, help="Tokens through the engine together.")
+    max_client_batch_size: int = option(2048, least=1, help="Texts in one request, else 413.")
+    max_input_characters: int = option(100_000, least=1, help="Characters of one text, else 413.")
+    payload_limit: int = option(2_000_000, least=1, help="Bytes of one request's body, else 413.")
+    auto_truncate: bool = option(
+        False,
+        help="Cut texts that are too long where the request does not say; else 413.",
+        negatable=True,
+    )
+    accept_token_ids: bool = option(
+        False,
+        help="Take token ids on /v1/embeddings, which must be those of the model's own tokenizer.",
+        negatable=True,
+    )
+    tokenization_workers: int = option(1, least=1, most=64, help="Threads that tokenise.")
+    api_key: str | None = option(
+        None,
+        help="Ask clients for 'Authorization: Bearer KEY'; /health stays open. Rather set the "
+        "variable: other users of the machine can read a command line.",
+        shown_default="none",
+        repr=False,
+    )
+    cors_allow_origin: tuple[str, ...] = option(())
+    root_path: str = option(
+        "",
+        help="The path below which a proxy shows the server, such as /encoder.",
+        shown_default="none",
+    )
