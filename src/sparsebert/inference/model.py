@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,7 +73,7 @@ class Model:
         path: Path,
         prompts: Prompts | None = None,
         score_function: ScoreFunction = "softmax",
-        options: Mapping[str, int | None] | None = None,
+        load_again: Callable[[str, Path], Model] | None = None,
     ) -> None:
         self.name = name
         self.path = path
@@ -81,7 +81,7 @@ class Model:
         self.pooling = pooling or Pooling()
         self.prompts = prompts or Prompts()
         self.score_function = score_function
-        self._options = dict(options or {})
+        self._load_again = load_again
         self.nbytes = bytes_held(weights)
         self._storage = describe_storage(weights)
         self._tokenizer = tokenizer
@@ -139,7 +139,9 @@ class Model:
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load_again, (self.name, str(self.path.absolute()), self._options)
+        if self._load_again is None:
+            raise TypeError(f"{self!r} was not made by load() and cannot be pickled")
+        return self._load_again, (self.name, self.path.absolute())
 
     def require(self, verb: str) -> None:
         """InputError, saying what fits, if the model's head cannot classify, answer, tag, fill."""
@@ -398,11 +400,3 @@ class Model:
                 "add one, or give token ids to forward()."
             )
         return self._tokenizer
-
-
-def _load_again(name: str, folder: str, options: dict[str, Any]) -> Model:
-    from sparsebert.inference.loading import load  # which imports this module
-
-    model = load(folder, **options)
-    model.name = name
-    return model
