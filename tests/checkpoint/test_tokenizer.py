@@ -139,7 +139,7 @@ class TestWritten:
         assert opened.truncation_side == dressed.truncation_side
         assert opened.mask_token == dressed.mask_token
         for text in (TRICKY, [PAIR]):
-            found, before = (each.cut_to_fit(as_texts(text))[0] for each in (opened, dressed))
+            found, before = (each.encode_truncated(as_texts(text))[0] for each in (opened, dressed))
             assert [(a.ids.tolist(), a.type_ids.tolist()) for a in found] == [
                 (a.ids.tolist(), a.type_ids.tolist()) for a in before
             ]

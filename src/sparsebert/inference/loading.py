@@ -1,4 +1,4 @@
-"""From a folder or a hub id to a model that answers."""
+"""Loading a model from a folder or a hub id."""
 
 from __future__ import annotations
 

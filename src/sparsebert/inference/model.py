@@ -1,4 +1,4 @@
-"""A model that answers: the native engine with its folder's tokenizer, pooling and labels."""
+"""A loaded model: the native engine with its folder's tokenizer, pooling and labels."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Model:
 
     @property
     def tokenizer(self) -> TextTokenizer:
-        """What reads texts; CheckpointError for a folder without tokenizer files."""
+        """The tokenizer; CheckpointError for a folder without tokenizer files."""
         return self._text_tokenizer()
 
     @property
@@ -294,7 +294,7 @@ class Model:
     def logits(
         self, texts: Text | Iterable[Text], *, batch_size: int = 32, strict: bool = False
     ) -> Any:
-        """What the head gives for each text, as `forward` returns it; InputError without a head.
+        """The head's output for each text, as `forward` returns it; InputError without a head.
 
         For a single text only its own: ``[labels]``, or ``[tokens, ...]``.
         """
@@ -325,7 +325,7 @@ class Model:
         batch_size: int = 32,
         head: bool = True,
     ) -> Any:
-        """What the head gives for lists of token ids, special tokens included; no tokenizer.
+        """The head's output for lists of token ids, special tokens included; no tokenizer.
 
         | head | result |
         |---|---|
@@ -335,7 +335,7 @@ class Model:
         | masked LM | list of float32 ``[tokens, vocabulary]`` |
         | none | list of float32 ``[tokens, hidden]``, the last layer |
 
-        Without ``head`` the last layer, whatever stands on it. Raises InputError for an id outside
+        Without ``head`` the last layer, whatever the head. Raises InputError for an id outside
         the vocabulary, an empty or too long sequence, or a wrong nesting.
         """
         tokens = as_token_sequences(
@@ -388,7 +388,7 @@ class Model:
         return run_per_token(self._encoder, call, self._checked(tokens), batch_size)
 
     def _checked(self, tokens: Sequence[Tokens]) -> Sequence[Tokens]:
-        """The engine reads tables by id: none may lie outside, whatever the tokenizer says."""
+        """Refuse ids outside the embedding tables, which the engine indexes unchecked."""
         for sequence in tokens:
             check_ids(self.name, self.config, sequence.ids, sequence.type_ids)
         return tokens

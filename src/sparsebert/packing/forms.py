@@ -1,4 +1,4 @@
-"""The forms a weight takes in a packed file and in the engine: as it is, compressed, quantised.
+"""The storage forms of a weight, in a packed file and in the engine: plain, compressed, quantized.
 
 A form is known before the weight is read: it says which tensors of the file the weight becomes (its
 *parts*), makes them, and makes of them again what the engine computes with.

@@ -16,7 +16,7 @@ def engine_weights(checkpoint: Checkpoint, dtype: str = "fp32") -> dict[str, Wei
 
     Sparse layers are compressed in memory; dense float32 tensors stay views of the mapped file.
     With "fp32" everything is float32, with "fp16" matrices are float16, with "int8" linear layers
-    and tables are quantised. Raises PatternError if a recorded pattern is broken and
+    and tables are quantized. Raises PatternError if a recorded pattern is broken and
     CheckpointError for NaN or infinity.
     """
     values = get_value_type(dtype)
