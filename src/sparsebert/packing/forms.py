@@ -50,7 +50,7 @@ class Form(Protocol):
 
     @property
     def pattern(self) -> Pattern | None:
-        """What the form leaves the zeros of out; None if it stores every weight."""
+        """The pattern whose pruned weights are not stored; None if every weight is."""
 
     def parts(self) -> Parts:
         """Safetensors type and shape of each part; the only part of a plain tensor is ""."""

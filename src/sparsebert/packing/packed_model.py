@@ -1,4 +1,4 @@
-"""Opening a packed folder: the engine's weights are views of the mapped file, nothing decoded."""
+"""Opening a packed folder: weights are views of the memory-mapped file, without decoding."""
 
 from __future__ import annotations
 

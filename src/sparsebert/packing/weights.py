@@ -1,4 +1,4 @@
-"""Weights in the engine's form: made from a dense or sparse folder, described, and counted."""
+"""Weights in the engine's format: from a dense or sparse folder, their description and size."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def bytes_held(weights: Weights) -> int:
 
 
 def describe_storage(weights: Weights) -> str:
-    """In a word or two how the encoder's matrices are kept, for example ``1:2 fp32``."""
+    """How the encoder's matrices are stored, for example ``1:2 fp32``."""
     patterns, dtypes = [], set()
     for name, weight in weights.items():
         parts = parts_of(weight)
