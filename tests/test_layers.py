@@ -33,7 +33,7 @@ LAYERS = (
     {"bench", "scale", "serving"},
     {"integrations"},
     {"diagnosis"},
-    {"demo"},
+    {"demo", "halving"},
     {"cli"},
     {"__main__"},
 )
@@ -70,6 +70,7 @@ LIGHT += (
     "cli",
     "bench",
     "demo",
+    "halving",
     "tasks",
     "table",
     "diagnosis",

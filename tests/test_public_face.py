@@ -19,6 +19,7 @@ NAMES = {
     "evaluate",
     "export",
     "finetune",
+    "halve",
     "inspect",
     "load",
     "load_torch_2to4",

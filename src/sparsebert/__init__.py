@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "SparsebertError": "sparsebert.errors",
     "Pattern": "sparsebert.patterns",
+    "halve": "sparsebert.halving",
     "convert": "sparsebert.checkpoint.convert",
     "inspect": "sparsebert.pruning.inspection",
     "prune": "sparsebert.pruning",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from sparsebert.evaluation import evaluate as evaluate
     from sparsebert.exporting import export as export
     from sparsebert.exporting import load_torch_2to4 as load_torch_2to4
+    from sparsebert.halving import halve as halve
     from sparsebert.inference import Model as Model
     from sparsebert.inference import load as load
     from sparsebert.packing import pack as pack

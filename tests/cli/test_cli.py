@@ -15,6 +15,7 @@ from commands import Run
 from sparsebert.cli.app import COMMANDS
 
 NAMES = [
+    "halve",
     "convert",
     "prune",
     "finetune",
@@ -35,6 +36,7 @@ NAMES = [
 ]
 # What each verb that reads a model needs besides it.
 ARGUMENTS = {
+    "halve": ["OUT"],
     "convert": ["OUT"],
     "prune": ["OUT"],
     "finetune": ["OUT", "--task", "sst2", "--data", "DATA"],

@@ -1,4 +1,4 @@
-"""Model folders: validated reading and atomic writing."""
+"""Model folders: reading them with everything checked, and writing them whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention windows and rotary bases of each layer of a model with rotary embeddings."""
+"""Which tokens the layers of a rotary model attend to, and how fast positions turn in each."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Head(str, Enum):
-    """The model's head."""
+    """What stands on the encoder."""
 
     ENCODER = "encoder"
     SEQUENCE = "sequence-classification"

@@ -1,4 +1,4 @@
-"""Opening and validating a dense or sparse model folder."""
+"""Opening a dense or sparse model folder, with everything in it checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The function that turns a sequence classifier's logits into scores, decided here alone."""
+"""What makes scores of a sequence classifier's logits: the one place that decides it."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ from sparsebert.cli.doctor import doctor
 from sparsebert.cli.embed import embed
 from sparsebert.cli.evaluate import evaluate
 from sparsebert.cli.finetune import finetune
+from sparsebert.cli.halve import halve
 from sparsebert.cli.options import expanded
 from sparsebert.cli.prune import inspect, prune
 from sparsebert.cli.push import push
@@ -40,6 +41,7 @@ from sparsebert.errors import SparsebertError
 
 # In the order of the workflow, which is the order of --help.
 COMMANDS = (
+    halve,
     convert,
     prune,
     finetune,

@@ -1,4 +1,4 @@
-"""Run a function over many items in one batch, so that an unusable item fails alone."""
+"""Answer many texts together, and let a text that cannot be used spoil only its own answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Work = Callable[[Any], Any]
 
 @dataclass
 class Answers:
-    """One result per item: None where ``errors``, by index, has the reason.
+    """What came of each item: ``results`` holds None where ``errors`` says, by index, why.
 
     ``truncated`` items were longer than ``limit`` tokens, the first of them at ``first_truncated``.
     """
@@ -29,7 +29,7 @@ class Answers:
 
 
 def answer_each(items: Sequence[Any], work: Work) -> Answers:
-    """Process all items at once, and halves of them, recursively, where one raises InputError.
+    """Work on all items at once, and on ever smaller parts of them where one is at fault.
 
     TruncationWarnings are counted, other warnings passed on.
     """

@@ -1,4 +1,4 @@
-"""Labels with scores from a head's logits: per text, per token, or for a masked token."""
+"""From a head's logits to labels with scores: of a text, of its tokens, for a masked word."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TaggedToken(TypedDict):
 
 
 class FilledMask(TypedDict):
-    """A candidate for the masked token, and its probability."""
+    """A token that may stand for the mask, and its probability."""
 
     token: str
     score: float

@@ -1,4 +1,4 @@
-"""Texts to token ids: special tokens, truncation to a length limit, windows of a context."""
+"""Texts to token ids: special tokens around them, cut to length, told when they were cut."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _SHORT = 1000  # characters of a lone text that may hold Python's lock while it 
 
 
 class TruncationWarning(UserWarning):
-    """Texts exceeded the length limit and were truncated.
+    """Texts were longer than the model takes and were cut.
 
-    ``count`` texts of the call were truncated to ``limit`` tokens; the first has index ``first``.
+    ``count`` texts of the call were cut to ``limit`` tokens, the first of them is the one at index
+    ``first``.
     """
 
     def __init__(self, count: int, first: int, limit: int, name: str) -> None:
@@ -50,7 +51,7 @@ class TextTokenizer:
         """``backend`` must neither pad nor truncate; ``max_length`` counts special tokens too.
 
         ``type_vocab_size`` is None for models that tell no types of tokens apart: all are 0 then,
-        whatever the tokenizer says. Long texts are truncated at ``truncation_side``.
+        whatever the tokenizer says. ``truncation_side`` is the end at which long texts are cut.
         """
         self.backend = backend
         self.truncation_side = truncation_side
@@ -73,15 +74,16 @@ class TextTokenizer:
     def encode(self, texts: Texts, *, strict: bool = False) -> list[Tokens]:
         """Token ids of each text, `max_length` at most.
 
-        Longer texts are truncated (on the right unless the folder says left, of a pair the longer
-        one first), with one TruncationWarning for all; with ``strict`` they raise InputError. A
-        blank text becomes its special tokens; InputError where the tokenizer adds none.
+        Longer texts are cut, at the right end unless the folder says left, of a pair the longer one
+        first, and one TruncationWarning tells of all of them; with ``strict`` they raise InputError
+        instead. Of a blank text the special tokens are left; InputError where the tokenizer adds
+        none.
         """
-        sequences, cut = self.encode_truncated(texts, strict=strict)
+        sequences, cut = self.cut_to_fit(texts, strict=strict)
         self._warn(texts, cut)
         return sequences
 
-    def encode_truncated(
+    def cut_to_fit(
         self,
         texts: Texts,
         *,
@@ -89,9 +91,9 @@ class TextTokenizer:
         side: Side | None = None,
         max_length: int | None = None,
     ) -> tuple[list[Tokens], list[int]]:
-        """As `encode`, without the warning: the sequences, and indices of the truncated texts.
+        """As `encode`, without the warning: the sequences, and indices of the texts that were cut.
 
-        ``side`` is the truncation side, by default the folder's, and
+        ``side`` is the end at which a text is cut, that of the folder unless given, and
         ``max_length`` may be a lower limit.
         """
         limit = self.max_length if max_length is None else max_length
@@ -116,15 +118,15 @@ class TextTokenizer:
 
     @property
     def least_length(self) -> int:
-        """The smallest limit that leaves room for one token, also in a pair."""
+        """The least limit that leaves room for a token beside the special ones, also of a pair."""
         return self._pair.size + 1
 
-    def with_special_tokens(
+    def frame(
         self, ids: list[int], *, side: Side | None = None, max_length: int | None = None
     ) -> Tokens:
-        """A single text's token ids, with special tokens added unless they are there.
+        """A single text's own token ids with the special tokens around them, if they lack them.
 
-        With ``max_length`` they are truncated to it, on ``side`` as in `encode_truncated`.
+        With ``max_length`` they are cut to it, at the end that ``side`` says as for `cut_to_fit`.
         """
         before, behind = self._single.ids
         stop = len(ids) - len(behind)
@@ -231,7 +233,7 @@ class TextTokenizer:
                 yield parts
 
     def _kept(self, tokens: int, length: int, side: Side | None = None) -> slice:
-        """The slice of ``length`` tokens that truncation keeps."""
+        """Which ``length`` of so many tokens stay."""
         if (side or self.truncation_side) == "left":
             return slice(tokens - length, tokens)
         return slice(length)
@@ -264,7 +266,7 @@ def folder_tokenizer(
     max_length: int | None = None,
     type_vocab_size: int | None = None,
 ) -> TextTokenizer | None:
-    """The tokenizer of a model with ``positions`` positions; None if the folder has none.
+    """What reads the texts of a model with so many ``positions``; None if the folder has no files.
 
     ``max_length``, in tokens, wins over the folder's own limit. ``type_vocab_size`` is None for
     models that tell no types of tokens apart. Raises CheckpointError, and InputError for a
@@ -288,7 +290,7 @@ def folder_tokenizer(
 
 
 def length_limit(limits: list[int | None], *, asked: int | None, positions: int) -> int:
-    """The length limit in tokens, special tokens included; at most ``positions``.
+    """How many tokens a text may have, special tokens included; never more than ``positions``.
 
     What the caller ``asked`` for, else the first of the folder's own ``limits`` that is set.
     """

@@ -1,4 +1,4 @@
-"""Train/validation splits: of data that comes in one file, and to choose hyperparameters on.
+"""Rows held out of training data: of a file that comes in one piece, and to choose settings on.
 
     split.json   beside a fine-tuned model: which rows of which file it was not trained on
 
@@ -22,6 +22,7 @@ from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.extras import need_extra
 from sparsebert.tasks.custom import find_task
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import Examples, examples_from, read_split, selection
 from sparsebert.tasks.table import Kind
 
@@ -129,13 +130,15 @@ def hold_out(
     *,
     share: float = 0.2,
     max_rows: int | None = None,
+    options: DataOptions | None = None,
 ) -> dict[str, int]:
     """Write the data folder ``out``, made of the train split of ``data`` alone.
 
     Of the training rows (the ones that ``max_rows`` selects, as `finetune` does) the nearest whole
     number to ``share`` becomes the validation split, at least one, and the others train: a fixed
     choice that depends on nothing but the number of rows, each part in the order of the file.
-    Columns stay as they are. The validation split of ``data`` is not read.
+    Columns stay as they are; ``options`` name those of a task of the user's own. The validation
+    split of ``data`` is not read.
 
     Returns the rows of each split. Raises DataError, and OutputError if ``out`` cannot be written.
     """
@@ -144,7 +147,7 @@ def hold_out(
 
     if not 0 < share < 1:
         raise DataError(f"share must be between 0 and 1, not {share}.")
-    chosen = find_task(task, data)
+    chosen = find_task(task, data, options=options)
     raw = read_split(chosen, data, "train")
     examples_from(chosen, raw, "train")  # a bad row shows here, under the file's own name
     table = raw.table

@@ -15,7 +15,7 @@ from sparsebert.errors import DataError
 
 
 class Kind(str, Enum):
-    """The kind of prediction."""
+    """What a task asks of a model."""
 
     CLASSIFICATION = "classification"
     REGRESSION = "regression"

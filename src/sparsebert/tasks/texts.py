@@ -1,4 +1,4 @@
-"""Unlabelled texts from lines of a file or columns of a table."""
+"""Texts without labels, from whatever holds them: lines of a file, or the columns of a table."""
 
 from __future__ import annotations
 

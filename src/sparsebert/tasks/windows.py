@@ -92,7 +92,7 @@ def cut_windows(
 
 
 def _text_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> TextTokenizer:
-    """The inference tokenizer around transformers' backend."""
+    """transformers' tokenizer as answers are served with it."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()

@@ -1,0 +1,132 @@
+"""`sparsebert halve`: a dense model to a halved int8 one that is ready to serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsebert.cli.console import (
+    ForceOption,
+    JsonOption,
+    ModelArgument,
+    OutArgument,
+    check_task,
+    emit,
+    progress_bar,
+    stderr,
+)
+from sparsebert.cli.options import NOTHING, Given, Group, declared_option
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.training.options import FinetuneOptions
+
+
+def halve(
+    model: ModelArgument,
+    out: OutArgument,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Data of the model's task, to distil and to score on: a folder with train and "
+            "validation files, or one file. Labels are optional; the task is told by the columns.",
+        ),
+    ] = None,
+    texts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="TEXTS",
+            help="Texts of the kind that the model reads, to distil on: a .txt file with a text a "
+            "line, a table or a folder. May be given several times.",
+            show_default="those of the data; without any, sentences that come with sparsebert",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The task of the data, where its columns do not tell: mnli, sst2, squad, custom, "
+            "...",
+        ),
+    ] = None,
+    effort: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="quick prunes by second order (minutes), standard distils as well (up to two "
+            "rounds of 45 minutes), thorough takes up to four longer ones.",
+        ),
+    ] = "standard",
+    max_drop: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Points of the score, or of agreement, that may be lost: rounds go on until it is "
+            "kept, and the exit code is 1 if it is not.",
+        ),
+    ] = 0.5,
+    shared_rows: Annotated[int, declared_option(FinetuneOptions, "shared_rows")] = 1,
+    seed: Annotated[int, declared_option(FinetuneOptions, "seed")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the engines.", show_default="all cores")
+    ] = None,
+    bench: Annotated[
+        bool, typer.Option("--bench/--no-bench", help="Measure latency and memory for the report.")
+    ] = True,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print what was recognised and the single commands."),
+    ] = False,
+    columns: Annotated[Given, Group(DataOptions)] = NOTHING,
+    force: ForceOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Halve a model: prune, distil, pack to int8, and measure what that kept and brought.
+
+    A classifier, reranker or question-answering model is its own teacher; an encoder is fine-tuned
+    on labelled data first, and without such data it is halved as an embedding model. OUT is ready
+    for `sparsebert serve`, with a report.html. Ctrl-C keeps the work in OUT.halving, and the same
+    command resumes.
+    """
+    from sparsebert.halving import halve as run
+    from sparsebert.halving.run import commands
+
+    if task is not None:
+        check_task(task)
+    if dry_run:
+        said, steps = commands(
+            model,
+            out,
+            data=data,
+            task=task,
+            texts=texts or (),
+            effort=effort,
+            shared_rows=shared_rows,
+            seed=seed,
+            **columns,
+        )
+        text = "\n".join([*(f"# {sentence}" for sentence in said), *steps])
+        emit({"said": said, "commands": steps}, text, as_json=json)
+        return
+    with progress_bar() as progress:
+        result = run(
+            model,
+            out,
+            data=data,
+            task=task,
+            texts=texts or (),
+            effort=effort,
+            max_drop=max_drop,
+            shared_rows=shared_rows,
+            seed=seed,
+            threads=threads,
+            bench=bench,
+            force=force,
+            progress=progress,
+            said=lambda sentence: stderr.print(sentence, markup=False),
+            **columns,
+        )
+    emit(result.as_dict(), "\n".join(result.sentences()), as_json=json)
+    if not result.held:
+        raise typer.Exit(1)

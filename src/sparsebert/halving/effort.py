@@ -1,0 +1,82 @@
+"""How much is put into a halving, and how that becomes settings that fit the time allowed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sparsebert.errors import InputError
+
+_STEPS_AT_LEAST = 300
+_MOST_EPOCHS = 20
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Effort:
+    """``rounds`` of distillation at most, each of ``epochs`` (more where there are few examples),
+    and ``seconds`` allowed for a round.
+    """
+
+    name: str
+    rounds: int
+    epochs: int
+    seconds: float
+
+
+EFFORTS = {
+    each.name: each
+    for each in (
+        Effort("quick", 0, 0, 0),
+        Effort("standard", 2, 4, 2700),
+        Effort("thorough", 4, 8, math.inf),
+    )
+}
+
+
+def get_effort(name: str) -> Effort:
+    """The effort of this name. Raises InputError."""
+    if name not in EFFORTS:
+        raise InputError(f"'{name}' is no effort: choose {', '.join(EFFORTS)}.")
+    return EFFORTS[name]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run was begun with: kept beside it, so that it resumes as it began.
+
+    ``inputs`` are the arguments that decide the result. ``max_rows`` keeps a fixed selection of the
+    examples, None all. ``estimate`` is in seconds, for one round.
+    """
+
+    inputs: dict[str, Any]
+    rounds: int
+    epochs: float
+    max_rows: int | None
+    estimate: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return asdict(self)
+
+
+def make_plan(inputs: dict[str, Any], effort: Effort, examples: int, seconds_a_row: float) -> Plan:
+    """Epochs and examples of a round that takes no longer than the effort allows.
+
+    Few examples are seen more often, so that there are 300 steps, up to 20 times. Too many are cut
+    to a selection rather than seen less often: what a student sees once it has not learnt.
+    """
+    if effort.rounds == 0:
+        return Plan(inputs, 0, 0, None, 0.0)
+    wanted = math.ceil(_STEPS_AT_LEAST * BATCH / max(examples, 1))
+    epochs = min(max(effort.epochs, wanted), max(_MOST_EPOCHS, effort.epochs))
+    affordable = effort.seconds / (epochs * max(seconds_a_row, 1e-9))
+    rows = examples if affordable >= examples else max(int(affordable), BATCH)
+    return Plan(
+        inputs,
+        effort.rounds,
+        float(epochs),
+        rows if rows < examples else None,
+        rows * epochs * seconds_a_row,
+    )

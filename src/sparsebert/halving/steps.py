@@ -1,0 +1,212 @@
+"""The steps of a halving: each is a function that stands by itself, called with its command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsebert.halving.effort import Plan
+from sparsebert.halving.subject import Goal, Subject
+from sparsebert.packing import pack
+from sparsebert.progress import Progress
+from sparsebert.pruning import prune
+from sparsebert.tasks.table import CUSTOM, Kind
+
+CALIBRATION_ROWS = 1024
+LENGTH = 128  # tokens: of longer texts an embedding model learns from the beginning
+
+
+@dataclass(frozen=True)
+class Step:
+    """One folder that is made: ``out`` is whole once it is there. ``command`` does it by hand."""
+
+    title: str
+    out: Path
+    command: str
+    run: Callable[[Progress], Any]
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier run made it."""
+        return (self.out / "config.json").is_file()
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a halving works, and what it reads there."""
+
+    work: Path
+    texts: Path
+    data: Path
+    """Data for `finetune` and `evaluate`: the user's own, or texts with the model's answers."""
+
+    @property
+    def dense(self) -> Path:
+        """The dense model that was fine-tuned first."""
+        return self.work / "dense"
+
+    @property
+    def pruned(self) -> Path:
+        """Pruned by second order, not distilled."""
+        return self.work / "pruned"
+
+    def student(self, number: int) -> Path:
+        """After a round of distillation, from 1; before the first it is the pruned one."""
+        return self.work / f"student-{number}" if number else self.pruned
+
+    def packed(self, number: int) -> Path:
+        """The same, packed in int8."""
+        return self.work / f"packed-{number}"
+
+
+def task_name(subject: Subject) -> str:
+    """What `finetune` and `evaluate` call the task of the subject's data."""
+    if subject.task is not None:
+        return subject.task.name
+    return "squad" if subject.checkpoint.config.head.value == "question-answering" else CUSTOM
+
+
+def teacher_of(subject: Subject, folders: Folders) -> str:
+    """The dense model that is halved: as given, or once it knows the task."""
+    return subject.model if subject.taught else str(folders.dense)
+
+
+def dense_step(subject: Subject, folders: Folders, seed: int) -> Step:
+    """Fine-tune the dense model on labelled data."""
+    columns = _columns(subject)
+    arguments = {"task": task_name(subject), "data": folders.data, **columns}
+
+    def run(progress: Progress) -> Any:
+        from sparsebert.training import finetune
+
+        return finetune(
+            subject.model, folders.dense, seed=seed, resume=True, progress=progress, **arguments
+        )
+
+    command = _command("finetune", subject.model, folders.dense, seed=seed, **arguments)
+    return Step("fine-tune the dense model", folders.dense, command, run)
+
+
+def prune_step(subject: Subject, folders: Folders, shared_rows: int) -> Step:
+    """Prune by second order, on the texts."""
+    model = teacher_of(subject, folders)
+    arguments: dict[str, Any] = {
+        "method": "second-order",
+        "calibration": folders.texts,
+        "calibration_rows": CALIBRATION_ROWS,
+    }
+    if shared_rows > 1:
+        arguments["shared_rows"] = shared_rows
+    if subject.goal is Goal.TASK and is_question(subject):
+        arguments["task"] = "squad"
+
+    def run(progress: Progress) -> Any:
+        return prune(model, folders.pruned, progress=progress, **arguments)
+
+    command = _command("prune", model, folders.pruned, **arguments)
+    return Step("prune by second order", folders.pruned, command, run)
+
+
+def distil_step(
+    subject: Subject, folders: Folders, plan: Plan, number: int, seed: int, shared_rows: int
+) -> Step:
+    """One round of distillation, with every pruned weight locked at zero."""
+    if subject.goal is Goal.EMBEDDING:
+        return _upstream_step(subject, folders, plan, number, seed, shared_rows)
+    source, out = folders.student(number - 1), folders.student(number)
+    arguments: dict[str, Any] = {
+        "task": task_name(subject),
+        "data": folders.data,
+        "teacher": teacher_of(subject, folders),
+        "recipe": "best",
+        "epochs": plan.epochs,
+        **_columns(subject),
+    }
+    if plan.max_rows is not None:
+        arguments["max_rows"] = plan.max_rows
+    if number > 1:  # it is nearly there
+        arguments["learning_rate"] = 5e-5
+
+    def run(progress: Progress) -> Any:
+        from sparsebert.training import finetune
+
+        return finetune(source, out, seed=seed, resume=True, progress=progress, **arguments)
+
+    command = _command("finetune", source, out, seed=seed, **arguments)
+    return Step(_round("distil", number), out, command, run)
+
+
+def _upstream_step(
+    subject: Subject, folders: Folders, plan: Plan, number: int, seed: int, shared_rows: int
+) -> Step:
+    """Train against the dense encoder on the texts; each round begins anew, and lasts longer."""
+    out = folders.student(number)
+    arguments: dict[str, Any] = {
+        "corpus": folders.texts,
+        "epochs": plan.epochs * number,
+        "embeddings": "frozen",
+        "max_length": min(LENGTH, subject.checkpoint.config.max_length),
+        "calibration_rows": CALIBRATION_ROWS,
+    }
+    if shared_rows > 1:
+        arguments["shared_rows"] = shared_rows
+    if plan.max_rows is not None:
+        arguments["max_rows"] = plan.max_rows
+
+    def run(progress: Progress) -> Any:
+        from sparsebert.training import prune_upstream
+
+        return prune_upstream(
+            subject.model, out, seed=seed, resume=True, progress=progress, **arguments
+        )
+
+    command = _command("prune", subject.model, out, seed=seed, **arguments)
+    return Step(_round("prune and distil", number), out, command, run)
+
+
+def pack_step(folders: Folders, number: int) -> Step:
+    """Pack in int8."""
+    source, out = folders.student(number), folders.packed(number)
+
+    def run(progress: Progress) -> Any:
+        return pack(source, out, dtype="int8", progress=progress)
+
+    return Step("pack to int8", out, _command("pack", source, out, dtype="int8"), run)
+
+
+def _round(title: str, number: int) -> str:
+    return title if number == 1 else f"{title}, round {number}"
+
+
+def is_question(subject: Subject) -> bool:
+    """Whether it is a question-answering model, or becomes one."""
+    return subject.checkpoint.config.head.value == "question-answering" or (
+        subject.task is not None and subject.task.kind is Kind.QUESTION
+    )
+
+
+def _columns(subject: Subject) -> dict[str, Any]:
+    if not subject.labelled:
+        return {}
+    given = subject.columns.given()
+    if (
+        subject.task is not None
+        and subject.task.kind is Kind.REGRESSION
+        and subject.task.name == CUSTOM
+    ):
+        given["regression"] = True
+    return given
+
+
+def _command(verb: str, model: object, out: object, **options: Any) -> str:
+    words = ["sparsebert", verb, str(model), str(out)]
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        else:
+            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)

@@ -1,0 +1,217 @@
+"""What is to be halved: found out from the model's folder and the data, and said aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+
+from sparsebert.checkpoint import Checkpoint, Head, open_checkpoint, read_masks, resolve_model
+from sparsebert.errors import CheckpointError, DataError, InputError
+from sparsebert.packing import is_packed
+from sparsebert.tasks.custom import SCORE, custom_task, find_task
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.examples import read_split
+from sparsebert.tasks.table import CUSTOM, TASKS, Kind, Task
+
+_ENCODERS = (Head.ENCODER, Head.MASKED_LM)
+_FLOATS = ("halffloat", "float", "double")  # as Arrow calls them: labels that are numbers
+
+
+class Goal(str, Enum):
+    """What the halved model shall do as the dense one does."""
+
+    TASK = "task"
+    EMBEDDING = "embedding"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A dense model, and what it is judged by.
+
+    ``taught`` says that the model has a trained head for ``task``, so that it is its own teacher;
+    without it the dense model is fine-tuned on ``data`` first. ``labelled`` says that ``data`` has
+    labels to score on. An embedding model has no task, but may have ``pairs``: data of pairs of
+    texts with a score, for STS-like scores. ``said`` are sentences on what was recognised.
+    """
+
+    model: str
+    checkpoint: Checkpoint = field(repr=False)
+    goal: Goal
+    task: Task | None
+    taught: bool
+    labelled: bool
+    data: Path | None
+    columns: DataOptions
+    texts: tuple[Path, ...]
+    said: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The model's name, without the folders above it."""
+        return Path(self.model).name
+
+    @property
+    def pairs(self) -> bool:
+        """Whether an embedding model's data are pairs of texts with a score."""
+        return self.goal is Goal.EMBEDDING and self.labelled
+
+
+def recognise(
+    model: str | Path,
+    *,
+    data: str | Path | None = None,
+    task: str | None = None,
+    texts: Sequence[str | Path] = (),
+    columns: DataOptions | None = None,
+) -> Subject:
+    """Look at the model and the data; nothing is computed yet.
+
+    Raises CheckpointError for a model that is packed or sparse already or has a head that cannot be
+    distilled, DataError for data without texts, InputError for a task that the head does not fit.
+    """
+    checkpoint = _dense(model)
+    columns = columns or DataOptions()
+    head = checkpoint.config.head
+    found = _labelled_task(data, task, columns) if data is not None else None
+    if data is None and task is not None:
+        raise InputError(f"the task {task} says how to read data, and none is given: add --data.")
+    place = None if data is None else Path(data)
+    sources = tuple(Path(each) for each in texts)
+    said = [_about_model(checkpoint)]
+    if head in _ENCODERS and (task is None and not _is_task(found)):
+        goal, taught, chosen = Goal.EMBEDDING, True, None
+        said.append("It is judged by how near its embeddings stay to the dense model's.")
+        if found is not None:
+            said.append("The data's scored pairs are scored as well, by cosine.")
+    elif head in _ENCODERS:
+        goal, taught, chosen = Goal.TASK, False, found
+        said.append(f"The data is {_about_task(found)}: the dense model is fine-tuned on it first.")
+    else:
+        goal, taught, chosen = Goal.TASK, True, _fitting(checkpoint, found)
+        labels = (
+            f"Scored on {_about_task(found)}." if found else "Judged by its agreement with itself."
+        )
+        said.append(f"It is its own teacher. {labels}")
+    return Subject(
+        str(model),
+        checkpoint,
+        goal,
+        chosen,
+        taught,
+        found is not None,
+        place,
+        columns,
+        sources,
+        tuple(said),
+    )
+
+
+def _dense(model: str | Path) -> Checkpoint:
+    if is_packed(resolve_model(model)):
+        raise CheckpointError(
+            f"{model} is a packed model: give the dense folder that it was made from."
+        )
+    checkpoint = open_checkpoint(model)
+    if read_masks(checkpoint):
+        raise CheckpointError(
+            f"{model} is sparse already: fine-tune it with `sparsebert finetune`, or pack it with "
+            "`sparsebert pack`; to halve it anew, give the dense model."
+        )
+    config = checkpoint.config
+    if config.head is Head.TOKEN or config.problem_type == "multi_label_classification":
+        kind = "token-classification" if config.head is Head.TOKEN else "multi-label"
+        raise CheckpointError(
+            f"{model} is a {kind} model, which cannot be distilled yet: prune it by second order "
+            f"(`sparsebert prune {model} SPARSE --method second-order --calibration TEXTS`) and "
+            "pack it."
+        )
+    return checkpoint
+
+
+def _labelled_task(data: str | Path, name: str | None, columns: DataOptions) -> Task | None:
+    """The task that the data is of; None where it has texts and no labels. Raises DataError."""
+    if name is not None:
+        return find_task(name, data, options=columns)
+    # A name of columns that only one task has says which; what is left is the user's own.
+    table = read_split(
+        TASKS["sst2"], data, "train"
+    ).table  # any task: its columns are not asked for
+    named = set(table.column_names)
+    if columns.text_columns is None and columns.label_column is None:
+        for task in TASKS.values():
+            if set(task.columns) <= named and not _is_common(task):
+                return task
+    label = columns.label_column or next((name for name in ("label", SCORE) if name in named), None)
+    if label is None:
+        return None
+    if label in named and str(table.schema.field(label).type) in _FLOATS:
+        columns = replace(columns, regression=True)
+    return custom_task(data, options=columns)
+
+
+def _is_common(task: Task) -> bool:
+    """Whether any data may have such columns: a sentence, or two, and a label."""
+    return set(task.text_columns) <= {"sentence", "sentence1", "sentence2"}
+
+
+def _is_task(task: Task | None) -> bool:
+    """Whether a model is fine-tuned for it; scored pairs are what embeddings are judged by."""
+    if task is None:
+        return False
+    return not (task.kind is Kind.REGRESSION and len(task.text_columns) == 2)
+
+
+def _fitting(checkpoint: Checkpoint, task: Task | None) -> Task | None:
+    """The task, if the model's head is one for it. Raises InputError."""
+    if task is None:
+        return None
+    if task.head is not checkpoint.config.head:
+        raise InputError(
+            f"{checkpoint.source} is {_about_head(checkpoint)}, which does not fit "
+            f"{_about_task(task)}: give other data, or name the task."
+        )
+    count = len(checkpoint.config.labels)
+    if task.kind is Kind.REGRESSION and count != 1:
+        raise InputError(
+            f"{checkpoint.source} has {count} labels, and the data a number for a label: name the "
+            "column of the classes (--label-column)."
+        )
+    if task.kind is Kind.CLASSIFICATION and count == 1:
+        raise InputError(
+            f"{checkpoint.source} gives one number, and the data's labels are "
+            f"{', '.join(task.labels[:5])}: say --regression if these are numbers."
+        )
+    if task.kind is Kind.CLASSIFICATION and len(task.labels) > count:
+        raise DataError(
+            f"the data has {len(task.labels)} labels ({', '.join(task.labels[:8])}), and the head "
+            f"of {checkpoint.source} {count} ({', '.join(checkpoint.config.labels[:8])})."
+        )
+    return task
+
+
+def _about_model(checkpoint: Checkpoint) -> str:
+    config = checkpoint.config
+    return (
+        f"{checkpoint.source} is {_about_head(checkpoint)} "
+        f"({config.family.model_type}, {config.num_hidden_layers} x {config.hidden_size})."
+    )
+
+
+def _about_head(checkpoint: Checkpoint) -> str:
+    config = checkpoint.config
+    if config.head in _ENCODERS:
+        return "an embedding model" if checkpoint.pooling else "an encoder"
+    if config.head is Head.QUESTION:
+        return "a question-answering model"
+    count = len(config.labels)
+    return "a model that scores texts" if count == 1 else f"a classifier of {count} labels"
+
+
+def _about_task(task: Task | None) -> str:
+    assert task is not None
+    if task.name != CUSTOM:
+        return task.title
+    kind = "a regression" if task.kind is Kind.REGRESSION else f"{len(task.labels)} classes"
+    return f"{kind} of {' and '.join(task.text_columns)}"

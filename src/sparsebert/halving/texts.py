@@ -1,0 +1,162 @@
+"""The texts that a model is halved on: gathered, checked, and labelled by the model itself.
+
+    texts.parquet                            what is calibrated and distilled on
+    data/{train,validation}.parquet          the same, as data for `finetune` and `evaluate`
+
+Where the user's data has no labels the dense model's own answers take their place: a student that
+learns from its teacher's outputs does not read them, and a score against them is the agreement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsebert.checkpoint import Head
+from sparsebert.errors import DataError
+from sparsebert.halving.subject import Subject
+from sparsebert.inference import Model
+from sparsebert.tasks.texts import Text, read_texts, single_texts
+
+SHIPPED = Path(__file__).with_name("calibration.txt")
+"""English sentences written for this, for those who have no texts of their own."""
+
+FEW = 50
+_UNKNOWN_NOTED, _UNKNOWN_REFUSED = 0.05, 0.5
+_UNKNOWN = ("[UNK]", "<unk>")
+_SAMPLE = 500  # texts whose tokens are counted
+_HELD_OUT = 0.1
+_SEED = 20_240_504
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Distinct texts (or pairs) in the order in which they came, and notes on them."""
+
+    texts: list[Text]
+    notes: list[str]
+    own: bool
+    """Whether they are the user's, not those that the package ships."""
+
+
+def gather(subject: Subject) -> Gathered:
+    """Read the subject's texts, or its data's, or those that the package ships.
+
+    Raises DataError for files without texts and for single texts among pairs.
+    """
+    sources: list[tuple[Path, bool]] = [(path, False) for path in subject.texts]
+    if not sources and subject.data is not None:
+        sources = [(subject.data, True)]
+    if not sources:
+        note = (
+            f"no texts were given: calibrated on {len(read_texts(SHIPPED))} English sentences that "
+            "come with sparsebert. A thousand texts of the kind that the model reads would let it "
+            "be distilled, too."
+        )
+        return Gathered(read_texts(SHIPPED), [note], own=False)
+    task = subject.task if subject.goal == "task" else None
+    read: list[Text] = []
+    for path, of_data in sources:
+        read += read_texts(path, task if of_data else None, subject.columns if of_data else None)
+    texts = list(dict.fromkeys(read))
+    if len({isinstance(text, str) for text in texts}) > 1:
+        raise DataError(
+            "some of the texts are pairs and some are not: give texts of the kind that the model "
+            "reads."
+        )
+    notes = []
+    if len(texts) < len(read):
+        notes.append(f"{len(read) - len(texts):,} of {len(read):,} texts are duplicates: left out.")
+    if len(texts) < FEW:
+        notes.append(
+            f"there are only {len(texts)} texts: give {FEW} at least, better a thousand, of the "
+            "kind that the model will read."
+        )
+    return Gathered(texts, notes, own=True)
+
+
+def check_vocabulary(model: Model, texts: Sequence[Text]) -> str | None:
+    """A note if many tokens are unknown to the model; DataError if most are."""
+    backend = model.tokenizer.backend
+    unknown = next((id for name in _UNKNOWN if (id := backend.token_to_id(name)) is not None), None)
+    if unknown is None:  # of bytes: it has a token for everything
+        return None
+    sample = single_texts(texts[:: max(len(texts) // _SAMPLE, 1)])
+    found = backend.encode_batch(sample, add_special_tokens=False)
+    ids = np.concatenate([each.ids for each in found])
+    share = float(np.mean(ids == unknown))
+    if share < _UNKNOWN_NOTED:
+        return None
+    about = f"{share:.0%} of the texts' tokens are unknown to {model.name}"
+    if share >= _UNKNOWN_REFUSED:
+        raise DataError(f"{about}: they are in another language or script than it reads.")
+    return f"{about}: are they in its language?"
+
+
+def write_texts(path: Path, texts: Sequence[Text], *, questions: bool) -> None:
+    """Texts as a table with the column text, pairs with text1 and text2 or question and context."""
+    columns = _columns(texts)
+    if questions:
+        columns = dict(zip(("question", "context"), columns.values(), strict=True))
+    _write(path, columns)
+
+
+def write_labelled(folder: Path, model: Model, texts: Sequence[Text]) -> None:
+    """Data for a task of the user's own, its labels the model's answers; a tenth is validation.
+
+    Each class has a training row, for a student keeps a head only of the classes that its data has:
+    a class that the model gives to no text stands at the likeliest one. Its label is not learnt.
+    """
+    order = np.random.RandomState(_SEED).permutation(len(texts))
+    held = max(round(len(texts) * _HELD_OUT), 1)
+    parts = {"train": np.sort(order[held:]), "validation": np.sort(order[:held])}
+    folder.mkdir(parents=True, exist_ok=True)
+    if model.config.head is Head.QUESTION:
+        for split, rows in parts.items():
+            _write(
+                folder / f"{split}.parquet", _answered(model, [texts[row] for row in rows], rows)
+            )
+        return
+    logits = model.logits(list(texts))
+    for split, rows in parts.items():
+        columns = _columns([texts[row] for row in rows])
+        if logits.shape[1] == 1:
+            columns["score"] = [float(value) for value in logits[rows, 0]]
+        else:
+            best = logits[rows].argmax(axis=1)
+            if split == "train":
+                for label in sorted(set(range(logits.shape[1])) - set(best.tolist())):
+                    best[logits[rows, label].argmax()] = label
+            columns["label"] = [model.config.labels[label] for label in best]
+        _write(folder / f"{split}.parquet", columns)
+
+
+def _answered(model: Model, texts: Sequence[Text], rows: Iterable[int]) -> dict[str, list[Any]]:
+    asked = [text for text in texts if not isinstance(text, str)]
+    questions, contexts = [question for question, _ in asked], [context for _, context in asked]
+    answers = model.answer(questions, contexts)
+    return {
+        "id": [str(row) for row in rows],
+        "question": questions,
+        "context": contexts,
+        "answers": [
+            {"text": [found["text"]], "answer_start": [found["start"]]} for found in answers
+        ],
+    }
+
+
+def _columns(texts: Sequence[Text]) -> dict[str, list[Any]]:
+    if all(isinstance(text, str) for text in texts):
+        return {"text": list(texts)}
+    return {"text1": [text[0] for text in texts], "text2": [text[1] for text in texts]}
+
+
+def _write(path: Path, columns: dict[str, list[Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pa.table(columns), path, compression="zstd")

@@ -1,0 +1,320 @@
+"""`sparsebert halve`: one call from a dense model to a packed one, resumed, judged and told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("pyarrow")
+
+from sentences import SENTENCES
+from sparsebert import halve, load, pack
+from sparsebert.cli import main
+from sparsebert.errors import CheckpointError, DataError, InputError, OutputError
+from sparsebert.halving.effort import EFFORTS, make_plan
+from sparsebert.halving.judgement import bootstrap, neighbours
+from sparsebert.halving.run import commands
+from sparsebert.packing import is_packed
+from tiny_models import TinyBert
+from tiny_tasks import letters, write_rows, write_squad
+
+FAST: dict[str, Any] = {"bench": False, "max_drop": None}
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """80 texts of the kind that the shared teacher knows, without labels."""
+    random = np.random.default_rng(5)
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    path.write_text("\n".join(letters(random, "xy"[row % 2]) for row in range(80)))
+    return path
+
+
+class Page(HTMLParser):
+    """What a page fetches or runs, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.foreign: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.foreign += [tag] if tag in ("script", "link", "img", "iframe") else []
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+class TestTask:
+    def test_a_classifier_without_labels_is_judged_by_agreement(
+        self, teacher: Path, lines: Path, tmp_path: Path
+    ) -> None:
+        said: list[str] = []
+        result = halve(teacher, tmp_path / "out", texts=[lines], said=said.append, **FAST)
+        assert is_packed(tmp_path / "out")
+        assert "its own teacher" in " ".join(said)
+        assert result.judgement.agreement
+        assert result.judgement.dense == 100
+        dense, halved = load(teacher), load(tmp_path / "out")
+        rows = json.loads((tmp_path / "out" / "halving.json").read_text())["judgement"]["rows"]
+        assert rows == 8  # a tenth
+        assert dense.config.labels == halved.config.labels
+        assert result.judgement.halved >= 75
+        titles = [step.title for step in result.steps]
+        assert titles == ["prune by second order", "distil", "pack to int8"]
+        assert not (tmp_path / "out.halving").exists()
+        page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+        assert page.foreign == []
+        assert "agreement" in " ".join(page.words)
+        assert (tmp_path / "out" / "recipe.yaml").is_file()
+
+    def test_labels_are_for_scoring_alone(self, teacher: Path, data: Path, tmp_path: Path) -> None:
+        """With every label of the training rows turned round the weights are the same."""
+        turned = tmp_path / "turned"
+        shutil.copytree(data, turned)
+        rows = [json.loads(line) for line in (turned / "train.jsonl").read_text().splitlines()]
+        other = {"yes": "no", "no": "yes"}
+        write_rows(turned / "train.jsonl", [{**row, "label": other[row["label"]]} for row in rows])
+        for place in (data, turned):
+            halve(teacher, tmp_path / f"out-{place.name}", data=place, **FAST)
+        first, second = (tmp_path / f"out-{place.name}" for place in (data, turned))
+        assert (first / "packed.safetensors").read_bytes() == (
+            second / "packed.safetensors"
+        ).read_bytes()
+
+    def test_an_encoder_is_fine_tuned_first(self, dense: Path, data: Path, tmp_path: Path) -> None:
+        result = halve(dense, tmp_path / "out", data=data, **FAST)
+        assert result.steps[0].title == "fine-tune the dense model"
+        assert result.judgement.metric == "accuracy"
+        assert not result.judgement.agreement
+        assert result.judgement.interval is not None
+        low, high = result.judgement.interval
+        assert low <= -result.judgement.drop <= high
+
+    def test_one_file_is_divided_alike_for_both(
+        self, teacher: Path, data: Path, tmp_path: Path
+    ) -> None:
+        shutil.copy(data / "train.jsonl", tmp_path / "tickets.jsonl")
+        result = halve(
+            teacher, tmp_path / "out", data=tmp_path / "tickets.jsonl", effort="quick", **FAST
+        )
+        assert result.judgement.rows == 12
+
+    def test_questions(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
+        data = write_squad(tmp_path / "data", train=24)
+        model = tiny_bert("question-answering")
+        result = halve(model, tmp_path / "out", data=data, effort="quick", **FAST)
+        assert result.judgement.metric == "f1"
+        texts = write_squad(tmp_path / "asked", train=24) / "train.jsonl"
+        rows = [json.loads(line) for line in texts.read_text().splitlines()]
+        for row in rows:
+            del row["answers"]
+        write_rows(tmp_path / "unlabelled.jsonl", rows)
+        result = halve(
+            model, tmp_path / "again", texts=[tmp_path / "unlabelled.jsonl"], effort="quick", **FAST
+        )
+        assert result.judgement.agreement
+
+
+class TestEmbedding:
+    def test_texts(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
+        (tmp_path / "texts.txt").write_text("\n".join(SENTENCES))
+        model = tiny_bert("encoder")
+        result = halve(model, tmp_path / "out", texts=[tmp_path / "texts.txt"], **FAST)
+        assert [step.title for step in result.steps] == ["prune and distil", "pack to int8"]
+        vectors = [load(each).embed(list(dict.fromkeys(SENTENCES))) for each in (model, result.out)]
+        cosines = np.sum(vectors[0] * vectors[1], 1) / np.prod(
+            [np.linalg.norm(each, axis=1) for each in vectors], 0
+        )
+        told = result.judgement.more["cosine to the dense model, mean"]
+        assert told == pytest.approx(cosines.mean(), abs=1e-6)
+
+    def test_without_texts(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
+        result = halve(tiny_bert("encoder"), tmp_path / "out", **FAST)
+        assert [step.title for step in result.steps] == ["prune by second order", "pack to int8"]
+        assert "no texts were given" in result.notes[0]
+
+    def test_scored_pairs(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
+        rows = [
+            {"sentence1": a, "sentence2": b, "score": float(place % 6)}
+            for place, (a, b) in enumerate(zip(SENTENCES, reversed(SENTENCES), strict=True))
+        ]
+        write_rows(tmp_path / "data" / "train.jsonl", rows)
+        write_rows(tmp_path / "data" / "validation.jsonl", rows)
+        result = halve(
+            tiny_bert("encoder"), tmp_path / "out", data=tmp_path / "data", effort="quick", **FAST
+        )
+        assert result.judgement.metric == "spearman"
+        assert not result.judgement.agreement
+
+    def test_neighbours_by_brute_force(self) -> None:
+        vectors = np.random.default_rng(0).standard_normal((7, 3))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        for row, found in enumerate(neighbours(vectors, 3)):
+            others = [other for other in range(7) if other != row]
+            others.sort(key=lambda other: -vectors[row] @ vectors[other])
+            assert found.tolist() == others[:3]
+
+
+class TestPromise:
+    def test_missed(
+        self, teacher: Path, lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A promise that cannot be kept: as many rounds as the effort has, and exit code 1."""
+        arguments = ["halve", teacher, tmp_path / "out", "--texts", lines, "--no-bench"]
+        # No drop is below minus one: but 0 may be kept by chance, so the answers are spoilt.
+        with pytest.raises(SystemExit) as stop:
+            main([*map(str, arguments), "--effort", "quick", "--max-drop", "0"])
+        out = capsys.readouterr().out
+        result = json.loads((tmp_path / "out" / "halving.json").read_text())
+        assert stop.value.code == (0 if result["held"] else 1)
+        assert ("were allowed" in out) is not result["held"]
+        assert is_packed(tmp_path / "out")
+
+    def test_the_interval(self) -> None:
+        low, high = bootstrap(np.full(50, -2.0))
+        assert (low, high) == (-2, -2)
+        low, high = bootstrap(np.tile([100.0, -100.0], 100))
+        assert low < 0 < high
+        # The mean of 200 such differences deviates by 100 / sqrt(200) = 7.1.
+        assert high - low == pytest.approx(4 * 7.07, rel=0.15)
+
+
+class TestResumption:
+    @pytest.mark.parametrize("step", [1, 2])
+    def test_stopped_between_steps(
+        self, teacher: Path, lines: Path, tmp_path: Path, step: int
+    ) -> None:
+        halve(teacher, tmp_path / "whole", texts=[lines], **FAST)
+
+        class Stopped(Exception):
+            pass
+
+        titles: list[str] = []
+
+        def stop(label: str, done: int, total: int) -> None:
+            title = label.partition(":")[0]
+            if title not in titles:
+                titles.append(title)
+            if len(titles) > step:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            halve(teacher, tmp_path / "out", texts=[lines], progress=stop, **FAST)
+        assert not (tmp_path / "out").exists()
+        result = halve(teacher, tmp_path / "out", texts=[lines], **FAST)
+        assert [each.seconds is None for each in result.steps].count(True) == step
+        name = "packed.safetensors"
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+    def test_another_call_does_not_resume(self, teacher: Path, lines: Path, tmp_path: Path) -> None:
+        def stop(label: str, done: int, total: int) -> None:
+            if label.startswith("prune"):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            halve(teacher, tmp_path / "out", texts=[lines], progress=stop, **FAST)
+        with pytest.raises(OutputError, match="another seed: give the same again"):
+            halve(teacher, tmp_path / "out", texts=[lines], seed=2, **FAST)
+
+
+class TestRefusals:
+    def test_sparse_and_packed(self, dense: Path, sparse: Path, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match="is sparse already"):
+            halve(sparse, tmp_path / "out")
+        pack(sparse, tmp_path / "packed")
+        with pytest.raises(CheckpointError, match="is a packed model: give the dense folder"):
+            halve(tmp_path / "packed", tmp_path / "out")
+
+    def test_heads(self, tiny_bert: TinyBert, teacher: Path, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match="token-classification model, which cannot"):
+            halve(tiny_bert("token-classification"), tmp_path / "out")
+        squad = write_squad(tmp_path / "squad")
+        with pytest.raises(InputError, match=r"does not fit SQuAD v1\.1"):
+            halve(teacher, tmp_path / "out", data=squad)
+        rows = [{"text": f"a {label}", "label": label} for label in ("one", "two", "three") * 3]
+        write_rows(tmp_path / "three" / "train.jsonl", rows)
+        with pytest.raises(DataError, match="the data has 3 labels"):
+            halve(teacher, tmp_path / "out", data=tmp_path / "three")
+
+    def test_arguments(self, dense: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="choose quick, standard, thorough"):
+            halve(dense, tmp_path / "out", effort="much")
+        with pytest.raises(InputError, match="must not be negative"):
+            halve(dense, tmp_path / "out", max_drop=-1)
+        with pytest.raises(InputError, match="add --data"):
+            halve(dense, tmp_path / "out", task="sst2")
+        (tmp_path / "there").mkdir()
+        (tmp_path / "there" / "file").touch()
+        with pytest.raises(OutputError, match="exists"):
+            halve(dense, tmp_path / "there")
+
+    def test_texts(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
+        model = tiny_bert("encoder")
+        (tmp_path / "few.txt").write_text("one text\nanother text\none text\n")
+        result = halve(
+            model, tmp_path / "out", texts=[tmp_path / "few.txt"], effort="quick", **FAST
+        )
+        assert any("1 of 3 texts are duplicates" in note for note in result.notes)
+        assert any("there are only 2 texts" in note for note in result.notes)
+        (tmp_path / "other.txt").write_text("\n".join(["日本語の文です", "これも文です"] * 30))
+        with pytest.raises(DataError, match="another language or script"):
+            halve(model, tmp_path / "third", texts=[tmp_path / "other.txt"], **FAST)
+
+
+def test_the_plan_fits_the_time() -> None:
+    standard = EFFORTS["standard"]
+    few = make_plan({}, standard, 60, 1e-3)
+    assert (few.epochs, few.max_rows) == (20, None)
+    some = make_plan({}, standard, 5000, 1e-3)
+    assert (some.epochs, some.max_rows) == (4, None)
+    assert some.estimate == pytest.approx(20)
+    many = make_plan({}, standard, 400_000, 10e-3)
+    assert many.epochs == 4
+    assert many.estimate == pytest.approx(standard.seconds, rel=1e-3)
+    assert many.max_rows == 67_500
+    assert make_plan({}, EFFORTS["thorough"], 400_000, 10e-3).max_rows is None
+    assert make_plan({}, EFFORTS["quick"], 400_000, 10e-3).rounds == 0
+
+
+class TestDryRun:
+    def test_the_commands_come_to_the_same(self, teacher: Path, data: Path, tmp_path: Path) -> None:
+        said, steps = commands(teacher, tmp_path / "out", data=data, effort="quick")
+        assert "2 classes of text" in said[-1]
+        (tmp_path / "out.halving").mkdir()
+        for step in steps:
+            with pytest.raises(SystemExit) as stop:
+                main(step.split()[1:])
+            assert stop.value.code == 0
+        halve(teacher, tmp_path / "whole", data=data, effort="quick", **FAST)
+        name = "packed.safetensors"
+        by_hand = tmp_path / "out.halving" / "packed-0" / name
+        assert by_hand.read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+    def test_the_command_prints_them(
+        self, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit):
+            main(["halve", str(teacher), str(tmp_path / "out"), "--dry-run"])
+        out = capsys.readouterr().out.splitlines()
+        assert out[0].startswith("# ")
+        assert [line.split()[1] for line in out if line[0] != "#"] == ["prune", "pack"]
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report_with_latencies(teacher: Path, lines: Path, tmp_path: Path) -> None:
+    result = halve(teacher, tmp_path / "out", texts=[lines], effort="quick", max_drop=None)
+    assert result.bench is not None
+    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    words = " ".join(page.words)
+    assert "halved, int8" in words
+    assert result.bench.machine["cpu"] in words
