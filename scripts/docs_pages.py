@@ -15,7 +15,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def commands() -> str:
-    """Each verb with its arguments and options, as typer itself describes them."""
+    """Each command with its arguments and options, as typer itself describes them."""
     import typer
     from typer.cli import get_docs_for_click
 
@@ -23,7 +23,7 @@ def commands() -> str:
 
     command = typer.main.get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="sparsebert")
-    # From the first verb on: the list before it cuts their sentences short.
+    # From the first command on: the list before it cuts their sentences short.
     return text[text.index("## ") :].replace("```console\n$ ", "```sh\n")
 
 

@@ -16,8 +16,9 @@ never imports torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sparsebert.extras import imported_on_use
 
 __version__ = "0.1.0"
 
@@ -60,13 +61,7 @@ if TYPE_CHECKING:
     from sparsebert.training import finetune as finetune
     from sparsebert.training import prune_upstream as prune_upstream
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'sparsebert' has no attribute '{name}'")
-    value = getattr(import_module(_WHERE[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = imported_on_use(__name__, _WHERE)
 
 
 def __dir__() -> list[str]:

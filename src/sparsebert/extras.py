@@ -1,8 +1,10 @@
-"""Optional dependencies: which extra to install when one is missing, and results for pandas."""
+"""Optional dependencies, by the extra that installs them, and names imported on first use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -30,3 +32,16 @@ def data_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     except ImportError as error:
         raise MissingExtraError("to_pandas()", "notebook") from error
     return pd.DataFrame.from_records(list(rows))
+
+
+def imported_on_use(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package that imports its names from modules when first used."""
+
+    def get(name: str) -> Any:
+        if name not in where:
+            raise AttributeError(f"module '{package}' has no attribute '{name}'")
+        value = getattr(import_module(where[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return get

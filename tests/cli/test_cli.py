@@ -1,4 +1,4 @@
-"""The command line as a whole: its verbs, where output goes, how it fails. Verbs have own tests."""
+"""The command line as a whole: commands, output, errors. Each command has its own tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMES = [
     "serve",
     "demo",
 ]
-# What each verb that reads a model needs besides it.
+# What each command that reads a model needs besides it.
 ARGUMENTS = {
     "halve": ["OUT"],
     "convert": ["OUT"],
@@ -59,18 +59,18 @@ def test_commands_are_those_of_the_workflow() -> None:
     assert [command.__name__ for command in COMMANDS] == NAMES
 
 
-def test_help_shows_every_verb(run: Run) -> None:
+def test_help_shows_every_command(run: Run) -> None:
     code, out, error = run("--help")
     assert (code, error) == (0, "")
     for name in NAMES:
         assert f"\n  {name} " in out
 
 
-@pytest.mark.parametrize("verb", NAMES)
-def test_help_of_a_verb_says_what_it_does(run: Run, verb: str) -> None:
-    code, out, error = run(verb, "--help")
+@pytest.mark.parametrize("command", NAMES)
+def test_help_of_a_command_says_what_it_does(run: Run, command: str) -> None:
+    code, out, error = run(command, "--help")
     assert (code, error) == (0, "")
-    assert f"sparsebert {verb}" in out
+    assert f"sparsebert {command}" in out
     assert "--json" in out
 
 
@@ -108,18 +108,18 @@ def test_wrong_use_exits_with_2(run: Run, arguments: list[str]) -> None:
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("verb", sorted(ARGUMENTS))
+@pytest.mark.parametrize("command", sorted(ARGUMENTS))
 def test_a_folder_that_is_no_model_is_the_users_to_mend(
-    run: Run, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", sys.__stdin__)
     model = tmp_path / "model"
     model.mkdir()
     places = {"OUT": tmp_path / "out", "DATA": tmp_path}
-    rest = [str(places.get(word, word)) for word in ARGUMENTS[verb]]
-    if verb == "answer":
+    rest = [str(places.get(word, word)) for word in ARGUMENTS[command]]
+    if command == "answer":
         rest = _answer_arguments()
-    code, out, error = run(verb, model, *rest)
+    code, out, error = run(command, model, *rest)
     assert code == 1, error
     assert out == ""
     assert "error: " in error

@@ -1,4 +1,4 @@
-"""The verbs finetune and evaluate, as a user types them."""
+"""The commands finetune and evaluate, as a user types them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytest.importorskip("pyarrow")
 from commands import Run
 from sparsebert.cli.finetune import finetune
 from sparsebert.cli.options import expanded
-from sparsebert.cli.prune import prune as prune_verb
+from sparsebert.cli.prune import prune as prune_command
 from sparsebert.pruning import prune
 from sparsebert.training.options import NEED_TEACHER, FinetuneOptions
 from sparsebert.training.upstream.options import UpstreamOptions
@@ -89,22 +89,22 @@ def test_one_file_with_columns_of_its_own(work: Path, run: Run, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("verb", "length"), [("finetune", "128, 384 for"), ("evaluate", "the model's own")]
+    ("command", "length"), [("finetune", "128, 384 for"), ("evaluate", "the model's own")]
 )
-def test_help_shows_defaults(verb: str, length: str, run: Run) -> None:
-    code, told, _ = run(verb, "--help")
+def test_help_shows_defaults(command: str, length: str, run: Run) -> None:
+    code, told, _ = run(command, "--help")
     assert code == 0
     for words in ("--task", "--data", length, "[default: 32; x>=1]"):
         assert words in " ".join(told.split()), words
 
 
 @pytest.mark.parametrize(
-    ("verb", "options"), [(finetune, FinetuneOptions), (prune_verb, UpstreamOptions)]
+    ("command", "options"), [(finetune, FinetuneOptions), (prune_command, UpstreamOptions)]
 )
-def test_the_limits_that_help_shows_are_allowed(verb: Any, options: Any) -> None:
+def test_the_limits_that_help_shows_are_allowed(command: Any, options: Any) -> None:
     known = {field.name for field in fields(options)}
     checked = 0
-    for name, hint in get_type_hints(expanded(verb), include_extras=True).items():
+    for name, hint in get_type_hints(expanded(command), include_extras=True).items():
         if name not in known:
             continue
         beside: dict[str, Any] = {}

@@ -5,8 +5,9 @@ Parquet or JSON lines in, Parquet out. Names are imported on first use: pyarrow 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sparsebert.extras import imported_on_use
 
 _WHERE = {
     "FilesResult": "sparsebert.scale.files",
@@ -23,10 +24,4 @@ if TYPE_CHECKING:
     from sparsebert.scale.files import embed_files as embed_files
     from sparsebert.scale.ray_cluster import ray_executor as ray_executor
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'sparsebert.scale' has no attribute '{name}'")
-    value = getattr(import_module(_WHERE[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = imported_on_use(__name__, _WHERE)

@@ -13,8 +13,9 @@ Names are imported when first used: the command line declares its options from `
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sparsebert.extras import imported_on_use
 
 _WHERE = {
     "ServedModel": "sparsebert.serving.served_model",
@@ -31,10 +32,4 @@ if TYPE_CHECKING:
     from sparsebert.serving.served_model import ServedModel as ServedModel
     from sparsebert.serving.served_model import load_models as load_models
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'sparsebert.serving' has no attribute '{name}'")
-    value = getattr(import_module(_WHERE[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = imported_on_use(__name__, _WHERE)

@@ -6,8 +6,9 @@ Names are imported when first used: the command line declares its options from `
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sparsebert.extras import imported_on_use
 
 _WHERE = {
     "CUSTOM": "sparsebert.tasks.table",
@@ -42,10 +43,4 @@ if TYPE_CHECKING:
     from sparsebert.tasks.examples import Examples, load_split, validation_splits
     from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS, Kind, Task, get_task
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'sparsebert.tasks' has no attribute '{name}'")
-    value = getattr(import_module(_WHERE[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = imported_on_use(__name__, _WHERE)

@@ -6,8 +6,9 @@ Names are imported when first used: the command line reads the options' defaults
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sparsebert.extras import imported_on_use
 
 _WHERE = {
     "FinetuneResult": "sparsebert.training.saving",
@@ -24,10 +25,4 @@ if TYPE_CHECKING:
     from sparsebert.training.upstream.pruning import prune_upstream as prune_upstream
     from sparsebert.training.upstream.saving import UpstreamResult as UpstreamResult
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'sparsebert.training' has no attribute '{name}'")
-    value = getattr(import_module(_WHERE[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = imported_on_use(__name__, _WHERE)
