@@ -14,6 +14,8 @@ pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
+from sparsebert.pruning.calibration_rows import read_calibration_rows
+
 from sentence_folders import with_modules
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.errors import DataError
@@ -21,7 +23,6 @@ from sparsebert.evaluation import evaluate
 from sparsebert.evaluation.seeds import evaluate_seeds, save_evaluation
 from sparsebert.inference import load
 from sparsebert.packing import pack
-from sparsebert.pruning.calibration_rows import read_calibration_rows
 from sparsebert.tasks.table import get_task
 from sparsebert.training import finetune
 from sparsebert.training.seeds import finetune_seeds
