@@ -103,12 +103,12 @@ def test_onnx_runtime_answers_as_transformers(
     pytest.importorskip("onnxruntime")
     model = sparse(head, model_type=family)
     result = export(model, tmp_path / "out", to="onnx")
-    assert (result["to"], result["file"]) == ("onnx", "model.onnx")
-    assert result["zeros"] == zeros_of(model) == result["weights"] // 2 > 0
-    assert result["layers"] == len(read_masks(open_checkpoint(model)))
-    assert 0 < result["largest_difference"] < 1e-5
+    assert (result.to, result.file) == ("onnx", "model.onnx")
+    assert result.zeros == zeros_of(model) == result.weights // 2 > 0
+    assert result.layers == len(read_masks(open_checkpoint(model)))
+    assert 0 < result.largest_difference < 1e-5
     file = tmp_path / "out" / "model.onnx"
-    assert result["bytes"] == file.stat().st_size
+    assert result.bytes == file.stat().st_size
     assert difference(model, partial(run_onnx, file)) < 1e-5
 
 
@@ -119,7 +119,7 @@ def test_openvino_answers_as_transformers(
     ov = pytest.importorskip("openvino")
     model = sparse(head, model_type=family)
     result = export(model, tmp_path / "out", to="openvino")
-    assert result["zeros"] == zeros_of(model)
+    assert result.zeros == zeros_of(model)
     file = tmp_path / "out" / "openvino_model.xml"
     assert difference(model, partial(run_openvino, file)) < 1e-5
     # As optimum's OVModelForX reads it: by name.
@@ -178,7 +178,7 @@ def test_a_packed_model_is_unpacked_on_the_way(sparse: Sparse, tmp_path: Path) -
     pack(model, tmp_path / "packed", dtype="int8")
     result = export(tmp_path / "packed", tmp_path / "out", to="onnx")
     # Rounding makes a zero of a kept weight now and then, and never a weight of a zero.
-    assert zeros_of(model) <= result["zeros"] < 1.1 * zeros_of(model)
+    assert zeros_of(model) <= result.zeros < 1.1 * zeros_of(model)
     steps = json.loads((tmp_path / "out" / "config.json").read_text())["sparsity"]["lineage"]
     assert [step["step"] for step in steps] == ["prune", "pack", "unpack", "export"]
     assert steps[-1]["from"] == "packed"

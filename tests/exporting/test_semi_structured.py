@@ -90,7 +90,7 @@ def test_the_multiples_are_those_of_torch() -> None:
 
 def test_every_exported_matrix_survives_torchs_compression(sparse: Path, tmp_path: Path) -> None:
     result = export(sparse, tmp_path / "out", to="torch-2to4")
-    assert (result["layers"], result["left_dense"]) == (12, {})
+    assert (result.layers, result.left_dense) == (12, {})
     checkpoint = open_checkpoint(tmp_path / "out")
     plan = plan_semi_structured(checkpoint)
     assert (
@@ -121,7 +121,7 @@ def test_the_folder_is_the_model_in_float16(sparse: Path, tmp_path: Path) -> Non
     assert set(before) == set(after)
     for name, values in before.items():
         np.testing.assert_array_equal(after[name], values.astype(np.float16))
-    assert result["bytes"] == (out / "model.safetensors").stat().st_size
+    assert result.bytes == (out / "model.safetensors").stat().st_size
     network = transformers.AutoModelForSequenceClassification.from_pretrained(out)
     assert network.dtype == torch.float16
     exact, half = (load(folder, threads=1).forward(SEQUENCES) for folder in (sparse, out))
@@ -166,8 +166,8 @@ class TestLayersThatDoNotFit:
         prune(model, tmp_path / "sparse")
         out = tmp_path / "out"
         result = export(tmp_path / "sparse", out, to="torch-2to4")
-        assert result["layers"] == 8  # attention's; 72 is a multiple of neither 32 nor 64
-        assert result["left_dense"] == {
+        assert result.layers == 8  # attention's; 72 is a multiple of neither 32 nor 64
+        assert result.left_dense == {
             f"encoder.layer.{number}.{name}.weight": f"{shape} are not multiples of [32, 64]"
             for number in (0, 1)
             for name, shape in (("intermediate.dense", [72, 64]), ("output.dense", [64, 72]))
@@ -225,7 +225,7 @@ def test_values_that_float16_does_not_hold(
 def test_a_packed_model_is_unpacked_on_the_way(sparse: Path, tmp_path: Path) -> None:
     pack(sparse, tmp_path / "packed")
     result = export(tmp_path / "packed", tmp_path / "out", to="torch-2to4")
-    assert result["layers"] == 12
+    assert result.layers == 12
     export(sparse, tmp_path / "straight", to="torch-2to4")
     one, two = (load_file(tmp_path / each / "model.safetensors") for each in ("out", "straight"))
     assert all(np.array_equal(one[name], two[name]) for name in two)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from sparsebert.cli.console import (
     emit,
     progress_bar,
 )
+
+if TYPE_CHECKING:
+    from sparsebert.exporting import ExportResult
 
 
 def convert(
@@ -129,25 +132,25 @@ def export(
         raise typer.BadParameter(f"choose from {', '.join(TARGETS)}.", param_hint="--to")
     with progress_bar() as progress:
         result = run(model, out, to=to, force=force, progress=progress)
-    emit(result, _summary(result), as_json=json)
+    emit(result.as_dict(), _summary(result), as_json=json)
 
 
-def _summary(result: dict[str, Any]) -> str:
-    file = f"{result['out']}: {result['file']}, {result['bytes'] / 1e6:.1f} MB"
-    if result["to"] == "torch-2to4":
+def _summary(result: ExportResult) -> str:
+    file = f"{result.out}: {result.file}, {result.bytes / 1e6:.1f} MB"
+    if result.to == "torch-2to4":
         dense = "".join(
-            f"\nleft dense: {each}: {why}" for each, why in result["left_dense"].items()
+            f"\nleft dense: {each}: {why}" for each, why in (result.left_dense or {}).items()
         )
         return (
-            f"{file} in float16; {result['layers']} layers fit 2:4 tensors, which "
-            f"sparsebert.load_torch_2to4 makes on the GPU ({result['seconds']:.1f} s).{dense}"
+            f"{file} in float16; {result.layers} layers fit 2:4 tensors, which "
+            f"sparsebert.load_torch_2to4 makes on the GPU ({result.seconds:.1f} s).{dense}"
         )
     zeros = (
-        f"all {result['zeros']:,} zeros of {result['layers']} pruned layers are in it"
-        if result["layers"]
+        f"all {result.zeros:,} zeros of {result.layers} pruned layers are in it"
+        if result.layers
         else "the model is dense, there were no zeros to keep"
     )
     return (
-        f"{file}; {zeros}; answers differ from transformers' by {result['largest_difference']:.1e} "
-        f"at most ({result['seconds']:.1f} s)."
+        f"{file}; {zeros}; answers differ from transformers' by {result.largest_difference:.1e} "
+        f"at most ({result.seconds:.1f} s)."
     )

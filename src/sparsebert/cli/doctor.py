@@ -87,7 +87,7 @@ def doctor(
             )
         signs = stdout.is_terminal and "utf" in stdout.encoding.lower()
         lines += [*([""] if lines else []), *report.lines(signs=signs)]
-        result.update(report.to_dict())
+        result.update(report.as_dict())
         healthy = report.healthy
     emit(result, "\n".join(lines), as_json=json)
     if not healthy:

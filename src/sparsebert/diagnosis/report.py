@@ -53,7 +53,7 @@ class Finding:
     total: int | None = None
     examples: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""
         return {**asdict(self), "severity": self.severity.value, "examples": list(self.examples)}
 
@@ -112,9 +112,9 @@ class Check:
         found = {finding.severity for finding in self.findings}
         return next((severity for severity in Severity if severity in found), None)
 
-    def to_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""
-        findings = [finding.to_dict() for finding in self.findings]
+        findings = [finding.as_dict() for finding in self.findings]
         return {**asdict(self), "findings": findings}
 
 
@@ -141,7 +141,7 @@ class Report:
         """Whether no error was found; warnings and notes do not make a model unfit."""
         return not self.count(Severity.ERROR)
 
-    def to_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""
         return {
             "subject": self.subject,
@@ -149,13 +149,13 @@ class Report:
             "task": self.task,
             "healthy": self.healthy,
             "counts": {severity.value: self.count(severity) for severity in Severity},
-            "checks": [check.to_dict() for check in self.checks],
+            "checks": [check.as_dict() for check in self.checks],
         }
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a finding; needs [notebook]."""
         return data_frame(
-            {"group": check.group, "check": check.name, **finding.to_dict()}
+            {"group": check.group, "check": check.name, **finding.as_dict()}
             for check in self.checks
             for finding in check.findings
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsebert.exporting.export_folder import TARGETS, export
+from sparsebert.exporting.export_folder import TARGETS, ExportResult, export
 from sparsebert.exporting.semi_structured import load_torch_2to4
 
-__all__ = ["TARGETS", "export", "load_torch_2to4"]
+__all__ = ["TARGETS", "ExportResult", "export", "load_torch_2to4"]

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,34 @@ _TASKS = {
 }
 
 
+@dataclass(frozen=True)
+class ExportResult:
+    """What `export` wrote to ``out``.
+
+    ``file`` is the graph or the weights, ``bytes`` its size on disk. Of a graph, ``layers`` pruned
+    matrices with ``zeros`` of ``weights`` are in it, and ``largest_difference`` is that of any of
+    its outputs from transformers'. For "torch-2to4", ``layers`` fit 2:4 tensors, and ``left_dense``
+    maps the others to the reason. What does not belong to the target is None.
+    """
+
+    out: str
+    to: str
+    file: str
+    layers: int
+    bytes: int
+    seconds: float
+    zeros: int | None = None
+    weights: int | None = None
+    largest_difference: float | None = None
+    left_dense: dict[str, str] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything that belongs to the target, ready for JSON."""
+        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        size, seconds = fields.pop("bytes"), fields.pop("seconds")
+        return {**fields, "bytes": size, "seconds": seconds}
+
+
 def export(
     model: str | Path,
     out: str | Path,
@@ -94,7 +122,7 @@ def export(
     to: str,
     force: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> ExportResult:
     """Write ``model`` to the folder ``out`` for another engine.
 
     ``to`` is "onnx" or "openvino" (the fp32 network in one graph, any batch and length, which
@@ -102,8 +130,7 @@ def export(
     weights, checked to fit 2:4 tensors, for `load_torch_2to4`). Config, tokenizer and pooling go
     along. A packed model is unpacked on the way.
 
-    Before a graph gets its name, every pruned matrix is looked up in it, and its answers are
-    compared with transformers' own. Returns counts, the largest difference, bytes and seconds.
+    A graph is kept only if it has every pruned matrix, and its outputs are those of transformers.
 
     Raises InputError for another target, ExportError if a zero was lost or an answer is wrong,
     PatternError if a recorded pattern is broken or no layer fits 2:4, CheckpointError for a damaged
@@ -141,7 +168,7 @@ def export(
         write_card(staging, source=checkpoint.path, loading=loading)
         sizes = [path.stat().st_size for path in staging.glob(f"{Path(found['file']).stem}*")]
     seconds = round(time.perf_counter() - began, 3)
-    return {"out": str(out), "to": to, **found, "bytes": sum(sizes), "seconds": seconds}
+    return ExportResult(str(out), to, bytes=sum(sizes), seconds=seconds, **found)
 
 
 def _graph(
