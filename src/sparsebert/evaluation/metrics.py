@@ -18,9 +18,6 @@ import numpy.typing as npt
 from sparsebert.extras import need_extra
 from sparsebert.tasks.squad import Answers
 
-CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews")
-REGRESSION_METRICS = ("pearson", "spearman")
-
 
 ByClass = dict[str, dict[str, float]]
 """Label to ``precision``, ``recall`` and ``f1`` in percent, and how many ``rows`` have it."""
