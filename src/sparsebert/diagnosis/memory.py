@@ -45,7 +45,7 @@ from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural
 from sparsebert.diagnosis.system import AvailableMemory
 from sparsebert.engine import default_threads
 from sparsebert.packing import is_packed, open_packed, parts_of
-from sparsebert.training.cpu import LONGEST_PLAIN
+from sparsebert.training.defaults import LONGEST_PLAIN
 
 GROUP = "memory"
 _LIBRARIES = 500 << 20  # Python with torch, transformers, scikit-learn and pyarrow, measured

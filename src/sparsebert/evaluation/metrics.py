@@ -18,7 +18,6 @@ import numpy.typing as npt
 from sparsebert.extras import need_extra
 from sparsebert.tasks.squad import Answers
 
-
 ByClass = dict[str, dict[str, float]]
 """Label to ``precision``, ``recall`` and ``f1`` in percent, and how many ``rows`` have it."""
 

@@ -28,6 +28,7 @@ import numpy.typing as npt
 import torch
 
 from sparsebert.errors import TrainingError
+from sparsebert.training.defaults import LONGEST_PLAIN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,15 +92,6 @@ def kept_memory() -> Iterator[None]:
         libc.mallopt(_M_MMAP_MAX, _MMAP_MAX)
         libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
         libc.malloc_trim(0)
-
-
-# On a CPU torch's fused attention computes its backward pass far slower than plain matrix products,
-# but it saves memory. MiniLM in bf16, processor time of forward and backward with fused attention
-# over that with plain: 1.31 at 32 tokens, 1.27 at 128, 1.17 at 256, 1.01 at 320 (with dropout 1.06,
-# 1.09 and 1.17: the CPU has no fused attention with dropout, and computes it plainly there too).
-# What plain attention keeps for the backward pass grows with the square of the length, hence not
-# further than this.
-LONGEST_PLAIN = 256  # tokens
 
 
 def choose_attention(model: PreTrainedModel, lengths: npt.NDArray[np.integer[Any]]) -> None:
