@@ -364,7 +364,7 @@ class TestRefusals:
         export(sparse(), out, to="onnx")
         with pytest.raises(CheckpointError, match="has no weights"):
             export(out, tmp_path / "again", to="onnx")
-        assert export(sparse(), out, to="onnx", force=True)["out"] == str(out)
+        assert export(sparse(), out, to="onnx", force=True).out == str(out)
 
 
 def test_the_command_says_what_it_checked(sparse: Sparse, tmp_path: Path) -> None:
