@@ -14,8 +14,6 @@ pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
-from sparsebert.pruning.calibration_rows import read_calibration_rows
-
 from sentence_folders import with_modules
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.errors import DataError
@@ -23,6 +21,7 @@ from sparsebert.evaluation import evaluate
 from sparsebert.evaluation.seeds import evaluate_seeds, save_evaluation
 from sparsebert.inference import load
 from sparsebert.packing import pack
+from sparsebert.pruning.calibration_set import read_calibration_set
 from sparsebert.tasks.table import get_task
 from sparsebert.training import finetune
 from sparsebert.training.seeds import finetune_seeds
@@ -148,9 +147,9 @@ def test_calibration_reads_what_was_trained_or_else_what_the_task_trains(
     dense: Path, trained: Path, pairs: Path
 ) -> None:
     task = get_task("stsb")
-    rows = read_calibration_rows(open_checkpoint(trained), pairs, rows=8, task=task)
+    rows = read_calibration_set(open_checkpoint(trained), pairs, count=8, task=task)
     assert max(rows.lengths) == LENGTH
-    rows = read_calibration_rows(open_checkpoint(dense), pairs, rows=8, task=task)
+    rows = read_calibration_set(open_checkpoint(dense), pairs, count=8, task=task)
     assert max(rows.lengths) == 26
 
 
