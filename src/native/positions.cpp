@@ -7,7 +7,7 @@ namespace sparsebert {
 namespace {
 
 // Around a window, the distances within one tile of queries and keys: 64 queries in floating point,
-// 8 and the keys' own 16 in int8.
+// up to 16 and the keys' own 16 in int8.
 constexpr int kTileReach = 96;
 constexpr float kNothing = -1e30f;
 constexpr float kLog2E = 1.44269504f;

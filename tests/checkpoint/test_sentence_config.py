@@ -194,7 +194,7 @@ def test_training_reads_texts_as_inference_does(folder: Path, settings: dict[str
     rows = tokenize(load_tokenizer(folder), examples, 20)
     tokenizer = folder_tokenizer(folder, positions=20, type_vocab_size=2)
     assert tokenizer is not None
-    ours, _ = tokenizer.cut_to_fit(as_texts(list(zip(texts, others, strict=True))))
+    ours, _ = tokenizer.encode_truncated(as_texts(list(zip(texts, others, strict=True))))
     for place, tokens in enumerate(ours):
         ids, types = rows.row(place)
         assert ids.tolist() == tokens.ids.tolist()

@@ -12,6 +12,7 @@ import pytest
 
 from bert_folders import write_bert
 from sparsebert.checkpoint import tokenizer as module
+from sparsebert.checkpoint.convert import convert
 from sparsebert.checkpoint.families import FAMILIES
 from sparsebert.checkpoint.tokenizer import StoredTokenizer, read_tokenizer, write_tokenizer
 from sparsebert.inference import load
@@ -139,7 +140,7 @@ class TestWritten:
         assert opened.truncation_side == dressed.truncation_side
         assert opened.mask_token == dressed.mask_token
         for text in (TRICKY, [PAIR]):
-            found, before = (each.cut_to_fit(as_texts(text))[0] for each in (opened, dressed))
+            found, before = (each.encode_truncated(as_texts(text))[0] for each in (opened, dressed))
             assert [(a.ids.tolist(), a.type_ids.tolist()) for a in found] == [
                 (a.ids.tolist(), a.type_ids.tolist()) for a in before
             ]
@@ -149,6 +150,53 @@ class TestWritten:
     ) -> None:
         prune(shapes[name], tmp_path / "sparse")
         assert transformers_ids(tmp_path / "sparse") == transformers_ids(shapes[name])
+
+
+class TestOtherSteps:
+    def test_fine_tuning(self, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        wanted = transformers_ids(teacher)[: len(TRICKY) + 2]
+        without_building(monkeypatch)
+        assert ids_of(read_tokenizer(teacher)) == wanted
+
+    def test_convert(
+        self, tiny_bert: TinyBert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wanted = ids_of(read_tokenizer(tiny_bert("encoder")))
+        convert(tiny_bert("encoder"), tmp_path / "new")
+        without_building(monkeypatch)
+        assert ids_of(read_tokenizer(tmp_path / "new")) == wanted
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"do_lower_case": True, "max_seq_length": 20},
+            {"processor_kwargs": {"do_lower_case": False, "truncation_side": "left"}},
+        ],
+    )
+    def test_what_sentence_transformers_sets_counts(
+        self,
+        tiny_bert: TinyBert,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        settings: dict[str, Any],
+    ) -> None:
+        source = tmp_path / "model"
+        shutil.copytree(tiny_bert("encoder", lower_case=False), source)
+        kind = "sentence_transformers.models.Transformer"
+        (source / "modules.json").write_text(json.dumps([{"path": "", "type": kind}]))
+        (source / "sentence_bert_config.json").write_text(json.dumps(settings))
+        before = load(source).tokenizer
+        prune(source, tmp_path / "sparse")
+        without_building(monkeypatch)
+        after = load(tmp_path / "sparse").tokenizer
+        assert (after.max_length, after.truncation_side) == (
+            before.max_length,
+            before.truncation_side,
+        )
+        texts = as_texts(TRICKY)
+        assert [each.ids.tolist() for each in after.encode_truncated(texts)[0]] == [
+            each.ids.tolist() for each in before.encode_truncated(texts)[0]
+        ]
 
 
 class TestChangedSince:

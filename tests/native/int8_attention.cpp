@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <sstream>
 
 #include "distances.h"
@@ -137,6 +138,7 @@ void check(const Case& c) {
     // Beside scores far below zero a bias is less than their rounding.
     const bool biased = c.biased && c.kind != Kind::kVeryNegative;
     const Distances distances(biased, c.window, round_up(c.tokens, 16), random);
+    std::map<std::string, std::vector<float>> contexts;
     for (int query = 0; query < c.tokens; ++query)
         bounds.emplace_back(c, heads, distances, head, query);
     each_int8_kernels([&](const Int8Kernels& kernels) {
@@ -155,6 +157,7 @@ void check(const Case& c) {
                            scratch.data(),
                            distances.centre(),
                            distances.computed()});
+        contexts[kernels.name].assign(context.begin(), context.end());
         for (size_t i = 0; i < floats; ++i) {
             const size_t query = i / stride, column = i % stride;
             const size_t d = column - head * c.head_size;
@@ -170,6 +173,18 @@ void check(const Case& c) {
             }
         }
     });
+    // Tiles change no bit.
+    for (const auto& [without, with] :
+         {std::pair{"portable", "plain tiles"}, {"avx512-vnni", "avx512-amx"}}) {
+        if (!contexts.count(with)) continue;
+        const std::vector<float>&want = contexts[without], &got = contexts[with];
+        for (size_t i = 0; i < floats; ++i)
+            if (std::memcmp(&want[i], &got[i], sizeof(float)))
+                fail(with, " int8 attention, ", c.tokens, " tokens, size ", c.head_size, ", kind ",
+                     static_cast<int>(c.kind), ", window ", c.window, ", seed ", c.seed, ": query ",
+                     i / stride, ", column ", i % stride, " is ", got[i], ", not ", want[i],
+                     " as without tiles");
+    }
 }
 
 // What lies further away than a window and a tile of queries and of keys is not even read: with no
@@ -198,7 +213,7 @@ void check_reach() {
             }
             int far = 0;
             for (size_t i = 0; i < floats; ++i)
-                if (std::abs(static_cast<int>(i / kSize) - kLoud) > kWindow + 8 + 16)
+                if (std::abs(static_cast<int>(i / kSize) - kLoud) > kWindow + kTileQueries + 16)
                     far += one[i] != other[i];
             return far;
         };

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include "half.h"
 #include "testing.h"
@@ -16,6 +17,7 @@ namespace {
 #include "int8/portable.inl"
 
 constexpr int kAttentionTiles = 1, kAttentionTokens = 2;
+constexpr int kFewestForTiles = 0;
 
 inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
     for (int i = 0; i < 64; ++i) {
@@ -29,13 +31,16 @@ inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
 #include "int8/rows.inl"
 #include "tile_plain.inl"
 
-#include "int8/attention.inl"
+#include "int8/attention_on_tiles.inl"
 #include "int8/linear_on_tiles.inl"
 
 }  // namespace
 
-const Int8Kernels kPlainTilesInt8 = {
-    "plain tiles", linear_on_tiles, row_sums,   attention, activate, gate,
-    norm,          split_heads,     add_scaled, dot,       rotate,   gather};
+const Int8Kernels kPlainTilesInt8 = {"plain tiles", linear_on_tiles,
+                                     row_sums,      attention_on_tiles,
+                                     activate,      gate,
+                                     norm,          split_heads,
+                                     add_scaled,    dot,
+                                     rotate,        gather};
 
 }  // namespace sparsebert

@@ -6,11 +6,15 @@ struct PlainTile {
 };
 
 inline thread_local PlainTile plain_tiles[8];
-inline thread_local int plain_tile_tokens = 0;  // 0 while no tiles are in use
+inline thread_local int plain_tile_tokens = 0;   // 0 while no tiles are in use
+inline thread_local int plain_tile_inputs = 64;  // of tiles 4 and 6
 
 class TilesInUse {
   public:
-    explicit TilesInUse(int tokens) { plain_tile_tokens = tokens; }
+    explicit TilesInUse(int tokens, int inputs = 64) {
+        plain_tile_tokens = tokens;
+        plain_tile_inputs = inputs;
+    }
     ~TilesInUse() { plain_tile_tokens = 0; }
     TilesInUse(const TilesInUse&) = delete;
     TilesInUse& operator=(const TilesInUse&) = delete;
@@ -23,28 +27,32 @@ struct Tile {
     static PlainTile& tile() { return plain_tiles[Number]; }
     static int rows() {
         if (!plain_tile_tokens) std::abort();  // where the CPU would stop, too
-        return Number < TilesInUse::kFirstOfWeights ? plain_tile_tokens : 16;
+        if (Number < TilesInUse::kFirstOfWeights) return plain_tile_tokens;
+        return Number == 6 ? plain_tile_inputs / 4 : 16;
     }
+    static int row_bytes() { return Number == 4 ? plain_tile_inputs : 64; }
 
     static void zero() {
-        for (int row = rows() - 1; row >= 0; --row) std::memset(tile().bytes[row], 0, 64);
+        for (int row = rows() - 1; row >= 0; --row) std::memset(tile().bytes[row], 0, row_bytes());
     }
     static void load(const void* from, size_t stride) {
         for (int row = 0; row < rows(); ++row)
-            std::memcpy(tile().bytes[row], static_cast<const uint8_t*>(from) + row * stride, 64);
+            std::memcpy(tile().bytes[row], static_cast<const uint8_t*>(from) + row * stride,
+                        row_bytes());
     }
     static void store(void* to, size_t stride) {
         for (int row = 0; row < rows(); ++row)
-            std::memcpy(static_cast<uint8_t*>(to) + row * stride, tile().bytes[row], 64);
+            std::memcpy(static_cast<uint8_t*>(to) + row * stride, tile().bytes[row], row_bytes());
     }
 };
 
 template <int Sums, int Inputs, int Weights>
 inline void multiply(Tile<Sums> sums, Tile<Inputs> inputs, Tile<Weights> weights) {
+    if (inputs.row_bytes() != 4 * weights.rows()) std::abort();  // where the CPU would stop, too
     for (int token = 0; token < sums.rows(); ++token) {
         int32_t row[16];
         std::memcpy(row, sums.tile().bytes[token], sizeof row);
-        for (int i = 0; i < 64; ++i)
+        for (int i = 0; i < inputs.row_bytes(); ++i)
             for (int output = 0; output < 16; ++output)
                 row[output] += inputs.tile().bytes[token][i] *
                                static_cast<int8_t>(weights.tile().bytes[i / 4][4 * output + i % 4]);

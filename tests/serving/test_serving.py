@@ -109,12 +109,12 @@ class TestEmbed:
             )
             assert close(found, model.embed([text], normalize=True))
         ids = model.tokenizer.backend.encode(text, add_special_tokens=False).ids
-        last = model.tokenizer.frame(ids[-62:]).ids.tolist()
+        last = model.tokenizer.with_special_tokens(ids[-62:]).ids.tolist()
         left = ask(client, "/embed", inputs=text, truncate=True, truncation_direction="Left")
         assert left == ask(client, "/embed", inputs=last)
         assert left == ask(client, "/embed", inputs=ids, truncate=True, truncation_direction="left")
         assert "inputs is longer" in refusal(client, 413, "/embed", inputs=ids)
-        dressed = model.tokenizer.frame(ids).ids.tolist()  # with special tokens, which stay
+        dressed = model.tokenizer.with_special_tokens(ids).ids.tolist()
         for direction in ("left", "right"):
             given = {"truncate": True, "truncation_direction": direction}
             assert ask(client, "/embed", inputs=dressed, **given) == ask(

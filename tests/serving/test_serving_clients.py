@@ -68,7 +68,7 @@ class TestOpenAI:
             ({"truncate_prompt_tokens": 10}, 8),
         ):
             found = client.embeddings.create(input=text, model="embedder", extra_body=asked)
-            frame = models["embedder"].tokenizer.frame(ids[:kept])
+            frame = models["embedder"].tokenizer.with_special_tokens(ids[:kept])
             expected = models["embedder"].forward([frame.ids.tolist()])[0].mean(0)
             expected /= np.linalg.norm(expected)
             assert np.array(found.data[0].embedding) == pytest.approx(expected, abs=1e-6)

@@ -336,13 +336,13 @@ def test_two_outputs_read_their_texts_once(client, monkeypatch):
     from sparsebert.inference.tokenizing import TextTokenizer
 
     reads: list[int] = []
-    real = TextTokenizer.cut_to_fit
+    real = TextTokenizer.encode_truncated
 
     def counted(tokenizer: Any, texts: Any, **options: Any) -> Any:
         reads.append(len(texts.items))
         return real(tokenizer, texts, **options)
 
-    monkeypatch.setattr(TextTokenizer, "cut_to_fit", counted)
+    monkeypatch.setattr(TextTokenizer, "encode_truncated", counted)
     texts = [tensor("text", ["a wall", "noon"], [2], "BYTES")]
     infer(client, "classifier", inputs=texts, outputs=[{"name": "logits"}, {"name": "embedding"}])
     assert reads == [2]

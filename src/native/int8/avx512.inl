@@ -43,6 +43,22 @@ inline void store_bytes(const Vec (&lanes)[1], uint8_t* out) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(whole));
 }
 
+// Bytes that packing twice made of four vectors, in their order: half as many instructions as
+// packing each vector alone.
+inline __m512i in_order(__m512i packed) {
+    return _mm512_permutexvar_epi32(
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), packed);
+}
+
+// The same of 64.
+inline void store_64_bytes(const Vec (&lanes)[4], uint8_t* out) {
+    const __m512i low =
+        _mm512_packs_epi32(_mm512_cvtps_epi32(lanes[0].v), _mm512_cvtps_epi32(lanes[1].v));
+    const __m512i high =
+        _mm512_packs_epi32(_mm512_cvtps_epi32(lanes[2].v), _mm512_cvtps_epi32(lanes[3].v));
+    _mm512_storeu_si512(out, in_order(_mm512_packus_epi16(low, high)));
+}
+
 // clip(round(x inverse) + zero, 0, 255) of 16 features, the groups in their order.
 inline void quantize_16(const float* x, float inverse, float zero, uint8_t* out) {
     __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse)));
@@ -53,6 +69,19 @@ inline void quantize_16(const float* x, float inverse, float zero, uint8_t* out)
                      _mm_shuffle_epi8(_mm512_cvtusepi32_epi8(whole), order));
 }
 
+inline void quantize_64(const float* x, float inverse, float zero, uint8_t* out) {
+    const __m512 factor = _mm512_set1_ps(inverse);
+    const auto whole = [&](int i) {
+        return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i * 16), factor));
+    };
+    const __m512i zeros = _mm512_set1_epi16(static_cast<int16_t>(zero));
+    const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(whole(0), whole(1)), zeros);
+    const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(whole(2), whole(3)), zeros);
+    const __m512i order =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+    _mm512_storeu_si512(out, _mm512_shuffle_epi8(in_order(_mm512_packus_epi16(low, high)), order));
+}
+
 inline void quantize_signed_16(const float* x, float inverse, int offset, uint8_t* out) {
     const __m512i whole =
         _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse)));
@@ -60,4 +89,65 @@ inline void quantize_signed_16(const float* x, float inverse, int offset, uint8_
                      _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(offset))));
 }
 
-#include "tiles_x86.inl"
+// Rows first, first + step, ... of 16 bytes, in four lanes; rows from `count` on are zero.
+inline __m512i four_rows(const uint8_t* rows, size_t stride, int first, int step, int count) {
+    __m512i lanes = _mm512_setzero_si512();
+#pragma GCC unroll 4
+    for (int lane = 0; lane < 4; ++lane) {
+        const int row = first + lane * step;
+        if (row >= count) break;
+        const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + row * stride));
+        lanes = _mm512_mask_broadcast_i32x4(lanes, static_cast<__mmask16>(0xF << (4 * lane)), x);
+    }
+    return lanes;
+}
+
+// `count` keys of `depth` bytes, `stride` apart, to [depth / 4][16 keys][4]; keys beyond are zero.
+// offsets[key] = -128 x the sum of its bytes.
+inline void transpose_keys(const uint8_t* keys, size_t stride, int count, int depth, int8_t* out,
+                           int32_t* offsets) {
+    const auto transpose = [&](int keys_here) {
+        __m512i sums = _mm512_setzero_si512();
+        for (int d = 0; d < depth; d += 16) {
+            __m512i rows[4];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) rows[i] = four_rows(keys + d, stride, i, 4, keys_here);
+            const __m512i a = _mm512_unpacklo_epi32(rows[0], rows[1]);
+            const __m512i b = _mm512_unpackhi_epi32(rows[0], rows[1]);
+            const __m512i c = _mm512_unpacklo_epi32(rows[2], rows[3]);
+            const __m512i e = _mm512_unpackhi_epi32(rows[2], rows[3]);
+            const __m512i fours[4] = {_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c),
+                                      _mm512_unpacklo_epi64(b, e), _mm512_unpackhi_epi64(b, e)};
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) {
+                _mm512_storeu_si512(out + (d / 4 + i) * 64, fours[i]);
+                sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(-128), fours[i]);  // 128, as u8
+            }
+        }
+        _mm512_storeu_si512(offsets, _mm512_sub_epi32(_mm512_setzero_si512(), sums));
+    };
+    if (count >= 16)
+        transpose(16);
+    else
+        transpose(count);
+}
+
+// `count` (1 to 4) rows of `depth` bytes to [depth / 16][16 columns][4 rows], a column tile
+// `tile` bytes from the next.
+inline void interleave_values(const uint8_t* values, size_t stride, int count, int depth,
+                              int8_t* out, size_t tile) {
+    const __m512i columns = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i order =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const auto interleave = [&](int rows) {
+        for (int d = 0; d < depth; d += 16, out += tile) {
+            const __m512i fours =
+                _mm512_permutexvar_epi32(columns, four_rows(values + d, stride, 0, 1, rows));
+            _mm512_storeu_si512(out, _mm512_shuffle_epi8(fours, order));
+        }
+    };
+    if (count >= 4)
+        interleave(4);
+    else
+        interleave(count);
+}

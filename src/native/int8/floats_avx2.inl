@@ -24,6 +24,15 @@ inline void store_bytes(const Vec (&lanes)[2], uint8_t* out) {
     store_16(out, pack_bytes(_mm256_cvtps_epi32(lanes[0].v), _mm256_cvtps_epi32(lanes[1].v)));
 }
 
+// The same of 64.
+inline void store_64_bytes(const Vec (&lanes)[4 * 2], uint8_t* out) {
+    for (int i = 0; i < 4; ++i) {
+        Vec quarter[2];
+        for (int v = 0; v < 2; ++v) quarter[v] = lanes[i * 2 + v];
+        store_bytes(quarter, out + i * 16);
+    }
+}
+
 // round(x inverse) + offset of eight features.
 inline __m256i quantize_8(const float* x, float inverse, int offset) {
     const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(inverse));
@@ -41,6 +50,10 @@ inline void quantize_16(const float* x, float inverse, float zero, uint8_t* out)
         _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
     const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
     store_16(out, _mm_shuffle_epi8(bytes, order));
+}
+
+inline void quantize_64(const float* x, float inverse, float zero, uint8_t* out) {
+    for (int i = 0; i < 64; i += 16) quantize_16(x + i, inverse, zero, out + i);
 }
 
 inline void quantize_signed_16(const float* x, float inverse, int offset, uint8_t* out) {

@@ -119,13 +119,24 @@ struct Int8Attention {
     int window = kEverything;
 };
 
-constexpr int kAttentionQueries = 8;  // most queries of a tile
+// Most queries at a time: in registers, and on tiles, where two such blocks are in hand.
+constexpr int kAttentionQueries = 8, kTileQueries = 16;
+
+// Bytes from one query's scores to the next's, and of its probabilities: an odd number of cache
+// lines, so that the rows of a tile do not fall into the same sets of L1. Tiles of probabilities
+// reach up to 48 past the last key.
+inline size_t int8_score_stride(int tokens) { return (round_up(tokens, 16) / 16 | 1) * 64; }
+inline size_t int8_probability_stride(int tokens) {
+    return (round_up(round_up(tokens, 16) + 48, 64) / 64 | 1) * 64;
+}
 
 inline size_t int8_attention_scratch(int tokens, int depth) {
     const size_t padded = round_up(tokens, 16);
-    return padded * depth * 2                 // keys and values in tiles
-           + padded * 4 * 4                   // sums, scales, logarithms and their inverse
-           + padded * kAttentionQueries * 5;  // scores and probabilities
+    return padded * depth * 2                               // keys and values in tiles
+           + padded * 4 * 4                                 // sums, scales, logarithms, inverses
+           + kTileQueries * (2 * int8_score_stride(tokens)  // two blocks
+                             + int8_probability_stride(tokens) +
+                             2 * sizeof(int32_t) * depth);  // sums of two contexts
 }
 
 struct Int8Norm {

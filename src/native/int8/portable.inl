@@ -74,6 +74,15 @@ inline void store_bytes(const Vec (&lanes)[kTileVectors], uint8_t* out) {
         out[i] = static_cast<uint8_t>(within(0.0f, std::nearbyint(floats[i]), 255.0f));
 }
 
+// The same of 64.
+inline void store_64_bytes(const Vec (&lanes)[4 * kTileVectors], uint8_t* out) {
+    for (int i = 0; i < 4; ++i) {
+        Vec quarter[kTileVectors];
+        for (int v = 0; v < kTileVectors; ++v) quarter[v] = lanes[i * kTileVectors + v];
+        store_bytes(quarter, out + i * 16);
+    }
+}
+
 // clip(round(x inverse) + zero, 0, 255) of 16 features, the groups in their order.
 inline void quantize_16(const float* x, float inverse, float zero, uint8_t* out) {
     for (int i = 0; i < 16; ++i) {
@@ -81,6 +90,10 @@ inline void quantize_16(const float* x, float inverse, float zero, uint8_t* out)
         const int at = i / 8 * 8 + i % 2 * 4 + i % 8 / 2;
         out[at] = static_cast<uint8_t>(within(0.0f, value, 255.0f));
     }
+}
+
+inline void quantize_64(const float* x, float inverse, float zero, uint8_t* out) {
+    for (int i = 0; i < 64; i += 16) quantize_16(x + i, inverse, zero, out + i);
 }
 
 inline void quantize_signed_16(const float* x, float inverse, int offset, uint8_t* out) {

@@ -35,7 +35,9 @@ inline void quantize(const float* x, int features, Vec low, Vec high, const Int8
     out.scales[row] = scale;
     out.zeros[row] = static_cast<int32_t>(zero);
     uint8_t* bytes = out.values + row * out.stride;
-    for (int f = 0; f < features; f += 16) quantize_16(x + f, inverse, zero, bytes + f);
+    int f = 0;
+    for (; f + 64 <= features; f += 64) quantize_64(x + f, inverse, zero, bytes + f);
+    for (; f < features; f += 16) quantize_16(x + f, inverse, zero, bytes + f);
 }
 
 template <typename Function>

@@ -13,12 +13,16 @@ struct alignas(64) TileConfiguration {
 // saved at each change of threads, and keep the core from its deeper sleep.
 class TilesInUse {
   public:
-    explicit TilesInUse(int tokens) {  // at most 16, of a tile of sums or of inputs
+    // At most 16 tokens, of a tile of sums or of inputs. `inputs` are those of tiles 4 and 6, at
+    // most 64 and a multiple of four; tiles 5 and 7 have 64.
+    explicit TilesInUse(int tokens, int inputs = 64) {
         TileConfiguration configuration;
         for (int tile = 0; tile < 8; ++tile) {
             configuration.row_bytes[tile] = 64;
             configuration.rows[tile] = static_cast<uint8_t>(tile < kFirstOfWeights ? tokens : 16);
         }
+        configuration.row_bytes[4] = static_cast<uint16_t>(inputs);
+        configuration.rows[6] = static_cast<uint8_t>(inputs / 4);
         asm volatile("ldtilecfg %0" ::"m"(configuration));
     }
     ~TilesInUse() { asm volatile("tilerelease"); }

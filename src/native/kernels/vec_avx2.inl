@@ -35,3 +35,4 @@ inline Vec pow2(Vec n) {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))};
 }
+inline Vec scaled(Vec a, Vec n) { return mul(a, pow2(n)); }

@@ -45,3 +45,4 @@ inline Vec pow2(Vec n) {
     __builtin_memcpy(&result.v, &bits, sizeof bits);
     return result;
 }
+inline Vec scaled(Vec a, Vec n) { return mul(a, pow2(n)); }

@@ -1,4 +1,4 @@
-"""Model folders: reading them with everything checked, and writing them whole or not at all."""
+"""Model folders: validated reading and atomic writing."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def decoder_weight(config: EncoderConfig) -> str | None:
 def check_shapes(
     config: EncoderConfig, shapes: Mapping[str, tuple[int, ...]], where: object
 ) -> tuple[str, ...]:
-    """Hold the shapes found (by canonical name) against the config's.
+    """Check the shapes found (by canonical name) against the config's.
 
     Returns the names of the tensors that the model uses, in computing order; the others are extras.
     CheckpointError names what is missing or differs.

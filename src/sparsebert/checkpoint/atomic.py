@@ -1,4 +1,4 @@
-"""What writing as a whole or not at all is made of: replaced files, folder locks, SIGTERM.
+"""Building blocks of atomic writing: replaced files, folder locks, SIGTERM.
 
 `sparsebert.checkpoint.staging` does it for folders. A folder lock is the system's own, on a file in
 the folder: it ends with its process, however that ends, and so tells a folder in use from one that
@@ -51,7 +51,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 class FolderLock:
-    """A lock that is held; `take` makes it."""
+    """An acquired lock; `take` makes it."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
@@ -94,7 +94,7 @@ def _is_open_as(file: Path, handle: int) -> bool:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Inside, SIGTERM raises KeyboardInterrupt, so that what was begun is tidied up.
+    """Inside, SIGTERM raises KeyboardInterrupt, so that temporary files are removed.
 
     Python delivers signals to the main thread only: elsewhere nothing is changed, and neither is a
     program's own way with the signal.

@@ -1,4 +1,4 @@
-"""Which tokens the layers of a rotary model attend to, and how fast positions turn in each."""
+"""Attention windows and rotary bases of each layer of a model with rotary embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The small files beside the weights that make a folder complete: tokenizer, pooling, labels."""
+"""The auxiliary files of a model folder: config, tokenizer, pooling modules, labels, licences."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HANDED_ON = ("processor_kwargs", "tokenizer_args", "processing_kwargs", "text",
 def write_auxiliary_files(
     folder: Path, raw: dict[str, Any], *, source: Path, trained_length: int | None = None
 ) -> None:
-    """All that a model folder has beside weights, masks and card.
+    """Write everything of a model folder but weights, masks and card.
 
     That is config.json (``raw``), the files of ``source`` (`copy_auxiliary_files`), limited to
     texts of ``trained_length`` tokens (`write_trained_length`), and a tokenizer.json that

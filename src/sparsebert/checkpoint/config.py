@@ -1,4 +1,4 @@
-"""config.json of an encoder's checkpoint, every value checked before anything relies on it."""
+"""config.json of an encoder's checkpoint, validated."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ class EncoderConfig:
 
     @property
     def max_length(self) -> int:
-        """Most tokens of a text, special tokens included."""
+        """Maximum sequence length in tokens, special tokens included."""
         return self.max_position_embeddings - self.first_position
 
     @property
     def token_types(self) -> int | None:
-        """How many types of tokens the model tells apart; None where it has no table of them."""
+        """Rows of the token type embeddings; None for a model without them."""
         return self.type_vocab_size if self.family.token_types else None
 
     @property

@@ -1,4 +1,4 @@
-"""Old pickled weights (pytorch_model.bin) to safetensors: the one place where a pickle is opened.
+"""Old pickled weights (pytorch_model.bin) to safetensors: the only code that opens a pickle.
 
 A pickle can run any code when it is loaded. torch's ``weights_only`` loader builds nothing but
 tensors and plain containers and refuses the rest; versions before 2.10 had holes in it.

@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Head(str, Enum):
-    """What stands on the encoder."""
+    """The model's head."""
 
     ENCODER = "encoder"
     SEQUENCE = "sequence-classification"

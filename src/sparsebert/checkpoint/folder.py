@@ -1,4 +1,4 @@
-"""Opening a dense or sparse model folder, with everything in it checked."""
+"""Opening and validating a dense or sparse model folder."""
 
 from __future__ import annotations
 

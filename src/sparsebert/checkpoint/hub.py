@@ -1,4 +1,4 @@
-"""What the user calls a model: a folder, or a model id on the Hugging Face hub."""
+"""Resolving a model: a folder, or a model id on the Hugging Face hub."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class KnownKeys:
-    """The keys of one file. ``others`` is why any further key is refused, "" if nobody reads it."""
+    """The keys of one file. ``others`` is why any further key is refused, "" if it is ignored."""
 
     honoured: frozenset[str] = frozenset()
     harmless: frozenset[str] = frozenset()

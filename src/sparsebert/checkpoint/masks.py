@@ -1,7 +1,7 @@
 """Masks of pruned layers: which weights may be non-zero.
 
-They are stored beside the weights because zeros do not tell everything: a kept weight that happens
-to be 0.0 must stay trainable. Where no file tells, they are read off the zeros.
+They are stored beside the weights because zeros are ambiguous: a kept weight that happens
+to be 0.0 must stay trainable. Without a file they are derived from the zeros.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def layer_mask(
 ) -> LayerMask | None:
     """Pattern and whole mask of a layer with values ``weight``; None if it is dense.
 
-    The stored mask is believed if the weights agree with it; without one the recorded pattern is,
-    and without that the zeros speak. PatternError, naming the layer, if the weights broke what was
+    A stored mask counts if the weights agree with it, else the recorded pattern, else the pattern
+    that the zeros have. PatternError, naming the layer, if the weights broke what was
     stored or recorded.
     """
     recorded = checkpoint.config.recorded_pattern

@@ -1,4 +1,4 @@
-"""What makes scores of a sequence classifier's logits: the one place that decides it."""
+"""The function that turns a sequence classifier's logits into scores, decided here alone."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ SETTINGS_NAME = "config_sentence_transformers.json"
 
 @dataclass(frozen=True)
 class Prompts:
-    """``texts`` by name; ``default`` is the text that stands before each unless told otherwise."""
+    """``texts`` by name; ``default`` is prepended to each text unless another is given."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
     default: str = ""
@@ -157,7 +157,7 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
 
 
 def _first_file(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The file that counts, and what it says."""
+    """The file that the library reads, and its content."""
     for file in (folder / name for name in SENTENCE_CONFIGS):
         if file.is_file() and (settings := read_object(file)):
             return file, settings
@@ -204,7 +204,7 @@ def _single_output(text: Mapping[str, Any]) -> dict[str, Any]:
 def _handed_on(
     settings: Mapping[str, Any], names: tuple[str, ...], file: Path
 ) -> tuple[str, dict[str, Any]]:
-    """Where the first of ``names`` that is there stands, for messages, and what it holds."""
+    """The first of ``names`` that is present: where, for messages, and its value."""
     name = next((name for name in names if name in settings), names[0])
     given = settings.get(name) or {}
     if not isinstance(given, dict):
@@ -232,7 +232,7 @@ def _tokenizer_settings(settings: Mapping[str, Any], file: Path) -> dict[str, An
 
 
 def _text_length(settings: Mapping[str, Any], file: Path) -> int | None:
-    """The limit among what is said for each call; CheckpointError for what else would matter."""
+    """The length limit among the per-call settings; CheckpointError for others that matter."""
     where, called = _handed_on(settings, ("processing_kwargs",), file)
     text = {**(called.get("text") or {}), **(called.get("common") or {})}
     PROCESSING_KWARGS.check(text, where)

@@ -1,6 +1,7 @@
-"""The tokenizer of a model folder: opened, and written so that it opens without more ado.
+"""Reading and writing the tokenizer of a model folder.
 
-In a folder that sparsebert wrote, tokenizer.json is whole: ``Tokenizer.from_file`` gives the
+
+In a folder that sparsebert wrote, tokenizer.json is complete: ``Tokenizer.from_file`` gives the
 tokenizer that transformers builds out of all the folder's files, and config.json records what else
 is done with its tokens, with a checksum of these files. Anywhere else, and where one of the files
 was changed since, the tokenizer is built as transformers builds it (`tokenizer_building`).
@@ -54,7 +55,7 @@ def read_tokenizer(
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Make tokenizer.json whole in a folder that has config.json and tokenizer files at its top.
+    """Make tokenizer.json complete in a folder that has config.json and tokenizer files at its top.
 
     Its padding and truncation stay as they are: sparsebert ignores them, and transformers reads
     them. transformers gives the same token ids as before. A tokenizer that cannot be built, or not
@@ -98,7 +99,7 @@ def _recorded(folder: Path, given: Mapping[str, Any] | None) -> StoredTokenizer 
 
 
 def _is_valid(settings: Mapping[str, Any]) -> bool:
-    """Whether recorded settings are of the types of `StoredTokenizer`; a stranger may write any."""
+    """Whether recorded settings are of the types of `StoredTokenizer`; the file may be hostile."""
     length, tokens = settings["max_length"], settings["special_tokens"]
     return (
         settings["truncation_side"] in ("left", "right")
@@ -138,7 +139,7 @@ def _copy_padding(file: Path, backend: Tokenizer) -> None:
 
 
 def check_ids(name: str | Path, config: EncoderConfig, ids: Integers, type_ids: Integers) -> None:
-    """CheckpointError if the own tokenizer of the model ``name`` gave an id that it does not have.
+    """CheckpointError if the tokenizer of the model ``name`` gave an id outside its tables.
 
     ``ids`` and ``type_ids`` are integers ``[tokens]``.
     """

@@ -48,8 +48,8 @@ _XLM_UNKNOWN = 3  # the id of the unknown token in every XLM-R vocabulary of tra
 class StoredTokenizer:
     """A folder's tokenizer, and what is done with its tokens.
 
-    ``truncation_side`` is the end at which texts are cut, ``max_length`` the limit in tokens that
-    the folder sets (None for none), ``token_types`` whether the model is told of them,
+    ``truncation_side`` is the end at which texts are truncated, ``max_length`` the limit in tokens
+    that the folder sets (None for none), ``token_types`` whether the model is given token type ids,
     ``special_tokens`` are texts by role, for example ``mask_token``, and with
     ``split_special_tokens`` such texts are tokenized like any other.
     """
@@ -111,7 +111,7 @@ def open_file(file: Path) -> Tokenizer:
 
 
 class _Document:
-    """A tokenizer.json of which only parts count."""
+    """A tokenizer.json of which only some parts are used."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -197,7 +197,7 @@ def _byte_pairs(vocabulary: Any, pairs: list[Any]) -> models.Model:
 
 
 def _around(model: models.Model, settings: TokenizerSettings) -> Tokenizer:
-    """Normalise and cut texts for a model as its class does."""
+    """Normalizer, pre-tokenizer and decoder for a model, as its class sets them."""
     tokenizer = Tokenizer(model)
     kind = settings.kind.model
     if kind == "WordPiece":

@@ -53,7 +53,7 @@ class TokenizerClass:
 
     ``model`` is the kind of vocabulary that it takes, "" where it takes tokenizer.json as it is.
     ``tokens`` are its special tokens unless the files name others, ``files`` are what it is built
-    from without a tokenizer.json, and ``token_types`` says that it tells the model of them.
+    from without a tokenizer.json, and ``token_types`` says that it gives token type ids.
     """
 
     name: str
@@ -142,7 +142,7 @@ class TokenizerSettings:
 
     @property
     def token_types(self) -> bool:
-        """Whether the model is told which of a pair's texts a token is of."""
+        """Whether the model is given token type ids."""
         names = self._value("model_input_names", None)
         if names is None:
             return self.kind.token_types
@@ -151,7 +151,7 @@ class TokenizerSettings:
         return "token_type_ids" in names
 
     def side(self, stored: object) -> Side:
-        """The end at which long texts are cut; ``stored`` is what tokenizer.json says."""
+        """The truncation side; ``stored`` is that of tokenizer.json."""
         value = self._value("truncation_side", stored)
         if value not in ("right", "left"):
             raise CheckpointError(

@@ -74,11 +74,10 @@ def declared_option(options: type[Options], name: str, *, envvar: str | None = N
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
     """The command as typer sees it, with each `Group` replaced by its options."""
-    hints = get_type_hints(command, include_extras=True)
-    groups = dict(_groups(hints))
+    signature = inspect.signature(command, eval_str=True)
+    groups = dict(_groups(signature))
     if not groups:
         return command
-    signature = inspect.signature(command)
     shown: dict[str, inspect.Parameter] = {}
     taken: dict[str, dict[str, inspect.Parameter]] = {}
     for name, parameter in signature.parameters.items():
@@ -86,10 +85,10 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
             taken[name] = groups[name].parameters()
             shown |= taken[name]
         else:
-            shown[name] = parameter.replace(
-                kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name]
-            )
-    context = next((name for name in shown if hints.get(name) is typer.Context), _CONTEXT)
+            shown[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+    context = next(
+        (name for name, each in shown.items() if each.annotation is typer.Context), _CONTEXT
+    )
     shown[context] = inspect.Parameter(
         context, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
     )
@@ -125,9 +124,9 @@ def chosen(given: Given, *names: str) -> Given:
     return {name: given[name] for name in names if name in given}
 
 
-def _groups(hints: Mapping[str, Any]) -> Iterator[tuple[str, Group]]:
-    for name, hint in hints.items():
-        if get_origin(hint) is Annotated:
-            for each in get_args(hint)[1:]:
+def _groups(signature: inspect.Signature) -> Iterator[tuple[str, Group]]:
+    for name, parameter in signature.parameters.items():
+        if get_origin(parameter.annotation) is Annotated:
+            for each in get_args(parameter.annotation)[1:]:
                 if isinstance(each, Group):
                     yield name, each

@@ -1,4 +1,4 @@
-"""Answer many texts together, and let a text that cannot be used spoil only its own answer."""
+"""Run a function over many items in one batch, so that an unusable item fails alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Work = Callable[[Any], Any]
 
 @dataclass
 class Answers:
-    """What came of each item: ``results`` holds None where ``errors`` says, by index, why.
+    """One result per item: None where ``errors``, by index, has the reason.
 
     ``truncated`` items were longer than ``limit`` tokens, the first of them at ``first_truncated``.
     """
@@ -29,7 +29,7 @@ class Answers:
 
 
 def answer_each(items: Sequence[Any], work: Work) -> Answers:
-    """Work on all items at once, and on ever smaller parts of them where one is at fault.
+    """Process all items at once, and halves of them, recursively, where one raises InputError.
 
     TruncationWarnings are counted, other warnings passed on.
     """

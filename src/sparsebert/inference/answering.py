@@ -1,4 +1,4 @@
-"""Answers to questions: the context in windows, the engine over all windows, the best spans.
+"""Extractive question answering: the n-best spans over the windows of a context.
 
 The n-best search is that of transformers' question-answering example
 (``postprocess_qa_predictions``), by which SQuAD v1.1 scores are commonly computed: the ``n_best``
@@ -26,7 +26,7 @@ _USUAL_LENGTH = 384  # tokens of question and context: what SQuAD models are fin
 
 
 class Answer(TypedDict):
-    """A stretch of the context, its characters ``[start, end)``, its share of the n-best list."""
+    """A span of the context, characters ``[start, end)``; its softmax over the n-best spans."""
 
     text: str
     start: int
@@ -35,9 +35,9 @@ class Answer(TypedDict):
 
 
 def window_length(config: EncoderConfig, limit: int) -> int:
-    """Tokens of a question and a stretch of its context: as in the model's training, else 384.
+    """Tokens of a question with a window of its context: as in the model's training, else 384.
 
-    ``limit`` is the most that the model reads.
+    ``limit`` is the model's maximum.
     """
     return min(trained_length(config.sparsity) or _USUAL_LENGTH, limit)
 

@@ -1,4 +1,4 @@
-"""Cutting token sequences into micro-batches for the engine, and putting results back in order.
+"""Micro-batches of token sequences for the engine, and their results in the original order.
 
 The engine takes sequences laid end to end and computes no padding, so a batch may mix lengths
 freely. They are sorted by length all the same: texts of like length in one batch split evenly
@@ -40,7 +40,7 @@ def plan(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
 
 
 class RaggedBatch(NamedTuple):
-    """Sequences laid one behind the other, without padding.
+    """Concatenated sequences, without padding.
 
     ``ids`` and ``type_ids`` are int32 ``[tokens]``; sequence s is ``offsets[s]:offsets[s + 1]``
     (``offsets`` int32 ``[batch + 1]``).
@@ -62,7 +62,7 @@ class RaggedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class EngineCall:
-    """What the engine computes. Sequences with equal calls may share a batch.
+    """One way to run the engine. Sequences with equal calls may share a batch.
 
     ``per_token`` says that each sequence has a row for each of its tokens, and not a single one;
     ``pooling`` and ``normalize`` are for "pooled".

@@ -1,4 +1,4 @@
-"""From a head's logits to labels with scores: of a text, of its tokens, for a masked word."""
+"""Labels with scores from a head's logits: per text, per token, or for a masked token."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TaggedToken(TypedDict):
 
 
 class FilledMask(TypedDict):
-    """A token that may stand for the mask, and its probability."""
+    """A candidate for the masked token, and its probability."""
 
     token: str
     score: float

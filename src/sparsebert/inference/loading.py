@@ -1,7 +1,8 @@
-"""From a folder or a hub id to a model that answers."""
+"""Loading a model from a folder or a hub id."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from sparsebert.checkpoint import (
@@ -52,5 +53,12 @@ def load(model: str | Path, *, threads: int | None = None, max_length: int | Non
         folder,
         read_prompts(folder),
         read_score_function(folder, config),
-        {"threads": threads, "max_length": max_length},
+        partial(_load_again, threads=threads, max_length=max_length),
     )
+
+
+def _load_again(name: str, folder: Path, *, threads: int | None, max_length: int | None) -> Model:
+    """A pickled model in another process."""
+    model = load(folder, threads=threads, max_length=max_length)
+    model.name = name
+    return model

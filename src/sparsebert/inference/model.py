@@ -1,8 +1,8 @@
-"""A model that answers: the native engine with its folder's tokenizer, pooling and labels."""
+"""A loaded model: the native engine with its folder's tokenizer, pooling and labels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,7 +73,7 @@ class Model:
         path: Path,
         prompts: Prompts | None = None,
         score_function: ScoreFunction = "softmax",
-        options: Mapping[str, int | None] | None = None,
+        load_again: Callable[[str, Path], Model] | None = None,
     ) -> None:
         self.name = name
         self.path = path
@@ -81,7 +81,7 @@ class Model:
         self.pooling = pooling or Pooling()
         self.prompts = prompts or Prompts()
         self.score_function = score_function
-        self._options = dict(options or {})
+        self._load_again = load_again
         self.nbytes = bytes_held(weights)
         self._storage = describe_storage(weights)
         self._tokenizer = tokenizer
@@ -114,7 +114,7 @@ class Model:
 
     @property
     def tokenizer(self) -> TextTokenizer:
-        """What reads texts; CheckpointError for a folder without tokenizer files."""
+        """The tokenizer; CheckpointError for a folder without tokenizer files."""
         return self._text_tokenizer()
 
     @property
@@ -139,7 +139,9 @@ class Model:
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load_again, (self.name, str(self.path.absolute()), self._options)
+        if self._load_again is None:
+            raise TypeError(f"{self!r} was not made by load() and cannot be pickled")
+        return self._load_again, (self.name, self.path.absolute())
 
     def require(self, verb: str) -> None:
         """InputError, saying what fits, if the model's head cannot classify, answer, tag, fill."""
@@ -292,7 +294,7 @@ class Model:
     def logits(
         self, texts: Text | Iterable[Text], *, batch_size: int = 32, strict: bool = False
     ) -> Any:
-        """What the head gives for each text, as `forward` returns it; InputError without a head.
+        """The head's output for each text, as `forward` returns it; InputError without a head.
 
         For a single text only its own: ``[labels]``, or ``[tokens, ...]``.
         """
@@ -323,7 +325,7 @@ class Model:
         batch_size: int = 32,
         head: bool = True,
     ) -> Any:
-        """What the head gives for lists of token ids, special tokens included; no tokenizer.
+        """The head's output for lists of token ids, special tokens included; no tokenizer.
 
         | head | result |
         |---|---|
@@ -333,7 +335,7 @@ class Model:
         | masked LM | list of float32 ``[tokens, vocabulary]`` |
         | none | list of float32 ``[tokens, hidden]``, the last layer |
 
-        Without ``head`` the last layer, whatever stands on it. Raises InputError for an id outside
+        Without ``head`` the last layer, whatever the head. Raises InputError for an id outside
         the vocabulary, an empty or too long sequence, or a wrong nesting.
         """
         tokens = as_token_sequences(
@@ -386,7 +388,7 @@ class Model:
         return run_per_token(self._encoder, call, self._checked(tokens), batch_size)
 
     def _checked(self, tokens: Sequence[Tokens]) -> Sequence[Tokens]:
-        """The engine reads tables by id: none may lie outside, whatever the tokenizer says."""
+        """Refuse ids outside the embedding tables, which the engine indexes unchecked."""
         for sequence in tokens:
             check_ids(self.name, self.config, sequence.ids, sequence.type_ids)
         return tokens
@@ -398,11 +400,3 @@ class Model:
                 "add one, or give token ids to forward()."
             )
         return self._tokenizer
-
-
-def _load_again(name: str, folder: str, options: dict[str, Any]) -> Model:
-    from sparsebert.inference.loading import load  # which imports this module
-
-    model = load(folder, **options)
-    model.name = name
-    return model

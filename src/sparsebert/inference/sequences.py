@@ -1,4 +1,4 @@
-"""Token sequences as the engine takes them: made of texts' tokens, or of a caller's own ids."""
+"""Token sequences for the engine: tokens of a text with special tokens, or a caller's own ids."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class LocatedTokens:
-    """Tokens and where they come from.
+    """Tokens with their character offsets.
 
     ``offsets`` is int32 ``[tokens, 2]``: the characters ``[start, end)`` of each token in the text
-    (in the context, of a question with its context), -1 where a token is not of it.
+    (for a question with its context, in the context), -1 for tokens that are not part of it.
     """
 
     tokens: Tokens
@@ -43,7 +43,7 @@ class LocatedTokens:
 
 @dataclass(frozen=True, slots=True)
 class SpecialTokens:
-    """The special tokens before, between and behind one text or two, and everyone's type ids."""
+    """The special tokens before, between and after one or two texts, and all type ids."""
 
     ids: list[list[int]]
     types: list[list[int]]
@@ -51,7 +51,7 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, backend: Tokenizer, texts: int) -> SpecialTokens:
-        """Read off how the tokenizer's own post-processor frames a sample."""
+        """Derived from how the tokenizer's post-processor encodes a sample."""
         sample = backend.encode("a") if texts == 1 else backend.encode("a", "a")
         parts = sample.sequence_ids
         edges = [0]
@@ -77,7 +77,7 @@ class SpecialTokens:
 
     @property
     def size(self) -> int:
-        """How many special tokens it adds."""
+        """Number of special tokens added."""
         return sum(map(len, self.ids))
 
     def around(self, texts: list[list[int]]) -> Tokens:
@@ -101,7 +101,7 @@ class SpecialTokens:
 
 
 def _numbers(of_tokens: list[int]) -> IntVector:
-    """The tokenizers library's ids and types, which reach to 32 bits, as the engine takes them."""
+    """Ids and types of the tokenizers library (32 bits, unsigned) as int32."""
     numbers = np.array(of_tokens, np.uint32)
     largest = int(numbers.max(initial=0))
     if largest > _LARGEST:

@@ -1,4 +1,4 @@
-"""What a caller may hand over as texts, and how an error names one of them."""
+"""Validation of the texts that a caller gives, and how errors refer to one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts to token ids: special tokens around them, cut to length, told when they were cut."""
+"""Texts to token ids: special tokens, truncation to a length limit, windows of a context."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ _SHORT = 1000  # characters of a lone text that may hold Python's lock while it 
 
 
 class TruncationWarning(UserWarning):
-    """Texts were longer than the model takes and were cut.
+    """Texts exceeded the length limit and were truncated.
 
-    ``count`` texts of the call were cut to ``limit`` tokens, the first of them is the one at index
-    ``first``.
+    ``count`` texts of the call were truncated to ``limit`` tokens; the first has index ``first``.
     """
 
     def __init__(self, count: int, first: int, limit: int, name: str) -> None:
@@ -51,7 +50,7 @@ class TextTokenizer:
         """``backend`` must neither pad nor truncate; ``max_length`` counts special tokens too.
 
         ``type_vocab_size`` is None for models that tell no types of tokens apart: all are 0 then,
-        whatever the tokenizer says. ``truncation_side`` is the end at which long texts are cut.
+        whatever the tokenizer says. Long texts are truncated at ``truncation_side``.
         """
         self.backend = backend
         self.truncation_side = truncation_side
@@ -74,16 +73,15 @@ class TextTokenizer:
     def encode(self, texts: Texts, *, strict: bool = False) -> list[Tokens]:
         """Token ids of each text, `max_length` at most.
 
-        Longer texts are cut, at the right end unless the folder says left, of a pair the longer one
-        first, and one TruncationWarning tells of all of them; with ``strict`` they raise InputError
-        instead. Of a blank text the special tokens are left; InputError where the tokenizer adds
-        none.
+        Longer texts are truncated (on the right unless the folder says left, of a pair the longer
+        one first), with one TruncationWarning for all; with ``strict`` they raise InputError. A
+        blank text becomes its special tokens; InputError where the tokenizer adds none.
         """
-        sequences, cut = self.cut_to_fit(texts, strict=strict)
+        sequences, cut = self.encode_truncated(texts, strict=strict)
         self._warn(texts, cut)
         return sequences
 
-    def cut_to_fit(
+    def encode_truncated(
         self,
         texts: Texts,
         *,
@@ -91,9 +89,9 @@ class TextTokenizer:
         side: Side | None = None,
         max_length: int | None = None,
     ) -> tuple[list[Tokens], list[int]]:
-        """As `encode`, without the warning: the sequences, and indices of the texts that were cut.
+        """As `encode`, without the warning: the sequences, and indices of the truncated texts.
 
-        ``side`` is the end at which a text is cut, that of the folder unless given, and
+        ``side`` is the truncation side, by default the folder's, and
         ``max_length`` may be a lower limit.
         """
         limit = self.max_length if max_length is None else max_length
@@ -118,15 +116,15 @@ class TextTokenizer:
 
     @property
     def least_length(self) -> int:
-        """The least limit that leaves room for a token beside the special ones, also of a pair."""
+        """The smallest limit that leaves room for one token, also in a pair."""
         return self._pair.size + 1
 
-    def frame(
+    def with_special_tokens(
         self, ids: list[int], *, side: Side | None = None, max_length: int | None = None
     ) -> Tokens:
-        """A single text's own token ids with the special tokens around them, if they lack them.
+        """A single text's token ids, with special tokens added unless they are there.
 
-        With ``max_length`` they are cut to it, at the end that ``side`` says as for `cut_to_fit`.
+        With ``max_length`` they are truncated to it, on ``side`` as in `encode_truncated`.
         """
         before, behind = self._single.ids
         stop = len(ids) - len(behind)
@@ -233,7 +231,7 @@ class TextTokenizer:
                 yield parts
 
     def _kept(self, tokens: int, length: int, side: Side | None = None) -> slice:
-        """Which ``length`` of so many tokens stay."""
+        """The slice of ``length`` tokens that truncation keeps."""
         if (side or self.truncation_side) == "left":
             return slice(tokens - length, tokens)
         return slice(length)
@@ -266,7 +264,7 @@ def folder_tokenizer(
     max_length: int | None = None,
     type_vocab_size: int | None = None,
 ) -> TextTokenizer | None:
-    """What reads the texts of a model with so many ``positions``; None if the folder has no files.
+    """The tokenizer of a model with ``positions`` positions; None if the folder has none.
 
     ``max_length``, in tokens, wins over the folder's own limit. ``type_vocab_size`` is None for
     models that tell no types of tokens apart. Raises CheckpointError, and InputError for a
@@ -290,7 +288,7 @@ def folder_tokenizer(
 
 
 def length_limit(limits: list[int | None], *, asked: int | None, positions: int) -> int:
-    """How many tokens a text may have, special tokens included; never more than ``positions``.
+    """The length limit in tokens, special tokens included; at most ``positions``.
 
     What the caller ``asked`` for, else the first of the folder's own ``limits`` that is set.
     """

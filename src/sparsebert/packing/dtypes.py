@@ -1,4 +1,4 @@
-"""How a packed file stores the numbers of the model's own tensors: one entry a ``--dtype``.
+"""The ``--dtype`` of a packed file: how each of the model's tensors is stored.
 
 An entry says which form each tensor gets. To add one, write its class and put it in the table;
 files name their entry, so that old files stay readable.
@@ -19,7 +19,7 @@ from sparsebert.quantized import QuantizedTable, linear_layout
 
 
 class Role(Enum):
-    """What a tensor is to the model."""
+    """The role of a tensor in the model."""
 
     LINEAR = "linear layer"
     TABLE = "table"  # embeddings, and a masked-LM decoder of its own
@@ -54,7 +54,7 @@ class Source:
 
 
 class ValueType(Protocol):
-    """What packing needs to know about a way to store values."""
+    """How a ``--dtype`` stores values."""
 
     exact: bool
     """Whether `unpack` gives back the source's tensors byte for byte."""

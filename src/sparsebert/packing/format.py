@@ -1,7 +1,8 @@
-"""packed.safetensors: which tensors are stored in parts, and how a hostile file is told from ours.
+"""packed.safetensors: its metadata, the parts of its tensors, and their validation.
+
 
 A pruned matrix NAME is stored as ``NAME.values`` and ``NAME.bits`` (see `compressed`); a
-quantised one, in a file of dtype int8, as ``NAME.values``, ``NAME.scales`` and, where it is pruned,
+quantized one, in a file of dtype int8, as ``NAME.values``, ``NAME.scales`` and, where it is pruned,
 ``NAME.bits`` (see `quantized`, which describes the layouts). Every other tensor keeps its own name.
 All names are the source's. The file's ``__metadata__`` has one key of ours, "sparsebert":
 
@@ -61,7 +62,7 @@ def format_metadata(dtype: str, forms: Mapping[str, Form]) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class PackedFile:
-    """An open packed file, its metadata held against its tensors; ``forms`` by source names."""
+    """An open packed file, its metadata checked against its tensors; ``forms`` by source names."""
 
     path: Path
     tensors: TensorFiles
@@ -88,7 +89,7 @@ class PackedFile:
 
 
 def open_packed_file(path: Path) -> PackedFile:
-    """Open packed.safetensors and check everything in its metadata; CheckpointError if it lies."""
+    """Open packed.safetensors and check all of its metadata; CheckpointError if it is wrong."""
     tensors = TensorFiles([path])
     dtype, listed = _parse_metadata(tensors.metadata.get(METADATA_KEY), path)
     forms: dict[str, Form] = {}
@@ -115,7 +116,7 @@ def open_packed_file(path: Path) -> PackedFile:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the metadata says of a tensor; ``layout`` is that of a quantised one."""
+    """What the metadata says of a tensor; ``layout`` is that of a quantized one."""
 
     shape: tuple[int, int]
     pattern: Pattern | None

@@ -1,4 +1,4 @@
-"""The forms a weight takes in a packed file and in the engine: as it is, compressed, quantised.
+"""The storage forms of a weight, in a packed file and in the engine: plain, compressed, quantized.
 
 A form is known before the weight is read: it says which tensors of the file the weight becomes (its
 *parts*), makes them, and makes of them again what the engine computes with.
@@ -50,7 +50,7 @@ class Form(Protocol):
 
     @property
     def pattern(self) -> Pattern | None:
-        """What the form leaves the zeros of out; None if it stores every weight."""
+        """The pattern whose pruned weights are not stored; None if every weight is."""
 
     def parts(self) -> Parts:
         """Safetensors type and shape of each part; the only part of a plain tensor is ""."""

@@ -135,7 +135,7 @@ def check_packed_from(model: Path, packed: Path, *, dtype: str, compress: bool) 
 
 
 def _arguments(dtype: str, compress: bool) -> dict[str, Any]:
-    """What the lineage keeps of a call of `pack`."""
+    """The arguments of `pack` that the lineage records."""
     return {"dtype": dtype, **({} if compress else {"compress": False})}
 
 

@@ -1,4 +1,4 @@
-"""Opening a packed folder: the engine's weights are views of the mapped file, nothing decoded."""
+"""Opening a packed folder: weights are views of the memory-mapped file, without decoding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sparsebert.quantized import QuantizedTable
 class PackedModel:
     """An open packed folder.
 
-    ``weights`` are what the engine computes with, by canonical name: compressed or quantised
+    ``weights`` are what the engine computes with, by canonical name: compressed or quantized
     matrices, dense ones in float32 or float16, vectors in float32. ``stored_name`` maps canonical
     names to those in the file, ``used`` are the names in computing order, ``dtype`` is the
     packing's own.

@@ -1,4 +1,4 @@
-"""Weights in the engine's form: made from a dense or sparse folder, described, and counted."""
+"""Weights in the engine's format: from a dense or sparse folder, their description and size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def engine_weights(checkpoint: Checkpoint, dtype: str = "fp32") -> dict[str, Wei
 
     Sparse layers are compressed in memory; dense float32 tensors stay views of the mapped file.
     With "fp32" everything is float32, with "fp16" matrices are float16, with "int8" linear layers
-    and tables are quantised. Raises PatternError if a recorded pattern is broken and
+    and tables are quantized. Raises PatternError if a recorded pattern is broken and
     CheckpointError for NaN or infinity.
     """
     values = get_value_type(dtype)
@@ -52,7 +52,7 @@ def bytes_held(weights: Weights) -> int:
 
 
 def describe_storage(weights: Weights) -> str:
-    """In a word or two how the encoder's matrices are kept, for example ``1:2 fp32``."""
+    """How the encoder's matrices are stored, for example ``1:2 fp32``."""
     patterns, dtypes = [], set()
     for name, weight in weights.items():
         parts = parts_of(weight)

@@ -1,4 +1,4 @@
-"""int8 matrices, a scale for each row, in the layouts that the engine reads where they lie.
+"""int8 matrices with a scale per row, in the layouts that the engine reads without a copy.
 
     weight ~ scale of its row * q,  -127 <= q <= 127
 

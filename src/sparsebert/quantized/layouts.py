@@ -1,4 +1,4 @@
-"""The layouts of int8 matrices, each with its own check that is cheap enough for every load.
+"""The memory layouts of int8 matrices (docs/packed-format.md), each with a cheap validity check.
 
 Linear layers stand in *tiles* of 16 rows, and in those in *groups* of 8 inputs (4 pairs); what a
 tile or group has beyond the matrix is zero. A layout tells its shapes before there are values (a

@@ -204,7 +204,7 @@ class ServedModel:
         found: list[Tokens] = []
         long: list[int] = []
         if texts.items:
-            found, long = self.model.tokenizer.cut_to_fit(texts, side=side, max_length=limit)
+            found, long = self.model.tokenizer.encode_truncated(texts, side=side, max_length=limit)
         if long and truncation is None:
             raise self._too_long(name(indices[long[0]]), advice)
         sequences = dict(zip(indices, found, strict=True))
@@ -238,13 +238,13 @@ class ServedModel:
                     f"{name}[{index}] is {token}, outside the vocabulary of {self.name}, which has "
                     f"{vocabulary} tokens: token ids must be those of this model's own tokenizer.",
                 )
-        tokens = self.model.tokenizer.frame(ids)
+        tokens = self.model.tokenizer.with_special_tokens(ids)
         limit = self._limit(truncation)
         if len(tokens) <= limit:
             return tokens
         if truncation is None:
             raise self._too_long(name, advice)
-        return self.model.tokenizer.frame(ids, side=truncation.side, max_length=limit)
+        return self.model.tokenizer.with_special_tokens(ids, side=truncation.side, max_length=limit)
 
     def _too_long(self, name: str, advice: str) -> RequestError:
         return RequestError(

@@ -1,4 +1,4 @@
-"""Take columns out of a task's table and check them, naming file, column, row and value.
+"""Columns of a task's table, validated; errors name file, column, row and value.
 
 Rows are counted from 1, as a reader of the file would; the header line of a CSV file is not one.
 """
@@ -89,7 +89,7 @@ def are_positions(names: Sequence[str], task: Task) -> bool:
 
 
 def label_names(table: pa.Table, name: str, source: str) -> list[str]:
-    """Class labels as text, whole numbers and truth values written out: one reading of them all.
+    """Class labels as text, whole numbers and truth values written out: the only reader of labels.
 
     DataError for any other type, and for a row without a label.
     """
@@ -214,7 +214,7 @@ def is_whole_number(text: str) -> bool:
 
 
 def as_number(text: str) -> float | None:
-    """What ``float`` makes of a text, None for no number; ``1_000`` is none."""
+    """A text as a float, None if it is no number; ``1_000`` is none."""
     try:
         return None if "_" in text else float(text)
     except ValueError:

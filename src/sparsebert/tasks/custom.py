@@ -1,4 +1,4 @@
-"""A user's own task: texts, labels and metrics read off the data itself.
+"""A custom task: its texts, labels and metrics are inferred from the data.
 
 The file has a column ``text`` (or ``sentence``), or the pair ``text1``, ``text2`` (or
 ``sentence1``, ``sentence2``), and a column ``label``; `DataOptions` names others. Labels are names

@@ -1,4 +1,4 @@
-"""What a user says of data that does not speak for itself: columns, labels, held-out rows."""
+"""The options of reading a task's files: columns, the kind of labels, held-out rows."""
 
 from __future__ import annotations
 

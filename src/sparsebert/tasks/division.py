@@ -1,4 +1,4 @@
-"""Rows held out of training data: of a file that comes in one piece, and to choose settings on.
+"""Train/validation splits: of data that comes in one file, and to choose hyperparameters on.
 
     split.json   beside a fine-tuned model: which rows of which file it was not trained on
 

@@ -1,4 +1,4 @@
-"""Match a task's labels with those a model's head was trained on."""
+"""Matching a task's labels with those of a model's head."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _MANY_NUMBERS = 20  # classes named by whole numbers; with more of them they may
 
 
 def are_unnamed(labels: Sequence[str]) -> bool:
-    """True for ``LABEL_0``, ``LABEL_1``, ...: what transformers calls classes nobody named."""
+    """True for ``LABEL_0``, ``LABEL_1``, ...: transformers' default names."""
     return all(re.fullmatch(r"LABEL_\d+", label) for label in labels)
 
 
 def label_order(
     task: Task, model_labels: Sequence[str]
 ) -> tuple[npt.NDArray[np.int64], str | None]:
-    """Where each label of a classification stands in the model's head.
+    """The index in the model's head of each label of a classification task.
 
     Returns ``order`` with ``order[task label] = model label`` and a note for the user, if the match
     is not by name. Names are compared without regard to case, ``-`` and ``_``; a model whose names

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RawTable:
-    """A table as its file has it, nothing checked: what is in a CSV or TSV file is text.
+    """An unvalidated table; all cells of a CSV or TSV file are text.
 
     ``source`` is what messages call it; ``notes`` are sentences on how it was read.
     """

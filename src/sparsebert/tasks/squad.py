@@ -21,7 +21,7 @@ class Answers:
 
 
 def answers_column(table: pa.Table, name: str, contexts: list[str], source: str) -> list[Answers]:
-    """A column of ``{"text": [...], "answer_start": [...]}``, each held against its context.
+    """A column of ``{"text": [...], "answer_start": [...]}``, each checked against its context.
 
     Raises DataError for another type, for a question without an answer (SQuAD v2 has such), and
     for an answer that does not stand where it says.

@@ -15,7 +15,7 @@ from sparsebert.errors import DataError
 
 
 class Kind(str, Enum):
-    """What a task asks of a model."""
+    """The kind of prediction."""
 
     CLASSIFICATION = "classification"
     REGRESSION = "regression"

@@ -1,4 +1,4 @@
-"""Texts without labels, from whatever holds them: lines of a file, or the columns of a table."""
+"""Unlabelled texts from lines of a file or columns of a table."""
 
 from __future__ import annotations
 

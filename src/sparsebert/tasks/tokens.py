@@ -1,4 +1,4 @@
-"""Texts as token ids, once, for training and evaluation alike.
+"""Tokenization of a task's texts, for training and evaluation alike.
 
 The tokenizer is transformers' own, so that what is trained and scored here is what
 ``AutoTokenizer`` gives anyone else from the same folder.
@@ -107,7 +107,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def token_types(encoded: Any) -> list[list[int]]:
-    """Of each row the types that the model is told: zeros where its tokenizer tells none."""
+    """Token type ids of each row: zeros where the tokenizer gives none."""
     return encoded.get("token_type_ids") or [[0] * len(row) for row in encoded["input_ids"]]
 
 
@@ -117,7 +117,7 @@ def tokenize(
     max_length: int,
     progress: Progress | None = None,
 ) -> TokenRows:
-    """Token ids of each text or pair, cut to ``max_length`` tokens (of a pair the longer first)."""
+    """Token ids of each text or pair, truncated to ``max_length`` tokens, the longer first."""
     report = progress or silent
     label = f"tokenising {examples.task.name} {examples.split}"
     ids: list[list[int]] = []
@@ -140,7 +140,7 @@ def tokenize(
 
 @contextlib.contextmanager
 def unlimited(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Let ``max_length`` alone say how long a text may be, and no stored limit complain."""
+    """Disable the tokenizer's own length limit, so that ``max_length`` alone counts."""
     stored, tokenizer.model_max_length = tokenizer.model_max_length, int(1e30)
     try:
         yield

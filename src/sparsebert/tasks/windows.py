@@ -92,7 +92,7 @@ def cut_windows(
 
 
 def _text_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> TextTokenizer:
-    """transformers' tokenizer as answers are served with it."""
+    """The inference tokenizer around transformers' backend."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()

@@ -1,0 +1,137 @@
+// Scaled dot-product attention of one head over one sequence, in int8:
+//   S[i][j] = sq[i] sk[j] / sqrt(d) sum_d Q[i][d] K[j][d]
+//   p[i][j] = exp(S[i][j] + ln sv[j] - max_j),  P = round(255 p)
+//   O[i][d] = sum_j P[i][j] V[j][d] / (255 sum_j p[i][j] / sv[j])
+// A value's scale is folded into the probabilities, and everything is kept in powers of two.
+#pragma once
+
+#include "tiles.inl"
+
+// 2^x for x <= 0, to a relative 8e-6: far below what eight bits of probability can tell.
+inline Vec quick_exp2(Vec x) {
+    x = max(x, Vec::broadcast(-126.0f));
+    const Vec n = round(x), r = sub(x, n);
+    Vec p = Vec::broadcast(9.670788948e-3f);
+    p = fma(p, r, Vec::broadcast(5.587568397e-2f));
+    p = fma(p, r, Vec::broadcast(2.402221131e-1f));
+    p = fma(p, r, Vec::broadcast(6.931272467e-1f));
+    p = fma(p, r, Vec::broadcast(1.0f));
+    return scaled(p, n);
+}
+
+// A head's keys and values laid out as weights, and what a query row needs beside them.
+struct HeadTiles {
+    HeadTiles(const Int8Attention& a) : call(a), padded(round_up(a.tokens, 16)) {
+        const int depth = a.at.depth();
+        uint8_t* next = a.scratch;
+        const auto take = [&](size_t bytes) {
+            uint8_t* taken = next;
+            next += bytes;
+            return taken;
+        };
+        keys = reinterpret_cast<int8_t*>(take(static_cast<size_t>(padded) * depth));
+        values = reinterpret_cast<int8_t*>(take(static_cast<size_t>(padded) * depth));
+        offsets = reinterpret_cast<int32_t*>(take(padded * 4));
+        key_scales = reinterpret_cast<float*>(take(padded * 4));
+        value_logs = reinterpret_cast<float*>(take(padded * 4));
+        value_inverses = reinterpret_cast<float*>(take(padded * 4));
+        score_stride = int8_score_stride(a.tokens) / sizeof(float);
+        probability_stride = int8_probability_stride(a.tokens);
+        scores = reinterpret_cast<float*>(take(2 * score_stride * sizeof(float) * kTileQueries));
+        probabilities = take(probability_stride * kTileQueries);
+        sums = reinterpret_cast<int32_t*>(take(2 * sizeof(int32_t) * kTileQueries * depth));
+        fill();
+    }
+
+    const uint8_t* part(int which, int token) const {  // 0 queries, 1 keys, 2 values
+        const Int8Heads& at = call.at;
+        return at.values + token * at.row() + (which * at.heads + call.head) * at.depth();
+    }
+    float scale(int which, int token) const {
+        return call.at.scales[(token * 3 + which) * call.at.heads + call.head];
+    }
+
+    void fill() {
+        const int depth = call.at.depth();
+        // log2 e moves the exponential to powers of two.
+        const float factor = 1.44269504f / std::sqrt(static_cast<float>(call.at.head_size));
+        for (int j = 0; j < padded; ++j) {
+            const bool real = j < call.tokens;
+            const float value = real ? std::max(scale(2, j), 1e-12f) : 1.0f;
+            key_scales[j] = real ? scale(1, j) * factor : 0.0f;
+            // No weight on what is not there.
+            value_logs[j] = real ? std::log2(value) : -std::numeric_limits<float>::infinity();
+            value_inverses[j] = real ? 1.0f / value : 0.0f;
+        }
+        const size_t row = call.at.row();
+        for (int j = 0; j < padded; j += 16)
+            transpose_keys(part(1, j), row, std::min(16, call.tokens - j), depth,
+                           keys + static_cast<size_t>(j) * depth, offsets + j);
+        for (int j = 0; j < padded; j += 4)
+            interleave_values(part(2, j), row, std::min(4, call.tokens - j), depth,
+                              values + static_cast<size_t>(j) * 16,
+                              static_cast<size_t>(padded) * 16);
+    }
+
+    const Int8Attention& call;
+    int padded;
+    int8_t* keys;      // [padded / 16][depth / 4][16 keys][4]
+    int8_t* values;    // [depth / 16][padded / 4][16 columns][4 tokens]
+    int32_t* offsets;  // -128 x sum of each key: queries are stored plus 128
+    float* key_scales;
+    float* value_logs;
+    float* value_inverses;
+    size_t score_stride, probability_stride;
+    float* scores;           // [2][kTileQueries][score_stride]
+    uint8_t* probabilities;  // [kTileQueries][probability_stride]
+    int32_t* sums;           // [2][kTileQueries][depth], on tiles: of the context
+};
+
+// Adds a query's bias, if any, to its scores for keys [begin, end); returns the highest. `bias` is
+// that of key 0.
+inline float highest_score(float* row, int begin, int end, const float* bias) {
+    if (bias)
+        for (int j = begin; j < end; j += Vec::kWidth)
+            add(Vec::load(row + j), Vec::load(bias + j)).store(row + j);
+    Vec highest = Vec::load(row + begin);
+    for (int j = begin + Vec::kWidth; j < end; j += Vec::kWidth)
+        highest = max(highest, Vec::load(row + j));
+    return largest(highest);
+}
+
+// A query's scores for keys [begin, end) to probabilities; returns the factor of its context.
+inline float soften(const HeadTiles& head, const float* row, uint8_t* out, int begin, int end,
+                    float highest_score) {
+    const Vec highest = Vec::broadcast(highest_score);
+    const float* inverses = head.value_inverses;
+    Vec total = Vec::broadcast(0.0f);
+    const Vec most = Vec::broadcast(255.0f);
+    const auto power = [&](int i) {
+        const Vec power = quick_exp2(sub(Vec::load(row + i), highest));
+        total = fma(power, Vec::load(inverses + i), total);
+        return mul(power, most);
+    };
+    int j = begin;
+    for (; j + 64 <= end; j += 64) {
+        Vec lanes[4 * kTileVectors];
+        for (int v = 0; v < 4 * kTileVectors; ++v) lanes[v] = power(j + v * Vec::kWidth);
+        store_64_bytes(lanes, out + j);
+    }
+    for (; j < end; j += 16) {
+        Vec lanes[kTileVectors];
+        for (int v = 0; v < kTileVectors; ++v) lanes[v] = power(j + v * Vec::kWidth);
+        store_bytes(lanes, out + j);
+    }
+    return 1.0f / (255.0f * lane_sum(total));
+}
+
+// A query's context of 16 columns; the next head's are not ours to write.
+[[gnu::always_inline]] inline void store_context(const Vec (&lanes)[kTileVectors], float factor,
+                                                 int column, int size, float* out) {
+    float tail[16];
+    float* to = column + 16 <= size ? out + column : tail;
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v)
+        mul(lanes[v], Vec::broadcast(factor)).store(to + v * Vec::kWidth);
+    if (to == tail) std::memcpy(out + column, tail, sizeof(float) * (size - column));
+}
