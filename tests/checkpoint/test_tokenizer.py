@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bert_folders import write_bert
@@ -249,6 +250,22 @@ class TestChangedSince:
 
 
 class TestLeftAlone:
+    def test_scores_that_the_file_would_not_keep(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
+        """The tokenizers library reads some numbers of its own JSON with another last bit."""
+        source = tmp_path / "model"
+        shutil.copytree(tiny_bert("encoder", model_type="xlm-roberta"), source)
+        stored = json.loads((source / "tokenizer.json").read_text())
+        random = np.random.default_rng(0)
+        for piece in stored["model"]["vocab"]:
+            piece[1] = float(np.float32(-15 * random.random()))
+        (source / "tokenizer.json").write_text(json.dumps(stored))
+        prune(source, tmp_path / "sparse")
+        written = (tmp_path / "sparse" / "tokenizer.json").read_bytes()
+        assert written == (source / "tokenizer.json").read_bytes()
+        assert module._recorded(tmp_path / "sparse", {}) is None
+        found = ids_of(read_tokenizer(tmp_path / "sparse"))
+        assert found[:-1] == transformers_ids(tmp_path / "sparse")[: len(TRICKY) + 1]
+
     @pytest.mark.parametrize(
         "spoil",
         [

@@ -71,8 +71,8 @@ def write_tokenizer(folder: Path) -> None:
     if built is None:
         return
     backend, file = built.backend, folder / TOKENIZER_NAME
-    exact = backend.to_str()
-    if Tokenizer.from_str(exact).to_str() != exact:
+    text = backend.to_str()
+    if Tokenizer.from_str(text).to_str() != text:  # scores that JSON does not keep to the last bit
         return
     if file.is_file():
         _copy_padding(file, backend)
