@@ -57,8 +57,8 @@ class TestHolds:
     def test_it_computes_and_saves_what_the_whole_table_does(self, tiny_bert: TinyBert) -> None:
         folder = tiny_bert("sequence-classification")
         plain, held = classifier(folder), classifier(folder)
-        hold = UsedEmbeddings(np.array([5, 9, 9, 41]))
-        hold.attach(held)
+        patch = UsedEmbeddings(np.array([5, 9, 9, 41]))
+        patch.attach(held)
         assert held.get_input_embeddings().weight.shape == (4, 32)  # and [PAD]
         assert held.state_dict().keys() == plain.state_dict().keys()
         assert all(
@@ -78,8 +78,8 @@ class TestHolds:
     def test_rows_that_are_not_used_are_read_in_evaluation(self, tiny_bert: TinyBert) -> None:
         folder = tiny_bert("sequence-classification")
         plain, held = classifier(folder).eval(), classifier(folder).eval()
-        hold = UsedEmbeddings(np.array([5, 9]))
-        hold.attach(held)
+        patch = UsedEmbeddings(np.array([5, 9]))
+        patch.attach(held)
         for model, row in ((plain, 9), (held, 2)):
             with torch.no_grad():
                 model.get_input_embeddings().weight[row] += 1
@@ -111,37 +111,37 @@ class TestHolds:
     def test_it_moves_with_its_model(self, tiny_bert: TinyBert) -> None:
         model = classifier(tiny_bert("sequence-classification"))
         names = model.state_dict().keys()
-        hold = UsedEmbeddings(np.array([5, 9]))
-        hold.attach(model)
+        patch = UsedEmbeddings(np.array([5, 9]))
+        patch.attach(model)
         model.train().to("meta")
         ids = torch.tensor([[5, 9]], device="meta")
         assert model(ids).logits.is_meta
         assert model.eval()(ids).logits.is_meta
         assert model.state_dict().keys() == names
         assert model.state_dict()[TABLE].is_meta
-        hold.detach()
+        patch.detach()
         assert model.get_input_embeddings().weight.is_meta
 
     def test_what_was_learnt_elsewhere_comes_back(self, tiny_bert: TinyBert) -> None:
         model = classifier(tiny_bert("sequence-classification"))
         table = model.get_input_embeddings()
         before = table.weight.detach().clone()
-        hold = UsedEmbeddings(np.array([5, 9]))
-        hold.attach(model)
+        patch = UsedEmbeddings(np.array([5, 9]))
+        patch.attach(model)
         model.double()  # in other memory, as on another device
         with torch.no_grad():
             model.get_input_embeddings().weight[1:] += 1
-        hold.detach()
+        patch.detach()
         moved = (table.weight != before).any(dim=1).nonzero()[:, 0]
         assert moved.tolist() == [5, 9]
 
     def test_a_hold_that_failed_holds_nothing(self, tiny_bert: TinyBert) -> None:
         model = classifier(tiny_bert("sequence-classification"))
         table = model.get_input_embeddings()
-        hold = UsedEmbeddings(np.array([5, len(table.weight)]))
+        patch = UsedEmbeddings(np.array([5, len(table.weight)]))
         with pytest.raises(IndexError):
-            hold.attach(model)
-        hold.detach()
+            patch.attach(model)
+        patch.detach()
         assert model.get_input_embeddings() is table
 
     def test_detached_it_is_the_model_it_was_with_what_was_learnt(
@@ -150,16 +150,16 @@ class TestHolds:
         model = classifier(tiny_bert("sequence-classification"))
         table = model.get_input_embeddings()
         before = table.weight.detach().clone()
-        hold = UsedEmbeddings(np.array([5, 9]))
-        hold.attach(model)
+        patch = UsedEmbeddings(np.array([5, 9]))
+        patch.attach(model)
         with torch.no_grad():
             model.get_input_embeddings().weight[1:] += 1
-        hold.detach()
+        patch.detach()
         assert model.get_input_embeddings() is table
         moved = (table.weight != before).any(dim=1).nonzero()[:, 0]
         assert moved.tolist() == [5, 9]
         assert dict(model.named_parameters())[TABLE] is table.weight
-        hold.detach()  # nothing left to do
+        patch.detach()  # nothing left to do
 
     def test_state_comes_back(self, tiny_bert: TinyBert) -> None:
         model, other = (classifier(tiny_bert("sequence-classification")) for _ in range(2))
@@ -179,12 +179,12 @@ class TestHolds:
 
     def test_frozen_ones_get_no_gradient(self, tiny_bert: TinyBert) -> None:
         model = classifier(tiny_bert("sequence-classification"))
-        hold = FrozenEmbeddings()
-        hold.attach(model)
+        patch = FrozenEmbeddings()
+        patch.attach(model)
         model(torch.tensor([[5, 9]]), labels=torch.tensor([1])).loss.backward()
         assert model.get_input_embeddings().weight.grad is None
         assert model.bert.embeddings.position_embeddings.weight.grad is not None
-        hold.detach()
+        patch.detach()
         assert model.get_input_embeddings().weight.requires_grad
 
 

@@ -432,15 +432,15 @@ class TestHold:
     def test_detached_it_is_the_model_it_was(self, tiny_bert: TinyBert) -> None:
         model, batch = torch_model(tiny_bert(self.HEAD), self.HEAD), padded(rows_of([9, 4]))
         before, names = model(**batch).logits, list(model.state_dict())
-        hold = Int8Arithmetic()
-        hold.attach(model)
+        patch = Int8Arithmetic()
+        patch.attach(model)
         rounded = model(**batch).logits
-        hold.attach(model)  # again is the same as once
+        patch.attach(model)  # again is the same as once
         assert torch.equal(model(**batch).logits, rounded)
         assert not torch.equal(before, rounded)
         assert list(model.state_dict()) == names
-        hold.detach()
-        hold.detach()
+        patch.detach()
+        patch.detach()
         assert torch.equal(model(**batch).logits, before)
 
     @pytest.mark.parametrize("training", [True, False])
@@ -458,8 +458,8 @@ class TestHold:
         masks = LockedMasks(read_masks(open_checkpoint(tmp_path / "sparse")))
         model = torch_model(tmp_path / "sparse", self.HEAD)
         masks.attach(model)
-        hold = Int8Arithmetic()
-        hold.attach(model)
+        patch = Int8Arithmetic()
+        patch.attach(model)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
         batch, labels = padded(rows_of([9, 4, 12])), torch.tensor([0, 2, 1])
         losses = []

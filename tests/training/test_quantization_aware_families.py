@@ -80,12 +80,12 @@ def test_logits_are_those_of_the_packed_folder(
         return np.concatenate([each[:n] for each, n in zip(spans, LENGTHS, strict=True)])
 
     before = logits()
-    hold = Int8Arithmetic()
-    hold.attach(model)
+    patch = Int8Arithmetic()
+    patch.attach(model)
     found, floats = relative(logits(), wanted), relative(before, wanted)
     assert found < STEP
     assert found < floats / 2
-    hold.detach()
+    patch.detach()
     assert np.array_equal(logits(), before)
 
 
