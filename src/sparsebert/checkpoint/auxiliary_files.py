@@ -92,6 +92,11 @@ def write_trained_length(folder: Path, tokens: int) -> None:
             write_json(file, _limited(read_object(file), tokens))
 
 
+def is_licence(path: Path) -> bool:
+    """Whether a file is a licence, by its name."""
+    return path.name.split(".")[0].upper() in _LICENCES
+
+
 def _copy_files(source: Path, target: Path, without: tuple[str, ...] = ()) -> None:
     for path in auxiliary_files(source):
         if path.name not in without:
@@ -105,7 +110,7 @@ def _belongs(path: Path) -> bool:
         return False
     if path.name.endswith(".index.json"):  # lists the shards of weights that are not copied
         return False
-    return path.suffix in _SUFFIXES or path.name.split(".")[0].upper() in _LICENCES
+    return path.suffix in _SUFFIXES or is_licence(path)
 
 
 def _limited(settings: dict[str, Any], tokens: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sparsebert.errors import CheckpointError
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "LICENSE*"]
 _PICKLES = ["pytorch_model*.bin"]
 _OTHER_ENGINES = ["onnx/*", "openvino/*", "coreml/*", "tf/*", "flax/*"]
@@ -29,7 +29,7 @@ def resolve_model(model: str | Path, *, pickles: bool = False, **download: Any) 
         return path
     if path.exists():
         raise CheckpointError(f"{model} is a file: name the model's folder.")
-    if isinstance(model, Path) or _HUB_ID.fullmatch(model) is None:
+    if isinstance(model, Path) or HUB_ID.fullmatch(model) is None:
         raise CheckpointError(f"{model} is not a folder.")
     return _download(model, pickles, download)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.atomic import replaced_file
+from sparsebert.checkpoint.auxiliary_files import is_licence
 from sparsebert.checkpoint.card import CARD_NAME, published_card
 from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
 from sparsebert.checkpoint.folder import PACKED_NAME, open_checkpoint
+from sparsebert.checkpoint.hub import HUB_ID
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.sentence_transformers import module_folders, transformer_folder
 from sparsebert.checkpoint.staging import staged_folder
@@ -19,8 +20,6 @@ from sparsebert.checkpoint.tensors import INDEX_NAME
 from sparsebert.errors import CheckpointError, InputError, OutputError
 
 _SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".vocab", ".yaml", ".md")
-_LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
 def copy_model(folder: Path, out: str | Path, *, force: bool = False) -> Path:
@@ -79,9 +78,9 @@ def push_to_hub(
     """
     folder = Path(model)
     _check_model(folder)
-    if not _REPOSITORY.fullmatch(repo_id):
+    if not HUB_ID.fullmatch(repo_id):
         raise InputError(f"'{repo_id}' cannot be a repository: name it owner/model.")
-    if base_model is not None and not _REPOSITORY.fullmatch(base_model):
+    if base_model is not None and not HUB_ID.fullmatch(base_model):
         raise InputError(f"the base model '{base_model}' is no id of the hub.")
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -138,7 +137,7 @@ def _is_weights(name: str) -> bool:
 def _belongs(path: Path) -> bool:
     if path.name.startswith(".") or not path.is_file():
         return False
-    return path.suffix in _SUFFIXES or path.name.split(".")[0].upper() in _LICENCES
+    return path.suffix in _SUFFIXES or is_licence(path)
 
 
 def _is_within(path: Path, folder: Path) -> bool:

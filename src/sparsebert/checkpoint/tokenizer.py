@@ -76,7 +76,7 @@ def write_tokenizer(folder: Path) -> None:
         return
     if file.is_file():
         _copy_padding(file, backend)
-    backend.save(str(file))
+    backend.save(str(file), pretty=False)
     raw = read_object(folder / CONFIG_NAME)
     record = {name: getattr(built, name) for name in _RECORDED}
     record["sha256"] = _checksum(folder, raw, given)
