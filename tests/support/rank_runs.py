@@ -24,7 +24,7 @@ from short_runs import interrupt_at
 from sparsebert.cli import main
 from sparsebert.errors import SparsebertError
 from sparsebert.training import finetune, prune_upstream
-from sparsebert.training.distributed import here, rank
+from sparsebert.training.distributed import local_tensor, rank
 
 FOLDER = Path(sys.argv[1])
 OPTIONS = json.loads((FOLDER / "options.json").read_text())
@@ -91,7 +91,7 @@ def note_weights(told: dict[str, Any]) -> None:
             found = train(trainer, *arguments)
             digest = hashlib.sha256()
             for each in trainer.model.parameters():
-                digest.update(here(each.detach()).contiguous().numpy().tobytes())
+                digest.update(local_tensor(each.detach()).contiguous().numpy().tobytes())
             told["digests"].append(digest.hexdigest())
             return found
 

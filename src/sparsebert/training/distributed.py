@@ -139,7 +139,7 @@ def average(values: torch.Tensor) -> torch.Tensor:
     return mean.div_(processes())
 
 
-def here(values: torch.Tensor) -> torch.Tensor:
+def local_tensor(values: torch.Tensor) -> torch.Tensor:
     """The part of a tensor that this process holds, sharing its memory: all of an ordinary one."""
     import torch
     from torch.distributed.tensor import DTensor
@@ -150,7 +150,7 @@ def here(values: torch.Tensor) -> torch.Tensor:
         return values.to_local()
 
 
-def here_of(mask: BoolMatrix, parameter: torch.Tensor) -> torch.Tensor:
+def local_mask(mask: BoolMatrix, parameter: torch.Tensor) -> torch.Tensor:
     """The part of a parameter's mask that belongs to the part that this process holds."""
     import torch
     from torch.distributed.tensor import DTensor, distribute_tensor
@@ -158,10 +158,10 @@ def here_of(mask: BoolMatrix, parameter: torch.Tensor) -> torch.Tensor:
     whole = torch.from_numpy(mask)
     if not isinstance(parameter, DTensor):
         return whole
-    cut = distribute_tensor(
+    sharded = distribute_tensor(
         whole.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
     )
-    return cut.to_local()
+    return sharded.to_local()
 
 
 def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:
@@ -194,7 +194,7 @@ def is_sharded(model: torch.nn.Module) -> bool:
     return any(isinstance(each, DTensor) for each in model.parameters())
 
 
-def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def full_state_dict(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A sharded model's tensors, whole and on the CPU. A collective: every process must call it."""
     from torch.distributed.tensor import DTensor
 

@@ -47,7 +47,7 @@ from sparsebert.checkpoint.masks import write_masks
 from sparsebert.errors import TrainingError
 from sparsebert.patterns import BoolMatrix
 from sparsebert.torch_models import canonical_parameters, transformers_model
-from sparsebert.training.distributed import here, here_of
+from sparsebert.training.distributed import local_mask, local_tensor
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a weight
 
@@ -59,7 +59,7 @@ class _Locked:
         self.parameter = parameter
         # As wide as a weight: -1 (all bits set) where it is kept, 0 where it is pruned.
         self._bits = torch.empty(
-            here(parameter).shape,
+            local_tensor(parameter).shape,
             dtype=_INTEGERS[parameter.element_size()],
             device=parameter.device,
         )
@@ -76,13 +76,13 @@ class _Locked:
 
     def set(self, mask: BoolMatrix) -> None:
         """Lock another mask from now on."""
-        self._bits.copy_(here_of(mask, self.parameter))
+        self._bits.copy_(local_mask(mask, self.parameter))
         self._bits.neg_()
 
     @torch.no_grad()
     def zero(self, values: torch.Tensor) -> None:
         """Set the pruned elements of the weight, its gradient or its like to +0.0."""
-        here(values).view(self._bits.dtype).bitwise_and_(self._bits)
+        local_tensor(values).view(self._bits.dtype).bitwise_and_(self._bits)
 
     def _arrived(self, parameter: torch.Tensor) -> None:
         assert parameter.grad is not None
@@ -142,8 +142,8 @@ class LockedMasks:
         broken = []
         for name, mask in self.masks.items():
             parameter = parameters[name]
-            pruned = here_of(~mask, parameter).to(parameter.device)
-            values = here(parameter).masked_select(pruned)
+            pruned = local_mask(~mask, parameter).to(parameter.device)
+            values = local_tensor(parameter).masked_select(pruned)
             revived = int(torch.count_nonzero((values != 0) | torch.signbit(values)))
             if revived:
                 broken.append(f"{name} ({revived} of {values.numel()})")

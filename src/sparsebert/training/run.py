@@ -41,10 +41,10 @@ from sparsebert.training.defaults import RunOptions
 from sparsebert.training.distributed import (
     check_shardable,
     from_main,
+    full_state_dict,
     is_sharded,
     processes,
     rank,
-    whole_state,
 )
 from sparsebert.training.embeddings import embeddings_patch
 from sparsebert.training.locked_masks import LockedMasksCallback
@@ -211,9 +211,9 @@ def _train_and_score(
         run.check_shardable()
     trained = train(trainer, plan, work, stop)
     if is_sharded(trainer.model):
-        state = whole_state(trainer.model)
+        weights = full_state_dict(trainer.model)
         model = run.model()
-        model.load_state_dict(state)
+        model.load_state_dict(weights)
         predictor = TorchPredictor(model, plan.batch_size)
     try:
         scores = from_main(lambda: _scores(run, predictor, progress))
