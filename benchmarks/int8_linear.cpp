@@ -3,7 +3,7 @@
 //   cmake --build build/bench --target int8_linear_bench
 //   build/bench/int8_linear_bench [instruction set]
 // GOP/s count the dense layer's 2 x rows x columns x tokens, so that dense and 1:2 compare by time;
-// 1:2 by blends and, where the set has them, by pick tables, which leave few tokens to blends;
+// 1:2 by blends and, where the set has them, by lookup tables, which leave few tokens to blends;
 // `L1 dense` is a small dense layer in the same round, what the machine could do just then.
 #include <algorithm>
 #include <chrono>
@@ -49,9 +49,9 @@ struct Case {
         x.values = inputs.reserve(tokens * x.stride);
         for (size_t i = 0; i < tokens * x.stride; ++i) x.values[i] = static_cast<uint8_t>(random());
         token_scales.assign(tokens, 0.1f);
-        token_zeros.assign(tokens, 100);
+        token_zero_points.assign(tokens, 100);
         x.scales = token_scales.data();
-        x.zeros = token_zeros.data();
+        x.zero_points = token_zero_points.data();
         y.resize(static_cast<size_t>(tokens) * scales.size());
         scratch.reserve(int8_linear_scratch(columns));
     }
@@ -71,7 +71,7 @@ struct Case {
     Bytes values, inputs, scratch;
     std::vector<uint64_t> bits;
     std::vector<float> scales, token_scales, y;
-    std::vector<int32_t> sums, token_zeros;
+    std::vector<int32_t> sums, token_zero_points;
 };
 
 double median(std::vector<double> values) {
@@ -91,23 +91,23 @@ int main(int count, char** arguments) {
     };
     std::printf("%s, one thread, median of 15 rounds, GOP/s\n", set.name);
     std::printf("%6s %6s %6s %10s %10s %10s %8s %10s %14s\n", "rows", "inputs", "tokens", "dense",
-                "1:2 blend", "1:2 picks", "ratio", "L1 dense", "1:2 / L1 dense");
+                "1:2 blend", "1:2 lookup", "ratio", "L1 dense", "1:2 / L1 dense");
     Case small(48, 256, 48);
     for (const auto& [rows, columns] :
          {std::pair{768, 768}, {3072, 768}, {768, 3072}, {384, 384}, {1536, 384}, {384, 1536}})
         for (const int tokens : {1, 4, 16, 32, 48, 64, 128}) {
             Case layer(rows, columns, tokens);
-            std::vector<double> dense, blend, picks, limit, share;
+            std::vector<double> dense, blend, lookup, limit, share;
             for (int round = 0; round < 15; ++round) {
                 dense.push_back(gops(*set.int8, layer, layer.dense));
                 blend.push_back(gops(*set.int8, layer, layer.pairs));
-                picks.push_back(set.int8_picks ? gops(*set.int8_picks, layer, layer.pairs) : 0);
+                lookup.push_back(set.int8_lookup ? gops(*set.int8_lookup, layer, layer.pairs) : 0);
                 limit.push_back(gops(*set.int8, small, small.dense));
-                share.push_back(std::max(blend.back(), picks.back()) / limit.back());
+                share.push_back(std::max(blend.back(), lookup.back()) / limit.back());
             }
-            const double best = std::max(median(blend), median(picks));
+            const double best = std::max(median(blend), median(lookup));
             std::printf("%6d %6d %6d %10.0f %10.0f %10.0f %8.2f %10.0f %14.2f\n", rows, columns,
-                        tokens, median(dense), median(blend), median(picks), best / median(dense),
+                        tokens, median(dense), median(blend), median(lookup), best / median(dense),
                         median(limit), median(share));
         }
 }

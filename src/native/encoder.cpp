@@ -43,13 +43,15 @@ void check(const ModelShape& shape, const Batch& batch) {
 
 // The row of the position table for each token: RoBERTa leaves out tokens of padding, whose id is
 // the row before the first. Returns the length of the longest sequence.
-int find_places(const ModelShape& shape, const Batch& batch, std::vector<int32_t>& places) {
-    places.clear();
+int find_position_ids(const ModelShape& shape, const Batch& batch,
+                      std::vector<int32_t>& position_ids) {
+    position_ids.clear();
     int longest = 0;
     for (int s = 0; s < batch.sequences; ++s) {
         int32_t next = shape.first_position;
         for (int i = batch.offsets[s]; i < batch.offsets[s + 1]; ++i)
-            places.push_back(batch.ids[i] == shape.first_position - 1 ? batch.ids[i] : next++);
+            position_ids.push_back(batch.ids[i] == shape.first_position - 1 ? batch.ids[i]
+                                                                            : next++);
         longest = std::max(longest, batch.offsets[s + 1] - batch.offsets[s]);
     }
     return longest;
@@ -125,7 +127,7 @@ class EncoderOf : public Encoder {
         check(model_, batch);
         State& state = state_.get();
         std::lock_guard<std::mutex> lock(state.mutex);
-        std::vector<int32_t> offsets, places;
+        std::vector<int32_t> offsets, position_ids;
         for (int first = 0; first < batch.sequences;) {
             const int32_t start = batch.offsets[first];
             int end = first + 1;
@@ -134,8 +136,8 @@ class EncoderOf : public Encoder {
             offsets.clear();
             for (int s = first; s <= end; ++s) offsets.push_back(batch.offsets[s] - start);
             Batch micro{batch.ids + start, batch.types + start, offsets.data(), end - first};
-            state.positions.reserve(find_places(model_, micro, places));
-            micro.places = places.data();
+            state.positions.reserve(find_position_ids(model_, micro, position_ids));
+            micro.position_ids = position_ids.data();
             typename Network::Shared shared(model_, kernels_, state.pool, state.workspace, micro,
                                             state.positions);
             state.pool.run([&](int thread) {

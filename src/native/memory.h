@@ -47,15 +47,15 @@ class Buffer {
 using Floats = Buffer<float>;
 using Bytes = Buffer<uint8_t>;
 
-// Hands out pieces of a buffer, each on a cache line. Without memory it only counts.
-class Pieces {
+// Allocates from a buffer, each allocation on a cache line. Without memory it only counts.
+class Arena {
   public:
-    explicit Pieces(uint8_t* memory = nullptr) : memory_(memory) {}
+    explicit Arena(uint8_t* memory = nullptr) : memory_(memory) {}
     template <typename T>
     T* take(size_t count) {
-        T* piece = memory_ ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
+        T* taken = memory_ ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
         used_ += (count * sizeof(T) + 63) / 64 * 64;
-        return piece;
+        return taken;
     }
     size_t used() const { return used_; }
 

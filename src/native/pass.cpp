@@ -22,13 +22,6 @@ void add_row(const Matrix& table, int id, float* out) {
     }
 }
 
-int longest(const Batch& batch) {
-    int tokens = 0;
-    for (int s = 0; s < batch.sequences; ++s)
-        tokens = std::max(tokens, batch.offsets[s + 1] - batch.offsets[s]);
-    return tokens;
-}
-
 // Rows are handed out in units of 8: a cache line of biases, a whole number of register tiles.
 constexpr int kRowUnit = 8;
 
@@ -45,7 +38,7 @@ Shared::Shared(const Model& model_, const Kernels& kernels_, ThreadPool& pool_,
       blocks(batch_.tokens(), pool_.threads()),
       sequences(batch_.sequences),
       by_blocks(blocks.count() % pool_.threads() == 0 || blocks.count() >= 4 * pool_.threads()),
-      attention_next(model_.layers.size()) {
+      attention(model_.layers.size()) {
     const size_t padded = blocks.padded();
     const size_t hidden = model.hidden_size;
     const HeadShape& head = model.head;
@@ -71,35 +64,19 @@ Shared::Shared(const Model& model_, const Kernels& kernels_, ThreadPool& pool_,
 }
 
 Pass::Pass(Shared& shared, int thread)
-    : shared_(shared),
+    : PassThread(shared.pool, thread, shared.by_blocks),
+      shared_(shared),
       model_(shared.model),
       kernels_(shared.kernels),
       workspace_(shared.workspace),
       blocks_(shared.blocks),
-      thread_(thread),
-      threads_(shared.pool.threads()),
-      part_(shared.by_blocks ? 0 : thread),
-      parts_(shared.by_blocks ? 1 : threads_),
       scratch_(shared.workspace.scratch.get() + shared.scratch_floats * thread) {}
-
-Pass::Range Pass::share(int items, int unit) const {
-    const long units = (items + unit - 1) / unit;
-    const auto cut = [&](int part) {
-        return std::min(items, static_cast<int>(units * part / parts_) * unit);
-    };
-    return {cut(part_), cut(part_ + 1)};
-}
-
-void Pass::sync() {
-    if (!shared_.by_blocks) barrier();
-}
 
 template <typename Step>
 void Pass::for_my_blocks(Step step) {
     const int count = blocks_.count();
-    const int begin = shared_.by_blocks ? count * thread_ / threads_ : 0;
-    const int end = shared_.by_blocks ? count * (thread_ + 1) / threads_ : count;
-    for (int block = begin; block < end; ++block) step(block);
+    const Range mine = shared_.by_blocks ? share_of_all(count) : Range{0, count};
+    for (int block = mine.begin; block < mine.end; ++block) step(block);
 }
 
 void Pass::linear(const Dense& layer, const float* x, const float* residual, float* y, int width,
@@ -150,7 +127,7 @@ void Pass::embed(int block) {
             add_row(model_.words, batch.ids[token], row);
             if (model_.type_table.values) add_row(model_.type_table, batch.types[token], row);
             if (model_.position_table.values)
-                add_row(model_.position_table, batch.places[token], row);
+                add_row(model_.position_table, batch.position_ids[token], row);
         }
         for (int f = 0; f < features; ++f)
             for (int i = 0; i < kLaneTokens; ++i)
@@ -182,13 +159,10 @@ void Pass::project(const Layer& layer, int block) {
 void Pass::attend(int layer_index) {
     const Batch& batch = shared_.batch;
     const int hidden = model_.hidden_size, heads = model_.heads, size = hidden / heads;
-    const Positions::Turns turns = shared_.positions.turns(layer_index);
-    for (;;) {
-        const int item =
-            shared_.attention_next[layer_index].fetch_add(1, std::memory_order_relaxed);
-        if (item >= batch.sequences * heads) return;
-        const int begin = batch.offsets[item / heads], end = batch.offsets[item / heads + 1];
-        const int first_row = item % heads * size;
+    const Positions::Rotary rotary = shared_.positions.rotary(layer_index);
+    shared_.attention.take(layer_index, batch.sequences, heads, [&](int sequence, int head) {
+        const int begin = batch.offsets[sequence], end = batch.offsets[sequence + 1];
+        const int first_row = head * size;
         const int tokens = end - begin, stride = round_up(tokens, kLaneTokens);
         float* parts[4];
         for (int p = 0; p < 4; ++p) parts[p] = scratch_ + static_cast<size_t>(p) * size * stride;
@@ -205,17 +179,17 @@ void Pass::attend(int layer_index) {
         for (int d = 0; d < size; ++d)  // queries past the end: any finite number
             for (int i = tokens; i < stride; ++i)
                 parts[0][static_cast<size_t>(d) * stride + i] = 0.0f;
-        for (int p = 0; turns.cosines && p < 2; ++p)
+        for (int p = 0; rotary.cosines && p < 2; ++p)
             for (int d = 0; d < size / 2; ++d) {
                 float* a = parts[p] + static_cast<size_t>(d) * stride;
                 kernels_.rotate(a, a + static_cast<size_t>(size / 2) * stride,
-                                turns.cosines + d * turns.stride, turns.sines + d * turns.stride,
-                                tokens);
+                                rotary.cosines + d * rotary.stride,
+                                rotary.sines + d * rotary.stride, tokens);
             }
         kernels_.attention({parts[0], parts[1], parts[2], parts[3],
                             scratch_ + static_cast<size_t>(4) * size * stride, tokens, stride, size,
                             1.0f / std::sqrt(static_cast<float>(size)),
-                            shared_.positions.bias(layer_index, item % heads, tokens),
+                            shared_.positions.bias(layer_index, head, tokens),
                             shared_.positions.window(layer_index)});
         blocks_.each_piece(begin, end, [&](int block, int lane, int token, int count) {
             const int width = blocks_.width(block);
@@ -226,7 +200,7 @@ void Pass::attend(int layer_index) {
                             parts[3] + static_cast<size_t>(d) * stride + (token - begin),
                             sizeof(float) * count);
         });
-    }
+    });
 }
 
 // Rows are shared so that a thread that gates has made both factors itself.
@@ -313,11 +287,8 @@ void Pass::write_tokens(const float* block_data, int features, int block, int to
 }
 
 void Pass::write_hidden(float* out) {
-    const int tokens = shared_.batch.tokens();
-    const auto cut = [&](int part) {
-        return static_cast<int>(static_cast<long>(tokens) * part / threads_);
-    };
-    blocks_.each_piece(cut(thread_), cut(thread_ + 1), [&](int block, int, int token, int count) {
+    const Range mine = share_of_all(shared_.batch.tokens());
+    blocks_.each_piece(mine.begin, mine.end, [&](int block, int, int token, int count) {
         write_tokens(blocks_.at(workspace_.hidden.get(), model_.hidden_size, block),
                      model_.hidden_size, block, token, token + count, out);
     });
@@ -349,9 +320,7 @@ void Pass::write_pooled(Pooling pooling, bool normalize, float* out) {
 }
 
 void Pass::write_head(float* out) {
-    // Heads share rows whatever the encoder did: few blocks, or one wide layer.
-    part_ = thread_;
-    parts_ = threads_;
+    share_rows();
     if (model_.head.per_sequence())
         write_sequence_logits(out);
     else

@@ -1,13 +1,10 @@
 // One thread's share of one micro-batch: the encoder's steps over token blocks.
 #pragma once
 
-#include <atomic>
-#include <vector>
-
 #include "blocks.h"
 #include "model.h"
+#include "pass_thread.h"
 #include "positions.h"
-#include "thread_pool.h"
 #include "workspace.h"
 
 namespace sparsebert {
@@ -28,11 +25,11 @@ struct Shared {
     // Either every thread takes whole blocks and nobody waits between linear layers, or all threads
     // share the rows of each block's layers and meet after each step.
     bool by_blocks;
-    size_t scratch_floats;                         // of each thread
-    std::vector<std::atomic<int>> attention_next;  // for each layer, the next (sequence, head)
+    size_t scratch_floats;  // of each thread
+    HeadQueue attention;
 };
 
-class Pass {
+class Pass : private PassThread {
   public:
     Pass(Shared& shared, int thread);
 
@@ -45,14 +42,6 @@ class Pass {
     void write_head(float* out);
 
   private:
-    struct Range {
-        int begin, end;
-    };
-    Range share(int items,
-                int unit = 1) const;  // this thread's of `items`, cut at multiples of unit
-
-    void sync();  // between steps of a block: waits only when rows are shared
-    void barrier() { shared_.pool.barrier(); }
     template <typename Step>
     void for_my_blocks(Step step);
 
@@ -78,8 +67,6 @@ class Pass {
     const Kernels& kernels_;
     Workspace& workspace_;
     const Blocks& blocks_;
-    int thread_, threads_;
-    int part_, parts_;  // this thread's share of the rows of a block
     float* scratch_;
 };
 

@@ -88,11 +88,11 @@ void Positions::fill(Angles& angles) const {
         const float power =
             std::pow(angles.theta, static_cast<float>(d) / static_cast<float>(half_));
         const float frequency = 1.0f / power;
-        for (int place = 0; place < capacity_; ++place) {
-            const double angle = static_cast<float>(place) * frequency;
+        for (int position = 0; position < capacity_; ++position) {
+            const double angle = static_cast<float>(position) * frequency;
             const size_t at = order_ == Order::kLanesAreKeys
-                                  ? static_cast<size_t>(place) * half_ + d
-                                  : static_cast<size_t>(d) * capacity_ + place;
+                                  ? static_cast<size_t>(position) * half_ + d
+                                  : static_cast<size_t>(d) * capacity_ + position;
             angles.cosines[at] = static_cast<float>(std::cos(angle));
             angles.sines[at] = static_cast<float>(std::sin(angle));
         }
@@ -107,7 +107,7 @@ const float* Positions::bias(int layer, int head, int tokens) const {
     return window.bias.data() + window.width + kTileReach;
 }
 
-Positions::Turns Positions::turns(int layer) const {
+Positions::Rotary Positions::rotary(int layer) const {
     if (angles_of_[layer] < 0) return {};
     const Angles& angles = angles_[angles_of_[layer]];
     const size_t stride = order_ == Order::kLanesAreKeys ? half_ : capacity_;

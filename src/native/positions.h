@@ -1,4 +1,4 @@
-// What attention knows of places: biases by distance, windows, and the turns of rotary positions.
+// What attention knows of positions: relative biases, windows and rotary embeddings.
 #pragma once
 
 #include <vector>
@@ -26,13 +26,14 @@ class Positions {
     // so many tokens.
     const float* bias(int layer, int head, int tokens) const;
 
-    struct Turns {
+    // Cosines and sines of a rotary embedding's angles (Su et al. 2021, arXiv:2104.09864).
+    struct Rotary {
         const float* cosines = nullptr;
         const float* sines = nullptr;
         size_t stride = 0;
     };
     // Of a rotary layer; nulls for others.
-    Turns turns(int layer) const;
+    Rotary rotary(int layer) const;
 
   private:
     struct Window {

@@ -28,7 +28,7 @@ struct HeadShape {
 };
 
 // Of one layer: the largest distance at which a token sees another, and the base of rotary
-// positions (0: they do not turn).
+// positions (0: none).
 struct LayerAttention {
     int window = kEverything;
     float theta = 0.0f;
@@ -60,7 +60,7 @@ struct Batch {
     const int32_t* types;
     const int32_t* offsets;
     int sequences;
-    const int32_t* places = nullptr;  // row of the position table for each token
+    const int32_t* position_ids = nullptr;  // of each token
 
     int tokens() const { return offsets[sequences]; }
 };

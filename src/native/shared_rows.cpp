@@ -62,7 +62,7 @@ void run_linear(const Int8Kernels& kernels, const Int8Linear& call, int tile_beg
     part.scratch = call.scratch + stride * kGatherTokens;
     for (int first = 0; first < call.tokens; first += kGatherTokens) {
         part.tokens = std::min(kGatherTokens, call.tokens - first);
-        part.x = {gathered, stride, call.x.scales + first, call.x.zeros + first};
+        part.x = {gathered, stride, call.x.scales + first, call.x.zero_points + first};
         part.y = call.y + first * call.stride;
         if (call.residual) part.residual = call.residual + first * call.stride;
         each_block(w.shared_rows / kTileRows, tile_begin, tile_end,

@@ -22,7 +22,7 @@ from checkout import CHECKOUT
 BUILDS = CHECKOUT / "build" / "native-tests"
 KERNELS = [
     "int8-linear",
-    "int8-picks",
+    "int8-lookup",
     "int8-tiles",
     "int8-rows",
     "int8-attention",

@@ -62,10 +62,10 @@ void check(const Case& c) {
         for (size_t i = 0; i < count; ++i) {
             const int token = static_cast<int>(i % stride);
             if (token < c.tokens)
-                expect_near(out[i], wants[i], tolerances[token], name, ": place ", i / stride,
+                expect_near(out[i], wants[i], tolerances[token], name, ": index ", i / stride,
                             ", token ", token);
             else if (!std::isfinite(out[i]))
-                fail(name, ": not finite past the last token, place ", i / stride);
+                fail(name, ": not finite past the last token, index ", i / stride);
         }
     });
 }

@@ -65,7 +65,7 @@ FloatMatrix::FloatMatrix(const FloatForm& form_, int rows_, int columns_, float 
             const size_t panel = static_cast<size_t>(begin / width) * rows + row;
             const int inside = begin % width;
             // Knuth's selection sampling: each set of n out of m is as likely.
-            for (int i = 0, wanted = form.m ? form.n : 1, place = 0; i < group; ++i) {
+            for (int i = 0, wanted = form.m ? form.n : 1, index = 0; i < group; ++i) {
                 uint8_t* byte =
                     shared ? &shared_bits[row / form.shared * bytes + begin / 16] : nullptr;
                 if (shared && row % form.shared) {  // as the row above
@@ -79,7 +79,7 @@ FloatMatrix::FloatMatrix(const FloatForm& form_, int rows_, int columns_, float 
                 if (random.chance(0.01)) value *= 1e-5;  // subnormal as fp16
                 value = form.half ? from_half(to_half(value)) : static_cast<float>(value);
                 plain[static_cast<size_t>(row) * columns + begin + i] = value;
-                const int kept = form.m ? inside / form.m * form.n + place++ : inside;
+                const int kept = form.m ? inside / form.m * form.n + index++ : inside;
                 store(panel * most + kept, value);
                 if (form.layout == Layout::kPairs)
                     pair_bits[panel] |= static_cast<uint32_t>(i) << (inside / 2);

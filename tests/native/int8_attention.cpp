@@ -168,7 +168,7 @@ void check(const Case& c) {
                     fail(name, ": query ", query, ", column ", column,
                          ": written, though not this head's");
             } else if (!(got >= bounds[query].low[d] && got <= bounds[query].high[d])) {
-                fail(name, ": query ", query, ", place ", d, ": ", got, ", not in ",
+                fail(name, ": query ", query, ", index ", d, ": ", got, ", not in ",
                      bounds[query].low[d], " to ", bounds[query].high[d]);
             }
         }

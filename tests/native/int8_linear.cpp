@@ -33,7 +33,7 @@ struct Case {
 };
 
 // A token's features as the kernels hold them: in each eight, first the even, then the odd.
-int place(int feature) { return feature / 8 * 8 + feature % 2 * 4 + feature % 8 / 2; }
+int index(int feature) { return feature / 8 * 8 + feature % 2 * 4 + feature % 8 / 2; }
 
 struct Activations {
     Activations(const Case& c, Random& random)
@@ -41,12 +41,12 @@ struct Activations {
           // The last row ends with its last group.
           values((c.tokens - 1) * stride + round_up(c.columns, kGroupInputs)),
           scales(c.tokens),
-          zeros(c.tokens) {
+          zero_points(c.tokens) {
         for (uint8_t& value : values) value = draw(c, random);
         for (int t = 0; t < c.tokens; ++t) {
             scales[t] = c.exact ? 1.0f : random.uniform(0.001f, 0.1f);
-            zeros[t] = c.contents == Contents::kExtreme ? random.pick({0, 255, 128})
-                                                        : random.between(0, 255);
+            zero_points[t] = c.contents == Contents::kExtreme ? random.pick({0, 255, 128})
+                                                              : random.between(0, 255);
         }
     }
     static uint8_t draw(const Case& c, Random& random) {
@@ -55,13 +55,13 @@ struct Activations {
         if (c.contents == Contents::kSparse && random.chance(0.8)) return 0;
         return static_cast<uint8_t>(random.between(0, 255));
     }
-    int value(int token, int feature) const { return values[token * stride + place(feature)]; }
-    Int8Rows rows() const { return {values.data(), stride, scales.data(), zeros.data()}; }
+    int value(int token, int feature) const { return values[token * stride + index(feature)]; }
+    Int8Rows rows() const { return {values.data(), stride, scales.data(), zero_points.data()}; }
 
     size_t stride;
     Guarded<uint8_t> values;
     Guarded<float> scales;
-    Guarded<int32_t> zeros;
+    Guarded<int32_t> zero_points;
 };
 
 void check(const Case& c) {
@@ -84,7 +84,8 @@ void check(const Case& c) {
         for (int row = first_row; row < end_row; ++row) {
             int64_t sum = 0;
             for (int k = 0; k < c.columns; ++k)
-                sum += static_cast<int64_t>(x.value(t, k) - x.zeros[t]) * matrix.value(row, k);
+                sum +=
+                    static_cast<int64_t>(x.value(t, k) - x.zero_points[t]) * matrix.value(row, k);
             sums[t * width + row - first_row] = sum;
         }
     Guarded<float> residual(floats);

@@ -82,11 +82,11 @@ void Int8Matrix::pack_pairs(const std::vector<bool>& kept) {
     bits = Guarded<uint64_t>(tiles * groups);
     for (int row = 0; row < rows; ++row)
         for (int column = 0; column < columns; ++column) {
-            const int pair = column / 2, place = row % 16 * 4 + pair % 4;
+            const int pair = column / 2, index = row % 16 * 4 + pair % 4;
             const size_t word = row / 16 * groups + pair / 4;
             if (!kept[static_cast<size_t>(row) * columns + column]) continue;
-            values[word * 64 + place] = static_cast<int8_t>(value(row, column));
-            bits[word] |= static_cast<uint64_t>(column % 2) << place;
+            values[word * 64 + index] = static_cast<int8_t>(value(row, column));
+            bits[word] |= static_cast<uint64_t>(column % 2) << index;
         }
 }
 

@@ -70,8 +70,8 @@ struct Out {
         : stride(int8_stride(features)),
           values(stride + round_up(features, 16), 77),
           scales(2, -1.0f),
-          zeros(2, -1) {}
-    Int8Rows rows() const { return {values.data(), stride, scales.data(), zeros.data()}; }
+          zero_points(2, -1) {}
+    Int8Rows rows() const { return {values.data(), stride, scales.data(), zero_points.data()}; }
 
     // The second row is the formula's; the first is as it was.
     void expect(const std::string& name, const float* x, int features) const {
@@ -83,23 +83,23 @@ struct Out {
         const float scale = (high - low) / 255.0f, inverse = inverse_of(scale);
         const float zero = std::nearbyint(-low * inverse);
         expect_equal(scales[1], scale, name, ": scale");
-        expect_equal(zeros[1], static_cast<int32_t>(zero), name, ": zero");
+        expect_equal(zero_points[1], static_cast<int32_t>(zero), name, ": zero");
         for (int f = 0; f < features; ++f) {
             const float value = std::nearbyint(x[f] * inverse) + zero;
             const int want = static_cast<int>(std::min(std::max(value, 0.0f), 255.0f));
-            const int place = f / 8 * 8 + f % 2 * 4 + f % 8 / 2;
-            expect_equal(int{values[stride + place]}, want, name, ": feature ", f);
+            const int index = f / 8 * 8 + f % 2 * 4 + f % 8 / 2;
+            expect_equal(int{values[stride + index]}, want, name, ": feature ", f);
         }
         for (size_t i = 0; i < stride; ++i)
             expect_equal(int{values[i]}, 77, name, ": another row's byte ", i);
         expect_equal(scales[0], -1.0f, name, ": another row's scale");
-        expect_equal(zeros[0], -1, name, ": another row's zero");
+        expect_equal(zero_points[0], -1, name, ": another row's zero");
     }
 
     size_t stride;
     Guarded<uint8_t> values;
     Guarded<float> scales;
-    Guarded<int32_t> zeros;
+    Guarded<int32_t> zero_points;
 };
 
 // "gelu" is a polynomial good to 2e-4; the others are near to rounding.
@@ -259,7 +259,7 @@ void check_rows_of_floats(int count, Kind kind, uint64_t seed) {
         for (int i = 0; i < count; ++i) {
             const double added = static_cast<double>(scale) * row[i];
             expect_near(y[i], b[i] + added, 0x1p-23 * (std::abs(b[i]) + std::abs(added)),
-                        kernels.name, " add_scaled, place ", i);
+                        kernels.name, " add_scaled, index ", i);
         }
     });
 }
@@ -273,18 +273,18 @@ void check_not_finite(int features, uint64_t seed) {
     const float odd = random.pick({NAN, kInfinity, -kInfinity, 3e38f, -3e38f});
     Guarded<float> gamma(padded), beta(padded), x(2 * padded);
     for (float& value : gamma) value = random.normal();
-    const int place = random.between(0, features - 1);
+    const int index = random.between(0, features - 1);
     const bool all = random.chance(0.5);
     const auto fill = [&](Guarded<float>& values) {
-        for (int f = 0; f < features; ++f) values[f] = all || f == place ? odd : random.normal();
+        for (int f = 0; f < features; ++f) values[f] = all || f == index ? odd : random.normal();
     };
     each_int8_kernels([&](const Int8Kernels& kernels) {
         const std::string name = named(kernels, "not finite", features, Kind::kHuge);
         const Out out(features);
         const Int8Rows rows = out.rows();
         const auto expect_zero = [&](const char* what) {
-            if (out.zeros[1] < 0 || out.zeros[1] > 255)
-                fail(name, ", ", what, ": zero point ", out.zeros[1], " of ", odd);
+            if (out.zero_points[1] < 0 || out.zero_points[1] > 255)
+                fail(name, ", ", what, ": zero point ", out.zero_points[1], " of ", odd);
         };
         for (const Activation activation : kActivations) {
             fill(x);

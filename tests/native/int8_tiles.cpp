@@ -71,9 +71,9 @@ void check(const Case& c) {
     const Guarded<uint8_t> x((c.tokens - 1) * x_stride + round_up(c.columns, kGroupInputs));
     for (uint8_t& value : x) value = static_cast<uint8_t>(random.word());
     const Guarded<float> scales(c.tokens);
-    const Guarded<int32_t> zeros(c.tokens);
+    const Guarded<int32_t> zero_points(c.tokens);
     for (float& scale : scales) scale = random.uniform(0.001f, 0.1f);
-    for (int32_t& zero : zeros) zero = random.between(0, 255);
+    for (int32_t& zero : zero_points) zero = random.between(0, 255);
     const size_t stride = static_cast<size_t>(c.end_tile - c.first_tile) * kTileRows;
     const Guarded<float> residual(c.tokens * stride);
     for (float& value : residual) value = random.normal();
@@ -84,7 +84,7 @@ void check(const Case& c) {
             std::max(int8_linear_scratch(c.columns), shared_scratch_bytes(c.columns)), 99);
         run_linear(kernels,
                    {&weight,
-                    {x.data(), x_stride, scales.data(), zeros.data()},
+                    {x.data(), x_stride, scales.data(), zero_points.data()},
                     c.tokens,
                     c.in_place ? y.data() : nullptr,
                     y.data(),

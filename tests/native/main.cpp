@@ -16,7 +16,7 @@ using namespace sparsebert;
 namespace {
 
 const KernelTest kThreadsTest = {"threads", test_threads, nullptr};
-const KernelTest* const kTests[] = {&kInt8LinearTest, &kInt8PicksTest,     &kInt8TilesTest,
+const KernelTest* const kTests[] = {&kInt8LinearTest, &kInt8LookupTest,    &kInt8TilesTest,
                                     &kInt8RowsTest,   &kInt8AttentionTest, &kLinearTest,
                                     &kRowsTest,       &kAttentionTest,     &kThreadsTest};
 using Clock = std::chrono::steady_clock;

@@ -85,7 +85,7 @@ void check_reductions(int count, uint64_t seed) {
     });
 }
 
-void check_places(int count, uint64_t seed) {
+void check_rotary(int count, uint64_t seed) {
     Random random(seed);
     Guarded<float> a(count), b(count), cosines(count), sines(count), one(count), other(count);
     for (int i = 0; i < count; ++i) {
@@ -102,9 +102,9 @@ void check_places(int count, uint64_t seed) {
         for (int i = 0; i < count; ++i) {
             const double x = a[i], y = b[i], tolerance = 0x1p-22 * (std::abs(x) + std::abs(y));
             expect_near(one[i], x * cosines[i] - y * sines[i], tolerance, kernels.name,
-                        " rotate of ", count, ", place ", i);
+                        " rotate of ", count, ", index ", i);
             expect_near(other[i], x * sines[i] + y * cosines[i], tolerance, kernels.name,
-                        " rotate of ", count, ", other at place ", i);
+                        " rotate of ", count, ", other at index ", i);
         }
     };
     each_int8_kernels(check_rotate);
@@ -113,7 +113,7 @@ void check_places(int count, uint64_t seed) {
         std::copy(a.begin(), a.end(), one.begin());
         kernels.multiply(one.data(), b.data(), count);
         for (int i = 0; i < count; ++i)
-            expect_equal(one[i], a[i] * b[i], kernels.name, " multiply of ", count, ", place ", i);
+            expect_equal(one[i], a[i] * b[i], kernels.name, " multiply of ", count, ", index ", i);
     });
 }
 
@@ -127,7 +127,7 @@ void examples() {
             check_norm({features, width, 16 * (width > 16), width, -3.0f, 0.0f, in_place, seed});
         }
     for (const int count : {1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 63, 65, 97, 768})
-        check_reductions(count, ++seed), check_places(count, seed);
+        check_reductions(count, ++seed), check_rotary(count, seed);
 }
 
 void random_case(uint64_t seed) {
@@ -137,7 +137,7 @@ void random_case(uint64_t seed) {
     check_norm({random.between(1, 300), width, begin, end, random.pick({0.0f, 100.0f}),
                 random.pick({1.0f, 1e-3f, 1e3f}), random.chance(0.5), seed});
     check_reductions(random.between(1, 200), seed);
-    check_places(random.between(1, 200), seed);
+    check_rotary(random.between(1, 200), seed);
 }
 
 }  // namespace

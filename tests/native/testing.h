@@ -21,7 +21,7 @@ struct KernelTest {
     void (*random_case)(uint64_t seed);
 };
 
-extern const KernelTest kInt8LinearTest, kInt8PicksTest, kInt8TilesTest, kInt8RowsTest,
+extern const KernelTest kInt8LinearTest, kInt8LookupTest, kInt8TilesTest, kInt8RowsTest,
     kInt8AttentionTest;
 extern const KernelTest kLinearTest, kRowsTest, kAttentionTest;
 void test_threads();
@@ -48,7 +48,7 @@ void each_int8_kernels(Check check) {
     std::vector<const Int8Kernels*> seen;
     for (const std::string& name : available_instruction_sets()) {
         const InstructionSet& set = select_instruction_set(name);
-        for (const Int8Kernels* kernels : {set.int8, set.int8_picks, set.int8_tiles}) {
+        for (const Int8Kernels* kernels : {set.int8, set.int8_lookup, set.int8_tiles}) {
             bool fresh = kernels != nullptr;
             for (const Int8Kernels* other : seen) fresh = fresh && other != kernels;
             if (fresh) check(*kernels);

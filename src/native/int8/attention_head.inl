@@ -8,7 +8,7 @@
 #include "tiles.inl"
 
 // 2^x for x <= 0, to a relative 8e-6: far below what eight bits of probability can tell.
-inline Vec quick_exp2(Vec x) {
+inline Vec exp2_polynomial(Vec x) {
     x = max(x, Vec::broadcast(-126.0f));
     const Vec n = round(x), r = sub(x, n);
     Vec p = Vec::broadcast(9.670788948e-3f);
@@ -107,7 +107,7 @@ inline float soften(const HeadTiles& head, const float* row, uint8_t* out, int b
     Vec total = Vec::broadcast(0.0f);
     const Vec most = Vec::broadcast(255.0f);
     const auto power = [&](int i) {
-        const Vec power = quick_exp2(sub(Vec::load(row + i), highest));
+        const Vec power = exp2_polynomial(sub(Vec::load(row + i), highest));
         total = fma(power, Vec::load(inverses + i), total);
         return mul(power, most);
     };

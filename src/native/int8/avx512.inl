@@ -74,9 +74,9 @@ inline void quantize_64(const float* x, float inverse, float zero, uint8_t* out)
     const auto whole = [&](int i) {
         return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i * 16), factor));
     };
-    const __m512i zeros = _mm512_set1_epi16(static_cast<int16_t>(zero));
-    const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(whole(0), whole(1)), zeros);
-    const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(whole(2), whole(3)), zeros);
+    const __m512i zero_points = _mm512_set1_epi16(static_cast<int16_t>(zero));
+    const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(whole(0), whole(1)), zero_points);
+    const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(whole(2), whole(3)), zero_points);
     const __m512i order =
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
     _mm512_storeu_si512(out, _mm512_shuffle_epi8(in_order(_mm512_packus_epi16(low, high)), order));

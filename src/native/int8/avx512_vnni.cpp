@@ -24,15 +24,15 @@ constexpr int kAttentionTiles = 4, kAttentionTokens = 6;
 
 #include "attention.inl"
 #include "linear.inl"
-#include "picks.inl"
+#include "lookup.inl"
 
 }  // namespace
 
 const Int8Kernels kAvx512VnniInt8 = {"avx512-vnni", linear, row_sums, attention,
                                      activate,      gate,   norm,     split_heads,
                                      add_scaled,    dot,    rotate,   gather};
-const Int8Kernels kAvx512VnniPicksInt8 = {
-    "avx512-vnni picks", linear_by_picks, row_sums, attention, activate, gate, norm,
-    split_heads,         add_scaled,      dot,      rotate,    gather};
+const Int8Kernels kAvx512VnniLookupInt8 = {
+    "avx512-vnni lookup", linear_by_lookup, row_sums, attention, activate, gate, norm,
+    split_heads,          add_scaled,       dot,      rotate,    gather};
 
 }  // namespace sparsebert

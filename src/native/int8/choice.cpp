@@ -35,7 +35,7 @@ struct Layer {
           sums(kFeatures),
           x(kTokens * int8_stride(kFeatures)),
           token_scales(kTokens, 0.1f),
-          zeros(kTokens),
+          zero_points(kTokens),
           y(static_cast<size_t>(kTokens) * kFeatures) {
         uint64_t word = 1;
         for (uint64_t& choices : bits)  // as irregular as those of a real layer (Knuth's MMIX)
@@ -50,7 +50,8 @@ struct Layer {
     }
 
     double milliseconds(const Int8Kernels& kernels, int tokens) {
-        const Int8Rows rows = {x.data(), int8_stride(kFeatures), token_scales.data(), zeros.data()};
+        const Int8Rows rows = {x.data(), int8_stride(kFeatures), token_scales.data(),
+                               zero_points.data()};
         const auto start = std::chrono::steady_clock::now();
         kernels.linear({&weight, rows, tokens, nullptr, y.data(), kFeatures,
                         reinterpret_cast<int8_t*>(scratch.get()), 0},
@@ -77,7 +78,7 @@ struct Layer {
     std::vector<int32_t> sums;
     std::vector<uint8_t> x;
     std::vector<float> token_scales;
-    std::vector<int32_t> zeros;
+    std::vector<int32_t> zero_points;
     std::vector<float> y;
     Int8Weight weight;
     Bytes scratch;
@@ -89,19 +90,19 @@ std::string compared(double time, double other) {
     return text;
 }
 
-// Dense weights have one kernel beside tiles, 1:2 weights blends and perhaps picks.
+// Dense weights have one kernel beside tiles, 1:2 weights blends and perhaps lookup tables.
 Int8Choice measure(const InstructionSet& set, Int8Layout layout) {
     Layer layer(layout);
     const bool pairs = layout == Int8Layout::kPairs;
-    const auto [blend, picks, tiles] =
-        layer.race<3>({set.int8, pairs ? set.int8_picks : nullptr, set.int8_tiles}, kTokens);
-    const bool picked = picks < kMargin * blend;
+    const auto [blend, lookup, tiles] =
+        layer.race<3>({set.int8, pairs ? set.int8_lookup : nullptr, set.int8_tiles}, kTokens);
+    const bool looks_up = lookup < kMargin * blend;
     Int8Choice choice;
-    choice.kernels = picked ? set.int8_picks : set.int8;
-    choice.reason = !pairs ? "vector kernel" : picked ? "picks kernel" : "blend kernel";
-    if (pairs && set.int8_picks)
-        choice.reason += picked ? compared(picks, blend) : compared(blend, picks);
-    const double vectors = std::min(blend, picks);
+    choice.kernels = looks_up ? set.int8_lookup : set.int8;
+    choice.reason = !pairs ? "vector kernel" : looks_up ? "picks kernel" : "blend kernel";
+    if (pairs && set.int8_lookup)
+        choice.reason += looks_up ? compared(lookup, blend) : compared(blend, lookup);
+    const double vectors = std::min(blend, lookup);
     if (!set.int8_tiles) return choice;
     if (tiles >= kMargin * vectors) {
         choice.reason += ", not tiles" + compared(vectors, tiles);
@@ -143,14 +144,14 @@ Int8Choice choose_int8_kernels(const InstructionSet& set, bool pairs) {
                                         " kernel: unset SPARSEBERT_INT8_KERNEL.");
     };
     if (name == "auto") {
-        if (set.int8_tiles || (pairs && set.int8_picks))
+        if (set.int8_tiles || (pairs && set.int8_lookup))
             return measured(set, pairs ? Int8Layout::kPairs : Int8Layout::kDense);
         return {set.int8, nullptr, 0, pairs ? "blend kernel" : ""};
     }
     if (name == "blend") return {set.int8, nullptr, 0, pairs ? forced : ""};
     if (name == "picks") {
-        if (pairs) require(set.int8_picks);
-        return {pairs ? set.int8_picks : set.int8, nullptr, 0, pairs ? forced : ""};
+        if (pairs) require(set.int8_lookup);
+        return {pairs ? set.int8_lookup : set.int8, nullptr, 0, pairs ? forced : ""};
     }
     if (name == "tiles") {
         require(set.int8_tiles);

@@ -1,7 +1,7 @@
 // Which kernels an int8 encoder uses. Of linear layers with 1:2 weights there are blends
-// (linear.inl) and, where the CPU has AVX-512, pick tables (picks.inl); on tile registers
-// (linear_on_tiles.inl) there are layers of either kind, and attention. Their results are equal;
-// which is faster depends on the CPU and on the number of tokens.
+// (linear.inl) and, where the CPU has AVX-512, lookup tables (lookup.inl, "picks"); on tile
+// registers (linear_on_tiles.inl) there are layers of either kind, and attention. Their results are
+// equal; which is faster depends on the CPU and on the number of tokens.
 #pragma once
 
 #include <string>

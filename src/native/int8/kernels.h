@@ -56,7 +56,7 @@ struct Int8Rows {
     uint8_t* values;
     size_t stride;  // bytes from one row to the next
     float* scales;
-    int32_t* zeros;
+    int32_t* zero_points;
 };
 
 // Bytes of a row of quantised features. An odd number of cache lines, so that the rows of a tile do
@@ -81,16 +81,16 @@ inline size_t int8_expansion(int columns) {
     return static_cast<size_t>(round_up(columns, kGroupInputs)) * kTileRows;
 }
 
-// Pick tables (picks.inl): of 8 groups and 64 tokens, and the sums of 48 tiles that wait in L2.
-constexpr int kPickGroups = 8, kPickTokens = 64, kPickTiles = 48;
-constexpr int kPickTableBytes = kPickGroups * 16 * kPickTokens * 4;
+// Lookup tables (lookup.inl): of 8 groups and 64 tokens, and the sums of 48 tiles that wait in L2.
+constexpr int kLookupGroups = 8, kLookupTokens = 64, kLookupTiles = 48;
+constexpr int kLookupTableBytes = kLookupGroups * 16 * kLookupTokens * 4;
 
 // Tile registers (linear_on_tiles.inl): expanded weights, sums and what fills up a last step.
 constexpr int kTileScratchBytes = 16 * 1024;
 
 inline size_t int8_linear_scratch(int columns) {
-    constexpr size_t kPickSums = sizeof(int32_t) * kPickTiles * kTileRows * kPickTokens;
-    return std::max(kTileScratchBytes + int8_expansion(columns), kPickTableBytes + kPickSums);
+    constexpr size_t kLookupSums = sizeof(int32_t) * kLookupTiles * kTileRows * kLookupTokens;
+    return std::max(kTileScratchBytes + int8_expansion(columns), kLookupTableBytes + kLookupSums);
 }
 
 // Queries, keys and values of every token, quantised symmetrically for each token and head:
@@ -178,7 +178,7 @@ extern const Int8Kernels kAvx2Int8;
 extern const Int8Kernels kAvx2VnniInt8;
 extern const Int8Kernels kAvx512VlVnniInt8;
 extern const Int8Kernels kAvx512VnniInt8;
-extern const Int8Kernels kAvx512VnniPicksInt8;
+extern const Int8Kernels kAvx512VnniLookupInt8;
 extern const Int8Kernels kAvx512AmxInt8;
 
 }  // namespace sparsebert

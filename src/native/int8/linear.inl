@@ -20,7 +20,7 @@ struct LinearTile {
 #pragma GCC unroll 16
             for (int t = 0; t < T; ++t)
                 sums[r][t] = scaled_sums(call.weight->sums + (tile + r) * kTileRows,
-                                         -call.x.zeros[token + t]);
+                                         -call.x.zero_points[token + t]);
     }
 
     [[gnu::always_inline]] void end(Sums (&sums)[R][T]) const {

@@ -79,7 +79,7 @@ class Waiting {
         size_t at = (token_ + row_) * call_.stride + (first - call_.first_row);
         for (int row = row_; row < end; ++row, at += call_.stride) {
             const int token = token_ + row;
-            const int32_t zero = -call_.x.zeros[token];
+            const int32_t zero = -call_.x.zero_points[token];
             const Vec scale = Vec::broadcast(call_.x.scales[token]);
 #pragma GCC unroll 2
             for (int tile = 0; tile < Tiles; ++tile) {
@@ -91,9 +91,9 @@ class Waiting {
                 for (int i = 0; i < kTileVectors; ++i) {
                     const int v = tile * kTileVectors + i;
                     Vec y = fma(lanes[i], mul(scale, scales[v]), biases[v]);
-                    const size_t place = at + v * Vec::kWidth;
-                    if constexpr (Residual) y = add(y, Vec::load(call_.residual + place));
-                    y.store(call_.y + place);
+                    const size_t index = at + v * Vec::kWidth;
+                    if constexpr (Residual) y = add(y, Vec::load(call_.residual + index));
+                    y.store(call_.y + index);
                 }
             }
         }

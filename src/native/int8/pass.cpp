@@ -19,27 +19,21 @@ constexpr Int8Runs kRunsOnTiles = {256, 32};
 // With fewer tokens than this for each thread, reading the weights costs more than waiting.
 constexpr int kTokensOfOwn = 32;
 
-Int8Rows take_rows(Pieces& layout, int tokens, int features) {
+Int8Rows take_rows(Arena& layout, int tokens, int features) {
     const size_t stride = int8_stride(features);
     return {layout.take<uint8_t>(tokens * stride), stride, layout.take<float>(tokens),
             layout.take<int32_t>(tokens)};
 }
 
 Int8Rows from_row(const Int8Rows& rows, int row) {
-    return {rows.values + row * rows.stride, rows.stride, rows.scales + row, rows.zeros + row};
-}
-
-int longest(const Batch& batch) {
-    int tokens = 0;
-    for (int s = 0; s < batch.sequences; ++s)
-        tokens = std::max(tokens, batch.offsets[s + 1] - batch.offsets[s]);
-    return tokens;
+    return {rows.values + row * rows.stride, rows.stride, rows.scales + row,
+            rows.zero_points + row};
 }
 
 // A thread's own memory for a run of tokens.
 struct RunMemory {
     RunMemory(const Int8Shared& shared, uint8_t* memory) {
-        Pieces layout(memory);
+        Arena layout(memory);
         const int widest = std::max(
             {3 * shared.hidden_stride, shared.intermediate_stride, shared.embedding_stride});
         wide = layout.take<float>(static_cast<size_t>(shared.runs.piece) * widest);
@@ -63,7 +57,7 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
       workspace(workspace_),
       positions(positions_),
       batch(batch_),
-      attention_next(model_.layers.size()),
+      attention(model_.layers.size()),
       hidden_stride(round_up(model_.hidden_size, 16)),
       intermediate_stride(round_up(model_.intermediate_rows(), 16)),
       embedding_stride(round_up(model_.embedding_size, 16)) {
@@ -96,7 +90,7 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
     context = reinterpret_cast<float*>(
         workspace.context.reserve(sizeof(float) * tokens * round_up(widest, 16)));
     const auto lay_rows = [&](uint8_t* memory) {
-        Pieces layout(memory);
+        Arena layout(memory);
         quantized = take_rows(layout, tokens, widest);
         return layout.used();
     };
@@ -104,7 +98,7 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
     heads.heads = model.heads;
     heads.head_size = model.hidden_size / model.heads;
     const auto lay_heads = [&](uint8_t* memory) {
-        Pieces layout(memory);
+        Arena layout(memory);
         heads.values = layout.take<uint8_t>(tokens * heads.row());
         heads.scales = layout.take<float>(static_cast<size_t>(tokens) * 3 * model.heads);
         return layout.used();
@@ -124,14 +118,11 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
 }
 
 Int8Pass::Int8Pass(Int8Shared& shared, int thread)
-    : shared_(shared),
+    : PassThread(shared.pool, thread, !shared.by_rows),
+      shared_(shared),
       model_(shared.model),
       kernels_(*shared.choice.kernels),
       batch_(shared.batch),
-      thread_(thread),
-      threads_(shared.pool.threads()),
-      part_(shared.by_rows ? thread : 0),
-      parts_(shared.by_rows ? threads_ : 1),
       scratch_(shared.workspace.scratch.get() + shared.scratch_bytes * thread) {
     tokens_ = shared.by_rows ? Range{0, batch_.tokens()}
                              : Range{shared.cuts[thread], shared.cuts[thread + 1]};
@@ -141,14 +132,9 @@ Int8Pass::Int8Pass(Int8Shared& shared, int thread)
     bytes_ = memory.bytes;
 }
 
-Int8Pass::Range Int8Pass::part_of(int items, int part, int parts) {
-    return {static_cast<int>(static_cast<long>(items) * part / parts),
-            static_cast<int>(static_cast<long>(items) * (part + 1) / parts)};
-}
-
 template <typename Step>
 void Int8Pass::each_token(Range run, Step step) {
-    const Range mine = part_of(run.end - run.begin, part_, parts_);
+    const Range mine = share(run.size());
     for (int i = mine.begin; i < mine.end; ++i) step(run.begin + i, i);
 }
 
@@ -166,7 +152,7 @@ template <typename Step>
 void Int8Pass::cut(Range whole, int most_tokens, Step step) {
     // At multiples of eight tokens, which the kernels take at a time.
     constexpr int kUnit = 8;
-    const int count = whole.end - whole.begin, units = (count + kUnit - 1) / kUnit;
+    const int count = whole.size(), units = (count + kUnit - 1) / kUnit;
     const int most = (most_tokens + kUnit - 1) / kUnit;
     const int parts = (units + most - 1) / most;
     for (int part = 0; part < parts; ++part) {
@@ -176,13 +162,9 @@ void Int8Pass::cut(Range whole, int most_tokens, Step step) {
     }
 }
 
-void Int8Pass::sync() {
-    if (shared_.by_rows) barrier();
-}
-
 void Int8Pass::linear(const Int8Weight& weight, const Int8Rows& x, int tokens,
                       const float* residual, float* y, size_t stride, bool in_cache) {
-    const Range tiles = part_of(weight.tiles(), part_, parts_);
+    const Range tiles = share(weight.tiles());
     run_linear(
         shared_.choice.with(tokens),
         {&weight, x, tokens, residual, y, stride, reinterpret_cast<int8_t*>(scratch_), 0, in_cache},
@@ -209,7 +191,7 @@ void Int8Pass::embed(Range piece) {
         };
         add(model_.words, batch_.ids[token]);
         add(model_.type_table, batch_.types[token]);
-        add(model_.position_table, batch_.places[token]);
+        add(model_.position_table, batch_.position_ids[token]);
         if (projects)
             kernels_.norm(row, model_.embedding_norm, &bytes_, i);
         else
@@ -217,7 +199,7 @@ void Int8Pass::embed(Range piece) {
     });
     sync();
     if (!projects) return;
-    linear(model_.projection, bytes_, piece.end - piece.begin, nullptr, hidden_row(piece.begin),
+    linear(model_.projection, bytes_, piece.size(), nullptr, hidden_row(piece.begin),
            shared_.hidden_stride);
     sync();
     each_token(piece, [&](int token, int) {
@@ -238,12 +220,12 @@ void Int8Pass::normalise(const Int8Norm& norm, Range run) {
     sync();
 }
 
-// Turns the queries and keys of a token, each head by the same angles.
-void Int8Pass::turn(const Positions::Turns& turns, float* projections, size_t part,
-                    int place) const {
+// The rotary embedding of a token's queries and keys, of each head by the same angles.
+void Int8Pass::rotate(const Positions::Rotary& rotary, float* projections, size_t part,
+                      int position) const {
     const int size = shared_.heads.head_size, half = size / 2;
-    const float* cosines = turns.cosines + place * turns.stride;
-    const float* sines = turns.sines + place * turns.stride;
+    const float* cosines = rotary.cosines + position * rotary.stride;
+    const float* sines = rotary.sines + position * rotary.stride;
     for (int p = 0; p < 2; ++p)
         for (int head = 0; head < model_.heads; ++head) {
             float* a = projections + p * part + static_cast<size_t>(head) * size;
@@ -254,18 +236,18 @@ void Int8Pass::turn(const Positions::Turns& turns, float* projections, size_t pa
 void Int8Pass::project(int index, Range run) {
     const Int8Layer& layer = model_.layers[index];
     if (model_.norm_first) normalise(layer.attention_norm, run);
-    const Positions::Turns turns = shared_.positions.turns(index);
+    const Positions::Rotary rotary = shared_.positions.rotary(index);
     each_piece(run,
-               [&](Range piece) { project_piece(layer, turns, piece, piece.begin == run.begin); });
+               [&](Range piece) { project_piece(layer, rotary, piece, piece.begin == run.begin); });
 }
 
-void Int8Pass::project_piece(const Int8Layer& layer, const Positions::Turns& turns, Range piece,
+void Int8Pass::project_piece(const Int8Layer& layer, const Positions::Rotary& rotary, Range piece,
                              bool first) {
     // A fused layer's rows follow each other, without a part's filling to a whole tile.
     const bool fused = model_.fused_attention;
     const size_t part = fused ? model_.hidden_size : shared_.hidden_stride;
     const size_t stride = 3 * static_cast<size_t>(shared_.hidden_stride);
-    const int tokens = piece.end - piece.begin;
+    const int tokens = piece.size();
     const Int8Rows x = rows_from(piece.begin);
     linear(layer.query, x, tokens, nullptr, wide_, stride, !first);
     if (!fused) {
@@ -275,7 +257,7 @@ void Int8Pass::project_piece(const Int8Layer& layer, const Positions::Turns& tur
     sync();
     each_token(piece, [&](int token, int i) {
         float* projections = wide_ + i * stride;
-        if (turns.cosines) turn(turns, projections, part, batch_.places[token]);
+        if (rotary.cosines) rotate(rotary, projections, part, batch_.position_ids[token]);
         kernels_.split_heads(projections, part, shared_.heads, token);
     });
     sync();
@@ -299,16 +281,13 @@ void Int8Pass::attend(int layer) {
         return;
     }
     barrier();
-    for (;;) {
-        const int item = shared_.attention_next[layer].fetch_add(1, std::memory_order_relaxed);
-        if (item >= batch_.sequences * model_.heads) break;
-        attend_head(layer, item / model_.heads, item % model_.heads);
-    }
+    shared_.attention.take(layer, batch_.sequences, model_.heads,
+                           [&](int sequence, int head) { attend_head(layer, sequence, head); });
     barrier();
 }
 
 void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
-    const int tokens = run.end - run.begin;
+    const int tokens = run.size();
     const size_t stride = shared_.hidden_stride, wide_stride = shared_.intermediate_stride;
     float* hidden = hidden_row(run.begin);
     each_token(run, [&](int token, int i) {
@@ -330,7 +309,7 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
         norm(layer.attention_norm);
     const auto activate = model_.gated ? kernels_.gate : kernels_.activate;
     each_piece(run, [&](Range piece) {
-        linear(layer.intermediate, rows_from(piece.begin), piece.end - piece.begin, nullptr, wide_,
+        linear(layer.intermediate, rows_from(piece.begin), piece.size(), nullptr, wide_,
                wide_stride, piece.begin != run.begin);
         sync();
         const int first = piece.begin - run.begin;
@@ -366,7 +345,7 @@ void Int8Pass::encode() {
 
 void Int8Pass::write_hidden(float* out) {
     const int hidden = model_.hidden_size;
-    const Range mine = part_of(batch_.tokens(), thread_, threads_);
+    const Range mine = share_of_all(batch_.tokens());
     for (int token = mine.begin; token < mine.end; ++token)
         std::memcpy(out + static_cast<size_t>(token) * hidden, hidden_row(token),
                     sizeof(float) * hidden);
@@ -391,9 +370,7 @@ void Int8Pass::write_pooled(Pooling pooling, bool normalize, float* out) {
 }
 
 void Int8Pass::write_head(float* out) {
-    // Heads share rows whatever the encoder did: few tokens, or one wide layer.
-    part_ = thread_;
-    parts_ = threads_;
+    share_rows();
     if (model_.head.per_sequence())
         write_sequence_logits(out);
     else if (model_.head.decoder)
@@ -431,7 +408,7 @@ void Int8Pass::write_sequence_logits(float* out) {
     Int8Rows quantized;
     float* rows;
     const auto lay = [&](uint8_t* memory) {
-        Pieces layout(memory);
+        Arena layout(memory);
         quantized = take_rows(layout, count, hidden);
         rows = layout.take<float>(static_cast<size_t>(count) * stride);
         return layout.used();
@@ -439,7 +416,7 @@ void Int8Pass::write_sequence_logits(float* out) {
     if (thread_ == 0) shared_.workspace.pooled.reserve(lay(nullptr));
     barrier();
     lay(shared_.workspace.pooled.get());
-    const Range mine = part_of(count, thread_, threads_);
+    const Range mine = share_of_all(count);
     const bool dense = model_.head_dense.values;
     for (int s = mine.begin; s < mine.end; ++s) {
         float* row = rows + static_cast<size_t>(s) * stride;
@@ -464,7 +441,7 @@ void Int8Pass::transform_tokens(const Int8Rows* out) {
     const size_t stride = round_up(model_.head.width, 16);
     linear(model_.head_dense, shared_.quantized, tokens, nullptr, shared_.context, stride);
     barrier();
-    const Range mine = part_of(tokens, thread_, threads_);
+    const Range mine = share_of_all(tokens);
     for (int token = mine.begin; token < mine.end; ++token)
         finish_dense(shared_.context + token * stride, out, token);
 }
@@ -473,7 +450,7 @@ void Int8Pass::write_token_logits(float* out) {
     const bool dense = model_.head_dense.values;
     const size_t stride = round_up(model_.head.width, 16);
     if (dense) transform_tokens(nullptr);
-    const Range mine = part_of(batch_.tokens(), thread_, threads_);
+    const Range mine = share_of_all(batch_.tokens());
     for (int token = mine.begin; token < mine.end; ++token)
         write_answer(dense ? shared_.context + token * stride : hidden_row(token),
                      out + static_cast<size_t>(token) * model_.head.outputs);
@@ -489,7 +466,7 @@ void Int8Pass::write_decoded(float* out) {
     if (thread_ == 0) shared_.workspace.pooled.reserve(floats * threads_ * sizeof(float));
     barrier();
     float* logits = reinterpret_cast<float*>(shared_.workspace.pooled.get()) + floats * thread_;
-    const Range tiles = part_of(model_.decoder.tiles(), thread_, threads_);
+    const Range tiles = share_of_all(model_.decoder.tiles());
     for (int tile = tiles.begin; tile < tiles.end; tile += kTilesAtOnce) {
         const int end = std::min(tiles.end, tile + kTilesAtOnce), first = tile * kTileRows;
         shared_.choice.with(tokens).linear(

@@ -1,12 +1,11 @@
 // One thread's share of one micro-batch in int8: the encoder's steps over runs of tokens.
 #pragma once
 
-#include <atomic>
 #include <vector>
 
 #include "../memory.h"
+#include "../pass_thread.h"
 #include "../positions.h"
-#include "../thread_pool.h"
 #include "choice.h"
 #include "model.h"
 
@@ -49,7 +48,7 @@ struct Int8Shared {
     std::vector<int> cuts;       // by tokens: [threads + 1]
     std::vector<int> sequences;  // by tokens, aligned: the first sequence of each thread
     Int8Runs runs;
-    std::vector<std::atomic<int>> attention_next;  // for each layer, the next (sequence, head)
+    HeadQueue attention;  // where the threads are not aligned
 
     int hidden_stride, intermediate_stride, embedding_stride;  // floats
     float* hidden;
@@ -59,7 +58,7 @@ struct Int8Shared {
     size_t block_bytes, scratch_bytes;  // of each thread
 };
 
-class Int8Pass {
+class Int8Pass : private PassThread {
   public:
     Int8Pass(Int8Shared& shared, int thread);
 
@@ -72,10 +71,6 @@ class Int8Pass {
     void write_head(float* out);
 
   private:
-    struct Range {
-        int begin, end;
-    };
-    static Range part_of(int items, int part, int parts);
     // This thread's tokens of the run [begin, end): all, or where rows are shared, its part.
     template <typename Step>
     void each_token(Range run, Step step);
@@ -86,9 +81,6 @@ class Int8Pass {
     template <typename Step>
     static void cut(Range whole, int most_tokens, Step step);
 
-    void sync();  // between steps of a run: waits only when rows are shared
-    void barrier() { shared_.pool.barrier(); }
-
     void linear(const Int8Weight& weight, const Int8Rows& x, int tokens, const float* residual,
                 float* y, size_t stride, bool in_cache = false);
     Int8Rows rows_from(int token) const;  // of the quantised hidden states
@@ -97,9 +89,10 @@ class Int8Pass {
     void embed(Range piece);
     void normalise(const Int8Norm& norm, Range run);  // hidden states, for a layer behind it
     void project(int layer, Range run);
-    void project_piece(const Int8Layer& layer, const Positions::Turns& turns, Range piece,
+    void project_piece(const Int8Layer& layer, const Positions::Rotary& rotary, Range piece,
                        bool first);
-    void turn(const Positions::Turns& turns, float* projections, size_t part, int place) const;
+    void rotate(const Positions::Rotary& rotary, float* projections, size_t part,
+                int position) const;
     void attend(int layer);
     void attend_head(int layer, int sequence, int head);
     void feed_forward(const Int8Layer& layer, Range run);
@@ -115,9 +108,7 @@ class Int8Pass {
     const Int8Model& model_;
     const Int8Kernels& kernels_;
     const Batch& batch_;
-    int thread_, threads_;
-    int part_, parts_;  // this thread's share of the rows of a layer
-    Range tokens_;      // that this thread takes through the layers
+    Range tokens_;  // that this thread takes through the layers
     uint8_t* scratch_;
     // This thread's own or shared with all.
     float* wide_;     // of a piece: projections [tokens][3][hidden], then the intermediate layer

@@ -7,7 +7,7 @@
 // x/2 (1 + erf(x / sqrt 2)) as x (1/2 + c P(c^2)), c = x clamped to [-4, 4], P of degree 6 fitted
 // by minimax with P(16) = 1/8: absolute error below 2e-4, a fraction of a step of the uint8 that
 // follows, with no division.
-inline Vec quick_gelu(Vec x) {
+inline Vec gelu_polynomial(Vec x) {
     const Vec c = min(max(x, Vec::broadcast(-4.0f)), Vec::broadcast(4.0f));
     const Vec s = mul(c, c);
     Vec p = Vec::broadcast(2.258821048e-8f);
@@ -33,7 +33,7 @@ inline void quantize(const float* x, int features, Vec low, Vec high, const Int8
     const float inverse = 1.0f / std::max(scale, kSmallest);
     const float zero = std::min(std::max(0.0f, std::nearbyint(-lo * inverse)), 255.0f);
     out.scales[row] = scale;
-    out.zeros[row] = static_cast<int32_t>(zero);
+    out.zero_points[row] = static_cast<int32_t>(zero);
     uint8_t* bytes = out.values + row * out.stride;
     int f = 0;
     for (; f + 64 <= features; f += 64) quantize_64(x + f, inverse, zero, bytes + f);
@@ -59,7 +59,7 @@ inline void with_function(Activation activation, Use use) {
         case Activation::kNone:
             return use([](Vec v) { return v; });
         case Activation::kGelu:
-            return use([](Vec v) { return quick_gelu(v); });
+            return use([](Vec v) { return gelu_polynomial(v); });
         case Activation::kGeluTanh:
             return use([](Vec v) { return gelu_tanh(v); });
         case Activation::kTanh:

@@ -49,8 +49,8 @@ const std::vector<InstructionSet>& instruction_sets() {
 #endif
         return std::vector<InstructionSet>{
             {"avx512-amx", tiles ? &kAvx512Kernels : nullptr, &kAvx512VnniInt8, amx,
-             &kAvx512VnniPicksInt8, tiles},
-            {"avx512-vnni", &kAvx512Kernels, &kAvx512VnniInt8, vnni512, &kAvx512VnniPicksInt8},
+             &kAvx512VnniLookupInt8, tiles},
+            {"avx512-vnni", &kAvx512Kernels, &kAvx512VnniInt8, vnni512, &kAvx512VnniLookupInt8},
             {"avx512", &kAvx512Kernels, &kAvx2Int8, avx512},
             {"avx2-vnni", &kAvx2Kernels, int8_256, vnni256},
             {"avx2", &kAvx2Kernels, &kAvx2Int8, avx2},

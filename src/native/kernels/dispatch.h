@@ -14,8 +14,8 @@ struct InstructionSet {
     const Kernels* kernels;  // null where this build lacks the set
     const Int8Kernels* int8;
     bool supported;  // by this CPU and its operating system
-    // The same with pick tables and with tile registers; null where there are none.
-    const Int8Kernels* int8_picks = nullptr;
+    // The same with lookup tables and with tile registers; null where there are none.
+    const Int8Kernels* int8_lookup = nullptr;
     const Int8Kernels* int8_tiles = nullptr;
 };
 

@@ -84,7 +84,7 @@ struct Kernels {
     // Sum and maximum of count floats in a row.
     float (*sum)(const float* x, int count);
     float (*maximum)(const float* x, int count);
-    // Turns the pairs (a[i], b[i]) by an angle each.
+    // Rotates the pairs (a[i], b[i]) by an angle each.
     void (*rotate)(float* a, float* b, const float* cosines, const float* sines, int count);
     // x[i] *= by[i].
     void (*multiply)(float* x, const float* by, size_t count);

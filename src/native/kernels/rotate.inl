@@ -1,5 +1,5 @@
-// Rotary positions (Su et al. 2021, arXiv:2104.09864): a pair of dimensions is a point in the plane
-// that turns about the origin, place by place.
+// Rotary position embedding (Su et al. 2021, arXiv:2104.09864): a pair of dimensions is a point in
+// the plane, rotated about the origin by an angle that grows with the position.
 #pragma once
 
 void rotate(float* a, float* b, const float* cosines, const float* sines, int count) {

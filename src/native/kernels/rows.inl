@@ -1,4 +1,4 @@
-// LayerNorm down the lanes, reductions along a row, and what goes place by place.
+// LayerNorm down the lanes, reductions along a row, and elementwise operations.
 #pragma once
 
 #include "rotate.inl"

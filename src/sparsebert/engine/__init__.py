@@ -8,8 +8,8 @@ in floating point but for rounding (below 1e-6).
 Environment: ``SPARSEBERT_ISA`` (avx512-amx, avx512-vnni, avx512, avx2-vnni, avx2 or portable)
 forces an instruction set, ``SPARSEBERT_NUM_THREADS`` the number of threads,
 ``SPARSEBERT_INT8_KERNEL`` (blend, picks, tiles or auto) the kernel for int8 layers: avx512-vnni has
-two for 1:2 weights, avx512-amx tiles beside them, for all weights. All are read when an encoder is
-made.
+two for 1:2 weights (``picks``: lookup tables), avx512-amx tiles beside them, for all weights. All
+are read when an encoder is made.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-// Int8Kernels: pick tables against blends, bit for bit. The test int8-linear holds both to the
+// Int8Kernels: lookup tables against blends, bit for bit. The test int8-linear holds both to the
 // definition; here are the sizes at which the tables' own loops begin and end.
 #include <algorithm>
 #include <cstring>
@@ -22,22 +22,22 @@ void check(int rows, int columns, int tokens, int first_tile, int end_tile, bool
     Guarded<uint8_t> x((tokens - 1) * x_stride + round_up(columns, kGroupInputs));
     for (uint8_t& value : x) value = static_cast<uint8_t>(random.word());
     Guarded<float> scales(tokens);
-    Guarded<int32_t> zeros(tokens);
+    Guarded<int32_t> zero_points(tokens);
     for (float& scale : scales) scale = random.uniform(0.001f, 0.1f);
-    for (int32_t& zero : zeros) zero = random.between(0, 255);
+    for (int32_t& zero : zero_points) zero = random.between(0, 255);
     const size_t stride = static_cast<size_t>(end_tile - first_tile) * kTileRows;
     const Guarded<float> residual(tokens * stride);
     for (float& value : residual) value = random.normal();
 
     for (const std::string& name : available_instruction_sets()) {
         const InstructionSet& set = select_instruction_set(name);
-        if (!set.int8_picks) continue;
+        if (!set.int8_lookup) continue;
         const auto run = [&](const Int8Kernels& kernels) {
             Guarded<float> y(tokens * stride);
             std::copy(residual.begin(), residual.end(), y.begin());
             const Guarded<int8_t> scratch(int8_linear_scratch(columns), 99);
             kernels.linear({&weight,
-                            {x.data(), x_stride, scales.data(), zeros.data()},
+                            {x.data(), x_stride, scales.data(), zero_points.data()},
                             tokens,
                             in_place ? y.data() : nullptr,
                             y.data(),
@@ -47,12 +47,12 @@ void check(int rows, int columns, int tokens, int first_tile, int end_tile, bool
                            first_tile, end_tile);
             return y;
         };
-        const Guarded<float> blend = run(*set.int8), picks = run(*set.int8_picks);
+        const Guarded<float> blend = run(*set.int8), lookup = run(*set.int8_lookup);
         for (size_t i = 0; i < blend.size(); ++i)
-            if (std::memcmp(&blend[i], &picks[i], sizeof(float)))
-                fail(set.int8_picks->name, ", ", rows, " x ", columns, ", ", tokens,
+            if (std::memcmp(&blend[i], &lookup[i], sizeof(float)))
+                fail(set.int8_lookup->name, ", ", rows, " x ", columns, ", ", tokens,
                      " tokens, tiles ", first_tile, " to ", end_tile, ", seed ", seed, ": token ",
-                     i / stride, ", row ", first_tile * kTileRows + i % stride, " is ", picks[i],
+                     i / stride, ", row ", first_tile * kTileRows + i % stride, " is ", lookup[i],
                      ", not ", blend[i], " as by blends");
     }
 }
@@ -83,6 +83,6 @@ void random_case(uint64_t seed) {
 
 }  // namespace
 
-const KernelTest kInt8PicksTest = {"int8-picks", examples, random_case};
+const KernelTest kInt8LookupTest = {"int8-lookup", examples, random_case};
 
 }  // namespace sparsebert

@@ -1,7 +1,7 @@
-// 1:2 linear layers by pick tables, for CPUs whose blends take a multiply's
-// place. Of a group's four pairs one input each can be picked in 16 ways. For
-// 16 tokens at a time all 16 picks are written to a table that stays in L1;
-// then each weight row's four bits of a group name the pick that its four
+// 1:2 linear layers by lookup tables, for CPUs whose blends take a multiply's
+// port. Of a group's four pairs one input each can be chosen in 16 ways. For
+// 16 tokens at a time all 16 choices are written to a table that stays in L1;
+// then each weight row's four bits of a group index the entry that its four
 // values multiply. Tokens are in the lanes, so that a tile's sums are
 // transposed at the end. The table's 16 stores serve every row of a layer.
 //
@@ -11,11 +11,11 @@
 #pragma once
 
 // Rows x vectors of sums in registers, and vectors of a full table.
-constexpr int kPickRows = 4, kPickVectors = kPickTokens / 16;
-constexpr int kPickBytes = kPickVectors * 64;
-// With fewer tokens the loads of weights outweigh what picking saves. A vector
+constexpr int kLookupRows = 4, kLookupVectors = kLookupTokens / 16;
+constexpr int kLookupEntryBytes = kLookupVectors * 64;
+// With fewer tokens the loads of weights outweigh what a lookup saves. A vector
 // of few tokens costs as much as a full one: those are left to the blends.
-constexpr int kFewestPickTokens = 40, kFewestOfVector = 8;
+constexpr int kFewestLookupTokens = 40, kFewestOfVector = 8;
 
 // a[i] dword j to a[j] dword i.
 [[gnu::always_inline]] inline void transpose_16(__m512i (&a)[16]) {
@@ -48,9 +48,9 @@ constexpr int kFewestPickTokens = 40, kFewestOfVector = 8;
     for (int i = 0; i < 16; ++i) a[i] = b[i];
 }
 
-// The picks of `groups` groups, from x on, of `tokens` tokens to out
-// [group][pick][kPickVectors][64].
-[[gnu::noinline]] inline void write_picks(const uint8_t* x, size_t stride, int tokens, int groups,
+// The table of `groups` groups, from x on, of `tokens` tokens to out
+// [group][16 entries][kLookupVectors][64].
+[[gnu::noinline]] inline void write_table(const uint8_t* x, size_t stride, int tokens, int groups,
                                           uint8_t* out) {
     __m512i fours[16];  // [token], then [group][first or second of each pair]
     const __mmask16 present = static_cast<__mmask16>((1u << 2 * groups) - 1);
@@ -58,57 +58,59 @@ constexpr int kFewestPickTokens = 40, kFewestOfVector = 8;
     for (int t = 0; t < 16; ++t)
         fours[t] = _mm512_maskz_loadu_epi32(t < tokens ? present : 0, x + t * stride);
     transpose_16(fours);
-    for (int pick = 0; pick < 16; ++pick, out += kPickBytes) {
-        const __mmask64 second = pick * 0x1111111111111111ull;
+    for (int choice = 0; choice < 16; ++choice, out += kLookupEntryBytes) {
+        const __mmask64 second = choice * 0x1111111111111111ull;
 #pragma GCC unroll 8
-        for (int g = 0; g < kPickGroups; ++g)
+        for (int g = 0; g < kLookupGroups; ++g)
             if (g < groups)
-                _mm512_store_si512(out + g * 16 * kPickBytes,
+                _mm512_store_si512(out + g * 16 * kLookupEntryBytes,
                                    _mm512_mask_blend_epi8(second, fours[2 * g], fours[2 * g + 1]));
     }
 }
 
-// Adds a run of groups to the sums [16 rows][kPickVectors][16 tokens] of a
+// Adds a run of groups to the sums [16 rows][kLookupVectors][16 tokens] of a
 // tile; `loaded` is empty for the first run. `values` and `bits` are the tile's
 // of these groups.
 template <int V>
-[[gnu::noinline]] void sum_picks(const int8_t* values, const uint64_t* bits, int groups,
-                                 const uint8_t* table, __mmask16 loaded, int32_t* partial) {
-    for (int row = 0; row < kTileRows; row += kPickRows, partial += kPickRows * kPickVectors * 16) {
-        Sums sums[kPickRows][V];
+[[gnu::noinline]] void sum_lookup(const int8_t* values, const uint64_t* bits, int groups,
+                                  const uint8_t* table, __mmask16 loaded, int32_t* partial) {
+    for (int row = 0; row < kTileRows;
+         row += kLookupRows, partial += kLookupRows * kLookupVectors * 16) {
+        Sums sums[kLookupRows][V];
 #pragma GCC unroll 4
-        for (int r = 0; r < kPickRows; ++r)
+        for (int r = 0; r < kLookupRows; ++r)
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v)
-                sums[r][v] = _mm512_maskz_load_epi32(loaded, partial + (r * kPickVectors + v) * 16);
-        const uint8_t* picks = table;
-        for (int g = 0; g < groups; ++g, picks += 16 * kPickBytes) {
+                sums[r][v] =
+                    _mm512_maskz_load_epi32(loaded, partial + (r * kLookupVectors + v) * 16);
+        const uint8_t* entries = table;
+        for (int g = 0; g < groups; ++g, entries += 16 * kLookupEntryBytes) {
             const uint64_t choices = bits[g] >> 4 * row;
 #pragma GCC unroll 4
-            for (int r = 0; r < kPickRows; ++r) {
-                const uint8_t* pick = picks + (choices >> 4 * r & 15) * kPickBytes;
+            for (int r = 0; r < kLookupRows; ++r) {
+                const uint8_t* entry = entries + (choices >> 4 * r & 15) * kLookupEntryBytes;
                 const Weights weights =
                     load_four(reinterpret_cast<const uint8_t*>(values) + g * 64 + (row + r) * 4);
 #pragma GCC unroll 4
                 for (int v = 0; v < V; ++v)
-                    dot(sums[r][v], _mm512_load_si512(pick + v * 64), weights);
+                    dot(sums[r][v], _mm512_load_si512(entry + v * 64), weights);
             }
         }
 #pragma GCC unroll 4
-        for (int r = 0; r < kPickRows; ++r)
+        for (int r = 0; r < kLookupRows; ++r)
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v)
-                _mm512_store_si512(partial + (r * kPickVectors + v) * 16, sums[r][v]);
+                _mm512_store_si512(partial + (r * kLookupVectors + v) * 16, sums[r][v]);
     }
 }
 
-// y of a tile and T tokens from the sums [16 rows][kPickVectors][16 tokens].
+// y of a tile and T tokens from the sums [16 rows][kLookupVectors][16 tokens].
 template <int T>
-[[gnu::noinline]] void finish_picks(const LinearTile<1, T>& tile, const int32_t* partial) {
+[[gnu::noinline]] void finish_lookup(const LinearTile<1, T>& tile, const int32_t* partial) {
     __m512i lanes[16];
 #pragma GCC unroll 16
     for (int r = 0; r < kTileRows; ++r)
-        lanes[r] = _mm512_load_si512(partial + r * kPickVectors * 16);
+        lanes[r] = _mm512_load_si512(partial + r * kLookupVectors * 16);
     transpose_16(lanes);
     Sums sums[1][T];
     tile.begin(sums);
@@ -119,17 +121,17 @@ template <int T>
 
 // V vectors of tokens through some tiles.
 template <int V>
-void pick_tiles(const Int8Linear& call, int first, int tokens, int tile_begin, int tile_end) {
+void lookup_tiles(const Int8Linear& call, int first, int tokens, int tile_begin, int tile_end) {
     const Int8Weight& w = *call.weight;
     const int groups = w.groups();
-    const size_t tile_sums = kTileRows * kPickVectors * 16;
+    const size_t tile_sums = kTileRows * kLookupVectors * 16;
     uint8_t* table = reinterpret_cast<uint8_t*>(call.scratch);
-    int32_t* sums = reinterpret_cast<int32_t*>(table + kPickTableBytes);
-    for (int group = 0; group < groups; group += kPickGroups) {
-        const int count = std::min(kPickGroups, groups - group);
+    int32_t* sums = reinterpret_cast<int32_t*>(table + kLookupTableBytes);
+    for (int group = 0; group < groups; group += kLookupGroups) {
+        const int count = std::min(kLookupGroups, groups - group);
         const uint8_t* x = call.x.values + first * call.x.stride + group * kGroupInputs;
         for (int v = 0; v < V; ++v)
-            write_picks(x + v * 16 * call.x.stride, call.x.stride, std::min(16, tokens - v * 16),
+            write_table(x + v * 16 * call.x.stride, call.x.stride, std::min(16, tokens - v * 16),
                         count, table + v * 64);
         for (int tile = tile_begin; tile < tile_end; ++tile) {
             const size_t at = static_cast<size_t>(tile) * groups + group;
@@ -137,30 +139,30 @@ void pick_tiles(const Int8Linear& call, int first, int tokens, int tile_begin, i
             for (int g = 0; g < count; ++g)  // the next tile's
                 __builtin_prefetch(w.values + (at + groups + g) * 64, 0, 2);
             __builtin_prefetch(w.bits + at + groups, 0, 2);
-            sum_picks<V>(w.values + at * 64, w.bits + at, count, table, group ? 0xFFFF : 0,
-                         partial);
+            sum_lookup<V>(w.values + at * 64, w.bits + at, count, table, group ? 0xFFFF : 0,
+                          partial);
             if (group + count < groups) continue;
             for (int v = 0; v < V; ++v)
                 with_constant<17 - kFewestOfVector>(
                     std::min(16, tokens - v * 16) - kFewestOfVector + 1, [&](auto more) {
                         constexpr int T = kFewestOfVector - 1 + more();
-                        finish_picks(LinearTile<1, T>{call, tile, first + v * 16},
-                                     partial + v * 16);
+                        finish_lookup(LinearTile<1, T>{call, tile, first + v * 16},
+                                      partial + v * 16);
                     });
         }
     }
 }
 
-void linear_by_picks(const Int8Linear& call, int tile_begin, int tile_end) {
+void linear_by_lookup(const Int8Linear& call, int tile_begin, int tile_end) {
     if (call.weight->layout != Int8Layout::kPairs) return linear(call, tile_begin, tile_end);
     int first = 0;
     for (;;) {
-        int tokens = std::min(call.tokens - first, kPickTokens);
+        int tokens = std::min(call.tokens - first, kLookupTokens);
         if (tokens % 16 < kFewestOfVector) tokens -= tokens % 16;
-        if (tokens < kFewestPickTokens) break;
-        const auto run = tokens > 48 ? pick_tiles<4> : pick_tiles<3>;
-        for (int tile = tile_begin; tile < tile_end; tile += kPickTiles)
-            run(call, first, tokens, tile, std::min(tile_end, tile + kPickTiles));
+        if (tokens < kFewestLookupTokens) break;
+        const auto run = tokens > 48 ? lookup_tiles<4> : lookup_tiles<3>;
+        for (int tile = tile_begin; tile < tile_end; tile += kLookupTiles)
+            run(call, first, tokens, tile, std::min(tile_end, tile + kLookupTiles));
         first += tokens;
     }
     if (first == call.tokens) return;
@@ -168,7 +170,7 @@ void linear_by_picks(const Int8Linear& call, int tile_begin, int tile_end) {
     rest.tokens -= first;
     rest.x.values += first * rest.x.stride;
     rest.x.scales += first;
-    rest.x.zeros += first;
+    rest.x.zero_points += first;
     rest.y += first * rest.stride;
     if (rest.residual) rest.residual += first * rest.stride;
     linear(rest, tile_begin, tile_end);
