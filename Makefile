@@ -23,11 +23,12 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt \
 	$(shell find src -type f -not -name '*.pyc' -not -name '.*' 2>/dev/null)
 CXX_SOURCES = $(shell find src benchmarks tests -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
-.PHONY: help demo test test-clients check bench docs clean
+.PHONY: help demo test test-thorough test-clients check bench docs clean
 
 help:
 	@echo "make demo    prune, fine-tune, evaluate, pack and run a real model; ends with a report"
 	@echo "make test    run the tests against the installed package (TEST_ARGS='-k name' for some)"
+	@echo "make test-thorough  the same, with sanitizers and fuzzed requests (what CI runs)"
 	@echo "make test-clients  run the official clients of other servers against ours"
 	@echo "make check   formatting, lint and types, Python and C++"
 	@echo "make docs    build the documentation into $(SITE)"
@@ -49,6 +50,10 @@ bench: $(VENV)/.ready-demo
 test: $(VENV)/.ready-dev
 	@echo "==> Running the tests"
 	@SPARSEBERT_WHEEL="$$(echo $(WHEELS)/*.whl)" $(BIN)/python -m pytest -n auto --dist loadfile $(TEST_ARGS)
+
+# With the sanitizers' builds of the engine and fuzzed requests as well.
+test-thorough: export SPARSEBERT_TEST_THOROUGH := 1
+test-thorough: test
 
 # The clients have an environment of their own: what they ask for is theirs to say, and needs no torch.
 test-clients: $(CLIENTS)/.ready

@@ -27,6 +27,17 @@ from tiny_models import TinyBert, make_tiny_bert
 from tiny_tasks import write_classification
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("SPARSEBERT_TEST_THOROUGH"):
+        return
+    later = pytest.mark.skip(
+        reason="takes minutes (sanitizers, fuzzed requests): make test-thorough"
+    )
+    for item in items:
+        if item.get_closest_marker("thorough"):
+            item.add_marker(later)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What is kept between runs is kept for this session alone, and not in the user's cache."""
