@@ -1,4 +1,4 @@
-// What this machine can do at most, to hold the kernels against: multiplies that never leave the
+// What this machine can do at most, to compare the kernels with: multiplies that never leave the
 // registers, and reading from each level of memory.
 //   cmake -S . -B build/bench -DSPARSEBERT_MODULE=OFF -DSPARSEBERT_BENCHMARKS=ON
 //   cmake --build build/bench --target limits_bench && build/bench/limits_bench [threads]

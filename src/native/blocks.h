@@ -14,7 +14,8 @@ namespace sparsebert {
 // and is [F][width(b)].
 class Blocks {
   public:
-    // `multiple` asks for a count that it divides, so that as many threads share the blocks evenly.
+    // Where there are tokens enough the count is a multiple of `multiple`, so that as many threads
+    // share the blocks evenly.
     explicit Blocks(int tokens, int multiple = 1) {
         const int vectors = (tokens + kLaneTokens - 1) / kLaneTokens;
         constexpr int kMost = kBlockTokens / kLaneTokens;

@@ -75,8 +75,8 @@ Pass::Pass(Shared& shared, int thread)
 template <typename Step>
 void Pass::for_my_blocks(Step step) {
     const int count = blocks_.count();
-    const Range mine = shared_.by_blocks ? share_of_all(count) : Range{0, count};
-    for (int block = mine.begin; block < mine.end; ++block) step(block);
+    const Range part = shared_.by_blocks ? share_of_all(count) : Range{0, count};
+    for (int block = part.begin; block < part.end; ++block) step(block);
 }
 
 void Pass::linear(const Dense& layer, const float* x, const float* residual, float* y, int width,
@@ -287,8 +287,8 @@ void Pass::write_tokens(const float* block_data, int features, int block, int to
 }
 
 void Pass::write_hidden(float* out) {
-    const Range mine = share_of_all(shared_.batch.tokens());
-    blocks_.each_piece(mine.begin, mine.end, [&](int block, int, int token, int count) {
+    const Range part = share_of_all(shared_.batch.tokens());
+    blocks_.each_piece(part.begin, part.end, [&](int block, int, int token, int count) {
         write_tokens(blocks_.at(workspace_.hidden.get(), model_.hidden_size, block),
                      model_.hidden_size, block, token, token + count, out);
     });

@@ -22,8 +22,8 @@ struct Shared {
     Batch batch;       // the micro-batch: offsets count from its own first token
     Blocks blocks;     // its tokens
     Blocks sequences;  // its sequences, as columns of pooled vectors
-    // Either every thread takes whole blocks and nobody waits between linear layers, or all threads
-    // share the rows of each block's layers and meet after each step.
+    // Either every thread takes whole blocks and never waits between linear layers, or all threads
+    // share the rows of each block's layers, with a barrier after each step.
     bool by_blocks;
     size_t scratch_floats;  // of each thread
     HeadQueue attention;

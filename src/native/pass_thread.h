@@ -52,8 +52,8 @@ class HeadQueue {
     std::vector<std::atomic<int>> next_;
 };
 
-// One thread of a pass. Either each takes whole tokens through the layers (`alone`) and nobody
-// waits between linear layers, or all share the rows of each layer and meet after each step.
+// One thread of a pass. Either each takes whole tokens through the layers (`alone`) and never
+// waits between linear layers, or all share the rows of each layer, with a barrier after each step.
 class PassThread {
   protected:
     PassThread(ThreadPool& pool, int thread, bool alone)

@@ -31,10 +31,10 @@ class PerProcess {
     T& get() {
         Made* current = current_.load(std::memory_order_acquire);
         if (current->forks != count_forks()) {
-            std::unique_ptr<Made> mine = made();
-            if (current_.compare_exchange_strong(current, mine.get(), std::memory_order_acq_rel,
+            std::unique_ptr<Made> fresh = made();
+            if (current_.compare_exchange_strong(current, fresh.get(), std::memory_order_acq_rel,
                                                  std::memory_order_acquire))
-                current = mine.release();  // else another thread was faster
+                current = fresh.release();  // else another thread was faster
         }
         return *current->value;
     }

@@ -1,6 +1,6 @@
 // Linear layers in which blocks of rows keep the same input of each pair: a block is a dense layer
 // over half of the inputs. These are gathered once for the block and all tokens at hand, then the
-// instruction set's own dense kernel does the rest. No set has to know of it.
+// instruction set's own dense kernel does the rest. No set implements it.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// Threads that start once and meet often: a run hands the same function to every thread, and
+// Threads that start once and synchronise often: a run hands the same function to every thread, and
 // inside it `barrier` lines them up again within a microsecond.
 #pragma once
 

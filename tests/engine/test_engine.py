@@ -226,7 +226,7 @@ def test_pooling(isa, mode, normalize, monkeypatch):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_sequences_do_not_see_their_company(threads):
+def test_sequences_do_not_see_the_rest_of_their_batch(threads):
     """More sequences than a micro-batch holds, in two orders: each gives what it gives alone."""
     config = Config()
     weights = prune(random_weights(config), "1:2")

@@ -255,7 +255,7 @@ def test_threads_change_no_bit(isa: str, head: str, lengths: list[int]) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_company_and_order_change_no_bit(isa: str, pattern: str, threads: int) -> None:
+def test_batch_composition_and_order_change_no_bit(isa: str, pattern: str, threads: int) -> None:
     """More tokens than a micro-batch holds, in two orders: each gives what it gives alone."""
     config, weights = model(pattern=pattern)
     encoder = Encoder(config, weights, threads=threads)

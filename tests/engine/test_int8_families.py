@@ -144,7 +144,7 @@ def test_heads(kind: str, head: Head) -> None:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_company_changes_no_bit(isa: str, kind: str) -> None:
+def test_batch_composition_changes_no_bit(isa: str, kind: str) -> None:
     config, weights = model(kind, layers=2)
     ids, types, arrays = batch(config)
     encoder = Encoder(config, weights, threads=2)

@@ -61,16 +61,16 @@ class Guarded {
     static constexpr uint8_t kMark = 0xA5;
 
     static size_t page() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
-    size_t room() const { return (count_ * sizeof(T) + page() - 1) / page() * page(); }
+    size_t mapped_bytes() const { return (count_ * sizeof(T) + page() - 1) / page() * page(); }
 
     void allocate() {
-        const size_t bytes = room() + page();
+        const size_t bytes = mapped_bytes() + page();
         void* mapped =
             mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (mapped == MAP_FAILED) throw std::bad_alloc();
         memory_ = static_cast<uint8_t*>(mapped);
-        if (mprotect(memory_ + room(), page(), PROT_NONE)) throw std::bad_alloc();
-        data_ = reinterpret_cast<T*>(memory_ + room() - count_ * sizeof(T));
+        if (mprotect(memory_ + mapped_bytes(), page(), PROT_NONE)) throw std::bad_alloc();
+        data_ = reinterpret_cast<T*>(memory_ + mapped_bytes() - count_ * sizeof(T));
         for (uint8_t* mark = memory_; mark < before(); ++mark) *mark = kMark;
     }
     const uint8_t* before() const { return reinterpret_cast<const uint8_t*>(data_); }
@@ -82,7 +82,7 @@ class Guarded {
                 std::fprintf(stderr, "a kernel wrote %td bytes before an array\n", before() - mark);
                 std::abort();
             }
-        munmap(memory_, room() + page());
+        munmap(memory_, mapped_bytes() + page());
     }
 #endif
 

@@ -1,8 +1,9 @@
-// What the int8 encoder asks of an instruction set: one table of functions, filled once per set.
+// The kernels that the int8 encoder requires of an instruction set: one table of functions, filled
+// once per set.
 //
 // Activations are token-major: a row a token, its features in a run of bytes or floats. In a linear
-// layer a SIMD lane is an output row: 16 rows (a tile) of weights meet four inputs of one token at
-// a time, broadcast, as vpdpbusd wants it. For 1:2 weights a bit a pair then chooses between two
+// layer a SIMD lane is an output row: 16 rows (a tile) of weights multiply four inputs of one token
+// at a time, broadcast, as vpdpbusd wants it. For 1:2 weights a bit a pair then chooses between two
 // broadcasts. Integer sums are exact, so that every set gives the same.
 //
 // The eight inputs of a group stand in the order 0 2 4 6 1 3 5 7: the first of each pair, then the

@@ -4,7 +4,7 @@
 #include "expansion.inl"
 #include "tiles.inl"
 
-// Where T rows of activations and R tiles of a layer meet. The sums begin at -zero x sum(W), so
+// T rows of activations by R tiles of a layer. The sums begin at -zero x sum(W), so
 // that the zero points need no further thought.
 template <int R, int T>
 struct LinearTile {

@@ -65,7 +65,7 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
     by_rows = threads > 1 && tokens < threads * kTokensOfOwn;
     const bool tiles = choice.tiles && tokens / threads >= choice.fewest_tokens;
     runs = tiles ? kRunsOnTiles : kRuns;
-    // Shared rows are not worth a meeting of the threads for each piece.
+    // A barrier for each piece would cost more than shared rows save.
     if (by_rows) runs = {kRuns.run, kRuns.run};
     runs.run = std::min(tokens, runs.run);
     runs.piece = std::min(tokens, runs.piece);
@@ -104,7 +104,7 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
         return layout.used();
     };
     lay_heads(workspace.heads.reserve(lay_heads(nullptr)));
-    // The context's columns past the last are read by the quantiser and written by nobody.
+    // The context's columns past the last are read by the quantiser but never written.
     if (hidden_stride != model.hidden_size) std::memset(context, 0, floats * sizeof(float));
     block_bytes = RunMemory(*this, nullptr).used;
     workspace.block.reserve(block_bytes * (by_rows ? 1 : threads));
@@ -134,8 +134,8 @@ Int8Pass::Int8Pass(Int8Shared& shared, int thread)
 
 template <typename Step>
 void Int8Pass::each_token(Range run, Step step) {
-    const Range mine = share(run.size());
-    for (int i = mine.begin; i < mine.end; ++i) step(run.begin + i, i);
+    const Range part = share(run.size());
+    for (int i = part.begin; i < part.end; ++i) step(run.begin + i, i);
 }
 
 template <typename Step>
@@ -345,8 +345,8 @@ void Int8Pass::encode() {
 
 void Int8Pass::write_hidden(float* out) {
     const int hidden = model_.hidden_size;
-    const Range mine = share_of_all(batch_.tokens());
-    for (int token = mine.begin; token < mine.end; ++token)
+    const Range part = share_of_all(batch_.tokens());
+    for (int token = part.begin; token < part.end; ++token)
         std::memcpy(out + static_cast<size_t>(token) * hidden, hidden_row(token),
                     sizeof(float) * hidden);
 }
@@ -416,9 +416,9 @@ void Int8Pass::write_sequence_logits(float* out) {
     if (thread_ == 0) shared_.workspace.pooled.reserve(lay(nullptr));
     barrier();
     lay(shared_.workspace.pooled.get());
-    const Range mine = share_of_all(count);
+    const Range part = share_of_all(count);
     const bool dense = model_.head_dense.values;
-    for (int s = mine.begin; s < mine.end; ++s) {
+    for (int s = part.begin; s < part.end; ++s) {
         float* row = rows + static_cast<size_t>(s) * stride;
         gather_sequence(s, row);
         if (dense) kernels_.activate(row, hidden, Activation::kNone, &quantized, s);
@@ -428,7 +428,7 @@ void Int8Pass::write_sequence_logits(float* out) {
         linear(model_.head_dense, quantized, count, nullptr, rows, stride);
         barrier();
     }
-    for (int s = mine.begin; s < mine.end; ++s) {
+    for (int s = part.begin; s < part.end; ++s) {
         float* row = rows + static_cast<size_t>(s) * stride;
         if (dense) finish_dense(row, nullptr, 0);
         write_answer(row, out + static_cast<size_t>(s) * model_.head.outputs);
@@ -441,8 +441,8 @@ void Int8Pass::transform_tokens(const Int8Rows* out) {
     const size_t stride = round_up(model_.head.width, 16);
     linear(model_.head_dense, shared_.quantized, tokens, nullptr, shared_.context, stride);
     barrier();
-    const Range mine = share_of_all(tokens);
-    for (int token = mine.begin; token < mine.end; ++token)
+    const Range part = share_of_all(tokens);
+    for (int token = part.begin; token < part.end; ++token)
         finish_dense(shared_.context + token * stride, out, token);
 }
 
@@ -450,8 +450,8 @@ void Int8Pass::write_token_logits(float* out) {
     const bool dense = model_.head_dense.values;
     const size_t stride = round_up(model_.head.width, 16);
     if (dense) transform_tokens(nullptr);
-    const Range mine = share_of_all(batch_.tokens());
-    for (int token = mine.begin; token < mine.end; ++token)
+    const Range part = share_of_all(batch_.tokens());
+    for (int token = part.begin; token < part.end; ++token)
         write_answer(dense ? shared_.context + token * stride : hidden_row(token),
                      out + static_cast<size_t>(token) * model_.head.outputs);
 }

@@ -40,9 +40,9 @@ struct Int8Shared {
     const Positions& positions;
     Batch batch;  // the micro-batch: offsets count from its own first token
 
-    // Few tokens: all threads share the rows of each layer and meet after each step. Many: each
-    // thread takes the tokens between two cuts through all layers; where the cuts fall between
-    // sequences, the threads never meet.
+    // Few tokens: all threads share the rows of each layer, with a barrier after each step. Many:
+    // each thread takes the tokens between two cuts through all layers; where the cuts fall between
+    // sequences, there is no barrier at all.
     bool by_rows;
     bool aligned;
     std::vector<int> cuts;       // by tokens: [threads + 1]

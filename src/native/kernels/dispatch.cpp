@@ -14,7 +14,7 @@ namespace {
 
 #ifdef SPARSEBERT_AVX_VNNI
 // AVX-VNNI (256-bit vpdpbusd without AVX-512): leaf 7.1, bit 4 of EAX. Not every compiler's
-// __builtin_cpu_supports knows its name.
+// __builtin_cpu_supports has its name.
 bool has_avx_vnni() {
     unsigned a = 0, b = 0, c = 0, d = 0;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);

@@ -1,10 +1,11 @@
-// What the encoder asks of an instruction set: one table of functions, filled once per set.
+// The kernels that the encoder requires of an instruction set: one table of functions, filled once
+// per set.
 //
 // Activations are feature-major, in blocks of up to kBlockTokens tokens: a block of `width` tokens
 // is float[features][width], so that a SIMD lane is a token, a linear layer broadcasts each weight
 // against a run of tokens, and LayerNorm and softmax reduce down a lane with no horizontal sums.
-// A width is always a multiple of kLaneTokens; lanes past the last token hold finite numbers that
-// nobody reads.
+// A width is always a multiple of kLaneTokens; lanes past the last token contain finite numbers
+// that are never read.
 #pragma once
 
 #include <cstddef>
@@ -55,7 +56,7 @@ struct Linear {
 };
 
 // One head of one sequence. q, k, v, out are [head_size][stride], stride >= tokens, a multiple of
-// kLaneTokens, finite past the last token; scratch holds attention_scratch(tokens) floats.
+// kLaneTokens, finite past the last token; scratch has attention_scratch(tokens) floats.
 struct Attention {
     const float* q;
     const float* k;

@@ -19,7 +19,7 @@ inline const float* panel_values(const Matrix& w, size_t index, int count, float
     return buffer;
 }
 
-// Asks memory for values to come: left alone, the processor's prefetcher stops at each page, and
+// Prefetches values to come: left alone, the processor's prefetcher stops at each page, and
 // with few tokens weights are what is waited for.
 inline void prefetch_values(const Matrix& w, size_t index, int count) {
     const size_t size = w.half ? 2 : 4;

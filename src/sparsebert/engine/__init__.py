@@ -2,8 +2,8 @@
 
 A batch is its sequences laid end to end: ``ids`` and ``type_ids`` are int32 ``[tokens]``, and
 sequence s is ``ids[offsets[s]:offsets[s + 1]]`` with ``offsets`` int32 ``[batch + 1]``. No token of
-padding is computed, and what a sequence gives does not depend on its company: in int8 to the bit,
-in floating point but for rounding (below 1e-6).
+padding is computed, and a sequence's result does not depend on the rest of its batch: in int8 to
+the bit, in floating point but for rounding (below 1e-6).
 
 Environment: ``SPARSEBERT_ISA`` (avx512-amx, avx512-vnni, avx512, avx2-vnni, avx2 or portable)
 forces an instruction set, ``SPARSEBERT_NUM_THREADS`` the number of threads,
@@ -56,7 +56,7 @@ class _Head(Protocol):
 
 
 class Configuration(Protocol):
-    """What the engine needs to know of a model; `checkpoint.EncoderConfig` has it all."""
+    """What the engine reads of a model's configuration; `checkpoint.EncoderConfig` has it all."""
 
     @property
     def family(self) -> Any: ...
