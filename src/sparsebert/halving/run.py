@@ -263,11 +263,7 @@ class _Run:
                 lambda label, done, total: self._progress(f"{step.title}: {label}", done, total)
             )
             seconds = time.perf_counter() - began
-            notes = (
-                found["notes"]
-                if isinstance(found, dict) and "notes" in found
-                else getattr(found, "notes", [])
-            )
+            notes = getattr(found, "notes", ())  # packing has none
             self.notes += [f"{step.title}: {note}" for note in notes]
         self.taken.append(StepTaken(step.title, step.command, seconds))
 
