@@ -19,6 +19,7 @@ NAMES = [
     "convert",
     "prune",
     "finetune",
+    "recipes",
     "evaluate",
     "table",
     "pack",
@@ -72,6 +73,22 @@ def test_help_of_a_command_says_what_it_does(run: Run, command: str) -> None:
     assert (code, error) == (0, "")
     assert f"sparsebert {command}" in out
     assert "--json" in out
+
+
+def test_recipes_are_listed_and_shown(run: Run, tmp_path: Path) -> None:
+    code, out, error = run("recipes")
+    assert (code, error) == (0, "")
+    names = [line.split()[0] for line in out.splitlines()]
+    assert {"best", "dense", "oneshot"} <= set(names)
+    pytest.importorskip("yaml")
+    from sparsebert.training.recipe import read_recipe
+
+    for name in names:
+        code, out, _ = run("recipes", name)
+        assert code == 0
+        (tmp_path / "r.yaml").write_text(out, encoding="utf-8")
+        assert read_recipe(tmp_path / "r.yaml") == read_recipe(name)
+    assert run("recipes", "worst")[0] == 2
 
 
 def test_version(run: Run) -> None:

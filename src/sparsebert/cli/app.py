@@ -35,6 +35,7 @@ from sparsebert.cli.halve import halve
 from sparsebert.cli.options import expanded
 from sparsebert.cli.prune import inspect, prune
 from sparsebert.cli.push import push
+from sparsebert.cli.recipes import recipes
 from sparsebert.cli.serve import serve
 from sparsebert.cli.table import table
 from sparsebert.errors import SparsebertError
@@ -45,6 +46,7 @@ COMMANDS = (
     convert,
     prune,
     finetune,
+    recipes,
     evaluate,
     table,
     pack,

@@ -59,13 +59,14 @@ def halve(
         ),
     ] = "standard",
     max_drop: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
-            help="Points of the score, or of agreement, that may be lost: rounds go on until it is "
-            "kept, and the exit code is 1 if it is not.",
+            help="Points of the score, or of agreement, that may be lost: rounds go on until no "
+            "more are, and the exit code is 1 if they cannot do it.",
+            show_default="0.5 of a score, 5 of agreement",
         ),
-    ] = 0.5,
+    ] = None,
     shared_rows: Annotated[int, declared_option(FinetuneOptions, "shared_rows")] = 1,
     seed: Annotated[int, declared_option(FinetuneOptions, "seed")] = 1,
     threads: Annotated[

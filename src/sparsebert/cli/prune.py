@@ -36,7 +36,7 @@ def prune(
         typer.Option(
             metavar="NAME",
             help="What decides which weights stay: magnitude, wanda or second-order.",
-            show_default="second-order with --corpus, else magnitude",
+            show_default="second-order with --calibration or --corpus, else magnitude",
         ),
     ] = None,
     parts: Annotated[
@@ -100,7 +100,7 @@ def prune(
     except PatternError as error:
         hint = "--pattern" if shared_rows == 1 else "--shared-rows"
         raise typer.BadParameter(str(error), param_hint=hint) from error
-    method = method or ("second-order" if corpus else "magnitude")
+    method = method or ("second-order" if corpus or calibration else "magnitude")
     try:
         get_method(method, When.ONE_SHOT)
     except PatternError as error:
@@ -145,6 +145,11 @@ def prune(
             f"{', '.join(kept[:3])}{' ...' if len(kept) > 3 else ''}"
         )
     text += "".join(f"\nnote: {note}" for note in result.notes)
+    if method == "magnitude":
+        text += (
+            "\nnote: by magnitude, the quickest way and the one that costs most accuracy: with "
+            "--calibration TEXTS it is pruned by second order, and `sparsebert halve` distils too."
+        )
     emit(result.as_dict(), text, as_json=json)
 
 

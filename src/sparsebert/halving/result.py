@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -30,15 +31,15 @@ class LayerZeros:
 class HalveResult:
     """A halved model in ``out``, ready to serve.
 
-    ``promise`` is ``max_drop`` in points, and ``held`` whether the judgement keeps it (it does
-    where none was asked for). ``dense_bytes`` and ``bytes`` are those of the weights files.
+    ``promise`` is how many points might be lost, and ``held`` whether no more were.
+    ``dense_bytes`` and ``bytes`` are those of the weights files.
     """
 
     model: str
     out: str
     said: list[str]
     effort: str
-    promise: float | None
+    promise: float
     judgement: Judgement
     dense_bytes: int
     bytes: int
@@ -52,14 +53,13 @@ class HalveResult:
     @property
     def held(self) -> bool:
         """Whether the promise is held."""
-        return self.promise is None or self.judgement.drop <= self.promise
+        return self.judgement.drop <= self.promise
 
     def sentences(self) -> list[str]:
         """What a user wants to know, a line each."""
         size = f"{self.bytes / 1e6:.1f} MB of weights, dense {self.dense_bytes / 1e6:.1f} MB"
         lines = [f"{self.out}: {size}.", self.judgement.sentence()]
         if not self.held:
-            assert self.promise is not None
             lines.append(
                 f"It lost {self.judgement.drop:.2f} points where {self.promise:g} were allowed: "
                 "give more texts of the kind that it reads, or --effort thorough."
@@ -72,5 +72,6 @@ class HalveResult:
             **asdict(self),
             "judgement": self.judgement.as_dict(),
             "bench": self.bench.as_dict() if self.bench else None,
+            "promise": self.promise if math.isfinite(self.promise) else None,
             "held": self.held,
         }

@@ -43,6 +43,7 @@ _PLAN_NAME = "plan.json"
 _ENGINES = ("sparsebert-int8", "sparsebert-dense-int8", "torch")
 _SHAPES = (Shape(1, 16), Shape(1, 128), Shape(8, 128))
 _ROUNDS = 5
+_DROP_OF_SCORE, _DROP_OF_AGREEMENT = 0.5, 5.0  # points
 
 
 def halve(
@@ -53,7 +54,7 @@ def halve(
     task: str | None = None,
     texts: Sequence[str | Path] = (),
     effort: str = "standard",
-    max_drop: float | None = 0.5,
+    max_drop: float | None = None,
     shared_rows: int = 1,
     seed: int = 1,
     threads: int | None = None,
@@ -75,7 +76,8 @@ def halve(
 
     ``effort`` is "quick" (second order alone), "standard" (up to two rounds of distillation, each
     within 45 minutes by an estimate that is measured first) or "thorough" (up to four). Rounds end
-    as soon as no more than ``max_drop`` points of the score, or of agreement, are lost.
+    as soon as no more than ``max_drop`` points of the score, or of agreement, are lost; by default
+    0.5 of a score and 5 of agreement (int8 alone costs some), and infinity takes one round.
     ``shared_rows`` is that of `prune`; ``columns`` are those of
     `sparsebert.tasks.data_options.DataOptions`. ``said`` is called with each sentence on what was
     recognised and how long it will take.
@@ -133,7 +135,7 @@ def halve(
             out=str(out),
             said=list(subject.said),
             effort=effort,
-            promise=max_drop,
+            promise=_promise(max_drop, judgement),
             judgement=judgement,
             dense_bytes=subject.checkpoint.tensors.nbytes,
             bytes=(folders.packed(number) / PACKED_NAME).stat().st_size,
@@ -250,7 +252,7 @@ class _Run:
             judgement = self._judge(number)
             if best is None or judgement.drop < best[0].drop:
                 best = judgement, number
-            if max_drop is None or judgement.drop <= max_drop:
+            if judgement.drop <= _promise(max_drop, judgement):
                 break
         assert best is not None
         return best
@@ -275,6 +277,13 @@ class _Run:
             return judge_embedding(self._subject, self._gathered.texts, dense, halved, **options)
         name = steps.task_name(self._subject)
         return judge_task(self._subject, name, self._folders.data, dense, halved, **options)
+
+
+def _promise(max_drop: float | None, judgement: Judgement) -> float:
+    """The points that may be lost: those asked for, or the default for what was judged."""
+    if max_drop is not None:
+        return max_drop
+    return _DROP_OF_AGREEMENT if judgement.agreement else _DROP_OF_SCORE
 
 
 def _lock(work: Path, stack: ExitStack) -> None:

@@ -81,7 +81,7 @@ def prune(
     *,
     pattern: str | Pattern = "1:2",
     shared_rows: int = 1,
-    method: str = "magnitude",
+    method: str | None = None,
     parts: Collection[str] = ("encoder",),
     calibration: str | Path | None = None,
     calibration_rows: int = 1024,
@@ -100,7 +100,8 @@ def prune(
     "encoder", "pooler" and "head". Masks, pattern and lineage are written beside the weights, and
     every tensor keeps its type.
 
-    ``method`` is "magnitude", or one that calibrates: "wanda" or "second-order". Those run a fixed
+    ``method`` is "magnitude", or one that calibrates: "wanda" or "second-order"; by default
+    "second-order" where there are texts, else "magnitude". Those that calibrate run a fixed
     selection of ``calibration_rows`` texts of ``calibration`` through the model, on torch; it is a
     file or folder as `sparsebert.tasks.texts.read_texts` has it, with the columns of ``task`` where
     one is named, or with those called ``text_column`` and ``pair_column``. The memory they need is
@@ -113,6 +114,7 @@ def prune(
     began = time.perf_counter()
     check_output(out, force=force)
     wanted = Pattern.parse(str(pattern), shared_rows)
+    method = method or ("magnitude" if calibration is None else "second-order")
     chosen_method = get_method(method, When.ONE_SHOT)
     chosen = check_parts(parts)
     checkpoint = open_checkpoint(model)

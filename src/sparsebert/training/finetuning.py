@@ -129,6 +129,11 @@ def finetune(
             outcome = run_training(TaskRun(job), work, report)
         outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
         outcome.notes += job.data.notes
+        if job.masks and job.teacher is None:
+            outcome.notes.append(
+                "a sparse model learnt from the labels alone; one that learns from a dense model "
+                "of the task (--teacher, teacher=) loses less."
+            )
         if job.unlabelled is not None:
             outcome.notes.append(
                 f"the teacher taught with {job.unlabelled:,} unlabelled texts besides."

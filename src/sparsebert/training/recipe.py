@@ -56,6 +56,16 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         raise TrainingError(f"{file}: {fault}") from fault
 
 
+def shipped_recipes() -> dict[str, tuple[Path, str]]:
+    """The recipes that come with sparsebert: by name, the file and the comment it begins with."""
+    found = {}
+    for file in sorted(_OURS.glob("*.yaml")):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        comment = [line.lstrip("# ") for line in lines if line.startswith("#")]
+        found[file.stem] = file, " ".join(comment)
+    return found
+
+
 def write_recipe(folder: Path, options: FinetuneOptions) -> None:
     """Write the recipe of a run beside its weights."""
     import yaml
@@ -82,12 +92,12 @@ def _recipe_file(named: str | Path) -> Path:
     file = Path(named)
     if file.exists() or file.name != str(named) or file.suffix:
         return file
-    ours = {path.stem: path for path in sorted(_OURS.glob("*.yaml"))}
+    ours = shipped_recipes()
     if file.name not in ours:
         raise TrainingError(
             f"there is no recipe '{named}': name a file, or one of {', '.join(ours)}."
         )
-    return ours[file.name]
+    return ours[file.name][0]
 
 
 def _checked(found: Mapping[Any, Any]) -> dict[str, Any]:
