@@ -16,9 +16,10 @@ def recipes(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """List the recipes that `finetune --recipe NAME` knows, or print one.
+    """List the recipes that come with sparsebert, or print one.
 
-    They are those behind the published results. Redirect one into a file to change it.
+    `finetune --recipe NAME` takes one. They are those behind the published results; redirect one
+    into a file to change it.
     """
     from sparsebert.training.recipe import shipped_recipes
 
