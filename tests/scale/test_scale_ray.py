@@ -147,6 +147,7 @@ class TestFiles:
 
 
 class TestSeeds:
+    @pytest.mark.thorough
     def test_they_come_to_what_they_come_to_one_by_one(
         self, tiny_bert: TinyBert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -41,6 +41,7 @@ def url(tiny_bert) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.thorough
 def test_schemathesis_finds_no_difference(url, tmp_path):
     pytest.importorskip("schemathesis")
     config = tmp_path / "schemathesis.toml"

@@ -512,6 +512,7 @@ class TestFinetune:
         prune(tiny_bert("encoder"), folder)
         return folder
 
+    @pytest.mark.thorough
     def test_its_score_is_the_served_one_and_training_improves_it(
         self, sparse: Path, tmp_path: Path
     ) -> None:
@@ -563,6 +564,7 @@ class TestFinetune:
         for name, mask in read_masks(open_checkpoint(out)).items():
             assert mask.mean() == 0.5, name
 
+    @pytest.mark.thorough
     def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
         self, sparse: Path, tmp_path: Path
     ) -> None:
