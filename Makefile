@@ -28,7 +28,7 @@ CXX_SOURCES = $(shell find src benchmarks tests -name '*.cpp' -o -name '*.h' -o 
 help:
 	@echo "make demo    prune, fine-tune, evaluate, pack and run a real model; ends with a report"
 	@echo "make test    run the tests against the installed package (TEST_ARGS='-k name' for some)"
-	@echo "make test-thorough  the same, with sanitizers and fuzzed requests (what CI runs)"
+	@echo "make test-thorough  the same with what takes long: native tests, sanitizers, ... (what CI runs)"
 	@echo "make test-clients  run the official clients of other servers against ours"
 	@echo "make check   formatting, lint and types, Python and C++"
 	@echo "make docs    build the documentation into $(SITE)"
@@ -51,7 +51,7 @@ test: $(VENV)/.ready-dev
 	@echo "==> Running the tests"
 	@SPARSEBERT_WHEEL="$$(echo $(WHEELS)/*.whl)" $(BIN)/python -m pytest -n auto --dist loadfile $(TEST_ARGS)
 
-# With the sanitizers' builds of the engine and fuzzed requests as well.
+# With the native tests and their sanitizers, several processes and fuzzed requests as well.
 test-thorough: export SPARSEBERT_TEST_THOROUGH := 1
 test-thorough: test
 

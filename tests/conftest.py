@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("SPARSEBERT_TEST_THOROUGH"):
         return
     later = pytest.mark.skip(
-        reason="takes long (sanitizers, fuzzed requests, trainings): make test-thorough"
+        reason="takes long (native builds, processes, fuzzed requests): make test-thorough"
     )
     for item in items:
         if item.get_closest_marker("thorough"):

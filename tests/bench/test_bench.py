@@ -139,7 +139,13 @@ def test_transformers_takes_a_random_model_whole(
 # --- measuring
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["sparse folder", "packed folder"])
+@pytest.mark.parametrize(
+    "packed",
+    [
+        pytest.param(False, id="sparse folder"),
+        pytest.param(True, id="packed folder", marks=pytest.mark.thorough),
+    ],
+)
 def test_measuring_our_engine_and_torch(sparse: Path, packed: bool, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     model = sparse

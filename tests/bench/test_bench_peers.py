@@ -136,6 +136,7 @@ def test_deepsparse_leaves_the_export_as_it_is(model: Path, tmp_path: Path) -> N
     assert (export / "model.onnx").read_bytes() == again
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("deepsparse")
 def test_a_python_without_deepsparse(
     model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -1,7 +1,7 @@
 """The native engine's own tests (tests/native), as it is shipped and under the sanitizers.
 
-The first run compiles the engine, under the sanitizers (`make test-thorough`) twice more, each
-about a minute on two cores; builds stay in ``build/native-tests``. To look for longer, or at one
+The first run compiles the engine three times, each about a minute on two cores (so only
+`make test-thorough` does it); builds stay in ``build/native-tests``. To look for longer, or at one
 case that the fuzzer named:
 
     build/native-tests/release/native_tests --fuzz 3600 --seed 7
@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 
 from checkout import CHECKOUT
+
+pytestmark = pytest.mark.thorough
 
 BUILDS = CHECKOUT / "build" / "native-tests"
 KERNELS = [
@@ -98,7 +100,6 @@ def test_as_it_is_shipped(release: Run, name: str) -> None:
     assert f"{name}: fine" in release(name)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", [*KERNELS, "threads"])
 def test_under_the_address_and_undefined_behaviour_sanitizers(sanitized: Run, name: str) -> None:
     assert f"{name}: fine" in sanitized(name)
@@ -108,12 +109,10 @@ def test_random_cases_as_it_is_shipped(release: Run) -> None:
     assert int(release("--fuzz", FUZZ_SECONDS).split()[0]) > 100
 
 
-@pytest.mark.thorough
 def test_random_cases_under_the_sanitizers(sanitized: Run) -> None:
     assert int(sanitized("--fuzz", FUZZ_SECONDS).split()[0]) > 10
 
 
-@pytest.mark.thorough
 def test_threads_under_the_thread_sanitizer() -> None:
     assert "threads: fine" in runner("thread")("threads")
 

@@ -311,6 +311,7 @@ class TestDryRun:
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_the_report_with_latencies(teacher: Path, lines: Path, tmp_path: Path) -> None:
     result = halve(teacher, tmp_path / "out", texts=[lines], effort="quick")
     assert result.bench is not None

@@ -33,6 +33,8 @@ from sparsebert.training.batches import BatchPlan, LengthBuckets, RankBatches
 from tiny_models import TinyBert
 from tiny_tasks import write_classification
 
+pytestmark = pytest.mark.thorough
+
 # 57 rows in steps of 8: the last step has one, so that one process has nothing to do in it.
 ROWS = 57
 PLAIN: dict[str, Any] = {
