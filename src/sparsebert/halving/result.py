@@ -60,9 +60,10 @@ class HalveResult:
         size = f"{self.bytes / 1e6:.1f} MB of weights, dense {self.dense_bytes / 1e6:.1f} MB"
         lines = [f"{self.out}: {size}.", self.judgement.sentence()]
         if not self.held:
+            more = "standard" if self.effort == "quick" else "thorough"
             lines.append(
                 f"It lost {self.judgement.drop:.2f} points where {self.promise:g} were allowed: "
-                "give more texts of the kind that it reads, or --effort thorough."
+                f"give more texts of the kind that it reads, or --effort {more}."
             )
         return lines + [f"note: {note}" for note in self.notes]
 
