@@ -23,7 +23,12 @@ from sparsebert.errors import CheckpointError, DataError, InputError, OutputErro
 from sparsebert.halving.effort import EFFORTS, make_plan
 from sparsebert.halving.judgement import bootstrap, neighbours
 from sparsebert.halving.run import commands
+from sparsebert.halving.subject import recognise
+from sparsebert.halving.texts import Gathered, divide_texts, gather, with_every_class
 from sparsebert.packing import is_packed
+from sparsebert.tasks.custom import custom_task
+from sparsebert.tasks.examples import load_split
+from sparsebert.tasks.texts import read_texts
 from tiny_models import TinyBert
 from tiny_tasks import letters, write_rows, write_squad
 
@@ -92,6 +97,37 @@ class TestTask:
             second / "packed.safetensors"
         ).read_bytes()
 
+    def test_every_class_has_a_row(self) -> None:
+        logits = np.array([[3, 2, 2.9], [3, 2.5, 2.8], [3, 1, 1], [3, 1, 0]])
+        found = with_every_class(logits.argmax(axis=1), logits)
+        assert found.tolist() == [2, 1, 0, 0]
+        with pytest.raises(DataError, match="there are 2 texts to learn from, and the model has 3"):
+            with_every_class(logits[:2].argmax(axis=1), logits[:2])
+
+    def test_rows_to_score_on_are_not_calibrated_on(
+        self, teacher: Path, data: Path, tmp_path: Path
+    ) -> None:
+        shutil.copy(data / "train.jsonl", tmp_path / "tickets.jsonl")
+
+        def stop(label: str, done: int, total: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            halve(
+                teacher,
+                tmp_path / "out",
+                data=tmp_path / "tickets.jsonl",
+                effort="quick",
+                progress=lambda label, *_: stop(label, 0, 0) if "prune" in label else None,
+                **FAST,
+            )
+        work = tmp_path / "out.halving"
+        held = load_split(custom_task(work / "data"), work / "data", "validation").texts
+        assert held
+        learnt = read_texts(work / "texts.parquet")
+        train = load_split(custom_task(work / "data"), work / "data", "train").texts
+        assert learnt == list(dict.fromkeys(train))
+
     def test_an_encoder_is_fine_tuned_first(self, dense: Path, data: Path, tmp_path: Path) -> None:
         result = halve(dense, tmp_path / "out", data=data, **FAST)
         assert result.steps[0].title == "fine-tune the dense model"
@@ -132,7 +168,9 @@ class TestEmbedding:
         model = tiny_bert("encoder")
         result = halve(model, tmp_path / "out", texts=[tmp_path / "texts.txt"], **FAST)
         assert [step.title for step in result.steps] == ["prune and distil", "pack to int8"]
-        vectors = [load(each).embed(list(dict.fromkeys(SENTENCES))) for each in (model, result.out)]
+        _, held = divide_texts(Gathered(list(dict.fromkeys(SENTENCES)), [], own=True))
+        assert result.judgement.rows == len(held)
+        vectors = [load(each).embed(held) for each in (model, result.out)]
         cosines = np.sum(vectors[0] * vectors[1], 1) / np.prod(
             [np.linalg.norm(each, axis=1) for each in vectors], 0
         )
@@ -156,6 +194,20 @@ class TestEmbedding:
         )
         assert result.judgement.metric == "spearman"
         assert not result.judgement.agreement
+
+    def test_data_without_labels_joins_the_texts(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
+        write_rows(tmp_path / "more.jsonl", [{"text": text} for text in SENTENCES[4:]])
+        (tmp_path / "texts.txt").write_text("\n".join(SENTENCES[:6]))
+        subject = recognise(
+            tiny_bert("encoder"), data=tmp_path / "more.jsonl", texts=[tmp_path / "texts.txt"]
+        )
+        assert gather(subject).texts == list(dict.fromkeys(SENTENCES))
+
+    def test_what_is_compared_on_is_not_learnt_from(self) -> None:
+        texts = [f"text {row}" for row in range(95)]
+        learnt, held = divide_texts(Gathered(list(texts), [], own=True))
+        assert len(held) == 10
+        assert sorted(learnt + held) == sorted(texts)
 
     def test_neighbours_by_brute_force(self) -> None:
         vectors = np.random.default_rng(0).standard_normal((7, 3))
@@ -225,6 +277,10 @@ class TestResumption:
             halve(teacher, tmp_path / "out", texts=[lines], progress=stop, **FAST)
         with pytest.raises(OutputError, match="another seed: give the same again"):
             halve(teacher, tmp_path / "out", texts=[lines], seed=2, **FAST)
+        other = tmp_path / "texts.txt"
+        other.write_text(lines.read_text() + "\nx a b\n")
+        with pytest.raises(OutputError, match="another texts: give the same again"):
+            halve(teacher, tmp_path / "out", texts=[other], **FAST)
 
 
 class TestRefusals:
@@ -284,6 +340,8 @@ def test_the_plan_fits_the_time() -> None:
     assert many.max_rows == 67_500
     assert make_plan({}, EFFORTS["thorough"], 400_000, 10e-3).max_rows is None
     assert make_plan({}, EFFORTS["quick"], 400_000, 10e-3).rounds == 0
+    longer = make_plan({}, standard, 400_000, 10e-3, longest=2)
+    assert (longer.max_rows, longer.estimate) == (33_750, pytest.approx(standard.seconds))
 
 
 class TestDryRun:

@@ -38,7 +38,8 @@ def halve(
         typer.Option(
             metavar="TEXTS",
             help="Texts of the kind that the model reads, to distil on: a .txt file with a text a "
-            "line, a table or a folder. May be given several times.",
+            "line, a table or a folder. May be given several times. Beside labelled data they are "
+            "calibrated on alone.",
             show_default="those of the data; without any, sentences that come with sparsebert",
         ),
     ] = None,

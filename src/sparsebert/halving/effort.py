@@ -47,7 +47,8 @@ class Plan:
     """What a run was begun with: kept beside it, so that it resumes as it began.
 
     ``inputs`` are the arguments that decide the result. ``max_rows`` keeps a fixed selection of the
-    examples, None all. ``estimate`` is in seconds, for one round.
+    examples, None all. ``estimate`` is in seconds, for the longest
+    round.
     """
 
     inputs: dict[str, Any]
@@ -61,8 +62,17 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(inputs: dict[str, Any], effort: Effort, examples: int, seconds_a_row: float) -> Plan:
+def make_plan(
+    inputs: dict[str, Any],
+    effort: Effort,
+    examples: int,
+    seconds_a_row: float,
+    *,
+    longest: int = 1,
+) -> Plan:
     """Epochs and examples of a round that takes no longer than the effort allows.
+
+    ``longest`` is how many times as long as the first the last round is.
 
     Few examples are seen more often, so that there are 300 steps, up to 20 times. Too many are cut
     to a selection rather than seen less often: what a student sees once it has not learnt.
@@ -71,12 +81,12 @@ def make_plan(inputs: dict[str, Any], effort: Effort, examples: int, seconds_a_r
         return Plan(inputs, 0, 0, None, 0.0)
     wanted = math.ceil(_STEPS_AT_LEAST * BATCH / max(examples, 1))
     epochs = min(max(effort.epochs, wanted), max(_MOST_EPOCHS, effort.epochs))
-    affordable = effort.seconds / (epochs * max(seconds_a_row, 1e-9))
+    affordable = effort.seconds / (longest * epochs * max(seconds_a_row, 1e-9))
     rows = examples if affordable >= examples else max(int(affordable), BATCH)
     return Plan(
         inputs,
         effort.rounds,
         float(epochs),
         rows if rows < examples else None,
-        rows * epochs * seconds_a_row,
+        rows * epochs * longest * seconds_a_row,
     )

@@ -108,7 +108,7 @@ def judge_task(
     found = find_task(task, data, options=subject.columns if subject.labelled else None)
     values = [main_score(found, each.scores) for each in scores]
     rows = sum(scores[0].rows.values())
-    split = load_split(found, data, found.validation_splits[0], max_rows=MOST_TEXTS)
+    split = load_split(found, data, found.validation_splits[0])
     texts: list[Text] = (
         list(split.texts)
         if split.pairs is None
@@ -149,20 +149,24 @@ def judge_task(
 def judge_embedding(
     subject: Subject,
     texts: Sequence[Text],
+    held: Sequence[Text],
     dense: Any,
     halved: Any,
     *,
     threads: int | None,
     progress: Progress,
 ) -> Judgement:
-    """Compare embeddings of up to `MOST_TEXTS` of ``texts``, and score pairs where there are such.
+    """Compare embeddings of the ``held`` texts, and score pairs where there are such.
 
-    The figure that counts is the agreement of the ten nearest neighbours by cosine among the texts;
-    where the data has scored pairs it is Spearman's correlation of the cosines with the scores.
+    The figure that counts is the agreement of their ten nearest neighbours by cosine among all
+    ``texts`` (up to `MOST_TEXTS` of them); where the data has scored pairs it is Spearman's
+    correlation of the cosines with the scores.
     """
-    single = list(dict.fromkeys(single_texts(texts)))
-    order = np.random.RandomState(_SEED).permutation(len(single))[:MOST_TEXTS]
-    chosen = [single[row] for row in np.sort(order)]
+    queries = list(dict.fromkeys(single_texts(held)))[:MOST_TEXTS]
+    asked = set(queries)
+    others = [text for text in dict.fromkeys(single_texts(texts)) if text not in asked]
+    order = np.random.RandomState(_SEED).permutation(len(others))[: MOST_TEXTS - len(queries)]
+    chosen = queries + [others[row] for row in np.sort(order)]
     models = [load(model, threads=threads) for model in (dense, halved)]
     vectors = []
     for place, model in enumerate(models):
@@ -170,8 +174,8 @@ def judge_embedding(
         found = model.embed(chosen).astype(np.float64)
         vectors.append(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12))
     progress("comparing embeddings", len(models), len(models))
-    cosines = np.einsum("ij,ij->i", *vectors)
-    near = [neighbours(each) for each in vectors]
+    cosines = np.einsum("ij,ij->i", *(each[: len(queries)] for each in vectors))
+    near = [neighbours(each)[: len(queries)] for each in vectors]
     shared = np.array([len(set(a) & set(b)) / len(a) for a, b in zip(*near, strict=True)])
     more = {
         "cosine to the dense model, mean": float(cosines.mean()),
@@ -201,7 +205,7 @@ def judge_embedding(
         return Judgement("spearman", False, values[0], values[1], rows, None, more, changed)
     metric = f"agreement of the {len(near[0][0])} nearest neighbours"
     return Judgement(
-        metric, True, 100.0, float(100 * shared.mean()), len(chosen), None, more, changed
+        metric, True, 100.0, float(100 * shared.mean()), len(queries), None, more, changed
     )
 
 

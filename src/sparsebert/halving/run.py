@@ -8,6 +8,7 @@ killed, to the same bits.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 from sparsebert.bench import run_bench
 from sparsebert.bench.workloads import Shape
 from sparsebert.checkpoint.atomic import FolderLock
-from sparsebert.checkpoint.folder import PACKED_NAME, open_checkpoint
+from sparsebert.checkpoint.folder import PACKED_NAME, model_fingerprint, open_checkpoint
 from sparsebert.checkpoint.json_files import read_object, write_json
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.errors import InputError, OutputError
@@ -30,7 +31,14 @@ from sparsebert.halving.judgement import Judgement, judge_embedding, judge_task
 from sparsebert.halving.report import REPORT_NAME, render_report
 from sparsebert.halving.result import HalveResult, LayerZeros, StepTaken
 from sparsebert.halving.subject import Goal, Subject, recognise
-from sparsebert.halving.texts import Gathered, check_vocabulary, gather, write_labelled, write_texts
+from sparsebert.halving.texts import (
+    Gathered,
+    check_vocabulary,
+    divide_texts,
+    gather,
+    write_labelled,
+    write_texts,
+)
 from sparsebert.inference import load
 from sparsebert.patterns import Pattern
 from sparsebert.progress import Progress, shown
@@ -38,6 +46,7 @@ from sparsebert.pruning.inspection import inspect
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.division import hold_out
 from sparsebert.tasks.files import split_files
+from sparsebert.tasks.texts import Text, read_texts
 
 _PLAN_NAME = "plan.json"
 _ENGINES = ("sparsebert-int8", "sparsebert-dense-int8", "torch")
@@ -91,6 +100,8 @@ def halve(
     """
     began = time.perf_counter()
     need_extra("halving", "torch", "transformers", "accelerate", "pyarrow", "yaml", "jinja2")
+    from sparsebert.training.fingerprints import text_fingerprint
+
     tell = said or (lambda _: None)
     report = shown(progress)
     chosen = get_effort(effort)
@@ -104,12 +115,10 @@ def halve(
         tell(sentence)
     gathered = gather(subject)
     inputs: dict[str, Any] = {
-        "model": str(Path(subject.model).absolute())
-        if Path(subject.model).exists()
-        else subject.model,
-        "data": None if data is None else str(Path(data).absolute()),
-        "task": task,
-        "texts": [str(Path(each).absolute()) for each in texts],
+        "model": model_fingerprint(subject.checkpoint),
+        "texts": text_fingerprint(gathered.texts),
+        "data": _data_fingerprint(subject),
+        "task": steps.task_name(subject) if subject.goal is Goal.TASK else None,
         "effort": effort,
         "shared_rows": shared_rows,
         "seed": seed,
@@ -119,7 +128,7 @@ def halve(
     with ExitStack() as stack:
         _lock(work, stack)
         plan = _kept_plan(work, inputs)
-        folders = _prepare(work, subject, gathered, threads)
+        folders, held = _prepare(work, subject, gathered, threads)
         if plan is not None:
             tell("Resuming the unfinished run.")
         else:
@@ -127,7 +136,7 @@ def halve(
             write_json(work / _PLAN_NAME, plan.as_dict())
         if plan.estimate:
             tell(_about_time(plan, len(gathered.texts)))
-        run = _Run(subject, gathered, folders, plan, seed, shared_rows, threads, report)
+        run = _Run(subject, gathered, folders, plan, seed, shared_rows, held, threads, report)
         judgement, number = run.rounds(max_drop)
         student = folders.student(number)
         result = HalveResult(
@@ -140,7 +149,14 @@ def halve(
             dense_bytes=subject.checkpoint.tensors.nbytes,
             bytes=(folders.packed(number) / PACKED_NAME).stat().st_size,
             seconds=0.0,
-            settings=plan.as_dict(),
+            settings={
+                "effort": effort,
+                "shared rows": shared_rows,
+                "seed": seed,
+                **subject.columns.given(),
+                "epochs of a round": plan.epochs,
+                "examples of a round": plan.max_rows or "all",
+            },
             notes=[*gathered.notes, *run.notes],
             steps=run.taken,
             layers=[LayerZeros(each.name, each.zeros) for each in inspect(student).layers],
@@ -180,17 +196,27 @@ def commands(
 ) -> tuple[list[str], list[str]]:
     """What was recognised, and the single commands that come to the same: nothing is computed.
 
-    Raises what `halve` raises of its arguments.
+    Where `halve` writes rows of its own first, a sentence says so: these are in its work folder
+    only while it runs. How many examples fit the time allowed it measures, too. Raises what `halve`
+    raises of its arguments.
     """
     chosen = get_effort(effort)
     subject = recognise(model, data=data, task=task, texts=texts, columns=DataOptions(**columns))
     gathered = gather(subject)
     work = Path(f"{out}.halving")
-    folders = steps.Folders(work, _shown_texts(subject, work), _data_place(subject, work))
+    folders = steps.Folders(work, _shown_texts(subject, gathered, work), _data_place(subject, work))
     plan = make_plan({}, chosen, len(gathered.texts), 0.0)
-    run = _Run(subject, gathered, folders, plan, seed, shared_rows, None, shown(None))
+    run = _Run(subject, gathered, folders, plan, seed, shared_rows, [], None, shown(None))
     number = 1 if plan.rounds and gathered.own else 0
-    return list(subject.said), [
+    said = list(subject.said)
+    if folders.texts.is_relative_to(work):
+        said.append(f"{folders.texts} holds the texts, without duplicates and those held out.")
+    if folders.data.is_relative_to(work) and subject.goal is Goal.TASK:
+        labels = "the data's" if subject.labelled else "the model's own answers"
+        said.append(f"{folders.data} holds rows to train and to score on, their labels {labels}.")
+    if number:
+        said.append("Of many texts a selection that fits the time allowed is taken: --max-rows.")
+    return said, [
         *(step.command for step in run.before(number)),
         *(step.command for step in run.round_steps(number)),
     ]
@@ -207,6 +233,7 @@ class _Run:
         plan: Plan,
         seed: int,
         shared_rows: int,
+        held: Sequence[Text],
         threads: int | None,
         progress: Progress,
     ) -> None:
@@ -216,6 +243,7 @@ class _Run:
         self._plan = plan
         self._seed = seed
         self._shared_rows = shared_rows
+        self._held = held
         self._threads = threads
         self._progress = progress
         self.taken: list[StepTaken] = []
@@ -274,7 +302,8 @@ class _Run:
         halved = self._folders.packed(number)
         options: dict[str, Any] = {"threads": self._threads, "progress": self._progress}
         if self._subject.goal is Goal.EMBEDDING:
-            return judge_embedding(self._subject, self._gathered.texts, dense, halved, **options)
+            texts = self._gathered.texts
+            return judge_embedding(self._subject, texts, self._held, dense, halved, **options)
         name = steps.task_name(self._subject)
         return judge_task(self._subject, name, self._folders.data, dense, halved, **options)
 
@@ -294,13 +323,25 @@ def _lock(work: Path, stack: ExitStack) -> None:
     stack.callback(lock.release, work)
 
 
-def _shown_texts(subject: Subject, work: Path) -> Path:
-    """The user's own file where it is one, so that a command by hand reads the same."""
-    if len(subject.texts) == 1:
-        return subject.texts[0]
-    if not subject.texts and subject.data is not None:
-        return subject.data
-    return work / "texts.parquet"
+def _shown_texts(subject: Subject, gathered: Gathered, work: Path) -> Path:
+    """The user's own data where a command by hand reads the same from it."""
+    if gathered.duplicates or subject.goal is Goal.EMBEDDING or subject.texts:
+        return work / "texts.parquet"
+    return _data_place(subject, work)
+
+
+def _data_fingerprint(subject: Subject) -> str | None:
+    """SHA-256 of the files of data that has labels; the texts of others have one of their own."""
+    if not subject.labelled:
+        return None
+    assert subject.data is not None
+    files = [subject.data] if subject.data.is_file() else sorted(subject.data.rglob("*"))
+    digest = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            digest.update(f"{file.name}:{file.stat().st_size}:".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _data_place(subject: Subject, work: Path) -> Path:
@@ -320,9 +361,16 @@ def _has_validation(subject: Subject) -> bool:
 
 def _prepare(
     work: Path, subject: Subject, gathered: Gathered, threads: int | None
-) -> steps.Folders:
-    """Texts and data in the work folder, written once."""
+) -> tuple[steps.Folders, list[Text]]:
+    """Texts and data in the work folder, written once; and the texts held out to compare on.
+
+    No row that a model is scored or compared on is pruned or distilled with.
+    """
     folders = steps.Folders(work, work / "texts.parquet", _data_place(subject, work))
+    texts = gathered.texts
+    held: list[Text] = []
+    if subject.goal is Goal.EMBEDDING:
+        texts, held = divide_texts(gathered)
     if not folders.texts.is_file():
         model = load(subject.checkpoint.path, threads=threads)
         if gathered.own:
@@ -341,9 +389,12 @@ def _prepare(
             else:
                 write_labelled(partial, model, gathered.texts)
             partial.rename(folders.data)
-        write_texts(work / "texts.partial", gathered.texts, questions=steps.is_question(subject))
+        own_rows = subject.goal is Goal.TASK and folders.data == work / "data"
+        if own_rows and not (subject.labelled and subject.texts):
+            texts = list(dict.fromkeys(read_texts(folders.data, subject.task, subject.columns)))
+        write_texts(work / "texts.partial", texts, questions=steps.is_question(subject))
         (work / "texts.partial").rename(folders.texts)
-    return folders
+    return folders, held
 
 
 def _kept_plan(work: Path, inputs: dict[str, Any]) -> Plan | None:
@@ -355,8 +406,8 @@ def _kept_plan(work: Path, inputs: dict[str, Any]) -> Plan | None:
     changed = [name for name, value in inputs.items() if plan.inputs.get(name) != value]
     if changed:
         raise OutputError(
-            f"{work} holds an unfinished run with another {' and '.join(changed)}: give the same "
-            "again to resume it, or remove that folder."
+            f"{work} holds an unfinished run with another {' and '.join(changed)}: give the "
+            "same again to resume it, or remove that folder."
         )
     return plan
 
@@ -373,14 +424,16 @@ def _made_plan(
         model = load(subject.checkpoint.path, threads=threads)
         length = min(steps.LENGTH, model.max_length)
         pace = seconds_a_row(subject.checkpoint, model, gathered.texts, length)
-    return make_plan(inputs, effort, len(gathered.texts), pace)
+    # Upstream training begins anew in each round, and lasts longer.
+    longest = effort.rounds if subject.goal is Goal.EMBEDDING else 1
+    return make_plan(inputs, effort, len(gathered.texts), pace, longest=longest)
 
 
 def _about_time(plan: Plan, texts: int) -> str:
     rows = f"{plan.max_rows or texts:,} of {texts:,} texts, {plan.epochs:g} epochs"
     return (
-        f"A round of distillation takes about {_duration(plan.estimate)} here ({rows}); there are "
-        f"{plan.rounds} at most."
+        f"A round of distillation takes up to about {_duration(plan.estimate)} here ({rows}); "
+        f"there are {plan.rounds} at most."
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsebert.checkpoint import Head
 from sparsebert.halving.effort import Plan
 from sparsebert.halving.subject import Goal, Subject
 from sparsebert.packing import pack
@@ -66,7 +67,7 @@ def task_name(subject: Subject) -> str:
     """What `finetune` and `evaluate` call the task of the subject's data."""
     if subject.task is not None:
         return subject.task.name
-    return "squad" if subject.checkpoint.config.head.value == "question-answering" else CUSTOM
+    return "squad" if subject.checkpoint.config.head is Head.QUESTION else CUSTOM
 
 
 def teacher_of(subject: Subject, folders: Folders) -> str:
@@ -183,22 +184,13 @@ def _round(title: str, number: int) -> str:
 
 def is_question(subject: Subject) -> bool:
     """Whether it is a question-answering model, or becomes one."""
-    return subject.checkpoint.config.head.value == "question-answering" or (
+    return subject.checkpoint.config.head is Head.QUESTION or (
         subject.task is not None and subject.task.kind is Kind.QUESTION
     )
 
 
 def _columns(subject: Subject) -> dict[str, Any]:
-    if not subject.labelled:
-        return {}
-    given = subject.columns.given()
-    if (
-        subject.task is not None
-        and subject.task.kind is Kind.REGRESSION
-        and subject.task.name == CUSTOM
-    ):
-        given["regression"] = True
-    return given
+    return subject.columns.given() if subject.labelled else {}
 
 
 def _command(verb: str, model: object, out: object, **options: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sparsebert.checkpoint import Checkpoint, Head, open_checkpoint, read_masks, resolve_model
 from sparsebert.errors import CheckpointError, DataError, InputError
 from sparsebert.packing import is_packed
-from sparsebert.tasks.custom import SCORE, custom_task, find_task
+from sparsebert.tasks.custom import SCORE, UNREAD, custom_task, find_task
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import read_split
 from sparsebert.tasks.table import CUSTOM, TASKS, Kind, Task
@@ -77,6 +77,8 @@ def recognise(
     found = _labelled_task(data, task, columns) if data is not None else None
     if data is None and task is not None:
         raise InputError(f"the task {task} says how to read data, and none is given: add --data.")
+    if found is not None and found.name == CUSTOM and found.kind is Kind.REGRESSION:
+        columns = replace(columns, regression=True)  # what was recognised is what is read
     place = None if data is None else Path(data)
     sources = tuple(Path(each) for each in texts)
     said = [_about_model(checkpoint)]
@@ -135,9 +137,7 @@ def _labelled_task(data: str | Path, name: str | None, columns: DataOptions) -> 
     if name is not None:
         return find_task(name, data, options=columns)
     # A name of columns that only one task has says which; what is left is the user's own.
-    table = read_split(
-        TASKS["sst2"], data, "train"
-    ).table  # any task: its columns are not asked for
+    table = read_split(UNREAD, data, "train").table
     named = set(table.column_names)
     if columns.text_columns is None and columns.label_column is None:
         for task in TASKS.values():

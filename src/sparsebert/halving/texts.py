@@ -1,7 +1,7 @@
 """The texts that a model is halved on: gathered, checked, and labelled by the model itself.
 
-    texts.parquet                            what is calibrated and distilled on
-    data/{train,validation}.parquet          the same, as data for `finetune` and `evaluate`
+    texts.parquet                       what is calibrated on, and an embedding model distilled on
+    data/{train,validation}.parquet     data for `finetune` and `evaluate`, where the user's is not
 
 Where the user's data has no labels the dense model's own answers take their place: a student that
 learns from its teacher's outputs does not read them, and a score against them is the agreement.
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sparsebert.checkpoint import Head
 from sparsebert.errors import DataError
-from sparsebert.halving.subject import Subject
+from sparsebert.halving.subject import Goal, Subject
 from sparsebert.inference import Model
 from sparsebert.tasks.texts import Text, read_texts, single_texts
 
@@ -35,22 +36,28 @@ _SEED = 20_240_504
 
 @dataclass(frozen=True)
 class Gathered:
-    """Distinct texts (or pairs) in the order in which they came, and notes on them."""
+    """Distinct texts (or pairs) in the order in which they came, and notes on them.
+
+    ``duplicates`` were left out.
+    """
 
     texts: list[Text]
     notes: list[str]
     own: bool
     """Whether they are the user's, not those that the package ships."""
+    duplicates: int = 0
 
 
 def gather(subject: Subject) -> Gathered:
-    """Read the subject's texts, or its data's, or those that the package ships.
+    """Read the subject's texts, those of its data, or else those that the package ships.
+
+    Of data with labels, which a student learns from anyway, texts are read only without others.
 
     Raises DataError for files without texts and for single texts among pairs.
     """
     sources: list[tuple[Path, bool]] = [(path, False) for path in subject.texts]
-    if not sources and subject.data is not None:
-        sources = [(subject.data, True)]
+    if subject.data is not None and not (sources and subject.labelled):
+        sources.append((subject.data, True))
     if not sources:
         note = (
             f"no texts were given: calibrated on {len(read_texts(SHIPPED))} English sentences that "
@@ -58,7 +65,7 @@ def gather(subject: Subject) -> Gathered:
             "be distilled, too."
         )
         return Gathered(read_texts(SHIPPED), [note], own=False)
-    task = subject.task if subject.goal == "task" else None
+    task = subject.task if subject.goal is Goal.TASK else None
     read: list[Text] = []
     for path, of_data in sources:
         read += read_texts(path, task if of_data else None, subject.columns if of_data else None)
@@ -76,7 +83,26 @@ def gather(subject: Subject) -> Gathered:
             f"there are only {len(texts)} texts: give {FEW} at least, better a thousand, of the "
             "kind that the model will read."
         )
-    return Gathered(texts, notes, own=True)
+    return Gathered(texts, notes, own=True, duplicates=len(read) - len(texts))
+
+
+def divide_texts(gathered: Gathered) -> tuple[list[Text], list[Text]]:
+    """Texts to prune and distil on, and a fixed tenth that is kept from that to compare on.
+
+    Of the package's own few, all are both.
+    """
+    if not gathered.own or len(gathered.texts) < 2:
+        return gathered.texts, gathered.texts
+    train, held = _division(len(gathered.texts))
+    return [gathered.texts[row] for row in train], [gathered.texts[row] for row in held]
+
+
+def _division(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Indices of the texts to learn from and of those held out, both ascending."""
+    # The legacy generator: numpy promises that its streams never change.
+    order = np.random.RandomState(_SEED).permutation(count).astype(np.int64)
+    held = max(round(count * _HELD_OUT), 1)
+    return np.sort(order[held:]), np.sort(order[:held])
 
 
 def check_vocabulary(model: Model, texts: Sequence[Text]) -> str | None:
@@ -110,10 +136,10 @@ def write_labelled(folder: Path, model: Model, texts: Sequence[Text]) -> None:
 
     Each class has a training row, for a student keeps a head only of the classes that its data has:
     a class that the model gives to no text stands at the likeliest one. Its label is not learnt.
+    DataError if there are fewer texts than classes.
     """
-    order = np.random.RandomState(_SEED).permutation(len(texts))
-    held = max(round(len(texts) * _HELD_OUT), 1)
-    parts = {"train": np.sort(order[held:]), "validation": np.sort(order[:held])}
+    train, held = _division(len(texts))
+    parts = {"train": train, "validation": held}
     folder.mkdir(parents=True, exist_ok=True)
     if model.config.head is Head.QUESTION:
         for split, rows in parts.items():
@@ -129,10 +155,30 @@ def write_labelled(folder: Path, model: Model, texts: Sequence[Text]) -> None:
         else:
             best = logits[rows].argmax(axis=1)
             if split == "train":
-                for label in sorted(set(range(logits.shape[1])) - set(best.tolist())):
-                    best[logits[rows, label].argmax()] = label
+                best = with_every_class(best, logits[rows])
             columns["label"] = [model.config.labels[label] for label in best]
         _write(folder / f"{split}.parquet", columns)
+
+
+def with_every_class(
+    best: npt.NDArray[np.int64], logits: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.int64]:
+    """The classes of some texts, those that none has given to their likeliest texts.
+
+    A text that is the only one of its class keeps it.
+    """
+    found: npt.NDArray[np.int64] = best.copy()
+    for label in range(logits.shape[1]):
+        if label in found:
+            continue
+        free = np.bincount(found, minlength=logits.shape[1])[found] > 1
+        if not free.any():
+            raise DataError(
+                f"there are {len(best)} texts to learn from, and the model has {logits.shape[1]} "
+                "labels: give more texts."
+            )
+        found[np.where(free, logits[:, label], -np.inf).argmax()] = label
+    return found
 
 
 def _answered(model: Model, texts: Sequence[Text], rows: Iterable[int]) -> dict[str, list[Any]]:
