@@ -5,8 +5,8 @@
 #     runs/base.sh MODEL DATA RUNS --dry-run     print what is left to do
 #
 # One seed of every task comes first, then three of the small ones. TASKS, SEEDS, ROWS, SCORED and so
-# on are those of runs/minilm.sh. A fine-tuning takes about six times as long as MiniLM's, and 7 GB at
-# 30 tokens a text: half an hour a seed of STS-B on one core of an Intel Xeon with AMX, in bfloat16.
+# on are those of runs/minilm.sh. No run has been finished yet: by the time of single steps on an Intel
+# Xeon with AMX, in bfloat16, a dense seed of STS-B takes about half an hour of one core.
 set -euo pipefail
 
 export RECIPE_PREFIX=${RECIPE_PREFIX:-base-}
