@@ -1,6 +1,5 @@
 """Reading and writing the tokenizer of a model folder.
 
-
 In a folder that sparsebert wrote, tokenizer.json is complete: ``Tokenizer.from_file`` gives the
 tokenizer that transformers builds out of all the folder's files, and config.json records what else
 is done with its tokens, with a checksum of these files. Anywhere else, and where one of the files
@@ -64,10 +63,8 @@ def write_tokenizer(folder: Path) -> None:
     try:
         given = read_sentence_config(folder).tokenizer
         built = build_tokenizer(folder, given)
-    except (
-        CheckpointError
-    ):  # a model need not have a tokenizer; `read_tokenizer` says what is wrong
-        return
+    except CheckpointError:
+        return  # a model need not have a tokenizer; `read_tokenizer` says what is wrong
     if built is None:
         return
     backend, file = built.backend, folder / TOKENIZER_NAME
