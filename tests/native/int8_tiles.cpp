@@ -5,8 +5,8 @@
 #include <cstring>
 #include <thread>
 
-#include "int8/amx.h"
 #include "int8_matrix.h"
+#include "kernels/amx.h"
 #include "shared_rows.h"
 
 namespace sparsebert {
@@ -18,19 +18,24 @@ bool refuse() { return !++requests; }
 
 void check_permission() {
     constexpr uint64_t kVectors = 0xE7, kConfiguration = 1 << 17, kData = 1 << 18;
-    const auto expect = [](const AmxReport& report, bool (*request)(), bool usable, int asked,
-                           const char* where) {
+    const auto expect = [](const AmxReport& report, bool (*request)(), bool int8, bool bf16,
+                           int asked, const char* where) {
         requests = 0;
-        expect_equal(amx_usable(report, request), usable, where);
+        const AmxProducts products = amx_products(report, request);
+        expect_equal(products.int8, int8, where, ", int8");
+        expect_equal(products.bf16, bf16, where, ", bf16");
         expect_equal(requests, asked, where, ", requests");
     };
     const uint64_t all = kVectors | kConfiguration | kData;
-    expect({true, true, all}, permit, true, 1, "all there");
-    expect({true, true, all}, refuse, false, 1, "refused by the system");
-    expect({false, false, all}, permit, false, 0, "flags hidden");
-    expect({true, false, all}, permit, false, 0, "tiles without int8");
-    expect({true, true, kVectors}, permit, false, 0, "states not saved");
-    expect({true, true, kVectors | kConfiguration}, permit, false, 0, "half of them saved");
+    expect({true, true, true, all}, permit, true, true, 1, "all there");
+    expect({true, true, true, all}, refuse, false, false, 1, "refused by the system");
+    expect({false, false, false, all}, permit, false, false, 0, "flags hidden");
+    expect({true, false, false, all}, permit, false, false, 0, "tiles without products");
+    expect({true, false, true, all}, permit, false, true, 1, "tiles without int8");
+    expect({true, true, false, all}, permit, true, false, 1, "tiles without bf16");
+    expect({true, true, true, kVectors}, permit, false, false, 0, "states not saved");
+    expect({true, true, true, kVectors | kConfiguration}, permit, false, false, 0,
+           "half of them saved");
 }
 
 #if defined(__x86_64__)

@@ -33,9 +33,9 @@ inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
     _mm512_store_si512(out + 64, second);
 }
 
+#include "../kernels/tile_amx.inl"
 #include "expansion.inl"
 #include "rows.inl"
-#include "tile_amx.inl"
 
 #include "attention_on_tiles.inl"
 #include "linear_on_tiles.inl"

@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "../int8/amx.h"
+#include "amx.h"
 
 #ifdef SPARSEBERT_AVX_VNNI
 #include <cpuid.h>
@@ -41,7 +41,7 @@ const std::vector<InstructionSet>& instruction_sets() {
         }
 #endif
 #ifdef SPARSEBERT_AMX
-        const bool amx = vnni512 && amx_usable();
+        const bool amx = vnni512 && amx_products().int8;
         const Int8Kernels* tiles = &kAvx512AmxInt8;
 #else
         const bool amx = false;

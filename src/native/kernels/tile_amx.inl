@@ -1,6 +1,6 @@
-// Tile registers of AMX: eight, of up to 16 rows by 64 bytes. Tiles of sums hold a row for each
-// token, tiles of inputs 64 of each token's, tiles of weights four inputs of 16 outputs in a row:
-// just as int8 weights lie in memory.
+// Tile registers of AMX: eight, of up to 16 rows by 64 bytes. In int8 tiles of sums hold a row for
+// each token, tiles of inputs 64 of each token's, tiles of weights four inputs of 16 outputs in a
+// row: just as int8 weights lie in memory.
 #pragma once
 
 struct alignas(64) TileConfiguration {

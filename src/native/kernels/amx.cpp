@@ -9,10 +9,11 @@
 
 namespace sparsebert {
 
-bool amx_usable(const AmxReport& report, bool (*request)()) {
+AmxProducts amx_products(const AmxReport& report, bool (*request)()) {
     constexpr uint64_t kTileStates = 3u << 17;  // configuration and data
-    return report.tiles && report.int8 && (report.saved_states & kTileStates) == kTileStates &&
-           request();
+    const bool usable = report.tiles && (report.int8 || report.bf16) &&
+                        (report.saved_states & kTileStates) == kTileStates && request();
+    return {usable && report.int8, usable && report.bf16};
 }
 
 #ifdef SPARSEBERT_ASKS_FOR_AMX
@@ -22,6 +23,7 @@ AmxReport report() {
     AmxReport found;
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+        found.bf16 = d >> 22 & 1;
         found.tiles = d >> 24 & 1;
         found.int8 = d >> 25 & 1;
     }
@@ -42,12 +44,12 @@ bool request_permission() {
 
 }  // namespace
 
-bool amx_usable() {
-    static const bool usable = amx_usable(report(), request_permission);
-    return usable;
+AmxProducts amx_products() {
+    static const AmxProducts products = amx_products(report(), request_permission);
+    return products;
 }
 #else
-bool amx_usable() { return false; }
+AmxProducts amx_products() { return {}; }
 #endif
 
 }  // namespace sparsebert
