@@ -27,8 +27,10 @@ inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
     }
 }
 
+#include "int8/blends.inl"
 #include "int8/expansion.inl"
 #include "int8/rows.inl"
+#include "int8/tiles.inl"
 #include "tile_plain.inl"
 
 #include "int8/attention_on_tiles.inl"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention_head.inl"
+#include "expansion.inl"
 
 // R tiles of keys by T queries.
 template <int R, int T>
@@ -37,14 +38,18 @@ template <int R, int T>
 template <int R, int T>
 [[gnu::noinline]] void context_tile(const HeadTiles& head, int query, int column, int begin,
                                     int end, const float* factors) {
+    const int8_t* values = head.values + static_cast<size_t>(column) * head.padded + begin * 16;
+    const size_t values_tile = static_cast<size_t>(head.padded) * 16;
+    const int fours = (end - begin) / 4;
     Sums sums[R][T];
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r) {
+        const Sums first = missing_sums(values + r * values_tile, fours);
 #pragma GCC unroll 16
-        for (int t = 0; t < T; ++t) sums[r][t] = zero_sums();
-    sum_dense<R, T>(sums, head.values + static_cast<size_t>(column) * head.padded + begin * 16,
-                    static_cast<size_t>(head.padded) * 16, head.probabilities + begin,
-                    head.probability_stride, (end - begin) / 4);
+        for (int t = 0; t < T; ++t) sums[r][t] = first;
+    }
+    sum_dense<R, T>(sums, values, values_tile, head.probabilities + begin, head.probability_stride,
+                    fours);
     const int size = head.call.at.head_size;
 #pragma GCC unroll 16
     for (int t = 0; t < T; ++t) {

@@ -5,7 +5,7 @@
 // A value's scale is folded into the probabilities, and everything is kept in powers of two.
 #pragma once
 
-#include "tiles.inl"
+#include "runs.inl"
 
 // 2^x for x <= 0, to a relative 8e-6: far below what eight bits of probability can tell.
 inline Vec exp2_polynomial(Vec x) {
@@ -77,7 +77,7 @@ struct HeadTiles {
     int padded;
     int8_t* keys;      // [padded / 16][depth / 4][16 keys][4]
     int8_t* values;    // [depth / 16][padded / 4][16 columns][4 tokens]
-    int32_t* offsets;  // -128 x sum of each key: queries are stored plus 128
+    int32_t* offsets;  // (kInputOffset - 128) x sum of each key: queries are stored plus 128
     float* key_scales;
     float* value_logs;
     float* value_inverses;

@@ -16,6 +16,7 @@ namespace {
 #include "../kernels/vec_avx2.inl"
 
 constexpr int kTileVectors = kTileRows / Vec::kWidth;
+constexpr int kInputOffset = 0;  // inputs are multiplied as they are
 constexpr int kTiles = 1, kPairTokens = 2, kDenseTokens = 2;
 constexpr int kAttentionTiles = 1, kAttentionTokens = 2;
 
@@ -112,7 +113,9 @@ inline void dot(Sums& sums, const Chosen& inputs, const Weights& weights) {
 
 #include "floats_avx2.inl"
 
+#include "blends.inl"
 #include "rows.inl"
+#include "tiles.inl"
 
 #include "attention.inl"
 #include "linear.inl"

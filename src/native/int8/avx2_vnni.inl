@@ -3,6 +3,7 @@
 #pragma once
 
 constexpr int kTileVectors = kTileRows / Vec::kWidth;
+constexpr int kInputOffset = 0;  // inputs are multiplied as they are
 constexpr int kTiles = 1, kPairTokens = 4, kDenseTokens = 4;
 constexpr int kAttentionTiles = 1, kAttentionTokens = 4;
 
@@ -77,7 +78,9 @@ inline void dot(Sums& sums, const Chosen& inputs, const Weights& weights) {
 
 #include "floats_avx2.inl"
 
+#include "blends.inl"
 #include "rows.inl"
+#include "tiles.inl"
 
 #include "attention.inl"
 #include "linear.inl"

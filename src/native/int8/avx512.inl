@@ -5,6 +5,7 @@
 #include "../kernels/vec_avx512.inl"
 
 constexpr int kTileVectors = kTileRows / Vec::kWidth;
+constexpr int kInputOffset = 0;  // inputs are multiplied as they are
 
 inline float lane_sum(Vec x) { return _mm512_reduce_add_ps(x.v); }
 inline float largest(Vec x) { return _mm512_reduce_max_ps(x.v); }

@@ -34,8 +34,10 @@ inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
 }
 
 #include "../kernels/tile_amx.inl"
+#include "blends.inl"
 #include "expansion.inl"
 #include "rows.inl"
+#include "tiles.inl"
 
 #include "attention_on_tiles.inl"
 #include "linear_on_tiles.inl"

@@ -20,7 +20,9 @@ namespace {
 constexpr int kTiles = 3, kPairTokens = 8, kDenseTokens = 8;
 constexpr int kAttentionTiles = 4, kAttentionTokens = 6;
 
+#include "blends.inl"
 #include "rows.inl"
+#include "tiles.inl"
 
 #include "attention.inl"
 #include "linear.inl"

@@ -25,17 +25,31 @@ inline void expand_tile(const Int8Weight& w, int tile, int8_t* out) {
     }
 }
 
-void row_sums(const Int8Weight& w, int32_t* out, int8_t* scratch) {
-    const uint8_t ones[4] = {1, 1, 1, 1};
+// The sums of 16 rows' values, over `fours` steps of four.
+inline Sums value_sums(const int8_t* values, int fours) {
+    constexpr uint8_t kOne = 1 + kInputOffset;
+    const uint8_t ones[4] = {kOne, kOne, kOne, kOne};
     const Four one = load_four(ones);
+    Sums sums = zero_sums();
+    for (int i = 0; i < fours; ++i) dot(sums, one, load_weights(values + i * 64));
+    return sums;
+}
+
+// What products with such values lack.
+inline Sums missing_sums(const int8_t* values, int fours) {
+    if constexpr (kInputOffset == 0) return zero_sums();
+    int32_t sums[kTileRows];
+    store_sums(value_sums(values, fours), sums);
+    return scaled_sums(sums, kInputOffset);
+}
+
+void row_sums(const Int8Weight& w, int32_t* out, int8_t* scratch) {
     const bool expanded = w.layout != Int8Layout::kPairs && w.layout != Int8Layout::kDense;
     const int fours = w.layout == Int8Layout::kPairs ? w.groups() : 2 * w.groups();
     for (int tile = 0; tile < w.tiles(); ++tile) {
         const int8_t* values =
             expanded ? scratch : w.values + static_cast<size_t>(tile) * fours * 64;
         if (expanded) expand_tile(w, tile, scratch);
-        Sums sums = zero_sums();
-        for (int i = 0; i < fours; ++i) dot(sums, one, load_weights(values + i * 64));
-        store_sums(sums, out + tile * kTileRows);
+        store_sums(value_sums(values, fours), out + tile * kTileRows);
     }
 }

@@ -181,5 +181,8 @@ extern const Int8Kernels kAvx512VlVnniInt8;
 extern const Int8Kernels kAvx512VnniInt8;
 extern const Int8Kernels kAvx512VnniLookupInt8;
 extern const Int8Kernels kAvx512AmxInt8;
+extern const Int8Kernels kNeonInt8;
+extern const Int8Kernels kNeonDotprodInt8;
+extern const Int8Kernels kNeonI8mmInt8;
 
 }  // namespace sparsebert

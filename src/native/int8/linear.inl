@@ -2,10 +2,10 @@
 #pragma once
 
 #include "expansion.inl"
-#include "tiles.inl"
+#include "runs.inl"
 
 // T rows of activations by R tiles of a layer. The sums begin at -zero x sum(W), so
-// that the zero points need no further thought.
+// that the zero points need no further thought, nor do the offsets of inputs.
 template <int R, int T>
 struct LinearTile {
     const Int8Linear& call;
@@ -20,7 +20,7 @@ struct LinearTile {
 #pragma GCC unroll 16
             for (int t = 0; t < T; ++t)
                 sums[r][t] = scaled_sums(call.weight->sums + (tile + r) * kTileRows,
-                                         -call.x.zero_points[token + t]);
+                                         kInputOffset - call.x.zero_points[token + t]);
     }
 
     [[gnu::always_inline]] void end(Sums (&sums)[R][T]) const {

@@ -13,8 +13,6 @@
 // used, 1.0 to 2.2.
 #pragma once
 
-#include "tiles.inl"
-
 constexpr int kStepInputs = 64, kStepFours = kStepInputs / 4, kStepGroups = kStepInputs / 8;
 constexpr int kTileBytes = 1024;
 constexpr int kBlockTiles = 2;  // of tokens, and of outputs

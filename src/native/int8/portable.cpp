@@ -16,7 +16,9 @@ namespace {
 constexpr int kTiles = 1, kPairTokens = 2, kDenseTokens = 2;
 constexpr int kAttentionTiles = 1, kAttentionTokens = 2;
 
+#include "blends.inl"
 #include "rows.inl"
+#include "tiles.inl"
 
 #include "attention.inl"
 #include "linear.inl"

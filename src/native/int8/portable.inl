@@ -4,6 +4,7 @@
 #include "../kernels/vec_portable.inl"
 
 constexpr int kTileVectors = kTileRows / Vec::kWidth;
+constexpr int kInputOffset = 0;  // inputs are multiplied as they are
 
 inline float lane_sum(Vec x) { return x.v[0] + x.v[1] + x.v[2] + x.v[3]; }
 inline float largest(Vec x) { return std::max(std::max(x.v[0], x.v[1]), std::max(x.v[2], x.v[3])); }

@@ -8,6 +8,11 @@
 #ifdef SPARSEBERT_AVX_VNNI
 #include <cpuid.h>
 #endif
+#if defined(SPARSEBERT_AARCH64) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(SPARSEBERT_AARCH64) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 namespace sparsebert {
 namespace {
@@ -21,50 +26,77 @@ bool has_avx_vnni() {
 }
 #endif
 
-// Best first.
-const std::vector<InstructionSet>& instruction_sets() {
+// Best first, and what this build lacks without kernels, so that its name is known.
+std::vector<InstructionSet> x86_sets() {
 #ifdef SPARSEBERT_X86_64
-    static const std::vector<InstructionSet> sets = [] {
-        __builtin_cpu_init();
-        const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-        const bool avx512 =
-            avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-        const bool vnni512 = avx512 && __builtin_cpu_supports("avx512vnni");
-        // 256-bit vpdpbusd in AVX-512's encoding, or in its own where the CPU has that.
-        bool vnni256 = vnni512;
-        const Int8Kernels* int8_256 = &kAvx512VlVnniInt8;
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                        __builtin_cpu_supports("avx512dq");
+    const bool vnni512 = avx512 && __builtin_cpu_supports("avx512vnni");
+    // 256-bit vpdpbusd in AVX-512's encoding, or in its own where the CPU has that.
+    bool vnni256 = vnni512;
+    const Int8Kernels* int8_256 = &kAvx512VlVnniInt8;
 #ifdef SPARSEBERT_AVX_VNNI
-        if (avx2 && has_avx_vnni()) {
-            vnni256 = true;
-            int8_256 = &kAvx2VnniInt8;
-        }
+    if (avx2 && has_avx_vnni()) {
+        vnni256 = true;
+        int8_256 = &kAvx2VnniInt8;
+    }
 #endif
 #ifdef SPARSEBERT_AMX
-        const bool amx = vnni512 && amx_products().int8;
-        const Int8Kernels* tiles = &kAvx512AmxInt8;
+    const bool amx = vnni512 && amx_products().int8;
+    const Int8Kernels* tiles = &kAvx512AmxInt8;
 #else
-        const bool amx = false;
-        const Int8Kernels* tiles = nullptr;
+    const bool amx = false;
+    const Int8Kernels* tiles = nullptr;
 #endif
-        return std::vector<InstructionSet>{
-            {"avx512-amx", tiles ? &kAvx512Kernels : nullptr, &kAvx512VnniInt8, amx,
+    return {{"avx512-amx", tiles ? &kAvx512Kernels : nullptr, &kAvx512VnniInt8, amx,
              &kAvx512VnniLookupInt8, tiles},
             {"avx512-vnni", &kAvx512Kernels, &kAvx512VnniInt8, vnni512, &kAvx512VnniLookupInt8},
             {"avx512", &kAvx512Kernels, &kAvx2Int8, avx512},
             {"avx2-vnni", &kAvx2Kernels, int8_256, vnni256},
-            {"avx2", &kAvx2Kernels, &kAvx2Int8, avx2},
-            {"portable", &kPortableKernels, &kPortableInt8, true}};
-    }();
+            {"avx2", &kAvx2Kernels, &kAvx2Int8, avx2}};
 #else
-    static const std::vector<InstructionSet> sets = {
-        {"avx512-amx", nullptr, nullptr, false},
-        {"avx512-vnni", nullptr, nullptr, false},
-        {"avx512", nullptr, nullptr, false},
-        {"avx2-vnni", nullptr, nullptr, false},
-        {"avx2", nullptr, nullptr, false},
-        {"portable", &kPortableKernels, &kPortableInt8, true}};
+    return {{"avx512-amx"}, {"avx512-vnni"}, {"avx512"}, {"avx2-vnni"}, {"avx2"}};
 #endif
+}
+
+#if defined(SPARSEBERT_AARCH64) && defined(__APPLE__)
+bool has(const char* name) {
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value;
+}
+bool has_dotprod() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has("hw.optional.arm.FEAT_I8MM"); }
+#elif defined(SPARSEBERT_AARCH64) && defined(__linux__)
+bool has_dotprod() { return getauxval(AT_HWCAP) & 1ul << 20; }  // HWCAP_ASIMDDP
+bool has_i8mm() { return getauxval(AT_HWCAP2) & 1ul << 13; }    // HWCAP2_I8MM
+#elif defined(SPARSEBERT_AARCH64)
+bool has_dotprod() { return false; }
+bool has_i8mm() { return false; }
+#endif
+
+std::vector<InstructionSet> arm_sets() {
+#ifdef SPARSEBERT_AARCH64
+    const bool dotprod = has_dotprod();
+    return {{"neon-i8mm", &kNeonKernels, &kNeonI8mmInt8, dotprod && has_i8mm()},
+            {"neon-dotprod", &kNeonKernels, &kNeonDotprodInt8, dotprod},
+            {"neon", &kNeonKernels, &kNeonInt8, true}};
+#else
+    return {{"neon-i8mm"}, {"neon-dotprod"}, {"neon"}};
+#endif
+}
+
+// Best first; of one kind of CPU none has another's.
+const std::vector<InstructionSet>& instruction_sets() {
+    static const std::vector<InstructionSet> sets = [] {
+        std::vector<InstructionSet> all = x86_sets();
+        for (const InstructionSet& set : arm_sets()) all.push_back(set);
+        all.push_back({"portable", &kPortableKernels, &kPortableInt8, true});
+        return all;
+    }();
     return sets;
 }
 
@@ -97,7 +129,7 @@ const InstructionSet& select_instruction_set(const std::string& asked) {
     }
     throw std::invalid_argument("unknown instruction set '" + name +
                                 "': SPARSEBERT_ISA takes portable, avx2, avx2-vnni, avx512, "
-                                "avx512-vnni or avx512-amx.");
+                                "avx512-vnni, avx512-amx, neon, neon-dotprod or neon-i8mm.");
 }
 
 }  // namespace sparsebert

@@ -11,9 +11,9 @@ namespace sparsebert {
 
 struct InstructionSet {
     const char* name;
-    const Kernels* kernels;  // null where this build lacks the set
-    const Int8Kernels* int8;
-    bool supported;  // by this CPU and its operating system
+    const Kernels* kernels = nullptr;  // null where this build lacks the set
+    const Int8Kernels* int8 = nullptr;
+    bool supported = false;  // by this CPU and its operating system
     // The same with lookup tables and with tile registers; null where there are none.
     const Int8Kernels* int8_lookup = nullptr;
     const Int8Kernels* int8_tiles = nullptr;

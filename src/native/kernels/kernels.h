@@ -98,5 +98,6 @@ inline size_t attention_scratch(int tokens) {
 extern const Kernels kPortableKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
+extern const Kernels kNeonKernels;
 
 }  // namespace sparsebert
