@@ -81,6 +81,7 @@ inline float row_sum(const float* x, int count, Step step) {
     for (Vec& sum : sums) sum = Vec::broadcast(0.0f);
     int i = 0;
     for (; i + 4 * Vec::kWidth <= count; i += 4 * Vec::kWidth)
+#pragma GCC unroll 4
         for (int chain = 0; chain < 4; ++chain)
             sums[chain] = step(Vec::load(x + i + chain * Vec::kWidth), sums[chain]);
     for (; i < count; i += Vec::kWidth) sums[0] = step(Vec::load(x + i), sums[0]);
