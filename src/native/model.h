@@ -23,12 +23,14 @@ struct Layer {
     Dense query, key, value;  // fused, all three in `query`
     Dense attention_output;
     Norm attention_norm;
+    Dense gate;  // fused, the first rows of `intermediate`
     Dense intermediate, output;
     Norm output_norm;
 };
 
 struct Model : ModelShape {
     Matrix words, position_table, type_table;  // dense tables, a row for each id
+    Matrix task_table;                         // of which every token takes the first row
     Norm embedding_norm;
     Dense projection;  // embeddings to hidden states
     std::vector<Layer> layers;

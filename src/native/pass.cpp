@@ -126,6 +126,7 @@ void Pass::embed(int block) {
             float* row = scratch_ + static_cast<size_t>(i) * features;
             add_row(model_.words, batch.ids[token], row);
             if (model_.type_table.values) add_row(model_.type_table, batch.types[token], row);
+            if (model_.task_table.values) add_row(model_.task_table, 0, row);
             if (model_.position_table.values)
                 add_row(model_.position_table, batch.position_ids[token], row);
         }
@@ -207,18 +208,21 @@ void Pass::attend(int layer_index) {
 void Pass::intermediate(const Layer& layer, const float* x, float* y, int width) {
     if (!model_.gated) return linear(layer.intermediate, x, nullptr, y, width, model_.activation);
     const int half = model_.intermediate_size;
+    const size_t second = static_cast<size_t>(half) * width;
     const Range rows = share(half, kRowUnit);
-    const auto run = [&](int offset, Activation activation) {
-        run_linear(
-            kernels_,
-            {&layer.intermediate.weight, layer.intermediate.bias, x, nullptr, y, width, activation},
-            offset + rows.begin, offset + rows.end, scratch_);
+    const auto run = [&](const Dense& dense, int first, float* to, Activation activation) {
+        run_linear(kernels_, {&dense.weight, dense.bias, x, nullptr, to, width, activation},
+                   first + rows.begin, first + rows.end, scratch_);
     };
-    run(0, model_.activation);
-    run(half, Activation::kNone);
-    const size_t first = static_cast<size_t>(rows.begin) * width;
-    kernels_.multiply(y + first, y + static_cast<size_t>(half) * width + first,
-                      static_cast<size_t>(rows.end - rows.begin) * width);
+    if (model_.fused_gate) {
+        run(layer.intermediate, 0, y, model_.activation);
+        run(layer.intermediate, half, y, Activation::kNone);
+    } else {
+        run(layer.gate, 0, y, model_.activation);
+        run(layer.intermediate, 0, y + second, Activation::kNone);
+    }
+    float* mine = y + static_cast<size_t>(rows.begin) * width;
+    kernels_.multiply(mine, mine + second, static_cast<size_t>(rows.end - rows.begin) * width);
 }
 
 void Pass::feed_forward(const Layer& layer, int block) {

@@ -50,7 +50,8 @@ Positions::Positions(const ModelShape& shape, Order order)
         if (layer.window >= longest_) layer.window = kEverything;
         const bool local = layer.window != kEverything;
         window_of_.push_back(local ? index_of(windows_, &Window::width, layer.window) : -1);
-        angles_of_.push_back(layer.theta > 0 ? index_of(angles_, &Angles::theta, layer.theta) : -1);
+        angles_of_.push_back(
+            layer.rotary.theta > 0 ? index_of(angles_, &Angles::speed, layer.rotary) : -1);
     }
     for (Window& window : windows_) {
         const int reach = window.width + kTileReach;
@@ -86,8 +87,8 @@ void Positions::fill(Angles& angles) const {
     for (int d = 0; d < half_; ++d) {
         // In float32, as transformers has it: far from the start its rounding shows.
         const float power =
-            std::pow(angles.theta, static_cast<float>(d) / static_cast<float>(half_));
-        const float frequency = 1.0f / power;
+            std::pow(angles.speed.theta, static_cast<float>(d) / static_cast<float>(half_));
+        const float frequency = 1.0f / power / angles.speed.factor;
         for (int position = 0; position < capacity_; ++position) {
             const double angle = static_cast<float>(position) * frequency;
             const size_t at = order_ == Order::kLanesAreKeys

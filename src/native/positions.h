@@ -41,7 +41,7 @@ class Positions {
         std::vector<float> bias;
     };
     struct Angles {
-        float theta;
+        RotarySpeed speed;
         std::vector<float> cosines, sines;
     };
     void fill_relative();

@@ -27,11 +27,19 @@ struct HeadShape {
     }
 };
 
-// Of one layer: the largest distance at which a token sees another, and the base of rotary
-// positions (0: none).
+// How fast a rotary embedding turns: the base of its angles (0: there is none), and what positions
+// are divided by.
+struct RotarySpeed {
+    float theta = 0.0f, factor = 1.0f;
+    bool operator==(const RotarySpeed& other) const {
+        return theta == other.theta && factor == other.factor;
+    }
+};
+
+// Of one layer: the largest distance at which a token sees another, and its rotary embedding.
 struct LayerAttention {
     int window = kEverything;
-    float theta = 0.0f;
+    RotarySpeed rotary;
 };
 
 struct ModelShape {
@@ -44,7 +52,8 @@ struct ModelShape {
     Activation activation = Activation::kGelu;
     bool norm_first = false;       // LayerNorm before attention and feed-forward, and at the end
     bool fused_attention = false;  // queries, keys and values in one linear layer
-    bool gated = false;            // the intermediate layer is activated half x other half
+    bool gated = false;            // the feed-forward's middle is activation(gate) x intermediate
+    bool fused_gate = false;       // gate and intermediate are one linear layer, in this order
     std::vector<LayerAttention> layers_attention;
     std::vector<float> relative_bias;  // [buckets of distances][heads], or empty
     HeadShape head;

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsebert.checkpoint.families import FAMILIES, Family, Head
+from sparsebert.checkpoint.hub_layouts import check_transformers_reads
+from sparsebert.checkpoint.sentence_transformers import transformer_folder
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.extras import need_extra
 from sparsebert.tasks.tokens import TokenRows
@@ -29,6 +31,7 @@ def load_torch_model(folder: Path, head: Head) -> PreTrainedModel:
     import torch
     import transformers
 
+    check_transformers_reads(transformer_folder(folder))
     kinds = {
         Head.SEQUENCE: transformers.AutoModelForSequenceClassification,
         Head.QUESTION: transformers.AutoModelForQuestionAnswering,

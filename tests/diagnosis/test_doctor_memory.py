@@ -74,6 +74,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("distilbert", {}),
     ("electra", {"embedding_size": 64}),
     ("mpnet", {}),
+    ("gte", {"type_vocab_size": 1}),
     ("modernbert", {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
 ]
 

@@ -17,7 +17,7 @@ from reference_bert import ReferenceBert
 from reference_int8 import ReferenceInt8
 from sparsebert.checkpoint.architecture import expected_shapes, linear_names
 from sparsebert.checkpoint.config import EncoderConfig
-from sparsebert.checkpoint.families import Head
+from sparsebert.checkpoint.families import FAMILIES, Head
 from sparsebert.engine import Encoder
 from sparsebert.packing.dtypes import Role, Roles
 from sparsebert.quantized import Quantized, QuantizedTable, dequantize, quantize
@@ -34,6 +34,18 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mpnet": ("mpnet", {}),
     "modernbert": ("modernbert", {"classifier_pooling": "mean"}),
     "modernbert, local": ("modernbert", {**LOCAL, **BIASES, "classifier_activation": "relu"}),
+    "ernie, with tasks": ("ernie", {"use_task_id": True}),
+    "nomic_bert": ("nomic_bert", {}),
+    "gte": ("gte", {"type_vocab_size": 1}),
+    "gte, scaled positions": (
+        "gte",
+        {
+            "type_vocab_size": 0,
+            "hidden_act": "silu",
+            "intermediate_size": 48,
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 1.5},
+        },
+    ),
     "modernbert, large heads": (
         "modernbert",
         {**LOCAL, "hidden_size": 128, "num_attention_heads": 2},
@@ -94,6 +106,7 @@ def plain(kind: str, layers: int, exact: bool) -> ReferenceBert:
         config.first_position,
         [layer.window for layer in config.attention],
         [layer.theta for layer in config.attention],
+        config.attention[0].factor,
     )
 
 
@@ -124,8 +137,10 @@ def test_deep_models_are_as_near_to_floats_as_plain_numpy(isa: str, kind: str) -
     assert by_reference < 0.1
 
 
-@pytest.mark.parametrize("head", [head for head in Head if head is not Head.ENCODER])
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [(kind, head) for kind, (name, _) in MODELS.items() for head in FAMILIES[name].heads],
+)
 def test_heads(kind: str, head: Head) -> None:
     config, weights = model(kind, head)
     *_, arrays = batch(config)

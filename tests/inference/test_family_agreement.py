@@ -41,12 +41,25 @@ OWN: dict[str, list[dict[str, Any]]] = {
     "distilbert": [{"activation": "relu"}],
     "electra": [{"embedding_size": 20}, {"embedding_size": 72}, {"embedding_size": 56}],
     "mpnet": [{}],
+    "camembert": [{"type_vocab_size": 1}],
+    "data2vec-text": [{"type_vocab_size": 1}],
+    "ernie": [{}, {"use_task_id": True, "task_type_vocab_size": 4}],
+    "nomic_bert": [{}, {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}],
+    "gte": [
+        {"type_vocab_size": 2},
+        {"type_vocab_size": 1, "hidden_act": "silu"},
+        {
+            "type_vocab_size": 1,
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 5000.0, "factor": 1.25},
+        },
+    ],
     "modernbert": [
         {"local_attention": 10},
         {
             "local_attention": 37,
+            "hidden_activation": "silu",
             "classifier_pooling": "mean",
-            "classifier_activation": "gelu_new",
+            "classifier_activation": "silu",
             "attention_bias": True,
             "mlp_bias": True,
             "norm_bias": True,
@@ -60,14 +73,15 @@ OWN: dict[str, list[dict[str, Any]]] = {
         },
     ],
 }
-# Every head with a family's first choices; with the others, and with XLM-R, which is RoBERTa by
-# another name, those whose layers are the others' too.
+# Every head with a family's first choices; with the others, and with families that are RoBERTa or
+# BERT by another name, those whose layers are the others' too.
 FEW = (Head.SEQUENCE, Head.MASKED_LM)
+LIKE_OTHERS = ("xlm-roberta", "camembert", "data2vec-text", "ernie")
 CASES = [
     pytest.param(family, head.value, place, id=f"{family}-{head.value}-{place}")
     for family, choices in OWN.items()
     for place in range(len(choices))
-    for head in (FEW if place or family == "xlm-roberta" else Head)
+    for head in (FEW if place or family in LIKE_OTHERS else (Head.ENCODER, *FAMILIES[family].heads))
 ]
 
 

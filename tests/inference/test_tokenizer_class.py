@@ -130,7 +130,8 @@ class TestClasses:
             return
         assert found.__name__ == kind.name
         assert "__init__" in found.__dict__  # builds anew what a tokenizer.json says
-        assert found.model.__name__ == kind.model
+        if found.model is not None:  # CamemBERT's does not name it
+            assert found.model.__name__ == kind.model
         assert ("token_type_ids" in found.model_input_names) == kind.token_types
 
     @pytest.mark.parametrize("family", FAMILIES)

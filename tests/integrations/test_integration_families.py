@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sentences import SENTENCES
-from sparsebert.checkpoint.families import FAMILIES
+from sparsebert.checkpoint.families import FAMILIES, Head
 
 transformers = pytest.importorskip("transformers")
 theirs = pytest.importorskip("sentence_transformers")
@@ -20,13 +20,13 @@ from sparsebert.integrations.transformers import pipeline
 TEXTS = list(SENTENCES)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize(
-    ("task", "head"),
+    ("family", "task", "head"),
     [
-        ("text-classification", "sequence-classification"),
-        ("question-answering", "question-answering"),
-        ("token-classification", "token-classification"),
+        (name, head.value.replace("sequence", "text"), head.value)
+        for name in sorted(FAMILIES)
+        for head in (Head.SEQUENCE, Head.QUESTION, Head.TOKEN)
+        if head in FAMILIES[name].heads
     ],
 )
 def test_pipelines(tiny_bert: Callable[..., Path], family: str, task: str, head: str) -> None:

@@ -19,6 +19,8 @@ inline double activated(double x, Activation activation) {
             return std::tanh(x);
         case Activation::kRelu:
             return std::max(x, 0.0);
+        case Activation::kSilu:
+            return x / (1 + std::exp(-x));
         default:
             return x;
     }

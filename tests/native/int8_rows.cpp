@@ -29,7 +29,7 @@ constexpr Kind kKinds[] = {Kind::kNormal,   Kind::kOffset,   Kind::kPositive, Ki
                            Kind::kTiny,     Kind::kSubnormal};
 
 constexpr Activation kActivations[] = {Activation::kNone, Activation::kGelu, Activation::kGeluTanh,
-                                       Activation::kTanh, Activation::kRelu};
+                                       Activation::kTanh, Activation::kRelu, Activation::kSilu};
 
 float draw(Kind kind, int i, Random& random) {
     const float x = random.normal();
@@ -105,7 +105,8 @@ struct Out {
 // "gelu" is a polynomial good to 2e-4; the others are near to rounding.
 double activation_error(double x, double y, Activation activation) {
     if (activation == Activation::kGelu) return 2e-4 + 2e-7 * std::abs(x);
-    return activation == Activation::kTanh || activation == Activation::kGeluTanh
+    return activation == Activation::kTanh || activation == Activation::kGeluTanh ||
+                   activation == Activation::kSilu
                ? 1e-6 * (1 + std::abs(y))
                : 0;
 }
@@ -133,10 +134,12 @@ void check_activate(int features, Kind kind, Activation activation, bool quantis
     });
 }
 
-// x is features numbers, then as many factors, then whatever a tile of weights left.
+// x is features numbers and, behind them or on the next whole tile, as many factors, then whatever
+// a tile of weights left.
 void check_gate(int features, Kind kind, Activation activation, bool quantised, uint64_t seed) {
     Random random(seed);
-    Guarded<float> x(round_up(2 * features, 16));
+    const size_t second = seed % 2 ? features : round_up(features, 16);
+    Guarded<float> x(round_up(static_cast<int>(second) + features, 16));
     for (size_t i = 0; i < x.size(); ++i)
         x[i] = i < static_cast<size_t>(features) ? draw(kind, static_cast<int>(i), random)
                                                  : random.normal();
@@ -147,9 +150,9 @@ void check_gate(int features, Kind kind, Activation activation, bool quantised, 
         std::copy(x.begin(), x.end(), y.begin());
         const Out out(features);
         const Int8Rows rows = out.rows();
-        kernels.gate(y.data(), features, activation, quantised ? &rows : nullptr, 1);
+        kernels.gate(y.data(), second, features, activation, quantised ? &rows : nullptr, 1);
         for (int f = 0; f < features; ++f) {
-            const double left = activated(x[f], activation), factor = x[features + f];
+            const double left = activated(x[f], activation), factor = x[second + f];
             const double error = activation_error(x[f], left, activation) * std::abs(factor) +
                                  0x1p-22 * std::abs(left * factor) + 1e-37;
             expect_near(y[f], left * factor, error, name, ": feature ", f);
@@ -292,7 +295,7 @@ void check_not_finite(int features, uint64_t seed) {
             expect_zero("activate");
             fill(x);
             std::fill(x.begin() + features, x.end(), 1.0f);
-            kernels.gate(x.data(), features, activation, &rows, 1);
+            kernels.gate(x.data(), features, features, activation, &rows, 1);
             expect_zero("gate");
         }
         fill(x);

@@ -104,8 +104,9 @@ Case drawn(const FloatForm& form, int rows, int columns, int width, Random& rand
            1.0f,
            random.word()};
     c.residual = random.pick({Residual::kNone, Residual::kApart, Residual::kInPlace});
-    c.activation = random.pick({Activation::kNone, Activation::kNone, Activation::kGelu,
-                                Activation::kGeluTanh, Activation::kTanh, Activation::kRelu});
+    c.activation =
+        random.pick({Activation::kNone, Activation::kNone, Activation::kGelu, Activation::kGeluTanh,
+                     Activation::kTanh, Activation::kRelu, Activation::kSilu});
     c.magnitude = random.pick({1.0f, 1.0f, 100.0f, 1e-3f, 0.0f});
     if (random.chance(0.4)) {
         c.row_begin = random.between(0, rows - 1);
@@ -132,7 +133,8 @@ void examples() {
         check(drawn(form, 52, 3072, 32, random));
         check(drawn(form, 3072, 100, 48, random));
         for (const Activation activation :
-             {Activation::kGelu, Activation::kGeluTanh, Activation::kTanh, Activation::kRelu})
+             {Activation::kGelu, Activation::kGeluTanh, Activation::kTanh, Activation::kRelu,
+              Activation::kSilu})
             for (const Residual residual :
                  {Residual::kNone, Residual::kApart, Residual::kInPlace}) {
                 Case c = drawn(form, 50, 130, 48, random);

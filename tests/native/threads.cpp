@@ -111,9 +111,14 @@ Int8Model int8_model(Weights& weights) {
         return weights.int8(rows, columns, Int8Layout::kPairs);
     };
     for (int l = 0; l < kLayers; ++l)
-        model.layers.push_back({layer(kHidden, kHidden), layer(kHidden, kHidden),
-                                layer(kHidden, kHidden), layer(kHidden, kHidden),
-                                weights.int8_norm(), layer(kWide, kHidden), layer(kHidden, kWide),
+        model.layers.push_back({layer(kHidden, kHidden),
+                                layer(kHidden, kHidden),
+                                layer(kHidden, kHidden),
+                                layer(kHidden, kHidden),
+                                weights.int8_norm(),
+                                {},
+                                layer(kWide, kHidden),
+                                layer(kHidden, kWide),
                                 weights.int8_norm()});
     model.head_dense = weights.int8(kHidden, kHidden, Int8Layout::kDense);
     model.last = static_cast<const float*>(weights.floats(kLabels, kHidden, Layout::kDense).values);
@@ -131,9 +136,15 @@ Model float_model(Weights& weights) {
         return weights.dense(rows, columns, Layout::kPairs);
     };
     for (int l = 0; l < kLayers; ++l)
-        model.layers.push_back({layer(kHidden, kHidden), layer(kHidden, kHidden),
-                                layer(kHidden, kHidden), layer(kHidden, kHidden), weights.norm(),
-                                layer(kWide, kHidden), layer(kHidden, kWide), weights.norm()});
+        model.layers.push_back({layer(kHidden, kHidden),
+                                layer(kHidden, kHidden),
+                                layer(kHidden, kHidden),
+                                layer(kHidden, kHidden),
+                                weights.norm(),
+                                {},
+                                layer(kWide, kHidden),
+                                layer(kHidden, kWide),
+                                weights.norm()});
     model.head_dense = weights.dense(kHidden, kHidden, Layout::kDense);
     model.last = weights.dense(kLabels, kHidden, Layout::kDense);
     return model;

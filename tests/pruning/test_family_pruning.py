@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 from sentences import SENTENCES
 from sparsebert.checkpoint import open_checkpoint, read_masks
-from sparsebert.checkpoint.architecture import layer_linears
-from sparsebert.checkpoint.families import FAMILIES
+from sparsebert.checkpoint.architecture import POOLER, layer_linears
+from sparsebert.checkpoint.families import FAMILIES, Head
 from sparsebert.pruning import prune
 from sparsebert.pruning.inspection import inspect
 from tiny_models import TinyBert
@@ -46,13 +46,13 @@ def test_every_layer_becomes_whole_and_transformers_loads_the_folder(
     checkpoint = open_checkpoint(sparse)
     family = checkpoint.config.family
     assert len(result.pruned) == 2 * len(layer_linears(checkpoint.config)) + (
-        1 if model_type == "bert" else 2  # BERT's pooler is no part of its head
+        1 if family.heads[Head.SEQUENCE].dense == POOLER else 2  # it is no part of the head
     )
     found = inspect(sparse)
     assert found.whole
     masks = read_masks(checkpoint)
     assert sorted(masks) == sorted(result.pruned)
-    before = load_file(folder / "model.safetensors")
+    before = open_checkpoint(folder).tensors
     after = load_file(sparse / "model.safetensors")
     assert before.keys() == after.keys()
     model = transformers.AutoModelForSequenceClassification.from_pretrained(sparse)
@@ -67,7 +67,7 @@ def test_every_layer_becomes_whole_and_transformers_loads_the_folder(
             assert np.array_equal(weight[mask], before[stored][mask]), name
     # Another tool saves the folder again: the zeros are stored as zeros.
     model.save_pretrained(tmp_path / "again")
-    again = load_file(tmp_path / "again" / "model.safetensors")
+    again = open_checkpoint(tmp_path / "again").tensors
     assert all(np.array_equal(again[name], values) for name, values in after.items())
 
 

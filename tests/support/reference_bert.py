@@ -6,7 +6,8 @@ other families add is there too, and done where the weights ask for it.
 Sources: Devlin et al. 2018 (arXiv:1810.04805), Vaswani et al. 2017 (arXiv:1706.03762), Hendrycks
 and Gimpel 2016 (arXiv:1606.08415) for GELU; Su et al. 2021 (arXiv:2104.09864) for rotary positions,
 Raffel et al. 2019 (arXiv:1910.10683) for biases by distance, Shazeer 2020 (arXiv:2002.05202) for
-gated layers, Warner et al. 2024 (arXiv:2412.13663) for ModernBERT.
+gated layers, Elfwing et al. 2017 (arXiv:1702.03118) for SiLU, Warner et al. 2024
+(arXiv:2412.13663) for ModernBERT.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ ACTIVATIONS = {
     "gelu_new": gelu_tanh,
     "gelu_pytorch_tanh": gelu_tanh,
     "relu": lambda x: np.maximum(x, 0),
+    "silu": lambda x: x / (1 + np.exp(-x)),
     "tanh": np.tanh,
 }
 
@@ -48,7 +50,7 @@ class ReferenceBert:
 
     ``first_position`` is the row of the position table for the first token. Of each layer,
     ``windows`` has the largest distance at which tokens see each other and ``thetas`` the base of
-    rotary positions; None where there is none.
+    rotary positions; None where there is none. ``factor`` divides the latter.
     """
 
     weights: Mapping[str, npt.NDArray]
@@ -58,6 +60,7 @@ class ReferenceBert:
     first_position: int = 0
     windows: Sequence[int | None] = ()
     thetas: Sequence[float | None] = ()
+    factor: float = 1.0
 
     def hidden(self, ids: Sequence[int], type_ids: Sequence[int] | None = None) -> Array:
         """The last layer, ``[tokens, hidden]``."""
@@ -148,6 +151,8 @@ class ReferenceBert:
             x = x + table[self.first_position : self.first_position + len(ids)]
         if "embeddings.token_type_embeddings.weight" in self.weights:
             x = x + self._get("embeddings.token_type_embeddings.weight")[kinds]
+        if "embeddings.task_type_embeddings.weight" in self.weights:
+            x = x + self._get("embeddings.task_type_embeddings.weight")[0]
         return x
 
     def _attention(self, x: Array, layer: int) -> Array:
@@ -156,6 +161,8 @@ class ReferenceBert:
 
     def _feed_forward(self, x: Array, name: str) -> Array:
         inner = self._linear(x, f"{name}.intermediate.dense")
+        if f"{name}.intermediate.gate.weight" in self.weights:
+            inner = np.concatenate([self._linear(x, f"{name}.intermediate.gate"), inner], axis=1)
         width = self._get(f"{name}.output.dense.weight").shape[1]
         activated = ACTIVATIONS[self.activation](inner[:, :width])
         if inner.shape[1] > width:
@@ -177,7 +184,7 @@ class ReferenceBert:
         }
         theta = self.thetas[layer] if self.thetas else None
         if theta is not None:
-            parts |= {kind: turned(parts[kind], theta) for kind in ("query", "key")}
+            parts |= {kind: turned(parts[kind], theta, self.factor) for kind in ("query", "key")}
         return parts
 
     def _score_bias(self, layer: int, tokens: int) -> Array:
@@ -217,10 +224,10 @@ class ReferenceBert:
         return np.asarray(self.weights[name], np.float64)
 
 
-def turned(x: Array, theta: float) -> Array:
+def turned(x: Array, theta: float, factor: float) -> Array:
     """Rotary positions on ``[heads, tokens, size]``: dimensions i and i + size/2 are a point."""
     tokens, half = x.shape[1], x.shape[2] // 2
-    angles = np.arange(tokens)[:, None] * theta ** (-np.arange(half) / half)
+    angles = np.arange(tokens)[:, None] / factor * theta ** (-np.arange(half) / half)
     points = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angles)
     return np.concatenate([points.real, points.imag], axis=-1)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.pruning.inspection import inspect
@@ -19,7 +18,7 @@ LEARN: dict[str, Any] = {**QUICK, "epochs": 12, "learning_rate": 3e-3, "dropout"
 
 
 def weights(folder: Path) -> dict[str, Any]:
-    return load_file(folder / "model.safetensors")
+    return dict(open_checkpoint(folder).tensors)
 
 
 def assert_same_bits(first: Path, second: Path) -> None:

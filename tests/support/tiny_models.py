@@ -101,7 +101,7 @@ def _tokenizer(model_type: str, lower_case: bool) -> Any:
         words = [*names, *(word for word in vocabulary() if word not in SPECIAL_TOKENS)]
         return {word: index for index, word in enumerate(words)}
 
-    if model_type in ("bert", "distilbert", "electra"):
+    if model_type in ("bert", "distilbert", "electra", "ernie", "nomic_bert"):
         # ELECTRA's and DistilBERT's are BERT's under other names.
         return transformers.BertTokenizerFast(
             vocab=wordpiece(SPECIAL_TOKENS), do_lower_case=lower_case
@@ -111,10 +111,13 @@ def _tokenizer(model_type: str, lower_case: bool) -> Any:
         return transformers.MPNetTokenizerFast(
             vocab=wordpiece([*names, "<mask>", "[UNK]"]), do_lower_case=lower_case
         )
-    if model_type == "roberta":
+    if model_type in ("roberta", "data2vec-text"):
         return transformers.RobertaTokenizerFast(*_byte_pairs([*names, "<mask>"]))
-    if model_type == "xlm-roberta":
+    if model_type in ("xlm-roberta", "gte"):
         return transformers.XLMRobertaTokenizerFast(vocab=_unigrams([*names]))
+    if model_type == "camembert":
+        names = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>"]
+        return transformers.CamembertTokenizerFast(vocab=_unigrams(names))
     assert model_type == "modernbert"
     return _neox_tokenizer()
 
@@ -194,6 +197,11 @@ _TOKENS = {
     "electra": _pad,
     "roberta": _ends,
     "xlm-roberta": _ends,
+    "camembert": _ends,
+    "data2vec-text": _ends,
+    "ernie": _pad,
+    "nomic_bert": _pad,
+    "gte": _ends,
     "mpnet": _ends,
     "modernbert": _all_ends,
 }

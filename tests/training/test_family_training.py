@@ -16,6 +16,7 @@ from sentences import SENTENCES
 from short_runs import assert_zeros_held, weights
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.checkpoint.families import FAMILIES, Head
+from sparsebert.errors import TrainingError
 from sparsebert.evaluation import evaluate
 from sparsebert.pruning import prune
 from sparsebert.pruning.inspection import inspect
@@ -59,8 +60,15 @@ def sparse(tiny_bert: TinyBert, tmp_path_factory: pytest.TempPathFactory) -> Any
     return make
 
 
-@pytest.mark.parametrize("task", ["stsb", "squad"])  # a teacher teaches classes below
-@pytest.mark.parametrize("model_type", TYPES)
+HEADS = [
+    (name, task)
+    for name in TYPES
+    for task, head in (("stsb", Head.SEQUENCE), ("squad", Head.QUESTION))
+    if head in FAMILIES[name].heads
+]
+
+
+@pytest.mark.parametrize(("model_type", "task"), HEADS)  # a teacher teaches classes below
 def test_zeros_hold_under_every_head(
     sparse: Any, data: dict[str, Path], tmp_path: Path, model_type: str, task: str
 ) -> None:
@@ -184,3 +192,11 @@ def test_relations_are_of_the_last_layers_queries_keys_and_values(
     if any(name.endswith("bias") for name in names):
         wanted += torch.cat([torch.tensor(checkpoint.weight(n)) for n in names if "bias" in n])
     assert torch.allclose(torch.cat(found, dim=-1), wanted, atol=1e-5)
+
+
+def test_a_head_that_transformers_lacks_is_refused(
+    tiny_bert: TinyBert, data: dict[str, Path], tmp_path: Path
+) -> None:
+    dense = tiny_bert("encoder", model_type="nomic_bert")
+    with pytest.raises(TrainingError, match="is a NomicBERT, for which .* no question-answering"):
+        finetune(dense, tmp_path / "out", task="squad", data=data["squad"], **QUICK)

@@ -487,7 +487,7 @@ class TestHold:
             with pytest.raises(TrainingError, match=message):
                 Int8Arithmetic().attach(transformers.BertModel(settings))
 
-        refused("no int8 arithmetic for the activation 'silu'", hidden_act="silu")
+        refused("no int8 arithmetic for the activation 'mish'", hidden_act="mish")
         refused("no int8 arithmetic for a decoder", is_decoder=True)
         refused("output.dense' has 65794 inputs, more than the 65793", intermediate_size=65794)
         with pytest.raises(TrainingError, match="no int8 arithmetic for Linear: only encoders of"):

@@ -132,6 +132,7 @@ Activation read_activation(const std::string& name) {
     if (name == "gelu") return Activation::kGelu;
     if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::kGeluTanh;
     if (name == "relu") return Activation::kRelu;
+    if (name == "silu") return Activation::kSilu;
     if (name == "tanh") return Activation::kTanh;
     if (name == "none") return Activation::kNone;
     throw std::invalid_argument("unknown activation '" + name + "'.");
@@ -164,18 +165,21 @@ void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shap
     shape.norm_first = flag("norm_first");
     shape.fused_attention = flag("fused_attention");
     shape.gated = flag("gated");
+    shape.fused_gate = flag("fused_gate");
     if (shape.hidden_size < 1 || shape.intermediate_size < 1 || shape.embedding_size < 1 ||
         shape.heads < 1 || shape.hidden_size % shape.heads)
         throw std::invalid_argument("the attention heads do not divide the hidden size.");
     if (shape.first_position < 0 || shape.longest() < 1)
         throw std::invalid_argument("the model has no positions.");
     for (const auto& layer : nb::cast<nb::list>(config["attention"])) {
-        const Parts pair("attention", layer);
+        const Parts parts("attention", layer);
         LayerAttention attention;
-        if (!pair[0].is_none()) attention.window = nb::cast<int>(pair[0]);
-        if (!pair[1].is_none()) attention.theta = nb::cast<float>(pair[1]);
-        if (attention.window < 0 || attention.theta < 0 ||
-            (attention.theta > 0 && shape.hidden_size / shape.heads % 2))
+        if (!parts[0].is_none()) attention.window = nb::cast<int>(parts[0]);
+        if (!parts[1].is_none())
+            attention.rotary = {nb::cast<float>(parts[1]), nb::cast<float>(parts[2])};
+        const auto [theta, factor] = attention.rotary;
+        if (attention.window < 0 || !(theta >= 0 && factor > 0) ||
+            (theta > 0 && shape.hidden_size / shape.heads % 2))
             throw std::invalid_argument("a layer's attention makes no sense.");
         shape.layers_attention.push_back(attention);
     }

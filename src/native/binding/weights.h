@@ -91,13 +91,15 @@ void read_weights(const nb::dict& config, Reader& reader, Model& model) {
     const auto text = [&](const char* name) { return nb::cast<std::string>(config[name]); };
     const int hidden = model.hidden_size, embedded = model.embedding_size;
     const bool norm_bias = flag("norm_bias"), attention_bias = flag("attention_bias"),
-               mlp_bias = flag("mlp_bias");
+               intermediate_bias = flag("intermediate_bias");
     model.words = reader.table("embeddings.word_embeddings.weight", model.vocabulary);
     if (flag("position_table"))
         model.position_table =
             reader.table("embeddings.position_embeddings.weight", model.positions);
     if (flag("token_types"))
         model.type_table = reader.table("embeddings.token_type_embeddings.weight", model.types);
+    if (const int tasks = nb::cast<int>(config["task_types"]))
+        model.task_table = reader.table("embeddings.task_type_embeddings.weight", tasks);
     model.embedding_norm = reader.norm("embeddings.LayerNorm", embedded, norm_bias);
     if (embedded != hidden)
         model.projection = reader.layer("embeddings.projection", hidden, embedded, true);
@@ -120,10 +122,15 @@ void read_weights(const nb::dict& config, Reader& reader, Model& model) {
         // With LayerNorm in front, the first layer's stands behind the embeddings.
         if (!model.norm_first || l > 0)
             layer.attention_norm = reader.norm(prefix + norms[0], hidden, norm_bias);
-        layer.intermediate = reader.layer(prefix + "intermediate.dense", model.intermediate_rows(),
-                                          hidden, mlp_bias);
-        layer.output =
-            reader.layer(prefix + "output.dense", hidden, model.intermediate_size, mlp_bias);
+        const int wide = model.intermediate_size;
+        const bool two = model.gated && !model.fused_gate;
+        if (two)
+            layer.gate =
+                reader.layer(prefix + "intermediate.gate", wide, hidden, intermediate_bias);
+        layer.intermediate =
+            reader.layer(prefix + "intermediate.dense", two ? wide : model.intermediate_rows(),
+                         hidden, intermediate_bias);
+        layer.output = reader.layer(prefix + "output.dense", hidden, wide, flag("output_bias"));
         layer.output_norm = reader.norm(prefix + norms[1], hidden, norm_bias);
     }
     if (model.norm_first) model.final_norm = reader.norm("encoder.LayerNorm", hidden, norm_bias);

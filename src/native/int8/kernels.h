@@ -156,9 +156,10 @@ struct Int8Kernels {
     // x [features] becomes activation(x), and is then quantised to row `row` of `out` unless that
     // is null. Up to a multiple of 16, x must be readable and zero past the last feature.
     void (*activate)(float* x, int features, Activation activation, const Int8Rows* out, int row);
-    // The same for x [2 x features]: x[i] becomes activation(x[i]) x x[features + i]. x must be
-    // readable up to features rounded up to 16, past the second half.
-    void (*gate)(float* x, int features, Activation activation, const Int8Rows* out, int row);
+    // The same for two halves: x[i] becomes activation(x[i]) x x[second + i], second >= features.
+    // Both must be readable up to features rounded up to 16.
+    void (*gate)(float* x, size_t second, int features, Activation activation, const Int8Rows* out,
+                 int row);
     // The first again, with LayerNorm.
     void (*norm)(float* x, const Int8Norm&, const Int8Rows* out, int row);
     // One token's projections [3][stride] to its place in `heads`.

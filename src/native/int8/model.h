@@ -15,12 +15,14 @@ struct Int8Layer {
     Int8Weight query, key, value;  // fused, all three in `query`
     Int8Weight attention_output;
     Int8Norm attention_norm;
+    Int8Weight gate;  // fused, the first rows of `intermediate`
     Int8Weight intermediate, output;
     Int8Norm output_norm;
 };
 
 struct Int8Model : ModelShape {
     Int8Weight words, position_table, type_table;  // kTable
+    Int8Weight task_table;                         // of which every token takes the first row
     Int8Norm embedding_norm;
     Int8Weight projection;  // embeddings to hidden states
     std::vector<Int8Layer> layers;
@@ -39,8 +41,8 @@ struct Int8Model : ModelShape {
         };
         return any({&projection, &head_dense}) ||
                std::any_of(layers.begin(), layers.end(), [&](const Int8Layer& l) {
-                   return any({&l.query, &l.key, &l.value, &l.attention_output, &l.intermediate,
-                               &l.output});
+                   return any({&l.query, &l.key, &l.value, &l.attention_output, &l.gate,
+                               &l.intermediate, &l.output});
                });
     }
 

@@ -59,7 +59,9 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
       batch(batch_),
       attention(model_.layers.size()),
       hidden_stride(round_up(model_.hidden_size, 16)),
-      intermediate_stride(round_up(model_.intermediate_rows(), 16)),
+      intermediate_stride(model_.gated && !model_.fused_gate
+                              ? 2 * round_up(model_.intermediate_size, 16)
+                              : round_up(model_.intermediate_rows(), 16)),
       embedding_stride(round_up(model_.embedding_size, 16)) {
     const int threads = pool.threads(), tokens = batch.tokens();
     by_rows = threads > 1 && tokens < threads * kTokensOfOwn;
@@ -191,6 +193,7 @@ void Int8Pass::embed(Range piece) {
         };
         add(model_.words, batch_.ids[token]);
         add(model_.type_table, batch_.types[token]);
+        add(model_.task_table, 0);
         add(model_.position_table, batch_.position_ids[token]);
         if (projects)
             kernels_.norm(row, model_.embedding_norm, &bytes_, i);
@@ -307,15 +310,25 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
         normalise(layer.output_norm, run);
     else
         norm(layer.attention_norm);
-    const auto activate = model_.gated ? kernels_.gate : kernels_.activate;
+    // Of two layers each begins on a whole tile.
+    const bool two = model_.gated && !model_.fused_gate;
+    const size_t second = two ? wide_stride / 2 : model_.intermediate_size;
     each_piece(run, [&](Range piece) {
-        linear(layer.intermediate, rows_from(piece.begin), piece.size(), nullptr, wide_,
-               wide_stride, piece.begin != run.begin);
+        const bool again = piece.begin != run.begin;
+        const Int8Rows x = rows_from(piece.begin);
+        if (two) linear(layer.gate, x, piece.size(), nullptr, wide_, wide_stride, again);
+        linear(layer.intermediate, x, piece.size(), nullptr, two ? wide_ + second : wide_,
+               wide_stride, again);
         sync();
         const int first = piece.begin - run.begin;
         each_token(piece, [&](int, int i) {
-            activate(wide_ + i * wide_stride, model_.intermediate_size, model_.activation, &bytes_,
-                     first + i);
+            float* row = wide_ + i * wide_stride;
+            if (model_.gated)
+                kernels_.gate(row, second, model_.intermediate_size, model_.activation, &bytes_,
+                              first + i);
+            else
+                kernels_.activate(row, model_.intermediate_size, model_.activation, &bytes_,
+                                  first + i);
         });
         sync();
     });

@@ -62,6 +62,8 @@ inline void with_function(Activation activation, Use use) {
             return use([](Vec v) { return gelu_polynomial(v); });
         case Activation::kGeluTanh:
             return use([](Vec v) { return gelu_tanh(v); });
+        case Activation::kSilu:
+            return use([](Vec v) { return silu(v); });
         case Activation::kTanh:
             return use([](Vec v) { return tanh(v); });
         case Activation::kRelu:
@@ -123,13 +125,14 @@ inline const float* padded_16(const float* x, int d, int size, float* buffer) {
 }
 
 // The last 16 may end in the second half, of which the first 16 have been read by then.
-void gate(float* x, int features, Activation activation, const Int8Rows* out, int row) {
+void gate(float* x, size_t second, int features, Activation activation, const Int8Rows* out,
+          int row) {
     with_function(activation, [&](auto function) {
         Vec low = Vec::broadcast(0.0f), high = low;
         float one[16], other[16];
         for (int f = 0; f < features; f += 16) {
             const float* left = padded_16(x, f, features, one);
-            const float* right = padded_16(x + features, f, features, other);
+            const float* right = padded_16(x + second, f, features, other);
             for (int i = 0; i < 16; i += Vec::kWidth) {
                 const Vec y = mul(function(Vec::load(left + i)), Vec::load(right + i));
                 y.store(x + f + i);

@@ -22,7 +22,7 @@ constexpr int kEverything = 1 << 28;  // a window that no sequence fills
 inline int round_up(int count, int unit) { return (count + unit - 1) / unit * unit; }
 
 enum class Layout { kDense, kPairs, kSharedPairs, kBitmap };
-enum class Activation { kNone, kGelu, kGeluTanh, kRelu, kTanh };
+enum class Activation { kNone, kGelu, kGeluTanh, kRelu, kSilu, kTanh };
 
 // The weight of a linear layer, [rows outputs][columns inputs], where it lies in memory.
 //   kDense   values [rows][columns]

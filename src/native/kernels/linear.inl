@@ -46,6 +46,9 @@ inline void map_row(float* y, int count, Function function) {
         case Activation::kGeluTanh:
             map_row(y, count, [](Vec x) { return gelu_tanh(x); });
             break;
+        case Activation::kSilu:
+            map_row(y, count, [](Vec x) { return silu(x); });
+            break;
         case Activation::kTanh:
             map_row(y, count, [](Vec x) { return tanh(x); });
             break;

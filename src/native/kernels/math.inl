@@ -50,6 +50,13 @@ inline Vec gelu(Vec x) {
     return fma(half, erf(mul(x, Vec::broadcast(0.70710678118654752f))), half);
 }
 
+// x / (1 + exp(-x)), also "swish" (Elfwing et al. 2017, arXiv 1702.03118); -5e-37 below -88. What
+// is added, x times 0, is a NaN where x is none to be clamped.
+inline Vec silu(Vec x) {
+    const Vec zero = Vec::broadcast(0.0f), c = max(x, Vec::broadcast(-88.0f));
+    return fma(x, zero, div(c, add(Vec::broadcast(1.0f), exp(sub(zero, c)))));
+}
+
 // x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): "gelu_new", "gelu_pytorch_tanh".
 inline Vec gelu_tanh(Vec x) {
     const Vec cubic = mul(mul(x, x), mul(x, Vec::broadcast(0.044715f)));

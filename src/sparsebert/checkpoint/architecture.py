@@ -66,10 +66,13 @@ def layer_linears(config: EncoderConfig) -> tuple[tuple[str, int, int], ...]:
         if config.family.fused_attention
         else [(f"attention.self.{name}", hidden, hidden) for name in ("query", "key", "value")]
     )
+    family = config.family
+    gate = [("intermediate.gate", wide, hidden)] if family.gated and not family.fused_gate else []
     return (
         *attention,
         ("attention.output.dense", hidden, hidden),
-        ("intermediate.dense", 2 * wide if config.family.gated else wide, hidden),
+        *gate,
+        ("intermediate.dense", 2 * wide if family.fused_gate else wide, hidden),
         ("output.dense", hidden, wide),
     )
 
@@ -81,7 +84,7 @@ def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     for number in range(config.num_hidden_layers):
         _add_layer(shapes, config, number)
     if config.family.norm_first:
-        _add_norm(shapes, "encoder.LayerNorm", config.hidden_size, config.norm_bias)
+        _add_norm(shapes, "encoder.LayerNorm", config.hidden_size, "norm" in config.biases)
     _add_head(shapes, config)
     return shapes
 
@@ -175,9 +178,11 @@ def _add_embeddings(shapes: dict[str, tuple[int, ...]], config: EncoderConfig) -
     shapes[WORDS] = (config.vocab_size, width)
     if config.family.positions != "rotary":
         shapes["embeddings.position_embeddings.weight"] = (config.max_position_embeddings, width)
-    if config.family.token_types:
-        shapes["embeddings.token_type_embeddings.weight"] = (config.type_vocab_size, width)
-    _add_norm(shapes, "embeddings.LayerNorm", width, config.norm_bias)
+    if config.token_types:
+        shapes["embeddings.token_type_embeddings.weight"] = (config.token_types, width)
+    if config.task_types:
+        shapes["embeddings.task_type_embeddings.weight"] = (config.task_types, width)
+    _add_norm(shapes, "embeddings.LayerNorm", width, "norm" in config.biases)
     if _projects(config):
         _add_linear(shapes, _PROJECTION, config.hidden_size, width)
     if config.relative_buckets:
@@ -190,15 +195,19 @@ def _add_layer(shapes: dict[str, tuple[int, ...]], config: EncoderConfig, number
     for name, rows, columns in layer_linears(config):
         if norm_first and name == "intermediate.dense":
             _add_norm(
-                shapes, f"{prefix}intermediate.LayerNorm", config.hidden_size, config.norm_bias
+                shapes,
+                f"{prefix}intermediate.LayerNorm",
+                config.hidden_size,
+                "norm" in config.biases,
             )
         elif norm_first and name.startswith("attention.self.") and number:
-            _add_norm(shapes, f"{prefix}attention.LayerNorm", config.hidden_size, config.norm_bias)
-        bias = config.attention_bias if name.startswith("attention.") else config.mlp_bias
-        _add_linear(shapes, prefix + name, rows, columns, bias)
+            _add_norm(
+                shapes, f"{prefix}attention.LayerNorm", config.hidden_size, "norm" in config.biases
+            )
+        _add_linear(shapes, prefix + name, rows, columns, name.partition(".")[0] in config.biases)
         if not norm_first and name.endswith("output.dense"):
             norm = prefix + name.removesuffix("dense") + "LayerNorm"
-            _add_norm(shapes, norm, config.hidden_size, config.norm_bias)
+            _add_norm(shapes, norm, config.hidden_size, "norm" in config.biases)
 
 
 def _add_head(shapes: dict[str, tuple[int, ...]], config: EncoderConfig) -> None:
@@ -210,7 +219,7 @@ def _add_head(shapes: dict[str, tuple[int, ...]], config: EncoderConfig) -> None
     if head.dense:
         _add_linear(shapes, head.dense, width, config.hidden_size, head.has_dense_bias)
     if head.norm:
-        _add_norm(shapes, head.norm, width, config.norm_bias)
+        _add_norm(shapes, head.norm, width, "norm" in config.biases)
     outputs = {Head.MASKED_LM: config.vocab_size, Head.QUESTION: 2}.get(
         config.head, len(config.labels)
     )

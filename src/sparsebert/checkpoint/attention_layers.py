@@ -1,11 +1,13 @@
-"""Attention windows and rotary bases of each layer of a model with rotary embeddings."""
+"""What attention does in each layer: its window, and its rotary embedding."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sparsebert.checkpoint.families import Family
 from sparsebert.checkpoint.json_files import MOST, ConfigValues
 from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
 
@@ -19,21 +21,40 @@ class LayerAttention:
 
     ``window`` is the largest distance at which a token sees another, None where it sees all.
     ``theta`` is the base of rotary positions: dimensions i and i + d/2 of a head of d turn by
-    theta^(-2i/d) radians a token. None where nothing turns.
+    theta^(-2i/d) / ``factor`` radians a token. None where nothing turns.
     """
 
     window: int | None = None
     theta: float | None = None
+    factor: float = 1.0
 
 
-def rotary_layers(values: ConfigValues, layers: int) -> tuple[LayerAttention, ...]:
-    """What ModernBERT's config.json says of each layer, in the form of today or of 2024.
+def attention_layers(
+    values: ConfigValues, layers: int, family: Family
+) -> tuple[LayerAttention, ...]:
+    """What config.json says of each layer, in the form of today or in older ones.
 
-    Raises CheckpointError, or UnsupportedArchitectureError for rotary positions that are scaled.
+    Raises CheckpointError, or UnsupportedArchitectureError for a rotary embedding of another type.
     """
+    if family.layer_types:
+        return _by_layer_types(values, layers)
+    if family.positions != "rotary":
+        return (LayerAttention(),) * layers
+    raw = values.raw
+    parameters = _parameters(raw.get("rope_parameters") or raw.get("rope_scaling"), values)
+    default = ("rope_theta", family.defaults["rope_theta"])
+    theta, factor = _speed(parameters, default, values)
+    return (LayerAttention(None, theta, factor),) * layers
+
+
+def _by_layer_types(values: ConfigValues, layers: int) -> tuple[LayerAttention, ...]:
     raw, where = values.raw, values.where
-    _refuse_scaling(raw.get("rope_scaling"), values)
-    thetas = {kind: _theta(kind, values) for kind in _THETAS}
+    _parameters(raw.get("rope_scaling"), values, ("default",))
+    by_kind = _parameters(raw.get("rope_parameters"), values)
+    speeds = {
+        kind: _speed(_parameters(by_kind.get(kind), values, ("default",)), default, values)
+        for kind, default in _THETAS.items()
+    }
     # transformers halves the window's width: a token sees so many on either side, both included.
     window = values.count("sliding_window", values.count("local_attention", 128) // 2)
     kinds = raw.get("layer_types")
@@ -44,27 +65,46 @@ def rotary_layers(values: ConfigValues, layers: int) -> tuple[LayerAttention, ..
         raise CheckpointError(
             f"{where}: layer_types must be a list of {layers} times '{GLOBAL}' or '{LOCAL}'."
         )
-    return tuple(LayerAttention(window if kind == LOCAL else None, thetas[kind]) for kind in kinds)
+    return tuple(LayerAttention(window if kind == LOCAL else None, *speeds[kind]) for kind in kinds)
 
 
-def _theta(kind: str, values: ConfigValues) -> float:
-    key, default = _THETAS[kind]
-    parameters: Any = values.raw.get("rope_parameters") or {}
-    parameters = parameters.get(kind) or {} if isinstance(parameters, dict) else parameters
-    _refuse_scaling(parameters, values)
-    theta = parameters.get("rope_theta", values.raw.get(key, default))
-    if type(theta) not in (int, float) or not math.isfinite(theta) or not 1 < theta < MOST * MOST:
-        raise CheckpointError(f"{values.where}: {key} must be a number above 1, not {theta!r}.")
-    return float(theta)
+def _speed(
+    parameters: Mapping[str, Any], default: tuple[str, float], values: ConfigValues
+) -> tuple[float, float]:
+    """Base and factor. ``default`` is an older place of the base, a key of config.json, and what
+    it is where it stands in neither."""
+    key, usual = default
+    theta = parameters.get("rope_theta", values.raw.get(key, usual))
+    theta = _number(key, theta, values)
+    if _kind(parameters) == "default":
+        return theta, 1.0
+    return theta, _number("factor", parameters.get("factor"), values, above=0)
 
 
-def _refuse_scaling(parameters: Any, values: ConfigValues) -> None:
-    if parameters is None:
-        return
-    if not isinstance(parameters, dict):
-        raise CheckpointError(f"{values.where}: the rotary parameters must be JSON objects.")
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind != "default":
-        raise UnsupportedArchitectureError(
-            f"{values.where}: rotary positions of type {kind!r} are not supported, only 'default'."
+def _number(key: str, value: Any, values: ConfigValues, above: float = 1) -> float:
+    known = type(value) in (int, float) and math.isfinite(value)
+    if not known or not above < value < MOST * MOST:
+        raise CheckpointError(
+            f"{values.where}: {key} must be a number above {above}, not {value!r}."
         )
+    return float(value)
+
+
+def _parameters(
+    found: Any, values: ConfigValues, kinds: tuple[str, ...] = ("default", "linear")
+) -> Mapping[str, Any]:
+    """A JSON object of rotary parameters, whose type is one of ``kinds``."""
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{values.where}: the rotary parameters must be JSON objects.")
+    if _kind(found) not in kinds:
+        raise UnsupportedArchitectureError(
+            f"{values.where}: rotary positions of type {_kind(found)!r} are not supported, only "
+            f"{' and '.join(map(repr, kinds))}."
+        )
+    return found
+
+
+def _kind(parameters: Mapping[str, Any]) -> Any:
+    return parameters.get("rope_type", parameters.get("type", "default"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.families import BERT, FAMILIES, Family, Head
+from sparsebert.checkpoint.hub_layouts import read_config
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.masks import MASKS_NAME
 from sparsebert.checkpoint.sentence_transformers import MODULES_NAME, transformer_folder
@@ -73,7 +74,7 @@ def write_card(
         lines += ["", "The card of the model it was made from follows.", "", body.strip(), ""]
     front = _MODEL_INDEX.sub("", front)
     config = transformer_folder(source) / CONFIG_NAME
-    if config.is_file() and _head(read_object(config)) is not _head(raw):
+    if config.is_file() and _head(read_config(config.parent)) is not _head(raw):
         front = _for_head(front, _head(raw))
     matter = _front_matter(front, folder, record, packed)
     if evaluations:

@@ -7,18 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.attention_layers import LayerAttention, rotary_layers
-from sparsebert.checkpoint.families import FAMILIES, Family, HeadShape
+from sparsebert.checkpoint.attention_layers import LayerAttention, attention_layers
+from sparsebert.checkpoint.families import BIASES, FAMILIES, GTE, Family, HeadShape
 from sparsebert.checkpoint.families import Head as Head
+from sparsebert.checkpoint.hub_layouts import CONFIG_NAME as CONFIG_NAME
 from sparsebert.checkpoint.json_files import MOST, ConfigValues, write_json
 from sparsebert.checkpoint.known_keys import CONFIG
 from sparsebert.checkpoint.sparsity import read_pattern, read_sparsity
 from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
 from sparsebert.patterns import Pattern
 
-CONFIG_NAME = "config.json"
-
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 _HEAD_ACTIVATIONS = (*ACTIVATIONS, "tanh")
 _HEAD_POOLINGS = ("cls", "mean")
@@ -32,8 +31,10 @@ class EncoderConfig:
     """The sizes and choices of an encoder and its head; names are those of BERT's config.json.
 
     ``family`` is how the model differs from BERT whatever its sizes, ``head_shape`` what its head
-    is made of (None for an encoder alone), ``attention`` each layer's reach. ``embedding_size`` is
-    the embeddings' width. ``type_vocab_size`` is 1 where the model tells no types apart.
+    is made of (None for an encoder alone), ``attention`` each layer's reach and rotary embedding,
+    ``biases`` which of `families.BIASES` there are. ``embedding_size`` is the embeddings' width.
+    ``type_vocab_size`` is 1 where the model tells no types apart, ``token_types`` the rows of its
+    table of them, None without one; ``task_types`` likewise, 0 without.
     ``labels`` are the names of the classes in order (empty for encoder, question-answering and
     masked-lm); ``sparsity`` is sparsebert's own record, None where there is none; ``raw`` is the
     whole file.
@@ -52,10 +53,10 @@ class EncoderConfig:
     layer_norm_eps: float
     max_position_embeddings: int
     type_vocab_size: int
+    token_types: int | None
+    task_types: int
     pad_token_id: int
-    attention_bias: bool
-    mlp_bias: bool
-    norm_bias: bool
+    biases: tuple[str, ...]
     attention: tuple[LayerAttention, ...]
     labels: tuple[str, ...]
     problem_type: str | None
@@ -71,11 +72,6 @@ class EncoderConfig:
     def max_length(self) -> int:
         """Maximum sequence length in tokens, special tokens included."""
         return self.max_position_embeddings - self.first_position
-
-    @property
-    def token_types(self) -> int | None:
-        """Rows of the token type embeddings; None for a model without them."""
-        return self.type_vocab_size if self.family.token_types else None
 
     @property
     def relative_buckets(self) -> int:
@@ -127,6 +123,7 @@ def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path
             f"{where}: relative_attention_num_buckets must be {_BUCKETS}, as in every MPNet."
         )
     labels = _labels(raw, where) if head in (Head.SEQUENCE, Head.TOKEN) else ()
+    types = _token_types(family, read)
     config = EncoderConfig(
         family=family,
         head=head,
@@ -137,17 +134,19 @@ def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=read.count("intermediate_size"),
-        hidden_act=read.choice("hidden_act", ACTIVATIONS, "gelu"),
+        hidden_act=read.choice(
+            "hidden_act", ACTIVATIONS, family.defaults.get("hidden_act", "gelu")
+        ),
         layer_norm_eps=read.epsilon("layer_norm_eps", family.defaults.get("layer_norm_eps", 1e-12)),
         max_position_embeddings=read.count(
             "max_position_embeddings", family.defaults.get("max_position_embeddings", 512)
         ),
-        type_vocab_size=read.count("type_vocab_size", 2) if family.token_types else 1,
+        type_vocab_size=types or 1,
+        token_types=types,
+        task_types=_task_types(family, read),
         pad_token_id=_padding(family, read),
-        attention_bias=not rotary or read.switch("attention_bias", False),
-        mlp_bias=not rotary or read.switch("mlp_bias", False),
-        norm_bias=not rotary or read.switch("norm_bias", False),
-        attention=rotary_layers(read, layers) if rotary else (LayerAttention(),) * layers,
+        biases=_biases(family, read),
+        attention=attention_layers(read, layers, family),
         labels=labels,
         problem_type=_problem_type(raw, head, labels, where),
         sparsity=read_sparsity(raw, where),
@@ -243,13 +242,32 @@ def _head_shape(family: Family, head: Head, read: ConfigValues) -> HeadShape | N
         shape = replace(shape, activation=activation)
     if shape.pooling and shape.pooling not in _HEAD_POOLINGS:
         shape = replace(shape, pooling=read.choice(shape.pooling, _HEAD_POOLINGS, "cls"))
-    if family.positions != "rotary":
+    if family.biases is not None:
         return shape
     return replace(
         shape,
         has_dense_bias=read.switch("classifier_bias", False),
         has_bias=head is not Head.MASKED_LM or read.switch("decoder_bias", True),
     )
+
+
+def _token_types(family: Family, read: ConfigValues) -> int | None:
+    if not family.token_types or (family is GTE and read.raw.get("type_vocab_size") == 0):
+        return None  # as in gte-base-en-v1.5
+    return read.count("type_vocab_size", family.defaults.get("type_vocab_size", 2))
+
+
+def _task_types(family: Family, read: ConfigValues) -> int:
+    if not family.task_types or not read.switch("use_task_id", False):
+        return 0
+    return read.count("task_type_vocab_size", 3)
+
+
+def _biases(family: Family, read: ConfigValues) -> tuple[str, ...]:
+    if family.biases is not None:
+        return family.biases
+    keys = {"attention": "attention_bias", "norm": "norm_bias"}
+    return tuple(name for name in BIASES if read.switch(keys.get(name, "mlp_bias"), False))
 
 
 def _padding(family: Family, read: ConfigValues) -> int:

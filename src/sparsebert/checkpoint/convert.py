@@ -27,6 +27,7 @@ from sparsebert.checkpoint.folder import (
     open_checkpoint,
 )
 from sparsebert.checkpoint.hub import resolve_model, source_name
+from sparsebert.checkpoint.hub_layouts import family_names, family_tensors, read_config
 from sparsebert.checkpoint.json_files import plain_file, read_object
 from sparsebert.checkpoint.sentence_transformers import transformer_folder
 from sparsebert.checkpoint.sparsity import with_step
@@ -79,7 +80,7 @@ def convert(
     transformer = transformer_folder(path)
     if not (transformer / CONFIG_NAME).is_file():
         raise CheckpointError(f"{transformer} is not a model folder: it has no {CONFIG_NAME}.")
-    raw = read_object(transformer / CONFIG_NAME)
+    raw = read_config(transformer)
     family = parse_config(raw, (), transformer / CONFIG_NAME).family
     source = _open_source(transformer, family)
     with staged_folder(out, force=force, source=path) as staging:
@@ -112,7 +113,7 @@ def convert(
 
 def _open_source(folder: Path, family: Family) -> _Safetensors | _Pickles:
     if (folder / WEIGHTS_NAME).is_file() or (folder / INDEX_NAME).is_file():
-        return _Safetensors(folder)
+        return _Safetensors(folder, family)
     if (folder / PICKLE_NAME).is_file():
         return _Pickles([folder / PICKLE_NAME], family)
     index = folder / PICKLE_INDEX_NAME
@@ -135,8 +136,8 @@ def _open_source(folder: Path, family: Family) -> _Safetensors | _Pickles:
 class _Safetensors:
     kind = "safetensors"
 
-    def __init__(self, folder: Path) -> None:
-        self._tensors = TensorFiles.of_folder(folder)
+    def __init__(self, folder: Path, family: Family) -> None:
+        self._tensors = family_tensors(TensorFiles.of_folder(folder), family)
         self.tied: list[str] = []
 
     def specs(self) -> list[TensorSpec]:
@@ -159,9 +160,19 @@ class _Pickles:
                         f"{path}: entry {name!r} is not a tensor; only the plain state dict of a "
                         "model can be converted."
                     )
-                if name in self._tensors:
-                    raise CheckpointError(f"{path}: tensor '{name}' stands in another file too.")
-                self._tensors[name] = value.detach()
+                parts = family_names(name, family)
+                if len(parts) > 1 and (not value.dim() or len(value) % len(parts)):
+                    raise CheckpointError(
+                        f"{path}: tensor '{name}' of shape {list(value.shape)} does not divide "
+                        f"into {len(parts)}."
+                    )
+                cut = value.detach().chunk(len(parts)) if len(parts) > 1 else (value.detach(),)
+                for part, rows in zip(parts, cut, strict=True):
+                    if part in self._tensors:
+                        raise CheckpointError(
+                            f"{path}: tensor '{part}' stands in another file too."
+                        )
+                    self._tensors[part] = rows
         if not self._tensors:
             raise CheckpointError(f"{paths[0]} holds no tensors.")
         self.tied = self._drop_tied(family)

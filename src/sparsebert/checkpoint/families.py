@@ -9,9 +9,12 @@ their family's names. To add a family, write its entry in the table below.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
+
+# Which linear layers of an encoder layer, or whether its LayerNorms, have a bias.
+BIASES = ("attention", "intermediate", "output", "norm")
 
 
 class Head(str, Enum):
@@ -61,12 +64,15 @@ class Family:
     the family's own. ``norm_first`` puts
     LayerNorm before attention and feed-forward (save for the first attention, which follows the
     embeddings' own) and one behind the last layer. ``fused_attention`` keeps query, key and value
-    in one linear layer; ``gated`` doubles the rows of ``intermediate.dense``: the half that is
-    activated, and the half that it is then multiplied with. ``positions`` is "absolute" (a table),
-    "counted" (a table counted from the row behind the padding id, and padding does not count) or
-    "rotary" (queries and keys are rotated by position); ``relative_bias`` adds to each attention
-    score a bias by distance. ``embedding_size`` says that embeddings may be narrower than the
-    hidden size, and are then projected.
+    in one linear layer. ``gated`` multiplies what ``intermediate.dense`` gives by an activated
+    ``intermediate.gate`` of the same size; with ``fused_gate`` the two are one linear layer,
+    ``intermediate.dense``, whose first half of rows is the gate. ``positions`` is "absolute" (a
+    table), "counted" (a table counted from the row behind the padding id, and padding does not
+    count) or "rotary" (queries and keys are rotated by position), with ``layer_types`` by a base
+    and a window of each layer's own; ``relative_bias`` adds to each attention score a bias by
+    distance. ``embedding_size`` says that embeddings may be narrower than the hidden size, and are
+    then projected; ``task_types`` that there may be a table of tasks, whose first row every token
+    takes. ``biases`` are those of ``BIASES`` that the model has, None where config.json says which.
     """
 
     model_type: str
@@ -83,9 +89,13 @@ class Family:
     embedding_size: bool = False
     positions: str = "absolute"
     relative_bias: bool = False
+    layer_types: bool = False
     norm_first: bool = False
     fused_attention: bool = False
     gated: bool = False
+    fused_gate: bool = False
+    task_types: bool = False
+    biases: tuple[str, ...] | None = BIASES
 
     def architecture(self, head: Head) -> str:
         """The class of transformers that has this head."""
@@ -94,14 +104,21 @@ class Family:
     @property
     def display_name(self) -> str:
         """What people call it."""
-        return {"Bert": "BERT", "Roberta": "RoBERTa", "XLMRoberta": "XLM-R"}.get(
-            self.class_name, self.class_name.replace("Bert", "BERT").replace("Electra", "ELECTRA")
-        )
+        own = {
+            "Camembert": "CamemBERT",
+            "Data2VecText": "data2vec-text",
+            "Electra": "ELECTRA",
+            "Ernie": "ERNIE",
+            "Gte": "GTE",
+            "Roberta": "RoBERTa",
+            "XLMRoberta": "XLM-R",
+        }
+        return own.get(self.class_name, self.class_name.replace("Bert", "BERT"))
 
     @property
     def architectures(self) -> dict[str, Head]:
         """Every class of transformers that is supported, and its head."""
-        known = {self.architecture(head): head for head in Head}
+        known = {self.architecture(head): head for head in (Head.ENCODER, *self.heads)}
         # BERT's also predicts the next sentence; ELECTRA's tells which tokens were replaced, a head
         # that nothing is asked of afterwards.
         if self.model_type == "bert":
@@ -169,14 +186,10 @@ def _heads(
     sequence: HeadShape,
     masked_lm: HeadShape,
     token: HeadShape = HeadShape("classifier"),
-    question: HeadShape = HeadShape("qa_outputs"),
+    question: HeadShape | None = HeadShape("qa_outputs"),
 ) -> dict[Head, HeadShape]:
-    return {
-        Head.SEQUENCE: sequence,
-        Head.TOKEN: token,
-        Head.QUESTION: question,
-        Head.MASKED_LM: masked_lm,
-    }
+    heads = {Head.SEQUENCE: sequence, Head.TOKEN: token, Head.MASKED_LM: masked_lm}
+    return heads if question is None else {**heads, Head.QUESTION: question}
 
 
 _LM_HEAD = HeadShape(
@@ -188,22 +201,17 @@ _LM_HEAD = HeadShape(
 )
 _TANH_HEAD = HeadShape("classifier.out_proj", "cls", "classifier.dense", "tanh")
 
+_POOLED_HEAD = HeadShape("classifier", "cls", "pooler.dense", "tanh")
+_BERT_LM_HEAD = HeadShape(
+    "cls.predictions.decoder",
+    dense="cls.predictions.transform.dense",
+    activation="hidden_act",
+    norm="cls.predictions.transform.LayerNorm",
+    bias="cls.predictions.bias",
+)
+
 BERT = Family(
-    "bert",
-    "Bert",
-    "bert",
-    _heads(
-        HeadShape("classifier", "cls", "pooler.dense", "tanh"),
-        HeadShape(
-            "cls.predictions.decoder",
-            dense="cls.predictions.transform.dense",
-            activation="hidden_act",
-            norm="cls.predictions.transform.LayerNorm",
-            bias="cls.predictions.bias",
-        ),
-    ),
-    pooler=True,
-    token_types=True,
+    "bert", "Bert", "bert", _heads(_POOLED_HEAD, _BERT_LM_HEAD), pooler=True, token_types=True
 )
 ROBERTA = Family(
     "roberta",
@@ -215,16 +223,12 @@ ROBERTA = Family(
     token_types=True,
     positions="counted",
 )
-XLM_ROBERTA = Family(
-    "xlm-roberta",
-    "XLMRoberta",
-    "roberta",
-    _heads(_TANH_HEAD, _LM_HEAD),
-    defaults={"pad_token_id": 1},
-    pooler=True,
-    token_types=True,
-    positions="counted",
+XLM_ROBERTA = replace(ROBERTA, model_type="xlm-roberta", class_name="XLMRoberta")
+CAMEMBERT = replace(ROBERTA, model_type="camembert", class_name="Camembert")
+DATA2VEC_TEXT = replace(
+    ROBERTA, model_type="data2vec-text", class_name="Data2VecText", prefix="data2vec_text"
 )
+ERNIE = replace(BERT, model_type="ernie", class_name="Ernie", prefix="ernie", task_types=True)
 DISTILBERT = Family(
     "distilbert",
     "DistilBert",
@@ -329,12 +333,82 @@ MODERNBERT = Family(
         "attention_probs_dropout_prob": 0.0,
     },
     positions="rotary",
+    layer_types=True,
     norm_first=True,
     fused_attention=True,
     gated=True,
+    fused_gate=True,
+    biases=None,
+)
+_ROTARY_SPELLING = {
+    "encoder.layer": "layers",
+    "attention.self.query": "self_attn.q_proj",
+    "attention.self.key": "self_attn.k_proj",
+    "attention.self.value": "self_attn.v_proj",
+    "attention.output.dense": "self_attn.o_proj",
+    "attention.output.LayerNorm": "post_attention_layernorm",
+    "intermediate.gate": "mlp.gate_proj",
+    "intermediate.dense": "mlp.up_proj",
+    "output.dense": "mlp.down_proj",
+    "output.LayerNorm": "post_mlp_layernorm",
+}
+NOMIC_BERT = Family(
+    "nomic_bert",
+    "NomicBert",
+    "nomic_bert",
+    _heads(
+        _POOLED_HEAD,
+        replace(_BERT_LM_HEAD, norm="cls.predictions.transform.layer_norm"),
+        question=None,
+    ),
+    spelling=_ROTARY_SPELLING,
+    defaults={
+        "hidden_act": "silu",
+        "max_position_embeddings": 2048,
+        "rope_theta": 1000.0,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
+    pooler=True,
+    token_types=True,
+    positions="rotary",
+    gated=True,
+    biases=("norm",),
+)
+GTE = Family(
+    "gte",
+    "Gte",
+    "gte",
+    _heads(_POOLED_HEAD, replace(_LM_HEAD, bias="lm_head.decoder.bias"), question=None),
+    spelling=_ROTARY_SPELLING,
+    defaults={
+        "pad_token_id": 1,
+        "max_position_embeddings": 8192,
+        "rope_theta": 160_000.0,
+        "type_vocab_size": 1,
+        "attention_probs_dropout_prob": 0.0,
+    },
+    pooler=True,
+    token_types=True,
+    positions="rotary",
+    gated=True,
+    biases=("attention", "output", "norm"),
 )
 
 FAMILIES = {
     family.model_type: family
-    for family in (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, MPNET, MODERNBERT)
+    for family in (
+        BERT,
+        ROBERTA,
+        XLM_ROBERTA,
+        CAMEMBERT,
+        DATA2VEC_TEXT,
+        DISTILBERT,
+        ELECTRA,
+        ERNIE,
+        MPNET,
+        MODERNBERT,
+        NOMIC_BERT,
+        GTE,
+    )
 }

@@ -19,7 +19,7 @@ from sparsebert.checkpoint.auxiliary_files import auxiliary_files
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config, read_family
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
 from sparsebert.checkpoint.hub import resolve_model, source_name
-from sparsebert.checkpoint.json_files import read_object
+from sparsebert.checkpoint.hub_layouts import family_tensors, read_config
 from sparsebert.checkpoint.sentence_transformers import (
     Pooling,
     module_folders,
@@ -87,9 +87,9 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     path = resolve_model(model)
     transformer = transformer_folder(path)
     _check_files(transformer, model)
-    raw = read_object(transformer / CONFIG_NAME)
+    raw = read_config(transformer)
     family = read_family(raw, transformer / CONFIG_NAME)
-    tensors = TensorFiles.of_folder(transformer)
+    tensors = family_tensors(TensorFiles.of_folder(transformer), family)
     stored_name = canonical_names(tensors, family, transformer)
     config = parse_config(raw, stored_name, transformer / CONFIG_NAME)
     shapes = {name: tensors.spec(stored).shape for name, stored in stored_name.items()}

@@ -150,7 +150,11 @@ CONFIG = KnownKeys(
             "norm_bias",
             "rope_parameters",
             "rope_scaling",
+            "rope_theta",
             "sliding_window",
+            # ERNIE
+            "task_type_vocab_size",
+            "use_task_id",
         }
     ),
     harmless=frozenset(
@@ -163,8 +167,7 @@ CONFIG = KnownKeys(
             "label2id",
             "name_or_path",
             "transformers_version",
-            "partial_rotary_factor",  # ModernBERT turns whole heads
-            "rope_theta",  # and has a base for each kind of layer
+            "partial_rotary_factor",  # all families turn whole heads
             # ids of tokens: those of texts are the tokenizer's
             "bos_token_id",
             "cls_token_id",

@@ -84,6 +84,30 @@ class TensorFiles(Mapping[str, Array]):
                 )
         return tensors
 
+    def divided(self, parts: Mapping[str, tuple[str, ...]]) -> TensorFiles:
+        """The same tensors by other names: each under ``parts[name]``, its rows cut equally.
+
+        Raises CheckpointError for rows that do not divide, and for two tensors of one name.
+        """
+        found = TensorFiles([])
+        found.paths, found.metadata = self.paths, self.metadata
+        for name, stored in self._stored.items():
+            count, shape = len(parts[name]), stored.spec.shape
+            if count > 1 and (not shape or shape[0] % count):
+                raise CheckpointError(
+                    f"{stored.path}: tensor '{name}' of shape {list(shape)} does not divide into "
+                    f"{count}."
+                )
+            size = stored.raw.nbytes // count
+            rows = shape if count == 1 else (shape[0] // count, *shape[1:])
+            for place, part in enumerate(parts[name]):
+                if part in found._stored:
+                    raise CheckpointError(f"{stored.path} holds '{part}' twice.")
+                spec = TensorSpec(part, stored.spec.dtype, rows)
+                raw = stored.raw[place * size : (place + 1) * size]
+                found._stored[part] = _StoredTensor(spec, stored.path, raw)
+        return found
+
     def spec(self, name: str) -> TensorSpec:
         """Type and shape without touching the data."""
         return self._stored[name].spec

@@ -152,7 +152,7 @@ def unknown_ids(
 ) -> Iterator[tuple[str, int, int]]:
     """Kinds of ids that go beyond the model: the kind, the largest id, how many the model has."""
     kinds = [("token", ids, config.vocab_size)]
-    if config.family.token_types:
+    if config.token_types:
         kinds.append(("token type", type_ids, config.type_vocab_size))
     for what, given, have in kinds:
         most = int(given.max(initial=0))

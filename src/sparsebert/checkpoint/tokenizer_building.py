@@ -28,11 +28,13 @@ from tokenizers import (
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.tokenizer_settings import (
     BERT,
+    CAMEMBERT,
     DISTILBERT,
     MPNET,
     ROBERTA,
     TOKENIZER_NAME,
     Side,
+    TokenizerClass,
     TokenizerSettings,
     add_named_tokens,
     add_recorded_tokens,
@@ -78,7 +80,7 @@ def build_tokenizer(folder: Path, given: Mapping[str, Any] | None = None) -> Sto
         stored = tokenizer.get_added_tokens_decoder()
     elif source.is_file():
         document = _Document(source)
-        tokenizer = _around(document.model(settings.kind.model, special), settings)
+        tokenizer = _around(document.model(settings.kind, special), settings)
         if settings.kind.model == "Unigram":
             tokenizer.normalizer = document.character_map()
         side = document.truncation_side
@@ -123,8 +125,9 @@ class _Document:
         except (AttributeError, CheckpointError, KeyError, TypeError, ValueError) as error:
             raise self._damage(error) from None
 
-    def model(self, kind: str, special: Mapping[str, str]) -> models.Model:
-        """Its vocabulary as a model of ``kind``."""
+    def model(self, of: TokenizerClass, special: Mapping[str, str]) -> models.Model:
+        """Its vocabulary as a model of the kind that the class takes."""
+        kind = of.model
         found = self._model.get("type", kind)  # old files do not say
         if found != kind:
             raise CheckpointError(
@@ -143,7 +146,11 @@ class _Document:
                 ]
                 return _byte_pairs(vocabulary, pairs)
             pieces = [(str(piece), float(score)) for piece, score in vocabulary or []]
-            return models.Unigram(pieces, unk_id=_XLM_UNKNOWN, byte_fallback=False)
+            unknown = _XLM_UNKNOWN
+            if of is CAMEMBERT:
+                named = (i for i, (piece, _) in enumerate(pieces) if piece == special["unk_token"])
+                unknown = next(named, 0)
+            return models.Unigram(pieces, unk_id=unknown, byte_fallback=False)
         except Exception as error:  # the library's own are bare Exceptions
             raise self._damage(error) from None
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from tokenizers import AddedToken, Tokenizer
 
 from sparsebert.checkpoint.config import CONFIG_NAME, model_type_of
+from sparsebert.checkpoint.hub_layouts import read_config
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.known_keys import TOKENIZER_CONFIG
 from sparsebert.errors import CheckpointError
@@ -53,7 +54,8 @@ class TokenizerClass:
 
     ``model`` is the kind of vocabulary that it takes, "" where it takes tokenizer.json as it is.
     ``tokens`` are its special tokens unless the files name others, ``files`` are what it is built
-    from without a tokenizer.json, and ``token_types`` says that it gives token type ids.
+    from without a tokenizer.json, ``token_types`` says that it gives token type ids, and ``extra``
+    are its special tokens without a role unless the files name some.
     """
 
     name: str
@@ -61,6 +63,7 @@ class TokenizerClass:
     tokens: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     token_types: bool = False
+    extra: tuple[str, ...] = ()
 
 
 BERT = TokenizerClass("BertTokenizer", "WordPiece", _BERT_TOKENS, ("vocab.txt",), token_types=True)
@@ -70,6 +73,9 @@ MPNET = TokenizerClass(
 )
 ROBERTA = TokenizerClass("RobertaTokenizer", "BPE", _ROBERTA_TOKENS, ("vocab.json", "merges.txt"))
 XLM_ROBERTA = TokenizerClass("XLMRobertaTokenizer", "Unigram", _ROBERTA_TOKENS)
+CAMEMBERT = replace(
+    XLM_ROBERTA, name="CamembertTokenizer", extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED")
+)
 AS_STORED = TokenizerClass("TokenizersBackend")
 
 # By name without the ending Fast; many are names for BERT's own.
@@ -87,6 +93,7 @@ CLASSES = {
     "LongformerTokenizer": ROBERTA,
     "RobertaTokenizer": ROBERTA,
     "XLMRobertaTokenizer": XLM_ROBERTA,
+    "CamembertTokenizer": CAMEMBERT,
     "PreTrainedTokenizer": AS_STORED,
     "TokenizersBackend": AS_STORED,
 }
@@ -98,7 +105,12 @@ FAMILY_CLASSES = {
     "mpnet": MPNET,
     "roberta": ROBERTA,
     "xlm-roberta": XLM_ROBERTA,
+    "camembert": CAMEMBERT,
+    "data2vec-text": ROBERTA,
+    "ernie": BERT,
     "modernbert": AS_STORED,
+    "nomic_bert": BERT,
+    "gte": XLM_ROBERTA,
 }
 _ALWAYS_STORED = ("modernbert",)  # its folders name wrong classes, so transformers looks at none
 _RESAVE = (
@@ -184,7 +196,7 @@ def read_optional(folder: Path, name: str) -> dict[str, Any]:
 
 def _class_of(folder: Path, settings: Mapping[str, Any]) -> tuple[str, TokenizerClass]:
     """The model_type, and the class of tokenizer_config.json or config.json, else the family's."""
-    config = read_optional(folder, CONFIG_NAME)
+    config = read_config(folder) if (folder / CONFIG_NAME).is_file() else {}
     model_type = str(model_type_of(config))
     stored = (folder / TOKENIZER_NAME).is_file()
     named = settings.get("tokenizer_class") or config.get("tokenizer_class")
@@ -324,7 +336,7 @@ def _named(settings: TokenizerSettings, *, usual: bool = True) -> dict[str, Adde
     for name, value in listed:
         if not value:
             continue
-        if settings.kind is MPNET and name == "mask_token" and isinstance(value, str):
+        if settings.kind in (MPNET, CAMEMBERT) and name == "mask_token" and isinstance(value, str):
             value = {"content": value, "lstrip": True}  # the space before it is part of it
         token = _token(value, name, special=True)
         token.special = True
@@ -338,6 +350,8 @@ def _extra(settings: TokenizerSettings, *, old: bool = True) -> Iterator[AddedTo
     key = _EXTRA if config.get(_EXTRA) else _OLD_EXTRA
     silent = old and _EXTRA not in config and _OLD_EXTRA not in config
     listed = (older if silent else config).get(key)
+    if listed is None and old:
+        listed = list(settings.kind.extra)
     for name, tokens in ((key, listed), (_EXTRA, older.get(_EXTRA))):
         if not isinstance(tokens, dict | list | None):
             raise CheckpointError(f"the tokenizer's '{name}' must list tokens.")

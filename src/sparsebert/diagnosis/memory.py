@@ -67,7 +67,17 @@ _PLAIN_FEED_FORWARD = {
     ("bf16", True, False): (34, 4, 12),
     ("bf16", True, True): (28, 4, 6),
 }
-_GATED_FEED_FORWARD = {
+_GATED_POST_NORM = {
+    ("fp32", False, False): (32, 16, 0),
+    ("fp32", False, True): (32, 16, 4),
+    ("fp32", True, False): (40, 20, 12),
+    ("fp32", True, True): (40, 20, 12),
+    ("bf16", False, False): (26, 8, 0),
+    ("bf16", False, True): (26, 8, 2),
+    ("bf16", True, False): (36, 10, 12),
+    ("bf16", True, True): (30, 10, 6),
+}
+_GATED_PRE_NORM = {
     ("fp32", False, False): (40, 16, 0),
     ("fp32", False, True): (32, 16, 4),
     ("fp32", True, False): (36, 20, 12),
@@ -146,7 +156,9 @@ def activation_bytes(
     """
     family = config.family
     eager = tokens <= LONGEST_PLAIN or family.relative_bias
-    table = _GATED_FEED_FORWARD if family.gated else _PLAIN_FEED_FORWARD
+    table = _PLAIN_FEED_FORWARD
+    if family.gated:
+        table = _GATED_PRE_NORM if family.norm_first else _GATED_POST_NORM
     hidden, inner, pairs = table[precision, dropout, eager]
     if precision == "bf16" and config.embedding_size != config.hidden_size:
         hidden -= 8

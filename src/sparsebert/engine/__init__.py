@@ -43,11 +43,10 @@ _CONFIG_FIELDS = (
     "embedding_size",
     "first_position",
     "relative_buckets",
-    "attention_bias",
-    "mlp_bias",
-    "norm_bias",
+    "task_types",
 )
-_FAMILY_FIELDS = ("token_types", "norm_first", "fused_attention", "gated")
+_FAMILY_FIELDS = ("norm_first", "fused_attention", "gated", "fused_gate")
+_BIASES = ("attention", "intermediate", "output", "norm")
 
 
 class _Head(Protocol):
@@ -70,6 +69,10 @@ class Configuration(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def attention(self) -> Sequence[Any]: ...
+    @property
+    def biases(self) -> Sequence[str]: ...
+    @property
+    def token_types(self) -> int | None: ...
 
 
 def available_instruction_sets() -> list[str]:
@@ -217,7 +220,11 @@ def _settings(config: Configuration, outputs: int) -> dict[str, Any]:
     settings = {name: getattr(config, name) for name in _CONFIG_FIELDS}
     settings |= {name: getattr(config.family, name) for name in _FAMILY_FIELDS}
     settings["position_table"] = config.family.positions != "rotary"
-    settings["attention"] = [(layer.window, layer.theta) for layer in config.attention]
+    settings["token_types"] = config.token_types is not None
+    settings |= {f"{name}_bias": name in config.biases for name in _BIASES}
+    settings["attention"] = [
+        (layer.window, layer.theta, layer.factor) for layer in config.attention
+    ]
     head = config.head_shape
     settings["head_input"] = "none" if head is None else head.pooling or "tokens"
     if head is not None:

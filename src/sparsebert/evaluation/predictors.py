@@ -49,7 +49,7 @@ class EnginePredictor:
         for start in range(0, len(tokens), _ENGINE_CHUNK):
             chunk = order[start : start + _ENGINE_CHUNK]
             ids, type_ids = zip(*(tokens.row(index) for index in chunk), strict=True)
-            kinds = type_ids if self._model.config.family.token_types else None
+            kinds = type_ids if self._model.config.token_types else None
             logits = self._model.forward(ids, kinds, batch_size=self._batch_size)
             for index, row in zip(chunk, logits, strict=True):
                 found[index] = row

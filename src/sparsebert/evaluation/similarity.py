@@ -23,6 +23,7 @@ from sparsebert.checkpoint import (
     read_prompts,
     transformer_folder,
 )
+from sparsebert.checkpoint.hub_layouts import check_transformers_reads
 from sparsebert.checkpoint.sentence_transformers import Pooling
 from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.errors import CheckpointError, DataError
@@ -89,6 +90,7 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
     from sparsebert.torch_models import quiet_transformers
 
     pooling = read_pooling(folder) or Pooling()
+    check_transformers_reads(transformer_folder(folder))
     with quiet_transformers():
         model = AutoModel.from_pretrained(
             str(transformer_folder(folder)), dtype=torch.float32

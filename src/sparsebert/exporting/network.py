@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import EncoderConfig, Head, open_checkpoint
+from sparsebert.checkpoint.hub_layouts import check_transformers_reads
 from sparsebert.torch_models import quiet_transformers
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -19,7 +20,7 @@ def input_names(config: EncoderConfig) -> tuple[str, ...]:
 
     A model with a single token type (RoBERTa) has no token_type_ids, as its tokenizer makes none.
     """
-    types = config.family.token_types and config.type_vocab_size > 1
+    types = config.token_types and config.type_vocab_size > 1
     return _INPUTS if types else _INPUTS[:2]
 
 
@@ -42,6 +43,7 @@ def transformers_network(folder: Path, **options: Any) -> Any:
     import transformers
 
     checkpoint = open_checkpoint(folder)
+    check_transformers_reads(checkpoint.transformer)
     config = checkpoint.config
     network_class = getattr(transformers, config.family.architecture(config.head))
     options = {"dtype": torch.float32, "use_safetensors": True, **options}

@@ -156,7 +156,7 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
         rows = [row[keep] for row, keep in zip(ids, inside, strict=True)]
         types = None
         # A family without types ignores them, as its models in transformers do.
-        if token_type_ids is not None and self.engine.config.family.token_types:
+        if token_type_ids is not None and self.engine.config.token_types:
             kinds = token_type_ids.cpu().numpy()
             types = [row[keep] for row, keep in zip(kinds, inside, strict=True)]
         found = self.engine.forward(

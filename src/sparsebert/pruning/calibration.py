@@ -250,17 +250,19 @@ def _encoder_layer(fitting: _Fitting, number: int, state: Pair) -> None:
     write("attention.output", _of(context))
 
     given = read(f"{prefix}.intermediate.LayerNorm")
-    (first,) = fitting.fit([f"{prefix}.intermediate.dense"], given)
+    names = [name for name, _, _ in layer_linears(config) if name.startswith("intermediate.")]
+    first = fitting.fit([f"{prefix}.{name}" for name in names], given)
     act = activation(config.hidden_act)
 
-    def activated(x: torch.Tensor) -> torch.Tensor:
-        if not config.family.gated:
-            return act(x)
-        one, gate = x.chunk(2, dim=-1)
-        return act(one) * gate
-
     def inner(part: slice) -> Pair:
-        return Pair(*(activated(layer(x)) for layer, x in zip(first, given(part), strict=True)))
+        return Pair(*(activated(side, x) for side, x in enumerate(given(part))))
+
+    def activated(side: int, x: torch.Tensor) -> torch.Tensor:
+        found: Sequence[torch.Tensor] = [layer[side](x) for layer in first]
+        if not config.family.gated:
+            return act(found[0])
+        gate, other = found if len(found) == 2 else found[0].chunk(2, dim=-1)
+        return act(gate) * other
 
     write("output", inner)
 

@@ -54,8 +54,10 @@ def embed(checkpoint: Checkpoint, texts: CalibrationSet) -> torch.Tensor:
     if config.family.positions != "rotary":
         padding = config.pad_token_id if config.family.positions == "counted" else None
         summed += tensor(checkpoint, table("position"))[_positions(texts, padding)]
-    if config.family.token_types:
+    if config.token_types:
         summed += tensor(checkpoint, table("token_type"))[torch.from_numpy(texts.type_ids)]
+    if config.task_types:
+        summed += tensor(checkpoint, table("task_type"))[0]
     normed = layer_norm(checkpoint, "embeddings.LayerNorm")(summed)
     projection = "embeddings.projection"
     if config.embedding_size == config.hidden_size:
@@ -95,6 +97,8 @@ def activation(name: str) -> Step:
 
     if name == "relu":
         return torch.nn.functional.relu
+    if name == "silu":
+        return torch.nn.functional.silu
     if name == "tanh":
         return torch.tanh
     approximate = "none" if name == "gelu" else "tanh"
@@ -109,6 +113,7 @@ class Attention:
         self._heads = config.num_attention_heads
         self._window = config.attention[number].window
         self._theta = config.attention[number].theta
+        self._factor = config.attention[number].factor
         self._bias = tensor(checkpoint, RELATIVE_BIAS) if config.relative_buckets else None
 
     def __call__(
@@ -133,7 +138,7 @@ class Attention:
                 for x in (query, key, value)
             )
             if self._theta is not None:
-                q, k = _rotated(q, self._theta), _rotated(k, self._theta)
+                q, k = (_rotated(x, self._theta, self._factor) for x in (q, k))
             found = torch.nn.functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=self._mask(length)
             )
@@ -151,15 +156,15 @@ class Attention:
         return None if self._window is None else distance.abs() <= self._window
 
 
-def _rotated(vectors: torch.Tensor, theta: float) -> torch.Tensor:
+def _rotated(vectors: torch.Tensor, theta: float, factor: float) -> torch.Tensor:
     """Rotary positions: of ``[..., length, d]``, dimensions i and i + d/2 turned as a pair.
 
-    At position p by p theta^(-2i/d) radians.
+    At position p by p theta^(-2i/d) / factor radians.
     """
     import torch
 
     length, width = vectors.shape[-2:]
-    speed = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float) / width)
+    speed = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float) / width) / factor
     angle = torch.arange(length, dtype=torch.float)[:, None] * speed
     cos, sin = angle.cos(), angle.sin()
     one, other = vectors.chunk(2, dim=-1)

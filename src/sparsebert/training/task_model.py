@@ -9,7 +9,7 @@ from sparsebert.checkpoint import Checkpoint
 from sparsebert.checkpoint.architecture import WORDS, expected_shapes, last_layer
 from sparsebert.checkpoint.config import parse_config
 from sparsebert.checkpoint.sparsity import pattern_record
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.patterns import BoolMatrix, Pattern, detect
 from sparsebert.tasks.labels import are_unnamed, label_order, same_labels
 from sparsebert.tasks.table import Kind, Task
@@ -36,6 +36,11 @@ def task_config(checkpoint: Checkpoint, task: Task) -> dict[str, Any]:
     """config.json of the checkpoint with the task's head, labels and problem type."""
     raw = copy.deepcopy(checkpoint.config.raw)
     family = checkpoint.config.family
+    if task.head not in family.heads:
+        raise TrainingError(
+            f"{checkpoint.source} is a {family.display_name}, for which transformers has no "
+            f"{task.head.value} head."
+        )
     raw["architectures"] = [family.architecture(task.head)]
     raw["model_type"] = family.model_type
     for key in (
