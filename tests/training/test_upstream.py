@@ -225,15 +225,85 @@ class TestResult:
         before = weights(dense)["cls.predictions.transform.dense.weight"]
         assert not np.array_equal(head[mask], before[mask])
 
-    def test_a_task_head_is_carried_along(
+    @pytest.mark.parametrize(
+        ("head", "settings"),
+        [
+            ("sequence-classification", {}),
+            ("sequence-classification", {"problem_type": "multi_label_classification"}),
+            ("sequence-classification", {"num_labels": 1, "problem_type": "regression"}),
+            ("token-classification", {}),
+            ("question-answering", {}),
+        ],
+    )
+    def test_a_task_head_learns_with_its_zeros_locked(
+        self, corpus: Path, tmp_path: Path, head: str, settings: dict[str, Any]
+    ) -> None:
+        dense, out = make_tiny_bert(tmp_path / "dense", head, **settings), tmp_path / "out"
+        options = {**QUICK, "parts": ("encoder", "head")}
+        result = prune_upstream(dense, out, corpus=corpus, **options)
+        assert result.history[-1]["loss"] < result.history[0]["loss"]
+        name = "qa_outputs.weight" if head.startswith("question") else "classifier.weight"
+        mask = read_masks(open_checkpoint(out))[name]
+        found, before = weights(out)[name], weights(dense)[name]
+        assert not found[~mask].any()
+        assert not np.array_equal(found[mask], before[mask])
+
+    def test_a_head_without_weight_stays(
         self, tiny_bert: TinyBert, corpus: Path, tmp_path: Path
     ) -> None:
         dense, out = tiny_bert("sequence-classification"), tmp_path / "out"
-        settings = {**QUICK, "parts": ("encoder", "head"), "epochs": 0.2}
-        prune_upstream(dense, out, corpus=corpus, **settings)
-        mask = read_masks(open_checkpoint(out))["classifier.weight"]
-        head, before = weights(out)["classifier.weight"], weights(dense)["classifier.weight"]
-        assert np.array_equal(head, np.where(mask, before, 0))
+        options = {**QUICK, "logits_weight": 0, "epochs": 0.2}
+        prune_upstream(dense, out, corpus=corpus, **options)
+        assert np.array_equal(
+            weights(out)["classifier.weight"], weights(dense)["classifier.weight"]
+        )
+
+
+class TestTeacher:
+    def test_a_student_goes_on_learning(
+        self, embedder: Path, whole: Path, corpus: Path, tmp_path: Path
+    ) -> None:
+        options = {name: QUICK[name] for name in QUICK if name != "method"}
+        options["learning_rate"] = 3e-4
+        result = prune_upstream(
+            whole, tmp_path / "more", corpus=corpus, teacher=embedder, **options
+        )
+        first = json.loads((whole / "training.json").read_text())["history"]
+        assert result.history[-1]["loss"] < first[-1]["loss"]
+        before, after = (read_masks(open_checkpoint(each)) for each in (whole, tmp_path / "more"))
+        assert before.keys() == after.keys()
+        assert all(np.array_equal(before[name], after[name]) for name in before)
+        assert inspect(tmp_path / "more").whole
+        lineage = json.loads((tmp_path / "more" / "config.json").read_text())["sparsity"]["lineage"]
+        assert [step["step"] for step in lineage] == ["prune", "distill", "distill"]
+        assert lineage[-1]["from"] == "sparse"
+        assert lineage[-1]["arguments"]["teacher"] == "model"
+        assert (result.pattern, result.method) == ("1:2", "magnitude")
+
+    def test_a_resumed_run_gives_the_same_bits(
+        self, embedder: Path, whole: Path, corpus: Path, tmp_path: Path
+    ) -> None:
+        options = {name: QUICK[name] for name in QUICK if name != "method"}
+        options |= {"corpus": corpus, "teacher": embedder}
+        prune_upstream(whole, tmp_path / "whole", **options)
+        with pytest.raises(KeyboardInterrupt):
+            prune_upstream(whole, tmp_path / "out", progress=interrupt_at(5), **options)
+        prune_upstream(whole, tmp_path / "out", resume=True, **options)
+        assert_same_bits(tmp_path / "out", tmp_path / "whole")
+
+    def test_what_does_not_fit(
+        self, embedder: Path, whole: Path, tiny_bert: TinyBert, corpus: Path, tmp_path: Path
+    ) -> None:
+        out, options = tmp_path / "out", {"corpus": corpus, "max_length": 24}
+        with pytest.raises(TrainingError, match="is dense: with a teacher it must be pruned"):
+            prune_upstream(embedder, out, teacher=embedder, **options)
+        wider = tiny_bert("encoder", hidden_size=64)
+        with pytest.raises(TrainingError, match="differ in shape or head"):
+            prune_upstream(whole, out, teacher=wider, **options)
+        with pytest.raises(TrainingError, match="leave method and calibration out"):
+            prune_upstream(
+                whole, out, teacher=embedder, method="wanda", calibration=corpus, **options
+            )
 
 
 class TestStopping:

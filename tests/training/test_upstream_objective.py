@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,12 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from sparsebert.checkpoint import Pooling, open_checkpoint
+from sparsebert.training.upstream.heads import (
+    class_distance,
+    labels_distance,
+    token_distance,
+    value_distance,
+)
 from sparsebert.training.upstream.objective import NOT_MASKED, UpstreamObjective, pooled
 from sparsebert.training.upstream.options import UpstreamOptions
 from sparsebert.training.upstream.run import encoder_model
@@ -26,6 +33,7 @@ NOTHING: dict[str, float] = dict.fromkeys(
         "similarity_weight",
         "masked_lm_weight",
         "token_logits_weight",
+        "logits_weight",
     ),
     0.0,
 )
@@ -197,11 +205,12 @@ def test_the_teacher_goes_where_the_batch_is(
     student, teacher = (copy.deepcopy(model) for model in models)
     devices = []
 
-    def states(model: Any, batch: dict[str, Any]) -> Any:
+    def outputs(_: Any, model: Any, batch: dict[str, Any]) -> Any:
         devices.extend(parameter.device.type for parameter in model.parameters())
-        return [torch.ones(*batch["input_ids"].shape, 32, device="meta")] * 4
+        states = torch.ones(*batch["input_ids"].shape, 32, device="meta")
+        return SimpleNamespace(hidden_states=[states] * 4)
 
-    monkeypatch.setattr("sparsebert.training.upstream.objective._hidden_states", states)
+    monkeypatch.setattr(UpstreamObjective, "_outputs", outputs)
     objective = UpstreamObjective(teacher, UpstreamOptions(), MEAN)
     batch = {name: values.to("meta") for name, values in batch_of(rows).items()}
     assert objective.loss(student.to("meta"), batch, 5).is_meta
@@ -221,3 +230,43 @@ def test_the_models_are_those_of_transformers(
     ours = encoder_model(open_checkpoint(folder), 0).eval()
     theirs = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
     assert np.allclose(alone(ours, rows)[2][1], alone(theirs, rows)[2][1], atol=1e-5)
+
+
+class TestHeads:
+    """Each distance against plain numpy, a row at a time."""
+
+    def test_several_labels(self) -> None:
+        student, teacher = np.random.default_rng(0).standard_normal((2, 4, 3))
+        p, q = 1 / (1 + np.exp(-teacher)), 1 / (1 + np.exp(-student))
+        expected = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum(1)
+        found = labels_distance(logits(student), logits(teacher), torch.ones(4, 1).bool())
+        assert found.numpy() == pytest.approx(expected, rel=1e-5)
+
+    def test_tokens(self) -> None:
+        random = np.random.default_rng(1)
+        student, teacher = random.standard_normal((2, 3, 5, 4))
+        lengths = (5, 2, 4)
+        mask = np.arange(5) < np.array(lengths)[:, None]
+        found = token_distance(logits(student), logits(teacher), torch.from_numpy(mask))
+        for row, length in enumerate(lengths):
+            s, t = (softmax_of(each[row, :length]) for each in (student, teacher))
+            expected = (t * np.log(t / s)).sum(1).mean()
+            assert float(found[row]) == pytest.approx(expected, rel=1e-5)
+
+    def test_classes_and_values(self) -> None:
+        student, teacher = np.random.default_rng(2).standard_normal((2, 4, 3))
+        mask = torch.ones(4, 1).bool()
+        s, t = softmax_of(student), softmax_of(teacher)
+        found = class_distance(logits(student), logits(teacher), mask)
+        assert found.numpy() == pytest.approx((t * np.log(t / s)).sum(1), rel=1e-5)
+        found = value_distance(logits(student[:, :1]), logits(teacher[:, :1]), mask)
+        assert found.numpy() == pytest.approx((student - teacher)[:, 0] ** 2, rel=1e-5)
+
+
+def logits(values: Any) -> Any:
+    return SimpleNamespace(logits=torch.from_numpy(values).float())
+
+
+def softmax_of(values: Any) -> Any:
+    shares = np.exp(values)
+    return shares / shares.sum(-1, keepdims=True)

@@ -70,6 +70,15 @@ def prune(
             "a train file. May be given several times.",
         ),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="With --corpus: the dense model that MODEL, which is sparse already, goes on "
+            "learning from.",
+            show_default="the model itself, before it is pruned",
+        ),
+    ] = None,
     training: Annotated[Given, Group(UpstreamOptions)] = NOTHING,
     resume: Annotated[
         bool,
@@ -125,9 +134,11 @@ def prune(
         except TrainingError as error:
             raise typer.BadParameter(str(error)) from error
         arguments = {"pattern": target.ratio, "resume": resume, **pruning, **training}
+        arguments["teacher"] = teacher
         _upstream(model, out, corpus, arguments, as_json=json)
         return
-    for name in (*training, *(["resume"] if resume else [])):
+    alone = {"resume": resume, "teacher": teacher is not None}
+    for name in (*training, *(name for name, given in alone.items() if given)):
         raise typer.BadParameter(
             "has no meaning without --corpus.", param_hint="--" + name.replace("_", "-")
         )

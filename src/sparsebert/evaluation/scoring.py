@@ -77,9 +77,17 @@ class PreparedSplit:
         ``order`` maps the task's label indices to those of the model's head
         (`sparsebert.tasks.labels.label_order`); None where they are the same.
         """
+        return self.scores_of(self.logits(predictor, progress), order)
+
+    def logits(self, predictor: Predictor, progress: Progress | None = None) -> Any:
+        """What the predictor's head gives for each row."""
+        task = self.examples.task
+        label = f"evaluating {task.name} {self.examples.split}"
+        return predictor.predict(self.rows, task.head, label, progress or silent)
+
+    def scores_of(self, logits: Any, order: npt.NDArray[np.int64] | None = None) -> Scores:
+        """The task's metrics of `logits`; ``order`` is that of `score`."""
         task, examples = self.examples.task, self.examples
-        label = f"evaluating {task.name} {examples.split}"
-        logits = predictor.predict(self.rows, task.head, label, progress or silent)
         if self.windows is not None:
             found = answer_texts(examples, self.windows, logits)
             return answer_scores(task.metrics, found, examples.answers)

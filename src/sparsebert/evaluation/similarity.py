@@ -58,6 +58,14 @@ def check_pairs(task: Task) -> None:
 
 def similarity_scores(examples: Examples, embed: Embed, progress: Progress | None = None) -> Scores:
     """Pearson and Spearman, in percent, between the labels and the cosines of the embeddings."""
+    cosines = pair_cosines(examples, embed, progress)
+    return regression_scores(examples.task.metrics, cosines, examples.labels.astype(np.float64))
+
+
+def pair_cosines(
+    examples: Examples, embed: Embed, progress: Progress | None = None
+) -> npt.NDArray[np.float64]:
+    """The cosine of each pair's embeddings, float64 ``[rows]``. DataError for other rows."""
     check_pairs(examples.task)
     assert examples.pairs is not None
     # Many texts come up in several pairs; the longest go first, as batches of like length.
@@ -74,8 +82,8 @@ def similarity_scores(examples: Examples, embed: Embed, progress: Progress | Non
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     left = vectors[[index[text] for text in examples.texts]]
     right = vectors[[index[text] for text in examples.pairs]]
-    cosines = np.einsum("ij,ij->i", left, right)
-    return regression_scores(examples.task.metrics, cosines, examples.labels.astype(np.float64))
+    cosines: npt.NDArray[np.float64] = np.einsum("ij,ij->i", left, right)
+    return cosines
 
 
 def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = None) -> Embed:

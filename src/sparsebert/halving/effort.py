@@ -17,20 +17,23 @@ BATCH = 32
 class Effort:
     """``rounds`` of distillation at most, each of ``epochs`` (more where there are few examples),
     and ``seconds`` allowed for a round.
+
+    Another round follows only if the one before gained ``worth`` points.
     """
 
     name: str
     rounds: int
     epochs: int
     seconds: float
+    worth: float
 
 
 EFFORTS = {
     each.name: each
     for each in (
-        Effort("quick", 0, 0, 0),
-        Effort("standard", 2, 4, 2700),
-        Effort("thorough", 4, 8, math.inf),
+        Effort("quick", 0, 0, 0, 0),
+        Effort("standard", 2, 4, 1800, 0.2),
+        Effort("thorough", 4, 8, math.inf, 0),
     )
 }
 
@@ -68,25 +71,27 @@ def make_plan(
     examples: int,
     seconds_a_row: float,
     *,
-    longest: int = 1,
+    texts_alone: bool = False,
 ) -> Plan:
     """Epochs and examples of a round that takes no longer than the effort allows.
 
-    ``longest`` is how many times as long as the first the last round is.
-
-    Few examples are seen more often, so that there are 300 steps, up to 20 times. Too many are cut
-    to a selection rather than seen less often: what a student sees once it has not learnt.
+    Few examples are seen more often, so that there are 300 steps, up to 20 times. What a student
+    learns for a task it learns by seeing it ``effort.epochs`` times, and too many examples are cut
+    to a selection; from ``texts_alone`` new ones teach more than those seen before, so that of many
+    each is seen less often, but once.
     """
     if effort.rounds == 0:
         return Plan(inputs, 0, 0, None, 0.0)
     wanted = math.ceil(_STEPS_AT_LEAST * BATCH / max(examples, 1))
-    epochs = min(max(effort.epochs, wanted), max(_MOST_EPOCHS, effort.epochs))
-    affordable = effort.seconds / (longest * epochs * max(seconds_a_row, 1e-9))
-    rows = examples if affordable >= examples else max(int(affordable), BATCH)
+    epochs = float(min(max(effort.epochs, wanted), max(_MOST_EPOCHS, effort.epochs)))
+    affordable = effort.seconds / max(seconds_a_row, 1e-9)  # rows, seen again or not
+    if texts_alone and affordable < examples * epochs:
+        epochs = max(round(affordable / examples, 2), 1.0)
+    rows = min(examples, max(int(affordable / epochs), BATCH))
     return Plan(
         inputs,
         effort.rounds,
-        float(epochs),
+        epochs,
         rows if rows < examples else None,
-        rows * epochs * longest * seconds_a_row,
+        rows * epochs * seconds_a_row,
     )

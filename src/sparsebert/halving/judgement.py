@@ -1,46 +1,50 @@
 """What a halved model keeps: its score beside the dense one's, or how far the two agree.
 
 Both run on the engine: the dense model in fp32, the halved one as it is served, packed in int8.
+`sparsebert.halving.comparison` compares the two row by row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sparsebert.checkpoint import Head
-from sparsebert.evaluation import evaluate
 from sparsebert.evaluation.evaluator import match_labels
+from sparsebert.evaluation.metrics import regression_scores, without_rounding_noise
+from sparsebert.evaluation.predictors import EnginePredictor
 from sparsebert.evaluation.results import main_score
+from sparsebert.evaluation.scoring import PreparedSplit, example_length, scored_examples
+from sparsebert.evaluation.similarity import pair_cosines
+from sparsebert.halving.comparison import (
+    Changed,
+    bootstrap,
+    changed_answers,
+    changed_labels,
+    changed_tokens,
+    compared,
+    correlation_interval,
+    label_counts,
+    neighbours,
+    shared_labels,
+)
 from sparsebert.halving.subject import Subject
 from sparsebert.inference import Model, load
 from sparsebert.progress import Progress
-from sparsebert.tasks.custom import find_task
-from sparsebert.tasks.examples import load_split
+from sparsebert.tasks.custom import custom_task, find_task
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.files import undivided_file
+from sparsebert.tasks.table import CUSTOM, Task
 from sparsebert.tasks.texts import Text, single_texts
+from sparsebert.tasks.tokens import load_tokenizer
 
-Floats = npt.NDArray[np.float64]
-
-NEIGHBOURS = 10
 MOST_TEXTS = 2000  # embedded to be compared: a similarity matrix of 32 MB
 _SHOWN = 12
-_COLUMNS = ("text_column", "pair_column", "label_column")
-_RESAMPLES = 1000
 _SEED = 20_240_505
-
-
-@dataclass(frozen=True)
-class Changed:
-    """A text (of a pair, both parts) and what either model makes of it."""
-
-    text: str
-    dense: str
-    halved: str
-    distance: float
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,9 @@ class Judgement:
     """What was kept.
 
     ``metric`` is what is compared, in percent: ``dense`` and ``halved`` score it, and ``drop`` is
-    their difference in points, with a 95 % bootstrap interval over the ``rows`` where each row has
-    a score of its own. Against its own answers (``agreement``) a dense model has 100. ``more`` are
-    further figures by name.
+    their difference in points. ``interval`` is the 95 % bootstrap interval of what the halved model
+    has more, over the ``rows``. Against its own answers (``agreement``) a dense model has 100.
+    ``more`` are further figures by name.
     """
 
     metric: str
@@ -72,13 +76,25 @@ class Judgement:
         """The halved model's score in percent of the dense one's."""
         return 100 * self.halved / self.dense if self.dense else 100.0
 
+    @property
+    def span(self) -> str:
+        """The interval in words: of the agreement, or of the difference."""
+        if self.interval is None:
+            return ""
+        low, high = self.interval
+        if self.agreement:
+            return f"{self.dense + low:.1f} to {self.dense + high:.1f}"
+        return f"{low:+.1f} to {high:+.1f}"
+
     def sentence(self) -> str:
         """One line for people."""
-        span = (
-            "" if self.interval is None else f", {self.interval[0]:+.1f} to {self.interval[1]:+.1f}"
-        )
         if self.agreement:
-            return f"{self.metric}: {self.halved:.1f} % with the dense model ({self.rows:,} texts)"
+            span = f"{self.span}; " if self.span else ""
+            return (
+                f"{self.metric}: {self.halved:.1f} % with the dense model "
+                f"({span}{self.rows:,} texts)"
+            )
+        span = f", {self.span}" if self.span else ""
         return (
             f"{self.metric}: {self.halved:.1f}, dense {self.dense:.1f} "
             f"(kept {self.kept:.1f} %; difference {-self.drop:+.1f}{span}; {self.rows:,} rows)"
@@ -87,6 +103,18 @@ class Judgement:
     def as_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
         return {**asdict(self), "drop": self.drop, "kept": self.kept}
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """One model on all validation splits: their rows, logits and scores."""
+
+    model: Model
+    task: Task
+    splits: list[PreparedSplit]
+    logits: list[Any]
+    order: Any
+    scores: dict[str, dict[str, float]]
 
 
 def judge_task(
@@ -100,49 +128,105 @@ def judge_task(
     progress: Progress,
 ) -> Judgement:
     """Score both models on the validation split, or splits, of ``data``."""
-    options = _columns(subject) if subject.labelled else {}
-    scores = [
-        evaluate(model, task=task, data=data, threads=threads, progress=progress, **options)
-        for model in (dense, halved)
-    ]
-    found = find_task(task, data, options=subject.columns if subject.labelled else None)
-    values = [main_score(found, each.scores) for each in scores]
-    rows = sum(scores[0].rows.values())
-    split = load_split(found, data, found.validation_splits[0])
-    texts: list[Text] = (
-        list(split.texts)
-        if split.pairs is None
-        else list(zip(split.texts, split.pairs, strict=True))
-    )
-    models = [load(model, threads=threads) for model in (dense, halved)]
-    interval = None
-    if models[0].config.head is Head.SEQUENCE:
-        logits = [model.logits(texts).astype(np.float64) for model in models]
-        if found.main_metric == "accuracy" and models[0].config.labels == models[1].config.labels:
-            order, _ = match_labels(found, models[0].config, str(dense))
-            labels = split.labels.astype(np.int64)
-            truth = labels if order is None else order[labels]
-            right = [each.argmax(axis=1) == truth for each in logits]
-            interval = bootstrap(100 * (right[1].astype(float) - right[0].astype(float)))
-        changed = _changed_answers(models, texts, logits)
-    else:
-        changed = _changed_spans(models, texts)
+    columns = subject.columns if subject.labelled else DataOptions()
+    both = [_score(model, task, data, columns, threads, progress) for model in (dense, halved)]
+    first = both[0]
+    values = [main_score(each.task, each.scores) for each in both]
+    metric = first.task.main_metric
+    rows = compared(first.splits, [each.logits for each in both], [each.order for each in both])
+    texts = [text for split in first.splits for text in _texts(split)]
     return Judgement(
-        "agreement"
-        if not subject.labelled and found.main_metric == "accuracy"
-        else found.main_metric,
+        "agreement" if not subject.labelled and metric == "accuracy" else metric,
         not subject.labelled,
         values[0],
         values[1],
-        rows,
-        interval if subject.labelled else None,
+        sum(len(split.examples) for split in first.splits),
+        rows.interval(),
         {
-            f"{split}, {metric}, {name}": score
-            for name, each in zip(("dense", "halved"), scores, strict=True)
+            f"{split}, {name}, {which}": score
+            for which, each in zip(("dense", "halved"), both, strict=True)
             for split, metrics in each.scores.items()
-            for metric, score in metrics.items()
+            for name, score in metrics.items()
         },
-        changed,
+        changed_answers(rows, texts, first.model.config.labels)[:_SHOWN],
+    )
+
+
+def _score(
+    folder: Any,
+    name: str,
+    data: Any,
+    columns: DataOptions,
+    threads: int | None,
+    progress: Progress,
+) -> _Scored:
+    """As `evaluate` scores, with the logits kept."""
+    model = load(folder, threads=threads)
+    if name == CUSTOM:
+        labels = () if model.config.problem_type == "regression" else model.config.labels
+        task = custom_task(data, split="validation", labels=labels, options=columns)
+    else:
+        task = find_task(name, data, options=columns)
+    order, _ = match_labels(task, model.config, str(folder))
+    tokenizer = load_tokenizer(model.path)
+    length = example_length(task, model.config, model.max_length)
+    splits = [
+        PreparedSplit.make(examples, tokenizer, length, progress)
+        for examples in scored_examples(model.path, task, data, None)
+    ]
+    predictor = EnginePredictor(model, 32)
+    logits = [split.logits(predictor, progress) for split in splits]
+    scores = {
+        split.examples.split: split.scores_of(found, order).values
+        for split, found in zip(splits, logits, strict=True)
+    }
+    return _Scored(model, task, splits, logits, order, scores)
+
+
+def _texts(split: PreparedSplit) -> Sequence[Text]:
+    examples = split.examples
+    if examples.pairs is None:
+        return examples.texts
+    return list(zip(examples.texts, examples.pairs, strict=True))
+
+
+def judge_labels(
+    held: Sequence[Text],
+    dense: str | Path,
+    halved: str | Path,
+    *,
+    threads: int | None,
+    progress: Progress,
+) -> Judgement:
+    """Compare the labels that both give to the ``held`` texts, or to their tokens.
+
+    What counts is the F1 of the halved model's labels against the dense one's, over all texts: of
+    several labels a text has those that are likelier than not; of a token's labels all count but
+    "O", which most tokens have.
+    """
+    texts = single_texts(held)
+    models = [load(model, threads=threads) for model in (dense, halved)]
+    progress("comparing labels", 0, 2)
+    logits = []
+    for place, model in enumerate(models):
+        logits.append(model.logits(texts))
+        progress("comparing labels", place + 1, 2)
+    tokens = models[0].config.head is Head.TOKEN
+    labels = models[0].config.labels
+    outside = labels.index("O") if tokens and "O" in labels else None
+    counts = label_counts(*logits, tokens=tokens, outside=outside)
+    score = shared_labels(counts.sum(axis=0))
+    interval = bootstrap(len(counts), lambda rows: shared_labels(counts[rows].sum(axis=0)) - 100)
+    if tokens:
+        found = [model.tag(texts) for model in models]
+        changed = changed_tokens(texts, *found)
+    else:
+        changed = changed_labels(texts, logits[0], logits[1], labels)
+    metric = "F1 of the tokens' labels" if tokens else "F1 of the labels"
+    shared, given, others = (float(count) for count in counts.sum(axis=0))
+    more = {"labels of the dense model": given, "of the halved one": others, "of both": shared}
+    return Judgement(
+        f"{metric}, agreement", True, 100.0, score, len(texts), interval, more, changed[:_SHOWN]
     )
 
 
@@ -187,96 +271,38 @@ def judge_embedding(
         Changed(chosen[row], "", f"cosine {cosines[row]:.3f}", float(1 - cosines[row]))
         for row in worst
     ]
-    if subject.pairs and subject.task is None:
-        scores = [
-            evaluate(
-                model,
-                task="custom",
-                data=subject.data,
-                zero_shot=True,
-                threads=threads,
-                progress=progress,
-                **_columns(subject),
-            )
-            for model in (dense, halved)
-        ]
-        values = [next(iter(each.scores.values()))["spearman"] for each in scores]
-        rows = sum(scores[0].rows.values())
-        return Judgement("spearman", False, values[0], values[1], rows, None, more, changed)
+    if subject.pairs:
+        return _judge_pairs(subject, models, more, changed, progress)
     metric = f"agreement of the {len(near[0][0])} nearest neighbours"
+    interval = bootstrap(len(shared), lambda rows: 100 * (float(shared[rows].mean()) - 1))
     return Judgement(
-        metric, True, 100.0, float(100 * shared.mean()), len(queries), None, more, changed
+        metric, True, 100.0, float(100 * shared.mean()), len(queries), interval, more, changed
     )
 
 
-def neighbours(vectors: Floats, count: int = NEIGHBOURS) -> npt.NDArray[np.int64]:
-    """Of each row of ``[texts, hidden]``, unit vectors, the nearest others: ``[texts, count]``.
+def _judge_pairs(
+    subject: Subject,
+    models: Sequence[Model],
+    more: dict[str, float],
+    changed: list[Changed],
+    progress: Progress,
+) -> Judgement:
+    """Spearman of the cosines of scored pairs, as `evaluate` has it zero-shot."""
+    from scipy.stats import rankdata
 
-    Of equally near ones the first; ``count`` is smaller where there are fewer others.
-    """
-    similar = vectors @ vectors.T
-    np.fill_diagonal(similar, -np.inf)
-    count = min(count, len(vectors) - 1)
-    return np.argsort(-similar, axis=1, kind="stable")[:, :count]
-
-
-def bootstrap(differences: Floats) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of paired differences (Efron 1979)."""
-    random = np.random.RandomState(_SEED)
-    rows = random.randint(len(differences), size=(_RESAMPLES, len(differences)))
-    low, high = np.percentile(differences[rows].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _columns(subject: Subject) -> dict[str, Any]:
-    given = subject.columns.given()
-    return {name: given[name] for name in given if name in _COLUMNS}
-
-
-def _changed_answers(
-    models: Sequence[Model], texts: Sequence[Text], logits: Sequence[Floats]
-) -> list[Changed]:
-    """The texts whose scores moved most, those with another best label first."""
-    labels = models[0].config.labels
-    if len(labels) == 1:
-        distance = np.abs(logits[1] - logits[0])[:, 0]
-        say: Callable[[int, int], str] = lambda which, row: f"{logits[which][row, 0]:.2f}"  # noqa: E731
-        order = np.argsort(-distance)
-    else:
-        shares = [softmax(each) for each in logits]
-        distance = np.abs(shares[1] - shares[0]).max(axis=1)
-        best = [each.argmax(axis=1) for each in shares]
-        order = np.lexsort((-distance, best[0] == best[1]))
-
-        def say(which: int, row: int) -> str:
-            label = best[which][row]
-            return f"{labels[label]} {shares[which][row, label]:.2f}"
-
-    return [
-        Changed(_shown(texts[row]), say(0, row), say(1, row), float(distance[row]))
-        for row in order[:_SHOWN]
-    ]
-
-
-def _changed_spans(models: Sequence[Model], texts: Sequence[Text]) -> list[Changed]:
-    asked = [text for text in texts if not isinstance(text, str)][:200]
-    found = [
-        model.answer([question for question, _ in asked], [context for _, context in asked])
-        for model in models
-    ]
-    return [
-        Changed(question, dense["text"], halved["text"], abs(dense["score"] - halved["score"]))
-        for (question, _), dense, halved in zip(asked, *found, strict=True)
-        if dense["text"] != halved["text"]
-    ][:_SHOWN]
-
-
-def softmax(logits: Floats) -> Floats:
-    """Over the last axis."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shares: Floats = shifted / shifted.sum(axis=-1, keepdims=True)
-    return shares
-
-
-def _shown(text: Text) -> str:
-    return text if isinstance(text, str) else " / ".join(text)
+    columns = replace(subject.columns, regression=True)
+    data = undivided_file(subject.data) or subject.data
+    task = find_task(CUSTOM, data, split="validation", options=columns)
+    (examples,) = scored_examples(models[0].path, task, subject.data, None)
+    expected = examples.labels.astype(np.float64)
+    cosines = [pair_cosines(examples, model.embed, progress) for model in models]
+    scores = [regression_scores(task.metrics, each, expected).values for each in cosines]
+    ranks = [rankdata(without_rounding_noise(each)) for each in (*cosines, expected)]
+    more = {
+        **{f"pairs, {name}, dense": score for name, score in scores[0].items()},
+        **{f"pairs, {name}, halved": score for name, score in scores[1].items()},
+        **more,
+    }
+    first, second = (each["spearman"] for each in scores)
+    interval = correlation_interval(*ranks)
+    return Judgement("spearman", False, first, second, len(examples), interval, more, changed)

@@ -9,6 +9,7 @@ killed, to the same bits.
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.bench import run_bench
+from sparsebert.bench.engines import default_engines
 from sparsebert.bench.workloads import Shape
 from sparsebert.checkpoint.atomic import FolderLock
 from sparsebert.checkpoint.folder import PACKED_NAME, model_fingerprint, open_checkpoint
@@ -27,29 +29,21 @@ from sparsebert.extras import need_extra
 from sparsebert.halving import steps
 from sparsebert.halving.effort import Effort, Plan, get_effort, make_plan
 from sparsebert.halving.estimate import seconds_a_row
-from sparsebert.halving.judgement import Judgement, judge_embedding, judge_task
+from sparsebert.halving.judgement import Judgement, judge_embedding, judge_labels, judge_task
 from sparsebert.halving.report import REPORT_NAME, render_report
+from sparsebert.halving.resources import check_resources
 from sparsebert.halving.result import HalveResult, LayerZeros, StepTaken
+from sparsebert.halving.rows import Rows, place, prepare
 from sparsebert.halving.subject import Goal, Subject, recognise
-from sparsebert.halving.texts import (
-    Gathered,
-    check_vocabulary,
-    divide_texts,
-    gather,
-    write_labelled,
-    write_texts,
-)
+from sparsebert.halving.texts import Gathered, gather
 from sparsebert.inference import load
 from sparsebert.patterns import Pattern
 from sparsebert.progress import Progress, shown
 from sparsebert.pruning.inspection import inspect
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.division import hold_out
-from sparsebert.tasks.files import split_files
-from sparsebert.tasks.texts import Text, read_texts
+from sparsebert.tasks.texts import Text
 
 _PLAN_NAME = "plan.json"
-_ENGINES = ("sparsebert-int8", "sparsebert-dense-int8", "torch")
 _SHAPES = (Shape(1, 16), Shape(1, 128), Shape(8, 128))
 _ROUNDS = 5
 _DROP_OF_SCORE, _DROP_OF_AGREEMENT = 0.5, 5.0  # points
@@ -68,6 +62,7 @@ def halve(
     seed: int = 1,
     threads: int | None = None,
     bench: bool = True,
+    peers: bool = False,
     force: bool = False,
     progress: Progress | None = None,
     said: Callable[[str], None] | None = None,
@@ -75,21 +70,24 @@ def halve(
 ) -> HalveResult:
     """Halve ``model`` (a dense folder or hub id), pack it in int8 and write it to ``out``.
 
-    A model with a trained head (classifier, regression, reranker, question answering) is its own
-    teacher. One without is fine-tuned on ``data`` first, if that has labels, and is an embedding
-    model otherwise. It is pruned to 1:2 by second order on ``texts`` (files or folders of
-    `sparsebert.tasks.texts`; by default the data's, else sentences that the package ships), then
-    distilled from its dense self with every pruned weight locked at zero. Labels are used for
-    scoring, not for the distillation; without them the halved model is judged by how often it
-    agrees with the dense one.
+    A model with a trained head (classifier, regression, reranker, question answering, labels of
+    tokens or several of a text) is its own teacher. One without is fine-tuned on ``data`` first, if
+    that has labels, and is an embedding model otherwise. It is pruned to 1:2 by second order on
+    ``texts`` (files or folders of `sparsebert.tasks.texts`; by default the data's, else sentences
+    that the package ships), then distilled from its dense self with every pruned weight locked at
+    zero. Labels are used for scoring, not for the distillation; without them the halved model is
+    judged by how often it agrees with the dense one.
 
     ``effort`` is "quick" (second order alone), "standard" (up to two rounds of distillation, each
-    within 45 minutes by an estimate that is measured first) or "thorough" (up to four). Rounds end
-    as soon as no more than ``max_drop`` points of the score, or of agreement, are lost; by default
-    0.5 of a score and 5 of agreement (int8 alone costs some), and infinity takes one round.
+    within 30 minutes by an estimate that is measured first) or "thorough" (up to four, as long as
+    they take). Rounds end as soon as no more than ``max_drop`` points of the score, or of
+    agreement, are lost, or one no longer pays; by default 0.5 of a score and 5 of agreement (int8
+    alone costs some), and infinity takes one round. What decides between rounds are rows of their
+    own, neither learnt from nor reported on.
     ``shared_rows`` is that of `prune`; ``columns`` are those of
     `sparsebert.tasks.data_options.DataOptions`. ``said`` is called with each sentence on what was
-    recognised and how long it will take.
+    recognised and how long it will take. ``bench`` measures latency and memory beside torch, and
+    with ``peers`` beside every other engine that is installed.
 
     ``out`` is a packed folder with report.html and recipe.yaml in it. It is written also if more
     than ``max_drop`` was lost, which ``held`` of the result says. An interrupted run resumes by the
@@ -125,19 +123,24 @@ def halve(
         "columns": subject.columns.given(),
     }
     work = target.with_name(f"{target.name}.halving")
+    choose = chosen.rounds > 1 and gathered.own
     with ExitStack() as stack:
         _lock(work, stack)
         plan = _kept_plan(work, inputs)
-        folders, held = _prepare(work, subject, gathered, threads)
-        if plan is not None:
+        resuming = plan is not None
+        if plan is None:
+            plan = _made_plan(inputs, chosen, subject, gathered, threads)
+        if resuming:
             tell("Resuming the unfinished run.")
         else:
-            plan = _made_plan(inputs, chosen, subject, gathered, threads)
-            write_json(work / _PLAN_NAME, plan.as_dict())
+            check_resources(subject, plan, work, threads)
+        rows = prepare(work, subject, gathered, choose=choose, threads=threads)
+        write_json(work / _PLAN_NAME, plan.as_dict())
         if plan.estimate:
             tell(_about_time(plan, len(gathered.texts)))
-        run = _Run(subject, gathered, folders, plan, seed, shared_rows, held, threads, report)
-        judgement, number = run.rounds(max_drop)
+        folders = rows.folders
+        run = _Run(subject, gathered, rows, plan, seed, shared_rows, threads, report)
+        judgement, number = run.rounds(max_drop, chosen.worth)
         student = folders.student(number)
         result = HalveResult(
             model=subject.title,
@@ -165,7 +168,7 @@ def halve(
             result.bench = run_bench(
                 student,
                 shapes=[shape for shape in _SHAPES if shape.tokens <= _most_tokens(student)],
-                engines=_ENGINES,
+                engines=_engines(peers),
                 threads=threads,
                 rounds=_ROUNDS,
                 progress=report,
@@ -204,9 +207,15 @@ def commands(
     subject = recognise(model, data=data, task=task, texts=texts, columns=DataOptions(**columns))
     gathered = gather(subject)
     work = Path(f"{out}.halving")
-    folders = steps.Folders(work, _shown_texts(subject, gathered, work), _data_place(subject, work))
-    plan = make_plan({}, chosen, len(gathered.texts), 0.0)
-    run = _Run(subject, gathered, folders, plan, seed, shared_rows, [], None, shown(None))
+    rows = place(work, subject, gathered, choose=chosen.rounds > 1 and gathered.own)
+    folders = rows.folders
+    if shown_texts := _own_texts(subject, gathered, folders):
+        folders = steps.Folders(work, shown_texts, folders.data)
+        rows = Rows(folders, rows.scored, rows.choice)
+    plan = make_plan(
+        {}, chosen, len(gathered.texts), 0.0, texts_alone=subject.goal is not Goal.TASK
+    )
+    run = _Run(subject, gathered, rows, plan, seed, shared_rows, None, shown(None))
     number = 1 if plan.rounds and gathered.own else 0
     said = list(subject.said)
     if folders.texts.is_relative_to(work):
@@ -217,7 +226,7 @@ def commands(
     if number:
         said.append("Of many texts a selection that fits the time allowed is taken: --max-rows.")
     return said, [
-        *(step.command for step in run.before(number)),
+        *(step.command for step in run.before()),
         *(step.command for step in run.round_steps(number)),
     ]
 
@@ -229,61 +238,64 @@ class _Run:
         self,
         subject: Subject,
         gathered: Gathered,
-        folders: steps.Folders,
+        rows: Rows,
         plan: Plan,
         seed: int,
         shared_rows: int,
-        held: Sequence[Text],
         threads: int | None,
         progress: Progress,
     ) -> None:
         self._subject = subject
         self._gathered = gathered
-        self._folders = folders
+        self._rows = rows
+        self._folders = rows.folders
         self._plan = plan
         self._seed = seed
         self._shared_rows = shared_rows
-        self._held = held
         self._threads = threads
         self._progress = progress
         self.taken: list[StepTaken] = []
         self.notes: list[str] = []
 
-    def before(self, rounds: int) -> list[steps.Step]:
-        """What comes before the first round."""
-        found = []
-        if not self._subject.taught:
-            found.append(steps.dense_step(self._subject, self._folders, self._seed))
-        # Upstream training prunes by itself.
-        if not (rounds and self._subject.goal is Goal.EMBEDDING):
-            found.append(steps.prune_step(self._subject, self._folders, self._shared_rows))
-        return found
+    def before(self) -> list[steps.Step]:
+        """The steps ahead of the first round."""
+        first = [steps.dense_step(self._subject, self._folders, self._seed)]
+        pruning = steps.prune_step(self._subject, self._folders, self._shared_rows)
+        return [*([] if self._subject.taught else first), pruning]
 
     def round_steps(self, number: int) -> list[steps.Step]:
         """One round of distillation (none for 0), and packing what came of it."""
-        distil = [
-            steps.distil_step(
-                self._subject, self._folders, self._plan, number, self._seed, self._shared_rows
-            )
-        ]
+        distil = [steps.distil_step(self._subject, self._folders, self._plan, number, self._seed)]
         return [*(distil if number else []), steps.pack_step(self._folders, number)]
 
-    def rounds(self, max_drop: float | None) -> tuple[Judgement, int]:
-        """Run it all; the judgement of the best round, and its number (0: none)."""
+    def rounds(self, max_drop: float | None, worth: float) -> tuple[Judgement, int]:
+        """Run it all; the judgement of the best round, and its number (0: none).
+
+        Rounds end once the promise is kept or one gained fewer than ``worth`` points.
+        """
         rounds = self._plan.rounds if self._gathered.own else 0
-        for step in self.before(rounds):
+        for step in self.before():
             self._take(step)
-        best: tuple[Judgement, int] | None = None
+        best, least = 0, math.inf
         for number in range(min(1, rounds), rounds + 1):
             for step in self.round_steps(number):
                 self._take(step)
-            judgement = self._judge(number)
-            if best is None or judgement.drop < best[0].drop:
-                best = judgement, number
+            if rounds <= 1 or max_drop == math.inf:
+                best = number
+                break
+            judgement = self._judge(number, self._rows.choice)
+            gained = least - judgement.drop
+            if gained >= 0:
+                best, least = number, judgement.drop
             if judgement.drop <= _promise(max_drop, judgement):
                 break
-        assert best is not None
-        return best
+            if gained < worth:
+                self.notes.append(
+                    f"round {number} of distillation gained {gained:.2f} points on the rows to "
+                    "choose on: more would not pay."
+                )
+                break
+        return self._judge(best, self._rows.scored), best
 
     def _take(self, step: steps.Step) -> None:
         seconds = None
@@ -297,15 +309,17 @@ class _Run:
             self.notes += [f"{step.title}: {note}" for note in notes]
         self.taken.append(StepTaken(step.title, step.command, seconds))
 
-    def _judge(self, number: int) -> Judgement:
+    def _judge(self, number: int, held: Path | list[Text]) -> Judgement:
         dense = steps.teacher_of(self._subject, self._folders)
         halved = self._folders.packed(number)
         options: dict[str, Any] = {"threads": self._threads, "progress": self._progress}
-        if self._subject.goal is Goal.EMBEDDING:
-            texts = self._gathered.texts
-            return judge_embedding(self._subject, texts, self._held, dense, halved, **options)
-        name = steps.task_name(self._subject)
-        return judge_task(self._subject, name, self._folders.data, dense, halved, **options)
+        if isinstance(held, Path):
+            name = steps.task_name(self._subject)
+            return judge_task(self._subject, name, held, dense, halved, **options)
+        if self._subject.goal is Goal.LABELS:
+            return judge_labels(held, dense, halved, **options)
+        texts = self._gathered.texts
+        return judge_embedding(self._subject, texts, held, dense, halved, **options)
 
 
 def _promise(max_drop: float | None, judgement: Judgement) -> float:
@@ -323,11 +337,18 @@ def _lock(work: Path, stack: ExitStack) -> None:
     stack.callback(lock.release, work)
 
 
-def _shown_texts(subject: Subject, gathered: Gathered, work: Path) -> Path:
-    """The user's own data where a command by hand reads the same from it."""
-    if gathered.duplicates or subject.goal is Goal.EMBEDDING or subject.texts:
-        return work / "texts.parquet"
-    return _data_place(subject, work)
+def _own_texts(subject: Subject, gathered: Gathered, folders: steps.Folders) -> Path | None:
+    """The user's own data where a command by hand reads the same texts from it."""
+    if gathered.duplicates or subject.goal is not Goal.TASK or subject.texts:
+        return None
+    return folders.data
+
+
+def _engines(peers: bool) -> tuple[str, ...]:
+    """Ours, torch, and with ``peers`` what else is installed."""
+    ours = ("sparsebert-int8", "sparsebert-dense-int8", "torch")
+    others = [name for name in default_engines() if not name.startswith(("sparsebert", "torch"))]
+    return (*ours, *(others if peers else ()))
 
 
 def _data_fingerprint(subject: Subject) -> str | None:
@@ -342,59 +363,6 @@ def _data_fingerprint(subject: Subject) -> str | None:
             digest.update(f"{file.name}:{file.stat().st_size}:".encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def _data_place(subject: Subject, work: Path) -> Path:
-    if not subject.labelled or subject.goal is Goal.EMBEDDING:
-        return work / "data"
-    assert subject.data is not None
-    return subject.data if _has_validation(subject) else work / "data"
-
-
-def _has_validation(subject: Subject) -> bool:
-    """Whether the data comes in parts: if not, the same rows are held out for every model."""
-    assert subject.data is not None
-    if subject.data.is_file() or subject.task is None:
-        return False
-    return bool(split_files(subject.data, subject.task.validation_splits[0]))
-
-
-def _prepare(
-    work: Path, subject: Subject, gathered: Gathered, threads: int | None
-) -> tuple[steps.Folders, list[Text]]:
-    """Texts and data in the work folder, written once; and the texts held out to compare on.
-
-    No row that a model is scored or compared on is pruned or distilled with.
-    """
-    folders = steps.Folders(work, work / "texts.parquet", _data_place(subject, work))
-    texts = gathered.texts
-    held: list[Text] = []
-    if subject.goal is Goal.EMBEDDING:
-        texts, held = divide_texts(gathered)
-    if not folders.texts.is_file():
-        model = load(subject.checkpoint.path, threads=threads)
-        if gathered.own:
-            note = check_vocabulary(model, gathered.texts)
-            gathered.notes.extend([note] if note else [])
-        partial = work / "data.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        if (
-            subject.goal is Goal.TASK
-            and folders.data == work / "data"
-            and not folders.data.exists()
-        ):
-            if subject.labelled:
-                assert subject.task is not None
-                hold_out(subject.task.name, subject.data, partial, options=subject.columns)
-            else:
-                write_labelled(partial, model, gathered.texts)
-            partial.rename(folders.data)
-        own_rows = subject.goal is Goal.TASK and folders.data == work / "data"
-        if own_rows and not (subject.labelled and subject.texts):
-            texts = list(dict.fromkeys(read_texts(folders.data, subject.task, subject.columns)))
-        write_texts(work / "texts.partial", texts, questions=steps.is_question(subject))
-        (work / "texts.partial").rename(folders.texts)
-    return folders, held
 
 
 def _kept_plan(work: Path, inputs: dict[str, Any]) -> Plan | None:
@@ -424,9 +392,8 @@ def _made_plan(
         model = load(subject.checkpoint.path, threads=threads)
         length = min(steps.LENGTH, model.max_length)
         pace = seconds_a_row(subject.checkpoint, model, gathered.texts, length)
-    # Upstream training begins anew in each round, and lasts longer.
-    longest = effort.rounds if subject.goal is Goal.EMBEDDING else 1
-    return make_plan(inputs, effort, len(gathered.texts), pace, longest=longest)
+    alone = subject.goal is not Goal.TASK
+    return make_plan(inputs, effort, len(gathered.texts), pace, texts_alone=alone)
 
 
 def _about_time(plan: Plan, texts: int) -> str:

@@ -42,7 +42,7 @@ class Folders:
     work: Path
     texts: Path
     data: Path
-    """Data for `finetune` and `evaluate`: the user's own, or texts with the model's answers."""
+    """Data for `finetune`: the user's own, or texts with the model's answers."""
 
     @property
     def dense(self) -> Path:
@@ -111,12 +111,10 @@ def prune_step(subject: Subject, folders: Folders, shared_rows: int) -> Step:
     return Step("prune by second order", folders.pruned, command, run)
 
 
-def distil_step(
-    subject: Subject, folders: Folders, plan: Plan, number: int, seed: int, shared_rows: int
-) -> Step:
+def distil_step(subject: Subject, folders: Folders, plan: Plan, number: int, seed: int) -> Step:
     """One round of distillation, with every pruned weight locked at zero."""
-    if subject.goal is Goal.EMBEDDING:
-        return _upstream_step(subject, folders, plan, number, seed, shared_rows)
+    if subject.goal is not Goal.TASK:
+        return _upstream_step(subject, folders, plan, number, seed)
     source, out = folders.student(number - 1), folders.student(number)
     arguments: dict[str, Any] = {
         "task": task_name(subject),
@@ -140,32 +138,28 @@ def distil_step(
     return Step(_round("distil", number), out, command, run)
 
 
-def _upstream_step(
-    subject: Subject, folders: Folders, plan: Plan, number: int, seed: int, shared_rows: int
-) -> Step:
-    """Train against the dense encoder on the texts; each round begins anew, and lasts longer."""
-    out = folders.student(number)
+def _upstream_step(subject: Subject, folders: Folders, plan: Plan, number: int, seed: int) -> Step:
+    """Learn from the dense model on texts alone: its hidden states, embeddings and logits."""
+    source, out = folders.student(number - 1), folders.student(number)
     arguments: dict[str, Any] = {
         "corpus": folders.texts,
-        "epochs": plan.epochs * number,
+        "teacher": subject.model,
+        "epochs": plan.epochs,
         "embeddings": "frozen",
         "max_length": min(LENGTH, subject.checkpoint.config.max_length),
-        "calibration_rows": CALIBRATION_ROWS,
     }
-    if shared_rows > 1:
-        arguments["shared_rows"] = shared_rows
     if plan.max_rows is not None:
         arguments["max_rows"] = plan.max_rows
+    if number > 1:  # it is nearly there
+        arguments["learning_rate"] = 2e-4
 
     def run(progress: Progress) -> Any:
         from sparsebert.training import prune_upstream
 
-        return prune_upstream(
-            subject.model, out, seed=seed, resume=True, progress=progress, **arguments
-        )
+        return prune_upstream(source, out, seed=seed, resume=True, progress=progress, **arguments)
 
-    command = _command("prune", subject.model, out, seed=seed, **arguments)
-    return Step(_round("prune and distil", number), out, command, run)
+    command = _command("prune", source, out, seed=seed, **arguments)
+    return Step(_round("distil", number), out, command, run)
 
 
 def pack_step(folders: Folders, number: int) -> Step:

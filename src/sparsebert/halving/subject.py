@@ -7,7 +7,14 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
-from sparsebert.checkpoint import Checkpoint, Head, open_checkpoint, read_masks, resolve_model
+from sparsebert.checkpoint import (
+    Checkpoint,
+    Head,
+    open_checkpoint,
+    read_masks,
+    read_score_function,
+    resolve_model,
+)
 from sparsebert.errors import CheckpointError, DataError, InputError
 from sparsebert.packing import is_packed
 from sparsebert.tasks.custom import SCORE, UNREAD, custom_task, find_task
@@ -20,10 +27,15 @@ _FLOATS = ("halffloat", "float", "double")  # as Arrow calls them: labels that a
 
 
 class Goal(str, Enum):
-    """What the halved model shall do as the dense one does."""
+    """What the halved model shall do as the dense one does.
+
+    LABELS are those of each token, or several of a text: no task here has such, so that they are
+    learnt from texts alone, as embeddings are.
+    """
 
     TASK = "task"
     EMBEDDING = "embedding"
+    LABELS = "labels"
 
 
 @dataclass(frozen=True)
@@ -68,12 +80,14 @@ def recognise(
 ) -> Subject:
     """Look at the model and the data; nothing is computed yet.
 
-    Raises CheckpointError for a model that is packed or sparse already or has a head that cannot be
-    distilled, DataError for data without texts, InputError for a task that the head does not fit.
+    Raises CheckpointError for a model that is packed or sparse already or is damaged,
+    DataError for data without texts, InputError for a task that the head does not fit.
     """
     checkpoint = _dense(model)
     columns = columns or DataOptions()
     head = checkpoint.config.head
+    if gives_labels(checkpoint):
+        return _of_labels(checkpoint, str(model), data, task, texts, columns)
     found = _labelled_task(data, task, columns) if data is not None else None
     if data is None and task is not None:
         raise InputError(f"the task {task} says how to read data, and none is given: add --data.")
@@ -110,6 +124,45 @@ def recognise(
     )
 
 
+def gives_labels(checkpoint: Checkpoint) -> bool:
+    """Whether it labels each token, or gives a text several labels."""
+    config = checkpoint.config
+    if config.head is Head.TOKEN:
+        return True
+    several = config.head is Head.SEQUENCE and len(config.labels) > 1
+    return several and read_score_function(checkpoint.path, config) == "sigmoid"
+
+
+def _of_labels(
+    checkpoint: Checkpoint,
+    model: str,
+    data: str | Path | None,
+    task: str | None,
+    texts: Sequence[str | Path],
+    columns: DataOptions,
+) -> Subject:
+    if task is not None:
+        raise InputError(
+            f"{checkpoint.source} is {_about_head(checkpoint)}, which no task scores: leave the "
+            "task out, and it is judged by its agreement with itself."
+        )
+    said = [_about_model(checkpoint), "It is its own teacher. Judged by its agreement with itself."]
+    if data is not None:
+        said.append("Of the data only texts are read, no labels.")
+    return Subject(
+        model,
+        checkpoint,
+        Goal.LABELS,
+        None,
+        True,
+        False,
+        None if data is None else Path(data),
+        columns,
+        tuple(Path(each) for each in texts),
+        tuple(said),
+    )
+
+
 def _dense(model: str | Path) -> Checkpoint:
     if is_packed(resolve_model(model)):
         raise CheckpointError(
@@ -120,14 +173,6 @@ def _dense(model: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{model} is sparse already: fine-tune it with `sparsebert finetune`, or pack it with "
             "`sparsebert pack`; to halve it anew, give the dense model."
-        )
-    config = checkpoint.config
-    if config.head is Head.TOKEN or config.problem_type == "multi_label_classification":
-        kind = "token-classification" if config.head is Head.TOKEN else "multi-label"
-        raise CheckpointError(
-            f"{model} is a {kind} model, which cannot be distilled yet: prune it by second order "
-            f"(`sparsebert prune {model} SPARSE --method second-order --calibration TEXTS`) and "
-            "pack it."
         )
     return checkpoint
 
@@ -206,6 +251,9 @@ def _about_head(checkpoint: Checkpoint) -> str:
     if config.head is Head.QUESTION:
         return "a question-answering model"
     count = len(config.labels)
+    if gives_labels(checkpoint):
+        each = "token" if config.head is Head.TOKEN else "text, several at once"
+        return f"a model of {count} labels for each {each}"
     return "a model that scores texts" if count == 1 else f"a classifier of {count} labels"
 
 

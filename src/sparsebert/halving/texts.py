@@ -1,7 +1,4 @@
-"""The texts that a model is halved on: gathered, checked, and labelled by the model itself.
-
-    texts.parquet                       what is calibrated on, and an embedding model distilled on
-    data/{train,validation}.parquet     data for `finetune` and `evaluate`, where the user's is not
+"""The texts that a model is halved on: gathered, checked, divided, labelled by the model itself.
 
 Where the user's data has no labels the dense model's own answers take their place: a student that
 learns from its teacher's outputs does not read them, and a score against them is the agreement.
@@ -9,7 +6,7 @@ learns from its teacher's outputs does not read them, and a score against them i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from sparsebert.checkpoint import Head
 from sparsebert.errors import DataError
 from sparsebert.halving.subject import Goal, Subject
 from sparsebert.inference import Model
+from sparsebert.tasks.labels import are_unnamed
 from sparsebert.tasks.texts import Text, read_texts, single_texts
 
 SHIPPED = Path(__file__).with_name("calibration.txt")
@@ -30,7 +28,7 @@ FEW = 50
 _UNKNOWN_NOTED, _UNKNOWN_REFUSED = 0.05, 0.5
 _UNKNOWN = ("[UNK]", "<unk>")
 _SAMPLE = 500  # texts whose tokens are counted
-_HELD_OUT = 0.1
+_HELD_OUT, _MOST_HELD_OUT = 0.1, 1000  # share of the texts, and number
 _SEED = 20_240_504
 
 
@@ -69,12 +67,16 @@ def gather(subject: Subject) -> Gathered:
     read: list[Text] = []
     for path, of_data in sources:
         read += read_texts(path, task if of_data else None, subject.columns if of_data else None)
+    if subject.goal is Goal.EMBEDDING:  # which reads each text by itself
+        read = list(single_texts(read))
     texts = list(dict.fromkeys(read))
     if len({isinstance(text, str) for text in texts}) > 1:
         raise DataError(
             "some of the texts are pairs and some are not: give texts of the kind that the model "
             "reads."
         )
+    if subject.goal is Goal.LABELS and not isinstance(texts[0], str):
+        raise DataError(f"{subject.title} labels single texts, and these are pairs.")
     notes = []
     if len(texts) < len(read):
         notes.append(f"{len(read) - len(texts):,} of {len(read):,} texts are duplicates: left out.")
@@ -86,23 +88,23 @@ def gather(subject: Subject) -> Gathered:
     return Gathered(texts, notes, own=True, duplicates=len(read) - len(texts))
 
 
-def divide_texts(gathered: Gathered) -> tuple[list[Text], list[Text]]:
-    """Texts to prune and distil on, and a fixed tenth that is kept from that to compare on.
+def divide_texts(gathered: Gathered, *, choose: bool) -> tuple[list[Text], list[Text], list[Text]]:
+    """Texts to learn from, those to choose between rounds on, and those to report on.
 
-    Of the package's own few, all are both.
+    The latter two are a fixed tenth each, 1,000 at most; without a choice to make they are the
+    same. Of the package's own few texts, and of fewer than three, all are all.
     """
-    if not gathered.own or len(gathered.texts) < 2:
-        return gathered.texts, gathered.texts
-    train, held = _division(len(gathered.texts))
-    return [gathered.texts[row] for row in train], [gathered.texts[row] for row in held]
-
-
-def _division(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Indices of the texts to learn from and of those held out, both ascending."""
+    texts = gathered.texts
+    if not gathered.own or len(texts) < 3:
+        return texts, texts, texts
     # The legacy generator: numpy promises that its streams never change.
-    order = np.random.RandomState(_SEED).permutation(count).astype(np.int64)
-    held = max(round(count * _HELD_OUT), 1)
-    return np.sort(order[held:]), np.sort(order[:held])
+    order = np.random.RandomState(_SEED).permutation(len(texts))
+    held = min(max(round(len(texts) * _HELD_OUT), 1), _MOST_HELD_OUT)
+    parts = [order[2 * held :], order[held : 2 * held], order[:held]]
+    if not choose:
+        parts = [order[held:], order[:held], order[:held]]
+    learn, choice, report = ([texts[row] for row in np.sort(part)] for part in parts)
+    return learn, choice, report
 
 
 def check_vocabulary(model: Model, texts: Sequence[Text]) -> str | None:
@@ -131,32 +133,30 @@ def write_texts(path: Path, texts: Sequence[Text], *, questions: bool) -> None:
     _write(path, columns)
 
 
-def write_labelled(folder: Path, model: Model, texts: Sequence[Text]) -> None:
-    """Data for a task of the user's own, its labels the model's answers; a tenth is validation.
+def write_labelled(folder: Path, model: Model, parts: Mapping[str, Sequence[Text]]) -> None:
+    """Data for a task of the user's own, a file a split, its labels the model's answers.
 
     Each class has a training row, for a student keeps a head only of the classes that its data has:
     a class that the model gives to no text stands at the likeliest one. Its label is not learnt.
     DataError if there are fewer texts than classes.
     """
-    train, held = _division(len(texts))
-    parts = {"train": train, "validation": held}
     folder.mkdir(parents=True, exist_ok=True)
-    if model.config.head is Head.QUESTION:
-        for split, rows in parts.items():
-            _write(
-                folder / f"{split}.parquet", _answered(model, [texts[row] for row in rows], rows)
-            )
-        return
-    logits = model.logits(list(texts))
-    for split, rows in parts.items():
-        columns = _columns([texts[row] for row in rows])
+    names = model.config.labels
+    if are_unnamed(names):  # such classes are numbers wherever data is read
+        names = tuple(str(number) for number in range(len(names)))
+    for split, texts in parts.items():
+        if model.config.head is Head.QUESTION:
+            _write(folder / f"{split}.parquet", _answered(model, texts, split))
+            continue
+        logits = model.logits(list(texts))
+        columns = _columns(texts)
         if logits.shape[1] == 1:
-            columns["score"] = [float(value) for value in logits[rows, 0]]
+            columns["score"] = [float(value) for value in logits[:, 0]]
         else:
-            best = logits[rows].argmax(axis=1)
+            best = logits.argmax(axis=1)
             if split == "train":
-                best = with_every_class(best, logits[rows])
-            columns["label"] = [model.config.labels[label] for label in best]
+                best = with_every_class(best, logits)
+            columns["label"] = [names[label] for label in best]
         _write(folder / f"{split}.parquet", columns)
 
 
@@ -181,12 +181,12 @@ def with_every_class(
     return found
 
 
-def _answered(model: Model, texts: Sequence[Text], rows: Iterable[int]) -> dict[str, list[Any]]:
+def _answered(model: Model, texts: Sequence[Text], split: str) -> dict[str, list[Any]]:
     asked = [text for text in texts if not isinstance(text, str)]
     questions, contexts = [question for question, _ in asked], [context for _, context in asked]
     answers = model.answer(questions, contexts)
     return {
-        "id": [str(row) for row in rows],
+        "id": [f"{split}-{row}" for row in range(len(asked))],
         "question": questions,
         "context": contexts,
         "answers": [

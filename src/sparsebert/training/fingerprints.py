@@ -38,14 +38,22 @@ def run_fingerprints(
 
 
 def upstream_fingerprints(
-    checkpoint: Checkpoint, corpus: Iterable[str], calibration: str | Path | None, task: str | None
+    checkpoint: Checkpoint,
+    corpus: Iterable[str],
+    calibration: str | Path | None,
+    task: str | None,
+    teacher: Checkpoint | None,
 ) -> dict[str, str]:
-    """Of upstream pruning: model, corpus, and the texts that it calibrates on where they differ."""
+    """Of upstream pruning: model, corpus, and where they differ what it calibrates on or learns
+    from.
+    """
     found = {"the model": model_fingerprint(checkpoint), "the corpus": text_fingerprint(corpus)}
     if calibration is not None:
         known = None if task is None or task.lower() == CUSTOM else get_task(task)
         texts = read_texts(calibration, known)
         found["the calibration texts"] = text_fingerprint(texts)
+    if teacher is not None:
+        found["the teacher"] = model_fingerprint(teacher)
     return found
 
 

@@ -19,6 +19,7 @@ from sparsebert.evaluation.similarity import pool
 from sparsebert.torch_models import model_family, model_inputs, unwrapped
 from sparsebert.training.distillation.losses import divergence
 from sparsebert.training.upstream.corpus import NOT_MASKED
+from sparsebert.training.upstream.heads import HeadDistance
 from sparsebert.training.upstream.options import UpstreamOptions
 
 
@@ -26,11 +27,16 @@ class UpstreamObjective:
     """The distance of a student to its teacher; `UpstreamOptions` weighs its terms."""
 
     def __init__(
-        self, teacher: PreTrainedModel, options: UpstreamOptions, pooling: Pooling | None
+        self,
+        teacher: PreTrainedModel,
+        options: UpstreamOptions,
+        pooling: Pooling | None,
+        head: HeadDistance | None = None,
     ) -> None:
         self._teacher = teacher.requires_grad_(False).eval()
         self._options = options
         self._pooling = pooling
+        self._head = head if options.logits_weight else None
 
     def loss(
         self, model: PreTrainedModel, batch: dict[str, torch.Tensor], examples_in_step: int
@@ -45,8 +51,10 @@ class UpstreamObjective:
         attention_mask = batch["attention_mask"].bool()
         teacher_model = self._teacher.to(attention_mask.device)
         with torch.no_grad():
-            teacher_states = _hidden_states(teacher_model, batch)
-        student_states = _hidden_states(model, batch)
+            teacher_outputs = self._outputs(teacher_model, batch)
+        student_outputs = self._outputs(model, batch)
+        teacher_states = teacher_outputs.hidden_states
+        student_states = student_outputs.hidden_states
         losses = torch.zeros(len(attention_mask), device=attention_mask.device)
         if options.hidden_weight:
             losses = losses + options.hidden_weight * self._hidden(
@@ -58,11 +66,22 @@ class UpstreamObjective:
             losses = losses + options.embedding_weight * embedding_distance(student, teacher)
             if options.similarity_weight:
                 losses = losses + options.similarity_weight * similarity_distance(student, teacher)
+        if self._head is not None:
+            losses = losses + options.logits_weight * self._head(
+                student_outputs, teacher_outputs, attention_mask
+            )
         if "labels" in batch:
             losses = losses + self._masked_lm(
                 model, student_states[-1], teacher_states[-1], batch["labels"]
             )
         return losses.sum() / examples_in_step
+
+    def _outputs(self, model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> Any:
+        """What a model gives, with ``hidden_states``: embeddings and layers, as ``[batch, tokens,
+        features]`` each; without its head where no one reads the logits.
+        """
+        runs: Any = unwrapped(model).base_model if self._head is None else model
+        return runs(**model_inputs(model, batch), output_hidden_states=True)
 
     def _hidden(
         self,
@@ -153,13 +172,3 @@ def similarity_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.T
     with torch.autocast(student.device.type, enabled=False):  # cosines near 1 need all their bits
         error = (student @ student.T - teacher @ teacher.T).square()
     return error.fill_diagonal_(0).sum(dim=1) / max(len(error) - 1, 1)
-
-
-def _hidden_states(
-    model: PreTrainedModel, batch: dict[str, torch.Tensor]
-) -> tuple[torch.Tensor, ...]:
-    """What the embeddings and each layer give, ``[batch, tokens, features]`` each."""
-    encoder: Any = unwrapped(model).base_model
-    outputs = encoder(**model_inputs(model, batch), output_hidden_states=True)
-    states: tuple[torch.Tensor, ...] = outputs.hidden_states
-    return states

@@ -19,7 +19,7 @@ class UpstreamOptions(Options):
     those of the loss's terms, 0 leaves one out: ``last_layer_weight`` is that of the last layer
     within the hidden-state term, beside 1 for every other; the embedding and similarity terms are
     for models that say how they pool; the masked-LM terms for those with such a head, of whose
-    tokens a share ``masked`` is then masked.
+    tokens a share ``masked`` is then masked; the logits term for those with a task's head.
 
     Raises TrainingError for a value that is of another type or outside its limits.
     """
@@ -63,6 +63,7 @@ class UpstreamOptions(Options):
     similarity_weight: float = option(0.0, least=0)
     masked_lm_weight: float = option(1.0, least=0)
     token_logits_weight: float = option(1.0, least=0)
+    logits_weight: float = option(1.0, least=0)
 
 
 class UpstreamKeywords(TypedDict, total=False):
@@ -89,3 +90,4 @@ class UpstreamKeywords(TypedDict, total=False):
     similarity_weight: float
     masked_lm_weight: float
     token_logits_weight: float
+    logits_weight: float

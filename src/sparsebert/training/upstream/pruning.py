@@ -1,9 +1,10 @@
 """Upstream pruning: a dense checkpoint to a sparse one for any task, on unlabelled text.
 
 The model is pruned in one shot; then the sparse student learns, its zeros locked, to give the
-hidden states and embeddings of the dense model it came from (and the tokens it predicts, if it has
-a masked-LM head). Fine-tuning starts from the result instead of from a one-shot pruned model, as in
-Prune Once for All (Zafrir et al., 2021, arXiv 2111.05754).
+hidden states and embeddings of the dense model it came from, and what its head gives if it has one.
+Fine-tuning starts from the result instead of from a one-shot pruned model, as in Prune Once for All
+(Zafrir et al., 2021, arXiv 2111.05754). A student that was pruned before goes on learning from the
+dense model that is named as its teacher.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sparsebert.checkpoint import (
     Checkpoint,
     Head,
     open_checkpoint,
+    read_masks,
     resolve_model,
 )
 from sparsebert.checkpoint.tokenizer import check_ids
@@ -54,6 +56,7 @@ def prune_upstream(
     out: str | Path,
     *,
     corpus: str | Path | Sequence[str | Path],
+    teacher: str | Path | None = None,
     pattern: str = "1:2",
     shared_rows: int = 1,
     method: str = "second-order",
@@ -74,8 +77,10 @@ def prune_upstream(
     and ``pair_column`` name the texts' columns; ``options`` are the fields of `UpstreamOptions`. A
     one-shot ``method`` that calibrates does so on a fixed selection of ``calibration_rows`` texts
     of ``calibration`` (with the columns of ``task`` where one is named), or else of the corpus.
-    What is zero after pruning is exactly 0.0 in the result; everything else trains. The result has
-    the tensors of ``model`` under their old names, in fp32.
+    With a dense ``teacher`` of the same shape ``model`` is sparse already: it keeps its zeros, and
+    what says how to prune must be left out. What is zero after pruning is exactly 0.0 in the
+    result; everything else trains. The result has the tensors of ``model`` under their old names,
+    in fp32.
 
     Checkpoints go to ``OUT.training`` beside ``out``, every ten minutes, at every epoch's end and
     on Ctrl-C; ``resume`` goes on from the last one (and starts anew if there is none). The same
@@ -92,7 +97,9 @@ def prune_upstream(
         "method": method,
         "parts": sorted(check_parts(parts)),
     }
-    if get_method(method, When.ONE_SHOT).needs is Needs.CALIBRATION:
+    if teacher is not None:
+        _refuse_pruning(pruning, calibration, calibration_rows, task)
+    elif get_method(method, When.ONE_SHOT).needs is Needs.CALIBRATION:
         pruning["calibration"] = calibration
         pruning["calibration_rows"] = calibration_rows
         pruning["task"] = task
@@ -113,8 +120,10 @@ def prune_upstream(
     report = main_only(shown(progress))
     target = Path(out)
     with training_output(target, force=force, source=resolve_model(model)) as staging:
-        dense = open_checkpoint(model)
+        dense = open_checkpoint(model if teacher is None else teacher)
         _check_options(dense, wanted)
+        if teacher is not None:
+            _check_student(open_checkpoint(model), dense)
         texts = read_corpus(sources, columns)
         tokenizer = load_tokenizer(dense.path)
         tokens = tokenize_corpus(
@@ -132,13 +141,22 @@ def prune_upstream(
             **pruning,
             **columns.given(),
             **arguments,
-            "model": str(dense.path.resolve()),
+            "model": str(resolve_model(model).resolve()),
+            "teacher": None if teacher is None else str(dense.path.resolve()),
             "calibration": None if calibration is None else str(Path(calibration).resolve()),
             "corpus": [str(source.resolve()) for source in sources],
             "rows": len(examples),
             "tokens": int(tokens.offsets[-1]),
         }
-        contents = from_main(lambda: upstream_fingerprints(dense, texts.texts, calibration, task))
+        contents = from_main(
+            lambda: upstream_fingerprints(
+                open_checkpoint(model),
+                texts.texts,
+                calibration,
+                task,
+                None if teacher is None else dense,
+            )
+        )
         with work_folder(
             target,
             begun,
@@ -148,7 +166,7 @@ def prune_upstream(
             needed=disk_needed(dense, wanted),
         ) as work:
             notes: list[str] = []
-            pruned = work.path / _PRUNED
+            pruned = work.path / _PRUNED if teacher is None else resolve_model(model)
             if not from_main(pruned.is_dir):  # else as an interrupted run left it, which is whole
                 notes = from_main(lambda: _prune(model, pruned, texts, pruning, report))
             student = open_checkpoint(pruned)
@@ -158,8 +176,8 @@ def prune_upstream(
         result = UpstreamResult(
             model=str(model),
             out=str(out),
-            pattern=pruning["pattern"],
-            method=method,
+            pattern=str(student.config.recorded_pattern or pruning["pattern"]),
+            method=str((student.config.sparsity or {}).get("method") or method),
             layers=len(student.config.recorded_layers),
             texts=len(texts),
             rows=len(examples),
@@ -174,7 +192,10 @@ def prune_upstream(
             history=trained.history,
             notes=[*notes, *outcome.notes],
         )
-        from_main(lambda: save_upstream(staging, student, dense, outcome, result, arguments))
+        if teacher is not None:
+            arguments["teacher"] = dense.source
+        origin = dense if teacher is None else open_checkpoint(model)
+        from_main(lambda: save_upstream(staging, student, origin, outcome, result, arguments))
         return result
 
 
@@ -191,6 +212,43 @@ def _prune(
         pruning = {**pruning, "calibration": texts}
     notes = prune(model, out, **pruning, progress=report).notes
     return notes
+
+
+def _refuse_pruning(
+    pruning: dict[str, Any], calibration: object, calibration_rows: int, task: object
+) -> None:
+    """TrainingError for any choice of how to prune: with a teacher the zeros are there already."""
+    usual = {"pattern": "1:2", "method": "second-order", "parts": ["encoder"]}
+    given = [name for name, value in usual.items() if pruning[name] != value]
+    given += ["calibration"] if calibration is not None else []
+    given += ["calibration_rows"] if calibration_rows != 1024 else []
+    given += ["task"] if task is not None else []
+    if given:
+        raise TrainingError(
+            f"with a teacher the model keeps the zeros that it has: leave {' and '.join(given)} "
+            "out."
+        )
+
+
+def _check_student(student: Checkpoint, dense: Checkpoint) -> None:
+    """Whether a sparse model can learn its dense teacher's states layer by layer."""
+    if not read_masks(student):
+        raise TrainingError(
+            f"{student.source} is dense: with a teacher it must be pruned already. Without one it "
+            "is pruned, and is its own teacher."
+        )
+    sizes = ("num_hidden_layers", "hidden_size", "vocab_size")
+    mine, other = ([getattr(each.config, name) for name in sizes] for each in (student, dense))
+    if mine != other or student.config.head is not dense.config.head:
+        raise TrainingError(
+            f"{student.source} and its teacher {dense.source} differ in shape or head: give the "
+            "dense model that it was pruned from."
+        )
+    if student.config.labels != dense.config.labels:
+        raise TrainingError(
+            f"{student.source} and its teacher {dense.source} have different labels: give the "
+            "dense model that it was pruned from."
+        )
 
 
 def _check_options(dense: Checkpoint, options: UpstreamOptions) -> None:
@@ -210,6 +268,8 @@ def _check_options(dense: Checkpoint, options: UpstreamOptions) -> None:
         terms += ["embedding_weight", "similarity_weight"]
     if dense.config.head is Head.MASKED_LM:
         terms += ["masked_lm_weight", "token_logits_weight"]
+    elif dense.config.head is not Head.ENCODER:
+        terms += ["logits_weight"]
     if not any(getattr(options, term) for term in terms):
         raise TrainingError(
             f"{' and '.join(terms)} of {dense.path} are 0: there is nothing to learn from."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from sparsebert.checkpoint import Checkpoint, Head, read_masks
+from sparsebert.checkpoint import Checkpoint, Head, read_masks, read_score_function
 from sparsebert.errors import TrainingError
 from sparsebert.torch_models import canonical_parameters
 from sparsebert.training.batches import BatchPlan
@@ -16,6 +16,14 @@ from sparsebert.training.objective import Objective
 from sparsebert.training.run import TrainingRun
 from sparsebert.training.task_model import build_model
 from sparsebert.training.upstream.corpus import CorpusExamples
+from sparsebert.training.upstream.heads import (
+    HeadDistance,
+    class_distance,
+    labels_distance,
+    span_distance,
+    token_distance,
+    value_distance,
+)
 from sparsebert.training.upstream.objective import UpstreamObjective
 from sparsebert.training.upstream.options import UpstreamOptions
 
@@ -43,7 +51,9 @@ class UpstreamRun(TrainingRun):
 
     def objective(self) -> Objective:
         teacher = self._encoder(self._teacher)
-        return UpstreamObjective(teacher, self._options, self._teacher.pooling)
+        return UpstreamObjective(
+            teacher, self._options, self._teacher.pooling, head_distance(self._teacher)
+        )
 
     def masks(
         self, model: PreTrainedModel, plan: BatchPlan, checkpoint: Path | None
@@ -66,11 +76,26 @@ class UpstreamRun(TrainingRun):
         return model
 
 
+def head_distance(checkpoint: Checkpoint) -> HeadDistance | None:
+    """How far apart two of the checkpoint's heads are; None for an encoder or a masked LM."""
+    config = checkpoint.config
+    if config.head is Head.QUESTION:
+        return span_distance
+    if config.head is Head.TOKEN:
+        return token_distance
+    if config.head is not Head.SEQUENCE:
+        return None
+    if len(config.labels) == 1:
+        return value_distance
+    several = read_score_function(checkpoint.path, config) == "sigmoid"
+    return labels_distance if several else class_distance
+
+
 def encoder_model(checkpoint: Checkpoint, seed: int) -> PreTrainedModel:
-    """The checkpoint's encoder, with its masked-LM head if it has one, in fp32 without dropout."""
+    """The checkpoint's encoder with its head, if it has one, in fp32 without dropout."""
     family = checkpoint.config.family
-    head = Head.MASKED_LM if checkpoint.config.head is Head.MASKED_LM else Head.ENCODER
-    kinds = {"architectures": [family.architecture(head)], "model_type": family.model_type}
+    architecture = family.architecture(checkpoint.config.head)
+    kinds = {"architectures": [architecture], "model_type": family.model_type}
     raw = {**checkpoint.config.raw, **kinds}
     model = build_model(checkpoint, raw, keep_head=True, dropout=0.0, seed=seed)
     return model

@@ -1,0 +1,252 @@
+"""Two models on the same rows: how sure a difference of their scores is, and which answers changed.
+
+Intervals are percentiles of the bootstrap over rows (Efron 1979): rows are drawn again with
+replacement, the same for both models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.evaluation.metrics import answer_scores, without_rounding_noise
+from sparsebert.evaluation.scoring import PreparedSplit, answer_texts
+from sparsebert.inference.labelling import TaggedToken, sigmoid, softmax
+from sparsebert.tasks.table import Kind
+from sparsebert.tasks.texts import Text
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+NEIGHBOURS = 10
+_RESAMPLES = 1000
+_SEED = 20_240_505
+_MARGIN = 12  # differing tokens that are shown of a text
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A text (of a pair, both parts) and what either model makes of it."""
+
+    text: str
+    dense: str
+    halved: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The rows of a task by both models, all splits end to end.
+
+    ``answers`` are the dense and the halved model's: float ``[rows, labels]`` each, or texts.
+    ``right`` is what each row scores, ``[rows]`` each, where the metric is a mean over rows.
+    ``correlate`` is the metric of some rows, for one that is not, by what is correlated with what.
+    """
+
+    answers: tuple[Any, Any]
+    right: tuple[Floats, Floats] | None
+    correlate: tuple[Floats, Floats, Floats] | None
+
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the halved model's score less the dense one's, in points."""
+        if self.right is not None:
+            more = self.right[1] - self.right[0]
+            return bootstrap(len(more), lambda rows: float(more[rows].mean()))
+        if self.correlate is None:
+            return None
+        dense, halved, expected = self.correlate
+        return correlation_interval(dense, halved, expected)
+
+
+def compared(
+    splits: Sequence[PreparedSplit], logits: Sequence[Sequence[Any]], orders: Sequence[Any]
+) -> Compared:
+    """``logits`` and ``orders`` are those of both models; see `PreparedSplit.scores_of`."""
+    task = splits[0].examples.task
+    if task.kind is Kind.QUESTION:
+        texts: list[list[str]] = [[], []]
+        right: list[list[float]] = [[], []]
+        for place, found in enumerate(logits):
+            for split, each in zip(splits, found, strict=True):
+                assert split.windows is not None
+                answers = answer_texts(split.examples, split.windows, each)
+                texts[place] += answers
+                right[place] += [
+                    answer_scores((task.main_metric,), [text], [accepted]).values[task.main_metric]
+                    for text, accepted in zip(answers, split.examples.answers, strict=True)
+                ]
+        scores = (np.array(right[0]), np.array(right[1]))
+        return Compared((texts[0], texts[1]), scores, None)
+    both = [np.concatenate(each).astype(np.float64) for each in logits]
+    expected = np.concatenate([split.examples.labels for split in splits])
+    if task.kind is Kind.REGRESSION:
+        values = [each[:, 0] for each in both]
+        if task.main_metric == "spearman":
+            values = [without_rounding_noise(each) for each in values]
+        return Compared(
+            (both[0], both[1]), None, (values[0], values[1], expected.astype(np.float64))
+        )
+    ordered = [
+        each if order is None else each[:, order] for each, order in zip(both, orders, strict=True)
+    ]
+    predicted = [each.argmax(axis=1) for each in ordered]
+    if task.main_metric == "accuracy":
+        hits = [100.0 * (each == expected) for each in predicted]
+        return Compared((both[0], both[1]), (hits[0], hits[1]), None)
+    if task.main_metric == "matthews" and len(task.labels) == 2:  # it is their correlation
+        numbers = [each.astype(np.float64) for each in (*predicted, expected)]
+        return Compared((both[0], both[1]), None, (numbers[0], numbers[1], numbers[2]))
+    return Compared((both[0], both[1]), None, None)
+
+
+def bootstrap(count: int, statistic: Callable[[Ints], float]) -> tuple[float, float]:
+    """The 95 % percentile interval of a statistic of row numbers, of which there are ``count``."""
+    random = np.random.RandomState(_SEED)
+    found = [statistic(random.randint(count, size=count)) for _ in range(_RESAMPLES)]
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def correlation_interval(dense: Floats, halved: Floats, expected: Floats) -> tuple[float, float]:
+    """Of the difference of two Pearson correlations with ``expected``, ``[rows]`` each, in points.
+
+    For Spearman's, give ranks.
+    """
+
+    def difference(rows: Ints) -> float:
+        columns = np.stack([dense[rows], halved[rows], expected[rows]])
+        if not np.all(columns.std(axis=1)):
+            return 0.0
+        between = np.asarray(np.corrcoef(columns))
+        return float(100 * (between[1, 2] - between[0, 2]))
+
+    return bootstrap(len(expected), difference)
+
+
+def changed_answers(rows: Compared, texts: Sequence[Text], labels: Sequence[str]) -> list[Changed]:
+    """The texts whose answers moved most, those with another best label first."""
+    dense, halved = rows.answers
+    if not isinstance(dense, np.ndarray):
+        assert rows.right is not None
+        lost = rows.right[0] - rows.right[1]
+        order = [
+            row for row in np.argsort(-lost, kind="stable").tolist() if dense[row] != halved[row]
+        ]
+        return [
+            Changed(_question(texts[row]), dense[row], halved[row], float(lost[row]))
+            for row in order
+        ]
+    if dense.shape[1] == 1:
+        distance = np.abs(halved - dense)[:, 0]
+        return [
+            Changed(
+                _shown(texts[row]),
+                f"{dense[row, 0]:.2f}",
+                f"{halved[row, 0]:.2f}",
+                float(distance[row]),
+            )
+            for row in np.argsort(-distance, kind="stable").tolist()
+        ]
+    shares = [np.asarray(softmax(each.astype(np.float32)), np.float64) for each in (dense, halved)]
+    distance = np.abs(shares[1] - shares[0]).max(axis=1)
+    best = [each.argmax(axis=1) for each in shares]
+
+    def say(which: int, row: int) -> str:
+        label = best[which][row]
+        return f"{labels[label]} {shares[which][row, label]:.2f}"
+
+    return [
+        Changed(_shown(texts[row]), say(0, row), say(1, row), float(distance[row]))
+        for row in np.lexsort((-distance, best[0] == best[1])).tolist()
+    ]
+
+
+def label_counts(dense: Any, halved: Any, *, tokens: bool, outside: int | None) -> Ints:
+    """For each text the labels that both give, that the dense and that the halved model gives.
+
+    Logits are ``[texts, labels]``, or with ``tokens`` a list of ``[tokens, labels]``, whose first
+    and last token are the tokenizer's own; the label ``outside`` counts as none. int64
+    ``[texts, 3]``.
+    """
+    counts = []
+    for mine, other in zip(dense, halved, strict=True):
+        if tokens:
+            first, second = (np.asarray(each)[1:-1].argmax(axis=1) for each in (mine, other))
+            given = [
+                np.ones(len(each), bool) if outside is None else each != outside
+                for each in (first, second)
+            ]
+            counts.append(
+                [int((given[0] & (first == second)).sum()), *map(int, map(np.sum, given))]
+            )
+        else:
+            yes = [np.asarray(each) > 0 for each in (mine, other)]
+            counts.append([int((yes[0] & yes[1]).sum()), int(yes[0].sum()), int(yes[1].sum())])
+    return np.array(counts, np.int64)
+
+
+def shared_labels(counts: Ints) -> float:
+    """F1 in percent of ``[shared, dense, halved]``; 100 where neither gives any."""
+    given = int(counts[1] + counts[2])
+    return 200.0 * int(counts[0]) / given if given else 100.0
+
+
+def changed_labels(
+    texts: Sequence[str], dense: Any, halved: Any, labels: Sequence[str]
+) -> list[Changed]:
+    """The texts with other labels, those whose scores moved most first."""
+    shares = [np.asarray(sigmoid(np.asarray(each)), np.float64) for each in (dense, halved)]
+    distance = np.abs(shares[0] - shares[1]).max(axis=1)
+    differ = ((shares[0] > 0.5) != (shares[1] > 0.5)).any(axis=1)
+
+    def say(which: int, row: int) -> str:
+        named = [labels[label] for label in np.flatnonzero(shares[which][row] > 0.5)]
+        return ", ".join(named) or "none"
+
+    order: list[int] = np.argsort(-distance, kind="stable").tolist()
+    return [
+        Changed(texts[row], say(0, row), say(1, row), float(distance[row]))
+        for row in order
+        if differ[row]
+    ]
+
+
+def changed_tokens(
+    texts: Sequence[str],
+    dense: Sequence[list[TaggedToken]],
+    halved: Sequence[list[TaggedToken]],
+) -> list[Changed]:
+    """The texts with the most tokens of another label, and these tokens."""
+    found = []
+    for text, mine, other in zip(texts, dense, halved, strict=True):
+        pairs = [(a, b) for a, b in zip(mine, other, strict=True) if a["label"] != b["label"]]
+        if pairs:
+            first, second = (
+                " ".join(f"{each[side]['text']}/{each[side]['label']}" for each in pairs[:_MARGIN])
+                for side in (0, 1)
+            )
+            found.append(Changed(text, first, second, len(pairs) / len(mine)))
+    return sorted(found, key=lambda each: -each.distance)
+
+
+def neighbours(vectors: Floats, count: int = NEIGHBOURS) -> Ints:
+    """Of each row of ``[texts, hidden]``, unit vectors, the nearest others: ``[texts, count]``.
+
+    Of equally near ones the first; ``count`` is smaller where there are fewer others.
+    """
+    similar = vectors @ vectors.T
+    np.fill_diagonal(similar, -np.inf)
+    count = min(count, len(vectors) - 1)
+    return np.argsort(-similar, axis=1, kind="stable")[:, :count]
+
+
+def _shown(text: Text) -> str:
+    return text if isinstance(text, str) else " / ".join(text)
+
+
+def _question(text: Text) -> str:
+    return text if isinstance(text, str) else text[0]

@@ -1,0 +1,114 @@
+"""Which rows a halving learns from, chooses between rounds on, and reports on: no row is two.
+
+    texts.parquet                       what is calibrated on, and distilled on without a task
+    data/{train,validation}.parquet     rows to learn from, and to choose on if there are rounds
+    scored/validation.parquet           rows to report on, where the user's data has none
+
+The choice is fixed: it depends on the texts alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsebert.halving.steps import Folders, is_question
+from sparsebert.halving.subject import Goal, Subject
+from sparsebert.halving.texts import (
+    Gathered,
+    check_vocabulary,
+    divide_texts,
+    write_labelled,
+    write_texts,
+)
+from sparsebert.inference import load
+from sparsebert.tasks.division import hold_out
+from sparsebert.tasks.files import split_files
+from sparsebert.tasks.texts import Text, read_texts
+
+_CHOICE = 0.1  # of the training rows
+
+
+@dataclass(frozen=True)
+class Rows:
+    """``scored`` is reported on, ``choice`` decides between rounds: a data folder for a task, texts
+    for others. Without a choice to make both are the same.
+    """
+
+    folders: Folders
+    scored: Path | list[Text]
+    choice: Path | list[Text]
+
+
+def prepare(
+    work: Path, subject: Subject, gathered: Gathered, *, choose: bool, threads: int | None
+) -> Rows:
+    """Write the rows into the work folder, once: an interrupted call is made good by the next."""
+    places = place(work, subject, gathered, choose=choose)
+    folders = places.folders
+    if folders.texts.is_file():
+        return places
+    if gathered.own:
+        note = check_vocabulary(load(subject.checkpoint.path, threads=threads), gathered.texts)
+        gathered.notes.extend([note] if note else [])
+    texts = gathered.texts
+    if subject.goal is not Goal.TASK:
+        texts, _, _ = divide_texts(gathered, choose=choose)
+    else:
+        _write_data(work, subject, gathered, places, threads)
+        if not (subject.labelled and subject.texts) and folders.data != subject.data:
+            texts = list(dict.fromkeys(read_texts(folders.data, subject.task, subject.columns)))
+    write_texts(work / "texts.partial", texts, questions=is_question(subject))
+    (work / "texts.partial").rename(folders.texts)
+    return places
+
+
+def place(work: Path, subject: Subject, gathered: Gathered, *, choose: bool) -> Rows:
+    """Where the rows are, or will be."""
+    texts = work / "texts.parquet"
+    if subject.goal is not Goal.TASK:
+        _, choice, report = divide_texts(gathered, choose=choose)
+        return Rows(Folders(work, texts, work / "data"), report, choice)
+    scored = work / "scored"
+    if subject.labelled and _has_validation(subject):
+        assert subject.data is not None
+        scored = subject.data
+    data = work / "data" if choose else scored
+    return Rows(Folders(work, texts, data), scored, data)
+
+
+def _write_data(
+    work: Path, subject: Subject, gathered: Gathered, places: Rows, threads: int | None
+) -> None:
+    """The data folders that are not there yet, each whole or not at all."""
+    scored, data = places.scored, places.folders.data
+    assert isinstance(scored, Path)
+    if subject.labelled:
+        assert subject.task is not None
+        source = subject.data
+        for folder, share in ((scored, subject.columns.validation_share), (data, _CHOICE)):
+            if folder.parent == work and not folder.exists():
+                hold_out(subject.task.name, source, folder, share=share, options=subject.columns)
+            source = folder
+        return
+    learn, choice, report = divide_texts(gathered, choose=data != scored)
+    model = load(subject.checkpoint.path, threads=threads)
+    parts = {scored: {"train": learn, "validation": report}}
+    if data != scored:
+        parts = {scored: {"validation": report}, data: {"train": learn, "validation": choice}}
+    for folder, texts in parts.items():
+        if folder.exists():
+            continue
+        partial = work / "data.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        write_labelled(partial, model, texts)
+        partial.rename(folder)
+
+
+def _has_validation(subject: Subject) -> bool:
+    """Whether the data comes in parts: if not, the same rows are held out for every model."""
+    assert subject.data is not None
+    if subject.data.is_file() or subject.task is None:
+        return False
+    return bool(split_files(subject.data, subject.task.validation_splits[0]))
