@@ -1,4 +1,4 @@
-# make demo   the whole way on a real model and real sentences, ending in an HTML report
+# make demo   `sparsebert halve` on a real model and real sentences, ending in an HTML report
 # make test   the tests, against the package as it installs
 # Both start from nothing but Python 3.10+ and a C++17 compiler, and are quick to start again.
 
@@ -26,7 +26,7 @@ CXX_SOURCES = $(shell find src benchmarks tests -name '*.cpp' -o -name '*.h' -o 
 .PHONY: help demo test test-thorough test-clients check bench docs clean
 
 help:
-	@echo "make demo    prune, fine-tune, evaluate, pack and run a real model; ends with a report"
+	@echo "make demo    halve a real model; ends with a report"
 	@echo "make test    run the tests against the installed package (TEST_ARGS='-k name' for some)"
 	@echo "make test-thorough  the same with what takes long: native tests, sanitizers, ... (what CI runs)"
 	@echo "make test-clients  run the official clients of other servers against ours"

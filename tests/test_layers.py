@@ -33,7 +33,8 @@ LAYERS = (
     {"bench", "scale", "serving"},
     {"integrations"},
     {"diagnosis"},
-    {"demo", "halving"},
+    {"halving"},
+    {"demo"},
     {"cli"},
     {"__main__"},
 )

@@ -114,7 +114,7 @@ def test_version(run: Run) -> None:
         ["bench", "a", "--engines", "sparsebert-fp32,abacus"],
         ["bench", "--random", "bert-huge"],
         ["bench", "a", "--rounds", "0"],
-        ["demo", "--data", "somewhere"],
+        ["demo", "--threads", "0"],
     ],
     ids=" ".join,
 )

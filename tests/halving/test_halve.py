@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,17 @@ from sentences import SENTENCES
 from sparsebert import halve, load, pack
 from sparsebert.cli import main
 from sparsebert.errors import CheckpointError, DataError, InputError, OutputError
+from sparsebert.halving.comparison import (
+    bootstrap,
+    correlation_interval,
+    label_counts,
+    neighbours,
+    shared_labels,
+)
 from sparsebert.halving.effort import EFFORTS, make_plan
-from sparsebert.halving.judgement import bootstrap, neighbours
+from sparsebert.halving.estimate import Pace
+from sparsebert.halving.judgement import Judgement
+from sparsebert.halving.rows import prepare
 from sparsebert.halving.run import commands
 from sparsebert.halving.subject import recognise
 from sparsebert.halving.texts import Gathered, divide_texts, gather, with_every_class
@@ -77,6 +87,7 @@ class TestTask:
         assert result.judgement.halved >= 75
         titles = [step.title for step in result.steps]
         assert titles == ["prune by second order", "distil", "pack to int8"]
+        assert result.judgement.interval is not None
         assert not (tmp_path / "out.halving").exists()
         page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
         assert page.foreign == []
@@ -122,10 +133,10 @@ class TestTask:
                 **FAST,
             )
         work = tmp_path / "out.halving"
-        held = load_split(custom_task(work / "data"), work / "data", "validation").texts
+        held = load_split(custom_task(work / "scored"), work / "scored", "validation").texts
         assert held
         learnt = read_texts(work / "texts.parquet")
-        train = load_split(custom_task(work / "data"), work / "data", "train").texts
+        train = load_split(custom_task(work / "scored"), work / "scored", "train").texts
         assert learnt == list(dict.fromkeys(train))
 
     def test_an_encoder_is_fine_tuned_first(self, dense: Path, data: Path, tmp_path: Path) -> None:
@@ -167,8 +178,10 @@ class TestEmbedding:
         (tmp_path / "texts.txt").write_text("\n".join(SENTENCES))
         model = tiny_bert("encoder")
         result = halve(model, tmp_path / "out", texts=[tmp_path / "texts.txt"], **FAST)
-        assert [step.title for step in result.steps] == ["prune and distil", "pack to int8"]
-        _, held = divide_texts(Gathered(list(dict.fromkeys(SENTENCES)), [], own=True))
+        titles = [step.title for step in result.steps]
+        assert titles == ["prune by second order", "distil", "pack to int8"]
+        gathered = Gathered(list(dict.fromkeys(SENTENCES)), [], own=True)
+        held = [str(text) for text in divide_texts(gathered, choose=True)[2]]
         assert result.judgement.rows == len(held)
         vectors = [load(each).embed(held) for each in (model, result.out)]
         cosines = np.sum(vectors[0] * vectors[1], 1) / np.prod(
@@ -205,9 +218,19 @@ class TestEmbedding:
 
     def test_what_is_compared_on_is_not_learnt_from(self) -> None:
         texts = [f"text {row}" for row in range(95)]
-        learnt, held = divide_texts(Gathered(list(texts), [], own=True))
-        assert len(held) == 10
-        assert sorted(learnt + held) == sorted(texts)
+        gathered = Gathered(list(texts), [], own=True)
+        learnt, choice, report = divide_texts(gathered, choose=True)
+        assert (len(choice), len(report)) == (10, 10)
+        assert sorted([*learnt, *choice, *report]) == sorted(texts)
+        learnt, choice, report = divide_texts(gathered, choose=False)
+        assert choice == report
+        assert sorted([*learnt, *report]) == sorted(texts)
+
+    def test_pairs_are_read_text_by_text(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
+        write_rows(tmp_path / "pairs.jsonl", [{"text1": "a b", "text2": "c d"}])
+        (tmp_path / "texts.txt").write_text("a b\ne f\n")
+        sources = [tmp_path / "pairs.jsonl", tmp_path / "texts.txt"]
+        assert gather(recognise(tiny_bert("encoder"), texts=sources)).texts == ["a b", "c d", "e f"]
 
     def test_neighbours_by_brute_force(self) -> None:
         vectors = np.random.default_rng(0).standard_normal((7, 3))
@@ -216,6 +239,65 @@ class TestEmbedding:
             others = [other for other in range(7) if other != row]
             others.sort(key=lambda other: -vectors[row] @ vectors[other])
             assert found.tolist() == others[:3]
+
+
+class TestLabels:
+    """Models of several labels a text, or of one for each token: learnt and judged on texts."""
+
+    @pytest.mark.parametrize(
+        ("head", "settings"),
+        [
+            ("token-classification", {}),
+            ("sequence-classification", {"problem_type": "multi_label_classification"}),
+        ],
+    )
+    def test_texts(
+        self, tiny_bert: TinyBert, tmp_path: Path, head: str, settings: dict[str, str]
+    ) -> None:
+        (tmp_path / "texts.txt").write_text("\n".join(SENTENCES))
+        model, out = tiny_bert(head, **settings), tmp_path / "out"
+        result = halve(model, out, texts=[tmp_path / "texts.txt"], **FAST)
+        assert [step.title for step in result.steps][1] == "distil"
+        assert result.judgement.agreement
+        held = [
+            str(text)
+            for text in divide_texts(Gathered(list(SENTENCES), [], own=True), choose=True)[2]
+        ]
+        dense, halved = load(model), load(out)
+        given = []
+        for each in (dense, halved):
+            if head.startswith("token"):
+                found = [[tag["label"] for tag in tags] for tags in each.tag(held)]
+                given.append(
+                    {(row, *tag) for row, tags in enumerate(found) for tag in enumerate(tags)}
+                )
+            else:
+                found = [
+                    [one["label"] for one in ones if one["score"] > 0.5]
+                    for ones in each.classify(held)
+                ]
+                given.append({(row, label) for row, ones in enumerate(found) for label in ones})
+        shared = 200 * len(given[0] & given[1]) / (len(given[0]) + len(given[1]))
+        assert result.judgement.halved == pytest.approx(shared)
+
+    def test_most_tokens_have_no_label(self) -> None:
+        """By hand: of two texts the dense model labels 2 and 1 tokens, the halved one 1 and 1."""
+        dense = [np.eye(3)[[0, 1, 2, 0, 0]], np.eye(3)[[0, 0, 1, 0]]]
+        halved = [np.eye(3)[[1, 1, 0, 0, 1]], np.eye(3)[[0, 0, 2, 0]]]
+        counts = label_counts(dense, halved, tokens=True, outside=0)
+        assert counts.tolist() == [[1, 2, 1], [0, 1, 1]]
+        assert shared_labels(counts.sum(axis=0)) == pytest.approx(100 * 2 / 5)
+        counts = label_counts(dense, halved, tokens=True, outside=None)
+        assert counts.tolist() == [[2, 3, 3], [1, 2, 2]]
+
+    def test_what_cannot_be(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
+        model = tiny_bert("token-classification")
+        rows = [{"text1": f"a {row}", "text2": "b"} for row in range(60)]
+        write_rows(tmp_path / "pairs.jsonl", rows)
+        with pytest.raises(DataError, match="labels single texts, and these are pairs"):
+            halve(model, tmp_path / "out", texts=[tmp_path / "pairs.jsonl"])
+        with pytest.raises(InputError, match="which no task scores"):
+            halve(model, tmp_path / "out", data=tmp_path / "pairs.jsonl", task="sst2")
 
 
 class TestPromise:
@@ -232,10 +314,67 @@ class TestPromise:
         assert ("were allowed" in out) is not result["held"]
         assert is_packed(tmp_path / "out")
 
+    def test_rows_to_choose_on_are_neither_learnt_from_nor_reported_on(
+        self, teacher: Path, data: Path, lines: Path, tmp_path: Path
+    ) -> None:
+        for name, given in {"own": {"data": data}, "texts": {"texts": [lines]}}.items():
+            subject = recognise(teacher, **given)
+            gathered = gather(subject)
+            (tmp_path / name).mkdir()
+            rows = prepare(tmp_path / name, subject, gathered, choose=True, threads=1)
+            assert isinstance(rows.scored, Path)
+            assert isinstance(rows.choice, Path)
+            learnt = read_texts(rows.folders.texts)
+            assert rows.choice == rows.folders.data
+            parts = [
+                load_split(custom_task(folder, split="validation"), folder, "validation").texts
+                for folder in (rows.choice, rows.scored)
+            ]
+            assert min(map(len, (learnt, *parts))) > 0
+            # Twenty-odd words make some texts twice in the user's own rows.
+            apart = [set(learnt), *map(set, parts)]
+            if name == "texts":
+                assert not apart[0] & apart[1]
+                assert not (apart[0] | apart[1]) & apart[2]
+            train = load_split(custom_task(rows.folders.data), rows.folders.data, "train").texts
+            assert set(learnt) == set(train)
+
+    def test_the_best_round_counts(
+        self, teacher: Path, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Chosen by its drop on the rows to choose on; one that gains too little is the last."""
+        places: list[str] = []
+        drops = iter([3.0, 2.0, 1.95, 9.0])
+
+        def judge(subject: Any, task: str, data: Path, *models: Any, **_: Any) -> Judgement:
+            places.append(data.name)
+            return Judgement("accuracy", False, 90.0, 90.0 - next(drops), 10)
+
+        monkeypatch.setattr("sparsebert.halving.run.judge_task", judge)
+        standard = replace(EFFORTS["standard"], rounds=4, epochs=1)
+        monkeypatch.setitem(EFFORTS, "standard", standard)
+        monkeypatch.setattr("sparsebert.halving.effort._STEPS_AT_LEAST", 1)
+        result = halve(teacher, tmp_path / "out", texts=[lines], bench=False, max_drop=0)
+        assert places == ["data", "data", "data", "scored"]
+        assert result.judgement.drop == pytest.approx(9)
+        assert not result.held
+        assert any("gained 0.05 points" in note for note in result.notes)
+        packed = [step.command.split()[-3] for step in result.steps if "pack" in step.title]
+        assert packed[-1].endswith("packed-3")
+
+    def test_the_interval_of_a_correlation(self) -> None:
+        random = np.random.default_rng(0)
+        expected = random.standard_normal(400)
+        near = expected + 0.1 * random.standard_normal(400)
+        far = expected + random.standard_normal(400)
+        low, high = correlation_interval(near, far, expected)
+        told = 100 * (np.corrcoef(far, expected)[0, 1] - np.corrcoef(near, expected)[0, 1])
+        assert low < told < high < 0
+
     def test_the_interval(self) -> None:
-        low, high = bootstrap(np.full(50, -2.0))
-        assert (low, high) == (-2, -2)
-        low, high = bootstrap(np.tile([100.0, -100.0], 100))
+        assert bootstrap(50, lambda rows: -2.0) == (-2, -2)
+        differences = np.tile([100.0, -100.0], 100)
+        low, high = bootstrap(200, lambda rows: float(differences[rows].mean()))
         assert low < 0 < high
         # The mean of 200 such differences deviates by 100 / sqrt(200) = 7.1.
         assert high - low == pytest.approx(4 * 7.07, rel=0.15)
@@ -292,8 +431,6 @@ class TestRefusals:
             halve(tmp_path / "packed", tmp_path / "out")
 
     def test_heads(self, tiny_bert: TinyBert, teacher: Path, tmp_path: Path) -> None:
-        with pytest.raises(CheckpointError, match="token-classification model, which cannot"):
-            halve(tiny_bert("token-classification"), tmp_path / "out")
         squad = write_squad(tmp_path / "squad")
         with pytest.raises(InputError, match=r"does not fit SQuAD v1\.1"):
             halve(teacher, tmp_path / "out", data=squad)
@@ -329,19 +466,22 @@ class TestRefusals:
 
 def test_the_plan_fits_the_time() -> None:
     standard = EFFORTS["standard"]
-    few = make_plan({}, standard, 60, 1e-3)
+    few = make_plan({}, standard, 60, Pace(1e-3, 2e-3))
     assert (few.epochs, few.max_rows) == (20, None)
-    some = make_plan({}, standard, 5000, 1e-3)
+    some = make_plan({}, standard, 5000, Pace(1e-3, 2e-3))
     assert (some.epochs, some.max_rows) == (4, None)
-    assert some.estimate == pytest.approx(20)
-    many = make_plan({}, standard, 400_000, 10e-3)
+    assert some.estimate == pytest.approx(40)  # by the clock
+    many = make_plan({}, standard, 400_000, Pace(10e-3, 10e-3))
     assert many.epochs == 4
     assert many.estimate == pytest.approx(standard.seconds, rel=1e-3)
-    assert many.max_rows == 67_500
-    assert make_plan({}, EFFORTS["thorough"], 400_000, 10e-3).max_rows is None
-    assert make_plan({}, EFFORTS["quick"], 400_000, 10e-3).rounds == 0
-    longer = make_plan({}, standard, 400_000, 10e-3, longest=2)
-    assert (longer.max_rows, longer.estimate) == (33_750, pytest.approx(standard.seconds))
+    assert many.max_rows == 45_000
+    assert make_plan({}, EFFORTS["thorough"], 400_000, Pace(10e-3, 10e-3)).max_rows is None
+    assert make_plan({}, EFFORTS["quick"], 400_000, Pace(10e-3, 10e-3)).rounds == 0
+    # From texts alone: each is seen less often, and only then are there fewer.
+    alone = make_plan({}, standard, 100_000, Pace(10e-3, 10e-3), texts_alone=True)
+    assert (alone.epochs, alone.max_rows) == (1.8, None)
+    alone = make_plan({}, standard, 400_000, Pace(10e-3, 10e-3), texts_alone=True)
+    assert (alone.epochs, alone.max_rows) == (1, 180_000)
 
 
 class TestDryRun:

@@ -56,7 +56,7 @@ def halve(
         typer.Option(
             metavar="NAME",
             help="quick prunes by second order (minutes), standard distils as well (up to two "
-            "rounds of 45 minutes), thorough takes up to four longer ones.",
+            "rounds of half an hour), thorough takes up to four longer ones.",
         ),
     ] = "standard",
     max_drop: Annotated[
@@ -76,6 +76,10 @@ def halve(
     bench: Annotated[
         bool, typer.Option("--bench/--no-bench", help="Measure latency and memory for the report.")
     ] = True,
+    peers: Annotated[
+        bool,
+        typer.Option("--peers", help="Measure beside every other engine that is installed, too."),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print what was recognised and the single commands."),
@@ -124,6 +128,7 @@ def halve(
             seed=seed,
             threads=threads,
             bench=bench,
+            peers=peers,
             force=force,
             progress=progress,
             said=lambda sentence: stderr.print(sentence, markup=False),

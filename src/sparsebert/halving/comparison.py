@@ -204,8 +204,8 @@ def changed_labels(
     differ = ((shares[0] > 0.5) != (shares[1] > 0.5)).any(axis=1)
 
     def say(which: int, row: int) -> str:
-        named = [labels[label] for label in np.flatnonzero(shares[which][row] > 0.5)]
-        return ", ".join(named) or "none"
+        given: list[int] = np.flatnonzero(shares[which][row] > 0.5).tolist()
+        return ", ".join(labels[label] for label in given) or "none"
 
     order: list[int] = np.argsort(-distance, kind="stable").tolist()
     return [

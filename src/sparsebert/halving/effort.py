@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparsebert.errors import InputError
+from sparsebert.halving.estimate import Pace
 
 _STEPS_AT_LEAST = 300
 _MOST_EPOCHS = 20
@@ -69,11 +70,13 @@ def make_plan(
     inputs: dict[str, Any],
     effort: Effort,
     examples: int,
-    seconds_a_row: float,
+    pace: Pace,
     *,
     texts_alone: bool = False,
 ) -> Plan:
     """Epochs and examples of a round that takes no longer than the effort allows.
+
+    That is a matter of ``pace.work``; the plan's estimate is by the clock, as it goes now.
 
     Few examples are seen more often, so that there are 300 steps, up to 20 times. What a student
     learns for a task it learns by seeing it ``effort.epochs`` times, and too many examples are cut
@@ -84,14 +87,17 @@ def make_plan(
         return Plan(inputs, 0, 0, None, 0.0)
     wanted = math.ceil(_STEPS_AT_LEAST * BATCH / max(examples, 1))
     epochs = float(min(max(effort.epochs, wanted), max(_MOST_EPOCHS, effort.epochs)))
-    affordable = effort.seconds / max(seconds_a_row, 1e-9)  # rows, seen again or not
-    if texts_alone and affordable < examples * epochs:
-        epochs = max(round(affordable / examples, 2), 1.0)
-    rows = min(examples, max(int(affordable / epochs), BATCH))
+    affordable = effort.seconds / max(pace.work, 1e-9)  # rows, seen again or not
+    rows = examples
+    if texts_alone and examples <= affordable < examples * epochs:
+        epochs = math.floor(100 * affordable / examples) / 100
+    elif affordable < examples * epochs:
+        epochs = 1.0 if texts_alone else epochs
+        rows = max(int(affordable / epochs), BATCH)
     return Plan(
         inputs,
         effort.rounds,
         epochs,
         rows if rows < examples else None,
-        rows * epochs * seconds_a_row,
+        rows * epochs * pace.clock,
     )

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sparsebert.bench import BenchResult
-from sparsebert.halving.result import HalveResult
+from sparsebert.halving.result import OURS, HalveResult, LayerZeros, Speedup, speedups
 
 REPORT_NAME = "report.html"
 _TITLES = {
-    "sparsebert-int8": "halved, int8",
+    OURS: "halved, int8",
     "sparsebert-dense-int8": "dense int8, same engine",
     "torch": "dense fp32, torch",
 }
+_TILE_SHAPE = "1x128"
+_PARTS = {
+    "attention.self.query": "query",
+    "attention.self.key": "key",
+    "attention.self.value": "value",
+    "attention.output.dense": "attention output",
+    "intermediate.dense": "feed-forward in",
+    "output.dense": "feed-forward out",
+}
+_LAYER = re.compile(r"encoder\.layer\.(\d+)\.(.+)\.weight")
 
 
 def render_report(result: HalveResult) -> str:
@@ -29,8 +41,8 @@ def render_report(result: HalveResult) -> str:
         judgement=result.judgement,
         latencies=_latencies(result.bench),
         memory=_memory(result.bench),
-        speed=_speed(result.bench),
-        encoder=[layer for layer in result.layers if layer.zeros > 0.01],
+        speeds=_speeds(result.bench),
+        sparsity=_sparsity(result.layers),
     )
 
 
@@ -46,7 +58,7 @@ def _latencies(bench: BenchResult | None) -> list[dict[str, Any]]:
         bars = [
             {
                 "title": _TITLES.get(row.engine, row.engine),
-                "ours": row.engine == "sparsebert-int8",
+                "ours": row.engine == OURS,
                 "ms": row.median_ms,
                 "share": 100 * row.median_ms / slowest,
             }
@@ -64,7 +76,7 @@ def _memory(bench: BenchResult | None) -> list[dict[str, Any]]:
     return [
         {
             "title": _TITLES.get(each.name, each.name),
-            "ours": each.name == "sparsebert-int8",
+            "ours": each.name == OURS,
             "mb": (each.peak_bytes or 0) / 1e6,
             "share": 100 * (each.peak_bytes or 0) / most,
         }
@@ -72,16 +84,23 @@ def _memory(bench: BenchResult | None) -> list[dict[str, Any]]:
     ]
 
 
-def _speed(bench: BenchResult | None) -> float | None:
-    """torch's time by ours at the last shape that both were measured at."""
-    if bench is None:
-        return None
-    by_shape: dict[str, dict[str, float]] = {}
-    for row in bench.rows:
-        by_shape.setdefault(str(row.shape), {})[row.engine] = row.median_ms
-    ratios = [
-        each["torch"] / each["sparsebert-int8"]
-        for each in by_shape.values()
-        if {"torch", "sparsebert-int8"} <= each.keys()
-    ]
-    return ratios[-1] if ratios else None
+def _speeds(bench: BenchResult | None) -> list[Speedup]:
+    """Beside torch and the fastest other engine, at the shape that the page's top names."""
+    found = [] if bench is None else speedups(bench)
+    return [each for each in found if each.shape == _TILE_SHAPE] or found[-1:]
+
+
+def _sparsity(layers: Sequence[LayerZeros]) -> dict[str, Any]:
+    """The encoder's zeros: a row a layer, a column a kind of matrix, in percent; and all others.
+
+    Matrices of a family with other names are listed with the others.
+    """
+    cells: dict[int, dict[str, float]] = {}
+    others = []
+    for layer in layers:
+        found = _LAYER.fullmatch(layer.name)
+        if found and found[2] in _PARTS:
+            cells.setdefault(int(found[1]), {})[found[2]] = 100 * layer.zeros
+        elif layer.zeros > 0.01:
+            others.append(layer)
+    return {"columns": _PARTS, "rows": cells, "others": others}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sparsebert.bench import BenchResult
+from sparsebert.bench.result import Row, ratio_of
 from sparsebert.halving.judgement import Judgement
+
+OURS = "sparsebert-int8"
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,11 @@ class HalveResult:
         return self.judgement.drop <= self.promise
 
     def sentences(self) -> list[str]:
-        """What a user wants to know, a line each."""
+        """What a user wants to know, a line each: kept, size, speed, and what else there is."""
         size = f"{self.bytes / 1e6:.1f} MB of weights, dense {self.dense_bytes / 1e6:.1f} MB"
-        lines = [f"{self.out}: {size}.", self.judgement.sentence()]
+        lines = [self.judgement.sentence(), f"{self.out}: {size}."]
+        if self.bench is not None:
+            lines += speed_sentences(self.bench)
         if not self.held:
             more = "standard" if self.effort == "quick" else "thorough"
             lines.append(
@@ -76,3 +82,48 @@ class HalveResult:
             "promise": self.promise if math.isfinite(self.promise) else None,
             "held": self.held,
         }
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """How many times as fast as ``peer`` the halved model is, the median over rounds, at a shape.
+
+    ``shape`` is batch x tokens.
+    """
+
+    peer: str
+    shape: str
+    times: float
+
+
+def speedups(bench: BenchResult) -> list[Speedup]:
+    """At each shape beside torch and the fastest engine of others, if that is not torch."""
+    found = []
+    for shape in dict.fromkeys(str(row.shape) for row in bench.rows):
+        rows = {row.engine: row for row in bench.rows if str(row.shape) == shape}
+        mine = rows.get(OURS)
+        others = [row for name, row in rows.items() if not name.startswith("sparsebert")]
+        if mine is None or not others:
+            continue
+        fastest = min(others, key=lambda row: row.median_ms)
+        shown = [row for row in others if row.engine == "torch" or row is fastest]
+        found += [
+            Speedup(row.engine, shape, ratio_of(row.engine, _samples(rows), OURS).median)
+            for row in shown
+        ]
+    return found
+
+
+def speed_sentences(bench: BenchResult) -> list[str]:
+    """One line a peer: how many times as fast, shape by shape."""
+    lines = []
+    found = speedups(bench)
+    for peer in dict.fromkeys(each.peer for each in found):
+        at = ", ".join(f"{each.times:.1f} at {each.shape}" for each in found if each.peer == peer)
+        fastest = "" if peer == "torch" else ", the fastest other engine there"
+        lines.append(f"times as fast as {peer}{fastest}: {at} (batch x tokens).")
+    return lines
+
+
+def _samples(rows: Mapping[str, Row]) -> dict[str, tuple[float, ...]]:
+    return {name: row.samples_ms for name, row in rows.items()}

@@ -28,7 +28,7 @@ from sparsebert.errors import InputError, OutputError
 from sparsebert.extras import need_extra
 from sparsebert.halving import steps
 from sparsebert.halving.effort import Effort, Plan, get_effort, make_plan
-from sparsebert.halving.estimate import seconds_a_row
+from sparsebert.halving.estimate import Pace, measure_pace
 from sparsebert.halving.judgement import Judgement, judge_embedding, judge_labels, judge_task
 from sparsebert.halving.report import REPORT_NAME, render_report
 from sparsebert.halving.resources import check_resources
@@ -213,7 +213,7 @@ def commands(
         folders = steps.Folders(work, shown_texts, folders.data)
         rows = Rows(folders, rows.scored, rows.choice)
     plan = make_plan(
-        {}, chosen, len(gathered.texts), 0.0, texts_alone=subject.goal is not Goal.TASK
+        {}, chosen, len(gathered.texts), Pace(0.0, 0.0), texts_alone=subject.goal is not Goal.TASK
     )
     run = _Run(subject, gathered, rows, plan, seed, shared_rows, None, shown(None))
     number = 1 if plan.rounds and gathered.own else 0
@@ -387,11 +387,11 @@ def _made_plan(
     gathered: Gathered,
     threads: int | None,
 ) -> Plan:
-    pace = 0.0
+    pace = Pace(0.0, 0.0)
     if effort.rounds and gathered.own:
         model = load(subject.checkpoint.path, threads=threads)
         length = min(steps.LENGTH, model.max_length)
-        pace = seconds_a_row(subject.checkpoint, model, gathered.texts, length)
+        pace = measure_pace(subject.checkpoint, model, gathered.texts, length)
     alone = subject.goal is not Goal.TASK
     return make_plan(inputs, effort, len(gathered.texts), pace, texts_alone=alone)
 

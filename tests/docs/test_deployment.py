@@ -1,0 +1,114 @@
+"""The Dockerfile and the examples of docs/serving.md against the server that they start."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatch
+from typing import Any
+
+import pytest
+
+yaml = pytest.importorskip("yaml")
+pytest.importorskip("fastapi")
+
+from checkout import CHECKOUT
+from sparsebert.inference import load
+from sparsebert.serving.app import create_app
+from sparsebert.serving.served_model import ServedModel
+from tiny_models import TinyBert
+
+PAGE = (CHECKOUT / "docs" / "serving.md").read_text(encoding="utf-8")
+DOCKERFILE = (CHECKOUT / "Dockerfile").read_text(encoding="utf-8")
+SERVE = (CHECKOUT / "src" / "sparsebert" / "cli" / "serve.py").read_text(encoding="utf-8")
+
+
+def documents() -> list[dict[str, Any]]:
+    """The Kubernetes objects of the page, by a YAML parser."""
+    (example,) = (
+        block
+        for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+        if "kind: Deployment" in block
+    )
+    return list(yaml.safe_load_all(example))
+
+
+def kind(name: str) -> dict[str, Any]:
+    (found,) = (each for each in documents() if each["kind"] == name)
+    return found
+
+
+def variables() -> set[str]:
+    """Every variable that `sparsebert serve` reads."""
+    named = set(re.findall(r"SPARSEBERT_[A-Z_]+", SERVE))
+    flags = re.findall(r'"--([a-z-]+)', SERVE)
+    return named | {f"SPARSEBERT_{flag.replace('-', '_').upper()}" for flag in flags}
+
+
+@pytest.fixture(scope="module")
+def paths(tiny_bert: TinyBert) -> set[str]:
+    """The routes of a running server."""
+    app = create_app([ServedModel("tiny", [load(tiny_bert("encoder"))])])
+    return set(app.openapi()["paths"])
+
+
+def test_probes_ask_routes_that_exist(paths: set[str]) -> None:
+    (container,) = kind("Deployment")["spec"]["template"]["spec"]["containers"]
+    ports = {each["containerPort"] for each in container["ports"]}
+    probes = [container[name] for name in container if name.endswith("Probe")]
+    assert len(probes) >= 2
+    for probe in probes:
+        assert probe["httpGet"]["path"] in paths
+        assert probe["httpGet"]["port"] in ports
+    asked = re.search(r"127\.0\.0\.1:(\d+)(/\w+)", DOCKERFILE)
+    assert asked is not None
+    assert int(asked[1]) in ports
+    assert asked[2] in paths
+    assert f"EXPOSE {asked[1]}" in DOCKERFILE
+    assert f"SPARSEBERT_PORT={asked[1]}" in DOCKERFILE
+
+
+def test_a_stop_is_noticed_before_the_server_ends() -> None:
+    pod = kind("Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    settings = {each["name"]: each["value"] for each in container["env"]}
+    ready = container["readinessProbe"]
+    delay = float(settings["SPARSEBERT_SHUTDOWN_DELAY"])
+    assert ready["periodSeconds"] * ready["failureThreshold"] < delay
+    assert delay < pod["terminationGracePeriodSeconds"]
+
+
+def test_variables_are_those_of_serve() -> None:
+    (container,) = kind("Deployment")["spec"]["template"]["spec"]["containers"]
+    used = {each["name"] for each in container["env"]}
+    used |= set(re.findall(r"SPARSEBERT_[A-Z_]+", DOCKERFILE))
+    assert used <= variables()
+
+
+def test_the_service_finds_the_pods() -> None:
+    template = kind("Deployment")["spec"]["template"]
+    service = kind("Service")["spec"]
+    assert service["selector"].items() <= template["metadata"]["labels"].items()
+    (container,) = template["spec"]["containers"]
+    assert service["ports"][0]["targetPort"] in {
+        each["containerPort"] for each in container["ports"]
+    }
+    assert kind("Service")["metadata"]["name"] != "sparsebert"
+    assert template["spec"]["enableServiceLinks"] is False
+    assert template["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert re.search(r"^USER \d+$", DOCKERFILE, re.M)  # a number: Kubernetes cannot look a name up
+
+
+def test_the_image_has_what_the_wheel_is_made_of_and_no_torch() -> None:
+    kept = [
+        line[1:]
+        for line in (CHECKOUT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line.startswith("!")
+    ]
+    project = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+    for needed in ("pyproject.toml", "CMakeLists.txt", "src", "README.md", "LICENSE"):
+        assert any(fnmatch(needed, pattern) for pattern in kept), needed
+        assert (CHECKOUT / needed).exists()
+    extras = re.findall(r"\[(\w+)\]'", DOCKERFILE)
+    assert set(extras) == {"serve"}
+    (block,) = re.findall(r"^serve = \[(.*?)^\]", project, re.S | re.M)
+    assert "torch" not in block
