@@ -23,12 +23,13 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt \
 	$(shell find src -type f -not -name '*.pyc' -not -name '.*' 2>/dev/null)
 CXX_SOURCES = $(shell find src benchmarks tests -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
-.PHONY: help demo test test-thorough test-clients check bench docs clean
+.PHONY: help demo test test-thorough test-arm test-clients check bench docs clean
 
 help:
 	@echo "make demo    halve a real model; ends with a report"
 	@echo "make test    run the tests against the installed package (TEST_ARGS='-k name' for some)"
 	@echo "make test-thorough  the same with what takes long: native tests, sanitizers, ... (what CI runs)"
+	@echo "make test-arm  run the native tests on Arm CPUs that QEMU plays"
 	@echo "make test-clients  run the official clients of other servers against ours"
 	@echo "make check   formatting, lint and types, Python and C++"
 	@echo "make docs    build the documentation into $(SITE)"
@@ -54,6 +55,10 @@ test: $(VENV)/.ready-dev
 # With the native tests and their sanitizers, several processes and fuzzed requests as well.
 test-thorough: export SPARSEBERT_TEST_THOROUGH := 1
 test-thorough: test
+
+# Needs a cross-compiler and QEMU, and says so.
+test-arm:
+	@scripts/test-arm
 
 # The clients have an environment of their own: what they ask for is theirs to say, and needs no torch.
 test-clients: $(CLIENTS)/.ready

@@ -2,6 +2,7 @@
 //   native_tests [NAME ...]                            the examples of these tests, or of all
 //   native_tests --fuzz SECONDS [--seed N] [NAME ...]  random cases until the time is up
 //   native_tests --case N NAME                         the one random case that the fuzzer named
+//   native_tests --sets                                the instruction sets of this machine
 // Every kernel runs on every instruction set of this machine, against the definition written
 // plainly; where results are whole numbers they must be equal, and so are those of all sets.
 #include <chrono>
@@ -55,6 +56,12 @@ int main(int count, char** arguments) {
     bool one_case = false;
     for (int i = 1; i < count; ++i) {
         const std::string word = arguments[i];
+        if (word == "--sets") {
+            std::string names;
+            for (const std::string& name : available_instruction_sets()) names += ' ' + name;
+            std::puts(names.c_str() + 1);
+            return 0;
+        }
         if (word == "--fuzz" || word == "--seed" || word == "--case") {
             if (++i == count) usage("a number is missing.");
             if (word == "--fuzz")
