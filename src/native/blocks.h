@@ -10,16 +10,16 @@
 namespace sparsebert {
 
 // Tokens 0 to `tokens` in blocks of nearly equal width, each a multiple of kLaneTokens and at most
-// kBlockTokens. Activations of F features take F x padded() floats; block b begins at F x start(b)
-// and is [F][width(b)].
+// `block_tokens`. Activations of F features take F x padded() floats; block b begins at F x
+// start(b) and is [F][width(b)].
 class Blocks {
   public:
     // Where there are tokens enough the count is a multiple of `multiple`, so that as many threads
     // share the blocks evenly.
-    explicit Blocks(int tokens, int multiple = 1) {
+    explicit Blocks(int tokens, int multiple = 1, int block_tokens = kBlockTokens) {
         const int vectors = (tokens + kLaneTokens - 1) / kLaneTokens;
-        constexpr int kMost = kBlockTokens / kLaneTokens;
-        int count = (vectors + kMost - 1) / kMost;
+        const int most = block_tokens / kLaneTokens;
+        int count = (vectors + most - 1) / most;
         const int even = (count + multiple - 1) / multiple * multiple;
         if (count > 1 && even <= vectors) count = even;
         starts_.reserve(count + 1);

@@ -63,7 +63,7 @@ struct FloatNetwork {
     using Workspace = sparsebert::Workspace;
     using Shared = sparsebert::Shared;
     using Pass = sparsebert::Pass;
-    using Kernels = const sparsebert::Kernels&;
+    using Kernels = const sparsebert::Kernels;
     static constexpr auto kOrder = Positions::Order::kLanesAreQueries;
 };
 

@@ -25,7 +25,7 @@ class Encoder {
     virtual void head(const Batch& batch, float* out) = 0;  // [batch or tokens][outputs]
 };
 
-// In floating point (fp32 or fp16 weights) and in int8.
+// In floating point (fp32 or fp16 weights, or products in bf16) and in int8.
 std::unique_ptr<Encoder> make_encoder(Model model, const Kernels& kernels, int threads);
 std::unique_ptr<Encoder> make_encoder(Int8Model model, Int8Choice kernels, int threads);
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "memory.h"
 #include "shape.h"
 
 namespace sparsebert {
@@ -39,7 +40,9 @@ struct Model : ModelShape {
     Norm head_norm;
     Dense last;  // of the head
 
-    std::vector<float> zeros;  // where a LayerNorm without bias points to
+    std::vector<float> zeros;          // where a LayerNorm without bias points to
+    std::vector<Bytes> converted;      // weights that are not used where they lie
+    size_t linear_scratch_floats = 0;  // most that a layer needs
 };
 
 }  // namespace sparsebert

@@ -22,8 +22,8 @@ void add_row(const Matrix& table, int id, float* out) {
     }
 }
 
-// Rows are handed out in units of 8: a cache line of biases, a whole number of register tiles.
-constexpr int kRowUnit = 8;
+// Rows are handed out in units of 16: a cache line of biases, a whole number of register tiles.
+constexpr int kRowUnit = 16;
 
 }  // namespace
 
@@ -35,7 +35,7 @@ Shared::Shared(const Model& model_, const Kernels& kernels_, ThreadPool& pool_,
       workspace(workspace_),
       positions(positions_),
       batch(batch_),
-      blocks(batch_.tokens(), pool_.threads()),
+      blocks(batch_.tokens(), pool_.threads(), kernels_.block_tokens),
       sequences(batch_.sequences),
       by_blocks(blocks.count() % pool_.threads() == 0 || blocks.count() >= 4 * pool_.threads()),
       attention(model_.layers.size()) {
@@ -45,20 +45,19 @@ Shared::Shared(const Model& model_, const Kernels& kernels_, ThreadPool& pool_,
     for (Floats* buffer : {&workspace.hidden, &workspace.context}) buffer->reserve(hidden * padded);
     workspace.sum.reserve(std::max(model.hidden_size, head.width) * padded);
     workspace.projections.reserve(3 * hidden * padded);
-    const size_t private_tokens = static_cast<size_t>(kBlockTokens) * pool.threads();
+    const size_t private_tokens = static_cast<size_t>(kernels.block_tokens) * pool.threads();
     workspace.intermediate.reserve(model.intermediate_rows() *
                                    (by_blocks ? private_tokens : padded));
     if (model.projection.weight.values) workspace.embedded.reserve(model.embedding_size * padded);
     if (head.per_sequence()) workspace.gathered.reserve((hidden + head.width) * sequences.padded());
     if (head.input != HeadInput::kNone)
         workspace.logits.reserve(static_cast<size_t>(head.outputs) *
-                                 (head.per_sequence() ? sequences.padded() : kBlockTokens));
+                                 (head.per_sequence() ? sequences.padded() : kernels.block_tokens));
     const int tokens = longest(batch);
     const size_t head_size = model.hidden_size / model.heads;
-    scratch_floats =
-        std::max({4 * head_size * round_up(tokens, kLaneTokens) + attention_scratch(tokens),
-                  static_cast<size_t>(model.embedding_size) * kLaneTokens,
-                  shared_scratch_floats(model.widest_shared)});
+    scratch_floats = std::max(
+        {4 * head_size * round_up(tokens, kLaneTokens) + attention_scratch(tokens),
+         static_cast<size_t>(model.embedding_size) * kLaneTokens, model.linear_scratch_floats});
     scratch_floats = (scratch_floats + 15) / 16 * 16;
     workspace.scratch.reserve(scratch_floats * pool.threads());
 }
@@ -106,7 +105,7 @@ const float* Pass::normalised(const Norm& norm, int block) {
 // blocks uses the same few pages for each, so that they stay in its L2.
 float* Pass::private_block(Floats& buffer, int features, int block) {
     if (shared_.by_blocks)
-        return buffer.get() + static_cast<size_t>(features) * kBlockTokens * thread_;
+        return buffer.get() + static_cast<size_t>(features) * kernels_.block_tokens * thread_;
     return blocks_.at(buffer.get(), features, block);
 }
 

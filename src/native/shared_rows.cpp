@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "bf16/bf16.h"
+#include "bf16/kernels.h"
+
 namespace sparsebert {
 namespace {
 
@@ -30,10 +33,32 @@ Weight kept(const Weight& weight, Layout dense) {
 Matrix kept_inputs(const Matrix& weight) { return kept(weight, Layout::kDense); }
 Int8Weight kept_inputs(const Int8Weight& weight) { return kept(weight, Int8Layout::kDense); }
 
+namespace {
+
+// The inputs rounded to bf16, then as any other.
+void run_rounded(const Kernels& kernels, const Linear& call, int row_begin, int row_end,
+                 float* scratch) {
+    const size_t inputs = static_cast<size_t>(call.weight->columns) * call.width;
+    for (size_t i = 0; i < inputs; ++i) scratch[i] = from_bf16(to_bf16(call.x[i]));
+    Matrix weight = *call.weight;
+    weight.rounded = false;
+    Linear rounded = call;
+    rounded.weight = &weight;
+    rounded.x = scratch;
+    run_linear(kernels, rounded, row_begin, row_end, scratch + inputs);
+}
+
+}  // namespace
+
 void run_linear(const Kernels& kernels, const Linear& call, int row_begin, int row_end,
                 float* scratch) {
     const Matrix& w = *call.weight;
-    if (w.layout != Layout::kSharedPairs) return kernels.linear(call, row_begin, row_end);
+    if (w.rounded) return run_rounded(kernels, call, row_begin, row_end, scratch);
+    if (w.layout != Layout::kSharedPairs) {
+        Linear with_scratch = call;
+        with_scratch.scratch = reinterpret_cast<uint8_t*>(scratch);
+        return kernels.linear(with_scratch, row_begin, row_end);
+    }
     const Matrix dense = kept_inputs(w);
     Linear part = call;
     part.weight = &dense;
@@ -48,6 +73,21 @@ void run_linear(const Kernels& kernels, const Linear& call, int row_begin, int r
         }
         kernels.linear(part, begin, end);
     });
+}
+
+size_t linear_scratch_floats(const Matrix& weight, int tokens) {
+    const size_t inputs = static_cast<size_t>(weight.columns) * tokens;
+    const size_t rounded = weight.rounded ? inputs : 0;
+    switch (weight.layout) {
+        case Layout::kBf16Dense:
+        case Layout::kBf16Pairs:
+        case Layout::kBf16SharedPairs:
+            return bf16_scratch_bytes(weight.columns, tokens) / sizeof(float);
+        case Layout::kSharedPairs:
+            return rounded + inputs / 2;
+        default:
+            return rounded;
+    }
 }
 
 void run_linear(const Int8Kernels& kernels, const Int8Linear& call, int tile_begin, int tile_end) {

@@ -1,6 +1,7 @@
-// Linear layers in which blocks of rows keep the same input of each pair: a block is a dense layer
-// over half of the inputs. These are gathered once for the block and all tokens at hand, then the
-// instruction set's own dense kernel does the rest. No set implements it.
+// Linear layers of any kind by way of the kernels that an instruction set has. Where blocks of rows
+// keep the same input of each pair, a block is a dense layer over half of the inputs: these are
+// gathered once for the block and all tokens at hand, then the set's own dense kernel does the
+// rest. Where inputs must be rounded to bf16, they are, and then go through its fp32 kernels.
 #pragma once
 
 #include <cstddef>
@@ -14,15 +15,13 @@ namespace sparsebert {
 Matrix kept_inputs(const Matrix& weight);
 Int8Weight kept_inputs(const Int8Weight& weight);
 
-// `kernels.linear` for a weight of any layout. For kSharedPairs the scratch (of Int8Linear, or the
-// last argument) must hold what the functions below say.
+// `kernels.linear` for a weight of any layout. The scratch (of Int8Linear, or the last argument)
+// must hold what the functions below say.
 void run_linear(const Kernels& kernels, const Linear& call, int row_begin, int row_end,
                 float* scratch);
 void run_linear(const Int8Kernels& kernels, const Int8Linear& call, int tile_begin, int tile_end);
 
-inline size_t shared_scratch_floats(int columns) {
-    return static_cast<size_t>(columns) / 2 * kBlockTokens;
-}
+size_t linear_scratch_floats(const Matrix& weight, int tokens);
 
 constexpr int kGatherTokens = 64;
 

@@ -12,7 +12,13 @@ def select_instruction_set(name: str, /) -> str: ...
 
 class Encoder:
     def __init__(
-        self, config: Mapping[str, Any], weights: Mapping[str, Any], threads: int, isa: str, /
+        self,
+        config: Mapping[str, Any],
+        weights: Mapping[str, Any],
+        threads: int,
+        isa: str,
+        compute: str,
+        /,
     ) -> None: ...
     @property
     def threads(self) -> int: ...

@@ -28,6 +28,7 @@ from sparsebert.engine import (
 )
 from sparsebert.errors import EngineError, InputError
 from sparsebert.patterns import Pattern, mask_from_scores
+from sparsebert.quantized import QuantizedDense, quantize
 
 SETS = available_instruction_sets()
 PATTERNS = [None, "1:2", "1:2 shared by 16 rows", "2:4", "4:8", "1:3", "3:5"]
@@ -189,6 +190,68 @@ def test_activations(isa, activation, monkeypatch):
     np.testing.assert_allclose(
         encoder.hidden(*arrays), reference.hidden(ids[0], types[0]), atol=2e-5, rtol=0
     )
+
+
+def to_bf16(x):
+    """The nearest numbers of eight significant bits, of two as near the even one."""
+    fraction, exponent = np.frexp(x)
+    return np.ldexp(np.rint(np.ldexp(fraction, 8)), exponent - 8)
+
+
+class ReferenceInBf16(ReferenceBert):
+    """BERT whose linear layers round what they multiply."""
+
+    def _product(self, x, name):
+        return to_bf16(x) @ to_bf16(self._get(name)).T
+
+
+@pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("pattern", [None, "1:2", "1:2 shared by 16 rows", "2:4"])
+def test_linear_layers_in_bf16(isa, half, pattern, monkeypatch):
+    monkeypatch.setenv("SPARSEBERT_ISA", isa)
+    config = Config(intermediate_size=152, hidden_size=72)
+    weights = prune(random_weights(config), pattern)
+    reference = ReferenceInBf16(weights, config.num_attention_heads)
+    ids, types, arrays = batch(config, LENGTHS)
+    expected = np.concatenate([reference.hidden(i, t) for i, t in zip(ids, types, strict=True)])
+    exact = Encoder(config, stored(weights, pattern, half), threads=1).hidden(*arrays)
+    for threads in (1, 2, 3):
+        encoder = Encoder(config, stored(weights, pattern, half), threads=threads, compute="bf16")
+        assert encoder.kernel.startswith("bf16 ")
+        found = encoder.hidden(*arrays)
+        # A number that lies between two of bf16 may go to either, by the last bit of a sum.
+        np.testing.assert_allclose(found, expected, atol=0.05, rtol=0)
+        assert np.abs(found - expected).mean() < 0.005
+        assert np.abs(found - exact).max() > 1e-4  # it is not computed in fp32
+        cosines = (found * exact).sum(1) / np.linalg.norm(found, axis=1)
+        assert (cosines / np.linalg.norm(exact, axis=1)).min() > 0.999
+
+
+@pytest.mark.parametrize("isa", SETS)
+def test_a_text_in_bf16_does_not_depend_on_its_batch(isa, monkeypatch):
+    monkeypatch.setenv("SPARSEBERT_ISA", isa)
+    config = Config()
+    weights = random_weights(config)
+    ids, types, arrays = batch(config, LENGTHS)
+    encoder = Encoder(config, weights, threads=2, compute="bf16")
+    together = encoder.hidden(*arrays)
+    alone = [
+        encoder.hidden(i, t, np.array([0, len(i)], np.int32))
+        for i, t in zip(ids, types, strict=True)
+    ]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=0.05, rtol=0)
+
+
+def test_bf16_is_refused_where_it_has_no_meaning():
+    config = Config()
+    weights = random_weights(config)
+    with pytest.raises(EngineError, match="compute must be bf16, or left out, not 'fp8'"):
+        Encoder(config, weights, compute="fp8")
+    name = "encoder.layer.0.output.dense.weight"
+    quantized = {**weights, name: quantize(weights[name], QuantizedDense)}
+    with pytest.raises(EngineError, match="int8 models are computed in int8, not in bf16"):
+        Encoder(config, quantized, compute="bf16")
 
 
 @pytest.mark.parametrize("isa", SETS)

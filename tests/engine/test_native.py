@@ -30,6 +30,7 @@ KERNELS = [
     "int8-rows",
     "int8-attention",
     "linear",
+    "bf16-linear",
     "rows",
     "attention",
 ]

@@ -41,14 +41,14 @@ class Model:
 
         class Recorder:
             def __init__(recorder, *arguments: Any) -> None:
-                self.settings, self.arrays, _, self.set = arguments
+                self.settings, self.arrays, _, self.set, self.compute = arguments
 
         with monkeypatch.context() as patched:
             patched.setattr(face._engine, "Encoder", Recorder)
             self.hidden_size = Encoder(config, weights, threads=1).hidden_size
 
     def load(self) -> Any:
-        return _engine.Encoder(self.settings, self.arrays, 1, self.set)
+        return _engine.Encoder(self.settings, self.arrays, 1, self.set, self.compute)
 
 
 @pytest.fixture(params=[False, True], ids=["fp32", "int8"])

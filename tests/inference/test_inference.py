@@ -130,6 +130,13 @@ class TestModel:
         )
         assert again.classify(SENTENCES[:2]) == model.classify(SENTENCES[:2])
 
+    def test_pickled_it_computes_in_the_same_precision(self, classifier):
+        model = load(classifier, threads=1, compute="bf16")
+        assert " computed in bf16, " in repr(model)
+        again = pickle.loads(pickle.dumps(model))
+        assert again.encoder.compute == "bf16"
+        assert again.classify(SENTENCES[:2]) == model.classify(SENTENCES[:2])
+
     @pytest.mark.parametrize("of", [copy.copy, copy.deepcopy])
     def test_a_copy_shares_the_engine(self, classifier, of):
         model = load(classifier)

@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "bf16/bf16.h"
 #include "half.h"
 #include "testing.h"
 

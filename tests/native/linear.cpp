@@ -1,10 +1,12 @@
-// Kernels: linear, also by way of shared_rows.h, in every layout of fp32 and fp16 weights.
+// Linear layers by way of shared_rows.h, in every layout of fp32 and fp16 weights: as stored, and
+// computed in bf16, for which the definition rounds weights and inputs.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <sstream>
 
 #include "activations.h"
+#include "bf16/weights.h"
 #include "float_matrix.h"
 #include "shared_rows.h"
 
@@ -22,7 +24,27 @@ struct Case {
     Activation activation;
     float magnitude;  // of the inputs
     uint64_t seed;
+    bool bf16 = false;
 };
+
+// The nearest number of eight significant bits, of two as near the even one.
+double rounded_to_bf16(double x) {
+    int exponent = 0;
+    std::frexp(x, &exponent);
+    return std::ldexp(std::nearbyint(std::ldexp(x, 8 - exponent)), exponent - 8);
+}
+
+// Calls check(kernels, products, name) with all that compute in bf16 here.
+template <typename Check>
+void each_bf16(Check check) {
+    check(with_bf16(kPortableKernels, kPlainTilesBf16), Products::kBf16, "plain tiles");
+    for (const std::string& name : available_instruction_sets()) {
+        const InstructionSet& set = select_instruction_set(name);
+        check(*set.kernels, Products::kRounded, set.kernels->name);
+        if (set.bf16)
+            check(with_bf16(*set.kernels, *set.bf16), Products::kBf16, set.bf16->instructions);
+    }
+}
 
 void check(const Case& c) {
     Random random(c.seed);
@@ -34,15 +56,20 @@ void check(const Case& c) {
     for (float& value : x) value = c.magnitude * random.normal();
     for (float& value : bias) value = random.normal();
     for (float& value : residual) value = random.normal();
+    std::vector<double> inputs(x.begin(), x.end());
+    if (c.bf16)
+        for (double& value : inputs) value = rounded_to_bf16(value);
     std::vector<double> wants(residual.size()), magnitudes(residual.size());
     for (int row = c.row_begin; row < c.row_end; ++row) {
         double* want = wants.data() + row * width;
         double* magnitude = magnitudes.data() + row * width;
         for (int k = 0; k < c.columns; ++k) {
-            const double factor = matrix.value(row, k);
+            const double value = matrix.value(row, k);
+            const double factor = c.bf16 ? rounded_to_bf16(value) : value;
             for (size_t t = 0; t < width; ++t) {
-                want[t] += factor * x[k * width + t];
-                magnitude[t] += std::abs(factor * x[k * width + t]);
+                const double input = inputs[k * width + t];
+                want[t] += factor * input;
+                magnitude[t] += std::abs(factor * input);
             }
         }
         for (size_t t = 0; t < width; ++t) {
@@ -52,11 +79,11 @@ void check(const Case& c) {
             magnitude[t] += std::abs(added) + std::abs(more);
         }
     }
-    each_float_kernels([&](const Kernels& kernels) {
+    const auto compare = [&](const Kernels& kernels, const Matrix& given, const char* set) {
         std::ostringstream text;
-        text << kernels.name << " linear " << c.form.name() << " " << c.rows << " x " << c.columns
-             << ", width " << c.width << ", rows " << c.row_begin << " to " << c.row_end
-             << ", bias " << c.bias << ", residual " << static_cast<int>(c.residual)
+        text << set << (c.bf16 ? " bf16" : "") << " linear " << c.form.name() << " " << c.rows
+             << " x " << c.columns << ", width " << c.width << ", rows " << c.row_begin << " to "
+             << c.row_end << ", bias " << c.bias << ", residual " << static_cast<int>(c.residual)
              << ", activation " << static_cast<int>(c.activation) << ", seed " << c.seed;
         const std::string name = text.str();
         Guarded<float> y(residual.size(), std::numeric_limits<float>::quiet_NaN());
@@ -65,10 +92,10 @@ void check(const Case& c) {
         const float* added = c.residual == Residual::kNone    ? nullptr
                              : c.residual == Residual::kApart ? residual.data()
                                                               : y.data();
-        const bool shared = weight.layout == Layout::kSharedPairs;
-        Guarded<float> scratch(shared ? shared_scratch_floats(c.columns) : 0);
+        Guarded<float> scratch(linear_scratch_floats(given, c.width),
+                               std::numeric_limits<float>::quiet_NaN());
         run_linear(kernels,
-                   {&weight, c.bias ? bias.data() : nullptr, x.data(), added, y.data(), c.width,
+                   {&given, c.bias ? bias.data() : nullptr, x.data(), added, y.data(), c.width,
                     c.activation},
                    c.row_begin, c.row_end, scratch.data());
         for (size_t i = 0; i < y.size(); ++i) {
@@ -88,6 +115,14 @@ void check(const Case& c) {
                 fail(name, ": row ", row, ", token ", i % width, ": ", y[i], ", not ", want,
                      " within ", tolerance);
         }
+    };
+    if (!c.bf16)
+        return each_float_kernels(
+            [&](const Kernels& kernels) { compare(kernels, weight, kernels.name); });
+    each_bf16([&](const Kernels& kernels, Products products, const char* set) {
+        if (c.width > kernels.block_tokens) return;
+        Bytes memory;
+        compare(kernels, in_bf16(weight, products, memory), set);
     });
 }
 
@@ -115,23 +150,26 @@ Case drawn(const FloatForm& form, int rows, int columns, int width, Random& rand
     return c;
 }
 
-int width_of(int tokens) {
-    return std::min((tokens + kLaneTokens - 1) / kLaneTokens * kLaneTokens, kBlockTokens);
+int width_of(int tokens, int most = kBlockTokens) {
+    return std::min((tokens + kLaneTokens - 1) / kLaneTokens * kLaneTokens, most);
 }
 
-void examples() {
-    Random random(2);
+void check_forms(bool bf16, Random& random) {
     size_t turn = 0;
+    const auto drawn_and_checked = [&](const FloatForm& form, int rows, int columns, int width) {
+        Case c = drawn(form, rows, columns, width, random);
+        c.bf16 = bf16;
+        check(c);
+    };
     for (const FloatForm& form : kFloatForms) {
         for (const int rows : kSizes)
             for (const int columns : kSizes)
-                check(
-                    drawn(form, rows, columns, width_of(kTokens[turn++ % kTokens.size()]), random));
+                drawn_and_checked(form, rows, columns, width_of(kTokens[turn++ % kTokens.size()]));
         for (int width = kLaneTokens; width <= kBlockTokens; width += kLaneTokens)
-            check(drawn(form, 37, 200, width, random));
-        check(drawn(form, 768, 768, 16, random));
-        check(drawn(form, 52, 3072, 32, random));
-        check(drawn(form, 3072, 100, 48, random));
+            drawn_and_checked(form, 37, 200, width);
+        drawn_and_checked(form, 768, 768, 16);
+        drawn_and_checked(form, 52, 3072, 32);
+        drawn_and_checked(form, 3072, 100, 48);
         for (const Activation activation :
              {Activation::kGelu, Activation::kGeluTanh, Activation::kTanh, Activation::kRelu,
               Activation::kSilu})
@@ -140,21 +178,49 @@ void examples() {
                 Case c = drawn(form, 50, 130, 48, random);
                 c.activation = activation;
                 c.residual = residual;
+                c.bf16 = bf16;
                 check(c);
             }
     }
 }
 
-void random_case(uint64_t seed) {
+void examples() {
+    Random random(2);
+    check_forms(false, random);
+}
+
+void bf16_examples() {
+    Random random(3);
+    check_forms(true, random);
+    // More outputs than pass over a block of tokens together, more tokens than one.
+    for (const FloatForm& form : kFloatForms)
+        for (const int width : {112, 208, 256}) {
+            Case c = drawn(form, 300, 72, width, random);
+            c.bf16 = true;
+            check(c);
+        }
+}
+
+Case any_case(uint64_t seed, int most_tokens) {
     Random random(seed);
     const FloatForm& form = kFloatForms[random.word() % kFloatForms.size()];
     const int columns = random.between(1, random.chance(0.1) ? 2000 : 300);
-    check(drawn(form, random.between(1, 120), columns, width_of(random.between(1, kBlockTokens)),
-                random));
+    const int rows = random.between(1, 120);
+    return drawn(form, rows, columns, width_of(random.between(1, most_tokens), most_tokens),
+                 random);
+}
+
+void random_case(uint64_t seed) { check(any_case(seed, kBlockTokens)); }
+
+void random_bf16_case(uint64_t seed) {
+    Case c = any_case(seed, seed % 4 ? kBlockTokens : 256);
+    c.bf16 = true;
+    check(c);
 }
 
 }  // namespace
 
 const KernelTest kLinearTest = {"linear", examples, random_case};
+const KernelTest kBf16LinearTest = {"bf16-linear", bf16_examples, random_bf16_case};
 
 }  // namespace sparsebert

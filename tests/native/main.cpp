@@ -17,9 +17,9 @@ using namespace sparsebert;
 namespace {
 
 const KernelTest kThreadsTest = {"threads", test_threads, nullptr};
-const KernelTest* const kTests[] = {&kInt8LinearTest, &kInt8LookupTest,    &kInt8TilesTest,
-                                    &kInt8RowsTest,   &kInt8AttentionTest, &kLinearTest,
-                                    &kRowsTest,       &kAttentionTest,     &kThreadsTest};
+const KernelTest* const kTests[] = {
+    &kInt8LinearTest, &kInt8LookupTest, &kInt8TilesTest, &kInt8RowsTest,  &kInt8AttentionTest,
+    &kLinearTest,     &kBf16LinearTest, &kRowsTest,      &kAttentionTest, &kThreadsTest};
 using Clock = std::chrono::steady_clock;
 
 double since(Clock::time_point start) {

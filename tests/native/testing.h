@@ -23,7 +23,7 @@ struct KernelTest {
 
 extern const KernelTest kInt8LinearTest, kInt8LookupTest, kInt8TilesTest, kInt8RowsTest,
     kInt8AttentionTest;
-extern const KernelTest kLinearTest, kRowsTest, kAttentionTest;
+extern const KernelTest kLinearTest, kBf16LinearTest, kRowsTest, kAttentionTest;
 void test_threads();
 
 struct Failure : std::runtime_error {
@@ -40,6 +40,7 @@ template <typename... Parts>
 
 // Kernels for tile registers over plain memory (tile_plain.inl): they run on any machine.
 extern const Int8Kernels kPlainTilesInt8;
+extern const Bf16Kernels kPlainTilesBf16;
 
 // Calls check(kernels) with each table of kernels that this machine can run, once.
 template <typename Check>

@@ -59,3 +59,21 @@ inline void multiply(Tile<Sums> sums, Tile<Inputs> inputs, Tile<Weights> weights
         std::memcpy(sums.tile().bytes[token], row, sizeof row);
     }
 }
+
+template <int Sums, int Weights, int Inputs>
+inline void multiply_bf16(Tile<Sums> sums, Tile<Weights> weights, Tile<Inputs> inputs) {
+    const auto word = [](const PlainTile& tile, int row, int index) {
+        uint16_t half;
+        std::memcpy(&half, tile.bytes[row] + 2 * index, sizeof half);
+        return from_bf16(half);
+    };
+    for (int output = 0; output < sums.rows(); ++output) {
+        float row[16];
+        std::memcpy(row, sums.tile().bytes[output], sizeof row);
+        for (int i = 0; i < 32; ++i)
+            for (int token = 0; token < 16; ++token)
+                row[token] +=
+                    word(weights.tile(), output, i) * word(inputs.tile(), i / 2, 2 * token + i % 2);
+        std::memcpy(sums.tile().bytes[output], row, sizeof row);
+    }
+}

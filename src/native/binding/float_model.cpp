@@ -1,5 +1,7 @@
 #include <algorithm>
 
+#include "../bf16/weights.h"
+#include "../shared_rows.h"
 #include "weights.h"
 
 namespace sparsebert {
@@ -82,7 +84,8 @@ Matrix read_matrix(const Weights& weights, const std::string& name, int rows, in
 // What `read_weights` asks for.
 class Reader {
   public:
-    Reader(const Weights& weights, Model& model) : weights_(weights), model_(model) {
+    Reader(const Weights& weights, Model& model, Products products, int block_tokens)
+        : weights_(weights), model_(model), products_(products), block_tokens_(block_tokens) {
         model_.zeros.assign(std::max(model.hidden_size, model.embedding_size), 0.0f);
     }
 
@@ -94,8 +97,7 @@ class Reader {
 
     Dense layer(const std::string& name, int rows, int columns, bool bias) const {
         const Matrix weight = read_matrix(weights_, name + ".weight", rows, columns);
-        note(weight);
-        return {weight, bias ? weights_.vector(name + ".bias", rows) : nullptr};
+        return {in_layer(weight), bias ? weights_.vector(name + ".bias", rows) : nullptr};
     }
 
     Norm norm(const std::string& name, int features, bool bias) const {
@@ -109,28 +111,34 @@ class Reader {
         const HeadShape& head = model_.head;
         const bool tied = head.decoder && !weights_.has(weight);
         model_.last.weight =
-            tied ? model_.words : read_matrix(weights_, weight, head.outputs, head.width);
-        note(model_.last.weight);
+            in_layer(tied ? model_.words : read_matrix(weights_, weight, head.outputs, head.width));
         if (!bias.empty()) model_.last.bias = weights_.vector(bias, head.outputs);
     }
 
   private:
-    void note(const Matrix& weight) const {
-        if (weight.layout == Layout::kSharedPairs)
-            model_.widest_shared = std::max(model_.widest_shared, weight.columns);
+    Matrix in_layer(const Matrix& weight) const {
+        Matrix found = weight;
+        if (products_ != Products::kStored)
+            found = in_bf16(weight, products_, model_.converted.emplace_back());
+        model_.linear_scratch_floats =
+            std::max(model_.linear_scratch_floats, linear_scratch_floats(found, block_tokens_));
+        return found;
     }
 
     const Weights& weights_;
     Model& model_;
+    const Products products_;
+    const int block_tokens_;
 };
 
 }  // namespace
 
-Model read_float_model(const nb::dict& config, const nb::dict& entries) {
+Model read_float_model(const nb::dict& config, const nb::dict& entries, Products products,
+                       int block_tokens) {
     const Weights weights(entries);
     Model model;
     read_shape(config, weights, model);
-    Reader reader(weights, model);
+    Reader reader(weights, model, products, block_tokens);
     read_weights(config, reader, model);
     return model;
 }

@@ -25,13 +25,30 @@ using Output = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 struct BoundEncoder {
     // The caller's dict may change; the arrays in this one stay.
     BoundEncoder(const nb::dict& config, const nb::dict& arrays, int threads,
-                 const std::string& isa)
+                 const std::string& isa, const std::string& compute)
         : weights(nb::steal<nb::dict>(PyDict_Copy(arrays.ptr()))),
           set(select_instruction_set(isa)) {
+        const bool bf16 = compute == "bf16";
+        if (!bf16 && !compute.empty())
+            throw std::invalid_argument("unknown precision '" + compute + "' to compute in.");
         if (!is_int8(weights)) {
-            encoder = make_encoder(read_float_model(config, weights), *set.kernels, threads);
+            Kernels kernels = *set.kernels;
+            Products products = bf16 ? Products::kRounded : Products::kStored;
+            if (bf16)
+                kernel =
+                    "bf16 rounded, multiplied in fp32 (no bf16 instructions in use: no faster)";
+            if (bf16 && set.bf16) {
+                kernels = with_bf16(kernels, *set.bf16);
+                products = Products::kBf16;
+                kernel = std::string("bf16 by ") + set.bf16->instructions;
+            }
+            encoder =
+                make_encoder(read_float_model(config, weights, products, kernels.block_tokens),
+                             kernels, threads);
             return;
         }
+        if (bf16)
+            throw std::invalid_argument("its weights are int8, which are not computed in bf16.");
         Int8Model model = read_int8_model(config, weights, *set.int8);
         Int8Choice choice = choose_int8_kernels(set, model.has_pairs());
         if (!choice.reason.empty()) kernel = choice.reason;
@@ -58,7 +75,7 @@ struct BoundEncoder {
 
     nb::dict weights;
     const InstructionSet& set;
-    std::optional<std::string> kernel;  // of int8 layers, and why, where there is a choice
+    std::optional<std::string> kernel;  // of linear layers, and why, where there is a choice
     std::unique_ptr<Encoder> encoder;
 };
 
@@ -82,7 +99,8 @@ NB_MODULE(_engine, m) {
     m.def("select_instruction_set",
           [](const std::string& name) { return std::string(select_instruction_set(name).name); });
     nb::class_<BoundEncoder>(m, "Encoder")
-        .def(nb::init<const nb::dict&, const nb::dict&, int, const std::string&>())
+        .def(nb::init<const nb::dict&, const nb::dict&, int, const std::string&,
+                      const std::string&>())
         .def_prop_ro("threads", [](const BoundEncoder& self) { return self.encoder->threads(); })
         .def_prop_ro("instruction_set",
                      [](const BoundEncoder& self) { return std::string(self.set.name); })

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "../bf16/kernels.h"
 #include "../int8/model.h"
 #include "../model.h"
 
@@ -70,8 +71,10 @@ void check_shared_bits(const std::string& name, const AnyArray& bits, int shared
                        int columns);
 
 // The model of a configuration (see `Configuration` in engine/__init__.py). Weights stay where
-// they lie, and must outlive the model.
-Model read_float_model(const nb::dict& config, const nb::dict& entries);
+// they lie, and must outlive the model; for products other than of stored numbers, those of linear
+// layers are converted. A floating-point model needs scratch for blocks of `block_tokens`.
+Model read_float_model(const nb::dict& config, const nb::dict& entries, Products products,
+                       int block_tokens);
 Int8Model read_int8_model(const nb::dict& config, const nb::dict& entries,
                           const Int8Kernels& kernels);
 

@@ -5,7 +5,7 @@
 
 #include "amx.h"
 
-#ifdef SPARSEBERT_AVX_VNNI
+#ifdef SPARSEBERT_X86_64
 #include <cpuid.h>
 #endif
 #if defined(SPARSEBERT_AARCH64) && defined(__APPLE__)
@@ -26,6 +26,13 @@ bool has_avx_vnni() {
 }
 #endif
 
+#ifdef SPARSEBERT_AVX512_BF16
+bool has_avx512_bf16() {  // bit 5 of the same
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
+}
+#endif
+
 // Best first, and what this build lacks without kernels, so that its name is known.
 std::vector<InstructionSet> x86_sets() {
 #ifdef SPARSEBERT_X86_64
@@ -34,6 +41,11 @@ std::vector<InstructionSet> x86_sets() {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512dq");
+#ifdef SPARSEBERT_AVX512_BF16
+    const Bf16Kernels* bf16 = avx512 && has_avx512_bf16() ? &kAvx512Bf16 : nullptr;
+#else
+    const Bf16Kernels* bf16 = nullptr;
+#endif
     const bool vnni512 = avx512 && __builtin_cpu_supports("avx512vnni");
     // 256-bit vpdpbusd in AVX-512's encoding, or in its own where the CPU has that.
     bool vnni256 = vnni512;
@@ -47,14 +59,17 @@ std::vector<InstructionSet> x86_sets() {
 #ifdef SPARSEBERT_AMX
     const bool amx = vnni512 && amx_products().int8;
     const Int8Kernels* tiles = &kAvx512AmxInt8;
+    const Bf16Kernels* bf16_tiles = amx_products().bf16 && bf16 ? &kAvx512AmxBf16 : bf16;
 #else
     const bool amx = false;
     const Int8Kernels* tiles = nullptr;
+    const Bf16Kernels* bf16_tiles = nullptr;
 #endif
     return {{"avx512-amx", tiles ? &kAvx512Kernels : nullptr, &kAvx512VnniInt8, amx,
-             &kAvx512VnniLookupInt8, tiles},
-            {"avx512-vnni", &kAvx512Kernels, &kAvx512VnniInt8, vnni512, &kAvx512VnniLookupInt8},
-            {"avx512", &kAvx512Kernels, &kAvx2Int8, avx512},
+             &kAvx512VnniLookupInt8, tiles, bf16_tiles},
+            {"avx512-vnni", &kAvx512Kernels, &kAvx512VnniInt8, vnni512, &kAvx512VnniLookupInt8,
+             nullptr, bf16},
+            {"avx512", &kAvx512Kernels, &kAvx2Int8, avx512, nullptr, nullptr, bf16},
             {"avx2-vnni", &kAvx2Kernels, int8_256, vnni256},
             {"avx2", &kAvx2Kernels, &kAvx2Int8, avx2}};
 #else

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "../bf16/kernels.h"
 #include "../int8/kernels.h"
 #include "kernels.h"
 
@@ -17,6 +18,7 @@ struct InstructionSet {
     // The same with lookup tables and with tile registers; null where there are none.
     const Int8Kernels* int8_lookup = nullptr;
     const Int8Kernels* int8_tiles = nullptr;
+    const Bf16Kernels* bf16 = nullptr;  // null where fp32 kernels take rounded numbers
 };
 
 // Names of the instruction sets that can run here, best first.

@@ -21,7 +21,16 @@ constexpr int kEverything = 1 << 28;  // a window that no sequence fills
 
 inline int round_up(int count, int unit) { return (count + unit - 1) / unit * unit; }
 
-enum class Layout { kDense, kPairs, kSharedPairs, kBitmap };
+// The last three are for sets that multiply bf16; bf16/kernels.h describes them.
+enum class Layout {
+    kDense,
+    kPairs,
+    kSharedPairs,
+    kBitmap,
+    kBf16Dense,
+    kBf16Pairs,
+    kBf16SharedPairs
+};
 enum class Activation { kNone, kGelu, kGeluTanh, kRelu, kSilu, kTanh };
 
 // The weight of a linear layer, [rows outputs][columns inputs], where it lies in memory.
@@ -34,7 +43,8 @@ enum class Activation { kNone, kGelu, kGeluTanh, kRelu, kSilu, kTanh };
 //   kBitmap  values [panels][rows][kept], bits uint64 [panels][rows]: N:M; bit c marks column c
 struct Matrix {
     Layout layout = Layout::kDense;
-    bool half = false;  // values are IEEE fp16, else fp32
+    bool half = false;     // values are IEEE fp16, else fp32
+    bool rounded = false;  // values are fp32 rounded to bf16, and inputs must be, too
     int rows = 0;
     int columns = 0;
     int panel_columns = kPanelColumns;
@@ -53,6 +63,7 @@ struct Linear {
     float* y;               // [rows][width]
     int width;
     Activation activation;
+    uint8_t* scratch = nullptr;  // for computing in bf16
 };
 
 // One head of one sequence. q, k, v, out are [head_size][stride], stride >= tokens, a multiple of
@@ -89,6 +100,7 @@ struct Kernels {
     void (*rotate)(float* a, float* b, const float* cosines, const float* sines, int count);
     // x[i] *= by[i].
     void (*multiply)(float* x, const float* by, size_t count);
+    int block_tokens = kBlockTokens;  // most of a block that a thread works through
 };
 
 inline size_t attention_scratch(int tokens) {

@@ -6,7 +6,7 @@
 // what the repeated row stores is what it stored before.
 #pragma once
 
-#include "math.inl"
+#include "activation.inl"
 
 // A row's values of one panel as floats: where they lie, or converted from fp16 (F16C: one
 // conversion a register) into `buffer`.
@@ -28,35 +28,6 @@ inline void prefetch_values(const Matrix& w, size_t index, int count) {
 }
 
 constexpr int kRowsAhead = 24;  // of a panel: 3 KiB of fp32 pairs
-
-template <typename Function>
-inline void map_row(float* y, int count, Function function) {
-    for (int i = 0; i < count; i += Vec::kWidth) function(Vec::load(y + i)).store(y + i);
-}
-
-// Applies the activation to sums just stored, still in L1: a call a row costs less than the
-// registers that the polynomials would take from every inner loop.
-[[gnu::noinline]] void activate(float* y, int count, Activation activation) {
-    switch (activation) {
-        case Activation::kNone:
-            break;
-        case Activation::kGelu:
-            map_row(y, count, [](Vec x) { return gelu(x); });
-            break;
-        case Activation::kGeluTanh:
-            map_row(y, count, [](Vec x) { return gelu_tanh(x); });
-            break;
-        case Activation::kSilu:
-            map_row(y, count, [](Vec x) { return silu(x); });
-            break;
-        case Activation::kTanh:
-            map_row(y, count, [](Vec x) { return tanh(x); });
-            break;
-        case Activation::kRelu:
-            map_row(y, count, [](Vec x) { return max(x, Vec::broadcast(0.0f)); });
-            break;
-    }
-}
 
 // Where the partial sums of a tile come from and go to. Loops over a tile's vectors are unrolled
 // by force: left rolled, they would keep the sums in memory.

@@ -52,3 +52,9 @@ template <int Sums, int Inputs, int Weights>
 inline void multiply(Tile<Sums>, Tile<Inputs>, Tile<Weights>) {
     asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sums), "i"(Inputs), "i"(Weights));
 }
+
+// Adds weights (rows of 32 bf16 words) x inputs ([16][16][2 words]), sums in fp32.
+template <int Sums, int Weights, int Inputs>
+inline void multiply_bf16(Tile<Sums>, Tile<Weights>, Tile<Inputs>) {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sums), "i"(Weights), "i"(Inputs));
+}

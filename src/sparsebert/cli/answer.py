@@ -58,7 +58,9 @@ def answer(
             show_default="384",
         ),
     ] = None,
-    inference: Annotated[Given, Group(InferenceOptions, ("batch_size", "threads"))] = NOTHING,
+    inference: Annotated[
+        Given, Group(InferenceOptions, ("batch_size", "threads", "compute"))
+    ] = NOTHING,
     json: JsonLinesOption = False,
 ) -> None:
     """Answer questions by a stretch of their context: JSON lines out, in order.
@@ -73,7 +75,7 @@ def answer(
         raise typer.BadParameter("give either --question and --context, or --input.")
     from sparsebert.inference import load
 
-    loaded = load(model, max_length=max_length, **chosen(inference, "threads"))
+    loaded = load(model, max_length=max_length, **chosen(inference, "threads", "compute"))
     loaded.require("answer")
 
     def work(pairs: Any) -> Any:

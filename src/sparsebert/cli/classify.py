@@ -81,7 +81,7 @@ def classify(
     file = lines_file(context, input)
     from sparsebert.inference import load
 
-    loaded = load(model, **chosen(inference, "threads", "max_length"))
+    loaded = load(model, **chosen(inference, "threads", "max_length", "compute"))
     loaded.require("classify")
     listed = top_k is not None or loaded.config.problem_type == "multi_label_classification"
     worker = run_lines(

@@ -122,7 +122,7 @@ def embed(
     started = perf_counter()
     if array is not None:
         NpyFile.check_free(array, force=force)
-    loaded = load(model, **chosen(inference, "threads", "max_length"))
+    loaded = load(model, **chosen(inference, "threads", "max_length", "compute"))
     work = partial(loaded.embed, **options, **chosen(inference, "batch_size", "strict"))
     lines = partial(
         run_lines, file, partial(text_parser, format, pairs=False), work, "embedding lines"

@@ -16,6 +16,7 @@ from sparsebert.cli.console import (
     read_seeds,
     seed_executor,
 )
+from sparsebert.cli.lines import InferenceOptions
 from sparsebert.cli.options import NOTHING, Given, Group
 from sparsebert.tasks.data_options import DataOptions
 
@@ -61,6 +62,7 @@ def evaluate(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")
     ] = None,
+    inference: Annotated[Given, Group(InferenceOptions, ("compute",))] = NOTHING,
     max_rows: Annotated[
         int | None,
         typer.Option(min=1, help="Score a fixed selection of so many rows.", show_default="all"),
@@ -120,7 +122,12 @@ def evaluate(
     on_ray = engine == "ray" and seeds is not None
     if engine not in ENGINES and not on_ray:
         raise typer.BadParameter(f"choose from {', '.join(ENGINES)}.", param_hint="--engine")
-    for name, used in (("--max-rows", max_rows), ("--zero-shot", zero_shot), ("--split", split)):
+    for name, used in (
+        ("--max-rows", max_rows),
+        ("--zero-shot", zero_shot),
+        ("--split", split),
+        ("--compute", inference),
+    ):
         if used and (save or seeds):  # such scores must not be taken for those of the table
             raise typer.BadParameter("cannot be kept in evaluation.json.", param_hint=name)
     arguments: dict[str, Any] = {
@@ -168,6 +175,7 @@ def evaluate(
             zero_shot=zero_shot,
             split=split,
             progress=progress,
+            **inference,
             **arguments,
         )
     if save:

@@ -80,6 +80,12 @@ class InferenceOptions(Options):
     threads: int | None = option(
         None, least=1, help="Threads of the engine.", shown_default="all cores"
     )
+    compute: str | None = option(
+        None,
+        metavar="NAME",
+        help="bf16: linear layers of a model packed as fp32 or fp16 multiply in bf16.",
+        shown_default="as the model is packed",
+    )
 
 
 Parse = Callable[[str], Any]

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsebert.cli.console import progress_bar, stderr
+from sparsebert.cli.lines import InferenceOptions
 from sparsebert.cli.options import NOTHING, Given, Group
 from sparsebert.serving.options import ServingOptions
 
@@ -78,6 +79,7 @@ def serve(
             show_default="the model's own",
         ),
     ] = None,
+    inference: Annotated[Given, Group(InferenceOptions, ("compute",), variables=True)] = NOTHING,
     limits: Annotated[Given, Group(ServingOptions, variables=True)] = NOTHING,
     cors_allow_origin: Annotated[
         list[str] | None,
@@ -148,6 +150,7 @@ def serve(
             threads=threads or max(1, default_threads() // workers),
             workers=workers,
             max_length=max_length,
+            **inference,
         )
     options = ServingOptions(**limits, cors_allow_origin=tuple(cors_allow_origin or ()))
     app = create_app(loaded, options)

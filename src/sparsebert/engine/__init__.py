@@ -45,6 +45,8 @@ _CONFIG_FIELDS = (
     "relative_buckets",
     "task_types",
 )
+COMPUTE = ("bf16",)
+"""What floating-point weights may be computed in, besides fp32."""
 _FAMILY_FIELDS = ("norm_first", "fused_attention", "gated", "fused_gate")
 _BIASES = ("attention", "intermediate", "output", "norm")
 
@@ -119,8 +121,10 @@ class Encoder:
     ``weights`` maps canonical names (see `checkpoint.families`) to arrays: float32 or float16
     matrices ``[out, in]``, `compressed.Compressed` for pruned ones, float32 vectors; or the layouts
     of `quantized` for linear layers and tables, with last layers and vectors in float32. They are
-    used where they lie and kept alive. Raises EngineError if one is missing or misshapen,
-    or the system does not give so many threads.
+    used where they lie and kept alive. With ``compute="bf16"`` linear layers round float weights
+    (once, into a copy) and their inputs to bf16 and sum the products in fp32. Raises EngineError if
+    a weight is missing or misshapen, or int8 where bf16 is asked for, or the system does not give
+    so many threads.
     """
 
     def __init__(
@@ -129,7 +133,18 @@ class Encoder:
         weights: Mapping[str, Weight],
         *,
         threads: int | None = None,
+        compute: str | None = None,
     ) -> None:
+        if compute not in (None, *COMPUTE):
+            raise EngineError(
+                f"compute must be {' or '.join(COMPUTE)}, or left out, not '{compute}'."
+            )
+        if compute and any(isinstance(weight, Quantized) for weight in weights.values()):
+            raise EngineError(
+                f"int8 models are computed in int8, not in {compute}: "
+                "pack the model as fp16 or fp32."
+            )
+        self.compute = compute
         self._head = config.head.value
         self._outputs = {"question-answering": 2, "masked-lm": config.vocab_size}.get(
             self._head, len(config.labels)
@@ -139,7 +154,7 @@ class Encoder:
         count = default_threads() if threads is None else checked_threads(threads)
         name = instruction_set()
         try:
-            self._native = _engine.Encoder(settings, arrays, count, name)
+            self._native = _engine.Encoder(settings, arrays, count, name, compute or "")
         except ValueError as error:
             raise EngineError(f"the engine cannot load this model: {error}") from None
         except RuntimeError as error:
@@ -158,7 +173,8 @@ class Encoder:
     def kernel(self) -> str | None:
         """The kernel for int8 layers and why it was chosen; None where there is no choice.
 
-        Such as ``blend kernel (measured 0.11 ms against 0.15 ms)``: a layer of 768 by 768 on 64
+        With ``compute="bf16"`` the instructions that multiply, or that there are none. In int8 such
+        as ``blend kernel (measured 0.11 ms against 0.15 ms)``: a layer of 768 by 768 on 64
         tokens, measured once in a process. Results do not depend on it.
         """
         return self._native.kernel

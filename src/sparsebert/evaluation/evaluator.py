@@ -52,6 +52,7 @@ def evaluate(
     batch_size: int = 32,
     max_length: int | None = None,
     threads: int | None = None,
+    compute: str | None = None,
     max_rows: int | None = None,
     zero_shot: bool = False,
     split: str | None = None,
@@ -67,13 +68,13 @@ def evaluate(
     is taken for the validation split), or None to fetch the task from the hub. ``engine`` is
     ``sparsebert`` (``auto`` means it) or ``torch``; packed folders need ours. ``max_length`` in
     tokens defaults to the model's own, with which it is served: what `finetune` made has that of
-    its training. ``max_rows`` scores a fixed selection of each split. ``split`` scores another one,
-    such as "train", on which choices may be made. The columns of the data and, for a custom task,
-    ``positive_label``, the class that F1 is of, are those of
-    `sparsebert.tasks.data_options.DataOptions`; they default to those of the training. Of a file
-    that the model was trained on, the rows that were held out are scored. ``zero_shot`` correlates
-    the cosine of the two texts' embeddings with the label, for any model and tasks such as stsb
-    (`sparsebert.evaluation.similarity`).
+    its training. ``compute`` is that of `sparsebert.load`. ``max_rows`` scores a fixed selection of
+    each split. ``split`` scores another one, such as "train", on which choices may be made. The
+    columns of the data and, for a custom task, ``positive_label``, the class that F1 is of, are
+    those of `sparsebert.tasks.data_options.DataOptions`; they default to those of the training. Of
+    a file that the model was trained on, the rows that were held out are scored. ``zero_shot``
+    correlates the cosine of the two texts' embeddings with the label, for any model and tasks such
+    as stsb (`sparsebert.evaluation.similarity`).
 
     Raises CheckpointError for a model without the task's head, DataError for data that cannot be
     used and for a ``max_length`` beyond the model's positions.
@@ -96,11 +97,13 @@ def evaluate(
         raise EngineError(
             f"{model} is packed, which torch cannot read: unpack it, or use our engine."
         )
+    if compute and engine == "torch":
+        raise EngineError("compute is for our engine; torch computes in fp32 here.")
     columns = DataOptions(text_column, pair_column, label_column, positive_label=positive_label)
     if not zero_shot:
         columns = trained_options(folder, task, columns)
     options = _Options(
-        str(model), folder, engine, batch_size, max_length, threads, max_rows, columns
+        str(model), folder, engine, batch_size, max_length, threads, compute, max_rows, columns
     )
     ready = (_similarity if zero_shot else _with_head)(options, task, data, split, report)
     scores: dict[str, dict[str, float]] = {}
@@ -136,6 +139,7 @@ class _Options:
     batch_size: int
     max_length: int | None
     threads: int | None
+    compute: str | None
     max_rows: int | None
     columns: DataOptions
 
@@ -197,7 +201,12 @@ def _similarity(
     else:
         from sparsebert.inference import load
 
-        model = load(options.folder, threads=options.threads, max_length=options.max_length)
+        model = load(
+            options.folder,
+            threads=options.threads,
+            max_length=options.max_length,
+            compute=options.compute,
+        )
         check_positions(options.max_length, model.config, options.model)
         embed = partial(model.embed, batch_size=options.batch_size)
         engine, used = "sparsebert", model.threads
@@ -220,7 +229,7 @@ def _open(options: _Options) -> tuple[EncoderConfig, Predictor, int, int]:
         return config, predictor, used, text_limit(checkpoint)
     from sparsebert.inference import load
 
-    model = load(options.folder, threads=options.threads)
+    model = load(options.folder, threads=options.threads, compute=options.compute)
     predicting = EnginePredictor(model, options.batch_size)
     return model.config, predicting, model.threads, model.max_length
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sparsebert.checkpoint import (
     open_checkpoint,
@@ -20,13 +21,21 @@ from sparsebert.packing import engine_weights, is_packed, open_packed
 from sparsebert.packing.weights import Weights
 
 
-def load(model: str | Path, *, threads: int | None = None, max_length: int | None = None) -> Model:
+def load(
+    model: str | Path,
+    *,
+    threads: int | None = None,
+    max_length: int | None = None,
+    compute: str | None = None,
+) -> Model:
     """Load a packed, sparse or dense model folder, or a model id of the hub, into the engine.
 
     ``threads`` defaults to SPARSEBERT_NUM_THREADS, else to the CPU's cores. ``max_length`` limits
     texts, in tokens; without it the folder's own limit holds (sentence-transformers'
     ``max_seq_length``, else the tokenizer's ``model_max_length``), never more than the model has
-    positions. Raises CheckpointError, EngineError or InputError.
+    positions. ``compute="bf16"`` runs a model of floats with its linear layers in bf16, which is
+    faster on a CPU that multiplies bf16 (`Model.kernel` says whether) and a little less exact; by
+    default it is computed in fp32. Raises CheckpointError, EngineError or InputError.
     """
     folder = resolve_model(model)
     weights: Weights
@@ -48,17 +57,17 @@ def load(model: str | Path, *, threads: int | None = None, max_length: int | Non
         config,
         pooling,
         tokenizer,
-        Encoder(config, weights, threads=threads),
+        Encoder(config, weights, threads=threads, compute=compute),
         weights,
         folder,
         read_prompts(folder),
         read_score_function(folder, config),
-        partial(_load_again, threads=threads, max_length=max_length),
+        partial(_load_again, threads=threads, max_length=max_length, compute=compute),
     )
 
 
-def _load_again(name: str, folder: Path, *, threads: int | None, max_length: int | None) -> Model:
+def _load_again(name: str, folder: Path, **options: Any) -> Model:
     """A pickled model in another process."""
-    model = load(folder, threads=threads, max_length=max_length)
+    model = load(folder, **options)
     model.name = name
     return model

@@ -99,7 +99,10 @@ class Model:
 
     @property
     def kernel(self) -> str | None:
-        """The engine's kernel for int8 layers and why it was chosen, or None without a choice."""
+        """The engine's kernel for int8 layers and why it was chosen, or None without a choice.
+
+        Computing in bf16, the instructions that it has for that, or that there are none.
+        """
         return self._encoder.kernel
 
     @property
@@ -125,9 +128,11 @@ class Model:
     def __repr__(self) -> str:
         shape = f"{self.config.num_hidden_layers}x{self.config.hidden_size}"
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        compute = f" computed in {self._encoder.compute}" if self._encoder.compute else ""
         return (
-            f"<sparsebert.Model {self.name}: {self.config.head.value}, {shape}, {self._storage}, "
-            f"{self.nbytes / 1e6:.1f} MB, {self.instruction_set}, {threads}>"
+            f"<sparsebert.Model {self.name}: {self.config.head.value}, {shape}, "
+            f"{self._storage}{compute}, {self.nbytes / 1e6:.1f} MB, "
+            f"{self.instruction_set}, {threads}>"
         )
 
     def __copy__(self) -> Model:

@@ -87,6 +87,7 @@ class FileKeywords(TypedDict, total=False):
     pair_column: str | None
     keep_columns: Sequence[str] | None
     max_length: int | None
+    compute: str | None
     rows_per_file: int
     engine: str
     threads: int | None
@@ -149,6 +150,7 @@ def run_files(
     pair_column: str | None = None,
     keep_columns: Sequence[str] | None = None,
     max_length: int | None = None,
+    compute: str | None = None,
     rows_per_file: int = ROWS_PER_FILE,
     engine: str = "local",
     threads: int | None = None,
@@ -185,7 +187,7 @@ def run_files(
     keep = None if keep_columns is None else tuple(keep_columns)
     columns = Columns(text_column, pair_column, keep, output_column)
     inputs, target = find_input_files(input), Location.of(out)
-    loaded = load(model, threads=threads, max_length=max_length)
+    loaded = load(model, threads=threads, max_length=max_length, compute=compute)
     fields = operation.fields(loaded, output_column)
     plan = make_plan(inputs, columns, rows_per_file, report)
     columns.check_free(plan.schema, output_names(columns, fields))
@@ -195,6 +197,7 @@ def run_files(
         model=str(folder.resolve() if folder.is_dir() else model),
         fingerprint=fingerprint(resolve_model(model)),
         max_length=max_length,
+        compute=compute,
         operation=operation,
         columns=columns,
         inputs=inputs,

@@ -51,6 +51,7 @@ class Job:
     model: str
     fingerprint: str
     max_length: int | None
+    compute: str | None
     operation: Operation
     columns: Columns
     inputs: InputFiles
@@ -88,6 +89,7 @@ def describe(job: Job, plan: Plan, rows_per_file: int) -> dict[str, Any]:
         "model": source_name(job.model),
         "model_sha256": job.fingerprint,
         "max_length": job.max_length,
+        **({"compute": job.compute} if job.compute else {}),
         **options,
         "text_column": job.columns.text,
         "pair_column": job.columns.pair,
@@ -154,5 +156,7 @@ class Worker:
                     f"the model {job.model} on {platform.node()} is not the one that the job was "
                     "started with: have the same on every machine."
                 )
-            self._model = load(job.model, threads=job.threads, max_length=job.max_length)
+            self._model = load(
+                job.model, threads=job.threads, max_length=job.max_length, compute=job.compute
+            )
         return self._model

@@ -305,17 +305,19 @@ def load_models(
     threads: int | None = None,
     workers: int = 1,
     max_length: int | None = None,
+    compute: str | None = None,
 ) -> list[ServedModel]:
     """Load each ``MODEL`` or ``NAME=MODEL`` (a folder, or an id of the hub).
 
     The name is what requests use, by default the folder's own name or the hub id. ``workers`` is
     the number of engine threads of each model, and ``threads`` the number of CPU threads of each of
-    them. Raises InputError for a duplicate name, and what `sparsebert.load` raises.
+    them; ``compute`` is that of `sparsebert.load`. Raises InputError for a duplicate name, and what
+    `sparsebert.load` raises.
     """
     if not models:
         raise InputError("no model was named: give at least one to serve.")
     served = [
-        _load(name, model, threads=threads, workers=workers, max_length=max_length)
+        _load(name, model, workers, threads=threads, max_length=max_length, compute=compute)
         for name, model in map(_parse_name, models)
     ]
     names = [model.name for model in served]
@@ -335,13 +337,6 @@ def _parse_name(model: str | Path) -> tuple[str | None, str | Path]:
     return name, rest
 
 
-def _load(
-    name: str | None,
-    model: str | Path,
-    *,
-    threads: int | None,
-    workers: int,
-    max_length: int | None,
-) -> ServedModel:
-    replicas = [load(model, threads=threads, max_length=max_length) for _ in range(workers)]
+def _load(name: str | None, model: str | Path, workers: int, **options: Any) -> ServedModel:
+    replicas = [load(model, **options) for _ in range(workers)]
     return ServedModel(name or replicas[0].name, replicas)

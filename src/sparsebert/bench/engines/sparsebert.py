@@ -23,24 +23,26 @@ class PackedEngine(Engine):
     ragged = True
     cacheable = False  # packing is quick, and another version of sparsebert packs otherwise
 
-    def __init__(self, dtype: str, *, sparse: bool = True) -> None:
-        self.precision = dtype
+    def __init__(self, dtype: str, *, sparse: bool = True, compute: str | None = None) -> None:
+        self.precision = compute or dtype
+        self._dtype = dtype
         self._sparse = sparse
+        self._compute = compute
         self._model: Model | None = None
 
     def missing(self) -> str | None:
         return None
 
     def prepare(self, model: Path, workspace: Path) -> Path:
-        if self._sparse and is_packed(model) and open_packed(model).dtype == self.precision:
+        if self._sparse and is_packed(model) and open_packed(model).dtype == self._dtype:
             return model
-        packed = workspace / f"packed-{self.precision}{'' if self._sparse else '-dense'}"
+        packed = workspace / f"packed-{self._dtype}{'' if self._sparse else '-dense'}"
         source = dense_folder(model, workspace)
-        pack(source, packed, dtype=self.precision, compress=self._sparse)
+        pack(source, packed, dtype=self._dtype, compress=self._sparse)
         return packed
 
     def load(self, folder: Path, threads: int) -> None:
-        self._model = load(folder, threads=threads)
+        self._model = load(folder, threads=threads, compute=self._compute)
 
     def run(self, batch: Batch) -> Any:
         assert self._model is not None
@@ -53,7 +55,7 @@ class PackedEngine(Engine):
         zeros = "" if self._sparse else ", zeros stored and multiplied"
         return {
             "version": f"sparsebert {__version__}",
-            "settings": f"{self._model.instruction_set}, {self.precision} weights{zeros}{kernel}",
+            "settings": f"{self._model.instruction_set}, {self._dtype} weights{zeros}{kernel}",
         }
 
 
@@ -63,4 +65,6 @@ ENGINES: dict[str, Callable[[], Engine]] = {
         f"sparsebert-dense-{dtype}": partial(PackedEngine, dtype, sparse=False)
         for dtype in ("fp32", "int8")
     },
+    "sparsebert-bf16": partial(PackedEngine, "fp32", compute="bf16"),
+    "sparsebert-dense-bf16": partial(PackedEngine, "fp32", sparse=False, compute="bf16"),
 }

@@ -1,0 +1,74 @@
+// The inputs of a linear layer, rounded and laid out as kernels.h says. Included by a file that has
+// defined interleave(first, second, out): 16 floats each, [16][2] words.
+#pragma once
+
+// What stands in inputs [first, first + 4) of the layer, each of `width` floats: rows of x, those
+// that a block of rows keeps of them, or zeros beyond the last.
+struct InputRows {
+    const float* x;
+    int columns, width;
+    const uint8_t* seconds;  // of pairs, for kBf16SharedPairs; else null
+
+    void find(int first, const float* (&rows)[4]) const {
+        alignas(64) static constexpr float kZeros[kLaneTokens] = {};
+        for (int i = 0; i < 4; ++i) {
+            const int input = first + i;
+            if (zeros(input)) {
+                rows[i] = kZeros;
+                continue;
+            }
+            const int row = seconds ? 2 * input + (seconds[input / 8] >> input % 8 & 1) : input;
+            rows[i] = x + static_cast<size_t>(row) * width;
+        }
+    }
+    bool zeros(int input) const { return input >= columns; }
+};
+
+// Choices: 2 makes the halves of each panel, 4 all that two pairs may keep, of choice
+// (of the first) + 2 (of the second).
+template <int Choices>
+void lay_out_inputs(const InputRows& inputs, uint16_t* out) {
+    const int panels = bf16_panels(inputs.columns);
+    for (int panel = 0; panel < panels; ++panel)
+        for (int j = 0; j < 16; ++j) {
+            const int first = panel * kPanelColumns + 4 * j;
+            const float* rows[4];
+            inputs.find(first, rows);
+            for (int token = 0; token < inputs.width; token += kLaneTokens) {
+                const float* at[4];
+                for (int i = 0; i < 4; ++i) at[i] = rows[i] + (inputs.zeros(first + i) ? 0 : token);
+                const size_t tile = static_cast<size_t>(token / kLaneTokens) * panels + panel;
+                uint16_t* to = out + tile * Choices * kBf16TileWords + j * 32;
+                for (int choice = 0; choice < Choices; ++choice) {
+                    const int a = Choices == 2 ? choice : choice & 1;
+                    const int b = Choices == 2 ? choice : choice >> 1;
+                    interleave(at[a], at[2 + b], to + choice * kBf16TileWords);
+                }
+            }
+        }
+}
+
+// Calls use(bits of the block or null, begin, end) for rows that have the same inputs.
+template <typename Use>
+void each_block_of_rows(const Matrix& w, int row_begin, int row_end, const Use& use) {
+    if (w.layout != Layout::kBf16SharedPairs) return use(nullptr, row_begin, row_end);
+    const uint8_t* bits = static_cast<const uint8_t*>(w.bits);
+    while (row_begin < row_end) {
+        const int block = row_begin / w.shared_rows;
+        const int end = std::min(row_end, (block + 1) * w.shared_rows);
+        use(bits + static_cast<size_t>(block) * ((w.columns + 15) / 16), row_begin, end);
+        row_begin = end;
+    }
+}
+
+// The bias, the residual, the activation, and out they go: `count` tokens of a row.
+inline void finish_row(const Linear& call, int row, int token, const float* sums, int count) {
+    const size_t at = static_cast<size_t>(row) * call.width + token;
+    const Vec bias = Vec::broadcast(call.bias ? call.bias[row] : 0.0f);
+    for (int t = 0; t < count; t += Vec::kWidth) {
+        Vec y = add(Vec::load(sums + t), bias);
+        if (call.residual) y = add(y, Vec::load(call.residual + at + t));
+        y.store(call.y + at + t);
+    }
+    if (call.activation != Activation::kNone) activate(call.y + at, count, call.activation);
+}

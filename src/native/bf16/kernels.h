@@ -1,0 +1,63 @@
+// Computing in bf16: weights and the inputs of linear layers are rounded to bf16, their products
+// (exact in fp32) summed in fp32, everything else stays as the floating-point pass has it.
+//
+// An instruction set that multiplies bf16 has kernels of its own for the layouts below; with any
+// other, rounded numbers go through its fp32 kernels (linear.h), which is no faster than fp32.
+//
+// Panels are of 64 inputs. Half h of a panel, 0 or 1, has its inputs 2w + h in the words w = 0 to
+// 31, so that a masked move makes the two halves of a 1:2 row's kept values, and so that two words
+// next to each other are those of two pairs.
+//   weights   half of a panel by 16 rows: [16][32], 1 KiB, a tile
+//   inputs    half of a panel by 16 tokens: [16][16 tokens][2 words], 1 KiB, a tile as well
+// Rows, inputs and tokens that are not there are zeros.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../kernels/kernels.h"
+
+namespace sparsebert {
+
+// What linear layers of floating-point weights multiply: the numbers as they are stored, those
+// rounded to bf16 by fp32 kernels, or bf16 by kernels of their own.
+enum class Products { kStored, kRounded, kBf16 };
+
+constexpr int kBf16TileRows = 16, kBf16TileWords = 16 * 32;
+
+// Layouts of Matrix::values:
+//   kBf16Dense        [tiles of rows][panels][2 halves][16][32]
+//   kBf16Pairs        [tiles of rows][panels] of Bf16Pairs
+//   kBf16SharedPairs  kBf16Dense of the kept inputs, [rows][columns / 2]; bits as in kSharedPairs
+struct alignas(64) Bf16Pairs {
+    uint16_t kept[16][32];
+    uint32_t seconds[16];  // bit p of a row: pair p keeps its second input
+};
+
+inline int bf16_panels(int columns) { return (columns + kPanelColumns - 1) / kPanelColumns; }
+
+struct Bf16Kernels {
+    const char* instructions;
+    // As Kernels::linear, for kBf16 layouts; the call's scratch has bf16_scratch_bytes.
+    void (*linear)(const Linear&, int row_begin, int row_end);
+    int block_tokens;
+};
+
+// The same kernels with linear layers in bf16.
+inline Kernels with_bf16(Kernels kernels, const Bf16Kernels& bf16) {
+    kernels.linear = bf16.linear;
+    kernels.block_tokens = bf16.block_tokens;
+    return kernels;
+}
+
+constexpr size_t kBf16BlockScratch = 24 << 10;
+constexpr int kBf16Choices = 4;  // forms of an input pair; see linear.inl
+
+inline size_t bf16_scratch_bytes(int columns, int tokens) {
+    return kBf16BlockScratch + static_cast<size_t>(bf16_panels(columns)) * kPanelColumns *
+                                   sizeof(uint16_t) * (kBf16Choices / 2) * tokens;
+}
+
+extern const Bf16Kernels kAvx512Bf16, kAvx512AmxBf16;
+
+}  // namespace sparsebert
