@@ -18,7 +18,7 @@ import pytest
 
 from reference_bert import ReferenceBert
 from sparsebert.checkpoint.attention_layers import LayerAttention
-from sparsebert.checkpoint.families import BERT, Head, HeadShape
+from sparsebert.checkpoint.families import BERT, BIASES, Head, HeadShape
 from sparsebert.compressed import Compressed, compress
 from sparsebert.engine import (
     Encoder,
@@ -50,12 +50,16 @@ class Config:
     layer_norm_eps: float = 1e-12
     hidden_act: str = "gelu"
     family = BERT
-    first_position = relative_buckets = 0
-    attention_bias = mlp_bias = norm_bias = True
+    first_position = relative_buckets = task_types = 0
+    biases = BIASES
 
     @property
     def embedding_size(self) -> int:
         return self.hidden_size
+
+    @property
+    def token_types(self) -> int:
+        return self.type_vocab_size
 
     @property
     def attention(self) -> tuple[LayerAttention, ...]:
