@@ -31,7 +31,10 @@ NAMES = [
     "bench",
     "embed",
     "classify",
+    "rerank",
     "answer",
+    "tag",
+    "fill",
     "serve",
     "demo",
 ]
@@ -51,7 +54,10 @@ ARGUMENTS = {
     "bench": [],
     "embed": [],
     "classify": [],
+    "rerank": ["--query", "a"],
     "answer": [],
+    "tag": [],
+    "fill": [],
     "serve": [],
 }
 

@@ -1,4 +1,4 @@
-"""`embed`, `classify` and `answer`: lines in, JSON lines out, whatever the lines are."""
+"""`embed`, `classify`, `answer`, `tag`, `fill`, `rerank`: JSON lines out, whatever comes in."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def classifier(tiny_bert) -> Path:
 @pytest.fixture(scope="module")
 def reader(tiny_bert) -> Path:
     return tiny_bert("question-answering")
+
+
+@pytest.fixture(scope="module")
+def tagger(tiny_bert) -> Path:
+    return tiny_bert("token-classification")
 
 
 def results(result: Result) -> list[dict]:
@@ -86,6 +91,29 @@ class TestEmbed:
         assert (summary["rows"], summary["columns"], summary["errors"]) == (20, 32, [])
         assert np.abs(np.load(out) - load(encoder).embed(SENTENCES)).max() < 1e-5
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+    @pytest.mark.parametrize("dtype", ["float16", "int8", "binary"])
+    def test_shorter_and_smaller(self, encoder, tmp_path, dtype):
+        options = ("--dimensions", 12, "--dtype", dtype)
+        expected = load(encoder).embed(SENTENCES, dimensions=12, output=dtype)
+        out = tmp_path / "out.npy"
+        lines = "\n".join(SENTENCES)
+        assert invoke("embed", encoder, "-o", out, *options, lines=lines).exit_code == 0
+        found = np.load(out)
+        assert found.dtype == expected.dtype
+        assert found.shape == expected.shape
+        done = invoke("embed", encoder, *options, lines=lines)
+        listed = np.array([each["embedding"] for each in results(done)])
+        for each in (found, listed):
+            assert np.abs(each.astype(float) - expected.astype(float)).max() <= 1e-3 * (
+                dtype == "float16"
+            )
+
+    def test_too_many_dimensions(self, encoder, tmp_path):
+        done = invoke("embed", encoder, "-o", tmp_path / "o.npy", "--dimensions", 99, lines="a")
+        assert done.exit_code == 1
+        assert "dimensions must be from 1 to 32" in done.stderr
+        assert not (tmp_path / "o.npy").exists()
 
     def test_a_blank_line_first_does_not_hide_what_the_others_are(self, encoder):
         done = invoke("embed", encoder, lines='\n \n{"text": "the ferry leaves"}\n')
@@ -421,3 +449,62 @@ class TestNpyFile:
         with pytest.raises(OutputError, match="No space left"):
             fill()
         assert list(tmp_path.iterdir()) == []
+
+
+class TestTag:
+    @pytest.mark.parametrize("aggregation", ["simple", "max", "none"])
+    def test_lines(self, tagger, aggregation):
+        lines = [*SENTENCES[:3], "a\ttab"]
+        done = invoke("tag", tagger, "--aggregation", aggregation, lines="\n".join(lines))
+        assert done.exit_code == 0
+        joined = None if aggregation == "none" else aggregation
+        key = "entities" if joined else "tokens"
+        assert results(done) == [
+            {key: found} for found in load(tagger).tag(lines, aggregation=joined)
+        ]
+
+    def test_wrong_head(self, encoder):
+        done = invoke("tag", encoder, lines="a")
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "cannot tag: it can embed" in done.stderr
+
+
+class TestFill:
+    def test_lines(self, tiny_bert):
+        folder = tiny_bert("masked-lm")
+        lines = ["the old [MASK] crossed", "no mask", "[MASK] is first"]
+        done = invoke("fill", folder, "--top-k", 2, lines="\n".join(lines))
+        assert done.exit_code == 1
+        first, second, third = results(done)
+        model = load(folder)
+        assert first == {"tokens": model.fill(lines[0], top_k=2)}
+        assert third == {"tokens": model.fill(lines[2], top_k=2)}
+        assert second == {"line": 2, "error": "the text must have one [MASK] to fill; it has 0."}
+
+
+class TestRerank:
+    @pytest.fixture(scope="class")
+    def ranker(self, tiny_bert) -> Path:
+        return tiny_bert("sequence-classification", num_labels=1)
+
+    def test_lines_in_order_of_relevance(self, ranker):
+        lines = [SENTENCES[0], "", SENTENCES[1], SENTENCES[2] + "\r"]
+        done = invoke("rerank", ranker, "--query", "the bridge", lines="\n".join(lines))
+        assert done.exit_code == 0
+        expected = load(ranker).rerank("the bridge", list(SENTENCES[:3]))
+        numbers = [1, 3, 4]
+        assert results(done) == [
+            {"line": numbers[each["index"]], "score": each["score"], "text": each["text"]}
+            for each in expected
+        ]
+        done = invoke("rerank", ranker, "-q", "the bridge", "--top-k", 1, lines="\n".join(lines))
+        assert len(results(done)) == 1
+
+    def test_bad_input(self, ranker, tmp_path):
+        assert "no lines to sort" in invoke("rerank", ranker, "-q", "a", lines="\n \n").stderr
+        done = invoke("rerank", ranker, "-q", "a", lines='{"text": "b"}\n{"txt": "c"}')
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert 'line 2: the line\'s JSON has no "text"' in done.stderr
+        (tmp_path / "latin").write_bytes(b"a\nb\xe9\n")
+        done = invoke("rerank", ranker, "-q", "a", "-i", tmp_path / "latin")
+        assert "line 2 is not UTF-8" in done.stderr

@@ -178,3 +178,49 @@ class TestShapes:
             model.embed([long_text(100), "short", long_text(200)])
         assert len(caught) == 1
         assert caught[0].filename == __file__
+
+
+class TestShorterAndSmaller:
+    """Against sentence-transformers, and against what the definitions say."""
+
+    @pytest.fixture(scope="class")
+    def model(self, tiny_bert):
+        return load(tiny_bert())
+
+    @pytest.mark.parametrize("normalize", [False, True])
+    def test_dimensions(self, model, normalize):
+        whole = model.embed(SENTENCES, normalize=normalize)
+        for count in (1, 7, model.config.hidden_size):
+            short = model.embed(SENTENCES, normalize=normalize, dimensions=count)
+            expected = whole[:, :count].astype(np.float64)
+            if normalize:
+                expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+            assert short == pytest.approx(expected, abs=1e-6)
+        assert model.embed(SENTENCES[0], dimensions=7).shape == (7,)
+
+    def test_types(self, model):
+        whole = model.embed(SENTENCES)
+        half = model.embed(SENTENCES, output="float16")
+        assert half.dtype == np.float16
+        assert np.array_equal(half, whole.astype(np.float16))
+        small = model.embed(SENTENCES, output="int8")
+        assert small.dtype == np.int8
+        assert np.abs(small).max(axis=1).tolist() == [127] * len(SENTENCES)
+        for exact, rounded in zip(whole, small.astype(np.float64), strict=True):
+            assert exact @ rounded / np.linalg.norm(exact) / np.linalg.norm(rounded) > 0.999
+        quantization = pytest.importorskip("sentence_transformers.util.quantization")
+        bits = model.embed(SENTENCES, output="binary")
+        expected = quantization.quantize_embeddings(whole, precision="ubinary")
+        assert bits.dtype == np.uint8
+        assert np.array_equal(bits, expected)
+        assert model.embed(SENTENCES[0], output="binary", dimensions=9).shape == (2,)
+
+    def test_no_texts(self, model):
+        assert model.embed([], output="int8").shape == (0, model.config.hidden_size)
+
+    def test_refusals(self, model):
+        for dimensions in (0, model.config.hidden_size + 1, True, 2.0, "3"):
+            with pytest.raises(InputError, match="dimensions must be from 1 to 32"):
+                model.embed("a", dimensions=dimensions)
+        with pytest.raises(InputError, match="output must be one of float32, .*, not 'int4'"):
+            model.embed("a", output="int4")

@@ -30,14 +30,17 @@ from sparsebert.cli.demo import demo
 from sparsebert.cli.doctor import doctor
 from sparsebert.cli.embed import embed
 from sparsebert.cli.evaluate import evaluate
+from sparsebert.cli.fill import fill
 from sparsebert.cli.finetune import finetune
 from sparsebert.cli.halve import halve
 from sparsebert.cli.options import expanded
 from sparsebert.cli.prune import inspect, prune
 from sparsebert.cli.push import push
 from sparsebert.cli.recipes import recipes
+from sparsebert.cli.rerank import rerank
 from sparsebert.cli.serve import serve
 from sparsebert.cli.table import table
+from sparsebert.cli.tag import tag
 from sparsebert.errors import SparsebertError
 
 # In the order of the workflow, which is the order of --help.
@@ -58,7 +61,10 @@ COMMANDS = (
     bench,
     embed,
     classify,
+    rerank,
     answer,
+    tag,
+    fill,
     serve,
     demo,
 )

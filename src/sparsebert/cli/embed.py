@@ -50,6 +50,15 @@ class PoolingChoice(str, Enum):
     MEAN_SQRT_LEN = "mean_sqrt_len"
 
 
+class TypeChoice(str, Enum):
+    """The type of an embedding's numbers."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+    BINARY = "binary"
+
+
 def embed(
     context: typer.Context,
     model: ModelArgument,
@@ -60,8 +69,8 @@ def embed(
             "--output",
             "-o",
             metavar="FILE.npy|FOLDER",
-            help="Write one float32 array, a row a line, instead of JSON lines (the row of a line "
-            "that failed is NaN); or, for Parquet and JSON lines, a folder of Parquet.",
+            help="Write one array, a row a line, instead of JSON lines (the row of a line that "
+            "failed is NaN, or 0); or, for Parquet and JSON lines, a folder of Parquet.",
         ),
     ] = None,
     force: ForceOption = False,
@@ -91,6 +100,23 @@ def embed(
             show_default="the model's own, else nothing",
         ),
     ] = None,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            "--dimensions",
+            min=1,
+            help="Keep the first so many numbers (of models trained for it, Matryoshka).",
+            show_default="all",
+        ),
+    ] = None,
+    dtype: Annotated[
+        TypeChoice,
+        typer.Option(
+            "--dtype",
+            help="Their type. int8: scaled so that the largest is 127, which leaves cosines as "
+            "they are; binary: a bit a number, eight a byte.",
+        ),
+    ] = TypeChoice.FLOAT32,
     inference: Annotated[Given, Group(InferenceOptions)] = NOTHING,
     json: Annotated[
         bool,
@@ -109,6 +135,8 @@ def embed(
         "pooling": pooling.value if pooling else None,
         "normalize": normalize,
         "prompt": prompt,
+        "dimensions": dimensions,
+        "output": dtype.value,
     }
     if is_folder(output):
         from sparsebert.scale import embed_files
@@ -118,6 +146,7 @@ def embed(
     file, array = lines_file(context, input), Path(output) if output else None
     from sparsebert.cli.npy_file import NpyFile
     from sparsebert.inference import load
+    from sparsebert.inference.embeddings import NUMPY_TYPES, check_dimensions, embedding_width
 
     started = perf_counter()
     if array is not None:
@@ -131,8 +160,9 @@ def embed(
         lines(partial(write_json_lines, to_json=_to_json)).finish()
         return
     errors: list[dict[str, Any]] = []
-    columns = loaded.config.hidden_size
-    with NpyFile(array, columns, force=force) as vectors:
+    check_dimensions(loaded.name, loaded.config.hidden_size, dimensions)
+    columns = embedding_width(loaded.config.hidden_size, dimensions, dtype.value)
+    with NpyFile(array, columns, dtype=NUMPY_TYPES[dtype.value], force=force) as vectors:
 
         def write(answered: Sequence[Line]) -> None:
             vectors.write([line.result for line in answered])
@@ -161,5 +191,7 @@ def embed(
 
 
 def _to_json(vector: np.ndarray[Any, Any]) -> str:
+    if vector.dtype.kind != "f":
+        return '{"embedding": ' + str(vector.tolist()) + "}"
     # Nine digits are enough to give every float32 back, and JSON's own writer would use seventeen.
     return '{"embedding": [' + ", ".join(f"{value:.9g}" for value in vector.tolist()) + "]}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +17,21 @@ from sparsebert.errors import OutputError
 
 
 class NpyFile:
-    """Rows of float32 written one after the other; the number of rows may be unknown at first.
+    """Rows of one type written one after the other; the number of rows may be unknown at first.
 
     A context manager, at whose end the file takes its name; on any failure nothing is left and what
     stood at ``path`` stays. Raises OutputError if it exists (without ``force``) or cannot be
     written.
     """
 
-    def __init__(self, path: Path, columns: int, *, force: bool = False) -> None:
+    def __init__(
+        self, path: Path, columns: int, *, dtype: str = "<f4", force: bool = False
+    ) -> None:
         self.check_free(path, force=force)
         self._path = path
         self._opened = ExitStack()
         self._columns = columns
+        self._dtype = np.dtype(dtype)
         self._rows = 0
         try:
             partial = self._opened.enter_context(replaced_file(path))
@@ -44,14 +48,15 @@ class NpyFile:
         if path.exists() and not force:
             raise OutputError(f"{path} exists: give another name, or --force to replace it.")
 
-    def write(self, rows: Sequence[npt.NDArray[np.float32] | None]) -> None:
-        """Append rows of shape ``[columns]``; None is a row of NaN."""
-        block = np.full((len(rows), self._columns), np.nan, np.float32)
+    def write(self, rows: Sequence[npt.NDArray[Any] | None]) -> None:
+        """Append rows of shape ``[columns]``; None is a row of NaN, of zeros among integers."""
+        missing = np.nan if self._dtype.kind == "f" else 0
+        block = np.full((len(rows), self._columns), missing, self._dtype)
         for index, row in enumerate(rows):
             if row is not None:
                 block[index] = row
         try:
-            self._file.write(block.astype("<f4").tobytes())
+            self._file.write(block.tobytes())
         except OSError as error:
             raise self._failure(error) from None
         self._rows += len(rows)
@@ -80,7 +85,11 @@ class NpyFile:
     def _write_header(self) -> None:
         # numpy leaves room in the header for the first dimension to grow: its size does not change.
         shape = (self._rows, self._columns)
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        header = {
+            "descr": npy_format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": shape,
+        }
         npy_format.write_array_header_1_0(self._file, header)
 
     def _failure(self, error: OSError) -> OutputError:

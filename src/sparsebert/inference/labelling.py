@@ -39,6 +39,14 @@ class FilledMask(TypedDict):
     score: float
 
 
+class RankedDocument(TypedDict):
+    """A document's place in the list, its relevance, and itself."""
+
+    index: int
+    score: float
+    text: str
+
+
 def softmax(logits: Floats) -> Floats:
     """Along the last axis; float32 in and out."""
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))

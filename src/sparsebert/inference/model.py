@@ -15,9 +15,18 @@ from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.answering import as_questions, best_answers, window_length
 from sparsebert.inference.batching import EngineCall, Floats, run_per_text, run_per_token
+from sparsebert.inference.embeddings import (
+    Embeddings,
+    EmbeddingType,
+    check_dimensions,
+    check_embedding_type,
+    converted,
+    shortened,
+)
+from sparsebert.inference.entities import Aggregation, check_aggregation, joined_entities
 from sparsebert.inference.labelling import (
     FilledMask,
-    TaggedToken,
+    RankedDocument,
     apply_function,
     check_count,
     label_scores,
@@ -37,8 +46,8 @@ _FITTING = {
     Head.ENCODER: ("an encoder without a head", "embed"),
     Head.SEQUENCE: ("a sequence-classification model", "classify or embed"),
     Head.QUESTION: ("a question-answering model", "answer or embed"),
-    Head.TOKEN: ("a token-classification model", "tag (from Python) or embed"),
-    Head.MASKED_LM: ("a masked-lm model", "fill (from Python) or embed"),
+    Head.TOKEN: ("a token-classification model", "tag or embed"),
+    Head.MASKED_LM: ("a masked-lm model", "fill or embed"),
 }
 _NEEDED = {
     "classify": Head.SEQUENCE,
@@ -162,15 +171,23 @@ class Model:
         pooling: PoolingMode | None = None,
         normalize: bool | None = None,
         prompt: str | None = None,
+        dimensions: int | None = None,
+        output: EmbeddingType = "float32",
         strict: bool = False,
-    ) -> Floats:
-        """Sentence embeddings: float32 ``[texts, hidden]``, or ``[hidden]`` for a single text.
+    ) -> Embeddings:
+        """Sentence embeddings: ``[texts, hidden]``, or ``[hidden]`` for a single text.
 
         ``pooling`` and ``normalize`` (to length 1) default to the folder's sentence-transformers
         modules, and to the mean, not normalised, where it has none. ``prompt`` is put before each
         text: by default the folder's own (`prompts` has it, and those it knows by name), as in
-        sentence-transformers; "" puts none.
+        sentence-transformers; "" puts none. ``dimensions`` keeps the first so many numbers of each
+        (of a model trained for it: Kusupati et al. 2022, arXiv:2205.13147), of length 1 again if
+        normalised. ``output`` is their type: "float32", "float16", "int8" (each embedding scaled
+        so that its largest number is 127 or -127, which leaves cosines as they are) or "binary"
+        (uint8: a bit a number, 1 where it is above 0, the first the highest of a byte).
         """
+        check_embedding_type(output)
+        check_dimensions(self.name, self.config.hidden_size, dimensions)
         mode = self.pooling.mode if pooling is None else pooling
         if mode not in _POOLING_MODES:
             raise InputError(f"pooling must be one of {', '.join(_POOLING_MODES)}, not {mode!r}.")
@@ -184,7 +201,9 @@ class Model:
             batch_size,
             self.config.hidden_size,
         )
-        return vectors[0] if given.single else vectors
+        vectors = shortened(vectors, dimensions, normalize=bool(unit))
+        found = converted(vectors, output)
+        return found[0] if given.single else found
 
     def classify(
         self,
@@ -263,21 +282,66 @@ class Model:
         return results[0] if single else results
 
     def tag(
-        self, texts: str | Iterable[str], *, batch_size: int = 32, strict: bool = False
+        self,
+        texts: str | Iterable[str],
+        *,
+        aggregation: Aggregation | None = None,
+        batch_size: int = 32,
+        strict: bool = False,
     ) -> list[Any]:
-        """A label for each token of each text, by a token-classification model.
+        """A label for each token of each text, or entities, by a token-classification model.
 
-        A list for each text: ``[{"text", "label", "score", "start", "end"}, ...]``.
+        A list for each text: ``[{"text", "label", "score", "start", "end"}, ...]``. With
+        ``aggregation``, "simple", "first", "average" or "max", tokens are joined to entities as by
+        that strategy of transformers, and those with the label O are left out.
         """
         self.require("tag")
+        check_aggregation(aggregation)
         given = as_texts(texts)
-        located = self._text_tokenizer().locate(given, strict=strict)
+        tokenizer = self._text_tokenizer()
+        located = tokenizer.locate(given, strict=strict)
         logits = self._per_token("head", [each.tokens for each in located], batch_size)
-        tags: list[list[TaggedToken]] = [
-            tagged_tokens(rows, each, str(text), self.config.labels)
+        labels = self.config.labels
+        tags: list[Any] = [
+            tagged_tokens(rows, each, str(text), labels)
+            if aggregation is None
+            else joined_entities(rows, each, str(text), labels, tokenizer, aggregation=aggregation)
             for rows, each, text in zip(logits, located, given.items, strict=True)
         ]
         return tags[0] if given.single else tags
+
+    def rerank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        *,
+        top_k: int | None = None,
+        batch_size: int = 32,
+        strict: bool = False,
+    ) -> list[RankedDocument]:
+        """The documents that fit the query best, best first: ``[{"index", "score", "text"}, ...]``.
+
+        By a model with one label, a cross-encoder. ``index`` is the place among ``documents``, and
+        the score what `classify` gives the pair of query and document.
+        """
+        self.require("classify")
+        if len(self.config.labels) != 1:
+            raise InputError(
+                f"{self.name} has {len(self.config.labels)} labels and is not a re-ranker, which "
+                "has one: use classify."
+            )
+        check_count("top_k", top_k)
+        texts = as_texts(documents)
+        if texts.single or not all(isinstance(text, str) for text in texts.items):
+            raise InputError("documents must be a list of texts.")
+        pairs = as_texts([(query, str(text)) for text in texts.items])
+        tokens = self._text_tokenizer().encode(pairs, strict=strict)
+        logits = self._text_logits(tokens, batch_size)
+        scores = apply_function(logits, self.score_function)[:, 0]
+        return [
+            {"index": index, "score": float(scores[index]), "text": str(texts.items[index])}
+            for index in np.argsort(-scores, kind="stable")[:top_k].tolist()
+        ]
 
     def fill(self, text: str, *, top_k: int = 5, strict: bool = False) -> list[FilledMask]:
         """The likeliest tokens for the one mask token in ``text``, by a masked-lm model."""

@@ -45,6 +45,7 @@ class TextTokenizer:
         max_length: int,
         type_vocab_size: int | None = 2,
         mask_token: str = "[MASK]",
+        unknown_token: str = "[UNK]",
         truncation_side: Side = "right",
     ) -> None:
         """``backend`` must neither pad nor truncate; ``max_length`` counts special tokens too.
@@ -57,6 +58,7 @@ class TextTokenizer:
         self.max_length = max_length
         self.mask_token = mask_token
         self.mask_id = backend.token_to_id(mask_token)
+        self.unknown_id = backend.token_to_id(unknown_token)
         try:
             self._single, self._pair = SpecialTokens.of(backend, 1), SpecialTokens.of(backend, 2)
         except Exception as error:  # the library's own are bare Exceptions
@@ -137,20 +139,34 @@ class TextTokenizer:
 
     def locate(self, texts: Texts, *, strict: bool = False) -> list[LocatedTokens]:
         """As `encode`, with the offsets of each token; InputError for a pair of texts."""
+        located, cut = self.locate_truncated(texts, strict=strict)
+        self._warn(texts, cut)
+        return located
+
+    def locate_truncated(
+        self,
+        texts: Texts,
+        *,
+        strict: bool = False,
+        side: Side | None = None,
+        max_length: int | None = None,
+    ) -> tuple[list[LocatedTokens], list[int]]:
+        """As `encode_truncated`, with the offsets of each token; InputError for a pair."""
+        limit = self.max_length if max_length is None else max_length
         located: list[LocatedTokens] = []
         cut: list[int] = []
         for index, parts in enumerate(self._parts(texts)):
             name = texts.name(index)
             if len(parts) != 1:
                 raise InputError(f"{name} is a pair of texts: only single texts can be tagged.")
-            lengths = self._fitting(name, [parts[0].ids], strict, self.max_length)
+            found = parts[0]
+            lengths = self._fitting(name, [found.ids], strict, limit)
+            kept = slice(len(found))
             if lengths is not None:
                 cut.append(index)
-            found = parts[0]
-            kept = slice(len(found)) if lengths is None else self._kept(len(found), lengths[0])
+                kept = self._kept(len(found), lengths[0], side)
             located.append(self._single.located([found.ids[kept]], found.offsets[kept]))
-        self._warn(texts, cut)
-        return located
+        return located, cut
 
     def windows(
         self,
@@ -283,6 +299,7 @@ def folder_tokenizer(
         max_length=limit,
         type_vocab_size=type_vocab_size if stored.token_types else None,
         mask_token=stored.special_tokens["mask_token"],
+        unknown_token=stored.special_tokens["unk_token"],
         truncation_side=stored.truncation_side,
     )
 

@@ -18,6 +18,7 @@ from sparsebert.checkpoint import resolve_model
 from sparsebert.errors import EngineError
 from sparsebert.extras import need_extra
 from sparsebert.inference import load
+from sparsebert.inference.embeddings import EmbeddingType
 from sparsebert.inference.model import PoolingMode
 from sparsebert.progress import Progress, silent
 from sparsebert.scale.columns import ERROR, Columns
@@ -105,16 +106,18 @@ def embed_files(
     pooling: PoolingMode | None = None,
     normalize: bool | None = None,
     prompt: str | None = None,
+    dimensions: int | None = None,
+    output: EmbeddingType = "float32",
     batch_size: int = 32,
     strict: bool = False,
     output_column: str = "embedding",
     **options: Unpack[FileKeywords],
 ) -> FilesResult:
-    """Embed a column of texts: float32 vectors of the model's size into a folder of Parquet.
+    """Embed a column of texts: fixed-size lists of numbers into a folder of Parquet.
 
     ``options`` are those of `run_files`; the others are those of `sparsebert.Model.embed`.
     """
-    operation = Embedding(pooling, normalize, prompt, batch_size, strict)
+    operation = Embedding(pooling, normalize, prompt, dimensions, output, batch_size, strict)
     return run_files(model, input, out, operation, output_column=output_column, **options)
 
 

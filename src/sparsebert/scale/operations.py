@@ -11,6 +11,13 @@ import numpy as np
 
 from sparsebert.errors import InputError
 from sparsebert.inference.answer_each import Answers, Work, answer_each
+from sparsebert.inference.embeddings import (
+    NUMPY_TYPES,
+    EmbeddingType,
+    check_dimensions,
+    check_embedding_type,
+    embedding_width,
+)
 from sparsebert.inference.model import Model, PoolingMode
 from sparsebert.inference.texts import Text, as_string
 from sparsebert.scale.columns import ERROR, SCORE, TOP, Columns
@@ -21,11 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embedding:
-    """An embedding: a fixed-size list of float32."""
+    """An embedding: a fixed-size list of numbers of the type ``output``."""
 
     pooling: PoolingMode | None = None
     normalize: bool | None = None
     prompt: str | None = None
+    dimensions: int | None = None
+    output: EmbeddingType = "float32"
     batch_size: int = 32
     strict: bool = False
 
@@ -35,7 +44,12 @@ class Embedding:
         """The new columns, except that of errors."""
         import pyarrow as pa
 
-        return [pa.field(name, pa.list_(pa.float32(), model.config.hidden_size))]
+        width = model.config.hidden_size
+        check_embedding_type(self.output)
+        check_dimensions(model.name, width, self.dimensions)
+        width = embedding_width(width, self.dimensions, self.output)
+        number = pa.from_numpy_dtype(np.dtype(NUMPY_TYPES[self.output]))
+        return [pa.field(name, pa.list_(number, width))]
 
     def work(self, model: Model) -> Work:
         """The function from texts to results."""
@@ -45,6 +59,8 @@ class Embedding:
             pooling=self.pooling,
             normalize=self.normalize,
             prompt=self.prompt,
+            dimensions=self.dimensions,
+            output=self.output,
             strict=self.strict,
         )
 
@@ -53,7 +69,7 @@ class Embedding:
         import pyarrow as pa
 
         kind = fields[0].type
-        vectors = np.zeros((len(results), kind.list_size), np.float32)
+        vectors = np.zeros((len(results), kind.list_size), NUMPY_TYPES[self.output])
         for index, result in enumerate(results):
             if result is not None:
                 vectors[index] = result

@@ -14,6 +14,7 @@ from fastapi import Request
 from sparsebert.checkpoint import Head
 from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.inference.batching import EngineCall, Floats
+from sparsebert.inference.embeddings import shortened
 from sparsebert.inference.texts import Text
 from sparsebert.serving.errors import WRONG_HEAD, RequestError
 from sparsebert.serving.inputs import PredictInputs, TextInputs
@@ -165,10 +166,7 @@ def truncate_dimensions(
     """
     if dimensions is None:
         return embeddings
-    short = np.stack(embeddings)[:, :dimensions]
-    if normalize:
-        short = short / np.maximum(np.linalg.norm(short, axis=1, keepdims=True), np.float32(1e-12))
-    return list(np.ascontiguousarray(short))
+    return list(shortened(np.stack(embeddings), dimensions, normalize=normalize))
 
 
 def require_head(model: ServedModel, head: Head, verb: str) -> None:

@@ -219,6 +219,49 @@ class AnswerSpan(BaseModel):
     end: int
 
 
+class TagParameters(Parameters):
+    """Names and meaning are those of transformers' token-classification pipeline."""
+
+    aggregation_strategy: Literal["none", "simple", "first", "average", "max"] = "simple"
+    ignore_labels: list[str] = Field(["O"], description="Labels that are left out.")
+
+
+class TagRequest(CutBody):
+    inputs: Strings
+    parameters: TagParameters = TagParameters.model_validate({})
+
+
+class TaggedEntity(BaseModel):
+    """Characters ``[start, end)`` of the text, with the entity's kind, or its token's label."""
+
+    entity_group: str | None = None
+    entity: str | None = None
+    score: float
+    word: str
+    start: int
+    end: int
+
+
+class FillParameters(Parameters):
+    """Names and meaning are those of transformers' fill-mask pipeline."""
+
+    top_k: Thousand = 5
+
+
+class FillRequest(CutBody):
+    inputs: Strings
+    parameters: FillParameters = FillParameters.model_validate({})
+
+
+class FilledToken(BaseModel):
+    """A token, its probability, its text, and the whole text with it in the mask's place."""
+
+    score: float
+    token: int
+    token_str: str
+    sequence: str
+
+
 class TokenizeRequest(RequestBody):
     inputs: Strings
     add_special_tokens: bool = True

@@ -15,7 +15,7 @@ from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.errors import CheckpointError, EngineError, InputError
 from sparsebert.inference import Model, load
 from sparsebert.inference.batching import EngineCall, Floats
-from sparsebert.inference.sequences import Tokens
+from sparsebert.inference.sequences import LocatedTokens, Tokens
 from sparsebert.inference.texts import Text, Texts
 from sparsebert.serving.batching import Batcher, BatchObserver, Job, result_bytes, wake
 from sparsebert.serving.errors import ClientGone, RequestError
@@ -75,8 +75,9 @@ class ServedModel:
             routes.append("/predict")
         if self.is_reranker:
             routes += _RERANKING_ROUTES
-        if self.head is Head.QUESTION:
-            routes.append("/answer")
+        own = {Head.QUESTION: "/answer", Head.TOKEN: "/tag", Head.MASKED_LM: "/fill"}
+        if self.head in own:
+            routes.append(own[self.head])
         return routes
 
     @property
@@ -143,9 +144,8 @@ class ServedModel:
             begun = perf_counter()
             try:
                 sequences = tokenize()
-                width = self.model.config.hidden_size
                 stats.reservation.reserve(
-                    sum(result_bytes(call, sequences, width) for call in calls)
+                    sum(result_bytes(call, sequences, self._width(call)) for call in calls)
                 )
             except BaseException as error:
                 jobs[0].failed = _request_error(error)
@@ -212,6 +212,28 @@ class ServedModel:
             if isinstance(item, list):
                 sequences[index] = self._from_ids(item, name(index), truncation, advice)
         return self._checked([sequences[index] for index in range(len(items))])
+
+    def locate(
+        self,
+        texts: Sequence[str],
+        name: Callable[[int], str],
+        truncation: Truncation | None,
+        advice: str,
+    ) -> list[LocatedTokens]:
+        """As `tokenize`, of texts, with the characters of each token."""
+        side, limit = (truncation or Truncation()).side, self._limit(truncation)
+        given = Texts([*texts], False, name(0))
+        found, long = self.model.tokenizer.locate_truncated(given, side=side, max_length=limit)
+        if long and truncation is None:
+            raise self._too_long(name(long[0]), advice)
+        self._checked([each.tokens for each in found])
+        return found
+
+    def _width(self, call: EngineCall) -> int:
+        """Numbers of a row of results, or more."""
+        config = self.model.config
+        predicts_tokens = call.method == "head" and self.head is Head.MASKED_LM
+        return config.vocab_size if predicts_tokens else config.hidden_size
 
     def _limit(self, truncation: Truncation | None) -> int:
         most = self.model.max_length

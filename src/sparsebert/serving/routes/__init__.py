@@ -15,6 +15,7 @@ from sparsebert.serving.routes import (
     openai,
     reranking,
     status,
+    tagging,
     tei,
 )
 
@@ -27,6 +28,7 @@ ROUTERS: dict[str, tuple[APIRouter, ...]] = {
         reranking.documents_router,
     ),
     "Question answering": (answering.router,),
+    "Token classification": (tagging.router,),
     "Tokens": (tei.token_router,),
     "Any": (tei.root_router,),
     "Status": (status.router,),

@@ -33,17 +33,20 @@ from sparsebert.serving.inputs import TextInputs
 from sparsebert.serving.json_route import JsonRoute, stats_of, validated
 from sparsebert.serving.routes.answering import answer
 from sparsebert.serving.routes.reranking import rerank
+from sparsebert.serving.routes.tagging import fill, tag
 from sparsebert.serving.schemas import (
     AnswerRequest,
     DecodeRequest,
     EmbedAllRequest,
     EmbedRequest,
+    FillRequest,
     Prediction,
     PredictRequest,
     RequestBody,
     RerankRequest,
     SimilarityRequest,
     SimpleToken,
+    TagRequest,
     TokenizeRequest,
 )
 from sparsebert.serving.service import service_of
@@ -237,7 +240,10 @@ class AnyRequest(RequestBody):
 
 @root_router.post("/", include_in_schema=False)  # its body is that of another
 async def ask_default(request: Request, body: AnyRequest) -> Any:
-    """`/embed`, `/similarity`, `/predict`, `/rerank` or `/answer`: by the model and the body."""
+    """`/embed`, `/similarity`, `/predict`, `/rerank`, `/answer`, `/tag` or `/fill`.
+
+    By the model and the body.
+    """
     content = body.model_dump(exclude_unset=True)
     if "query" in content:
         return await rerank(request, validated(content, RerankRequest))
@@ -249,6 +255,10 @@ async def ask_default(request: Request, body: AnyRequest) -> Any:
         return await answer(request, validated(content, AnswerRequest))
     if model.head is Head.SEQUENCE:
         return await predict(request, validated(content, PredictRequest))
+    if model.head is Head.TOKEN and not isinstance(inputs, dict):
+        return await tag(request, validated(content, TagRequest))
+    if model.head is Head.MASKED_LM and not isinstance(inputs, dict):
+        return await fill(request, validated(content, FillRequest))
     if isinstance(inputs, dict):
         return await similarity(request, validated(content, SimilarityRequest))
     return await embed(request, validated(content, EmbedRequest))

@@ -1,0 +1,62 @@
+"""`sparsebert fill MODEL`: the likeliest tokens in place of a mask.
+
+echo "Paris is the [MASK] of France." | sparsebert fill packed/
+{"tokens": [{"token": "capital", "score": 0.98}, ...]}
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from sparsebert.cli.console import ModelArgument
+from sparsebert.cli.lines import (
+    Format,
+    FormatOption,
+    InferenceOptions,
+    InputOption,
+    JsonLinesOption,
+    as_json,
+    run_lines,
+    text_parser,
+    write_json_lines,
+)
+from sparsebert.cli.options import NOTHING, Given, Group, chosen
+
+
+def fill(
+    model: ModelArgument,
+    input: InputOption = None,
+    format: FormatOption = Format.AUTO,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="So many tokens, best first.")] = 5,
+    inference: Annotated[
+        Given, Group(InferenceOptions, ("max_length", "strict", "threads"))
+    ] = NOTHING,
+    json: JsonLinesOption = False,
+) -> None:
+    """Fill the one mask token in each line of text by a masked-LM model: JSON lines out, in order.
+
+    Each line gives {"tokens": [{"token", "score"}, ...]}. A line that cannot be read, or has no
+    mask or several, gives {"line": ..., "error": ...}, and the exit code is 1 in the end.
+    """
+    from sparsebert.inference import load
+
+    loaded = load(model, **chosen(inference, "threads", "max_length"))
+    loaded.require("fill")
+    options: dict[str, Any] = {"top_k": top_k, **chosen(inference, "strict")}
+
+    def one(text: str) -> Any:
+        return loaded.fill(text, **options)
+
+    def work(texts: Any) -> Any:
+        return [one(text) for text in texts] if isinstance(texts, list) else one(texts)
+
+    run_lines(
+        input,
+        partial(text_parser, format, pairs=False),
+        work,
+        "filling lines",
+        partial(write_json_lines, to_json=lambda found: as_json({"tokens": found})),
+    ).finish()

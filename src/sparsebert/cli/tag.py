@@ -1,0 +1,77 @@
+"""`sparsebert tag MODEL`: entities in lines of text.
+
+echo "Ada Lovelace lived in London." | sparsebert tag packed/
+{"entities": [{"text": "Ada Lovelace", "label": "PER", "score": 0.99, "start": 0, "end": 12}, ...]}
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from sparsebert.cli.console import ModelArgument
+from sparsebert.cli.lines import (
+    Format,
+    FormatOption,
+    InferenceOptions,
+    InputOption,
+    JsonLinesOption,
+    as_json,
+    run_lines,
+    text_parser,
+    write_json_lines,
+)
+from sparsebert.cli.options import NOTHING, Given, Group, chosen
+
+
+class AggregationChoice(str, Enum):
+    """How the labels of tokens become entities."""
+
+    NONE = "none"
+    SIMPLE = "simple"
+    FIRST = "first"
+    AVERAGE = "average"
+    MAX = "max"
+
+
+def tag(
+    model: ModelArgument,
+    input: InputOption = None,
+    format: FormatOption = Format.AUTO,
+    aggregation: Annotated[
+        AggregationChoice,
+        typer.Option(
+            "--aggregation",
+            help="How tokens are joined to entities, by the names of transformers: neighbours of "
+            "one kind (simple), after each word got one label (first, average, max); none: each "
+            "token.",
+        ),
+    ] = AggregationChoice.SIMPLE,
+    inference: Annotated[Given, Group(InferenceOptions)] = NOTHING,
+    json: JsonLinesOption = False,
+) -> None:
+    """Find entities in lines of text by a token-classification model: JSON lines out, in order.
+
+    Each line gives {"entities": [{"text", "label", "score", "start", "end"}, ...]} with characters
+    of the line; with --aggregation none the "tokens". A line that cannot be read gives
+    {"line": ..., "error": ...}, and the exit code is 1 in the end.
+    """
+    from sparsebert.inference import load
+
+    loaded = load(model, **chosen(inference, "threads", "max_length"))
+    loaded.require("tag")
+    joined = aggregation is not AggregationChoice.NONE
+    options: dict[str, Any] = {"aggregation": aggregation.value if joined else None}
+    run_lines(
+        input,
+        partial(text_parser, format, pairs=False),
+        partial(loaded.tag, **options, **chosen(inference, "batch_size", "strict")),
+        "tagging lines",
+        partial(
+            write_json_lines,
+            to_json=lambda found: as_json({"entities" if joined else "tokens": found}),
+        ),
+    ).finish()
