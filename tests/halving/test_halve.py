@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +25,7 @@ pytest.importorskip("pyarrow")
 from sentences import SENTENCES
 from sparsebert import halve, load, pack
 from sparsebert.cli import main
+from sparsebert.diagnosis.system import AvailableMemory
 from sparsebert.errors import CheckpointError, DataError, InputError, OutputError
 from sparsebert.halving.comparison import (
     bootstrap,
@@ -28,9 +34,10 @@ from sparsebert.halving.comparison import (
     neighbours,
     shared_labels,
 )
-from sparsebert.halving.effort import EFFORTS, make_plan
+from sparsebert.halving.effort import EFFORTS, Plan, make_plan
 from sparsebert.halving.estimate import Pace
 from sparsebert.halving.judgement import Judgement
+from sparsebert.halving.resources import disk_needed, memory_needed
 from sparsebert.halving.rows import prepare
 from sparsebert.halving.run import commands
 from sparsebert.halving.subject import recognise
@@ -422,6 +429,86 @@ class TestResumption:
             halve(teacher, tmp_path / "out", texts=[other], **FAST)
 
 
+@pytest.mark.thorough
+class TestKilled:
+    """Whole processes, ended at random moments, with no chance to tidy or with one."""
+
+    KILLS = 5
+
+    @pytest.mark.parametrize("kind", ["classifier", "encoder"])
+    def test_killed_five_times_it_ends_with_the_same_bits(
+        self, teacher: Path, dense: Path, lines: Path, tmp_path: Path, kind: str
+    ) -> None:
+        model = teacher if kind == "classifier" else dense
+
+        def start(out: Path) -> subprocess.Popen[bytes]:
+            # More than one checkpoint's worth of steps; the promise cannot be kept: two rounds.
+            arguments = ["halve", model, out, "--texts", lines, "--max-drop", "0", "--no-bench"]
+            command = [sys.executable, "-m", "sparsebert", *map(str, arguments)]
+            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        began = time.monotonic()
+        assert start(tmp_path / "whole").wait() in (0, 1)
+        whole = time.monotonic() - began
+        random = np.random.default_rng()
+        out, kills = tmp_path / "out", []
+        while len(kills) < self.KILLS and not out.exists():
+            process = start(out)
+            kills.append((float(random.uniform(0.1, 0.9)) * whole, random.choice(["KILL", "INT"])))
+            try:
+                process.wait(timeout=kills[-1][0])
+            except subprocess.TimeoutExpired:
+                process.send_signal(getattr(signal, f"SIG{kills[-1][1]}"))
+                process.wait()
+        if not out.exists():
+            assert start(out).wait() in (0, 1)
+        assert is_packed(out), kills
+        for name in ("packed.safetensors", "config.json", "tokenizer.json"):
+            same = (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+            assert same, (name, kills)
+        judged = [
+            json.loads((folder / "halving.json").read_text())["judgement"]
+            for folder in (out, tmp_path / "whole")
+        ]
+        assert judged[0] == judged[1], kills
+
+
+class TestResources:
+    """What disk and memory a halving takes is said before its first step."""
+
+    def test_too_little_disk(
+        self, dense: Path, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "sparsebert.halving.resources.shutil.disk_usage",
+            lambda _: SimpleNamespace(total=10**6, used=10**6, free=1000),
+        )
+        with pytest.raises(OutputError, match=r"takes about \d+ MB of disk .* and 0 MB are free"):
+            halve(dense, tmp_path / "out", texts=[lines], **FAST)
+        assert [path.name for path in tmp_path.iterdir()] == []
+
+    def test_too_little_memory(
+        self, dense: Path, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        few = AvailableMemory(10 * 2**20, 2**30, "machine")
+        monkeypatch.setattr("sparsebert.halving.resources.available_memory", lambda: few)
+        with pytest.raises(InputError, match=r"of memory, and 10 MB are free: --effort quick"):
+            halve(dense, tmp_path / "out", texts=[lines], **FAST)
+        assert [path.name for path in tmp_path.iterdir()] == []
+
+    def test_the_estimates_grow_with_what_is_done(self, dense: Path, data: Path) -> None:
+        quick, standard, thorough = (Plan({}, rounds, 4.0, None, 0.0) for rounds in (0, 2, 4))
+        alone, fine_tuned = recognise(dense), recognise(dense, data=data)
+        assert disk_needed(alone, quick) < disk_needed(alone, standard)
+        assert disk_needed(alone, standard) < disk_needed(alone, thorough)
+        assert disk_needed(alone, quick) < disk_needed(fine_tuned, quick)
+        assert memory_needed(alone, quick) <= memory_needed(alone, standard)
+        # A folder each for the pruned model, each round's student, and each packed.
+        weights = alone.checkpoint.tensors.nbytes
+        assert disk_needed(alone, quick) > weights
+        assert disk_needed(alone, thorough) > 5 * weights
+
+
 class TestRefusals:
     def test_sparse_and_packed(self, dense: Path, sparse: Path, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="is sparse already"):
@@ -462,6 +549,7 @@ class TestRefusals:
         (tmp_path / "other.txt").write_text("\n".join(["日本語の文です", "これも文です"] * 30))
         with pytest.raises(DataError, match="another language or script"):
             halve(model, tmp_path / "third", texts=[tmp_path / "other.txt"], **FAST)
+        assert not (tmp_path / "third.halving").exists()
 
 
 def test_the_plan_fits_the_time() -> None:

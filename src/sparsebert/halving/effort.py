@@ -65,6 +65,16 @@ class Plan:
         """All of it, ready for JSON."""
         return asdict(self)
 
+    def settings(self) -> dict[str, Any]:
+        """Of a round of distillation, for the report; empty without one."""
+        if self.rounds == 0:
+            return {}
+        return {
+            "rounds of distillation, at most": self.rounds,
+            "epochs of a round": self.epochs,
+            "examples of a round": self.max_rows or "all",
+        }
+
 
 def make_plan(
     inputs: dict[str, Any],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from sparsebert.checkpoint import Checkpoint
 from sparsebert.diagnosis.memory import Plan as TrainingPlan
 from sparsebert.diagnosis.memory import training_bytes
 from sparsebert.diagnosis.system import available_memory
@@ -15,47 +14,60 @@ from sparsebert.halving.steps import LENGTH
 from sparsebert.halving.subject import Subject
 
 _FLOAT = 4  # bytes
-_CHECKPOINTS = 3  # two are kept, and the next is written before the older one goes
-_PACKED = 0.3  # of the dense weights: int8, one of two, and what is not pruned in int8
-_CALIBRATION_TOKENS = 60_000  # of 1,024 texts, at most
+_PACKED = 0.3  # of the dense weights: int8, half of the encoder's
 _LIBRARIES = 600 << 20
+_CALIBRATION_TOKENS = 60_000  # of 1,024 texts
+_COPIES = 10  # of these tokens' hidden states, in the dense model and in the pruned one
+_MATRICES = 8  # as large as the Hessian of the widest layer
+_KEPT = 1.2  # by torch's allocator, of what training takes
 
 
 def disk_needed(subject: Subject, plan: Plan) -> int:
     """Bytes of the work folder and the result when they take most.
 
     A folder each for the pruned model, for each round's student and packed model and, where it is
-    fine-tuned first, for the dense one; and the checkpoints of one training, weights and AdamW's
-    two states.
+    fine-tuned first, for the dense one; and the checkpoints of one training.
     """
-    weights = _weights(subject.checkpoint)
+    from sparsebert.training.upstream.options import UpstreamOptions
+    from sparsebert.training.work_folder import disk_needed as training_disk
+
+    weights = subject.checkpoint.tensors.nbytes
     folders = 1 + _PACKED + plan.rounds * (1 + _PACKED) + (0 if subject.taught else 1)
-    trained = 3 * _CHECKPOINTS if plan.rounds or not subject.taught else 0
-    return round(weights * (folders + trained + _PACKED))
+    trained = 0
+    if not subject.taught:
+        trained = training_disk(subject.checkpoint, UpstreamOptions(epochs=3))
+    elif plan.rounds:
+        # Of task models word embeddings that occur are trained, of others none.
+        trained = training_disk(
+            subject.checkpoint, UpstreamOptions(epochs=plan.epochs, embeddings="frozen")
+        )
+    return round(weights * (folders + _PACKED)) + trained
 
 
 def memory_needed(subject: Subject, plan: Plan) -> int:
     """Bytes that the largest step takes: distilling, or pruning by second order.
 
-    Distilling takes what training does, and the teacher. Second order takes one encoder layer's
-    inputs for all calibration texts, in the dense and in the pruned model, its Hessian and the
-    costs of its groups.
+    Distilling takes what training does (`sparsebert.diagnosis.memory`), and the teacher. Second
+    order takes the hidden states of all calibration texts, before and after one encoder layer, in
+    the dense and in the pruned model, and some matrices of the widest layer. For MiniLM that is 2.4
+    and 1.7 GB, where 2.3 and 1.7 GB were measured.
     """
     checkpoint = subject.checkpoint
     config = checkpoint.config
-    weights = _weights(checkpoint)
-    layer = 4 * config.hidden_size * _CALIBRATION_TOKENS + 6 * config.intermediate_size**2
-    pruning = _LIBRARIES + weights + _FLOAT * layer
+    weights = checkpoint.tensors.nbytes
+    states = _COPIES * config.hidden_size * _CALIBRATION_TOKENS
+    pruning = _LIBRARIES + weights
+    pruning += _FLOAT * (states + _MATRICES * config.intermediate_size**2)
     if plan.rounds == 0 and subject.taught:
         return pruning
     tokens = min(LENGTH, config.max_length)
     fixed, row = training_bytes(
         checkpoint, TrainingPlan(BATCH, tokens, dropout=False, embeddings="frozen")
     )
-    return max(pruning, fixed + BATCH * row + 2 * weights)
+    return max(pruning, round(_KEPT * (fixed + BATCH * row + 2 * weights)))
 
 
-def check_resources(subject: Subject, plan: Plan, work: Path, threads: int | None) -> None:
+def check_resources(subject: Subject, plan: Plan, work: Path) -> None:
     """OutputError or InputError if disk or memory will not suffice, by these estimates."""
     disk = disk_needed(subject, plan)
     place = next(folder for folder in (work, *work.parents) if folder.exists())
@@ -75,10 +87,6 @@ def check_resources(subject: Subject, plan: Plan, work: Path, threads: int | Non
             f"{_size(memory.free)} are free:{less} close other programs, or take a machine with "
             "more."
         )
-
-
-def _weights(checkpoint: Checkpoint) -> int:
-    return checkpoint.tensors.nbytes
 
 
 def _size(count: int) -> str:

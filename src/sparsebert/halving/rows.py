@@ -9,10 +9,11 @@ The choice is fixed: it depends on the texts alone.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparsebert.checkpoint.atomic import replaced_file
+from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.halving.steps import Folders, is_question
 from sparsebert.halving.subject import Goal, Subject
 from sparsebert.halving.texts import (
@@ -59,8 +60,8 @@ def prepare(
         _write_data(work, subject, gathered, places, threads)
         if not (subject.labelled and subject.texts) and folders.data != subject.data:
             texts = list(dict.fromkeys(read_texts(folders.data, subject.task, subject.columns)))
-    write_texts(work / "texts.partial", texts, questions=is_question(subject))
-    (work / "texts.partial").rename(folders.texts)
+    with replaced_file(folders.texts) as unfinished:
+        write_texts(unfinished, texts, questions=is_question(subject))
     return places
 
 
@@ -98,12 +99,9 @@ def _write_data(
     if data != scored:
         parts = {scored: {"validation": report}, data: {"train": learn, "validation": choice}}
     for folder, texts in parts.items():
-        if folder.exists():
-            continue
-        partial = work / "data.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        write_labelled(partial, model, texts)
-        partial.rename(folder)
+        if not folder.exists():
+            with staged_folder(folder, force=False) as staging:
+                write_labelled(staging, model, texts)
 
 
 def _has_validation(subject: Subject) -> bool:

@@ -12,18 +12,18 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sparsebert.bench import run_bench
 from sparsebert.bench.engines import default_engines
 from sparsebert.bench.workloads import Shape
-from sparsebert.checkpoint.atomic import FolderLock
+from sparsebert.checkpoint.atomic import LOCK_NAME, FolderLock
 from sparsebert.checkpoint.folder import PACKED_NAME, model_fingerprint, open_checkpoint
-from sparsebert.checkpoint.json_files import read_object, write_json
-from sparsebert.checkpoint.staging import check_output, staged_folder
+from sparsebert.checkpoint.json_files import read_object, replace_json, write_json
+from sparsebert.checkpoint.staging import check_output, made_parents, staged_folder
 from sparsebert.errors import InputError, OutputError
 from sparsebert.extras import need_extra
 from sparsebert.halving import steps
@@ -127,15 +127,15 @@ def halve(
     with ExitStack() as stack:
         _lock(work, stack)
         plan = _kept_plan(work, inputs)
-        resuming = plan is not None
-        if plan is None:
-            plan = _made_plan(inputs, chosen, subject, gathered, threads)
-        if resuming:
+        if plan is not None:
             tell("Resuming the unfinished run.")
+            rows = prepare(work, subject, gathered, choose=choose, threads=threads)
         else:
-            check_resources(subject, plan, work, threads)
-        rows = prepare(work, subject, gathered, choose=choose, threads=threads)
-        write_json(work / _PLAN_NAME, plan.as_dict())
+            plan = _made_plan(inputs, chosen, subject, gathered, threads)
+            check_resources(subject, plan, work)
+            with _emptied_on_error(work):
+                replace_json(work / _PLAN_NAME, plan.as_dict())
+                rows = prepare(work, subject, gathered, choose=choose, threads=threads)
         if plan.estimate:
             tell(_about_time(plan, len(gathered.texts)))
         folders = rows.folders
@@ -157,8 +157,7 @@ def halve(
                 "shared rows": shared_rows,
                 "seed": seed,
                 **subject.columns.given(),
-                "epochs of a round": plan.epochs,
-                "examples of a round": plan.max_rows or "all",
+                **plan.settings(),
             },
             notes=[*gathered.notes, *run.notes],
             steps=run.taken,
@@ -329,12 +328,32 @@ def _promise(max_drop: float | None, judgement: Judgement) -> float:
     return _DROP_OF_AGREEMENT if judgement.agreement else _DROP_OF_SCORE
 
 
+@contextmanager
+def _emptied_on_error(work: Path) -> Iterator[None]:
+    """What cannot be begun leaves nothing behind that another call would have to remove."""
+    try:
+        yield
+    except Exception:
+        for path in work.iterdir():
+            if path.name != LOCK_NAME:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
+
+
 def _lock(work: Path, stack: ExitStack) -> None:
-    work.mkdir(parents=True, exist_ok=True)
+    """Keep others out of the work folder, which is made; an empty one is removed in the end."""
+    stack.enter_context(made_parents(work))
+    work.mkdir(exist_ok=True)
+    stack.callback(_remove_if_empty, work)
     lock = FolderLock.take(work)
     if lock is None:
         raise OutputError(f"{work} is being worked in by another process: wait for it to end.")
     stack.callback(lock.release, work)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _own_texts(subject: Subject, gathered: Gathered, folders: steps.Folders) -> Path | None:

@@ -140,7 +140,6 @@ def write_labelled(folder: Path, model: Model, parts: Mapping[str, Sequence[Text
     a class that the model gives to no text stands at the likeliest one. Its label is not learnt.
     DataError if there are fewer texts than classes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     names = model.config.labels
     if are_unnamed(names):  # such classes are numbers wherever data is read
         names = tuple(str(number) for number in range(len(names)))
