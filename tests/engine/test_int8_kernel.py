@@ -20,10 +20,12 @@ from sparsebert.patterns import Pattern, mask_from_scores
 from sparsebert.quantized import QuantizedDense, QuantizedTable, linear_layout, quantize
 
 SETS = available_instruction_sets()
-TWO = "avx512-vnni"  # the set that has blends and picks
+WITH_PICKS = ("avx512-vnni", "neon-i8mm", "neon-dotprod")  # the sets that have blends and picks
+TWO = next((name for name in WITH_PICKS if name in SETS), WITH_PICKS[0])
 TILES = "avx512-amx"  # the one that has tiles beside them
 needs_two = pytest.mark.skipif(
-    TWO not in SETS, reason="one int8 kernel only: another needs a CPU with AVX-512 VNNI"
+    TWO not in SETS,
+    reason="one int8 kernel only: another needs AVX-512 VNNI, or Arm's dot products",
 )
 needs_tiles = pytest.mark.skipif(
     TILES not in SETS, reason="no tiles: they need a CPU with AMX, and a system that permits it"
@@ -164,7 +166,7 @@ def test_a_machine_that_forbids_tiles_falls_back() -> None:
     )
 
 
-@pytest.mark.parametrize("isa", [name for name in SETS if name not in (TWO, TILES)])
+@pytest.mark.parametrize("isa", [name for name in SETS if name not in (*WITH_PICKS, TILES)])
 def test_a_set_with_one_kernel_uses_it(monkeypatch: pytest.MonkeyPatch, isa: str) -> None:
     monkeypatch.setenv("SPARSEBERT_ISA", isa)
     monkeypatch.delenv("SPARSEBERT_INT8_KERNEL", raising=False)

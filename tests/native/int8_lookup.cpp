@@ -59,7 +59,7 @@ void check(int rows, int columns, int tokens, int first_tile, int end_tile, bool
 
 void examples() {
     uint64_t seed = 0;
-    for (const int tokens : {39, 40, 48, 49, 56, 63, 64, 65, 97, 128, 130})
+    for (const int tokens : {7, 8, 13, 39, 40, 48, 49, 56, 63, 64, 65, 97, 128, 130})
         for (const int columns : {8, 10, 36, 52, 64, 66, 100, 130})
             for (const int rows : {1, 5, 16, 17, 36, 100}) {
                 const int tiles = (rows + kTileRows - 1) / kTileRows;

@@ -184,6 +184,8 @@ extern const Int8Kernels kAvx512VnniLookupInt8;
 extern const Int8Kernels kAvx512AmxInt8;
 extern const Int8Kernels kNeonInt8;
 extern const Int8Kernels kNeonDotprodInt8;
+extern const Int8Kernels kNeonDotprodLookupInt8;
 extern const Int8Kernels kNeonI8mmInt8;
+extern const Int8Kernels kNeonI8mmLookupInt8;
 
 }  // namespace sparsebert

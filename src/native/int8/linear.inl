@@ -116,3 +116,14 @@ void linear(const Int8Linear& call, int tile_begin, int tile_end) {
         with_constant<kTiles>(tile_end - tile,
                               [&](auto rest) { linear_tiles<rest()>(call, tile); });
 }
+
+// The same of the tokens from `first` on.
+inline Int8Linear tokens_from(Int8Linear call, int first) {
+    call.tokens -= first;
+    call.x.values += first * call.x.stride;
+    call.x.scales += first;
+    call.x.zero_points += first;
+    call.y += first * call.stride;
+    if (call.residual) call.residual += first * call.stride;
+    return call;
+}

@@ -165,13 +165,5 @@ void linear_by_lookup(const Int8Linear& call, int tile_begin, int tile_end) {
             run(call, first, tokens, tile, std::min(tile_end, tile + kLookupTiles));
         first += tokens;
     }
-    if (first == call.tokens) return;
-    Int8Linear rest = call;
-    rest.tokens -= first;
-    rest.x.values += first * rest.x.stride;
-    rest.x.scales += first;
-    rest.x.zero_points += first;
-    rest.y += first * rest.stride;
-    if (rest.residual) rest.residual += first * rest.stride;
-    linear(rest, tile_begin, tile_end);
+    if (first < call.tokens) linear(tokens_from(call, first), tile_begin, tile_end);
 }

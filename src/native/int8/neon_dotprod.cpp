@@ -25,6 +25,11 @@ inline int32x4_t multiply_lane(int32x4_t sums, Inputs inputs, int8x16_t weights)
     return vdotq_laneq_s32(sums, weights, inputs, Lane);
 }
 
+template <int Lane>
+inline int32x4_t multiply_by_lane(int32x4_t sums, Inputs inputs, int8x8_t weights) {
+    return vdotq_lane_s32(sums, inputs, weights, Lane);
+}
+
 // Tiles x tokens of sums: 20 of 32 registers.
 constexpr int kTiles = 1, kPairTokens = 4, kDenseTokens = 5;
 constexpr int kAttentionTiles = 1, kAttentionTokens = 5;
@@ -75,11 +80,15 @@ template <int R, int T>
 
 #include "attention.inl"
 #include "linear.inl"
+#include "neon_lookup.inl"
 
 }  // namespace
 
 const Int8Kernels kNeonDotprodInt8 = {"neon-dotprod", linear, row_sums, attention,
                                       activate,       gate,   norm,     split_heads,
                                       add_scaled,     dot,    rotate,   gather};
+const Int8Kernels kNeonDotprodLookupInt8 = {
+    "neon-dotprod lookup", linear_by_lookup, row_sums, attention, activate, gate, norm,
+    split_heads,           add_scaled,       dot,      rotate,    gather};
 
 }  // namespace sparsebert
