@@ -10,7 +10,7 @@ import pytest
 
 from sentence_folders import with_modules
 from sentences import SENTENCES, long_text
-from sparsebert import load, pack
+from sparsebert import load, pack, prune
 from sparsebert.engine import available_instruction_sets
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference import TruncationWarning
@@ -120,10 +120,15 @@ class TestPooling:
     def test_a_module_we_cannot_compute(self, tiny_bert, tmp_path):
         folder = with_modules(tiny_bert(), tmp_path / "st", mode="mean", normalize=False)
         modules = json.loads((folder / "modules.json").read_text())
-        modules.append({"idx": 2, "path": "2_Dense", "type": "sentence_transformers.models.Dense"})
+        modules.append({"idx": 2, "path": "2_CNN", "type": "sentence_transformers.models.CNN"})
         (folder / "modules.json").write_text(json.dumps(modules))
-        with pytest.raises(CheckpointError, match="Dense"):
-            load(folder)
+        prune(folder, tmp_path / "sparse")
+        pack(tmp_path / "sparse", tmp_path / "packed")
+        for each in (folder, tmp_path / "packed"):
+            model = load(each)
+            assert len(model.hidden_states("a ferry")) > 2
+            with pytest.raises(CheckpointError, match="asks for a 'CNN' module"):
+                model.embed("a ferry")
 
 
 class TestShapes:
@@ -162,14 +167,6 @@ class TestShapes:
         with pytest.raises(InputError, match="prompt must be a text, not 7"):
             model.embed("short", prompt=7)
         folder = with_modules(tiny_bert(), tmp_path / "st", mode="mean", normalize=True)
-        config = folder / "1_Pooling" / "config.json"
-        config.write_text('{"pooling_mode": "mean", "include_prompt": false}')
-        without = load(with_prompts(folder, query="the wall: "))
-        assert np.array_equal(without.embed("a ferry"), without.embed("a ferry", prompt=""))
-        with pytest.raises(InputError, match="pools without the tokens of a prompt"):
-            without.embed("a ferry", prompt="the wall: ")
-        with pytest.raises(CheckpointError, match="include_prompt is false"):
-            load(with_prompts(folder, "query", query="the wall: "))
         with pytest.raises(CheckpointError, match="none of its prompts: query"):
             load(with_prompts(folder, "other", query="the wall: "))
 

@@ -37,7 +37,7 @@ NOTHING: dict[str, float] = dict.fromkeys(
     ),
     0.0,
 )
-MEAN = Pooling("mean", normalize=True)
+MEAN = Pooling(("mean",), normalize=True)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_embeddings_and_their_cosines(
     student, teacher = (
         np.stack([embed(states[-1]) for states, _ in alone(model, rows)]) for model in models
     )
-    pooling = Pooling(mode, normalize=True)
+    pooling = Pooling((mode,), normalize=True)
     distance = np.mean(2 - 2 * (student * teacher).sum(axis=1))
     found = loss(models, batch_of(rows), pooling, embedding_weight=2.0)
     assert found == pytest.approx(2 * distance, rel=1e-4)
@@ -220,7 +220,7 @@ def test_the_teacher_goes_where_the_batch_is(
 def test_max_pooling_sees_no_padding() -> None:
     states = torch.tensor([[[-3.0, -4.0], [5.0, 6.0]]])
     real = torch.tensor([[True, False]])
-    assert pooled(states, real, "max").tolist() == [pytest.approx([-0.6, -0.8])]
+    assert pooled(states, real, ("max",)).tolist() == [pytest.approx([-0.6, -0.8])]
 
 
 def test_the_models_are_those_of_transformers(

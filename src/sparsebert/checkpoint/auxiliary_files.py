@@ -15,6 +15,7 @@ from sparsebert.checkpoint.sentence_transformers import (
     read_modules,
     transformer_folder,
 )
+from sparsebert.checkpoint.tensors import WEIGHTS_NAME
 from sparsebert.checkpoint.tokenizer import write_tokenizer
 
 _SUFFIXES = (".json", ".txt", ".model", ".jinja", ".vocab")
@@ -47,10 +48,10 @@ def write_auxiliary_files(
 def copy_auxiliary_files(source: Path, target: Path) -> None:
     """Copy tokenizer files, pooling modules, label files and licences into ``target``.
 
-    Not copied: weights in any format, config.json, README.md (each step writes its own), the scores
-    of `evaluate`, hidden files, and anything large. If sentence-transformers placed the transformer
-    in a sub-folder, its files come to the top of ``target`` and modules.json says so, so that every
-    folder sparsebert writes opens with transformers as well.
+    Not copied: weights of the transformer in any format, config.json, README.md (each step writes
+    its own), the scores of `evaluate`, hidden files, and anything large. If sentence-transformers
+    placed the transformer in a sub-folder, its files come to the top of ``target`` and modules.json
+    says so, so that every folder sparsebert writes opens with transformers as well.
     """
     transformer = transformer_folder(source)
     for folder in {source: None, transformer: None}:
@@ -60,6 +61,9 @@ def copy_auxiliary_files(source: Path, target: Path) -> None:
             inner = target / folder.relative_to(source)
             inner.mkdir(parents=True, exist_ok=True)
             _copy_files(folder, inner)
+            weights = folder / WEIGHTS_NAME  # of a Dense or LayerNorm module
+            if weights.is_file() and weights.stat().st_size <= _LARGEST:
+                shutil.copyfile(weights, inner / WEIGHTS_NAME)
     if transformer != source:
         modules: list[dict[str, Any]] = read_json(source / MODULES_NAME)
         for module, read in zip(modules, read_modules(source), strict=True):

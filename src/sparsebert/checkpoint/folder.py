@@ -20,10 +20,9 @@ from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_confi
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.hub_layouts import family_tensors, read_config
+from sparsebert.checkpoint.pooling import Pooling, read_pooling
 from sparsebert.checkpoint.sentence_transformers import (
-    Pooling,
     module_folders,
-    read_pooling,
     transformer_folder,
 )
 from sparsebert.checkpoint.tensors import INDEX_NAME, WEIGHTS_NAME, TensorFiles

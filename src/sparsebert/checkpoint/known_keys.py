@@ -369,6 +369,16 @@ NORMALIZE = KnownKeys(
         for name in ("module_input_name", "module_output_name")
     },
 )
+_SENTENCE = Refusal("and only sentence embeddings go through it", ("sentence_embedding",))
+DENSE = KnownKeys(
+    honoured=frozenset({"activation_function", "bias", "in_features", "out_features"}),
+    refused={
+        "module_input_name": _SENTENCE,
+        "module_output_name": _SENTENCE,
+        "use_residual": Refusal("which sparsebert does not compute"),
+    },
+)
+LAYER_NORM = KnownKeys(honoured=frozenset({"dimension"}))
 DROPOUT = KnownKeys(harmless=frozenset({"dropout"}))
 MODULES = KnownKeys(
     honoured=frozenset({"path", "type"}), harmless=frozenset({"idx", "kwargs", "name"})

@@ -48,6 +48,8 @@ class PoolingChoice(str, Enum):
     CLS = "cls"
     MAX = "max"
     MEAN_SQRT_LEN = "mean_sqrt_len"
+    WEIGHTEDMEAN = "weightedmean"
+    LASTTOKEN = "lasttoken"
 
 
 class TypeChoice(str, Enum):
@@ -160,8 +162,9 @@ def embed(
         lines(partial(write_json_lines, to_json=_to_json)).finish()
         return
     errors: list[dict[str, Any]] = []
-    check_dimensions(loaded.name, loaded.config.hidden_size, dimensions)
-    columns = embedding_width(loaded.config.hidden_size, dimensions, dtype.value)
+    width = loaded.embedding_width(options["pooling"])
+    check_dimensions(loaded.name, width, dimensions)
+    columns = embedding_width(width, dimensions, dtype.value)
     with NpyFile(array, columns, dtype=NUMPY_TYPES[dtype.value], force=force) as vectors:
 
         def write(answered: Sequence[Line]) -> None:

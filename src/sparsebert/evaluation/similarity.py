@@ -24,7 +24,7 @@ from sparsebert.checkpoint import (
     transformer_folder,
 )
 from sparsebert.checkpoint.hub_layouts import check_transformers_reads
-from sparsebert.checkpoint.sentence_transformers import Pooling
+from sparsebert.checkpoint.pooling import Pooling
 from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation.metrics import Scores, regression_scores
@@ -98,6 +98,7 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
     from sparsebert.torch_models import quiet_transformers
 
     pooling = read_pooling(folder) or Pooling()
+    _check_plain(pooling, folder)
     check_transformers_reads(transformer_folder(folder))
     with quiet_transformers():
         model = AutoModel.from_pretrained(
@@ -124,22 +125,46 @@ def torch_embed(folder: Path, *, batch_size: int = 32, max_length: int | None = 
                 chunk = order[start : start + batch_size]
                 batch = padded_batch(rows, chunk)
                 hidden = model(**model_inputs(model, batch)).last_hidden_state
-                vectors[chunk] = pool(hidden, batch["attention_mask"], pooling.mode).numpy()
+                vectors[chunk] = pool(hidden, batch["attention_mask"], pooling.modes).numpy()
         return vectors
 
     return embed
 
 
-def pool(hidden: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
-    """``hidden`` ``[texts, tokens, hidden]`` to ``[texts, hidden]``, padding (mask 0) left out.
+def _check_plain(pooling: Pooling, folder: Path) -> None:
+    """CheckpointError for a folder whose pooling is followed by layers, on torch."""
+    pooling.check()
+    if pooling.layers or not pooling.include_prompt:
+        raise CheckpointError(
+            f"{folder}: what its modules do behind the pooling is computed by the engine only: "
+            "leave out --engine torch."
+        )
 
-    ``mode`` is that of `sparsebert.checkpoint.sentence_transformers.Pooling`.
+
+def pool(hidden: torch.Tensor, mask: torch.Tensor, modes: Sequence[str]) -> torch.Tensor:
+    """``hidden`` ``[texts, tokens, hidden]`` to ``[texts, features]``, padding (mask 0) left out.
+
+    ``modes`` are those of `sparsebert.checkpoint.pooling.Pooling`, concatenated; padding is on the
+    right.
     """
-    if mode == "cls":
-        return hidden[:, 0]
+    import torch
+
     inside = mask.unsqueeze(-1).bool()
-    if mode == "max":
-        return hidden.masked_fill(~inside, -float("inf")).amax(dim=1)
-    counts = mask.sum(dim=1, keepdim=True).to(hidden.dtype)
-    total = hidden.masked_fill(~inside, 0).sum(dim=1)
-    return total / (counts.sqrt() if mode == "mean_sqrt_len" else counts)
+    counts = mask.sum(dim=1, keepdim=True)
+
+    def pooled(mode: str) -> torch.Tensor:
+        if mode == "cls":
+            return hidden[:, 0]
+        if mode == "lasttoken":
+            return hidden[torch.arange(len(hidden), device=hidden.device), counts[:, 0] - 1]
+        if mode == "max":
+            return hidden.masked_fill(~inside, -float("inf")).amax(dim=1)
+        kept = hidden.masked_fill(~inside, 0)
+        if mode == "weightedmean":
+            places = torch.arange(1, hidden.shape[1] + 1, device=hidden.device).to(hidden.dtype)
+            total = (places * mask).sum(dim=1, keepdim=True)
+            return (kept * places[None, :, None]).sum(dim=1) / total
+        lengths = counts.to(hidden.dtype)
+        return kept.sum(dim=1) / (lengths.sqrt() if mode == "mean_sqrt_len" else lengths)
+
+    return torch.cat([pooled(mode) for mode in modes], dim=-1)

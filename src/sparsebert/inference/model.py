@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,13 +34,13 @@ from sparsebert.inference.labelling import (
     softmax,
     tagged_tokens,
 )
+from sparsebert.inference.pooling import POOLING_MODES, Pooler
 from sparsebert.inference.sequences import Tokens, as_token_sequences
 from sparsebert.inference.texts import Text, as_texts
 from sparsebert.inference.tokenizing import TextTokenizer, usual_stride
 from sparsebert.packing.weights import Weights, bytes_held, describe_storage
 
-PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len"]
-_POOLING_MODES = ("mean", "cls", "max", "mean_sqrt_len")
+PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len", "weightedmean", "lasttoken"]
 
 # What a model with this head is called, and the methods and commands that fit it.
 _FITTING = {
@@ -88,6 +89,7 @@ class Model:
         self.path = path
         self.config = config
         self.pooling = pooling or Pooling()
+        self.pooler = Pooler(self.pooling, config.hidden_size)
         self.prompts = prompts or Prompts()
         self.score_function = score_function
         self._load_again = load_again
@@ -187,21 +189,29 @@ class Model:
         (uint8: a bit a number, 1 where it is above 0, the first the highest of a byte).
         """
         check_embedding_type(output)
-        check_dimensions(self.name, self.config.hidden_size, dimensions)
-        mode = self.pooling.mode if pooling is None else pooling
-        if mode not in _POOLING_MODES:
-            raise InputError(f"pooling must be one of {', '.join(_POOLING_MODES)}, not {mode!r}.")
-        unit = self.pooling.normalize if normalize is None else normalize
-        given = as_texts(texts, self._prompt(prompt))
-        tokens = self._text_tokenizer().encode(given, strict=strict)
-        vectors = run_per_text(
-            self._encoder,
-            EngineCall("pooled", pooling=mode, normalize=bool(unit)),
-            self._checked(tokens),
-            batch_size,
-            self.config.hidden_size,
+        pooler = self.pooler
+        if pooling is not None:
+            if pooling not in POOLING_MODES:
+                raise InputError(
+                    f"pooling must be one of {', '.join(POOLING_MODES)}, not {pooling!r}."
+                )
+            pooler = Pooler(replace(self.pooling, modes=(pooling,)), self.config.hidden_size)
+        check_dimensions(self.name, pooler.width, dimensions)
+        unit = bool(self.pooling.normalize if normalize is None else normalize)
+        before = self._prompt(prompt)
+        given = as_texts(texts, before)
+        tokenizer = self._text_tokenizer()
+        skipped = self.prompt_tokens(before)
+        call = pooler.call(normalize=unit, skipped=skipped)
+        tokens = self._checked(tokenizer.encode(given, strict=strict))
+        width = self.config.hidden_size
+        rows: Any = (
+            run_per_token(self._encoder, call, tokens, batch_size)
+            if call.per_token
+            else run_per_text(self._encoder, call, tokens, batch_size, width)
         )
-        vectors = shortened(vectors, dimensions, normalize=bool(unit))
+        vectors = pooler.embeddings(call, rows, normalize=unit, skipped=skipped)
+        vectors = shortened(vectors, dimensions, normalize=unit)
         found = converted(vectors, output)
         return found[0] if given.single else found
 
@@ -429,15 +439,25 @@ class Model:
         """Put the model's folder on the Hugging Face hub: `sparsebert.push_to_hub`."""
         return push_to_hub(self.path, repo_id, **options)
 
+    def embedding_width(self, pooling: PoolingMode | None = None) -> int:
+        """Numbers of an embedding, pooled as the folder says or by ``pooling``."""
+        chosen = self.pooling if pooling is None else replace(self.pooling, modes=(pooling,))
+        return chosen.width(self.config.hidden_size)
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """How many first tokens of a text behind ``prompt`` are not pooled.
+
+        0 unless the folder's pooling leaves prompts out; then, as in sentence-transformers, those
+        of the prompt by itself with the special tokens before it.
+        """
+        if not prompt or self.pooling.include_prompt:
+            return 0
+        return self._text_tokenizer().count_before(prompt)
+
     def _prompt(self, asked: str | None) -> str:
         prompt = self.prompts.default if asked is None else asked
         if not isinstance(prompt, str):
             raise InputError(f"prompt must be a text, not {prompt!r}.")
-        if prompt and not self.pooling.include_prompt:
-            raise InputError(
-                f"{self.name} pools without the tokens of a prompt, which sparsebert does not "
-                'compute: its texts can be embedded without one only, with prompt="".'
-            )
         return prompt
 
     def _head(self, tokens: Sequence[Tokens], batch_size: int) -> Any:

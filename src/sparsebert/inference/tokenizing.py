@@ -116,6 +116,11 @@ class TextTokenizer:
             sequences.append(tokens)
         return sequences, cut
 
+    def count_before(self, text: str) -> int:
+        """Tokens of ``text`` with the special tokens before it."""
+        found = self.backend.encode(text, add_special_tokens=False)
+        return len(self._single.ids[0]) + len(found)
+
     @property
     def least_length(self) -> int:
         """The smallest limit that leaves room for one token, also in a pair."""

@@ -13,7 +13,7 @@ from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, widen
 from sparsebert.checkpoint.folder import PACKED_NAME, check_recorded_layers
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.json_files import read_object
-from sparsebert.checkpoint.sentence_transformers import Pooling, read_pooling
+from sparsebert.checkpoint.pooling import Pooling, read_pooling
 from sparsebert.compressed import Compressed
 from sparsebert.errors import CheckpointError
 from sparsebert.packing.dtypes import Role, Roles

@@ -44,7 +44,7 @@ class Embedding:
         """The new columns, except that of errors."""
         import pyarrow as pa
 
-        width = model.config.hidden_size
+        width = model.embedding_width(self.pooling)
         check_embedding_type(self.output)
         check_dimensions(model.name, width, self.dimensions)
         width = embedding_width(width, self.dimensions, self.output)

@@ -13,6 +13,7 @@ from fastapi import Request
 
 from sparsebert.checkpoint import Head
 from sparsebert.checkpoint.tokenizer_settings import Side
+from sparsebert.errors import CheckpointError
 from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.embeddings import shortened
 from sparsebert.inference.texts import Text
@@ -133,22 +134,49 @@ def prompt_for(
         )
     if not all(isinstance(item, str) for item in items):
         raise RequestError(422, "prompt_name goes with texts only.", param="prompt_name")
-    prompt = model.prompts.texts[name]
-    if prompt and not model.model.pooling.include_prompt:
-        raise RequestError(
-            424, f"{model.name} pools without the tokens of a prompt, which is not supported."
-        )
-    return prompt
+    return model.prompts.texts[name]
 
 
-def embedding_call(model: ServedModel, *, normalize: bool) -> EngineCall:
-    """The engine call for one embedding of each text, pooled as the model folder says."""
-    return EngineCall("pooled", pooling=model.model.pooling.mode, normalize=normalize)
+async def embed(
+    request: Request,
+    model: ServedModel,
+    inputs: TextInputs | PredictInputs,
+    *,
+    normalize: bool,
+    label: str = "inputs",
+    truncation: Truncation | None = None,
+    prompt: str = "",
+) -> list[Floats]:
+    """One embedding of each text, as the model's folder says. Raises RequestError, ClientGone."""
+    call, finish = embedding_call(model, prompt, normalize=normalize)
+    rows = await infer(
+        request, model, call, inputs, label=label, truncation=truncation, prompt=prompt
+    )
+    return finish(rows)
+
+
+def embedding_call(
+    model: ServedModel, prompt: str, *, normalize: bool
+) -> tuple[EngineCall, Callable[[list[Floats]], list[Floats]]]:
+    """The engine call for texts behind ``prompt``, and what makes embeddings of its rows."""
+    skipped = model.model.prompt_tokens(prompt)
+    pooler = model.model.pooler
+    try:
+        call = pooler.call(normalize=normalize, skipped=skipped)
+    except CheckpointError as error:
+        raise RequestError(424, str(error)) from error
+
+    def finish(rows: list[Floats]) -> list[Floats]:
+        if not call.per_token and not pooler.pooling.layers:
+            return rows
+        return list(pooler.embeddings(call, rows, normalize=normalize, skipped=skipped))
+
+    return call, finish
 
 
 def check_dimensions(model: ServedModel, dimensions: int | None) -> None:
     """RequestError for more dimensions than the model's embeddings have."""
-    width = model.model.config.hidden_size
+    width = model.model.embedding_width()
     if dimensions is not None and not 1 <= dimensions <= width:
         raise RequestError(
             422,

@@ -163,7 +163,7 @@ def _set_limits(fields: dict[str, Any], models: list[ServedModel], *, several: b
         known = [set(model.prompts.texts) for model in models]
         _choose(fields["prompt_name"], ["", *sorted(set.intersection(*known))])
     if "dimensions" in fields:
-        width = min(model.model.config.hidden_size for model in models)
+        width = min(model.model.embedding_width() for model in models)
         fields["dimensions"]["anyOf"][0]["maximum"] = width
     if "truncate_prompt_tokens" in fields:
         least = max(model.model.tokenizer.least_length for model in models)

@@ -18,7 +18,7 @@ are filled up with zeros. Tensors come and go as JSON or as Triton's binary data
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -114,10 +114,13 @@ async def infer(request: Request, body: InferRequest, name: str, version: str = 
     if len(set(wanted)) < len(wanted):
         raise RequestError(422, "outputs names one twice.", param="outputs")
     given = {tensor.name: tensor for tensor in body.inputs}
+    prompt = prompt_for(model, [""], None) if "text" in given else ""
+    embedding, finish = _embedding_call(model, prompt)
+    calls = {each: embedding if each == "embedding" else known[each] for each in wanted}
     infer_inputs = _infer_texts if "text" in given else _infer_ids
-    results = await infer_inputs(
-        request, model, {each: known[each] for each in wanted}, given, body
-    )
+    results = await infer_inputs(request, model, calls, given, body)
+    if "embedding" in results:
+        results["embedding"] = finish(results["embedding"])
     outputs: list[dict[str, Any]] = []
     binary: list[bytes] = []
     for output in requested:
@@ -146,13 +149,19 @@ def model_of(request: Request, name: str, version: str) -> ServedModel:
 
 def outputs_of(model: ServedModel) -> dict[str, EngineCall]:
     """The outputs of a model, the default first."""
-    embedding = embedding_call(model, normalize=model.model.pooling.normalize)
+    embedding, _ = _embedding_call(model, "")
     if model.head in (Head.ENCODER, Head.MASKED_LM):  # a vocabulary a token would drown the client
         return {"embedding": embedding}
     return {
         "logits": EngineCall("head", per_token=model.head is not Head.SEQUENCE),
         "embedding": embedding,
     }
+
+
+def _embedding_call(
+    model: ServedModel, prompt: str
+) -> tuple[EngineCall, Callable[[list[Floats]], list[Floats]]]:
+    return embedding_call(model, prompt, normalize=model.model.pooling.normalize)
 
 
 async def _infer_texts(
@@ -170,8 +179,7 @@ async def _infer_texts(
             raise RequestError(422, f"text has {len(texts)} texts, and text_pair {len(others)}.")
         texts = list(zip(texts, others, strict=True))
     prompts = {
-        name: prompt_for(model, texts, None) if call.method == "pooled" else ""
-        for name, call in calls.items()
+        name: prompt_for(model, texts, None) if name == "embedding" else "" for name in calls
     }
     results: dict[str, list[Floats]] = {}
     for prompt in dict.fromkeys(prompts.values()):

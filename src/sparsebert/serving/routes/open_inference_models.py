@@ -154,7 +154,7 @@ def _tensors(model: ServedModel) -> tuple[list[dict[str, Any]], list[dict[str, A
         each: [-1, -1, width] if call.per_token else [-1, width if each == "logits" else -1]
         for each, call in outputs_of(model).items()
     }
-    shapes["embedding"] = [-1, config.hidden_size]
+    shapes["embedding"] = [-1, model.model.embedding_width()]
     outputs = [{"name": each, "datatype": "FP32", "shape": shape} for each, shape in shapes.items()]
     return inputs, outputs
 

@@ -13,9 +13,8 @@ from sparsebert.inference.batching import Floats
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.inference import (
     check_dimensions,
-    embedding_call,
+    embed,
     field_name,
-    infer,
     prompt_for,
     truncate_dimensions,
     truncation_of,
@@ -83,11 +82,11 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Any:
     check_dimensions(model, body.dimensions)
     if not service.options.accept_token_ids:
         _refuse_token_ids(body.input)
-    rows = await infer(
+    rows = await embed(
         request,
         model,
-        embedding_call(model, normalize=True),
         body.input,
+        normalize=True,
         label="input",
         truncation=truncation_of(request, body.truncate, tokens=body.truncate_prompt_tokens),
         prompt=prompt_for(model, body.input.items, None),

@@ -68,7 +68,7 @@ def _type(served: ServedModel) -> dict[str, Any]:
     config = served.model.config
     kind = "reranker" if served.is_reranker else _TYPES[served.head]
     if kind == "embedding":
-        return {kind: {"pooling": served.model.pooling.mode}}
+        return {kind: {"pooling": "+".join(served.model.pooling.modes)}}
     if config.labels:
         named = dict(enumerate(config.labels))
         return {

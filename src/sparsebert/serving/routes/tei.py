@@ -21,13 +21,15 @@ from sparsebert.inference.labelling import apply_function
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.inference import (
     check_dimensions,
-    embedding_call,
     field_name,
     infer,
     prompt_for,
     require_head,
     truncate_dimensions,
     truncation_of,
+)
+from sparsebert.serving.inference import (
+    embed as embed_texts,
 )
 from sparsebert.serving.inputs import TextInputs
 from sparsebert.serving.json_route import JsonRoute, stats_of, validated
@@ -65,11 +67,11 @@ async def embed(request: Request, body: EmbedRequest) -> Any:
     """One embedding for each text, pooled as the model's folder says."""
     model = service_of(request).model(body.model, "/embed")
     check_dimensions(model, body.dimensions)
-    embeddings = await infer(
+    embeddings = await embed_texts(
         request,
         model,
-        embedding_call(model, normalize=body.normalize),
         body.inputs,
+        normalize=body.normalize,
         truncation=truncation_of(request, body.truncate, body.truncation_direction),
         prompt=prompt_for(model, body.inputs.items, body.prompt_name),
     )
@@ -102,11 +104,11 @@ async def similarity(request: Request, body: SimilarityRequest) -> Any:
     )
 
     async def embedded(inputs: TextInputs, label: str) -> list[Floats]:
-        return await infer(
+        return await embed_texts(
             request,
             model,
-            embedding_call(model, normalize=True),
             inputs,
+            normalize=True,
             label=label,
             truncation=truncation,
             prompt=prompt_for(model, inputs.items, parameters.prompt_name),

@@ -6,6 +6,7 @@ the weights of the terms mean the same for every model and the parts of an accum
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
 from sparsebert.checkpoint.families import Head
-from sparsebert.checkpoint.sentence_transformers import Pooling
+from sparsebert.checkpoint.pooling import Pooling
 from sparsebert.evaluation.similarity import pool
 from sparsebert.torch_models import model_family, model_inputs, unwrapped
 from sparsebert.training.distillation.losses import divergence
@@ -61,8 +62,8 @@ class UpstreamObjective:
                 student_states, teacher_states, attention_mask
             )
         if self._pooling is not None and (options.embedding_weight or options.similarity_weight):
-            student = pooled(student_states[-1], attention_mask, self._pooling.mode)
-            teacher = pooled(teacher_states[-1], attention_mask, self._pooling.mode)
+            student = pooled(student_states[-1], attention_mask, self._pooling.modes)
+            teacher = pooled(teacher_states[-1], attention_mask, self._pooling.modes)
             losses = losses + options.embedding_weight * embedding_distance(student, teacher)
             if options.similarity_weight:
                 losses = losses + options.similarity_weight * similarity_distance(student, teacher)
@@ -154,9 +155,11 @@ def hidden_distance(
     return relative.sum(dim=1) / attention_mask.sum(dim=1)
 
 
-def pooled(states: torch.Tensor, attention_mask: torch.Tensor, mode: str) -> torch.Tensor:
+def pooled(
+    states: torch.Tensor, attention_mask: torch.Tensor, modes: Sequence[str]
+) -> torch.Tensor:
     """One vector of length 1 for each example, ``[batch, features]``, as `Pooling` says."""
-    return functional.normalize(pool(states.float(), attention_mask, mode), dim=-1)
+    return functional.normalize(pool(states.float(), attention_mask, modes), dim=-1)
 
 
 def embedding_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

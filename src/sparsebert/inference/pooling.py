@@ -1,0 +1,133 @@
+"""One vector of a text's token vectors, as a sentence-transformers folder says.
+
+What the engine pools itself it pools while the token vectors are still in cache. Several poolings
+at once, those that only few models use, and pooling without the tokens of a prompt take the token
+vectors out of the engine. What follows the pooling (`PooledLayer`) is one small product a text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from sparsebert.checkpoint import Pooling
+from sparsebert.checkpoint.dtypes import Float32
+from sparsebert.checkpoint.pooling import LAYER_NORM_EPSILON, PooledLayer
+from sparsebert.inference.batching import EngineCall, Floats
+from sparsebert.inference.labelling import sigmoid
+
+ENGINE_MODES = ("mean", "cls", "max", "mean_sqrt_len")
+POOLING_MODES = (*ENGINE_MODES, "weightedmean", "lasttoken")
+_SMALLEST = np.float32(1e-12)  # of a divisor
+
+
+class Pooler:
+    """The way from a model's token vectors to embeddings: an engine call, and what follows it."""
+
+    def __init__(self, pooling: Pooling, hidden_size: int) -> None:
+        self.pooling = pooling
+        self.width = pooling.width(hidden_size)
+
+    @cached_property
+    def _layers(self) -> list[Callable[[Floats], Floats]]:
+        return [_layer(layer, layer.weights()) for layer in self.pooling.layers]
+
+    def call(self, *, normalize: bool, skipped: int = 0) -> EngineCall:
+        """What to ask of the engine, if the first ``skipped`` tokens are not pooled.
+
+        Raises CheckpointError for a folder whose texts cannot be embedded.
+        """
+        self.pooling.check()
+        (mode, *others) = self.pooling.modes
+        if skipped or others or mode not in ENGINE_MODES:
+            return EngineCall("hidden", per_token=True)
+        plain = not self.pooling.layers
+        return EngineCall("pooled", pooling=mode, normalize=normalize and plain)
+
+    def embeddings(
+        self,
+        call: EngineCall,
+        rows: Sequence[Floats] | Floats,
+        *,
+        normalize: bool,
+        skipped: int = 0,
+    ) -> Floats:
+        """Of what the engine gave for `call`, float32 ``[texts, width]``."""
+        if not len(rows):
+            return np.empty((0, self.width), np.float32)
+        if call.per_token:
+            modes = self.pooling.modes
+            vectors = np.stack([pool_tokens(states, modes, skipped) for states in rows])
+        else:
+            vectors = np.asarray(rows)
+        if call.normalize:
+            return vectors
+        for layer in self._layers:
+            vectors = layer(vectors)
+        return _unit(vectors) if normalize else vectors
+
+
+def pool_tokens(states: Floats, modes: Sequence[str], skipped: int = 0) -> Floats:
+    """The poolings ``modes`` of one text's ``[tokens, hidden]``, concatenated.
+
+    The first ``skipped`` tokens are left out, unless there are no others.
+    """
+    first = skipped if skipped < len(states) else 0
+    kept = states[first:]
+    weights = np.arange(first + 1, len(states) + 1, dtype=np.float32)
+
+    def pooled(mode: str) -> Floats:
+        if mode == "cls":
+            return np.asarray(kept[0])
+        if mode == "lasttoken":
+            return np.asarray(kept[-1])
+        if mode == "max":
+            return np.asarray(kept.max(axis=0))
+        if mode == "weightedmean":  # by position, the first 1 (Muennighoff 2022, arXiv:2202.08904)
+            return np.asarray(weights @ kept / weights.sum())
+        total = kept.sum(axis=0, dtype=np.float32)
+        return np.asarray(total / np.float32(len(kept) if mode == "mean" else math.sqrt(len(kept))))
+
+    return np.concatenate([pooled(mode) for mode in modes])
+
+
+def _layer(layer: PooledLayer, weights: dict[str, Float32]) -> Callable[[Floats], Floats]:
+    if layer.kind == "normalize":
+        return _unit
+    bias = weights.get("bias", np.float32(0))
+    if layer.kind == "norm":
+
+        def norm(x: Floats) -> Floats:
+            centred = x - x.mean(axis=1, keepdims=True)
+            variance = np.square(centred).mean(axis=1, keepdims=True)
+            return np.asarray(
+                centred / np.sqrt(variance + np.float32(LAYER_NORM_EPSILON)) * weights["weight"]
+                + bias
+            )
+
+        return norm
+    activate = _ACTIVATIONS[layer.activation]
+    return lambda x: activate(np.asarray(x @ weights["weight"].T + bias))
+
+
+def _gelu(x: Floats) -> Floats:
+    shares = [0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x.ravel().tolist()]
+    return np.asarray(x * np.asarray(shares, np.float32).reshape(x.shape))
+
+
+_ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
+    "identity": lambda x: x,
+    "tanh": lambda x: np.asarray(np.tanh(x)),
+    "relu": lambda x: np.asarray(np.maximum(x, 0)),
+    "gelu": _gelu,
+    "sigmoid": sigmoid,
+    "silu": lambda x: np.asarray(x * sigmoid(x)),
+}
+
+
+def _unit(vectors: Floats) -> Floats:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, _SMALLEST))
