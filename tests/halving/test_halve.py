@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +37,7 @@ from sparsebert.halving.comparison import (
 )
 from sparsebert.halving.effort import EFFORTS, Plan, make_plan
 from sparsebert.halving.estimate import Pace
-from sparsebert.halving.judgement import Judgement
+from sparsebert.halving.judgement import Judgement, judge_embedding
 from sparsebert.halving.resources import disk_needed, memory_needed
 from sparsebert.halving.rows import prepare
 from sparsebert.halving.run import commands
@@ -202,6 +203,32 @@ class TestEmbedding:
         assert [step.title for step in result.steps] == ["prune by second order", "pack to int8"]
         assert "no texts were given" in result.notes[0]
 
+    def test_the_nearest_neighbour_is_found_in_ten(self, tiny_bert: TinyBert) -> None:
+        """Against brute force, with two encoders of other weights."""
+        texts = [*SENTENCES, *(f"{a} {b}" for a, b in pairwise(SENTENCES))]
+        dense, other = tiny_bert("encoder"), tiny_bert("encoder", seed=3)
+        subject = recognise(dense)
+        found = judge_embedding(
+            subject, texts, texts, dense, other, threads=1, progress=lambda *_: None
+        )
+        near = []
+        for model in (dense, other):
+            vectors = load(model).embed(texts).astype(np.float64)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            near.append(
+                [
+                    sorted(
+                        set(range(len(texts))) - {row}, key=lambda one: -vectors[row] @ vectors[one]
+                    )
+                    for row in range(len(texts))
+                ]
+            )
+        hits = [a[0] in b[:10] for a, b in zip(*near, strict=True)]
+        assert 0 < sum(hits) < len(hits)
+        assert found.halved == pytest.approx(100 * np.mean(hits))
+        shared = np.mean([len(set(a[:10]) & set(b[:10])) / 10 for a, b in zip(*near, strict=True)])
+        assert found.more["10 nearest neighbours shared, %"] == pytest.approx(100 * shared)
+
     def test_scored_pairs(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
         rows = [
             {"sentence1": a, "sentence2": b, "score": float(place % 6)}
@@ -355,7 +382,7 @@ class TestPromise:
 
         def judge(subject: Any, task: str, data: Path, *models: Any, **_: Any) -> Judgement:
             places.append(data.name)
-            return Judgement("accuracy", False, 90.0, 90.0 - next(drops), 10)
+            return Judgement("accuracy", False, 90.0, 90.0 - next(drops), 10, 0.5)
 
         monkeypatch.setattr("sparsebert.halving.run.judge_task", judge)
         standard = replace(EFFORTS["standard"], rounds=4, epochs=1)

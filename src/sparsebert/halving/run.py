@@ -46,7 +46,6 @@ from sparsebert.tasks.texts import Text
 _PLAN_NAME = "plan.json"
 _SHAPES = (Shape(1, 16), Shape(1, 128), Shape(8, 128))
 _ROUNDS = 5
-_DROP_OF_SCORE, _DROP_OF_AGREEMENT = 0.5, 5.0  # points
 
 
 def halve(
@@ -81,9 +80,9 @@ def halve(
     ``effort`` is "quick" (second order alone), "standard" (up to two rounds of distillation, each
     within 30 minutes by an estimate that is measured first) or "thorough" (up to four, as long as
     they take). Rounds end as soon as no more than ``max_drop`` points of the score, or of
-    agreement, are lost, or one no longer pays; by default 0.5 of a score and 5 of agreement (int8
-    alone costs some), and infinity takes one round. What decides between rounds are rows of their
-    own, neither learnt from nor reported on.
+    agreement, are lost, or one no longer pays; by default 0.5 of a score, 1 of the nearest
+    neighbours found and 5 of other agreement, and infinity takes one round. What decides between
+    rounds are rows of their own, neither learnt from nor reported on.
     ``shared_rows`` is that of `prune`; ``columns`` are those of
     `sparsebert.tasks.data_options.DataOptions`. ``said`` is called with each sentence on what was
     recognised and how long it will take. ``bench`` measures latency and memory beside torch, and
@@ -323,9 +322,7 @@ class _Run:
 
 def _promise(max_drop: float | None, judgement: Judgement) -> float:
     """The points that may be lost: those asked for, or the default for what was judged."""
-    if max_drop is not None:
-        return max_drop
-    return _DROP_OF_AGREEMENT if judgement.agreement else _DROP_OF_SCORE
+    return judgement.allowed if max_drop is None else max_drop
 
 
 @contextmanager
