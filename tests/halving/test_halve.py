@@ -86,6 +86,10 @@ class TestTask:
         result = halve(teacher, tmp_path / "out", texts=[lines], said=said.append, **FAST)
         assert is_packed(tmp_path / "out")
         assert "its own teacher" in " ".join(said)
+        assert said[-1] == (
+            "Steps: 1. prune by second order; 2. distil, up to 2 rounds; 3. pack to int8; "
+            "4. compare with the dense model"
+        )
         assert result.judgement.agreement
         assert result.judgement.dense == 100
         dense, halved = load(teacher), load(tmp_path / "out")

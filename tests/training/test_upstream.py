@@ -488,6 +488,7 @@ class TestCommand:
         [
             ("--epochs", "2"),
             ("--resume",),
+            ("--teacher", "dense"),
             ("--corpus", "c.txt", "--epochs", "0"),
             ("--corpus", "c.txt", "--precision", "fp8"),
             ("--corpus", "c.txt", "--embeddings", "melted"),

@@ -139,6 +139,7 @@ def halve(
             tell(_about_time(plan, len(gathered.texts)))
         folders = rows.folders
         run = _Run(subject, gathered, rows, plan, seed, shared_rows, threads, report)
+        tell(run.overview(measured=bench))
         judgement, number = run.rounds(max_drop, chosen.worth)
         student = folders.student(number)
         result = HalveResult(
@@ -265,6 +266,16 @@ class _Run:
         """One round of distillation (none for 0), and packing what came of it."""
         distil = [steps.distil_step(self._subject, self._folders, self._plan, number, self._seed)]
         return [*(distil if number else []), steps.pack_step(self._folders, number)]
+
+    def overview(self, *, measured: bool) -> str:
+        """The steps as a list on one line, those done earlier marked."""
+        rounds = self._plan.rounds if self._gathered.own else 0
+        listed = [*self.before(), *self.round_steps(min(1, rounds))]
+        titles = [step.title + (" (done)" if step.done else "") for step in listed]
+        if rounds > 1:
+            titles[-2] += f", up to {rounds} rounds"
+        titles += ["compare with the dense model", *(["measure"] if measured else [])]
+        return "Steps: " + "; ".join(f"{place}. {each}" for place, each in enumerate(titles, 1))
 
     def rounds(self, max_drop: float | None, worth: float) -> tuple[Judgement, int]:
         """Run it all; the judgement of the best round, and its number (0: none).
