@@ -170,6 +170,14 @@ def test_modules_of_others_are_not_taken_for_the_librarys(tmp_path: Path, kind: 
         found.check()
 
 
+def test_logits_are_not_pooled(tmp_path: Path) -> None:
+    write_pooling(write_modules(tmp_path, "Transformer", "Pooling"), pooling_mode="mean")
+    (tmp_path / "sentence_bert_config.json").write_text('{"transformer_task": "fill-mask"}')
+    found = read_pooling(tmp_path)
+    with pytest.raises(CheckpointError, match="pools a head's logits"):
+        found.check()
+
+
 def test_dropout_does_nothing_at_inference(tmp_path: Path) -> None:
     write_pooling(write_modules(tmp_path, "Transformer", "Pooling", "Dropout"), pooling_mode="max")
     assert read_pooling(tmp_path) == Pooling(("max",))

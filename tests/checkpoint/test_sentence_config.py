@@ -107,7 +107,7 @@ def test_the_end_at_which_texts_are_cut(folder: Path, side: str, place: str) -> 
         ({"query_length": 32}, "query_length is 32, and sparsebert has one limit"),
         ({"query_expansion": {"length": 32}}, "query_expansion is set"),
         ({"tokenizer_name_or_path": "other"}, "tokenizer_name_or_path is 'other'"),
-        ({"transformer_task": "fill-mask"}, "transformer_task 'fill-mask' is not supported"),
+        ({"transformer_task": "image-to-text"}, "transformer_task 'image-to-text' is not supp"),
         ({"pooling": "cls"}, "pooling is set, which neither sparsebert nor"),
         (
             {

@@ -11,6 +11,7 @@ from sparsebert.checkpoint.json_files import read_json, read_object, write_json
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
     SENTENCE_CONFIGS,
+    TRANSFORMERS,
     module_folders,
     read_modules,
     transformer_folder,
@@ -67,7 +68,7 @@ def copy_auxiliary_files(source: Path, target: Path) -> None:
     if transformer != source:
         modules: list[dict[str, Any]] = read_json(source / MODULES_NAME)
         for module, read in zip(modules, read_modules(source), strict=True):
-            if read.kind == "Transformer":
+            if read.kind in TRANSFORMERS:
                 module["path"] = ""
         write_json(target / MODULES_NAME, modules)
 

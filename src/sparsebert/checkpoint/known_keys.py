@@ -379,6 +379,11 @@ DENSE = KnownKeys(
     },
 )
 LAYER_NORM = KnownKeys(honoured=frozenset({"dimension"}))
+SPLADE_POOLING = KnownKeys(
+    honoured=frozenset({"activation_function", "pooling_strategy"}),
+    harmless=frozenset({"chunk_size", "embedding_dimension", "word_embedding_dimension"}),
+    others=_NOBODY,
+)
 DROPOUT = KnownKeys(harmless=frozenset({"dropout"}))
 MODULES = KnownKeys(
     honoured=frozenset({"path", "type"}), harmless=frozenset({"idx", "kwargs", "name"})

@@ -14,8 +14,20 @@ import numpy as np
 
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
 from sparsebert.checkpoint.json_files import MOST, read_object
-from sparsebert.checkpoint.known_keys import DENSE, LAYER_NORM, NORMALIZE, POOLING
-from sparsebert.checkpoint.sentence_transformers import MODULES_NAME, Module, read_modules
+from sparsebert.checkpoint.known_keys import (
+    DENSE,
+    LAYER_NORM,
+    NORMALIZE,
+    POOLING,
+    SPLADE_POOLING,
+)
+from sparsebert.checkpoint.sentence_transformers import (
+    MODULES_NAME,
+    TRANSFORMERS,
+    Module,
+    read_modules,
+    transformer_task,
+)
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorFiles
 from sparsebert.errors import CheckpointError
 
@@ -122,6 +134,37 @@ class Pooling:
         return dense[-1] if dense else len(self.modes) * hidden
 
 
+@dataclass(frozen=True)
+class SparsePooling:
+    """SPLADE's way from masked-LM logits x to a weight for each token of the vocabulary.
+
+    log(1 + max(x, 0)) of each token of the text, with ``twice`` log(1 + that) again, and of these
+    the largest ("max") or the sum ("sum"). Formal et al. 2021, arXiv:2107.05720 and 2109.10086.
+    """
+
+    strategy: str = "max"
+    twice: bool = False
+
+
+def read_sparse_pooling(folder: Path) -> SparsePooling:
+    """What the folder's SpladePooling module says; the usual without one. CheckpointError."""
+    for module in read_modules(folder):
+        if module.kind == _SPLADE:
+            file = module.folder / "config.json"
+            settings = read_object(file)
+            SPLADE_POOLING.check(settings, file)
+            strategy = settings.get("pooling_strategy", "max")
+            activation = settings.get("activation_function", "relu")
+            for value, known in (
+                (strategy, ("max", "sum")),
+                (activation, ("relu", "log1p_relu")),
+            ):
+                if value not in known:
+                    raise CheckpointError(f"{file}: {value!r} is none of {', '.join(known)}.")
+            return SparsePooling(strategy, activation == "log1p_relu")
+    return SparsePooling()
+
+
 def read_pooling(folder: Path) -> Pooling | None:
     """The pooling of a sentence-transformers folder; None for any other folder.
 
@@ -134,6 +177,9 @@ def read_pooling(folder: Path) -> Pooling | None:
         return Pooling(unsupported=str(error))
 
 
+_SPLADE = "SpladePooling"
+
+
 class _UnsupportedError(Exception):
     pass
 
@@ -144,6 +190,10 @@ def _read(folder: Path) -> Pooling | None:
     layers: list[PooledLayer] = []
     for module in read_modules(folder):
         if module.kind == "Pooling" and modes is None:
+            if transformer_task(folder) != "feature-extraction":
+                raise _UnsupportedError(
+                    f"{folder / MODULES_NAME} pools a head's logits, which sparsebert does not."
+                )
             file = module.folder / "config.json"
             settings = read_object(file)
             POOLING.check(settings, file)
@@ -151,7 +201,12 @@ def _read(folder: Path) -> Pooling | None:
             include_prompt = _switch(settings, "include_prompt", True, file)
         elif module.kind in _LAYERS and modes is not None:
             layers.append(_LAYERS[module.kind](module, folder))
-        elif module.kind not in ("Transformer", "Dropout"):  # dropout does nothing at inference
+        elif module.kind == _SPLADE:
+            raise _UnsupportedError(
+                f"{folder} makes sparse embeddings, a weight for each token of the vocabulary: use "
+                "embed_sparse."
+            )
+        elif module.kind not in (*TRANSFORMERS, "Dropout"):  # dropout does nothing at inference
             raise _UnsupportedError(
                 f"{folder / MODULES_NAME} asks for a '{module.kind}' module, which sparsebert does "
                 "not compute; supported are Transformer, one Pooling, and behind it "

@@ -25,6 +25,7 @@ from sparsebert.checkpoint.known_keys import (
 from sparsebert.errors import CheckpointError
 
 MODULES_NAME = "modules.json"
+TRANSFORMERS = ("Transformer", "MLMTransformer")  # the latter with a masked-LM head
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Module:
 def transformer_folder(folder: Path) -> Path:
     """Where config.json and the weights are: ``folder``, or the sub-folder modules.json names."""
     for module in read_modules(folder):
-        if module.kind == "Transformer":
+        if module.kind in TRANSFORMERS:
             return module.folder
     return folder
 
@@ -48,7 +49,7 @@ def module_folders(folder: Path) -> list[Path]:
     return [
         module.folder
         for module in read_modules(folder)
-        if module.kind != "Transformer" and module.folder != folder and module.folder.is_dir()
+        if module.kind not in TRANSFORMERS and module.folder != folder and module.folder.is_dir()
     ]
 
 
@@ -111,8 +112,16 @@ SENTENCE_CONFIGS = tuple(
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 _LONGEST = 1 << 20  # tokens: tokenizers write 1e30 where they know no limit
-_TASKS = {"feature-extraction": "last_hidden_state", "sequence-classification": "logits"}
-_OUTPUT_NAMES = {"feature-extraction": "token_embeddings", "sequence-classification": "scores"}
+_TASKS = {
+    "feature-extraction": "last_hidden_state",
+    "sequence-classification": "logits",
+    "fill-mask": "logits",
+}
+_OUTPUT_NAMES = {
+    "feature-extraction": "token_embeddings",
+    "sequence-classification": "scores",
+    "fill-mask": "token_embeddings",
+}
 
 
 @dataclass(frozen=True)
@@ -128,17 +137,24 @@ class SentenceConfig:
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
 
 
+def transformer_task(folder: Path) -> Any:
+    """What the next module reads: the hidden states of "feature-extraction", or logits."""
+    _, settings = _first_file(transformer_folder(folder))
+    legacy = any(module.kind == "MLMTransformer" for module in read_modules(folder))
+    return settings.get("transformer_task", "fill-mask" if legacy else "feature-extraction")
+
+
 def read_sentence_config(folder: Path) -> SentenceConfig:
     """What the file says; nothing for a folder that lists no transformer module.
 
     Raises CheckpointError for a key by which sentence-transformers would compute something else.
     """
-    if not any(module.kind == "Transformer" for module in read_modules(folder)):
+    if not any(module.kind in TRANSFORMERS for module in read_modules(folder)):
         return SentenceConfig()
     transformer = transformer_folder(folder)
     file, settings = _first_file(transformer)
     SENTENCE_CONFIG.check(settings, file)
-    _check_output(settings, file)
+    _check_output(settings, transformer_task(folder), file)
     _check_model(settings, ("config_args", "config_kwargs"), CONFIG_KWARGS, transformer, file)
     _check_model(settings, ("model_args", "model_kwargs"), MODEL_KWARGS, transformer, file)
     tokenizer = _tokenizer_settings(settings, file)
@@ -162,13 +178,12 @@ def _first_file(folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / SENTENCE_CONFIGS[0], {}
 
 
-def _check_output(settings: Mapping[str, Any], file: Path) -> None:
+def _check_output(settings: Mapping[str, Any], task: Any, file: Path) -> None:
     """CheckpointError unless texts go to the model, and the next module gets its plain output."""
-    task = settings.get("transformer_task", "feature-extraction")
-    if task not in _TASKS:
+    if not isinstance(task, str) or task not in _TASKS:
         raise CheckpointError(
             f"{file}: the transformer_task {task!r} is not supported; supported are "
-            f"{' and '.join(_TASKS)}."
+            f"{', '.join(_TASKS)}."
         )
     modalities = settings.get("modality_config")
     if modalities is None:

@@ -21,6 +21,7 @@ from sparsebert.inference.sequences import IntVector, Tokens
 Floats = npt.NDArray[np.float32]
 MAX_TOKENS = 16_384
 """Tokens in a micro-batch at most: bounds memory, whatever the batch size."""
+_LOGITS_TOKENS = 512  # whose logits are held at a time: 60 MB of a vocabulary of 30,000
 
 
 def plan(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
@@ -65,10 +66,12 @@ class EngineCall:
     """One way to run the engine. Sequences with equal calls may share a batch.
 
     ``per_token`` says that each sequence has a row for each of its tokens, and not a single one;
-    ``pooling`` and ``normalize`` are for "pooled".
+    ``pooling`` and ``normalize`` are for "pooled". "sparse" is a row of the vocabulary for each
+    sequence, of a masked-LM head's logits: ``pooling`` is "max" (their largest), or "sum" or "sum
+    twice" (the sums of log(1 + max(x, 0)), with the logarithm once more).
     """
 
-    method: Literal["pooled", "head", "hidden"]
+    method: Literal["pooled", "head", "hidden", "sparse"]
     per_token: bool = False
     pooling: str = "mean"
     normalize: bool = False
@@ -81,9 +84,36 @@ class EngineCall:
 
     def rows(self, encoder: Encoder, batch: RaggedBatch) -> Floats:
         """The rows of all sequences, float32 ``[sequences, width]`` or ``[tokens, width]``."""
+        if self.method == "sparse":
+            return self._sparse(encoder, batch)
         if self.method == "pooled":
             return encoder.pooled(*batch, self.pooling, self.normalize)
         return encoder.head(*batch) if self.method == "head" else encoder.hidden(*batch)
+
+    def _sparse(self, encoder: Encoder, batch: RaggedBatch) -> Floats:
+        """Logits of a vocabulary for each token are large: some sequences at a time."""
+        found: list[Floats] = []
+        offsets, first = batch.offsets, 0
+        for last in range(1, len(offsets)):
+            whole = last + 1 == len(offsets)
+            if not whole and offsets[last + 1] - offsets[first] <= _LOGITS_TOKENS:
+                continue
+            part = slice(offsets[first], offsets[last])
+            starts = offsets[first : last + 1] - offsets[first]
+            logits = encoder.head(batch.ids[part], batch.type_ids[part], starts)
+            if self.pooling == "max":
+                found.append(np.maximum.reduceat(logits, starts[:-1], axis=0))
+            else:
+                weights = sparse_weights(logits, twice=self.pooling.endswith("twice"))
+                found.append(np.add.reduceat(weights, starts[:-1], axis=0))
+            first = last
+        return np.concatenate(found)
+
+
+def sparse_weights(logits: Floats, *, twice: bool) -> Floats:
+    """log(1 + max(x, 0)), with ``twice`` log(1 + that)."""
+    weights = np.log1p(np.maximum(logits, 0))
+    return np.asarray(np.log1p(weights) if twice else weights)
 
 
 def run_per_text(

@@ -14,6 +14,7 @@ from sparsebert.checkpoint import (
     resolve_model,
     source_name,
 )
+from sparsebert.checkpoint.pooling import read_sparse_pooling
 from sparsebert.engine import Encoder
 from sparsebert.inference.model import Model
 from sparsebert.inference.tokenizing import folder_tokenizer
@@ -63,6 +64,7 @@ def load(
         read_prompts(folder),
         read_score_function(folder, config),
         partial(_load_again, threads=threads, max_length=max_length, compute=compute),
+        read_sparse_pooling(folder),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sparsebert.checkpoint import EncoderConfig, Head, Pooling, Prompts, ScoreFunction
+from sparsebert.checkpoint.pooling import SparsePooling
 from sparsebert.checkpoint.publishing import copy_model, push_to_hub
 from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.engine import Encoder
@@ -36,6 +37,7 @@ from sparsebert.inference.labelling import (
 )
 from sparsebert.inference.pooling import POOLING_MODES, Pooler
 from sparsebert.inference.sequences import Tokens, as_token_sequences
+from sparsebert.inference.sparse import sparse_embeddings
 from sparsebert.inference.texts import Text, as_texts
 from sparsebert.inference.tokenizing import TextTokenizer, usual_stride
 from sparsebert.packing.weights import Weights, bytes_held, describe_storage
@@ -48,7 +50,7 @@ _FITTING = {
     Head.SEQUENCE: ("a sequence-classification model", "classify or embed"),
     Head.QUESTION: ("a question-answering model", "answer or embed"),
     Head.TOKEN: ("a token-classification model", "tag or embed"),
-    Head.MASKED_LM: ("a masked-lm model", "fill or embed"),
+    Head.MASKED_LM: ("a masked-lm model", "fill, embed_sparse or embed"),
 }
 _NEEDED = {
     "classify": Head.SEQUENCE,
@@ -84,11 +86,13 @@ class Model:
         prompts: Prompts | None = None,
         score_function: ScoreFunction = "softmax",
         load_again: Callable[[str, Path], Model] | None = None,
+        sparse_pooling: SparsePooling | None = None,
     ) -> None:
         self.name = name
         self.path = path
         self.config = config
         self.pooling = pooling or Pooling()
+        self.sparse_pooling = sparse_pooling or SparsePooling()
         self.pooler = Pooler(self.pooling, config.hidden_size)
         self.prompts = prompts or Prompts()
         self.score_function = score_function
@@ -213,6 +217,28 @@ class Model:
         vectors = pooler.embeddings(call, rows, normalize=unit, skipped=skipped)
         vectors = shortened(vectors, dimensions, normalize=unit)
         found = converted(vectors, output)
+        return found[0] if given.single else found
+
+    def embed_sparse(
+        self,
+        texts: Text | Iterable[Text],
+        *,
+        batch_size: int = 32,
+        prompt: str | None = None,
+        strict: bool = False,
+    ) -> Any:
+        """Sparse embeddings (SPLADE) by a masked-LM model: a `SparseEmbedding` for each text.
+
+        It has the ids of the vocabulary's tokens that matter to the text, and their weights. How
+        they are made of the logits, the folder's SpladePooling module says; without one, by
+        log(1 + max(x, 0)) and the largest over the text. ``prompt`` is as in `embed`.
+        """
+        if self.config.head is not Head.MASKED_LM:
+            kind, fitting = _FITTING[self.config.head]
+            raise InputError(f"{self.name} is {kind} and cannot embed_sparse: it can {fitting}.")
+        given = as_texts(texts, self._prompt(prompt))
+        tokens = self._checked(self._text_tokenizer().encode(given, strict=strict))
+        found = sparse_embeddings(self._encoder, self.sparse_pooling, tokens, batch_size)
         return found[0] if given.single else found
 
     def classify(

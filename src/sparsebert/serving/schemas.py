@@ -132,6 +132,17 @@ class EmbedAllRequest(PromptedBody):
     pass
 
 
+class EmbedSparseRequest(PromptedBody):
+    pass
+
+
+class SparseValue(BaseModel):
+    """A token id of the model's vocabulary, and its weight."""
+
+    index: int
+    value: float
+
+
 class PipelineParameters(Parameters):
     """What `huggingface_hub.InferenceClient.text_classification` may send."""
 

@@ -75,10 +75,12 @@ class ServedModel:
             routes.append("/predict")
         if self.is_reranker:
             routes += _RERANKING_ROUTES
-        own = {Head.QUESTION: "/answer", Head.TOKEN: "/tag", Head.MASKED_LM: "/fill"}
-        if self.head in own:
-            routes.append(own[self.head])
-        return routes
+        own = {
+            Head.QUESTION: ["/answer"],
+            Head.TOKEN: ["/tag"],
+            Head.MASKED_LM: ["/fill", "/embed_sparse"],
+        }
+        return [*routes, *own.get(self.head, [])]
 
     @property
     def alive(self) -> bool:
@@ -232,7 +234,7 @@ class ServedModel:
     def _width(self, call: EngineCall) -> int:
         """Numbers of a row of results, or more."""
         config = self.model.config
-        predicts_tokens = call.method == "head" and self.head is Head.MASKED_LM
+        predicts_tokens = call.method in ("head", "sparse") and self.head is Head.MASKED_LM
         return config.vocab_size if predicts_tokens else config.hidden_size
 
     def _limit(self, truncation: Truncation | None) -> int:

@@ -18,6 +18,7 @@ from tokenizers import Encoding
 from sparsebert.checkpoint import Head
 from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.labelling import apply_function
+from sparsebert.inference.sparse import sparse_call, sparse_embedding
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.inference import (
     check_dimensions,
@@ -41,6 +42,7 @@ from sparsebert.serving.schemas import (
     DecodeRequest,
     EmbedAllRequest,
     EmbedRequest,
+    EmbedSparseRequest,
     FillRequest,
     Prediction,
     PredictRequest,
@@ -48,6 +50,7 @@ from sparsebert.serving.schemas import (
     RerankRequest,
     SimilarityRequest,
     SimpleToken,
+    SparseValue,
     TagRequest,
     TokenizeRequest,
 )
@@ -90,6 +93,28 @@ async def embed_all(request: Request, body: EmbedAllRequest) -> Any:
         truncation=truncation_of(request, body.truncate, body.truncation_direction),
         prompt=prompt_for(model, body.inputs.items, body.prompt_name),
     )
+
+
+@embedding_router.post("/embed_sparse", response_model=list[list[SparseValue]])
+async def embed_sparse(request: Request, body: EmbedSparseRequest) -> Any:
+    """The tokens of the vocabulary that matter to each text, with their weights (SPLADE)."""
+    model = service_of(request).model(body.model, "/embed_sparse")
+    require_head(model, Head.MASKED_LM, "embed sparsely")
+    pooling = model.model.sparse_pooling
+    rows = await infer(
+        request,
+        model,
+        sparse_call(pooling),
+        body.inputs,
+        truncation=truncation_of(request, body.truncate, body.truncation_direction),
+        prompt=prompt_for(model, body.inputs.items, body.prompt_name),
+    )
+
+    def written() -> list[list[dict[str, Any]]]:
+        found = [sparse_embedding(row, pooling).as_dict() for row in rows]
+        return [[{"index": i, "value": v} for i, v in each.items()] for each in found]
+
+    return await model.in_tokenizer_pool(written)
 
 
 @embedding_router.post("/similarity", response_model=list[float])
