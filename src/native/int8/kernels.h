@@ -186,6 +186,5 @@ extern const Int8Kernels kNeonInt8;
 extern const Int8Kernels kNeonDotprodInt8;
 extern const Int8Kernels kNeonDotprodLookupInt8;
 extern const Int8Kernels kNeonI8mmInt8;
-extern const Int8Kernels kNeonI8mmLookupInt8;
 
 }  // namespace sparsebert

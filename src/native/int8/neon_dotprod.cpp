@@ -80,13 +80,14 @@ template <int R, int T>
 
 #include "attention.inl"
 #include "linear.inl"
+#include "neon_expanded.inl"
 #include "neon_lookup.inl"
 
 }  // namespace
 
-const Int8Kernels kNeonDotprodInt8 = {"neon-dotprod", linear, row_sums, attention,
-                                      activate,       gate,   norm,     split_heads,
-                                      add_scaled,     dot,    rotate,   gather};
+const Int8Kernels kNeonDotprodInt8 = {
+    "neon-dotprod", linear_expanded, row_sums,   attention, activate, gate,
+    norm,           split_heads,     add_scaled, dot,       rotate,   gather};
 const Int8Kernels kNeonDotprodLookupInt8 = {
     "neon-dotprod lookup", linear_by_lookup, row_sums, attention, activate, gate, norm,
     split_heads,           add_scaled,       dot,      rotate,    gather};

@@ -30,11 +30,6 @@ inline int32x4_t multiply_add(int32x4_t sums, Inputs inputs, int8x16_t weights) 
     return vusdotq_s32(sums, inputs, weights);
 }
 
-template <int Lane>
-inline int32x4_t multiply_by_lane(int32x4_t sums, Inputs inputs, int8x8_t weights) {
-    return vusdotq_lane_s32(sums, inputs, weights, Lane);
-}
-
 #include "neon_dots.inl"
 
 // Rows 4 i and 4 i + 1 of two tokens, or the two that follow; and back.
@@ -103,15 +98,12 @@ template <int R, int T>
 
 #include "attention.inl"
 #include "linear.inl"
-#include "neon_lookup.inl"
+#include "neon_expanded.inl"
 
 }  // namespace
 
-const Int8Kernels kNeonI8mmInt8 = {"neon-i8mm", linear, row_sums, attention,
-                                   activate,    gate,   norm,     split_heads,
-                                   add_scaled,  dot,    rotate,   gather};
-const Int8Kernels kNeonI8mmLookupInt8 = {
-    "neon-i8mm lookup", linear_by_lookup, row_sums, attention, activate, gate, norm,
-    split_heads,        add_scaled,       dot,      rotate,    gather};
+const Int8Kernels kNeonI8mmInt8 = {
+    "neon-i8mm", linear_expanded, row_sums,   attention, activate, gate,
+    norm,        split_heads,     add_scaled, dot,       rotate,   gather};
 
 }  // namespace sparsebert

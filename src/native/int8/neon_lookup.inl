@@ -1,11 +1,10 @@
-// 1:2 linear layers by lookup tables, as in lookup.inl, for NEON: a load takes the place of a
-// `tbl`, and loads have ports of their own. Four tokens are in a register's lanes, and one lane of
-// weights multiplies them all. Included by a file that has defined that product,
+// 1:2 linear layers by lookup tables, as in lookup.inl, for NEON: a load takes the place of a dense
+// layer's second product, and loads have ports of their own. Four tokens are in a register's lanes,
+// and one lane of weights multiplies them all. Included by a file that has defined that product,
 // `multiply_by_lane`.
 //
 // Two rows by 32 tokens take 17 loads for 16 dot products, where a dense layer takes 32. Neoverse
-// N1 has two ports for loads and two for products; Neoverse V1 and V2 and Apple's cores three and
-// four.
+// N1 has two ports for loads and two for products; Apple's cores have three and four.
 #pragma once
 
 constexpr int kLookupLanes = 4, kLookupVectors = kLookupTokens / kLookupLanes;

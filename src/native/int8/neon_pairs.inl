@@ -29,23 +29,25 @@ inline Inputs load_group(const uint8_t* p) {
     return as_inputs(vcombine_u8(group, group));
 }
 
-// Where each of 16 rows' four inputs stands in its group: 0 to 3, or 4 to 7 where its bit is set.
-struct Indices {
+// A mask for each of 16 rows' four inputs: all bits where the second of the pair is kept.
+struct Masks {
     uint8x16_t v[4];
 };
-[[gnu::always_inline]] inline Indices load_indices(const uint64_t* bits) {
+[[gnu::always_inline]] inline Masks load_masks(const uint64_t* bits) {
     const uint8x16_t all = vreinterpretq_u8_u64(vld1q_dup_u64(bits));
     const uint8x16_t each = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201ull));
-    const uint8x16_t firsts = vreinterpretq_u8_u32(vdupq_n_u32(0x03020100));
-    const uint8x16_t seconds = vreinterpretq_u8_u32(vdupq_n_u32(0x07060504));
     const uint8x16_t spread = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
-    Indices indices;
+    Masks masks;
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-        const uint8x16_t bytes = vqtbl1q_u8(all, vaddq_u8(spread, vdupq_n_u8(2 * i)));
-        indices.v[i] = vbslq_u8(vtstq_u8(bytes, each), seconds, firsts);
-    }
-    return indices;
+    for (int i = 0; i < 4; ++i)
+        masks.v[i] = vtstq_u8(vqtbl1q_u8(all, vaddq_u8(spread, vdupq_n_u8(2 * i))), each);
+    return masks;
+}
+
+// Where each row's four inputs stand in their group: 0 to 3, or 4 to 7.
+[[gnu::always_inline]] inline uint8x16_t indices(uint8x16_t mask) {
+    const uint8x16_t firsts = vreinterpretq_u8_u32(vdupq_n_u32(0x03020100));
+    return vbslq_u8(mask, vaddq_u8(firsts, vdupq_n_u8(4)), firsts);
 }
 
 // As in tiles.inl.
@@ -60,14 +62,16 @@ template <int R, int T>
         for (int t = 0; t < T; ++t) inputs[t] = load_group(x + t * stride);
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
-            const Indices indices = load_indices(bits + r * bits_tile);
+            const Masks seconds = load_masks(bits + r * bits_tile);
             const Weights weights = load_weights(values + r * values_tile);
             __builtin_prefetch(values + (R + r) * values_tile, 0, 2);
-#pragma GCC unroll 8
-            for (int t = 0; t < T; ++t)
 #pragma GCC unroll 4
-                for (int i = 0; i < 4; ++i)
-                    dot_quarter(sums[r][t], i, selected(inputs[t], indices.v[i]), weights.v[i]);
+            for (int i = 0; i < 4; ++i) {
+                const uint8x16_t chosen = indices(seconds.v[i]);
+#pragma GCC unroll 8
+                for (int t = 0; t < T; ++t)
+                    dot_quarter(sums[r][t], i, selected(inputs[t], chosen), weights.v[i]);
+            }
         }
         __builtin_prefetch(bits + R * bits_tile, 0, 2);
     }

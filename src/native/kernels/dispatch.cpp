@@ -96,10 +96,9 @@ bool has_i8mm() { return false; }
 std::vector<InstructionSet> arm_sets() {
 #ifdef SPARSEBERT_AARCH64
     const bool dotprod = has_dotprod();
-    return {
-        {"neon-i8mm", &kNeonKernels, &kNeonI8mmInt8, dotprod && has_i8mm(), &kNeonI8mmLookupInt8},
-        {"neon-dotprod", &kNeonKernels, &kNeonDotprodInt8, dotprod, &kNeonDotprodLookupInt8},
-        {"neon", &kNeonKernels, &kNeonInt8, true}};
+    return {{"neon-i8mm", &kNeonKernels, &kNeonI8mmInt8, dotprod && has_i8mm()},
+            {"neon-dotprod", &kNeonKernels, &kNeonDotprodInt8, dotprod, &kNeonDotprodLookupInt8},
+            {"neon", &kNeonKernels, &kNeonInt8, true}};
 #else
     return {{"neon-i8mm"}, {"neon-dotprod"}, {"neon"}};
 #endif
