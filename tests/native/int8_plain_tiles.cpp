@@ -28,6 +28,13 @@ inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
     }
 }
 
+inline void split_sums(const int32_t* sums, int32_t* out) {
+    std::memcpy(out, sums, sizeof(int32_t) * kTileRows);
+}
+inline Sums less_zero_point(const Sums& sums, int32_t zero, const int32_t* weight_sums) {
+    return add_sums(sums, scaled_sums(weight_sums, -zero));
+}
+
 #include "int8/blends.inl"
 #include "int8/expansion.inl"
 #include "int8/rows.inl"

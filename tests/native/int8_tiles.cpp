@@ -61,6 +61,7 @@ struct Case {
     int rows, columns, tokens, first_tile, end_tile;
     bool in_place;
     uint64_t seed;
+    bool widest = false;  // the sums of weights are those of the widest layer
 };
 
 void check(const Case& c) {
@@ -70,7 +71,10 @@ void check(const Case& c) {
         matrix.scales[row] = random.uniform(0.0f, 0.05f);
         matrix.bias[row] = random.normal();
     }
-    const Int8Weight weight = matrix.weight();
+    Int8Weight weight = matrix.weight();
+    Guarded<int32_t> sums(weight.tiles() * kTileRows);
+    for (int32_t& sum : sums) sum = random.pick({-128, 127}) * 32767;
+    if (c.widest) weight.sums = sums.data();
     const size_t x_stride = int8_stride(c.columns);
     // The last row ends with its last group.
     const Guarded<uint8_t> x((c.tokens - 1) * x_stride + round_up(c.columns, kGroupInputs));
@@ -139,6 +143,7 @@ void examples() {
     for (const int rows : {256, 272, 300, 528}) check(drawn(rows, 72, 35, random));
     check({{Int8Layout::kPairs, 1, 2}, 96, 768, 64, 0, 6, true, 1});
     check({{Int8Layout::kDense}, 33, 3072, 33, 0, 3, false, 2});
+    check({{Int8Layout::kDense}, 40, 128, 20, 0, 3, false, 4, true});
     // A thread has no tiles until it takes them.
     std::string failure;
     std::thread([&] {

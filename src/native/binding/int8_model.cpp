@@ -13,8 +13,8 @@ bool is(const AnyArray& array, std::initializer_list<int> shape) {
                                                       [](int a, int64_t b) { return a == b; });
 }
 
-// Of a layer: 255 x 128 x inputs stays below 2^31.
-constexpr int kMostInputs = 65'793;
+// Of a layer: 255 x 128 x inputs stays below 2^31, and 128 x inputs below 2^22.
+constexpr int kMostInputs = 32'767;
 
 // What `read_weights` asks for.
 class Reader {

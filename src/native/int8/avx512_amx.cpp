@@ -27,10 +27,24 @@ constexpr int kFewestForTiles = 128 * 64;
 
 // The kept values of a group, [16][4], to its first inputs and its second, zeros between.
 inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
-    const __m512i kept = _mm512_loadu_si512(values);
+    __m512i kept = _mm512_loadu_si512(values);
+    asm("" : "+v"(kept));  // read once: a masked read costs more than a masked move
     const __m512i second = _mm512_maskz_mov_epi8(seconds, kept);
     _mm512_store_si512(out, _mm512_xor_si512(kept, second));
     _mm512_store_si512(out + 64, second);
+}
+
+// -zero x sum in one instruction: -sum in two words, of 7 bits and of the rest, which the zero
+// point and 128 times it multiply. The rest fits, because a layer has at most 32767 inputs.
+inline void split_sums(const int32_t* sums, int32_t* words) {
+    const __m512i minus = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(sums));
+    const __m512i low = _mm512_and_si512(minus, _mm512_set1_epi32(127));
+    const __m512i high = _mm512_slli_epi32(_mm512_srai_epi32(minus, 7), 16);
+    _mm512_storeu_si512(words, _mm512_or_si512(low, high));
+}
+inline Sums less_zero_point(Sums sums, int32_t zero, const int32_t* words) {
+    constexpr int32_t kOnceAnd128Times = 128 << 16 | 1;
+    return _mm512_dpwssd_epi32(sums, _mm512_set1_epi32(zero * kOnceAnd128Times), load_sums(words));
 }
 
 #include "../kernels/tile_amx.inl"

@@ -87,7 +87,7 @@ constexpr int kLookupGroups = 8, kLookupTokens = 64, kLookupTiles = 48;
 constexpr int kLookupTableBytes = kLookupGroups * 16 * kLookupTokens * 4;
 
 // Tile registers (linear_on_tiles.inl): expanded weights, sums and what fills up a last step.
-constexpr int kTileScratchBytes = 16 * 1024;
+constexpr int kTileScratchBytes = 18 * 1024;
 
 inline size_t int8_linear_scratch(int columns) {
     constexpr size_t kLookupSums = sizeof(int32_t) * kLookupTiles * kTileRows * kLookupTokens;

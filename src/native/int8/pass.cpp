@@ -19,6 +19,9 @@ constexpr Int8Runs kRunsOnTiles = {256, 32};
 // With fewer tokens than this for each thread, reading the weights costs more than waiting.
 constexpr int kTokensOfOwn = 32;
 
+// Floats of a wide row, as int8_stride: an odd number of cache lines.
+int wide_stride(int features) { return (round_up(features, 16) / 16 | 1) * 16; }
+
 Int8Rows take_rows(Arena& layout, int tokens, int features) {
     const size_t stride = int8_stride(features);
     return {layout.take<uint8_t>(tokens * stride), stride, layout.take<float>(tokens),
@@ -35,7 +38,7 @@ struct RunMemory {
     RunMemory(const Int8Shared& shared, uint8_t* memory) {
         Arena layout(memory);
         const int widest = std::max(
-            {3 * shared.hidden_stride, shared.intermediate_stride, shared.embedding_stride});
+            {shared.projection_stride, shared.intermediate_stride, shared.embedding_stride});
         wide = layout.take<float>(static_cast<size_t>(shared.runs.piece) * widest);
         bytes = take_rows(layout, shared.runs.run,
                           std::max({shared.hidden_stride, shared.model.intermediate_size,
@@ -59,9 +62,10 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
       batch(batch_),
       attention(model_.layers.size()),
       hidden_stride(round_up(model_.hidden_size, 16)),
-      intermediate_stride(model_.gated && !model_.fused_gate
-                              ? 2 * round_up(model_.intermediate_size, 16)
-                              : round_up(model_.intermediate_rows(), 16)),
+      projection_stride(wide_stride(3 * hidden_stride)),
+      intermediate_stride(wide_stride(model_.gated && !model_.fused_gate
+                                          ? 2 * round_up(model_.intermediate_size, 16)
+                                          : model_.intermediate_rows())),
       embedding_stride(round_up(model_.embedding_size, 16)) {
     const int threads = pool.threads(), tokens = batch.tokens();
     by_rows = threads > 1 && tokens < threads * kTokensOfOwn;
@@ -249,7 +253,7 @@ void Int8Pass::project_piece(const Int8Layer& layer, const Positions::Rotary& ro
     // A fused layer's rows follow each other, without a part's filling to a whole tile.
     const bool fused = model_.fused_attention;
     const size_t part = fused ? model_.hidden_size : shared_.hidden_stride;
-    const size_t stride = 3 * static_cast<size_t>(shared_.hidden_stride);
+    const size_t stride = shared_.projection_stride;
     const int tokens = piece.size();
     const Int8Rows x = rows_from(piece.begin);
     linear(layer.query, x, tokens, nullptr, wide_, stride, !first);
@@ -312,7 +316,7 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
         norm(layer.attention_norm);
     // Of two layers each begins on a whole tile.
     const bool two = model_.gated && !model_.fused_gate;
-    const size_t second = two ? wide_stride / 2 : model_.intermediate_size;
+    const size_t second = two ? round_up(model_.intermediate_size, 16) : model_.intermediate_size;
     each_piece(run, [&](Range piece) {
         const bool again = piece.begin != run.begin;
         const Int8Rows x = rows_from(piece.begin);

@@ -50,7 +50,7 @@ struct Int8Shared {
     Int8Runs runs;
     HeadQueue attention;  // where the threads are not aligned
 
-    int hidden_stride, intermediate_stride, embedding_stride;  // floats
+    int hidden_stride, projection_stride, intermediate_stride, embedding_stride;  // floats
     float* hidden;
     float* context;
     Int8Rows quantized;

@@ -34,7 +34,7 @@ from sparsebert.errors import TrainingError
 from sparsebert.training.int8_functions import Int8Attention, Int8Linear, Int8Rows, QuickGelu
 
 _ATTENTION = "sparsebert_int8"  # transformers' name of the attention below
-_MOST_INPUTS = ((1 << 31) - 1) // (255 * 128)  # of a linear layer: its sums are int32
+_MOST_INPUTS = (1 << 15) - 1  # of a linear layer: the engine takes no more
 
 
 class Int8Arithmetic:
@@ -107,8 +107,8 @@ def _checked(model: nn.Module) -> PreTrainedModel:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and module.in_features > _MOST_INPUTS:
             raise TrainingError(
-                f"'{name}' has {module.in_features} inputs, more than the {_MOST_INPUTS} whose "
-                "int8 products fit an int32 sum: this model cannot be served in int8."
+                f"'{name}' has {module.in_features} inputs, more than the {_MOST_INPUTS} that "
+                "the engine takes in int8: this model cannot be served in int8."
             )
     return model
 
