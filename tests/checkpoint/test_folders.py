@@ -200,13 +200,13 @@ class TestCompanions:
         assert names(target) == set(belongs)
         assert (target / "vocab.txt").read_text() == "vocab.txt"
 
-    def test_links_are_followed(self, tmp_path: Path) -> None:
-        """The hub's cache holds nothing but links."""
-        source, target = tmp_path / "source", tmp_path / "target"
-        source.mkdir()
+    def test_links_of_the_hubs_cache_are_followed(self, tmp_path: Path) -> None:
+        source, target = tmp_path / "snapshots" / "0123", tmp_path / "target"
+        source.mkdir(parents=True)
         target.mkdir()
-        (tmp_path / "blob").write_text("words")
-        (source / "vocab.txt").symlink_to(tmp_path / "blob")
+        (tmp_path / "blobs").mkdir()
+        (tmp_path / "blobs" / "blob").write_text("words")
+        (source / "vocab.txt").symlink_to(tmp_path / "blobs" / "blob")
         copy_auxiliary_files(source, target)
         assert not (target / "vocab.txt").is_symlink()
         assert (target / "vocab.txt").read_text() == "words"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME, write_config
+from sparsebert.checkpoint.folder_files import check_inside, has_file
 from sparsebert.checkpoint.json_files import read_json, read_object, write_json
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
@@ -56,14 +57,15 @@ def copy_auxiliary_files(source: Path, target: Path) -> None:
     """
     transformer = transformer_folder(source)
     for folder in {source: None, transformer: None}:
-        _copy_files(folder, target, without=(CONFIG_NAME,))
+        _copy_files(folder, target, source, without=(CONFIG_NAME,))
     for folder in module_folders(source):
         if folder != transformer:
             inner = target / folder.relative_to(source)
             inner.mkdir(parents=True, exist_ok=True)
-            _copy_files(folder, inner)
+            _copy_files(folder, inner, source)
             weights = folder / WEIGHTS_NAME  # of a Dense or LayerNorm module
-            if weights.is_file() and weights.stat().st_size <= _LARGEST:
+            if has_file(weights) and weights.stat().st_size <= _LARGEST:
+                check_inside(weights, source)
                 shutil.copyfile(weights, inner / WEIGHTS_NAME)
     if transformer != source:
         modules: list[dict[str, Any]] = read_json(source / MODULES_NAME)
@@ -88,12 +90,12 @@ def write_trained_length(folder: Path, tokens: int) -> None:
     from one that the tokenizer came with (`sparsity.trained_length`).
     """
     file = folder / _TOKENIZER_CONFIG
-    settings = read_object(file) if file.is_file() else {}
+    settings = read_object(file) if has_file(file) else {}
     write_json(file, {**settings, "model_max_length": tokens})
-    if not (folder / MODULES_NAME).is_file():
+    if not has_file(folder / MODULES_NAME):
         return
     for file in (folder / name for name in SENTENCE_CONFIGS):
-        if file.is_file():
+        if has_file(file):
             write_json(file, _limited(read_object(file), tokens))
 
 
@@ -102,20 +104,21 @@ def is_licence(path: Path) -> bool:
     return path.name.split(".")[0].upper() in _LICENCES
 
 
-def _copy_files(source: Path, target: Path, without: tuple[str, ...] = ()) -> None:
+def _copy_files(source: Path, target: Path, root: Path, *, without: tuple[str, ...] = ()) -> None:
     for path in auxiliary_files(source):
         if path.name not in without:
+            check_inside(path, root)
             shutil.copyfile(path, target / path.name)
 
 
 def _belongs(path: Path) -> bool:
-    if path.name.startswith(".") or not path.is_file() or path.stat().st_size > _LARGEST:
+    name = path.name
+    # An index lists the shards of weights that are not copied.
+    if name.startswith(".") or name == EVALUATION_NAME or name.endswith(".index.json"):
         return False
-    if path.name == EVALUATION_NAME:
+    if not (path.suffix in _SUFFIXES or is_licence(path)):
         return False
-    if path.name.endswith(".index.json"):  # lists the shards of weights that are not copied
-        return False
-    return path.suffix in _SUFFIXES or is_licence(path)
+    return has_file(path) and path.stat().st_size <= _LARGEST
 
 
 def _limited(settings: dict[str, Any], tokens: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.families import BERT, FAMILIES, Family, Head
+from sparsebert.checkpoint.folder_files import check_inside, has_file
 from sparsebert.checkpoint.hub_layouts import read_config
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.masks import MASKS_NAME
@@ -74,7 +75,7 @@ def write_card(
         lines += ["", "The card of the model it was made from follows.", "", body.strip(), ""]
     front = _MODEL_INDEX.sub("", front)
     config = transformer_folder(source) / CONFIG_NAME
-    if config.is_file() and _head(read_config(config.parent)) is not _head(raw):
+    if has_file(config) and _head(read_config(config.parent)) is not _head(raw):
         front = _for_head(front, _head(raw))
     matter = _front_matter(front, folder, record, packed)
     if evaluations:
@@ -112,8 +113,9 @@ def published_card(folder: Path, *, packed: bool, base_model: str | None = None)
 
 def _read(path: Path) -> str:
     try:
-        if not path.is_file() or path.stat().st_size > _LARGEST:
+        if not has_file(path) or path.stat().st_size > _LARGEST:
             return ""
+        check_inside(path, path.parent)
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error

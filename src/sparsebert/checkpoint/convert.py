@@ -26,6 +26,7 @@ from sparsebert.checkpoint.folder import (
     PICKLE_NAME,
     open_checkpoint,
 )
+from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.hub_layouts import family_names, family_tensors, read_config
 from sparsebert.checkpoint.json_files import plain_file, read_object
@@ -78,7 +79,7 @@ def convert(
     report = shown(progress)
     path = resolve_model(model, pickles=True)
     transformer = transformer_folder(path)
-    if not (transformer / CONFIG_NAME).is_file():
+    if not has_file(transformer / CONFIG_NAME):
         raise CheckpointError(f"{transformer} is not a model folder: it has no {CONFIG_NAME}.")
     raw = read_config(transformer)
     family = parse_config(raw, (), transformer / CONFIG_NAME).family
@@ -112,21 +113,21 @@ def convert(
 
 
 def _open_source(folder: Path, family: Family) -> _Safetensors | _Pickles:
-    if (folder / WEIGHTS_NAME).is_file() or (folder / INDEX_NAME).is_file():
+    if has_file(folder / WEIGHTS_NAME) or has_file(folder / INDEX_NAME):
         return _Safetensors(folder, family)
-    if (folder / PICKLE_NAME).is_file():
+    if has_file(folder / PICKLE_NAME):
         return _Pickles([folder / PICKLE_NAME], family)
     index = folder / PICKLE_INDEX_NAME
-    if index.is_file():
+    if has_file(index):
         weight_map = read_object(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckpointError(f"{index} has no 'weight_map' from tensor names to files.")
         shards = sorted({plain_file(folder, name, index) for name in weight_map.values()})
         for shard in shards:
-            if not shard.is_file():
+            if not has_file(shard):
                 raise CheckpointError(f"{shard} is missing, though {index.name} names it.")
         return _Pickles(shards, family)
-    if (folder / PACKED_NAME).is_file():
+    if has_file(folder / PACKED_NAME):
         raise CheckpointError(f"{folder} is a packed model: run `sparsebert unpack` on it instead.")
     raise CheckpointError(
         f"{folder} has no weights to convert: neither {PICKLE_NAME} nor {WEIGHTS_NAME}."

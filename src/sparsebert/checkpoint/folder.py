@@ -18,6 +18,7 @@ from sparsebert.checkpoint.architecture import (
 from sparsebert.checkpoint.auxiliary_files import auxiliary_files
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config, read_family
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
+from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.hub_layouts import family_tensors, read_config
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
@@ -148,21 +149,21 @@ def model_fingerprint(checkpoint: Checkpoint) -> str:
 
 
 def _check_files(folder: Path, model: str | Path) -> None:
-    if not (folder / CONFIG_NAME).is_file():
+    if not has_file(folder / CONFIG_NAME):
         raise CheckpointError(f"{folder} is not a model folder: it has no {CONFIG_NAME}.")
-    if (folder / _ADAPTER_NAME).is_file():
+    if has_file(folder / _ADAPTER_NAME):
         raise CheckpointError(
             f"{folder} has a PEFT adapter ({_ADAPTER_NAME}), which changes the model and which "
             "sparsebert does not apply: merge it (merge_and_unload) and save the whole model."
         )
-    if (folder / WEIGHTS_NAME).is_file() or (folder / INDEX_NAME).is_file():
+    if has_file(folder / WEIGHTS_NAME) or has_file(folder / INDEX_NAME):
         return
-    if (folder / PACKED_NAME).is_file():
+    if has_file(folder / PACKED_NAME):
         raise CheckpointError(
             f"{folder} is a packed model: run `sparsebert unpack {model} OUT` first, or give the "
             "folder it was packed from."
         )
-    pickles = (folder / PICKLE_NAME).is_file() or (folder / PICKLE_INDEX_NAME).is_file()
+    pickles = has_file(folder / PICKLE_NAME) or has_file(folder / PICKLE_INDEX_NAME)
     if pickles or not Path(model).is_dir():  # from the hub, pickles are not even fetched
         raise CheckpointError(
             f"{model} has no {WEIGHTS_NAME}; old {PICKLE_NAME} weights are converted once: run "

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sparsebert.checkpoint.atomic import replaced_file
+from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
 
 MOST = 1 << 24  # of anything counted: rows, labels; real models stay far below
@@ -20,6 +21,8 @@ _LARGEST = 64 << 20  # bytes: the index of the largest public checkpoints stays 
 
 def read_json(path: Path) -> Any:
     """Parse a JSON file. CheckpointError names the file if it is missing, huge or not JSON."""
+    if not has_file(path):
+        raise CheckpointError(f"{path} cannot be read: there is no such file.")
     try:
         size = path.stat().st_size
         if size > _LARGEST:

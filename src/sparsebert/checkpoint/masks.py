@@ -16,6 +16,7 @@ import numpy as np
 from sparsebert.checkpoint.architecture import PARTS, LinearLayer
 from sparsebert.checkpoint.dtypes import Array, Float32
 from sparsebert.checkpoint.folder import Checkpoint
+from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.tensors import TensorFiles, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import CheckpointError, PatternError
@@ -43,7 +44,7 @@ class StoredMasks:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._path = checkpoint.transformer / MASKS_NAME
-        self._bits = TensorFiles([self._path] if self._path.is_file() else [])
+        self._bits = TensorFiles([self._path] if has_file(self._path) else [])
         layers = {layer.name: layer for layer in checkpoint.linear_layers(PARTS)}
         for name in self._bits:
             layer = layers.get(name)

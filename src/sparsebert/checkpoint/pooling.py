@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
+from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import MOST, read_object
 from sparsebert.checkpoint.known_keys import (
     DENSE,
@@ -85,7 +86,7 @@ class PooledLayer:
         if self.has_bias:
             shapes["bias"] = (self.outputs,)
         file = self.folder / WEIGHTS_NAME
-        if not file.is_file():
+        if not has_file(file):
             raise CheckpointError(
                 f"{self.folder} has no {WEIGHTS_NAME}: save the model anew, with a "
                 "sentence-transformers of today."
@@ -248,7 +249,7 @@ def _norm(module: Module, _root: Path) -> PooledLayer:
 
 def _normalize(module: Module, root: Path) -> PooledLayer:
     file = module.folder / "config.json"
-    if module.folder != root and file.is_file():
+    if module.folder != root and has_file(file):
         _supported(NORMALIZE.check, read_object(file), file)
     return PooledLayer("normalize", module.folder)
 

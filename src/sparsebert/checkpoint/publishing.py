@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from sparsebert.checkpoint.auxiliary_files import is_licence
 from sparsebert.checkpoint.card import CARD_NAME, published_card
 from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
 from sparsebert.checkpoint.folder import PACKED_NAME, open_checkpoint
+from sparsebert.checkpoint.folder_files import check_inside, has_file
 from sparsebert.checkpoint.hub import HUB_ID
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.sentence_transformers import module_folders, transformer_folder
@@ -124,8 +124,7 @@ def model_files(folder: Path) -> list[str]:
     for each in sorted(folders):
         for path in sorted(each.iterdir()):
             if _belongs(path):
-                if not _is_within(path, folder):
-                    raise CheckpointError(f"{path} is a link that leads out of the model folder.")
+                check_inside(path, folder)
                 names.append(path.relative_to(folder).as_posix())
     return names
 
@@ -135,17 +134,9 @@ def _is_weights(name: str) -> bool:
 
 
 def _belongs(path: Path) -> bool:
-    if path.name.startswith(".") or not path.is_file():
+    if path.name.startswith("."):
         return False
-    return path.suffix in _SUFFIXES or is_licence(path)
-
-
-def _is_within(path: Path, folder: Path) -> bool:
-    real, home = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
-    if real.is_relative_to(home):
-        return True
-    # models--OWNER--NAME/snapshots/COMMIT/FILE is a link to models--OWNER--NAME/blobs/HASH.
-    return home.parent.name == "snapshots" and real.parent == home.parent.parent / "blobs"
+    return (path.suffix in _SUFFIXES or is_licence(path)) and has_file(path)
 
 
 def _check_model(folder: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, Head
+from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.sentence_transformers import MODULES_NAME, SETTINGS_NAME
 from sparsebert.errors import CheckpointError
@@ -75,5 +76,5 @@ def _named_activation(folder: Path, raw: dict[str, Any]) -> ScoreFunction | None
 def _settings(folder: Path) -> dict[str, Any]:
     """What the folder says of itself as a CrossEncoder with modules; nothing where it is none."""
     file = folder / SETTINGS_NAME
-    settings = read_object(file) if file.is_file() and (folder / MODULES_NAME).is_file() else {}
+    settings = read_object(file) if has_file(file) and has_file(folder / MODULES_NAME) else {}
     return settings if settings.get("model_type") == "CrossEncoder" else {}

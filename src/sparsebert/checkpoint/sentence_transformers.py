@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
+from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import inner_folder, read_json, read_object
 from sparsebert.checkpoint.known_keys import (
     CONFIG_KWARGS,
@@ -56,7 +57,7 @@ def module_folders(folder: Path) -> list[Path]:
 def read_modules(folder: Path) -> list[Module]:
     """The modules that modules.json lists, in order; none where there is no such file."""
     where = folder / MODULES_NAME
-    if not where.is_file():
+    if not has_file(where):
         return []
     listed = read_json(where)
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
@@ -86,7 +87,7 @@ class Prompts:
 def read_prompts(folder: Path) -> Prompts:
     """Those of config_sentence_transformers.json; none without it. Raises CheckpointError."""
     file = folder / SETTINGS_NAME
-    settings = read_object(file) if file.is_file() else {}
+    settings = read_object(file) if has_file(file) else {}
     SENTENCE_TRANSFORMERS.check(settings, file)
     stored = settings.get("prompts") or {}
     if not isinstance(stored, dict) or not all(isinstance(t, str | None) for t in stored.values()):
@@ -173,7 +174,7 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
 def _first_file(folder: Path) -> tuple[Path, dict[str, Any]]:
     """The file that the library reads, and its content."""
     for file in (folder / name for name in SENTENCE_CONFIGS):
-        if file.is_file() and (settings := read_object(file)):
+        if has_file(file) and (settings := read_object(file)):
             return file, settings
     return folder / SENTENCE_CONFIGS[0], {}
 
@@ -231,7 +232,7 @@ def _check_model(
     """CheckpointError for what would change the model that config.json describes."""
     where, given = _handed_on(settings, names, file)
     config = folder / CONFIG_NAME
-    known = read_object(config) if given and config.is_file() else {}
+    known = read_object(config) if given and has_file(config) else {}
     absent = object()
     keys.check(
         {key: value for key, value in given.items() if known.get(key, absent) != value}, where

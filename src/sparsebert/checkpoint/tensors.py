@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sparsebert.checkpoint.dtypes import Array, numpy_type
+from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import plain_file, read_object
 from sparsebert.errors import CheckpointError
 
@@ -62,7 +63,7 @@ class TensorFiles(Mapping[str, Array]):
     @classmethod
     def of_folder(cls, folder: Path) -> TensorFiles:
         """The weights of a folder: model.safetensors, or the shards that its index names."""
-        if (folder / WEIGHTS_NAME).is_file():
+        if has_file(folder / WEIGHTS_NAME):
             return cls([folder / WEIGHTS_NAME])
         index = folder / INDEX_NAME
         weight_map = read_object(index).get("weight_map")
@@ -71,7 +72,7 @@ class TensorFiles(Mapping[str, Array]):
         shards = {name: plain_file(folder, file, index) for name, file in weight_map.items()}
         paths = sorted(set(shards.values()))
         for path in paths:
-            if not path.is_file():
+            if not has_file(path):
                 raise CheckpointError(
                     f"{path} is missing, though {INDEX_NAME} names it: fetch the model again."
                 )

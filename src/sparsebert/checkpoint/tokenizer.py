@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers
 
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, model_type_of
+from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import read_object, write_json
 from sparsebert.checkpoint.sentence_transformers import read_sentence_config
 from sparsebert.checkpoint.tokenizer_building import StoredTokenizer, build_tokenizer, open_file
@@ -71,7 +72,7 @@ def write_tokenizer(folder: Path) -> None:
     text = backend.to_str()
     if Tokenizer.from_str(text).to_str() != text:  # scores that JSON does not keep to the last bit
         return
-    if file.is_file():
+    if has_file(file):
         _copy_padding(file, backend)
     backend.save(str(file), pretty=False)
     raw = read_object(folder / CONFIG_NAME)
@@ -84,7 +85,7 @@ def write_tokenizer(folder: Path) -> None:
 def _recorded(folder: Path, given: Mapping[str, Any] | None) -> StoredTokenizer | None:
     """The tokenizer that `write_tokenizer` stored; None if it did not, or a file is another now."""
     config, file = folder / CONFIG_NAME, folder / TOKENIZER_NAME
-    if not config.is_file() or not file.is_file():
+    if not has_file(config) or not has_file(file):
         return None
     raw = read_object(config)
     sparsity = raw.get("sparsity")
@@ -116,7 +117,7 @@ def _checksum(folder: Path, raw: dict[str, Any], given: Mapping[str, Any] | None
     digest.update(json.dumps(chosen, sort_keys=True).encode())
     for name in TOKENIZER_FILES:
         file = folder / name
-        if file.is_file():
+        if has_file(file):
             content = file.read_bytes()
             digest.update(f"{name} {len(content)} ".encode())
             digest.update(content)

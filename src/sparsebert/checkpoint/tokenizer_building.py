@@ -25,6 +25,7 @@ from tokenizers import (
     processors,
 )
 
+from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.tokenizer_settings import (
     BERT,
@@ -74,18 +75,18 @@ def build_tokenizer(folder: Path, given: Mapping[str, Any] | None = None) -> Sto
     source = folder / TOKENIZER_NAME
     side = "right"
     stored: Mapping[int, AddedToken] = {}
-    if source.is_file() and not settings.kind.model:
+    if has_file(source) and not settings.kind.model:
         tokenizer = open_file(source)
         side = (tokenizer.truncation or {}).get("direction", side)
         stored = tokenizer.get_added_tokens_decoder()
-    elif source.is_file():
+    elif has_file(source):
         document = _Document(source)
         tokenizer = _around(document.model(settings.kind, special), settings)
         if settings.kind.model == "Unigram":
             tokenizer.normalizer = document.character_map()
         side = document.truncation_side
         stored = document.added_tokens()
-    elif settings.kind.model and (folder / settings.kind.files[0]).is_file():
+    elif settings.kind.model and has_file(folder / settings.kind.files[0]):
         source = folder / settings.kind.files[0]
         tokenizer = _around(_from_files(settings, special), settings)
     else:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from tokenizers import AddedToken, Tokenizer
 
 from sparsebert.checkpoint.config import CONFIG_NAME, model_type_of
+from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.hub_layouts import read_config
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.known_keys import TOKENIZER_CONFIG
@@ -191,14 +192,14 @@ def read_settings(folder: Path, given: Mapping[str, Any] | None = None) -> Token
 
 def read_optional(folder: Path, name: str) -> dict[str, Any]:
     """A JSON object of the folder; empty without the file."""
-    return read_object(folder / name) if (folder / name).is_file() else {}
+    return read_object(folder / name) if has_file(folder / name) else {}
 
 
 def _class_of(folder: Path, settings: Mapping[str, Any]) -> tuple[str, TokenizerClass]:
     """The model_type, and the class of tokenizer_config.json or config.json, else the family's."""
-    config = read_config(folder) if (folder / CONFIG_NAME).is_file() else {}
+    config = read_config(folder) if has_file(folder / CONFIG_NAME) else {}
     model_type = str(model_type_of(config))
-    stored = (folder / TOKENIZER_NAME).is_file()
+    stored = has_file(folder / TOKENIZER_NAME)
     named = settings.get("tokenizer_class") or config.get("tokenizer_class")
     if model_type in _ALWAYS_STORED:
         kind = AS_STORED
@@ -222,17 +223,17 @@ def _by_files(folder: Path, stored: bool) -> TokenizerClass:
     """For the oldest folders, which name neither class nor model_type."""
     if not stored:
         for kind in (BERT, ROBERTA):
-            if all((folder / name).is_file() for name in kind.files):
+            if all(has_file(folder / name) for name in kind.files):
                 return kind
     return AS_STORED
 
 
 def _check_files(folder: Path, kind: TokenizerClass) -> None:
     """CheckpointError for a vocabulary that ``kind`` is not built from."""
-    if kind.files and all((folder / name).is_file() for name in kind.files):
+    if kind.files and all(has_file(folder / name) for name in kind.files):
         return
     others = ("vocab.txt", "vocab.json", "merges.txt", "bpe.codes")
-    found = [name for name in others if (folder / name).is_file()]
+    found = [name for name in others if has_file(folder / name)]
     found += sorted(path.name for path in folder.glob("*.model"))
     if found:
         name = kind.name if kind.model else "tokenizer"

@@ -11,6 +11,7 @@ from sparsebert.checkpoint.architecture import canonical_names, check_shapes
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config, read_family
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, widen
 from sparsebert.checkpoint.folder import PACKED_NAME, check_recorded_layers
+from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
@@ -45,7 +46,7 @@ class PackedModel:
 
 def is_packed(folder: str | Path) -> bool:
     """Whether a folder holds a packed model."""
-    return (Path(folder) / PACKED_NAME).is_file()
+    return has_file(Path(folder) / PACKED_NAME)
 
 
 def open_packed(model: str | Path) -> PackedModel:
@@ -55,7 +56,7 @@ def open_packed(model: str | Path) -> PackedModel:
     point outside its layer. Values are not read: a page is loaded when the engine first uses it.
     """
     path = resolve_model(model)
-    if not (path / CONFIG_NAME).is_file():
+    if not has_file(path / CONFIG_NAME):
         raise CheckpointError(f"{path} is not a model folder: it has no {CONFIG_NAME}.")
     if not is_packed(path):
         raise CheckpointError(f"{path} is not a packed model: it has no {PACKED_NAME}.")
