@@ -25,6 +25,8 @@ pytest.importorskip("pyarrow")
 
 from sentences import SENTENCES
 from sparsebert import halve, load, pack
+from sparsebert.bench.result import BenchResult, Row
+from sparsebert.bench.workloads import Shape
 from sparsebert.cli import main
 from sparsebert.diagnosis.system import AvailableMemory
 from sparsebert.errors import CheckpointError, DataError, InputError, OutputError
@@ -39,6 +41,7 @@ from sparsebert.halving.effort import EFFORTS, Plan, make_plan
 from sparsebert.halving.estimate import Pace
 from sparsebert.halving.judgement import Judgement, judge_embedding
 from sparsebert.halving.resources import disk_needed, memory_needed
+from sparsebert.halving.result import speed_sentences, speedups, unsteady
 from sparsebert.halving.rows import prepare
 from sparsebert.halving.run import commands
 from sparsebert.halving.subject import recognise
@@ -636,3 +639,39 @@ def test_the_report_with_latencies(teacher: Path, lines: Path, tmp_path: Path) -
     words = " ".join(page.words)
     assert "halved, int8" in words
     assert result.bench.machine["cpu"] in words
+
+
+def bench_of(**times: list[float]) -> BenchResult:
+    """Rows of one shape: an engine and its time in each round, ms."""
+    shape = Shape(1, 128)
+    rows = [
+        Row(
+            shape,
+            name.replace("_", "-"),
+            *(float(np.percentile(each, share)) for share in (50, 25, 75)),
+            min(each),
+            None,
+            tuple(each),
+        )
+        for name, each in times.items()
+    ]
+    return BenchResult("model", "1:2", {}, 1, 3, "sparsebert-int8", rows=rows)
+
+
+class TestSpeed:
+    def test_beside_torch_and_the_fastest_other(self) -> None:
+        bench = bench_of(
+            sparsebert_int8=[1, 2, 1], torch=[8, 16, 8], fast_peer=[3, 6, 3], slow_peer=[9, 9, 9]
+        )
+        found = {each.peer: each.times for each in speedups(bench)}
+        assert found == {"torch": 8, "fast-peer": 3}
+        lines = speed_sentences(bench)
+        assert lines[0] == "times as fast as torch: 8.0 at 1x128 (batch x tokens)."
+        assert "fast-peer, the fastest other engine" in lines[1]
+        assert speedups(bench_of(sparsebert_int8=[1, 1, 1])) == []
+
+    def test_a_busy_machine_is_told(self) -> None:
+        assert unsteady(bench_of(sparsebert_int8=[1, 1.1, 1.2])) is None
+        note = unsteady(bench_of(sparsebert_int8=[1, 2, 4]))
+        assert note is not None
+        assert "times at 1x128 lie far apart" in note

@@ -59,7 +59,7 @@ def _latencies(bench: BenchResult | None) -> list[dict[str, Any]]:
             {
                 "title": _TITLES.get(row.engine, row.engine),
                 "ours": row.engine == OURS,
-                "ms": row.median_ms,
+                "ms": f"{row.median_ms:,.0f}" if row.median_ms >= 1000 else f"{row.median_ms:.3g}",
                 "share": 100 * row.median_ms / slowest,
             }
             for row in rows

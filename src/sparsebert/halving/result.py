@@ -12,6 +12,7 @@ from sparsebert.bench.result import Row, ratio_of
 from sparsebert.halving.judgement import Judgement
 
 OURS = "sparsebert-int8"
+_APART = 1.5  # upper quartile of times over the lower
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,18 @@ def speed_sentences(bench: BenchResult) -> list[str]:
         fastest = "" if peer == "torch" else ", the fastest other engine there"
         lines.append(f"times as fast as {peer}{fastest}: {at} (batch x tokens).")
     return lines
+
+
+def unsteady(bench: BenchResult) -> str | None:
+    """A note if the halved model's own times lie so far apart that ratios of them mean little."""
+    apart = [row for row in bench.rows if row.engine == OURS and row.q3_ms > _APART * row.q1_ms]
+    if not apart:
+        return None
+    shapes = ", ".join(str(row.shape) for row in apart)
+    return (
+        f"the machine had other things to do while it was measured (times at {shapes} lie far "
+        "apart): measure again with `sparsebert bench` when it is quiet."
+    )
 
 
 def _samples(rows: Mapping[str, Row]) -> dict[str, tuple[float, ...]]:

@@ -32,7 +32,7 @@ from sparsebert.halving.estimate import Pace, measure_pace
 from sparsebert.halving.judgement import Judgement, judge_embedding, judge_labels, judge_task
 from sparsebert.halving.report import REPORT_NAME, render_report
 from sparsebert.halving.resources import check_resources
-from sparsebert.halving.result import HalveResult, LayerZeros, StepTaken
+from sparsebert.halving.result import HalveResult, LayerZeros, StepTaken, unsteady
 from sparsebert.halving.rows import Rows, place, prepare
 from sparsebert.halving.subject import Goal, Subject, recognise
 from sparsebert.halving.texts import Gathered, gather
@@ -172,6 +172,8 @@ def halve(
                 rounds=_ROUNDS,
                 progress=report,
             )
+            note = unsteady(result.bench)
+            result.notes += [note] if note else []
         result.seconds = time.perf_counter() - began
         with staged_folder(out, force=force, source=subject.checkpoint.path) as staging:
             shutil.copytree(folders.packed(number), staging, dirs_exist_ok=True)
