@@ -401,7 +401,7 @@ class TestPromise:
         assert not result.held
         assert any("gained 0.05 points" in note for note in result.notes)
         packed = [step.command.split()[-3] for step in result.steps if "pack" in step.title]
-        assert packed[-1].endswith("packed-3")
+        assert packed[-1].endswith("packed-2")
 
     def test_the_interval_of_a_correlation(self) -> None:
         random = np.random.default_rng(0)

@@ -282,23 +282,25 @@ class _Run:
     def rounds(self, max_drop: float | None, worth: float) -> tuple[Judgement, int]:
         """Run it all; the judgement of the best round, and its number (0: none).
 
-        Rounds end once the promise is kept or one gained fewer than ``worth`` points.
+        Rounds end once the promise is kept or one gained fewer than ``worth`` points. The first is
+        measured against no distillation at all, which is what remains if none gained.
         """
         rounds = self._plan.rounds if self._gathered.own else 0
+        choosing = rounds > 1 and max_drop != math.inf
         for step in self.before():
             self._take(step)
         best, least = 0, math.inf
-        for number in range(min(1, rounds), rounds + 1):
+        for number in range(0 if choosing else min(1, rounds), rounds + 1):
             for step in self.round_steps(number):
                 self._take(step)
-            if rounds <= 1 or max_drop == math.inf:
+            if not choosing:
                 best = number
                 break
             judgement = self._judge(number, self._rows.choice)
             gained = least - judgement.drop
             if gained >= 0:
                 best, least = number, judgement.drop
-            if judgement.drop <= _promise(max_drop, judgement):
+            if number and judgement.drop <= _promise(max_drop, judgement):
                 break
             if gained < worth:
                 self.notes.append(
