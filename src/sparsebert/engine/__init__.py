@@ -5,11 +5,11 @@ sequence s is ``ids[offsets[s]:offsets[s + 1]]`` with ``offsets`` int32 ``[batch
 padding is computed, and a sequence's result does not depend on the rest of its batch: in int8 to
 the bit, in floating point but for rounding (below 1e-6).
 
-Environment: ``SPARSEBERT_ISA`` (avx512-amx, avx512-vnni, avx512, avx2-vnni, avx2 or portable)
-forces an instruction set, ``SPARSEBERT_NUM_THREADS`` the number of threads,
-``SPARSEBERT_INT8_KERNEL`` (blend, picks, tiles or auto) the kernel for int8 layers: avx512-vnni has
-two for 1:2 weights (``picks``: lookup tables), avx512-amx tiles beside them, for all weights. All
-are read when an encoder is made.
+Environment: ``SPARSEBERT_ISA`` (avx512-amx, avx512-vnni, avx512, avx2-vnni, avx2; on Arm neon-i8mm,
+neon-dotprod, neon; or portable) forces an instruction set, ``SPARSEBERT_NUM_THREADS`` the number of
+threads, ``SPARSEBERT_INT8_KERNEL`` (blend, picks, tiles or auto) the kernel for int8 layers:
+avx512-vnni and neon-dotprod have two for 1:2 weights (``picks``: lookup tables), avx512-amx tiles
+beside them, for all weights. All are read when an encoder is made.
 """
 
 from __future__ import annotations
