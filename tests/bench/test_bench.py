@@ -85,6 +85,15 @@ def test_engines_that_are_not_installed_are_no_default(monkeypatch: pytest.Monke
     assert "openvino-int8" not in default_engines()
 
 
+def test_the_same_weights_in_two_precisions(sparse: Path) -> None:
+    names = [OURS, "sparsebert-bf16"]
+    result = run_bench(sparse, shapes=[Shape(1, 8)], engines=names, rounds=1)
+    assert [row.engine for row in result.rows] == names
+    bf16 = result.engines[1]
+    assert bf16.precision == "bf16"
+    assert "fp32 weights, bf16 " in (bf16.settings or "")
+
+
 def test_a_shape_longer_than_the_model_takes(sparse: Path) -> None:
     with pytest.raises(InputError, match="1x65 is longer than the 64 tokens"):
         run_bench(sparse, shapes=[Shape(1, 65)], engines=[OURS])

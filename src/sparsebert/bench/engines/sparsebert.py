@@ -37,8 +37,9 @@ class PackedEngine(Engine):
         if self._sparse and is_packed(model) and open_packed(model).dtype == self._dtype:
             return model
         packed = workspace / f"packed-{self._dtype}{'' if self._sparse else '-dense'}"
-        source = dense_folder(model, workspace)
-        pack(source, packed, dtype=self._dtype, compress=self._sparse)
+        if not packed.exists():  # another precision may be computed of the same
+            source = dense_folder(model, workspace)
+            pack(source, packed, dtype=self._dtype, compress=self._sparse)
         return packed
 
     def load(self, folder: Path, threads: int) -> None:
