@@ -15,9 +15,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
+from family_configs import DISTINCT
 from sentences import SENTENCES
 from sparsebert.checkpoint import EncoderConfig, Head, open_checkpoint, read_masks
-from sparsebert.checkpoint.families import FAMILIES
 from sparsebert.cli.app import app
 from sparsebert.errors import (
     CheckpointError,
@@ -42,7 +42,7 @@ Sparse = Callable[..., Path]
 # Every family once, and every head; the heads of two families whose heads differ most from BERT's.
 MODELS = [
     *(("bert", head.value) for head in Head),
-    *((family, "encoder") for family in FAMILIES if family != "bert"),
+    *((family, "encoder") for family in DISTINCT if family != "bert"),
     ("modernbert", "sequence-classification"),
     ("electra", "masked-lm"),
 ]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from family_configs import RENAMED
 from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune, unpack
 from sparsebert.checkpoint import Head
@@ -76,12 +77,11 @@ OWN: dict[str, list[dict[str, Any]]] = {
 # Every head with a family's first choices; with the others, and with families that are RoBERTa or
 # BERT by another name, those whose layers are the others' too.
 FEW = (Head.SEQUENCE, Head.MASKED_LM)
-LIKE_OTHERS = ("xlm-roberta", "camembert", "data2vec-text", "ernie")
 CASES = [
     pytest.param(family, head.value, place, id=f"{family}-{head.value}-{place}")
     for family, choices in OWN.items()
     for place in range(len(choices))
-    for head in (FEW if place or family in LIKE_OTHERS else (Head.ENCODER, *FAMILIES[family].heads))
+    for head in (FEW if place or family in RENAMED else (Head.ENCODER, *FAMILIES[family].heads))
 ]
 
 

@@ -15,9 +15,10 @@ transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file
 
+from family_configs import DISTINCT
 from sentences import SENTENCES
 from sparsebert.checkpoint import open_checkpoint, read_masks
-from sparsebert.checkpoint.families import FAMILIES, Head
+from sparsebert.checkpoint.families import Head
 from sparsebert.errors import CheckpointError, DataError, MissingExtraError
 from sparsebert.pruning import prune
 from sparsebert.pruning.calibration import Linear, Statistics, prune_layers
@@ -187,7 +188,7 @@ def test_distances_fall_into_the_buckets_of_transformers() -> None:
 
 
 HEADS = [
-    *((model_type, "sequence-classification") for model_type in FAMILIES),
+    *((model_type, "sequence-classification") for model_type in DISTINCT),
     *((model_type, "token-classification") for model_type in ("bert", "modernbert")),
     *((model_type, "question-answering") for model_type in ("distilbert", "modernbert")),
     *((model_type, "masked-lm") for model_type in ("bert", "roberta", "electra", "modernbert")),

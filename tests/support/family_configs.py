@@ -8,6 +8,9 @@ from typing import Any
 from sparsebert.checkpoint.config import EncoderConfig, parse_config
 from sparsebert.checkpoint.families import FAMILIES, Head
 
+# Those that are BERT or RoBERTa under other names, save for their tokenizers; and all others.
+RENAMED = ("xlm-roberta", "camembert", "data2vec-text", "ernie")
+DISTINCT = [name for name in FAMILIES if name not in RENAMED]
 WHERE = Path("folder/config.json")
 SIZES = {
     "vocab_size": 40,

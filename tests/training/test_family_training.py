@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
+from family_configs import DISTINCT
 from sentences import SENTENCES
 from short_runs import assert_zeros_held, weights
 from sparsebert.checkpoint import open_checkpoint, read_masks
@@ -30,7 +31,7 @@ from tiny_tasks import write_classification, write_regression, write_squad
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
 
-TYPES = [name for name in FAMILIES if name != "bert"]
+TYPES = [name for name in DISTINCT if name != "bert"]
 QUICK: dict[str, Any] = {
     "epochs": 1,
     "learning_rate": 1e-3,
@@ -148,7 +149,7 @@ def test_upstream_pruning(tiny_bert: TinyBert, tmp_path: Path, model_type: str, 
     assert not np.array_equal(tensors[words], dense[words])
 
 
-@pytest.mark.parametrize("model_type", list(FAMILIES))
+@pytest.mark.parametrize("model_type", DISTINCT)
 def test_masked_tokens_are_predicted_as_transformers_predicts_them(
     tiny_bert: TinyBert, model_type: str
 ) -> None:
@@ -168,7 +169,7 @@ def test_masked_tokens_are_predicted_as_transformers_predicts_them(
     assert all(torch.equal(named[name], known[name]) for name in known)
 
 
-@pytest.mark.parametrize("model_type", list(FAMILIES))
+@pytest.mark.parametrize("model_type", DISTINCT)
 def test_relations_are_of_the_last_layers_queries_keys_and_values(
     tiny_bert: TinyBert, model_type: str
 ) -> None:

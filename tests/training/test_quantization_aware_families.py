@@ -12,9 +12,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
+from family_configs import DISTINCT
 from short_runs import assert_zeros_held
 from sparsebert.checkpoint import open_checkpoint
-from sparsebert.checkpoint.families import FAMILIES, Head
+from sparsebert.checkpoint.families import Head
 from sparsebert.evaluation import evaluate
 from sparsebert.inference import load
 from sparsebert.packing import pack
@@ -28,7 +29,7 @@ from tiny_tasks import write_classification
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
 
-TYPES = [name for name in FAMILIES if name != "bert"]
+TYPES = [name for name in DISTINCT if name != "bert"]
 STEP = 1 / 255
 LENGTHS = [5, 17, 40, 1, 9, 33] * 4
 
