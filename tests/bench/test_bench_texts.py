@@ -78,6 +78,7 @@ def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
         text_workload([[1, 10]], 2, 10, tmp_path)
 
 
+@pytest.mark.thorough
 def test_measuring_texts(sparse: Path) -> None:
     pytest.importorskip("transformers")
     result = run_bench(

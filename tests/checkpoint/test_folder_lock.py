@@ -131,6 +131,7 @@ class TestTraining:
         pytest.importorskip("torch")
         pytest.importorskip("pyarrow")
 
+    @pytest.mark.thorough
     def test_two_runs_into_one_folder(self, sparse: Path, tmp_path: Path) -> None:
         from short_runs import QUICK
         from sparsebert.training import finetune

@@ -139,6 +139,7 @@ def test_wrong_use_exits_with_2(wrong: tuple[str, ...], run: Run) -> None:
     assert "Usage: sparsebert" in error
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_ctrl_c_says_how_to_go_on(work: Path) -> None:
     out = work / "stopped"

@@ -70,6 +70,7 @@ def output(folder: Path) -> pa.Table:
 
 
 class TestFiles:
+    @pytest.mark.thorough
     def test_actors_give_what_one_process_gives_though_one_dies(
         self,
         tiny_bert: TinyBert,
