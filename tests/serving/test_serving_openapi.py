@@ -23,12 +23,15 @@ HEADS: dict[str, dict[str, Any]] = {
     "classifier": {"head": "sequence-classification", "num_labels": 3},
     "reranker": {"head": "sequence-classification", "num_labels": 1},
     "answerer": {"head": "question-answering"},
+    "tagger": {"head": "token-classification"},
+    "filler": {"head": "masked-lm"},
 }
 # JSON Schema cannot say that a shape must be that of its data, or that the tokenizer must find a
-# token in a question: there, what fits the schema may be refused. All else holds there too.
+# token in a question or a mask in a text: there, what fits the schema may be refused. All else
+# holds there too.
 CONFIG = """
 [[operations]]
-include-name-regex = "/(infer|answer)$"
+include-name-regex = "/(infer|answer|fill)$"
 [operations.checks]
 positive_data_acceptance.enabled = false
 """

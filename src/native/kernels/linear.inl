@@ -287,6 +287,9 @@ void linear(const Linear& call, int row_begin, int row_end) {
             sweep<BitmapRows, kBitmapVectors>(call, w.panel_columns, row_begin, row_end);
             break;
         case Layout::kSharedPairs:  // comes as kDense (shared_rows.h)
+        case Layout::kBf16Dense:    // with kernels of their own (bf16/kernels.h)
+        case Layout::kBf16Pairs:
+        case Layout::kBf16SharedPairs:
             break;
         case Layout::kDense:
             sweep<DenseRows, kDenseVectors>(call, kDensePanel, row_begin, row_end);

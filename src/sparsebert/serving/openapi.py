@@ -133,7 +133,16 @@ def _serves(model: ServedModel, path: str) -> bool:
     return path in model.routes or path not in _ROUTES_OF_HEADS
 
 
-_ROUTES_OF_HEADS = ("/predict", "/rerank", "/v1/rerank", "/v2/rerank", "/answer")
+_ROUTES_OF_HEADS = (
+    "/predict",
+    "/rerank",
+    "/v1/rerank",
+    "/v2/rerank",
+    "/answer",
+    "/tag",
+    "/fill",
+    "/embed_sparse",
+)
 
 
 def _set_errors(path: str, method: str, operation: dict[str, Any], *, with_key: bool) -> None:
