@@ -17,7 +17,7 @@ from typer.testing import Result
 
 from commands import invoke
 from sentences import SENTENCES, long_text
-from sparsebert import load
+from sparsebert import load, pack
 from sparsebert.cli.lines import Format, LineWorker, _chunks, text_parser
 from sparsebert.cli.npy_file import NpyFile
 from sparsebert.errors import InputError, OutputError
@@ -508,3 +508,24 @@ class TestRerank:
         (tmp_path / "latin").write_bytes(b"a\nb\xe9\n")
         done = invoke("rerank", ranker, "-q", "a", "-i", tmp_path / "latin")
         assert "line 2 is not UTF-8" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "head", "line"),
+    [
+        (["classify"], "sequence-classification", "a"),
+        (["embed"], None, "a"),
+        (["fill"], "masked-lm", "a [MASK]"),
+        (["rerank", "-q", "a"], "sequence-classification", "a"),
+        (["tag"], "token-classification", "a"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_compute_is_honoured(tiny_bert, tmp_path, command, head, line):
+    """An int8 model cannot compute in bf16, and every command that takes the option says so."""
+    folder = tiny_bert(*([head] if head else []))
+    pack(folder, tmp_path / "packed", dtype="int8")
+    name, *options = command
+    done = invoke(name, tmp_path / "packed", *options, "--compute", "bf16", lines=line)
+    assert done.exit_code == 1
+    assert "bf16" in done.stderr

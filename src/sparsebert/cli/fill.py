@@ -32,7 +32,7 @@ def fill(
     format: FormatOption = Format.AUTO,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="So many tokens, best first.")] = 5,
     inference: Annotated[
-        Given, Group(InferenceOptions, ("max_length", "strict", "threads"))
+        Given, Group(InferenceOptions, ("max_length", "strict", "threads", "compute"))
     ] = NOTHING,
     json: JsonLinesOption = False,
 ) -> None:
@@ -43,7 +43,7 @@ def fill(
     """
     from sparsebert.inference import load
 
-    loaded = load(model, **chosen(inference, "threads", "max_length"))
+    loaded = load(model, **chosen(inference, "threads", "max_length", "compute"))
     loaded.require("fill")
     options: dict[str, Any] = {"top_k": top_k, **chosen(inference, "strict")}
 

@@ -44,7 +44,7 @@ def rerank(
     """
     from sparsebert.inference import load
 
-    loaded = load(model, **chosen(inference, "threads", "max_length"))
+    loaded = load(model, **chosen(inference, "threads", "max_length", "compute"))
     numbers, documents = _read(input, format)
     ranked = loaded.rerank(
         query, documents, top_k=top_k, **chosen(inference, "batch_size", "strict")

@@ -61,7 +61,7 @@ def tag(
     """
     from sparsebert.inference import load
 
-    loaded = load(model, **chosen(inference, "threads", "max_length"))
+    loaded = load(model, **chosen(inference, "threads", "max_length", "compute"))
     loaded.require("tag")
     joined = aggregation is not AggregationChoice.NONE
     options: dict[str, Any] = {"aggregation": aggregation.value if joined else None}
