@@ -6,7 +6,7 @@ into its arguments (prompt, truncation, engine call) or check them against the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 from fastapi import Request
@@ -152,12 +152,12 @@ async def embed(
     rows = await infer(
         request, model, call, inputs, label=label, truncation=truncation, prompt=prompt
     )
-    return finish(rows)
+    return await finish(rows)
 
 
 def embedding_call(
     model: ServedModel, prompt: str, *, normalize: bool
-) -> tuple[EngineCall, Callable[[list[Floats]], list[Floats]]]:
+) -> tuple[EngineCall, Callable[[list[Floats]], Awaitable[list[Floats]]]]:
     """The engine call for texts behind ``prompt``, and what makes embeddings of its rows."""
     skipped = model.model.prompt_tokens(prompt)
     pooler = model.model.pooler
@@ -166,10 +166,13 @@ def embedding_call(
     except CheckpointError as error:
         raise RequestError(424, str(error)) from error
 
-    def finish(rows: list[Floats]) -> list[Floats]:
+    async def finish(rows: list[Floats]) -> list[Floats]:
         if not call.per_token and not pooler.pooling.layers:
             return rows
-        return list(pooler.embeddings(call, rows, normalize=normalize, skipped=skipped))
+        made: Floats = await model.in_tokenizer_pool(
+            lambda: pooler.embeddings(call, rows, normalize=normalize, skipped=skipped)
+        )
+        return list(made)
 
     return call, finish
 

@@ -18,7 +18,7 @@ are filled up with zeros. Tensors come and go as JSON or as Triton's binary data
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -120,7 +120,7 @@ async def infer(request: Request, body: InferRequest, name: str, version: str = 
     infer_inputs = _infer_texts if "text" in given else _infer_ids
     results = await infer_inputs(request, model, calls, given, body)
     if "embedding" in results:
-        results["embedding"] = finish(results["embedding"])
+        results["embedding"] = await finish(results["embedding"])
     outputs: list[dict[str, Any]] = []
     binary: list[bytes] = []
     for output in requested:
@@ -160,7 +160,7 @@ def outputs_of(model: ServedModel) -> dict[str, EngineCall]:
 
 def _embedding_call(
     model: ServedModel, prompt: str
-) -> tuple[EngineCall, Callable[[list[Floats]], list[Floats]]]:
+) -> tuple[EngineCall, Callable[[list[Floats]], Awaitable[list[Floats]]]]:
     return embedding_call(model, prompt, normalize=model.model.pooling.normalize)
 
 
