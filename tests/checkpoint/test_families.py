@@ -116,6 +116,11 @@ def test_layers_are_read_in_the_forms_of_then_and_now(changes: Any, attention: A
         ("modernbert", {"rope_scaling": {"rope_type": "yarn"}}, "of type 'yarn' are not supported"),
         (
             "modernbert",
+            {"rope_parameters": {"rope_type": "linear", "factor": 2}},
+            "of type 'linear' are not supported",
+        ),
+        (
+            "modernbert",
             {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2}}},
             "of type 'linear' are not supported",
         ),

@@ -237,6 +237,25 @@ def test_damaged_numbers_are_refused(tiny_bert, tmp_path: Path, base: object) ->
         open_checkpoint(folder)
 
 
+@pytest.mark.parametrize("key", ["n_positions", "max_trained_positions"])
+@pytest.mark.parametrize("value", ["10", None, 0, [1]])
+def test_damaged_lengths_are_refused(tiny_bert, tmp_path: Path, key: str, value: object) -> None:
+    native = tiny_bert(model_type="nomic_bert")
+    folder = published(
+        tmp_path / "hub", "nomic_bert", native, rotary_scaling_factor=2, **{key: value}
+    )
+    with pytest.raises(CheckpointError, match=f"{key} must be a positive number"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["nomic_bert", "gte"])
+def test_damaged_class_names_are_refused(tiny_bert, tmp_path: Path, name: str) -> None:
+    native = tiny_bert(model_type=name)
+    folder = published(tmp_path / "hub", name, native, architectures=[{}])
+    with pytest.raises(CheckpointError, match="architectures"):
+        open_checkpoint(folder)
+
+
 def test_fixed_ntk_scaling_turns_by_its_equation(tiny_bert, tmp_path: Path) -> None:
     """The angles of dimension i of d: 1 / ((f b)^(2i/d) f^(2/d))."""
     native = tiny_bert(model_type="gte", type_vocab_size=1)

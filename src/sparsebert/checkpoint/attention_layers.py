@@ -50,7 +50,7 @@ def attention_layers(
 def _by_layer_types(values: ConfigValues, layers: int) -> tuple[LayerAttention, ...]:
     raw, where = values.raw, values.where
     _parameters(raw.get("rope_scaling"), values, ("default",))
-    by_kind = _parameters(raw.get("rope_parameters"), values)
+    by_kind = _parameters(raw.get("rope_parameters"), values, ("default",))
     speeds = {
         kind: _speed(_parameters(by_kind.get(kind), values, ("default",)), default, values)
         for kind, default in _THETAS.items()

@@ -193,8 +193,9 @@ def _nomic_bert(raw: dict[str, Any], where: Path) -> dict[str, Any]:
     }
     if raw.get("rotary_scaling_factor") is not None:
         # Longer texts would get another base, which depends on their length.
-        trained = raw.get("max_trained_positions", 2048)
-        config["max_position_embeddings"] = min(trained, raw["n_positions"])
+        trained = _number(raw, "max_trained_positions", 2048, where)
+        positions = _number(raw, "n_positions", None, where)
+        config["max_position_embeddings"] = int(min(trained, positions))
     classes = {"NomicBertForPreTraining": "NomicBertForMaskedLM"}
     return _named(config, raw, NOMIC_BERT, classes)
 
@@ -256,7 +257,9 @@ def _named(
 ) -> dict[str, Any]:
     named = raw.get("architectures")
     if isinstance(named, list):
-        config["architectures"] = [classes.get(name, name) for name in named]
+        config["architectures"] = [
+            classes.get(name, name) if isinstance(name, str) else name for name in named
+        ]
     dtype = raw.get("dtype", raw.get("torch_dtype"))
     if dtype is not None:
         config["dtype"] = dtype
