@@ -47,8 +47,8 @@ from sparsebert.halving.run import commands
 from sparsebert.halving.subject import recognise
 from sparsebert.halving.texts import Gathered, divide_texts, gather, with_every_class
 from sparsebert.packing import is_packed
-from sparsebert.tasks.custom import custom_task
 from sparsebert.tasks.examples import load_split
+from sparsebert.tasks.own import custom_task
 from sparsebert.tasks.texts import read_texts
 from tiny_models import TinyBert
 from tiny_tasks import letters, write_rows, write_squad

@@ -15,7 +15,7 @@ pytest.importorskip("pyarrow")
 from short_runs import QUICK
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.errors import OutputError
-from sparsebert.tasks.custom import find_task
+from sparsebert.tasks.own import find_task
 from sparsebert.training import finetune, prune_upstream
 from sparsebert.training.defaults import with_defaults
 from sparsebert.training.options import FinetuneOptions

@@ -66,10 +66,14 @@ def seed_executor(engine: str, threads: int | None) -> SeedExecutor:
 
 def check_task(name: str) -> None:
     """Wrong usage if --task names no task."""
-    from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS
+    from sparsebert.errors import DataError
+    from sparsebert.tasks.table import TASK_NAMES, task_name
 
-    if name.lower().replace("-", "") not in (*TASKS, CUSTOM):
-        raise typer.BadParameter(f"choose from {', '.join(TASK_NAMES)}.", param_hint="--task")
+    try:
+        task_name(name)
+    except DataError:
+        listed = ", ".join(TASK_NAMES)
+        raise typer.BadParameter(f"choose from {listed}.", param_hint="--task") from None
 
 
 def emit(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:

@@ -30,7 +30,7 @@ from sparsebert.machine import cpu_flags
 from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.table import CUSTOM, TASK_NAMES, Task, get_task
+from sparsebert.tasks.table import TASK_NAMES, Task, get_task, is_own
 from sparsebert.tasks.table import Kind as TaskKind
 from sparsebert.training.defaults import usual_dropout
 from sparsebert.training.options import FinetuneOptions
@@ -234,7 +234,7 @@ class _Doctor:
             (record.max_length for record in self._records.values() if record.max_length), None
         )
         usual = Task.max_length
-        if self._task is not None and self._task.lower() != CUSTOM:
+        if self._task is not None and not is_own(self._task):
             usual = get_task(self._task).max_length
         return min(self._max_length or known or usual, config.max_length)
 

@@ -11,12 +11,13 @@ from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural
 from sparsebert.errors import DataError
 from sparsebert.extras import need_extra
 from sparsebert.tasks.columns import labelled, need_columns, texts_or_none
-from sparsebert.tasks.custom import UNREAD, find_task, label_column, task_of_table
+from sparsebert.tasks.custom import label_column
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import read_split, validation_splits
 from sparsebert.tasks.files import split_files
+from sparsebert.tasks.own import UNREAD, find_task, task_of_table
 from sparsebert.tasks.reading import RawTable
-from sparsebert.tasks.table import CUSTOM, Task
+from sparsebert.tasks.table import Task, is_own
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,9 +81,9 @@ def read_data(
     DataError for an unknown task or a missing folder.
     """
     need_extra("looking at data", "pyarrow")
-    custom = name.lower() == CUSTOM
+    own = is_own(name)
     chosen = options or DataOptions()
-    task: Task | None = None if custom else find_task(name, data, options=chosen)
+    task: Task | None = None if own else find_task(name, data, options=chosen)
     splits: list[Split] = []
     findings: list[Finding] = []
     for split in _splits(task or UNREAD, data):
@@ -90,7 +91,7 @@ def read_data(
             raw = read_split(task or UNREAD, data, split)
             table, source = raw.table, raw.source
             if task is None:
-                task = task_of_table(_labelled(raw, chosen), labels, chosen)
+                task = task_of_table(name, _labelled(raw, chosen), labels, chosen)
             need_columns(table, task.columns, source)
             if table.num_rows == 0:
                 raise DataError(f"{source} has no rows.")

@@ -32,12 +32,12 @@ from sparsebert.evaluation.similarity import check_pairs, similarity_scores, tor
 from sparsebert.extras import need_extra
 from sparsebert.packing import is_packed
 from sparsebert.progress import Progress, shown
-from sparsebert.tasks.custom import custom_task, find_task
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.files import undivided_file
 from sparsebert.tasks.labels import label_order
-from sparsebert.tasks.table import CUSTOM, Kind, Task
+from sparsebert.tasks.own import find_task, own_task
+from sparsebert.tasks.table import CUSTOM, Kind, Task, is_own
 from sparsebert.tasks.tokens import load_tokenizer
 
 ENGINES = ("auto", "sparsebert", "torch")
@@ -247,12 +247,16 @@ def require_head(config: EncoderConfig, model: str, heads: tuple[Head, ...]) -> 
 def _task_for(
     name: str, data: str | Path | None, split: str | None, config: EncoderConfig, options: _Options
 ) -> Task:
-    if name.lower() != CUSTOM:
+    if not is_own(name):
         return find_task(name, data, options=options.columns)
     require_head(config, options.model, (Head.SEQUENCE,))
     labels = () if config.problem_type == "regression" else config.labels
-    return custom_task(
-        _scored_file(data), split=split or "validation", labels=labels, options=options.columns
+    return own_task(
+        name,
+        _scored_file(data),
+        split=split or "validation",
+        labels=labels,
+        options=options.columns,
     )
 
 

@@ -35,10 +35,10 @@ from sparsebert.halving.comparison import (
 from sparsebert.halving.subject import Subject
 from sparsebert.inference import Model, load
 from sparsebert.progress import Progress
-from sparsebert.tasks.custom import custom_task, find_task
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.files import undivided_file
-from sparsebert.tasks.table import CUSTOM, Task
+from sparsebert.tasks.own import find_task, own_task
+from sparsebert.tasks.table import CUSTOM, Task, is_own
 from sparsebert.tasks.texts import Text, single_texts
 from sparsebert.tasks.tokens import load_tokenizer
 
@@ -168,9 +168,9 @@ def _score(
 ) -> _Scored:
     """As `evaluate` scores, with the logits kept."""
     model = load(folder, threads=threads)
-    if name == CUSTOM:
+    if is_own(name):
         labels = () if model.config.problem_type == "regression" else model.config.labels
-        task = custom_task(data, split="validation", labels=labels, options=columns)
+        task = own_task(name, data, split="validation", labels=labels, options=columns)
     else:
         task = find_task(name, data, options=columns)
     order, _ = match_labels(task, model.config, str(folder))

@@ -17,9 +17,10 @@ from sparsebert.checkpoint import (
 )
 from sparsebert.errors import CheckpointError, DataError, InputError
 from sparsebert.packing import is_packed
-from sparsebert.tasks.custom import SCORE, UNREAD, custom_task, find_task
+from sparsebert.tasks.custom import SCORE
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import read_split
+from sparsebert.tasks.own import UNREAD, custom_task, find_task
 from sparsebert.tasks.table import CUSTOM, TASKS, Kind, Task
 
 _ENCODERS = (Head.ENCODER, Head.MASKED_LM)

@@ -12,13 +12,14 @@ from sparsebert.extras import imported_on_use
 
 _WHERE = {
     "CUSTOM": "sparsebert.tasks.table",
+    "OWN_TASKS": "sparsebert.tasks.table",
     "TASKS": "sparsebert.tasks.table",
     "TASK_NAMES": "sparsebert.tasks.table",
     "Examples": "sparsebert.tasks.examples",
     "Kind": "sparsebert.tasks.table",
     "Task": "sparsebert.tasks.table",
-    "custom_task": "sparsebert.tasks.custom",
-    "find_task": "sparsebert.tasks.custom",
+    "custom_task": "sparsebert.tasks.own",
+    "find_task": "sparsebert.tasks.own",
     "get_task": "sparsebert.tasks.table",
     "load_split": "sparsebert.tasks.examples",
     "validation_splits": "sparsebert.tasks.examples",
@@ -26,6 +27,7 @@ _WHERE = {
 
 __all__ = [
     "CUSTOM",
+    "OWN_TASKS",
     "TASKS",
     "TASK_NAMES",
     "Examples",
@@ -39,8 +41,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sparsebert.tasks.custom import custom_task, find_task
     from sparsebert.tasks.examples import Examples, load_split, validation_splits
-    from sparsebert.tasks.table import CUSTOM, TASK_NAMES, TASKS, Kind, Task, get_task
+    from sparsebert.tasks.own import custom_task, find_task
+    from sparsebert.tasks.table import (
+        CUSTOM,
+        OWN_TASKS,
+        TASK_NAMES,
+        TASKS,
+        Kind,
+        Task,
+        get_task,
+    )
 
 __getattr__ = imported_on_use(__name__, _WHERE)

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsebert.errors import DataError
 from sparsebert.tasks.columns import is_whole_number, label_names, need_columns
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.examples import read_split
 from sparsebert.tasks.labels import are_unnamed
 from sparsebert.tasks.reading import RawTable
-from sparsebert.tasks.table import CUSTOM, Kind, Task, get_task
+from sparsebert.tasks.table import CUSTOM, Kind, Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,40 +35,10 @@ _MAX_CLASSES = 1000  # more distinct labels than this are ids or scores, not cla
 _TRUTH = (("0", "1"), ("false", "true"))
 
 
-def find_task(
-    name: str,
-    data: str | Path | None,
-    *,
-    split: str = "train",
-    options: DataOptions | None = None,
-) -> Task:
-    """The task of this name; for ``custom`` the one that ``data`` describes. Raises DataError."""
-    if name.lower() == CUSTOM:
-        return custom_task(data, split=split, options=options)
-    return _known_task(get_task(name), options or DataOptions())
-
-
-def custom_task(
-    data: str | Path | None,
-    *,
-    split: str = "train",
-    labels: Sequence[str] | None = None,
-    options: DataOptions | None = None,
-) -> Task:
-    """The task that ``data`` describes; the label set is that of ``split``, or the given one.
-
-    ``labels`` are those of a model that is already trained; an empty sequence says that the model
-    is a regression. Raises DataError if the columns or labels do not make a task.
-    """
-    if data is None:
-        raise DataError(f"the task {CUSTOM} needs your data: give a folder or a file.")
-    return task_of_table(read_split(UNREAD, data, split), labels, options)
-
-
-def task_of_table(
+def custom_of_table(
     raw: RawTable, labels: Sequence[str] | None = None, options: DataOptions | None = None
 ) -> Task:
-    """`custom_task` of a table that is read already."""
+    """The task that a table describes; ``labels`` are those of `sparsebert.tasks.own.own_task`."""
     chosen = options or DataOptions()
     table, source = raw.table, raw.source
     columns = chosen.text_columns or _text_columns(table, source)
@@ -103,22 +71,6 @@ def task_of_table(
     return replace(task, positive=positive, positions=labels is not None)
 
 
-def _known_task(task: Task, options: DataOptions) -> Task:
-    for name in ("regression", "positive_label"):
-        if name in options.given():
-            raise DataError(f"{name} is for the task {CUSTOM}: {task.name} says so itself.")
-    columns = options.text_columns or task.text_columns
-    if len(columns) != len(task.text_columns):
-        raise DataError(
-            f"{task.name} reads {len(task.text_columns)} texts a row and {len(columns)} "
-            f"column{'s' if len(columns) > 1 else ''} of texts were named: give text_column"
-            f"{' and pair_column' if len(task.text_columns) > 1 else ' alone'}."
-        )
-    return replace(
-        task, text_columns=columns, label_column=options.label_column or task.label_column
-    )
-
-
 def _task(columns: tuple[str, ...], label: str, kind: Kind, labels: tuple[str, ...] = ()) -> Task:
     regression = kind is Kind.REGRESSION
     return Task(
@@ -131,10 +83,6 @@ def _task(columns: tuple[str, ...], label: str, kind: Kind, labels: tuple[str, .
         main_metric="pearson" if regression else "accuracy",
         labels=labels,
     )
-
-
-UNREAD = _task((), "label", Kind.CLASSIFICATION)
-"""The custom task while its columns are not known, to read a table with."""
 
 
 def _text_columns(table: pa.Table, source: str) -> tuple[str, ...]:

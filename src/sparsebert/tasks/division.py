@@ -21,9 +21,9 @@ from sparsebert.checkpoint.json_files import read_object, write_json
 from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.extras import need_extra
-from sparsebert.tasks.custom import find_task
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import Examples, examples_from, read_split, selection
+from sparsebert.tasks.own import find_task
 from sparsebert.tasks.table import Kind
 
 SPLIT_NAME = "split.json"

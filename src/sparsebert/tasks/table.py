@@ -165,16 +165,31 @@ TASKS: dict[str, Task] = {
     task.name: task for task in (_MNLI, _QQP, _QNLI, _SST2, _COLA, _STSB, _MRPC, _RTE, _SQUAD)
 }
 CUSTOM = "custom"
-TASK_NAMES: tuple[str, ...] = (*TASKS, CUSTOM)
+OWN_TASKS: tuple[str, ...] = (CUSTOM,)
+"""Tasks whose columns and labels are those of the user's data (`sparsebert.tasks.own`)."""
+TASK_NAMES: tuple[str, ...] = (*TASKS, *OWN_TASKS)
+
+
+def task_name(name: str) -> str:
+    """The one of `TASK_NAMES` that is meant (``SST-2`` is ``sst2``). DataError if unknown."""
+    plain = {each.replace("-", "").replace("_", ""): each for each in TASK_NAMES}
+    key = name.lower().replace("-", "").replace("_", "")
+    if key not in plain:
+        raise DataError(f"'{name}' is not a task; the tasks are {', '.join(TASK_NAMES)}.")
+    return plain[key]
+
+
+def is_own(name: str) -> bool:
+    """Whether the data says what the task of this name is. DataError if unknown."""
+    return task_name(name) in OWN_TASKS
 
 
 def get_task(name: str) -> Task:
     """The task of this name (``SST-2``, ``sst2`` and ``SST2`` are one). DataError if unknown.
 
-    ``custom`` is not in the table: a user's own columns and labels are read from the data by
-    `sparsebert.tasks.custom.custom_task`.
+    `OWN_TASKS` are not in the table: the data says what they are, see `sparsebert.tasks.own`.
     """
-    key = name.lower().replace("-", "").replace("_", "")
+    key = task_name(name)
     if key not in TASKS:
-        raise DataError(f"'{name}' is not a task; the tasks are {', '.join(TASK_NAMES)}.")
+        raise DataError(f"the task {key} is what its data says: none is given.")
     return TASKS[key]

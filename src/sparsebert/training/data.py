@@ -18,12 +18,12 @@ import numpy.typing as npt
 
 from sparsebert.errors import DataError
 from sparsebert.evaluation.scoring import f1_note
-from sparsebert.tasks.custom import find_task
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.division import SPLIT_NAME, Division, divide
 from sparsebert.tasks.examples import Examples, load_split, selection, validation_splits
 from sparsebert.tasks.files import undivided_file
 from sparsebert.tasks.labels import label_notes
+from sparsebert.tasks.own import find_task
 from sparsebert.tasks.table import CUSTOM, Kind, Task
 from sparsebert.tasks.texts import Text, read_texts, single_texts
 from sparsebert.tasks.tokens import TokenRows

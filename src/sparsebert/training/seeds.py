@@ -31,7 +31,7 @@ from sparsebert.evaluation.results import (
 from sparsebert.evaluation.seeds import SeedExecutor, sequential
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import DataOptions, split_options
-from sparsebert.tasks.table import CUSTOM, TASKS, get_task
+from sparsebert.tasks.table import TASKS, task_name
 from sparsebert.training.data import read_run_data
 from sparsebert.training.defaults import with_defaults
 from sparsebert.training.distributed import from_main, join, main_only
@@ -153,7 +153,7 @@ def _refuse_others(
     teachers: Mapping[int, Path],
 ) -> None:
     """TrainingError if a finished seed was not made as this run would make it."""
-    known = {"task": CUSTOM if task.lower() == CUSTOM else get_task(task).name}
+    known = {"task": task_name(task)}
     for folder in finished.values():
         if not (folder / TRAINING_NAME).is_file():
             raise TrainingError(
