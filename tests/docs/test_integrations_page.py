@@ -11,7 +11,7 @@ import pytest
 from checkout import CHECKOUT
 from sparsebert import pack
 from sparsebert.checkpoint import publishing
-from sparsebert.inference import model as inference_model
+from sparsebert.inference import loaded_model
 
 for module in ("torch", "transformers", "sentence_transformers", "langchain_core", "pandas"):
     pytest.importorskip(module)
@@ -38,7 +38,7 @@ def test_the_page_runs(
         pack(tiny_bert(head, **sizes), tmp_path / name, dtype="int8")
     pushed: list[object] = []
     monkeypatch.setattr(
-        inference_model, "push_to_hub", lambda *names, **_: pushed.append(names) or "url"
+        loaded_model, "push_to_hub", lambda *names, **_: pushed.append(names) or "url"
     )
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from sparsebert.checkpoint import EncoderConfig, Head, Pooling, Prompts, ScoreFunction
-from sparsebert.checkpoint.pooling import SparsePooling
-from sparsebert.checkpoint.publishing import copy_model, push_to_hub
-from sparsebert.checkpoint.tokenizer import check_ids
-from sparsebert.engine import Encoder
-from sparsebert.errors import CheckpointError, InputError
+from sparsebert.errors import InputError
 from sparsebert.inference.answering import as_questions, best_answers, window_length
-from sparsebert.inference.batching import EngineCall, Floats, run_per_text, run_per_token
-from sparsebert.inference.embeddings import (
-    Embeddings,
-    EmbeddingType,
-    check_dimensions,
-    check_embedding_type,
-    converted,
-    shortened,
-)
+from sparsebert.inference.embedding_model import EmbeddingModel
 from sparsebert.inference.entities import Aggregation, check_aggregation, joined_entities
 from sparsebert.inference.labelling import (
     FilledMask,
@@ -35,32 +20,11 @@ from sparsebert.inference.labelling import (
     softmax,
     tagged_tokens,
 )
-from sparsebert.inference.pooling import POOLING_MODES, Pooler
-from sparsebert.inference.sequences import Tokens, as_token_sequences
-from sparsebert.inference.sparse import sparse_embeddings
 from sparsebert.inference.texts import Text, as_texts
-from sparsebert.inference.tokenizing import TextTokenizer, usual_stride
-from sparsebert.packing.weights import Weights, bytes_held, describe_storage
-
-PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len", "weightedmean", "lasttoken"]
-
-# What a model with this head is called, and the methods and commands that fit it.
-_FITTING = {
-    Head.ENCODER: ("an encoder without a head", "embed"),
-    Head.SEQUENCE: ("a sequence-classification model", "classify or embed"),
-    Head.QUESTION: ("a question-answering model", "answer or embed"),
-    Head.TOKEN: ("a token-classification model", "tag or embed"),
-    Head.MASKED_LM: ("a masked-lm model", "fill, embed_sparse or embed"),
-}
-_NEEDED = {
-    "classify": Head.SEQUENCE,
-    "answer": Head.QUESTION,
-    "tag": Head.TOKEN,
-    "fill": Head.MASKED_LM,
-}
+from sparsebert.inference.tokenizing import usual_stride
 
 
-class Model:
+class Model(EmbeddingModel):
     """A loaded model; `load` makes it. It may be used from many Python threads at once.
 
     Texts are strings, or pairs of strings that are read together (a premise and a hypothesis).
@@ -73,173 +37,6 @@ class Model:
     Copies share one engine. Pickled, a model is its folder and the options it was loaded with,
     from which another process loads it again.
     """
-
-    def __init__(
-        self,
-        name: str,
-        config: EncoderConfig,
-        pooling: Pooling | None,
-        tokenizer: TextTokenizer | None,
-        encoder: Encoder,
-        weights: Weights,
-        path: Path,
-        prompts: Prompts | None = None,
-        score_function: ScoreFunction = "softmax",
-        load_again: Callable[[str, Path], Model] | None = None,
-        sparse_pooling: SparsePooling | None = None,
-    ) -> None:
-        self.name = name
-        self.path = path
-        self.config = config
-        self.pooling = pooling or Pooling()
-        self.sparse_pooling = sparse_pooling or SparsePooling()
-        self.pooler = Pooler(self.pooling, config.hidden_size)
-        self.prompts = prompts or Prompts()
-        self.score_function = score_function
-        self._load_again = load_again
-        self.nbytes = bytes_held(weights)
-        self._storage = describe_storage(weights)
-        self._tokenizer = tokenizer
-        self._encoder = encoder
-
-    @property
-    def threads(self) -> int:
-        """Threads the engine works with."""
-        return int(self._encoder.threads)
-
-    @property
-    def instruction_set(self) -> str:
-        """The engine's kernels in use, such as avx512-vnni or avx512-amx."""
-        return str(self._encoder.instruction_set)
-
-    @property
-    def kernel(self) -> str | None:
-        """The engine's kernel for int8 layers and why it was chosen, or None without a choice.
-
-        Computing in bf16, the instructions that it has for that, or that there are none.
-        """
-        return self._encoder.kernel
-
-    @property
-    def max_length(self) -> int:
-        """Tokens of a text that the model reads, special tokens included."""
-        return self._tokenizer.max_length if self._tokenizer else self.config.max_length
-
-    @property
-    def storage(self) -> str:
-        """How the encoder's matrices are kept, for example ``1:2 int8`` or ``dense fp32``."""
-        return self._storage
-
-    @property
-    def tokenizer(self) -> TextTokenizer:
-        """The tokenizer; CheckpointError for a folder without tokenizer files."""
-        return self._text_tokenizer()
-
-    @property
-    def encoder(self) -> Encoder:
-        """The native engine with this model's weights."""
-        return self._encoder
-
-    def __repr__(self) -> str:
-        shape = f"{self.config.num_hidden_layers}x{self.config.hidden_size}"
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        compute = f" computed in {self._encoder.compute}" if self._encoder.compute else ""
-        return (
-            f"<sparsebert.Model {self.name}: {self.config.head.value}, {shape}, "
-            f"{self._storage}{compute}, {self.nbytes / 1e6:.1f} MB, "
-            f"{self.instruction_set}, {threads}>"
-        )
-
-    def __copy__(self) -> Model:
-        made = Model.__new__(Model)
-        made.__dict__.update(self.__dict__)
-        return made
-
-    def __deepcopy__(self, _memo: dict[int, Any]) -> Model:
-        return self.__copy__()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self._load_again is None:
-            raise TypeError(f"{self!r} was not made by load() and cannot be pickled")
-        return self._load_again, (self.name, self.path.absolute())
-
-    def require(self, verb: str) -> None:
-        """InputError, saying what fits, if the model's head cannot classify, answer, tag, fill."""
-        if self.config.head is not _NEEDED[verb]:
-            kind, fitting = _FITTING[self.config.head]
-            raise InputError(f"{self.name} is {kind} and cannot {verb}: it can {fitting}.")
-
-    def embed(
-        self,
-        texts: Text | Iterable[Text],
-        *,
-        batch_size: int = 32,
-        pooling: PoolingMode | None = None,
-        normalize: bool | None = None,
-        prompt: str | None = None,
-        dimensions: int | None = None,
-        output: EmbeddingType = "float32",
-        strict: bool = False,
-    ) -> Embeddings:
-        """Sentence embeddings: ``[texts, hidden]``, or ``[hidden]`` for a single text.
-
-        ``pooling`` and ``normalize`` (to length 1) default to the folder's sentence-transformers
-        modules, and to the mean, not normalised, where it has none. ``prompt`` is put before each
-        text: by default the folder's own (`prompts` has it, and those it knows by name), as in
-        sentence-transformers; "" puts none. ``dimensions`` keeps the first so many numbers of each
-        (of a model trained for it: Kusupati et al. 2022, arXiv:2205.13147), of length 1 again if
-        normalised. ``output`` is their type: "float32", "float16", "int8" (each embedding scaled
-        so that its largest number is 127 or -127, which leaves cosines as they are) or "binary"
-        (uint8: a bit a number, 1 where it is above 0, the first the highest of a byte).
-        """
-        check_embedding_type(output)
-        pooler = self.pooler
-        if pooling is not None:
-            if pooling not in POOLING_MODES:
-                raise InputError(
-                    f"pooling must be one of {', '.join(POOLING_MODES)}, not {pooling!r}."
-                )
-            pooler = Pooler(replace(self.pooling, modes=(pooling,)), self.config.hidden_size)
-        check_dimensions(self.name, pooler.width, dimensions)
-        unit = bool(self.pooling.normalize if normalize is None else normalize)
-        before = self._prompt(prompt)
-        given = as_texts(texts, before)
-        tokenizer = self._text_tokenizer()
-        skipped = self.prompt_tokens(before)
-        call = pooler.call(normalize=unit, skipped=skipped)
-        tokens = self._checked(tokenizer.encode(given, strict=strict))
-        width = self.config.hidden_size
-        rows: Any = (
-            run_per_token(self._encoder, call, tokens, batch_size)
-            if call.per_token
-            else run_per_text(self._encoder, call, tokens, batch_size, width)
-        )
-        vectors = pooler.embeddings(call, rows, normalize=unit, skipped=skipped)
-        vectors = shortened(vectors, dimensions, normalize=unit)
-        found = converted(vectors, output)
-        return found[0] if given.single else found
-
-    def embed_sparse(
-        self,
-        texts: Text | Iterable[Text],
-        *,
-        batch_size: int = 32,
-        prompt: str | None = None,
-        strict: bool = False,
-    ) -> Any:
-        """Sparse embeddings (SPLADE) by a masked-LM model: a `SparseEmbedding` for each text.
-
-        It has the ids of the vocabulary's tokens that matter to the text, and their weights. How
-        they are made of the logits, the folder's SpladePooling module says; without one, by
-        log(1 + max(x, 0)) and the largest over the text. ``prompt`` is as in `embed`.
-        """
-        if self.config.head is not Head.MASKED_LM:
-            kind, fitting = _FITTING[self.config.head]
-            raise InputError(f"{self.name} is {kind} and cannot embed_sparse: it can {fitting}.")
-        given = as_texts(texts, self._prompt(prompt))
-        tokens = self._checked(self._text_tokenizer().encode(given, strict=strict))
-        found = sparse_embeddings(self._encoder, self.sparse_pooling, tokens, batch_size)
-        return found[0] if given.single else found
 
     def classify(
         self,
@@ -395,123 +192,3 @@ class Model:
             {"token": tokenizer.backend.id_to_token(token) or "", "score": float(scores[token])}
             for token in np.argsort(-scores, kind="stable")[:top_k].tolist()
         ]
-
-    def logits(
-        self, texts: Text | Iterable[Text], *, batch_size: int = 32, strict: bool = False
-    ) -> Any:
-        """The head's output for each text, as `forward` returns it; InputError without a head.
-
-        For a single text only its own: ``[labels]``, or ``[tokens, ...]``.
-        """
-        if self.config.head is Head.ENCODER:
-            raise InputError(
-                f"{self.name} is an encoder without a head and has no logits: use embed or "
-                "hidden_states, or fine-tune it on a task first."
-            )
-        given = as_texts(texts)
-        rows = self._head(self._text_tokenizer().encode(given, strict=strict), batch_size)
-        return rows[0] if given.single else rows
-
-    def hidden_states(
-        self, texts: Text | Iterable[Text], *, batch_size: int = 32, strict: bool = False
-    ) -> Any:
-        """The last layer: a list of float32 ``[tokens, hidden]`` (one array for a single text)."""
-        given = as_texts(texts)
-        rows = self._per_token(
-            "hidden", self._text_tokenizer().encode(given, strict=strict), batch_size
-        )
-        return rows[0] if given.single else rows
-
-    def forward(
-        self,
-        ids: Iterable[Sequence[int]],
-        type_ids: Iterable[Sequence[int]] | None = None,
-        *,
-        batch_size: int = 32,
-        head: bool = True,
-    ) -> Any:
-        """The head's output for lists of token ids, special tokens included; no tokenizer.
-
-        | head | result |
-        |---|---|
-        | sequence classification | float32 ``[sequences, labels]`` |
-        | question answering | list of float32 ``[tokens, 2]``, start and end |
-        | token classification | list of float32 ``[tokens, labels]`` |
-        | masked LM | list of float32 ``[tokens, vocabulary]`` |
-        | none | list of float32 ``[tokens, hidden]``, the last layer |
-
-        Without ``head`` the last layer, whatever the head. Raises InputError for an id outside
-        the vocabulary, an empty or too long sequence, or a wrong nesting.
-        """
-        tokens = as_token_sequences(
-            ids,
-            type_ids,
-            vocab_size=self.config.vocab_size,
-            type_vocab_size=self.config.type_vocab_size,
-            max_positions=self.config.max_length,
-        )
-        if not head or self.config.head is Head.ENCODER:
-            return self._per_token("hidden", tokens, batch_size)
-        return self._head(tokens, batch_size)
-
-    def save_pretrained(self, folder: str | Path, *, force: bool = False) -> Path:
-        """Copy the model's folder as it is, packed or not; returns the new one.
-
-        Raises OutputError if it exists (without ``force``) or cannot be written.
-        """
-        return copy_model(self.path, folder, force=force)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Put the model's folder on the Hugging Face hub: `sparsebert.push_to_hub`."""
-        return push_to_hub(self.path, repo_id, **options)
-
-    def embedding_width(self, pooling: PoolingMode | None = None) -> int:
-        """Numbers of an embedding, pooled as the folder says or by ``pooling``."""
-        chosen = self.pooling if pooling is None else replace(self.pooling, modes=(pooling,))
-        return chosen.width(self.config.hidden_size)
-
-    def prompt_tokens(self, prompt: str) -> int:
-        """How many first tokens of a text behind ``prompt`` are not pooled.
-
-        0 unless the folder's pooling leaves prompts out; then, as in sentence-transformers, those
-        of the prompt by itself with the special tokens before it.
-        """
-        if not prompt or self.pooling.include_prompt:
-            return 0
-        return self._text_tokenizer().count_before(prompt)
-
-    def _prompt(self, asked: str | None) -> str:
-        prompt = self.prompts.default if asked is None else asked
-        if not isinstance(prompt, str):
-            raise InputError(f"prompt must be a text, not {prompt!r}.")
-        return prompt
-
-    def _head(self, tokens: Sequence[Tokens], batch_size: int) -> Any:
-        if self.config.head is Head.SEQUENCE:
-            return self._text_logits(tokens, batch_size)
-        return self._per_token("head", tokens, batch_size)
-
-    def _text_logits(self, tokens: Sequence[Tokens], batch_size: int) -> Floats:
-        labels = len(self.config.labels)
-        tokens = self._checked(tokens)
-        return run_per_text(self._encoder, EngineCall("head"), tokens, batch_size, labels)
-
-    def _per_token(
-        self, method: Literal["head", "hidden"], tokens: Sequence[Tokens], batch_size: int
-    ) -> list[Floats]:
-        call = EngineCall(method, per_token=True)
-        return run_per_token(self._encoder, call, self._checked(tokens), batch_size)
-
-    def _checked(self, tokens: Sequence[Tokens]) -> Sequence[Tokens]:
-        """Refuse ids outside the embedding tables, which the engine indexes unchecked."""
-        for sequence in tokens:
-            check_ids(self.name, self.config, sequence.ids, sequence.type_ids)
-        return tokens
-
-    def _text_tokenizer(self) -> TextTokenizer:
-        if self._tokenizer is None:
-            raise CheckpointError(
-                f"{self.name} has no tokenizer.json and no vocabulary, so it cannot read texts: "
-                "add one, or give token ids to forward()."
-            )
-        return self._tokenizer

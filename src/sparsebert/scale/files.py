@@ -18,8 +18,8 @@ from sparsebert.checkpoint import resolve_model
 from sparsebert.errors import EngineError
 from sparsebert.extras import need_extra
 from sparsebert.inference import load
+from sparsebert.inference.embedding_model import PoolingMode
 from sparsebert.inference.embeddings import EmbeddingType
-from sparsebert.inference.model import PoolingMode
 from sparsebert.progress import Progress, silent
 from sparsebert.scale.columns import ERROR, Columns
 from sparsebert.scale.input_files import Location, find_input_files

@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsebert.errors import InputError
 from sparsebert.inference.answer_each import Answers, Work, answer_each
+from sparsebert.inference.embedding_model import PoolingMode
 from sparsebert.inference.embeddings import (
     NUMPY_TYPES,
     EmbeddingType,
@@ -18,7 +19,7 @@ from sparsebert.inference.embeddings import (
     check_embedding_type,
     embedding_width,
 )
-from sparsebert.inference.model import Model, PoolingMode
+from sparsebert.inference.model import Model
 from sparsebert.inference.texts import Text, as_string
 from sparsebert.scale.columns import ERROR, SCORE, TOP, Columns
 

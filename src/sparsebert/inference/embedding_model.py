@@ -1,0 +1,122 @@
+"""What a model makes of texts to search and compare them: dense and sparse embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Literal
+
+from sparsebert.checkpoint import Head
+from sparsebert.errors import InputError
+from sparsebert.inference.batching import run_per_text, run_per_token
+from sparsebert.inference.embeddings import (
+    Embeddings,
+    EmbeddingType,
+    check_dimensions,
+    check_embedding_type,
+    converted,
+    shortened,
+)
+from sparsebert.inference.loaded_model import FITTING, LoadedModel
+from sparsebert.inference.pooling import POOLING_MODES, Pooler
+from sparsebert.inference.sparse import sparse_embeddings
+from sparsebert.inference.texts import Text, as_texts
+
+PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len", "weightedmean", "lasttoken"]
+
+
+class EmbeddingModel(LoadedModel):
+    """A model's embeddings."""
+
+    def embed(
+        self,
+        texts: Text | Iterable[Text],
+        *,
+        batch_size: int = 32,
+        pooling: PoolingMode | None = None,
+        normalize: bool | None = None,
+        prompt: str | None = None,
+        dimensions: int | None = None,
+        output: EmbeddingType = "float32",
+        strict: bool = False,
+    ) -> Embeddings:
+        """Sentence embeddings: ``[texts, hidden]``, or ``[hidden]`` for a single text.
+
+        ``pooling`` and ``normalize`` (to length 1) default to the folder's sentence-transformers
+        modules, and to the mean, not normalised, where it has none. ``prompt`` is put before each
+        text: by default the folder's own (`prompts` has it, and those it knows by name), as in
+        sentence-transformers; "" puts none. ``dimensions`` keeps the first so many numbers of each
+        (of a model trained for it: Kusupati et al. 2022, arXiv:2205.13147), of length 1 again if
+        normalised. ``output`` is their type: "float32", "float16", "int8" (each embedding scaled
+        so that its largest number is 127 or -127, which leaves cosines as they are) or "binary"
+        (uint8: a bit a number, 1 where it is above 0, the first the highest of a byte).
+        """
+        check_embedding_type(output)
+        pooler = self.pooler
+        if pooling is not None:
+            if pooling not in POOLING_MODES:
+                raise InputError(
+                    f"pooling must be one of {', '.join(POOLING_MODES)}, not {pooling!r}."
+                )
+            pooler = Pooler(replace(self.pooling, modes=(pooling,)), self.config.hidden_size)
+        check_dimensions(self.name, pooler.width, dimensions)
+        unit = bool(self.pooling.normalize if normalize is None else normalize)
+        before = self._prompt(prompt)
+        given = as_texts(texts, before)
+        tokenizer = self._text_tokenizer()
+        skipped = self.prompt_tokens(before)
+        call = pooler.call(normalize=unit, skipped=skipped)
+        tokens = self._checked(tokenizer.encode(given, strict=strict))
+        width = self.config.hidden_size
+        rows: Any = (
+            run_per_token(self._encoder, call, tokens, batch_size)
+            if call.per_token
+            else run_per_text(self._encoder, call, tokens, batch_size, width)
+        )
+        vectors = pooler.embeddings(call, rows, normalize=unit, skipped=skipped)
+        vectors = shortened(vectors, dimensions, normalize=unit)
+        found = converted(vectors, output)
+        return found[0] if given.single else found
+
+    def embed_sparse(
+        self,
+        texts: Text | Iterable[Text],
+        *,
+        batch_size: int = 32,
+        prompt: str | None = None,
+        strict: bool = False,
+    ) -> Any:
+        """Sparse embeddings (SPLADE) by a masked-LM model: a `SparseEmbedding` for each text.
+
+        It has the ids of the vocabulary's tokens that matter to the text, and their weights. How
+        they are made of the logits, the folder's SpladePooling module says; without one, by
+        log(1 + max(x, 0)) and the largest over the text. ``prompt`` is as in `embed`.
+        """
+        if self.config.head is not Head.MASKED_LM:
+            kind, fitting = FITTING[self.config.head]
+            raise InputError(f"{self.name} is {kind} and cannot embed_sparse: it can {fitting}.")
+        given = as_texts(texts, self._prompt(prompt))
+        tokens = self._checked(self._text_tokenizer().encode(given, strict=strict))
+        found = sparse_embeddings(self._encoder, self.sparse_pooling, tokens, batch_size)
+        return found[0] if given.single else found
+
+    def embedding_width(self, pooling: PoolingMode | None = None) -> int:
+        """Numbers of an embedding, pooled as the folder says or by ``pooling``."""
+        chosen = self.pooling if pooling is None else replace(self.pooling, modes=(pooling,))
+        return chosen.width(self.config.hidden_size)
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """How many first tokens of a text behind ``prompt`` are not pooled.
+
+        0 unless the folder's pooling leaves prompts out; then, as in sentence-transformers, those
+        of the prompt by itself with the special tokens before it.
+        """
+        if not prompt or self.pooling.include_prompt:
+            return 0
+        return self._text_tokenizer().count_before(prompt)
+
+    def _prompt(self, asked: str | None) -> str:
+        prompt = self.prompts.default if asked is None else asked
+        if not isinstance(prompt, str):
+            raise InputError(f"prompt must be a text, not {prompt!r}.")
+        return prompt

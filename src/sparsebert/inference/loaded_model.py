@@ -1,0 +1,236 @@
+"""A model in the engine with its folder's tokenizer: what all models have, whatever their head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sparsebert.checkpoint import EncoderConfig, Head, Pooling, Prompts, ScoreFunction
+from sparsebert.checkpoint.pooling import SparsePooling
+from sparsebert.checkpoint.publishing import copy_model, push_to_hub
+from sparsebert.checkpoint.tokenizer import check_ids
+from sparsebert.engine import Encoder
+from sparsebert.errors import CheckpointError, InputError
+from sparsebert.inference.batching import EngineCall, Floats, run_per_text, run_per_token
+from sparsebert.inference.pooling import Pooler
+from sparsebert.inference.sequences import Tokens, as_token_sequences
+from sparsebert.inference.texts import Text, as_texts
+from sparsebert.inference.tokenizing import TextTokenizer
+from sparsebert.packing.weights import Weights, bytes_held, describe_storage
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# What a model with this head is called, and the methods and commands that fit it.
+FITTING = {
+    Head.ENCODER: ("an encoder without a head", "embed"),
+    Head.SEQUENCE: ("a sequence-classification model", "classify or embed"),
+    Head.QUESTION: ("a question-answering model", "answer or embed"),
+    Head.TOKEN: ("a token-classification model", "tag or embed"),
+    Head.MASKED_LM: ("a masked-lm model", "fill, embed_sparse or embed"),
+}
+_NEEDED = {
+    "classify": Head.SEQUENCE,
+    "answer": Head.QUESTION,
+    "tag": Head.TOKEN,
+    "fill": Head.MASKED_LM,
+}
+
+
+class LoadedModel:
+    """The engine, the tokenizer and what the folder says; raw outputs."""
+
+    def __init__(
+        self,
+        name: str,
+        config: EncoderConfig,
+        pooling: Pooling | None,
+        tokenizer: TextTokenizer | None,
+        encoder: Encoder,
+        weights: Weights,
+        path: Path,
+        prompts: Prompts | None = None,
+        score_function: ScoreFunction = "softmax",
+        load_again: Callable[[str, Path], LoadedModel] | None = None,
+        sparse_pooling: SparsePooling | None = None,
+    ) -> None:
+        self.name = name
+        self.path = path
+        self.config = config
+        self.pooling = pooling or Pooling()
+        self.sparse_pooling = sparse_pooling or SparsePooling()
+        self.pooler = Pooler(self.pooling, config.hidden_size)
+        self.prompts = prompts or Prompts()
+        self.score_function = score_function
+        self._load_again = load_again
+        self.nbytes = bytes_held(weights)
+        self._storage = describe_storage(weights)
+        self._tokenizer = tokenizer
+        self._encoder = encoder
+
+    @property
+    def threads(self) -> int:
+        """Threads the engine works with."""
+        return int(self._encoder.threads)
+
+    @property
+    def instruction_set(self) -> str:
+        """The engine's kernels in use, such as avx512-vnni or avx512-amx."""
+        return str(self._encoder.instruction_set)
+
+    @property
+    def kernel(self) -> str | None:
+        """The engine's kernel for int8 layers and why it was chosen, or None without a choice.
+
+        Computing in bf16, the instructions that it has for that, or that there are none.
+        """
+        return self._encoder.kernel
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a text that the model reads, special tokens included."""
+        return self._tokenizer.max_length if self._tokenizer else self.config.max_length
+
+    @property
+    def storage(self) -> str:
+        """How the encoder's matrices are kept, for example ``1:2 int8`` or ``dense fp32``."""
+        return self._storage
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer; CheckpointError for a folder without tokenizer files."""
+        return self._text_tokenizer()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The native engine with this model's weights."""
+        return self._encoder
+
+    def __repr__(self) -> str:
+        shape = f"{self.config.num_hidden_layers}x{self.config.hidden_size}"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        compute = f" computed in {self._encoder.compute}" if self._encoder.compute else ""
+        return (
+            f"<sparsebert.Model {self.name}: {self.config.head.value}, {shape}, "
+            f"{self._storage}{compute}, {self.nbytes / 1e6:.1f} MB, "
+            f"{self.instruction_set}, {threads}>"
+        )
+
+    def __copy__(self) -> Self:
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._load_again is None:
+            raise TypeError(f"{self!r} was not made by load() and cannot be pickled")
+        return self._load_again, (self.name, self.path.absolute())
+
+    def require(self, verb: str) -> None:
+        """InputError, saying what fits, if the model's head cannot classify, answer, tag, fill."""
+        if self.config.head is not _NEEDED[verb]:
+            kind, fitting = FITTING[self.config.head]
+            raise InputError(f"{self.name} is {kind} and cannot {verb}: it can {fitting}.")
+
+    def logits(
+        self, texts: Text | Iterable[Text], *, batch_size: int = 32, strict: bool = False
+    ) -> Any:
+        """The head's output for each text, as `forward` returns it; InputError without a head.
+
+        For a single text only its own: ``[labels]``, or ``[tokens, ...]``.
+        """
+        if self.config.head is Head.ENCODER:
+            raise InputError(
+                f"{self.name} is an encoder without a head and has no logits: use embed or "
+                "hidden_states, or fine-tune it on a task first."
+            )
+        given = as_texts(texts)
+        rows = self._head(self._text_tokenizer().encode(given, strict=strict), batch_size)
+        return rows[0] if given.single else rows
+
+    def hidden_states(
+        self, texts: Text | Iterable[Text], *, batch_size: int = 32, strict: bool = False
+    ) -> Any:
+        """The last layer: a list of float32 ``[tokens, hidden]`` (one array for a single text)."""
+        given = as_texts(texts)
+        rows = self._per_token(
+            "hidden", self._text_tokenizer().encode(given, strict=strict), batch_size
+        )
+        return rows[0] if given.single else rows
+
+    def forward(
+        self,
+        ids: Iterable[Sequence[int]],
+        type_ids: Iterable[Sequence[int]] | None = None,
+        *,
+        batch_size: int = 32,
+        head: bool = True,
+    ) -> Any:
+        """The head's output for lists of token ids, special tokens included; no tokenizer.
+
+        | head | result |
+        |---|---|
+        | sequence classification | float32 ``[sequences, labels]`` |
+        | question answering | list of float32 ``[tokens, 2]``, start and end |
+        | token classification | list of float32 ``[tokens, labels]`` |
+        | masked LM | list of float32 ``[tokens, vocabulary]`` |
+        | none | list of float32 ``[tokens, hidden]``, the last layer |
+
+        Without ``head`` the last layer, whatever the head. Raises InputError for an id outside
+        the vocabulary, an empty or too long sequence, or a wrong nesting.
+        """
+        tokens = as_token_sequences(
+            ids,
+            type_ids,
+            vocab_size=self.config.vocab_size,
+            type_vocab_size=self.config.type_vocab_size,
+            max_positions=self.config.max_length,
+        )
+        if not head or self.config.head is Head.ENCODER:
+            return self._per_token("hidden", tokens, batch_size)
+        return self._head(tokens, batch_size)
+
+    def save_pretrained(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Copy the model's folder as it is, packed or not; returns the new one.
+
+        Raises OutputError if it exists (without ``force``) or cannot be written.
+        """
+        return copy_model(self.path, folder, force=force)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Put the model's folder on the Hugging Face hub: `sparsebert.push_to_hub`."""
+        return push_to_hub(self.path, repo_id, **options)
+
+    def _head(self, tokens: Sequence[Tokens], batch_size: int) -> Any:
+        if self.config.head is Head.SEQUENCE:
+            return self._text_logits(tokens, batch_size)
+        return self._per_token("head", tokens, batch_size)
+
+    def _text_logits(self, tokens: Sequence[Tokens], batch_size: int) -> Floats:
+        labels = len(self.config.labels)
+        tokens = self._checked(tokens)
+        return run_per_text(self._encoder, EngineCall("head"), tokens, batch_size, labels)
+
+    def _per_token(
+        self, method: Literal["head", "hidden"], tokens: Sequence[Tokens], batch_size: int
+    ) -> list[Floats]:
+        call = EngineCall(method, per_token=True)
+        return run_per_token(self._encoder, call, self._checked(tokens), batch_size)
+
+    def _checked(self, tokens: Sequence[Tokens]) -> Sequence[Tokens]:
+        """Refuse ids outside the embedding tables, which the engine indexes unchecked."""
+        for sequence in tokens:
+            check_ids(self.name, self.config, sequence.ids, sequence.type_ids)
+        return tokens
+
+    def _text_tokenizer(self) -> TextTokenizer:
+        if self._tokenizer is None:
+            raise CheckpointError(
+                f"{self.name} has no tokenizer.json and no vocabulary, so it cannot read texts: "
+                "add one, or give token ids to forward()."
+            )
+        return self._tokenizer
