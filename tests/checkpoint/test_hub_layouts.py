@@ -17,7 +17,7 @@ from sparsebert import load, pack, prune
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.convert import convert
 from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
-from sparsebert.evaluation.similarity import torch_embed
+from sparsebert.evaluation.torch_embedding import TorchEmbedder
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -170,10 +170,10 @@ def test_conversion_makes_a_folder_for_transformers(
 ) -> None:
     folder = published(tmp_path / "hub", family, native)
     with pytest.raises(CheckpointError, match="never run.*sparsebert convert .*hub OUT"):
-        torch_embed(folder)
+        TorchEmbedder.load(folder)
     convert(folder, tmp_path / "converted")
     assert largest_difference(outputs(tmp_path / "converted"), outputs(native)) == 0
-    theirs = torch_embed(tmp_path / "converted")(TEXTS)
+    theirs = TorchEmbedder.load(tmp_path / "converted")(TEXTS)
     ours = load(tmp_path / "converted").embed(TEXTS, pooling="mean", normalize=False)
     assert float(np.abs(ours - theirs).max()) < 2e-5
 

@@ -84,3 +84,19 @@ def write_squad(folder: Path, train: int = 20, validation: int = 8, seed: int = 
             )
         write_rows(folder / f"{split}.jsonl", rows)
     return folder
+
+
+def write_retrieval(
+    folder: Path, train: int = 48, validation: int = 16, seed: int = 0, *, negatives: bool = False
+) -> Path:
+    """Columns query and document (and negative): the letters of the query are in the document."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", train), ("validation", validation)):
+        rows = []
+        for _ in range(count):
+            shared = random.permutation(list(string.ascii_lowercase))[:6].tolist()
+            others = random.permutation(list(string.ascii_lowercase))[:6].tolist()
+            row = {"query": " ".join(shared[:4]), "document": " ".join(reversed(shared))}
+            rows.append({**row, "negative": " ".join(others)} if negatives else row)
+        write_rows(folder / f"{split}.jsonl", rows)
+    return folder

@@ -389,14 +389,13 @@ MODULES = KnownKeys(
     honoured=frozenset({"path", "type"}), harmless=frozenset({"idx", "kwargs", "name"})
 )
 SENTENCE_TRANSFORMERS = KnownKeys(
-    honoured=frozenset({"activation_fn", "default_prompt_name", "prompts"}),
+    honoured=frozenset({"activation_fn", "default_prompt_name", "prompts", "similarity_fn_name"}),
     harmless=frozenset(
         {
             "__version__",
             "keep_in_fp32_modules",
             "model_type",
             "requirements",
-            "similarity_fn_name",
         }
     ),
     refused={

@@ -74,6 +74,7 @@ def read_modules(folder: Path) -> list[Module]:
 
 
 SETTINGS_NAME = "config_sentence_transformers.json"
+_DOCUMENTS = ("document", "passage", "corpus")  # names of prompts, as the library knows them
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,22 @@ class Prompts:
 
     texts: Mapping[str, str] = field(default_factory=dict)
     default: str = ""
+
+    @property
+    def query(self) -> str:
+        """What stands before a query that is looked up."""
+        return self._of("query")
+
+    @property
+    def document(self) -> str:
+        """What stands before a document that is searched."""
+        return self._of(*_DOCUMENTS)
+
+    def _of(self, *names: str) -> str:
+        """The first that there is; the default where neither queries nor documents have any."""
+        if not any(self.texts.get(name) for name in ("query", *_DOCUMENTS)):
+            return self.default
+        return next((text for name in names if (text := self.texts.get(name))), "")
 
 
 def read_prompts(folder: Path) -> Prompts:
@@ -105,6 +122,21 @@ def read_prompts(folder: Path) -> Prompts:
             f"{file}: 'default_prompt_name' is {named!r}, which is none of its prompts: {known}."
         )
     return Prompts(texts, texts[named])
+
+
+def read_similarity(folder: Path) -> str:
+    """By what the folder's embeddings are compared: "cosine", or "dot" where it says so.
+
+    Raises CheckpointError for a distance, which sparsebert does not search by.
+    """
+    file = folder / SETTINGS_NAME
+    settings = read_object(file) if has_file(file) else {}
+    named = settings.get("similarity_fn_name") or "cosine"
+    if named not in ("cosine", "dot"):
+        raise CheckpointError(
+            f"{file}: 'similarity_fn_name' is {named!r}; documents are searched by cosine or dot."
+        )
+    return str(named)
 
 
 # Old versions of the library named the file after the model; it takes the first that says anything.

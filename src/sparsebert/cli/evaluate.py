@@ -30,7 +30,8 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help="mnli, qqp, qnli, sst2, cola, stsb, mrpc, rte, squad, or custom for your own "
-            "rows: text (or text1 and text2) and label.",
+            "rows: text (or text1 and text2) and label; for embedding models pairs (text1, text2 "
+            "and score) or retrieval (query, document and, if there are, negative).",
         ),
     ],
     data: Annotated[

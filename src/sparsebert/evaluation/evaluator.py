@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.checkpoint import open_checkpoint, resolve_model
+from sparsebert.checkpoint import open_checkpoint, read_prompts, resolve_model
 from sparsebert.checkpoint.config import EncoderConfig, Head
+from sparsebert.checkpoint.sentence_transformers import read_similarity
 from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.errors import CheckpointError, DataError, EngineError
+from sparsebert.evaluation.embedding import Embed, embedding_scores
 from sparsebert.evaluation.metrics import ByClass, Scores
 from sparsebert.evaluation.predictors import EnginePredictor, Predictor, TorchPredictor
 from sparsebert.evaluation.results import Evaluation
@@ -28,7 +30,8 @@ from sparsebert.evaluation.scoring import (
     text_limit,
     trained_options,
 )
-from sparsebert.evaluation.similarity import check_pairs, similarity_scores, torch_embed
+from sparsebert.evaluation.torch_embedding import TorchEmbedder
+from sparsebert.evaluation.user_metric import Metric, user_metric
 from sparsebert.extras import need_extra
 from sparsebert.packing import is_packed
 from sparsebert.progress import Progress, shown
@@ -37,7 +40,7 @@ from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.files import undivided_file
 from sparsebert.tasks.labels import label_order
 from sparsebert.tasks.own import find_task, own_task
-from sparsebert.tasks.table import CUSTOM, Kind, Task, is_own
+from sparsebert.tasks.table import CUSTOM, PAIRS, RETRIEVAL, Kind, Task, is_own, task_name
 from sparsebert.tasks.tokens import load_tokenizer
 
 ENGINES = ("auto", "sparsebert", "torch")
@@ -60,6 +63,7 @@ def evaluate(
     pair_column: str | None = None,
     label_column: str | None = None,
     positive_label: str | None = None,
+    metric: Metric | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a fine-tuned model on a task's validation split, or splits (MNLI has two).
@@ -74,7 +78,10 @@ def evaluate(
     those of `sparsebert.tasks.data_options.DataOptions`; they default to those of the training. Of
     a file that the model was trained on, the rows that were held out are scored. ``zero_shot``
     correlates the cosine of the two texts' embeddings with the label, for any model and tasks such
-    as stsb (`sparsebert.evaluation.similarity`).
+    as stsb; the tasks pairs and retrieval are of embeddings anyway
+    (`sparsebert.evaluation.embedding`). ``metric`` is a function of your own,
+    ``metric(expected, predicted)``, whose value joins the scores under its name
+    (`sparsebert.evaluation.user_metric`).
 
     Raises CheckpointError for a model without the task's head, DataError for data that cannot be
     used and for a ``max_length`` beyond the model's positions.
@@ -103,9 +110,19 @@ def evaluate(
     if not zero_shot:
         columns = trained_options(folder, task, columns)
     options = _Options(
-        str(model), folder, engine, batch_size, max_length, threads, compute, max_rows, columns
+        str(model),
+        folder,
+        engine,
+        batch_size,
+        max_length,
+        threads,
+        compute,
+        max_rows,
+        columns,
+        metric,
     )
-    ready = (_similarity if zero_shot else _with_head)(options, task, data, split, report)
+    embeds = zero_shot or task_name(task) in (PAIRS, RETRIEVAL)
+    ready = (_embeddings if embeds else _with_head)(options, task, data, split, report)
     scores: dict[str, dict[str, float]] = {}
     by_class: dict[str, ByClass] = {}
     notes = [*ready.notes, *(note for examples, _ in ready.splits for note in examples.notes)]
@@ -142,6 +159,7 @@ class _Options:
     compute: str | None
     max_rows: int | None
     columns: DataOptions
+    metric: Metric | None
 
 
 @dataclass(frozen=True)
@@ -162,11 +180,12 @@ def _with_head(
     config, predictor, used, limit = _open(options)
     task = _task_for(name, data, split, config, options)
     order, notes = match_labels(task, config, options.model)
+    metric = user_metric(options.metric, task.metrics)
     tokenizer = load_tokenizer(options.folder)
     check_positions(options.max_length, config, options.model)
     length = options.max_length or example_length(task, config, limit)
     prepared = [
-        PreparedSplit.make(examples, tokenizer, length, report)
+        PreparedSplit.make(examples, tokenizer, length, report, metric=metric)
         for examples in scored_examples(options.folder, task, data, split, options.max_rows)
     ]
     for each in prepared:
@@ -181,20 +200,22 @@ def _with_head(
     )
 
 
-def _similarity(
+def _embeddings(
     options: _Options, name: str, data: str | Path | None, split: str | None, report: Progress
 ) -> _Ready:
     columns = options.columns
     if name.lower() == CUSTOM:
         columns = replace(columns, regression=True)
     task = find_task(name, _scored_file(data), split=split or "validation", options=columns)
-    check_pairs(task)
+    check_embeds(task)
+    metric = user_metric(options.metric, task.metrics)
+    similarity = read_similarity(options.folder) if task.kind is Kind.RETRIEVAL else "cosine"
     read = scored_examples(options.folder, task, data, split, options.max_rows)
     if options.engine == "torch":
         import torch
 
         check_positions(options.max_length, open_checkpoint(options.folder).config, options.model)
-        embed = torch_embed(
+        embed: Embed = TorchEmbedder.load(
             options.folder, batch_size=options.batch_size, max_length=options.max_length
         )
         engine, used = "torch", options.threads or torch.get_num_threads()
@@ -210,10 +231,33 @@ def _similarity(
         check_positions(options.max_length, model.config, options.model)
         embed = partial(model.embed, batch_size=options.batch_size)
         engine, used = "sparsebert", model.threads
+    prompts = read_prompts(options.folder)
     splits: list[tuple[Examples, Callable[[], Scores]]] = [
-        (examples, partial(similarity_scores, examples, embed, report)) for examples in read
+        (
+            examples,
+            partial(
+                embedding_scores,
+                examples,
+                embed,
+                prompts,
+                similarity=similarity,
+                metric=metric,
+                progress=report,
+            ),
+        )
+        for examples in read
     ]
-    return _Ready(task, f"{task.title} zero-shot", engine, used, splits, [])
+    title = task.title if task.embeds else f"{task.title} zero-shot"
+    return _Ready(task, title, engine, used, splits, [])
+
+
+def check_embeds(task: Task) -> None:
+    """DataError unless embeddings can be scored on the task's rows."""
+    if not task.embeds and (task.kind is not Kind.REGRESSION or len(task.text_columns) != 2):
+        raise DataError(
+            f"zero-shot similarity needs pairs of texts with a number for a label, as stsb has "
+            f"them; {task.name} has none."
+        )
 
 
 def _open(options: _Options) -> tuple[EncoderConfig, Predictor, int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,10 @@ class Scores:
     values: dict[str, float]
     notes: list[str] = field(default_factory=list)
     by_class: ByClass = field(default_factory=dict)
+
+    def and_values(self, values: dict[str, float]) -> Scores:
+        """With further values, by name."""
+        return replace(self, values={**self.values, **values})
 
 
 def classification_scores(

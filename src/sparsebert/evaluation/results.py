@@ -27,6 +27,10 @@ METRIC_TITLES = {
     "pearson": "Pearson",
     "spearman": "Spearman",
     "exact_match": "exact match",
+    "ndcg@10": "nDCG@10",
+    "mrr@10": "MRR@10",
+    "recall@1": "recall@1",
+    "recall@10": "recall@10",
 }
 
 # The hub's names of metrics, where they differ from ours.

@@ -26,6 +26,7 @@ from sparsebert.evaluation.metrics import (
     regression_scores,
 )
 from sparsebert.evaluation.predictors import Predictor
+from sparsebert.evaluation.user_metric import UserMetric
 from sparsebert.inference.answering import best_spans, merge_spans, window_length
 from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.progress import Progress, silent
@@ -33,7 +34,7 @@ from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.division import read_division
 from sparsebert.tasks.examples import Examples, load_split, selection, validation_splits
 from sparsebert.tasks.files import file_type, no_split, undivided_file
-from sparsebert.tasks.table import CUSTOM, Kind, Task
+from sparsebert.tasks.table import CUSTOM, Kind, Task, task_name
 from sparsebert.tasks.tokens import TokenRows, tokenize
 from sparsebert.tasks.windows import Windows, cut_windows
 
@@ -46,11 +47,12 @@ MAX_ANSWER_LENGTH = 30  # tokens, as in the reference implementation
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """Examples and their tokens (``windows`` for SQuAD)."""
+    """Examples and their tokens (``windows`` for SQuAD), and a metric of the user's own."""
 
     examples: Examples
     rows: TokenRows
     windows: Windows | None = None
+    metric: UserMetric | None = None
 
     @classmethod
     def make(
@@ -59,12 +61,15 @@ class PreparedSplit:
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         progress: Progress | None = None,
+        *,
+        metric: UserMetric | None = None,
     ) -> PreparedSplit:
         """Tokenise ``examples``, cut to ``max_length`` tokens (SQuAD: in windows of as many)."""
         if examples.task.kind is Kind.QUESTION:
             windows = cut_windows(tokenizer, examples, max_length, progress=progress)
-            return cls(examples, windows.rows, windows)
-        return cls(examples, tokenize(tokenizer, examples, max_length, progress))
+            return cls(examples, windows.rows, windows, metric)
+        rows = tokenize(tokenizer, examples, max_length, progress)
+        return cls(examples, rows, metric=metric)
 
     def score(
         self,
@@ -86,23 +91,27 @@ class PreparedSplit:
         return predictor.predict(self.rows, task.head, label, progress or silent)
 
     def scores_of(self, logits: Any, order: npt.NDArray[np.int64] | None = None) -> Scores:
-        """The task's metrics of `logits`; ``order`` is that of `score`."""
+        """The task's metrics of `logits`, and the user's; ``order`` is that of `score`."""
         task, examples = self.examples.task, self.examples
+        expected: Any
+        predicted: Any
         if self.windows is not None:
-            found = answer_texts(examples, self.windows, logits)
-            return answer_scores(task.metrics, found, examples.answers)
-        if task.kind is Kind.REGRESSION:
-            targets = examples.labels.astype(np.float64)
-            return regression_scores(task.metrics, logits[:, 0], targets)
-        if order is not None:
-            logits = logits[:, order]
-        return classification_scores(
-            task.metrics,
-            np.argmax(logits, axis=1),
-            examples.labels,  # type: ignore[arg-type]
-            task.labels,
-            task.positive,
-        )
+            predicted = answer_texts(examples, self.windows, logits)
+            expected = [list(each.texts) for each in examples.answers]
+            scores = answer_scores(task.metrics, predicted, examples.answers)
+        elif task.kind is Kind.REGRESSION:
+            predicted = logits[:, 0]
+            expected = examples.labels.astype(np.float64)
+            scores = regression_scores(task.metrics, predicted, expected)
+        else:
+            found = np.argmax(logits if order is None else logits[:, order], axis=1)
+            labels: Any = examples.labels
+            scores = classification_scores(task.metrics, found, labels, task.labels, task.positive)
+            expected = [task.labels[index] for index in labels]
+            predicted = [task.labels[index] for index in found]
+        if self.metric is not None:
+            scores = scores.and_values(self.metric.score(expected, predicted))
+        return scores
 
 
 def f1_note(task: Task) -> list[str]:
@@ -149,7 +158,7 @@ def trained_options(folder: Path, task: str, given: DataOptions) -> DataOptions:
     """
     path = folder / TRAINING_NAME
     arguments: Any = read_object(path).get("arguments") if path.is_file() else None
-    if not isinstance(arguments, dict) or arguments.get("task") != task.lower():
+    if not isinstance(arguments, dict) or arguments.get("task") != task_name(task):
         return given
     names = ["label_column", "positive_label"]
     if given.text_column is None:

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from sparsebert.checkpoint import Head
+from sparsebert.evaluation.embedding import pair_cosines
 from sparsebert.evaluation.evaluator import match_labels
 from sparsebert.evaluation.metrics import regression_scores, without_rounding_noise
 from sparsebert.evaluation.predictors import EnginePredictor
 from sparsebert.evaluation.results import main_score
 from sparsebert.evaluation.scoring import PreparedSplit, example_length, scored_examples
-from sparsebert.evaluation.similarity import pair_cosines
 from sparsebert.halving.comparison import (
     Changed,
     bootstrap,

@@ -41,7 +41,7 @@ def custom_of_table(
     """The task that a table describes; ``labels`` are those of `sparsebert.tasks.own.own_task`."""
     chosen = options or DataOptions()
     table, source = raw.table, raw.source
-    columns = chosen.text_columns or _text_columns(table, source)
+    columns = chosen.text_columns or text_columns(table, source)
     label = chosen.label_column or label_column(table, source)
     need_columns(table, (*columns, label), source)
     if table.num_rows == 0:
@@ -85,10 +85,12 @@ def _task(columns: tuple[str, ...], label: str, kind: Kind, labels: tuple[str, .
     )
 
 
-def _text_columns(table: pa.Table, source: str) -> tuple[str, ...]:
-    there = [names for names in TEXT_COLUMNS if set(names) <= set(table.column_names)]
+def text_columns(table: pa.Table, source: str, *, count: int | None = None) -> tuple[str, ...]:
+    """The one of `TEXT_COLUMNS`, of ``count`` texts a row, that is there. Raises DataError."""
+    known = [names for names in TEXT_COLUMNS if count in (None, len(names))]
+    there = [names for names in known if set(names) <= set(table.column_names)]
     if len(there) != 1:
-        spellings = " or ".join(", ".join(f"'{name}'" for name in names) for names in TEXT_COLUMNS)
+        spellings = " or ".join(", ".join(f"'{name}'" for name in names) for names in known)
         found = ", ".join(f"'{name}'" for name in table.column_names)
         what = "more than one set of text columns" if there else "no text column"
         raise DataError(

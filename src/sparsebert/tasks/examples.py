@@ -22,6 +22,7 @@ from sparsebert.tasks.columns import (
 )
 from sparsebert.tasks.files import file_type, is_of_split, no_split, split_files
 from sparsebert.tasks.reading import RawTable, fetch_split, read_table
+from sparsebert.tasks.retrieval import beir_corpus, beir_splits, beir_table, is_beir
 from sparsebert.tasks.squad import Answers, answers_column
 from sparsebert.tasks.table import CUSTOM, Kind, Task
 
@@ -39,9 +40,11 @@ class Examples:
     """One split.
 
     ``texts`` holds the first text column and ``pairs`` the second, None for single texts (SQuAD:
-    questions and contexts). ``labels`` is ``[rows]``: int64 indices into ``task.labels``, float32
-    targets of a regression, and empty for SQuAD, which has ``answers``. ``ids`` name the rows;
-    ``notes`` are sentences on how they were read.
+    questions and contexts; retrieval: queries and documents). ``labels`` is ``[rows]``: int64
+    indices into ``task.labels``, float32 targets of a regression and scores of pairs, how relevant
+    the documents of a retrieval are, and empty for SQuAD, which has ``answers``. ``ids`` name the
+    rows; ``notes`` are sentences on how they were read. ``negatives`` are the documents of each row
+    that its query does not look for, and ``corpus`` has further ones to search.
     """
 
     task: Task
@@ -53,6 +56,8 @@ class Examples:
     ids: list[str]
     answers: list[Answers] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    negatives: list[tuple[str, ...]] = field(default_factory=list)
+    corpus: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -67,6 +72,7 @@ class Examples:
             labels=self.labels[rows] if len(self.labels) else self.labels,
             ids=_take(self.ids, rows),
             answers=_take(self.answers, rows) if self.answers else [],
+            negatives=_take(self.negatives, rows) if self.negatives else [],
         )
 
 
@@ -78,7 +84,10 @@ def load_split(
     The whole split is checked; of its rows ``max_rows`` are kept, a fixed selection that depends on
     nothing but the number of rows, in their order. Raises DataError.
     """
-    return examples_from(task, read_split(task, data, split), split, max_rows=max_rows)
+    found = examples_from(task, read_split(task, data, split), split, max_rows=max_rows)
+    if data is not None and is_beir(Path(data)):
+        found = replace(found, corpus=beir_corpus(Path(data)))
+    return found
 
 
 def read_split(task: Task, data: str | Path | None, split: str) -> RawTable:
@@ -86,6 +95,8 @@ def read_split(task: Task, data: str | Path | None, split: str) -> RawTable:
     if data is None:
         return RawTable(fetch_split(task, split), f"{task.hub_id} ({split})")
     folder = Path(data)
+    if is_beir(folder):
+        return beir_table(folder, split)
     files = split_files(folder, split)
     if not files:
         raise no_split(folder, split)
@@ -111,7 +122,8 @@ def validation_splits(task: Task, data: str | Path | None) -> tuple[str, ...]:
     if path.is_file():
         named = [split for split in task.validation_splits if is_of_split(path, split)]
         return (named[0] if named else task.validation_splits[0],)
-    return tuple(split for split in task.validation_splits if split_files(path, split))
+    there = beir_splits if is_beir(path) else split_files
+    return tuple(split for split in task.validation_splits if there(path, split))
 
 
 def examples_from(
@@ -137,13 +149,30 @@ def examples_from(
                 f"{source}: the labels are whole numbers and the model's are not, so they were "
                 f"taken for its classes by position ({show_labels(task)})."
             )
-    elif task.kind is Kind.REGRESSION:
+    elif task.kind in (Kind.REGRESSION, Kind.PAIRS):
         labels = number_column(table, task.label_column, task.label_range, source)
+    elif task.kind is Kind.RETRIEVAL:
+        labels = np.ones(table.num_rows, np.float32)
+        if task.label_column:
+            labels = number_column(table, task.label_column, (0.0, float("inf")), source)
     else:
         answers = answers_column(table, task.label_column, columns[1], source)
         _refuse_doubles(ids, source)
     pairs = columns[1] if len(columns) == 2 else None
-    examples = Examples(task, split, source, columns[0], pairs, labels, ids, answers, tuple(notes))
+    others = [text_column(table, name, source) for name in task.negative_columns]
+    negatives = list(zip(*others, strict=True))
+    examples = Examples(
+        task,
+        split,
+        source,
+        columns[0],
+        pairs,
+        labels,
+        ids,
+        answers,
+        tuple(notes),
+        negatives=negatives,
+    )
     rows = selection(table.num_rows, max_rows)
     return examples if rows is None else examples.take(rows, split)
 

@@ -14,12 +14,27 @@ from sparsebert.errors import DataError
 from sparsebert.tasks.custom import custom_of_table
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import read_split
+from sparsebert.tasks.pairs import pairs_of_table
 from sparsebert.tasks.reading import RawTable
-from sparsebert.tasks.table import CUSTOM, Kind, Task, get_task, is_own, task_name
+from sparsebert.tasks.retrieval import retrieval_of_table
+from sparsebert.tasks.table import (
+    CUSTOM,
+    PAIRS,
+    RETRIEVAL,
+    Kind,
+    Task,
+    get_task,
+    is_own,
+    task_name,
+)
 
 OfTable = Callable[[RawTable, Sequence[str] | None, DataOptions | None], Task]
 
-_OF_TABLE: dict[str, OfTable] = {CUSTOM: custom_of_table}
+_OF_TABLE: dict[str, OfTable] = {
+    CUSTOM: custom_of_table,
+    PAIRS: pairs_of_table,
+    RETRIEVAL: retrieval_of_table,
+}
 
 UNREAD = Task(CUSTOM, CUSTOM, Kind.CLASSIFICATION, (), ("accuracy",), "accuracy")
 """A task while its columns are not known, to read a table with."""

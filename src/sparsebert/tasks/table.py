@@ -20,13 +20,21 @@ class Kind(str, Enum):
     CLASSIFICATION = "classification"
     REGRESSION = "regression"
     QUESTION = "question-answering"
+    PAIRS = "pairs"
+    RETRIEVAL = "retrieval"
+
+
+EMBEDDING_KINDS = (Kind.PAIRS, Kind.RETRIEVAL)
+"""Tasks of an embedding model: it has no head, and each text is read by itself."""
+_HEADS = {Kind.QUESTION: Head.QUESTION, **dict.fromkeys(EMBEDDING_KINDS, Head.ENCODER)}
 
 
 @dataclass(frozen=True)
 class Task:
     """One task.
 
-    ``text_columns`` holds one column, or two for pairs (SQuAD: question and context).
+    ``text_columns`` holds one column, or two for pairs (SQuAD: question and context; retrieval:
+    query and the document looked for, and ``negative_columns`` those that are not).
     ``labels`` are the names in the order of their integer ids; empty unless a classification.
     ``metrics`` are names of `sparsebert.evaluation.metrics`, in the order in which the task's row
     shows them; ``main_metric`` is the one that early stopping watches (on the first validation
@@ -44,6 +52,7 @@ class Task:
     metrics: tuple[str, ...]
     main_metric: str
     labels: tuple[str, ...] = ()
+    negative_columns: tuple[str, ...] = ()
     label_column: str = "label"
     label_range: tuple[float, float] | None = None
     hub_id: str | None = None
@@ -57,13 +66,19 @@ class Task:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All that a row of the task needs: texts and label."""
-        return (*self.text_columns, self.label_column)
+        """All that a row of the task needs: texts and, where it has one, a label."""
+        label = (self.label_column,) if self.label_column else ()
+        return (*self.text_columns, *self.negative_columns, *label)
 
     @property
     def head(self) -> Head:
         """The model head that this task needs."""
-        return Head.QUESTION if self.kind is Kind.QUESTION else Head.SEQUENCE
+        return _HEADS.get(self.kind, Head.SEQUENCE)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it is a task of an embedding model."""
+        return self.kind in EMBEDDING_KINDS
 
 
 _GLUE = "nyu-mll/glue"
@@ -165,7 +180,9 @@ TASKS: dict[str, Task] = {
     task.name: task for task in (_MNLI, _QQP, _QNLI, _SST2, _COLA, _STSB, _MRPC, _RTE, _SQUAD)
 }
 CUSTOM = "custom"
-OWN_TASKS: tuple[str, ...] = (CUSTOM,)
+PAIRS = "pairs"
+RETRIEVAL = "retrieval"
+OWN_TASKS: tuple[str, ...] = (CUSTOM, PAIRS, RETRIEVAL)
 """Tasks whose columns and labels are those of the user's data (`sparsebert.tasks.own`)."""
 TASK_NAMES: tuple[str, ...] = (*TASKS, *OWN_TASKS)
 

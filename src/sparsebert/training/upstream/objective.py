@@ -16,7 +16,7 @@ from transformers.activations import ACT2FN
 
 from sparsebert.checkpoint.families import Head
 from sparsebert.checkpoint.pooling import Pooling
-from sparsebert.evaluation.similarity import pool
+from sparsebert.evaluation.torch_embedding import pool
 from sparsebert.torch_models import model_family, model_inputs, unwrapped
 from sparsebert.training.distillation.losses import divergence
 from sparsebert.training.upstream.corpus import NOT_MASKED

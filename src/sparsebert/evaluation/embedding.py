@@ -1,0 +1,131 @@
+"""Scores of embeddings: cosines of scored pairs, and documents found for queries.
+
+No head is involved: every text is embedded by itself, behind the prompt that the folder has for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.checkpoint import Prompts
+from sparsebert.evaluation.metrics import Scores, regression_scores
+from sparsebert.evaluation.retrieval import Search, retrieval_scores, search
+from sparsebert.evaluation.user_metric import UserMetric
+from sparsebert.progress import Progress, silent
+from sparsebert.tasks.examples import Examples
+from sparsebert.tasks.table import Kind
+
+Embeddings = npt.NDArray[np.float32]
+_CHUNK = 512  # texts embedded between two reports of progress
+
+
+class Embed(Protocol):
+    """A model that embeds texts."""
+
+    def __call__(self, texts: Sequence[str], *, prompt: str | None = None) -> Embeddings:
+        """Texts behind ``prompt`` (by default the folder's own) to float32 ``[texts, width]``."""
+
+
+def embedding_scores(
+    examples: Examples,
+    embed: Embed,
+    prompts: Prompts,
+    *,
+    similarity: str = "cosine",
+    metric: UserMetric | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """The task's metrics; pairs and regressions are scored by the cosines of their texts.
+
+    ``similarity`` ("cosine" or "dot") ranks the documents of a retrieval. A user's ``metric`` gets
+    scores and cosines, or for each query how relevant each document is and what was found, best
+    first.
+    """
+    task = examples.task
+    if task.kind is not Kind.RETRIEVAL:
+        cosines = pair_cosines(examples, embed, progress)
+        expected = examples.labels.astype(np.float64)
+        scores = regression_scores(task.metrics, cosines, expected)
+        return scores if metric is None else scores.and_values(metric.score(expected, cosines))
+    found = find_documents(examples, embed, prompts, similarity=similarity, progress=progress)
+    scores = retrieval_scores(task.metrics, found)
+    if metric is not None:
+        scores = scores.and_values(metric.score(*found.in_words()))
+    return scores
+
+
+def find_documents(
+    examples: Examples,
+    embed: Embed,
+    prompts: Prompts,
+    *,
+    similarity: str = "cosine",
+    progress: Progress | None = None,
+) -> Search:
+    """Search the documents of all rows, and of the corpus, for each different query."""
+    assert examples.pairs is not None
+    queries = list(dict.fromkeys(examples.texts))
+    negatives = (text for row in examples.negatives for text in row)
+    documents = list(dict.fromkeys([*examples.pairs, *negatives, *examples.corpus]))
+    where = {text: index for index, text in enumerate(documents)}
+    relevant: dict[str, dict[int, float]] = {query: {} for query in queries}
+    for query, document, value in zip(examples.texts, examples.pairs, examples.labels, strict=True):
+        known = relevant[query]
+        known[where[document]] = max(float(value), known.get(where[document], 0.0))
+    report = progress or silent
+    label = f"embedding {examples.task.name} {examples.split}"
+    unit = similarity == "cosine"
+    vectors = [
+        _embedded(embed, texts, prompt, f"{label}: {what}", report, unit=unit)
+        for what, texts, prompt in (
+            ("queries", queries, prompts.query),
+            ("documents", documents, prompts.document),
+        )
+    ]
+    return search(queries, documents, [relevant[query] for query in queries], *vectors)
+
+
+def pair_cosines(
+    examples: Examples, embed: Embed, progress: Progress | None = None
+) -> npt.NDArray[np.float64]:
+    """The cosine of each pair's embeddings, float64 ``[rows]``."""
+    assert examples.pairs is not None
+    # Many texts come up in several pairs.
+    distinct = list(dict.fromkeys([*examples.texts, *examples.pairs]))
+    index = {text: number for number, text in enumerate(distinct)}
+    label = f"embedding {examples.task.name} {examples.split}"
+    vectors = _embedded(embed, distinct, None, label, progress or silent, unit=True)
+    left = vectors[[index[text] for text in examples.texts]]
+    right = vectors[[index[text] for text in examples.pairs]]
+    cosines: npt.NDArray[np.float64] = np.einsum("ij,ij->i", left, right)
+    return cosines
+
+
+def _embedded(
+    embed: Embed,
+    texts: Sequence[str],
+    prompt: str | None,
+    label: str,
+    progress: Progress,
+    *,
+    unit: bool,
+) -> npt.NDArray[np.float64]:
+    """Embeddings in the order of ``texts``, of length 1 if ``unit``."""
+    # The longest go first, as batches of like length.
+    order = sorted(range(len(texts)), key=lambda row: (-len(texts[row]), texts[row]))
+    parts = []
+    for start in range(0, len(order), _CHUNK):
+        progress(label, start, len(order))
+        chunk = [texts[row] for row in order[start : start + _CHUNK]]
+        parts.append(embed(chunk, prompt=prompt))
+    progress(label, len(order), len(order))
+    found = np.concatenate(parts).astype(np.float64)
+    if unit:
+        found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    vectors = np.empty_like(found)
+    vectors[order] = found
+    return vectors

@@ -1,0 +1,176 @@
+"""Embeddings on torch: a transformers encoder, pooled as its folder says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsebert.checkpoint import open_checkpoint, transformer_folder
+from sparsebert.checkpoint.hub_layouts import check_transformers_reads
+from sparsebert.checkpoint.pooling import LAYER_NORM_EPSILON, PooledLayer, Pooling
+from sparsebert.evaluation.embedding import Embeddings
+from sparsebert.extras import need_extra
+from sparsebert.tasks.embedding_texts import TextReader
+from sparsebert.torch_models import model_inputs, padded_batch, quiet_transformers
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+class TorchEmbedder:
+    """transformers' encoder in fp32: an `Embed`. ``model`` may be one that is being trained."""
+
+    name = "torch"
+
+    def __init__(self, model: PreTrainedModel, reader: TextReader, batch_size: int) -> None:
+        self._model, self._reader, self._batch_size = model, reader, batch_size
+        self._pooler = TorchPooler(reader.pooling)
+
+    @classmethod
+    def load(
+        cls, folder: Path, *, batch_size: int = 32, max_length: int | None = None
+    ) -> TorchEmbedder:
+        """A dense or sparse folder's encoder, as any user of transformers would load it.
+
+        ``max_length`` is in tokens and defaults to the folder's own limit; longer texts are cut.
+        """
+        need_extra("embedding on torch", "torch", "transformers")
+        import torch
+        from transformers import AutoModel
+
+        check_transformers_reads(transformer_folder(folder))
+        reader = TextReader(folder, open_checkpoint(folder).config, max_length=max_length)
+        with quiet_transformers():
+            model = AutoModel.from_pretrained(
+                str(transformer_folder(folder)), dtype=torch.float32
+            ).eval()
+        return cls(model, reader, batch_size)
+
+    def __call__(self, texts: Sequence[str], *, prompt: str | None = None) -> Embeddings:
+        """See `Embed`."""
+        import torch
+
+        read = self._reader.read(texts, prompt)
+        order = np.argsort(-read.rows.lengths, kind="stable")
+        found: list[Any] = [None] * len(read)
+        model: Any = self._model
+        training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode():
+                for start in range(0, len(read), self._batch_size):
+                    chunk = order[start : start + self._batch_size]
+                    batch = padded_batch(read.rows, chunk, model.device)
+                    hidden = model(**model_inputs(model, batch)).last_hidden_state
+                    skipped = torch.from_numpy(read.skipped[chunk]).to(hidden.device)
+                    vectors = self._pooler(hidden, batch["attention_mask"], skipped)
+                    for index, vector in zip(chunk, vectors.cpu().numpy(), strict=True):
+                        found[index] = vector
+        finally:
+            model.train(training)
+        width = self._reader.pooling.width(model.config.hidden_size)
+        return np.stack(found) if found else np.zeros((0, width), np.float32)
+
+
+class TorchPooler:
+    """From token vectors to embeddings, all on torch and open to gradients.
+
+    Layers behind the pooling are computed with the folder's weights, which stay as they are.
+    """
+
+    def __init__(self, pooling: Pooling) -> None:
+        import torch
+
+        pooling.check()
+        self._pooling = pooling
+        self._layers = [
+            (layer, {name: torch.tensor(value) for name, value in layer.weights().items()})
+            for layer in pooling.layers
+        ]
+
+    def __call__(
+        self, hidden: torch.Tensor, mask: torch.Tensor, skipped: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """float32 ``[texts, width]``; ``hidden`` is ``[texts, tokens, hidden]``, padded right.
+
+        ``mask`` is 0 at padding; of each text the first ``skipped`` tokens (int64 ``[texts]``) are
+        left out, unless there are no others.
+        """
+        import torch
+        from torch.nn import functional
+
+        with torch.autocast(hidden.device.type, enabled=False):
+            vectors = pool(hidden.float(), pooled_tokens(mask, skipped), self._pooling.modes)
+            for layer, weights in self._layers:
+                vectors = _applied(layer, weights, vectors)
+            return functional.normalize(vectors, dim=-1) if self._pooling.normalize else vectors
+
+
+def pooled_tokens(mask: torch.Tensor, skipped: torch.Tensor | None) -> torch.Tensor:
+    """``mask`` ``[texts, tokens]`` without the first ``skipped`` of each text that has others."""
+    import torch
+
+    if skipped is None or not bool(skipped.any()):
+        return mask
+    first = torch.where(skipped < mask.sum(dim=1), skipped, 0)
+    places = torch.arange(mask.shape[1], device=mask.device)
+    return mask * (places[None, :] >= first[:, None])
+
+
+def pool(hidden: torch.Tensor, mask: torch.Tensor, modes: Sequence[str]) -> torch.Tensor:
+    """``hidden`` ``[texts, tokens, hidden]`` to ``[texts, features]``, of tokens whose mask is 1.
+
+    ``modes`` are those of `sparsebert.checkpoint.pooling.Pooling`, concatenated; padding is on the
+    right.
+    """
+    import torch
+
+    mask = mask.long()
+    inside = mask.unsqueeze(-1).bool()
+    counts = mask.sum(dim=1, keepdim=True)
+    rows = torch.arange(len(hidden), device=hidden.device)
+
+    def pooled(mode: str) -> torch.Tensor:
+        if mode == "cls":
+            return hidden[rows, mask.argmax(dim=1)]
+        if mode == "lasttoken":
+            return hidden[rows, mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)]
+        if mode == "max":
+            return hidden.masked_fill(~inside, -float("inf")).amax(dim=1)
+        kept = hidden.masked_fill(~inside, 0)
+        if mode == "weightedmean":
+            places = torch.arange(1, hidden.shape[1] + 1, device=hidden.device).to(hidden.dtype)
+            total = (places * mask).sum(dim=1, keepdim=True)
+            return (kept * places[None, :, None]).sum(dim=1) / total
+        lengths = counts.to(hidden.dtype)
+        return kept.sum(dim=1) / (lengths.sqrt() if mode == "mean_sqrt_len" else lengths)
+
+    return torch.cat([pooled(mode) for mode in modes], dim=-1)
+
+
+def _applied(
+    layer: PooledLayer, weights: dict[str, torch.Tensor], vectors: torch.Tensor
+) -> torch.Tensor:
+    import torch
+    from torch.nn import functional
+
+    if layer.kind == "normalize":
+        return functional.normalize(vectors, dim=-1)
+    own = {name: value.to(vectors.device) for name, value in weights.items()}
+    weight, bias = own["weight"], own.get("bias")
+    if layer.kind == "norm":
+        return functional.layer_norm(vectors, weight.shape, weight, bias, eps=LAYER_NORM_EPSILON)
+    activations: dict[str, Any] = {
+        "identity": lambda x: x,
+        "tanh": torch.tanh,
+        "relu": functional.relu,
+        "gelu": functional.gelu,
+        "sigmoid": torch.sigmoid,
+        "silu": functional.silu,
+    }
+    found: torch.Tensor = activations[layer.activation](functional.linear(vectors, weight, bias))
+    return found

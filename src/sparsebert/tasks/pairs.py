@@ -1,0 +1,59 @@
+"""Scored pairs of texts, for an embedding model: the cosine of a pair shall follow its score.
+
+The file has the columns ``text1`` and ``text2`` (or ``sentence1`` and ``sentence2``), and ``score``
+or ``label`` with numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.errors import DataError
+from sparsebert.tasks.columns import need_columns
+from sparsebert.tasks.custom import label_column, text_columns
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.reading import RawTable
+from sparsebert.tasks.table import PAIRS, Kind, Task
+
+
+def pairs_of_table(
+    raw: RawTable, labels: Sequence[str] | None = None, options: DataOptions | None = None
+) -> Task:
+    """The task that a table describes; see `sparsebert.tasks.own`. Raises DataError."""
+    chosen = options or DataOptions()
+    if chosen.positive_label is not None:
+        raise DataError(f"positive_label is a class, and {PAIRS} have numbers: leave it out.")
+    table, source = raw.table, raw.source
+    columns = chosen.text_columns or text_columns(table, source, count=2)
+    if len(columns) != 2:
+        raise DataError(f"{PAIRS} have two texts a row: give text_column and pair_column.")
+    label = chosen.label_column or label_column(table, source)
+    need_columns(table, (*columns, label), source)
+    return Task(
+        name=PAIRS,
+        title="pairs",
+        kind=Kind.PAIRS,
+        text_columns=columns,
+        metrics=("spearman", "pearson"),
+        main_metric="spearman",
+        label_column=label,
+        max_length=512,
+    )
+
+
+def as_cosines(scores: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], str | None]:
+    """Scores as the cosines to learn, float32 ``[rows]``, and a note if they are other numbers.
+
+    Scores from -1 to 1 are cosines. Others, such as 0 to 5, are spread evenly from 0 to 1, the
+    lowest to 0. DataError where all are the same.
+    """
+    low, high = float(scores.min()), float(scores.max())
+    if low == high:
+        raise DataError(f"every pair has the score {low:g}: there is nothing to learn.")
+    if low >= -1 and high <= 1:
+        return scores, None
+    cosines = np.asarray((scores - low) / (high - low), np.float32)
+    return cosines, f"the scores go from {low:g} to {high:g}: these stand for cosines of 0 and 1."

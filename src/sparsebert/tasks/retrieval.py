@@ -1,0 +1,153 @@
+"""Queries and the documents that answer them, for an embedding model.
+
+A file has the columns ``anchor``, ``query`` or ``question``, and ``positive``, ``passage``,
+``document``, ``context`` or ``answer``; it may have texts that do not answer it as well, in
+``negative`` or ``negative_1``, ``negative_2``, ... The corpus that is searched is made of all
+positives and negatives of the scored rows.
+
+Or data is laid out as in BEIR (Thakur et al. 2021, arXiv:2104.08663), with a corpus of its own:
+
+    corpus.jsonl     {"_id": "d1", "title": "...", "text": "..."}
+    queries.jsonl    {"_id": "q1", "text": "..."}
+    qrels/train.tsv  query-id, corpus-id and score, tab-separated, with a header; likewise dev, test
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsebert.errors import DataError
+from sparsebert.tasks.columns import as_number, need_columns, show
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.reading import RawTable, parse_delimited, parse_rows, read_text
+from sparsebert.tasks.table import RETRIEVAL, Kind, Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+QUERY_COLUMNS = ("anchor", "query", "question")
+DOCUMENT_COLUMNS = ("positive", "passage", "document", "context", "answer")
+RELEVANCE = "relevance"
+"""How relevant a document is, above 0, where the data says it; else all are alike."""
+_NEGATIVE = re.compile(r"negative(_\d+)?")
+_CORPUS, _QUERIES, _JUDGEMENTS = "corpus.jsonl", "queries.jsonl", "qrels"
+_SPLIT_NAMES = {"validation": ("validation", "dev", "valid", "val")}
+
+
+def retrieval_of_table(
+    raw: RawTable, labels: Sequence[str] | None = None, options: DataOptions | None = None
+) -> Task:
+    """The task that a table describes; see `sparsebert.tasks.own`. Raises DataError."""
+    chosen = options or DataOptions()
+    for name in ("label_column", "positive_label"):
+        if getattr(chosen, name) is not None:
+            raise DataError(f"{name} is for tasks with labels, and {RETRIEVAL} has none.")
+    table, source = raw.table, raw.source
+    if chosen.text_columns is not None:
+        columns = chosen.text_columns
+    else:
+        columns = (
+            _one_of(QUERY_COLUMNS, table, source, "query", "--text-column"),
+            _one_of(DOCUMENT_COLUMNS, table, source, "document", "--pair-column"),
+        )
+    if len(columns) != 2:
+        raise DataError(f"{RETRIEVAL} has two texts a row: give text_column and pair_column.")
+    need_columns(table, columns, source)
+    negatives = [
+        name for name in table.column_names if _NEGATIVE.fullmatch(name) and name not in columns
+    ]
+    return Task(
+        name=RETRIEVAL,
+        title="retrieval",
+        kind=Kind.RETRIEVAL,
+        text_columns=columns,
+        metrics=("ndcg@10", "mrr@10", "recall@1", "recall@10"),
+        main_metric="ndcg@10",
+        negative_columns=tuple(negatives),
+        label_column=RELEVANCE if RELEVANCE in table.column_names else "",
+        max_length=512,
+    )
+
+
+def _one_of(names: Sequence[str], table: pa.Table, source: str, what: str, option: str) -> str:
+    there = [name for name in names if name in table.column_names]
+    if len(there) != 1:
+        found = ", ".join(f"'{name}'" for name in table.column_names)
+        several = f"more than one column for the {what}" if there else f"no column for the {what}"
+        raise DataError(
+            f"{source} has {several}: name it {', '.join(names[:-1])} or {names[-1]}, or say which "
+            f"with {option}. Its columns are {found}."
+        )
+    return there[0]
+
+
+def is_beir(data: Path) -> bool:
+    """Whether a data folder has a corpus, queries and judgements."""
+    return (data / _CORPUS).is_file() and (data / _QUERIES).is_file()
+
+
+def beir_splits(data: Path, split: str) -> Path | None:
+    """The file of a split's judgements; None if there is none."""
+    names = _SPLIT_NAMES.get(split, (split,))
+    files = (data / _JUDGEMENTS / f"{name}.tsv" for name in names)
+    return next((file for file in files if file.is_file()), None)
+
+
+def beir_table(data: Path, split: str) -> RawTable:
+    """The judged pairs of a split as a table of ``query``, ``document`` and ``relevance``.
+
+    Judgements of 0 and below are left out: the corpus has those documents anyway. DataError for
+    files that cannot be read and for an id that no query or document has.
+    """
+    import pyarrow as pa
+
+    file = beir_splits(data, split)
+    if file is None:
+        raise DataError(f"{data / _JUDGEMENTS} holds no {split}.tsv.")
+    queries = _texts(data / _QUERIES)
+    documents = _texts(data / _CORPUS)
+    found = parse_delimited(_read(file), str(file), tabs=True)
+    if len(found.header) != 3:
+        raise DataError(f"{file} must have the columns query-id, corpus-id and score.")
+    rows = []
+    for row, (query, document, score) in enumerate(found.rows, 1):
+        relevance = as_number(score)
+        if relevance is None:
+            raise DataError(f"{file}, row {row}: {show(score)} is not a number.")
+        for name, texts, where in ((query, queries, _QUERIES), (document, documents, _CORPUS)):
+            if name not in texts:
+                raise DataError(f"{file}, row {row}: {where} has no {show(name)}.")
+        if relevance > 0:
+            rows.append((queries[query], documents[document], relevance))
+    columns = list(zip(*rows, strict=True)) or [(), (), ()]
+    types = (pa.string(), pa.string(), pa.float32())
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
+    return RawTable(pa.Table.from_arrays(arrays, names=["query", "document", RELEVANCE]), str(file))
+
+
+def beir_corpus(data: Path) -> tuple[str, ...]:
+    """All documents, each once."""
+    return tuple(dict.fromkeys(_texts(data / _CORPUS).values()))
+
+
+def _texts(file: Path) -> dict[str, str]:
+    """Texts by id, with their titles in front."""
+    found: dict[str, str] = {}
+    for number, row in enumerate(parse_rows(_read(file), str(file)), 1):
+        name, text, title = row.get("_id"), row.get("text"), row.get("title") or ""
+        if not isinstance(name, str) or not isinstance(text, str) or not isinstance(title, str):
+            raise DataError(f"{file}, row {number}: it needs texts for '_id' and 'text'.")
+        if name in found:
+            raise DataError(f"{file}, row {number}: {show(name)} is the id of an earlier row too.")
+        found[name] = f"{title} {text}".strip() if title else text
+    return found
+
+
+def _read(file: Path) -> Any:
+    try:
+        return read_text(file)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error

@@ -1,0 +1,91 @@
+"""Data of embedding models: scored pairs, queries with documents, and BEIR's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+
+from sparsebert.errors import DataError
+from sparsebert.tasks import find_task, load_split, validation_splits
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.pairs import as_cosines
+from tiny_tasks import write_rows
+
+
+class TestPairs:
+    @pytest.mark.parametrize(
+        "names", [("text1", "text2", "score"), ("sentence1", "sentence2", "label")]
+    )
+    def test_columns(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        write_rows(tmp_path / "train.jsonl", [dict(zip(names, ("a", "b", 2.5), strict=True))])
+        task = find_task("pairs", tmp_path)
+        assert (*task.text_columns, task.label_column) == names
+        examples = load_split(task, tmp_path, "train")
+        assert (examples.texts, examples.pairs, examples.labels.tolist()) == (["a"], ["b"], [2.5])
+
+    def test_named_columns_and_what_does_not_fit(self, tmp_path: Path) -> None:
+        write_rows(tmp_path / "train.jsonl", [{"one": "a", "two": "b", "like": 1}])
+        task = find_task("Pairs", tmp_path, options=DataOptions("one", "two", "like"))
+        assert task.columns == ("one", "two", "like")
+        with pytest.raises(DataError, match="pairs have two texts a row"):
+            find_task("pairs", tmp_path, options=DataOptions("one", label_column="like"))
+        with pytest.raises(DataError, match="no text column: name it 'text1', 'text2' or"):
+            find_task("pairs", tmp_path)
+
+    def test_scores_become_cosines(self) -> None:
+        found, note = as_cosines(np.array([0, 5, 2.5], np.float32))
+        assert found.tolist() == [0, 1, 0.5]
+        assert note == "the scores go from 0 to 5: these stand for cosines of 0 and 1."
+        cosines = np.array([-1, 0.25], np.float32)
+        assert as_cosines(cosines) == (cosines, None)
+        with pytest.raises(DataError, match="every pair has the score 3"):
+            as_cosines(np.array([3, 3], np.float32))
+
+
+class TestRetrieval:
+    def test_triplets(self, tmp_path: Path) -> None:
+        row = {"anchor": "q", "positive": "p", "negative_1": "n", "negative_2": "m", "other": "x"}
+        write_rows(tmp_path / "train.jsonl", [row])
+        task = find_task("retrieval", tmp_path)
+        assert task.columns == ("anchor", "positive", "negative_1", "negative_2")
+        examples = load_split(task, tmp_path, "train")
+        assert examples.negatives == [("n", "m")]
+        assert examples.labels.tolist() == [1.0]
+
+    def test_columns_of_squad_and_faults(self, tmp_path: Path) -> None:
+        write_rows(tmp_path / "train.jsonl", [{"question": "q", "context": "c", "title": "t"}])
+        assert find_task("retrieval", tmp_path).text_columns == ("question", "context")
+        write_rows(tmp_path / "train.jsonl", [{"question": "q", "context": "c", "answer": "a"}])
+        with pytest.raises(DataError, match="more than one column for the document.*--pair-column"):
+            find_task("retrieval", tmp_path)
+        with pytest.raises(DataError, match="label_column is for tasks with labels"):
+            find_task("retrieval", tmp_path, options=DataOptions(label_column="x"))
+
+    def test_beir(self, tmp_path: Path) -> None:
+        documents = [
+            {"_id": "d1", "title": "T", "text": "one"},
+            {"_id": "d2", "title": "", "text": "two"},
+            {"_id": "d3", "text": "three"},
+        ]
+        write_rows(tmp_path / "corpus.jsonl", documents)
+        write_rows(tmp_path / "queries.jsonl", [{"_id": name, "text": f"{name}?"} for name in "ab"])
+        (tmp_path / "qrels").mkdir()
+        header = "query-id\tcorpus-id\tscore\n"
+        (tmp_path / "qrels/train.tsv").write_text(f"{header}a\td1\t2\na\td2\t1\nb\td3\t0\n")
+        (tmp_path / "qrels/dev.tsv").write_text(f"{header}b\td3\t1\n")
+        task = find_task("retrieval", tmp_path)
+        assert validation_splits(task, tmp_path) == ("validation",)
+        train = load_split(task, tmp_path, "train")
+        assert (train.texts, train.pairs) == (["a?", "a?"], ["T one", "two"])
+        assert train.labels.tolist() == [2, 1]
+        scored = load_split(task, tmp_path, "validation")
+        assert (scored.texts, scored.corpus) == (["b?"], ("T one", "two", "three"))
+        (tmp_path / "qrels/dev.tsv").write_text(f"{header}b\td9\t1\n")
+        with pytest.raises(DataError, match="dev.tsv, row 1: corpus.jsonl has no 'd9'"):
+            load_split(task, tmp_path, "validation")
+        with pytest.raises(DataError, match="holds no test.tsv"):
+            load_split(task, tmp_path, "test")
