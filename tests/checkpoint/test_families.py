@@ -70,6 +70,21 @@ def test_embeddings_may_be_narrower_in_electra() -> None:
     assert parse("electra", architectures=["ElectraForPreTraining"]).head is Head.ENCODER
 
 
+def test_layers_of_albert_share_their_weights() -> None:
+    from sparsebert.checkpoint.architecture import expected_shapes, linear_names
+
+    assert parse("bert").layer_order == (0, 1, 2, 3)
+    one = parse("albert")
+    assert (one.layer_order, one.stored_layers) == ((0, 0, 0, 0), 1)
+    assert parse("albert", num_hidden_groups=2).layer_order == (0, 0, 1, 1)
+    assert parse("albert", num_hidden_groups=3).layer_order == (0, 0, 1, 2)
+    assert len([name for name in linear_names(one) if name.startswith("encoder.")]) == 6
+    same = parse("albert", embedding_size=24)  # projected all the same
+    assert expected_shapes(same)["embeddings.projection.weight"] == (24, 24)
+    with pytest.raises(CheckpointError, match="num_hidden_groups is 5, more than its 4 layers"):
+        parse("albert", num_hidden_groups=5)
+
+
 GLOBAL, LOCAL = LayerAttention(None, 160_000.0), LayerAttention(64, 10_000.0)
 
 
@@ -130,6 +145,7 @@ def test_layers_are_read_in_the_forms_of_then_and_now(changes: Any, attention: A
         ("xlm-roberta", {"is_decoder": True}, "decoders"),
         ("distilbert", {"activation": "mish"}, "activation 'mish' is not supported"),
         ("electra", {"architectures": ["ElectraForMultipleChoice"]}, "ElectraForMaskedLM"),
+        ("albert", {"inner_group_num": 2}, "groups of more than one layer are not supported"),
     ],
 )
 def test_variants_are_refused(model_type: str, changes: Any, message: str) -> None:

@@ -78,6 +78,7 @@ def test_tokenizer_config() -> None:
 
     base, backend = transformers.PreTrainedTokenizerBase, transformers.TokenizersBackend
     classes = (
+        transformers.AlbertTokenizer,
         transformers.BertTokenizer,
         transformers.MPNetTokenizer,
         transformers.RobertaTokenizer,

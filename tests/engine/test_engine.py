@@ -52,6 +52,11 @@ class Config:
     family = BERT
     first_position = relative_buckets = task_types = 0
     biases = BIASES
+    projects = False
+
+    @property
+    def layer_order(self) -> range:
+        return range(self.num_hidden_layers)
 
     @property
     def embedding_size(self) -> int:

@@ -31,6 +31,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "distilbert": ("distilbert", {}),
     "electra, narrow embeddings": ("electra", {"embedding_size": 20}),
     "electra, wide embeddings": ("electra", {"embedding_size": 68}),
+    "albert": ("albert", {"embedding_size": 20}),
+    "albert, in two groups": ("albert", {"embedding_size": 36, "num_hidden_groups": 2}),
     "mpnet": ("mpnet", {}),
     "modernbert": ("modernbert", {"classifier_pooling": "mean"}),
     "modernbert, local": ("modernbert", {**LOCAL, **BIASES, "classifier_activation": "relu"}),
@@ -64,6 +66,8 @@ def model(
             **changes,
             "layer_types": ["full_attention", "sliding_attention"] * (layers // 2),
         }
+    if layers == 1 and "num_hidden_groups" in changes:
+        changes = {**changes, "num_hidden_groups": 1}
     settings = {**SIZES, "num_hidden_layers": layers, "max_position_embeddings": 140}
     settings |= {"id2label": {"0": "no", "1": "maybe", "2": "yes"}, **changes}
     family = parse(model_type).family
@@ -107,6 +111,7 @@ def plain(kind: str, layers: int, exact: bool) -> ReferenceBert:
         [layer.window for layer in config.attention],
         [layer.theta for layer in config.attention],
         config.attention[0].factor,
+        config.layer_order,
     )
 
 

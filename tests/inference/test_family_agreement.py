@@ -41,6 +41,7 @@ OWN: dict[str, list[dict[str, Any]]] = {
     "xlm-roberta": [{"type_vocab_size": 1, "hidden_act": "gelu_new"}],
     "distilbert": [{"activation": "relu"}],
     "electra": [{"embedding_size": 20}, {"embedding_size": 72}, {"embedding_size": 56}],
+    "albert": [{"embedding_size": 20}, {"embedding_size": 56, "num_hidden_groups": 2}],
     "mpnet": [{}],
     "camembert": [{"type_vocab_size": 1}],
     "data2vec-text": [{"type_vocab_size": 1}],

@@ -187,6 +187,46 @@ def test_distances_fall_into_the_buckets_of_transformers() -> None:
     assert len(set(expected.tolist())) == 31  # 'one to the right by nothing' does not occur
 
 
+def test_layers_that_share_weights_are_pruned_once_on_what_all_of_them_read(
+    tiny_bert: TinyBert,
+) -> None:
+    folder = tiny_bert(
+        model_type="albert", num_hidden_layers=5, num_hidden_groups=2, embedding_size=20
+    )
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.config.layer_order == (0, 0, 0, 1, 1)
+    rows = random_rows(checkpoint)
+    names = [layer.name for layer in checkpoint.linear_layers(("encoder",))]
+    found: dict[str, Statistics] = {}
+
+    def keep(layer: Linear, statistics: Statistics) -> Linear:
+        found[names[len(found)]] = statistics
+        return layer
+
+    pruned = [list(layers) for layers in prune_layers(checkpoint, rows, names, keep)]
+    assert pruned == [names[:6], names[6:], []]
+    model = transformers.AlbertModel.from_pretrained(folder).eval()
+    inputs: dict[str, list[Any]] = {name: [] for name in names}
+    for name in names:
+        path = checkpoint.config.family.spelled(name).removesuffix(".weight")
+        model.get_submodule(path).register_forward_pre_hook(
+            lambda _, given, name=name: inputs[name].append(given[0].flatten(0, -2))
+        )
+    with torch.inference_mode():
+        for start, length in zip(rows.starts, rows.lengths, strict=True):
+            part = slice(start, start + length)
+            model(
+                input_ids=torch.from_numpy(rows.ids[part])[None],
+                token_type_ids=torch.from_numpy(rows.type_ids[part])[None],
+            )
+    for name in names:
+        x = torch.cat(inputs[name])
+        assert len(x) == sum(rows.lengths) * (3 if name in names[:6] else 2)
+        assert found[name].input_mean.numpy() == pytest.approx(x.mean(0).numpy(), abs=1e-4)
+        square = found[name].inputs.diagonal() + found[name].input_mean.square()
+        assert square.numpy() == pytest.approx(x.square().mean(0).numpy(), abs=1e-3, rel=1e-3)
+
+
 HEADS = [
     *((model_type, "sequence-classification") for model_type in DISTINCT),
     *((model_type, "token-classification") for model_type in ("bert", "modernbert")),

@@ -46,7 +46,8 @@ def test_every_layer_becomes_whole_and_transformers_loads_the_folder(
     result = prune(folder, sparse, method=method, parts=("encoder", "head"), **calibration)
     checkpoint = open_checkpoint(sparse)
     family = checkpoint.config.family
-    assert len(result.pruned) == 2 * len(layer_linears(checkpoint.config)) + (
+    stored = checkpoint.config.stored_layers
+    assert len(result.pruned) == stored * len(layer_linears(checkpoint.config)) + (
         1 if family.heads[Head.SEQUENCE].dense == POOLER else 2  # it is no part of the head
     )
     found = inspect(sparse)

@@ -50,7 +50,8 @@ class ReferenceBert:
 
     ``first_position`` is the row of the position table for the first token. Of each layer,
     ``windows`` has the largest distance at which tokens see each other and ``thetas`` the base of
-    rotary positions; None where there is none. ``factor`` divides the latter.
+    rotary positions; None where there is none. ``factor`` divides the latter. ``order`` numbers the
+    layers' weights, where several layers have the same.
     """
 
     weights: Mapping[str, npt.NDArray]
@@ -61,6 +62,7 @@ class ReferenceBert:
     windows: Sequence[int | None] = ()
     thetas: Sequence[float | None] = ()
     factor: float = 1.0
+    order: Sequence[int] = ()
 
     def hidden(self, ids: Sequence[int], type_ids: Sequence[int] | None = None) -> Array:
         """The last layer, ``[tokens, hidden]``."""
@@ -68,19 +70,23 @@ class ReferenceBert:
         if "embeddings.projection.weight" in self.weights:
             x = self._linear(x, "embeddings.projection")
         norm_first = "encoder.LayerNorm.weight" in self.weights
-        layer = 0
-        while f"encoder.layer.{layer}.attention.output.dense.weight" in self.weights:
-            name = f"encoder.layer.{layer}"
+        for layer, name in enumerate(self._layers()):
             if norm_first:
                 first = f"{name}.attention.LayerNorm"
                 known = f"{first}.weight" in self.weights  # of the first layer the embeddings'
-                x = x + self._attention(self._norm(x, first) if known else x, layer)
+                x = x + self._attention(self._norm(x, first) if known else x, layer, name)
                 x = x + self._feed_forward(self._norm(x, f"{name}.intermediate.LayerNorm"), name)
             else:
-                x = self._norm(x + self._attention(x, layer), f"{name}.attention.output.LayerNorm")
+                x = x + self._attention(x, layer, name)
+                x = self._norm(x, f"{name}.attention.output.LayerNorm")
                 x = self._norm(x + self._feed_forward(x, name), f"{name}.output.LayerNorm")
-            layer += 1
         return self._norm(x, "encoder.LayerNorm") if norm_first else x
+
+    def _layers(self) -> list[str]:
+        stored = 0
+        while f"encoder.layer.{stored}.attention.output.dense.weight" in self.weights:
+            stored += 1
+        return [f"encoder.layer.{number}" for number in self.order or range(stored)]
 
     def head_logits(
         self, shape: Any, ids: Sequence[int], type_ids: Sequence[int] | None = None
@@ -155,8 +161,7 @@ class ReferenceBert:
             x = x + self._get("embeddings.task_type_embeddings.weight")[0]
         return x
 
-    def _attention(self, x: Array, layer: int) -> Array:
-        name = f"encoder.layer.{layer}"
+    def _attention(self, x: Array, layer: int, name: str) -> Array:
         return self._linear(self._attend(x, layer, name), f"{name}.attention.output.dense")
 
     def _feed_forward(self, x: Array, name: str) -> Array:

@@ -118,6 +118,9 @@ def _tokenizer(model_type: str, lower_case: bool) -> Any:
     if model_type == "camembert":
         names = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>"]
         return transformers.CamembertTokenizerFast(vocab=_unigrams(names))
+    if model_type == "albert":
+        pieces = _unigrams(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"])
+        return transformers.AlbertTokenizerFast(vocab=pieces, do_lower_case=lower_case)
     assert model_type == "modernbert"
     return _neox_tokenizer()
 
@@ -195,6 +198,7 @@ _TOKENS = {
     "bert": _pad,
     "distilbert": _pad,
     "electra": _pad,
+    "albert": _ends,
     "roberta": _ends,
     "xlm-roberta": _ends,
     "camembert": _ends,

@@ -177,13 +177,15 @@ def test_relations_are_of_the_last_layers_queries_keys_and_values(
     checkpoint = open_checkpoint(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()
     ids = torch.tensor([[5, 9, 7, 30, 6, 8], [11, 3, 2, 8, 6, 5]])
-    last = "encoder.layer.1.attention"
+    number = checkpoint.config.stored_layers - 1
+    last = f"encoder.layer.{number}.attention"
     inputs: list[Any] = []
-    module = model.get_submodule(checkpoint.config.family.spelled("encoder.layer.1.x")[:-2])
+    module = model.get_submodule(checkpoint.config.family.spelled(f"encoder.layer.{number}.x")[:-2])
     module.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     with torch.inference_mode(), last_projections(model) as found:
         model(input_ids=ids)
-    (x,) = inputs
+    assert len(inputs) == checkpoint.config.layer_order.count(number)
+    x = inputs[-1]
     if checkpoint.config.family.norm_first:
         norm = torch.from_numpy(np.array(checkpoint.weight(f"{last}.LayerNorm.weight")))
         x = torch.nn.functional.layer_norm(x, norm.shape, norm, eps=1e-5)

@@ -5,7 +5,9 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -104,10 +106,19 @@ void read_weights(const nb::dict& config, Reader& reader, Model& model) {
     if (const int tasks = nb::cast<int>(config["task_types"]))
         model.task_table = reader.table("embeddings.task_type_embeddings.weight", tasks);
     model.embedding_norm = reader.norm("embeddings.LayerNorm", embedded, norm_bias);
-    if (embedded != hidden)
+    if (flag("projection"))
         model.projection = reader.layer("embeddings.projection", hidden, embedded, true);
-    for (size_t l = 0; l < model.layers_attention.size(); ++l) {
-        const std::string prefix = "encoder.layer." + std::to_string(l) + ".";
+    const auto order = nb::cast<std::vector<int>>(config["layer_order"]);
+    if (order.size() != model.layers_attention.size() ||
+        (embedded != hidden && !flag("projection")))
+        throw std::invalid_argument("the model's layers do not fit together.");
+    for (size_t l = 0; l < order.size(); ++l) {
+        // Layers that share their weights follow each other.
+        if (l > 0 && order[l] == order[l - 1]) {
+            model.layers.push_back(model.layers.back());
+            continue;
+        }
+        const std::string prefix = "encoder.layer." + std::to_string(order[l]) + ".";
         const auto attention = [&](const char* name, int rows) {
             return reader.layer(prefix + "attention." + name, rows, hidden, attention_bias);
         };

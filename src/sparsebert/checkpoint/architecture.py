@@ -81,7 +81,7 @@ def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor that the model must have, by canonical name, in computing order."""
     shapes: dict[str, tuple[int, ...]] = {}
     _add_embeddings(shapes, config)
-    for number in range(config.num_hidden_layers):
+    for number in range(config.stored_layers):
         _add_layer(shapes, config, number)
     if config.family.norm_first:
         _add_norm(shapes, "encoder.LayerNorm", config.hidden_size, "norm" in config.biases)
@@ -142,10 +142,10 @@ def check_shapes(
                 f"{where}: tensor '{config.family.spelled(name)}' has shape {list(shapes[name])}, "
                 f"but config.json asks for {list(shape)}."
             )
-    beyond = f"encoder.layer.{config.num_hidden_layers}."
+    beyond = f"encoder.layer.{config.stored_layers}."
     if any(name.startswith(beyond) for name in shapes):
         raise CheckpointError(
-            f"{where} holds more layers than the {config.num_hidden_layers} of config.json."
+            f"{where} holds more layers than the {config.stored_layers} of config.json."
         )
     return tuple(wanted)
 
@@ -155,8 +155,8 @@ def linear_names(config: EncoderConfig) -> dict[str, str]:
 
     The masked-LM decoder is left out: it is the word embedding matrix.
     """
-    names = {f"{_PROJECTION}.weight": EMBEDDINGS} if _projects(config) else {}
-    for number in range(config.num_hidden_layers):
+    names = {f"{_PROJECTION}.weight": EMBEDDINGS} if config.projects else {}
+    for number in range(config.stored_layers):
         for name, _, _ in layer_linears(config):
             names[f"encoder.layer.{number}.{name}.weight"] = "encoder"
     if config.family.pooler:
@@ -169,10 +169,6 @@ def linear_names(config: EncoderConfig) -> dict[str, str]:
     return names
 
 
-def _projects(config: EncoderConfig) -> bool:
-    return config.embedding_size != config.hidden_size
-
-
 def _add_embeddings(shapes: dict[str, tuple[int, ...]], config: EncoderConfig) -> None:
     width = config.embedding_size
     shapes[WORDS] = (config.vocab_size, width)
@@ -183,7 +179,7 @@ def _add_embeddings(shapes: dict[str, tuple[int, ...]], config: EncoderConfig) -
     if config.task_types:
         shapes["embeddings.task_type_embeddings.weight"] = (config.task_types, width)
     _add_norm(shapes, "embeddings.LayerNorm", width, "norm" in config.biases)
-    if _projects(config):
+    if config.projects:
         _add_linear(shapes, _PROJECTION, config.hidden_size, width)
     if config.relative_buckets:
         shapes[RELATIVE_BIAS] = (config.relative_buckets, config.num_attention_heads)

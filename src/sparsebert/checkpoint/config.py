@@ -33,6 +33,8 @@ class EncoderConfig:
     ``family`` is how the model differs from BERT whatever its sizes, ``head_shape`` what its head
     is made of (None for an encoder alone), ``attention`` each layer's reach and rotary embedding,
     ``biases`` which of `families.BIASES` there are. ``embedding_size`` is the embeddings' width.
+    ``layer_order`` has for each layer, in computing order, the number under which its weights are
+    stored: several where layers share theirs.
     ``type_vocab_size`` is 1 where the model tells no types apart, ``token_types`` the rows of its
     table of them, None without one; ``task_types`` likewise, 0 without.
     ``labels`` are the names of the classes in order (empty for encoder, question-answering and
@@ -58,6 +60,7 @@ class EncoderConfig:
     pad_token_id: int
     biases: tuple[str, ...]
     attention: tuple[LayerAttention, ...]
+    layer_order: tuple[int, ...]
     labels: tuple[str, ...]
     problem_type: str | None
     sparsity: dict[str, Any] | None
@@ -72,6 +75,16 @@ class EncoderConfig:
     def max_length(self) -> int:
         """Maximum sequence length in tokens, special tokens included."""
         return self.max_position_embeddings - self.first_position
+
+    @property
+    def stored_layers(self) -> int:
+        """How many layers' weights there are."""
+        return self.layer_order[-1] + 1
+
+    @property
+    def projects(self) -> bool:
+        """Whether a linear layer stands between the embeddings and the first layer."""
+        return self.family.always_projected or self.embedding_size != self.hidden_size
 
     @property
     def relative_buckets(self) -> int:
@@ -147,6 +160,7 @@ def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path
         pad_token_id=_padding(family, read),
         biases=_biases(family, read),
         attention=attention_layers(read, layers, family),
+        layer_order=_layer_order(family, read, layers),
         labels=labels,
         problem_type=_problem_type(raw, head, labels, where),
         sparsity=read_sparsity(raw, where),
@@ -261,6 +275,23 @@ def _task_types(family: Family, read: ConfigValues) -> int:
     if not family.task_types or not read.switch("use_task_id", False):
         return 0
     return read.count("task_type_vocab_size", 3)
+
+
+def _layer_order(family: Family, read: ConfigValues, layers: int) -> tuple[int, ...]:
+    if not family.shared_layers:
+        return tuple(range(layers))
+    inner = read.count("inner_group_num", 1)
+    if inner != 1:
+        raise UnsupportedArchitectureError(
+            f"{read.where}: inner_group_num is {inner}, and groups of more than one layer are not "
+            "supported."
+        )
+    groups = read.count("num_hidden_groups", 1)
+    if groups > layers:
+        raise CheckpointError(
+            f"{read.where}: num_hidden_groups is {groups}, more than its {layers} layers."
+        )
+    return tuple(int(layer / (layers / groups)) for layer in range(layers))
 
 
 def _biases(family: Family, read: ConfigValues) -> tuple[str, ...]:

@@ -71,8 +71,10 @@ class Family:
     count) or "rotary" (queries and keys are rotated by position), with ``layer_types`` by a base
     and a window of each layer's own; ``relative_bias`` adds to each attention score a bias by
     distance. ``embedding_size`` says that embeddings may be narrower than the hidden size, and are
-    then projected; ``task_types`` that there may be a table of tasks, whose first row every token
-    takes. ``biases`` are those of ``BIASES`` that the model has, None where config.json says which.
+    then projected, and ``always_projected`` that they are so at the same width too; ``task_types``
+    that there may be a table of tasks, whose first row every token takes; ``shared_layers`` that
+    neighbouring layers may have the same weights, stored once. ``biases`` are those of ``BIASES``
+    that the model has, None where config.json says which.
     """
 
     model_type: str
@@ -87,6 +89,7 @@ class Family:
     pooler: bool = False
     token_types: bool = False
     embedding_size: bool = False
+    always_projected: bool = False
     positions: str = "absolute"
     relative_bias: bool = False
     layer_types: bool = False
@@ -95,6 +98,7 @@ class Family:
     gated: bool = False
     fused_gate: bool = False
     task_types: bool = False
+    shared_layers: bool = False
     biases: tuple[str, ...] | None = BIASES
 
     def architecture(self, head: Head) -> str:
@@ -105,6 +109,7 @@ class Family:
     def display_name(self) -> str:
         """What people call it."""
         own = {
+            "Albert": "ALBERT",
             "Camembert": "CamemBERT",
             "Data2VecText": "data2vec-text",
             "Electra": "ELECTRA",
@@ -119,10 +124,10 @@ class Family:
     def architectures(self) -> dict[str, Head]:
         """Every class of transformers that is supported, and its head."""
         known = {self.architecture(head): head for head in (Head.ENCODER, *self.heads)}
-        # BERT's also predicts the next sentence; ELECTRA's tells which tokens were replaced, a head
-        # that nothing is asked of afterwards.
-        if self.model_type == "bert":
-            known["BertForPreTraining"] = Head.MASKED_LM
+        # BERT's and ALBERT's also predict the next sentence; ELECTRA's tells which tokens were
+        # replaced, a head that nothing is asked of afterwards.
+        if self.model_type in ("albert", "bert"):
+            known[f"{self.class_name}ForPreTraining"] = Head.MASKED_LM
         if self.model_type == "electra":
             known["ElectraForPreTraining"] = Head.ENCODER
         return known
@@ -277,6 +282,44 @@ ELECTRA = Family(
     token_types=True,
     embedding_size=True,
 )
+ALBERT = Family(
+    "albert",
+    "Albert",
+    "albert",
+    _heads(
+        _POOLED_HEAD,
+        HeadShape(
+            "predictions.decoder",
+            dense="predictions.dense",
+            activation="hidden_act",
+            norm="predictions.LayerNorm",
+            bias="predictions.bias",
+        ),
+    ),
+    spelling={
+        "encoder.layer": "encoder.albert_layer_groups",
+        "embeddings.projection": "encoder.embedding_hidden_mapping_in",
+        "pooler.dense": "pooler",
+        "attention.self.query": "albert_layers.0.attention.query",
+        "attention.self.key": "albert_layers.0.attention.key",
+        "attention.self.value": "albert_layers.0.attention.value",
+        "attention.output.dense": "albert_layers.0.attention.dense",
+        "attention.output.LayerNorm": "albert_layers.0.attention.LayerNorm",
+        "intermediate.dense": "albert_layers.0.ffn",
+        "output.dense": "albert_layers.0.ffn_output",
+        "output.LayerNorm": "albert_layers.0.full_layer_layer_norm",
+    },
+    defaults={
+        "hidden_act": "gelu_new",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
+    pooler=True,
+    token_types=True,
+    embedding_size=True,
+    always_projected=True,
+    shared_layers=True,
+)
 MPNET = Family(
     "mpnet",
     "MPNet",
@@ -405,6 +448,7 @@ FAMILIES = {
         DATA2VEC_TEXT,
         DISTILBERT,
         ELECTRA,
+        ALBERT,
         ERNIE,
         MPNET,
         MODERNBERT,

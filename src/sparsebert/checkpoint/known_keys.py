@@ -58,6 +58,7 @@ _DROPOUT = (
     "attention_dropout",
     "attention_probs_dropout_prob",
     "classifier_dropout",
+    "classifier_dropout_prob",
     "dropout",
     "embedding_dropout",
     "hidden_dropout_prob",
@@ -152,6 +153,9 @@ CONFIG = KnownKeys(
             "rope_scaling",
             "rope_theta",
             "sliding_window",
+            # ALBERT
+            "inner_group_num",
+            "num_hidden_groups",
             # ERNIE
             "task_type_vocab_size",
             "use_task_id",
@@ -206,6 +210,7 @@ _TOKENIZER_SWITCHES = frozenset(
     {
         "add_prefix_space",
         "do_lower_case",
+        "keep_accents",
         "model_input_names",
         "model_max_length",
         "split_special_tokens",

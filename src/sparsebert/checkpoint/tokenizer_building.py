@@ -28,6 +28,7 @@ from tokenizers import (
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.tokenizer_settings import (
+    ALBERT,
     BERT,
     CAMEMBERT,
     DISTILBERT,
@@ -44,7 +45,9 @@ from sparsebert.checkpoint.tokenizer_settings import (
 )
 from sparsebert.errors import CheckpointError
 
-_XLM_UNKNOWN = 3  # the id of the unknown token in every XLM-R vocabulary of transformers
+# The ids of the unknown token that transformers takes for granted.
+_XLM_UNKNOWN = 3
+_ALBERT_UNKNOWN = 1
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def build_tokenizer(folder: Path, given: Mapping[str, Any] | None = None) -> Sto
         document = _Document(source)
         tokenizer = _around(document.model(settings.kind, special), settings)
         if settings.kind.model == "Unigram":
-            tokenizer.normalizer = document.character_map()
+            tokenizer.normalizer = _unigram_normalizer(settings, document.character_map())
         side = document.truncation_side
         stored = document.added_tokens()
     elif settings.kind.model and has_file(folder / settings.kind.files[0]):
@@ -147,7 +150,7 @@ class _Document:
                 ]
                 return _byte_pairs(vocabulary, pairs)
             pieces = [(str(piece), float(score)) for piece, score in vocabulary or []]
-            unknown = _XLM_UNKNOWN
+            unknown = _ALBERT_UNKNOWN if of is ALBERT else _XLM_UNKNOWN
             if of is CAMEMBERT:
                 named = (i for i, (piece, _) in enumerate(pieces) if piece == special["unk_token"])
                 unknown = next(named, 0)
@@ -167,7 +170,7 @@ class _Document:
         return tokens
 
     def character_map(self) -> normalizers.Normalizer | None:
-        """SentencePiece's table of characters, which is all that XLM-R's class takes."""
+        """SentencePiece's table of characters, all that the classes of unigrams take."""
         stage = self._parts.get("normalizer") or {}
         try:
             stages = stage["normalizers"] if stage.get("type") == "Sequence" else [stage]
@@ -230,12 +233,31 @@ def _around(model: models.Model, settings: TokenizerSettings) -> Tokenizer:
     return tokenizer
 
 
+def _unigram_normalizer(
+    settings: TokenizerSettings, character_map: normalizers.Normalizer | None
+) -> normalizers.Normalizer | None:
+    """SentencePiece's table of characters, and in ALBERT what its class does before."""
+    if settings.kind is not ALBERT:
+        return character_map
+    stages: list[normalizers.Normalizer] = [
+        normalizers.Replace("``", '"'),
+        normalizers.Replace("''", '"'),
+    ]
+    if not settings.switch("keep_accents", False):
+        stages += [normalizers.NFKD(), normalizers.StripAccents()]
+    if settings.switch("do_lower_case", True):
+        stages.append(normalizers.Lowercase())
+    if character_map is not None:
+        stages.append(character_map)
+    return normalizers.Sequence(stages)
+
+
 def _ends(
     tokenizer: Tokenizer, settings: TokenizerSettings, special: Mapping[str, str], source: Path
 ) -> processors.PostProcessor:
     """The special tokens around a text and between two, as the class sets them."""
     kind = settings.kind
-    xlm = kind.model == "Unigram"
+    xlm = kind.model == "Unigram" and kind is not ALBERT
     names = ("bos_token", "eos_token") if xlm else ("cls_token", "sep_token")
     ids: dict[str, int] = {}
     for name in (*names, "unk_token") if kind.model == "WordPiece" else names:
@@ -253,7 +275,7 @@ def _ends(
             add_prefix_space=kind is ROBERTA and settings.switch("add_prefix_space", False),
         )
     tokens = [(first, first_id), (last, last_id)]
-    if kind in (BERT, DISTILBERT):
+    if kind in (ALBERT, BERT, DISTILBERT):
         return processors.TemplateProcessing(
             single=[f"{first}:0", "$A:0", f"{last}:0"],
             pair=[f"{first}:0", "$A:0", f"{last}:0", "$B:1", f"{last}:1"],

@@ -47,6 +47,13 @@ _ROBERTA_TOKENS = {
     "cls_token": "<s>",
     "mask_token": "<mask>",
 }
+_ALBERT_TOKENS = {
+    **_BERT_TOKENS,
+    "bos_token": "[CLS]",
+    "eos_token": "[SEP]",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ XLM_ROBERTA = TokenizerClass("XLMRobertaTokenizer", "Unigram", _ROBERTA_TOKENS)
 CAMEMBERT = replace(
     XLM_ROBERTA, name="CamembertTokenizer", extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED")
 )
+ALBERT = TokenizerClass("AlbertTokenizer", "Unigram", _ALBERT_TOKENS)
 AS_STORED = TokenizerClass("TokenizersBackend")
 
 # By name without the ending Fast; many are names for BERT's own.
@@ -95,6 +103,7 @@ CLASSES = {
     "RobertaTokenizer": ROBERTA,
     "XLMRobertaTokenizer": XLM_ROBERTA,
     "CamembertTokenizer": CAMEMBERT,
+    "AlbertTokenizer": ALBERT,
     "PreTrainedTokenizer": AS_STORED,
     "TokenizersBackend": AS_STORED,
 }
@@ -103,6 +112,7 @@ FAMILY_CLASSES = {
     "bert": BERT,
     "distilbert": BERT,
     "electra": BERT,
+    "albert": ALBERT,
     "mpnet": MPNET,
     "roberta": ROBERTA,
     "xlm-roberta": XLM_ROBERTA,

@@ -25,8 +25,8 @@ Activations a token and layer, for hidden size H, intermediate size I, h heads a
 Up to 256 tokens attention is eager rather than fused (`sparsebert.training.cpu`), and always
 where scores have a relative bias, as in MPNet. A gated feed-forward (ModernBERT) saves twice the
 intermediate vectors and more; fused attention in a window saves its mask of n numbers a token as
-well. Where embeddings are projected (ELECTRA), the residual stream is in bf16 as well. Counted with
-torch 2.13, term by term; DistilBERT saves up to a tenth of H less.
+well. Where embeddings are projected (ELECTRA, ALBERT), the residual stream is in bf16 as well.
+Counted with torch 2.13, term by term; DistilBERT saves up to a tenth of H less.
 
 Inference takes the weights as the engine stores them, and its workspace: it computes at most 1,024
 tokens at a time (or one longer text), so memory does not grow with the batch.
@@ -160,7 +160,7 @@ def activation_bytes(
     if family.gated:
         table = _GATED_PRE_NORM if family.norm_first else _GATED_POST_NORM
     hidden, inner, pairs = table[precision, dropout, eager]
-    if precision == "bf16" and config.embedding_size != config.hidden_size:
+    if precision == "bf16" and config.projects:
         hidden -= 8
     per_token = hidden * config.hidden_size + inner * config.intermediate_size
     per_token += pairs * config.num_attention_heads * tokens

@@ -72,6 +72,10 @@ class Configuration(Protocol):
     @property
     def attention(self) -> Sequence[Any]: ...
     @property
+    def layer_order(self) -> Sequence[int]: ...
+    @property
+    def projects(self) -> bool: ...
+    @property
     def biases(self) -> Sequence[str]: ...
     @property
     def token_types(self) -> int | None: ...
@@ -241,6 +245,8 @@ def _settings(config: Configuration, outputs: int) -> dict[str, Any]:
     settings["attention"] = [
         (layer.window, layer.theta, layer.factor) for layer in config.attention
     ]
+    settings["layer_order"] = list(config.layer_order)
+    settings["projection"] = config.projects
     head = config.head_shape
     settings["head_input"] = "none" if head is None else head.pooling or "tokens"
     if head is not None:

@@ -107,9 +107,17 @@ def prune_layers(
     config = checkpoint.config
     vectors = embed(checkpoint, texts)
     state = Pair(vectors, vectors.clone())
-    for number in range(config.num_hidden_layers):
-        fitting = _Fitting(checkpoint, texts, targets, prune_linear)
-        _encoder_layer(fitting, number, state)
+    for stored in range(config.stored_layers):
+        passes = [number for number, its in enumerate(config.layer_order) if its == stored]
+        kind = _Fitting if len(passes) == 1 else _SharedFitting
+        fitting = kind(checkpoint, texts, targets, prune_linear)
+        while True:
+            found = state if len(passes) == 1 else Pair(*(side.clone() for side in state))
+            for number in passes:
+                _encoder_layer(fitting, number, found)
+            if fitting.is_done():
+                break
+        state = found
         yield fitting.found
     fitting = _Fitting(checkpoint, texts, targets, prune_linear)
     if not all(name.startswith("encoder.") for name in targets):
@@ -147,25 +155,40 @@ class _Fitting:
         ``added`` is what the layer's output is added to: the residual ``[tokens, rows]``. The
         pruned layer is to give the dense one's sum. ``parts`` is for inputs that are not tokens.
         """
-        layers = [self._read(name) for name in names]
-        wanted = [index for index, name in enumerate(names) if f"{name}.weight" in self._targets]
-        pairs = [Pair(layer, layer) for layer in layers]
+        layers = {name: self._read(name) for name in names}
+        wanted = {name: layers[name] for name in names if self._is_wanted(name)}
         if wanted:
-            sums = _Sums([layers[index] for index in wanted])
+            sums = self._sums_of(wanted)
             for part in parts or [part for part, _ in self.parts]:
                 given = inputs(part)
                 shift = added.dense[part] - added.pruned[part] if added else None
                 sums.add(given, shift)
-            for index, statistics in zip(wanted, sums.statistics(), strict=True):
-                if not bool(statistics.inputs.isfinite().all()):
-                    raise CheckpointError(
-                        f"{self.checkpoint.path}: the calibration texts give layer "
-                        f"'{names[index]}' inputs that are not finite numbers."
-                    )
-                pruned = self._prune(layers[index], statistics)
-                self.found[f"{names[index]}.weight"] = pruned
-                pairs[index] = Pair(layers[index], pruned)
-        return pairs
+            self._gathered(sums)
+        return [
+            Pair(layer, self.found.get(f"{name}.weight", layer)) for name, layer in layers.items()
+        ]
+
+    def is_done(self) -> bool:
+        """Whether the layers that were fitted are pruned, or their inputs must come once more."""
+        return True
+
+    def _is_wanted(self, name: str) -> bool:
+        return f"{name}.weight" in self._targets
+
+    def _sums_of(self, layers: dict[str, Linear]) -> _Sums:
+        return _Sums(layers)
+
+    def _gathered(self, sums: _Sums) -> None:
+        self._prune_by(sums)
+
+    def _prune_by(self, sums: _Sums) -> None:
+        for (name, layer), statistics in zip(sums.layers.items(), sums.statistics(), strict=True):
+            if not bool(statistics.inputs.isfinite().all()):
+                raise CheckpointError(
+                    f"{self.checkpoint.path}: the calibration texts give layer "
+                    f"'{name}' inputs that are not finite numbers."
+                )
+            self.found[f"{name}.weight"] = self._prune(layer, statistics)
 
     def _read(self, name: str) -> Linear:
         import torch
@@ -175,20 +198,49 @@ class _Fitting:
         return Linear(weight, bias(self.checkpoint, name), mask)
 
 
-class _Sums:
-    """Sums over tokens for layers that share their inputs."""
+class _SharedFitting(_Fitting):
+    """The same for an encoder layer that token vectors pass several times.
 
-    def __init__(self, layers: Sequence[Linear]) -> None:
+    Each linear layer is pruned once, on what all passes give it: those that read the same inputs in
+    one round of passes, so that the next ones' inputs are those of the pruned model.
+    """
+
+    _open: _Sums | None = None  # of the layers whose inputs this round gathers
+
+    def is_done(self) -> bool:
+        if self._open is None:
+            return True
+        self._prune_by(self._open)
+        self._open = None
+        return False
+
+    def _is_wanted(self, name: str) -> bool:
+        if not super()._is_wanted(name) or f"{name}.weight" in self.found:
+            return False
+        return self._open is None or name in self._open.layers
+
+    def _sums_of(self, layers: dict[str, Linear]) -> _Sums:
+        return self._open or _Sums(layers)
+
+    def _gathered(self, sums: _Sums) -> None:
+        self._open = sums
+
+
+class _Sums:
+    """Sums over tokens for layers, by name, that share their inputs."""
+
+    def __init__(self, layers: dict[str, Linear]) -> None:
         import torch
 
-        columns = layers[0].weight.shape[1]
-        self._layers = layers
+        first = next(iter(layers.values()))
+        columns = first.weight.shape[1]
+        self.layers = layers
         self._count = 0
         self._inputs = torch.zeros(columns, columns)
-        self._targets = [torch.zeros_like(layer.weight) for layer in layers]
+        self._targets = [torch.zeros_like(layer.weight) for layer in layers.values()]
         self._input_sum = torch.zeros(columns)
-        self._target_sums = [torch.zeros(len(layer.weight)) for layer in layers]
-        self._has_bias = layers[0].bias is not None
+        self._target_sums = [torch.zeros(len(layer.weight)) for layer in layers.values()]
+        self._has_bias = first.bias is not None
 
     def add(self, inputs: Pair, shift: torch.Tensor | None) -> None:
         x: torch.Tensor = inputs.pruned
@@ -196,7 +248,7 @@ class _Sums:
         self._inputs += x.T @ x
         self._input_sum += x.sum(dim=0)
         for layer, targets, total in zip(
-            self._layers, self._targets, self._target_sums, strict=True
+            self.layers.values(), self._targets, self._target_sums, strict=True
         ):
             y = layer(inputs.dense)
             if shift is not None:
@@ -214,9 +266,9 @@ class _Sums:
 
 
 def _encoder_layer(fitting: _Fitting, number: int, state: Pair) -> None:
-    """Prune one encoder layer; ``state`` becomes its output."""
+    """Prune one encoder layer, counted in computing order; ``state`` becomes its output."""
     checkpoint, config = fitting.checkpoint, fitting.checkpoint.config
-    prefix = f"encoder.layer.{number}"
+    prefix = f"encoder.layer.{config.layer_order[number]}"
     norm_first = config.family.norm_first
 
     def read(norm: str) -> Inputs:

@@ -60,7 +60,7 @@ def embed(checkpoint: Checkpoint, texts: CalibrationSet) -> torch.Tensor:
         summed += tensor(checkpoint, table("task_type"))[0]
     normed = layer_norm(checkpoint, "embeddings.LayerNorm")(summed)
     projection = "embeddings.projection"
-    if config.embedding_size == config.hidden_size:
+    if not config.projects:
         return normed
     weight = tensor(checkpoint, f"{projection}.weight")
     return torch.nn.functional.linear(normed, weight, bias(checkpoint, projection))

@@ -130,11 +130,16 @@ def last_projections(model: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
     The list holds them afterwards, ``[batch, tokens, hidden]`` each, in this order; as the linear
     layers give them, before rotary positions turn them.
     """
-    attention = f"encoder.layer.{unwrapped(model).config.num_hidden_layers - 1}.attention.self"
+    config = unwrapped(model).config
+    shared = model_family(model).shared_layers
+    stored = config.num_hidden_groups if shared else config.num_hidden_layers
+    attention = f"encoder.layer.{stored - 1}.attention.self"
     fused = model_family(model).fused_attention
     found: list[torch.Tensor] = []
 
     def keep(_module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        if len(found) == 3:  # of the layer before, which has the same weights
+            found.clear()
         found.extend(output.chunk(3, dim=-1) if fused else (output,))
 
     names = ("query_key_value",) if fused else ("query", "key", "value")
