@@ -55,6 +55,7 @@ HEAVY = {
     "pyarrow",
     "ray",
     "scipy",
+    "seqeval",
     "sklearn",
     "torch",
     "torchmetrics",

@@ -34,6 +34,7 @@ def load_torch_model(folder: Path, head: Head) -> PreTrainedModel:
     check_transformers_reads(transformer_folder(folder))
     kinds = {
         Head.SEQUENCE: transformers.AutoModelForSequenceClassification,
+        Head.TOKEN: transformers.AutoModelForTokenClassification,
         Head.QUESTION: transformers.AutoModelForQuestionAnswering,
     }
     with quiet_transformers():

@@ -10,7 +10,13 @@ import pytest
 from findings import by_kind, the_check
 from sparsebert.diagnosis import Severity, diagnose
 from sparsebert.errors import DataError
-from tiny_tasks import write_classification, write_regression, write_rows, write_squad
+from tiny_tasks import (
+    write_classification,
+    write_conll,
+    write_regression,
+    write_rows,
+    write_squad,
+)
 
 Rows = list[dict[str, Any]]
 
@@ -32,7 +38,12 @@ def look(folder: Path, train: Rows, validation: Rows | None = None, task: str = 
 class TestSoundData:
     @pytest.mark.parametrize(
         ("write", "task"),
-        [(write_classification, "custom"), (write_regression, "stsb"), (write_squad, "squad")],
+        [
+            (write_classification, "custom"),
+            (write_regression, "stsb"),
+            (write_squad, "squad"),
+            (write_conll, "ner"),
+        ],
     )
     def test_nothing_is_found(self, write: Any, task: str, tmp_path: Path, tiny_bert: Any) -> None:
         write(tmp_path)
@@ -53,6 +64,42 @@ class TestSoundData:
 
     def test_of_sentences_too(self, tmp_path: Path) -> None:
         assert by_kind(look(tmp_path, sentences())) == {}
+
+
+class TestWords:
+    """Labels of words: ``--task ner``."""
+
+    def look(self, folder: Path, train: str, validation: str = "a O\nb B-A\n") -> Any:
+        (folder / "train.conll").write_text(train)
+        (folder / "validation.conll").write_text(validation)
+        return by_kind(diagnose(data=folder, task="ner"))
+
+    def test_rows_without_a_label_for_each_word(self, tmp_path: Path) -> None:
+        rows = [{"tokens": ["a", "b"], "ner_tags": ["O", "B-A"]}] * 2
+        write_rows(tmp_path / "train.jsonl", [*rows, {"tokens": ["c"], "ner_tags": []}])
+        write_rows(tmp_path / "validation.jsonl", [{"tokens": ["d"], "ner_tags": ["B-A"]}])
+        found = by_kind(diagnose(data=tmp_path, task="ner"))
+        assert found["word-counts"].examples == ("row 3: 1 word, 0 labels",)
+
+    def test_labels_that_no_training_row_has(self, tmp_path: Path) -> None:
+        found = self.look(tmp_path, "a O\nb B-A\n", "c B-X\nd B-A\n")
+        assert found["word-labels-outside-set"].examples == ("row 1: 'B-X'",)
+
+    def test_a_file_without_entities(self, tmp_path: Path) -> None:
+        assert set(self.look(tmp_path, "a O\nb B-A\n", "c O\nd O\n")) == {"no-entities"}
+
+    def test_entities_that_begin_nowhere(self, tmp_path: Path) -> None:
+        found = self.look(tmp_path, "a I-A\nb O\nc B-A\nd I-A\ne B-B\nf I-A\n")
+        assert found["headless-entities"].examples == (
+            "row 1: I-A behind none",
+            "row 1: I-A behind B-B",
+        )
+        # IOB1 has no B- but between neighbours, IO has none at all: nothing is wrong with that.
+        assert self.look(tmp_path, "a I-A\nb O\nc I-B\n", "d I-A\n") == {}
+
+    def test_names_with_and_without_prefixes(self, tmp_path: Path) -> None:
+        assert "mixed-prefixes" in self.look(tmp_path, "a O\nb B-A\nc PLACE\n")
+        assert self.look(tmp_path, "a O\nb E-mail\nc PLACE\n", "d PLACE\n") == {}
 
 
 class TestLabels:

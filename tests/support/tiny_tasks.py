@@ -100,3 +100,22 @@ def write_retrieval(
             rows.append({**row, "negative": " ".join(others)} if negatives else row)
         write_rows(folder / f"{split}.jsonl", rows)
     return folder
+
+
+def write_conll(folder: Path, train: int = 60, validation: int = 24, seed: int = 0) -> Path:
+    """CoNLL files: an x begins a person of one or two words, a y is a place of one."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", train), ("validation", validation)):
+        sentences = []
+        for _ in range(count):
+            words = [(word, "O") for word in letters(random, "z").split()]
+            for entity in ([("x", "B-PER"), ("q", "I-PER")], [("x", "B-PER")], [("y", "B-LOC")]):
+                if random.integers(2):
+                    place = int(
+                        random.choice([at for at in range(len(words)) if words[at][1] == "O"])
+                    )
+                    words[place:place] = entity
+            sentences.append("".join(f"{word} {tag}\n" for word, tag in words))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{split}.conll").write_text("\n".join(sentences), encoding="utf-8")
+    return folder

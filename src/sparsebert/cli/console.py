@@ -64,6 +64,14 @@ def seed_executor(engine: str, threads: int | None) -> SeedExecutor:
     return sequential
 
 
+TASK_HELP = (
+    "mnli, qqp, qnli, sst2, cola, stsb, mrpc, rte or squad; for your own rows custom (text, or "
+    "text1 and text2, and label) or ner (words with a label each: CoNLL files, or tokens and "
+    "ner_tags); for embedding models pairs (text1, text2 and score) or retrieval (query, document "
+    "and, if there are, negative)."
+)
+
+
 def check_task(name: str) -> None:
     """Wrong usage if --task names no task."""
     from sparsebert.errors import DataError

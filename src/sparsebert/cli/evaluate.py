@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsebert.cli.console import (
+    TASK_HELP,
     JsonOption,
     ModelArgument,
     check_task,
@@ -20,19 +21,14 @@ from sparsebert.cli.lines import InferenceOptions
 from sparsebert.cli.options import NOTHING, Given, Group
 from sparsebert.tasks.data_options import DataOptions
 
-_COLUMNS = ("text_column", "pair_column", "label_column", "positive_label")
+_COLUMNS = ("text_column", "pair_column", "label_column", "label_names", "positive_label")
 
 
 def evaluate(
     model: ModelArgument,
     task: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="mnli, qqp, qnli, sst2, cola, stsb, mrpc, rte, squad, or custom for your own "
-            "rows: text (or text1 and text2) and label; for embedding models pairs (text1, text2 "
-            "and score) or retrieval (query, document and, if there are, negative).",
-        ),
+        typer.Option(metavar="NAME", help=TASK_HELP),
     ],
     data: Annotated[
         Path | None,
@@ -117,7 +113,7 @@ def evaluate(
     from sparsebert.evaluation.evaluator import ENGINES
     from sparsebert.evaluation.results import by_class_lines
     from sparsebert.evaluation.seeds import evaluate_seeds, save_evaluation
-    from sparsebert.tasks.table import CUSTOM
+    from sparsebert.tasks.table import is_own
 
     check_task(task)
     on_ray = engine == "ray" and seeds is not None
@@ -183,7 +179,7 @@ def evaluate(
         save_evaluation(result)
     rows = sum(result.rows.values())
     lines = [f"note: {note}" for note in result.notes]
-    if result.task == CUSTOM:
+    if is_own(result.task):
         lines += by_class_lines(result.by_class)
     lines += [
         f"{rows:,} rows in {result.seconds:.1f} s by {result.engine} on "

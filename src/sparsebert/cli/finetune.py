@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsebert.cli.console import (
+    TASK_HELP,
     ForceOption,
     JsonOption,
     ModelArgument,
@@ -33,12 +34,7 @@ def finetune(
     out: OutArgument,
     task: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="mnli, qqp, qnli, sst2, cola, stsb, mrpc, rte, squad, or custom for your own "
-            "rows: text (or text1 and text2) and label; for embedding models pairs (text1, text2 "
-            "and score) or retrieval (query, document and, if there are, negative).",
-        ),
+        typer.Option(metavar="NAME", help=TASK_HELP),
     ],
     data: Annotated[
         Path | None,
@@ -95,7 +91,7 @@ def finetune(
     """
     from sparsebert.errors import DataError, TrainingError
     from sparsebert.evaluation.results import by_class_lines
-    from sparsebert.tasks.table import CUSTOM
+    from sparsebert.tasks.table import is_own
     from sparsebert.training import finetune as run
     from sparsebert.training.seeds import finetune_seeds
 
@@ -153,7 +149,7 @@ def finetune(
         f"({result.examples_per_second:.1f} rows/s)."
     ]
     lines += [f"note: {note}" for note in result.notes]
-    if task.lower() == CUSTOM:
+    if is_own(task):
         lines += by_class_lines(result.by_class)
     lines += [result.row() or _UNSCORED]
     emit(result.as_dict(), "\n".join(lines), as_json=json)

@@ -30,7 +30,8 @@ from sparsebert.machine import cpu_flags
 from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.table import TASK_NAMES, Task, get_task, is_own
+from sparsebert.tasks.own import unread_task
+from sparsebert.tasks.table import TASK_NAMES, Task
 from sparsebert.tasks.table import Kind as TaskKind
 from sparsebert.training.defaults import usual_dropout
 from sparsebert.training.options import FinetuneOptions
@@ -49,6 +50,7 @@ def diagnose(
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
+    label_names: str | None = None,
     regression: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -58,8 +60,9 @@ def diagnose(
     training's folder of checkpoints. ``data`` is read as data of ``task``, which defaults to the
     one the model was trained on. ``against`` is another model or folder of seeds to compare scores
     with. Memory is estimated for ``batch_size`` and ``max_length``, which default to those of the
-    training, else to the defaults of `finetune`. The columns of ``data`` and ``regression`` are
-    those of `sparsebert.tasks.data_options.DataOptions` and default to the training's.
+    training, else to the defaults of `finetune`. The columns of ``data``, ``label_names`` and
+    ``regression`` are those of `sparsebert.tasks.data_options.DataOptions` and default to the
+    training's.
 
     Problems are reported, not raised. CheckpointError if there is no such folder, DataError if
     there is no such task or data, or if data was given and its task is not known; TrainingError
@@ -67,7 +70,7 @@ def diagnose(
     """
     sizes = {"batch_size": batch_size, "max_length": max_length}
     FinetuneOptions.from_names({name: size for name, size in sizes.items() if size is not None})
-    columns = DataOptions(text_column, pair_column, label_column, regression)
+    columns = DataOptions(text_column, pair_column, label_column, label_names, regression)
     return _Doctor(
         model, data, task, against, batch_size, max_length, columns, shown(progress)
     ).report()
@@ -233,9 +236,7 @@ class _Doctor:
         known = next(
             (record.max_length for record in self._records.values() if record.max_length), None
         )
-        usual = Task.max_length
-        if self._task is not None and not is_own(self._task):
-            usual = get_task(self._task).max_length
+        usual = Task.max_length if self._task is None else unread_task(self._task).max_length
         return min(self._max_length or known or usual, config.max_length)
 
     def _read_data(self) -> TaskData | None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, UNUSABLE_DATA, Split
+from sparsebert.diagnosis.words import check_words
 from sparsebert.errors import DataError
 from sparsebert.tasks.columns import (
     class_indices,
@@ -76,6 +77,9 @@ UNSEEN_LABELS = Kind(
 def check_labels(task: Task, splits: list[Split]) -> Iterator[Check]:
     """A check of each split's labels. Questions have answers instead: see `answers`."""
     if task.kind is TaskKind.QUESTION:
+        return
+    if task.kind is TaskKind.TOKENS:
+        yield from check_words(task, splits)
         return
     seen: dict[str, set[int]] = {}
     for split in splits:

@@ -13,10 +13,11 @@ from sparsebert.extras import need_extra
 from sparsebert.tasks.columns import labelled, need_columns, texts_or_none
 from sparsebert.tasks.custom import label_column
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.examples import read_split, validation_splits
+from sparsebert.tasks.examples import read_split, task_texts, validation_splits
 from sparsebert.tasks.files import split_files
-from sparsebert.tasks.own import UNREAD, find_task, task_of_table
+from sparsebert.tasks.own import find_task, task_of_table, unread_task
 from sparsebert.tasks.reading import RawTable
+from sparsebert.tasks.table import Kind as TaskKind
 from sparsebert.tasks.table import Task, is_own
 
 if TYPE_CHECKING:
@@ -86,16 +87,17 @@ def read_data(
     task: Task | None = None if own else find_task(name, data, options=chosen)
     splits: list[Split] = []
     findings: list[Finding] = []
-    for split in _splits(task or UNREAD, data):
+    unread = task or unread_task(name)
+    for split in _splits(unread, data):
         try:
-            raw = read_split(task or UNREAD, data, split)
+            raw = read_split(task or unread, data, split)
             table, source = raw.table, raw.source
             if task is None:
-                task = task_of_table(name, _labelled(raw, chosen), labels, chosen)
+                task = task_of_table(name, _labelled(raw, unread, chosen), labels, chosen)
             need_columns(table, task.columns, source)
             if table.num_rows == 0:
                 raise DataError(f"{source} has no rows.")
-            columns = [texts_or_none(table, column, source) for column in task.text_columns]
+            columns = _texts(table, task, source)
         except DataError as error:
             findings.append(UNUSABLE_DATA.at(split, str(error)))
             continue
@@ -112,15 +114,24 @@ def read_data(
 
 def _splits(task: Task, data: str | Path | None) -> list[str]:
     if data is not None and Path(data).is_file():
-        split_files(Path(data), "train")  # DataError for a file of no known type
+        split_files(Path(data), "train", task.file_types)  # DataError for one of no known type
         return ["train"]
-    there = [] if data is None else split_files(Path(data), "train")
+    there = [] if data is None else split_files(Path(data), "train", task.file_types)
     train = ["train"] if data is None or there else []
     return [*train, *validation_splits(task, data)]
 
 
-def _labelled(raw: RawTable, options: DataOptions) -> RawTable:
+def _texts(table: pa.Table, task: Task, source: str) -> list[list[str | None]]:
+    """The text columns; of a task of words the text that its words make."""
+    if task.kind is TaskKind.TOKENS:
+        return [list(column) for column in task_texts(table, task, source)]
+    return [texts_or_none(table, column, source) for column in task.text_columns]
+
+
+def _labelled(raw: RawTable, task: Task, options: DataOptions) -> RawTable:
     """The rows that have a label."""
+    if task.kind is TaskKind.TOKENS:
+        return raw
     column = options.label_column or label_column(raw.table, raw.source)
     need_columns(raw.table, (column,), raw.source)
     return replace(raw, table=raw.table.filter(labelled(raw.table, column)))

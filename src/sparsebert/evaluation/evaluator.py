@@ -39,7 +39,7 @@ from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.files import undivided_file
 from sparsebert.tasks.labels import label_order
-from sparsebert.tasks.own import find_task, own_task
+from sparsebert.tasks.own import find_task, own_task, unread_task
 from sparsebert.tasks.table import CUSTOM, PAIRS, RETRIEVAL, Kind, Task, is_own, task_name
 from sparsebert.tasks.tokens import load_tokenizer
 
@@ -62,6 +62,7 @@ def evaluate(
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
+    label_names: str | None = None,
     positive_label: str | None = None,
     metric: Metric | None = None,
     progress: Progress | None = None,
@@ -74,11 +75,11 @@ def evaluate(
     tokens defaults to the model's own, with which it is served: what `finetune` made has that of
     its training. ``compute`` is that of `sparsebert.load`. ``max_rows`` scores a fixed selection of
     each split. ``split`` scores another one, such as "train", on which choices may be made. The
-    columns of the data and, for a custom task, ``positive_label``, the class that F1 is of, are
-    those of `sparsebert.tasks.data_options.DataOptions`; they default to those of the training. Of
-    a file that the model was trained on, the rows that were held out are scored. ``zero_shot``
-    correlates the cosine of the two texts' embeddings with the label, for any model and tasks such
-    as stsb; the tasks pairs and retrieval are of embeddings anyway
+    columns of the data, ``label_names`` and, for a custom task, ``positive_label``, the class that
+    F1 is of, are those of `sparsebert.tasks.data_options.DataOptions`; they default to those of the
+    training. Of a file that the model was trained on, the rows that were held out are scored.
+    ``zero_shot`` correlates the cosine of the two texts' embeddings with the label, for any model
+    and tasks such as stsb; the tasks pairs and retrieval are of embeddings anyway
     (`sparsebert.evaluation.embedding`). ``metric`` is a function of your own,
     ``metric(expected, predicted)``, whose value joins the scores under its name
     (`sparsebert.evaluation.user_metric`).
@@ -106,7 +107,9 @@ def evaluate(
         )
     if compute and engine == "torch":
         raise EngineError("compute is for our engine; torch computes in fp32 here.")
-    columns = DataOptions(text_column, pair_column, label_column, positive_label=positive_label)
+    columns = DataOptions(
+        text_column, pair_column, label_column, label_names, positive_label=positive_label
+    )
     if not zero_shot:
         columns = trained_options(folder, task, columns)
     options = _Options(
@@ -206,7 +209,9 @@ def _embeddings(
     columns = options.columns
     if name.lower() == CUSTOM:
         columns = replace(columns, regression=True)
-    task = find_task(name, _scored_file(data), split=split or "validation", options=columns)
+    task = find_task(
+        name, _scored_file(data, unread_task(name)), split=split or "validation", options=columns
+    )
     check_embeds(task)
     metric = user_metric(options.metric, task.metrics)
     similarity = read_similarity(options.folder) if task.kind is Kind.RETRIEVAL else "cosine"
@@ -267,7 +272,7 @@ def _open(options: _Options) -> tuple[EncoderConfig, Predictor, int, int]:
 
         checkpoint = open_checkpoint(options.folder)
         config = checkpoint.config
-        require_head(config, str(options.folder), (Head.SEQUENCE, Head.QUESTION))
+        require_head(config, str(options.folder), (Head.SEQUENCE, Head.TOKEN, Head.QUESTION))
         predictor = TorchPredictor.load(checkpoint.transformer, config.head, options.batch_size)
         used = options.threads or torch.get_num_threads()
         return config, predictor, used, text_limit(checkpoint)
@@ -293,20 +298,20 @@ def _task_for(
 ) -> Task:
     if not is_own(name):
         return find_task(name, data, options=options.columns)
-    require_head(config, options.model, (Head.SEQUENCE,))
+    require_head(config, options.model, (unread_task(name).head,))
     labels = () if config.problem_type == "regression" else config.labels
     return own_task(
         name,
-        _scored_file(data),
+        _scored_file(data, unread_task(name)),
         split=split or "validation",
         labels=labels,
         options=options.columns,
     )
 
 
-def _scored_file(data: str | Path | None) -> str | Path | None:
+def _scored_file(data: str | Path | None, task: Task) -> str | Path | None:
     """The single file, if ``data`` is one that is not divided into splits; else ``data``."""
-    return undivided_file(data) or data
+    return undivided_file(data, task.file_types) or data
 
 
 def match_labels(
@@ -319,6 +324,9 @@ def match_labels(
     require_head(config, model, (task.head,))
     if task.kind is Kind.QUESTION:
         return None, []
+    if task.kind is Kind.TOKENS:
+        order, note = label_order(task, config.labels)
+        return order, [note] if note else []
     if config.problem_type == "multi_label_classification":
         raise CheckpointError(f"{model} is a multi-label model, which no task here scores.")
     regression = config.problem_type == "regression"

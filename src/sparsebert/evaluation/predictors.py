@@ -1,8 +1,8 @@
 """Two ways to compute a task's logits: our engine, and transformers on torch.
 
 Both take token ids without padding and give float32 numpy arrays in the order of the examples: for
-sequence classification ``[examples, labels]``, for question answering a list of ``[tokens, 2]``
-(start, end).
+sequence classification ``[examples, labels]``, for token classification a list of
+``[tokens, labels]``, for question answering one of ``[tokens, 2]`` (start, end).
 """
 
 from __future__ import annotations

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sparsebert.checkpoint.config import Head
 from sparsebert.evaluation.metrics import ByClass
 from sparsebert.extras import data_frame
-from sparsebert.tasks.table import Kind, Task
+from sparsebert.tasks.table import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,8 @@ METRIC_TITLES = {
     "mrr@10": "MRR@10",
     "recall@1": "recall@1",
     "recall@10": "recall@10",
+    "precision": "precision",
+    "recall": "recall",
 }
 
 # The hub's names of metrics, where they differ from ours.
@@ -246,10 +249,10 @@ def hub_results(
     """
     from huggingface_hub import EvalResult
 
-    question = task.kind is Kind.QUESTION
+    kinds = {Head.QUESTION: "question-answering", Head.TOKEN: "token-classification"}
     return [
         EvalResult(
-            task_type="question-answering" if question else "text-classification",
+            task_type=kinds.get(task.head, "text-classification"),
             dataset_type=task.hub_id or task.name,
             dataset_name=f"GLUE {task.title}" if task.hub_config else task.title,
             dataset_config=task.hub_config,

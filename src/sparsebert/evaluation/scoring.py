@@ -7,7 +7,7 @@ that was fine-tuned here is scored on the columns and the held-out examples of i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from sparsebert.checkpoint import Checkpoint, EncoderConfig
 from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.errors import DataError
+from sparsebert.evaluation.entities import entity_scores
 from sparsebert.evaluation.metrics import (
     Scores,
     answer_scores,
@@ -34,9 +35,11 @@ from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.division import read_division
 from sparsebert.tasks.examples import Examples, load_split, selection, validation_splits
 from sparsebert.tasks.files import file_type, no_split, undivided_file
+from sparsebert.tasks.labels import OUTSIDE
 from sparsebert.tasks.table import CUSTOM, Kind, Task, task_name
 from sparsebert.tasks.tokens import TokenRows, tokenize
 from sparsebert.tasks.windows import Windows, cut_windows
+from sparsebert.tasks.word_tokens import WordTokens, tokenize_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,13 +48,21 @@ N_BEST = 20
 MAX_ANSWER_LENGTH = 30  # tokens, as in the reference implementation
 
 
+Located = Windows | WordTokens | None
+Order = npt.NDArray[np.int64] | None
+
+
 @dataclass(frozen=True)
 class PreparedSplit:
-    """Examples and their tokens (``windows`` for SQuAD), and a metric of the user's own."""
+    """Examples and their tokens, and a metric of the user's own.
+
+    ``located`` says what stands where in the tokens: the windows of SQuAD's contexts, or the words
+    of named entities; it is None for whole texts.
+    """
 
     examples: Examples
     rows: TokenRows
-    windows: Windows | None = None
+    located: Located = None
     metric: UserMetric | None = None
 
     @classmethod
@@ -65,17 +76,18 @@ class PreparedSplit:
         metric: UserMetric | None = None,
     ) -> PreparedSplit:
         """Tokenise ``examples``, cut to ``max_length`` tokens (SQuAD: in windows of as many)."""
+        located: Windows | WordTokens
         if examples.task.kind is Kind.QUESTION:
-            windows = cut_windows(tokenizer, examples, max_length, progress=progress)
-            return cls(examples, windows.rows, windows, metric)
-        rows = tokenize(tokenizer, examples, max_length, progress)
-        return cls(examples, rows, metric=metric)
+            located = cut_windows(tokenizer, examples, max_length, progress=progress)
+        elif examples.task.kind is Kind.TOKENS:
+            located = tokenize_words(tokenizer, examples, max_length, progress)
+        else:
+            rows = tokenize(tokenizer, examples, max_length, progress)
+            return cls(examples, rows, metric=metric)
+        return cls(examples, located.rows, located, metric)
 
     def score(
-        self,
-        predictor: Predictor,
-        order: npt.NDArray[np.int64] | None = None,
-        progress: Progress | None = None,
+        self, predictor: Predictor, order: Order = None, progress: Progress | None = None
     ) -> Scores:
         """Run the predictor and compute the task's metrics.
 
@@ -90,28 +102,98 @@ class PreparedSplit:
         label = f"evaluating {task.name} {self.examples.split}"
         return predictor.predict(self.rows, task.head, label, progress or silent)
 
-    def scores_of(self, logits: Any, order: npt.NDArray[np.int64] | None = None) -> Scores:
+    def scores_of(self, logits: Any, order: Order = None) -> Scores:
         """The task's metrics of `logits`, and the user's; ``order`` is that of `score`."""
-        task, examples = self.examples.task, self.examples
-        expected: Any
-        predicted: Any
-        if self.windows is not None:
-            predicted = answer_texts(examples, self.windows, logits)
-            expected = [list(each.texts) for each in examples.answers]
-            scores = answer_scores(task.metrics, predicted, examples.answers)
-        elif task.kind is Kind.REGRESSION:
-            predicted = logits[:, 0]
-            expected = examples.labels.astype(np.float64)
-            scores = regression_scores(task.metrics, predicted, expected)
-        else:
-            found = np.argmax(logits if order is None else logits[:, order], axis=1)
-            labels: Any = examples.labels
-            scores = classification_scores(task.metrics, found, labels, task.labels, task.positive)
-            expected = [task.labels[index] for index in labels]
-            predicted = [task.labels[index] for index in found]
-        if self.metric is not None:
-            scores = scores.and_values(self.metric.score(expected, predicted))
-        return scores
+        if order is not None:
+            per_row = isinstance(logits, np.ndarray)
+            logits = logits[:, order] if per_row else [row[:, order] for row in logits]
+        found = _JUDGES[self.examples.task.kind](self.examples, self.located, logits)
+        if self.metric is None:
+            return found.scores
+        return found.scores.and_values(self.metric.score(found.expected, found.predicted))
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The scores of a split, and of what they are: an entry a row each, as a user's metric has it.
+
+    Names of classes, numbers, the labels of a row's words, or accepted answers and an answer.
+    """
+
+    scores: Scores
+    expected: Any
+    predicted: Any
+
+
+def _judge_classes(examples: Examples, located: Located, logits: Any) -> _Judged:
+    task = examples.task
+    predicted = np.argmax(logits, axis=1)
+    expected: Any = examples.labels
+    return _Judged(
+        classification_scores(task.metrics, predicted, expected, task.labels, task.positive),
+        [task.labels[index] for index in expected],
+        [task.labels[index] for index in predicted],
+    )
+
+
+def _judge_numbers(examples: Examples, located: Located, logits: Any) -> _Judged:
+    expected, predicted = examples.labels.astype(np.float64), logits[:, 0]
+    scores = regression_scores(examples.task.metrics, predicted, expected)
+    return _Judged(scores, expected, predicted)
+
+
+def _judge_spans(examples: Examples, located: Located, logits: Any) -> _Judged:
+    assert isinstance(located, Windows)
+    predicted = answer_texts(examples, located, logits)
+    scores = answer_scores(examples.task.metrics, predicted, examples.answers)
+    return _Judged(scores, [list(each.texts) for each in examples.answers], predicted)
+
+
+def _judge_words(examples: Examples, located: Located, logits: Any) -> _Judged:
+    assert isinstance(located, WordTokens)
+    task, read = examples.task, located.first >= 0
+    expected = np.concatenate([words.labels for words in examples.words])
+    predicted = word_labels(located, logits, task)
+    guessed, right = (_named_rows(examples, labels) for labels in (predicted, expected))
+    entities = OUTSIDE in task.labels
+    if entities:
+        scores = entity_scores(task.metrics, guessed, right, task.labels)
+    else:
+        scores = classification_scores(task.metrics, predicted[read], expected[read], task.labels)
+    if located.unread:
+        note = (
+            f"{located.unread:,} of {len(read):,} words lie behind the model's length or are "
+            "nothing to its tokenizer: they "
+            + (f"count as {OUTSIDE}." if entities else "are left out.")
+        )
+        scores = replace(scores, notes=[*scores.notes, note])
+    return _Judged(scores, right, guessed)
+
+
+def _named_rows(examples: Examples, labels: npt.NDArray[np.int64]) -> list[list[str]]:
+    """Labels of all words, end to end, as their names row by row."""
+    ends = np.cumsum([len(words) for words in examples.words])[:-1]
+    names = np.array(examples.task.labels, object)[labels]
+    return [row.tolist() for row in np.split(names, ends)]
+
+
+def word_labels(words: WordTokens, logits: Sequence[Any], task: Task) -> npt.NDArray[np.int64]:
+    """The likeliest label of each word, int64 ``[words]``; O, or else the first, if not read.
+
+    ``logits`` holds float ``[tokens, labels]`` for each row.
+    """
+    best = np.concatenate([np.argmax(row, axis=1) for row in logits])
+    unread = task.labels.index(OUTSIDE) if OUTSIDE in task.labels else 0
+    labels: npt.NDArray[np.int64] = np.where(words.first < 0, unread, best[words.first])
+    return labels
+
+
+_JUDGES: dict[Kind, Callable[[Examples, Located, Any], _Judged]] = {
+    Kind.CLASSIFICATION: _judge_classes,
+    Kind.REGRESSION: _judge_numbers,
+    Kind.TOKENS: _judge_words,
+    Kind.QUESTION: _judge_spans,
+}
 
 
 def f1_note(task: Task) -> list[str]:
@@ -160,7 +242,7 @@ def trained_options(folder: Path, task: str, given: DataOptions) -> DataOptions:
     arguments: Any = read_object(path).get("arguments") if path.is_file() else None
     if not isinstance(arguments, dict) or arguments.get("task") != task_name(task):
         return given
-    names = ["label_column", "positive_label"]
+    names = ["label_column", "label_names", "positive_label"]
     if given.text_column is None:
         names += ["text_column", "pair_column"]
     known = {
@@ -183,12 +265,12 @@ def scored_examples(
     Of a single file that is not named after a split all examples are scored, unless the model was
     trained on part of it: then the held-out ones. Raises DataError and CheckpointError.
     """
-    file = undivided_file(data)
+    file = undivided_file(data, task.file_types)
     if file is None:
         splits = validation_splits(task, data) if split is None else (split,)
         if not splits:
             assert data is not None
-            raise no_split(Path(data), task.validation_splits[0])
+            raise no_split(Path(data), task.validation_splits[0], task.file_types)
         return [load_split(task, data, each, max_rows=max_rows) for each in splits]
     name = split or task.validation_splits[0]
     division = read_division(folder)
@@ -204,7 +286,7 @@ def scored_examples(
         raise DataError(
             f"{file} is not the {file.name} that the model was trained on, so that nobody can tell "
             "which of its rows the model has seen: give rows that it has not seen in a file "
-            f"{name}{file_type(file)}."
+            f"{name}{file_type(file, task.file_types)}."
         )
     else:
         found = _noted(

@@ -5,6 +5,7 @@ and returns a number, the larger the better. Both are lists or arrays with an en
 
     classification        names of classes
     regression            numbers
+    named entities        the labels of a row's words, a list of names
     question answering    expected: a list of the accepted answers; predicted: a text
     pairs                 the scores; the cosines
     retrieval             an entry a query: how relevant which document is, {document: relevance};

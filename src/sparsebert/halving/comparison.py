@@ -18,6 +18,7 @@ from sparsebert.evaluation.scoring import PreparedSplit, answer_texts
 from sparsebert.inference.labelling import TaggedToken, sigmoid, softmax
 from sparsebert.tasks.table import Kind
 from sparsebert.tasks.texts import Text
+from sparsebert.tasks.windows import Windows
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -72,8 +73,8 @@ def compared(
         right: list[list[float]] = [[], []]
         for place, found in enumerate(logits):
             for split, each in zip(splits, found, strict=True):
-                assert split.windows is not None
-                answers = answer_texts(split.examples, split.windows, each)
+                assert isinstance(split.located, Windows)
+                answers = answer_texts(split.examples, split.located, each)
                 texts[place] += answers
                 right[place] += [
                     answer_scores((task.main_metric,), [text], [accepted]).values[task.main_metric]

@@ -53,6 +53,8 @@ def custom_of_table(
                 "regression: leave it out."
             )
         return _task(columns, label, Kind.REGRESSION)
+    if chosen.label_names is not None:
+        raise DataError("label_names is for labels that are numbers, those of words: leave it out.")
     if labels is None:
         names = _label_set(table, label, source)
     else:

@@ -15,6 +15,7 @@ class DataOptions(Options):
     """How to read a task's files, where names and types leave it open.
 
     ``text_column``, ``pair_column`` (the second text of a pair) and ``label_column`` name columns.
+    ``label_names``, separated by commas, are what the numbers of a task of words stand for.
     ``regression`` says that the labels of a custom task are numbers to predict, and not classes.
     ``positive_label`` is the class of a custom task that F1 is of. ``validation_share`` of the rows
     are held out to score on where data comes in one file that is named after no split; 0 trains on
@@ -45,6 +46,12 @@ class DataOptions(Options):
         help="The column with the labels.",
         shown_default="the task's; label, or score for numbers",
     )
+    label_names: str | None = option(
+        None,
+        metavar="NAME,NAME,...",
+        help="With --task ner and labels that are numbers: what they stand for, in order.",
+        shown_default="the model's, or those that the file itself gives",
+    )
     regression: bool = option(
         False,
         help="With --task custom: the labels are numbers to predict, not names of classes.",
@@ -69,6 +76,13 @@ class DataOptions(Options):
             raise DataError("pair_column is the second text's column: name text_column as well.")
         if self.positive_label is not None and self.regression:
             raise DataError("positive_label is a class, and a regression has none: leave one out.")
+        if self.names is not None and self.regression:
+            raise DataError("label_names are of classes, and a regression has none: leave one out.")
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """`label_names` one by one, None where they are not given."""
+        return None if self.label_names is None else listed("label_names", self.label_names)
 
     @property
     def text_columns(self) -> tuple[str, ...] | None:
@@ -78,12 +92,21 @@ class DataOptions(Options):
         return tuple(name for name in (self.text_column, self.pair_column) if name is not None)
 
 
+def listed(name: str, value: str) -> tuple[str, ...]:
+    """Names that are separated by commas. DataError for an empty or a repeated one."""
+    names = tuple(part.strip() for part in value.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise DataError(f"{name} must be different names with commas between, not {value!r}.")
+    return names
+
+
 class DataKeywords(TypedDict, total=False):
     """`DataOptions` as keyword arguments, for type checkers and editors."""
 
     text_column: str | None
     pair_column: str | None
     label_column: str | None
+    label_names: str | None
     regression: bool
     positive_label: str | None
     validation_share: float

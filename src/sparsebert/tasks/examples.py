@@ -25,6 +25,7 @@ from sparsebert.tasks.reading import RawTable, fetch_split, read_table
 from sparsebert.tasks.retrieval import beir_corpus, beir_splits, beir_table, is_beir
 from sparsebert.tasks.squad import Answers, answers_column
 from sparsebert.tasks.table import CUSTOM, Kind, Task
+from sparsebert.tasks.words import LabelledWords, joined, labelled_words, tag_names, words_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,9 +43,10 @@ class Examples:
     ``texts`` holds the first text column and ``pairs`` the second, None for single texts (SQuAD:
     questions and contexts; retrieval: queries and documents). ``labels`` is ``[rows]``: int64
     indices into ``task.labels``, float32 targets of a regression and scores of pairs, how relevant
-    the documents of a retrieval are, and empty for SQuAD, which has ``answers``. ``ids`` name the
-    rows; ``notes`` are sentences on how they were read. ``negatives`` are the documents of each row
-    that its query does not look for, and ``corpus`` has further ones to search.
+    the documents of a retrieval are, and empty for SQuAD, which has ``answers``, and for named
+    entities, which have ``words``. ``ids`` name the rows; ``notes`` are sentences on how they were
+    read. ``negatives`` are the documents of each row that its query does not look for, and
+    ``corpus`` has further ones to search.
     """
 
     task: Task
@@ -55,6 +57,7 @@ class Examples:
     labels: npt.NDArray[np.int64] | npt.NDArray[np.float32]
     ids: list[str]
     answers: list[Answers] = field(default_factory=list)
+    words: list[LabelledWords] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     negatives: list[tuple[str, ...]] = field(default_factory=list)
     corpus: tuple[str, ...] = ()
@@ -73,6 +76,7 @@ class Examples:
             ids=_take(self.ids, rows),
             answers=_take(self.answers, rows) if self.answers else [],
             negatives=_take(self.negatives, rows) if self.negatives else [],
+            words=_take(self.words, rows) if self.words else [],
         )
 
 
@@ -97,11 +101,11 @@ def read_split(task: Task, data: str | Path | None, split: str) -> RawTable:
     folder = Path(data)
     if is_beir(folder):
         return beir_table(folder, split)
-    files = split_files(folder, split)
+    files = split_files(folder, split, task.file_types)
     if not files:
-        raise no_split(folder, split)
-    source = folder / f"{split}-*{file_type(files[0])}"
-    found = _concatenated([read_table(path, task.quoted_texts) for path in files], source)
+        raise no_split(folder, split, task.file_types)
+    source = folder / f"{split}-*{file_type(files[0], task.file_types)}"
+    found = _concatenated([read_table(path, task) for path in files], source)
     there = found.table.column_names
     glue = {glue_name: name for name, glue_name in task.glue_columns if glue_name in there}
     if set(task.columns) <= set(there) or not set(task.columns) <= {*there, *glue.values()}:
@@ -122,8 +126,11 @@ def validation_splits(task: Task, data: str | Path | None) -> tuple[str, ...]:
     if path.is_file():
         named = [split for split in task.validation_splits if is_of_split(path, split)]
         return (named[0] if named else task.validation_splits[0],)
-    there = beir_splits if is_beir(path) else split_files
-    return tuple(split for split in task.validation_splits if there(path, split))
+    if is_beir(path):
+        return tuple(split for split in task.validation_splits if beir_splits(path, split))
+    return tuple(
+        split for split in task.validation_splits if split_files(path, split, task.file_types)
+    )
 
 
 def examples_from(
@@ -134,47 +141,87 @@ def examples_from(
     need_columns(table, task.columns, source)
     if table.num_rows == 0:
         raise DataError(f"{source} has no rows.")
-    columns = [text_column(table, name, source) for name in task.text_columns]
-    ids = _ids(table)
-    answers: list[Answers] = []
-    labels: npt.NDArray[np.int64] | npt.NDArray[np.float32] = np.zeros(0, np.int64)
-    notes = list(raw.notes)
-    if task.kind is Kind.CLASSIFICATION:
-        labels = class_column(table, task, source)
-        # Where a benchmark's numbers are known by all, those of a user's file might mean others.
-        if task.name == CUSTOM and are_positions(
-            label_names(table, task.label_column, source), task
-        ):
-            notes.append(
-                f"{source}: the labels are whole numbers and the model's are not, so they were "
-                f"taken for its classes by position ({show_labels(task)})."
-            )
-    elif task.kind in (Kind.REGRESSION, Kind.PAIRS):
-        labels = number_column(table, task.label_column, task.label_range, source)
-    elif task.kind is Kind.RETRIEVAL:
-        labels = np.ones(table.num_rows, np.float32)
-        if task.label_column:
-            labels = number_column(table, task.label_column, (0.0, float("inf")), source)
-    else:
-        answers = answers_column(table, task.label_column, columns[1], source)
-        _refuse_doubles(ids, source)
-    pairs = columns[1] if len(columns) == 2 else None
+    columns = task_texts(table, task, source)
+    found = _TARGETS[task.kind](table, task, columns, source)
     others = [text_column(table, name, source) for name in task.negative_columns]
-    negatives = list(zip(*others, strict=True))
     examples = Examples(
         task,
         split,
         source,
         columns[0],
-        pairs,
-        labels,
-        ids,
-        answers,
-        tuple(notes),
-        negatives=negatives,
+        columns[1] if len(columns) == 2 else None,
+        found.labels,
+        _ids(table),
+        found.answers,
+        found.words,
+        (*raw.notes, *found.notes),
+        negatives=list(zip(*others, strict=True)),
     )
     rows = selection(table.num_rows, max_rows)
     return examples if rows is None else examples.take(rows, split)
+
+
+def task_texts(table: pa.Table, task: Task, source: str) -> list[list[str]]:
+    """The texts of each row, column by column; of a row of words its one text. DataError."""
+    if task.kind is Kind.TOKENS:
+        return [[joined(words) for words in words_column(table, task.text_columns[0], source)]]
+    return [text_column(table, name, source) for name in task.text_columns]
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """What the rows' answers are: the fields of `Examples` that a kind of task fills."""
+
+    labels: npt.NDArray[np.int64] | npt.NDArray[np.float32] = field(
+        default_factory=lambda: np.zeros(0, np.int64)
+    )
+    answers: list[Answers] = field(default_factory=list)
+    words: list[LabelledWords] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+
+def _classes(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
+    labels = class_column(table, task, source)
+    # Where a benchmark's numbers are known by all, those of a user's file might mean others.
+    notes: tuple[str, ...] = ()
+    if task.name == CUSTOM and are_positions(label_names(table, task.label_column, source), task):
+        notes = (
+            f"{source}: the labels are whole numbers and the model's are not, so they were "
+            f"taken for its classes by position ({show_labels(task)}).",
+        )
+    return _Targets(labels, notes=notes)
+
+
+def _numbers(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
+    return _Targets(number_column(table, task.label_column, task.label_range, source))
+
+
+def _relevances(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
+    if not task.label_column:
+        return _Targets(np.ones(table.num_rows, np.float32))
+    return _Targets(number_column(table, task.label_column, (0.0, float("inf")), source))
+
+
+def _spans(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
+    answers = answers_column(table, task.label_column, texts[1], source)
+    _refuse_doubles(_ids(table), source)
+    return _Targets(answers=answers)
+
+
+def _words(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
+    words = words_column(table, task.text_columns[0], source)
+    tags = tag_names(table, task.label_column, source)
+    return _Targets(words=labelled_words(words, tags, task, source))
+
+
+_TARGETS = {
+    Kind.CLASSIFICATION: _classes,
+    Kind.REGRESSION: _numbers,
+    Kind.TOKENS: _words,
+    Kind.QUESTION: _spans,
+    Kind.PAIRS: _numbers,
+    Kind.RETRIEVAL: _relevances,
+}
 
 
 def selection(rows: int, max_rows: int | None) -> npt.NDArray[np.int64] | None:

@@ -5,7 +5,8 @@ folder, the file of a split is ``SPLIT.parquet`` (or another known ending) if th
 the parts of a sharded split (``SPLIT-00000-of-00002.parquet``), else the one file whose name
 starts with the split's name (``train_subset.parquet``); anything else is an error, never a guess.
 The validation split may be called ``dev``, ``valid`` or ``val``. A folder with a single table that
-is named after no split, or such a file itself, is undivided.
+is named after no split, or such a file itself, is undivided. Which endings count as tables is the
+task's to say (``types``): those of CoNLL files do for named entities alone.
 """
 
 from __future__ import annotations
@@ -16,36 +17,40 @@ from pathlib import Path
 
 from sparsebert.errors import DataError
 
-SUFFIXES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+TABLE_TYPES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+CONLL_TYPES = (".conll", ".bio", ".iob", ".iob2", ".txt", ".tsv")
+WORD_TYPES = (".parquet", ".json", ".jsonl", ".ndjson", *CONLL_TYPES)
+"""Of rows of words: each word with its label."""
+
 GZIP = ".gz"
 _VALIDATION_NAMES = ("dev", "valid", "val")
 _SPLITS = ("train", "validation", "test")
 
 
-def file_type(path: Path) -> str:
-    """The ending that says how a file is to be read, without ``.gz``; "" for no known type."""
+def file_type(path: Path, types: Sequence[str] = TABLE_TYPES) -> str:
+    """The ending that says how a file is to be read, without ``.gz``; "" for none of ``types``."""
     name = path.name.lower()
     suffix = Path(name.removesuffix(GZIP)).suffix
-    known = suffix in SUFFIXES and not (suffix == ".parquet" and name.endswith(GZIP))
+    known = suffix in types and not (suffix == ".parquet" and name.endswith(GZIP))
     return suffix if known else ""
 
 
-def split_files(data: Path, split: str) -> list[Path]:
+def split_files(data: Path, split: str, types: Sequence[str] = TABLE_TYPES) -> list[Path]:
     """The files of one split, in reading order; empty if there are none.
 
     All rows of undivided data are training rows here. Raises DataError if ``data`` does not exist,
     is of no known type, or if several files could be the split.
     """
     if data.is_file():
-        if not file_type(data):
+        if not file_type(data, types):
             raise DataError(
-                f"{data} is of no known type: give one of {', '.join(SUFFIXES)}, each but the "
+                f"{data} is of no known type: give one of {', '.join(types)}, each but the "
                 "first also gzipped (.gz)."
             )
         return [data]
     if not data.is_dir():
         raise DataError(f"{data} does not exist: give a data folder or file.")
-    known = tables_in(data)
+    known = tables_in(data, types)
     exact = [path for path in known if _stem(path) in _names(split)]
     if exact:
         return _only(exact, data, split)
@@ -58,7 +63,7 @@ def split_files(data: Path, split: str) -> list[Path]:
             raise DataError(f"{data} holds only some parts of {split}: {len(shards)} of {count}.")
         return [path for path, _ in shards]
     prefixed = [path for path in known if is_of_split(path, split)]
-    if not prefixed and split == "train" and (alone := undivided_file(data)):
+    if not prefixed and split == "train" and (alone := undivided_file(data, types)):
         return [alone]
     return _only(prefixed, data, split) if prefixed else []
 
@@ -72,26 +77,26 @@ def is_of_split(path: Path, split: str) -> bool:
     )
 
 
-def undivided_file(data: str | Path | None) -> Path | None:
+def undivided_file(data: str | Path | None, types: Sequence[str] = TABLE_TYPES) -> Path | None:
     """The one table of ``data`` that is named after no split; None where splits have names."""
     if data is None:
         return None
     path = Path(data)
-    found = [path] if path.is_file() else tables_in(path) if path.is_dir() else []
+    found = [path] if path.is_file() else tables_in(path, types) if path.is_dir() else []
     alone = len(found) == 1 and not any(is_of_split(found[0], split) for split in _SPLITS)
     return found[0] if alone else None
 
 
-def no_split(data: Path, split: str) -> DataError:
+def no_split(data: Path, split: str, types: Sequence[str] = TABLE_TYPES) -> DataError:
     """The error for a folder that has no file for a split."""
-    there = ", ".join(path.name for path in tables_in(data)[:8]) if data.is_dir() else ""
+    there = ", ".join(path.name for path in tables_in(data, types)[:8]) if data.is_dir() else ""
     has = f" (its tables are {there})" if there else ""
     return DataError(f"{data} holds no file for the split {split}: name one {split}.parquet{has}.")
 
 
-def tables_in(folder: Path) -> list[Path]:
+def tables_in(folder: Path, types: Sequence[str] = TABLE_TYPES) -> list[Path]:
     """The files of known types in a folder, by name."""
-    return sorted(path for path in folder.iterdir() if file_type(path) and path.is_file())
+    return sorted(path for path in folder.iterdir() if file_type(path, types) and path.is_file())
 
 
 def _names(split: str) -> Sequence[str]:
@@ -102,8 +107,9 @@ def _names(split: str) -> Sequence[str]:
 
 
 def _stem(path: Path) -> str:
-    """A file's name in lower case, without its endings."""
-    return path.name.lower().removesuffix(GZIP).removesuffix(file_type(path))
+    """A file's name in lower case, without the endings of any type."""
+    name = path.name.lower().removesuffix(GZIP)
+    return name.removesuffix(file_type(path, (*TABLE_TYPES, *CONLL_TYPES)))
 
 
 def _only(candidates: list[Path], data: Path, split: str) -> list[Path]:
@@ -111,6 +117,6 @@ def _only(candidates: list[Path], data: Path, split: str) -> list[Path]:
         names = ", ".join(path.name for path in candidates)
         raise DataError(
             f"{data} holds several files for the split {split} ({names}): leave one, or name it "
-            f"{split}{file_type(candidates[0])}."
+            f"{split}{Path(candidates[0].name.lower().removesuffix(GZIP)).suffix}."
         )
     return candidates

@@ -12,7 +12,10 @@ import numpy.typing as npt
 
 from sparsebert.errors import DataError
 from sparsebert.tasks.columns import as_number, is_whole_number
-from sparsebert.tasks.table import Task
+from sparsebert.tasks.table import Kind, Task
+
+OUTSIDE = "O"
+"""The label of words that are no part of an entity."""
 
 _MANY_NUMBERS = 20  # classes named by whole numbers; with more of them they may well be amounts
 
@@ -89,6 +92,11 @@ def look_like_numbers(labels: Sequence[str]) -> bool:
 def label_notes(task: Task) -> list[str]:
     """What a user should know of a custom task's classes before training on them."""
     notes = []
+    if task.kind is Kind.TOKENS and are_mixed(task.labels):
+        notes.append(
+            "some labels begin with B- or I- and others do not: they are read as whole names; "
+            "write all of them one way."
+        )
     for group in near_equal(task.labels):
         names = ", ".join(map(repr, group))
         notes.append(
@@ -101,6 +109,23 @@ def label_notes(task: Task) -> list[str]:
             "to predict, say so with --regression (regression=True)."
         )
     return notes
+
+
+def split_tag(label: str) -> tuple[str, str]:
+    """``B-PER`` as B and PER; a label without a prefix has "" for one."""
+    found = re.fullmatch(r"([BIESLU])-(.+)", label)
+    return (found[1], found[2]) if found else ("", label)
+
+
+def prefixed(labels: Sequence[str]) -> bool:
+    """Whether labels say where an entity begins or ends (BIO, BIOES, BILOU), or are IO."""
+    kinds = [label for label in labels if label != OUTSIDE]
+    return bool(kinds) and all(split_tag(label)[0] for label in kinds)
+
+
+def are_mixed(labels: Sequence[str]) -> bool:
+    """Whether only some labels say by B- or I- that they are a part of an entity."""
+    return not prefixed(labels) and any(split_tag(label)[0] in ("B", "I") for label in labels)
 
 
 def _plain(name: str) -> str:

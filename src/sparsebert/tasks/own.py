@@ -14,11 +14,14 @@ from sparsebert.errors import DataError
 from sparsebert.tasks.custom import custom_of_table
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import read_split
+from sparsebert.tasks.files import WORD_TYPES
+from sparsebert.tasks.ner import NER_LENGTH, ner_of_table
 from sparsebert.tasks.pairs import pairs_of_table
 from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.retrieval import retrieval_of_table
 from sparsebert.tasks.table import (
     CUSTOM,
+    NER,
     PAIRS,
     RETRIEVAL,
     Kind,
@@ -32,12 +35,22 @@ OfTable = Callable[[RawTable, Sequence[str] | None, DataOptions | None], Task]
 
 _OF_TABLE: dict[str, OfTable] = {
     CUSTOM: custom_of_table,
+    NER: ner_of_table,
     PAIRS: pairs_of_table,
     RETRIEVAL: retrieval_of_table,
 }
 
 UNREAD = Task(CUSTOM, CUSTOM, Kind.CLASSIFICATION, (), ("accuracy",), "accuracy")
 """A task while its columns are not known, to read a table with."""
+
+_UNREAD = {
+    NER: replace(UNREAD, name=NER, kind=Kind.TOKENS, file_types=WORD_TYPES, max_length=NER_LENGTH)
+}
+
+
+def unread_task(name: str) -> Task:
+    """What is known of the task of this name without its data: which files it reads."""
+    return _UNREAD.get(task_name(name), UNREAD) if is_own(name) else get_task(name)
 
 
 def find_task(
@@ -68,7 +81,7 @@ def own_task(
     """
     if data is None:
         raise DataError(f"the task {task_name(name)} needs your data: give a folder or a file.")
-    return task_of_table(name, read_split(UNREAD, data, split), labels, options)
+    return task_of_table(name, read_split(unread_task(name), data, split), labels, options)
 
 
 def task_of_table(
@@ -93,7 +106,7 @@ def custom_task(
 
 
 def _known_task(task: Task, options: DataOptions) -> Task:
-    for name in ("regression", "positive_label"):
+    for name in ("regression", "positive_label", "label_names"):
         if name in options.given():
             raise DataError(f"{name} is for the task {CUSTOM}: {task.name} says so itself.")
     columns = options.text_columns or task.text_columns

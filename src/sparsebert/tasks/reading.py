@@ -1,4 +1,4 @@
-"""A task's split as a table: from a file (Parquet, CSV, TSV, JSON, gzipped) or from the hub.
+"""A task's split as a table: from a file (Parquet, CSV, TSV, JSON, CoNLL, gzipped) or the hub.
 
 CSV and TSV: every cell is the text that stands there. Quotes are read as RFC 4180 has them, and
 strictly: a quote that is never closed, or text behind a closing one, is an error and not a guess. A
@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.errors import DataError
 from sparsebert.extras import need_extra
 from sparsebert.tasks.columns import show
-from sparsebert.tasks.files import GZIP, file_type
-from sparsebert.tasks.table import Task
+from sparsebert.tasks.conll import parse_conll
+from sparsebert.tasks.files import CONLL_TYPES, GZIP, TABLE_TYPES, file_type
+from sparsebert.tasks.table import Kind, Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,15 +44,16 @@ class RawTable:
     notes: tuple[str, ...] = ()
 
 
-def read_table(path: Path, quoted_texts: bool = False) -> RawTable:
+def read_table(path: Path, task: Task | None = None) -> RawTable:
     """Read one file. DataError if it cannot be read as what its name says it is.
 
-    ``quoted_texts`` is that of the task (`sparsebert.tasks.table.Task`).
+    ``task`` says what its ending means: one of words reads CoNLL files.
     """
     import pyarrow as pa
     import pyarrow.parquet
 
-    suffix, source = file_type(path), str(path)
+    types = TABLE_TYPES if task is None else task.file_types
+    suffix, source = file_type(path, types), str(path)
     try:
         if suffix == ".parquet":
             # Not pq.read_table: that takes folders named like key=value for partition columns.
@@ -60,8 +62,11 @@ def read_table(path: Path, quoted_texts: bool = False) -> RawTable:
     except (pa.ArrowException, OSError) as fault:
         reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
         raise DataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from fault
+    if suffix in CONLL_TYPES and task is not None and task.kind is Kind.TOKENS:
+        return RawTable(parse_conll(text, source), source)
     if suffix in (".csv", ".tsv"):
-        found = parse_delimited(text, source, tabs=suffix == ".tsv", quoted_texts=quoted_texts)
+        quoted = task is not None and task.quoted_texts
+        found = parse_delimited(text, source, tabs=suffix == ".tsv", quoted_texts=quoted)
         columns = list(zip(*found.rows, strict=True)) or [()] * len(found.header)
         arrays = [pa.array(column, pa.string()) for column in columns]
         return RawTable(pa.Table.from_arrays(arrays, names=found.header), source, found.notes)

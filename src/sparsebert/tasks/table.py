@@ -12,21 +12,56 @@ from enum import Enum
 
 from sparsebert.checkpoint.config import Head
 from sparsebert.errors import DataError
+from sparsebert.tasks.files import TABLE_TYPES
 
 
 class Kind(str, Enum):
-    """The kind of prediction."""
+    """The kind of prediction, and what follows from it: head, labels, shape of the logits.
+
+    What is done for each kind stands in a table by kind where it is done: how a row's answer is
+    read (`sparsebert.tasks.examples`), how rows become tokens and are scored
+    (`sparsebert.evaluation.scoring`), the loss (`sparsebert.training.objective`) and that of a
+    distillation (`sparsebert.training.distillation.losses`).
+    """
 
     CLASSIFICATION = "classification"
     REGRESSION = "regression"
+    TOKENS = "token-classification"
     QUESTION = "question-answering"
     PAIRS = "pairs"
     RETRIEVAL = "retrieval"
 
+    @property
+    def head(self) -> Head:
+        """The model head that it needs."""
+        return _HEADS.get(self, Head.SEQUENCE)
+
+    @property
+    def problem_type(self) -> str | None:
+        """What config.json calls it (``problem_type``); None where transformers has no name."""
+        return {
+            Kind.CLASSIFICATION: "single_label_classification",
+            Kind.REGRESSION: "regression",
+        }.get(self)
+
+    @property
+    def named(self) -> bool:
+        """Whether answers are out of a set of names, those of the head's outputs."""
+        return self in (Kind.CLASSIFICATION, Kind.TOKENS)
+
+    @property
+    def per_token(self) -> bool:
+        """Whether a row's logits are ``[tokens, outputs]``, and not ``[outputs]``."""
+        return self in (Kind.TOKENS, Kind.QUESTION)
+
 
 EMBEDDING_KINDS = (Kind.PAIRS, Kind.RETRIEVAL)
 """Tasks of an embedding model: it has no head, and each text is read by itself."""
-_HEADS = {Kind.QUESTION: Head.QUESTION, **dict.fromkeys(EMBEDDING_KINDS, Head.ENCODER)}
+_HEADS = {
+    Kind.TOKENS: Head.TOKEN,
+    Kind.QUESTION: Head.QUESTION,
+    **dict.fromkeys(EMBEDDING_KINDS, Head.ENCODER),
+}
 
 
 @dataclass(frozen=True)
@@ -34,13 +69,16 @@ class Task:
     """One task.
 
     ``text_columns`` holds one column, or two for pairs (SQuAD: question and context; retrieval:
-    query and the document looked for, and ``negative_columns`` those that are not).
-    ``labels`` are the names in the order of their integer ids; empty unless a classification.
+    query and the document looked for, and ``negative_columns`` those that are not). For named
+    entities the one column has the words. ``labels`` are the names in the order of their integer
+    ids; empty for a kind without names.
     ``metrics`` are names of `sparsebert.evaluation.metrics`, in the order in which the task's row
     shows them; ``main_metric`` is the one that early stopping watches (on the first validation
     split). ``label_range`` bounds a regression's labels. ``positive`` is the label that ``f1`` is
     of; None for the mean over the classes. ``positions`` lets whole numbers in the data stand for
-    the labels by their index. ``glue_columns`` pairs columns with what they are called in the
+    the labels by their index; ``numbers`` are the labels that they stand for where the data has an
+    order of its own. ``file_types`` are the endings of files that can be read
+    (`sparsebert.tasks.files`). ``glue_columns`` pairs columns with what they are called in the
     benchmark's own files. ``quoted_texts`` says that texts there stand in quotes, which the
     benchmark takes for a part of them.
     """
@@ -61,6 +99,8 @@ class Task:
     max_length: int = 128
     positive: str | None = None
     positions: bool = True
+    numbers: tuple[str, ...] = ()
+    file_types: tuple[str, ...] = TABLE_TYPES
     glue_columns: tuple[tuple[str, str], ...] = ()
     quoted_texts: bool = False
 
@@ -73,7 +113,7 @@ class Task:
     @property
     def head(self) -> Head:
         """The model head that this task needs."""
-        return _HEADS.get(self.kind, Head.SEQUENCE)
+        return self.kind.head
 
     @property
     def embeds(self) -> bool:
@@ -180,9 +220,10 @@ TASKS: dict[str, Task] = {
     task.name: task for task in (_MNLI, _QQP, _QNLI, _SST2, _COLA, _STSB, _MRPC, _RTE, _SQUAD)
 }
 CUSTOM = "custom"
+NER = "ner"
 PAIRS = "pairs"
 RETRIEVAL = "retrieval"
-OWN_TASKS: tuple[str, ...] = (CUSTOM, PAIRS, RETRIEVAL)
+OWN_TASKS: tuple[str, ...] = (CUSTOM, NER, PAIRS, RETRIEVAL)
 """Tasks whose columns and labels are those of the user's data (`sparsebert.tasks.own`)."""
 TASK_NAMES: tuple[str, ...] = (*TASKS, *OWN_TASKS)
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from sparsebert.errors import DataError
 from sparsebert.extras import need_extra
 from sparsebert.tasks.columns import need_columns, text_column
+from sparsebert.tasks.conll import WORDS
 from sparsebert.tasks.custom import TEXT_COLUMNS
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.files import GZIP, split_files
+from sparsebert.tasks.files import GZIP, TABLE_TYPES, split_files
 from sparsebert.tasks.reading import read_table, read_text
 from sparsebert.tasks.table import TASKS, Task
+from sparsebert.tasks.words import joined, words_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +25,7 @@ Text = str | tuple[str, str]
 
 # Pairs first: a table with both columns of a pair is not one of single texts.
 _COLUMNS = sorted(
-    {*TEXT_COLUMNS, *(task.text_columns for task in TASKS.values())},
+    {*TEXT_COLUMNS, (WORDS,), *(task.text_columns for task in TASKS.values())},
     key=lambda names: (-len(names), names),
 )
 
@@ -38,17 +40,18 @@ def read_texts(
     """All texts of a file or folder, in order; rows with an empty text are left out.
 
     ``source`` is a ``.txt`` file with a text a line, or a table (parquet, CSV, TSV, JSON; all but
-    the first also gzipped) with the text columns that ``options`` name, or those of ``task``, else
-    those of any known task, or ``also``; a folder stands for its train split, or for all ``.txt``
-    files in it. Validation files are never read. Raises DataError if nothing can be read, no column
+    the first also gzipped; for named entities CoNLL files as well) with the text columns that
+    ``options`` name, or those of ``task``, else those of any known task, or ``also``; a list of
+    words is one text. A folder stands for its train split, or for all ``.txt`` files in it.
+    Validation files are never read. Raises DataError if nothing can be read, no column
     holds texts or all texts are empty.
     """
     names = options.text_columns if options else None
     if names is None and task is not None:
         names = task.text_columns
     texts: list[Text] = []
-    for path in _files(Path(source)):
-        texts += _lines(path) if _is_text(path) else _rows(path, names, also)
+    for path in _files(Path(source), task):
+        texts += _lines(path) if _is_text(path, task) else _rows(path, task, names, also)
     if not texts:
         raise DataError(f"{source} has no text in it.")
     return texts
@@ -59,15 +62,16 @@ def single_texts(texts: Iterable[Text]) -> list[str]:
     return [text for row in texts for text in ((row,) if isinstance(row, str) else row)]
 
 
-def _is_text(path: Path) -> bool:
-    return path.name.lower().removesuffix(GZIP).endswith(".txt")
+def _is_text(path: Path, task: Task | None = None) -> bool:
+    conll = task is not None and ".txt" in task.file_types
+    return path.name.lower().removesuffix(GZIP).endswith(".txt") and not conll
 
 
-def _files(source: Path) -> list[Path]:
-    if source.is_file() and _is_text(source):
+def _files(source: Path, task: Task | None) -> list[Path]:
+    if source.is_file() and _is_text(source, task):
         return [source]
     need_extra("reading a table of texts", "pyarrow")
-    files = split_files(source, "train")
+    files = split_files(source, "train", TABLE_TYPES if task is None else task.file_types)
     if not files:
         files = sorted(path for path in source.iterdir() if _is_text(path) and path.is_file())
     if not files:
@@ -83,13 +87,23 @@ def _lines(path: Path) -> list[Text]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _rows(path: Path, names: tuple[str, ...] | None, also: tuple[str, ...]) -> list[Text]:
-    raw = read_table(path)
+def _rows(
+    path: Path, task: Task | None, names: tuple[str, ...] | None, also: tuple[str, ...]
+) -> list[Text]:
+    raw = read_table(path, task)
     names = names or _text_columns(raw.table, raw.source, also)
     need_columns(raw.table, names, raw.source)
-    columns = [text_column(raw.table, name, raw.source) for name in names]
+    columns = [_column(raw.table, name, raw.source) for name in names]
     rows = [tuple(text.strip() for text in row) for row in zip(*columns, strict=True)]
     return [row[0] if len(row) == 1 else (row[0], row[1]) for row in rows if all(row)]
+
+
+def _column(table: pa.Table, name: str, source: str) -> list[str]:
+    import pyarrow as pa
+
+    if pa.types.is_list(table.schema.field(name).type):
+        return [joined(words) for words in words_column(table, name, source)]
+    return text_column(table, name, source)
 
 
 def _text_columns(table: pa.Table, source: str, also: tuple[str, ...]) -> tuple[str, ...]:

@@ -24,9 +24,10 @@ from sparsebert.tasks.examples import Examples, load_split, selection, validatio
 from sparsebert.tasks.files import undivided_file
 from sparsebert.tasks.labels import label_notes
 from sparsebert.tasks.own import find_task
-from sparsebert.tasks.table import CUSTOM, Kind, Task
+from sparsebert.tasks.table import Kind, Task, is_own
 from sparsebert.tasks.texts import Text, read_texts, single_texts
 from sparsebert.tasks.tokens import TokenRows
+from sparsebert.tasks.word_tokens import UNLABELLED
 from sparsebert.torch_models import padded_batch
 from sparsebert.training.options import FinetuneOptions
 
@@ -58,8 +59,9 @@ class RunData:
 class TrainingExamples:
     """Tokens and labels to train on.
 
-    ``labels`` is int64 ``[examples]``, float32 ``[examples]`` for a regression, and int64
-    ``[examples, 2]`` (first and last token of the answer) for question answering.
+    ``labels`` is int64 ``[examples]``, float32 ``[examples]`` for a regression, int64
+    ``[examples, 2]`` (first and last token of the answer) for question answering, and int64
+    ``[tokens]``, of all examples end to end, for token classification.
     """
 
     kind: Kind
@@ -70,8 +72,11 @@ class TrainingExamples:
         return len(self.tokens)
 
     def and_unlabelled(self, tokens: TokenRows) -> TrainingExamples:
-        """These and then ``tokens``, whose labels are zeros that no loss reads."""
-        labels = np.zeros((len(tokens), *self.labels.shape[1:]), self.labels.dtype)
+        """These and then ``tokens``, whose labels no loss reads."""
+        if self.kind is Kind.TOKENS:
+            labels = np.full(len(tokens.ids), UNLABELLED, self.labels.dtype)
+        else:
+            labels = np.zeros((len(tokens), *self.labels.shape[1:]), self.labels.dtype)
         return replace(
             self, tokens=self.tokens.and_rows(tokens), labels=np.concatenate([self.labels, labels])
         )
@@ -83,9 +88,19 @@ class TrainingExamples:
         indices = np.asarray(chosen, np.int64)
         return {
             **padded_batch(self.tokens, indices),
-            "labels": torch.from_numpy(self.labels[indices]),
+            "labels": torch.from_numpy(self._labels(indices)),
             "indices": torch.from_numpy(indices),
         }
+
+    def _labels(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Labels of some examples, padded like their tokens where each token has its own."""
+        if self.kind is not Kind.TOKENS:
+            return self.labels[indices]
+        offsets, lengths = self.tokens.offsets, self.tokens.lengths[indices]
+        padded = np.full((len(indices), lengths.max()), UNLABELLED, self.labels.dtype)
+        for row, index in enumerate(indices):
+            padded[row, : lengths[row]] = self.labels[offsets[index] : offsets[index + 1]]
+        return padded
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing: the batches of every epoch are the same."""
@@ -96,7 +111,7 @@ def read_run_data(
 ) -> RunData:
     """Read the training examples of the options and the validation splits; raises DataError."""
     task = find_task(task_name, data, options=columns)
-    if "validation_share" in columns.given() and undivided_file(data) is None:
+    if "validation_share" in columns.given() and undivided_file(data, task.file_types) is None:
         raise DataError(
             "validation_share is for data in one file that is named after no split: "
             f"{task.hub_id if data is None else data} comes in splits, so leave it out."
@@ -116,7 +131,7 @@ def _read(
     task: Task, data: str | Path | None, max_rows: int | None, share: float
 ) -> tuple[Examples, list[Examples], Division | None]:
     """Training examples, each validation split, and how data in one file was divided."""
-    file = undivided_file(data)
+    file = undivided_file(data, task.file_types)
     if file is None or not share:
         # A file that is named after a split is all training data.
         alone = file is not None or (data is not None and Path(data).is_file())
@@ -133,7 +148,7 @@ def _read(
 def _notes(task: Task, read: list[Examples], division: Division | None) -> list[str]:
     """What is to be said of the data."""
     notes = [note for examples in read for note in examples.notes]
-    if task.name == CUSTOM:
+    if is_own(task.name):
         notes += label_notes(task)
     if division is not None:
         notes.append(

@@ -77,5 +77,7 @@ def _of_examples(splits: Iterable[Examples]) -> str:
         answers = (f"{each.texts}{each.starts}" for each in split.answers)
         for texts in (split.texts, split.pairs or (), answers):
             digest.update(text_fingerprint(texts).encode())
+        for words in split.words:
+            digest.update(words.spans.tobytes() + words.labels.tobytes())
         digest.update(np.ascontiguousarray(split.labels).data)
     return digest.hexdigest()

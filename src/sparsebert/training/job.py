@@ -20,6 +20,8 @@ from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import load_tokenizer
+from sparsebert.tasks.windows import Windows
+from sparsebert.tasks.word_tokens import UNLABELLED, WordTokens
 from sparsebert.training.data import RunData, TrainingExamples, read_run_data
 from sparsebert.training.defaults import RunOptions, with_defaults
 from sparsebert.training.distillation.teacher import Teacher, find_teacher
@@ -133,8 +135,12 @@ def _training_examples(
     examples: Examples, prepared: PreparedSplit, order: npt.NDArray[np.int64] | None
 ) -> TrainingExamples:
     labels: npt.NDArray[Any] = examples.labels
-    if prepared.windows is not None:
-        labels = prepared.windows.answer
+    if isinstance(prepared.located, Windows):
+        labels = prepared.located.answer
+    elif isinstance(prepared.located, WordTokens):
+        labels = prepared.located.labels
+        if order is not None:
+            labels = np.where(labels == UNLABELLED, UNLABELLED, order[np.maximum(labels, 0)])
     elif examples.task.kind is Kind.CLASSIFICATION and order is not None:
         labels = order[examples.labels]
     return TrainingExamples(examples.task.kind, prepared.rows, labels)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from sparsebert.tasks.table import Kind
+from sparsebert.tasks.word_tokens import UNLABELLED
 from sparsebert.torch_models import model_inputs
 
 
@@ -40,6 +41,7 @@ class TaskObjective:
         self._sum = {
             Kind.CLASSIFICATION: _classification,
             Kind.REGRESSION: _regression,
+            Kind.TOKENS: _tokens,
             Kind.QUESTION: _question,
         }[kind]
 
@@ -63,6 +65,18 @@ def _classification(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
 def _regression(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     """Squared error of ``[batch, 1]`` against float ``[batch]``."""
     return functional.mse_loss(outputs.logits[:, 0].float(), labels, reduction="sum")
+
+
+def _tokens(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of ``[batch, tokens, labels]`` against int64 ``[batch, tokens]``.
+
+    An example counts the mean over its tokens that have a label. transformers takes the mean over
+    all such tokens of a batch: the same where examples are of like length, as in our batches.
+    """
+    logits = outputs.logits.float().transpose(1, 2)
+    losses = functional.cross_entropy(logits, labels, reduction="none", ignore_index=UNLABELLED)
+    count = (labels != UNLABELLED).sum(1).clamp(min=1)
+    return (losses.sum(1) / count).sum()
 
 
 def _question(outputs: Any, labels: torch.Tensor) -> torch.Tensor:

@@ -24,12 +24,11 @@ def keeps_head(checkpoint: Checkpoint, task: Task) -> bool:
     config = checkpoint.config
     if config.head is not task.head:
         return False
-    if task.kind is Kind.QUESTION:
-        return True
+    if config.problem_type not in (None, task.kind.problem_type):
+        return False
     if task.kind is Kind.REGRESSION:
         return config.problem_type == "regression" and len(config.labels) == 1
-    single = config.problem_type in (None, "single_label_classification")
-    return single and same_labels(task, config.labels)
+    return not task.kind.named or same_labels(task, config.labels)
 
 
 def task_config(checkpoint: Checkpoint, task: Task) -> dict[str, Any]:
@@ -54,18 +53,21 @@ def task_config(checkpoint: Checkpoint, task: Task) -> dict[str, Any]:
         raw.pop(key, None)
     raw.pop("torch_dtype", None)
     raw["dtype"] = "float32"
-    if task.kind is Kind.QUESTION:
-        return raw
     names = head_labels(checkpoint, task)
+    if not names:
+        return raw
     raw["id2label"] = {str(index): name for index, name in enumerate(names)}
     raw["label2id"] = {name: index for index, name in enumerate(names)}
-    regression = task.kind is Kind.REGRESSION
-    raw["problem_type"] = "regression" if regression else "single_label_classification"
+    if task.kind.problem_type is not None:
+        raw["problem_type"] = task.kind.problem_type
     return raw
 
 
 def head_labels(checkpoint: Checkpoint, task: Task) -> tuple[str, ...]:
-    """Names of the head's outputs: of a head that is kept its own, else the task's."""
+    """Names of the head's outputs: of a head that is kept its own, else the task's.
+
+    None for the start and end of a span.
+    """
     if task.kind is Kind.REGRESSION:
         return ("LABEL_0",)
     if keeps_head(checkpoint, task) and not are_unnamed(checkpoint.config.labels):
@@ -75,7 +77,7 @@ def head_labels(checkpoint: Checkpoint, task: Task) -> tuple[str, ...]:
 
 def head_order(checkpoint: Checkpoint, task: Task) -> Any:
     """Where each of the task's labels stands in the head, int64 ``[labels]``; None without."""
-    if task.kind is not Kind.CLASSIFICATION:
+    if not task.kind.named:
         return None
     return label_order(task, head_labels(checkpoint, task))[0]
 

@@ -44,6 +44,18 @@ def value_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return (student.float() - teacher).square().sum(-1)
 
 
+def token_logits_loss(
+    student: torch.Tensor, teacher: torch.Tensor, attention_mask: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """The mean of `class_logits_loss` over the tokens that are not padding.
+
+    Both are ``[batch, tokens, labels]``; ``attention_mask`` is bool ``[batch, tokens]``, False at
+    padding.
+    """
+    apart = class_logits_loss(student, teacher, temperature).masked_fill(~attention_mask, 0.0)
+    return apart.sum(1) / attention_mask.sum(1)
+
+
 def span_logits_loss(
     start: torch.Tensor,
     end: torch.Tensor,

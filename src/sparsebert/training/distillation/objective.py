@@ -11,6 +11,7 @@ Zafrir et al. 2021).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,6 +27,7 @@ from sparsebert.training.distillation.losses import (
     relation_heads,
     relations_loss,
     span_logits_loss,
+    token_logits_loss,
     value_loss,
 )
 from sparsebert.training.distillation.outputs import TeacherOutputs
@@ -116,13 +118,26 @@ class DistillationObjective:
     ) -> torch.Tensor:
         """float32 ``[batch]``: the part of the loss that only the logits decide."""
         teacher = self._outputs.batch(indices, attention_mask.shape[1]).to(attention_mask.device)
-        if self._kind is Kind.QUESTION:
-            return span_logits_loss(
-                outputs.start_logits, outputs.end_logits, teacher, attention_mask, self._temperature
-            )
-        if self._kind is Kind.REGRESSION:
-            return value_loss(outputs.logits, teacher)
-        return class_logits_loss(outputs.logits, teacher, self._temperature)
+        return _LOGITS_LOSS[self._kind](outputs, teacher, attention_mask, self._temperature)
+
+
+_LogitsLoss = Callable[[Any, torch.Tensor, torch.Tensor, float], torch.Tensor]
+"""Of what the student gives, the teacher's logits, the attention mask and the temperature."""
+
+_LOGITS_LOSS: dict[Kind, _LogitsLoss] = {
+    Kind.CLASSIFICATION: lambda student, teacher, mask, temperature: class_logits_loss(
+        student.logits, teacher, temperature
+    ),
+    Kind.REGRESSION: lambda student, teacher, mask, temperature: value_loss(
+        student.logits, teacher
+    ),
+    Kind.TOKENS: lambda student, teacher, mask, temperature: token_logits_loss(
+        student.logits, teacher, mask, temperature
+    ),
+    Kind.QUESTION: lambda student, teacher, mask, temperature: span_logits_loss(
+        student.start_logits, student.end_logits, teacher, mask, temperature
+    ),
+}
 
 
 def distillation_objective(

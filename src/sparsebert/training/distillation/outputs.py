@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 class TeacherOutputs:
     """A teacher's logits on a training set.
 
-    ``logits`` is float32 ``[examples, labels]`` (``[examples, 1]`` for a regression), or
-    ``[tokens, 2]`` for question answering: start and end of all examples' tokens, end to end as
-    ``offsets`` (int64 ``[examples + 1]``) says. ``hidden_variance`` is float64 ``[layers]``: of
-    each layer's output, the variance over all tokens of the training set, averaged over the
-    features.
+    ``logits`` is float32 ``[examples, labels]`` (``[examples, 1]`` for a regression). For a kind
+    that answers for each token it is ``[tokens, labels]``, for questions start and end: all
+    examples' tokens, end to end as ``offsets`` (int64 ``[examples + 1]``) says. ``hidden_variance``
+    is float64 ``[layers]``: of each layer's output, the variance over all tokens of the training
+    set, averaged over the features.
     """
 
     logits: npt.NDArray[np.float32]
@@ -54,12 +54,12 @@ class TeacherOutputs:
     def batch(self, indices: torch.Tensor, tokens: int) -> torch.Tensor:
         """Logits of the examples of some indices (int64 ``[batch]``), on their device.
 
-        float32 ``[batch, labels]``, or ``[batch, tokens, 2]`` with zeros at padding.
+        float32 ``[batch, labels]``, or ``[batch, tokens, labels]`` with zeros at padding.
         """
         chosen = indices.cpu().numpy()
         if self.offsets is None:
             return torch.from_numpy(self.logits[chosen]).to(indices.device)
-        padded = np.zeros((len(chosen), tokens, 2), np.float32)
+        padded = np.zeros((len(chosen), tokens, self.logits.shape[1]), np.float32)
         for position, index in enumerate(chosen):
             logits = self.logits[self.offsets[index] : self.offsets[index + 1]]
             padded[position, : len(logits)] = logits
@@ -83,7 +83,6 @@ def compute_outputs(
     Other batch mates, and so other padding, change a logit by rounding only (about 1e-6 of
     its size in fp32). TrainingError if the teacher gives NaN or infinity.
     """
-    question = kind is Kind.QUESTION
     layers, width = model.config.num_hidden_layers, model.config.hidden_size
     sums, squares = np.zeros((2, layers, width))
     logits: npt.NDArray[np.float32] | None = None
@@ -99,16 +98,16 @@ def compute_outputs(
                 states = states[attention_mask].double()
                 sums[layer] += states.sum(0).cpu().numpy()
                 squares[layer] += states.square().sum(0).cpu().numpy()
-            if question:
+            if kind is Kind.QUESTION:
                 found = torch.stack((output.start_logits, output.end_logits), dim=-1)
             else:
                 found = output.logits
             values = found.float().cpu().numpy()
             if logits is None:
-                count = tokens.offsets[-1] if question else len(tokens)
+                count = tokens.offsets[-1] if kind.per_token else len(tokens)
                 logits = np.empty((count, values.shape[-1]), np.float32)
             for position, index in enumerate(chunk):
-                if question:
+                if kind.per_token:
                     begin, end = tokens.offsets[index], tokens.offsets[index + 1]
                     logits[begin:end] = values[position, : end - begin]
                 else:
@@ -119,7 +118,7 @@ def compute_outputs(
         raise TrainingError("the teacher gives NaN or infinity on the training rows.")
     means = sums / tokens.offsets[-1]
     variance = (squares / tokens.offsets[-1] - means**2).mean(1)
-    return TeacherOutputs(logits, variance, tokens.offsets if question else None)
+    return TeacherOutputs(logits, variance, tokens.offsets if kind.per_token else None)
 
 
 _KEY = "sparsebert"
@@ -193,12 +192,11 @@ def _read(file: Path, key: str, kind: Kind, tokens: TokenRows) -> TeacherOutputs
         whole = record["key"] == key and record["sha256"] == sums
     except (CheckpointError, KeyError, TypeError, ValueError):
         return None
-    question = kind is Kind.QUESTION
-    count = tokens.offsets[-1] if question else len(tokens)
+    count = tokens.offsets[-1] if kind.per_token else len(tokens)
     fits = logits.dtype == np.float32 and logits.ndim == 2 and len(logits) == count
     if not (whole and fits and variance.dtype == np.float64 and variance.ndim == 1):
         return None
-    return TeacherOutputs(logits, variance, tokens.offsets if question else None)
+    return TeacherOutputs(logits, variance, tokens.offsets if kind.per_token else None)
 
 
 def _digest(array: Array) -> str:

@@ -184,7 +184,7 @@ def _columns(
 
 
 def _asked(task: Task) -> str:
-    if task.kind is Kind.CLASSIFICATION:
+    if task.kind.named:
         return ", ".join(task.labels)
     return "a number" if task.kind is Kind.REGRESSION else "a span"
 

@@ -1,0 +1,161 @@
+"""Labels of words: rows that do not fit, labels outside the set, entities that begin nowhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.tables import GROUP, UNUSABLE_DATA, Split
+from sparsebert.errors import DataError
+from sparsebert.tasks.columns import show_label, show_labels
+from sparsebert.tasks.labels import OUTSIDE, are_mixed, prefixed, split_tag
+from sparsebert.tasks.table import Task
+from sparsebert.tasks.words import label_indices, tag_names, words_column
+
+_MANY = 0.01  # share of entities
+
+WORD_COUNTS = Kind(
+    "word-counts",
+    Severity.ERROR,
+    "each word needs one label: remove these rows, or mend what wrote them.",
+)
+WORD_LABELS_OUTSIDE = Kind(
+    "word-labels-outside-set",
+    Severity.ERROR,
+    "correct these labels, or split the rows anew: a label that no training row has cannot be "
+    "learnt.",
+)
+NO_ENTITIES = Kind(
+    "no-entities",
+    Severity.ERROR,
+    "nothing can be learnt or scored where no word is part of an entity: the last column may be "
+    "another one, or the file a test set whose labels are hidden.",
+)
+HEADLESS_ENTITIES = Kind(
+    "headless-entities",
+    Severity.WARNING,
+    "an I- that continues nothing counts as an entity of its own: mend what wrote the labels, or "
+    "write them without B- if entities never touch.",
+)
+MIXED_PREFIXES = Kind(
+    "mixed-prefixes",
+    Severity.WARNING,
+    "names with B- or I- in front are read as whole names here: write all of them with such a "
+    "prefix, or none.",
+)
+
+
+def check_words(task: Task, splits: list[Split]) -> Iterator[Check]:
+    """A check of each split's labels of words."""
+    for split in splits:
+        try:
+            words = words_column(split.table, task.text_columns[0], split.source)
+            tags = tag_names(split.table, task.label_column, split.source)
+        except DataError as error:
+            findings: list[Finding | None] = [UNUSABLE_DATA.at(split.name, str(error))]
+            yield Check.of(GROUP, f"labels of {split.name}", "not read", findings)
+            continue
+        index = label_indices(tags, task)
+        named = [
+            [task.labels[index[tag]] if tag in index else tag for tag in row_tags]
+            for row_tags in tags
+        ]
+        findings = [_uneven(split, words, tags), _outside(task, split, named)]
+        if OUTSIDE in task.labels:
+            findings += [_empty(split, named), _headless(task, split, named)]
+        if split is splits[0]:
+            findings.append(_mixed(task, split))
+        yield Check.of(GROUP, f"labels of {split.name}", _shares(named), findings)
+
+
+def _uneven(
+    split: Split, words: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]
+) -> Finding | None:
+    rows = [row for row in range(len(split)) if len(words[row]) != len(tags[row])]
+    if not rows:
+        return None
+    return WORD_COUNTS.at(
+        split.name,
+        f"{share(len(rows), len(split))} rows have not as many labels as words.",
+        count=len(rows),
+        total=len(split),
+        examples=(
+            f"row {row + 1}: {plural(len(words[row]), 'word')}, {plural(len(tags[row]), 'label')}"
+            for row in rows
+        ),
+    )
+
+
+def _outside(task: Task, split: Split, tags: Sequence[Sequence[str]]) -> Finding | None:
+    known = set(task.labels)
+    found = [(row, tag) for row, row_tags in enumerate(tags, 1) for tag in row_tags]
+    outside = [(row, tag) for row, tag in found if tag not in known]
+    if not outside:
+        return None
+    return WORD_LABELS_OUTSIDE.at(
+        split.name,
+        f"{share(len(outside), len(found))} labels are none of {show_labels(task)}.",
+        count=len(outside),
+        total=len(found),
+        examples=(f"row {row}: {show_label(tag)}" for row, tag in outside),
+    )
+
+
+def _empty(split: Split, tags: Sequence[Sequence[str]]) -> Finding | None:
+    if any(tag != OUTSIDE for row_tags in tags for tag in row_tags):
+        return None
+    return NO_ENTITIES.at(split.name, f"every word has the label '{OUTSIDE}'.")
+
+
+def _headless(task: Task, split: Split, tags: Sequence[Sequence[str]]) -> Finding | None:
+    """Entities that begin with I- where the labels have a B- for it."""
+    if not prefixed(task.labels):
+        return None
+    begun = {kind for prefix, kind in map(split_tag, task.labels) if prefix == "B"}
+    entities, rows = 0, []
+    for row, row_tags in enumerate(tags, 1):
+        before = ("", "")
+        for tag in row_tags:
+            prefix, kind = split_tag(tag)
+            headless = (
+                prefix == "I"
+                and kind in begun
+                and not (before[1] == kind and before[0] in ("B", "I"))
+            )
+            entities += headless or prefix in ("B", "S", "U")
+            if headless:
+                rows.append(f"row {row}: {tag} behind {'-'.join(filter(None, before)) or 'none'}")
+            before = (prefix, kind)
+    if not rows:
+        return None
+    return HEADLESS_ENTITIES.at(
+        split.name,
+        f"{share(len(rows), entities)} entities begin with I- and not with B-.",
+        count=len(rows),
+        total=entities,
+        examples=rows,
+        minor=len(rows) < _MANY * entities,
+    )
+
+
+def _mixed(task: Task, split: Split) -> Finding | None:
+    kinds = [label for label in task.labels if label != OUTSIDE]
+    with_prefix = [label for label in kinds if split_tag(label)[0] in ("B", "I")]
+    if not are_mixed(task.labels):
+        return None
+    others = [label for label in kinds if label not in with_prefix]
+    return MIXED_PREFIXES.at(
+        split.name,
+        f"{plural(len(with_prefix), 'label')} of {len(kinds)} begin with B- or I-, and "
+        f"{', '.join(others[:5])} not.",
+        count=len(with_prefix),
+        total=len(kinds),
+    )
+
+
+def _shares(tags: Sequence[Sequence[str]]) -> str:
+    counts = Counter(tag for row_tags in tags for tag in row_tags)
+    total = max(sum(counts.values()), 1)
+    said = ", ".join(f"{tag} {count / total:.1%}" for tag, count in counts.most_common(5))
+    return said + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")

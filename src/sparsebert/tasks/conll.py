@@ -1,0 +1,71 @@
+"""CoNLL files: a word a line with its tag in the last column, and a blank line between sentences.
+
+    -DOCSTART- -X- O O
+
+    EU NNP I-NP B-ORG
+    rejects VBZ I-VP O
+
+Columns are separated by tabs if the file has any, by blanks otherwise. Lines of ``-DOCSTART-`` part
+documents and are left out, and so are comments: lines that begin with ``#`` and have another number
+of columns than the words.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from sparsebert.errors import DataError
+from sparsebert.tasks.columns import show
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WORDS, TAGS = "tokens", "ner_tags"
+"""The columns that a CoNLL file is read as, called as on the hub."""
+
+_DOCUMENT = "-DOCSTART-"
+
+
+def parse_conll(text: str, source: str) -> pa.Table:
+    """The sentences in ``text`` as the columns `WORDS` and `TAGS`, lists of texts.
+
+    DataError, naming the line, for one whose columns are not as many as those of the others.
+    """
+    import pyarrow as pa
+
+    separator = "\t" if "\t" in text else None
+    lines = [
+        (number, line.split(separator) if line.strip() else [])
+        for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1)
+        if not line.startswith(_DOCUMENT)
+    ]
+    counts = Counter(len(cells) for _, cells in lines if cells)
+    columns = counts.most_common(1)[0][0] if counts else 0
+    if columns == 1:
+        raise DataError(
+            f"{source} has one column: a CoNLL file has a word and, in the last column, its tag."
+        )
+    sentences: list[tuple[list[str], list[str]]] = [([], [])]
+    for number, cells in lines:
+        if not cells:
+            sentences.append(([], []))
+        elif len(cells) == columns:
+            word, tag = cells[0], cells[-1].strip()
+            if not tag:
+                raise DataError(f"{source}, line {number}: {show(word)} has no tag.")
+            sentences[-1][0].append(word)
+            sentences[-1][1].append(tag)
+        elif not cells[0].startswith("#"):
+            raise DataError(
+                f"{source}, line {number}: it has {len(cells)} column"
+                f"{'' if len(cells) == 1 else 's'} and the other lines have {columns}."
+            )
+    kept = [sentence for sentence in sentences if sentence[0]]
+    texts = pa.list_(pa.string())
+    return pa.table(
+        {
+            WORDS: pa.array([words for words, _ in kept], texts),
+            TAGS: pa.array([tags for _, tags in kept], texts),
+        }
+    )

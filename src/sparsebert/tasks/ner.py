@@ -1,0 +1,100 @@
+"""Named entities (``--task ner``): rows of words with a label each, read from the data.
+
+CoNLL files (`sparsebert.tasks.conll`), or tables with a column ``tokens`` (or ``words``) and a
+column ``ner_tags`` (or ``tags``, ``labels``), lists both. Labels are names, or numbers whose names
+are those of the model, of the file's own schema, or of the option ``label_names``. Without a label
+``O`` they are no entities but labels of any kind, such as parts of speech, and scored as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sparsebert.errors import DataError
+from sparsebert.tasks.columns import need_columns
+from sparsebert.tasks.conll import TAGS, WORDS
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.files import WORD_TYPES
+from sparsebert.tasks.labels import OUTSIDE, are_unnamed, split_tag
+from sparsebert.tasks.reading import RawTable
+from sparsebert.tasks.table import NER, Kind, Task
+from sparsebert.tasks.words import are_numbers, known_names, tag_names
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_WORDS = (WORDS, "words")
+_TAGS = (TAGS, "tags", "labels")
+_MAX_LABELS = 1000
+NER_LENGTH = 256  # tokens: nearly every sentence
+
+
+def ner_of_table(
+    raw: RawTable, labels: Sequence[str] | None = None, options: DataOptions | None = None
+) -> Task:
+    """The task that a table describes; ``labels`` are those of `sparsebert.tasks.own.own_task`."""
+    chosen = options or DataOptions()
+    table, source = raw.table, raw.source
+    there = table.column_names
+    for name in ("pair_column", "regression", "positive_label"):
+        if name in chosen.given():
+            raise DataError(f"{name} has no meaning for the task {NER}: leave it out.")
+    words = chosen.text_column or next((name for name in _WORDS if name in there), WORDS)
+    tags = chosen.label_column or next((name for name in _TAGS if name in there), TAGS)
+    need_columns(table, (words, tags), source)
+    if table.num_rows == 0:
+        raise DataError(f"{source} has no rows.")
+    numbers = chosen.names or known_names(table, tags) or ()
+    if labels is not None and not are_unnamed(labels):
+        names = tuple(labels)
+    else:
+        names = numbers or _label_set(table, tags, source)
+    unknown = [name for name in numbers if name not in names]
+    if unknown:
+        raise DataError(
+            f"{source}: the labels {', '.join(unknown[:8])} are none of the model's "
+            f"({', '.join(names[:20])})."
+        )
+    entities = OUTSIDE in names
+    metrics = ("f1", "precision", "recall") if entities else ("accuracy", "f1")
+    return Task(
+        name=NER,
+        title="NER" if entities else "words",
+        kind=Kind.TOKENS,
+        text_columns=(words,),
+        label_column=tags,
+        metrics=metrics,
+        main_metric=metrics[0],
+        labels=names,
+        numbers=numbers,
+        max_length=NER_LENGTH,
+        file_types=WORD_TYPES,
+    )
+
+
+def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
+    """The labels of the rows: O first, then by kind, of each kind the beginning first."""
+    rows = tag_names(table, column, source)
+    distinct = {tag for tags in rows for tag in tags}
+    if are_numbers(rows):
+        raise DataError(
+            f"{source}: the labels in '{column}' are numbers: say what they mean with "
+            "--label-names (label_names=), such as O,B-PER,I-PER."
+        )
+    if len(distinct) < 2:
+        raise DataError(
+            f"{source}: every word has the label {next(iter(distinct), 'none')!r}; a task needs "
+            "two."
+        )
+    if len(distinct) > _MAX_LABELS:
+        raise DataError(
+            f"{source}: the column '{column}' holds {len(distinct)} different labels, too many for "
+            "a task: is it another column? Name it with --label-column (label_column=)."
+        )
+    return tuple(sorted(distinct, key=_place))
+
+
+def _place(label: str) -> tuple[bool, str, str]:
+    prefix, kind = split_tag(label)
+    return label != OUTSIDE, kind, prefix
