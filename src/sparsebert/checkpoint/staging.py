@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sparsebert.checkpoint.atomic import FolderLock, sigterm_interrupts, sync
+from sparsebert.checkpoint.atomic import (
+    FolderLock,
+    exchange,
+    siblings,
+    sigterm_interrupts,
+    sync,
+    sync_names,
+)
 from sparsebert.errors import OutputError
 
 
@@ -29,16 +35,13 @@ def staged_folder(
     write, or cannot be written (disk full, no permission).
     """
     target = check_output(out, force=force, source=source)
-    staging = target
     try:
         with sigterm_interrupts(), made_parents(target):
             _remove_abandoned(target)
             staging, lock = _make_staging(target)
             try:
                 yield staging
-                for path in staging.rglob("*"):
-                    if path.is_file():
-                        sync(path)
+                _sync_all(staging)
                 if not force and target.exists():  # somebody else was quicker
                     raise OutputError(f"{out} came into being meanwhile, and is not replaced.")
                 _swap(staging, target)
@@ -48,7 +51,7 @@ def staged_folder(
             finally:
                 lock.release(target)
     except OSError as error:
-        if not _is_of_writing(error, staging, target):
+        if not _is_of_writing(error, target):
             raise
         raise OutputError(
             f"{out} could not be written: {error.strerror or error}. What was there before is "
@@ -107,35 +110,47 @@ def _make_staging(target: Path) -> tuple[Path, FolderLock]:
     while True:
         staging = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
         staging.mkdir()
-        with suppress(FileNotFoundError):  # taken for abandoned before it was locked
+        try:
             lock = FolderLock.take(staging)
-            if lock is not None:
-                return staging, lock
+        except FileNotFoundError:  # taken for abandoned before it was locked
+            continue
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        if lock is not None:
+            return staging, lock
 
 
 def _remove_abandoned(target: Path) -> None:
     """Remove what killed processes left of their work on ``target``: nobody holds its lock."""
-    for folder in _siblings(target, "partial"):
+    for folder in siblings(target, "partial"):
         with suppress(OSError):  # somebody else's, or gone meanwhile
             lock = FolderLock.take(folder)
             if lock is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                if lock.held:
+                    shutil.rmtree(folder, ignore_errors=True)
                 lock.release(folder)
 
 
-def _siblings(target: Path, kind: str) -> list[Path]:
-    """The folders ``.NAME.KIND-12345678`` beside ``target``."""
-    name = re.compile(rf"\.{re.escape(target.name)}\.{kind}-[0-9a-f]{{8}}")
-    return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
+def _sync_all(staging: Path) -> None:
+    """Have files and their names on disk, so that the folder's own name never comes before them."""
+    for path in staging.rglob("*"):
+        if path.is_file():
+            sync(path)
+        else:
+            sync_names(path)
+    sync_names(staging)
 
 
 def _swap(staging: Path, target: Path) -> None:
-    """Give the finished folder its name. Should the machine stop in between, the old folder is
-    still there, as ``.NAME.old-...``, until another is finished.
+    """Give the finished folder its name; whoever opens ``target`` finds the old one or the new.
+
+    Where names cannot be exchanged there is none in between, and should the machine stop then, the
+    old folder is still there, as ``.NAME.old-...``, until another is finished.
     """
     if not target.exists():
         os.rename(staging, target)
-    else:
+    elif not exchange(staging, target):
         old = target.with_name(f".{target.name}.old-{secrets.token_hex(4)}")
         os.rename(target, old)
         try:
@@ -143,20 +158,22 @@ def _swap(staging: Path, target: Path) -> None:
         except BaseException:
             os.rename(old, target)
             raise
-    for old in _siblings(target, "old"):
+    sync_names(target.parent)
+    for old in (staging, *siblings(target, "old")):
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _is_of_writing(error: OSError, staging: Path, target: Path) -> bool:
+def _is_of_writing(error: OSError, target: Path) -> bool:
     """Whether an error came from writing: it names no file (a full disk), or the output's own."""
     if error.errno is None:
         return False
     names = [
         Path(name) for name in (error.filename, error.filename2) if isinstance(name, str | Path)
     ]
-    folders = (staging, target)
+    hidden = str(target.with_name(f".{target.name}."))
     return not names or any(
-        name.is_relative_to(folder) or folder.is_relative_to(name)
+        name.is_relative_to(target)
+        or target.is_relative_to(name)
+        or os.fspath(name).startswith(hidden)
         for name in names
-        for folder in folders
     )

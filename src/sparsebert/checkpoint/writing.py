@@ -48,7 +48,7 @@ def write_tensors(
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)  # the format allows trailing spaces
     origin = 8 + len(text)
 
-    with replaced_file(path) as temporary, temporary.open("xb") as file:
+    with replaced_file(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for spec, array in zip_longest(specs, arrays):
