@@ -514,10 +514,12 @@ class TestResources:
         self, dense: Path, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
-            "sparsebert.halving.resources.shutil.disk_usage",
+            "sparsebert.checkpoint.staging.shutil.disk_usage",
             lambda _: SimpleNamespace(total=10**6, used=10**6, free=1000),
         )
-        with pytest.raises(OutputError, match=r"takes about \d+ MB of disk .* and 0 MB are free"):
+        with pytest.raises(
+            OutputError, match=r"takes about [\d.]+ MB of disk .* and 0.0 MB are free"
+        ):
             halve(dense, tmp_path / "out", texts=[lines], **FAST)
         assert [path.name for path in tmp_path.iterdir()] == []
 
@@ -526,7 +528,7 @@ class TestResources:
     ) -> None:
         few = AvailableMemory(10 * 2**20, 2**30, "machine")
         monkeypatch.setattr("sparsebert.halving.resources.available_memory", lambda: few)
-        with pytest.raises(InputError, match=r"of memory, and 10 MB are free: --effort quick"):
+        with pytest.raises(InputError, match=r"of memory, and 10.5 MB are free: --effort quick"):
             halve(dense, tmp_path / "out", texts=[lines], **FAST)
         assert [path.name for path in tmp_path.iterdir()] == []
 

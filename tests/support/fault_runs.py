@@ -1,13 +1,14 @@
 """Each file operation of a step fails, or is the last of its process: what must hold afterwards.
 
-    python fault_runs.py STEP INPUTS --way kill                   every operation, one after the other
-    python fault_runs.py STEP INPUTS --way kill --share 0.1 --seed 7   some of them, by chance
+    python fault_runs.py STEP INPUTS --way kill                every operation, one by one
+    python fault_runs.py STEP INPUTS --way kill --share 0.1    a tenth of them, by chance (--seed)
+    python fault_runs.py --make INPUTS                         the small models and data for it
 
-Runs itself again under failing_files.c. For n = 1, 2, 3, ... the step is run in a process of its own
-(a fork, in which all is imported already), whose n-th operation on files of the output fails; then
-the output must be the old one or the new one, whole, and the error one sentence of ours. Then the
-step is run once more as any user would, and there must be the same result as of a run that nothing
-befell, and nothing beside it. The last line is a JSON object of counts.
+Runs itself again under failing_files.c. For n = 1, 2, 3, ... the step is run in a process of its
+own (a fork, in which all is imported already), whose n-th operation on files of the output fails;
+then the output must be the old one or the new one, whole, and the error one sentence of ours. Then
+the step is run once more as any user would, and there must be the same result as of a run that
+nothing befell, and nothing beside it. The last line is a JSON object of counts.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _file(inputs: Path, place: Path) -> None:
 def _folder(inputs: Path, place: Path) -> None:
     from sparsebert.checkpoint import staged_folder
 
-    with staged_folder(place / "out", force=True) as staging:
+    with staged_folder(place / "out", force=True, source=inputs / "old") as staging:
         (staging / "config.json").write_text("{}", encoding="utf-8")
         (staging / "inner").mkdir()
         shutil.copyfile(inputs / "old" / "config.json", staging / "inner" / "copied")
@@ -248,7 +249,8 @@ class Runs:
             return "done"
         assert outcome["ours"], f"not an error of ours: {outcome}"
         message = outcome["error"]
-        assert "\n" not in message and message.endswith("."), f"not a sentence: {message}"
+        assert message.endswith("."), f"not a sentence: {message}"
+        assert "\n" not in message, f"more than a sentence: {message}"
         return "refused"
 
     def _prepare(self) -> None:
@@ -291,7 +293,7 @@ class Runs:
             outcome["ours"] = isinstance(error, SparsebertError)
             outcome["error"] = str(error)
             if not outcome["ours"]:
-                outcome["trace"] = traceback.format_exc()[-3000:]
+                outcome["trace"] = traceback.format_exc(limit=-3)
         outcome["seen"] = self._faults.faults_seen()
         self._faults.faults_arm(b"", 0, COUNT, ctypes.c_long(0), 0)
         return outcome
@@ -319,6 +321,20 @@ class Runs:
         assert not left, f"left behind: {sorted(left)}, after {outcome}"
 
 
+def make_inputs(folder: Path) -> None:
+    """What the steps start from: tiny models, an old output, data and texts."""
+    from sparsebert.pruning import prune
+    from tiny_models import make_tiny_bert
+    from tiny_tasks import write_classification
+
+    make_tiny_bert(folder / "dense")
+    prune(folder / "dense", folder / "sparse")
+    prune(folder / "dense", folder / "old", pattern="2:4")
+    write_classification(folder / "data", train=32, validation=8)
+    lines = (f"a b c {number} d e f {number * 7}\n" for number in range(80))
+    (folder / "texts.txt").write_text("".join(lines), encoding="utf-8")
+
+
 def library(folder: Path) -> Path:
     """failing_files.c, compiled into ``folder``."""
     source = Path(__file__).with_name("failing_files.c")
@@ -332,12 +348,16 @@ def library(folder: Path) -> Path:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("step", choices=STEPS)
+    parser.add_argument("step", choices=STEPS, nargs="?")
     parser.add_argument("inputs", type=Path)
+    parser.add_argument("--make", action="store_true")
     parser.add_argument("--way", choices=WAYS, action="append")
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    if options.make:
+        make_inputs(options.inputs)
+        return 0
     if "SPARSEBERT_FAULTS" not in os.environ:
         with tempfile.TemporaryDirectory() as folder:
             built = str(library(Path(folder)))

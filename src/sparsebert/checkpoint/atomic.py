@@ -29,8 +29,8 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` for the block to write; then it takes its name.
 
     An empty file is there already. Whoever reads ``path`` meanwhile finds the old file or the new
-    one. If the block fails or is interrupted nothing is left, and what stood at ``path`` stays; what
-    a killed process left is removed by the next. Raises OSError as writing does.
+    one. If the block fails or is interrupted nothing is left, and what stood at ``path`` stays;
+    what a killed process left is removed by the next. Raises OSError as writing does.
     """
     _remove_abandoned(path)
     temporary, lock = _claim(path)
@@ -85,6 +85,16 @@ def sync_names(folder: Path) -> None:
     """Have the names in a folder on disk, where its file system can do that for a folder."""
     with suppress(OSError):
         sync(folder)
+
+
+def sync_all(folder: Path) -> None:
+    """Have files and their names on disk, so that the folder's own name never comes before them."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            sync(path)
+        else:
+            sync_names(path)
+    sync_names(folder)
 
 
 def exchange(one: Path, other: Path) -> bool:

@@ -14,10 +14,10 @@ from sparsebert.checkpoint.atomic import (
     exchange,
     siblings,
     sigterm_interrupts,
-    sync,
+    sync_all,
     sync_names,
 )
-from sparsebert.errors import OutputError
+from sparsebert.errors import CheckpointError, OutputError
 
 
 @contextmanager
@@ -32,31 +32,56 @@ def staged_folder(
     once the new one is complete. ``source``, where given, may be neither ``out`` nor lie inside it.
 
     Raises OutputError if ``out`` exists (without ``force``), is not a folder that sparsebert would
-    write, or cannot be written (disk full, no permission).
+    write, or cannot be written (disk full, no permission), and CheckpointError if a file of
+    ``source`` cannot be read any more.
     """
     target = check_output(out, force=force, source=source)
+    with writing(out), _reading(source), sigterm_interrupts(), made_parents(target):
+        _remove_abandoned(target)
+        staging, lock = _make_staging(target)
+        try:
+            yield staging
+            sync_all(staging)
+            if not force and target.exists():  # somebody else was quicker
+                raise OutputError(f"{out} came into being meanwhile, and is not replaced.")
+            _swap(staging, target)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        finally:
+            lock.release(target)
+
+
+@contextmanager
+def writing(out: str | Path) -> Iterator[None]:
+    """Raise OutputError for an OSError inside that comes from writing ``out``.
+
+    It names ``out``, what is hidden beside it under its name, a folder above it, or (on a full
+    disk) no file at all.
+    """
     try:
-        with sigterm_interrupts(), made_parents(target):
-            _remove_abandoned(target)
-            staging, lock = _make_staging(target)
-            try:
-                yield staging
-                _sync_all(staging)
-                if not force and target.exists():  # somebody else was quicker
-                    raise OutputError(f"{out} came into being meanwhile, and is not replaced.")
-                _swap(staging, target)
-            except BaseException:
-                shutil.rmtree(staging, ignore_errors=True)
-                raise
-            finally:
-                lock.release(target)
+        yield
     except OSError as error:
-        if not _is_of_writing(error, target):
+        if error.errno is None or not _is_of_writing(error, Path(os.path.realpath(out))):
             raise
         raise OutputError(
             f"{out} could not be written: {error.strerror or error}. What was there before is "
             "untouched."
         ) from error
+
+
+@contextmanager
+def _reading(source: str | Path | None) -> Iterator[None]:
+    """Raise CheckpointError for an OSError inside that comes from reading a file of ``source``."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename if isinstance(error.filename, str) else None
+        if source is None or named is None:
+            raise
+        if not Path(os.path.realpath(named)).is_relative_to(os.path.realpath(source)):
+            raise
+        raise CheckpointError(f"{named} cannot be read: {error.strerror or error}.") from error
 
 
 @contextmanager
@@ -105,6 +130,22 @@ def check_output(out: str | Path, *, force: bool, source: str | Path | None = No
     return target
 
 
+def check_disk(out: Path, needed: int, work: str) -> None:
+    """OutputError unless the disk of ``out`` has the room that ``work`` needs (bytes)."""
+    place = next(folder for folder in out.resolve().parents if folder.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise OutputError(
+            f"{work} takes about {size_text(needed)} of disk beside {out}, and {size_text(free)} "
+            f"are free in {place}: free some, or name an output folder on another disk."
+        )
+
+
+def size_text(count: int) -> str:
+    """Bytes as people read them."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
 def _make_staging(target: Path) -> tuple[Path, FolderLock]:
     """A folder beside ``target`` of a name of its own, locked as long as it is worked in."""
     while True:
@@ -132,16 +173,6 @@ def _remove_abandoned(target: Path) -> None:
                 lock.release(folder)
 
 
-def _sync_all(staging: Path) -> None:
-    """Have files and their names on disk, so that the folder's own name never comes before them."""
-    for path in staging.rglob("*"):
-        if path.is_file():
-            sync(path)
-        else:
-            sync_names(path)
-    sync_names(staging)
-
-
 def _swap(staging: Path, target: Path) -> None:
     """Give the finished folder its name; whoever opens ``target`` finds the old one or the new.
 
@@ -164,9 +195,6 @@ def _swap(staging: Path, target: Path) -> None:
 
 
 def _is_of_writing(error: OSError, target: Path) -> bool:
-    """Whether an error came from writing: it names no file (a full disk), or the output's own."""
-    if error.errno is None:
-        return False
     names = [
         Path(name) for name in (error.filename, error.filename2) if isinstance(name, str | Path)
     ]

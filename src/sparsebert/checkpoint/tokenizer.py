@@ -74,7 +74,7 @@ def write_tokenizer(folder: Path) -> None:
         return
     if has_file(file):
         _copy_padding(file, backend)
-    backend.save(str(file), pretty=False)
+    file.write_bytes(backend.to_str().encode())  # its own writer's errors are no OSError
     raw = read_object(folder / CONFIG_NAME)
     record = {name: getattr(built, name) for name in _RECORDED}
     record["sha256"] = _checksum(folder, raw, given)

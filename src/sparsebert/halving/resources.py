@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
+from sparsebert.checkpoint.staging import check_disk, size_text
 from sparsebert.diagnosis.memory import Plan as TrainingPlan
 from sparsebert.diagnosis.memory import training_bytes
 from sparsebert.diagnosis.system import available_memory
-from sparsebert.errors import InputError, OutputError
+from sparsebert.errors import InputError
 from sparsebert.halving.effort import BATCH, Plan
 from sparsebert.halving.steps import LENGTH
 from sparsebert.halving.subject import Subject
@@ -69,25 +69,13 @@ def memory_needed(subject: Subject, plan: Plan) -> int:
 
 def check_resources(subject: Subject, plan: Plan, work: Path) -> None:
     """OutputError or InputError if disk or memory will not suffice, by these estimates."""
-    disk = disk_needed(subject, plan)
-    place = next(folder for folder in (work, *work.parents) if folder.exists())
-    free = shutil.disk_usage(place).free
-    if free < disk:
-        raise OutputError(
-            f"halving {subject.title} takes about {_size(disk)} of disk beside the output, and "
-            f"{_size(free)} are free in {place}: free some, or name an output folder on another "
-            "disk."
-        )
+    check_disk(work, disk_needed(subject, plan), f"halving {subject.title}")
     memory = available_memory()
     needed = memory_needed(subject, plan)
     if memory is not None and memory.free < needed:
         less = " --effort quick takes less;" if plan.rounds else ""
         raise InputError(
-            f"halving {subject.title} takes about {_size(needed)} of memory, and "
-            f"{_size(memory.free)} are free:{less} close other programs, or take a machine with "
-            "more."
+            f"halving {subject.title} takes about {size_text(needed)} of memory, and "
+            f"{size_text(memory.free)} are free:{less} close other programs, or take a machine "
+            "with more."
         )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -23,7 +23,7 @@ from sparsebert.bench.workloads import Shape
 from sparsebert.checkpoint.atomic import LOCK_NAME, FolderLock
 from sparsebert.checkpoint.folder import PACKED_NAME, model_fingerprint, open_checkpoint
 from sparsebert.checkpoint.json_files import read_object, replace_json, write_json
-from sparsebert.checkpoint.staging import check_output, made_parents, staged_folder
+from sparsebert.checkpoint.staging import check_output, made_parents, staged_folder, writing
 from sparsebert.errors import InputError, OutputError
 from sparsebert.extras import need_extra
 from sparsebert.halving import steps
@@ -354,6 +354,7 @@ def _emptied_on_error(work: Path) -> Iterator[None]:
 
 def _lock(work: Path, stack: ExitStack) -> None:
     """Keep others out of the work folder, which is made; an empty one is removed in the end."""
+    stack.enter_context(writing(work))
     stack.enter_context(made_parents(work))
     work.mkdir(exist_ok=True)
     stack.callback(_remove_if_empty, work)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sparsebert.checkpoint.atomic import sync_all
 from sparsebert.errors import TrainingError
 from sparsebert.progress import Progress
 from sparsebert.training.distributed import any_of
 
+CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
 
 
@@ -44,7 +49,11 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
-    """Saves every ten minutes within an epoch, and at once when the user wants to stop."""
+    """Saves every ten minutes within an epoch, and at once when the user wants to stop.
+
+    Older checkpoints go when a new one is on disk: those of lower numbers, for the system's clock,
+    by which the Trainer would choose, may be set back meanwhile.
+    """
 
     def __init__(self, stop: StopRequest) -> None:
         self._stop = stop
@@ -77,6 +86,22 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._saved = time.monotonic()
+        if args.should_save:
+            newest = Path(args.output_dir, f"checkpoint-{state.global_step}")
+            sync_all(newest)
+            _remove_older(newest, state.best_model_checkpoint)
+
+
+def _remove_older(newest: Path, best: str | None) -> None:
+    """Keep `CHECKPOINTS_KEPT` checkpoints up to ``newest``, and the ``best`` one."""
+    found = {
+        int(match[1]): path
+        for path in newest.parent.iterdir()
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
+    }
+    for number in sorted(found)[:-CHECKPOINTS_KEPT]:
+        if best is None or found[number] != Path(best):
+            shutil.rmtree(found[number], ignore_errors=True)
 
 
 class FiniteLossCallback(TrainerCallback):  # type: ignore[misc]

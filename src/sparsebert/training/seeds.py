@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import open_checkpoint
+from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.card import CARD_NAME, model_index
 from sparsebert.checkpoint.config import CONFIG_NAME
@@ -237,4 +238,5 @@ def write_seeds_card(folder: Path, scores: SeedScores, training: Mapping[str, An
         values = " | ".join(f"{spread[split][metric]:.2f}" for split, metric in cells)
         lines.append(f"| sample standard deviation | {values} |")
     text = "---\n" + "\n".join(front) + "\n---\n\n" + "\n".join(lines) + "\n"
-    (folder / CARD_NAME).write_text(text, encoding="utf-8")
+    with replaced_file(folder / CARD_NAME) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

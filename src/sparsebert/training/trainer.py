@@ -37,7 +37,6 @@ from sparsebert.training.upstream.options import UpstreamOptions
 
 _LOSS_POINTS = 100  # about as many points a run's loss history has
 _EMPTY = "empty"  # marks a batch without examples for this process
-CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
 
 
 class TrainingSet(Protocol):
@@ -206,7 +205,7 @@ def training_arguments(
         logging_nan_inf_filter=False,  # a loss that is not finite must be seen, not averaged away
         eval_strategy="epoch" if early else "no",
         save_strategy="epoch",
-        save_total_limit=CHECKPOINTS_KEPT,
+        save_total_limit=None,  # CheckpointCallback does that, by number and not by the clock
         load_best_model_at_end=early,
         metric_for_best_model=f"eval_{best_on}" if early else None,
         greater_is_better=True if early else None,

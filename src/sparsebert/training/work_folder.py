@@ -26,21 +26,24 @@ from safetensors import SafetensorError
 from sparsebert.checkpoint import Checkpoint
 from sparsebert.checkpoint.architecture import WORDS
 from sparsebert.checkpoint.atomic import LOCK_NAME, FolderLock
-from sparsebert.checkpoint.json_files import differences, write_json
+from sparsebert.checkpoint.json_files import differences, replace_json
 from sparsebert.checkpoint.masks import MASKS_NAME
-from sparsebert.checkpoint.staging import made_parents, staged_folder
+from sparsebert.checkpoint.staging import (
+    check_disk,
+    made_parents,
+    staged_folder,
+    writing,
+)
 from sparsebert.errors import OutputError, TrainingError
 from sparsebert.training.batches import BatchPlan
-from sparsebert.training.callbacks import DivergedError
+from sparsebert.training.callbacks import CHECKPOINTS_KEPT, DivergedError
 from sparsebert.training.defaults import RunOptions
 from sparsebert.training.distributed import from_main, is_main, wait_for_all
 from sparsebert.training.fingerprints import changed
-from sparsebert.training.trainer import CHECKPOINTS_KEPT
 from sparsebert.training.upstream.options import UpstreamOptions
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 _RUN = "run.json"
-_UNFINISHED = "run.json.new"
 _WHOLE = ("model.safetensors", "config.json", "scheduler.pt")
 # By another name where several processes wrote it, or a sharded model's.
 _WHOLE_TOO = (("optimizer.pt", "optimizer.bin"), ("rng_state.pth", "rng_state_0.pth"))
@@ -51,12 +54,12 @@ _STATE = "trainer_state.json"  # what the Trainer writes last
 def locked_work_folder(out: Path) -> Iterator[None]:
     """Keep other runs out of the work folder of ``out``, and remove it if the block succeeds.
 
-    It is made if it is not there. Raises OutputError if another run is in it, or if it is none of
-    ours.
+    It is made if it is not there. Raises OutputError if another run is in it, if it is none of
+    ours, or if it cannot be written.
     """
     folder = _work_folder(out)
     _refuse_foreign(folder, out)
-    with made_parents(folder):
+    with writing(folder), made_parents(folder):
         lock = None
         while lock is None:
             folder.mkdir(exist_ok=True)
@@ -107,7 +110,7 @@ def work_folder(
         lambda: WorkFolder.open(out, arguments, contents, with_masks=with_masks, resume=resume)
     )
     with work.tidied_on_failure():
-        from_main(lambda: check_disk(out, work.path, needed))
+        from_main(lambda: check_disk(out, needed - work.size(), "training with its checkpoints"))
         yield work
 
 
@@ -214,6 +217,10 @@ class WorkFolder:
                 ) from error
             raise
 
+    def size(self) -> int:
+        """Bytes that it takes on disk."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
     def remove(self) -> None:
         """Delete all that is in it."""
         _empty(self.path)
@@ -246,9 +253,7 @@ class WorkFolder:
             "masks": self._with_masks,
             "batch_plan": kept,
         }
-        unfinished = self.path / _UNFINISHED
-        write_json(unfinished, run)
-        unfinished.replace(self.path / _RUN)
+        replace_json(self.path / _RUN, run)
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -280,8 +285,10 @@ def _refuse_foreign(folder: Path, out: Path) -> None:
     """OutputError for a file or folder that no run has left."""
     if (folder / _RUN).is_file() or not (folder.exists() or folder.is_symlink()):
         return
-    if folder.is_dir() and {each.name for each in folder.iterdir()} <= {_UNFINISHED, LOCK_NAME}:
-        return
+    if folder.is_dir() and all(
+        each.name == LOCK_NAME or each.name.startswith(f".{_RUN}.") for each in folder.iterdir()
+    ):
+        return  # killed before the first of it was written
     raise OutputError(
         f"{folder}, where checkpoints are kept until {out} is written, holds no run of "
         "sparsebert: move it away, or name another output folder."
@@ -295,7 +302,7 @@ def _is_failed_write(error: BaseException) -> bool:
     if isinstance(error, SafetensorError):
         return True
     return isinstance(error, RuntimeError) and any(
-        sign in str(error) for sign in ("inline_container", "PytorchStreamWriter")
+        sign in str(error) for sign in ("inline_container", "PytorchStreamWriter", "iostream error")
     )
 
 
@@ -316,20 +323,3 @@ def disk_needed(checkpoint: Checkpoint, options: RunOptions | UpstreamOptions) -
     kept = CHECKPOINTS_KEPT + (1 if getattr(options, "early_stopping", 0) else 0)
     result = _FLOAT * weights
     return max(min(kept + 1, written) * one, min(kept, written) * one + result)
-
-
-def check_disk(out: Path, work: Path, needed: int) -> None:
-    """OutputError unless the disk of ``out`` has the room; what ``work`` holds already counts."""
-    there = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
-    parent = next(folder for folder in out.resolve().parents if folder.exists())
-    free = shutil.disk_usage(parent).free
-    if free < needed - there:
-        raise OutputError(
-            f"training takes about {_size(needed - there)} of disk beside {out} for checkpoints "
-            f"and the result, and {_size(free)} are free in {parent}: free some, or name an output "
-            "folder on another disk."
-        )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
