@@ -22,9 +22,11 @@ struct Dense {  // a linear layer
 // LayerNorms stand behind attention and feed-forward or, with norm_first, before each.
 struct Layer {
     Dense query, key, value;  // fused, all three in `query`
+    Norm query_norm, key_norm;
     Dense attention_output;
     Norm attention_norm;
-    Dense gate;  // fused, the first rows of `intermediate`
+    Norm residual_norm;  // behind a second sum with the layer's input
+    Dense gate;          // fused, the first rows of `intermediate`
     Dense intermediate, output;
     Norm output_norm;
 };

@@ -152,6 +152,10 @@ void Pass::project(const Layer& layer, int block) {
     if (model_.fused_attention) return;
     linear(layer.key, x, nullptr, y + part, width);
     linear(layer.value, x, nullptr, y + 2 * part, width);
+    if (!layer.query_norm.gamma) return;
+    sync();
+    norm(layer.query_norm, hidden, y, y, width);
+    norm(layer.key_norm, hidden, y + part, y + part, width);
 }
 
 // Takes (sequence, head) pairs until none is left. Each is gathered from the blocks it crosses
@@ -241,7 +245,17 @@ void Pass::feed_forward(const Layer& layer, int block) {
     float* sum = blocks_.at(workspace_.sum.get(), hidden, block);
     linear(layer.attention_output, context, x, sum, width);
     sync();
-    norm(layer.attention_norm, hidden, sum, x, width);
+    if (layer.residual_norm.gamma) {
+        norm(layer.attention_norm, hidden, sum, sum, width);
+        const Range lanes = share(width, kLaneTokens);  // which the LayerNorms work on, too
+        for (int f = 0; f < hidden; ++f)
+            for (size_t i = static_cast<size_t>(f) * width + lanes.begin;
+                 i < static_cast<size_t>(f) * width + lanes.end; ++i)
+                sum[i] += x[i];
+        norm(layer.residual_norm, hidden, sum, x, width);
+    } else {
+        norm(layer.attention_norm, hidden, sum, x, width);
+    }
     sync();
     intermediate(layer, x, wide, width);
     sync();

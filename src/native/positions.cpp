@@ -41,6 +41,7 @@ int index_of(std::vector<Table>& tables, Value Table::* key, Value value) {
 Positions::Positions(const ModelShape& shape, Order order)
     : attention_(shape.layers_attention),
       buckets_(shape.relative_bias),
+      slopes_(shape.slopes),
       heads_(shape.heads),
       half_(shape.hidden_size / shape.heads / 2),
       longest_(shape.longest()),
@@ -61,10 +62,10 @@ Positions::Positions(const ModelShape& shape, Order order)
 }
 
 void Positions::reserve(int tokens) {
-    if (tokens <= capacity_ || (buckets_.empty() && angles_.empty())) return;
+    if (tokens <= capacity_ || (!by_head() && angles_.empty())) return;
     // Twice as many, so that texts that grow one by one do not fill the tables each time.
     capacity_ = round_up(std::max(tokens, std::min(2 * capacity_, longest_)), 64);
-    if (!buckets_.empty()) fill_relative();
+    if (by_head()) fill_relative();
     for (Angles& angles : angles_) fill(angles);
 }
 
@@ -74,9 +75,11 @@ void Positions::fill_relative() {
     const size_t row = 2 * static_cast<size_t>(capacity_) + 1;
     relative_.resize(row * heads_);
     for (int d = -capacity_; d <= capacity_; ++d) {
-        const int b = bucket(order_ == Order::kLanesAreKeys ? d : -d, count);
+        const int b = count ? bucket(order_ == Order::kLanesAreKeys ? d : -d, count) : 0;
         for (int head = 0; head < heads_; ++head)
-            relative_[head * row + capacity_ + d] = scale * buckets_[b * heads_ + head];
+            relative_[head * row + capacity_ + d] =
+                scale *
+                (slopes_.empty() ? buckets_[b * heads_ + head] : -slopes_[head] * std::abs(d));
     }
 }
 
@@ -101,7 +104,7 @@ void Positions::fill(Angles& angles) const {
 }
 
 const float* Positions::bias(int layer, int head, int tokens) const {
-    if (!buckets_.empty())
+    if (by_head())
         return relative_.data() + head * (2 * static_cast<size_t>(capacity_) + 1) + capacity_;
     if (window_of_[layer] < 0 || tokens <= attention_[layer].window) return nullptr;
     const Window& window = windows_[window_of_[layer]];

@@ -7,9 +7,10 @@
 
 namespace sparsebert {
 
-// A bias is added to the score of a query i and a key j by their distance: MPNet's learned one, for
-// each head, or the edge of a window, 0 inside and so low outside that nothing is left. Tables grow
-// with the longest sequence seen, because models allow thousands of tokens that few texts have.
+// A bias is added to the score of a query i and a key j by their distance: MPNet's learned one or
+// ALiBi's, -slope |i - j| (Press et al. 2021, arXiv:2108.12409), for each head; or the edge of a
+// window, 0 inside and so low outside that nothing is left. Tables grow with the longest sequence
+// seen, because models allow thousands of tokens that few texts have.
 class Positions {
   public:
     // kLanesAreQueries keeps biases by i - j and angles [half a head][tokens]; kLanesAreKeys biases
@@ -44,6 +45,7 @@ class Positions {
         RotarySpeed speed;
         std::vector<float> cosines, sines;
     };
+    bool by_head() const { return !buckets_.empty() || !slopes_.empty(); }
     void fill_relative();
     void fill(Angles& angles) const;
 
@@ -51,7 +53,7 @@ class Positions {
     std::vector<int> window_of_, angles_of_;  // of each layer, -1 without
     std::vector<Window> windows_;
     std::vector<Angles> angles_;
-    std::vector<float> buckets_, relative_;
+    std::vector<float> buckets_, slopes_, relative_;
     int heads_, half_, longest_, capacity_ = 0;
     Order order_;
 };

@@ -56,6 +56,7 @@ struct ModelShape {
     bool fused_gate = false;       // gate and intermediate are one linear layer, in this order
     std::vector<LayerAttention> layers_attention;
     std::vector<float> relative_bias;  // [buckets of distances][heads], or empty
+    std::vector<float> slopes;         // of each head, by which scores fall with distance, or empty
     HeadShape head;
     int widest_shared = 0;  // most inputs of a layer of which blocks of rows share them
 

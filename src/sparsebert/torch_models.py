@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsebert.checkpoint.families import FAMILIES, Family, Head
-from sparsebert.checkpoint.hub_layouts import check_transformers_reads
+from sparsebert.checkpoint.hub_configs import check_transformers_reads
 from sparsebert.checkpoint.sentence_transformers import transformer_folder
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.extras import need_extra

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from family_configs import IN_TRANSFORMERS
 from sparsebert.checkpoint import known_keys
 from sparsebert.checkpoint.families import FAMILIES
 from sparsebert.checkpoint.known_keys import KnownKeys, Refusal
@@ -44,7 +45,7 @@ def test_a_key_has_one_place(table: str) -> None:
     assert not (keys.honoured | keys.harmless) & set(keys.refused)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", IN_TRANSFORMERS)
 def test_config(family: str) -> None:
     transformers = pytest.importorskip("transformers")
     import dataclasses

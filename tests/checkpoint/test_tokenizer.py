@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from bert_folders import write_bert
+from family_configs import IN_TRANSFORMERS
 from sparsebert.checkpoint import tokenizer as module
 from sparsebert.checkpoint.convert import convert
-from sparsebert.checkpoint.families import FAMILIES
 from sparsebert.checkpoint.tokenizer import StoredTokenizer, read_tokenizer, write_tokenizer
 from sparsebert.inference import load
 from sparsebert.inference.texts import as_texts
@@ -110,7 +110,7 @@ FOLDERS = [vocabulary_only, left_overs, other_switches, added_tokens, as_stored]
 @pytest.fixture(scope="module")
 def shapes(tiny_bert: TinyBert, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of every family, and BERT's as other tools left them."""
-    made = {name: tiny_bert("encoder", model_type=name) for name in FAMILIES}
+    made = {name: tiny_bert("encoder", model_type=name) for name in IN_TRANSFORMERS}
     for change in FOLDERS:
         folder = tmp_path_factory.mktemp(change.__name__) / "model"
         shutil.copytree(made["bert"], folder)
@@ -119,7 +119,7 @@ def shapes(tiny_bert: TinyBert, tmp_path_factory: pytest.TempPathFactory) -> dic
     return made
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, *(change.__name__ for change in FOLDERS)])
+@pytest.mark.parametrize("name", [*IN_TRANSFORMERS, *(change.__name__ for change in FOLDERS)])
 class TestWritten:
     def test_pruned_and_packed_folders_need_their_tokenizer_json_alone(
         self,

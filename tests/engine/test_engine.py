@@ -53,6 +53,7 @@ class Config:
     first_position = relative_buckets = task_types = 0
     biases = BIASES
     projects = False
+    slopes: tuple[float, ...] = ()
 
     @property
     def layer_order(self) -> range:

@@ -48,6 +48,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 1.5},
         },
     ),
+    "jina_embeddings_v3": ("jina_embeddings_v3", {"type_vocab_size": 1}),
+    "jina_bert": ("jina_bert", {}),
+    "jina_bert, of code": ("jina_bert_code", {"hidden_act": "relu"}),
     "modernbert, large heads": (
         "modernbert",
         {**LOCAL, "hidden_size": 128, "num_attention_heads": 2},
@@ -112,6 +115,7 @@ def plain(kind: str, layers: int, exact: bool) -> ReferenceBert:
         [layer.theta for layer in config.attention],
         config.attention[0].factor,
         config.layer_order,
+        config.slopes,
     )
 
 

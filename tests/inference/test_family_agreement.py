@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from family_configs import RENAMED
+from family_configs import IN_TRANSFORMERS, RENAMED
 from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune, unpack
 from sparsebert.checkpoint import Head
@@ -55,6 +55,7 @@ OWN: dict[str, list[dict[str, Any]]] = {
             "rope_parameters": {"rope_type": "linear", "rope_theta": 5000.0, "factor": 1.25},
         },
     ],
+    "jina_embeddings_v3": [{"type_vocab_size": 1}],
     "modernbert": [
         {"local_attention": 10},
         {
@@ -214,7 +215,7 @@ class TestRealMPNet:
 
 @pytest.mark.parametrize("tied", [False, None], ids=["untied", "untied by its weights alone"])
 @pytest.mark.parametrize("variant", ["dense", "1:2", "1:2 fp32", "1:2 fp32 unpacked"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", IN_TRANSFORMERS)
 def test_an_untied_decoder_has_a_bias_of_its_own(
     tiny_bert: Any, made: Made, tmp_path: Path, family: str, variant: str, tied: bool | None
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from family_configs import IN_TRANSFORMERS
 from sentences import SENTENCES
 from sparsebert import load
 from sparsebert.checkpoint.families import FAMILIES
@@ -19,7 +20,7 @@ from sparsebert.inference.texts import as_texts
 from tricky_texts import TRICKY, tokenizer_of
 
 transformers = pytest.importorskip("transformers")
-OTHERS = [name for name in FAMILIES if name != "bert"]
+OTHERS = [name for name in IN_TRANSFORMERS if name != "bert"]
 TEXTS = (*SENTENCES, *TRICKY, "the harbour <mask> at noon", "a [MASK] b")
 
 

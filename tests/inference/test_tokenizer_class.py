@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sparsebert.checkpoint.families import FAMILIES
+from family_configs import IN_TRANSFORMERS
 from sparsebert.checkpoint.tokenizer import read_tokenizer
 from sparsebert.checkpoint.tokenizer_settings import AS_STORED, CLASSES, FAMILY_CLASSES
 from sparsebert.errors import CheckpointError
@@ -134,7 +134,7 @@ class TestClasses:
             assert found.model.__name__ == kind.model
         assert ("token_type_ids" in found.model_input_names) == kind.token_types
 
-    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("family", IN_TRANSFORMERS)
     def test_by_family(self, family: str) -> None:
         pytest.importorskip("transformers")
         from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
@@ -249,7 +249,7 @@ class TestParts:
 
     @pytest.mark.parametrize("kind", [None, "PreTrainedTokenizerFast"])
     @pytest.mark.parametrize("parts", PARTS.values(), ids=list(PARTS))
-    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("family", IN_TRANSFORMERS)
     def test_each(
         self, tmp_path: Path, tiny_bert: Any, family: str, parts: dict[str, Any], kind: str | None
     ) -> None:

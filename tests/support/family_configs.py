@@ -8,9 +8,11 @@ from typing import Any
 from sparsebert.checkpoint.config import EncoderConfig, parse_config
 from sparsebert.checkpoint.families import FAMILIES, Head
 
-# Those that are BERT or RoBERTa under other names, save for their tokenizers; and all others.
-RENAMED = ("xlm-roberta", "camembert", "data2vec-text", "ernie")
-DISTINCT = [name for name in FAMILIES if name not in RENAMED]
+# Those that transformers has classes for. Of these, what is another one under a new name or with
+# another's positions; and all others.
+IN_TRANSFORMERS = [name for name, family in FAMILIES.items() if family.in_transformers]
+RENAMED = ("xlm-roberta", "camembert", "data2vec-text", "ernie", "jina_embeddings_v3")
+DISTINCT = [name for name in IN_TRANSFORMERS if name not in RENAMED]
 WHERE = Path("folder/config.json")
 SIZES = {
     "vocab_size": 40,

@@ -5,7 +5,8 @@ mapping of canonical names (those of Hugging Face without the ``bert.`` prefix) 
 other families add is there too, and done where the weights ask for it.
 Sources: Devlin et al. 2018 (arXiv:1810.04805), Vaswani et al. 2017 (arXiv:1706.03762), Hendrycks
 and Gimpel 2016 (arXiv:1606.08415) for GELU; Su et al. 2021 (arXiv:2104.09864) for rotary positions,
-Raffel et al. 2019 (arXiv:1910.10683) for biases by distance, Shazeer 2020 (arXiv:2002.05202) for
+Raffel et al. 2019 (arXiv:1910.10683) for biases by distance, Press et al. 2021 (arXiv:2108.12409)
+for slopes, Shazeer 2020 (arXiv:2002.05202) for
 gated layers, Elfwing et al. 2017 (arXiv:1702.03118) for SiLU, Warner et al. 2024
 (arXiv:2412.13663) for ModernBERT.
 """
@@ -51,7 +52,7 @@ class ReferenceBert:
     ``first_position`` is the row of the position table for the first token. Of each layer,
     ``windows`` has the largest distance at which tokens see each other and ``thetas`` the base of
     rotary positions; None where there is none. ``factor`` divides the latter. ``order`` numbers the
-    layers' weights, where several layers have the same.
+    layers' weights, where several layers have the same. ``slopes`` of each head take from a score.
     """
 
     weights: Mapping[str, npt.NDArray]
@@ -63,6 +64,7 @@ class ReferenceBert:
     thetas: Sequence[float | None] = ()
     factor: float = 1.0
     order: Sequence[int] = ()
+    slopes: Sequence[float] = ()
 
     def hidden(self, ids: Sequence[int], type_ids: Sequence[int] | None = None) -> Array:
         """The last layer, ``[tokens, hidden]``."""
@@ -77,8 +79,11 @@ class ReferenceBert:
                 x = x + self._attention(self._norm(x, first) if known else x, layer, name)
                 x = x + self._feed_forward(self._norm(x, f"{name}.intermediate.LayerNorm"), name)
             else:
+                given, again = x, f"{name}.attention.residual.LayerNorm"
                 x = x + self._attention(x, layer, name)
                 x = self._norm(x, f"{name}.attention.output.LayerNorm")
+                if f"{again}.weight" in self.weights:
+                    x = self._norm(given + x, again)
                 x = self._norm(x + self._feed_forward(x, name), f"{name}.output.LayerNorm")
         return self._norm(x, "encoder.LayerNorm") if norm_first else x
 
@@ -183,6 +188,10 @@ class ReferenceBert:
             rows = np.split(self._linear(x, fused), 3, axis=1)
         else:
             rows = [self._linear(x, f"{name}.attention.self.{kind}") for kind in kinds]
+        for place, kind in enumerate(kinds):
+            norm = f"{name}.attention.self.{kind}_LayerNorm"
+            if f"{norm}.weight" in self.weights:
+                rows[place] = self._norm(rows[place], norm)
         parts = {
             kind: each.reshape(tokens, self.heads, hidden // self.heads).transpose(1, 0, 2)
             for kind, each in zip(kinds, rows, strict=True)
@@ -196,6 +205,8 @@ class ReferenceBert:
         """What is added to scores: ``[heads, tokens, tokens]``, queries by keys."""
         distance = np.arange(tokens)[None, :] - np.arange(tokens)[:, None]
         bias = np.zeros((self.heads, tokens, tokens))
+        if self.slopes:
+            bias -= np.array(self.slopes)[:, None, None] * np.abs(distance)
         name = "encoder.relative_attention_bias.weight"
         if name in self.weights:
             bias += self._get(name)[bucket(distance)].transpose(2, 0, 1)

@@ -113,7 +113,7 @@ def _tokenizer(model_type: str, lower_case: bool) -> Any:
         )
     if model_type in ("roberta", "data2vec-text"):
         return transformers.RobertaTokenizerFast(*_byte_pairs([*names, "<mask>"]))
-    if model_type in ("xlm-roberta", "gte"):
+    if model_type in ("xlm-roberta", "gte", "jina_embeddings_v3"):
         return transformers.XLMRobertaTokenizerFast(vocab=_unigrams([*names]))
     if model_type == "camembert":
         names = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>"]
@@ -206,6 +206,7 @@ _TOKENS = {
     "ernie": _pad,
     "nomic_bert": _pad,
     "gte": _ends,
+    "jina_embeddings_v3": _ends,
     "mpnet": _ends,
     "modernbert": _all_ends,
 }

@@ -187,6 +187,9 @@ void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shap
         const std::string name = "encoder.relative_attention_bias.weight";
         shape.relative_bias = weights.small_matrix(name, buckets, shape.heads);
     }
+    shape.slopes = nb::cast<std::vector<float>>(config["slopes"]);
+    if (!shape.slopes.empty() && static_cast<int>(shape.slopes.size()) != shape.heads)
+        throw std::invalid_argument("there must be a slope for each head.");
     HeadShape& head = shape.head;
     head.input = read_input(text("head_input"));
     if (head.input == HeadInput::kNone) return;

@@ -130,12 +130,21 @@ void read_weights(const nb::dict& config, Reader& reader, Model& model) {
             layer.key = attention("self.key", hidden);
             layer.value = attention("self.value", hidden);
         }
+        if (flag("query_key_norm")) {
+            layer.query_norm =
+                reader.norm(prefix + "attention.self.query_LayerNorm", hidden, norm_bias);
+            layer.key_norm =
+                reader.norm(prefix + "attention.self.key_LayerNorm", hidden, norm_bias);
+        }
         layer.attention_output = attention("output.dense", hidden);
         const char* norms[2] = {"attention.output.LayerNorm", "output.LayerNorm"};
         if (model.norm_first) norms[0] = "attention.LayerNorm", norms[1] = "intermediate.LayerNorm";
         // With LayerNorm in front, the first layer's stands behind the embeddings.
         if (!model.norm_first || l > 0)
             layer.attention_norm = reader.norm(prefix + norms[0], hidden, norm_bias);
+        if (flag("residual_norm"))
+            layer.residual_norm =
+                reader.norm(prefix + "attention.residual.LayerNorm", hidden, norm_bias);
         const int wide = model.intermediate_size;
         const bool two = model.gated && !model.fused_gate;
         if (two)

@@ -13,9 +13,11 @@ namespace sparsebert {
 
 struct Int8Layer {
     Int8Weight query, key, value;  // fused, all three in `query`
+    Int8Norm query_norm, key_norm;
     Int8Weight attention_output;
     Int8Norm attention_norm;
-    Int8Weight gate;  // fused, the first rows of `intermediate`
+    Int8Norm residual_norm;  // behind a second sum with the layer's input
+    Int8Weight gate;         // fused, the first rows of `intermediate`
     Int8Weight intermediate, output;
     Int8Norm output_norm;
 };

@@ -264,6 +264,10 @@ void Int8Pass::project_piece(const Int8Layer& layer, const Positions::Rotary& ro
     sync();
     each_token(piece, [&](int token, int i) {
         float* projections = wide_ + i * stride;
+        if (layer.query_norm.gamma) {
+            kernels_.norm(projections, layer.query_norm, nullptr, 0);
+            kernels_.norm(projections + part, layer.key_norm, nullptr, 0);
+        }
         if (rotary.cosines) rotate(rotary, projections, part, batch_.position_ids[token]);
         kernels_.split_heads(projections, part, shared_.heads, token);
     });
@@ -302,7 +306,10 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
                           &bytes_, i);
     });
     sync();
-    linear(layer.attention_output, bytes_, tokens, hidden, hidden, stride);
+    // A second sum needs the layer's input: the first takes the place of the context.
+    const bool twice = layer.residual_norm.gamma;
+    float* sum = twice ? shared_.context + run.begin * stride : hidden;
+    linear(layer.attention_output, bytes_, tokens, hidden, sum, stride);
     sync();
     const auto norm = [&](const Int8Norm& norm) {
         each_token(run, [&](int token, int) {
@@ -310,10 +317,16 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
         });
         sync();
     };
+    if (twice)
+        each_token(run, [&](int token, int i) {
+            kernels_.norm(sum + i * stride, layer.attention_norm, nullptr, 0);
+            for (int f = 0; f < model_.hidden_size; ++f)
+                hidden_row(token)[f] += sum[i * stride + f];
+        });
     if (model_.norm_first)
         normalise(layer.output_norm, run);
     else
-        norm(layer.attention_norm);
+        norm(twice ? layer.residual_norm : layer.attention_norm);
     // Of two layers each begins on a whole tile.
     const bool two = model_.gated && !model_.fused_gate;
     const size_t second = two ? round_up(model_.intermediate_size, 16) : model_.intermediate_size;

@@ -19,6 +19,7 @@ EMBEDDINGS = "embeddings"  # the part of a linear layer that is only pruned with
 WORDS = "embeddings.word_embeddings.weight"
 _PROJECTION = "embeddings.projection"
 POOLER = "pooler.dense"
+RESIDUAL_NORM = "attention.residual.LayerNorm"
 RELATIVE_BIAS = "encoder.relative_attention_bias.weight"  # [buckets of distances, heads]
 
 
@@ -172,7 +173,7 @@ def linear_names(config: EncoderConfig) -> dict[str, str]:
 def _add_embeddings(shapes: dict[str, tuple[int, ...]], config: EncoderConfig) -> None:
     width = config.embedding_size
     shapes[WORDS] = (config.vocab_size, width)
-    if config.family.positions != "rotary":
+    if config.family.positions in ("absolute", "counted"):
         shapes["embeddings.position_embeddings.weight"] = (config.max_position_embeddings, width)
     if config.token_types:
         shapes["embeddings.token_type_embeddings.weight"] = (config.token_types, width)
@@ -187,23 +188,23 @@ def _add_embeddings(shapes: dict[str, tuple[int, ...]], config: EncoderConfig) -
 
 def _add_layer(shapes: dict[str, tuple[int, ...]], config: EncoderConfig, number: int) -> None:
     prefix = f"encoder.layer.{number}."
-    norm_first = config.family.norm_first
+    family = config.family
+
+    def norm(name: str) -> None:
+        _add_norm(shapes, prefix + name, config.hidden_size, "norm" in config.biases)
+
     for name, rows, columns in layer_linears(config):
-        if norm_first and name == "intermediate.dense":
-            _add_norm(
-                shapes,
-                f"{prefix}intermediate.LayerNorm",
-                config.hidden_size,
-                "norm" in config.biases,
-            )
-        elif norm_first and name.startswith("attention.self.") and number:
-            _add_norm(
-                shapes, f"{prefix}attention.LayerNorm", config.hidden_size, "norm" in config.biases
-            )
+        if family.norm_first and name == "intermediate.dense":
+            norm("intermediate.LayerNorm")
+        elif family.norm_first and name.startswith("attention.self.") and number:
+            norm("attention.LayerNorm")
         _add_linear(shapes, prefix + name, rows, columns, name.partition(".")[0] in config.biases)
-        if not norm_first and name.endswith("output.dense"):
-            norm = prefix + name.removesuffix("dense") + "LayerNorm"
-            _add_norm(shapes, norm, config.hidden_size, "norm" in config.biases)
+        if family.query_key_norm and name in ("attention.self.query", "attention.self.key"):
+            norm(f"{name}_LayerNorm")
+        if not family.norm_first and name.endswith("output.dense"):
+            norm(name.removesuffix("dense") + "LayerNorm")
+        if family.residual_norm and name == "attention.output.dense":
+            norm(RESIDUAL_NORM)
 
 
 def _add_head(shapes: dict[str, tuple[int, ...]], config: EncoderConfig) -> None:

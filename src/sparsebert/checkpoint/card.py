@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.families import BERT, FAMILIES, Family, Head
 from sparsebert.checkpoint.folder_files import check_inside, has_file
-from sparsebert.checkpoint.hub_layouts import read_config
+from sparsebert.checkpoint.hub_configs import read_config
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.masks import MASKS_NAME
 from sparsebert.checkpoint.sentence_transformers import MODULES_NAME, transformer_folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from sparsebert.checkpoint.attention_layers import LayerAttention, attention_layers
 from sparsebert.checkpoint.families import BIASES, FAMILIES, GTE, Family, HeadShape
 from sparsebert.checkpoint.families import Head as Head
-from sparsebert.checkpoint.hub_layouts import CONFIG_NAME as CONFIG_NAME
+from sparsebert.checkpoint.hub_configs import CONFIG_NAME as CONFIG_NAME
 from sparsebert.checkpoint.json_files import MOST, ConfigValues, write_json
 from sparsebert.checkpoint.known_keys import CONFIG
 from sparsebert.checkpoint.sparsity import read_pattern, read_sparsity
@@ -90,6 +91,24 @@ class EncoderConfig:
     def relative_buckets(self) -> int:
         """Rows of the bias by distance, 0 without one."""
         return _BUCKETS if self.family.relative_bias else 0
+
+    @property
+    def slopes(self) -> tuple[float, ...]:
+        """By how much each head's scores fall a token of distance; empty where they do not.
+
+        Of n heads the geometric sequence 2^(-8/n), 2^(-16/n), ... (Press et al. 2021,
+        arXiv:2108.12409). Where n is no power of two, that of the power below, and then every
+        second one of twice as many.
+        """
+        if self.family.positions != "alibi":
+            return ()
+        heads = self.num_attention_heads
+        power = 1 << int(math.log2(heads))
+
+        def sequence(count: int) -> list[float]:
+            return [2 ** (-8 * (i + 1) / count) for i in range(count)]
+
+        return (*sequence(power), *sequence(2 * power)[::2][: heads - power])
 
     @property
     def recorded_pattern(self) -> Pattern | None:

@@ -28,7 +28,8 @@ from sparsebert.checkpoint.folder import (
 )
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.hub import resolve_model, source_name
-from sparsebert.checkpoint.hub_layouts import family_names, family_tensors, read_config
+from sparsebert.checkpoint.hub_configs import read_config
+from sparsebert.checkpoint.hub_layouts import family_names, family_tensors
 from sparsebert.checkpoint.json_files import plain_file, read_object
 from sparsebert.checkpoint.sentence_transformers import transformer_folder
 from sparsebert.checkpoint.sparsity import with_step

@@ -66,15 +66,19 @@ class Family:
     embeddings' own) and one behind the last layer. ``fused_attention`` keeps query, key and value
     in one linear layer. ``gated`` multiplies what ``intermediate.dense`` gives by an activated
     ``intermediate.gate`` of the same size; with ``fused_gate`` the two are one linear layer,
-    ``intermediate.dense``, whose first half of rows is the gate. ``positions`` is "absolute" (a
+    ``intermediate.dense``, whose first half of rows is the gate. ``query_key_norm`` puts a
+    LayerNorm behind query and key, over all heads, and ``residual_norm`` adds a layer's input once
+    more to what attention's LayerNorm gives, before another. ``positions`` is "absolute" (a
     table), "counted" (a table counted from the row behind the padding id, and padding does not
-    count) or "rotary" (queries and keys are rotated by position), with ``layer_types`` by a base
+    count), "alibi" (scores fall with the distance, by a slope of each head) or "rotary" (queries
+    and keys are rotated by position), with ``layer_types`` by a base
     and a window of each layer's own; ``relative_bias`` adds to each attention score a bias by
     distance. ``embedding_size`` says that embeddings may be narrower than the hidden size, and are
     then projected, and ``always_projected`` that they are so at the same width too; ``task_types``
     that there may be a table of tasks, whose first row every token takes; ``shared_layers`` that
     neighbouring layers may have the same weights, stored once. ``biases`` are those of ``BIASES``
-    that the model has, None where config.json says which.
+    that the model has, None where config.json says which. ``in_transformers`` is False for one that
+    transformers has no classes for: it computes nothing on torch.
     """
 
     model_type: str
@@ -95,11 +99,14 @@ class Family:
     layer_types: bool = False
     norm_first: bool = False
     fused_attention: bool = False
+    query_key_norm: bool = False
+    residual_norm: bool = False
     gated: bool = False
     fused_gate: bool = False
     task_types: bool = False
     shared_layers: bool = False
     biases: tuple[str, ...] | None = BIASES
+    in_transformers: bool = True
 
     def architecture(self, head: Head) -> str:
         """The class of transformers that has this head."""
@@ -115,6 +122,7 @@ class Family:
             "Electra": "ELECTRA",
             "Ernie": "ERNIE",
             "Gte": "GTE",
+            "JinaEmbeddingsV3": "jina-embeddings-v3",
             "Roberta": "RoBERTa",
             "XLMRoberta": "XLM-R",
         }
@@ -437,6 +445,43 @@ GTE = Family(
     gated=True,
     biases=("attention", "output", "norm"),
 )
+JINA_EMBEDDINGS_V3 = Family(
+    "jina_embeddings_v3",
+    "JinaEmbeddingsV3",
+    "roberta",
+    _heads(_TANH_HEAD, _LM_HEAD),
+    spelling={
+        **{name: own for name, own in _ROTARY_SPELLING.items() if name != "intermediate.gate"},
+        "intermediate.dense": "mlp.fc1",
+        "output.dense": "mlp.fc2",
+    },
+    defaults={
+        "pad_token_id": 1,
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": 8194,
+        "rope_theta": 20_000.0,
+        "type_vocab_size": 1,
+    },
+    pooler=True,
+    token_types=True,
+    positions="rotary",
+)
+# Of bidirectional encoders with ALiBi and gated layers (Guenther et al. 2023, arXiv:2310.19923).
+JINA_BERT = Family(
+    "jina_bert",
+    "JinaBert",
+    "bert",
+    _heads(_POOLED_HEAD, replace(_BERT_LM_HEAD, activation="gelu")),
+    pooler=True,
+    token_types=True,
+    positions="alibi",
+    gated=True,
+    biases=("attention", "output", "norm"),
+    in_transformers=False,
+)
+JINA_BERT_CODE = replace(
+    JINA_BERT, model_type="jina_bert_code", query_key_norm=True, residual_norm=True
+)
 
 FAMILIES = {
     family.model_type: family
@@ -454,5 +499,8 @@ FAMILIES = {
         MODERNBERT,
         NOMIC_BERT,
         GTE,
+        JINA_EMBEDDINGS_V3,
+        JINA_BERT,
+        JINA_BERT_CODE,
     )
 }

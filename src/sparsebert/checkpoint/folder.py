@@ -20,7 +20,8 @@ from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_confi
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.hub import resolve_model, source_name
-from sparsebert.checkpoint.hub_layouts import family_tensors, read_config
+from sparsebert.checkpoint.hub_configs import read_config
+from sparsebert.checkpoint.hub_layouts import family_tensors
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
 from sparsebert.checkpoint.sentence_transformers import (
     module_folders,

@@ -201,6 +201,10 @@ CONFIG = KnownKeys(
         "quantization_config": Refusal(
             "so the weights are quantised; start from the original float checkpoint"
         ),
+        "lora_adaptations": Refusal(
+            "so each task has weights of its own: merge one of them into a folder with `sparsebert "
+            "convert MODEL OUT --task TASK`, and use OUT"
+        ),
         "position_embedding_type": Refusal("and only 'absolute' is supported", ("absolute",)),
         "per_layer_config": Refusal("and layers that differ in their sizes are not supported"),
     },

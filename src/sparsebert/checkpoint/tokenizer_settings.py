@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from sparsebert.checkpoint.config import CONFIG_NAME, model_type_of
 from sparsebert.checkpoint.folder_files import has_file
-from sparsebert.checkpoint.hub_layouts import read_config
+from sparsebert.checkpoint.hub_configs import read_config
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.known_keys import TOKENIZER_CONFIG
 from sparsebert.errors import CheckpointError
@@ -122,6 +122,9 @@ FAMILY_CLASSES = {
     "modernbert": AS_STORED,
     "nomic_bert": BERT,
     "gte": XLM_ROBERTA,
+    "jina_embeddings_v3": XLM_ROBERTA,
+    "jina_bert": BERT,
+    "jina_bert_code": ROBERTA,
 }
 _ALWAYS_STORED = ("modernbert",)  # its folders name wrong classes, so transformers looks at none
 _RESAVE = (

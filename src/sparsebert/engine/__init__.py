@@ -47,7 +47,14 @@ _CONFIG_FIELDS = (
 )
 COMPUTE = ("bf16",)
 """What floating-point weights may be computed in, besides fp32."""
-_FAMILY_FIELDS = ("norm_first", "fused_attention", "gated", "fused_gate")
+_FAMILY_FIELDS = (
+    "norm_first",
+    "fused_attention",
+    "gated",
+    "fused_gate",
+    "query_key_norm",
+    "residual_norm",
+)
 _BIASES = ("attention", "intermediate", "output", "norm")
 
 
@@ -73,6 +80,8 @@ class Configuration(Protocol):
     def attention(self) -> Sequence[Any]: ...
     @property
     def layer_order(self) -> Sequence[int]: ...
+    @property
+    def slopes(self) -> Sequence[float]: ...
     @property
     def projects(self) -> bool: ...
     @property
@@ -239,7 +248,8 @@ def _settings(config: Configuration, outputs: int) -> dict[str, Any]:
     """What the native module is told of a model."""
     settings = {name: getattr(config, name) for name in _CONFIG_FIELDS}
     settings |= {name: getattr(config.family, name) for name in _FAMILY_FIELDS}
-    settings["position_table"] = config.family.positions != "rotary"
+    settings["position_table"] = config.family.positions in ("absolute", "counted")
+    settings["slopes"] = list(config.slopes)
     settings["token_types"] = config.token_types is not None
     settings |= {f"{name}_bias": name in config.biases for name in _BIASES}
     settings["attention"] = [

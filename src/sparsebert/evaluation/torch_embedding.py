@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsebert.checkpoint import open_checkpoint, transformer_folder
-from sparsebert.checkpoint.hub_layouts import check_transformers_reads
+from sparsebert.checkpoint.hub_configs import check_transformers_reads
 from sparsebert.checkpoint.pooling import LAYER_NORM_EPSILON, PooledLayer, Pooling
 from sparsebert.evaluation.embedding import Embeddings
 from sparsebert.extras import need_extra

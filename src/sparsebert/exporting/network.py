@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import EncoderConfig, Head, open_checkpoint
-from sparsebert.checkpoint.hub_layouts import check_transformers_reads
+from sparsebert.checkpoint.hub_configs import check_transformers_reads
 from sparsebert.torch_models import quiet_transformers
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")

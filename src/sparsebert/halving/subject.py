@@ -15,6 +15,7 @@ from sparsebert.checkpoint import (
     read_score_function,
     resolve_model,
 )
+from sparsebert.checkpoint.hub_configs import check_in_transformers
 from sparsebert.errors import CheckpointError, DataError, InputError
 from sparsebert.packing import is_packed
 from sparsebert.tasks.custom import SCORE
@@ -170,6 +171,7 @@ def _dense(model: str | Path) -> Checkpoint:
             f"{model} is a packed model: give the dense folder that it was made from."
         )
     checkpoint = open_checkpoint(model)
+    check_in_transformers(checkpoint.config.family, model)
     if read_masks(checkpoint):
         raise CheckpointError(
             f"{model} is sparse already: fine-tune it with `sparsebert finetune`, or pack it with "

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sparsebert.checkpoint.architecture import POOLER, layer_linears
+from sparsebert.checkpoint.architecture import POOLER, RESIDUAL_NORM, layer_linears
 from sparsebert.checkpoint.families import Head
 from sparsebert.checkpoint.folder import Checkpoint
 from sparsebert.errors import CheckpointError
@@ -282,15 +282,20 @@ def _encoder_layer(fitting: _Fitting, number: int, state: Pair) -> None:
         """Prune the layer that ends a half of the encoder layer, and add what it gives."""
         (layer,) = fitting.fit([f"{prefix}.{name}.dense"], given, added=state)
         norm = None if norm_first else layer_norm(checkpoint, f"{prefix}.{name}.LayerNorm")
+        again = config.family.residual_norm and name == "attention.output"
+        second = layer_norm(checkpoint, f"{prefix}.{RESIDUAL_NORM}") if again else None
         for part, _ in fitting.parts:
             found = given(part)
             for side in range(2):
                 summed = layer[side](found[side]) + state[side][part]
-                state[side][part] = norm(summed) if norm else summed
+                summed = norm(summed) if norm else summed
+                state[side][part] = second(state[side][part] + summed) if second else summed
 
     names = [name for name, _, _ in layer_linears(config) if name.startswith("attention.self.")]
     given = read(f"{prefix}.attention.LayerNorm")
     projections = fitting.fit([f"{prefix}.{name}" for name in names], given)
+    own = ("query", "key") if config.family.query_key_norm else ()
+    norms = [layer_norm(checkpoint, f"{prefix}.attention.self.{name}_LayerNorm") for name in own]
     attention = Attention(checkpoint, number)
     context = Pair(state.dense.clone(), state.pruned.clone())
     for part, groups in fitting.parts:
@@ -298,6 +303,8 @@ def _encoder_layer(fitting: _Fitting, number: int, state: Pair) -> None:
         for side in range(2):
             found = [layer[side](seen[side]) for layer in projections]
             query, key, value = found if len(found) == 3 else found[0].chunk(3, dim=-1)
+            if norms:
+                query, key = (norm(x) for norm, x in zip(norms, (query, key), strict=True))
             context[side][part] = attention(query, key, value, groups)
     write("attention.output", _of(context))
 

@@ -51,7 +51,7 @@ def embed(checkpoint: Checkpoint, texts: CalibrationSet) -> torch.Tensor:
     config = checkpoint.config
     table = "embeddings.{}_embeddings.weight".format
     summed = tensor(checkpoint, table("word"))[torch.from_numpy(texts.ids)]
-    if config.family.positions != "rotary":
+    if config.family.positions in ("absolute", "counted"):
         padding = config.pad_token_id if config.family.positions == "counted" else None
         summed += tensor(checkpoint, table("position"))[_positions(texts, padding)]
     if config.token_types:
@@ -115,6 +115,7 @@ class Attention:
         self._theta = config.attention[number].theta
         self._factor = config.attention[number].factor
         self._bias = tensor(checkpoint, RELATIVE_BIAS) if config.relative_buckets else None
+        self._slopes = config.slopes
 
     def __call__(
         self,
@@ -153,6 +154,8 @@ class Attention:
         distance = positions - positions[:, None]  # of a key from its query
         if self._bias is not None:
             return self._bias[distance_buckets(distance, len(self._bias))].permute(2, 0, 1)
+        if self._slopes:
+            return distance.abs() * -torch.tensor(self._slopes)[:, None, None]
         return None if self._window is None else distance.abs() <= self._window
 
 

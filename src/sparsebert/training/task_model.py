@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.checkpoint import Checkpoint
 from sparsebert.checkpoint.architecture import WORDS, expected_shapes, last_layer
 from sparsebert.checkpoint.config import parse_config
+from sparsebert.checkpoint.hub_configs import check_in_transformers
 from sparsebert.checkpoint.sparsity import pattern_record
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.patterns import BoolMatrix, Pattern, detect
@@ -35,6 +36,7 @@ def task_config(checkpoint: Checkpoint, task: Task) -> dict[str, Any]:
     """config.json of the checkpoint with the task's head, labels and problem type."""
     raw = copy.deepcopy(checkpoint.config.raw)
     family = checkpoint.config.family
+    check_in_transformers(family, checkpoint.source)
     if task.head not in family.heads:
         raise TrainingError(
             f"{checkpoint.source} is a {family.display_name}, for which transformers has no "

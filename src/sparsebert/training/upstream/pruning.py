@@ -20,6 +20,7 @@ from sparsebert.checkpoint import (
     read_masks,
     resolve_model,
 )
+from sparsebert.checkpoint.hub_configs import check_in_transformers
 from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.errors import CheckpointError, DataError, TrainingError
 from sparsebert.extras import need_extra
@@ -252,6 +253,7 @@ def _check_student(student: Checkpoint, dense: Checkpoint) -> None:
 
 
 def _check_options(dense: Checkpoint, options: UpstreamOptions) -> None:
+    check_in_transformers(dense.config.family, dense.source)
     most = dense.config.max_length
     if options.max_length > most:
         raise TrainingError(
