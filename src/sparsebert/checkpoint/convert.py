@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,12 @@ from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.hub_configs import read_config
 from sparsebert.checkpoint.hub_layouts import family_names, family_tensors
 from sparsebert.checkpoint.json_files import plain_file, read_object
+from sparsebert.checkpoint.lora_tasks import (
+    LoraTask,
+    MergedTensors,
+    choose_task,
+    write_task_settings,
+)
 from sparsebert.checkpoint.sentence_transformers import transformer_folder
 from sparsebert.checkpoint.sparsity import with_step
 from sparsebert.checkpoint.staging import check_output, staged_folder
@@ -66,12 +72,19 @@ class ConvertResult:
 
 
 def convert(
-    model: str | Path, out: str | Path, *, force: bool = False, progress: Progress | None = None
+    model: str | Path,
+    out: str | Path,
+    *,
+    task: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> ConvertResult:
     """Write the model with its weights in one model.safetensors, values and types unchanged.
 
     ``model`` is a folder or hub id with pytorch_model.bin (also sharded). One that has safetensors
-    already is written anew in the same form: one file, today's tensor names.
+    already is written anew in the same form: one file, today's tensor names. Of a model with LoRA
+    tasks (jina-embeddings-v3) one is merged: ``task`` is its name, or "none" for the weights
+    without any.
     Needs torch 2.10 or newer for pickles: MissingExtraError without it. Raises CheckpointError for
     a pickle that holds anything but tensors (nothing of it is run) or a model that does not open.
     """
@@ -83,8 +96,10 @@ def convert(
     if not has_file(transformer / CONFIG_NAME):
         raise CheckpointError(f"{transformer} is not a model folder: it has no {CONFIG_NAME}.")
     raw = read_config(transformer)
+    chosen = _chosen_task(transformer, raw, task)
+    raw.pop("lora_adaptations", None)
     family = parse_config(raw, (), transformer / CONFIG_NAME).family
-    source = _open_source(transformer, family)
+    source = _open_source(transformer, family, chosen)
     with staged_folder(out, force=force, source=path) as staging:
         specs = source.specs()
         label = f"converting {source_name(model)}"
@@ -97,9 +112,11 @@ def convert(
 
         written = [TensorSpec(todays_name(spec.name), spec.dtype, spec.shape) for spec in specs]
         write_tensors(staging / WEIGHTS_NAME, written, arrays(), {"format": "pt"})
-        arguments = {"weights": source.kind}
+        arguments = {"weights": source.kind} | ({"task": chosen.name} if chosen else {})
         raw = with_step(raw, "convert", source_name(model), arguments)
         write_auxiliary_files(staging, raw, source=path)
+        if chosen:
+            write_task_settings(staging, chosen)
         write_card(staging, source=path)
         checkpoint = open_checkpoint(staging)  # a folder that does not open is not handed out
         size = checkpoint.tensors.nbytes
@@ -113,9 +130,23 @@ def convert(
     )
 
 
-def _open_source(folder: Path, family: Family) -> _Safetensors | _Pickles:
+def _chosen_task(folder: Path, told: Mapping[str, Any], task: str | None) -> LoraTask | None:
+    if told.get("lora_adaptations"):
+        return choose_task(read_object(folder / CONFIG_NAME), told, task)
+    if task is not None:
+        raise CheckpointError(f"{folder} has no LoRA tasks: leave the task '{task}' out.")
+    return None
+
+
+def _open_source(
+    folder: Path, family: Family, task: LoraTask | None
+) -> _Safetensors | _Merged | _Pickles:
     if has_file(folder / WEIGHTS_NAME) or has_file(folder / INDEX_NAME):
-        return _Safetensors(folder, family)
+        return _Merged(folder, family, task) if task else _Safetensors(folder, family)
+    if task is not None:
+        raise CheckpointError(
+            f"{folder} has no {WEIGHTS_NAME}: LoRA tasks are merged from safetensors only."
+        )
     if has_file(folder / PICKLE_NAME):
         return _Pickles([folder / PICKLE_NAME], family)
     index = folder / PICKLE_INDEX_NAME
@@ -147,6 +178,14 @@ class _Safetensors:
 
     def read(self, name: str) -> Array:
         return self._tensors[name]
+
+
+class _Merged(MergedTensors):
+    kind = "safetensors"
+
+    def __init__(self, folder: Path, family: Family, task: LoraTask) -> None:
+        super().__init__(TensorFiles.of_folder(folder), family, task)
+        self.tied: list[str] = []
 
 
 class _Pickles:

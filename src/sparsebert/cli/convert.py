@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
 
 def convert(
-    model: ModelArgument, out: OutArgument, force: ForceOption = False, json: JsonOption = False
+    model: ModelArgument,
+    out: OutArgument,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK",
+            help="Of a model with LoRA tasks (jina-embeddings-v3) the one that is merged into its "
+            "weights, such as retrieval.query; none for the weights without any.",
+        ),
+    ] = None,
+    force: ForceOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Turn a model with pytorch_model.bin weights into one with safetensors.
 
@@ -30,9 +41,11 @@ def convert(
     from sparsebert.checkpoint.convert import convert as run
 
     with progress_bar() as progress:
-        result = run(model, out, force=force, progress=progress)
+        result = run(model, out, task=task, force=force, progress=progress)
     text = f"{out}: {result.tensors} tensors, {result.bytes / 1e6:.1f} MB in safetensors."
-    if result.source_format == "safetensors":
+    if task:
+        text += f" (The task {task} is merged into them.)"
+    elif result.source_format == "safetensors":
         text += " (The model had safetensors already; they were written anew as one file.)"
     emit(result.as_dict(), text, as_json=json)
 

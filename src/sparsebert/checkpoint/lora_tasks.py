@@ -1,0 +1,174 @@
+"""The LoRA tasks of jina-embeddings-v3: one of them merged into the weights.
+
+Its file holds, for each linear layer and table, the weight W and for every task two thin matrices
+(Hu et al. 2021, arXiv:2106.09685). A task's weight is W + (alpha / rank) B A for a layer
+``[out, in]``, with A ``[tasks, rank, in]`` and B ``[tasks, out, rank]``, and W + (alpha / rank) A B
+for a table ``[rows, width]``, with A ``[tasks, rows, rank]`` and B ``[tasks, rank, width]``. Texts
+of the retrieval tasks begin with an instruction, which sentence-transformers calls a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsebert.checkpoint.dtypes import Array, Float32, widen
+from sparsebert.checkpoint.families import Family
+from sparsebert.checkpoint.folder_files import has_file
+from sparsebert.checkpoint.hub_layouts import family_names
+from sparsebert.checkpoint.json_files import read_json, read_object, write_json
+from sparsebert.checkpoint.sentence_transformers import MODULES_NAME, SETTINGS_NAME
+from sparsebert.checkpoint.tensors import TensorFiles, TensorSpec
+from sparsebert.errors import CheckpointError
+
+NO_TASK = "none"  # the weights without any task's, as the model has them where no task is named
+_KEY = "lora_adaptations"
+_ORIGINAL = ".parametrizations.weight.original"
+_LORA = ".parametrizations.weight.0.lora_{}"
+_OWN_TRANSFORMER = "custom_st.Transformer"
+
+
+@dataclass(frozen=True)
+class LoraTask:
+    """``index`` among the tasks, None for the weights without any; ``scale`` is alpha / rank."""
+
+    name: str
+    index: int | None
+    scale: float
+
+
+def choose_task(raw: Mapping[str, Any], told: Mapping[str, Any], task: str | None) -> LoraTask:
+    """The task to merge, of a folder with LoRA tasks.
+
+    ``raw`` is its config.json, ``told`` the same in transformers' words. CheckpointError, with the
+    names that there are, for a task that is not among them, and where none is named.
+    """
+    names = told.get(_KEY)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"config.json: {_KEY} must be a list of names.")
+    there = f"{', '.join(names)}, or {NO_TASK} for the weights without any"
+    if task is None:
+        raise CheckpointError(
+            f"this model has weights of its own for each task: name one by --task ({there})."
+        )
+    if task == NO_TASK:
+        return LoraTask(task, None, 0.0)
+    if task not in names:
+        raise CheckpointError(f"this model has no task '{task}': there are {there}.")
+    rank, alpha = raw.get("lora_rank", 4), raw.get("lora_alpha", 1)
+    for key, value in (("lora_rank", rank), ("lora_alpha", alpha)):
+        if type(value) not in (int, float) or not 0 < value < 1e6:
+            raise CheckpointError(f"config.json: {key} must be a positive number, not {value!r}.")
+    return LoraTask(task, names.index(task), alpha / rank)
+
+
+class MergedTensors:
+    """A file's tensors by their `family_names`, with a task merged as each is read.
+
+    Merged ones are float32, others as they are stored. Raises CheckpointError for LoRA matrices
+    that are missing or misshapen.
+    """
+
+    def __init__(self, tensors: TensorFiles, family: Family, task: LoraTask) -> None:
+        self._tensors, self._task = tensors, task
+        self._places: dict[str, tuple[str, int, int]] = {}  # stored name, place among how many
+        for name in tensors:
+            if ".lora_" in name:
+                continue
+            plain = f"{name.removesuffix(_ORIGINAL)}.weight" if name.endswith(_ORIGINAL) else name
+            parts = family_names(plain, family)
+            rows = tensors.spec(name).shape[:1]
+            if len(parts) > 1 and (not rows or rows[0] % len(parts)):
+                raise CheckpointError(f"tensor '{name}' does not divide into {len(parts)}.")
+            for place, part in enumerate(parts):
+                if part in self._places:
+                    raise CheckpointError(f"tensor '{part}' stands in the file twice.")
+                self._places[part] = (name, place, len(parts))
+            if self._merges(name):
+                self._check(name)
+
+    def specs(self) -> list[TensorSpec]:
+        """Name, type and shape of each."""
+        found = []
+        for part, (name, _, count) in self._places.items():
+            spec = self._tensors.spec(name)
+            shape = spec.shape if count == 1 else (spec.shape[0] // count, *spec.shape[1:])
+            found.append(TensorSpec(part, "F32" if self._merges(name) else spec.dtype, shape))
+        return found
+
+    def read(self, part: str) -> Array:
+        """One of them."""
+        name, place, count = self._places[part]
+        stored = self._tensors[name]
+        rows = slice(None)
+        if count > 1:
+            size = len(stored) // count
+            rows = slice(place * size, (place + 1) * size)
+        if not self._merges(name):
+            return stored[rows] if count > 1 else stored
+        left, right = self._factors(name)
+        base = widen(stored, self._tensors.spec(name).dtype)[rows]
+        merged: Float32 = base + np.float32(self._task.scale) * (left[rows] @ right)
+        return merged
+
+    def _merges(self, name: str) -> bool:
+        return name.endswith(_ORIGINAL) and self._task.index is not None
+
+    def _matrices(self, name: str) -> tuple[str, str]:
+        stem = name.removesuffix(_ORIGINAL)
+        return stem + _LORA.format("A"), stem + _LORA.format("B")
+
+    def _check(self, name: str) -> None:
+        shapes = []
+        for matrix in self._matrices(name):
+            if matrix not in self._tensors:
+                raise CheckpointError(f"the model's file lacks the tensor '{matrix}'.")
+            shapes.append(self._tensors.spec(matrix).shape)
+        left, right = shapes if _is_table(name) else reversed(shapes)
+        shape = self._tensors.spec(name).shape
+        index = self._task.index or 0
+        fits = len(left) == len(right) == 3 and index < min(left[0], right[0])
+        if not fits or left[2] != right[1] or (left[1], right[2]) != shape:
+            given = " and ".join(str(list(each)) for each in shapes)
+            raise CheckpointError(
+                f"the LoRA matrices of '{name}' have shapes {given}, which do not fit its own, "
+                f"{list(shape)}."
+            )
+
+    def _factors(self, name: str) -> tuple[Float32, Float32]:
+        """The two whose product is added, ``[rows, rank]`` and ``[rank, columns]``."""
+        found = []
+        for matrix in self._matrices(name):
+            dtype = self._tensors.spec(matrix).dtype
+            found.append(widen(self._tensors[matrix][self._task.index], dtype))
+        first, second = found
+        return (first, second) if _is_table(name) else (second, first)
+
+
+def _is_table(name: str) -> bool:
+    return ".embeddings." in f".{name}"
+
+
+def write_task_settings(folder: Path, task: LoraTask) -> None:
+    """What sentence-transformers reads of a folder with one task: no code, and its prompt.
+
+    The task's instruction becomes the default prompt, as the authors' code puts it before each
+    text of the task.
+    """
+    file = folder / MODULES_NAME
+    if has_file(file):
+        modules = read_json(file)
+        for module in modules if isinstance(modules, list) else ():
+            if isinstance(module, dict) and module.get("type") == _OWN_TRANSFORMER:
+                module["type"] = "sentence_transformers.models.Transformer"
+                module.pop("kwargs", None)
+        write_json(file, modules)
+    file = folder / SETTINGS_NAME
+    settings = read_object(file) if has_file(file) else {}
+    prompts = settings.get("prompts")
+    if isinstance(prompts, dict) and prompts.get(task.name):
+        write_json(file, {**settings, "default_prompt_name": task.name})
