@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from tiny_models import _tokenizer
+from tiny_models import make_tokenizer
 
 PLAIN, CODE = "jina-bert-implementation", "jina-bert-v2-qk-post-norm"
 # The keys of jinaai/jina-embeddings-v2-base-en's and -base-code's config.json.
@@ -49,11 +49,18 @@ SIZES = {
 
 
 def write_jina_bert(
-    folder: Path, code: str = PLAIN, head: str = "MaskedLM", *, inside: str = "", **changes: Any
+    folder: Path,
+    code: str = PLAIN,
+    head: str = "MaskedLM",
+    *,
+    inside: str = "",
+    tokenizer_of: str | None = None,
+    **changes: Any,
 ) -> Path:
     """Write a folder; ``inside`` is the prefix of the encoder's tensors ("" as published)."""
     folder.mkdir(parents=True)
-    tokenizer = _tokenizer("roberta" if code == CODE else "bert", True)
+    kind = tokenizer_of or ("roberta" if code == CODE else "bert")
+    tokenizer = make_tokenizer(kind, True)
     tokenizer.save_pretrained(folder)
     names = ("Config", "Model", "ModelForMaskedLM", "ModelForSequenceClassification")
     sizes = {**SIZES, "vocab_size": len(tokenizer)}

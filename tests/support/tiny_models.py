@@ -47,15 +47,19 @@ def make_tiny_bert(
     num_labels: int = 3,
     seed: int = 0,
     lower_case: bool = True,
+    tokenizer_of: str | None = None,
     **config: Any,
 ) -> Path:
-    """Write a model folder and return it; ``config`` is what else the family's config takes."""
+    """Write a model folder and return it; ``config`` is what else the family's config takes.
+
+    The tokenizer is of the family's kind, or of another's, ``tokenizer_of``.
+    """
     import torch
     import transformers
 
     family = FAMILIES[model_type]
     transformers.utils.logging.disable_progress_bar()
-    tokenizer = _tokenizer(model_type, lower_case)
+    tokenizer = make_tokenizer(tokenizer_of or model_type, lower_case)
     skipped = tokenizer.pad_token_id + 1 if family.positions == "counted" else 0
     tokenizer.model_max_length = max_position_embeddings - skipped
     sizes = {
@@ -93,7 +97,7 @@ def make_tiny_bert(
     return folder
 
 
-def _tokenizer(model_type: str, lower_case: bool) -> Any:
+def make_tokenizer(model_type: str, lower_case: bool) -> Any:
     """A tokenizer of the kind that the family's models come with."""
     import transformers
 
