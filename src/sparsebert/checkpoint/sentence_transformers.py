@@ -13,7 +13,7 @@ from typing import Any
 
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.folder_files import has_file
-from sparsebert.checkpoint.json_files import inner_folder, read_json, read_object
+from sparsebert.checkpoint.json_files import inner_folder, read_json, read_object, write_json
 from sparsebert.checkpoint.known_keys import (
     CONFIG_KWARGS,
     MODEL_KWARGS,
@@ -27,6 +27,7 @@ from sparsebert.errors import CheckpointError
 
 MODULES_NAME = "modules.json"
 TRANSFORMERS = ("Transformer", "MLMTransformer")  # the latter with a masked-LM head
+_LIBRARY = "sentence_transformers"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def read_modules(folder: Path) -> list[Module]:
         kind = entry.get("type")
         if not isinstance(kind, str) or not kind:
             raise CheckpointError(f"{where}: a module has no 'type'.")
-        if kind.startswith("sentence_transformers."):
+        if kind.startswith(f"{_LIBRARY}."):
             kind = kind.rsplit(".", 1)[-1]
         modules.append(Module(kind, inner_folder(folder, entry.get("path", ""), where)))
     return modules
@@ -122,6 +123,21 @@ def read_prompts(folder: Path) -> Prompts:
             f"{file}: 'default_prompt_name' is {named!r}, which is none of its prompts: {known}."
         )
     return Prompts(texts, texts[named])
+
+
+def write_mean_pooling(folder: Path, width: int, max_length: int) -> None:
+    """The modules of an embedding model: the encoder at the folder's top, then the mean."""
+    kinds = {"Transformer": "", "Pooling": "1_Pooling"}
+    modules = [
+        {"idx": place, "name": str(place), "path": path, "type": f"{_LIBRARY}.models.{kind}"}
+        for place, (kind, path) in enumerate(kinds.items())
+    ]
+    write_json(folder / MODULES_NAME, modules)
+    (folder / kinds["Pooling"]).mkdir()
+    pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
+    write_json(folder / kinds["Pooling"] / CONFIG_NAME, pooling)
+    settings = {"max_seq_length": max_length, "do_lower_case": False}
+    write_json(folder / SENTENCE_CONFIGS[0], settings)
 
 
 def read_similarity(folder: Path) -> str:

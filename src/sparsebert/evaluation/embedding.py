@@ -6,7 +6,8 @@ No head is involved: every text is embedded by itself, behind the prompt that th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,27 @@ class Embed(Protocol):
 
     def __call__(self, texts: Sequence[str], *, prompt: str | None = None) -> Embeddings:
         """Texts behind ``prompt`` (by default the folder's own) to float32 ``[texts, width]``."""
+
+
+@dataclass(frozen=True)
+class EmbeddedSplit:
+    """Rows that are scored by a model that embeds, any number of times: a `ScoredSplit`."""
+
+    examples: Examples
+    prompts: Prompts
+    similarity: str = "cosine"
+    metric: UserMetric | None = None
+
+    def score(self, embed: Embed, order: Any = None, progress: Progress | None = None) -> Scores:
+        """The task's metrics; there are no labels whose ``order`` would matter."""
+        return embedding_scores(
+            self.examples,
+            embed,
+            self.prompts,
+            similarity=self.similarity,
+            metric=self.metric,
+            progress=progress,
+        )
 
 
 def embedding_scores(

@@ -92,10 +92,17 @@ def table_row(title: str, scores: Mapping[str, Mapping[str, float]]) -> str:
     """Title, metric names and percentages over all splits, in order."""
     metrics = list(next(iter(scores.values())))
     names = "/".join(METRIC_TITLES.get(name, name) for name in metrics)
-    values = "/".join(f"{value:.1f}" for split in scores.values() for value in split.values())
+    values = "/".join(
+        shown_score(name, value) for split in scores.values() for name, value in split.items()
+    )
     if len(scores) == 1 and title == "MNLI-m/mm":  # only one of its two splits was scored
         title = f"MNLI ({next(iter(scores))})"
     return f"{title} ({names}): {values}"
+
+
+def shown_score(metric: str, value: float) -> str:
+    """A score with one decimal, as percentages have; of a user's own metric three digits."""
+    return f"{value:.1f}" if metric in METRIC_TITLES else f"{value:.3g}"
 
 
 def cells(scores: Mapping[str, Mapping[str, float]]) -> Iterator[dict[str, Any]]:
@@ -263,4 +270,5 @@ def hub_results(
         )
         for split, metrics in scores.items()
         for metric, value in metrics.items()
+        if metric in task.metrics  # a user's own has no name on the hub
     ]

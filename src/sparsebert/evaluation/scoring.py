@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,22 @@ MAX_ANSWER_LENGTH = 30  # tokens, as in the reference implementation
 
 Located = Windows | WordTokens | None
 Order = npt.NDArray[np.int64] | None
+
+
+class ScoredSplit(Protocol):
+    """Examples that can be scored by what answers them: logits of a head, or embeddings."""
+
+    @property
+    def examples(self) -> Examples:
+        """What is scored."""
+
+    def score(
+        self,
+        predictor: Any,
+        order: npt.NDArray[np.int64] | None = None,
+        progress: Progress | None = None,
+    ) -> Scores:
+        """The task's metrics; ``order`` maps the task's labels to those of the model's head."""
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,8 @@ class TorchEmbedder:
                     chunk = order[start : start + self._batch_size]
                     batch = padded_batch(read.rows, chunk, model.device)
                     hidden = model(**model_inputs(model, batch)).last_hidden_state
-                    skipped = torch.from_numpy(read.skipped[chunk]).to(hidden.device)
-                    vectors = self._pooler(hidden, batch["attention_mask"], skipped)
+                    before = torch.from_numpy(read.prompt_tokens[chunk]).to(hidden.device)
+                    vectors = self._pooler(hidden, batch["attention_mask"], before)
                     for index, vector in zip(chunk, vectors.cpu().numpy(), strict=True):
                         found[index] = vector
         finally:
@@ -93,29 +93,29 @@ class TorchPooler:
         ]
 
     def __call__(
-        self, hidden: torch.Tensor, mask: torch.Tensor, skipped: torch.Tensor | None = None
+        self, hidden: torch.Tensor, mask: torch.Tensor, prompt_tokens: torch.Tensor
     ) -> torch.Tensor:
         """float32 ``[texts, width]``; ``hidden`` is ``[texts, tokens, hidden]``, padded right.
 
-        ``mask`` is 0 at padding; of each text the first ``skipped`` tokens (int64 ``[texts]``) are
-        left out, unless there are no others.
+        ``mask`` is 0 at padding. Where the folder says so the first ``prompt_tokens`` (int64
+        ``[texts]``) of each text are left out, unless there are no others.
         """
         import torch
         from torch.nn import functional
 
         with torch.autocast(hidden.device.type, enabled=False):
-            vectors = pool(hidden.float(), pooled_tokens(mask, skipped), self._pooling.modes)
+            if not self._pooling.include_prompt:
+                mask = pooled_tokens(mask, prompt_tokens)
+            vectors = pool(hidden.float(), mask, self._pooling.modes)
             for layer, weights in self._layers:
                 vectors = _applied(layer, weights, vectors)
             return functional.normalize(vectors, dim=-1) if self._pooling.normalize else vectors
 
 
-def pooled_tokens(mask: torch.Tensor, skipped: torch.Tensor | None) -> torch.Tensor:
+def pooled_tokens(mask: torch.Tensor, skipped: torch.Tensor) -> torch.Tensor:
     """``mask`` ``[texts, tokens]`` without the first ``skipped`` of each text that has others."""
     import torch
 
-    if skipped is None or not bool(skipped.any()):
-        return mask
     first = torch.where(skipped < mask.sum(dim=1), skipped, 0)
     places = torch.arange(mask.shape[1], device=mask.device)
     return mask * (places[None, :] >= first[:, None])

@@ -235,6 +235,10 @@ def _tasks(
 ) -> Iterator[tuple[int, Any]]:
     import ray
 
+    if any(given.get("metric") is not None for given in arguments.values()):
+        raise ClusterError(
+            "a metric of your own stays in this process: leave metric out, or run the seeds here."
+        )
     used = threads or max(1, min(machine_cores(), cluster_cores() // len(arguments)))
     if threads and not room_for(threads):  # it would be waited for in vain
         raise ClusterError(

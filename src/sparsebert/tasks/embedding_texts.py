@@ -20,22 +20,41 @@ from sparsebert.tasks.tokens import TokenRows
 
 @dataclass(frozen=True)
 class ReadTexts:
-    """Token ids of texts, each behind its prompt; the first ``skipped`` tokens are not pooled.
+    """Token ids of texts, each behind its prompt.
 
-    ``skipped`` is int64 ``[texts]``.
+    ``prompt_tokens`` is int64 ``[texts]``: how many of them, from the first, are not of the text
+    itself; 0 without a prompt.
     """
 
     rows: TokenRows
-    skipped: npt.NDArray[np.int64]
+    prompt_tokens: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def and_texts(self, more: ReadTexts) -> ReadTexts:
         """These and then ``more``."""
-        return ReadTexts(
-            self.rows.and_rows(more.rows), np.concatenate([self.skipped, more.skipped])
+        return ReadTexts.joined([self, more])
+
+    @classmethod
+    def joined(cls, parts: Sequence[ReadTexts]) -> ReadTexts:
+        """All texts of some parts, in order."""
+        rows = [part.rows for part in parts]
+        lengths = np.concatenate([each.lengths for each in rows])
+        return cls(
+            TokenRows(
+                np.concatenate([each.ids for each in rows]),
+                np.concatenate([each.type_ids for each in rows]),
+                np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            ),
+            np.concatenate([part.prompt_tokens for part in parts]),
         )
+
+    def take(self, order: npt.NDArray[np.int64]) -> ReadTexts:
+        """Some of the texts, in the order of ``order``."""
+        found = [self.rows.row(index) for index in order]
+        ids, type_ids = ([each[place] for each in found] for place in (0, 1))
+        return ReadTexts(TokenRows.of(ids, type_ids), self.prompt_tokens[order])
 
 
 class TextReader:
@@ -73,6 +92,5 @@ class TextReader:
         tokens, _ = self._tokenizer.encode_truncated(as_texts(list(texts), before))
         rows = TokenRows.of([each.ids for each in tokens], [each.type_ids for each in tokens])
         check_ids(self._folder, self._config, rows.ids, rows.type_ids)
-        left_out = before and not self.pooling.include_prompt
-        skipped = self._tokenizer.count_before(before) if left_out else 0
-        return ReadTexts(rows, np.full(len(rows), skipped, np.int64))
+        count = self._tokenizer.count_before(before) if before else 0
+        return ReadTexts(rows, np.full(len(rows), count, np.int64))

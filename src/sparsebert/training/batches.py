@@ -15,6 +15,7 @@ random order, which depends on seed and epoch alone.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -101,11 +102,20 @@ _BATCHES_IN_POOL = 50  # examples are sorted within a random pool of this many b
 class LengthBuckets(Sampler[int]):
     """Yields the index of every example of an epoch once, a step's worth of like length at a time.
 
-    The step with the longest example comes first, so that memory runs out at once or never.
+    The step with the longest example comes first, so that memory runs out at once or never. Where
+    the examples of a step should have nothing in common, ``apart`` has what each is made of, int64
+    ``[examples, parts]``.
     """
 
-    def __init__(self, lengths: npt.NDArray[np.integer], examples_per_step: int, seed: int) -> None:
+    def __init__(
+        self,
+        lengths: npt.NDArray[np.integer],
+        examples_per_step: int,
+        seed: int,
+        apart: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         self._lengths = lengths
+        self._apart = apart
         self._examples_per_step = examples_per_step
         self._seed = seed
         self._epoch = 0
@@ -139,7 +149,45 @@ class LengthBuckets(Sampler[int]):
             steps = steps[random.permutation(whole)]
             longest = int(np.argmax(self._lengths[steps].max(axis=1)))
             steps[[0, longest]] = steps[[longest, 0]]
-        return np.concatenate((steps.reshape(-1), rest)).astype(np.int64)
+        order = np.concatenate((steps.reshape(-1), rest)).astype(np.int64)
+        if self._apart is None:
+            return order
+        return kept_apart(order, self._apart, self._examples_per_step)
+
+
+_LOOK_AHEAD = 50  # steps among whose examples one is looked for that fits
+
+
+def kept_apart(
+    order: npt.NDArray[np.int64], parts: npt.NDArray[np.int64], examples_per_step: int
+) -> npt.NDArray[np.int64]:
+    """``order`` changed so that the examples of a step have no part in common, where possible.
+
+    An example that has one in common with an earlier one of the step waits for the next step, ahead
+    of others.
+    """
+    waiting = deque(order.tolist())
+    placed: list[int] = []
+    while waiting:
+        step: list[int] = []
+        later: list[int] = []
+        seen: set[int] = set()
+        while (
+            waiting
+            and len(step) < examples_per_step
+            and len(later) < _LOOK_AHEAD * examples_per_step
+        ):
+            example = waiting.popleft()
+            own = parts[example].tolist()
+            if seen.isdisjoint(own):
+                seen.update(own)
+                step.append(example)
+            else:
+                later.append(example)
+        missing = examples_per_step - len(step)
+        placed += step + later[:missing]
+        waiting.extendleft(reversed(later[missing:]))
+    return np.array(placed, np.int64)
 
 
 class RankBatches(Sampler[list[int]]):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.errors import DataError
+from sparsebert.errors import DataError, TrainingError
 from sparsebert.evaluation.scoring import f1_note
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.division import SPLIT_NAME, Division, divide
@@ -24,7 +24,8 @@ from sparsebert.tasks.examples import Examples, load_split, selection, validatio
 from sparsebert.tasks.files import undivided_file
 from sparsebert.tasks.labels import label_notes
 from sparsebert.tasks.own import find_task
-from sparsebert.tasks.table import Kind, Task, is_own
+from sparsebert.tasks.pairs import as_cosines
+from sparsebert.tasks.table import RETRIEVAL, Kind, Task, is_own
 from sparsebert.tasks.texts import Text, read_texts, single_texts
 from sparsebert.tasks.tokens import TokenRows
 from sparsebert.tasks.word_tokens import UNLABELLED
@@ -68,8 +69,15 @@ class TrainingExamples:
     tokens: TokenRows
     labels: npt.NDArray[Any]
 
+    apart = None  # any examples may share a step
+
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each example, int64 ``[examples]``."""
+        return self.tokens.lengths
 
     def and_unlabelled(self, tokens: TokenRows) -> TrainingExamples:
         """These and then ``tokens``, whose labels no loss reads."""
@@ -117,6 +125,8 @@ def read_run_data(
             f"{task.hub_id if data is None else data} comes in splits, so leave it out."
         )
     train, held_out, division = _read(task, data, options.max_rows, columns.validation_share)
+    if options.scale is not None and task.kind is not Kind.RETRIEVAL:
+        raise TrainingError(f"scale is for the task {RETRIEVAL}: leave it out.")
     if options.early_stopping and not held_out:
         raise DataError(
             f"early stopping needs a validation split, and {data} has none: give a folder with "
@@ -148,6 +158,9 @@ def _read(
 def _notes(task: Task, read: list[Examples], division: Division | None) -> list[str]:
     """What is to be said of the data."""
     notes = [note for examples in read for note in examples.notes]
+    if task.kind is Kind.PAIRS:
+        _, note = as_cosines(np.asarray(read[0].labels, np.float32))
+        notes += [note] if note else []
     if is_own(task.name):
         notes += label_notes(task)
     if division is not None:
@@ -161,7 +174,8 @@ def _notes(task: Task, read: list[Examples], division: Division | None) -> list[
 def read_unlabelled(options: FinetuneOptions, task: Task) -> Examples:
     """The texts that the options name, as examples of the task without labels.
 
-    A task of pairs takes pairs; one of single texts takes both halves of a pair. A table has the
+    A task of pairs takes pairs; one of single texts, and an embedding model, takes both halves of a
+    pair. A table has the
     columns of any known task, or this one's. Raises DataError for a task of spans, for single texts
     where pairs are needed, and for what cannot be read.
     """
@@ -169,7 +183,7 @@ def read_unlabelled(options: FinetuneOptions, task: Task) -> Examples:
     if task.kind is Kind.QUESTION:
         raise DataError(f"{task.name} takes no unlabelled texts: they have no question.")
     texts: Sequence[Text] = read_texts(source, also=task.text_columns)
-    if len(task.text_columns) == 1:
+    if len(task.text_columns) == 1 or task.embeds:
         texts = single_texts(texts)
     elif any(isinstance(row, str) for row in texts):
         raise DataError(

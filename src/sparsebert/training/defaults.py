@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsebert.checkpoint import Checkpoint, EncoderConfig
-from sparsebert.evaluation.scoring import check_positions
+from sparsebert.checkpoint.sentence_transformers import read_similarity
+from sparsebert.evaluation.scoring import check_positions, text_limit
 from sparsebert.options import option
-from sparsebert.tasks.table import Task
+from sparsebert.tasks.table import Kind, Task
 from sparsebert.training.options import FinetuneOptions
 
 _WIDE = 768  # hidden size of BERT-base, from which on a model is not called small
@@ -49,7 +50,8 @@ def with_defaults(
     config = checkpoint.config
     check_positions(options.max_length, config, str(checkpoint.path))
     chosen: dict[str, Any] = {
-        "max_length": min(task.max_length, config.max_length),
+        "max_length": min(task.max_length, _longest(checkpoint, task)),
+        "scale": _scale(checkpoint) if task.kind is Kind.RETRIEVAL else None,
         "learning_rate": 1e-4 if _is_small(config) else 5e-5,
         "dropout": usual_dropout(config, options.method),
         "epochs": _epochs(rows / (options.batch_size * options.gradient_accumulation)),
@@ -57,6 +59,15 @@ def with_defaults(
     given = options.as_dict()
     left_open = {name: value for name, value in chosen.items() if given[name] is None}
     return RunOptions(**{**given, **left_open})
+
+
+def _longest(checkpoint: Checkpoint, task: Task) -> int:
+    """Tokens that the model has positions for; of an embedding model those that it reads."""
+    return text_limit(checkpoint) if task.embeds else checkpoint.config.max_length
+
+
+def _scale(checkpoint: Checkpoint) -> float:
+    return 20.0 if read_similarity(checkpoint.path) == "cosine" else 1.0
 
 
 def usual_dropout(config: EncoderConfig, method: str = "lock") -> float | None:

@@ -14,6 +14,7 @@ from sparsebert.errors import CheckpointError, OutputError
 from sparsebert.extras import need_extra
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import DataOptions, split_options
+from sparsebert.tasks.table import Kind
 from sparsebert.training.defaults import with_defaults
 from sparsebert.training.distributed import from_main, join, main_only
 from sparsebert.training.options import NEED_TEACHER, FinetuneOptions
@@ -22,6 +23,7 @@ from sparsebert.training.recipe import read_recipe, source_names
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from sparsebert.evaluation.user_metric import Metric
     from sparsebert.training.distillation.teacher import Teacher
     from sparsebert.training.job import Job
     from sparsebert.training.options import TrainingKeywords
@@ -38,6 +40,7 @@ def finetune(
     recipe: str | Path | None = None,
     resume: bool = False,
     force: bool = False,
+    metric: Metric | None = None,
     progress: Progress | None = None,
     **options: Unpack[TrainingKeywords],
 ) -> FinetuneResult:
@@ -53,7 +56,9 @@ def finetune(
     epochs, learning_rate, batch_size, dropout and so on, and those of
     `sparsebert.tasks.data_options.DataOptions`: text_column, label_column, regression and so on.
     What is not given comes from ``recipe``, a file (see `sparsebert.training.recipe`), else is the
-    default.
+    default. ``metric`` is a function of your own, ``metric(expected, predicted)``, whose value
+    joins the scores, and by which early stopping then chooses
+    (`sparsebert.evaluation.user_metric`).
 
     A ``teacher`` may be a folder of seeds: the teacher is then the one of ``seed``. One that never
     learnt a task is fine-tuned on it first, with the same options, and kept as ``OUT.teacher``.
@@ -86,13 +91,14 @@ def finetune(
     target = Path(out)
     with training_output(target, force=force, source=resolve_model(model)) as staging:
         checkpoint = open_checkpoint(model)
-        job = prepare_job(checkpoint, task, data, chosen, columns, report)
+        job = prepare_job(checkpoint, task, data, chosen, columns, report, metric)
         if job.teacher is not None:
             check_output(target, force=force, source=job.teacher.checkpoint.path)
         arguments: dict[str, Any] = {
             "task": job.task.name,
             "data": job.task.hub_id if data is None else Path(data).name,
             **columns.given(),
+            **({"metric": job.metric.name} if job.metric else {}),
             **job.options.as_dict(),
             **source_names(job.options),
         }
@@ -129,6 +135,13 @@ def finetune(
             outcome = run_training(TaskRun(job), work, report)
         outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
         outcome.notes += job.data.notes
+        fewer = outcome.plan.batch_size < job.options.batch_size
+        if fewer and job.task.kind is Kind.RETRIEVAL:
+            outcome.notes.append(
+                "smaller batches make retrieval easier to learn and teach less: each query was "
+                f"told from the documents of {outcome.plan.batch_size} rows, not "
+                f"{job.options.batch_size}. A smaller max_length takes less memory."
+            )
         if job.masks and job.teacher is None:
             outcome.notes.append(
                 "a sparse model learnt from the labels alone; one that learns from a dense model "
@@ -170,7 +183,7 @@ def _prepared_teacher(
     from sparsebert.training.distillation.teacher import find_teacher, with_outputs
     from sparsebert.training.task_model import keeps_head
 
-    teacher, tokens, notes = job.teacher, job.training.tokens, []
+    teacher, notes = job.teacher, []
     assert teacher is not None
     if not keeps_head(teacher.checkpoint, job.task):
         folder = _train_teacher(
@@ -181,10 +194,11 @@ def _prepared_teacher(
             f"fine-tuned first with the same options and is kept as {folder.name}."
         )
         options = replace(job.options, teacher=str(folder))
+        tokens = job.training.tokens
         teacher = find_teacher(options, job.checkpoint, job.task, tokens, job.order)
     teacher = with_outputs(
         teacher,
-        tokens,
+        job.training,
         job.task.kind,
         precision=job.options.precision,
         batch_size=job.options.batch_size,
@@ -217,6 +231,7 @@ def _train_teacher(
         if not (folder.is_dir() and any(folder.iterdir())):
             return False
         expected = {**arguments, **resolved.as_dict(), "rows": job.labelled}
+        expected.pop("metric", None)  # with which nothing is learnt
         different = _differences(folder, teacher.checkpoint.source, expected)
         if different and not force:
             raise OutputError(

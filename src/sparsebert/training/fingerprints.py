@@ -80,4 +80,6 @@ def _of_examples(splits: Iterable[Examples]) -> str:
         for words in split.words:
             digest.update(words.spans.tobytes() + words.labels.tobytes())
         digest.update(np.ascontiguousarray(split.labels).data)
+        if more := [*(text for row in split.negatives for text in row), *split.corpus]:
+            digest.update(text_fingerprint(more).encode())
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint import Checkpoint, read_masks
+from sparsebert.checkpoint.sentence_transformers import read_similarity
 from sparsebert.checkpoint.tokenizer import check_ids
-from sparsebert.evaluation.scoring import PreparedSplit
+from sparsebert.evaluation.embedding import EmbeddedSplit
+from sparsebert.evaluation.scoring import PreparedSplit, ScoredSplit
+from sparsebert.evaluation.user_metric import Metric, UserMetric, user_metric
 from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.patterns import BoolMatrix
 from sparsebert.progress import Progress
 from sparsebert.pruning.gradual import layers_to_prune
 from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.embedding_texts import TextReader
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import load_tokenizer
@@ -25,6 +30,7 @@ from sparsebert.tasks.word_tokens import UNLABELLED, WordTokens
 from sparsebert.training.data import RunData, TrainingExamples, read_run_data
 from sparsebert.training.defaults import RunOptions, with_defaults
 from sparsebert.training.distillation.teacher import Teacher, find_teacher
+from sparsebert.training.embedding.examples import EmbeddingExamples, read_unlabelled_texts
 from sparsebert.training.fingerprints import run_fingerprints
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.task_model import (
@@ -33,6 +39,7 @@ from sparsebert.training.task_model import (
     lasting_masks,
     task_config,
 )
+from sparsebert.training.trainer import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,8 @@ class Job:
     result's config.json before this step joins its lineage; ``masks`` are the model's own, which it
     starts from; ``to_prune`` are the layers (shapes by canonical name) that the options' method
     prunes; ``order`` says where each of the task's labels stands in the head; ``data`` is what
-    ``training`` and ``validation`` are the tokens of; ``teacher`` is the one that the options name.
+    ``training`` and ``validation`` are the tokens of; ``teacher`` is the one that the options name,
+    ``metric`` the user's own. An embedding model has a ``reader`` of texts.
     """
 
     checkpoint: Checkpoint
@@ -56,9 +64,11 @@ class Job:
     to_prune: dict[str, tuple[int, int]] = field(repr=False)
     order: npt.NDArray[np.int64] | None
     data: RunData = field(repr=False)
-    training: TrainingExamples = field(repr=False)
-    validation: list[PreparedSplit] = field(repr=False)
+    training: TrainingSet = field(repr=False)
+    validation: Sequence[ScoredSplit] = field(repr=False)
+    reader: TextReader | None = field(repr=False)
     teacher: Teacher | None = None
+    metric: UserMetric | None = None
 
     @property
     def labelled(self) -> int:
@@ -89,6 +99,7 @@ def prepare_job(
     given: FinetuneOptions,
     columns: DataOptions,
     progress: Progress,
+    metric: Metric | None = None,
 ) -> Job:
     """Read task, data and masks; tokenise once. Raises DataError, PatternError, CheckpointError."""
     read = read_run_data(task_name, data, given, columns)
@@ -100,17 +111,16 @@ def prepare_job(
         to_prune = layers_to_prune(checkpoint, masks, options.target)
     # Told now, and not when the trained model is to read: a tokenizer that the engine refuses.
     folder_tokenizer(checkpoint.path, positions=checkpoint.config.max_length)
-    tokenizer = load_tokenizer(checkpoint.path)
-
-    def prepare(examples: Examples) -> PreparedSplit:
-        split = PreparedSplit.make(examples, tokenizer, options.max_length, progress)
-        check_ids(checkpoint.path, checkpoint.config, split.rows.ids, split.rows.type_ids)
-        return split
-
     order = head_order(checkpoint, task)
-    training = _training_examples(read.train, prepare(read.train), order)
-    if read.unlabelled is not None:
-        training = training.and_unlabelled(prepare(read.unlabelled).rows)
+    own = user_metric(metric, task.metrics)
+    training: TrainingSet
+    validation: Sequence[ScoredSplit]
+    reader = None
+    if task.embeds:
+        reader = TextReader(checkpoint.path, checkpoint.config, max_length=options.max_length)
+        training, validation = _embedding_rows(checkpoint, read, reader, own, progress)
+    else:
+        training, validation = _head_rows(checkpoint, read, options, order, own, progress)
     teacher = None
     if options.teacher:
         teacher = find_teacher(options, checkpoint, task, training.tokens, order)
@@ -126,9 +136,51 @@ def prepare_job(
         order=order,
         data=read,
         training=training,
-        validation=[prepare(each) for each in read.held_out],
+        validation=validation,
+        reader=reader,
         teacher=teacher,
+        metric=own,
     )
+
+
+def _head_rows(
+    checkpoint: Checkpoint,
+    read: RunData,
+    options: RunOptions,
+    order: npt.NDArray[np.int64] | None,
+    metric: UserMetric | None,
+    progress: Progress,
+) -> tuple[TrainingExamples, list[PreparedSplit]]:
+    """What a model with a head is trained and scored on."""
+    tokenizer = load_tokenizer(checkpoint.path)
+
+    def prepare(examples: Examples) -> PreparedSplit:
+        split = PreparedSplit.make(examples, tokenizer, options.max_length, progress, metric=metric)
+        check_ids(checkpoint.path, checkpoint.config, split.rows.ids, split.rows.type_ids)
+        return split
+
+    training = _training_examples(read.train, prepare(read.train), order)
+    if read.unlabelled is not None:
+        training = training.and_unlabelled(prepare(read.unlabelled).rows)
+    return training, [prepare(each) for each in read.held_out]
+
+
+def _embedding_rows(
+    checkpoint: Checkpoint,
+    read: RunData,
+    reader: TextReader,
+    metric: UserMetric | None,
+    progress: Progress,
+) -> tuple[EmbeddingExamples, list[EmbeddedSplit]]:
+    """What an embedding model is trained and scored on."""
+    training = EmbeddingExamples.make(read.train, reader, progress)
+    if read.unlabelled is not None:
+        more = read_unlabelled_texts(read.unlabelled, reader, progress)
+        training = training.and_unlabelled(more)
+    similarity = read_similarity(checkpoint.path) if read.task.kind is Kind.RETRIEVAL else "cosine"
+    return training, [
+        EmbeddedSplit(each, reader.prompts, similarity, metric) for each in read.held_out
+    ]
 
 
 def _training_examples(

@@ -34,6 +34,16 @@ class Objective(Protocol):
         ...
 
 
+class TaskLoss(Protocol):
+    """A loss of what a model gave already."""
+
+    def of(
+        self, outputs: Any, batch: dict[str, torch.Tensor], examples_in_step: int
+    ) -> torch.Tensor:
+        """The examples' sum over ``examples_in_step``, float32 scalar."""
+        ...
+
+
 class TaskObjective:
     """The loss of a kind of task, as transformers' models compute it."""
 
@@ -50,11 +60,13 @@ class TaskObjective:
     ) -> torch.Tensor:
         """See `Objective`."""
         outputs = model(**model_inputs(model, batch))
-        return self.of(outputs, batch["labels"], examples_in_step)
+        return self.of(outputs, batch, examples_in_step)
 
-    def of(self, outputs: Any, labels: torch.Tensor, examples_in_step: int) -> torch.Tensor:
-        """The loss of what the model gave already."""
-        return self._sum(outputs, labels) / examples_in_step
+    def of(
+        self, outputs: Any, batch: dict[str, torch.Tensor], examples_in_step: int
+    ) -> torch.Tensor:
+        """See `TaskLoss`."""
+        return self._sum(outputs, batch["labels"]) / examples_in_step
 
 
 def _classification(outputs: Any, labels: torch.Tensor) -> torch.Tensor:

@@ -59,6 +59,8 @@ class FinetuneOptions(Options):
     ``task_weight`` the labels', ``logits_weight`` the teacher's logits' (softened by
     ``temperature``), ``hidden_weight`` its hidden states', ``attention_weight`` its attention's.
 
+    ``scale`` is of the loss of a retrieval (`sparsebert.training.embedding.objective`).
+
     ``unlabelled`` are texts of the same kind without labels, a file or folder
     (`sparsebert.tasks.texts`), of which ``unlabelled_rows`` keeps a fixed selection: training
     examples whose only targets are the teacher's outputs. Where a task has few rows they show a
@@ -89,7 +91,7 @@ class FinetuneOptions(Options):
         None,
         least=8,
         help="Tokens of a row, in training and from then on.",
-        shown_default="128, 384 for squad",
+        shown_default="128, 384 for squad; for pairs and retrieval the model's own, 512 at most",
     )
     warmup_ratio: float = option(
         0.06, least=0, below=1, help="Share of the steps in which the rate rises, 0 to below 1."
@@ -161,6 +163,13 @@ class FinetuneOptions(Options):
         "accuracy.",
         shown_default="1: each its own",
         needs="method",
+    )
+    scale: float | None = option(
+        None,
+        above=0,
+        help="With --task retrieval: cosines are multiplied by it before the softmax over the "
+        "documents of a batch; the reciprocal of a temperature.",
+        shown_default="20; 1 for a model that compares by scalar product",
     )
     teacher: str | None = option(
         None,
@@ -286,6 +295,7 @@ class FinetuneKeywords(TypedDict, total=False):
     method: str
     pattern: str
     shared_rows: int
+    scale: float | None
     teacher: str | Path | None
     temperature: float
     task_weight: float

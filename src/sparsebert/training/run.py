@@ -24,7 +24,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, Traine
 from sparsebert.errors import TrainingError
 from sparsebert.evaluation.metrics import ByClass, Scores
 from sparsebert.evaluation.predictors import TorchPredictor
-from sparsebert.evaluation.scoring import PreparedSplit
+from sparsebert.evaluation.scoring import ScoredSplit
 from sparsebert.patterns import BoolMatrix
 from sparsebert.progress import Progress
 from sparsebert.torch_models import quiet_transformers
@@ -87,7 +87,7 @@ class TrainingRun(ABC):
     schedule = "linear"  # of the learning rate, as transformers calls it
     patience = 0
     best_on = ""
-    validation: Sequence[PreparedSplit] = ()
+    validation: Sequence[ScoredSplit] = ()
     label_order: npt.NDArray[np.int64] | None = None
 
     def __init__(self, options: RunOptions | UpstreamOptions, examples: TrainingSet) -> None:
@@ -97,6 +97,10 @@ class TrainingRun(ABC):
     @abstractmethod
     def model(self) -> PreTrainedModel:
         """The model as it is before the first step."""
+
+    def predictor(self, model: PreTrainedModel, plan: BatchPlan) -> Any:
+        """What answers the rows of ``validation`` with ``model``, as its weights are then."""
+        return TorchPredictor(model, plan.batch_size)
 
     @abstractmethod
     def objective(self) -> Objective:
@@ -179,7 +183,7 @@ def _train_and_score(
     stop: StopRequest,
     progress: Progress,
 ) -> Outcome:
-    predictor = TorchPredictor(model, plan.batch_size)
+    predictor = run.predictor(model, plan)
     masks = run.masks(model, plan, from_main(work.last_checkpoint))
     callbacks: list[TrainerCallback] = [
         ProgressCallback(progress, run.progress_label),
@@ -214,7 +218,7 @@ def _train_and_score(
         weights = full_state_dict(trainer.model)
         model = run.model()
         model.load_state_dict(weights)
-        predictor = TorchPredictor(model, plan.batch_size)
+        predictor = run.predictor(model, plan)
     try:
         scores = from_main(lambda: _scores(run, predictor, progress))
     except KeyboardInterrupt as stop_now:
@@ -239,7 +243,7 @@ def _train_and_score(
     )
 
 
-def _scores(run: TrainingRun, predictor: TorchPredictor, progress: Progress) -> dict[str, Scores]:
+def _scores(run: TrainingRun, predictor: Any, progress: Progress) -> dict[str, Scores]:
     """The scores of each validation split, by its name."""
     return {
         split.examples.split: split.score(predictor, run.label_order, progress)

@@ -16,6 +16,7 @@ from sparsebert.checkpoint import (
 from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.json_files import write_json
+from sparsebert.checkpoint.sentence_transformers import write_mean_pooling
 from sparsebert.checkpoint.sparsity import with_step
 from sparsebert.evaluation.metrics import ByClass
 from sparsebert.evaluation.results import cells, hub_results, scores_table, table_row
@@ -70,6 +71,8 @@ def save_result(
         source=job.checkpoint.path,
         trained_length=job.options.max_length,
     )
+    if job.task.embeds and job.checkpoint.pooling is None:
+        write_mean_pooling(folder, job.checkpoint.config.hidden_size, job.options.max_length)
     if outcome.masks:
         write_masks(folder, outcome.masks)
     write_recipe(folder, job.options)
@@ -114,7 +117,7 @@ def _training_record(job: Job, outcome: Outcome, result: FinetuneResult) -> dict
             "train": result.rows,
             **{each.examples.split: len(each.examples) for each in job.validation},
         },
-        "fresh_head": not job.keep_head,
+        "fresh_head": not (job.keep_head or job.task.embeds),
         "sparse_layers": len(outcome.masks),
         **progress_record(outcome),
         "scores": result.scores,
@@ -141,9 +144,13 @@ def progress_record(outcome: Outcome) -> dict[str, Any]:
 def _results(result: FinetuneResult, arguments: dict[str, Any]) -> str:
     if not result.scores:
         return ""
+    own = arguments.get("metric")  # the user's
     lines = ["| split | metric | percent |", "|---|---|---|"]
     for split, metrics in result.scores.items():
-        lines += [f"| {split} | {name} | {value:.2f} |" for name, value in metrics.items()]
+        lines += [
+            f"| {split} | {name}{' (not percent)' if name == own else ''} | {value:.2f} |"
+            for name, value in metrics.items()
+        ]
     kept = (
         "\nThe best epoch was chosen on the first of these splits, which flatters its score."
         if arguments.get("early_stopping")

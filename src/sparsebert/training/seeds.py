@@ -44,6 +44,7 @@ from sparsebert.training.recipe import read_recipe, source_names
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from sparsebert.evaluation.user_metric import Metric
     from sparsebert.training.options import TrainingKeywords
 
 
@@ -56,6 +57,7 @@ def finetune_seeds(
     seeds: Sequence[int] = (1, 2, 3, 4, 5),
     recipe: str | Path | None = None,
     force: bool = False,
+    metric: Metric | None = None,
     executor: SeedExecutor = sequential,
     progress: Progress | None = None,
     **options: Unpack[TrainingKeywords],
@@ -91,7 +93,10 @@ def finetune_seeds(
         if not (force and seed in seeds)  # else it is trained again
     }
     if finished:
-        from_main(lambda: _refuse_others(finished, model, task, data, chosen, columns, teachers))
+        name = getattr(metric, "__name__", None)
+        from_main(
+            lambda: _refuse_others(finished, model, task, data, chosen, columns, teachers, name)
+        )
     runs = {
         seed: {
             "model": model,
@@ -104,6 +109,7 @@ def finetune_seeds(
             **columns.given(),
             **given,
             **({"teacher": teachers[seed]} if teachers else {}),
+            **({} if metric is None else {"metric": metric}),
         }
         for seed in seeds
         if force or not (seed_folder(target, seed) / TRAINING_NAME).is_file()
@@ -152,6 +158,7 @@ def _refuse_others(
     given: FinetuneOptions,
     columns: DataOptions,
     teachers: Mapping[int, Path],
+    metric: str | None,
 ) -> None:
     """TrainingError if a finished seed was not made as this run would make it."""
     known = {"task": task_name(task)}
@@ -172,6 +179,7 @@ def _refuse_others(
         "model": checkpoint.source,
         "data": read.task.hub_id if data is None else Path(data).name,
         **columns.given(),
+        **({"metric": metric} if metric else {}),
         **options.as_dict(),
         **source_names(options),
     }

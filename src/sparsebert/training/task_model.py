@@ -6,8 +6,8 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import Checkpoint
-from sparsebert.checkpoint.architecture import WORDS, expected_shapes, last_layer
-from sparsebert.checkpoint.config import parse_config
+from sparsebert.checkpoint.architecture import POOLER, WORDS, expected_shapes, last_layer
+from sparsebert.checkpoint.config import Head, parse_config
 from sparsebert.checkpoint.hub_configs import check_in_transformers
 from sparsebert.checkpoint.sparsity import pattern_record
 from sparsebert.errors import CheckpointError, TrainingError
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 
 
 def keeps_head(checkpoint: Checkpoint, task: Task) -> bool:
-    """True if the checkpoint was fine-tuned on this task, or one with the same labels, before."""
+    """True if the checkpoint was fine-tuned on this task, or one with the same labels, before.
+
+    For a task of embeddings it must be an embedding model, with the modules of one.
+    """
     config = checkpoint.config
+    if task.embeds:
+        return checkpoint.pooling is not None
     if config.head is not task.head:
         return False
     if config.problem_type not in (None, task.kind.problem_type):
@@ -37,7 +42,7 @@ def task_config(checkpoint: Checkpoint, task: Task) -> dict[str, Any]:
     raw = copy.deepcopy(checkpoint.config.raw)
     family = checkpoint.config.family
     check_in_transformers(family, checkpoint.source)
-    if task.head not in family.heads:
+    if task.head not in (Head.ENCODER, *family.heads):
         raise TrainingError(
             f"{checkpoint.source} is a {family.display_name}, for which transformers has no "
             f"{task.head.value} head."
@@ -68,8 +73,10 @@ def task_config(checkpoint: Checkpoint, task: Task) -> dict[str, Any]:
 def head_labels(checkpoint: Checkpoint, task: Task) -> tuple[str, ...]:
     """Names of the head's outputs: of a head that is kept its own, else the task's.
 
-    None for the start and end of a span.
+    None for the start and end of a span, or an embedding.
     """
+    if task.embeds:
+        return ()
     if task.kind is Kind.REGRESSION:
         return ("LABEL_0",)
     if keeps_head(checkpoint, task) and not are_unnamed(checkpoint.config.labels):
@@ -94,7 +101,7 @@ def lasting_masks(
     """
     config = parse_config(task_config(checkpoint, task), (), checkpoint.path)
     kept = expected_shapes(config)
-    if not keeps_head(checkpoint, task):
+    if not task.embeds and not keeps_head(checkpoint, task):
         kept.pop(str(last_layer(config)))
     return {name: mask for name, mask in masks.items() if name in kept}
 
@@ -152,7 +159,10 @@ def build_model(
         for name in config.to_dict():
             if "dropout" in name:
                 setattr(config, name, dropout)
-    model: PreTrainedModel = getattr(transformers, raw["architectures"][0])(config)
+    arguments: dict[str, Any] = {}
+    if described.head is Head.ENCODER and described.family.pooler:  # which no embedding is made of
+        arguments["add_pooling_layer"] = f"{POOLER}.weight" in checkpoint.stored_name
+    model: PreTrainedModel = getattr(transformers, raw["architectures"][0])(config, **arguments)
     head = described.head_shape
     fresh = () if head is None or keep_head else (f"{head.last}.weight", head.last_bias)
     words = model.get_input_embeddings().weight

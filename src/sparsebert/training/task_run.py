@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.checkpoint.config import parse_config
+from sparsebert.checkpoint.sentence_transformers import read_similarity
+from sparsebert.evaluation.torch_embedding import TorchEmbedder, TorchPooler
 from sparsebert.pruning.gradual import SparsitySchedule
 from sparsebert.training.batches import BatchPlan
 from sparsebert.training.cpu import choose_attention
-from sparsebert.training.distillation.objective import distillation_objective
+from sparsebert.training.distillation.objective import (
+    DistillationObjective,
+    distillation_arguments,
+)
 from sparsebert.training.distillation.teacher import copy_head
+from sparsebert.training.embedding.objective import EmbeddingDistillation, EmbeddingObjective
 from sparsebert.training.gradual_pruning import (
     GradualPruner,
     GradualPrunerCallback,
@@ -37,7 +44,7 @@ class TaskRun(TrainingRun):
         self._job = job
         self.accumulation = job.options.gradient_accumulation
         self.patience = job.options.early_stopping
-        self.best_on = job.task.main_metric
+        self.best_on = job.metric.name if job.metric else job.task.main_metric
         self.validation = job.validation
         self.label_order = job.order
 
@@ -58,10 +65,22 @@ class TaskRun(TrainingRun):
 
     def objective(self) -> Objective:
         """The task's own loss, or a distillation with a teacher."""
-        job = self._job
-        if job.teacher is None:
-            return TaskObjective(job.task.kind)
-        return distillation_objective(job.teacher, job.task.kind, job.options)
+        job, kind = self._job, self._job.task.kind
+        taught = distillation_arguments(job.teacher, job.options) if job.teacher else None
+        if job.reader is None:
+            return DistillationObjective(kind, **taught) if taught else TaskObjective(kind)
+        own = EmbeddingObjective(
+            kind,
+            TorchPooler(job.reader.pooling),
+            scale=job.options.scale or 1.0,
+            similarity=read_similarity(job.checkpoint.path),
+        )
+        return EmbeddingDistillation(kind, own, **taught) if taught else own
+
+    def predictor(self, model: PreTrainedModel, plan: BatchPlan) -> Any:
+        if self._job.reader is None:
+            return super().predictor(model, plan)
+        return TorchEmbedder(model, self._job.reader, plan.batch_size)
 
     def masks(
         self, model: PreTrainedModel, plan: BatchPlan, checkpoint: Path | None

@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
@@ -44,7 +46,15 @@ class TrainingSet(Protocol):
 
     @property
     def tokens(self) -> TokenRows:
-        """The tokens, by whose number examples are batched."""
+        """All sequences that the model reads."""
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each example, by which examples are batched, int64 ``[examples]``."""
+
+    @property
+    def apart(self) -> npt.NDArray[np.int64] | None:
+        """What the examples of a step should not have in common: see `LengthBuckets`."""
 
     def __len__(self) -> int: ...
 
@@ -80,7 +90,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self._score = score
         self._plan = BatchPlan(args.train_batch_size, args.gradient_accumulation_steps, processes())
         self._buckets = LengthBuckets(
-            examples.tokens.lengths, self._plan.examples_per_step, args.seed
+            examples.lengths, self._plan.examples_per_step, args.seed, examples.apart
         )
         indices: Any = range(len(examples))
         super().__init__(

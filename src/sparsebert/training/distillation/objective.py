@@ -32,7 +32,7 @@ from sparsebert.training.distillation.losses import (
 )
 from sparsebert.training.distillation.outputs import TeacherOutputs
 from sparsebert.training.distillation.teacher import Teacher
-from sparsebert.training.objective import TaskObjective
+from sparsebert.training.objective import TaskLoss, TaskObjective
 from sparsebert.training.options import FinetuneOptions
 
 
@@ -55,12 +55,13 @@ class DistillationObjective:
         hidden_weight: float = 0.0,
         attention_weight: float = 0.0,
         teacher: PreTrainedModel | None = None,
+        task: TaskLoss | None = None,
     ) -> None:
         live = hidden_weight > 0 or attention_weight > 0
         if live and teacher is None:
             raise ValueError("hidden states and attention need the teacher itself")
         self._kind = kind
-        self._task = TaskObjective(kind)
+        self._task = task or TaskObjective(kind)
         self._outputs = outputs
         self._temperature = temperature
         self._task_weight = task_weight
@@ -78,11 +79,11 @@ class DistillationObjective:
         outputs, student_states, student_projections = self._run(model, batch)
         loss = torch.zeros((), device=attention_mask.device)
         if self._task_weight:
-            task = self._task.of(outputs, batch["labels"], examples_in_step)
+            task = self._task.of(outputs, batch, examples_in_step)
             loss = loss + self._task_weight * task
         if self._logits_weight:
-            apart = self._logits_loss(outputs, batch["indices"], attention_mask)
-            loss = loss + self._logits_weight * apart.sum() / examples_in_step
+            apart = self._answers_loss(outputs, batch)
+            loss = loss + self._logits_weight * _summed(apart, batch) / examples_in_step
         if self._teacher is None:
             return loss
         teacher = self._teacher.to(attention_mask.device)
@@ -92,13 +93,13 @@ class DistillationObjective:
             apart = hidden_states_loss(
                 student_states, teacher_states, self._outputs.hidden_variance, attention_mask
             )
-            loss = loss + self._hidden_weight * apart.sum() / examples_in_step
+            loss = loss + self._hidden_weight * _summed(apart, batch) / examples_in_step
         if self._attention_weight:
             heads = relation_heads(
                 unwrapped(model).config.num_attention_heads, teacher.config.hidden_size
             )
             apart = relations_loss(student_projections, teacher_projections, heads, attention_mask)
-            loss = loss + self._attention_weight * apart.sum() / examples_in_step
+            loss = loss + self._attention_weight * _summed(apart, batch) / examples_in_step
         return loss
 
     def _run(
@@ -113,11 +114,11 @@ class DistillationObjective:
             )
         return outputs, (outputs.hidden_states or ())[1:], projections
 
-    def _logits_loss(
-        self, outputs: Any, indices: torch.Tensor, attention_mask: torch.Tensor
-    ) -> torch.Tensor:
+    def _answers_loss(self, outputs: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """float32 ``[batch]``: the part of the loss that only the logits decide."""
-        teacher = self._outputs.batch(indices, attention_mask.shape[1]).to(attention_mask.device)
+        attention_mask = batch["attention_mask"].bool()
+        teacher = self._outputs.batch(batch["indices"], attention_mask.shape[1])
+        teacher = teacher.to(attention_mask.device)
         return _LOGITS_LOSS[self._kind](outputs, teacher, attention_mask, self._temperature)
 
 
@@ -140,19 +141,21 @@ _LOGITS_LOSS: dict[Kind, _LogitsLoss] = {
 }
 
 
-def distillation_objective(
-    teacher: Teacher, kind: Kind, options: FinetuneOptions
-) -> DistillationObjective:
-    """The objective of the options, of a teacher with its outputs (`with_outputs`)."""
+def _summed(apart: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Over the examples of a batch: where these have several sequences each, of their mean."""
+    return apart.sum() * (len(batch["indices"]) / len(apart))
+
+
+def distillation_arguments(teacher: Teacher, options: FinetuneOptions) -> dict[str, Any]:
+    """Arguments of `DistillationObjective`, of a teacher with its outputs (`with_outputs`)."""
     assert teacher.outputs is not None
     live = options.hidden_weight > 0 or options.attention_weight > 0
-    return DistillationObjective(
-        kind,
-        teacher.outputs,
-        temperature=options.temperature,
-        task_weight=options.task_weight,
-        logits_weight=options.logits_weight,
-        hidden_weight=options.hidden_weight,
-        attention_weight=options.attention_weight,
-        teacher=teacher.model() if live else None,
-    )
+    return {
+        "outputs": teacher.outputs,
+        "temperature": options.temperature,
+        "task_weight": options.task_weight,
+        "logits_weight": options.logits_weight,
+        "hidden_weight": options.hidden_weight,
+        "attention_weight": options.attention_weight,
+        "teacher": teacher.model() if live else None,
+    }

@@ -40,11 +40,12 @@ if TYPE_CHECKING:
 class TeacherOutputs:
     """A teacher's logits on a training set.
 
-    ``logits`` is float32 ``[examples, labels]`` (``[examples, 1]`` for a regression). For a kind
-    that answers for each token it is ``[tokens, labels]``, for questions start and end: all
-    examples' tokens, end to end as ``offsets`` (int64 ``[examples + 1]``) says. ``hidden_variance``
-    is float64 ``[layers]``: of each layer's output, the variance over all tokens of the training
-    set, averaged over the features.
+    ``logits`` is float32 ``[examples, labels]`` (``[examples, 1]`` for a regression; of an
+    embedding model its embeddings ``[texts, width]``). For a kind that answers for each token it is
+    ``[tokens, labels]``, for questions start and end: all examples' tokens, end to end as
+    ``offsets`` (int64 ``[examples + 1]``) says. ``hidden_variance`` is float64 ``[layers]``: of
+    each layer's output, the variance over all tokens of the training set, averaged over the
+    features.
     """
 
     logits: npt.NDArray[np.float32]
@@ -70,6 +71,10 @@ class TeacherOutputs:
         return replace(self, logits=np.ascontiguousarray(self.logits[:, columns]))
 
 
+Pooled = Callable[[torch.Tensor, torch.Tensor, npt.NDArray[np.int64]], torch.Tensor]
+"""Hidden states, attention mask and the texts' indices to ``[texts, width]``."""
+
+
 def compute_outputs(
     model: PreTrainedModel,
     tokens: TokenRows,
@@ -77,9 +82,11 @@ def compute_outputs(
     *,
     batch_size: int,
     progress: Progress,
+    pooled: Pooled | None = None,
 ) -> TeacherOutputs:
     """Run the teacher over the training set, examples of like length together.
 
+    ``pooled`` makes the embeddings of an encoder that has no logits.
     Other batch mates, and so other padding, change a logit by rounding only (about 1e-6 of
     its size in fp32). TrainingError if the teacher gives NaN or infinity.
     """
@@ -100,6 +107,8 @@ def compute_outputs(
                 squares[layer] += states.square().sum(0).cpu().numpy()
             if kind is Kind.QUESTION:
                 found = torch.stack((output.start_logits, output.end_logits), dim=-1)
+            elif pooled is not None:
+                found = pooled(output.last_hidden_state, batch["attention_mask"], chunk)
             else:
                 found = output.logits
             values = found.float().cpu().numpy()
@@ -132,9 +141,15 @@ def cache_folder() -> Path:
     return (Path(ours).expanduser() if ours else base) / "teacher-outputs"
 
 
-def outputs_key(teacher: Checkpoint, tokens: TokenRows, number_type: str) -> str:
-    """SHA-256 of all that a teacher's outputs depend on: its model, the tokens, the number type."""
+def outputs_key(
+    teacher: Checkpoint, tokens: TokenRows, number_type: str, pooling: bytes = b""
+) -> str:
+    """SHA-256 of all that a teacher's outputs depend on: its model, the tokens, the number type.
+
+    Of an embedding model also of its ``pooling``, in any form that tells one from another.
+    """
     digest = hashlib.sha256(f"{_VERSION} {number_type} ".encode())
+    digest.update(pooling)
     digest.update(json.dumps(teacher.config.raw, sort_keys=True).encode())
     for name in sorted(teacher.tensors):
         digest.update(f"{name} {teacher.tensors.spec(name)}".encode())

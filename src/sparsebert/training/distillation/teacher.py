@@ -21,26 +21,32 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
-from sparsebert.checkpoint import Checkpoint, open_checkpoint, resolve_model
+from sparsebert.checkpoint import Checkpoint, open_checkpoint, read_prompts, resolve_model
 from sparsebert.checkpoint.config import CONFIG_NAME, Head
 from sparsebert.checkpoint.families import HeadShape
+from sparsebert.checkpoint.pooling import Pooling
 from sparsebert.checkpoint.seeds import seed_folders
+from sparsebert.checkpoint.sentence_transformers import SETTINGS_NAME
 from sparsebert.checkpoint.tokenizer import unknown_ids
 from sparsebert.errors import CheckpointError, TrainingError
+from sparsebert.evaluation.torch_embedding import TorchPooler
 from sparsebert.progress import Progress
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.torch_models import canonical_parameters
 from sparsebert.training.cpu import autocast, device_type, resolve_precision
 from sparsebert.training.distillation.outputs import (
+    Pooled,
     TeacherOutputs,
     cached_outputs,
     compute_outputs,
     outputs_key,
 )
 from sparsebert.training.distributed import main_first
+from sparsebert.training.embedding.examples import EmbeddingExamples
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.task_model import build_model, head_order, keeps_head, task_config
+from sparsebert.training.trainer import TrainingSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -85,12 +91,14 @@ def find_teacher(
     assert options.teacher is not None
     checkpoint = _open(options.teacher, options.seed)
     _check(checkpoint, student, task, tokens, options.hidden_weight)
+    if task.embeds:
+        _check_embedding(checkpoint, student, options.logits_weight)
     return Teacher(checkpoint, task, _columns(checkpoint, task, student_order))
 
 
 def with_outputs(
     teacher: Teacher,
-    tokens: TokenRows,
+    examples: TrainingSet,
     kind: Kind,
     *,
     precision: str,
@@ -102,6 +110,11 @@ def with_outputs(
     ``precision`` is the option's value. Raises TrainingError if the outputs are not finite numbers.
     """
     number_type = resolve_precision(precision)
+    tokens, pooled, pooling = examples.tokens, None, b""
+    if isinstance(examples, EmbeddingExamples):
+        own = teacher.checkpoint.pooling or Pooling()
+        pooled = _pooled(own, examples)
+        pooling = _pooling_key(own, examples)
 
     def compute() -> TeacherOutputs:
         with autocast(number_type):
@@ -111,15 +124,35 @@ def with_outputs(
                 kind,
                 batch_size=batch_size,
                 progress=progress,
+                pooled=pooled,
             )
 
-    key = outputs_key(teacher.checkpoint, tokens, number_type)
+    key = outputs_key(teacher.checkpoint, tokens, number_type, pooling)
     # The main process computes them, and the others find them in the cache where they share one.
     with main_first():
         outputs = cached_outputs(key, kind, tokens, compute)
     if teacher.columns is not None:
         outputs = outputs.with_columns(teacher.columns)
     return replace(teacher, outputs=outputs)
+
+
+def _pooled(pooling: Pooling, examples: EmbeddingExamples) -> Pooled:
+    pooler = TorchPooler(pooling)
+
+    def pooled(
+        hidden: torch.Tensor, mask: torch.Tensor, chunk: npt.NDArray[np.int64]
+    ) -> torch.Tensor:
+        prompts = torch.from_numpy(examples.read.prompt_tokens[chunk]).to(hidden.device)
+        return pooler(hidden, mask, prompts)
+
+    return pooled
+
+
+def _pooling_key(pooling: Pooling, examples: EmbeddingExamples) -> bytes:
+    said = [pooling.modes, pooling.normalize, pooling.include_prompt]
+    said += [(each.kind, each.activation) for each in pooling.layers]
+    weights = [array.tobytes() for each in pooling.layers for array in each.weights().values()]
+    return b" ".join([repr(said).encode(), *weights, examples.read.prompt_tokens.tobytes()])
 
 
 def _open(teacher: str, seed: int) -> Checkpoint:
@@ -172,6 +205,30 @@ def _check(
         )
 
 
+def _check_embedding(teacher: Checkpoint, student: Checkpoint, logits_weight: float) -> None:
+    """TrainingError for embeddings that cannot be compared, or of texts behind other prompts."""
+    if teacher.pooling is None:  # it is yet to be fine-tuned, as the student's folder has it
+        return
+    student_width, teacher_width = (
+        (each.pooling or Pooling()).width(each.config.hidden_size) for each in (student, teacher)
+    )
+    if logits_weight > 0 and student_width != teacher_width:
+        raise TrainingError(
+            f"embeddings of {teacher.path} are {teacher_width} wide and those of {student.path} "
+            f"{student_width}: they cannot be compared. Set logits_weight to 0; attention_weight "
+            "works between any sizes."
+        )
+    said = [
+        (prompts.default, prompts.query, prompts.document)
+        for prompts in (read_prompts(each.path) for each in (teacher, student))
+    ]
+    if said[0] != said[1]:
+        raise TrainingError(
+            f"the teacher {teacher.path} reads texts behind other prompts than {student.path}: "
+            f"give both the same {SETTINGS_NAME}."
+        )
+
+
 def _columns(
     teacher: Checkpoint, task: Task, student_order: npt.NDArray[np.int64] | None
 ) -> npt.NDArray[np.int64] | None:
@@ -186,6 +243,8 @@ def _columns(
 def _asked(task: Task) -> str:
     if task.kind.named:
         return ", ".join(task.labels)
+    if task.embeds:
+        return "embeddings"
     return "a number" if task.kind is Kind.REGRESSION else "a span"
 
 

@@ -155,8 +155,15 @@ class CorpusExamples:
         self._seed = seed
         self._epoch = 0
 
+    apart = None  # any examples may share a step
+
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each example, int64 ``[examples]``."""
+        return self.tokens.lengths
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose masks the next batches get."""
