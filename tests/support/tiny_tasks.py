@@ -119,3 +119,18 @@ def write_conll(folder: Path, train: int = 60, validation: int = 24, seed: int =
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{split}.conll").write_text("\n".join(sentences), encoding="utf-8")
     return folder
+
+
+def write_label_sets(folder: Path, train: int = 60, validation: int = 24, seed: int = 0) -> Path:
+    """Columns text and label, a list: "x", "y" and "z" for each of these letters in the text."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", train), ("validation", validation)):
+        rows = []
+        for _ in range(count):
+            words = letters(random, "q").split()
+            names = [name for name in "xyz" if random.integers(2)]
+            for name in names:
+                words.insert(int(random.integers(len(words) + 1)), name)
+            rows.append({"text": " ".join(words), "label": names})
+        write_rows(folder / f"{split}.jsonl", rows)
+    return folder

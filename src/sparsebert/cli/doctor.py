@@ -11,7 +11,14 @@ from sparsebert.cli.console import JsonOption, check_task, emit, progress_bar, s
 from sparsebert.cli.options import NOTHING, Given, Group
 from sparsebert.tasks.data_options import DataOptions
 
-_COLUMNS = ("text_column", "pair_column", "label_column", "label_names", "regression")
+_COLUMNS = (
+    "text_column",
+    "pair_column",
+    "label_column",
+    "label_columns",
+    "label_names",
+    "regression",
+)
 
 
 def doctor(

@@ -21,7 +21,15 @@ from sparsebert.cli.lines import InferenceOptions
 from sparsebert.cli.options import NOTHING, Given, Group
 from sparsebert.tasks.data_options import DataOptions
 
-_COLUMNS = ("text_column", "pair_column", "label_column", "label_names", "positive_label")
+_COLUMNS = (
+    "text_column",
+    "pair_column",
+    "label_column",
+    "label_columns",
+    "threshold",
+    "label_names",
+    "positive_label",
+)
 
 
 def evaluate(

@@ -50,6 +50,7 @@ def diagnose(
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
+    label_columns: str | None = None,
     label_names: str | None = None,
     regression: bool = False,
     progress: Progress | None = None,
@@ -70,7 +71,14 @@ def diagnose(
     """
     sizes = {"batch_size": batch_size, "max_length": max_length}
     FinetuneOptions.from_names({name: size for name, size in sizes.items() if size is not None})
-    columns = DataOptions(text_column, pair_column, label_column, label_names, regression)
+    columns = DataOptions(
+        text_column,
+        pair_column,
+        label_column,
+        label_columns,
+        label_names=label_names,
+        regression=regression,
+    )
     return _Doctor(
         model, data, task, against, batch_size, max_length, columns, shown(progress)
     ).report()

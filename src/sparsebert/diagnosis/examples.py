@@ -80,6 +80,9 @@ def _labels(task: Task, split: Split) -> list[Any] | None:
     """Labels to compare; None for questions, which may have several answers."""
     if task.kind is TaskKind.QUESTION:
         return None
+    if task.flag_columns:
+        flags: list[Any] = split.table.select(list(task.flag_columns)).to_pylist()
+        return flags
     values: list[Any] = split.table.column(task.label_column).to_pylist()
     return values
 

@@ -21,6 +21,7 @@ from sparsebert.tasks.columns import (
     show_labels,
     wrong_numbers,
 )
+from sparsebert.tasks.label_sets import label_sets
 from sparsebert.tasks.labels import look_like_numbers, near_equal
 from sparsebert.tasks.table import CUSTOM, Task
 from sparsebert.tasks.table import Kind as TaskKind
@@ -81,6 +82,9 @@ def check_labels(task: Task, splits: list[Split]) -> Iterator[Check]:
     if task.kind is TaskKind.TOKENS:
         yield from check_words(task, splits)
         return
+    if task.kind is TaskKind.LABEL_SETS:
+        yield from _check_label_sets(task, splits)
+        return
     seen: dict[str, set[int]] = {}
     for split in splits:
         there = labelled(split.table, task.label_column)
@@ -105,6 +109,31 @@ def check_labels(task: Task, splits: list[Split]) -> Iterator[Check]:
         except DataError as error:
             findings, said = [UNUSABLE_DATA.at(split.name, str(error))], "not read"
         yield Check.of(GROUP, f"labels of {split.name}", said, findings)
+
+
+def _check_label_sets(task: Task, splits: list[Split]) -> Iterator[Check]:
+    """The labels of rows that have several: read, and every one of them in the training rows."""
+    known: set[int] | None = None
+    for split in splits:
+        try:
+            flags = label_sets(split.table, task, split.source)
+        except DataError as error:
+            findings: list[Finding | None] = [UNUSABLE_DATA.at(split.name, str(error))]
+            yield Check.of(GROUP, f"labels of {split.name}", "not read", findings)
+            continue
+        indices = np.nonzero(flags)[1]
+        findings = []
+        if not indices.size:
+            findings.append(ONE_LABEL.at(split.name, "no row has a label."))
+        if split.name == "train":
+            known = set(indices.tolist())
+        elif known is not None:
+            findings.append(_unseen(task, split, indices, known))
+        none = int(np.count_nonzero(~flags.any(axis=1)))
+        said = f"{len(indices) / max(len(split), 1):.2f} a row, {share(none, len(split))} have none"
+        yield Check.of(
+            GROUP, f"labels of {split.name}", f"{_shares(task, indices)}; {said}", findings
+        )
 
 
 def majority(task: Task, split: Split) -> tuple[str, int, int] | None:

@@ -130,7 +130,7 @@ def _texts(table: pa.Table, task: Task, source: str) -> list[list[str | None]]:
 
 def _labelled(raw: RawTable, task: Task, options: DataOptions) -> RawTable:
     """The rows that have a label."""
-    if task.kind is TaskKind.TOKENS:
+    if task.kind is TaskKind.TOKENS or options.flag_columns:
         return raw
     column = options.label_column or label_column(raw.table, raw.source)
     need_columns(raw.table, (column,), raw.source)

@@ -62,6 +62,8 @@ def evaluate(
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
+    label_columns: str | None = None,
+    threshold: float | None = None,
     label_names: str | None = None,
     positive_label: str | None = None,
     metric: Metric | None = None,
@@ -75,14 +77,13 @@ def evaluate(
     tokens defaults to the model's own, with which it is served: what `finetune` made has that of
     its training. ``compute`` is that of `sparsebert.load`. ``max_rows`` scores a fixed selection of
     each split. ``split`` scores another one, such as "train", on which choices may be made. The
-    columns of the data, ``label_names`` and, for a custom task, ``positive_label``, the class that
-    F1 is of, are those of `sparsebert.tasks.data_options.DataOptions`; they default to those of the
-    training. Of a file that the model was trained on, the rows that were held out are scored.
-    ``zero_shot`` correlates the cosine of the two texts' embeddings with the label, for any model
-    and tasks such as stsb; the tasks pairs and retrieval are of embeddings anyway
-    (`sparsebert.evaluation.embedding`). ``metric`` is a function of your own,
-    ``metric(expected, predicted)``, whose value joins the scores under its name
-    (`sparsebert.evaluation.user_metric`).
+    columns of the data, ``label_names``, ``threshold`` and, for a custom task, ``positive_label``,
+    the class that F1 is of, are those of `sparsebert.tasks.data_options.DataOptions`; they default
+    to those of the training. Of a file that the model was trained on, the rows that were held out
+    are scored. ``zero_shot`` correlates the cosine of the two texts' embeddings with the label, for
+    any model and tasks such as stsb; the tasks pairs and retrieval are of embeddings anyway
+    (`sparsebert.evaluation.embedding`). ``metric`` is a function of your own, ``metric(expected,
+    predicted)``, whose value joins the scores under its name (`sparsebert.evaluation.user_metric`).
 
     Raises CheckpointError for a model without the task's head, DataError for data that cannot be
     used and for a ``max_length`` beyond the model's positions.
@@ -108,7 +109,13 @@ def evaluate(
     if compute and engine == "torch":
         raise EngineError("compute is for our engine; torch computes in fp32 here.")
     columns = DataOptions(
-        text_column, pair_column, label_column, label_names, positive_label=positive_label
+        text_column,
+        pair_column,
+        label_column,
+        label_columns,
+        threshold,
+        label_names,
+        positive_label=positive_label,
     )
     if not zero_shot:
         columns = trained_options(folder, task, columns)
@@ -327,8 +334,12 @@ def match_labels(
     if task.kind is Kind.TOKENS:
         order, note = label_order(task, config.labels)
         return order, [note] if note else []
-    if config.problem_type == "multi_label_classification":
-        raise CheckpointError(f"{model} is a multi-label model, which no task here scores.")
+    several = config.problem_type == "multi_label_classification"
+    if several is not (task.kind is Kind.LABEL_SETS):
+        has, asks = ("several labels", "one") if several else ("one label", "several")
+        raise CheckpointError(
+            f"{model} gives a text {has} and the rows have {asks}: fine-tune it on the task first."
+        )
     regression = config.problem_type == "regression"
     if task.kind is Kind.REGRESSION:
         if not regression or len(config.labels) != 1:

@@ -32,6 +32,9 @@ METRIC_TITLES = {
     "mrr@10": "MRR@10",
     "recall@1": "recall@1",
     "recall@10": "recall@10",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "average_precision": "average precision",
     "precision": "precision",
     "recall": "recall",
 }

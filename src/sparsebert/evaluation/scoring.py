@@ -20,6 +20,7 @@ from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.errors import DataError
 from sparsebert.evaluation.entities import entity_scores
+from sparsebert.evaluation.label_sets import given_labels, label_set_scores
 from sparsebert.evaluation.metrics import (
     Scores,
     answer_scores,
@@ -29,6 +30,7 @@ from sparsebert.evaluation.metrics import (
 from sparsebert.evaluation.predictors import Predictor
 from sparsebert.evaluation.user_metric import UserMetric
 from sparsebert.inference.answering import best_spans, merge_spans, window_length
+from sparsebert.inference.labelling import sigmoid
 from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.data_options import DataOptions
@@ -152,6 +154,19 @@ def _judge_classes(examples: Examples, located: Located, logits: Any) -> _Judged
     )
 
 
+def _judge_label_sets(examples: Examples, located: Located, logits: Any) -> _Judged:
+    task = examples.task
+    assert task.threshold is not None
+    probabilities: Any = sigmoid(logits)
+    expected: Any = examples.labels
+    scores = label_set_scores(task.metrics, probabilities, expected, task.labels, task.threshold)
+    right, given = (
+        [[task.labels[index] for index in np.flatnonzero(row)] for row in rows]
+        for rows in (expected, given_labels(probabilities, task.threshold))
+    )
+    return _Judged(scores, right, given)
+
+
 def _judge_numbers(examples: Examples, located: Located, logits: Any) -> _Judged:
     expected, predicted = examples.labels.astype(np.float64), logits[:, 0]
     scores = regression_scores(examples.task.metrics, predicted, expected)
@@ -206,6 +221,7 @@ def word_labels(words: WordTokens, logits: Sequence[Any], task: Task) -> npt.NDA
 
 _JUDGES: dict[Kind, Callable[[Examples, Located, Any], _Judged]] = {
     Kind.CLASSIFICATION: _judge_classes,
+    Kind.LABEL_SETS: _judge_label_sets,
     Kind.REGRESSION: _judge_numbers,
     Kind.TOKENS: _judge_words,
     Kind.QUESTION: _judge_spans,
@@ -258,7 +274,7 @@ def trained_options(folder: Path, task: str, given: DataOptions) -> DataOptions:
     arguments: Any = read_object(path).get("arguments") if path.is_file() else None
     if not isinstance(arguments, dict) or arguments.get("task") != task_name(task):
         return given
-    names = ["label_column", "label_names", "positive_label"]
+    names = ["label_column", "label_columns", "label_names", "positive_label"]
     if given.text_column is None:
         names += ["text_column", "pair_column"]
     known = {

@@ -4,6 +4,7 @@ It is called once a split as ``metric(expected, predicted)``, the order of sciki
 and returns a number, the larger the better. Both are lists or arrays with an entry a row:
 
     classification        names of classes
+    several labels        the names of a row's labels, a list
     regression            numbers
     named entities        the labels of a row's words, a list of names
     question answering    expected: a list of the accepted answers; predicted: a text

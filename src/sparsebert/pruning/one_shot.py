@@ -37,7 +37,7 @@ from sparsebert.pruning.calibration import PrunedLayers, prune_layers
 from sparsebert.pruning.calibration_set import CalibrationSet, read_calibration_set
 from sparsebert.pruning.methods import Method, Needs, When, get_method
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.table import get_task, is_own
+from sparsebert.tasks.own import reading_task
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ def _calibration_set(
         )
     need_extra(f"{method.name} pruning", "torch")
     # The user's own columns are known without a task.
-    chosen = None if task is None or is_own(task) else get_task(task)
+    chosen = reading_task(task)
     return read_calibration_set(checkpoint, source, count=count, task=chosen, columns=columns)
 
 

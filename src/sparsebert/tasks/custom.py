@@ -3,7 +3,8 @@
 The file has a column ``text`` (or ``sentence``), or the pair ``text1``, ``text2`` (or
 ``sentence1``, ``sentence2``), and a column ``label``; `DataOptions` names others. Labels are names
 of classes, whatever they look like, unless the task says that they are numbers: by ``regression``,
-or by a column ``score`` instead of ``label``.
+or by a column ``score`` instead of ``label``. Lists of names (then also ``labels``), or a column
+for each label that ``label_columns`` names, are several labels a row.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from sparsebert.errors import DataError
 from sparsebert.tasks.columns import is_whole_number, label_names, need_columns
 from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.label_sets import holds_lists, task_of_label_sets
 from sparsebert.tasks.labels import are_unnamed
 from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.table import CUSTOM, Kind, Task
@@ -42,7 +44,11 @@ def custom_of_table(
     chosen = options or DataOptions()
     table, source = raw.table, raw.source
     columns = chosen.text_columns or text_columns(table, source)
+    if chosen.flag_columns is not None:
+        return task_of_label_sets(table, columns, "", labels, chosen, source)
     label = chosen.label_column or label_column(table, source)
+    if holds_lists(table, label):
+        return task_of_label_sets(table, columns, label, labels, chosen, source)
     need_columns(table, (*columns, label), source)
     if table.num_rows == 0:
         raise DataError(f"{source} has no rows.")
@@ -54,7 +60,9 @@ def custom_of_table(
             )
         return _task(columns, label, Kind.REGRESSION)
     if chosen.label_names is not None:
-        raise DataError("label_names is for labels that are numbers, those of words: leave it out.")
+        raise DataError("label_names is for lists of labels that are numbers: leave it out.")
+    if chosen.threshold is not None:
+        raise DataError("threshold is for rows with several labels: leave it out.")
     if labels is None:
         names = _label_set(table, label, source)
     else:
@@ -103,10 +111,12 @@ def text_columns(table: pa.Table, source: str, *, count: int | None = None) -> t
 
 
 def label_column(table: pa.Table, source: str) -> str:
-    """``label``, or ``score`` where there is none."""
+    """``label``, or ``score`` where there is none, or ``labels`` if these are lists."""
     for name in ("label", SCORE):
         if name in table.column_names:
             return name
+    if holds_lists(table, "labels"):
+        return "labels"
     found = ", ".join(f"'{name}'" for name in table.column_names)
     raise DataError(
         f"{source} lacks the column 'label' (or '{SCORE}', for numbers): say which column has the "

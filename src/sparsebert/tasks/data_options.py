@@ -15,7 +15,9 @@ class DataOptions(Options):
     """How to read a task's files, where names and types leave it open.
 
     ``text_column``, ``pair_column`` (the second text of a pair) and ``label_column`` name columns.
-    ``label_names``, separated by commas, are what the numbers of a task of words stand for.
+    ``label_columns`` names a column of zeros and ones for each of several labels, and ``threshold``
+    is the probability from which such a label counts. ``label_names`` are what the numbers in lists
+    of labels stand for. Names are separated by commas.
     ``regression`` says that the labels of a custom task are numbers to predict, and not classes.
     ``positive_label`` is the class of a custom task that F1 is of. ``validation_share`` of the rows
     are held out to score on where data comes in one file that is named after no split; 0 trains on
@@ -46,10 +48,22 @@ class DataOptions(Options):
         help="The column with the labels.",
         shown_default="the task's; label, or score for numbers",
     )
+    label_columns: str | None = option(
+        None,
+        metavar="NAME,NAME,...",
+        help="With --task custom, for rows with several labels: a column of 0 and 1 for each.",
+        shown_default="lists of names in the label column",
+    )
+    threshold: float | None = option(
+        None,
+        metavar="NUMBER",
+        help="For rows with several labels: the probability from which a label counts.",
+        shown_default="that of the training, else 0.5",
+    )
     label_names: str | None = option(
         None,
         metavar="NAME,NAME,...",
-        help="With --task ner and labels that are numbers: what they stand for, in order.",
+        help="For lists of labels that are numbers (--task ner too): what these stand for.",
         shown_default="the model's, or those that the file itself gives",
     )
     regression: bool = option(
@@ -76,8 +90,15 @@ class DataOptions(Options):
             raise DataError("pair_column is the second text's column: name text_column as well.")
         if self.positive_label is not None and self.regression:
             raise DataError("positive_label is a class, and a regression has none: leave one out.")
+        if self.flag_columns is not None and self.label_column is not None:
+            raise DataError("label_columns and label_column are two ways to say it: give one.")
         if self.names is not None and self.regression:
             raise DataError("label_names are of classes, and a regression has none: leave one out.")
+
+    @property
+    def flag_columns(self) -> tuple[str, ...] | None:
+        """`label_columns` one by one, None where they are not given."""
+        return None if self.label_columns is None else listed("label_columns", self.label_columns)
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -106,6 +127,8 @@ class DataKeywords(TypedDict, total=False):
     text_column: str | None
     pair_column: str | None
     label_column: str | None
+    label_columns: str | None
+    threshold: float | None
     label_names: str | None
     regression: bool
     positive_label: str | None

@@ -21,6 +21,7 @@ from sparsebert.tasks.columns import (
     text_column,
 )
 from sparsebert.tasks.files import file_type, is_of_split, no_split, split_files
+from sparsebert.tasks.label_sets import label_sets
 from sparsebert.tasks.reading import RawTable, fetch_split, read_table
 from sparsebert.tasks.retrieval import beir_corpus, beir_splits, beir_table, is_beir
 from sparsebert.tasks.squad import Answers, answers_column
@@ -42,8 +43,9 @@ class Examples:
 
     ``texts`` holds the first text column and ``pairs`` the second, None for single texts (SQuAD:
     questions and contexts; retrieval: queries and documents). ``labels`` is ``[rows]``: int64
-    indices into ``task.labels``, float32 targets of a regression and scores of pairs, how relevant
-    the documents of a retrieval are, and empty for SQuAD, which has ``answers``, and for named
+    indices into ``task.labels`` (of several labels a row float32 ``[rows, labels]``, zeros and
+    ones), float32 targets of a regression and scores of pairs, how relevant the documents of a
+    retrieval are, and empty for SQuAD, which has ``answers``, and for named
     entities, which have ``words``. ``ids`` name the rows; ``notes`` are sentences on how they were
     read. ``negatives`` are the documents of each row that its query does not look for, and
     ``corpus`` has further ones to search.
@@ -192,6 +194,10 @@ def _classes(table: pa.Table, task: Task, texts: list[list[str]], source: str) -
     return _Targets(labels, notes=notes)
 
 
+def _label_sets(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
+    return _Targets(label_sets(table, task, source))
+
+
 def _numbers(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
     return _Targets(number_column(table, task.label_column, task.label_range, source))
 
@@ -216,6 +222,7 @@ def _words(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> 
 
 _TARGETS = {
     Kind.CLASSIFICATION: _classes,
+    Kind.LABEL_SETS: _label_sets,
     Kind.REGRESSION: _numbers,
     Kind.TOKENS: _words,
     Kind.QUESTION: _spans,

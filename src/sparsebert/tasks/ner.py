@@ -37,7 +37,7 @@ def ner_of_table(
     chosen = options or DataOptions()
     table, source = raw.table, raw.source
     there = table.column_names
-    for name in ("pair_column", "regression", "positive_label"):
+    for name in ("pair_column", "label_columns", "threshold", "regression", "positive_label"):
         if name in chosen.given():
             raise DataError(f"{name} has no meaning for the task {NER}: leave it out.")
     words = chosen.text_column or next((name for name in _WORDS if name in there), WORDS)

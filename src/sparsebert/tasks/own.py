@@ -53,6 +53,13 @@ def unread_task(name: str) -> Task:
     return _UNREAD.get(task_name(name), UNREAD) if is_own(name) else get_task(name)
 
 
+def reading_task(name: str | None) -> Task | None:
+    """By which task texts without labels are read; None where a file's own columns say it all."""
+    if name is None:
+        return None
+    return _UNREAD.get(task_name(name)) if is_own(name) else get_task(name)
+
+
 def find_task(
     name: str,
     data: str | Path | None,
@@ -106,7 +113,7 @@ def custom_task(
 
 
 def _known_task(task: Task, options: DataOptions) -> Task:
-    for name in ("regression", "positive_label", "label_names"):
+    for name in ("regression", "positive_label", "label_columns", "threshold", "label_names"):
         if name in options.given():
             raise DataError(f"{name} is for the task {CUSTOM}: {task.name} says so itself.")
     columns = options.text_columns or task.text_columns

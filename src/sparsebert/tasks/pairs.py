@@ -26,8 +26,9 @@ def pairs_of_table(
     chosen = options or DataOptions()
     if chosen.positive_label is not None:
         raise DataError(f"positive_label is a class, and {PAIRS} have numbers: leave it out.")
-    if chosen.label_names is not None:
-        raise DataError(f"label_names are of classes, and {PAIRS} have numbers: leave them out.")
+    for name in ("label_names", "label_columns", "threshold"):
+        if name in chosen.given():
+            raise DataError(f"{name} is for classes, and {PAIRS} have numbers: leave it out.")
     table, source = raw.table, raw.source
     columns = chosen.text_columns or text_columns(table, source, count=2)
     if len(columns) != 2:

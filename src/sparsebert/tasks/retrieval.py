@@ -42,7 +42,7 @@ def retrieval_of_table(
 ) -> Task:
     """The task that a table describes; see `sparsebert.tasks.own`. Raises DataError."""
     chosen = options or DataOptions()
-    for name in ("label_column", "label_names", "positive_label"):
+    for name in ("label_column", "label_columns", "threshold", "label_names", "positive_label"):
         if getattr(chosen, name) is not None:
             raise DataError(f"{name} is for tasks with labels, and {RETRIEVAL} has none.")
     table, source = raw.table, raw.source

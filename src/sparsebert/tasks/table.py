@@ -25,6 +25,7 @@ class Kind(str, Enum):
     """
 
     CLASSIFICATION = "classification"
+    LABEL_SETS = "multi-label"
     REGRESSION = "regression"
     TOKENS = "token-classification"
     QUESTION = "question-answering"
@@ -41,13 +42,14 @@ class Kind(str, Enum):
         """What config.json calls it (``problem_type``); None where transformers has no name."""
         return {
             Kind.CLASSIFICATION: "single_label_classification",
+            Kind.LABEL_SETS: "multi_label_classification",
             Kind.REGRESSION: "regression",
         }.get(self)
 
     @property
     def named(self) -> bool:
         """Whether answers are out of a set of names, those of the head's outputs."""
-        return self in (Kind.CLASSIFICATION, Kind.TOKENS)
+        return self in (Kind.CLASSIFICATION, Kind.LABEL_SETS, Kind.TOKENS)
 
     @property
     def per_token(self) -> bool:
@@ -77,7 +79,9 @@ class Task:
     split). ``label_range`` bounds a regression's labels. ``positive`` is the label that ``f1`` is
     of; None for the mean over the classes. ``positions`` lets whole numbers in the data stand for
     the labels by their index; ``numbers`` are the labels that they stand for where the data has an
-    order of its own. ``file_types`` are the endings of files that can be read
+    order of its own. ``flag_columns`` hold zeros and ones, one for each label, in the place of
+    ``label_column``; ``threshold`` is the probability from which a label of several counts.
+    ``file_types`` are the endings of files that can be read
     (`sparsebert.tasks.files`). ``glue_columns`` pairs columns with what they are called in the
     benchmark's own files. ``quoted_texts`` says that texts there stand in quotes, which the
     benchmark takes for a part of them.
@@ -92,6 +96,7 @@ class Task:
     labels: tuple[str, ...] = ()
     negative_columns: tuple[str, ...] = ()
     label_column: str = "label"
+    flag_columns: tuple[str, ...] = ()
     label_range: tuple[float, float] | None = None
     hub_id: str | None = None
     hub_config: str | None = None
@@ -100,6 +105,7 @@ class Task:
     positive: str | None = None
     positions: bool = True
     numbers: tuple[str, ...] = ()
+    threshold: float | None = None
     file_types: tuple[str, ...] = TABLE_TYPES
     glue_columns: tuple[tuple[str, str], ...] = ()
     quoted_texts: bool = False
@@ -108,7 +114,7 @@ class Task:
     def columns(self) -> tuple[str, ...]:
         """All that a row of the task needs: texts and, where it has one, a label."""
         label = (self.label_column,) if self.label_column else ()
-        return (*self.text_columns, *self.negative_columns, *label)
+        return (*self.text_columns, *self.negative_columns, *label, *self.flag_columns)
 
     @property
     def head(self) -> Head:

@@ -60,7 +60,8 @@ class RunData:
 class TrainingExamples:
     """Tokens and labels to train on.
 
-    ``labels`` is int64 ``[examples]``, float32 ``[examples]`` for a regression, int64
+    ``labels`` is int64 ``[examples]``, float32 ``[examples, labels]`` (zeros and ones) for several
+    labels a row, float32 ``[examples]`` for a regression, int64
     ``[examples, 2]`` (first and last token of the answer) for question answering, and int64
     ``[tokens]``, of all examples end to end, for token classification.
     """

@@ -15,7 +15,7 @@ import numpy as np
 from sparsebert.checkpoint import Checkpoint
 from sparsebert.checkpoint.folder import model_fingerprint
 from sparsebert.tasks.examples import Examples
-from sparsebert.tasks.table import get_task, is_own
+from sparsebert.tasks.own import reading_task
 from sparsebert.tasks.texts import Text, read_texts, single_texts
 from sparsebert.training.data import RunData
 
@@ -49,8 +49,7 @@ def upstream_fingerprints(
     """
     found = {"the model": model_fingerprint(checkpoint), "the corpus": text_fingerprint(corpus)}
     if calibration is not None:
-        known = None if task is None or is_own(task) else get_task(task)
-        texts = read_texts(calibration, known)
+        texts = read_texts(calibration, reading_task(task))
         found["the calibration texts"] = text_fingerprint(texts)
     if teacher is not None:
         found["the teacher"] = model_fingerprint(teacher)

@@ -195,4 +195,7 @@ def _training_examples(
             labels = np.where(labels == UNLABELLED, UNLABELLED, order[np.maximum(labels, 0)])
     elif examples.task.kind is Kind.CLASSIFICATION and order is not None:
         labels = order[examples.labels]
+    elif examples.task.kind is Kind.LABEL_SETS and order is not None:
+        labels = np.zeros_like(examples.labels)
+        labels[:, order] = examples.labels
     return TrainingExamples(examples.task.kind, prepared.rows, labels)

@@ -50,6 +50,7 @@ class TaskObjective:
     def __init__(self, kind: Kind) -> None:
         self._sum = {
             Kind.CLASSIFICATION: _classification,
+            Kind.LABEL_SETS: _label_sets,
             Kind.REGRESSION: _regression,
             Kind.TOKENS: _tokens,
             Kind.QUESTION: _question,
@@ -72,6 +73,14 @@ class TaskObjective:
 def _classification(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of ``[batch, labels]`` against int64 ``[batch]``."""
     return functional.cross_entropy(outputs.logits.float(), labels, reduction="sum")
+
+
+def _label_sets(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of ``[batch, labels]`` against zeros and ones, its mean over labels."""
+    losses = functional.binary_cross_entropy_with_logits(
+        outputs.logits.float(), labels, reduction="none"
+    )
+    return losses.mean(1).sum()
 
 
 def _regression(outputs: Any, labels: torch.Tensor) -> torch.Tensor:

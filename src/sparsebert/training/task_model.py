@@ -32,6 +32,8 @@ def keeps_head(checkpoint: Checkpoint, task: Task) -> bool:
         return False
     if config.problem_type not in (None, task.kind.problem_type):
         return False
+    if task.kind is Kind.LABEL_SETS and config.problem_type is None:
+        return False
     if task.kind is Kind.REGRESSION:
         return config.problem_type == "regression" and len(config.labels) == 1
     return not task.kind.named or same_labels(task, config.labels)

@@ -39,6 +39,17 @@ def class_logits_loss(
     return temperature**2 * divergence(student.float() / temperature, teacher / temperature)
 
 
+def label_sets_loss(
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """The mean over labels of `class_logits_loss` of each label's yes and no.
+
+    Both are ``[batch, labels]``, the logits of yes; no has 0.
+    """
+    yes_no = [torch.stack((each, torch.zeros_like(each)), -1) for each in (student, teacher)]
+    return class_logits_loss(yes_no[0], yes_no[1], temperature).mean(-1)
+
+
 def value_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Squared error to the teacher's value, both ``[batch, 1]``: a number has no temperature."""
     return (student.float() - teacher).square().sum(-1)

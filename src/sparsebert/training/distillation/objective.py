@@ -23,6 +23,7 @@ from sparsebert.torch_models import model_inputs, unwrapped
 from sparsebert.training.distillation.losses import (
     class_logits_loss,
     hidden_states_loss,
+    label_sets_loss,
     last_projections,
     relation_heads,
     relations_loss,
@@ -127,6 +128,9 @@ _LogitsLoss = Callable[[Any, torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 _LOGITS_LOSS: dict[Kind, _LogitsLoss] = {
     Kind.CLASSIFICATION: lambda student, teacher, mask, temperature: class_logits_loss(
+        student.logits, teacher, temperature
+    ),
+    Kind.LABEL_SETS: lambda student, teacher, mask, temperature: label_sets_loss(
         student.logits, teacher, temperature
     ),
     Kind.REGRESSION: lambda student, teacher, mask, temperature: value_loss(

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# The runs behind "Tasks beyond the table" in docs/results.md: a small encoder, dense and halved, on
+# named entities and on several labels a row.
+#
+#     runs/tasks.sh MODEL SQUAD RUNS              MODEL: all-MiniLM-L6-v2; SQUAD: SQuAD's two files
+#     TASKS=ner runs/tasks.sh MODEL SQUAD RUNS      a part of it
+#
+# runs/made_tasks.py makes the data. What is there is not made again and what was begun is resumed.
+#
+# dense      the model as it is, fine-tuned
+# best       dense, pruned to 1:2 by second order with the task's own texts, and taught by dense
+# int8       best, packed, and scored on the engine
+set -euo pipefail
+here=$(dirname "$0")
+. "$here/steps.sh"
+
+model=$1 squad=$2 runs=$3
+declare -A names=([ner]=ner [topics]=custom)
+declare -A epochs=([ner]=5 [topics]=5)
+
+step "$runs/data" "${PYTHON:-python}" "$here/made_tasks.py" "$squad" "$runs/data"
+for task in ${TASKS:-ner topics}; do
+    out=$runs/$task data=$runs/data/$task name=${names[$task]}
+    given=(--task "$name" --data "$data")
+    training=("${given[@]}" --epochs "${epochs[$task]}" --learning-rate 2e-4 --dropout 0)
+    mkdir -p "$out"
+    sparse "$out/dense" finetune "$model" "$out/dense" "${training[@]}" --resume || continue
+    sparse "$out/pruned" prune "$out/dense" "$out/pruned" --method second-order \
+        --calibration "$data" --task "$name" || continue
+    sparse "$out/best" finetune "$out/pruned" "$out/best" "${training[@]}" --teacher "$out/dense" \
+        --hidden-weight 1 --resume || continue
+    sparse "$out/int8" pack "$out/best" "$out/int8" --dtype int8 || continue
+    for row in dense pruned best int8; do
+        sparse - evaluate "$out/$row" "${given[@]}" || true
+    done
+done
+finish

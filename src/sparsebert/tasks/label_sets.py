@@ -1,0 +1,129 @@
+"""Several labels a row: a column of lists of names, or one of zeros and ones for each label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsebert.errors import DataError
+from sparsebert.tasks.columns import is_whole_number, need_columns, show, show_label, show_labels
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.labels import are_unnamed
+from sparsebert.tasks.table import CUSTOM, Kind, Task
+from sparsebert.tasks.words import known_names, label_indices, tag_names
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+THRESHOLD = 0.5
+_MAX_LABELS = 1000
+_FLAGS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
+
+
+def holds_lists(table: pa.Table, name: str) -> bool:
+    """Whether there is such a column, of lists."""
+    import pyarrow as pa
+
+    if name not in table.column_names:
+        return False
+    kind = table.schema.field(name).type
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def task_of_label_sets(
+    table: pa.Table,
+    columns: tuple[str, ...],
+    label: str,
+    labels: Sequence[str] | None,
+    options: DataOptions,
+    source: str,
+) -> Task:
+    """The task of texts with several labels each, those of ``labels`` if a model has them already.
+
+    ``label`` is the column of lists; where the options name a column for each label it is not
+    looked at. Raises DataError.
+    """
+    for name in ("regression", "positive_label"):
+        if name in options.given():
+            raise DataError(f"{name} has no meaning where a row has several labels: leave it out.")
+    threshold = THRESHOLD if options.threshold is None else options.threshold
+    if not 0 < threshold < 1:
+        raise DataError(f"the threshold of a label must be between 0 and 1, not {threshold:g}.")
+    flags = options.flag_columns or ()
+    need_columns(table, (*columns, *(flags or (label,))), source)
+    numbers = () if flags else options.names or known_names(table, label) or ()
+    if labels is not None and not are_unnamed(labels):
+        names = tuple(labels)
+    elif labels is not None and not flags:
+        names = tuple(str(number) for number in range(len(labels)))
+    else:
+        names = flags or numbers or _label_set(table, label, source)
+    unknown = [name for name in (*flags, *numbers) if name not in names]
+    if unknown:
+        raise DataError(
+            f"{source}: the labels {', '.join(unknown[:8])} are none of the model's "
+            f"({', '.join(names[:20])})."
+        )
+    return Task(
+        name=CUSTOM,
+        title="custom",
+        kind=Kind.LABEL_SETS,
+        text_columns=columns,
+        label_column="" if flags else label,
+        flag_columns=flags,
+        metrics=("micro_f1", "macro_f1", "average_precision"),
+        main_metric="micro_f1",
+        labels=names,
+        numbers=numbers,
+        threshold=threshold,
+    )
+
+
+def label_sets(table: pa.Table, task: Task, source: str) -> npt.NDArray[np.float32]:
+    """Which labels each row has: float32 ``[rows, labels]``, zeros and ones. Raises DataError."""
+    found = np.zeros((table.num_rows, len(task.labels)), np.float32)
+    if task.flag_columns:
+        for name in task.flag_columns:
+            found[:, task.labels.index(name)] = _flags(table, name, source)
+        return found
+    rows = tag_names(table, task.label_column, source)
+    index = label_indices(rows, task)
+    for row, tags in enumerate(rows):
+        for tag in tags:
+            if tag not in index:
+                raise DataError(
+                    f"{source}: column '{task.label_column}', row {row + 1}: {show_label(tag)} is "
+                    f"not one of the labels ({show_labels(task)})."
+                )
+            found[row, index[tag]] = 1.0
+    return found
+
+
+def _flags(table: pa.Table, name: str, source: str) -> npt.NDArray[np.float32]:
+    values = table.column(name).to_pylist()
+    for row, value in enumerate(values, 1):
+        if str(value).strip().lower() not in _FLAGS:
+            raise DataError(
+                f"{source}: column '{name}', row {row}: {show(value)} is neither 0 nor 1."
+            )
+    return np.array([_FLAGS[str(value).strip().lower()] for value in values], np.float32)
+
+
+def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
+    distinct = {tag for tags in tag_names(table, column, source) for tag in tags}
+    if len(distinct) < 2:
+        raise DataError(
+            f"{source}: the lists in '{column}' hold {len(distinct)} label"
+            f"{'s' if not distinct else ''}; a task needs two."
+        )
+    if len(distinct) > _MAX_LABELS:
+        raise DataError(
+            f"{source}: the column '{column}' holds {len(distinct)} different labels, too many for "
+            "a task: is it another column? Name it with --label-column (label_column=)."
+        )
+    if all(map(is_whole_number, distinct)):
+        return tuple(sorted(distinct, key=int))
+    return tuple(sorted(distinct))

@@ -1,0 +1,94 @@
+"""Several labels a row: lists of names or numbers, and a column of zeros and ones for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from findings import by_kind
+from sparsebert.diagnosis import diagnose
+from sparsebert.errors import DataError
+from sparsebert.tasks import Kind, custom_task, load_split
+from sparsebert.tasks.data_options import DataOptions
+from tiny_tasks import write_rows
+
+ROWS = [
+    {"text": "a", "label": ["red", "blue"]},
+    {"text": "b", "label": []},
+    {"text": "c", "label": ["green"]},
+]
+FLAGS = [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]  # of blue, green, red
+
+
+def read(path: Path, labels: Any = None, **options: Any) -> Any:
+    task = custom_task(path, labels=labels, options=DataOptions(**options))
+    return load_split(task, path, "train")
+
+
+def test_lists_of_names(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "train.jsonl", ROWS)
+    examples = read(path)
+    assert examples.task.kind is Kind.LABEL_SETS
+    assert examples.task.labels == ("blue", "green", "red")
+    assert examples.labels.tolist() == FLAGS
+    assert examples.take(np.array([2, 0]), "some").labels.tolist() == [FLAGS[2], FLAGS[0]]
+    turned = read(path, labels=("red", "green", "blue"))  # a trained model's own order
+    assert turned.labels.tolist() == [row[::-1] for row in FLAGS]
+
+
+def test_numbers_and_a_column_called_labels(tmp_path: Path) -> None:
+    rows = [
+        {"text": "a", "labels": [2, 0]},
+        {"text": "b", "labels": []},
+        {"text": "c", "labels": [1]},
+    ]
+    path = write_rows(tmp_path / "train.jsonl", rows)
+    assert read(path).task.labels == ("0", "1", "2")
+    named = read(path, label_names="blue,green,red")
+    assert (named.task.labels, named.labels.tolist()) == (("blue", "green", "red"), FLAGS)
+
+
+@pytest.mark.parametrize("header", ["blue,green,red", "red,green,blue"])
+def test_a_column_for_each(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("text,blue,green,red\na,1,0,1\nb,0,False,0\nc,0,1.0,0\n")
+    examples = read(path, label_columns=header)
+    assert examples.task.labels == tuple(header.split(","))
+    order = [("blue", "green", "red").index(name) for name in examples.task.labels]
+    assert examples.labels.tolist() == [[row[index] for index in order] for row in FLAGS]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (ROWS, {"positive_label": "red"}, "positive_label has no meaning where a row has several"),
+        (ROWS, {"threshold": 1.5}, "must be between 0 and 1, not 1.5"),
+        (ROWS, {"label_columns": "red"}, "lacks the column 'red'"),
+        ([{"text": "a", "red": 2}], {"label_columns": "red"}, "column 'red', row 1: 2 is neither"),
+        ([{"text": "a", "label": ["x"]}], {}, "hold 1 label; a task needs two"),
+        ([{"text": "a", "label": [["x"]]}], {}, "is not a list of labels"),
+        ([{"text": "a", "label": "x"}], {"threshold": 0.3}, "threshold is for rows with several"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, rows: Any, options: Any, message: str) -> None:
+    path = write_rows(tmp_path / "train.jsonl", rows)
+    with pytest.raises(DataError, match=message):
+        read(path, **options)
+
+
+def test_a_label_that_the_model_has_not(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "train.jsonl", ROWS)
+    with pytest.raises(DataError, match="row 1: 'blue' is not one of the labels"):
+        read(path, labels=("red", "green"))
+
+
+def test_doctor_reads_them(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", ROWS)
+    write_rows(tmp_path / "validation.jsonl", [{"text": "d", "label": ["red"]}])
+    assert by_kind(diagnose(data=tmp_path, task="custom")) == {}
+    write_rows(tmp_path / "train.jsonl", [*ROWS[:2], {"text": "e", "label": ["red"]}])
+    write_rows(tmp_path / "validation.jsonl", [ROWS[2]])
+    assert set(by_kind(diagnose(data=tmp_path, task="custom"))) == {"unusable-data"}
