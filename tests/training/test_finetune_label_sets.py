@@ -76,7 +76,9 @@ def test_the_losses_are_those_of_torch() -> None:
     logits, labels = torch.randn(4, 3), torch.randint(2, (4, 3)).float()
     outputs: Any = type("Outputs", (), {"logits": logits})
     expected = torch.nn.BCEWithLogitsLoss()(logits, labels)
-    assert torch.allclose(TaskObjective(Kind.LABEL_SETS).of(outputs, labels, 4), expected)
+    assert torch.allclose(
+        TaskObjective(Kind.LABEL_SETS).of(outputs, {"labels": labels}, 4), expected
+    )
     teacher, heat = torch.randn(4, 3), 2.0
     yes, guess = torch.sigmoid(teacher / heat), torch.sigmoid(logits / heat)
     apart = yes * (yes / guess).log() + (1 - yes) * ((1 - yes) / (1 - guess)).log()

@@ -89,7 +89,7 @@ def test_the_losses_leave_padding_and_unlabelled_tokens_out() -> None:
     objective = TaskObjective(Kind.TOKENS)
 
     def of(values: torch.Tensor, wanted: torch.Tensor) -> Any:
-        return objective.of(type("Outputs", (), {"logits": values}), wanted, 2)
+        return objective.of(type("Outputs", (), {"logits": values}), {"labels": wanted}, 2)
 
     assert float(of(logits, labels)) == pytest.approx(float(expected) / 2, rel=1e-6)
     assert float(of(logits[:1], torch.full((1, 5), UNLABELLED))) == 0  # a row without a word
