@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "distances.h"
+#include "int8/distances.h"
 #include "int8/pass.h"
 #include "pass.h"
 #include "per_process.h"
@@ -64,6 +66,7 @@ struct FloatNetwork {
     using Shared = sparsebert::Shared;
     using Pass = sparsebert::Pass;
     using Kernels = const sparsebert::Kernels;
+    using Distances = sparsebert::Distances;
     static constexpr auto kOrder = Positions::Order::kLanesAreQueries;
 };
 
@@ -73,6 +76,7 @@ struct Int8Network {
     using Shared = Int8Shared;
     using Pass = Int8Pass;
     using Kernels = const Int8Choice;
+    using Distances = Int8Distances;
     static constexpr auto kOrder = Positions::Order::kLanesAreKeys;
 };
 
@@ -83,7 +87,7 @@ class EncoderOf : public Encoder {
         : model_(std::move(model)),
           kernels_(kernels),
           threads_(threads),
-          state_([this] { return std::make_unique<State>(model_, threads_); }) {}
+          state_([this] { return std::make_unique<State>(model_, kernels_, threads_); }) {}
 
     int threads() const override { return threads_; }
     const ModelShape& shape() const override { return model_; }
@@ -111,11 +115,12 @@ class EncoderOf : public Encoder {
   private:
     // What a run changes.
     struct State {
-        State(const ModelShape& shape, int threads)
-            : positions(shape, Network::kOrder), pool(threads) {}
+        State(const typename Network::Model& model, typename Network::Kernels& kernels, int threads)
+            : positions(model, Network::kOrder), distances(model, kernels), pool(threads) {}
 
         std::mutex mutex;
         Positions positions;
+        typename Network::Distances distances;
         ThreadPool pool;
         typename Network::Workspace workspace;
     };
@@ -136,10 +141,12 @@ class EncoderOf : public Encoder {
             offsets.clear();
             for (int s = first; s <= end; ++s) offsets.push_back(batch.offsets[s] - start);
             Batch micro{batch.ids + start, batch.types + start, offsets.data(), end - first};
-            state.positions.reserve(find_position_ids(model_, micro, position_ids));
+            const int longest = find_position_ids(model_, micro, position_ids);
+            state.positions.reserve(longest);
+            state.distances.reserve(longest, state.pool);
             micro.position_ids = position_ids.data();
             typename Network::Shared shared(model_, kernels_, state.pool, state.workspace, micro,
-                                            state.positions);
+                                            state.positions, state.distances);
             state.pool.run([&](int thread) {
                 typename Network::Pass pass(shared, thread);
                 pass.encode();

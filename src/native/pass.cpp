@@ -28,12 +28,14 @@ constexpr int kRowUnit = 16;
 }  // namespace
 
 Shared::Shared(const Model& model_, const Kernels& kernels_, ThreadPool& pool_,
-               Workspace& workspace_, const Batch& batch_, const Positions& positions_)
+               Workspace& workspace_, const Batch& batch_, const Positions& positions_,
+               const Distances& distances_)
     : model(model_),
       kernels(kernels_),
       pool(pool_),
       workspace(workspace_),
       positions(positions_),
+      distances(distances_),
       batch(batch_),
       blocks(batch_.tokens(), pool_.threads(), kernels_.block_tokens),
       sequences(batch_.sequences),
@@ -164,6 +166,7 @@ void Pass::attend(int layer_index) {
     const Batch& batch = shared_.batch;
     const int hidden = model_.hidden_size, heads = model_.heads, size = hidden / heads;
     const Positions::Rotary rotary = shared_.positions.rotary(layer_index);
+    const float scale = 1.0f / std::sqrt(static_cast<float>(size * model_.disentangled.terms));
     shared_.attention.take(layer_index, batch.sequences, heads, [&](int sequence, int head) {
         const int begin = batch.offsets[sequence], end = batch.offsets[sequence + 1];
         const int first_row = head * size;
@@ -190,11 +193,12 @@ void Pass::attend(int layer_index) {
                                 rotary.cosines + d * rotary.stride,
                                 rotary.sines + d * rotary.stride, tokens);
             }
+        const HeadDistances distances = shared_.distances.of(layer_index, head);
         kernels_.attention({parts[0], parts[1], parts[2], parts[3],
                             scratch_ + static_cast<size_t>(4) * size * stride, tokens, stride, size,
-                            1.0f / std::sqrt(static_cast<float>(size)),
-                            shared_.positions.bias(layer_index, head, tokens),
-                            shared_.positions.window(layer_index)});
+                            scale, shared_.positions.bias(layer_index, head, tokens),
+                            shared_.positions.window(layer_index), distances.keys,
+                            distances.queries, distances.stride});
         blocks_.each_piece(begin, end, [&](int block, int lane, int token, int count) {
             const int width = blocks_.width(block);
             float* to = blocks_.at(workspace_.context.get(), hidden, block) +

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "blocks.h"
+#include "distances.h"
 #include "model.h"
 #include "pass_thread.h"
 #include "positions.h"
@@ -12,13 +13,14 @@ namespace sparsebert {
 // What the threads of a pass have in common.
 struct Shared {
     Shared(const Model& model, const Kernels& kernels, ThreadPool& pool, Workspace& workspace,
-           const Batch& batch, const Positions& positions);
+           const Batch& batch, const Positions& positions, const Distances& distances);
 
     const Model& model;
     const Kernels& kernels;
     ThreadPool& pool;
     Workspace& workspace;
     const Positions& positions;
+    const Distances& distances;
     Batch batch;       // the micro-batch: offsets count from its own first token
     Blocks blocks;     // its tokens
     Blocks sequences;  // its sequences, as columns of pooled vectors

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "distances.h"
+
 namespace sparsebert {
 namespace {
 
@@ -63,8 +65,7 @@ Positions::Positions(const ModelShape& shape, Order order)
 
 void Positions::reserve(int tokens) {
     if (tokens <= capacity_ || (!by_head() && angles_.empty())) return;
-    // Twice as many, so that texts that grow one by one do not fill the tables each time.
-    capacity_ = round_up(std::max(tokens, std::min(2 * capacity_, longest_)), 64);
+    capacity_ = grown_capacity(capacity_, tokens, longest_);
     if (by_head()) fill_relative();
     for (Angles& angles : angles_) fill(angles);
 }

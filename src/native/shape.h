@@ -42,6 +42,21 @@ struct LayerAttention {
     RotarySpeed rotary;
 };
 
+// Disentangled attention (DeBERTa; He et al. 2020, arXiv:2006.03654): a score of query i and key j
+// is q_i k_j + q_i pk + k_j pq, over sqrt(terms x head size), where pk and pq are what the layer's
+// keys and queries make of an embedding of their distance i - j.
+struct Disentangled {
+    int span = 0;                   // there are 2 span rows of embeddings; 0: attention is plain
+    int buckets = 0;                // of distances, or 0: each distance has its own row
+    int farthest = 0;               // distance that the last bucket ends with
+    int terms = 1;                  // of a score
+    bool keys = false;              // whether there is pk ("content to position"),
+    bool queries = false;           // and pq ("position to content")
+    std::vector<float> embeddings;  // [2 span][hidden]
+
+    int row(int distance) const;  // of a query from a key
+};
+
 struct ModelShape {
     int hidden_size = 0, intermediate_size = 0, heads = 0;
     int embedding_size = 0;  // where it is not the hidden size, embeddings are projected
@@ -57,6 +72,7 @@ struct ModelShape {
     std::vector<LayerAttention> layers_attention;
     std::vector<float> relative_bias;  // [buckets of distances][heads], or empty
     std::vector<float> slopes;         // of each head, by which scores fall with distance, or empty
+    Disentangled disentangled;
     HeadShape head;
     int widest_shared = 0;  // most inputs of a layer of which blocks of rows share them
 

@@ -146,6 +146,14 @@ def test_layers_are_read_in_the_forms_of_then_and_now(changes: Any, attention: A
         ("distilbert", {"activation": "mish"}, "activation 'mish' is not supported"),
         ("electra", {"architectures": ["ElectraForMultipleChoice"]}, "ElectraForMaskedLM"),
         ("albert", {"inner_group_num": 2}, "groups of more than one layer are not supported"),
+        ("deberta-v2", {"relative_attention": False}, "relative_attention is False"),
+        ("deberta-v2", {"share_att_key": ...}, "share_att_key is False"),
+        ("deberta-v2", {"embedding_size": 12}, "embedding_size is 12, and of DeBERTa only"),
+        ("deberta-v2", {"conv_kernel_size": 3}, "DeBERTa v2's convolution"),
+        ("deberta-v2", {"pos_att_type": "c2p|p2p"}, "only c2p, p2c or both"),
+        ("deberta-v2", {"pos_att_type": ...}, "only c2p, p2c or both"),
+        ("deberta-v2", {"norm_rel_ebd": "batch_norm"}, "norm_rel_ebd 'batch_norm' is not"),
+        ("deberta-v2", {"architectures": ["DebertaV2ForMaskedLM"], "legacy": False}, "legacy is"),
     ],
 )
 def test_variants_are_refused(model_type: str, changes: Any, message: str) -> None:

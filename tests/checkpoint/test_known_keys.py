@@ -81,6 +81,7 @@ def test_tokenizer_config() -> None:
     classes = (
         transformers.AlbertTokenizer,
         transformers.BertTokenizer,
+        transformers.DebertaV2Tokenizer,
         transformers.MPNetTokenizer,
         transformers.RobertaTokenizer,
         transformers.XLMRobertaTokenizer,

@@ -10,6 +10,7 @@ import pytest
 
 import sparsebert as sb
 from bert_folders import write_bert
+from family_configs import USUAL
 from findings import by_kind, the_check
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.config import parse_config
@@ -76,6 +77,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("mpnet", {}),
     ("gte", {"type_vocab_size": 1}),
     ("modernbert", {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
+    ("deberta-v2", USUAL["deberta-v2"]),
 ]
 
 

@@ -34,9 +34,6 @@ def test_the_page_has_the_scripts_models(script: ModuleType) -> None:
     assert len(script.MODELS) == len({model.name for model in script.MODELS}) == 50
     assert [row[0] for row in rows] == [model.name for model in script.MODELS]
     for row, model in zip(rows, script.MODELS, strict=True):
-        if row[2].startswith("not yet"):
-            assert model.family == "deberta-v2"
-            continue
         assert row[1] == script.family_name(model)
         assert (row[2], row[3]) == ("yes", "no" if model.family.startswith("jina_bert") else "yes")
         assert float(row[5]) <= 2e-5

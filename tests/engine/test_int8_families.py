@@ -37,6 +37,16 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "modernbert": ("modernbert", {"classifier_pooling": "mean"}),
     "modernbert, local": ("modernbert", {**LOCAL, **BIASES, "classifier_activation": "relu"}),
     "ernie, with tasks": ("ernie", {"use_task_id": True}),
+    "deberta-v2": ("deberta-v2", {}),
+    "deberta-v2, one term, large heads": (
+        "deberta-v2",
+        {
+            "pos_att_type": "p2c",
+            "position_buckets": -1,
+            "hidden_size": 128,
+            "num_attention_heads": 2,
+        },
+    ),
     "nomic_bert": ("nomic_bert", {}),
     "gte": ("gte", {"type_vocab_size": 1}),
     "gte, scaled positions": (
@@ -116,6 +126,7 @@ def plain(kind: str, layers: int, exact: bool) -> ReferenceBert:
         config.attention[0].factor,
         config.layer_order,
         config.slopes,
+        config.disentangled,
     )
 
 

@@ -46,6 +46,16 @@ OWN: dict[str, list[dict[str, Any]]] = {
     "camembert": [{"type_vocab_size": 1}],
     "data2vec-text": [{"type_vocab_size": 1}],
     "ernie": [{}, {"use_task_id": True, "task_type_vocab_size": 4}],
+    "deberta-v2": [
+        {"max_relative_positions": -1},
+        {
+            "pos_att_type": ["c2p"],
+            "position_buckets": -1,
+            "norm_rel_ebd": "none",
+            "type_vocab_size": 2,
+            "position_biased_input": True,
+        },
+    ],
     "nomic_bert": [{}, {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}],
     "gte": [
         {"type_vocab_size": 2},
@@ -94,7 +104,7 @@ def batch(folder: Path, lengths: tuple[int, ...] = LENGTHS) -> tuple[list[Any], 
     ids = [rng.integers(0, config.vocab_size, length).tolist() for length in lengths]
     ids[-1][5] = ids[-1][9] = config.pad_token_id
     types = getattr(config, "type_vocab_size", None)
-    if not FAMILIES[config.model_type].token_types:
+    if not FAMILIES[config.model_type].token_types or not types:
         return ids, None
     return ids, [rng.integers(0, types, length).tolist() for length in lengths]
 

@@ -18,12 +18,13 @@ from safetensors.torch import load_file, save_file
 from family_configs import DISTINCT
 from sentences import SENTENCES
 from sparsebert.checkpoint import open_checkpoint, read_masks
+from sparsebert.checkpoint.disentangled_attention import DisentangledAttention
 from sparsebert.checkpoint.families import Head
 from sparsebert.errors import CheckpointError, DataError, MissingExtraError
 from sparsebert.pruning import prune
 from sparsebert.pruning.calibration import Linear, Statistics, prune_layers
 from sparsebert.pruning.calibration_set import CalibrationSet, read_calibration_set
-from sparsebert.pruning.encoder_arithmetic import distance_buckets
+from sparsebert.pruning.encoder_arithmetic import distance_buckets, distance_rows
 from sparsebert.tasks.table import get_task
 from tiny_models import TinyBert
 from tiny_tasks import write_regression, write_rows
@@ -50,12 +51,16 @@ def seen_by(folder: Path, rows: CalibrationSet) -> dict[str, tuple[Any, Any]]:
     By canonical name, encoder layers as ``encoder.layer.0``.
     """
     model = transformers.AutoModel.from_pretrained(folder).eval()
-    family = open_checkpoint(folder).config.family
+    config = open_checkpoint(folder).config
+    family = config.family
+    distances = config.disentangled and config.disentangled.rows
     seen: dict[str, list[tuple[Any, Any]]] = {}
 
     def watch(module: Any, name: str) -> None:
         def keep(_: Any, given: Any, out: Any) -> None:
             out = out if isinstance(out, torch.Tensor) else out[0]
+            if given[0].shape[-2] == distances:  # DeBERTa's, which go through the same layers
+                return
             seen.setdefault(name, []).append((given[0].clone(), out.clone()))
 
         module.register_forward_hook(keep)
@@ -117,6 +122,11 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("electra", {**ODD, "embedding_size": 20}),
     ("electra", {"embedding_size": 32}),
     ("mpnet", ODD),
+    ("deberta-v2", {**ODD, "position_biased_input": True, "type_vocab_size": 2}),
+    (
+        "deberta-v2",
+        {**ODD, "pos_att_type": ["p2c"], "position_buckets": -1, "max_relative_positions": 30},
+    ),
     ("modernbert", {**ODD, "num_hidden_layers": 4, "local_attention": 7}),
     ("modernbert", {"attention_bias": True, "mlp_bias": True, "norm_bias": True}),
     ("ernie", {"use_task_id": True}),
@@ -225,6 +235,16 @@ def test_layers_that_share_weights_are_pruned_once_on_what_all_of_them_read(
         assert found[name].input_mean.numpy() == pytest.approx(x.mean(0).numpy(), abs=1e-4)
         square = found[name].inputs.diagonal() + found[name].input_mean.square()
         assert square.numpy() == pytest.approx(x.square().mean(0).numpy(), abs=1e-3, rel=1e-3)
+
+
+def test_distances_take_the_rows_of_transformers() -> None:
+    """With the numbers of the published models."""
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+    distance = torch.arange(-700, 701)
+    buckets = make_log_bucket_position(distance, 256, 512).long()
+    attention = DisentangledAttention(512, 256, 512, ("c2p",), True)
+    assert torch.equal(distance_rows(distance, attention), (buckets + 256).clamp(0, 511))
 
 
 HEADS = [

@@ -8,7 +8,7 @@ and Gimpel 2016 (arXiv:1606.08415) for GELU; Su et al. 2021 (arXiv:2104.09864) f
 Raffel et al. 2019 (arXiv:1910.10683) for biases by distance, Press et al. 2021 (arXiv:2108.12409)
 for slopes, Shazeer 2020 (arXiv:2002.05202) for
 gated layers, Elfwing et al. 2017 (arXiv:1702.03118) for SiLU, Warner et al. 2024
-(arXiv:2412.13663) for ModernBERT.
+(arXiv:2412.13663) for ModernBERT, He et al. 2020 (arXiv:2006.03654) for DeBERTa.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class ReferenceBert:
     ``windows`` has the largest distance at which tokens see each other and ``thetas`` the base of
     rotary positions; None where there is none. ``factor`` divides the latter. ``order`` numbers the
     layers' weights, where several layers have the same. ``slopes`` of each head take from a score.
+    ``distances`` is what DeBERTa's attention knows of them: ``rows``, ``buckets``, ``farthest`` and
+    ``terms``.
     """
 
     weights: Mapping[str, npt.NDArray]
@@ -65,6 +67,7 @@ class ReferenceBert:
     factor: float = 1.0
     order: Sequence[int] = ()
     slopes: Sequence[float] = ()
+    distances: Any = None
 
     def hidden(self, ids: Sequence[int], type_ids: Sequence[int] | None = None) -> Array:
         """The last layer, ``[tokens, hidden]``."""
@@ -213,11 +216,42 @@ class ReferenceBert:
         window = self.windows[layer] if self.windows else None
         return bias if window is None else np.where(np.abs(distance) > window, -np.inf, bias)
 
+    def _divisor(self, hidden: int) -> float:
+        terms = 1 + len(self.distances.terms) if self.distances else 1
+        return math.sqrt(terms * (hidden // self.heads))
+
+    def _distance_scores(self, name: str, query: Array, key: Array) -> Any:
+        """DeBERTa's terms of a score ``[heads, tokens, tokens]``, before they are divided."""
+        if not self.distances:
+            return 0.0
+        tokens = query.shape[1]
+        rows = self._get("encoder.rel_embeddings.weight")
+        if "encoder.rel_embeddings.LayerNorm.weight" in self.weights:
+            rows = self._norm(rows, "encoder.rel_embeddings.LayerNorm")
+        chosen = [
+            [distance_row(i - j, self.distances) for j in range(tokens)] for i in range(tokens)
+        ]
+        parts = {}
+        for kind in ("query", "key"):
+            projected = self._linear(rows, f"{name}.attention.self.{kind}")
+            split = projected.reshape(len(rows), self.heads, -1).transpose(1, 0, 2)
+            parts[kind] = self._rounded(split)[:, chosen]  # [heads, tokens, tokens, size]
+        scores = np.zeros((self.heads, tokens, tokens))
+        if "c2p" in self.distances.terms:
+            scores += np.einsum("hid,hijd->hij", query, parts["key"])
+        if "p2c" in self.distances.terms:
+            scores += np.einsum("hjd,hijd->hij", key, parts["query"])
+        return scores
+
+    def _rounded(self, heads: Array) -> Array:
+        """Queries or keys as products take them."""
+        return heads
+
     def _attend(self, x: Array, layer: int, name: str) -> Array:
         tokens, hidden = x.shape
         query, key, value = self._projections(x, layer, name).values()
-        scores = query @ key.transpose(0, 2, 1) / math.sqrt(hidden // self.heads)
-        scores = scores + self._score_bias(layer, tokens)
+        scores = query @ key.transpose(0, 2, 1) + self._distance_scores(name, query, key)
+        scores = scores / self._divisor(hidden) + self._score_bias(layer, tokens)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         return (weights @ value).transpose(1, 0, 2).reshape(tokens, hidden)
@@ -246,6 +280,17 @@ def turned(x: Array, theta: float, factor: float) -> Array:
     angles = np.arange(tokens)[:, None] / factor * theta ** (-np.arange(half) / half)
     points = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angles)
     return np.concatenate([points.real, points.imag], axis=-1)
+
+
+def distance_row(distance: int, distances: Any) -> int:
+    """DeBERTa's row of the embeddings of a distance of a query from a key."""
+    middle, far = distances.buckets // 2, abs(distance)
+    if distances.buckets and far > middle:
+        # The bucket whose end the distance does not pass: ends grow by the same factor each.
+        factor = ((distances.farthest - 1) / middle) ** (1 / (middle - 1)) if middle > 1 else 1.0
+        step = next((n for n in range(middle) if far <= middle * factor**n * (1 + 1e-9)), middle)
+        distance = (middle + step) * (1 if distance > 0 else -1)
+    return min(max(distance + distances.rows // 2, 0), distances.rows - 1)
 
 
 def bucket(distance: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

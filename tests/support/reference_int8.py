@@ -9,7 +9,6 @@ whole number.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,14 +103,15 @@ class ReferenceInt8(ReferenceBert):
 
     def _attend(self, x: Array, layer: int, name: str) -> Array:
         tokens, hidden = x.shape
-        size = hidden // self.heads
         rows = {}
         for kind, projected in self._projections(x, layer, name).items():
             rows[kind] = quantize_heads(projected)
             self.steps[f"{name}.attention.self.{kind}.rows"] = rows[kind]
         query, key, value = rows["query"], rows["key"], rows["value"]
-        scores = query.scales[:, :, None] * key.scales[:, None, :] / math.sqrt(size)
+        scores = query.scales[:, :, None] * key.scales[:, None, :]
         scores = scores * (query.values @ key.values.transpose(0, 2, 1))
+        scores = scores + self._distance_scores(name, query.floats, key.floats)
+        scores = scores / self._divisor(hidden)
         scores = scores + self._score_bias(layer, tokens)
         # Each value's own scale goes into its probability, so that the second product needs none.
         scale = np.maximum(value.scales, _SMALLEST)[:, None, :]
@@ -124,6 +124,9 @@ class ReferenceInt8(ReferenceBert):
         )
         context = (integers @ value.values) / sums[:, :, None]
         return context.transpose(1, 0, 2).reshape(tokens, hidden)
+
+    def _rounded(self, heads: Array) -> Array:
+        return quantize_heads(heads).floats
 
     def _get(self, name: str) -> Array:
         weight = self.weights[name]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from family_configs import USUAL
 from sentences import SENTENCES
 from sparsebert.checkpoint.families import FAMILIES, Head
 
@@ -75,7 +76,7 @@ def make_tiny_bert(
         **_TOKENS[model_type](tokenizer),
         vocab_size=len(tokenizer),
         num_labels=num_labels if head.endswith("-classification") else 2,
-        **config,
+        **{**USUAL.get(model_type, {}), **config},
     )
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
@@ -117,6 +118,10 @@ def make_tokenizer(model_type: str, lower_case: bool) -> Any:
         )
     if model_type in ("roberta", "data2vec-text"):
         return transformers.RobertaTokenizerFast(*_byte_pairs([*names, "<mask>"]))
+    if model_type == "deberta-v2":
+        ends = {"[PAD]": 0.0, "[CLS]": 0.0, "[SEP]": 0.0, "[UNK]": 0.0}
+        pieces = _unigrams([*ends])
+        return transformers.DebertaV2TokenizerFast(vocab=[*pieces[:-1], ("[MASK]", 0.0)])
     if model_type in ("xlm-roberta", "gte", "jina_embeddings_v3"):
         return transformers.XLMRobertaTokenizerFast(vocab=_unigrams([*names]))
     if model_type == "camembert":
@@ -208,6 +213,7 @@ _TOKENS = {
     "camembert": _ends,
     "data2vec-text": _ends,
     "ernie": _pad,
+    "deberta-v2": _pad,
     "nomic_bert": _pad,
     "gte": _ends,
     "jina_embeddings_v3": _ends,

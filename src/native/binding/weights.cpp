@@ -2,6 +2,8 @@
 
 #include <nanobind/stl/string.h>
 
+#include <cmath>
+#include <numeric>
 #include <stdexcept>
 
 #include "../half.h"
@@ -146,6 +148,38 @@ HeadInput read_input(const std::string& name) {
     throw std::invalid_argument("unknown input '" + name + "' of a head.");
 }
 
+// (rows of embeddings, buckets, farthest, whether pk, whether pq, whether LayerNorm is in front).
+Disentangled read_disentangled(nb::handle value, const Weights& weights, const ModelShape& shape) {
+    const Parts parts("disentangled", value);
+    const int rows = parts.integer(0), hidden = shape.hidden_size;
+    Disentangled found;
+    found.span = rows / 2;
+    found.buckets = parts.integer(1);
+    found.farthest = parts.integer(2);
+    found.keys = nb::cast<bool>(parts[3]);
+    found.queries = nb::cast<bool>(parts[4]);
+    found.terms = 1 + found.keys + found.queries;
+    const bool sensible = found.buckets == 0 || (found.buckets >= 2 && found.buckets <= rows &&
+                                                 found.farthest - 1 > found.buckets / 2);
+    if (rows < 2 || rows % 2 || !sensible)
+        throw std::invalid_argument("the distances of disentangled attention make no sense.");
+    const std::string name = "encoder.rel_embeddings";
+    found.embeddings = weights.small_matrix(name + ".weight", rows, hidden);
+    if (!nb::cast<bool>(parts[5])) return found;
+    const float* gamma = weights.vector(name + ".LayerNorm.weight", hidden);
+    const float* beta = weights.vector(name + ".LayerNorm.bias", hidden);
+    for (int row = 0; row < rows; ++row) {
+        float* x = found.embeddings.data() + static_cast<size_t>(row) * hidden;
+        const double mean = std::accumulate(x, x + hidden, 0.0) / hidden;
+        double squares = 0.0;
+        for (int f = 0; f < hidden; ++f) squares += (x[f] - mean) * (x[f] - mean);
+        const double deviation = std::sqrt(squares / hidden + shape.epsilon);
+        for (int f = 0; f < hidden; ++f)
+            x[f] = static_cast<float>((x[f] - mean) / deviation * gamma[f] + beta[f]);
+    }
+    return found;
+}
+
 }  // namespace
 
 void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shape) {
@@ -190,6 +224,8 @@ void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shap
     shape.slopes = nb::cast<std::vector<float>>(config["slopes"]);
     if (!shape.slopes.empty() && static_cast<int>(shape.slopes.size()) != shape.heads)
         throw std::invalid_argument("there must be a slope for each head.");
+    if (const nb::object found = config["disentangled"]; !found.is_none())
+        shape.disentangled = read_disentangled(found, weights, shape);
     HeadShape& head = shape.head;
     head.input = read_input(text("head_input"));
     if (head.input == HeadInput::kNone) return;

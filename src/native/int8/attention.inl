@@ -34,6 +34,53 @@ template <int R, int T>
     }
 }
 
+// Adds the scores of distances to those of content, of T queries (rows of `scores`) by 16 keys. A
+// query is multiplied by the keys of distances as by those of tokens; the queries of distances, one
+// for each of 16 keys, by the key itself.
+template <int T>
+[[gnu::noinline]] void add_distances(const HeadTiles& head, float* scores, int query, int key) {
+    const Int8HeadDistances& of = head.call.distances;
+    const int fours = head.call.at.depth() / 4;
+    const int8_t* keys = head.keys + static_cast<size_t>(key) * fours * 4;
+    const int first = key - query;  // from the first query to the first key
+    Sums to_keys[T], to_queries[T];
+#pragma GCC unroll 16
+    for (int t = 0; t < T; ++t)
+        to_keys[t] = scaled_sums(of.key_sums + first - t, kInputOffset - 128);
+    for (int four = 0; four < fours; ++four) {
+        const ptrdiff_t at = static_cast<ptrdiff_t>(four * of.stride) + first;
+#pragma GCC unroll 16
+        for (int t = 0; t < T; ++t)
+            dot(to_keys[t], load_four(head.part(0, query + t) + four * 4),
+                load_weights(of.keys + (at - t) * 4));
+    }
+#pragma GCC unroll 16
+    for (int t = 0; t < T; ++t) to_queries[t] = load_sums(head.offsets + key);
+    for (int four = 0; four < fours; ++four) {
+        const Weights weights = load_weights(keys + four * 64);
+        const ptrdiff_t at = static_cast<ptrdiff_t>(four * of.stride) + first;
+#pragma GCC unroll 16
+        for (int t = 0; t < T; ++t) dot_rows(to_queries[t], of.queries + (at - t) * 4, weights);
+    }
+#pragma GCC unroll 16
+    for (int t = 0; t < T; ++t) {
+        Vec by_query[kTileVectors], by_key[kTileVectors];
+        to_floats(to_keys[t], by_query);
+        to_floats(to_queries[t], by_key);
+        const Vec scale = Vec::broadcast(head.scale(0, query + t));
+        float* row = scores + t * head.score_stride + key;
+#pragma GCC unroll 4
+        for (int v = 0; v < kTileVectors; ++v) {
+            const int i = v * Vec::kWidth, at = first - t + i;
+            Vec score = Vec::load(row + i);
+            score = fma(by_query[v], mul(scale, Vec::load(of.key_scales + at)), score);
+            const Vec factor =
+                mul(Vec::load(head.key_scales + key + i), Vec::load(of.query_scales + at));
+            fma(by_key[v], factor, score).store(row + i);
+        }
+    }
+}
+
 // R tiles of value columns by T queries, over keys [begin, end).
 template <int R, int T>
 [[gnu::noinline]] void context_tile(const HeadTiles& head, int query, int column, int begin,
@@ -76,6 +123,8 @@ void attention(const Int8Attention& call) {
                 for (tile += first; count > 0; --count, tile += tiles())
                     score_tile<tiles(), T>(head, query, tile * 16);
             });
+            for (int key = 0; call.distances.keys && key < head.padded; key += 16)
+                add_distances<T>(head, head.scores, query, key);
             float factors[T];
             for (int t = 0; t < T; ++t) {
                 float* row = head.scores + t * head.score_stride;

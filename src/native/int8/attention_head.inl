@@ -3,6 +3,8 @@
 //   p[i][j] = exp(S[i][j] + ln sv[j] - max_j),  P = round(255 p)
 //   O[i][d] = sum_j P[i][j] V[j][d] / (255 sum_j p[i][j] / sv[j])
 // A value's scale is folded into the probabilities, and everything is kept in powers of two.
+// Disentangled attention adds to S what keys and queries of the distance j - i give:
+//   sq[i] spk[j - i] sum_d Q[i][d] PK[j - i][d] + sk[j] spq[j - i] sum_d PQ[j - i][d] K[j][d]
 #pragma once
 
 #include "runs.inl"
@@ -53,8 +55,7 @@ struct HeadTiles {
 
     void fill() {
         const int depth = call.at.depth();
-        // log2 e moves the exponential to powers of two.
-        const float factor = 1.44269504f / std::sqrt(static_cast<float>(call.at.head_size));
+        const float factor = int8_score_factor(call.at.head_size, call.distances.terms);
         for (int j = 0; j < padded; ++j) {
             const bool real = j < call.tokens;
             const float value = real ? std::max(scale(2, j), 1e-12f) : 1.0f;

@@ -68,13 +68,27 @@ struct QueryBlock {
     }
 
     void soften_rows() const {
+        float highest[kTileQueries];
+        for (int t = 0; t < rows; ++t)
+            highest[t] = convert_scores(t, scores + t * head.score_stride);
+        if (head.call.distances.keys) add_scores_of_distances(highest);
         for (int t = 0; t < rows; ++t) {
             float* row = scores + t * head.score_stride;
             uint8_t* out = head.probabilities + t * head.probability_stride;
-            factors[t] = soften(head, row, out, first * 16, last * 16, convert_scores(t, row));
+            factors[t] = soften(head, row, out, first * 16, last * 16, highest[t]);
             // What a last step of fewer keys reads beyond them.
             std::memset(out + last * 16, 0, 48);
         }
+    }
+
+    void add_scores_of_distances(float* highest) const {
+        each_run<kAttentionTokens>(rows, [&](auto length, int t, int runs) {
+            for (; runs > 0; --runs, t += length())
+                for (int key = 0; key < head.padded; key += 16)
+                    add_distances<length()>(head, scores + t * head.score_stride, query + t, key);
+        });
+        for (int t = 0; t < rows; ++t)
+            highest[t] = highest_score(scores + t * head.score_stride, 0, head.padded, nullptr);
     }
 
     // Sums of query t to scores; returns the highest.

@@ -109,6 +109,16 @@ inline void dot(Sums& sums, const Chosen& inputs, const Weights& weights) {
         sums.v[i] = _mm256_add_epi32(sums.v[i], _mm256_madd_epi16(inputs.v[i], weights.v[i]));
 }
 
+// Four inputs of its own for each row.
+inline void dot_rows(Sums& sums, const uint8_t* inputs, const Weights& weights) {
+    Chosen words;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+        words.v[i] = _mm256_cvtepu8_epi16(
+            _mm_loadu_si128(reinterpret_cast<const __m128i*>(inputs + 16 * i)));
+    dot(sums, words, weights);
+}
+
 #include "tiles_x86.inl"
 
 #include "floats_avx2.inl"

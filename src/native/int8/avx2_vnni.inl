@@ -74,6 +74,11 @@ inline void dot(Sums& sums, const Chosen& inputs, const Weights& weights) {
     for (int i = 0; i < 2; ++i) sums.v[i] = multiply_add(sums.v[i], inputs.v[i], weights.v[i]);
 }
 
+// Four inputs of its own for each row.
+inline void dot_rows(Sums& sums, const uint8_t* inputs, const Weights& weights) {
+    dot(sums, Chosen{{load_32(inputs), load_32(inputs + 32)}}, weights);
+}
+
 #include "tiles_x86.inl"
 
 #include "floats_avx2.inl"

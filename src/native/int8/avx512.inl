@@ -38,6 +38,11 @@ inline void dot(Sums& sums, Four inputs, Weights weights) {
     sums = _mm512_dpbusd_epi32(sums, inputs, weights);
 }
 
+// Four inputs of its own for each row.
+inline void dot_rows(Sums& sums, const uint8_t* inputs, Weights weights) {
+    dot(sums, _mm512_loadu_si512(inputs), weights);
+}
+
 // round(255 p) for p in [0, 1], already multiplied.
 inline void store_bytes(const Vec (&lanes)[1], uint8_t* out) {
     const __m512i whole = _mm512_cvtps_epi32(lanes[0].v);

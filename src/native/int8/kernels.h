@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -107,6 +108,24 @@ struct Int8Heads {
     size_t row() const { return static_cast<size_t>(3) * heads * depth(); }
 };
 
+// What scores of content are multiplied by: log2 e moves the exponential to powers of two.
+inline float int8_score_factor(int head_size, int terms) {
+    return 1.44269504f / std::sqrt(static_cast<float>(head_size * terms));
+}
+
+// Disentangled attention, of one head: keys and queries of distances (see distances.h), from
+// distance 0 of a key from a query on. Values lie [depth / 4][stride][4], so that those of
+// neighbouring keys are a tile of weights, or of inputs.
+struct Int8HeadDistances {
+    const int8_t* keys = nullptr;       // null where attention is plain
+    const uint8_t* queries = nullptr;   // plus 128
+    const int32_t* key_sums = nullptr;  // of each key's values
+    const float* key_scales = nullptr;  // times `int8_score_factor`
+    const float* query_scales = nullptr;
+    size_t stride = 0;
+    int terms = 1;
+};
+
 // One head of one sequence; `at` is its first token. Writes the context of its tokens.
 struct Int8Attention {
     Int8Heads at;
@@ -118,6 +137,7 @@ struct Int8Attention {
     // As in `Attention`, but for the distance j - i and in powers of two: log2 e x bias.
     const float* bias = nullptr;
     int window = kEverything;
+    Int8HeadDistances distances;
 };
 
 // Most queries at a time: in registers, and on tiles, where two such blocks are in hand.

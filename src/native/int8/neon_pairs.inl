@@ -23,6 +23,13 @@ inline void dot(Sums& sums, Four inputs, const Weights& weights) {
     for (int i = 0; i < 4; ++i) dot_quarter(sums, i, inputs, weights.v[i]);
 }
 
+// Four inputs of its own for each row.
+inline void dot_rows(Sums& sums, const uint8_t* inputs, const Weights& weights) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+        dot_quarter(sums, i, as_inputs(vld1q_u8(inputs + 16 * i)), weights.v[i]);
+}
+
 // Eight inputs, twice.
 inline Inputs load_group(const uint8_t* p) {
     const uint8x8_t group = vld1_u8(p);

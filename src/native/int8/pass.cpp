@@ -53,12 +53,14 @@ struct RunMemory {
 }  // namespace
 
 Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, ThreadPool& pool_,
-                       Int8Workspace& workspace_, const Batch& batch_, const Positions& positions_)
+                       Int8Workspace& workspace_, const Batch& batch_, const Positions& positions_,
+                       const Int8Distances& distances_)
     : model(model_),
       choice(choice_),
       pool(pool_),
       workspace(workspace_),
       positions(positions_),
+      distances(distances_),
       batch(batch_),
       attention(model_.layers.size()),
       hidden_stride(round_up(model_.hidden_size, 16)),
@@ -282,7 +284,8 @@ void Int8Pass::attend_head(int layer, int sequence, int head) {
     shared_.choice.with(tokens).attention(
         {at, head, tokens, shared_.context + static_cast<size_t>(begin) * shared_.hidden_stride,
          static_cast<size_t>(shared_.hidden_stride), scratch_,
-         shared_.positions.bias(layer, head, tokens), shared_.positions.window(layer)});
+         shared_.positions.bias(layer, head, tokens), shared_.positions.window(layer),
+         shared_.distances.of(layer, head)});
 }
 
 void Int8Pass::attend(int layer) {

@@ -7,6 +7,7 @@
 #include "../pass_thread.h"
 #include "../positions.h"
 #include "choice.h"
+#include "distances.h"
 #include "model.h"
 
 namespace sparsebert {
@@ -31,13 +32,15 @@ struct Int8Runs {
 // What the threads of a pass have in common.
 struct Int8Shared {
     Int8Shared(const Int8Model& model, const Int8Choice& choice, ThreadPool& pool,
-               Int8Workspace& workspace, const Batch& batch, const Positions& positions);
+               Int8Workspace& workspace, const Batch& batch, const Positions& positions,
+               const Int8Distances& distances);
 
     const Int8Model& model;
     const Int8Choice& choice;
     ThreadPool& pool;
     Int8Workspace& workspace;
     const Positions& positions;
+    const Int8Distances& distances;
     Batch batch;  // the micro-batch: offsets count from its own first token
 
     // Few tokens: all threads share the rows of each layer, with a barrier after each step. Many:

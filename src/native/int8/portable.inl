@@ -65,6 +65,12 @@ inline void dot(Sums& sums, const Chosen& inputs, Weights weights) {
         }
 }
 
+// Four inputs of its own for each row.
+inline void dot_rows(Sums& sums, const uint8_t* inputs, Weights weights) {
+    for (int row = 0; row < kTileRows; ++row)
+        for (int i = 0; i < 4; ++i) sums.v[row] += inputs[4 * row + i] * weights.v[4 * row + i];
+}
+
 // Also NaN, which no cast takes, comes to lie within.
 inline float within(float least, float x, float most) { return std::min(std::max(least, x), most); }
 

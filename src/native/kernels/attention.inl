@@ -1,6 +1,9 @@
 // Scaled dot-product attention of one head over one sequence, lanes = queries:
 //   S[j][i] = sum_d K[d][j] Q[d][i],  P = softmax over j,  O[d][i] = sum_j V[d][j] P[j][i]
-// Both products are outer products: R scalars broadcast against T vectors of queries.
+// Both products are outer products: R scalars broadcast against T vectors of queries. Disentangled
+// attention has keys PK and queries PQ of distances beside them, and
+//   S[j][i] = sum_d K[d][j] (Q[d][i] + PQ[d][i - j]) + Q[d][i] PK[d][i - j]
+// where a key's distances from neighbouring queries are neighbours: loads, and nothing to gather.
 #pragma once
 
 #include "math.inl"
@@ -37,6 +40,7 @@ inline void outer_product(const float* left, size_t left_row, size_t left_step, 
 }
 
 constexpr int kAttentionRows = 6;  // 6 x 4 sums of 32 registers, 6 x 2 of 16
+constexpr int kDisentangledKeys = 4;
 
 template <int T>
 void outer_products(const float* left, size_t left_row, size_t left_step, const float* right,
@@ -54,6 +58,51 @@ void outer_products(const float* left, size_t left_row, size_t left_step, const 
                             scale, out + r * out_row, out_row);
 }
 
+// S of keys [key, key + R) and T vectors of queries, with distances.
+template <int R, int T>
+inline void disentangled_product(const Attention& a, int query, int key, const Vec* scale,
+                                 float* out) {
+    Vec sums[R][T];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) sums[r][t] = Vec::broadcast(0.0f);
+    const float *q = a.q + query, *k = a.k + key;
+    const float *pk = a.distance_keys + (query - key), *pq = a.distance_queries + (query - key);
+    for (int d = 0; d < a.head_size; ++d) {
+        Vec inputs[T];
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) inputs[t] = Vec::load_once(q + t * Vec::kWidth);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+            const Vec factor = Vec::broadcast(k[r]);
+#pragma GCC unroll 8
+            for (int t = 0; t < T; ++t) {
+                const int at = t * Vec::kWidth - r;
+                const Vec sum = fma(inputs[t], Vec::load(pk + at), sums[r][t]);
+                sums[r][t] = fma(factor, add(inputs[t], Vec::load(pq + at)), sum);
+            }
+        }
+        q += a.stride, k += a.stride;
+        pk += a.distances_stride, pq += a.distances_stride;
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t)
+            mul(sums[r][t], scale[t]).store(out + (r * T + t) * Vec::kWidth);
+}
+
+template <int T>
+void disentangled_products(const Attention& a, int query, const Vec* scale) {
+    int key = 0;
+    for (; key + kDisentangledKeys <= a.tokens; key += kDisentangledKeys)
+        disentangled_product<kDisentangledKeys, T>(a, query, key, scale,
+                                                   a.scratch + key * T * Vec::kWidth);
+    for (; key < a.tokens; ++key)
+        disentangled_product<1, T>(a, query, key, scale, a.scratch + key * T * Vec::kWidth);
+}
+
 template <int T>
 void attend(const Attention& a, int query) {
     constexpr size_t kTile = T * Vec::kWidth;
@@ -64,8 +113,11 @@ void attend(const Attention& a, int query) {
     const int keys = (after < a.tokens ? after : a.tokens) - first;
     Vec scale[T], highest[T], total[T];
     for (int t = 0; t < T; ++t) scale[t] = Vec::broadcast(a.scale);
-    outer_products<T>(a.k + first, 1, stride, a.q + query, stride, a.head_size, scale, a.scratch,
-                      kTile, keys);
+    if (a.distance_keys)
+        disentangled_products<T>(a, query, scale);
+    else
+        outer_products<T>(a.k + first, 1, stride, a.q + query, stride, a.head_size, scale,
+                          a.scratch, kTile, keys);
     if (a.bias)
         for (int j = 0; j < keys; ++j)
             for (int t = 0; t < T; ++t) {

@@ -77,12 +77,17 @@ struct Attention {
     int tokens;
     int stride;
     int head_size;
-    float scale;  // 1 / sqrt(head_size)
+    float scale;  // 1 / sqrt(terms x head_size)
     // What is added to the score of query i and key j: bias[i - j], or nothing. Keys further away
     // than `window` are not computed; those that are, because they share a tile of queries with
     // nearer ones, the bias must make nothing of.
     const float* bias = nullptr;
     int window = kEverything;
+    // Disentangled attention: keys and queries of distances, [head_size][distances_stride] from
+    // distance 0 on, that of query i and key j at i - j. Both or none.
+    const float* distance_keys = nullptr;
+    const float* distance_queries = nullptr;
+    size_t distances_stride = 0;
 };
 
 struct Kernels {

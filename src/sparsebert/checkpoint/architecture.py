@@ -20,6 +20,7 @@ WORDS = "embeddings.word_embeddings.weight"
 _PROJECTION = "embeddings.projection"
 POOLER = "pooler.dense"
 RESIDUAL_NORM = "attention.residual.LayerNorm"
+RELATIVE_EMBEDDINGS = "encoder.rel_embeddings.weight"  # [distances, hidden]
 RELATIVE_BIAS = "encoder.relative_attention_bias.weight"  # [buckets of distances, heads]
 
 
@@ -173,7 +174,7 @@ def linear_names(config: EncoderConfig) -> dict[str, str]:
 def _add_embeddings(shapes: dict[str, tuple[int, ...]], config: EncoderConfig) -> None:
     width = config.embedding_size
     shapes[WORDS] = (config.vocab_size, width)
-    if config.family.positions in ("absolute", "counted"):
+    if config.position_table:
         shapes["embeddings.position_embeddings.weight"] = (config.max_position_embeddings, width)
     if config.token_types:
         shapes["embeddings.token_type_embeddings.weight"] = (config.token_types, width)
@@ -184,6 +185,11 @@ def _add_embeddings(shapes: dict[str, tuple[int, ...]], config: EncoderConfig) -
         _add_linear(shapes, _PROJECTION, config.hidden_size, width)
     if config.relative_buckets:
         shapes[RELATIVE_BIAS] = (config.relative_buckets, config.num_attention_heads)
+    if config.disentangled:
+        shapes[RELATIVE_EMBEDDINGS] = (config.disentangled.rows, config.hidden_size)
+        if config.disentangled.norm:
+            norm = RELATIVE_EMBEDDINGS.removesuffix("weight") + "LayerNorm"
+            _add_norm(shapes, norm, config.hidden_size)
 
 
 def _add_layer(shapes: dict[str, tuple[int, ...]], config: EncoderConfig, number: int) -> None:

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.attention_layers import LayerAttention, attention_layers
-from sparsebert.checkpoint.families import BIASES, FAMILIES, GTE, Family, HeadShape
+from sparsebert.checkpoint.disentangled_attention import (
+    DisentangledAttention,
+    disentangled_attention,
+)
+from sparsebert.checkpoint.families import BIASES, DEBERTA_V2, FAMILIES, GTE, Family, HeadShape
 from sparsebert.checkpoint.families import Head as Head
 from sparsebert.checkpoint.hub_configs import CONFIG_NAME as CONFIG_NAME
 from sparsebert.checkpoint.json_files import MOST, ConfigValues, write_json
@@ -33,9 +37,10 @@ class EncoderConfig:
 
     ``family`` is how the model differs from BERT whatever its sizes, ``head_shape`` what its head
     is made of (None for an encoder alone), ``attention`` each layer's reach and rotary embedding,
-    ``biases`` which of `families.BIASES` there are. ``embedding_size`` is the embeddings' width.
-    ``layer_order`` has for each layer, in computing order, the number under which its weights are
-    stored: several where layers share theirs.
+    ``disentangled`` what DeBERTa's adds to it (None for others), ``biases`` which of
+    `families.BIASES` there are. ``embedding_size`` is the embeddings' width; ``position_table``
+    says whether they have a row for each position. ``layer_order`` has for each layer, in computing
+    order, the number under which its weights are stored: several where layers share theirs.
     ``type_vocab_size`` is 1 where the model tells no types apart, ``token_types`` the rows of its
     table of them, None without one; ``task_types`` likewise, 0 without.
     ``labels`` are the names of the classes in order (empty for encoder, question-answering and
@@ -62,6 +67,8 @@ class EncoderConfig:
     biases: tuple[str, ...]
     attention: tuple[LayerAttention, ...]
     layer_order: tuple[int, ...]
+    disentangled: DisentangledAttention | None
+    position_table: bool
     labels: tuple[str, ...]
     problem_type: str | None
     sparsity: dict[str, Any] | None
@@ -180,6 +187,8 @@ def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path
         biases=_biases(family, read),
         attention=attention_layers(read, layers, family),
         layer_order=_layer_order(family, read, layers),
+        disentangled=disentangled_attention(read, family),
+        position_table=_position_table(family, read),
         labels=labels,
         problem_type=_problem_type(raw, head, labels, where),
         sparsity=read_sparsity(raw, where),
@@ -270,6 +279,11 @@ def _head_shape(family: Family, head: Head, read: ConfigValues) -> HeadShape | N
     shape = family.heads.get(head)
     if shape is None:
         return None
+    if family is DEBERTA_V2 and head is Head.MASKED_LM and not read.switch("legacy", True):
+        raise UnsupportedArchitectureError(
+            f"{read.where}: legacy is False, and of DeBERTa's masked-LM heads only the other is "
+            "supported; the encoder alone and its other heads are."
+        )
     if shape.activation and shape.activation not in _HEAD_ACTIVATIONS:
         activation = read.choice(shape.activation, _HEAD_ACTIVATIONS, "gelu")
         shape = replace(shape, activation=activation)
@@ -285,9 +299,17 @@ def _head_shape(family: Family, head: Head, read: ConfigValues) -> HeadShape | N
 
 
 def _token_types(family: Family, read: ConfigValues) -> int | None:
-    if not family.token_types or (family is GTE and read.raw.get("type_vocab_size") == 0):
-        return None  # as in gte-base-en-v1.5
-    return read.count("type_vocab_size", family.defaults.get("type_vocab_size", 2))
+    usual = family.defaults.get("type_vocab_size", 2)
+    without = family in (DEBERTA_V2, GTE) and read.raw.get("type_vocab_size", usual) == 0
+    if without or not family.token_types:
+        return None  # as in gte-base-en-v1.5 and DeBERTa v3
+    return read.count("type_vocab_size", usual)
+
+
+def _position_table(family: Family, read: ConfigValues) -> bool:
+    if family.disentangled:
+        return read.switch("position_biased_input", True)
+    return family.positions in ("absolute", "counted")
 
 
 def _task_types(family: Family, read: ConfigValues) -> int:

@@ -73,7 +73,9 @@ class Family:
     count), "alibi" (scores fall with the distance, by a slope of each head) or "rotary" (queries
     and keys are rotated by position), with ``layer_types`` by a base
     and a window of each layer's own; ``relative_bias`` adds to each attention score a bias by
-    distance. ``embedding_size`` says that embeddings may be narrower than the hidden size, and are
+    distance, ``disentangled`` products with embeddings of the distance (see
+    `disentangled_attention`), and then config.json says whether there is a table of positions
+    too. ``embedding_size`` says that embeddings may be narrower than the hidden size, and are
     then projected, and ``always_projected`` that they are so at the same width too; ``task_types``
     that there may be a table of tasks, whose first row every token takes; ``shared_layers`` that
     neighbouring layers may have the same weights, stored once. ``biases`` are those of ``BIASES``
@@ -96,6 +98,7 @@ class Family:
     always_projected: bool = False
     positions: str = "absolute"
     relative_bias: bool = False
+    disentangled: bool = False
     layer_types: bool = False
     norm_first: bool = False
     fused_attention: bool = False
@@ -119,6 +122,7 @@ class Family:
             "Albert": "ALBERT",
             "Camembert": "CamemBERT",
             "Data2VecText": "data2vec-text",
+            "DebertaV2": "DeBERTa",
             "Electra": "ELECTRA",
             "Ernie": "ERNIE",
             "Gte": "GTE",
@@ -158,7 +162,8 @@ class Family:
 
     def parameter(self, canonical: str, head: Head) -> str:
         """Its name in transformers' model with this head."""
-        inside = canonical.startswith(("embeddings", "encoder.", "pooler."))
+        inside = canonical.startswith(("embeddings", "encoder."))
+        inside |= canonical.startswith("pooler.") and self.pooler  # else it is the head's
         prefix = f"{self.prefix}." if inside and head is not Head.ENCODER else ""
         return prefix + self.spelled(canonical)
 
@@ -345,6 +350,21 @@ MPNET = Family(
     positions="counted",
     relative_bias=True,
 )
+DEBERTA_V2 = Family(
+    "deberta-v2",
+    "DebertaV2",
+    "deberta",
+    _heads(HeadShape("classifier", "cls", "pooler.dense", "pooler_hidden_act"), _BERT_LM_HEAD),
+    spelling={
+        "encoder.rel_embeddings.LayerNorm": "encoder.LayerNorm",
+        "attention.self.query": "attention.self.query_proj",
+        "attention.self.key": "attention.self.key_proj",
+        "attention.self.value": "attention.self.value_proj",
+    },
+    defaults={"layer_norm_eps": 1e-7, "type_vocab_size": 0},
+    token_types=True,
+    disentangled=True,
+)
 _CLASSIFIER = HeadShape("classifier", None, "head.dense", "classifier_activation", "head.norm")
 MODERNBERT = Family(
     "modernbert",
@@ -496,6 +516,7 @@ FAMILIES = {
         ALBERT,
         ERNIE,
         MPNET,
+        DEBERTA_V2,
         MODERNBERT,
         NOMIC_BERT,
         GTE,

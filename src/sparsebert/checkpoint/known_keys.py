@@ -59,10 +59,12 @@ _DROPOUT = (
     "attention_probs_dropout_prob",
     "classifier_dropout",
     "classifier_dropout_prob",
+    "cls_dropout",
     "dropout",
     "embedding_dropout",
     "hidden_dropout_prob",
     "mlp_dropout",
+    "pooler_dropout",
     "qa_dropout",
     "seq_classif_dropout",
     "summary_first_dropout",
@@ -156,6 +158,18 @@ CONFIG = KnownKeys(
             # ALBERT
             "inner_group_num",
             "num_hidden_groups",
+            # DeBERTa
+            "attention_head_size",
+            "legacy",
+            "max_relative_positions",
+            "norm_rel_ebd",
+            "pooler_hidden_act",
+            "pooler_hidden_size",
+            "pos_att_type",
+            "position_biased_input",
+            "position_buckets",
+            "relative_attention",
+            "share_att_key",
             # ERNIE
             "task_type_vocab_size",
             "use_task_id",
@@ -183,6 +197,9 @@ CONFIG = KnownKeys(
             "sinusoidal_pos_embds",
             "sparse_pred_ignore_index",
             "sparse_prediction",
+            # DeBERTa's convolution, which is refused
+            "conv_act",
+            "conv_groups",
             # ELECTRA's head for multiple choice, which is refused by its name
             "summary_activation",
             "summary_proj_to_labels",
@@ -206,6 +223,9 @@ CONFIG = KnownKeys(
             "convert MODEL OUT --task TASK`, and use OUT"
         ),
         "position_embedding_type": Refusal("and only 'absolute' is supported", ("absolute",)),
+        "conv_kernel_size": Refusal(
+            "and DeBERTa v2's convolution behind the first layer is not supported (v3 has none)"
+        ),
         "per_layer_config": Refusal("and layers that differ in their sizes are not supported"),
     },
 )
@@ -217,6 +237,7 @@ _TOKENIZER_SWITCHES = frozenset(
         "keep_accents",
         "model_input_names",
         "model_max_length",
+        "split_by_punct",
         "split_special_tokens",
         "strip_accents",
         "tokenize_chinese_chars",
@@ -240,6 +261,7 @@ TOKENIZER_CONFIG = KnownKeys(
         "pad_token",
         "sep_token",
         "tokenizer_class",
+        "unk_id",
         "unk_token",
     },
     harmless=frozenset(
@@ -281,7 +303,6 @@ TOKENIZER_CONFIG = KnownKeys(
             "special_tokens_map_file",
             "tokenizer",
             "tokenizer_file",
-            "unk_id",
             "use_fast",
             "verbose",
             "vocab_file",

@@ -1,7 +1,8 @@
 """A folder's tokenizer built from its files, exactly as transformers 5 would build it.
 
-``tokenizer.json`` is used, or else a tokenizer is built from ``vocab.txt`` (word pieces) or from
-``vocab.json`` and ``merges.txt`` (byte pairs), if the folder's class is one that is. Classes that
+``tokenizer.json`` is used, or else a tokenizer is built from ``vocab.txt`` (word pieces), from
+``vocab.json`` and ``merges.txt`` (byte pairs) or from ``spm.model`` (unigrams), if the folder's
+class is one that is. Classes that
 build tokenizers anew take no more than vocabulary and added tokens out of a ``tokenizer.json``:
 its normaliser, its post-processor and its limit on a word's length do not count, and neither do
 padding and truncation, left-overs of whoever saved it.
@@ -10,13 +11,14 @@ padding and truncation, left-overs of whoever saved it.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenizers import (
     AddedToken,
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -27,16 +29,22 @@ from tokenizers import (
 
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import read_object
+from sparsebert.checkpoint.sentencepiece_model import (
+    CONTROL,
+    USER_DEFINED,
+    SentencePieces,
+    read_sentencepieces,
+)
 from sparsebert.checkpoint.tokenizer_settings import (
     ALBERT,
     BERT,
     CAMEMBERT,
+    DEBERTA_V2,
     DISTILBERT,
     MPNET,
     ROBERTA,
     TOKENIZER_NAME,
     Side,
-    TokenizerClass,
     TokenizerSettings,
     add_named_tokens,
     add_recorded_tokens,
@@ -84,11 +92,17 @@ def build_tokenizer(folder: Path, given: Mapping[str, Any] | None = None) -> Sto
         stored = tokenizer.get_added_tokens_decoder()
     elif has_file(source):
         document = _Document(source)
-        tokenizer = _around(document.model(settings.kind, special), settings)
-        if settings.kind.model == "Unigram":
+        tokenizer = _around(document.model(settings, special), settings)
+        if settings.kind.model == "Unigram" and settings.kind is not DEBERTA_V2:
             tokenizer.normalizer = _unigram_normalizer(settings, document.character_map())
         side = document.truncation_side
         stored = document.added_tokens()
+    elif settings.kind is DEBERTA_V2 and has_file(folder / settings.kind.files[0]):
+        source = folder / settings.kind.files[0]
+        found = read_sentencepieces(source)
+        unknown = _unknown_unigram(found.pieces, special["unk_token"], found.unknown)
+        tokenizer = _around(models.Unigram(list(found.pieces), unk_id=unknown), settings)
+        stored = _added_pieces(found)
     elif settings.kind.model and has_file(folder / settings.kind.files[0]):
         source = folder / settings.kind.files[0]
         tokenizer = _around(_from_files(settings, special), settings)
@@ -129,9 +143,9 @@ class _Document:
         except (AttributeError, CheckpointError, KeyError, TypeError, ValueError) as error:
             raise self._damage(error) from None
 
-    def model(self, of: TokenizerClass, special: Mapping[str, str]) -> models.Model:
+    def model(self, settings: TokenizerSettings, special: Mapping[str, str]) -> models.Model:
         """Its vocabulary as a model of the kind that the class takes."""
-        kind = of.model
+        kind = settings.kind.model
         found = self._model.get("type", kind)  # old files do not say
         if found != kind:
             raise CheckpointError(
@@ -150,10 +164,12 @@ class _Document:
                 ]
                 return _byte_pairs(vocabulary, pairs)
             pieces = [(str(piece), float(score)) for piece, score in vocabulary or []]
-            unknown = _ALBERT_UNKNOWN if of is ALBERT else _XLM_UNKNOWN
-            if of is CAMEMBERT:
+            unknown = _ALBERT_UNKNOWN if settings.kind is ALBERT else _XLM_UNKNOWN
+            if settings.kind is CAMEMBERT:
                 named = (i for i, (piece, _) in enumerate(pieces) if piece == special["unk_token"])
                 unknown = next(named, 0)
+            elif settings.kind is DEBERTA_V2:
+                unknown = _unknown_unigram(pieces, special["unk_token"], settings.unknown_id)
             return models.Unigram(pieces, unk_id=unknown, byte_fallback=False)
         except Exception as error:  # the library's own are bare Exceptions
             raise self._damage(error) from None
@@ -203,6 +219,21 @@ def _from_files(settings: TokenizerSettings, special: Mapping[str, str]) -> mode
         raise CheckpointError(f"{merges} does not fit {file.name}: {error}.") from None
 
 
+def _unknown_unigram(pieces: Sequence[tuple[str, float]], token: str, otherwise: int) -> int:
+    """The id that DeBERTa's class takes: of the unknown token with a score of 0."""
+    named = (index for index, piece in enumerate(pieces) if piece == (token, 0.0))
+    return next(named, otherwise)
+
+
+def _added_pieces(found: SentencePieces) -> dict[int, AddedToken]:
+    """Pieces that texts are never cut through, by their ids."""
+    return {
+        index: AddedToken(text, normalized=False, special=kind == CONTROL)
+        for index, ((text, _), kind) in enumerate(zip(found.pieces, found.kinds, strict=True))
+        if kind in (CONTROL, USER_DEFINED)
+    }
+
+
 def _byte_pairs(vocabulary: Any, pairs: list[Any]) -> models.Model:
     return models.BPE(vocabulary, pairs, unk_token=None, fuse_unk=False)
 
@@ -224,6 +255,21 @@ def _around(model: models.Model, settings: TokenizerSettings) -> Tokenizer:
         prefix = settings.switch("add_prefix_space", False)
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
         tokenizer.decoder = decoders.ByteLevel()
+    elif settings.kind is DEBERTA_V2:
+        lower = [normalizers.Lowercase()] if settings.switch("do_lower_case", False) else []
+        steps: list[normalizers.Normalizer] = [
+            *lower,
+            normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "),
+            normalizers.NFC(),
+            normalizers.Strip(left=False, right=True),
+        ]
+        tokenizer.normalizer = normalizers.Sequence(steps)
+        punctuation = settings.switch("split_by_punct", False)
+        cuts = [pre_tokenizers.Punctuation(behavior="isolated")] if punctuation else []
+        scheme = "always" if settings.switch("add_prefix_space", True) else "first"
+        space = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme=scheme)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*cuts, space])
+        tokenizer.decoder = decoders.Metaspace(replacement="\u2581", prepend_scheme=scheme)
     else:
         scheme = "always" if settings.switch("add_prefix_space", True) else "never"
         space = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme=scheme)
@@ -257,7 +303,7 @@ def _ends(
 ) -> processors.PostProcessor:
     """The special tokens around a text and between two, as the class sets them."""
     kind = settings.kind
-    xlm = kind.model == "Unigram" and kind is not ALBERT
+    xlm = kind.model == "Unigram" and kind not in (ALBERT, DEBERTA_V2)
     names = ("bos_token", "eos_token") if xlm else ("cls_token", "sep_token")
     ids: dict[str, int] = {}
     for name in (*names, "unk_token") if kind.model == "WordPiece" else names:
@@ -275,7 +321,7 @@ def _ends(
             add_prefix_space=kind is ROBERTA and settings.switch("add_prefix_space", False),
         )
     tokens = [(first, first_id), (last, last_id)]
-    if kind in (ALBERT, BERT, DISTILBERT):
+    if kind in (ALBERT, BERT, DEBERTA_V2, DISTILBERT):
         return processors.TemplateProcessing(
             single=[f"{first}:0", "$A:0", f"{last}:0"],
             pair=[f"{first}:0", "$A:0", f"{last}:0", "$B:1", f"{last}:1"],

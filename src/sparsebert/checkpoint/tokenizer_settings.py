@@ -85,6 +85,13 @@ CAMEMBERT = replace(
     XLM_ROBERTA, name="CamembertTokenizer", extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED")
 )
 ALBERT = TokenizerClass("AlbertTokenizer", "Unigram", _ALBERT_TOKENS)
+DEBERTA_V2 = TokenizerClass(
+    "DebertaV2Tokenizer",
+    "Unigram",
+    {**_BERT_TOKENS, "bos_token": "[CLS]", "eos_token": "[SEP]"},
+    ("spm.model",),
+    token_types=True,
+)
 AS_STORED = TokenizerClass("TokenizersBackend")
 
 # By name without the ending Fast; many are names for BERT's own.
@@ -104,6 +111,7 @@ CLASSES = {
     "XLMRobertaTokenizer": XLM_ROBERTA,
     "CamembertTokenizer": CAMEMBERT,
     "AlbertTokenizer": ALBERT,
+    "DebertaV2Tokenizer": DEBERTA_V2,
     "PreTrainedTokenizer": AS_STORED,
     "TokenizersBackend": AS_STORED,
 }
@@ -119,6 +127,7 @@ FAMILY_CLASSES = {
     "camembert": CAMEMBERT,
     "data2vec-text": ROBERTA,
     "ernie": BERT,
+    "deberta-v2": DEBERTA_V2,
     "modernbert": AS_STORED,
     "nomic_bert": BERT,
     "gte": XLM_ROBERTA,
@@ -156,6 +165,14 @@ class TokenizerSettings:
             return default
         if value is not None and not isinstance(value, bool):
             raise CheckpointError(f"{SETTINGS_NAME}: {name} is {value!r}, not true or false.")
+        return value
+
+    @property
+    def unknown_id(self) -> int:
+        """The id of the unknown token that DeBERTa's class takes where it does not find it."""
+        value = self._value("unk_id", 1)
+        if type(value) is not int or value < 0:
+            raise CheckpointError(f"{SETTINGS_NAME}: unk_id is {value!r}, not an id.")
         return value
 
     @property

@@ -37,8 +37,8 @@ def bench(
         typer.Option(
             metavar="SIZE",
             help="Instead of MODEL: bert-tiny, minilm, bert-base, bert-large, roberta-base, "
-            "distilbert, electra-small, mpnet-base or modernbert-base with random weights, pruned "
-            "to 1:2.",
+            "distilbert, electra-small, mpnet-base, deberta-v3-base or modernbert-base with random "
+            "weights, pruned to 1:2.",
         ),
     ] = None,
     shared_rows: Annotated[

@@ -55,9 +55,11 @@ _FLOAT = 4  # bytes
 _ENGINE_TOKENS = 1024
 _BLOCK_TOKENS = 96
 _STATES = {"adamw": 2, "sgd": 1, "adafactor": 0}  # floats a parameter
+_Table = dict[tuple[str, bool, bool], tuple[float, float, float]]
+
 # Bytes for each feature of a token's hidden state, of its intermediate state and for each of its
 # attention probabilities, by (precision, dropout, eager attention).
-_PLAIN_FEED_FORWARD = {
+_PLAIN_FEED_FORWARD: _Table = {
     ("fp32", False, False): (32, 8, 0),
     ("fp32", False, True): (32, 8, 4),
     ("fp32", True, False): (40, 8, 12),
@@ -67,7 +69,7 @@ _PLAIN_FEED_FORWARD = {
     ("bf16", True, False): (34, 4, 12),
     ("bf16", True, True): (28, 4, 6),
 }
-_GATED_POST_NORM = {
+_GATED_POST_NORM: _Table = {
     ("fp32", False, False): (32, 16, 0),
     ("fp32", False, True): (32, 16, 4),
     ("fp32", True, False): (40, 20, 12),
@@ -77,7 +79,7 @@ _GATED_POST_NORM = {
     ("bf16", True, False): (36, 10, 12),
     ("bf16", True, True): (30, 10, 6),
 }
-_GATED_PRE_NORM = {
+_GATED_PRE_NORM: _Table = {
     ("fp32", False, False): (40, 16, 0),
     ("fp32", False, True): (32, 16, 4),
     ("fp32", True, False): (36, 20, 12),
@@ -86,6 +88,13 @@ _GATED_PRE_NORM = {
     ("bf16", False, True): (20, 8, 6),
     ("bf16", True, False): (28, 10, 12),
     ("bf16", True, True): (22, 10, 8),
+}
+# The same, and for each pair of tokens and each feature of distances' embeddings in an example.
+_DISENTANGLED = {  # always eager
+    ("fp32", False): (40, 9.4, 5, 5, 6),
+    ("fp32", True): (49, 9.4, 13, 5, 7),
+    ("bf16", False): (29, 4.4, 2.4, 7, 3),
+    ("bf16", True): (34, 4.4, 6.4, 7, 4),
 }
 _BYTES = {"fp32": 4, "bf16": 2}
 
@@ -155,20 +164,24 @@ def activation_bytes(
     ``precision`` is "fp32" or "bf16".
     """
     family = config.family
-    eager = tokens <= LONGEST_PLAIN or family.relative_bias
+    eager = tokens <= LONGEST_PLAIN or family.relative_bias or family.disentangled
     table = _PLAIN_FEED_FORWARD
     if family.gated:
         table = _GATED_PRE_NORM if family.norm_first else _GATED_POST_NORM
     hidden, inner, pairs = table[precision, dropout, eager]
+    per_example = 0.0
+    if config.disentangled:
+        hidden, inner, pairs, plain, rows = _DISENTANGLED[precision, dropout]
+        per_example = plain * tokens**2 + rows * config.disentangled.rows * config.hidden_size
     if precision == "bf16" and config.projects:
         hidden -= 8
     per_token = hidden * config.hidden_size + inner * config.intermediate_size
     per_token += pairs * config.num_attention_heads * tokens
-    saved = config.num_hidden_layers * per_token
+    saved = config.num_hidden_layers * (per_token + per_example / tokens)
     if not eager and not dropout:
         windows = sum(layer.window is not None for layer in config.attention)
         saved += windows * _BYTES[precision] * tokens
-    return examples * tokens * saved
+    return round(examples * tokens * saved)
 
 
 def answering_bytes(folder: Path, threads: int) -> tuple[int, int]:

@@ -88,6 +88,10 @@ class Configuration(Protocol):
     def biases(self) -> Sequence[str]: ...
     @property
     def token_types(self) -> int | None: ...
+    @property
+    def disentangled(self) -> Any: ...
+    @property
+    def position_table(self) -> bool: ...
 
 
 def available_instruction_sets() -> list[str]:
@@ -248,7 +252,7 @@ def _settings(config: Configuration, outputs: int) -> dict[str, Any]:
     """What the native module is told of a model."""
     settings = {name: getattr(config, name) for name in _CONFIG_FIELDS}
     settings |= {name: getattr(config.family, name) for name in _FAMILY_FIELDS}
-    settings["position_table"] = config.family.positions in ("absolute", "counted")
+    settings["position_table"] = config.position_table
     settings["slopes"] = list(config.slopes)
     settings["token_types"] = config.token_types is not None
     settings |= {f"{name}_bias": name in config.biases for name in _BIASES}
@@ -257,6 +261,15 @@ def _settings(config: Configuration, outputs: int) -> dict[str, Any]:
     ]
     settings["layer_order"] = list(config.layer_order)
     settings["projection"] = config.projects
+    found = config.disentangled
+    settings["disentangled"] = found and (
+        found.rows,
+        found.buckets,
+        found.farthest,
+        "c2p" in found.terms,
+        "p2c" in found.terms,
+        found.norm,
+    )
     head = config.head_shape
     settings["head_input"] = "none" if head is None else head.pooling or "tokens"
     if head is not None:

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from sparsebert.checkpoint.architecture import RELATIVE_BIAS, last_layer, linear_names
+from sparsebert.checkpoint.architecture import (
+    RELATIVE_BIAS,
+    RELATIVE_EMBEDDINGS,
+    last_layer,
+    linear_names,
+)
 from sparsebert.checkpoint.config import EncoderConfig
 from sparsebert.errors import CheckpointError
 from sparsebert.packing.forms import CompressedForm, Form, PlainForm, QuantizedForm
@@ -24,7 +29,7 @@ class Role(Enum):
     LINEAR = "linear layer"
     TABLE = "table"  # embeddings, and a masked-LM decoder of its own
     LAST = "last layer of a head"  # a few rows, whose sums are the answer itself
-    VECTOR = "vector"  # or as small as one, and added like one: a bias by distance
+    VECTOR = "vector"  # or of little weight in the file: what a model knows of distances
 
 
 class Roles:
@@ -36,7 +41,7 @@ class Roles:
 
     def of(self, name: str, dimensions: int) -> Role:
         """The role of a tensor with so many dimensions."""
-        if dimensions != 2 or name == RELATIVE_BIAS:
+        if dimensions != 2 or name in (RELATIVE_BIAS, RELATIVE_EMBEDDINGS):
             return Role.VECTOR
         if name == self._last:
             return Role.LAST

@@ -21,6 +21,7 @@ from sparsebert.pruning.encoder_arithmetic import (
     Step,
     activation,
     bias,
+    distance_embeddings,
     embed,
     layer_norm,
     tensor,
@@ -297,6 +298,7 @@ def _encoder_layer(fitting: _Fitting, number: int, state: Pair) -> None:
     own = ("query", "key") if config.family.query_key_norm else ()
     norms = [layer_norm(checkpoint, f"{prefix}.attention.self.{name}_LayerNorm") for name in own]
     attention = Attention(checkpoint, number)
+    distances = distance_embeddings(checkpoint)
     context = Pair(state.dense.clone(), state.pruned.clone())
     for part, groups in fitting.parts:
         seen = given(part)
@@ -305,7 +307,10 @@ def _encoder_layer(fitting: _Fitting, number: int, state: Pair) -> None:
             query, key, value = found if len(found) == 3 else found[0].chunk(3, dim=-1)
             if norms:
                 query, key = (norm(x) for norm, x in zip(norms, (query, key), strict=True))
-            context[side][part] = attention(query, key, value, groups)
+            of_distances = []
+            if distances is not None:
+                of_distances = [layer[side](distances) for layer in projections[:2]]
+            context[side][part] = attention(query, key, value, groups, of_distances)
     write("attention.output", _of(context))
 
     given = read(f"{prefix}.intermediate.LayerNorm")

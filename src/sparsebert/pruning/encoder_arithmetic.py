@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsebert.checkpoint.architecture import RELATIVE_BIAS
+from sparsebert.checkpoint.architecture import RELATIVE_BIAS, RELATIVE_EMBEDDINGS
+from sparsebert.checkpoint.disentangled_attention import (
+    CONTENT_TO_POSITION,
+    POSITION_TO_CONTENT,
+    DisentangledAttention,
+)
 from sparsebert.checkpoint.folder import Checkpoint
 from sparsebert.pruning.calibration_set import CalibrationSet
 
@@ -51,7 +56,7 @@ def embed(checkpoint: Checkpoint, texts: CalibrationSet) -> torch.Tensor:
     config = checkpoint.config
     table = "embeddings.{}_embeddings.weight".format
     summed = tensor(checkpoint, table("word"))[torch.from_numpy(texts.ids)]
-    if config.family.positions in ("absolute", "counted"):
+    if config.position_table:
         padding = config.pad_token_id if config.family.positions == "counted" else None
         summed += tensor(checkpoint, table("position"))[_positions(texts, padding)]
     if config.token_types:
@@ -116,6 +121,7 @@ class Attention:
         self._factor = config.attention[number].factor
         self._bias = tensor(checkpoint, RELATIVE_BIAS) if config.relative_buckets else None
         self._slopes = config.slopes
+        self._disentangled = config.disentangled
 
     def __call__(
         self,
@@ -123,10 +129,12 @@ class Attention:
         key: torch.Tensor,
         value: torch.Tensor,
         groups: Sequence[tuple[int, int]],
+        of_distances: Sequence[torch.Tensor] = (),
     ) -> torch.Tensor:
         """softmax(q k^T / sqrt(d) + bias) v over the tokens in reach, ``[tokens, hidden]``.
 
-        ``groups`` are ``(sequences, length)`` as `CalibrationSet.parts` has them.
+        ``groups`` are ``(sequences, length)`` as `CalibrationSet.parts` has them. Disentangled
+        attention takes what the layers of queries and keys make of `distance_embeddings`, too.
         """
         import torch
 
@@ -140,8 +148,12 @@ class Attention:
             )
             if self._theta is not None:
                 q, k = (_rotated(x, self._theta, self._factor) for x in (q, k))
+            mask, scale = self._mask(length), None
+            if self._disentangled:
+                scale = 1 / math.sqrt(q.shape[-1] * (1 + len(self._disentangled.terms)))
+                mask = scale * self._distance_scores(self._disentangled, q, k, of_distances)
             found = torch.nn.functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=self._mask(length)
+                q, k, v, attn_mask=mask, scale=scale
             )
             context[part] = found.transpose(1, 2).reshape(rows * length, -1)
         return context
@@ -157,6 +169,55 @@ class Attention:
         if self._slopes:
             return distance.abs() * -torch.tensor(self._slopes)[:, None, None]
         return None if self._window is None else distance.abs() <= self._window
+
+    def _distance_scores(
+        self,
+        attention: DisentangledAttention,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        of_distances: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """DeBERTa's scores by distance ``[sequences, heads, length, length]``, not yet scaled."""
+        import torch
+
+        length = query.shape[-2]
+        positions = torch.arange(length)
+        rows = distance_rows(positions[:, None] - positions, attention)
+        queries, keys = (
+            x.view(len(x), self._heads, -1).permute(1, 2, 0) for x in of_distances
+        )  # [heads, size, rows]
+        scores = query.new_zeros(*query.shape[:-1], length)
+        if CONTENT_TO_POSITION in attention.terms:
+            scores += (query @ keys).gather(-1, rows.expand_as(scores))
+        if POSITION_TO_CONTENT in attention.terms:
+            found = (key @ queries).gather(-1, rows.T.expand_as(scores))
+            scores += found.transpose(-1, -2)
+        return scores
+
+
+def distance_embeddings(checkpoint: Checkpoint) -> torch.Tensor | None:
+    """DeBERTa's embeddings of distances as layers read them; None for other families."""
+    disentangled = checkpoint.config.disentangled
+    if disentangled is None:
+        return None
+    rows = tensor(checkpoint, RELATIVE_EMBEDDINGS)
+    name = RELATIVE_EMBEDDINGS.removesuffix("weight") + "LayerNorm"
+    return layer_norm(checkpoint, name)(rows) if disentangled.norm else rows
+
+
+def distance_rows(distance: torch.Tensor, attention: DisentangledAttention) -> torch.Tensor:
+    """Row of `distance_embeddings` for each distance of a query from a key (int64)."""
+    import torch
+
+    far = distance.abs()
+    middle, span = attention.buckets // 2, attention.rows // 2
+    bucket = far
+    if attention.buckets:
+        share = torch.log(far.clamp(min=1).double() / middle)
+        share = share / math.log((attention.farthest - 1) / middle)
+        wide = middle + (share * (middle - 1)).ceil().long()
+        bucket = torch.where(far <= middle, far, wide)
+    return (distance.sign() * bucket + span).clamp(0, attention.rows - 1)
 
 
 def _rotated(vectors: torch.Tensor, theta: float, factor: float) -> torch.Tensor:

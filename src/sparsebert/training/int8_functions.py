@@ -108,6 +108,20 @@ class Int8Rows(Function):
         return gradient
 
 
+class SignedRows(Function):
+    """Queries or keys ``[..., size]``, rounded as products of attention take them."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        with torch.autocast(rows.device.type, enabled=False):
+            q, scale = quantize_signed(rows.float())
+            return q.mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
 class QuickGelu(Function):
     """The engine's GELU, x (1/2 + c P(c^2)) with c = x clamped to [-4, 4]; the exact gradient."""
 
@@ -161,13 +175,14 @@ class Int8Attention(Function):
 
     With q, k, v the rounded rows, s_q, s_k, s_v their scales and m_i the largest of a row:
 
-        S_ij = s_q s_k / sqrt(size) q_i k_j + b_ij
+        S_ij = scale s_q s_k q_i k_j + b_ij
         p_ij = exp(S_ij + ln s_v - m_i),   P = round(255 p),   N_i = sum_j p_ij / s_v
         C_i  = sum_j P_ij v_j / (255 N_i)
 
     ``allowed`` is bool, broadcast to ``[batch, heads, tokens, tokens]``, or None: p is 0 where it
-    is False. ``bias``, b, is float32 ``[batch or 1, heads, tokens, tokens]`` or None. ``dropout``
-    is the share of P that is dropped, drawn from ``seed``. Backward, with a = p / (s_v N) the
+    is False. ``bias``, b, is float32 ``[batch or 1, heads, tokens, tokens]`` or None, ``scale``
+    1 / sqrt(size) if None. ``dropout`` is the share of P that is dropped, drawn from ``seed``.
+    Backward, with a = p / (s_v N) the
     attention weights and v^ = s_v v:
 
         dv^_j = sum_i P_ij / (255 s_v N_i) dC_i,   dS_ij = a_ij (dC_i v^_j - dC_i C_i)
@@ -186,16 +201,17 @@ class Int8Attention(Function):
         bias: Tensor | None,
         dropout: float,
         seed: int,
+        scale: float | None = None,
     ) -> Tensor:
         ctx.gradient_dtype = _gradient_dtype(query)
         ctx.dropout, ctx.seed = dropout, seed
+        ctx.scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
         with torch.autocast(query.device.type, enabled=False):
             heads = [quantize_signed(each.float()) for each in (query, key, value)]
             context = torch.empty_like(heads[0][0])
             for rows in _row_chunks(query.shape):
-                part = _AttentionRows(
-                    [(q[rows], s[rows]) for q, s in heads], _at(allowed, rows), _at(bias, rows)
-                )
+                chosen = [(q[rows], s[rows]) for q, s in heads]
+                part = _AttentionRows(chosen, _at(allowed, rows), _at(bias, rows), ctx.scale)
                 dropped = part.drop(part.rounded(), dropout, seed + rows.start)
                 torch.mul(dropped @ part.values, part.factor, out=context[rows])
         ctx.save_for_backward(
@@ -212,7 +228,7 @@ class Int8Attention(Function):
         db = torch.zeros_like(bias) if ctx.needs_input_grad[4] else None
         for rows in _row_chunks(context.shape):
             heads = [(i[rows].float(), s[rows]) for i, s in zip(whole, scales, strict=True)]
-            part = _AttentionRows(heads, _at(allowed, rows), _at(bias, rows))
+            part = _AttentionRows(heads, _at(allowed, rows), _at(bias, rows), ctx.scale)
             dc = gradient[rows]
             (q_scale, k_scale, v_scale) = (scale for _, scale in heads)
             kept = part.drop(part.rounded(), ctx.dropout, ctx.seed + rows.start)
@@ -224,22 +240,26 @@ class Int8Attention(Function):
             if db is not None:
                 into = _at(db, rows)
                 into += ds if len(db) > 1 else ds.sum(0, keepdim=True)
-            ds = ds.mul_(1 / math.sqrt(q.shape[-1])).to(dtype)
+            ds = ds.mul_(ctx.scale).to(dtype)
             found[0][rows] = ds @ (part.keys * k_scale).to(dtype)
             found[1][rows] = ds.transpose(-1, -2) @ (part.queries * q_scale).to(dtype)
-        return *found, None, db, None, None
+        return *found, None, db, None, None, None
 
 
 class _AttentionRows:
     """The forward pass of `Int8Attention` for some rows."""
 
     def __init__(
-        self, heads: list[tuple[Tensor, Tensor]], allowed: Tensor | None, bias: Tensor | None
+        self,
+        heads: list[tuple[Tensor, Tensor]],
+        allowed: Tensor | None,
+        bias: Tensor | None,
+        scale: float,
     ) -> None:
         (self.queries, q_scale), (self.keys, k_scale), (self.values, v_scale) = heads
         self.v_scale = v_scale.clamp(min=_SMALLEST_VALUE_SCALE).transpose(-1, -2)
         # log2 e moves the exponential to powers of two.
-        k_scale = k_scale.transpose(-1, -2) * (math.log2(math.e) / math.sqrt(self.keys.shape[-1]))
+        k_scale = k_scale.transpose(-1, -2) * (math.log2(math.e) * scale)
         scores = (self.queries @ self.keys.transpose(-1, -2)).mul_(q_scale).mul_(k_scale)
         if bias is not None:
             scores.add_(bias, alpha=math.log2(math.e))

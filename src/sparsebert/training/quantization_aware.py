@@ -10,6 +10,7 @@ int8` rounds the weights as they were rounded here. Source of the idea: Jacob et
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,13 +26,20 @@ from transformers import (
 )
 from transformers.activations import GELUActivation
 from transformers.masking_utils import sdpa_mask
+from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 from transformers.models.mpnet.modeling_mpnet import MPNetSelfAttention
 
 from sparsebert.checkpoint.architecture import RELATIVE_BIAS
 from sparsebert.checkpoint.config import ACTIVATIONS
 from sparsebert.checkpoint.families import FAMILIES, Head
 from sparsebert.errors import TrainingError
-from sparsebert.training.int8_functions import Int8Attention, Int8Linear, Int8Rows, QuickGelu
+from sparsebert.training.int8_functions import (
+    Int8Attention,
+    Int8Linear,
+    Int8Rows,
+    QuickGelu,
+    SignedRows,
+)
 
 _ATTENTION = "sparsebert_int8"  # transformers' name of the attention below
 _MOST_INPUTS = (1 << 15) - 1  # of a linear layer: the engine takes no more
@@ -69,6 +77,8 @@ class Int8Arithmetic:
                 self._replace(module, _gelu)
             elif isinstance(module, MPNetSelfAttention):
                 self._replace(module, _int8_mpnet_attention)
+            elif isinstance(module, DisentangledSelfAttention):
+                self._replace(module, _int8_disentangled_attention)
         if checked._supports_sdpa:  # else its attention is its own, and replaced above
             before = checked.config._attn_implementation
             checked.set_attn_implementation(_ATTENTION)
@@ -139,9 +149,13 @@ def _int8_attention(
     *,
     dropout: float = 0.0,
     bias: Tensor | None = None,
+    scale: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function of transformers', with a bool mask; scores are over sqrt(size)."""
+    """An attention function of transformers', with a bool mask; scores are over sqrt(size).
+
+    Unless there is a ``scale``.
+    """
     # Drawn from torch's own random state, so that a resumed run draws the same.
     seed = int(torch.randint(1 << 62, ())) if dropout else 0
     if attention_mask is not None and attention_mask.shape[-2] > 1:
@@ -149,7 +163,7 @@ def _int8_attention(
         # it must be.
         attention_mask = attention_mask | ~attention_mask.any(-1, keepdim=True)
     context: Tensor = Int8Attention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, attention_mask, bias, dropout, seed
+        query, key, value, attention_mask, bias, dropout, seed, scale
     )
     return context.transpose(1, 2), None
 
@@ -177,3 +191,51 @@ def _int8_mpnet_attention(
         attention, query, key, value, allowed, dropout=share, bias=position_bias
     )
     return (attention.o(context.flatten(2)),)
+
+
+def _int8_disentangled_attention(
+    attention: DisentangledSelfAttention,
+    hidden_states: Tensor,
+    attention_mask: Tensor,
+    output_attentions: bool = False,
+    query_states: Tensor | None = None,
+    relative_pos: Tensor | None = None,
+    rel_embeddings: Tensor | None = None,
+) -> tuple[Tensor, None]:
+    """`DisentangledSelfAttention.forward`, whose scores by distance are products in int8 too."""
+    assert relative_pos is not None
+    assert rel_embeddings is not None
+    layers = (attention.query_proj, attention.key_proj, attention.value_proj)
+    heads = (*hidden_states.shape[:-1], attention.num_attention_heads, -1)
+    query, key, value = (layer(hidden_states).view(heads).transpose(1, 2) for layer in layers)
+    terms = [term for term in ("c2p", "p2c") if term in attention.pos_att_type]
+    scale = 1 / math.sqrt(attention.attention_head_size * (1 + len(terms)))
+    rows = attention.pos_dropout(rel_embeddings)
+    span = len(rows) // 2
+    chosen = (relative_pos + span).clamp(0, 2 * span - 1)  # of a query from a key
+    scores = torch.zeros((), device=rows.device)
+    for term, one, layer in (("c2p", query, layers[1]), ("p2c", key, layers[0])):
+        if term not in terms:
+            continue
+        of_rows = layer(rows).view(len(rows), heads[-2], -1).transpose(0, 1)
+        with torch.autocast(rows.device.type, enabled=False):
+            products = _signed(one) @ _signed(of_rows).transpose(-1, -2)
+        index = chosen if term == "c2p" else chosen.transpose(-1, -2)
+        found = products.gather(-1, index.expand(*products.shape[:-1], -1))
+        scores = scores + (found if term == "c2p" else found.transpose(-1, -2))
+    context, _weights = _int8_attention(
+        attention,
+        query,
+        key,
+        value,
+        attention_mask.bool(),
+        dropout=attention.dropout.p if attention.training else 0.0,
+        bias=scores * scale,
+        scale=scale,
+    )
+    return context.flatten(2), None
+
+
+def _signed(rows: Tensor) -> Tensor:
+    found: Tensor = SignedRows.apply(rows)  # type: ignore[no-untyped-call]
+    return found

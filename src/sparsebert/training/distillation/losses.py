@@ -161,8 +161,10 @@ def last_projections(model: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
     found: list[torch.Tensor] = []
 
     def keep(_module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        if len(found) == 3:  # of the layer before, which has the same weights
-            found.clear()
+        if len(found) == 3:
+            if not shared:  # of DeBERTa's distances, which go through the layers after the tokens
+                return
+            found.clear()  # of the layer before, which has the same weights
         found.extend(output.chunk(3, dim=-1) if fused else (output,))
 
     names = ("query_key_value",) if fused else ("query", "key", "value")

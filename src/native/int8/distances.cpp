@@ -1,0 +1,137 @@
+#include "distances.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "../distances.h"
+#include "../shared_rows.h"
+
+namespace sparsebert {
+
+struct Int8Distances::Rows {
+    int first, count;  // of the embeddings: those of distances that occur
+    Int8Rows bytes;
+};
+
+// What projecting takes, kept from one layer to the next.
+struct Int8Distances::Memory {
+    Bytes projections, values, scales, scratch;
+};
+
+// What `Int8HeadDistances` has, from the farthest distance on, and where it lies.
+struct Int8Distances::Table {
+    Table(uint8_t* memory, size_t stride, size_t depth) {
+        Arena layout(memory);
+        keys = layout.take<int8_t>(stride * depth);
+        queries = layout.take<uint8_t>(stride * depth);
+        key_sums = layout.take<int32_t>(stride);
+        key_scales = layout.take<float>(stride);
+        query_scales = layout.take<float>(stride);
+        bytes = layout.used();
+    }
+    int8_t* keys;
+    uint8_t* queries;
+    int32_t* key_sums;
+    float* key_scales;
+    float* query_scales;
+    size_t bytes;
+};
+
+Int8Distances::Table Int8Distances::table(int layer, int head) const {
+    const int depth = round_up(model_.hidden_size / model_.heads, kTileRows);
+    return {layers_[layer].get() + table_bytes_ * head, stride(), static_cast<size_t>(depth)};
+}
+
+void Int8Distances::reserve(int tokens, ThreadPool& pool) {
+    const Disentangled& of = model_.disentangled;
+    if (!of.span || tokens <= capacity_) return;
+    capacity_ = grown_capacity(capacity_, tokens, model_.longest());
+    const int hidden = model_.hidden_size;
+    const int depth = round_up(hidden / model_.heads, kTileRows);
+    table_bytes_ = Table(nullptr, stride(), depth).bytes;
+    layers_.resize(model_.layers.size());
+    for (Bytes& layer : layers_) layer.reserve(table_bytes_ * model_.heads);
+
+    const int first = of.row(-capacity_), count = of.row(capacity_) + 1 - first;
+    const size_t bytes = int8_stride(hidden);
+    Bytes values;
+    std::vector<float> scales(count), row(round_up(hidden, kTileRows));
+    std::vector<int32_t> zero_points(count);
+    const Rows rows{
+        first, count, {values.reserve(count * bytes), bytes, scales.data(), zero_points.data()}};
+    for (int r = 0; r < count; ++r) {
+        const size_t at = static_cast<size_t>(first + r) * hidden;
+        std::copy_n(of.embeddings.data() + at, hidden, row.data());
+        choice_.kernels->activate(row.data(), hidden, Activation::kNone, &rows.bytes, r);
+    }
+    pool.run([&](int thread) {
+        Memory memory;
+        for (size_t l = thread; l < layers_.size(); l += pool.threads())
+            fill(static_cast<int>(l), first, project(model_.layers[l], rows, memory));
+    });
+}
+
+// The layer's queries and keys of the rows, a row for a token; there are no values.
+Int8Heads Int8Distances::project(const Int8Layer& layer, const Rows& rows, Memory& memory) const {
+    const int hidden = model_.hidden_size;
+    const size_t part = round_up(hidden, kTileRows), stride = 3 * part;
+    const size_t floats = rows.count * stride;
+    float* y = reinterpret_cast<float*>(memory.projections.reserve(floats * sizeof(float)));
+    std::fill_n(y, floats, 0.0f);
+    int8_t* scratch = reinterpret_cast<int8_t*>(memory.scratch.reserve(
+        std::max(int8_linear_scratch(hidden), shared_scratch_bytes(model_.widest_shared))));
+    const auto run = [&](const Int8Weight& weight, float* to) {
+        run_linear(choice_.with(rows.count),
+                   {&weight, rows.bytes, rows.count, nullptr, to, stride, scratch, 0}, 0,
+                   weight.tiles());
+    };
+    if (model_.disentangled.queries) run(layer.query, y);
+    if (model_.disentangled.keys) run(layer.key, y + part);
+
+    Int8Heads heads{nullptr, nullptr, model_.heads, hidden / model_.heads};
+    heads.values = memory.values.reserve(rows.count * heads.row());
+    const size_t scales = static_cast<size_t>(rows.count) * 3 * heads.heads;
+    heads.scales = reinterpret_cast<float*>(memory.scales.reserve(scales * sizeof(float)));
+    for (int r = 0; r < rows.count; ++r)
+        choice_.kernels->split_heads(y + r * stride, part, heads, r);
+    return heads;
+}
+
+// Each distance's row, four values of a head at a time.
+void Int8Distances::fill(int layer, int first_row, const Int8Heads& from) const {
+    const int depth = from.depth();
+    const float factor = int8_score_factor(from.head_size, model_.disentangled.terms);
+    for (int head = 0; head < from.heads; ++head) {
+        const Table to = table(layer, head);
+        std::memset(to.keys, 0, to.bytes);
+        for (int d = 0; d < 2 * capacity_; ++d) {
+            // Lanes are keys: distances are of a key from a query.
+            const int row = model_.disentangled.row(capacity_ - d) - first_row;
+            const uint8_t* query = from.values + row * from.row() + head * depth;
+            const uint8_t* key = query + from.heads * depth;
+            int32_t sum = 0;
+            for (int i = 0; i < depth; ++i) sum += static_cast<int8_t>(key[i]);
+            for (int i = 0; i < depth; i += 4) {
+                const size_t at = (i / 4 * stride() + d) * 4;
+                std::memcpy(to.queries + at, query + i, 4);
+                std::memcpy(to.keys + at, key + i, 4);
+            }
+            const float* scales = from.scales + row * 3 * from.heads + head;
+            to.key_sums[d] = sum;
+            to.query_scales[d] = scales[0];
+            to.key_scales[d] = scales[from.heads] * factor;
+        }
+    }
+}
+
+Int8HeadDistances Int8Distances::of(int layer, int head) const {
+    if (layers_.empty()) return {};
+    const Table from = table(layer, head);
+    const size_t middle = capacity_;
+    return {from.keys + 4 * middle,   from.queries + 4 * middle,  from.key_sums + middle,
+            from.key_scales + middle, from.query_scales + middle, stride(),
+            model_.disentangled.terms};
+}
+
+}  // namespace sparsebert
