@@ -6,13 +6,15 @@ OUT/ner      CoNLL files: sentences of templates with persons, places, organisat
              surname, place or organisation of the validation rows stands in a training row.
 OUT/topics   several labels a row: one to three sentences from articles of twelve titles, and these
              titles. Training and validation rows are of other paragraphs.
+OUT/squad-v2 rows like those of SQuAD v2: of every three questions one is put to another paragraph
+             of its article, which does not hold its answer.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -133,15 +135,42 @@ def write_topics(out: Path, rows: list[Row]) -> None:
         write_rows(out / f"{split}.jsonl", made)
 
 
+def write_squad_v2(out: Path, splits: dict[str, list[Row]]) -> None:
+    random = np.random.RandomState(3)
+    for split, count in (("train", 6000), ("validation", 1500)):
+        rows = splits[split]
+        paragraphs: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            if row["context"] not in paragraphs[row["title"]]:
+                paragraphs[row["title"]].append(row["context"])
+        made = []
+        for number, index in enumerate(random.permutation(len(rows))[:count].tolist()):
+            row = dict(rows[index])
+            others = [
+                text
+                for text in paragraphs[row["title"]]
+                if not any(answer.lower() in text.lower() for answer in row["answers"]["text"])
+            ]
+            if number % 3 == 0 and others:
+                row["context"] = others[random.randint(len(others))]
+                row["answers"] = {"text": [], "answer_start": []}
+            made.append(row)
+        write_rows(out / f"{split}.jsonl", made)
+
+
 def write_rows(path: Path, rows: list[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def main(squad: str, out: str) -> None:
-    rows = pyarrow.parquet.ParquetFile(Path(squad) / "train.parquet").read().to_pylist()
+    splits = {
+        split: pyarrow.parquet.ParquetFile(Path(squad) / f"{split}.parquet").read().to_pylist()
+        for split in ("train", "validation")
+    }
     write_ner(Path(out) / "ner")
-    write_topics(Path(out) / "topics", rows)
+    write_topics(Path(out) / "topics", splits["train"])
+    write_squad_v2(Path(out) / "squad-v2", splits)
 
 
 if __name__ == "__main__":

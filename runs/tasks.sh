@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The runs behind "Tasks beyond the table" in docs/results.md: a small encoder, dense and halved, on
-# named entities and on several labels a row.
+# named entities, several labels a row, and questions without an answer.
 #
 #     runs/tasks.sh MODEL SQUAD RUNS              MODEL: all-MiniLM-L6-v2; SQUAD: SQuAD's two files
 #     TASKS=ner runs/tasks.sh MODEL SQUAD RUNS      a part of it
@@ -15,11 +15,11 @@ here=$(dirname "$0")
 . "$here/steps.sh"
 
 model=$1 squad=$2 runs=$3
-declare -A names=([ner]=ner [topics]=custom)
-declare -A epochs=([ner]=5 [topics]=5)
+declare -A names=([ner]=ner [topics]=custom [squad-v2]=squad_v2)
+declare -A epochs=([ner]=5 [topics]=5 [squad-v2]=2)
 
 step "$runs/data" "${PYTHON:-python}" "$here/made_tasks.py" "$squad" "$runs/data"
-for task in ${TASKS:-ner topics}; do
+for task in ${TASKS:-ner topics squad-v2}; do
     out=$runs/$task data=$runs/data/$task name=${names[$task]}
     given=(--task "$name" --data "$data")
     training=("${given[@]}" --epochs "${epochs[$task]}" --learning-rate 2e-4 --dropout 0)

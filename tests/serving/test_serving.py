@@ -297,12 +297,22 @@ class TestAnswer:
         )
         assert found["answer"] == expected["text"]
 
+    def test_that_there_is_no_answer(self, client, models):
+        inputs = {"question": "Who?", "context": "Bob built a wall."}
+        fields = {"model": "answerer", "inputs": inputs}
+        for asked, threshold in ((True, 0.0), (False, float("inf"))):
+            parameters = {"handle_impossible_answer": asked, "top_k": 5}
+            found = ask(client, "/answer", **fields, parameters=parameters)
+            expected = models["answerer"].answer(
+                *inputs.values(), top_k=5, null_threshold=threshold
+            )
+            assert [(each["answer"], each["score"]) for each in found] == [
+                (each["text"], pytest.approx(each["score"], rel=1e-5)) for each in expected
+            ]
+            assert asked or "" not in [each["answer"] for each in found]
+
     def test_refusals(self, client):
         fields = {"model": "answerer", "inputs": {"question": "Who?", "context": "Bob."}}
-        said = refusal(
-            client, 422, "/answer", **fields, parameters={"handle_impossible_answer": True}
-        )
-        assert "parameters.handle_impossible_answer" in said
         said = refusal(client, 422, "/answer", **fields, parameters={"top_k": 10**6})
         assert "parameters.top_k: input should be less than or equal to 1000" in said
         fields["inputs"] = {"question": "Who?", "context": " "}

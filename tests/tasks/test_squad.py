@@ -140,7 +140,7 @@ class TestData:
     @pytest.mark.parametrize(
         ("answers", "message"),
         [
-            ({"text": [], "answer_start": []}, r"row 2 has no answer: only .*SQuAD v1.1"),
+            ({"text": [], "answer_start": []}, "row 2: it has no answer: .*squad_v2"),
             ({"text": ["4"], "answer_start": [3]}, "the answer '4' does not stand at character 3"),
             ({"text": ["4"], "answer_start": [-1]}, "does not stand at character -1"),
             ({"text": ["4", "a"], "answer_start": [4]}, "must be lists of one length"),

@@ -102,6 +102,22 @@ def with_step(
     return raw
 
 
+def null_threshold(sparsity: Mapping[str, Any] | None) -> float | None:
+    """By how much no answer must be likelier than the best one, for a model trained to say so.
+
+    A difference of logits, by the last fine-tuning of its ``sparsity`` record; None for a model
+    that has none, or was not trained on questions without an answer.
+    """
+    for step in reversed((sparsity or {}).get("lineage", [])):
+        if step.get("step") == "finetune":
+            arguments = step.get("arguments") or {}
+            if arguments.get("task") != "squad_v2":
+                return None
+            threshold = arguments.get("threshold", 0.0)
+            return float(threshold) if isinstance(threshold, int | float) else 0.0
+    return None
+
+
 def trained_length(sparsity: Mapping[str, Any] | None) -> int | None:
     """The limit of a model's last fine-tuning, by its ``sparsity`` record; None if it has none."""
     for step in reversed((sparsity or {}).get("lineage", [])):

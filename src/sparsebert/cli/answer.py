@@ -58,6 +58,15 @@ def answer(
             show_default="384",
         ),
     ] = None,
+    null_threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--null-threshold",
+            help="Say that there is no answer (an empty text) where that is likelier than the best "
+            "one by more than this, in logits; inf never does.",
+            show_default="that of a training on SQuAD v2; without such a training never",
+        ),
+    ] = None,
     inference: Annotated[
         Given, Group(InferenceOptions, ("batch_size", "threads", "compute"))
     ] = NOTHING,
@@ -87,6 +96,7 @@ def answer(
             max_length=max_length,
             doc_stride=doc_stride,
             max_answer_length=max_answer_length,
+            null_threshold=null_threshold,
             **chosen(inference, "batch_size"),
         )
 

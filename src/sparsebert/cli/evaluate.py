@@ -121,7 +121,7 @@ def evaluate(
     from sparsebert.evaluation.evaluator import ENGINES
     from sparsebert.evaluation.results import by_class_lines
     from sparsebert.evaluation.seeds import evaluate_seeds, save_evaluation
-    from sparsebert.tasks.table import is_own
+    from sparsebert.tasks.table import get_task, is_own
 
     check_task(task)
     on_ray = engine == "ray" and seeds is not None
@@ -187,7 +187,7 @@ def evaluate(
         save_evaluation(result)
     rows = sum(result.rows.values())
     lines = [f"note: {note}" for note in result.notes]
-    if is_own(result.task):
+    if is_own(result.task) or get_task(result.task).unanswerable:
         lines += by_class_lines(result.by_class)
     lines += [
         f"{rows:,} rows in {result.seconds:.1f} s by {result.engine} on "

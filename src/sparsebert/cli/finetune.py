@@ -91,7 +91,7 @@ def finetune(
     """
     from sparsebert.errors import DataError, TrainingError
     from sparsebert.evaluation.results import by_class_lines
-    from sparsebert.tasks.table import is_own
+    from sparsebert.tasks.table import get_task, is_own
     from sparsebert.training import finetune as run
     from sparsebert.training.seeds import finetune_seeds
 
@@ -149,7 +149,7 @@ def finetune(
         f"({result.examples_per_second:.1f} rows/s)."
     ]
     lines += [f"note: {note}" for note in result.notes]
-    if is_own(task):
+    if is_own(task) or get_task(task).unanswerable:
         lines += by_class_lines(result.by_class)
     lines += [result.row() or _UNSCORED]
     emit(result.as_dict(), "\n".join(lines), as_json=json)

@@ -58,12 +58,12 @@ def check_answers(
         faults: dict[int, str] = {}
         answers: dict[int, Answers] = {}
         for row, value in enumerate(values):
-            context = split.columns[1][row]
+            context = split.columns[1][row] or ""
             if value is None:
                 faults[row] = "it has no answer."
-            elif (fault := answer_fault(value, context or "")) is not None:
+            elif fault := answer_fault(value, context, unanswerable=task.unanswerable):
                 faults[row] = fault
-            elif split.columns[0][row] is not None:
+            elif value["text"] and split.columns[0][row] is not None:
                 answers[row] = Answers(tuple(value["text"]), tuple(value["answer_start"]))
         seen = f"{len(answers):,} of {plural(len(split), 'question')} have one that can be used"
         yield Check.of(GROUP, name, seen, [_wrong(split, faults), _double(split)])

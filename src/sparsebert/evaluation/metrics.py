@@ -19,7 +19,10 @@ from sparsebert.extras import need_extra
 from sparsebert.tasks.squad import Answers
 
 ByClass = dict[str, dict[str, float]]
-"""Label to ``precision``, ``recall`` and ``f1`` in percent, and how many ``rows`` have it."""
+"""Label to ``precision``, ``recall`` and ``f1`` in percent, and how many ``rows`` have it.
+
+Of questions that may have no answer, those with one (HasAns) and without (NoAns) to the metrics.
+"""
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ def _undefined(metrics: Sequence[str], why: str) -> Scores:
 def answer_scores(
     metrics: Sequence[str], predicted: Sequence[str], expected: Sequence[Answers]
 ) -> Scores:
-    """Score answers in words against each question's accepted ones."""
+    """Score answers in words against each question's accepted ones, "" where it has none."""
     need_extra("scoring SQuAD", "torchmetrics", "torch")
     from torchmetrics.functional.text import squad
 
@@ -164,7 +167,10 @@ def answer_scores(
     targets: list[dict[str, Any]] = [
         {
             "id": str(row),
-            "answers": {"text": list(answers.texts), "answer_start": list(answers.starts)},
+            "answers": {
+                "text": list(answers.texts) or [""],
+                "answer_start": list(answers.starts) or [0],
+            },
         }
         for row, answers in enumerate(expected)
     ]

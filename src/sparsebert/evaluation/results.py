@@ -127,19 +127,19 @@ def scores_table(title: str, scores: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def by_class_lines(by_class: Mapping[str, ByClass]) -> list[str]:
-    """Precision, recall and F1 of each class as lines of text; of many, those of lowest F1."""
+    """The scores of each class as lines of text; of many classes those of lowest F1."""
     lines = []
     for split, classes in by_class.items():
         names = sorted(classes, key=lambda name: classes[name]["f1"])[:_MOST_CLASSES]
         shown = [name for name in classes if name in names]
         width = max(map(len, [split, *shown]))
-        lines.append(f"{split:<{width}}  precision  recall     F1    rows")
+        metrics = [name for name in next(iter(classes.values())) if name != "rows"]
+        titles = {name: f"{METRIC_TITLES.get(name, name):>5}" for name in metrics}
+        lines.append("  ".join([f"{split:<{width}}", *titles.values(), "  rows"]))
         for name in shown:
             each = classes[name]
-            lines.append(
-                f"{name:<{width}}  {each['precision']:9.1f}  {each['recall']:6.1f}  "
-                f"{each['f1']:5.1f}  {each['rows']:6,}"
-            )
+            scores = [f"{each[metric]:{len(title)}.1f}" for metric, title in titles.items()]
+            lines.append("  ".join([f"{name:<{width}}", *scores, f"{each['rows']:6,}"]))
         if len(shown) < len(classes):
             lines.append(f"(the {len(shown)} lowest of {len(classes)} classes)")
     return lines

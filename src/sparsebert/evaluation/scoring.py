@@ -28,8 +28,9 @@ from sparsebert.evaluation.metrics import (
     regression_scores,
 )
 from sparsebert.evaluation.predictors import Predictor
+from sparsebert.evaluation.unanswerable import said_texts, unanswerable_scores
 from sparsebert.evaluation.user_metric import UserMetric
-from sparsebert.inference.answering import best_spans, merge_spans, window_length
+from sparsebert.inference.answering import best_spans, merge_spans, null_score, window_length
 from sparsebert.inference.labelling import sigmoid
 from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.progress import Progress, silent
@@ -175,9 +176,14 @@ def _judge_numbers(examples: Examples, located: Located, logits: Any) -> _Judged
 
 def _judge_spans(examples: Examples, located: Located, logits: Any) -> _Judged:
     assert isinstance(located, Windows)
-    predicted = answer_texts(examples, located, logits)
-    scores = answer_scores(examples.task.metrics, predicted, examples.answers)
-    return _Judged(scores, [list(each.texts) for each in examples.answers], predicted)
+    task = examples.task
+    texts, nulls = best_texts(examples, located, logits)
+    expected = [list(each.texts) for each in examples.answers]
+    if not task.unanswerable:
+        return _Judged(answer_scores(task.metrics, texts, examples.answers), expected, texts)
+    assert task.threshold is not None
+    scores = unanswerable_scores(task.metrics, texts, nulls, examples.answers, task.threshold)
+    return _Judged(scores, expected, said_texts(texts, nulls, task.threshold))
 
 
 def _judge_words(examples: Examples, located: Located, logits: Any) -> _Judged:
@@ -239,30 +245,51 @@ def f1_note(task: Task) -> list[str]:
 
 
 def answer_texts(examples: Examples, windows: Windows, logits: Sequence[Any]) -> list[str]:
-    """The best answer span of each question as text, "" where no span is possible.
+    """The answer to each question as text, "" where no span is possible or there is none.
 
-    ``logits`` holds float ``[tokens, 2]`` for each window. The search is that of transformers'
-    ``postprocess_qa_predictions``: see `sparsebert.inference.answering`.
+    ``logits`` holds float ``[tokens, 2]`` for each window.
+    """
+    task = examples.task
+    texts, nulls = best_texts(examples, windows, logits)
+    if not task.unanswerable:
+        return texts
+    assert task.threshold is not None
+    return said_texts(texts, nulls, task.threshold)
+
+
+def best_texts(
+    examples: Examples, windows: Windows, logits: Sequence[Any]
+) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """The best span of each question as text, and how much likelier it is that there is none.
+
+    The latter is a difference of logits, float64 ``[questions]``, infinite where no span is
+    possible. The search is that of transformers' ``postprocess_qa_predictions``: see
+    `sparsebert.inference.answering`.
     """
     assert examples.pairs is not None
     spans: list[list[Any]] = [[] for _ in range(len(examples))]
+    silent = np.full(len(examples), np.inf)
     for window, question in enumerate(windows.question):
+        found = np.asarray(logits[window])
+        silent[question] = min(silent[question], null_score([found]))
         spans[question].append(
             best_spans(
-                logits[window][:, 0],
-                logits[window][:, 1],
+                found[:, 0],
+                found[:, 1],
                 windows.window_offsets(window),
                 n_best=N_BEST,
                 max_answer_length=MAX_ANSWER_LENGTH,
             )
         )
-    texts = []
-    for question, found in enumerate(spans):
-        best = merge_spans(found, n_best=N_BEST)[:1]
+    texts, scores = [], np.full(len(examples), -np.inf)
+    for question, each in enumerate(spans):
+        best = merge_spans(each, n_best=N_BEST)[:1]
+        if best:
+            scores[question] = best[0].score
         texts.append(
             examples.pairs[question][best[0].start_char : best[0].end_char] if best else ""
         )
-    return texts
+    return texts, silent - scores
 
 
 def trained_options(folder: Path, task: str, given: DataOptions) -> DataOptions:
@@ -274,13 +301,13 @@ def trained_options(folder: Path, task: str, given: DataOptions) -> DataOptions:
     arguments: Any = read_object(path).get("arguments") if path.is_file() else None
     if not isinstance(arguments, dict) or arguments.get("task") != task_name(task):
         return given
-    names = ["label_column", "label_columns", "label_names", "positive_label"]
+    names = ["label_column", "label_columns", "threshold", "label_names", "positive_label"]
     if given.text_column is None:
         names += ["text_column", "pair_column"]
     known = {
         name: arguments[name]
         for name in names
-        if getattr(given, name) is None and isinstance(arguments.get(name), str)
+        if getattr(given, name) is None and isinstance(arguments.get(name), str | float)
     }
     return replace(given, **known)
 

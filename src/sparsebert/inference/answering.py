@@ -70,17 +70,23 @@ def best_answers(
     top_k: int,
     n_best: int,
     max_answer_length: int,
+    null_threshold: float | None = None,
 ) -> list[Answer]:
     """The ``top_k`` answers from all windows of one context, best first.
 
     ``logits`` holds for each window ``[tokens, 2]``, start and end. The score is the softmax over
     the ``n_best`` spans. There is always an answer: where no pair of the n-best starts and ends
-    fits, every pair of the context is searched.
+    fits, every pair of the context is searched. With ``null_threshold`` one of the answers may be
+    that there is none, an empty text at 0: its logits (`null_score`) count less by that much, so
+    that it comes first where it is likelier than the best span by more.
     """
     spans = _search(windows, logits, n_best, max_answer_length)
     if not spans:
         longest = max(len(rows) for rows in logits)
         spans = _search(windows, logits, longest, max_answer_length)[:n_best]
+    if null_threshold is not None:
+        spans.append(Span(0, 0, null_score(logits) - null_threshold))
+        spans.sort(key=lambda span: -span.score)
     return [
         {
             "text": context[span.start_char : span.end_char],
@@ -90,6 +96,15 @@ def best_answers(
         }
         for span, share in zip(spans[:top_k], probabilities(spans), strict=False)
     ]
+
+
+def null_score(windows: Sequence[npt.NDArray[np.floating]]) -> float:
+    """The score of no answer, by the windows' logits ``[tokens, 2]``: the least of any window.
+
+    A window without the answer points at its first token, so that the one which points there least
+    is the likeliest to hold it (transformers' ``postprocess_qa_predictions``).
+    """
+    return min(float(rows[0, 0]) + float(rows[0, 1]) for rows in windows)
 
 
 def _search(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsebert.checkpoint.sparsity import null_threshold as trained_threshold
 from sparsebert.errors import InputError
 from sparsebert.inference.answering import as_questions, best_answers, window_length
 from sparsebert.inference.embedding_model import EmbeddingModel
@@ -70,6 +71,7 @@ class Model(EmbeddingModel):
         doc_stride: int | None = None,
         max_answer_length: int = 30,
         n_best: int = 20,
+        null_threshold: float | None = None,
         batch_size: int = 32,
     ) -> Any:
         """What in ``context`` answers ``question``: ``{"text", "start", "end", "score"}``.
@@ -81,8 +83,17 @@ class Model(EmbeddingModel):
         ``top_k`` above 1 there is a list of answers, best first; with lists of questions and
         contexts, one result for each. ``score`` is the softmax over the ``n_best`` spans; answers
         have up to ``max_answer_length`` tokens.
+
+        A model that was fine-tuned on SQuAD v2 may also say that there is no answer, an empty text
+        at 0: if that is likelier than the best span by more than ``null_threshold``, a difference
+        of logits that defaults to that of the training. Any other model says so only where one is
+        given; none does with ``float("inf")``.
         """
         self.require("answer")
+        if null_threshold is None:
+            null_threshold = trained_threshold(self.config.sparsity)
+        elif null_threshold == float("inf"):
+            null_threshold = None
         for name, count in (
             ("top_k", top_k),
             ("doc_stride", doc_stride),
@@ -108,6 +119,7 @@ class Model(EmbeddingModel):
                 top_k=top_k,
                 n_best=max(n_best, top_k),
                 max_answer_length=max_answer_length,
+                null_threshold=null_threshold,
             )
             for (_, read), found in zip(pairs, windows, strict=True)
         ]

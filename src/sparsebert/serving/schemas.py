@@ -211,8 +211,10 @@ class AnswerParameters(Parameters):
     align_to_words: Never = Field(
         False, description="An answer begins and ends where a token does."
     )
-    handle_impossible_answer: Never = Field(
-        False, description="Models here are those of SQuAD v1.1: there is always an answer."
+    handle_impossible_answer: bool = Field(
+        False,
+        description="Whether the answer may be that there is none, an empty text. What is not "
+        "given is as in the model's training: true after SQuAD v2.",
     )
 
 

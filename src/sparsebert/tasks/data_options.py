@@ -16,8 +16,9 @@ class DataOptions(Options):
 
     ``text_column``, ``pair_column`` (the second text of a pair) and ``label_column`` name columns.
     ``label_columns`` names a column of zeros and ones for each of several labels, and ``threshold``
-    is the probability from which such a label counts. ``label_names`` are what the numbers in lists
-    of labels stand for. Names are separated by commas.
+    is the probability from which such a label counts (of SQuAD v2, by how much no answer must be
+    likelier than the best one, a difference of logits). ``label_names`` are what the numbers in
+    lists of labels stand for. Names are separated by commas.
     ``regression`` says that the labels of a custom task are numbers to predict, and not classes.
     ``positive_label`` is the class of a custom task that F1 is of. ``validation_share`` of the rows
     are held out to score on where data comes in one file that is named after no split; 0 trains on
@@ -57,8 +58,9 @@ class DataOptions(Options):
     threshold: float | None = option(
         None,
         metavar="NUMBER",
-        help="For rows with several labels: the probability from which a label counts.",
-        shown_default="that of the training, else 0.5",
+        help="For rows with several labels: the probability from which a label counts. For "
+        "squad_v2: by how much no answer must be likelier than the best one, in logits.",
+        shown_default="that of the training, else 0.5, or 0",
     )
     label_names: str | None = option(
         None,

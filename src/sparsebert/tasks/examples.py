@@ -209,7 +209,9 @@ def _relevances(table: pa.Table, task: Task, texts: list[list[str]], source: str
 
 
 def _spans(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
-    answers = answers_column(table, task.label_column, texts[1], source)
+    answers = answers_column(
+        table, task.label_column, texts[1], source, unanswerable=task.unanswerable
+    )
     _refuse_doubles(_ids(table), source)
     return _Targets(answers=answers)
 

@@ -6,6 +6,7 @@ a function makes a `Task` of its columns and labels, and a new one joins by a li
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -114,8 +115,10 @@ def custom_task(
 
 def _known_task(task: Task, options: DataOptions) -> Task:
     for name in ("regression", "positive_label", "label_columns", "threshold", "label_names"):
-        if name in options.given():
+        if name in options.given() and not (name == "threshold" and task.unanswerable):
             raise DataError(f"{name} is for the task {CUSTOM}: {task.name} says so itself.")
+    if options.threshold is not None and not math.isfinite(options.threshold):
+        raise DataError(f"the threshold must be a finite number, not {options.threshold}.")
     columns = options.text_columns or task.text_columns
     if len(columns) != len(task.text_columns):
         raise DataError(
@@ -124,5 +127,8 @@ def _known_task(task: Task, options: DataOptions) -> Task:
             f"{' and pair_column' if len(task.text_columns) > 1 else ' alone'}."
         )
     return replace(
-        task, text_columns=columns, label_column=options.label_column or task.label_column
+        task,
+        text_columns=columns,
+        label_column=options.label_column or task.label_column,
+        threshold=task.threshold if options.threshold is None else options.threshold,
     )

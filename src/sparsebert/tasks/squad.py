@@ -14,24 +14,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The accepted answers of one question: their words and the character each starts at."""
+    """The accepted answers of one question: their words and the character each starts at.
+
+    None at all where the context does not hold one (SQuAD v2).
+    """
 
     texts: tuple[str, ...]
     starts: tuple[int, ...]
 
 
-def answers_column(table: pa.Table, name: str, contexts: list[str], source: str) -> list[Answers]:
+def answers_column(
+    table: pa.Table, name: str, contexts: list[str], source: str, *, unanswerable: bool = False
+) -> list[Answers]:
     """A column of ``{"text": [...], "answer_start": [...]}``, each checked against its context.
 
-    Raises DataError for another type, for a question without an answer (SQuAD v2 has such), and
-    for an answer that does not stand where it says.
+    Raises DataError for another type, for a question without an answer unless there may be such
+    (``unanswerable``, as in SQuAD v2), and for an answer that does not stand where it says.
     """
     column = table.column(name)
     refuse_nulls(column, name, source)
     need_answers(table, name, source)
     rows: list[dict[str, Any]] = column.to_pylist()
     return [
-        _checked(value, contexts[row], f"{source}: column '{name}', row {row + 1}")
+        _checked(value, contexts[row], f"{source}: column '{name}', row {row + 1}", unanswerable)
         for row, value in enumerate(rows)
     ]
 
@@ -49,20 +54,20 @@ def need_answers(table: pa.Table, name: str, source: str) -> None:
         )
 
 
-def _checked(value: dict[str, Any], context: str, where: str) -> Answers:
-    fault = answer_fault(value, context)
+def _checked(value: dict[str, Any], context: str, where: str, unanswerable: bool) -> Answers:
+    fault = answer_fault(value, context, unanswerable=unanswerable)
     if fault is not None:
         raise DataError(f"{where}: {fault}")
     return Answers(tuple(value["text"]), tuple(value["answer_start"]))
 
 
-def answer_fault(value: dict[str, Any], context: str) -> str | None:
+def answer_fault(value: dict[str, Any], context: str, *, unanswerable: bool = False) -> str | None:
     """What is wrong with one row's answers, as a sentence; None if they can be used."""
     texts, starts = value["text"], value["answer_start"]
     if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
         return "'text' and 'answer_start' must be lists of one length."
-    if not texts:
-        return "it has no answer: only questions that have one (SQuAD v1.1) can be used."
+    if not texts and not unanswerable:
+        return "it has no answer: questions without one are for the task squad_v2."
     for text, start in zip(texts, starts, strict=True):
         if not isinstance(text, str) or not isinstance(start, int):
             return f"{show(text)} at {show(start)} is not an answer and a place."

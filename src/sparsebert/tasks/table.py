@@ -7,7 +7,7 @@ by adding a row. Columns, label order and metrics are those of GLUE (Wang et al.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from sparsebert.checkpoint.config import Head
@@ -80,7 +80,9 @@ class Task:
     of; None for the mean over the classes. ``positions`` lets whole numbers in the data stand for
     the labels by their index; ``numbers`` are the labels that they stand for where the data has an
     order of its own. ``flag_columns`` hold zeros and ones, one for each label, in the place of
-    ``label_column``; ``threshold`` is the probability from which a label of several counts.
+    ``label_column``; ``threshold`` is the probability from which a label of several counts, or,
+    where questions may be ``unanswerable``, by how much no answer must be likelier than the best
+    one (a difference of logits).
     ``file_types`` are the endings of files that can be read
     (`sparsebert.tasks.files`). ``glue_columns`` pairs columns with what they are called in the
     benchmark's own files. ``quoted_texts`` says that texts there stand in quotes, which the
@@ -106,6 +108,7 @@ class Task:
     positions: bool = True
     numbers: tuple[str, ...] = ()
     threshold: float | None = None
+    unanswerable: bool = False
     file_types: tuple[str, ...] = TABLE_TYPES
     glue_columns: tuple[tuple[str, str], ...] = ()
     quoted_texts: bool = False
@@ -221,10 +224,17 @@ _SQUAD = Task(
     hub_id="rajpurkar/squad",
     max_length=384,
 )
+_SQUAD_V2 = replace(
+    _SQUAD,
+    name="squad_v2",
+    title="SQuAD v2",
+    hub_id="rajpurkar/squad_v2",
+    threshold=0.0,
+    unanswerable=True,
+)
+_ALL = (_MNLI, _QQP, _QNLI, _SST2, _COLA, _STSB, _MRPC, _RTE, _SQUAD, _SQUAD_V2)
 
-TASKS: dict[str, Task] = {
-    task.name: task for task in (_MNLI, _QQP, _QNLI, _SST2, _COLA, _STSB, _MRPC, _RTE, _SQUAD)
-}
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 CUSTOM = "custom"
 NER = "ner"
 PAIRS = "pairs"

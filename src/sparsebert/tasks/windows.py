@@ -75,9 +75,12 @@ def cut_windows(
         cut = cutter.windows_of_pairs(pairs, max_length=max_length, doc_stride=stride)
         for index, found in enumerate(cut, start):
             first = examples.answers[index]
-            begin, end = first.starts[0], first.starts[0] + len(first.texts[0])
             windows += found
             question += [index] * len(found)
+            if not first.texts:
+                answer += [(0, 0)] * len(found)
+                continue
+            begin, end = first.starts[0], first.starts[0] + len(first.texts[0])
             answer += [answer_tokens(window.offsets, begin, end) for window in found]
         report(label, stop, len(examples))
     return Windows(

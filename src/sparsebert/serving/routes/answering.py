@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from sparsebert.checkpoint import Head
+from sparsebert.checkpoint.sparsity import null_threshold
 from sparsebert.inference.answering import best_answers, window_length
 from sparsebert.inference.batching import EngineCall
 from sparsebert.inference.sequences import LocatedTokens, Tokens
@@ -47,6 +48,9 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
     usual = window_length(model.model.config, most)
     length = min(parameters.max_seq_len, most) if "max_seq_len" in given else usual
     stride = parameters.doc_stride if "doc_stride" in given else usual_stride(length)
+    silence = null_threshold(model.model.config.sparsity)
+    if "handle_impossible_answer" in given:
+        silence = (silence or 0.0) if parameters.handle_impossible_answer else None
     windows: list[LocatedTokens] = []
 
     def tokenize() -> list[Tokens]:
@@ -76,6 +80,7 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
             top_k=parameters.top_k,
             n_best=max(_N_BEST, parameters.top_k),
             max_answer_length=parameters.max_answer_len,
+            null_threshold=silence,
         )
     )
     spans = [
