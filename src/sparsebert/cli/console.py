@@ -67,8 +67,8 @@ def seed_executor(engine: str, threads: int | None) -> SeedExecutor:
 TASK_HELP = (
     "mnli, qqp, qnli, sst2, cola, stsb, mrpc, rte, squad or squad_v2; for your own rows custom "
     "(text, or text1 and text2, and label) or ner (words with a label each: CoNLL files, or tokens "
-    "and ner_tags); for embedding models pairs (text1, text2 and score) or retrieval (query, document "
-    "and, if there are, negative)."
+    "and ner_tags); for embedding models pairs (text1, text2 and score) or retrieval (query, "
+    "document and, if there are, negative)."
 )
 
 
