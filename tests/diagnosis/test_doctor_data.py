@@ -299,6 +299,28 @@ class TestFiles:
             diagnose(data=tmp_path, task="chess")
 
 
+class TestDocuments:
+    def test_wrong_negatives_and_few_documents(self, tmp_path: Path, tiny_bert: Any) -> None:
+        rows = [
+            {"query": f"q {row}", "document": f"d {row} {row}", "negative": f"n {row}"}
+            for row in range(6)
+        ]
+        rows[2]["query"], rows[2]["negative"] = rows[1]["query"], rows[1]["document"]
+        write_rows(tmp_path / "train.jsonl", rows)
+        write_rows(tmp_path / "validation.jsonl", [{**row, "query": "v"} for row in rows[3:]])
+        report = diagnose(tiny_bert("encoder"), data=tmp_path, task="retrieval", max_length=8)
+        found = by_kind(report)
+        assert set(found) == {"wrong-negatives", "small-corpus"}
+        assert found["wrong-negatives"].examples == ("row 3: 'q 1'",)
+        # Each text is read by itself, so that none is too long.
+        assert "truncated-texts" not in found
+
+    def test_scored_pairs(self, tmp_path: Path) -> None:
+        rows = [{"text1": f"a {row}", "text2": "b", "score": 3.0} for row in range(4)]
+        write_rows(tmp_path / "train.jsonl", rows)
+        assert "one-label" in by_kind(diagnose(data=tmp_path, task="pairs"))
+
+
 class TestLengths:
     def test_truncated_texts(self, tmp_path: Path, tiny_bert: Any) -> None:
         rows = sentences()

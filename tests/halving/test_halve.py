@@ -23,6 +23,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
+from sentence_folders import with_modules
 from sentences import SENTENCES
 from sparsebert import halve, load, pack
 from sparsebert.bench.result import BenchResult, Row
@@ -30,6 +31,7 @@ from sparsebert.bench.workloads import Shape
 from sparsebert.cli import main
 from sparsebert.diagnosis.system import AvailableMemory
 from sparsebert.errors import CheckpointError, DataError, InputError, OutputError
+from sparsebert.evaluation import evaluate
 from sparsebert.halving.comparison import (
     bootstrap,
     correlation_interval,
@@ -51,7 +53,7 @@ from sparsebert.tasks.examples import load_split
 from sparsebert.tasks.own import custom_task
 from sparsebert.tasks.texts import read_texts
 from tiny_models import TinyBert
-from tiny_tasks import letters, write_rows, write_squad
+from tiny_tasks import letters, write_retrieval, write_rows, write_squad
 
 FAST: dict[str, Any] = {"bench": False, "max_drop": math.inf}
 
@@ -248,6 +250,23 @@ class TestEmbedding:
         )
         assert result.judgement.metric == "spearman"
         assert not result.judgement.agreement
+
+    def test_queries_and_documents(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
+        """The promise is judged by what `evaluate` finds for both."""
+        model = with_modules(tiny_bert("encoder"), tmp_path / "model", mode="cls", normalize=False)
+        data = write_retrieval(tmp_path / "data", train=20, validation=30)
+        result = halve(model, tmp_path / "out", data=data, effort="quick", **FAST)
+        found = [
+            evaluate(each, task="retrieval", data=data).scores["validation"]["ndcg@10"]
+            for each in (model, tmp_path / "out")
+        ]
+        judged = result.judgement
+        assert (judged.metric, judged.agreement, judged.rows) == ("ndcg@10", False, 30)
+        assert [judged.dense, judged.halved] == pytest.approx(found, abs=0.01)
+        assert judged.interval is not None
+        assert judged.interval[0] <= found[1] - found[0] <= judged.interval[1]
+        with pytest.raises(InputError, match="does not fit retrieval"):
+            recognise(tiny_bert("sequence-classification"), data=data, task="retrieval")
 
     def test_data_without_labels_joins_the_texts(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
         write_rows(tmp_path / "more.jsonl", [{"text": text} for text in SENTENCES[4:]])

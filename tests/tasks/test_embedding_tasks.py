@@ -13,6 +13,7 @@ from sparsebert.errors import DataError
 from sparsebert.tasks import find_task, load_split, validation_splits
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.pairs import as_cosines
+from sparsebert.tasks.texts import read_texts
 from tiny_tasks import write_rows
 
 
@@ -84,6 +85,7 @@ class TestRetrieval:
         assert train.labels.tolist() == [2, 1]
         scored = load_split(task, tmp_path, "validation")
         assert (scored.texts, scored.corpus) == (["b?"], ("T one", "two", "three"))
+        assert read_texts(tmp_path) == ["T one", "two", "three", "a?"]
         (tmp_path / "qrels/dev.tsv").write_text(f"{header}b\td9\t1\n")
         with pytest.raises(DataError, match="dev.tsv, row 1: corpus.jsonl has no 'd9'"):
             load_split(task, tmp_path, "validation")

@@ -11,6 +11,7 @@ from sparsebert.checkpoint import open_checkpoint, resolve_model, transformer_fo
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig
 from sparsebert.checkpoint.seeds import seed_folders
 from sparsebert.diagnosis.answers import check_answers
+from sparsebert.diagnosis.documents import check_documents
 from sparsebert.diagnosis.examples import check_examples
 from sparsebert.diagnosis.labels import check_labels, majority
 from sparsebert.diagnosis.lengths import check_lengths, check_tokenizer
@@ -26,6 +27,7 @@ from sparsebert.diagnosis.training_run import Majorities, check_run, check_score
 from sparsebert.diagnosis.weights import check_opening, check_weights
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation.scoring import trained_options
+from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.machine import cpu_flags
 from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, shown
@@ -244,8 +246,14 @@ class _Doctor:
         known = next(
             (record.max_length for record in self._records.values() if record.max_length), None
         )
-        usual = Task.max_length if self._task is None else unread_task(self._task).max_length
-        return min(self._max_length or known or usual, config.max_length)
+        task = None if self._task is None else unread_task(self._task)
+        usual = Task.max_length if task is None else task.max_length
+        length = min(self._max_length or known or usual, config.max_length)
+        folder = self._opened()
+        if task is None or not task.embeds or self._max_length or folder is None:
+            return length
+        tokenizer = folder_tokenizer(folder, positions=config.max_length)
+        return min(length, tokenizer.max_length) if tokenizer else length
 
     def _read_data(self) -> TaskData | None:
         if self._data is None:
@@ -273,6 +281,7 @@ class _Doctor:
         length = self._length(config) if config else self._max_length or data.task.max_length
         yield from check_labels(data.task, data.splits)
         yield from check_examples(data.task, data.splits)
+        yield from check_documents(data.task, data.splits)
         if folder is None:
             yield Check.skip("data", "lengths", "no model was given, whose tokenizer would tell")
         else:

@@ -77,8 +77,8 @@ def _key(split: Split, row: int) -> Key | None:
 
 
 def _labels(task: Task, split: Split) -> list[Any] | None:
-    """Labels to compare; None for questions, which may have several answers."""
-    if task.kind is TaskKind.QUESTION:
+    """Labels to compare; None for questions, which may have several answers, and for queries."""
+    if task.kind in (TaskKind.QUESTION, TaskKind.RETRIEVAL):
         return None
     if task.flag_columns:
         flags: list[Any] = split.table.select(list(task.flag_columns)).to_pylist()

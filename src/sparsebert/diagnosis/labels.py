@@ -76,8 +76,11 @@ UNSEEN_LABELS = Kind(
 
 
 def check_labels(task: Task, splits: list[Split]) -> Iterator[Check]:
-    """A check of each split's labels. Questions have answers instead: see `answers`."""
-    if task.kind is TaskKind.QUESTION:
+    """A check of each split's labels.
+
+    Questions have answers instead (`answers`), and queries documents (`documents`).
+    """
+    if task.kind in (TaskKind.QUESTION, TaskKind.RETRIEVAL):
         return
     if task.kind is TaskKind.TOKENS:
         yield from check_words(task, splits)

@@ -63,7 +63,8 @@ def check_lengths(
     """A check of each split, on a fixed selection of 10,000 examples.
 
     SQuAD's contexts are cut into windows rather than truncated (see `answers`): for them only
-    unknown tokens are counted.
+    unknown tokens are counted. An embedding model reads each text by itself: of a row the longest
+    counts.
     """
     files = transformer_folder(folder)
     try:
@@ -75,7 +76,8 @@ def check_lengths(
         return
     backend = tokenizer.backend
     unknown_id = backend.token_to_id(tokenizer.special_tokens["unk_token"])
-    specials = backend.num_special_tokens_to_add(len(task.text_columns) == 2)
+    together = len(task.text_columns) == 2 and not task.embeds
+    specials = backend.num_special_tokens_to_add(together)
     for split in splits:
         chosen = selection(len(split), MOST_ROWS)
         rows = np.arange(len(split)) if chosen is None else chosen
@@ -90,7 +92,10 @@ def check_lengths(
                 for index, found in enumerate(
                     backend.encode_batch(texts, add_special_tokens=False), start
                 ):
-                    lengths[index] += len(found.ids)
+                    if task.embeds:
+                        lengths[index] = max(lengths[index], specials + len(found.ids))
+                    else:
+                        lengths[index] += len(found.ids)
                     tokens += len(found.ids)
                     count = 0 if unknown_id is None else found.ids.count(unknown_id)
                     if count:

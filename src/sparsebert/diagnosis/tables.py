@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural
 from sparsebert.errors import DataError
@@ -17,6 +17,7 @@ from sparsebert.tasks.examples import read_split, task_texts, validation_splits
 from sparsebert.tasks.files import split_files
 from sparsebert.tasks.own import find_task, task_of_table, unread_task
 from sparsebert.tasks.reading import RawTable
+from sparsebert.tasks.retrieval import beir_splits, is_beir
 from sparsebert.tasks.table import Kind as TaskKind
 from sparsebert.tasks.table import Task, is_own
 
@@ -116,7 +117,9 @@ def _splits(task: Task, data: str | Path | None) -> list[str]:
     if data is not None and Path(data).is_file():
         split_files(Path(data), "train", task.file_types)  # DataError for one of no known type
         return ["train"]
-    there = [] if data is None else split_files(Path(data), "train", task.file_types)
+    there: Any = [] if data is None else split_files(Path(data), "train", task.file_types)
+    if data is not None and is_beir(Path(data)):
+        there = beir_splits(Path(data), "train")
     train = ["train"] if data is None or there else []
     return [*train, *validation_splits(task, data)]
 
@@ -125,12 +128,13 @@ def _texts(table: pa.Table, task: Task, source: str) -> list[list[str | None]]:
     """The text columns; of a task of words the text that its words make."""
     if task.kind is TaskKind.TOKENS:
         return [list(column) for column in task_texts(table, task, source)]
-    return [texts_or_none(table, column, source) for column in task.text_columns]
+    names = (*task.text_columns, *task.negative_columns)
+    return [texts_or_none(table, column, source) for column in names]
 
 
 def _labelled(raw: RawTable, task: Task, options: DataOptions) -> RawTable:
     """The rows that have a label."""
-    if task.kind is TaskKind.TOKENS or options.flag_columns:
+    if task.kind in (TaskKind.TOKENS, TaskKind.RETRIEVAL) or options.flag_columns:
         return raw
     column = options.label_column or label_column(raw.table, raw.source)
     need_columns(raw.table, (column,), raw.source)

@@ -40,7 +40,7 @@ from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.files import undivided_file
 from sparsebert.tasks.labels import label_order
 from sparsebert.tasks.own import find_task, own_task, unread_task
-from sparsebert.tasks.table import CUSTOM, PAIRS, RETRIEVAL, Kind, Task, is_own, task_name
+from sparsebert.tasks.table import CUSTOM, Kind, Task, is_own
 from sparsebert.tasks.tokens import load_tokenizer
 
 ENGINES = ("auto", "sparsebert", "torch")
@@ -131,7 +131,7 @@ def evaluate(
         columns,
         metric,
     )
-    embeds = zero_shot or task_name(task) in (PAIRS, RETRIEVAL)
+    embeds = zero_shot or unread_task(task).embeds
     ready = (_embeddings if embeds else _with_head)(options, task, data, split, report)
     scores: dict[str, dict[str, float]] = {}
     by_class: dict[str, ByClass] = {}

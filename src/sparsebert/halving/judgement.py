@@ -7,18 +7,20 @@ Both run on the engine: the dense model in fp32, the halved one as it is served,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sparsebert.checkpoint import Head
-from sparsebert.evaluation.embedding import pair_cosines
+from sparsebert.checkpoint.sentence_transformers import read_similarity
+from sparsebert.evaluation.embedding import find_documents, pair_cosines
 from sparsebert.evaluation.evaluator import match_labels
-from sparsebert.evaluation.metrics import regression_scores, without_rounding_noise
+from sparsebert.evaluation.metrics import Scores, regression_scores, without_rounding_noise
 from sparsebert.evaluation.predictors import EnginePredictor
 from sparsebert.evaluation.results import main_score
+from sparsebert.evaluation.retrieval import query_scores, retrieval_scores
 from sparsebert.evaluation.scoring import PreparedSplit, example_length, scored_examples
 from sparsebert.halving.comparison import (
     Changed,
@@ -36,9 +38,8 @@ from sparsebert.halving.subject import Subject
 from sparsebert.inference import Model, load
 from sparsebert.progress import Progress
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.files import undivided_file
 from sparsebert.tasks.own import find_task, own_task
-from sparsebert.tasks.table import CUSTOM, Task, is_own
+from sparsebert.tasks.table import Kind, Task, is_own
 from sparsebert.tasks.texts import Text, single_texts
 from sparsebert.tasks.tokens import load_tokenizer
 
@@ -254,12 +255,12 @@ def judge_embedding(
     threads: int | None,
     progress: Progress,
 ) -> Judgement:
-    """Compare embeddings of the ``held`` texts, and score pairs where there are such.
+    """Compare embeddings of the ``held`` texts, and score the subject's task if it has one.
 
     The figure that counts is for how many the nearest neighbour by the dense model is among the ten
     nearest by the halved one (1-recall@10 of nearest-neighbour search), by cosine among all
-    ``texts`` (up to `MOST_TEXTS` of them); where the data has scored pairs it is Spearman's
-    correlation of the cosines with the scores. How many of the ten both share is told as well.
+    ``texts`` (up to `MOST_TEXTS` of them); where the data has scored pairs, or queries and
+    documents, it is the metric of that task. How many of the ten both share is told as well.
     """
     queries = list(dict.fromkeys(single_texts(held)))[:MOST_TEXTS]
     asked = set(queries)
@@ -286,8 +287,8 @@ def judge_embedding(
         Changed(chosen[row], "", f"cosine {cosines[row]:.3f}", float(1 - cosines[row]))
         for row in worst
     ]
-    if subject.pairs:
-        return _judge_pairs(subject, models, more, changed, progress)
+    if subject.task is not None:
+        return _judge_embedding_task(subject, models, more, changed, progress)
     found_first = 100.0 * (near[1] == near[0][:, :1]).any(axis=1)
     return Judgement(
         f"recall of the nearest neighbour in {len(near[0][0])}",
@@ -302,31 +303,47 @@ def judge_embedding(
     )
 
 
-def _judge_pairs(
+def _judge_embedding_task(
     subject: Subject,
     models: Sequence[Model],
     more: dict[str, float],
     changed: list[Changed],
     progress: Progress,
 ) -> Judgement:
-    """Spearman of the cosines of scored pairs, as `evaluate` has it zero-shot."""
+    """The task's metric, as `evaluate` has it: Spearman of scored pairs' cosines, or nDCG."""
     from scipy.stats import rankdata
 
-    columns = replace(subject.columns, regression=True)
-    data = undivided_file(subject.data) or subject.data
-    task = find_task(CUSTOM, data, split="validation", options=columns)
-    (examples,) = scored_examples(models[0].path, task, subject.data, None)
-    expected = examples.labels.astype(np.float64)
-    cosines = [pair_cosines(examples, model.embed, progress) for model in models]
-    scores = [regression_scores(task.metrics, each, expected).values for each in cosines]
-    ranks = [rankdata(without_rounding_noise(each)) for each in (*cosines, expected)]
+    task = subject.task
+    assert task is not None
+    folder = models[0].path
+    examples = scored_examples(folder, task, subject.data, None)[0]
+    scores: list[Scores]
+    if task.kind is Kind.RETRIEVAL:
+        similarity = read_similarity(folder)
+        found = [
+            find_documents(examples, each.embed, each.prompts, similarity=similarity)
+            for each in models
+        ]
+        scores = [retrieval_scores(task.metrics, each) for each in found]
+        dense, halved = (100 * query_scores(task.main_metric, each) for each in found)
+        gained = halved - dense
+        rows = len(gained)
+        interval = bootstrap(rows, lambda chosen: float(gained[chosen].mean()))
+    else:
+        expected = examples.labels.astype(np.float64)
+        cosines = [pair_cosines(examples, each.embed, progress) for each in models]
+        scores = [regression_scores(task.metrics, each, expected) for each in cosines]
+        ranks = [rankdata(without_rounding_noise(each)) for each in (*cosines, expected)]
+        rows, interval = len(examples), correlation_interval(*ranks)
     more = {
-        **{f"pairs, {name}, dense": score for name, score in scores[0].items()},
-        **{f"pairs, {name}, halved": score for name, score in scores[1].items()},
+        **{
+            f"{task.name}, {name}, {which}": score
+            for which, each in zip(("dense", "halved"), scores, strict=True)
+            for name, score in each.values.items()
+        },
         **more,
     }
-    first, second = (each["spearman"] for each in scores)
-    interval = correlation_interval(*ranks)
+    first, second = (each.values[task.main_metric] for each in scores)
     return Judgement(
-        "spearman", False, first, second, len(examples), _OF_SCORE, interval, more, changed
+        task.main_metric, False, first, second, rows, _OF_SCORE, interval, more, changed
     )

@@ -115,7 +115,7 @@ def halve(
         "model": model_fingerprint(subject.checkpoint),
         "texts": text_fingerprint(gathered.texts),
         "data": _data_fingerprint(subject),
-        "task": steps.task_name(subject) if subject.goal is Goal.TASK else None,
+        "task": _task_of(subject),
         "effort": effort,
         "shared_rows": shared_rows,
         "seed": seed,
@@ -333,6 +333,13 @@ class _Run:
             return judge_labels(held, dense, halved, **options)
         texts = self._gathered.texts
         return judge_embedding(self._subject, texts, held, dense, halved, **options)
+
+
+def _task_of(subject: Subject) -> str | None:
+    """The task's name among the arguments that decide the result."""
+    if subject.goal is Goal.TASK:
+        return steps.task_name(subject)
+    return subject.task.name if subject.task is not None else None
 
 
 def _promise(max_drop: float | None, judgement: Judgement) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -22,7 +23,7 @@ from sparsebert.tasks.custom import SCORE
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import read_split
 from sparsebert.tasks.own import UNREAD, custom_task, find_task
-from sparsebert.tasks.table import CUSTOM, TASKS, Kind, Task
+from sparsebert.tasks.table import CUSTOM, PAIRS, RETRIEVAL, TASKS, Kind, Task
 
 _ENCODERS = (Head.ENCODER, Head.MASKED_LM)
 _FLOATS = ("halffloat", "float", "double")  # as Arrow calls them: labels that are numbers
@@ -46,8 +47,8 @@ class Subject:
 
     ``taught`` says that the model has a trained head for ``task``, so that it is its own teacher;
     without it the dense model is fine-tuned on ``data`` first. ``labelled`` says that ``data`` has
-    labels to score on. An embedding model has no task, but may have ``pairs``: data of pairs of
-    texts with a score, for STS-like scores. ``said`` are sentences on what was recognised.
+    labels to score on. An embedding model has a task of embeddings where ``data`` has scored pairs,
+    or queries and documents; else none. ``said`` are sentences on what was recognised.
     """
 
     model: str
@@ -65,11 +66,6 @@ class Subject:
     def title(self) -> str:
         """The model's name, without the folders above it."""
         return Path(self.model).name
-
-    @property
-    def pairs(self) -> bool:
-        """Whether an embedding model's data are pairs of texts with a score."""
-        return self.goal is Goal.EMBEDDING and self.labelled
 
 
 def recognise(
@@ -93,16 +89,21 @@ def recognise(
     found = _labelled_task(data, task, columns) if data is not None else None
     if data is None and task is not None:
         raise InputError(f"the task {task} says how to read data, and none is given: add --data.")
+    if head in _ENCODERS and data is not None and task is None:
+        found = _of_embeddings(data, found, checkpoint, columns)
     if found is not None and found.name == CUSTOM and found.kind is Kind.REGRESSION:
         columns = replace(columns, regression=True)  # what was recognised is what is read
     place = None if data is None else Path(data)
     sources = tuple(Path(each) for each in texts)
     said = [_about_model(checkpoint)]
-    if head in _ENCODERS and (task is None and not _is_task(found)):
-        goal, taught, chosen = Goal.EMBEDDING, True, None
-        said.append("It is judged by how near its embeddings stay to the dense model's.")
-        if found is not None:
-            said.append("The data's scored pairs are scored as well, by cosine.")
+    if head in _ENCODERS and (found is None or found.embeds):
+        goal, taught, chosen = Goal.EMBEDDING, True, found
+        if found is None:
+            said.append("It is judged by how near its embeddings stay to the dense model's.")
+        elif found.kind is Kind.PAIRS:
+            said.append("It is judged by the cosines of the data's scored pairs.")
+        else:
+            said.append("It is judged by the documents that it finds for the data's queries.")
     elif head in _ENCODERS:
         goal, taught, chosen = Goal.TASK, False, found
         said.append(f"The data is {_about_task(found)}: the dense model is fine-tuned on it first.")
@@ -204,11 +205,20 @@ def _is_common(task: Task) -> bool:
     return set(task.text_columns) <= {"sentence", "sentence1", "sentence2"}
 
 
-def _is_task(task: Task | None) -> bool:
-    """Whether a model is fine-tuned for it; scored pairs are what embeddings are judged by."""
-    if task is None:
-        return False
-    return not (task.kind is Kind.REGRESSION and len(task.text_columns) == 2)
+def _of_embeddings(
+    data: str | Path, found: Task | None, checkpoint: Checkpoint, columns: DataOptions
+) -> Task | None:
+    """What an encoder's data is of, where no task was named.
+
+    Scored pairs are what embeddings are judged by, and so are an embedding model's queries and
+    documents, by their columns.
+    """
+    if found is not None and found.kind is Kind.REGRESSION and len(found.text_columns) == 2:
+        return find_task(PAIRS, data, options=replace(columns, regression=False))
+    if found is None and checkpoint.pooling is not None:
+        with suppress(DataError):
+            return find_task(RETRIEVAL, data, options=columns)
+    return found
 
 
 def _fitting(checkpoint: Checkpoint, task: Task | None) -> Task | None:

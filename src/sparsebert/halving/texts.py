@@ -63,7 +63,7 @@ def gather(subject: Subject) -> Gathered:
             "be distilled, too."
         )
         return Gathered(read_texts(SHIPPED), [note], own=False)
-    task = subject.task if subject.goal is Goal.TASK else None
+    task = subject.task
     read: list[Text] = []
     for path, of_data in sources:
         read += read_texts(path, task if of_data else None, subject.columns if of_data else None)

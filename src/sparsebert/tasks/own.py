@@ -22,6 +22,7 @@ from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.retrieval import retrieval_of_table
 from sparsebert.tasks.table import (
     CUSTOM,
+    EMBEDDING_LENGTH,
     NER,
     PAIRS,
     RETRIEVAL,
@@ -45,7 +46,9 @@ UNREAD = Task(CUSTOM, CUSTOM, Kind.CLASSIFICATION, (), ("accuracy",), "accuracy"
 """A task while its columns are not known, to read a table with."""
 
 _UNREAD = {
-    NER: replace(UNREAD, name=NER, kind=Kind.TOKENS, file_types=WORD_TYPES, max_length=NER_LENGTH)
+    NER: replace(UNREAD, name=NER, kind=Kind.TOKENS, file_types=WORD_TYPES, max_length=NER_LENGTH),
+    PAIRS: replace(UNREAD, name=PAIRS, kind=Kind.PAIRS, max_length=EMBEDDING_LENGTH),
+    RETRIEVAL: replace(UNREAD, name=RETRIEVAL, kind=Kind.RETRIEVAL, max_length=EMBEDDING_LENGTH),
 }
 
 

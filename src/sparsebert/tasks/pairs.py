@@ -16,7 +16,7 @@ from sparsebert.tasks.columns import need_columns
 from sparsebert.tasks.custom import label_column, text_columns
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.reading import RawTable
-from sparsebert.tasks.table import PAIRS, Kind, Task
+from sparsebert.tasks.table import EMBEDDING_LENGTH, PAIRS, Kind, Task
 
 
 def pairs_of_table(
@@ -43,7 +43,7 @@ def pairs_of_table(
         metrics=("spearman", "pearson"),
         main_metric="spearman",
         label_column=label,
-        max_length=512,
+        max_length=EMBEDDING_LENGTH,
     )
 
 

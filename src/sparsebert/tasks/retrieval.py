@@ -23,7 +23,7 @@ from sparsebert.errors import DataError
 from sparsebert.tasks.columns import as_number, need_columns, show
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.reading import RawTable, parse_delimited, parse_rows, read_text
-from sparsebert.tasks.table import RETRIEVAL, Kind, Task
+from sparsebert.tasks.table import EMBEDDING_LENGTH, RETRIEVAL, Kind, Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,8 +68,17 @@ def retrieval_of_table(
         main_metric="ndcg@10",
         negative_columns=tuple(negatives),
         label_column=RELEVANCE if RELEVANCE in table.column_names else "",
-        max_length=512,
+        max_length=EMBEDDING_LENGTH,
     )
+
+
+def document_columns(table: pa.Table) -> tuple[str, ...]:
+    """The columns of queries and documents, where a table has one of either; else none."""
+    found = [
+        [name for name in names if name in table.column_names]
+        for names in (QUERY_COLUMNS, DOCUMENT_COLUMNS)
+    ]
+    return tuple(names[0] for names in found) if all(len(names) == 1 for names in found) else ()
 
 
 def _one_of(names: Sequence[str], table: pa.Table, source: str, what: str, option: str) -> str:
@@ -131,6 +140,14 @@ def beir_table(data: Path, split: str) -> RawTable:
 def beir_corpus(data: Path) -> tuple[str, ...]:
     """All documents, each once."""
     return tuple(dict.fromkeys(_texts(data / _CORPUS).values()))
+
+
+def beir_texts(data: Path) -> list[str | tuple[str, str]]:
+    """All documents, and the queries that train judges, where there are such."""
+    queries: list[str] = []
+    if beir_splits(data, "train"):
+        queries = beir_table(data, "train").table.column("query").to_pylist()
+    return [*beir_corpus(data), *dict.fromkeys(queries)]
 
 
 def _texts(file: Path) -> dict[str, str]:

@@ -239,6 +239,7 @@ CUSTOM = "custom"
 NER = "ner"
 PAIRS = "pairs"
 RETRIEVAL = "retrieval"
+EMBEDDING_LENGTH = 512  # tokens at most that an embedding model is trained on
 OWN_TASKS: tuple[str, ...] = (CUSTOM, NER, PAIRS, RETRIEVAL)
 """Tasks whose columns and labels are those of the user's data (`sparsebert.tasks.own`)."""
 TASK_NAMES: tuple[str, ...] = (*TASKS, *OWN_TASKS)

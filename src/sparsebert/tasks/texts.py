@@ -14,6 +14,7 @@ from sparsebert.tasks.custom import TEXT_COLUMNS
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.files import GZIP, TABLE_TYPES, split_files
 from sparsebert.tasks.reading import read_table, read_text
+from sparsebert.tasks.retrieval import beir_texts, document_columns, is_beir
 from sparsebert.tasks.table import TASKS, Task
 from sparsebert.tasks.words import joined, words_column
 
@@ -42,10 +43,13 @@ def read_texts(
     ``source`` is a ``.txt`` file with a text a line, or a table (parquet, CSV, TSV, JSON; all but
     the first also gzipped; for named entities CoNLL files as well) with the text columns that
     ``options`` name, or those of ``task``, else those of any known task, or ``also``; a list of
-    words is one text. A folder stands for its train split, or for all ``.txt`` files in it.
+    words is one text. A folder stands for its train split, or for all ``.txt`` files in it, and one
+    that is laid out as BEIR's are for its documents and the queries of its train split.
     Validation files are never read. Raises DataError if nothing can be read, no column
     holds texts or all texts are empty.
     """
+    if is_beir(Path(source)):
+        return beir_texts(Path(source))
     names = options.text_columns if options else None
     if names is None and task is not None:
         names = task.text_columns
@@ -107,7 +111,7 @@ def _column(table: pa.Table, name: str, source: str) -> list[str]:
 
 
 def _text_columns(table: pa.Table, source: str, also: tuple[str, ...]) -> tuple[str, ...]:
-    for names in (*_COLUMNS, also):
+    for names in (document_columns(table), *_COLUMNS, also):
         if names and set(names) <= set(table.column_names):
             return names
     spellings = "; ".join(", ".join(names) for names in _COLUMNS)
