@@ -1,0 +1,148 @@
+"""The wheel for aarch64, cross-built, answers on Arm CPUs that QEMU plays as this machine does.
+
+Needs g++-aarch64-linux-gnu and qemu-user, and of the package registries a Python for arm64 (by
+apt-get, not installed but unpacked in build/arm/python) and the wheels that sparsebert depends on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sparsebert
+from checkout import CHECKOUT
+from sparsebert.packing import pack
+from sparsebert.pruning import prune
+from tiny_models import TinyBert
+
+pytestmark = pytest.mark.thorough
+
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHON = CHECKOUT / "build" / "arm" / "python" / VERSION
+TEXTS = ["alpha beta gamma", "delta", " ".join(["epsilon zeta"] * 3)]
+# Each CPU with the sets that it can run, best first.
+CPUS = {
+    "max": ["neon-i8mm", "neon-dotprod", "neon"],
+    "neoverse-n1": ["neon-dotprod"],
+    "cortex-a72": ["neon"],
+}
+ANSWER = """
+import sys
+import numpy, sparsebert
+model = sparsebert.load(sys.argv[1], threads=1)
+numpy.save(sys.argv[2], model.embed(sys.argv[3:]))
+print(model.instruction_set)
+"""
+
+
+def run(*command: str | Path, seconds: int = 300, **environment: str) -> str:
+    done = subprocess.run(
+        [str(word) for word in command],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+    )
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-6000:]}"
+    return done.stdout
+
+
+def unpacked_python() -> Path:
+    """The root of a file system with a Python for arm64, of this one's version."""
+    root = PYTHON / "root"
+    if (PYTHON / ".done").exists():
+        return root
+    apt = PYTHON / "apt"
+    for folder in ("lists/partial", "cache/archives/partial", "debs"):
+        (apt / folder).mkdir(parents=True, exist_ok=True)
+    settings = {
+        "APT::Architecture": "arm64",
+        "APT::Architectures": "arm64",
+        "APT::Sandbox::User": "",
+        "Dir::State::lists": apt / "lists",
+        "Dir::Cache": apt / "cache",
+        "Dir::State::status": "/dev/null",
+    }
+    options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+    names = [
+        f"python{VERSION}-minimal",
+        f"libpython{VERSION}-minimal",
+        f"libpython{VERSION}-stdlib",
+    ]
+    names += ["libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libexpat1", "libffi8", "libssl3"]
+    names += ["libbz2-1.0", "liblzma5", "libuuid1"]
+    try:
+        run("apt-get", "-qq", *options, "update")
+        run("sh", "-c", 'cd "$1" && shift && exec apt-get -qq "$@"', "sh", apt / "debs", *options,
+            "download", *names)  # fmt: skip
+    except (AssertionError, OSError, subprocess.TimeoutExpired):
+        pytest.skip(f"apt-get gives no Python {VERSION} for arm64 here")
+    for package in (apt / "debs").glob("*.deb"):
+        run("dpkg", "-x", package, root)
+    (PYTHON / ".done").touch()
+    return root
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of packages for aarch64: sparsebert and what it imports to answer."""
+    for program in ("aarch64-linux-gnu-g++", "qemu-aarch64"):
+        if not shutil.which(program):
+            pytest.skip(f"no {program}: apt install g++-aarch64-linux-gnu qemu-user")
+    unpacked_python()
+    site = tmp_path_factory.mktemp("site")
+    wheels = tmp_path_factory.mktemp("wheels")
+    tag = f"cpython-{VERSION.replace('.', '')}"
+    settings = {
+        "CMAKE_SYSTEM_NAME": "Linux",
+        "CMAKE_SYSTEM_PROCESSOR": "aarch64",
+        "CMAKE_CXX_COMPILER": "aarch64-linux-gnu-g++",
+        # Of a Linux of 64 bits as well.
+        "Python_INCLUDE_DIR": sysconfig.get_path("include"),
+    }
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    run(
+        *(*pip, "wheel", "--no-deps", "--wheel-dir", wheels, CHECKOUT),
+        seconds=900,
+        CMAKE_ARGS=" ".join(f"-D{key}={value}" for key, value in settings.items()),
+        _PYTHON_HOST_PLATFORM="linux-aarch64",
+        SETUPTOOLS_EXT_SUFFIX=f".{tag}-aarch64-linux-gnu.so",
+    )
+    (wheel,) = wheels.glob("*_aarch64.whl")
+    shutil.unpack_archive(wheel, site, "zip")
+    platforms = [f"--platform=manylinux{name}_aarch64" for name in ("2014", "_2_17", "_2_28")]
+    run(
+        *(*pip, "install", "--quiet", "--target", site, "--only-binary=:all:", "--no-deps"),
+        *(*platforms, f"--python-version={VERSION}", "numpy", "tokenizers", "safetensors"),
+    )
+    return site
+
+
+@pytest.mark.parametrize(("cpu", "isa"), [(cpu, isa) for cpu, sets in CPUS.items() for isa in sets])
+def test_texts_are_answered_to_the_bit_as_here(
+    tiny_bert: TinyBert, site: Path, tmp_path: Path, cpu: str, isa: str
+) -> None:
+    dense = tiny_bert("encoder", hidden_size=128, intermediate_size=512, num_hidden_layers=3)
+    prune(dense, tmp_path / "sparse")
+    pack(tmp_path / "sparse", tmp_path / "packed", dtype="int8")
+    here = sparsebert.load(tmp_path / "packed", threads=1)
+    if here.instruction_set in ("portable", "neon"):
+        pytest.skip("this CPU cannot round a product and a sum at once: AVX2 can")
+    root = unpacked_python()
+    printed = run(
+        *("qemu-aarch64", "-cpu", cpu, "-L", root, root / f"usr/bin/python{VERSION}", "-c", ANSWER),
+        *(tmp_path / "packed", tmp_path / "answer.npy", *TEXTS),
+        PYTHONPATH=str(site),
+        SPARSEBERT_ISA=isa if cpu == "max" else "",
+    )
+    assert printed.split() == [isa]
+    found = np.load(tmp_path / "answer.npy")
+    np.testing.assert_array_equal(found.view(np.uint32), here.embed(TEXTS).view(np.uint32))
