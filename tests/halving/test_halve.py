@@ -399,26 +399,42 @@ class TestPromise:
             train = load_split(custom_task(rows.folders.data), rows.folders.data, "train").texts
             assert set(learnt) == set(train)
 
+    @pytest.mark.parametrize(
+        ("max_drop", "drops", "gained"),
+        [
+            (0, [3.0, 2.0, 1.95, 9.0], 0.05),
+            (None, [3.0, 0.4, 0.3, 9.0], 0.1),  # within the promise of 0.5, and on while it pays
+            (2, [3.0, 2.5, 1.5, 9.0], None),  # no more was asked for
+        ],
+    )
     def test_the_best_round_counts(
-        self, teacher: Path, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        teacher: Path,
+        lines: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        max_drop: float | None,
+        drops: list[float],
+        gained: float | None,
     ) -> None:
         """Chosen by its drop on the rows to choose on; one that gains too little is the last."""
         places: list[str] = []
-        drops = iter([3.0, 2.0, 1.95, 9.0])
+        told = iter(drops)
 
         def judge(subject: Any, task: str, data: Path, *models: Any, **_: Any) -> Judgement:
             places.append(data.name)
-            return Judgement("accuracy", False, 90.0, 90.0 - next(drops), 10, 0.5)
+            return Judgement("accuracy", False, 90.0, 90.0 - next(told), 10, 0.5)
 
         monkeypatch.setattr("sparsebert.halving.run.judge_task", judge)
         standard = replace(EFFORTS["standard"], rounds=4, epochs=1)
         monkeypatch.setitem(EFFORTS, "standard", standard)
         monkeypatch.setattr("sparsebert.halving.effort._STEPS_AT_LEAST", 1)
-        result = halve(teacher, tmp_path / "out", texts=[lines], bench=False, max_drop=0)
+        result = halve(teacher, tmp_path / "out", texts=[lines], bench=False, max_drop=max_drop)
         assert places == ["data", "data", "data", "scored"]
         assert result.judgement.drop == pytest.approx(9)
         assert not result.held
-        assert any("gained 0.05 points" in note for note in result.notes)
+        told_so = any(f"gained {gained or 0:.2f} points" in note for note in result.notes)
+        assert told_so is (gained is not None)
         packed = [step.command.split()[-3] for step in result.steps if "pack" in step.title]
         assert packed[-1].endswith("packed-2")
 

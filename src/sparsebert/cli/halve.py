@@ -63,9 +63,10 @@ def halve(
         float | None,
         typer.Option(
             min=0,
-            help="Points of the score, or of agreement, that may be lost: rounds go on until no "
-            "more are, and the exit code is 1 if they cannot do it.",
-            show_default="0.5 of a score, 1 of nearest neighbours found, 5 of other agreement",
+            help="Points of the score, or of agreement, that may be lost: rounds end once no more "
+            "are, and the exit code is 1 if they cannot do it.",
+            show_default="rounds go on while they pay; 0.5 of a score, 1 of nearest neighbours "
+            "found, 5 of other agreement may be lost",
         ),
     ] = None,
     shared_rows: Annotated[int, declared_option(FinetuneOptions, "shared_rows")] = 1,

@@ -79,10 +79,11 @@ def halve(
 
     ``effort`` is "quick" (second order alone), "standard" (up to two rounds of distillation, each
     within 30 minutes by an estimate that is measured first) or "thorough" (up to four, as long as
-    they take). Rounds end as soon as no more than ``max_drop`` points of the score, or of
-    agreement, are lost, or one no longer pays; by default 0.5 of a score, 1 of the nearest
-    neighbours found and 5 of other agreement, and infinity takes one round. What decides between
-    rounds are rows of their own, neither learnt from nor reported on.
+    they take). Rounds end as soon as one no longer pays, or no more than ``max_drop`` points of the
+    score, or of agreement, are lost; infinity takes one round. Unless that is given they go on
+    while they pay, and 0.5 points of a score, 1 of the nearest neighbours found and 5 of other
+    agreement may be lost in the end. What decides between rounds are rows of their own, neither
+    learnt from nor reported on.
     ``shared_rows`` is that of `prune`; ``columns`` are those of
     `sparsebert.tasks.data_options.DataOptions`. ``said`` is called with each sentence on what was
     recognised and how long it will take. ``bench`` measures latency and memory beside torch, and
@@ -282,8 +283,9 @@ class _Run:
     def rounds(self, max_drop: float | None, worth: float) -> tuple[Judgement, int]:
         """Run it all; the judgement of the best round, and its number (0: none).
 
-        Rounds end once the promise is kept or one gained fewer than ``worth`` points. The first is
-        measured against no distillation at all, which is what remains if none gained.
+        Rounds end once no more than ``max_drop`` points are lost (None: not any), or one gained
+        fewer than ``worth``. The first is measured against no distillation at all, which is what
+        remains if none gained.
         """
         rounds = self._plan.rounds if self._gathered.own else 0
         choosing = rounds > 1 and max_drop != math.inf
@@ -300,7 +302,7 @@ class _Run:
             gained = least - judgement.drop
             if gained >= 0:
                 best, least = number, judgement.drop
-            if number and judgement.drop <= _promise(max_drop, judgement):
+            if number and judgement.drop <= (max_drop or 0):
                 break
             if gained < worth:
                 self.notes.append(
