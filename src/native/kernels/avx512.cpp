@@ -12,7 +12,7 @@ namespace {
 #include "vec_avx512.inl"
 
 // Register tiles, in vectors of tokens: most for each kind of weight, and the sums of dense rows.
-constexpr int kPairVectors = 6, kBitmapVectors = 8;
+constexpr int kPairVectors = 8, kBitmapVectors = 8;
 constexpr int kDenseVectors = 4, kDenseSums = 24;
 constexpr int kAttentionVectors = 4;
 
