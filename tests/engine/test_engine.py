@@ -53,6 +53,8 @@ class Config:
     first_position = relative_buckets = task_types = 0
     biases = BIASES
     projects = False
+    position_table = True
+    disentangled = None
     slopes: tuple[float, ...] = ()
 
     @property
