@@ -39,7 +39,7 @@ class TestTable:
 
     def test_what_the_reference_table_needs_is_there(self) -> None:
         assert set(TASKS) == {
-            *("mnli", "qqp", "qnli", "sst2", "cola", "stsb", "mrpc", "rte", "squad"),
+            *("mnli", "qqp", "qnli", "sst2", "cola", "stsb", "mrpc", "rte", "squad", "squad_v2"),
         }
         assert TASKS["mnli"].validation_splits == ("validation_matched", "validation_mismatched")
         assert TASKS["mnli"].labels == ("entailment", "neutral", "contradiction")
