@@ -110,16 +110,18 @@ Int8Model int8_model(Weights& weights) {
     const auto layer = [&](int rows, int columns) {
         return weights.int8(rows, columns, Int8Layout::kPairs);
     };
-    for (int l = 0; l < kLayers; ++l)
-        model.layers.push_back({layer(kHidden, kHidden),
-                                layer(kHidden, kHidden),
-                                layer(kHidden, kHidden),
-                                layer(kHidden, kHidden),
-                                weights.int8_norm(),
-                                {},
-                                layer(kWide, kHidden),
-                                layer(kHidden, kWide),
-                                weights.int8_norm()});
+    for (int l = 0; l < kLayers; ++l) {
+        Int8Layer added;
+        added.query = layer(kHidden, kHidden);
+        added.key = layer(kHidden, kHidden);
+        added.value = layer(kHidden, kHidden);
+        added.attention_output = layer(kHidden, kHidden);
+        added.attention_norm = weights.int8_norm();
+        added.intermediate = layer(kWide, kHidden);
+        added.output = layer(kHidden, kWide);
+        added.output_norm = weights.int8_norm();
+        model.layers.push_back(added);
+    }
     model.head_dense = weights.int8(kHidden, kHidden, Int8Layout::kDense);
     model.last = static_cast<const float*>(weights.floats(kLabels, kHidden, Layout::kDense).values);
     model.last_bias = weights.vector(kLabels);
@@ -135,16 +137,18 @@ Model float_model(Weights& weights) {
     const auto layer = [&](int rows, int columns) {
         return weights.dense(rows, columns, Layout::kPairs);
     };
-    for (int l = 0; l < kLayers; ++l)
-        model.layers.push_back({layer(kHidden, kHidden),
-                                layer(kHidden, kHidden),
-                                layer(kHidden, kHidden),
-                                layer(kHidden, kHidden),
-                                weights.norm(),
-                                {},
-                                layer(kWide, kHidden),
-                                layer(kHidden, kWide),
-                                weights.norm()});
+    for (int l = 0; l < kLayers; ++l) {
+        Layer added;
+        added.query = layer(kHidden, kHidden);
+        added.key = layer(kHidden, kHidden);
+        added.value = layer(kHidden, kHidden);
+        added.attention_output = layer(kHidden, kHidden);
+        added.attention_norm = weights.norm();
+        added.intermediate = layer(kWide, kHidden);
+        added.output = layer(kHidden, kWide);
+        added.output_norm = weights.norm();
+        model.layers.push_back(added);
+    }
     model.head_dense = weights.dense(kHidden, kHidden, Layout::kDense);
     model.last = weights.dense(kLabels, kHidden, Layout::kDense);
     return model;
