@@ -45,7 +45,7 @@ unsigned l1_bytes() {
 }
 
 // The panel of a block of 128 tokens takes 32 KiB, which is too much for Zen 4 (0.93 of the speed
-// of 96) and quicker where L1 is larger (1.14 to 1.2 on an Intel Xeon with 48 KiB).
+// of 96) and quicker where L1 is larger (1.09 to 1.18 on an Intel Xeon with 48 KiB).
 const Kernels& avx512_kernels() {
     static const Kernels kernels = [] {
         Kernels found = kAvx512Kernels;
