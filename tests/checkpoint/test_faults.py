@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from checkout import CHECKOUT, SUPPORT
+from checkout import SUPPORT
 from fault_runs import WAYS, make_inputs
 
 pytest.importorskip("torch")
@@ -34,11 +34,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*arguments: object) -> dict[str, int]:
     """The counts of a program's last line; all it says where something was wrong."""
-    source = str(CHECKOUT / "src")
-    known = os.environ.get("PYTHONPATH", "")
+    paths = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(
         [sys.executable, str(SUPPORT / "fault_runs.py"), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": known or source, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
