@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from hub_folders import publish
 from sentences import SENTENCES
 from sparsebert import load, pack, prune
 from sparsebert.checkpoint import open_checkpoint
@@ -23,96 +22,6 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 TEXTS = list(SENTENCES[:6])
-# As in nomic-ai/nomic-embed-text-v1.5 and Alibaba-NLP/gte-multilingual-base, but for the sizes.
-NOMIC = {
-    "activation_function": "swiglu",
-    "architectures": ["NomicBertModel"],
-    "attn_pdrop": 0.0,
-    "auto_map": {"AutoModel": "nomic-ai/nomic-bert-2048--modeling_hf_nomic_bert.NomicBertModel"},
-    "bos_token_id": None,
-    "causal": False,
-    "dense_seq_output": True,
-    "embd_pdrop": 0.0,
-    "eos_token_id": None,
-    "fused_bias_fc": True,
-    "fused_dropout_add_ln": True,
-    "initializer_range": 0.02,
-    "layer_norm_epsilon": 1e-12,
-    "max_trained_positions": 2048,
-    "mlp_fc1_bias": False,
-    "mlp_fc2_bias": False,
-    "model_type": "nomic_bert",
-    "pad_vocab_size_multiple": 64,
-    "parallel_block": False,
-    "parallel_block_tied_norm": False,
-    "prenorm": False,
-    "qkv_proj_bias": False,
-    "reorder_and_upcast_attn": False,
-    "resid_pdrop": 0.0,
-    "rotary_emb_base": 1000,
-    "rotary_emb_fraction": 1.0,
-    "rotary_emb_interleaved": False,
-    "rotary_emb_scale_base": None,
-    "rotary_scaling_factor": None,
-    "scale_attn_by_inverse_layer_idx": False,
-    "scale_attn_weights": True,
-    "summary_activation": None,
-    "summary_first_dropout": 0.0,
-    "summary_proj_to_labels": True,
-    "summary_type": "cls_index",
-    "summary_use_proj": True,
-    "torch_dtype": "float32",
-    "transformers_version": "4.34.0",
-    "type_vocab_size": 2,
-    "use_cache": True,
-    "use_flash_attn": True,
-    "use_rms_norm": False,
-    "use_xentropy": True,
-}
-GTE = {
-    "architectures": ["NewModel"],
-    "attention_probs_dropout_prob": 0.0,
-    "auto_map": {"AutoModel": "modeling.NewModel"},
-    "classifier_dropout": 0.0,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "initializer_range": 0.02,
-    "layer_norm_eps": 1e-12,
-    "layer_norm_type": "layer_norm",
-    "logn_attention_clip1": False,
-    "logn_attention_scale": False,
-    "model_type": "new",
-    "pack_qkv": True,
-    "pad_token_id": 1,
-    "position_embedding_type": "rope",
-    "rope_scaling": None,
-    "rope_theta": 20000,
-    "torch_dtype": "float32",
-    "transformers_version": "4.39.1",
-    "type_vocab_size": 1,
-    "unpad_inputs": False,
-    "use_memory_efficient_attention": False,
-}
-SIZES = {
-    "n_embd": "hidden_size",
-    "n_head": "num_attention_heads",
-    "n_inner": "intermediate_size",
-    "n_layer": "num_hidden_layers",
-    "n_positions": "max_position_embeddings",
-    "vocab_size": "vocab_size",
-}
-
-
-def published(folder: Path, family: str, native: Path, **changes: Any) -> Path:
-    """A copy of ``native`` with the tensors and the config.json of the authors."""
-    shutil.copytree(native, folder)
-    own = json.loads((native / "config.json").read_text())
-    keys = {theirs: own[ours] for theirs, ours in SIZES.items()}
-    if family == "gte":
-        keys = {ours: own[ours] for ours in SIZES.values()}
-    config = {**(NOMIC if family == "nomic_bert" else GTE), **keys, **changes}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
 
 
 def outputs(folder: Path) -> list[np.ndarray]:
@@ -142,14 +51,14 @@ def native(tiny_bert, family: str) -> Path:
 
 
 def test_the_authors_folder_computes_the_same(tmp_path: Path, family: str, native: Path) -> None:
-    folder = published(tmp_path / "hub", family, native)
+    folder = publish(tmp_path / "hub", family, native)
     assert largest_difference(outputs(folder), outputs(native)) == 0
 
 
 def test_every_step_reads_it_and_writes_transformers_own(
     tmp_path: Path, family: str, native: Path
 ) -> None:
-    folder = published(tmp_path / "hub", family, native)
+    folder = publish(tmp_path / "hub", family, native)
     prune(folder, tmp_path / "sparse")
     pack(tmp_path / "sparse", tmp_path / "packed", dtype="fp32")
     assert largest_difference(outputs(tmp_path / "packed"), outputs(tmp_path / "sparse")) < 1e-6
@@ -168,7 +77,7 @@ def test_every_step_reads_it_and_writes_transformers_own(
 def test_conversion_makes_a_folder_for_transformers(
     tmp_path: Path, family: str, native: Path
 ) -> None:
-    folder = published(tmp_path / "hub", family, native)
+    folder = publish(tmp_path / "hub", family, native)
     with pytest.raises(CheckpointError, match="never run.*sparsebert convert .*hub OUT"):
         TorchEmbedder.load(folder)
     convert(folder, tmp_path / "converted")
@@ -179,7 +88,7 @@ def test_conversion_makes_a_folder_for_transformers(
 
 
 def test_a_pickle_is_cut_too(tmp_path: Path, family: str, native: Path) -> None:
-    folder = published(tmp_path / "hub", family, native)
+    folder = publish(tmp_path / "hub", family, native)
     tensors = load_file(folder / "model.safetensors")
     torch.save({k: torch.tensor(v) for k, v in tensors.items()}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -190,7 +99,7 @@ def test_a_pickle_is_cut_too(tmp_path: Path, family: str, native: Path) -> None:
 def test_a_fused_layer_that_does_not_divide_is_refused(
     tmp_path: Path, family: str, native: Path
 ) -> None:
-    folder = published(tmp_path / "hub", family, native)
+    folder = publish(tmp_path / "hub", family, native)
     tensors = load_file(folder / "model.safetensors")
     name = next(n for n in tensors if n.endswith(("Wqkv.weight", "qkv_proj.weight")))
     tensors[name] = tensors[name][:-1].copy()
@@ -224,7 +133,7 @@ def test_a_fused_layer_that_does_not_divide_is_refused(
 def test_what_the_family_does_not_compute_is_refused(
     tiny_bert, tmp_path: Path, name: str, changes: dict[str, Any]
 ) -> None:
-    folder = published(tmp_path / "hub", name, tiny_bert(model_type=name), **changes)
+    folder = publish(tmp_path / "hub", name, tiny_bert(model_type=name), **changes)
     with pytest.raises(UnsupportedArchitectureError, match=next(iter(changes))):
         open_checkpoint(folder)
 
@@ -232,7 +141,7 @@ def test_what_the_family_does_not_compute_is_refused(
 @pytest.mark.parametrize("base", [0, -1, "10", None, 1e12, True])
 def test_damaged_numbers_are_refused(tiny_bert, tmp_path: Path, base: object) -> None:
     native = tiny_bert(model_type="nomic_bert")
-    folder = published(tmp_path / "hub", "nomic_bert", native, rotary_emb_base=base)
+    folder = publish(tmp_path / "hub", "nomic_bert", native, rotary_emb_base=base)
     with pytest.raises(CheckpointError, match="rotary_emb_base must be a positive number"):
         open_checkpoint(folder)
 
@@ -241,7 +150,7 @@ def test_damaged_numbers_are_refused(tiny_bert, tmp_path: Path, base: object) ->
 @pytest.mark.parametrize("value", ["10", None, 0, [1]])
 def test_damaged_lengths_are_refused(tiny_bert, tmp_path: Path, key: str, value: object) -> None:
     native = tiny_bert(model_type="nomic_bert")
-    folder = published(
+    folder = publish(
         tmp_path / "hub", "nomic_bert", native, rotary_scaling_factor=2, **{key: value}
     )
     with pytest.raises(CheckpointError, match=f"{key} must be a positive number"):
@@ -251,7 +160,7 @@ def test_damaged_lengths_are_refused(tiny_bert, tmp_path: Path, key: str, value:
 @pytest.mark.parametrize("name", ["nomic_bert", "gte"])
 def test_damaged_class_names_are_refused(tiny_bert, tmp_path: Path, name: str) -> None:
     native = tiny_bert(model_type=name)
-    folder = published(tmp_path / "hub", name, native, architectures=[{}])
+    folder = publish(tmp_path / "hub", name, native, architectures=[{}])
     with pytest.raises(CheckpointError, match="architectures"):
         open_checkpoint(folder)
 
@@ -260,7 +169,7 @@ def test_fixed_ntk_scaling_turns_by_its_equation(tiny_bert, tmp_path: Path) -> N
     """The angles of dimension i of d: 1 / ((f b)^(2i/d) f^(2/d))."""
     native = tiny_bert(model_type="gte", type_vocab_size=1)
     scaling = {"type": "ntk", "factor": 8.0}
-    folder = published(tmp_path / "hub", "gte", native, rope_scaling=scaling)
+    folder = publish(tmp_path / "hub", "gte", native, rope_scaling=scaling)
     config = open_checkpoint(folder).config
     size = config.hidden_size // config.num_attention_heads
     layer = config.attention[0]
@@ -275,7 +184,7 @@ def test_fixed_ntk_scaling_turns_by_its_equation(tiny_bert, tmp_path: Path) -> N
 
 def test_a_base_that_depends_on_the_length_limits_the_length(tiny_bert, tmp_path: Path) -> None:
     native = tiny_bert(model_type="nomic_bert")
-    folder = published(
+    folder = publish(
         tmp_path / "hub", "nomic_bert", native, rotary_scaling_factor=2, max_trained_positions=40
     )
     assert open_checkpoint(folder).config.max_length == 40
