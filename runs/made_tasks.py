@@ -1,4 +1,4 @@
-"""Make the data behind "Tasks beyond the table" in docs/results.md, of SQuAD and templates.
+"""Make the data of runs/tasks.sh, of SQuAD and templates.
 
     python runs/made_tasks.py SQUAD OUT        SQUAD: a folder with SQuAD's two Parquet files
 
