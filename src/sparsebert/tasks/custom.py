@@ -17,7 +17,7 @@ from sparsebert.errors import DataError
 from sparsebert.tasks.columns import is_whole_number, label_names, need_columns
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.label_sets import holds_lists, task_of_label_sets
-from sparsebert.tasks.labels import are_unnamed
+from sparsebert.tasks.labels import are_unnamed, check_count
 from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.table import CUSTOM, Kind, Task
 
@@ -32,7 +32,6 @@ TEXT_COLUMNS: tuple[tuple[str, ...], ...] = (
 )
 SCORE = "score"
 
-_MAX_CLASSES = 1000  # more distinct labels than this are ids or scores, not classes
 # Pairs of labels that say themselves which of the two is the one looked for.
 _TRUTH = (("0", "1"), ("false", "true"))
 
@@ -138,12 +137,8 @@ def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
         raise DataError(
             f"{source}: every row has the label {distinct.pop()!r}; a classification needs two."
         )
-    if len(distinct) > _MAX_CLASSES:
-        raise DataError(
-            f"{source}: the column '{column}' holds {len(distinct)} different labels, too many for "
-            "classes. Are they scores to predict? Then say so with --regression (regression=True)."
-            " Is it another column? Name it with --label-column (label_column=)."
-        )
+    hint = " Are they scores to predict? Then say so with --regression (regression=True)."
+    check_count(distinct, column, source, hint)
     if all(map(is_whole_number, distinct)):
         return tuple(sorted(distinct, key=int))
     return tuple(sorted(distinct))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sparsebert.errors import DataError
 from sparsebert.tasks.columns import is_whole_number, need_columns, show, show_label, show_labels
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.labels import are_unnamed
+from sparsebert.tasks.labels import are_unnamed, check_among, check_count
 from sparsebert.tasks.table import CUSTOM, Kind, Task
 from sparsebert.tasks.words import known_names, label_indices, tag_names
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 THRESHOLD = 0.5
-_MAX_LABELS = 1000
 _FLAGS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
 
 
@@ -61,12 +60,7 @@ def task_of_label_sets(
         names = tuple(str(number) for number in range(len(labels)))
     else:
         names = flags or numbers or _label_set(table, label, source)
-    unknown = [name for name in (*flags, *numbers) if name not in names]
-    if unknown:
-        raise DataError(
-            f"{source}: the labels {', '.join(unknown[:8])} are none of the model's "
-            f"({', '.join(names[:20])})."
-        )
+    check_among((*flags, *numbers), names, source)
     return Task(
         name=CUSTOM,
         title="custom",
@@ -119,11 +113,7 @@ def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
             f"{source}: the lists in '{column}' hold {len(distinct)} label"
             f"{'s' if not distinct else ''}; a task needs two."
         )
-    if len(distinct) > _MAX_LABELS:
-        raise DataError(
-            f"{source}: the column '{column}' holds {len(distinct)} different labels, too many for "
-            "a task: is it another column? Name it with --label-column (label_column=)."
-        )
+    check_count(distinct, column, source)
     if all(map(is_whole_number, distinct)):
         return tuple(sorted(distinct, key=int))
     return tuple(sorted(distinct))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,32 @@ from sparsebert.tasks.table import Kind, Task
 OUTSIDE = "O"
 """The label of words that are no part of an entity."""
 
+MOST_LABELS = 1000  # more distinct ones than this are ids or scores, not classes
 _MANY_NUMBERS = 20  # classes named by whole numbers; with more of them they may well be amounts
 
 
 def are_unnamed(labels: Sequence[str]) -> bool:
     """True for ``LABEL_0``, ``LABEL_1``, ...: transformers' default names."""
     return all(re.fullmatch(r"LABEL_\d+", label) for label in labels)
+
+
+def check_count(distinct: Collection[str], column: str, source: str, hint: str = "") -> None:
+    """DataError if a column has so many different labels that it must be another one."""
+    if len(distinct) > MOST_LABELS:
+        raise DataError(
+            f"{source}: the column '{column}' holds {len(distinct)} different labels, too many for "
+            f"classes.{hint} Is it another column? Name it with --label-column (label_column=)."
+        )
+
+
+def check_among(named: Sequence[str], labels: Sequence[str], source: str) -> None:
+    """DataError if the data names labels that a model does not have."""
+    unknown = [name for name in named if name not in labels]
+    if unknown:
+        raise DataError(
+            f"{source}: the labels {', '.join(unknown[:8])} are none of the model's "
+            f"({', '.join(labels[:20])})."
+        )
 
 
 def label_order(

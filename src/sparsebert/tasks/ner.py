@@ -16,7 +16,7 @@ from sparsebert.tasks.columns import need_columns
 from sparsebert.tasks.conll import TAGS, WORDS
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.files import WORD_TYPES
-from sparsebert.tasks.labels import OUTSIDE, are_unnamed, split_tag
+from sparsebert.tasks.labels import OUTSIDE, are_unnamed, check_among, check_count, split_tag
 from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.table import NER, Kind, Task
 from sparsebert.tasks.words import are_numbers, known_names, tag_names
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _WORDS = (WORDS, "words")
 _TAGS = (TAGS, "tags", "labels")
-_MAX_LABELS = 1000
 NER_LENGTH = 256  # tokens: nearly every sentence
 
 
@@ -50,12 +49,7 @@ def ner_of_table(
         names = tuple(labels)
     else:
         names = numbers or _label_set(table, tags, source)
-    unknown = [name for name in numbers if name not in names]
-    if unknown:
-        raise DataError(
-            f"{source}: the labels {', '.join(unknown[:8])} are none of the model's "
-            f"({', '.join(names[:20])})."
-        )
+    check_among(numbers, names, source)
     entities = OUTSIDE in names
     metrics = ("f1", "precision", "recall") if entities else ("accuracy", "f1")
     return Task(
@@ -87,11 +81,7 @@ def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
             f"{source}: every word has the label {next(iter(distinct), 'none')!r}; a task needs "
             "two."
         )
-    if len(distinct) > _MAX_LABELS:
-        raise DataError(
-            f"{source}: the column '{column}' holds {len(distinct)} different labels, too many for "
-            "a task: is it another column? Name it with --label-column (label_column=)."
-        )
+    check_count(distinct, column, source)
     return tuple(sorted(distinct, key=_place))
 
 
