@@ -156,7 +156,8 @@ void check(const Case& c) {
                            stride,
                            scratch.data(),
                            distances.centre(),
-                           distances.computed()});
+                           distances.computed(),
+                           {}});
         contexts[kernels.name].assign(context.begin(), context.end());
         for (size_t i = 0; i < floats; ++i) {
             const size_t query = i / stride, column = i % stride;
@@ -209,7 +210,8 @@ void check_reach() {
                                    kSize,
                                    scratch.data(),
                                    nullptr,
-                                   window});
+                                   window,
+                                   {}});
             }
             int far = 0;
             for (size_t i = 0; i < floats; ++i)

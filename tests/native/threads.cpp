@@ -101,6 +101,21 @@ class Weights {
     std::vector<Guarded<float>> vectors_;
 };
 
+template <typename Layer, typename Linear, typename Norm>
+void add_layers(std::vector<Layer>& layers, Linear linear, Norm norm) {
+    for (int l = 0; l < kLayers; ++l) {
+        Layer& layer = layers.emplace_back();
+        layer.query = linear(kHidden, kHidden);
+        layer.key = linear(kHidden, kHidden);
+        layer.value = linear(kHidden, kHidden);
+        layer.attention_output = linear(kHidden, kHidden);
+        layer.attention_norm = norm();
+        layer.intermediate = linear(kWide, kHidden);
+        layer.output = linear(kHidden, kWide);
+        layer.output_norm = norm();
+    }
+}
+
 Int8Model int8_model(Weights& weights) {
     Int8Model model = shaped<Int8Model>();
     model.words = weights.int8(kVocabulary, kHidden, Int8Layout::kTable);
@@ -110,18 +125,7 @@ Int8Model int8_model(Weights& weights) {
     const auto layer = [&](int rows, int columns) {
         return weights.int8(rows, columns, Int8Layout::kPairs);
     };
-    for (int l = 0; l < kLayers; ++l) {
-        Int8Layer added;
-        added.query = layer(kHidden, kHidden);
-        added.key = layer(kHidden, kHidden);
-        added.value = layer(kHidden, kHidden);
-        added.attention_output = layer(kHidden, kHidden);
-        added.attention_norm = weights.int8_norm();
-        added.intermediate = layer(kWide, kHidden);
-        added.output = layer(kHidden, kWide);
-        added.output_norm = weights.int8_norm();
-        model.layers.push_back(added);
-    }
+    add_layers(model.layers, layer, [&] { return weights.int8_norm(); });
     model.head_dense = weights.int8(kHidden, kHidden, Int8Layout::kDense);
     model.last = static_cast<const float*>(weights.floats(kLabels, kHidden, Layout::kDense).values);
     model.last_bias = weights.vector(kLabels);
@@ -137,18 +141,7 @@ Model float_model(Weights& weights) {
     const auto layer = [&](int rows, int columns) {
         return weights.dense(rows, columns, Layout::kPairs);
     };
-    for (int l = 0; l < kLayers; ++l) {
-        Layer added;
-        added.query = layer(kHidden, kHidden);
-        added.key = layer(kHidden, kHidden);
-        added.value = layer(kHidden, kHidden);
-        added.attention_output = layer(kHidden, kHidden);
-        added.attention_norm = weights.norm();
-        added.intermediate = layer(kWide, kHidden);
-        added.output = layer(kHidden, kWide);
-        added.output_norm = weights.norm();
-        model.layers.push_back(added);
-    }
+    add_layers(model.layers, layer, [&] { return weights.norm(); });
     model.head_dense = weights.dense(kHidden, kHidden, Layout::kDense);
     model.last = weights.dense(kLabels, kHidden, Layout::kDense);
     return model;
