@@ -16,8 +16,10 @@ pytest.importorskip("pyarrow")
 
 from sparsebert.errors import CheckpointError, DataError, EngineError, MissingExtraError
 from sparsebert.evaluation import evaluate
+from sparsebert.evaluation.scoring import trained_options
 from sparsebert.packing import pack
 from sparsebert.pruning import prune
+from sparsebert.tasks.data_options import DataOptions
 from tiny_models import TinyBert
 from tiny_tasks import letters, write_classification, write_regression, write_rows, write_squad
 
@@ -177,6 +179,25 @@ def test_torch_gets_its_threads_back(tiny_bert: TinyBert, mnli: Path) -> None:
         tiny_bert("sequence-classification"), task="mnli", data=mnli, engine="torch", threads=2
     )
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("recorded", "given", "expected"),
+    [
+        ({"label_columns": "a,b"}, {"label_column": "c"}, {"label_column": "c"}),
+        ({"label_column": "c"}, {"label_columns": "a,b"}, {"label_columns": "a,b"}),
+        ({"positive_label": "a", "label_names": "a,b"}, {"regression": True}, {"regression": True}),
+        ({"text_column": "t", "pair_column": "p"}, {"text_column": "s"}, {"text_column": "s"}),
+        ({"threshold": 1, "label_column": "c"}, {}, {"threshold": 1, "label_column": "c"}),
+    ],
+)
+def test_what_is_given_takes_the_place_of_the_trainings(
+    recorded: Any, given: Any, expected: Any, tmp_path: Path
+) -> None:
+    record = {"arguments": {"task": "custom", **recorded}}
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    found = trained_options(tmp_path, "custom", DataOptions(**given))
+    assert found == DataOptions(**expected)
 
 
 class TestErrors:

@@ -293,21 +293,26 @@ def best_texts(
 
 
 def trained_options(folder: Path, task: str, given: DataOptions) -> DataOptions:
-    """``given``, with unset columns and positive label filled in from the folder's training record.
+    """``given``, with what is unset filled in from the folder's training record.
 
-    A record of another task is ignored. Raises CheckpointError for a damaged training.json.
+    A record of another task is ignored, and so are parts of it that what is given takes the place
+    of. Raises CheckpointError for a damaged training.json.
     """
     path = folder / TRAINING_NAME
     arguments: Any = read_object(path).get("arguments") if path.is_file() else None
     if not isinstance(arguments, dict) or arguments.get("task") != task_name(task):
         return given
-    names = ["label_column", "label_columns", "threshold", "label_names", "positive_label"]
+    names = ["threshold"]
     if given.text_column is None:
         names += ["text_column", "pair_column"]
+    if given.label_column is None and given.label_columns is None:
+        names += ["label_column", "label_columns"]
+    if not given.regression:
+        names += ["label_names", "positive_label"]
     known = {
         name: arguments[name]
         for name in names
-        if getattr(given, name) is None and isinstance(arguments.get(name), str | float)
+        if getattr(given, name) is None and isinstance(arguments.get(name), str | int | float)
     }
     return replace(given, **known)
 
