@@ -59,6 +59,11 @@ class TestFiles:
         (tmp_path / "train.txt").write_text("# id 7 domain=en\n# O\n1 B-RANK\n\n\n# id 8 x\nx O\n")
         assert read(tmp_path).texts == ["# 1", "x"]
 
+    def test_documents_and_no_break_spaces(self, tmp_path: Path) -> None:
+        text = "EU B-ORG\n-DOCSTART- O\n1\u00a0000  B-SUM\n\u00a0 O\n"
+        (tmp_path / "train.txt").write_text(text, encoding="utf-8")
+        assert read(tmp_path).texts == ["EU", "1\u00a0000 \u00a0"]
+
     @pytest.mark.parametrize("columns", [("tokens", "ner_tags"), ("words", "tags")])
     def test_tables_of_lists(self, tmp_path: Path, columns: tuple[str, str]) -> None:
         rows = [dict(zip(columns, row.values(), strict=True)) for row in ROWS]

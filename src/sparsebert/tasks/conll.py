@@ -5,9 +5,9 @@
     EU NNP I-NP B-ORG
     rejects VBZ I-VP O
 
-Columns are separated by tabs if the file has any, by blanks otherwise. Lines of ``-DOCSTART-`` part
-documents and are left out, and so are comments: lines that begin with ``#`` and have another number
-of columns than the words.
+Columns are separated by tabs if the file has any, by blanks otherwise (a no-break space is part of
+its word). Lines of ``-DOCSTART-`` part documents, and so sentences. Comments are left out: lines
+that begin with ``#`` and have another number of columns than the words.
 """
 
 from __future__ import annotations
@@ -34,11 +34,10 @@ def parse_conll(text: str, source: str) -> pa.Table:
     """
     import pyarrow as pa
 
-    separator = "\t" if "\t" in text else None
+    tabs = "\t" in text
     lines = [
-        (number, line.split(separator) if line.strip() else [])
+        (number, _cells(line, tabs=tabs))
         for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1)
-        if not line.startswith(_DOCUMENT)
     ]
     counts = Counter(len(cells) for _, cells in lines if cells)
     columns = counts.most_common(1)[0][0] if counts else 0
@@ -69,3 +68,10 @@ def parse_conll(text: str, source: str) -> pa.Table:
             TAGS: pa.array([tags for _, tags in kept], texts),
         }
     )
+
+
+def _cells(line: str, *, tabs: bool) -> list[str]:
+    """The columns of a line; none of one that ends a sentence."""
+    if not line.strip() or line.startswith(_DOCUMENT):
+        return []
+    return line.split("\t") if tabs else [cell for cell in line.split(" ") if cell]
