@@ -27,6 +27,16 @@ def test_a_text_a_line(tmp_path: Path) -> None:
     assert read_texts(packed) == expected
 
 
+@pytest.mark.parametrize("kind", ["list_", "large_list"])
+def test_a_list_of_words_is_one_text(kind: str, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    words = pa.array([["two", "words"], ["one"]], getattr(pa, kind)(pa.string()))
+    pyarrow.parquet.write_table(pa.table({"tokens": words}), tmp_path / "a.parquet")
+    assert read_texts(tmp_path / "a.parquet") == ["two words", "one"]
+
+
 @pytest.mark.parametrize("column", ["sentence", "text"])
 def test_a_column_of_a_table(column: str, tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")

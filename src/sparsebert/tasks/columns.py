@@ -35,6 +35,16 @@ def need_columns(table: pa.Table, names: tuple[str, ...], source: str) -> None:
             raise DataError(f"{source} has more than one column '{name}'.")
 
 
+def holds_lists(table: pa.Table, name: str) -> bool:
+    """Whether there is such a column, of lists."""
+    import pyarrow as pa
+
+    if name not in table.column_names:
+        return False
+    kind = table.schema.field(name).type
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
 def text_column(table: pa.Table, name: str, source: str) -> list[str]:
     """A column of texts. DataError for another type or a missing text."""
     refuse_nulls(_plain(table.column(name)), name, source)

@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sparsebert.errors import DataError
-from sparsebert.tasks.columns import is_whole_number, label_names, need_columns
+from sparsebert.tasks.columns import holds_lists, is_whole_number, label_names, need_columns
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.label_sets import holds_lists, task_of_label_sets
+from sparsebert.tasks.label_sets import task_of_label_sets
 from sparsebert.tasks.labels import are_unnamed, check_count
 from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.table import CUSTOM, Kind, Task

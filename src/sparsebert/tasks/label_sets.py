@@ -22,16 +22,6 @@ THRESHOLD = 0.5
 _FLAGS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
 
 
-def holds_lists(table: pa.Table, name: str) -> bool:
-    """Whether there is such a column, of lists."""
-    import pyarrow as pa
-
-    if name not in table.column_names:
-        return False
-    kind = table.schema.field(name).type
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
-
-
 def task_of_label_sets(
     table: pa.Table,
     columns: tuple[str, ...],

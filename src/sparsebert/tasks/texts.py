@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sparsebert.errors import DataError
 from sparsebert.extras import need_extra
-from sparsebert.tasks.columns import need_columns, text_column
+from sparsebert.tasks.columns import holds_lists, need_columns, text_column
 from sparsebert.tasks.conll import WORDS
 from sparsebert.tasks.custom import TEXT_COLUMNS
 from sparsebert.tasks.data_options import DataOptions
@@ -103,9 +103,7 @@ def _rows(
 
 
 def _column(table: pa.Table, name: str, source: str) -> list[str]:
-    import pyarrow as pa
-
-    if pa.types.is_list(table.schema.field(name).type):
+    if holds_lists(table, name):
         return [joined(words) for words in words_column(table, name, source)]
     return text_column(table, name, source)
 

@@ -15,7 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.errors import DataError
-from sparsebert.tasks.columns import is_whole_number, refuse_nulls, show, show_label, show_labels
+from sparsebert.tasks.columns import (
+    holds_lists,
+    is_whole_number,
+    refuse_nulls,
+    show,
+    show_label,
+    show_labels,
+)
 from sparsebert.tasks.table import Task
 
 if TYPE_CHECKING:
@@ -124,14 +131,11 @@ def label_indices(tags: Sequence[Sequence[str]], task: Task) -> dict[str, int]:
 
 
 def _lists(table: pa.Table, name: str, source: str, what: str) -> list[list[Any]]:
-    import pyarrow as pa
-
     column = table.column(name)
     refuse_nulls(column, name, source)
-    kind = column.type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+    if not holds_lists(table, name):
         raise DataError(
-            f"{source}: the column '{name}' holds {kind}, not lists of {what}; row 1 is "
+            f"{source}: the column '{name}' holds {column.type}, not lists of {what}; row 1 is "
             f"{show(column[0].as_py())}."
         )
     rows: list[list[Any]] = column.to_pylist()
