@@ -66,6 +66,12 @@ class TestRetrieval:
         with pytest.raises(DataError, match="label_column is for tasks with labels"):
             find_task("retrieval", tmp_path, options=DataOptions(label_column="x"))
 
+    def test_a_document_that_does_not_answer_is_refused(self, tmp_path: Path) -> None:
+        rows = [{"query": "q", "document": f"d{value}", "relevance": value} for value in (2, 0)]
+        write_rows(tmp_path / "train.jsonl", rows)
+        with pytest.raises(DataError, match="column 'relevance', row 2: 0 is not above 0"):
+            load_split(find_task("retrieval", tmp_path), tmp_path, "train")
+
     def test_beir(self, tmp_path: Path) -> None:
         documents = [
             {"_id": "d1", "title": "T", "text": "one"},

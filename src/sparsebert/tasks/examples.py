@@ -205,7 +205,13 @@ def _numbers(table: pa.Table, task: Task, texts: list[list[str]], source: str) -
 def _relevances(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
     if not task.label_column:
         return _Targets(np.ones(table.num_rows, np.float32))
-    return _Targets(number_column(table, task.label_column, (0.0, float("inf")), source))
+    values = number_column(table, task.label_column, None, source)
+    for row in np.flatnonzero(values <= 0)[:1]:
+        raise DataError(
+            f"{source}: column '{task.label_column}', row {row + 1}: {values[row]:g} is not above "
+            "0: leave out rows whose document does not answer the query."
+        )
+    return _Targets(values)
 
 
 def _spans(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
