@@ -136,7 +136,11 @@ class TestResume:
             finetune(sparse, out, data=data, progress=interrupt_at(11), **QUICK)
         newest = tmp_path / "out.training" / "checkpoint-11"
         (newest / "trainer_state.json").write_text('{"epoch": 1.')
-        assert finetune(sparse, out, data=data, resume=True, **QUICK).resumed_from == 8
+        for number in (14, 16):
+            shutil.copytree(newest, newest.with_name(f"checkpoint-{number}"))
+        with pytest.raises(KeyboardInterrupt):  # from 8; those cut short do not count as newer
+            finetune(sparse, out, data=data, resume=True, progress=interrupt_at(12), **QUICK)
+        assert finetune(sparse, out, data=data, resume=True, **QUICK).resumed_from == 12
 
     def test_other_options_are_refused(self, sparse: Path, data: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"

@@ -93,11 +93,15 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def _remove_older(newest: Path, best: str | None) -> None:
-    """Keep `CHECKPOINTS_KEPT` checkpoints up to ``newest``, and the ``best`` one."""
+    """Keep `CHECKPOINTS_KEPT` checkpoints up to ``newest``, and the ``best`` one.
+
+    One of a higher number is what a killed run left unfinished: it counts for none of these.
+    """
+    last = int(newest.name.rpartition("-")[2])
     found = {
         int(match[1]): path
         for path in newest.parent.iterdir()
-        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and int(match[1]) <= last
     }
     for number in sorted(found)[:-CHECKPOINTS_KEPT]:
         if best is None or found[number] != Path(best):
