@@ -23,7 +23,7 @@ from sparsebert.tasks.columns import (
 from sparsebert.tasks.files import file_type, is_of_split, no_split, split_files
 from sparsebert.tasks.label_sets import label_sets
 from sparsebert.tasks.reading import RawTable, fetch_split, read_table
-from sparsebert.tasks.retrieval import beir_corpus, beir_splits, beir_table, is_beir
+from sparsebert.tasks.retrieval import beir_splits, beir_table, is_beir
 from sparsebert.tasks.squad import Answers, answers_column
 from sparsebert.tasks.table import CUSTOM, Kind, Task
 from sparsebert.tasks.words import LabelledWords, joined, labelled_words, tag_names, words_column
@@ -90,10 +90,7 @@ def load_split(
     The whole split is checked; of its rows ``max_rows`` are kept, a fixed selection that depends on
     nothing but the number of rows, in their order. Raises DataError.
     """
-    found = examples_from(task, read_split(task, data, split), split, max_rows=max_rows)
-    if data is not None and is_beir(Path(data)):
-        found = replace(found, corpus=beir_corpus(Path(data)))
-    return found
+    return examples_from(task, read_split(task, data, split), split, max_rows=max_rows)
 
 
 def read_split(task: Task, data: str | Path | None, split: str) -> RawTable:
@@ -158,6 +155,7 @@ def examples_from(
         found.words,
         (*raw.notes, *found.notes),
         negatives=list(zip(*others, strict=True)),
+        corpus=raw.corpus,
     )
     rows = selection(table.num_rows, max_rows)
     return examples if rows is None else examples.take(rows, split)

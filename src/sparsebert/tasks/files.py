@@ -51,10 +51,10 @@ def split_files(data: Path, split: str, types: Sequence[str] = TABLE_TYPES) -> l
     if not data.is_dir():
         raise DataError(f"{data} does not exist: give a data folder or file.")
     known = tables_in(data, types)
-    exact = [path for path in known if _stem(path) in _names(split)]
+    exact = [path for path in known if _stem(path) in split_names(split)]
     if exact:
         return _only(exact, data, split)
-    shard = re.compile(f"({'|'.join(map(re.escape, _names(split)))})" + r"-(\d{5})-of-(\d{5})")
+    shard = re.compile(f"({'|'.join(map(re.escape, split_names(split)))})" + r"-(\d{5})-of-(\d{5})")
     shards = [(path, found) for path in known if (found := shard.fullmatch(_stem(path)))]
     if shards:
         count = int(shards[0][1][3])
@@ -70,7 +70,7 @@ def split_files(data: Path, split: str, types: Sequence[str] = TABLE_TYPES) -> l
 
 def is_of_split(path: Path, split: str) -> bool:
     """Whether a file's name begins with that of the split, or with another name for it."""
-    name, *others = _names(split)
+    name, *others = split_names(split)
     stem = _stem(path)
     return stem.startswith(name) or any(
         re.match(re.escape(other) + "(?![a-z])", stem) for other in others
@@ -99,7 +99,7 @@ def tables_in(folder: Path, types: Sequence[str] = TABLE_TYPES) -> list[Path]:
     return sorted(path for path in folder.iterdir() if file_type(path, types) and path.is_file())
 
 
-def _names(split: str) -> Sequence[str]:
+def split_names(split: str) -> Sequence[str]:
     """What a split's file may be called, its own name first."""
     rest = split.removeprefix("validation")
     others = () if rest == split else _VALIDATION_NAMES

@@ -36,12 +36,14 @@ if TYPE_CHECKING:
 class RawTable:
     """An unvalidated table; all cells of a CSV or TSV file are text.
 
-    ``source`` is what messages call it; ``notes`` are sentences on how it was read.
+    ``source`` is what messages call it; ``notes`` are sentences on how it was read; ``corpus`` has
+    documents to search beside those of the rows.
     """
 
     table: pa.Table
     source: str
     notes: tuple[str, ...] = ()
+    corpus: tuple[str, ...] = ()
 
 
 def read_table(path: Path, task: Task | None = None) -> RawTable:

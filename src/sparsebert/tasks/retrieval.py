@@ -15,13 +15,14 @@ Or data is laid out as in BEIR (Thakur et al. 2021, arXiv:2104.08663), with a co
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.errors import DataError
 from sparsebert.tasks.columns import as_number, need_columns, show
 from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.files import split_names
 from sparsebert.tasks.reading import RawTable, parse_delimited, parse_rows, read_text
 from sparsebert.tasks.table import EMBEDDING_LENGTH, RETRIEVAL, Kind, Task
 
@@ -34,7 +35,6 @@ RELEVANCE = "relevance"
 """How relevant a document is, above 0, where the data says it; else all are alike."""
 _NEGATIVE = re.compile(r"negative(_\d+)?")
 _CORPUS, _QUERIES, _JUDGEMENTS = "corpus.jsonl", "queries.jsonl", "qrels"
-_SPLIT_NAMES = {"validation": ("validation", "dev", "valid", "val")}
 
 
 def retrieval_of_table(
@@ -100,15 +100,14 @@ def is_beir(data: Path) -> bool:
 
 def beir_splits(data: Path, split: str) -> Path | None:
     """The file of a split's judgements; None if there is none."""
-    names = _SPLIT_NAMES.get(split, (split,))
-    files = (data / _JUDGEMENTS / f"{name}.tsv" for name in names)
+    files = (data / _JUDGEMENTS / f"{name}.tsv" for name in split_names(split))
     return next((file for file in files if file.is_file()), None)
 
 
 def beir_table(data: Path, split: str) -> RawTable:
     """The judged pairs of a split as a table of ``query``, ``document`` and ``relevance``.
 
-    Judgements of 0 and below are left out: the corpus has those documents anyway. DataError for
+    Its corpus has all documents, each once. Judgements of 0 and below are left out. DataError for
     files that cannot be read and for an id that no query or document has.
     """
     import pyarrow as pa
@@ -134,20 +133,20 @@ def beir_table(data: Path, split: str) -> RawTable:
     columns = list(zip(*rows, strict=True)) or [(), (), ()]
     types = (pa.string(), pa.string(), pa.float32())
     arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
-    return RawTable(pa.Table.from_arrays(arrays, names=["query", "document", RELEVANCE]), str(file))
-
-
-def beir_corpus(data: Path) -> tuple[str, ...]:
-    """All documents, each once."""
-    return tuple(dict.fromkeys(_texts(data / _CORPUS).values()))
+    table = pa.Table.from_arrays(arrays, names=["query", "document", RELEVANCE])
+    return RawTable(table, str(file), corpus=_different(documents))
 
 
 def beir_texts(data: Path) -> list[str | tuple[str, str]]:
     """All documents, and the queries that train judges, where there are such."""
-    queries: list[str] = []
-    if beir_splits(data, "train"):
-        queries = beir_table(data, "train").table.column("query").to_pylist()
-    return [*beir_corpus(data), *dict.fromkeys(queries)]
+    if not beir_splits(data, "train"):
+        return [*_different(_texts(data / _CORPUS))]
+    raw = beir_table(data, "train")
+    return [*raw.corpus, *dict.fromkeys(raw.table.column("query").to_pylist())]
+
+
+def _different(texts: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts.values()))
 
 
 def _texts(file: Path) -> dict[str, str]:
