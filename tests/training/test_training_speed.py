@@ -28,6 +28,7 @@ from sparsebert.training.cpu import (
     fastest_attention,
     kept_memory,
     native_bf16,
+    release_free_memory,
     resolve_precision,
 )
 from sparsebert.training.objective import TaskObjective
@@ -184,5 +185,7 @@ def test_memory_is_kept_inside_and_given_back_after() -> None:
     with kept_memory():
         faults()
         assert faults() < 0.1 * pages
+        release_free_memory()
+        assert faults() > 0.9 * pages
     faults()
     assert faults() > 0.9 * pages

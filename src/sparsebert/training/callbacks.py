@@ -20,10 +20,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from sparsebert.checkpoint.atomic import sync_all
 from sparsebert.errors import TrainingError
 from sparsebert.progress import Progress
+from sparsebert.training.cpu import release_free_memory
 from sparsebert.training.distributed import any_of
 
 CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
+_STEPS_BETWEEN_RELEASES = 50  # so many that touching the pages anew costs little
 
 
 class DivergedError(TrainingError):
@@ -46,6 +48,20 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._progress(self._label, state.global_step, state.max_steps)
+
+
+class MemoryCallback(TrainerCallback):  # type: ignore[misc]
+    """Now and then gives back the memory that `kept_memory` keeps.
+
+    Blocks of ever other sizes, as of texts of many lengths, leave gaps that none of the next fits
+    in, and a long run would grow until the system ends it.
+    """
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step % _STEPS_BETWEEN_RELEASES == 0:
+            release_free_memory()
 
 
 class CheckpointCallback(TrainerCallback):  # type: ignore[misc]

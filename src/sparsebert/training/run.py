@@ -32,6 +32,7 @@ from sparsebert.training.batches import BatchPlan, is_out_of_memory
 from sparsebert.training.callbacks import (
     CheckpointCallback,
     FiniteLossCallback,
+    MemoryCallback,
     ProgressCallback,
     StopRequest,
     stop_on_interrupt,
@@ -187,6 +188,7 @@ def _train_and_score(
     masks = run.masks(model, plan, from_main(work.last_checkpoint))
     callbacks: list[TrainerCallback] = [
         ProgressCallback(progress, run.progress_label),
+        MemoryCallback(),
         CheckpointCallback(stop),
         FiniteLossCallback(),
         *([] if masks is None else [masks]),
