@@ -10,8 +10,9 @@ from sparsebert.diagnosis.memory import training_bytes
 from sparsebert.diagnosis.system import available_memory
 from sparsebert.errors import InputError
 from sparsebert.halving.effort import BATCH, Plan
-from sparsebert.halving.steps import LENGTH
-from sparsebert.halving.subject import Subject
+from sparsebert.halving.steps import LENGTH, task_name
+from sparsebert.halving.subject import Goal, Subject
+from sparsebert.tasks.own import unread_task
 
 _FLOAT = 4  # bytes
 _PACKED = 0.3  # of the dense weights: int8, half of the encoder's
@@ -60,7 +61,10 @@ def memory_needed(subject: Subject, plan: Plan) -> int:
     pruning += _FLOAT * (states + _MATRICES * config.intermediate_size**2)
     if plan.rounds == 0 and subject.taught:
         return pruning
-    tokens = min(LENGTH, config.max_length)
+    length = LENGTH
+    if subject.goal is Goal.TASK:
+        length = unread_task(task_name(subject)).max_length
+    tokens = min(length, config.max_length)
     fixed, row = training_bytes(
         checkpoint, TrainingPlan(BATCH, tokens, dropout=False, embeddings="frozen")
     )

@@ -32,8 +32,7 @@ _FLOATS = ("halffloat", "float", "double")  # as Arrow calls them: labels that a
 class Goal(str, Enum):
     """What the halved model shall do as the dense one does.
 
-    LABELS are those of each token, or several of a text: no task here has such, so that they are
-    learnt from texts alone, as embeddings are.
+    LABELS are those of each token, or several of a text, learnt from texts alone like embeddings.
     """
 
     TASK = "task"
