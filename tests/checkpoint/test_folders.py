@@ -43,6 +43,16 @@ class TestStaging:
             (staging / "x").touch()
         assert names(tmp_path / "a" / "b") == {"out"}
 
+    def test_an_output_inside_the_model_that_cannot_be_written_is_no_damaged_model(
+        self, tmp_path: Path
+    ) -> None:
+        model = write_bert(tmp_path / "model")
+        with (
+            pytest.raises(OutputError, match="out could not be written: Permission denied"),
+            staged_folder(model / "out", force=False, source=model) as staging,
+        ):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(staging / "x"))
+
     def test_an_existing_folder_is_kept_without_force(self, tmp_path: Path) -> None:
         out = write_bert(tmp_path / "out")
         with (

@@ -36,7 +36,7 @@ def staged_folder(
     ``source`` cannot be read any more.
     """
     target = check_output(out, force=force, source=source)
-    with writing(out), _reading(source), sigterm_interrupts(), made_parents(target):
+    with _reading(source), writing(out), sigterm_interrupts(), made_parents(target):
         _remove_abandoned(target)
         staging, lock = _make_staging(target)
         try:
