@@ -30,49 +30,58 @@ int grown_capacity(int capacity, int tokens, int longest) {
 
 void Distances::reserve(int tokens, ThreadPool& pool) {
     if (!model_.disentangled.span || tokens <= capacity_) return;
-    capacity_ = grown_capacity(capacity_, tokens, model_.longest());
+    const int capacity = grown_capacity(capacity_, tokens, model_.longest());
+    capacity_ = 0;  // in case that memory does not suffice: what the layers held is lost
     layers_.resize(model_.layers.size());
-    for (Floats& layer : layers_) layer.reserve(2 * stride() * model_.hidden_size);
+    for (Floats& layer : layers_) layer.reserve(2 * stride(capacity) * model_.hidden_size);
+    std::vector<Floats> scratch(std::min<size_t>(pool.threads(), layers_.size()));
+    for (Floats& floats : scratch) floats.reserve(2 * block() + model_.linear_scratch_floats);
+    capacity_ = capacity;
     pool.run([&](int thread) {
-        for (size_t l = thread; l < layers_.size(); l += pool.threads()) fill(static_cast<int>(l));
+        for (size_t l = thread; l < layers_.size(); l += pool.threads())
+            fill(static_cast<int>(l), scratch[thread].get());
     });
 }
 
-void Distances::fill(int layer) {
-    const Layer& weights = model_.layers[layer];
-    float* out = layers_[layer].get();
-    project(weights.key, model_.disentangled.keys, out);
-    project(weights.query, model_.disentangled.queries, out + stride() * model_.hidden_size);
+// Activations of a block of distances.
+size_t Distances::block() const {
+    return static_cast<size_t>(model_.hidden_size) * kernels_.block_tokens;
 }
 
-// A linear layer's outputs for the embedding of each distance, [hidden][stride].
-void Distances::project(const Dense& layer, bool has, float* out) const {
+void Distances::fill(int layer, float* scratch) {
+    const Layer& weights = model_.layers[layer];
+    float* out = layers_[layer].get();
+    project(weights.key, model_.disentangled.keys, out, scratch);
+    project(weights.query, model_.disentangled.queries,
+            out + stride(capacity_) * model_.hidden_size, scratch);
+}
+
+// A linear layer's outputs for the embedding of each distance, [hidden][stride]. In the scratch lie
+// its inputs and outputs for a block, [hidden][width] each, then what the layer itself needs.
+void Distances::project(const Dense& layer, bool has, float* out, float* scratch) const {
     const int hidden = model_.hidden_size;
-    std::fill_n(out, stride() * hidden, 0.0f);
+    const size_t row = stride(capacity_);
+    std::fill_n(out, row * hidden, 0.0f);
     if (!has) return;
     const Disentangled& of = model_.disentangled;
     const int first = of.row(-capacity_), rows = of.row(capacity_) + 1 - first;
     const int width = kernels_.block_tokens;
-    const size_t block = static_cast<size_t>(hidden) * width;
-    // x and y, [hidden][width] each, then the layer's own scratch.
-    Floats memory;
-    float* x = memory.reserve(2 * block + model_.linear_scratch_floats);
-    float* y = x + block;
+    float *x = scratch, *y = x + block();
     for (int begin = 0; begin < rows; begin += width) {
         const int count = std::min(width, rows - begin);
-        std::fill_n(x, block, 0.0f);
+        std::fill_n(x, block(), 0.0f);
         for (int lane = 0; lane < count; ++lane) {
-            const size_t row = first + begin + lane;
+            const size_t at = static_cast<size_t>(first + begin + lane) * hidden;
             for (int f = 0; f < hidden; ++f)
-                x[static_cast<size_t>(f) * width + lane] = of.embeddings[row * hidden + f];
+                x[static_cast<size_t>(f) * width + lane] = of.embeddings[at + f];
         }
         run_linear(kernels_, {&layer.weight, layer.bias, x, nullptr, y, width, Activation::kNone},
-                   0, hidden, y + block);
+                   0, hidden, y + block());
         for (int d = -capacity_; d < capacity_; ++d) {
             const int lane = of.row(d) - first - begin;
             if (lane < 0 || lane >= count) continue;
             for (int f = 0; f < hidden; ++f)
-                out[f * stride() + capacity_ + d] = y[static_cast<size_t>(f) * width + lane];
+                out[f * row + capacity_ + d] = y[static_cast<size_t>(f) * width + lane];
         }
     }
 }
@@ -80,8 +89,9 @@ void Distances::project(const Dense& layer, bool has, float* out) const {
 HeadDistances Distances::of(int layer, int head) const {
     if (layers_.empty()) return {};
     const size_t size = model_.hidden_size / model_.heads;
-    const float* keys = layers_[layer].get() + head * size * stride() + capacity_;
-    return {keys, keys + stride() * model_.hidden_size, stride()};
+    const size_t row = stride(capacity_);
+    const float* keys = layers_[layer].get() + head * size * row + capacity_;
+    return {keys, keys + row * model_.hidden_size, row};
 }
 
 }  // namespace sparsebert

@@ -30,9 +30,10 @@ class Distances {
     HeadDistances of(int layer, int head) const;
 
   private:
-    size_t stride() const { return 2 * static_cast<size_t>(capacity_) + kLaneTokens; }
-    void fill(int layer);
-    void project(const Dense& layer, bool has, float* out) const;
+    static size_t stride(int capacity) { return 2 * static_cast<size_t>(capacity) + kLaneTokens; }
+    size_t block() const;
+    void fill(int layer, float* scratch);
+    void project(const Dense& layer, bool has, float* out, float* scratch) const;
 
     const Model& model_;
     const Kernels& kernels_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 
 #include "distances.h"
 
@@ -66,8 +67,13 @@ Positions::Positions(const ModelShape& shape, Order order)
 void Positions::reserve(int tokens) {
     if (tokens <= capacity_ || (!by_head() && angles_.empty())) return;
     capacity_ = grown_capacity(capacity_, tokens, longest_);
-    if (by_head()) fill_relative();
-    for (Angles& angles : angles_) fill(angles);
+    try {
+        if (by_head()) fill_relative();
+        for (Angles& angles : angles_) fill(angles);
+    } catch (const std::bad_alloc&) {  // the tables are as they were, or some of them
+        capacity_ = 0;
+        throw;
+    }
 }
 
 void Positions::fill_relative() {

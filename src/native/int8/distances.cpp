@@ -14,9 +14,30 @@ struct Int8Distances::Rows {
     Int8Rows bytes;
 };
 
-// What projecting takes, kept from one layer to the next.
+// What projecting takes on one thread: the layer's outputs [rows][3][hidden], then quantised.
 struct Int8Distances::Memory {
-    Bytes projections, values, scales, scratch;
+    Memory(const Int8Model& model, int rows) : part(round_up(model.hidden_size, kTileRows)) {
+        heads.heads = model.heads;
+        heads.head_size = model.hidden_size / model.heads;
+        const size_t floats = rows * 3 * part;
+        const size_t layer = std::max(int8_linear_scratch(model.hidden_size),
+                                      shared_scratch_bytes(model.widest_shared));
+        const auto lay = [&](uint8_t* memory) {
+            Arena layout(memory);
+            projections = layout.take<float>(floats);
+            heads.values = layout.take<uint8_t>(rows * heads.row());
+            heads.scales = layout.take<float>(static_cast<size_t>(rows) * 3 * heads.heads);
+            scratch = layout.take<int8_t>(layer);
+            return layout.used();
+        };
+        lay(bytes.reserve(lay(nullptr)));
+        std::fill_n(projections, floats, 0.0f);  // there are no values, and not always both others
+    }
+    size_t part;  // of a row
+    Bytes bytes;
+    float* projections;
+    Int8Heads heads{};
+    int8_t* scratch;
 };
 
 // What `Int8HeadDistances` has, from the farthest distance on, and where it lies.
@@ -40,20 +61,22 @@ struct Int8Distances::Table {
 
 Int8Distances::Table Int8Distances::table(int layer, int head) const {
     const int depth = round_up(model_.hidden_size / model_.heads, kTileRows);
-    return {layers_[layer].get() + table_bytes_ * head, stride(), static_cast<size_t>(depth)};
+    return {layers_[layer].get() + table_bytes_ * head, stride(capacity_),
+            static_cast<size_t>(depth)};
 }
 
 void Int8Distances::reserve(int tokens, ThreadPool& pool) {
     const Disentangled& of = model_.disentangled;
     if (!of.span || tokens <= capacity_) return;
-    capacity_ = grown_capacity(capacity_, tokens, model_.longest());
+    const int capacity = grown_capacity(capacity_, tokens, model_.longest());
+    capacity_ = 0;  // in case that memory does not suffice: what the layers held is lost
     const int hidden = model_.hidden_size;
     const int depth = round_up(hidden / model_.heads, kTileRows);
-    table_bytes_ = Table(nullptr, stride(), depth).bytes;
+    table_bytes_ = Table(nullptr, stride(capacity), depth).bytes;
     layers_.resize(model_.layers.size());
     for (Bytes& layer : layers_) layer.reserve(table_bytes_ * model_.heads);
 
-    const int first = of.row(-capacity_), count = of.row(capacity_) + 1 - first;
+    const int first = of.row(-capacity), count = of.row(capacity) + 1 - first;
     const size_t bytes = int8_stride(hidden);
     Bytes values;
     std::vector<float> scales(count), row(round_up(hidden, kTileRows));
@@ -65,37 +88,31 @@ void Int8Distances::reserve(int tokens, ThreadPool& pool) {
         std::copy_n(of.embeddings.data() + at, hidden, row.data());
         choice_.kernels->activate(row.data(), hidden, Activation::kNone, &rows.bytes, r);
     }
+    std::vector<Memory> memories;
+    for (size_t t = 0; t < layers_.size() && t < static_cast<size_t>(pool.threads()); ++t)
+        memories.emplace_back(model_, count);
+    capacity_ = capacity;
     pool.run([&](int thread) {
-        Memory memory;
-        for (size_t l = thread; l < layers_.size(); l += pool.threads())
-            fill(static_cast<int>(l), first, project(model_.layers[l], rows, memory));
+        for (size_t l = thread; l < layers_.size(); l += pool.threads()) {
+            project(model_.layers[l], rows, memories[thread]);
+            fill(static_cast<int>(l), first, memories[thread].heads);
+        }
     });
 }
 
-// The layer's queries and keys of the rows, a row for a token; there are no values.
-Int8Heads Int8Distances::project(const Int8Layer& layer, const Rows& rows, Memory& memory) const {
-    const int hidden = model_.hidden_size;
-    const size_t part = round_up(hidden, kTileRows), stride = 3 * part;
-    const size_t floats = rows.count * stride;
-    float* y = reinterpret_cast<float*>(memory.projections.reserve(floats * sizeof(float)));
-    std::fill_n(y, floats, 0.0f);
-    int8_t* scratch = reinterpret_cast<int8_t*>(memory.scratch.reserve(
-        std::max(int8_linear_scratch(hidden), shared_scratch_bytes(model_.widest_shared))));
+// The layer's queries and keys of the rows, a row for a token.
+void Int8Distances::project(const Int8Layer& layer, const Rows& rows, const Memory& memory) const {
+    float* y = memory.projections;
+    const size_t part = memory.part, stride = 3 * part;
     const auto run = [&](const Int8Weight& weight, float* to) {
         run_linear(choice_.with(rows.count),
-                   {&weight, rows.bytes, rows.count, nullptr, to, stride, scratch, 0}, 0,
+                   {&weight, rows.bytes, rows.count, nullptr, to, stride, memory.scratch, 0}, 0,
                    weight.tiles());
     };
     if (model_.disentangled.queries) run(layer.query, y);
     if (model_.disentangled.keys) run(layer.key, y + part);
-
-    Int8Heads heads{nullptr, nullptr, model_.heads, hidden / model_.heads};
-    heads.values = memory.values.reserve(rows.count * heads.row());
-    const size_t scales = static_cast<size_t>(rows.count) * 3 * heads.heads;
-    heads.scales = reinterpret_cast<float*>(memory.scales.reserve(scales * sizeof(float)));
     for (int r = 0; r < rows.count; ++r)
-        choice_.kernels->split_heads(y + r * stride, part, heads, r);
-    return heads;
+        choice_.kernels->split_heads(y + r * stride, part, memory.heads, r);
 }
 
 // Each distance's row, four values of a head at a time.
@@ -113,7 +130,7 @@ void Int8Distances::fill(int layer, int first_row, const Int8Heads& from) const 
             int32_t sum = 0;
             for (int i = 0; i < depth; ++i) sum += static_cast<int8_t>(key[i]);
             for (int i = 0; i < depth; i += 4) {
-                const size_t at = (i / 4 * stride() + d) * 4;
+                const size_t at = (i / 4 * stride(capacity_) + d) * 4;
                 std::memcpy(to.queries + at, query + i, 4);
                 std::memcpy(to.keys + at, key + i, 4);
             }
@@ -130,7 +147,7 @@ Int8HeadDistances Int8Distances::of(int layer, int head) const {
     const Table from = table(layer, head);
     const size_t middle = capacity_;
     return {from.keys + 4 * middle,   from.queries + 4 * middle,  from.key_sums + middle,
-            from.key_scales + middle, from.query_scales + middle, stride(),
+            from.key_scales + middle, from.query_scales + middle, stride(capacity_),
             model_.disentangled.terms};
 }
 

@@ -26,9 +26,9 @@ class Int8Distances {
     struct Memory;
     struct Table;
 
-    size_t stride() const { return 2 * static_cast<size_t>(capacity_) + kTileRows; }
+    static size_t stride(int capacity) { return 2 * static_cast<size_t>(capacity) + kTileRows; }
     Table table(int layer, int head) const;
-    Int8Heads project(const Int8Layer& layer, const Rows& rows, Memory& memory) const;
+    void project(const Int8Layer& layer, const Rows& rows, const Memory& memory) const;
     void fill(int layer, int first_row, const Int8Heads& from) const;
 
     const Int8Model& model_;

@@ -137,7 +137,7 @@ struct Int8Attention {
     // As in `Attention`, but for the distance j - i and in powers of two: log2 e x bias.
     const float* bias = nullptr;
     int window = kEverything;
-    Int8HeadDistances distances;
+    Int8HeadDistances distances{};
 };
 
 // Most queries at a time: in registers, and on tiles, where two such blocks are in hand.

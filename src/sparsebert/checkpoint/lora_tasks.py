@@ -111,8 +111,9 @@ class MergedTensors:
         if not self._merges(name):
             return stored[rows] if count > 1 else stored
         left, right = self._factors(name)
-        base = widen(stored, self._tensors.spec(name).dtype)[rows]
-        merged: Float32 = base + np.float32(self._task.scale) * (left[rows] @ right)
+        merged: Float32 = left[rows] @ right
+        merged *= np.float32(self._task.scale)  # in place: XLM-R's table takes a GB
+        merged += widen(stored[rows], self._tensors.spec(name).dtype)
         return merged
 
     def _merges(self, name: str) -> bool:
