@@ -237,7 +237,8 @@ class Runs:
             self._expect_nothing_beside(outcome, step.kept)
         again = self._fork(COUNT, 0)
         assert again.get("done"), f"the next run fails, after {outcome}: {again}"
-        assert self._output() == self._new, f"the next run ends otherwise, after {outcome}"
+        others = self._differing(self._output(), self._new)
+        assert not others, f"the next run ends with other {others}, after {outcome}"
         self._expect_nothing_beside(outcome)
         return ended
 
@@ -309,6 +310,14 @@ class Runs:
             # A lock's file is left if the process is killed between the last two operations.
             if path.is_file() and path.name not in (*self._step.ignored, ".lock")
         }
+
+    @staticmethod
+    def _differing(one: object, other: object) -> str:
+        """The files in which two outputs differ."""
+        if isinstance(one, dict) and isinstance(other, dict):
+            names = sorted(one.keys() | other.keys())
+            return ", ".join(name for name in names if one.get(name) != other.get(name))
+        return "" if one == other else "contents"
 
     def _expect_nothing_beside(self, outcome: object, kept: tuple[str, ...] = ()) -> None:
         there = {path.relative_to(self._place).as_posix() for path in self._place.iterdir()}

@@ -130,6 +130,22 @@ def check_output(out: str | Path, *, force: bool, source: str | Path | None = No
     return target
 
 
+def remove_whole(folder: Path, target: Path) -> None:
+    """Remove a folder beside ``target`` so that no part of it is ever found under its name.
+
+    What a process killed meanwhile leaves is removed by the next `staged_folder` of ``target``.
+    """
+    aside = _aside(target)
+    with suppress(OSError):
+        os.rename(folder, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(target: Path) -> Path:
+    """A name for what is to be removed, which `_swap` removes where another process could not."""
+    return target.with_name(f".{target.name}.old-{secrets.token_hex(4)}")
+
+
 def check_disk(out: Path, needed: int, work: str) -> None:
     """OutputError unless the disk of ``out`` has the room that ``work`` needs (bytes)."""
     place = next(folder for folder in out.resolve().parents if folder.exists())
@@ -182,7 +198,7 @@ def _swap(staging: Path, target: Path) -> None:
     if not target.exists():
         os.rename(staging, target)
     elif not exchange(staging, target):
-        old = target.with_name(f".{target.name}.old-{secrets.token_hex(4)}")
+        old = _aside(target)
         os.rename(target, old)
         try:
             os.rename(staging, target)

@@ -23,7 +23,13 @@ from sparsebert.bench.workloads import Shape
 from sparsebert.checkpoint.atomic import LOCK_NAME, FolderLock
 from sparsebert.checkpoint.folder import PACKED_NAME, model_fingerprint, open_checkpoint
 from sparsebert.checkpoint.json_files import read_object, replace_json, write_json
-from sparsebert.checkpoint.staging import check_output, made_parents, staged_folder, writing
+from sparsebert.checkpoint.staging import (
+    check_output,
+    made_parents,
+    remove_whole,
+    staged_folder,
+    writing,
+)
 from sparsebert.errors import InputError, OutputError
 from sparsebert.extras import need_extra
 from sparsebert.halving import steps
@@ -183,7 +189,7 @@ def halve(
                 shutil.copy(recipe, staging)
             (staging / REPORT_NAME).write_text(render_report(result), encoding="utf-8")
             write_json(staging / "halving.json", result.as_dict())
-    shutil.rmtree(work, ignore_errors=True)
+        remove_whole(work, target)  # a run killed meanwhile must not leave half of its steps
     return result
 
 
@@ -355,7 +361,7 @@ def _emptied_on_error(work: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        for path in work.iterdir():
+        for path in sorted(work.iterdir(), key=lambda path: path.name != _PLAN_NAME):
             if path.name != LOCK_NAME:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise

@@ -11,6 +11,7 @@ that was begun, and refuses options under which the seeds could not be compared.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ from sparsebert.training.finetuning import finetune
 from sparsebert.training.fingerprints import changed, run_fingerprints
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.recipe import read_recipe, source_names
+from sparsebert.training.work_folder import remove_left_over
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -114,6 +116,8 @@ def finetune_seeds(
         for seed in seeds
         if force or not (seed_folder(target, seed) / TRAINING_NAME).is_file()
     }
+    for seed in finished.keys() - runs.keys():
+        from_main(partial(remove_left_over, finished[seed]))
     outdated = seed_folders(target).keys() & runs.keys()
     for seed, _ in executor(finetune, runs, report):
         outdated.discard(seed)

@@ -79,6 +79,23 @@ def locked_work_folder(out: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
+def remove_left_over(out: Path) -> None:
+    """Remove the work folder of a finished ``out`` whose run was killed before it did so itself."""
+    folder = _work_folder(out)
+    if not (folder / _RUN).is_file():
+        return
+    with suppress(OSError):  # it is in nobody's way
+        lock = FolderLock.take(folder)
+        if lock is None:
+            return
+        try:
+            if lock.held:
+                _empty(folder)
+        finally:
+            lock.release(folder)
+            folder.rmdir()
+
+
 @contextmanager
 def training_output(out: Path, *, force: bool, source: Path) -> Iterator[Path]:
     """The empty folder that becomes ``out`` if the block succeeds; its work folder is locked.
@@ -273,8 +290,8 @@ def _work_folder(out: Path) -> Path:
 
 
 def _empty(folder: Path) -> None:
-    """Remove what is in a folder, save for its lock."""
-    for path in folder.iterdir():
+    """Remove what is in a folder, save for its lock: last what tells that it is a run's."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == _RUN):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != LOCK_NAME:
