@@ -15,11 +15,44 @@
 
 Each message is one sentence or two for the person at the keyboard: what is wrong, where, what to
 do. The command line prints it and exits with 1; a traceback is kept for faults of our own.
+
+Messages quote files, which may come from strangers: `one_line` makes each of them safe to print.
+Readers of files are bounded by `reading`, which turns every exception of theirs into one of these.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_LONGEST = 300  # characters of a message
+_END = 100  # of these are kept of the end, where messages say what to do
+_CUT = " [...] "
+
+
+def one_line(text: str) -> str:
+    """``text`` as a line of at most 300 characters which a terminal shows and does not obey."""
+    line = printable(" ".join(part for part in text.splitlines() if part))
+    if len(line) > _LONGEST:
+        line = line[: _LONGEST - _END - len(_CUT)] + _CUT + line[-_END:]
+    return line
+
+
+def printable(text: str, also: str = "") -> str:
+    """``text`` with escapes (\\x1b) in place of whatever is neither printable nor in ``also``."""
+    if text.isprintable():
+        return text
+    return "".join(
+        mark if mark.isprintable() or mark in also else ascii(mark)[1:-1] for mark in text
+    )
 
 
 class SparsebertError(Exception):
     """Base of every error in this package: catch it to catch them all."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(one_line(each) if isinstance(each, str) else each for each in arguments))
 
 
 class CheckpointError(SparsebertError):
@@ -67,3 +100,34 @@ class MissingExtraError(SparsebertError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs the [{extra}] extra: pip install 'sparsebert[{extra}]'.")
+
+
+@contextmanager
+def reading(what: str | Path, kind: type[SparsebertError]) -> Iterator[None]:
+    """Whatever is raised while ``what`` is read becomes an error of ``kind`` that names it.
+
+    Files may be damaged in more ways than their readers know: numbers beyond every type, lists
+    where names should be, and libraries in Rust that panic with what is no Exception at all. For
+    code that reads and checks, never for code that computes: there an exception is our own fault.
+    SparsebertErrors, warnings that were made errors and what asks the program to end pass as they
+    are.
+    """
+    try:
+        yield
+    except (SparsebertError, Warning, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as fault:
+        raise kind(f"{what} cannot be read: {reason_of(fault)}.") from fault
+
+
+def reason_of(fault: BaseException) -> str:
+    """What an exception of Python or of a library says, for the middle of a sentence."""
+    if isinstance(fault, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(fault, MemoryError):
+        return "it needs more memory than there is"
+    if isinstance(fault, OSError) and fault.strerror:
+        return fault.strerror
+    said = str(fault).strip().split("\n")[0].rstrip(".")
+    plain = isinstance(fault, ValueError) or type(fault) is Exception  # the Rust libraries' own
+    return said if said and plain else f"{type(fault).__name__}: {said}".rstrip(": ")

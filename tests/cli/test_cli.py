@@ -241,6 +241,20 @@ def test_a_reader_that_leaves_is_no_fault(tiny_bert: Callable[..., Path]) -> Non
     assert "Exception ignored" not in error
 
 
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_standard_output_on_a_full_disk(
+    tiny_bert: Callable[..., Path], arguments: list[str]
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    command = [sys.executable, "-m", "sparsebert", "inspect", str(tiny_bert()), *arguments]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: No space left on device."
+    assert "Traceback" not in done.stderr
+
+
 def test_python_dash_m_is_the_same_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "sparsebert", "--version"],

@@ -251,7 +251,7 @@ class TestFiles:
         (tmp_path / "train.parquet").write_bytes(b"PAR1 no more")
         found = by_kind(diagnose(data=tmp_path, task="sst2"))
         assert {"unusable-data", "labels-outside-set"} <= set(found)
-        assert "train.parquet cannot be read as parquet" in found["unusable-data"].what
+        assert "train.parquet cannot be read: Parquet" in found["unusable-data"].what
 
     @pytest.mark.parametrize(
         ("row", "what"),

@@ -347,7 +347,7 @@ class TestRefusals:
         folder = tmp_path / "damaged"
         shutil.copytree(classifier, folder)
         (folder / "tokenizer.json").write_text("{")
-        with pytest.raises(CheckpointError, match=r"tokenizer\.json is not a readable tokenizer"):
+        with pytest.raises(CheckpointError, match=r"tokenizer\.json is not valid JSON"):
             load(folder)
 
     def test_not_a_model(self, tmp_path):

@@ -142,7 +142,7 @@ class TestAddedTokens:
             ),
             ({CONFIG: {"additional_special_tokens": "[ENT]"}}, "must list tokens"),
             ({CONFIG: {"additional_special_tokens": [7]}}, "names what is not a token"),
-            ({CONFIG: {"additional_special_tokens": ["\ud800"]}}, "names no text"),
+            ({CONFIG: {"additional_special_tokens": ["\ud800"]}}, "half of a surrogate pair"),
             ({MAP: {"mask_token": 7}}, "'mask_token' names what is not a token"),
         ],
         ids=str,

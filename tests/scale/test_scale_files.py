@@ -219,7 +219,7 @@ class TestJsonLines:
             (b'{"text": "a", "n": 99999999999999999999}', "column 'n' is not of one type"),
             (
                 rb'{"text": "a", "m": [{"n": "\ud800"}]}',
-                "in.jsonl, line 3: 'm' is not valid Unicode",
+                r"in.jsonl, line 3: not JSON .it is not valid Unicode",
             ),
             (b'{"text": "a", "m": [{"n": {}}]}', "column 'm' holds empty objects only"),
         ],

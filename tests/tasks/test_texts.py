@@ -68,8 +68,8 @@ def test_files_without_texts(tmp_path: Path) -> None:
         read_texts(written(tmp_path / "empty.txt", "\n \n"))
     with pytest.raises(DataError, match="absent.txt does not exist"):
         read_texts(tmp_path / "absent.txt")
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(DataError, match="it is not UTF-8 text"):
+    (tmp_path / "latin.txt").write_bytes(b"tea\ncaf\xe9\n")
+    with pytest.raises(DataError, match=r"it is not UTF-8 text \(byte 0xE9 in line 2\)"):
         read_texts(tmp_path / "latin.txt")
     (tmp_path / "torn.txt.gz").write_bytes(gzip.compress(b"text" * 99)[:-9])
     with pytest.raises(DataError, match="cannot be read as gzip"):

@@ -16,7 +16,7 @@ from sparsebert.checkpoint.disentangled_attention import (
 from sparsebert.checkpoint.families import BIASES, DEBERTA_V2, FAMILIES, GTE, Family, HeadShape
 from sparsebert.checkpoint.families import Head as Head
 from sparsebert.checkpoint.hub_configs import CONFIG_NAME as CONFIG_NAME
-from sparsebert.checkpoint.json_files import MOST, ConfigValues, write_json
+from sparsebert.checkpoint.json_files import ConfigValues, write_json
 from sparsebert.checkpoint.known_keys import CONFIG
 from sparsebert.checkpoint.sparsity import read_pattern, read_sparsity
 from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
@@ -28,6 +28,7 @@ _HEAD_ACTIVATIONS = (*ACTIVATIONS, "tanh")
 _HEAD_POOLINGS = ("cls", "mean")
 
 _MOST_LAYERS = 1000
+_MOST_UNNAMED = 1 << 16  # classes; with names the file is as large as they are many
 _BUCKETS = 32  # of distances, in MPNet: transformers computes no other number
 
 
@@ -362,8 +363,11 @@ def _labels(raw: dict[str, Any], where: Path) -> tuple[str, ...]:
     if named is None:
         # transformers leaves the default of two unnamed classes out of the file.
         count = raw.get("num_labels", raw.get("_num_labels", 2))
-        if type(count) is not int or not 1 <= count <= MOST:
-            raise CheckpointError(f"{where}: num_labels {count!r} is not a number of classes.")
+        if type(count) is not int or not 1 <= count <= _MOST_UNNAMED:
+            raise CheckpointError(
+                f"{where}: num_labels must be a whole number from 1 to {_MOST_UNNAMED} where "
+                f"id2label does not name the classes, not {count!r}."
+            )
         return tuple(f"LABEL_{i}" for i in range(count))
     if not isinstance(named, dict) or not named:
         raise CheckpointError(f"{where}: id2label must map 0, 1, ... to the names of the classes.")

@@ -42,13 +42,14 @@ from sparsebert.checkpoint.sparsity import with_step
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import INDEX_NAME, WEIGHTS_NAME, TensorFiles, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
-from sparsebert.errors import CheckpointError, MissingExtraError
+from sparsebert.errors import CheckpointError, MissingExtraError, reading, reason_of
 from sparsebert.progress import Progress, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _OLDEST_TORCH = (2, 10)
+_MOST_TIMES = 4  # the tensors' bytes over the files': tied embeddings make it two
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,16 @@ def convert(
     began = time.perf_counter()
     check_output(out, force=force)
     report = shown(progress)
-    path = resolve_model(model, pickles=True)
-    transformer = transformer_folder(path)
-    if not has_file(transformer / CONFIG_NAME):
-        raise CheckpointError(f"{transformer} is not a model folder: it has no {CONFIG_NAME}.")
-    raw = read_config(transformer)
-    chosen = _chosen_task(transformer, raw, task)
-    raw.pop("lora_adaptations", None)
-    family = parse_config(raw, (), transformer / CONFIG_NAME).family
-    source = _open_source(transformer, family, chosen)
+    with reading(model, CheckpointError):
+        path = resolve_model(model, pickles=True)
+        transformer = transformer_folder(path)
+        if not has_file(transformer / CONFIG_NAME):
+            raise CheckpointError(f"{transformer} is not a model folder: it has no {CONFIG_NAME}.")
+        raw = read_config(transformer)
+        chosen = _chosen_task(transformer, raw, task)
+        raw.pop("lora_adaptations", None)
+        family = parse_config(raw, (), transformer / CONFIG_NAME).family
+        source = _open_source(transformer, family, chosen)
     with staged_folder(out, force=force, source=path) as staging:
         specs = source.specs()
         label = f"converting {source_name(model)}"
@@ -192,7 +194,7 @@ class _Pickles:
     kind = "pytorch"
 
     def __init__(self, paths: list[Path], family: Family) -> None:
-        torch = _import_torch()
+        self._torch = torch = _import_torch()
         self._tensors: dict[str, Tensor] = {}
         for path in paths:
             for name, value in _load_pickle(torch, path).items():
@@ -216,6 +218,7 @@ class _Pickles:
                     self._tensors[part] = rows
         if not self._tensors:
             raise CheckpointError(f"{paths[0]} holds no tensors.")
+        self._check_sizes(paths)
         self.tied = self._drop_tied(family)
         self._types = {
             torch.float32: "F32",
@@ -229,7 +232,6 @@ class _Pickles:
             torch.uint8: "U8",
             torch.bool: "BOOL",
         }
-        self._torch = torch
         for name, tensor in self._tensors.items():
             if tensor.layout != torch.strided or tensor.dtype not in self._types:
                 raise CheckpointError(
@@ -250,6 +252,27 @@ class _Pickles:
             tensor = tensor.view(self._torch.int16)
         words: Array = tensor.numpy()
         return words.view(np.dtype(numpy_type(dtype)))
+
+    def _check_sizes(self, paths: list[Path]) -> None:
+        """CheckpointError where views of the stored numbers would become far more than these are.
+
+        A view with a stride of 0 repeats a number without end; tied tensors are stored once.
+        """
+        stored = sum(path.stat().st_size for path in paths)
+        for name, tensor in self._tensors.items():
+            if tensor.layout == self._torch.strided:
+                stretched = tensor.numel() * tensor.element_size()
+                if stretched > tensor.untyped_storage().nbytes():
+                    raise CheckpointError(
+                        f"{paths[0].parent}: tensor '{name}' of shape {list(tensor.shape)} is more "
+                        "than the numbers that are stored for it."
+                    )
+        total = sum(each.numel() * each.element_size() for each in self._tensors.values())
+        if total > _MOST_TIMES * stored:
+            raise CheckpointError(
+                f"{paths[0].parent}: the tensors take {total} bytes, and their files have "
+                f"{stored}: they share what is stored, more than models do."
+            )
 
     def _drop_tied(self, family: Family) -> list[str]:
         """Leave out the masked-LM decoder where it is the embeddings' own memory.
@@ -298,10 +321,9 @@ def _load_pickle(torch: Any, path: Path) -> dict[Any, Any]:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # UnpicklingError for forbidden contents; RuntimeError, EOFError, KeyError ... for damage.
-        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise CheckpointError(
             f"{path} was refused by torch's weights-only loader, and nothing in it was run: it "
-            f"holds more than weights, or is damaged ({reason})."
+            f"holds more than weights, or is damaged ({reason_of(error)})."
         ) from error
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a model's state dict.")

@@ -28,7 +28,7 @@ from sparsebert.checkpoint.sentence_transformers import (
     transformer_folder,
 )
 from sparsebert.checkpoint.tensors import INDEX_NAME, WEIGHTS_NAME, TensorFiles
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, reading
 
 PACKED_NAME = "packed.safetensors"
 PICKLE_NAME = "pytorch_model.bin"
@@ -85,6 +85,11 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     Raises CheckpointError (UnsupportedArchitectureError for other kinds of models) naming the file,
     key or tensor that is wrong. Weights' values are not read here, see `Checkpoint.finite_weight`.
     """
+    with reading(model, CheckpointError):
+        return _open(model)
+
+
+def _open(model: str | Path) -> Checkpoint:
     path = resolve_model(model)
     transformer = transformer_folder(path)
     _check_files(transformer, model)

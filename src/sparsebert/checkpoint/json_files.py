@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +18,38 @@ from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
 
 MOST = 1 << 24  # of anything counted: rows, labels; real models stay far below
 _LARGEST = 64 << 20  # bytes: the index of the largest public checkpoints stays far below
+_DEEPEST = 100  # levels of lists and objects; files of models and rows of data have a handful
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. ValueError, with the reason, for what is none.
+
+    Also for what Python's parser takes and could not write again: values nested so deeply that the
+    next function to walk them overflows the stack, and "\\ud800", which no UTF-8 file can hold.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if text.count("[") + text.count("{") > _DEEPEST and _depth(value) > _DEEPEST:
+        raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
+    if _HALF_PAIR.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it is not valid Unicode: it has half of a surrogate pair") from None
+    return value
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [
+            inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return depth
 
 
 def read_json(path: Path) -> Any:
@@ -29,11 +62,9 @@ def read_json(path: Path) -> Any:
             raise CheckpointError(
                 f"{path} is {size >> 20} MiB: too large for a JSON file of a model folder."
             )
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except RecursionError as error:
-        raise CheckpointError(f"{path} is nested too deeply to be a model's JSON file.") from error
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, absurdly long numbers
         raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
 

@@ -54,7 +54,7 @@ def read_sparsity(raw: dict[str, Any], where: Path) -> dict[str, Any] | None:
         or not isinstance(layers, list)
         or not all(isinstance(name, str) for name in layers)
         or not isinstance(lineage, list)
-        or not all(isinstance(step, dict) for step in lineage)
+        or not all(_is_step(step) for step in lineage)
     ):
         raise problem
     try:
@@ -64,6 +64,14 @@ def read_sparsity(raw: dict[str, Any], where: Path) -> dict[str, Any] | None:
     if pattern is None and layers:
         raise problem
     return record
+
+
+def _is_step(step: object) -> bool:
+    """Whether an entry of a lineage is of the shape that `with_step` gives it."""
+    return isinstance(step, dict) and all(
+        isinstance(step.get(name, kind()), kind)
+        for name, kind in {"step": str, "from": str, "sparsebert": str, "arguments": dict}.items()
+    )
 
 
 def with_step(

@@ -20,10 +20,12 @@ from safetensors import SafetensorError, safe_open
 from sparsebert.checkpoint.dtypes import Array, numpy_type
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import plain_file, read_object
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, reason_of
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+# The format allows more, where one of the dimensions is 0. numpy does not.
+_MOST_DIMENSIONS, _LARGEST = 8, 1 << 40
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _map_file(path: Path, metadata: dict[str, str]) -> list[_StoredTensor]:
             data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file ({_reason(error)}): it may be truncated or "
+            f"{path} is not a whole safetensors file ({reason_of(error)}): it may be truncated or "
             "damaged, fetch or write it again."
         ) from error
     length = int.from_bytes(data[:8].tobytes(), "little")
@@ -158,12 +160,11 @@ def _map_file(path: Path, metadata: dict[str, str]) -> list[_StoredTensor]:
         start, end = (begin + offset for offset in entry["data_offsets"])
         if end > data.size:  # only if the file shrank since it was validated
             raise CheckpointError(f"{path} changed while it was being read.")
+        if len(entry["shape"]) > _MOST_DIMENSIONS or max(entry["shape"], default=0) > _LARGEST:
+            raise CheckpointError(
+                f"{path}: tensor '{name}' has {len(entry['shape'])} dimensions, the largest of "
+                f"{max(entry['shape'])}, and at most {_MOST_DIMENSIONS} of {_LARGEST} are read."
+            )
         spec = TensorSpec(name, str(entry["dtype"]), tuple(entry["shape"]))
         found.append(_StoredTensor(spec, path, data[start:end]))
     return found
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__

@@ -25,7 +25,7 @@ from sparsebert.checkpoint.json_files import read_object, write_json
 from sparsebert.checkpoint.sentence_transformers import read_sentence_config
 from sparsebert.checkpoint.tokenizer_building import StoredTokenizer, build_tokenizer, open_file
 from sparsebert.checkpoint.tokenizer_settings import TOKENIZER_FILES, TOKENIZER_NAME
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, reading
 
 Integers = npt.NDArray[np.integer[Any]]
 
@@ -41,17 +41,18 @@ def read_tokenizer(
     ``lower_case`` (sentence-transformers' ``do_lower_case``) lower-cases texts before all else, and
     ``given`` stands in place of keys of tokenizer_config.json. Raises CheckpointError.
     """
-    found = _recorded(folder, given) or build_tokenizer(folder, given)
-    if found is None:
-        return None
-    backend = found.backend
-    if lower_case:
-        stages = [normalizers.Lowercase(), backend.normalizer]
-        backend.normalizer = normalizers.Sequence([stage for stage in stages if stage])
-    backend.encode_special_tokens = found.split_special_tokens
-    backend.no_truncation()
-    backend.no_padding()
-    return found
+    with reading(f"the tokenizer of {folder}", CheckpointError):
+        found = _recorded(folder, given) or build_tokenizer(folder, given)
+        if found is None:
+            return None
+        backend = found.backend
+        if lower_case:
+            stages = [normalizers.Lowercase(), backend.normalizer]
+            backend.normalizer = normalizers.Sequence([stage for stage in stages if stage])
+        backend.encode_special_tokens = found.split_special_tokens
+        backend.no_truncation()
+        backend.no_padding()
+        return found
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -62,8 +63,9 @@ def write_tokenizer(folder: Path) -> None:
     stored exactly, is left as it is.
     """
     try:
-        given = read_sentence_config(folder).tokenizer
-        built = build_tokenizer(folder, given)
+        with reading(f"the tokenizer of {folder}", CheckpointError):
+            given = read_sentence_config(folder).tokenizer
+            built = build_tokenizer(folder, given)
     except CheckpointError:
         return  # a model need not have a tokenizer; `read_tokenizer` says what is wrong
     if built is None:

@@ -51,7 +51,8 @@ from sparsebert.checkpoint.tokenizer_settings import (
     read_settings,
     special_tokens,
 )
-from sparsebert.errors import CheckpointError
+from sparsebert.checkpoint.tokenizer_stages import check_character_map, check_stages
+from sparsebert.errors import CheckpointError, reading
 
 # The ids of the unknown token that transformers takes for granted.
 _XLM_UNKNOWN = 3
@@ -124,10 +125,14 @@ def build_tokenizer(folder: Path, given: Mapping[str, Any] | None = None) -> Sto
 
 def open_file(file: Path) -> Tokenizer:
     """A tokenizer.json as it is; CheckpointError if it is damaged."""
-    try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare Exception for every damage
-        raise CheckpointError(f"{file} is not a readable tokenizer: {error}.") from None
+    with reading(_of(file), CheckpointError):
+        text = file.read_text(encoding="utf-8")
+        check_stages(text, file)
+        return Tokenizer.from_str(text)
+
+
+def _of(file: Path) -> str:
+    return f"the tokenizer {file}"
 
 
 class _Document:
@@ -135,13 +140,11 @@ class _Document:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        try:
+        with reading(_of(file), CheckpointError):
             self._parts = read_object(file)
             self._model = dict(self._parts["model"])
             truncation = self._parts.get("truncation") or {}
             self.truncation_side = str(truncation.get("direction", "right")).lower()
-        except (AttributeError, CheckpointError, KeyError, TypeError, ValueError) as error:
-            raise self._damage(error) from None
 
     def model(self, settings: TokenizerSettings, special: Mapping[str, str]) -> models.Model:
         """Its vocabulary as a model of the kind that the class takes."""
@@ -154,7 +157,7 @@ class _Document:
                 "PreTrainedTokenizerFast to have the file read as it is."
             )
         vocabulary = self._model.get("vocab")
-        try:
+        with reading(_of(self._file), CheckpointError):
             if kind == "WordPiece":
                 return models.WordPiece(vocabulary, unk_token=special["unk_token"])
             if kind == "BPE":
@@ -171,34 +174,26 @@ class _Document:
             elif settings.kind is DEBERTA_V2:
                 unknown = _unknown_unigram(pieces, special["unk_token"], settings.unknown_id)
             return models.Unigram(pieces, unk_id=unknown, byte_fallback=False)
-        except Exception as error:  # the library's own are bare Exceptions
-            raise self._damage(error) from None
 
     def added_tokens(self) -> dict[int, AddedToken]:
         """Its added tokens by their ids."""
         tokens: dict[int, AddedToken] = {}
-        try:
+        with reading(_of(self._file), CheckpointError):
             for written in self._parts.get("added_tokens", []):
                 flags = {name: value for name, value in written.items() if name != "id"}
                 tokens[int(written["id"])] = AddedToken(**flags)
-        except Exception as error:
-            raise self._damage(error) from None
         return tokens
 
     def character_map(self) -> normalizers.Normalizer | None:
         """SentencePiece's table of characters, all that the classes of unigrams take."""
         stage = self._parts.get("normalizer") or {}
-        try:
+        with reading(_of(self._file), CheckpointError):
             stages = stage["normalizers"] if stage.get("type") == "Sequence" else [stage]
             for each in stages:
                 if each.get("type") == "Precompiled":
+                    check_character_map(each["precompiled_charsmap"], self._file)
                     return normalizers.Precompiled(base64.b64decode(each["precompiled_charsmap"]))
-        except Exception as error:
-            raise self._damage(error) from None
         return None
-
-    def _damage(self, error: Exception) -> CheckpointError:
-        return CheckpointError(f"{self._file} is not a readable tokenizer: {error}.")
 
 
 def _from_files(settings: TokenizerSettings, special: Mapping[str, str]) -> models.Model:
@@ -213,10 +208,8 @@ def _from_files(settings: TokenizerSettings, special: Mapping[str, str]) -> mode
         raise CheckpointError(f"{file} must map tokens to their ids.")
     merges = settings.folder / settings.kind.files[1]
     lines = (line.partition(" ") for line in _read_lines(merges) if not _is_heading(line))
-    try:
+    with reading(f"{merges}, which must fit {file.name},", CheckpointError):
         return _byte_pairs(vocabulary, [(left, right) for left, _, right in lines])
-    except Exception as error:  # the library's own are bare Exceptions
-        raise CheckpointError(f"{merges} does not fit {file.name}: {error}.") from None
 
 
 def _unknown_unigram(pieces: Sequence[tuple[str, float]], token: str, otherwise: int) -> int:

@@ -397,10 +397,7 @@ def _token(stored: object, where: str, *, special: bool = False) -> AddedToken:
     flags = {name: written[name] for name in _FLAGS if name in written}
     if not isinstance(text, str) or not all(isinstance(flag, bool) for flag in flags.values()):
         raise CheckpointError(f"the tokenizer's '{where}' names what is not a token.")
-    try:
-        return AddedToken(text, **{"special": special, **flags})
-    except ValueError as error:  # half of a surrogate pair
-        raise CheckpointError(f"the tokenizer's '{where}' names no text: {error}.") from None
+    return AddedToken(text, **{"special": special, **flags})
 
 
 def _is_id(text: str) -> bool:

@@ -15,6 +15,7 @@ import platform
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -41,7 +42,7 @@ from sparsebert.cli.rerank import rerank
 from sparsebert.cli.serve import serve
 from sparsebert.cli.table import table
 from sparsebert.cli.tag import tag
-from sparsebert.errors import SparsebertError
+from sparsebert.errors import SparsebertError, one_line, reason_of
 
 # In the order of the workflow, which is the order of --help.
 COMMANDS = (
@@ -75,18 +76,27 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # not at exit, where a full disk could only be complained about
+            return result
         except SparsebertError as error:
             _print("error", str(error))
             raise typer.Exit(1) from error
         except KeyboardInterrupt as stop:
             _print("interrupted", "stopped at your request; finished folders are whole.")
             raise typer.Exit(130) from stop
-        except BrokenPipeError as closed:
-            # The reader of our output went away (| head). The interpreter would complain once more
-            # when it flushes standard output at exit: give it somewhere to flush to.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from closed
+        except OSError as error:  # what no reader or writer knew of: the system's word for it
+            if not isinstance(error, BrokenPipeError):
+                named = "" if error.filename is None else f"{error.filename}: "
+                _print("error", one_line(f"{named}{reason_of(error)}."))
+            # Where the output's reader went away (| head) or the disk is full, the interpreter
+            # would complain once more when it flushes standard output at exit.
+            with suppress(OSError):  # no file at all, as in tests
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from error
+        except MemoryError as error:
+            _print("error", "there is too little memory for this.")
+            raise typer.Exit(1) from error
 
 
 app = typer.Typer(
@@ -121,7 +131,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     warnings.showwarning = _show_warning
     try:
         app(arguments, prog_name="sparsebert")
-    except Exception:
+    except SystemExit:
+        raise
+    except BaseException:  # the Rust libraries' PanicException is no Exception
         traceback.print_exc()
         _print(
             "This is a fault of sparsebert, not yours",

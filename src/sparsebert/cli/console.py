@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from sparsebert.errors import printable
 from sparsebert.progress import Progress
 from sparsebert.training.distributed import is_main
 
@@ -38,8 +39,19 @@ JsonOption = Annotated[
 
 _SECONDS_BETWEEN_LINES = 5.0
 
-stdout = Console(highlight=False, soft_wrap=True)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Terminal(Console):
+    """A console that shows the texts that it is given, whatever they hold, and obeys none."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(
+            *(printable(each, "\n\t") if isinstance(each, str) else each for each in objects),
+            **options,
+        )
+
+
+stdout = _Terminal(highlight=False, soft_wrap=True)
+stderr = _Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
@@ -92,10 +104,18 @@ def emit(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
     if not is_main():
         return
     if as_json:
-        sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+        write_json(json.dumps(result, ensure_ascii=False, allow_nan=False))
     else:
         stdout.print(text, markup=False)
     sys.stdout.flush()
+
+
+def write_json(text: str) -> None:
+    """Write lines of JSON to standard output, as UTF-8 whatever the terminal's encoding."""
+    sys.stdout.flush()
+    # Half of a surrogate pair, as in a path that is not UTF-8, becomes an escape: JSON still.
+    sys.stdout.buffer.write((text + "\n").encode("utf-8", "backslashreplace"))
+    sys.stdout.buffer.flush()
 
 
 @contextmanager

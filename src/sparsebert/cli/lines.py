@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from sparsebert.cli.console import progress_bar, stderr
+from sparsebert.cli.console import progress_bar, stderr, write_json
 from sparsebert.errors import InputError
 from sparsebert.options import Options, option
 from sparsebert.progress import Progress, silent
@@ -202,12 +202,12 @@ def opened(file: Path | None) -> Iterator[io.BufferedIOBase]:
 
 def write_json_lines(lines: Sequence[Line], *, to_json: Callable[[Any], str]) -> None:
     """One line of JSON for each line of input; ``to_json`` serialises a result."""
-    text = "".join(
-        (to_json(line.result) if line.error is None else _error(line)) + "\n" for line in lines
-    )
-    # Bytes, for JSON is UTF-8 whatever the terminal's encoding; at once, for whoever waits.
-    sys.stdout.buffer.write(text.encode())
-    sys.stdout.buffer.flush()
+    if lines:
+        write_json(
+            "\n".join(
+                to_json(line.result) if line.error is None else _error(line) for line in lines
+            )
+        )
 
 
 def as_json(result: Any) -> str:
@@ -230,9 +230,11 @@ def text_parser(chosen: Format, first: str, *, pairs: bool) -> Parse:
 
 def parse_json_object(line: str) -> dict[str, Any]:
     """The line's JSON object, or InputError."""
+    from sparsebert.checkpoint.json_files import parse_json
+
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(line)
+    except ValueError as error:
         raise InputError(f"the line is not JSON: {error}.") from None
     if not isinstance(found, dict):
         raise InputError("the line's JSON is not an object.")

@@ -16,6 +16,7 @@ from sparsebert.checkpoint import (
 )
 from sparsebert.checkpoint.pooling import read_sparse_pooling
 from sparsebert.engine import Encoder
+from sparsebert.errors import CheckpointError, reading
 from sparsebert.inference.model import Model
 from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.packing import engine_weights, is_packed, open_packed
@@ -38,6 +39,13 @@ def load(
     faster on a CPU that multiplies bf16 (`Model.kernel` says whether) and a little less exact; by
     default it is computed in fp32. Raises CheckpointError, EngineError or InputError.
     """
+    with reading(model, CheckpointError):
+        return _load(model, threads, max_length, compute)
+
+
+def _load(
+    model: str | Path, threads: int | None, max_length: int | None, compute: str | None
+) -> Model:
     folder = resolve_model(model)
     weights: Weights
     if is_packed(folder):

@@ -12,7 +12,7 @@ from tokenizers import Encoding, Tokenizer
 from sparsebert.checkpoint.sentence_transformers import read_sentence_config, transformer_folder
 from sparsebert.checkpoint.tokenizer import read_tokenizer
 from sparsebert.checkpoint.tokenizer_settings import Side
-from sparsebert.errors import CheckpointError, InputError
+from sparsebert.errors import CheckpointError, InputError, reading
 from sparsebert.inference.sequences import LocatedTokens, SpecialTokens, Tokens
 from sparsebert.inference.texts import Texts
 
@@ -59,10 +59,8 @@ class TextTokenizer:
         self.mask_token = mask_token
         self.mask_id = backend.token_to_id(mask_token)
         self.unknown_id = backend.token_to_id(unknown_token)
-        try:
+        with reading("the model's tokenizer", CheckpointError):
             self._single, self._pair = SpecialTokens.of(backend, 1), SpecialTokens.of(backend, 2)
-        except Exception as error:  # the library's own are bare Exceptions
-            raise CheckpointError(f"the model's tokenizer does not work: {error}.") from None
         if type_vocab_size is None:
             self._single, self._pair = self._single.untyped(), self._pair.untyped()
         self._takes_pairs = type_vocab_size is None or self._pair.most < type_vocab_size
@@ -118,7 +116,7 @@ class TextTokenizer:
 
     def count_before(self, text: str) -> int:
         """Tokens of ``text`` with the special tokens before it."""
-        found = self.backend.encode(text, add_special_tokens=False)
+        (found,) = self._encoded([text])
         return len(self._single.ids[0]) + len(found)
 
     @property
@@ -190,7 +188,7 @@ class TextTokenizer:
         tokenizer finds nothing in one of them or the question leaves no room at all.
         """
         pair = [question.lstrip(), context]
-        asked, read = self.backend.encode_batch(pair, add_special_tokens=False)
+        asked, read = self._encoded(pair)
         for name, found in zip(names, (asked, read), strict=True):
             if not len(found):
                 raise InputError(f"{name} is empty: the tokenizer finds nothing in it to read.")
@@ -211,7 +209,7 @@ class TextTokenizer:
         for its context is cut at a word, and an empty context gives one window.
         """
         strings = [text for question, context in pairs for text in (question.lstrip(), context)]
-        found = iter(self.backend.encode_batch(strings, add_special_tokens=False))
+        found = iter(self._encoded(strings))
         room = max_length - self._pair.size
         cut = []
         for asked, read in zip(found, found, strict=True):
@@ -238,11 +236,7 @@ class TextTokenizer:
             strings = [
                 part for text in chunk for part in ((text,) if isinstance(text, str) else text)
             ]
-            if len(strings) == 1 and len(strings[0]) <= _SHORT:
-                # Spares it the thread pool of encode_batch, which in turn lets go of the GIL.
-                found = iter([self.backend.encode(strings[0], add_special_tokens=False)])
-            else:
-                found = iter(self.backend.encode_batch(strings, add_special_tokens=False))
+            found = iter(self._encoded(strings))
             for index, text in enumerate(chunk, start):
                 parts = [next(found) for _ in range(1 if isinstance(text, str) else 2)]
                 if len(parts) == 2 and not self._takes_pairs:
@@ -250,6 +244,15 @@ class TextTokenizer:
                         f"{texts.name(index)} is a pair of texts: this model takes single texts."
                     )
                 yield parts
+
+    def _encoded(self, strings: list[str]) -> list[Encoding]:
+        """Each string's own tokens. CheckpointError where the folder's tokenizer fails at it."""
+        with reading("the text by the model's tokenizer", CheckpointError):
+            if len(strings) == 1 and len(strings[0]) <= _SHORT:
+                # Spares it the thread pool of encode_batch, which in turn lets go of the GIL.
+                return [self.backend.encode(strings[0], add_special_tokens=False)]
+            encoded: list[Encoding] = self.backend.encode_batch(strings, add_special_tokens=False)
+            return encoded
 
     def _kept(self, tokens: int, length: int, side: Side | None = None) -> slice:
         """The slice of ``length`` tokens that truncation keeps."""

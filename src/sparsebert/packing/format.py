@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES
+from sparsebert.checkpoint.json_files import parse_json
 from sparsebert.checkpoint.sparsity import pattern_record, read_pattern
 from sparsebert.checkpoint.tensors import TensorFiles
 from sparsebert.errors import CheckpointError, PatternError
@@ -139,8 +140,8 @@ def _parse_metadata(text: str | None, path: Path) -> tuple[str, dict[str, _Entry
         raise CheckpointError(f"{path} is not a packed file: it lacks sparsebert's metadata.")
     broken = CheckpointError(f"{path}: sparsebert's metadata is damaged; pack the model again.")
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(text)
+    except ValueError as error:
         raise broken from error
     if not isinstance(document, dict) or type(document.get("format_version")) is not int:
         raise broken

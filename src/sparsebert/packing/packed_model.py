@@ -16,7 +16,7 @@ from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
 from sparsebert.compressed import Compressed
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, reading
 from sparsebert.packing.dtypes import Role, Roles
 from sparsebert.packing.format import PackedFile, open_packed_file
 from sparsebert.packing.forms import Form, PlainForm, QuantizedForm, Weight
@@ -55,6 +55,11 @@ def open_packed(model: str | Path) -> PackedModel:
     Every field of the file is checked, and every compressed matrix's bits, so that no weight can
     point outside its layer. Values are not read: a page is loaded when the engine first uses it.
     """
+    with reading(model, CheckpointError):
+        return _open(model)
+
+
+def _open(model: str | Path) -> PackedModel:
     path = resolve_model(model)
     if not has_file(path / CONFIG_NAME):
         raise CheckpointError(f"{path} is not a model folder: it has no {CONFIG_NAME}.")

@@ -7,15 +7,16 @@ like a timestamp into one: kept columns must come out as they went in.
 from __future__ import annotations
 
 import io
-import json
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from sparsebert.errors import DataError
+from sparsebert.errors import DataError, reason_of
 from sparsebert.scale.columns import Columns
 from sparsebert.scale.input_files import InputFile, InputFiles
+from sparsebert.tasks.expansion import LONGEST_LINE, MOST_COLUMNS, Expansion
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,7 +72,7 @@ def read_json_lines(
         rows = [row for *_, row in some]
         try:
             yield pa.Table.from_pylist(rows, schema=schema)
-        except (pa.ArrowException, OverflowError, UnicodeEncodeError) as fault:
+        except (pa.ArrowException, OverflowError) as fault:
             raise DataError(
                 f"{file.name}, line {some[0][0]} and after: {fault}. Was the file changed?"
             ) from fault
@@ -84,16 +85,23 @@ def _lines(
     from sparsebert.tasks.reading import parse_object
 
     offset = start
+    expansion = Expansion(file.name, file.nbytes)
     with _opened(inputs, file, start) as source:
         try:
-            for count, raw in enumerate(source, number):
-                if 0 <= stop <= offset:
+            for count in itertools.count(number):
+                raw = source.readline(LONGEST_LINE + 1)
+                if not raw or 0 <= stop <= offset:
                     return
+                if len(raw) > LONGEST_LINE:
+                    raise DataError(
+                        f"{file.name}, line {count} is longer than {LONGEST_LINE >> 20} MiB."
+                    )
+                expansion.add(len(raw))
                 offset += len(raw)
                 if raw.strip():
                     yield count, offset, parse_object(raw, f"{file.name}, line {count}")
         except OSError as fault:
-            raise DataError(f"{file.name} cannot be read: {fault}") from fault
+            raise DataError(f"{file.name} cannot be read: {reason_of(fault)}.") from fault
 
 
 @contextmanager
@@ -105,7 +113,7 @@ def _opened(inputs: InputFiles, file: InputFile, start: int) -> Iterator[io.Buff
             source = inputs.filesystem.open_input_file(file.path)
             source.seek(start)
     except OSError as fault:
-        raise DataError(f"{file.name} cannot be read: {fault}") from fault
+        raise DataError(f"{file.name} cannot be read: {reason_of(fault)}.") from fault
     with source:
         yield io.BufferedReader(source, _BLOCK)
 
@@ -116,35 +124,20 @@ def _schema(
     import pyarrow as pa
 
     fields = []
-    for name in dict.fromkeys(name for *_, row in lines for name in row):
+    names = dict.fromkeys(name for *_, row in lines for name in row)
+    if len(names) > MOST_COLUMNS:  # each of them would be a column of all rows
+        raise DataError(
+            f"{file.name}, line {lines[0][0]} and after: there are {len(names)} different names, "
+            f"and at most {MOST_COLUMNS} columns are read."
+        )
+    for name in names:
         if wanted is None or name in wanted:
             try:
                 kind = pa.array([row.get(name) for *_, row in lines]).type
-            except UnicodeEncodeError as fault:
-                raise _not_unicode(lines, name, file) from fault
             except (pa.ArrowException, OverflowError) as fault:
                 raise _mixed(file, lines[0][0], fault, name) from fault
             fields.append(pa.field(name, kind))
     return pa.schema(fields)
-
-
-def _not_unicode(
-    lines: Sequence[tuple[int, int, dict[str, Any]]], name: str, file: InputFile
-) -> DataError:
-    """For ``"\\ud800"``, which JSON can write and no Unicode file can hold."""
-
-    def spoilt(row: dict[str, Any]) -> bool:
-        try:
-            json.dumps(row.get(name), ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            return True
-        return False
-
-    number = next(number for number, _, row in lines if spoilt(row))
-    return DataError(
-        f"{file.name}, line {number}: '{name}' is not valid Unicode (it has half of a surrogate "
-        "pair): mend or leave out the line."
-    )
 
 
 def _merged(known: pa.Schema, found: pa.Schema, file: InputFile, line: int) -> pa.Schema:

@@ -8,16 +8,19 @@ some hundred rows at a time, so that memory does not grow with the file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsebert.errors import DataError
+from sparsebert.errors import DataError, reason_of
 from sparsebert.progress import Progress
 from sparsebert.scale.columns import Columns
 from sparsebert.scale.input_files import InputFile, InputFiles
 from sparsebert.scale.json_lines import read_json_lines, scan_json_lines
+from sparsebert.tasks.expansion import Expansion, ParquetRows, decoded_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,8 +97,9 @@ def _scan_parquet(
         with inputs.filesystem.open_input_file(file.path) as source:
             opened = pq.ParquetFile(source)
             schema, rows = opened.schema_arrow, opened.metadata.num_rows
+            Expansion(file.name, file.nbytes).rows(rows)
     except (pa.ArrowException, OSError) as fault:
-        raise DataError(f"{file.name} cannot be read as Parquet: {fault}") from fault
+        raise DataError(f"{file.name} cannot be read as Parquet: {reason_of(fault)}.") from fault
     return columns.of_file(schema, file.name), list(_runs(rows, rows_per_file))
 
 
@@ -116,7 +120,7 @@ def _digest(inputs: InputFiles, parts: list[Part]) -> str:
     return digest.hexdigest()
 
 
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE, BYTES_AT_ONCE = 1024, 64 << 20
 _BUFFER = 1 << 20  # bytes of a column that are read at a time
 
 
@@ -162,13 +166,27 @@ def _read_parquet(
             opened = pq.ParquetFile(source, buffer_size=_BUFFER)
             names = [name for name in schema.names if name in opened.schema_arrow.names]
             groups, row = _row_groups(opened, part)
-            for batch in opened.iter_batches(ROWS_AT_ONCE, groups, names):
-                first, row = row, row + len(batch)
-                start, stop = max(part.start - first, 0), min(part.stop - first, len(batch))
-                if start < stop:
-                    yield _typed(pa.table(batch.slice(start, stop - start)), schema)
-    except (pa.ArrowException, OSError) as fault:
-        raise DataError(f"{file.name} cannot be read as Parquet: {fault}") from fault
+            local = inputs.filesystem.type_name == "local"
+            with Path(file.path).open("rb") if local else nullcontext() as headers:
+                rows = ParquetRows(opened, headers, file.nbytes, file.name, groups)
+                waiting: list[pa.RecordBatch] = []
+                for batch in rows.batches(names):
+                    first, row = row, row + len(batch)
+                    start, stop = max(part.start - first, 0), min(part.stop - first, len(batch))
+                    if start < stop:
+                        waiting.append(batch.slice(start, stop - start))
+                    if _is_enough(waiting):
+                        yield _typed(pa.Table.from_batches(waiting), schema)
+                        waiting = []
+                if waiting:
+                    yield _typed(pa.Table.from_batches(waiting), schema)
+    except (pa.ArrowException, OSError, ValueError) as fault:
+        raise DataError(f"{file.name} cannot be read as Parquet: {reason_of(fault)}.") from fault
+
+
+def _is_enough(batches: Sequence[pa.RecordBatch]) -> bool:
+    rows = sum(map(len, batches))
+    return rows >= ROWS_AT_ONCE or sum(map(decoded_bytes, batches)) >= BYTES_AT_ONCE
 
 
 def _row_groups(opened: object, part: Part) -> tuple[list[int], int]:

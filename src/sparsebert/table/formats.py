@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.checkpoint.card import model_index
-from sparsebert.errors import DataError, OutputError
+from sparsebert.errors import DataError, OutputError, printable
 from sparsebert.evaluation.results import about_seeds, hub_results
 from sparsebert.table.layout import Table, as_markdown, row_title, tables
 from sparsebert.table.plot import as_svg
@@ -139,7 +139,7 @@ def write(
     found, notes = read_tables(runs, model=model)
     text = as_one_card(found, row) if format == "card" else FORMATS[format](found)
     if out is None:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(printable(text, "\n") + "\n")
         return notes
     try:
         with replaced_file(out) as unfinished:

@@ -12,19 +12,18 @@ which makes a time of every text that looks like one and crashes on some lines.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsebert.errors import DataError
+from sparsebert.checkpoint.json_files import parse_json
+from sparsebert.errors import DataError, reading
 from sparsebert.extras import need_extra
 from sparsebert.tasks.columns import show
 from sparsebert.tasks.conll import parse_conll
+from sparsebert.tasks.expansion import MOST_COLUMNS, ParquetRows, gunzip
 from sparsebert.tasks.files import CONLL_TYPES, GZIP, TABLE_TYPES, file_type
 from sparsebert.tasks.table import Kind, Task
 
@@ -51,19 +50,27 @@ def read_table(path: Path, task: Task | None = None) -> RawTable:
 
     ``task`` says what its ending means: one of words reads CoNLL files.
     """
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    types = TABLE_TYPES if task is None else task.file_types
-    suffix, source = file_type(path, types), str(path)
-    try:
+    suffix = file_type(path, TABLE_TYPES if task is None else task.file_types)
+    with reading(path, DataError):
         if suffix == ".parquet":
-            # Not pq.read_table: that takes folders named like key=value for partition columns.
-            return RawTable(pa.parquet.ParquetFile(path).read(), source)
-        text = read_text(path)
-    except (pa.ArrowException, OSError) as fault:
-        reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
-        raise DataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from fault
+            return RawTable(_read_parquet(path), str(path))
+        return _read_text_table(path, suffix, task)
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as file, path.open("rb") as pages:
+        opened = pq.ParquetFile(file)
+        rows = ParquetRows(opened, pages, path.stat().st_size, str(path))
+        return pa.Table.from_batches(rows.batches(), opened.schema_arrow)
+
+
+def _read_text_table(path: Path, suffix: str, task: Task | None) -> RawTable:
+    import pyarrow as pa
+
+    text, source = read_text(path), str(path)
     if suffix in CONLL_TYPES and task is not None and task.kind is Kind.TOKENS:
         return RawTable(parse_conll(text, source), source)
     if suffix in (".csv", ".tsv"):
@@ -81,14 +88,16 @@ def read_text(path: Path) -> str:
     Raises OSError if the file itself cannot be read.
     """
     content = path.read_bytes()
+    if path.name.lower().endswith(GZIP):
+        content = gunzip(content, path)
     try:
-        if path.name.lower().endswith(GZIP):
-            content = gzip.decompress(content)
         return content.decode("utf-8-sig")
-    except (gzip.BadGzipFile, EOFError, zlib.error) as fault:
-        raise DataError(f"{path} cannot be read as gzip: {fault}.") from fault
     except UnicodeDecodeError as fault:
-        raise DataError(f"{path} cannot be read: it is not UTF-8 text.") from fault
+        line = content.count(b"\n", 0, fault.start) + 1
+        raise DataError(
+            f"{path} cannot be read: it is not UTF-8 text (byte 0x{content[fault.start]:02X} in "
+            f"line {line}). Save it as UTF-8, in a spreadsheet as 'CSV UTF-8'."
+        ) from fault
 
 
 def fetch_split(task: Task, split: str) -> pa.Table:
@@ -249,8 +258,8 @@ def _encloses(cell: str) -> bool:
 def parse_object(line: str | bytes, where: str) -> dict[str, Any]:
     """The object of one line. DataError, beginning with ``where``, for anything else."""
     try:
-        found = json.loads(line.decode("utf-8-sig") if isinstance(line, bytes) else line)
-    except (ValueError, RecursionError) as fault:
+        found = parse_json(line.decode("utf-8-sig") if isinstance(line, bytes) else line)
+    except ValueError as fault:
         raise DataError(f"{where}: not JSON ({fault}).") from None
     if not isinstance(found, dict):
         raise DataError(f"{where}: the line's JSON is not an object.")
@@ -266,8 +275,8 @@ def parse_rows(text: str, source: str) -> list[dict[str, Any]]:
             if line.strip()
         ]
     try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as fault:
+        rows = parse_json(text)
+    except ValueError as fault:
         raise DataError(f"{source}: not JSON ({fault}).") from None
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
@@ -280,6 +289,11 @@ def table_of_rows(rows: Sequence[dict[str, Any]], source: str) -> pa.Table:
     import pyarrow as pa
 
     names = list(dict.fromkeys(name for row in rows for name in row))
+    if len(names) > MOST_COLUMNS:  # each of them would be a column of all rows
+        raise DataError(
+            f"{source} has {len(names)} different names of columns, and at most {MOST_COLUMNS} are "
+            "read."
+        )
     columns = []
     for name in names:
         values = [row.get(name) for row in rows]
@@ -287,10 +301,6 @@ def table_of_rows(rows: Sequence[dict[str, Any]], source: str) -> pa.Table:
             columns.append(pa.array(values))
         except (pa.ArrowException, OverflowError) as fault:
             raise DataError(f"{source}: column '{name}' {_mixture(values) or fault}") from fault
-        except UnicodeEncodeError as fault:
-            raise DataError(
-                f"{source}: column '{name}' is not valid Unicode (it has half of a surrogate pair)."
-            ) from fault
     return pa.Table.from_arrays(columns, names=names)
 
 

@@ -1,0 +1,69 @@
+"""Messages that quote a stranger's file, and the boundary around what reads it."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from sparsebert.errors import CheckpointError, DataError, InputError, SparsebertError, reading
+
+
+class PanicException(BaseException):
+    """As the Rust libraries raise it: no Exception."""
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("a plain sentence, naïve 東京.", "a plain sentence, naïve 東京."),
+        ("two\nlines\r\n", "two lines"),
+        ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
+        ("half \ud800 of a pair", r"half \ud800 of a pair"),
+        ("right \u202eto left", r"right \u202eto left"),
+        ("nothing\0more", r"nothing\x00more"),
+    ],
+)
+def test_a_message_is_one_line_that_a_terminal_shows(said: str, shown: str) -> None:
+    assert str(SparsebertError(said)) == shown
+
+
+def test_a_message_is_cut_in_its_middle() -> None:
+    begin, end = "'config.json' has the key ", "; take it out."
+    message = str(CheckpointError(begin + "é\n" * 100_000 + end))
+    assert len(message) == 300
+    assert message.startswith(begin)
+    assert message.endswith(end)
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (OSError(errno.EIO, "Input/output error", "x"), "Input/output error"),
+        (RecursionError("maximum recursion depth exceeded"), "it is nested too deeply"),
+        (MemoryError(), "it needs more memory than there is"),
+        (ValueError("day is out of range."), "day is out of range"),
+        (KeyError("vocab"), "KeyError: 'vocab'"),
+        (OverflowError("too large"), "OverflowError: too large"),
+        (AssertionError(), "AssertionError"),
+        (PanicException("index out of bounds"), "PanicException: index out of bounds"),
+        (Exception("the Rust libraries' own\nand more"), "the Rust libraries' own"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_whatever_a_reader_raises_names_the_file(fault: BaseException, reason: str) -> None:
+    with pytest.raises(DataError) as found, reading(Path("rows.csv"), DataError):
+        raise fault
+    assert str(found.value) == f"rows.csv cannot be read: {reason}."
+    assert found.value.__cause__ is fault
+
+
+@pytest.mark.parametrize(
+    "raised", [InputError("ours"), KeyboardInterrupt(), SystemExit(3), DeprecationWarning("old")]
+)
+def test_what_a_reader_did_not_stumble_over_passes_as_it_is(raised: BaseException) -> None:
+    with pytest.raises(type(raised)) as found, reading("rows.csv", DataError):
+        raise raised
+    assert found.value is raised
