@@ -34,6 +34,15 @@ void check(const ModelShape& shape, const Batch& batch) {
             throw std::invalid_argument(
                 "sequence " + std::to_string(s) + " has " + std::to_string(length) +
                 " tokens; this model's longest is " + std::to_string(shape.longest()) + ".");
+        if (batch.keys_of(s) < 1 || batch.keys_of(s) > length)
+            throw std::invalid_argument("sequence " + std::to_string(s) + " has " +
+                                        std::to_string(length) + " tokens, of which " +
+                                        std::to_string(batch.keys_of(s)) + " cannot be keys.");
+        // Beyond the window of a layer there would be nothing to attend to.
+        for (const LayerAttention& layer : shape.layers_attention)
+            if (length - batch.keys_of(s) > layer.window)
+                throw std::invalid_argument("sequence " + std::to_string(s) +
+                                            " has tokens that see none of its keys.");
     }
     for (int i = 0; i < batch.tokens(); ++i) {
         if (batch.ids[i] < 0 || batch.ids[i] >= shape.vocabulary)
@@ -145,6 +154,7 @@ class EncoderOf : public Encoder {
             state.positions.reserve(longest);
             state.distances.reserve(longest, state.pool);
             micro.position_ids = position_ids.data();
+            if (batch.keys) micro.keys = batch.keys + first;
             typename Network::Shared shared(model_, kernels_, state.pool, state.workspace, micro,
                                             state.positions, state.distances);
             state.pool.run([&](int thread) {

@@ -195,8 +195,9 @@ void Pass::attend(int layer_index) {
             }
         const HeadDistances distances = shared_.distances.of(layer_index, head);
         kernels_.attention({parts[0], parts[1], parts[2], parts[3],
-                            scratch_ + static_cast<size_t>(4) * size * stride, tokens, stride, size,
-                            scale, shared_.positions.bias(layer_index, head, tokens),
+                            scratch_ + static_cast<size_t>(4) * size * stride,
+                            batch.keys_of(sequence), stride, size, scale,
+                            shared_.positions.bias(layer_index, head, tokens),
                             shared_.positions.window(layer_index), distances.keys,
                             distances.queries, distances.stride});
         blocks_.each_piece(begin, end, [&](int block, int lane, int token, int count) {

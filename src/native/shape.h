@@ -87,8 +87,13 @@ struct Batch {
     const int32_t* offsets;
     int sequences;
     const int32_t* position_ids = nullptr;  // of each token
+    // How many tokens of each sequence, from its first, are attended to; null: all of them.
+    const int32_t* keys = nullptr;
 
     int tokens() const { return offsets[sequences]; }
+    int keys_of(int sequence) const {
+        return keys ? keys[sequence] : offsets[sequence + 1] - offsets[sequence];
+    }
 };
 
 }  // namespace sparsebert

@@ -27,7 +27,13 @@ class Encoder:
     @property
     def kernel(self) -> str | None: ...
     def hidden(
-        self, ids: _Integers, types: _Integers, offsets: _Integers, out: _Floats, /
+        self,
+        ids: _Integers,
+        types: _Integers,
+        offsets: _Integers,
+        keys: _Integers | None,
+        out: _Floats,
+        /,
     ) -> None: ...
     def pooled(
         self,

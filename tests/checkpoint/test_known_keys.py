@@ -126,18 +126,32 @@ class TestSentenceTransformers:
         assert read <= known_keys.POOLING.all
 
     def test_other_modules(self) -> None:
-        from sentence_transformers.base.modules import Normalize
+        from sentence_transformers.base.modules import Dense, Normalize
+        from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
         from sentence_transformers.sentence_transformer.modules import Dropout
 
         assert parameters(Normalize.__init__) <= known_keys.NORMALIZE.all
+        assert parameters(MultiVectorMask.__init__) <= known_keys.MULTI_VECTOR_MASK.all
+        assert set(Dense.config_keys) <= known_keys.DENSE.all
         assert parameters(Dropout.__init__) <= known_keys.DROPOUT.all
 
     def test_the_model(self) -> None:
-        from sentence_transformers import CrossEncoder, SentenceTransformer
+        from sentence_transformers import (
+            CrossEncoder,
+            MultiVectorEncoder,
+            SentenceTransformer,
+            SparseEncoder,
+        )
         from sentence_transformers.base.model import BaseModel
 
         settings: set[str] = set()
-        for kind in (BaseModel, SentenceTransformer, CrossEncoder):
+        for kind in (
+            BaseModel,
+            SentenceTransformer,
+            CrossEncoder,
+            SparseEncoder,
+            MultiVectorEncoder,
+        ):
             source = inspect.getsource(kind)
             settings |= keys_in(source, "model_config")
             settings |= set(re.findall(r'^ +"(\w+)": self\.', source, re.MULTILINE))

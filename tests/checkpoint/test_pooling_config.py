@@ -86,7 +86,7 @@ def test_normalize(tmp_path: Path) -> None:
     assert read_pooling(tmp_path) == Pooling(("cls",), normalize=True)
     config.write_text('{"module_input_name": "token_embeddings"}')
     found = read_pooling(tmp_path)
-    with pytest.raises(CheckpointError, match="only sentence embeddings are normalised"):
+    with pytest.raises(CheckpointError, match="works on 'token_embeddings', where"):
         found.check()
 
 

@@ -104,7 +104,6 @@ def test_the_end_at_which_texts_are_cut(folder: Path, side: str, place: str) -> 
             {"processing_kwargs": {"text": {"truncation": "only_first"}}},
             "truncation is 'only_first'",
         ),
-        ({"query_length": 32}, "query_length is 32, and sparsebert has one limit"),
         ({"query_expansion": {"length": 32}}, "query_expansion is set"),
         ({"tokenizer_name_or_path": "other"}, "tokenizer_name_or_path is 'other'"),
         ({"transformer_task": "image-to-text"}, "transformer_task 'image-to-text' is not supp"),

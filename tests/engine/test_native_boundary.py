@@ -120,10 +120,11 @@ def test_int8_needs_finite_numbers(
 def test_ids_and_results_are_used_where_they_lie(model: Model, wrong: Callable[[Any], Any]) -> None:
     encoder = model.load()
     ids, types = np.array([3, 4, 5], np.int32), np.zeros(3, np.int32)
-    offsets, out = np.array([0, 3], np.int32), np.empty((3, model.hidden_size), np.float32)
-    encoder.hidden(ids, types, offsets, out)
-    for place in range(4):
-        arguments = [ids, types, offsets, out]
+    offsets, out = np.array([0, 1, 3], np.int32), np.empty((3, model.hidden_size), np.float32)
+    keys = np.array([1, 2], np.int32)
+    encoder.hidden(ids, types, offsets, keys, out)
+    for place in range(5):
+        arguments = [ids, types, offsets, keys, out]
         arguments[place] = wrong(arguments[place])
         with pytest.raises((TypeError, ValueError)):
             encoder.hidden(*arguments)
@@ -134,10 +135,10 @@ def test_the_weights_outlive_the_callers_dict(model: Model) -> None:
     ids, types = np.array([3, 4, 5], np.int32), np.zeros(3, np.int32)
     offsets = np.array([0, 3], np.int32)
     first, then = (np.empty((3, model.hidden_size), np.float32) for _ in range(2))
-    encoder.hidden(ids, types, offsets, first)
+    encoder.hidden(ids, types, offsets, None, first)
     arrays.clear()
     junk = [np.full((64, 64), np.nan, np.float32) for _ in range(200)]  # where they lay
-    encoder.hidden(ids, types, offsets, then)
+    encoder.hidden(ids, types, offsets, None, then)
     assert np.array_equal(first, then)
     assert junk
 

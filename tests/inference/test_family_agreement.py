@@ -21,6 +21,7 @@ from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune, unpack
 from sparsebert.checkpoint import Head
 from sparsebert.checkpoint.families import FAMILIES
+from sparsebert.errors import InputError
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -186,6 +187,45 @@ def test_packed(tiny_bert, made: Made, isa: str, family: str) -> None:
     for variant, source in (("1:2 fp32", "1:2"), ("1:2 fp16", "1:2 fp16 unpacked")):
         ours = load(made(dense, variant), threads=2).forward(ids, types)
         assert largest_difference(ours, expected(made(dense, source), head)) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet", "nomic_bert", "modernbert"])
+def test_tokens_that_are_no_keys(tiny_bert, made: Made, isa: str, family: str) -> None:
+    """The last tokens attend to the others, and none to them: those of ColBERT's queries."""
+    dense = tiny_bert("encoder", model_type=family, **ODD, **(OWN.get(family) or [{}])[0])
+    lengths, keys = (1, 17, 16, 9, 64, 40), [1, 12, 16, 6, 60, 36]
+    ids, types = batch(dense, lengths)
+    model = transformers.AutoModel.from_pretrained(dense, dtype=torch.float32).eval()
+    theirs = []
+    for place, (row, seen) in enumerate(zip(ids, keys, strict=True)):
+        mask = torch.tensor([[1] * seen + [0] * (len(row) - seen)])
+        inputs = {"input_ids": torch.tensor([row]), "attention_mask": mask}
+        if types is not None:
+            inputs["token_type_ids"] = torch.tensor([types[place]])
+        with torch.inference_mode():
+            theirs.append(model(**inputs).last_hidden_state[0].numpy())
+    kinds = types or [[0] * length for length in lengths]
+    arrays = [np.concatenate(each).astype(np.int32) for each in (ids, kinds)]
+    offsets = np.cumsum([0, *lengths]).astype(np.int32)
+    for threads in (1, 2):
+        encoder = load(dense, threads=threads).encoder
+        found = np.split(encoder.hidden(*arrays, offsets, np.array(keys)), offsets[1:-1])
+        assert largest_difference(found, theirs) < TOLERANCE
+    int8 = load(made(dense, "dense int8"), threads=2).encoder
+    for rows, exact in zip(
+        np.split(int8.hidden(*arrays, offsets, np.array(keys)), offsets[1:-1]), theirs, strict=True
+    ):
+        cosines = (rows * exact).sum(1)
+        cosines /= np.linalg.norm(rows, axis=1) * np.linalg.norm(exact, axis=1)
+        assert cosines.min() > 0.99
+    for wrong, complaint in (
+        ([0, 1, 1, 1, 1, 1], "sequence 0 has 1 tokens, of which 0 cannot be keys"),
+        ([1, 18, 1, 1, 1, 1], "sequence 1 has 17 tokens, of which 18 cannot be keys"),
+        ([1, 2], "keys must be aligned, one for each sequence"),
+        *([([1, 12, 1, 1, 1, 1], "see none of its keys")] if family == "modernbert" else ()),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            encoder.hidden(*arrays, offsets, np.array(wrong))
 
 
 class TestRealMPNet:

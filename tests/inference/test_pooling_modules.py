@@ -31,6 +31,7 @@ def modules(*kinds: Any) -> list[Any]:
     made = {
         "tanh": lambda: Dense(32, 24),
         "gelu": lambda: Dense(32, 32, activation_function=torch.nn.GELU()),
+        "residual": lambda: Dense(32, 24, use_residual=True),
         "narrow": lambda: Dense(64, 20, bias=False, activation_function=torch.nn.Identity()),
         "relu": lambda: Dense(24, 40, activation_function=torch.nn.ReLU()),
         "sigmoid": lambda: Dense(32, 16, activation_function=torch.nn.Sigmoid()),
@@ -65,6 +66,7 @@ def saved(folder: Path, base: Path, modes: Any, *kinds: str, **pooling: Any) -> 
         (("max", "weightedmean", "mean_sqrt_len_tokens", "lasttoken"), ("normalize",)),
         ("cls", ("tanh", "normalize")),
         ("mean", ("norm", "gelu")),
+        ("max", ("residual",)),
         ("mean", ("normalize", "tanh", "relu")),
         (("mean", "lasttoken"), ("narrow", "normalize")),
         ("max", ("sigmoid",)),
@@ -140,8 +142,8 @@ class TestDamage:
         [
             ({"activation_function": "os.system"}, "activation_function 'os.system' is not supp"),
             ({"activation_function": "torch.nn.Mish"}, "'torch.nn.Mish' is not supported"),
-            ({"use_residual": True}, "use_residual is True, which sparsebert does not compute"),
-            ({"module_input_name": "token_embeddings"}, "module_input_name is 'token_embeddings'"),
+            ({"use_residual": True}, "lacks the tensor 'residual.weight'"),
+            ({"module_input_name": "token_embeddings"}, "works on 'token_embeddings', where"),
             ({"in_features": 0}, "in_features must be a whole number, not 0"),
             ({"out_features": None}, "out_features must be a whole number, not None"),
             ({"bias": "yes"}, "bias is 'yes', not true or false"),

@@ -21,8 +21,9 @@ TEXTS = [*SENTENCES[:9], "a"]
 def saved(folder: Path, base: Path, **pooling: Any) -> Any:
     from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
 
+    most = pooling.pop("most", None)
     modules = [MLMTransformer(str(base)), SpladePooling(**pooling)]
-    model = theirs.SparseEncoder(modules=modules, device="cpu")
+    model = theirs.SparseEncoder(modules=modules, device="cpu", max_active_dims=most)
     model.save(str(folder))
     return model
 
@@ -43,6 +44,7 @@ def dense(embeddings: Any, width: int) -> np.ndarray:
         {"pooling_strategy": "sum"},
         {"activation_function": "log1p_relu"},
         {"pooling_strategy": "sum", "activation_function": "log1p_relu"},
+        {"most": 5},
     ],
     ids=str,
 )

@@ -16,6 +16,9 @@ struct Case {
     uint64_t seed;
     bool biased = false;
     int window = -1;
+    int unseen = 0;  // of its last tokens: no keys
+
+    int keys() const { return tokens - unseen; }
 };
 
 void check(const Case& c) {
@@ -29,9 +32,9 @@ void check(const Case& c) {
     const double scale = 1 / std::sqrt(static_cast<double>(c.head_size));
     std::vector<double> wants(count), tolerances(c.tokens);
     for (int i = 0; i < c.tokens; ++i) {
-        std::vector<double> scores(c.tokens);
+        std::vector<double> scores(c.keys());
         double most = -1e300, magnitude = 0, total = 0, largest = 0;
-        for (int j = 0; j < c.tokens; ++j) {
+        for (int j = 0; j < c.keys(); ++j) {
             double sum = 0;
             for (int d = 0; d < c.head_size; ++d) {
                 const double product = static_cast<double>(q[d * stride + i]) * k[d * stride + j];
@@ -43,7 +46,7 @@ void check(const Case& c) {
         }
         for (double& score : scores) total += score = std::exp(score - most);
         for (int d = 0; d < c.head_size; ++d)
-            for (int j = 0; j < c.tokens; ++j) {
+            for (int j = 0; j < c.keys(); ++j) {
                 wants[d * stride + i] += scores[j] / total * v[d * stride + j];
                 largest = std::max(largest, static_cast<double>(std::abs(v[d * stride + j])));
             }
@@ -52,11 +55,12 @@ void check(const Case& c) {
     }
     each_float_kernels([&](const Kernels& kernels) {
         std::ostringstream text;
-        text << kernels.name << " attention, " << c.tokens << " tokens, stride " << c.stride
-             << ", head size " << c.head_size << ", window " << c.window << ", seed " << c.seed;
+        text << kernels.name << " attention, " << c.keys() << " keys of " << c.tokens
+             << " tokens, stride " << c.stride << ", head size " << c.head_size << ", window "
+             << c.window << ", seed " << c.seed;
         const std::string name = text.str();
-        const Guarded<float> out(count), scratch(attention_scratch(c.tokens));
-        kernels.attention({q.data(), k.data(), v.data(), out.data(), scratch.data(), c.tokens,
+        const Guarded<float> out(count), scratch(attention_scratch(c.keys()));
+        kernels.attention({q.data(), k.data(), v.data(), out.data(), scratch.data(), c.keys(),
                            c.stride, c.head_size, static_cast<float>(scale), distances.centre(),
                            distances.computed()});
         for (size_t i = 0; i < count; ++i) {
@@ -109,6 +113,9 @@ void examples() {
             check({12, tokens, stride, 1.0f, ++seed, window % 2 != 0, window});
         }
     check({64, 512, 512, 1.0f, ++seed, false, 64});
+    for (const int unseen : {1, 15, 16, 31})
+        check({32, 32, 32, 1.0f, ++seed, unseen == 15, -1, unseen});
+    check({12, 40, 48, 1.0f, ++seed, false, 20, 20});
     check({64, 300, 304, 1.0f, ++seed, true, 127});
 }
 
@@ -117,8 +124,10 @@ void random_case(uint64_t seed) {
     const int tokens = random.between(1, random.chance(0.1) ? 300 : 60);
     const int stride = (tokens + 15) / 16 * 16 + random.pick({0, 0, 16, 48});
     const int window = random.chance(0.5) ? random.between(0, 80) : -1;
+    const int most = std::min(tokens - 1, window < 0 ? tokens : window);
+    const int unseen = random.chance(0.3) ? random.between(0, most) : 0;
     check({random.between(1, 130), tokens, stride, random.pick({0.0f, 1.0f, 20.0f}), seed,
-           random.chance(0.5), window});
+           random.chance(0.5), window, unseen});
 }
 
 }  // namespace

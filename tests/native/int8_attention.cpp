@@ -29,6 +29,9 @@ struct Case {
     uint64_t seed;
     bool biased = false;
     int window = -1;
+    int unseen = 0;  // of its last tokens: no keys
+
+    int keys() const { return tokens - unseen; }
 };
 
 struct Heads {
@@ -79,9 +82,9 @@ struct Heads {
 struct Bounds {
     Bounds(const Case& c, const Heads& heads, const Distances& distances, int head, int query)
         : low(c.head_size), high(c.head_size) {
-        std::vector<double> scores(c.tokens), errors(c.tokens);
+        std::vector<double> scores(c.keys()), errors(c.keys());
         double most = -std::numeric_limits<double>::infinity(), most_magnitude = 0;
-        for (int j = 0; j < c.tokens; ++j) {
+        for (int j = 0; j < c.keys(); ++j) {
             int64_t sum = 0;
             for (int d = 0; d < c.head_size; ++d)
                 sum += heads.value(query, 0, head, d) * heads.value(j, 1, head, d);
@@ -101,7 +104,7 @@ struct Bounds {
         }
         double total_low = 0, total_high = 0;
         std::vector<double> sums_low(c.head_size), sums_high(c.head_size);
-        for (int j = 0; j < c.tokens; ++j) {
+        for (int j = 0; j < c.keys(); ++j) {
             const double p = std::exp(scores[j] - most);
             const double error = c.kind == Kind::kVeryNegative
                                      ? 1e-5
@@ -143,15 +146,17 @@ void check(const Case& c) {
         bounds.emplace_back(c, heads, distances, head, query);
     each_int8_kernels([&](const Int8Kernels& kernels) {
         std::ostringstream text;
-        text << kernels.name << " int8 attention, " << c.tokens << " tokens, head " << head
-             << " of " << c.heads << ", size " << c.head_size << ", kind "
-             << static_cast<int>(c.kind) << ", window " << c.window << ", seed " << c.seed;
+        text << kernels.name << " int8 attention, " << c.keys() << " keys of " << c.tokens
+             << " tokens, head " << head << " of " << c.heads << ", size " << c.head_size
+             << ", kind " << static_cast<int>(c.kind) << ", window " << c.window << ", seed "
+             << c.seed;
         const std::string name = text.str();
         const Guarded<float> context(floats, std::numeric_limits<float>::quiet_NaN());
         const Guarded<uint8_t> scratch(int8_attention_scratch(c.tokens, heads.depth), 99);
         kernels.attention({{heads.values.data(), heads.scales.data(), c.heads, c.head_size},
                            head,
                            c.tokens,
+                           c.keys(),
                            context.data(),
                            stride,
                            scratch.data(),
@@ -206,6 +211,7 @@ void check_reach() {
                 kernels.attention({{heads.values.data(), heads.scales.data(), 1, kSize},
                                    0,
                                    kTokens,
+                                   kTokens,
                                    context->data(),
                                    kSize,
                                    scratch.data(),
@@ -241,6 +247,11 @@ void examples() {
             check(
                 {2, 12, tokens, kKinds[++seed % std::size(kKinds)], seed, window % 2 != 0, window});
     check({2, 64, 512, Kind::kPlain, ++seed, false, 64});
+    for (const Kind kind : kKinds)
+        for (const int unseen : {1, 15, 16, 31})
+            check({2, 32, 32, kind, ++seed, unseen == 15, -1, unseen});
+    check({2, 12, 40, Kind::kPlain, ++seed, false, 20, 20});
+    check({2, 64, 300, Kind::kPlain, ++seed, false, -1, 281});
     check({2, 64, 300, Kind::kPlain, ++seed, true, 127});
 }
 
@@ -248,8 +259,10 @@ void random_case(uint64_t seed) {
     Random random(seed);
     const int tokens = random.between(1, random.chance(0.1) ? 300 : 60);
     const int window = random.chance(0.5) ? random.between(0, 80) : -1;
+    const int most = std::min(tokens - 1, window < 0 ? tokens : window);
+    const int unseen = random.chance(0.3) ? random.between(0, most) : 0;
     check({random.between(1, 4), random.between(1, 130), tokens,
-           kKinds[random.word() % std::size(kKinds)], seed, random.chance(0.5), window});
+           kKinds[random.word() % std::size(kKinds)], seed, random.chance(0.5), window, unseen});
 }
 
 }  // namespace

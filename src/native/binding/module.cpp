@@ -55,7 +55,8 @@ struct BoundEncoder {
         encoder = make_encoder(std::move(model), std::move(choice), threads);
     }
 
-    static Batch batch(const Integers& ids, const Integers& types, const Integers& offsets) {
+    static Batch batch(const Integers& ids, const Integers& types, const Integers& offsets,
+                       const std::optional<Integers>& keys = {}) {
         for (const Integers* each : {&ids, &types, &offsets})
             if (!is_aligned(each->data(), sizeof(int32_t)))
                 throw std::invalid_argument("ids, types and offsets must be aligned.");
@@ -63,7 +64,13 @@ struct BoundEncoder {
         if (offsets.shape(0) < 1 || ids.shape(0) != types.shape(0) ||
             static_cast<size_t>(offsets.data()[sequences]) != ids.shape(0))
             throw std::invalid_argument("ids, types and offsets do not describe the same tokens.");
-        return {ids.data(), types.data(), offsets.data(), static_cast<int>(sequences)};
+        Batch batch{ids.data(), types.data(), offsets.data(), static_cast<int>(sequences)};
+        if (keys) {
+            if (keys->shape(0) != sequences || !is_aligned(keys->data(), sizeof(int32_t)))
+                throw std::invalid_argument("keys must be aligned, one for each sequence.");
+            batch.keys = keys->data();
+        }
+        return batch;
     }
 
     static void expect(const Output& out, size_t rows, size_t columns) {
@@ -108,13 +115,13 @@ NB_MODULE(_engine, m) {
         .def(
             "hidden",
             [](BoundEncoder& self, const Integers& ids, const Integers& types,
-               const Integers& offsets, const Output& out) {
-                const Batch batch = BoundEncoder::batch(ids, types, offsets);
+               const Integers& offsets, const std::optional<Integers>& keys, const Output& out) {
+                const Batch batch = BoundEncoder::batch(ids, types, offsets, keys);
                 BoundEncoder::expect(out, ids.shape(0), self.encoder->shape().hidden_size);
                 nb::gil_scoped_release release;
                 self.encoder->hidden(batch, out.data());
             },
-            ids, types, offsets, out)
+            ids, types, offsets, nb::arg("keys").noconvert().none(), out)
         .def(
             "pooled",
             [](BoundEncoder& self, const Integers& ids, const Integers& types,

@@ -57,7 +57,7 @@ struct HeadTiles {
         const int depth = call.at.depth();
         const float factor = int8_score_factor(call.at.head_size, call.distances.terms);
         for (int j = 0; j < padded; ++j) {
-            const bool real = j < call.tokens;
+            const bool real = j < call.keys;
             const float value = real ? std::max(scale(2, j), 1e-12f) : 1.0f;
             key_scales[j] = real ? scale(1, j) * factor : 0.0f;
             // No weight on what is not there.

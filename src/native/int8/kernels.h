@@ -131,6 +131,7 @@ struct Int8Attention {
     Int8Heads at;
     int head;
     int tokens;
+    int keys;        // of the tokens, from the first, those that are attended to
     float* context;  // [tokens][stride]: of this head, its own head_size columns
     size_t stride;
     uint8_t* scratch;  // int8_attention_scratch(tokens, depth) bytes, on a cache line

@@ -282,7 +282,8 @@ void Int8Pass::attend_head(int layer, int sequence, int head) {
     at.values += begin * at.row();
     at.scales += static_cast<size_t>(begin) * 3 * at.heads;
     shared_.choice.with(tokens).attention(
-        {at, head, tokens, shared_.context + static_cast<size_t>(begin) * shared_.hidden_stride,
+        {at, head, tokens, batch_.keys_of(sequence),
+         shared_.context + static_cast<size_t>(begin) * shared_.hidden_stride,
          static_cast<size_t>(shared_.hidden_stride), scratch_,
          shared_.positions.bias(layer, head, tokens), shared_.positions.window(layer),
          shared_.distances.of(layer, head)});

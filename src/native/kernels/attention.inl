@@ -96,10 +96,10 @@ inline void disentangled_product(const Attention& a, int query, int key, const V
 template <int T>
 void disentangled_products(const Attention& a, int query, const Vec* scale) {
     int key = 0;
-    for (; key + kDisentangledKeys <= a.tokens; key += kDisentangledKeys)
+    for (; key + kDisentangledKeys <= a.keys; key += kDisentangledKeys)
         disentangled_product<kDisentangledKeys, T>(a, query, key, scale,
                                                    a.scratch + key * T * Vec::kWidth);
-    for (; key < a.tokens; ++key)
+    for (; key < a.keys; ++key)
         disentangled_product<1, T>(a, query, key, scale, a.scratch + key * T * Vec::kWidth);
 }
 
@@ -109,8 +109,8 @@ void attend(const Attention& a, int query) {
     const size_t stride = static_cast<size_t>(a.stride);
     // The keys that some query of the tile sees.
     const int before = query - a.window, after = query + static_cast<int>(kTile) + a.window;
-    const int first = before < 0 ? 0 : before < a.tokens ? before : a.tokens - 1;
-    const int keys = (after < a.tokens ? after : a.tokens) - first;
+    const int first = before < 0 ? 0 : before < a.keys ? before : a.keys - 1;
+    const int keys = (after < a.keys ? after : a.keys) - first;
     Vec scale[T], highest[T], total[T];
     for (int t = 0; t < T; ++t) scale[t] = Vec::broadcast(a.scale);
     if (a.distance_keys)

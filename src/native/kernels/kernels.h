@@ -66,15 +66,16 @@ struct Linear {
     uint8_t* scratch = nullptr;  // for computing in bf16
 };
 
-// One head of one sequence. q, k, v, out are [head_size][stride], stride >= tokens, a multiple of
-// kLaneTokens, finite past the last token; scratch has attention_scratch(tokens) floats.
+// One head of one sequence, whose first `keys` tokens are attended to. q, k, v, out are
+// [head_size][stride], stride >= its tokens, a multiple of kLaneTokens, finite past the last token;
+// scratch has attention_scratch(keys) floats.
 struct Attention {
     const float* q;
     const float* k;
     const float* v;
     float* out;
     float* scratch;
-    int tokens;
+    int keys;
     int stride;
     int head_size;
     float scale;  // 1 / sqrt(terms x head_size)
@@ -108,9 +109,7 @@ struct Kernels {
     int block_tokens = kBlockTokens;  // most of a block that a thread works through
 };
 
-inline size_t attention_scratch(int tokens) {
-    return static_cast<size_t>(tokens) * 4 * kLaneTokens;
-}
+inline size_t attention_scratch(int keys) { return static_cast<size_t>(keys) * 4 * kLaneTokens; }
 
 extern const Kernels kPortableKernels;
 extern const Kernels kAvx2Kernels;

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from sparsebert.checkpoint.bge_m3 import HEADS, check_converted, head_file
 from sparsebert.checkpoint.config import CONFIG_NAME, write_config
 from sparsebert.checkpoint.folder_files import check_inside, has_file
 from sparsebert.checkpoint.json_files import read_json, read_object, write_json
@@ -20,7 +21,7 @@ from sparsebert.checkpoint.sentence_transformers import (
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME
 from sparsebert.checkpoint.tokenizer import write_tokenizer
 
-_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".vocab")
+_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".vocab", ".metadata")  # the last: ColBERT's
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 TRAINING_NAME = "training.json"  # what the training that made it wrote about itself
 EVALUATION_NAME = "evaluation.json"  # what `evaluate` found for this very model, and for no other
@@ -32,14 +33,22 @@ _HANDED_ON = ("processor_kwargs", "tokenizer_args", "processing_kwargs", "text",
 
 
 def write_auxiliary_files(
-    folder: Path, raw: dict[str, Any], *, source: Path, trained_length: int | None = None
+    folder: Path,
+    raw: dict[str, Any],
+    *,
+    source: Path,
+    trained_length: int | None = None,
+    pickles: bool = False,
 ) -> None:
     """Write everything of a model folder but weights, masks and card.
 
     That is config.json (``raw``), the files of ``source`` (`copy_auxiliary_files`), limited to
     texts of ``trained_length`` tokens (`write_trained_length`), and a tokenizer.json that
-    stands alone (`tokenizer.write_tokenizer`).
+    stands alone (`tokenizer.write_tokenizer`). Raises CheckpointError for heads that are pickles
+    yet, unless the caller converts such ``pickles``.
     """
+    if not pickles:
+        check_converted(source)
     copy_auxiliary_files(source, folder)
     if trained_length is not None:
         write_trained_length(folder, trained_length)
@@ -58,6 +67,11 @@ def copy_auxiliary_files(source: Path, target: Path) -> None:
     transformer = transformer_folder(source)
     for folder in {source: None, transformer: None}:
         _copy_files(folder, target, source, without=(CONFIG_NAME,))
+    for name in HEADS:
+        head = source / head_file(name)
+        if has_file(head) and head.stat().st_size <= _LARGEST:
+            check_inside(head, source)
+            shutil.copyfile(head, target / head.name)
     for folder in module_folders(source):
         if folder != transformer:
             inner = target / folder.relative_to(source)

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsebert.checkpoint.auxiliary_files import write_auxiliary_files
+from sparsebert.checkpoint.bge_m3 import HEADS, head_file, head_pickle
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
 from sparsebert.checkpoint.dtypes import Array, numpy_type
 from sparsebert.checkpoint.families import Family, Head, todays_name
 from sparsebert.checkpoint.folder import (
-    PACKED_NAME,
     PICKLE_INDEX_NAME,
     PICKLE_NAME,
     open_checkpoint,
@@ -37,10 +37,16 @@ from sparsebert.checkpoint.lora_tasks import (
     choose_task,
     write_task_settings,
 )
-from sparsebert.checkpoint.sentence_transformers import transformer_folder
+from sparsebert.checkpoint.sentence_transformers import module_folders, transformer_folder
 from sparsebert.checkpoint.sparsity import with_step
 from sparsebert.checkpoint.staging import check_output, staged_folder
-from sparsebert.checkpoint.tensors import INDEX_NAME, WEIGHTS_NAME, TensorFiles, TensorSpec
+from sparsebert.checkpoint.tensors import (
+    INDEX_NAME,
+    PACKED_NAME,
+    WEIGHTS_NAME,
+    TensorFiles,
+    TensorSpec,
+)
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import CheckpointError, MissingExtraError, reading, reason_of
 from sparsebert.progress import Progress, shown
@@ -116,7 +122,8 @@ def convert(
         write_tensors(staging / WEIGHTS_NAME, written, arrays(), {"format": "pt"})
         arguments = {"weights": source.kind} | ({"task": chosen.name} if chosen else {})
         raw = with_step(raw, "convert", source_name(model), arguments)
-        write_auxiliary_files(staging, raw, source=path)
+        write_auxiliary_files(staging, raw, source=path, pickles=True)
+        _convert_small_layers(path, staging)
         if chosen:
             write_task_settings(staging, chosen)
         write_card(staging, source=path)
@@ -130,6 +137,25 @@ def convert(
         tied=source.tied,
         seconds=round(time.perf_counter() - began, 3),
     )
+
+
+def _convert_small_layers(source: Path, target: Path) -> None:
+    """BGE-M3's heads, and old Dense modules of sentence-transformers: pickles of their own."""
+    pickles = {
+        source / head_pickle(name): target / head_file(name)
+        for name in HEADS
+        if not has_file(source / head_file(name))
+    }
+    for folder in module_folders(source):
+        if not has_file(folder / WEIGHTS_NAME):
+            pickles[folder / PICKLE_NAME] = target / folder.relative_to(source) / WEIGHTS_NAME
+    for pickle, file in pickles.items():
+        if has_file(pickle):
+            layer = _TorchTensors(_read_pickles([pickle]), [pickle])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            specs = layer.specs()
+            arrays = (layer.read(spec.name) for spec in specs)
+            write_tensors(file, specs, arrays, {"format": "pt"})
 
 
 def _chosen_task(folder: Path, told: Mapping[str, Any], task: str | None) -> LoraTask | None:
@@ -190,36 +216,13 @@ class _Merged(MergedTensors):
         self.tied: list[str] = []
 
 
-class _Pickles:
-    kind = "pytorch"
+class _TorchTensors:
+    """Tensors of torch by name, and their words."""
 
-    def __init__(self, paths: list[Path], family: Family) -> None:
+    def __init__(self, tensors: dict[str, Tensor], paths: list[Path]) -> None:
         self._torch = torch = _import_torch()
-        self._tensors: dict[str, Tensor] = {}
-        for path in paths:
-            for name, value in _load_pickle(torch, path).items():
-                if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-                    raise CheckpointError(
-                        f"{path}: entry {name!r} is not a tensor; only the plain state dict of a "
-                        "model can be converted."
-                    )
-                parts = family_names(name, family)
-                if len(parts) > 1 and (not value.dim() or len(value) % len(parts)):
-                    raise CheckpointError(
-                        f"{path}: tensor '{name}' of shape {list(value.shape)} does not divide "
-                        f"into {len(parts)}."
-                    )
-                cut = value.detach().chunk(len(parts)) if len(parts) > 1 else (value.detach(),)
-                for part, rows in zip(parts, cut, strict=True):
-                    if part in self._tensors:
-                        raise CheckpointError(
-                            f"{path}: tensor '{part}' stands in another file too."
-                        )
-                    self._tensors[part] = rows
-        if not self._tensors:
-            raise CheckpointError(f"{paths[0]} holds no tensors.")
-        self._check_sizes(paths)
-        self.tied = self._drop_tied(family)
+        self._tensors = tensors
+        where = paths[0] if len(paths) == 1 else paths[0].parent
         self._types = {
             torch.float32: "F32",
             torch.float16: "F16",
@@ -232,11 +235,14 @@ class _Pickles:
             torch.uint8: "U8",
             torch.bool: "BOOL",
         }
-        for name, tensor in self._tensors.items():
+        if not tensors:
+            raise CheckpointError(f"{where} holds no tensors.")
+        self._check_sizes(paths)
+        for name, tensor in tensors.items():
             if tensor.layout != torch.strided or tensor.dtype not in self._types:
                 raise CheckpointError(
-                    f"{paths[0].parent}: tensor '{name}' is {tensor.dtype}, {tensor.layout}; only "
-                    "plain dense tensors can be converted."
+                    f"{where}: tensor '{name}' is {tensor.dtype}, {tensor.layout}; only plain "
+                    "dense tensors can be converted."
                 )
 
     def specs(self) -> list[TensorSpec]:
@@ -274,6 +280,26 @@ class _Pickles:
                 f"{stored}: they share what is stored, more than models do."
             )
 
+class _Pickles(_TorchTensors):
+    kind = "pytorch"
+
+    def __init__(self, paths: list[Path], family: Family) -> None:
+        tensors: dict[str, Tensor] = {}
+        for name, value in _read_pickles(paths).items():
+            parts = family_names(name, family)
+            if len(parts) > 1 and (not value.dim() or len(value) % len(parts)):
+                raise CheckpointError(
+                    f"{paths[0].parent}: tensor '{name}' of shape {list(value.shape)} does not "
+                    f"divide into {len(parts)}."
+                )
+            cut = value.chunk(len(parts)) if len(parts) > 1 else (value,)
+            for part, rows in zip(parts, cut, strict=True):
+                if part in tensors:
+                    raise CheckpointError(f"{paths[0].parent} holds '{part}' twice.")
+                tensors[part] = rows
+        super().__init__(tensors, paths)
+        self.tied = self._drop_tied(family)
+
     def _drop_tied(self, family: Family) -> list[str]:
         """Leave out the masked-LM decoder where it is the embeddings' own memory.
 
@@ -308,6 +334,23 @@ def _import_torch() -> Any:
             f"{_OLDEST_TORCH[0]}.{_OLDEST_TORCH[1]} or newer."
         )
     return torch
+
+
+def _read_pickles(paths: list[Path]) -> dict[str, Tensor]:
+    """The tensors of state dicts; CheckpointError for anything else in them."""
+    torch = _import_torch()
+    tensors: dict[str, Tensor] = {}
+    for path in paths:
+        for name, value in _load_pickle(torch, path).items():
+            if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+                raise CheckpointError(
+                    f"{path}: entry {name!r} is not a tensor; only the plain state dict of a model "
+                    "can be converted."
+                )
+            if name in tensors:
+                raise CheckpointError(f"{path}: tensor '{name}' stands in another file too.")
+            tensors[name] = value.detach()
+    return tensors
 
 
 def _load_pickle(torch: Any, path: Path) -> dict[Any, Any]:

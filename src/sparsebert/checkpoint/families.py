@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+# The class that the original ColBERT's folders name: an encoder, with a projection beside it.
+COLBERT_ARCHITECTURE = "HF_ColBERT"
 # Which linear layers of an encoder layer, or whether its LayerNorms, have a bias.
 BIASES = ("attention", "intermediate", "output", "norm")
 
@@ -136,6 +138,7 @@ class Family:
     def architectures(self) -> dict[str, Head]:
         """Every class of transformers that is supported, and its head."""
         known = {self.architecture(head): head for head in (Head.ENCODER, *self.heads)}
+        known[COLBERT_ARCHITECTURE] = Head.ENCODER
         # BERT's and ALBERT's also predict the next sentence; ELECTRA's tells which tokens were
         # replaced, a head that nothing is asked of afterwards.
         if self.model_type in ("albert", "bert"):

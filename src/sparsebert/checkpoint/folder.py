@@ -27,10 +27,9 @@ from sparsebert.checkpoint.sentence_transformers import (
     module_folders,
     transformer_folder,
 )
-from sparsebert.checkpoint.tensors import INDEX_NAME, WEIGHTS_NAME, TensorFiles
+from sparsebert.checkpoint.tensors import INDEX_NAME, PACKED_NAME, WEIGHTS_NAME, TensorFiles
 from sparsebert.errors import CheckpointError, reading
 
-PACKED_NAME = "packed.safetensors"
 PICKLE_NAME = "pytorch_model.bin"
 PICKLE_INDEX_NAME = "pytorch_model.bin.index.json"
 _CHUNK = 1 << 20  # bytes hashed at a time

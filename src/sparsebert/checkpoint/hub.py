@@ -9,8 +9,16 @@ from typing import Any
 from sparsebert.errors import CheckpointError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "LICENSE*"]
-_PICKLES = ["pytorch_model*.bin"]
+_WANTED = [
+    "*.json",
+    "*.safetensors",
+    "*.txt",
+    "*.model",
+    "artifact.metadata",
+    "README.md",
+    "LICENSE*",
+]
+_PICKLES = ["pytorch_model*.bin", "*/pytorch_model.bin", "sparse_linear.pt", "colbert_linear.pt"]
 _OTHER_ENGINES = ["onnx/*", "openvino/*", "coreml/*", "tf/*", "flax/*"]
 
 

@@ -355,6 +355,7 @@ SENTENCE_CONFIG = KnownKeys(
             "config_args",
             "config_kwargs",
             "do_lower_case",
+            "document_length",
             "max_seq_length",
             "modality_config",
             "model_args",
@@ -362,15 +363,14 @@ SENTENCE_CONFIG = KnownKeys(
             "module_output_name",
             "processing_kwargs",
             "processor_kwargs",
+            "query_expansion",
+            "query_length",
             "tokenizer_args",
             "transformer_task",
         }
     ),
     harmless=frozenset({"backend", "cache_dir", "unpad_inputs"}),
     refused={
-        "document_length": Refusal("and sparsebert has one limit for all texts"),
-        "query_expansion": Refusal("which sparsebert does not compute"),
-        "query_length": Refusal("and sparsebert has one limit for all texts"),
         "tokenizer_name_or_path": Refusal(
             "and sparsebert reads the folder's own tokenizer: copy that one's files into it"
         ),
@@ -393,20 +393,19 @@ POOLING = KnownKeys(
     harmless=frozenset({"embedding_dimension", "word_embedding_dimension"}),
     others=_NOBODY,
 )
-NORMALIZE = KnownKeys(
-    refused={
-        name: Refusal("and only sentence embeddings are normalised", ("sentence_embedding",))
-        for name in ("module_input_name", "module_output_name")
-    },
-)
-_SENTENCE = Refusal("and only sentence embeddings go through it", ("sentence_embedding",))
+NORMALIZE = KnownKeys(honoured=frozenset({"module_input_name", "module_output_name"}))
 DENSE = KnownKeys(
-    honoured=frozenset({"activation_function", "bias", "in_features", "out_features"}),
-    refused={
-        "module_input_name": _SENTENCE,
-        "module_output_name": _SENTENCE,
-        "use_residual": Refusal("which sparsebert does not compute"),
-    },
+    honoured=frozenset(
+        {
+            "activation_function",
+            "bias",
+            "in_features",
+            "module_input_name",
+            "module_output_name",
+            "out_features",
+            "use_residual",
+        }
+    ),
 )
 LAYER_NORM = KnownKeys(honoured=frozenset({"dimension"}))
 SPLADE_POOLING = KnownKeys(
@@ -418,16 +417,31 @@ DROPOUT = KnownKeys(harmless=frozenset({"dropout"}))
 MODULES = KnownKeys(
     honoured=frozenset({"path", "type"}), harmless=frozenset({"idx", "kwargs", "name"})
 )
+MULTI_VECTOR_MASK = KnownKeys(
+    honoured=frozenset({"keep_only_token_ids", "skiplist_tasks", "skiplist_words"}), others=_NOBODY
+)
 SENTENCE_TRANSFORMERS = KnownKeys(
-    honoured=frozenset({"activation_fn", "default_prompt_name", "prompts", "similarity_fn_name"}),
-    harmless=frozenset(
+    honoured=frozenset(
         {
-            "__version__",
-            "keep_in_fp32_modules",
+            "activation_fn",
+            "default_prompt_name",
+            "max_active_dims",
             "model_type",
-            "requirements",
+            "prompts",
+            "similarity_fn_name",
+            # multi-vector models of PyLate
+            "attend_to_expansion_tokens",
+            "attend_to_mask_tokens",
+            "do_query_expansion",
+            "document_length",
+            "document_prefix",
+            "query_expansion",
+            "query_length",
+            "query_prefix",
+            "skiplist_words",
         }
     ),
+    harmless=frozenset({"__version__", "keep_in_fp32_modules", "requirements"}),
     refused={
         "truncate_dim": Refusal(
             "and sparsebert gives whole vectors: take the key out, and cut them yourself"

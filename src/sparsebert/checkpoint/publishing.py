@@ -10,16 +10,26 @@ from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.checkpoint.auxiliary_files import is_licence
 from sparsebert.checkpoint.card import CARD_NAME, published_card
 from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
-from sparsebert.checkpoint.folder import PACKED_NAME, open_checkpoint
+from sparsebert.checkpoint.folder import open_checkpoint
 from sparsebert.checkpoint.folder_files import check_inside, has_file
 from sparsebert.checkpoint.hub import HUB_ID
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.sentence_transformers import module_folders, transformer_folder
 from sparsebert.checkpoint.staging import staged_folder
-from sparsebert.checkpoint.tensors import INDEX_NAME
+from sparsebert.checkpoint.tensors import INDEX_NAME, PACKED_NAME
 from sparsebert.errors import CheckpointError, InputError, OutputError
 
-_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".vocab", ".yaml", ".md")
+_SUFFIXES = (
+    ".safetensors",
+    ".json",
+    ".txt",
+    ".model",
+    ".jinja",
+    ".vocab",
+    ".metadata",
+    ".yaml",
+    ".md",
+)
 
 
 def copy_model(folder: Path, out: str | Path, *, force: bool = False) -> Path:

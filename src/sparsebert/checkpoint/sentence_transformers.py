@@ -32,10 +32,14 @@ _LIBRARY = "sentence_transformers"
 
 @dataclass(frozen=True)
 class Module:
-    """``kind`` is its class, without the module for sentence-transformers' own."""
+    """``kind`` is its class, without the module for sentence-transformers' own.
+
+    ``has_folder`` is False where it lies in the model's own, with the transformer.
+    """
 
     kind: str
     folder: Path
+    has_folder: bool = True
 
 
 def transformer_folder(folder: Path) -> Path:
@@ -70,7 +74,8 @@ def read_modules(folder: Path) -> list[Module]:
             raise CheckpointError(f"{where}: a module has no 'type'.")
         if kind.startswith(f"{_LIBRARY}."):
             kind = kind.rsplit(".", 1)[-1]
-        modules.append(Module(kind, inner_folder(folder, entry.get("path", ""), where)))
+        inner = inner_folder(folder, entry.get("path", ""), where)
+        modules.append(Module(kind, inner, inner != folder))
     return modules
 
 
@@ -186,9 +191,14 @@ class SentenceConfig:
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
 
 
+def transformer_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The file that says how the transformer reads texts, and what it says."""
+    return _first_file(transformer_folder(folder))
+
+
 def transformer_task(folder: Path) -> Any:
     """What the next module reads: the hidden states of "feature-extraction", or logits."""
-    _, settings = _first_file(transformer_folder(folder))
+    _, settings = transformer_settings(folder)
     legacy = any(module.kind == "MLMTransformer" for module in read_modules(folder))
     return settings.get("transformer_task", "fill-mask" if legacy else "feature-extraction")
 

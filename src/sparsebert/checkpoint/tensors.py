@@ -24,6 +24,7 @@ from sparsebert.errors import CheckpointError, reason_of
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+PACKED_NAME = "packed.safetensors"
 # The format allows more, where one of the dimensions is 0. numpy does not.
 _MOST_DIMENSIONS, _LARGEST = 8, 1 << 40
 

@@ -196,10 +196,23 @@ class Encoder:
         """
         return self._native.kernel
 
-    def hidden(self, ids: Integers, type_ids: Integers, offsets: Integers) -> Floats:
-        """The last hidden state of every token, float32 ``[tokens, hidden]``."""
+    def hidden(
+        self,
+        ids: Integers,
+        type_ids: Integers,
+        offsets: Integers,
+        keys: Integers | None = None,
+    ) -> Floats:
+        """The last hidden state of every token, float32 ``[tokens, hidden]``.
+
+        With ``keys``, int32 ``[batch]``, only so many first tokens of each sequence are attended
+        to; those behind attend to them, and nothing to those. InputError for a token that would
+        see none of them, because it is behind them by more than a layer's window.
+        """
         out = np.empty((len(ids), self.hidden_size), dtype=np.float32)
-        return self._run(self._native.hidden, ids, type_ids, offsets, out)
+        if keys is not None:
+            keys = np.ascontiguousarray(keys, dtype=np.int32)
+        return self._run(self._native.hidden, ids, type_ids, offsets, keys, out)
 
     def pooled(
         self,

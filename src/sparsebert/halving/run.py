@@ -21,7 +21,7 @@ from sparsebert.bench import run_bench
 from sparsebert.bench.engines import default_engines
 from sparsebert.bench.workloads import Shape
 from sparsebert.checkpoint.atomic import LOCK_NAME, FolderLock
-from sparsebert.checkpoint.folder import PACKED_NAME, model_fingerprint, open_checkpoint
+from sparsebert.checkpoint.folder import model_fingerprint, open_checkpoint
 from sparsebert.checkpoint.json_files import read_object, replace_json, write_json
 from sparsebert.checkpoint.staging import (
     check_output,
@@ -30,6 +30,7 @@ from sparsebert.checkpoint.staging import (
     staged_folder,
     writing,
 )
+from sparsebert.checkpoint.tensors import PACKED_NAME
 from sparsebert.errors import InputError, OutputError
 from sparsebert.extras import need_extra
 from sparsebert.halving import steps

@@ -44,12 +44,14 @@ class RaggedBatch(NamedTuple):
     """Concatenated sequences, without padding.
 
     ``ids`` and ``type_ids`` are int32 ``[tokens]``; sequence s is ``offsets[s]:offsets[s + 1]``
-    (``offsets`` int32 ``[batch + 1]``).
+    (``offsets`` int32 ``[batch + 1]``), of which the first ``keys[s]`` tokens are attended to
+    (int32 ``[batch]``, or None: all).
     """
 
     ids: IntVector
     type_ids: IntVector
     offsets: IntVector
+    keys: IntVector | None = None
 
     @classmethod
     def of(cls, sequences: Sequence[Tokens]) -> RaggedBatch:
@@ -58,7 +60,11 @@ class RaggedBatch(NamedTuple):
         np.cumsum([len(sequence) for sequence in sequences], out=offsets[1:])
         ids = np.concatenate([sequence.ids for sequence in sequences])
         type_ids = np.concatenate([sequence.type_ids for sequence in sequences])
-        return cls(ids, type_ids, offsets)
+        keys = None
+        if any(sequence.keys is not None for sequence in sequences):
+            counts = [len(each) if each.keys is None else each.keys for each in sequences]
+            keys = np.array(counts, np.int32)
+        return cls(ids, type_ids, offsets, keys)
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,12 @@ class EngineCall:
         """The rows of all sequences, float32 ``[sequences, width]`` or ``[tokens, width]``."""
         if self.method == "sparse":
             return self._sparse(encoder, batch)
+        if self.method == "hidden":
+            return encoder.hidden(*batch)
+        sequences = (batch.ids, batch.type_ids, batch.offsets)
         if self.method == "pooled":
-            return encoder.pooled(*batch, self.pooling, self.normalize)
-        return encoder.head(*batch) if self.method == "head" else encoder.hidden(*batch)
+            return encoder.pooled(*sequences, self.pooling, self.normalize)
+        return encoder.head(*sequences)
 
     def _sparse(self, encoder: Encoder, batch: RaggedBatch) -> Floats:
         """Logits of a vocabulary for each token are large: some sequences at a time."""

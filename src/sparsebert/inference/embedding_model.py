@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sparsebert.checkpoint import Head
+from sparsebert.checkpoint.bge_m3 import check_converted
+from sparsebert.checkpoint.multi_vector import Task
 from sparsebert.errors import InputError
-from sparsebert.inference.batching import run_per_text, run_per_token
+from sparsebert.inference.batching import EngineCall, Floats, run_per_text, run_per_token
 from sparsebert.inference.embeddings import (
     Embeddings,
     EmbeddingType,
@@ -18,11 +20,25 @@ from sparsebert.inference.embeddings import (
     shortened,
 )
 from sparsebert.inference.loaded_model import FITTING, LoadedModel
+from sparsebert.inference.multi_vector import check_task
 from sparsebert.inference.pooling import POOLING_MODES, Pooler
-from sparsebert.inference.sparse import sparse_embeddings
-from sparsebert.inference.texts import Text, as_texts
+from sparsebert.inference.sequences import Tokens
+from sparsebert.inference.sparse import SparseEmbedding, sparse_embeddings
+from sparsebert.inference.texts import Text, Texts, as_texts
 
 PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len", "weightedmean", "lasttoken"]
+
+
+@dataclass(frozen=True, eq=False)
+class HybridEmbedding:
+    """A text's embeddings of one pass: ``dense`` float32 ``[width]``, ``sparse``, and ``tokens``.
+
+    The latter are a vector for each token, float32 ``[tokens, width]``.
+    """
+
+    dense: Floats
+    sparse: SparseEmbedding
+    tokens: Floats
 
 
 class EmbeddingModel(LoadedModel):
@@ -86,19 +102,110 @@ class EmbeddingModel(LoadedModel):
         prompt: str | None = None,
         strict: bool = False,
     ) -> Any:
-        """Sparse embeddings (SPLADE) by a masked-LM model: a `SparseEmbedding` for each text.
+        """Sparse embeddings: a `SparseEmbedding` for each text.
 
-        It has the ids of the vocabulary's tokens that matter to the text, and their weights. How
-        they are made of the logits, the folder's SpladePooling module says; without one, by
-        log(1 + max(x, 0)) and the largest over the text. ``prompt`` is as in `embed`.
+        It has the ids of the vocabulary's tokens that matter to the text, and their weights. A
+        masked-LM model makes them of its logits (SPLADE), as the folder's SpladePooling module
+        says; without one, by log(1 + max(x, 0)) and the largest over the text. A model with
+        BGE-M3's head for it weighs the text's own tokens. ``prompt`` is as in `embed`.
         """
-        if self.config.head is not Head.MASKED_LM:
+        if self.config.head is not Head.MASKED_LM and self.token_weigher is None:
+            check_converted(self.path)
             kind, fitting = FITTING[self.config.head]
             raise InputError(f"{self.name} is {kind} and cannot embed_sparse: it can {fitting}.")
         given = as_texts(texts, self._prompt(prompt))
         tokens = self._checked(self._text_tokenizer().encode(given, strict=strict))
-        found = sparse_embeddings(self._encoder, self.sparse_pooling, tokens, batch_size)
+        if self.token_weigher is None:
+            found = sparse_embeddings(self._encoder, self.sparse_pooling, tokens, batch_size)
+        else:
+            states = self._per_token("hidden", tokens, batch_size)
+            found = [*map(self.token_weigher.embedding, states, tokens)]
         return found[0] if given.single else found
+
+    def embed_tokens(
+        self,
+        texts: Text | Iterable[Text],
+        *,
+        task: Task = "document",
+        batch_size: int = 32,
+        prompt: str | None = None,
+        strict: bool = False,
+    ) -> Any:
+        """A vector for each token: a list of float32 ``[tokens, width]``, an array for one text.
+
+        Of a multi-vector model (ColBERT) they are projected as its folder says. ``task``, "query"
+        or "document", decides on the length that texts are cut to, on the tokens that expand a
+        query and on those that are left out of a document (punctuation); and on ``prompt``, which
+        is put before each text, by default the folder's own for the task. `max_similarities`
+        scores documents by a query. Of any other model they are the last hidden states.
+        """
+        check_task(task)
+        embedder = self.token_vectors
+        if embedder is None:
+            check_converted(self.path)
+            given = as_texts(texts, self._prompt(prompt))
+            tokens = self._text_tokenizer().encode(given, strict=strict)
+            found = self._per_token("hidden", tokens, batch_size)
+            return found[0] if given.single else found
+        given = as_texts(texts, self.task_prompt(task) if prompt is None else self._prompt(prompt))
+        tokens = self._task_tokens(given, task, strict=strict)
+        states = self._per_token("hidden", tokens, batch_size)
+        vectors = [
+            embedder.vectors(rows, each, task) for rows, each in zip(states, tokens, strict=True)
+        ]
+        return vectors[0] if given.single else vectors
+
+    def embed_hybrid(
+        self,
+        texts: Text | Iterable[Text],
+        *,
+        batch_size: int = 32,
+        prompt: str | None = None,
+        strict: bool = False,
+    ) -> Any:
+        """Dense, sparse and multi-vector embeddings of one pass: a `HybridEmbedding` for each text.
+
+        They are those of `embed`, `embed_sparse` and `embed_tokens`. By a model with BGE-M3's
+        heads; InputError for any other.
+        """
+        weigher, embedder = self.token_weigher, self.token_vectors
+        if weigher is None or embedder is None or not embedder.of.first:
+            check_converted(self.path)
+            raise InputError(
+                f"{self.name} lacks a head for sparse or for multi-vector embeddings, and cannot "
+                "embed_hybrid: that takes a model like BGE-M3."
+            )
+        before = self._prompt(prompt)
+        given, skipped = as_texts(texts, before), self.prompt_tokens(before)
+        tokens = self._text_tokenizer().encode(given, strict=strict)
+        states = self._per_token("hidden", tokens, batch_size)
+        pooler, unit = self.pooler, self.pooling.normalize
+        pooler.pooling.check()
+        call = EngineCall("hidden", per_token=True)
+        dense = pooler.embeddings(call, states, normalize=unit, skipped=skipped)
+        found = [
+            HybridEmbedding(
+                vector, weigher.embedding(rows, each), embedder.vectors(rows, each, "document")
+            )
+            for vector, rows, each in zip(dense, states, tokens, strict=True)
+        ]
+        return found[0] if given.single else found
+
+    def task_prompt(self, task: Task) -> str:
+        """The text that a multi-vector model has put before queries, or before documents."""
+        embedder = self.token_vectors
+        own = embedder.of.prompts.get(task) if embedder else None
+        return own or self.prompts.default
+
+    def _task_tokens(self, texts: Texts, task: Task, *, strict: bool) -> list[Tokens]:
+        """Sequences of a multi-vector model, cut and expanded as the task asks."""
+        embedder, positions = self.token_vectors, self.config.max_length
+        assert embedder is not None
+        embedder.of.check()
+        tokenizer = self._text_tokenizer()
+        limit = embedder.limit(task, self.max_length, positions)
+        tokens = tokenizer.encode(texts, strict=strict, max_length=limit)
+        return embedder.expanded(tokens, task, positions)
 
     def embedding_width(self, pooling: PoolingMode | None = None) -> int:
         """Numbers of an embedding, pooled as the folder says or by ``pooling``."""

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparsebert.checkpoint import EncoderConfig, Head, Pooling, Prompts, ScoreFunction
+from sparsebert.checkpoint.multi_vector import MultiVector
 from sparsebert.checkpoint.pooling import SparsePooling
 from sparsebert.checkpoint.publishing import copy_model, push_to_hub
 from sparsebert.checkpoint.tokenizer import check_ids
+from sparsebert.checkpoint.vector_layers import VectorLayer
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.batching import EngineCall, Floats, run_per_text, run_per_token
+from sparsebert.inference.multi_vector import TokenVectors
 from sparsebert.inference.pooling import Pooler
 from sparsebert.inference.sequences import Tokens, as_token_sequences
+from sparsebert.inference.sparse import TokenWeigher
 from sparsebert.inference.texts import Text, as_texts
 from sparsebert.inference.tokenizing import TextTokenizer
 from sparsebert.packing.weights import Weights, bytes_held, describe_storage
@@ -54,6 +58,8 @@ class LoadedModel:
         score_function: ScoreFunction = "softmax",
         load_again: Callable[[str, Path], LoadedModel] | None = None,
         sparse_pooling: SparsePooling | None = None,
+        multi_vector: MultiVector | None = None,
+        token_weights: VectorLayer | None = None,
     ) -> None:
         self.name = name
         self.path = path
@@ -61,6 +67,10 @@ class LoadedModel:
         self.pooling = pooling or Pooling()
         self.sparse_pooling = sparse_pooling or SparsePooling()
         self.pooler = Pooler(self.pooling, config.hidden_size)
+        self.token_vectors = (
+            TokenVectors(multi_vector, tokenizer, config.hidden_size) if multi_vector else None
+        )
+        self.token_weigher = TokenWeigher(token_weights, tokenizer) if token_weights else None
         self.prompts = prompts or Prompts()
         self.score_function = score_function
         self._load_again = load_again

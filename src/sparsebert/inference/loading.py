@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from sparsebert.checkpoint import (
     resolve_model,
     source_name,
 )
-from sparsebert.checkpoint.pooling import read_sparse_pooling
+from sparsebert.checkpoint.bge_m3 import read_token_weights
+from sparsebert.checkpoint.multi_vector import MultiVector, read_multi_vector
+from sparsebert.checkpoint.pooling import Pooling, read_sparse_pooling
+from sparsebert.checkpoint.vector_layers import VectorLayer
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, reading
 from sparsebert.inference.model import Model
@@ -61,8 +65,14 @@ def _load(
         max_length=max_length,
         type_vocab_size=config.token_types,
     )
+    hidden = config.hidden_size
+    multi_vector = _multi_vector(folder, hidden, max_length)
+    token_weights = read_token_weights(folder, hidden)
+    name = source_name(model)
+    if pooling is None or (pooling.unsupported and multi_vector):
+        pooling = _usual_pooling(name, multi_vector, token_weights)
     return Model(
-        source_name(model),
+        name,
         config,
         pooling,
         tokenizer,
@@ -73,7 +83,32 @@ def _load(
         read_score_function(folder, config),
         partial(_load_again, threads=threads, max_length=max_length, compute=compute),
         read_sparse_pooling(folder),
+        multi_vector,
+        token_weights,
     )
+
+
+def _usual_pooling(
+    name: str, multi_vector: MultiVector | None, token_weights: VectorLayer | None
+) -> Pooling | None:
+    """The pooling where the folder has none."""
+    if token_weights is not None or (multi_vector and multi_vector.first):  # BGE-M3's
+        return Pooling(("cls",), normalize=True)
+    if multi_vector is not None:
+        return Pooling(
+            unsupported=f"{name} is a multi-vector model, with a vector for each token of a text: "
+            "use embed_tokens."
+        )
+    return None
+
+
+def _multi_vector(folder: Path, hidden_size: int, max_length: int | None) -> MultiVector | None:
+    """What the folder says, with no document longer than the caller's limit."""
+    found = read_multi_vector(folder, hidden_size)
+    if found is None or max_length is None:
+        return found
+    lengths = {task: min(length, max_length) for task, length in found.lengths.items()}
+    return replace(found, lengths=lengths)
 
 
 def _load_again(name: str, folder: Path, **options: Any) -> Model:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from sparsebert.checkpoint import Head
 from sparsebert.checkpoint.sparsity import null_threshold as trained_threshold
 from sparsebert.errors import InputError
 from sparsebert.inference.answering import as_questions, best_answers, window_length
+from sparsebert.inference.batching import Floats
 from sparsebert.inference.embedding_model import EmbeddingModel
 from sparsebert.inference.entities import Aggregation, check_aggregation, joined_entities
 from sparsebert.inference.labelling import (
@@ -21,7 +23,7 @@ from sparsebert.inference.labelling import (
     softmax,
     tagged_tokens,
 )
-from sparsebert.inference.texts import Text, as_texts
+from sparsebert.inference.texts import Text, Texts, as_texts
 from sparsebert.inference.tokenizing import usual_stride
 
 
@@ -166,27 +168,36 @@ class Model(EmbeddingModel):
     ) -> list[RankedDocument]:
         """The documents that fit the query best, best first: ``[{"index", "score", "text"}, ...]``.
 
-        By a model with one label, a cross-encoder. ``index`` is the place among ``documents``, and
-        the score what `classify` gives the pair of query and document.
+        By a model with one label, a cross-encoder, whose score is what `classify` gives the pair of
+        query and document; or by a multi-vector model, whose score is the similarity of their
+        tokens (MaxSim). ``index`` is the place among ``documents``.
         """
+        check_count("top_k", top_k)
+        texts = as_texts(documents)
+        if texts.single or not all(isinstance(text, str) for text in texts.items):
+            raise InputError("documents must be a list of texts.")
+        if self.token_vectors is not None and self.config.head is not Head.SEQUENCE:
+            asked = self.embed_tokens(query, task="query", strict=strict)
+            vectors = self.embed_tokens(texts.items, batch_size=batch_size, strict=strict)
+            scores = self.token_vectors.scores(asked, vectors)
+        else:
+            scores = self._pair_scores(query, texts, batch_size, strict=strict)
+        return [
+            {"index": index, "score": float(scores[index]), "text": str(texts.items[index])}
+            for index in np.argsort(-scores, kind="stable")[:top_k].tolist()
+        ]
+
+    def _pair_scores(self, query: str, texts: Texts, batch_size: int, *, strict: bool) -> Floats:
         self.require("classify")
         if len(self.config.labels) != 1:
             raise InputError(
                 f"{self.name} has {len(self.config.labels)} labels and is not a re-ranker, which "
                 "has one: use classify."
             )
-        check_count("top_k", top_k)
-        texts = as_texts(documents)
-        if texts.single or not all(isinstance(text, str) for text in texts.items):
-            raise InputError("documents must be a list of texts.")
         pairs = as_texts([(query, str(text)) for text in texts.items])
         tokens = self._text_tokenizer().encode(pairs, strict=strict)
         logits = self._text_logits(tokens, batch_size)
-        scores = apply_function(logits, self.score_function)[:, 0]
-        return [
-            {"index": index, "score": float(scores[index]), "text": str(texts.items[index])}
-            for index in np.argsort(-scores, kind="stable")[:top_k].tolist()
-        ]
+        return np.asarray(apply_function(logits, self.score_function)[:, 0])
 
     def fill(self, text: str, *, top_k: int = 5, strict: bool = False) -> list[FilledMask]:
         """The likeliest tokens for the one mask token in ``text``, by a masked-lm model."""

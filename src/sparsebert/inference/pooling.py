@@ -2,7 +2,7 @@
 
 What the engine pools itself it pools while the token vectors are still in cache. Several poolings
 at once, those that only few models use, and pooling without the tokens of a prompt take the token
-vectors out of the engine. What follows the pooling (`PooledLayer`) is one small product a text.
+vectors out of the engine. What follows the pooling (`VectorLayer`) is one small product a text.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint import Pooling
-from sparsebert.checkpoint.dtypes import Float32
-from sparsebert.checkpoint.pooling import LAYER_NORM_EPSILON, PooledLayer
+from sparsebert.checkpoint.vector_layers import LAYER_NORM_EPSILON, VectorLayer
 from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.labelling import sigmoid
 
@@ -35,7 +34,7 @@ class Pooler:
 
     @cached_property
     def _layers(self) -> list[Callable[[Floats], Floats]]:
-        return [_layer(layer, layer.weights()) for layer in self.pooling.layers]
+        return [layer_function(layer) for layer in self.pooling.layers]
 
     def call(self, *, normalize: bool, skipped: int = 0) -> EngineCall:
         """What to ask of the engine, if the first ``skipped`` tokens are not pooled.
@@ -69,7 +68,7 @@ class Pooler:
             return vectors
         for layer in self._layers:
             vectors = layer(vectors)
-        return _unit(vectors) if normalize else vectors
+        return unit(vectors) if normalize else vectors
 
 
 def pool_tokens(states: Floats, modes: Sequence[str], skipped: int = 0) -> Floats:
@@ -96,9 +95,11 @@ def pool_tokens(states: Floats, modes: Sequence[str], skipped: int = 0) -> Float
     return np.concatenate([pooled(mode) for mode in modes])
 
 
-def _layer(layer: PooledLayer, weights: dict[str, Float32]) -> Callable[[Floats], Floats]:
+def layer_function(layer: VectorLayer) -> Callable[[Floats], Floats]:
+    """What the layer makes of vectors ``[count, width]``; its weights are read here."""
     if layer.kind == "normalize":
-        return _unit
+        return unit
+    weights = layer.weights()
     bias = weights.get("bias", np.float32(0))
     if layer.kind == "norm":
 
@@ -112,7 +113,14 @@ def _layer(layer: PooledLayer, weights: dict[str, Float32]) -> Callable[[Floats]
 
         return norm
     activate = _ACTIVATIONS[layer.activation]
-    return lambda x: activate(np.asarray(x @ weights["weight"].T + bias))
+
+    def dense(x: Floats) -> Floats:
+        made = activate(np.asarray(x @ weights["weight"].T + bias))
+        if layer.residual:
+            made += x @ weights["residual"].T if "residual" in weights else x
+        return made
+
+    return dense
 
 
 def _gelu(x: Floats) -> Floats:
@@ -143,6 +151,7 @@ _ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
-def _unit(vectors: Floats) -> Floats:
+def unit(vectors: Floats) -> Floats:
+    """Vectors ``[count, width]`` scaled to length 1."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(norms, _SMALLEST))

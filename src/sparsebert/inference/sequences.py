@@ -20,10 +20,14 @@ _LARGEST = np.iinfo(np.int32).max
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One sequence for the engine: int32 ``[tokens]`` each, special tokens included."""
+    """One sequence for the engine: int32 ``[tokens]`` each, special tokens included.
+
+    ``keys`` is how many of them, from the first, are attended to; None: all.
+    """
 
     ids: IntVector
     type_ids: IntVector
+    keys: int | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint.pooling import SparsePooling
+from sparsebert.checkpoint.vector_layers import VectorLayer
 from sparsebert.engine import Encoder
 from sparsebert.inference.batching import EngineCall, Floats, RaggedBatch, plan, sparse_weights
+from sparsebert.inference.pooling import layer_function
 from sparsebert.inference.sequences import Tokens
+from sparsebert.inference.tokenizing import TextTokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +30,31 @@ class SparseEmbedding:
         return dict(zip(self.indices.tolist(), self.values.tolist(), strict=True))
 
 
+class TokenWeigher:
+    """Sparse embeddings by a weight of each token's last hidden state, as BGE-M3 has them.
+
+    A token of the vocabulary has the largest weight of its places in the text. The tokenizer's
+    tokens for beginning, end, padding and what is unknown have none.
+    """
+
+    def __init__(self, layer: VectorLayer, tokenizer: TextTokenizer | None) -> None:
+        self._layer = layer
+        self._special = tokenizer.unweighed_ids if tokenizer else []
+
+    @cached_property
+    def _weights(self) -> Callable[[Floats], Floats]:
+        return layer_function(self._layer)
+
+    def embedding(self, states: Floats, tokens: Tokens) -> SparseEmbedding:
+        """Of a text's last hidden states, ``[tokens, hidden]``."""
+        weights = self._weights(states)[:, 0]
+        kept = ~np.isin(tokens.ids, self._special) & (weights > 0)
+        indices, places = np.unique(tokens.ids[kept], return_inverse=True)
+        values = np.zeros(len(indices), np.float32)
+        np.maximum.at(values, places, weights[kept])
+        return SparseEmbedding(indices.astype(np.int32), values)
+
+
 def sparse_call(pooling: SparsePooling) -> EngineCall:
     """What to ask of the engine."""
     if pooling.strategy == "max":  # the logarithm keeps the order: it is taken of the largest only
@@ -36,6 +65,9 @@ def sparse_call(pooling: SparsePooling) -> EngineCall:
 def sparse_embedding(row: Floats, pooling: SparsePooling) -> SparseEmbedding:
     """Of what the engine gave for `sparse_call`, ``[vocabulary]``."""
     indices = np.flatnonzero(row > 0).astype(np.int32)
+    if pooling.most is not None and len(indices) > pooling.most:
+        largest = np.argsort(-row[indices], kind="stable")[: pooling.most]
+        indices = np.sort(indices[largest])
     values = row[indices]
     if pooling.strategy == "max":
         values = sparse_weights(values, twice=pooling.twice)

@@ -46,6 +46,7 @@ class TextTokenizer:
         type_vocab_size: int | None = 2,
         mask_token: str = "[MASK]",
         unknown_token: str = "[UNK]",
+        pad_token: str = "[PAD]",
         truncation_side: Side = "right",
     ) -> None:
         """``backend`` must neither pad nor truncate; ``max_length`` counts special tokens too.
@@ -59,6 +60,7 @@ class TextTokenizer:
         self.mask_token = mask_token
         self.mask_id = backend.token_to_id(mask_token)
         self.unknown_id = backend.token_to_id(unknown_token)
+        self._pad_id = backend.token_to_id(pad_token)
         with reading("the model's tokenizer", CheckpointError):
             self._single, self._pair = SpecialTokens.of(backend, 1), SpecialTokens.of(backend, 2)
         if type_vocab_size is None:
@@ -70,15 +72,17 @@ class TextTokenizer:
                 f"at least {self.least_length}."
             )
 
-    def encode(self, texts: Texts, *, strict: bool = False) -> list[Tokens]:
-        """Token ids of each text, `max_length` at most.
+    def encode(
+        self, texts: Texts, *, strict: bool = False, max_length: int | None = None
+    ) -> list[Tokens]:
+        """Token ids of each text, ``max_length`` at most (by default `max_length`).
 
         Longer texts are truncated (on the right unless the folder says left, of a pair the longer
         one first), with one TruncationWarning for all; with ``strict`` they raise InputError. A
         blank text becomes its special tokens; InputError where the tokenizer adds none.
         """
-        sequences, cut = self.encode_truncated(texts, strict=strict)
-        self._warn(texts, cut)
+        sequences, cut = self.encode_truncated(texts, strict=strict, max_length=max_length)
+        self._warn(texts, cut, max_length)
         return sequences
 
     def encode_truncated(
@@ -118,6 +122,12 @@ class TextTokenizer:
         """Tokens of ``text`` with the special tokens before it."""
         (found,) = self._encoded([text])
         return len(self._single.ids[0]) + len(found)
+
+    @property
+    def unweighed_ids(self) -> list[int]:
+        """Ids of tokens that stand for no word: special ones around a text, padding, unknown."""
+        around = [each for part in self._single.ids for each in part]
+        return [*around, *(each for each in (self._pad_id, self.unknown_id) if each is not None)]
 
     @property
     def least_length(self) -> int:
@@ -275,9 +285,10 @@ class TextTokenizer:
             )
         return (room,) if len(ids) == 1 else longest_first(len(ids[0]), len(ids[1]), room)
 
-    def _warn(self, texts: Texts, cut: list[int]) -> None:
+    def _warn(self, texts: Texts, cut: list[int], limit: int | None = None) -> None:
         if cut:
-            warning = TruncationWarning(len(cut), cut[0], self.max_length, texts.name(cut[0]))
+            limit = limit or self.max_length
+            warning = TruncationWarning(len(cut), cut[0], limit, texts.name(cut[0]))
             warnings.warn(warning, stacklevel=_level_of_caller())
 
 
@@ -308,6 +319,7 @@ def folder_tokenizer(
         type_vocab_size=type_vocab_size if stored.token_types else None,
         mask_token=stored.special_tokens["mask_token"],
         unknown_token=stored.special_tokens["unk_token"],
+        pad_token=stored.special_tokens.get("pad_token", ""),
         truncation_side=stored.truncation_side,
     )
 

@@ -14,12 +14,12 @@ from sparsebert.checkpoint.auxiliary_files import write_auxiliary_files
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.dtypes import Array
-from sparsebert.checkpoint.folder import PACKED_NAME, Checkpoint, open_checkpoint
+from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.masks import StoredMasks, layer_mask
 from sparsebert.checkpoint.sparsity import read_sparsity, with_step
 from sparsebert.checkpoint.staging import check_output, staged_folder
-from sparsebert.checkpoint.tensors import TensorSpec
+from sparsebert.checkpoint.tensors import PACKED_NAME, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import CheckpointError, OutputError
 from sparsebert.packing.dtypes import Roles, Source, ValueType, get_value_type

@@ -10,11 +10,12 @@ import numpy as np
 from sparsebert.checkpoint.architecture import canonical_names, check_shapes
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config, read_family
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, widen
-from sparsebert.checkpoint.folder import PACKED_NAME, check_recorded_layers
+from sparsebert.checkpoint.folder import check_recorded_layers
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
+from sparsebert.checkpoint.tensors import PACKED_NAME
 from sparsebert.compressed import Compressed
 from sparsebert.errors import CheckpointError, reading
 from sparsebert.packing.dtypes import Role, Roles

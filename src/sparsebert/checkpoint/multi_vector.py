@@ -1,0 +1,315 @@
+"""Multi-vector models (ColBERT): how a folder makes a vector of each token of a text.
+
+Khattab and Zaharia 2020, arXiv:2004.12832. Three layouts say so: the modules of
+sentence-transformers' MultiVectorEncoder, PyLate's, which leave what PyLate does to settings, and
+the original ColBERT's (HF_ColBERT), with the projection among the encoder's weights and settings in
+artifact.metadata. A fourth are BGE-M3's heads (`bge_m3`).
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sparsebert.checkpoint.bge_m3 import COLBERT, head_layer
+from sparsebert.checkpoint.config import CONFIG_NAME
+from sparsebert.checkpoint.families import COLBERT_ARCHITECTURE
+from sparsebert.checkpoint.folder_files import has_file
+from sparsebert.checkpoint.json_files import read_object
+from sparsebert.checkpoint.known_keys import MULTI_VECTOR_MASK, SENTENCE_TRANSFORMERS
+from sparsebert.checkpoint.sentence_transformers import (
+    MODULES_NAME,
+    SETTINGS_NAME,
+    TRANSFORMERS,
+    Module,
+    read_modules,
+    read_prompts,
+    transformer_settings,
+)
+from sparsebert.checkpoint.tensors import PACKED_NAME, TensorFiles
+from sparsebert.checkpoint.vector_layers import (
+    TOKENS,
+    UnsupportedModuleError,
+    VectorLayer,
+    read_layer,
+)
+from sparsebert.errors import CheckpointError
+
+Task = Literal["query", "document"]
+METADATA_NAME = "artifact.metadata"
+_MASK = "MultiVectorMask"
+_PYLATE_DENSE = "pylate.models.Dense.Dense"
+_MODEL_TYPES = ("MultiVectorEncoder", "ColBERT")
+_PROJECTION = "linear.weight"
+_USUAL_LENGTH = 32  # of a query, with the tokens that expand it
+_MEAN = "meanmaxsim"
+_PROMPT_NAMES: dict[Task, tuple[str, ...]] = {
+    "query": ("query",),
+    "document": ("document", "passage", "corpus"),
+}
+_MARKERS = (  # settings by which sentence-transformers knows a folder of PyLate
+    "query_length",
+    "document_length",
+    "query_expansion",
+    "do_query_expansion",
+    "attend_to_expansion_tokens",
+    "attend_to_mask_tokens",
+    "query_prefix",
+    "document_prefix",
+    "skiplist_words",
+)
+
+
+@dataclass(frozen=True)
+class QueryExpansion:
+    """Tokens put behind a query until it has ``length`` of them: ``token``, None for the mask.
+
+    The query's own tokens do not attend to them unless ``attend``, nor do they to each other. If
+    ``fixed``, longer queries are cut to ``length``.
+    """
+
+    length: int
+    attend: bool = False
+    token: str | None = None
+    fixed: bool = True
+
+
+@dataclass(frozen=True)
+class MultiVector:
+    """From token vectors to those that stand for a text.
+
+    ``layers`` are applied to each. Of a document those of ``skipped_words`` are left out (of what
+    ``skipped_in`` names), of both the ``first`` ones; ``kept_ids`` are the only ones kept of a
+    document, if there are any. ``markers`` are put before a text as a token of their own where the
+    vocabulary has them. The score of a document is the sum, or with ``mean`` the mean, over a
+    query's vectors of the largest product with one of the document's. ``unsupported`` is as in
+    `Pooling`.
+    """
+
+    layers: tuple[VectorLayer, ...] = ()
+    lengths: Mapping[Task, int] = field(default_factory=dict)
+    expansion: QueryExpansion | None = None
+    skipped_words: tuple[str, ...] = ()
+    skipped_in: tuple[str, ...] = ("document",)
+    kept_ids: tuple[int, ...] = ()
+    first: int = 0
+    prompts: Mapping[Task, str] = field(default_factory=dict)
+    markers: tuple[str, ...] = ()
+    mean: bool = False
+    unsupported: str = ""
+
+    def check(self) -> None:
+        """CheckpointError for a folder whose texts cannot be embedded."""
+        if self.unsupported:
+            raise CheckpointError(self.unsupported)
+
+
+def read_multi_vector(folder: Path, hidden_size: int) -> MultiVector | None:
+    """What the folder says of token vectors; None for a folder that makes none.
+
+    Raises CheckpointError for damaged files; what sparsebert does not compute is told in
+    `MultiVector.unsupported`.
+    """
+    try:
+        modules = read_modules(folder)
+        if not modules and _is_original(folder):
+            return _original(folder, hidden_size)
+        if any(module.kind in (_MASK, _PYLATE_DENSE) for module in modules) or (
+            modules and _settings(folder).get("model_type") in _MODEL_TYPES
+        ):
+            return _with_modules(folder, modules)
+    except UnsupportedModuleError as error:
+        return MultiVector(unsupported=str(error))
+    _check_one_limit(folder)
+    colbert = head_layer(folder, COLBERT, hidden_size, hidden_size)
+    if colbert is None:
+        return None
+    return MultiVector((colbert, VectorLayer("normalize", folder)), first=1, mean=True)
+
+
+def _check_one_limit(folder: Path) -> None:
+    """CheckpointError for settings that only multi-vector models have a meaning for here."""
+    if not read_modules(folder):
+        return
+    file, own = transformer_settings(folder)
+    for name in ("query_length", "document_length", "query_expansion"):
+        if own.get(name) is not None:
+            raise CheckpointError(
+                f"{file}: {name} is set, and the folder is of no multi-vector model: sparsebert "
+                "has one limit for all other texts."
+            )
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    file = folder / SETTINGS_NAME
+    settings = read_object(file) if has_file(file) else {}
+    SENTENCE_TRANSFORMERS.check(settings, file)
+    return settings
+
+
+def _with_modules(folder: Path, modules: list[Module]) -> MultiVector:
+    """The layouts with modules.json: sentence-transformers', and PyLate's."""
+    where, settings = folder / SETTINGS_NAME, _settings(folder)
+    pylate = settings.get("model_type") == "ColBERT"
+    layers: list[VectorLayer] = []
+    mask: dict[str, Any] | None = None
+    for module in modules:
+        if module.kind in (*TRANSFORMERS, "Dropout"):
+            continue
+        if module.kind == _MASK and mask is None:
+            file = module.folder / "config.json"
+            mask = read_object(file) if module.has_folder and has_file(file) else {}
+            MULTI_VECTOR_MASK.check(mask, file)
+            continue
+        kind = "Dense" if module.kind == _PYLATE_DENSE else module.kind
+        layer = read_layer(Module(kind, module.folder, module.has_folder), TOKENS, default=TOKENS)
+        if layer is None:
+            raise UnsupportedModuleError(
+                f"{folder / MODULES_NAME} asks for a '{module.kind}' module, which sparsebert does "
+                "not compute of token vectors."
+            )
+        layers.append(layer)
+    if pylate:  # what its own code does behind the modules
+        layers.append(VectorLayer("normalize", folder))
+        mask = {"skiplist_words": settings.get("skiplist_words", list(string.punctuation))}
+    mask = mask or {}
+    own_file, own = transformer_settings(folder)
+    given = {**_pylate_lengths(settings), **own}
+    lengths: dict[Task, int] = {}
+    for task in _PROMPT_NAMES:
+        if given.get(f"{task}_length") is not None:
+            lengths[task] = _length(given[f"{task}_length"], f"{task}_length", own_file)
+    prompts, markers = _prompts(folder, settings, where)
+    skipped_in = mask.get("skiplist_tasks") or ["document"]
+    return MultiVector(
+        tuple(layers),
+        lengths,
+        _expansion(given.get("query_expansion"), own_file),
+        _words(mask.get("skiplist_words") or [], where),
+        _words([skipped_in] if isinstance(skipped_in, str) else skipped_in, where),
+        _ids(mask.get("keep_only_token_ids") or [], where),
+        0,
+        prompts,
+        markers,
+        settings.get("similarity_fn_name") == _MEAN,
+    )
+
+
+def _pylate_lengths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Lengths and expansion out of PyLate's settings, in sentence-transformers' words."""
+    if not any(name in settings for name in _MARKERS):
+        return {}
+    found = {"document_length": settings.get("document_length")}
+    if "query_expansion" in settings:
+        expansion = settings["query_expansion"]
+        return {
+            **found,
+            "query_length": settings.get("query_length"),
+            "query_expansion": expansion,
+        }
+    if settings.get("do_query_expansion") is False:
+        return {**found, "query_length": settings.get("query_length")}
+    attend = settings.get("attend_to_expansion_tokens", settings.get("attend_to_mask_tokens"))
+    length = settings.get("query_length") or _USUAL_LENGTH
+    expansion = {"strategy": "fixed", "attend": bool(attend), "length": length}
+    return {**found, "query_expansion": expansion}
+
+
+def _prompts(
+    folder: Path, settings: Mapping[str, Any], where: Path
+) -> tuple[dict[Task, str], tuple[str, ...]]:
+    """The text before queries and documents, and the markers in it."""
+    named = read_prompts(folder)
+    prompts: dict[Task, str] = {}
+    markers: list[str] = []
+    for task, names in _PROMPT_NAMES.items():
+        name = next((name for name in names if name in named.texts), None)
+        prompts[task] = "" if name is None else named.texts[name]
+        if f"{task}_prefix" in settings:
+            marker = settings[f"{task}_prefix"] or ""
+            if not isinstance(marker, str):
+                raise CheckpointError(f"{where}: {task}_prefix is {marker!r}, not a text.")
+            markers.append(marker)
+            prompts[task] = marker + named.texts.get(task, "").removeprefix(marker)
+    return prompts, tuple(markers)
+
+
+def _is_original(folder: Path) -> bool:
+    file = folder / CONFIG_NAME
+    named = read_object(file).get("architectures") if has_file(file) else None
+    return isinstance(named, list) and COLBERT_ARCHITECTURE in named
+
+
+def _original(folder: Path, hidden_size: int) -> MultiVector:
+    """ColBERT's own layout."""
+    file = folder / METADATA_NAME
+    settings = read_object(file) if has_file(file) else {}
+    tensors = (
+        TensorFiles([folder / PACKED_NAME])
+        if has_file(folder / PACKED_NAME)
+        else TensorFiles.of_folder(folder)
+    )
+    if _PROJECTION not in tensors:
+        raise CheckpointError(f"{folder}: the weights lack ColBERT's projection, '{_PROJECTION}'.")
+    shape = tensors.spec(_PROJECTION).shape
+    if len(shape) != 2:
+        raise CheckpointError(f"{folder}: tensor '{_PROJECTION}' is {list(shape)}, not a matrix.")
+    projection = VectorLayer(
+        "dense", folder, "linear.", inputs=hidden_size, outputs=shape[0], has_bias=False
+    )
+    markers = (
+        settings.get("query_token_id") or "[unused0]",
+        settings.get("doc_token_id") or "[unused1]",
+    )
+    if not all(isinstance(marker, str) for marker in markers):
+        raise CheckpointError(f"{file}: query_token_id and doc_token_id must be texts.")
+    longest = settings.get("doc_maxlen")
+    return MultiVector(
+        (projection, VectorLayer("normalize", folder)),
+        {} if longest is None else {"document": _length(longest, "doc_maxlen", file)},
+        QueryExpansion(
+            _length(settings.get("query_maxlen") or _USUAL_LENGTH, "query_maxlen", file),
+            bool(settings.get("attend_to_mask_tokens")),
+        ),
+        tuple(string.punctuation) if settings.get("mask_punctuation", True) else (),
+        prompts={"query": f"{markers[0]} ", "document": f"{markers[1]} "},
+        markers=tuple(f"{marker} " for marker in markers),
+    )
+
+
+def _expansion(given: Any, where: Path) -> QueryExpansion | None:
+    if given is None:
+        return None
+    known = ("strategy", "attend", "token", "length")
+    if not isinstance(given, dict) or set(given) - set(known):
+        raise CheckpointError(
+            f"{where}: query_expansion must be an object with {', '.join(known)}."
+        )
+    strategy, attend, token = given.get("strategy"), given.get("attend", False), given.get("token")
+    if strategy not in ("fixed", "min"):
+        raise CheckpointError(f"{where}: query_expansion's strategy {strategy!r} is no known one.")
+    if not isinstance(attend, bool) or not isinstance(token, str | None):
+        raise CheckpointError(f"{where}: query_expansion's attend or token is of the wrong type.")
+    length = _length(given.get("length"), "query_expansion's length", where)
+    return QueryExpansion(length, attend, token, strategy == "fixed")
+
+
+def _length(value: Any, name: str, where: Path) -> int:
+    if type(value) is not int or not 1 <= value <= 1 << 20:
+        raise CheckpointError(f"{where}: {name} is {value!r}, which is no number of tokens.")
+    return value
+
+
+def _words(value: Any, where: Path) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise CheckpointError(f"{where}: the list of what is skipped must hold texts.")
+    return tuple(value)
+
+
+def _ids(value: Any, where: Path) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(each) is int for each in value):
+        raise CheckpointError(f"{where}: keep_only_token_ids must hold token ids.")
+    return tuple(value)

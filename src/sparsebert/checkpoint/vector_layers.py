@@ -1,0 +1,191 @@
+"""Layers over vectors behind the encoder: sentence-transformers' Dense, LayerNorm and Normalize.
+
+They work on vectors of texts behind a pooling, and on vectors of tokens in multi-vector models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
+from sparsebert.checkpoint.folder_files import has_file
+from sparsebert.checkpoint.json_files import MOST, read_object
+from sparsebert.checkpoint.known_keys import DENSE, LAYER_NORM, NORMALIZE, KnownKeys
+from sparsebert.checkpoint.sentence_transformers import Module
+from sparsebert.checkpoint.tensors import INDEX_NAME, PACKED_NAME, WEIGHTS_NAME, TensorFiles
+from sparsebert.errors import CheckpointError
+
+_ACTIVATIONS = {  # of a Dense module, by the end of its torch class
+    "Identity": "identity",
+    "Tanh": "tanh",
+    "ReLU": "relu",
+    "GELU": "gelu",
+    "Sigmoid": "sigmoid",
+    "SiLU": "silu",
+}
+LAYER_NORM_EPSILON = 1e-5  # torch's default, which the LayerNorm module keeps
+TEXT, TOKENS, SCORES = "sentence_embedding", "token_embeddings", "scores"
+
+
+class UnsupportedModuleError(Exception):
+    """A module or setting that sparsebert does not compute; only what needs it is refused."""
+
+
+@dataclass(frozen=True)
+class VectorLayer:
+    """A "dense" layer with an ``activation``, a "norm" or "normalize".
+
+    ``place`` is the file with its weights, or the folder, and ``stem`` what their names begin with.
+    With ``residual`` a dense layer's input is added to its output, by a matrix of its own where
+    their widths differ.
+    """
+
+    kind: str
+    place: Path
+    stem: str = "linear"
+    activation: str = "identity"
+    inputs: int = 0
+    outputs: int = 0
+    has_bias: bool = True
+    residual: bool = False
+
+    def weights(self) -> dict[str, Float32]:
+        """Its tensors in float32: ``weight``, ``bias`` and ``residual``. Raises CheckpointError."""
+        if self.kind == "normalize":
+            return {}
+        matrix = (self.outputs, self.inputs)
+        stored: dict[str, tuple[str, tuple[int, ...]]] = {
+            "weight": (f"{self.stem}weight", matrix if self.kind == "dense" else (self.outputs,))
+        }
+        if self.has_bias:
+            stored["bias"] = (f"{self.stem}bias", (self.outputs,))
+        if self.residual and self.inputs != self.outputs:
+            stored["residual"] = ("residual.weight", matrix)
+        tensors = _tensors_at(self.place)
+        return {
+            name: _read(tensors, in_file, shape, self.place)
+            for name, (in_file, shape) in stored.items()
+        }
+
+
+def read_layer(module: Module, vectors: str, *, default: str = TEXT) -> VectorLayer | None:
+    """The layer of a Dense, LayerNorm or Normalize module over ``vectors``; None for other modules.
+
+    ``vectors`` is what it must work on, TEXT or TOKENS, and ``default`` what it works on where its
+    settings do not say. Raises CheckpointError, UnsupportedModuleError.
+    """
+    if module.kind not in LAYERS:
+        return None
+    file = module.folder / "config.json"
+    settings = read_object(file) if module.kind != "Normalize" or _has_own(module) else {}
+    _LAYER_KEYS[module.kind].check(settings, file)
+    given = settings.get("module_input_name") or (default if module.kind == "Dense" else TEXT)
+    if module.kind == "LayerNorm":
+        given = TEXT
+    made = settings.get("module_output_name") or given
+    if given != vectors or made not in (vectors, *((SCORES,) if vectors == TEXT else ())):
+        changed = given if given != vectors else made
+        raise UnsupportedModuleError(
+            f"{file}: its {module.kind} works on {changed!r}, where sparsebert computes "
+            f"{vectors!r} alone."
+        )
+    if module.kind == "Normalize":
+        return VectorLayer("normalize", module.folder)
+    if module.kind == "LayerNorm":
+        width = count(settings, "dimension", file)
+        return VectorLayer("norm", module.folder, "norm.", outputs=width)
+    return _dense(settings, module.folder, file)
+
+
+def gives_scores(module: Module) -> bool:
+    """Whether a Dense module makes scores of what it reads, as the last of a re-ranker does."""
+    return (
+        module.kind == "Dense"
+        and read_object(module.folder / "config.json").get("module_output_name") == SCORES
+    )
+
+
+def width_behind(layers: tuple[VectorLayer, ...], width: int) -> int:
+    """Numbers of a vector of that width behind the layers."""
+    return next((each.outputs for each in reversed(layers) if each.kind == "dense"), width)
+
+
+def count(settings: Mapping[str, Any], name: str, where: Path) -> int:
+    """A number of features; CheckpointError for anything else."""
+    value = settings.get(name)
+    if type(value) is not int or not 1 <= value <= MOST:
+        raise CheckpointError(f"{where}: {name} must be a whole number, not {value!r}.")
+    return value
+
+
+def switch(settings: Mapping[str, Any], name: str, default: bool, where: Path) -> bool:
+    """True or false; CheckpointError for anything else."""
+    value = settings.get(name, default)
+    if not isinstance(value, bool):
+        raise CheckpointError(f"{where}: {name} is {value!r}, not true or false.")
+    return value
+
+
+def _dense(settings: Mapping[str, Any], folder: Path, file: Path) -> VectorLayer:
+    named = settings.get("activation_function", "torch.nn.modules.activation.Tanh")
+    activation = str(named).rsplit(".", 1)[-1]
+    if not str(named).startswith("torch.nn.") or activation not in _ACTIVATIONS:
+        raise UnsupportedModuleError(
+            f"{file}: the activation_function {named!r} is not supported; supported are torch's "
+            f"{', '.join(_ACTIVATIONS)}."
+        )
+    return VectorLayer(
+        "dense",
+        folder,
+        "linear.",
+        _ACTIVATIONS[activation],
+        count(settings, "in_features", file),
+        count(settings, "out_features", file),
+        switch(settings, "bias", True, file),
+        switch(settings, "use_residual", False, file),
+    )
+
+
+LAYERS = ("Dense", "LayerNorm", "Normalize")
+_LAYER_KEYS: dict[str, KnownKeys] = {
+    "Dense": DENSE,
+    "LayerNorm": LAYER_NORM,
+    "Normalize": NORMALIZE,
+}
+
+
+def _has_own(module: Module) -> bool:
+    """Whether a Normalize has a folder with settings; old ones have none, or an empty one."""
+    return module.has_folder and has_file(module.folder / "config.json")
+
+
+def _tensors_at(place: Path) -> TensorFiles:
+    if place.is_dir():
+        if has_file(place / PACKED_NAME):
+            return TensorFiles([place / PACKED_NAME])
+        if not has_file(place / WEIGHTS_NAME) and not has_file(place / INDEX_NAME):
+            raise CheckpointError(
+                f"{place} has no {WEIGHTS_NAME}: save the model anew, with a "
+                "sentence-transformers of today, or run `sparsebert convert`."
+            )
+        return TensorFiles.of_folder(place)
+    return TensorFiles([place])
+
+
+def _read(tensors: TensorFiles, name: str, shape: tuple[int, ...], place: Path) -> Float32:
+    if name not in tensors:
+        raise CheckpointError(f"{place} lacks the tensor '{name}'.")
+    spec = tensors.spec(name)
+    if spec.shape != shape or spec.dtype not in WEIGHT_TYPES:
+        raise CheckpointError(
+            f"{place}: tensor '{name}' is {spec.dtype} {list(spec.shape)}, and config.json asks "
+            f"for floats {list(shape)}."
+        )
+    values = np.array(widen(tensors[name], spec.dtype))
+    check_finite(name, values, place)
+    return values
