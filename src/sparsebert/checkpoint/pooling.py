@@ -75,6 +75,10 @@ class Pooling:
         """CheckpointError for a folder whose texts cannot be embedded."""
         if self.unsupported:
             raise CheckpointError(self.unsupported)
+        if self.scores:
+            raise CheckpointError(
+                "the last module of the folder makes scores, and no embedding, of a text or a pair."
+            )
 
     def width(self, hidden: int) -> int:
         """Numbers of an embedding of a model with that hidden size."""

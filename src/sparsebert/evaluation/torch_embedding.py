@@ -10,7 +10,8 @@ import numpy as np
 
 from sparsebert.checkpoint import open_checkpoint, transformer_folder
 from sparsebert.checkpoint.hub_configs import check_transformers_reads
-from sparsebert.checkpoint.pooling import LAYER_NORM_EPSILON, PooledLayer, Pooling
+from sparsebert.checkpoint.pooling import Pooling
+from sparsebert.checkpoint.vector_layers import LAYER_NORM_EPSILON, VectorLayer
 from sparsebert.evaluation.embedding import Embeddings
 from sparsebert.extras import need_extra
 from sparsebert.tasks.embedding_texts import TextReader
@@ -153,7 +154,7 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, modes: Sequence[str]) -> torc
 
 
 def _applied(
-    layer: PooledLayer, weights: dict[str, torch.Tensor], vectors: torch.Tensor
+    layer: VectorLayer, weights: dict[str, torch.Tensor], vectors: torch.Tensor
 ) -> torch.Tensor:
     import torch
     from torch.nn import functional
@@ -173,4 +174,6 @@ def _applied(
         "silu": functional.silu,
     }
     found: torch.Tensor = activations[layer.activation](functional.linear(vectors, weight, bias))
+    if layer.residual:
+        found = found + (vectors @ own["residual"].T if "residual" in own else vectors)
     return found

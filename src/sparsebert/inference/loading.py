@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import (
+    EncoderConfig,
     open_checkpoint,
     read_pooling,
     read_prompts,
@@ -66,7 +67,7 @@ def _load(
         type_vocab_size=config.token_types,
     )
     hidden = config.hidden_size
-    multi_vector = _multi_vector(folder, hidden, max_length)
+    multi_vector = _multi_vector(folder, config, max_length)
     token_weights = read_token_weights(folder, hidden)
     name = source_name(model)
     if pooling is None or (pooling.unsupported and multi_vector):
@@ -102,9 +103,17 @@ def _usual_pooling(
     return None
 
 
-def _multi_vector(folder: Path, hidden_size: int, max_length: int | None) -> MultiVector | None:
+def _multi_vector(
+    folder: Path, config: EncoderConfig, max_length: int | None
+) -> MultiVector | None:
     """What the folder says, with no document longer than the caller's limit."""
-    found = read_multi_vector(folder, hidden_size)
+    found = read_multi_vector(folder, config.hidden_size)
+    if found and found.expansion and not found.expansion.attend and config.disentangled:
+        # transformers' DeBERTa makes zeros of such tokens, in their embeddings and as queries.
+        return MultiVector(
+            unsupported=f"{folder} expands queries by tokens that nothing attends to, which "
+            "sparsebert does not compute of DeBERTa."
+        )
     if found is None or max_length is None:
         return found
     lengths = {task: min(length, max_length) for task, length in found.lengths.items()}
