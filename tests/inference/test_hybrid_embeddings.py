@@ -155,3 +155,29 @@ def test_old_modules_are_converted_too(tiny_bert: Any, tmp_path: Path) -> None:
 def test_other_models_say_what_they_lack(tiny_bert: Any) -> None:
     with pytest.raises(InputError, match="lacks a head .* that takes a model like BGE-M3"):
         load(tiny_bert()).embed_hybrid("a")
+
+
+def test_the_server_gives_the_same(converted: Path) -> None:
+    for library in ("fastapi", "uvicorn", "orjson", "httpx"):
+        pytest.importorskip(library)
+    import httpx
+
+    from served import serving
+    from sparsebert.serving import load_models
+
+    expected = load(converted).embed_hybrid(TEXTS)
+    served = serving(load_models([converted], threads=1))
+    with served as url, httpx.Client(base_url=url) as client:
+
+        def asked(route: str) -> Any:
+            response = client.post(route, json={"inputs": TEXTS})
+            assert response.status_code == 200, response.text
+            return zip(response.json(), expected, strict=True)
+
+        for dense, wanted in asked("/embed"):
+            assert dense == pytest.approx(wanted.dense, abs=1e-5)
+        for sparse, wanted in asked("/embed_sparse"):
+            weights = {pair["index"]: pair["value"] for pair in sparse}
+            assert weights == pytest.approx(wanted.sparse.as_dict(), abs=1e-5)
+        for vectors, wanted in asked("/embed_all"):
+            assert np.asarray(vectors) == pytest.approx(wanted.tokens, abs=1e-5)

@@ -239,6 +239,17 @@ def test_refusals(tiny_bert, tmp_path: Path) -> None:
         model.embed_tokens("a")
 
 
+@pytest.mark.filterwarnings("ignore:.*longer than")
+def test_deberta_takes_no_tokens_that_nothing_attends_to(tiny_bert, tmp_path: Path) -> None:
+    """transformers multiplies their embeddings by 0, and lets such queries attend to all alike."""
+    saved(tmp_path / "st", tiny_bert(model_type="deberta-v2"), query_expansion=EXPANDED)
+    with pytest.raises(CheckpointError, match="does not compute of DeBERTa"):
+        load(tmp_path / "st").embed_tokens("a", task="query")
+    attended = {**EXPANDED, "attend": True}
+    model = saved(tmp_path / "all", tiny_bert(model_type="deberta-v2"), query_expansion=attended)
+    agrees(load(tmp_path / "all"), model)
+
+
 def test_lengths_of_models_that_are_none(tiny_bert, tmp_path: Path) -> None:
     saved(tmp_path / "st", tiny_bert(), document_length=9)
     listed = json.loads((tmp_path / "st" / "modules.json").read_text())
@@ -246,3 +257,39 @@ def test_lengths_of_models_that_are_none(tiny_bert, tmp_path: Path) -> None:
     (tmp_path / "st" / "config_sentence_transformers.json").unlink()
     with pytest.raises(CheckpointError, match="document_length is set, and the folder is of no"):
         load(tmp_path / "st")
+
+
+@pytest.mark.filterwarnings("ignore:.*longer than")
+def test_the_server_gives_the_same(tiny_bert, tmp_path: Path) -> None:
+    for library in ("fastapi", "uvicorn", "orjson", "httpx"):
+        pytest.importorskip(library)
+    import httpx
+
+    from served import serving
+    from sparsebert.serving import load_models
+
+    saved(tmp_path / "st", tiny_bert(), query_expansion=EXPANDED, document_length=12)
+    model = load(tmp_path / "st")
+    folders = [f"colbert={tmp_path / 'st'}", f"dense={tiny_bert()}"]
+    with serving(load_models(folders, threads=1)) as url, httpx.Client(base_url=url) as client:
+
+        def asked(route: str, status: int = 200, **body: Any) -> Any:
+            response = client.post(route, json={"model": "colbert", **body})
+            assert response.status_code == status, response.text
+            return response.json()
+
+        for task, texts in (("query", QUERIES), ("document", DOCUMENTS)):
+            found = asked("/embed_all", inputs=texts, task=task, truncate=True)
+            for each, wanted in zip(found, model.embed_tokens(texts, task=task), strict=True):
+                assert np.asarray(each).reshape(-1, 12) == pytest.approx(wanted, abs=1e-5)
+        ranked = asked("/rerank", query=QUERIES[0], texts=DOCUMENTS, truncate=True)
+        expected = model.rerank(QUERIES[0], DOCUMENTS)
+        assert [each["index"] for each in ranked] == [each["index"] for each in expected]
+        scores = [each["score"] for each in expected]
+        assert [each["score"] for each in ranked] == pytest.approx(scores, abs=1e-4)
+        refused = asked("/embed_all", 413, inputs=long_text(40))
+        assert "longer than the 12 tokens" in refused["error"]
+        assert "use embed_tokens" in asked("/embed", 424, inputs="a")["error"]
+        assert (
+            "cannot rerank" in asked("/rerank", 424, query="a", texts=["b"], model="dense")["error"]
+        )

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from sentences import SENTENCES
 from sparsebert import load, pack, prune
 from sparsebert.errors import CheckpointError
+from sparsebert.evaluation.torch_embedding import TorchEmbedder
 from sparsebert.inference.pooling import _erf
 
 theirs = pytest.importorskip("sentence_transformers")
@@ -83,6 +84,7 @@ def test_embeddings(tiny_bert, tmp_path: Path, modes: Any, kinds: tuple[str, ...
     assert np.abs(found - expected).max() < 2e-5
     assert np.abs(ours.embed(TEXTS[0]) - expected[0]).max() < 2e-5
     assert ours.embed([]).shape == (0, expected.shape[1])
+    assert np.abs(TorchEmbedder.load(tmp_path / "st")(TEXTS) - expected).max() < 2e-5
     # Every step takes the modules and their weights along.
     prune(tmp_path / "st", tmp_path / "sparse")
     pack(tmp_path / "sparse", tmp_path / "packed", dtype="fp32")

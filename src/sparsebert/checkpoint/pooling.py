@@ -71,6 +71,11 @@ class Pooling:
     scores: bool = False
     unsupported: str = ""
 
+    @property
+    def embeds(self) -> bool:
+        """Whether texts of the folder can be embedded."""
+        return not (self.unsupported or self.scores)
+
     def check(self) -> None:
         """CheckpointError for a folder whose texts cannot be embedded."""
         if self.unsupported:

@@ -12,10 +12,12 @@ import numpy as np
 from fastapi import Request
 
 from sparsebert.checkpoint import Head
+from sparsebert.checkpoint.multi_vector import Task
 from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.errors import CheckpointError
 from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.embeddings import shortened
+from sparsebert.inference.sequences import Tokens
 from sparsebert.inference.texts import Text
 from sparsebert.serving.errors import WRONG_HEAD, RequestError
 from sparsebert.serving.inputs import PredictInputs, TextInputs
@@ -64,10 +66,13 @@ async def infer_each(
     truncation: Truncation | None = None,
     prompt: str = "",
     advice: str = '"truncate": true',
+    task: Task | None = None,
+    read: list[Tokens] | None = None,
 ) -> list[list[Floats]]:
     """As `infer` for several calls on the same inputs, which are tokenised once.
 
-    ``advice`` is the field with which a client has texts truncated.
+    ``advice`` is the field with which a client has texts truncated. With a ``task`` a multi-vector
+    model reads the texts as queries or documents; ``read`` is a list that takes their tokens.
     """
     service, stats = service_of(request), stats_of(request)
     service.check_count(len(inputs.items), label)
@@ -80,12 +85,14 @@ async def infer_each(
         stats.characters += characters
     stats.model = model.name
     stats.items += len(items)
-    return await model.run(
-        stats,
-        calls,
-        lambda: model.tokenize(items, name, truncation, advice),
-        lambda: disconnected(request),
-    )
+
+    def tokenize() -> Sequence[Tokens]:
+        sequences = model.tokenize(items, name, truncation, advice, task)
+        if read is not None:
+            read.extend(sequences)
+        return sequences
+
+    return await model.run(stats, calls, tokenize, lambda: disconnected(request))
 
 
 def field_name(label: str, *, single: bool) -> Callable[[int], str]:
@@ -135,6 +142,47 @@ def prompt_for(
     if not all(isinstance(item, str) for item in items):
         raise RequestError(422, "prompt_name goes with texts only.", param="prompt_name")
     return model.prompts.texts[name]
+
+
+async def embed_tokens(
+    request: Request,
+    model: ServedModel,
+    inputs: TextInputs,
+    *,
+    task: Task,
+    label: str = "inputs",
+    truncation: Truncation | None = None,
+    prompt: str | None = None,
+) -> list[Floats]:
+    """The vectors of each text's tokens, as `Model.embed_tokens`, float32 ``[kept, width]``.
+
+    ``prompt`` None is the one that the model has for the task. Raises RequestError, ClientGone.
+    """
+    embedder, call = model.model.token_vectors, EngineCall("hidden", per_token=True)
+    before = model.model.task_prompt(task) if prompt is None else prompt
+    read: list[Tokens] = []
+    (rows,) = await infer_each(
+        request,
+        model,
+        [call],
+        inputs,
+        label=label,
+        truncation=truncation,
+        prompt=before,
+        task=task,
+        read=read,
+    )
+    if embedder is None:
+        return rows
+
+    def vectors() -> list[Floats]:
+        return [
+            embedder.vectors(states, tokens, task)
+            for states, tokens in zip(rows, read, strict=True)
+        ]
+
+    made: list[Floats] = await model.in_tokenizer_pool(vectors)
+    return made
 
 
 async def embed(

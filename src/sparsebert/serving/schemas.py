@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sparsebert.checkpoint.multi_vector import Task
 from sparsebert.serving.inputs import (
     Filled,
     FilledList,
@@ -129,7 +130,11 @@ class EmbedRequest(PromptedBody):
 
 
 class EmbedAllRequest(PromptedBody):
-    pass
+    task: Task = Field(
+        "document",
+        description="What the texts are to a multi-vector model (ColBERT), which reads and expands "
+        "queries otherwise than documents, behind prompts of their own.",
+    )
 
 
 class EmbedSparseRequest(PromptedBody):

@@ -11,6 +11,7 @@ from time import perf_counter, time
 from typing import Any, NamedTuple
 
 from sparsebert.checkpoint import Head
+from sparsebert.checkpoint.multi_vector import Task
 from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.errors import CheckpointError, EngineError, InputError
 from sparsebert.inference import Model, load
@@ -64,13 +65,18 @@ class ServedModel:
 
     @property
     def is_reranker(self) -> bool:
-        """Whether it is a re-ranker in the sense of TEI: a classifier with one label."""
-        return self.head is Head.SEQUENCE and len(self.model.config.labels) == 1
+        """Whether it ranks: a classifier with one label, as in TEI, or a multi-vector model."""
+        one_label = self.head is Head.SEQUENCE and len(self.model.config.labels) == 1
+        return one_label or self.model.token_vectors is not None
 
     @property
     def routes(self) -> list[str]:
         """The routes that the model's head supports."""
-        routes = [*_EMBEDDING_ROUTES, *_READING_ROUTES]
+        routes = ["/embed_all", *_READING_ROUTES]
+        if self.model.pooling.embeds:
+            routes = [*_EMBEDDING_ROUTES, *_READING_ROUTES]
+        if self.model.token_weigher is not None:
+            routes.append("/embed_sparse")
         if self.head is Head.SEQUENCE:
             routes.append("/predict")
         if self.is_reranker:
@@ -193,14 +199,17 @@ class ServedModel:
         name: Callable[[int], str],
         truncation: Truncation | None,
         advice: str,
+        task: Task | None = None,
     ) -> list[Tokens]:
         """Tokenise texts and pairs, and add special tokens to lists of token ids.
 
+        With a ``task`` a multi-vector model reads them as queries or documents.
         ``name(index)`` is what messages call the text at an index, and ``advice`` the field by
         which a client has it truncated. Raises RequestError: 413 for a text that is too long and
         may not be truncated, 422 for what the tokenizer or the vocabulary refuses.
         """
-        side, limit = (truncation or Truncation()).side, self._limit(truncation)
+        most = self._longest(task)
+        side, limit = (truncation or Truncation()).side, self._limit(truncation, most)
         indices = [index for index, item in enumerate(items) if not isinstance(item, list)]
         texts = Texts([item for item in items if not isinstance(item, list)], False, name(0))
         found: list[Tokens] = []
@@ -208,12 +217,24 @@ class ServedModel:
         if texts.items:
             found, long = self.model.tokenizer.encode_truncated(texts, side=side, max_length=limit)
         if long and truncation is None:
-            raise self._too_long(name(indices[long[0]]), advice)
+            raise self._too_long(name(indices[long[0]]), advice, limit)
         sequences = dict(zip(indices, found, strict=True))
         for index, item in enumerate(items):
             if isinstance(item, list):
-                sequences[index] = self._from_ids(item, name(index), truncation, advice)
-        return self._checked([sequences[index] for index in range(len(items))])
+                sequences[index] = self._from_ids(item, name(index), truncation, advice, limit)
+        checked = self._checked([sequences[index] for index in range(len(items))])
+        embedder = self.model.token_vectors
+        if task is None or embedder is None:
+            return checked
+        return embedder.expanded(checked, task, self.model.config.max_length)
+
+    def _longest(self, task: Task | None) -> int:
+        """Tokens of a text that the model reads."""
+        most, embedder = self.model.max_length, self.model.token_vectors
+        if task is None or embedder is None:
+            return most
+        embedder.of.check()
+        return embedder.limit(task, most, self.model.config.max_length)
 
     def locate(
         self,
@@ -223,22 +244,24 @@ class ServedModel:
         advice: str,
     ) -> list[LocatedTokens]:
         """As `tokenize`, of texts, with the characters of each token."""
-        side, limit = (truncation or Truncation()).side, self._limit(truncation)
+        most = self.model.max_length
+        side, limit = (truncation or Truncation()).side, self._limit(truncation, most)
         given = Texts([*texts], False, name(0))
         found, long = self.model.tokenizer.locate_truncated(given, side=side, max_length=limit)
         if long and truncation is None:
-            raise self._too_long(name(long[0]), advice)
+            raise self._too_long(name(long[0]), advice, limit)
         self._checked([each.tokens for each in found])
         return found
 
     def _width(self, call: EngineCall) -> int:
         """Numbers of a row of results, or more."""
-        config = self.model.config
+        config, embedder = self.model.config, self.model.token_vectors
         predicts_tokens = call.method in ("head", "sparse") and self.head is Head.MASKED_LM
-        return config.vocab_size if predicts_tokens else config.hidden_size
+        if predicts_tokens:
+            return config.vocab_size
+        return max(config.hidden_size, embedder.width if embedder else 0)
 
-    def _limit(self, truncation: Truncation | None) -> int:
-        most = self.model.max_length
+    def _limit(self, truncation: Truncation | None, most: int) -> int:
         if truncation is None or truncation.tokens is None:
             return most
         least = self.model.tokenizer.least_length
@@ -252,7 +275,7 @@ class ServedModel:
         return truncation.tokens
 
     def _from_ids(
-        self, ids: list[int], name: str, truncation: Truncation | None, advice: str
+        self, ids: list[int], name: str, truncation: Truncation | None, advice: str, limit: int
     ) -> Tokens:
         vocabulary = self.model.config.vocab_size
         for index, token in enumerate(ids):
@@ -263,17 +286,16 @@ class ServedModel:
                     f"{vocabulary} tokens: token ids must be those of this model's own tokenizer.",
                 )
         tokens = self.model.tokenizer.with_special_tokens(ids)
-        limit = self._limit(truncation)
         if len(tokens) <= limit:
             return tokens
         if truncation is None:
-            raise self._too_long(name, advice)
+            raise self._too_long(name, advice, limit)
         return self.model.tokenizer.with_special_tokens(ids, side=truncation.side, max_length=limit)
 
-    def _too_long(self, name: str, advice: str) -> RequestError:
+    def _too_long(self, name: str, advice: str, most: int) -> RequestError:
         return RequestError(
             413,
-            f"{name} is longer than the {self.model.max_length} tokens that {self.name} takes: "
+            f"{name} is longer than the {most} tokens that {self.name} takes: "
             f"shorten it, or send {advice} (or start the server with --auto-truncate) to have it "
             "cut.",
             param=name.split("[")[0],

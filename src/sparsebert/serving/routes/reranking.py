@@ -5,6 +5,7 @@ The scores are the same: those of `Model.classify` for a query with a text.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -17,8 +18,8 @@ from sparsebert.checkpoint import Head
 from sparsebert.inference.batching import EngineCall
 from sparsebert.inference.labelling import apply_function
 from sparsebert.serving.errors import WRONG_HEAD, RequestError
-from sparsebert.serving.inference import infer, require_head, truncation_of
-from sparsebert.serving.inputs import Documents, Filled, PredictInputs, Whole
+from sparsebert.serving.inference import embed_tokens, infer, require_head, truncation_of
+from sparsebert.serving.inputs import Documents, Filled, PredictInputs, TextInputs, Whole
 from sparsebert.serving.json_route import Body, JsonRoute, json_object, stats_of, validated
 from sparsebert.serving.schemas import Count, Rank, RequestBody, RerankRequest, TruncatePromptTokens
 from sparsebert.serving.served_model import ServedModel, Truncation
@@ -149,8 +150,8 @@ async def rerank_documents(request: Request, body: RerankDocumentsRequest) -> An
 
 def _reranker(request: Request, name: str | None) -> ServedModel:
     model = service_of(request).model(name, "/rerank")
-    require_head(model, Head.SEQUENCE, "rerank")
     if not model.is_reranker:
+        require_head(model, Head.SEQUENCE, "rerank")
         raise RequestError(
             424,
             f"{model.name} has {len(model.model.config.labels)} labels and is not a re-ranker, "
@@ -171,6 +172,41 @@ async def _scores(
     raw: bool = False,
 ) -> Any:
     """Relevance of each text, float32 ``[texts]``."""
+    if model.head is not Head.SEQUENCE:
+        return await _similarities(request, model, query, texts, label=label, truncation=truncation)
     pairs = PredictInputs([(query, text) for text in texts], False)
     logits = await infer(request, model, _HEAD, pairs, label=label, truncation=truncation)
     return apply_function(np.stack(logits), "none" if raw else model.model.score_function)[:, 0]
+
+
+async def _similarities(
+    request: Request,
+    model: ServedModel,
+    query: str,
+    texts: Sequence[str],
+    *,
+    label: str,
+    truncation: Truncation | None,
+) -> Any:
+    """Similarity of each text to the query by a multi-vector model (MaxSim)."""
+    embedder = model.model.token_vectors
+    assert embedder is not None
+    documents, queries = await asyncio.gather(
+        embed_tokens(
+            request,
+            model,
+            TextInputs([*texts], False),
+            task="document",
+            label=label,
+            truncation=truncation,
+        ),
+        embed_tokens(
+            request,
+            model,
+            TextInputs([query], True),
+            task="query",
+            label="query",
+            truncation=truncation,
+        ),
+    )
+    return await model.in_tokenizer_pool(lambda: embedder.scores(queries[0], documents))

@@ -18,12 +18,15 @@ from tokenizers import Encoding
 from sparsebert.checkpoint import Head
 from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.labelling import apply_function
+from sparsebert.inference.sequences import Tokens
 from sparsebert.inference.sparse import sparse_call, sparse_embedding
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.inference import (
     check_dimensions,
+    embed_tokens,
     field_name,
     infer,
+    infer_each,
     prompt_for,
     require_head,
     truncate_dimensions,
@@ -83,36 +86,48 @@ async def embed(request: Request, body: EmbedRequest) -> Any:
 
 @embedding_router.post("/embed_all", response_model=list[list[list[float]]])
 async def embed_all(request: Request, body: EmbedAllRequest) -> Any:
-    """The last hidden state of every token of each text, without pooling."""
+    """A vector for each token of each text: the last hidden state.
+
+    Of a multi-vector model (ColBERT) they are projected and left out as its folder says, for
+    queries or documents.
+    """
     model = service_of(request).model(body.model, "/embed_all")
-    return await infer(
+    own = body.prompt_name is None
+    return await embed_tokens(
         request,
         model,
-        EngineCall("hidden", per_token=True),
         body.inputs,
+        task=body.task,
         truncation=truncation_of(request, body.truncate, body.truncation_direction),
-        prompt=prompt_for(model, body.inputs.items, body.prompt_name),
+        prompt=None if own else prompt_for(model, body.inputs.items, body.prompt_name),
     )
 
 
 @embedding_router.post("/embed_sparse", response_model=list[list[SparseValue]])
 async def embed_sparse(request: Request, body: EmbedSparseRequest) -> Any:
-    """The tokens of the vocabulary that matter to each text, with their weights (SPLADE)."""
+    """The tokens of the vocabulary that matter to each text, and their weights (SPLADE, BGE-M3)."""
     model = service_of(request).model(body.model, "/embed_sparse")
-    require_head(model, Head.MASKED_LM, "embed sparsely")
-    pooling = model.model.sparse_pooling
-    rows = await infer(
+    weigher, pooling = model.model.token_weigher, model.model.sparse_pooling
+    if weigher is None:
+        require_head(model, Head.MASKED_LM, "embed sparsely")
+    read: list[Tokens] = []
+    (rows,) = await infer_each(
         request,
         model,
-        sparse_call(pooling),
+        [EngineCall("hidden", per_token=True) if weigher else sparse_call(pooling)],
         body.inputs,
         truncation=truncation_of(request, body.truncate, body.truncation_direction),
         prompt=prompt_for(model, body.inputs.items, body.prompt_name),
+        read=read,
     )
 
     def written() -> list[list[dict[str, Any]]]:
-        found = [sparse_embedding(row, pooling).as_dict() for row in rows]
-        return [[{"index": i, "value": v} for i, v in each.items()] for each in found]
+        found = (
+            [sparse_embedding(row, pooling) for row in rows]
+            if weigher is None
+            else [*map(weigher.embedding, rows, read)]
+        )
+        return [[{"index": i, "value": v} for i, v in each.as_dict().items()] for each in found]
 
     return await model.in_tokenizer_pool(written)
 
