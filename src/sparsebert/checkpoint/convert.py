@@ -280,6 +280,7 @@ class _TorchTensors:
                 f"{stored}: they share what is stored, more than models do."
             )
 
+
 class _Pickles(_TorchTensors):
     kind = "pytorch"
 
