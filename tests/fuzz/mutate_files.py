@@ -44,7 +44,6 @@ class Target:
 
 def targets(folder: Path) -> list[Target]:
     """Everything that is mutated, written into ``folder``."""
-    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -125,7 +124,6 @@ def targets(folder: Path) -> list[Target]:
     torch.save(state, pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
     found.append(Target("pickle", pickled, ("convert",), 2))
-    del np
     return found
 
 
@@ -389,6 +387,7 @@ def run(
             counts[target.name] += 1
             if fault is not None:
                 faults.append(f"case {number}, {reader} of {target.name}: {fault}")
+                print(faults[-1], flush=True)
                 if keep is not None:
                     shutil.copytree(folder, keep / f"{seed}-{number}", dirs_exist_ok=True)
                     (keep / f"{seed}-{number}.txt").write_text(faults[-1])
@@ -420,8 +419,6 @@ def main() -> int:
         only=given.case,
         targets_named=given.target,
     )
-    for fault in faults:
-        print(fault)
     for name, count in sorted(counts.items()):
         print(f"{count:9,} {name}")
     print(f"{counts.total():9,} in all: {refused:,} refused, {len(faults)} faults")

@@ -122,12 +122,9 @@ def rows(data: Path) -> None:
 
 def lines(data: Path) -> None:
     """The file as lines of `classify` on the command line."""
-    import sys
-
     from typer.testing import CliRunner
 
     from sparsebert.cli.app import app
-    from sparsebert.errors import SparsebertError
 
     done = CliRunner().invoke(app, ["classify", str(_model()), "--input", str(data)])
     if done.exit_code == 1 and isinstance(done.exception, SystemExit):
@@ -136,7 +133,6 @@ def lines(data: Path) -> None:
         raise AssertionError(f"exit code {done.exit_code}: {done.output[-2000:]}")
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    del sys, SparsebertError
 
 
 def recipe(file: Path) -> None:

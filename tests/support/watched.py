@@ -41,9 +41,7 @@ class Watch:
         ready, *_ = select.select([child.stdout], [], [], _WAIT)
         answer = child.stdout.readline() if ready else b""
         if not answer:
-            child.kill() if not ready else None
-            code = child.wait()
-            self._child = None
+            code = self._ended(kill=not ready)
             if not ready:
                 return f"waits for more than {_WAIT:.0f} s"
             if -code in (signal.SIGPROF, signal.SIGALRM):
@@ -56,9 +54,15 @@ class Watch:
     def close(self) -> None:
         """End the child."""
         if self._child is not None:
-            self._child.kill()
-            self._child.wait()
-            self._child = None
+            self._ended(kill=True)
+
+    def _ended(self, *, kill: bool) -> int:
+        child, self._child = self._child, None
+        assert child is not None
+        with child:  # closes its pipes
+            if kill:
+                child.kill()
+            return child.wait()
 
     def __enter__(self) -> Watch:
         return self

@@ -348,6 +348,8 @@ def _read_pickles(paths: list[Path]) -> dict[str, Tensor]:
                     f"{path}: entry {name!r} is not a tensor; only the plain state dict of a model "
                     "can be converted."
                 )
+            if not name.isprintable():  # such as half of a surrogate pair
+                raise CheckpointError(f"{path}: {name!r} is no name of a tensor.")
             if name in tensors:
                 raise CheckpointError(f"{path}: tensor '{name}' stands in another file too.")
             tensors[name] = value.detach()

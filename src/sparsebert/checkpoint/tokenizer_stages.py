@@ -93,14 +93,17 @@ def _replaced(stage: dict[str, Any], file: Path) -> float:
 
 
 def check_character_map(encoded: Any, file: Path) -> None:
-    """CheckpointError for a SentencePiece map that puts long texts in place of characters.
+    """CheckpointError for a damaged SentencePiece map, and one that puts long texts for characters.
 
     Base64 of: the size of a trie (4 bytes), the trie, and texts that end in zeros.
     """
     if not isinstance(encoded, str):
         return
     data = base64.b64decode(encoded)
-    texts = data[4 + int.from_bytes(data[:4], "little") :]
+    trie = int.from_bytes(data[:4], "little")
+    if trie % 4 or len(data) < 4 + trie:  # the library makes room for what the map claims
+        raise CheckpointError(f"{file}: its character map is damaged.")
+    texts = data[4 + trie :]
     longest = max(map(len, texts.split(b"\0")))
     if longest > _LONGEST:
         raise CheckpointError(

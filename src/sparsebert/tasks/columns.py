@@ -36,10 +36,10 @@ def need_columns(table: pa.Table, names: tuple[str, ...], source: str) -> None:
 
 
 def holds_lists(table: pa.Table, name: str) -> bool:
-    """Whether there is such a column, of lists."""
+    """Whether there is one such column, of lists."""
     import pyarrow as pa
 
-    if name not in table.column_names:
+    if table.column_names.count(name) != 1:
         return False
     kind = table.schema.field(name).type
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))

@@ -113,6 +113,7 @@ class ParquetRows:
             self._rows, row_groups=self._groups, columns=columns, use_threads=False
         ):
             self._expansion.add(decoded_bytes(batch))
+            batch.validate(full=True)  # the library checks neither UTF-8 nor offsets by itself
             yield batch
 
 
