@@ -12,6 +12,7 @@ DEMO_OUT ?= sparsebert-demo
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?= --random minilm
+FUZZ_ARGS ?= --seconds 3600 --seed 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,7 +24,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt \
 	$(shell find src -type f -not -name '*.pyc' -not -name '.*' 2>/dev/null)
 CXX_SOURCES = $(shell find src benchmarks tests -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
-.PHONY: help demo test test-thorough test-arm test-clients check bench docs clean
+.PHONY: help demo test test-thorough test-arm test-clients fuzz check bench docs clean
 
 help:
 	@echo "make demo    halve a real model; ends with a report"
@@ -31,6 +32,7 @@ help:
 	@echo "make test-thorough  the same with what takes long: native tests, sanitizers, ... (what CI runs)"
 	@echo "make test-arm  run the native tests on Arm CPUs that QEMU plays"
 	@echo "make test-clients  run the official clients of other servers against ours"
+	@echo "make fuzz    read mutated files for an hour (FUZZ_ARGS='--seconds 60 --seed 2')"
 	@echo "make check   formatting, lint and types, Python and C++"
 	@echo "make docs    build the documentation into $(SITE)"
 	@echo "make bench   latency beside torch (BENCH_ARGS='--random bert-base --rounds 20')"
@@ -64,6 +66,12 @@ test-arm:
 test-clients: $(CLIENTS)/.ready
 	@echo "==> Running the official clients against sparsebert serve"
 	@$(CLIENTS)/bin/python -m pytest -W ignore tests/clients $(TEST_ARGS)
+
+# Whatever is found is kept below build/fuzz, and its number repeats it: FUZZ_ARGS='--seed 1 --case 7'.
+fuzz: $(VENV)/.ready-dev
+	@echo "==> Reading mutated models, data and records"
+	@mkdir -p build/fuzz
+	@$(BIN)/python tests/fuzz/mutate_files.py --keep build/fuzz $(FUZZ_ARGS)
 
 check: $(VENV)/.ready-dev
 	@echo "==> Checking the style: ruff format, ruff check, mypy, clang-format"

@@ -5,7 +5,7 @@
 A mutation knows the structure of what it changes: nodes of JSON, headers of safetensors, cells and
 lines of tables, the content below gzip and zip; one in four changes bytes. What counts as a fault
 is `watched`'s to say. Each case follows from seed and number: ``--case N`` runs one again. The
-files of a fault are kept below ``--keep``. Exit code 1 if there was one.
+files of a fault are kept below ``--keep``. Exit code 1 if there was one. Ctrl-C ends it early.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -378,23 +379,24 @@ def run(
         known = [t for t in targets(Path(scratch)) if targets_named in t.name]
         wheel = [target for target in known for _ in range(target.weight)]
         number = only or 0
-        while number < cases and time.monotonic() - began < seconds:
-            target = random.Random(f"{seed}, {number}").choice(wheel)
-            folder = Path(scratch, "case")
-            folder.mkdir()
-            reader, path, size = make_case(target, number, seed, folder)
-            fault = watch.fault(reader, path, size)
-            counts[target.name] += 1
-            if fault is not None:
-                faults.append(f"case {number}, {reader} of {target.name}: {fault}")
-                print(faults[-1], flush=True)
-                if keep is not None:
-                    shutil.copytree(folder, keep / f"{seed}-{number}", dirs_exist_ok=True)
-                    (keep / f"{seed}-{number}.txt").write_text(faults[-1])
-            shutil.rmtree(folder)
-            number += 1
-            if only is not None:
-                break
+        with suppress(KeyboardInterrupt):  # what was found until then counts
+            while number < cases and time.monotonic() - began < seconds:
+                target = random.Random(f"{seed}, {number}").choice(wheel)
+                folder = Path(scratch, f"case-{number}")
+                folder.mkdir()
+                reader, path, size = make_case(target, number, seed, folder)
+                fault = watch.fault(reader, path, size)
+                counts[target.name] += 1
+                if fault is not None:
+                    faults.append(f"case {number}, {reader} of {target.name}: {fault}")
+                    print(faults[-1], flush=True)
+                    if keep is not None:
+                        shutil.copytree(folder, keep / f"{seed}-{number}", dirs_exist_ok=True)
+                        (keep / f"{seed}-{number}.txt").write_text(faults[-1])
+                shutil.rmtree(folder)
+                number += 1
+                if only is not None:
+                    break
         refused = watch.refused
     return counts, refused, faults
 

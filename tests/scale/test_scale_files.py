@@ -27,8 +27,10 @@ from sparsebert.errors import (
 )
 from sparsebert.scale import classify_files, embed_files
 from sparsebert.scale.files import Worker
-from sparsebert.scale.input_files import find_input_files
+from sparsebert.scale.finished_parts import is_whole
+from sparsebert.scale.input_files import Location, find_input_files
 from sparsebert.scale.output import TRIES
+from sparsebert.scale.parts import Part
 from tiny_models import TinyBert
 
 TEXTS = [f"{SENTENCES[row % len(SENTENCES)]} {row}" for row in range(57)]
@@ -278,6 +280,40 @@ class TestGoingOn:
         assert output(out)["id"].to_pylist() == list(range(57))
         again = embed_files(encoder, documents, out, rows_per_file=10)
         assert (again.rows, again.rows_done) == (57, 0)
+
+    def test_a_finished_part_that_was_damaged_since_is_made_again(
+        self, encoder: Path, documents: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        embed_files(encoder, documents, out, rows_per_file=10)
+        before = output(out)
+        second, third = out / "part-000001.parquet", out / "part-000002.parquet"
+        spoilt = bytearray(second.read_bytes())
+        spoilt[len(spoilt) // 2] ^= 1
+        second.write_bytes(spoilt)
+        third.write_bytes(third.read_bytes()[:-9])
+        with pytest.warns(UserWarning, match="2 of 6 finished files .*part-000001.parquet"):
+            again = embed_files(encoder, documents, out, rows_per_file=10)
+        assert (again.rows, again.rows_done) == (57, 20)
+        assert "_SUCCESS" in names(out)
+        assert output(out).equals(before)
+
+    def test_every_byte_of_a_finished_part_counts(
+        self, encoder: Path, documents: Path, tmp_path: Path
+    ) -> None:
+        embed_files(encoder, documents / "more", tmp_path / "out", keep_columns=["id"])
+        target, part = Location.of(tmp_path / "out"), Part(0, 0, 0, 17, 17)
+        assert is_whole(target, part)
+        assert not is_whole(target, Part(0, 0, 0, 18, 18))
+        file = tmp_path / "out" / part.name
+        content, before = file.read_bytes(), pq.read_table(file)
+        footer = len(content) - int.from_bytes(content[-8:-4], "little") - 8
+        for at in [*range(0, footer, 41), *range(footer, len(content), 3)]:
+            changed = bytearray(content)
+            changed[at] ^= 1 << at % 8
+            file.write_bytes(changed)
+            if is_whole(target, part):  # a statistic, or the name of who wrote it
+                assert pq.read_table(file).equals(before), at
 
     def test_an_error_leaves_nothing_half_written(
         self, encoder: Path, documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

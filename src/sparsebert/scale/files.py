@@ -8,6 +8,7 @@ many on a Ray cluster (`ray_cluster`). The output is the same.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -22,10 +23,11 @@ from sparsebert.inference.embedding_model import PoolingMode
 from sparsebert.inference.embeddings import EmbeddingType
 from sparsebert.progress import Progress, silent
 from sparsebert.scale.columns import ERROR, Columns
+from sparsebert.scale.finished_parts import is_whole
 from sparsebert.scale.input_files import Location, find_input_files
 from sparsebert.scale.job import Job, Report, Worker, describe, fingerprint
 from sparsebert.scale.operations import Classification, Embedding, Operation, output_names
-from sparsebert.scale.output import begin, finish
+from sparsebert.scale.output import begin, discard, finish
 from sparsebert.scale.parts import ROWS_PER_FILE, Part, make_plan
 
 if TYPE_CHECKING:
@@ -174,9 +176,10 @@ def run_files(
     RAY_ADDRESS, else one that runs on this machine, else a new local one for the duration of the
     job.
 
-    A job that was interrupted resumes when it is called again: finished files in ``out`` are kept.
-    ``force`` starts again from nothing. Raises DataError, CheckpointError, InputError, OutputError
-    and ClusterError.
+    A job that was interrupted resumes when it is called again: finished files in ``out`` are kept,
+    and made again, with a warning, where they were damaged since: those on this machine's disks are
+    read for it. ``force`` starts again from nothing. Raises DataError, CheckpointError, InputError,
+    OutputError and ClusterError.
     """
     need_extra("answering files", "pyarrow", extra="scale")
     if engine not in ENGINES:
@@ -210,7 +213,16 @@ def run_files(
         threads=threads,
     )
     done = begin(target, describe(job, plan, rows_per_file), inputs, force=force)
-    missing = [part for part in plan.parts if part.name not in done]
+    finished = [part for part in plan.parts if part.name in done]
+    damaged = [part for part in finished if not is_whole(target, part)]
+    if damaged:
+        warnings.warn(
+            f"{len(damaged)} of {len(finished)} finished files in {out} were damaged, such as "
+            f"{damaged[0].name}: they are made again.",
+            stacklevel=2,
+        )
+        discard(target, [part.name for part in damaged])
+    missing = [part for part in plan.parts if part.name not in done or part in damaged]
     started = time.perf_counter()
     reports: list[Report] = []
     label = "embedding rows" if operation.verb == "embed" else "classifying rows"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import time
@@ -144,7 +143,7 @@ class Worker:
                 failed += len(answers.errors)
                 truncated += answers.truncated
             counts = {"part": part.number, "rows": rows, "failed": failed, "truncated": truncated}
-            writer.note("sparsebert", json.dumps(counts))
+            writer.note(counts)
         seconds = time.perf_counter() - started
         return Report(part.number, rows, failed, truncated, seconds, os.getpid(), platform.node())
 

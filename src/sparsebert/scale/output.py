@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.checkpoint.atomic import sync
 from sparsebert.checkpoint.json_files import differences
 from sparsebert.errors import OutputError
+from sparsebert.scale.finished_parts import KEY, note
 from sparsebert.scale.input_files import InputFiles, Location
 
 if TYPE_CHECKING:
@@ -96,6 +97,14 @@ def finish(out: Location, parts: Sequence[str]) -> None:
         raise _failure(out, fault) from fault
 
 
+def discard(out: Location, parts: Sequence[str]) -> None:
+    """Remove damaged parts, and the mark that all are there."""
+    try:
+        _remove(out, {*parts, *({_SUCCESS} & _names(out))})
+    except OSError as fault:
+        raise _failure(out, fault) from fault
+
+
 class PartWriter:
     """A context manager that writes a Parquet file and renames it once it is complete.
 
@@ -115,10 +124,13 @@ class PartWriter:
         if sum(each.nbytes for each in self._waiting) >= _ROW_GROUP:
             self._flush()
 
-    def note(self, key: str, value: str) -> None:
-        """Add a key and value to the file's metadata."""
+    def note(self, counts: Mapping[str, int]) -> None:
+        """Add the part's counts to the file's metadata, after all of its rows."""
         self._flush()
-        self._writer.add_key_value_metadata({key: value})
+        try:
+            self._writer.add_key_value_metadata({KEY: note(counts, self._writer.schema)})
+        except OSError as fault:
+            raise _failure(self._out, fault) from fault
 
     def __enter__(self) -> PartWriter:
         try:
@@ -187,7 +199,9 @@ class PartWriter:
         self._waiting.clear()
         try:
             if self._writer is None:
-                self._writer = pq.ParquetWriter(self._stream, table.schema, compression="zstd")
+                self._writer = pq.ParquetWriter(
+                    self._stream, table.schema, compression="zstd", write_page_checksum=True
+                )
             self._writer.write_table(table, row_group_size=table.num_rows)
         except OSError as fault:
             raise _failure(self._out, fault) from fault

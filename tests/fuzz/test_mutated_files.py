@@ -1,0 +1,19 @@
+"""A short run of mutate_files.py, in which nothing may befall; `make fuzz` is the long one."""
+
+from __future__ import annotations
+
+import pytest
+from mutate_files import run
+
+pytestmark = pytest.mark.thorough
+
+
+def test_mutated_files_are_answered_or_refused() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("pyarrow")
+    counts, refused, faults = run(seconds=1800, cases=1000, seed=1)
+    assert not faults, "\n".join(faults)
+    assert counts.total() == 1000
+    assert (
+        300 < refused < 900
+    )  # neither is every file whole, nor does none get past the first check
