@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from typer.testing import Result
 
 from commands import invoke
@@ -168,6 +169,50 @@ class TestEmbed:
         tabbed = results(invoke("embed", encoder, lines="the ferry\tleaves\n"))
         spaced = results(invoke("embed", encoder, lines="the ferry leaves\n"))
         assert tabbed == spaced
+
+
+class TestEmbedKinds:
+    def test_sparse(self, tiny_bert):
+        """What a SPLADE model makes when it is asked for nothing else, and others when asked."""
+        folder = tiny_bert("masked-lm")
+        lines = "\n".join(SENTENCES[:3])
+        expected = load(folder).embed_sparse(SENTENCES[:3])
+        for each, wanted in zip(
+            results(invoke("embed", folder, "--kind", "sparse", lines=lines)), expected, strict=True
+        ):
+            assert each["indices"] == wanted.indices.tolist()
+            assert np.array_equal(np.array(each["values"], np.float32), wanted.values)
+
+    def test_tokens(self, tiny_bert, tmp_path):
+        folder = shutil.copytree(tiny_bert(), tmp_path / "colbert")
+        tensors = load_file(folder / "model.safetensors")
+        tensors = {f"bert.{name}": value for name, value in tensors.items()}
+        projection = np.random.default_rng(6).standard_normal((14, 32)).astype(np.float32)
+        save_file({**tensors, "linear.weight": projection}, folder / "model.safetensors")
+        raw = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**raw, "architectures": ["HF_ColBERT"]}))
+        model = load(folder)
+        for options, task in (((), "document"), (("--kind", "tokens", "--task", "query"), "query")):
+            (found,) = results(invoke("embed", folder, *options, lines="ferry.\n"))
+            expected = model.embed_tokens("ferry.", task=task)
+            assert np.array_equal(np.array(found["embeddings"], np.float32), expected)
+        done = invoke("embed", folder, "--dimensions", 3, lines="ferry\n")
+        assert done.exit_code == 2
+        assert "is for dense embeddings, and these are tokens" in " ".join(done.stderr.split())
+
+    def test_wrong_use(self, encoder, tmp_path):
+        for options, complaint in (
+            (("--kind", "tokens", "-o", tmp_path / "a.npy"), "takes dense embeddings, and tokens"),
+            (("--task", "query"), "is for vectors of tokens, and these embeddings are dense"),
+            (("--kind", "hybrid", "--pooling", "cls"), "is for dense embeddings, and these are"),
+        ):
+            done = invoke("embed", encoder, *options, lines="a\n")
+            assert done.exit_code == 2
+            said = " ".join(done.stderr.replace("\u2502", " ").split())
+            assert complaint in said
+        done = invoke("embed", encoder, "--kind", "hybrid", lines="a\n")
+        assert done.exit_code == 1
+        assert "takes a model like BGE-M3" in " ".join(done.output.split())
 
 
 class TestClassify:

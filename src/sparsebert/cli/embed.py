@@ -1,13 +1,14 @@
-"""`sparsebert embed MODEL`: sentence embeddings for lines of text.
+"""`sparsebert embed MODEL`: embeddings for lines of text, dense, sparse or a vector for each token.
 
 sparsebert embed packed/ < sentences.txt > embeddings.jsonl
+sparsebert embed colbert/ --kind tokens --task query < questions.txt
 sparsebert embed packed/ --input sentences.txt --output embeddings.npy
 sparsebert embed packed/ --input documents/ --output embeddings/ --engine ray
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,11 @@ from sparsebert.cli.options import NOTHING, Given, Group, chosen
 if TYPE_CHECKING:
     import numpy as np
 
+    from sparsebert.inference import Model
+    from sparsebert.inference.answer_each import Work
+    from sparsebert.inference.embedding_model import HybridEmbedding
+    from sparsebert.inference.sparse import SparseEmbedding
+
 
 class PoolingChoice(str, Enum):
     """How token vectors become one."""
@@ -50,6 +56,22 @@ class PoolingChoice(str, Enum):
     MEAN_SQRT_LEN = "mean_sqrt_len"
     WEIGHTEDMEAN = "weightedmean"
     LASTTOKEN = "lasttoken"
+
+
+class Kind(str, Enum):
+    """What an embedding is."""
+
+    DENSE = "dense"
+    SPARSE = "sparse"
+    TOKENS = "tokens"
+    HYBRID = "hybrid"
+
+
+class Task(str, Enum):
+    """What texts are to a multi-vector model."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
 
 
 class TypeChoice(str, Enum):
@@ -77,6 +99,23 @@ def embed(
     ] = None,
     force: ForceOption = False,
     format: FormatOption = Format.AUTO,
+    kind: Annotated[
+        Kind | None,
+        typer.Option(
+            "--kind",
+            help="dense: one vector a text. sparse: weights of the vocabulary's tokens (SPLADE). "
+            "tokens: a vector for each token (ColBERT). hybrid: all three of one pass (BGE-M3).",
+            show_default="dense, or what the model makes",
+        ),
+    ] = None,
+    task: Annotated[
+        Task | None,
+        typer.Option(
+            "--task",
+            help="What the texts are to a multi-vector model (ColBERT).",
+            show_default="document",
+        ),
+    ] = None,
     pooling: Annotated[
         PoolingChoice | None,
         typer.Option(
@@ -129,6 +168,8 @@ def embed(
 ) -> None:
     """Embed lines of text: JSON lines {"embedding": [...]} out, in order, or one .npy file.
 
+    Sparse embeddings are {"indices": [...], "values": [...]}, vectors of tokens {"embeddings":
+    [[...], ...]}, hybrid ones {"embedding", "sparse", "embeddings"}.
     A line that cannot be read gives {"line": ..., "error": ...}, and the exit code is 1 in the
     end. With --output FOLDER: Parquet or JSON lines in, Parquet out, here or on many machines; the
     same command goes on where it stopped.
@@ -140,6 +181,11 @@ def embed(
         "dimensions": dimensions,
         "output": dtype.value,
     }
+    if output is not None and kind not in (None, Kind.DENSE):
+        raise typer.BadParameter(
+            f"takes dense embeddings, and {kind.value} ones are JSON lines on standard output.",
+            param_hint="--output",
+        )
     if is_folder(output):
         from sparsebert.scale import embed_files
 
@@ -154,12 +200,15 @@ def embed(
     if array is not None:
         NpyFile.check_free(array, force=force)
     loaded = load(model, **chosen(inference, "threads", "max_length", "compute"))
-    work = partial(loaded.embed, **options, **chosen(inference, "batch_size", "strict"))
+    if kind is None and array is None:
+        kind = Kind(loaded.embedding_kind)
+    _check_options(kind or Kind.DENSE, task, options)
+    work = _work(loaded, kind, task, options, chosen(inference, "batch_size", "strict"))
     lines = partial(
         run_lines, file, partial(text_parser, format, pairs=False), work, "embedding lines"
     )
     if array is None:
-        lines(partial(write_json_lines, to_json=_to_json)).finish()
+        lines(partial(write_json_lines, to_json=_TO_JSON[kind or Kind.DENSE])).finish()
         return
     errors: list[dict[str, Any]] = []
     width = loaded.embedding_width(options["pooling"])
@@ -193,8 +242,65 @@ def embed(
         raise typer.Exit(1)
 
 
-def _to_json(vector: np.ndarray[Any, Any]) -> str:
+def _check_options(kind: Kind, task: Task | None, options: Given) -> None:
+    """typer.BadParameter for options of another kind of embedding."""
+    if task is not None and kind is not Kind.TOKENS:
+        raise typer.BadParameter(
+            f"is for vectors of tokens, and these embeddings are {kind.value}.", param_hint="--task"
+        )
+    for name in ("pooling", "normalize", "dimensions", "output"):
+        if kind is not Kind.DENSE and options[name] not in (None, "float32"):
+            raise typer.BadParameter(
+                f"is for dense embeddings, and these are {kind.value}.",
+                param_hint=f"--{'dtype' if name == 'output' else name}",
+            )
+
+
+def _work(
+    model: Model, kind: Kind | None, task: Task | None, options: Given, inference: Given
+) -> Work:
+    """The method that makes embeddings of this kind."""
+    if kind is Kind.TOKENS:
+        return partial(
+            model.embed_tokens,
+            task=task.value if task else "document",
+            prompt=options["prompt"],
+            **inference,
+        )
+    if kind in (Kind.SPARSE, Kind.HYBRID):
+        method = model.embed_sparse if kind is Kind.SPARSE else model.embed_hybrid
+        return partial(method, prompt=options["prompt"], **inference)
+    return partial(model.embed, **options, **inference)
+
+
+def _numbers(vector: np.ndarray[Any, Any]) -> str:
     if vector.dtype.kind != "f":
-        return '{"embedding": ' + str(vector.tolist()) + "}"
+        return str(vector.tolist())
     # Nine digits are enough to give every float32 back, and JSON's own writer would use seventeen.
-    return '{"embedding": [' + ", ".join(f"{value:.9g}" for value in vector.tolist()) + "]}"
+    return "[" + ", ".join(f"{value:.9g}" for value in vector.tolist()) + "]"
+
+
+def _dense(vector: np.ndarray[Any, Any]) -> str:
+    return '{"embedding": ' + _numbers(vector) + "}"
+
+
+def _sparse(found: SparseEmbedding) -> str:
+    values = _numbers(found.values)
+    return '{"indices": ' + _numbers(found.indices) + ', "values": ' + values + "}"
+
+
+def _tokens(vectors: np.ndarray[Any, Any]) -> str:
+    return '{"embeddings": [' + ", ".join(map(_numbers, vectors)) + "]}"
+
+
+def _hybrid(found: HybridEmbedding) -> str:
+    sparse = ', "sparse": ' + _sparse(found.sparse) + ", "
+    return _dense(found.dense)[:-1] + sparse + _tokens(found.tokens)[1:]
+
+
+_TO_JSON: dict[Kind, Callable[[Any], str]] = {
+    Kind.DENSE: _dense,
+    Kind.SPARSE: _sparse,
+    Kind.TOKENS: _tokens,
+    Kind.HYBRID: _hybrid,
+}

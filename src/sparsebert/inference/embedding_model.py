@@ -191,6 +191,15 @@ class EmbeddingModel(LoadedModel):
         ]
         return found[0] if given.single else found
 
+    @property
+    def embedding_kind(self) -> Literal["dense", "sparse", "tokens"]:
+        """What the model embeds texts as, where it is asked for no kind."""
+        if self.pooling.embeds:
+            return "dense"
+        if self.token_vectors is not None:
+            return "tokens"
+        return "sparse" if self.config.head is Head.MASKED_LM else "dense"
+
     def task_prompt(self, task: Task) -> str:
         """The text that a multi-vector model has put before queries, or before documents."""
         embedder = self.token_vectors
