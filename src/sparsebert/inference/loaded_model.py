@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from sparsebert.checkpoint import EncoderConfig, Head, Pooling, Prompts, ScoreFunction
 from sparsebert.checkpoint.multi_vector import MultiVector
 from sparsebert.checkpoint.pooling import SparsePooling
@@ -220,10 +222,23 @@ class LoadedModel:
             return self._text_logits(tokens, batch_size)
         return self._per_token("head", tokens, batch_size)
 
+    @property
+    def logits_call(self) -> EngineCall:
+        """What to ask of the engine for a classifier's logits; `logits_of` makes them of that."""
+        return self.pooler.score_call() if self.pooling.scores else EngineCall("head")
+
+    def logits_of(self, rows: Sequence[Floats] | Floats) -> Floats:
+        """The logits, float32 ``[texts, labels]``, of what the engine gave for `logits_call`."""
+        if self.pooling.scores:
+            return self.pooler.embeddings(self.logits_call, rows, normalize=False)
+        return np.reshape(rows, (-1, len(self.config.labels)))
+
     def _text_logits(self, tokens: Sequence[Tokens], batch_size: int) -> Floats:
-        labels = len(self.config.labels)
-        tokens = self._checked(tokens)
-        return run_per_text(self._encoder, EngineCall("head"), tokens, batch_size, labels)
+        call, tokens = self.logits_call, self._checked(tokens)
+        if call.per_token:
+            return self.logits_of(run_per_token(self._encoder, call, tokens, batch_size))
+        width = len(self.config.labels) if call.method == "head" else self.config.hidden_size
+        return self.logits_of(run_per_text(self._encoder, call, tokens, batch_size, width))
 
     def _per_token(
         self, method: Literal["head", "hidden"], tokens: Sequence[Tokens], batch_size: int

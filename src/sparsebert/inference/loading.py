@@ -9,6 +9,7 @@ from typing import Any
 
 from sparsebert.checkpoint import (
     EncoderConfig,
+    Head,
     open_checkpoint,
     read_pooling,
     read_prompts,
@@ -72,12 +73,16 @@ def _load(
     name = source_name(model)
     if pooling is None or (pooling.unsupported and multi_vector):
         pooling = _usual_pooling(name, multi_vector, token_weights)
+    encoder = Encoder(config, weights, threads=threads, compute=compute)
+    if pooling is not None and pooling.scores:  # the head is in modules behind the encoder
+        labels = tuple(f"LABEL_{place}" for place in range(pooling.width(hidden)))
+        config = replace(config, head=Head.SEQUENCE, labels=labels)
     return Model(
         name,
         config,
         pooling,
         tokenizer,
-        Encoder(config, weights, threads=threads, compute=compute),
+        encoder,
         weights,
         folder,
         read_prompts(folder),

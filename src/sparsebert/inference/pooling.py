@@ -42,6 +42,13 @@ class Pooler:
         Raises CheckpointError for a folder whose texts cannot be embedded.
         """
         self.pooling.check()
+        return self._call(normalize=normalize, skipped=skipped)
+
+    def score_call(self) -> EngineCall:
+        """What to ask of the engine where the pooling's layers give scores (`Pooling.scores`)."""
+        return self._call(normalize=False)
+
+    def _call(self, *, normalize: bool, skipped: int = 0) -> EngineCall:
         (mode, *others) = self.pooling.modes
         if skipped or others or mode not in ENGINE_MODES:
             return EngineCall("hidden", per_token=True)

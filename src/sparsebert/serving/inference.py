@@ -144,6 +144,21 @@ def prompt_for(
     return model.prompts.texts[name]
 
 
+async def infer_logits(
+    request: Request,
+    model: ServedModel,
+    inputs: TextInputs | PredictInputs,
+    *,
+    label: str = "inputs",
+    truncation: Truncation | None = None,
+) -> Floats:
+    """A classifier's logits, float32 ``[texts, labels]``. Raises RequestError, ClientGone."""
+    call = model.model.logits_call
+    rows = await infer(request, model, call, inputs, label=label, truncation=truncation)
+    made: Floats = await model.in_tokenizer_pool(lambda: model.model.logits_of(rows))
+    return made
+
+
 async def embed_tokens(
     request: Request,
     model: ServedModel,

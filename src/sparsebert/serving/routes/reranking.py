@@ -15,10 +15,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from sparsebert.checkpoint import Head
-from sparsebert.inference.batching import EngineCall
 from sparsebert.inference.labelling import apply_function
 from sparsebert.serving.errors import WRONG_HEAD, RequestError
-from sparsebert.serving.inference import embed_tokens, infer, require_head, truncation_of
+from sparsebert.serving.inference import embed_tokens, infer_logits, require_head, truncation_of
 from sparsebert.serving.inputs import Documents, Filled, PredictInputs, TextInputs, Whole
 from sparsebert.serving.json_route import Body, JsonRoute, json_object, stats_of, validated
 from sparsebert.serving.schemas import Count, Rank, RequestBody, RerankRequest, TruncatePromptTokens
@@ -39,8 +38,6 @@ class RerankRoute(JsonRoute):
 
 router = APIRouter(route_class=RerankRoute)
 documents_router = APIRouter(route_class=JsonRoute)
-
-_HEAD = EngineCall("head")
 
 
 class RerankDocumentsRequest(RequestBody):
@@ -175,8 +172,8 @@ async def _scores(
     if model.head is not Head.SEQUENCE:
         return await _similarities(request, model, query, texts, label=label, truncation=truncation)
     pairs = PredictInputs([(query, text) for text in texts], False)
-    logits = await infer(request, model, _HEAD, pairs, label=label, truncation=truncation)
-    return apply_function(np.stack(logits), "none" if raw else model.model.score_function)[:, 0]
+    logits = await infer_logits(request, model, pairs, label=label, truncation=truncation)
+    return apply_function(logits, "none" if raw else model.model.score_function)[:, 0]
 
 
 async def _similarities(

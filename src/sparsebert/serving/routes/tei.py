@@ -25,8 +25,8 @@ from sparsebert.serving.inference import (
     check_dimensions,
     embed_tokens,
     field_name,
-    infer,
     infer_each,
+    infer_logits,
     prompt_for,
     require_head,
     truncate_dimensions,
@@ -64,7 +64,6 @@ classification_router = APIRouter(route_class=JsonRoute)
 token_router = APIRouter(route_class=JsonRoute)
 root_router = APIRouter(route_class=JsonRoute)
 
-_HEAD = EngineCall("head")
 _LARGEST_ID = (1 << 32) - 1  # ids of the tokenizers library are unsigned 32-bit numbers
 
 
@@ -172,10 +171,9 @@ async def predict(request: Request, body: PredictRequest) -> Any:
     """
     model = service_of(request).model(body.model, "/predict")
     require_head(model, Head.SEQUENCE, "classify")
-    logits = await infer(
+    logits = await infer_logits(
         request,
         model,
-        _HEAD,
         body.inputs,
         truncation=truncation_of(request, body.truncate, body.truncation_direction),
     )
@@ -183,7 +181,7 @@ async def predict(request: Request, body: PredictRequest) -> Any:
     function = "none" if body.raw_scores else model.model.score_function
     if parameters and parameters.function_to_apply:
         function = parameters.function_to_apply
-    scores = apply_function(np.stack(logits), function)
+    scores = apply_function(logits, function)
     labels = model.model.config.labels
     order = np.argsort(-scores, axis=-1, kind="stable")[
         :, : parameters.top_k if parameters else None

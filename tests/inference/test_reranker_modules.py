@@ -1,0 +1,99 @@
+"""Re-rankers and classifiers whose head are modules: sentence-transformers' own scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sentences import SENTENCES
+from sparsebert import load, pack, prune
+from sparsebert.errors import CheckpointError
+
+theirs = pytest.importorskip("sentence_transformers")
+torch = pytest.importorskip("torch")
+
+PAIRS = [(SENTENCES[0], text) for text in SENTENCES[1:8]]
+
+
+def saved(folder: Path, base: Path, mode: str, labels: int, **options: Any) -> Any:
+    """A CrossEncoder of Transformer, Pooling and Dense, as the library itself writes it."""
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
+
+    torch.manual_seed(3)
+    identity = torch.nn.Identity()
+    modules = [
+        Transformer(str(base)),
+        Pooling(32, mode),
+        Dense(32, 48, activation_function=torch.nn.GELU(), use_residual=True),
+        LayerNorm(48),
+        Dense(48, labels, activation_function=identity, module_output_name="scores"),
+    ]
+    model = theirs.CrossEncoder(modules=modules, device="cpu", **options)
+    model.save(str(folder))
+    return theirs.CrossEncoder(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("family", "mode", "options"),
+    [
+        ("bert", "cls", {}),
+        ("modernbert", "mean", {"activation_fn": torch.nn.Identity()}),
+        ("roberta", "weightedmean", {}),
+    ],
+)
+def test_scores(tiny_bert, tmp_path: Path, family: str, mode: str, options: Any) -> None:
+    model = saved(tmp_path / "st", tiny_bert(model_type=family), mode, 1, **options)
+    expected = model.predict(PAIRS)
+    ours = load(tmp_path / "st")
+    found = [each[0]["score"] for each in ours.classify(PAIRS, batch_size=3)]
+    assert np.abs(found - expected).max() < 2e-5
+    ranked = ours.rerank(PAIRS[0][0], [text for _, text in PAIRS])
+    assert [each["index"] for each in ranked] == np.argsort(-expected, kind="stable").tolist()
+    assert ours.logits([]).shape == (0, 1)
+    # Every step takes the modules and their weights along.
+    prune(tmp_path / "st", tmp_path / "sparse")
+    pack(tmp_path / "sparse", tmp_path / "packed", dtype="fp32")
+    again = theirs.CrossEncoder(str(tmp_path / "sparse"), device="cpu").predict(PAIRS)
+    halved = load(tmp_path / "packed").classify(PAIRS)
+    assert np.abs([each[0]["score"] for each in halved] - again).max() < 2e-5
+
+
+def test_several_labels(tiny_bert, tmp_path: Path) -> None:
+    model = saved(tmp_path / "st", tiny_bert(), "mean", 3)
+    expected = torch.softmax(torch.tensor(model.predict(PAIRS)), dim=1).numpy()
+    for each, row in zip(load(tmp_path / "st").classify(PAIRS), expected, strict=True):
+        assert {label["label"]: label["score"] for label in each} == pytest.approx(
+            {f"LABEL_{place}": float(score) for place, score in enumerate(row)}, abs=2e-5
+        )
+
+
+def test_it_embeds_nothing(tiny_bert, tmp_path: Path) -> None:
+    saved(tmp_path / "st", tiny_bert(), "mean", 1)
+    model = load(tmp_path / "st")
+    for pooling in (None, "cls"):
+        with pytest.raises(CheckpointError, match="makes scores, and no embedding"):
+            model.embed("a", pooling=pooling)
+
+
+def test_the_server_gives_the_same(tiny_bert, tmp_path: Path) -> None:
+    for library in ("fastapi", "uvicorn", "orjson", "httpx"):
+        pytest.importorskip(library)
+    import httpx
+
+    from served import serving
+    from sparsebert.serving import load_models
+
+    query, texts = PAIRS[0][0], [text for _, text in PAIRS]
+    expected = saved(tmp_path / "st", tiny_bert(), "weightedmean", 1).predict(PAIRS)
+    served = serving(load_models([tmp_path / "st"], threads=1))
+    with served as url, httpx.Client(base_url=url) as client:
+        ranked = client.post("/rerank", json={"query": query, "texts": texts}).json()
+        scores = {each["index"]: each["score"] for each in ranked}
+        assert [scores[place] for place in range(len(texts))] == pytest.approx(expected, abs=2e-5)
+        found = client.post("/predict", json={"inputs": [list(pair) for pair in PAIRS]}).json()
+        assert [each[0]["score"] for each in found] == pytest.approx(expected, abs=2e-5)
+        assert client.post("/embed", json={"inputs": "a"}).status_code == 424
