@@ -19,7 +19,7 @@ from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.batching import EngineCall, Floats, run_per_text, run_per_token
 from sparsebert.inference.multi_vector import TokenVectors
 from sparsebert.inference.pooling import Pooler
-from sparsebert.inference.sequences import Tokens, as_token_sequences
+from sparsebert.inference.sequences import Tokens, as_token_sequences, with_keys
 from sparsebert.inference.sparse import TokenWeigher
 from sparsebert.inference.texts import Text, as_texts
 from sparsebert.inference.tokenizing import TextTokenizer
@@ -179,6 +179,7 @@ class LoadedModel:
         ids: Iterable[Sequence[int]],
         type_ids: Iterable[Sequence[int]] | None = None,
         *,
+        keys: Sequence[int] | None = None,
         batch_size: int = 32,
         head: bool = True,
     ) -> Any:
@@ -192,8 +193,10 @@ class LoadedModel:
         | masked LM | list of float32 ``[tokens, vocabulary]`` |
         | none | list of float32 ``[tokens, hidden]``, the last layer |
 
-        Without ``head`` the last layer, whatever the head. Raises InputError for an id outside
-        the vocabulary, an empty or too long sequence, or a wrong nesting.
+        Without ``head`` the last layer, whatever the head. Of that ``keys`` may say how many first
+        tokens of each sequence are attended to: the others, behind them, attend to these alone.
+        Raises InputError for an id outside the vocabulary, an empty or too long sequence, or a
+        wrong nesting.
         """
         tokens = as_token_sequences(
             ids,
@@ -203,7 +206,14 @@ class LoadedModel:
             max_positions=self.config.max_length,
         )
         if not head or self.config.head is Head.ENCODER:
+            if keys is not None:
+                tokens = with_keys(tokens, keys)
+                if self.config.disentangled and any(each.keys != len(each) for each in tokens):
+                    # transformers' DeBERTa makes zeros of such tokens
+                    raise InputError(f"{self.name} is a DeBERTa, of which keys are not computed.")
             return self._per_token("hidden", tokens, batch_size)
+        if keys is not None:
+            raise InputError("keys are for the last layer: give head=False.")
         return self._head(tokens, batch_size)
 
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -111,6 +111,18 @@ def _numbers(of_tokens: list[int]) -> IntVector:
     if largest > _LARGEST:
         raise CheckpointError(f"the tokenizer gives a token the id or type {largest}: too large.")
     return numbers.astype(np.int32)
+
+
+def with_keys(sequences: Sequence[Tokens], keys: Sequence[int]) -> list[Tokens]:
+    """The sequences, of which only so many first tokens are attended to. Raises InputError."""
+    if len(keys) != len(sequences):
+        raise InputError(f"there are {len(keys)} keys for {len(sequences)} sequences.")
+    for index, (sequence, count) in enumerate(zip(sequences, keys, strict=True)):
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(sequence):
+            raise InputError(
+                f"keys[{index}] is {count!r}; the sequence has {len(sequence)} tokens to attend to."
+            )
+    return [replace(each, keys=count) for each, count in zip(sequences, keys, strict=True)]
 
 
 def as_token_sequences(

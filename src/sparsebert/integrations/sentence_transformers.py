@@ -5,6 +5,7 @@
     model = SentenceTransformer("packed/")
     model.encode(["a text", "another"], normalize_embeddings=True)
 
+`CrossEncoder`, `SparseEncoder` (SPLADE) and `MultiVectorEncoder` (ColBERT) are had the same way.
 The classes are sentence-transformers' own, and only the module that runs the transformer is ours:
 prompts, pooling, evaluators, pools of processes are theirs. Folders may be packed, sparse or
 dense. What is saved names no class of ours; unpacked, it opens with either library.
@@ -24,6 +25,8 @@ try:
     import sentence_transformers
     from sentence_transformers.base.modules import Transformer as TorchTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling
+    from sentence_transformers.sparse_encoder.modules import MLMTransformer as TorchMLMTransformer
+    from sentence_transformers.sparse_encoder.modules import SpladePooling
 except ImportError as error:
     raise MissingExtraError(__name__, "sentence-transformers") from error
 
@@ -33,11 +36,12 @@ _BACKEND = "sparsebert"
 _TASKS = {
     "feature-extraction": "feature-extraction",
     "sequence-classification": "text-classification",
+    "fill-mask": "fill-mask",
 }
 _FROM_HUB = ("revision", "token", "cache_dir", "local_files_only")
 
 
-class Transformer(TorchTransformer):  # type: ignore[misc]
+class _EngineModule:
     """The first module of a model, with our engine in place of the torch model."""
 
     def _load_model(
@@ -59,12 +63,24 @@ class Transformer(TorchTransformer):  # type: ignore[misc]
             )
         if is_peft_model or transformer_task not in _TASKS:
             raise InputError(
-                f"{model_name_or_path} is no plain encoder or classifier: our engine runs no other."
+                f"{model_name_or_path} is no plain encoder, classifier or masked-LM model: our "
+                "engine runs no other."
             )
         folder = resolve_model(model_name_or_path, **hub)
         return SparsebertModel.from_pretrained(
             folder, task=_TASKS[transformer_task], threads=threads
         )
+
+
+class Transformer(_EngineModule, TorchTransformer):  # type: ignore[misc]
+    """``sentence_transformers.base.modules.Transformer``, computing on our engine."""
+
+
+class MLMTransformer(_EngineModule, TorchMLMTransformer):  # type: ignore[misc]
+    """The module of SPLADE models that were saved before sentence-transformers 5.4."""
+
+
+_OURS = {TorchTransformer: Transformer, TorchMLMTransformer: MLMTransformer}
 
 
 class _OnEngine:
@@ -83,15 +99,16 @@ class _OnEngine:
 
     def _load_module_class_from_ref(self, *arguments: Any, **options: Any) -> type:
         found: type = super()._load_module_class_from_ref(*arguments, **options)  # type: ignore[misc]
-        return Transformer if found is TorchTransformer else found
+        return _OURS.get(found, found)
 
     def save(self, path: str, *arguments: Any, **options: Any) -> None:
         """As in sentence-transformers, with the weights as they are, packed or not."""
         super().save(path, *arguments, **options)  # type: ignore[misc]
         modules = read_json(Path(path) / MODULES_NAME)
         for module in modules:
-            if module["type"] == f"{Transformer.__module__}.{Transformer.__name__}":
-                module["type"] = f"{TorchTransformer.__module__}.{TorchTransformer.__name__}"
+            for theirs, ours in _OURS.items():
+                if module["type"] == f"{ours.__module__}.{ours.__name__}":
+                    module["type"] = f"{theirs.__module__}.{theirs.__name__}"
         replace_json(Path(path) / MODULES_NAME, modules)
 
 
@@ -112,6 +129,27 @@ class CrossEncoder(_OnEngine, sentence_transformers.CrossEncoder):  # type: igno
         self, model_name_or_path: str, **options: Any
     ) -> tuple[list[Any], dict[str, Any]]:
         return [_transformer(model_name_or_path, "sequence-classification", **options)], {}
+
+
+class SparseEncoder(_OnEngine, sentence_transformers.SparseEncoder):  # type: ignore[misc]
+    """``sentence_transformers.SparseEncoder``, computing on our engine."""
+
+    def _load_default_modules(
+        self, model_name_or_path: str, **options: Any
+    ) -> tuple[list[Any], dict[str, Any]]:
+        return [_transformer(model_name_or_path, "fill-mask", **options), SpladePooling("max")], {}
+
+
+class MultiVectorEncoder(_OnEngine, sentence_transformers.MultiVectorEncoder):  # type: ignore[misc]
+    """``sentence_transformers.MultiVectorEncoder``, computing on our engine."""
+
+    def _load_default_modules(
+        self, model_name_or_path: str, **options: Any
+    ) -> tuple[list[Any], dict[str, Any]]:
+        raise InputError(
+            f"{model_name_or_path} has no {MODULES_NAME}: save it with sentence-transformers' own "
+            "MultiVectorEncoder once, or embed by sparsebert.load(...).embed_tokens."
+        )
 
 
 def _transformer(

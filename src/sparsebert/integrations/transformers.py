@@ -134,12 +134,15 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
         labels: None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        query_expansion_positions: torch.Tensor | None = None,
     ) -> Any:
         """The outputs of the head (or, for feature extraction, of the last layer).
 
-        Padding may stand on either side and never counts as positions. The last five are
-        transformers' own: InputError if one is asked for. So are a row without tokens and a mask
-        with a gap.
+        Padding may stand on either side and never counts as positions.
+        ``query_expansion_positions`` is sentence-transformers' name for the tokens that expand a
+        query (bool ``[batch, tokens]``): they are computed, whether or not ``attention_mask`` has
+        the others attend to them. The five before it are transformers' own: InputError if one is
+        asked for. So are a row without tokens and a mask with a gap.
         """
         asked = {
             "position_ids": position_ids is not None,
@@ -153,6 +156,11 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
                 raise InputError(f"the engine only answers: it takes no {name}.")
         ids = input_ids.cpu().numpy()
         inside = _inside(ids, attention_mask)
+        keys = None
+        if query_expansion_positions is not None:
+            keys = inside.sum(axis=1).tolist()
+            inside |= query_expansion_positions.cpu().numpy().astype(bool)
+            _check_behind(inside, keys, attention_mask)
         rows = [row[keep] for row, keep in zip(ids, inside, strict=True)]
         types = None
         # A family without types ignores them, as its models in transformers do.
@@ -160,7 +168,7 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
             kinds = token_type_ids.cpu().numpy()
             types = [row[keep] for row, keep in zip(kinds, inside, strict=True)]
         found = self.engine.forward(
-            rows, types, batch_size=len(rows), head=self._head is not Head.ENCODER
+            rows, types, keys=keys, batch_size=len(rows), head=self._head is not Head.ENCODER
         )
         if self._head is not Head.SEQUENCE:
             padded = np.zeros((*ids.shape, found[0].shape[1]), np.float32)
@@ -226,6 +234,19 @@ def _check_task(model: Model, task: str | None) -> None:
             f"{model.name} is a model for {model.config.head.value}; {task} needs one for "
             f"{needed.value}."
         )
+
+
+def _check_behind(
+    inside: npt.NDArray[np.bool_], keys: list[int], attention_mask: torch.Tensor | None
+) -> None:
+    """InputError unless what expands a query stands right behind it, padding on the right."""
+    assert attention_mask is not None  # sentence-transformers tells both
+    mask = attention_mask.cpu().numpy() != 0
+    for row, (kept, seen) in enumerate(zip(inside, keys, strict=True)):
+        if not mask[row, :seen].all() or not kept[: int(kept.sum())].all():
+            raise InputError(
+                f"row {row} of query_expansion_positions is not right behind its text."
+            )
 
 
 def _inside(ids: npt.NDArray[Any], mask: torch.Tensor | None) -> npt.NDArray[np.bool_]:
