@@ -76,6 +76,14 @@ def test_modes_that_are_none(tmp_path: Path, mode: object) -> None:
         read_pooling(tmp_path)
 
 
+@pytest.mark.parametrize("value", ["false", 1, None, []])
+def test_flags_are_true_or_false(tmp_path: Path, value: object) -> None:
+    pooling = write_modules(tmp_path, "Transformer", "Pooling")
+    write_pooling(pooling, pooling_mode_mean_tokens=True, pooling_mode_cls_token=value)
+    with pytest.raises(CheckpointError, match="pooling_mode_cls_token is .*, not true or false"):
+        read_pooling(tmp_path)
+
+
 def test_normalize(tmp_path: Path) -> None:
     write_modules(tmp_path, "Transformer", "Pooling", "Normalize", new=True)
     write_pooling(tmp_path, pooling_mode="cls")

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+import sparsebert
 from model_folders import write_classifier, write_trained
+from sparsebert.diagnosis import diagnose
+from sparsebert.errors import SparsebertError
+from sparsebert.table.formats import write
 from watched import Watch
 
 HOSTILE = Path(__file__).parents[1] / "hostile"
@@ -63,3 +67,22 @@ def test_it_is_refused(watch: Watch, attack: Path, tmp_path: Path) -> None:
         before = watch.refused
         assert watch.fault(reader, path, attack.stat().st_size) is None
         assert watch.refused == before + 1 or kind in ANSWERED or reader == "rows"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "half \ud800", "loop"], ids=ascii)
+def test_names_that_no_folder_has(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    model, named = write_classifier(tmp_path / "model"), f"{tmp_path}/{name}"
+    for step in (
+        lambda: sparsebert.load(named),
+        lambda: sparsebert.inspect(named),
+        lambda: sparsebert.prune(named, tmp_path / "out"),
+        lambda: sparsebert.prune(model, named),
+        lambda: sparsebert.pack(model, named),
+        lambda: diagnose(named),
+        lambda: write(named),
+    ):
+        with pytest.raises(SparsebertError) as found:
+            step()
+        assert str(found.value).isprintable()
+    assert not (tmp_path / "out").exists()

@@ -98,6 +98,8 @@ class TestFloats:
             (lambda m: m.update(format_version="1"), "metadata is damaged"),
             (lambda m: m.update(dtype="int3"), "'int3', which this sparsebert does not know"),
             (lambda m: m.update(dtype=None), "metadata is damaged"),
+            (lambda m: m.update(dtype="fp16"), "says that it is packed as fp16, but"),
+            (lambda m: m.update(dtype="int8"), "says that it is packed as int8, but"),
             (lambda m: m.update(compressed=[]), "metadata is damaged"),
             (lambda m: m["compressed"].update({"bert." + QUERY: 7}), "metadata is damaged"),
             (

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, reading
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _WANTED = [
@@ -33,10 +33,11 @@ def resolve_model(model: str | Path, *, pickles: bool = False, **download: Any) 
     if not str(model):
         raise CheckpointError("no model was named: give a folder or a model id on the hub.")
     path = Path(model)
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise CheckpointError(f"{model} is a file: name the model's folder.")
+    with reading(model, CheckpointError):
+        if path.is_dir():
+            return path
+        if path.exists():
+            raise CheckpointError(f"{model} is a file: name the model's folder.")
     if isinstance(model, Path) or HUB_ID.fullmatch(model) is None:
         raise CheckpointError(f"{model} is not a folder.")
     return _download(model, pickles, download)

@@ -188,7 +188,8 @@ def _read(folder: Path) -> Pooling | None:
 def _modes(settings: Mapping[str, Any], where: Path) -> tuple[str, ...]:
     named: Any = settings.get("pooling_mode")
     if named is None:
-        named = [mode for flag, mode in _OLD_FLAGS.items() if settings.get(flag)] or ["mean"]
+        flags = [flag for flag in _OLD_FLAGS if switch(settings, flag, False, where)]
+        named = [_OLD_FLAGS[flag] for flag in flags] or ["mean"]
     modes = named if isinstance(named, list) else [named]
     for mode in modes or [None]:
         if not isinstance(mode, str) or mode not in _MODES:

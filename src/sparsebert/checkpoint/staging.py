@@ -17,7 +17,7 @@ from sparsebert.checkpoint.atomic import (
     sync_all,
     sync_names,
 )
-from sparsebert.errors import CheckpointError, OutputError
+from sparsebert.errors import CheckpointError, OutputError, reason_of
 
 
 @contextmanager
@@ -109,14 +109,18 @@ def check_output(out: str | Path, *, force: bool, source: str | Path | None = No
     For a step to call before its long work begins. Raises OutputError as `staged_folder` does.
     """
     # A link is followed, so that the folder it points to is replaced and not the link.
-    target = Path(os.path.realpath(out))
+    try:
+        target = Path(os.path.realpath(out))
+        is_there = os.path.lexists(target)
+    except (OSError, ValueError) as error:  # such as half of a surrogate pair, or a zero
+        raise OutputError(f"{out} cannot be the name of a folder: {reason_of(error)}.") from error
     if source is not None:
         origin = Path(os.path.realpath(source))
         if origin == target:
             raise OutputError(f"{out} is the model itself: name another folder to write.")
         if origin.is_relative_to(target):
             raise OutputError(f"{out} holds the model that is being read: name another folder.")
-    if not os.path.lexists(target):
+    if not is_there:
         return target
     if not target.is_dir():
         raise OutputError(f"{out} exists and is not a folder: name another one.")

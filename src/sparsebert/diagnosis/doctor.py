@@ -25,7 +25,7 @@ from sparsebert.diagnosis.system import available_memory
 from sparsebert.diagnosis.tables import TaskData, read_data
 from sparsebert.diagnosis.training_run import Majorities, check_run, check_scores
 from sparsebert.diagnosis.weights import check_opening, check_weights
-from sparsebert.errors import CheckpointError, DataError
+from sparsebert.errors import CheckpointError, DataError, reading
 from sparsebert.evaluation.scoring import trained_options
 from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.machine import cpu_flags
@@ -101,7 +101,11 @@ class Subject:
 
 def find_subject(model: str | Path) -> Subject:
     """Find out what ``model`` is. CheckpointError if it holds no model and no checkpoints."""
-    path = resolve_model(model)
+    with reading(model, CheckpointError):
+        return _subject(resolve_model(model))
+
+
+def _subject(path: Path) -> Subject:
     beside = path.with_name(path.name + ".training")
     checkpoints = [*_checkpoints(path), *_checkpoints(beside)]
     if (path / OPTIMIZER_NAME).is_file():

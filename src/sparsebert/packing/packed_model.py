@@ -18,7 +18,7 @@ from sparsebert.checkpoint.pooling import Pooling, read_pooling
 from sparsebert.checkpoint.tensors import PACKED_NAME
 from sparsebert.compressed import Compressed
 from sparsebert.errors import CheckpointError, reading
-from sparsebert.packing.dtypes import Role, Roles
+from sparsebert.packing.dtypes import VALUE_TYPES, Role, Roles, Source
 from sparsebert.packing.format import PackedFile, open_packed_file
 from sparsebert.packing.forms import Form, PlainForm, QuantizedForm, Weight
 from sparsebert.quantized import QuantizedTable
@@ -77,6 +77,8 @@ def _open(model: str | Path) -> PackedModel:
     roles = Roles(config)
     for name, stored in stored_name.items():
         _check_form(file, name, file.forms[stored], roles.of(name, 2))
+    for name in used:
+        _check_dtype(file, name, file.forms[stored_name[name]], roles)
     weights = {name: _engine_form(file, stored_name[name]) for name in used}
     return PackedModel(
         path,
@@ -102,6 +104,17 @@ def _check_form(file: PackedFile, name: str, form: Form, role: Role) -> None:
         raise CheckpointError(f"{file.path}: '{name}' is compressed, but is no linear layer.")
     elif role is Role.LAST and isinstance(form, QuantizedForm):
         raise CheckpointError(f"{file.path}: '{name}' is in int8, but is a head's last layer.")
+
+
+def _check_dtype(file: PackedFile, name: str, form: Form, roles: Roles) -> None:
+    """CheckpointError for a tensor that is not stored as the file's own dtype says."""
+    role = roles.of(name, len(form.shape))
+    wanted = VALUE_TYPES[file.dtype].form(Source(form.dtype, form.shape, role, form.pattern))
+    if (type(form), form.dtype) != (type(wanted), wanted.dtype):
+        raise CheckpointError(
+            f"{file.path} says that it is packed as {file.dtype}, but '{name}' is stored not: "
+            "pack the model again."
+        )
 
 
 def _engine_form(file: PackedFile, stored: str) -> Weight:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.checkpoint.card import model_index
-from sparsebert.errors import DataError, OutputError, printable
+from sparsebert.errors import DataError, OutputError, printable, reading
 from sparsebert.evaluation.results import about_seeds, hub_results
 from sparsebert.table.layout import Table, as_markdown, row_title, tables
 from sparsebert.table.plot import as_svg
@@ -107,8 +107,9 @@ def read_tables(
     sources = []
     notes: list[str] = []
     for source in map(Path, runs):
-        found, missing = (read_results(source), []) if source.is_file() else read_runs(source)
-        tables(found)  # refuses duplicates within a source, which merging would hide
+        with reading(source, DataError):
+            found, missing = (read_results(source), []) if source.is_file() else read_runs(source)
+            tables(found)  # refuses duplicates within a source, which merging would hide
         sources.append(found)
         notes += missing
     results, differences = merge(sources)
