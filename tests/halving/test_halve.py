@@ -35,9 +35,7 @@ from sparsebert.evaluation import evaluate
 from sparsebert.halving.comparison import (
     bootstrap,
     correlation_interval,
-    label_counts,
     neighbours,
-    shared_labels,
 )
 from sparsebert.halving.effort import EFFORTS, Plan, make_plan
 from sparsebert.halving.estimate import Pace
@@ -299,65 +297,6 @@ class TestEmbedding:
             others = [other for other in range(7) if other != row]
             others.sort(key=lambda other: -vectors[row] @ vectors[other])
             assert found.tolist() == others[:3]
-
-
-class TestLabels:
-    """Models of several labels a text, or of one for each token: learnt and judged on texts."""
-
-    @pytest.mark.parametrize(
-        ("head", "settings"),
-        [
-            ("token-classification", {}),
-            ("sequence-classification", {"problem_type": "multi_label_classification"}),
-        ],
-    )
-    def test_texts(
-        self, tiny_bert: TinyBert, tmp_path: Path, head: str, settings: dict[str, str]
-    ) -> None:
-        (tmp_path / "texts.txt").write_text("\n".join(SENTENCES))
-        model, out = tiny_bert(head, **settings), tmp_path / "out"
-        result = halve(model, out, texts=[tmp_path / "texts.txt"], **FAST)
-        assert [step.title for step in result.steps][1] == "distil"
-        assert result.judgement.agreement
-        held = [
-            str(text)
-            for text in divide_texts(Gathered(list(SENTENCES), [], own=True), choose=True)[2]
-        ]
-        dense, halved = load(model), load(out)
-        given = []
-        for each in (dense, halved):
-            if head.startswith("token"):
-                found = [[tag["label"] for tag in tags] for tags in each.tag(held)]
-                given.append(
-                    {(row, *tag) for row, tags in enumerate(found) for tag in enumerate(tags)}
-                )
-            else:
-                found = [
-                    [one["label"] for one in ones if one["score"] > 0.5]
-                    for ones in each.classify(held)
-                ]
-                given.append({(row, label) for row, ones in enumerate(found) for label in ones})
-        shared = 200 * len(given[0] & given[1]) / (len(given[0]) + len(given[1]))
-        assert result.judgement.halved == pytest.approx(shared)
-
-    def test_most_tokens_have_no_label(self) -> None:
-        """By hand: of two texts the dense model labels 2 and 1 tokens, the halved one 1 and 1."""
-        dense = [np.eye(3)[[0, 1, 2, 0, 0]], np.eye(3)[[0, 0, 1, 0]]]
-        halved = [np.eye(3)[[1, 1, 0, 0, 1]], np.eye(3)[[0, 0, 2, 0]]]
-        counts = label_counts(dense, halved, tokens=True, outside=0)
-        assert counts.tolist() == [[1, 2, 1], [0, 1, 1]]
-        assert shared_labels(counts.sum(axis=0)) == pytest.approx(100 * 2 / 5)
-        counts = label_counts(dense, halved, tokens=True, outside=None)
-        assert counts.tolist() == [[2, 3, 3], [1, 2, 2]]
-
-    def test_what_cannot_be(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
-        model = tiny_bert("token-classification")
-        rows = [{"text1": f"a {row}", "text2": "b"} for row in range(60)]
-        write_rows(tmp_path / "pairs.jsonl", rows)
-        with pytest.raises(DataError, match="labels single texts, and these are pairs"):
-            halve(model, tmp_path / "out", texts=[tmp_path / "pairs.jsonl"])
-        with pytest.raises(InputError, match="which no task scores"):
-            halve(model, tmp_path / "out", data=tmp_path / "pairs.jsonl", task="sst2")
 
 
 class TestPromise:

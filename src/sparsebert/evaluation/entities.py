@@ -62,6 +62,13 @@ def entity_scores(
     return Scores({name: known[name] for name in metrics}, notes, by_class)
 
 
+def entities(tags: Sequence[str], labels: Sequence[str]) -> set[tuple[str, int, int]]:
+    """The entities of a row: kind, first and last word. ``tags`` are out of ``labels``."""
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    return set(get_entities([_plain(tag, prefixed(labels)) for tag in tags]))
+
+
 def _plain(label: str, has_prefixes: bool) -> str:
     """A label as seqeval reads it."""
     if label == OUTSIDE:

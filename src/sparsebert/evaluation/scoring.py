@@ -121,19 +121,23 @@ class PreparedSplit:
         label = f"evaluating {task.name} {self.examples.split}"
         return predictor.predict(self.rows, task.head, label, progress or silent)
 
-    def scores_of(self, logits: Any, order: Order = None) -> Scores:
-        """The task's metrics of `logits`, and the user's; ``order`` is that of `score`."""
+    def judge(self, logits: Any, order: Order = None) -> Judged:
+        """What `logits` answer, beside what is right; ``order`` is that of `score`."""
         if order is not None:
             per_row = isinstance(logits, np.ndarray)
             logits = logits[:, order] if per_row else [row[:, order] for row in logits]
-        found = _JUDGES[self.examples.task.kind](self.examples, self.located, logits)
+        return _JUDGES[self.examples.task.kind](self.examples, self.located, logits)
+
+    def scores_of(self, logits: Any, order: Order = None) -> Scores:
+        """The task's metrics of `logits`, and the user's; ``order`` is that of `score`."""
+        found = self.judge(logits, order)
         if self.metric is None:
             return found.scores
         return found.scores.and_values(self.metric.score(found.expected, found.predicted))
 
 
 @dataclass(frozen=True)
-class _Judged:
+class Judged:
     """The scores of a split, and of what they are: an entry a row each, as a user's metric has it.
 
     Names of classes, numbers, the labels of a row's words, or accepted answers and an answer.
@@ -144,18 +148,18 @@ class _Judged:
     predicted: Any
 
 
-def _judge_classes(examples: Examples, located: Located, logits: Any) -> _Judged:
+def _judge_classes(examples: Examples, located: Located, logits: Any) -> Judged:
     task = examples.task
     predicted = np.argmax(logits, axis=1)
     expected: Any = examples.labels
-    return _Judged(
+    return Judged(
         classification_scores(task.metrics, predicted, expected, task.labels, task.positive),
         [task.labels[index] for index in expected],
         [task.labels[index] for index in predicted],
     )
 
 
-def _judge_label_sets(examples: Examples, located: Located, logits: Any) -> _Judged:
+def _judge_label_sets(examples: Examples, located: Located, logits: Any) -> Judged:
     task = examples.task
     assert task.threshold is not None
     probabilities: Any = sigmoid(logits)
@@ -165,28 +169,28 @@ def _judge_label_sets(examples: Examples, located: Located, logits: Any) -> _Jud
         [[task.labels[index] for index in np.flatnonzero(row)] for row in rows]
         for rows in (expected, given_labels(probabilities, task.threshold))
     )
-    return _Judged(scores, right, given)
+    return Judged(scores, right, given)
 
 
-def _judge_numbers(examples: Examples, located: Located, logits: Any) -> _Judged:
+def _judge_numbers(examples: Examples, located: Located, logits: Any) -> Judged:
     expected, predicted = examples.labels.astype(np.float64), logits[:, 0]
     scores = regression_scores(examples.task.metrics, predicted, expected)
-    return _Judged(scores, expected, predicted)
+    return Judged(scores, expected, predicted)
 
 
-def _judge_spans(examples: Examples, located: Located, logits: Any) -> _Judged:
+def _judge_spans(examples: Examples, located: Located, logits: Any) -> Judged:
     assert isinstance(located, Windows)
     task = examples.task
     texts, nulls = best_texts(examples, located, logits)
     expected = [list(each.texts) for each in examples.answers]
     if not task.unanswerable:
-        return _Judged(answer_scores(task.metrics, texts, examples.answers), expected, texts)
+        return Judged(answer_scores(task.metrics, texts, examples.answers), expected, texts)
     assert task.threshold is not None
     scores = unanswerable_scores(task.metrics, texts, nulls, examples.answers, task.threshold)
-    return _Judged(scores, expected, said_texts(texts, nulls, task.threshold))
+    return Judged(scores, expected, said_texts(texts, nulls, task.threshold))
 
 
-def _judge_words(examples: Examples, located: Located, logits: Any) -> _Judged:
+def _judge_words(examples: Examples, located: Located, logits: Any) -> Judged:
     assert isinstance(located, WordTokens)
     task, read = examples.task, located.first >= 0
     expected = np.concatenate([words.labels for words in examples.words])
@@ -204,7 +208,7 @@ def _judge_words(examples: Examples, located: Located, logits: Any) -> _Judged:
             + (f"count as {OUTSIDE}." if entities else "are left out.")
         )
         scores = replace(scores, notes=[*scores.notes, note])
-    return _Judged(scores, right, guessed)
+    return Judged(scores, right, guessed)
 
 
 def _named_rows(examples: Examples, labels: npt.NDArray[np.int64]) -> list[list[str]]:
@@ -225,7 +229,7 @@ def word_labels(words: WordTokens, logits: Sequence[Any], task: Task) -> npt.NDA
     return labels
 
 
-_JUDGES: dict[Kind, Callable[[Examples, Located, Any], _Judged]] = {
+_JUDGES: dict[Kind, Callable[[Examples, Located, Any], Judged]] = {
     Kind.CLASSIFICATION: _judge_classes,
     Kind.LABEL_SETS: _judge_label_sets,
     Kind.REGRESSION: _judge_numbers,

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sparsebert.evaluation.metrics import answer_scores, without_rounding_noise
 from sparsebert.evaluation.scoring import PreparedSplit, answer_texts
-from sparsebert.inference.labelling import TaggedToken, sigmoid, softmax
+from sparsebert.inference.labelling import softmax
 from sparsebert.tasks.table import Kind
 from sparsebert.tasks.texts import Text
 from sparsebert.tasks.windows import Windows
@@ -26,7 +26,6 @@ Ints = npt.NDArray[np.int64]
 NEIGHBOURS = 10
 _RESAMPLES = 1000
 _SEED = 20_240_505
-_MARGIN = 12  # differing tokens that are shown of a text
 
 
 @dataclass(frozen=True)
@@ -164,74 +163,6 @@ def changed_answers(rows: Compared, texts: Sequence[Text], labels: Sequence[str]
         Changed(_shown(texts[row]), say(0, row), say(1, row), float(distance[row]))
         for row in np.lexsort((-distance, best[0] == best[1])).tolist()
     ]
-
-
-def label_counts(dense: Any, halved: Any, *, tokens: bool, outside: int | None) -> Ints:
-    """For each text the labels that both give, that the dense and that the halved model gives.
-
-    Logits are ``[texts, labels]``, or with ``tokens`` a list of ``[tokens, labels]``, whose first
-    and last token are the tokenizer's own; the label ``outside`` counts as none. int64
-    ``[texts, 3]``.
-    """
-    counts = []
-    for mine, other in zip(dense, halved, strict=True):
-        if tokens:
-            first, second = (np.asarray(each)[1:-1].argmax(axis=1) for each in (mine, other))
-            given = [
-                np.ones(len(each), bool) if outside is None else each != outside
-                for each in (first, second)
-            ]
-            counts.append(
-                [int((given[0] & (first == second)).sum()), *map(int, map(np.sum, given))]
-            )
-        else:
-            yes = [np.asarray(each) > 0 for each in (mine, other)]
-            counts.append([int((yes[0] & yes[1]).sum()), int(yes[0].sum()), int(yes[1].sum())])
-    return np.array(counts, np.int64)
-
-
-def shared_labels(counts: Ints) -> float:
-    """F1 in percent of ``[shared, dense, halved]``; 100 where neither gives any."""
-    given = int(counts[1] + counts[2])
-    return 200.0 * int(counts[0]) / given if given else 100.0
-
-
-def changed_labels(
-    texts: Sequence[str], dense: Any, halved: Any, labels: Sequence[str]
-) -> list[Changed]:
-    """The texts with other labels, those whose scores moved most first."""
-    shares = [np.asarray(sigmoid(np.asarray(each)), np.float64) for each in (dense, halved)]
-    distance = np.abs(shares[0] - shares[1]).max(axis=1)
-    differ = ((shares[0] > 0.5) != (shares[1] > 0.5)).any(axis=1)
-
-    def say(which: int, row: int) -> str:
-        given: list[int] = np.flatnonzero(shares[which][row] > 0.5).tolist()
-        return ", ".join(labels[label] for label in given) or "none"
-
-    order: list[int] = np.argsort(-distance, kind="stable").tolist()
-    return [
-        Changed(texts[row], say(0, row), say(1, row), float(distance[row]))
-        for row in order
-        if differ[row]
-    ]
-
-
-def changed_tokens(
-    texts: Sequence[str],
-    dense: Sequence[list[TaggedToken]],
-    halved: Sequence[list[TaggedToken]],
-) -> list[Changed]:
-    """The texts with the most tokens of another label, and these tokens."""
-    found = []
-    for text, mine, other in zip(texts, dense, halved, strict=True):
-        pairs = [(a, b) for a, b in zip(mine, other, strict=True) if a["label"] != b["label"]]
-        if pairs:
-            first, second = (
-                " ".join(f"{each[side]['text']}/{each[side]['label']}" for each in pairs[:_MARGIN])
-                for side in (0, 1)
-            )
-            found.append(Changed(text, first, second, len(pairs) / len(mine)))
-    return sorted(found, key=lambda each: -each.distance)
 
 
 def neighbours(vectors: Floats, count: int = NEIGHBOURS) -> Ints:

@@ -7,13 +7,13 @@ Both run on the engine: the dense model in fp32, the halved one as it is served,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sparsebert.checkpoint import Head
+from sparsebert.checkpoint import Head, resolve_model
 from sparsebert.checkpoint.sentence_transformers import read_similarity
 from sparsebert.evaluation.embedding import find_documents, pair_cosines
 from sparsebert.evaluation.evaluator import match_labels
@@ -21,17 +21,26 @@ from sparsebert.evaluation.metrics import Scores, regression_scores, without_rou
 from sparsebert.evaluation.predictors import EnginePredictor
 from sparsebert.evaluation.results import main_score
 from sparsebert.evaluation.retrieval import query_scores, retrieval_scores
-from sparsebert.evaluation.scoring import PreparedSplit, example_length, scored_examples
+from sparsebert.evaluation.scoring import (
+    PreparedSplit,
+    example_length,
+    scored_examples,
+    trained_options,
+)
 from sparsebert.halving.comparison import (
     Changed,
     bootstrap,
     changed_answers,
-    changed_labels,
-    changed_tokens,
     compared,
     correlation_interval,
-    label_counts,
     neighbours,
+)
+from sparsebert.halving.label_comparison import (
+    changed_labels,
+    changed_rows,
+    changed_tokens,
+    f1_interval,
+    label_counts,
     shared_labels,
 )
 from sparsebert.halving.subject import Subject
@@ -135,12 +144,24 @@ def judge_task(
 ) -> Judgement:
     """Score both models on the validation split, or splits, of ``data``."""
     columns = subject.columns if subject.labelled else DataOptions()
+    if columns.threshold is None:  # from which a label counts, as the dense model was trained
+        known = trained_options(resolve_model(dense), task, columns).threshold
+        columns = replace(columns, threshold=known)
     both = [_score(model, task, data, columns, threads, progress) for model in (dense, halved)]
     first = both[0]
     values = [main_score(each.task, each.scores) for each in both]
     metric = first.task.main_metric
-    rows = compared(first.splits, [each.logits for each in both], [each.order for each in both])
-    texts = [text for split in first.splits for text in _texts(split)]
+    interval: tuple[float, float] | None
+    if first.task.kind in (Kind.TOKENS, Kind.LABEL_SETS):
+        (split,) = first.splits
+        mine, other = (split.judge(each.logits[0], each.order) for each in both)
+        interval = f1_interval(mine, other, first.task)
+        changed = changed_rows(split.examples, mine, other)
+    else:
+        rows = compared(first.splits, [each.logits for each in both], [each.order for each in both])
+        interval = rows.interval()
+        texts = [text for split in first.splits for text in _texts(split)]
+        changed = changed_answers(rows, texts, first.model.config.labels)
     return Judgement(
         "agreement" if not subject.labelled and metric == "accuracy" else metric,
         not subject.labelled,
@@ -148,14 +169,14 @@ def judge_task(
         values[1],
         sum(len(split.examples) for split in first.splits),
         _OF_SCORE if subject.labelled else _OF_ANSWERS,
-        rows.interval(),
+        interval,
         {
             f"{split}, {name}, {which}": score
             for which, each in zip(("dense", "halved"), both, strict=True)
             for split, metrics in each.scores.items()
             for name, score in metrics.items()
         },
-        changed_answers(rows, texts, first.model.config.labels)[:_SHOWN],
+        changed[:_SHOWN],
     )
 
 

@@ -25,9 +25,11 @@ from sparsebert.halving.texts import (
 )
 from sparsebert.inference import load
 from sparsebert.tasks.division import hold_out
+from sparsebert.tasks.examples import examples_from, read_split
 from sparsebert.tasks.files import split_files
 from sparsebert.tasks.texts import Text, read_texts
 
+_SCORED = "scored"
 _CHOICE = 0.1  # of the training rows
 
 
@@ -55,7 +57,9 @@ def prepare(
         gathered.notes.extend([note] if note else [])
     texts = gathered.texts
     if subject.goal is not Goal.TASK:
-        texts, _, _ = divide_texts(gathered, choose=choose)
+        texts, _, report = divide_texts(gathered, choose=choose)
+        if places.scored == work / _SCORED and not (work / _SCORED).exists():
+            _write_scored(subject, report, work / _SCORED)
     else:
         _write_data(work, subject, gathered, places, threads)
         if not (subject.labelled and subject.texts) and folders.data != subject.data:
@@ -68,15 +72,37 @@ def prepare(
 def place(work: Path, subject: Subject, gathered: Gathered, *, choose: bool) -> Rows:
     """Where the rows are, or will be."""
     texts = work / "texts.parquet"
+    scored = work / _SCORED
     if subject.goal is not Goal.TASK:
         _, choice, report = divide_texts(gathered, choose=choose)
-        return Rows(Folders(work, texts, work / "data"), report, choice)
-    scored = work / "scored"
+        held: Path | list[Text] = report
+        if subject.goal is Goal.LABELS and subject.labelled:
+            held = subject.data if _has_validation(subject) and subject.data else scored
+        return Rows(Folders(work, texts, work / "data"), held, choice)
     if subject.labelled and _has_validation(subject):
         assert subject.data is not None
         scored = subject.data
     data = work / "data" if choose else scored
     return Rows(Folders(work, texts, data), scored, data)
+
+
+def _write_scored(subject: Subject, held: list[Text], out: Path) -> None:
+    """The labelled rows to report on, as the data folder ``out``.
+
+    Those of the texts that are held out, or all where texts of their own are learnt from.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    assert subject.task is not None
+    raw = read_split(subject.task, subject.data, "train")
+    texts = examples_from(subject.task, raw, "train").texts
+    among = set(held)
+    table = raw.table
+    if not subject.texts:
+        table = table.filter(pa.array([text.strip() in among for text in texts]))
+    with staged_folder(out, force=False) as staging:
+        pa.parquet.write_table(table, staging / "validation.parquet", compression="zstd")
 
 
 def _write_data(
@@ -109,4 +135,5 @@ def _has_validation(subject: Subject) -> bool:
     assert subject.data is not None
     if subject.data.is_file() or subject.task is None:
         return False
-    return bool(split_files(subject.data, subject.task.validation_splits[0]))
+    task = subject.task
+    return bool(split_files(subject.data, task.validation_splits[0], task.file_types))

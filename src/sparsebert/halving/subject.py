@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -19,12 +18,25 @@ from sparsebert.checkpoint import (
 from sparsebert.checkpoint.hub_configs import check_in_transformers
 from sparsebert.errors import CheckpointError, DataError, InputError
 from sparsebert.packing import is_packed
-from sparsebert.tasks.custom import SCORE
+from sparsebert.tasks.custom import SCORE, holds_label_sets
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.examples import read_split
-from sparsebert.tasks.own import UNREAD, custom_task, find_task
-from sparsebert.tasks.table import CUSTOM, PAIRS, RETRIEVAL, TASKS, Kind, Task
+from sparsebert.tasks.examples import load_split, read_split, validation_splits
+from sparsebert.tasks.files import TAGGED_TYPES, file_type, tables_in
+from sparsebert.tasks.ner import holds_tags
+from sparsebert.tasks.own import UNREAD, custom_task, find_task, own_task, unread_task
+from sparsebert.tasks.retrieval import holds_documents
+from sparsebert.tasks.table import (
+    CUSTOM,
+    NER,
+    PAIRS,
+    RETRIEVAL,
+    TASKS,
+    Kind,
+    Task,
+    is_own,
+)
 
+_SEVERAL = (Kind.TOKENS, Kind.LABEL_SETS)
 _ENCODERS = (Head.ENCODER, Head.MASKED_LM)
 _FLOATS = ("halffloat", "float", "double")  # as Arrow calls them: labels that are numbers
 
@@ -32,7 +44,8 @@ _FLOATS = ("halffloat", "float", "double")  # as Arrow calls them: labels that a
 class Goal(str, Enum):
     """What the halved model shall do as the dense one does.
 
-    LABELS are those of each token, or several of a text, learnt from texts alone like embeddings.
+    LABELS are those of each token, or several of a text: learnt from texts alone like embeddings,
+    and scored on the data's where it has them.
     """
 
     TASK = "task"
@@ -85,9 +98,9 @@ def recognise(
     head = checkpoint.config.head
     if gives_labels(checkpoint):
         return _of_labels(checkpoint, str(model), data, task, texts, columns)
-    found = _labelled_task(data, task, columns) if data is not None else None
     if data is None and task is not None:
-        raise InputError(f"the task {task} says how to read data, and none is given: add --data.")
+        raise _without_data(task)
+    found = _labelled_task(data, task, columns) if data is not None else None
     if head in _ENCODERS and data is not None and task is None:
         found = _of_embeddings(data, found, checkpoint, columns)
     if found is not None and found.name == CUSTOM and found.kind is Kind.REGRESSION:
@@ -139,30 +152,65 @@ def _of_labels(
     checkpoint: Checkpoint,
     model: str,
     data: str | Path | None,
-    task: str | None,
+    name: str | None,
     texts: Sequence[str | Path],
     columns: DataOptions,
 ) -> Subject:
-    if task is not None:
-        raise InputError(
-            f"{checkpoint.source} is {_about_head(checkpoint)}, which no task scores: leave the "
-            "task out, and it is judged by its agreement with itself."
-        )
-    said = [_about_model(checkpoint), "It is its own teacher. Judged by its agreement with itself."]
-    if data is not None:
+    if data is None and name is not None:
+        raise _without_data(name)
+    task = None if data is None else _labels_task(checkpoint, data, name, columns)
+    scored = f"Scored on {_about_task(task)}." if task else "Judged by its agreement with itself."
+    said = [_about_model(checkpoint), f"It is its own teacher. {scored}"]
+    if data is not None and task is None:
         said.append("Of the data only texts are read, no labels.")
     return Subject(
         model,
         checkpoint,
         Goal.LABELS,
-        None,
+        task,
         True,
-        False,
+        task is not None,
         None if data is None else Path(data),
         columns,
         tuple(Path(each) for each in texts),
         tuple(said),
     )
+
+
+def _labels_task(
+    checkpoint: Checkpoint, data: str | Path, name: str | None, columns: DataOptions
+) -> Task | None:
+    """The task of data with labels such as the model gives; None where it has none.
+
+    Each label must be one of the model's. Raises DataError and InputError.
+    """
+    tokens = checkpoint.config.head is Head.TOKEN
+    if name is None:
+        table = read_split(_unread(data), data, "train").table
+        if not (holds_tags if tokens else holds_label_sets)(table, columns):
+            return None
+    elif not is_own(name):
+        raise _unfit(checkpoint, find_task(name, data, options=columns))
+    chosen = name or (NER if tokens else CUSTOM)
+    task = own_task(chosen, data, labels=checkpoint.config.labels, options=columns)
+    if task.head is not checkpoint.config.head or task.kind is Kind.CLASSIFICATION:
+        raise _unfit(checkpoint, task)
+    if len(task.labels) != len(checkpoint.config.labels):
+        raise _more_labels(checkpoint, task)
+    for split in ("train", *validation_splits(task, data)):
+        if split == "train" or Path(data).is_dir():
+            load_split(task, data, split)  # a label that the model lacks shows here
+    return task
+
+
+def _unread(data: str | Path) -> Task:
+    """By what data is read whose columns are to be looked at: a table, or CoNLL files."""
+    path = Path(data)
+    if path.is_dir():
+        tagged = bool(tables_in(path, TAGGED_TYPES)) and not tables_in(path)
+    else:
+        tagged = bool(file_type(path, TAGGED_TYPES))
+    return unread_task(NER) if tagged else UNREAD
 
 
 def _dense(model: str | Path) -> Checkpoint:
@@ -185,12 +233,16 @@ def _labelled_task(data: str | Path, name: str | None, columns: DataOptions) -> 
     if name is not None:
         return find_task(name, data, options=columns)
     # A name of columns that only one task has says which; what is left is the user's own.
-    table = read_split(UNREAD, data, "train").table
+    table = read_split(_unread(data), data, "train").table
+    if holds_tags(table, columns):
+        return own_task(NER, data, options=columns)
     named = set(table.column_names)
     if columns.text_columns is None and columns.label_column is None:
         for task in TASKS.values():
             if set(task.columns) <= named and not _is_common(task):
                 return task
+    if holds_label_sets(table, columns):
+        return custom_task(data, options=columns)
     label = columns.label_column or next((name for name in ("label", SCORE) if name in named), None)
     if label is None:
         return None
@@ -215,7 +267,8 @@ def _of_embeddings(
     if found is not None and found.kind is Kind.REGRESSION and len(found.text_columns) == 2:
         return find_task(PAIRS, data, options=replace(columns, regression=False))
     if found is None and checkpoint.pooling is not None:
-        with suppress(DataError):
+        table = read_split(_unread(data), data, "train").table
+        if holds_documents(table, columns):
             return find_task(RETRIEVAL, data, options=columns)
     return found
 
@@ -224,11 +277,8 @@ def _fitting(checkpoint: Checkpoint, task: Task | None) -> Task | None:
     """The task, if the model's head is one for it. Raises InputError."""
     if task is None:
         return None
-    if task.head is not checkpoint.config.head:
-        raise InputError(
-            f"{checkpoint.source} is {_about_head(checkpoint)}, which does not fit "
-            f"{_about_task(task)}: give other data, or name the task."
-        )
+    if task.head is not checkpoint.config.head or task.kind is Kind.LABEL_SETS:
+        raise _unfit(checkpoint, task)
     count = len(checkpoint.config.labels)
     if task.kind is Kind.REGRESSION and count != 1:
         raise InputError(
@@ -241,11 +291,27 @@ def _fitting(checkpoint: Checkpoint, task: Task | None) -> Task | None:
             f"{', '.join(task.labels[:5])}: say --regression if these are numbers."
         )
     if task.kind is Kind.CLASSIFICATION and len(task.labels) > count:
-        raise DataError(
-            f"the data has {len(task.labels)} labels ({', '.join(task.labels[:8])}), and the head "
-            f"of {checkpoint.source} {count} ({', '.join(checkpoint.config.labels[:8])})."
-        )
+        raise _more_labels(checkpoint, task)
     return task
+
+
+def _more_labels(checkpoint: Checkpoint, task: Task) -> DataError:
+    labels = checkpoint.config.labels
+    return DataError(
+        f"the data has {len(task.labels)} labels ({', '.join(task.labels[:8])}), and the head of "
+        f"{checkpoint.source} {len(labels)} ({', '.join(labels[:8])})."
+    )
+
+
+def _unfit(checkpoint: Checkpoint, task: Task) -> InputError:
+    return InputError(
+        f"{checkpoint.source} is {_about_head(checkpoint)}, which does not fit "
+        f"{_about_task(task)}: give other data, or name the task."
+    )
+
+
+def _without_data(task: str) -> InputError:
+    return InputError(f"the task {task} says how to read data, and none is given: add --data.")
 
 
 def _about_model(checkpoint: Checkpoint) -> str:
@@ -271,7 +337,9 @@ def _about_head(checkpoint: Checkpoint) -> str:
 
 def _about_task(task: Task | None) -> str:
     assert task is not None
-    if task.name != CUSTOM:
+    if task.name not in (CUSTOM, NER):
         return task.title
-    kind = "a regression" if task.kind is Kind.REGRESSION else f"{len(task.labels)} classes"
+    kind = f"{len(task.labels)} {'labels' if task.kind in _SEVERAL else 'classes'}"
+    if task.kind is Kind.REGRESSION:
+        kind = "a regression"
     return f"{kind} of {' and '.join(task.text_columns)}"

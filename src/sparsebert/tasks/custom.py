@@ -123,6 +123,12 @@ def label_column(table: pa.Table, source: str) -> str:
     )
 
 
+def holds_label_sets(table: pa.Table, options: DataOptions) -> bool:
+    """Whether a row has several labels: a list of them, or a column for each."""
+    names = (options.label_column,) if options.label_column else ("label", "labels")
+    return options.flag_columns is not None or any(holds_lists(table, name) for name in names)
+
+
 def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
     import pyarrow as pa
 

@@ -19,6 +19,8 @@ from sparsebert.errors import DataError
 
 TABLE_TYPES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 CONLL_TYPES = (".conll", ".bio", ".iob", ".iob2", ".txt", ".tsv")
+TAGGED_TYPES = (".conll", ".bio", ".iob", ".iob2")
+"""Of CoNLL files alone: the others may be anything."""
 WORD_TYPES = (".parquet", ".json", ".jsonl", ".ndjson", *CONLL_TYPES)
 """Of rows of words: each word with its label."""
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sparsebert.errors import DataError
-from sparsebert.tasks.columns import need_columns
+from sparsebert.tasks.columns import holds_lists, need_columns
 from sparsebert.tasks.conll import TAGS, WORDS
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.files import WORD_TYPES
@@ -47,6 +47,8 @@ def ner_of_table(
     numbers = chosen.names or known_names(table, tags) or ()
     if labels is not None and not are_unnamed(labels):
         names = tuple(labels)
+    elif labels is not None and not numbers:  # which number means what nobody says
+        names = tuple(str(number) for number in range(len(labels)))
     else:
         names = numbers or _label_set(table, tags, source)
     check_among(numbers, names, source)
@@ -64,6 +66,14 @@ def ner_of_table(
         numbers=numbers,
         max_length=NER_LENGTH,
         file_types=WORD_TYPES,
+    )
+
+
+def holds_tags(table: pa.Table, options: DataOptions) -> bool:
+    """Whether the columns are those of the task: lists of words, and lists of labels."""
+    return all(
+        any(holds_lists(table, name) for name in ((given,) if given else known))
+        for given, known in ((options.text_column, _WORDS), (options.label_column, _TAGS))
     )
 
 

@@ -81,6 +81,14 @@ def document_columns(table: pa.Table) -> tuple[str, ...]:
     return tuple(names[0] for names in found) if all(len(names) == 1 for names in found) else ()
 
 
+def holds_documents(table: pa.Table, options: DataOptions) -> bool:
+    """Whether there are columns for queries and for documents, be it more than one for either."""
+    if options.text_columns is not None:
+        return len(options.text_columns) == 2
+    known = (QUERY_COLUMNS, DOCUMENT_COLUMNS)
+    return all(any(name in table.column_names for name in names) for names in known)
+
+
 def _one_of(names: Sequence[str], table: pa.Table, source: str, what: str, option: str) -> str:
     there = [name for name in names if name in table.column_names]
     if len(there) != 1:
