@@ -22,7 +22,7 @@ from short_runs import QUICK
 from sparsebert.checkpoint.families import Head
 from sparsebert.errors import TrainingError
 from sparsebert.tasks.table import Kind
-from sparsebert.training import cpu, finetune
+from sparsebert.training import callbacks, cpu, finetune
 from sparsebert.training.cpu import (
     autocast,
     fastest_attention,
@@ -189,3 +189,19 @@ def test_memory_is_kept_inside_and_given_back_after() -> None:
         assert faults() > 0.9 * pages
     faults()
     assert faults() > 0.9 * pages
+
+
+def test_memory_goes_back_where_much_more_is_held_than_a_step_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first step, and each after a release, says what a step takes."""
+    held = [100, 120, 149, 151, 180, 260, 280]
+    left = iter(held)
+    last: list[int] = []
+    released: list[int] = []
+    monkeypatch.setattr(callbacks, "resident_memory", lambda: last.append(next(left)) or last[-1])
+    monkeypatch.setattr(callbacks, "release_free_memory", lambda: released.append(last[-1]))
+    watched = callbacks.MemoryCallback()
+    for _ in held:
+        watched.on_step_end(None, None, None)
+    assert released == [151, 280]  # 180 after the first release: up to 270 are kept from then on

@@ -20,12 +20,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from sparsebert.checkpoint.atomic import sync_all
 from sparsebert.errors import TrainingError
 from sparsebert.progress import Progress
-from sparsebert.training.cpu import release_free_memory
+from sparsebert.training.cpu import release_free_memory, resident_memory
 from sparsebert.training.distributed import any_of
 
 CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
-_STEPS_BETWEEN_RELEASES = 50  # so many that touching the pages anew costs little
+_MOST_HELD = 1.5  # times what a step takes: so seldom that touching the pages anew costs little
 
 
 class DivergedError(TrainingError):
@@ -51,16 +51,25 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class MemoryCallback(TrainerCallback):  # type: ignore[misc]
-    """Now and then gives back the memory that `kept_memory` keeps.
+    """Gives back the memory that `kept_memory` keeps once it is much more than a step takes.
 
     Blocks of ever other sizes, as of texts of many lengths, leave gaps that none of the next fits
-    in, and a long run would grow until the system ends it.
+    in, and a long run would grow until the system ends it. What a step takes is what is held after
+    one that began with nothing to spare, as the first does.
     """
+
+    def __init__(self) -> None:
+        self._taken = 0  # bytes
+        self._fresh = True
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.global_step % _STEPS_BETWEEN_RELEASES == 0:
+        held = resident_memory()
+        if self._fresh:
+            self._taken = max(self._taken, held)
+        self._fresh = held > _MOST_HELD * self._taken
+        if self._fresh:
             release_free_memory()
 
 
