@@ -16,6 +16,7 @@ import io
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -413,6 +414,7 @@ def main() -> int:
     parser.add_argument("--target", default="", help="only targets with this in their names")
     parser.add_argument("--keep", type=Path, default=None, metavar="FOLDER")
     given = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells take from `... &`
     counts, refused, faults = run(
         seconds=given.seconds,
         cases=given.cases,

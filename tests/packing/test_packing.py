@@ -273,6 +273,21 @@ class TestOpening:
                 assert not array.flags.writeable
                 assert array.flags.aligned
 
+    def test_a_folder_that_is_written_anew_leaves_open_weights_as_they_were(
+        self, tmp_path: Path
+    ) -> None:
+        pack(sparse_bert(tmp_path), tmp_path / "packed")
+        weights = open_packed(tmp_path / "packed").weights
+        query, words = weights[QUERY], weights["embeddings.word_embeddings.weight"]
+        assert isinstance(query, Compressed)
+        assert isinstance(words, np.ndarray)
+        before = query.values.copy(), words.copy()
+        (tmp_path / "other").mkdir()
+        pack(sparse_bert(tmp_path / "other", vocab_size=5), tmp_path / "packed", force=True)
+        assert np.array_equal(query.values, before[0])
+        assert np.array_equal(words, before[1])
+        assert open_packed(tmp_path / "packed").config.vocab_size == 5
+
     @pytest.mark.parametrize("head", HEADS)
     @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
     def test_a_folder_gives_the_engine_the_same_weights(
