@@ -23,9 +23,23 @@ FOLDERS = {
     "classifier": ("sequence-classification", {}),
     "answerer": ("question-answering", {}),
     "reranker": ("sequence-classification", {"num_labels": 1}),
+    "splade": ("masked-lm", {}),
+    "colbert": ("encoder", {}),
 }
 
 
+def multi_vector(encoder: Path, folder: Path) -> Path:
+    """The encoder with a projection of its tokens behind it, in ``folder``."""
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Dense, Transformer
+
+    projection = Dense(32, 12, bias=False, module_input_name="token_embeddings")
+    modules = [Transformer(str(encoder)), projection]
+    MultiVectorEncoder(modules=modules, device="cpu").save(str(folder))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")  # torch's own
 def test_the_page_runs(
     tiny_bert: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,7 +49,10 @@ def test_the_page_runs(
     named = set(re.findall(r'"(\w+)/"', text)) - {"elsewhere"}
     assert named == set(FOLDERS)
     for name, (head, sizes) in FOLDERS.items():
-        pack(tiny_bert(head, **sizes), tmp_path / name, dtype="int8")
+        dense = tiny_bert(head, **sizes)
+        if name == "colbert":
+            dense = multi_vector(dense, tmp_path / "dense")
+        pack(dense, tmp_path / name, dtype="int8")
     pushed: list[object] = []
     monkeypatch.setattr(
         loaded_model, "push_to_hub", lambda *names, **_: pushed.append(names) or "url"

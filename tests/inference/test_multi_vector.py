@@ -289,6 +289,11 @@ def test_the_server_gives_the_same(tiny_bert, tmp_path: Path) -> None:
         assert [each["score"] for each in ranked] == pytest.approx(scores, abs=1e-4)
         refused = asked("/embed_all", 413, inputs=long_text(40))
         assert "longer than the 12 tokens" in refused["error"]
+        assert client.get("/v2/models/colbert").json()["outputs"] == []
+        texts = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}
+        answered = client.post("/v2/models/colbert/infer", json={"inputs": [texts]})
+        assert answered.status_code == 424
+        assert "gives no logits and no embedding here: it answers /embed_all" in answered.text
         assert "use embed_tokens" in asked("/embed", 424, inputs="a")["error"]
         assert (
             "cannot rerank" in asked("/rerank", 424, query="a", texts=["b"], model="dense")["error"]

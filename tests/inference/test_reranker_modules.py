@@ -97,3 +97,12 @@ def test_the_server_gives_the_same(tiny_bert, tmp_path: Path) -> None:
         found = client.post("/predict", json={"inputs": [list(pair) for pair in PAIRS]}).json()
         assert [each[0]["score"] for each in found] == pytest.approx(expected, abs=2e-5)
         assert client.post("/embed", json={"inputs": "a"}).status_code == 424
+        named = client.get("/v2/models/st").json()["outputs"]
+        assert named == [{"name": "logits", "datatype": "FP32", "shape": [-1, 1]}]
+        inputs = [
+            {"name": name, "datatype": "BYTES", "shape": [len(given)], "data": given}
+            for name, given in (("text", [query] * len(texts)), ("text_pair", texts))
+        ]
+        answered = client.post("/v2/models/st/infer", json={"inputs": inputs}).json()
+        logits = np.array(answered["outputs"][0]["data"])
+        assert 1 / (1 + np.exp(-logits)) == pytest.approx(expected, abs=2e-5)

@@ -45,6 +45,7 @@ def difference(ours: Any, others: Any) -> float:
     return float((ours.to_dense() - others.to_dense()).abs().max())
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")  # torch's own
 def test_splade(tiny_bert: Any, tmp_path: Path) -> None:
     folder = tmp_path / "dense"
     transformer = Transformer(str(tiny_bert("masked-lm")), transformer_task="fill-mask")

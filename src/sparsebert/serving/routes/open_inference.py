@@ -106,6 +106,12 @@ async def infer(request: Request, body: InferRequest, name: str, version: str = 
     """Run a model on texts or on token ids."""
     model = model_of(request, name, version)
     known = outputs_of(model)
+    if not known:
+        raise RequestError(
+            424,
+            f"{model.name} gives no logits and no embedding here: it answers "
+            f"{', '.join(model.routes)}.",
+        )
     requested = body.outputs or [RequestOutput(name=next(iter(known)))]
     wanted = [output.name for output in requested]
     for each in wanted:
@@ -115,12 +121,16 @@ async def infer(request: Request, body: InferRequest, name: str, version: str = 
         raise RequestError(422, "outputs names one twice.", param="outputs")
     given = {tensor.name: tensor for tensor in body.inputs}
     prompt = prompt_for(model, [""], None) if "text" in given else ""
-    embedding, finish = _embedding_call(model, prompt)
-    calls = {each: embedding if each == "embedding" else known[each] for each in wanted}
+    calls = {each: known[each] for each in wanted}
+    if "embedding" in calls:
+        calls["embedding"], finish = _embedding_call(model, prompt)
     infer_inputs = _infer_texts if "text" in given else _infer_ids
     results = await infer_inputs(request, model, calls, given, body)
     if "embedding" in results:
         results["embedding"] = await finish(results["embedding"])
+    if "logits" in results and model.head is Head.SEQUENCE:
+        rows = results["logits"]
+        results["logits"] = await model.in_tokenizer_pool(lambda: model.model.logits_of(rows))
     outputs: list[dict[str, Any]] = []
     binary: list[bytes] = []
     for output in requested:
@@ -149,13 +159,14 @@ def model_of(request: Request, name: str, version: str) -> ServedModel:
 
 def outputs_of(model: ServedModel) -> dict[str, EngineCall]:
     """The outputs of a model, the default first."""
-    embedding, _ = _embedding_call(model, "")
-    if model.head in (Head.ENCODER, Head.MASKED_LM):  # a vocabulary a token would drown the client
-        return {"embedding": embedding}
-    return {
-        "logits": EngineCall("head", per_token=model.head is not Head.SEQUENCE),
-        "embedding": embedding,
-    }
+    known: dict[str, EngineCall] = {}
+    if model.head is Head.SEQUENCE:
+        known["logits"] = model.model.logits_call
+    elif model.head in (Head.QUESTION, Head.TOKEN):  # a vocabulary a token would drown the client
+        known["logits"] = EngineCall("head", per_token=True)
+    if model.model.pooling.embeds:
+        known["embedding"], _ = _embedding_call(model, "")
+    return known
 
 
 def _embedding_call(

@@ -151,11 +151,12 @@ def _tensors(model: ServedModel) -> tuple[list[dict[str, Any]], list[dict[str, A
     inputs = [{"name": each, "datatype": "BYTES", "shape": [-1]} for each in TEXTS]
     inputs += [{"name": each, "datatype": "INT64", "shape": [-1, -1]} for each in IDS]
     shapes = {
-        each: [-1, -1, width] if call.per_token else [-1, width if each == "logits" else -1]
-        for each, call in outputs_of(model).items()
+        "logits": [-1, width] if model.head is Head.SEQUENCE else [-1, -1, width],
+        "embedding": [-1, model.model.embedding_width()],
     }
-    shapes["embedding"] = [-1, model.model.embedding_width()]
-    outputs = [{"name": each, "datatype": "FP32", "shape": shape} for each, shape in shapes.items()]
+    outputs = [
+        {"name": each, "datatype": "FP32", "shape": shapes[each]} for each in outputs_of(model)
+    ]
     return inputs, outputs
 
 

@@ -66,9 +66,12 @@ async def metrics(request: Request) -> Response:
 
 def _type(served: ServedModel) -> dict[str, Any]:
     config = served.model.config
-    kind = "reranker" if served.is_reranker else _TYPES[served.head]
+    kind = _TYPES[served.head]
+    if kind == "classifier" and served.is_reranker:
+        kind = "reranker"
     if kind == "embedding":
-        return {kind: {"pooling": "+".join(served.model.pooling.modes)}}
+        modes = served.model.pooling.modes if served.model.pooling.embeds else ("tokens",)
+        return {kind: {"pooling": "+".join(modes)}}
     if config.labels:
         named = dict(enumerate(config.labels))
         return {
