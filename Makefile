@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CLIENTS := build/clients
 WHEELS := build/wheels
 SITE := build/site
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt \
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt requirements/build.txt \
 	$(shell find src -type f -not -name '*.pyc' -not -name '.*' 2>/dev/null)
 CXX_SOURCES = $(shell find src benchmarks tests -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
@@ -101,35 +101,45 @@ $(VENV)/.made:
 $(WHEELS)/.built: $(VENV)/.made $(SOURCES)
 	@echo "==> Building sparsebert and its C++ engine"
 	@rm -rf $(WHEELS)
-	@$(PIP) wheel --no-deps --wheel-dir $(WHEELS) .
+	@$(PIP) install --quiet --no-compile --no-deps --require-hashes -r requirements/build.txt
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir $(WHEELS) .
 	@touch $@
 
-# First the wheel itself, always anew (its version does not change with each edit), then what the
-# extras ask for; torch's version is in constraints.txt. Byte code is made at the first import, of what is
-# imported: for all of it pip would take a minute.
-define install
-	@$(PIP) install --quiet --no-compile --no-deps --force-reinstall $(WHEELS)/*.whl
-	@$(PIP) install --no-compile --constraint constraints.txt "$$(echo $(WHEELS)/*.whl)[$(1)]"
-	@touch $@
+# The wheel itself, always anew (its version does not change with each edit). Byte code is made at the first
+# import, of what is imported: for all of it pip would take a minute.
+define install-wheel
+	@$(1) -m pip --disable-pip-version-check install --quiet --no-compile --no-deps --force-reinstall $(WHEELS)/*.whl
 endef
 
+# What requirements/$(1).txt locks, each file by its hash; `scripts/lock` writes it.
+define install-locked
+	@$(2) -m pip --disable-pip-version-check install --quiet --no-compile --no-deps --no-build-isolation \
+		--require-hashes -r requirements/$(1).txt
+endef
+
+# As a user has it: the newest of what the extra's ranges allow. Only torch's version is in constraints.txt.
 $(VENV)/.ready-demo: $(WHEELS)/.built
 	@echo "==> Installing sparsebert with what the demo needs (the first time: some minutes, mostly torch)"
-	$(call install,demo)
-
-$(VENV)/.ready-dev: $(WHEELS)/.built
-	@echo "==> Installing sparsebert with what the tests need (the first time: some minutes, mostly torch)"
-	$(call install,dev)
-
-$(CLIENTS)/.ready: $(WHEELS)/.built tests/clients/requirements.txt
-	@echo "==> Installing sparsebert beside the official clients, in $(CLIENTS)"
-	@$(PYTHON) -m venv $(CLIENTS)
-	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet \
-		"$$(echo $(WHEELS)/*.whl)[serve]" -r tests/clients/requirements.txt
-	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
-		--force-reinstall $(WHEELS)/*.whl
+	$(call install-wheel,$(BIN)/python)
+	@$(PIP) install --no-compile --constraint constraints.txt "$$(echo $(WHEELS)/*.whl)[demo]"
 	@touch $@
 
-$(VENV)/.ready-docs: $(WHEELS)/.built
+$(VENV)/.ready-dev: $(WHEELS)/.built requirements/dev.txt
+	@echo "==> Installing sparsebert with what the tests need (the first time: some minutes, mostly torch)"
+	$(call install-locked,dev,$(BIN)/python)
+	@$(PIP) install --quiet --no-compile --constraint constraints.txt torch
+	$(call install-wheel,$(BIN)/python)
+	@touch $@
+
+$(CLIENTS)/.ready: $(WHEELS)/.built requirements/clients.txt
+	@echo "==> Installing sparsebert beside the official clients, in $(CLIENTS)"
+	@$(PYTHON) -m venv $(CLIENTS)
+	$(call install-locked,clients,$(CLIENTS)/bin/python)
+	$(call install-wheel,$(CLIENTS)/bin/python)
+	@touch $@
+
+$(VENV)/.ready-docs: $(WHEELS)/.built requirements/docs.txt
 	@echo "==> Installing sparsebert with what the documentation needs"
-	$(call install,docs)
+	$(call install-locked,docs,$(BIN)/python)
+	$(call install-wheel,$(BIN)/python)
+	@touch $@

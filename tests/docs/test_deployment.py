@@ -108,7 +108,42 @@ def test_the_image_has_what_the_wheel_is_made_of_and_no_torch() -> None:
     for needed in ("pyproject.toml", "CMakeLists.txt", "src", "README.md", "LICENSE"):
         assert any(fnmatch(needed, pattern) for pattern in kept), needed
         assert (CHECKOUT / needed).exists()
-    extras = re.findall(r"\[(\w+)\]'", DOCKERFILE)
-    assert set(extras) == {"serve"}
-    (block,) = re.findall(r"^serve = \[(.*?)^\]", project, re.S | re.M)
-    assert "torch" not in block
+    copied = re.findall(r"requirements/([\w-]+)\.txt(?= )", DOCKERFILE)
+    assert set(copied) == {"build", "serve"}
+    for name in copied:
+        lock = CHECKOUT / "requirements" / f"{name}.txt"
+        assert any(fnmatch(f"requirements/{name}.txt", pattern) for pattern in kept)
+        assert "\ntorch==" not in lock.read_text(encoding="utf-8")
+
+
+def unit() -> dict[str, list[str]]:
+    """The [Service] section of the systemd unit, each setting with its values."""
+    (example,) = re.findall(r"```ini\n(# /etc/systemd.*?)```", PAGE, re.S)
+    settings: dict[str, list[str]] = {}
+    for line in example.partition("[Service]")[2].partition("[Install]")[0].splitlines():
+        if line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            settings.setdefault(name, []).append(value)
+    return settings
+
+
+def test_the_unit_and_the_pod_leave_the_server_no_privileges() -> None:
+    settings = unit()
+    asked = re.findall(r"(SPARSEBERT_\w+)=", " ".join(settings["Environment"]))
+    assert set(asked) <= variables()
+    for name in ("DynamicUser", "NoNewPrivileges", "MemoryDenyWriteExecute", "PrivateDevices"):
+        assert settings[name] == ["yes"], name
+    assert settings["CapabilityBoundingSet"] == [""]
+    assert settings["ProtectSystem"] == ["strict"]
+    assert settings["SystemCallFilter"] == ["@system-service", "~@privileged"]
+    delay = float(re.findall(r"SHUTDOWN_DELAY=(\d+)", " ".join(settings["Environment"]))[0])
+    assert delay < float(settings["TimeoutStopSec"][0])
+    pod = kind("Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
