@@ -70,7 +70,7 @@ void Positions::reserve(int tokens) {
     try {
         if (by_head()) fill_relative();
         for (Angles& angles : angles_) fill(angles);
-    } catch (const std::bad_alloc&) {  // the tables are as they were, or some of them
+    } catch (...) {  // the tables are as they were, or some of them
         capacity_ = 0;
         throw;
     }

@@ -114,6 +114,14 @@ def test_random_cases_under_the_sanitizers(sanitized: Run) -> None:
     assert int(sanitized("--fuzz", FUZZ_SECONDS).split()[0]) > 10
 
 
+@pytest.mark.parametrize("sanitizers", ["", SANITIZERS], ids=["shipped", "sanitized"])
+def test_every_allocation_fails_in_turn(sanitizers: str) -> None:
+    program = build(sanitizers).with_name("native_allocations")
+    if not program.exists():
+        pytest.skip("the linker puts a function before libc's: on Linux")
+    assert int(run(program).split()[0]) > 1000
+
+
 def test_threads_under_the_thread_sanitizer() -> None:
     assert "threads: fine" in runner("thread")("threads")
 

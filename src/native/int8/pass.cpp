@@ -16,6 +16,9 @@ constexpr Int8Runs kRuns = {64, 64};
 // On tiles, weights from L3 for every 64 tokens would cost more than the products do. A matrix of
 // 1:2 weights stays in an L2 of 2 MiB while the pieces pass: 1.3 MiB beside the 384 KiB of a piece.
 constexpr Int8Runs kRunsOnTiles = {256, 32};
+// A masked-LM head computes a few tiles of the vocabulary at a time, because the kernels write
+// whole tiles and its output has no room for the last one's filling.
+constexpr int kDecodedTiles = 16, kDecodedColumns = kDecodedTiles * kTileRows;
 // With fewer tokens than this for each thread, reading the weights costs more than waiting.
 constexpr int kTokensOfOwn = 32;
 
@@ -123,6 +126,17 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
                   shared_scratch_bytes(model.widest_shared), hidden_stride * sizeof(float)});
     scratch_bytes = (scratch_bytes + 63) / 64 * 64;
     workspace.scratch.reserve(scratch_bytes * threads);
+    // Here and not where it is used: no thread may run out of memory between two barriers.
+    const auto lay_pooled = [&](uint8_t* memory) {
+        Arena layout(memory);
+        const size_t rows = model.head.per_sequence() ? batch.sequences : 0;
+        gathered = take_rows(layout, static_cast<int>(rows), model.hidden_size);
+        gathered_rows = layout.take<float>(rows * hidden_stride);
+        logits = layout.take<float>(
+            model.head.decoder ? static_cast<size_t>(tokens) * kDecodedColumns * threads : 0);
+        return layout.used();
+    };
+    lay_pooled(workspace.pooled.reserve(lay_pooled(nullptr)));
 }
 
 Int8Pass::Int8Pass(Int8Shared& shared, int thread)
@@ -439,17 +453,9 @@ void Int8Pass::write_answer(const float* row, float* out) const {
 void Int8Pass::write_sequence_logits(float* out) {
     const int hidden = model_.hidden_size, count = batch_.sequences;
     const int stride = shared_.hidden_stride;
-    Int8Rows quantized;
-    float* rows;
-    const auto lay = [&](uint8_t* memory) {
-        Arena layout(memory);
-        quantized = take_rows(layout, count, hidden);
-        rows = layout.take<float>(static_cast<size_t>(count) * stride);
-        return layout.used();
-    };
-    if (thread_ == 0) shared_.workspace.pooled.reserve(lay(nullptr));
+    const Int8Rows& quantized = shared_.gathered;
+    float* const rows = shared_.gathered_rows;
     barrier();
-    lay(shared_.workspace.pooled.get());
     const Range part = share_of_all(count);
     const bool dense = model_.head_dense.values;
     for (int s = part.begin; s < part.end; ++s) {
@@ -493,24 +499,19 @@ void Int8Pass::write_token_logits(float* out) {
 void Int8Pass::write_decoded(float* out) {
     const int tokens = batch_.tokens(), outputs = model_.head.outputs;
     transform_tokens(&shared_.quantized);
-    // A few tiles of the vocabulary at a time, because the kernels write whole tiles and `out` has
-    // no room for the last one's filling.
-    constexpr int kTilesAtOnce = 16, kColumns = kTilesAtOnce * kTileRows;
-    const size_t floats = static_cast<size_t>(tokens) * kColumns;
-    if (thread_ == 0) shared_.workspace.pooled.reserve(floats * threads_ * sizeof(float));
-    barrier();
-    float* logits = reinterpret_cast<float*>(shared_.workspace.pooled.get()) + floats * thread_;
+    float* logits = shared_.logits + static_cast<size_t>(tokens) * kDecodedColumns * thread_;
     const Range tiles = share_of_all(model_.decoder.tiles());
-    for (int tile = tiles.begin; tile < tiles.end; tile += kTilesAtOnce) {
-        const int end = std::min(tiles.end, tile + kTilesAtOnce), first = tile * kTileRows;
+    for (int tile = tiles.begin; tile < tiles.end; tile += kDecodedTiles) {
+        const int end = std::min(tiles.end, tile + kDecodedTiles), first = tile * kTileRows;
         shared_.choice.with(tokens).linear(
-            {&model_.decoder, shared_.quantized, tokens, nullptr, logits, kColumns,
+            {&model_.decoder, shared_.quantized, tokens, nullptr, logits, kDecodedColumns,
              reinterpret_cast<int8_t*>(scratch_), first},
             tile, end);
         const int count = std::min(end * kTileRows, outputs) - first;
         for (int token = 0; token < tokens; ++token)
             std::memcpy(out + static_cast<size_t>(token) * outputs + first,
-                        logits + static_cast<size_t>(token) * kColumns, sizeof(float) * count);
+                        logits + static_cast<size_t>(token) * kDecodedColumns,
+                        sizeof(float) * count);
     }
 }
 

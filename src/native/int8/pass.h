@@ -58,6 +58,9 @@ struct Int8Shared {
     float* context;
     Int8Rows quantized;
     Int8Heads heads;
+    Int8Rows gathered;                  // of each sequence, what the head reads
+    float* gathered_rows;               // the same in floats, and what it makes of it
+    float* logits;                      // of a few tiles of the vocabulary, for each thread
     size_t block_bytes, scratch_bytes;  // of each thread
 };
 
