@@ -108,7 +108,9 @@ def test_a_lock_has_one_version_with_hashes_of_all_that_is_asked_for(name: str) 
                 versions[key] = Version(next(iter(requirement.specifier)).version)
         for requirement in wanted:
             key = canonicalize_name(requirement.name)
-            if key == TORCH or (requirement.marker and not requirement.marker.evaluate(environment)):
+            if key == TORCH or (
+                requirement.marker and not requirement.marker.evaluate(environment)
+            ):
                 continue
             assert key in versions, f"{key} is not in {name}.txt: run scripts/lock"
             assert versions[key] in requirement.specifier, (
