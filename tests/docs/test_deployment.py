@@ -104,7 +104,6 @@ def test_the_image_has_what_the_wheel_is_made_of_and_no_torch() -> None:
         for line in (CHECKOUT / ".dockerignore").read_text(encoding="utf-8").splitlines()
         if line.startswith("!")
     ]
-    project = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
     for needed in ("pyproject.toml", "CMakeLists.txt", "src", "README.md", "LICENSE"):
         assert any(fnmatch(needed, pattern) for pattern in kept), needed
         assert (CHECKOUT / needed).exists()
