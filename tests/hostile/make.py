@@ -307,6 +307,9 @@ def data() -> dict[str, Any]:
         "a-column-twice.parquet": parquet(
             pa.Table.from_arrays([pa.array(["a"])] * 3, names=["text", "label", "label"])
         ),
+        "labels-of-the-year-38503.parquet": parquet(
+            pa.table({"text": ["a"], "label": pa.array([1 << 60], pa.timestamp("us"))})
+        ),
         "texts-that-are-not-utf-8.parquet": parquet(
             pa.table({"text": pa.array([b"\xff"]).view(pa.string()), "label": ["no"]})
         ),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsebert.errors import DataError, reason_of
+from sparsebert.errors import DataError, reading
 from sparsebert.progress import Progress
 from sparsebert.scale.columns import Columns
 from sparsebert.scale.input_files import InputFile, InputFiles
@@ -90,16 +90,12 @@ def make_plan(inputs: InputFiles, columns: Columns, rows_per_file: int, progress
 def _scan_parquet(
     inputs: InputFiles, file: InputFile, columns: Columns, rows_per_file: int
 ) -> tuple[pa.Schema, list[tuple[int, int, int, int]]]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with inputs.filesystem.open_input_file(file.path) as source:
-            opened = pq.ParquetFile(source)
-            schema, rows = opened.schema_arrow, opened.metadata.num_rows
-            Expansion(file.name, file.nbytes).rows(rows)
-    except (pa.ArrowException, OSError) as fault:
-        raise DataError(f"{file.name} cannot be read as Parquet: {reason_of(fault)}.") from fault
+    with reading(file.name, DataError), inputs.filesystem.open_input_file(file.path) as source:
+        opened = pq.ParquetFile(source)
+        schema, rows = opened.schema_arrow, opened.metadata.num_rows
+        Expansion(file.name, file.nbytes).rows(rows)
     return columns.of_file(schema, file.name), list(_runs(rows, rows_per_file))
 
 
@@ -161,27 +157,24 @@ def _read_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with inputs.filesystem.open_input_file(file.path) as source:
-            opened = pq.ParquetFile(source, buffer_size=_BUFFER)
-            names = [name for name in schema.names if name in opened.schema_arrow.names]
-            groups, row = _row_groups(opened, part)
-            local = inputs.filesystem.type_name == "local"
-            with Path(file.path).open("rb") if local else nullcontext() as headers:
-                rows = ParquetRows(opened, headers, file.nbytes, file.name, groups)
-                waiting: list[pa.RecordBatch] = []
-                for batch in rows.batches(names):
-                    first, row = row, row + len(batch)
-                    start, stop = max(part.start - first, 0), min(part.stop - first, len(batch))
-                    if start < stop:
-                        waiting.append(batch.slice(start, stop - start))
-                    if _is_enough(waiting):
-                        yield _typed(pa.Table.from_batches(waiting), schema)
-                        waiting = []
-                if waiting:
+    with reading(file.name, DataError), inputs.filesystem.open_input_file(file.path) as source:
+        opened = pq.ParquetFile(source, buffer_size=_BUFFER)
+        names = [name for name in schema.names if name in opened.schema_arrow.names]
+        groups, row = _row_groups(opened, part)
+        local = inputs.filesystem.type_name == "local"
+        with Path(file.path).open("rb") if local else nullcontext() as headers:
+            rows = ParquetRows(opened, headers, file.nbytes, file.name, groups)
+            waiting: list[pa.RecordBatch] = []
+            for batch in rows.batches(names):
+                first, row = row, row + len(batch)
+                start, stop = max(part.start - first, 0), min(part.stop - first, len(batch))
+                if start < stop:
+                    waiting.append(batch.slice(start, stop - start))
+                if _is_enough(waiting):
                     yield _typed(pa.Table.from_batches(waiting), schema)
-    except (pa.ArrowException, OSError, ValueError) as fault:
-        raise DataError(f"{file.name} cannot be read as Parquet: {reason_of(fault)}.") from fault
+                    waiting = []
+            if waiting:
+                yield _typed(pa.Table.from_batches(waiting), schema)
 
 
 def _is_enough(batches: Sequence[pa.RecordBatch]) -> bool:

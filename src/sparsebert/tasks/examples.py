@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.errors import DataError
+from sparsebert.errors import DataError, reading
 from sparsebert.tasks.columns import (
     are_positions,
     class_column,
@@ -90,7 +90,9 @@ def load_split(
     The whole split is checked; of its rows ``max_rows`` are kept, a fixed selection that depends on
     nothing but the number of rows, in their order. Raises DataError.
     """
-    return examples_from(task, read_split(task, data, split), split, max_rows=max_rows)
+    raw = read_split(task, data, split)
+    with reading(raw.source, DataError):  # what Python has no value for, such as the year 10000
+        return examples_from(task, raw, split, max_rows=max_rows)
 
 
 def read_split(task: Task, data: str | Path | None, split: str) -> RawTable:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sparsebert.errors import DataError
+from sparsebert.errors import DataError, reading
 from sparsebert.tasks.custom import custom_of_table
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import read_split
@@ -102,7 +102,8 @@ def task_of_table(
     options: DataOptions | None = None,
 ) -> Task:
     """`own_task` of a table that is read already."""
-    return _OF_TABLE[task_name(name)](raw, labels, options)
+    with reading(raw.source, DataError):
+        return _OF_TABLE[task_name(name)](raw, labels, options)
 
 
 def custom_task(
