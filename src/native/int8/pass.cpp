@@ -499,6 +499,7 @@ void Int8Pass::write_token_logits(float* out) {
 void Int8Pass::write_decoded(float* out) {
     const int tokens = batch_.tokens(), outputs = model_.head.outputs;
     transform_tokens(&shared_.quantized);
+    barrier();  // each thread has quantised some of the tokens, and reads all of them
     float* logits = shared_.logits + static_cast<size_t>(tokens) * kDecodedColumns * thread_;
     const Range tiles = share_of_all(model_.decoder.tiles());
     for (int tile = tiles.begin; tile < tiles.end; tile += kDecodedTiles) {
