@@ -9,14 +9,13 @@ from typing import Any
 from sparsebert.checkpoint.bge_m3 import HEADS, check_converted, head_file
 from sparsebert.checkpoint.config import CONFIG_NAME, write_config
 from sparsebert.checkpoint.folder_files import check_inside, has_file
-from sparsebert.checkpoint.json_files import read_json, read_object, write_json
+from sparsebert.checkpoint.json_files import read_object, write_json
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
     SENTENCE_CONFIGS,
-    TRANSFORMERS,
     module_folders,
-    read_modules,
     transformer_folder,
+    transformer_on_top,
 )
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME
 from sparsebert.checkpoint.tokenizer import write_tokenizer
@@ -82,11 +81,8 @@ def copy_auxiliary_files(source: Path, target: Path) -> None:
                 check_inside(weights, source)
                 shutil.copyfile(weights, inner / WEIGHTS_NAME)
     if transformer != source:
-        modules: list[dict[str, Any]] = read_json(source / MODULES_NAME)
-        for module, read in zip(modules, read_modules(source), strict=True):
-            if read.kind in TRANSFORMERS:
-                module["path"] = ""
-        write_json(target / MODULES_NAME, modules)
+        for name, content in transformer_on_top(source).items():
+            write_json(target / name, content)
 
 
 def auxiliary_files(folder: Path) -> list[Path]:

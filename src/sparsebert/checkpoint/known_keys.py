@@ -417,6 +417,12 @@ DROPOUT = KnownKeys(harmless=frozenset({"dropout"}))
 MODULES = KnownKeys(
     honoured=frozenset({"path", "type"}), harmless=frozenset({"idx", "kwargs", "name"})
 )
+ROUTER = KnownKeys(honoured=frozenset({"parameters", "structure", "types"}), others=_NOBODY)
+ROUTER_PARAMETERS = KnownKeys(
+    honoured=frozenset({"default_route", "route_mappings"}),
+    harmless=frozenset({"allow_empty_key"}),
+    others=_NOBODY,
+)
 MULTI_VECTOR_MASK = KnownKeys(
     honoured=frozenset({"keep_only_token_ids", "skiplist_tasks", "skiplist_words"}), others=_NOBODY
 )

@@ -19,6 +19,7 @@ from sparsebert.checkpoint.sentence_transformers import (
     TRANSFORMERS,
     read_modules,
     transformer_task,
+    unsupported_route,
 )
 from sparsebert.checkpoint.vector_layers import (
     LAYERS,
@@ -96,12 +97,18 @@ class SparsePooling:
 
     log(1 + max(x, 0)) of each token of the text, with ``twice`` log(1 + that) again, and of these
     the largest ("max") or the sum ("sum"). Formal et al. 2021, arXiv:2107.05720 and 2109.10086.
-    With ``most`` only so many weights are kept, the largest.
+    With ``most`` only so many weights are kept, the largest. ``unsupported`` is as in `Pooling`.
     """
 
     strategy: str = "max"
     twice: bool = False
     most: int | None = None
+    unsupported: str = ""
+
+    def check(self) -> None:
+        """CheckpointError for a folder whose texts cannot be embedded."""
+        if self.unsupported:
+            raise CheckpointError(self.unsupported)
 
 
 def read_sparse_pooling(folder: Path) -> SparsePooling:
@@ -119,8 +126,13 @@ def read_sparse_pooling(folder: Path) -> SparsePooling:
             ):
                 if value not in known:
                     raise CheckpointError(f"{file}: {value!r} is none of {', '.join(known)}.")
-            return SparsePooling(strategy, activation == "log1p_relu", _most_weights(folder))
-    return SparsePooling()
+            return SparsePooling(
+                strategy,
+                activation == "log1p_relu",
+                _most_weights(folder),
+                unsupported_route(folder),
+            )
+    return SparsePooling(unsupported=unsupported_route(folder))
 
 
 def _most_weights(folder: Path) -> int | None:
@@ -147,6 +159,8 @@ _SPLADE = "SpladePooling"
 
 
 def _read(folder: Path) -> Pooling | None:
+    if routed := unsupported_route(folder):
+        raise UnsupportedModuleError(routed)
     modes: tuple[str, ...] | None = None
     include_prompt, scores = True, False
     layers: list[VectorLayer] = []

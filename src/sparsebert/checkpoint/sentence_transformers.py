@@ -19,6 +19,8 @@ from sparsebert.checkpoint.known_keys import (
     MODEL_KWARGS,
     PROCESSING_KWARGS,
     PROCESSOR_KWARGS,
+    ROUTER,
+    ROUTER_PARAMETERS,
     SENTENCE_CONFIG,
     SENTENCE_TRANSFORMERS,
     KnownKeys,
@@ -26,6 +28,8 @@ from sparsebert.checkpoint.known_keys import (
 from sparsebert.errors import CheckpointError
 
 MODULES_NAME = "modules.json"
+ROUTER_NAME = "router_config.json"
+_ROUTERS = ("Router", "Asym")  # the latter in old folders
 TRANSFORMERS = ("Transformer", "MLMTransformer")  # the latter with a masked-LM head
 _LIBRARY = "sentence_transformers"
 
@@ -52,15 +56,127 @@ def transformer_folder(folder: Path) -> Path:
 
 def module_folders(folder: Path) -> list[Path]:
     """The sub-folders of a sentence-transformers folder that exist, without the transformer's."""
+    modules = read_modules(folder)
+    for route in read_routes(folder).values():
+        modules += [module for module in route if module not in modules]
     return [
         module.folder
-        for module in read_modules(folder)
+        for module in modules
         if module.kind not in TRANSFORMERS and module.folder != folder and module.folder.is_dir()
     ]
 
 
 def read_modules(folder: Path) -> list[Module]:
-    """The modules that modules.json lists, in order; none where there is no such file."""
+    """The modules that modules.json lists, in order; none where there is no such file.
+
+    In the place of a Router those of the route that texts take without a task, or, if these are
+    without a transformer, of the first route that has one.
+    """
+    modules: list[Module] = []
+    for module in _listed_modules(folder):
+        if module.kind in _ROUTERS:
+            routes = _routes_of(module)
+            modules += next((each for each in routes.values() if _has_transformer(each)), [])
+        else:
+            modules.append(module)
+    return modules
+
+
+def read_routes(folder: Path) -> dict[str, list[Module]]:
+    """The modules of each route of a Router, first the one that texts take without a task.
+
+    None in a folder without one. Raises CheckpointError for one that is damaged, or that has
+    several transformers.
+    """
+    for module in _listed_modules(folder):
+        if module.kind in _ROUTERS:
+            return _routes_of(module)
+    return {}
+
+
+def unsupported_route(folder: Path) -> str:
+    """Why texts without a task cannot be embedded as a Router has them, or nothing."""
+    for route, modules in read_routes(folder).items():
+        if not _has_transformer(modules):
+            return (
+                f"{folder / ROUTER_NAME} sends texts without a task by the route '{route}', which "
+                "has no transformer, and sparsebert computes no other: name the route of documents "
+                "as default_route to embed these."
+            )
+        break
+    return ""
+
+
+def _has_transformer(modules: list[Module]) -> bool:
+    return any(module.kind in TRANSFORMERS for module in modules)
+
+
+def _routes_of(router: Module) -> dict[str, list[Module]]:
+    where = router.folder / ROUTER_NAME
+    settings = read_object(where if has_file(where) else router.folder / CONFIG_NAME)
+    types, structure = settings.get("types"), settings.get("structure")
+    parameters = settings.get("parameters") or {}
+    if not isinstance(types, dict) or not isinstance(structure, dict) or not structure:
+        raise CheckpointError(f"{where} must have 'types' and the 'structure' of each route.")
+    if not isinstance(parameters, dict):
+        raise CheckpointError(f"{where}: 'parameters' must be an object.")
+    ROUTER.check(settings, where)
+    ROUTER_PARAMETERS.check(parameters, where)
+    if router.has_folder or parameters.get("route_mappings"):
+        raise CheckpointError(f"{where}: sparsebert knows Routers at a folder's top, by task only.")
+    routes: dict[str, list[Module]] = {}
+    for name, listed in structure.items():
+        if not isinstance(listed, list) or not all(each in types for each in listed):
+            raise CheckpointError(f"{where}: the route '{name}' has a module without a type.")
+        routes[name] = []
+        for each in listed:
+            inner = inner_folder(router.folder, each, where)
+            routes[name].append(Module(_kind(types[each], where), inner, inner != router.folder))
+    usual = parameters.get("default_route") or next(iter(routes))
+    if usual not in routes:
+        raise CheckpointError(f"{where}: its default_route {usual!r} is none of its routes.")
+    transformers = {
+        module.folder for route in routes.values() for module in route if _has_transformer([module])
+    }
+    if len(transformers) > 1:
+        raise CheckpointError(
+            f"{where} has {len(transformers)} transformers: save the one that is meant by itself."
+        )
+    return {usual: routes[usual], **routes}
+
+
+def transformer_on_top(folder: Path) -> dict[str, Any]:
+    """The files of a folder that name its modules, by name, with the transformer at the top."""
+    modules: list[dict[str, Any]] = read_json(folder / MODULES_NAME)
+    listed = _listed_modules(folder)
+    for entry, read in zip(modules, listed, strict=True):
+        if read.kind in TRANSFORMERS:
+            entry["path"] = ""
+    found: dict[str, Any] = {MODULES_NAME: modules}
+    if any(module.kind in _ROUTERS for module in listed):
+        name = ROUTER_NAME if has_file(folder / ROUTER_NAME) else CONFIG_NAME
+        settings = read_object(folder / name)
+        moved = {
+            each: "" if _kind(kind, folder / name) in TRANSFORMERS else each
+            for each, kind in settings["types"].items()
+        }
+        settings["types"] = {moved[each]: kind for each, kind in settings["types"].items()}
+        settings["structure"] = {
+            route: [moved[each] for each in modules]
+            for route, modules in settings["structure"].items()
+        }
+        found[ROUTER_NAME] = settings
+    return found
+
+
+def _kind(named: Any, where: Path) -> str:
+    """The class of a module, without the Python module for sentence-transformers' own."""
+    if not isinstance(named, str) or not named:
+        raise CheckpointError(f"{where}: a module has no 'type'.")
+    return named.rsplit(".", 1)[-1] if named.startswith(f"{_LIBRARY}.") else named
+
+
+def _listed_modules(folder: Path) -> list[Module]:
     where = folder / MODULES_NAME
     if not has_file(where):
         return []
@@ -69,11 +185,7 @@ def read_modules(folder: Path) -> list[Module]:
         raise CheckpointError(f"{where} must hold a list of modules.")
     modules = []
     for entry in listed:
-        kind = entry.get("type")
-        if not isinstance(kind, str) or not kind:
-            raise CheckpointError(f"{where}: a module has no 'type'.")
-        if kind.startswith(f"{_LIBRARY}."):
-            kind = kind.rsplit(".", 1)[-1]
+        kind = _kind(entry.get("type"), where)
         inner = inner_folder(folder, entry.get("path", ""), where)
         modules.append(Module(kind, inner, inner != folder))
     return modules

@@ -56,7 +56,8 @@ class TokenWeigher:
 
 
 def sparse_call(pooling: SparsePooling) -> EngineCall:
-    """What to ask of the engine."""
+    """What to ask of the engine. Raises CheckpointError where a folder cannot be embedded."""
+    pooling.check()
     if pooling.strategy == "max":  # the logarithm keeps the order: it is taken of the largest only
         return EngineCall("sparse", pooling="max")
     return EngineCall("sparse", pooling="sum twice" if pooling.twice else "sum")

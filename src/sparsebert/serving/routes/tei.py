@@ -110,6 +110,8 @@ async def embed_sparse(request: Request, body: EmbedSparseRequest) -> Any:
     if weigher is None:
         require_head(model, Head.MASKED_LM, "embed sparsely")
     read: list[Tokens] = []
+    if pooling.unsupported:
+        raise RequestError(424, pooling.unsupported)
     (rows,) = await infer_each(
         request,
         model,
