@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A small encoder, dense and halved, on named entities, several labels a row, and questions without
-# an answer. Its figures are not in docs/results.md.
+# an answer. What it gave stands in docs/results.md.
 #
 #     runs/tasks.sh MODEL SQUAD RUNS              MODEL: all-MiniLM-L6-v2; SQUAD: SQuAD's two files
 #     TASKS=ner runs/tasks.sh MODEL SQUAD RUNS      a part of it
