@@ -59,6 +59,7 @@ def test_a_push_is_one_commit_of_the_whole_folder(hub: StandInHub, packed: Path)
     (files,) = hub.commits
     assert set(files) == {
         "README.md",
+        "checksums.json",
         "config.json",
         "packed.safetensors",
         "tokenizer.json",
@@ -100,7 +101,7 @@ def test_only_the_models_own_files_go_along(packed: Path, tmp_path: Path) -> Non
     (packed / "notes").mkdir()
     (packed / "notes/diary.txt").write_text("private")
     (packed / "LICENSE").write_text("Apache")
-    names = {"LICENSE", "README.md", "config.json", "packed.safetensors"}
+    names = {"LICENSE", "README.md", "checksums.json", "config.json", "packed.safetensors"}
     names |= {"tokenizer.json", "vocab.txt"}
     assert set(model_files(packed)) == names
     saved = load(packed).save_pretrained(tmp_path / "saved")

@@ -59,6 +59,9 @@ def targets(folder: Path) -> list[Target]:
     asked = write_model(folder / "asked", "question-answering")
     pack(sentence, folder / "packed-fp32")
     pack(trained, folder / "packed-int8", dtype="int8")
+    shutil.copytree(folder / "packed-int8", folder / "checked")
+    for packed in ("packed-fp32", "packed-int8"):  # so that damage is seen by more than checksums
+        (folder / packed / "checksums.json").unlink()
     runs = folder / "runs"
     for row in ("dense", "best"):
         shutil.copytree(trained, runs / row / "sst2" / "seed-1")
@@ -72,6 +75,7 @@ def targets(folder: Path) -> list[Target]:
         Target("question answering", asked, ("answer",)),
         Target("packed fp32", folder / "packed-fp32", ("answer", "answer", "steps"), 3),
         Target("packed int8", folder / "packed-int8", ("answer", "answer", "steps"), 3),
+        Target("packed with checksums", folder / "checked", ("answer", "steps")),
         Target("runs", runs, ("table",), 2),
     ]
     data = folder / "data"

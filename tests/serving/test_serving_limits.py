@@ -351,10 +351,6 @@ class TestLoad:
             assert response.json()["error"] == "the engine failed: no more memory."
             error = client.post("/v1/embeddings", json={"input": "a"}).json()["error"]
             assert error["type"] == "server_error"
-            monkeypatch.setattr(Encoder, "pooled", lambda *given: real(*given) * float("nan"))
-            response = client.post("/embed", json={"inputs": "a"})
-            assert response.status_code == 424
-            assert "not finite" in response.json()["error"]
             monkeypatch.setattr(Encoder, "pooled", real)
             assert client.post("/embed", json={"inputs": "a"}).status_code == 200
 

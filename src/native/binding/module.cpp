@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -20,6 +21,17 @@ namespace {
 
 using Integers = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+// Whether none is infinite or NaN: those have all bits of the exponent set.
+bool all_finite(const float* values, size_t count) {
+    uint32_t found = 0;
+    for (size_t i = 0; i < count; ++i) {
+        uint32_t bits;
+        std::memcpy(&bits, values + i, sizeof bits);
+        found |= (bits & 0x7F800000u) == 0x7F800000u;
+    }
+    return !found;
+}
 
 // The encoder together with the arrays that its weights point into.
 struct BoundEncoder {
@@ -73,6 +85,14 @@ struct BoundEncoder {
         return batch;
     }
 
+    // Runs run(encoder, where results go) without the GIL; whether they are finite.
+    template <typename Run>
+    bool compute(const Output& out, Run run) {
+        nb::gil_scoped_release release;
+        run(*encoder, out.data());
+        return all_finite(out.data(), out.size());
+    }
+
     static void expect(const Output& out, size_t rows, size_t columns) {
         if (out.shape(0) != rows || out.shape(1) != columns)
             throw std::invalid_argument("the output array has the wrong shape.");
@@ -105,6 +125,7 @@ NB_MODULE(_engine, m) {
     m.def("available_instruction_sets", &available_instruction_sets);
     m.def("select_instruction_set",
           [](const std::string& name) { return std::string(select_instruction_set(name).name); });
+    // Runs say whether all of their results are finite.
     nb::class_<BoundEncoder>(m, "Encoder")
         .def(nb::init<const nb::dict&, const nb::dict&, int, const std::string&,
                       const std::string&>())
@@ -118,8 +139,8 @@ NB_MODULE(_engine, m) {
                const Integers& offsets, const std::optional<Integers>& keys, const Output& out) {
                 const Batch batch = BoundEncoder::batch(ids, types, offsets, keys);
                 BoundEncoder::expect(out, ids.shape(0), self.encoder->shape().hidden_size);
-                nb::gil_scoped_release release;
-                self.encoder->hidden(batch, out.data());
+                return self.compute(
+                    out, [&](Encoder& encoder, float* to) { encoder.hidden(batch, to); });
             },
             ids, types, offsets, nb::arg("keys").noconvert().none(), out)
         .def(
@@ -130,8 +151,9 @@ NB_MODULE(_engine, m) {
                 const Batch batch = BoundEncoder::batch(ids, types, offsets);
                 const Pooling pooling = read_pooling(mode);
                 BoundEncoder::expect(out, batch.sequences, self.encoder->shape().hidden_size);
-                nb::gil_scoped_release release;
-                self.encoder->pooled(batch, pooling, normalize, out.data());
+                return self.compute(out, [&](Encoder& encoder, float* to) {
+                    encoder.pooled(batch, pooling, normalize, to);
+                });
             },
             ids, types, offsets, nb::arg("mode"), nb::arg("normalize"), out)
         .def(
@@ -145,8 +167,8 @@ NB_MODULE(_engine, m) {
                 BoundEncoder::expect(
                     out, model.head.per_sequence() ? offsets.shape(0) - 1 : ids.shape(0),
                     model.head.outputs);
-                nb::gil_scoped_release release;
-                self.encoder->head(batch, out.data());
+                return self.compute(out,
+                                    [&](Encoder& encoder, float* to) { encoder.head(batch, to); });
             },
             ids, types, offsets, out);
 }

@@ -11,7 +11,7 @@
 
 // 2^x for x <= 0, to a relative 8e-6: far below what eight bits of probability can tell.
 inline Vec exp2_polynomial(Vec x) {
-    x = max(x, Vec::broadcast(-126.0f));
+    x = max(Vec::broadcast(-126.0f), x);
     const Vec n = round(x), r = sub(x, n);
     Vec p = Vec::broadcast(9.670788948e-3f);
     p = fma(p, r, Vec::broadcast(5.587568397e-2f));

@@ -67,7 +67,7 @@ inline void with_function(Activation activation, Use use) {
         case Activation::kTanh:
             return use([](Vec v) { return tanh(v); });
         case Activation::kRelu:
-            return use([](Vec v) { return max(v, Vec::broadcast(0.0f)); });
+            return use([](Vec v) { return max(Vec::broadcast(0.0f), v); });
     }
 }
 

@@ -27,7 +27,7 @@ inline void map_row(float* y, int count, Function function) {
             map_row(y, count, [](Vec x) { return tanh(x); });
             break;
         case Activation::kRelu:
-            map_row(y, count, [](Vec x) { return max(x, Vec::broadcast(0.0f)); });
+            map_row(y, count, [](Vec x) { return max(Vec::broadcast(0.0f), x); });
             break;
     }
 }

@@ -2,9 +2,10 @@
 #pragma once
 
 // exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, exp(r) by the Cephes polynomial
-// (expf, degree 6). Inputs are clamped to the range whose results are normal numbers.
+// (expf, degree 6). Inputs are clamped to the range whose results are normal numbers. A NaN stays
+// one, as everywhere: min and max give their second operand where one of the two is NaN.
 inline Vec exp(Vec x) {
-    x = min(max(x, Vec::broadcast(-87.0f)), Vec::broadcast(88.0f));
+    x = min(Vec::broadcast(88.0f), max(Vec::broadcast(-87.0f), x));
     const Vec n = round(mul(x, Vec::broadcast(1.44269504088896341f)));
     Vec r = fma(n, Vec::broadcast(-0.693359375f), x);
     r = fma(n, Vec::broadcast(2.12194440e-4f), r);

@@ -24,6 +24,7 @@ _SUFFIXES = (".json", ".txt", ".model", ".jinja", ".vocab", ".metadata")  # the 
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 TRAINING_NAME = "training.json"  # what the training that made it wrote about itself
 EVALUATION_NAME = "evaluation.json"  # what `evaluate` found for this very model, and for no other
+CHECKSUMS_NAME = "checksums.json"  # of a packed folder as it is, and of nothing made of it
 _LARGEST = 64 << 20  # bytes: a tokenizer is a few MiB, weights in odd formats are more
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 # Where sentence-transformers' settings may state a limit, and the entries that hand settings on.
@@ -124,7 +125,9 @@ def _copy_files(source: Path, target: Path, root: Path, *, without: tuple[str, .
 def _belongs(path: Path) -> bool:
     name = path.name
     # An index lists the shards of weights that are not copied.
-    if name.startswith(".") or name == EVALUATION_NAME or name.endswith(".index.json"):
+    if name.startswith(".") or name.endswith(".index.json"):
+        return False
+    if name in (EVALUATION_NAME, CHECKSUMS_NAME):
         return False
     if not (path.suffix in _SUFFIXES or is_licence(path)):
         return False

@@ -78,23 +78,24 @@ class Checkpoint:
         return layers
 
 
-def open_checkpoint(model: str | Path) -> Checkpoint:
-    """Open a dense or sparse folder, or download and open a hub id.
+def open_checkpoint(model: str | Path, *, copied: bool = False) -> Checkpoint:
+    """Open a dense or sparse folder, or download and open a hub id; see `TensorFiles` for
+    ``copied``.
 
     Raises CheckpointError (UnsupportedArchitectureError for other kinds of models) naming the file,
     key or tensor that is wrong. Weights' values are not read here, see `Checkpoint.finite_weight`.
     """
     with reading(model, CheckpointError):
-        return _open(model)
+        return _open(model, copied)
 
 
-def _open(model: str | Path) -> Checkpoint:
+def _open(model: str | Path, copied: bool) -> Checkpoint:
     path = resolve_model(model)
     transformer = transformer_folder(path)
     _check_files(transformer, model)
     raw = read_config(transformer)
     family = read_family(raw, transformer / CONFIG_NAME)
-    tensors = family_tensors(TensorFiles.of_folder(transformer), family)
+    tensors = family_tensors(TensorFiles.of_folder(transformer, copied=copied), family)
     stored_name = canonical_names(tensors, family, transformer)
     config = parse_config(raw, stored_name, transformer / CONFIG_NAME)
     shapes = {name: tensors.spec(stored).shape for name, stored in stored_name.items()}

@@ -3,12 +3,18 @@
 Nothing is copied: a tensor costs memory only once it is touched, and processes that open the same
 model share it. The safetensors library checks each file (header, offsets, no holes, no overlap)
 before a byte of it is mapped.
+
+What maps a file depends on it: if somebody cuts it short, touching what is gone ends the process
+(SIGBUS), and what is written into it changes answers. Every step of ours puts a new file in the
+place of the old one, which stays as it is for whoever has it mapped; for a process that must
+outlive what others do, there is the copy.
 """
 
 from __future__ import annotations
 
 import json
 import mmap
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +54,20 @@ class _StoredTensor:
 class TensorFiles(Mapping[str, Array]):
     """Tensors by their name in the file. bfloat16 comes as its raw 16-bit words (see `spec`).
 
-    Raises CheckpointError, naming the file, for anything that is not a whole safetensors file.
+    With ``copied`` the files are read into memory instead of mapped. ``header`` is the last one's,
+    with the length before it. Raises CheckpointError, naming the file, for anything that is not a
+    whole safetensors file.
     """
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[Path], *, copied: bool = False) -> None:
         self.paths = tuple(paths)
         self.metadata: dict[str, str] = {}
+        self.header: Array = np.empty(0, np.uint8)
         self._stored: dict[str, _StoredTensor] = {}
         for path in paths:
-            for stored in _map_file(path, self.metadata):
+            data = _open_file(path, copied)
+            self.header = data[: 8 + int.from_bytes(data[:8].tobytes(), "little")]
+            for stored in _tensors_of(path, data, self.header, self.metadata):
                 if stored.spec.name in self._stored:
                     raise CheckpointError(
                         f"{path}: tensor '{stored.spec.name}' also stands in another file."
@@ -64,10 +75,10 @@ class TensorFiles(Mapping[str, Array]):
                 self._stored[stored.spec.name] = stored
 
     @classmethod
-    def of_folder(cls, folder: Path) -> TensorFiles:
+    def of_folder(cls, folder: Path, *, copied: bool = False) -> TensorFiles:
         """The weights of a folder: model.safetensors, or the shards that its index names."""
         if has_file(folder / WEIGHTS_NAME):
-            return cls([folder / WEIGHTS_NAME])
+            return cls([folder / WEIGHTS_NAME], copied=copied)
         index = folder / INDEX_NAME
         weight_map = read_object(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
@@ -79,7 +90,7 @@ class TensorFiles(Mapping[str, Array]):
                 raise CheckpointError(
                     f"{path} is missing, though {INDEX_NAME} names it: fetch the model again."
                 )
-        tensors = cls(paths)
+        tensors = cls(paths, copied=copied)
         for name, path in shards.items():
             if name not in tensors or tensors._stored[name].path != path:
                 raise CheckpointError(
@@ -116,6 +127,10 @@ class TensorFiles(Mapping[str, Array]):
         """Type and shape without touching the data."""
         return self._stored[name].spec
 
+    def raw(self, name: str) -> Array:
+        """A tensor's bytes, uint8 ``[bytes]``."""
+        return self._stored[name].raw
+
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors, as stored."""
@@ -140,24 +155,38 @@ class TensorFiles(Mapping[str, Array]):
         return len(self._stored)
 
 
-def _map_file(path: Path, metadata: dict[str, str]) -> list[_StoredTensor]:
-    """Check and map one file; its ``__metadata__`` is added to ``metadata``."""
+def _open_file(path: Path, copied: bool) -> Array:
+    """The bytes of one file, checked to be safetensors: mapped, or a copy that begins a page."""
     try:
         with safe_open(path, framework="np"):  # the library's whole validation of the file
             pass
         with path.open("rb") as file:
-            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            if not copied:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                return np.frombuffer(mapped, np.uint8)
+            size = os.fstat(file.fileno()).st_size
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            if file.readinto(memory) != size:
+                raise OSError("it became shorter while it was being read")
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({reason_of(error)}): it may be truncated or "
             "damaged, fetch or write it again."
         ) from error
-    length = int.from_bytes(data[:8].tobytes(), "little")
-    header: dict[str, Any] = json.loads(data[8 : 8 + length].tobytes())
-    metadata.update(header.pop("__metadata__", None) or {})
-    begin = 8 + length
+    data = np.frombuffer(memory, np.uint8)
+    data.flags.writeable = False
+    return data
+
+
+def _tensors_of(
+    path: Path, data: Array, header: Array, metadata: dict[str, str]
+) -> list[_StoredTensor]:
+    """The tensors of one file; its ``__metadata__`` is added to ``metadata``."""
+    entries: dict[str, Any] = json.loads(header[8:].tobytes())
+    metadata.update(entries.pop("__metadata__", None) or {})
+    begin = header.size
     found = []
-    for name, entry in header.items():
+    for name, entry in entries.items():
         start, end = (begin + offset for offset in entry["data_offsets"])
         if end > data.size:  # only if the file shrank since it was validated
             raise CheckpointError(f"{path} changed while it was being read.")

@@ -188,10 +188,28 @@ def _upstream(
     emit(result.as_dict(), "\n".join(lines), as_json=as_json)
 
 
-def inspect(model: ModelArgument, json: JsonOption = False) -> None:
-    """Show each linear layer's zeros and pattern; exit 1 if a recorded pattern is broken."""
+def inspect(
+    model: ModelArgument,
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept",
+            help="Take a packed folder as it is now, after you changed a file of it: its checksums "
+            "are written anew first.",
+        ),
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show each linear layer's zeros and pattern; exit 1 if a recorded pattern is broken.
+
+    A packed model is held against its checksums, and asked again what it was asked when it was
+    packed.
+    """
+    from sparsebert.packing import renew_checksums
     from sparsebert.pruning import inspect as run
 
+    if accept:
+        renew_checksums(model)
     with progress_bar() as progress:
         found = run(model, progress=progress)
     emit(found.to_dict(), found.listing(), as_json=json)

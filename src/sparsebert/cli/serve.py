@@ -79,6 +79,14 @@ def serve(
             show_default="the model's own",
         ),
     ] = None,
+    mapped: Annotated[
+        bool,
+        _option(
+            "--mapped",
+            "Map the files of the weights, so that several servers share them, instead of reading "
+            "them into memory. Replace such a file only by renaming another over it.",
+        ),
+    ] = False,
     inference: Annotated[Given, Group(InferenceOptions, ("compute",), variables=True)] = NOTHING,
     limits: Annotated[Given, Group(ServingOptions, variables=True)] = NOTHING,
     cors_allow_origin: Annotated[
@@ -150,6 +158,7 @@ def serve(
             threads=threads or max(1, default_threads() // workers),
             workers=workers,
             max_length=max_length,
+            copied=not mapped,
             **inference,
         )
     options = ServingOptions(**limits, cors_allow_origin=tuple(cors_allow_origin or ()))

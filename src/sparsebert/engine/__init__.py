@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 import sparsebert._engine as _engine
 from sparsebert.compressed import Compressed
-from sparsebert.errors import EngineError, InputError
+from sparsebert.errors import CheckpointError, EngineError, InputError
 from sparsebert.quantized import Quantized, QuantizedPanels, QuantizedSharedPairs, QuantizedTable
 
 Weight = npt.NDArray[Any] | Compressed | Quantized
@@ -135,6 +135,9 @@ def checked_threads(threads: int | str, source: str = "threads") -> int:
 class Encoder:
     """A model ready to run. Calls may come from many Python threads at once; they take turns.
 
+    A call raises InputError for ids, types or lengths outside of the model's tables, and
+    CheckpointError where a result is not finite.
+
     ``weights`` maps canonical names (see `checkpoint.families`) to arrays: float32 or float16
     matrices ``[out, in]``, `compressed.Compressed` for pruned ones, float32 vectors; or the layouts
     of `quantized` for linear layers and tables, with last layers and vectors in float32. They are
@@ -245,11 +248,16 @@ class Encoder:
     def _run(function: Any, ids: Any, type_ids: Any, offsets: Any, *rest: Any) -> Floats:
         arrays = [np.ascontiguousarray(a, dtype=np.int32) for a in (ids, type_ids, offsets)]
         try:
-            function(*arrays, *rest)
+            finite = function(*arrays, *rest)
         except ValueError as error:
             raise InputError(str(error)) from None
         except RuntimeError as error:  # in a forked process, whose first run starts them anew
             raise _too_few_threads(error) from None
+        if not finite:
+            raise CheckpointError(
+                "the model gave a number that is not finite: its weights are damaged, or so large "
+                "that sums overflow. Fetch or make it again."
+            )
         out: Floats = rest[-1]
         return out
 

@@ -78,6 +78,7 @@ class LoadedModel:
         self._load_again = load_again
         self.nbytes = bytes_held(weights)
         self._storage = describe_storage(weights)
+        self._weights = weights
         self._tokenizer = tokenizer
         self._encoder = encoder
 
@@ -118,6 +119,13 @@ class LoadedModel:
     def encoder(self) -> Encoder:
         """The native engine with this model's weights."""
         return self._encoder
+
+    def with_own_engine(self) -> Self:
+        """A copy whose engine has threads of its own, over the same weights in memory."""
+        made = self.__copy__()
+        compute = self._encoder.compute
+        made._encoder = Encoder(self.config, self._weights, threads=self.threads, compute=compute)
+        return made
 
     def __repr__(self) -> str:
         shape = f"{self.config.num_hidden_layers}x{self.config.hidden_size}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,12 +30,17 @@ from sparsebert.packing import engine_weights, is_packed, open_packed
 from sparsebert.packing.weights import Weights
 
 
+class UncheckedWarning(UserWarning):
+    """A packed folder has no checksums to hold it against."""
+
+
 def load(
     model: str | Path,
     *,
     threads: int | None = None,
     max_length: int | None = None,
     compute: str | None = None,
+    copied: bool = False,
 ) -> Model:
     """Load a packed, sparse or dense model folder, or a model id of the hub, into the engine.
 
@@ -43,22 +49,37 @@ def load(
     ``max_seq_length``, else the tokenizer's ``model_max_length``), never more than the model has
     positions. ``compute="bf16"`` runs a model of floats with its linear layers in bf16, which is
     faster on a CPU that multiplies bf16 (`Model.kernel` says whether) and a little less exact; by
-    default it is computed in fp32. Raises CheckpointError, EngineError or InputError.
+    default it is computed in fp32. The files of the weights are mapped, so that processes share
+    them; with ``copied`` they are read into memory of this process's own, which nobody who writes
+    into a file or cuts it short can reach. Raises CheckpointError, EngineError or InputError.
+
+    Warns (`UncheckedWarning`) of a packed folder without checksums.
     """
     with reading(model, CheckpointError):
-        return _load(model, threads, max_length, compute)
+        return _load(model, threads, max_length, compute, copied)
 
 
 def _load(
-    model: str | Path, threads: int | None, max_length: int | None, compute: str | None
+    model: str | Path,
+    threads: int | None,
+    max_length: int | None,
+    compute: str | None,
+    copied: bool,
 ) -> Model:
     folder = resolve_model(model)
     weights: Weights
     if is_packed(folder):
-        packed = open_packed(folder)
+        packed = open_packed(folder, copied=copied)
+        if packed.checksums is None:
+            warnings.warn(
+                f"{source_name(model)} was packed without checksums, so damage to it may go "
+                f"unnoticed: add them with `sparsebert inspect {model} --accept`.",
+                UncheckedWarning,
+                stacklevel=3,
+            )
         config, pooling, weights = packed.config, packed.pooling, packed.weights
     else:
-        checkpoint = open_checkpoint(folder)
+        checkpoint = open_checkpoint(folder, copied=copied)
         config, pooling = checkpoint.config, read_pooling(folder)
         weights = engine_weights(checkpoint)
     tokenizer = folder_tokenizer(
@@ -87,7 +108,9 @@ def _load(
         folder,
         read_prompts(folder),
         read_score_function(folder, config),
-        partial(_load_again, threads=threads, max_length=max_length, compute=compute),
+        partial(
+            _load_again, threads=threads, max_length=max_length, compute=compute, copied=copied
+        ),
         read_sparse_pooling(folder),
         multi_vector,
         token_weights,

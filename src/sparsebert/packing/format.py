@@ -89,9 +89,9 @@ class PackedFile:
             raise CheckpointError(f"{self.path}: tensor '{name}' is damaged: {error}") from error
 
 
-def open_packed_file(path: Path) -> PackedFile:
-    """Open packed.safetensors and check all of its metadata; CheckpointError if it is wrong."""
-    tensors = TensorFiles([path])
+def open_packed_file(tensors: TensorFiles) -> PackedFile:
+    """The packed file ``tensors``, all of its metadata checked; CheckpointError if it is wrong."""
+    (path,) = tensors.paths
     dtype, listed = _parse_metadata(tensors.metadata.get(METADATA_KEY), path)
     forms: dict[str, Form] = {}
     owners: dict[str, str] = {}

@@ -22,6 +22,7 @@ from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import PACKED_NAME, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import CheckpointError, OutputError
+from sparsebert.packing.answers import renew_checksums
 from sparsebert.packing.dtypes import Roles, Source, ValueType, get_value_type
 from sparsebert.packing.format import METADATA_KEY, format_metadata, part_name
 from sparsebert.packing.forms import Form, PlainForm, parts_of
@@ -99,6 +100,7 @@ def pack(
         )
         write_auxiliary_files(staging, raw, source=checkpoint.path)
         write_card(staging, source=checkpoint.path, packed=True)
+        renew_checksums(staging)
         size = (staging / PACKED_NAME).stat().st_size
     counts = Counter(str(form.pattern) for form in forms.values() if form.pattern is not None)
     compressed = counts.total()

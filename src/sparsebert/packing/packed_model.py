@@ -1,4 +1,4 @@
-"""Opening a packed folder: weights are views of the memory-mapped file, without decoding."""
+"""Opening a packed folder: weights are views of its file, without decoding."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import numpy as np
 
 from sparsebert.checkpoint.architecture import canonical_names, check_shapes
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config, read_family
-from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, widen
+from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, check_finite, widen
 from sparsebert.checkpoint.folder import check_recorded_layers
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
-from sparsebert.checkpoint.tensors import PACKED_NAME
+from sparsebert.checkpoint.tensors import PACKED_NAME, TensorFiles
 from sparsebert.compressed import Compressed
 from sparsebert.errors import CheckpointError, reading
+from sparsebert.packing.checksums import Checksums, read_checksums
 from sparsebert.packing.dtypes import VALUE_TYPES, Role, Roles, Source
 from sparsebert.packing.format import PackedFile, open_packed_file
-from sparsebert.packing.forms import Form, PlainForm, QuantizedForm, Weight
+from sparsebert.packing.forms import Form, PlainForm, QuantizedForm, Weight, parts_of
 from sparsebert.quantized import QuantizedTable
 
 
@@ -31,7 +32,7 @@ class PackedModel:
     ``weights`` are what the engine computes with, by canonical name: compressed or quantized
     matrices, dense ones in float32 or float16, vectors in float32. ``stored_name`` maps canonical
     names to those in the file, ``used`` are the names in computing order, ``dtype`` is the
-    packing's own.
+    packing's own. ``checksums`` are those that the folder was held against; None for one without.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class PackedModel:
     stored_name: dict[str, str] = field(repr=False)
     used: tuple[str, ...] = field(repr=False)
     weights: dict[str, Weight] = field(repr=False)
+    checksums: Checksums | None = field(repr=False)
 
 
 def is_packed(folder: str | Path) -> bool:
@@ -50,25 +52,33 @@ def is_packed(folder: str | Path) -> bool:
     return has_file(Path(folder) / PACKED_NAME)
 
 
-def open_packed(model: str | Path) -> PackedModel:
+def open_packed(model: str | Path, *, copied: bool = False, as_it_is: bool = False) -> PackedModel:
     """Open a packed folder (or hub id); CheckpointError for one that is not, or is damaged.
 
-    Every field of the file is checked, and every compressed matrix's bits, so that no weight can
-    point outside its layer. Values are not read: a page is loaded when the engine first uses it.
+    All of it is read and held against its checksums, unless it has none or is to be taken
+    ``as_it_is``; and every field of the file is checked, and every compressed matrix's bits, so
+    that no weight can point outside its layer. What has no checksums is searched for NaN and
+    infinity too. The file is mapped, or ``copied`` into memory.
     """
     with reading(model, CheckpointError):
-        return _open(model)
+        return _open(model, copied, as_it_is)
 
 
-def _open(model: str | Path) -> PackedModel:
+def _open(model: str | Path, copied: bool, as_it_is: bool) -> PackedModel:
     path = resolve_model(model)
     if not has_file(path / CONFIG_NAME):
         raise CheckpointError(f"{path} is not a model folder: it has no {CONFIG_NAME}.")
     if not is_packed(path):
         raise CheckpointError(f"{path} is not a packed model: it has no {PACKED_NAME}.")
+    checksums = None if as_it_is else read_checksums(path)
+    if checksums is not None:
+        checksums.check_files(path)
     raw = read_object(path / CONFIG_NAME)
     family = read_family(raw, path / CONFIG_NAME)
-    file = open_packed_file(path / PACKED_NAME)
+    tensors = TensorFiles([path / PACKED_NAME], copied=copied)
+    if checksums is not None:
+        checksums.check_tensors(path, tensors)
+    file = open_packed_file(tensors)
     stored_name = canonical_names(file.forms, family, file.path)
     config = parse_config(raw, stored_name, path / CONFIG_NAME)
     shapes = {name: file.forms[stored].shape for name, stored in stored_name.items()}
@@ -80,6 +90,11 @@ def _open(model: str | Path) -> PackedModel:
     for name in used:
         _check_dtype(file, name, file.forms[stored_name[name]], roles)
     weights = {name: _engine_form(file, stored_name[name]) for name in used}
+    if checksums is None:  # else they were finite when the model was packed
+        for name, weight in weights.items():
+            for part in parts_of(weight).values():
+                if np.issubdtype(part.dtype, np.floating):
+                    check_finite(stored_name[name], part, file.path)
     return PackedModel(
         path,
         source_name(model),
@@ -90,6 +105,7 @@ def _open(model: str | Path) -> PackedModel:
         stored_name,
         used,
         weights,
+        checksums,
     )
 
 

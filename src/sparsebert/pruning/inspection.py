@@ -16,6 +16,7 @@ from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.hub import resolve_model
 from sparsebert.checkpoint.masks import StoredMasks
 from sparsebert.extras import data_frame
+from sparsebert.packing.answers import AnswerCheck, check_answers
 from sparsebert.packing.forms import to_dense
 from sparsebert.packing.packed_model import PackedModel, is_packed, open_packed
 from sparsebert.patterns import count_broken_groups, detect
@@ -62,18 +63,28 @@ class LayerReport:
 
 @dataclass(frozen=True, repr=False)
 class Inspection:
-    """What `inspect` found in a folder. ``form`` is "packed", "sparse" or "dense"."""
+    """What `inspect` found in a folder. ``form`` is "packed", "sparse" or "dense".
+
+    ``answers`` are a packed model's to fixed inputs, beside those that it gave when it was packed;
+    None for other folders, and for one that was packed before any were kept.
+    """
 
     path: str
     form: str
     head: str
     pattern: str | None
     layers: tuple[LayerReport, ...]
+    answers: AnswerCheck | None = None
 
     @property
     def whole(self) -> bool:
-        """Whether every recorded pattern and mask holds."""
-        return all(layer.whole for layer in self.layers)
+        """Whether every recorded pattern and mask holds, and the answers are as packed."""
+        return all(layer.whole for layer in self.layers) and self.answers_hold
+
+    @property
+    def answers_hold(self) -> bool:
+        """Whether nothing is known against the answers."""
+        return self.answers is None or self.answers.fine
 
     @property
     def zeros(self) -> float:
@@ -106,7 +117,21 @@ class Inspection:
         elif self.pattern:
             recorded = sum(layer.recorded is not None for layer in self.layers)
             said += f"\nThe recorded pattern {self.pattern} is whole in all its {recorded} layers."
-        return said
+        return f"{said}\n{self._as_packed()}" if self.form == "packed" else said
+
+    def _as_packed(self) -> str:
+        if self.answers is None:
+            return (
+                "It was packed without checksums, so nothing tells whether it is as it was: "
+                f"`sparsebert inspect {self.path} --accept` adds them."
+            )
+        how = self.answers.told()
+        if self.answers_hold:
+            return f"Its files are as they were packed, and so are its answers, {how}."
+        return (
+            f"BROKEN: its files are as they were packed, its answers are not: {how}. Something is "
+            "wrong with this build of the engine, or with this machine."
+        )
 
     def listing(self) -> str:
         """The layers in columns, and the summary."""
@@ -129,25 +154,31 @@ class Inspection:
 def inspect(model: str | Path, *, progress: Progress | None = None) -> Inspection:
     """Look at every linear layer of a dense, sparse or packed folder (or hub id).
 
-    A broken pattern is reported, not raised. CheckpointError for a folder that cannot be read.
+    A packed model answers fixed inputs anew besides. A broken pattern is reported, not raised, and
+    so are other answers. CheckpointError for a folder that cannot be read.
     """
     path = resolve_model(model)
     report = shown(progress)
-    if is_packed(path):
-        packed = open_packed(path)
+    packed = open_packed(path) if is_packed(path) else None
+    if packed:
         config, layers = packed.config, _packed_layers(packed, report)
     else:
         checkpoint = open_checkpoint(path)
         config, layers = checkpoint.config, _folder_layers(checkpoint, report)
     reports = tuple(layers)
     form = "dense"
-    if is_packed(path):
+    if packed:
         form = "packed"
     elif any(layer.pattern or layer.recorded for layer in reports):
         form = "sparse"
     recorded = config.recorded_pattern
     return Inspection(
-        str(model), form, config.head.value, None if recorded is None else str(recorded), reports
+        str(model),
+        form,
+        config.head.value,
+        None if recorded is None else str(recorded),
+        reports,
+        check_answers(packed) if packed else None,
     )
 
 

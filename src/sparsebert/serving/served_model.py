@@ -352,20 +352,20 @@ def load_models(
     workers: int = 1,
     max_length: int | None = None,
     compute: str | None = None,
+    copied: bool = True,
 ) -> list[ServedModel]:
     """Load each ``MODEL`` or ``NAME=MODEL`` (a folder, or an id of the hub).
 
     The name is what requests use, by default the folder's own name or the hub id. ``workers`` is
     the number of engine threads of each model, and ``threads`` the number of CPU threads of each of
-    them; ``compute`` is that of `sparsebert.load`. Raises InputError for a duplicate name, and what
-    `sparsebert.load` raises.
+    them; the other options are those of `sparsebert.load`, except that weights are copied by
+    default: a server outlives what happens to files. Raises InputError for a duplicate name, and
+    what `sparsebert.load` raises.
     """
     if not models:
         raise InputError("no model was named: give at least one to serve.")
-    served = [
-        _load(name, model, workers, threads=threads, max_length=max_length, compute=compute)
-        for name, model in map(_parse_name, models)
-    ]
+    options = {"threads": threads, "max_length": max_length, "compute": compute, "copied": copied}
+    served = [_load(name, model, workers, **options) for name, model in map(_parse_name, models)]
     names = [model.name for model in served]
     for name in names:
         if names.count(name) > 1:
@@ -384,5 +384,6 @@ def _parse_name(model: str | Path) -> tuple[str | None, str | Path]:
 
 
 def _load(name: str | None, model: str | Path, workers: int, **options: Any) -> ServedModel:
-    replicas = [load(model, **options) for _ in range(workers)]
-    return ServedModel(name or replicas[0].name, replicas)
+    first = load(model, **options)
+    others = [first.with_own_engine() for _ in range(workers - 1)]
+    return ServedModel(name or first.name, [first, *others])
