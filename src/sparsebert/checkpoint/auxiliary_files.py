@@ -17,7 +17,7 @@ from sparsebert.checkpoint.sentence_transformers import (
     transformer_folder,
     transformer_on_top,
 )
-from sparsebert.checkpoint.tensors import WEIGHTS_NAME
+from sparsebert.checkpoint.tensors import INDEX_NAME
 from sparsebert.checkpoint.tokenizer import write_tokenizer
 
 _SUFFIXES = (".json", ".txt", ".model", ".jinja", ".vocab", ".metadata")  # the last: ColBERT's
@@ -60,16 +60,17 @@ def copy_auxiliary_files(source: Path, target: Path) -> None:
     """Copy tokenizer files, pooling modules, label files and licences into ``target``.
 
     Not copied: weights of the transformer in any format, config.json, README.md (each step writes
-    its own), the scores of `evaluate`, hidden files, and anything large. If sentence-transformers
-    placed the transformer in a sub-folder, its files come to the top of ``target`` and modules.json
-    says so, so that every folder sparsebert writes opens with transformers as well.
+    its own), the scores of `evaluate`, hidden files, and anything large but the weights of modules
+    and heads. If sentence-transformers placed the transformer in a sub-folder, its files come to
+    the top of ``target`` and modules.json says so, so that every folder sparsebert writes opens
+    with transformers as well.
     """
     transformer = transformer_folder(source)
     for folder in {source: None, transformer: None}:
         _copy_files(folder, target, source, without=(CONFIG_NAME,))
     for name in HEADS:
         head = source / head_file(name)
-        if has_file(head) and head.stat().st_size <= _LARGEST:
+        if has_file(head):
             check_inside(head, source)
             shutil.copyfile(head, target / head.name)
     for folder in module_folders(source):
@@ -77,10 +78,10 @@ def copy_auxiliary_files(source: Path, target: Path) -> None:
             inner = target / folder.relative_to(source)
             inner.mkdir(parents=True, exist_ok=True)
             _copy_files(folder, inner, source)
-            weights = folder / WEIGHTS_NAME  # of a Dense or LayerNorm module
-            if has_file(weights) and weights.stat().st_size <= _LARGEST:
-                check_inside(weights, source)
-                shutil.copyfile(weights, inner / WEIGHTS_NAME)
+            weights = [path for path in (folder / INDEX_NAME,) if has_file(path)]
+            for path in (*weights, *folder.glob("*.safetensors")):  # of a Dense or LayerNorm
+                check_inside(path, source)
+                shutil.copyfile(path, inner / path.name)
     if transformer != source:
         for name, content in transformer_on_top(source).items():
             write_json(target / name, content)
