@@ -6,6 +6,7 @@ The reference is its authors' code as formulas (FlagEmbedding's M3): no package 
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from sentence_folders import with_modules
 from sentences import SENTENCES
-from sparsebert import convert, load, pack, prune, unpack
+from sparsebert import convert, finetune, load, pack, prune, unpack
 from sparsebert.errors import CheckpointError, InputError
 
 torch = pytest.importorskip("torch")
@@ -96,6 +97,24 @@ def test_every_step_keeps_the_heads(bge: Path, converted: Path, tmp_path: Path) 
     again = tmp_path / "again"
     load(tmp_path / "packed").save_pretrained(again)
     agrees(load(again), tmp_path / "sparse", bge)
+
+
+@pytest.mark.thorough
+def test_heads_do_not_outlive_a_fine_tuning(converted: Path, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    pytest.importorskip("pyarrow")
+    rows = [
+        json.dumps({"sentence1": a, "sentence2": b, "score": len(a) % 5 / 4})
+        for a, b in pairwise(SENTENCES)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    out = tmp_path / "out"
+    options: Any = {"task": "pairs", "data": tmp_path / "rows.jsonl", "epochs": 1, "max_length": 24}
+    found = finetune(converted, out, **options)
+    assert any("heads were left out" in note for note in found.notes)
+    assert not list(out.glob("*_linear*"))
+    with pytest.raises(InputError):
+        load(out).embed_sparse("a")
 
 
 def test_rerank_is_the_mean_of_the_largest_products(converted: Path) -> None:

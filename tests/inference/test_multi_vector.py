@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from sentences import SENTENCES, long_text
-from sparsebert import load, pack, prune
-from sparsebert.errors import CheckpointError, InputError
+from sparsebert import finetune, halve, load, pack, prune
+from sparsebert.errors import CheckpointError, InputError, TrainingError
 from sparsebert.inference.multi_vector import max_similarities
 
 theirs = pytest.importorskip("sentence_transformers")
@@ -237,6 +237,22 @@ def test_refusals(tiny_bert, tmp_path: Path) -> None:
     model = load(tmp_path / "st")  # whose encoder can be pruned all the same
     with pytest.raises(CheckpointError, match="asks for a 'Other' module"):
         model.embed_tokens("a")
+
+
+def test_no_training_makes_it_another_model(tiny_bert, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    pytest.importorskip("pyarrow")
+    saved(tmp_path / "st", tiny_bert())
+    colbert(tmp_path / "colbert", tiny_bert())
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(SENTENCES))
+    for name in ("st", "colbert"):
+        with pytest.raises(
+            CheckpointError, match=r"is a multi-vector model \(ColBERT\), and halve"
+        ):
+            halve(tmp_path / name, tmp_path / "out", texts=[texts], effort="quick", bench=False)
+        with pytest.raises(TrainingError, match="multi-vector model .* does not fine-tune"):
+            finetune(tmp_path / name, tmp_path / "out", task="pairs", data=texts)
 
 
 @pytest.mark.filterwarnings("ignore:.*longer than")

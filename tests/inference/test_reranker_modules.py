@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from sentences import SENTENCES
-from sparsebert import load, pack, prune
-from sparsebert.errors import CheckpointError
+from sparsebert import finetune, halve, load, pack, prune
+from sparsebert.checkpoint import auxiliary_files
+from sparsebert.errors import CheckpointError, TrainingError
+from sparsebert.training import prune_upstream
 
 theirs = pytest.importorskip("sentence_transformers")
 torch = pytest.importorskip("torch")
@@ -69,6 +73,55 @@ def test_several_labels(tiny_bert, tmp_path: Path) -> None:
         assert {label["label"]: label["score"] for label in each} == pytest.approx(
             {f"LABEL_{place}": float(score) for place, score in enumerate(row)}, abs=2e-5
         )
+
+
+def test_weights_of_any_size_and_number(
+    tiny_bert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = saved(tmp_path / "st", tiny_bert(), "mean", 2).predict(PAIRS)
+    layer = tmp_path / "st" / "2_Dense"
+    whole = load_file(layer / "model.safetensors")
+    (layer / "model.safetensors").unlink()
+    files = {name: f"model-{place}.safetensors" for place, name in enumerate(whole)}
+    for name, file in files.items():
+        save_file({name: whole[name]}, layer / file)
+    (layer / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    pack(tmp_path / "st", tmp_path / "packed", dtype="fp32")
+    assert np.abs(load(tmp_path / "packed").logits(PAIRS) - expected).max() < 2e-5
+    monkeypatch.setattr(auxiliary_files, "_LARGEST", 200)
+    (tmp_path / "copied").mkdir()
+    auxiliary_files.copy_auxiliary_files(tmp_path / "st", tmp_path / "copied")
+    for name in [*files.values(), "../4_Dense/model.safetensors"]:
+        assert (tmp_path / "copied" / "2_Dense" / name).is_file()
+
+
+def test_no_training_puts_another_head_beside_it(tiny_bert, tmp_path: Path) -> None:
+    for library in ("transformers", "accelerate", "pyarrow"):
+        pytest.importorskip(library)
+    saved(tmp_path / "st", tiny_bert(), "mean", 2)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(json.dumps({"text": a, "label": len(a) % 2}) + "\n" for _, a in PAIRS * 2)
+    )
+    with pytest.raises(TrainingError, match=r"whose head is a module behind .* not fine-tune"):
+        finetune(tmp_path / "st", tmp_path / "out", task="custom", data=rows)
+    with pytest.raises(CheckpointError, match="halve has no measure of what one keeps"):
+        halve(tmp_path / "st", tmp_path / "out", texts=[rows], effort="quick", bench=False)
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.thorough
+def test_upstream_the_encoder_learns_what_the_head_reads(tiny_bert, tmp_path: Path) -> None:
+    for library in ("transformers", "accelerate", "pyarrow"):
+        pytest.importorskip(library)
+    saved(tmp_path / "st", tiny_bert(), "mean", 2)
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(SENTENCES))
+    prune_upstream(
+        tmp_path / "st", tmp_path / "out", corpus=lines, method="magnitude", epochs=1, max_length=24
+    )
+    expected = theirs.CrossEncoder(str(tmp_path / "out"), device="cpu").predict(PAIRS)
+    assert np.abs(load(tmp_path / "out").logits(PAIRS) - expected).max() < 2e-5
 
 
 def test_it_embeds_nothing(tiny_bert, tmp_path: Path) -> None:

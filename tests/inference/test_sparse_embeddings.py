@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from sentences import SENTENCES, long_text
-from sparsebert import load, pack, prune
-from sparsebert.errors import CheckpointError, InputError
+from sparsebert import finetune, halve, load, pack, prune
+from sparsebert.errors import CheckpointError, InputError, TrainingError
+from sparsebert.training import prune_upstream
 
 theirs = pytest.importorskip("sentence_transformers")
 
@@ -113,3 +114,18 @@ def test_the_server_gives_the_same(tiny_bert) -> None:
             assert found == pytest.approx(wanted.as_dict(), abs=1e-5)
         response = client.post("/embed_sparse", json={"inputs": "a", "model": "dense"})
         assert response.status_code == 424
+
+
+def test_no_training_makes_it_another_model(tiny_bert, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    pytest.importorskip("pyarrow")
+    saved(tmp_path / "st", tiny_bert("masked-lm"))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(SENTENCES))
+    out = tmp_path / "out"
+    with pytest.raises(CheckpointError, match=r"model of sparse embeddings \(SPLADE\), and halve"):
+        halve(tmp_path / "st", out, texts=[texts], effort="quick", bench=False)
+    with pytest.raises(TrainingError, match="sparse embeddings .* does not fine-tune"):
+        finetune(tmp_path / "st", out, task="pairs", data=texts)
+    with pytest.raises(TrainingError, match="set masked_lm_weight to 0"):
+        prune_upstream(tmp_path / "st", out, corpus=texts, max_length=16)

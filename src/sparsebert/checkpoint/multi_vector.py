@@ -20,6 +20,7 @@ from sparsebert.checkpoint.families import COLBERT_ARCHITECTURE
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.known_keys import MULTI_VECTOR_MASK, SENTENCE_TRANSFORMERS
+from sparsebert.checkpoint.pooling import SPLADE_MODULE, Pooling
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
     SETTINGS_NAME,
@@ -128,6 +129,19 @@ def read_multi_vector(folder: Path, hidden_size: int) -> MultiVector | None:
     if colbert is None:
         return None
     return MultiVector((colbert, VectorLayer("normalize", folder)), first=1, mean=True)
+
+
+def kind_without_dense(folder: Path, pooling: Pooling | None, hidden_size: int) -> str:
+    """What a model is whose modules make something else than dense embeddings; "" for all others.
+
+    That is scores, sparse embeddings, or a vector for each token alone; BGE-M3 has dense ones, too.
+    """
+    if pooling is not None and pooling.scores:
+        return "a model whose head is a module behind the encoder"
+    if any(module.kind == SPLADE_MODULE for module in read_modules(folder)):
+        return "a model of sparse embeddings (SPLADE)"
+    tokens = read_multi_vector(folder, hidden_size)
+    return "a multi-vector model (ColBERT)" if tokens and not tokens.first else ""
 
 
 def _check_one_limit(folder: Path) -> None:

@@ -34,6 +34,7 @@ from sparsebert.checkpoint.vector_layers import (
 )
 from sparsebert.errors import CheckpointError
 
+SPLADE_MODULE = "SpladePooling"
 # What the library's Pooling module calls a mode, first as since version 5.5, then as before.
 _MODES = {
     "mean": "mean",
@@ -114,7 +115,7 @@ class SparsePooling:
 def read_sparse_pooling(folder: Path) -> SparsePooling:
     """What the folder's SpladePooling module says; the usual without one. CheckpointError."""
     for module in read_modules(folder):
-        if module.kind == _SPLADE:
+        if module.kind == SPLADE_MODULE:
             file = module.folder / "config.json"
             settings = read_object(file)
             SPLADE_POOLING.check(settings, file)
@@ -155,9 +156,6 @@ def read_pooling(folder: Path) -> Pooling | None:
         return Pooling(unsupported=str(error))
 
 
-_SPLADE = "SpladePooling"
-
-
 def _read(folder: Path) -> Pooling | None:
     if routed := unsupported_route(folder):
         raise UnsupportedModuleError(routed)
@@ -175,7 +173,7 @@ def _read(folder: Path) -> Pooling | None:
             POOLING.check(settings, file)
             modes = _modes(settings, file)
             include_prompt = switch(settings, "include_prompt", True, file)
-        elif module.kind == _SPLADE:
+        elif module.kind == SPLADE_MODULE:
             raise UnsupportedModuleError(
                 f"{folder} makes sparse embeddings, a weight for each token of the vocabulary: use "
                 "embed_sparse."

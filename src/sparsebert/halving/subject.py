@@ -16,6 +16,7 @@ from sparsebert.checkpoint import (
     resolve_model,
 )
 from sparsebert.checkpoint.hub_configs import check_in_transformers
+from sparsebert.checkpoint.multi_vector import kind_without_dense
 from sparsebert.errors import CheckpointError, DataError, InputError
 from sparsebert.packing import is_packed
 from sparsebert.tasks.custom import SCORE, holds_label_sets
@@ -110,6 +111,8 @@ def recognise(
     said = [_about_model(checkpoint)]
     if head in _ENCODERS and (found is None or found.embeds):
         goal, taught, chosen = Goal.EMBEDDING, True, found
+        if checkpoint.pooling is not None:
+            checkpoint.pooling.check()  # told now, and not once it is pruned
         if found is None:
             said.append("It is judged by how near its embeddings stay to the dense model's.")
         elif found.kind is Kind.PAIRS:
@@ -220,6 +223,12 @@ def _dense(model: str | Path) -> Checkpoint:
         )
     checkpoint = open_checkpoint(model)
     check_in_transformers(checkpoint.config.family, model)
+    kind = kind_without_dense(checkpoint.path, checkpoint.pooling, checkpoint.config.hidden_size)
+    if kind:
+        raise CheckpointError(
+            f"{model} is {kind}, and halve has no measure of what one keeps: use `sparsebert prune "
+            "--method second-order` and `sparsebert pack`."
+        )
     if read_masks(checkpoint):
         raise CheckpointError(
             f"{model} is sparse already: fine-tune it with `sparsebert finetune`, or pack it with "

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import open_checkpoint, resolve_model
 from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
+from sparsebert.checkpoint.bge_m3 import HEADS, head_file
+from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import differences, read_object
 from sparsebert.checkpoint.staging import check_output
 from sparsebert.errors import CheckpointError, OutputError
@@ -135,6 +137,11 @@ def finetune(
             outcome = run_training(TaskRun(job), work, report)
         outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
         outcome.notes += job.data.notes
+        if any(has_file(checkpoint.path / head_file(name)) for name in HEADS):
+            outcome.notes.append(
+                "its sparse and multi-vector heads were left out: they are not trained here, and "
+                "read the encoder as it was."
+            )
         fewer = outcome.plan.batch_size < job.options.batch_size
         if fewer and job.task.kind is Kind.RETRIEVAL:
             outcome.notes.append(

@@ -34,6 +34,7 @@ from sparsebert.training.embedding.examples import EmbeddingExamples, read_unlab
 from sparsebert.training.fingerprints import run_fingerprints
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.task_model import (
+    check_answers,
     head_order,
     keeps_head,
     lasting_masks,
@@ -102,6 +103,7 @@ def prepare_job(
     metric: Metric | None = None,
 ) -> Job:
     """Read task, data and masks; tokenise once. Raises DataError, PatternError, CheckpointError."""
+    check_answers(checkpoint)
     read = read_run_data(task_name, data, given, columns)
     task = read.task
     options = with_defaults(given, checkpoint, task, read.rows)

@@ -14,6 +14,7 @@ from sparsebert.checkpoint import (
     write_tensors,
 )
 from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
+from sparsebert.checkpoint.bge_m3 import HEADS, head_file
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.json_files import write_json
 from sparsebert.checkpoint.sentence_transformers import write_mean_pooling
@@ -71,6 +72,8 @@ def save_result(
         source=job.checkpoint.path,
         trained_length=job.options.max_length,
     )
+    for name in HEADS:  # they read the encoder as it was before
+        (folder / head_file(name)).unlink(missing_ok=True)
     if job.task.embeds and job.checkpoint.pooling is None:
         write_mean_pooling(folder, job.checkpoint.config.hidden_size, job.options.max_length)
     if outcome.masks:

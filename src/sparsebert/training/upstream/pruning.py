@@ -21,6 +21,8 @@ from sparsebert.checkpoint import (
     resolve_model,
 )
 from sparsebert.checkpoint.hub_configs import check_in_transformers
+from sparsebert.checkpoint.pooling import SPLADE_MODULE
+from sparsebert.checkpoint.sentence_transformers import read_modules
 from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.errors import CheckpointError, DataError, TrainingError
 from sparsebert.extras import need_extra
@@ -265,8 +267,15 @@ def _check_options(dense: Checkpoint, options: UpstreamOptions) -> None:
             f"embeddings 'used' is not for {dense.path}: it predicts tokens with its word "
             "embeddings, so all of them are used."
         )
+    if options.masked_lm_weight and any(
+        module.kind == SPLADE_MODULE for module in read_modules(dense.path)
+    ):
+        raise TrainingError(
+            f"{dense.source} makes sparse embeddings (SPLADE) of what its masked-LM head predicts, "
+            "and would unlearn them while it predicts masked tokens: set masked_lm_weight to 0."
+        )
     terms = ["hidden_weight"]
-    if dense.pooling is not None:
+    if dense.pooling is not None and not dense.pooling.unsupported:
         terms += ["embedding_weight", "similarity_weight"]
     if dense.config.head is Head.MASKED_LM:
         terms += ["masked_lm_weight", "token_logits_weight"]

@@ -51,9 +51,9 @@ class UpstreamRun(TrainingRun):
 
     def objective(self) -> Objective:
         teacher = self._encoder(self._teacher)
-        return UpstreamObjective(
-            teacher, self._options, self._teacher.pooling, head_distance(self._teacher)
-        )
+        pooling = self._teacher.pooling
+        known = None if pooling is None or pooling.unsupported else pooling
+        return UpstreamObjective(teacher, self._options, known, head_distance(self._teacher))
 
     def masks(
         self, model: PreTrainedModel, plan: BatchPlan, checkpoint: Path | None
