@@ -93,6 +93,10 @@ def tokenizers() -> dict[str, Any]:
     def tokenizer(**changes: Any) -> dict[str, Any]:
         return {**plain, **changes}
 
+    def with_id(index: int) -> dict[str, Any]:
+        model = plain["model"]
+        return tokenizer(model={**model, "vocab": {**model["vocab"], "zz": index}})
+
     def replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
         return {"type": "Replace", "pattern": pattern, "content": content}
 
@@ -140,9 +144,8 @@ def tokenizers() -> dict[str, Any]:
         "an-expression-that-is-none.json": tokenizer(normalizer=replace({"Regex": "(" * 300}, "")),
         "stages-400-deep.json": tokenizer(normalizer=deep),
         "lists-20000-deep.json": nested(20_000),
-        "an-id-of-2-to-the-40.json": tokenizer(
-            model={**plain["model"], "vocab": {**plain["model"]["vocab"], "zz": 1 << 40}}
-        ),
+        "an-id-of-2-to-the-31.json": with_id(1 << 31),
+        "an-id-of-2-to-the-40.json": with_id(1 << 40),
         "a-token-that-is-half-a-surrogate-pair.json": json.dumps(plain).replace(
             '"ferry"', '"\\ud800"'
         ),

@@ -11,6 +11,7 @@ padding and truncation, left-overs of whoever saved it.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,8 @@ from sparsebert.errors import CheckpointError, reading
 # The ids of the unknown token that transformers takes for granted.
 _XLM_UNKNOWN = 3
 _ALBERT_UNKNOWN = 1
+_MOST_ID = 9_999_999  # published vocabularies have at most a million tokens
+_LARGER_ID = re.compile(r":\s*\d{8}")  # or a word that looks like one
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,25 @@ def open_file(file: Path) -> Tokenizer:
     with reading(_of(file), CheckpointError):
         text = file.read_text(encoding="utf-8")
         check_stages(text, file)
-        return Tokenizer.from_str(text)
+        tokenizer = Tokenizer.from_str(text)
+        if _LARGER_ID.search(text):  # copying the vocabulary takes half as long as opening the file
+            _check_ids(tokenizer.get_vocab(with_added_tokens=False), file)
+        return tokenizer
+
+
+def _check_ids(vocabulary: Mapping[str, int], file: Path) -> None:
+    """CheckpointError for an id that is far beyond any vocabulary.
+
+    The library writes a vocabulary by counting to its largest id, with a list of those that have no
+    token. With one of 2^31 the list takes 8 GiB, without which the library ends the process; one of
+    2^32 - 1 overflows, and nothing is written.
+    """
+    most = max(vocabulary.values(), default=0)
+    if most > _MOST_ID:
+        raise CheckpointError(
+            f"{file} gives a token the id {most}, and no vocabulary has more than {_MOST_ID + 1} "
+            "tokens: it is damaged or hostile."
+        )
 
 
 def _of(file: Path) -> str:
@@ -158,6 +179,8 @@ class _Document:
             )
         vocabulary = self._model.get("vocab")
         with reading(_of(self._file), CheckpointError):
+            if isinstance(vocabulary, dict):
+                _check_ids(vocabulary, self._file)
             if kind == "WordPiece":
                 return models.WordPiece(vocabulary, unk_token=special["unk_token"])
             if kind == "BPE":
@@ -204,8 +227,9 @@ def _from_files(settings: TokenizerSettings, special: Mapping[str, str]) -> mode
         return models.WordPiece(words, unk_token=special["unk_token"])
     vocabulary = read_object(file)
     ids = vocabulary.values()
-    if not all(type(index) is int and 0 <= index <= 0xFFFFFFFF for index in ids):
+    if not all(type(index) is int and index >= 0 for index in ids):
         raise CheckpointError(f"{file} must map tokens to their ids.")
+    _check_ids(vocabulary, file)
     merges = settings.folder / settings.kind.files[1]
     lines = (line.partition(" ") for line in _read_lines(merges) if not _is_heading(line))
     with reading(f"{merges}, which must fit {file.name},", CheckpointError):
