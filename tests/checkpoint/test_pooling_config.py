@@ -153,7 +153,6 @@ def test_pooling_that_leaves_the_prompt_out(tmp_path: Path) -> None:
         (("Transformer", "Normalize", "Pooling"), "Normalize"),
         (("Transformer", "Pooling", "Pooling"), "Pooling"),
         (("Transformer", "LayerNorm"), "LayerNorm"),
-        (("Router",), "Router"),
     ],
 )
 def test_modules_we_do_not_compute_are_named(

@@ -52,9 +52,10 @@ from sparsebert.tasks.table import Kind, Task, is_own
 from sparsebert.tasks.texts import Text, single_texts
 from sparsebert.tasks.tokens import load_tokenizer
 
-# Points. An answer may change from one wrong label to another, or a neighbour for one that is as
-# near, at no cost to a score; whoever searches wants to find the nearest among the first ten.
-_OF_SCORE, _OF_ANSWERS, _OF_NEIGHBOURS = 0.5, 5.0, 1.0
+# Points. An answer may change from one wrong label to another, a wrong span for any other, or a
+# neighbour for one that is as near, at no cost to a score; whoever searches wants to find the
+# nearest among the first ten.
+_OF_SCORE, _OF_ANSWERS, _OF_SPANS, _OF_NEIGHBOURS = 0.5, 5.0, 20.0, 1.0
 MOST_TEXTS = 2000  # embedded to be compared: a similarity matrix of 32 MB
 _SHOWN = 12
 _SEED = 20_240_505
@@ -151,6 +152,7 @@ def judge_task(
     first = both[0]
     values = [main_score(each.task, each.scores) for each in both]
     metric = first.task.main_metric
+    unscored = _OF_SPANS if first.task.kind is Kind.QUESTION else _OF_ANSWERS
     interval: tuple[float, float] | None
     if first.task.kind in (Kind.TOKENS, Kind.LABEL_SETS):
         (split,) = first.splits
@@ -168,7 +170,7 @@ def judge_task(
         values[0],
         values[1],
         sum(len(split.examples) for split in first.splits),
-        _OF_SCORE if subject.labelled else _OF_ANSWERS,
+        _OF_SCORE if subject.labelled else unscored,
         interval,
         {
             f"{split}, {name}, {which}": score
