@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -65,18 +66,26 @@ class Counting:
         assert len(offsets) - 1 <= self.batch_size
         return np.stack([ids[offsets[:-1]], np.diff(offsets)], axis=1).astype(np.float32)
 
-    def hidden(self, ids, type_ids, offsets):
+    def hidden(self, ids, type_ids, offsets, keys):
         assert len(offsets) - 1 <= self.batch_size
+        assert keys is None
         return ids[:, None].astype(np.float32)
 
 
 class TestRun:
     def test_end_to_end(self):
-        ids, type_ids, offsets = RaggedBatch.of(sequences(2, 1, 3))
+        ids, type_ids, offsets, keys = RaggedBatch.of(sequences(2, 1, 3))
+        assert keys is None
         assert ids.tolist() == [0, 0, 1, 2, 2, 2]
         assert type_ids.tolist() == [0, 0, 1, 0, 0, 0]
         assert offsets.tolist() == [0, 2, 3, 6]
         assert ids.dtype == type_ids.dtype == offsets.dtype == np.int32
+
+    def test_of_some_only_the_first_tokens_are_attended_to(self):
+        first, second, third = sequences(2, 1, 3)
+        keys = RaggedBatch.of([first, second, replace(third, keys=2)]).keys
+        assert keys.tolist() == [2, 1, 2]
+        assert keys.dtype == np.int32
 
     @pytest.mark.parametrize("batch_size", [1, 2, 3, 32])
     def test_rows_come_back_in_order(self, batch_size):
