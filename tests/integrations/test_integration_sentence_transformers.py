@@ -27,6 +27,7 @@ from sentence_transformers.cross_encoder.evaluation import (
 from sentence_transformers.sentence_transformer import evaluation, modules
 
 from sparsebert.integrations.sentence_transformers import CrossEncoder, SentenceTransformer
+from sparsebert.packing import renew_checksums
 
 TEXTS = [*SENTENCES, long_text(100), ""]
 PAIRS = list(zip(SENTENCES, SENTENCES[3:]))
@@ -151,6 +152,7 @@ def test_the_default_prompt_stands_once(sentences: Callable[..., Folders], tmp_p
         config = shutil.copytree(folder, tmp_path / name) / "config_sentence_transformers.json"
         settings = json.loads(config.read_text())
         config.write_text(json.dumps({**settings, "default_prompt_name": "query"}))
+    renew_checksums(tmp_path / "packed")
     ours = SentenceTransformer(tmp_path / "packed")
     others = theirs.SentenceTransformer(str(tmp_path / "unpacked"), device="cpu")
     assert_alike(ours.encode(TEXTS), others.encode(TEXTS))

@@ -46,7 +46,6 @@ def difference(ours: Any, others: Any) -> float:
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")  # torch's own
-@pytest.mark.filterwarnings("ignore:saved was packed without checksums")  # by sentence-transformers
 def test_splade(tiny_bert: Any, tmp_path: Path) -> None:
     folder = tmp_path / "dense"
     transformer = Transformer(str(tiny_bert("masked-lm")), transformer_task="fill-mask")

@@ -31,6 +31,7 @@ except ImportError as error:
     raise MissingExtraError(__name__, "sentence-transformers") from error
 
 from sparsebert.integrations.transformers import SparsebertModel
+from sparsebert.packing import is_packed, renew_checksums
 
 _BACKEND = "sparsebert"
 _TASKS = {
@@ -110,6 +111,8 @@ class _OnEngine:
                 if module["type"] == f"{ours.__module__}.{ours.__name__}":
                     module["type"] = f"{theirs.__module__}.{theirs.__name__}"
         replace_json(Path(path) / MODULES_NAME, modules)
+        if is_packed(path):
+            renew_checksums(path)
 
 
 class SentenceTransformer(_OnEngine, sentence_transformers.SentenceTransformer):  # type: ignore[misc]
