@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sparsebert.checkpoint import transformer_folder
 from sparsebert.checkpoint.sentence_transformers import read_sentence_config
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, reason_of
 from sparsebert.extras import need_extra
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
@@ -96,7 +96,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True, **sentence.tokenizer)
     except Exception as fault:  # whatever kind the many tokenizer classes raise
-        raise CheckpointError(f"the tokenizer of {folder} cannot be read: {fault}") from fault
+        raise CheckpointError(
+            f"the tokenizer of {folder} cannot be read: {reason_of(fault)}."
+        ) from fault
     if not tokenizer.is_fast:
         raise CheckpointError(f"the tokenizer of {folder} has no fast version, which is needed.")
     if sentence.lower_case:
