@@ -6,6 +6,7 @@ The reference is its authors' code as formulas (FlagEmbedding's M3): no package 
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,17 @@ def test_pickles_are_opened_by_convert_alone(bge: Path, converted: Path, tmp_pat
     (folder / "sparse_linear.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(CheckpointError, match="refused by torch's weights-only loader"):
         convert(folder, tmp_path / "bad")
+
+
+def test_modules_we_do_not_compute_are_not_taken_for_none(converted: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(converted, tmp_path / "m3")
+    listed = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([*listed, {"path": "", "type": "own.Whiten"}]))
+    model = load(folder)
+    for embed in (model.embed, model.embed_hybrid):
+        with pytest.raises(CheckpointError, match="asks for a 'own.Whiten' module"):
+            embed("a")
+    assert model.embed_sparse("a").as_dict() == load(converted).embed_sparse("a").as_dict()
 
 
 def test_old_modules_are_converted_too(tiny_bert: Any, tmp_path: Path) -> None:

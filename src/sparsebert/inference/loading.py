@@ -92,7 +92,8 @@ def _load(
     multi_vector = _multi_vector(folder, config, max_length)
     token_weights = read_token_weights(folder, hidden)
     name = source_name(model)
-    if pooling is None or (pooling.unsupported and multi_vector):
+    # BGE-M3's heads stand beside its pooling, and replace no module of it that is not computed.
+    if pooling is None or (pooling.unsupported and multi_vector and not multi_vector.first):
         pooling = _usual_pooling(name, multi_vector, token_weights)
     encoder = Encoder(config, weights, threads=threads, compute=compute)
     if pooling is not None and pooling.scores:  # the head is in modules behind the encoder
