@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import signal
 import subprocess
@@ -25,6 +24,7 @@ pytest.importorskip("pyarrow")
 
 from sentence_folders import with_modules
 from sentences import SENTENCES
+from short_runs import FAST
 from sparsebert import halve, load, pack
 from sparsebert.bench.result import BenchResult, Row
 from sparsebert.bench.workloads import Shape
@@ -52,8 +52,6 @@ from sparsebert.tasks.own import custom_task
 from sparsebert.tasks.texts import read_texts
 from tiny_models import TinyBert
 from tiny_tasks import letters, write_retrieval, write_rows, write_squad
-
-FAST: dict[str, Any] = {"bench": False, "max_drop": math.inf}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("seqeval")
 
 from sentences import SENTENCES
+from short_runs import FAST
 from sparsebert import halve, load
 from sparsebert.errors import DataError, InputError
 from sparsebert.evaluation import evaluate
@@ -26,10 +26,10 @@ from sparsebert.halving.label_comparison import f1_interval, label_counts, share
 from sparsebert.halving.subject import Goal, recognise
 from sparsebert.halving.texts import Gathered, divide_texts
 from sparsebert.tasks.own import own_task
+from sparsebert.tasks.texts import read_texts
 from tiny_models import TinyBert
 from tiny_tasks import write_conll, write_label_sets, write_rows
 
-FAST: dict[str, Any] = {"bench": False, "max_drop": math.inf}
 TAGS = ("O", "B-PER", "I-PER", "B-LOC")
 NER: dict[str, Any] = {
     "num_labels": 4,
@@ -166,8 +166,6 @@ class TestLabelledData:
         model, work = tiny_bert("sequence-classification", **SETS), tmp_path / "out.halving"
         with pytest.raises(KeyboardInterrupt):
             halve(model, tmp_path / "out", data=file, effort="quick", progress=stop, **FAST)
-        from sparsebert.tasks.texts import read_texts
-
         learnt = read_texts(work / "texts.parquet")
         scored = read_texts(work / "scored" / "validation.parquet")
         assert len(scored) == 6

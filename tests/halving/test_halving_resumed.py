@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +13,12 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
+from short_runs import FAST
 from sparsebert import halve
 from sparsebert.errors import OutputError
 from tiny_tasks import write_classification
 
-FAST: dict[str, Any] = {"bench": False, "max_drop": math.inf, "effort": "quick"}
+QUICK: dict[str, Any] = {**FAST, "effort": "quick"}
 Change = Callable[[Path], object]
 
 
@@ -66,10 +66,10 @@ def test_other_contents_under_the_same_names_are_refused(
     shutil.copytree(dense, tmp_path / "model")
     data = write_classification(tmp_path / "data")
     with pytest.raises(KeyboardInterrupt):
-        halve(tmp_path / "model", tmp_path / "out", data=data, progress=stop, **FAST)
+        halve(tmp_path / "model", tmp_path / "out", data=data, progress=stop, **QUICK)
     change(tmp_path)
     with pytest.raises(OutputError, match=f"an unfinished run with another {told}: give the same"):
-        halve(tmp_path / "model", tmp_path / "out", data=data, **FAST)
+        halve(tmp_path / "model", tmp_path / "out", data=data, **QUICK)
 
 
 def test_other_texts_and_options_are_refused_and_the_same_go_on(
@@ -78,15 +78,15 @@ def test_other_texts_and_options_are_refused_and_the_same_go_on(
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(f"a b c {number} d e" for number in range(30)))
     with pytest.raises(KeyboardInterrupt):
-        halve(dense, tmp_path / "out", texts=[texts], progress=stop, **FAST)
+        halve(dense, tmp_path / "out", texts=[texts], progress=stop, **QUICK)
     before = texts.read_text()
     other_texts(tmp_path)
     with pytest.raises(OutputError, match="another texts: give the same again"):
-        halve(dense, tmp_path / "out", texts=[texts], **FAST)
+        halve(dense, tmp_path / "out", texts=[texts], **QUICK)
     texts.write_text(before)
     with pytest.raises(OutputError, match="another seed: give the same again"):
-        halve(dense, tmp_path / "out", texts=[texts], seed=2, **FAST)
+        halve(dense, tmp_path / "out", texts=[texts], seed=2, **QUICK)
     said: list[str] = []
-    halve(dense, tmp_path / "out", texts=[texts], said=said.append, **FAST)
+    halve(dense, tmp_path / "out", texts=[texts], said=said.append, **QUICK)
     assert "Resuming the unfinished run." in said
     assert not (tmp_path / "out.halving").exists()

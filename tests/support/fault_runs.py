@@ -300,15 +300,17 @@ class Runs:
         return outcome
 
     def _output(self) -> object:
-        """What is at ``out``: contents of a file, or digests of a folder's files; None for none."""
+        """What is at ``out``: a file's contents, a folder's names and digests; None for none."""
         out = self._place / "out"
         if not out.is_dir():
             return out.read_bytes() if out.exists() else None
         return {
-            path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            path.relative_to(out).as_posix(): (
+                "a folder" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
+            )
             for path in sorted(out.rglob("*"))
             # A lock's file is left if the process is killed between the last two operations.
-            if path.is_file() and path.name not in (*self._step.ignored, ".lock")
+            if path.name not in (*self._step.ignored, ".lock")
         }
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from sparsebert.pruning.inspection import inspect
 # 60 rows in batches of 8: 8 steps an epoch, the last of them short.
 QUICK: dict[str, Any] = {"task": "custom", "epochs": 2, "learning_rate": 1e-3, "batch_size": 8}
 STEPS = 16
+FAST: dict[str, Any] = {"bench": False, "max_drop": math.inf}
+"""Of `halve`: no latencies, and a single round."""
 LEARN: dict[str, Any] = {**QUICK, "epochs": 12, "learning_rate": 3e-3, "dropout": 0.0}
 
 

@@ -19,7 +19,7 @@ from sparsebert.tasks.own import find_task
 from sparsebert.training import callbacks, finetune, prune_upstream
 from sparsebert.training.defaults import with_defaults
 from sparsebert.training.options import FinetuneOptions
-from sparsebert.training.work_folder import disk_needed
+from sparsebert.training.work_folder import disk_needed, remove_left_over
 from tiny_tasks import write_classification
 
 pytestmark = pytest.mark.usefixtures("short_garbage_collections")
@@ -77,3 +77,23 @@ def test_too_little_is_told_before_the_first_step(
     with pytest.raises(OutputError, match=why):
         prune_upstream(dense, out, corpus=tmp_path / "texts.txt", max_length=16, progress=train)
     assert {path.name for path in tmp_path.iterdir()} == {"data", "texts.txt"}
+
+
+@pytest.mark.parametrize(
+    ("files", "goes"),
+    [
+        ((".lock",), True),
+        (("run.json", "checkpoint-4/model.safetensors"), True),
+        ((".run.json.partial-0123abcd",), True),
+        (("notes.txt",), False),
+    ],
+)
+def test_what_a_killed_run_left_beside_its_output_goes(
+    tmp_path: Path, files: tuple[str, ...], goes: bool
+) -> None:
+    folder = tmp_path / "out.training"
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    remove_left_over(tmp_path / "out")
+    assert folder.exists() is not goes

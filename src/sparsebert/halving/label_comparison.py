@@ -73,12 +73,10 @@ def changed_rows(examples: Examples, dense: Judged, halved: Judged) -> list[Chan
         else:
             differ = [place for place, tag in enumerate(mine) if tag != other[place]]
             distance = len(differ) / len(mine)
-            spans = examples.words[row].spans[differ[:_MARGIN]].tolist()
-            words = [text[begin:end] for begin, end in spans]
+            spans = examples.words[row].spans
+            words = {place: text[slice(*spans[place])] for place in differ[:_MARGIN]}
             shown = [
-                " ".join(
-                    f"{word}/{each[place]}" for word, place in zip(words, differ, strict=False)
-                )
+                " ".join(f"{word}/{each[place]}" for place, word in words.items())
                 for each in (mine, other)
             ]
         found.append(Changed(text, shown[0], shown[1], distance))
@@ -92,21 +90,15 @@ def label_counts(dense: Any, halved: Any, *, tokens: bool, outside: int | None) 
     and last token are the tokenizer's own; the label ``outside`` counts as none. int64
     ``[texts, 3]``.
     """
-    counts = []
-    for mine, other in zip(dense, halved, strict=True):
-        if tokens:
-            first, second = (np.asarray(each)[1:-1].argmax(axis=1) for each in (mine, other))
-            given = [
-                np.ones(len(each), bool) if outside is None else each != outside
-                for each in (first, second)
-            ]
-            counts.append(
-                [int((given[0] & (first == second)).sum()), *map(int, map(np.sum, given))]
-            )
-        else:
-            yes = [np.asarray(each) > 0 for each in (mine, other)]
-            counts.append([int((yes[0] & yes[1]).sum()), int(yes[0].sum()), int(yes[1].sum())])
-    return np.array(counts, np.int64)
+
+    def given(logits: Any) -> set[Any]:
+        if not tokens:
+            return set(np.flatnonzero(np.asarray(logits) > 0).tolist())
+        best = np.asarray(logits)[1:-1].argmax(axis=1).tolist()
+        return {(place, label) for place, label in enumerate(best) if label != outside}
+
+    rows = zip(dense, halved, strict=True)
+    return np.array([_counts(given(mine), given(other)) for mine, other in rows], np.int64)
 
 
 def shared_labels(counts: Ints) -> float:

@@ -82,7 +82,7 @@ def locked_work_folder(out: Path) -> Iterator[None]:
 def remove_left_over(out: Path) -> None:
     """Remove the work folder of a finished ``out`` whose run was killed before it did so itself."""
     folder = _work_folder(out)
-    if not (folder / _RUN).is_file():
+    if not folder.is_dir() or _is_foreign(folder):
         return
     with suppress(OSError):  # it is in nobody's way
         lock = FolderLock.take(folder)
@@ -300,16 +300,22 @@ def _empty(folder: Path) -> None:
 
 def _refuse_foreign(folder: Path, out: Path) -> None:
     """OutputError for a file or folder that no run has left."""
+    if _is_foreign(folder):
+        raise OutputError(
+            f"{folder}, where checkpoints are kept until {out} is written, holds no run of "
+            "sparsebert: move it away, or name another output folder."
+        )
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether there is something that no run has left."""
     if (folder / _RUN).is_file() or not (folder.exists() or folder.is_symlink()):
-        return
-    if folder.is_dir() and all(
+        return False
+    # Of a run killed before the first of it was written, or after the last of it was removed.
+    ours = folder.is_dir() and all(
         each.name == LOCK_NAME or each.name.startswith(f".{_RUN}.") for each in folder.iterdir()
-    ):
-        return  # killed before the first of it was written
-    raise OutputError(
-        f"{folder}, where checkpoints are kept until {out} is written, holds no run of "
-        "sparsebert: move it away, or name another output folder."
     )
+    return not ours
 
 
 def _is_failed_write(error: BaseException) -> bool:
