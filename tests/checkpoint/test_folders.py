@@ -206,8 +206,6 @@ class TestCompanions:
             (source / name).write_text(name)
         (source / "checkpoint-100").mkdir()
         (source / "checkpoint-100" / "vocab.txt").touch()
-        with (source / "huge.json").open("wb") as file:
-            file.truncate(1 << 30)
         copy_auxiliary_files(source, target)
         assert names(target) == set(belongs)
         assert (target / "vocab.txt").read_text() == "vocab.txt"
@@ -222,6 +220,15 @@ class TestCompanions:
         copy_auxiliary_files(source, target)
         assert not (target / "vocab.txt").is_symlink()
         assert (target / "vocab.txt").read_text() == "words"
+
+    def test_a_file_of_any_size_is_copied(self, tmp_path: Path) -> None:
+        """A model without its vocabulary reads no text."""
+        source, target = write_bert(tmp_path / "source"), tmp_path / "target"
+        target.mkdir()
+        with (source / "vocab.txt").open("ab") as file:
+            file.truncate((64 << 20) + 1)
+        copy_auxiliary_files(source, target)
+        assert (target / "vocab.txt").stat().st_size == (64 << 20) + 1
 
     def test_pooling_modules_come_along(self, minilm: Path, tmp_path: Path) -> None:
         copy_auxiliary_files(minilm, tmp_path)

@@ -12,7 +12,6 @@ from safetensors.numpy import load_file, save_file
 
 from sentences import SENTENCES
 from sparsebert import finetune, halve, load, pack, prune
-from sparsebert.checkpoint import auxiliary_files
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.training import prune_upstream
 
@@ -75,9 +74,7 @@ def test_several_labels(tiny_bert, tmp_path: Path) -> None:
         )
 
 
-def test_weights_of_any_size_and_number(
-    tiny_bert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_in_several_files(tiny_bert, tmp_path: Path) -> None:
     expected = saved(tmp_path / "st", tiny_bert(), "mean", 2).predict(PAIRS)
     layer = tmp_path / "st" / "2_Dense"
     whole = load_file(layer / "model.safetensors")
@@ -88,11 +85,6 @@ def test_weights_of_any_size_and_number(
     (layer / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
     pack(tmp_path / "st", tmp_path / "packed", dtype="fp32")
     assert np.abs(load(tmp_path / "packed").logits(PAIRS) - expected).max() < 2e-5
-    monkeypatch.setattr(auxiliary_files, "_LARGEST", 200)
-    (tmp_path / "copied").mkdir()
-    auxiliary_files.copy_auxiliary_files(tmp_path / "st", tmp_path / "copied")
-    for name in [*files.values(), "../4_Dense/model.safetensors"]:
-        assert (tmp_path / "copied" / "2_Dense" / name).is_file()
 
 
 def test_no_training_puts_another_head_beside_it(tiny_bert, tmp_path: Path) -> None:

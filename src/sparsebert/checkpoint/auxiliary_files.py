@@ -25,7 +25,6 @@ _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 TRAINING_NAME = "training.json"  # what the training that made it wrote about itself
 EVALUATION_NAME = "evaluation.json"  # what `evaluate` found for this very model, and for no other
 CHECKSUMS_NAME = "checksums.json"  # of a packed folder as it is, and of nothing made of it
-_LARGEST = 64 << 20  # bytes: a tokenizer is a few MiB, weights in odd formats are more
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 # Where sentence-transformers' settings may state a limit, and the entries that hand settings on.
 _LIMITS = ("max_seq_length", "model_max_length", "max_length")
@@ -60,10 +59,9 @@ def copy_auxiliary_files(source: Path, target: Path) -> None:
     """Copy tokenizer files, pooling modules, label files and licences into ``target``.
 
     Not copied: weights of the transformer in any format, config.json, README.md (each step writes
-    its own), the scores of `evaluate`, hidden files, and anything large but the weights of modules
-    and heads. If sentence-transformers placed the transformer in a sub-folder, its files come to
-    the top of ``target`` and modules.json says so, so that every folder sparsebert writes opens
-    with transformers as well.
+    its own), the scores of `evaluate` and hidden files. If sentence-transformers placed the
+    transformer in a sub-folder, its files come to the top of ``target`` and modules.json says so,
+    so that every folder sparsebert writes opens with transformers as well.
     """
     transformer = transformer_folder(source)
     for folder in {source: None, transformer: None}:
@@ -78,10 +76,10 @@ def copy_auxiliary_files(source: Path, target: Path) -> None:
             inner = target / folder.relative_to(source)
             inner.mkdir(parents=True, exist_ok=True)
             _copy_files(folder, inner, source)
-            weights = [path for path in (folder / INDEX_NAME,) if has_file(path)]
-            for path in (*weights, *folder.glob("*.safetensors")):  # of a Dense or LayerNorm
-                check_inside(path, source)
-                shutil.copyfile(path, inner / path.name)
+            for path in (folder / INDEX_NAME, *folder.glob("*.safetensors")):
+                if has_file(path):  # weights of a Dense or LayerNorm
+                    check_inside(path, source)
+                    shutil.copyfile(path, inner / path.name)
     if transformer != source:
         for name, content in transformer_on_top(source).items():
             write_json(target / name, content)
@@ -130,9 +128,7 @@ def _belongs(path: Path) -> bool:
         return False
     if name in (EVALUATION_NAME, CHECKSUMS_NAME):
         return False
-    if not (path.suffix in _SUFFIXES or is_licence(path)):
-        return False
-    return has_file(path) and path.stat().st_size <= _LARGEST
+    return (path.suffix in _SUFFIXES or is_licence(path)) and has_file(path)
 
 
 def _limited(settings: dict[str, Any], tokens: int) -> dict[str, Any]:

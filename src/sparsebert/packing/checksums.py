@@ -28,6 +28,7 @@ from sparsebert.errors import CheckpointError, OutputError
 
 FORMAT_VERSION = 1
 _CHECKSUM = re.compile("[0-9a-f]{8}")
+_CHUNK = 1 << 20  # bytes of a file that are read at a time
 _MOST_THREADS = 4  # more than memory gives them to read
 _BYTES_PER_THREAD = 4 << 20  # 2 ms of work, many times what it takes to start one
 
@@ -125,7 +126,11 @@ def _covered_files(folder: Path) -> dict[str, Path]:
 
 
 def _of_file(path: Path) -> str:
-    return _hexadecimal(zlib.crc32(path.read_bytes()))
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+    return _hexadecimal(checksum)
 
 
 def _of_header(tensors: TensorFiles) -> str:
