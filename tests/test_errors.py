@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,3 +70,26 @@ def test_what_a_reader_did_not_stumble_over_passes_as_it_is(raised: BaseExceptio
     with pytest.raises(type(raised)) as found, reading("rows.csv", DataError):
         raise raised
     assert found.value is raised
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: no_such_name,  # type: ignore[name-defined]  # noqa: F821
+        lambda: __import__("no_such_module"),
+        lambda: errno.no_such_name,  # type: ignore[attr-defined]
+        lambda: InputError("ours").no_such_name,  # type: ignore[attr-defined]
+    ],
+)
+def test_names_that_a_program_has_wrong_are_no_damage(wrong: Callable[[], object]) -> None:
+    with pytest.raises((NameError, ImportError, AttributeError)), reading("rows.csv", DataError):
+        wrong()
+
+
+def test_an_attribute_that_is_missing_of_what_was_read_is_damage() -> None:
+    read: Any = json.loads("[1]")
+    with (
+        pytest.raises(DataError, match="cannot be read: AttributeError: 'list' object has no"),
+        reading("rows.json", DataError),
+    ):
+        read.items()

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 _LONGEST = 300  # characters of a message
 _END = 100  # of these are kept of the end, where messages say what to do
@@ -109,15 +110,28 @@ def reading(what: str | Path, kind: type[SparsebertError]) -> Iterator[None]:
     Files may be damaged in more ways than their readers know: numbers beyond every type, lists
     where names should be, and libraries in Rust that panic with what is no Exception at all. For
     code that reads and checks, never for code that computes: there an exception is our own fault.
-    SparsebertErrors, warnings that were made errors and what asks the program to end pass as they
-    are.
+    SparsebertErrors, warnings that were made errors, what asks the program to end, and names that
+    the program itself has wrong pass as they are.
     """
     try:
         yield
     except (SparsebertError, Warning, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as fault:
+        if _is_wrong_name(fault):
+            raise
         raise kind(f"{what} cannot be read: {reason_of(fault)}.") from fault
+
+
+def _is_wrong_name(fault: BaseException) -> bool:
+    """Whether a variable, a module, or an attribute of a module or of a class of ours is missing.
+
+    No file makes that happen, unlike a missing attribute of the values that were read out of it.
+    """
+    if isinstance(fault, AttributeError):
+        of = fault.obj
+        return isinstance(of, ModuleType) or type(of).__module__.split(".")[0] == __package__
+    return isinstance(fault, NameError | ImportError)
 
 
 def reason_of(fault: BaseException) -> str:

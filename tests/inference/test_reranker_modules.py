@@ -134,7 +134,7 @@ def test_the_server_gives_the_same(tiny_bert, tmp_path: Path) -> None:
 
     query, texts = PAIRS[0][0], [text for _, text in PAIRS]
     expected = saved(tmp_path / "st", tiny_bert(), "weightedmean", 1).predict(PAIRS)
-    served = serving(load_models([tmp_path / "st"], threads=1))
+    served = serving(load_models([tmp_path / "st"], threads=1, workers=2))
     with served as url, httpx.Client(base_url=url) as client:
         ranked = client.post("/rerank", json={"query": query, "texts": texts}).json()
         scores = {each["index"]: each["score"] for each in ranked}

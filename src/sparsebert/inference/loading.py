@@ -55,67 +55,62 @@ def load(
 
     Warns (`UncheckedWarning`) of a packed folder without checksums.
     """
-    with reading(model, CheckpointError):
-        return _load(model, threads, max_length, compute, copied)
-
-
-def _load(
-    model: str | Path,
-    threads: int | None,
-    max_length: int | None,
-    compute: str | None,
-    copied: bool,
-) -> Model:
-    folder = resolve_model(model)
     weights: Weights
-    if is_packed(folder):
-        packed = open_packed(folder, copied=copied)
-        if packed.checksums is None:
-            warnings.warn(
-                f"{source_name(model)} was packed without checksums, so damage to it may go "
-                f"unnoticed: add them with `sparsebert inspect {model} --accept`.",
-                UncheckedWarning,
-                stacklevel=3,
-            )
-        config, pooling, weights = packed.config, packed.pooling, packed.weights
-    else:
-        checkpoint = open_checkpoint(folder, copied=copied)
-        config, pooling = checkpoint.config, read_pooling(folder)
-        weights = engine_weights(checkpoint)
-    tokenizer = folder_tokenizer(
-        folder,
-        positions=config.max_length,
-        max_length=max_length,
-        type_vocab_size=config.token_types,
-    )
-    hidden = config.hidden_size
-    multi_vector = _multi_vector(folder, config, max_length)
-    token_weights = read_token_weights(folder, hidden)
-    name = source_name(model)
-    # BGE-M3's heads stand beside its pooling, and replace no module of it that is not computed.
-    if pooling is None or (pooling.unsupported and multi_vector and not multi_vector.first):
-        pooling = _usual_pooling(name, multi_vector, token_weights)
-    encoder = Encoder(config, weights, threads=threads, compute=compute)
-    if pooling is not None and pooling.scores:  # the head is in modules behind the encoder
-        labels = tuple(f"LABEL_{place}" for place in range(pooling.width(hidden)))
-        config = replace(config, head=Head.SEQUENCE, labels=labels)
+    with reading(model, CheckpointError):
+        folder, name = resolve_model(model), source_name(model)
+        if is_packed(folder):
+            packed = open_packed(folder, copied=copied)
+            if packed.checksums is None:
+                warnings.warn(
+                    f"{name} was packed without checksums, so damage to it may go unnoticed: add "
+                    f"them with `sparsebert inspect {model} --accept`.",
+                    UncheckedWarning,
+                    stacklevel=2,
+                )
+            encoder_config, pooling, weights = packed.config, packed.pooling, packed.weights
+        else:
+            checkpoint = open_checkpoint(folder, copied=copied)
+            encoder_config, pooling = checkpoint.config, read_pooling(folder)
+            weights = engine_weights(checkpoint)
+        tokenizer = folder_tokenizer(
+            folder,
+            positions=encoder_config.max_length,
+            max_length=max_length,
+            type_vocab_size=encoder_config.token_types,
+        )
+        multi_vector = _multi_vector(folder, encoder_config, max_length)
+        token_weights = read_token_weights(folder, encoder_config.hidden_size)
+        # BGE-M3's heads stand beside its pooling, and replace no module of it that is not computed.
+        if pooling is None or (pooling.unsupported and multi_vector and not multi_vector.first):
+            pooling = _usual_pooling(name, multi_vector, token_weights)
+        config = _with_scores(encoder_config, pooling)
+        prompts, score_function = read_prompts(folder), read_score_function(folder, config)
+        sparse_pooling = read_sparse_pooling(folder)
     return Model(
         name,
         config,
         pooling,
         tokenizer,
-        encoder,
+        Encoder(encoder_config, weights, threads=threads, compute=compute),
         weights,
         folder,
-        read_prompts(folder),
-        read_score_function(folder, config),
+        prompts,
+        score_function,
         partial(
             _load_again, threads=threads, max_length=max_length, compute=compute, copied=copied
         ),
-        read_sparse_pooling(folder),
+        sparse_pooling,
         multi_vector,
         token_weights,
     )
+
+
+def _with_scores(config: EncoderConfig, pooling: Pooling | None) -> EncoderConfig:
+    """The config of a model whose head, if any, may be in modules behind the encoder."""
+    if pooling is None or not pooling.scores:
+        return config
+    labels = tuple(f"LABEL_{place}" for place in range(pooling.width(config.hidden_size)))
+    return replace(config, head=Head.SEQUENCE, labels=labels)
 
 
 def _usual_pooling(
