@@ -277,6 +277,11 @@ def data() -> dict[str, Any]:
     long = pa.DictionaryArray.from_arrays(
         pa.array(np.zeros(20_000, np.int32)), pa.array(["x" * (1 << 20)])
     )
+    texts = pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(400_000, np.int32)), pa.array(["x" * 20_000])
+    )
+    lists = pa.ListArray.from_arrays(np.arange(0, 401_000, 1000, np.int32), texts)
+    extended = pa.ExtensionArray.from_storage(pa.opaque(texts.type, "a", "b"), texts)[:400]
     label = pa.DictionaryArray.from_arrays(pa.array(np.zeros(20_000, np.int32)), pa.array(["no"]))
     empty = pa.DictionaryArray.from_arrays(pa.array(np.zeros(3_000_000, np.int8)), pa.array([""]))
     return {
@@ -304,6 +309,12 @@ def data() -> dict[str, Any]:
         "a-name-that-clears-the-screen.csv": "\x1b[2J\x1b]0;owned\x07,label\na,no\n",
         "20-gibibytes-by-a-dictionary.parquet": parquet(
             pa.table({"text": long, "label": label}), write_statistics=False
+        ),
+        "7-gibibytes-by-a-dictionary-in-lists.parquet": parquet(
+            pa.table({"text": ["a"] * 400, "label": lists}), write_statistics=False
+        ),
+        "a-dictionary-that-aborts.parquet": parquet(
+            pa.table({"text": extended, "label": ["b"] * 400})
         ),
         "3000000-empty-rows.parquet": parquet(pa.table({"text": empty, "label": empty})),
         "a-page-that-promises-127-mebibytes.parquet": page_that_lies(),

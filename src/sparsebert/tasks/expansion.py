@@ -99,6 +99,8 @@ class ParquetRows:
         self._groups = [*(range(opened.num_row_groups) if groups is None else groups)]
         self._expansion = Expansion(source, size)
         self._expansion.rows(opened.metadata.num_rows)
+        for field in opened.schema_arrow:
+            _refuse_extended_dictionaries(field.type, source)
         if file is None:
             pages = told_pages(opened.metadata, self._groups)
         else:
@@ -117,6 +119,25 @@ class ParquetRows:
             yield batch
 
 
+def _refuse_extended_dictionaries(
+    kind: pa.DataType, source: str, *, extended: bool = False
+) -> None:
+    """DataError for a dictionary within an extension type: Arrow aborts where it reads one."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind) and extended:
+        raise DataError(
+            f"{source} cannot be read: a column is a dictionary within an extension type. Store it "
+            "as plain values."
+        )
+    if isinstance(kind, pa.BaseExtensionType):
+        _refuse_extended_dictionaries(kind.storage_type, source, extended=True)
+    else:
+        for place in range(kind.num_fields):
+            inner = kind.field(place).type
+            _refuse_extended_dictionaries(inner, source, extended=extended)
+
+
 def decoded_bytes(batch: pa.RecordBatch) -> int:
     """Bytes of some rows, with the texts of a dictionary in every row that refers to them."""
     import pyarrow as pa
@@ -125,10 +146,30 @@ def decoded_bytes(batch: pa.RecordBatch) -> int:
     total = 0
     for column in batch.columns:
         total += int(column.nbytes)
-        if pa.types.is_dictionary(column.type) and _is_binary(column.type.value_type):
-            total -= int(column.dictionary.nbytes)
-            total += pc.sum(pc.binary_length(column.dictionary).take(column.indices)).as_py() or 0
+        for leaf in _leaves(column):
+            if pa.types.is_dictionary(leaf.type) and _is_binary(leaf.type.value_type):
+                total -= int(leaf.dictionary.nbytes)
+                total += pc.sum(pc.binary_length(leaf.dictionary).take(leaf.indices)).as_py() or 0
     return total
+
+
+def _leaves(column: pa.Array) -> Iterator[pa.Array]:
+    """The arrays of plain values inside lists, maps and structs."""
+    import pyarrow as pa
+
+    if pa.types.is_map(column.type):
+        offsets = column.offsets  # of maps there is no flatten
+        first, count = offsets[0].as_py(), offsets[-1].as_py() - offsets[0].as_py()
+        inner = [column.keys.slice(first, count), column.items.slice(first, count)]
+    elif pa.types.is_struct(column.type):
+        inner = column.flatten()
+    elif pa.types.is_nested(column.type):
+        inner = [column.flatten()]
+    else:
+        yield column
+        return
+    for each in inner:
+        yield from _leaves(each)
 
 
 def _is_binary(kind: pa.DataType) -> bool:
