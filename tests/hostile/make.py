@@ -292,8 +292,13 @@ def data() -> dict[str, Any]:
         "lists-20000-deep.jsonl": row.replace('"a ferry"', nested(20_000)),
         "a-number-of-5000-digits.jsonl": row.replace('"no"', "9" * 5000),
         "a-number-without-end.jsonl": row.replace('"no"', "1e999") + rows,
-        "2000-names-of-columns.jsonl": "".join(
-            json.dumps({"text": "a", "label": "b", f"column {n}": n}) + "\n" for n in range(2000)
+        "2000-names-of-columns.jsonl.gz": gzip.compress(
+            "".join(
+                json.dumps({"text": "a", "label": "b", f"column {n}": n}) + "\n"
+                for n in range(2000)
+            ).encode(),
+            9,
+            mtime=0,
         ),
         "40-mebibytes-of-rows.jsonl.gz": gzip.compress(
             row.encode().replace(b"ferry", b"x" * (1 << 16)) * 640, 9, mtime=0
