@@ -357,12 +357,16 @@ def make_case(target: Target, number: int, seed: int, folder: Path) -> tuple[str
     else:
         shutil.copyfile(target.source, path)
         files = [path]
+    changed: set[Path] = set()
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         file = chance.choice(files)
         try:
             mutate(file, chance)
         except Exception:  # damaged by an earlier mutation
+            if file not in changed:
+                raise
             file.write_bytes(mutate_bytes(file.read_bytes(), chance))
+        changed.add(file)
     size = sum(each.stat().st_size for each in files)
     return chance.choice(target.readers), path, size
 
