@@ -146,9 +146,9 @@ class TestDamage:
             ({"activation_function": "torch.nn.Mish"}, "'torch.nn.Mish' is not supported"),
             ({"use_residual": True}, "lacks the tensor 'residual.weight'"),
             ({"module_input_name": "token_embeddings"}, "works on 'token_embeddings', where"),
-            ({"in_features": 0}, "in_features must be a whole number, not 0"),
-            ({"out_features": None}, "out_features must be a whole number, not None"),
-            ({"bias": "yes"}, "bias is 'yes', not true or false"),
+            ({"in_features": 0}, "in_features must be a whole number from 1 to 16777216, not 0"),
+            ({"out_features": None}, "lacks 'out_features'"),
+            ({"bias": "yes"}, "bias must be true or false, not 'yes'"),
         ],
     )
     def test_settings(self, folder: Path, change: dict[str, Any], complaint: str) -> None:

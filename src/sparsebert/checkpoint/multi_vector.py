@@ -30,12 +30,12 @@ from sparsebert.checkpoint.sentence_transformers import (
     read_prompts,
     transformer_settings,
 )
-from sparsebert.checkpoint.tensors import PACKED_NAME, TensorFiles
 from sparsebert.checkpoint.vector_layers import (
     TOKENS,
     UnsupportedModuleError,
     VectorLayer,
     read_layer,
+    tensors_at,
 )
 from sparsebert.errors import CheckpointError
 
@@ -261,11 +261,7 @@ def _original(folder: Path, hidden_size: int) -> MultiVector:
     """ColBERT's own layout."""
     file = folder / METADATA_NAME
     settings = read_object(file) if has_file(file) else {}
-    tensors = (
-        TensorFiles([folder / PACKED_NAME])
-        if has_file(folder / PACKED_NAME)
-        else TensorFiles.of_folder(folder)
-    )
+    tensors = tensors_at(folder)
     if _PROJECTION not in tensors:
         raise CheckpointError(f"{folder}: the weights lack ColBERT's projection, '{_PROJECTION}'.")
     shape = tensors.spec(_PROJECTION).shape

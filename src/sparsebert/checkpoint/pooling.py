@@ -5,13 +5,12 @@ Its modules after the transformer: Pooling, and what may follow it, Dense, Layer
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.folder_files import has_file
-from sparsebert.checkpoint.json_files import read_object
+from sparsebert.checkpoint.json_files import ConfigValues, read_object
 from sparsebert.checkpoint.known_keys import POOLING, SPLADE_POOLING
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
@@ -26,10 +25,8 @@ from sparsebert.checkpoint.vector_layers import (
     TEXT,
     UnsupportedModuleError,
     VectorLayer,
-    count,
     gives_scores,
     read_layer,
-    switch,
     width_behind,
 )
 from sparsebert.errors import CheckpointError
@@ -141,7 +138,7 @@ def _most_weights(folder: Path) -> int | None:
     settings = read_object(file) if has_file(file) else {}
     if settings.get("max_active_dims") is None:
         return None
-    return count(settings, "max_active_dims", file)
+    return ConfigValues(settings, file, {}).count("max_active_dims")
 
 
 def read_pooling(folder: Path) -> Pooling | None:
@@ -171,8 +168,9 @@ def _read(folder: Path) -> Pooling | None:
             file = module.folder / "config.json"
             settings = read_object(file)
             POOLING.check(settings, file)
-            modes = _modes(settings, file)
-            include_prompt = switch(settings, "include_prompt", True, file)
+            values = ConfigValues(settings, file, {})
+            modes = _modes(values)
+            include_prompt = values.switch("include_prompt", True)
         elif module.kind == SPLADE_MODULE:
             raise UnsupportedModuleError(
                 f"{folder} makes sparse embeddings, a weight for each token of the vocabulary: use "
@@ -197,16 +195,16 @@ def _read(folder: Path) -> Pooling | None:
     return Pooling(modes, normalize, include_prompt, kept, scores)
 
 
-def _modes(settings: Mapping[str, Any], where: Path) -> tuple[str, ...]:
-    named: Any = settings.get("pooling_mode")
+def _modes(values: ConfigValues) -> tuple[str, ...]:
+    named: Any = values.raw.get("pooling_mode")
     if named is None:
-        flags = [flag for flag in _OLD_FLAGS if switch(settings, flag, False, where)]
+        flags = [flag for flag in _OLD_FLAGS if values.switch(flag, False)]
         named = [_OLD_FLAGS[flag] for flag in flags] or ["mean"]
     modes = named if isinstance(named, list) else [named]
     for mode in modes or [None]:
         if not isinstance(mode, str) or mode not in _MODES:
             raise CheckpointError(
-                f"{where}: pooling mode {mode!r} is not supported; supported are "
+                f"{values.where}: pooling mode {mode!r} is not supported; supported are "
                 f"{', '.join(_MODES)}."
             )
     return tuple(_MODES[mode] for mode in modes)

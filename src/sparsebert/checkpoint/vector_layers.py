@@ -5,17 +5,15 @@ They work on vectors of texts behind a pooling, and on vectors of tokens in mult
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
 from sparsebert.checkpoint.folder_files import has_file
-from sparsebert.checkpoint.json_files import MOST, read_object
-from sparsebert.checkpoint.known_keys import DENSE, LAYER_NORM, NORMALIZE, KnownKeys
+from sparsebert.checkpoint.json_files import ConfigValues, read_object
+from sparsebert.checkpoint.known_keys import DENSE, LAYER_NORM, NORMALIZE
 from sparsebert.checkpoint.sentence_transformers import Module
 from sparsebert.checkpoint.tensors import INDEX_NAME, PACKED_NAME, WEIGHTS_NAME, TensorFiles
 from sparsebert.errors import CheckpointError
@@ -29,6 +27,7 @@ _ACTIVATIONS = {  # of a Dense module, by the end of its torch class
     "SiLU": "silu",
 }
 LAYER_NORM_EPSILON = 1e-5  # torch's default, which the LayerNorm module keeps
+LAYERS = {"Dense": DENSE, "LayerNorm": LAYER_NORM, "Normalize": NORMALIZE}  # and their keys
 TEXT, TOKENS, SCORES = "sentence_embedding", "token_embeddings", "scores"
 
 
@@ -66,7 +65,7 @@ class VectorLayer:
             stored["bias"] = (f"{self.stem}bias", (self.outputs,))
         if self.residual and self.inputs != self.outputs:
             stored["residual"] = ("residual.weight", matrix)
-        tensors = _tensors_at(self.place)
+        tensors = tensors_at(self.place)
         return {
             name: _read(tensors, in_file, shape, self.place)
             for name, (in_file, shape) in stored.items()
@@ -83,7 +82,8 @@ def read_layer(module: Module, vectors: str, *, default: str = TEXT) -> VectorLa
         return None
     file = module.folder / "config.json"
     settings = read_object(file) if module.kind != "Normalize" or _has_own(module) else {}
-    _LAYER_KEYS[module.kind].check(settings, file)
+    LAYERS[module.kind].check(settings, file)
+    values = ConfigValues(settings, file, {})
     given = settings.get("module_input_name") or (default if module.kind == "Dense" else TEXT)
     if module.kind == "LayerNorm":
         given = TEXT
@@ -97,9 +97,9 @@ def read_layer(module: Module, vectors: str, *, default: str = TEXT) -> VectorLa
     if module.kind == "Normalize":
         return VectorLayer("normalize", module.folder)
     if module.kind == "LayerNorm":
-        width = count(settings, "dimension", file)
+        width = values.count("dimension")
         return VectorLayer("norm", module.folder, "norm.", outputs=width)
-    return _dense(settings, module.folder, file)
+    return _dense(values, module.folder)
 
 
 def gives_scores(module: Module) -> bool:
@@ -115,48 +115,24 @@ def width_behind(layers: tuple[VectorLayer, ...], width: int) -> int:
     return next((each.outputs for each in reversed(layers) if each.kind == "dense"), width)
 
 
-def count(settings: Mapping[str, Any], name: str, where: Path) -> int:
-    """A number of features; CheckpointError for anything else."""
-    value = settings.get(name)
-    if type(value) is not int or not 1 <= value <= MOST:
-        raise CheckpointError(f"{where}: {name} must be a whole number, not {value!r}.")
-    return value
-
-
-def switch(settings: Mapping[str, Any], name: str, default: bool, where: Path) -> bool:
-    """True or false; CheckpointError for anything else."""
-    value = settings.get(name, default)
-    if not isinstance(value, bool):
-        raise CheckpointError(f"{where}: {name} is {value!r}, not true or false.")
-    return value
-
-
-def _dense(settings: Mapping[str, Any], folder: Path, file: Path) -> VectorLayer:
-    named = settings.get("activation_function", "torch.nn.modules.activation.Tanh")
+def _dense(values: ConfigValues, folder: Path) -> VectorLayer:
+    named = values.raw.get("activation_function", "torch.nn.modules.activation.Tanh")
     activation = str(named).rsplit(".", 1)[-1]
     if not str(named).startswith("torch.nn.") or activation not in _ACTIVATIONS:
         raise UnsupportedModuleError(
-            f"{file}: the activation_function {named!r} is not supported; supported are torch's "
-            f"{', '.join(_ACTIVATIONS)}."
+            f"{values.where}: the activation_function {named!r} is not supported; supported are "
+            f"torch's {', '.join(_ACTIVATIONS)}."
         )
     return VectorLayer(
         "dense",
         folder,
         "linear.",
         _ACTIVATIONS[activation],
-        count(settings, "in_features", file),
-        count(settings, "out_features", file),
-        switch(settings, "bias", True, file),
-        switch(settings, "use_residual", False, file),
+        values.count("in_features"),
+        values.count("out_features"),
+        values.switch("bias", True),
+        values.switch("use_residual", False),
     )
-
-
-LAYERS = ("Dense", "LayerNorm", "Normalize")
-_LAYER_KEYS: dict[str, KnownKeys] = {
-    "Dense": DENSE,
-    "LayerNorm": LAYER_NORM,
-    "Normalize": NORMALIZE,
-}
 
 
 def _has_own(module: Module) -> bool:
@@ -164,7 +140,8 @@ def _has_own(module: Module) -> bool:
     return module.has_folder and has_file(module.folder / "config.json")
 
 
-def _tensors_at(place: Path) -> TensorFiles:
+def tensors_at(place: Path) -> TensorFiles:
+    """The tensors of a file, or of a packed or other folder. Raises CheckpointError."""
     if place.is_dir():
         if has_file(place / PACKED_NAME):
             return TensorFiles([place / PACKED_NAME])
