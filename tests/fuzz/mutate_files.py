@@ -22,7 +22,7 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -372,12 +372,11 @@ def make_case(target: Target, number: int, seed: int, folder: Path) -> tuple[str
 
 
 def run(
+    numbers: Iterable[int],
     *,
     seconds: float,
-    cases: int,
     seed: int,
     keep: Path | None = None,
-    only: int | None = None,
     targets_named: str = "",
 ) -> tuple[Counter[str], int, list[str]]:
     """Cases a target, how many of all were refused, and the faults."""
@@ -387,9 +386,10 @@ def run(
     with tempfile.TemporaryDirectory() as scratch, Watch() as watch:
         known = [t for t in targets(Path(scratch)) if targets_named in t.name]
         wheel = [target for target in known for _ in range(target.weight)]
-        number = only or 0
         with suppress(KeyboardInterrupt):  # what was found until then counts
-            while number < cases and time.monotonic() - began < seconds:
+            for number in numbers:
+                if time.monotonic() - began > seconds:
+                    break
                 target = random.Random(f"{seed}, {number}").choice(wheel)
                 folder = Path(scratch, f"case-{number}")
                 folder.mkdir()
@@ -403,9 +403,6 @@ def run(
                         shutil.copytree(folder, keep / f"{seed}-{number}", dirs_exist_ok=True)
                         (keep / f"{seed}-{number}.txt").write_text(faults[-1])
                 shutil.rmtree(folder)
-                number += 1
-                if only is not None:
-                    break
         refused = watch.refused
     return counts, refused, faults
 
@@ -424,11 +421,10 @@ def main() -> int:
     given = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells take from `... &`
     counts, refused, faults = run(
+        range(given.cases) if given.case is None else [given.case],
         seconds=given.seconds,
-        cases=given.cases,
         seed=given.seed,
         keep=given.keep,
-        only=given.case,
         targets_named=given.target,
     )
     for name, count in sorted(counts.items()):

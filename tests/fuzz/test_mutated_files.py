@@ -15,7 +15,7 @@ def test_mutated_files_are_answered_or_refused() -> None:
         pytest.skip("peak memory is read from /proc: on Linux")
     pytest.importorskip("torch")
     pytest.importorskip("pyarrow")
-    counts, refused, faults = run(seconds=1800, cases=1000, seed=1)
+    counts, refused, faults = run(range(1000), seconds=1800, seed=1)
     assert not faults, "\n".join(faults)
     assert counts.total() == 1000
     assert (
