@@ -64,10 +64,11 @@ def renew_checksums(folder: str | Path) -> None:
 def check_answers(packed: PackedModel) -> AnswerCheck | None:
     """Ask once more what was asked when the model was packed; None if nothing is known of it."""
     recorded = packed.checksums.answers if packed.checksums else {}
-    before, now = recorded.get("values"), _record(packed)
-    if not isinstance(before, list) or len(before) != len(now["values"]):
+    before = recorded.get("values")
+    if not isinstance(before, list) or not all(type(value) is float for value in before):
         return None
-    if not all(type(value) is float for value in before):
+    now = _record(packed)
+    if len(before) != len(now["values"]):
         return None
     difference = np.abs(np.array(before) - now["values"]).max() / np.abs(now["values"]).max()
     tolerance = _TOLERANCES[packed.dtype]
