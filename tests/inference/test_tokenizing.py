@@ -164,16 +164,29 @@ class TestSameIdsAsTransformers:
         assert [tokens.type_ids.tolist() for tokens in ours] == theirs["token_type_ids"]
 
 
-def test_ids_that_no_model_has(tmp_path, tiny_bert):
+@pytest.mark.parametrize("index", [2**31, 2**32 - 1])
+def test_ids_that_no_model_has(tmp_path, tiny_bert, index):
+    """Around a text; in the vocabulary they are refused before."""
     stored = json.loads((tiny_bert() / "tokenizer.json").read_text())
+    begins = {"id": "[CLS]", "ids": [index], "tokens": ["[CLS]"]}
+    stored["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
+        "pair": [
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"Sequence": {"id": "B", "type_id": 1}},
+        ],
+        "special_tokens": {"[CLS]": begins},
+    }
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    for index in (2**31, 2**32 - 1):
-        stored["model"]["vocab"]["ferry"] = index
-        (tmp_path / "tokenizer.json").write_text(json.dumps(stored))
-        tokenizer = tokenizer_of(tmp_path)
-        assert len(tokenizer.encode(as_texts(["the wall"]))[0])
-        with pytest.raises(CheckpointError, match=f"the id or type {index}: too large"):
-            tokenizer.encode(as_texts(["the ferry"]))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(stored))
+    as_it_is = '{"tokenizer_class": "PreTrainedTokenizerFast"}'
+    (tmp_path / "tokenizer_config.json").write_text(as_it_is)
+    with pytest.raises(CheckpointError, match=f"the id or type {index}: too large"):
+        tokenizer_of(tmp_path).encode(as_texts(["the ferry"]))
 
 
 class TestLength:
