@@ -124,7 +124,7 @@ ThreadPool::ThreadPool(int threads) : threads_(threads), team_(std::make_unique<
 
 ThreadPool::~ThreadPool() = default;
 
-void ThreadPool::run(const std::function<void(int)>& work) {
+void ThreadPool::run_on_all(const std::function<void(int)>& work) {
     team_->start(&work);
     work(0);
     team_->barrier();  // nobody returns while `work` is still in use

@@ -21,13 +21,18 @@ class ThreadPool {
     // Calls work(thread) on every thread, 0 being the caller's, and returns when all have. The work
     // must not throw. One run at a time: the caller holds its own lock. A forked process has
     // none of the threads, and must make a pool of its own (per_process.h).
-    void run(const std::function<void(int)>& work);
+    template <typename Work>
+    void run(const Work& work) {
+        run_on_all(std::cref(work));  // of a reference std::function allocates nothing
+    }
 
     // Waits until every thread of the run has come here.
     void barrier();
 
   private:
     class Team;  // the threads and what they share
+
+    void run_on_all(const std::function<void(int)>& work);
 
     int threads_;
     std::unique_ptr<Team> team_;
