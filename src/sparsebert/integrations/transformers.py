@@ -159,8 +159,7 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
         keys = None
         if query_expansion_positions is not None:
             keys = inside.sum(axis=1).tolist()
-            inside |= query_expansion_positions.cpu().numpy().astype(bool)
-            _check_behind(inside, keys, attention_mask)
+            inside = _expanded(inside, query_expansion_positions)
         rows = [row[keep] for row, keep in zip(ids, inside, strict=True)]
         types = None
         # A family without types ignores them, as its models in transformers do.
@@ -236,17 +235,15 @@ def _check_task(model: Model, task: str | None) -> None:
         )
 
 
-def _check_behind(
-    inside: npt.NDArray[np.bool_], keys: list[int], attention_mask: torch.Tensor | None
-) -> None:
-    """InputError unless what expands a query stands right behind it, padding on the right."""
-    assert attention_mask is not None  # sentence-transformers tells both
-    mask = attention_mask.cpu().numpy() != 0
-    for row, (kept, seen) in enumerate(zip(inside, keys, strict=True)):
-        if not mask[row, :seen].all() or not kept[: int(kept.sum())].all():
+def _expanded(inside: npt.NDArray[np.bool_], expansion: torch.Tensor) -> npt.NDArray[np.bool_]:
+    """With what expands the texts; InputError unless that is right behind, and padding after it."""
+    whole: npt.NDArray[np.bool_] = inside | (expansion.cpu().numpy() != 0)
+    for row, (text, all_of_it) in enumerate(zip(inside, whole, strict=True)):
+        if not (text[: text.sum()].all() and all_of_it[: all_of_it.sum()].all()):
             raise InputError(
                 f"row {row} of query_expansion_positions is not right behind its text."
             )
+    return whole
 
 
 def _inside(ids: npt.NDArray[Any], mask: torch.Tensor | None) -> npt.NDArray[np.bool_]:
