@@ -330,7 +330,7 @@ void Pass::write_pooled(Pooling pooling, bool normalize, float* out) {
             for (int f = 0; f < hidden; ++f, x += width) {
                 if (pooling == Pooling::kMax) {
                     const float value = kernels_.maximum(x, count);
-                    vector[f] = fresh ? value : std::max(vector[f], value);
+                    vector[f] = fresh ? value : larger(vector[f], value);
                 } else {
                     vector[f] = (fresh ? 0.0f : vector[f]) + kernels_.sum(x, count);
                 }

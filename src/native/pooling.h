@@ -8,6 +8,9 @@
 
 namespace sparsebert {
 
+// The larger of two; NaN where either is, which std::max may drop.
+inline float larger(float a, float b) { return a > b || a != a ? a : b; }
+
 // Turns a sum (or a maximum) over `tokens` hidden states into the pooled vector.
 inline void scale_pooled(float* vector, int size, int tokens, Pooling pooling, bool normalize) {
     float scale = 1.0f;

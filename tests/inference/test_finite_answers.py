@@ -67,6 +67,23 @@ def test_one_damaged_word(tiny_bert: Callable[..., Path], tmp_path: Path) -> Non
     assert np.array_equal(model.forward([[5, 6]])[0], expected)
 
 
+def test_one_token_under_max_pooling(tiny_bert: Callable[..., Path], tmp_path: Path) -> None:
+    """The last layer overflows for tokens that one neuron answers to: half of them, by chance."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert(), folder)
+    tensors = load_file(folder / "model.safetensors")
+    wide = tensors["encoder.layer.1.intermediate.dense.weight"]
+    wide[0] = 1e20 * np.random.default_rng(3).normal(size=wide.shape[1])
+    tensors["encoder.layer.1.output.dense.weight"][:, 0] = 1e30
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    encoder = sparsebert.load(folder, threads=1)._encoder
+    types = np.zeros(7, np.int32)
+    for rotation in range(7):  # so that tokens that overflow stand at every place
+        ids = np.roll(np.array([5, 9, 8, 7, 6, 11, 13], np.int32), rotation)
+        with pytest.raises(CheckpointError, match=NOT_FINITE):
+            encoder.pooled(ids, types, np.array([0, 7], np.int32), "max", False)
+
+
 def test_server(overflowing: Path) -> None:
     httpx = pytest.importorskip("httpx")
     pytest.importorskip("fastapi")

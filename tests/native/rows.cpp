@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "guarded.h"
+#include "pooling.h"
 #include "testing.h"
 
 namespace sparsebert {
@@ -83,6 +84,14 @@ void check_reductions(int count, uint64_t seed) {
                     kernels.name, " sum of ", count);
         expect_equal(kernels.maximum(x.data(), count), most, kernels.name, " maximum of ", count);
     });
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    x[random.between(0, count - 1)] = nan;
+    each_float_kernels([&](const Kernels& kernels) {
+        if (!std::isnan(kernels.maximum(x.data(), count)))
+            fail(kernels.name, " maximum of ", count, " drops a NaN");
+    });
+    if (!std::isnan(larger(nan, 1.0f)) || !std::isnan(larger(1.0f, nan)))
+        fail("the larger of two drops a NaN");
 }
 
 void check_rotary(int count, uint64_t seed) {

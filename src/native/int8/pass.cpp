@@ -409,7 +409,7 @@ void Int8Pass::write_pooled(Pooling pooling, bool normalize, float* out) {
         for (int token = begin + 1; token < end; ++token) {
             const float* row = hidden_row(token);
             if (pooling == Pooling::kMax)
-                for (int f = 0; f < hidden; ++f) vector[f] = std::max(vector[f], row[f]);
+                for (int f = 0; f < hidden; ++f) vector[f] = larger(vector[f], row[f]);
             else
                 for (int f = 0; f < hidden; ++f) vector[f] += row[f];
         }

@@ -52,7 +52,8 @@ float sum(const float* x, int count) {
 
 float maximum(const float* x, int count) {
     float result = x[0];
-    for (int i = 1; i < count; ++i) result = x[i] > result ? x[i] : result;
+    // A NaN is kept, and comes out.
+    for (int i = 1; i < count; ++i) result = x[i] > result || x[i] != x[i] ? x[i] : result;
     return result;
 }
 
