@@ -455,7 +455,6 @@ void Int8Pass::write_sequence_logits(float* out) {
     const int stride = shared_.hidden_stride;
     const Int8Rows& quantized = shared_.gathered;
     float* const rows = shared_.gathered_rows;
-    barrier();
     const Range part = share_of_all(count);
     const bool dense = model_.head_dense.values;
     for (int s = part.begin; s < part.end; ++s) {
