@@ -78,31 +78,33 @@ class Weights {
     std::vector<Guarded<float>> vectors_;
 };
 
-template <typename Layer, typename Linear, typename Norm>
-void add_layers(std::vector<Layer>& layers, Linear linear, Norm norm) {
+// Embeddings and layers: table, pruned and norm make what they are of.
+template <typename Model, typename Table, typename Pruned, typename Norm>
+Model encoder_of(Table table, Pruned pruned, Norm norm) {
+    Model model = shaped<Model>();
+    model.words = table(kVocabulary);
+    model.position_table = table(kPositions);
+    model.type_table = table(2);
+    model.embedding_norm = norm();
     for (int l = 0; l < kLayers; ++l) {
-        Layer& layer = layers.emplace_back();
-        layer.query = linear(kHidden, kHidden);
-        layer.key = linear(kHidden, kHidden);
-        layer.value = linear(kHidden, kHidden);
-        layer.attention_output = linear(kHidden, kHidden);
+        auto& layer = model.layers.emplace_back();
+        layer.query = pruned(kHidden, kHidden);
+        layer.key = pruned(kHidden, kHidden);
+        layer.value = pruned(kHidden, kHidden);
+        layer.attention_output = pruned(kHidden, kHidden);
         layer.attention_norm = norm();
-        layer.intermediate = linear(kWide, kHidden);
-        layer.output = linear(kHidden, kWide);
+        layer.intermediate = pruned(kWide, kHidden);
+        layer.output = pruned(kHidden, kWide);
         layer.output_norm = norm();
     }
+    return model;
 }
 
 inline Int8Model int8_model(Weights& weights) {
-    Int8Model model = shaped<Int8Model>();
-    model.words = weights.int8(kVocabulary, kHidden, Int8Layout::kTable);
-    model.position_table = weights.int8(kPositions, kHidden, Int8Layout::kTable);
-    model.type_table = weights.int8(2, kHidden, Int8Layout::kTable);
-    model.embedding_norm = weights.int8_norm();
-    const auto layer = [&](int rows, int columns) {
-        return weights.int8(rows, columns, Int8Layout::kPairs);
-    };
-    add_layers(model.layers, layer, [&] { return weights.int8_norm(); });
+    Int8Model model = encoder_of<Int8Model>(
+        [&](int rows) { return weights.int8(rows, kHidden, Int8Layout::kTable); },
+        [&](int rows, int columns) { return weights.int8(rows, columns, Int8Layout::kPairs); },
+        [&] { return weights.int8_norm(); });
     model.head_dense = weights.int8(kHidden, kHidden, Int8Layout::kDense);
     model.last = static_cast<const float*>(weights.floats(kLabels, kHidden, Layout::kDense).values);
     model.last_bias = weights.vector(kLabels);
@@ -110,17 +112,21 @@ inline Int8Model int8_model(Weights& weights) {
 }
 
 inline Model float_model(Weights& weights) {
-    Model model = shaped<Model>();
-    model.words = weights.floats(kVocabulary, kHidden, Layout::kDense);
-    model.position_table = weights.floats(kPositions, kHidden, Layout::kDense);
-    model.type_table = weights.floats(2, kHidden, Layout::kDense);
-    model.embedding_norm = weights.norm();
-    const auto layer = [&](int rows, int columns) {
-        return weights.dense(rows, columns, Layout::kPairs);
-    };
-    add_layers(model.layers, layer, [&] { return weights.norm(); });
+    Model model = encoder_of<Model>(
+        [&](int rows) { return weights.floats(rows, kHidden, Layout::kDense); },
+        [&](int rows, int columns) { return weights.dense(rows, columns, Layout::kPairs); },
+        [&] { return weights.norm(); });
     model.head_dense = weights.dense(kHidden, kHidden, Layout::kDense);
     model.last = weights.dense(kLabels, kHidden, Layout::kDense);
+    return model;
+}
+
+// With a head that scores the vocabulary for each token.
+inline Int8Model masked_lm(Int8Model model, Weights& weights) {
+    model.head = {HeadInput::kEachToken, Activation::kGelu, true, kHidden, kVocabulary};
+    model.head_norm = weights.int8_norm();
+    model.decoder = weights.int8(kVocabulary, kHidden, Int8Layout::kTable);
+    model.last = model.last_bias = nullptr;
     return model;
 }
 

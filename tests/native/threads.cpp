@@ -75,10 +75,13 @@ void test_threads() {
         for (const int threads : {1, 2, 3}) {
             const std::string name = isa + ", threads " + std::to_string(threads);
             Weights weights(5);
-            const auto int8 = make_encoder(int8_model(weights),
-                                           {set.int8, set.int8_tiles, kFewestOnTiles, ""}, threads);
+            const Int8Choice choice{set.int8, set.int8_tiles, kFewestOnTiles, ""};
+            const auto int8 = make_encoder(int8_model(weights), choice, threads);
+            const auto masked_lm =
+                make_encoder(sparsebert::masked_lm(int8_model(weights), weights), choice, threads);
             const auto floats = make_encoder(float_model(weights), *set.kernels, threads);
             check_callers(name + ", int8", *int8);
+            check_callers(name + ", int8, masked LM", *masked_lm);
             check_callers(name + ", floats", *floats);
             const std::vector<float> found = answers(*int8, texts);
             if (threads == 1) one_thread = found;

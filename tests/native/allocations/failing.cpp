@@ -125,15 +125,6 @@ Model disentangled(Model model) {
     return model;
 }
 
-// A head that scores the vocabulary for each token.
-Int8Model masked_lm(Int8Model model, Weights& weights) {
-    model.head = {HeadInput::kEachToken, Activation::kGelu, true, kHidden, kVocabulary};
-    model.head_norm = weights.int8_norm();
-    model.decoder = weights.int8(kVocabulary, kHidden, Int8Layout::kTable);
-    model.last = model.last_bias = nullptr;
-    return model;
-}
-
 void check_all() {
     long all = 0;
     for (const std::string& isa : available_instruction_sets()) {
