@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from sparsebert.errors import CheckpointError, DataError, InputError, SparsebertError, reading
+from sparsebert.errors import (
+    CheckpointError,
+    DataError,
+    InputError,
+    SparsebertError,
+    TrainingError,
+    reading,
+)
 
 
 class PanicException(BaseException):
@@ -39,6 +46,13 @@ def test_a_message_is_cut_in_its_middle() -> None:
     assert message.startswith(begin)
     assert message.endswith(end)
     assert message.isprintable()
+
+
+def test_a_message_on_a_run_quotes_long_paths_whole() -> None:
+    model, teacher = ("/".join([letter * 100] * 4) for letter in "mt")
+    said = f"the unfinished run was started otherwise: model was {model!r} and is now {teacher!r}."
+    assert str(TrainingError(said)) == said
+    assert len(str(TrainingError(said * 10))) == 2_000
 
 
 @pytest.mark.parametrize(

@@ -28,15 +28,20 @@ from pathlib import Path
 from types import ModuleType
 
 _LONGEST = 300  # characters of a message
-_END = 100  # of these are kept of the end, where messages say what to do
+_LONGEST_OF_RUNS = 2_000  # of one that quotes the user's own options, among them several paths
 _CUT = " [...] "
 
 
-def one_line(text: str) -> str:
-    """``text`` as a line of at most 300 characters which a terminal shows and does not obey."""
+def one_line(text: str, longest: int = _LONGEST) -> str:
+    """``text`` as a line which a terminal shows and does not obey.
+
+    Of more than ``longest`` characters the middle is left out, not the last third, where messages
+    say what to do.
+    """
     line = printable(" ".join(part for part in text.splitlines() if part))
-    if len(line) > _LONGEST:
-        line = line[: _LONGEST - _END - len(_CUT)] + _CUT + line[-_END:]
+    if len(line) > longest:
+        end = longest // 3
+        line = line[: longest - end - len(_CUT)] + _CUT + line[-end:]
     return line
 
 
@@ -52,8 +57,12 @@ def printable(text: str, also: str = "") -> str:
 class SparsebertError(Exception):
     """Base of every error in this package: catch it to catch them all."""
 
+    longest = _LONGEST  # characters of a message, which may quote any file
+
     def __init__(self, *arguments: object) -> None:
-        super().__init__(*(one_line(each) if isinstance(each, str) else each for each in arguments))
+        super().__init__(
+            *(one_line(each, self.longest) if isinstance(each, str) else each for each in arguments)
+        )
 
 
 class CheckpointError(SparsebertError):
@@ -71,6 +80,8 @@ class PatternError(SparsebertError):
 class OutputError(SparsebertError):
     """An output folder exists already, or could not be written. What was there stays whole."""
 
+    longest = _LONGEST_OF_RUNS
+
 
 class InputError(SparsebertError):
     """A text or a token sequence that the model cannot take (empty, too long, id out of range)."""
@@ -82,6 +93,8 @@ class DataError(SparsebertError):
 
 class TrainingError(SparsebertError):
     """A training run cannot go on, or ended with a pattern that is no longer whole."""
+
+    longest = _LONGEST_OF_RUNS
 
 
 class EngineError(SparsebertError):

@@ -79,7 +79,7 @@ def command() -> dict[str, Any]:
         try:
             main([str(each) for each in arguments])
         except SystemExit as end:
-            return {"code": end.code, "stdout": out.getvalue()}
+            return {"code": end.code, "stdout": out.getvalue(), "stderr": err.getvalue()}
 
 
 def note_weights(told: dict[str, Any]) -> None:

@@ -170,7 +170,7 @@ class TestTwoProcesses:
         self, folder: Path, told: list[dict[str, Any]]
     ) -> None:
         first, second = (each["command"] for each in told)
-        assert (first["code"], second["code"], second["stdout"]) == (0, 0, "")
+        assert (first["code"], second["code"], second["stdout"]) == (0, 0, ""), first["stderr"]
         assert json.loads(first["stdout"])["steps"] == 4
         assert told[0]["result"] == told[1]["result"]
         assert "two exists: remove it" in told[0]["error"]

@@ -114,8 +114,12 @@ def write_json(text: str) -> None:
     """Write lines of JSON to standard output, as UTF-8 whatever the terminal's encoding."""
     sys.stdout.flush()
     # Half of a surrogate pair, as in a path that is not UTF-8, becomes an escape: JSON still.
-    sys.stdout.buffer.write((text + "\n").encode("utf-8", "backslashreplace"))
-    sys.stdout.buffer.flush()
+    encoded = (text + "\n").encode("utf-8", "backslashreplace")
+    if (binary := getattr(sys.stdout, "buffer", None)) is not None:
+        binary.write(encoded)
+        binary.flush()
+    else:  # a caller's io.StringIO
+        sys.stdout.write(encoded.decode())
 
 
 @contextmanager
