@@ -20,6 +20,7 @@
 #            task's own texts, and taught by what it was before with the zeros locked
 # best-int8  best, packed in int8 and scored on the engine
 # shared, shared-int8  the same two with a pattern that every SHARED_ROWS=128 rows share
+# 2of4, 2of4-int8, 1of4, 1of4-int8  the same two with the patterns 2:4 and 1:4; only if ROWS has them
 # embedding  for no task: 1:2 by second order and upstream distillation, packed in int8, and what the
 #            similarity of its embeddings scores on STS-B without training for it
 #
@@ -71,8 +72,12 @@ rows_of() {
     esac
 }
 
-# settings ROW TASK: the recipe of a fine-tuning; rows that share a pattern learn as the others do.
-settings() { recipe "${RECIPE_PREFIX:-}${1/shared/best}" "${2%-full}"; }
+# settings ROW TASK: the recipe of a fine-tuning; whatever the pattern, distillation is best's.
+settings() {
+    local row=$1
+    case $row in shared | 2of4 | 1of4) row=best ;; esac
+    recipe "${RECIPE_PREFIX:-}$row" "${2%-full}"
+}
 
 # begin TASK: sets START to what its fine-tuning begins from, made if need be.
 begin() {
@@ -117,10 +122,10 @@ rows_left() {
     for row in $ROWS; do
         if [ "$row" != embedding ] && ! is_scored "$row" "$@"; then left+="$row "; fi
     done
-    for row in shared best; do
+    for row in 1of4 2of4 shared best; do
         if wants $row && [[ $left == *" $row-int8 "* && $left != *" $row "* ]]; then left=" $row$left"; fi
     done
-    if wants dense && [[ $left =~ " "(best|shared)" " && $left != *" dense "* ]]; then
+    if wants dense && [[ $left =~ " "(best|shared|2of4|1of4)" " && $left != *" dense "* ]]; then
         left=" dense$left"
     fi
     echo "$left"
@@ -145,16 +150,19 @@ run_row() {
             begin "$2" && sparse "$halved/config.json" prune "$START" "$halved" &&
                 tune "$@" "$halved" && drop_weights "$out"
             ;;
-        best | shared)
-            local dense=$RUNS/dense/$2/seed-$3 pruned=$RUNS/models/$1/$2/seed-$3 blocks=
-            if [ "$1" = shared ]; then blocks="--shared-rows $SHARED_ROWS"; fi
+        best | shared | 2of4 | 1of4)
+            local dense=$RUNS/dense/$2/seed-$3 pruned=$RUNS/models/$1/$2/seed-$3 pattern=
+            case $1 in
+                shared) pattern="--shared-rows $SHARED_ROWS" ;;
+                2of4 | 1of4) pattern="--pattern ${1/of/:}" ;;
+            esac
             # shellcheck disable=SC2086  # an option and its value, or nothing
             sparse "$pruned/config.json" prune "$dense" "$pruned" --method second-order \
                 --calibration "$DATA/${2%-full}" --calibration-rows "$CALIBRATION_ROWS" \
-                --task "${2%-full}" $blocks &&
+                --task "${2%-full}" $pattern &&
                 tune "$@" "$pruned" --teacher "$dense" && drop_weights "$pruned"
             ;;
-        best-int8 | shared-int8)
+        *-int8)
             local floats=$RUNS/${1%-int8}/$2/seed-$3
             sparse "$out/config.json" pack "$floats" "$out" --dtype int8 &&
                 sparse "$out/evaluation.json" evaluate "$out" --task "${2%-full}" \

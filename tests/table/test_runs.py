@@ -82,6 +82,18 @@ class TestMinilm:
             "sparsebert table R",
         ]
 
+    def test_other_patterns(self, tmp_path: Path) -> None:
+        lines = minilm(tmp_path, TASKS="mrpc", SEEDS="1", ROWS="dense 1of4 1of4-int8")
+        given = "--task mrpc --data DATA/mrpc"
+        assert lines[1:5] == [
+            "sparsebert prune R/dense/mrpc/seed-1 R/models/1of4/mrpc/seed-1 --method second-order "
+            "--calibration DATA/mrpc --calibration-rows 1024 --task mrpc --pattern 1:4",
+            f"sparsebert finetune R/models/1of4/mrpc/seed-1 R/1of4/mrpc/seed-1 {given} --recipe "
+            "best.yaml --seed 1 --teacher R/dense/mrpc/seed-1 --resume",
+            "sparsebert pack R/1of4/mrpc/seed-1 R/1of4-int8/mrpc/seed-1 --dtype int8",
+            f"sparsebert evaluate R/1of4-int8/mrpc/seed-1 {given} --save",
+        ]
+
     def test_seeds_and_rows_of_each_task(self, tmp_path: Path) -> None:
         lines = [line.split() for line in minilm(tmp_path, ROWS="dense")]
         tunings = [line for line in lines if line[1] == "finetune"]

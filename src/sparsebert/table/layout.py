@@ -30,6 +30,10 @@ ROW_TITLES = {
     "best-int8": "1:2 int8",
     "shared": "1:2 shared by rows + distillation",
     "shared-int8": "1:2 shared by rows, int8",
+    "2of4": "2:4 + distillation",
+    "2of4-int8": "2:4 int8",
+    "1of4": "1:4 + distillation",
+    "1of4-int8": "1:4 int8",
 }
 _ORDER = list(TASKS)
 
