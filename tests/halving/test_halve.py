@@ -38,8 +38,9 @@ from sparsebert.halving.comparison import (
     neighbours,
 )
 from sparsebert.halving.effort import EFFORTS, Plan, make_plan
+from sparsebert.halving.embedding_judgement import judge_embedding
 from sparsebert.halving.estimate import Pace
-from sparsebert.halving.judgement import Judgement, judge_embedding
+from sparsebert.halving.judgement import Judgement
 from sparsebert.halving.resources import disk_needed, memory_needed
 from sparsebert.halving.result import speed_sentences, speedups, unsteady
 from sparsebert.halving.rows import prepare
@@ -291,7 +292,7 @@ class TestEmbedding:
     def test_neighbours_by_brute_force(self) -> None:
         vectors = np.random.default_rng(0).standard_normal((7, 3))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        for row, found in enumerate(neighbours(vectors, 3)):
+        for row, found in enumerate(neighbours(vectors @ vectors.T, 3)):
             others = [other for other in range(7) if other != row]
             others.sort(key=lambda other: -vectors[row] @ vectors[other])
             assert found.tolist() == others[:3]

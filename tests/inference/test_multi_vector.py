@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from sentences import SENTENCES, long_text
-from sparsebert import finetune, halve, load, pack, prune
+from sparsebert import finetune, load, pack, prune
 from sparsebert.errors import CheckpointError, InputError, TrainingError
 from sparsebert.inference.multi_vector import max_similarities
 
@@ -247,10 +247,6 @@ def test_no_training_makes_it_another_model(tiny_bert, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(SENTENCES))
     for name in ("st", "colbert"):
-        with pytest.raises(
-            CheckpointError, match=r"is a multi-vector model \(ColBERT\), and halve"
-        ):
-            halve(tmp_path / name, tmp_path / "out", texts=[texts], effort="quick", bench=False)
         with pytest.raises(TrainingError, match="multi-vector model .* does not fine-tune"):
             finetune(tmp_path / name, tmp_path / "out", task="pairs", data=texts)
 

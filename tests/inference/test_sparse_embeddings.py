@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sentences import SENTENCES, long_text
-from sparsebert import finetune, halve, load, pack, prune
+from sparsebert import finetune, load, pack, prune
 from sparsebert.errors import CheckpointError, InputError, TrainingError
 from sparsebert.training import prune_upstream
 
@@ -123,8 +123,6 @@ def test_no_training_makes_it_another_model(tiny_bert, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(SENTENCES))
     out = tmp_path / "out"
-    with pytest.raises(CheckpointError, match=r"model of sparse embeddings \(SPLADE\), and halve"):
-        halve(tmp_path / "st", out, texts=[texts], effort="quick", bench=False)
     with pytest.raises(TrainingError, match="sparse embeddings .* does not fine-tune"):
         finetune(tmp_path / "st", out, task="pairs", data=texts)
     with pytest.raises(TrainingError, match="set masked_lm_weight to 0"):

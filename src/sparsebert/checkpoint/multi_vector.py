@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsebert.checkpoint.bge_m3 import COLBERT, head_layer
-from sparsebert.checkpoint.config import CONFIG_NAME
+from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig
 from sparsebert.checkpoint.families import COLBERT_ARCHITECTURE
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.known_keys import MULTI_VECTOR_MASK, SENTENCE_TRANSFORMERS
-from sparsebert.checkpoint.pooling import SPLADE_MODULE, Pooling
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
     SETTINGS_NAME,
@@ -108,40 +107,38 @@ class MultiVector:
             raise CheckpointError(self.unsupported)
 
 
-def read_multi_vector(folder: Path, hidden_size: int) -> MultiVector | None:
+def read_multi_vector(folder: Path, config: EncoderConfig) -> MultiVector | None:
     """What the folder says of token vectors; None for a folder that makes none.
 
     Raises CheckpointError for damaged files; what sparsebert does not compute is told in
     `MultiVector.unsupported`.
     """
     try:
-        modules = read_modules(folder)
-        if not modules and _is_original(folder):
-            return _original(folder, hidden_size)
-        if any(module.kind in (_MASK, _PYLATE_DENSE) for module in modules) or (
-            modules and _settings(folder).get("model_type") in _MODEL_TYPES
-        ):
-            return _with_modules(folder, modules)
+        found = _read(folder, config.hidden_size)
     except UnsupportedModuleError as error:
         return MultiVector(unsupported=str(error))
+    if found and found.expansion and not found.expansion.attend and config.disentangled:
+        # transformers' DeBERTa makes zeros of such tokens, in their embeddings and as queries.
+        return MultiVector(
+            unsupported=f"{folder} expands queries by tokens that nothing attends to, which "
+            "sparsebert does not compute of DeBERTa."
+        )
+    return found
+
+
+def _read(folder: Path, hidden_size: int) -> MultiVector | None:
+    modules = read_modules(folder)
+    if not modules and _is_original(folder):
+        return _original(folder, hidden_size)
+    if any(module.kind in (_MASK, _PYLATE_DENSE) for module in modules) or (
+        modules and _settings(folder).get("model_type") in _MODEL_TYPES
+    ):
+        return _with_modules(folder, modules)
     _check_one_limit(folder)
     colbert = head_layer(folder, COLBERT, hidden_size, hidden_size)
     if colbert is None:
         return None
     return MultiVector((colbert, VectorLayer("normalize", folder)), first=1, mean=True)
-
-
-def kind_without_dense(folder: Path, pooling: Pooling | None, hidden_size: int) -> str:
-    """What a model is whose modules make something else than dense embeddings; "" for all others.
-
-    That is scores, sparse embeddings, or a vector for each token alone; BGE-M3 has dense ones, too.
-    """
-    if pooling is not None and pooling.scores:
-        return "a model whose head is a module behind the encoder"
-    if any(module.kind == SPLADE_MODULE for module in read_modules(folder)):
-        return "a model of sparse embeddings (SPLADE)"
-    tokens = read_multi_vector(folder, hidden_size)
-    return "a multi-vector model (ColBERT)" if tokens and not tokens.first else ""
 
 
 def _check_one_limit(folder: Path) -> None:

@@ -257,14 +257,14 @@ def write_mean_pooling(folder: Path, width: int, max_length: int) -> None:
     write_json(folder / SENTENCE_CONFIGS[0], settings)
 
 
-def read_similarity(folder: Path) -> str:
-    """By what the folder's embeddings are compared: "cosine", or "dot" where it says so.
+def read_similarity(folder: Path, *, usual: str = "cosine") -> str:
+    """By what the folder's embeddings are compared: "cosine" or "dot"; ``usual`` if it is silent.
 
     Raises CheckpointError for a distance, which sparsebert does not search by.
     """
     file = folder / SETTINGS_NAME
     settings = read_object(file) if has_file(file) else {}
-    named = settings.get("similarity_fn_name") or "cosine"
+    named = settings.get("similarity_fn_name") or usual
     if named not in ("cosine", "dot"):
         raise CheckpointError(
             f"{file}: 'similarity_fn_name' is {named!r}; documents are searched by cosine or dot."

@@ -165,15 +165,15 @@ def changed_answers(rows: Compared, texts: Sequence[Text], labels: Sequence[str]
     ]
 
 
-def neighbours(vectors: Floats, count: int = NEIGHBOURS) -> Ints:
-    """Of each row of ``[texts, hidden]``, unit vectors, the nearest others: ``[texts, count]``.
+def neighbours(similar: Floats, count: int = NEIGHBOURS) -> Ints:
+    """Of each of the first texts the nearest others: ``[rows, count]``, by ``[rows, texts]``.
 
     Of equally near ones the first; ``count`` is smaller where there are fewer others.
     """
-    similar = vectors @ vectors.T
-    np.fill_diagonal(similar, -np.inf)
-    count = min(count, len(vectors) - 1)
-    return np.argsort(-similar, axis=1, kind="stable")[:, :count]
+    apart = similar.copy()
+    np.fill_diagonal(apart, -np.inf)
+    count = min(count, similar.shape[1] - 1)
+    return np.argsort(-apart, axis=1, kind="stable")[:, :count]
 
 
 def _shown(text: Text) -> str:

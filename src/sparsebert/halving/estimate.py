@@ -6,10 +6,11 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from sparsebert.checkpoint import Checkpoint
+from sparsebert.checkpoint import Checkpoint, Head
 from sparsebert.inference import Model
 from sparsebert.inference.texts import as_texts
 from sparsebert.tasks.texts import Text
@@ -41,7 +42,9 @@ def measure_pace(checkpoint: Checkpoint, model: Model, texts: Sequence[Text], le
     from sparsebert.training.upstream.run import encoder_model
 
     random = np.random.RandomState(0)
-    student = encoder_model(checkpoint, 0)
+    student: Any = encoder_model(checkpoint, 0)
+    if checkpoint.config.head is Head.MASKED_LM:  # of which few tokens go through the head
+        student = student.base_model
     optimizer = torch.optim.AdamW(student.parameters(), lr=0.0)
     precision = resolve_precision("auto")
     busy: list[float] = []

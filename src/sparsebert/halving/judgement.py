@@ -1,7 +1,8 @@
 """What a halved model keeps: its score beside the dense one's, or how far the two agree.
 
 Both run on the engine: the dense model in fp32, the halved one as it is served, packed in int8.
-`sparsebert.halving.comparison` compares the two row by row.
+`sparsebert.halving.comparison` compares the two row by row, and
+`sparsebert.halving.embedding_judgement` embeddings.
 """
 
 from __future__ import annotations
@@ -11,16 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sparsebert.checkpoint import Head, resolve_model
-from sparsebert.checkpoint.sentence_transformers import read_similarity
-from sparsebert.evaluation.embedding import find_documents, pair_cosines
 from sparsebert.evaluation.evaluator import match_labels
-from sparsebert.evaluation.metrics import Scores, regression_scores, without_rounding_noise
 from sparsebert.evaluation.predictors import EnginePredictor
 from sparsebert.evaluation.results import main_score
-from sparsebert.evaluation.retrieval import query_scores, retrieval_scores
 from sparsebert.evaluation.scoring import (
     PreparedSplit,
     example_length,
@@ -32,8 +27,6 @@ from sparsebert.halving.comparison import (
     bootstrap,
     changed_answers,
     compared,
-    correlation_interval,
-    neighbours,
 )
 from sparsebert.halving.label_comparison import (
     changed_labels,
@@ -52,13 +45,11 @@ from sparsebert.tasks.table import Kind, Task, is_own
 from sparsebert.tasks.texts import Text, single_texts
 from sparsebert.tasks.tokens import load_tokenizer
 
-# Points. An answer may change from one wrong label to another, a wrong span for any other, or a
-# neighbour for one that is as near, at no cost to a score; whoever searches wants to find the
-# nearest among the first ten.
-_OF_SCORE, _OF_ANSWERS, _OF_SPANS, _OF_NEIGHBOURS = 0.5, 5.0, 20.0, 1.0
-MOST_TEXTS = 2000  # embedded to be compared: a similarity matrix of 32 MB
-_SHOWN = 12
-_SEED = 20_240_505
+# Points. An answer may change from one wrong label to another, or a wrong span for any other, at no
+# cost to a score.
+OF_SCORE = 0.5
+_OF_ANSWERS, _OF_SPANS = 5.0, 20.0
+SHOWN = 12  # of the texts that changed most
 
 
 @dataclass(frozen=True)
@@ -170,7 +161,7 @@ def judge_task(
         values[0],
         values[1],
         sum(len(split.examples) for split in first.splits),
-        _OF_SCORE if subject.labelled else unscored,
+        OF_SCORE if subject.labelled else unscored,
         interval,
         {
             f"{split}, {name}, {which}": score
@@ -178,7 +169,7 @@ def judge_task(
             for split, metrics in each.scores.items()
             for name, score in metrics.items()
         },
-        changed[:_SHOWN],
+        changed[:SHOWN],
     )
 
 
@@ -264,109 +255,5 @@ def judge_labels(
         _OF_ANSWERS,
         interval,
         more,
-        changed[:_SHOWN],
-    )
-
-
-def judge_embedding(
-    subject: Subject,
-    texts: Sequence[Text],
-    held: Sequence[Text],
-    dense: Any,
-    halved: Any,
-    *,
-    threads: int | None,
-    progress: Progress,
-) -> Judgement:
-    """Compare embeddings of the ``held`` texts, and score the subject's task if it has one.
-
-    The figure that counts is for how many the nearest neighbour by the dense model is among the ten
-    nearest by the halved one (1-recall@10 of nearest-neighbour search), by cosine among all
-    ``texts`` (up to `MOST_TEXTS` of them); where the data has scored pairs, or queries and
-    documents, it is the metric of that task. How many of the ten both share is told as well.
-    """
-    queries = list(dict.fromkeys(single_texts(held)))[:MOST_TEXTS]
-    asked = set(queries)
-    others = [text for text in dict.fromkeys(single_texts(texts)) if text not in asked]
-    order = np.random.RandomState(_SEED).permutation(len(others))[: MOST_TEXTS - len(queries)]
-    chosen = queries + [others[row] for row in np.sort(order)]
-    models = [load(model, threads=threads) for model in (dense, halved)]
-    vectors = []
-    for place, model in enumerate(models):
-        progress("comparing embeddings", place, len(models))
-        found = model.embed(chosen).astype(np.float64)
-        vectors.append(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12))
-    progress("comparing embeddings", len(models), len(models))
-    cosines = np.einsum("ij,ij->i", *(each[: len(queries)] for each in vectors))
-    near = [neighbours(each)[: len(queries)] for each in vectors]
-    shared = np.array([len(set(a) & set(b)) / len(a) for a, b in zip(*near, strict=True)])
-    more = {
-        "cosine to the dense model, mean": float(cosines.mean()),
-        "cosine to the dense model, lowest": float(cosines.min()),
-        f"{len(near[0][0])} nearest neighbours shared, %": float(100 * shared.mean()),
-    }
-    worst = np.argsort(cosines)[:_SHOWN]
-    changed = [
-        Changed(chosen[row], "", f"cosine {cosines[row]:.3f}", float(1 - cosines[row]))
-        for row in worst
-    ]
-    if subject.task is not None:
-        return _judge_embedding_task(subject, models, more, changed, progress)
-    found_first = 100.0 * (near[1] == near[0][:, :1]).any(axis=1)
-    return Judgement(
-        f"recall of the nearest neighbour in {len(near[0][0])}",
-        True,
-        100.0,
-        float(found_first.mean()),
-        len(queries),
-        _OF_NEIGHBOURS,
-        bootstrap(len(queries), lambda rows: float(found_first[rows].mean()) - 100),
-        more,
-        changed,
-    )
-
-
-def _judge_embedding_task(
-    subject: Subject,
-    models: Sequence[Model],
-    more: dict[str, float],
-    changed: list[Changed],
-    progress: Progress,
-) -> Judgement:
-    """The task's metric, as `evaluate` has it: Spearman of scored pairs' cosines, or nDCG."""
-    from scipy.stats import rankdata
-
-    task = subject.task
-    assert task is not None
-    folder = models[0].path
-    examples = scored_examples(folder, task, subject.data, None)[0]
-    scores: list[Scores]
-    if task.kind is Kind.RETRIEVAL:
-        similarity = read_similarity(folder)
-        found = [
-            find_documents(examples, each.embed, each.prompts, similarity=similarity)
-            for each in models
-        ]
-        scores = [retrieval_scores(task.metrics, each) for each in found]
-        dense, halved = (100 * query_scores(task.main_metric, each) for each in found)
-        gained = halved - dense
-        rows = len(gained)
-        interval = bootstrap(rows, lambda chosen: float(gained[chosen].mean()))
-    else:
-        expected = examples.labels.astype(np.float64)
-        cosines = [pair_cosines(examples, each.embed, progress) for each in models]
-        scores = [regression_scores(task.metrics, each, expected) for each in cosines]
-        ranks = [rankdata(without_rounding_noise(each)) for each in (*cosines, expected)]
-        rows, interval = len(examples), correlation_interval(*ranks)
-    more = {
-        **{
-            f"{task.name}, {name}, {which}": score
-            for which, each in zip(("dense", "halved"), scores, strict=True)
-            for name, score in each.values.items()
-        },
-        **more,
-    }
-    first, second = (each.values[task.main_metric] for each in scores)
-    return Judgement(
-        task.main_metric, False, first, second, rows, _OF_SCORE, interval, more, changed
+        changed[:SHOWN],
     )

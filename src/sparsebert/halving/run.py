@@ -35,8 +35,9 @@ from sparsebert.errors import InputError, OutputError
 from sparsebert.extras import need_extra
 from sparsebert.halving import steps
 from sparsebert.halving.effort import Effort, Plan, get_effort, make_plan
+from sparsebert.halving.embedding_judgement import judge_embedding
 from sparsebert.halving.estimate import Pace, measure_pace
-from sparsebert.halving.judgement import Judgement, judge_embedding, judge_labels, judge_task
+from sparsebert.halving.judgement import Judgement, judge_labels, judge_task
 from sparsebert.halving.report import REPORT_NAME, render_report
 from sparsebert.halving.resources import check_resources
 from sparsebert.halving.result import HalveResult, LayerZeros, StepTaken, unsteady

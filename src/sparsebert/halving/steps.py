@@ -148,6 +148,10 @@ def _upstream_step(subject: Subject, folders: Folders, plan: Plan, number: int, 
         "embeddings": "frozen",
         "max_length": min(LENGTH, subject.checkpoint.config.max_length),
     }
+    if subject.kinds[0] == "sparse":
+        # It reads texts without masks, and its logits as they are: their distribution, which these
+        # terms hold, does not know by how much all of them are above 0. The head stays as it is.
+        arguments |= {"masked_lm_weight": 0.0, "token_logits_weight": 0.0}
     if plan.max_rows is not None:
         arguments["max_rows"] = plan.max_rows
     if number > 1:  # it is nearly there

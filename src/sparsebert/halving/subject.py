@@ -7,18 +7,17 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
-from sparsebert.checkpoint import (
-    Checkpoint,
-    Head,
-    open_checkpoint,
-    read_masks,
-    read_score_function,
-    resolve_model,
+from sparsebert.checkpoint import Checkpoint, Head
+from sparsebert.checkpoint.embedding_kinds import EmbeddingKind
+from sparsebert.errors import DataError, InputError
+from sparsebert.halving.dense_model import (
+    ENCODERS,
+    about_head,
+    about_model,
+    gives_labels,
+    kinds_of,
+    open_dense,
 )
-from sparsebert.checkpoint.hub_configs import check_in_transformers
-from sparsebert.checkpoint.multi_vector import kind_without_dense
-from sparsebert.errors import CheckpointError, DataError, InputError
-from sparsebert.packing import is_packed
 from sparsebert.tasks.custom import SCORE, holds_label_sets
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import load_split, read_split, validation_splits
@@ -37,8 +36,12 @@ from sparsebert.tasks.table import (
     is_own,
 )
 
+EMBEDDINGS: dict[EmbeddingKind, str] = {
+    "dense": "embeddings",
+    "sparse": "sparse embeddings",
+    "tokens": "token embeddings",
+}
 _SEVERAL = (Kind.TOKENS, Kind.LABEL_SETS)
-_ENCODERS = (Head.ENCODER, Head.MASKED_LM)
 _FLOATS = ("halffloat", "float", "double")  # as Arrow calls them: labels that are numbers
 
 
@@ -61,7 +64,8 @@ class Subject:
     ``taught`` says that the model has a trained head for ``task``, so that it is its own teacher;
     without it the dense model is fine-tuned on ``data`` first. ``labelled`` says that ``data`` has
     labels to score on. An embedding model has a task of embeddings where ``data`` has scored pairs,
-    or queries and documents; else none. ``said`` are sentences on what was recognised.
+    or queries and documents; else none. ``kinds`` are those of its embeddings, first what it is
+    judged by. ``said`` are sentences on what was recognised.
     """
 
     model: str
@@ -74,6 +78,7 @@ class Subject:
     columns: DataOptions
     texts: tuple[Path, ...]
     said: tuple[str, ...]
+    kinds: tuple[EmbeddingKind, ...] = ("dense",)
 
     @property
     def title(self) -> str:
@@ -94,22 +99,25 @@ def recognise(
     Raises CheckpointError for a model that is packed or sparse already or is damaged,
     DataError for data without texts, InputError for a task that the head does not fit.
     """
-    checkpoint = _dense(model)
+    checkpoint = open_dense(model)
     columns = columns or DataOptions()
     head = checkpoint.config.head
     if gives_labels(checkpoint):
         return _of_labels(checkpoint, str(model), data, task, texts, columns)
+    kinds = kinds_of(checkpoint)
+    if "dense" not in kinds:
+        return _without_dense(checkpoint, str(model), kinds, data, task, texts, columns)
     if data is None and task is not None:
         raise _without_data(task)
     found = _labelled_task(data, task, columns) if data is not None else None
-    if head in _ENCODERS and data is not None and task is None:
+    if head in ENCODERS and data is not None and task is None:
         found = _of_embeddings(data, found, checkpoint, columns)
     if found is not None and found.name == CUSTOM and found.kind is Kind.REGRESSION:
         columns = replace(columns, regression=True)  # what was recognised is what is read
     place = None if data is None else Path(data)
     sources = tuple(Path(each) for each in texts)
-    said = [_about_model(checkpoint)]
-    if head in _ENCODERS and (found is None or found.embeds):
+    said = [about_model(checkpoint)]
+    if head in ENCODERS and (found is None or found.embeds):
         goal, taught, chosen = Goal.EMBEDDING, True, found
         if checkpoint.pooling is not None:
             checkpoint.pooling.check()  # told now, and not once it is pruned
@@ -119,7 +127,7 @@ def recognise(
             said.append("It is judged by the cosines of the data's scored pairs.")
         else:
             said.append("It is judged by the documents that it finds for the data's queries.")
-    elif head in _ENCODERS:
+    elif head in ENCODERS:
         goal, taught, chosen = Goal.TASK, False, found
         said.append(f"The data is {_about_task(found)}: the dense model is fine-tuned on it first.")
     else:
@@ -139,16 +147,44 @@ def recognise(
         columns,
         sources,
         tuple(said),
+        kinds,
     )
 
 
-def gives_labels(checkpoint: Checkpoint) -> bool:
-    """Whether it labels each token, or gives a text several labels."""
-    config = checkpoint.config
-    if config.head is Head.TOKEN:
-        return True
-    several = config.head is Head.SEQUENCE and len(config.labels) > 1
-    return several and read_score_function(checkpoint.path, config) == "sigmoid"
+def _without_dense(
+    checkpoint: Checkpoint,
+    model: str,
+    kinds: tuple[EmbeddingKind, ...],
+    data: str | Path | None,
+    name: str | None,
+    texts: Sequence[str | Path],
+    columns: DataOptions,
+) -> Subject:
+    """A model of sparse embeddings, or of a vector for each token: judged on texts alone."""
+    if name is not None:
+        raise InputError(
+            f"{checkpoint.source} is {about_head(checkpoint)}, which is halved on texts alone: "
+            "leave the task out."
+        )
+    said = [
+        about_model(checkpoint),
+        f"It is judged by how near its {EMBEDDINGS[kinds[0]]} stay to the dense model's.",
+    ]
+    if data is not None:
+        said.append("Of the data only texts are read, no labels.")
+    return Subject(
+        model,
+        checkpoint,
+        Goal.EMBEDDING,
+        None,
+        True,
+        False,
+        None if data is None else Path(data),
+        columns,
+        tuple(Path(each) for each in texts),
+        tuple(said),
+        kinds,
+    )
 
 
 def _of_labels(
@@ -163,7 +199,7 @@ def _of_labels(
         raise _without_data(name)
     task = None if data is None else _labels_task(checkpoint, data, name, columns)
     scored = f"Scored on {_about_task(task)}." if task else "Judged by its agreement with itself."
-    said = [_about_model(checkpoint), f"It is its own teacher. {scored}"]
+    said = [about_model(checkpoint), f"It is its own teacher. {scored}"]
     if data is not None and task is None:
         said.append("Of the data only texts are read, no labels.")
     return Subject(
@@ -214,27 +250,6 @@ def _unread(data: str | Path) -> Task:
     else:
         tagged = bool(file_type(path, TAGGED_TYPES))
     return unread_task(NER) if tagged else UNREAD
-
-
-def _dense(model: str | Path) -> Checkpoint:
-    if is_packed(resolve_model(model)):
-        raise CheckpointError(
-            f"{model} is a packed model: give the dense folder that it was made from."
-        )
-    checkpoint = open_checkpoint(model)
-    check_in_transformers(checkpoint.config.family, model)
-    kind = kind_without_dense(checkpoint.path, checkpoint.pooling, checkpoint.config.hidden_size)
-    if kind:
-        raise CheckpointError(
-            f"{model} is {kind}, and halve has no measure of what one keeps: use `sparsebert prune "
-            "--method second-order` and `sparsebert pack`."
-        )
-    if read_masks(checkpoint):
-        raise CheckpointError(
-            f"{model} is sparse already: fine-tune it with `sparsebert finetune`, or pack it with "
-            "`sparsebert pack`; to halve it anew, give the dense model."
-        )
-    return checkpoint
 
 
 def _labelled_task(data: str | Path, name: str | None, columns: DataOptions) -> Task | None:
@@ -314,34 +329,13 @@ def _more_labels(checkpoint: Checkpoint, task: Task) -> DataError:
 
 def _unfit(checkpoint: Checkpoint, task: Task) -> InputError:
     return InputError(
-        f"{checkpoint.source} is {_about_head(checkpoint)}, which does not fit "
+        f"{checkpoint.source} is {about_head(checkpoint)}, which does not fit "
         f"{_about_task(task)}: give other data, or name the task."
     )
 
 
 def _without_data(task: str) -> InputError:
     return InputError(f"the task {task} says how to read data, and none is given: add --data.")
-
-
-def _about_model(checkpoint: Checkpoint) -> str:
-    config = checkpoint.config
-    return (
-        f"{checkpoint.source} is {_about_head(checkpoint)} "
-        f"({config.family.model_type}, {config.num_hidden_layers} x {config.hidden_size})."
-    )
-
-
-def _about_head(checkpoint: Checkpoint) -> str:
-    config = checkpoint.config
-    if config.head in _ENCODERS:
-        return "an embedding model" if checkpoint.pooling else "an encoder"
-    if config.head is Head.QUESTION:
-        return "a question-answering model"
-    count = len(config.labels)
-    if gives_labels(checkpoint):
-        each = "token" if config.head is Head.TOKEN else "text, several at once"
-        return f"a model of {count} labels for each {each}"
-    return "a model that scores texts" if count == 1 else f"a classifier of {count} labels"
 
 
 def _about_task(task: Task | None) -> str:

@@ -131,13 +131,7 @@ def _multi_vector(
     folder: Path, config: EncoderConfig, max_length: int | None
 ) -> MultiVector | None:
     """What the folder says, with no document longer than the caller's limit."""
-    found = read_multi_vector(folder, config.hidden_size)
-    if found and found.expansion and not found.expansion.attend and config.disentangled:
-        # transformers' DeBERTa makes zeros of such tokens, in their embeddings and as queries.
-        return MultiVector(
-            unsupported=f"{folder} expands queries by tokens that nothing attends to, which "
-            "sparsebert does not compute of DeBERTa."
-        )
+    found = read_multi_vector(folder, config)
     if found is None or max_length is None:
         return found
     lengths = {task: min(length, max_length) for task, length in found.lengths.items()}

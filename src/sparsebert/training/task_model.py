@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from sparsebert.checkpoint import Checkpoint
 from sparsebert.checkpoint.architecture import POOLER, WORDS, expected_shapes, last_layer
 from sparsebert.checkpoint.config import Head, parse_config
+from sparsebert.checkpoint.embedding_kinds import kind_without_dense
 from sparsebert.checkpoint.hub_configs import check_in_transformers
-from sparsebert.checkpoint.multi_vector import kind_without_dense
 from sparsebert.checkpoint.sparsity import pattern_record
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.patterns import BoolMatrix, Pattern, detect
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def check_answers(checkpoint: Checkpoint) -> None:
     """TrainingError for a model whose modules give its answers, and would go on to give the old."""
-    kind = kind_without_dense(checkpoint.path, checkpoint.pooling, checkpoint.config.hidden_size)
+    kind = kind_without_dense(checkpoint)
     if kind:
         raise TrainingError(
             f"{checkpoint.source} is {kind}, which sparsebert prunes, packs and runs but does not "

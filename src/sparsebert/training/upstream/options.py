@@ -61,8 +61,12 @@ class UpstreamOptions(Options):
     last_layer_weight: float = option(1.0, least=0)
     embedding_weight: float = option(1.0, least=0)
     similarity_weight: float = option(0.0, least=0)
-    masked_lm_weight: float = option(1.0, least=0)
-    token_logits_weight: float = option(1.0, least=0)
+    masked_lm_weight: float = option(
+        1.0, least=0, help="Of a masked-LM head's loss, 0 for none: a SPLADE model unlearns by it."
+    )
+    token_logits_weight: float = option(
+        1.0, least=0, help="Of what the dense model predicts of masked tokens, 0 for none."
+    )
     logits_weight: float = option(1.0, least=0)
 
 

@@ -20,9 +20,8 @@ from sparsebert.checkpoint import (
     read_masks,
     resolve_model,
 )
+from sparsebert.checkpoint.embedding_kinds import is_splade
 from sparsebert.checkpoint.hub_configs import check_in_transformers
-from sparsebert.checkpoint.pooling import SPLADE_MODULE
-from sparsebert.checkpoint.sentence_transformers import read_modules
 from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.errors import CheckpointError, DataError, TrainingError
 from sparsebert.extras import need_extra
@@ -267,9 +266,7 @@ def _check_options(dense: Checkpoint, options: UpstreamOptions) -> None:
             f"embeddings 'used' is not for {dense.path}: it predicts tokens with its word "
             "embeddings, so all of them are used."
         )
-    if options.masked_lm_weight and any(
-        module.kind == SPLADE_MODULE for module in read_modules(dense.path)
-    ):
+    if options.masked_lm_weight and is_splade(dense.path):
         raise TrainingError(
             f"{dense.source} makes sparse embeddings (SPLADE) of what its masked-LM head predicts, "
             "and would unlearn them while it predicts masked tokens: set masked_lm_weight to 0."
@@ -290,8 +287,9 @@ def _check_options(dense: Checkpoint, options: UpstreamOptions) -> None:
 def _masking(
     dense: Checkpoint, tokenizer: PreTrainedTokenizerBase, options: UpstreamOptions
 ) -> Masking | None:
-    """How tokens are masked; None for a model without a masked-LM head."""
-    if dense.config.head is not Head.MASKED_LM:
+    """How tokens are masked; None for a model without a masked-LM head, or where none is learnt."""
+    learnt = options.masked_lm_weight or options.token_logits_weight
+    if dense.config.head is not Head.MASKED_LM or not learnt:
         return None
     mask = tokenizer.mask_token_id
     if not isinstance(mask, int):

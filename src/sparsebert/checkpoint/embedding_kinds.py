@@ -1,0 +1,53 @@
+"""What a folder's modules make of a text: one vector, a weight for each token, or a vector each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from sparsebert.checkpoint.bge_m3 import read_token_weights
+from sparsebert.checkpoint.folder import Checkpoint
+from sparsebert.checkpoint.multi_vector import read_multi_vector
+from sparsebert.checkpoint.pooling import SPLADE_MODULE
+from sparsebert.checkpoint.sentence_transformers import read_modules
+
+EmbeddingKind = Literal["dense", "sparse", "tokens"]
+
+
+def embedding_kinds(checkpoint: Checkpoint) -> tuple[EmbeddingKind, ...]:
+    """The kinds of its embeddings, first what it is made for; none for one that makes scores.
+
+    A folder without modules makes dense ones, of its last layer. BGE-M3 makes all three.
+    """
+    folder, pooling, config = checkpoint.path, checkpoint.pooling, checkpoint.config
+    if pooling is not None and pooling.scores:
+        return ()
+    if is_splade(folder):
+        return ("sparse",)
+    tokens = read_multi_vector(folder, config)
+    if tokens is not None and not tokens.first:  # ColBERT: of BGE-M3 the first token has no vector
+        return ("tokens",)
+    found: list[EmbeddingKind] = ["dense"]
+    if read_token_weights(folder, config.hidden_size) is not None:
+        found.append("sparse")
+    return (*found, "tokens") if tokens else tuple(found)
+
+
+def is_splade(folder: Path) -> bool:
+    """Whether its modules make sparse embeddings of a masked-LM head's logits (SPLADE)."""
+    return any(module.kind == SPLADE_MODULE for module in read_modules(folder))
+
+
+def kind_without_dense(checkpoint: Checkpoint) -> str:
+    """What a model is whose modules make something else than dense embeddings; "" for all others.
+
+    That is scores, sparse embeddings, or a vector for each token alone; BGE-M3 has dense ones, too.
+    """
+    kinds = embedding_kinds(checkpoint)
+    if not kinds:
+        return "a model whose head is a module behind the encoder"
+    return {
+        "dense": "",
+        "sparse": "a model of sparse embeddings (SPLADE)",
+        "tokens": "a multi-vector model (ColBERT)",
+    }[kinds[0]]
