@@ -7,21 +7,19 @@ its interface over our engine (halved) give.
 from __future__ import annotations
 
 import json
-import string
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("pyarrow")
 pytest.importorskip("accelerate")
 theirs = pytest.importorskip("sentence_transformers")
 
-from sentence_folders import with_modules
+from embedding_folders import bge_m3, colbert, original_colbert, splade
 from sentences import SENTENCES
 from short_runs import FAST
 from sparsebert import halve, load
@@ -35,7 +33,6 @@ from tiny_models import TinyBert
 from tiny_tasks import write_rows
 
 TEXTS = [*SENTENCES, *(f"{a} {b}" for a, b in pairwise(SENTENCES))]
-EXPANDED = {"strategy": "fixed", "length": 24}
 
 
 @pytest.fixture(scope="module")
@@ -43,42 +40,6 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("texts") / "texts.txt"
     path.write_text("\n".join(TEXTS))
     return path
-
-
-def splade(folder: Path, base: Path) -> Path:
-    from sentence_transformers.base.modules import Transformer
-    from sentence_transformers.sparse_encoder.modules import SpladePooling
-
-    modules = [Transformer(str(base), transformer_task="fill-mask"), SpladePooling("max")]
-    theirs.SparseEncoder(modules=modules, device="cpu").save(str(folder))
-    return folder
-
-
-def colbert(folder: Path, base: Path, **transformer: Any) -> Path:
-    from sentence_transformers.base.modules import Dense, Normalize, Transformer
-    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
-
-    torch.manual_seed(3)
-    modules = [
-        Transformer(str(base), query_expansion=EXPANDED, **transformer),
-        Dense(32, 12, bias=False, module_input_name="token_embeddings"),
-        MultiVectorMask(skiplist_words=list(string.punctuation)),
-        Normalize(module_input_name="token_embeddings"),
-    ]
-    prompts = {"query": "[Q] ", "document": "[D] "}
-    model = theirs.MultiVectorEncoder(modules=modules, device="cpu", prompts=prompts)
-    model.save(str(folder))
-    return folder
-
-
-def bge_m3(folder: Path, base: Path) -> Path:
-    with_modules(base, folder, mode="cls", normalize=True)
-    random = np.random.default_rng(4)
-    for name, width in (("sparse_linear", 1), ("colbert_linear", 32)):
-        weight = random.standard_normal((width, 32)).astype(np.float32) / 5
-        tensors = {"weight": weight, "bias": np.zeros(width, np.float32)}
-        save_file(tensors, folder / f"{name}.safetensors")
-    return folder
 
 
 def nearest(similar: Any) -> list[list[int]]:
@@ -173,7 +134,7 @@ def test_bge_m3(tiny_bert: TinyBert, lines: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("make", [splade, colbert, bge_m3])
+@pytest.mark.parametrize("make", [splade, colbert, original_colbert, bge_m3])
 @pytest.mark.filterwarnings("ignore:.*longer than")
 def test_distilled_they_are_nearer(
     tiny_bert: TinyBert, lines: Path, tmp_path: Path, make: Any

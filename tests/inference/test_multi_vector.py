@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from embedding_folders import original_colbert
 from sentences import SENTENCES, long_text
 from sparsebert import finetune, load, pack, prune
 from sparsebert.errors import CheckpointError, InputError, TrainingError
@@ -82,14 +83,7 @@ def pylate(folder: Path, base: Path, **settings: Any) -> Any:
 
 def colbert(folder: Path, base: Path, **settings: Any) -> Any:
     """The original ColBERT's layout."""
-    shutil.copytree(base, folder)
-    file = folder / "model.safetensors"
-    weight = np.random.default_rng(6).standard_normal((14, 32)).astype(np.float32)
-    tensors = {f"bert.{name}": value for name, value in load_file(file).items()}
-    save_file({**tensors, "linear.weight": weight}, file, {"format": "pt"})
-    raw = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**raw, "architectures": ["HF_ColBERT"]}))
-    (folder / "artifact.metadata").write_text(json.dumps({"query_maxlen": 20, **settings}))
+    original_colbert(folder, base, **settings)
     return theirs.MultiVectorEncoder(str(folder), device="cpu")
 
 
@@ -182,6 +176,12 @@ def test_the_original_layout(tiny_bert, tmp_path: Path, settings: dict[str, Any]
         assert (one * other).sum(1).min() > 0.98
     with pytest.raises(CheckpointError, match="is a multi-vector model.*use embed_tokens"):
         load(tmp_path / "packed").embed("a")
+
+
+def test_another_interaction_is_refused(tiny_bert, tmp_path: Path) -> None:
+    colbert(tmp_path / "colbert", tiny_bert(), interaction="flipr")
+    with pytest.raises(CheckpointError, match="interaction is 'flipr'"):
+        load(tmp_path / "colbert").embed_tokens("a")
 
 
 def test_scores(tiny_bert, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from embedding_folders import original_colbert
 from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune, unpack
 from sparsebert.errors import InputError
@@ -139,8 +140,29 @@ def test_colbert(tiny_bert: Any, tmp_path: Path, settings: dict[str, Any]) -> No
         )
 
 
+@pytest.mark.parametrize("attend", [False, True])
+@pytest.mark.filterwarnings("ignore:.*longer than")
+def test_colbert_as_its_authors_save_it(tiny_bert: Any, tmp_path: Path, attend: bool) -> None:
+    settings = {"query_maxlen": 20, "doc_maxlen": 18, "attend_to_mask_tokens": attend}
+    dense = original_colbert(tmp_path / "dense", tiny_bert(), **settings)
+    packed, unpacked = halved(dense)
+    ours = MultiVectorEncoder(packed, threads=2)
+    others = theirs.MultiVectorEncoder(str(unpacked), device="cpu")
+    ours.save(str(tmp_path / "saved"))
+    assert "sparsebert" not in (tmp_path / "saved" / "modules.json").read_text()
+    for model in (ours, MultiVectorEncoder(tmp_path / "saved", threads=1)):
+        for encode in ("encode_query", "encode_document"):
+            found = getattr(model, encode)(TEXTS, batch_size=4)
+            expected = getattr(others, encode)(TEXTS, batch_size=4)
+            for one, other in zip(found, expected, strict=True):
+                assert one.shape == other.shape
+                assert np.abs(np.asarray(one) - np.asarray(other)).max() < TOLERANCE
+    own = MultiVectorEncoder(packed, threads=1, prompts={"query": "[unused1] "})
+    assert own.prompts == {"query": "[unused1] ", "document": "[unused1] "}
+
+
 def test_refusals(tiny_bert: Any) -> None:
-    with pytest.raises(InputError, match="has no modules.json: save it with"):
+    with pytest.raises(InputError, match="has no modules.json and is no ColBERT"):
         MultiVectorEncoder(tiny_bert(), threads=1)
     model = SparsebertModel(load(tiny_bert(), threads=1), "feature-extraction")
     ids = torch.tensor([[2, 5, 6, 4, 4]])

@@ -273,6 +273,11 @@ def _original(folder: Path, hidden_size: int) -> MultiVector:
     )
     if not all(isinstance(marker, str) for marker in markers):
         raise CheckpointError(f"{file}: query_token_id and doc_token_id must be texts.")
+    if settings.get("interaction", "colbert") != "colbert":
+        raise UnsupportedModuleError(
+            f"{file}: its interaction is {settings['interaction']!r}, and sparsebert computes "
+            "'colbert' alone, the sum over all of a query's vectors."
+        )
     longest = settings.get("doc_maxlen")
     return MultiVector(
         (projection, VectorLayer("normalize", folder)),

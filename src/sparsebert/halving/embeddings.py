@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from sparsebert.checkpoint.sentence_transformers import read_similarity
 from sparsebert.halving.comparison import Floats
 from sparsebert.inference import Model
 from sparsebert.inference.texts import as_texts
+from sparsebert.inference.tokenizing import TruncationWarning
 
 _MOST_TEXTS = 1000  # with a vector for each token: a million scores are some 20 seconds
 _MOST_NUMBERS = 1 << 26  # of all their token vectors: 256 MB a model
@@ -86,7 +88,9 @@ class TokenEmbeddings:
 
     def __init__(self, model: Model, texts: Sequence[str]) -> None:
         assert model.token_vectors is not None
-        self._queries = model.embed_tokens(texts, task="query")
+        with warnings.catch_warnings():  # most queries are shorter than texts
+            warnings.simplefilter("ignore", TruncationWarning)
+            self._queries = model.embed_tokens(texts, task="query")
         self._documents = model.embed_tokens(texts, task="document")
         self._score = model.token_vectors.scores
 

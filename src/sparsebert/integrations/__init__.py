@@ -3,7 +3,7 @@
 | module | for users of |
 |---|---|
 | `transformers` | ``transformers.pipeline`` |
-| `sentence_transformers` | ``SentenceTransformer`` and ``CrossEncoder`` |
+| `sentence_transformers` | sentence-transformers' four classes |
 | `langchain` | LangChain's ``Embeddings`` and document compressors |
 | `llama_index` | LlamaIndex's ``BaseEmbedding`` and node postprocessors |
 

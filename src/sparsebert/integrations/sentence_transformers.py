@@ -23,13 +23,17 @@ from sparsebert.errors import InputError, MissingExtraError
 
 try:
     import sentence_transformers
+    import torch
+    from sentence_transformers.base.modules import Dense, Normalize
     from sentence_transformers.base.modules import Transformer as TorchTransformer
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
     from sentence_transformers.sentence_transformer.modules import Pooling
     from sentence_transformers.sparse_encoder.modules import MLMTransformer as TorchMLMTransformer
     from sentence_transformers.sparse_encoder.modules import SpladePooling
 except ImportError as error:
     raise MissingExtraError(__name__, "sentence-transformers") from error
 
+from sparsebert.inference import Model
 from sparsebert.integrations.transformers import SparsebertModel
 from sparsebert.packing import is_packed, renew_checksums
 
@@ -39,6 +43,7 @@ _TASKS = {
     "sequence-classification": "text-classification",
     "fill-mask": "fill-mask",
 }
+_TOKENS = "token_embeddings"
 _FROM_HUB = ("revision", "token", "cache_dir", "local_files_only")
 
 
@@ -149,10 +154,37 @@ class MultiVectorEncoder(_OnEngine, sentence_transformers.MultiVectorEncoder):  
     def _load_default_modules(
         self, model_name_or_path: str, **options: Any
     ) -> tuple[list[Any], dict[str, Any]]:
-        raise InputError(
-            f"{model_name_or_path} has no {MODULES_NAME}: save it with sentence-transformers' own "
-            "MultiVectorEncoder once, or embed by sparsebert.load(...).embed_tokens."
+        """The modules of a folder as ColBERT's authors save it, with a projection of its own."""
+        encoder = _transformer(model_name_or_path, "feature-extraction", **options)
+        engine: Model = encoder.model.engine
+        if engine.token_vectors is None or engine.token_vectors.of.first:  # BGE-M3
+            raise InputError(
+                f"{model_name_or_path} has no {MODULES_NAME} and is no ColBERT: there is nothing "
+                "that makes vectors of its tokens."
+            )
+        colbert = engine.token_vectors.of
+        (projection, _), expansion = colbert.layers, colbert.expansion
+        encoder.document_length = colbert.lengths.get("document")
+        assert expansion is not None
+        encoder.query_expansion = {
+            "strategy": "fixed",
+            "attend": expansion.attend,
+            "length": expansion.length,
+        }
+        for task, prompt in colbert.prompts.items():
+            if self.prompts.get(task) is None:
+                self.prompts[task] = prompt
+        self._legacy.prefixes = dict(zip(colbert.prompts, colbert.markers, strict=True))
+        dense = Dense(
+            projection.inputs,
+            projection.outputs,
+            bias=False,
+            activation_function=torch.nn.Identity(),
+            init_weight=torch.from_numpy(projection.weights()["weight"]),
+            module_input_name=_TOKENS,
         )
+        mask = MultiVectorMask(skiplist_words=list(colbert.skipped_words))
+        return [encoder, dense, mask, Normalize(module_input_name=_TOKENS)], {}
 
 
 def _transformer(
