@@ -205,7 +205,7 @@ MODELS = [
     Model(
         "ibm-granite/granite-embedding-97m-multilingual-r2",
         "modernbert",
-        config={**_MODERNBERT, "hidden_activation": "silu", "norm_eps": 1e-12},
+        config={**_MODERNBERT, "hidden_activation": "silu", "classifier_pooling": "cls"},
     ),
     Model("nomic-ai/nomic-embed-text-v1.5", "nomic_bert", config=NOMIC, code="nomic"),
     Model("Alibaba-NLP/gte-multilingual-base", "gte", config=GTE, code="gte"),

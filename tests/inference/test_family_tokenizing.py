@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from family_configs import IN_TRANSFORMERS
+from sentence_folders import with_modules
 from sentences import SENTENCES
-from sparsebert import load
+from sparsebert import load, pack, prune
 from sparsebert.checkpoint.families import FAMILIES
 from sparsebert.checkpoint.tokenizer import read_tokenizer
 from sparsebert.errors import CheckpointError
@@ -152,3 +154,46 @@ def test_masks_are_filled(tiny_bert, family: str) -> None:
     filled = load(folder).fill(f"the harbour is {mask} at noon", top_k=3)
     assert len(filled) == 3
     assert 0 < filled[2]["score"] <= filled[0]["score"] <= 1
+
+
+def test_granite_multilingual(tiny_bert, tmp_path: Path) -> None:
+    """As granite-embedding multilingual r2: Gemma's tokenizer, SiLU, modules without folders."""
+    theirs = pytest.importorskip("sentence_transformers")
+    base = tiny_bert(model_type="modernbert", hidden_activation="silu", classifier_pooling="cls")
+    folder = with_modules(base, tmp_path / "granite", mode="cls", normalize=True)
+    pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps({**pooling, "include_prompt": False})
+    )
+    names = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    backend = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    backend.normalizer = normalizers.Replace(" ", "\u2581")
+    backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=[*names, *(f"<0x{byte:02X}>" for byte in range(256))],
+        show_progress=False,
+    )
+    backend.train_from_iterator([text.replace(" ", "\u2581") for text in SENTENCES], trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<bos>:0 $A:0",
+        pair="<bos>:0 $A:0 <bos>:1 $B:1",
+        special_tokens=[("<bos>", names.index("<bos>"))],
+    )
+    backend.save(str(folder / "tokenizer.json"))
+    settings = {
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "model_max_length": 64,
+        "tokenizer_class": "GemmaTokenizer",
+        "use_default_system_prompt": False,
+        **{f"{name.strip('<>')}_token": name for name in names},
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    texts = ["a \u2603 snowman", "  two  spaces ", *SENTENCES[:6]]
+    expected = theirs.SentenceTransformer(str(folder), device="cpu").encode(texts)
+    assert np.abs(load(folder).embed(texts) - expected).max() < 2e-5
+    prune(folder, tmp_path / "sparse")
+    pack(tmp_path / "sparse", tmp_path / "packed", dtype="fp32")
+    again = theirs.SentenceTransformer(str(tmp_path / "sparse"), device="cpu").encode(texts)
+    assert np.abs(load(tmp_path / "packed").embed(texts) - again).max() < 2e-5
