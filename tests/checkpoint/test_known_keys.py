@@ -129,7 +129,12 @@ class TestSentenceTransformers:
         from sentence_transformers.base.modules import Dense, Normalize
         from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
         from sentence_transformers.sentence_transformer.modules import Dropout
+        from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 
+        table = inspect.getsource(SparseStaticEmbedding.load)
+        assert keys_in(table, "config") | set(SparseStaticEmbedding.config_keys) <= (
+            known_keys.SPARSE_TABLE.all
+        )
         assert parameters(Normalize.__init__) <= known_keys.NORMALIZE.all
         assert parameters(MultiVectorMask.__init__) <= known_keys.MULTI_VECTOR_MASK.all
         assert set(Dense.config_keys) <= known_keys.DENSE.all

@@ -203,7 +203,10 @@ class TestEmbedKinds:
     def test_wrong_use(self, encoder, tmp_path):
         for options, complaint in (
             (("--kind", "tokens", "-o", tmp_path / "a.npy"), "takes dense embeddings, and tokens"),
-            (("--task", "query"), "is for vectors of tokens, and these embeddings are dense"),
+            (
+                ("--task", "query"),
+                "vectors of tokens, and these are dense",
+            ),
             (("--kind", "hybrid", "--pooling", "cls"), "is for dense embeddings, and these are"),
         ):
             done = invoke("embed", encoder, *options, lines="a\n")

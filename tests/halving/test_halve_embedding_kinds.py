@@ -19,7 +19,7 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("accelerate")
 theirs = pytest.importorskip("sentence_transformers")
 
-from embedding_folders import bge_m3, colbert, original_colbert, splade
+from embedding_folders import bge_m3, colbert, inference_free, original_colbert, splade
 from sentences import SENTENCES
 from short_runs import FAST
 from sparsebert import halve, load
@@ -70,25 +70,26 @@ def texts_compared() -> tuple[list[str], list[str]]:
     return held, [*held, *(text for text in TEXTS if text not in held)]
 
 
+@pytest.mark.parametrize("make", [splade, inference_free])
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")  # torch's own
-def test_splade(tiny_bert: TinyBert, lines: Path, tmp_path: Path) -> None:
-    model = splade(tmp_path / "splade", tiny_bert("masked-lm"))
+def test_splade(tiny_bert: TinyBert, lines: Path, tmp_path: Path, make: Any) -> None:
+    model = make(tmp_path / "splade", tiny_bert("masked-lm"))
     said: list[str] = []
     options = {**FAST, "effort": "quick", "said": said.append}
     result = halve(model, tmp_path / "out", texts=[lines], **options)
     assert "is a model of sparse embeddings (SPLADE) (bert, 2 x 32)" in said[0]
     assert said[1].startswith("It is judged by how near its sparse embeddings stay")
     held, texts = texts_compared()
-    vectors = [
-        each.encode(texts).to_dense().numpy().astype(np.float64)
-        for each in (
-            theirs.SparseEncoder(str(model), device="cpu"),
-            SparseEncoder(tmp_path / "out"),
-        )
-    ]
-    units = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in vectors]
-    cosines = np.sum(units[0] * units[1], axis=1)[: len(held)]
-    similar = [each[: len(held)] @ each.T for each in vectors]  # by the scalar product
+    vectors, similar = [], []
+    for each in (
+        theirs.SparseEncoder(str(model), device="cpu"),
+        SparseEncoder(tmp_path / "out"),
+    ):
+        documents = each.encode_document(texts).to_dense().numpy().astype(np.float64)
+        queries = each.encode_query(held).to_dense().numpy().astype(np.float64)
+        vectors.append(documents / np.linalg.norm(documents, axis=1, keepdims=True))
+        similar.append(queries @ documents.T)  # by the scalar product
+    cosines = np.sum(vectors[0] * vectors[1], axis=1)[: len(held)]
     check_figures(result.judgement, *similar, cosines)
 
 

@@ -1,4 +1,4 @@
-"""A Router of sentence-transformers: texts without a task take its default route."""
+"""A Router of sentence-transformers: its default route, and those of queries and documents."""
 
 from __future__ import annotations
 
@@ -8,57 +8,131 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from sentences import SENTENCES
+from embedding_folders import inference_free as make_folder
+from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, InputError
+from sparsebert.inference.tokenizing import TruncationWarning
 
 theirs = pytest.importorskip("sentence_transformers")
 torch = pytest.importorskip("torch")
 
 TEXTS = [*SENTENCES[:6], "a"]
+QUERIES = [*TEXTS, "", "\u2603 unknown", "harbour Harbour"]
 
 
-def inference_free(folder: Path, base: Path, default: str) -> Any:
-    """A SPLADE model whose queries are looked up in a table (opensearch-neural-sparse)."""
-    from sentence_transformers.base.modules import Router, Transformer
-    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
-
-    torch.manual_seed(3)
-    encoder = Transformer(str(base), transformer_task="fill-mask")
-    size = len(encoder.tokenizer)
-    static = SparseStaticEmbedding(encoder.tokenizer, weight=torch.rand(size))
-    routes = {"query": [static], "document": [encoder, SpladePooling("max")]}
-    router = Router(routes, default_route=default)
-    theirs.SparseEncoder(modules=[router], device="cpu").save(str(folder))
+def inference_free(folder: Path, base: Path, default: str, **settings: Any) -> Any:
+    make_folder(folder, base, default, **settings)
     return theirs.SparseEncoder(str(folder), device="cpu")
 
 
-def test_sparse_documents(tiny_bert: Any, tmp_path: Path) -> None:
-    base = tiny_bert("masked-lm")
-    expected = inference_free(tmp_path / "st", base, "document").encode_document(TEXTS)
-    for each, row in zip(load(tmp_path / "st").embed_sparse(TEXTS), expected, strict=True):
+def agrees(found: Any, expected: Any) -> None:
+    for each, row in zip(found, expected, strict=True):
         weights = row.to_dense().numpy()
         assert each.indices.tolist() == np.flatnonzero(weights).tolist()
-        assert np.abs(each.values - weights[each.indices]).max() < 2e-5
+        assert np.abs(each.values - weights[each.indices]).max(initial=0) < 2e-5
+
+
+@pytest.mark.parametrize("default", ["document", "query"])
+def test_sparse_queries_and_documents(tiny_bert: Any, tmp_path: Path, default: str) -> None:
+    base = tiny_bert("masked-lm")
+    prompts = {"query": "ask the ", "document": "read "}
+    expected = inference_free(tmp_path / "st", base, default, prompts=prompts, max_active_dims=9)
+    model = load(tmp_path / "st")
+    agrees(model.embed_sparse(QUERIES, task="query"), expected.encode_query(QUERIES))
+    agrees(model.embed_sparse(TEXTS, task="document"), expected.encode_document(TEXTS))
+    agrees(model.embed_sparse(TEXTS), expected.encode(TEXTS))
+    one = model.embed_sparse(TEXTS[0], task="query", prompt="")
+    agrees([one], [expected.encode_query(TEXTS[0], prompt="")])
     # Every step keeps both routes.
     prune(tmp_path / "st", tmp_path / "sparse")
     pack(tmp_path / "sparse", tmp_path / "packed", dtype="fp32")
     again = theirs.SparseEncoder(str(tmp_path / "sparse"), device="cpu")
-    halved = load(tmp_path / "packed").embed_sparse(TEXTS)
-    for each, row in zip(halved, again.encode_document(TEXTS), strict=True):
-        assert np.abs(each.values - row.to_dense().numpy()[each.indices]).max() < 2e-5
-    dense = theirs.SparseEncoder(str(tmp_path / "st"), device="cpu")
-    queries = [model.encode_query(TEXTS).to_dense() for model in (again, dense)]
-    assert torch.equal(*queries)
+    packed = load(tmp_path / "packed")
+    agrees(packed.embed_sparse(TEXTS, task="document"), again.encode_document(TEXTS))
+    agrees(packed.embed_sparse(QUERIES, task="query"), again.encode_query(QUERIES))
+    assert torch.equal(*(each.encode_query(TEXTS).to_dense() for each in (again, expected)))
 
 
-def test_a_default_route_without_a_transformer(tiny_bert: Any, tmp_path: Path) -> None:
+def test_queries_by_a_table_alone(tiny_bert: Any, tmp_path: Path) -> None:
+    """Long ones are cut, and said to be; what does not fit the table is refused."""
+    expected = inference_free(tmp_path / "st", tiny_bert("masked-lm"), "document")
+    model = load(tmp_path / "st")
+    long = long_text(90)
+    with pytest.warns(TruncationWarning, match=r"texts\[1\] is longer than 64 tokens"):
+        found = model.embed_sparse(["a", long], task="query")
+    agrees(found, expected.encode_query(["a", long]))
+    with pytest.raises(InputError, match=r"texts\[0\] has \d+ tokens and only 64 fit"):
+        model.embed_sparse([long], task="query", strict=True)
+    with pytest.raises(InputError, match="is a pair of texts"):
+        model.embed_sparse([("a", "b")], task="query")
+    with pytest.raises(InputError, match="task must be"):
+        model.embed_sparse("a", task="passage")
+    table = next((tmp_path / "st").glob("query*"))
+    for change, complaint in (
+        ({"path": "idf.json"}, "path is 'idf.json', a file of weights by token"),
+        ({"scale": 2}, "scale is set"),
+    ):
+        settings = table / "config.json"
+        known = json.loads(settings.read_text())
+        settings.write_text(json.dumps({**known, **change}))
+        with pytest.raises(CheckpointError, match=complaint):
+            load(tmp_path / "st")
+        settings.write_text(json.dumps(known))
+    for weights, complaint in (
+        (np.ones((4, 1), np.float32), "lacks a list of weights"),
+        (np.ones(4, np.float32), "gives the token .* and there are 4 weights"),
+    ):
+        save_file({"weight": weights}, table / "model.safetensors")
+        with pytest.raises(CheckpointError, match=complaint):
+            load(tmp_path / "st").embed_sparse(TEXTS, task="query")
+
+
+def test_dense_embeddings_of_a_route_without_a_transformer(tiny_bert: Any, tmp_path: Path) -> None:
     inference_free(tmp_path / "st", tiny_bert("masked-lm"), "query")
-    model = load(tmp_path / "st")  # whose encoder can be pruned all the same
-    for embed in (model.embed_sparse, model.embed):
-        with pytest.raises(CheckpointError, match="by the route 'query', which has no transformer"):
-            embed("a")
+    with pytest.raises(CheckpointError, match="by the route 'query', which has no transformer"):
+        load(tmp_path / "st").embed("a")
+
+
+def test_the_server_and_the_command_line(
+    tiny_bert: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for library in ("fastapi", "uvicorn", "orjson", "httpx"):
+        pytest.importorskip(library)
+    import httpx
+
+    from served import serving
+    from sparsebert.cli import main
+    from sparsebert.serving import load_models
+
+    inference_free(tmp_path / "st", tiny_bert("masked-lm"), "document")
+    model = load(tmp_path / "st")
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
+    with serving(load_models([tmp_path / "st"], threads=1)) as url:
+        for task in ("query", "document", None):
+            wanted = model.embed_sparse(TEXTS, task=task)
+            body = {"inputs": TEXTS, **({"task": task} if task else {})}
+            found = httpx.post(f"{url}/embed_sparse", json=body).json()
+            for each, other in zip(found, wanted, strict=True):
+                weights = {pair["index"]: pair["value"] for pair in each}
+                assert weights == pytest.approx(other.as_dict(), abs=1e-5)
+            asked = ["--task", task] if task else []
+            given = ["--input", str(tmp_path / "texts.txt"), *asked]
+            with pytest.raises(SystemExit):
+                main(["embed", str(tmp_path / "st"), *given])
+            lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+            assert [line["indices"] for line in lines] == [each.indices.tolist() for each in wanted]
+        ids = model.tokenizer.backend.encode(TEXTS[0], add_special_tokens=False).ids
+        body = {"inputs": [ids], "task": "query"}
+        (found,) = httpx.post(f"{url}/embed_sparse", json=body).json()
+        assert [pair["index"] for pair in found] == model.embed_sparse(
+            TEXTS[0], task="query"
+        ).indices.tolist()
+        for inputs, status in ((long_text(90), 413), ([[999_999]], 422)):
+            body = {"inputs": inputs, "task": "query"}
+            assert httpx.post(f"{url}/embed_sparse", json=body).status_code == status
 
 
 def test_dense_routes(tiny_bert: Any, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedding_folders import original_colbert
+from embedding_folders import inference_free, original_colbert
 from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune, unpack
 from sparsebert.errors import InputError
@@ -75,6 +75,23 @@ def test_splade(tiny_bert: Any, tmp_path: Path) -> None:
     assert "sparsebert" not in (tmp_path / "saved" / "modules.json").read_text()
     again = SparseEncoder(tmp_path / "saved", threads=1)
     assert difference(again.encode(TEXTS), ours.encode(TEXTS)) < TOLERANCE
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")  # torch's own
+def test_splade_whose_queries_are_looked_up(tiny_bert: Any, tmp_path: Path) -> None:
+    packed, unpacked = halved(inference_free(tmp_path / "dense", tiny_bert("masked-lm")))
+    others = theirs.SparseEncoder(str(unpacked), device="cpu")
+    ours = SparseEncoder(packed, threads=2)
+    ours.save(str(tmp_path / "saved"))
+    names = ("modules.json", "router_config.json")
+    assert not any("sparsebert" in (tmp_path / "saved" / name).read_text() for name in names)
+    for model in (ours, SparseEncoder(tmp_path / "saved", threads=1)):
+        for encode in ("encode", "encode_query", "encode_document"):
+            found, expected = getattr(model, encode)(TEXTS), getattr(others, encode)(TEXTS)
+            assert difference(found, expected) < TOLERANCE
+    again = load(tmp_path / "saved").embed_sparse(TEXTS, task="document")
+    for each, other in zip(again, load(packed).embed_sparse(TEXTS, task="document"), strict=True):
+        assert np.array_equal(each.values, other.values)
 
 
 def test_splade_of_old_and_without_modules(tiny_bert: Any, tmp_path: Path) -> None:

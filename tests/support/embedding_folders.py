@@ -25,6 +25,26 @@ def splade(folder: Path, base: Path) -> Path:
     return folder
 
 
+def inference_free(folder: Path, base: Path, default: str = "document", **settings: Any) -> Path:
+    """A SPLADE model whose queries are looked up in a table (opensearch-neural-sparse)."""
+    import sentence_transformers
+    import torch
+    from sentence_transformers.base.modules import Router, Transformer
+    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+
+    torch.manual_seed(3)
+    encoder = Transformer(str(base), transformer_task="fill-mask")
+    weights = torch.rand(len(encoder.tokenizer)) - 0.2
+    weights[::5] = 0
+    static = SparseStaticEmbedding(encoder.tokenizer, weight=weights)
+    routes = {"query": [static], "document": [encoder, SpladePooling("max")]}
+    router = Router(routes, default_route=default)
+    sentence_transformers.SparseEncoder(modules=[router], device="cpu", **settings).save(
+        str(folder)
+    )
+    return folder
+
+
 def colbert(folder: Path, base: Path, **transformer: Any) -> Path:
     """As sentence-transformers saves it."""
     import sentence_transformers

@@ -413,6 +413,11 @@ SPLADE_POOLING = KnownKeys(
     harmless=frozenset({"chunk_size", "embedding_dimension", "word_embedding_dimension"}),
     others=_NOBODY,
 )
+SPARSE_TABLE = KnownKeys(
+    harmless=frozenset({"frozen"}),
+    refused={"path": Refusal("a file of weights by token: save the model with them as a tensor")},
+    others=_NOBODY,
+)
 DROPOUT = KnownKeys(harmless=frozenset({"dropout"}))
 MODULES = KnownKeys(
     honoured=frozenset({"path", "type"}), harmless=frozenset({"idx", "kwargs", "name"})

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import ConfigValues, read_object
-from sparsebert.checkpoint.known_keys import POOLING, SPLADE_POOLING
+from sparsebert.checkpoint.known_keys import POOLING
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
-    SETTINGS_NAME,
     TRANSFORMERS,
     read_modules,
     transformer_task,
     unsupported_route,
 )
+from sparsebert.checkpoint.sparse_routes import SPLADE_MODULE
 from sparsebert.checkpoint.vector_layers import (
     LAYERS,
     TEXT,
@@ -31,7 +30,6 @@ from sparsebert.checkpoint.vector_layers import (
 )
 from sparsebert.errors import CheckpointError
 
-SPLADE_MODULE = "SpladePooling"
 # What the library's Pooling module calls a mode, first as since version 5.5, then as before.
 _MODES = {
     "mean": "mean",
@@ -87,58 +85,6 @@ class Pooling:
     def width(self, hidden: int) -> int:
         """Numbers of an embedding of a model with that hidden size."""
         return width_behind(self.layers, len(self.modes) * hidden)
-
-
-@dataclass(frozen=True)
-class SparsePooling:
-    """SPLADE's way from masked-LM logits x to a weight for each token of the vocabulary.
-
-    log(1 + max(x, 0)) of each token of the text, with ``twice`` log(1 + that) again, and of these
-    the largest ("max") or the sum ("sum"). Formal et al. 2021, arXiv:2107.05720 and 2109.10086.
-    With ``most`` only so many weights are kept, the largest. ``unsupported`` is as in `Pooling`.
-    """
-
-    strategy: str = "max"
-    twice: bool = False
-    most: int | None = None
-    unsupported: str = ""
-
-    def check(self) -> None:
-        """CheckpointError for a folder whose texts cannot be embedded."""
-        if self.unsupported:
-            raise CheckpointError(self.unsupported)
-
-
-def read_sparse_pooling(folder: Path) -> SparsePooling:
-    """What the folder's SpladePooling module says; the usual without one. CheckpointError."""
-    for module in read_modules(folder):
-        if module.kind == SPLADE_MODULE:
-            file = module.folder / "config.json"
-            settings = read_object(file)
-            SPLADE_POOLING.check(settings, file)
-            strategy = settings.get("pooling_strategy", "max")
-            activation = settings.get("activation_function", "relu")
-            for value, known in (
-                (strategy, ("max", "sum")),
-                (activation, ("relu", "log1p_relu")),
-            ):
-                if value not in known:
-                    raise CheckpointError(f"{file}: {value!r} is none of {', '.join(known)}.")
-            return SparsePooling(
-                strategy,
-                activation == "log1p_relu",
-                _most_weights(folder),
-                unsupported_route(folder),
-            )
-    return SparsePooling(unsupported=unsupported_route(folder))
-
-
-def _most_weights(folder: Path) -> int | None:
-    file = folder / SETTINGS_NAME
-    settings = read_object(file) if has_file(file) else {}
-    if settings.get("max_active_dims") is None:
-        return None
-    return ConfigValues(settings, file, {}).count("max_active_dims")
 
 
 def read_pooling(folder: Path) -> Pooling | None:

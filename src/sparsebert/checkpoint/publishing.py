@@ -49,13 +49,14 @@ def copy_model(folder: Path, out: str | Path, *, force: bool = False) -> Path:
 def copy_weights(folder: Path, target: Path) -> None:
     """Copy config and weights into a folder that may exist: each file whole or not at all.
 
-    Weights of another model that were there go, for they would be read before these. The
-    parts of a sentence-transformers model are saved one by one into one folder, which is why this
-    does not replace it.
+    Weights of another model that were there go, for they would be read before these. The parts of
+    a sentence-transformers model are saved one by one into one folder, which is why this does not
+    replace it, and leaves out those in folders of their own.
     """
     target.mkdir(parents=True, exist_ok=True)
     source = transformer_folder(folder)
-    names = [name for name in model_files(source) if name == CONFIG_NAME or _is_weights(name)]
+    top = [name for name in model_files(source) if "/" not in name]
+    names = [name for name in top if name == CONFIG_NAME or _is_weights(name)]
     for name in names:
         try:
             with replaced_file(target / name) as unfinished:

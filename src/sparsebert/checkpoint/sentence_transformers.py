@@ -94,6 +94,19 @@ def read_routes(folder: Path) -> dict[str, list[Module]]:
     return {}
 
 
+def router_types(folder: Path) -> dict[str, str]:
+    """The kinds (`Module.kind`) of a Router's modules, by the class names in its file."""
+    for module in _listed_modules(folder):
+        if module.kind in _ROUTERS:
+            where = module.folder / ROUTER_NAME
+            settings = read_object(where if has_file(where) else module.folder / CONFIG_NAME)
+            types = settings.get("types")
+            if not isinstance(types, dict):
+                raise CheckpointError(f"{where} must have the 'types' of its modules.")
+            return {named: _kind(named, where) for named in types.values()}
+    return {}
+
+
 def unsupported_route(folder: Path) -> str:
     """Why texts without a task cannot be embedded as a Router has them, or nothing."""
     for route, modules in read_routes(folder).items():

@@ -67,7 +67,7 @@ class VectorLayer:
             stored["residual"] = ("residual.weight", matrix)
         tensors = tensors_at(self.place)
         return {
-            name: _read(tensors, in_file, shape, self.place)
+            name: read_floats(tensors, in_file, shape, self.place)
             for name, (in_file, shape) in stored.items()
         }
 
@@ -154,7 +154,8 @@ def tensors_at(place: Path) -> TensorFiles:
     return TensorFiles([place])
 
 
-def _read(tensors: TensorFiles, name: str, shape: tuple[int, ...], place: Path) -> Float32:
+def read_floats(tensors: TensorFiles, name: str, shape: tuple[int, ...], place: Path) -> Float32:
+    """A tensor of that shape, in float32. Raises CheckpointError; ``place`` is for its message."""
     if name not in tensors:
         raise CheckpointError(f"{place} lacks the tensor '{name}'.")
     spec = tensors.spec(name)

@@ -112,8 +112,9 @@ def embed(
         Task | None,
         typer.Option(
             "--task",
-            help="What the texts are to a multi-vector model (ColBERT).",
-            show_default="document",
+            help="What the texts are to a multi-vector model (ColBERT), or to a sparse one with "
+            "prompts or routes for queries.",
+            show_default="document, or neither",
         ),
     ] = None,
     pooling: Annotated[
@@ -244,9 +245,10 @@ def embed(
 
 def _check_options(kind: Kind, task: Task | None, options: Given) -> None:
     """typer.BadParameter for options of another kind of embedding."""
-    if task is not None and kind is not Kind.TOKENS:
+    if task is not None and kind not in (Kind.SPARSE, Kind.TOKENS):
         raise typer.BadParameter(
-            f"is for vectors of tokens, and these embeddings are {kind.value}.", param_hint="--task"
+            f"is for sparse embeddings and vectors of tokens, and these are {kind.value}.",
+            param_hint="--task",
         )
     for name in ("pooling", "normalize", "dimensions", "output"):
         if kind is not Kind.DENSE and options[name] not in (None, "float32"):
@@ -267,9 +269,15 @@ def _work(
             prompt=options["prompt"],
             **inference,
         )
-    if kind in (Kind.SPARSE, Kind.HYBRID):
-        method = model.embed_sparse if kind is Kind.SPARSE else model.embed_hybrid
-        return partial(method, prompt=options["prompt"], **inference)
+    if kind is Kind.SPARSE:
+        return partial(
+            model.embed_sparse,
+            task=task.value if task else None,
+            prompt=options["prompt"],
+            **inference,
+        )
+    if kind is Kind.HYBRID:
+        return partial(model.embed_hybrid, prompt=options["prompt"], **inference)
     return partial(model.embed, **options, **inference)
 
 

@@ -20,7 +20,7 @@ from sparsebert.checkpoint.embedding_kinds import (
 )
 from sparsebert.checkpoint.hub_configs import check_in_transformers
 from sparsebert.checkpoint.multi_vector import read_multi_vector
-from sparsebert.checkpoint.pooling import read_sparse_pooling
+from sparsebert.checkpoint.sparse_routes import SparsePooling, read_sparse_routes
 from sparsebert.errors import CheckpointError
 from sparsebert.packing import is_packed
 
@@ -67,7 +67,9 @@ def kinds_of(checkpoint: Checkpoint) -> tuple[EmbeddingKind, ...]:
         return ("dense",)
     kinds = embedding_kinds(checkpoint)
     if kinds[0] == "sparse":
-        read_sparse_pooling(checkpoint.path).check()
+        documents = read_sparse_routes(checkpoint.path).of("document")
+        if isinstance(documents, SparsePooling):
+            documents.check()
     elif kinds[0] == "tokens":
         tokens = read_multi_vector(checkpoint.path, config)
         assert tokens is not None

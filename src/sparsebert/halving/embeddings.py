@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sparsebert.checkpoint.embedding_kinds import EmbeddingKind
+from sparsebert.checkpoint.multi_vector import Task
 from sparsebert.checkpoint.sentence_transformers import read_similarity
 from sparsebert.halving.comparison import Floats
 from sparsebert.inference import Model
@@ -58,20 +59,26 @@ class SparseEmbeddings:
     def __init__(self, model: Model, texts: Sequence[str]) -> None:
         from scipy.sparse import csr_matrix
 
-        found = model.embed_sparse(texts)
-        starts = np.concatenate([[0], np.cumsum([len(each.indices) for each in found])])
-        values = np.concatenate([each.values for each in found]).astype(np.float64)
-        indices = np.concatenate([each.indices for each in found])
-        shape = (len(texts), model.config.vocab_size)
-        self._weights: Any = csr_matrix((values, indices, starts), shape=shape)
-        self._norms = np.sqrt(np.asarray(self._weights.multiply(self._weights).sum(axis=1))[:, 0])
+        def matrix(task: Task) -> Any:
+            found = model.embed_sparse(texts, task=task)
+            starts = np.concatenate([[0], np.cumsum([len(each.indices) for each in found])])
+            values = np.concatenate([each.values for each in found]).astype(np.float64)
+            indices = np.concatenate([each.indices for each in found])
+            return csr_matrix((values, indices, starts), shape=(len(texts), columns))
+
+        columns = model.config.vocab_size
+        self._weights = matrix("document")
+        alike = model.prompts.query == model.prompts.document and not model.sparse_ways.routed
+        self._queries = self._weights if alike else matrix("query")
+        self._norms = _norms(self._weights)
         self._cosine = read_similarity(model.path, usual="dot") == "cosine"
 
     def similarities(self, queries: int) -> Floats:
         """See `Embeddings`."""
-        found = (self._weights[:queries] @ self._weights.T).toarray()
+        asked = self._queries[:queries]
+        found = (asked @ self._weights.T).toarray()
         if self._cosine:
-            found /= np.maximum(np.outer(self._norms[:queries], self._norms), _SMALLEST)
+            found /= np.maximum(np.outer(_norms(asked), self._norms), _SMALLEST)
         return np.asarray(found)
 
     def cosines(self, other: SparseEmbeddings, count: int) -> Floats:
@@ -132,6 +139,11 @@ def that_fit(model: Model, texts: Sequence[str], kind: EmbeddingKind) -> int:
     tokens = model.tokenizer.encode(as_texts(texts[:_MOST_TEXTS], ""))
     held = np.cumsum([len(each) * model.token_vectors.width for each in tokens])
     return max(int(np.searchsorted(held, _MOST_NUMBERS, side="right")), 1)
+
+
+def _norms(weights: Any) -> Floats:
+    """The lengths of the rows of a sparse matrix."""
+    return np.asarray(np.sqrt(weights.multiply(weights).sum(axis=1)))[:, 0]
 
 
 def _units(vectors: Floats) -> Floats:

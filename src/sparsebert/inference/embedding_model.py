@@ -23,7 +23,12 @@ from sparsebert.inference.loaded_model import FITTING, LoadedModel
 from sparsebert.inference.multi_vector import check_task
 from sparsebert.inference.pooling import POOLING_MODES, Pooler
 from sparsebert.inference.sequences import Tokens
-from sparsebert.inference.sparse import SparseEmbedding, sparse_embeddings
+from sparsebert.inference.sparse import (
+    SparseEmbedding,
+    TokenLookup,
+    TokenWeigher,
+    sparse_embeddings,
+)
 from sparsebert.inference.texts import Text, Texts, as_texts
 
 PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len", "weightedmean", "lasttoken"]
@@ -98,6 +103,7 @@ class EmbeddingModel(LoadedModel):
         self,
         texts: Text | Iterable[Text],
         *,
+        task: Task | None = None,
         batch_size: int = 32,
         prompt: str | None = None,
         strict: bool = False,
@@ -107,19 +113,30 @@ class EmbeddingModel(LoadedModel):
         It has the ids of the vocabulary's tokens that matter to the text, and their weights. A
         masked-LM model makes them of its logits (SPLADE), as the folder's SpladePooling module
         says; without one, by log(1 + max(x, 0)) and the largest over the text. A model with
-        BGE-M3's head for it weighs the text's own tokens. ``prompt`` is as in `embed`.
+        BGE-M3's head for it weighs the text's own tokens. ``task``, "query" or "document", chooses
+        the folder's prompt for it, and the route where a Router has several: inference-free models
+        have the tokens of queries looked up in a table, and read documents. ``prompt`` is as in
+        `embed`.
         """
+        if task is not None:
+            check_task(task)
         if self.config.head is not Head.MASKED_LM and self.token_weigher is None:
             check_converted(self.path)
             kind, fitting = FITTING[self.config.head]
             raise InputError(f"{self.name} is {kind} and cannot embed_sparse: it can {fitting}.")
+        if prompt is None and task is not None:
+            prompt = self.prompts.query if task == "query" else self.prompts.document
         given = as_texts(texts, self._prompt(prompt))
+        way = self.token_weigher or self.sparse_ways.of(task)
+        if isinstance(way, TokenLookup):
+            found = way.embeddings(given, strict=strict)
+            return found[0] if given.single else found
         tokens = self._checked(self._text_tokenizer().encode(given, strict=strict))
-        if self.token_weigher is None:
-            found = sparse_embeddings(self._encoder, self.sparse_pooling, tokens, batch_size)
-        else:
+        if isinstance(way, TokenWeigher):
             states = self._per_token("hidden", tokens, batch_size)
-            found = [*map(self.token_weigher.embedding, states, tokens)]
+            found = [*map(way.embedding, states, tokens)]
+        else:
+            found = sparse_embeddings(self._encoder, way, tokens, batch_size)
         return found[0] if given.single else found
 
     def embed_tokens(

@@ -10,8 +10,8 @@ import numpy as np
 
 from sparsebert.checkpoint import EncoderConfig, Head, Pooling, Prompts, ScoreFunction
 from sparsebert.checkpoint.multi_vector import MultiVector
-from sparsebert.checkpoint.pooling import SparsePooling
 from sparsebert.checkpoint.publishing import copy_model, push_to_hub
+from sparsebert.checkpoint.sparse_routes import SparseRoutes
 from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.checkpoint.vector_layers import VectorLayer
 from sparsebert.engine import Encoder
@@ -20,7 +20,7 @@ from sparsebert.inference.batching import EngineCall, Floats, run_per_text, run_
 from sparsebert.inference.multi_vector import TokenVectors
 from sparsebert.inference.pooling import Pooler
 from sparsebert.inference.sequences import Tokens, as_token_sequences, with_keys
-from sparsebert.inference.sparse import TokenWeigher
+from sparsebert.inference.sparse import SparseWays, TokenWeigher
 from sparsebert.inference.texts import Text, as_texts
 from sparsebert.inference.tokenizing import TextTokenizer
 from sparsebert.packing.weights import Weights, bytes_held, describe_storage
@@ -59,7 +59,7 @@ class LoadedModel:
         prompts: Prompts | None = None,
         score_function: ScoreFunction = "softmax",
         load_again: Callable[[str, Path], LoadedModel] | None = None,
-        sparse_pooling: SparsePooling | None = None,
+        sparse_routes: SparseRoutes | None = None,
         multi_vector: MultiVector | None = None,
         token_weights: VectorLayer | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class LoadedModel:
         self.path = path
         self.config = config
         self.pooling = pooling or Pooling()
-        self.sparse_pooling = sparse_pooling or SparsePooling()
+        self.sparse_ways = SparseWays(sparse_routes or SparseRoutes())
         self.pooler = Pooler(self.pooling, config.hidden_size)
         self.token_vectors = (
             TokenVectors(multi_vector, tokenizer, config.hidden_size) if multi_vector else None

@@ -20,7 +20,8 @@ from sparsebert.checkpoint import (
 )
 from sparsebert.checkpoint.bge_m3 import read_token_weights
 from sparsebert.checkpoint.multi_vector import MultiVector, read_multi_vector
-from sparsebert.checkpoint.pooling import Pooling, read_sparse_pooling
+from sparsebert.checkpoint.pooling import Pooling
+from sparsebert.checkpoint.sparse_routes import read_sparse_routes
 from sparsebert.checkpoint.vector_layers import VectorLayer
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, reading
@@ -85,7 +86,7 @@ def load(
             pooling = _usual_pooling(name, multi_vector, token_weights)
         config = _with_scores(encoder_config, pooling)
         prompts, score_function = read_prompts(folder), read_score_function(folder, config)
-        sparse_pooling = read_sparse_pooling(folder)
+        sparse_routes = read_sparse_routes(folder)
     return Model(
         name,
         config,
@@ -99,7 +100,7 @@ def load(
         partial(
             _load_again, threads=threads, max_length=max_length, compute=compute, copied=copied
         ),
-        sparse_pooling,
+        sparse_routes,
         multi_vector,
         token_weights,
     )

@@ -9,18 +9,23 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.checkpoint.pooling import SparsePooling
+from sparsebert.checkpoint.multi_vector import Task
+from sparsebert.checkpoint.sparse_routes import SparsePooling, SparseRoutes, TokenTable
+from sparsebert.checkpoint.tokenizer import read_tokenizer
+from sparsebert.checkpoint.tokenizer_building import StoredTokenizer
 from sparsebert.checkpoint.vector_layers import VectorLayer
 from sparsebert.engine import Encoder
+from sparsebert.errors import CheckpointError, InputError, reading
 from sparsebert.inference.batching import EngineCall, Floats, RaggedBatch, plan, sparse_weights
 from sparsebert.inference.pooling import layer_function
 from sparsebert.inference.sequences import Tokens
-from sparsebert.inference.tokenizing import TextTokenizer
+from sparsebert.inference.texts import Texts
+from sparsebert.inference.tokenizing import TextTokenizer, too_long, warn_of_cut
 
 
 @dataclass(frozen=True, eq=False)
 class SparseEmbedding:
-    """The token ids with a weight above 0, int32 ``[n]``, ascending, and the weights, float32."""
+    """The token ids whose weight is not 0, int32 ``[n]``, ascending, and the weights, float32."""
 
     indices: npt.NDArray[np.int32]
     values: Floats
@@ -55,6 +60,106 @@ class TokenWeigher:
         return SparseEmbedding(indices.astype(np.int32), values)
 
 
+class TokenLookup:
+    """Sparse embeddings by a table: a text has the weight of each token that comes up in it.
+
+    Nothing is computed by the engine, and no special token is put around a text.
+    """
+
+    def __init__(self, table: TokenTable) -> None:
+        self._table = table
+
+    @cached_property
+    def _tokenizer(self) -> StoredTokenizer:
+        found = read_tokenizer(self._table.folder)
+        if found is None:
+            raise CheckpointError(f"{self._table.folder} has no tokenizer to look texts up by.")
+        return found
+
+    @cached_property
+    def _weights(self) -> Floats:
+        return self._table.weights()
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens have a weight."""
+        return len(self._weights)
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of a text that is not cut; None if there is no limit."""
+        return self._tokenizer.max_length
+
+    def embeddings(self, texts: Texts, *, strict: bool = False) -> list[SparseEmbedding]:
+        """One of each text, cut as in `TextTokenizer.encode`.
+
+        Raises InputError for a pair, and CheckpointError for a damaged folder.
+        """
+        found, cut = self.embeddings_truncated(texts, strict=strict)
+        warn_of_cut(texts, cut, self.max_length or 0)
+        return found
+
+    def embeddings_truncated(
+        self, texts: Texts, *, strict: bool = False
+    ) -> tuple[list[SparseEmbedding], list[int]]:
+        """As `embeddings`, without the warning: with the indices of the texts that were cut."""
+        strings = []
+        for place, text in enumerate(texts.items):
+            if not isinstance(text, str):
+                raise InputError(f"{texts.name(place)} is a pair of texts: this takes single ones.")
+            strings.append(text)
+        with reading("the text by the model's tokenizer", CheckpointError):
+            encoded = self._tokenizer.backend.encode_batch(strings, add_special_tokens=False)
+        limit, left = self._tokenizer.max_length, self._tokenizer.truncation_side == "left"
+        rows = [each.ids for each in encoded]
+        cut = [place for place, ids in enumerate(rows) if limit is not None and len(ids) > limit]
+        for place in cut:
+            if strict:
+                raise too_long(texts.name(place), len(rows[place]), limit or 0)
+            rows[place] = rows[place][-limit:] if left and limit else rows[place][:limit]
+        return [self.of_ids(ids) for ids in rows], cut
+
+    def of_ids(self, ids: Sequence[int]) -> SparseEmbedding:
+        """The embedding of a text with these tokens."""
+        kept = np.unique(np.array(ids, np.int32))
+        if len(kept) and kept[-1] >= len(self._weights):
+            raise CheckpointError(
+                f"the tokenizer of {self._table.folder} gives the token {kept[-1]}, and there are "
+                f"{len(self._weights)} weights: they do not belong together."
+            )
+        kept = kept[self._weights[kept] != 0]
+        kept = largest(np.abs(self._weights[kept]), kept, self._table.most)
+        return SparseEmbedding(kept, self._weights[kept])
+
+
+class SparseWays:
+    """How a model makes sparse embeddings: `SparseRoutes`, with each table opened but once."""
+
+    def __init__(self, routes: SparseRoutes) -> None:
+        self._routes = routes
+        ways = (routes.usual, *routes.tasks.values())
+        self._lookups = {way: TokenLookup(way) for way in ways if isinstance(way, TokenTable)}
+
+    @property
+    def routed(self) -> bool:
+        """Whether queries may take another way than documents."""
+        return bool(self._routes.tasks)
+
+    def of(self, task: Task | None) -> SparsePooling | TokenLookup:
+        """The way of queries or documents, or of texts without a task."""
+        way = self._routes.of(task)
+        return self._lookups[way] if isinstance(way, TokenTable) else way
+
+
+def largest(
+    sizes: Floats, indices: npt.NDArray[np.int32], most: int | None
+) -> npt.NDArray[np.int32]:
+    """The ``most`` indices with the largest sizes, ascending; all for None. Both are ``[n]``."""
+    if most is None or len(indices) <= most:
+        return indices
+    return np.sort(indices[np.argsort(-sizes, kind="stable")[:most]])
+
+
 def sparse_call(pooling: SparsePooling) -> EngineCall:
     """What to ask of the engine. Raises CheckpointError where a folder cannot be embedded."""
     pooling.check()
@@ -66,9 +171,7 @@ def sparse_call(pooling: SparsePooling) -> EngineCall:
 def sparse_embedding(row: Floats, pooling: SparsePooling) -> SparseEmbedding:
     """Of what the engine gave for `sparse_call`, ``[vocabulary]``."""
     indices = np.flatnonzero(row > 0).astype(np.int32)
-    if pooling.most is not None and len(indices) > pooling.most:
-        largest = np.argsort(-row[indices], kind="stable")[: pooling.most]
-        indices = np.sort(indices[largest])
+    indices = largest(row[indices], indices, pooling.most)
     values = row[indices]
     if pooling.strategy == "max":
         values = sparse_weights(values, twice=pooling.twice)

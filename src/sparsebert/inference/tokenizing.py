@@ -82,7 +82,7 @@ class TextTokenizer:
         blank text becomes its special tokens; InputError where the tokenizer adds none.
         """
         sequences, cut = self.encode_truncated(texts, strict=strict, max_length=max_length)
-        self._warn(texts, cut, max_length)
+        warn_of_cut(texts, cut, max_length or self.max_length)
         return sequences
 
     def encode_truncated(
@@ -153,7 +153,7 @@ class TextTokenizer:
     def locate(self, texts: Texts, *, strict: bool = False) -> list[LocatedTokens]:
         """As `encode`, with the offsets of each token; InputError for a pair of texts."""
         located, cut = self.locate_truncated(texts, strict=strict)
-        self._warn(texts, cut)
+        warn_of_cut(texts, cut, self.max_length)
         return located
 
     def locate_truncated(
@@ -279,17 +279,23 @@ class TextTokenizer:
         if total <= room:
             return None
         if strict:
-            raise InputError(
-                f"{name} has {total} tokens and only {room} fit: shorten it, or leave out 'strict' "
-                "to have it cut."
-            )
+            raise too_long(name, total, room)
         return (room,) if len(ids) == 1 else longest_first(len(ids[0]), len(ids[1]), room)
 
-    def _warn(self, texts: Texts, cut: list[int], limit: int | None = None) -> None:
-        if cut:
-            limit = limit or self.max_length
-            warning = TruncationWarning(len(cut), cut[0], limit, texts.name(cut[0]))
-            warnings.warn(warning, stacklevel=_level_of_caller())
+
+def warn_of_cut(texts: Texts, cut: Sequence[int], limit: int) -> None:
+    """One TruncationWarning for all texts at the indices ``cut``; none if there are none."""
+    if cut:
+        warning = TruncationWarning(len(cut), cut[0], limit, texts.name(cut[0]))
+        warnings.warn(warning, stacklevel=_level_of_caller())
+
+
+def too_long(name: str, tokens: int, room: int) -> InputError:
+    """The error of a text that does not fit and is not to be cut."""
+    return InputError(
+        f"{name} has {tokens} tokens and only {room} fit: shorten it, or leave out 'strict' to "
+        "have it cut."
+    )
 
 
 def folder_tokenizer(

@@ -13,18 +13,26 @@ dense. What is saved names no class of ours; unpacked, it opens with either libr
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import resolve_model
 from sparsebert.checkpoint.json_files import read_json, replace_json
-from sparsebert.checkpoint.sentence_transformers import MODULES_NAME
+from sparsebert.checkpoint.sentence_transformers import (
+    MODULES_NAME,
+    ROUTER_NAME,
+    router_types,
+    transformer_folder,
+    transformer_on_top,
+)
 from sparsebert.errors import InputError, MissingExtraError
 
 try:
     import sentence_transformers
     import torch
     from sentence_transformers.base.modules import Dense, Normalize
+    from sentence_transformers.base.modules import Router as TorchRouter
     from sentence_transformers.base.modules import Transformer as TorchTransformer
     from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
     from sentence_transformers.sentence_transformer.modules import Pooling
@@ -86,7 +94,25 @@ class MLMTransformer(_EngineModule, TorchMLMTransformer):  # type: ignore[misc]
     """The module of SPLADE models that were saved before sentence-transformers 5.4."""
 
 
-_OURS = {TorchTransformer: Transformer, TorchMLMTransformer: MLMTransformer}
+class Router(TorchRouter):  # type: ignore[misc]
+    """The module of models whose queries take another way than documents."""
+
+    @classmethod
+    def load(cls, model_name_or_path: str, *arguments: Any, **options: Any) -> Any:
+        """As in sentence-transformers, with the transformer on our engine."""
+        names = {"revision": "revision", "token": "token", "cache_folder": "cache_dir"}
+        hub = {theirs: options[ours] for ours, theirs in names.items() if options.get(ours)}
+        types = router_types(resolve_model(model_name_or_path, **hub))
+        classes = {ours.__name__: ours for ours in (Transformer, MLMTransformer)}
+        chosen = {named: classes[kind] for named, kind in types.items() if kind in classes}
+        return super().load(model_name_or_path, *arguments, module_classes=chosen, **options)
+
+
+_OURS = {
+    TorchTransformer: Transformer,
+    TorchMLMTransformer: MLMTransformer,
+    TorchRouter: Router,
+}
 
 
 class _OnEngine:
@@ -110,14 +136,31 @@ class _OnEngine:
     def save(self, path: str, *arguments: Any, **options: Any) -> None:
         """As in sentence-transformers, with the weights as they are, packed or not."""
         super().save(path, *arguments, **options)  # type: ignore[misc]
-        modules = read_json(Path(path) / MODULES_NAME)
-        for module in modules:
-            for theirs, ours in _OURS.items():
-                if module["type"] == f"{ours.__module__}.{ours.__name__}":
-                    module["type"] = f"{theirs.__module__}.{theirs.__name__}"
-        replace_json(Path(path) / MODULES_NAME, modules)
-        if is_packed(path):
-            renew_checksums(path)
+        folder = Path(path)
+        for name in (MODULES_NAME, ROUTER_NAME):
+            if (folder / name).is_file():
+                replace_json(folder / name, _with_theirs(read_json(folder / name)))
+        if (inner := transformer_folder(folder)) != folder:  # of a Router, whose modules lie in it
+            for name, content in transformer_on_top(folder).items():
+                replace_json(folder / name, content)
+            for file in inner.iterdir():
+                shutil.move(file, folder / file.name)
+            inner.rmdir()
+        if is_packed(folder):
+            renew_checksums(folder)
+
+
+def _with_theirs(content: Any) -> Any:
+    """What a JSON file says, with the classes of sentence-transformers in place of ours."""
+    names = {
+        f"{ours.__module__}.{ours.__name__}": f"{theirs.__module__}.{theirs.__name__}"
+        for theirs, ours in _OURS.items()
+    }
+    if isinstance(content, dict):
+        return {key: _with_theirs(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_with_theirs(value) for value in content]
+    return names.get(content, content) if isinstance(content, str) else content
 
 
 class SentenceTransformer(_OnEngine, sentence_transformers.SentenceTransformer):  # type: ignore[misc]

@@ -18,11 +18,12 @@ from sparsebert.errors import CheckpointError
 from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.embeddings import shortened
 from sparsebert.inference.sequences import Tokens
+from sparsebert.inference.sparse import SparseEmbedding, TokenLookup
 from sparsebert.inference.texts import Text
 from sparsebert.serving.errors import WRONG_HEAD, RequestError
 from sparsebert.serving.inputs import PredictInputs, TextInputs
 from sparsebert.serving.json_route import stats_of
-from sparsebert.serving.served_model import ServedModel, Truncation
+from sparsebert.serving.served_model import Inferred, ServedModel, Truncation
 from sparsebert.serving.service import service_of
 
 _KINDS = {
@@ -50,10 +51,10 @@ async def infer(
     (None refuses it), and ``prompt`` is prepended to each text and to the first of each pair.
     Raises RequestError and ClientGone.
     """
-    (results,) = await infer_each(
+    found = await infer_each(
         request, model, [call], inputs, label=label, truncation=truncation, prompt=prompt
     )
-    return results
+    return found.results[0]
 
 
 async def infer_each(
@@ -67,13 +68,54 @@ async def infer_each(
     prompt: str = "",
     advice: str = '"truncate": true',
     task: Task | None = None,
-    read: list[Tokens] | None = None,
-) -> list[list[Floats]]:
+) -> Inferred:
     """As `infer` for several calls on the same inputs, which are tokenised once.
 
     ``advice`` is the field with which a client has texts truncated. With a ``task`` a multi-vector
-    model reads the texts as queries or documents; ``read`` is a list that takes their tokens.
+    model reads the texts as queries or documents.
     """
+    name = field_name(label, single=inputs.single)
+    items = _checked_items(request, model, inputs, label, prompt, truncation)
+
+    def tokenize() -> Sequence[Tokens]:
+        return model.tokenize(items, name, truncation, advice, task)
+
+    return await model.run(stats_of(request), calls, tokenize, lambda: disconnected(request))
+
+
+async def look_up(
+    request: Request,
+    model: ServedModel,
+    lookup: TokenLookup,
+    inputs: TextInputs,
+    *,
+    truncation: Truncation | None,
+    prompt: str,
+) -> list[SparseEmbedding]:
+    """Sparse embeddings by a table, of texts and lists of token ids; the engine has no part in it.
+
+    Raises RequestError.
+    """
+    name = field_name("inputs", single=inputs.single)
+    items = _checked_items(request, model, inputs, "inputs", prompt, truncation)
+
+    def embedded() -> list[SparseEmbedding]:
+        return model.look_up(lookup, items, name, truncation)
+
+    found: list[SparseEmbedding] = await model.in_tokenizer_pool(embedded)
+    model.count(stats_of(request), len(items))
+    return found
+
+
+def _checked_items(
+    request: Request,
+    model: ServedModel,
+    inputs: TextInputs | PredictInputs,
+    label: str,
+    prompt: str,
+    truncation: Truncation | None,
+) -> list[Text | list[int]]:
+    """The inputs behind the prompt, counted and within the server's limits. RequestError if not."""
     service, stats = service_of(request), stats_of(request)
     service.check_count(len(inputs.items), label)
     name = field_name(label, single=inputs.single)
@@ -85,14 +127,7 @@ async def infer_each(
         stats.characters += characters
     stats.model = model.name
     stats.items += len(items)
-
-    def tokenize() -> Sequence[Tokens]:
-        sequences = model.tokenize(items, name, truncation, advice, task)
-        if read is not None:
-            read.extend(sequences)
-        return sequences
-
-    return await model.run(stats, calls, tokenize, lambda: disconnected(request))
+    return items
 
 
 def field_name(label: str, *, single: bool) -> Callable[[int], str]:
@@ -175,8 +210,7 @@ async def embed_tokens(
     """
     embedder, call = model.model.token_vectors, EngineCall("hidden", per_token=True)
     before = model.model.task_prompt(task) if prompt is None else prompt
-    read: list[Tokens] = []
-    (rows,) = await infer_each(
+    (rows,), read = await infer_each(
         request,
         model,
         [call],
@@ -185,7 +219,6 @@ async def embed_tokens(
         truncation=truncation,
         prompt=before,
         task=task,
-        read=read,
     )
     if embedder is None:
         return rows

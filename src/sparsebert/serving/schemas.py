@@ -138,7 +138,11 @@ class EmbedAllRequest(PromptedBody):
 
 
 class EmbedSparseRequest(PromptedBody):
-    pass
+    task: Task | None = Field(
+        None,
+        description="What the texts are: of a model with routes for queries and documents, the "
+        "route that they take; of others, the prompt that is put before them.",
+    )
 
 
 class SparseValue(BaseModel):

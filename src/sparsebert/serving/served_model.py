@@ -17,6 +17,7 @@ from sparsebert.errors import CheckpointError, EngineError, InputError
 from sparsebert.inference import Model, load
 from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.sequences import LocatedTokens, Tokens
+from sparsebert.inference.sparse import SparseEmbedding, TokenLookup
 from sparsebert.inference.texts import Text, Texts
 from sparsebert.serving.batching import Batcher, BatchObserver, Job, result_bytes, wake
 from sparsebert.serving.errors import ClientGone, RequestError
@@ -34,6 +35,14 @@ class Truncation(NamedTuple):
     tokens: int | None = None
 
 
+class Inferred(NamedTuple):
+    """The results of each engine call, and what it was made of, in order."""
+
+    results: list[list[Floats]]
+    tokens: Sequence[Tokens]
+
+
+_ADVICE = '"truncate": true'
 _DISCONNECT_CHECK = 0.1  # seconds after which a waiting request watches for a disconnect
 
 _EMBEDDING_ROUTES = ("/embed", "/embed_all", "/similarity", "/v1/embeddings")
@@ -133,8 +142,8 @@ class ServedModel:
         calls: Sequence[EngineCall],
         tokenize: Callable[[], Sequence[Tokens]],
         disconnected: Callable[[], Any],
-    ) -> list[list[Floats]]:
-        """Tokenise in the pool by ``tokenize`` and run each engine call; the results of each call.
+    ) -> Inferred:
+        """Tokenise in the pool by ``tokenize`` and run each engine call on all sequences.
 
         ``disconnected()`` must return an awaitable that ends when the client has disconnected; what
         is still queued is then dropped, and ClientGone raised. Raises RequestError.
@@ -173,10 +182,11 @@ class ServedModel:
             raise
         stats.queue = max(stats.queue, *(job.begun - job.queued for job in jobs))
         stats.inference = max(stats.inference, *(job.ended - job.begun for job in jobs))
-        self._count(stats, len(jobs[0].sequences))
-        return results
+        self.count(stats, len(jobs[0].sequences))
+        return Inferred(results, jobs[0].sequences)
 
-    def _count(self, stats: RequestStats, sequences: int) -> None:
+    def count(self, stats: RequestStats, sequences: int) -> None:
+        """Count a request of so many sequences that was answered."""
         counted = self.stats
         counted.requests += 1
         counted.sequences += sequences
@@ -236,6 +246,25 @@ class ServedModel:
         embedder.of.check()
         return embedder.limit(task, most, self.model.config.max_length)
 
+    def look_up(
+        self,
+        lookup: TokenLookup,
+        items: Sequence[Text | list[int]],
+        name: Callable[[int], str],
+        truncation: Truncation | None,
+    ) -> list[SparseEmbedding]:
+        """Sparse embeddings by a table; errors as in `tokenize`."""
+        given = [item for item in items if not isinstance(item, list)]
+        found, long = lookup.embeddings_truncated(Texts([*given], False, name(0)))
+        if long and truncation is None:
+            places = [place for place, item in enumerate(items) if not isinstance(item, list)]
+            raise self._too_long(name(places[long[0]]), _ADVICE, lookup.max_length or 0)
+        for place, item in enumerate(items):
+            if isinstance(item, list):
+                self._check_ids(item, name(place), lookup.vocabulary)
+        texts = iter(found)
+        return [lookup.of_ids(item) if isinstance(item, list) else next(texts) for item in items]
+
     def locate(
         self,
         texts: Sequence[str],
@@ -277,7 +306,15 @@ class ServedModel:
     def _from_ids(
         self, ids: list[int], name: str, truncation: Truncation | None, advice: str, limit: int
     ) -> Tokens:
-        vocabulary = self.model.config.vocab_size
+        self._check_ids(ids, name, self.model.config.vocab_size)
+        tokens = self.model.tokenizer.with_special_tokens(ids)
+        if len(tokens) <= limit:
+            return tokens
+        if truncation is None:
+            raise self._too_long(name, advice, limit)
+        return self.model.tokenizer.with_special_tokens(ids, side=truncation.side, max_length=limit)
+
+    def _check_ids(self, ids: list[int], name: str, vocabulary: int) -> None:
         for index, token in enumerate(ids):
             if not 0 <= token < vocabulary:
                 raise RequestError(
@@ -285,12 +322,6 @@ class ServedModel:
                     f"{name}[{index}] is {token}, outside the vocabulary of {self.name}, which has "
                     f"{vocabulary} tokens: token ids must be those of this model's own tokenizer.",
                 )
-        tokens = self.model.tokenizer.with_special_tokens(ids)
-        if len(tokens) <= limit:
-            return tokens
-        if truncation is None:
-            raise self._too_long(name, advice, limit)
-        return self.model.tokenizer.with_special_tokens(ids, side=truncation.side, max_length=limit)
 
     def _too_long(self, name: str, advice: str, most: int) -> RequestError:
         return RequestError(

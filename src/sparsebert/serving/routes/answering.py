@@ -71,7 +71,7 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
             )
         return [window.tokens for window in windows]
 
-    (logits,) = await model.run(stats, [_HEAD], tokenize, lambda: disconnected(request))
+    (logits,), _ = await model.run(stats, [_HEAD], tokenize, lambda: disconnected(request))
     found = await model.in_tokenizer_pool(
         lambda: best_answers(
             context,

@@ -195,7 +195,7 @@ async def _infer_texts(
     results: dict[str, list[Floats]] = {}
     for prompt in dict.fromkeys(prompts.values()):
         names = [name for name in calls if prompts[name] == prompt]
-        found = await infer_each(
+        found, _ = await infer_each(
             request,
             model,
             [calls[name] for name in names],
@@ -244,7 +244,7 @@ async def _infer_ids(
             max_positions=model.model.max_length,
         )
 
-    found = await model.run(stats, [*calls.values()], read, lambda: disconnected(request))
+    found, _ = await model.run(stats, [*calls.values()], read, lambda: disconnected(request))
     return dict(zip(calls, found, strict=True))
 
 

@@ -131,5 +131,5 @@ async def _run(
                     )
         return [each.tokens for each in located]
 
-    (logits,) = await model.run(stats, [_HEAD], tokenize, lambda: disconnected(request))
+    (logits,), _ = await model.run(stats, [_HEAD], tokenize, lambda: disconnected(request))
     return located, logits

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,13 @@ from tokenizers import Encoding
 from sparsebert.checkpoint import Head
 from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.labelling import apply_function
-from sparsebert.inference.sequences import Tokens
-from sparsebert.inference.sparse import sparse_call, sparse_embedding
+from sparsebert.inference.sparse import (
+    SparseEmbedding,
+    TokenLookup,
+    TokenWeigher,
+    sparse_call,
+    sparse_embedding,
+)
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.inference import (
     check_dimensions,
@@ -27,6 +33,7 @@ from sparsebert.serving.inference import (
     field_name,
     infer_each,
     infer_logits,
+    look_up,
     prompt_for,
     require_head,
     truncate_dimensions,
@@ -104,33 +111,43 @@ async def embed_all(request: Request, body: EmbedAllRequest) -> Any:
 
 @embedding_router.post("/embed_sparse", response_model=list[list[SparseValue]])
 async def embed_sparse(request: Request, body: EmbedSparseRequest) -> Any:
-    """The tokens of the vocabulary that matter to each text, and their weights (SPLADE, BGE-M3)."""
+    """The tokens of the vocabulary that matter to each text, and their weights (SPLADE, BGE-M3).
+
+    With a task texts take the route that the model has for queries or documents.
+    """
     model = service_of(request).model(body.model, "/embed_sparse")
-    weigher, pooling = model.model.token_weigher, model.model.sparse_pooling
-    if weigher is None:
+    if model.model.token_weigher is None:
         require_head(model, Head.MASKED_LM, "embed sparsely")
-    read: list[Tokens] = []
-    if pooling.unsupported:
-        raise RequestError(424, pooling.unsupported)
-    (rows,) = await infer_each(
-        request,
-        model,
-        [EngineCall("hidden", per_token=True) if weigher else sparse_call(pooling)],
-        body.inputs,
-        truncation=truncation_of(request, body.truncate, body.truncation_direction),
-        prompt=prompt_for(model, body.inputs.items, body.prompt_name),
-        read=read,
+    way = model.model.token_weigher or model.model.sparse_ways.of(body.task)
+    truncation = truncation_of(request, body.truncate, body.truncation_direction)
+    prompt = prompt_for(model, body.inputs.items, body.prompt_name)
+    if body.task is not None and body.prompt_name is None:
+        prompt = model.prompts.query if body.task == "query" else model.prompts.document
+    if isinstance(way, TokenLookup):
+        found = await look_up(
+            request, model, way, body.inputs, truncation=truncation, prompt=prompt
+        )
+        return await model.in_tokenizer_pool(lambda: _as_pairs(found))
+    if isinstance(way, TokenWeigher):
+        call = EngineCall("hidden", per_token=True)
+    elif way.unsupported:
+        raise RequestError(424, way.unsupported)
+    else:
+        call = sparse_call(way)
+    (rows,), read = await infer_each(
+        request, model, [call], body.inputs, truncation=truncation, prompt=prompt
     )
 
     def written() -> list[list[dict[str, Any]]]:
-        found = (
-            [sparse_embedding(row, pooling) for row in rows]
-            if weigher is None
-            else [*map(weigher.embedding, rows, read)]
-        )
-        return [[{"index": i, "value": v} for i, v in each.as_dict().items()] for each in found]
+        if isinstance(way, TokenWeigher):
+            return _as_pairs([*map(way.embedding, rows, read)])
+        return _as_pairs([sparse_embedding(row, way) for row in rows])
 
     return await model.in_tokenizer_pool(written)
+
+
+def _as_pairs(found: Sequence[SparseEmbedding]) -> list[list[dict[str, Any]]]:
+    return [[{"index": i, "value": v} for i, v in each.as_dict().items()] for each in found]
 
 
 @embedding_router.post("/similarity", response_model=list[float])
