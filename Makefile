@@ -13,18 +13,20 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?= --random minilm
 FUZZ_ARGS ?= --seconds 3600 --seed 1
+FUZZ_NATIVE_ARGS ?= -max_total_time=3600
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CLIENTS := build/clients
+NATIVE_FUZZER := build/native-fuzzer
 WHEELS := build/wheels
 SITE := build/site
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt requirements/build.txt \
 	$(shell find src -type f -not -name '*.pyc' -not -name '.*' 2>/dev/null)
 CXX_SOURCES = $(shell find src benchmarks tests -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
-.PHONY: help demo test test-thorough test-arm test-clients fuzz check bench docs clean
+.PHONY: help demo test test-thorough test-arm test-clients fuzz fuzz-native check bench docs clean
 
 help:
 	@echo "make demo    halve a real model; ends with a report"
@@ -33,6 +35,7 @@ help:
 	@echo "make test-arm  run the native tests on Arm CPUs that QEMU plays"
 	@echo "make test-clients  run the official clients of other servers against ours"
 	@echo "make fuzz    read mutated files for an hour (FUZZ_ARGS='--seconds 60 --seed 2')"
+	@echo "make fuzz-native  call the C++ engine for an hour, as libFuzzer chooses (needs cmake and clang)"
 	@echo "make check   formatting, lint and types, Python and C++"
 	@echo "make docs    build the documentation into $(SITE)"
 	@echo "make bench   latency beside torch (BENCH_ARGS='--random bert-base --rounds 20')"
@@ -72,6 +75,16 @@ fuzz: $(VENV)/.ready-dev
 	@echo "==> Reading mutated models, data and records"
 	@mkdir -p build/fuzz
 	@$(BIN)/python tests/fuzz/mutate_files.py --keep build/fuzz $(FUZZ_ARGS)
+
+# What it finds is a file beside the program, which repeats it: build/native-fuzzer/native_fuzzer FILE.
+fuzz-native:
+	@echo "==> Building the native tests for libFuzzer"
+	@cmake -S . -B $(NATIVE_FUZZER) -DSPARSEBERT_MODULE=OFF -DSPARSEBERT_FUZZER=ON \
+		-DSPARSEBERT_SANITIZE=address -DCMAKE_CXX_COMPILER=clang++ >/dev/null
+	@cmake --build $(NATIVE_FUZZER) --parallel >/dev/null
+	@mkdir -p $(NATIVE_FUZZER)/corpus
+	@$(NATIVE_FUZZER)/native_fuzzer -max_len=64 -len_control=0 -artifact_prefix=$(NATIVE_FUZZER)/ \
+		$(FUZZ_NATIVE_ARGS) $(NATIVE_FUZZER)/corpus
 
 check: $(VENV)/.ready-dev
 	@echo "==> Checking the style: ruff format, ruff check, mypy, clang-format"

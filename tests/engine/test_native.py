@@ -1,8 +1,8 @@
 """The native engine's own tests (tests/native), as it is shipped and under the sanitizers.
 
-The first run compiles the engine three times, each about a minute on two cores (so only
-`make test-thorough` does it); builds stay in ``build/native-tests``. To look for longer, or at one
-case that the fuzzer named:
+The first run compiles the engine four times, each in minutes on two cores (so only
+`make test-thorough` does it); builds stay in ``build/native-tests`` and ``build/native-fuzzer``.
+To look for longer, or at one case that the fuzzer named:
 
     build/native-tests/release/native_tests --fuzz 3600 --seed 7
     build/native-tests/address,undefined,float-cast-overflow/native_tests --case 7 int8-linear
@@ -11,6 +11,7 @@ case that the fuzzer named:
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -33,6 +34,7 @@ KERNELS = [
     "bf16-linear",
     "rows",
     "attention",
+    "encoder",
 ]
 SANITIZERS = "address,undefined,float-cast-overflow"
 FUZZ_SECONDS = "2"
@@ -71,19 +73,27 @@ def build(sanitizers: str) -> Path:
         if subprocess.run(probe, input="int main() {}", text=True, capture_output=True).returncode:
             pytest.skip(f"{cxx} has no sanitizers {sanitizers}")
     folder = BUILDS / (sanitizers or "release")
-    settings = ["-DSPARSEBERT_MODULE=OFF", "-DSPARSEBERT_TESTS=ON"]
-    settings += [f"-DSPARSEBERT_SANITIZE={sanitizers}", f"-DCMAKE_CXX_COMPILER={cxx}"]
+    compile_in(folder, cxx, "-DSPARSEBERT_TESTS=ON", f"-DSPARSEBERT_SANITIZE={sanitizers}")
+    return folder / "native_tests"
+
+
+def compile_in(folder: Path, cxx: str, *settings: str) -> None:
+    generator: list[str] = []
     # A folder that was configured with another generator cannot change to this one.
     if shutil.which("ninja") and not (folder / "Makefile").exists():
-        settings += ["-G", "Ninja"]
-    run("cmake", "-S", CHECKOUT, "-B", folder, *settings)
+        generator = ["-G", "Ninja"]
+    common = ["-DSPARSEBERT_MODULE=OFF", f"-DCMAKE_CXX_COMPILER={cxx}", *generator]
+    run("cmake", "-S", CHECKOUT, "-B", folder, *common, *settings)
     run("cmake", "--build", folder, "--parallel", str(os.cpu_count() or 1))
-    return folder / "native_tests"
 
 
 def runner(sanitizers: str) -> Run:
     program = build(sanitizers)
     return lambda *arguments: run(program, *arguments)
+
+
+def native_calls(printed: str) -> int:
+    return int(re.findall(r"(\d+) native calls", printed)[0])
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +117,21 @@ def test_under_the_address_and_undefined_behaviour_sanitizers(sanitized: Run, na
 
 
 def test_random_cases_as_it_is_shipped(release: Run) -> None:
-    assert int(release("--fuzz", FUZZ_SECONDS).split()[0]) > 100
+    assert native_calls(release("--fuzz", FUZZ_SECONDS)) > 100
 
 
 def test_random_cases_under_the_sanitizers(sanitized: Run) -> None:
-    assert int(sanitized("--fuzz", FUZZ_SECONDS).split()[0]) > 10
+    assert native_calls(sanitized("--fuzz", FUZZ_SECONDS)) > 10
+
+
+def test_cases_that_libfuzzer_chooses(tmp_path: Path) -> None:
+    if not shutil.which("clang++"):
+        pytest.skip("no clang++, which has libFuzzer: apt install clang")
+    folder = CHECKOUT / "build" / "native-fuzzer"  # that of `make fuzz-native`
+    compile_in(folder, "clang++", "-DSPARSEBERT_FUZZER=ON", "-DSPARSEBERT_SANITIZE=address")
+    flags = ["-max_len=64", "-len_control=0", f"-max_total_time={FUZZ_SECONDS}"]
+    printed = run(folder / "native_fuzzer", *flags, f"-artifact_prefix={tmp_path}/", tmp_path)
+    assert int(re.findall(r"Done (\d+) runs", printed)[0]) > 10
 
 
 @pytest.mark.parametrize("sanitizers", ["", SANITIZERS], ids=["shipped", "sanitized"])

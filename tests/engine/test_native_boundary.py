@@ -116,6 +116,14 @@ def test_int8_needs_finite_numbers(
         model.load()
 
 
+def test_a_window_does_not_go_with_scores_by_distance(model: Model) -> None:
+    model.settings["slopes"] = [0.5] * model.settings["num_attention_heads"]
+    model.load()
+    model.settings["attention"] = [(3, None, None)] * len(model.settings["attention"])
+    with pytest.raises(ValueError, match="a window does not go with scores by distance"):
+        model.load()
+
+
 @pytest.mark.parametrize("wrong", [scattered, misaligned, lambda array: array.astype(np.int64)])
 def test_ids_and_results_are_used_where_they_lie(model: Model, wrong: Callable[[Any], Any]) -> None:
     encoder = model.load()

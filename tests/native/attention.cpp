@@ -17,6 +17,7 @@ struct Case {
     bool biased = false;
     int window = -1;
     int unseen = 0;  // of its last tokens: no keys
+    bool disentangled = false;
 
     int keys() const { return tokens - unseen; }
 };
@@ -29,7 +30,12 @@ void check(const Case& c) {
     for (float& value : k) value = random.normal();
     for (float& value : v) value = random.normal();
     const Distances distances(c.biased, c.window, c.stride, random);
-    const double scale = 1 / std::sqrt(static_cast<double>(c.head_size));
+    // Keys and queries of distances, from the farthest on.
+    const size_t reach = c.stride, distances_stride = 2 * reach + kLaneTokens;
+    Guarded<float> pk(c.disentangled ? c.head_size * distances_stride : 0), pq(pk.size());
+    for (float& value : pk) value = random.normal();
+    for (float& value : pq) value = random.normal();
+    const double scale = 1 / std::sqrt((c.disentangled ? 3.0 : 1.0) * c.head_size);
     std::vector<double> wants(count), tolerances(c.tokens);
     for (int i = 0; i < c.tokens; ++i) {
         std::vector<double> scores(c.keys());
@@ -37,7 +43,12 @@ void check(const Case& c) {
         for (int j = 0; j < c.keys(); ++j) {
             double sum = 0;
             for (int d = 0; d < c.head_size; ++d) {
-                const double product = static_cast<double>(q[d * stride + i]) * k[d * stride + j];
+                const double query = q[d * stride + i], key = k[d * stride + j];
+                double product = query * key;
+                if (c.disentangled) {
+                    const size_t at = d * distances_stride + reach + i - j;
+                    product += query * pk[at] + key * pq[at];
+                }
                 sum += product;
                 magnitude = std::max(magnitude, std::abs(sum) + std::abs(product));
             }
@@ -57,12 +68,26 @@ void check(const Case& c) {
         std::ostringstream text;
         text << kernels.name << " attention, " << c.keys() << " keys of " << c.tokens
              << " tokens, stride " << c.stride << ", head size " << c.head_size << ", window "
-             << c.window << ", seed " << c.seed;
+             << c.window << ", disentangled " << c.disentangled << ", seed " << c.seed;
         const std::string name = text.str();
         const Guarded<float> out(count), scratch(attention_scratch(c.keys()));
-        kernels.attention({q.data(), k.data(), v.data(), out.data(), scratch.data(), c.keys(),
-                           c.stride, c.head_size, static_cast<float>(scale), distances.centre(),
-                           distances.computed()});
+        Attention call{q.data(),
+                       k.data(),
+                       v.data(),
+                       out.data(),
+                       scratch.data(),
+                       c.keys(),
+                       c.stride,
+                       c.head_size,
+                       static_cast<float>(scale),
+                       distances.centre(),
+                       distances.computed()};
+        if (c.disentangled) {
+            call.distance_keys = pk.data() + reach;
+            call.distance_queries = pq.data() + reach;
+            call.distances_stride = distances_stride;
+        }
+        kernels.attention(call);
         for (size_t i = 0; i < count; ++i) {
             const int token = static_cast<int>(i % stride);
             if (token < c.tokens)
@@ -117,17 +142,24 @@ void examples() {
         check({32, 32, 32, 1.0f, ++seed, unseen == 15, -1, unseen});
     check({12, 40, 48, 1.0f, ++seed, false, 20, 20});
     check({64, 300, 304, 1.0f, ++seed, true, 127});
+    for (const int tokens : kTokens)
+        for (const int unseen : {0, 1}) {
+            const int stride = (tokens + 15) / 16 * 16;
+            if (tokens > unseen) check({20, tokens, stride, 1.0f, ++seed, false, -1, unseen, true});
+        }
 }
 
-void random_case(uint64_t seed) {
-    Random random(seed);
+void random_case(Random& random) {
+    const uint64_t seed = random.word();
     const int tokens = random.between(1, random.chance(0.1) ? 300 : 60);
     const int stride = (tokens + 15) / 16 * 16 + random.pick({0, 0, 16, 48});
-    const int window = random.chance(0.5) ? random.between(0, 80) : -1;
+    const bool disentangled = random.chance(0.3);
+    const int window = !disentangled && random.chance(0.5) ? random.between(0, 80) : -1;
     const int most = std::min(tokens - 1, window < 0 ? tokens : window);
     const int unseen = random.chance(0.3) ? random.between(0, most) : 0;
-    check({random.between(1, 130), tokens, stride, random.pick({0.0f, 1.0f, 20.0f}), seed,
-           random.chance(0.5), window, unseen});
+    const int head_size = random.between(1, 130);
+    check({head_size, tokens, stride, random.pick({0.0f, 1.0f, 20.0f}), seed,
+           !disentangled && random.chance(0.5), window, unseen, disentangled});
 }
 
 }  // namespace

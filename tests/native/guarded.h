@@ -12,7 +12,15 @@
 #include <cstdlib>
 #include <new>
 
-#ifndef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__)  // GCC's word for it, and clang's
+#define WATCHED_MEMORY
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WATCHED_MEMORY
+#endif
+#endif
+
+#ifndef WATCHED_MEMORY
 #include <sys/mman.h>
 #include <unistd.h>
 #endif
@@ -49,7 +57,7 @@ class Guarded {
         std::swap(memory_, other.memory_);
     }
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef WATCHED_MEMORY
     void allocate() {
         memory_ = static_cast<uint8_t*>(operator new(count_ * sizeof(T), std::align_val_t(64)));
         data_ = reinterpret_cast<T*>(memory_);

@@ -214,8 +214,8 @@ void examples() {
     }
 }
 
-void random_case(uint64_t seed) {
-    Random random(seed);
+void random_case(Random& random) {
+    const uint64_t seed = random.word();
     const Int8Form& form = kInt8Forms[random.word() % kInt8Forms.size()];
     const bool wide = random.chance(0.1);
     const int rows = random.between(1, wide ? 400 : 160), columns = random.between(1, 300);

@@ -73,8 +73,8 @@ void examples() {
     check(1700, 36, 64, 50, 99, false, ++seed);
 }
 
-void random_case(uint64_t seed) {
-    Random random(seed);
+void random_case(Random& random) {
+    const uint64_t seed = random.word();
     const int rows = random.between(1, 1000), tiles = (rows + kTileRows - 1) / kTileRows;
     const int first = random.between(0, tiles - 1);
     check(rows, 2 * random.between(1, 200), random.between(30, 140), first,

@@ -336,8 +336,8 @@ void examples() {
             for (const Kind kind : kKinds) check_split_heads(heads, size, kind, ++seed);
 }
 
-void random_case(uint64_t seed) {
-    Random random(seed);
+void random_case(Random& random) {
+    const uint64_t seed = random.word();
     const Kind kind = kKinds[random.word() % std::size(kKinds)];
     const int size = random.between(1, random.chance(0.2) ? 4096 : 200);
     const Activation activation = kActivations[random.word() % std::size(kActivations)];

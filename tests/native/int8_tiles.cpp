@@ -156,8 +156,7 @@ void examples() {
     if (!failure.empty()) fail(failure);
 }
 
-void random_case(uint64_t seed) {
-    Random random(seed);
+void random_case(Random& random) {
     const int rows = random.between(1, 400), columns = random.between(1, 300);
     check(drawn(rows, columns, random.between(1, 70), random));
 }

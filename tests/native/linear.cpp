@@ -37,9 +37,11 @@ double rounded_to_bf16(double x) {
 // Calls check(kernels, products, name) with all that compute in bf16 here.
 template <typename Check>
 void each_bf16(Check check) {
+    ++native_calls;
     check(with_bf16(kPortableKernels, kPlainTilesBf16), Products::kBf16, "plain tiles");
     for (const std::string& name : available_instruction_sets()) {
         const InstructionSet& set = select_instruction_set(name);
+        native_calls += set.bf16 ? 2 : 1;
         check(*set.kernels, Products::kRounded, set.kernels->name);
         if (set.bf16)
             check(with_bf16(*set.kernels, *set.bf16), Products::kBf16, set.bf16->instructions);
@@ -201,8 +203,7 @@ void bf16_examples() {
         }
 }
 
-Case any_case(uint64_t seed, int most_tokens) {
-    Random random(seed);
+Case any_case(Random& random, int most_tokens) {
     const FloatForm& form = kFloatForms[random.word() % kFloatForms.size()];
     const int columns = random.between(1, random.chance(0.1) ? 2000 : 300);
     const int rows = random.between(1, 120);
@@ -210,10 +211,10 @@ Case any_case(uint64_t seed, int most_tokens) {
                  random);
 }
 
-void random_case(uint64_t seed) { check(any_case(seed, kBlockTokens)); }
+void random_case(Random& random) { check(any_case(random, kBlockTokens)); }
 
-void random_bf16_case(uint64_t seed) {
-    Case c = any_case(seed, seed % 4 ? kBlockTokens : 256);
+void random_bf16_case(Random& random) {
+    Case c = any_case(random, random.chance(0.75) ? kBlockTokens : 256);
     c.bf16 = true;
     check(c);
 }

@@ -16,10 +16,6 @@ using namespace sparsebert;
 
 namespace {
 
-const KernelTest kThreadsTest = {"threads", test_threads, nullptr};
-const KernelTest* const kTests[] = {
-    &kInt8LinearTest, &kInt8LookupTest, &kInt8TilesTest, &kInt8RowsTest,  &kInt8AttentionTest,
-    &kLinearTest,     &kBf16LinearTest, &kRowsTest,      &kAttentionTest, &kThreadsTest};
 using Clock = std::chrono::steady_clock;
 
 double since(Clock::time_point start) {
@@ -33,13 +29,15 @@ void fuzz(const std::vector<const KernelTest*>& tests, double seconds, uint64_t 
         for (const KernelTest* test : tests) {
             if (!test->random_case) continue;
             try {
-                test->random_case(seed);
+                Random random(seed);
+                test->random_case(random);
             } catch (const Failure& failure) {
                 fail("--case ", seed, " ", test->name, ": ", failure.what());
             }
             ++cases;
         }
-    std::printf("%llu random cases\n", static_cast<unsigned long long>(cases));
+    std::printf("%llu random cases, %llu native calls\n", static_cast<unsigned long long>(cases),
+                static_cast<unsigned long long>(native_calls));
 }
 
 [[noreturn]] void usage(const char* why) {
@@ -76,11 +74,14 @@ int main(int count, char** arguments) {
             if (word == test->name) chosen.push_back(test);
         if (chosen.size() == before) usage(("there is no test " + word).c_str());
     }
-    if (chosen.empty()) chosen.assign(std::begin(kTests), std::end(kTests));
+    if (chosen.empty()) chosen = kTests;
     try {
         if (one_case) {
             for (const KernelTest* test : chosen)
-                if (test->random_case) test->random_case(seed);
+                if (test->random_case) {
+                    Random random(seed);
+                    test->random_case(random);
+                }
         } else if (seconds > 0) {
             fuzz(chosen, seconds, seed);
         } else {

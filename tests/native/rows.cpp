@@ -139,8 +139,8 @@ void examples() {
         check_reductions(count, ++seed), check_rotary(count, seed);
 }
 
-void random_case(uint64_t seed) {
-    Random random(seed);
+void random_case(Random& random) {
+    const uint64_t seed = random.word();
     const int width = 16 * random.between(1, 8), begin = 16 * random.between(0, width / 16 - 1);
     const int end = 16 * random.between(begin / 16 + 1, width / 16);
     check_norm({random.between(1, 300), width, begin, end, random.pick({0.0f, 100.0f}),

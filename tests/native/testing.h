@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <sstream>
 #include <stdexcept>
@@ -14,67 +15,21 @@
 
 namespace sparsebert {
 
-// One family of kernels: its examples, and one case drawn from a seed for the fuzzer.
-struct KernelTest {
-    const char* name;
-    void (*examples)();
-    void (*random_case)(uint64_t seed);
-};
-
-extern const KernelTest kInt8LinearTest, kInt8LookupTest, kInt8TilesTest, kInt8RowsTest,
-    kInt8AttentionTest;
-extern const KernelTest kLinearTest, kBf16LinearTest, kRowsTest, kAttentionTest;
-void test_threads();
-
-struct Failure : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
-
-template <typename... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
-    std::ostringstream text;
-    text.precision(9);
-    (text << ... << parts);
-    throw Failure(text.str());
-}
-
-// Kernels for tile registers over plain memory (tile_plain.inl): they run on any machine.
-extern const Int8Kernels kPlainTilesInt8;
-extern const Bf16Kernels kPlainTilesBf16;
-
-// Calls check(kernels) with each table of kernels that this machine can run, once.
-template <typename Check>
-void each_int8_kernels(Check check) {
-    check(kPlainTilesInt8);
-    std::vector<const Int8Kernels*> seen;
-    for (const std::string& name : available_instruction_sets()) {
-        const InstructionSet& set = select_instruction_set(name);
-        for (const Int8Kernels* kernels : {set.int8, set.int8_lookup, set.int8_tiles}) {
-            bool fresh = kernels != nullptr;
-            for (const Int8Kernels* other : seen) fresh = fresh && other != kernels;
-            if (fresh) check(*kernels);
-            seen.push_back(kernels);
-        }
-    }
-}
-template <typename Check>
-void each_float_kernels(Check check) {
-    std::vector<const Kernels*> seen;
-    for (const std::string& name : available_instruction_sets()) {
-        const Kernels* kernels = select_instruction_set(name).kernels;
-        bool fresh = true;
-        for (const Kernels* other : seen) fresh = fresh && other != kernels;
-        if (fresh) check(*kernels);
-        seen.push_back(kernels);
-    }
-}
-
-// SplitMix64 (Steele, Lea and Flood 2014): small, quick, and the same everywhere.
+// SplitMix64 (Steele, Lea and Flood 2014): small, quick, and the same everywhere. A fuzzer that
+// looks for coverage chooses what is drawn first, two bytes each.
 class Random {
   public:
     explicit Random(uint64_t seed) : state_(seed) {}
+    Random(const uint8_t* chosen, size_t bytes) : chosen_(chosen), left_(bytes / 2) {}
 
     uint64_t word() {
+        if (left_ > 0) {
+            uint16_t drawn;
+            std::memcpy(&drawn, chosen_, sizeof drawn);
+            chosen_ += sizeof drawn;
+            --left_;
+            return drawn * 0x0001000100010001ull;
+        }
         uint64_t z = state_ += 0x9E3779B97F4A7C15ull;
         z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
         z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
@@ -99,8 +54,77 @@ class Random {
     }
 
   private:
-    uint64_t state_;
+    uint64_t state_ = 1;
+    const uint8_t* chosen_ = nullptr;
+    size_t left_ = 0;
 };
+
+// One family of kernels, or whole encoders: examples, and one case drawn for the fuzzers.
+struct KernelTest {
+    const char* name;
+    void (*examples)();
+    void (*random_case)(Random& random);
+};
+
+extern const KernelTest kInt8LinearTest, kInt8LookupTest, kInt8TilesTest, kInt8RowsTest,
+    kInt8AttentionTest;
+extern const KernelTest kLinearTest, kBf16LinearTest, kRowsTest, kAttentionTest, kEncoderTest;
+void test_threads();
+
+// All of them.
+extern const std::vector<const KernelTest*> kTests;
+
+struct Failure : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+template <typename... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+    std::ostringstream text;
+    text.precision(9);
+    (text << ... << parts);
+    throw Failure(text.str());
+}
+
+// Kernels for tile registers over plain memory (tile_plain.inl): they run on any machine.
+extern const Int8Kernels kPlainTilesInt8;
+extern const Bf16Kernels kPlainTilesBf16;
+
+// How often kernels of a set, or a whole encoder, were called; one family of kernels may be
+// several.
+inline uint64_t native_calls = 0;
+
+// Calls check(kernels) with each table of kernels that this machine can run, once.
+template <typename Check>
+void each_int8_kernels(Check check) {
+    ++native_calls;
+    check(kPlainTilesInt8);
+    std::vector<const Int8Kernels*> seen;
+    for (const std::string& name : available_instruction_sets()) {
+        const InstructionSet& set = select_instruction_set(name);
+        for (const Int8Kernels* kernels : {set.int8, set.int8_lookup, set.int8_tiles}) {
+            bool fresh = kernels != nullptr;
+            for (const Int8Kernels* other : seen) fresh = fresh && other != kernels;
+            seen.push_back(kernels);
+            if (!fresh) continue;
+            ++native_calls;
+            check(*kernels);
+        }
+    }
+}
+template <typename Check>
+void each_float_kernels(Check check) {
+    std::vector<const Kernels*> seen;
+    for (const std::string& name : available_instruction_sets()) {
+        const Kernels* kernels = select_instruction_set(name).kernels;
+        bool fresh = true;
+        for (const Kernels* other : seen) fresh = fresh && other != kernels;
+        seen.push_back(kernels);
+        if (!fresh) continue;
+        ++native_calls;
+        check(*kernels);
+    }
+}
 
 // Sizes that no vector width divides, and a few that one does.
 inline const std::vector<int> kTokens = {1, 7, 8, 15, 16, 17, 31, 33, 63, 65, 97};

@@ -2,6 +2,7 @@
 
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
@@ -163,6 +164,8 @@ Disentangled read_disentangled(nb::handle value, const Weights& weights, const M
                                                  found.farthest - 1 > found.buckets / 2);
     if (rows < 2 || rows % 2 || !sensible)
         throw std::invalid_argument("the distances of disentangled attention make no sense.");
+    if (shape.fused_attention)
+        throw std::invalid_argument("disentangled attention needs its queries and keys apart.");
     const std::string name = "encoder.rel_embeddings";
     found.embeddings = weights.small_matrix(name + ".weight", rows, hidden);
     if (!nb::cast<bool>(parts[5])) return found;
@@ -208,7 +211,7 @@ void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shap
     for (const auto& layer : nb::cast<nb::list>(config["attention"])) {
         const Parts parts("attention", layer);
         LayerAttention attention;
-        if (!parts[0].is_none()) attention.window = nb::cast<int>(parts[0]);
+        if (!parts[0].is_none()) attention.window = std::min(nb::cast<int>(parts[0]), kEverything);
         if (!parts[1].is_none())
             attention.rotary = {nb::cast<float>(parts[1]), nb::cast<float>(parts[2])};
         const auto [theta, factor] = attention.rotary;
@@ -226,6 +229,12 @@ void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shap
         throw std::invalid_argument("there must be a slope for each head.");
     if (const nb::object found = config["disentangled"]; !found.is_none())
         shape.disentangled = read_disentangled(found, weights, shape);
+    const bool windowed =
+        std::any_of(shape.layers_attention.begin(), shape.layers_attention.end(),
+                    [](const LayerAttention& attention) { return attention.window < kEverything; });
+    if (windowed && (!shape.relative_bias.empty() || !shape.slopes.empty() ||
+                     shape.disentangled.span))  // a bias takes the place of a window's edge
+        throw std::invalid_argument("a window does not go with scores by distance.");
     HeadShape& head = shape.head;
     head.input = read_input(text("head_input"));
     if (head.input == HeadInput::kNone) return;
