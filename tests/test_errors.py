@@ -14,8 +14,8 @@ from sparsebert.errors import (
     CheckpointError,
     DataError,
     InputError,
+    OtherRunError,
     SparsebertError,
-    TrainingError,
     reading,
 )
 
@@ -51,8 +51,8 @@ def test_a_message_is_cut_in_its_middle() -> None:
 def test_a_message_on_a_run_quotes_long_paths_whole() -> None:
     model, teacher = ("/".join([letter * 100] * 4) for letter in "mt")
     said = f"the unfinished run was started otherwise: model was {model!r} and is now {teacher!r}."
-    assert str(TrainingError(said)) == said
-    assert len(str(TrainingError(said * 10))) == 2_000
+    assert str(OtherRunError(said)) == said
+    assert len(str(OtherRunError(said * 10))) == 2_000
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@
     ├── InputError                      a text or token sequence the model cannot take
     ├── DataError                       a task file with missing columns, bad labels, no rows
     ├── TrainingError                   a training that cannot go on or ended with a broken mask
+    │   └── OtherRunError               one that was begun with other options, data or models
     ├── EngineError                     an instruction set or thread count that cannot be had
     ├── ExportError                     an exported file that is not the model it was made from
     ├── ClusterError                    a Ray cluster that cannot be reached or cannot go on
@@ -28,7 +29,6 @@ from pathlib import Path
 from types import ModuleType
 
 _LONGEST = 300  # characters of a message
-_LONGEST_OF_RUNS = 2_000  # of one that quotes the user's own options, among them several paths
 _CUT = " [...] "
 
 
@@ -80,8 +80,6 @@ class PatternError(SparsebertError):
 class OutputError(SparsebertError):
     """An output folder exists already, or could not be written. What was there stays whole."""
 
-    longest = _LONGEST_OF_RUNS
-
 
 class InputError(SparsebertError):
     """A text or a token sequence that the model cannot take (empty, too long, id out of range)."""
@@ -94,7 +92,11 @@ class DataError(SparsebertError):
 class TrainingError(SparsebertError):
     """A training run cannot go on, or ended with a pattern that is no longer whole."""
 
-    longest = _LONGEST_OF_RUNS
+
+class OtherRunError(TrainingError):
+    """A run that would be resumed was begun with other options, data or models."""
+
+    longest = 2_000  # it quotes the user's own options, among them paths, as they were and are now
 
 
 class EngineError(SparsebertError):

@@ -22,7 +22,7 @@ from sparsebert.checkpoint.card import CARD_NAME, model_index
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.json_files import differences, read_object, replace_json
 from sparsebert.checkpoint.seeds import SEEDS_NAME, seed_folder, seed_folders
-from sparsebert.errors import OutputError, TrainingError
+from sparsebert.errors import OtherRunError, OutputError, TrainingError
 from sparsebert.evaluation.results import (
     METRIC_TITLES,
     SeedScores,
@@ -206,7 +206,7 @@ def _refuse_others(
 
 def _refuse(folder: Path, different: Sequence[str]) -> None:
     if different:
-        raise TrainingError(
+        raise OtherRunError(
             f"seed {folder.name.removeprefix('seed-')} in {folder.parent} was trained otherwise "
             f"({'; '.join(different)}): give the same options and contents, or name another folder "
             "for these."

@@ -34,7 +34,7 @@ from sparsebert.checkpoint.staging import (
     staged_folder,
     writing,
 )
-from sparsebert.errors import OutputError, TrainingError
+from sparsebert.errors import OtherRunError, OutputError, TrainingError
 from sparsebert.training.batches import BatchPlan
 from sparsebert.training.callbacks import CHECKPOINTS_KEPT, DivergedError
 from sparsebert.training.defaults import RunOptions
@@ -179,7 +179,7 @@ class WorkFolder:
         different = differences(before, {**arguments, "masks": with_masks})
         different += changed(run["contents"], contents)
         if different:
-            raise TrainingError(
+            raise OtherRunError(
                 f"the unfinished run in {folder.path} was started otherwise: "
                 f"{'; '.join(different)}. Give the same options and contents, or remove that "
                 "folder to start anew."
