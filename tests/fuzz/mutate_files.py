@@ -385,6 +385,8 @@ def run(
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, Watch() as watch:
         known = [t for t in targets(Path(scratch)) if targets_named in t.name]
+        if not known:
+            raise SystemExit(f"no target has '{targets_named}' in its name.")
         wheel = [target for target in known for _ in range(target.weight)]
         with suppress(KeyboardInterrupt):  # what was found until then counts
             for number in numbers:
