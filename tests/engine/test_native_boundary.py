@@ -163,7 +163,7 @@ busy = [threading.Thread(target=lambda: [model.forward(ids) for _ in iter(int, 1
 for thread in busy:
     thread.start()
 hung = 0
-for _ in range(12):
+for _ in range(int(sys.argv[2])):
     child = os.fork()
     if not child:
         signal.alarm(20)  # ends a child that hangs
@@ -182,18 +182,19 @@ os._exit(0)  # the threads are still at it
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork: it is one of Unix")
+@pytest.mark.parametrize("forks", [12, pytest.param(100, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 def test_a_process_forked_while_others_compute(
-    tiny_bert: Callable[..., Path], tmp_path: Path, dtype: str
+    tiny_bert: Callable[..., Path], tmp_path: Path, dtype: str, forks: int
 ) -> None:
     from sparsebert.packing import pack
 
     pack(tiny_bert("sequence-classification"), tmp_path / "packed", dtype=dtype)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _FORKS, str(tmp_path / "packed")],
+        [sys.executable, "-W", "ignore", "-c", _FORKS, str(tmp_path / "packed"), str(forks)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.stdout == "0\n", done.stderr
