@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable
+from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sparsebert.errors import (
     InputError,
     OtherRunError,
     SparsebertError,
+    one_line,
     reading,
 )
 
@@ -98,6 +100,25 @@ def test_what_a_reader_did_not_stumble_over_passes_as_it_is(raised: BaseExceptio
 def test_names_that_a_program_has_wrong_are_no_damage(wrong: Callable[[], object]) -> None:
     with pytest.raises((NameError, ImportError, AttributeError)), reading("rows.csv", DataError):
         wrong()
+
+
+@pytest.mark.parametrize(
+    ("module", "call", "ours"),
+    [
+        ("sparsebert.reader", "one_line()", True),
+        ("sparsebert.reader", "one_line('a', 1, 2)", True),
+        ("sparsebert.reader", "one_line('a', width=3)", True),
+        ("json.decoder", "one_line('a', width=3)", False),
+        ("sparsebert.reader", "Read(**{'rows': 1})", False),
+        ("sparsebert.reader", "None['rows']", False),
+        ("sparsebert.reader", "len(3)", False),
+        ("sparsebert.reader", "'a' + 3", False),
+    ],
+)
+def test_calls_that_our_code_has_wrong_are_no_damage(module: str, call: str, ours: bool) -> None:
+    names = {"__name__": module, "one_line": one_line, "Read": make_dataclass("Read", ["columns"])}
+    with pytest.raises(TypeError if ours else DataError), reading("rows.csv", DataError):
+        exec(call, names)
 
 
 def test_an_attribute_that_is_missing_of_what_was_read_is_damage() -> None:

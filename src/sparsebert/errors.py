@@ -23,6 +23,7 @@ Readers of files are bounded by `reading`, which turns every exception of theirs
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,15 +126,15 @@ def reading(what: str | Path, kind: type[SparsebertError]) -> Iterator[None]:
     Files may be damaged in more ways than their readers know: numbers beyond every type, lists
     where names should be, and libraries in Rust that panic with what is no Exception at all. For
     code that reads and checks, never for code that computes: there an exception is our own fault.
-    SparsebertErrors, warnings that were made errors, what asks the program to end, and names that
-    the program itself has wrong pass as they are.
+    SparsebertErrors, warnings that were made errors, what asks the program to end, and names and
+    calls that the program itself has wrong pass as they are.
     """
     try:
         yield
     except (SparsebertError, Warning, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as fault:
-        if _is_wrong_name(fault):
+        if _is_wrong_name(fault) or _is_wrong_call(fault):
             raise
         raise kind(f"{what} cannot be read: {reason_of(fault)}.") from fault
 
@@ -147,6 +148,21 @@ def _is_wrong_name(fault: BaseException) -> bool:
         of = fault.obj
         return isinstance(of, ModuleType) or type(of).__module__.split(".")[0] == __package__
     return isinstance(fault, NameError | ImportError)
+
+
+# A class may be made of what a file says, and then lack a field or have one too many.
+_WRONG_CALL = re.compile(r"(?!\S*__init__\(\))\S+\(\) (takes|missing|got) ")
+
+
+def _is_wrong_call(fault: BaseException) -> bool:
+    """Whether code of ours called a function with other arguments than it takes."""
+    if not isinstance(fault, TypeError) or not _WRONG_CALL.match(str(fault)):
+        return False
+    place = fault.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    name = "" if place is None else str(place.tb_frame.f_globals.get("__name__"))
+    return name.split(".")[0] == __package__
 
 
 def reason_of(fault: BaseException) -> str:

@@ -126,7 +126,7 @@ def _judged(read, path: Path, size: int) -> dict[str, object]:
     try:
         read(path)
     except SparsebertError as error:
-        refused, fault = True, _wording(str(error))
+        refused, fault = True, _wording(str(error), error.longest)
     except BaseException:  # a Rust library's PanicException is no Exception
         fault = traceback.format_exc()
     signal.setitimer(signal.ITIMER_PROF, 0)
@@ -136,8 +136,8 @@ def _judged(read, path: Path, size: int) -> dict[str, object]:
     return {"refused": refused, "fault": fault}
 
 
-def _wording(message: str) -> str | None:
-    if len(message) > 300:
+def _wording(message: str, longest: int) -> str | None:
+    if len(message) > longest:
         return f"a message of {len(message)} characters: {message[:400]!r}"
     if not message.strip() or not message.isprintable():
         return f"a message that is no printable line: {message!r}"
