@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from bert_folders import bert_config
 from sparsebert.checkpoint import with_step, write_card, write_config
 from sparsebert.checkpoint.card import write_scores
+from sparsebert.errors import CheckpointError
 from sparsebert.evaluation.results import hub_results
 from sparsebert.patterns import ONE_OF_TWO
 from sparsebert.tasks import get_task
@@ -271,3 +272,17 @@ def test_tags_of_another_head_go_however_they_are_written(tmp_path: Path, tags: 
     (source / "README.md").write_text(f"---\n{tags}\n---\n")
     write_card(out, source=source)
     assert ModelCard.load(out / "README.md").data.tags == ["mine", "sparsebert"]
+
+
+def test_of_a_card_that_is_too_long_the_front_matter_is_kept(tmp_path: Path, source: Path) -> None:
+    (source / "README.md").write_text(SOURCE + "x" * (4 << 20), encoding="utf-8")
+    text = made(tmp_path / "out", source)
+    assert "license: apache-2.0" in text
+    assert text.rstrip().endswith("The original has more than 4 MiB, and is left out.")
+    assert len(text) < 4000
+    again = made(tmp_path / "again", tmp_path / "out")
+    assert again.count("The original has more than 4 MiB") == 1
+    scores = hub_results(get_task("sst2"), {"validation": {"accuracy": 90.0}})
+    write_config(source, bert_config("sequence-classification"))
+    with pytest.raises(CheckpointError, match="README.md has more than 4 MiB, and"):
+        write_scores(source, scores, packed=False)

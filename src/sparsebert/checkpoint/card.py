@@ -49,16 +49,19 @@ def write_card(
     """Write the model card of ``folder``, whose config.json already holds its lineage.
 
     The front matter (licence, language, base model, ...) and the text of the source's own card are
-    kept, save for library, pipeline and tags of a head that the model no longer has: sparsebert's
-    part stands above the text, and replaces the part that an earlier step wrote. ``results`` is
+    kept (the text up to 4 MiB), save for library, pipeline and tags of a head that the model no
+    longer has: sparsebert's part stands above the text, and replaces the part that an earlier step
+    wrote. ``results`` is
     Markdown that goes into it, such as a table of scores; ``evaluations`` are the same scores for
     programs, as the hub's ``model-index``. The source's own ``model-index`` is dropped: it was
     measured on another model. ``loading`` are the lines that say how to load the folder, where that
     is not as any other.
     """
     raw = read_object(folder / CONFIG_NAME)
-    front, body = _split(_read(source / CARD_NAME))
+    front, body = _split(_read(source / CARD_NAME, beginning=True))
     body = _without_our_part(body)
+    if _is_long(source / CARD_NAME):
+        body = f"The original has more than {_LARGEST >> 20} MiB, and is left out."
     record: dict[str, Any] = raw.get("sparsity") or {}
     lines = [
         _BEGIN,
@@ -111,12 +114,23 @@ def published_card(folder: Path, *, packed: bool, base_model: str | None = None)
     return f"---\n{matter}\n---\n{body}"
 
 
-def _read(path: Path) -> str:
+def _is_long(path: Path) -> bool:
+    return has_file(path) and path.stat().st_size > _LARGEST
+
+
+def _read(path: Path, *, beginning: bool = False) -> str:
+    """The card; of one that is too long the ``beginning``, or CheckpointError."""
     try:
-        if not has_file(path) or path.stat().st_size > _LARGEST:
+        if not has_file(path):
             return ""
         check_inside(path, path.parent)
-        return path.read_text(encoding="utf-8", errors="replace")
+        if _is_long(path) and not beginning:
+            raise CheckpointError(
+                f"{path} has more than {_LARGEST >> 20} MiB, and sparsebert edits no such card: "
+                "shorten it."
+            )
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(_LARGEST)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
 

@@ -13,7 +13,7 @@ from sparsebert.checkpoint.disentangled_attention import (
     DisentangledAttention,
     disentangled_attention,
 )
-from sparsebert.checkpoint.families import BIASES, DEBERTA_V2, FAMILIES, GTE, Family, HeadShape
+from sparsebert.checkpoint.families import BIASES, DEBERTA_V2, FAMILIES, Family, HeadShape
 from sparsebert.checkpoint.families import Head as Head
 from sparsebert.checkpoint.hub_configs import CONFIG_NAME as CONFIG_NAME
 from sparsebert.checkpoint.json_files import ConfigValues, write_json
@@ -301,9 +301,9 @@ def _head_shape(family: Family, head: Head, read: ConfigValues) -> HeadShape | N
 
 def _token_types(family: Family, read: ConfigValues) -> int | None:
     usual = family.defaults.get("type_vocab_size", 2)
-    without = family in (DEBERTA_V2, GTE) and read.raw.get("type_vocab_size", usual) == 0
+    without = family.optional_token_types and read.raw.get("type_vocab_size", usual) == 0
     if without or not family.token_types:
-        return None  # as in gte-base-en-v1.5 and DeBERTa v3
+        return None
     return read.count("type_vocab_size", usual)
 
 

@@ -77,12 +77,14 @@ class Family:
     and a window of each layer's own; ``relative_bias`` adds to each attention score a bias by
     distance, ``disentangled`` products with embeddings of the distance (see
     `disentangled_attention`), and then config.json says whether there is a table of positions
-    too. ``embedding_size`` says that embeddings may be narrower than the hidden size, and are
-    then projected, and ``always_projected`` that they are so at the same width too; ``task_types``
-    that there may be a table of tasks, whose first row every token takes; ``shared_layers`` that
-    neighbouring layers may have the same weights, stored once. ``biases`` are those of ``BIASES``
-    that the model has, None where config.json says which. ``in_transformers`` is False for one that
-    transformers has no classes for: it computes nothing on torch.
+    too. ``optional_token_types`` says that a config.json with 0 of them has no table of them (as
+    gte-base-en-v1.5 and DeBERTa v3), ``embedding_size`` that embeddings may be narrower than the
+    hidden size, and are then projected, and ``always_projected`` that they are so at the same width
+    too; ``task_types`` that there may be a table of tasks, whose first row every token takes;
+    ``shared_layers`` that neighbouring layers may have the same weights, stored once. ``biases``
+    are those of ``BIASES`` that the model has, None where config.json says which.
+    ``in_transformers`` is False for one that transformers has no classes for: it computes nothing
+    on torch.
     """
 
     model_type: str
@@ -96,6 +98,7 @@ class Family:
     aliases: tuple[str, ...] = ()
     pooler: bool = False
     token_types: bool = False
+    optional_token_types: bool = False
     embedding_size: bool = False
     always_projected: bool = False
     positions: str = "absolute"
@@ -366,6 +369,7 @@ DEBERTA_V2 = Family(
     },
     defaults={"layer_norm_eps": 1e-7, "type_vocab_size": 0},
     token_types=True,
+    optional_token_types=True,
     disentangled=True,
 )
 _CLASSIFIER = HeadShape("classifier", None, "head.dense", "classifier_activation", "head.norm")
@@ -464,6 +468,7 @@ GTE = Family(
     },
     pooler=True,
     token_types=True,
+    optional_token_types=True,
     positions="rotary",
     gated=True,
     biases=("attention", "output", "norm"),
