@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 sentence_transformers = pytest.importorskip("sentence_transformers")
 
 from sentence_folders import IDENTITY, SIGMOID, folder_that_says
 from sentences import SENTENCES
-from sparsebert import load
+from sparsebert import evaluate, finetune, halve, load
 from sparsebert.checkpoint import read_score_function
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.integrations import relevance
+from tiny_tasks import write_rows
 
 PAIRS = [(SENTENCES[0], text) for text in SENTENCES[1:6]]
 
@@ -93,6 +96,33 @@ def test_what_another_kind_of_model_says_of_itself_does_not_count(tiny_bert, tmp
     settings = {"activation_fn": IDENTITY, "model_type": "SentenceTransformer"}
     folder = folder_that_says(source, tmp_path / "model", {}, settings)
     assert load(folder).score_function == "sigmoid"
+
+
+def test_a_default_prompt_stands_before_each_text(tiny_bert, tmp_path):
+    source = tiny_bert("sequence-classification", num_labels=1)
+    settings = {"prompts": {"ask": "ask: "}, "default_prompt_name": "ask"}
+    folder = folder_that_says(source, tmp_path / "model", {}, settings)
+    theirs = sentence_transformers.CrossEncoder(str(folder), device="cpu")
+    model = load(folder)
+    found = [each[0]["score"] for each in model.classify(PAIRS)]
+    assert found == pytest.approx(theirs.predict(PAIRS), abs=1e-5)
+    ranked = model.rerank(PAIRS[0][0], [text for _, text in PAIRS])
+    expected = theirs.rank(PAIRS[0][0], [text for _, text in PAIRS])
+    assert [each["index"] for each in ranked] == [each["corpus_id"] for each in expected]
+    assert relevance(model, PAIRS) == pytest.approx(theirs.predict(PAIRS), abs=1e-5)
+    rows = [{"sentence1": a, "sentence2": b, "score": len(b) / 90} for a, b in PAIRS]
+    write_rows(tmp_path / "rows" / "validation.jsonl", rows)
+    scored = evaluate(folder, task="custom", data=tmp_path / "rows")
+    scores = theirs.predict(PAIRS, activation_fn=torch.nn.Identity())
+    wanted = np.corrcoef(scores, [len(b) for _, b in PAIRS])
+    assert scored.scores["validation"]["pearson"] == pytest.approx(100 * wanted[0, 1], abs=0.01)
+    write_rows(tmp_path / "rows" / "train.jsonl", rows)
+    with pytest.raises(TrainingError, match="is a CrossEncoder that puts 'ask: ' before each"):
+        finetune(folder, tmp_path / "out", task="custom", data=tmp_path / "rows")
+    with pytest.raises(CheckpointError, match="is a CrossEncoder that puts 'ask: ' before each"):
+        halve(folder, tmp_path / "out", data=tmp_path / "rows")
+    not_one = folder_that_says(source, tmp_path / "other", {}, {**settings, "model_type": "x"})
+    assert load(not_one).score_prompt == ""
 
 
 def test_an_encoder_has_no_scores(tiny_bert):

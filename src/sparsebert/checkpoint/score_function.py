@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, Head
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import read_object
-from sparsebert.checkpoint.sentence_transformers import MODULES_NAME, SETTINGS_NAME
+from sparsebert.checkpoint.sentence_transformers import MODULES_NAME, SETTINGS_NAME, read_prompts
 from sparsebert.errors import CheckpointError
 
 ScoreFunction = Literal["softmax", "sigmoid", "none"]
@@ -50,6 +50,11 @@ def read_score_function(folder: Path, config: EncoderConfig) -> ScoreFunction:
     if named is None or (named == "none" and not single):
         return "sigmoid" if single else "softmax"
     return named
+
+
+def read_score_prompt(folder: Path) -> str:
+    """What CrossEncoder puts before each text or the first of each pair: its default prompt."""
+    return read_prompts(folder).default if _settings(folder) else ""
 
 
 def _named_activation(folder: Path, raw: dict[str, Any]) -> ScoreFunction | None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from sparsebert.checkpoint import Checkpoint, EncoderConfig
 from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.json_files import read_object
+from sparsebert.checkpoint.score_function import read_score_prompt
 from sparsebert.errors import DataError
 from sparsebert.evaluation.entities import entity_scores
 from sparsebert.evaluation.label_sets import given_labels, label_set_scores
@@ -331,8 +332,19 @@ def scored_examples(
     """The examples to score the model in ``folder`` on: the validation splits, or ``split``.
 
     Of a single file that is not named after a split all examples are scored, unless the model was
-    trained on part of it: then the held-out ones. Raises DataError and CheckpointError.
+    trained on part of it: then the held-out ones. What a CrossEncoder puts before each text is put
+    there. Raises DataError and CheckpointError.
     """
+    prompt = "" if task.embeds else read_score_prompt(folder)
+    found = _stored_examples(folder, task, data, split, max_rows)
+    if not prompt:
+        return found
+    return [replace(each, texts=[prompt + text for text in each.texts]) for each in found]
+
+
+def _stored_examples(
+    folder: Path, task: Task, data: str | Path | None, split: str | None, max_rows: int | None
+) -> list[Examples]:
     file = undivided_file(data, task.file_types)
     if file is None:
         splits = validation_splits(task, data) if split is None else (split,)

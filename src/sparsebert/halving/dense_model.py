@@ -20,6 +20,7 @@ from sparsebert.checkpoint.embedding_kinds import (
 )
 from sparsebert.checkpoint.hub_configs import check_in_transformers
 from sparsebert.checkpoint.multi_vector import read_multi_vector
+from sparsebert.checkpoint.score_function import read_score_prompt
 from sparsebert.checkpoint.sparse_routes import SparsePooling, read_sparse_routes
 from sparsebert.errors import CheckpointError
 from sparsebert.packing import is_packed
@@ -43,6 +44,12 @@ def open_dense(model: str | Path) -> Checkpoint:
             "`sparsebert pack`."
         )
     check_converted(checkpoint.path)
+    if prompt := read_score_prompt(checkpoint.path):
+        raise CheckpointError(
+            f"{model} is a CrossEncoder that puts {prompt!r} before each text, which distillation "
+            "does not: take default_prompt_name out of its settings, and put the prompt into the "
+            "texts."
+        )
     if read_masks(checkpoint):
         raise CheckpointError(
             f"{model} is sparse already: fine-tune it with `sparsebert finetune`, or pack it with "

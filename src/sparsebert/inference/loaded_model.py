@@ -62,6 +62,7 @@ class LoadedModel:
         sparse_routes: SparseRoutes | None = None,
         multi_vector: MultiVector | None = None,
         token_weights: VectorLayer | None = None,
+        score_prompt: str = "",
     ) -> None:
         self.name = name
         self.path = path
@@ -74,7 +75,7 @@ class LoadedModel:
         )
         self.token_weigher = TokenWeigher(token_weights, tokenizer) if token_weights else None
         self.prompts = prompts or Prompts()
-        self.score_function = score_function
+        self.score_function, self.score_prompt = score_function, score_prompt
         self._load_again = load_again
         self.nbytes = bytes_held(weights)
         self._storage = describe_storage(weights)
@@ -161,14 +162,15 @@ class LoadedModel:
     ) -> Any:
         """The head's output for each text, as `forward` returns it; InputError without a head.
 
-        For a single text only its own: ``[labels]``, or ``[tokens, ...]``.
+        For a single text only its own: ``[labels]``, or ``[tokens, ...]``. A CrossEncoder's default
+        prompt is put before each text, as it does itself.
         """
         if self.config.head is Head.ENCODER:
             raise InputError(
                 f"{self.name} is an encoder without a head and has no logits: use embed or "
                 "hidden_states, or fine-tune it on a task first."
             )
-        given = as_texts(texts)
+        given = as_texts(texts, self.score_prompt)
         rows = self._head(self._text_tokenizer().encode(given, strict=strict), batch_size)
         return rows[0] if given.single else rows
 

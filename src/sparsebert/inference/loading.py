@@ -21,6 +21,7 @@ from sparsebert.checkpoint import (
 from sparsebert.checkpoint.bge_m3 import read_token_weights
 from sparsebert.checkpoint.multi_vector import MultiVector, read_multi_vector
 from sparsebert.checkpoint.pooling import Pooling
+from sparsebert.checkpoint.score_function import read_score_prompt
 from sparsebert.checkpoint.sparse_routes import read_sparse_routes
 from sparsebert.checkpoint.vector_layers import VectorLayer
 from sparsebert.engine import Encoder
@@ -86,7 +87,7 @@ def load(
             pooling = _usual_pooling(name, multi_vector, token_weights)
         config = _with_scores(encoder_config, pooling)
         prompts, score_function = read_prompts(folder), read_score_function(folder, config)
-        sparse_routes = read_sparse_routes(folder)
+        sparse_routes, score_prompt = read_sparse_routes(folder), read_score_prompt(folder)
     return Model(
         name,
         config,
@@ -103,6 +104,7 @@ def load(
         sparse_routes,
         multi_vector,
         token_weights,
+        score_prompt,
     )
 
 

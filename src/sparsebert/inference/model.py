@@ -53,11 +53,12 @@ class Model(EmbeddingModel):
 
         ``top_k`` keeps the best only. The score is a probability (each label's own for a
         multi-label model or one with a single label), and the predicted value for a regression
-        model or where the folder names no activation for it (Identity, as some rerankers do).
+        model or where the folder names no activation for it (Identity, as some rerankers do). A
+        CrossEncoder's default prompt is put before each text, or the first of a pair, as it does.
         """
         self.require("classify")
         check_count("top_k", top_k)
-        given = as_texts(texts)
+        given = as_texts(texts, self.score_prompt)
         logits = self._text_logits(self._text_tokenizer().encode(given, strict=strict), batch_size)
         scores = apply_function(logits, self.score_function)
         found = label_scores(scores, self.config.labels, top_k)
@@ -194,7 +195,7 @@ class Model(EmbeddingModel):
                 f"{self.name} has {len(self.config.labels)} labels and is not a re-ranker, which "
                 "has one: use classify."
             )
-        pairs = as_texts([(query, str(text)) for text in texts.items])
+        pairs = as_texts([(query, str(text)) for text in texts.items], self.score_prompt)
         tokens = self._text_tokenizer().encode(pairs, strict=strict)
         logits = self._text_logits(tokens, batch_size)
         return np.asarray(apply_function(logits, self.score_function)[:, 0])

@@ -189,7 +189,15 @@ async def infer_logits(
 ) -> Floats:
     """A classifier's logits, float32 ``[texts, labels]``. Raises RequestError, ClientGone."""
     call = model.model.logits_call
-    rows = await infer(request, model, call, inputs, label=label, truncation=truncation)
+    rows = await infer(
+        request,
+        model,
+        call,
+        inputs,
+        label=label,
+        truncation=truncation,
+        prompt=model.model.score_prompt,
+    )
     made: Floats = await model.in_tokenizer_pool(lambda: model.model.logits_of(rows))
     return made
 

@@ -10,6 +10,7 @@ from sparsebert.checkpoint.architecture import POOLER, WORDS, expected_shapes, l
 from sparsebert.checkpoint.config import Head, parse_config
 from sparsebert.checkpoint.embedding_kinds import kind_without_dense
 from sparsebert.checkpoint.hub_configs import check_in_transformers
+from sparsebert.checkpoint.score_function import read_score_prompt
 from sparsebert.checkpoint.sparsity import pattern_record
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.patterns import BoolMatrix, Pattern, detect
@@ -22,12 +23,21 @@ if TYPE_CHECKING:
 
 
 def check_answers(checkpoint: Checkpoint) -> None:
-    """TrainingError for a model whose modules give its answers, and would go on to give the old."""
+    """TrainingError for a model that answers otherwise than fine-tuning would teach it.
+
+    Its modules would go on to give the old answers, or it puts a prompt before each text.
+    """
     kind = kind_without_dense(checkpoint)
     if kind:
         raise TrainingError(
             f"{checkpoint.source} is {kind}, which sparsebert prunes, packs and runs but does not "
             "fine-tune: fine-tune it with sentence-transformers, or save its encoder by itself."
+        )
+    if prompt := read_score_prompt(checkpoint.path):
+        raise TrainingError(
+            f"{checkpoint.source} is a CrossEncoder that puts {prompt!r} before each text, which "
+            "fine-tuning does not: take default_prompt_name out of its settings, and put the "
+            "prompt into the rows."
         )
 
 

@@ -189,9 +189,8 @@ async def _infer_texts(
         if len(others) != len(texts):
             raise RequestError(422, f"text has {len(texts)} texts, and text_pair {len(others)}.")
         texts = list(zip(texts, others, strict=True))
-    prompts = {
-        name: prompt_for(model, texts, None) if name == "embedding" else "" for name in calls
-    }
+    usual = {"embedding": prompt_for(model, texts, None), "logits": model.model.score_prompt}
+    prompts = {name: usual[name] for name in calls}
     results: dict[str, list[Floats]] = {}
     for prompt in dict.fromkeys(prompts.values()):
         names = [name for name in calls if prompts[name] == prompt]
