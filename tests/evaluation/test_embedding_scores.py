@@ -17,7 +17,7 @@ pytest.importorskip("pyarrow")
 from sentence_folders import with_modules
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation import evaluate
-from sparsebert.evaluation.retrieval import query_scores, retrieval_scores, search
+from sparsebert.evaluation.retrieval import products, query_scores, retrieval_scores, search
 from sparsebert.evaluation.torch_embedding import pool, pooled_tokens
 from sparsebert.inference.pooling import POOLING_MODES, pool_tokens
 from tiny_models import TinyBert
@@ -31,7 +31,7 @@ def ranked(order: list[int], relevant: dict[int, float], documents: int) -> Any:
     for rank, index in enumerate(order):
         vectors[index, 0] = 1 - rank / 100
     names = [str(index) for index in range(documents)]
-    return search(["q"], names, [relevant], np.ones((1, 1)), vectors)
+    return search(["q"], names, [relevant], products(np.ones((1, 1)), vectors))
 
 
 class TestMetrics:
@@ -61,13 +61,14 @@ class TestMetrics:
         grades[:, 0] = 1
         relevant = [{i: float(v) for i, v in enumerate(row) if v} for row in grades]
         names = [str(index) for index in range(40)]
-        found = search(names[:30], names, relevant, queries, documents)
+        found = search(names[:30], names, relevant, products(queries, documents))
         expected = ndcg_score(grades, queries @ documents.T, k=10)
         assert query_scores("ndcg@10", found).mean() == pytest.approx(expected)
 
     def test_what_tells_nothing_apart_finds_nothing(self) -> None:
         names = [str(index) for index in range(150)]
-        found = search(names[:2], names, [{0: 1.0}, {149: 1.0}], np.ones((2, 3)), np.ones((150, 3)))
+        alike = products(np.ones((2, 3)), np.ones((150, 3)))
+        found = search(names[:2], names, [{0: 1.0}, {149: 1.0}], alike)
         assert set(retrieval_scores(("ndcg@10", "mrr@10", "recall@10"), found).values.values()) == {
             0
         }

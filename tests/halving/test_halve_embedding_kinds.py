@@ -23,14 +23,14 @@ from embedding_folders import bge_m3, colbert, inference_free, original_colbert,
 from sentences import SENTENCES
 from short_runs import FAST
 from sparsebert import halve, load
-from sparsebert.errors import CheckpointError, InputError
-from sparsebert.halving.embeddings import that_fit
+from sparsebert.errors import CheckpointError, DataError, InputError
+from sparsebert.halving.embeddings import check_searched, that_fit
 from sparsebert.halving.run import commands
 from sparsebert.halving.subject import recognise
 from sparsebert.halving.texts import Gathered, divide_texts
 from sparsebert.integrations.sentence_transformers import MultiVectorEncoder, SparseEncoder
 from tiny_models import TinyBert
-from tiny_tasks import write_rows
+from tiny_tasks import write_retrieval, write_rows
 
 TEXTS = [*SENTENCES, *(f"{a} {b}" for a, b in pairwise(SENTENCES))]
 
@@ -134,6 +134,49 @@ def test_bge_m3(tiny_bert: TinyBert, lines: Path, tmp_path: Path) -> None:
         assert result.judgement.more[name] == pytest.approx(np.mean(cosines), abs=1e-4)
 
 
+@pytest.mark.parametrize("make", [inference_free, colbert])
+@pytest.mark.filterwarnings("ignore:.*longer than")
+def test_queries_and_documents(tiny_bert: TinyBert, tmp_path: Path, make: Any) -> None:
+    """The nDCG of what the library finds with either model, by scikit-learn."""
+    from sklearn.metrics import ndcg_score
+
+    model = make(tmp_path / "model", tiny_bert("encoder" if make is colbert else "masked-lm"))
+    data = write_retrieval(tmp_path / "data", train=20, validation=30)
+    said: list[str] = []
+    options = {**FAST, "effort": "quick", "said": said.append}
+    judged = halve(model, tmp_path / "out", data=data, **options).judgement
+    assert said[1] == "It is judged by the documents that it finds for the data's queries."
+    assert (judged.metric, judged.agreement, judged.rows) == ("ndcg@10", False, 30)
+    lines = (data / "validation.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    queries, documents = ([row[name] for row in rows] for name in ("query", "document"))
+    assert len(set(queries)) == len(set(documents)) == len(rows)
+    classes = (theirs.MultiVectorEncoder, MultiVectorEncoder)
+    if make is not colbert:
+        classes = (theirs.SparseEncoder, SparseEncoder)
+    for score, encoder in zip(
+        (judged.dense, judged.halved),
+        (classes[0](str(model), device="cpu"), classes[1](tmp_path / "out")),
+        strict=True,
+    ):
+        similar = encoder.similarity(
+            encoder.encode_query(queries), encoder.encode_document(documents)
+        )
+        expected = 100 * ndcg_score(np.eye(len(rows)), np.asarray(similar), k=10)
+        assert score == pytest.approx(expected, abs=0.1)
+
+
+def test_documents_that_do_not_fit(
+    tiny_bert: TinyBert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(colbert(tmp_path / "colbert", tiny_bert()))
+    check_searched(model, TEXTS, "tokens")
+    monkeypatch.setattr("sparsebert.halving.embeddings._MOST_SEARCHED", 1000)
+    check_searched(model, TEXTS, "dense")
+    with pytest.raises(DataError, match="the 39 documents of the data are too many to hold"):
+        check_searched(model, TEXTS, "tokens")
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("make", [splade, colbert, original_colbert, bge_m3])
 @pytest.mark.filterwarnings("ignore:.*longer than")
@@ -161,7 +204,7 @@ def test_what_they_do_not_take(tiny_bert: TinyBert, lines: Path, tmp_path: Path)
     )
     subject = recognise(model, data=tmp_path / "pairs.jsonl")
     assert subject.said[-1] == "Of the data only texts are read, no labels."
-    with pytest.raises(InputError, match="which is halved on texts alone: leave the task out"):
+    with pytest.raises(InputError, match="judged on texts, or on queries and documents: leave"):
         recognise(model, data=tmp_path / "pairs.jsonl", task="pairs")
     # The distillation must not have it unlearn what its sparse embeddings are made of.
     distil = commands(model, tmp_path / "out", texts=[lines])[1][1]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint import Prompts
 from sparsebert.evaluation.metrics import Scores, regression_scores
-from sparsebert.evaluation.retrieval import Search, retrieval_scores, search
+from sparsebert.evaluation.retrieval import Search, products, retrieval_scores, search
 from sparsebert.evaluation.user_metric import UserMetric
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
@@ -89,6 +89,30 @@ def find_documents(
     progress: Progress | None = None,
 ) -> Search:
     """Search the documents of all rows, and of the corpus, for each different query."""
+    wanted = looked_for(examples)
+    report = progress or silent
+    label = f"embedding {examples.task.name} {examples.split}"
+    unit = similarity == "cosine"
+    vectors = [
+        _embedded(embed, texts, prompt, f"{label}: {what}", report, unit=unit)
+        for what, texts, prompt in (
+            ("queries", wanted.queries, prompts.query),
+            ("documents", wanted.documents, prompts.document),
+        )
+    ]
+    return search(*wanted, products(*vectors))
+
+
+class LookedFor(NamedTuple):
+    """Different queries and documents, and for each query how relevant which documents are."""
+
+    queries: list[str]
+    documents: list[str]
+    relevant: list[dict[int, float]]
+
+
+def looked_for(examples: Examples) -> LookedFor:
+    """What rows of queries and documents ask for, among all of their documents."""
     assert examples.pairs is not None
     queries = list(dict.fromkeys(examples.texts))
     negatives = (text for row in examples.negatives for text in row)
@@ -98,17 +122,7 @@ def find_documents(
     for query, document, value in zip(examples.texts, examples.pairs, examples.labels, strict=True):
         known = relevant[query]
         known[where[document]] = max(float(value), known.get(where[document], 0.0))
-    report = progress or silent
-    label = f"embedding {examples.task.name} {examples.split}"
-    unit = similarity == "cosine"
-    vectors = [
-        _embedded(embed, texts, prompt, f"{label}: {what}", report, unit=unit)
-        for what, texts, prompt in (
-            ("queries", queries, prompts.query),
-            ("documents", documents, prompts.document),
-        )
-    ]
-    return search(queries, documents, [relevant[query] for query in queries], *vectors)
+    return LookedFor(queries, documents, [relevant[query] for query in queries])
 
 
 def pair_cosines(

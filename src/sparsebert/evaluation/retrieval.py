@@ -13,7 +13,7 @@ embeddings which tell nothing apart score nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ from sparsebert.evaluation.metrics import Scores, without_rounding_noise
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+Similarities = Callable[[slice], Floats]
+"""Of some of the queries to all documents, float64 ``[queries, documents]``."""
 
 MOST_FOUND = 100  # documents that are listed for a query
 _CELLS = 1 << 24  # similarities held at a time: 128 MB
@@ -61,18 +64,22 @@ def search(
     queries: Sequence[str],
     documents: Sequence[str],
     relevant: Sequence[Mapping[int, float]],
-    query_vectors: Floats,
-    document_vectors: Floats,
+    similarities: Similarities,
 ) -> Search:
-    """Find the documents with the largest scalar products; vectors are ``[texts, width]``."""
+    """Find the documents that are most similar to each query."""
     count = min(MOST_FOUND, len(documents))
     found = np.empty((len(queries), count), np.int64)
     step = max(_CELLS // len(documents), 1)
     for start in range(0, len(queries), step):
-        near = without_rounding_noise(query_vectors[start : start + step] @ document_vectors.T)
+        near = without_rounding_noise(similarities(slice(start, start + step)))
         for offset, scores in enumerate(near):
             found[start + offset] = _nearest(scores, relevant[start + offset], count)
     return Search(queries, documents, relevant, found)
+
+
+def products(queries: Floats, documents: Floats) -> Similarities:
+    """Scalar products of vectors, ``[texts, width]``."""
+    return lambda part: np.asarray(queries[part] @ documents.T)
 
 
 def _nearest(scores: Floats, relevant: Mapping[int, float], count: int) -> Ints:

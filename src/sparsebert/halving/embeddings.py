@@ -1,10 +1,10 @@
 """Embeddings of any kind that two models are compared by.
 
-| kind | how near two texts are | the same text by both models |
+| kind | how near a document is to a query | the same document by both models |
 |---|---|---|
 | dense | cosine | cosine |
 | sparse (SPLADE) | scalar product, or what the folder says | cosine |
-| tokens (ColBERT) | MaxSim of a query's and a document's vectors | its tokens' mean cosine |
+| tokens (ColBERT) | MaxSim of their vectors | its tokens' mean cosine |
 """
 
 from __future__ import annotations
@@ -18,92 +18,99 @@ import numpy as np
 from sparsebert.checkpoint.embedding_kinds import EmbeddingKind
 from sparsebert.checkpoint.multi_vector import Task
 from sparsebert.checkpoint.sentence_transformers import read_similarity
-from sparsebert.halving.comparison import Floats
+from sparsebert.errors import DataError
+from sparsebert.halving.comparison import Floats, Ints
 from sparsebert.inference import Model
 from sparsebert.inference.texts import as_texts
 from sparsebert.inference.tokenizing import TruncationWarning
 
 _MOST_TEXTS = 1000  # with a vector for each token: a million scores are some 20 seconds
 _MOST_NUMBERS = 1 << 26  # of all their token vectors: 256 MB a model
+_MOST_SEARCHED = 1 << 28  # of documents that are searched: 1 GB a model
 _SMALLEST = 1e-12  # of a divisor
 
 
 class Embeddings(Protocol):
-    """What a model makes of some texts, as queries and as documents."""
+    """What a model makes of some queries and documents."""
 
-    def similarities(self, queries: int) -> Floats:
-        """How near all documents are to each of the first ``queries``, ``[queries, texts]``."""
+    def similarities(self, part: slice = slice(None)) -> Floats:
+        """How near all documents are to some queries, ``[queries, documents]``."""
 
     def cosines(self, other: Any, count: int) -> Floats:
         """How alike this and another model embed the first documents, ``[count]``."""
 
 
 class DenseEmbeddings:
-    """One vector a text."""
+    """One vector a text, whatever it is."""
 
-    def __init__(self, model: Model, texts: Sequence[str]) -> None:
-        self._units = _units(model.embed(texts).astype(np.float64))
+    def __init__(self, model: Model, queries: Sequence[str], documents: Sequence[str]) -> None:
+        self._documents = _units(model.embed(documents).astype(np.float64))
+        same = _begin(documents, queries)
+        own = self._documents[: len(queries)]
+        self._queries = own if same else _units(model.embed(queries).astype(np.float64))
 
-    def similarities(self, queries: int) -> Floats:
+    def similarities(self, part: slice = slice(None)) -> Floats:
         """See `Embeddings`."""
-        return np.asarray(self._units[:queries] @ self._units.T)
+        return np.asarray(self._queries[part] @ self._documents.T)
 
     def cosines(self, other: DenseEmbeddings, count: int) -> Floats:
         """See `Embeddings`."""
-        return np.asarray(np.einsum("ij,ij->i", self._units[:count], other._units[:count]))
+        mine, others = self._documents[:count], other._documents[:count]
+        return np.asarray(np.einsum("ij,ij->i", mine, others))
 
 
 class SparseEmbeddings:
-    """Weights of the vocabulary's tokens, as a sparse matrix ``[texts, vocabulary]``."""
+    """Weights of the vocabulary's tokens, as sparse matrices ``[texts, vocabulary]``."""
 
-    def __init__(self, model: Model, texts: Sequence[str]) -> None:
+    def __init__(self, model: Model, queries: Sequence[str], documents: Sequence[str]) -> None:
         from scipy.sparse import csr_matrix
 
-        def matrix(task: Task) -> Any:
+        def matrix(texts: Sequence[str], task: Task) -> Any:
             found = model.embed_sparse(texts, task=task)
             starts = np.concatenate([[0], np.cumsum([len(each.indices) for each in found])])
             values = np.concatenate([each.values for each in found]).astype(np.float64)
             indices = np.concatenate([each.indices for each in found])
-            return csr_matrix((values, indices, starts), shape=(len(texts), columns))
+            shape = (len(texts), model.config.vocab_size)
+            return csr_matrix((values, indices, starts), shape=shape)
 
-        columns = model.config.vocab_size
-        self._weights = matrix("document")
+        self._documents = matrix(documents, "document")
         alike = model.prompts.query == model.prompts.document and not model.sparse_ways.routed
-        self._queries = self._weights if alike else matrix("query")
-        self._norms = _norms(self._weights)
+        own = self._documents[: len(queries)]
+        same = alike and _begin(documents, queries)
+        self._queries = own if same else matrix(queries, "query")
         self._cosine = read_similarity(model.path, usual="dot") == "cosine"
 
-    def similarities(self, queries: int) -> Floats:
+    def similarities(self, part: slice = slice(None)) -> Floats:
         """See `Embeddings`."""
-        asked = self._queries[:queries]
-        found = (asked @ self._weights.T).toarray()
+        asked = self._queries[part]
+        found = (asked @ self._documents.T).toarray()
         if self._cosine:
-            found /= np.maximum(np.outer(_norms(asked), self._norms), _SMALLEST)
+            found /= np.maximum(np.outer(_norms(asked), _norms(self._documents)), _SMALLEST)
         return np.asarray(found)
 
     def cosines(self, other: SparseEmbeddings, count: int) -> Floats:
         """See `Embeddings`. Two texts without any weights are alike."""
-        products = self._weights[:count].multiply(other._weights[:count]).sum(axis=1)
-        norms = self._norms[:count] * other._norms[:count]
-        both_empty = (self._norms[:count] == 0) & (other._norms[:count] == 0)
-        found = np.asarray(products)[:, 0] / np.maximum(norms, _SMALLEST)
-        return np.asarray(np.where(both_empty, 1.0, found))
+        mine, others = self._documents[:count], other._documents[:count]
+        products = np.asarray(mine.multiply(others).sum(axis=1))[:, 0]
+        norms = _norms(mine), _norms(others)
+        found = products / np.maximum(norms[0] * norms[1], _SMALLEST)
+        return np.asarray(np.where((norms[0] == 0) & (norms[1] == 0), 1.0, found))
 
 
 class TokenEmbeddings:
     """A vector for each token of a text."""
 
-    def __init__(self, model: Model, texts: Sequence[str]) -> None:
+    def __init__(self, model: Model, queries: Sequence[str], documents: Sequence[str]) -> None:
         assert model.token_vectors is not None
         with warnings.catch_warnings():  # most queries are shorter than texts
             warnings.simplefilter("ignore", TruncationWarning)
-            self._queries = model.embed_tokens(texts, task="query")
-        self._documents = model.embed_tokens(texts, task="document")
+            self._queries = model.embed_tokens(queries, task="query")
+        self._documents = model.embed_tokens(documents, task="document")
         self._score = model.token_vectors.scores
 
-    def similarities(self, queries: int) -> Floats:
+    def similarities(self, part: slice = slice(None)) -> Floats:
         """See `Embeddings`."""
-        scores = [self._score(each, self._documents) for each in self._queries[:queries]]
+        scores = [self._score(each, self._documents) for each in self._queries[part]]
         return np.asarray(scores, np.float64)
 
     def cosines(self, other: TokenEmbeddings, count: int) -> Floats:
@@ -125,9 +132,11 @@ _KINDS: dict[EmbeddingKind, Any] = {
 }
 
 
-def embeddings(model: Model, texts: Sequence[str], kind: EmbeddingKind) -> Embeddings:
+def embeddings(
+    model: Model, queries: Sequence[str], documents: Sequence[str], kind: EmbeddingKind
+) -> Embeddings:
     """The model's embeddings of the texts."""
-    made: Embeddings = _KINDS[kind](model, texts)
+    made: Embeddings = _KINDS[kind](model, queries, documents)
     return made
 
 
@@ -135,10 +144,31 @@ def that_fit(model: Model, texts: Sequence[str], kind: EmbeddingKind) -> int:
     """How many of the first texts are compared: of one vector a text all."""
     if kind != "tokens":
         return len(texts)
-    assert model.token_vectors is not None
-    tokens = model.tokenizer.encode(as_texts(texts[:_MOST_TEXTS], ""))
-    held = np.cumsum([len(each) * model.token_vectors.width for each in tokens])
+    held = np.cumsum(_numbers(model, texts[:_MOST_TEXTS]))
     return max(int(np.searchsorted(held, _MOST_NUMBERS, side="right")), 1)
+
+
+def check_searched(model: Model, documents: Sequence[str], kind: EmbeddingKind) -> None:
+    """DataError for more documents than can be held to be searched."""
+    if kind == "tokens" and int(_numbers(model, documents).sum()) > _MOST_SEARCHED:
+        raise DataError(
+            f"the {len(documents):,} documents of the data are too many to hold a vector for each "
+            "of their tokens: give fewer, or texts alone."
+        )
+
+
+def _numbers(model: Model, texts: Sequence[str]) -> Ints:
+    """How many numbers the token vectors of each text have."""
+    assert model.token_vectors is not None
+    with warnings.catch_warnings():  # which embedding them gives
+        warnings.simplefilter("ignore", TruncationWarning)
+        tokens = model.tokenizer.encode(as_texts(texts, ""))
+    return np.array([len(each) for each in tokens]) * model.token_vectors.width
+
+
+def _begin(documents: Sequence[str], queries: Sequence[str]) -> bool:
+    """Whether the queries are the first documents."""
+    return list(documents[: len(queries)]) == list(queries)
 
 
 def _norms(weights: Any) -> Floats:

@@ -160,25 +160,31 @@ def _without_dense(
     texts: Sequence[str | Path],
     columns: DataOptions,
 ) -> Subject:
-    """A model of sparse embeddings, or of a vector for each token: judged on texts alone."""
-    if name is not None:
+    """A model of sparse embeddings, or of a vector for each token."""
+    if name not in (None, RETRIEVAL):
         raise InputError(
-            f"{checkpoint.source} is {about_head(checkpoint)}, which is halved on texts alone: "
-            "leave the task out."
+            f"{checkpoint.source} is {about_head(checkpoint)}, which is judged on texts, or on "
+            "queries and documents: leave the task out."
         )
-    said = [
-        about_model(checkpoint),
-        f"It is judged by how near its {EMBEDDINGS[kinds[0]]} stay to the dense model's.",
-    ]
-    if data is not None:
-        said.append("Of the data only texts are read, no labels.")
+    if data is None and name is not None:
+        raise _without_data(name)
+    task = None
+    if data is not None and (name or _has_documents(data, columns)):
+        task = find_task(RETRIEVAL, data, options=columns)
+    said = [about_model(checkpoint)]
+    if task is not None:
+        said.append("It is judged by the documents that it finds for the data's queries.")
+    else:
+        kept = f"how near its {EMBEDDINGS[kinds[0]]} stay to the dense model's"
+        said.append(f"It is judged by {kept}.")
+        said += ["Of the data only texts are read, no labels."] if data is not None else []
     return Subject(
         model,
         checkpoint,
         Goal.EMBEDDING,
-        None,
+        task,
         True,
-        False,
+        task is not None,
         None if data is None else Path(data),
         columns,
         tuple(Path(each) for each in texts),
@@ -290,11 +296,14 @@ def _of_embeddings(
     """
     if found is not None and found.kind is Kind.REGRESSION and len(found.text_columns) == 2:
         return find_task(PAIRS, data, options=replace(columns, regression=False))
-    if found is None and checkpoint.pooling is not None:
-        table = read_split(_unread(data), data, "train").table
-        if holds_documents(table, columns):
-            return find_task(RETRIEVAL, data, options=columns)
+    if found is None and checkpoint.pooling is not None and _has_documents(data, columns):
+        return find_task(RETRIEVAL, data, options=columns)
     return found
+
+
+def _has_documents(data: str | Path, columns: DataOptions) -> bool:
+    """Whether its columns are those of queries and documents."""
+    return holds_documents(read_split(_unread(data), data, "train").table, columns)
 
 
 def _fitting(checkpoint: Checkpoint, task: Task | None) -> Task | None:
