@@ -10,16 +10,18 @@ To look for longer, or at one case that the fuzzer named:
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from checkout import CHECKOUT
+from checkout import CHECKOUT, SUPPORT
 
 pytestmark = pytest.mark.thorough
 
@@ -42,13 +44,14 @@ FUZZ_SECONDS = "2"
 Run = Callable[..., str]
 
 
-def run(*command: str | Path) -> str:
+def run(*command: str | Path, environment: Mapping[str, str] | None = None) -> str:
     """What a command prints; the test fails with all of it if the command does."""
     done = subprocess.run(
         [str(word) for word in command],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env={**os.environ, **(environment or {})},
     )
     if "unexpected memory mapping" in done.stdout:
         pytest.skip("ThreadSanitizer cannot run here: the kernel places memory where it may not be")
@@ -73,8 +76,32 @@ def build(sanitizers: str) -> Path:
         if subprocess.run(probe, input="int main() {}", text=True, capture_output=True).returncode:
             pytest.skip(f"{cxx} has no sanitizers {sanitizers}")
     folder = BUILDS / (sanitizers or "release")
-    compile_in(folder, cxx, "-DSPARSEBERT_TESTS=ON", f"-DSPARSEBERT_SANITIZE={sanitizers}")
+    settings = ["-DSPARSEBERT_TESTS=ON", f"-DSPARSEBERT_SANITIZE={sanitizers}"]
+    if sanitizers and importlib.util.find_spec("nanobind"):
+        settings += ["-DSPARSEBERT_MODULE=ON", f"-DPython_EXECUTABLE={sys.executable}"]
+    compile_in(folder, cxx, *settings)
     return folder / "native_tests"
+
+
+def run_python(sanitizers: str, library: str, script: Path | str, *arguments: object) -> str:
+    """What a script prints whose `_engine` is built with sanitizers: its path is ``--module``."""
+    folder = build(sanitizers).parent
+    modules = list(folder.glob("_engine*"))
+    if not modules:
+        pytest.skip("no nanobind to build the Python module with: pip install nanobind")
+    # Of C++'s own library the address sanitizer replaces what throws, so it must be there as well.
+    libraries = [library, "libstdc++.so"]
+    found = [run(compiler(), f"-print-file-name={name}").strip() for name in libraries]
+    if not all(Path(name).is_absolute() for name in found):
+        pytest.skip(f"the compiler has no {library} to be loaded before Python")
+    environment = {
+        "LD_PRELOAD": " ".join(found),
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    words = [sys.executable, script, "--module", modules[0], *map(str, arguments)]
+    return run(*words, environment=environment)
 
 
 def compile_in(folder: Path, cxx: str, *settings: str) -> None:
@@ -144,6 +171,23 @@ def test_every_allocation_fails_in_turn(sanitizers: str) -> None:
 
 def test_threads_under_the_thread_sanitizer() -> None:
     assert "threads: fine" in runner("thread")("threads")
+
+
+def test_calls_of_the_module_under_the_sanitizers() -> None:
+    script = CHECKOUT / "tests" / "fuzz" / "call_engine.py"
+    printed = run_python(SANITIZERS, "libasan.so", script, "--calls", 2000)
+    assert int(re.findall(r"(\d+) calls", printed)[0]) >= 2000
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_python_threads_on_one_model_under_the_thread_sanitizer(tmp_path: Path, dtype: str) -> None:
+    from model_folders import write_model
+    from sparsebert.packing import pack
+
+    write_model(tmp_path / "dense", "encoder")
+    pack(tmp_path / "dense", tmp_path / "packed", dtype=dtype)
+    script = SUPPORT / "many_threads.py"
+    assert run_python("thread", "libtsan.so", script, tmp_path / "packed") == "all the same\n"
 
 
 def test_what_is_not_there_is_refused(release: Run) -> None:

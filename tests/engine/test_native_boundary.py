@@ -12,48 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bert_folders import bert_config, bert_tensors
-from sparsebert import _engine
-from sparsebert import engine as face
-from sparsebert.checkpoint.config import parse_config
-from sparsebert.engine import Encoder
-from sparsebert.quantized import QuantizedDense, QuantizedTable, quantize
+from checkout import CHECKOUT
+from handed_over import HandedOver
 
 WORDS, NORM = "embeddings.word_embeddings.weight", "embeddings.LayerNorm.weight"
 LAYER = "encoder.layer.0.intermediate.dense.weight"
 
 
-class Model:
-    """What the face hands to the module for a small BERT, of which a test changes something."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, int8: bool) -> None:
-        raw = bert_config("encoder")
-        tensors = bert_tensors(raw, "encoder", seed=3)
-        weights: dict[str, Any] = {
-            name.removeprefix("bert."): value for name, value in tensors.items()
-        }
-        if int8:
-            for name, value in weights.items():
-                if value.ndim == 2:
-                    kind = QuantizedTable if "embeddings." in name else QuantizedDense
-                    weights[name] = quantize(value, kind)
-        config = parse_config(raw, list(tensors), Path("config.json"))
-
-        class Recorder:
-            def __init__(recorder, *arguments: Any) -> None:
-                self.settings, self.arrays, _, self.set, self.compute = arguments
-
-        with monkeypatch.context() as patched:
-            patched.setattr(face._engine, "Encoder", Recorder)
-            self.hidden_size = Encoder(config, weights, threads=1).hidden_size
-
-    def load(self) -> Any:
-        return _engine.Encoder(self.settings, self.arrays, 1, self.set, self.compute)
-
-
 @pytest.fixture(params=[False, True], ids=["fp32", "int8"])
-def model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Model:
-    return Model(monkeypatch, int8=request.param)
+def model(request: pytest.FixtureRequest) -> HandedOver:
+    return HandedOver(int8=request.param)
 
 
 def misaligned(array: Any) -> Any:
@@ -76,7 +44,7 @@ WRONG: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("why", WRONG)
-def test_no_array_is_copied_in_secret(model: Model, why: str) -> None:
+def test_no_array_is_copied_in_secret(model: HandedOver, why: str) -> None:
     model.arrays[NORM] = WRONG[why](model.arrays[NORM])
     with pytest.raises(ValueError, match=f"weight '{NORM}' {why}"):
         model.load()
@@ -86,17 +54,17 @@ def test_no_array_is_copied_in_secret(model: Model, why: str) -> None:
     ("part", "why"),
     [(2, "is not contiguous"), (2, "is not an array in memory"), *((3, why) for why in WRONG)],
 )  # part 2 holds bytes, which lie anywhere
-def test_nor_is_a_part(monkeypatch: pytest.MonkeyPatch, part: int, why: str) -> None:
-    model = Model(monkeypatch, int8=True)
+def test_nor_is_a_part(part: int, why: str) -> None:
+    model = HandedOver(int8=True)
     parts = list(model.arrays[LAYER])
     model.arrays[LAYER] = (*parts[:part], WRONG[why](parts[part]), *parts[part + 1 :])
     with pytest.raises(ValueError, match=f"weight '{LAYER}' {why}"):
         model.load()
 
 
-def test_parts_that_are_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_that_are_too_few() -> None:
     for int8 in (False, True):
-        model = Model(monkeypatch, int8=int8)
+        model = HandedOver(int8=int8)
         whole = model.arrays[LAYER] if int8 else (1, 2, 1, 32, np.zeros(0), np.zeros(0))
         for count in range(len(whole)):
             model.arrays[LAYER] = whole[:count]
@@ -106,17 +74,25 @@ def test_parts_that_are_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", [NORM, NORM.replace("weight", "bias")])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_int8_needs_finite_numbers(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: float
-) -> None:
-    model = Model(monkeypatch, int8=True)
+def test_int8_needs_finite_numbers(name: str, value: float) -> None:
+    model = HandedOver(int8=True)
     model.arrays[name] = model.arrays[name].copy()
     model.arrays[name][3] = value
     with pytest.raises(ValueError, match=f"weight '{name}' holds a number that is not finite"):
         model.load()
 
 
-def test_a_window_does_not_go_with_scores_by_distance(model: Model) -> None:
+def test_distances_need_queries_and_keys_apart() -> None:
+    model = HandedOver(int8=False)
+    model.settings["disentangled"] = (4, 0, 2, True, True, False)
+    model.arrays["encoder.rel_embeddings.weight"] = np.ones((4, model.hidden_size), np.float32)
+    model.load()
+    model.settings["fused_attention"] = True
+    with pytest.raises(ValueError, match="needs its queries and keys apart"):
+        model.load()
+
+
+def test_a_window_does_not_go_with_scores_by_distance(model: HandedOver) -> None:
     model.settings["slopes"] = [0.5] * model.settings["num_attention_heads"]
     model.load()
     model.settings["attention"] = [(3, None, None)] * len(model.settings["attention"])
@@ -125,7 +101,9 @@ def test_a_window_does_not_go_with_scores_by_distance(model: Model) -> None:
 
 
 @pytest.mark.parametrize("wrong", [scattered, misaligned, lambda array: array.astype(np.int64)])
-def test_ids_and_results_are_used_where_they_lie(model: Model, wrong: Callable[[Any], Any]) -> None:
+def test_ids_and_results_are_used_where_they_lie(
+    model: HandedOver, wrong: Callable[[Any], Any]
+) -> None:
     encoder = model.load()
     ids, types = np.array([3, 4, 5], np.int32), np.zeros(3, np.int32)
     offsets, out = np.array([0, 1, 3], np.int32), np.empty((3, model.hidden_size), np.float32)
@@ -138,7 +116,7 @@ def test_ids_and_results_are_used_where_they_lie(model: Model, wrong: Callable[[
             encoder.hidden(*arguments)
 
 
-def test_the_weights_outlive_the_callers_dict(model: Model) -> None:
+def test_the_weights_outlive_the_callers_dict(model: HandedOver) -> None:
     encoder, arrays = model.load(), model.arrays
     ids, types = np.array([3, 4, 5], np.int32), np.zeros(3, np.int32)
     offsets = np.array([0, 3], np.int32)
@@ -149,6 +127,18 @@ def test_the_weights_outlive_the_callers_dict(model: Model) -> None:
     encoder.hidden(ids, types, offsets, None, then)
     assert np.array_equal(first, then)
     assert junk
+
+
+def test_what_is_called_wrong_at_random_ends_no_process() -> None:
+    done = subprocess.run(
+        [sys.executable, str(CHECKOUT / "tests" / "fuzz" / "call_engine.py"), "--calls", "2000"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) >= 2000
 
 
 _FORKS = """
