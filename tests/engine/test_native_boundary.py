@@ -92,6 +92,24 @@ def test_distances_need_queries_and_keys_apart() -> None:
         model.load()
 
 
+@pytest.mark.parametrize("name", ["intermediate_size", "max_position_embeddings", "head_outputs"])
+@pytest.mark.parametrize("value", [-1, 2**31 - 1])
+@pytest.mark.parametrize("int8", [False, True])
+def test_sizes_that_make_no_sense(name: str, value: int, int8: bool) -> None:
+    model = HandedOver(int8=int8, head="sequence-classification")
+    model.settings[name] = value
+    with pytest.raises(ValueError, match=f"'{name}' makes no sense"):
+        model.load()
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_decoder_scores_tokens(int8: bool) -> None:
+    model = HandedOver(int8=int8, head="masked-lm")
+    model.settings["head_input"] = "cls"
+    with pytest.raises(ValueError, match="a decoder scores each token"):
+        model.load()
+
+
 def test_a_window_does_not_go_with_scores_by_distance(model: HandedOver) -> None:
     model.settings["slopes"] = [0.5] * model.settings["num_attention_heads"]
     model.load()

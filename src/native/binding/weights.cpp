@@ -185,8 +185,16 @@ Disentangled read_disentangled(nb::handle value, const Weights& weights, const M
 
 }  // namespace
 
+// No matrix has more, so that sizes may be rounded up, and doubled, within an int.
+constexpr int kMostRows = 1 << 28;
+
 void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shape) {
-    const auto integer = [&](const char* name) { return nb::cast<int>(config[name]); };
+    const auto integer = [&](const char* name) {
+        const int value = nb::cast<int>(config[name]);
+        if (value < 0 || value > kMostRows)
+            throw std::invalid_argument("'" + std::string(name) + "' makes no sense.");
+        return value;
+    };
     const auto flag = [&](const char* name) { return nb::cast<bool>(config[name]); };
     const auto text = [&](const char* name) { return nb::cast<std::string>(config[name]); };
     shape.hidden_size = integer("hidden_size");
@@ -240,8 +248,11 @@ void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shap
     if (head.input == HeadInput::kNone) return;
     head.activation = read_activation(text("head_activation"));
     head.decoder = flag("head_decoder");
+    if (head.decoder && head.per_sequence())
+        throw std::invalid_argument("a decoder scores each token, not a sequence.");
     head.width = head.decoder ? shape.embedding_size : shape.hidden_size;
     head.outputs = head.decoder ? shape.vocabulary : integer("head_outputs");
+    if (head.outputs < 1) throw std::invalid_argument("the head has no outputs.");
 }
 
 }  // namespace sparsebert
