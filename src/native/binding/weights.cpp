@@ -161,7 +161,7 @@ Disentangled read_disentangled(nb::handle value, const Weights& weights, const M
     found.queries = nb::cast<bool>(parts[4]);
     found.terms = 1 + found.keys + found.queries;
     const bool sensible = found.buckets == 0 || (found.buckets >= 2 && found.buckets <= rows &&
-                                                 found.farthest - 1 > found.buckets / 2);
+                                                 found.farthest > found.buckets / 2 + 1);
     if (rows < 2 || rows % 2 || !sensible)
         throw std::invalid_argument("the distances of disentangled attention make no sense.");
     if (shape.fused_attention)
