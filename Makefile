@@ -83,7 +83,7 @@ fuzz-native:
 		-DSPARSEBERT_SANITIZE=address -DCMAKE_CXX_COMPILER=clang++ >/dev/null
 	@cmake --build $(NATIVE_FUZZER) --parallel >/dev/null
 	@mkdir -p $(NATIVE_FUZZER)/corpus
-	@$(NATIVE_FUZZER)/native_fuzzer -max_len=64 -len_control=0 -rss_limit_mb=4096 -artifact_prefix=$(NATIVE_FUZZER)/ \
+	@$(NATIVE_FUZZER)/native_fuzzer -max_len=64 -len_control=0 -artifact_prefix=$(NATIVE_FUZZER)/ \
 		$(FUZZ_NATIVE_ARGS) $(NATIVE_FUZZER)/corpus
 
 check: $(VENV)/.ready-dev
