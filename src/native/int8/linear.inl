@@ -4,6 +4,9 @@
 #include "expansion.inl"
 #include "runs.inl"
 
+// With so few tokens fetching the weights takes a good part of the time.
+constexpr int kPrefetchTokens = 128;
+
 // T rows of activations by R tiles of a layer. The sums begin at -zero x sum(W), so
 // that the zero points need no further thought, nor do the offsets of inputs.
 template <int R, int T>
@@ -74,13 +77,19 @@ template <int R, int T>
 template <int R, int T>
 [[gnu::noinline]] void dense_tiles(LinearTile<R, T> at, const int8_t* values, int runs) {
     const int fours = 2 * at.call.weight->groups();
-    for (; runs > 0; --runs, at.token += T) {
-        Sums sums[R][T];
-        at.begin(sums);
-        sum_dense<R, T>(sums, values, static_cast<size_t>(fours) * 64, at.x(), at.call.x.stride,
-                        fours);
-        at.end(sums);
-    }
+    const auto each = [&](auto prefetch) {
+        for (; runs > 0; --runs, at.token += T) {
+            Sums sums[R][T];
+            at.begin(sums);
+            sum_dense<R, T, prefetch()>(sums, values, static_cast<size_t>(fours) * 64, at.x(),
+                                        at.call.x.stride, fours);
+            at.end(sums);
+        }
+    };
+    if (at.call.tokens <= kPrefetchTokens)
+        each(std::true_type());
+    else
+        each(std::false_type());
 }
 
 // R tiles stay in L1 while all tokens pass over them.

@@ -7,15 +7,18 @@
 // and load_weights, load_four, dot. A set may have loops of its own instead.
 #pragma once
 
-// Dense: `fours` steps of four inputs.
-template <int R, int T>
+// Dense: `fours` steps of four inputs. Prefetch: the next R tiles' weights meanwhile.
+template <int R, int T, bool Prefetch = false>
 [[gnu::always_inline]] inline void sum_dense(Sums (&sums)[R][T], const int8_t* values,
                                              size_t values_tile, const uint8_t* x, size_t stride,
                                              int fours) {
     for (int i = 0; i < fours; ++i, values += 64, x += 4) {
         Weights weights[R];
 #pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) weights[r] = load_weights(values + r * values_tile);
+        for (int r = 0; r < R; ++r) {
+            weights[r] = load_weights(values + r * values_tile);
+            if constexpr (Prefetch) __builtin_prefetch(values + (R + r) * values_tile, 0, 2);
+        }
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
             const Four inputs = load_four(x + t * stride);
