@@ -35,6 +35,6 @@ inline void expand_row(const uint16_t* kept, uint32_t seconds, uint16_t* first, 
 
 }  // namespace
 
-const Bf16Kernels kPlainTilesBf16 = {"plain tiles", linear_on_tiles, 256};
+const Bf16Kernels kPlainTilesBf16 = {"plain tiles", linear_on_tiles, 256, Products::kBf16Tiles};
 
 }  // namespace sparsebert

@@ -38,13 +38,13 @@ double rounded_to_bf16(double x) {
 template <typename Check>
 void each_bf16(Check check) {
     ++native_calls;
-    check(with_bf16(kPortableKernels, kPlainTilesBf16), Products::kBf16, "plain tiles");
+    check(with_bf16(kPortableKernels, kPlainTilesBf16), Products::kBf16Tiles, "plain tiles");
     for (const std::string& name : available_instruction_sets()) {
         const InstructionSet& set = select_instruction_set(name);
         native_calls += set.bf16 ? 2 : 1;
         check(*set.kernels, Products::kRounded, set.kernels->name);
         if (set.bf16)
-            check(with_bf16(*set.kernels, *set.bf16), Products::kBf16, set.bf16->instructions);
+            check(with_bf16(*set.kernels, *set.bf16), set.bf16->products, set.bf16->instructions);
     }
 }
 

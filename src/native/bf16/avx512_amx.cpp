@@ -26,6 +26,6 @@ inline void expand_row(const uint16_t* kept, uint32_t seconds, uint16_t* first, 
 
 }  // namespace
 
-const Bf16Kernels kAvx512AmxBf16 = {"AMX-BF16", linear_on_tiles, 256};
+const Bf16Kernels kAvx512AmxBf16 = {"AMX-BF16", linear_on_tiles, 256, Products::kBf16Tiles};
 
 }  // namespace sparsebert

@@ -24,10 +24,8 @@ struct InputRows {
     bool zeros(int input) const { return input >= columns; }
 };
 
-// Choices: 2 makes the halves of each panel, 4 all that two pairs may keep, of choice
-// (of the first) + 2 (of the second).
-template <int Choices>
-void lay_out_inputs(const InputRows& inputs, uint16_t* out) {
+// The halves of each panel.
+inline void lay_out_inputs(const InputRows& inputs, uint16_t* out) {
     const int panels = bf16_panels(inputs.columns);
     for (int panel = 0; panel < panels; ++panel)
         for (int j = 0; j < 16; ++j) {
@@ -38,12 +36,9 @@ void lay_out_inputs(const InputRows& inputs, uint16_t* out) {
                 const float* at[4];
                 for (int i = 0; i < 4; ++i) at[i] = rows[i] + (inputs.zeros(first + i) ? 0 : token);
                 const size_t tile = static_cast<size_t>(token / kLaneTokens) * panels + panel;
-                uint16_t* to = out + tile * Choices * kBf16TileWords + j * 32;
-                for (int choice = 0; choice < Choices; ++choice) {
-                    const int a = Choices == 2 ? choice : choice & 1;
-                    const int b = Choices == 2 ? choice : choice >> 1;
-                    interleave(at[a], at[2 + b], to + choice * kBf16TileWords);
-                }
+                uint16_t* to = out + tile * 2 * kBf16TileWords + j * 32;
+                interleave(at[0], at[2], to);
+                interleave(at[1], at[3], to + kBf16TileWords);
             }
         }
 }

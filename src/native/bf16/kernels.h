@@ -2,13 +2,16 @@
 // (exact in fp32) summed in fp32, everything else stays as the floating-point pass has it.
 //
 // An instruction set that multiplies bf16 has kernels of its own for the layouts below; with any
-// other, rounded numbers go through its fp32 kernels (linear.h), which is no faster than fp32.
+// other, rounded numbers go through its fp32 kernels (shared_rows.h), which is no faster than fp32.
 //
 // Panels are of 64 inputs. Half h of a panel, 0 or 1, has its inputs 2w + h in the words w = 0 to
 // 31, so that a masked move makes the two halves of a 1:2 row's kept values, and so that two words
 // next to each other are those of two pairs.
 //   weights   half of a panel by 16 rows: [16][32], 1 KiB, a tile
 //   inputs    half of a panel by 16 tokens: [16][16 tokens][2 words], 1 KiB, a tile as well
+// Kernels on vectors have both the other way round, numbers of two words transposed:
+//   weights   [16][16 rows][2 words]
+//   inputs    [16 tokens][32]
 // Rows, inputs and tokens that are not there are zeros.
 #pragma once
 
@@ -20,8 +23,8 @@
 namespace sparsebert {
 
 // What linear layers of floating-point weights multiply: the numbers as they are stored, those
-// rounded to bf16 by fp32 kernels, or bf16 by kernels of their own.
-enum class Products { kStored, kRounded, kBf16 };
+// rounded to bf16 by fp32 kernels, or bf16 by kernels of their own, on tiles or on vectors.
+enum class Products { kStored, kRounded, kBf16Tiles, kBf16Vectors };
 
 constexpr int kBf16TileRows = 16, kBf16TileWords = 16 * 32;
 
@@ -31,7 +34,8 @@ constexpr int kBf16TileRows = 16, kBf16TileWords = 16 * 32;
 //   kBf16SharedPairs  kBf16Dense of the kept inputs, [rows][columns / 2]; bits as in kSharedPairs
 struct alignas(64) Bf16Pairs {
     uint16_t kept[16][32];
-    uint32_t seconds[16];  // bit p of a row: pair p keeps its second input
+    // A bit for each word of `kept`: the pair keeps its second input.
+    uint32_t seconds[16];
 };
 
 inline int bf16_panels(int columns) { return (columns + kPanelColumns - 1) / kPanelColumns; }
@@ -41,6 +45,7 @@ struct Bf16Kernels {
     // As Kernels::linear, for kBf16 layouts; the call's scratch has bf16_scratch_bytes.
     void (*linear)(const Linear&, int row_begin, int row_end);
     int block_tokens;
+    Products products;  // whose layout `linear` takes
 };
 
 // The same kernels with linear layers in bf16.
@@ -51,11 +56,10 @@ inline Kernels with_bf16(Kernels kernels, const Bf16Kernels& bf16) {
 }
 
 constexpr size_t kBf16BlockScratch = 24 << 10;
-constexpr int kBf16Choices = 4;  // forms of an input pair; see linear.inl
 
 inline size_t bf16_scratch_bytes(int columns, int tokens) {
-    return kBf16BlockScratch + static_cast<size_t>(bf16_panels(columns)) * kPanelColumns *
-                                   sizeof(uint16_t) * (kBf16Choices / 2) * tokens;
+    return kBf16BlockScratch +
+           static_cast<size_t>(bf16_panels(columns)) * kPanelColumns * sizeof(uint16_t) * tokens;
 }
 
 extern const Bf16Kernels kAvx512Bf16, kAvx512AmxBf16;

@@ -1,147 +1,148 @@
 // Linear layers in bf16 on vectors: an instruction adds the products of two words for each of 16
-// tokens. 1:2 weights need half as many: of two pairs of inputs a row keeps one each, so that all
-// four choices are laid out beforehand, and two bits of the row are the address of its own.
-//
-// As in kernels/linear.inl, work goes by so many panels that the inputs at hand stay in L1 while
-// every row passes over them; a row's partial sums wait in y.
+// outputs. As in int8/blends.inl a pair's bit chooses one of two inputs, then 1:2 weights need half
+// the multiplies of dense ones.
 #pragma once
 
 #include "inputs.inl"
 
-constexpr int kPanelsAtHand = 2;
+// Tiles of outputs x tokens of sums: 24 of 32 registers, and few loads for each multiply.
+constexpr int kTiles = 3, kTokens = 8;
+constexpr int kTileTokens = kLaneTokens;
 
-struct RowsAndTokens {
-    const Linear& call;
-    int panels, panel, panel_end;  // of the layer, and those at hand
-    const uint16_t* x;             // the first token's
-    int row, token;
+// R tiles of weights from `tile` on. Each adds the products of a panel to the sums of kTokens
+// tokens, whose inputs begin at x, and fetches the weights of the next R tiles.
+template <int R>
+struct DenseTiles {
+    DenseTiles(const Matrix& w, int panels, int tile)
+        : stride(static_cast<size_t>(panels) * 2 * kBf16TileWords),
+          first(static_cast<const uint16_t*>(w.values) + tile * stride) {}
+
+    [[gnu::always_inline]] void add_panel(__m512 (&sums)[R][kTokens], int panel,
+                                          const uint16_t* x) const {
+        const uint16_t* weights = first + static_cast<size_t>(panel) * 2 * kBf16TileWords;
+        for (int half = 0; half < 2; ++half, x += kBf16TileWords)
+            for (int step = 0; step < 16; ++step, weights += 32) {
+                __m512bh w[R];
+#pragma GCC unroll 4
+                for (int r = 0; r < R; ++r) {
+                    w[r] = words(weights + r * stride);
+                    __builtin_prefetch(weights + (R + r) * stride, 0, 2);
+                }
+#pragma GCC unroll 8
+                for (int t = 0; t < kTokens; ++t) {
+                    const __m512bh inputs = two_words(x + t * 32 + 2 * step);
+#pragma GCC unroll 4
+                    for (int r = 0; r < R; ++r)
+                        sums[r][t] = _mm512_dpbf16_ps(sums[r][t], inputs, w[r]);
+                }
+            }
+    }
+
+    size_t stride;
+    const uint16_t* first;
 };
 
-// R rows by T vectors of tokens.
-template <int R, int T, int Choices>
-void multiply_rows(const RowsAndTokens& at) {
-    const Linear& call = at.call;
-    const Matrix& w = *call.weight;
-    const size_t tokens_words = static_cast<size_t>(at.panels) * Choices * kBf16TileWords;
-    const size_t panel = static_cast<size_t>(at.row / kBf16TileRows) * at.panels + at.panel;
-    const int row = at.row % kBf16TileRows;
-    const auto y = [&](int r) { return static_cast<size_t>(at.row + r) * call.width + at.token; };
-    __m512 sums[R][T];
-    const float* from = at.panel ? call.y : call.residual;
+template <int R>
+struct PairTiles {
+    PairTiles(const Matrix& w, int panels, int tile)
+        : stride(panels),
+          first(static_cast<const Bf16Pairs*>(w.values) + static_cast<size_t>(tile) * panels) {}
+
+    [[gnu::always_inline]] void add_panel(__m512 (&sums)[R][kTokens], int panel,
+                                          const uint16_t* x) const {
+        const Bf16Pairs* weights = first + panel;
+        for (int step = 0; step < 16; ++step) {
+            __m512bh w[R];
+            __mmask32 seconds[R];
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) {
+                w[r] = words(weights[r * stride].kept[step]);
+                seconds[r] = weights[r * stride].seconds[step];
+                __builtin_prefetch(weights[(R + r) * stride].kept[step], 0, 2);
+            }
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-        const __m512 bias =
-            _mm512_set1_ps(at.panel == 0 && call.bias ? call.bias[at.row + r] : 0.0f);
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t)
-            sums[r][t] =
-                from ? _mm512_add_ps(bias, _mm512_loadu_ps(from + y(r) + t * kLaneTokens)) : bias;
-    }
-    const uint16_t* x = at.x + static_cast<size_t>(at.panel) * Choices * kBf16TileWords;
-    if constexpr (Choices == 4) {
-        const Bf16Pairs* weights = static_cast<const Bf16Pairs*>(w.values) + panel;
-        for (int p = at.panel; p < at.panel_end; ++p, ++weights, x += 4 * kBf16TileWords)
-            for (int j = 0; j < 16; ++j)
-#pragma GCC unroll 8
+            for (int t = 0; t < kTokens; ++t) {
+                const uint16_t* at = x + t * 32 + 2 * step;
+                const __m512i a = (__m512i)two_words(at);
+                const __m512i b = (__m512i)two_words(at + kBf16TileWords);
+#pragma GCC unroll 4
                 for (int r = 0; r < R; ++r) {
-                    const uint16_t* chosen =
-                        x + (weights->seconds[row + r] >> 2 * j & 3) * kBf16TileWords + j * 32;
-                    const __m512bh weight = two_words(weights->kept[row + r] + 2 * j);
-#pragma GCC unroll 8
-                    for (int t = 0; t < T; ++t)
-                        sums[r][t] =
-                            _mm512_dpbf16_ps(sums[r][t], weight, words(chosen + t * tokens_words));
-                }
-    } else {
-        const uint16_t* weights = static_cast<const uint16_t*>(w.values) +
-                                  panel * 2 * kBf16TileWords + static_cast<size_t>(row) * 32;
-        for (int half = 2 * at.panel; half < 2 * at.panel_end; ++half) {
-            for (int j = 0; j < 16; ++j) {
-                __m512bh inputs[T];
-#pragma GCC unroll 8
-                for (int t = 0; t < T; ++t) inputs[t] = words(x + t * tokens_words + j * 32);
-#pragma GCC unroll 8
-                for (int r = 0; r < R; ++r) {
-                    const __m512bh weight = two_words(weights + r * 32 + 2 * j);
-#pragma GCC unroll 8
-                    for (int t = 0; t < T; ++t)
-                        sums[r][t] = _mm512_dpbf16_ps(sums[r][t], weight, inputs[t]);
+                    const __m512bh inputs = (__m512bh)_mm512_mask_blend_epi16(seconds[r], a, b);
+                    sums[r][t] = _mm512_dpbf16_ps(sums[r][t], inputs, w[r]);
                 }
             }
-            weights += kBf16TileWords;
-            x += kBf16TileWords;
         }
     }
+
+    size_t stride;
+    const Bf16Pairs* first;
+};
+
+// R tiles of outputs by the 16 tokens whose inputs begin at x, to [R][16 tokens][16 outputs].
+template <int R, template <int> class Weights>
+[[gnu::noinline]] void multiply_tiles(const Weights<R>& weights, const uint16_t* x, int panels,
+                                      float (*out)[16][16]) {
+    for (int token = 0; token < kTileTokens; token += kTokens, x += kTokens * 32) {
+        __m512 sums[R][kTokens];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
+            for (int t = 0; t < kTokens; ++t) sums[r][t] = _mm512_setzero_ps();
+        for (int panel = 0; panel < panels; ++panel)
+            weights.add_panel(sums, panel, x + static_cast<size_t>(panel) * 2 * kBf16TileWords);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) _mm512_storeu_ps(call.y + y(r) + t * kLaneTokens, sums[r][t]);
-        if (at.panel_end == at.panels && call.activation != Activation::kNone)
-            activate(call.y + y(r), T * kLaneTokens, call.activation);
+            for (int t = 0; t < kTokens; ++t) _mm512_store_ps(out[r][token + t], sums[r][t]);
     }
 }
 
-template <int T, int Choices>
-void sweep_rows(RowsAndTokens at, int row_begin, int row_end) {
-    constexpr int kRows = 4;
-    for (at.row = row_begin; at.row < row_end;) {
-        // No further than the tile, whose rows lie together.
-        const int left = std::min(row_end - at.row, kBf16TileRows - at.row % kBf16TileRows);
-        if (left >= kRows) {
-            multiply_rows<kRows, T, Choices>(at);
-            at.row += kRows;
-        } else {
-            multiply_rows<1, T, Choices>(at);
-            ++at.row;
-        }
+// R tiles stay in L2 while all tokens pass over them.
+template <int R, template <int> class Weights>
+void tiles_of_layer(const Linear& call, int panels, const uint16_t* x, int tile, int row_begin,
+                    int row_end) {
+    alignas(64) float sums[R][16][16];
+    const Weights<R> weights(*call.weight, panels, tile);
+    const int first = tile * kBf16TileRows;
+    const int begin = std::max(row_begin, first);
+    const int end = std::min(row_end, first + R * kBf16TileRows);
+    for (int token = 0; token < call.width; token += kTileTokens) {
+        multiply_tiles<R, Weights>(weights, x, panels, sums);
+        for (int r = 0; r < R; ++r) transpose_16x16(sums[r][0]);
+        for (int row = begin; row < end; ++row)
+            finish_row(call, row, token, sums[(row - first) / 16][(row - first) % 16], kTileTokens);
+        x += static_cast<size_t>(panels) * 2 * kBf16TileWords;
     }
 }
 
-template <int Choices>
-void sweep(const Linear& call, int columns, const uint16_t* x, int row_begin, int row_end) {
-    constexpr int kMost = 4;
-    const int panels = bf16_panels(columns);
-    const size_t tokens_words = static_cast<size_t>(panels) * Choices * kBf16TileWords;
-    for (int panel = 0; panel < panels; panel += kPanelsAtHand)
-        for (int token = 0; token < call.width;) {
-            const int vectors = std::min((call.width - token) / kLaneTokens, kMost);
-            const RowsAndTokens at{call,
-                                   panels,
-                                   panel,
-                                   std::min(panels, panel + kPanelsAtHand),
-                                   x + token / kLaneTokens * tokens_words,
-                                   0,
-                                   token};
-            switch (vectors) {
-                case 4:
-                    sweep_rows<4, Choices>(at, row_begin, row_end);
-                    break;
-                case 3:
-                    sweep_rows<3, Choices>(at, row_begin, row_end);
-                    break;
-                case 2:
-                    sweep_rows<2, Choices>(at, row_begin, row_end);
-                    break;
-                default:
-                    sweep_rows<1, Choices>(at, row_begin, row_end);
-                    break;
-            }
-            token += vectors * kLaneTokens;
-        }
+template <template <int> class Weights>
+void all_tiles(const Linear& call, int panels, const uint16_t* x, int row_begin, int row_end) {
+    const int end = (row_end + kBf16TileRows - 1) / kBf16TileRows;
+    for (int tile = row_begin / kBf16TileRows; tile < end; tile += kTiles) {
+        const int left = end - tile;
+        if (left >= kTiles)
+            tiles_of_layer<kTiles, Weights>(call, panels, x, tile, row_begin, row_end);
+        else if (left == 2)
+            tiles_of_layer<2, Weights>(call, panels, x, tile, row_begin, row_end);
+        else
+            tiles_of_layer<1, Weights>(call, panels, x, tile, row_begin, row_end);
+    }
 }
 
 void linear(const Linear& call, int row_begin, int row_end) {
     const Matrix& w = *call.weight;
     uint16_t* x = reinterpret_cast<uint16_t*>(call.scratch);
     const int columns = w.layout == Layout::kBf16SharedPairs ? w.columns / 2 : w.columns;
+    const int panels = bf16_panels(columns);
     each_block_of_rows(w, row_begin, row_end, [&](const uint8_t* seconds, int begin, int end) {
-        const InputRows inputs{call.x, columns, call.width, seconds};
-        if (w.layout == Layout::kBf16Pairs) {
-            lay_out_inputs<4>(inputs, x);
-            sweep<4>(call, columns, x, begin, end);
-        } else {
-            lay_out_inputs<2>(inputs, x);
-            sweep<2>(call, columns, x, begin, end);
-        }
+        lay_out_inputs({call.x, columns, call.width, seconds}, x);
+        // Token by token, for two words of one to be broadcast.
+        const size_t words = static_cast<size_t>(call.width / kTileTokens) * panels * 2;
+        for (size_t i = 0; i < words; ++i)
+            transpose_16x16(reinterpret_cast<float*>(x + i * kBf16TileWords));
+        if (w.layout == Layout::kBf16Pairs)
+            all_tiles<PairTiles>(call, panels, x, begin, end);
+        else
+            all_tiles<DenseTiles>(call, panels, x, begin, end);
     });
 }

@@ -148,7 +148,7 @@ void linear_on_tiles(const Linear& call, int row_begin, int row_end) {
     const int columns = w.layout == Layout::kBf16SharedPairs ? w.columns / 2 : w.columns;
     const int panels = bf16_panels(columns);
     each_block_of_rows(w, row_begin, row_end, [&](const uint8_t* seconds, int begin, int end) {
-        lay_out_inputs<2>({call.x, columns, call.width, seconds}, x);
+        lay_out_inputs({call.x, columns, call.width, seconds}, x);
         if (w.layout == Layout::kBf16Pairs)
             all_tiles<PairTiles>(call, panels, x, scratch, begin, end);
         else

@@ -56,20 +56,30 @@ void unpack_row(const Matrix& w, int row, float* out) {
     }
 }
 
-void lay_out_dense(const Matrix& w, uint16_t* out) {
+// Where word `word` of row `row` lies in a tile of 16 lines, and its bit in `seconds`.
+struct Place {
+    Place(Products products, int row, int word)
+        : line(products == Products::kBf16Tiles ? row : word / 2),
+          at(products == Products::kBf16Tiles ? word : 2 * row + word % 2) {}
+    int line, at;
+};
+
+void lay_out_dense(const Matrix& w, Products products, uint16_t* out) {
     std::vector<float> values(w.columns);
     const size_t tile_words = static_cast<size_t>(bf16_panels(w.columns)) * 2 * kBf16TileWords;
     for (int row = 0; row < w.rows; ++row) {
         unpack_row(w, row, values.data());
-        uint16_t* tile = out + row / kBf16TileRows * tile_words + row % kBf16TileRows * 32;
+        uint16_t* tile = out + row / kBf16TileRows * tile_words;
         for (int c = 0; c < w.columns; ++c) {
             const int panel = c / kPanelColumns, inside = c % kPanelColumns;
-            tile[(panel * 2 + inside % 2) * kBf16TileWords + inside / 2] = to_bf16(values[c]);
+            const Place place(products, row % kBf16TileRows, inside / 2);
+            tile[(panel * 2 + inside % 2) * kBf16TileWords + place.line * 32 + place.at] =
+                to_bf16(values[c]);
         }
     }
 }
 
-void lay_out_pairs(const Matrix& w, Bf16Pairs* out) {
+void lay_out_pairs(const Matrix& w, Products products, Bf16Pairs* out) {
     const int panels = bf16_panels(w.columns);
     for (int panel = 0; panel < panels; ++panel) {
         // Of a last panel with fewer inputs the other values are not read.
@@ -78,9 +88,12 @@ void lay_out_pairs(const Matrix& w, Bf16Pairs* out) {
         for (int row = 0; row < w.rows; ++row) {
             const size_t at = static_cast<size_t>(panel) * w.rows + row;
             Bf16Pairs& tile = out[row / kBf16TileRows * panels + panel];
-            for (int p = 0; p < pairs; ++p)
-                tile.kept[row % kBf16TileRows][p] = to_bf16(value_at(w, at * 32 + p));
-            tile.seconds[row % kBf16TileRows] = static_cast<const uint32_t*>(w.bits)[at];
+            const uint32_t seconds = static_cast<const uint32_t*>(w.bits)[at];
+            for (int p = 0; p < pairs; ++p) {
+                const Place place(products, row % kBf16TileRows, p);
+                tile.kept[place.line][place.at] = to_bf16(value_at(w, at * 32 + p));
+                tile.seconds[place.line] |= (seconds >> p & 1) << place.at;
+            }
         }
     }
 }
@@ -99,9 +112,9 @@ Matrix in_bf16(const Matrix& weight, Products products, Bytes& memory) {
     uint8_t* values = memory.reserve(bytes);
     std::memset(values, 0, bytes);
     if (pairs)
-        lay_out_pairs(weight, reinterpret_cast<Bf16Pairs*>(values));
+        lay_out_pairs(weight, products, reinterpret_cast<Bf16Pairs*>(values));
     else
-        lay_out_dense(kept, reinterpret_cast<uint16_t*>(values));
+        lay_out_dense(kept, products, reinterpret_cast<uint16_t*>(values));
     Matrix found = weight;
     found.layout = pairs    ? Layout::kBf16Pairs
                    : shared ? Layout::kBf16SharedPairs

@@ -6,7 +6,7 @@
 
 namespace sparsebert {
 
-// `weight` as `products` (kRounded or kBf16) multiply it, in `memory`: fp32 numbers rounded to bf16
+// `weight` as `products` (not kStored) multiply it, in `memory`: fp32 numbers rounded to bf16
 // in its own layout, or bf16 in a kBf16 layout.
 Matrix in_bf16(const Matrix& weight, Products products, Bytes& memory);
 

@@ -51,7 +51,7 @@ struct BoundEncoder {
                     "bf16 rounded, multiplied in fp32 (no bf16 instructions in use: no faster)";
             if (bf16 && set.bf16) {
                 kernels = with_bf16(kernels, *set.bf16);
-                products = Products::kBf16;
+                products = set.bf16->products;
                 kernel = std::string("bf16 by ") + set.bf16->instructions;
             }
             encoder =
