@@ -107,31 +107,46 @@ def test_blocks_of_columns_choose_as_one_inverse_after_another(
     assert np.mean(mask.numpy() == expected) > 0.999  # float32 may turn a near tie
 
 
-@pytest.mark.parametrize(("text", "rows"), [("1:2", 1), ("1:2", 7), ("2:4", 5), ("1:4", 3)])
-def test_kept_weights_are_the_least_squares_solution(
-    text: str, rows: int, monkeypatch: pytest.MonkeyPatch
+def solve_kept(wanted: Any, moment: Any, mask: Any, start: Any = None) -> Any:
+    """From zeros, unless there is a start."""
+    inverse = torch.linalg.inv(moment.double()).float()
+    start = torch.zeros_like(wanted) if start is None else start
+    return second_order.solve_kept(start, wanted, moment, inverse, mask)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "columns"),
+    [("1:2", 1, 24), ("1:2", 7, 24), ("2:4", 5, 24), ("1:4", 3, 24), ("1:2", 30, 200)],
+)
+def test_kept_weights_lose_no_more_than_the_least_squares_solution(
+    text: str, rows: int, columns: int
 ) -> None:
     pattern = Pattern.parse(text)
-    weight, inputs = layer(rows, 24, seed=4)
+    weight, inputs = layer(rows, columns, seed=4, tokens=3 * columns)
+    moment = as_torch(moment_of(inputs))
     random = np.random.default_rng(5)
     mask = np.concatenate(
         [
             random.permuted(np.tile(group_masks(pattern)[0], (rows, 1)), axis=1)
-            for _ in range(24 // pattern.m)
+            for _ in range(columns // pattern.m)
         ],
         axis=1,
     )
-    monkeypatch.setattr(second_order, "_ENTRIES_AT_ONCE", 2 * 12 * 12)  # two rows of 1:2 at a time
-    found = second_order.solve_kept(
-        as_torch(weight @ moment_of(inputs)),
-        as_torch(moment_of(inputs)),
-        torch.tensor(mask),
-        pattern,
-    )
-    for row, kept, values in zip(weight, mask, found.numpy(), strict=True):
-        expected = np.linalg.lstsq(inputs[:, kept], inputs @ row, rcond=None)[0]
-        assert values[kept] == pytest.approx(expected, rel=2e-3, abs=2e-3)
-        assert not np.any(values[~kept])
+    found = solve_kept(as_torch(weight) @ moment, moment, torch.tensor(mask))
+    assert not np.any(found.numpy()[~mask])
+    changes = inputs @ (found.double().numpy() - weight).T
+    least = sum(loss(row, inputs, kept) for row, kept in zip(weight, mask, strict=True))
+    assert np.square(changes).sum() == pytest.approx(least, rel=1e-3)
+
+
+def test_kept_weights_stay_where_they_are_best() -> None:
+    weight, inputs = layer(5, 24, seed=6)
+    moment = as_torch(moment_of(inputs))
+    mask = torch.arange(24).remainder(2).bool().expand(5, 24)
+    wanted = as_torch(weight) @ moment
+    best = solve_kept(wanted, moment, mask)
+    again = solve_kept(wanted, moment, mask, start=best)
+    assert again.numpy() == pytest.approx(best.numpy(), rel=1e-4, abs=1e-4)
 
 
 def statistics(inputs: Any, targets: Any) -> Statistics:
@@ -193,11 +208,11 @@ def test_settled_masks_lose_less_than_a_walk_from_left_to_right(
     moment = as_torch(moment_of(inputs) + 0.1 * np.eye(columns))
     ideal = as_torch(weight)
     start, walked = obs.prune_columns(ideal, moment, pattern)
-    settled = second_order.settle_mask(start, ideal @ moment, moment, pattern)
+    _, settled = second_order.settle_mask(start, ideal @ moment, moment, pattern)
     assert is_whole(settled.numpy(), pattern)
 
     def lost(mask: Any) -> Any:
-        kept = second_order.solve_kept(ideal @ moment, moment, mask, pattern)
+        kept = solve_kept(ideal @ moment, moment, mask)
         return second_order.loss(kept, ideal, moment)
 
     assert lost(settled).sum() < 0.9 * lost(walked).sum()
@@ -211,9 +226,9 @@ def test_rows_that_do_not_settle_keep_the_walks_mask(monkeypatch: pytest.MonkeyP
     settle = second_order.settle_mask
 
     def flipped(*arguments: Any) -> Any:
-        mask = settle(*arguments)
+        settled, mask = settle(*arguments)
         mask[::2] = ~mask[::2]  # of each pair the other one
-        return mask
+        return settled, mask
 
     expected = second_order.prune_linear(
         linear(weight, np.zeros(12)), statistics(inputs, targets), pattern=pattern
@@ -331,7 +346,7 @@ def test_no_single_swap_is_left_that_gains() -> None:
     assert is_whole(found.numpy(), pattern)
 
     def lost(mask: Any) -> float:
-        kept = second_order.solve_kept(wanted, moment, mask, pattern)
+        kept = solve_kept(wanted, moment, mask)
         return float(second_order.loss(kept, as_torch(weight), moment).sum())
 
     best = lost(found)

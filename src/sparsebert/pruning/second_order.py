@@ -10,17 +10,18 @@ loses ``tr (W - W*) H (W - W*)^T`` more, H = X X^T + d, and N:M pruning looks fo
    settle together where the walk fixes them one by one. Preconditioned by H's diagonal as in Boža
    (2024, "Fast and Effective Weight Update for Pruned Large Language Models"), with a penalty that
    grows until the masks stand still, as in ALPS (Meng et al. 2024).
-3. the kept weights of each row: the exact solution ``H_KK w_K = (W* H)_K`` of least squares
+3. the kept weights of each row: the solution ``H_KK w_K = (W* H)_K`` of least squares, by conjugate
+   gradients on all rows at once, which need a few steps from where 2 ends
 
 Rows that share their inputs (see `sparsebert.patterns`) choose together in 1 and 2, by the sum of
-what they lose, and have one system of equations in 3. So few masks are worth a last look: swaps
-within pairs that the loss falls by (`swap_pairs`).
+what they lose. So few masks are worth a last look: swaps within pairs that the loss falls by
+(`swap_pairs`).
 
 Means are left out of X and Y: they belong to the bias, which is fitted with the weights (of a layer
 that has one).
 
-Memory: a few matrices ``[columns, columns]`` and the systems of step 3, some 100 MB at a time.
-Cost: O(columns^3) and O(rows x columns^2) for each projection of 2, O(rows x kept^3) for step 3.
+Memory: a few matrices ``[columns, columns]`` and ``[rows, columns]``.
+Cost: O(columns^3), and O(rows x columns^2) for each projection of 2 and each step of 3.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ _DAMPING = 0.01  # share of the mean second moment added to each
 _LEAST = 1e-12  # of inputs that are all the same
 _PROJECTIONS = 60
 _PENALTY = (0.1, 2.0)  # from, to; H is scaled to a diagonal of ones
-_ENTRIES_AT_ONCE = 1 << 25  # of the systems of equations solved together
+_EXCESS = 1e-6  # of the loss under the mask: how near to the least one the kept weights come
+_MOST_STEPS = 200
+_ROUNDING = 1e-7  # of sums in float32
+_SMALLEST = 1e-30
 
 
 def prune_linear(layer: Linear, statistics: Statistics, *, pattern: Pattern) -> Linear:
@@ -55,17 +59,18 @@ def prune_linear(layer: Linear, statistics: Statistics, *, pattern: Pattern) -> 
     # In float64, as all that inverts: moments of a layer's inputs differ by powers of ten.
     factor = torch.linalg.cholesky(moment.double())
     ideal = torch.cholesky_solve(wanted.double().T, factor).T.float()
+    inverse = torch.cholesky_inverse(factor).float()
 
     start, start_mask = prune_columns(ideal, moment, pattern)
-    mask = settle_mask(start, wanted, moment, pattern)
+    settled, mask = settle_mask(start, wanted, moment, pattern)
     if pattern.shared_rows > 1:
         mask = swap_pairs(mask, wanted, moment, pattern)
-    weight = solve_kept(wanted, moment, mask, pattern)
+    weight = solve_kept(settled, wanted, moment, inverse, mask)
     gained = loss(start, ideal, moment) - loss(weight, ideal, moment)
     worse = _of_blocks(gained, pattern) < 0
     if worse.any():  # whole blocks: nothing proves that projections help, though they mostly do
         mask[worse] = start_mask[worse]
-        weight[worse] = solve_kept(wanted[worse], moment, mask[worse], pattern)
+        weight[worse] = solve_kept(start[worse], wanted[worse], moment, inverse, mask[worse])
     bias = None
     if layer.bias is not None:
         bias = statistics.target_mean - weight @ statistics.input_mean
@@ -80,8 +85,8 @@ def loss(weight: torch.Tensor, ideal: torch.Tensor, moment: torch.Tensor) -> tor
 
 def settle_mask(
     start: torch.Tensor, wanted: torch.Tensor, moment: torch.Tensor, pattern: Pattern
-) -> torch.Tensor:
-    """Alternating projections from the pruned weights ``start``; the mask that they settle on.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Alternating projections from the pruned weights ``start``: where they settle, and its mask.
 
     Scaled ADMM for ``min loss(V) with V = Z, Z of the pattern``: V goes to ``(W* H + r (Z - U))
     (H + r)^-1``, Z is V + U pruned by magnitude, and U adds up how far they are apart. r grows by
@@ -106,36 +111,42 @@ def settle_mask(
         pruned = torch.where(mask, close, 0.0)
         apart = (close - pruned) / growth  # U is in units of 1 / r
         penalty *= growth
-    return mask
+    return pruned / scale, mask
 
 
 def solve_kept(
-    wanted: torch.Tensor, moment: torch.Tensor, mask: torch.Tensor, pattern: Pattern
+    start: torch.Tensor,
+    wanted: torch.Tensor,
+    moment: torch.Tensor,
+    inverse: torch.Tensor,
+    mask: torch.Tensor,
 ) -> torch.Tensor:
     """The best weights under ``mask``, ``[rows, columns]``: H_KK w_K = b_K for each row b.
 
     ``wanted`` is Y X^T ``[rows, columns]`` of the outputs Y to come near to (W H for those of
-    weights W). ``mask`` is a whole one of ``pattern``; rows that share their inputs are the right
-    sides of one system.
+    weights W), ``inverse`` is H^-1 ``[columns, columns]``. By conjugate gradients (Hestenes &
+    Stiefel 1952) from ``start``, a step of all rows together, preconditioned by (H^-1)_KK. With the
+    residual r of a row, it loses r (H_KK)^-1 r^T more than at best, and by the Schur complement
+    r (H^-1)_KK r^T is no less than that: below a share of what all rows lose, it is done.
     """
-    import torch
-
-    rows, columns = mask.shape
-    shared, blocks = pattern.shared_rows, pattern.blocks(rows)
-    kept = mask[::shared].nonzero()[:, 1].view(blocks, -1)
-    # The rows that the last block may lack are zeros.
-    right = torch.nn.functional.pad(wanted, (0, 0, 0, blocks * shared - rows))
-    right = right.view(blocks, shared, columns)
-    found = torch.zeros_like(right)
-    at_once = max(1, _ENTRIES_AT_ONCE // kept.shape[1] ** 2)
-    for begin in range(0, blocks, at_once):
-        part = slice(begin, begin + at_once)
-        columns_kept = kept[part]
-        factor = torch.linalg.cholesky(moment[columns_kept[:, :, None], columns_kept[:, None, :]])
-        each = columns_kept[:, None].expand(-1, shared, -1)
-        solved = torch.cholesky_solve(right[part].gather(2, each).mT, factor).mT
-        found[part].scatter_(2, each, solved)
-    return found.view(-1, columns)[:rows]
+    kept = mask.to(wanted.dtype)
+    least = (wanted @ inverse).mul_(wanted).sum()  # what W* wins over zeros
+    found = start * kept
+    residual = (wanted - found @ moment) * kept
+    direction = step = (residual @ inverse) * kept
+    excess = (residual * step).sum(dim=1, keepdim=True)
+    for _ in range(_MOST_STEPS):
+        lost = least - (found * (wanted + residual)).sum()
+        if excess.sum() <= _EXCESS * lost + _ROUNDING * least:
+            break
+        image = (direction @ moment) * kept
+        length = excess / (direction * image).sum(dim=1, keepdim=True).clamp(min=_SMALLEST)
+        found += length * direction
+        residual -= length * image
+        step = (residual @ inverse) * kept
+        before, excess = excess, (residual * step).sum(dim=1, keepdim=True)
+        direction = step + excess / before.clamp(min=_SMALLEST) * direction
+    return found
 
 
 def _of_blocks(losses: torch.Tensor, pattern: Pattern) -> torch.Tensor:
