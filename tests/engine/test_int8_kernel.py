@@ -20,12 +20,13 @@ from sparsebert.patterns import Pattern, mask_from_scores
 from sparsebert.quantized import QuantizedDense, QuantizedTable, linear_layout, quantize
 
 SETS = available_instruction_sets()
-WITH_PICKS = ("avx512-vnni", "neon-dotprod")  # the sets that have blends and picks
+# The sets that have blends and picks.
+WITH_PICKS = ("avx512-vnni", "avx512", "avx2-vnni", "avx2", "neon-dotprod")
 TWO = next((name for name in WITH_PICKS if name in SETS), WITH_PICKS[0])
 TILES = "avx512-amx"  # the one that has tiles beside them
 needs_two = pytest.mark.skipif(
     TWO not in SETS,
-    reason="one int8 kernel only: another needs AVX-512 VNNI, or dot products of Arm without i8mm",
+    reason="one int8 kernel only: another needs AVX2, or dot products of Arm without i8mm",
 )
 needs_tiles = pytest.mark.skipif(
     TILES not in SETS, reason="no tiles: they need a CPU with AMX, and a system that permits it"
@@ -96,14 +97,14 @@ def random_text(tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return ids, np.zeros_like(ids), np.array([0, tokens], np.int32)
 
 
-@needs_two
+@pytest.mark.parametrize("isa", [name for name in SETS if name in (*WITH_PICKS, TILES)])
 def test_each_kernel_can_be_asked_for_and_all_give_the_same(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, isa: str
 ) -> None:
-    monkeypatch.setenv("SPARSEBERT_ISA", TILES if TILES in SETS else TWO)
+    monkeypatch.setenv("SPARSEBERT_ISA", isa)
     for tokens in (61, 3):
         hidden = {}
-        for name in ("blend", "picks", "tiles") if TILES in SETS else ("blend", "picks"):
+        for name in ("blend", "picks", "tiles") if isa == TILES else ("blend", "picks"):
             monkeypatch.setenv("SPARSEBERT_INT8_KERNEL", name)
             native = encoder()
             assert native.kernel == f"{name} kernel (SPARSEBERT_INT8_KERNEL)"

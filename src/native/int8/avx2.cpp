@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include "kernels.h"
 
@@ -167,8 +168,50 @@ void linear_expanding(const Int8Linear& call, int tile_begin, int tile_end) {
     }
 }
 
+// Words in a lookup: two of a row's kept values to a register.
+constexpr int kParts = 2, kFewestLookupTokens = 16;
+
+// Eight tokens' dwords (rows of four) by column.
+inline void split_group(const uint64_t (&groups)[8], __m256i (&firsts)[2], __m256i (&seconds)[2]) {
+    __m256i tokens[4];  // i and i + 4: words of pairs 0 and 1, 2 and 3, first inputs, then second
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+        tokens[i] = _mm256_cvtepu8_epi16(_mm_set_epi64x(static_cast<long long>(groups[i + 4]),
+                                                        static_cast<long long>(groups[i])));
+    const __m256i a = _mm256_unpacklo_epi32(tokens[0], tokens[1]);
+    const __m256i b = _mm256_unpackhi_epi32(tokens[0], tokens[1]);
+    const __m256i c = _mm256_unpacklo_epi32(tokens[2], tokens[3]);
+    const __m256i d = _mm256_unpackhi_epi32(tokens[2], tokens[3]);
+    firsts[0] = _mm256_unpacklo_epi64(a, c);
+    firsts[1] = _mm256_unpackhi_epi64(a, c);
+    seconds[0] = _mm256_unpacklo_epi64(b, d);
+    seconds[1] = _mm256_unpackhi_epi64(b, d);
+}
+template <int Choice>
+inline __m256i pick(__m256i first, __m256i second) {
+    return _mm256_blend_epi16(first, second, Choice * 0x55);
+}
+inline void part_weights(const int8_t* values, uint8_t* out) {
+    const Weights words = load_weights(values);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+        _mm256_store_si256(reinterpret_cast<__m256i*>(out + 32 * i), words.v[i]);
+}
+inline __m256i add_products(__m256i sums, __m256i inputs, __m256i weights) {
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(inputs, weights));
+}
+
+inline void linear_of_few(const Int8Linear& call, int tile_begin, int tile_end) {
+    linear_expanding(call, tile_begin, tile_end);
+}
+
+#include "avx2_lookup.inl"
+
 }  // namespace
 
+const Int8Kernels kAvx2LookupInt8 = {
+    "avx2 lookup", linear_by_lookup, row_sums,   attention, activate, gate,
+    norm,          split_heads,      add_scaled, dot,       rotate,   gather};
 const Int8Kernels kAvx2Int8 = {"avx2", linear_expanding, row_sums,   attention, activate, gate,
                                norm,   split_heads,      add_scaled, dot,       rotate,   gather};
 

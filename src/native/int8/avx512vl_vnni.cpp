@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include "kernels.h"
 
@@ -25,5 +26,8 @@ inline __m256i multiply_add(__m256i sums, __m256i inputs, __m256i weights) {
 const Int8Kernels kAvx512VlVnniInt8 = {"avx2-vnni", linear, row_sums, attention,
                                        activate,    gate,   norm,     split_heads,
                                        add_scaled,  dot,    rotate,   gather};
+const Int8Kernels kAvx512VlVnniLookupInt8 = {
+    "avx2-vnni lookup", linear_by_lookup, row_sums, attention, activate, gate, norm,
+    split_heads,        add_scaled,       dot,      rotate,    gather};
 
 }  // namespace sparsebert

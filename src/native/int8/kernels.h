@@ -198,8 +198,11 @@ struct Int8Kernels {
 
 extern const Int8Kernels kPortableInt8;
 extern const Int8Kernels kAvx2Int8;
+extern const Int8Kernels kAvx2LookupInt8;
 extern const Int8Kernels kAvx2VnniInt8;
+extern const Int8Kernels kAvx2VnniLookupInt8;
 extern const Int8Kernels kAvx512VlVnniInt8;
+extern const Int8Kernels kAvx512VlVnniLookupInt8;
 extern const Int8Kernels kAvx512VnniInt8;
 extern const Int8Kernels kAvx512VnniLookupInt8;
 extern const Int8Kernels kAvx512AmxInt8;

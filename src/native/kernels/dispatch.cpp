@@ -73,10 +73,12 @@ std::vector<InstructionSet> x86_sets() {
     // 256-bit vpdpbusd in AVX-512's encoding, or in its own where the CPU has that.
     bool vnni256 = vnni512;
     const Int8Kernels* int8_256 = &kAvx512VlVnniInt8;
+    const Int8Kernels* lookup_256 = &kAvx512VlVnniLookupInt8;
 #ifdef SPARSEBERT_AVX_VNNI
     if (avx2 && has_avx_vnni()) {
         vnni256 = true;
         int8_256 = &kAvx2VnniInt8;
+        lookup_256 = &kAvx2VnniLookupInt8;
     }
 #endif
 #ifdef SPARSEBERT_AMX
@@ -92,9 +94,9 @@ std::vector<InstructionSet> x86_sets() {
              &kAvx512VnniLookupInt8, tiles, bf16_tiles},
             {"avx512-vnni", &avx512_kernels(), &kAvx512VnniInt8, vnni512, &kAvx512VnniLookupInt8,
              nullptr, bf16},
-            {"avx512", &avx512_kernels(), &kAvx2Int8, avx512, nullptr, nullptr, bf16},
-            {"avx2-vnni", &kAvx2Kernels, int8_256, vnni256},
-            {"avx2", &kAvx2Kernels, &kAvx2Int8, avx2}};
+            {"avx512", &avx512_kernels(), &kAvx2Int8, avx512, &kAvx2LookupInt8, nullptr, bf16},
+            {"avx2-vnni", &kAvx2Kernels, int8_256, vnni256, lookup_256},
+            {"avx2", &kAvx2Kernels, &kAvx2Int8, avx2, &kAvx2LookupInt8}};
 #else
     return {{"avx512-amx"}, {"avx512-vnni"}, {"avx512"}, {"avx2-vnni"}, {"avx2"}};
 #endif
