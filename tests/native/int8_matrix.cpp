@@ -1,14 +1,20 @@
 #include "int8_matrix.h"
 
+#include "int8/weights.h"
+
 #include <algorithm>
 
 namespace sparsebert {
 
-const std::vector<Int8Form> kInt8Forms = {
-    {Int8Layout::kPairs, 1, 2},           {Int8Layout::kDense},
-    {Int8Layout::kBitmap, 2, 4},          {Int8Layout::kBitmap, 3, 5},
-    {Int8Layout::kBitmap, 1, 3},          {Int8Layout::kTable},
-    {Int8Layout::kSharedPairs, 1, 2, 16}, {Int8Layout::kSharedPairs, 1, 2, 128}};
+const std::vector<Int8Form> kInt8Forms = {{Int8Layout::kPairs, 1, 2},
+                                          {Int8Layout::kDense},
+                                          {Int8Layout::kBitmap, 2, 4},
+                                          {Int8Layout::kBitmap, 3, 5},
+                                          {Int8Layout::kBitmap, 1, 3},
+                                          {Int8Layout::kBitmap, 1, 4},
+                                          {Int8Layout::kTable},
+                                          {Int8Layout::kSharedPairs, 1, 2, 16},
+                                          {Int8Layout::kSharedPairs, 1, 2, 128}};
 
 std::string Int8Form::name() const {
     if (layout == Int8Layout::kDense) return "dense";
@@ -149,7 +155,7 @@ Int8Weight Int8Matrix::weight() const {
     weight.scales = scales.data();
     weight.sums = sums.data();
     weight.bias = bias.data();
-    return weight;
+    return form.layout == Int8Layout::kBitmap ? for_kernels(weight, converted) : weight;
 }
 
 }  // namespace sparsebert

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "guarded.h"
+#include "memory.h"
 #include "testing.h"
 
 namespace sparsebert {
@@ -26,7 +27,8 @@ enum class Contents { kRandom, kExtreme, kSparse };
 struct Int8Matrix {
     Int8Matrix(const Int8Form& form, int rows, int columns, Contents contents, Random& random);
 
-    // The matrix with sums, scales and bias, which may be changed until then.
+    // The matrix with sums, scales and bias, which may be changed until then; kBitmap as the engine
+    // lays it out at load.
     Int8Weight weight() const;
     int value(int row, int column) const {
         return plain[static_cast<size_t>(row) * columns + column];
@@ -41,6 +43,7 @@ struct Int8Matrix {
     // Padded with zeros to a whole tile.
     Guarded<float> scales, bias;
     Guarded<int32_t> sums;
+    mutable Bytes converted;
 
   private:
     void pack_pairs(const std::vector<bool>& kept);

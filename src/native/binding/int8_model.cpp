@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "../int8/weights.h"
 #include "../shared_rows.h"
 #include "weights.h"
 
@@ -31,6 +32,8 @@ class Reader {
         Int8Weight weight = matrix(name + ".weight", rows, columns);
         if (weight.layout == Int8Layout::kTable)
             refuse(name + ".weight", "is a table, not a layer");
+        if (weight.layout == Int8Layout::kBitmap)
+            weight = for_kernels(weight, model_.converted.emplace_back());
         add_sums(weight);
         weight.bias = bias_of(bias ? name + ".bias" : "", rows);
         return weight;

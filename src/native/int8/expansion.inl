@@ -1,26 +1,15 @@
-// Layouts that no inner loop reads, a tile at a time as one that is read; and the sums of rows.
+// Tables as tiles, which the inner loops read; and the sums of rows.
 #pragma once
 
-// One tile of a layout that no inner loop reads, as kDense.
+// One tile of a kTable weight as kDense.
 inline void expand_tile(const Int8Weight& w, int tile, int8_t* out) {
-    const auto place = [&](int row, int column) -> int8_t& {
-        const int i = column % 8;  // 0 2 4 6 1 3 5 7
-        return out[(column / 8 * 2 + i % 2) * 64 + row * 4 + i / 2];
-    };
     std::memset(out, 0, int8_expansion(w.columns));
     const int begin = tile * kTileRows, end = std::min(w.rows, begin + kTileRows);
     for (int row = begin; row < end; ++row) {
-        if (w.layout == Int8Layout::kTable) {
-            const int8_t* values = w.values + static_cast<size_t>(row) * w.columns;
-            for (int column = 0; column < w.columns; ++column)
-                place(row - begin, column) = values[column];
-        } else {
-            for (int panel = 0; panel * w.panel_columns < w.columns; ++panel) {
-                const size_t at = static_cast<size_t>(panel) * w.rows + row;
-                const int8_t* value = w.values + at * w.kept;
-                for (uint64_t bits = w.bits[at]; bits; bits &= bits - 1)
-                    place(row - begin, panel * w.panel_columns + __builtin_ctzll(bits)) = *value++;
-            }
+        const int8_t* values = w.values + static_cast<size_t>(row) * w.columns;
+        for (int column = 0; column < w.columns; ++column) {
+            const int i = column % 8;  // 0 2 4 6 1 3 5 7
+            out[(column / 8 * 2 + i % 2) * 64 + (row - begin) * 4 + i / 2] = values[column];
         }
     }
 }

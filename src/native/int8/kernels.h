@@ -32,7 +32,8 @@ enum class Int8Layout { kPairs, kSharedPairs, kDense, kBitmap, kTable };
 //            `second` [blocks of shared_rows][4 x fours]: all bits of byte p set where the block
 //            keeps the second input of pair p (see shared_rows.h)
 //   kDense   values [tiles][groups][2][16][4]
-//   kBitmap  values [panels][rows][kept] and bits uint64 [panels][rows]: N:M, as `Matrix` has it
+//   kBitmap  values [panels][rows][kept] and bits uint64 [panels][rows]: N:M, as `Matrix` has it;
+//            laid out anew at load (weights.h), no kernel takes it
 //   kTable   values [rows][columns]
 // Vectors are padded with zeros to a whole tile.
 struct Int8Weight {

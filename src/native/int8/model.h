@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "../memory.h"
 #include "../shape.h"
 #include "kernels.h"
 
@@ -52,6 +53,7 @@ struct Int8Model : ModelShape {
     std::vector<std::unique_ptr<float[]>> vectors;
     std::vector<std::unique_ptr<int32_t[]>> sums;
     std::vector<std::unique_ptr<uint8_t[]>> seconds;  // of kSharedPairs
+    std::vector<Bytes> converted;                     // of kBitmap
 };
 
 }  // namespace sparsebert
