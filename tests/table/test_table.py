@@ -141,7 +141,8 @@ class TestNumbers:
     def test_differing_seeds_are_told(self, runs: Path) -> None:
         add_model(runs / "dense/stsb/seed-4", "stsb", pearson(80, 50), seed=4)
         warnings = table_of(runs).warnings()
-        assert "STS-B, 1:2: seeds 1, 2, but dense has 1, 2, 4." in warnings
+        rows = "STS-B, 1:2, 1:2 + distillation, 1:2 int8"
+        assert f"{rows}: seeds 1, 2, but dense has 1, 2, 4." in warnings
 
     def test_without_dense_there_is_no_share(self) -> None:
         text = as_markdown(Table([result(row="best")]))

@@ -190,9 +190,12 @@ class Table:
         """What makes rows not comparable: other seeds, or another number of training rows."""
         warnings: list[str] = []
         for column in self.columns():
+            rows: dict[str, list[str]] = {}  # of each warning
             for row in self.rows():
                 if row != DENSE:
-                    warnings += self._row_warnings(row, column)
+                    for warning in self._row_warnings(row, column):
+                        rows.setdefault(warning, []).append(row_title(row))
+            warnings += [f"{column.title}, {', '.join(of)}: {what}" for what, of in rows.items()]
         return warnings
 
     def _row_warnings(self, row: str, column: Column) -> list[str]:
@@ -203,14 +206,13 @@ class Table:
         ]
         if not pairs:
             return []
-        where = f"{column.title}, {row_title(row)}"
         warnings: list[str] = []
         ours, dense = pairs[0]
         if ours.seed_numbers != dense.seed_numbers:
-            warnings.append(f"{where}: seeds {ours.numbers()}, but dense has {dense.numbers()}.")
+            warnings.append(f"seeds {ours.numbers()}, but dense has {dense.numbers()}.")
         if ours.train_rows != dense.train_rows:
             warnings.append(
-                f"{where}: trained on {_count(ours.train_rows)} rows, dense on "
+                f"trained on {_count(ours.train_rows)} rows, dense on "
                 f"{_count(dense.train_rows)}: not comparable."
             )
         return warnings

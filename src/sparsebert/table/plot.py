@@ -12,8 +12,11 @@ from sparsebert.table.layout import DENSE, Column, Table, row_title
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Distinguishable in grey and with colour blindness (Okabe and Ito's palette).
-_COLOURS = ("#8a8f98", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00")
+# Distinguishable with colour blindness: Okabe and Ito's palette, and two more.
+_COLOURS = (
+    *("#8a8f98", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00"),
+    *("#56B4E9", "#000000", "#8C6D1F", "#7B4EA3"),
+)
 _INCHES_A_ROW = 0.17
 _DOTS = 14  # area of a seed's dot, in points squared
 
@@ -49,7 +52,7 @@ def shares_figure(tables: Sequence[Table], *, width: float = 7.0) -> Figure:
         raise DataError("there is nothing to plot: no row has a task in common with row dense.")
     rows = list(dict.fromkeys(row for table, _ in drawn for row in _compared(table)))
     colours = {row: _COLOURS[index % len(_COLOURS)] for index, row in enumerate(rows)}
-    heights = [(len(_compared(table)) + 1) * len(columns) for table, columns in drawn]
+    heights = [sum(len(_rows_of(table, c)) + 1 for c in columns) for table, columns in drawn]
     figure = Figure(
         figsize=(width, 0.9 + _INCHES_A_ROW * sum(heights) + 0.25 * (len(drawn) - 1)),
         layout=ConstrainedLayoutEngine(),
@@ -83,6 +86,11 @@ def _compared(table: Table) -> list[str]:
     return [row for row in table.rows() if row == DENSE or row in others]
 
 
+def _rows_of(table: Table, column: Column) -> list[str]:
+    """Those that have a score there."""
+    return [row for row in _compared(table) if table.share(row, column) is not None]
+
+
 def _drawn(table: Table) -> list[Column]:
     rows = [row for row in _compared(table) if row != DENSE]
     return [
@@ -95,19 +103,18 @@ def _drawn(table: Table) -> list[Column]:
 def _draw_panel(
     axes: Any, table: Table, columns: Sequence[Column], colours: Mapping[str, str]
 ) -> None:
-    rows = _compared(table)
-    step = len(rows) + 1
+    middles, y = [], 0
     for index, column in enumerate(columns):
+        rows = _rows_of(table, column)
         for offset, row in enumerate(rows):
-            _draw(axes, table, row, column, index * step + offset, colours[row])
+            _draw(axes, table, row, column, y + offset, colours[row])
         if index % 2:
-            axes.axhspan(index * step - 1, (index + 1) * step - 1, color="black", alpha=0.04, lw=0)
+            axes.axhspan(y - 1, y + len(rows), color="black", alpha=0.04, lw=0)
+        middles.append(y + (len(rows) - 1) / 2)
+        y += len(rows) + 1
     axes.axvline(100, color=_COLOURS[0], linewidth=1, zorder=0)
-    axes.set_yticks(
-        [index * step + (len(rows) - 1) / 2 for index in range(len(columns))],
-        [column.title for column in columns],
-    )
-    axes.set_ylim(step * len(columns) - 1, -1)
+    axes.set_yticks(middles, [column.title for column in columns])
+    axes.set_ylim(y - 1, -1)
     axes.tick_params(left=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.margins(x=0.03)
@@ -123,8 +130,8 @@ def _draw(axes: Any, table: Table, row: str, column: Column, y: float, colour: s
 
 
 def _legend(tables: Sequence[Table], row: str) -> str:
-    """The row's name, with its mean where one model is drawn."""
+    """The row's name; where one model is drawn with its mean, and over how many tasks."""
     mean = tables[0].mean_share(row) if len(tables) == 1 else None
-    return (
-        row_title(row) if row == DENSE or mean is None else f"{row_title(row)} (mean {mean[0]:.1f})"
-    )
+    if row == DENSE or mean is None:
+        return row_title(row)
+    return f"{row_title(row)} (mean {mean[0]:.1f}, {mean[1]} task{'s' * (mean[1] != 1)})"
