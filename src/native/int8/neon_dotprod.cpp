@@ -55,7 +55,7 @@ template <int Lane, int R, int T>
 }
 
 // As in tiles.inl. `fours` is even.
-template <int R, int T>
+template <int R, int T, bool Prefetch = false>  // which nobody has measured on Arm: not done
 [[gnu::always_inline]] inline void sum_dense(Sums (&sums)[R][T], const int8_t* values,
                                              size_t values_tile, const uint8_t* x, size_t stride,
                                              int fours) {

@@ -41,7 +41,7 @@ inline int32x4_t multiply_add(int32x4_t sums, Inputs inputs, int8x16_t weights) 
 }
 
 // As in tiles.inl, two tokens at a time; the last goes with itself where T is odd. `fours` is even.
-template <int R, int T>
+template <int R, int T, bool Prefetch = false>  // which nobody has measured on Arm: not done
 [[gnu::always_inline]] inline void sum_dense(Sums (&sums)[R][T], const int8_t* values,
                                              size_t values_tile, const uint8_t* x, size_t stride,
                                              int fours) {
