@@ -6,7 +6,7 @@
 #
 # One seed of every task comes first, then three of the small ones. TASKS, SEEDS, ROWS, SCORED and so
 # on are those of runs/minilm.sh. A seed of STS-B took about a quarter of an hour of one core of an AMD
-# EPYC (Zen 5), in bfloat16, for dense, twice that with a teacher, and a quarter for pruning.
+# EPYC (Zen 5), in bfloat16, for dense, twice that with a teacher, and ten minutes for pruning.
 set -euo pipefail
 
 export RECIPE_PREFIX=${RECIPE_PREFIX:-base-}
