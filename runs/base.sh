@@ -5,8 +5,9 @@
 #     runs/base.sh MODEL DATA RUNS --dry-run     print what is left to do
 #
 # One seed of every task comes first, then three of the small ones. TASKS, SEEDS, ROWS, SCORED and so
-# on are those of runs/minilm.sh. A seed of STS-B took about a quarter of an hour of one core of an AMD
-# EPYC (Zen 5), in bfloat16, for dense, twice that with a teacher, and ten minutes for pruning.
+# on are those of runs/minilm.sh. A seed of STS-B took 21 minutes dense and 65 with a teacher, by the
+# clock, on one core of an AMD EPYC (Zen 5) in bfloat16, beside other work and with pauses. Pruning
+# takes ten minutes of processor time.
 set -euo pipefail
 
 export RECIPE_PREFIX=${RECIPE_PREFIX:-base-}

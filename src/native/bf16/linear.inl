@@ -137,8 +137,8 @@ void linear(const Linear& call, int row_begin, int row_end) {
     each_block_of_rows(w, row_begin, row_end, [&](const uint8_t* seconds, int begin, int end) {
         lay_out_inputs({call.x, columns, call.width, seconds}, x);
         // Token by token, for two words of one to be broadcast.
-        const size_t words = static_cast<size_t>(call.width / kTileTokens) * panels * 2;
-        for (size_t i = 0; i < words; ++i)
+        const size_t tiles = static_cast<size_t>(call.width / kTileTokens) * panels * 2;
+        for (size_t i = 0; i < tiles; ++i)
             transpose_16x16(reinterpret_cast<float*>(x + i * kBf16TileWords));
         if (w.layout == Layout::kBf16Pairs)
             all_tiles<PairTiles>(call, panels, x, begin, end);
