@@ -20,7 +20,7 @@ struct Vec {
     void store(float* p) const { __builtin_memcpy(p, &v, sizeof v); }
 };
 
-typedef int Integers __attribute__((vector_size(16)));
+typedef uint32_t Bits __attribute__((vector_size(16)));
 
 inline Vec add(Vec a, Vec b) { return {a.v + b.v}; }
 inline Vec sub(Vec a, Vec b) { return {a.v - b.v}; }
@@ -38,9 +38,13 @@ inline Vec round(Vec a) {
     const Vec magic = Vec::broadcast(12582912.0f);
     return sub(add(a, magic), magic);
 }
-// 2^n for a whole n: n + 127 is the exponent field.
+// 2^n for a whole n: n + 127 is the exponent field. The low bits of n + 1.5 x 2^23 are n, in two's
+// complement; what is no whole number has bits too, where a conversion of it would be undefined.
 inline Vec pow2(Vec n) {
-    const Integers bits = (__builtin_convertvector(n.v, Integers) + 127) << 23;
+    const Vec shifted = add(n, Vec::broadcast(12582912.0f));
+    Bits bits;
+    __builtin_memcpy(&bits, &shifted.v, sizeof bits);
+    bits = (bits + 127) << 23;
     Vec result;
     __builtin_memcpy(&result.v, &bits, sizeof bits);
     return result;
