@@ -39,7 +39,7 @@ KERNELS = [
     "encoder",
 ]
 SANITIZERS = "address,undefined,float-cast-overflow"
-ROUNDS = "16"  # of a random case of each test: not a time, which would choose other cases elsewhere
+ROUNDS = "16"  # of one random case of each test: a time would choose other cases elsewhere
 
 Run = Callable[..., str]
 
@@ -158,7 +158,7 @@ def test_cases_that_libfuzzer_chooses(tmp_path: Path) -> None:
     compile_in(folder, "clang++", "-DSPARSEBERT_FUZZER=ON", "-DSPARSEBERT_SANITIZE=address")
     # libFuzzer's limit is on the peak of memory, which Linux hands on from the process that forked.
     flags = ["-max_len=64", "-len_control=0", "-rss_limit_mb=0", "-malloc_limit_mb=2048"]
-    flags += [f"-max_total_time={FUZZ_SECONDS}"]
+    flags += ["-max_total_time=2"]
     printed = run(folder / "native_fuzzer", *flags, f"-artifact_prefix={tmp_path}/", tmp_path)
     assert int(re.findall(r"Done (\d+) runs", printed)[0]) > 10
 
