@@ -19,8 +19,9 @@
 # best       the dense model of the same seed, fine-tuned, then pruned to 1:2 by second order with the
 #            task's own texts, and taught by what it was before with the zeros locked
 # best-int8  best, packed in int8 and scored on the engine
-# shared, shared-int8  the same two with a pattern that every SHARED_ROWS=128 rows share
-# 2of4, 2of4-int8, 1of4, 1of4-int8  the same two with the patterns 2:4 and 1:4; only if ROWS has them
+# shared, shared-int8  the same two with a pattern that every 128 rows share
+# shared64, 2of4, 1of4  the same with one that 64 rows share, with 2:4 and 1:4, and shared64-int8 and
+#            so on; only if ROWS has them
 # embedding  for no task: 1:2 by second order and upstream distillation, packed in int8, and what the
 #            similarity of its embeddings scores on STS-B without training for it
 #
@@ -49,7 +50,6 @@ if [ -n "$SCORED" ] && [ ! -f "$SCORED" ]; then
     exit 2
 fi
 CALIBRATION_ROWS=${CALIBRATION_ROWS:-1024}
-SHARED_ROWS=${SHARED_ROWS:-128}
 # Training texts of all tasks, without labels: an hour on two cores.
 CORPUS=${CORPUS:-$DATA/stsb $DATA/mrpc $DATA/rte $DATA/mnli $DATA/qqp $DATA/qnli $DATA/sst2 $DATA/squad}
 UPSTREAM=${UPSTREAM:---pairs 0.3 --max-rows 250000 --embeddings frozen}
@@ -75,7 +75,7 @@ rows_of() {
 # settings ROW TASK: the recipe of a fine-tuning; whatever the pattern, distillation is best's.
 settings() {
     local row=$1
-    case $row in shared | 2of4 | 1of4) row=best ;; esac
+    case $row in shared | shared64 | 2of4 | 1of4) row=best ;; esac
     recipe "${RECIPE_PREFIX:-}$row" "${2%-full}"
 }
 
@@ -98,17 +98,17 @@ tune() {
         --seed "$seed" $(rows_of "$task") "$@" --resume
 }
 
-# is_scored ROW TASK SEED: does the file SCORED hold a score of it?
+# is_scored ROW TASK SEED: does the file SCORED hold a score of it, by MODEL's name?
 is_scored() {
     if [ -z "$SCORED" ]; then return 1; fi
-    "${PYTHON:-python3}" - "$SCORED" "$@" <<'END'
+    "${PYTHON:-python3}" - "$SCORED" "$(basename "$MODEL")" "$@" <<'END'
 import json, sys
 
-path, row, run, seed = sys.argv[1:]
+path, model, row, run, seed = sys.argv[1:]
 with open(path, encoding="utf-8") as file:
     results = json.load(file)
 found = any(
-    (each["row"], each.get("run", each["task"])) == (row, run)
+    (each.get("model"), each["row"], each.get("run", each["task"])) == (model, row, run)
     and int(seed) in each.get("seed_numbers", range(1, len(each["seeds"]) + 1))
     for each in results
 )
@@ -122,10 +122,10 @@ rows_left() {
     for row in $ROWS; do
         if [ "$row" != embedding ] && ! is_scored "$row" "$@"; then left+="$row "; fi
     done
-    for row in 1of4 2of4 shared best; do
+    for row in 1of4 2of4 shared64 shared best; do
         if wants $row && [[ $left == *" $row-int8 "* && $left != *" $row "* ]]; then left=" $row$left"; fi
     done
-    if wants dense && [[ $left =~ " "(best|shared|2of4|1of4)" " && $left != *" dense "* ]]; then
+    if wants dense && [[ $left =~ " "(best|shared|shared64|2of4|1of4)" " && $left != *" dense "* ]]; then
         left=" dense$left"
     fi
     echo "$left"
@@ -150,10 +150,11 @@ run_row() {
             begin "$2" && sparse "$halved/config.json" prune "$START" "$halved" &&
                 tune "$@" "$halved" && drop_weights "$out"
             ;;
-        best | shared | 2of4 | 1of4)
+        best | shared | shared64 | 2of4 | 1of4)
             local dense=$RUNS/dense/$2/seed-$3 pruned=$RUNS/models/$1/$2/seed-$3 pattern=
             case $1 in
-                shared) pattern="--shared-rows $SHARED_ROWS" ;;
+                shared) pattern="--shared-rows 128" ;;
+                shared64) pattern="--shared-rows 64" ;;
                 2of4 | 1of4) pattern="--pattern ${1/of/:}" ;;
             esac
             # shellcheck disable=SC2086  # an option and its value, or nothing

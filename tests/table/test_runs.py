@@ -148,7 +148,10 @@ class TestMinilm:
 
     def test_what_another_machine_scored_is_not_run(self, tmp_path: Path) -> None:
         def made(*scored: str) -> list[str]:
-            results = [{"row": row, "task": "mrpc", "seeds": [60]} for row in scored]
+            results = [
+                {"model": model, "row": row, "task": "mrpc", "seeds": [60]}
+                for model, row in [*(("MODEL", row) for row in scored), ("another", "dense")]
+            ]
             (tmp_path / "results.json").write_text(json.dumps(results))
             lines = minilm(
                 tmp_path / "runs",
@@ -235,7 +238,10 @@ class TestBase:
 
     def test_what_another_machine_scored_is_not_run(self, tmp_path: Path) -> None:
         def made(*scored: str) -> list[str]:
-            results = [{"row": row, "task": "mrpc", "seeds": [60]} for row in scored]
+            results = [
+                {"model": model, "row": row, "task": "mrpc", "seeds": [60]}
+                for model, row in [*(("MODEL", row) for row in scored), ("another", "dense")]
+            ]
             (tmp_path / "results.json").write_text(json.dumps(results))
             named = str(tmp_path / "results.json")
             lines = base(tmp_path / "runs", TASKS="mrpc", SEEDS="1", SCORED=named)
