@@ -72,10 +72,13 @@ rows_of() {
     esac
 }
 
-# settings ROW TASK: the recipe of a fine-tuning; whatever the pattern, distillation is best's.
+# settings ROW TASK: the recipe of a fine-tuning.
 settings() {
     local row=$1
-    case $row in shared | shared64 | 2of4 | 1of4) row=best ;; esac
+    case $row in
+        shared64) row=shared ;;
+        2of4 | 1of4) row=best ;;
+    esac
     recipe "${RECIPE_PREFIX:-}$row" "${2%-full}"
 }
 

@@ -74,7 +74,7 @@ class TestMinilm:
             "sparsebert evaluate R/best-int8/qqp/seed-2 --task qqp --data DATA/qqp --save",
             "sparsebert prune R/dense/qqp/seed-2 R/models/shared/qqp/seed-2 --method second-order "
             "--calibration DATA/qqp --calibration-rows 1024 --task qqp --shared-rows 128",
-            f"sparsebert finetune R/models/shared/qqp/seed-2 R/shared/qqp/seed-2 {tune} best.yaml "
+            f"sparsebert finetune R/models/shared/qqp/seed-2 R/shared/qqp/seed-2 {tune} shared.yaml "
             f"{rest} --teacher R/dense/qqp/seed-2 --resume",
             "sparsebert pack R/shared/qqp/seed-2 R/shared-int8/qqp/seed-2 --dtype int8",
             "sparsebert evaluate R/shared-int8/qqp/seed-2 --task qqp --data DATA/qqp --save",
@@ -223,7 +223,7 @@ class TestBase:
             "second-order --calibration DATA/mrpc --calibration-rows 1024 --task mrpc "
             "--shared-rows 128",
             f"sparsebert finetune R/models/shared/mrpc/seed-1 R/shared/mrpc/seed-1 {tune} "
-            "base-best.yaml --seed 1 --teacher R/dense/mrpc/seed-1 --resume",
+            "base-shared.yaml --seed 1 --teacher R/dense/mrpc/seed-1 --resume",
             "sparsebert pack R/shared/mrpc/seed-1 R/shared-int8/mrpc/seed-1 --dtype int8",
             "sparsebert evaluate R/shared-int8/mrpc/seed-1 --task mrpc --data DATA/mrpc --save",
             "sparsebert table R --json --out R/results.json",
