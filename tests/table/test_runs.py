@@ -74,8 +74,8 @@ class TestMinilm:
             "sparsebert evaluate R/best-int8/qqp/seed-2 --task qqp --data DATA/qqp --save",
             "sparsebert prune R/dense/qqp/seed-2 R/models/shared/qqp/seed-2 --method second-order "
             "--calibration DATA/qqp --calibration-rows 1024 --task qqp --shared-rows 128",
-            f"sparsebert finetune R/models/shared/qqp/seed-2 R/shared/qqp/seed-2 {tune} shared.yaml "
-            f"{rest} --teacher R/dense/qqp/seed-2 --resume",
+            f"sparsebert finetune R/models/shared/qqp/seed-2 R/shared/qqp/seed-2 {tune} "
+            f"shared.yaml {rest} --teacher R/dense/qqp/seed-2 --resume",
             "sparsebert pack R/shared/qqp/seed-2 R/shared-int8/qqp/seed-2 --dtype int8",
             "sparsebert evaluate R/shared-int8/qqp/seed-2 --task qqp --data DATA/qqp --save",
             "sparsebert table R --json --out R/results.json",
