@@ -57,7 +57,7 @@ class Goal(str, Enum):
     LABELS = "labels"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Subject:
     """A dense model, and what it is judged by.
 
@@ -137,17 +137,17 @@ def recognise(
         )
         said.append(f"It is its own teacher. {labels}")
     return Subject(
-        str(model),
-        checkpoint,
-        goal,
-        chosen,
-        taught,
-        found is not None,
-        place,
-        columns,
-        sources,
-        tuple(said),
-        kinds,
+        model=str(model),
+        checkpoint=checkpoint,
+        goal=goal,
+        task=chosen,
+        taught=taught,
+        labelled=found is not None,
+        data=place,
+        columns=columns,
+        texts=sources,
+        said=tuple(said),
+        kinds=kinds,
     )
 
 
@@ -179,17 +179,17 @@ def _without_dense(
         said.append(f"It is judged by {kept}.")
         said += ["Of the data only texts are read, no labels."] if data is not None else []
     return Subject(
-        model,
-        checkpoint,
-        Goal.EMBEDDING,
-        task,
-        True,
-        task is not None,
-        None if data is None else Path(data),
-        columns,
-        tuple(Path(each) for each in texts),
-        tuple(said),
-        kinds,
+        model=model,
+        checkpoint=checkpoint,
+        goal=Goal.EMBEDDING,
+        task=task,
+        taught=True,
+        labelled=task is not None,
+        data=None if data is None else Path(data),
+        columns=columns,
+        texts=tuple(Path(each) for each in texts),
+        said=tuple(said),
+        kinds=kinds,
     )
 
 
@@ -209,16 +209,16 @@ def _of_labels(
     if data is not None and task is None:
         said.append("Of the data only texts are read, no labels.")
     return Subject(
-        model,
-        checkpoint,
-        Goal.LABELS,
-        task,
-        True,
-        task is not None,
-        None if data is None else Path(data),
-        columns,
-        tuple(Path(each) for each in texts),
-        tuple(said),
+        model=model,
+        checkpoint=checkpoint,
+        goal=Goal.LABELS,
+        task=task,
+        taught=True,
+        labelled=task is not None,
+        data=None if data is None else Path(data),
+        columns=columns,
+        texts=tuple(Path(each) for each in texts),
+        said=tuple(said),
     )
 
 
