@@ -573,6 +573,20 @@ class TestPlot:
         assert len(legend.get_texts()) == 4
         assert 0 <= left < right <= figure.bbox.width
 
+    def test_each_pattern_has_a_colour_that_its_int8_row_shares(self) -> None:
+        pytest.importorskip("matplotlib")
+        from sparsebert.table.plot import shares_figure
+
+        patterns = ["best", "shared64", "shared", "2of4", "1of4"]
+        rows = ["dense", "oneshot", *(f"{row}{end}" for row in patterns for end in ("", "-int8"))]
+        (legend,) = shares_figure([Table([result(row=row) for row in rows])]).legends
+        entries = dict(zip(rows, legend.legend_handles, strict=True))
+        colours = {row: entry.get_color() for row, entry in entries.items()}
+        assert len(set(colours.values())) == 2 + len(patterns)
+        for row in patterns:
+            assert colours[row] == colours[f"{row}-int8"]
+            assert entries[f"{row}-int8"].get_markerfacecolor() == "white"
+
     def test_ones_own_task(self) -> None:
         pytest.importorskip("matplotlib")
         from sparsebert.table.plot import shares_figure

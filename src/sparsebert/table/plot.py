@@ -19,6 +19,7 @@ _COLOURS = (
 )
 _INCHES_A_ROW = 0.17
 _DOTS = 14  # area of a seed's dot, in points squared
+_INT8 = "-int8"  # how the name of a row ends that is another one packed
 
 
 def as_svg(tables: Sequence[Table]) -> str:
@@ -35,6 +36,7 @@ def as_svg(tables: Sequence[Table]) -> str:
 def shares_figure(tables: Sequence[Table], *, width: float = 7.0) -> Figure:
     """Tasks from top to bottom; in each, every row's mean as a stroke and its seeds as dots.
 
+    A row in int8 has the colour of the one it was packed from, a thinner stroke and hollow dots.
     Dense's own seeds are drawn too: a row whose dots lie among them is as good as dense. The axis
     begins where the scores do, not at zero, and says so by its labels. Models stand below each
     other on one axis. ``width`` in inches.
@@ -51,7 +53,10 @@ def shares_figure(tables: Sequence[Table], *, width: float = 7.0) -> Figure:
     if not drawn:
         raise DataError("there is nothing to plot: no row has a task in common with row dense.")
     rows = list(dict.fromkeys(row for table, _ in drawn for row in _compared(table)))
-    colours = {row: _COLOURS[index % len(_COLOURS)] for index, row in enumerate(rows)}
+    patterns = list(dict.fromkeys(row.removesuffix(_INT8) for row in rows))
+    colours = {
+        row: _COLOURS[patterns.index(row.removesuffix(_INT8)) % len(_COLOURS)] for row in rows
+    }
     heights = [sum(len(_rows_of(table, c)) + 1 for c in columns) for table, columns in drawn]
     figure = Figure(
         figsize=(width, 0.9 + _INCHES_A_ROW * sum(heights) + 0.25 * (len(drawn) - 1)),
@@ -68,7 +73,16 @@ def shares_figure(tables: Sequence[Table], *, width: float = 7.0) -> Figure:
         "score in percent of the dense model's mean (stroke: mean, dot: one seed)"
     )
     handles = [
-        Line2D([], [], color=colours[row], marker="o", markersize=4, label=_legend(tables, row))
+        Line2D(
+            [],
+            [],
+            color=colours[row],
+            linewidth=_stroke(row),
+            marker="o",
+            markersize=4,
+            markerfacecolor="white" if row.endswith(_INT8) else colours[row],
+            label=_legend(tables, row),
+        )
         for row in rows
     ]
     figure.legend(
@@ -125,8 +139,16 @@ def _draw(axes: Any, table: Table, row: str, column: Column, y: float, colour: s
     if mean is None:
         return
     seeds = table.seed_shares(row, column)
-    axes.vlines(mean, y - 0.42, y + 0.42, color=colour, linewidth=2.5, zorder=2)
-    axes.scatter(seeds, [y] * len(seeds), s=_DOTS, color=colour, alpha=0.6, linewidths=0, zorder=3)
+    axes.vlines(mean, y - 0.42, y + 0.42, color=colour, linewidth=_stroke(row), zorder=2)
+    filled = {"color": colour, "alpha": 0.6, "linewidths": 0}
+    hollow = {"facecolors": "none", "edgecolors": colour, "alpha": 0.8, "linewidths": 0.8}
+    style = hollow if row.endswith(_INT8) else filled
+    axes.scatter(seeds, [y] * len(seeds), s=_DOTS, zorder=3, **style)
+
+
+def _stroke(row: str) -> float:
+    """The width of a row's stroke, in points."""
+    return 1.2 if row.endswith(_INT8) else 2.5
 
 
 def _legend(tables: Sequence[Table], row: str) -> str:
