@@ -25,7 +25,7 @@ inline Vec sqrt(Vec a) { return {vsqrtq_f32(a.v)}; }
 inline Vec round(Vec a) { return {vrndnq_f32(a.v)}; }
 // 2^n for a whole n: n + 127 is the exponent field.
 inline Vec pow2(Vec n) {
-    const int32x4_t exponent = vaddq_s32(vcvtq_s32_f32(n.v), vdupq_n_s32(127));
-    return {vreinterpretq_f32_s32(vshlq_n_s32(exponent, 23))};
+    const uint32x4_t whole = vreinterpretq_u32_s32(vcvtq_s32_f32(n.v));  // infinity: 2^31 - 1
+    return {vreinterpretq_f32_u32(vshlq_n_u32(vaddq_u32(whole, vdupq_n_u32(127)), 23))};
 }
 inline Vec scaled(Vec a, Vec n) { return mul(a, pow2(n)); }
