@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 from sparsebert.checkpoint import Checkpoint, Head
@@ -102,11 +103,35 @@ def recognise(
     checkpoint = open_dense(model)
     columns = columns or DataOptions()
     head = checkpoint.config.head
+    subject = partial(
+        Subject,
+        model=str(model),
+        checkpoint=checkpoint,
+        data=None if data is None else Path(data),
+        texts=tuple(Path(each) for each in texts),
+    )
     if gives_labels(checkpoint):
-        return _of_labels(checkpoint, str(model), data, task, texts, columns)
+        found, said = _of_labels(checkpoint, data, task, columns)
+        return subject(
+            goal=Goal.LABELS,
+            task=found,
+            taught=True,
+            labelled=found is not None,
+            columns=columns,
+            said=tuple(said),
+        )
     kinds = kinds_of(checkpoint)
     if "dense" not in kinds:
-        return _without_dense(checkpoint, str(model), kinds, data, task, texts, columns)
+        found, said = _without_dense(checkpoint, kinds, data, task, columns)
+        return subject(
+            goal=Goal.EMBEDDING,
+            task=found,
+            taught=True,
+            labelled=found is not None,
+            columns=columns,
+            said=tuple(said),
+            kinds=kinds,
+        )
     if data is None and task is not None:
         raise _without_data(task)
     found = _labelled_task(data, task, columns) if data is not None else None
@@ -114,8 +139,6 @@ def recognise(
         found = _of_embeddings(data, found, checkpoint, columns)
     if found is not None and found.name == CUSTOM and found.kind is Kind.REGRESSION:
         columns = replace(columns, regression=True)  # what was recognised is what is read
-    place = None if data is None else Path(data)
-    sources = tuple(Path(each) for each in texts)
     said = [about_model(checkpoint)]
     if head in ENCODERS and (found is None or found.embeds):
         goal, taught, chosen = Goal.EMBEDDING, True, found
@@ -136,16 +159,12 @@ def recognise(
             f"Scored on {_about_task(found)}." if found else "Judged by its agreement with itself."
         )
         said.append(f"It is its own teacher. {labels}")
-    return Subject(
-        model=str(model),
-        checkpoint=checkpoint,
+    return subject(
         goal=goal,
         task=chosen,
         taught=taught,
         labelled=found is not None,
-        data=place,
         columns=columns,
-        texts=sources,
         said=tuple(said),
         kinds=kinds,
     )
@@ -153,14 +172,12 @@ def recognise(
 
 def _without_dense(
     checkpoint: Checkpoint,
-    model: str,
     kinds: tuple[EmbeddingKind, ...],
     data: str | Path | None,
     name: str | None,
-    texts: Sequence[str | Path],
     columns: DataOptions,
-) -> Subject:
-    """A model of sparse embeddings, or of a vector for each token."""
+) -> tuple[Task | None, list[str]]:
+    """The task of a model of sparse embeddings or token vectors, and what is said."""
     if name not in (None, RETRIEVAL):
         raise InputError(
             f"{checkpoint.source} is {about_head(checkpoint)}, which is judged on texts, or on "
@@ -178,29 +195,13 @@ def _without_dense(
         kept = f"how near its {EMBEDDINGS[kinds[0]]} stay to the dense model's"
         said.append(f"It is judged by {kept}.")
         said += ["Of the data only texts are read, no labels."] if data is not None else []
-    return Subject(
-        model=model,
-        checkpoint=checkpoint,
-        goal=Goal.EMBEDDING,
-        task=task,
-        taught=True,
-        labelled=task is not None,
-        data=None if data is None else Path(data),
-        columns=columns,
-        texts=tuple(Path(each) for each in texts),
-        said=tuple(said),
-        kinds=kinds,
-    )
+    return task, said
 
 
 def _of_labels(
-    checkpoint: Checkpoint,
-    model: str,
-    data: str | Path | None,
-    name: str | None,
-    texts: Sequence[str | Path],
-    columns: DataOptions,
-) -> Subject:
+    checkpoint: Checkpoint, data: str | Path | None, name: str | None, columns: DataOptions
+) -> tuple[Task | None, list[str]]:
+    """The task of a model that labels tokens or gives several labels, and what is said."""
     if data is None and name is not None:
         raise _without_data(name)
     task = None if data is None else _labels_task(checkpoint, data, name, columns)
@@ -208,18 +209,7 @@ def _of_labels(
     said = [about_model(checkpoint), f"It is its own teacher. {scored}"]
     if data is not None and task is None:
         said.append("Of the data only texts are read, no labels.")
-    return Subject(
-        model=model,
-        checkpoint=checkpoint,
-        goal=Goal.LABELS,
-        task=task,
-        taught=True,
-        labelled=task is not None,
-        data=None if data is None else Path(data),
-        columns=columns,
-        texts=tuple(Path(each) for each in texts),
-        said=tuple(said),
-    )
+    return task, said
 
 
 def _labels_task(
