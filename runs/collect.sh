@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The results of runs, so far, as files to keep: for programs, for people, and a picture.
+# The results of runs, so far, as files to keep: for programs, for people, and a picture of the rows
+# in int8.
 #
 #     runs/collect.sh RUNS DOCS      writes DOCS/results.json, DOCS/accuracy.md and DOCS/accuracy.svg
 #
@@ -16,4 +17,5 @@ earlier=()
 if [ -e "$2/results.json" ]; then earlier=("$2/results.json"); fi
 sparse - table ${earlier[@]+"${earlier[@]}"} "$1" --json --out "$2/results.json"
 sparse - table "$2/results.json" --out "$2/accuracy.md"
-sparse - table "$2/results.json" --format svg --out "$2/accuracy.svg"
+packed=$(sed -n 's/.*"row": "\([^"]*-int8\)".*/\1/p' "$2/results.json" | sort -u | paste -s -d ,)
+sparse - table "$2/results.json" --format svg ${packed:+--rows "$packed"} --out "$2/accuracy.svg"

@@ -138,11 +138,21 @@ class TestNumbers:
         assert found.seeds == (79.0, 78.0)
         assert found.train_rows == 100
 
-    def test_differing_seeds_are_told(self, runs: Path) -> None:
-        add_model(runs / "dense/stsb/seed-4", "stsb", pearson(80, 50), seed=4)
-        warnings = table_of(runs).warnings()
-        rows = "STS-B, 1:2, 1:2 + distillation, 1:2 int8"
-        assert f"{rows}: seeds 1, 2, but dense has 1, 2, 4." in warnings
+    def test_compared_with_dense_of_the_same_seeds(self, runs: Path) -> None:
+        before = {row: table_of(runs).mean_share(row) for row in ("oneshot", "best")}
+        add_model(runs / "dense/stsb/seed-4", "stsb", pearson(20, 10), seed=4)
+        table = table_of(runs)
+        assert {row: table.mean_share(row) for row in before} == before
+        assert not [each for each in table.warnings() if "STS-B" in each]
+        # Beside seeds 1 and 2, while all three tell how far seeds differ: 35 and 23 points.
+        assert cells(as_markdown(table), "1:2")[1][1] == "85.0 ~"
+
+    def test_seeds_that_dense_lacks_are_told(self, runs: Path) -> None:
+        add_model(runs / "oneshot/stsb/seed-4", "stsb", pearson(60, 40), seed=4)
+        table = table_of(runs)
+        assert "STS-B, 1:2: seeds 1, 2, 4, but dense has 1, 2." in table.warnings()
+        (stsb,) = (column for column in table.columns() if column.run == "stsb")
+        assert table.share("oneshot", stsb) == pytest.approx((100 * 68 / 80 + 80) / 2)
 
     def test_without_dense_there_is_no_share(self) -> None:
         text = as_markdown(Table([result(row="best")]))
@@ -624,6 +634,18 @@ class TestCommand:
         assert found[0]["task"] == "mnli"
         code, told, _ = run("table", tmp_path / "results.json", "--json")
         assert json.loads(told) == found
+
+    def test_some_rows_alone(self, runs: Path, run: Run) -> None:
+        code, told, _ = run("table", runs, "--rows", "best-int8,oneshot")
+        assert code == 0
+        rows = [line.split("|")[1].strip() for line in told.splitlines() if line.startswith("|")]
+        assert [row for row in rows if row not in ("", "---")] == [
+            *("dense", "1:2", "1:2 int8"),
+            *("1:2", "1:2 int8"),
+        ]
+        code, _, told = run("table", runs, "--rows", "best,wanda")
+        assert code == 1
+        assert "there is no row 'wanda': the rows are best, best-int8, dense, oneshot." in told
 
     def test_wrong_use(self, runs: Path, run: Run, tmp_path: Path) -> None:
         assert run("table", runs, "--format", "html")[0] == 2

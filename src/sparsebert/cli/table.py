@@ -43,6 +43,13 @@ def table(
         str | None,
         typer.Option(metavar="NAME", help="Of several models in RUNS, show this one alone."),
     ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Show these rows alone, and dense, which they are compared with.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Print the table of the model card: dense beside 1:2, on each task, over all seeds.
@@ -58,5 +65,6 @@ def table(
         raise typer.BadParameter(f"choose from {', '.join(FORMATS)}.", param_hint="--format")
     if row is not None and format != "card":
         raise typer.BadParameter("is for --format card.", param_hint="--row")
-    for note in write(*runs, format=format, out=out, row=row, model=model):
+    chosen = rows.split(",") if rows else ()
+    for note in write(*runs, format=format, out=out, row=row, model=model, rows=chosen):
         stderr.print(f"note: {note}", markup=False)

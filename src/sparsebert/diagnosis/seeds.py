@@ -108,7 +108,7 @@ def check_difference(runs: Runs, other: Runs) -> Check:
         said.append(f"{split} {metric} {difference:+.2f}")
         if min(len(first), len(second)) == 1:
             continue
-        if within_spread(first, second):
+        if within_spread(difference, first, second):
             spread = max(statistics.stdev(first), statistics.stdev(second))
             findings.append(
                 WITHIN_SPREAD.at(

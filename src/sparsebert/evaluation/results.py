@@ -232,15 +232,14 @@ def about_seeds(scores: Sequence[float]) -> str:
     return text if spread is None else f"{text}, deviation {spread:.2f}"
 
 
-def within_spread(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether two means differ by at most the larger of the two sample standard deviations.
+def within_spread(difference: float, *models: Sequence[float]) -> bool:
+    """Whether a difference of means is at most the largest of the models' standard deviations.
 
-    A rule of thumb, not a test of significance. False where both have a single seed.
+    Each of ``models`` is one score a seed. A rule of thumb, not a test of significance. False where
+    all have a single seed.
     """
-    spreads = [spread for spread in (deviation(first), deviation(second)) if spread is not None]
-    if not spreads:
-        return False
-    return abs(statistics.fmean(first) - statistics.fmean(second)) <= max(spreads)
+    spreads = [spread for seeds in models if (spread := deviation(seeds)) is not None]
+    return bool(spreads) and abs(difference) <= max(spreads)
 
 
 def count_seeds(count: int) -> str:

@@ -13,7 +13,7 @@ from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.checkpoint.card import model_index
 from sparsebert.errors import DataError, OutputError, printable, reading
 from sparsebert.evaluation.results import about_seeds, hub_results
-from sparsebert.table.layout import Table, as_markdown, row_title, tables
+from sparsebert.table.layout import DENSE, Table, as_markdown, row_title, tables
 from sparsebert.table.plot import as_svg
 from sparsebert.table.results import merge, read_results
 from sparsebert.table.runs import read_runs
@@ -98,11 +98,12 @@ FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
 
 
 def read_tables(
-    runs: Sequence[str | Path], *, model: str | None = None
+    runs: Sequence[str | Path], *, model: str | None = None, rows: Sequence[str] = ()
 ) -> tuple[list[Table], list[str]]:
     """A table for each model in ``runs``, as `merge` puts them together, and notes.
 
-    ``model``: that one alone. Raises DataError.
+    ``model``: that one alone. ``rows``: these alone, and dense, which they are compared with.
+    Raises DataError.
     """
     sources = []
     notes: list[str] = []
@@ -113,6 +114,12 @@ def read_tables(
         sources.append(found)
         notes += missing
     results, differences = merge(sources)
+    if rows:
+        there = dict.fromkeys(each.row for each in results)
+        for row in rows:
+            if row not in there:
+                raise DataError(f"there is no row '{row}': the rows are {', '.join(there)}.")
+        results = [each for each in results if each.row in (DENSE, *rows)]
     found_tables = tables(results)
     if model is not None:
         named = [each for each in found_tables if each.model == model]
@@ -129,15 +136,17 @@ def write(
     out: Path | None = None,
     row: str | None = None,
     model: str | None = None,
+    rows: Sequence[str] = (),
 ) -> list[str]:
     """Write the table of ``runs`` (folders or results.json files) to ``out`` or standard output.
 
-    ``row`` is whose card it is, ``model`` the only one of several to show.
+    ``row`` is whose card it is, ``model`` the only one of several to show, ``rows`` the only ones
+    beside dense.
 
     Returns notes on what has no scores yet or does not quite belong together. Raises DataError for
     results that cannot be used, OutputError if ``out`` cannot be written.
     """
-    found, notes = read_tables(runs, model=model)
+    found, notes = read_tables(runs, model=model, rows=rows)
     text = as_one_card(found, row) if format == "card" else FORMATS[format](found)
     if out is None:
         sys.stdout.write(printable(text, "\n") + "\n")

@@ -158,29 +158,32 @@ class Table:
     def share(self, row: str, column: Column) -> float | None:
         """How much of the dense model's score a row keeps on a task, in percent.
 
-        The mean over the task's metrics and splits (GLUE, Wang et al. 2018, weighs a task's metrics
-        alike too) of mean over the row's seeds / mean over dense's seeds. None if either lacks one
-        of them, or where dense is at 0 or below.
+        The mean of `seed_shares`: over the task's metrics and splits (GLUE, Wang et al. 2018,
+        weighs a task's metrics alike too), of mean over the row's seeds / mean over dense's same
+        seeds.
+        None if either lacks one of them, or where dense is at 0 or below.
         """
-        shares = []
-        for cell in column.cells:
-            ours, dense = self.at(row, column, cell), self.at(DENSE, column, cell)
-            if ours is None or dense is None or statistics.fmean(dense.seeds) <= 0:
-                return None
-            shares.append(100 * statistics.fmean(ours.seeds) / statistics.fmean(dense.seeds))
-        return statistics.fmean(shares)
+        shares = self.seed_shares(row, column)
+        return statistics.fmean(shares) if shares else None
 
     def seed_shares(self, row: str, column: Column) -> list[float]:
-        """`share` of each seed's own score, against the mean of dense."""
-        if self.share(row, column) is None:
-            return []
+        """Each seed's own score in percent of dense's mean over the row's seeds; see `share`."""
         over = []
         for cell in column.cells:
-            ours, dense = self.at(row, column, cell), self.at(DENSE, column, cell)
-            assert ours is not None
-            assert dense is not None
-            over.append([100 * score / statistics.fmean(dense.seeds) for score in ours.seeds])
+            pair = self._beside_dense(row, column, cell)
+            if pair is None or statistics.fmean(pair[1].seeds) <= 0:
+                return []
+            over.append([100 * score / statistics.fmean(pair[1].seeds) for score in pair[0].seeds])
         return [statistics.fmean(scores) for scores in zip(*over, strict=False)]
+
+    def _beside_dense(
+        self, row: str, column: Column, cell: tuple[str, str]
+    ) -> tuple[Result, Result] | None:
+        """A row's result, and dense's of the same seeds; of all its seeds where it lacks some."""
+        ours, dense = self.at(row, column, cell), self.at(DENSE, column, cell)
+        if ours is None or dense is None:
+            return None
+        return ours, dense.of_seeds(ours.seed_numbers) or dense
 
     def mean_share(self, row: str) -> tuple[float, int] | None:
         """The mean of `share` over the tasks that have one, and over how many; variants apart."""
@@ -201,11 +204,7 @@ class Table:
         return warnings
 
     def _row_warnings(self, row: str, column: Column) -> list[str]:
-        pairs = [
-            (ours, dense)
-            for cell in column.cells
-            if (ours := self.at(row, column, cell)) and (dense := self.at(DENSE, column, cell))
-        ]
+        pairs = [pair for cell in column.cells if (pair := self._beside_dense(row, column, cell))]
         if not pairs:
             return []
         warnings: list[str] = []
@@ -224,13 +223,14 @@ class Table:
 
         See `sparsebert.evaluation.results.within_spread`.
         """
-        pairs = [
-            (self.at(row, column, cell), self.at(DENSE, column, cell)) for cell in column.cells
-        ]
-        return all(
-            ours is not None and dense is not None and within_spread(ours.seeds, dense.seeds)
-            for ours, dense in pairs
-        )
+        for cell in column.cells:
+            pair, dense = self._beside_dense(row, column, cell), self.at(DENSE, column, cell)
+            if pair is None or dense is None:
+                return False
+            difference = statistics.fmean(pair[0].seeds) - statistics.fmean(pair[1].seeds)
+            if not within_spread(difference, pair[0].seeds, dense.seeds):
+                return False
+        return True
 
 
 def tables(results: Sequence[Result]) -> list[Table]:
@@ -284,8 +284,9 @@ def as_markdown(table: Table) -> str:
             *(_line(row_title(row), _shares(table, row)) for row in others),
             "",
             "A task's share is the mean over its metrics of the row's mean score / dense's mean "
-            f"score{_about_variants(columns)} ~: the difference to dense is within the seeds' "
-            "spread (at most the larger standard deviation of the two).",
+            f"score over the same seeds{_about_variants(columns)} ~: the difference to dense is "
+            "within the seeds' spread (at most the larger standard deviation of the two, all seeds "
+            "of each counted).",
         ]
     elif DENSE not in table.rows():
         lines += ["", "There is no row dense, so no share of it can be told."]

@@ -70,7 +70,7 @@ def shares_figure(tables: Sequence[Table], *, width: float = 7.0) -> Figure:
         if len(drawn) > 1:
             axes.set_title(table.model, loc="left", fontsize="medium")
     panels[-1, 0].set_xlabel(
-        "score in percent of the dense model's mean (stroke: mean, dot: one seed)"
+        "score in percent of the dense model's, same seeds (stroke: mean, dot: one seed)"
     )
     handles = [
         Line2D(

@@ -52,6 +52,13 @@ class Result:
         """The seeds as a sentence names them: ``1, 2``."""
         return ", ".join(map(str, self.seed_numbers))
 
+    def of_seeds(self, numbers: Sequence[int]) -> Result | None:
+        """The result of these seeds alone, in their order; None if one of them is not there."""
+        scores = dict(zip(self.seed_numbers, self.seeds, strict=True))
+        if not scores.keys() >= set(numbers):
+            return None
+        return replace(self, seed_numbers=tuple(numbers), seeds=tuple(scores[n] for n in numbers))
+
     def as_dict(self) -> dict[str, Any]:
         """A line of results.json."""
         return {
