@@ -1,0 +1,57 @@
+"""docs/results.md and the pages beside it say what docs/results.json holds."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from checkout import CHECKOUT
+from sparsebert.table.formats import as_sections
+from sparsebert.table.layout import Table, row_title, tables
+from sparsebert.table.results import read_results
+
+DOCS = CHECKOUT / "docs"
+ROWS = ["best-int8", "shared64-int8", "shared-int8", "2of4-int8", "1of4-int8"]
+
+
+@pytest.fixture(scope="module")
+def measured() -> list[Table]:
+    return tables(read_results(DOCS / "results.json"))
+
+
+def first_table(page: str) -> list[list[str]]:
+    """The cells below the heading of a page's first table."""
+    found = re.search(r"(?:^\|.*\n)+", page, re.M)
+    assert found is not None
+    return [
+        [cell.strip(" *") for cell in line.split("|")[1:-1]] for line in found[0].splitlines()[2:]
+    ]
+
+
+def test_the_table_of_shares(measured: list[Table]) -> None:
+    expected = []
+    for table in measured:
+        columns = [column for column in table.columns() if column.counts]
+        for row in (row for row in ROWS if row in table.rows()):
+            first = f"{table.model}, " if row == ROWS[0] else ""
+            counts = sorted({len(each.seeds) for each in table.results if each.row == row} - {1})
+            shares = {column.task: table.share(row, column) for column in columns}
+            mean = table.mean_share(row)
+            assert mean is not None
+            expected.append(
+                [
+                    first + row_title(row).removesuffix("int8").rstrip(" ,"),
+                    " or ".join(map(str, counts)) or "1",
+                    *(
+                        "" if (share := shares.get(task)) is None else f"{share:.1f}"
+                        for task in ("mnli", "qqp", "qnli", "sst2", "stsb", "mrpc", "rte", "squad")
+                    ),
+                    f"{mean[0]:.1f}",
+                ]
+            )
+    assert first_table((DOCS / "results.md").read_text(encoding="utf-8")) == expected
+
+
+def test_the_page_of_scores(measured: list[Table]) -> None:
+    assert (DOCS / "accuracy.md").read_text(encoding="utf-8") == as_sections(measured) + "\n"
