@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -22,6 +23,7 @@ httpx = pytest.importorskip("httpx")
 from sentences import SENTENCES, long_text
 from served import HEADS, serving
 from sparsebert import load, pack, prune
+from sparsebert.checkpoint.sentence_transformers import write_mean_pooling
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.texts import as_texts
 from sparsebert.serving import ServingOptions, create_app, load_models
@@ -152,8 +154,6 @@ class TestEmbed:
         assert close(found["embedding"], vectors[0])
 
     def test_prompts_are_sentence_transformers_own(self, tiny_bert, tmp_path):
-        import shutil
-
         folder = Path(shutil.copytree(tiny_bert(), tmp_path / "prompted"))
         config = folder / "config_sentence_transformers.json"
         config.write_text(json.dumps({"prompts": {"query": "the wall: ", "empty": ""}}))
@@ -203,6 +203,28 @@ class TestEmbed:
         config.write_text(json.dumps({"prompts": ["query"]}))
         with pytest.raises(CheckpointError, match="'prompts' must map names"):
             load_models([folder])
+
+    def test_a_prompt_that_is_not_pooled_takes_nothing_off_token_ids(self, tiny_bert, tmp_path):
+        folder = Path(shutil.copytree(tiny_bert(), tmp_path / "prompted"))
+        write_mean_pooling(folder, load(folder).config.hidden_size, 64)
+        pooling = folder / "1_Pooling/config.json"
+        pooling.write_text(json.dumps({**json.loads(pooling.read_text()), "include_prompt": False}))
+        (folder / "config_sentence_transformers.json").write_text(
+            json.dumps({"prompts": {"query": "the wall: "}, "default_prompt_name": "query"})
+        )
+        model = load(folder)
+        ids = model.tokenizer.encode(as_texts(SENTENCES[0]))[0].ids.tolist()
+        expected = [
+            model.embed(SENTENCES[0], prompt="", normalize=True),
+            model.embed(SENTENCES[0], normalize=True),
+        ]
+        assert not np.allclose(*expected, atol=1e-3)
+        with (
+            serving(load_models([folder], threads=1)) as address,
+            httpx.Client(base_url=address) as client,
+        ):
+            assert close(ask(client, "/embed", inputs=[ids, SENTENCES[0]]), expected)
+            assert "empty" in refusal(client, 422, "/embed", inputs=[])
 
 
 class TestClassify:

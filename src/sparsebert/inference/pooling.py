@@ -61,14 +61,20 @@ class Pooler:
         rows: Sequence[Floats] | Floats,
         *,
         normalize: bool,
-        skipped: int = 0,
+        skipped: int | Sequence[int] = 0,
     ) -> Floats:
-        """Of what the engine gave for `call`, float32 ``[texts, width]``."""
+        """Of what the engine gave for `call`, float32 ``[texts, width]``.
+
+        ``skipped`` is the number of first tokens that are not pooled, of all texts or of each.
+        """
         if not len(rows):
             return np.empty((0, self.width), np.float32)
         if call.per_token:
+            firsts = np.broadcast_to(skipped, len(rows)).tolist()
             modes = self.pooling.modes
-            vectors = np.stack([pool_tokens(states, modes, skipped) for states in rows])
+            vectors = np.stack(
+                [pool_tokens(each, modes, first) for each, first in zip(rows, firsts, strict=True)]
+            )
         else:
             vectors = np.asarray(rows)
         if call.normalize:

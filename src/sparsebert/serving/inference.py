@@ -252,7 +252,8 @@ async def embed(
     prompt: str = "",
 ) -> list[Floats]:
     """One embedding of each text, as the model's folder says. Raises RequestError, ClientGone."""
-    call, finish = embedding_call(model, prompt, normalize=normalize)
+    behind = [not isinstance(item, list) for item in inputs.items]  # no prompt goes before ids
+    call, finish = embedding_call(model, prompt, behind, normalize=normalize)
     rows = await infer(
         request, model, call, inputs, label=label, truncation=truncation, prompt=prompt
     )
@@ -260,13 +261,16 @@ async def embed(
 
 
 def embedding_call(
-    model: ServedModel, prompt: str, *, normalize: bool
+    model: ServedModel, prompt: str, behind: Sequence[bool] | bool = True, *, normalize: bool
 ) -> tuple[EngineCall, Callable[[list[Floats]], Awaitable[list[Floats]]]]:
-    """The engine call for texts behind ``prompt``, and what makes embeddings of its rows."""
-    skipped = model.model.prompt_tokens(prompt)
+    """The engine call for texts, and what makes embeddings of its rows.
+
+    ``behind`` says which of them stand behind ``prompt``.
+    """
+    skipped = (model.model.prompt_tokens(prompt) * np.asarray(behind)).tolist()
     pooler = model.model.pooler
     try:
-        call = pooler.call(normalize=normalize, skipped=skipped)
+        call = pooler.call(normalize=normalize, skipped=np.max(skipped, initial=0))
     except CheckpointError as error:
         raise RequestError(424, str(error)) from error
 
