@@ -294,6 +294,8 @@ def test_the_server_gives_the_same(tiny_bert, tmp_path: Path) -> None:
             found = asked("/embed_all", inputs=texts, task=task, truncate=True)
             for each, wanted in zip(found, model.embed_tokens(texts, task=task), strict=True):
                 assert np.asarray(each).reshape(-1, 12) == pytest.approx(wanted, abs=1e-5)
+        whole = {"inputs": QUERIES, "truncate": True}
+        assert asked("/", **whole) == asked("/embed_all", **whole)
         ranked = asked("/rerank", query=QUERIES[0], texts=DOCUMENTS, truncate=True)
         expected = model.rerank(QUERIES[0], DOCUMENTS)
         assert [each["index"] for each in ranked] == [each["index"] for each in expected]

@@ -130,9 +130,24 @@ def test_the_server_and_the_command_line(
         assert [pair["index"] for pair in found] == model.embed_sparse(
             TEXTS[0], task="query"
         ).indices.tolist()
-        for inputs, status in ((long_text(90), 413), ([[999_999]], 422)):
+        assert (
+            httpx.post(url, json={"inputs": TEXTS}).json()
+            == httpx.post(f"{url}/embed_sparse", json={"inputs": TEXTS}).json()
+        )
+        long = [*range(5, 75)]
+        for inputs, status in ((long_text(90), 413), ([[999_999]], 422), (["a", long], 413)):
             body = {"inputs": inputs, "task": "query"}
             assert httpx.post(f"{url}/embed_sparse", json=body).status_code == status
+        words = model.tokenizer.backend.encode(long_text(90), add_special_tokens=False).ids
+        for direction, kept in (("left", slice(-64, None)), ("right", slice(64))):
+            for text in (long_text(90), words):
+                body = {"inputs": [text], "task": "query", "truncate": True}
+                body["truncation_direction"] = direction
+                (found,) = httpx.post(f"{url}/embed_sparse", json=body).json()
+                expected = httpx.post(
+                    f"{url}/embed_sparse", json={"inputs": [words[kept]], "task": "query"}
+                )
+                assert [found] == expected.json()
 
 
 def test_dense_routes(tiny_bert: Any, tmp_path: Path) -> None:

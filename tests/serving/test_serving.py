@@ -281,6 +281,22 @@ class TestClassify:
             1 / (1 + np.exp(-np.sort(logits)[::-1])), abs=1e-6
         )
 
+    def test_a_text_of_a_pair_may_be_empty(self, client, models):
+        """As in text-embeddings-inference: one empty document fails no other."""
+        texts = ["a wall", "", "the ferry"]
+        pairs = [("the bridge", text) for text in texts]
+        logits = models["reranker"].logits(pairs)[:, 0]
+        asked = {"model": "reranker", "query": "the bridge", "texts": texts, "raw_scores": True}
+        scores = {each["index"]: each["score"] for each in ask(client, "/rerank", **asked)}
+        assert [scores[place] for place in range(3)] == pytest.approx(logits, abs=1e-6)
+        asked = {"model": "reranker", "inputs": pairs, "raw_scores": True}
+        found = [each[0]["score"] for each in ask(client, "/predict", **asked)]
+        assert found == pytest.approx(logits, abs=1e-6)
+        for texts in ([], "a"):
+            refusal(client, 422, "/rerank", model="reranker", query="a", texts=texts)
+        said = refusal(client, 422, "/predict", model="reranker", inputs=[["a"], [""]])
+        assert "inputs[1][0] is empty" in said
+
     def test_one_label_is_a_sigmoid_unless_it_is_a_regression(self, tiny_bert, client, models):
         (found,) = ask(client, "/predict", model="reranker", inputs="the wall")
         logit = float(models["reranker"].logits("the wall")[0])
@@ -391,6 +407,11 @@ class TestRoot:
             assert ask(client, "/", model=model, **body) == ask(client, route, model=model, **body)
         ranked = {"model": "reranker", "query": "noon", "texts": ["a", "b"]}
         assert ask(client, "/", **ranked) == ask(client, "/rerank", **ranked)
+
+    def test_sagemakers_names(self, client):
+        assert client.get("/ping").json() == {"status": "ok"}
+        found = ask(client, "/invocations", inputs="the wall")
+        assert found == ask(client, "/embed", inputs="the wall")
 
 
 class TestNull:

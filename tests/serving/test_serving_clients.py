@@ -93,7 +93,13 @@ class TestOpenAI:
             (found,) = client.embeddings.create(input=given, model="embedder").data
             expected = models["embedder"].embed("the ferry", normalize=True)
             assert np.array(found.embedding) == pytest.approx(expected, abs=2e-7)
-        (short,) = client.embeddings.create(input="the ferry", model="embedder", dimensions=8).data
+        (short,) = client.embeddings.create(
+            input="the ferry",
+            model="embedder",
+            dimensions=8,
+            user="somebody",
+            extra_body={"priority": 1},
+        ).data
         assert len(short.embedding) == 8
         assert np.linalg.norm(short.embedding) == pytest.approx(1, abs=1e-6)
 
@@ -117,6 +123,12 @@ class TestOpenAI:
                 {"input": "a", "extra_body": {"truncate_prompt_tokens": 65}},
                 None,
                 "from 4 to 64",
+            ),
+            (
+                "BadRequestError",
+                {"input": "a", "extra_body": {"input_type": "query"}},
+                None,
+                "the body has a field that is not supported here; supported are: ",
             ),
         ],
     )

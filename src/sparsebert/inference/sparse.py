@@ -13,6 +13,7 @@ from sparsebert.checkpoint.multi_vector import Task
 from sparsebert.checkpoint.sparse_routes import SparsePooling, SparseRoutes, TokenTable
 from sparsebert.checkpoint.tokenizer import read_tokenizer
 from sparsebert.checkpoint.tokenizer_building import StoredTokenizer
+from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.checkpoint.vector_layers import VectorLayer
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError, reading
@@ -100,9 +101,12 @@ class TokenLookup:
         return found
 
     def embeddings_truncated(
-        self, texts: Texts, *, strict: bool = False
+        self, texts: Texts, *, strict: bool = False, side: Side | None = None
     ) -> tuple[list[SparseEmbedding], list[int]]:
-        """As `embeddings`, without the warning: with the indices of the texts that were cut."""
+        """As `embeddings`, without the warning: with the indices of the texts that were cut.
+
+        ``side`` is the truncation side, by default the folder's.
+        """
         strings = []
         for place, text in enumerate(texts.items):
             if not isinstance(text, str):
@@ -110,14 +114,23 @@ class TokenLookup:
             strings.append(text)
         with reading("the text by the model's tokenizer", CheckpointError):
             encoded = self._tokenizer.backend.encode_batch(strings, add_special_tokens=False)
-        limit, left = self._tokenizer.max_length, self._tokenizer.truncation_side == "left"
         rows = [each.ids for each in encoded]
-        cut = [place for place, ids in enumerate(rows) if limit is not None and len(ids) > limit]
-        for place in cut:
-            if strict:
-                raise too_long(texts.name(place), len(rows[place]), limit or 0)
-            rows[place] = rows[place][-limit:] if left and limit else rows[place][:limit]
-        return [self.of_ids(ids) for ids in rows], cut
+        cut = [place for place, ids in enumerate(rows) if self.is_too_long(ids)]
+        if strict and cut:
+            raise too_long(texts.name(cut[0]), len(rows[cut[0]]), self.max_length or 0)
+        return [self.of_ids(self.truncated(ids, side)) for ids in rows], cut
+
+    def is_too_long(self, ids: Sequence[int]) -> bool:
+        """Whether a text of these tokens is cut."""
+        return self.max_length is not None and len(ids) > self.max_length
+
+    def truncated(self, ids: Sequence[int], side: Side | None = None) -> Sequence[int]:
+        """The tokens that are read of a text."""
+        if not self.is_too_long(ids):
+            return ids
+        if (side or self._tokenizer.truncation_side) == "left":
+            return ids[-(self.max_length or 0) :]
+        return ids[: self.max_length]
 
     def of_ids(self, ids: Sequence[int]) -> SparseEmbedding:
         """The embedding of a text with these tokens."""

@@ -109,9 +109,8 @@ def _read_pairs(value: object) -> PredictInputs:
 
 
 def _text(parts: list[str], where: str) -> Text:
-    for index, part in enumerate(parts):
-        _filled(part, f"{where}[{index}]")
-    return parts[0] if len(parts) == 1 else (parts[0], parts[1])
+    """As in TEI a text of a pair may be empty."""
+    return _filled(parts[0], f"{where}[0]") if len(parts) == 1 else (parts[0], parts[1])
 
 
 def _read_ids(value: object) -> IdInputs:
@@ -164,13 +163,19 @@ def _lower(value: object) -> object:
 
 
 _STRING = {"type": "string", "minLength": 1}
+_ANY_STRING = {"type": "string"}
 _ID = {"type": "integer", "minimum": 0, "maximum": (1 << 32) - 1}  # the tokenizers library's own
 _IDS = {"type": "array", "items": _ID, "minItems": 1}
 
 
-def _listed(items: dict[str, Any], most: int | None = None) -> dict[str, Any]:
-    found = {"type": "array", "items": items, "minItems": 1}
-    return found if most is None else {**found, "maxItems": most}
+def _listed(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": 1}
+
+
+_SEQUENCES = [  # a text, and a pair
+    {**_listed(_STRING), "maxItems": 1},
+    {**_listed(_ANY_STRING), "minItems": 2, "maxItems": 2},
+]
 
 
 Inputs = Annotated[
@@ -200,7 +205,7 @@ Pairs = Annotated[
     PlainValidator(_read_pairs),
     WithJsonSchema(
         {
-            "anyOf": [_STRING, _listed(_STRING, 2), _listed(_listed(_STRING, 2))],
+            "anyOf": [_STRING, *_SEQUENCES, _listed({"anyOf": _SEQUENCES})],
             "description": "A text, a pair of texts, or a batch: a list of lists of one or two.",
             "examples": ["What is deep learning?"],
         }
@@ -232,6 +237,8 @@ Documents = Annotated[
 Filled = Annotated[str, AfterValidator(_filled), WithJsonSchema(_STRING)]
 """A string of one character at least."""
 FilledList = Annotated[list[Filled], WithJsonSchema(_listed(_STRING))]
+Texts = Annotated[list[str], WithJsonSchema(_listed(_ANY_STRING))]
+"""Texts to be read with a query: some may be empty."""
 LowerCase = BeforeValidator(_lower)
 Whole = BeforeValidator(_whole)
 _FALSE = {"type": "boolean", "enum": [False]}

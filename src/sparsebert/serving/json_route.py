@@ -107,7 +107,7 @@ def _invalid(error: ValidationError) -> RequestError:
     if first["type"] in ("string_too_short", "too_short"):
         return RequestError(422, f"{field} is empty: give at least one.", param=param)
     if first["type"] == "inputs":  # begins with the position in the field
-        return RequestError(422, f"{field}{message}", param=param)
+        return RequestError(422, f"{field or 'the body'}{message}", param=param)
     return RequestError(422, f"{field}: {message[0].lower()}{message[1:]}.", param=param)
 
 

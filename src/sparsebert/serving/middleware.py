@@ -25,7 +25,7 @@ from sparsebert.serving.stats import RequestStats
 
 log = logging.getLogger("sparsebert.serving")
 
-_PUBLIC = {"/health", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"}
+_PUBLIC = {"/health", "/ping", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"}
 _PUBLIC_PREFIXES = ("/page/", "/static-offline-docs/")
 _GONE = 499  # nginx's status of a client that closed its connection; only in log and metrics
 _CHUNK = 1 << 16  # bytes of a response body that are written together

@@ -19,6 +19,7 @@ from sparsebert.serving.inputs import (
     Never,
     Pairs,
     Strings,
+    Texts,
     Whole,
     wrong,
 )
@@ -55,7 +56,7 @@ class Fields(BaseModel):
 
 
 class Parameters(Fields):
-    """Parameters of a request: an unknown one is refused."""
+    """A JSON object whose unknown fields are refused, but for ``harmless`` ones."""
 
     model_config = ConfigDict(extra="forbid")
     harmless: ClassVar[tuple[str, ...]] = ()
@@ -176,7 +177,7 @@ class Prediction(BaseModel):
 
 class RerankRequest(CutBody):
     query: Filled
-    texts: FilledList
+    texts: Texts
     raw_scores: bool = False
     return_text: bool = False
 

@@ -255,15 +255,21 @@ class ServedModel:
     ) -> list[SparseEmbedding]:
         """Sparse embeddings by a table; errors as in `tokenize`."""
         given = [item for item in items if not isinstance(item, list)]
-        found, long = lookup.embeddings_truncated(Texts([*given], False, name(0)))
-        if long and truncation is None:
-            places = [place for place, item in enumerate(items) if not isinstance(item, list)]
-            raise self._too_long(name(places[long[0]]), _ADVICE, lookup.max_length or 0)
+        side = (truncation or Truncation()).side
+        found, cut = lookup.embeddings_truncated(Texts([*given], False, name(0)), side=side)
+        places = [place for place, item in enumerate(items) if not isinstance(item, list)]
+        long = {places[each] for each in cut}
         for place, item in enumerate(items):
             if isinstance(item, list):
                 self._check_ids(item, name(place), lookup.vocabulary)
+                long |= {place} if lookup.is_too_long(item) else set()
+        if long and truncation is None:
+            raise self._too_long(name(min(long)), _ADVICE, lookup.max_length or 0)
         texts = iter(found)
-        return [lookup.of_ids(item) if isinstance(item, list) else next(texts) for item in items]
+        return [
+            lookup.of_ids(lookup.truncated(item, side)) if isinstance(item, list) else next(texts)
+            for item in items
+        ]
 
     def locate(
         self,

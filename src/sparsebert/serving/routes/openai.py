@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
@@ -21,7 +21,7 @@ from sparsebert.serving.inference import (
 )
 from sparsebert.serving.inputs import Inputs, TextInputs
 from sparsebert.serving.json_route import JsonRoute, stats_of
-from sparsebert.serving.schemas import Count, RequestBody, TruncatePromptTokens
+from sparsebert.serving.schemas import Count, Parameters, RequestBody, TruncatePromptTokens
 from sparsebert.serving.service import service_of
 
 router = APIRouter(route_class=JsonRoute)
@@ -30,7 +30,11 @@ models_router = APIRouter()
 _STARTED = int(time.time())
 
 
-class EmbeddingsRequest(RequestBody):
+class EmbeddingsRequest(RequestBody, Parameters):
+    """OpenAI refuses what it does not know, too: other servers' fields here change the vectors."""
+
+    harmless: ClassVar[tuple[str, ...]] = ("priority", "request_id", "cache_salt")  # of vLLM
+
     input: Inputs
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="base64 is of the numbers' little-endian float32 bytes."

@@ -24,6 +24,7 @@ _TYPES = {
 }
 
 
+@router.get("/ping", include_in_schema=False)  # SageMaker's name for it
 @router.get("/health")
 async def health(request: Request) -> dict[str, str]:
     """200 while every engine thread works and the server is not stopping."""

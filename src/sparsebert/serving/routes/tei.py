@@ -1,7 +1,8 @@
 """The routes of text-embeddings-inference, except ``/rerank``.
 
 ``/embed``, ``/embed_all``, ``/similarity``, ``/predict``, ``/tokenize``, ``/decode``, and
-``POST /``, which `huggingface_hub.InferenceClient(base_url)` sends, as it knows no route.
+``POST /``, which `huggingface_hub.InferenceClient(base_url)` sends, as it knows no route; SageMaker
+sends the same to ``/invocations``.
 """
 
 from __future__ import annotations
@@ -297,12 +298,10 @@ class AnyRequest(RequestBody):
     model_config = ConfigDict(extra="allow")
 
 
+@root_router.post("/invocations", include_in_schema=False)
 @root_router.post("/", include_in_schema=False)  # its body is that of another
 async def ask_default(request: Request, body: AnyRequest) -> Any:
-    """`/embed`, `/similarity`, `/predict`, `/rerank`, `/answer`, `/tag` or `/fill`.
-
-    By the model and the body.
-    """
+    """The route that fits the model and the body, of those that take `inputs` or a `query`."""
     content = body.model_dump(exclude_unset=True)
     if "query" in content:
         return await rerank(request, validated(content, RerankRequest))
@@ -316,6 +315,11 @@ async def ask_default(request: Request, body: AnyRequest) -> Any:
         return await predict(request, validated(content, PredictRequest))
     if model.head is Head.TOKEN and not isinstance(inputs, dict):
         return await tag(request, validated(content, TagRequest))
+    kind = model.model.embedding_kind
+    if kind == "sparse":
+        return await embed_sparse(request, validated(content, EmbedSparseRequest))
+    if kind == "tokens":
+        return await embed_all(request, validated(content, EmbedAllRequest))
     if model.head is Head.MASKED_LM and not isinstance(inputs, dict):
         return await fill(request, validated(content, FillRequest))
     if isinstance(inputs, dict):
