@@ -171,21 +171,6 @@ class TestTask:
         )
         assert result.judgement.rows == 12
 
-    def test_questions(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
-        data = write_squad(tmp_path / "data", train=24)
-        model = tiny_bert("question-answering")
-        result = halve(model, tmp_path / "out", data=data, effort="quick", **FAST)
-        assert result.judgement.metric == "f1"
-        texts = write_squad(tmp_path / "asked", train=24) / "train.jsonl"
-        rows = [json.loads(line) for line in texts.read_text().splitlines()]
-        for row in rows:
-            del row["answers"]
-        write_rows(tmp_path / "unlabelled.jsonl", rows)
-        result = halve(
-            model, tmp_path / "again", texts=[tmp_path / "unlabelled.jsonl"], effort="quick", **FAST
-        )
-        assert result.judgement.agreement
-
 
 class TestEmbedding:
     def test_texts(self, tiny_bert: TinyBert, tmp_path: Path) -> None:

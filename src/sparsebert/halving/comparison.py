@@ -25,6 +25,7 @@ Ints = npt.NDArray[np.int64]
 
 NEIGHBOURS = 10
 _RESAMPLES = 1000
+_NO_ANSWER = "(no answer)"
 _SEED = 20_240_505
 
 
@@ -137,7 +138,12 @@ def changed_answers(rows: Compared, texts: Sequence[Text], labels: Sequence[str]
             row for row in np.argsort(-lost, kind="stable").tolist() if dense[row] != halved[row]
         ]
         return [
-            Changed(_question(texts[row]), dense[row], halved[row], float(lost[row]))
+            Changed(
+                _question(texts[row]),
+                dense[row] or _NO_ANSWER,
+                halved[row] or _NO_ANSWER,
+                float(lost[row]),
+            )
             for row in order
         ]
     if dense.shape[1] == 1:

@@ -131,11 +131,11 @@ def judge_task(
     dense: Any,
     halved: Any,
     *,
+    columns: DataOptions,
     threads: int | None,
     progress: Progress,
 ) -> Judgement:
-    """Score both models on the validation split, or splits, of ``data``."""
-    columns = subject.columns if subject.labelled else DataOptions()
+    """Score both models on the validation split, or splits, of ``data``, read by ``columns``."""
     if columns.threshold is None:  # from which a label counts, as the dense model was trained
         known = trained_options(resolve_model(dense), task, columns).threshold
         columns = replace(columns, threshold=known)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.checkpoint.staging import staged_folder
-from sparsebert.halving.steps import Folders, is_question
+from sparsebert.halving.steps import Folders, data_options, is_question
 from sparsebert.halving.subject import Goal, Subject
 from sparsebert.halving.texts import (
     Gathered,
@@ -127,7 +127,8 @@ def _write_data(
     for folder, texts in parts.items():
         if not folder.exists():
             with staged_folder(folder, force=False) as staging:
-                write_labelled(staging, model, texts)
+                threshold = data_options(subject).threshold
+                write_labelled(staging, model, texts, null_threshold=threshold)
 
 
 def _has_validation(subject: Subject) -> bool:

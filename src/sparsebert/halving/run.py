@@ -338,6 +338,7 @@ class _Run:
         options: dict[str, Any] = {"threads": self._threads, "progress": self._progress}
         if isinstance(held, Path):
             name = steps.task_name(self._subject)
+            options["columns"] = steps.data_options(self._subject)
             return judge_task(self._subject, name, held, dense, halved, **options)
         if self._subject.goal is Goal.LABELS:
             return judge_labels(held, dense, halved, **options)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import Head
+from sparsebert.checkpoint.sparsity import null_threshold
 from sparsebert.halving.effort import Plan
 from sparsebert.halving.subject import Goal, Subject
 from sparsebert.packing import pack
 from sparsebert.progress import Progress
 from sparsebert.pruning import prune
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import CUSTOM, Kind
 
 CALIBRATION_ROWS = 1024
@@ -67,7 +69,23 @@ def task_name(subject: Subject) -> str:
     """What `finetune` and `evaluate` call the task of the subject's data."""
     if subject.task is not None:
         return subject.task.name
-    return "squad" if subject.checkpoint.config.head is Head.QUESTION else CUSTOM
+    if subject.checkpoint.config.head is not Head.QUESTION:
+        return CUSTOM
+    return "squad" if null_threshold(subject.checkpoint.config.sparsity) is None else "squad_v2"
+
+
+def data_options(subject: Subject) -> DataOptions:
+    """How `finetune` and `evaluate` read the data: the user's, or texts with the model's answers.
+
+    A model that says where there is no answer goes on doing so by its own threshold.
+    """
+    options = subject.columns if subject.labelled else DataOptions()
+    if task_name(subject) != "squad_v2" or options.threshold is not None:
+        return options
+    threshold = subject.columns.threshold
+    if threshold is None:
+        threshold = null_threshold(subject.checkpoint.config.sparsity)
+    return replace(options, threshold=threshold)
 
 
 def teacher_of(subject: Subject, folders: Folders) -> str:
@@ -77,7 +95,7 @@ def teacher_of(subject: Subject, folders: Folders) -> str:
 
 def dense_step(subject: Subject, folders: Folders, seed: int) -> Step:
     """Fine-tune the dense model on labelled data."""
-    columns = _columns(subject)
+    columns = data_options(subject).given()
     arguments = {"task": task_name(subject), "data": folders.data, **columns}
 
     def run(progress: Progress) -> Any:
@@ -122,7 +140,7 @@ def distil_step(subject: Subject, folders: Folders, plan: Plan, number: int, see
         "teacher": teacher_of(subject, folders),
         "recipe": "best",
         "epochs": plan.epochs,
-        **_columns(subject),
+        **data_options(subject).given(),
     }
     if plan.max_rows is not None:
         arguments["max_rows"] = plan.max_rows
@@ -185,10 +203,6 @@ def is_question(subject: Subject) -> bool:
     return subject.checkpoint.config.head is Head.QUESTION or (
         subject.task is not None and subject.task.kind is Kind.QUESTION
     )
-
-
-def _columns(subject: Subject) -> dict[str, Any]:
-    return subject.columns.given() if subject.labelled else {}
 
 
 def _command(verb: str, model: object, out: object, **options: Any) -> str:

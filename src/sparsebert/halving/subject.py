@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sparsebert.checkpoint import Checkpoint, Head
 from sparsebert.checkpoint.embedding_kinds import EmbeddingKind
+from sparsebert.checkpoint.sparsity import null_threshold
 from sparsebert.errors import DataError, InputError
 from sparsebert.halving.dense_model import (
     ENCODERS,
@@ -26,6 +27,7 @@ from sparsebert.tasks.files import TAGGED_TYPES, file_type, tables_in
 from sparsebert.tasks.ner import holds_tags
 from sparsebert.tasks.own import UNREAD, custom_task, find_task, own_task, unread_task
 from sparsebert.tasks.retrieval import holds_documents
+from sparsebert.tasks.squad import has_unanswerable
 from sparsebert.tasks.table import (
     CUSTOM,
     NER,
@@ -134,7 +136,7 @@ def recognise(
         )
     if data is None and task is not None:
         raise _without_data(task)
-    found = _labelled_task(data, task, columns) if data is not None else None
+    found = _labelled_task(checkpoint, data, task, columns) if data is not None else None
     if head in ENCODERS and data is not None and task is None:
         found = _of_embeddings(data, found, checkpoint, columns)
     if found is not None and found.name == CUSTOM and found.kind is Kind.REGRESSION:
@@ -248,7 +250,9 @@ def _unread(data: str | Path) -> Task:
     return unread_task(NER) if tagged else UNREAD
 
 
-def _labelled_task(data: str | Path, name: str | None, columns: DataOptions) -> Task | None:
+def _labelled_task(
+    checkpoint: Checkpoint, data: str | Path, name: str | None, columns: DataOptions
+) -> Task | None:
     """The task that the data is of; None where it has texts and no labels. Raises DataError."""
     if name is not None:
         return find_task(name, data, options=columns)
@@ -260,7 +264,12 @@ def _labelled_task(data: str | Path, name: str | None, columns: DataOptions) -> 
     if columns.text_columns is None and columns.label_column is None:
         for task in TASKS.values():
             if set(task.columns) <= named and not _is_common(task):
-                return task
+                if task.kind is Kind.QUESTION and (
+                    null_threshold(checkpoint.config.sparsity) is not None
+                    or has_unanswerable(table, task.label_column)
+                ):
+                    task = TASKS["squad_v2"]
+                return find_task(task.name, data, options=columns)
     if holds_label_sets(table, columns):
         return custom_task(data, options=columns)
     label = columns.label_column or next((name for name in ("label", SCORE) if name in named), None)

@@ -133,19 +133,25 @@ def write_texts(path: Path, texts: Sequence[Text], *, questions: bool) -> None:
     _write(path, columns)
 
 
-def write_labelled(folder: Path, model: Model, parts: Mapping[str, Sequence[Text]]) -> None:
+def write_labelled(
+    folder: Path,
+    model: Model,
+    parts: Mapping[str, Sequence[Text]],
+    *,
+    null_threshold: float | None = None,
+) -> None:
     """Data for a task of the user's own, a file a split, its labels the model's answers.
 
-    Each class has a training row, for a student keeps a head only of the classes that its data has:
-    a class that the model gives to no text stands at the likeliest one. Its label is not learnt.
-    DataError if there are fewer texts than classes.
+    ``null_threshold`` is that of `Model.answer`. Each class has a training row, for a student keeps
+    a head only of the classes that its data has: a class that the model gives to no text stands at
+    the likeliest one. Its label is not learnt. DataError if there are fewer texts than classes.
     """
     names = model.config.labels
     if are_unnamed(names):  # such classes are numbers wherever data is read
         names = tuple(str(number) for number in range(len(names)))
     for split, texts in parts.items():
         if model.config.head is Head.QUESTION:
-            _write(folder / f"{split}.parquet", _answered(model, texts, split))
+            _write(folder / f"{split}.parquet", _answered(model, texts, split, null_threshold))
             continue
         logits = model.logits(list(texts))
         columns = _columns(texts)
@@ -180,16 +186,21 @@ def with_every_class(
     return found
 
 
-def _answered(model: Model, texts: Sequence[Text], split: str) -> dict[str, list[Any]]:
+def _answered(
+    model: Model, texts: Sequence[Text], split: str, null_threshold: float | None
+) -> dict[str, list[Any]]:
     asked = [text for text in texts if not isinstance(text, str)]
     questions, contexts = [question for question, _ in asked], [context for _, context in asked]
-    answers = model.answer(questions, contexts)
+    answers = model.answer(questions, contexts, null_threshold=null_threshold)
     return {
         "id": [f"{split}-{row}" for row in range(len(asked))],
         "question": questions,
         "context": contexts,
         "answers": [
-            {"text": [found["text"]], "answer_start": [found["start"]]} for found in answers
+            {"text": [found["text"]], "answer_start": [found["start"]]}
+            if found["text"]
+            else {"text": [], "answer_start": []}
+            for found in answers
         ],
     }
 

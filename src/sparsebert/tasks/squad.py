@@ -54,6 +54,20 @@ def need_answers(table: pa.Table, name: str, source: str) -> None:
         )
 
 
+def has_unanswerable(table: pa.Table, name: str) -> bool:
+    """Whether the column is of answers as SQuAD has them and some question has none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.column(name)
+    if not pa.types.is_struct(column.type) or column.type.get_field_index("text") < 0:
+        return False
+    texts = pc.struct_field(column, "text")
+    if not (pa.types.is_list(texts.type) or pa.types.is_large_list(texts.type)):
+        return False
+    return bool(pc.min(pc.list_value_length(texts)).as_py() == 0)
+
+
 def _checked(value: dict[str, Any], context: str, where: str, unanswerable: bool) -> Answers:
     fault = answer_fault(value, context, unanswerable=unanswerable)
     if fault is not None:
