@@ -128,7 +128,6 @@ def test_prompts(tmp_path: Path) -> None:
         ({"prompts": {"query": 7}}, "'prompts' must map names to texts"),
         ({"prompts": {"q": "a"}, "default_prompt_name": "other"}, "'other', which is none of its"),
         ({"default_prompt_name": ["q"]}, "which is none of its prompts: none"),
-        ({"truncate_dim": 16}, "truncate_dim is 16, and sparsebert gives whole vectors"),
     ],
 )
 def test_prompts_that_are_none(tmp_path: Path, settings: dict[str, Any], complaint: str) -> None:

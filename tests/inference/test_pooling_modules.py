@@ -92,6 +92,41 @@ def test_embeddings(tiny_bert, tmp_path: Path, modes: Any, kinds: tuple[str, ...
     assert np.abs(load(tmp_path / "packed").embed(TEXTS) - again).max() < 2e-5
 
 
+@pytest.mark.parametrize("kinds", [(), ("normalize",), ("tanh", "normalize")])
+@pytest.mark.parametrize("dimensions", [10, 100])
+def test_fewer_dimensions(
+    tiny_bert, tmp_path: Path, kinds: tuple[str, ...], dimensions: int
+) -> None:
+    """The folder's own truncation, which is behind its Normalize; only a caller's is before one."""
+    saved(tmp_path / "whole", tiny_bert(), "mean", *kinds)
+    model = theirs.SentenceTransformer(
+        str(tmp_path / "whole"), device="cpu", truncate_dim=dimensions
+    )
+    model.save(str(tmp_path / "st"))
+    expected = model.encode(TEXTS)
+    ours = load(tmp_path / "st")
+    assert ours.embedding_width() == expected.shape[1] == min(dimensions, 24 if kinds[1:] else 32)
+    assert np.abs(ours.embed(TEXTS) - expected).max() < 2e-5
+    assert np.abs(TorchEmbedder.load(tmp_path / "st")(TEXTS) - expected).max() < 2e-5
+    unit = model.encode(TEXTS, normalize_embeddings=True)
+    assert np.abs(ours.embed(TEXTS, normalize=True) - unit).max() < 2e-5
+    shorter = model.encode(TEXTS, truncate_dim=6, normalize_embeddings=True)
+    assert np.abs(ours.embed(TEXTS, dimensions=6, normalize=True) - shorter).max() < 2e-5
+    prune(tmp_path / "st", tmp_path / "sparse")
+    pack(tmp_path / "sparse", tmp_path / "packed", dtype="fp32")
+    again = theirs.SentenceTransformer(str(tmp_path / "sparse"), device="cpu").encode(TEXTS)
+    assert np.abs(load(tmp_path / "packed").embed(TEXTS) - again).max() < 2e-5
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, "8", 8.5])
+def test_dimensions_that_are_no_number(tiny_bert, tmp_path: Path, wrong: Any) -> None:
+    saved(tmp_path / "st", tiny_bert(), "mean")
+    file = tmp_path / "st" / "config_sentence_transformers.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "truncate_dim": wrong}))
+    with pytest.raises(CheckpointError, match="'truncate_dim' must be a whole number from 1, not"):
+        load(tmp_path / "st")
+
+
 @pytest.mark.parametrize("modes", ["mean", "cls", "weightedmean", ("max", "lasttoken")])
 def test_prompts_that_are_not_pooled(tiny_bert, tmp_path: Path, modes: Any) -> None:
     layers = ["norm"] if isinstance(modes, str) else []

@@ -440,6 +440,7 @@ SENTENCE_TRANSFORMERS = KnownKeys(
             "model_type",
             "prompts",
             "similarity_fn_name",
+            "truncate_dim",
             # multi-vector models of PyLate
             "attend_to_expansion_tokens",
             "attend_to_mask_tokens",
@@ -453,9 +454,4 @@ SENTENCE_TRANSFORMERS = KnownKeys(
         }
     ),
     harmless=frozenset({"__version__", "keep_in_fp32_modules", "requirements"}),
-    refused={
-        "truncate_dim": Refusal(
-            "and sparsebert gives whole vectors: take the key out, and cut them yourself"
-        )
-    },
 )

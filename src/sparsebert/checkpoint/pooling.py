@@ -1,6 +1,7 @@
 """How a sentence-transformers folder makes one vector of a text's token vectors.
 
-Its modules after the transformer: Pooling, and what may follow it, Dense, LayerNorm and Normalize.
+Its modules after the transformer: Pooling, and what may follow it, Dense, LayerNorm and Normalize;
+and the number of dimensions that is kept of what they make.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from sparsebert.checkpoint.known_keys import POOLING
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
     TRANSFORMERS,
+    read_dimensions,
     read_modules,
     transformer_task,
     unsupported_route,
@@ -136,6 +138,9 @@ def _read(folder: Path) -> Pooling | None:
             layers.append(layer)
     if modes is None:
         return None
+    dimensions = None if scores else read_dimensions(folder)
+    if dimensions is not None:  # behind a Normalize, too: vectors are then no longer of length 1
+        layers.append(VectorLayer("truncate", folder, outputs=dimensions))
     normalize = bool(layers) and layers[-1].kind == "normalize"
     kept = tuple(layers[: len(layers) - normalize])
     return Pooling(modes, normalize, include_prompt, kept, scores)

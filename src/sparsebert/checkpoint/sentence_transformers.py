@@ -285,6 +285,20 @@ def read_similarity(folder: Path, *, usual: str = "cosine") -> str:
     return str(named)
 
 
+def read_dimensions(folder: Path) -> int | None:
+    """To how many numbers the folder's dense embeddings are truncated; None if they are not.
+
+    Raises CheckpointError.
+    """
+    file = folder / SETTINGS_NAME
+    kept = (read_object(file) if has_file(file) else {}).get("truncate_dim")
+    if kept is not None and (type(kept) is not int or kept < 1):
+        raise CheckpointError(
+            f"{file}: 'truncate_dim' must be a whole number from 1, not {kept!r}."
+        )
+    return kept
+
+
 # Old versions of the library named the file after the model; it takes the first that says anything.
 SENTENCE_CONFIGS = tuple(
     f"sentence_{family}_config.json"

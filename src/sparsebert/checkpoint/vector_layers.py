@@ -37,7 +37,7 @@ class UnsupportedModuleError(Exception):
 
 @dataclass(frozen=True)
 class VectorLayer:
-    """A "dense" layer with an ``activation``, a "norm" or "normalize".
+    """A "dense" layer with an ``activation``, a "norm", "normalize", or "truncate" to ``outputs``.
 
     ``place`` is the file with its weights, or the folder, and ``stem`` what their names begin with.
     With ``residual`` a dense layer's input is added to its output, by a matrix of its own where
@@ -55,7 +55,7 @@ class VectorLayer:
 
     def weights(self) -> dict[str, Float32]:
         """Its tensors in float32: ``weight``, ``bias`` and ``residual``. Raises CheckpointError."""
-        if self.kind == "normalize":
+        if self.kind in ("normalize", "truncate"):
             return {}
         matrix = (self.outputs, self.inputs)
         stored: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -112,7 +112,12 @@ def gives_scores(module: Module) -> bool:
 
 def width_behind(layers: tuple[VectorLayer, ...], width: int) -> int:
     """Numbers of a vector of that width behind the layers."""
-    return next((each.outputs for each in reversed(layers) if each.kind == "dense"), width)
+    for each in layers:
+        if each.kind == "dense":
+            width = each.outputs
+        elif each.kind == "truncate":
+            width = min(width, each.outputs)
+    return width
 
 
 def _dense(values: ConfigValues, folder: Path) -> VectorLayer:

@@ -161,6 +161,8 @@ def _applied(
 
     if layer.kind == "normalize":
         return functional.normalize(vectors, dim=-1)
+    if layer.kind == "truncate":
+        return vectors[..., : layer.outputs]
     own = {name: value.to(vectors.device) for name, value in weights.items()}
     weight, bias = own["weight"], own.get("bias")
     if layer.kind == "norm":

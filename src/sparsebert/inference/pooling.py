@@ -112,6 +112,8 @@ def layer_function(layer: VectorLayer) -> Callable[[Floats], Floats]:
     """What the layer makes of vectors ``[count, width]``; its weights are read here."""
     if layer.kind == "normalize":
         return unit
+    if layer.kind == "truncate":
+        return lambda x: np.ascontiguousarray(x[:, : layer.outputs])
     weights = layer.weights()
     bias = weights.get("bias", np.float32(0))
     if layer.kind == "norm":

@@ -150,7 +150,7 @@ def _pooled(pooling: Pooling, examples: EmbeddingExamples) -> Pooled:
 
 def _pooling_key(pooling: Pooling, examples: EmbeddingExamples) -> bytes:
     said = [pooling.modes, pooling.normalize, pooling.include_prompt]
-    said += [(each.kind, each.activation) for each in pooling.layers]
+    said += [(each.kind, each.activation, each.outputs, each.residual) for each in pooling.layers]
     weights = [array.tobytes() for each in pooling.layers for array in each.weights().values()]
     return b" ".join([repr(said).encode(), *weights, examples.read.prompt_tokens.tobytes()])
 
