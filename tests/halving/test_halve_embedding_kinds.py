@@ -24,7 +24,7 @@ from sentences import SENTENCES
 from short_runs import FAST
 from sparsebert import halve, load
 from sparsebert.errors import CheckpointError, DataError, InputError
-from sparsebert.halving.embeddings import check_searched, that_fit
+from sparsebert.evaluation.embeddings import check_searched, that_fit
 from sparsebert.halving.run import commands
 from sparsebert.halving.subject import recognise
 from sparsebert.halving.texts import Gathered, divide_texts
@@ -171,7 +171,7 @@ def test_documents_that_do_not_fit(
 ) -> None:
     model = load(colbert(tmp_path / "colbert", tiny_bert()))
     check_searched(model, TEXTS, "tokens")
-    monkeypatch.setattr("sparsebert.halving.embeddings._MOST_SEARCHED", 1000)
+    monkeypatch.setattr("sparsebert.evaluation.embeddings._MOST_SEARCHED", 1000)
     check_searched(model, TEXTS, "dense")
     with pytest.raises(DataError, match="the 39 documents of the data are too many to hold"):
         check_searched(model, TEXTS, "tokens")
@@ -224,8 +224,8 @@ def test_texts_that_fit_into_memory(
 ) -> None:
     model = load(colbert(tmp_path / "colbert", tiny_bert()))
     tokens = [len(model.tokenizer.backend.encode(text).ids) for text in TEXTS[:5]]
-    monkeypatch.setattr("sparsebert.halving.embeddings._MOST_NUMBERS", 12 * sum(tokens[:4]))
+    monkeypatch.setattr("sparsebert.evaluation.embeddings._MOST_NUMBERS", 12 * sum(tokens[:4]))
     assert that_fit(model, TEXTS, "tokens") == 4
     assert that_fit(model, TEXTS, "dense") == len(TEXTS)
-    monkeypatch.setattr("sparsebert.halving.embeddings._MOST_NUMBERS", 1)
+    monkeypatch.setattr("sparsebert.evaluation.embeddings._MOST_NUMBERS", 1)
     assert that_fit(model, TEXTS, "tokens") == 1

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint import open_checkpoint, read_prompts, resolve_model
 from sparsebert.checkpoint.config import EncoderConfig, Head
+from sparsebert.checkpoint.embedding_kinds import (
+    EmbeddingKind,
+    embedding_kinds,
+    kind_without_dense,
+)
 from sparsebert.checkpoint.sentence_transformers import read_similarity
 from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.errors import CheckpointError, DataError, EngineError
-from sparsebert.evaluation.embedding import Embed, embedding_scores
+from sparsebert.evaluation.embedding_scores import (
+    Embed,
+    embedding_scores,
+    find_documents_by_engine,
+    search_scores,
+)
 from sparsebert.evaluation.metrics import ByClass, Scores
 from sparsebert.evaluation.predictors import EnginePredictor, Predictor, TorchPredictor
 from sparsebert.evaluation.results import Evaluation
@@ -31,7 +42,7 @@ from sparsebert.evaluation.scoring import (
     trained_options,
 )
 from sparsebert.evaluation.torch_embedding import TorchEmbedder
-from sparsebert.evaluation.user_metric import Metric, user_metric
+from sparsebert.evaluation.user_metric import Metric, UserMetric, user_metric
 from sparsebert.extras import need_extra
 from sparsebert.packing import is_packed
 from sparsebert.progress import Progress, shown
@@ -40,8 +51,11 @@ from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.files import undivided_file
 from sparsebert.tasks.labels import label_order
 from sparsebert.tasks.own import find_task, own_task, unread_task
-from sparsebert.tasks.table import CUSTOM, Kind, Task, is_own
+from sparsebert.tasks.table import CUSTOM, RETRIEVAL, Kind, Task, is_own
 from sparsebert.tasks.tokens import load_tokenizer
+
+if TYPE_CHECKING:
+    from sparsebert.inference import Model
 
 ENGINES = ("auto", "sparsebert", "torch")
 
@@ -82,8 +96,9 @@ def evaluate(
     to those of the training. Of a file that the model was trained on, the rows that were held out
     are scored. ``zero_shot`` correlates the cosine of the two texts' embeddings with the label, for
     any model and tasks such as stsb; the tasks pairs and retrieval are of embeddings anyway
-    (`sparsebert.evaluation.embedding`). ``metric`` is a function of your own, ``metric(expected,
-    predicted)``, whose value joins the scores under its name (`sparsebert.evaluation.user_metric`).
+    (`sparsebert.evaluation.embedding_scores`). ``metric`` is a function of your own,
+    ``metric(expected, predicted)``, whose value joins the scores under its name
+    (`sparsebert.evaluation.user_metric`).
 
     Raises CheckpointError for a model without the task's head, DataError for data that cannot be
     used and for a ``max_length`` beyond the model's positions.
@@ -180,7 +195,7 @@ class _Ready:
     title: str
     engine: str
     threads: int
-    splits: list[tuple[Examples, Callable[[], Scores]]]
+    splits: Sequence[tuple[Examples, Callable[[], Scores]]]
     notes: list[str]
 
 
@@ -221,12 +236,18 @@ def _embeddings(
     )
     check_embeds(task)
     metric = user_metric(options.metric, task.metrics)
-    similarity = read_similarity(options.folder) if task.kind is Kind.RETRIEVAL else "cosine"
     read = scored_examples(options.folder, task, data, split, options.max_rows)
+    title = task.title if task.embeds else f"{task.title} zero-shot"
     if options.engine == "torch":
         import torch
 
-        check_positions(options.max_length, open_checkpoint(options.folder).config, options.model)
+        checkpoint = open_checkpoint(options.folder)
+        check_positions(options.max_length, checkpoint.config, options.model)
+        if embedding_kinds(checkpoint)[:1] in (("sparse",), ("tokens",)):
+            raise EngineError(
+                f"{options.model} is {kind_without_dense(checkpoint)}, which our engine alone "
+                "scores: leave the engine out."
+            )
         embed: Embed = TorchEmbedder.load(
             options.folder, batch_size=options.batch_size, max_length=options.max_length
         )
@@ -241,10 +262,15 @@ def _embeddings(
             compute=options.compute,
         )
         check_positions(options.max_length, model.config, options.model)
-        embed = partial(model.embed, batch_size=options.batch_size)
         engine, used = "sparsebert", model.threads
+        if model.embedding_kind != "dense":
+            _check_searches(options, task, model.embedding_kind)
+            scored = [(each, partial(_searched, each, model, options, metric)) for each in read]
+            return _Ready(task, title, engine, used, scored, [])
+        embed = partial(model.embed, batch_size=options.batch_size)
+    similarity = read_similarity(options.folder) if task.kind is Kind.RETRIEVAL else "cosine"
     prompts = read_prompts(options.folder)
-    splits: list[tuple[Examples, Callable[[], Scores]]] = [
+    splits = [
         (
             examples,
             partial(
@@ -259,8 +285,32 @@ def _embeddings(
         )
         for examples in read
     ]
-    title = task.title if task.embeds else f"{task.title} zero-shot"
     return _Ready(task, title, engine, used, splits, [])
+
+
+def _check_searches(options: _Options, task: Task, kind: EmbeddingKind) -> None:
+    """DataError for what cannot be scored by sparse embeddings or a vector for each token."""
+    if task.kind is not Kind.RETRIEVAL:
+        made = "sparse embeddings" if kind == "sparse" else "a vector for each token"
+        raise DataError(
+            f"{options.model} makes {made}, by which documents are searched: score it on --task "
+            f"{RETRIEVAL}."
+        )
+    if kind == "tokens" and options.max_length is not None:
+        raise DataError(
+            f"the folder of {options.model} says how long queries and documents are: leave "
+            "max_length out."
+        )
+
+
+def _searched(
+    examples: Examples, model: Model, options: _Options, metric: UserMetric | None
+) -> Scores:
+    """What `model` finds by its sparse embeddings, or by a vector for each token."""
+    found = find_documents_by_engine(
+        examples, model, model.embedding_kind, batch_size=options.batch_size
+    )
+    return search_scores(examples, found, metric)
 
 
 def check_embeds(task: Task) -> None:

@@ -12,7 +12,7 @@ from sparsebert.checkpoint import open_checkpoint, transformer_folder
 from sparsebert.checkpoint.hub_configs import check_transformers_reads
 from sparsebert.checkpoint.pooling import Pooling
 from sparsebert.checkpoint.vector_layers import LAYER_NORM_EPSILON, VectorLayer
-from sparsebert.evaluation.embedding import Embeddings
+from sparsebert.evaluation.embedding_scores import Embeddings
 from sparsebert.extras import need_extra
 from sparsebert.tasks.embedding_texts import TextReader
 from sparsebert.torch_models import model_inputs, padded_batch, quiet_transformers

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from sparsebert.checkpoint.embedding_kinds import EmbeddingKind
-from sparsebert.checkpoint.sentence_transformers import read_similarity
-from sparsebert.evaluation.embedding import find_documents, looked_for, pair_cosines
+from sparsebert.evaluation.embedding_scores import find_documents_by_engine, pair_cosines
+from sparsebert.evaluation.embeddings import embeddings, that_fit
 from sparsebert.evaluation.metrics import Scores, regression_scores, without_rounding_noise
-from sparsebert.evaluation.retrieval import Search, query_scores, retrieval_scores, search
+from sparsebert.evaluation.retrieval import query_scores, retrieval_scores
 from sparsebert.evaluation.scoring import scored_examples
 from sparsebert.halving.comparison import (
     Changed,
@@ -22,12 +22,10 @@ from sparsebert.halving.comparison import (
     correlation_interval,
     neighbours,
 )
-from sparsebert.halving.embeddings import check_searched, embeddings, that_fit
 from sparsebert.halving.judgement import OF_SCORE, SHOWN, Judgement
 from sparsebert.halving.subject import EMBEDDINGS, Subject
 from sparsebert.inference import Model, load
 from sparsebert.progress import Progress
-from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import Kind
 from sparsebert.tasks.texts import Text, single_texts
 
@@ -128,21 +126,6 @@ def _compared_embeddings(
     return _ComparedEmbeddings(dense.cosines(halved, queries), near)
 
 
-def _found_documents(
-    examples: Examples, model: Model, kind: EmbeddingKind, progress: Progress
-) -> Search:
-    if kind == "dense":
-        similarity = read_similarity(model.path)
-        return find_documents(examples, model.embed, model.prompts, similarity=similarity)
-    wanted = looked_for(examples)
-    check_searched(model, wanted.documents, kind)
-    progress(f"searching by {EMBEDDINGS[kind]}", 0, 1)
-    made = embeddings(model, wanted.queries, wanted.documents, kind)
-    found = search(*wanted, made.similarities)
-    progress(f"searching by {EMBEDDINGS[kind]}", 1, 1)
-    return found
-
-
 def _judge_embedding_task(
     subject: Subject,
     models: Sequence[Model],
@@ -159,7 +142,10 @@ def _judge_embedding_task(
     examples = scored_examples(folder, task, subject.data, None)[0]
     scores: list[Scores]
     if task.kind is Kind.RETRIEVAL:
-        found = [_found_documents(examples, each, subject.kinds[0], progress) for each in models]
+        found = [
+            find_documents_by_engine(examples, each, subject.kinds[0], progress=progress)
+            for each in models
+        ]
         scores = [retrieval_scores(task.metrics, each) for each in found]
         dense, halved = (100 * query_scores(task.main_metric, each) for each in found)
         gained = halved - dense

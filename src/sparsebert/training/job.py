@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sparsebert.checkpoint import Checkpoint, read_masks
 from sparsebert.checkpoint.sentence_transformers import read_similarity
 from sparsebert.checkpoint.tokenizer import check_ids
-from sparsebert.evaluation.embedding import EmbeddedSplit
+from sparsebert.evaluation.embedding_scores import EmbeddedSplit
 from sparsebert.evaluation.scoring import PreparedSplit, ScoredSplit
 from sparsebert.evaluation.user_metric import Metric, UserMetric, user_metric
 from sparsebert.inference.tokenizing import folder_tokenizer

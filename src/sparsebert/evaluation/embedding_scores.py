@@ -1,4 +1,4 @@
-"""Scores of embeddings: cosines of scored pairs, and documents found for queries.
+"""Scores of embedding models: cosines of scored pairs, and documents found for queries.
 
 No head is involved: every text is embedded by itself, behind the prompt that the folder has for it.
 """
@@ -7,18 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint import Prompts
+from sparsebert.checkpoint.embedding_kinds import EmbeddingKind
+from sparsebert.checkpoint.sentence_transformers import read_similarity
+from sparsebert.evaluation.embeddings import check_searched, embeddings, units
 from sparsebert.evaluation.metrics import Scores, regression_scores
 from sparsebert.evaluation.retrieval import Search, products, retrieval_scores, search
 from sparsebert.evaluation.user_metric import UserMetric
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import Kind
+
+if TYPE_CHECKING:
+    from sparsebert.inference import Model
 
 Embeddings = npt.NDArray[np.float32]
 _CHUNK = 512  # texts embedded between two reports of progress
@@ -74,10 +81,13 @@ def embedding_scores(
         scores = regression_scores(task.metrics, cosines, expected)
         return scores if metric is None else scores.and_values(metric.score(expected, cosines))
     found = find_documents(examples, embed, prompts, similarity=similarity, progress=progress)
-    scores = retrieval_scores(task.metrics, found)
-    if metric is not None:
-        scores = scores.and_values(metric.score(*found.in_words()))
-    return scores
+    return search_scores(examples, found, metric)
+
+
+def search_scores(examples: Examples, found: Search, metric: UserMetric | None) -> Scores:
+    """The metrics of a retrieval, and the user's."""
+    scores = retrieval_scores(examples.task.metrics, found)
+    return scores if metric is None else scores.and_values(metric.score(*found.in_words()))
 
 
 def find_documents(
@@ -101,6 +111,29 @@ def find_documents(
         )
     ]
     return search(*wanted, products(*vectors))
+
+
+def find_documents_by_engine(
+    examples: Examples,
+    model: Model,
+    kind: EmbeddingKind,
+    *,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> Search:
+    """`find_documents` by embeddings of any kind, compared as the model's folder says."""
+    if kind == "dense":
+        return find_documents(
+            examples,
+            partial(model.embed, batch_size=batch_size),
+            model.prompts,
+            similarity=read_similarity(model.path),
+            progress=progress,
+        )
+    wanted = looked_for(examples)
+    check_searched(model, wanted.documents, kind)
+    made = embeddings(model, wanted.queries, wanted.documents, kind, batch_size=batch_size)
+    return search(*wanted, made.similarities)
 
 
 class LookedFor(NamedTuple):
@@ -161,7 +194,7 @@ def _embedded(
     progress(label, len(order), len(order))
     found = np.concatenate(parts).astype(np.float64)
     if unit:
-        found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        found = units(found)
     vectors = np.empty_like(found)
     vectors[order] = found
     return vectors

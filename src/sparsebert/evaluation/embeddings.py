@@ -1,4 +1,4 @@
-"""Embeddings of any kind that two models are compared by.
+"""Embeddings of any kind, by which documents are searched and two models compared.
 
 | kind | how near a document is to a query | the same document by both models |
 |---|---|---|
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,10 +19,12 @@ from sparsebert.checkpoint.embedding_kinds import EmbeddingKind
 from sparsebert.checkpoint.multi_vector import Task
 from sparsebert.checkpoint.sentence_transformers import read_similarity
 from sparsebert.errors import DataError
-from sparsebert.halving.comparison import Floats, Ints
-from sparsebert.inference import Model
+from sparsebert.evaluation.retrieval import Floats, Ints
 from sparsebert.inference.texts import as_texts
 from sparsebert.inference.tokenizing import TruncationWarning
+
+if TYPE_CHECKING:
+    from sparsebert.inference import Model
 
 _MOST_TEXTS = 1000  # with a vector for each token: a million scores are some 20 seconds
 _MOST_NUMBERS = 1 << 26  # of all their token vectors: 256 MB a model
@@ -43,11 +45,15 @@ class Embeddings(Protocol):
 class DenseEmbeddings:
     """One vector a text, whatever it is."""
 
-    def __init__(self, model: Model, queries: Sequence[str], documents: Sequence[str]) -> None:
-        self._documents = _units(model.embed(documents).astype(np.float64))
+    def __init__(
+        self, model: Model, queries: Sequence[str], documents: Sequence[str], batch_size: int
+    ) -> None:
+        def matrix(texts: Sequence[str]) -> Floats:
+            return units(model.embed(texts, batch_size=batch_size))
+
+        self._documents = matrix(documents)
         same = _begin(documents, queries)
-        own = self._documents[: len(queries)]
-        self._queries = own if same else _units(model.embed(queries).astype(np.float64))
+        self._queries = self._documents[: len(queries)] if same else matrix(queries)
 
     def similarities(self, part: slice = slice(None)) -> Floats:
         """See `Embeddings`."""
@@ -62,11 +68,13 @@ class DenseEmbeddings:
 class SparseEmbeddings:
     """Weights of the vocabulary's tokens, as sparse matrices ``[texts, vocabulary]``."""
 
-    def __init__(self, model: Model, queries: Sequence[str], documents: Sequence[str]) -> None:
+    def __init__(
+        self, model: Model, queries: Sequence[str], documents: Sequence[str], batch_size: int
+    ) -> None:
         from scipy.sparse import csr_matrix
 
         def matrix(texts: Sequence[str], task: Task) -> Any:
-            found = model.embed_sparse(texts, task=task)
+            found = model.embed_sparse(texts, task=task, batch_size=batch_size)
             starts = np.concatenate([[0], np.cumsum([len(each.indices) for each in found])])
             values = np.concatenate([each.values for each in found]).astype(np.float64)
             indices = np.concatenate([each.indices for each in found])
@@ -100,12 +108,14 @@ class SparseEmbeddings:
 class TokenEmbeddings:
     """A vector for each token of a text."""
 
-    def __init__(self, model: Model, queries: Sequence[str], documents: Sequence[str]) -> None:
+    def __init__(
+        self, model: Model, queries: Sequence[str], documents: Sequence[str], batch_size: int
+    ) -> None:
         assert model.token_vectors is not None
         with warnings.catch_warnings():  # most queries are shorter than texts
             warnings.simplefilter("ignore", TruncationWarning)
-            self._queries = model.embed_tokens(queries, task="query")
-        self._documents = model.embed_tokens(documents, task="document")
+            self._queries = model.embed_tokens(queries, task="query", batch_size=batch_size)
+        self._documents = model.embed_tokens(documents, batch_size=batch_size)
         self._score = model.token_vectors.scores
 
     def similarities(self, part: slice = slice(None)) -> Floats:
@@ -120,7 +130,7 @@ class TokenEmbeddings:
             zip(self._documents[:count], other._documents[:count], strict=True)
         ):
             if len(mine):
-                both = (_units(each.astype(np.float64)) for each in (mine, others))
+                both = (units(each) for each in (mine, others))
                 found[place] = np.einsum("ij,ij->i", *both).mean()
         return found
 
@@ -133,10 +143,15 @@ _KINDS: dict[EmbeddingKind, Any] = {
 
 
 def embeddings(
-    model: Model, queries: Sequence[str], documents: Sequence[str], kind: EmbeddingKind
+    model: Model,
+    queries: Sequence[str],
+    documents: Sequence[str],
+    kind: EmbeddingKind,
+    *,
+    batch_size: int = 32,
 ) -> Embeddings:
     """The model's embeddings of the texts."""
-    made: Embeddings = _KINDS[kind](model, queries, documents)
+    made: Embeddings = _KINDS[kind](model, queries, documents, batch_size)
     return made
 
 
@@ -153,7 +168,7 @@ def check_searched(model: Model, documents: Sequence[str], kind: EmbeddingKind) 
     if kind == "tokens" and int(_numbers(model, documents).sum()) > _MOST_SEARCHED:
         raise DataError(
             f"the {len(documents):,} documents of the data are too many to hold a vector for each "
-            "of their tokens: give fewer, or texts alone."
+            "of their tokens: give fewer."
         )
 
 
@@ -176,8 +191,8 @@ def _norms(weights: Any) -> Floats:
     return np.asarray(np.sqrt(weights.multiply(weights).sum(axis=1)))[:, 0]
 
 
-def _units(vectors: Floats) -> Floats:
-    """Vectors ``[count, width]`` scaled to length 1."""
-    return np.asarray(
-        vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _SMALLEST)
-    )
+def units(vectors: Any) -> Floats:
+    """Vectors ``[count, width]`` scaled to length 1, in float64."""
+    found = np.asarray(vectors, np.float64)
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    return np.asarray(found / np.maximum(lengths, _SMALLEST))
