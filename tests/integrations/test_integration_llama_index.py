@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,21 +58,28 @@ def test_instructions_and_normalisation(encoder: Path) -> None:
     assert embedding.to_payload()["class_name"] == "SparsebertEmbedding"
 
 
-def test_the_folders_prompt_by_default(encoder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "query", "document"),
+    [
+        ({"prompts": {"query": "wall: "}, "default_prompt_name": "query"}, "wall: ", ""),
+        ({"prompts": {"query": "wall: ", "passage": "ferry: "}}, "wall: ", "ferry: "),
+        ({"prompts": {"other": "wall: "}, "default_prompt_name": "other"}, "wall: ", "wall: "),
+    ],
+)
+def test_the_folders_prompts_by_default(
+    encoder: Path, tmp_path: Path, settings: dict[str, Any], query: str, document: str
+) -> None:
     folder = shutil.copytree(encoder, tmp_path / "prompted")
-    settings = {"prompts": {"query": "the wall: "}, "default_prompt_name": "query"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
-    model = load(folder)
-    for options, prompt in (
-        ({}, "the wall: "),
-        ({"query_instruction": "", "text_instruction": ""}, ""),
+    model, texts = load(folder), ["a ferry", "noon"]
+    for options, prompts in (
+        ({}, (query, document)),
+        ({"query_instruction": "", "text_instruction": ""}, ("", "")),
     ):
         embeddings = SparsebertEmbedding(model, **options)
-        expected = model.embed(["a ferry", "noon"], prompt=prompt)
-        np.testing.assert_allclose(
-            embeddings.get_text_embedding_batch(["a ferry", "noon"]), expected, atol=1e-6
-        )
-        np.testing.assert_allclose(embeddings.get_query_embedding("noon"), expected[1], atol=1e-6)
+        asked, read = (model.embed(texts, prompt=prompt) for prompt in prompts)
+        np.testing.assert_allclose(embeddings.get_query_embedding("noon"), asked[1], atol=1e-6)
+        np.testing.assert_allclose(embeddings.get_text_embedding_batch(texts), read, atol=1e-6)
 
 
 def test_asynchronous_calls(encoder: Path) -> None:

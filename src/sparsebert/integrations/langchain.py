@@ -29,7 +29,7 @@ class SparsebertEmbeddings(Embeddings):  # type: ignore[misc]
 
     The prefixes go before queries and documents, for models that were trained with such
     (``"query: "`` and ``"passage: "`` of E5); they and ``normalize`` default to what the folder
-    says: its default prompt, or none.
+    says: its prompts for queries and for documents, or its default prompt.
     """
 
     def __init__(
@@ -43,8 +43,9 @@ class SparsebertEmbeddings(Embeddings):  # type: ignore[misc]
         threads: int | None = None,
     ) -> None:
         self.model = model if isinstance(model, Model) else load(model, threads=threads)
-        self.query_prefix = query_prefix
-        self.document_prefix = document_prefix
+        prompts = self.model.prompts
+        self.query_prefix = prompts.query if query_prefix is None else query_prefix
+        self.document_prefix = prompts.document if document_prefix is None else document_prefix
         self.normalize = normalize
         self.batch_size = batch_size
 
@@ -56,7 +57,7 @@ class SparsebertEmbeddings(Embeddings):  # type: ignore[misc]
         """The vector of a query."""
         return self._embed([text], self.query_prefix)[0]
 
-    def _embed(self, texts: list[str], prefix: str | None) -> list[list[float]]:
+    def _embed(self, texts: list[str], prefix: str) -> list[list[float]]:
         vectors: list[list[float]] = self.model.embed(
             texts, normalize=self.normalize, prompt=prefix, batch_size=self.batch_size
         ).tolist()

@@ -28,8 +28,8 @@ class SparsebertEmbedding(BaseEmbedding):  # type: ignore[misc]
     """Embeddings of a folder, a hub id or a loaded model, for indexes and retrievers.
 
     The instructions go before queries and texts, for models that were trained with such; they and
-    ``normalize`` default to what the folder says: its default prompt, or none. ``embed_batch_size``
-    is LlamaIndex's own.
+    ``normalize`` default to what the folder says: its prompts for queries and for documents, or its
+    default prompt. ``embed_batch_size`` is LlamaIndex's own.
     """
 
     query_instruction: str | None = None
@@ -42,6 +42,10 @@ class SparsebertEmbedding(BaseEmbedding):  # type: ignore[misc]
     ) -> None:
         found = model if isinstance(model, Model) else load(model, threads=threads)
         super().__init__(**{"model_name": found.name, **fields})
+        if self.query_instruction is None:
+            self.query_instruction = found.prompts.query
+        if self.text_instruction is None:
+            self.text_instruction = found.prompts.document
         self._model = found
 
     @classmethod
