@@ -46,6 +46,24 @@ def test_the_same_rows_every_time(tmp_path: Path) -> None:
     assert held[0] == [0, 7, 9, 11, 12, 24, 27, 35, 42, 47]
 
 
+@pytest.mark.parametrize("copies", [2, 5])
+def test_rows_with_the_same_texts_are_not_learnt_from(tmp_path: Path, copies: int) -> None:
+    texts = [(f"{n} a", "b") for n in range(12)] * copies + [("b", f"{n} a") for n in range(30)]
+    data = ({"sentence1": a, "sentence2": b, "label": 1.0} for a, b in texts)
+    write_rows(tmp_path / "data" / "train.jsonl", data)
+    told = hold_out("stsb", tmp_path / "data", tmp_path / "out")
+    train, held = (
+        [(row["sentence1"], row["sentence2"]) for row in rows(tmp_path / "out", split)]
+        for split in ("train", "validation")
+    )
+    assert (len(held), told["validation"]) == (round(len(texts) / 5), len(held))
+    assert train == [each for each in texts if each in set(train)]
+    assert set(train) == set(texts) - set(held)
+    write_rows(tmp_path / "same.jsonl", [{"sentence1": "a", "sentence2": "b", "label": 1.0}] * 9)
+    with pytest.raises(DataError, match="the same texts in all of its rows"):
+        hold_out("stsb", tmp_path / "same.jsonl", tmp_path / "none")
+
+
 def test_of_the_rows_that_training_would_see(tmp_path: Path) -> None:
     data = write_regression(tmp_path / "data", train=50)
     hold_out("stsb", data, tmp_path / "out", max_rows=20, share=0.25)

@@ -68,9 +68,8 @@ def divide(examples: Examples, file: Path, share: float) -> Division:
     """
     groups: dict[int, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
     classes: dict[object, int] = {}
-    for row, text in enumerate(examples.texts):
+    for row, key in enumerate(examples.row_texts()):
         # A text with several labels goes with the first of them.
-        key = (text, None if examples.pairs is None else examples.pairs[row])
         label = int(examples.labels[row]) if examples.task.kind is Kind.CLASSIFICATION else 0
         groups[classes.setdefault(key, label)][key].append(row)
     # The legacy generator: numpy promises that its streams never change.
@@ -135,10 +134,10 @@ def hold_out(
     """Write the data folder ``out``, made of the train split of ``data`` alone.
 
     Of the training rows (the ones that ``max_rows`` selects, as `finetune` does) the nearest whole
-    number to ``share`` becomes the validation split, at least one, and the others train: a fixed
-    choice that depends on nothing but the number of rows, each part in the order of the file.
-    Columns stay as they are; ``options`` name those of a task of the user's own. The validation
-    split of ``data`` is not read.
+    number to ``share`` becomes the validation split, at least one: a fixed choice that depends on
+    nothing but the number of rows. The others train, save for those with the same texts as one that
+    is held out. Each part is in the order of the file. Columns stay as they are; ``options`` name
+    those of a task of the user's own. The validation split of ``data`` is not read.
 
     Returns the rows of each split. Raises DataError, and OutputError if ``out`` cannot be written.
     """
@@ -149,22 +148,29 @@ def hold_out(
         raise DataError(f"share must be between 0 and 1, not {share}.")
     chosen = find_task(task, data, options=options)
     raw = read_split(chosen, data, "train")
-    examples_from(chosen, raw, "train")  # a bad row shows here, under the file's own name
-    table = raw.table
-    kept = selection(table.num_rows, max_rows)
-    if kept is not None:
-        table = table.take(kept)
-    rows: int = table.num_rows
+    examples = examples_from(chosen, raw, "train")  # a bad row shows under the file's own name
+    kept = selection(len(examples), max_rows)
+    if kept is None:
+        kept = np.arange(len(examples))
+    rows = len(kept)
     if rows < 2:
         raise DataError(f"{raw.source} has {rows} row: to hold some out it needs two at least.")
-    held = min(max(round(rows * share), 1), rows - 1)
+    count = min(max(round(rows * share), 1), rows - 1)
     # The legacy generator: numpy promises that its streams never change.
-    order = np.random.RandomState(_HELD_OUT_SEED).permutation(rows)
-    parts = {"train": np.sort(order[held:]), chosen.validation_splits[0]: np.sort(order[:held])}
+    order = kept[np.random.RandomState(_HELD_OUT_SEED).permutation(rows)]
+    held, rest = order[:count], order[count:]
+    texts = examples.row_texts()
+    seen = {texts[row] for row in held}
+    train = [row for row in rest if texts[row] not in seen]
+    if not train:
+        raise DataError(
+            f"{raw.source} has the same texts in all of its rows: none can be held out."
+        )
+    parts = {"train": np.sort(train), chosen.validation_splits[0]: np.sort(held)}
     with staged_folder(out, force=False) as staging:
         for split, indices in parts.items():
             pyarrow.parquet.write_table(
-                table.take(indices), staging / f"{split}.parquet", compression="zstd"
+                raw.table.take(indices), staging / f"{split}.parquet", compression="zstd"
             )
         counts = {split: len(indices) for split, indices in parts.items()}
         write_json(staging / "held-out.json", {"task": chosen.name, "share": share, "rows": counts})

@@ -67,6 +67,12 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def row_texts(self) -> list[tuple[str, ...]]:
+        """The texts of each row, one or two."""
+        return list(
+            zip(*(each for each in (self.texts, self.pairs) if each is not None), strict=True)
+        )
+
     def take(self, rows: npt.NDArray[np.int64], split: str) -> Examples:
         """Some of the rows, in the order of ``rows``, as the split of this name."""
         return replace(
