@@ -114,6 +114,14 @@ class TestEmbed:
         done = invoke("embed", encoder, "-o", tmp_path / "o.npy", "--dimensions", 99, lines="a")
         assert done.exit_code == 1
         assert "dimensions must be from 1 to 32" in done.stderr
+        # What no line could be embedded with is said once, and no line is read.
+        for options, said in (
+            (("--dimensions", 33), "error: dimensions must be from 1 to 32"),
+            (("--prompt", "\udcff"), "error: prompt is not valid Unicode"),
+        ):
+            done = invoke("embed", encoder, *options, lines="a\nb\n")
+            assert (done.exit_code, done.stdout) == (1, "")
+            assert done.stderr.startswith(said)
         assert not (tmp_path / "o.npy").exists()
 
     def test_a_blank_line_first_does_not_hide_what_the_others_are(self, encoder):

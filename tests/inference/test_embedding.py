@@ -164,7 +164,7 @@ class TestShapes:
             model.embed(["short", long_text(100)], strict=True)
 
     def test_prompts_that_cannot_be(self, model, tiny_bert, tmp_path):
-        with pytest.raises(InputError, match="prompt must be a text, not 7"):
+        with pytest.raises(InputError, match="prompt must be a string, not an int"):
             model.embed("short", prompt=7)
         folder = with_modules(tiny_bert(), tmp_path / "st", mode="mean", normalize=True)
         with pytest.raises(CheckpointError, match="none of its prompts: query"):

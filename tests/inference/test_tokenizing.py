@@ -367,7 +367,7 @@ class TestRefusedTexts:
     @pytest.mark.parametrize(
         ("texts", "said"),
         [
-            (["fine", 5], r"texts\[1\] must be a string or a pair of strings, not a int"),
+            (["fine", 5], r"texts\[1\] must be a string or a pair of strings, not an int"),
             (["fine", None], r"texts\[1\] .* not None"),
             (["fine", ("a", "b", "c")], r"texts\[1\] has 3 parts"),
             (["fine", ("a", 3)], r"texts\[1\]\[1\] must be a string"),
@@ -375,7 +375,7 @@ class TestRefusedTexts:
             (b"bytes", "not a bytes"),
             ({"text": "a"}, "not a dict"),
             (None, "not None"),
-            (7, "not a int"),
+            (7, "not an int"),
         ],
     )
     def test_by_kind(self, texts, said):

@@ -195,7 +195,7 @@ def embed(
     file, array = lines_file(context, input), Path(output) if output else None
     from sparsebert.cli.npy_file import NpyFile
     from sparsebert.inference import load
-    from sparsebert.inference.embeddings import NUMPY_TYPES, check_dimensions, embedding_width
+    from sparsebert.inference.embeddings import NUMPY_TYPES, embedding_width
 
     started = perf_counter()
     if array is not None:
@@ -205,6 +205,7 @@ def embed(
         kind = Kind(loaded.embedding_kind)
     _check_options(kind or Kind.DENSE, task, options)
     work = _work(loaded, kind, task, options, chosen(inference, "batch_size", "strict"))
+    work([])  # refuses what no line could be embedded with, once
     lines = partial(
         run_lines, file, partial(text_parser, format, pairs=False), work, "embedding lines"
     )
@@ -212,9 +213,7 @@ def embed(
         lines(partial(write_json_lines, to_json=_TO_JSON[kind or Kind.DENSE])).finish()
         return
     errors: list[dict[str, Any]] = []
-    width = loaded.embedding_width(options["pooling"])
-    check_dimensions(loaded.name, width, dimensions)
-    columns = embedding_width(width, dimensions, dtype.value)
+    columns = embedding_width(loaded.embedding_width(options["pooling"]), dimensions, dtype.value)
     with NpyFile(array, columns, dtype=NUMPY_TYPES[dtype.value], force=force) as vectors:
 
         def write(answered: Sequence[Line]) -> None:

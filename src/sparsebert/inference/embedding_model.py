@@ -29,7 +29,7 @@ from sparsebert.inference.sparse import (
     TokenWeigher,
     sparse_embeddings,
 )
-from sparsebert.inference.texts import Text, Texts, as_texts
+from sparsebert.inference.texts import Text, Texts, as_string, as_texts
 
 PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len", "weightedmean", "lasttoken"]
 
@@ -249,7 +249,4 @@ class EmbeddingModel(LoadedModel):
         return self._text_tokenizer().count_before(prompt)
 
     def _prompt(self, asked: str | None) -> str:
-        prompt = self.prompts.default if asked is None else asked
-        if not isinstance(prompt, str):
-            raise InputError(f"prompt must be a text, not {prompt!r}.")
-        return prompt
+        return self.prompts.default if asked is None else as_string(asked, "prompt")

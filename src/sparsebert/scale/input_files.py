@@ -1,4 +1,4 @@
-"""InputFiles files: a path, a glob pattern or a URI resolved to a sorted list of files.
+"""The files of an input: a path, a glob pattern or a URI resolved to a sorted list of them.
 
 URIs are those of pyarrow's file systems: s3://, gs://, abfs://, hdfs://, file://.
 """

@@ -12,13 +12,7 @@ import numpy as np
 from sparsebert.errors import InputError
 from sparsebert.inference.answer_each import Answers, Work, answer_each
 from sparsebert.inference.embedding_model import PoolingMode
-from sparsebert.inference.embeddings import (
-    NUMPY_TYPES,
-    EmbeddingType,
-    check_dimensions,
-    check_embedding_type,
-    embedding_width,
-)
+from sparsebert.inference.embeddings import NUMPY_TYPES, EmbeddingType, embedding_width
 from sparsebert.inference.model import Model
 from sparsebert.inference.texts import Text, as_string
 from sparsebert.scale.columns import ERROR, SCORE, TOP, Columns
@@ -45,10 +39,8 @@ class Embedding:
         """The new columns, except that of errors."""
         import pyarrow as pa
 
-        width = model.embedding_width(self.pooling)
-        check_embedding_type(self.output)
-        check_dimensions(model.name, width, self.dimensions)
-        width = embedding_width(width, self.dimensions, self.output)
+        self.work(model)([])  # InputError for options that fit no text
+        width = embedding_width(model.embedding_width(self.pooling), self.dimensions, self.output)
         number = pa.from_numpy_dtype(np.dtype(NUMPY_TYPES[self.output]))
         return [pa.field(name, pa.list_(number, width))]
 
