@@ -64,17 +64,17 @@ std::string named(const Int8Kernels& kernels, const char* what, int size, Kind k
 
 float inverse_of(float scale) { return 1.0f / std::max(scale, 1e-30f); }
 
-// Three rows of quantised bytes, of which the middle one is written.
+// Rows of quantised bytes, of which all but the first are written.
 struct Out {
-    explicit Out(int features)
+    Out(int features, int written)
         : stride(int8_stride(features)),
-          values(stride + round_up(features, 16), 77),
-          scales(2, -1.0f),
-          zero_points(2, -1) {}
+          values(written * stride + round_up(features, 16), 77),
+          scales(1 + written, -1.0f),
+          zero_points(1 + written, -1) {}
     Int8Rows rows() const { return {values.data(), stride, scales.data(), zero_points.data()}; }
 
-    // The second row is the formula's; the first is as it was.
-    void expect(const std::string& name, const float* x, int features) const {
+    // Row `row`, from 1 on, is the formula's.
+    void expect(const std::string& name, const float* x, int features, int row) const {
         float low = 0.0f, high = 0.0f;
         for (int f = 0; f < features; ++f) {
             low = std::min(low, x[f]);
@@ -82,13 +82,13 @@ struct Out {
         }
         const float scale = (high - low) / 255.0f, inverse = inverse_of(scale);
         const float zero = std::nearbyint(-low * inverse);
-        expect_equal(scales[1], scale, name, ": scale");
-        expect_equal(zero_points[1], static_cast<int32_t>(zero), name, ": zero");
+        expect_equal(scales[row], scale, name, ": scale");
+        expect_equal(zero_points[row], static_cast<int32_t>(zero), name, ": zero");
         for (int f = 0; f < features; ++f) {
             const float value = std::nearbyint(x[f] * inverse) + zero;
             const int want = static_cast<int>(std::min(std::max(value, 0.0f), 255.0f));
             const int index = f / 8 * 8 + f % 2 * 4 + f % 8 / 2;
-            expect_equal(int{values[stride + index]}, want, name, ": feature ", f);
+            expect_equal(int{values[row * stride + index]}, want, name, ": feature ", f);
         }
         for (size_t i = 0; i < stride; ++i)
             expect_equal(int{values[i]}, 77, name, ": another row's byte ", i);
@@ -102,6 +102,9 @@ struct Out {
     Guarded<int32_t> zero_points;
 };
 
+// Fewer rows than kernels take together, as many, and more.
+int some_rows(uint64_t seed) { return 1 + static_cast<int>(seed % (2 * kRowsTogether)); }
+
 // "gelu" is a polynomial good to 2e-4; the others are near to rounding.
 double activation_error(double x, double y, Activation activation) {
     if (activation == Activation::kGelu) return 2e-4 + 2e-7 * std::abs(x);
@@ -113,90 +116,108 @@ double activation_error(double x, double y, Activation activation) {
 
 void check_activate(int features, Kind kind, Activation activation, bool quantised, uint64_t seed) {
     Random random(seed);
-    const int padded = round_up(features, 16);
-    Guarded<float> x(padded);
-    for (int f = 0; f < features; ++f) x[f] = draw(kind, f, random);
+    const int padded = round_up(features, 16), count = some_rows(seed);
+    Guarded<float> x(count * padded);
+    for (int i = 0; i < count * padded; ++i)
+        if (i % padded < features) x[i] = draw(kind, i % padded, random);
     each_int8_kernels([&](const Int8Kernels& kernels) {
         const std::string name = named(kernels, "activate", features, kind) + ", activation " +
                                  std::to_string(static_cast<int>(activation));
-        Guarded<float> y(padded);
+        Guarded<float> y(x.size());
         std::copy(x.begin(), x.end(), y.begin());
-        const Out out(features);
+        const Out out(features, count);
         const Int8Rows rows = out.rows();
-        kernels.activate(y.data(), features, activation, quantised ? &rows : nullptr, 1);
-        for (int f = 0; f < features; ++f) {
-            const double want = activated(x[f], activation);
-            expect_near(y[f], want, activation_error(x[f], want, activation), name, ": feature ",
-                        f);
+        const FloatRows ys{y.data(), static_cast<size_t>(padded), count};
+        kernels.activate(ys, features, activation, quantised ? &rows : nullptr, 1);
+        for (int i = 0; i < count * padded; ++i) {
+            const bool padding = i % padded >= features;
+            const double want = padding ? 0 : activated(x[i], activation);
+            const double error = padding ? 0 : activation_error(x[i], want, activation);
+            expect_near(y[i], want, error, name, ": number ", i);
         }
-        for (int f = features; f < padded; ++f) expect_equal(y[f], 0.0f, name, ": padding");
-        if (quantised) out.expect(name + ", quantised", y.data(), features);
+        for (int row = 0; quantised && row < count; ++row)
+            out.expect(name + ", quantised", ys.row(row), features, 1 + row);
     });
 }
 
-// x is features numbers and, behind them or on the next whole tile, as many factors, then whatever
-// a tile of weights left.
+// A row of x is features numbers and, behind them or on the next whole tile, as many factors, then
+// whatever a tile of weights left.
 void check_gate(int features, Kind kind, Activation activation, bool quantised, uint64_t seed) {
     Random random(seed);
-    const size_t second = seed % 2 ? features : round_up(features, 16);
-    Guarded<float> x(round_up(static_cast<int>(second) + features, 16));
+    const int count = some_rows(seed);
+    const size_t second = seed / 16 % 2 ? features : round_up(features, 16);
+    const size_t stride = round_up(static_cast<int>(second) + features, 16);
+    Guarded<float> x(count * stride);
     for (size_t i = 0; i < x.size(); ++i)
-        x[i] = i < static_cast<size_t>(features) ? draw(kind, static_cast<int>(i), random)
-                                                 : random.normal();
+        x[i] = i % stride < static_cast<size_t>(features)
+                   ? draw(kind, static_cast<int>(i % stride), random)
+                   : random.normal();
     each_int8_kernels([&](const Int8Kernels& kernels) {
         const std::string name = named(kernels, "gate", features, kind) + ", activation " +
                                  std::to_string(static_cast<int>(activation));
         Guarded<float> y(x.size());
         std::copy(x.begin(), x.end(), y.begin());
-        const Out out(features);
+        const Out out(features, count);
         const Int8Rows rows = out.rows();
-        kernels.gate(y.data(), second, features, activation, quantised ? &rows : nullptr, 1);
-        for (int f = 0; f < features; ++f) {
-            const double left = activated(x[f], activation), factor = x[second + f];
-            const double error = activation_error(x[f], left, activation) * std::abs(factor) +
-                                 0x1p-22 * std::abs(left * factor) + 1e-37;
-            expect_near(y[f], left * factor, error, name, ": feature ", f);
+        const FloatRows xs{x.data(), stride, count}, ys{y.data(), stride, count};
+        kernels.gate(ys, second, features, activation, quantised ? &rows : nullptr, 1);
+        for (int row = 0; row < count; ++row) {
+            const float *values = xs.row(row), *got = ys.row(row);
+            for (int f = 0; f < features; ++f) {
+                const double left = activated(values[f], activation), factor = values[second + f];
+                const double error =
+                    activation_error(values[f], left, activation) * std::abs(factor) +
+                    0x1p-22 * std::abs(left * factor) + 1e-37;
+                expect_near(got[f], left * factor, error, name, ": row ", row, ", feature ", f);
+            }
+            if (quantised) out.expect(name + ", quantised", got, features, 1 + row);
         }
-        if (quantised) out.expect(name + ", quantised", y.data(), features);
     });
 }
 
 void check_norm(int features, Kind kind, float epsilon, bool quantised, uint64_t seed) {
     Random random(seed);
-    const int padded = round_up(features, 16);
-    Guarded<float> x(padded), gamma(padded), beta(padded);
+    const int padded = round_up(features, 16), count = some_rows(seed);
+    Guarded<float> x(count * padded), gamma(padded), beta(padded);
     for (int f = 0; f < features; ++f) {
-        x[f] = draw(kind, f, random);
         gamma[f] = random.uniform(-1.5f, 1.5f);
         beta[f] = random.normal();
     }
-    double mean = 0, variance = 0, largest = 0;
-    for (int f = 0; f < features; ++f) {
-        mean += static_cast<double>(x[f]) / features;
-        largest = std::max(largest, std::abs(static_cast<double>(x[f])));
-    }
-    for (int f = 0; f < features; ++f) variance += (x[f] - mean) * (x[f] - mean) / features;
-    const double factor = 1 / std::sqrt(variance + epsilon);
+    for (int i = 0; i < count * padded; ++i)
+        if (i % padded < features) x[i] = draw(kind, i % padded, random);
     each_int8_kernels([&](const Int8Kernels& kernels) {
         const std::string name = named(kernels, "norm", features, kind);
-        Guarded<float> y(padded);
+        Guarded<float> y(x.size());
         std::copy(x.begin(), x.end(), y.begin());
-        const Out out(features);
+        const Out out(features, count);
         const Int8Rows rows = out.rows();
-        kernels.norm(y.data(), {gamma.data(), beta.data(), features, epsilon},
+        const FloatRows ys{y.data(), static_cast<size_t>(padded), count};
+        kernels.norm(ys, {gamma.data(), beta.data(), features, epsilon},
                      quantised ? &rows : nullptr, 1);
-        for (int f = 0; f < features; ++f) {
-            const double centred = (x[f] - mean) * factor, want = centred * gamma[f] + beta[f];
-            // A sum is rounded at each step beside what it has reached: the mean's beside the
-            // largest number, the variance's in the lane of a number that outweighs all others.
-            const double tolerance = std::abs(gamma[f]) * 0x1p-24 *
-                                         ((3 + features / 8) * largest * factor +
-                                          (16 + features / 8) * std::abs(centred)) +
-                                     0x1p-22 * std::abs(beta[f]);
-            expect_near(y[f], want, tolerance, name, ": feature ", f);
+        for (int row = 0; row < count; ++row) {
+            const float *values = x.data() + row * padded, *got = ys.row(row);
+            double mean = 0, variance = 0, largest = 0;
+            for (int f = 0; f < features; ++f) {
+                mean += static_cast<double>(values[f]) / features;
+                largest = std::max(largest, std::abs(static_cast<double>(values[f])));
+            }
+            for (int f = 0; f < features; ++f)
+                variance += (values[f] - mean) * (values[f] - mean) / features;
+            const double factor = 1 / std::sqrt(variance + epsilon);
+            for (int f = 0; f < features; ++f) {
+                const double centred = (values[f] - mean) * factor;
+                const double want = centred * gamma[f] + beta[f];
+                // A sum is rounded at each step beside what it has reached: the mean's beside the
+                // largest number, the variance's in the lane of a number that outweighs all others.
+                const double tolerance = std::abs(gamma[f]) * 0x1p-24 *
+                                             ((3 + features / 8) * largest * factor +
+                                              (16 + features / 8) * std::abs(centred)) +
+                                         0x1p-22 * std::abs(beta[f]);
+                expect_near(got[f], want, tolerance, name, ": row ", row, ", feature ", f);
+            }
+            for (int f = features; f < padded; ++f) expect_equal(got[f], 0.0f, name, ": padding");
+            if (quantised) out.expect(name + ", quantised", got, features, 1 + row);
         }
-        for (int f = features; f < padded; ++f) expect_equal(y[f], 0.0f, name, ": padding");
-        if (quantised) out.expect(name + ", quantised", y.data(), features);
     });
 }
 
@@ -283,27 +304,28 @@ void check_not_finite(int features, uint64_t seed) {
     };
     each_int8_kernels([&](const Int8Kernels& kernels) {
         const std::string name = named(kernels, "not finite", features, Kind::kHuge);
-        const Out out(features);
+        const Out out(features, 1);
         const Int8Rows rows = out.rows();
+        const FloatRows row{x.data(), x.size(), 1};
         const auto expect_zero = [&](const char* what) {
             if (out.zero_points[1] < 0 || out.zero_points[1] > 255)
                 fail(name, ", ", what, ": zero point ", out.zero_points[1], " of ", odd);
         };
         for (const Activation activation : kActivations) {
             fill(x);
-            kernels.activate(x.data(), features, activation, &rows, 1);
+            kernels.activate(row, features, activation, &rows, 1);
             expect_zero("activate");
             fill(x);
             std::fill(x.begin() + features, x.end(), 1.0f);
-            kernels.gate(x.data(), features, features, activation, &rows, 1);
+            kernels.gate(row, features, features, activation, &rows, 1);
             expect_zero("gate");
         }
         fill(x);
-        kernels.norm(x.data(), {gamma.data(), beta.data(), features, 1e-12f}, &rows, 1);
+        kernels.norm(row, {gamma.data(), beta.data(), features, 1e-12f}, &rows, 1);
         expect_zero("norm");
         fill(gamma);
         for (float& value : x) value = random.normal();
-        kernels.norm(x.data(), {gamma.data(), beta.data(), features, 1e-12f}, &rows, 1);
+        kernels.norm(row, {gamma.data(), beta.data(), features, 1e-12f}, &rows, 1);
         expect_zero("norm's factors");
 
         const Guarded<uint8_t> values(3 * padded);

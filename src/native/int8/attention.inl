@@ -125,14 +125,16 @@ void attention(const Int8Attention& call) {
             });
             for (int key = 0; call.distances.keys && key < head.padded; key += 16)
                 add_distances<T>(head, head.scores, query, key);
-            float factors[T];
-            for (int t = 0; t < T; ++t) {
-                float* row = head.scores + t * head.score_stride;
-                const float highest = highest_score(row, first * 16, last * 16,
-                                                    call.bias ? call.bias - (query + t) : nullptr);
-                factors[t] = soften(head, row, head.probabilities + t * head.probability_stride,
-                                    first * 16, last * 16, highest);
-            }
+            // Row after row at each step: sums over lanes and divisions of the rows overlap.
+            float highest[T], factors[T];
+            for (int t = 0; t < T; ++t)
+                highest[t] =
+                    highest_score(head.scores + t * head.score_stride, first * 16, last * 16,
+                                  call.bias ? call.bias - (query + t) : nullptr);
+            for (int t = 0; t < T; ++t)
+                factors[t] = soften(head, head.scores + t * head.score_stride,
+                                    head.probabilities + t * head.probability_stride, first * 16,
+                                    last * 16, highest[t]);
             each_run<kAttentionTiles>(column_tiles, [&](auto tiles, int tile, int count) {
                 for (; count > 0; --count, tile += tiles())
                     context_tile<tiles(), T>(head, query, tile * 16, first * 16, last * 16,

@@ -9,6 +9,26 @@ constexpr int kInputOffset = 0;  // inputs are multiplied as they are
 
 inline float lane_sum(Vec x) { return _mm512_reduce_add_ps(x.v); }
 inline float largest(Vec x) { return _mm512_reduce_max_ps(x.v); }
+// out[i] is the largest of x[i]: two vectors at a time become one of half of their lanes each,
+// which takes 45 instructions instead of 16 x 8.
+inline void largest_of_each(const Vec (&x)[16], float* out) {
+    const auto pairs = [&](int i) {
+        const __m512 a = x[i].v, b = x[i + 1].v;
+        return _mm512_castps_pd(_mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+    };
+    const auto fours = [&](int i) {
+        const __m512d a = pairs(i), b = pairs(i + 2);
+        return _mm512_max_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                             _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    };
+    const auto eights = [&](int i) {
+        const __m512 a = fours(i), b = fours(i + 4);
+        return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+    };
+    const __m512 a = eights(0), b = eights(8);
+    _mm512_storeu_ps(
+        out, _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD)));
+}
 
 using Sums = __m512i;
 using Weights = __m512i;
@@ -43,7 +63,7 @@ inline void dot_rows(Sums& sums, const uint8_t* inputs, Weights weights) {
     dot(sums, _mm512_loadu_si512(inputs), weights);
 }
 
-// round(255 p) for p in [0, 1], already multiplied.
+// Rounded, of numbers from 0 to 255.
 inline void store_bytes(const Vec (&lanes)[1], uint8_t* out) {
     const __m512i whole = _mm512_cvtps_epi32(lanes[0].v);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(whole));

@@ -86,7 +86,8 @@ void Int8Distances::reserve(int tokens, ThreadPool& pool) {
     for (int r = 0; r < count; ++r) {
         const size_t at = static_cast<size_t>(first + r) * hidden;
         std::copy_n(of.embeddings.data() + at, hidden, row.data());
-        choice_.kernels->activate(row.data(), hidden, Activation::kNone, &rows.bytes, r);
+        choice_.kernels->activate({row.data(), row.size(), 1}, hidden, Activation::kNone,
+                                  &rows.bytes, r);
     }
     std::vector<Memory> memories;
     for (size_t t = 0; t < layers_.size() && t < static_cast<size_t>(pool.threads()); ++t)

@@ -11,6 +11,10 @@ inline float largest(Vec x) {
     const __m128 pair = _mm_max_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)));
 }
+// out[i] is the largest of x[i].
+inline void largest_of_each(const Vec (&x)[16], float* out) {
+    for (int i = 0; i < 16; ++i) out[i] = largest(x[i]);
+}
 
 // 16 int32 to bytes, their low eight bits.
 inline __m128i pack_bytes(__m256i low, __m256i high) {

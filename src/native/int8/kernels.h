@@ -142,8 +142,8 @@ struct Int8Attention {
     Int8HeadDistances distances{};
 };
 
-// Most queries at a time: in registers, and on tiles, where two such blocks are in hand.
-constexpr int kAttentionQueries = 8, kTileQueries = 16;
+// Most queries at a time: a tile of them, of which two blocks are in hand.
+constexpr int kTileQueries = 16;
 
 // Bytes from one query's scores to the next's, and of its probabilities: an odd number of cache
 // lines, so that the rows of a tile do not fall into the same sets of L1. Tiles of probabilities
@@ -162,6 +162,18 @@ inline size_t int8_attention_scratch(int tokens, int depth) {
                              2 * sizeof(int32_t) * depth);  // sums of two contexts
 }
 
+// `count` rows of floats, `stride` floats from one to the next.
+struct FloatRows {
+    float* values;
+    size_t stride;
+    int count;
+
+    float* row(int i) const { return values + i * stride; }
+};
+
+// Kernels take so many rows through each step together (rows.inl).
+constexpr int kRowsTogether = 4;
+
 struct Int8Norm {
     const float* gamma = nullptr;  // padded with zeros to 16
     const float* beta = nullptr;
@@ -175,15 +187,17 @@ struct Int8Kernels {
     // The sum of each row's values, for a whole number of tiles.
     void (*row_sums)(const Int8Weight&, int32_t* out, int8_t* scratch);
     void (*attention)(const Int8Attention&);
-    // x [features] becomes activation(x), and is then quantised to row `row` of `out` unless that
-    // is null. Up to a multiple of 16, x must be readable and zero past the last feature.
-    void (*activate)(float* x, int features, Activation activation, const Int8Rows* out, int row);
+    // Each x [features] becomes activation(x), and is then quantised to `out`, from its row `row`
+    // on, unless that is null. Up to a multiple of 16, x must be readable and zero past the last
+    // feature.
+    void (*activate)(const FloatRows& x, int features, Activation activation, const Int8Rows* out,
+                     int row);
     // The same for two halves: x[i] becomes activation(x[i]) x x[second + i], second >= features.
     // Both must be readable up to features rounded up to 16.
-    void (*gate)(float* x, size_t second, int features, Activation activation, const Int8Rows* out,
-                 int row);
+    void (*gate)(const FloatRows& x, size_t second, int features, Activation activation,
+                 const Int8Rows* out, int row);
     // The first again, with LayerNorm.
-    void (*norm)(float* x, const Int8Norm&, const Int8Rows* out, int row);
+    void (*norm)(const FloatRows& x, const Int8Norm&, const Int8Rows* out, int row);
     // One token's projections [3][stride] to its place in `heads`.
     void (*split_heads)(const float* projections, size_t stride, const Int8Heads& heads,
                         size_t token);

@@ -36,6 +36,10 @@ Int8Rows from_row(const Int8Rows& rows, int row) {
             rows.zero_points + row};
 }
 
+FloatRows rows_of(float* first, size_t stride, Range rows) {
+    return {first + rows.begin * stride, stride, rows.size()};
+}
+
 // A thread's own memory for a run of tokens.
 struct RunMemory {
     RunMemory(const Int8Shared& shared, uint8_t* memory) {
@@ -119,11 +123,11 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
     if (hidden_stride != model.hidden_size) std::memset(context, 0, floats * sizeof(float));
     block_bytes = RunMemory(*this, nullptr).used;
     workspace.block.reserve(block_bytes * (by_rows ? 1 : threads));
-    scratch_bytes =
-        std::max({int8_attention_scratch(longest(batch), heads.depth()),
-                  int8_linear_scratch(
-                      std::max({model.hidden_size, model.intermediate_size, model.embedding_size})),
-                  shared_scratch_bytes(model.widest_shared), hidden_stride * sizeof(float)});
+    scratch_bytes = std::max(
+        {int8_attention_scratch(longest(batch), heads.depth()),
+         int8_linear_scratch(
+             std::max({model.hidden_size, model.intermediate_size, model.embedding_size})),
+         shared_scratch_bytes(model.widest_shared), kRowsTogether * hidden_stride * sizeof(float)});
     scratch_bytes = (scratch_bytes + 63) / 64 * 64;
     workspace.scratch.reserve(scratch_bytes * threads);
     // Here and not where it is used: no thread may run out of memory between two barriers.
@@ -154,10 +158,15 @@ Int8Pass::Int8Pass(Int8Shared& shared, int thread)
     bytes_ = memory.bytes;
 }
 
+Range Int8Pass::share_of(Range run) const {
+    const Range part = share(run.size());
+    return {run.begin + part.begin, run.begin + part.end};
+}
+
 template <typename Step>
 void Int8Pass::each_token(Range run, Step step) {
-    const Range part = share(run.size());
-    for (int i = part.begin; i < part.end; ++i) step(run.begin + i, i);
+    const Range part = share_of(run);
+    for (int token = part.begin; token < part.end; ++token) step(token, token - run.begin);
 }
 
 template <typename Step>
@@ -199,6 +208,10 @@ float* Int8Pass::hidden_row(int token) const {
     return shared_.hidden + static_cast<size_t>(token) * shared_.hidden_stride;
 }
 
+FloatRows Int8Pass::hidden_rows(Range tokens) const {
+    return rows_of(shared_.hidden, shared_.hidden_stride, tokens);
+}
+
 void Int8Pass::embed(Range piece) {
     const int features = model_.embedding_size;
     const bool projects = model_.projection.values;
@@ -215,31 +228,36 @@ void Int8Pass::embed(Range piece) {
         add(model_.type_table, batch_.types[token]);
         add(model_.task_table, 0);
         add(model_.position_table, batch_.position_ids[token]);
-        if (projects)
-            kernels_.norm(row, model_.embedding_norm, &bytes_, i);
-        else
-            kernels_.norm(row, model_.embedding_norm, &shared_.quantized, token);
     });
+    if (projects) {
+        const Range part = share(piece.size());
+        kernels_.norm(rows_of(wide_, stride, part), model_.embedding_norm, &bytes_, part.begin);
+    } else {
+        const Range part = share_of(piece);
+        kernels_.norm(hidden_rows(part), model_.embedding_norm, &shared_.quantized, part.begin);
+    }
     sync();
     if (!projects) return;
     linear(model_.projection, bytes_, piece.size(), nullptr, hidden_row(piece.begin),
            shared_.hidden_stride);
     sync();
-    each_token(piece, [&](int token, int) {
-        kernels_.activate(hidden_row(token), model_.hidden_size, Activation::kNone,
-                          &shared_.quantized, token);
-    });
+    const Range part = share_of(piece);
+    kernels_.activate(hidden_rows(part), model_.hidden_size, Activation::kNone, &shared_.quantized,
+                      part.begin);
     sync();
 }
 
 // The residual stream stays as it is: only what is quantised goes through the LayerNorm.
 void Int8Pass::normalise(const Int8Norm& norm, Range run) {
     if (!norm.gamma) return;  // a first layer, whose input the embeddings' LayerNorm gave
-    float* row = reinterpret_cast<float*>(scratch_);
-    each_token(run, [&](int token, int) {
-        std::memcpy(row, hidden_row(token), sizeof(float) * shared_.hidden_stride);
-        kernels_.norm(row, norm, &shared_.quantized, token);
-    });
+    float* copy = reinterpret_cast<float*>(scratch_);
+    const size_t stride = shared_.hidden_stride;
+    const Range part = share_of(run);
+    for (int token = part.begin; token < part.end; token += kRowsTogether) {
+        const int rows = std::min(kRowsTogether, part.end - token);
+        std::memcpy(copy, hidden_row(token), sizeof(float) * stride * rows);
+        kernels_.norm({copy, stride, rows}, norm, &shared_.quantized, token);
+    }
     sync();
 }
 
@@ -278,12 +296,13 @@ void Int8Pass::project_piece(const Int8Layer& layer, const Positions::Rotary& ro
         linear(layer.value, x, tokens, nullptr, wide_ + 2 * part, stride, !first);
     }
     sync();
+    if (layer.query_norm.gamma) {
+        const Range own = share(tokens);
+        kernels_.norm(rows_of(wide_, stride, own), layer.query_norm, nullptr, 0);
+        kernels_.norm(rows_of(wide_ + part, stride, own), layer.key_norm, nullptr, 0);
+    }
     each_token(piece, [&](int token, int i) {
         float* projections = wide_ + i * stride;
-        if (layer.query_norm.gamma) {
-            kernels_.norm(projections, layer.query_norm, nullptr, 0);
-            kernels_.norm(projections + part, layer.key_norm, nullptr, 0);
-        }
         if (rotary.cosines) rotate(rotary, projections, part, batch_.position_ids[token]);
         kernels_.split_heads(projections, part, shared_.heads, token);
     });
@@ -319,28 +338,26 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
     const int tokens = run.size();
     const size_t stride = shared_.hidden_stride, wide_stride = shared_.intermediate_stride;
     float* hidden = hidden_row(run.begin);
-    each_token(run, [&](int token, int i) {
-        kernels_.activate(shared_.context + token * stride, model_.hidden_size, Activation::kNone,
-                          &bytes_, i);
-    });
+    float* context = shared_.context + run.begin * stride;
+    const Range own = share(tokens), of_run = share_of(run);
+    kernels_.activate(rows_of(context, stride, own), model_.hidden_size, Activation::kNone, &bytes_,
+                      own.begin);
     sync();
     // A second sum needs the layer's input: the first takes the place of the context.
     const bool twice = layer.residual_norm.gamma;
-    float* sum = twice ? shared_.context + run.begin * stride : hidden;
+    float* sum = twice ? context : hidden;
     linear(layer.attention_output, bytes_, tokens, hidden, sum, stride);
     sync();
     const auto norm = [&](const Int8Norm& norm) {
-        each_token(run, [&](int token, int) {
-            kernels_.norm(hidden_row(token), norm, &shared_.quantized, token);
-        });
+        kernels_.norm(hidden_rows(of_run), norm, &shared_.quantized, of_run.begin);
         sync();
     };
-    if (twice)
-        each_token(run, [&](int token, int i) {
-            kernels_.norm(sum + i * stride, layer.attention_norm, nullptr, 0);
+    if (twice) {
+        kernels_.norm(rows_of(sum, stride, own), layer.attention_norm, nullptr, 0);
+        for (int i = own.begin; i < own.end; ++i)
             for (int f = 0; f < model_.hidden_size; ++f)
-                hidden_row(token)[f] += sum[i * stride + f];
-        });
+                hidden[i * stride + f] += sum[i * stride + f];
+    }
     if (model_.norm_first)
         normalise(layer.output_norm, run);
     else
@@ -355,16 +372,13 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
         linear(layer.intermediate, x, piece.size(), nullptr, two ? wide_ + second : wide_,
                wide_stride, again);
         sync();
-        const int first = piece.begin - run.begin;
-        each_token(piece, [&](int, int i) {
-            float* row = wide_ + i * wide_stride;
-            if (model_.gated)
-                kernels_.gate(row, second, model_.intermediate_size, model_.activation, &bytes_,
-                              first + i);
-            else
-                kernels_.activate(row, model_.intermediate_size, model_.activation, &bytes_,
-                                  first + i);
-        });
+        const Range part = share(piece.size());
+        const FloatRows rows = rows_of(wide_, wide_stride, part);
+        const int to = piece.begin - run.begin + part.begin;
+        if (model_.gated)
+            kernels_.gate(rows, second, model_.intermediate_size, model_.activation, &bytes_, to);
+        else
+            kernels_.activate(rows, model_.intermediate_size, model_.activation, &bytes_, to);
         sync();
     });
     linear(layer.output, bytes_, tokens, hidden, hidden, stride);
@@ -437,10 +451,10 @@ void Int8Pass::gather_sequence(int sequence, float* row) const {
 }
 
 // Activation and LayerNorm behind the head's first linear layer.
-void Int8Pass::finish_dense(float* row, const Int8Rows* out, int at) const {
+void Int8Pass::finish_dense(const FloatRows& rows, const Int8Rows* out, int at) const {
     const bool norms = model_.head_norm.gamma;
-    kernels_.activate(row, model_.head.width, model_.head.activation, norms ? nullptr : out, at);
-    if (norms) kernels_.norm(row, model_.head_norm, out, at);
+    kernels_.activate(rows, model_.head.width, model_.head.activation, norms ? nullptr : out, at);
+    if (norms) kernels_.norm(rows, model_.head_norm, out, at);
 }
 
 void Int8Pass::write_answer(const float* row, float* out) const {
@@ -452,26 +466,25 @@ void Int8Pass::write_answer(const float* row, float* out) const {
 
 void Int8Pass::write_sequence_logits(float* out) {
     const int hidden = model_.hidden_size, count = batch_.sequences;
-    const int stride = shared_.hidden_stride;
+    const size_t stride = shared_.hidden_stride;
     const Int8Rows& quantized = shared_.gathered;
     float* const rows = shared_.gathered_rows;
     const Range part = share_of_all(count);
     const bool dense = model_.head_dense.values;
-    for (int s = part.begin; s < part.end; ++s) {
-        float* row = rows + static_cast<size_t>(s) * stride;
-        gather_sequence(s, row);
-        if (dense) kernels_.activate(row, hidden, Activation::kNone, &quantized, s);
-    }
+    for (int s = part.begin; s < part.end; ++s)
+        gather_sequence(s, rows + static_cast<size_t>(s) * stride);
+    if (dense)
+        kernels_.activate(rows_of(rows, stride, part), hidden, Activation::kNone, &quantized,
+                          part.begin);
     barrier();
     if (dense) {
         linear(model_.head_dense, quantized, count, nullptr, rows, stride);
         barrier();
     }
-    for (int s = part.begin; s < part.end; ++s) {
-        float* row = rows + static_cast<size_t>(s) * stride;
-        if (dense) finish_dense(row, nullptr, 0);
-        write_answer(row, out + static_cast<size_t>(s) * model_.head.outputs);
-    }
+    if (dense) finish_dense(rows_of(rows, stride, part), nullptr, 0);
+    for (int s = part.begin; s < part.end; ++s)
+        write_answer(rows + static_cast<size_t>(s) * stride,
+                     out + static_cast<size_t>(s) * model_.head.outputs);
 }
 
 // The head's first layer over every token, to shared_.context and, quantised, to `out`.
@@ -481,8 +494,7 @@ void Int8Pass::transform_tokens(const Int8Rows* out) {
     linear(model_.head_dense, shared_.quantized, tokens, nullptr, shared_.context, stride);
     barrier();
     const Range part = share_of_all(tokens);
-    for (int token = part.begin; token < part.end; ++token)
-        finish_dense(shared_.context + token * stride, out, token);
+    finish_dense(rows_of(shared_.context, stride, part), out, part.begin);
 }
 
 void Int8Pass::write_token_logits(float* out) {

@@ -77,7 +77,9 @@ class Int8Pass : private PassThread {
     void write_head(float* out);
 
   private:
-    // This thread's tokens of the run [begin, end): all, or where rows are shared, its part.
+    // This thread's tokens of a run: all, or where rows are shared, its part.
+    Range share_of(Range run) const;
+    // Calls step(token, its place in the run) for each of them.
     template <typename Step>
     void each_token(Range run, Step step);
     template <typename Step>
@@ -91,6 +93,7 @@ class Int8Pass : private PassThread {
                 float* y, size_t stride, bool in_cache = false);
     Int8Rows rows_from(int token) const;  // of the quantised hidden states
     float* hidden_row(int token) const;
+    FloatRows hidden_rows(Range tokens) const;
 
     void embed(Range piece);
     void normalise(const Int8Norm& norm, Range run);  // hidden states, for a layer behind it
@@ -103,7 +106,7 @@ class Int8Pass : private PassThread {
     void attend_head(int layer, int sequence, int head);
     void feed_forward(const Int8Layer& layer, Range run);
     void gather_sequence(int sequence, float* row) const;  // what the head reads of it
-    void finish_dense(float* row, const Int8Rows* out, int at) const;
+    void finish_dense(const FloatRows& rows, const Int8Rows* out, int at) const;
     void write_answer(const float* row, float* out) const;  // the last layer
     void write_sequence_logits(float* out);
     void transform_tokens(const Int8Rows* out);

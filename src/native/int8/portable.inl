@@ -8,6 +8,10 @@ constexpr int kInputOffset = 0;  // inputs are multiplied as they are
 
 inline float lane_sum(Vec x) { return x.v[0] + x.v[1] + x.v[2] + x.v[3]; }
 inline float largest(Vec x) { return std::max(std::max(x.v[0], x.v[1]), std::max(x.v[2], x.v[3])); }
+// out[i] is the largest of x[i].
+inline void largest_of_each(const Vec (&x)[16], float* out) {
+    for (int i = 0; i < 16; ++i) out[i] = largest(x[i]);
+}
 
 struct Sums {
     int32_t v[kTileRows];

@@ -23,33 +23,46 @@ inline Vec gelu_polynomial(Vec x) {
 // Divides nothing by zero: a row of smaller numbers is as good as one of zeros.
 constexpr float kSmallest = 1e-30f;
 
-// lo = min(0, min x), hi = max(0, max x); scale = (hi - lo) / 255, zero = round(-lo / scale). The
-// row is padded with zeros to 16, which lie between the two. Numbers that are not finite give a
-// scale that is not, and so spoil the answer, but no zero point that sums could overflow with.
-inline void quantize(const float* x, int features, Vec low, Vec high, const Int8Rows& out,
-                     int row) {
-    const float lo = -largest(sub(Vec::broadcast(0.0f), low)), hi = largest(high);
-    const float scale = (hi - lo) / 255.0f;
-    const float inverse = 1.0f / std::max(scale, kSmallest);
-    const float zero = std::min(std::max(0.0f, std::nearbyint(-lo * inverse)), 255.0f);
-    out.scales[row] = scale;
-    out.zero_points[row] = static_cast<int32_t>(zero);
-    uint8_t* bytes = out.values + row * out.stride;
-    int f = 0;
-    for (; f + 64 <= features; f += 64) quantize_64(x + f, inverse, zero, bytes + f);
-    for (; f < features; f += 16) quantize_16(x + f, inverse, zero, bytes + f);
+// Calls visit(a few of the rows, the number of the first). A step of all of them comes before the
+// next step of any: what takes long in a row, sums over lanes and then divisions, overlaps with
+// that of the others. They are as many as stay in L1 meanwhile.
+template <typename Visit>
+inline void each_few_rows(const FloatRows& x, int features, int row, const Visit& visit) {
+    const int most = std::min(std::max(1, 4096 / features), kRowsTogether);
+    for (int i = 0; i < x.count; i += most)
+        visit(FloatRows{x.row(i), x.stride, std::min(most, x.count - i)}, row + i);
 }
 
-template <typename Function>
-inline void activate_row(float* x, int features, const Int8Rows* out, int row, Function function) {
-    Vec low = Vec::broadcast(0.0f), high = low;
-    for (int f = 0; f < features; f += Vec::kWidth) {
-        const Vec y = function(Vec::load(x + f));
-        y.store(x + f);
-        low = min(low, y);
-        high = max(high, y);
+// The least and the greatest of a row and 0, lane by lane.
+struct Bounds {
+    Vec low = Vec::broadcast(0.0f), high = Vec::broadcast(0.0f);
+    void include(Vec x) {
+        low = min(low, x);
+        high = max(high, x);
     }
-    if (out) quantize(x, features, low, high, *out, row);
+};
+
+// lo = min(0, min x), hi = max(0, max x); scale = (hi - lo) / 255, zero = round(-lo / scale). A
+// row is padded with zeros to 16, which lie between the two. Numbers that are not finite give a
+// scale that is not, and so spoil the answer, but no zero point that sums could overflow with.
+inline void quantize(const FloatRows& x, int features, const Bounds (&bounds)[kRowsTogether],
+                     const Int8Rows& out, int row) {
+    float inverses[kRowsTogether], zeros[kRowsTogether];
+    for (int i = 0; i < x.count; ++i) {
+        const float lo = -largest(sub(Vec::broadcast(0.0f), bounds[i].low));
+        const float scale = (largest(bounds[i].high) - lo) / 255.0f;
+        inverses[i] = 1.0f / std::max(scale, kSmallest);
+        zeros[i] = std::min(std::max(0.0f, std::nearbyint(-lo * inverses[i])), 255.0f);
+        out.scales[row + i] = scale;
+        out.zero_points[row + i] = static_cast<int32_t>(zeros[i]);
+    }
+    for (int i = 0; i < x.count; ++i) {
+        const float *values = x.row(i), inverse = inverses[i], zero = zeros[i];
+        uint8_t* bytes = out.values + (row + i) * out.stride;
+        int f = 0;
+        for (; f + 64 <= features; f += 64) quantize_64(values + f, inverse, zero, bytes + f);
+        for (; f < features; f += 16) quantize_16(values + f, inverse, zero, bytes + f);
+    }
 }
 
 // Calls use(function) with the function of an activation.
@@ -71,9 +84,24 @@ inline void with_function(Activation activation, Use use) {
     }
 }
 
-void activate(float* x, int features, Activation activation, const Int8Rows* out, int row) {
-    with_function(activation,
-                  [&](auto function) { activate_row(x, features, out, row, function); });
+void activate(const FloatRows& x, int features, Activation activation, const Int8Rows* out,
+              int row) {
+    with_function(activation, [&](auto function) {
+        each_few_rows(x, features, row, [&](const FloatRows& few, int first) {
+            Bounds bounds[kRowsTogether];
+            for (int i = 0; i < few.count; ++i) {
+                float* values = few.row(i);
+                Bounds of_row;
+                for (int f = 0; f < features; f += Vec::kWidth) {
+                    const Vec y = function(Vec::load(values + f));
+                    y.store(values + f);
+                    of_row.include(y);
+                }
+                bounds[i] = of_row;
+            }
+            if (out) quantize(few, features, bounds, *out, first);
+        });
+    });
 }
 
 // Sums over a row in four chains, for one would wait for itself. `count` is a multiple of 16.
@@ -90,31 +118,42 @@ inline float row_sum(const float* x, int count, Step step) {
     return lane_sum(add(add(sums[0], sums[1]), add(sums[2], sums[3])));
 }
 
-void norm(float* x, const Int8Norm& norm, const Int8Rows* out, int row) {
+void norm(const FloatRows& x, const Int8Norm& norm, const Int8Rows* out, int row) {
     const int padded = round_up(norm.features, 16);
     const float count = static_cast<float>(norm.features);
-    const float mean =
-        row_sum(x, padded, [](Vec value, Vec sum) { return add(value, sum); }) / count;
-    // The padding becomes the mean, which adds nothing to the variance; gamma and beta make it
-    // zeros.
-    std::fill(x + norm.features, x + padded, mean);
-    // A second pass for the variance: E[x^2] - E[x]^2 would cancel.
-    const Vec centre = Vec::broadcast(mean);
-    const float squares = row_sum(x, padded, [&](Vec value, Vec sum) {
-        const Vec centred = sub(value, centre);
-        return fma(centred, centred, sum);
+    each_few_rows(x, padded, row, [&](const FloatRows& few, int first) {
+        float means[kRowsTogether], factors[kRowsTogether];
+        for (int i = 0; i < few.count; ++i)
+            means[i] =
+                row_sum(few.row(i), padded, [](Vec value, Vec sum) { return add(value, sum); }) /
+                count;
+        for (int i = 0; i < few.count; ++i) {
+            // The padding becomes the mean, which adds nothing to the variance; gamma and beta make
+            // it zeros.
+            std::fill(few.row(i) + norm.features, few.row(i) + padded, means[i]);
+            // A second pass for the variance: E[x^2] - E[x]^2 would cancel.
+            const Vec mean = Vec::broadcast(means[i]);
+            const float squares = row_sum(few.row(i), padded, [&](Vec value, Vec sum) {
+                const Vec centred = sub(value, mean);
+                return fma(centred, centred, sum);
+            });
+            factors[i] = 1.0f / std::sqrt(squares / count + norm.epsilon);
+        }
+        Bounds bounds[kRowsTogether];
+        for (int i = 0; i < few.count; ++i) {
+            const Vec mean = Vec::broadcast(means[i]), factor = Vec::broadcast(factors[i]);
+            float* values = few.row(i);
+            Bounds of_row;
+            for (int f = 0; f < padded; f += Vec::kWidth) {
+                const Vec centred = mul(sub(Vec::load(values + f), mean), factor);
+                const Vec y = fma(centred, Vec::load(norm.gamma + f), Vec::load(norm.beta + f));
+                y.store(values + f);
+                of_row.include(y);
+            }
+            bounds[i] = of_row;
+        }
+        if (out) quantize(few, norm.features, bounds, *out, first);
     });
-    const float variance = squares / count;
-    const Vec factor = Vec::broadcast(1.0f / std::sqrt(variance + norm.epsilon));
-    Vec low = Vec::broadcast(0.0f), high = low;
-    for (int f = 0; f < padded; f += Vec::kWidth) {
-        const Vec centred = mul(sub(Vec::load(x + f), centre), factor);
-        const Vec y = fma(centred, Vec::load(norm.gamma + f), Vec::load(norm.beta + f));
-        y.store(x + f);
-        low = min(low, y);
-        high = max(high, y);
-    }
-    if (out) quantize(x, norm.features, low, high, *out, row);
 }
 
 // 16 values from x[d] on, zeros from x[size] on.
@@ -125,54 +164,79 @@ inline const float* padded_16(const float* x, int d, int size, float* buffer) {
 }
 
 // The last 16 may end in the second half, of which the first 16 have been read by then.
-void gate(float* x, size_t second, int features, Activation activation, const Int8Rows* out,
-          int row) {
+void gate(const FloatRows& x, size_t second, int features, Activation activation,
+          const Int8Rows* out, int row) {
     with_function(activation, [&](auto function) {
-        Vec low = Vec::broadcast(0.0f), high = low;
-        float one[16], other[16];
-        for (int f = 0; f < features; f += 16) {
-            const float* left = padded_16(x, f, features, one);
-            const float* right = padded_16(x + second, f, features, other);
-            for (int i = 0; i < 16; i += Vec::kWidth) {
-                const Vec y = mul(function(Vec::load(left + i)), Vec::load(right + i));
-                y.store(x + f + i);
-                low = min(low, y);
-                high = max(high, y);
+        each_few_rows(x, 2 * features, row, [&](const FloatRows& few, int first) {
+            Bounds bounds[kRowsTogether];
+            for (int i = 0; i < few.count; ++i) {
+                float* values = few.row(i);
+                float one[16], other[16];
+                for (int f = 0; f < features; f += 16) {
+                    const float* left = padded_16(values, f, features, one);
+                    const float* right = padded_16(values + second, f, features, other);
+                    for (int j = 0; j < 16; j += Vec::kWidth) {
+                        const Vec y = mul(function(Vec::load(left + j)), Vec::load(right + j));
+                        y.store(values + f + j);
+                        bounds[i].include(y);
+                    }
+                }
             }
-        }
-        if (out) quantize(x, features, low, high, *out, row);
+            if (out) quantize(few, features, bounds, *out, first);
+        });
     });
 }
 
-// One head of `size` values by its own largest magnitude, to `depth` bytes; returns the scale.
-inline float quantize_head(const float* x, int size, int depth, int offset, uint8_t* out) {
+// The largest magnitude of `size` values, lane by lane.
+inline Vec largest_magnitudes(const float* x, int size) {
     float buffer[16];
     Vec most = Vec::broadcast(0.0f);
-    for (int d = 0; d < depth; d += 16) {
+    for (int d = 0; d < size; d += 16) {
         const float* values = padded_16(x, d, size, buffer);
         for (int i = 0; i < 16; i += Vec::kWidth) {
             const Vec value = Vec::load(values + i);
             most = max(most, max(value, sub(Vec::broadcast(0.0f), value)));
         }
     }
-    const float scale = largest(most) / 127.0f;
-    const float inverse = 1.0f / std::max(scale, kSmallest);
-    for (int d = 0; d < depth; d += 16)
-        quantize_signed_16(padded_16(x, d, size, buffer), inverse, offset, out + d);
-    return scale;
+    return most;
 }
 
-// `Size` is the head size where it is known and a multiple of 16, so that loops unroll; else 0.
+// Each head by its own largest magnitude, 16 heads in the lanes: first the scales of all three
+// parts, so that they wait for each other's divisions only once, then the bytes. `Size` is the head
+// size where it is known and a multiple of 16, so that loops unroll; else 0.
 template <int Size>
 void split(const float* projections, size_t stride, const Int8Heads& heads, size_t token) {
     const int size = Size ? Size : heads.head_size, depth = Size ? Size : heads.depth();
-    const int count = heads.heads;
-    float* scales = heads.scales + token * 3 * count;
-    uint8_t* out = heads.values + token * heads.row();
-    for (int part = 0; part < 3; ++part)
-        for (int head = 0; head < count; ++head, ++scales, out += depth)
-            *scales = quantize_head(projections + part * stride + static_cast<size_t>(head) * size,
-                                    size, depth, part == 0 ? 128 : 0, out);
+    for (int first = 0; first < heads.heads; first += 16) {
+        const int count = std::min(16, heads.heads - first);
+        const float* x = projections + static_cast<size_t>(first) * size;
+        size_t to = token * 3 * heads.heads + first;
+        float inverses[3][16];
+        for (int part = 0; part < 3; ++part, to += heads.heads) {
+            Vec most[16];
+            for (int i = 0; i < 16; ++i)
+                most[i] = i < count ? largest_magnitudes(x + part * stride + i * size, size)
+                                    : Vec::broadcast(0.0f);
+            float scales[16];
+            largest_of_each(most, scales);
+            for (int i = 0; i < 16; i += Vec::kWidth) {
+                const Vec scale = div(Vec::load(scales + i), Vec::broadcast(127.0f));
+                scale.store(scales + i);
+                div(Vec::broadcast(1.0f), max(Vec::broadcast(kSmallest), scale))
+                    .store(inverses[part] + i);
+            }
+            std::memcpy(heads.scales + to, scales, count * sizeof(float));
+        }
+        to = token * 3 * heads.heads + first;
+        for (int part = 0; part < 3; ++part, to += heads.heads) {
+            uint8_t* out = heads.values + to * depth;
+            float buffer[16];
+            for (int i = 0; i < count; ++i)
+                for (int d = 0; d < depth; d += 16, out += 16)
+                    quantize_signed_16(padded_16(x + part * stride + i * size, d, size, buffer),
+                                       inverses[part][i], part == 0 ? 128 : 0, out);
+        }
+    }
 }
 
 // Queries are stored plus 128, as unsigned bytes.

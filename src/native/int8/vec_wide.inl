@@ -72,3 +72,7 @@ inline float lane_sum(const Vec& x) {
 inline float largest(const Vec& x) {
     return largest(joined(x, [](part::Vec a, part::Vec b) { return max(a, b); }));
 }
+// out[i] is the largest of x[i].
+inline void largest_of_each(const Vec (&x)[16], float* out) {
+    for (int i = 0; i < 16; ++i) out[i] = largest(x[i]);
+}
