@@ -294,12 +294,24 @@ def test_what_the_engine_does_not_do_is_refused(
     sentences: Callable[..., Folders], tmp_path: Path
 ) -> None:
     folder = sentences().packed
-    with pytest.raises(InputError, match="does not take attn_implementation"):
-        SentenceTransformer(folder, model_kwargs={"attn_implementation": "eager"})
+    with pytest.raises(InputError, match="does not take quantization_config"):
+        SentenceTransformer(folder, model_kwargs={"quantization_config": {}})
     with pytest.raises(InputError, match="is a model for encoder; text-classification needs"):
         CrossEncoder(folder)
-    with pytest.raises(TypeError, match="backend"):
+    with pytest.raises(InputError, match="backend is sparsebert's own engine"):
         SentenceTransformer(folder, backend="onnx")
+
+
+def test_what_changes_no_answer_is_taken(sentences: Callable[..., Folders], tmp_path: Path) -> None:
+    """As `load` takes it: how torch would compute the same, of the caller or of the folder."""
+    folder = shutil.copytree(sentences().unpacked, tmp_path / "st")
+    given = {"attn_implementation": "eager", "torch_dtype": "float32", "add_pooling_layer": False}
+    settings = folder / "sentence_bert_config.json"
+    said = json.loads(settings.read_text())
+    expected = SentenceTransformer(folder, model_kwargs=given).encode(TEXTS)
+    settings.write_text(json.dumps({**said, "model_kwargs": given}))
+    assert_alike(SentenceTransformer(folder).encode(TEXTS), expected)
+    assert_alike(load(folder).embed(TEXTS[:3]), expected[:3])
 
 
 def test_an_id_of_the_hub_is_asked_for_its_revision(

@@ -19,6 +19,7 @@ from typing import Any
 
 from sparsebert.checkpoint import resolve_model
 from sparsebert.checkpoint.json_files import read_json, replace_json
+from sparsebert.checkpoint.known_keys import MODEL_KWARGS
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
     ROUTER_NAME,
@@ -69,11 +70,9 @@ class _EngineModule:
     ) -> SparsebertModel:
         hub = {name: options.pop(name) for name in _FROM_HUB if name in options}
         threads = options.pop("threads", None)
-        for name in ("subfolder", "trust_remote_code"):  # our folders say the one, and run no code
-            options.pop(name, None)
-        if options:
+        if unknown := [name for name in options if name not in MODEL_KWARGS.harmless]:
             raise InputError(
-                f"our engine does not take {', '.join(options)}: model_kwargs may hold threads."
+                f"our engine does not take {', '.join(unknown)}: model_kwargs may hold threads."
             )
         if is_peft_model or transformer_task not in _TASKS:
             raise InputError(
@@ -125,6 +124,8 @@ class _OnEngine:
 
         ``threads`` is the engine's, as for `sparsebert.load`.
         """
+        if "backend" in options:
+            raise InputError("backend is sparsebert's own engine here: leave it out.")
         options["model_kwargs"] = {**(options.get("model_kwargs") or {}), "threads": threads}
         options["device"] = "cpu"
         super().__init__(str(model_name_or_path), backend=_BACKEND, **options)  # type: ignore[call-arg]
