@@ -188,7 +188,7 @@ def test_other_models_say_what_they_lack(tiny_bert: Any) -> None:
         load(tiny_bert()).embed_hybrid("a")
 
 
-def test_the_server_gives_the_same(converted: Path) -> None:
+def test_the_server_gives_the_same(converted: Path, tiny_bert: Any) -> None:
     for library in ("fastapi", "uvicorn", "orjson", "httpx"):
         pytest.importorskip(library)
     import httpx
@@ -197,7 +197,7 @@ def test_the_server_gives_the_same(converted: Path) -> None:
     from sparsebert.serving import load_models
 
     expected = load(converted).embed_hybrid(TEXTS)
-    served = serving(load_models([converted], threads=1))
+    served = serving(load_models([f"m3={converted}", f"dense={tiny_bert()}"], threads=1))
     with served as url, httpx.Client(base_url=url) as client:
 
         def asked(route: str) -> Any:
@@ -212,3 +212,12 @@ def test_the_server_gives_the_same(converted: Path) -> None:
             assert weights == pytest.approx(wanted.sparse.as_dict(), abs=1e-5)
         for vectors, wanted in asked("/embed_all"):
             assert np.asarray(vectors) == pytest.approx(wanted.tokens, abs=1e-5)
+        for hybrid, wanted in asked("/embed_hybrid"):
+            assert hybrid["dense"] == pytest.approx(wanted.dense, abs=1e-5)
+            weights = {pair["index"]: pair["value"] for pair in hybrid["sparse"]}
+            assert weights == pytest.approx(wanted.sparse.as_dict(), abs=1e-5)
+            assert np.asarray(hybrid["tokens"]) == pytest.approx(wanted.tokens, abs=1e-5)
+        assert "/embed_hybrid" in client.get("/info").json()["models"][0]["routes"]
+        refused = client.post("/embed_hybrid", json={"inputs": "a", "model": "dense"})
+        assert refused.status_code == 424
+        assert "dense lacks a head for sparse" in refused.json()["error"]

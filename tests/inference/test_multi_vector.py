@@ -309,6 +309,9 @@ def test_the_server_gives_the_same(tiny_bert, tmp_path: Path) -> None:
         assert answered.status_code == 424
         assert "gives no logits and no embedding here: it answers /embed_all" in answered.text
         assert "use embed_tokens" in asked("/embed", 424, inputs="a")["error"]
+        # OpenAI's client would try again where the fault were the server's.
+        error = asked("/v1/embeddings", 400, input="a")["error"]
+        assert (error["type"], error["code"]) == ("invalid_request_error", "model_not_supported")
         assert (
             "cannot rerank" in asked("/rerank", 424, query="a", texts=["b"], model="dense")["error"]
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -185,8 +185,7 @@ class EmbeddingModel(LoadedModel):
         They are those of `embed`, `embed_sparse` and `embed_tokens`. By a model with BGE-M3's
         heads; InputError for any other.
         """
-        weigher, embedder = self.token_weigher, self.token_vectors
-        if weigher is None or embedder is None or not embedder.of.first:
+        if not self.embeds_hybrid:
             check_converted(self.path)
             raise InputError(
                 f"{self.name} lacks a head for sparse or for multi-vector embeddings, and cannot "
@@ -196,17 +195,39 @@ class EmbeddingModel(LoadedModel):
         given, skipped = as_texts(texts, before), self.prompt_tokens(before)
         tokens = self._text_tokenizer().encode(given, strict=strict)
         states = self._per_token("hidden", tokens, batch_size)
-        pooler, unit = self.pooler, self.pooling.normalize
-        pooler.pooling.check()
+        found = self.hybrid_embeddings(states, tokens, skipped)
+        return found[0] if given.single else found
+
+    @property
+    def embeds_hybrid(self) -> bool:
+        """Whether the model has BGE-M3's heads beside its dense embedding."""
+        embedder = self.token_vectors
+        return self.token_weigher is not None and embedder is not None and embedder.of.first > 0
+
+    def hybrid_embeddings(
+        self,
+        states: Sequence[Floats],
+        tokens: Sequence[Tokens],
+        skipped: int | Sequence[int],
+    ) -> list[HybridEmbedding]:
+        """Of the last hidden states of texts, ``[tokens, hidden]``; `embed_hybrid` computes them.
+
+        The first ``skipped`` tokens, of all or of each, are not pooled.
+        """
+        weigher, embedder = self.token_weigher, self.token_vectors
+        assert weigher is not None
+        assert embedder is not None
+        self.pooling.check()
         call = EngineCall("hidden", per_token=True)
-        dense = pooler.embeddings(call, states, normalize=unit, skipped=skipped)
-        found = [
+        dense = self.pooler.embeddings(
+            call, states, normalize=self.pooling.normalize, skipped=skipped
+        )
+        return [
             HybridEmbedding(
                 vector, weigher.embedding(rows, each), embedder.vectors(rows, each, "document")
             )
             for vector, rows, each in zip(dense, states, tokens, strict=True)
         ]
-        return found[0] if given.single else found
 
     @property
     def embedding_kind(self) -> Literal["dense", "sparse", "tokens"]:

@@ -34,7 +34,7 @@ _CODES = {
     413: "request_too_large",
     429: "rate_limit_exceeded",
 }
-WRONG_HEAD = "model_not_supported"  # the code of a route that the model's head cannot answer
+WRONG_HEAD = "model_not_supported"  # the code of a route that the model cannot answer
 
 
 class RequestError(Exception):

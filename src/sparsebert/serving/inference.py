@@ -252,27 +252,34 @@ async def embed(
     prompt: str = "",
 ) -> list[Floats]:
     """One embedding of each text, as the model's folder says. Raises RequestError, ClientGone."""
-    behind = [not isinstance(item, list) for item in inputs.items]  # no prompt goes before ids
-    call, finish = embedding_call(model, prompt, behind, normalize=normalize)
+    skipped = skipped_tokens(model, inputs, prompt)
+    call, finish = embedding_call(model, skipped, normalize=normalize)
     rows = await infer(
         request, model, call, inputs, label=label, truncation=truncation, prompt=prompt
     )
     return await finish(rows)
 
 
+def skipped_tokens(
+    model: ServedModel, inputs: TextInputs | PredictInputs, prompt: str
+) -> list[int]:
+    """How many first tokens of each input are not pooled; no prompt stands before token ids."""
+    skipped = model.model.prompt_tokens(prompt)
+    return [0 if isinstance(item, list) else skipped for item in inputs.items]
+
+
 def embedding_call(
-    model: ServedModel, prompt: str, behind: Sequence[bool] | bool = True, *, normalize: bool
+    model: ServedModel, skipped: int | Sequence[int], *, normalize: bool
 ) -> tuple[EngineCall, Callable[[list[Floats]], Awaitable[list[Floats]]]]:
     """The engine call for texts, and what makes embeddings of its rows.
 
-    ``behind`` says which of them stand behind ``prompt``.
+    The first ``skipped`` tokens, of all or of each, are not pooled.
     """
-    skipped = (model.model.prompt_tokens(prompt) * np.asarray(behind)).tolist()
     pooler = model.model.pooler
     try:
         call = pooler.call(normalize=normalize, skipped=np.max(skipped, initial=0))
     except CheckpointError as error:
-        raise RequestError(424, str(error)) from error
+        raise RequestError(424, str(error), code=WRONG_HEAD) from error
 
     async def finish(rows: list[Floats]) -> list[Floats]:
         if not call.per_token and not pooler.pooling.layers:

@@ -153,6 +153,14 @@ class SparseValue(BaseModel):
     value: float
 
 
+class HybridEmbedding(BaseModel):
+    """A text's three embeddings of one pass; ``tokens`` has a vector for each token."""
+
+    dense: list[float]
+    sparse: list[SparseValue]
+    tokens: list[list[float]]
+
+
 class PipelineParameters(Parameters):
     """What `huggingface_hub.InferenceClient.text_classification` may send."""
 

@@ -86,6 +86,8 @@ class ServedModel:
             routes = [*_EMBEDDING_ROUTES, *_READING_ROUTES]
         if self.model.token_weigher is not None:
             routes.append("/embed_sparse")
+        if self.model.embeds_hybrid:
+            routes.append("/embed_hybrid")
         if self.head is Head.SEQUENCE:
             routes.append("/predict")
         if self.is_reranker:

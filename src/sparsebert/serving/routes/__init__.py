@@ -14,13 +14,14 @@ from sparsebert.serving.routes import (
     open_inference_models,
     openai,
     reranking,
+    sparse_embeddings,
     status,
     tagging,
     tei,
 )
 
 ROUTERS: dict[str, tuple[APIRouter, ...]] = {
-    "Embeddings": (tei.embedding_router,),
+    "Embeddings": (tei.embedding_router, sparse_embeddings.router),
     "OpenAI": (openai.router, openai.models_router),
     "Classification": (
         tei.classification_router,

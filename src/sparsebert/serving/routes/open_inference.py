@@ -123,7 +123,7 @@ async def infer(request: Request, body: InferRequest, name: str, version: str = 
     prompt = prompt_for(model, [""], None) if "text" in given else ""
     calls = {each: known[each] for each in wanted}
     if "embedding" in calls:
-        calls["embedding"], finish = _embedding_call(model, prompt)
+        calls["embedding"], finish = _embedding_call(model, model.model.prompt_tokens(prompt))
     infer_inputs = _infer_texts if "text" in given else _infer_ids
     results = await infer_inputs(request, model, calls, given, body)
     if "embedding" in results:
@@ -165,14 +165,14 @@ def outputs_of(model: ServedModel) -> dict[str, EngineCall]:
     elif model.head in (Head.QUESTION, Head.TOKEN):  # a vocabulary a token would drown the client
         known["logits"] = EngineCall("head", per_token=True)
     if model.model.pooling.embeds:
-        known["embedding"], _ = _embedding_call(model, "")
+        known["embedding"], _ = _embedding_call(model, 0)
     return known
 
 
 def _embedding_call(
-    model: ServedModel, prompt: str
+    model: ServedModel, skipped: int
 ) -> tuple[EngineCall, Callable[[list[Floats]], Awaitable[list[Floats]]]]:
-    return embedding_call(model, prompt, normalize=model.model.pooling.normalize)
+    return embedding_call(model, skipped, normalize=model.model.pooling.normalize)
 
 
 async def _infer_texts(

@@ -1,4 +1,4 @@
-"""The routes of text-embeddings-inference, except ``/rerank``.
+"""The routes of text-embeddings-inference, except ``/embed_sparse`` and ``/rerank``.
 
 ``/embed``, ``/embed_all``, ``/similarity``, ``/predict``, ``/tokenize``, ``/decode``, and
 ``POST /``, which `huggingface_hub.InferenceClient(base_url)` sends, as it knows no route; SageMaker
@@ -8,7 +8,6 @@ sends the same to ``/invocations``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,23 +17,14 @@ from pydantic import ConfigDict
 from tokenizers import Encoding
 
 from sparsebert.checkpoint import Head
-from sparsebert.inference.batching import EngineCall, Floats
+from sparsebert.inference.batching import Floats
 from sparsebert.inference.labelling import apply_function
-from sparsebert.inference.sparse import (
-    SparseEmbedding,
-    TokenLookup,
-    TokenWeigher,
-    sparse_call,
-    sparse_embedding,
-)
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.inference import (
     check_dimensions,
     embed_tokens,
     field_name,
-    infer_each,
     infer_logits,
-    look_up,
     prompt_for,
     require_head,
     truncate_dimensions,
@@ -47,6 +37,7 @@ from sparsebert.serving.inputs import TextInputs
 from sparsebert.serving.json_route import JsonRoute, stats_of, validated
 from sparsebert.serving.routes.answering import answer
 from sparsebert.serving.routes.reranking import rerank
+from sparsebert.serving.routes.sparse_embeddings import embed_sparse
 from sparsebert.serving.routes.tagging import fill, tag
 from sparsebert.serving.schemas import (
     AnswerRequest,
@@ -61,7 +52,6 @@ from sparsebert.serving.schemas import (
     RerankRequest,
     SimilarityRequest,
     SimpleToken,
-    SparseValue,
     TagRequest,
     TokenizeRequest,
 )
@@ -108,47 +98,6 @@ async def embed_all(request: Request, body: EmbedAllRequest) -> Any:
         truncation=truncation_of(request, body.truncate, body.truncation_direction),
         prompt=None if own else prompt_for(model, body.inputs.items, body.prompt_name),
     )
-
-
-@embedding_router.post("/embed_sparse", response_model=list[list[SparseValue]])
-async def embed_sparse(request: Request, body: EmbedSparseRequest) -> Any:
-    """The tokens of the vocabulary that matter to each text, and their weights (SPLADE, BGE-M3).
-
-    With a task texts take the route that the model has for queries or documents.
-    """
-    model = service_of(request).model(body.model, "/embed_sparse")
-    if model.model.token_weigher is None:
-        require_head(model, Head.MASKED_LM, "embed sparsely")
-    way = model.model.token_weigher or model.model.sparse_ways.of(body.task)
-    truncation = truncation_of(request, body.truncate, body.truncation_direction)
-    prompt = prompt_for(model, body.inputs.items, body.prompt_name)
-    if body.task is not None and body.prompt_name is None:
-        prompt = model.prompts.query if body.task == "query" else model.prompts.document
-    if isinstance(way, TokenLookup):
-        found = await look_up(
-            request, model, way, body.inputs, truncation=truncation, prompt=prompt
-        )
-        return await model.in_tokenizer_pool(lambda: _as_pairs(found))
-    if isinstance(way, TokenWeigher):
-        call = EngineCall("hidden", per_token=True)
-    elif way.unsupported:
-        raise RequestError(424, way.unsupported)
-    else:
-        call = sparse_call(way)
-    (rows,), read = await infer_each(
-        request, model, [call], body.inputs, truncation=truncation, prompt=prompt
-    )
-
-    def written() -> list[list[dict[str, Any]]]:
-        if isinstance(way, TokenWeigher):
-            return _as_pairs([*map(way.embedding, rows, read)])
-        return _as_pairs([sparse_embedding(row, way) for row in rows])
-
-    return await model.in_tokenizer_pool(written)
-
-
-def _as_pairs(found: Sequence[SparseEmbedding]) -> list[list[dict[str, Any]]]:
-    return [[{"index": i, "value": v} for i, v in each.as_dict().items()] for each in found]
 
 
 @embedding_router.post("/similarity", response_model=list[float])
