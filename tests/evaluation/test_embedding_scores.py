@@ -131,6 +131,29 @@ class TestRetrieval:
             assert found.scores == {"validation": pytest.approx(expected, abs=1e-3)}
             assert found.notes == ["validation: 30 queries in a corpus of 60 documents."]
 
+    def test_of_a_selection_of_queries_all_documents_count(
+        self, tiny_bert: TinyBert, tmp_path: Path
+    ) -> None:
+        letters = [chr(97 + place) for place in range(20)]
+        data = tmp_path / "beir"
+        write_rows(data / "corpus.jsonl", ({"_id": f"d{x}", "text": x} for x in letters))
+        write_rows(data / "queries.jsonl", ({"_id": f"q{x}", "text": f"q {x}"} for x in letters))
+        wanted = {f"q {x}": [x, letters[place - 1]] for place, x in enumerate(letters)}
+        lines = [f"q{query[2:]}\td{x}\t1" for query, documents in wanted.items() for x in documents]
+        (data / "qrels").mkdir()
+        judged = "\n".join(["query-id\tcorpus-id\tscore", *lines])
+        (data / "qrels" / "dev.tsv").write_text(judged, encoding="utf-8")
+        seen: list[dict[str, float]] = []
+
+        def first(expected: list[dict[str, float]], found: list[list[str]]) -> float:
+            seen.extend(expected)
+            return 0.0
+
+        options = {"task": "retrieval", "data": data, "metric": first, "max_rows": 9}
+        assert evaluate(tiny_bert("encoder"), **options).rows == {"validation": 8}
+        assert len(seen) == 4
+        assert all(sorted(each) in map(sorted, wanted.values()) for each in seen)
+
     def test_by_scalar_product_where_the_folder_says_so(
         self, tiny_bert: TinyBert, tmp_path: Path
     ) -> None:

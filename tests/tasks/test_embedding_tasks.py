@@ -12,6 +12,8 @@ pytest.importorskip("pyarrow")
 from sparsebert.errors import DataError
 from sparsebert.tasks import find_task, load_split, validation_splits
 from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.division import divide
+from sparsebert.tasks.examples import selection
 from sparsebert.tasks.pairs import as_cosines
 from sparsebert.tasks.texts import read_texts
 from tiny_tasks import write_rows
@@ -97,3 +99,46 @@ class TestRetrieval:
             load_split(task, tmp_path, "validation")
         with pytest.raises(DataError, match="holds no test.tsv"):
             load_split(task, tmp_path, "test")
+
+
+class TestWholeQueries:
+    """A query's rows stay together: a document left out would count as one that is not wanted."""
+
+    def write(self, path: Path) -> Path:
+        random = np.random.default_rng(0)
+        rows = [
+            {"query": f"q{query}", "document": f"d{random.integers(40)}"}
+            for query in range(30)
+            for _ in range(random.integers(1, 5))
+        ]
+        return write_rows(path, (rows[row] for row in random.permutation(len(rows))))
+
+    @pytest.mark.parametrize("most", [1, 7, 20, 50])
+    def test_of_a_selection(self, tmp_path: Path, most: int) -> None:
+        file = self.write(tmp_path / "train.jsonl")
+        task = find_task("retrieval", file)
+        whole, some = (
+            load_split(task, file, "train"),
+            load_split(task, file, "train", max_rows=most),
+        )
+        assert 1 <= len(some) <= max(most, 4)
+        kept = set(some.texts)
+        assert list(zip(some.texts, some.pairs or [], strict=True)) == [
+            row for row in zip(whole.texts, whole.pairs or [], strict=True) if row[0] in kept
+        ]
+
+    def test_with_a_document_each_the_rows_are_those_of_any_task(self, tmp_path: Path) -> None:
+        rows = ({"query": f"q{row}", "document": f"d{row % 3}"} for row in range(60))
+        file = write_rows(tmp_path / "train.jsonl", rows)
+        some = load_split(find_task("retrieval", file), file, "train", max_rows=25)
+        chosen = selection(60, 25)
+        assert chosen is not None
+        assert some.ids == [str(row) for row in chosen]
+
+    def test_of_a_division(self, tmp_path: Path) -> None:
+        file = self.write(tmp_path / "asked.jsonl")
+        examples = load_split(find_task("retrieval", file), file, "train")
+        train, held = divide(examples, file, 0.2).parts(examples, "validation")
+        assert len(train) + len(held) == len(examples)
+        assert held.texts
+        assert not set(train.texts) & set(held.texts)

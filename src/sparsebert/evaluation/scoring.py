@@ -37,7 +37,7 @@ from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.division import read_division
-from sparsebert.tasks.examples import Examples, load_split, selection, validation_splits
+from sparsebert.tasks.examples import Examples, load_split, validation_splits
 from sparsebert.tasks.files import file_type, no_split, undivided_file
 from sparsebert.tasks.labels import OUTSIDE
 from sparsebert.tasks.table import CUSTOM, Kind, Task, task_name
@@ -374,8 +374,7 @@ def _stored_examples(
             f"{file.name}: all rows were scored; whether some of them stood in {division.file}, on "
             "which the model was trained, was not looked at.",
         )
-    rows = selection(len(found), max_rows)
-    return [found if rows is None else found.take(rows, name)]
+    return [found.selected(max_rows)]
 
 
 def _noted(examples: Examples, note: str) -> Examples:

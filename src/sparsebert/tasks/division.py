@@ -22,7 +22,7 @@ from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.extras import need_extra
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.examples import Examples, examples_from, read_split, selection
+from sparsebert.tasks.examples import Examples, examples_from, read_split, selected_rows
 from sparsebert.tasks.own import find_task
 from sparsebert.tasks.table import Kind
 
@@ -63,12 +63,12 @@ class Division:
 def divide(examples: Examples, file: Path, share: float) -> Division:
     """Hold out ``share`` of the rows, and of each class of a classification as nearly as can be.
 
-    Rows with the same texts stay together. Each class with two texts or more has a row in both
-    parts. DataError if there are too few rows for two parts.
+    Rows with the same texts stay together, and those of a retrieval's query. Each class with two
+    texts or more has a row in both parts. DataError if there are too few rows for two parts.
     """
     groups: dict[int, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
     classes: dict[object, int] = {}
-    for row, key in enumerate(examples.row_texts()):
+    for row, key in enumerate(examples.together()):
         # A text with several labels goes with the first of them.
         label = int(examples.labels[row]) if examples.task.kind is Kind.CLASSIFICATION else 0
         groups[classes.setdefault(key, label)][key].append(row)
@@ -149,7 +149,7 @@ def hold_out(
     chosen = find_task(task, data, options=options)
     raw = read_split(chosen, data, "train")
     examples = examples_from(chosen, raw, "train")  # a bad row shows under the file's own name
-    kept = selection(len(examples), max_rows)
+    kept = selected_rows(examples, max_rows)
     if kept is None:
         kept = np.arange(len(examples))
     rows = len(kept)
@@ -159,9 +159,9 @@ def hold_out(
     # The legacy generator: numpy promises that its streams never change.
     order = kept[np.random.RandomState(_HELD_OUT_SEED).permutation(rows)]
     held, rest = order[:count], order[count:]
-    texts = examples.row_texts()
-    seen = {texts[row] for row in held}
-    train = [row for row in rest if texts[row] not in seen]
+    together = examples.together()
+    seen = {together[row] for row in held}
+    train = [row for row in rest if together[row] not in seen]
     if not train:
         raise DataError(
             f"{raw.source} has the same texts in all of its rows: none can be held out."

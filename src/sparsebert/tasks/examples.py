@@ -67,11 +67,19 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def row_texts(self) -> list[tuple[str, ...]]:
-        """The texts of each row, one or two."""
-        return list(
-            zip(*(each for each in (self.texts, self.pairs) if each is not None), strict=True)
-        )
+    def together(self) -> list[tuple[str, ...]]:
+        """What rows that belong together have in common: their texts; of a retrieval the query.
+
+        A query's documents are all looked for, and none of them is told from another.
+        """
+        if self.pairs is None or self.task.kind is Kind.RETRIEVAL:
+            return [(text,) for text in self.texts]
+        return list(zip(self.texts, self.pairs, strict=True))
+
+    def selected(self, max_rows: int | None) -> Examples:
+        """The rows of `selection`, as many as ``max_rows``; of a retrieval whole queries."""
+        rows = selected_rows(self, max_rows)
+        return self if rows is None else self.take(rows, self.split)
 
     def take(self, rows: npt.NDArray[np.int64], split: str) -> Examples:
         """Some of the rows, in the order of ``rows``, as the split of this name."""
@@ -165,8 +173,7 @@ def examples_from(
         negatives=list(zip(*others, strict=True)),
         corpus=raw.corpus,
     )
-    rows = selection(table.num_rows, max_rows)
-    return examples if rows is None else examples.take(rows, split)
+    return examples.selected(max_rows)
 
 
 def task_texts(table: pa.Table, task: Task, source: str) -> list[list[str]]:
@@ -255,9 +262,32 @@ def selection(rows: int, max_rows: int | None) -> npt.NDArray[np.int64] | None:
         return None
     if max_rows < 1:
         raise DataError(f"max_rows must be at least 1, not {max_rows}.")
+    return np.sort(_order(rows)[:max_rows])
+
+
+def selected_rows(examples: Examples, max_rows: int | None) -> npt.NDArray[np.int64] | None:
+    """`selection` of a split's rows; of a retrieval whole queries, chosen alike.
+
+    Without some of its rows a query's documents would count as those that it does not look for.
+    """
+    if examples.task.kind is not Kind.RETRIEVAL or selection(len(examples), max_rows) is None:
+        return selection(len(examples), max_rows)
+    assert max_rows is not None
+    queries: dict[tuple[str, ...], list[int]] = {}
+    for row, query in enumerate(examples.together()):
+        queries.setdefault(query, []).append(row)
+    rows = list(queries.values())
+    kept: list[int] = []
+    for index in _order(len(rows)):
+        if kept and len(kept) + len(rows[index]) > max_rows:
+            break
+        kept += rows[index]
+    return np.sort(np.array(kept, np.int64))
+
+
+def _order(count: int) -> npt.NDArray[np.int64]:
     # The legacy generator: numpy promises that its streams never change.
-    order = np.random.RandomState(_SELECTION_SEED).permutation(rows)
-    return np.sort(order[:max_rows]).astype(np.int64)
+    return np.random.RandomState(_SELECTION_SEED).permutation(count).astype(np.int64)
 
 
 def _concatenated(found: list[RawTable], source: Path) -> RawTable:

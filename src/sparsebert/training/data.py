@@ -152,8 +152,7 @@ def _read(
     whole = load_split(task, file, "train")
     division = divide(whole, file, share)
     train, held = division.parts(whole, task.validation_splits[0])
-    chosen = selection(len(train), max_rows)
-    return train if chosen is None else train.take(chosen, "train"), [held], division
+    return train.selected(max_rows), [held], division
 
 
 def _notes(task: Task, read: list[Examples], division: Division | None) -> list[str]:
