@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sentences import SENTENCES
+from sentences import SENTENCES, long_text
 from sparsebert import load
 from sparsebert.errors import InputError
 
@@ -86,6 +86,12 @@ class TestRerank:
                 model.rerank("a", documents)
         with pytest.raises(InputError, match="top_k must be a whole number from 1"):
             model.rerank("a", ["b"], top_k=0)
+        with pytest.raises(InputError, match="query must be a string, not an int"):
+            model.rerank(5, ["b"])
+        with pytest.raises(InputError, match=r"documents\[1\] must be a string"):
+            model.rerank("a", ["b", 5])
+        with pytest.raises(InputError, match=r"documents\[1\] has \d+ tokens"):
+            model.rerank("a", ["b", long_text(99)], strict=True)
         with pytest.raises(InputError, match="has 3 labels and is not a re-ranker"):
             load(tiny_bert("sequence-classification")).rerank("a", ["b"])
         with pytest.raises(InputError, match="cannot classify"):

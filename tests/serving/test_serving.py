@@ -297,6 +297,12 @@ class TestClassify:
         said = refusal(client, 422, "/predict", model="reranker", inputs=[["a"], [""]])
         assert "inputs[1][0] is empty" in said
 
+    def test_the_pair_that_a_model_does_not_take_is_named(self, tiny_bert):
+        folder = tiny_bert("sequence-classification", num_labels=1, type_vocab_size=1)
+        with serving(load_models([folder], threads=1)) as url, httpx.Client(base_url=url) as other:
+            said = refusal(other, 422, "/predict", inputs=[["a"], ["b"], ["c", "d"]])
+        assert said.startswith("Tokenizer: inputs[2] is a pair of texts")
+
     def test_one_label_is_a_sigmoid_unless_it_is_a_regression(self, tiny_bert, client, models):
         (found,) = ask(client, "/predict", model="reranker", inputs="the wall")
         logit = float(models["reranker"].logits("the wall")[0])

@@ -23,8 +23,10 @@ from sparsebert.inference.labelling import (
     softmax,
     tagged_tokens,
 )
-from sparsebert.inference.texts import Text, Texts, as_texts
+from sparsebert.inference.texts import Text, Texts, as_string, as_texts
 from sparsebert.inference.tokenizing import usual_stride
+
+_DOCUMENT = "documents[{}]".format
 
 
 class Model(EmbeddingModel):
@@ -174,7 +176,8 @@ class Model(EmbeddingModel):
         tokens (MaxSim). ``index`` is the place among ``documents``.
         """
         check_count("top_k", top_k)
-        texts = as_texts(documents)
+        query = as_string(query, "query")
+        texts = as_texts(documents, named=_DOCUMENT)
         if texts.single or not all(isinstance(text, str) for text in texts.items):
             raise InputError("documents must be a list of texts.")
         if self.token_vectors is not None and self.config.head is not Head.SEQUENCE:
@@ -195,7 +198,9 @@ class Model(EmbeddingModel):
                 f"{self.name} has {len(self.config.labels)} labels and is not a re-ranker, which "
                 "has one: use classify."
             )
-        pairs = as_texts([(query, str(text)) for text in texts.items], self.score_prompt)
+        pairs = as_texts(
+            [(query, str(text)) for text in texts.items], self.score_prompt, named=_DOCUMENT
+        )
         tokens = self._text_tokenizer().encode(pairs, strict=strict)
         logits = self._text_logits(tokens, batch_size)
         return np.asarray(apply_function(logits, self.score_function)[:, 0])

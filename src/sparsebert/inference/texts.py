@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from sparsebert.errors import InputError
@@ -14,19 +14,23 @@ Text = str | tuple[str, str]
 class Texts(NamedTuple):
     """Checked texts. ``single`` says that the caller gave one text and not a list of one.
 
-    ``label`` is what the caller calls the list.
+    ``named`` is what messages call the text at an index; None is its place in ``texts``.
     """
 
     items: list[Text]
     single: bool
-    label: str = "texts"
+    named: Callable[[int], str] | None = None
 
     def name(self, index: int) -> str:
-        """How a message names a text: its index in the caller's list."""
-        return "the text" if self.single else f"{self.label}[{index}]"
+        """What a message calls a text."""
+        if self.named is not None:
+            return self.named(index)
+        return "the text" if self.single else f"texts[{index}]"
 
 
-def as_texts(texts: Text | Iterable[Text], prompt: str = "") -> Texts:
+def as_texts(
+    texts: Text | Iterable[Text], prompt: str = "", named: Callable[[int], str] | None = None
+) -> Texts:
     """Check what the caller gave: a text, a pair (tuple), or any iterable of texts and pairs.
 
     ``prompt`` is put before each text, and before the first of each pair.
@@ -42,7 +46,7 @@ def as_texts(texts: Text | Iterable[Text], prompt: str = "") -> Texts:
         )
     else:
         given = list(texts)
-    checked = Texts([], single)
+    checked = Texts([], single, named)
     for index, item in enumerate(given):
         checked.items.append(_as_text(item, checked.name(index), prompt))
     return checked

@@ -223,7 +223,8 @@ class ServedModel:
         most = self._longest(task)
         side, limit = (truncation or Truncation()).side, self._limit(truncation, most)
         indices = [index for index, item in enumerate(items) if not isinstance(item, list)]
-        texts = Texts([item for item in items if not isinstance(item, list)], False, name(0))
+        given = [item for item in items if not isinstance(item, list)]
+        texts = Texts(given, False, lambda place: name(indices[place]))
         found: list[Tokens] = []
         long: list[int] = []
         if texts.items:
@@ -256,10 +257,11 @@ class ServedModel:
         truncation: Truncation | None,
     ) -> list[SparseEmbedding]:
         """Sparse embeddings by a table; errors as in `tokenize`."""
-        given = [item for item in items if not isinstance(item, list)]
-        side = (truncation or Truncation()).side
-        found, cut = lookup.embeddings_truncated(Texts([*given], False, name(0)), side=side)
         places = [place for place, item in enumerate(items) if not isinstance(item, list)]
+        given = [item for item in items if not isinstance(item, list)]
+        texts = Texts(given, False, lambda place: name(places[place]))
+        side = (truncation or Truncation()).side
+        found, cut = lookup.embeddings_truncated(texts, side=side)
         long = {places[each] for each in cut}
         for place, item in enumerate(items):
             if isinstance(item, list):
@@ -267,9 +269,11 @@ class ServedModel:
                 long |= {place} if lookup.is_too_long(item) else set()
         if long and truncation is None:
             raise self._too_long(name(min(long)), _ADVICE, lookup.max_length or 0)
-        texts = iter(found)
+        embedded = iter(found)
         return [
-            lookup.of_ids(lookup.truncated(item, side)) if isinstance(item, list) else next(texts)
+            lookup.of_ids(lookup.truncated(item, side))
+            if isinstance(item, list)
+            else next(embedded)
             for item in items
         ]
 
@@ -283,7 +287,7 @@ class ServedModel:
         """As `tokenize`, of texts, with the characters of each token."""
         most = self.model.max_length
         side, limit = (truncation or Truncation()).side, self._limit(truncation, most)
-        given = Texts([*texts], False, name(0))
+        given = Texts([*texts], False, name)
         found, long = self.model.tokenizer.locate_truncated(given, side=side, max_length=limit)
         if long and truncation is None:
             raise self._too_long(name(long[0]), advice, limit)
