@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedding_folders import splade
 from sparsebert.bench import (
     RANDOM_MODELS,
     Shape,
@@ -32,6 +33,8 @@ from sparsebert.bench.worker_client import Worker, WorkerError, running
 from sparsebert.checkpoint import Head, open_checkpoint
 from sparsebert.cli import main
 from sparsebert.errors import CheckpointError, InputError, OutputError
+from sparsebert.inference import load
+from sparsebert.inference.texts import as_texts
 from sparsebert.packing import pack
 from sparsebert.pruning import prune
 
@@ -92,6 +95,22 @@ def test_the_same_weights_in_two_precisions(sparse: Path) -> None:
     bf16 = result.engines[1]
     assert bf16.precision == "bf16"
     assert "fp32 weights, bf16 " in (bf16.settings or "")
+
+
+def test_a_splade_model_is_run_for_its_sparse_embeddings(
+    tiny_bert: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Not for the logits of every token, which nobody asks of it."""
+    pytest.importorskip("sentence_transformers")
+    folder = splade(tmp_path / "splade", tiny_bert("masked-lm"))
+    engine = known_engines()[OURS]()
+    engine.load(engine.prepare(folder, tmp_path), 1)
+    model = load(folder, threads=1)
+    ids = [tokens.ids.tolist() for tokens in model.tokenizer.encode(as_texts(["a wall", "noon"]))]
+    expected = model.embed_sparse(["a wall", "noon"])
+    for found, wanted in zip(engine.run(Batch.of(ids)), expected, strict=True):
+        assert found.as_dict() == pytest.approx(wanted.as_dict(), abs=1e-5)
+    assert "pooled to sparse embeddings" in engine.about()["settings"]
 
 
 def test_a_shape_longer_than_the_model_takes(sparse: Path) -> None:

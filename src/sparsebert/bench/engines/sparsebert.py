@@ -1,4 +1,8 @@
-"""Our own engine, on a packed folder: what a server would load."""
+"""Our own engine, on a packed folder: what a server would load, and what it would ask for.
+
+Of a SPLADE model that is its sparse embeddings, pooled in the engine. Other engines give the logits
+of each token, and leave the pooling to their caller.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sparsebert import __version__
 from sparsebert.bench.engines import dense_folder
 from sparsebert.bench.worker import Batch, Engine
+from sparsebert.checkpoint.sparse_routes import SparsePooling
 from sparsebert.inference import load
+from sparsebert.inference.sequences import Tokens
+from sparsebert.inference.sparse import sparse_embeddings
 from sparsebert.packing import VALUE_TYPES, is_packed, open_packed, pack
 
 if TYPE_CHECKING:
@@ -29,6 +38,7 @@ class PackedEngine(Engine):
         self._sparse = sparse
         self._compute = compute
         self._model: Model | None = None
+        self._pooling: SparsePooling | None = None
 
     def missing(self) -> str | None:
         return None
@@ -44,19 +54,27 @@ class PackedEngine(Engine):
 
     def load(self, folder: Path, threads: int) -> None:
         self._model = load(folder, threads=threads, compute=self._compute)
+        way = self._model.sparse_ways.of("document")
+        if self._model.embedding_kind == "sparse" and isinstance(way, SparsePooling):
+            self._pooling = way
 
     def run(self, batch: Batch) -> Any:
         assert self._model is not None
         sequences: Any = batch.sequences
-        return self._model.forward(sequences)
+        if self._pooling is None:
+            return self._model.forward(sequences)
+        tokens = [Tokens(ids.astype(np.int32), np.zeros(len(ids), np.int32)) for ids in sequences]
+        return sparse_embeddings(self._model.encoder, self._pooling, tokens, len(tokens))
 
     def about(self) -> dict[str, str]:
         assert self._model is not None
+        computed = f"{self._model.instruction_set}, {self._dtype} weights"
         kernel = f", {self._model.kernel}" if self._model.kernel else ""
         zeros = "" if self._sparse else ", zeros stored and multiplied"
+        pooled = ", pooled to sparse embeddings" if self._pooling else ""
         return {
             "version": f"sparsebert {__version__}",
-            "settings": f"{self._model.instruction_set}, {self._dtype} weights{zeros}{kernel}",
+            "settings": f"{computed}{zeros}{kernel}{pooled}",
         }
 
 
