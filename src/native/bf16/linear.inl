@@ -78,6 +78,17 @@ struct PairTiles {
     const Bf16Pairs* first;
 };
 
+// Of numbers of four bytes where they lie.
+inline void transpose_in_place(void* numbers) {
+    __m512i* rows = static_cast<__m512i*>(numbers);
+    __m512i a[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) a[i] = _mm512_load_si512(rows + i);
+    transpose_16x16(a);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) _mm512_store_si512(rows + i, a[i]);
+}
+
 // R tiles of outputs by the 16 tokens whose inputs begin at x, to [R][16 tokens][16 outputs].
 template <int R, template <int> class Weights>
 [[gnu::noinline]] void multiply_tiles(const Weights<R>& weights, const uint16_t* x, int panels,
@@ -108,7 +119,7 @@ void tiles_of_layer(const Linear& call, int panels, const uint16_t* x, int tile,
     const int end = std::min(row_end, first + R * kBf16TileRows);
     for (int token = 0; token < call.width; token += kTileTokens) {
         multiply_tiles<R, Weights>(weights, x, panels, sums);
-        for (int r = 0; r < R; ++r) transpose_16x16(sums[r][0]);
+        for (int r = 0; r < R; ++r) transpose_in_place(sums[r]);
         for (int row = begin; row < end; ++row)
             finish_row(call, row, token, sums[(row - first) / 16][(row - first) % 16], kTileTokens);
         x += static_cast<size_t>(panels) * 2 * kBf16TileWords;
@@ -138,8 +149,7 @@ void linear(const Linear& call, int row_begin, int row_end) {
         lay_out_inputs({call.x, columns, call.width, seconds}, x);
         // Token by token, for two words of one to be broadcast.
         const size_t tiles = static_cast<size_t>(call.width / kTileTokens) * panels * 2;
-        for (size_t i = 0; i < tiles; ++i)
-            transpose_16x16(reinterpret_cast<float*>(x + i * kBf16TileWords));
+        for (size_t i = 0; i < tiles; ++i) transpose_in_place(x + i * kBf16TileWords);
         if (w.layout == Layout::kBf16Pairs)
             all_tiles<PairTiles>(call, panels, x, begin, end);
         else

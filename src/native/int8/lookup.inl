@@ -10,43 +10,14 @@
 // at one load a cycle, and blends 16.
 #pragma once
 
+#include "../kernels/transpose_avx512.inl"
+
 // Rows x vectors of sums in registers, and vectors of a full table.
 constexpr int kLookupRows = 4, kLookupVectors = kLookupTokens / 16;
 constexpr int kLookupEntryBytes = kLookupVectors * 64;
 // With fewer tokens the loads of weights outweigh what a lookup saves. A vector
 // of few tokens costs as much as a full one: those are left to the blends.
 constexpr int kFewestLookupTokens = 40, kFewestOfVector = 8;
-
-// a[i] dword j to a[j] dword i.
-[[gnu::always_inline]] inline void transpose_16(__m512i (&a)[16]) {
-    __m512i b[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-    }
-    // a[4 i + j]: column j of each 128 bits, of rows 4 i to 4 i + 3.
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
-        a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
-        a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-        const __m512i low = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x88);
-        const __m512i high = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0x88);
-        const __m512i low_odd = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xDD);
-        const __m512i high_odd = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0xDD);
-        b[j] = _mm512_shuffle_i32x4(low, high, 0x88);
-        b[8 + j] = _mm512_shuffle_i32x4(low, high, 0xDD);
-        b[4 + j] = _mm512_shuffle_i32x4(low_odd, high_odd, 0x88);
-        b[12 + j] = _mm512_shuffle_i32x4(low_odd, high_odd, 0xDD);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) a[i] = b[i];
-}
 
 // The table of `groups` groups, from x on, of `tokens` tokens to out
 // [group][16 entries][kLookupVectors][64].
@@ -57,7 +28,7 @@ constexpr int kFewestLookupTokens = 40, kFewestOfVector = 8;
 #pragma GCC unroll 16
     for (int t = 0; t < 16; ++t)
         fours[t] = _mm512_maskz_loadu_epi32(t < tokens ? present : 0, x + t * stride);
-    transpose_16(fours);
+    transpose_16x16(fours);
     for (int choice = 0; choice < 16; ++choice, out += kLookupEntryBytes) {
         const __mmask64 second = choice * 0x1111111111111111ull;
 #pragma GCC unroll 8
@@ -111,7 +82,7 @@ template <int T>
 #pragma GCC unroll 16
     for (int r = 0; r < kTileRows; ++r)
         lanes[r] = _mm512_load_si512(partial + r * kLookupVectors * 16);
-    transpose_16(lanes);
+    transpose_16x16(lanes);
     Sums sums[1][T];
     tile.begin(sums);
 #pragma GCC unroll 16
