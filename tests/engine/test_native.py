@@ -2,9 +2,9 @@
 
 The first run compiles the engine four times, each in minutes on two cores (so only
 `make test-thorough` does it); builds stay in ``build/native-tests`` and ``build/native-fuzzer``.
-To look for longer, or at one case that the fuzzer named:
+To look for longer, or at one case that failed:
 
-    build/native-tests/release/native_tests --fuzz 3600 --seed 7
+    build/native-tests/release/native_tests --rounds 1000000 --seed 7
     build/native-tests/address,undefined,float-cast-overflow/native_tests --case 7 int8-linear
 """
 

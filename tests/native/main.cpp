@@ -1,9 +1,8 @@
 // Tests of the native engine:
-//   native_tests [NAME ...]                            the examples of these tests, or of all
-//   native_tests --rounds N [--seed N] [NAME ...]      N random cases of each test
-//   native_tests --fuzz SECONDS [--seed N] [NAME ...]  random cases until the time is up
-//   native_tests --case N NAME                         the one random case that the fuzzer named
-//   native_tests --sets                                the instruction sets of this machine
+//   native_tests [NAME ...]                        the examples of these tests, or of all
+//   native_tests --rounds N [--seed N] [NAME ...]  N random cases of each test
+//   native_tests --case N NAME                     the one random case that a failure named
+//   native_tests --sets                            the instruction sets of this machine
 // Every kernel runs on every instruction set of this machine, against the definition written
 // plainly; where results are whole numbers they must be equal, and so are those of all sets.
 #include <chrono>
@@ -23,13 +22,10 @@ double since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Until `rounds` rounds or `seconds` are over, whichever is not 0.
-void fuzz(const std::vector<const KernelTest*>& tests, uint64_t rounds, double seconds,
-          uint64_t seed) {
-    const Clock::time_point start = Clock::now();
-    const uint64_t end = seed + rounds;
+// Round after round, so that each test comes early.
+void run_rounds(const std::vector<const KernelTest*>& tests, uint64_t rounds, uint64_t seed) {
     uint64_t cases = 0;
-    for (; rounds ? seed < end : since(start) < seconds; ++seed)
+    for (const uint64_t end = seed + rounds; seed < end; ++seed)
         for (const KernelTest* test : tests) {
             if (!test->random_case) continue;
             try {
@@ -53,7 +49,6 @@ void fuzz(const std::vector<const KernelTest*>& tests, uint64_t rounds, double s
 
 int main(int count, char** arguments) {
     std::vector<const KernelTest*> chosen;
-    double seconds = 0;
     uint64_t rounds = 0, seed = 1;
     bool one_case = false;
     for (int i = 1; i < count; ++i) {
@@ -64,12 +59,9 @@ int main(int count, char** arguments) {
             std::puts(names.c_str() + 1);
             return 0;
         }
-        if (word == "--fuzz" || word == "--rounds" || word == "--seed" || word == "--case") {
+        if (word == "--rounds" || word == "--seed" || word == "--case") {
             if (++i == count) usage("a number is missing.");
-            if (word == "--fuzz")
-                seconds = std::atof(arguments[i]);
-            else
-                (word == "--rounds" ? rounds : seed) = std::strtoull(arguments[i], nullptr, 10);
+            (word == "--rounds" ? rounds : seed) = std::strtoull(arguments[i], nullptr, 10);
             one_case = one_case || word == "--case";
             continue;
         }
@@ -86,8 +78,8 @@ int main(int count, char** arguments) {
                     Random random(seed);
                     test->random_case(random);
                 }
-        } else if (rounds > 0 || seconds > 0) {
-            fuzz(chosen, rounds, seconds, seed);
+        } else if (rounds > 0) {
+            run_rounds(chosen, rounds, seed);
         } else {
             for (const KernelTest* test : chosen) {
                 const Clock::time_point start = Clock::now();
