@@ -464,6 +464,8 @@ class TestErrors:
     ) -> None:
         with pytest.raises(DataError, match="magnitude does not calibrate: leave"):
             prune(tiny_bert("encoder"), tmp_path / "out", method="magnitude", calibration=texts)
+        with pytest.raises(DataError, match="does not calibrate: leave calibration_rows out, or"):
+            prune(tiny_bert("encoder"), tmp_path / "out", calibration_rows=8)
         with pytest.raises(DataError, match="magnitude does not calibrate: leave the task 'sst2'"):
             prune(tiny_bert("encoder"), tmp_path / "out", task="sst2")
 

@@ -287,7 +287,8 @@ class TestHead:
     ) -> None:
         still = {**QUICK, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
         finetune(sparse, tmp_path / "first", data=data, **QUICK)
-        finetune(tmp_path / "first", tmp_path / "again", data=data, seed=9, **still)
+        kept = finetune(tmp_path / "first", tmp_path / "again", data=data, seed=9, **still)
+        assert not any("head" in note for note in kept.notes)
         first, again = weights(tmp_path / "first"), weights(tmp_path / "again")
         assert np.allclose(first["classifier.weight"], again["classifier.weight"], atol=1e-9)
         record = json.loads((tmp_path / "again" / "training.json").read_text())
@@ -302,7 +303,11 @@ class TestHead:
         rows = [{"text": f"a b {label}", "label": label} for label in ("good", "bad")] * 8
         write_rows(other / "train.jsonl", rows)
         for seed in (1, 2):
-            finetune(tmp_path / "first", tmp_path / f"s{seed}", data=other, seed=seed, **still)
+            again = finetune(
+                tmp_path / "first", tmp_path / f"s{seed}", data=other, seed=seed, **still
+            )
+            told = "the model's head for no, yes was replaced by a new one for bad, good."
+            assert told in again.notes
         first = weights(tmp_path / "first")["classifier.weight"]
         one, two = (weights(tmp_path / f"s{seed}")["classifier.weight"] for seed in (1, 2))
         assert not np.allclose(first, one, atol=1e-4)

@@ -18,6 +18,7 @@ from sparsebert.cli.console import (
 )
 from sparsebert.cli.options import NOTHING, Given, Group, declared_option
 from sparsebert.errors import PatternError, TrainingError
+from sparsebert.pruning.methods import CALIBRATION_ROWS
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.upstream.options import UpstreamOptions
@@ -56,7 +57,7 @@ def prune(
     ] = None,
     calibration_rows: Annotated[
         int, typer.Option(min=1, help="Calibrate on a fixed selection of so many texts.")
-    ] = 1024,
+    ] = CALIBRATION_ROWS,
     task: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The task whose columns the calibration texts have."),

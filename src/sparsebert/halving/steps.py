@@ -15,10 +15,10 @@ from sparsebert.halving.subject import Goal, Subject
 from sparsebert.packing import pack
 from sparsebert.progress import Progress
 from sparsebert.pruning import prune
+from sparsebert.pruning.methods import CALIBRATION_ROWS
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import CUSTOM, Kind
 
-CALIBRATION_ROWS = 1024
 LENGTH = 128  # tokens: of longer texts an embedding model learns from the beginning
 
 

@@ -21,6 +21,8 @@ from sparsebert.pruning import criteria, second_order
 if TYPE_CHECKING:
     from sparsebert.pruning.calibration import Linear, Statistics
 
+CALIBRATION_ROWS = 1024  # texts that are calibrated on, unless the user says how many
+
 Scores = Callable[[Float32], Float32]
 
 

@@ -35,7 +35,7 @@ from sparsebert.patterns import (
 from sparsebert.progress import Progress, shown
 from sparsebert.pruning.calibration import PrunedLayers, prune_layers
 from sparsebert.pruning.calibration_set import CalibrationSet, read_calibration_set
-from sparsebert.pruning.methods import Method, Needs, When, get_method
+from sparsebert.pruning.methods import CALIBRATION_ROWS, Method, Needs, When, get_method
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.own import reading_task
 
@@ -84,7 +84,7 @@ def prune(
     method: str | None = None,
     parts: Collection[str] = ("encoder",),
     calibration: str | Path | None = None,
-    calibration_rows: int = 1024,
+    calibration_rows: int = CALIBRATION_ROWS,
     task: str | None = None,
     text_column: str | None = None,
     pair_column: str | None = None,
@@ -282,17 +282,15 @@ def _calibration_set(
 ) -> CalibrationSet | None:
     """The texts to calibrate on; None for a method that needs none."""
     if method.needs is not Needs.CALIBRATION:
-        if source is not None:
+        given = ["the calibration texts"] if source is not None else []
+        given += [f"the task '{task}'"] if task is not None else []
+        given += ["calibration_rows"] if count != CALIBRATION_ROWS else []
+        given += columns.given()
+        if given:
             raise DataError(
-                f"the method {method.name} does not calibrate: leave the calibration texts out, or "
+                f"the method {method.name} does not calibrate: leave {' and '.join(given)} out, or "
                 "choose wanda or second-order."
             )
-        if task is not None:
-            raise DataError(
-                f"the method {method.name} does not calibrate: leave the task '{task}' out."
-            )
-        for name in columns.given():
-            raise DataError(f"the method {method.name} does not calibrate: leave {name} out.")
         return None
     if source is None:
         raise DataError(

@@ -85,6 +85,7 @@ def finetune(
     from sparsebert.training.job import prepare_job
     from sparsebert.training.run import run_training
     from sparsebert.training.saving import save_result
+    from sparsebert.training.task_model import replaced_head
     from sparsebert.training.task_run import TaskRun
     from sparsebert.training.work_folder import disk_needed, training_output, work_folder
 
@@ -154,6 +155,7 @@ def finetune(
                 "a sparse model learnt from the labels alone; one that learns from a dense model "
                 "of the task (--teacher, teacher=) loses less."
             )
+        outcome.notes += replaced_head(checkpoint, job.task)
         if job.unlabelled is not None:
             outcome.notes.append(
                 f"the teacher taught with {job.unlabelled:,} unlabelled texts besides."

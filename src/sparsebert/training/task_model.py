@@ -60,6 +60,20 @@ def keeps_head(checkpoint: Checkpoint, task: Task) -> bool:
     return not task.kind.named or same_labels(task, config.labels)
 
 
+def replaced_head(checkpoint: Checkpoint, task: Task) -> list[str]:
+    """A note where the model has a head of the task's kind, for other labels, and gets a new one.
+
+    A file of further rows that lacks a class would lose what the head has learnt without a word.
+    """
+    if checkpoint.config.head is not task.head or task.embeds or keeps_head(checkpoint, task):
+        return []
+    before, after = (
+        ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
+        for labels in (checkpoint.config.labels, head_labels(checkpoint, task))
+    )
+    return [f"the model's head for {before} was replaced by a new one for {after}."]
+
+
 def task_config(checkpoint: Checkpoint, task: Task) -> dict[str, Any]:
     """config.json of the checkpoint with the task's head, labels and problem type."""
     raw = copy.deepcopy(checkpoint.config.raw)

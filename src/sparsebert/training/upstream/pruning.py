@@ -28,7 +28,7 @@ from sparsebert.extras import need_extra
 from sparsebert.patterns import Pattern
 from sparsebert.progress import Progress, shown
 from sparsebert.pruning import prune
-from sparsebert.pruning.methods import Needs, When, get_method
+from sparsebert.pruning.methods import CALIBRATION_ROWS, Needs, When, get_method
 from sparsebert.pruning.one_shot import check_parts
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import selection
@@ -64,7 +64,7 @@ def prune_upstream(
     method: str = "second-order",
     parts: Collection[str] = ("encoder",),
     calibration: str | Path | None = None,
-    calibration_rows: int = 1024,
+    calibration_rows: int = CALIBRATION_ROWS,
     task: str | None = None,
     text_column: str | None = None,
     pair_column: str | None = None,
@@ -108,6 +108,8 @@ def prune_upstream(
         pruning |= columns.given()
     elif calibration is not None:
         raise DataError(f"the method {method} does not calibrate: leave the calibration texts out.")
+    elif calibration_rows != CALIBRATION_ROWS:
+        raise DataError(f"the method {method} does not calibrate: leave calibration_rows out.")
     if task is not None and calibration is None:
         raise DataError(
             f"the task '{task}' tells the columns of calibration texts, and none are given: leave "
@@ -223,7 +225,7 @@ def _refuse_pruning(
     usual = {"pattern": "1:2", "method": "second-order", "parts": ["encoder"]}
     given = [name for name, value in usual.items() if pruning[name] != value]
     given += ["calibration"] if calibration is not None else []
-    given += ["calibration_rows"] if calibration_rows != 1024 else []
+    given += ["calibration_rows"] if calibration_rows != CALIBRATION_ROWS else []
     given += ["task"] if task is not None else []
     if given:
         raise TrainingError(
