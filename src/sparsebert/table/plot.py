@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.errors import DataError, MissingExtraError
@@ -53,10 +54,7 @@ def shares_figure(tables: Sequence[Table], *, width: float = 7.0) -> Figure:
     if not drawn:
         raise DataError("there is nothing to plot: no row has a task in common with row dense.")
     rows = list(dict.fromkeys(row for table, _ in drawn for row in _compared(table)))
-    patterns = list(dict.fromkeys(row.removesuffix(_INT8) for row in rows))
-    colours = {
-        row: _COLOURS[patterns.index(row.removesuffix(_INT8)) % len(_COLOURS)] for row in rows
-    }
+    styles = _styles(rows)
     heights = [sum(len(_rows_of(table, c)) + 1 for c in columns) for table, columns in drawn]
     figure = Figure(
         figsize=(width, 0.9 + _INCHES_A_ROW * sum(heights) + 0.25 * (len(drawn) - 1)),
@@ -66,7 +64,7 @@ def shares_figure(tables: Sequence[Table], *, width: float = 7.0) -> Figure:
         len(drawn), sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
     )
     for axes, (table, columns) in zip(panels[:, 0], drawn, strict=True):
-        _draw_panel(axes, table, columns, colours)
+        _draw_panel(axes, table, columns, styles)
         if len(drawn) > 1:
             axes.set_title(table.model, loc="left", fontsize="medium")
     panels[-1, 0].set_xlabel(
@@ -76,14 +74,14 @@ def shares_figure(tables: Sequence[Table], *, width: float = 7.0) -> Figure:
         Line2D(
             [],
             [],
-            color=colours[row],
-            linewidth=_stroke(row),
+            color=style.colour,
+            linewidth=style.stroke,
             marker="o",
             markersize=4,
-            markerfacecolor="white" if row.endswith(_INT8) else colours[row],
+            markerfacecolor="white" if style.int8 else style.colour,
             label=_legend(tables, row),
         )
-        for row in rows
+        for row, style in styles.items()
     ]
     figure.legend(
         handles=handles,
@@ -92,6 +90,38 @@ def shares_figure(tables: Sequence[Table], *, width: float = 7.0) -> Figure:
         frameon=False,
     )
     return figure
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How a row is drawn."""
+
+    colour: str
+    int8: bool
+
+    @property
+    def stroke(self) -> float:
+        """The width of its stroke, in points."""
+        return 1.2 if self.int8 else 2.5
+
+    @property
+    def dots(self) -> dict[str, Any]:
+        """Of its seeds, as matplotlib's scatter takes it."""
+        if self.int8:
+            hollow = {"facecolors": "none", "edgecolors": self.colour}
+            return {**hollow, "alpha": 0.8, "linewidths": 0.8}
+        return {"color": self.colour, "alpha": 0.6, "linewidths": 0}
+
+
+def _styles(rows: Sequence[str]) -> dict[str, _Style]:
+    """Of each row: one in int8 has the colour of the one that it was packed from."""
+    patterns = list(dict.fromkeys(row.removesuffix(_INT8) for row in rows))
+    return {
+        row: _Style(
+            _COLOURS[patterns.index(row.removesuffix(_INT8)) % len(_COLOURS)], row.endswith(_INT8)
+        )
+        for row in rows
+    }
 
 
 def _compared(table: Table) -> list[str]:
@@ -115,13 +145,13 @@ def _drawn(table: Table) -> list[Column]:
 
 
 def _draw_panel(
-    axes: Any, table: Table, columns: Sequence[Column], colours: Mapping[str, str]
+    axes: Any, table: Table, columns: Sequence[Column], styles: Mapping[str, _Style]
 ) -> None:
     middles, y = [], 0
     for index, column in enumerate(columns):
         rows = _rows_of(table, column)
         for offset, row in enumerate(rows):
-            _draw(axes, table, row, column, y + offset, colours[row])
+            _draw(axes, table, row, column, y + offset, styles[row])
         if index % 2:
             axes.axhspan(y - 1, y + len(rows), color="black", alpha=0.04, lw=0)
         middles.append(y + (len(rows) - 1) / 2)
@@ -134,21 +164,13 @@ def _draw_panel(
     axes.margins(x=0.03)
 
 
-def _draw(axes: Any, table: Table, row: str, column: Column, y: float, colour: str) -> None:
+def _draw(axes: Any, table: Table, row: str, column: Column, y: float, style: _Style) -> None:
     mean = table.share(row, column)
     if mean is None:
         return
     seeds = table.seed_shares(row, column)
-    axes.vlines(mean, y - 0.42, y + 0.42, color=colour, linewidth=_stroke(row), zorder=2)
-    filled = {"color": colour, "alpha": 0.6, "linewidths": 0}
-    hollow = {"facecolors": "none", "edgecolors": colour, "alpha": 0.8, "linewidths": 0.8}
-    style = hollow if row.endswith(_INT8) else filled
-    axes.scatter(seeds, [y] * len(seeds), s=_DOTS, zorder=3, **style)
-
-
-def _stroke(row: str) -> float:
-    """The width of a row's stroke, in points."""
-    return 1.2 if row.endswith(_INT8) else 2.5
+    axes.vlines(mean, y - 0.42, y + 0.42, color=style.colour, linewidth=style.stroke, zorder=2)
+    axes.scatter(seeds, [y] * len(seeds), s=_DOTS, zorder=3, **style.dots)
 
 
 def _legend(tables: Sequence[Table], row: str) -> str:
