@@ -20,8 +20,7 @@
 #            task's own texts, and taught by what it was before with the zeros locked
 # best-int8  best, packed in int8 and scored on the engine
 # shared, shared-int8  the same two with a pattern that every 128 rows share
-# shared64, 2of4, 1of4  the same with one that 64 rows share, with 2:4 and 1:4, and shared64-int8 and
-#            so on; only if ROWS has them
+# others of `halved` below, and the same in int8: only if ROWS has them
 # embedding  for no task: 1:2 by second order and upstream distillation, packed in int8, and what the
 #            similarity of its embeddings scores on STS-B without training for it
 #
@@ -72,14 +71,35 @@ rows_of() {
     esac
 }
 
+# halved ROW: of a row that is pruned by second order and taught, its recipe and how to prune it.
+halved() {
+    case $1 in
+        best) echo best ;;
+        shared) echo shared --shared-rows 128 ;;
+        shared64) echo shared --shared-rows 64 ;;
+        2of4) echo best --pattern 2:4 ;;
+        1of4) echo best --pattern 1:4 ;;
+        *) return 1 ;;
+    esac
+}
+
+for row in $ROWS; do
+    case ${row%-int8} in
+        dense | oneshot | embedding) ;;
+        *)
+            if ! halved "${row%-int8}" >/dev/null; then
+                echo "error: ROWS names no row: $row" >&2
+                exit 2
+            fi
+            ;;
+    esac
+done
+
 # settings ROW TASK: the recipe of a fine-tuning.
 settings() {
-    local row=$1
-    case $row in
-        shared64) row=shared ;;
-        2of4 | 1of4) row=best ;;
-    esac
-    recipe "${RECIPE_PREFIX:-}$row" "${2%-full}"
+    local name
+    read -r name _ < <(halved "$1" || echo "$1")
+    recipe "${RECIPE_PREFIX:-}$name" "${2%-full}"
 }
 
 # begin TASK: sets START to what its fine-tuning begins from, made if need be.
@@ -119,18 +139,17 @@ sys.exit(not found)
 END
 }
 
-# rows_left TASK SEED: those of ROWS that have no score yet, and what these are made from.
+# rows_left TASK SEED: those of ROWS that have no score yet, each behind what it is made from.
 rows_left() {
-    local left=" " row
+    local left=" " taught=false row from
     for row in $ROWS; do
-        if [ "$row" != embedding ] && ! is_scored "$row" "$@"; then left+="$row "; fi
+        from=${row%-int8}
+        if [ "$row" = embedding ] || is_scored "$row" "$@"; then continue; fi
+        if halved "$from" >/dev/null; then taught=true; fi
+        if wants "$from" && [[ $left != *" $from "* ]]; then left+="$from "; fi
+        if [[ $left != *" $row "* ]]; then left+="$row "; fi
     done
-    for row in 1of4 2of4 shared64 shared best; do
-        if wants $row && [[ $left == *" $row-int8 "* && $left != *" $row "* ]]; then left=" $row$left"; fi
-    done
-    if wants dense && [[ $left =~ " "(best|shared|shared64|2of4|1of4)" " && $left != *" dense "* ]]; then
-        left=" dense$left"
-    fi
+    if $taught && wants dense; then left=" dense${left/ dense / }"; fi
     echo "$left"
 }
 
@@ -153,25 +172,21 @@ run_row() {
             begin "$2" && sparse "$halved/config.json" prune "$START" "$halved" &&
                 tune "$@" "$halved" && drop_weights "$out"
             ;;
-        best | shared | shared64 | 2of4 | 1of4)
-            local dense=$RUNS/dense/$2/seed-$3 pruned=$RUNS/models/$1/$2/seed-$3 pattern=
-            case $1 in
-                shared) pattern="--shared-rows 128" ;;
-                shared64) pattern="--shared-rows 64" ;;
-                2of4 | 1of4) pattern="--pattern ${1/of/:}" ;;
-            esac
-            # shellcheck disable=SC2086  # an option and its value, or nothing
-            sparse "$pruned/config.json" prune "$dense" "$pruned" --method second-order \
-                --calibration "$DATA/${2%-full}" --calibration-rows "$CALIBRATION_ROWS" \
-                --task "${2%-full}" $pattern &&
-                tune "$@" "$pruned" --teacher "$dense" && drop_weights "$pruned"
-            ;;
         *-int8)
             local floats=$RUNS/${1%-int8}/$2/seed-$3
             sparse "$out/config.json" pack "$floats" "$out" --dtype int8 &&
                 sparse "$out/evaluation.json" evaluate "$out" --task "${2%-full}" \
                     --data "$DATA/${2%-full}" --save &&
                 drop_weights "$floats"
+            ;;
+        *)
+            local dense=$RUNS/dense/$2/seed-$3 pruned=$RUNS/models/$1/$2/seed-$3 pattern
+            read -r _ pattern < <(halved "$1")
+            # shellcheck disable=SC2086  # an option and its value, or nothing
+            sparse "$pruned/config.json" prune "$dense" "$pruned" --method second-order \
+                --calibration "$DATA/${2%-full}" --calibration-rows "$CALIBRATION_ROWS" \
+                --task "${2%-full}" $pattern &&
+                tune "$@" "$pruned" --teacher "$dense" && drop_weights "$pruned"
             ;;
     esac
 }

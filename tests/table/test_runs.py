@@ -211,6 +211,18 @@ class TestMinilm:
         _, told = run_script("minilm.sh", *arguments, expect=2)
         assert told.startswith("usage: ")
 
+    def test_a_row_that_there_is_not(self, tmp_path: Path) -> None:
+        arguments = ("minilm.sh", "MODEL", "DATA", tmp_path, "--dry-run")
+        _, told = run_script(*arguments, expect=2, ROWS="dense bset-int8")
+        assert told == "error: ROWS names no row: bset-int8\n"
+
+    def test_whatever_the_order_of_the_rows(self, tmp_path: Path) -> None:
+        """What a row is made from comes before it."""
+        chosen = {"TASKS": "mrpc", "SEEDS": "1"}
+        wanted = minilm(tmp_path, ROWS="dense best best-int8 1of4 1of4-int8", **chosen)
+        found = minilm(tmp_path, ROWS="best-int8 1of4-int8 1of4 dense best", **chosen)
+        assert found == wanted
+
 
 class TestBase:
     def test_one_task_and_seed(self, tmp_path: Path) -> None:
@@ -251,7 +263,7 @@ class TestBase:
         assert made() == ["dense", "best", "best-int8", "shared", "shared-int8"]
         assert made("dense", "best", "best-int8") == ["dense", "shared", "shared-int8"]
         assert made("dense", "best", "shared") == [
-            *("dense", "best", "shared", "best-int8", "shared-int8")
+            *("dense", "best", "best-int8", "shared", "shared-int8")
         ]
 
 
