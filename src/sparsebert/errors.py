@@ -105,7 +105,7 @@ class EngineError(SparsebertError):
 
 
 class ExportError(SparsebertError):
-    """An exported file has lost zeros or answers otherwise than the model; it was not kept."""
+    """An exported file has lost zeros or gives other outputs than the model; it was not kept."""
 
 
 class ClusterError(SparsebertError):

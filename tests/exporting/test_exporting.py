@@ -264,7 +264,7 @@ class TestChecks:
             network.encoder.layer[1].attention.output.dense.bias[3] += 0.02
         network.save_pretrained(tmp_path / "other")
         wrong(tmp_path / "other")
-        with pytest.raises(ExportError, match="answers otherwise than transformers .by 0.0"):
+        with pytest.raises(ExportError, match="gives other outputs than transformers .by 0.0"):
             export(sparse(), tmp_path / "out", to="onnx")
         assert not (tmp_path / "out").exists()
 

@@ -129,7 +129,7 @@ def test_a_regression_keeps_its_scale(tiny_bert: Callable[..., Path]) -> None:
 
 def test_other_models_do_not_rerank(encoder: Path, tiny_bert: Callable[..., Path]) -> None:
     for folder in (encoder, tiny_bert("sequence-classification")):
-        with pytest.raises(InputError, match="gives no relevance"):
+        with pytest.raises(InputError, match="is not a reranker"):
             SparsebertRerank(folder)
 
 

@@ -117,7 +117,7 @@ def test_nodes_are_reranked(ranker: Path) -> None:
 
 
 def test_other_models_do_not_rerank(encoder: Path) -> None:
-    with pytest.raises(InputError, match="gives no relevance"):
+    with pytest.raises(InputError, match="is not a reranker"):
         SparsebertRerank(encoder)
 
 

@@ -79,9 +79,10 @@ def test_texts(client, models):
     found = infer(client, "group/embedder", inputs=[texts], id="a7")
     expected = models["group/embedder"].embed(SENTENCES[:4])
     assert found["embedding"] == pytest.approx(expected, abs=5e-7)
-    pairs = [texts, tensor("text_pair", list(SENTENCES[4:8]), [4, 1], "BYTES")]
+    others = [*SENTENCES[4:7], ""]
+    pairs = [texts, tensor("text_pair", others, [4, 1], "BYTES")]
     found = infer(client, "classifier", inputs=pairs, version="/versions/1")
-    expected = models["classifier"].logits(list(zip(SENTENCES[:4], SENTENCES[4:8])))
+    expected = models["classifier"].logits(list(zip(SENTENCES[:4], others)))
     assert found["logits"] == pytest.approx(expected, abs=1e-6)
 
 
@@ -157,14 +158,14 @@ def test_metadata_and_readiness(client):
     [
         ([], "inputs must hold text or input_ids"),
         ([tensor("text", ["a"], [2], "BYTES")], "has 1 values, which are not those of its shape"),
-        ([tensor("text", ["a"], [1])], "text has the datatype of another kind; it takes BYTES"),
+        ([tensor("text", ["a"], [1])], "text must have the datatype BYTES"),
         ([tensor("text", [1], [1], "BYTES")], "holds something that is not a string"),
         ([tensor("text", ["a"], [1, 1, 1], "BYTES")], "must have the shape [texts]"),
         ([tensor("text", ["a"] * 2049, [2049], "BYTES")], "text has 2049 entries"),
         ([tensor("text", ["a", ""], [2], "BYTES")], "the input text is empty at 1"),
         ([{"name": "text", "shape": [1], "datatype": "BYTES"}], "neither data nor binary data"),
         ([{"name": "input_ids", "shape": [1, 1], "datatype": "INT64"}], "has neither data nor"),
-        ([tensor("input_ids", [1], [1, 1], "FP32")], "it takes INT64 or INT32"),
+        ([tensor("input_ids", [1], [1, 1], "FP32")], "must have the datatype INT64 or INT32"),
         ([tensor("input_ids", [1], [1])], "must have the shape [texts, tokens]"),
         ([tensor("input_ids", [1.5], [1, 1])], "holds something that is not an INT64"),
         ([tensor("input_ids", [2**31], [1, 1], "INT32")], "is not an INT32"),
@@ -175,11 +176,11 @@ def test_metadata_and_readiness(client):
         ([tensor("input_ids", [5] * 65, [1, 65])], "the model takes 1 to 64"),
         (
             [tensor("input_ids", [5, 6], [1, 2]), tensor("attention_mask", [0, 1], [1, 2])],
-            "attention_mask must be ones and behind them zeros",
+            "each row of attention_mask must be ones followed by zeros",
         ),
         (
             [tensor("input_ids", [5, 6], [1, 2]), tensor("attention_mask", [1], [1, 1])],
-            "attention_mask has not the shape of input_ids",
+            "attention_mask must have the shape of input_ids",
         ),
         (
             [
@@ -201,7 +202,7 @@ def test_more_refusals(client):
     assert said == "tagger has no such output; it has logits, embedding."
     twice = [{"name": "logits"}, {"name": "logits"}]
     said = refusal(client, 422, "tagger", inputs=texts, outputs=twice)
-    assert said == "outputs names one twice."
+    assert said == "outputs names an output twice."
     assert "no model of that name" in refusal(client, 404, "zebra", inputs=texts)
     assert "there is no such version" in refusal(client, 404, "tagger/versions/2", inputs=texts)
     assert "inputs[0].shape" in refusal(

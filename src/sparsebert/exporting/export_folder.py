@@ -198,7 +198,7 @@ def _graph(
     difference, agrees = largest_difference(network, config, partial(form.run, file))
     if not agrees:
         raise ExportError(
-            f"{form.file} answers otherwise than transformers (by {difference:.3g}): it was not "
+            f"{form.file} gives other outputs than transformers (by {difference:.3g}): it was not "
             f"kept. Please report this with the versions of "
             f"{', '.join(('torch', 'transformers', *form.needs))}."
         )

@@ -26,8 +26,8 @@ def load_reranker(model: str | Path | Model, threads: int | None = None) -> Mode
     found = model if isinstance(model, Model) else load(model, threads=threads)
     if found.config.head is not Head.SEQUENCE or len(found.config.labels) != 1:
         raise InputError(
-            f"{found.name} gives no relevance: a reranker is a sequence-classification model with "
-            "one label."
+            f"{found.name} is not a reranker, which is a sequence-classification model with one "
+            "label."
         )
     return found
 

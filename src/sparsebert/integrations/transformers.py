@@ -153,7 +153,7 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
         }
         for name, wanted in asked.items():
             if wanted:
-                raise InputError(f"the engine only answers: it takes no {name}.")
+                raise InputError(f"the engine is for inference only: it takes no {name}.")
         ids = input_ids.cpu().numpy()
         inside = _inside(ids, attention_mask)
         keys = None

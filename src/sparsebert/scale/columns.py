@@ -44,9 +44,7 @@ class Columns:
         for name in dict.fromkeys(wanted):
             indices = schema.get_all_field_indices(name)
             if len(indices) > 1:
-                raise DataError(
-                    f"{file} has {len(indices)} columns '{name}': a name must be one's."
-                )
+                raise DataError(f"{file} has {len(indices)} columns '{name}': rename all but one.")
             if indices:
                 fields.append(schema.field(indices[0]))
         found = pa.schema(fields)

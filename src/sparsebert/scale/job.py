@@ -153,7 +153,7 @@ class Worker:
             if fingerprint(job.model) != job.fingerprint:
                 raise CheckpointError(
                     f"the model {job.model} on {platform.node()} is not the one that the job was "
-                    "started with: have the same on every machine."
+                    "started with: put the same one on every machine."
                 )
             self._model = load(
                 job.model, threads=job.threads, max_length=job.max_length, compute=job.compute

@@ -55,8 +55,8 @@ def begin(out: Location, job: Mapping[str, Any], inputs: InputFiles, *, force: b
         others = [name for name in names if not _is_ours(name)]
         if others or (known is None and names and not force):
             raise OutputError(
-                f"{out.path} holds {(others or sorted(names))[0]}, which no job wrote that could "
-                "go on: name an empty folder."
+                f"{out.path} holds {(others or sorted(names))[0]}, which no job wrote that can be "
+                "resumed: name an empty folder."
             )
         if force:
             _remove(out, names)
@@ -65,9 +65,9 @@ def begin(out: Location, job: Mapping[str, Any], inputs: InputFiles, *, force: b
             different = differences(known, job)
             if different:
                 raise OutputError(
-                    f"{out.path} was begun otherwise ({'; '.join(different)}): give the same "
-                    "options and input to go on, name another folder, or pass --force to begin "
-                    "anew."
+                    f"{out.path} was begun with another job ({'; '.join(different)}): give the "
+                    "same options and input to resume it, name another folder, or pass --force to "
+                    "start over."
                 )
         _remove(out, unfinished)  # not before it is known that no other job is at work here
         if known is None:

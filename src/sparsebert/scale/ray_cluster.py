@@ -195,7 +195,7 @@ def _pool(actors: int | tuple[int, int] | None, threads: int, parts: int) -> tup
     actors = room if actors is None else actors
     smallest, largest = (actors, actors) if isinstance(actors, int) else actors
     if not 1 <= smallest <= largest:
-        raise ClusterError(f"actors must be a number from 1, or a smaller and a larger: {actors}.")
+        raise ClusterError(f"actors must be a number from 1, or a range of them, not {actors!r}.")
     return min(smallest, parts), min(largest, parts)
 
 

@@ -103,7 +103,7 @@ class TensorRoute(JsonRoute):
 def integers(tensor: RequestTensor) -> npt.NDArray[np.int64]:
     """An INT64 or INT32 tensor of two dimensions; RequestError 422 for anything else."""
     if tensor.datatype not in _INTEGERS:
-        raise _unfit(tensor, f"has the datatype of another kind; it takes {' or '.join(_INTEGERS)}")
+        raise _unfit(tensor, f"must have the datatype {' or '.join(_INTEGERS)}")
     if len(tensor.shape) != 2:
         raise _unfit(tensor, "must have the shape [texts, tokens]")
     kind = _INTEGERS[tensor.datatype]
@@ -121,10 +121,13 @@ def integers(tensor: RequestTensor) -> npt.NDArray[np.int64]:
     return np.array(flat, np.int64).reshape(tensor.shape)
 
 
-def strings(tensor: RequestTensor) -> list[str]:
-    """A BYTES tensor of texts, ``[n]`` or ``[n, 1]``; RequestError 422 for anything else."""
+def strings(tensor: RequestTensor, *, paired: bool = False) -> list[str]:
+    """A BYTES tensor of texts, ``[n]`` or ``[n, 1]``; RequestError 422 for anything else.
+
+    Those that are ``paired`` with others may be empty.
+    """
     if tensor.datatype != "BYTES":
-        raise _unfit(tensor, "has the datatype of another kind; it takes BYTES")
+        raise _unfit(tensor, "must have the datatype BYTES")
     if len(tensor.shape) not in (1, 2) or tensor.shape[1:] not in ([], [1]):
         raise _unfit(tensor, "must have the shape [texts]")
     if tensor.data is None:
@@ -135,7 +138,7 @@ def strings(tensor: RequestTensor) -> list[str]:
     for index, item in enumerate(flat):
         if not isinstance(item, str):
             raise _unfit(tensor, "holds something that is not a string")
-        if not item:
+        if not (item or paired):
             raise _unfit(tensor, f"is empty at {index}: give at least one character")
     return flat
 

@@ -118,7 +118,7 @@ async def infer(request: Request, body: InferRequest, name: str, version: str = 
         if each not in known:
             raise RequestError(422, f"{model.name} has no such output; it has {', '.join(known)}.")
     if len(set(wanted)) < len(wanted):
-        raise RequestError(422, "outputs names one twice.", param="outputs")
+        raise RequestError(422, "outputs names an output twice.", param="outputs")
     given = {tensor.name: tensor for tensor in body.inputs}
     prompt = prompt_for(model, [""], None) if "text" in given else ""
     calls = {each: known[each] for each in wanted}
@@ -183,9 +183,10 @@ async def _infer_texts(
     body: InferRequest,
 ) -> dict[str, list[Floats]]:
     """The results of each output; outputs with the same prompt share their tokens."""
-    texts: Sequence[Any] = strings(given["text"])
-    if "text_pair" in given:
-        others = strings(given["text_pair"])
+    paired = "text_pair" in given
+    texts: Sequence[Any] = strings(given["text"], paired=paired)
+    if paired:
+        others = strings(given["text_pair"], paired=True)
         if len(others) != len(texts):
             raise RequestError(422, f"text has {len(texts)} texts, and text_pair {len(others)}.")
         texts = list(zip(texts, others, strict=True))
@@ -226,7 +227,7 @@ async def _infer_ids(
     service.check_count(len(ids), "input_ids")
     for name, array in arrays.items():
         if array.shape != ids.shape:
-            raise RequestError(422, f"{name} has not the shape of input_ids.", param="inputs")
+            raise RequestError(422, f"{name} must have the shape of input_ids.", param="inputs")
     lengths = _lengths(arrays.get("attention_mask", np.ones_like(ids)))
     stats.model = model.name
     stats.items += len(ids)
@@ -252,7 +253,7 @@ def _lengths(mask: npt.NDArray[np.int64]) -> list[int]:
     lengths = mask.sum(axis=1)
     if not np.array_equal(mask, np.arange(mask.shape[1]) < lengths[:, None]):
         raise RequestError(
-            422, "attention_mask must be ones and behind them zeros in each row.", param="inputs"
+            422, "each row of attention_mask must be ones followed by zeros.", param="inputs"
         )
     return [int(length) for length in lengths]
 
