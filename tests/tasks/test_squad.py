@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sparsebert.tasks.squad import Answers
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.tasks.windows import Windows, answer_tokens, cut_windows
 from tiny_models import TinyBert
-from tiny_tasks import write_rows, write_squad
+from tiny_tasks import write_rows, write_squad, write_squad_v2
 
 SQUAD = get_task("squad")
 
@@ -157,6 +158,49 @@ class TestData:
         write_rows(tmp_path / "train.jsonl", rows)
         with pytest.raises(DataError, match="row 2.*" + message.removeprefix("row 2")):
             load_split(SQUAD, tmp_path, "train")
+
+    @pytest.mark.parametrize("indent", [None, 2])
+    def test_as_its_authors_publish_it(self, tmp_path: Path, indent: int | None) -> None:
+        """``train-v2.0.json`` and ``dev-v2.0.json``: the same examples as of a row a question."""
+        write_squad_v2(tmp_path / "rows")
+        for split, name in (("train", "train"), ("validation", "dev")):
+            lines = (tmp_path / "rows" / f"{split}.jsonl").read_text().splitlines()
+            rows = [json.loads(line) for line in lines]
+            paragraphs = [
+                {
+                    "context": row["context"],
+                    "qas": [
+                        {
+                            "question": row["question"],
+                            "id": row["id"],
+                            "is_impossible": not row["answers"]["text"],
+                            "answers": [
+                                {"text": text, "answer_start": start}
+                                for text, start in zip(*row["answers"].values(), strict=True)
+                            ],
+                        }
+                    ],
+                }
+                for row in rows
+            ]
+            articles = [
+                {"title": "A", "paragraphs": paragraphs[:5]},
+                {"title": "B", "paragraphs": paragraphs[5:]},
+            ]
+            path = tmp_path / "published" / f"{name}-v2.0.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps({"version": "v2.0", "data": articles}, indent=indent))
+        task = get_task("squad_v2")
+        for split in ("train", "validation"):
+            ours, theirs = (
+                load_split(task, tmp_path / name, split) for name in ("rows", "published")
+            )
+            for field in ("texts", "pairs", "answers", "ids"):
+                assert getattr(ours, field) == getattr(theirs, field)
+        articles[1]["paragraphs"] = [{"context": "c"}]
+        path.write_text(json.dumps({"data": articles}))
+        with pytest.raises(DataError, match="article 2: it is not laid out as SQuAD's are"):
+            load_split(task, path, "validation")
 
     def test_a_flat_answer_column_is_refused(self, tmp_path: Path) -> None:
         row = {"id": "0", "question": "q", "context": "a b 4", "answers": "4"}

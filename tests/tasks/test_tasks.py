@@ -75,14 +75,18 @@ class TestFiles:
         with pytest.raises(DataError, match="several files for the split train"):
             split_files(tmp_path, "train")
 
-    def test_shards_are_joined_in_order_and_none_may_be_missing(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("hashes", [("", ""), ("-a09b74b3ef9c3b56", "-00f8e21d4cbb7a91")])
+    def test_shards_are_joined_in_order_and_none_may_be_missing(
+        self, tmp_path: Path, hashes: tuple[str, str]
+    ) -> None:
+        """As the hub names them, also as it once did: with a hash behind the number."""
         for part, text in ((1, "b"), (0, "a")):
-            path = tmp_path / f"train-0000{part}-of-00002.parquet"
+            path = tmp_path / f"train-0000{part}-of-00002{hashes[part]}.parquet"
             parquet(path, sentence=[text], label=[part])
         examples = load_split(SST2, tmp_path, "train")
         assert examples.texts == ["a", "b"]
         assert examples.labels.tolist() == [0, 1]
-        (tmp_path / "train-00000-of-00002.parquet").unlink()
+        (tmp_path / f"train-00000-of-00002{hashes[0]}.parquet").unlink()
         with pytest.raises(DataError, match="only some parts of train: 1 of 2"):
             load_split(SST2, tmp_path, "train")
 

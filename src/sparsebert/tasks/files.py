@@ -2,11 +2,12 @@
 
 ``data`` is a folder with files named after the splits, a single file, or None for the hub. In a
 folder, the file of a split is ``SPLIT.parquet`` (or another known ending) if there is one, else
-the parts of a sharded split (``SPLIT-00000-of-00002.parquet``), else the one file whose name
-starts with the split's name (``train_subset.parquet``); anything else is an error, never a guess.
-The validation split may be called ``dev``, ``valid`` or ``val``. A folder with a single table that
-is named after no split, or such a file itself, is undivided. Which endings count as tables is the
-task's to say (``types``): those of CoNLL files do for named entities alone.
+the parts of a sharded split (``SPLIT-00000-of-00002.parquet``, also with a hash behind the number),
+else the one file whose name starts with the split's name (``train_subset.parquet``); anything else
+is an error, never a guess. The validation split may be called ``dev``, ``valid`` or ``val``. A
+folder with a single table that is named after no split, or such a file itself, is undivided. Which
+endings count as tables is the task's to say (``types``): those of CoNLL files do for named entities
+alone.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def split_files(data: Path, split: str, types: Sequence[str] = TABLE_TYPES) -> l
     exact = [path for path in known if _stem(path) in split_names(split)]
     if exact:
         return _only(exact, data, split)
-    shard = re.compile(f"({'|'.join(map(re.escape, split_names(split)))})" + r"-(\d{5})-of-(\d{5})")
+    names = "|".join(map(re.escape, split_names(split)))
+    shard = re.compile(rf"({names})-(\d{{5}})-of-(\d{{5}})(-[0-9a-f]{{16}})?")
     shards = [(path, found) for path in known if (found := shard.fullmatch(_stem(path)))]
     if shards:
         count = int(shards[0][1][3])

@@ -5,8 +5,9 @@ strictly: a quote that is never closed, or text behind a closing one, is an erro
 TSV may have been written without any quoting, as GLUE's own files are, so that a quote in it is a
 character like any other; the file itself shows which.
 
-JSON: an object a line, or one array of objects. Python's own parser reads it, and not pyarrow's,
-which makes a time of every text that looks like one and crashes on some lines.
+JSON: an object a line, one array of objects, or a file as SQuAD's authors publish it. Python's own
+parser reads it, and not pyarrow's, which makes a time of every text that looks like one and crashes
+on some lines.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sparsebert.tasks.columns import show
 from sparsebert.tasks.conll import parse_conll
 from sparsebert.tasks.expansion import MOST_COLUMNS, ParquetRows, gunzip
 from sparsebert.tasks.files import CONLL_TYPES, GZIP, TABLE_TYPES, file_type
+from sparsebert.tasks.squad_articles import rows_of_articles, squad_articles
 from sparsebert.tasks.table import Kind, Task
 
 if TYPE_CHECKING:
@@ -269,6 +271,9 @@ def parse_object(line: str | bytes, where: str) -> dict[str, Any]:
 def parse_rows(text: str, source: str) -> list[dict[str, Any]]:
     """All rows of a file; blank lines are left out. DataError, naming the line or row."""
     if not text.lstrip().startswith("["):
+        articles = squad_articles(text)
+        if articles is not None:
+            return rows_of_articles(articles, source)
         return [
             parse_object(line, f"{source}, line {number}")
             for number, line in enumerate(text.split("\n"), 1)
