@@ -16,10 +16,16 @@ template <int R, int T>
     sum_dense<R, T>(sums, head.keys + static_cast<size_t>(key) * depth,
                     static_cast<size_t>(depth) * 16, head.part(0, query), head.call.at.row(),
                     depth / 4);
+    // Copies, which no store can change.
+    const float *key_scales = head.key_scales + key, *value_logs = head.value_logs + key;
+    float scales[T];
 #pragma GCC unroll 16
-    for (int t = 0; t < T; ++t) {
-        const Vec scale = Vec::broadcast(head.scale(0, query + t));
-        float* row = head.scores + t * head.score_stride + key;
+    for (int t = 0; t < T; ++t) scales[t] = head.scale(0, query + t);
+    float* row = head.scores + key;
+    const size_t stride = head.score_stride;
+#pragma GCC unroll 16
+    for (int t = 0; t < T; ++t, row += stride) {
+        const Vec scale = Vec::broadcast(scales[t]);
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
             Vec lanes[kTileVectors];
@@ -27,8 +33,8 @@ template <int R, int T>
 #pragma GCC unroll 4
             for (int v = 0; v < kTileVectors; ++v) {
                 const int i = r * 16 + v * Vec::kWidth;
-                const Vec factor = mul(scale, Vec::load(head.key_scales + key + i));
-                fma(lanes[v], factor, Vec::load(head.value_logs + key + i)).store(row + i);
+                const Vec factor = mul(scale, Vec::load(key_scales + i));
+                fma(lanes[v], factor, Vec::load(value_logs + i)).store(row + i);
             }
         }
     }

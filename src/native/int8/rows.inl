@@ -139,14 +139,17 @@ void norm(const FloatRows& x, const Int8Norm& norm, const Int8Rows* out, int row
             });
             factors[i] = 1.0f / std::sqrt(squares / count + norm.epsilon);
         }
+        // Copies, which no store can change.
+        const float *gamma = norm.gamma, *beta = norm.beta;
+        const int end = padded;
         Bounds bounds[kRowsTogether];
         for (int i = 0; i < few.count; ++i) {
             const Vec mean = Vec::broadcast(means[i]), factor = Vec::broadcast(factors[i]);
             float* values = few.row(i);
             Bounds of_row;
-            for (int f = 0; f < padded; f += Vec::kWidth) {
+            for (int f = 0; f < end; f += Vec::kWidth) {
                 const Vec centred = mul(sub(Vec::load(values + f), mean), factor);
-                const Vec y = fma(centred, Vec::load(norm.gamma + f), Vec::load(norm.beta + f));
+                const Vec y = fma(centred, Vec::load(gamma + f), Vec::load(beta + f));
                 y.store(values + f);
                 of_row.include(y);
             }
