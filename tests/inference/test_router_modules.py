@@ -124,6 +124,8 @@ def test_the_server_and_the_command_line(
                 main(["embed", str(tmp_path / "st"), *given])
             lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
             assert [line["indices"] for line in lines] == [each.indices.tolist() for each in wanted]
+        kind = httpx.get(f"{url}/info").json()["model_type"]
+        assert kind == {"embedding": {"pooling": "splade"}}
         ids = model.tokenizer.backend.encode(TEXTS[0], add_special_tokens=False).ids
         body = {"inputs": [ids], "task": "query"}
         (found,) = httpx.post(f"{url}/embed_sparse", json=body).json()

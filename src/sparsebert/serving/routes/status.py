@@ -66,7 +66,10 @@ async def metrics(request: Request) -> Response:
 
 
 def _type(served: ServedModel) -> dict[str, Any]:
+    """As TEI tells it, whose clients know a SPLADE model by its pooling."""
     config = served.model.config
+    if served.model.embedding_kind == "sparse":
+        return {"embedding": {"pooling": "splade"}}
     kind = _TYPES[served.head]
     if kind == "classifier" and served.is_reranker:
         kind = "reranker"
