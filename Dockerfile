@@ -19,5 +19,8 @@ RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
 USER 10001
 ENV SPARSEBERT_HOST=0.0.0.0 SPARSEBERT_PORT=8080 SPARSEBERT_MODELS=/model SPARSEBERT_SHUTDOWN_DELAY=5
 EXPOSE 8080
-HEALTHCHECK CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health')"]
+# By http.client, which heeds no proxy that the environment names.
+HEALTHCHECK CMD ["python", "-c", "import http.client, os; \
+    asked = http.client.HTTPConnection('127.0.0.1', int(os.environ['SPARSEBERT_PORT']), timeout=10); \
+    asked.request('GET', '/health'); raise SystemExit(asked.getresponse().status != 200)"]
 ENTRYPOINT ["sparsebert", "serve"]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from fnmatch import fnmatch
 from typing import Any
 
@@ -12,6 +16,7 @@ yaml = pytest.importorskip("yaml")
 pytest.importorskip("fastapi")
 
 from checkout import CHECKOUT
+from served import serving
 from sparsebert.inference import load
 from sparsebert.serving.app import create_app
 from sparsebert.serving.served_model import ServedModel
@@ -59,12 +64,34 @@ def test_probes_ask_routes_that_exist(paths: set[str]) -> None:
     for probe in probes:
         assert probe["httpGet"]["path"] in paths
         assert probe["httpGet"]["port"] in ports
-    asked = re.search(r"127\.0\.0\.1:(\d+)(/\w+)", DOCKERFILE)
-    assert asked is not None
-    assert int(asked[1]) in ports
-    assert asked[2] in paths
-    assert f"EXPOSE {asked[1]}" in DOCKERFILE
-    assert f"SPARSEBERT_PORT={asked[1]}" in DOCKERFILE
+    exposed = re.search(r"^EXPOSE (\d+)$", DOCKERFILE, re.M)
+    assert exposed is not None
+    assert int(exposed[1]) in ports
+    assert f"SPARSEBERT_PORT={exposed[1]}" in DOCKERFILE
+
+
+def test_the_containers_health_is_that_of_its_server(tiny_bert: TinyBert) -> None:
+    """On the port that it was given, and past any proxy that its environment names."""
+    pytest.importorskip("uvicorn")
+    found = re.search(r"^HEALTHCHECK CMD (\[.*\])$", DOCKERFILE.replace("\\\n", ""), re.M)
+    assert found is not None
+    python, *arguments = json.loads(found[1])
+    assert python == "python"
+
+    def check(port: int) -> int:
+        environment = {
+            **os.environ,
+            "SPARSEBERT_PORT": str(port),
+            "http_proxy": "http://127.0.0.1:9",
+            "no_proxy": "",
+        }
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, env=environment, stderr=subprocess.DEVNULL).returncode
+
+    with serving([ServedModel("tiny", [load(tiny_bert("encoder"))])]) as url:
+        port = int(url.rpartition(":")[2])
+        assert check(port) == 0
+    assert check(port) != 0
 
 
 def test_a_stop_is_noticed_before_the_server_ends() -> None:
