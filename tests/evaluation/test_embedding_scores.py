@@ -15,6 +15,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
 from sentence_folders import with_modules
+from sparsebert import load
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation import evaluate
 from sparsebert.evaluation.retrieval import products, query_scores, retrieval_scores, search
@@ -31,7 +32,7 @@ def ranked(order: list[int], relevant: dict[int, float], documents: int) -> Any:
     for rank, index in enumerate(order):
         vectors[index, 0] = 1 - rank / 100
     names = [str(index) for index in range(documents)]
-    return search(["q"], names, [relevant], products(np.ones((1, 1)), vectors))
+    return search(["q"], names, [relevant], [()], products(np.ones((1, 1)), vectors))
 
 
 class TestMetrics:
@@ -61,14 +62,14 @@ class TestMetrics:
         grades[:, 0] = 1
         relevant = [{i: float(v) for i, v in enumerate(row) if v} for row in grades]
         names = [str(index) for index in range(40)]
-        found = search(names[:30], names, relevant, products(queries, documents))
+        found = search(names[:30], names, relevant, [()] * 30, products(queries, documents))
         expected = ndcg_score(grades, queries @ documents.T, k=10)
         assert query_scores("ndcg@10", found).mean() == pytest.approx(expected)
 
     def test_what_tells_nothing_apart_finds_nothing(self) -> None:
         names = [str(index) for index in range(150)]
         alike = products(np.ones((2, 3)), np.ones((150, 3)))
-        found = search(names[:2], names, [{0: 1.0}, {149: 1.0}], alike)
+        found = search(names[:2], names, [{0: 1.0}, {149: 1.0}], [()] * 2, alike)
         assert set(retrieval_scores(("ndcg@10", "mrr@10", "recall@10"), found).values.values()) == {
             0
         }
@@ -153,6 +154,33 @@ class TestRetrieval:
         assert evaluate(tiny_bert("encoder"), **options).rows == {"validation": 8}
         assert len(seen) == 4
         assert all(sorted(each) in map(sorted, wanted.values()) for each in seen)
+
+    def test_a_query_does_not_find_itself(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
+        """In data such as Quora's and ArguAna's the queries are documents too, by their ids."""
+        random = np.random.default_rng(3)
+        texts = [" ".join(random.permutation(list("abcdefgh"))[:5]) for _ in range(40)]
+        assert len(set(texts)) == 40
+        queries = [*texts[:14], "a b"]  # the last is another text than document 14
+        data = tmp_path / "beir"
+        write_rows(
+            data / "corpus.jsonl",
+            ({"_id": str(n), "text": x, "title": "c d"} for n, x in enumerate(texts)),
+        )
+        write_rows(
+            data / "queries.jsonl", ({"_id": str(n), "text": x} for n, x in enumerate(queries))
+        )
+        (data / "qrels").mkdir()
+        lines = [f"{place}\t{20 + place}\t1" for place in range(15)]
+        judged = "\n".join(["query-id\tcorpus-id\tscore", *lines])
+        (data / "qrels" / "dev.tsv").write_text(judged, encoding="utf-8")
+        model = load(tiny_bert("encoder"))
+        asked, found = model.embed(queries), model.embed([f"c d {text}" for text in texts])
+        similar = asked @ found.T / np.outer(*(np.linalg.norm(x, axis=1) for x in (asked, found)))
+        similar[range(14), range(14)] = -1
+        ranks = [1 + np.sum(row > row[20 + place]) for place, row in enumerate(similar)]
+        expected = 100 * np.mean([1 / rank if rank <= 10 else 0 for rank in ranks])
+        scores = evaluate(tiny_bert("encoder"), task="retrieval", data=data).scores["validation"]
+        assert scores["mrr@10"] == pytest.approx(expected)
 
     def test_by_scalar_product_where_the_folder_says_so(
         self, tiny_bert: TinyBert, tmp_path: Path

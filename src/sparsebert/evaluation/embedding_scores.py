@@ -137,11 +137,15 @@ def find_documents_by_engine(
 
 
 class LookedFor(NamedTuple):
-    """Different queries and documents, and for each query how relevant which documents are."""
+    """Different queries and documents, and for each query how relevant which documents are.
+
+    ``passed_over`` has of each query the document that it is itself, if it looks for others.
+    """
 
     queries: list[str]
     documents: list[str]
     relevant: list[dict[int, float]]
+    passed_over: list[set[int]]
 
 
 def looked_for(examples: Examples) -> LookedFor:
@@ -155,7 +159,11 @@ def looked_for(examples: Examples) -> LookedFor:
     for query, document, value in zip(examples.texts, examples.pairs, examples.labels, strict=True):
         known = relevant[query]
         known[where[document]] = max(float(value), known.get(where[document], 0.0))
-    return LookedFor(queries, documents, [relevant[query] for query in queries])
+    itself = {query: where[text] for query, text in examples.themselves.items()}
+    passed_over = [
+        {itself[query]} - relevant[query].keys() if query in itself else set() for query in queries
+    ]
+    return LookedFor(queries, documents, [relevant[query] for query in queries], passed_over)
 
 
 def pair_cosines(

@@ -8,12 +8,13 @@ With g_i the relevance of the document at rank i (0 for one that is not looked f
 ``ndcg_score`` have it). MRR@k is 1 / (rank of the first document looked for), 0 if it is not among
 the first k, and recall@k the share of those looked for that is; all are means over the queries. A
 document that is as near to the query as one that is looked for counts as the nearer one, so that
-embeddings which tell nothing apart score nothing.
+embeddings which tell nothing apart score nothing. A document that is the query itself is passed
+over, as BEIR does (Thakur et al. 2021).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,15 +65,17 @@ def search(
     queries: Sequence[str],
     documents: Sequence[str],
     relevant: Sequence[Mapping[int, float]],
+    passed_over: Sequence[Collection[int]],
     similarities: Similarities,
 ) -> Search:
-    """Find the documents that are most similar to each query."""
+    """Find the documents that are most similar to each query, but for those ``passed_over``."""
     count = min(MOST_FOUND, len(documents))
     found = np.empty((len(queries), count), np.int64)
     step = max(_CELLS // len(documents), 1)
     for start in range(0, len(queries), step):
         near = without_rounding_noise(similarities(slice(start, start + step)))
         for offset, scores in enumerate(near):
+            scores[list(passed_over[start + offset])] = -np.inf
             found[start + offset] = _nearest(scores, relevant[start + offset], count)
     return Search(queries, documents, relevant, found)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -48,7 +48,7 @@ class Examples:
     retrieval are, and empty for SQuAD, which has ``answers``, and for named
     entities, which have ``words``. ``ids`` name the rows; ``notes`` are sentences on how they were
     read. ``negatives`` are the documents of each row that its query does not look for, and
-    ``corpus`` has further ones to search.
+    ``corpus`` has further ones to search; ``themselves`` has the documents that queries are.
     """
 
     task: Task
@@ -63,6 +63,7 @@ class Examples:
     notes: tuple[str, ...] = ()
     negatives: list[tuple[str, ...]] = field(default_factory=list)
     corpus: tuple[str, ...] = ()
+    themselves: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -172,6 +173,7 @@ def examples_from(
         (*raw.notes, *found.notes),
         negatives=list(zip(*others, strict=True)),
         corpus=raw.corpus,
+        themselves=raw.themselves,
     )
     return examples.selected(max_rows)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +38,14 @@ class RawTable:
     """An unvalidated table; all cells of a CSV or TSV file are text.
 
     ``source`` is what messages call it; ``notes`` are sentences on how it was read; ``corpus`` has
-    documents to search beside those of the rows.
+    documents to search beside those of the rows, ``themselves`` those that a query is itself.
     """
 
     table: pa.Table
     source: str
     notes: tuple[str, ...] = ()
     corpus: tuple[str, ...] = ()
+    themselves: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_table(path: Path, task: Task | None = None) -> RawTable:

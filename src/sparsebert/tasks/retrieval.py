@@ -115,8 +115,9 @@ def beir_splits(data: Path, split: str) -> Path | None:
 def beir_table(data: Path, split: str) -> RawTable:
     """The judged pairs of a split as a table of ``query``, ``document`` and ``relevance``.
 
-    Its corpus has all documents, each once. Judgements of 0 and below are left out. DataError for
-    files that cannot be read and for an id that no query or document has.
+    Its corpus has all documents, each once; one with a query's id and text is the query itself.
+    Judgements of 0 and below are left out. DataError for files that cannot be read and for an id
+    that no query or document has.
     """
     import pyarrow as pa
 
@@ -142,7 +143,12 @@ def beir_table(data: Path, split: str) -> RawTable:
     types = (pa.string(), pa.string(), pa.float32())
     arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
     table = pa.Table.from_arrays(arrays, names=["query", "document", RELEVANCE])
-    return RawTable(table, str(file), corpus=_different(documents))
+    themselves = {
+        query: documents[name]
+        for name, query in queries.items()
+        if documents.get(name, "").endswith(query)  # behind its title
+    }
+    return RawTable(table, str(file), corpus=_different(documents), themselves=themselves)
 
 
 def beir_texts(data: Path) -> list[str | tuple[str, str]]:
