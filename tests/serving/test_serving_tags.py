@@ -98,6 +98,24 @@ def test_masks(client, folders):
     assert whole[0][:3] == found
 
 
+def test_filling_takes_the_memory_of_one_token(folders):
+    """Not of all of a text's, which are gigabytes with the 250,002 tokens of XLM-R's vocabulary."""
+    model = load(folders["masked-lm"])
+    texts = [f"{MASKED} {long_text(12)}", f"{long_text(9)} {MASKED}", MASKED]
+    room = 16 * 8 * model.config.vocab_size  # of the logits of eight tokens, and their JSON
+    served = load_models([folders["masked-lm"]], threads=1)
+    with (
+        serving(served, max_bytes_in_flight=room) as url,
+        httpx.Client(base_url=url) as client,
+    ):
+        found = ask(client, "/fill", inputs=texts)
+    for text, each in zip(texts, found, strict=True):
+        expected = model.fill(text)
+        assert [token["token_str"] for token in each] == [token["token"] for token in expected]
+        scores = [token["score"] for token in expected]
+        assert [token["score"] for token in each] == pytest.approx(scores, abs=1e-6)
+
+
 def test_refusals(client):
     long = {"inputs": long_text(200)}
     assert "is longer than the 64 tokens" in refusal(client, 413, "/tag", **long)

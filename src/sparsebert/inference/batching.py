@@ -74,13 +74,15 @@ class EngineCall:
     ``per_token`` says that each sequence has a row for each of its tokens, and not a single one;
     ``pooling`` and ``normalize`` are for "pooled". "sparse" is a row of the vocabulary for each
     sequence, of a masked-LM head's logits: ``pooling`` is "max" (their largest), or "sum" or "sum
-    twice" (the sums of log(1 + max(x, 0)), with the logarithm once more).
+    twice" (the sums of log(1 + max(x, 0)), with the logarithm once more). "masked" are the logits
+    of the one place in each sequence where the id ``token`` stands.
     """
 
-    method: Literal["pooled", "head", "hidden", "sparse"]
+    method: Literal["pooled", "head", "hidden", "sparse", "masked"]
     per_token: bool = False
     pooling: str = "mean"
     normalize: bool = False
+    token: int = 0
 
     def __call__(self, encoder: Encoder, sequences: Sequence[Tokens]) -> list[Floats]:
         """The rows of each sequence, float32: ``[width]``, or ``[tokens, width]`` per token."""
@@ -90,8 +92,8 @@ class EngineCall:
 
     def rows(self, encoder: Encoder, batch: RaggedBatch) -> Floats:
         """The rows of all sequences, float32 ``[sequences, width]`` or ``[tokens, width]``."""
-        if self.method == "sparse":
-            return self._sparse(encoder, batch)
+        if self.method in ("sparse", "masked"):
+            return self._of_logits(encoder, batch)
         if self.method == "hidden":
             return encoder.hidden(*batch)
         sequences = (batch.ids, batch.type_ids, batch.offsets)
@@ -99,7 +101,7 @@ class EngineCall:
             return encoder.pooled(*sequences, self.pooling, self.normalize)
         return encoder.head(*sequences)
 
-    def _sparse(self, encoder: Encoder, batch: RaggedBatch) -> Floats:
+    def _of_logits(self, encoder: Encoder, batch: RaggedBatch) -> Floats:
         """Logits of a vocabulary for each token are large: some sequences at a time."""
         found: list[Floats] = []
         offsets, first = batch.offsets, 0
@@ -110,7 +112,9 @@ class EngineCall:
             part = slice(offsets[first], offsets[last])
             starts = offsets[first : last + 1] - offsets[first]
             logits = encoder.head(batch.ids[part], batch.type_ids[part], starts)
-            if self.pooling == "max":
+            if self.method == "masked":
+                found.append(logits[batch.ids[part] == self.token])
+            elif self.pooling == "max":
                 found.append(np.maximum.reduceat(logits, starts[:-1], axis=0))
             else:
                 weights = sparse_weights(logits, twice=self.pooling.endswith("twice"))

@@ -297,8 +297,7 @@ class ServedModel:
     def _width(self, call: EngineCall) -> int:
         """Numbers of a row of results, or more."""
         config, embedder = self.model.config, self.model.token_vectors
-        predicts_tokens = call.method in ("head", "sparse") and self.head is Head.MASKED_LM
-        if predicts_tokens:
+        if self.head is Head.MASKED_LM and call.method in ("head", "sparse", "masked"):
             return config.vocab_size
         return max(config.hidden_size, embedder.width if embedder else 0)
 

@@ -21,8 +21,6 @@ from sparsebert.serving.service import service_of
 
 router = APIRouter(route_class=JsonRoute)
 
-_HEAD = EngineCall("head", per_token=True)
-
 
 @router.post("/tag", response_model=list[TaggedEntity] | list[list[TaggedEntity]])
 async def tag(request: Request, body: TagRequest) -> Any:
@@ -32,7 +30,8 @@ async def tag(request: Request, body: TagRequest) -> Any:
     """
     model = service_of(request).model(body.model, "/tag")
     require_head(model, Head.TOKEN, "tag")
-    located, logits = await _run(request, model, body)
+    call = EngineCall("head", per_token=True)
+    located, logits = await _run(request, model, body, call)
     tokenizer, labels = model.model.tokenizer, model.model.config.labels
     strategy, ignored = body.parameters.aggregation_strategy, body.parameters.ignore_labels
 
@@ -69,10 +68,12 @@ async def fill(request: Request, body: FillRequest) -> Any:
     model = service_of(request).model(body.model, "/fill")
     require_head(model, Head.MASKED_LM, "fill masks")
     tokenizer = model.model.tokenizer
-    located, logits = await _run(request, model, body)
+    # Logits of every token would be as large as the vocabulary times the text.
+    call = EngineCall("masked", token=tokenizer.mask_id or 0)
+    located, logits = await _run(request, model, body, call)
 
-    def found(rows: Floats, place: int, ids: Any) -> list[dict[str, Any]]:
-        scores = softmax(rows[place])
+    def found(row: Floats, place: int, ids: Any) -> list[dict[str, Any]]:
+        scores = softmax(row)
         tokens = []
         for token in np.argsort(-scores, kind="stable")[: body.parameters.top_k].tolist():
             whole = ids.copy()
@@ -89,8 +90,8 @@ async def fill(request: Request, body: FillRequest) -> Any:
 
     answers = await model.in_tokenizer_pool(
         lambda: [
-            found(rows, _mask(tokenizer.mask_id, each)[0], each.tokens.ids)
-            for rows, each in zip(logits, located, strict=True)
+            found(row, _mask(tokenizer.mask_id, each)[0], each.tokens.ids)
+            for row, each in zip(logits, located, strict=True)
         ]
     )
     return answers[0] if body.inputs.single else answers
@@ -102,9 +103,9 @@ def _mask(mask_id: int | None, located: LocatedTokens) -> list[int]:
 
 
 async def _run(
-    request: Request, model: ServedModel, body: TagRequest | FillRequest
+    request: Request, model: ServedModel, body: TagRequest | FillRequest, call: EngineCall
 ) -> tuple[list[LocatedTokens], list[Floats]]:
-    """The tokens of each text with their characters, and the head's output for them."""
+    """The tokens of each text with their characters, and what ``call`` gives for them."""
     service, stats = service_of(request), stats_of(request)
     texts = [str(text) for text in body.inputs.items]
     service.check_count(len(texts), "inputs")
@@ -131,5 +132,5 @@ async def _run(
                     )
         return [each.tokens for each in located]
 
-    (logits,), _ = await model.run(stats, [_HEAD], tokenize, lambda: disconnected(request))
+    (logits,), _ = await model.run(stats, [call], tokenize, lambda: disconnected(request))
     return located, logits
