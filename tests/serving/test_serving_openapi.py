@@ -75,7 +75,7 @@ def test_only_routes_that_a_model_answers_are_documented(tiny_bert):
     with serving(load_models([f"only={tiny_bert()}"], threads=1)) as url:
         paths = httpx.get(f"{url}/openapi.json").json()["paths"]
     assert {"/embed", "/v1/embeddings", "/v2/models/{name}/infer"} <= set(paths)
-    assert not {"/predict", "/rerank", "/v1/rerank", "/answer"} & set(paths)
+    assert not {"/predict", "/rerank", "/v1/rerank", "/answer", "/embed_hybrid"} & set(paths)
 
 
 def test_limits_are_those_of_the_models(url):

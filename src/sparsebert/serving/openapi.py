@@ -142,6 +142,7 @@ _ROUTES_OF_HEADS = (
     "/tag",
     "/fill",
     "/embed_sparse",
+    "/embed_hybrid",
 )
 
 
