@@ -20,7 +20,7 @@ from sparsebert.patterns import Pattern, mask_from_scores
 from sparsebert.quantized import QuantizedDense, QuantizedTable, linear_layout, quantize
 
 SETS = available_instruction_sets()
-# The sets that have blends and picks.
+# The sets that have blends and lookup tables.
 WITH_PICKS = ("avx512-vnni", "avx512", "avx2-vnni", "avx2", "neon-dotprod")
 TWO = next((name for name in WITH_PICKS if name in SETS), WITH_PICKS[0])
 TILES = "avx512-amx"  # the one that has tiles beside them
@@ -68,13 +68,13 @@ def test_the_faster_kernel_is_chosen_by_a_measurement(
     monkeypatch.setenv("SPARSEBERT_ISA", TWO)
     monkeypatch.setenv("SPARSEBERT_INT8_KERNEL", value)
     kernel = encoder().kernel
-    found = re.fullmatch(rf"(blend|picks) kernel {MEASURED}", kernel or "")
+    found = re.fullmatch(rf"(blend|lookup) kernel {MEASURED}", kernel or "")
     assert found
     chosen, other = float(found[2]), float(found[3])
     assert chosen > 0
     assert other > 0
-    # Blends stay where picks are hardly faster; times are printed to 0.01 ms.
-    assert chosen <= (other if found[1] == "picks" else other / 0.95) + 0.01
+    # Blends stay where lookup tables are hardly faster; times are printed to 0.01 ms.
+    assert chosen <= (other if found[1] == "lookup" else other / 0.95) + 0.01
     assert encoder().kernel == kernel  # measured once
 
 
@@ -86,7 +86,7 @@ def test_tiles_are_chosen_from_the_number_of_tokens_on_where_they_are_faster(
     monkeypatch.setenv("SPARSEBERT_ISA", TILES)
     monkeypatch.delenv("SPARSEBERT_INT8_KERNEL", raising=False)
     kernel = encoder(pattern).kernel
-    vectors = rf"(blend|picks) kernel {MEASURED}" if pattern else "vector kernel"
+    vectors = rf"(blend|lookup) kernel {MEASURED}" if pattern else "vector kernel"
     chosen = rf"tiles kernel from (16|64) tokens on {MEASURED}"
     assert re.fullmatch(f"{chosen}, for fewer {vectors}|{vectors}, not tiles {MEASURED}", kernel)
     assert encoder(pattern).kernel == kernel  # measured once
@@ -104,7 +104,7 @@ def test_each_kernel_can_be_asked_for_and_all_give_the_same(
     monkeypatch.setenv("SPARSEBERT_ISA", isa)
     for tokens in (61, 3):
         hidden = {}
-        for name in ("blend", "picks", "tiles") if isa == TILES else ("blend", "picks"):
+        for name in ("blend", "lookup", "tiles") if isa == TILES else ("blend", "lookup"):
             monkeypatch.setenv("SPARSEBERT_INT8_KERNEL", name)
             native = encoder()
             assert native.kernel == f"{name} kernel (SPARSEBERT_INT8_KERNEL)"
@@ -172,7 +172,7 @@ def test_a_set_with_one_kernel_uses_it(monkeypatch: pytest.MonkeyPatch, isa: str
     monkeypatch.setenv("SPARSEBERT_ISA", isa)
     monkeypatch.delenv("SPARSEBERT_INT8_KERNEL", raising=False)
     assert encoder().kernel == "blend kernel"
-    for other in ("picks", "tiles"):
+    for other in ("lookup", "tiles"):
         monkeypatch.setenv("SPARSEBERT_INT8_KERNEL", other)
         with pytest.raises(EngineError, match=f"{isa} has no {other} kernel: unset"):
             encoder()
@@ -181,7 +181,7 @@ def test_a_set_with_one_kernel_uses_it(monkeypatch: pytest.MonkeyPatch, isa: str
 def test_an_unknown_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARSEBERT_INT8_KERNEL", "blends")
     with pytest.raises(
-        EngineError, match="unknown int8 kernel 'blends': .* blend, picks, tiles or auto"
+        EngineError, match="unknown int8 kernel 'blends': .* blend, lookup, tiles or auto"
     ):
         encoder()
 

@@ -99,7 +99,7 @@ Int8Choice measure(const InstructionSet& set, Int8Layout layout) {
     const bool looks_up = lookup < kMargin * blend;
     Int8Choice choice;
     choice.kernels = looks_up ? set.int8_lookup : set.int8;
-    choice.reason = !pairs ? "vector kernel" : looks_up ? "picks kernel" : "blend kernel";
+    choice.reason = !pairs ? "vector kernel" : looks_up ? "lookup kernel" : "blend kernel";
     if (pairs && set.int8_lookup)
         choice.reason += looks_up ? compared(lookup, blend) : compared(blend, lookup);
     const double vectors = std::min(blend, lookup);
@@ -149,7 +149,7 @@ Int8Choice choose_int8_kernels(const InstructionSet& set, bool pairs) {
         return {set.int8, nullptr, 0, pairs ? "blend kernel" : ""};
     }
     if (name == "blend") return {set.int8, nullptr, 0, pairs ? forced : ""};
-    if (name == "picks") {
+    if (name == "lookup") {
         if (pairs) require(set.int8_lookup);
         return {pairs ? set.int8_lookup : set.int8, nullptr, 0, pairs ? forced : ""};
     }
@@ -158,7 +158,7 @@ Int8Choice choose_int8_kernels(const InstructionSet& set, bool pairs) {
         return {set.int8, set.int8_tiles, 0, forced};
     }
     throw std::invalid_argument("unknown int8 kernel '" + name +
-                                "': SPARSEBERT_INT8_KERNEL takes blend, picks, tiles or auto.");
+                                "': SPARSEBERT_INT8_KERNEL takes blend, lookup, tiles or auto.");
 }
 
 }  // namespace sparsebert

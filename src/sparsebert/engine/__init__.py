@@ -7,8 +7,8 @@ the bit, in floating point but for rounding (below 1e-6).
 
 Environment: ``SPARSEBERT_ISA`` (avx512-amx, avx512-vnni, avx512, avx2-vnni, avx2; on Arm neon-i8mm,
 neon-dotprod, neon; or portable) forces an instruction set, ``SPARSEBERT_NUM_THREADS`` the number of
-threads, ``SPARSEBERT_INT8_KERNEL`` (blend, picks, tiles or auto) the kernel for int8 layers:
-AVX2, AVX-512 and neon-dotprod have two for 1:2 weights (``picks``: lookup tables), avx512-amx tiles
+threads, ``SPARSEBERT_INT8_KERNEL`` (blend, lookup, tiles or auto) the kernel for int8 layers:
+AVX2, AVX-512 and neon-dotprod have two for 1:2 weights (``lookup``: by tables), avx512-amx tiles
 beside them, for all weights. All are read when an encoder is made.
 """
 
