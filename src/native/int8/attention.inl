@@ -138,9 +138,9 @@ void attention(const Int8Attention& call) {
                     highest_score(head.scores + t * head.score_stride, first * 16, last * 16,
                                   call.bias ? call.bias - (query + t) : nullptr);
             for (int t = 0; t < T; ++t)
-                factors[t] = soften(head, head.scores + t * head.score_stride,
-                                    head.probabilities + t * head.probability_stride, first * 16,
-                                    last * 16, highest[t]);
+                factors[t] = softmax(head, head.scores + t * head.score_stride,
+                                     head.probabilities + t * head.probability_stride, first * 16,
+                                     last * 16, highest[t]);
             each_run<kAttentionTiles>(column_tiles, [&](auto tiles, int tile, int count) {
                 for (; count > 0; --count, tile += tiles())
                     context_tile<tiles(), T>(head, query, tile * 16, first * 16, last * 16,

@@ -10,7 +10,7 @@
 #include "runs.inl"
 
 // 255 x 2^x for x <= 0, to a relative 8e-6: far below what eight bits of probability can tell.
-inline Vec exp2_polynomial(Vec x) {
+inline Vec exp2_times_255(Vec x) {
     x = max(Vec::broadcast(-126.0f), x);
     const Vec n = round(x), r = sub(x, n);
     Vec p = Vec::broadcast(255 * 9.670788948e-3f);
@@ -131,14 +131,14 @@ inline float highest_score(float* row, int begin, int end, const float* bias) {
 }
 
 // A query's scores for keys [begin, end) to probabilities; returns the factor of its context.
-inline float soften(const HeadTiles& head, const float* row, uint8_t* out, int begin, int end,
-                    float highest_score) {
+inline float softmax(const HeadTiles& head, const float* row, uint8_t* out, int begin, int end,
+                     float highest_score) {
     const Vec highest = Vec::broadcast(highest_score);
     const float* inverses = head.value_inverses;
     Vec totals[4];  // one would wait for itself
     for (Vec& total : totals) total = Vec::broadcast(0.0f);
     const auto power = [&](int i, Vec& total) {
-        const Vec power = exp2_polynomial(sub(Vec::load(row + i), highest));
+        const Vec power = exp2_times_255(sub(Vec::load(row + i), highest));
         total = fma(power, Vec::load(inverses + i), total);
         return power;
     };

@@ -4,7 +4,7 @@
 // step is 64 keys in the second product; in the first as much of a head as divides it.
 //
 // Sums are read a while after their product, which takes 52 cycles and a store: the next queries'
-// scores are made before these are softened, and a context becomes floats after that.
+// scores are made before the softmax of these, and a context becomes floats after that.
 #pragma once
 
 #include "attention.inl"
@@ -67,7 +67,7 @@ struct QueryBlock {
         });
     }
 
-    void soften_rows() const {
+    void softmax_rows() const {
         float highest[kTileQueries];
         for (int t = 0; t < rows; ++t)
             highest[t] = convert_scores(t, scores + t * head.score_stride);
@@ -75,7 +75,7 @@ struct QueryBlock {
         for (int t = 0; t < rows; ++t) {
             float* row = scores + t * head.score_stride;
             uint8_t* out = head.probabilities + t * head.probability_stride;
-            factors[t] = soften(head, row, out, first * 16, last * 16, highest[t]);
+            factors[t] = softmax(head, row, out, first * 16, last * 16, highest[t]);
             // What a last step of fewer keys reads beyond them.
             std::memset(out + last * 16, 0, 48);
         }
@@ -164,7 +164,7 @@ inline void attend_queries(const HeadTiles& head, int begin, int end, int rows) 
     block(begin).multiply_keys();
     for (int query = begin; query < end; query += rows) {
         if (query + rows < end) block(query + rows).multiply_keys();
-        block(query).soften_rows();
+        block(query).softmax_rows();
         if (query > begin) block(query - rows).finish_context();
         block(query).multiply_values();
     }

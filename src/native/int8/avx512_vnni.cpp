@@ -1,6 +1,6 @@
 // AVX-512 with VNNI: a register holds four inputs of 16 rows; vpdpbusd multiplies and adds 64
-// bytes. Intel: two vpdpbusd a cycle, and a blend takes one of their ports. AMD Zen 4: one a cycle,
-// and blends run on ports that it leaves idle.
+// bytes. Intel: two vpdpbusd a cycle, and a blend takes one of their ports. AMD: one a cycle on Zen
+// 4, two on Zen 5, and blends run on ports that they leave idle.
 #include <immintrin.h>
 
 #include <algorithm>
