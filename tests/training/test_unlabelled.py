@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ pytest.importorskip("pyarrow")
 
 from short_runs import LEARN, QUICK, assert_same_bits, assert_zeros_held, interrupt_at
 from sparsebert.errors import DataError, TrainingError
-from sparsebert.tasks import get_task
+from sparsebert.tasks import Kind, get_task, load_split
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.training import finetune
-from sparsebert.training.data import read_unlabelled
+from sparsebert.training.data import read_run_data, read_unlabelled
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.seeds import finetune_seeds
 from tiny_tasks import letters, write_regression, write_rows
@@ -69,6 +71,31 @@ class TestReading:
         assert len(places) == 2
         assert places == sorted(places)
         assert self.read(source, "rte", 9).texts == [first for first, _ in PAIRS]
+
+    def test_rows_to_score_on_are_left_out(self, tmp_path: Path) -> None:
+        data = tmp_path / "rte"
+        rows = [
+            {"sentence1": first, "sentence2": second, "label": place % 2}
+            for place, (first, second) in enumerate([*PAIRS[:2], ("h", "g")])
+        ]
+        write_rows(data / "train.jsonl", rows)
+        write_rows(data / "validation.jsonl", rows)
+        options = FinetuneOptions(teacher="t", unlabelled=str(self.pairs(tmp_path)))
+        found = read_run_data("rte", data, options, DataOptions())
+        assert found.unlabelled is not None
+        assert (
+            list(zip(found.unlabelled.texts, found.unlabelled.pairs or [], strict=True))
+            == (PAIRS[2:])
+        )
+        assert "2 of the unlabelled texts are rows to score on: left out." in found.notes
+        same = FinetuneOptions(teacher="t", unlabelled=str(data / "train.jsonl"))
+        with pytest.raises(DataError, match="no text that is not one of the rows to score on"):
+            read_run_data("rte", data, same, DataOptions())
+        alone = load_split(get_task("rte"), data, "validation")
+        options = FinetuneOptions(teacher="t", unlabelled=str(self.pairs(tmp_path)))
+        embeds = replace(alone, task=replace(alone.task, kind=Kind.PAIRS))
+        left = read_unlabelled(options, embeds.task, [embeds]).texts
+        assert left == ["i", "j k l"]
 
     def test_what_does_not_fit_the_task(self, texts: Path, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"texts.txt holds single texts and rte reads pairs"):

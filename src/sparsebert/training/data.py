@@ -133,8 +133,11 @@ def read_run_data(
             f"early stopping needs a validation split, and {data} has none: give a folder with "
             f"train and {task.validation_splits[0]} files."
         )
-    unlabelled = read_unlabelled(options, task) if options.unlabelled is not None else None
     notes = _notes(task, [train, *held_out], division)
+    unlabelled = None
+    if options.unlabelled is not None:
+        unlabelled = read_unlabelled(options, task, held_out)
+        notes += unlabelled.notes
     return RunData(task, train, held_out, unlabelled, division, notes)
 
 
@@ -171,13 +174,15 @@ def _notes(task: Task, read: list[Examples], division: Division | None) -> list[
     return [*dict.fromkeys(notes), *(f1_note(task) if len(read) > 1 else [])]
 
 
-def read_unlabelled(options: FinetuneOptions, task: Task) -> Examples:
+def read_unlabelled(
+    options: FinetuneOptions, task: Task, held_out: Sequence[Examples] = ()
+) -> Examples:
     """The texts that the options name, as examples of the task without labels.
 
     A task of pairs takes pairs; one of single texts, and an embedding model, takes both halves of a
-    pair. A table has the
-    columns of any known task, or this one's. Raises DataError for a task of spans, for single texts
-    where pairs are needed, and for what cannot be read.
+    pair. A table has the columns of any known task, or this one's. Texts of the rows that are
+    scored on are left out: a student would learn there what the teacher answers. Raises DataError
+    for a task of spans, for single texts where pairs are needed, and for what cannot be read.
     """
     source = str(options.unlabelled)
     if task.kind is Kind.QUESTION:
@@ -193,7 +198,34 @@ def read_unlabelled(options: FinetuneOptions, task: Task) -> Examples:
     chosen = selection(len(texts), options.unlabelled_rows)
     if chosen is not None:
         texts = [texts[row] for row in chosen]
+    scored = {text for each in held_out for text in _texts(each)}
+    kept = [text for text in texts if text not in scored]
+    if not kept:
+        raise DataError(
+            f"{source} has no text that is not one of the rows to score on: give others."
+        )
+    left_out = len(texts) - len(kept)
+    note = f"{left_out:,} of the unlabelled texts are rows to score on: left out."
+    texts = kept
     first = [row if isinstance(row, str) else row[0] for row in texts]
     second = [row[1] for row in texts if not isinstance(row, str)]
     none = np.zeros(0, np.int64)
-    return Examples(task, "unlabelled", source, first, second or None, none, ids=[])
+    return Examples(
+        task,
+        "unlabelled",
+        source,
+        first,
+        second or None,
+        none,
+        ids=[],
+        notes=(note,) * bool(left_out),
+    )
+
+
+def _texts(examples: Examples) -> list[Text]:
+    """The texts of a split as `read_texts` gives them; of an embedding model each by itself."""
+    first = [text.strip() for text in examples.texts]
+    second = [text.strip() for text in examples.pairs or ()]
+    if examples.task.embeds or not second:
+        return [*first, *second]
+    return list(zip(first, second, strict=True))
