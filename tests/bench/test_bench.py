@@ -328,10 +328,16 @@ def test_fast_engines_run_more_often_in_a_sample(
         return request(self, do, **arguments)
 
     monkeypatch.setattr(_Clockwork, "request", spy)
-    clockwork(slow=[2.0] * 2, quick=[0.05] * 2, instant=[1e-7] * 2)
-    run_bench(sparse, shapes=[Shape(1, 4)], engines=["slow", "quick", "instant"], rounds=1)
-    assert asked[:3] == [("slow", 1, 1), ("quick", 1, 1), ("instant", 1, 1)]
-    assert asked[3:] == [("slow", 0, 1), ("quick", 1, 3), ("instant", 1, 200)]
+    clockwork(
+        slow=[2.0] * 2, quick=[0.05] * 3, cold=[0.03, 0.001, 0.001, 0.001], instant=[1e-7] * 3
+    )
+    names = ["slow", "quick", "cold", "instant"]
+    run_bench(sparse, shapes=[Shape(1, 4)], engines=names, rounds=1)
+    assert [each for each in asked if each[0] == "slow"] == [("slow", 1, 1), ("slow", 0, 1)]
+    calls = {name: [calls for engine, _, calls in asked if engine == name] for name in names[1:]}
+    # What a process does first is slow: it counts again until what it counted fills a sample.
+    assert calls == {"quick": [1, 3, 3], "cold": [1, 5, 150, 150], "instant": [1, 1000, 1000]}
+    assert {warm_up for engine, warm_up, _ in asked if engine != "slow"} == {1}
 
 
 def test_an_engine_that_is_not_installed_is_named(

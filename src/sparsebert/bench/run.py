@@ -42,7 +42,7 @@ from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, shown
 
 _SAMPLE_SECONDS = 0.15
-_MOST_CALLS = 200
+_MOST_CALLS = 1000
 
 DEFAULT_SHAPES = (Shape(1, 16), Shape(1, 128), Shape(8, 128), Shape(1, 384), Shape(32, 128))
 
@@ -200,27 +200,36 @@ def _measure(
     for number in range(rounds + 1):  # the first warms up and counts the calls of a sample
         report(f"{workload.shape}", number, rounds + 1)
         for name in list(workers):
-            count = calls.get(name, 1)
-            # Another engine's weights are in the caches now: a short call needs one to warm them.
-            warm_up = 1 if number == 0 or count > 1 else 0
+            file = workload.file(name in ragged)
             try:
-                seconds = workers[name].request(
-                    "run",
-                    batches=str(workload.file(name in ragged)),
-                    warm_up=warm_up,
-                    calls=count,
-                )["seconds"]
+                if number == 0:
+                    calls[name] = _count_calls(workers[name], file)
+                else:
+                    times[name].append(_median_of(workers[name], file, calls[name]))
             except WorkerError as error:
                 reports[name].reason = f"at {workload.shape}: {error}"
                 del workers[name], times[name]
-                continue
-            if number == 0:
-                count = math.ceil(_SAMPLE_SECONDS / max(min(seconds), 1e-6))
-                calls[name] = min(count, _MOST_CALLS)
-            else:
-                times[name].append(float(np.median(seconds)))
     report(f"{workload.shape}", rounds + 1, rounds + 1)
     return times
+
+
+def _count_calls(worker: Worker, batches: Path) -> int:
+    """How many calls fill a sample: the first few of a process are slower than all that follow."""
+    calls = 1
+    while True:
+        seconds = _median_of(worker, batches, calls, warm_up=True)
+        filling = min(math.ceil(_SAMPLE_SECONDS / max(seconds, 1e-6)), _MOST_CALLS)
+        if filling < 2 * calls:
+            return filling
+        calls = filling
+
+
+def _median_of(worker: Worker, batches: Path, calls: int, *, warm_up: bool = False) -> float:
+    """Seconds of a call, the median of ``calls``."""
+    # Another engine's weights are in the caches now: a short call needs one to warm them.
+    first = 1 if warm_up or calls > 1 else 0
+    answer = worker.request("run", batches=str(batches), warm_up=first, calls=calls)
+    return float(np.median(answer["seconds"]))
 
 
 def _baseline(names: Sequence[str]) -> str | None:
