@@ -1,0 +1,63 @@
+"""The latency of calls with pauses between them, as of a server that waits for its next request.
+
+    python benchmarks/pauses.py packed/ --threads 1,2
+
+One text of each length, again and again, with pauses in which the threads fall asleep. Printed are
+medians over the rounds, thread counts in turns, of a sample's median and 90th percentile, in
+milliseconds. Calls one after the other are what `sparsebert bench` measures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import sparsebert
+
+SAMPLE_SECONDS = 1.2
+MOST_CALLS = 150
+
+
+def whole_numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+def sample(model: sparsebert.Model, tokens: int, pause: float) -> tuple[float, float]:
+    """Median and 90th percentile of a call after a pause of so many seconds, in milliseconds."""
+    ids = [[1000 + i for i in range(tokens)]]
+    times = []
+    for _ in range(min(MOST_CALLS, int(SAMPLE_SECONDS / pause))):
+        time.sleep(pause)
+        start = time.perf_counter()
+        model.forward(ids)
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times), statistics.quantiles(times, n=10)[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", metavar="MODEL", help="a packed folder, or any that `load` takes")
+    parser.add_argument("--threads", type=whole_numbers, default=[1, 2], metavar="N,...")
+    parser.add_argument("--tokens", type=whole_numbers, default=[16, 64, 128], metavar="N,...")
+    parser.add_argument("--pauses", type=whole_numbers, default=[2, 10], metavar="MS,...")
+    parser.add_argument("--rounds", type=int, default=7)
+    given = parser.parse_args()
+    models = {threads: sparsebert.load(given.model, threads=threads) for threads in given.threads}
+    print("| tokens | pause, ms | threads | median, ms | p90, ms |\n|---:|---:|---:|---:|---:|")
+    for tokens in given.tokens:
+        for pause in given.pauses:
+            rounds = [
+                {threads: sample(model, tokens, pause / 1e3) for threads, model in models.items()}
+                for _ in range(given.rounds)
+            ]
+            for threads in models:
+                middle, high = (
+                    statistics.median(of)
+                    for of in zip(*(each[threads] for each in rounds), strict=True)
+                )
+                print(f"| {tokens} | {pause} | {threads} | {middle:.2f} | {high:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
