@@ -18,7 +18,6 @@ from sparsebert.cli.console import (
 )
 from sparsebert.cli.options import NOTHING, Given, Group, declared_option
 from sparsebert.errors import PatternError, TrainingError
-from sparsebert.pruning.methods import CALIBRATION_ROWS
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.upstream.options import UpstreamOptions
@@ -56,8 +55,11 @@ def prune(
         ),
     ] = None,
     calibration_rows: Annotated[
-        int, typer.Option(min=1, help="Calibrate on a fixed selection of so many texts.")
-    ] = CALIBRATION_ROWS,
+        int | None,
+        typer.Option(
+            min=1, help="Calibrate on a fixed selection of so many texts.", show_default="1024"
+        ),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The task whose columns the calibration texts have."),
@@ -124,11 +126,12 @@ def prune(
         "method": method,
         "parts": chosen,
         "calibration": calibration,
-        "calibration_rows": calibration_rows,
         "task": task,
         "force": force,
         **columns,
     }
+    if calibration_rows is not None:
+        pruning["calibration_rows"] = calibration_rows
     if corpus:
         try:
             UpstreamOptions(**training)
