@@ -20,14 +20,17 @@ MOST_CALLS = 150
 
 
 def whole_numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
+    numbers = [int(word) for word in text.split(",")]
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError("they begin at 1")
+    return numbers
 
 
 def sample(model: sparsebert.Model, tokens: int, pause: float) -> tuple[float, float]:
     """Median and 90th percentile of a call after a pause of so many seconds, in milliseconds."""
     ids = [[1000 + i for i in range(tokens)]]
     times = []
-    for _ in range(min(MOST_CALLS, int(SAMPLE_SECONDS / pause))):
+    for _ in range(max(2, min(MOST_CALLS, int(SAMPLE_SECONDS / pause)))):
         time.sleep(pause)
         start = time.perf_counter()
         model.forward(ids)

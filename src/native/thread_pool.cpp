@@ -1,6 +1,5 @@
 #include "thread_pool.h"
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -10,8 +9,6 @@
 #include <string>
 #include <thread>
 #include <vector>
-
-#include "own_core.h"
 
 namespace sparsebert {
 namespace {
@@ -44,8 +41,7 @@ inline void linger(int step) {
 
 class ThreadPool::Team {
   public:
-    explicit Team(int threads) : size_(threads), cores_(threads) {
-        for (std::atomic<int>& core : cores_) core = -1;
+    explicit Team(int threads) : size_(threads) {
         workers_.reserve(threads - 1);
         try {
             for (int thread = 1; thread < threads; ++thread)
@@ -62,7 +58,6 @@ class ThreadPool::Team {
     // Hands `work` to the workers; null sends them home.
     void start(const std::function<void(int)>* work) {
         if (workers_.empty()) return;
-        note(0, current_core());
         work_ = work;
         ++runs_;  // sequentially consistent, as is ++sleepers_: one of the two sees the other
         if (sleepers_ > 0) {
@@ -94,27 +89,9 @@ class ThreadPool::Team {
         for (unsigned run = 1;; ++run) {
             await(run);
             if (!work_) return;
-            if (shares_core(thread)) {
-                leave_cores(cores_.data(), size_);
-                note(thread, current_core());
-            }
             (*work_)(thread);
             barrier();
         }
-    }
-
-    // Whether the thread runs where one before it in the team last began a run.
-    bool shares_core(int thread) {
-        const int core = current_core();
-        note(thread, core);
-        return core >= 0 && std::any_of(cores_.begin(), cores_.begin() + thread,
-                                        [core](const auto& other) { return other == core; });
-    }
-
-    // A store only where it changes: the others read it in each run.
-    void note(int thread, int core) {
-        if (cores_[thread].load(std::memory_order_relaxed) != core)
-            cores_[thread].store(core, std::memory_order_relaxed);
     }
 
     // Returns once `run` has begun. No run can be missed: the next begins after this one's barrier.
@@ -132,7 +109,6 @@ class ThreadPool::Team {
     }
 
     const int size_;
-    std::vector<std::atomic<int>> cores_;  // where each thread last began a run
     std::vector<std::thread> workers_;
     const std::function<void(int)>* work_ = nullptr;  // of the run that `runs_` counts
     std::atomic<unsigned> runs_{0};

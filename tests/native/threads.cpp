@@ -2,11 +2,6 @@
 #include <atomic>
 #include <thread>
 
-#ifdef __linux__
-#include <sched.h>
-#endif
-
-#include "own_core.h"
 #include "small_encoders.h"
 #include "thread_pool.h"
 
@@ -36,34 +31,6 @@ void check_pool(int threads) {
         for (int& value : written) value = 0;
     }
 }
-
-#ifdef __linux__
-// A thread that leaves its core is on another one, and may go where it could before.
-void check_leaving() {
-    cpu_set_t before, after;
-    if (sched_getaffinity(0, sizeof before, &before) != 0) return;
-    // Only where the system moves threads as it is told, and says where they are: not every
-    // sandbox.
-    for (int core = 0; core < CPU_SETSIZE; ++core) {
-        if (!CPU_ISSET(core, &before)) continue;
-        cpu_set_t one;
-        CPU_ZERO(&one);
-        CPU_SET(core, &one);
-        const bool moved = sched_setaffinity(0, sizeof one, &one) == 0 && current_core() == core;
-        sched_setaffinity(0, sizeof before, &before);
-        if (!moved) return;
-    }
-    bool left = CPU_COUNT(&before) == 1;
-    for (int attempt = 0; attempt < 100 && !left; ++attempt) {  // the scheduler may bring it back
-        std::atomic<int> taken[] = {-1, current_core()};
-        leave_cores(taken, 2);
-        left = current_core() != taken[1];
-    }
-    expect_equal(left, true, "a thread that left its core is on another");
-    expect_equal(sched_getaffinity(0, sizeof after, &after), 0, "asking for the cores");
-    expect_equal(CPU_EQUAL(&before, &after) != 0, true, "cores that it may use are the same");
-}
-#endif
 
 // Several callers at once, each with texts of its own, get what they get alone.
 void check_callers(const std::string& name, Encoder& encoder) {
@@ -99,9 +66,6 @@ void check_callers(const std::string& name, Encoder& encoder) {
 constexpr int kFewestOnTiles = 9;
 
 void test_threads() {
-#ifdef __linux__
-    check_leaving();
-#endif
     for (const int threads : {1, 2, 3, 5}) check_pool(threads);
     // The kernels make no difference to threads, save by how long they take.
     for (const std::string& isa : {available_instruction_sets().front(), std::string("portable")}) {
