@@ -65,6 +65,6 @@ def table(
         raise typer.BadParameter(f"choose from {', '.join(FORMATS)}.", param_hint="--format")
     if row is not None and format != "card":
         raise typer.BadParameter("is for --format card.", param_hint="--row")
-    chosen = rows.split(",") if rows else ()
+    chosen = [name.strip() for name in rows.split(",")] if rows else ()
     for note in write(*runs, format=format, out=out, row=row, model=model, rows=chosen):
         stderr.print(f"note: {note}", markup=False)
