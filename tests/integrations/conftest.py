@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,3 +25,27 @@ def encoder(tiny_bert: TinyBert, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def ranker(tiny_bert: TinyBert) -> Path:
     """A cross-encoder with one label."""
     return tiny_bert("sequence-classification", num_labels=1)
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A folder, and the prompts that stand before its queries and documents."""
+
+    folder: Path
+    query: str
+    document: str
+
+
+@pytest.fixture(
+    params=[
+        ({"prompts": {"query": "wall: "}, "default_prompt_name": "query"}, "wall: ", ""),
+        ({"prompts": {"query": "wall: ", "passage": "ferry: "}}, "wall: ", "ferry: "),
+        ({"prompts": {"other": "wall: "}, "default_prompt_name": "other"}, "wall: ", "wall: "),
+    ],
+    ids=["query", "both", "default"],
+)
+def prompted(encoder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Prompted:
+    settings, query, document = request.param
+    folder = shutil.copytree(encoder, tmp_path / "prompted")
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    return Prompted(folder, query, document)

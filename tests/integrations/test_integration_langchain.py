@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,22 +61,10 @@ def test_prefixes_and_normalisation(encoder: Path) -> None:
     assert embeddings.embed_documents([]) == []
 
 
-@pytest.mark.parametrize(
-    ("settings", "query", "document"),
-    [
-        ({"prompts": {"query": "wall: "}, "default_prompt_name": "query"}, "wall: ", ""),
-        ({"prompts": {"query": "wall: ", "passage": "ferry: "}}, "wall: ", "ferry: "),
-        ({"prompts": {"other": "wall: "}, "default_prompt_name": "other"}, "wall: ", "wall: "),
-    ],
-)
-def test_the_folders_prompts_by_default(
-    encoder: Path, tmp_path: Path, settings: dict[str, Any], query: str, document: str
-) -> None:
-    folder = shutil.copytree(encoder, tmp_path / "prompted")
-    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
-    model, texts = load(folder), ["a ferry", "noon"]
+def test_the_folders_prompts_by_default(prompted: Any) -> None:
+    model, texts = load(prompted.folder), ["a ferry", "noon"]
     for options, prompts in (
-        ({}, (query, document)),
+        ({}, (prompted.query, prompted.document)),
         ({"query_prefix": "", "document_prefix": ""}, ("", "")),
     ):
         embeddings = SparsebertEmbeddings(model, **options)
