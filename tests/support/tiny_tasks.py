@@ -86,6 +86,21 @@ def write_squad(folder: Path, train: int = 20, validation: int = 8, seed: int = 
     return folder
 
 
+def write_contexts(path: Path, contexts: int = 15, questions: int = 5) -> Path:
+    """SQuAD's columns in one file, several questions a context."""
+    rows = [
+        {
+            "id": f"{context}-{question}",
+            "question": f"which letter {question} ?",
+            "context": f"a b {context}",
+            "answers": {"text": ["b"], "answer_start": [2]},
+        }
+        for question in range(questions)
+        for context in range(contexts)
+    ]
+    return write_rows(path, rows)
+
+
 def write_squad_v2(folder: Path, train: int = 60, validation: int = 24, seed: int = 0) -> Path:
     """The columns of SQuAD v2: a context without a digit has no answer."""
     write_squad(folder, train, validation, seed)

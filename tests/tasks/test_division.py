@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from sparsebert.errors import CheckpointError, DataError
-from sparsebert.tasks import custom_task, load_split
+from sparsebert.tasks import custom_task, get_task, load_split
 from sparsebert.tasks.division import SPLIT_NAME, Division, divide, read_division
 from sparsebert.tasks.files import undivided_file
-from tiny_tasks import write_rows
+from tiny_tasks import write_contexts, write_rows
 
 QUEUES = ("billing", "sales", "tech")
 
@@ -57,6 +57,13 @@ class TestChoice:
         train, held = divided(file).parts(load_split(custom_task(file), file, "train"), "v")
         assert not set(train.texts) & set(held.texts)
         assert len(held) == 20
+
+    def test_questions_about_a_context_stay_together(self, tmp_path: Path) -> None:
+        file = write_contexts(tmp_path / "squad.jsonl")
+        whole = load_split(get_task("squad"), file, "train")
+        train, held = divide(whole, file, 0.2).parts(whole, "validation")
+        assert (len(train), len(held)) == (60, 15)
+        assert not {*(train.pairs or ())} & {*(held.pairs or ())}
 
     def test_a_class_of_one_row_trains(self, tmp_path: Path) -> None:
         rows = [{"text": str(row), "label": "rare" if row == 3 else "often"} for row in range(8)]

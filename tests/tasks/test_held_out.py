@@ -13,7 +13,7 @@ from sparsebert.errors import DataError, OutputError
 from sparsebert.tasks import get_task, load_split
 from sparsebert.tasks.division import hold_out
 from sparsebert.tasks.examples import selection
-from tiny_tasks import write_regression, write_rows, write_squad
+from tiny_tasks import write_contexts, write_regression, write_rows, write_squad
 
 
 def rows(folder: Path, split: str) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ def test_the_same_rows_every_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("copies", [2, 5])
-def test_rows_with_the_same_texts_are_not_learnt_from(tmp_path: Path, copies: int) -> None:
+def test_rows_with_the_same_texts_stay_together(tmp_path: Path, copies: int) -> None:
     texts = [(f"{n} a", "b") for n in range(12)] * copies + [("b", f"{n} a") for n in range(30)]
     data = ({"sentence1": a, "sentence2": b, "label": 1.0} for a, b in texts)
     write_rows(tmp_path / "data" / "train.jsonl", data)
@@ -56,11 +56,13 @@ def test_rows_with_the_same_texts_are_not_learnt_from(tmp_path: Path, copies: in
         [(row["sentence1"], row["sentence2"]) for row in rows(tmp_path / "out", split)]
         for split in ("train", "validation")
     )
-    assert (len(held), told["validation"]) == (round(len(texts) / 5), len(held))
+    assert abs(len(held) - len(texts) / 5) < copies
+    assert (len(train), len(held)) == (told["train"], told["validation"])
     assert train == [each for each in texts if each in set(train)]
-    assert set(train) == set(texts) - set(held)
+    assert held == [each for each in texts if each in set(held)]
+    assert not set(train) & set(held)
     write_rows(tmp_path / "same.jsonl", [{"sentence1": "a", "sentence2": "b", "label": 1.0}] * 9)
-    with pytest.raises(DataError, match="the same texts in all of its rows"):
+    with pytest.raises(DataError, match="too few different texts"):
         hold_out("stsb", tmp_path / "same.jsonl", tmp_path / "none")
 
 
@@ -94,6 +96,13 @@ def test_mnli_and_squad_can_be_read_again(tmp_path: Path) -> None:
     held = load_split(get_task("squad"), tmp_path / "b", "validation")
     assert len(held) == 4
     assert all(answer.texts[0].isdigit() for answer in held.answers)
+
+
+def test_questions_about_a_context_stay_together(tmp_path: Path) -> None:
+    told = hold_out("squad", write_contexts(tmp_path / "squad.jsonl"), tmp_path / "out")
+    assert told == {"train": 60, "validation": 15}
+    contexts = [{row["context"] for row in rows(tmp_path / "out", split)} for split in told]
+    assert [len(each) for each in contexts] == [12, 3]
 
 
 def test_errors(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,9 @@ class Division:
 def divide(examples: Examples, file: Path, share: float) -> Division:
     """Hold out ``share`` of the rows, and of each class of a classification as nearly as can be.
 
-    Rows with the same texts stay together, and those of a retrieval's query. Each class with two
-    texts or more has a row in both parts. DataError if there are too few rows for two parts.
+    Rows with the same texts stay together, and those of a retrieval's query or of a context with
+    questions. Each class with two texts or more has a row in both parts. DataError if there are too
+    few rows for two parts.
     """
     groups: dict[int, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
     classes: dict[object, int] = {}
@@ -78,11 +80,8 @@ def divide(examples: Examples, file: Path, share: float) -> Division:
     for label in sorted(groups):
         texts = list(groups[label].values())
         wanted = max(share * sum(map(len, texts)), 1)
-        part: list[int] = []
-        for index in random.permutation(len(texts))[: len(texts) - 1]:
-            if len(part) + len(texts[index]) / 2 <= wanted:
-                part += texts[index]
-        held += part
+        order = random.permutation(len(texts))[: len(texts) - 1]
+        held += _nearest((texts[index] for index in order), wanted)
     if not held:
         raise DataError(
             f"{file} has too few rows to hold some out to score on: give more, or train on all of "
@@ -90,6 +89,15 @@ def divide(examples: Examples, file: Path, share: float) -> Division:
         )
     rows = tuple(row + 1 for row in sorted(held))
     return Division(file.name, _sha256(file), len(examples), share, _SEED, rows)
+
+
+def _nearest(groups: Iterable[list[int]], wanted: float) -> list[int]:
+    """The rows of whole groups, as near to ``wanted`` as their order allows."""
+    rows: list[int] = []
+    for group in groups:
+        if len(rows) + len(group) / 2 <= wanted:
+            rows += group
+    return rows
 
 
 def read_division(folder: Path) -> Division | None:
@@ -135,9 +143,9 @@ def hold_out(
 
     Of the training rows (the ones that ``max_rows`` selects, as `finetune` does) the nearest whole
     number to ``share`` becomes the validation split, at least one: a fixed choice that depends on
-    nothing but the number of rows. The others train, save for those with the same texts as one that
-    is held out. Each part is in the order of the file. Columns stay as they are; ``options`` name
-    those of a task of the user's own. The validation split of ``data`` is not read.
+    nothing but the number of rows, and on which of them stay together as in `divide`. The others
+    train. Each part is in the order of the file. Columns stay as they are; ``options`` name those
+    of a task of the user's own. The validation split of ``data`` is not read.
 
     Returns the rows of each split. Raises DataError, and OutputError if ``out`` cannot be written.
     """
@@ -158,15 +166,16 @@ def hold_out(
     count = min(max(round(rows * share), 1), rows - 1)
     # The legacy generator: numpy promises that its streams never change.
     order = kept[np.random.RandomState(_HELD_OUT_SEED).permutation(rows)]
-    held, rest = order[:count], order[count:]
     together = examples.together()
-    seen = {together[row] for row in held}
-    train = [row for row in rest if together[row] not in seen]
-    if not train:
+    groups: dict[object, list[int]] = defaultdict(list)
+    for row in order:
+        groups[together[row]].append(int(row))
+    held = np.sort(_nearest(groups.values(), count))
+    if not 0 < len(held) < rows:
         raise DataError(
-            f"{raw.source} has the same texts in all of its rows: none can be held out."
+            f"{raw.source} has too few different texts to hold some out: give it more rows."
         )
-    parts = {"train": np.sort(train), chosen.validation_splits[0]: np.sort(held)}
+    parts = {"train": np.setdiff1d(kept, held), chosen.validation_splits[0]: held}
     with staged_folder(out, force=False) as staging:
         for split, indices in parts.items():
             pyarrow.parquet.write_table(

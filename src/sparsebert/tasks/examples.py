@@ -69,10 +69,13 @@ class Examples:
         return len(self.texts)
 
     def together(self) -> list[tuple[str, ...]]:
-        """What rows that belong together have in common: their texts; of a retrieval the query.
+        """What rows that belong together have in common.
 
-        A query's documents are all looked for, and none of them is told from another.
+        Their texts; of a retrieval the query, whose documents are all looked for, and of questions
+        the context, which would be known to a model that was asked about it before.
         """
+        if self.task.kind is Kind.QUESTION and self.pairs is not None:
+            return [(context,) for context in self.pairs]
         if self.pairs is None or self.task.kind is Kind.RETRIEVAL:
             return [(text,) for text in self.texts]
         return list(zip(self.texts, self.pairs, strict=True))
