@@ -123,7 +123,7 @@ def test_other_families_are_refused_and_the_supported_listed(changes: dict[str, 
         ("add_cross_attention", True),
         ("quantization_config", {"quant_method": "bitsandbytes"}),
         ("auto_map", {"AutoModel": "modeling_mine.MyBert"}),
-        ("hidden_act", "swish"),
+        ("hidden_act", "quick_gelu"),
         ("hidden_act", ["gelu"]),
     ],
 )

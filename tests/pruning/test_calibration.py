@@ -18,13 +18,14 @@ from safetensors.torch import load_file, save_file
 from family_configs import DISTINCT
 from sentences import SENTENCES
 from sparsebert.checkpoint import open_checkpoint, read_masks
+from sparsebert.checkpoint.config import ACTIVATIONS
 from sparsebert.checkpoint.disentangled_attention import DisentangledAttention
 from sparsebert.checkpoint.families import Head
 from sparsebert.errors import CheckpointError, DataError, MissingExtraError
 from sparsebert.pruning import prune
 from sparsebert.pruning.calibration import Linear, Statistics, prune_layers
 from sparsebert.pruning.calibration_set import CalibrationSet, read_calibration_set
-from sparsebert.pruning.encoder_arithmetic import distance_buckets, distance_rows
+from sparsebert.pruning.encoder_arithmetic import activation, distance_buckets, distance_rows
 from sparsebert.tasks.table import get_task
 from tiny_models import TinyBert
 from tiny_tasks import write_regression, write_rows
@@ -195,6 +196,13 @@ def test_distances_fall_into_the_buckets_of_transformers() -> None:
     expected = MPNetEncoder.relative_position_bucket(distance)
     assert torch.equal(distance_buckets(distance, 32), expected)
     assert len(set(expected.tolist())) == 31  # 'one to the right by nothing' does not occur
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation_by_any_of_its_names_is_that_of_transformers(name: str) -> None:
+    x = torch.linspace(-9, 9, 2001)
+    expected = transformers.activations.ACT2FN[name](x)
+    torch.testing.assert_close(activation(ACTIVATIONS[name])(x), expected, atol=2e-6, rtol=0)
 
 
 def test_layers_that_share_weights_are_pruned_once_on_what_all_of_them_read(

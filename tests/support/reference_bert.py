@@ -31,14 +31,13 @@ def gelu(x: Array) -> Array:
 
 
 def gelu_tanh(x: Array) -> Array:
-    """The tanh approximation of GELU (``gelu_new``, ``gelu_pytorch_tanh``)."""
+    """The tanh approximation of GELU (``gelu_new``)."""
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 ACTIVATIONS = {
     "gelu": gelu,
     "gelu_new": gelu_tanh,
-    "gelu_pytorch_tanh": gelu_tanh,
     "relu": lambda x: np.maximum(x, 0),
     "silu": lambda x: x / (1 + np.exp(-x)),
     "tanh": np.tanh,

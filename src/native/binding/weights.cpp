@@ -133,7 +133,7 @@ namespace {
 
 Activation read_activation(const std::string& name) {
     if (name == "gelu") return Activation::kGelu;
-    if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::kGeluTanh;
+    if (name == "gelu_new") return Activation::kGeluTanh;
     if (name == "relu") return Activation::kRelu;
     if (name == "silu") return Activation::kSilu;
     if (name == "tanh") return Activation::kTanh;

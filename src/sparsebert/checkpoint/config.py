@@ -22,9 +22,21 @@ from sparsebert.checkpoint.sparsity import read_pattern, read_sparsity
 from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
 from sparsebert.patterns import Pattern
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+# transformers' names of the supported activations, each with the name that stands for its function.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_new",
+    "gelu_fast": "gelu_new",
+    "gelu_accurate": "gelu_new",
+    "gelu_python_tanh": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
-_HEAD_ACTIVATIONS = (*ACTIVATIONS, "tanh")
+_HEAD_ACTIVATIONS = {**ACTIVATIONS, "tanh": "tanh"}
 _HEAD_POOLINGS = ("cls", "mean")
 
 _MOST_LAYERS = 1000
@@ -174,9 +186,9 @@ def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=read.count("intermediate_size"),
-        hidden_act=read.choice(
-            "hidden_act", ACTIVATIONS, family.defaults.get("hidden_act", "gelu")
-        ),
+        hidden_act=ACTIVATIONS[
+            read.choice("hidden_act", ACTIVATIONS, family.defaults.get("hidden_act", "gelu"))
+        ],
         layer_norm_eps=read.epsilon("layer_norm_eps", family.defaults.get("layer_norm_eps", 1e-12)),
         max_position_embeddings=read.count(
             "max_position_embeddings", family.defaults.get("max_position_embeddings", 512)
@@ -286,7 +298,7 @@ def _head_shape(family: Family, head: Head, read: ConfigValues) -> HeadShape | N
             "supported; the encoder alone and its other heads are."
         )
     if shape.activation and shape.activation not in _HEAD_ACTIVATIONS:
-        activation = read.choice(shape.activation, _HEAD_ACTIVATIONS, "gelu")
+        activation = _HEAD_ACTIVATIONS[read.choice(shape.activation, _HEAD_ACTIVATIONS, "gelu")]
         shape = replace(shape, activation=activation)
     if shape.pooling and shape.pooling not in _HEAD_POOLINGS:
         shape = replace(shape, pooling=read.choice(shape.pooling, _HEAD_POOLINGS, "cls"))

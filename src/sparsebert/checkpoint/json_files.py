@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -162,15 +162,15 @@ class ConfigValues:
             )
         return float(value)
 
-    def choice(self, name: str, known: Sequence[str], default: str) -> str:
+    def choice(self, name: str, known: Collection[str], default: str) -> str:
         """One of some words; UnsupportedArchitectureError for another."""
         key = self.key(name)
         value = self.raw.get(key, default)
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             raise UnsupportedArchitectureError(
                 f"{self.where}: {key} {value!r} is not supported; supported are {', '.join(known)}."
             )
-        return str(value)
+        return value
 
     def switch(self, name: str, default: bool) -> bool:
         """True or false."""
