@@ -85,7 +85,6 @@ def finetune(
     from sparsebert.training.job import prepare_job
     from sparsebert.training.run import run_training
     from sparsebert.training.saving import save_result
-    from sparsebert.training.task_model import replaced_head
     from sparsebert.training.task_run import TaskRun
     from sparsebert.training.work_folder import disk_needed, training_output, work_folder
 
@@ -137,29 +136,7 @@ def finetune(
                 job = replace(job, teacher=teacher)
             outcome = run_training(TaskRun(job), work, report)
         outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
-        outcome.notes += job.data.notes
-        if any(has_file(checkpoint.path / head_file(name)) for name in HEADS):
-            outcome.notes.append(
-                "its sparse and multi-vector heads were left out: they are not trained here, and "
-                "read the encoder as it was."
-            )
-        fewer = outcome.plan.batch_size < job.options.batch_size
-        if fewer and job.task.kind is Kind.RETRIEVAL:
-            outcome.notes.append(
-                "smaller batches make retrieval easier to learn and teach less: each query was "
-                f"told from the documents of {outcome.plan.batch_size} rows, not "
-                f"{job.options.batch_size}. A smaller max_length takes less memory."
-            )
-        if job.masks and job.teacher is None:
-            outcome.notes.append(
-                "a sparse model learnt from the labels alone; one that learns from a dense model "
-                "of the task (--teacher, teacher=) loses less."
-            )
-        outcome.notes += replaced_head(checkpoint, job.task)
-        if job.unlabelled is not None:
-            outcome.notes.append(
-                f"the teacher taught with {job.unlabelled:,} unlabelled texts besides."
-            )
+        outcome.notes += _notes(job, outcome.plan.batch_size)
         return from_main(
             lambda: save_result(
                 staging,
@@ -171,6 +148,33 @@ def finetune(
                 fingerprints=contents,
             )
         )
+
+
+def _notes(job: Job, batch_size: int) -> list[str]:
+    """What to tell about a finished run, whose batches had ``batch_size`` rows in the end."""
+    from sparsebert.training.task_model import replaced_head
+
+    notes = list(job.data.notes)
+    if any(has_file(job.checkpoint.path / head_file(name)) for name in HEADS):
+        notes.append(
+            "its sparse and multi-vector heads were left out: they are not trained here, and read "
+            "the encoder as it was."
+        )
+    if batch_size < job.options.batch_size and job.task.kind is Kind.RETRIEVAL:
+        notes.append(
+            "smaller batches make retrieval easier to learn and teach less: each query was told "
+            f"from the documents of {batch_size} rows, not {job.options.batch_size}. A smaller "
+            "max_length takes less memory."
+        )
+    if job.masks and job.teacher is None:
+        notes.append(
+            "a sparse model learnt from the labels alone; one that learns from a dense model of "
+            "the task (--teacher, teacher=) loses less."
+        )
+    notes += replaced_head(job.checkpoint, job.task)
+    if job.unlabelled is not None:
+        notes.append(f"the teacher taught with {job.unlabelled:,} unlabelled texts besides.")
+    return notes
 
 
 def _prepared_teacher(

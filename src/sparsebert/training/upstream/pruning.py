@@ -101,20 +101,8 @@ def prune_upstream(
     }
     if teacher is not None:
         _refuse_pruning(pruning, calibration, calibration_rows, task)
-    elif get_method(method, When.ONE_SHOT).needs is Needs.CALIBRATION:
-        pruning["calibration"] = calibration
-        pruning["calibration_rows"] = calibration_rows
-        pruning["task"] = task
-        pruning |= columns.given()
-    elif calibration is not None:
-        raise DataError(f"the method {method} does not calibrate: leave the calibration texts out.")
-    elif calibration_rows != CALIBRATION_ROWS:
-        raise DataError(f"the method {method} does not calibrate: leave calibration_rows out.")
-    if task is not None and calibration is None:
-        raise DataError(
-            f"the task '{task}' tells the columns of calibration texts, and none are given: leave "
-            "it out."
-        )
+    else:
+        pruning |= _calibration(method, calibration, calibration_rows, task, columns)
     sources = [Path(each) for each in ([corpus] if isinstance(corpus, str | Path) else corpus)]
     from sparsebert.training.run import run_training
     from sparsebert.training.upstream.run import UpstreamRun
@@ -216,6 +204,29 @@ def _prune(
         pruning = {**pruning, "calibration": texts}
     notes = prune(model, out, **pruning, progress=report).notes
     return notes
+
+
+def _calibration(
+    method: str,
+    texts: str | Path | None,
+    rows: int,
+    task: str | None,
+    columns: DataOptions,
+) -> dict[str, Any]:
+    """The arguments of `prune` on what it calibrates; DataError for any that has no effect."""
+    calibrates = get_method(method, When.ONE_SHOT).needs is Needs.CALIBRATION
+    if not calibrates and texts is not None:
+        raise DataError(f"the method {method} does not calibrate: leave the calibration texts out.")
+    if not calibrates and rows != CALIBRATION_ROWS:
+        raise DataError(f"the method {method} does not calibrate: leave calibration_rows out.")
+    if task is not None and texts is None:
+        raise DataError(
+            f"the task '{task}' tells the columns of calibration texts, and none are given: leave "
+            "it out."
+        )
+    if not calibrates:
+        return {}
+    return {"calibration": texts, "calibration_rows": rows, "task": task, **columns.given()}
 
 
 def _refuse_pruning(
