@@ -238,35 +238,38 @@ def _cosine(left: Any, right: Any) -> float:
 HEADER = """\
 # Models
 
-Fifty widely used encoders, by family, and what sparsebert does with them. "Run" is
-opening the folder as it is published (jina-embeddings-v3 by way of `sparsebert convert --task`),
-pruning it in one shot, packing and running it. "Train, export" is fine-tuning, distillation,
-upstream pruning and export to ONNX and OpenVINO, which need transformers' own class of the model.
-A model that is not in the list runs if its family does, with the same classes of heads; a setting
-that is not computed (the convolution of DeBERTa's largest, say) is refused.
+Fifty widely used encoders, by family, and what sparsebert can do with them.
+
+- **Run** means opening the folder as it is published (jina-embeddings-v3 by way of `sparsebert
+  convert --task`), pruning it in one shot, packing and running it.
+- **Train, export** means fine-tuning, distillation, upstream pruning and export to ONNX and
+  OpenVINO, which need the transformers class of the model.
+
+A model that is not in the list runs if its family does, with the same types of heads. A setting
+that is not supported (such as the convolution of the largest DeBERTa v2 models) is refused.
 
 How each was checked:
 
 - **real weights**: the published model itself.
-- **stand-in**: a model with the settings of the published config.json, its spelling of tensors and
-  its kind of tokenizer, but reduced: {layers} layers, heads of {head} dimensions, {positions}
-  positions, windows and DeBERTa's buckets of {window}, narrow embeddings where they are narrower
-  than the layers, the small vocabulary of the tests, and random weights. It shows that the
-  arithmetic is the model's, and not how well the model does.
-- The reference is transformers 5 in fp32; for JinaBERT v2, which transformers does not have, its
-  authors' formulas in torch.
+- **stand-in**: a model with the settings of the published config.json, its tensor names and its
+  kind of tokenizer, but reduced: {layers} layers, heads of {head} dimensions, {positions}
+  positions, windows and DeBERTa buckets of {window}, narrow embeddings where the model's are
+  narrower than its layers, the small vocabulary of the tests, and random weights. It shows that
+  the arithmetic is that of the model, not how well the model performs.
+- The reference is transformers 5 in fp32; for JinaBERT v2, which transformers does not have, it is
+  its authors' formulas in torch.
 
-"fp32" is the largest difference of any number of the last hidden states and of the head's outputs
-from the reference, over the first 12 texts of `tests/support/sentences.py`. "int8" is the cosine of
+"fp32" is the largest difference from the reference of any number in the last hidden states and in
+the head's outputs, over the first 12 texts of `tests/support/sentences.py`. "int8" is the cosine of
 a text's mean last hidden state between the model packed to int8, not pruned, and the reference: the
 lowest of the 12 texts, and their mean, both rounded down. Every model was also pruned to 1:2 and
-packed in fp32, which changed no number of its hidden states by 1e-4.
+packed in fp32, which changed every number of its hidden states by less than 1e-4.
 
-Of all-MiniLM-L6-v2 that mean is the embedding before it is normalised, so the cosine is that of the
-embeddings. Its lowest is that of the shortest text, "Yes." (4 tokens); the other eleven are 0.9979
-and more. Over sentences of STS-B the mean is 0.999
-([Results](results.md#all-minilm-l6-v2-as-an-embedding-model)).
-What int8 means for tasks is in [Performance](performance.md) and [Accuracy](accuracy.md).
+For all-MiniLM-L6-v2 this mean is the embedding before normalisation, so the cosine is that of the
+embeddings. The lowest is that of the shortest text, "Yes." (4 tokens); the other eleven are at
+least 0.9979. Over sentences of STS-B the mean is 0.999
+([Results](results.md#embedding-models-in-one-command)).
+[Performance](performance.md) and [Accuracy](accuracy.md) show what int8 means for tasks.
 
 Made by `python scripts/models_table.py` on an {machine}, {date}.
 
