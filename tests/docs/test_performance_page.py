@@ -17,9 +17,9 @@ CPUS = {
     "AMD EPYC, Zen 5": "amd-epyc-zen-5",
     "Intel Xeon with AMX": "intel-xeon-with-amx",
 }
-INT8 = "int8 1:2, fastest int8 peer"
-BF16 = "bf16 1:2, OpenVINO in bf16"
-FP32 = "fp32 1:2, fastest fp32"
+INT8 = "int8 1:2 vs fastest int8 peer"
+BF16 = "bf16 1:2 vs OpenVINO bf16"
+FP32 = "fp32 1:2 vs fastest"
 TEXTS = "ours int8 / fastest peer"
 ALL, SHORT, LONG = slice(None), slice(1), slice(1, None)  # columns: 1x16 is the first
 
@@ -59,8 +59,8 @@ PAGE_COLUMNS = [
     (0, 4, FP32, LONG),
 ]
 DENSE_COLUMNS = [
-    (1, 0, "int8 1:2, own dense int8", LONG),
-    (1, 1, "int8, shared, own dense int8", LONG),
+    (1, 0, "int8 1:2 vs our own dense int8", LONG),
+    (1, 1, "int8 shared vs our own dense int8", LONG),
 ]
 
 
