@@ -11,6 +11,7 @@
 #include "int8/pass.h"
 #include "pass.h"
 #include "per_process.h"
+#include "pooling.h"
 #include "positions.h"
 
 namespace sparsebert {
@@ -102,20 +103,20 @@ class EncoderOf : public Encoder {
     const ModelShape& shape() const override { return model_; }
 
     void hidden(const Batch& batch, float* out) override {
-        run(batch, [&](auto& pass, int, int token) {
+        run(batch, Reads::kEveryToken, [&](auto& pass, int, int token) {
             pass.write_hidden(out + static_cast<size_t>(token) * model_.hidden_size);
         });
     }
 
     void pooled(const Batch& batch, Pooling pooling, bool normalize, float* out) override {
-        run(batch, [&](auto& pass, int sequence, int) {
+        run(batch, reads_of(pooling), [&](auto& pass, int sequence, int) {
             pass.write_pooled(pooling, normalize,
                               out + static_cast<size_t>(sequence) * model_.hidden_size);
         });
     }
 
     void head(const Batch& batch, float* out) override {
-        run(batch, [&](auto& pass, int sequence, int token) {
+        run(batch, model_.head.reads(), [&](auto& pass, int sequence, int token) {
             const size_t row = model_.head.per_sequence() ? sequence : token;
             pass.write_head(out + row * model_.head.outputs);
         });
@@ -137,7 +138,7 @@ class EncoderOf : public Encoder {
     // Cuts the batch into micro-batches of whole sequences and runs each on all threads;
     // finish(pass, first sequence, first token) then writes the micro-batch's results.
     template <typename Finish>
-    void run(const Batch& batch, Finish finish) {
+    void run(const Batch& batch, Reads reads, Finish finish) {
         check(model_, batch);
         State& state = state_.get();
         std::lock_guard<std::mutex> lock(state.mutex);
@@ -156,7 +157,7 @@ class EncoderOf : public Encoder {
             micro.position_ids = position_ids.data();
             if (batch.keys) micro.keys = batch.keys + first;
             typename Network::Shared shared(model_, kernels_, state.pool, state.workspace, micro,
-                                            state.positions, state.distances);
+                                            reads, state.positions, state.distances);
             state.pool.run([&](int thread) {
                 typename Network::Pass pass(shared, thread);
                 pass.encode();

@@ -28,8 +28,8 @@ constexpr int kRowUnit = 16;
 }  // namespace
 
 Shared::Shared(const Model& model_, const Kernels& kernels_, ThreadPool& pool_,
-               Workspace& workspace_, const Batch& batch_, const Positions& positions_,
-               const Distances& distances_)
+               Workspace& workspace_, const Batch& batch_, Reads reads_,
+               const Positions& positions_, const Distances& distances_)
     : model(model_),
       kernels(kernels_),
       pool(pool_),
@@ -39,6 +39,9 @@ Shared::Shared(const Model& model_, const Kernels& kernels_, ThreadPool& pool_,
       batch(batch_),
       blocks(batch_.tokens(), pool_.threads(), kernels_.block_tokens),
       sequences(batch_.sequences),
+      // Of few tokens the first ones alone would take as many lanes.
+      reads(model_.layers.empty() || sequences.padded() == blocks.padded() ? Reads::kEveryToken
+                                                                           : reads_),
       by_blocks(blocks.count() % pool_.threads() == 0 || blocks.count() >= 4 * pool_.threads()),
       attention(model_.layers.size()) {
     const size_t padded = blocks.padded();
@@ -48,8 +51,10 @@ Shared::Shared(const Model& model_, const Kernels& kernels_, ThreadPool& pool_,
     workspace.sum.reserve(std::max(model.hidden_size, head.width) * padded);
     workspace.projections.reserve(3 * hidden * padded);
     const size_t private_tokens = static_cast<size_t>(kernels.block_tokens) * pool.threads();
+    const size_t first = reads == Reads::kFirstTokens ? sequences.padded() : 0;
+    workspace.first.reserve(2 * hidden * first);
     workspace.intermediate.reserve(model.intermediate_rows() *
-                                   (by_blocks ? private_tokens : padded));
+                                   std::max(by_blocks ? private_tokens : padded, first));
     if (model.projection.weight.values) workspace.embedded.reserve(model.embedding_size * padded);
     if (head.per_sequence()) workspace.gathered.reserve((hidden + head.width) * sequences.padded());
     if (head.input != HeadInput::kNone)
@@ -70,13 +75,16 @@ Pass::Pass(Shared& shared, int thread)
       model_(shared.model),
       kernels_(shared.kernels),
       workspace_(shared.workspace),
-      blocks_(shared.blocks),
+      blocks_(&shared.blocks),
+      hidden_(shared.workspace.hidden.get()),
+      context_(shared.workspace.context.get()),
+      by_blocks_(shared.by_blocks),
       scratch_(shared.workspace.scratch.get() + shared.scratch_floats * thread) {}
 
 template <typename Step>
 void Pass::for_my_blocks(Step step) {
-    const int count = blocks_.count();
-    const Range part = shared_.by_blocks ? share_of_all(count) : Range{0, count};
+    const int count = blocks_->count();
+    const Range part = by_blocks_ ? share_of_all(count) : Range{0, count};
     for (int block = part.begin; block < part.end; ++block) step(block);
 }
 
@@ -95,10 +103,10 @@ void Pass::norm(const Norm& norm, int features, const float* x, float* y, int wi
 
 const float* Pass::normalised(const Norm& norm, int block) {
     const int hidden = model_.hidden_size;
-    const float* x = blocks_.at(workspace_.hidden.get(), hidden, block);
+    const float* x = blocks_->at(hidden_, hidden, block);
     if (!norm.gamma) return x;  // a first layer, whose input the embeddings' LayerNorm gave
-    float* y = blocks_.at(workspace_.sum.get(), hidden, block);
-    this->norm(norm, hidden, x, y, blocks_.width(block));
+    float* y = blocks_->at(workspace_.sum.get(), hidden, block);
+    this->norm(norm, hidden, x, y, blocks_->width(block));
     sync();
     return y;
 }
@@ -106,18 +114,18 @@ const float* Pass::normalised(const Norm& norm, int block) {
 // Where a block's values stand that no other thread reads: a thread that works through whole
 // blocks uses the same few pages for each, so that they stay in its L2.
 float* Pass::private_block(Floats& buffer, int features, int block) {
-    if (shared_.by_blocks)
+    if (by_blocks_)
         return buffer.get() + static_cast<size_t>(features) * kernels_.block_tokens * thread_;
-    return blocks_.at(buffer.get(), features, block);
+    return blocks_->at(buffer.get(), features, block);
 }
 
 void Pass::embed(int block) {
     const Batch& batch = shared_.batch;
     const int features = model_.embedding_size;
-    const int width = blocks_.width(block), start = blocks_.start(block);
+    const int width = blocks_->width(block), start = blocks_->start(block);
     const bool projects = model_.projection.weight.values;
     Floats& buffer = projects ? workspace_.embedded : workspace_.hidden;
-    float* x = blocks_.at(buffer.get(), features, block);
+    float* x = blocks_->at(buffer.get(), features, block);
     const Range lanes = share(width, kLaneTokens);
     for (int lane = lanes.begin; lane < lanes.end; lane += kLaneTokens) {
         std::memset(scratch_, 0, sizeof(float) * features * kLaneTokens);
@@ -139,16 +147,16 @@ void Pass::embed(int block) {
     norm(model_.embedding_norm, features, x, x, width);
     if (projects) {
         sync();
-        linear(model_.projection, x, nullptr,
-               blocks_.at(workspace_.hidden.get(), model_.hidden_size, block), width);
+        linear(model_.projection, x, nullptr, blocks_->at(hidden_, model_.hidden_size, block),
+               width);
     }
 }
 
 void Pass::project(const Layer& layer, int block) {
-    const int hidden = model_.hidden_size, width = blocks_.width(block);
-    const float* x = blocks_.at(workspace_.hidden.get(), hidden, block);
+    const int hidden = model_.hidden_size, width = blocks_->width(block);
+    const float* x = blocks_->at(hidden_, hidden, block);
     if (model_.norm_first) x = normalised(layer.attention_norm, block);
-    float* y = blocks_.at(workspace_.projections.get(), 3 * hidden, block);
+    float* y = blocks_->at(workspace_.projections.get(), 3 * hidden, block);
     const size_t part = static_cast<size_t>(hidden) * width;
     linear(layer.query, x, nullptr, y, width);
     if (model_.fused_attention) return;
@@ -167,16 +175,18 @@ void Pass::attend(int layer_index) {
     const int hidden = model_.hidden_size, heads = model_.heads, size = hidden / heads;
     const Positions::Rotary rotary = shared_.positions.rotary(layer_index);
     const float scale = 1.0f / std::sqrt(static_cast<float>(size * model_.disentangled.terms));
+    const bool first = is_last(layer_index) && shared_.reads == Reads::kFirstTokens;
     shared_.attention.take(layer_index, batch.sequences, heads, [&](int sequence, int head) {
         const int begin = batch.offsets[sequence], end = batch.offsets[sequence + 1];
         const int first_row = head * size;
         const int tokens = end - begin, stride = round_up(tokens, kLaneTokens);
+        const int queries = first ? kLaneTokens : stride;
         float* parts[4];
         for (int p = 0; p < 4; ++p) parts[p] = scratch_ + static_cast<size_t>(p) * size * stride;
         for (int p = 0; p < 3; ++p) {
-            blocks_.each_piece(begin, end, [&](int block, int lane, int token, int count) {
-                const int width = blocks_.width(block);
-                const float* from = blocks_.at(workspace_.projections.get(), 3 * hidden, block) +
+            blocks_->each_piece(begin, end, [&](int block, int lane, int token, int count) {
+                const int width = blocks_->width(block);
+                const float* from = blocks_->at(workspace_.projections.get(), 3 * hidden, block) +
                                     static_cast<size_t>(p * hidden + first_row) * width + lane;
                 for (int d = 0; d < size; ++d)
                     std::memcpy(parts[p] + static_cast<size_t>(d) * stride + (token - begin),
@@ -196,13 +206,14 @@ void Pass::attend(int layer_index) {
         const HeadDistances distances = shared_.distances.of(layer_index, head);
         kernels_.attention({parts[0], parts[1], parts[2], parts[3],
                             scratch_ + static_cast<size_t>(4) * size * stride,
-                            batch.keys_of(sequence), stride, size, scale,
+                            batch.keys_of(sequence), queries, stride, size, scale,
                             shared_.positions.bias(layer_index, head, tokens),
                             shared_.positions.window(layer_index), distances.keys,
                             distances.queries, distances.stride});
-        blocks_.each_piece(begin, end, [&](int block, int lane, int token, int count) {
-            const int width = blocks_.width(block);
-            float* to = blocks_.at(workspace_.context.get(), hidden, block) +
+        const int written = first ? begin + 1 : end;
+        blocks_->each_piece(begin, written, [&](int block, int lane, int token, int count) {
+            const int width = blocks_->width(block);
+            float* to = blocks_->at(context_, hidden, block) +
                         static_cast<size_t>(first_row) * width + lane;
             for (int d = 0; d < size; ++d)
                 std::memcpy(to + static_cast<size_t>(d) * width,
@@ -234,10 +245,10 @@ void Pass::intermediate(const Layer& layer, const float* x, float* y, int width)
 }
 
 void Pass::feed_forward(const Layer& layer, int block) {
-    const int hidden = model_.hidden_size, width = blocks_.width(block);
-    float* x = blocks_.at(workspace_.hidden.get(), hidden, block);
+    const int hidden = model_.hidden_size, width = blocks_->width(block);
+    float* x = blocks_->at(hidden_, hidden, block);
     float* wide = private_block(workspace_.intermediate, model_.intermediate_rows(), block);
-    const float* context = blocks_.at(workspace_.context.get(), hidden, block);
+    const float* context = blocks_->at(context_, hidden, block);
     if (model_.norm_first) {
         linear(layer.attention_output, context, x, x, width);
         sync();
@@ -247,7 +258,7 @@ void Pass::feed_forward(const Layer& layer, int block) {
         sync();
         return;
     }
-    float* sum = blocks_.at(workspace_.sum.get(), hidden, block);
+    float* sum = blocks_->at(workspace_.sum.get(), hidden, block);
     linear(layer.attention_output, context, x, sum, width);
     sync();
     if (layer.residual_norm.gamma) {
@@ -281,13 +292,14 @@ void Pass::encode() {
         barrier();
         attend(l);
         barrier();
+        if (is_last(l) && shared_.reads == Reads::kFirstTokens) keep_first_tokens();
         for_my_blocks([&](int block) {
             feed_forward(model_.layers[l], block);
-            if (l + 1 < layers) {
+            if (!is_last(l)) {
                 project(model_.layers[l + 1], block);
             } else if (model_.norm_first) {
-                float* x = blocks_.at(workspace_.hidden.get(), model_.hidden_size, block);
-                norm(model_.final_norm, model_.hidden_size, x, x, blocks_.width(block));
+                float* x = blocks_->at(hidden_, model_.hidden_size, block);
+                norm(model_.final_norm, model_.hidden_size, x, x, blocks_->width(block));
             }
         });
     }
@@ -296,8 +308,8 @@ void Pass::encode() {
 
 void Pass::write_tokens(const float* block_data, int features, int block, int token_begin,
                         int token_end, float* out) const {
-    const size_t width = blocks_.width(block);
-    const int start = blocks_.start(block);
+    const size_t width = blocks_->width(block);
+    const int start = blocks_->start(block);
     constexpr int kTile = 16;  // a cache line on either side of the transposition
     for (int f = 0; f < features; f += kTile) {
         const int stop = std::min(features, f + kTile);
@@ -310,9 +322,9 @@ void Pass::write_tokens(const float* block_data, int features, int block, int to
 
 void Pass::write_hidden(float* out) {
     const Range part = share_of_all(shared_.batch.tokens());
-    blocks_.each_piece(part.begin, part.end, [&](int block, int, int token, int count) {
-        write_tokens(blocks_.at(workspace_.hidden.get(), model_.hidden_size, block),
-                     model_.hidden_size, block, token, token + count, out);
+    blocks_->each_piece(part.begin, part.end, [&](int block, int, int token, int count) {
+        write_tokens(blocks_->at(hidden_, model_.hidden_size, block), model_.hidden_size, block,
+                     token, token + count, out);
     });
 }
 
@@ -320,13 +332,13 @@ void Pass::write_pooled(Pooling pooling, bool normalize, float* out) {
     const Batch& batch = shared_.batch;
     const int hidden = model_.hidden_size;
     for (int s = thread_; s < batch.sequences; s += threads_) {
-        const int begin = batch.offsets[s];
+        const int begin = shared_.reads == Reads::kFirstTokens ? s : batch.offsets[s];
         const int end = pooling == Pooling::kCls ? begin + 1 : batch.offsets[s + 1];
         float* vector = out + static_cast<size_t>(s) * hidden;
         bool fresh = true;
-        blocks_.each_piece(begin, end, [&](int block, int lane, int, int count) {
-            const size_t width = blocks_.width(block);
-            const float* x = blocks_.at(workspace_.hidden.get(), hidden, block) + lane;
+        blocks_->each_piece(begin, end, [&](int block, int lane, int, int count) {
+            const size_t width = blocks_->width(block);
+            const float* x = blocks_->at(hidden_, hidden, block) + lane;
             for (int f = 0; f < hidden; ++f, x += width) {
                 if (pooling == Pooling::kMax) {
                     const float value = kernels_.maximum(x, count);
@@ -364,8 +376,11 @@ void Pass::head_logits(const float* x, float* y, float* logits, int width) {
     barrier();
 }
 
-// The first token of each sequence, or the mean of all of them, as columns.
-void Pass::gather_sequences(float* vectors) {
+bool Pass::is_last(int layer_index) const {
+    return layer_index + 1 == static_cast<int>(model_.layers.size());
+}
+
+void Pass::gather_sequences(const float* tokens, bool mean, float* vectors) const {
     const Batch& batch = shared_.batch;
     const Blocks& columns = shared_.sequences;
     const int hidden = model_.hidden_size;
@@ -375,22 +390,37 @@ void Pass::gather_sequences(float* vectors) {
         for (int lane = thread_; lane < width; lane += threads_) {
             const int s = std::min(columns.start(b) + lane, batch.sequences - 1);
             const int begin = batch.offsets[s];
-            const bool mean = model_.head.input == HeadInput::kMean;
             const int end = mean ? batch.offsets[s + 1] : begin + 1;
-            blocks_.each_piece(begin, end, [&](int block, int from_lane, int token, int count) {
-                const size_t from_width = blocks_.width(block);
-                const float* from = blocks_.at(workspace_.hidden.get(), hidden, block) + from_lane;
-                const float scale = 1.0f / static_cast<float>(end - begin);
-                for (int f = 0; f < hidden; ++f, from += from_width) {
-                    float& to = x[static_cast<size_t>(f) * width + lane];
-                    if (mean)
-                        to = (token == begin ? 0.0f : to) + scale * kernels_.sum(from, count);
-                    else
-                        to = *from;
-                }
-            });
+            shared_.blocks.each_piece(
+                begin, end, [&](int block, int from_lane, int token, int count) {
+                    const size_t from_width = shared_.blocks.width(block);
+                    const float* from = shared_.blocks.at(tokens, hidden, block) + from_lane;
+                    const float scale = 1.0f / static_cast<float>(end - begin);
+                    for (int f = 0; f < hidden; ++f, from += from_width) {
+                        float& to = x[static_cast<size_t>(f) * width + lane];
+                        if (mean)
+                            to = (token == begin ? 0.0f : to) + scale * kernels_.sum(from, count);
+                        else
+                            to = *from;
+                    }
+                });
         }
     }
+}
+
+// Each sequence's first token goes on alone. They are few: the threads share the rows of the
+// layers from here on.
+void Pass::keep_first_tokens() {
+    float* hidden = workspace_.first.get();
+    float* context = hidden + static_cast<size_t>(model_.hidden_size) * shared_.sequences.padded();
+    gather_sequences(hidden_, false, hidden);
+    gather_sequences(context_, false, context);
+    hidden_ = hidden;
+    context_ = context;
+    blocks_ = &shared_.sequences;
+    by_blocks_ = false;
+    share_rows();
+    barrier();
 }
 
 void Pass::write_sequence_logits(float* out) {
@@ -398,8 +428,12 @@ void Pass::write_sequence_logits(float* out) {
     const int hidden = model_.hidden_size, labels = model_.head.outputs;
     float* gathered = workspace_.gathered.get();
     float* transformed = gathered + static_cast<size_t>(hidden) * columns.padded();
-    gather_sequences(gathered);
-    barrier();
+    if (shared_.reads == Reads::kFirstTokens) {
+        gathered = hidden_;
+    } else {
+        gather_sequences(hidden_, model_.head.input == HeadInput::kMean, gathered);
+        barrier();
+    }
     for (int b = 0; b < columns.count(); ++b) {
         const int width = columns.width(b);
         float* logits = columns.at(workspace_.logits.get(), labels, b);
@@ -417,10 +451,10 @@ void Pass::write_sequence_logits(float* out) {
 void Pass::write_token_logits(float* out) {
     const int hidden = model_.hidden_size, labels = model_.head.outputs;
     float* logits = workspace_.logits.get();
-    for (int b = 0; b < blocks_.count(); ++b) {
-        const int width = blocks_.width(b), start = blocks_.start(b);
-        head_logits(blocks_.at(workspace_.hidden.get(), hidden, b),
-                    blocks_.at(workspace_.sum.get(), model_.head.width, b), logits, width);
+    for (int b = 0; b < blocks_->count(); ++b) {
+        const int width = blocks_->width(b), start = blocks_->start(b);
+        head_logits(blocks_->at(hidden_, hidden, b),
+                    blocks_->at(workspace_.sum.get(), model_.head.width, b), logits, width);
         const int count = std::min(width, shared_.batch.tokens() - start);
         const Range tokens = share(count);
         write_tokens(logits, labels, b, start + tokens.begin, start + tokens.end, out);

@@ -13,7 +13,7 @@ namespace sparsebert {
 // What the threads of a pass have in common.
 struct Shared {
     Shared(const Model& model, const Kernels& kernels, ThreadPool& pool, Workspace& workspace,
-           const Batch& batch, const Positions& positions, const Distances& distances);
+           const Batch& batch, Reads reads, const Positions& positions, const Distances& distances);
 
     const Model& model;
     const Kernels& kernels;
@@ -23,7 +23,8 @@ struct Shared {
     const Distances& distances;
     Batch batch;       // the micro-batch: offsets count from its own first token
     Blocks blocks;     // its tokens
-    Blocks sequences;  // its sequences, as columns of pooled vectors
+    Blocks sequences;  // its sequences, as columns of pooled vectors or of their first tokens
+    Reads reads;
     // Either every thread takes whole blocks and never waits between linear layers, or all threads
     // share the rows of each block's layers, with a barrier after each step.
     bool by_blocks;
@@ -35,8 +36,7 @@ class Pass : private PassThread {
   public:
     Pass(Shared& shared, int thread);
 
-    // Runs the encoder; afterwards, and after a barrier, workspace.hidden holds the last hidden
-    // state of every token.
+    // Runs the encoder, up to the last hidden states of the tokens that are read.
     void encode();
 
     void write_hidden(float* out);
@@ -54,10 +54,13 @@ class Pass : private PassThread {
     const float* normalised(const Norm& norm, int block);  // hidden states, for a layer behind it
     void project(const Layer& layer, int block);           // query, key, value
     void attend(int layer_index);
+    void keep_first_tokens();
     void intermediate(const Layer& layer, const float* x, float* y, int width);
     void feed_forward(const Layer& layer, int block);
     float* private_block(Floats& buffer, int features, int block);
-    void gather_sequences(float* vectors);  // what the head reads of each
+    // The first token of each sequence, or the mean of all of them, as columns of `vectors`.
+    void gather_sequences(const float* tokens, bool mean, float* vectors) const;
+    bool is_last(int layer_index) const;
     void head_logits(const float* x, float* y, float* logits, int width);
     void write_sequence_logits(float* out);
     void write_token_logits(float* out);
@@ -68,7 +71,11 @@ class Pass : private PassThread {
     const Model& model_;
     const Kernels& kernels_;
     Workspace& workspace_;
-    const Blocks& blocks_;
+    // All tokens, or the first of each sequence.
+    const Blocks* blocks_;
+    float* hidden_;   // the layer's input and, after LayerNorm, its output
+    float* context_;  // what attention gives
+    bool by_blocks_;
     float* scratch_;
 };
 

@@ -8,6 +8,10 @@
 
 namespace sparsebert {
 
+inline Reads reads_of(Pooling pooling) {
+    return pooling == Pooling::kCls ? Reads::kFirstTokens : Reads::kEveryToken;
+}
+
 // The larger of two; NaN where either is, which std::max may drop.
 inline float larger(float a, float b) { return a > b || a != a ? a : b; }
 

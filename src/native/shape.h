@@ -10,6 +10,9 @@ namespace sparsebert {
 
 enum class Pooling { kCls, kMean, kMeanSqrtLength, kMax };
 
+// Whose last hidden states are read. What follows the last attention is computed for no others.
+enum class Reads { kEveryToken, kFirstTokens };
+
 // What a head reads: one vector a sequence, or every token.
 enum class HeadInput { kNone, kFirstToken, kMean, kEachToken };
 
@@ -24,6 +27,9 @@ struct HeadShape {
 
     bool per_sequence() const {
         return input == HeadInput::kFirstToken || input == HeadInput::kMean;
+    }
+    Reads reads() const {
+        return input == HeadInput::kFirstToken ? Reads::kFirstTokens : Reads::kEveryToken;
     }
 };
 

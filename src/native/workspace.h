@@ -10,6 +10,7 @@ struct Workspace {
     Floats sum;     // [hidden] residual sums before LayerNorm, or what a LayerNorm in front gives
     Floats projections;   // [3][hidden] queries, keys, values
     Floats context;       // [hidden]
+    Floats first;         // [2][hidden] hidden and context of each sequence's first token
     Floats intermediate;  // [intermediate]
     Floats embedded;      // [embedding size] what is projected to `hidden`
     Floats logits;        // [last layer's rows] of one block, or of the batch's pooled vectors

@@ -18,9 +18,13 @@ struct Case {
     int window = -1;
     int unseen = 0;  // of its last tokens: no keys
     bool disentangled = false;
+    int first = 0;  // queries that attend, in whole vectors of lanes; 0: all of them
 
     int keys() const { return tokens - unseen; }
+    int queries() const { return first ? first : stride; }
 };
+
+constexpr float kNobody = 77.25f;  // stands where nothing is to be written
 
 void check(const Case& c) {
     Random random(c.seed);
@@ -70,20 +74,16 @@ void check(const Case& c) {
         std::ostringstream text;
         text << kernels.name << " attention, " << c.keys() << " keys of " << c.tokens
              << " tokens, stride " << c.stride << ", head size " << c.head_size << ", window "
-             << c.window << ", disentangled " << c.disentangled << ", seed " << c.seed;
+             << c.window << ", disentangled " << c.disentangled << ", " << c.queries()
+             << " queries, seed " << c.seed;
         const std::string name = text.str();
-        const Guarded<float> out(count), scratch(attention_scratch(c.keys()));
-        Attention call{q.data(),
-                       k.data(),
-                       v.data(),
-                       out.data(),
-                       scratch.data(),
-                       c.keys(),
-                       c.stride,
-                       c.head_size,
-                       static_cast<float>(scale),
-                       distances.centre(),
-                       distances.computed()};
+        const Guarded<float> out(count, kNobody), scratch(attention_scratch(c.keys()));
+        Attention call{q.data(),           k.data(),
+                       v.data(),           out.data(),
+                       scratch.data(),     c.keys(),
+                       c.queries(),        c.stride,
+                       c.head_size,        static_cast<float>(scale),
+                       distances.centre(), distances.computed()};
         if (c.disentangled) {
             call.distance_keys = pk.data() + reach;
             call.distance_queries = pq.data() + reach;
@@ -92,6 +92,9 @@ void check(const Case& c) {
         kernels.attention(call);
         for (size_t i = 0; i < count; ++i) {
             const int token = static_cast<int>(i % stride);
+            if (token >= c.queries() && out[i] != kNobody)
+                fail(name, ": written past the last query, token ", token);
+            if (token >= c.queries()) continue;
             if (token < c.tokens)
                 expect_near(out[i], wants[i], tolerances[token], name, ": index ", i / stride,
                             ", token ", token);
@@ -116,7 +119,7 @@ void check_reach() {
     each_float_kernels([&](const Kernels& kernels) {
         const Guarded<float> out(count), scratch(attention_scratch(kTokens));
         kernels.attention({q.data(), k.data(), v.data(), out.data(), scratch.data(), kTokens,
-                           kStride, kSize, 0.3f, distances.centre(), kWindow});
+                           kStride, kStride, kSize, 0.3f, distances.centre(), kWindow});
         for (int i = 0; i < kTokens; ++i)
             if (std::abs(i - kSpoilt) > kWindow + 64 && !std::isfinite(out[i]))
                 fail(kernels.name, " attention reads beyond its window for query ", i);
@@ -149,6 +152,10 @@ void examples() {
             const int stride = (tokens + 15) / 16 * 16;
             if (tokens > unseen) check({20, tokens, stride, 1.0f, ++seed, false, -1, unseen, true});
         }
+    for (const int window : {-1, 5})
+        for (const int first : {16, 48})
+            check({12, 100, 112, 1.0f, ++seed, window > 0, window, 0, false, first});
+    check({12, 100, 112, 1.0f, ++seed, false, -1, 3, true, 16});
 }
 
 void random_case(Random& random) {
@@ -160,8 +167,9 @@ void random_case(Random& random) {
     const int most = std::min(tokens - 1, window < 0 ? tokens : window);
     const int unseen = random.chance(0.3) ? random.between(0, most) : 0;
     const int head_size = random.between(1, 130);
+    const int first = random.chance(0.3) ? 16 * random.between(1, stride / 16) : 0;
     check({head_size, tokens, stride, random.pick({0.0f, 1.0f, 20.0f}), seed,
-           !disentangled && random.chance(0.5), window, unseen, disentangled});
+           !disentangled && random.chance(0.5), window, unseen, disentangled, first});
 }
 
 }  // namespace

@@ -31,15 +31,18 @@ struct Case {
     int window = -1;
     int unseen = 0;  // of its last tokens: no keys
     bool disentangled = false;
+    int first = 0;  // queries that attend; 0: all of them
 
     int keys() const { return tokens - unseen; }
+    int queries() const { return first ? first : tokens; }
     int terms() const { return disentangled ? 3 : 1; }
 
     std::string name() const {
         std::ostringstream text;
         text << " int8 attention, " << keys() << " keys of " << tokens << " tokens, " << heads
              << " heads of size " << head_size << ", kind " << static_cast<int>(kind) << ", window "
-             << window << ", disentangled " << disentangled << ", seed " << seed;
+             << window << ", disentangled " << disentangled << ", " << queries()
+             << " queries, seed " << seed;
         return text.str();
     }
 };
@@ -224,6 +227,7 @@ void each_context(const Case& c, const Heads& heads, int head, size_t stride,
                            head,
                            c.tokens,
                            c.keys(),
+                           c.queries(),
                            context.data(),
                            stride,
                            scratch.data(),
@@ -231,7 +235,9 @@ void each_context(const Case& c, const Heads& heads, int head, size_t stride,
                            distances.computed(),
                            of_distances.head(c.terms())});
         for (size_t i = 0; i < floats; ++i)
-            if (i % stride - first >= static_cast<size_t>(c.head_size) && context[i] != kNobody)
+            if ((i % stride - first >= static_cast<size_t>(c.head_size) ||
+                 i / stride >= static_cast<size_t>(c.queries())) &&
+                context[i] != kNobody)
                 fail(kernels.name, c.name(), ", head ", head, ": query ", i / stride, ", column ",
                      i % stride, ": written, though not this head's");
         visit(kernels, context);
@@ -263,13 +269,13 @@ void check(const Case& c) {
     const bool biased = c.biased && c.kind != Kind::kVeryNegative;
     const Distances distances(biased, c.window, round_up(c.tokens, 16), random);
     const OfDistances of_distances(c, random);
-    for (int query = 0; query < c.tokens; ++query)
+    for (int query = 0; query < c.queries(); ++query)
         bounds.emplace_back(c, heads, distances, of_distances, head, query);
     std::map<std::string, std::vector<float>> contexts;
     each_context(c, heads, head, stride, distances, of_distances,
                  [&](const Int8Kernels& kernels, const Guarded<float>& context) {
                      contexts[kernels.name].assign(context.begin(), context.end());
-                     for (int query = 0; query < c.tokens; ++query)
+                     for (int query = 0; query < c.queries(); ++query)
                          for (int d = 0; d < c.head_size; ++d) {
                              const float got = context[query * stride + head * c.head_size + d];
                              const double low = bounds[query].low[d], high = bounds[query].high[d];
@@ -316,7 +322,7 @@ void check_odd_scales(const Case& c) {
     each_context(c, heads, head, stride, distances, of_distances,
                  [&](const Int8Kernels& kernels, const Guarded<float>& context) {
                      contexts[kernels.name].assign(context.begin(), context.end());
-                     for (int query = 0; query < c.tokens; ++query)
+                     for (int query = 0; query < c.queries(); ++query)
                          for (int d = 0; lost(query) && d < c.head_size; ++d) {
                              const float got = context[query * stride + head * c.head_size + d];
                              if (std::isfinite(got))
@@ -346,6 +352,7 @@ void check_reach() {
                 scale = context == &one ? quiet : loud;
                 kernels.attention({{heads.values.data(), heads.scales.data(), 1, kSize},
                                    0,
+                                   kTokens,
                                    kTokens,
                                    kTokens,
                                    context->data(),
@@ -389,6 +396,10 @@ void examples() {
     check({2, 12, 40, Kind::kPlain, ++seed, false, 20, 20});
     check({2, 64, 300, Kind::kPlain, ++seed, false, -1, 281});
     check({2, 64, 300, Kind::kPlain, ++seed, true, 127});
+    for (const int first : {1, 16, 37})
+        for (const int window : {-1, 5})
+            check({2, 32, 100, Kind::kPlain, ++seed, window > 0, window, 0, false, first});
+    check({2, 32, 100, Kind::kPlain, ++seed, false, -1, 3, true, 1});
     for (const int tokens : kTokens)
         for (const int size : {12, 32, 100}) {
             const int unseen = tokens > 8 ? static_cast<int>(++seed % 3) : 0;
@@ -407,11 +418,11 @@ void random_case(Random& random) {
     const int unseen = random.chance(0.3) ? random.between(0, most) : 0;
     const int heads = random.between(1, 4), head_size = random.between(1, 130);
     const Kind kind = kKinds[random.word() % std::size(kKinds)];
-    const Case c{heads,       head_size,
-                 tokens,      disentangled ? Kind::kPlain : kind,
-                 seed,        !disentangled && random.chance(0.5),
-                 window,      unseen,
-                 disentangled};
+    const Case c{heads,        head_size,
+                 tokens,       disentangled ? Kind::kPlain : kind,
+                 seed,         !disentangled && random.chance(0.5),
+                 window,       unseen,
+                 disentangled, random.chance(0.3) ? random.between(1, tokens) : 0};
     random.chance(0.3) ? check_odd_scales(c) : check(c);
 }
 

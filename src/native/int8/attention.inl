@@ -119,7 +119,7 @@ template <int R, int T>
 void attention(const Int8Attention& call) {
     const HeadTiles head(call);
     const int key_tiles = head.padded / 16, column_tiles = call.at.depth() / 16;
-    each_run<kAttentionTokens>(call.tokens, [&](auto length, int query, int runs) {
+    each_run<kAttentionTokens>(call.queries, [&](auto length, int query, int runs) {
         constexpr int T = length();
         for (; runs > 0; --runs, query += T) {
             // The keys that some query of the tile sees, in whole tiles.

@@ -173,9 +173,9 @@ inline void attend_queries(const HeadTiles& head, int begin, int end, int rows) 
 
 void attention_on_tiles(const Int8Attention& call) {
     // Less is not worth the wait for tiles.
-    if (static_cast<long>(call.tokens) * call.at.depth() < kFewestForTiles) return attention(call);
+    if (static_cast<long>(call.queries) * call.at.depth() < kFewestForTiles) return attention(call);
     const HeadTiles head(call);
-    const int rest = call.tokens % 16, whole = call.tokens - rest;
+    const int rest = call.queries % 16, whole = call.queries - rest;
     if (whole) attend_queries(head, 0, whole, 16);
-    if (rest) attend_queries(head, whole, call.tokens, rest);
+    if (rest) attend_queries(head, whole, call.queries, rest);
 }

@@ -127,13 +127,15 @@ struct Int8HeadDistances {
     int terms = 1;
 };
 
-// One head of one sequence; `at` is its first token. Writes the context of its tokens.
+// One head of one sequence; `at` is its first token. Writes the context of its first `queries`
+// tokens.
 struct Int8Attention {
     Int8Heads at;
     int head;
     int tokens;
     int keys;        // of the tokens, from the first, those that are attended to
-    float* context;  // [tokens][stride]: of this head, its own head_size columns
+    int queries;     // and those that attend
+    float* context;  // [queries][stride]: of this head, its own head_size columns
     size_t stride;
     uint8_t* scratch;  // int8_attention_scratch(tokens, depth) bytes, on a cache line
     // As in `Attention`, but for the distance j - i and in powers of two: log2 e x bias.

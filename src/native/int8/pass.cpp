@@ -60,8 +60,8 @@ struct RunMemory {
 }  // namespace
 
 Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, ThreadPool& pool_,
-                       Int8Workspace& workspace_, const Batch& batch_, const Positions& positions_,
-                       const Int8Distances& distances_)
+                       Int8Workspace& workspace_, const Batch& batch_, Reads reads_,
+                       const Positions& positions_, const Int8Distances& distances_)
     : model(model_),
       choice(choice_),
       pool(pool_),
@@ -69,6 +69,7 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
       positions(positions_),
       distances(distances_),
       batch(batch_),
+      reads(model_.layers.empty() ? Reads::kEveryToken : reads_),
       attention(model_.layers.size()),
       hidden_stride(round_up(model_.hidden_size, 16)),
       projection_stride(wide_stride(3 * hidden_stride)),
@@ -101,15 +102,24 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
 
     const size_t floats = static_cast<size_t>(tokens) * hidden_stride;
     const int widest = std::max(model.hidden_size, model.head.width);  // a head's middle
-    hidden = reinterpret_cast<float*>(workspace.hidden.reserve(floats * sizeof(float)));
-    context = reinterpret_cast<float*>(
+    all.hidden = reinterpret_cast<float*>(workspace.hidden.reserve(floats * sizeof(float)));
+    all.context = reinterpret_cast<float*>(
         workspace.context.reserve(sizeof(float) * tokens * round_up(widest, 16)));
     const auto lay_rows = [&](uint8_t* memory) {
         Arena layout(memory);
-        quantized = take_rows(layout, tokens, widest);
+        all.quantized = take_rows(layout, tokens, widest);
         return layout.used();
     };
     lay_rows(workspace.quantized.reserve(lay_rows(nullptr)));
+    const auto lay_first = [&](uint8_t* memory) {
+        Arena layout(memory);
+        const int rows = reads == Reads::kFirstTokens ? batch.sequences : 0;
+        first.hidden = layout.take<float>(static_cast<size_t>(rows) * hidden_stride);
+        first.context = layout.take<float>(static_cast<size_t>(rows) * hidden_stride);
+        first.quantized = take_rows(layout, rows, model.hidden_size);
+        return layout.used();
+    };
+    lay_first(workspace.first.reserve(lay_first(nullptr)));
     heads.heads = model.heads;
     heads.head_size = model.hidden_size / model.heads;
     const auto lay_heads = [&](uint8_t* memory) {
@@ -120,7 +130,7 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
     };
     lay_heads(workspace.heads.reserve(lay_heads(nullptr)));
     // The context's columns past the last are read by the quantiser but never written.
-    if (hidden_stride != model.hidden_size) std::memset(context, 0, floats * sizeof(float));
+    if (hidden_stride != model.hidden_size) std::memset(all.context, 0, floats * sizeof(float));
     block_bytes = RunMemory(*this, nullptr).used;
     workspace.block.reserve(block_bytes * (by_rows ? 1 : threads));
     scratch_bytes = std::max(
@@ -149,9 +159,10 @@ Int8Pass::Int8Pass(Int8Shared& shared, int thread)
       model_(shared.model),
       kernels_(*shared.choice.kernels),
       batch_(shared.batch),
+      rows_(shared.all),
       scratch_(shared.workspace.scratch.get() + shared.scratch_bytes * thread) {
-    tokens_ = shared.by_rows ? Range{0, batch_.tokens()}
-                             : Range{shared.cuts[thread], shared.cuts[thread + 1]};
+    mine_ = shared.by_rows ? Range{0, batch_.tokens()}
+                           : Range{shared.cuts[thread], shared.cuts[thread + 1]};
     const RunMemory memory(
         shared, shared.workspace.block.get() + (shared.by_rows ? 0 : shared.block_bytes * thread));
     wide_ = memory.wide;
@@ -171,7 +182,7 @@ void Int8Pass::each_token(Range run, Step step) {
 
 template <typename Step>
 void Int8Pass::each_run(Step step) {
-    cut(tokens_, shared_.runs.run, step);
+    cut(mine_, shared_.runs.run, step);
 }
 
 template <typename Step>
@@ -202,14 +213,22 @@ void Int8Pass::linear(const Int8Weight& weight, const Int8Rows& x, int tokens,
         tiles.begin, tiles.end);
 }
 
-Int8Rows Int8Pass::rows_from(int token) const { return from_row(shared_.quantized, token); }
+Int8Rows Int8Pass::quantized_from(int row) const { return from_row(rows_.quantized, row); }
 
-float* Int8Pass::hidden_row(int token) const {
-    return shared_.hidden + static_cast<size_t>(token) * shared_.hidden_stride;
+float* Int8Pass::hidden_row(int row) const {
+    return rows_.hidden + static_cast<size_t>(row) * shared_.hidden_stride;
 }
 
-FloatRows Int8Pass::hidden_rows(Range tokens) const {
-    return rows_of(shared_.hidden, shared_.hidden_stride, tokens);
+FloatRows Int8Pass::hidden_rows(Range rows) const {
+    return rows_of(rows_.hidden, shared_.hidden_stride, rows);
+}
+
+int Int8Pass::first_row(int sequence) const {
+    return shared_.reads == Reads::kFirstTokens ? sequence : batch_.offsets[sequence];
+}
+
+bool Int8Pass::is_last(int layer) const {
+    return layer + 1 == static_cast<int>(model_.layers.size());
 }
 
 void Int8Pass::embed(Range piece) {
@@ -234,7 +253,7 @@ void Int8Pass::embed(Range piece) {
         kernels_.norm(rows_of(wide_, stride, part), model_.embedding_norm, &bytes_, part.begin);
     } else {
         const Range part = share_of(piece);
-        kernels_.norm(hidden_rows(part), model_.embedding_norm, &shared_.quantized, part.begin);
+        kernels_.norm(hidden_rows(part), model_.embedding_norm, &rows_.quantized, part.begin);
     }
     sync();
     if (!projects) return;
@@ -242,7 +261,7 @@ void Int8Pass::embed(Range piece) {
            shared_.hidden_stride);
     sync();
     const Range part = share_of(piece);
-    kernels_.activate(hidden_rows(part), model_.hidden_size, Activation::kNone, &shared_.quantized,
+    kernels_.activate(hidden_rows(part), model_.hidden_size, Activation::kNone, &rows_.quantized,
                       part.begin);
     sync();
 }
@@ -256,7 +275,7 @@ void Int8Pass::normalise(const Int8Norm& norm, Range run) {
     for (int token = part.begin; token < part.end; token += kRowsTogether) {
         const int rows = std::min(kRowsTogether, part.end - token);
         std::memcpy(copy, hidden_row(token), sizeof(float) * stride * rows);
-        kernels_.norm({copy, stride, rows}, norm, &shared_.quantized, token);
+        kernels_.norm({copy, stride, rows}, norm, &rows_.quantized, token);
     }
     sync();
 }
@@ -289,7 +308,7 @@ void Int8Pass::project_piece(const Int8Layer& layer, const Positions::Rotary& ro
     const size_t part = fused ? model_.hidden_size : shared_.hidden_stride;
     const size_t stride = shared_.projection_stride;
     const int tokens = piece.size();
-    const Int8Rows x = rows_from(piece.begin);
+    const Int8Rows x = quantized_from(piece.begin);
     linear(layer.query, x, tokens, nullptr, wide_, stride, !first);
     if (!fused) {
         linear(layer.key, x, tokens, nullptr, wide_ + part, stride, !first);
@@ -314,9 +333,10 @@ void Int8Pass::attend_head(int layer, int sequence, int head) {
     Int8Heads at = shared_.heads;
     at.values += begin * at.row();
     at.scales += static_cast<size_t>(begin) * 3 * at.heads;
+    const bool first = is_last(layer) && shared_.reads == Reads::kFirstTokens;
     shared_.choice.with(tokens).attention(
-        {at, head, tokens, batch_.keys_of(sequence),
-         shared_.context + static_cast<size_t>(begin) * shared_.hidden_stride,
+        {at, head, tokens, batch_.keys_of(sequence), first ? 1 : tokens,
+         rows_.context + static_cast<size_t>(begin) * shared_.hidden_stride,
          static_cast<size_t>(shared_.hidden_stride), scratch_,
          shared_.positions.bias(layer, head, tokens), shared_.positions.window(layer),
          shared_.distances.of(layer, head)});
@@ -334,11 +354,31 @@ void Int8Pass::attend(int layer) {
     barrier();
 }
 
+// Each sequence's first token goes on alone. They are few: the threads share the rows of the
+// layers from here on, and the memory of one of them.
+void Int8Pass::keep_first_tokens() {
+    barrier();
+    const size_t stride = shared_.hidden_stride;
+    const Range part = share_of_all(batch_.sequences);
+    for (int s = part.begin; s < part.end; ++s) {
+        const size_t from = batch_.offsets[s] * stride, to = s * stride;
+        std::memcpy(shared_.first.hidden + to, shared_.all.hidden + from, sizeof(float) * stride);
+        std::memcpy(shared_.first.context + to, shared_.all.context + from, sizeof(float) * stride);
+    }
+    rows_ = shared_.first;
+    mine_ = {0, batch_.sequences};
+    share_rows();
+    const RunMemory memory(shared_, shared_.workspace.block.get());
+    wide_ = memory.wide;
+    bytes_ = memory.bytes;
+    barrier();
+}
+
 void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
     const int tokens = run.size();
     const size_t stride = shared_.hidden_stride, wide_stride = shared_.intermediate_stride;
     float* hidden = hidden_row(run.begin);
-    float* context = shared_.context + run.begin * stride;
+    float* context = rows_.context + run.begin * stride;
     const Range own = share(tokens), of_run = share_of(run);
     kernels_.activate(rows_of(context, stride, own), model_.hidden_size, Activation::kNone, &bytes_,
                       own.begin);
@@ -349,7 +389,7 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
     linear(layer.attention_output, bytes_, tokens, hidden, sum, stride);
     sync();
     const auto norm = [&](const Int8Norm& norm) {
-        kernels_.norm(hidden_rows(of_run), norm, &shared_.quantized, of_run.begin);
+        kernels_.norm(hidden_rows(of_run), norm, &rows_.quantized, of_run.begin);
         sync();
     };
     if (twice) {
@@ -367,7 +407,7 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
     const size_t second = two ? round_up(model_.intermediate_size, 16) : model_.intermediate_size;
     each_piece(run, [&](Range piece) {
         const bool again = piece.begin != run.begin;
-        const Int8Rows x = rows_from(piece.begin);
+        const Int8Rows x = quantized_from(piece.begin);
         if (two) linear(layer.gate, x, piece.size(), nullptr, wide_, wide_stride, again);
         linear(layer.intermediate, x, piece.size(), nullptr, two ? wide_ + second : wide_,
                wide_stride, again);
@@ -397,9 +437,10 @@ void Int8Pass::encode() {
     });
     for (int l = 0; l < layers; ++l) {
         attend(l);
+        if (is_last(l) && shared_.reads == Reads::kFirstTokens) keep_first_tokens();
         each_run([&](Range run) {
             feed_forward(model_.layers[l], run);
-            if (l + 1 < layers) project(l + 1, run);
+            if (!is_last(l)) project(l + 1, run);
         });
     }
     barrier();
@@ -416,7 +457,7 @@ void Int8Pass::write_hidden(float* out) {
 void Int8Pass::write_pooled(Pooling pooling, bool normalize, float* out) {
     const int hidden = model_.hidden_size;
     for (int s = thread_; s < batch_.sequences; s += threads_) {
-        const int begin = batch_.offsets[s];
+        const int begin = first_row(s);
         const int end = pooling == Pooling::kCls ? begin + 1 : batch_.offsets[s + 1];
         float* vector = out + static_cast<size_t>(s) * hidden;
         std::memcpy(vector, hidden_row(begin), sizeof(float) * hidden);
@@ -442,7 +483,7 @@ void Int8Pass::write_head(float* out) {
 }
 
 void Int8Pass::gather_sequence(int sequence, float* row) const {
-    const int begin = batch_.offsets[sequence], end = batch_.offsets[sequence + 1];
+    const int begin = first_row(sequence), end = batch_.offsets[sequence + 1];
     std::memcpy(row, hidden_row(begin), sizeof(float) * shared_.hidden_stride);
     if (model_.head.input != HeadInput::kMean) return;
     for (int token = begin + 1; token < end; ++token)
@@ -487,14 +528,14 @@ void Int8Pass::write_sequence_logits(float* out) {
                      out + static_cast<size_t>(s) * model_.head.outputs);
 }
 
-// The head's first layer over every token, to shared_.context and, quantised, to `out`.
+// The head's first layer over every token, to rows_.context and, quantised, to `out`.
 void Int8Pass::transform_tokens(const Int8Rows* out) {
     const int tokens = batch_.tokens();
     const size_t stride = round_up(model_.head.width, 16);
-    linear(model_.head_dense, shared_.quantized, tokens, nullptr, shared_.context, stride);
+    linear(model_.head_dense, rows_.quantized, tokens, nullptr, rows_.context, stride);
     barrier();
     const Range part = share_of_all(tokens);
-    finish_dense(rows_of(shared_.context, stride, part), out, part.begin);
+    finish_dense(rows_of(rows_.context, stride, part), out, part.begin);
 }
 
 void Int8Pass::write_token_logits(float* out) {
@@ -503,20 +544,20 @@ void Int8Pass::write_token_logits(float* out) {
     if (dense) transform_tokens(nullptr);
     const Range part = share_of_all(batch_.tokens());
     for (int token = part.begin; token < part.end; ++token)
-        write_answer(dense ? shared_.context + token * stride : hidden_row(token),
+        write_answer(dense ? rows_.context + token * stride : hidden_row(token),
                      out + static_cast<size_t>(token) * model_.head.outputs);
 }
 
 void Int8Pass::write_decoded(float* out) {
     const int tokens = batch_.tokens(), outputs = model_.head.outputs;
-    transform_tokens(&shared_.quantized);
+    transform_tokens(&rows_.quantized);
     barrier();  // each thread has quantised some of the tokens, and reads all of them
     float* logits = shared_.logits + static_cast<size_t>(tokens) * kDecodedColumns * thread_;
     const Range tiles = share_of_all(model_.decoder.tiles());
     for (int tile = tiles.begin; tile < tiles.end; tile += kDecodedTiles) {
         const int end = std::min(tiles.end, tile + kDecodedTiles), first = tile * kTileRows;
         shared_.choice.with(tokens).linear(
-            {&model_.decoder, shared_.quantized, tokens, nullptr, logits, kDecodedColumns,
+            {&model_.decoder, rows_.quantized, tokens, nullptr, logits, kDecodedColumns,
              reinterpret_cast<int8_t*>(scratch_), first},
             tile, end);
         const int count = std::min(end * kTileRows, outputs) - first;

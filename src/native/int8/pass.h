@@ -14,13 +14,12 @@ namespace sparsebert {
 
 // Memory for a run's activations, kept between runs. Rows are token-major.
 struct Int8Workspace {
-    Bytes hidden;     // float [tokens][hidden]: the residual stream
-    Bytes context;    // float [tokens][hidden]: what attention gives, and a head's middle
-    Bytes quantized;  // Int8Rows of hidden
-    Bytes heads;      // Int8Heads
-    Bytes block;      // what one run of tokens needs, for each thread that has its own
-    Bytes scratch;    // for each thread: one head's attention, one expanded tile
-    Bytes pooled;     // what the head reads of each sequence, and what it makes of it
+    Bytes hidden, context, quantized;  // Int8Tokens
+    Bytes first;                       // the same of each sequence's first token
+    Bytes heads;                       // Int8Heads
+    Bytes block;    // what one run of tokens needs, for each thread that has its own
+    Bytes scratch;  // for each thread: one head's attention, one expanded tile
+    Bytes pooled;   // what the head reads of each sequence, and what it makes of it
 };
 
 // Most tokens of a run, which passes through several layers before the next tokens do, and of a
@@ -29,11 +28,18 @@ struct Int8Runs {
     int run, piece;
 };
 
+// Tokens on their way through the layers, a row each.
+struct Int8Tokens {
+    float* hidden;       // the residual stream
+    float* context;      // what attention gives, and a head's middle
+    Int8Rows quantized;  // of `hidden`
+};
+
 // What the threads of a pass have in common.
 struct Int8Shared {
     Int8Shared(const Int8Model& model, const Int8Choice& choice, ThreadPool& pool,
-               Int8Workspace& workspace, const Batch& batch, const Positions& positions,
-               const Int8Distances& distances);
+               Int8Workspace& workspace, const Batch& batch, Reads reads,
+               const Positions& positions, const Int8Distances& distances);
 
     const Int8Model& model;
     const Int8Choice& choice;
@@ -42,6 +48,7 @@ struct Int8Shared {
     const Positions& positions;
     const Int8Distances& distances;
     Batch batch;  // the micro-batch: offsets count from its own first token
+    Reads reads;
 
     // Few tokens: all threads share the rows of each layer, with a barrier after each step. Many:
     // each thread takes the tokens between two cuts through all layers; where the cuts fall between
@@ -54,9 +61,8 @@ struct Int8Shared {
     HeadQueue attention;  // where the threads are not aligned
 
     int hidden_stride, projection_stride, intermediate_stride, embedding_stride;  // floats
-    float* hidden;
-    float* context;
-    Int8Rows quantized;
+    Int8Tokens all;
+    Int8Tokens first;  // of each sequence: behind the last attention, where no others are read
     Int8Heads heads;
     Int8Rows gathered;                  // of each sequence, what the head reads
     float* gathered_rows;               // the same in floats, and what it makes of it
@@ -68,8 +74,7 @@ class Int8Pass : private PassThread {
   public:
     Int8Pass(Int8Shared& shared, int thread);
 
-    // Runs the encoder; afterwards, and after a barrier, shared.hidden holds the last hidden state
-    // of every token.
+    // Runs the encoder, up to the last hidden states of the tokens that are read.
     void encode();
 
     void write_hidden(float* out);
@@ -91,9 +96,11 @@ class Int8Pass : private PassThread {
 
     void linear(const Int8Weight& weight, const Int8Rows& x, int tokens, const float* residual,
                 float* y, size_t stride, bool in_cache = false);
-    Int8Rows rows_from(int token) const;  // of the quantised hidden states
-    float* hidden_row(int token) const;
-    FloatRows hidden_rows(Range tokens) const;
+    Int8Rows quantized_from(int row) const;
+    float* hidden_row(int row) const;
+    FloatRows hidden_rows(Range rows) const;
+    int first_row(int sequence) const;
+    bool is_last(int layer) const;
 
     void embed(Range piece);
     void normalise(const Int8Norm& norm, Range run);  // hidden states, for a layer behind it
@@ -104,6 +111,7 @@ class Int8Pass : private PassThread {
                 int position) const;
     void attend(int layer);
     void attend_head(int layer, int sequence, int head);
+    void keep_first_tokens();
     void feed_forward(const Int8Layer& layer, Range run);
     void gather_sequence(int sequence, float* row) const;  // what the head reads of it
     void finish_dense(const FloatRows& rows, const Int8Rows* out, int at) const;
@@ -117,7 +125,8 @@ class Int8Pass : private PassThread {
     const Int8Model& model_;
     const Int8Kernels& kernels_;
     const Batch& batch_;
-    Range tokens_;  // that this thread takes through the layers
+    Int8Tokens rows_;  // all tokens, or the first of each sequence
+    Range mine_;       // the rows that this thread takes through the layers
     uint8_t* scratch_;
     // This thread's own or shared with all.
     float* wide_;     // of a piece: projections [tokens][3][hidden], then the intermediate layer

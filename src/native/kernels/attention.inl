@@ -146,12 +146,12 @@ void attend(const Attention& a, int query) {
 
 template <int T = kAttentionVectors>
 void attend_tiles(const Attention& a, int query) {
-    while (a.stride - query >= T * Vec::kWidth) {
+    while (a.queries - query >= T * Vec::kWidth) {
         attend<T>(a, query);
         query += T * Vec::kWidth;
     }
     if constexpr (T > 1)
-        if (query < a.stride) attend_tiles<T - 1>(a, query);
+        if (query < a.queries) attend_tiles<T - 1>(a, query);
 }
 
 void attention(const Attention& a) { attend_tiles(a, 0); }

@@ -66,9 +66,9 @@ struct Linear {
     uint8_t* scratch = nullptr;  // for computing in bf16
 };
 
-// One head of one sequence, whose first `keys` tokens are attended to. q, k, v, out are
-// [head_size][stride], stride >= its tokens, a multiple of kLaneTokens, finite past the last token;
-// scratch has attention_scratch(keys) floats.
+// One head of one sequence, whose first `keys` tokens are attended to and first `queries` attend.
+// q, k, v, out are [head_size][stride], stride >= its tokens, a multiple of kLaneTokens as
+// `queries` is, finite past the last token; scratch has attention_scratch(keys) floats.
 struct Attention {
     const float* q;
     const float* k;
@@ -76,6 +76,7 @@ struct Attention {
     float* out;
     float* scratch;
     int keys;
+    int queries;
     int stride;
     int head_size;
     float scale;  // 1 / sqrt(terms x head_size)
