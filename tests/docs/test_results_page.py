@@ -12,6 +12,7 @@ from sparsebert.table.layout import Table, row_title, tables
 from sparsebert.table.results import read_results
 
 DOCS = CHECKOUT / "docs"
+NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight"]
 ROWS = ["best-int8", "shared64-int8", "shared-int8", "2of4-int8", "1of4-int8"]
 
 
@@ -20,7 +21,7 @@ def measured() -> list[Table]:
     return tables(read_results(DOCS / "results.json"))
 
 
-def first_table(page: str) -> list[list[str]]:
+def table_cells(page: str) -> list[list[str]]:
     """The cells below the heading of a page's first table."""
     found = re.search(r"(?:^\|.*\n)+", page, re.M)
     assert found is not None
@@ -50,7 +51,34 @@ def test_the_table_of_shares(measured: list[Table]) -> None:
                     f"{mean[0]:.1f}",
                 ]
             )
-    assert first_table((DOCS / "results.md").read_text(encoding="utf-8")) == expected
+    assert table_cells((DOCS / "results.md").read_text(encoding="utf-8")) == expected
+
+
+def test_readme(measured: list[Table]) -> None:
+    page = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    section = page[page.index("### Size and accuracy") :]
+    told = [[row[0], *row[2:4]] for row in table_cells(section)]
+    expected = []
+    for table in measured:
+        for row in ("best-int8", "shared-int8", "1of4-int8"):
+            shares = [
+                share
+                for column in table.columns()
+                if column.counts and (share := table.share(row, column)) is not None
+            ]
+            if not shares:
+                continue
+            first = f"{table.model}, " if row == "best-int8" else ""
+            mean = table.mean_share(row)
+            assert mean is not None
+            expected.append(
+                [
+                    first + row_title(row).removesuffix("int8").rstrip(" ,"),
+                    f"{mean[0]:.1f} % over {NUMBERS[len(shares)]} tasks",
+                    f"{min(shares):.1f} %",
+                ]
+            )
+    assert told == expected
 
 
 def test_the_page_of_scores(measured: list[Table]) -> None:
