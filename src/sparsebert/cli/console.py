@@ -27,15 +27,13 @@ if TYPE_CHECKING:
     from sparsebert.evaluation.seeds import SeedExecutor
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model folder, or a model id on the hub.")
+    str, typer.Argument(metavar="MODEL", help="Model folder, or id on the Hugging Face hub.")
 ]
 OutArgument = Annotated[
-    Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist.")
+    Path, typer.Argument(metavar="OUT", help="Folder to write; it must not exist yet.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one machine-readable result on standard output.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -77,10 +75,10 @@ def seed_executor(engine: str, threads: int | None) -> SeedExecutor:
 
 
 TASK_HELP = (
-    "mnli, qqp, qnli, sst2, cola, stsb, mrpc, rte, squad or squad_v2; for your own rows custom "
-    "(text, or text1 and text2, and label) or ner (words with a label each: CoNLL files, or tokens "
-    "and ner_tags); for embedding models pairs (text1, text2 and score) or retrieval (query, "
-    "document and, if there are, negative)."
+    "mnli, qqp, qnli, sst2, cola, stsb, mrpc, rte, squad or squad_v2; for your own data custom "
+    "(text, or text1 and text2, and label) or ner (words with one label each: CoNLL files, or "
+    "tokens and ner_tags); for embedding models pairs (text1, text2 and score) or retrieval "
+    "(query, document and optionally negative)."
 )
 
 

@@ -40,16 +40,17 @@ def finetune(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="A folder with train and validation (or dev) files: parquet, csv, tsv, json or "
-            "jsonl, also gzipped; or one file. Without it the task is fetched from the hub.",
+            help="Folder with train and validation (or dev) files: parquet, csv, tsv, json or "
+            "jsonl, also gzipped; or one file. Without it, the task is fetched from the hub.",
         ),
     ] = None,
     recipe: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="A recipe.yaml with the options below, such as stands beside every fine-tuned "
-            "model, or one of our own: best, dense, oneshot, ... What is given here as well wins.",
+            help="A recipe.yaml with the options below, like the one beside every fine-tuned "
+            "model, or one that comes with sparsebert: best, dense, oneshot, ... Options given "
+            "here override it.",
         ),
     ] = None,
     training: Annotated[Given, Group(FinetuneOptions)] = NOTHING,
@@ -58,36 +59,37 @@ def finetune(
         typer.Option(
             metavar="N|S,S,...",
             help="Fine-tune from seeds 1 to N, or from those listed, into OUT/seed-1, ... The same "
-            "command goes on where it stopped. A teacher may be such a folder too.",
+            "command resumes where it stopped. A teacher may be such a folder too.",
         ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with OUT's unfinished run, kept in OUT.training."),
+        typer.Option("--resume", help="Continue OUT's unfinished run, kept in OUT.training."),
     ] = False,
     engine: Annotated[
         Engine,
         typer.Option(
-            help="With --seeds: one after the other here (local), or side by side on a Ray "
-            "cluster, else on this machine's cores (ray)."
+            help="With --seeds: one after another here (local), or side by side on a Ray cluster, "
+            "else on this machine's cores (ray)."
         ),
     ] = Engine.LOCAL,
     threads: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="With --engine ray: CPU threads of each seed.",
-            show_default="the cluster's cores over the seeds",
+            help="With --engine ray: CPU threads per seed.",
+            show_default="the cluster's cores, divided among the seeds",
         ),
     ] = None,
     columns: Annotated[Given, Group(DataOptions)] = NOTHING,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Fine-tune a model on a task with its zeros locked, and score it on the validation split.
+    """Fine-tune a model with its zeros locked, and score it.
 
     Weights that pruning set to zero stay exactly zero; a dense model is fine-tuned the same way.
-    Ctrl-C saves the run: the same command with --resume goes on. Next: pack the result.
+    The result is scored on the task's validation split. Ctrl-C saves the run, and the same command
+    with --resume continues it. Pack the result next.
     """
     from sparsebert.errors import DataError, TrainingError
     from sparsebert.evaluation.results import by_class_lines

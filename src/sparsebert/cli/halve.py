@@ -29,71 +29,71 @@ def halve(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Data of the model's task, to distil and to score on: a folder with train and "
-            "validation files, or one file. Labels are optional; the task is told by the columns.",
+            help="Data of the model's task, for distillation and scoring: a folder with train and "
+            "validation files, or one file. Labels are optional; the task is recognised by the "
+            "columns.",
         ),
     ] = None,
     texts: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="TEXTS",
-            help="Texts of the kind that the model reads, to distil on: a .txt file with a text a "
-            "line, a table or a folder. May be given several times. Beside labelled data they are "
-            "calibrated on alone.",
-            show_default="those of the data; without any, sentences that come with sparsebert",
+            help="Texts of the kind the model will read, for calibration and distillation: a .txt "
+            "file with one text per line, a table or a folder. May be repeated. With labelled "
+            "--data, calibration uses these texts instead of the data's.",
+            show_default="the data's; without any, sentences that come with sparsebert",
         ),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The task of the data, where its columns do not tell: mnli, sst2, squad, custom, "
-            "...",
+            help="Task of the data, if its columns do not tell: mnli, sst2, squad, custom, ...",
         ),
     ] = None,
     effort: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="quick prunes by second order (minutes), standard distils as well (up to two "
-            "rounds of half an hour), thorough takes up to four longer ones.",
+            help="quick only prunes, by second order (minutes); standard also distils (up to two "
+            "rounds of half an hour); thorough takes up to four longer rounds.",
         ),
     ] = "standard",
     max_drop: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Points of the score, or of agreement, that may be lost: rounds end once no more "
-            "are, and the exit code is 1 if they cannot do it.",
+            help="Points of the score, or of agreement, that may be lost. Rounds end once the loss "
+            "is within this; the exit code is 1 if the final loss is not.",
             show_default="rounds go on while they pay; 0.5 of a score, 1 of nearest neighbours "
-            "found, 5 of other agreement may be lost",
+            "found, 20 of agreement in answers and 5 of other agreement may be lost",
         ),
     ] = None,
     shared_rows: Annotated[int, declared_option(FinetuneOptions, "shared_rows")] = 1,
     seed: Annotated[int, declared_option(FinetuneOptions, "seed")] = 1,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the engines.", show_default="all cores")
+        int | None, typer.Option(min=1, help="CPU threads per engine.", show_default="all cores")
     ] = None,
     bench: Annotated[
         bool, typer.Option("--bench/--no-bench", help="Measure latency and memory for the report.")
     ] = True,
     peers: Annotated[
         bool,
-        typer.Option("--peers", help="Measure beside every other engine that is installed, too."),
+        typer.Option("--peers", help="Also measure every other engine that is installed."),
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print what was recognised and the single commands."),
+        typer.Option("--dry-run", help="Only print what was recognised and the separate commands."),
     ] = False,
     columns: Annotated[Given, Group(DataOptions)] = NOTHING,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Halve a model: prune, distil, pack to int8, and measure what that kept and brought.
+    """Halve a model: prune, distil, pack to int8, measure the result.
 
     A classifier, reranker or question-answering model is its own teacher; an encoder is fine-tuned
-    on labelled data first, and without such data it is halved as an embedding model. OUT is ready
-    for `sparsebert serve`, with a report.html. Ctrl-C keeps the work in OUT.halving, and the same
+    on labelled data first, or, without such data, halved as an embedding model. OUT is ready for
+    `sparsebert serve` and has a report.html. Ctrl-C keeps the work in OUT.halving, and the same
     command resumes.
     """
     from sparsebert.halving import halve as run

@@ -35,51 +35,51 @@ def prune(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What decides which weights stay: magnitude, wanda or second-order.",
+            help="How to choose the weights that stay: magnitude, wanda or second-order.",
             show_default="second-order with --calibration or --corpus, else magnitude",
         ),
     ] = None,
     parts: Annotated[
         str,
         typer.Option(
-            metavar="PART,...", help="What to prune, separated by commas: encoder, pooler, head."
+            metavar="PART,...", help="Parts to prune, separated by commas: encoder, pooler, head."
         ),
     ] = "encoder",
     calibration: Annotated[
         Path | None,
         typer.Option(
             metavar="TEXTS",
-            help="For wanda and second-order, texts of the kind that the model will read: a .txt "
-            "file with a text a line, a table (parquet, csv, jsonl) or a folder with a train file.",
-            show_default="the corpus, if there is one",
+            help="For wanda and second-order, texts of the kind the model will read: a .txt file "
+            "with one text per line, a table (parquet, csv, jsonl) or a folder with a train file.",
+            show_default="the corpus, if given",
         ),
     ] = None,
     calibration_rows: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Calibrate on a fixed selection of so many texts.", show_default="1024"
+            min=1, help="Calibrate on a fixed selection of this many texts.", show_default="1024"
         ),
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The task whose columns the calibration texts have."),
+        typer.Option(metavar="NAME", help="Task whose columns the calibration texts have."),
     ] = None,
     corpus: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="PATH",
-            help="Go on to train the sparse model against the dense one on these texts, for any "
-            "task: a .txt file with a text a line, a table (parquet, csv, jsonl) or a folder with "
-            "a train file. May be given several times.",
+            help="Then train the sparse model to reproduce the dense one on these texts, for use "
+            "with any task: a .txt file with one text per line, a table (parquet, csv, jsonl) or "
+            "a folder with a train file. May be repeated.",
         ),
     ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="With --corpus: the dense model that MODEL, which is sparse already, goes on "
-            "learning from.",
-            show_default="the model itself, before it is pruned",
+            help="With --corpus, if MODEL is already sparse: the dense model it continues to learn "
+            "from.",
+            show_default="MODEL itself, before it is pruned",
         ),
     ] = None,
     training: Annotated[Given, Group(UpstreamOptions)] = NOTHING,
@@ -87,7 +87,7 @@ def prune(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with OUT's unfinished run, kept in OUT.training.",
+            help="Continue OUT's unfinished run, kept in OUT.training.",
         ),
     ] = False,
     columns: Annotated[Given, Group(DataOptions, ("text_column", "pair_column"))] = NOTHING,
@@ -96,11 +96,11 @@ def prune(
 ) -> None:
     """Prune a model's linear layers to N:M structured sparsity.
 
-    By magnitude it takes seconds and no data; second-order takes minutes and some texts to
-    calibrate on, and costs far less accuracy.
+    The magnitude method takes seconds and no data; second-order takes minutes and some texts for
+    calibration, and costs far less accuracy.
 
-    The result is an ordinary transformers folder with zeros in it; layers that fit the pattern
-    already are left as they are. Fine-tune it next, to win back the accuracy.
+    The result is an ordinary transformers folder with zeros in it; layers that already fit the
+    pattern are left unchanged. Fine-tune it next, to win back the accuracy.
     """
     from sparsebert.checkpoint import PARTS
     from sparsebert.patterns import Pattern
@@ -198,16 +198,16 @@ def inspect(
         bool,
         typer.Option(
             "--accept",
-            help="Take a packed folder as it is now, after you changed a file of it: its checksums "
-            "are written anew first.",
+            help="Accept a packed folder as it is now, after you changed one of its files: its "
+            "checksums are rewritten first.",
         ),
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show each linear layer's zeros and pattern; exit 1 if a recorded pattern is broken.
+    """Show the zeros and the pattern of each linear layer.
 
-    A packed model is held against its checksums, and asked again what it was asked when it was
-    packed.
+    A packed model is also checked against its checksums, and run again on the inputs it was given
+    when it was packed. The exit code is 1 if a recorded pattern is broken or the answers differ.
     """
     from sparsebert.packing import renew_checksums
     from sparsebert.pruning import inspect as run

@@ -34,56 +34,57 @@ class DataOptions(Options):
     text_column: str | None = option(
         None,
         metavar="NAME",
-        help="The column with the texts.",
-        shown_default="the task's; text or sentence",
+        help="Column with the texts.",
+        shown_default="the task's; else text or sentence, for pairs text1 or sentence1",
     )
     pair_column: str | None = option(
         None,
         metavar="NAME",
-        help="The column with the second text of a pair.",
-        shown_default="the task's; text2 or sentence2",
+        help="Column with the second text of a pair.",
+        shown_default="the task's; else text2 or sentence2",
     )
     label_column: str | None = option(
         None,
         metavar="NAME",
-        help="The column with the labels.",
-        shown_default="the task's; label, or score for numbers",
+        help="Column with the labels.",
+        shown_default="the task's; else label, score for numbers, or labels for lists",
     )
     label_columns: str | None = option(
         None,
         metavar="NAME,NAME,...",
-        help="With --task custom, for rows with several labels: a column of 0 and 1 for each.",
+        help="With --task custom, for rows with several labels: one column of 0 and 1 per label.",
         shown_default="lists of names in the label column",
     )
     threshold: float | None = option(
         None,
         metavar="NUMBER",
         help="For rows with several labels: the probability from which a label counts. For "
-        "squad_v2: by how much no answer must be likelier than the best one, in logits.",
-        shown_default="that of the training, else 0.5, or 0",
+        'squad_v2: by how much, in logits, "no answer" must exceed the best answer.',
+        shown_default="that of the training run; else 0.5, or 0 for squad_v2",
     )
     label_names: str | None = option(
         None,
         metavar="NAME,NAME,...",
-        help="For lists of labels that are numbers (--task ner too): what these stand for.",
-        shown_default="the model's, or those that the file itself gives",
+        help="For labels given as lists of numbers (also with --task ner): the names they stand "
+        "for.",
+        shown_default="the model's, or those in the file itself",
     )
     regression: bool = option(
         False,
-        help="With --task custom: the labels are numbers to predict, not names of classes.",
+        help="With --task custom: the labels are numbers to predict, not class names.",
     )
     positive_label: str | None = option(
         None,
         metavar="LABEL",
-        help="With --task custom: the class that F1 is of.",
-        shown_default="1 or true beside 0 or false, else the mean over the classes",
+        help="With --task custom: the class whose F1 is reported.",
+        shown_default="1 or true against 0 or false, else the mean over the classes",
     )
     validation_share: float = option(
         0.2,
         least=0,
         below=1,
-        help="Of data in one file that is named after no split, hold this share of each class out "
-        "to score on, 0 to below 1; 0 trains on all rows.",
+        help="If the data is one file that is not named after a split: the share of each class to "
+        "hold out for scoring, 0 to below 1; 0 trains on all rows.",
     )
 
     def __post_init__(self) -> None:

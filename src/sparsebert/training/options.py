@@ -78,29 +78,35 @@ class FinetuneOptions(Options):
         None,
         above=0,
         help="Passes over the training rows, above 0.",
-        shown_default="3; with few rows up to 20, for 300 steps",
+        shown_default="3; with few rows up to 20, to make 300 steps",
     )
     learning_rate: float | None = option(
         None,
         above=0,
-        help="Its peak, above 0; it rises and falls linearly.",
+        help="Peak learning rate, above 0; it rises and falls linearly.",
         shown_default="5e-5; 1e-4 for models narrower than BERT-base",
     )
-    batch_size: int = option(32, least=1, help="Rows at a time; halved when memory runs out.")
+    batch_size: int = option(32, least=1, help="Rows per batch; halved when memory runs out.")
     max_length: int | None = option(
         None,
         least=8,
-        help="Tokens of a row, in training and from then on.",
-        shown_default="128, 384 for squad; for pairs and retrieval the model's own, 512 at most",
+        help="Maximum tokens per row, in training and from then on.",
+        shown_default="128, 384 for squad, 256 for ner; for pairs and retrieval the model's own, "
+        "at most 512",
     )
     warmup_ratio: float = option(
-        0.06, least=0, below=1, help="Share of the steps in which the rate rises, 0 to below 1."
+        0.06,
+        least=0,
+        below=1,
+        help="Share of the steps over which the learning rate rises, 0 to below 1.",
     )
-    weight_decay: float = option(0.01, least=0, help="Not for biases and layer norms.")
+    weight_decay: float = option(
+        0.01, least=0, help="Weight decay, except on biases and layer norms."
+    )
     max_rows: int | None = option(
         None,
         least=1,
-        help="Train on a fixed selection of so many rows, the same for every seed.",
+        help="Train on a fixed selection of this many rows, the same for every seed.",
         shown_default="all",
     )
     optimizer: str = option(
@@ -109,73 +115,73 @@ class FinetuneOptions(Options):
         metavar="NAME",
         help="adamw, sgd (momentum 0.9) or adafactor.",
     )
-    gradient_accumulation: int = option(1, least=1, help="Batches in an optimiser step.")
+    gradient_accumulation: int = option(1, least=1, help="Batches per optimiser step.")
     max_grad_norm: float = option(
-        1.0, least=0, help="Clip gradients to this norm; 0 does not clip."
+        1.0, least=0, help="Clip gradients to this norm; 0 turns clipping off."
     )
     early_stopping: int = option(
         0,
         least=0,
-        help="Stop after so many epochs without a better score and keep the best epoch; 0 does "
-        "not. It is chosen on the validation split itself, which flatters the score.",
+        help="Stop after this many epochs without a better score and keep the best epoch; 0 turns "
+        "it off. The epoch is chosen on the validation split itself, which flatters the score.",
     )
     dropout: float | None = option(
         None,
         least=0,
         below=1,
-        help="Dropout while training, 0 to below 1. A small or pruned model does better, and "
-        "trains faster, with 0.",
-        shown_default="0 for a sparse or small model, else its own",
+        help="Dropout in training, 0 to below 1. Small and pruned models do better, and train "
+        "faster, with 0.",
+        shown_default="0 for sparse or small models, else the model's own",
     )
     precision: str = option(
         "auto",
         choices=PRECISIONS,
         metavar="NAME",
-        help="fp32, or bf16: matrix products in bfloat16, weights and scores in fp32. auto is "
-        "bf16 where the processor has instructions for it.",
+        help="fp32, or bf16: matrix products in bfloat16, weights and scoring in fp32. auto is "
+        "bf16 if the processor has instructions for it.",
     )
     embeddings: str = option(
         "train",
         choices=EMBEDDINGS,
         metavar="NAME",
-        help="Word embeddings to train: train is all of them, used those of the words in the "
-        "training rows (faster, and the others lose nothing), frozen none.",
+        help="Word embeddings to train: all (train), only those of words in the training rows "
+        "(used: faster, and the others lose nothing) or none (frozen).",
     )
     method: str = option(
         "lock",
         choices=METHODS,
         metavar="NAME",
-        help="lock keeps the zeros the model has; gradual and snip-momentum start from a dense "
-        "model and prune it step by step while it trains.",
+        help="lock keeps the model's zeros; gradual and snip-momentum start from a dense model and "
+        "prune it step by step as it trains.",
         without="without a method that prunes while it trains",
     )
     pattern: str = option(
         "1:2",
         metavar="N:M",
-        help="What gradual and snip-momentum prune to: keep N of every M adjacent weights.",
+        help="For gradual and snip-momentum: keep N of every M adjacent weights.",
         needs="method",
     )
     shared_rows: int = option(
         1,
         metavar="ROWS",
-        help="Let so many adjacent outputs keep the same inputs (1:2 only; a multiple of 16): "
-        "quicker where a CPU gains nothing from zeros that differ from row to row, at some cost of "
+        help="Make every ROWS adjacent outputs keep the same inputs (1:2 only; a multiple of 16): "
+        "faster on CPUs that gain nothing from zeros that differ from row to row, at some cost in "
         "accuracy.",
-        shown_default="1: each its own",
+        shown_default="1: not shared",
         needs="method",
     )
     scale: float | None = option(
         None,
         above=0,
-        help="With --task retrieval: cosines are multiplied by it before the softmax over the "
-        "documents of a batch; the reciprocal of a temperature.",
+        help="With --task retrieval: factor on the cosines before the softmax over a batch's "
+        "documents; the reciprocal of a temperature.",
         shown_default="20; 1 for a model that compares by scalar product",
     )
     teacher: str | None = option(
         None,
         metavar="MODEL",
-        help="A dense model to learn from: the student is trained to answer as it does. A "
-        "folder of seeds will do; an encoder is fine-tuned first, into OUT.teacher.",
+        help="Dense model to learn from: the student is trained to answer as it does. May be a "
+        "folder of seeds; a plain encoder is fine-tuned first, into OUT.teacher.",
         without="without a teacher: name one",
     )
     temperature: float = option(
@@ -185,37 +191,40 @@ class FinetuneOptions(Options):
         needs="teacher",
     )
     task_weight: float = option(
-        0.0, least=0, help="With a teacher: how much the true labels count.", needs="teacher"
+        0.0, least=0, help="With a teacher: weight of the true labels in the loss.", needs="teacher"
     )
     logits_weight: float = option(
-        1.0, least=0, help="With a teacher: how much its answers count.", needs="teacher"
+        1.0, least=0, help="With a teacher: weight of its answers in the loss.", needs="teacher"
     )
     hidden_weight: float = option(
-        0.0, least=0, help="With a teacher: how much its hidden states count.", needs="teacher"
+        0.0,
+        least=0,
+        help="With a teacher: weight of its hidden states in the loss.",
+        needs="teacher",
     )
     attention_weight: float = option(
-        0.0, least=0, help="With a teacher: how much its attention counts.", needs="teacher"
+        0.0, least=0, help="With a teacher: weight of its attention in the loss.", needs="teacher"
     )
     quantize: str | None = option(
         None,
         choices=QUANTIZATIONS,
         metavar="int8",
-        help="Train and score with the rounding of the int8 engine, so that packing with "
-        "--dtype int8 costs nothing.",
+        help="Train and score with the int8 engine's rounding, so that packing with --dtype int8 "
+        "costs nothing.",
     )
     unlabelled: str | None = option(
         None,
         metavar="TEXTS",
-        help="With a teacher: more texts of the same kind, without labels, for it to answer: "
-        "a .txt file with a text a line, a table (parquet, csv, jsonl) or a folder with a "
-        "train file.",
+        help="With a teacher: more texts of the same kind, without labels, for it to answer: a "
+        ".txt file with one text per line, a table (parquet, csv, jsonl) or a folder with a train "
+        "file.",
         needs="teacher",
         without="without unlabelled texts",
     )
     unlabelled_rows: int | None = option(
         None,
         least=1,
-        help="Of these a fixed selection of so many.",
+        help="Use a fixed selection of this many unlabelled texts.",
         shown_default="all",
         needs="unlabelled",
     )

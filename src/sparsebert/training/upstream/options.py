@@ -29,19 +29,19 @@ class UpstreamOptions(Options):
 
     seed: int = option(1, least=0, help="Fixes the order of rows and the masked tokens.")
     epochs: float = option(1, above=0, help="Passes over the corpus, above 0.")
-    learning_rate: float = option(5e-4, above=0, help="Its peak, above 0.")
-    batch_size: int = option(32, least=1, help="Rows at a time; halved when memory runs out.")
+    learning_rate: float = option(5e-4, above=0, help="Peak learning rate, above 0.")
+    batch_size: int = option(32, least=1, help="Rows per batch; halved when memory runs out.")
     max_length: int = option(
-        128, least=8, help="Tokens of a row; a longer text is cut into several."
+        128, least=8, help="Maximum tokens per row; a longer text is split into several."
     )
     max_rows: int | None = option(
-        None, least=1, help="Train on a fixed selection of so many texts.", shown_default="all"
+        None, least=1, help="Train on a fixed selection of this many texts.", shown_default="all"
     )
     pairs: float = option(
         0.0,
         least=0,
         below=1,
-        help="Share of the texts that are joined with the one that follows, 0 to below 1.",
+        help="Share of the texts to join with the one that follows, 0 to below 1.",
     )
     warmup_ratio: float = option(0.05, least=0, below=1)
     schedule: str = option("linear", choices=("linear", "cosine"))
@@ -53,7 +53,7 @@ class UpstreamOptions(Options):
         "train",
         choices=EMBEDDINGS,
         metavar="NAME",
-        help="Which word embeddings train: all (train), those of words that occur (used), none "
+        help="Word embeddings to train: all (train), only those of words that occur (used) or none "
         "(frozen).",
     )
     masked: float = option(0.15, least=0, below=1)
@@ -62,10 +62,12 @@ class UpstreamOptions(Options):
     embedding_weight: float = option(1.0, least=0)
     similarity_weight: float = option(0.0, least=0)
     masked_lm_weight: float = option(
-        1.0, least=0, help="Of a masked-LM head's loss, 0 for none: a SPLADE model unlearns by it."
+        1.0,
+        least=0,
+        help="Weight of a masked-LM head's loss, 0 for none: it makes a SPLADE model unlearn.",
     )
     token_logits_weight: float = option(
-        1.0, least=0, help="Of what the dense model predicts of masked tokens, 0 for none."
+        1.0, least=0, help="Weight of the dense model's predictions for masked tokens, 0 for none."
     )
     logits_weight: float = option(1.0, least=0)
 
