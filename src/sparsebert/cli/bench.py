@@ -30,30 +30,30 @@ class Output(str, Enum):
 def bench(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="A model folder, or a model id on the hub."),
+        typer.Argument(metavar="[MODEL]", help="Model folder, or id on the Hugging Face hub."),
     ] = None,
     random: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Instead of MODEL: bert-tiny, minilm, bert-base, bert-large, roberta-base, "
-            "distilbert, electra-small, mpnet-base, deberta-v3-base or modernbert-base with random "
-            "weights, pruned to 1:2.",
+            help="Instead of MODEL: random weights, pruned to 1:2, in the shape of bert-tiny, "
+            "minilm, bert-base, bert-large, roberta-base, distilbert, electra-small, mpnet-base, "
+            "deberta-v3-base or modernbert-base.",
         ),
     ] = None,
     shared_rows: Annotated[
         int,
         typer.Option(
             metavar="ROWS",
-            help="Let so many adjacent outputs of the --random model keep the same inputs.",
-            show_default="1: each its own",
+            help="Make every ROWS adjacent outputs of the --random model keep the same inputs.",
+            show_default="1: not shared",
         ),
     ] = 1,
     shapes: Annotated[
         str | None,
         typer.Option(
             metavar="BxT,...",
-            help="Batch x tokens, separated by commas.",
+            help="Shapes to measure, as batch x tokens, separated by commas.",
             show_default="1x16,1x128,8x128,1x384,32x128; none with --texts",
         ),
     ] = None,
@@ -61,49 +61,53 @@ def bench(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Measure real texts: a .txt file with a text a line, or a table (parquet, csv, "
-            "tsv, json, jsonl) with a column text or sentence, or two of pairs.",
+            help="Measure real texts: a .txt file with one text per line, or a table (parquet, "
+            "csv, tsv, json, jsonl) with a column text or sentence, or two columns of pairs.",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Texts in a batch of --texts.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Texts per batch of --texts.")] = 32,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Reads --texts.", show_default="the model's own tokenizer"
+            metavar="FOLDER",
+            help="Folder of the tokenizer for --texts.",
+            show_default="the model's own",
         ),
     ] = None,
     engines: Annotated[
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Engines, separated by commas: sparsebert-int8, onnxruntime-int8, torch; an "
-            "unknown name lists all.",
-            show_default="sparsebert-int8, sparsebert-fp32 and every peer that is installed",
+            help="Engines to measure, separated by commas, such as "
+            "sparsebert-int8,onnxruntime-int8,torch; an unknown name lists them all.",
+            show_default="sparsebert-int8, sparsebert-fp32 and every usual peer that is installed",
         ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads of each engine.", show_default="all cores"),
+        typer.Option(min=1, help="CPU threads per engine.", show_default="all cores"),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 15,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of interleaved rounds.")] = 15,
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Keep what peers' exporters make for the next time."),
+        typer.Option(
+            metavar="FOLDER", help="Keep the models exported for peers here, for next time."
+        ),
     ] = None,
     output: Annotated[
-        Output, typer.Option("--output", "-o", help="Form of the result.")
+        Output, typer.Option("--output", "-o", help="Format of the result.")
     ] = Output.MARKDOWN,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.svg", help="Also draw the result.")
+        Path | None, typer.Option(metavar="FILE.svg", help="Also plot the result to this file.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Measure latency, load time and memory beside other engines, in interleaved rounds.
+    """Measure latency, load time and memory beside other engines.
 
-    Each engine runs in a process of its own. Reported are medians and quartiles, and how many
-    times longer the fastest peer takes than sparsebert: the median over rounds of the ratio of
-    their times in a round. Texts are tokenised before, once for all; sparsebert gets them as they
-    come, every peer sorted by length and padded to the longest of the batch.
+    Each engine runs in its own process, and their rounds are interleaved. Reported are medians and
+    quartiles, and how many times as long the fastest peer takes as sparsebert: the median over
+    rounds of the ratio of their times in a round. Texts are tokenised once beforehand; sparsebert
+    gets them as they come, every peer sorted by length and padded to the longest of the batch.
     """
     if (model is None) == (random is None):
         raise typer.BadParameter("give either MODEL or --random SIZE.")

@@ -26,16 +26,16 @@ def convert(
         str | None,
         typer.Option(
             metavar="TASK",
-            help="Of a model with LoRA tasks (jina-embeddings-v3) the one that is merged into its "
-            "weights, such as retrieval.query; none for the weights without any.",
+            help="For a model with LoRA tasks (jina-embeddings-v3): the one to merge into its "
+            "weights, such as retrieval.query, or none for the weights without any.",
         ),
     ] = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Turn a model with pytorch_model.bin weights into one with safetensors.
+    """Convert a model's pytorch_model.bin weights to safetensors.
 
-    Pickles can run code when they are opened; this is the only command that opens one, through
+    Pickles can run code when they are opened. This is the only command that opens one, through
     torch's loader that builds nothing but tensors. It needs the [train] extra.
     """
     from sparsebert.checkpoint.convert import convert as run
@@ -54,22 +54,23 @@ def pack(
     model: ModelArgument,
     out: OutArgument,
     dtype: Annotated[
-        str, typer.Option(metavar="TYPE", help="How values are stored: fp32 (exact), fp16 or int8.")
+        str,
+        typer.Option(metavar="TYPE", help="Type of the stored values: fp32 (exact), fp16 or int8."),
     ] = "fp32",
     compress: Annotated[
         bool,
         typer.Option(
             "--compress/--no-compress",
-            help="Leave out the zeros, or store them too, to measure what leaving them out brings.",
+            help="Leave out the zeros, or store them too, to measure the difference.",
         ),
     ] = True,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Store a model's pruned layers as their kept values and one bit a pair.
+    """Pack a model's pruned layers: kept values and one bit per pair.
 
-    The packed folder is what `embed`, `classify`, `answer` and the Python library load fastest.
-    Of a folder of seeds each is packed that is not packed yet.
+    A packed folder is what `embed`, `classify`, `answer`, `serve` and the Python library load
+    fastest. Of a folder of seeds, every seed that is not packed yet is packed.
     """
     from sparsebert.checkpoint.seeds import seed_folder, seed_folders
     from sparsebert.packing import VALUE_TYPES, check_packed_from
@@ -106,7 +107,10 @@ def pack(
 def unpack(
     model: ModelArgument, out: OutArgument, force: ForceOption = False, json: JsonOption = False
 ) -> None:
-    """Turn a packed model back into a transformers folder, exactly if it was packed as fp32."""
+    """Turn a packed model back into a transformers folder.
+
+    The values are exact if it was packed as fp32, else as rounded in packing.
+    """
     from sparsebert.packing import unpack as run
 
     with progress_bar() as progress:
@@ -127,16 +131,16 @@ def export(
         typer.Option(
             "--to",
             metavar="TARGET",
-            help="onnx, openvino, or torch-2to4 (2:4 tensors of torch on NVIDIA GPUs).",
+            help="onnx, openvino, or torch-2to4 (torch's 2:4 tensors on NVIDIA GPUs).",
         ),
     ],
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Turn a model into a folder that another engine loads, its zeros still in place.
+    """Export a model for another engine, with its zeros in place.
 
     ONNX and OpenVINO graphs are compared with the model's own answers before they are kept, and
-    open with optimum's ORTModelForX and OVModelForX. A packed model is unpacked on the way.
+    open with optimum's ORTModelForX and OVModelForX. A packed model is unpacked first.
     """
     from sparsebert.exporting import TARGETS
     from sparsebert.exporting import export as run

@@ -26,19 +26,23 @@ def doctor(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="A model folder, an id on the hub, a folder of seeds, or a training's folder.",
+            help="Model folder, id on the Hugging Face hub, folder of seeds, or folder of training "
+            "checkpoints.",
             show_default=False,
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Data to look at: a folder with train and validation."),
+        typer.Option(
+            metavar="PATH",
+            help="Data to check: a folder with train and validation files, or one file.",
+        ),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What the data is: a task's name, or custom for your own columns.",
+            help="Task of the data, or custom for your own columns.",
             show_default="the one the model was trained on",
         ),
     ] = None,
@@ -48,11 +52,19 @@ def doctor(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Rows whose memory is estimated.", show_default="the training's"),
+        typer.Option(
+            min=1,
+            help="Rows per batch, to estimate memory for.",
+            show_default="the training run's, else the default of finetune",
+        ),
     ] = None,
     max_length: Annotated[
         int | None,
-        typer.Option(min=8, help="Tokens of a row.", show_default="the training's"),
+        typer.Option(
+            min=8,
+            help="Maximum tokens per row, to estimate memory for.",
+            show_default="the training run's, else the default of finetune",
+        ),
     ] = None,
     columns: Annotated[Given, Group(DataOptions, _COLUMNS)] = NOTHING,
     system: Annotated[
@@ -60,10 +72,11 @@ def doctor(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Look for trouble and say what to do; exit 1 if there is an error.
+    """Check a model, its training and its data, and say what to do.
 
-    Looks at masks and weights, at what a training's checkpoints would leak into pruned weights, at
-    memory, at the data's labels, rows and lengths, and at how the training went.
+    Looks at masks and weights, at what a training run's checkpoints would leak into pruned weights,
+    at memory, at the data's labels, rows and lengths, and at how the training went. The exit code
+    is 1 if there is an error.
     """
     from sparsebert.diagnosis import describe_system, diagnose
 

@@ -42,9 +42,9 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="A folder with a validation (or dev) file, or that file: parquet, csv, tsv, json "
-            "or jsonl, also gzipped. Of the one file that a model was trained on, the rows that "
-            "were held out. Without it the task is fetched from the hub.",
+            help="Folder with a validation (or dev) file, or that file: parquet, csv, tsv, json or "
+            "jsonl, also gzipped. Of a single file that the model was trained on, only the "
+            "held-out rows are scored. Without it, the task is fetched from the hub.",
         ),
     ] = None,
     engine: Annotated[
@@ -52,16 +52,17 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help="sparsebert (our engine, which auto means) or torch (transformers; not for packed "
-            "folders). With --seeds also ray: the seeds side by side on a Ray cluster, by ours.",
+            "folders). With --seeds also ray: our engine, with the seeds side by side on a Ray "
+            "cluster.",
         ),
     ] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
     max_length: Annotated[
         int | None,
         typer.Option(
             min=8,
-            help="Tokens of a row.",
-            show_default="the model's own: those of its training",
+            help="Maximum tokens per row.",
+            show_default="the model's own, as set in training",
         ),
     ] = None,
     threads: Annotated[
@@ -70,52 +71,53 @@ def evaluate(
     inference: Annotated[Given, Group(InferenceOptions, ("compute",))] = NOTHING,
     max_rows: Annotated[
         int | None,
-        typer.Option(min=1, help="Score a fixed selection of so many rows.", show_default="all"),
+        typer.Option(min=1, help="Score a fixed selection of this many rows.", show_default="all"),
     ] = None,
     zero_shot: Annotated[
         bool,
         typer.Option(
             "--zero-shot",
-            help="Without a head: correlate the cosine of both texts' embeddings with the label "
+            help="Without a head: correlate the cosine of the two texts' embeddings with the label "
             "(stsb, or custom pairs with a number).",
         ),
     ] = False,
     split: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="The split to score, such as train.", show_default="validation"
+            metavar="NAME", help="Split to score, such as train.", show_default="validation"
         ),
     ] = None,
     save: Annotated[
         bool,
-        typer.Option("--save", help="Keep the scores in MODEL too, as evaluation.json."),
+        typer.Option("--save", help="Also save the scores in MODEL, as evaluation.json."),
     ] = False,
     seeds: Annotated[
         str | None,
         typer.Option(
             metavar="N|S,S,...",
-            help="MODEL is a folder of seeds: score these (seeds 1 to N, or those listed), keep "
-            "the scores, print mean and deviation.",
+            help="If MODEL is a folder of seeds: score seeds 1 to N, or those listed, save the "
+            "scores, and print their mean and standard deviation.",
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="OUT",
-            help="With --seeds, for a MODEL that is not fine-tuned yet: fine-tune it into OUT from "
-            "each seed first, and score those.",
+            help="With --seeds, if MODEL is not fine-tuned yet: first fine-tune it from each seed "
+            "into OUT, then score those.",
         ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE|NAME", help="With --out: how to fine-tune.")
+        Path | None,
+        typer.Option(metavar="FILE|NAME", help="With --out: recipe of the fine-tuning."),
     ] = None,
     columns: Annotated[Given, Group(DataOptions, _COLUMNS)] = NOTHING,
     json: JsonOption = False,
 ) -> None:
-    """Score a fine-tuned model on a task's validation split and print the task's row.
+    """Score a fine-tuned model on a task's validation split.
 
-    MODEL is a dense, sparse or packed folder. Scores are percentages; MNLI has two splits, matched
-    and mismatched.
+    MODEL is a dense, sparse or packed folder. Prints one row of scores, in percent; MNLI has two
+    splits, matched and mismatched.
     """
     from sparsebert.evaluation import evaluate as run
     from sparsebert.evaluation.evaluator import ENGINES

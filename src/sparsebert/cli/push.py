@@ -6,36 +6,47 @@ from typing import Annotated
 
 import typer
 
-from sparsebert.cli.console import JsonOption, ModelArgument, emit
+from sparsebert.cli.console import JsonOption, emit
 
 
 def push(
-    model: ModelArgument,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder to upload.")],
     repo_id: Annotated[
-        str, typer.Argument(metavar="REPOSITORY", help="Where to: owner/model; made if missing.")
+        str,
+        typer.Argument(
+            metavar="REPOSITORY", help="Where to push, as owner/model; created if missing."
+        ),
     ],
     private: Annotated[
-        bool, typer.Option("--private", help="Only for a repository that others do not see.")
+        bool,
+        typer.Option(
+            "--private", help="Create the repository as private; refuse one that is public."
+        ),
     ] = False,
     revision: Annotated[
-        str | None, typer.Option(metavar="BRANCH", help="The branch.", show_default="main")
+        str | None, typer.Option(metavar="BRANCH", help="Branch to commit to.", show_default="main")
     ] = None,
     message: Annotated[
-        str | None, typer.Option("--message", "-m", metavar="TEXT", help="The commit's message.")
+        str | None, typer.Option("--message", "-m", metavar="TEXT", help="Commit message.")
     ] = None,
     pull_request: Annotated[
-        bool, typer.Option("--pull-request", help="Propose it instead of committing it.")
+        bool,
+        typer.Option(
+            "--pull-request", help="Open a pull request instead of committing to the branch."
+        ),
     ] = False,
     base_model: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="For the card: the model on the hub that it was made of."),
+        typer.Option(
+            metavar="ID", help="For the card: hub id of the model that this one was made from."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Upload a packed, sparse or dense folder with its model card to the Hugging Face hub.
+    """Upload a model folder, with its card, to the Hugging Face hub.
 
-    The token is that of `hf auth login`, or of the environment variable HF_TOKEN. Only the files
-    of the model go up; none of them is a pickle.
+    The folder may be packed, sparse or dense. The token is that of `hf auth login`, or of the
+    environment variable HF_TOKEN. Only the model's files are uploaded; none of them is a pickle.
     """
     from sparsebert.checkpoint.publishing import push_to_hub
 

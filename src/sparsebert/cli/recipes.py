@@ -12,14 +12,14 @@ from sparsebert.cli.console import JsonOption, emit
 def recipes(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Print this recipe; without a name, list them."),
+        typer.Argument(metavar="[NAME]", help="Recipe to print; without a name, all are listed."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """List the recipes that come with sparsebert, or print one.
 
-    `finetune --recipe NAME` takes one. They are those behind the published results; redirect one
-    into a file to change it.
+    `finetune --recipe NAME` uses one. They are those behind the published results; to change one,
+    redirect it into a file.
     """
     from sparsebert.training.recipe import shipped_recipes
 

@@ -15,47 +15,48 @@ def table(
         list[Path],
         typer.Argument(
             metavar="RUNS...",
-            help="A folder RUNS/ROW/TASK (rows: dense, oneshot, best, best-int8) of models or "
-            "folders of seeds, or a results.json made from one. Of several, say from several "
-            "machines, the seeds count together; of one seed given twice, the last.",
+            help="Folder laid out as RUNS/ROW/TASK (rows: dense, oneshot, best, best-int8), of "
+            "models or folders of seeds, or a results.json made from one. Seeds of several, such "
+            "as from several machines, count together; of a seed given twice, the last counts.",
         ),
     ],
     format: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="markdown; json (results.json); svg (a plot); card (a README.md for the hub).",
+            help="markdown, json (results.json), svg (a plot) or card (a README.md for the hub).",
         ),
     ] = "markdown",
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write it there instead of to standard output."),
+        typer.Option(metavar="FILE", help="File to write to instead of standard output."),
     ] = None,
     row: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The row whose model the card is of.",
-            show_default="the last of the table",
+            help="With --format card: the row whose model the card describes.",
+            show_default="the last row of the table",
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of several models in RUNS, show this one alone."),
+        typer.Option(metavar="NAME", help="If RUNS hold several models, show only this one."),
     ] = None,
     rows: Annotated[
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Show these rows alone, and dense, which they are compared with.",
+            help="Show only these rows, and dense, which they are compared with.",
         ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Print the table of the model card: dense beside 1:2, on each task, over all seeds.
+    """Print the model card's table: dense beside 1:2, on each task.
 
-    Each cell is a mean and its sample standard deviation; below stands the share of dense that each
-    row keeps, and a warning wherever rows are not comparable. --json is --format json.
+    Each cell is the mean over all seeds and its sample standard deviation; below are the share of
+    dense that each row keeps, and a warning wherever rows are not comparable. --json is --format
+    json.
     """
     from sparsebert.table.formats import FORMATS, write
 
