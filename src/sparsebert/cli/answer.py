@@ -28,43 +28,47 @@ from sparsebert.cli.options import NOTHING, Given, Group, chosen
 def answer(
     model: ModelArgument,
     question: Annotated[
-        str | None, typer.Option("--question", "-q", help="Answer this one question.")
+        str | None,
+        typer.Option("--question", "-q", help="Question to answer, instead of lines of input."),
     ] = None,
     context: Annotated[
-        str | None, typer.Option("--context", "-c", help="The text that holds its answer.")
+        str | None, typer.Option("--context", "-c", help="Text that holds the answer.")
     ] = None,
     input: InputOption = None,
     top_k: Annotated[
-        int, typer.Option("--top-k", min=1, help='With K above 1 list them, as "answers".')
+        int,
+        typer.Option(
+            "--top-k", min=1, help='If above 1, also list the best K answers, as "answers".'
+        ),
     ] = 1,
     doc_stride: Annotated[
         int | None,
         typer.Option(
             "--doc-stride",
             min=1,
-            help="Tokens that windows of a long context have in common.",
+            help="Tokens by which the windows of a long context overlap.",
             show_default="128, at most a third of a window",
         ),
     ] = None,
     max_answer_length: Annotated[
-        int, typer.Option("--max-answer-length", min=1, help="Tokens of an answer at most.")
+        int, typer.Option("--max-answer-length", min=1, help="Maximum tokens of an answer.")
     ] = 30,
     max_length: Annotated[
         int | None,
         typer.Option(
             "--max-length",
             min=1,
-            help="Tokens of a question with a window of its context.",
-            show_default="384",
+            help="Maximum tokens of a question with a window of its context.",
+            show_default="that of the training, else 384",
         ),
     ] = None,
     null_threshold: Annotated[
         float | None,
         typer.Option(
             "--null-threshold",
-            help="Say that there is no answer (an empty text) where that is likelier than the best "
-            "one by more than this, in logits; inf never does.",
-            show_default="that of a training on SQuAD v2; without such a training never",
+            help="Give an empty text (no answer) if that is likelier than the best answer by more "
+            "than this, in logits; inf never does.",
+            show_default="that of a training on SQuAD v2; for other models never",
         ),
     ] = None,
     inference: Annotated[
@@ -72,11 +76,11 @@ def answer(
     ] = NOTHING,
     json: JsonLinesOption = False,
 ) -> None:
-    """Answer questions by a stretch of their context: JSON lines out, in order.
+    """Answer questions with a span of their context.
 
-    Lines of input are {"question": ..., "context": ...}. Each gives {"text": ..., "start": ...,
-    "end": ..., "score": ...} with the characters of the context. A line that cannot be read gives
-    {"line": ..., "error": ...}, and the exit code is 1 in the end.
+    Lines of input are {"question": ..., "context": ...}. Prints a JSON line for each, in order:
+    {"text": ..., "start": ..., "end": ..., "score": ...}, with character positions in the context.
+    A line that cannot be read gives {"line": ..., "error": ...}, and the exit code is 1 in the end.
     """
     if (question is None) != (context is None):
         raise typer.BadParameter("--question and --context go together.")

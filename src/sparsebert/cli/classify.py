@@ -26,7 +26,6 @@ from sparsebert.cli.lines import (
     Format,
     FormatOption,
     InferenceOptions,
-    JsonLinesOption,
     as_json,
     run_lines,
     text_parser,
@@ -45,7 +44,7 @@ def classify(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="For Parquet and JSON lines: write a folder of Parquet.",
+            help="From Parquet or JSON lines: write a folder of Parquet.",
         ),
     ] = None,
     force: ForceOption = False,
@@ -56,20 +55,23 @@ def classify(
             "--top-k",
             min=1,
             help='Also list the best K labels, as "labels".',
-            show_default="all of a multi-label model, else none",
+            show_default="all for multi-label models, else none",
         ),
     ] = None,
     inference: Annotated[Given, Group(InferenceOptions)] = NOTHING,
-    json: JsonLinesOption = False,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="With --output, print a JSON summary instead of text."),
+    ] = False,
     files: Annotated[Given, Group(FilesOptions)] = NOTHING,
     output_column: OutputColumnOption = "label",
 ) -> None:
-    """Label lines of text, or pairs of texts: JSON lines out, in order.
+    """Classify lines of text, or pairs of texts.
 
-    Each line gives {"label": ..., "score": ...}; the score is a probability, or the predicted
-    value of a regression model. A line that cannot be read gives {"line": ..., "error": ...}, and
-    the exit code is 1 in the end. With --output FOLDER: Parquet or JSON lines in, Parquet out, here
-    or on many machines; the same command goes on where it stopped.
+    Prints a JSON line for each, in order: {"label": ..., "score": ...}. The score is a probability,
+    or the value that a regression model predicts. A line that cannot be read gives {"line": ...,
+    "error": ...}, and the exit code is 1 in the end. With --output FOLDER: Parquet or JSON lines
+    in, Parquet out, here or on many machines; the same command resumes where it stopped.
     """
     if output is not None and not is_folder(output):
         raise typer.BadParameter("names a folder for Parquet files.", param_hint="--output")

@@ -93,8 +93,8 @@ def embed(
             "--output",
             "-o",
             metavar="FILE.npy|FOLDER",
-            help="Write one array, a row a line, instead of JSON lines (the row of a line that "
-            "failed is NaN, or 0); or, for Parquet and JSON lines, a folder of Parquet.",
+            help="Write one array, with a row per line, instead of JSON lines (rows of failed "
+            "lines are NaN, or 0); or, from Parquet or JSON lines, a folder of Parquet.",
         ),
     ] = None,
     force: ForceOption = False,
@@ -103,25 +103,25 @@ def embed(
         Kind | None,
         typer.Option(
             "--kind",
-            help="dense: one vector a text. sparse: weights of the vocabulary's tokens (SPLADE). "
-            "tokens: a vector for each token (ColBERT). hybrid: all three of one pass (BGE-M3).",
-            show_default="dense, or what the model makes",
+            help="dense: one vector per text. sparse: weights of vocabulary tokens (SPLADE). "
+            "tokens: one vector per token (ColBERT). hybrid: all three from one pass (BGE-M3).",
+            show_default="what the model is made for; dense with --output",
         ),
     ] = None,
     task: Annotated[
         Task | None,
         typer.Option(
             "--task",
-            help="What the texts are to a multi-vector model (ColBERT), or to a sparse one with "
+            help="Role of the texts, for multi-vector models (ColBERT) and for sparse ones with "
             "prompts or routes for queries.",
-            show_default="document, or neither",
+            show_default="document; for sparse models neither",
         ),
     ] = None,
     pooling: Annotated[
         PoolingChoice | None,
         typer.Option(
             "--pooling",
-            help="How token vectors become one.",
+            help="How to pool the token vectors into one.",
             show_default="the model's own, else mean",
         ),
     ] = None,
@@ -138,8 +138,8 @@ def embed(
         typer.Option(
             "--prompt",
             metavar="TEXT",
-            help='Put it before each text; "" puts nothing.',
-            show_default="the model's own, else nothing",
+            help='Text to put before each text; "" for none.',
+            show_default="the model's own, else none",
         ),
     ] = None,
     dimensions: Annotated[
@@ -147,7 +147,8 @@ def embed(
         typer.Option(
             "--dimensions",
             min=1,
-            help="Keep the first so many numbers (of models trained for it, Matryoshka).",
+            help="Truncate embeddings to this many numbers (for models trained for it, "
+            '"Matryoshka").',
             show_default="all",
         ),
     ] = None,
@@ -155,25 +156,26 @@ def embed(
         TypeChoice,
         typer.Option(
             "--dtype",
-            help="Their type. int8: scaled so that the largest is 127, which leaves cosines as "
-            "they are; binary: a bit a number, eight a byte.",
+            help="Type of the numbers. int8: scaled so that the largest is 127, which leaves "
+            "cosines as they are; binary: one bit per number, eight to a byte.",
         ),
     ] = TypeChoice.FLOAT32,
     inference: Annotated[Given, Group(InferenceOptions)] = NOTHING,
     json: Annotated[
         bool,
-        typer.Option("--json", help="With --output, print a JSON summary instead of words."),
+        typer.Option("--json", help="With --output, print a JSON summary instead of text."),
     ] = False,
     files: Annotated[Given, Group(FilesOptions)] = NOTHING,
     output_column: OutputColumnOption = "embedding",
 ) -> None:
-    """Embed lines of text: JSON lines {"embedding": [...]} out, in order, or one .npy file.
+    """Embed lines of text.
 
-    Sparse embeddings are {"indices": [...], "values": [...]}, vectors of tokens {"embeddings":
-    [[...], ...]}, hybrid ones {"embedding", "sparse", "embeddings"}.
-    A line that cannot be read gives {"line": ..., "error": ...}, and the exit code is 1 in the
-    end. With --output FOLDER: Parquet or JSON lines in, Parquet out, here or on many machines; the
-    same command goes on where it stopped.
+    Prints a JSON line for each, in order: {"embedding": [...]}; of sparse embeddings {"indices":
+    [...], "values": [...]}, of token vectors {"embeddings": [[...], ...]}, of hybrid ones
+    {"embedding", "sparse", "embeddings"}. A line that cannot be read gives {"line": ..., "error":
+    ...}, and the exit code is 1 in the end. With --output FILE.npy it writes one array. With
+    --output FOLDER: Parquet or JSON lines in, Parquet out, here or on many machines; the same
+    command resumes where it stopped.
     """
     options: dict[str, Any] = {
         "pooling": pooling.value if pooling else None,

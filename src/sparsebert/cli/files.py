@@ -37,7 +37,7 @@ InputOption = Annotated[
         "--input",
         "-i",
         metavar="FILE",
-        help="Read lines from FILE. With --output FOLDER: a file, folder, 'pattern*' or URL of "
+        help="File of lines to read. With --output FOLDER: a file, folder, 'pattern*' or URL of "
         "Parquet or JSON lines.",
         show_default="standard input",
     ),
@@ -52,34 +52,35 @@ class FilesOptions(Options):
 
     engine: Engine = option(
         Engine.LOCAL,
-        help="local: in this process. ray: on a Ray cluster, or all cores of this machine.",
+        help="local: in this process. ray: on a Ray cluster, else on all cores of this machine, "
+        "with one thread per engine unless --threads is given.",
     )
-    text_column: str = option("text", metavar="NAME", help="The column with the texts.")
+    text_column: str = option("text", metavar="NAME", help="Column with the texts.")
     pair_column: str | None = option(
-        None, metavar="NAME", help="The column with the second text of a pair."
+        None, metavar="NAME", help="Column with the second text of a pair."
     )
     keep_columns: str | None = option(
         None,
         metavar="NAME,...",
-        help="Columns of the input that go into the output.",
+        help="Input columns to keep in the output.",
         shown_default="all",
     )
     rows_per_file: int = option(
         ROWS_PER_FILE,
         least=1,
-        help="Rows of an output file, which is what a restart does again at most.",
+        help="Rows per output file; a restart repeats only unfinished files.",
     )
     actors: str | None = option(
         None,
         metavar="N|MIN:MAX",
-        help="With Ray: engines side by side, or how many to grow between.",
-        shown_default="as many as have room",
+        help="With Ray: number of engines in parallel, or MIN:MAX for a cluster that grows.",
+        shown_default="as many as fit",
     )
     address: str | None = option(
         None,
         metavar="ADDRESS",
-        help="With Ray: the cluster; local begins a new one here.",
-        shown_default="RAY_ADDRESS, else this machine",
+        help="With Ray: address of the cluster; local starts a new one here.",
+        shown_default="RAY_ADDRESS, else one running on this machine, else a new one here",
     )
 
 
@@ -87,11 +88,11 @@ OutputColumnOption = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="The new column; beside it stands NAME_error (and NAME_score, NAME_top).",
+        help="Name of the new column; NAME_error (and NAME_score, NAME_top) are added beside it.",
     ),
 ]
 ForceOption = Annotated[
-    bool, typer.Option("--force", help="Replace what --output names if it exists.")
+    bool, typer.Option("--force", help="Replace the --output file or folder if it exists.")
 ]
 
 

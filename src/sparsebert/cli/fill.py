@@ -30,16 +30,19 @@ def fill(
     model: ModelArgument,
     input: InputOption = None,
     format: FormatOption = Format.AUTO,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="So many tokens, best first.")] = 5,
+    top_k: Annotated[
+        int, typer.Option("--top-k", min=1, help="Number of tokens to give, best first.")
+    ] = 5,
     inference: Annotated[
         Given, Group(InferenceOptions, ("max_length", "strict", "threads", "compute"))
     ] = NOTHING,
     json: JsonLinesOption = False,
 ) -> None:
-    """Fill the one mask token in each line of text by a masked-LM model: JSON lines out, in order.
+    """Fill in the mask token in each line of text.
 
-    Each line gives {"tokens": [{"token", "score"}, ...]}. A line that cannot be read, or has no
-    mask or several, gives {"line": ..., "error": ...}, and the exit code is 1 in the end.
+    MODEL is a masked-LM model. Prints a JSON line for each, in order: {"tokens": [{"token",
+    "score"}, ...]}. A line that cannot be read, or does not have exactly one mask token, gives
+    {"line": ..., "error": ...}, and the exit code is 1 in the end.
     """
     from sparsebert.inference import load
 

@@ -46,7 +46,7 @@ InputOption = Annotated[
         "--input",
         "-i",
         metavar="FILE",
-        help="Read lines from FILE.",
+        help="File of lines to read.",
         show_default="standard input",
         exists=True,
         dir_okay=False,
@@ -56,12 +56,13 @@ FormatOption = Annotated[
     Format,
     typer.Option(
         "--format",
-        help='text: a line is a text. tsv: a line is a pair, with a tab between. jsonl: {"text": '
-        '...}, with "text_pair" for a pair. auto: what the first line looks like.',
+        help='text: each line is a text. tsv: a pair, separated by a tab. jsonl: {"text": ...}, '
+        'with "text_pair" for a pair. auto: detected from the first line.',
     ),
 ]
 JsonLinesOption = Annotated[
-    bool, typer.Option("--json", help="Accepted everywhere; the output is JSON lines anyway.")
+    bool,
+    typer.Option("--json", help="Accepted, but has no effect: the output is always JSON lines."),
 ]
 
 
@@ -69,22 +70,24 @@ JsonLinesOption = Annotated[
 class InferenceOptions(Options):
     """How the engine takes texts, declared for the command line: the defaults are `Model`'s."""
 
-    batch_size: int = option(32, least=1, help="Texts that the engine takes at a time.")
+    batch_size: int = option(32, least=1, help="Texts that the engine takes at once.")
     max_length: int | None = option(
         None,
         least=1,
-        help="Tokens of a text that are read, special tokens included.",
+        help="Maximum tokens per text, special tokens included.",
         shown_default="the model's own",
     )
-    strict: bool = option(False, help="A text that is too long is an error, and is not cut.")
+    strict: bool = option(
+        False, help="Treat a text that is too long as an error instead of truncating it."
+    )
     threads: int | None = option(
-        None, least=1, help="Threads of the engine.", shown_default="all cores"
+        None, least=1, help="CPU threads of the engine.", shown_default="all cores"
     )
     compute: str | None = option(
         None,
         metavar="NAME",
-        help="bf16: linear layers of a model packed as fp32 or fp16 multiply in bf16.",
-        shown_default="as the model is packed",
+        help="bf16: multiply in bf16 in the linear layers of models that are not int8.",
+        shown_default="int8 if the model is packed so, else fp32",
     )
 
 

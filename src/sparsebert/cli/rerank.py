@@ -27,20 +27,20 @@ from sparsebert.errors import InputError
 
 def rerank(
     model: ModelArgument,
-    query: Annotated[str, typer.Option("--query", "-q", help="What the lines are to fit.")],
+    query: Annotated[str, typer.Option("--query", "-q", help="Query to sort the lines by.")],
     input: InputOption = None,
     format: FormatOption = Format.AUTO,
     top_k: Annotated[
         int | None,
-        typer.Option("--top-k", min=1, help="Only the best K.", show_default="all"),
+        typer.Option("--top-k", min=1, help="Print only the best K.", show_default="all"),
     ] = None,
     inference: Annotated[Given, Group(InferenceOptions)] = NOTHING,
     json: JsonLinesOption = False,
 ) -> None:
-    """Sort lines of text by how well they fit a query, by a cross-encoder: JSON lines out.
+    """Sort lines of text by relevance to a query.
 
-    Each gives {"line", "score", "text"}, the best first, with the line's number in the input.
-    Blank lines are left out.
+    MODEL is a cross-encoder or a multi-vector model (ColBERT). Prints a JSON line for each, best
+    first: {"line", "score", "text"}, with the line's number in the input. Blank lines are left out.
     """
     from sparsebert.inference import load
 

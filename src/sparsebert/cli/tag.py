@@ -45,19 +45,20 @@ def tag(
         AggregationChoice,
         typer.Option(
             "--aggregation",
-            help="How tokens are joined to entities, by the names of transformers: neighbours of "
-            "one kind (simple), after each word got one label (first, average, max); none: each "
-            "token.",
+            help="How to group tokens into entities, as in transformers: neighbours of one type "
+            "(simple), after giving each word one label (first, average, max); none: each token "
+            "by itself.",
         ),
     ] = AggregationChoice.SIMPLE,
     inference: Annotated[Given, Group(InferenceOptions)] = NOTHING,
     json: JsonLinesOption = False,
 ) -> None:
-    """Find entities in lines of text by a token-classification model: JSON lines out, in order.
+    """Find entities in lines of text.
 
-    Each line gives {"entities": [{"text", "label", "score", "start", "end"}, ...]} with characters
-    of the line; with --aggregation none the "tokens". A line that cannot be read gives
-    {"line": ..., "error": ...}, and the exit code is 1 in the end.
+    MODEL is a token-classification model. Prints a JSON line for each, in order: {"entities":
+    [{"text", "label", "score", "start", "end"}, ...]}, with character positions in the line, or
+    "tokens" instead with --aggregation none. A line that cannot be read gives {"line": ...,
+    "error": ...}, and the exit code is 1 in the end.
     """
     from sparsebert.inference import load
 
