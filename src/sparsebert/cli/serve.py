@@ -41,40 +41,44 @@ def serve(
         typer.Argument(
             metavar="[NAME=]MODEL",
             envvar="SPARSEBERT_MODELS",
-            help="Model folders, or model ids on the hub; the first is the default. NAME is what "
-            "requests call one by, instead of the folder's own name or the id.",
+            help="Model folders, or ids on the Hugging Face hub; a request that names no model "
+            "goes to the first that can answer it. NAME is the model's name in requests, instead "
+            "of its folder's name or id.",
         ),
     ],
     host: Annotated[
         str,
         _option(
             "--host",
-            "The address to listen on; 0.0.0.0 is all of IPv4 and :: of both, and unix:PATH a "
-            "socket in the file system.",
+            "Address to listen on; 0.0.0.0 is all of IPv4, :: all of IPv6 and IPv4, unix:PATH a "
+            "Unix socket.",
         ),
     ] = "127.0.0.1",
-    port: Annotated[int, _option("--port", "The port; 0 takes a free one.", min=0, max=65535)] = (
-        8080
-    ),
+    port: Annotated[
+        int, _option("--port", "Port to listen on; 0 picks a free one.", min=0, max=65535)
+    ] = 8080,
     threads: Annotated[
         int | None,
         _option(
             "--threads",
-            "Threads of each engine worker.",
+            "CPU threads per engine worker.",
             envvar="SPARSEBERT_NUM_THREADS",  # the engine's own
             min=1,
             max=1024,
-            show_default="all cores, shared between the workers",
+            show_default="all cores, divided among the workers",
         ),
     ] = None,
     workers: Annotated[
-        int, _option("--workers", "Engine workers of each model, a batch each.", min=1, max=64)
+        int,
+        _option(
+            "--workers", "Engine workers per model, each running a batch of its own.", min=1, max=64
+        ),
     ] = 1,
     max_length: Annotated[
         int | None,
         _option(
             "--max-length",
-            "Tokens of a text at most, special tokens included.",
+            "Maximum tokens per text, special tokens included.",
             min=1,
             show_default="the model's own",
         ),
@@ -83,8 +87,8 @@ def serve(
         bool,
         _option(
             "--mapped",
-            "Map the files of the weights, so that several servers share them, instead of reading "
-            "them into memory. Replace such a file only by renaming another over it.",
+            "Map the weight files, so that several servers share them, instead of reading them "
+            "into memory. Replace such a file only by renaming another over it.",
         ),
     ] = False,
     inference: Annotated[Given, Group(InferenceOptions, ("compute",), variables=True)] = NOTHING,
@@ -93,7 +97,8 @@ def serve(
         list[str] | None,
         _option(
             "--cors-allow-origin",
-            "An origin whose web pages may ask, such as https://example.org; may be repeated.",
+            "Origin whose web pages may call the server, such as https://example.org; may be "
+            "repeated.",
             show_default="none",
         ),
     ] = None,
@@ -101,7 +106,7 @@ def serve(
         int,
         _option(
             "--keep-alive",
-            "Seconds that a connection may be idle; more than the load balancer's own limit.",
+            "Seconds that a connection may be idle; should exceed the load balancer's own limit.",
             min=1,
         ),
     ] = 75,
@@ -109,29 +114,30 @@ def serve(
         int,
         _option(
             "--shutdown-delay",
-            "Seconds that a stop goes on answering, while /health says 503, so that load balancers "
-            "take their requests elsewhere.",
+            "Seconds for which a stopping server goes on answering while /health returns 503, so "
+            "that load balancers send their requests elsewhere.",
             min=0,
         ),
     ] = 0,
     shutdown_timeout: Annotated[
         int,
         _option(
-            "--shutdown-timeout", "Seconds that a stop waits for answers to be finished.", min=0
+            "--shutdown-timeout",
+            "Seconds for which a stopping server then waits for responses to finish.",
+            min=0,
         ),
     ] = 30,
     log_level: Annotated[
-        LogLevel, _option("--log-level", "What to log; each request is an info.")
+        LogLevel,
+        _option("--log-level", "Least severe level to log; each request is logged as info."),
     ] = LogLevel.INFO,
-    json: Annotated[
-        bool, _option("--json", "Log JSON objects, one a line, instead of logfmt.")
-    ] = False,
+    json: Annotated[bool, _option("--json", "Log JSON lines instead of logfmt.")] = False,
 ) -> None:
-    """Serve models over HTTP until SIGTERM or SIGINT, then finish what is in flight.
+    """Serve models over HTTP until SIGTERM or SIGINT.
 
-    Routes of text-embeddings-inference, OpenAI's embeddings and the Open Inference Protocol; a
-    page at / tries them and /docs documents them. Every option can be set by an environment
-    variable too.
+    Has the routes of text-embeddings-inference, OpenAI's embeddings and the Open Inference
+    Protocol; a page at / tries them and /docs documents them. Before it exits, it finishes the
+    requests in flight. Every option can also be set by an environment variable.
     """
     from sparsebert.extras import need_extra
 

@@ -41,33 +41,38 @@ class ServingOptions(Options):
     max_bytes_in_flight: int = option(
         268_435_456,
         least=1,
-        help="Bytes of bodies, results and unread answers together; a request above gets 429.",
+        help="Bytes of bodies, results and unread responses together; requests beyond that get "
+        "429.",
     )
-    max_batch_tokens: int = option(4096, least=1, help="Tokens through the engine together.")
-    max_client_batch_size: int = option(2048, least=1, help="Texts in one request, else 413.")
-    max_input_characters: int = option(100_000, least=1, help="Characters of one text, else 413.")
-    payload_limit: int = option(2_000_000, least=1, help="Bytes of one request's body, else 413.")
+    max_batch_tokens: int = option(4096, least=1, help="Tokens per batch of the engine.")
+    max_client_batch_size: int = option(2048, least=1, help="Texts per request; more get 413.")
+    max_input_characters: int = option(
+        100_000, least=1, help="Characters of a text that is not to be truncated; more get 413."
+    )
+    payload_limit: int = option(2_000_000, least=1, help="Bytes of a request's body; more get 413.")
     auto_truncate: bool = option(
         False,
-        help="Cut texts that are too long where the request does not say; else 413.",
+        help="Truncate texts that are too long, unless the request says otherwise; if off, they "
+        "get 413.",
         negatable=True,
     )
     accept_token_ids: bool = option(
         False,
-        help="Take token ids on /v1/embeddings, which must be those of the model's own tokenizer.",
+        help="Accept token ids on /v1/embeddings, which must be those of the model's own "
+        "tokenizer.",
         negatable=True,
     )
     tokenization_workers: int = option(1, least=1, most=64, help="Threads that tokenise.")
     api_key: str | None = option(
         None,
-        help="Ask clients for 'Authorization: Bearer KEY'; /health stays open. Rather set the "
-        "variable: other users of the machine can read a command line.",
+        help="Require 'Authorization: Bearer KEY' of clients; /health stays open. Prefer the "
+        "variable: other users of the machine can read command lines.",
         shown_default="none",
         repr=False,
     )
     cors_allow_origin: tuple[str, ...] = option(())
     root_path: str = option(
         "",
-        help="The path below which a proxy shows the server, such as /encoder.",
+        help="Path under which a proxy exposes the server, such as /encoder.",
         shown_default="none",
     )
