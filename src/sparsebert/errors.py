@@ -1,24 +1,24 @@
-"""Everything sparsebert raises on purpose.
+"""The exceptions that sparsebert raises on purpose.
 
     SparsebertError
-    ├── CheckpointError                 a model folder that cannot be read as one
+    ├── CheckpointError                 a folder that cannot be read as a model
     │   └── UnsupportedArchitectureError
-    ├── PatternError                    an N:M pattern that does not exist, fit or hold
+    ├── PatternError                    an N:M pattern that is invalid, or does not fit or hold
     ├── OutputError                     an output folder that exists or cannot be written
-    ├── InputError                      a text or token sequence the model cannot take
+    ├── InputError                      an input or argument that the model or function cannot take
     ├── DataError                       a task file with missing columns, bad labels, no rows
-    ├── TrainingError                   a training that cannot go on or ended with a broken mask
-    │   └── OtherRunError               one that was begun with other options, data or models
-    ├── EngineError                     an instruction set or thread count that cannot be had
-    ├── ExportError                     an exported file that is not the model it was made from
-    ├── ClusterError                    a Ray cluster that cannot be reached or cannot go on
+    ├── TrainingError                   a training run that cannot continue or broke its pattern
+    │   └── OtherRunError               one that was started with other options, data or models
+    ├── EngineError                     an instruction set or thread count that is not available
+    ├── ExportError                     an exported file that does not match the model
+    ├── ClusterError                    a Ray cluster that cannot be reached or cannot continue
     └── MissingExtraError               an optional part of the package is not installed
 
-Each message is one sentence or two for the person at the keyboard: what is wrong, where, what to
-do. The command line prints it and exits with 1; a traceback is kept for faults of our own.
+Each message tells the user, in a sentence or two, what is wrong, where, and what to do. The command
+line prints it and exits with 1; a traceback means a bug in sparsebert.
 
-Messages quote files, which may come from strangers: `one_line` makes each of them safe to print.
-Readers of files are bounded by `reading`, which turns every exception of theirs into one of these.
+Messages quote files, which may come from untrusted sources, so `one_line` makes each message safe
+to print. Code that reads files runs inside `reading`, which turns any exception into one of these.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _CUT = " [...] "
 
 
 def one_line(text: str, longest: int = _LONGEST) -> str:
-    """``text`` as a line which a terminal shows and does not obey.
+    """``text`` as a single line that is safe to print on a terminal.
 
-    Of more than ``longest`` characters the middle is left out, not the last third, where messages
-    say what to do.
+    If it is longer than ``longest`` characters, the middle is cut out, since the end is where
+    messages say what to do.
     """
     line = printable(" ".join(part for part in text.splitlines() if part))
     if len(line) > longest:
@@ -47,7 +47,7 @@ def one_line(text: str, longest: int = _LONGEST) -> str:
 
 
 def printable(text: str, also: str = "") -> str:
-    """``text`` with escapes (\\x1b) in place of whatever is neither printable nor in ``also``."""
+    """``text`` with escapes (\\x1b) for characters that are neither printable nor in ``also``."""
     if text.isprintable():
         return text
     return "".join(
@@ -56,7 +56,7 @@ def printable(text: str, also: str = "") -> str:
 
 
 class SparsebertError(Exception):
-    """Base of every error in this package: catch it to catch them all."""
+    """Base class of all errors in this package: catch it to catch any of them."""
 
     longest = _LONGEST  # characters of a message, which may quote any file
 
@@ -67,49 +67,49 @@ class SparsebertError(Exception):
 
 
 class CheckpointError(SparsebertError):
-    """A folder is not a model folder, or its config and weights are damaged or disagree."""
+    """A folder is not a model folder, or its config and weights are damaged or do not match."""
 
 
 class UnsupportedArchitectureError(CheckpointError):
-    """The model is of an architecture that sparsebert does not know."""
+    """The model has an architecture that sparsebert does not support."""
 
 
 class PatternError(SparsebertError):
-    """An N:M pattern is malformed, does not divide a layer, or does not hold in its weights."""
+    """An N:M pattern is invalid, does not divide a layer, or does not hold in its weights."""
 
 
 class OutputError(SparsebertError):
-    """An output folder exists already, or could not be written. What was there stays whole."""
+    """An output folder already exists or could not be written. What was there is untouched."""
 
 
 class InputError(SparsebertError):
-    """A text or a token sequence that the model cannot take (empty, too long, id out of range)."""
+    """A text, token ids or an argument that cannot be used, such as an empty or too long text."""
 
 
 class DataError(SparsebertError):
-    """A task's data cannot be used: file, columns, labels or rows."""
+    """A task's data cannot be used because of its file, columns, labels or rows."""
 
 
 class TrainingError(SparsebertError):
-    """A training run cannot go on, or ended with a pattern that is no longer whole."""
+    """A training run cannot start or continue, or ended with a broken pattern."""
 
 
 class OtherRunError(TrainingError):
-    """A run that would be resumed was begun with other options, data or models."""
+    """The run to be resumed was started with other options, data or models."""
 
     longest = 2_000  # it quotes the user's own options, among them paths, as they were and are now
 
 
 class EngineError(SparsebertError):
-    """The native engine cannot run as asked (instruction set, threads), or a GPU is missing."""
+    """The engine cannot run as requested (instruction set, threads), or a GPU is missing."""
 
 
 class ExportError(SparsebertError):
-    """An exported file has lost zeros or gives other outputs than the model; it was not kept."""
+    """An exported file lost zeros or gives different outputs from the model; it was not kept."""
 
 
 class ClusterError(SparsebertError):
-    """A Ray cluster cannot be reached, or work on it cannot go on."""
+    """A Ray cluster cannot be reached, or work on it cannot continue."""
 
 
 class MissingExtraError(SparsebertError):
@@ -121,13 +121,13 @@ class MissingExtraError(SparsebertError):
 
 @contextmanager
 def reading(what: str | Path, kind: type[SparsebertError]) -> Iterator[None]:
-    """Whatever is raised while ``what`` is read becomes an error of ``kind`` that names it.
+    """Turn any exception raised while ``what`` is read into an error of ``kind`` that names it.
 
-    Files may be damaged in more ways than their readers know: numbers beyond every type, lists
-    where names should be, and libraries in Rust that panic with what is no Exception at all. For
-    code that reads and checks, never for code that computes: there an exception is our own fault.
-    SparsebertErrors, warnings that were made errors, what asks the program to end, and names and
-    calls that the program itself has wrong pass as they are.
+    Files can be damaged in more ways than their readers expect: numbers too large for any type,
+    lists in place of names, Rust libraries that panic with something that is not an Exception. This
+    is for code that reads and checks, never for code that computes, where an exception is a bug of
+    ours. SparsebertErrors, warnings turned into errors, requests to exit, and wrong names or calls
+    in our own code are passed on unchanged.
     """
     try:
         yield
@@ -166,7 +166,7 @@ def _is_wrong_call(fault: BaseException) -> bool:
 
 
 def reason_of(fault: BaseException) -> str:
-    """What an exception of Python or of a library says, for the middle of a sentence."""
+    """What an exception says, worded for the middle of a sentence."""
     if isinstance(fault, RecursionError):
         return "it is nested too deeply"
     if isinstance(fault, MemoryError):

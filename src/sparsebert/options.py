@@ -149,7 +149,7 @@ class Options:
 
     @classmethod
     def from_names(cls: type[Self], given: Mapping[str, Any]) -> Self:
-        """Options of some named values, a Path as its text; an error for a name that is unknown."""
+        """Options from values by name; a Path becomes its text, an unknown name raises an error."""
         names = declarations(cls)
         for name in given:
             if name not in names:
@@ -164,19 +164,19 @@ class Options:
         )
 
     def wrong_choice(self, name: str, value: str, choices: tuple[str, ...]) -> str:
-        """The message for a value that is none of the choices."""
+        """The message for a value that is not one of the choices."""
         return f"{name} must be one of {', '.join(choices)}, not '{value}'."
 
     def is_default(self, name: str) -> bool:
-        """Whether an option has its default."""
+        """Whether an option has its default value."""
         return bool(getattr(self, name) == getattr(type(self), name))
 
     def as_dict(self) -> dict[str, Any]:
-        """All options, ready for JSON."""
+        """All options as a dict, ready for JSON."""
         return asdict(self)
 
     def given(self) -> dict[str, Any]:
-        """The options that are not left at their defaults."""
+        """The options that differ from their defaults."""
         return {name: value for name, value in asdict(self).items() if not self.is_default(name)}
 
     def _check_type(self, name: str, value: Any, kind: type) -> None:

@@ -32,8 +32,9 @@ _MAX_SHARED = 4096
 class Pattern:
     """At most ``n`` non-zero weights in every group of ``m`` adjacent inputs.
 
-    Every ``shared_rows`` adjacent rows, from the first on, keep the same inputs; the last block of
-    a matrix may be a smaller one. 1 is no sharing.
+    With ``shared_rows`` above 1, each block of that many adjacent rows, counted from the first,
+    keeps the same inputs; the last block of a matrix may be smaller. Raises PatternError for
+    numbers that make no valid pattern.
     """
 
     n: int
@@ -62,7 +63,7 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: str, shared_rows: int = 1) -> Pattern:
-        """Read ``"1:2"``, or what `str` gives. Raises PatternError for anything else."""
+        """Parse ``"1:2"``, or what `str` returns. Raises PatternError for anything else."""
         form = r"\s*(\d{1,3})\s*:\s*(\d{1,3})\s*(?:shared by (\d{1,4}) rows)?\s*"
         found = re.fullmatch(form, text)
         if found is None:
@@ -78,20 +79,20 @@ class Pattern:
 
     @property
     def ratio(self) -> str:
-        """``"N:M"``, which is all that a tool needs to know that does not look at blocks."""
+        """``"N:M"``, which is enough for tools that do not look at blocks of rows."""
         return f"{self.n}:{self.m}"
 
     @property
     def density(self) -> float:
-        """Share of weights kept, N / M."""
+        """Share of weights that are kept, N / M."""
         return self.n / self.m
 
     def blocks(self, rows: int) -> int:
-        """How many blocks of rows a matrix has that share their inputs."""
+        """Number of blocks of rows that share their inputs in a matrix with ``rows`` rows."""
         return -(-rows // self.shared_rows)
 
     def groups(self, rows: int, columns: int) -> int:
-        """How many groups a matrix has in which inputs are chosen."""
+        """Number of groups in which inputs are chosen; a group that a block shares counts once."""
         return self.blocks(rows) * columns // self.m
 
 

@@ -60,10 +60,11 @@ _MOST_TIMES = 4  # the tensors' bytes over the files': tied embeddings make it t
 
 @dataclass(frozen=True)
 class ConvertResult:
-    """What `convert` wrote to ``out``.
+    """The result of `convert`.
 
-    ``source_format`` is "pytorch" or "safetensors"; ``tied`` names the tensors that were left out
-    because they are the word embeddings' own memory. ``bytes`` are those of all tensors.
+    ``source_format`` is "pytorch" or "safetensors". ``tied`` names the tensors of a masked-LM head
+    that were left out because they share the memory of others, such as the word embeddings.
+    ``bytes`` is the size of all tensors.
     """
 
     out: str
@@ -74,7 +75,7 @@ class ConvertResult:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """All fields as a dict, ready for JSON; ``source_format`` is called ``from``."""
         return {"from" if name == "source_format" else name: v for name, v in asdict(self).items()}
 
 
@@ -86,14 +87,16 @@ def convert(
     force: bool = False,
     progress: Progress | None = None,
 ) -> ConvertResult:
-    """Write the model with its weights in one model.safetensors, values and types unchanged.
+    """Write a model with its weights in one model.safetensors, values and dtypes unchanged.
 
-    ``model`` is a folder or hub id with pytorch_model.bin (also sharded). One that has safetensors
-    already is written anew in the same form: one file, today's tensor names. Of a model with LoRA
-    tasks (jina-embeddings-v3) one is merged: ``task`` is its name, or "none" for the weights
-    without any.
-    Needs torch 2.10 or newer for pickles: MissingExtraError without it. Raises CheckpointError for
-    a pickle that holds anything but tensors (nothing of it is run) or a model that does not open.
+    ``model`` is a folder or hub id with a pytorch_model.bin, sharded or not. A model that already
+    has safetensors is rewritten in the same form: one file, with today's tensor names. For a model
+    with LoRA tasks (jina-embeddings-v3), ``task`` names the one to merge into the weights (merged
+    tensors are fp32), or is "none" for the weights without any of them.
+
+    Pickles need torch 2.10 or newer. Raises MissingExtraError without torch, and CheckpointError
+    for an older torch, for a pickle that holds anything but tensors (nothing in it is run), or for
+    a model that does not open.
     """
     began = time.perf_counter()
     check_output(out, force=force)

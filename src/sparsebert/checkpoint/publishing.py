@@ -79,13 +79,14 @@ def push_to_hub(
     create_pr: bool = False,
     base_model: str | None = None,
 ) -> str:
-    """Put a model folder into a repository of the Hugging Face hub, in one commit.
+    """Upload a model folder to a repository on the Hugging Face hub, in one commit.
 
-    The repository is made if it is not there; with ``private``, one that is public is refused.
-    ``token`` defaults to HF_TOKEN, or to what ``hf auth login`` keeps. ``base_model`` (a hub id)
-    goes into the card where the folder does not know it. Returns the commit's address. Raises
-    CheckpointError for what is no model folder, InputError for a name that cannot be a
-    repository's, and OutputError, without the token, for what the hub says.
+    The repository is created if it does not exist; with ``private``, an existing public one is
+    refused. ``token`` defaults to HF_TOKEN, or to the token saved by ``hf auth login``.
+    ``base_model`` (a hub id) is written into the model card unless that already names one. Returns
+    the URL of the commit, or with ``create_pr`` that of the pull request. Raises CheckpointError if
+    ``model`` is not a model folder, InputError for an invalid repository name or ``base_model``,
+    and OutputError, without the token in its message, for an error from the hub.
     """
     folder = Path(model)
     _check_model(folder)

@@ -89,12 +89,14 @@ _TASKS = {
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What `export` wrote to ``out``.
+    """The result of `export`.
 
-    ``file`` is the graph or the weights, ``bytes`` its size on disk. Of a graph, ``layers`` pruned
-    matrices with ``zeros`` of ``weights`` are in it, and ``largest_difference`` is that of any of
-    its outputs from transformers'. For "torch-2to4", ``layers`` fit 2:4 tensors, and ``left_dense``
-    maps the others to the reason. What does not belong to the target is None.
+    ``file`` is the graph or the weights, and ``bytes`` its size on disk, including data stored
+    beside it. For a graph, ``layers`` is the number of pruned matrices in it, which have ``zeros``
+    zeros among ``weights`` weights, and ``largest_difference`` is the largest difference of any
+    output from transformers'. For "torch-2to4", ``layers`` is the number of layers that fit 2:4
+    tensors, and ``left_dense`` maps the other pruned layers to the reason. Fields that do not apply
+    to the target are None.
     """
 
     out: str
@@ -109,7 +111,7 @@ class ExportResult:
     left_dense: dict[str, str] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything that belongs to the target, ready for JSON."""
+        """The fields that apply to the target as a dict, ready for JSON."""
         fields = {name: value for name, value in asdict(self).items() if value is not None}
         size, seconds = fields.pop("bytes"), fields.pop("seconds")
         return {**fields, "bytes": size, "seconds": seconds}
@@ -125,16 +127,16 @@ def export(
 ) -> ExportResult:
     """Write ``model`` to the folder ``out`` for another engine.
 
-    ``to`` is "onnx" or "openvino" (the fp32 network in one graph, any batch and length, which
-    optimum's ``ORTModelForX`` and ``OVModelForX`` load; needs [export]), or "torch-2to4" (float16
-    weights, checked to fit 2:4 tensors, for `load_torch_2to4`). Config, tokenizer and pooling go
-    along. A packed model is unpacked on the way.
+    ``to`` is "onnx" or "openvino" (the fp32 network as one graph for any batch size and length,
+    which optimum's ``ORTModelForX`` and ``OVModelForX`` load; needs [export]), or "torch-2to4"
+    (float16 weights, checked to fit 2:4 tensors, for `load_torch_2to4`). Config, tokenizer and
+    pooling are included. A packed model is unpacked first.
 
-    A graph is kept only if it has every pruned matrix, and its outputs are those of transformers.
+    A graph is kept only if it has every pruned matrix in it and its outputs match transformers'.
 
-    Raises InputError for another target, ExportError if a zero was lost or an answer is wrong,
+    Raises InputError for an unknown target, ExportError if a zero was lost or an output is wrong,
     PatternError if a recorded pattern is broken or no layer fits 2:4, CheckpointError for a damaged
-    or unknown model, MissingExtraError, OutputError.
+    or unsupported model, MissingExtraError, and OutputError.
     """
     began = time.perf_counter()
     if to not in TARGETS:

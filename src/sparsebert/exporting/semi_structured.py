@@ -104,14 +104,15 @@ def write_half(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def load_torch_2to4(model: str | Path, *, device: str = "cuda", dtype: str = "float16") -> Any:
-    """transformers' network of a sparse folder (or hub id), its pruned layers on 2:4 tensors.
+    """Load a sparse folder (or hub id) as a transformers model whose pruned layers are 2:4 tensors.
 
-    ``device`` is an NVIDIA GPU of compute capability 8.0 (Ampere) or newer, ``dtype`` "float16" or
-    "bfloat16". Warns of pruned layers that stay dense, naming them. The network is for inference:
-    such weights have no gradient, and `save_pretrained` does not know them.
+    ``device`` is an NVIDIA GPU of compute capability 8.0 (Ampere) or newer, ``dtype`` is "float16"
+    or "bfloat16". Warns about pruned layers that stay dense, naming them. The model is for
+    inference only: 2:4 weights have no gradient, and `save_pretrained` does not support them.
 
-    Raises EngineError without such a GPU, MissingExtraError without torch and transformers,
-    PatternError where no layer can be 2:4, CheckpointError for a damaged or packed folder.
+    Raises EngineError without such a GPU, InputError for another ``dtype``, MissingExtraError
+    without torch and transformers, PatternError if no layer can be 2:4, and CheckpointError for a
+    damaged or packed folder.
     """
     need_extra("Loading 2:4 tensors", "torch", "transformers", extra="export")
     if dtype not in DTYPES:

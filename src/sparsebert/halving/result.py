@@ -34,10 +34,11 @@ class LayerZeros:
 
 @dataclass
 class HalveResult:
-    """A halved model in ``out``, ready to serve.
+    """The result of `halve`: a halved model in ``out``, ready to serve.
 
-    ``promise`` is how many points might be lost, and ``held`` whether no more were.
-    ``dense_bytes`` and ``bytes`` are those of the weights files.
+    ``judgement`` compares it with the dense model. ``promise`` is how many points might be lost,
+    and ``held`` says whether no more were. ``dense_bytes`` and ``bytes`` are the sizes of the
+    weights.
     """
 
     model: str
@@ -57,11 +58,11 @@ class HalveResult:
 
     @property
     def held(self) -> bool:
-        """Whether the promise is held."""
+        """Whether no more points were lost than promised."""
         return self.judgement.drop <= self.promise
 
     def sentences(self) -> list[str]:
-        """What a user wants to know, a line each: kept, size, speed, and what else there is."""
+        """The result in words, one line each: what was kept, size, speed and notes."""
         size = f"{self.bytes / 1e6:.1f} MB of weights, dense {self.dense_bytes / 1e6:.1f} MB"
         lines = [self.judgement.sentence(), f"{self.out}: {size}."]
         if self.bench is not None:
@@ -75,7 +76,7 @@ class HalveResult:
         return lines + [f"note: {note}" for note in self.notes]
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
+        """All fields as a dict, ready for JSON."""
         return {
             **asdict(self),
             "judgement": self.judgement.as_dict(),

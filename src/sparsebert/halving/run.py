@@ -75,34 +75,43 @@ def halve(
     said: Callable[[str], None] | None = None,
     **columns: Any,
 ) -> HalveResult:
-    """Halve ``model`` (a dense folder or hub id), pack it in int8 and write it to ``out``.
+    """Halve ``model`` (a dense folder or hub id), pack it to int8 and write it to ``out``.
 
-    A model with a trained head (classifier, regression, reranker, question answering, labels of
-    tokens or several of a text) is its own teacher. One without is fine-tuned on ``data`` first, if
-    that has labels, and is an embedding model otherwise. It is pruned to 1:2 by second order on
-    ``texts`` (files or folders of `sparsebert.tasks.texts`; by default the data's, else sentences
-    that the package ships), then distilled from its dense self with every pruned weight locked at
-    zero. Labels are used for scoring, not for the distillation; without them the halved model is
-    judged by how often it agrees with the dense one.
+    A model with a trained head (classification, regression, reranking, question answering, token
+    classification, several labels per text) is its own teacher. A model without one is first
+    fine-tuned on ``data`` if that has labels for such a task; otherwise it is treated as an
+    embedding model. The model is pruned to 1:2 by the second-order method on ``texts`` (files or
+    folders, see `sparsebert.tasks.texts`; by default those of ``data``), then distilled from the
+    dense model with every pruned weight locked at zero. Without any texts, it is only pruned, on
+    sentences that come with the package. Labels are used for scoring, not for distillation; without
+    them, the halved model is judged by how often it agrees with the dense one.
 
-    ``effort`` is "quick" (second order alone), "standard" (up to two rounds of distillation, each
-    within 30 minutes by an estimate that is measured first) or "thorough" (up to four, as long as
-    they take). Rounds end as soon as one no longer pays, or no more than ``max_drop`` points of the
-    score, or of agreement, are lost; infinity takes one round. Unless that is given they go on
-    while they pay, and 0.5 points of a score, 1 of the nearest neighbours found and 5 of other
-    agreement may be lost in the end. What decides between rounds are rows of their own, neither
-    learnt from nor reported on.
-    ``shared_rows`` is that of `prune`; ``columns`` are those of
-    `sparsebert.tasks.data_options.DataOptions`. ``said`` is called with each sentence on what was
-    recognised and how long it will take. ``bench`` measures latency and memory beside torch, and
-    with ``peers`` beside every other engine that is installed.
+    ``effort`` limits the rounds of distillation:
 
-    ``out`` is a packed folder with report.html and recipe.yaml in it. It is written also if more
-    than ``max_drop`` was lost, which ``held`` of the result says. An interrupted run resumes by the
-    same call.
+    - "quick": none;
+    - "standard": up to two, each of at most 30 minutes by an estimate measured beforehand;
+    - "thorough": up to four, however long they take.
 
-    Raises CheckpointError for a model that cannot be halved, DataError, InputError, OutputError,
-    TrainingError, and KeyboardInterrupt on Ctrl-C.
+    Each round is compared with the one before, the first with pruning alone. Rounds end as soon as
+    one gains less than 0.2 points ("thorough": as soon as one loses any), or as soon as no more
+    than ``max_drop`` points of the score or agreement are lost (0 if it is not given); infinity
+    means a single round. The best result is kept. Where there is a choice, it is made on separate
+    rows that are neither trained on nor reported on. Without ``max_drop``, the promise is to lose
+    no more than 0.5 points of a score, 1 point of nearest neighbours found, 20 points of F1 for
+    answers from a context, or 5 points of any other agreement.
+
+    ``shared_rows`` is as in `prune`, and ``columns`` are the fields of
+    `sparsebert.tasks.data_options.DataOptions`. ``said`` is called with each sentence about what
+    was recognised and how long it will take. ``bench`` compares latency and memory with torch, and
+    with ``peers`` also with every other engine that is installed.
+
+    ``out`` becomes a packed folder that also holds report.html and, if it was distilled on a task,
+    recipe.yaml. It is written even if more was lost than promised: see `HalveResult.held`. After an
+    interruption, the same call resumes the run.
+
+    Raises CheckpointError for a model that cannot be halved, PatternError for invalid
+    ``shared_rows``, DataError, InputError, OutputError and TrainingError; KeyboardInterrupt on
+    Ctrl-C.
     """
     began = time.perf_counter()
     need_extra("halving", "torch", "transformers", "accelerate", "pyarrow", "yaml", "jinja2")

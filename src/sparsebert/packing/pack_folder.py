@@ -32,11 +32,11 @@ from sparsebert.progress import Progress, shown
 
 @dataclass(frozen=True)
 class PackResult:
-    """What `pack` wrote to ``out``.
+    """The result of `pack`.
 
-    ``compressed`` of the model's linear layers are stored without their zeros, ``patterns`` counts
-    them by pattern, and ``dense`` layers have every weight stored. ``bytes`` are those of
-    packed.safetensors, ``source_bytes`` those of the source's tensors.
+    ``compressed`` is the number of linear layers that are stored without their zeros, ``patterns``
+    counts these by pattern, and ``dense`` is the number of layers stored with every weight.
+    ``bytes`` is the size of packed.safetensors, ``source_bytes`` that of the source's tensors.
     """
 
     out: str
@@ -49,7 +49,7 @@ class PackResult:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """All fields as a dict, ready for JSON."""
         return asdict(self)
 
 
@@ -71,15 +71,19 @@ def pack(
     """Write ``model`` to the folder ``out`` in packed form.
 
     Every linear layer whose zeros fit a pattern is compressed, whether or not the folder records
-    it; all other tensors go along. ``dtype`` "fp32" stores values as the source does (see
-    `dtypes.Float32Values`), and unpacks to the same bytes, save that a pruned -0.0 comes back as
-    +0.0; "fp16" rounds matrices to float16; "int8" rounds linear layers and tables to int8 with a
-    scale for each row. Without ``compress`` zeros are stored like any other weight, which shows
-    what leaving them out brings; `unpack` then reads the masks off the zeros.
+    it; all other tensors are included too. ``dtype`` is one of:
 
-    Raises PatternError if a recorded pattern is broken,
-    CheckpointError for a damaged model (NaN and infinity included) or values beyond float16's
-    range, OutputError if ``out`` cannot be written.
+    - "fp32": values keep the source's dtype (see `dtypes.Float32Values`), and `unpack` gives back
+      the same bytes, except that a pruned -0.0 becomes +0.0;
+    - "fp16": matrices are rounded to float16;
+    - "int8": linear layers and embedding tables are rounded to int8, with one scale per row.
+
+    Without ``compress``, zeros are stored like any other weight, which shows what leaving them out
+    saves; `unpack` then writes no masks, and later steps derive them from the zeros.
+
+    Raises PatternError if a recorded pattern is broken, CheckpointError for a damaged model
+    (including NaN and infinity) or values beyond float16's range, and OutputError if ``out`` cannot
+    be written.
     """
     began = time.perf_counter()
     check_output(out, force=force)

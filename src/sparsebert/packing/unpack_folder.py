@@ -26,11 +26,11 @@ from sparsebert.progress import Progress, shown
 
 @dataclass(frozen=True)
 class UnpackResult:
-    """What `unpack` wrote to ``out``.
+    """The result of `unpack`.
 
-    ``dtype`` is the packed one; ``exact`` says that the tensors are those that were packed, byte
-    for byte. ``decompressed`` counts the layers with a pattern, ``bytes`` are those of
-    model.safetensors.
+    ``dtype`` is that of the packed folder; ``exact`` says whether the tensors are those that were
+    packed, byte for byte. ``decompressed`` is the number of layers with a pattern, and ``bytes``
+    the size of model.safetensors.
     """
 
     out: str
@@ -42,7 +42,7 @@ class UnpackResult:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """All fields as a dict, ready for JSON."""
         return asdict(self)
 
 
@@ -51,10 +51,11 @@ def unpack(
 ) -> UnpackResult:
     """Write the packed ``model`` to the folder ``out`` as config, safetensors and masks.
 
-    A folder packed as fp32 gives back its source's tensors byte for byte, extras included (a pruned
-    weight that was stored as -0.0 is +0.0). One packed as fp16 or int8 gives the rounded values as
-    float32, and its masks still mark a kept weight that was rounded to zero. Raises CheckpointError
-    for a folder that is not packed or is damaged, OutputError if ``out`` cannot be written.
+    A folder packed as fp32 gives back the source's tensors byte for byte, including those that the
+    model does not use (but a pruned weight stored as -0.0 becomes +0.0). One packed as fp16 or int8
+    gives the rounded values as float32, and its masks still mark kept weights that were rounded to
+    zero. Raises CheckpointError for a folder that is not packed or is damaged, and OutputError if
+    ``out`` cannot be written.
     """
     began = time.perf_counter()
     check_output(out, force=force)

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One linear layer. ``zeros`` is the share of its weights that are zero.
+    """One linear layer of a model.
 
-    ``pattern`` is the tightest known pattern its zeros fit, None for a dense layer; ``recorded`` is
-    the pattern the folder records for it. ``broken_groups`` counts the groups in which the recorded
-    pattern does not hold, ``revived`` the non-zero weights outside the stored mask.
+    ``zeros`` is the share of its weights that are zero. ``pattern`` is the tightest known pattern
+    that its zeros fit, None for a dense layer; ``recorded`` is the pattern that the folder records
+    for it. ``broken_groups`` counts the groups in which the recorded pattern does not hold,
+    ``revived`` the non-zero weights outside the stored mask.
     """
 
     name: str
@@ -47,12 +48,12 @@ class LayerReport:
 
     @property
     def whole(self) -> bool:
-        """Whether what the folder records about this layer is true of its weights."""
+        """Whether the layer's weights agree with what the folder records about them."""
         return self.broken_groups == 0 and self.revived == 0
 
     @property
     def state(self) -> str:
-        """Its pattern in words, and what is broken about it."""
+        """The layer's pattern in words, and what is broken about it."""
         state = self.recorded or self.pattern or "dense"
         if self.broken_groups:
             return f"{state} BROKEN in {self.broken_groups} groups"
@@ -63,10 +64,11 @@ class LayerReport:
 
 @dataclass(frozen=True, repr=False)
 class Inspection:
-    """What `inspect` found in a folder. ``form`` is "packed", "sparse" or "dense".
+    """What `inspect` found in a folder.
 
-    ``answers`` are a packed model's to fixed inputs, beside those that it gave when it was packed;
-    None for other folders, and for one that was packed before any were kept.
+    ``form`` is "packed", "sparse" or "dense". ``answers`` compares a packed model's outputs on
+    fixed inputs with those that it gave when it was packed; it is None for other folders, and for
+    one that was packed before such outputs were stored.
     """
 
     path: str
@@ -78,31 +80,31 @@ class Inspection:
 
     @property
     def whole(self) -> bool:
-        """Whether every recorded pattern and mask holds, and the answers are as packed."""
+        """Whether all recorded patterns and masks hold, and the outputs are as when packed."""
         return all(layer.whole for layer in self.layers) and self.answers_hold
 
     @property
     def answers_hold(self) -> bool:
-        """Whether nothing is known against the answers."""
+        """Whether the outputs are as when packed; also True if that is not known."""
         return self.answers is None or self.answers.fine
 
     @property
     def zeros(self) -> float:
-        """Share of zeros in all linear layers together."""
+        """Share of zeros in all linear layers taken together."""
         weights = sum(layer.rows * layer.columns for layer in self.layers)
         return sum(layer.zeros * layer.rows * layer.columns for layer in self.layers) / weights
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """All fields, `whole` and `zeros` as a dict, ready for JSON."""
         layers = [{**asdict(layer), "whole": layer.whole} for layer in self.layers]
         return {**asdict(self), "layers": layers, "whole": self.whole, "zeros": self.zeros}
 
     def to_pandas(self) -> pd.DataFrame:
-        """One line a layer; needs [notebook]."""
+        """One row per layer; needs [notebook]."""
         return data_frame({**asdict(layer), "whole": layer.whole} for layer in self.layers)
 
     def summary(self) -> str:
-        """How sparse the model is, and whether what its folder records is true."""
+        """How sparse the model is, and whether it matches what its folder records, in words."""
         sparse = sum(layer.pattern is not None for layer in self.layers)
         said = (
             f"{self.path}: {self.form} {self.head} model, {sparse} of {len(self.layers)} linear "
@@ -134,7 +136,7 @@ class Inspection:
         )
 
     def listing(self) -> str:
-        """The layers in columns, and the summary."""
+        """The layers as a table, followed by the summary."""
         width = max(len(layer.name) for layer in self.layers)
         lines = [f"{'layer':<{width}}  {'outputs':>7} {'inputs':>7} {'zeros':>7}  pattern"]
         lines += [
@@ -152,10 +154,11 @@ class Inspection:
 
 
 def inspect(model: str | Path, *, progress: Progress | None = None) -> Inspection:
-    """Look at every linear layer of a dense, sparse or packed folder (or hub id).
+    """Examine every linear layer of a dense, sparse or packed folder (or hub id).
 
-    A packed model answers fixed inputs anew besides. A broken pattern is reported, not raised, and
-    so are other answers. CheckpointError for a folder that cannot be read.
+    A packed model is also run again on the inputs it was given when it was packed. A broken pattern
+    or different outputs are reported, not raised. Raises CheckpointError for a folder that cannot
+    be read.
     """
     path = resolve_model(model)
     report = shown(progress)

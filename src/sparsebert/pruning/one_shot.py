@@ -42,11 +42,11 @@ from sparsebert.tasks.own import reading_task
 
 @dataclass(frozen=True)
 class PruneResult:
-    """What `prune` wrote to ``out``.
+    """The result of `prune`.
 
-    ``pruned`` and ``already_sparse`` name the layers of ``parts`` that now have the pattern,
-    ``weights`` and ``zeros`` count what is in them; ``notes`` are sentences for the user, such as
-    on texts too few to calibrate on.
+    ``pruned`` and ``already_sparse`` name the layers of ``parts`` that now have the pattern;
+    ``weights`` and ``zeros`` count what is in them. ``notes`` are sentences for the user, for
+    example that there were too few calibration texts.
     """
 
     out: str
@@ -63,11 +63,11 @@ class PruneResult:
 
     @property
     def sparsity(self) -> float:
-        """The share of zeros among the weights of these layers."""
+        """Share of zeros among the weights of these layers."""
         return self.zeros / self.weights
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """All fields as a dict, ready for JSON."""
         found = {**asdict(self), "sparsity": self.sparsity}
         order = [name for name in found if name not in ("notes", "sparsity", "seconds")]
         if self.shared_rows == 1:
@@ -91,25 +91,26 @@ def prune(
     force: bool = False,
     progress: Progress | None = None,
 ) -> PruneResult:
-    """Write ``model`` to the folder ``out`` with the linear layers of ``parts`` pruned.
+    """Prune the linear layers in ``parts`` of ``model`` and write the result to the folder ``out``.
 
-    Of every M adjacent weights along a layer's inputs N are kept, as the method chooses (of equal
-    ones the leftmost); the others become exactly +0.0. A layer whose zeros fit the pattern already
-    is left as it is. With ``shared_rows`` above 1 (1:2 only) so many adjacent rows keep the same
-    inputs, which every machine can skip and which costs some accuracy. ``parts`` are any of
+    Of every M adjacent weights along a layer's inputs, the method keeps N (the leftmost of equal
+    ones); the others become exactly +0.0. Layers whose zeros already fit the pattern are left
+    unchanged. With ``shared_rows`` above 1 (1:2 only), that many adjacent rows keep the same
+    inputs, so that any CPU can skip the zeros, at some cost of accuracy. ``parts`` are any of
     "encoder", "pooler" and "head". Masks, pattern and lineage are written beside the weights, and
-    every tensor keeps its type.
+    every tensor keeps its dtype.
 
-    ``method`` is "magnitude", or one that calibrates: "wanda" or "second-order"; by default
-    "second-order" where there are texts, else "magnitude". Those that calibrate run a fixed
-    selection of ``calibration_rows`` texts of ``calibration`` through the model, on torch; it is a
-    file or folder as `sparsebert.tasks.texts.read_texts` has it, with the columns of ``task`` where
-    one is named, or with those called ``text_column`` and ``pair_column``. The memory they need is
-    that of one layer and its inputs for all texts.
+    ``method`` is "magnitude", "wanda" or "second-order"; by default it is "second-order" if
+    ``calibration`` is given, else "magnitude". The latter two run calibration texts through the
+    model on torch, and "second-order" also refits the weights that it keeps. The texts are a fixed
+    selection of ``calibration_rows`` texts from ``calibration``, a file or folder as for
+    `sparsebert.tasks.texts.read_texts`; the columns of a table are named by ``text_column`` and
+    ``pair_column``, or are those of ``task``. Calibration needs memory for one layer and its inputs
+    for all texts.
 
-    Raises PatternError if the pattern does not divide a layer, CheckpointError for a damaged model
-    (NaN and infinity included), DataError for texts that cannot be used, MissingExtraError without
-    torch, OutputError if ``out`` cannot be written.
+    Raises PatternError if the pattern does not divide a layer's inputs, CheckpointError for a
+    damaged model (including NaN and infinity), DataError for texts that cannot be used,
+    MissingExtraError without torch, and OutputError if ``out`` cannot be written.
     """
     began = time.perf_counter()
     check_output(out, force=force)
