@@ -85,23 +85,30 @@ def evaluate(
 ) -> Evaluation:
     """Score a fine-tuned model on a task's validation split, or splits (MNLI has two).
 
-    ``model`` is a dense, sparse or packed folder or a hub id; ``data`` a folder, a single file (it
-    is taken for the validation split), or None to fetch the task from the hub. ``engine`` is
-    ``sparsebert`` (``auto`` means it) or ``torch``; packed folders need ours. ``max_length`` in
-    tokens defaults to the model's own, with which it is served: what `finetune` made has that of
-    its training. ``compute`` is that of `sparsebert.load`. ``max_rows`` scores a fixed selection of
-    each split. ``split`` scores another one, such as "train", on which choices may be made. The
-    columns of the data, ``label_names``, ``threshold`` and, for a custom task, ``positive_label``,
-    the class that F1 is of, are those of `sparsebert.tasks.data_options.DataOptions`; they default
-    to those of the training. Of a file that the model was trained on, the rows that were held out
-    are scored. ``zero_shot`` correlates the cosine of the two texts' embeddings with the label, for
-    any model and tasks such as stsb; the tasks pairs and retrieval are of embeddings anyway
+    ``model`` is a dense, sparse or packed folder or a hub id. ``data`` is a folder, a single file
+    (which is taken as the validation split), or None to fetch the task from the hub; of a file that
+    the model was trained on, only the rows that were held out are scored. ``split`` names another
+    split to score, such as "train", for choices that should not be made on the validation split.
+    ``max_rows`` scores a fixed selection of each split.
+
+    ``engine`` is "sparsebert" ("auto" means the same) or "torch", which cannot read packed folders.
+    ``max_length``, in tokens, defaults to the length at which the model truncates texts when
+    served; for a model made by `finetune`, that is the length it was trained with. ``compute`` is
+    as in `sparsebert.load`.
+
+    The names of columns, ``label_names``, ``threshold`` and ``positive_label`` (the class of a
+    custom task for which F1 is computed) are as in `sparsebert.tasks.data_options.DataOptions`, and
+    default to those used in training.
+
+    ``zero_shot`` correlates the cosine of two texts' embeddings with the label, for any model and
+    tasks such as stsb; the tasks pairs and retrieval always score embeddings
     (`sparsebert.evaluation.embedding_scores`). ``metric`` is a function of your own,
-    ``metric(expected, predicted)``, whose value joins the scores under its name
+    ``metric(expected, predicted)``, whose value is added to the scores under its name
     (`sparsebert.evaluation.user_metric`).
 
     Raises CheckpointError for a model without the task's head, DataError for data that cannot be
-    used and for a ``max_length`` beyond the model's positions.
+    used or a ``max_length`` beyond the model's positions, and EngineError for an engine that cannot
+    run the model as requested.
     """
     need_extra("evaluation", "pyarrow", "transformers", "sklearn", "scipy")
     report = shown(progress)

@@ -55,10 +55,11 @@ Scores = dict[str, dict[str, float]]
 class Evaluation:
     """Scores of one model on one task.
 
-    ``scores`` maps validation split to metric to percent; ``rows`` is the number of examples of
-    each split; ``seconds`` is the time spent computing, without loading and tokenising; ``engine``
-    is ``sparsebert`` or ``torch``; ``notes`` say what a reader should know about the scores.
-    ``by_class`` maps validation split to label to precision, recall, F1 and number of examples.
+    ``scores`` maps each validation split to its metrics in percent; ``by_class`` maps each split to
+    precision, recall, F1 and number of examples of each label. ``rows`` is the number of examples
+    in each split. ``seconds`` is the time spent computing, without loading, and without tokenising
+    where logits are scored. ``engine`` is "sparsebert" or "torch". ``notes`` say what a reader
+    should know about the scores.
     """
 
     model: str
@@ -77,11 +78,11 @@ class Evaluation:
         return table_row(self.title, self.scores)
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields and derived values, ready for JSON."""
+        """All fields and the `row` as a dict, ready for JSON."""
         return {**asdict(self), "row": self.row()}
 
     def to_pandas(self) -> pd.DataFrame:
-        """One line for each split and metric; needs [notebook]."""
+        """One row per split and metric; needs [notebook]."""
         about = {"model": self.model, "task": self.task, "engine": self.engine}
         return data_frame(
             {**about, **cell, "rows": self.rows.get(cell["split"])} for cell in cells(self.scores)
@@ -154,7 +155,8 @@ def main_score(task: Task, scores: Mapping[str, Mapping[str, float]]) -> float:
 class SeedScores:
     """The scores of one task over several seeds.
 
-    ``seeds`` maps seed to validation split to metric to percent; all have the same metrics.
+    ``seeds`` maps each seed to its scores (validation split to metric to percent); all seeds have
+    the same metrics.
     """
 
     task: str
@@ -162,15 +164,15 @@ class SeedScores:
     seeds: dict[int, Scores]
 
     def mean(self) -> Scores:
-        """Mean over the seeds of each split and metric."""
+        """Mean over the seeds, for each split and metric."""
         return self._over_seeds(statistics.fmean)
 
     def deviation(self) -> dict[str, dict[str, float | None]]:
-        """Sample standard deviation (n - 1) over the seeds; None from a single seed."""
+        """Sample standard deviation (n - 1) over the seeds; None if there is only one."""
         return self._over_seeds(deviation)
 
     def row(self) -> str:
-        """``STS-B (Pearson/Spearman): 86.3 ± 0.2/86.1 ± 0.3, 5 seeds``; empty if unscored."""
+        """``STS-B (Pearson/Spearman): 86.3 ± 0.2/86.1 ± 0.3, 5 seeds``; empty without scores."""
         mean, spread = self.mean(), self.deviation()
         if not mean:
             return ""
@@ -183,7 +185,7 @@ class SeedScores:
         return f"{self.title} ({names}): {'/'.join(values)}, {count_seeds(len(self.seeds))}"
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields and derived values, ready for JSON."""
+        """All fields, mean, deviation and `row` as a dict, ready for JSON."""
         return {
             "task": self.task,
             "title": self.title,
@@ -194,7 +196,7 @@ class SeedScores:
         }
 
     def to_pandas(self) -> pd.DataFrame:
-        """One line for each seed, split and metric; needs [notebook]."""
+        """One row per seed, split and metric; needs [notebook]."""
         return data_frame(
             {"task": self.task, "seed": seed, **cell}
             for seed, scores in self.seeds.items()

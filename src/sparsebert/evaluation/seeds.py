@@ -27,7 +27,7 @@ from sparsebert.tasks.table import TASKS
 SeedExecutor = Callable[
     [Callable[..., Any], Mapping[int, Mapping[str, Any]], Progress], Iterator[tuple[int, Any]]
 ]
-"""Calls a function with each seed's arguments; yields (seed, result) as each one finishes."""
+"""Calls a function with the arguments of each seed; yields (seed, result) as each one finishes."""
 
 
 def sequential(
@@ -47,11 +47,12 @@ def evaluate_seeds(
     progress: Progress | None = None,
     **arguments: Any,
 ) -> SeedScores:
-    """Score the models of a folder of seeds on a task, those of ``seeds`` or all of them.
+    """Score the models in a folder of seeds on a task: those of ``seeds``, or all of them.
 
-    ``arguments`` are those of `evaluate`; ``executor`` runs the seeds. Each score is saved in
-    evaluation.json beside its model as soon as it is known, and all of them, with mean and
-    deviation, beside the seeds. Raises CheckpointError for a folder without (these) seeds, and what
+    ``arguments`` are those of `evaluate`. ``executor`` runs the seeds, by default one after the
+    other in this process. Each score is saved in evaluation.json beside its model as soon as it is
+    known, and all of them, with mean and standard deviation, in the folder's own evaluation.json.
+    Raises CheckpointError for a folder without seeds or without those of ``seeds``, and what
     `evaluate` raises.
     """
     there = seed_folders(model)

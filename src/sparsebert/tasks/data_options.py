@@ -12,20 +12,25 @@ from sparsebert.options import Options, declarations, option
 
 @dataclass(frozen=True)
 class DataOptions(Options):
-    """How to read a task's files, where names and types leave it open.
+    """How to read a task's files where column names and types leave it open.
 
-    ``text_column``, ``pair_column`` (the second text of a pair) and ``label_column`` name columns.
-    ``label_columns`` names a column of zeros and ones for each of several labels, and ``threshold``
-    is the probability from which such a label counts (of SQuAD v2, by how much no answer must be
-    likelier than the best one, a difference of logits). ``label_names`` are what the numbers in
-    lists of labels stand for. Names are separated by commas.
-    ``regression`` says that the labels of a custom task are numbers to predict, and not classes.
-    ``positive_label`` is the class of a custom task that F1 is of. ``validation_share`` of the rows
-    are held out to score on where data comes in one file that is named after no split; 0 trains on
-    all of them.
+    - ``text_column``, ``pair_column`` (the second text of a pair) and ``label_column`` name
+      columns.
+    - ``label_columns``, for several labels per row, names a column of zeros and ones for each
+      label.
+    - ``threshold`` is the probability from which a label counts, for several labels per row. For
+      SQuAD v2, a question has no answer if that is likelier than the best answer by more than
+      ``threshold``, a difference of logits.
+    - ``label_names`` are what the numbers in lists of labels stand for.
+    - ``regression`` says that the labels of a custom task are numbers to predict, not classes.
+    - ``positive_label`` is the class of a custom task for which F1 is computed.
+    - ``validation_share`` is the share of rows held out for scoring if the data is a single file
+      that is not named after a split; 0 trains on all rows.
 
-    Raises DataError for a value that is of another type or outside its limits, and for options that
-    have no meaning together.
+    Names in ``label_columns`` and ``label_names`` are separated by commas.
+
+    Raises DataError for a value that has the wrong type or is out of range, and for options that
+    make no sense together.
     """
 
     error = DataError
@@ -100,17 +105,17 @@ class DataOptions(Options):
 
     @property
     def flag_columns(self) -> tuple[str, ...] | None:
-        """`label_columns` one by one, None where they are not given."""
+        """The names in `label_columns`; None if it is not given."""
         return None if self.label_columns is None else listed("label_columns", self.label_columns)
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """`label_names` one by one, None where they are not given."""
+        """The names in `label_names`; None if it is not given."""
         return None if self.label_names is None else listed("label_names", self.label_names)
 
     @property
     def text_columns(self) -> tuple[str, ...] | None:
-        """The columns of the texts, None where they are not named."""
+        """The names of the text columns; None if they are not given."""
         if self.text_column is None:
             return None
         return tuple(name for name in (self.text_column, self.pair_column) if name is not None)

@@ -48,32 +48,39 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune ``model`` (a dense or sparse folder or hub id) on ``task`` and write ``out``.
 
-    Weights that are zero under the model's masks are exactly 0.0 in the result, whatever the
-    optimiser; everything else trains. A model without a head for the task gets a fresh one, seeded;
-    one that was fine-tuned on the same labels goes on with its own.
+    Pruned weights are exactly 0.0 in the result, whatever the optimiser; everything else is
+    trained. A model that was fine-tuned on the same labels keeps its head. Any other gets a new
+    one, which is initialised from ``seed`` or copied from a ``teacher`` with a head of the same
+    kind and width.
 
-    ``data`` is a folder with train and validation files, a single file, or None for the hub. A file
-    named after a split is all training data; of any other a fixed share of each class is held out
-    to score on, and split.json lists its rows. ``options`` are those of `FinetuneOptions`, by name:
-    epochs, learning_rate, batch_size, dropout and so on, and those of
-    `sparsebert.tasks.data_options.DataOptions`: text_column, label_column, regression and so on.
-    What is not given comes from ``recipe``, a file (see `sparsebert.training.recipe`), else is the
-    default. ``metric`` is a function of your own, ``metric(expected, predicted)``, whose value
-    joins the scores, and by which early stopping then chooses
-    (`sparsebert.evaluation.user_metric`).
+    ``data`` is a folder with train and validation files, a single file, or None to fetch the task
+    from the hub. A single file that is named after a split is all used for training; from any
+    other, a fixed share of each class is held out for scoring, and split.json lists the held-out
+    rows.
 
-    A ``teacher`` may be a folder of seeds: the teacher is then the one of ``seed``. One that never
-    learnt a task is fine-tuned on it first, with the same options, and kept as ``OUT.teacher``.
+    ``options`` are the fields of `FinetuneOptions` (``epochs``, ``learning_rate``, ``batch_size``,
+    ``dropout`` and so on) and of `sparsebert.tasks.data_options.DataOptions` (``text_column``,
+    ``label_column``, ``regression`` and so on). Training options that are not given are taken from
+    ``recipe``, if there is one, and otherwise have their defaults. A recipe is a file, or the name
+    of one that comes with sparsebert (`sparsebert.training.recipe`).
 
-    Checkpoints go to ``OUT.training`` beside ``out``, at every epoch's end, every ten minutes, and
-    on Ctrl-C or SIGTERM; ``resume`` goes on from the last one (and starts anew if there is none).
-    The folder is removed on success, and takes up to nine times the model's size until then. When
-    memory runs out the batch is halved and accumulated twice as often. The same seed on the same
-    machine gives the same weights on a CPU, resumed or not. Several processes
-    (`sparsebert.training.distributed`) share the examples of each step.
+    ``metric`` is a function of your own, ``metric(expected, predicted)``
+    (`sparsebert.evaluation.user_metric`). Its value is added to the scores, and early stopping
+    chooses the best epoch by it.
+
+    A ``teacher`` may be a folder of seeds, of which the one with the same ``seed`` teaches. A
+    teacher that was never fine-tuned on a task is fine-tuned first, with the same options, and kept
+    as ``OUT.teacher``.
+
+    Checkpoints are saved in ``OUT.training`` beside ``out`` at the end of each epoch, every ten
+    minutes, and on Ctrl-C or SIGTERM; ``resume`` continues from the last one, or starts anew if
+    there is none. That folder takes up to nine times the size of the model, and is removed on
+    success. If memory runs out, the batch is halved and gradients are accumulated twice as often.
+    On a CPU, the same seed on the same machine gives the same weights, resumed or not. Several
+    processes (`sparsebert.training.distributed`) share the examples of each step.
 
     Raises DataError, CheckpointError, PatternError (the masks of ``model`` do not hold),
-    OutputError and TrainingError; KeyboardInterrupt on Ctrl-C, once everything is saved.
+    OutputError and TrainingError; KeyboardInterrupt on Ctrl-C or SIGTERM, once everything is saved.
     """
     need_extra(
         "fine-tuning", "torch", "transformers", "accelerate", "pyarrow", "sklearn", "scipy", "yaml"

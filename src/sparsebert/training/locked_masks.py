@@ -90,10 +90,10 @@ class _Locked:
 
 
 class LockedMasks:
-    """The masks of a model's pruned weights and, once attached, their lock on its parameters.
+    """The masks of a model's pruned weights; once attached to the model, they lock these at zero.
 
-    ``masks`` maps a canonical weight name to a bool matrix of the weight's shape, True where the
-    weight is kept. A kept weight that happens to be 0.0 trains like any other.
+    ``masks`` maps canonical weight names to bool matrices of the weights' shapes, True where a
+    weight is kept. A kept weight that happens to be 0.0 is trained like any other.
     """
 
     def __init__(self, masks: Mapping[str, BoolMatrix]) -> None:
@@ -101,12 +101,12 @@ class LockedMasks:
         self._locked: dict[str, _Locked] = {}
 
     def attach(self, model: torch.nn.Module) -> None:
-        """Lock the parameters of a transformers model, found by their canonical names.
+        """Lock the pruned weights of a transformers model, found by their canonical names, at zero.
 
-        It may be wrapped (`sparsebert.torch_models.transformers_model`): by a
-        SentenceTransformer, by PEFT, by a module of one's own. Its ``save_pretrained`` writes the
-        masks too from then on, also when they are detached. Raises TrainingError if a mask has no
-        parameter, or one of another shape.
+        The model may be wrapped (`sparsebert.torch_models.transformers_model`): in a
+        SentenceTransformer, by PEFT, or in a module of your own. From then on, its
+        ``save_pretrained`` also writes the masks, even after `detach`. Raises TrainingError if the
+        model lacks the parameter of a mask or has one of another shape.
         """
         self.detach()
         parameters = canonical_parameters(model)
@@ -137,7 +137,7 @@ class LockedMasks:
 
     @torch.no_grad()
     def verify(self, model: torch.nn.Module) -> None:
-        """TrainingError, naming the layers, unless every pruned weight is +0.0, bit for bit."""
+        """Raise TrainingError, naming the layers, unless every pruned weight is +0.0 to the bit."""
         parameters = canonical_parameters(model)
         broken = []
         for name, mask in self.masks.items():
@@ -155,7 +155,7 @@ class LockedMasks:
             )
 
     def save(self, folder: Path) -> None:
-        """Write masks.safetensors into a folder."""
+        """Write masks.safetensors into ``folder``."""
         write_masks(folder, self.masks)
 
 
@@ -175,9 +175,9 @@ class _SavePretrained:
 
 
 class LockedMasksCallback(TrainerCallback):  # type: ignore[misc]
-    """Locks the masks through a Trainer's run; they are saved with all that it saves.
+    """Locks the masks during a Trainer's run, and saves them with each model that it saves.
 
-    The run fails with TrainingError if a pruned weight is not zero at its end.
+    Raises TrainingError at the end of the run if a pruned weight is not zero.
     """
 
     def __init__(self, masks: LockedMasks) -> None:

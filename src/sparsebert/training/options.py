@@ -32,42 +32,48 @@ _WEIGHTS = ("task_weight", "logits_weight", "hidden_weight", "attention_weight")
 
 @dataclass(frozen=True)
 class FinetuneOptions(Options):
-    """How `finetune` trains; where TrainingArguments has an option it has the same name here.
+    """How `finetune` trains.
 
-    What is None is chosen (`sparsebert.training.defaults`). ``max_length``, in tokens, is the
-    task's (128; 384 for SQuAD). ``epochs`` are 3, and on few rows as many up to 20 as make 300
-    steps. ``learning_rate`` is 5e-5, and 1e-4 for models narrower than BERT-base (768). ``dropout``
-    overrides the model's rates for this run: 0 for sparse and for narrow models, the model's own
-    for others; the usual 0.1 costs a seventh of the time on a CPU (MiniLM, STS-B, bf16).
+    These options are chosen for the model and the data if they are None
+    (`sparsebert.training.defaults`):
 
-    ``max_rows`` trains on a fixed selection that is the same for every seed. ``max_grad_norm`` 0
-    turns clipping off. With ``early_stopping`` above 0 the validation split is scored
-    after each epoch, training ends after that many epochs without a better main metric, and the
-    best epoch's model is kept: it is then chosen on the very split it is scored on, which flatters
-    the score.
+    - ``max_length``, in tokens: 128; 256 for named entities, 384 for SQuAD; for pairs and retrieval
+      the folder's own, 512 at most;
+    - ``epochs``: 3; with few rows as many as make 300 steps, up to 20;
+    - ``learning_rate``: 5e-5; 1e-4 for models narrower than BERT-base (768);
+    - ``dropout``, which overrides the model's own rates for this run: 0 for sparse and for narrow
+      models, else the model's own. The usual 0.1 costs a seventh of the time on a CPU (MiniLM,
+      STS-B, bf16);
+    - ``scale``, by which the loss of retrieval multiplies cosines
+      (`sparsebert.training.embedding.objective`): 20; 1 for models that compare by scalar product.
 
-    ``precision``: "bf16" computes matrix products in bfloat16 while training (weights, optimiser
-    and loss stay fp32, and so does scoring); "auto" does so where the processor multiplies
-    bfloat16 natively. ``embeddings``: train all word embeddings, only the "used" ones that occur in
-    the training rows, or none ("frozen").
+    ``max_rows`` trains on a fixed selection of rows, the same for every seed. ``max_grad_norm`` 0
+    turns clipping off. With ``early_stopping`` above 0, the validation split is scored after each
+    epoch, training ends after that many epochs without a better main metric, and the model of the
+    best epoch is kept. That epoch is then chosen on the very split that it is scored on, which
+    flatters the score.
 
-    ``method``: "lock" keeps the zeros the model has; "gradual" and "snip-momentum" prune it to
-    ``pattern`` while it trains, which ``shared_rows`` adjacent rows share. ``quantize`` "int8"
+    ``precision`` "bf16" computes matrix products in bfloat16 while training (weights, optimiser,
+    loss and scoring stay in fp32); "auto" does so if the processor multiplies bfloat16 natively.
+    ``embeddings`` says which word embeddings train: all ("train"), those that occur in the training
+    rows ("used"), or none ("frozen").
+
+    ``method`` "lock" keeps the zeros that the model has; "gradual" and "snip-momentum" prune it
+    while it trains, to ``pattern``, which ``shared_rows`` adjacent rows share. ``quantize`` "int8"
     trains with the rounding of the int8 engine.
 
-    ``teacher``, a model fine-tuned on the task, makes the loss a sum of up to four terms:
-    ``task_weight`` the labels', ``logits_weight`` the teacher's logits' (softened by
-    ``temperature``), ``hidden_weight`` its hidden states', ``attention_weight`` its attention's.
+    ``teacher`` is a model that was fine-tuned on the task, or an encoder that is fine-tuned on it
+    first. With it, the loss is the sum of up to four terms: ``task_weight`` weighs that of the
+    labels, ``logits_weight`` that of the teacher's logits (softened by ``temperature``),
+    ``hidden_weight`` that of its hidden states, and ``attention_weight`` that of its attention.
 
-    ``scale`` is of the loss of a retrieval (`sparsebert.training.embedding.objective`).
+    ``unlabelled`` is a file or folder of texts of the same kind without labels
+    (`sparsebert.tasks.texts`), of which ``unlabelled_rows`` keeps a fixed selection. They are
+    training examples whose only targets are the teacher's outputs. If a task has few rows, they
+    show the student how the teacher answers texts that it was not trained on.
 
-    ``unlabelled`` are texts of the same kind without labels, a file or folder
-    (`sparsebert.tasks.texts`), of which ``unlabelled_rows`` keeps a fixed selection: training
-    examples whose only targets are the teacher's outputs. Where a task has few rows they show a
-    student what its teacher does on texts that the teacher was not trained on.
-
-    Raises TrainingError for a value that is of another type or outside its limits, and for options
-    that have no meaning together.
+    Raises TrainingError for a value that has the wrong type or is out of range, and for options
+    that make no sense together.
     """
 
     error = TrainingError
@@ -253,20 +259,20 @@ class FinetuneOptions(Options):
             )
 
     def wrong_choice(self, name: str, value: str, choices: tuple[str, ...]) -> str:
-        """The message for a value that is none of the choices."""
+        """The message for a value that is not one of the choices."""
         if name == "optimizer":
             return f"'{value}' is not an optimizer: choose {', '.join(choices)}."
         return f"{name} is {' or '.join(choices)}, not '{value}'."
 
     @property
     def target(self) -> Pattern:
-        """What a method that prunes while it trains prunes to; PatternError if it is none."""
+        """The pattern to prune to while training. Raises PatternError if it is invalid."""
         from sparsebert.patterns import Pattern
 
         return Pattern.parse(self.pattern, self.shared_rows)
 
     def meaningful(self) -> dict[str, Any]:
-        """The options that have a value and an effect: without those whose condition is not met."""
+        """The options that are set and have an effect, without those whose condition is not met."""
         needs = {name: each.needs for name, each in declarations(type(self)).items()}
         unused = {name for name, needed in needs.items() if needed and self.is_default(needed)}
         if self.shared_rows == 1:

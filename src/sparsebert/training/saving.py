@@ -171,12 +171,13 @@ def _results(result: FinetuneResult, arguments: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What a fine-tuning run came to.
+    """The result of `finetune`.
 
-    ``scores`` maps validation split to metric to percent (empty without a validation split);
-    ``rows`` counts training examples; ``seconds`` and ``examples_per_second`` are those of training
-    in this call; ``batch_size`` and ``gradient_accumulation`` are what fitted into memory.
-    ``by_class`` has precision, recall and F1 of each class of a classification, by split.
+    ``scores`` maps each validation split to its metrics in percent, and is empty without a
+    validation split. ``by_class`` has precision, recall and F1 of each class of a classification,
+    by split. ``rows`` is the number of labelled training examples. ``seconds`` and
+    ``examples_per_second`` are those of training in this call; ``batch_size`` and
+    ``gradient_accumulation`` are what fitted into memory.
     """
 
     model: str
@@ -195,15 +196,15 @@ class FinetuneResult:
     by_class: dict[str, ByClass] = field(default_factory=dict)
 
     def row(self) -> str:
-        """The task's row of the table; empty without a validation split."""
+        """The task's row of the results table; empty without a validation split."""
         return table_row(self.title, self.scores) if self.scores else ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """All fields and the `row` as a dict, ready for JSON."""
         return {**asdict(self), "row": self.row()}
 
     def to_pandas(self) -> pd.DataFrame:
-        """One line for each split and metric; needs [notebook]."""
+        """One row per split and metric; needs [notebook]."""
         about = {"model": self.out, "task": self.task}
         return data_frame({**about, **cell} for cell in cells(self.scores))
 

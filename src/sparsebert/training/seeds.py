@@ -64,14 +64,15 @@ def finetune_seeds(
     progress: Progress | None = None,
     **options: Unpack[TrainingKeywords],
 ) -> SeedScores:
-    """Fine-tune ``model`` once from each seed, and return the scores of all that ``out`` holds.
+    """Fine-tune ``model`` once for each of ``seeds`` and return the scores of all seeds in ``out``.
 
-    Arguments are those of `finetune`, save that a ``teacher`` may be a folder of seeds too: each
-    seed then learns from the teacher of its own seed. ``force`` trains finished seeds again.
-    ``executor`` is who runs the seeds (`sparsebert.scale.ray_executor`).
+    Other arguments are those of `finetune`. Finished seeds are kept, unless ``force`` trains them
+    again, and unfinished ones are resumed. If ``teacher`` is a folder of seeds, each seed learns
+    from the teacher of the same seed. ``executor`` runs the seeds, by default one after the other
+    in this process (see `sparsebert.scale.ray_executor`).
 
     Raises what `finetune` raises; TrainingError if ``out`` holds a seed that was trained from
-    another model, on another task or with other options; OutputError if ``out`` is a model itself.
+    another model, on another task or with other options; OutputError if ``out`` is itself a model.
     """
     join()
     target, report = Path(out), main_only(shown(progress))

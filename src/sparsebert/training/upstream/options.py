@@ -12,16 +12,23 @@ from sparsebert.training.options import EMBEDDINGS, OPTIMIZERS, PRECISIONS
 
 @dataclass(frozen=True)
 class UpstreamOptions(Options):
-    """How a one-shot pruned encoder is trained against its dense self on unlabelled text.
+    """How a pruned model is trained on unlabelled texts to match the dense model.
 
-    ``max_length`` is in tokens; ``pairs`` is the share of texts that are joined with their
-    neighbour. ``embeddings``, as in fine-tuning, says which word embeddings train. The weights are
-    those of the loss's terms, 0 leaves one out: ``last_layer_weight`` is that of the last layer
-    within the hidden-state term, beside 1 for every other; the embedding and similarity terms are
-    for models that say how they pool; the masked-LM terms for those with such a head, of whose
-    tokens a share ``masked`` is then masked; the logits term for those with a task's head.
+    ``max_length`` is in tokens. ``pairs`` is the share of texts that are joined with the text that
+    follows them. ``embeddings`` says which word embeddings train, as in fine-tuning.
 
-    Raises TrainingError for a value that is of another type or outside its limits.
+    The weights are those of the terms of the loss; 0 leaves a term out:
+
+    - ``hidden_weight``: hidden states, of which the last layer's count ``last_layer_weight`` times
+      as much as those of each other layer;
+    - ``embedding_weight`` and ``similarity_weight``: embeddings, and the cosines between those of a
+      batch, for models whose folder says how to pool;
+    - ``masked_lm_weight`` and ``token_logits_weight``: masked tokens, and what the dense model
+      predicts for them, for models with a masked-LM head. A share ``masked`` of the tokens is then
+      masked;
+    - ``logits_weight``: logits, for models with the head of a task.
+
+    Raises TrainingError for a value that has the wrong type or is out of range.
     """
 
     error = TrainingError

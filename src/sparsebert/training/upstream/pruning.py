@@ -73,23 +73,25 @@ def prune_upstream(
     progress: Progress | None = None,
     **options: Unpack[UpstreamKeywords],
 ) -> UpstreamResult:
-    """Prune ``model``, train it against its dense self on the texts of ``corpus``, write ``out``.
+    """Prune ``model``, train it on ``corpus`` to match its dense original, and write ``out``.
 
-    ``corpus`` is one or several files and folders (`read_corpus`), in whose tables ``text_column``
-    and ``pair_column`` name the texts' columns; ``options`` are the fields of `UpstreamOptions`. A
-    one-shot ``method`` that calibrates does so on a fixed selection of ``calibration_rows`` texts
-    of ``calibration`` (with the columns of ``task`` where one is named), or else of the corpus.
-    With a dense ``teacher`` of the same shape ``model`` is sparse already: it keeps its zeros, and
-    what says how to prune must be left out. What is zero after pruning is exactly 0.0 in the
-    result; everything else trains. The result has the tensors of ``model`` under their old names,
-    in fp32.
+    ``corpus`` is a file or folder of texts, or several of them (see `read_corpus`); in tables,
+    ``text_column`` and ``pair_column`` name the columns of the texts. ``options`` are the fields of
+    `UpstreamOptions`. A ``method`` that calibrates uses a fixed selection of ``calibration_rows``
+    texts from ``calibration`` (with the columns of ``task``, if given), or else from the corpus.
 
-    Checkpoints go to ``OUT.training`` beside ``out``, every ten minutes, at every epoch's end and
-    on Ctrl-C; ``resume`` goes on from the last one (and starts anew if there is none). The same
-    seed on the same machine gives the same weights on a CPU, resumed or not.
+    With a dense ``teacher`` of the same shape, ``model`` must already be sparse: it keeps its
+    zeros, and arguments that say how to prune must be left out.
+
+    Pruned weights are exactly 0.0 in the result; everything else is trained. The result has the
+    tensors of ``model`` under the same names; those that were trained are in fp32.
+
+    Checkpoints are saved in ``OUT.training`` beside ``out`` every ten minutes, at the end of each
+    epoch, and on Ctrl-C or SIGTERM; ``resume`` continues from the last one, or starts anew if there
+    is none. On a CPU, the same seed on the same machine gives the same weights, resumed or not.
 
     Raises DataError (no texts, an unreadable file), CheckpointError, PatternError, OutputError and
-    TrainingError; KeyboardInterrupt on Ctrl-C, once everything is saved.
+    TrainingError; KeyboardInterrupt on Ctrl-C or SIGTERM, once everything is saved.
     """
     need_extra("training on a corpus", "torch", "transformers", "accelerate", "pyarrow")
     wanted = UpstreamOptions.from_names(options)

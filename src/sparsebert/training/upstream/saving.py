@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class UpstreamResult:
-    """What upstream pruning came to.
+    """The result of `prune_upstream`.
 
-    ``layers`` counts the sparse layers; ``texts`` the distinct texts of the corpus, ``rows`` and
-    ``tokens`` what they were trained on as. ``seconds`` and ``rows_per_second`` are those of
-    training in this call; ``history`` is the loss on the way.
+    ``layers`` is the number of sparse layers, and ``texts`` the number of distinct texts in the
+    corpus, which were made into ``rows`` sequences with ``tokens`` tokens for training. ``seconds``
+    and ``rows_per_second`` are those of training in this call; ``history`` is the loss during
+    training.
     """
 
     model: str
@@ -57,11 +58,11 @@ class UpstreamResult:
     notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """All fields as a dict, ready for JSON."""
         return asdict(self)
 
     def to_pandas(self) -> pd.DataFrame:
-        """The loss on the way, one line a report; needs [notebook]."""
+        """The loss during training, one row per report; needs [notebook]."""
         return data_frame(self.history)
 
 
