@@ -26,7 +26,7 @@ _USUAL_LENGTH = 384  # tokens of question and context: what SQuAD models are fin
 
 
 class Answer(TypedDict):
-    """A span of the context, characters ``[start, end)``; its softmax over the n-best spans."""
+    """A span of the context, characters ``[start, end)``, and its softmax over the n-best spans."""
 
     text: str
     start: int

@@ -61,16 +61,19 @@ class EmbeddingModel(LoadedModel):
         output: EmbeddingType = "float32",
         strict: bool = False,
     ) -> Embeddings:
-        """Sentence embeddings: ``[texts, hidden]``, or ``[hidden]`` for a single text.
+        """Sentence embeddings: ``[texts, width]``, or ``[width]`` for a single text.
 
         ``pooling`` and ``normalize`` (to length 1) default to the folder's sentence-transformers
-        modules, and to the mean, not normalised, where it has none. ``prompt`` is put before each
-        text: by default the folder's own (`prompts` has it, and those it knows by name), as in
-        sentence-transformers; "" puts none. ``dimensions`` keeps the first so many numbers of each
-        (of a model trained for it: Kusupati et al. 2022, arXiv:2205.13147), of length 1 again if
-        normalised. ``output`` is their type: "float32", "float16", "int8" (each embedding scaled
-        so that its largest number is 127 or -127, which leaves cosines as they are) or "binary"
-        (uint8: a bit a number, 1 where it is above 0, the first the highest of a byte).
+        modules, or to the mean without normalisation if it has none. ``prompt`` is put before each
+        text; it defaults to the folder's default prompt, as in sentence-transformers, and "" means
+        none. `prompts` holds all prompts of the folder. ``dimensions`` truncates embeddings to that
+        many numbers, for models trained for it (Kusupati et al. 2022, arXiv:2205.13147), and
+        normalises them again if ``normalize`` applies.
+
+        ``output`` is the type of the result: "float32", "float16", "int8" (each embedding is scaled
+        so that its largest number becomes 127 or -127, which changes cosines only by rounding) or
+        "binary" (uint8, one bit per number, 1 if it is above 0; the first number is the highest bit
+        of a byte).
         """
         check_embedding_type(output)
         pooler = self.pooler
@@ -108,15 +111,14 @@ class EmbeddingModel(LoadedModel):
         prompt: str | None = None,
         strict: bool = False,
     ) -> Any:
-        """Sparse embeddings: a `SparseEmbedding` for each text.
+        """Sparse embeddings: a `SparseEmbedding` for each text, with token ids and their weights.
 
-        It has the ids of the vocabulary's tokens that matter to the text, and their weights. A
-        masked-LM model makes them of its logits (SPLADE), as the folder's SpladePooling module
-        says; without one, by log(1 + max(x, 0)) and the largest over the text. A model with
-        BGE-M3's head for it weighs the text's own tokens. ``task``, "query" or "document", chooses
-        the folder's prompt for it, and the route where a Router has several: inference-free models
-        have the tokens of queries looked up in a table, and read documents. ``prompt`` is as in
-        `embed`.
+        A masked-LM model (SPLADE) computes them from its logits, as the folder's SpladePooling
+        module says, or without one by log(1 + max(x, 0)) and the maximum over the text. A model
+        with BGE-M3's sparse head gives each of the text's own tokens a weight. ``task``, "query" or
+        "document", selects the folder's prompt for it and, if the folder has a Router, the route:
+        inference-free models look up the tokens of queries in a table, and run the encoder on
+        documents only. ``prompt`` is as in `embed`. Raises InputError for any other model.
         """
         if task is not None:
             check_task(task)
@@ -148,13 +150,13 @@ class EmbeddingModel(LoadedModel):
         prompt: str | None = None,
         strict: bool = False,
     ) -> Any:
-        """A vector for each token: a list of float32 ``[tokens, width]``, an array for one text.
+        """One vector per token: a list of float32 ``[tokens, width]``, one array for a single text.
 
-        Of a multi-vector model (ColBERT) they are projected as its folder says. ``task``, "query"
-        or "document", decides on the length that texts are cut to, on the tokens that expand a
-        query and on those that are left out of a document (punctuation); and on ``prompt``, which
-        is put before each text, by default the folder's own for the task. `max_similarities`
-        scores documents by a query. Of any other model they are the last hidden states.
+        A multi-vector model (ColBERT) projects them as its folder says. ``task``, "query" or
+        "document", then sets the length to which texts are truncated, the tokens that expand a
+        query, the tokens that are left out of a document (punctuation), and the default of
+        ``prompt``, which is put before each text. `max_similarities` scores documents for a query.
+        For any other model, the vectors are the last hidden states.
         """
         check_task(task)
         embedder = self.token_vectors
@@ -180,10 +182,10 @@ class EmbeddingModel(LoadedModel):
         prompt: str | None = None,
         strict: bool = False,
     ) -> Any:
-        """Dense, sparse and multi-vector embeddings of one pass: a `HybridEmbedding` for each text.
+        """Dense, sparse and multi-vector embeddings in one pass: a `HybridEmbedding` for each text.
 
-        They are those of `embed`, `embed_sparse` and `embed_tokens`. By a model with BGE-M3's
-        heads; InputError for any other.
+        They are those of `embed`, `embed_sparse` and `embed_tokens`. Raises InputError for a model
+        without BGE-M3's heads.
         """
         if not self.embeds_hybrid:
             check_converted(self.path)
@@ -200,7 +202,7 @@ class EmbeddingModel(LoadedModel):
 
     @property
     def embeds_hybrid(self) -> bool:
-        """Whether the model has BGE-M3's heads beside its dense embedding."""
+        """Whether the model has BGE-M3's heads in addition to its dense embedding."""
         embedder = self.token_vectors
         return self.token_weigher is not None and embedder is not None and embedder.of.first > 0
 
@@ -210,9 +212,9 @@ class EmbeddingModel(LoadedModel):
         tokens: Sequence[Tokens],
         skipped: int | Sequence[int],
     ) -> list[HybridEmbedding]:
-        """Of the last hidden states of texts, ``[tokens, hidden]``; `embed_hybrid` computes them.
+        """The embeddings of `embed_hybrid`, from texts' last hidden states ``[tokens, hidden]``.
 
-        The first ``skipped`` tokens, of all or of each, are not pooled.
+        The first ``skipped`` tokens (a number for all texts, or one for each) are not pooled.
         """
         weigher, embedder = self.token_weigher, self.token_vectors
         assert weigher is not None
@@ -231,7 +233,7 @@ class EmbeddingModel(LoadedModel):
 
     @property
     def embedding_kind(self) -> Literal["dense", "sparse", "tokens"]:
-        """What the model embeds texts as, where it is asked for no kind."""
+        """The kind of embedding that the model is made for."""
         if self.pooling.embeds:
             return "dense"
         if self.token_vectors is not None:
@@ -239,7 +241,7 @@ class EmbeddingModel(LoadedModel):
         return "sparse" if self.config.head is Head.MASKED_LM else "dense"
 
     def task_prompt(self, task: Task) -> str:
-        """The text that a multi-vector model has put before queries, or before documents."""
+        """The prompt that a multi-vector model puts before queries, or before documents."""
         embedder = self.token_vectors
         own = embedder.of.prompts.get(task) if embedder else None
         return own or self.prompts.default
@@ -255,15 +257,15 @@ class EmbeddingModel(LoadedModel):
         return embedder.expanded(tokens, task, positions)
 
     def embedding_width(self, pooling: PoolingMode | None = None) -> int:
-        """Numbers of an embedding, pooled as the folder says or by ``pooling``."""
+        """Length of an embedding, pooled as the folder says or by ``pooling``."""
         chosen = self.pooling if pooling is None else replace(self.pooling, modes=(pooling,))
         return chosen.width(self.config.hidden_size)
 
     def prompt_tokens(self, prompt: str) -> int:
-        """How many first tokens of a text behind ``prompt`` are not pooled.
+        """How many tokens at the start of a text with ``prompt`` before it are not pooled.
 
-        0 unless the folder's pooling leaves prompts out; then, as in sentence-transformers, those
-        of the prompt by itself with the special tokens before it.
+        0, unless the folder's pooling excludes prompts: then, as in sentence-transformers, the
+        tokens of the prompt by itself, with the special tokens before it.
         """
         if not prompt or self.pooling.include_prompt:
             return 0

@@ -23,7 +23,7 @@ class LabelScore(TypedDict):
 
 
 class TaggedToken(TypedDict):
-    """A token's text and characters ``[start, end)``, its likeliest label and how likely it is."""
+    """A token's text, characters ``[start, end)``, likeliest label and the label's probability."""
 
     text: str
     label: str
@@ -33,7 +33,7 @@ class TaggedToken(TypedDict):
 
 
 class FilledMask(TypedDict):
-    """A candidate for the masked token, and its probability."""
+    """A candidate for the masked token and its probability."""
 
     token: str
     score: float

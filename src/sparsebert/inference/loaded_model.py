@@ -85,35 +85,35 @@ class LoadedModel:
 
     @property
     def threads(self) -> int:
-        """Threads the engine works with."""
+        """Number of threads that the engine uses."""
         return int(self._encoder.threads)
 
     @property
     def instruction_set(self) -> str:
-        """The engine's kernels in use, such as avx512-vnni or avx512-amx."""
+        """The instruction set of the engine's kernels, such as avx512-vnni or avx512-amx."""
         return str(self._encoder.instruction_set)
 
     @property
     def kernel(self) -> str | None:
-        """The engine's kernel for int8 layers and why it was chosen, or None without a choice.
+        """The engine's kernel for int8 layers and why it was chosen; None if there was no choice.
 
-        Computing in bf16, the instructions that it has for that, or that there are none.
+        In bf16, it names the instructions that are used, or says that the CPU has none.
         """
         return self._encoder.kernel
 
     @property
     def max_length(self) -> int:
-        """Tokens of a text that the model reads, special tokens included."""
+        """Maximum number of tokens read of a text, including special tokens."""
         return self._tokenizer.max_length if self._tokenizer else self.config.max_length
 
     @property
     def storage(self) -> str:
-        """How the encoder's matrices are kept, for example ``1:2 int8`` or ``dense fp32``."""
+        """How the encoder's matrices are stored, for example ``1:2 int8`` or ``dense fp32``."""
         return self._storage
 
     @property
     def tokenizer(self) -> TextTokenizer:
-        """The tokenizer; CheckpointError for a folder without tokenizer files."""
+        """The tokenizer. Raises CheckpointError for a folder without tokenizer files."""
         return self._text_tokenizer()
 
     @property
@@ -122,7 +122,7 @@ class LoadedModel:
         return self._encoder
 
     def with_own_engine(self) -> Self:
-        """A copy whose engine has threads of its own, over the same weights in memory."""
+        """A copy with an engine and threads of its own, which uses the same weights in memory."""
         made = self.__copy__()
         compute = self._encoder.compute
         made._encoder = Encoder(self.config, self._weights, threads=self.threads, compute=compute)
@@ -152,7 +152,11 @@ class LoadedModel:
         return self._load_again, (self.name, self.path.absolute())
 
     def require(self, verb: str) -> None:
-        """InputError, saying what fits, if the model's head cannot classify, answer, tag, fill."""
+        """Raise InputError unless the model's head supports ``verb``.
+
+        ``verb`` is "classify", "answer", "tag" or "fill". The message says what the model can do
+        instead.
+        """
         if self.config.head is not _NEEDED[verb]:
             kind, fitting = FITTING[self.config.head]
             raise InputError(f"{self.name} is {kind} and cannot {verb}: it can {fitting}.")
@@ -160,10 +164,11 @@ class LoadedModel:
     def logits(
         self, texts: Text | Iterable[Text], *, batch_size: int = 32, strict: bool = False
     ) -> Any:
-        """The head's output for each text, as `forward` returns it; InputError without a head.
+        """The head's output for each text, as `forward` returns it.
 
-        For a single text only its own: ``[labels]``, or ``[tokens, ...]``. A CrossEncoder's default
-        prompt is put before each text, as it does itself.
+        For a single text, only its own output: ``[labels]``, or ``[tokens, ...]``. The default
+        prompt of a CrossEncoder is put before each text, as in sentence-transformers. Raises
+        InputError for a model without a head.
         """
         if self.config.head is Head.ENCODER:
             raise InputError(
@@ -177,7 +182,7 @@ class LoadedModel:
     def hidden_states(
         self, texts: Text | Iterable[Text], *, batch_size: int = 32, strict: bool = False
     ) -> Any:
-        """The last layer: a list of float32 ``[tokens, hidden]`` (one array for a single text)."""
+        """The last layer: a list of float32 ``[tokens, hidden]``, one array for a single text."""
         given = as_texts(texts)
         rows = self._per_token(
             "hidden", self._text_tokenizer().encode(given, strict=strict), batch_size
@@ -193,7 +198,7 @@ class LoadedModel:
         batch_size: int = 32,
         head: bool = True,
     ) -> Any:
-        """The head's output for lists of token ids, special tokens included; no tokenizer.
+        """The head's output for lists of token ids (with special tokens), without the tokenizer.
 
         | head | result |
         |---|---|
@@ -203,10 +208,10 @@ class LoadedModel:
         | masked LM | list of float32 ``[tokens, vocabulary]`` |
         | none | list of float32 ``[tokens, hidden]``, the last layer |
 
-        Without ``head`` the last layer, whatever the head. Of that ``keys`` may say how many first
-        tokens of each sequence are attended to: the others, behind them, attend to these alone.
-        Raises InputError for an id outside the vocabulary, an empty or too long sequence, or a
-        wrong nesting.
+        With ``head=False``, the result is the last layer, whatever the head. ``keys`` may then say,
+        for each sequence, how many of its first tokens are attended to; the tokens after them
+        attend to these alone. Raises InputError for an id outside the vocabulary, a sequence that
+        is empty or too long, wrong nesting, or ``keys`` that the model cannot compute.
         """
         tokens = as_token_sequences(
             ids,
@@ -227,14 +232,14 @@ class LoadedModel:
         return self._head(tokens, batch_size)
 
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> Path:
-        """Copy the model's folder as it is, packed or not; returns the new one.
+        """Copy the model's folder as it is, packed or not, and return the path of the copy.
 
-        Raises OutputError if it exists (without ``force``) or cannot be written.
+        Raises OutputError if ``folder`` exists (without ``force``) or cannot be written.
         """
         return copy_model(self.path, folder, force=force)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Put the model's folder on the Hugging Face hub: `sparsebert.push_to_hub`."""
+        """Upload the model's folder to the Hugging Face hub; see `sparsebert.push_to_hub`."""
         return push_to_hub(self.path, repo_id, **options)
 
     def _head(self, tokens: Sequence[Tokens], batch_size: int) -> Any:
@@ -244,11 +249,11 @@ class LoadedModel:
 
     @property
     def logits_call(self) -> EngineCall:
-        """What to ask of the engine for a classifier's logits; `logits_of` makes them of that."""
+        """The engine call for a classifier's logits; `logits_of` turns its output into logits."""
         return self.pooler.score_call() if self.pooling.scores else EngineCall("head")
 
     def logits_of(self, rows: Sequence[Floats] | Floats) -> Floats:
-        """The logits, float32 ``[texts, labels]``, of what the engine gave for `logits_call`."""
+        """The logits, float32 ``[texts, labels]``, from the engine's output for `logits_call`."""
         if self.pooling.scores:
             return self.pooler.embeddings(self.logits_call, rows, normalize=False)
         return np.reshape(rows, (-1, len(self.config.labels)))

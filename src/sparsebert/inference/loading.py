@@ -44,18 +44,19 @@ def load(
     compute: str | None = None,
     copied: bool = False,
 ) -> Model:
-    """Load a packed, sparse or dense model folder, or a model id of the hub, into the engine.
+    """Load a packed, sparse or dense model folder, or a hub id, into the engine.
 
-    ``threads`` defaults to SPARSEBERT_NUM_THREADS, else to the CPU's cores. ``max_length`` limits
-    texts, in tokens; without it the folder's own limit holds (sentence-transformers'
-    ``max_seq_length``, else the tokenizer's ``model_max_length``), never more than the model has
-    positions. ``compute="bf16"`` runs a model of floats with its linear layers in bf16, which is
-    faster on a CPU that multiplies bf16 (`Model.kernel` says whether) and a little less exact; by
-    default it is computed in fp32. The files of the weights are mapped, so that processes share
-    them; with ``copied`` they are read into memory of this process's own, which nobody who writes
-    into a file or cuts it short can reach. Raises CheckpointError, EngineError or InputError.
+    ``threads`` defaults to SPARSEBERT_NUM_THREADS, else to the number of CPUs that the process may
+    use. ``max_length`` is the maximum number of tokens of a text; it defaults to the folder's own
+    limit (sentence-transformers' ``max_seq_length``, else the tokenizer's ``model_max_length``) and
+    is never more than the model has positions for. ``compute="bf16"`` computes the linear layers of
+    a model stored in floating point in bf16, which is faster on a CPU with bf16 instructions
+    (`Model.kernel` says whether it has them) and slightly less exact; the default is fp32. Weights
+    are memory-mapped, so that processes share them; with ``copied``, they are read into the
+    process's own memory instead, where later changes to the files cannot affect them.
 
-    Warns (`UncheckedWarning`) of a packed folder without checksums.
+    Raises CheckpointError, EngineError, InputError, or PatternError if a recorded pattern is
+    broken. Warns (`UncheckedWarning`) about a packed folder without checksums.
     """
     weights: Weights
     with reading(model, CheckpointError):

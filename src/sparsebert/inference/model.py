@@ -30,17 +30,19 @@ _DOCUMENT = "documents[{}]".format
 
 
 class Model(EmbeddingModel):
-    """A loaded model; `load` makes it. It may be used from many Python threads at once.
+    """A loaded model, made by `load`. It may be used from several Python threads at once.
 
-    Texts are strings, or pairs of strings that are read together (a premise and a hypothesis).
-    Every method that takes texts takes one (and gives one result) or any iterable of them (and
-    gives a list or an array with one result a text). Texts longer than `max_length` tokens are cut
-    with a TruncationWarning, or raise InputError with ``strict``. ``path`` is the folder that the
-    model came from (for a hub id, in the hub's cache), ``prompts`` are the texts that it has set
-    before texts to embed, and ``score_function`` is what makes scores of a classifier's logits.
+    Texts are strings, or pairs of strings that are read together (such as a premise and a
+    hypothesis). Methods that take texts accept a single one (and return one result) or any iterable
+    of them (and return a list or array with one result per text). Texts longer than `max_length`
+    tokens are truncated with a TruncationWarning; with ``strict``, they raise InputError.
 
-    Copies share one engine. Pickled, a model is its folder and the options it was loaded with,
-    from which another process loads it again.
+    ``path`` is the folder that the model was loaded from (for a hub id, in the hub's cache),
+    ``prompts`` are the folder's prompts, which are put before texts to embed, and
+    ``score_function`` says how a classifier's logits become scores.
+
+    Copies share one engine. Pickling stores only the folder and the options that the model was
+    loaded with, from which another process loads it again.
     """
 
     def classify(
@@ -51,12 +53,13 @@ class Model(EmbeddingModel):
         batch_size: int = 32,
         strict: bool = False,
     ) -> Any:
-        """Labels with scores, best first: a list for each text, ``[{"label", "score"}, ...]``.
+        """Labels with scores, best first: a list ``[{"label", "score"}, ...]`` for each text.
 
-        ``top_k`` keeps the best only. The score is a probability (each label's own for a
-        multi-label model or one with a single label), and the predicted value for a regression
-        model or where the folder names no activation for it (Identity, as some rerankers do). A
-        CrossEncoder's default prompt is put before each text, or the first of a pair, as it does.
+        ``top_k`` keeps only the best. Scores are probabilities (independent ones for a multi-label
+        model or one with a single label), but the predicted value for a regression model, and the
+        logit itself if the folder names Identity as its activation, as some rerankers do. The
+        default prompt of a CrossEncoder is put before each text, or before the first text of a
+        pair, as in sentence-transformers.
         """
         self.require("classify")
         check_count("top_k", top_k)
@@ -79,20 +82,20 @@ class Model(EmbeddingModel):
         null_threshold: float | None = None,
         batch_size: int = 32,
     ) -> Any:
-        """What in ``context`` answers ``question``: ``{"text", "start", "end", "score"}``.
+        """The part of ``context`` that answers ``question``: ``{"text", "start", "end", "score"}``.
 
-        ``start`` and ``end`` count characters of the context. A context that does not fit into
-        ``max_length`` tokens with its question (by default as many as it was fine-tuned with, 384
-        where that is not recorded) is read in windows that overlap by ``doc_stride`` tokens (by
-        default 128, a third of a window at most, as in fine-tuning and `evaluate`). With
-        ``top_k`` above 1 there is a list of answers, best first; with lists of questions and
-        contexts, one result for each. ``score`` is the softmax over the ``n_best`` spans; answers
-        have up to ``max_answer_length`` tokens.
+        ``start`` and ``end`` count characters of the context. If question and context together are
+        longer than ``max_length`` tokens (by default the length that the model was fine-tuned with,
+        or 384 if that is not recorded), the context is read in windows that overlap by
+        ``doc_stride`` tokens (by default 128, a third of a window at most, as in fine-tuning and
+        `evaluate`). Answers have at most ``max_answer_length`` tokens, and ``score`` is the softmax
+        over the ``n_best`` spans. With ``top_k`` above 1, the result is a list of answers, best
+        first; for lists of questions or contexts, it is a list with one result for each.
 
-        A model that was fine-tuned on SQuAD v2 may also say that there is no answer, an empty text
-        at 0: if that is likelier than the best span by more than ``null_threshold``, a difference
-        of logits that defaults to that of the training. Any other model says so only where one is
-        given; none does with ``float("inf")``.
+        A model that was fine-tuned on SQuAD v2 may also answer that there is no answer, with an
+        empty text at 0, if that is likelier than the best span by more than ``null_threshold``, a
+        difference of logits that defaults to the one used in training. Other models do so only if a
+        threshold is given, and with ``float("inf")`` no model does.
         """
         self.require("answer")
         if null_threshold is None:
@@ -139,11 +142,12 @@ class Model(EmbeddingModel):
         batch_size: int = 32,
         strict: bool = False,
     ) -> list[Any]:
-        """A label for each token of each text, or entities, by a token-classification model.
+        """The label of each token of each text, or entities, by a token-classification model.
 
-        A list for each text: ``[{"text", "label", "score", "start", "end"}, ...]``. With
-        ``aggregation``, "simple", "first", "average" or "max", tokens are joined to entities as by
-        that strategy of transformers, and those with the label O are left out.
+        For each text, the result is a list ``[{"text", "label", "score", "start", "end"}, ...]``.
+        With ``aggregation`` ("simple", "first", "average" or "max"), tokens are grouped into
+        entities by the strategy of that name in transformers, and those with the label O are left
+        out.
         """
         self.require("tag")
         check_aggregation(aggregation)
@@ -169,11 +173,12 @@ class Model(EmbeddingModel):
         batch_size: int = 32,
         strict: bool = False,
     ) -> list[RankedDocument]:
-        """The documents that fit the query best, best first: ``[{"index", "score", "text"}, ...]``.
+        """Documents by relevance to the query, best first: ``[{"index", "score", "text"}, ...]``.
 
-        By a model with one label, a cross-encoder, whose score is what `classify` gives the pair of
-        query and document; or by a multi-vector model, whose score is the similarity of their
-        tokens (MaxSim). ``index`` is the place among ``documents``.
+        The model is either a cross-encoder (with one label), whose score is that of `classify` for
+        the pair of query and document, or a multi-vector model, whose score is the similarity of
+        their tokens (MaxSim). ``index`` is the position in ``documents``, and ``top_k`` keeps only
+        the best.
         """
         check_count("top_k", top_k)
         query = as_string(query, "query")
@@ -206,7 +211,10 @@ class Model(EmbeddingModel):
         return np.asarray(apply_function(logits, self.score_function)[:, 0])
 
     def fill(self, text: str, *, top_k: int = 5, strict: bool = False) -> list[FilledMask]:
-        """The likeliest tokens for the one mask token in ``text``, by a masked-lm model."""
+        """The likeliest tokens for a mask token, best first: ``[{"token", "score"}, ...]``.
+
+        Needs a masked-LM model. Raises InputError unless ``text`` has exactly one mask token.
+        """
         self.require("fill")
         check_count("top_k", top_k)
         tokenizer = self._text_tokenizer()
