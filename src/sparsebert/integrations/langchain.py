@@ -25,11 +25,11 @@ except ImportError as error:
 
 
 class SparsebertEmbeddings(Embeddings):  # type: ignore[misc]
-    """Embeddings of a folder, a hub id or a loaded model, for vector stores and retrievers.
+    """Embeddings from a folder, a hub id or a loaded model, for vector stores and retrievers.
 
-    The prefixes go before queries and documents, for models that were trained with such
-    (``"query: "`` and ``"passage: "`` of E5); they and ``normalize`` default to what the folder
-    says: its prompts for queries and for documents, or its default prompt.
+    The prefixes are put before queries and documents, for models that were trained with them (such
+    as ``"query: "`` and ``"passage: "`` of E5). By default, the prefixes and ``normalize`` are what
+    the folder says: its prompts for queries and for documents, or else its default prompt.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class SparsebertEmbeddings(Embeddings):  # type: ignore[misc]
         self.batch_size = batch_size
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """One vector a text."""
+        """The embeddings of documents, one per text."""
         return self._embed(texts, self.document_prefix)
 
     def embed_query(self, text: str) -> list[float]:
-        """The vector of a query."""
+        """The embedding of a query."""
         return self._embed([text], self.query_prefix)[0]
 
     def _embed(self, texts: list[str], prefix: str) -> list[list[float]]:
@@ -65,24 +65,24 @@ class SparsebertEmbeddings(Embeddings):  # type: ignore[misc]
 
 
 class SparsebertCrossEncoder(BaseCrossEncoder):  # type: ignore[misc]
-    """A cross-encoder, such as ``CrossEncoderReranker`` takes, with the scores of ``/rerank``."""
+    """A cross-encoder, such as for ``CrossEncoderReranker``, with the scores of ``/rerank``."""
 
     def __init__(
         self, model: str | Path | Model, *, batch_size: int = 32, threads: int | None = None
     ) -> None:
-        """InputError unless the model is a classifier with one label."""
+        """Raises InputError unless the model is a classifier with one label."""
         self.model = load_reranker(model, threads)
         self.batch_size = batch_size
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
-        """For each pair how well the second text fits the first."""
+        """For each pair, how well the second text fits the first."""
         return relevance(self.model, text_pairs, batch_size=self.batch_size)
 
 
 class SparsebertRerank(BaseDocumentCompressor):  # type: ignore[misc]
     """Keeps the ``top_n`` documents that fit a query best, best first.
 
-    Their scores, those of ``/rerank``, are in their metadata as ``relevance_score``.
+    Scores are those of ``/rerank``, and are added to the metadata as ``relevance_score``.
     """
 
     top_n: int = 3
@@ -92,14 +92,14 @@ class SparsebertRerank(BaseDocumentCompressor):  # type: ignore[misc]
     def __init__(
         self, model: str | Path | Model, *, threads: int | None = None, **fields: Any
     ) -> None:
-        """InputError unless the model is a classifier with one label."""
+        """Raises InputError unless the model is a classifier with one label."""
         super().__init__(**fields)
         self._encoder = SparsebertCrossEncoder(model, batch_size=self.batch_size, threads=threads)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Any = None
     ) -> list[Document]:
-        """The best of ``documents``, as copies."""
+        """Copies of the best ``documents``, with their scores."""
         scores = self._encoder.score([(query, document.page_content) for document in documents])
         scored = sorted(zip(scores, documents, strict=True), key=lambda found: -found[0])
         return [

@@ -25,11 +25,11 @@ except ImportError as error:
 
 
 class SparsebertEmbedding(BaseEmbedding):  # type: ignore[misc]
-    """Embeddings of a folder, a hub id or a loaded model, for indexes and retrievers.
+    """Embeddings from a folder, a hub id or a loaded model, for indexes and retrievers.
 
-    The instructions go before queries and texts, for models that were trained with such; they and
-    ``normalize`` default to what the folder says: its prompts for queries and for documents, or its
-    default prompt. ``embed_batch_size`` is LlamaIndex's own.
+    The instructions are put before queries and texts, for models that were trained with them. By
+    default, the instructions and ``normalize`` are what the folder says: its prompts for queries
+    and for documents, or else its default prompt. ``embed_batch_size`` is LlamaIndex's own.
     """
 
     query_instruction: str | None = None
@@ -50,7 +50,7 @@ class SparsebertEmbedding(BaseEmbedding):  # type: ignore[misc]
 
     @classmethod
     def class_name(cls) -> str:
-        """Its name in stored indexes."""
+        """The name of the class in stored indexes."""
         return "SparsebertEmbedding"
 
     def _embed(self, texts: list[str], instruction: str | None) -> list[list[float]]:
@@ -92,13 +92,13 @@ class SparsebertRerank(BaseNodePostprocessor):  # type: ignore[misc]
     def __init__(
         self, model: str | Path | Model, *, threads: int | None = None, **fields: Any
     ) -> None:
-        """InputError unless the model is a classifier with one label."""
+        """Raises InputError unless the model is a classifier with one label."""
         super().__init__(**fields)
         self._model = load_reranker(model, threads)
 
     @classmethod
     def class_name(cls) -> str:
-        """Its name in stored settings."""
+        """The name of the class in stored settings."""
         return "SparsebertRerank"
 
     def _postprocess_nodes(

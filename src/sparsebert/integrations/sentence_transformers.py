@@ -122,7 +122,8 @@ class _OnEngine:
     ) -> None:
         """``options`` are those of the class in sentence-transformers, without ``backend``.
 
-        ``threads`` is the engine's, as for `sparsebert.load`.
+        ``threads`` is the number of the engine's threads, as for `sparsebert.load`. The device is
+        always the CPU.
         """
         if "backend" in options:
             raise InputError("backend is sparsebert's own engine here: leave it out.")
@@ -135,7 +136,7 @@ class _OnEngine:
         return _OURS.get(found, found)
 
     def save(self, path: str, *arguments: Any, **options: Any) -> None:
-        """As in sentence-transformers, with the weights as they are, packed or not."""
+        """As in sentence-transformers; weights are saved as they are, packed or not."""
         super().save(path, *arguments, **options)  # type: ignore[misc]
         folder = Path(path)
         for name in (MODULES_NAME, ROUTER_NAME):
@@ -165,7 +166,7 @@ def _with_theirs(content: Any) -> Any:
 
 
 class SentenceTransformer(_OnEngine, sentence_transformers.SentenceTransformer):  # type: ignore[misc]
-    """``sentence_transformers.SentenceTransformer``, computing on our engine."""
+    """``sentence_transformers.SentenceTransformer``, running on our engine."""
 
     def _load_default_modules(
         self, model_name_or_path: str, **options: Any
@@ -175,7 +176,7 @@ class SentenceTransformer(_OnEngine, sentence_transformers.SentenceTransformer):
 
 
 class CrossEncoder(_OnEngine, sentence_transformers.CrossEncoder):  # type: ignore[misc]
-    """``sentence_transformers.CrossEncoder``, computing on our engine."""
+    """``sentence_transformers.CrossEncoder``, running on our engine."""
 
     def _load_default_modules(
         self, model_name_or_path: str, **options: Any
@@ -184,7 +185,7 @@ class CrossEncoder(_OnEngine, sentence_transformers.CrossEncoder):  # type: igno
 
 
 class SparseEncoder(_OnEngine, sentence_transformers.SparseEncoder):  # type: ignore[misc]
-    """``sentence_transformers.SparseEncoder``, computing on our engine."""
+    """``sentence_transformers.SparseEncoder``, running on our engine."""
 
     def _load_default_modules(
         self, model_name_or_path: str, **options: Any
@@ -193,7 +194,7 @@ class SparseEncoder(_OnEngine, sentence_transformers.SparseEncoder):  # type: ig
 
 
 class MultiVectorEncoder(_OnEngine, sentence_transformers.MultiVectorEncoder):  # type: ignore[misc]
-    """``sentence_transformers.MultiVectorEncoder``, computing on our engine."""
+    """``sentence_transformers.MultiVectorEncoder``, running on our engine."""
 
     def _load_default_modules(
         self, model_name_or_path: str, **options: Any

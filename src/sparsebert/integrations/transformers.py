@@ -73,12 +73,12 @@ _OUTPUTS: dict[Head, Callable[[torch.Tensor], Any]] = {
 
 
 class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
-    """A `sparsebert.Model` with the calls and outputs of a transformers model. For inference only.
+    """A `sparsebert.Model` that is called like a transformers model, for inference only.
 
-    It has no torch parameters, computes on the CPU whatever device it is sent to, and has the
-    inputs and outputs of the model of the same folder: ``input_ids`` and masks ``[batch, tokens]``,
-    and a ``ModelOutput`` of float32 tensors. Padding is not computed: outputs there are 0.
-    Pickling stores the name of its folder, from which another process loads it again.
+    Its inputs and outputs are those of the transformers model of the same folder: ``input_ids`` and
+    masks ``[batch, tokens]``, and a ``ModelOutput`` of float32 tensors. It has no torch parameters,
+    and computes on the CPU whatever device it is moved to. Padding is not computed: outputs there
+    are 0. Pickling stores only the path of its folder, from which another process loads it again.
     """
 
     _supports_sdpa = True  # of an engine that has one attention, whatever the config asks for
@@ -93,9 +93,9 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
         return made
 
     def __init__(self, model: Model, task: str | None = None) -> None:
-        """``task`` is one of transformers', or None for what the model's head is for.
+        """``task`` is a transformers task, or None for what the model's head is made for.
 
-        Raises InputError for a task that is unknown or asks for another head.
+        Raises InputError for a task that is unknown or needs another head.
         """
         _check_task(model, task)
         raw = {key: value for key, value in model.config.raw.items() if key != "architectures"}
@@ -115,12 +115,12 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
 
     @property
     def device(self) -> torch.device:
-        """The CPU, always."""
+        """Always the CPU."""
         return torch.device("cpu")
 
     @property
     def dtype(self) -> torch.dtype:
-        """float32, in which outputs come, however the weights are stored."""
+        """Always float32, the type of the outputs, however the weights are stored."""
         return torch.float32
 
     def forward(
@@ -138,11 +138,14 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
     ) -> Any:
         """The outputs of the head (or, for feature extraction, of the last layer).
 
-        Padding may stand on either side and never counts as positions.
-        ``query_expansion_positions`` is sentence-transformers' name for the tokens that expand a
-        query (bool ``[batch, tokens]``): they are computed, whether or not ``attention_mask`` has
-        the others attend to them. The five before it are transformers' own: InputError if one is
-        asked for. So are a row without tokens and a mask with a gap.
+        Padding may be on either side and never takes up positions. ``query_expansion_positions`` is
+        sentence-transformers' name for the tokens that expand a query (bool ``[batch, tokens]``):
+        they are computed, whether or not ``attention_mask`` lets the other tokens attend to them.
+        ``position_ids``, ``inputs_embeds``, ``labels``, ``output_attentions`` and
+        ``output_hidden_states`` are not supported.
+
+        Raises InputError if one of those is asked for, and for a row without tokens or a mask with
+        a gap.
         """
         asked = {
             "position_ids": position_ids is not None,
@@ -177,7 +180,7 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
         return output.to_tuple() if return_dict is False else output
 
     def save_pretrained(self, save_directory: str | Path, **_: object) -> None:
-        """Copy config and weights as they are, packed or not, into a folder that may exist."""
+        """Copy config and weights as they are, packed or not, into a new or existing folder."""
         publishing.copy_weights(self.engine.path, Path(save_directory))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -195,10 +198,11 @@ def pipeline(
     threads: int | None = None,
     **options: Any,
 ) -> Any:
-    """transformers' pipeline for ``task``, running ``model`` on our engine.
+    """transformers' pipeline for ``task``, with ``model`` running on our engine.
 
-    ``model`` is a packed, sparse or dense folder, a hub id, or a model loaded already; ``options``
-    are those of ``transformers.pipeline``. Raises InputError if the model's head does not fit.
+    ``model`` is a packed, sparse or dense folder, a hub id, or a model that is already loaded;
+    ``options`` are those of ``transformers.pipeline``. Raises InputError if the model's head does
+    not fit the task.
     """
     if isinstance(model, str | Path):
         model = load(model, threads=threads)

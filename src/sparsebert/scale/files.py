@@ -38,11 +38,12 @@ ENGINES = ("local", "ray")
 
 @dataclass(frozen=True)
 class FilesResult:
-    """A finished job: ``rows`` in ``files`` of the folder ``out``.
+    """A finished job: ``rows`` rows in ``files`` files of the folder ``out``.
 
-    ``rows_done`` were processed by this call (the others were finished before); of these ``failed``
-    have no result and ``truncated`` had their text cut. ``seconds`` is wall-clock time,
-    ``worker_seconds`` the sum over all engines, ``threads`` the threads of one engine.
+    ``rows_done`` is the number of rows processed by this call (the others were finished before); of
+    these, ``failed`` have no result, and ``truncated`` had their text truncated. ``seconds`` is
+    wall-clock time, ``worker_seconds`` the sum over all engines. ``workers`` is the number of
+    engines that took part, ``threads`` the number of threads of each.
     """
 
     out: str
@@ -63,7 +64,7 @@ class FilesResult:
         return self.rows_done / max(self.seconds, 1e-9)
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields and derived values, ready for JSON."""
+        """All fields and `rows_per_second` as a dict, ready for JSON."""
         return {
             **asdict(self),
             "seconds": round(self.seconds, 3),
@@ -115,9 +116,10 @@ def embed_files(
     output_column: str = "embedding",
     **options: Unpack[FileKeywords],
 ) -> FilesResult:
-    """Embed a column of texts: fixed-size lists of numbers into a folder of Parquet.
+    """Embed a column of texts into a folder of Parquet files, as fixed-size lists of numbers.
 
-    ``options`` are those of `run_files`; the others are those of `sparsebert.Model.embed`.
+    ``output_column`` is the name of the new column and ``options`` are those of `run_files`; the
+    other arguments are those of `sparsebert.Model.embed`.
     """
     operation = Embedding(pooling, normalize, prompt, dimensions, output, batch_size, strict)
     return run_files(model, input, out, operation, output_column=output_column, **options)
@@ -134,11 +136,11 @@ def classify_files(
     output_column: str = "label",
     **options: Unpack[FileKeywords],
 ) -> FilesResult:
-    """Label a column of texts, or two of pairs, into a folder of Parquet.
+    """Classify a column of texts, or two columns of pairs, into a folder of Parquet files.
 
-    ``output_column`` (text) has its score in ``..._score`` (float32): a probability, or the value
-    of a regression. With ``top_k``, or a multi-label model, ``..._top`` lists labels with
-    scores. ``options`` are those of `run_files`.
+    ``output_column`` (text) has the best label, and ``..._score`` (float32) its score: a
+    probability, or the value that a regression predicts. With ``top_k`` or for a multi-label model,
+    ``..._top`` lists labels with their scores. ``options`` are those of `run_files`.
     """
     operation = Classification(top_k, batch_size, strict)
     return run_files(model, input, out, operation, output_column=output_column, **options)
@@ -167,19 +169,20 @@ def run_files(
     """Process every row of ``input`` and write the folder ``out``, in the order of the input.
 
     ``input`` is a file, a folder or a glob pattern of Parquet or JSON lines, or a URI
-    (`input_files`). Rows keep their columns (or ``keep_columns`` of them); a row that fails has a
-    null and the reason in ``OUTPUT_COLUMN_error``.
+    (`input_files`). Rows keep all their columns, or only ``keep_columns``; a row that fails has a
+    null as its result and the reason in ``OUTPUT_COLUMN_error``.
 
-    ``engine`` "local" runs in this process with ``threads`` (all cores); "ray" runs ``actors`` on a
-    Ray cluster, each with an engine of ``threads`` (1): a fixed number, a (smallest, largest) pair
-    for a cluster that scales, or as many as fit. ``address`` is that of the cluster; without it
-    RAY_ADDRESS, else one that runs on this machine, else a new local one for the duration of the
-    job.
+    With ``engine`` "local", this process runs one engine with ``threads`` threads (by default all
+    cores). With "ray", a Ray cluster runs ``actors`` engines with ``threads`` threads each (by
+    default 1). ``actors`` is a fixed number, or a pair (smallest, largest) for a cluster that
+    scales; by default, as many run as fit. ``address`` is that of the cluster; by default, it is
+    that of RAY_ADDRESS, else of a cluster that runs on this machine, else a new local cluster is
+    started for the duration of the job.
 
-    A job that was interrupted resumes when it is called again: finished files in ``out`` are kept,
-    and made again, with a warning, where they were damaged since: those on this machine's disks are
-    read for it. ``force`` starts again from nothing. Raises DataError, CheckpointError, InputError,
-    OutputError and ClusterError.
+    Called again, the function resumes an interrupted job: finished files in ``out`` are kept. Those
+    that have been damaged since are made again, with a warning; to find out, files on this
+    machine's disks are read in full. ``force`` starts over. Raises DataError, CheckpointError,
+    InputError, EngineError, OutputError and ClusterError.
     """
     need_extra("answering files", "pyarrow", extra="scale")
     if engine not in ENGINES:

@@ -209,9 +209,10 @@ def _quieten() -> None:
 def ray_executor(*, address: str | None = None, threads: int | None = None) -> SeedExecutor:
     """A `SeedExecutor` that runs seeds in parallel on a Ray cluster (see `ray_cluster`).
 
-    Each seed has ``threads`` CPU threads; without it the cluster's cores are divided among the
-    seeds. A seed gives the same result as in one process of as many threads; another number of
-    threads adds up in another order. Raises ClusterError and MissingExtraError.
+    Each seed uses ``threads`` CPU threads; by default, the cluster's cores are divided among the
+    seeds. A seed gives the same result as in a single process with as many threads; with another
+    number of threads, sums are added up in another order. Raises ClusterError and
+    MissingExtraError.
     """
     need_extra("engine 'ray'", "ray", extra="scale")
 

@@ -23,10 +23,10 @@ from sparsebert.serving.service import Service
 
 
 def create_app(models: Sequence[ServedModel], options: ServingOptions | None = None) -> FastAPI:
-    """A FastAPI application that serves ``models``, the first of which is the default.
+    """Create a FastAPI application that serves ``models``, the first of which is the default.
 
-    Engine threads start and stop with its lifespan; on shutdown pending requests are finished.
-    Raises InputError for options that the models do not fit.
+    Engine threads start and stop with the application's lifespan; on shutdown, pending requests are
+    finished. Raises InputError for options that do not fit the models.
     """
     service = Service(models, options or ServingOptions())
 

@@ -10,7 +10,7 @@ from sparsebert.options import Options, option
 
 @dataclass(frozen=True)
 class ServingOptions(Options):
-    """Options of a server; names and defaults are those of text-embeddings-inference.
+    """Options of a server, named as in text-embeddings-inference where it has the same option.
 
     `sparsebert serve` has a flag for each of them.
 
@@ -20,7 +20,7 @@ class ServingOptions(Options):
     | ``max_bytes_in_flight`` | bytes of bodies, results and unread responses, else 429 |
     | ``max_batch_tokens`` | tokens in one batch of the engine (dynamic batching) |
     | ``max_client_batch_size`` | texts in one request, else 413 |
-    | ``max_input_characters`` | characters of one text, else 413 |
+    | ``max_input_characters`` | characters of a text that is not to be truncated, else 413 |
     | ``payload_limit`` | bytes of a request's body, else 413 |
     | ``auto_truncate`` | whether texts that are too long are truncated by default |
     | ``accept_token_ids`` | whether ``/v1/embeddings`` accepts token ids of the model |
@@ -29,7 +29,7 @@ class ServingOptions(Options):
     | ``cors_allow_origin`` | origins whose web pages may call the server; ``*`` for all |
     | ``root_path`` | the path under which a proxy serves it, such as ``/encoder`` |
 
-    Raises InputError for a value that is of another type or outside its limits.
+    Raises InputError for a value that has the wrong type or is out of range.
     """
 
     error = InputError

@@ -54,7 +54,7 @@ _RERANKING_ROUTES = ("/rerank", "/v1/rerank", "/v2/rerank")
 class ServedModel:
     """A model under the name that requests use for it, made by `load_models`.
 
-    ``replicas`` are loads of the same folder, each with its own engine thread.
+    ``replicas`` share the model's weights; each has its own engine thread.
     """
 
     name: str
@@ -74,7 +74,7 @@ class ServedModel:
 
     @property
     def is_reranker(self) -> bool:
-        """Whether it ranks: a classifier with one label, as in TEI, or a multi-vector model."""
+        """Whether it can rerank: a one-label classifier, as in TEI, or a multi-vector model."""
         one_label = self.head is Head.SEQUENCE and len(self.model.config.labels) == 1
         return one_label or self.model.token_vectors is not None
 
@@ -396,13 +396,13 @@ def load_models(
     compute: str | None = None,
     copied: bool = True,
 ) -> list[ServedModel]:
-    """Load each ``MODEL`` or ``NAME=MODEL`` (a folder, or an id of the hub).
+    """Load each ``MODEL`` or ``NAME=MODEL``, where MODEL is a folder or a hub id.
 
-    The name is what requests use, by default the folder's own name or the hub id. ``workers`` is
+    NAME is what requests use; by default, it is the folder's own name or the hub id. ``workers`` is
     the number of engine threads of each model, and ``threads`` the number of CPU threads of each of
-    them; the other options are those of `sparsebert.load`, except that weights are copied by
-    default: a server outlives what happens to files. Raises InputError for a duplicate name, and
-    what `sparsebert.load` raises.
+    them. The other options are those of `sparsebert.load`, except that weights are copied by
+    default, so that changes to the files cannot affect a running server. Raises InputError for a
+    duplicate name, and what `sparsebert.load` raises.
     """
     if not models:
         raise InputError("no model was named: give at least one to serve.")

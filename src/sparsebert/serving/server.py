@@ -32,10 +32,10 @@ _trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" el
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; InputError if the address is not available.
+    """Open a listening socket. Raises InputError if the address is not available.
 
-    ``host`` is a host name, an address (``::`` for all of IPv6 and IPv4) or ``unix:PATH``, without
-    port. Port 0 is any free port.
+    ``host`` is a host name, an address (``::`` for all of IPv6 and IPv4) or ``unix:PATH``, for
+    which ``port`` is not used. Port 0 is any free port.
     """
     if host.startswith(_UNIX):
         return _listen_at(host.removeprefix(_UNIX))
@@ -82,13 +82,14 @@ def run(
     shutdown_delay: int = 0,
     shutdown_timeout: int = 30,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then shut down gracefully and return. In the main thread.
+    """Serve until SIGTERM or SIGINT, then shut down gracefully and return.
 
-    For ``shutdown_delay`` seconds the server goes on, reports itself unhealthy and closes each
-    connection after its response, so that a load balancer sends requests elsewhere. Then it accepts
-    no more connections and finishes the requests in flight; those that take more than
-    ``shutdown_timeout`` seconds are dropped. A second SIGINT drops them at once. A connection may
-    be idle for ``keep_alive`` seconds.
+    Must be called from the main thread. After the signal, the server continues for
+    ``shutdown_delay`` seconds, but reports itself unhealthy and closes each connection after its
+    response, so that a load balancer sends requests elsewhere. Then it accepts no more connections
+    and finishes the requests in flight; those that take more than ``shutdown_timeout`` seconds are
+    dropped. A second SIGINT drops them at once. A connection may be idle for ``keep_alive``
+    seconds.
     """
     raise_file_limit()
     server = make_server(
@@ -206,9 +207,10 @@ def _url(listener: socket.socket) -> str:
 
 
 def set_up_logging(level: str, *, as_json: bool) -> None:
-    """Log to standard error from ``level`` (such as "info") on, as logfmt or JSON lines.
+    """Log to standard error, from ``level`` (such as "info") upwards, as logfmt or JSON lines.
 
-    Of uvicorn's events only warnings and errors. No text that a client sent is ever logged.
+    Of uvicorn's events, only warnings and errors are logged, unless ``level`` is "debug". No text
+    that a client sent is ever logged.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines(as_json))
