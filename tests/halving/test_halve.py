@@ -369,12 +369,12 @@ class TestResources:
     ) -> None:
         few = AvailableMemory(10 * 2**20, 2**30, "machine")
         monkeypatch.setattr("sparsebert.halving.resources.available_memory", lambda: few)
-        with pytest.raises(InputError, match=r"of memory, and 10.5 MB are free: --effort quick"):
+        with pytest.raises(InputError, match=r"of memory, and 10.5 MB are free: close"):
             halve(dense, tmp_path / "out", texts=[lines], **FAST)
         assert [path.name for path in tmp_path.iterdir()] == []
 
     def test_the_estimates_grow_with_what_is_done(self, dense: Path, data: Path) -> None:
-        quick, standard, thorough = (Plan({}, rounds, 4.0, None, 0.0) for rounds in (0, 2, 4))
+        quick, standard, thorough = (Plan({}, rounds, 4.0, None, 0.0) for rounds in (1, 2, 4))
         alone, fine_tuned = recognise(dense), recognise(dense, data=data)
         assert disk_needed(alone, quick) < disk_needed(alone, standard)
         assert disk_needed(alone, standard) < disk_needed(alone, thorough)
@@ -441,7 +441,8 @@ def test_the_plan_fits_the_time() -> None:
     assert many.estimate == pytest.approx(standard.seconds, rel=1e-3)
     assert many.max_rows == 45_000
     assert make_plan({}, EFFORTS["thorough"], 400_000, Pace(10e-3, 10e-3)).max_rows is None
-    assert make_plan({}, EFFORTS["quick"], 400_000, Pace(10e-3, 10e-3)).rounds == 0
+    quick = make_plan({}, EFFORTS["quick"], 400_000, Pace(10e-3, 10e-3))
+    assert (quick.rounds, quick.epochs, quick.max_rows) == (1, 1, 18_000)
     # From texts alone: each is seen less often, and only then are there fewer.
     alone = make_plan({}, standard, 100_000, Pace(10e-3, 10e-3), texts_alone=True)
     assert (alone.epochs, alone.max_rows) == (1.8, None)
@@ -452,7 +453,7 @@ def test_the_plan_fits_the_time() -> None:
 class TestDryRun:
     def test_the_commands_come_to_the_same(self, teacher: Path, data: Path, tmp_path: Path) -> None:
         said, steps = commands(teacher, tmp_path / "out", data=data, effort="quick")
-        assert "2 classes of text" in said[-1]
+        assert any("2 classes of text" in each for each in said)
         (tmp_path / "out.halving").mkdir()
         for step in steps:
             with pytest.raises(SystemExit) as stop:
@@ -460,7 +461,7 @@ class TestDryRun:
             assert stop.value.code == 0
         halve(teacher, tmp_path / "whole", data=data, effort="quick", **FAST)
         name = "packed.safetensors"
-        by_hand = tmp_path / "out.halving" / "packed-0" / name
+        by_hand = tmp_path / "out.halving" / "packed-1" / name
         assert by_hand.read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
     def test_the_command_prints_them(

@@ -55,8 +55,8 @@ def halve(
         str,
         typer.Option(
             metavar="NAME",
-            help="quick only prunes, by second order (minutes); standard also distils (up to two "
-            "rounds of half an hour); thorough takes up to four longer rounds.",
+            help="How long to distil: quick one round of up to 3 minutes, standard up to two of "
+            "half an hour, thorough up to four longer ones.",
         ),
     ] = "standard",
     max_drop: Annotated[

@@ -32,7 +32,7 @@ class Effort:
 EFFORTS = {
     each.name: each
     for each in (
-        Effort("quick", 0, 0, 0, 0),
+        Effort("quick", 1, 1, 180, 0),
         Effort("standard", 2, 4, 1800, 0.2),
         Effort("thorough", 4, 8, math.inf, 0),
     )

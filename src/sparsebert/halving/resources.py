@@ -77,9 +77,7 @@ def check_resources(subject: Subject, plan: Plan, work: Path) -> None:
     memory = available_memory()
     needed = memory_needed(subject, plan)
     if memory is not None and memory.free < needed:
-        less = " --effort quick takes less;" if plan.rounds else ""
         raise InputError(
             f"halving {subject.title} takes about {size_text(needed)} of memory, and "
-            f"{size_text(memory.free)} are free:{less} close other programs, or take a machine "
-            "with more."
+            f"{size_text(memory.free)} are free: close other programs, or take a machine with more."
         )

@@ -88,8 +88,8 @@ def halve(
 
     ``effort`` limits the rounds of distillation:
 
-    - "quick": none;
-    - "standard": up to two, each of at most 30 minutes by an estimate measured beforehand;
+    - "quick": one, of at most 3 minutes by an estimate measured beforehand;
+    - "standard": up to two, each of at most 30 minutes;
     - "thorough": up to four, however long they take.
 
     Each round is compared with the one before, the first with pruning alone. Rounds end as soon as
@@ -457,9 +457,9 @@ def _made_plan(
 
 def _about_time(plan: Plan, texts: int) -> str:
     rows = f"{plan.max_rows or texts:,} of {texts:,} texts, {plan.epochs:g} epochs"
+    most = "" if plan.rounds == 1 else f"; there are {plan.rounds} at most"
     return (
-        f"A round of distillation takes up to about {_duration(plan.estimate)} here ({rows}); "
-        f"there are {plan.rounds} at most."
+        f"A round of distillation takes up to about {_duration(plan.estimate)} here ({rows}){most}."
     )
 
 
