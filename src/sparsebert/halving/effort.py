@@ -86,16 +86,16 @@ def make_plan(
 ) -> Plan:
     """Epochs and examples of a round that takes no longer than the effort allows.
 
-    That is a matter of ``pace.work``; the plan's estimate is by the clock, as it goes now.
+    How long is a matter of ``pace.work``; the plan's estimate is by the clock, as it goes now.
 
     Few examples are seen more often, so that there are 300 steps, up to 20 times. What a student
     learns for a task it learns by seeing it ``effort.epochs`` times, and too many examples are cut
     to a selection; from ``texts_alone`` new ones teach more than those seen before, so that of many
-    each is seen less often, but once.
+    each is seen less often, but once. Without examples there is no round.
     """
-    if effort.rounds == 0:
+    if examples == 0:
         return Plan(inputs, 0, 0, None, 0.0)
-    wanted = math.ceil(_STEPS_AT_LEAST * BATCH / max(examples, 1))
+    wanted = math.ceil(_STEPS_AT_LEAST * BATCH / examples)
     epochs = float(min(max(effort.epochs, wanted), max(_MOST_EPOCHS, effort.epochs)))
     affordable = effort.seconds / max(pace.work, 1e-9)  # rows, seen again or not
     rows = examples

@@ -232,10 +232,10 @@ def commands(
         folders = steps.Folders(work, shown_texts, folders.data)
         rows = Rows(folders, rows.scored, rows.choice)
     plan = make_plan(
-        {}, chosen, len(gathered.texts), Pace(0.0, 0.0), texts_alone=subject.goal is not Goal.TASK
+        {}, chosen, gathered.examples, Pace(0.0, 0.0), texts_alone=subject.goal is not Goal.TASK
     )
     run = _Run(subject, gathered, rows, plan, seed, shared_rows, None, shown(None))
-    number = 1 if plan.rounds and gathered.own else 0
+    number = min(1, plan.rounds)
     said = list(subject.said)
     if folders.texts.is_relative_to(work):
         said.append(f"{folders.texts} holds the texts, without duplicates and those held out.")
@@ -289,7 +289,7 @@ class _Run:
 
     def overview(self, *, measured: bool) -> str:
         """The steps as a list on one line, those done earlier marked."""
-        rounds = self._plan.rounds if self._gathered.own else 0
+        rounds = self._plan.rounds
         listed = [*self.before(), *self.round_steps(min(1, rounds))]
         titles = [step.title + (" (done)" if step.done else "") for step in listed]
         if rounds > 1:
@@ -304,7 +304,7 @@ class _Run:
         fewer than ``worth``. The first is measured against no distillation at all, which is what
         remains if none gained.
         """
-        rounds = self._plan.rounds if self._gathered.own else 0
+        rounds = self._plan.rounds
         choosing = rounds > 1 and max_drop != math.inf
         for step in self.before():
             self._take(step)
@@ -447,12 +447,12 @@ def _made_plan(
     threads: int | None,
 ) -> Plan:
     pace = Pace(0.0, 0.0)
-    if effort.rounds and gathered.own:
+    if gathered.own:
         model = load(subject.checkpoint.path, threads=threads)
         length = min(steps.LENGTH, model.max_length)
         pace = measure_pace(subject.checkpoint, model, gathered.texts, length)
     alone = subject.goal is not Goal.TASK
-    return make_plan(inputs, effort, len(gathered.texts), pace, texts_alone=alone)
+    return make_plan(inputs, effort, gathered.examples, pace, texts_alone=alone)
 
 
 def _about_time(plan: Plan, texts: int) -> str:

@@ -45,6 +45,11 @@ class Gathered:
     """Whether they are the user's, not those that the package ships."""
     duplicates: int = 0
 
+    @property
+    def examples(self) -> int:
+        """How many may be learnt from: the package's own serve to calibrate alone."""
+        return len(self.texts) if self.own else 0
+
 
 def gather(subject: Subject) -> Gathered:
     """Read the subject's texts, those of its data, or else those that the package ships.
