@@ -161,7 +161,7 @@ def test_dense_beside_sparse(browser: Browser, server: str) -> None:
         ours, theirs = (float(time.split()[0]) for time in times)
         ratio = theirs / ours if found[1] == "was" else ours / theirs
         assert float(found[2]) == pytest.approx(ratio, rel=0.06, abs=0.06)
-        page.get_by_label("beside it").select_option("nothing")
+        page.get_by_label("compared with").select_option("nothing")
         settled(page)
         expect(page.get_by_role("article")).to_have_count(1)
         expect(line).to_be_hidden()
@@ -334,7 +334,7 @@ def test_the_copied_curl_command_runs(browser: Browser, server: str, folders: An
 def test_keep_asking_draws_latency_and_throughput(browser: Browser, server: str) -> None:
     with opened(browser, server) as page:
         settled(page)
-        page.get_by_label("Requests at once").select_option("2")
+        page.get_by_label("Concurrent requests").select_option("2")
         page.get_by_role("button", name="Keep asking").click()
         for chart in ("#latency", "#throughput"):
             for tone in ("first", "second"):
@@ -347,14 +347,14 @@ def test_keep_asking_draws_latency_and_throughput(browser: Browser, server: str)
             row.locator("th").inner_text(): row.locator("td").all_inner_texts()
             for row in page.locator("#figures tbody tr").all()
         }
-        ours, theirs, ratio = (float(cell.replace(",", "")) for cell in rows["Texts a second"])
+        ours, theirs, ratio = (float(cell.replace(",", "")) for cell in rows["Texts per second"])
         assert ours > 0 < theirs
         assert ratio == pytest.approx(ours / theirs, rel=0.02)
         assert all(float(count.replace(",", "")) > 2 for count in rows["Answers"][:2])
         label = page.get_by_role("img", name="Latency in the last minute")
         described = label.get_attribute("aria-label")
         assert re.search(
-            r"1:2 int8: median [\d.]+ m?s, 99 of 100 within [\d.]+ m?s; dense", described
+            r"1:2 int8: median [\d.]+ m?s, 99th percentile [\d.]+ m?s; dense", described
         )
 
 
@@ -380,7 +380,7 @@ def test_refusals_are_told_in_a_sentence(browser: Browser, folders: Any) -> None
         )
         page.get_by_label("Query").fill("another query")
         expect(page.locator(trouble)).to_have_text(
-            "The server has as many requests as it takes at once: try again in 1 s."
+            "The server has as many requests as it can handle: try again in 1 s."
         )
         expect(page.locator(".answer").first).to_be_empty()
         expect(page.get_by_role("button", name="Copy as curl")).to_be_enabled()
@@ -390,7 +390,7 @@ def test_refusals_are_told_in_a_sentence(browser: Browser, folders: Any) -> None
         page.route("**/rerank", lambda route: route.abort())
         page.get_by_role("button", name="Ask", exact=True).click()
         expect(page.locator(trouble)).to_have_text(
-            "The server does not answer: it has stopped, or the network is down."
+            "The server does not respond: it has stopped or the network is down."
         )
 
 

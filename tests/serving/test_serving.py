@@ -170,7 +170,7 @@ class TestEmbed:
             said = refusal(client, 422, "/embed", inputs="a", prompt_name="passage")
             assert "has no prompt of that name; it has query, empty" in said
             said = refusal(client, 422, "/embed", inputs=[[5, 6]], prompt_name="query")
-            assert "goes with texts" in said
+            assert "can only be used with texts" in said
             assert client.get("/info").json()["models"][0]["prompts"] == ["query", "empty"]
         texts = {"query": "the wall: ", "document": "a bridge: "}
         config.write_text(json.dumps({"prompts": texts, "default_prompt_name": "query"}))
@@ -510,7 +510,7 @@ class TestParameters:
     )
     def test_unknown_ones(self, client, path, body):
         said = refusal(client, 422, path, **body)
-        assert "parameters has a field that is not supported here; supported are: " in said
+        assert "parameters has a field that is not supported here; supported fields: " in said
 
     def test_words_are_aligned_by_nobody(self, client):
         inputs = {"question": "What?", "context": "A wall."}
@@ -560,7 +560,7 @@ class TestWhatFits:
                 "/answer",
                 "classifier",
                 {"inputs": {"question": "a", "context": "b"}},
-                "cannot answer questions: that takes a question-answering model",
+                "cannot answer questions: that requires a question-answering model",
             ),
         ],
     )
@@ -577,7 +577,7 @@ class TestWhatFits:
 
     def test_unknown_models_are_404(self, client):
         said = refusal(client, 404, "/embed", model="zebra", inputs="a")
-        assert said.startswith("NotFound: there is no model of that name here: this server has emb")
+        assert said.startswith("NotFound: this server has no model of that name; it has emb")
 
     def test_one_model_answers_to_any_name(self, tiny_bert):
         with (
@@ -715,13 +715,13 @@ class TestCompany:
 class TestSetUp:
     def test_two_models_of_one_name(self, tiny_bert):
         folder = tiny_bert()
-        with pytest.raises(InputError, match="two models are called a: name them"):
+        with pytest.raises(InputError, match="two models are called a: give them other names"):
             load_models([f"a={folder}", f"a={folder}"])
         with pytest.raises(InputError, match="is not a model: write NAME=FOLDER"):
             load_models(["=folder"])
-        with pytest.raises(InputError, match="no model was named"):
+        with pytest.raises(InputError, match="no model to load: pass at least one"):
             load_models([])
-        with pytest.raises(InputError, match="no model was given"):
+        with pytest.raises(InputError, match="no model to serve: pass at least one"):
             create_app([])
 
     def test_a_batch_must_hold_the_longest_text(self, tiny_bert):

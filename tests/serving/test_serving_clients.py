@@ -116,7 +116,12 @@ class TestOpenAI:
             ("BadRequestError", {"input": [1, 2]}, None, "check_embedding_ctx_length=False"),
             ("BadRequestError", {"input": [[1, 2]]}, None, r"input\[0\] is a list of token ids"),
             ("BadRequestError", {"input": "a", "dimensions": 33}, None, "from 1 to 32"),
-            ("BadRequestError", {"input": ["a"] * 2049}, "array_above_max_length", "may have 2048"),
+            (
+                "BadRequestError",
+                {"input": ["a"] * 2049},
+                "array_above_max_length",
+                "may have at most 2048",
+            ),
             ("BadRequestError", {"input": long_text(99)}, "context_length_exceeded", "longer than"),
             (
                 "BadRequestError",
@@ -128,7 +133,7 @@ class TestOpenAI:
                 "BadRequestError",
                 {"input": "a", "extra_body": {"input_type": "query"}},
                 None,
-                "the body has a field that is not supported here; supported are: ",
+                "the body has a field that is not supported here; supported fields: ",
             ),
         ],
     )

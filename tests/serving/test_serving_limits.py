@@ -85,9 +85,13 @@ class TestSizes:
         ("status", "body", "said"),
         [
             (200, {"inputs": ["a"] * 4}, ""),
-            (413, {"inputs": ["a"] * 5}, "inputs has 5 entries: a request may have 4"),
+            (413, {"inputs": ["a"] * 5}, "inputs has 5 entries: a request may have at most 4"),
             (200, {"inputs": "a " * 20 + " " * 860}, ""),
-            (413, {"inputs": ["a", "b" * 901]}, "inputs[1] has 901 characters: a text may have"),
+            (
+                413,
+                {"inputs": ["a", "b" * 901]},
+                "inputs[1] has 901 characters: a text may have at most 900",
+            ),
             (413, {"inputs": "a", "padding": "p" * 4000}, "larger than 4000 bytes"),
             (413, {"inputs": "a " * 100}, "inputs is longer than the 64 tokens"),
         ],
@@ -312,7 +316,7 @@ class TestLoad:
         first, second = (Service([model], ServingOptions()) for _ in range(2))
         first.start()
         try:
-            with pytest.raises(EngineError, match="tiny is served already: load it anew"):
+            with pytest.raises(EngineError, match="tiny is already being served: load it again"):
                 second.start()
             assert model.alive
         finally:
@@ -364,7 +368,7 @@ class TestLoad:
             monkeypatch.setattr(json_route, "to_json", broken)
             response = httpx.post(f"{url}/embed", json={"inputs": "a"})
         assert response.status_code == 500
-        assert response.json()["error"] == "a fault of the server's own."
+        assert response.json()["error"] == "internal server error."
         (line,) = [each for each in caplog.records if each.getMessage() == "fault"]
         assert line.fields["kind"] == "KeyError"
         assert "zanzibar" not in repr(line.__dict__)

@@ -111,7 +111,9 @@ def test_refusals_have_the_status_of_cohere(client, path):
     assert "documents is empty" in refusal(client, 400, path, documents=[])
     assert "no model of that name" in refusal(client, 404, path, model="rerank-v3.5")
     assert "cannot rerank" in refusal(client, 400, path, model="embedder")
-    assert "max_tokens_per_doc must be 64" in refusal(client, 400, path, max_tokens_per_doc=10)
+    assert "max_tokens_per_doc must be at least 64" in refusal(
+        client, 400, path, max_tokens_per_doc=10
+    )
     assert "max_chunks_per_doc" in refusal(client, 400, path, max_chunks_per_doc=10)
     assert "rank_fields[0]" in refusal(client, 400, path, rank_fields=["title"])
     assert "relevant_spans" in refusal(client, 400, path, relevant_spans={"max_spans": 2})

@@ -156,10 +156,10 @@ def test_metadata_and_readiness(client):
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ([], "inputs must hold text or input_ids"),
-        ([tensor("text", ["a"], [2], "BYTES")], "has 1 values, which are not those of its shape"),
+        ([], "inputs must include text or input_ids"),
+        ([tensor("text", ["a"], [2], "BYTES")], "has 1 values, which do not match its shape"),
         ([tensor("text", ["a"], [1])], "text must have the datatype BYTES"),
-        ([tensor("text", [1], [1], "BYTES")], "holds something that is not a string"),
+        ([tensor("text", [1], [1], "BYTES")], "holds a value that is not a string"),
         ([tensor("text", ["a"], [1, 1, 1], "BYTES")], "must have the shape [texts]"),
         ([tensor("text", ["a"] * 2049, [2049], "BYTES")], "text has 2049 entries"),
         ([tensor("text", ["a", ""], [2], "BYTES")], "the input text is empty at 1"),
@@ -167,11 +167,11 @@ def test_metadata_and_readiness(client):
         ([{"name": "input_ids", "shape": [1, 1], "datatype": "INT64"}], "has neither data nor"),
         ([tensor("input_ids", [1], [1, 1], "FP32")], "must have the datatype INT64 or INT32"),
         ([tensor("input_ids", [1], [1])], "must have the shape [texts, tokens]"),
-        ([tensor("input_ids", [1.5], [1, 1])], "holds something that is not an INT64"),
+        ([tensor("input_ids", [1.5], [1, 1])], "holds a value that is not an INT64"),
         ([tensor("input_ids", [2**31], [1, 1], "INT32")], "is not an INT32"),
-        ([tensor("input_ids", [[1, 2], 3], [1, 3])], "mixes lists with values"),
-        ([tensor("input_ids", [1], [-1, -1])], "not those of its shape"),
-        ([tensor("input_ids", [1], [10**9, 10**9])], "not those of its shape"),
+        ([tensor("input_ids", [[1, 2], 3], [1, 3])], "mixes lists and values"),
+        ([tensor("input_ids", [1], [-1, -1])], "do not match its shape"),
+        ([tensor("input_ids", [1], [10**9, 10**9])], "do not match its shape"),
         ([tensor("input_ids", [10**6], [1, 1])], "outside the model's vocabulary"),
         ([tensor("input_ids", [5] * 65, [1, 65])], "the model takes 1 to 64"),
         (
@@ -180,14 +180,14 @@ def test_metadata_and_readiness(client):
         ),
         (
             [tensor("input_ids", [5, 6], [1, 2]), tensor("attention_mask", [1], [1, 1])],
-            "attention_mask must have the shape of input_ids",
+            "attention_mask must have the same shape as input_ids",
         ),
         (
             [
                 tensor("text", ["a", "b"], [2], "BYTES"),
                 tensor("text_pair", ["a"], [1], "BYTES"),
             ],
-            "text has 2 texts, and text_pair 1",
+            "text has 2 texts, but text_pair 1",
         ),
     ],
 )
@@ -202,7 +202,7 @@ def test_more_refusals(client):
     assert said == "tagger has no such output; it has logits, embedding."
     twice = [{"name": "logits"}, {"name": "logits"}]
     said = refusal(client, 422, "tagger", inputs=texts, outputs=twice)
-    assert said == "outputs names an output twice."
+    assert said == "outputs lists the same output twice."
     assert "no model of that name" in refusal(client, 404, "zebra", inputs=texts)
     assert "there is no such version" in refusal(client, 404, "tagger/versions/2", inputs=texts)
     assert "inputs[0].shape" in refusal(
@@ -224,7 +224,7 @@ class TestCutting:
     def test_token_ids_are_never_cut(self, client):
         ids = [tensor("input_ids", IDS[0], [1, 4])]
         said = refusal(client, 422, "classifier", inputs=ids, parameters={"truncate": True})
-        assert said == "truncate goes with texts; input_ids are read whole."
+        assert said == "truncate can only be used with texts: input_ids are never truncated."
 
     def test_other_parameters(self, client):
         texts = [tensor("text", ["a"], [1], "BYTES")]
@@ -306,11 +306,11 @@ class TestBinary:
     @pytest.mark.parametrize(
         ("binary", "status", "said"),
         [
-            (packed_strings(["a"]) + b"x", 422, "ends within a string"),
-            (b"\x05\x00\x00\x00abc", 422, "ends within a string"),
-            (b"\xff\xff\xff\xffabc", 422, "ends within a string"),
+            (packed_strings(["a"]) + b"x", 422, "ends in the middle of a string"),
+            (b"\x05\x00\x00\x00abc", 422, "ends in the middle of a string"),
+            (b"\xff\xff\xff\xffabc", 422, "ends in the middle of a string"),
             (b"\x01\x00\x00\x00\xff", 422, "not UTF-8"),
-            (packed_strings(["a", "b"]), 422, "has 2 values, which are not those of its shape"),
+            (packed_strings(["a", "b"]), 422, "has 2 values, which do not match its shape"),
             (b"", 422, "has 0 values"),
         ],
     )

@@ -7,8 +7,8 @@
 validation), a module of `routes/`, `inference.py`, `served_model.py` (tokenisation), `batching.py`
 (dynamic batching on the engine's threads) and back. Needs [serve].
 
-Names are imported when first used: the command line declares its options from `options`, and
-`--help` shall need no FastAPI.
+Names are imported on first use: the command line declares its options from `options`, and `--help`
+must work without FastAPI.
 """
 
 from __future__ import annotations

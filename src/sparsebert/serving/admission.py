@@ -1,10 +1,10 @@
-"""Admission control: a limit of concurrent requests and of memory, enforced against slow clients.
+"""Admission control: limits on concurrent requests and memory, enforced against slow clients.
 
 A request reserves memory from the first part of its body until the last part of its response is
-written, and one of the slots of concurrent requests from the moment its body has arrived. Where the
-server is full, the request is evicted that has been waiting for its client for longest: one whose
-client uploads slowly or does not read. If none waits for its client, the new request gets 429. So a
-slow or hostile client costs nobody else a response.
+written, and one of the slots for concurrent requests from the moment its body has arrived. When the
+server is full, it evicts the request that has waited longest for its client, one that uploads
+slowly or does not read. If none is waiting for its client, the new request gets 429. So a slow or
+hostile client costs nobody else a response.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from time import monotonic
 
 from sparsebert.serving.errors import RequestError, overloaded
 
-_GRACE = 0.5  # seconds for which no client counts as slow
+_GRACE = 0.5  # seconds before a client counts as slow
 
 
 class Admission:
@@ -31,7 +31,7 @@ class Admission:
         self.slow: dict[Reservation, float] = {}  # waiting for their client, longest first
 
     def evict_slowest(self, matches: Callable[[Reservation], object]) -> bool:
-        """Evict the slowest client's request of those that match; False if none does."""
+        """Evict the request that matches and has the slowest client; False if there is none."""
         latest = monotonic() - _GRACE
         for reservation, since in self.slow.items():
             if since > latest:
@@ -45,7 +45,7 @@ class Admission:
 class Reservation:
     """The slot and the memory of one request.
 
-    ``abort`` has its connection closed by the event loop.
+    ``abort`` makes the event loop close its connection.
     """
 
     def __init__(self, admission: Admission, abort: Callable[[], object] | None = None) -> None:
@@ -67,28 +67,28 @@ class Reservation:
                 admission.in_flight += 1
 
     def reserve(self, count: int) -> None:
-        """Reserve ``count`` bytes, or raise RequestError: 429, or 413 beyond the whole budget."""
+        """Reserve ``count`` bytes, or raise RequestError: 429, or 413 if they can never fit."""
         admission = self._admission
         with admission.lock:
             if self.bytes + count > admission.max_bytes:
                 raise RequestError(
                     413,
-                    f"the request and its answer take more than {admission.max_bytes} bytes of "
+                    f"the request and its response take more than {admission.max_bytes} bytes of "
                     "memory (--max-bytes-in-flight): send fewer or shorter texts in a request.",
                 )
             if not self._make_room(count):
                 raise RequestError(
                     429,
-                    "the server is overloaded: requests and answers fill the memory that it has "
-                    "for them; try again in a moment.",
+                    "the server is overloaded: requests and responses fill the memory reserved for "
+                    "them; try again in a moment.",
                     headers={"Retry-After": "1"},
                 )
             self._add(count)
 
     def reserve_response(self, count: int) -> None:
-        """Replace all reserved bytes by those of the response, which is in memory already.
+        """Replace all reserved bytes by those of the response, which is already in memory.
 
-        It never fails: others are evicted for it.
+        This never fails; slow clients' requests are evicted to make room where possible.
         """
         with self._admission.lock:
             self._add(-self.bytes)
@@ -96,12 +96,12 @@ class Reservation:
             self._add(count)
 
     def free(self, count: int) -> None:
-        """Give ``count`` bytes back."""
+        """Release ``count`` bytes."""
         self._add(-count)
 
     @contextmanager
     def waiting_for_client(self) -> Iterator[None]:
-        """A context in which the client sets the pace."""
+        """A context in which the request waits for its client, and may be evicted for that."""
         admission = self._admission
         if self._abort is None:
             yield
@@ -121,7 +121,7 @@ class Reservation:
         self._abort()
 
     def release(self) -> None:
-        """Give the slot and all bytes back."""
+        """Release the slot and all bytes."""
         admission = self._admission
         with admission.lock:
             self._released = True

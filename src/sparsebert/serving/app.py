@@ -70,7 +70,7 @@ def create_app(models: Sequence[ServedModel], options: ServingOptions | None = N
 
 
 def _direct() -> dict[str, JsonRoute]:
-    """The JSON routes by path, without those whose path has parameters."""
+    """The JSON routes by path, except those whose path has parameters."""
     routers = (router for group in ROUTERS.values() for router in group)
     routes = (route for router in routers for route in router.routes)
     return {
@@ -81,7 +81,7 @@ def _direct() -> dict[str, JsonRoute]:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    """The error response that clients of the route expect."""
+    """The error response in the form that the route's clients expect."""
     if isinstance(error, HTTPException):
         headers = dict(error.headers or {})
         error = RequestError(error.status_code, f"{error.detail}.".lower(), headers=headers)

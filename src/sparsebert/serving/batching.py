@@ -1,9 +1,9 @@
 """Token-budget dynamic batching: sequences of many requests share the engine's batches.
 
-An engine thread that is free takes what waits, oldest first, up to a number of tokens; it never
-waits for more to come. A large request gives way to those behind it after a part of a batch, and
-goes on when they have had their turn: nobody waits for all of it. The result of a sequence does not
-depend on the others in its batch, in floating point up to rounding.
+A free engine thread takes whatever is waiting, oldest first, up to a number of tokens; it never
+waits for more to arrive. A large request gives way to those behind it after part of a batch, and
+continues when they have had their turn, so that nobody waits for all of it. The result of a
+sequence does not depend on the others in its batch (in floating point, up to rounding).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.sequences import Tokens
 from sparsebert.serving.errors import RequestError
 
-_NUMBER_BYTES = 4 + 12  # as float32, and written down
+_NUMBER_BYTES = 4 + 12  # as float32, and as JSON text
 BatchObserver = Callable[[Sequence[int], float], None]
-"""Called after each batch with the tokens of each of its sequences, and its seconds."""
+"""Called after each batch with the length of each sequence in tokens, and the seconds taken."""
 
 
 def result_bytes(call: EngineCall, sequences: Sequence[Tokens], width: int) -> int:
-    """Bytes of the rows of ``sequences``, none wider than ``width``, and of their JSON."""
+    """Bytes to reserve for the rows of ``sequences``, up to ``width`` wide, and their JSON."""
     rows = sum(map(len, sequences)) if call.per_token else len(sequences)
     return rows * width * _NUMBER_BYTES
 
 
 class Job:
-    """The sequences of one request; ``rows`` fills up, and ``future`` gets them all."""
+    """An engine call on the sequences of one request; ``future`` gets all its ``rows``."""
 
     def __init__(self, call: EngineCall, future: asyncio.Future[list[Floats]]) -> None:
         self.call = call
@@ -44,8 +44,8 @@ class Job:
         self.taken = 0  # sequences handed to the engine
         self.left = 0  # sequences without rows
         self.failed: RequestError | None = None
-        self.turn = 0.0  # perf_counter seconds from which it waits for its turn
-        self.queued = self.begun = self.ended = 0.0  # perf_counter seconds
+        self.turn = 0.0  # perf_counter time since which it has waited for its turn
+        self.queued = self.begun = self.ended = 0.0  # perf_counter times
 
     def deliver(self) -> None:
         """Wake the request; runs on its event loop."""
@@ -65,7 +65,7 @@ class _Taken(NamedTuple):
 
 
 class Batcher:
-    """The waiting sequences of one model and the threads that run them, one for each encoder."""
+    """The waiting sequences of one model and the threads that run them, one per encoder."""
 
     def __init__(
         self, name: str, encoders: Sequence[Encoder], max_tokens: int, observe: BatchObserver
@@ -85,7 +85,7 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether every engine thread still works."""
+        """Whether every engine thread is still running."""
         return all(thread.is_alive() for thread in self._threads)
 
     @property
@@ -108,7 +108,7 @@ class Batcher:
             )
 
     def put(self, job: Job, sequences: Sequence[Tokens]) -> None:
-        """Queue a job with its sequences (at least one). From any thread."""
+        """Queue a job with its sequences (at least one); thread-safe."""
         job.sequences = sequences
         job.rows = [None] * len(sequences)
         job.left = len(sequences)
@@ -118,7 +118,7 @@ class Batcher:
             self._changed.notify()
 
     def close(self) -> None:
-        """Let the threads finish what waits and end; returns when they have."""
+        """Let the threads finish the queue, and wait until they have ended."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -130,18 +130,18 @@ class Batcher:
             self._run(encoder, batch)
 
     def _next_batch(self) -> list[_Taken]:
-        """What to run now, in the order of arrival; nothing once closed and empty."""
+        """What to run next, oldest first; nothing once closed and empty."""
         with self._changed:
             while True:
                 batch = self._take()
                 if batch or (self._closed and not self._waiting):
-                    if self._waiting:  # `put` woke one thread, and a job may be enough for several
+                    if self._waiting:  # `put` wakes one thread; a job may be enough for several
                         self._changed.notify()
                     return batch
                 self._changed.wait()
 
     def _take(self) -> list[_Taken]:
-        """Sequences of the job whose turn it is and, up to the budget, of those with its call."""
+        """Sequences of the next job and, up to the budget, of others with the same engine call."""
         batch: list[_Taken] = []
         left = self._max_tokens
         while self._waiting and not batch:
@@ -149,7 +149,7 @@ class Batcher:
             jobs = self._waiting[call]
             while jobs:
                 job = jobs[0]
-                if job.future.done() or job.failed:  # its client has gone, or it cannot succeed
+                if job.future.done() or job.failed:  # its client is gone, or it cannot succeed
                     job.taken = len(job.sequences)
                 turn = self._max_turn
                 while job.taken < len(job.sequences) and turn > 0:
@@ -168,7 +168,7 @@ class Batcher:
         return batch
 
     def _run(self, encoder: Encoder, batch: list[_Taken]) -> None:
-        # Longest first: texts of like length split evenly over the engine's threads.
+        # Longest first: texts of similar length split evenly over the engine's threads.
         batch.sort(key=lambda taken: -len(taken.job.sequences[taken.place]))
         sequences = [taken.job.sequences[taken.place] for taken in batch]
         begun = perf_counter()
@@ -176,7 +176,7 @@ class Batcher:
         rows: Sequence[Floats | None] = [None] * len(batch)
         try:
             rows = batch[0].job.call(encoder, sequences)
-        except Exception as error:  # whatever it is, the thread must go on for the others
+        except Exception as error:  # whatever it is, the thread must go on for other requests
             failed = RequestError(424, f"the engine failed: {str(error).rstrip('.')}.")
         ended = perf_counter()
         self._observe([len(sequence) for sequence in sequences], ended - begun)
@@ -200,6 +200,6 @@ def _deliver(jobs: Sequence[Job]) -> None:
 
 
 def wake(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
-    """Run ``callback`` on ``loop`` soon; from any thread. Nothing if the loop has ended."""
-    with suppress(RuntimeError):  # the loop is closed: nothing is waiting
+    """Have ``loop`` run ``callback`` soon; thread-safe. Does nothing if the loop is closed."""
+    with suppress(RuntimeError):  # a closed loop has nothing that waits
         loop.call_soon_threadsafe(callback)

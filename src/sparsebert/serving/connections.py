@@ -1,13 +1,13 @@
 """HTTP/1.1 connections: uvicorn's protocol, with the rules and limits that it leaves to a proxy.
 
-uvicorn parses HTTP by httptools, which takes a third of the time of h11, the parser in Python. This
-adds what h11 or a reverse proxy would do:
+uvicorn parses HTTP with httptools here, in a third of the time that h11, the parser in Python,
+takes. This adds what h11 or a reverse proxy would do:
 
-- `Upgrade` is ignored (RFC 9110, 7.8), and the request is answered over HTTP/1.1. httptools takes
-  what follows the headers for the other protocol: the body would be read as a second request.
-- Timeouts for headers, body and a client that does not read; a limit of the size of headers.
-- Backpressure: pipelined requests are read as fast as they are answered.
-- Beyond the maximum of connections the one that has been idle for longest is closed.
+- `Upgrade` is ignored (RFC 9110, 7.8), and the request is answered over HTTP/1.1. httptools assumes
+  that the other protocol follows the headers: the body would be parsed as a second request.
+- Timeouts for headers, body and a client that does not read; a limit on the size of the headers.
+- Backpressure: pipelined requests are read only as fast as they are answered.
+- Beyond the maximum number of connections, the one that has been idle longest is closed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from uvicorn.server import ServerState
 ABORT = "sparsebert.abort"
 """The ASGI extension whose "call" closes the connection at once, from any thread."""
 
-HEAD_SECONDS = 20.0  # from its first byte, or from the connection's beginning, to its last
+HEAD_SECONDS = 20.0  # from its first byte, or from the opening of the connection, to its last byte
 BODY_SECONDS = 30.0  # from the end of the head
-WRITE_SECONDS = 20.0  # in which a client must read some tens of kilobytes of its answer
+WRITE_SECONDS = 20.0  # for a client to read some tens of kilobytes of its response
 HEAD_BYTES = 1 << 16
 
 
@@ -40,10 +40,10 @@ class Idle:
         self._connections: dict[Connection, None] = {}
 
     def add(self, connection: Connection) -> None:
-        """``connection`` has been opened, or its response is complete."""
+        """Call when ``connection`` has been opened, or when its response is complete."""
         self._connections[connection] = None
         if len(connection.connections) > self._max_connections:
-            # There is always one: the newest if no other is idle.
+            # There is always one: the new connection itself, if no other is idle.
             next(iter(self._connections)).abort()
 
     def remove(self, connection: Connection) -> None:
@@ -51,7 +51,7 @@ class Idle:
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection. ``idle`` is shared by all of a server."""
+    """One client's connection; ``idle`` is shared by all connections of a server."""
 
     def __init__(
         self,
@@ -64,10 +64,10 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._idle = idle
-        self._read_since: float | None = None  # waiting for headers or body since
+        self._read_since: float | None = None  # when it began to wait for headers or body
         self._head_bytes = 0
         self._in_body = False
-        self._write_since: float | None = None  # the client has not read since
+        self._write_since: float | None = None  # when the client stopped reading
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -80,7 +80,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._idle.remove(self)
         super().connection_lost(exc)
-        self._extensions.clear()  # a reference cycle would keep what was read until it is found
+        self._extensions.clear()  # breaks a reference cycle that would keep the data read
 
     def abort(self) -> None:
         """Close the connection at once, dropping what is still to be written."""
@@ -89,7 +89,7 @@ class Connection(HttpToolsProtocol):
 
     def enforce_limits(self, now: float) -> None:
         """Close the connection if its client takes too long; called once a second."""
-        if self._write_since is None and self.transport.is_closing():  # the last of an answer
+        if self._write_since is None and self.transport.is_closing():  # the end of a response
             self._write_since = now
         if self._write_since is not None:
             if now - self._write_since > WRITE_SECONDS:
@@ -107,7 +107,7 @@ class Connection(HttpToolsProtocol):
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    # What the client sends
+    # Reading from the client
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -144,10 +144,10 @@ class Connection(HttpToolsProtocol):
             )
 
     def _read_without_upgrade(self, rest: bytes) -> None:
-        """Parse the same headers again without `Upgrade`, and what follows."""
+        """Parse the same headers again without `Upgrade`, and then what follows them."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            self._refuse(501, "This server is no proxy.")
+            self._refuse(501, "This server is not a proxy.")
             return
         head = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
         head += [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
@@ -157,7 +157,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, message: str) -> None:
         """Send an error response to an invalid or incomplete request, and close.
 
-        During another response only reading stops, and the connection closes after it.
+        During another response, only reading stops, and the connection closes after that response.
         """
         if self.transport.is_closing():
             return
@@ -175,7 +175,7 @@ class Connection(HttpToolsProtocol):
         )
         self.transport.close()
 
-    # What it is sent
+    # Writing to the client
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

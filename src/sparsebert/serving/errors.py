@@ -1,4 +1,4 @@
-"""Errors of requests, in the form that the clients of each route expect.
+"""Request errors, in the form that the clients of each route expect.
 
 | routes | body | status |
 |---|---|---|
@@ -34,15 +34,15 @@ _CODES = {
     413: "request_too_large",
     429: "rate_limit_exceeded",
 }
-WRONG_HEAD = "model_not_supported"  # the code of a route that the model cannot answer
+WRONG_HEAD = "model_not_supported"  # the code for a route that the model cannot answer
 
 
 class RequestError(Exception):
-    """An error response with ``status`` and a one sentence; ``kind`` is TEI's ``error_type``.
+    """An error response with ``status`` and a sentence; ``kind`` is TEI's ``error_type``.
 
-    ``param`` names the field at fault and ``code`` is OpenAI's error code, where there are any.
-    ``headers`` are added to the response. The status is TEI's; it is mapped for the clients of
-    OpenAI and Cohere.
+    ``param`` names the field at fault and ``code`` is OpenAI's error code, where applicable.
+    ``headers`` are added to the response. The status is TEI's; it is mapped for clients of OpenAI
+    and Cohere.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ClientGone(Exception):
 
 
 def overloaded(limit: int) -> RequestError:
-    """429 with Retry-After, which OpenAI's client, for one, waits for before it retries."""
+    """429 with Retry-After, which OpenAI's client, for example, heeds before it retries."""
     return RequestError(
         429,
         f"the model is overloaded: {limit} requests are being answered; try again in a moment.",
@@ -115,7 +115,7 @@ def error_answer(error: RequestError, path: str) -> tuple[int, dict[str, Any]]:
 
 
 def _status_elsewhere(error: RequestError) -> int:
-    """The status of OpenAI and Cohere: 400 for any error in the fields of a request."""
+    """The status at OpenAI and Cohere: 400 for any error in the fields of a request."""
     of_a_field = error.status == 413 and error.code != _CODES[413]
     if error.status == 422 or of_a_field or error.code == WRONG_HEAD:
         return 400

@@ -1,7 +1,7 @@
-"""Inference for the routes: inputs checked and counted, then tokenised, batched and run.
+"""Inference for the routes: inputs are checked and counted, then tokenised, batched and run.
 
-`infer` gives one array for each input of a request; the other functions turn fields of a request
-into its arguments (prompt, truncation, engine call) or check them against the model.
+`infer` returns one array per input of a request; the other functions turn fields of a request into
+its arguments (prompt, truncation, engine call) or check them against the model.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KINDS = {
     Head.SEQUENCE: "a sequence-classification model",
     Head.QUESTION: "a question-answering model",
     Head.TOKEN: "a token-classification model",
-    Head.MASKED_LM: "a masked-lm model",
+    Head.MASKED_LM: "a masked-LM model",
 }
 
 
@@ -47,8 +47,9 @@ async def infer(
 ) -> list[Floats]:
     """Run ``call`` on texts, pairs and lists of token ids; one float32 array for each, in order.
 
-    ``label`` is the field's name in messages, ``truncation`` how a text that is too long is cut
-    (None refuses it), and ``prompt`` is prepended to each text and to the first of each pair.
+    ``label`` is the field's name in messages, ``truncation`` how a text that is too long is
+    truncated (None refuses it), and ``prompt`` is prepended to each text and to the first text of
+    each pair.
     Raises RequestError and ClientGone.
     """
     found = await infer_each(
@@ -69,9 +70,9 @@ async def infer_each(
     advice: str = '"truncate": true',
     task: Task | None = None,
 ) -> Inferred:
-    """As `infer` for several calls on the same inputs, which are tokenised once.
+    """As `infer`, for several calls on the same inputs, which are tokenised once.
 
-    ``advice`` is the field with which a client has texts truncated. With a ``task`` a multi-vector
+    ``advice`` is the field with which a client asks for truncation. With a ``task``, a multi-vector
     model reads the texts as queries or documents.
     """
     name = field_name(label, single=inputs.single)
@@ -92,7 +93,7 @@ async def look_up(
     truncation: Truncation | None,
     prompt: str,
 ) -> list[SparseEmbedding]:
-    """Sparse embeddings by a table, of texts and lists of token ids; the engine has no part in it.
+    """Sparse embeddings of texts and lists of token ids from a lookup table, without the engine.
 
     Raises RequestError.
     """
@@ -115,7 +116,7 @@ def _checked_items(
     prompt: str,
     truncation: Truncation | None,
 ) -> list[Text | list[int]]:
-    """The inputs behind the prompt, counted and within the server's limits. RequestError if not."""
+    """The inputs after the prompt, counted and checked against the limits; raises RequestError."""
     service, stats = service_of(request), stats_of(request)
     service.check_count(len(inputs.items), label)
     name = field_name(label, single=inputs.single)
@@ -131,7 +132,7 @@ def _checked_items(
 
 
 def field_name(label: str, *, single: bool) -> Callable[[int], str]:
-    """The name in messages of the text at an index: the field itself if it is not a list."""
+    """What messages call the text at an index: the field itself if it is not a list."""
     return lambda index: label if single else f"{label}[{index}]"
 
 
@@ -140,7 +141,7 @@ def truncation_of(
 ) -> Truncation | None:
     """The truncation that a request asks for; the server's default where ``truncate`` is None.
 
-    ``tokens`` is vLLM's ``truncate_prompt_tokens``: a number, or -1 for as many as the model takes.
+    ``tokens`` is vLLM's ``truncate_prompt_tokens``: a number, or -1 for the model's maximum.
     """
     if tokens is not None:
         return Truncation(side, None if tokens == -1 else tokens)
@@ -161,9 +162,9 @@ def _characters(item: Text) -> int:
 def prompt_for(
     model: ServedModel, items: Sequence[Text | list[int]], name: str | None, *, default: bool = True
 ) -> str:
-    """The prompt of that name; the model's default for None, and no prompt for "".
+    """The prompt called ``name``; the model's default for None, and no prompt for "".
 
-    RequestError if there is no such prompt, or it cannot be prepended to these inputs.
+    RequestError if there is no such prompt, or if it cannot be prepended to these inputs.
     """
     if not name:
         return model.prompts.default if name is None and default else ""
@@ -175,7 +176,7 @@ def prompt_for(
             param="prompt_name",
         )
     if not all(isinstance(item, str) for item in items):
-        raise RequestError(422, "prompt_name goes with texts only.", param="prompt_name")
+        raise RequestError(422, "prompt_name can only be used with texts.", param="prompt_name")
     return model.prompts.texts[name]
 
 
@@ -212,9 +213,9 @@ async def embed_tokens(
     truncation: Truncation | None = None,
     prompt: str | None = None,
 ) -> list[Floats]:
-    """The vectors of each text's tokens, as `Model.embed_tokens`, float32 ``[kept, width]``.
+    """The vectors of each text's tokens, as `Model.embed_tokens`: float32 ``[kept, width]``.
 
-    ``prompt`` None is the one that the model has for the task. Raises RequestError, ClientGone.
+    A ``prompt`` of None is the model's own for the task. Raises RequestError, ClientGone.
     """
     embedder, call = model.model.token_vectors, EngineCall("hidden", per_token=True)
     before = model.model.task_prompt(task) if prompt is None else prompt
@@ -251,7 +252,7 @@ async def embed(
     truncation: Truncation | None = None,
     prompt: str = "",
 ) -> list[Floats]:
-    """One embedding of each text, as the model's folder says. Raises RequestError, ClientGone."""
+    """One embedding per text, as the model's folder says. Raises RequestError, ClientGone."""
     skipped = skipped_tokens(model, inputs, prompt)
     call, finish = embedding_call(model, skipped, normalize=normalize)
     rows = await infer(
@@ -263,7 +264,7 @@ async def embed(
 def skipped_tokens(
     model: ServedModel, inputs: TextInputs | PredictInputs, prompt: str
 ) -> list[int]:
-    """How many first tokens of each input are not pooled; no prompt stands before token ids."""
+    """How many leading tokens of each input are not pooled; token ids have no prompt."""
     skipped = model.model.prompt_tokens(prompt)
     return [0 if isinstance(item, list) else skipped for item in inputs.items]
 
@@ -271,9 +272,9 @@ def skipped_tokens(
 def embedding_call(
     model: ServedModel, skipped: int | Sequence[int], *, normalize: bool
 ) -> tuple[EngineCall, Callable[[list[Floats]], Awaitable[list[Floats]]]]:
-    """The engine call for texts, and what makes embeddings of its rows.
+    """The engine call for texts, and a function that turns its rows into embeddings.
 
-    The first ``skipped`` tokens, of all or of each, are not pooled.
+    The first ``skipped`` tokens (one number for all texts, or one per text) are not pooled.
     """
     pooler = model.model.pooler
     try:
@@ -316,17 +317,18 @@ def truncate_dimensions(
 
 
 def require_head(model: ServedModel, head: Head, verb: str) -> None:
-    """RequestError 424, TEI's status for it, if the model has another head."""
+    """RequestError 424, as in TEI, if the model has another head."""
     if model.head is not head:
         raise RequestError(
             424,
-            f"{model.name} is {_KINDS[model.head]} and cannot {verb}: that takes {_KINDS[head]}. "
+            f"{model.name} is {_KINDS[model.head]} and cannot {verb}: that requires "
+            f"{_KINDS[head]}. "
             f"It answers {', '.join(model.routes)}.",
             code=WRONG_HEAD,
         )
 
 
 async def disconnected(request: Request) -> None:
-    """Returns when the client has disconnected; the body must have been read."""
+    """Return once the client has disconnected; the body must have been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -11,14 +11,14 @@ from sparsebert.inference.texts import Text
 
 
 class TextInputs(NamedTuple):
-    """Texts or token ids; ``single`` says that the client gave one and not a list."""
+    """Texts or token ids; ``single`` means that the client sent one, not a list."""
 
     items: list[str | list[int]]
     single: bool
 
 
 class PredictInputs(NamedTuple):
-    """Texts and pairs of texts; ``single`` says that the client gave one and not a batch."""
+    """Texts and pairs of texts; ``single`` means that the client sent one, not a batch."""
 
     items: list[Text]
     single: bool
@@ -49,19 +49,19 @@ def wrong(where: str, message: str) -> PydanticCustomError:
 
 
 def _filled(text: str, where: str = "") -> str:
-    """As in TEI and at OpenAI only the empty text is refused, not a blank one."""
+    """Refuse the empty text, but not a blank one, as TEI and OpenAI do."""
     if not text:
-        raise wrong(where, "is empty: give at least one character.")
+        raise wrong(where, "is empty: send at least one character.")
     return text
 
 
 def _whole(value: object) -> object:
-    """JSON has one kind of number, and 5.0 is a whole one."""
+    """JSON has only one kind of number, so 5.0 counts as an integer."""
     return int(value) if type(value) is float and value.is_integer() else value
 
 
 def _as_ids(value: object) -> list[int] | None:
-    """A list of token ids; None if it is something else."""
+    """The value as a list of token ids; None if it is something else."""
     if not isinstance(value, list) or not value:
         return None
     ids = [_whole(item) for item in value]
@@ -94,8 +94,8 @@ def _read_pairs(value: object) -> PredictInputs:
         if len(value) > 2:
             raise wrong(
                 "",
-                f"is a list of {len(value)} strings, and a pair has two: for a batch put each text "
-                "into a list of its own, [[...], [...]].",
+                f"is a list of {len(value)} strings, but a pair has two: for a batch, put each "
+                "text into its own list, [[...], [...]].",
             )
         return PredictInputs([_text(value, "")], True)
     for index, item in enumerate(value):
@@ -104,12 +104,12 @@ def _read_pairs(value: object) -> PredictInputs:
             or len(item) not in (1, 2)
             or not all(isinstance(part, str) for part in item)
         ):
-            raise wrong(f"[{index}]", "must be a list of one string, or of two for a pair.")
+            raise wrong(f"[{index}]", "must be a list of one string, or of two strings for a pair.")
     return PredictInputs([_text(item, f"[{index}]") for index, item in enumerate(value)], False)
 
 
 def _text(parts: list[str], where: str) -> Text:
-    """As in TEI a text of a pair may be empty."""
+    """A text of a pair may be empty, as in TEI."""
     return _filled(parts[0], f"{where}[0]") if len(parts) == 1 else (parts[0], parts[1])
 
 
@@ -164,7 +164,11 @@ def _lower(value: object) -> object:
 
 _STRING = {"type": "string", "minLength": 1}
 _ANY_STRING = {"type": "string"}
-_ID = {"type": "integer", "minimum": 0, "maximum": (1 << 32) - 1}  # the tokenizers library's own
+_ID = {
+    "type": "integer",
+    "minimum": 0,
+    "maximum": (1 << 32) - 1,
+}  # the limit of the tokenizers library
 _IDS = {"type": "array", "items": _ID, "minItems": 1}
 
 
@@ -235,7 +239,7 @@ Documents = Annotated[
     ),
 ]
 Filled = Annotated[str, AfterValidator(_filled), WithJsonSchema(_STRING)]
-"""A string of one character at least."""
+"""A string of at least one character."""
 FilledList = Annotated[list[Filled], WithJsonSchema(_listed(_STRING))]
 Texts = Annotated[list[str], WithJsonSchema(_listed(_ANY_STRING))]
 """Texts to be read with a query: some may be empty."""
@@ -243,4 +247,4 @@ LowerCase = BeforeValidator(_lower)
 Whole = BeforeValidator(_whole)
 _FALSE = {"type": "boolean", "enum": [False]}
 Never = Annotated[bool, AfterValidator(_never), WithJsonSchema(_FALSE)]
-"""A switch that may be given, as long as it is off."""
+"""A switch that is accepted only if it is off."""

@@ -1,9 +1,9 @@
 """Routes whose body and response are JSON.
 
-FastAPI documents them from their signatures, ``endpoint(request, body: SomeBody, ...)``. What runs
-is ours: the body is read up to a limit of size and decompressed, admission control gives the
-request a slot, the JSON is parsed and validated, and orjson serialises the result, which writes
-numpy arrays without a Python object for each number.
+FastAPI documents them from their signatures, ``endpoint(request, body: SomeBody, ...)``. The code
+that runs is ours: the body is read up to a size limit and decompressed, admission control gives the
+request a slot, the JSON is parsed and validated, and the result is serialised by orjson, which
+writes numpy arrays without creating a Python object for each number.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 _ORJSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _CODINGS = ("gzip", "x-gzip", "deflate")
-_INLINE = 1 << 16  # bytes that are decoded on the event loop; more would block other requests
+_INLINE = 1 << 16  # bytes to decompress on the event loop; more would block other requests
 
 
 class JsonRoute(APIRoute):
@@ -79,7 +79,7 @@ def json_object(raw: bytes) -> dict[str, Any]:
     try:
         content = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        reason = str(error).split(":")[0]  # what follows may quote the body
+        reason = str(error).split(":")[0]  # the rest may quote the body
         raise RequestError(400, f"the body is not valid JSON: {reason}.") from None
     if not isinstance(content, dict):
         raise RequestError(422, "the body must be a JSON object.")
@@ -105,14 +105,14 @@ def _invalid(error: ValidationError) -> RequestError:
     if first["type"] == "missing":
         return RequestError(422, f"the body lacks {field}.", param=param)
     if first["type"] in ("string_too_short", "too_short"):
-        return RequestError(422, f"{field} is empty: give at least one.", param=param)
+        return RequestError(422, f"{field} is empty: send at least one.", param=param)
     if first["type"] == "inputs":  # begins with the position in the field
         return RequestError(422, f"{field or 'the body'}{message}", param=param)
     return RequestError(422, f"{field}: {message[0].lower()}{message[1:]}.", param=param)
 
 
 async def to_json(result: Any) -> bytes:
-    """``result`` as JSON; long lists of arrays yield to other requests in between."""
+    """``result`` as JSON; other requests may run in between the arrays of a long list."""
     if isinstance(result, list) and sum(getattr(part, "size", 0) for part in result) > 1 << 18:
         parts = [b"["]
         for part in result:
@@ -124,7 +124,7 @@ async def to_json(result: Any) -> bytes:
 
 
 async def read_body(request: Request, limit: int, reservation: Reservation) -> bytes:
-    """The whole body, decompressed; its bytes are reserved. Its time is limited by `connections`.
+    """The whole body, decompressed; its bytes are reserved. `connections` limits the time it takes.
 
     RequestError 413 as soon as it is larger than ``limit`` bytes, compressed or not, 415 for an
     unknown content-encoding and 400 for a corrupt one. ClientGone if it does not arrive.
@@ -133,8 +133,8 @@ async def read_body(request: Request, limit: int, reservation: Reservation) -> b
     if coding not in (*_CODINGS, "identity", ""):
         raise RequestError(
             415,
-            f"the body's content-encoding is not supported: send {' or '.join(_CODINGS[::2])}, "
-            "or none.",
+            "the body's content-encoding is not supported: use "
+            f"{', '.join(_CODINGS[::2])} or none.",
             headers={"Accept-Encoding": ", ".join(_CODINGS[::2]), "Connection": "close"},
         )
     announced = request.headers.get("content-length", "")
@@ -171,10 +171,10 @@ async def _read(request: Request, limit: int, reservation: Reservation) -> bytes
 
 
 def _decoded(raw: bytes, limit: int) -> bytes:
-    """At most ``limit`` + 1 bytes: a small body may be a decompression bomb."""
+    """Decompress up to ``limit`` + 1 bytes: a small body may be a decompression bomb."""
     body = b""
-    while True:  # gzip may have several members, one after the other
-        decoder = zlib.decompressobj(wbits=47)  # the header of gzip or zlib says which it is
+    while True:  # gzip may have several members in sequence
+        decoder = zlib.decompressobj(wbits=47)  # detects gzip or zlib by its header
         try:
             body += decoder.decompress(raw, limit + 1 - len(body))
         except zlib.error:
@@ -189,7 +189,7 @@ def _decoded(raw: bytes, limit: int) -> bytes:
 
 
 def _broken() -> RequestError:
-    return RequestError(400, "the body is not what its content-encoding says, or ends too early.")
+    return RequestError(400, "the body does not match its content-encoding, or is truncated.")
 
 
 def _too_large(limit: int) -> RequestError:

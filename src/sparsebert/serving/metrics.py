@@ -1,4 +1,4 @@
-"""Prometheus metrics of one server, in its own registry: ours, and those of TEI.
+"""Prometheus metrics of one server, in its own registry: ours and TEI's.
 
 `TeiMetrics` has the metrics of text-embeddings-inference under its names, for existing dashboards:
 
@@ -12,7 +12,7 @@
 | ``te_batch_next_size``, ``te_batch_next_tokens`` | texts and tokens of each batch |
 | ``te_queue_size`` | texts in the queue |
 
-Its buckets are the same too. A list of one text counts as "single" here.
+The buckets are TEI's too. A list of one text counts as "single" here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _TOKENS = (16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 class Metrics:
     """Metrics of requests, batches, the queue and the process.
 
-    The only labels are routes, statuses and names of models, whose number is limited.
+    Labels are only routes, statuses and model names, so that the number of series is bounded.
     """
 
     def __init__(self, admission: Admission, models: Collection[ServedModel]) -> None:
@@ -67,10 +67,14 @@ class Metrics:
             ["route", "status"],
             registry=registry,
         )
-        self._total = seconds("request", "From a request's first byte to its answer.")
-        self._tokenization = seconds("tokenization", "Turning a request's texts into tokens.")
-        self._queue = seconds("queue", "Waiting for the engine.")
-        self._inference = seconds("inference", "From a request's first batch to its last.")
+        self._total = seconds(
+            "request", "Seconds from a request's headers to the end of its response."
+        )
+        self._tokenization = seconds("tokenization", "Seconds of tokenising a request's texts.")
+        self._queue = seconds("queue", "Seconds that a request waits for the engine.")
+        self._inference = seconds(
+            "inference", "Seconds from the start of a request's first batch to the end of its last."
+        )
         self._of_route: dict[str, list[Histogram]] = {}
         self._items = Counter(
             "sparsebert_texts", "Texts answered, by model.", ["model"], registry=registry
@@ -86,7 +90,7 @@ class Metrics:
 
         self._batch_sequences = batch("sequences", "Sequences in a batch.", _COUNTS)
         self._batch_tokens = batch("tokens", "Tokens in a batch.", _TOKENS)
-        self._batch_seconds = batch("seconds", "A batch in the engine.", _SECONDS)
+        self._batch_seconds = batch("seconds", "Seconds of a batch in the engine.", _SECONDS)
 
         def gauge(name: str, what: str, value: Callable[[], float]) -> None:
             Gauge(f"sparsebert_{name}", what, registry=registry).set_function(value)
@@ -94,12 +98,12 @@ class Metrics:
         gauge("requests_in_flight", "Requests being answered.", lambda: admission.in_flight)
         gauge(
             "bytes_in_flight",
-            "Bytes of bodies, results and unread answers.",
+            "Bytes of bodies, results and unread responses.",
             lambda: admission.bytes,
         )
         gauge(
             "waiting_tokens",
-            "Tokens that wait for the engine.",
+            "Tokens waiting for the engine.",
             lambda: sum(each.waiting_tokens for each in models),
         )
 
@@ -133,7 +137,7 @@ class Metrics:
 
 
 class TeiMetrics:
-    """A collector in ``registry``; ``waiting`` gives the number of texts in the queue."""
+    """A collector in ``registry``; ``waiting`` returns the number of texts in the queue."""
 
     def __init__(self, registry: CollectorRegistry, waiting: Callable[[], float]) -> None:
         def histogram(name: str, what: str, buckets: Sequence[float]) -> Histogram:
@@ -146,7 +150,7 @@ class TeiMetrics:
         self._lengths = histogram("request_input_length", "Tokens of a text.", _powers(20))
         self._sizes = histogram("batch_next_size", "Texts of a batch.", _powers(13))
         self._tokens = histogram("batch_next_tokens", "Tokens of a batch.", _powers(21))
-        Gauge("te_queue_size", "Texts that wait.", registry=registry).set_function(waiting)
+        Gauge("te_queue_size", "Texts in the queue.", registry=registry).set_function(waiting)
         self._counts: collections.Counter[tuple[str, tuple[tuple[str, str], ...]]] = (
             collections.Counter()
         )
@@ -180,7 +184,7 @@ class TeiMetrics:
         self._tokens.observe(sum(lengths))
 
     def collect(self) -> Iterable[Metric]:
-        """The counters; those of prometheus_client would be called ``..._total``."""
+        """The counters; prometheus_client's own would be called ``..._total``."""
         found: dict[str, Metric] = {}
         for (name, labels), count in sorted(self._counts.items()):
             if name not in found:

@@ -1,6 +1,6 @@
 """ASGI middleware, outermost first: authentication with logging and metrics, gzip, the fast path.
 
-Plain ASGI rather than Starlette's BaseHTTPMiddleware, as every request passes through it.
+Plain ASGI rather than Starlette's slower BaseHTTPMiddleware: every request passes through it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ log = logging.getLogger("sparsebert.serving")
 
 _PUBLIC = {"/health", "/ping", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"}
 _PUBLIC_PREFIXES = ("/page/", "/static-offline-docs/")
-_GONE = 499  # nginx's status of a client that closed its connection; only in log and metrics
-_CHUNK = 1 << 16  # bytes of a response body that are written together
+_GONE = 499  # nginx's status for a client that disconnected; only in logs and metrics
+_CHUNK = 1 << 16  # bytes of a response body that are written at a time
 _MIN_COMPRESSED = 4096  # bytes: compressing a smaller response takes longer than sending it
 
 
 class RequestMiddleware:
-    """The API key, the log line, the metrics and the form of errors of every request."""
+    """API key, log line, metrics and error format of every request."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -65,16 +65,16 @@ class RequestMiddleware:
             # Only its location: the message might contain what the client sent.
             log.error("fault", extra={"fields": _location_of(error)})
             if response.status == 0:
-                fault = RequestError(500, "a fault of the server's own.")
+                fault = RequestError(500, "internal server error.")
                 await send_error(fault, path, response.send)
         finally:
             reservation.release()
             self._record(scope, response.status, stats)
 
     def _routed(self, scope: Scope) -> tuple[Scope, str]:
-        """The scope as the routes expect it, and the path without the root path of a proxy.
+        """The scope as the routes expect it, and the path without a proxy's root path.
 
-        A proxy may strip its own path or not; a trailing slash makes no difference.
+        The proxy may or may not have stripped it; a trailing slash makes no difference.
         """
         path: str = scope["path"]
         root = self._root
@@ -89,7 +89,7 @@ class RequestMiddleware:
             return
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, key = given.partition(b" ")
-        # The scheme's case is free (RFC 9110, 11.1).
+        # The scheme is case-insensitive (RFC 9110, 11.1).
         if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), self._key):
             raise RequestError(
                 401,
@@ -122,8 +122,8 @@ class RequestMiddleware:
 class _ResponseWriter:
     """Sends a response with backpressure.
 
-    A large body is written in chunks, each when all but some kilobytes of the one before have been
-    read, so that a request ends, and releases its slot, when its response has been written.
+    A large body is written in chunks, each once all but a few kilobytes of the previous one have
+    been read, so that a request ends, and releases its slot, when its response has been written.
     """
 
     def __init__(
@@ -159,9 +159,9 @@ class _ResponseWriter:
 
 
 class FastPath:
-    """Dispatches POST requests for one of ``routes`` directly to it.
+    """Dispatches POST requests for ``routes`` directly.
 
-    FastAPI's own middleware and routing take about as much time as all the rest of a request.
+    FastAPI's own middleware and routing take about as long as the rest of a request.
     """
 
     def __init__(self, app: ASGIApp, routes: Mapping[str, JsonRoute]) -> None:
@@ -181,7 +181,7 @@ class FastPath:
 
 
 class Compression:
-    """gzip responses for clients that accept them."""
+    """Gzips responses for clients that accept it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -194,7 +194,7 @@ class Compression:
 
 
 def route_path(scope: Scope) -> str:
-    """The path as the routes have it, without the root path."""
+    """The path without the root path, as the routes have it."""
     path: str = scope["path"]
     return path.removeprefix(scope["root_path"])
 
@@ -234,7 +234,7 @@ def _location_of(error: Exception) -> dict[str, Any]:
 
 
 def accepts_gzip(scope: Scope) -> bool:
-    """Whether a request accepts gzip (RFC 9110, 12.5.3): named, and not by `q=0`."""
+    """Whether a request accepts gzip (RFC 9110, 12.5.3): it is named, and not with `q=0`."""
     for name, value in scope["headers"]:
         if name == b"accept-encoding":
             for each in value.lower().split(b","):

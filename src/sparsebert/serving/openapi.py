@@ -20,15 +20,16 @@ from sparsebert.serving.service import Service
 
 _JSON = "application/json"
 _ERRORS = {
-    400: "Not JSON, or not what its content-encoding says",
-    401: "Without the key",
+    400: "A body that is not JSON or does not match its content-encoding; on OpenAI's and Cohere's "
+    "routes, also an invalid field",
+    401: "The API key is missing or wrong",
     404: "No such model or version",
     408: "The body did not arrive in time",
-    413: "Too many texts, or too large",
-    415: "A content-encoding that is not known",
-    422: "Not what the route or the tokenizer takes",
-    424: "The model's head does not fit, or the engine failed",
-    429: "Too many requests at a time",
+    413: "Too many texts, or a text or body that is too large",
+    415: "A content-encoding that is not supported",
+    422: "Fields that the route or the tokenizer does not accept",
+    424: "The model's head cannot answer this route, or the engine failed",
+    429: "Too many requests or bytes in flight",
     500: "The engine failed",
     503: "Not ready, or stopping",
 }
@@ -66,7 +67,7 @@ _BODIES: dict[Form, type[BaseModel]] = {
 
 
 def document(app: FastAPI, service: Service) -> None:
-    """Have ``app`` generate this document on first use."""
+    """Make ``app`` generate this document on first use."""
     of_the_code = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -98,7 +99,7 @@ def _of_the_server(described: dict[str, Any], service: Service) -> dict[str, Any
                 if parameter["in"] == "path":
                     names = ["1"] if parameter["name"] == "version" else [*service.models]
                     parameter["schema"] = {"type": "string", "enum": names}
-            # FastAPI takes the version that a path lacks for one that a query may have.
+            # Where a path has no version, FastAPI documents it as a parameter of the query.
             operation["parameters"] = [
                 each for each in operation.get("parameters", ()) if each["in"] == "path"
             ]

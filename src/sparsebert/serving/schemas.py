@@ -1,6 +1,6 @@
 """The JSON of text-embeddings-inference's routes and of ``/answer``: requests and responses.
 
-Beside TEI's own fields every request takes ``model``, the name of the model to ask.
+Besides TEI's own fields, every request takes ``model``, the name of the model to use.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _allow_nulls(schema: dict[str, Any]) -> None:
 
 
 class Fields(BaseModel):
-    """A JSON object: null is a field that was not given, and no value is converted.
+    """A JSON object: null means that a field was not given, and values are not converted.
 
     Unknown fields are ignored.
     """
@@ -56,7 +56,7 @@ class Fields(BaseModel):
 
 
 class Parameters(Fields):
-    """A JSON object whose unknown fields are refused, but for ``harmless`` ones."""
+    """A JSON object whose unknown fields are refused, except ``harmless`` ones."""
 
     model_config = ConfigDict(extra="forbid")
     harmless: ClassVar[tuple[str, ...]] = ()
@@ -71,30 +71,30 @@ class Parameters(Fields):
             given.pop(name, None)
         if set(given) - set(cls.model_fields):
             known = ", ".join(cls.model_fields) or "none"
-            raise wrong("", f"has a field that is not supported here; supported are: {known}.")
+            raise wrong("", f"has a field that is not supported here; supported fields: {known}.")
         return given
 
 
 class NoParameters(Parameters):
-    """For routes whose clients may send ``parameters`` of another task."""
+    """For routes without parameters, whose clients may still send an empty object."""
 
 
 class RequestBody(Fields):
     model: str | None = Field(
         None,
-        description="The model to ask; if left out the first that can do it. Where one model is "
-        "served, it answers to any name.",
+        description="The model to use; by default, the first that can answer. A server with a "
+        "single model accepts any name.",
     )
 
 
 Direction = Annotated[Literal["left", "right"], LowerCase]
 Truncate = Annotated[
     bool | None,
-    Field(description="Cut a text that is too long; the server's own choice if left out."),
+    Field(description="Truncate texts that are too long; by default, as set on the server."),
 ]
 SideToCut = Annotated[
     Direction | None,
-    Field(description="The end at which it is cut; the model's own choice if left out."),
+    Field(description="The side on which texts are truncated; by default, the model's own."),
 ]
 
 
@@ -103,7 +103,7 @@ Thousand = Annotated[int, Field(ge=1, le=1000), Whole]
 TruncatePromptTokens = Annotated[
     Annotated[int, Field(ge=-1), Whole] | None,
     Field(
-        description="As in vLLM: cut texts to this many tokens; -1 is as many as the model takes.",
+        description="As in vLLM: truncate texts to this many tokens; -1 is the model's maximum.",
     ),
 ]
 
@@ -117,8 +117,8 @@ class PromptedBody(CutBody):
     inputs: Inputs
     prompt_name: str | None = Field(
         None,
-        description="A sentence-transformers prompt's name; without it the model's default prompt "
-        'stands before the texts to embed, and with "" none.',
+        description="The name of a sentence-transformers prompt to put before the texts; by "
+        'default, the model\'s default prompt. "" means none.',
     )
     parameters: NoParameters = NoParameters()
 
@@ -126,23 +126,23 @@ class PromptedBody(CutBody):
 class EmbedRequest(PromptedBody):
     normalize: bool = True
     dimensions: Count | None = Field(
-        None, description="Keep this many numbers of each embedding (Matryoshka models)."
+        None, description="Truncate each embedding to this many numbers (Matryoshka models)."
     )
 
 
 class EmbedAllRequest(PromptedBody):
     task: Task = Field(
         "document",
-        description="What the texts are to a multi-vector model (ColBERT), which reads and expands "
-        "queries otherwise than documents, behind prompts of their own.",
+        description="What the texts are, for a multi-vector model (ColBERT), which treats queries "
+        "and documents differently and has a prompt for each.",
     )
 
 
 class EmbedSparseRequest(PromptedBody):
     task: Task | None = Field(
         None,
-        description="What the texts are: of a model with routes for queries and documents, the "
-        "route that they take; of others, the prompt that is put before them.",
+        description="What the texts are. Selects the prompt and, if the model has separate routes "
+        "for queries and documents, the route.",
     )
 
 
@@ -154,7 +154,7 @@ class SparseValue(BaseModel):
 
 
 class HybridEmbedding(BaseModel):
-    """A text's three embeddings of one pass; ``tokens`` has a vector for each token."""
+    """A text's three embeddings from one pass; ``tokens`` has one vector per token."""
 
     dense: list[float]
     sparse: list[SparseValue]
@@ -170,11 +170,11 @@ class PipelineParameters(Parameters):
 
 class PredictRequest(CutBody):
     inputs: Pairs
-    raw_scores: bool = Field(False, description="The logits, instead of probabilities.")
+    raw_scores: bool = Field(False, description="Return logits instead of probabilities.")
     parameters: PipelineParameters | None = Field(
         None,
-        description="The form of Hugging Face's pipelines; with it the answer to a single text is "
-        "a list of one list, as theirs is.",
+        description="Options of Hugging Face's pipelines; with them, the answer to a single text "
+        "is a list of one list, as theirs is.",
     )
 
 
@@ -208,7 +208,7 @@ class SimilarityParameters(Parameters):
 
 
 class SimilarityRequest(CutBody):
-    """``truncate`` and ``truncation_direction`` may stand in ``parameters`` too, as in TEI."""
+    """``truncate`` and ``truncation_direction`` may also be in ``parameters``, as in TEI."""
 
     inputs: SimilarityInput
     parameters: SimilarityParameters = SimilarityParameters()
@@ -220,19 +220,19 @@ class QuestionInput(Fields):
 
 
 class AnswerParameters(Parameters):
-    """Names and meaning are those of transformers' question-answering pipeline."""
+    """Names and meanings are those of transformers' question-answering pipeline."""
 
     top_k: Thousand = 1
     doc_stride: Annotated[int, Field(ge=1, le=100_000), Whole] = 128
     max_answer_len: Thousand = 30
     max_seq_len: Annotated[int, Field(ge=32, le=100_000), Whole] = 384
     align_to_words: Never = Field(
-        False, description="An answer begins and ends where a token does."
+        False, description="Not supported: answers begin and end at token boundaries."
     )
     handle_impossible_answer: bool = Field(
         False,
-        description="Whether the answer may be that there is none, an empty text. What is not "
-        "given is as in the model's training: true after SQuAD v2.",
+        description="Whether the answer may be that there is none, an empty text. By default as in "
+        "the model's training: true after SQuAD v2.",
     )
 
 
@@ -242,7 +242,7 @@ class AnswerRequest(RequestBody):
 
 
 class AnswerSpan(BaseModel):
-    """Characters ``[start, end)`` of the context, and their share of the n-best list."""
+    """Characters ``[start, end)`` of the context; the score is a softmax over the n-best spans."""
 
     answer: str
     score: float
@@ -251,10 +251,10 @@ class AnswerSpan(BaseModel):
 
 
 class TagParameters(Parameters):
-    """Names and meaning are those of transformers' token-classification pipeline."""
+    """Names and meanings are those of transformers' token-classification pipeline."""
 
     aggregation_strategy: Literal["none", "simple", "first", "average", "max"] = "simple"
-    ignore_labels: list[str] = Field(["O"], description="Labels that are left out.")
+    ignore_labels: list[str] = Field(["O"], description="Labels to leave out.")
 
 
 class TagRequest(CutBody):
@@ -263,7 +263,7 @@ class TagRequest(CutBody):
 
 
 class TaggedEntity(BaseModel):
-    """Characters ``[start, end)`` of the text, with the entity's kind, or its token's label."""
+    """Characters ``[start, end)`` of the text, with the entity's type or the token's label."""
 
     entity_group: str | None = None
     entity: str | None = None
@@ -274,7 +274,7 @@ class TaggedEntity(BaseModel):
 
 
 class FillParameters(Parameters):
-    """Names and meaning are those of transformers' fill-mask pipeline."""
+    """Names and meanings are those of transformers' fill-mask pipeline."""
 
     top_k: Thousand = 5
 
@@ -285,7 +285,7 @@ class FillRequest(CutBody):
 
 
 class FilledToken(BaseModel):
-    """A token, its probability, its text, and the whole text with it in the mask's place."""
+    """A token, its probability, its text, and the whole text with it in place of the mask."""
 
     score: float
     token: int

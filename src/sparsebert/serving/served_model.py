@@ -25,9 +25,9 @@ from sparsebert.serving.stats import ModelStats, RequestStats
 
 
 class Truncation(NamedTuple):
-    """How a text that is too long is truncated: at which side, and to how many tokens.
+    """How a text that is too long is truncated: on which side, and to how many tokens.
 
-    ``side`` None is the default of the model folder. ``tokens`` include special tokens; None is the
+    A ``side`` of None is the model folder's default. ``tokens`` include special tokens; None is the
     model's maximum.
     """
 
@@ -36,14 +36,14 @@ class Truncation(NamedTuple):
 
 
 class Inferred(NamedTuple):
-    """The results of each engine call, and what it was made of, in order."""
+    """The results of each engine call, and the tokens that they were computed from, in order."""
 
     results: list[list[Floats]]
     tokens: Sequence[Tokens]
 
 
 _ADVICE = '"truncate": true'
-_DISCONNECT_CHECK = 0.1  # seconds after which a waiting request watches for a disconnect
+_DISCONNECT_CHECK = 0.1  # seconds before a waiting request starts to watch for a disconnect
 
 _EMBEDDING_ROUTES = ("/embed", "/embed_all", "/similarity", "/v1/embeddings")
 _READING_ROUTES = ("/tokenize", "/decode")
@@ -119,10 +119,12 @@ class ServedModel:
     ) -> None:
         """Start the engine threads; texts are tokenised in ``tokenizer_pool``.
 
-        Raises EngineError if another server has started it, whose threads would never stop.
+        Raises EngineError if another server has started the model: its threads would never stop.
         """
         if self._batcher is not None:
-            raise EngineError(f"{self.name} is served already: load it anew for another server.")
+            raise EngineError(
+                f"{self.name} is already being served: load it again for another server."
+            )
         encoders = [replica.encoder for replica in self.replicas]
         self._tokenizer_pool = tokenizer_pool
 
@@ -145,10 +147,10 @@ class ServedModel:
         tokenize: Callable[[], Sequence[Tokens]],
         disconnected: Callable[[], Any],
     ) -> Inferred:
-        """Tokenise in the pool by ``tokenize`` and run each engine call on all sequences.
+        """Call ``tokenize`` in the pool, then run each engine call on all sequences.
 
-        ``disconnected()`` must return an awaitable that ends when the client has disconnected; what
-        is still queued is then dropped, and ClientGone raised. Raises RequestError.
+        ``disconnected()`` must return an awaitable that completes when the client disconnects; what
+        is still queued is then dropped and ClientGone raised. Also raises RequestError.
         """
         assert self._batcher is not None
         assert self._tokenizer_pool is not None
@@ -188,7 +190,7 @@ class ServedModel:
         return Inferred(results, jobs[0].sequences)
 
     def count(self, stats: RequestStats, sequences: int) -> None:
-        """Count a request of so many sequences that was answered."""
+        """Count an answered request that had this many sequences."""
         counted = self.stats
         counted.requests += 1
         counted.sequences += sequences
@@ -199,7 +201,7 @@ class ServedModel:
         counted.last = time()
 
     async def in_tokenizer_pool(self, function: Callable[[], Any]) -> Any:
-        """``function()`` on a tokenisation thread, off the event loop."""
+        """Run ``function()`` on a tokenisation thread, off the event loop."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._tokenizer_pool, function)
         except (InputError, CheckpointError) as error:
@@ -215,10 +217,11 @@ class ServedModel:
     ) -> list[Tokens]:
         """Tokenise texts and pairs, and add special tokens to lists of token ids.
 
-        With a ``task`` a multi-vector model reads them as queries or documents.
-        ``name(index)`` is what messages call the text at an index, and ``advice`` the field by
-        which a client has it truncated. Raises RequestError: 413 for a text that is too long and
-        may not be truncated, 422 for what the tokenizer or the vocabulary refuses.
+        With a ``task``, a multi-vector model reads them as queries or documents.
+        ``name(index)`` is what messages call the text at an index, and ``advice`` is the field with
+        which a client asks for truncation. Raises RequestError: 413 for a text that is too long and
+        may not be truncated, 422 for what the tokenizer or the vocabulary rejects, 424 if the
+        tokenizer does not match the model.
         """
         most = self._longest(task)
         side, limit = (truncation or Truncation()).side, self._limit(truncation, most)
@@ -242,7 +245,7 @@ class ServedModel:
         return embedder.expanded(checked, task, self.model.config.max_length)
 
     def _longest(self, task: Task | None) -> int:
-        """Tokens of a text that the model reads."""
+        """The most tokens that the model reads of a text."""
         most, embedder = self.model.max_length, self.model.token_vectors
         if task is None or embedder is None:
             return most
@@ -256,7 +259,7 @@ class ServedModel:
         name: Callable[[int], str],
         truncation: Truncation | None,
     ) -> list[SparseEmbedding]:
-        """Sparse embeddings by a table; errors as in `tokenize`."""
+        """Sparse embeddings from a lookup table; errors as in `tokenize`."""
         places = [place for place, item in enumerate(items) if not isinstance(item, list)]
         given = [item for item in items if not isinstance(item, list)]
         texts = Texts(given, False, lambda place: name(places[place]))
@@ -284,7 +287,7 @@ class ServedModel:
         truncation: Truncation | None,
         advice: str,
     ) -> list[LocatedTokens]:
-        """As `tokenize`, of texts, with the characters of each token."""
+        """As `tokenize`, for texts only, with the character positions of each token."""
         most = self.model.max_length
         side, limit = (truncation or Truncation()).side, self._limit(truncation, most)
         given = Texts([*texts], False, name)
@@ -295,7 +298,7 @@ class ServedModel:
         return found
 
     def _width(self, call: EngineCall) -> int:
-        """Numbers of a row of results, or more."""
+        """An upper bound on the width of a row of results."""
         config, embedder = self.model.config, self.model.token_vectors
         if self.head is Head.MASKED_LM and call.method in ("head", "sparse", "masked"):
             return config.vocab_size
@@ -308,8 +311,8 @@ class ServedModel:
         if not least <= truncation.tokens <= most:
             raise RequestError(
                 422,
-                f"truncate_prompt_tokens must be from {least} to {most}, which is what {self.name} "
-                "takes, or -1 for that.",
+                f"truncate_prompt_tokens must be from {least} to {most}, the maximum of "
+                f"{self.name}, or -1 for that maximum.",
                 param="truncate_prompt_tokens",
             )
         return truncation.tokens
@@ -331,27 +334,27 @@ class ServedModel:
                 raise RequestError(
                     422,
                     f"{name}[{index}] is {token}, outside the vocabulary of {self.name}, which has "
-                    f"{vocabulary} tokens: token ids must be those of this model's own tokenizer.",
+                    f"{vocabulary} tokens: token ids must come from this model's own tokenizer.",
                 )
 
     def _too_long(self, name: str, advice: str, most: int) -> RequestError:
         return RequestError(
             413,
             f"{name} is longer than the {most} tokens that {self.name} takes: "
-            f"shorten it, or send {advice} (or start the server with --auto-truncate) to have it "
-            "cut.",
+            f"shorten it, or send {advice} (or start the server with --auto-truncate) to truncate "
+            "it.",
             param=name.split("[")[0],
             code="context_length_exceeded",
         )
 
     def _checked(self, sequences: list[Tokens]) -> list[Tokens]:
-        """Check all ids, since the engine refuses a whole batch for a single bad one."""
+        """Check all ids, since the engine rejects a whole batch because of a single bad one."""
         vocabulary = self.model.config.vocab_size
         for sequence in sequences:
             if sequence.ids.max() >= vocabulary:
                 raise RequestError(
                     424,
-                    f"the tokenizer of {self.name} gives token id {sequence.ids.max()}, and the "
+                    f"the tokenizer of {self.name} produces token id {sequence.ids.max()}, but the "
                     f"model has {vocabulary} tokens: they do not belong together.",
                 )
         return sequences
@@ -405,13 +408,15 @@ def load_models(
     duplicate name, and what `sparsebert.load` raises.
     """
     if not models:
-        raise InputError("no model was named: give at least one to serve.")
+        raise InputError("no model to load: pass at least one.")
     options = {"threads": threads, "max_length": max_length, "compute": compute, "copied": copied}
     served = [_load(name, model, workers, **options) for name, model in map(_parse_name, models)]
     names = [model.name for model in served]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"two models are called {name}: name them, as in first=FOLDER.")
+            raise InputError(
+                f"two models are called {name}: give them other names, as in first=FOLDER."
+            )
     return served
 
 

@@ -1,4 +1,4 @@
-"""Running the application under uvicorn: socket, signals, graceful shutdown and log lines."""
+"""Run the application under uvicorn: socket, signals, graceful shutdown and log lines."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ log = logging.getLogger("sparsebert.serving")
 _BACKLOG = 2048
 _UNIX = "unix:"
 _MAX_CONNECTIONS = 4096
-_OTHER_FILES = 128  # reserved for other uses than connections
+_OTHER_FILES = 128  # file descriptors reserved for anything but connections
 _WORTH_TRIMMING = 1 << 24  # bytes
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None  # glibc's
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None  # in glibc
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -54,7 +54,7 @@ def _listen_at(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     try:
         if Path(path).is_socket() and not _answers(path):
-            Path(path).unlink()  # of a server that was killed
+            Path(path).unlink()  # left behind by a server that was killed
         listener.bind(path)
         listener.listen(_BACKLOG)
     except OSError as error:
@@ -98,8 +98,9 @@ def run(
         shutdown_delay=shutdown_delay,
         timeout_graceful_shutdown=shutdown_timeout,
     )
-    # uvicorn raises the signal again when it has drained, for handlers that were there before it:
-    # these, so that the process goes on to its own end. Until uvicorn listens they stop it.
+    # After draining, uvicorn raises the signal again for the handlers that it had replaced: these,
+    # so that the process then runs on to its normal end. Until uvicorn installs its own handlers,
+    # these stop the server.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.stop)
     address = listener.getsockname()
@@ -125,7 +126,7 @@ def make_server(app: FastAPI, *, shutdown_delay: int = 0, **settings: Any) -> Se
 
 
 def raise_file_limit() -> None:
-    """Raise the limit of open files, often 1,024, to the maximum: each connection takes one."""
+    """Raise the limit on open files (often 1,024) to the maximum: each connection takes one."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -146,14 +147,14 @@ def _max_connections() -> int:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, with log lines, limits of connections and a delayed shutdown."""
+    """uvicorn's server, with log lines, connection limits and a delayed shutdown."""
 
     def __init__(self, config: uvicorn.Config, shutdown_delay: int) -> None:
         super().__init__(config)
         assert isinstance(config.app, FastAPI)
         self._service = config.app.state.service
-        self._ticks = 10 * shutdown_delay  # from the signal on
-        self._most_bytes = 0  # in flight, since memory was last given back
+        self._ticks = 10 * shutdown_delay  # left, counted from the signal on
+        self._most_bytes = 0  # peak in flight since memory was last returned
 
     def stop(self, _number: int, _frame: FrameType | None) -> None:
         self.should_exit = True
@@ -164,7 +165,7 @@ class Server(uvicorn.Server):
             log.info("listening", extra={"fields": {"address": _url(listener)}})
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second; True ends accepting."""
+        """Called ten times a second; returning True starts the shutdown."""
         if counter % 10 == 0:
             self._enforce_limits()
             self._give_memory_back()

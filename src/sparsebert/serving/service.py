@@ -21,17 +21,17 @@ class Service:
 
     def __init__(self, models: Sequence[ServedModel], options: ServingOptions) -> None:
         if not models:
-            raise InputError("no model was given: a server needs at least one.")
+            raise InputError("no model to serve: pass at least one.")
         self.models = {model.name: model for model in models}
         if len(self.models) < len(models):
-            raise InputError("two models have the same name: give each a name of its own.")
+            raise InputError("two models have the same name: give each its own name.")
         for model in models:
             longest = model.model.max_length
             if options.max_batch_tokens < longest:
                 raise InputError(
-                    f"a batch of {options.max_batch_tokens} tokens cannot hold the longest text of "
-                    f"{model.name}, {longest} tokens: raise --max-batch-tokens or lower "
-                    "--max-length."
+                    f"a batch of {options.max_batch_tokens} tokens cannot hold the longest text "
+                    f"that {model.name} accepts ({longest} tokens): raise --max-batch-tokens or "
+                    "lower --max-length."
                 )
         self.default = models[0]
         self.options = options
@@ -41,7 +41,7 @@ class Service:
         self._tokenizer_pool: ThreadPoolExecutor | None = None
 
     def start(self) -> None:
-        """Start all threads; in the process that serves, after any fork."""
+        """Start all threads; call this in the serving process, after any fork."""
         self._tokenizer_pool = ThreadPoolExecutor(self.options.tokenization_workers, "tokenization")
         for name, model in self.models.items():
             observe = partial(self.metrics.observe_batch, name)
@@ -62,9 +62,9 @@ class Service:
     def model(self, name: str | None, route: str) -> ServedModel:
         """The model that answers a request for ``route``.
 
-        A single model answers to any name, as in text-embeddings-inference. Of several it is the
-        one that the request names, or the first that supports the route (the first of all if none
-        does). Raises RequestError 404.
+        A single model answers to any name, as in text-embeddings-inference. Of several, it is the
+        one that the request names; without a name, the first that supports the route, or the first
+        of all if none does. Raises RequestError 404.
         """
         if len(self.models) == 1:
             return self.default
@@ -74,37 +74,38 @@ class Service:
         return self.named(name)
 
     def named(self, name: str) -> ServedModel:
-        """The model of that name; RequestError 404."""
+        """The model of that name; RequestError 404 if there is none."""
         if name not in self.models:
             raise RequestError(
                 404,
-                f"there is no model of that name here: this server has {', '.join(self.models)}.",
+                f"this server has no model of that name; it has {', '.join(self.models)}.",
                 param="model",
                 code="model_not_found",
             )
         return self.models[name]
 
     def check_count(self, count: int, name: str) -> None:
-        """RequestError for a list of no texts (422) or of too many (413)."""
+        """RequestError for an empty list (422) or one with too many entries (413)."""
         if count == 0:
-            raise RequestError(422, f"{name} is empty: give at least one.", param=name)
+            raise RequestError(422, f"{name} is empty: send at least one.", param=name)
         most = self.options.max_client_batch_size
         if count > most:
             raise RequestError(
                 413,
-                f"{name} has {count} entries: a request may have {most} (--max-client-batch-size).",
+                f"{name} has {count} entries: a request may have at most {most} "
+                "(--max-client-batch-size).",
                 param=name,
                 code="array_above_max_length",
             )
 
     def check_characters(self, count: int, name: str) -> None:
-        """RequestError 413 for a text of too many characters."""
+        """RequestError 413 for a text with too many characters."""
         most = self.options.max_input_characters
         if count > most:
             raise RequestError(
                 413,
-                f"{name} has {count} characters: a text may have {most} (--max-input-characters) "
-                "where it is not to be cut.",
+                f"{name} has {count} characters: a text may have at most {most} "
+                "(--max-input-characters) unless it is to be truncated.",
                 param=name.split("[")[0],
                 code="string_above_max_length",
             )

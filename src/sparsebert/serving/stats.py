@@ -10,7 +10,7 @@ from sparsebert.serving.admission import Reservation
 
 @dataclass
 class RequestStats:
-    """Filled in while a request is answered; times are seconds.
+    """Filled in while a request is answered; times are in seconds.
 
     ``queue`` is the time from the end of tokenisation to the start of the first batch,
     ``inference`` from there to the end of the last batch. ``reservation`` is the request's slot and
@@ -28,9 +28,9 @@ class RequestStats:
     inference: float = 0.0
 
     def headers(self) -> dict[str, str]:
-        """TEI's headers, in whole milliseconds as it sends them, and the standard Server-Timing.
+        """TEI's headers, in whole milliseconds as TEI sends them, and the standard Server-Timing.
 
-        Server-Timing has microseconds and is shown by the developer tools of browsers.
+        Server-Timing has microsecond resolution; browsers' developer tools display it.
         """
         total = perf_counter() - self.started
         spent = f"{1e3 * total:.0f}"
@@ -53,7 +53,7 @@ class RequestStats:
 
 @dataclass
 class ModelStats:
-    """Totals of a model since the server started; times are seconds."""
+    """Totals of a model since the server started; times are in seconds."""
 
     requests: int = 0
     failed: int = 0

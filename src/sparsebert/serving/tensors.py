@@ -1,8 +1,8 @@
 """Tensors of the Open Inference Protocol, as JSON or as Triton's binary data, validated.
 
-With the header ``Inference-Header-Content-Length: N`` the first N bytes of a body are JSON, then
-follow the concatenated values of the tensors with the parameter ``binary_data_size`` instead of
-``data``: little-endian numbers, and BYTES elements prefixed by their length in four bytes.
+With the header ``Inference-Header-Content-Length: N``, the first N bytes of a body are JSON. Then
+follow the values of all tensors that have the parameter ``binary_data_size`` instead of ``data``:
+little-endian numbers, and BYTES elements each prefixed by its length in four bytes.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _INTEGERS: dict[str, np.dtype[np.signedinteger[Any]]] = {
 
 
 class TensorParameters(Fields):
-    """Of these only the size of binary data means something here."""
+    """Only the size of binary data has an effect here."""
 
     binary_data_size: Annotated[int, Field(ge=0), Whole] | None = None
     shared_memory_region: None = Field(None, description="Shared memory is not supported.")
 
 
 def _require_data(schema: dict[str, Any]) -> None:
-    # In JSON, which is what the documentation is of.
+    # The documentation describes tensors as JSON.
     schema["properties"]["data"] = {"title": "Data", "type": "array", "items": {}}
     schema["required"] = [*schema["required"], "data"]
     schema["properties"].pop("parameters")
 
 
 class RequestTensor(Fields):
-    """An input: ``data`` is flat or nested, in row-major order; or it is binary."""
+    """An input: ``data``, flat or nested in row-major order, or else binary data."""
 
     model_config = ConfigDict(json_schema_extra=_require_data)
 
@@ -73,7 +73,7 @@ class TensorRoute(JsonRoute):
         elif length.isascii() and length.isdigit() and int(length[:20]) <= len(raw):
             raw, binary = raw[: int(length)], raw[int(length) :]
         else:
-            raise RequestError(400, f"{HEADER} is not the number of bytes of the body's JSON.")
+            raise RequestError(400, f"{HEADER} is not the number of bytes of JSON in the body.")
         body = validated(json_object(raw), body_type)
         start = 0
         for tensor in getattr(body, "inputs", ()):
@@ -84,7 +84,8 @@ class TensorRoute(JsonRoute):
             start += size
         if start != len(binary):
             raise RequestError(
-                400, f"the body has {len(binary)} bytes of binary data, and its inputs {start}."
+                400,
+                f"the body has {len(binary)} bytes of binary data, but its inputs have {start}.",
             )
         return body
 
@@ -110,21 +111,23 @@ def integers(tensor: RequestTensor) -> npt.NDArray[np.int64]:
     if tensor.data is None:
         size = tensor.parameters.binary_data_size
         if size is None or size % kind.itemsize:
-            raise _unfit(tensor, f"has neither data nor whole {tensor.datatype} values as binary")
+            raise _unfit(
+                tensor, f"has neither data nor binary data of whole {tensor.datatype} values"
+            )
         values = np.frombuffer(tensor._binary, kind)
         _check_shape(tensor, len(values))
         return values.astype(np.int64).reshape(tensor.shape)
     flat = _flat(tensor, tensor.data)
     limits = np.iinfo(kind)
     if not all(type(item) is int and limits.min <= item <= limits.max for item in flat):
-        raise _unfit(tensor, f"holds something that is not an {tensor.datatype}")
+        raise _unfit(tensor, f"holds a value that is not an {tensor.datatype}")
     return np.array(flat, np.int64).reshape(tensor.shape)
 
 
 def strings(tensor: RequestTensor, *, paired: bool = False) -> list[str]:
     """A BYTES tensor of texts, ``[n]`` or ``[n, 1]``; RequestError 422 for anything else.
 
-    Those that are ``paired`` with others may be empty.
+    Texts may be empty if they are ``paired`` with others.
     """
     if tensor.datatype != "BYTES":
         raise _unfit(tensor, "must have the datatype BYTES")
@@ -137,9 +140,9 @@ def strings(tensor: RequestTensor, *, paired: bool = False) -> list[str]:
         flat = _flat(tensor, tensor.data)
     for index, item in enumerate(flat):
         if not isinstance(item, str):
-            raise _unfit(tensor, "holds something that is not a string")
+            raise _unfit(tensor, "holds a value that is not a string")
         if not (item or paired):
-            raise _unfit(tensor, f"is empty at {index}: give at least one character")
+            raise _unfit(tensor, f"is empty at {index}: send at least one character")
     return flat
 
 
@@ -153,7 +156,7 @@ def _split(tensor: RequestTensor) -> Iterator[str]:
         start = end + 4
         end = start + int.from_bytes(binary[end:start], "little")
         if max(start, end) > len(binary):
-            raise _unfit(tensor, "has binary data that ends within a string")
+            raise _unfit(tensor, "has binary data that ends in the middle of a string")
         try:
             yield binary[start:end].decode()
         except UnicodeDecodeError:
@@ -164,7 +167,7 @@ def _flat(tensor: RequestTensor, data: list[Any]) -> list[Any]:
     flat = data
     while any(isinstance(item, list) for item in flat):
         if not all(isinstance(item, list) for item in flat):
-            raise _unfit(tensor, "mixes lists with values")
+            raise _unfit(tensor, "mixes lists and values")
         flat = [item for part in flat for item in part]
     _check_shape(tensor, len(flat))
     return flat
@@ -172,9 +175,11 @@ def _flat(tensor: RequestTensor, data: list[Any]) -> list[Any]:
 
 def _check_shape(tensor: RequestTensor, count: int) -> None:
     if min(tensor.shape, default=0) < 1 or count != math.prod(tensor.shape):
-        raise _unfit(tensor, f"has {count} values, which are not those of its shape")
+        raise _unfit(
+            tensor, f"has {count} values, which do not match its shape (no size may be below 1)"
+        )
 
 
 def _unfit(tensor: RequestTensor, problem: str) -> RequestError:
-    # Names are the client's own: only those that are expected get here.
+    # Names come from the client, but only tensors with the expected names get here.
     return RequestError(422, f"the input {tensor.name} {problem}.", param="inputs")

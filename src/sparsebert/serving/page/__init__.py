@@ -1,7 +1,7 @@
 """The web page at ``/``: the files of ``static/``, under a policy that lets nothing else run.
 
-The page calls the server's own routes and may do what any client may. Its files are public, so that
-they are served without a key; a key that the server requires is typed into the page.
+The page calls the server's own routes and can do only what any client can. Its files are public:
+they are served without a key, and the user types a key that the server requires into the page.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from starlette.staticfiles import StaticFiles
 
 STATIC = Path(__file__).parent / "static"
 
-# Scripts, styles and requests of this origin and nothing else; nothing inline; no text is ever
-# read as HTML (trusted types without a policy); and no other site may frame the page.
+# Only scripts, styles and requests of this origin; nothing inline; no text is ever parsed as HTML
+# (trusted types without a policy); and no other site may frame the page.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -40,7 +40,7 @@ class _PageFiles(StaticFiles):
 
 
 def add_page(app: FastAPI) -> None:
-    """Give ``app`` the page at ``GET /`` and its files below ``/page``."""
+    """Add the page to ``app`` at ``GET /``, and its files below ``/page``."""
 
     async def page(_request: Request) -> Response:
         return FileResponse(STATIC / "index.html", headers=HEADERS)

@@ -1,6 +1,6 @@
-"""The routes, a module for each client protocol.
+"""The routes, one module per client protocol.
 
-`ROUTERS` maps the tags of the documentation to routers, in the order in which they are tried: the
+`ROUTERS` maps the tags of the documentation to routers, in the order in which they are tried:
 busiest first.
 """
 

@@ -23,17 +23,17 @@ router = APIRouter(route_class=JsonRoute)
 
 _HEAD = EngineCall("head", per_token=True)
 _N_BEST = 20
-# A question or overlap that leaves a window one or two tokens of context would give nearly as many
-# windows as tokens. A context of 100,000 tokens takes 400 at the usual settings.
+# A question or overlap that leaves a window only one or two tokens of context would yield nearly as
+# many windows as tokens. With the usual settings, a context of 100,000 tokens takes 400 windows.
 _MOST_WINDOWS = 512
 
 
 @router.post("/answer", response_model=AnswerSpan | list[AnswerSpan])
 async def answer(request: Request, body: AnswerRequest) -> Any:
-    """The stretch of the context that answers the question; with ``top_k`` above 1 a list of them.
+    """The span of the context that answers the question; with ``top_k`` above 1, a list of spans.
 
-    A context longer than ``max_seq_len`` tokens with its question is read in windows, by default as
-    in fine-tuning and `evaluate`.
+    If context and question together exceed ``max_seq_len`` tokens, the context is read in windows,
+    by default as in fine-tuning and `evaluate`.
     """
     service, stats, parameters = service_of(request), stats_of(request), body.parameters
     model = service.model(body.model, "/answer")
@@ -43,7 +43,7 @@ async def answer(request: Request, body: AnswerRequest) -> Any:
         service.check_characters(len(text), name)
     stats.model, stats.items = model.name, 1
     stats.characters = len(question) + len(context)
-    # What is not given is as `Model.answer` has it, and so as in fine-tuning.
+    # Defaults are those of `Model.answer`, and so those of fine-tuning.
     given, most = parameters.model_fields_set, model.model.max_length
     usual = window_length(model.model.config, most)
     length = min(parameters.max_seq_len, most) if "max_seq_len" in given else usual

@@ -12,8 +12,8 @@
 | ``logits`` | [n, tokens, 2] | question answering: start and end |
 | ``embedding`` | [n, hidden] | every model, pooled as its folder says |
 
-Without ``outputs`` the first of these that the model has. Rows of texts shorter than the longest
-are filled up with zeros. Tensors come and go as JSON or as Triton's binary data.
+Without ``outputs``, the response has the first of these that the model has. Rows of texts shorter
+than the longest are padded with zeros. Tensors are JSON or Triton's binary data.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class RequestOutput(Fields):
 
 
 class InferParameters(Parameters):
-    # Of sequences that models keep a state for, and of queues: nothing here depends on them.
+    # For stateful models and for queues; nothing here depends on them.
     harmless: ClassVar[tuple[str, ...]] = (
         "sequence_id",
         "sequence_start",
@@ -71,7 +71,7 @@ class InferParameters(Parameters):
     )
 
     truncate: bool | None = None
-    binary_data_output: bool = Field(False, description="All outputs as binary data.")
+    binary_data_output: bool = Field(False, description="Return all outputs as binary data.")
 
 
 class InferRequest(Fields):
@@ -96,8 +96,8 @@ class InferResponse(BaseModel):
     outputs: list[ResponseTensor]
 
 
-# Names of models have slashes where they are ids of the hub, so a path with a version must be tried
-# before the one without: of two decorators the lower one is.
+# Model names that are hub ids contain slashes, so the path with a version must be tried before the
+# one without. Of two decorators, the lower one is tried first.
 
 
 @router.post("/v2/models/{name:path}/infer", response_model=InferResponse)
@@ -109,7 +109,7 @@ async def infer(request: Request, body: InferRequest, name: str, version: str = 
     if not known:
         raise RequestError(
             424,
-            f"{model.name} gives no logits and no embedding here: it answers "
+            f"{model.name} has neither logits nor an embedding to return here. It answers "
             f"{', '.join(model.routes)}.",
         )
     requested = body.outputs or [RequestOutput(name=next(iter(known)))]
@@ -118,7 +118,7 @@ async def infer(request: Request, body: InferRequest, name: str, version: str = 
         if each not in known:
             raise RequestError(422, f"{model.name} has no such output; it has {', '.join(known)}.")
     if len(set(wanted)) < len(wanted):
-        raise RequestError(422, "outputs names an output twice.", param="outputs")
+        raise RequestError(422, "outputs lists the same output twice.", param="outputs")
     given = {tensor.name: tensor for tensor in body.inputs}
     prompt = prompt_for(model, [""], None) if "text" in given else ""
     calls = {each: known[each] for each in wanted}
@@ -151,9 +151,11 @@ async def infer(request: Request, body: InferRequest, name: str, version: str = 
 
 
 def model_of(request: Request, name: str, version: str) -> ServedModel:
-    """The model of that name and version; RequestError 404."""
+    """The model of that name and version; RequestError 404 if there is none."""
     if version != VERSION:
-        raise RequestError(404, f"there is no such version: every model has version {VERSION}.")
+        raise RequestError(
+            404, f"there is no such version: every model has only version {VERSION}."
+        )
     return service_of(request).named(name)
 
 
@@ -162,7 +164,7 @@ def outputs_of(model: ServedModel) -> dict[str, EngineCall]:
     known: dict[str, EngineCall] = {}
     if model.head is Head.SEQUENCE:
         known["logits"] = model.model.logits_call
-    elif model.head in (Head.QUESTION, Head.TOKEN):  # a vocabulary a token would drown the client
+    elif model.head in (Head.QUESTION, Head.TOKEN):  # masked-LM logits would be too large
         known["logits"] = EngineCall("head", per_token=True)
     if model.model.pooling.embeds:
         known["embedding"], _ = _embedding_call(model, 0)
@@ -182,13 +184,13 @@ async def _infer_texts(
     given: dict[str, RequestTensor],
     body: InferRequest,
 ) -> dict[str, list[Floats]]:
-    """The results of each output; outputs with the same prompt share their tokens."""
+    """The results of each output; texts are tokenised once for outputs with the same prompt."""
     paired = "text_pair" in given
     texts: Sequence[Any] = strings(given["text"], paired=paired)
     if paired:
         others = strings(given["text_pair"], paired=True)
         if len(others) != len(texts):
-            raise RequestError(422, f"text has {len(texts)} texts, and text_pair {len(others)}.")
+            raise RequestError(422, f"text has {len(texts)} texts, but text_pair {len(others)}.")
         texts = list(zip(texts, others, strict=True))
     usual = {"embedding": prompt_for(model, texts, None), "logits": model.model.score_prompt}
     prompts = {name: usual[name] for name in calls}
@@ -218,16 +220,20 @@ async def _infer_ids(
     body: InferRequest,
 ) -> dict[str, list[Floats]]:
     if "input_ids" not in given:
-        raise RequestError(422, "inputs must hold text or input_ids.", param="inputs")
+        raise RequestError(422, "inputs must include text or input_ids.", param="inputs")
     if body.parameters.truncate:
-        raise RequestError(422, "truncate goes with texts; input_ids are read whole.")
+        raise RequestError(
+            422, "truncate can only be used with texts: input_ids are never truncated."
+        )
     service, stats, config = service_of(request), stats_of(request), model.model.config
     arrays = {name: integers(given[name]) for name in IDS if name in given}
     ids = arrays["input_ids"]
     service.check_count(len(ids), "input_ids")
     for name, array in arrays.items():
         if array.shape != ids.shape:
-            raise RequestError(422, f"{name} must have the shape of input_ids.", param="inputs")
+            raise RequestError(
+                422, f"{name} must have the same shape as input_ids.", param="inputs"
+            )
     lengths = _lengths(arrays.get("attention_mask", np.ones_like(ids)))
     stats.model = model.name
     stats.items += len(ids)
@@ -259,7 +265,7 @@ def _lengths(mask: npt.NDArray[np.int64]) -> list[int]:
 
 
 def _padded(arrays: Sequence[Floats]) -> Floats:
-    """One array of all; those of ``[tokens, width]`` are padded with zeros to the longest."""
+    """All in one array; those of ``[tokens, width]`` are padded with zeros to the longest."""
     if arrays[0].ndim == 1:
         return np.stack(arrays)
     longest = max(len(each) for each in arrays)

@@ -19,7 +19,7 @@ from sparsebert.serving.schemas import Fields
 from sparsebert.serving.served_model import ServedModel
 from sparsebert.serving.service import service_of
 
-# In each group the routes whose paths end in a word are tried before those that end in a name.
+# Within each group, paths that end in a fixed word are tried before those that end in a name.
 router = APIRouter()
 
 
@@ -38,13 +38,13 @@ _EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", 
 
 @router.get("/v2/health/live")
 async def live() -> dict[str, bool]:
-    """The process answers."""
+    """200 while the process answers."""
     return {"live": True}
 
 
 @router.get("/v2/health/ready")
 async def ready(request: Request) -> dict[str, bool]:
-    """Every model is ready, and the server is not stopping."""
+    """200 while every model is ready and the server is not stopping."""
     if not service_of(request).healthy:
         raise RequestError(503, "not ready")
     return {"ready": True}
@@ -58,7 +58,7 @@ async def server_metadata() -> dict[str, Any]:
 
 @router.get("/v2/models/stats")
 async def all_statistics(request: Request) -> dict[str, Any]:
-    """What every model has answered."""
+    """Statistics of every model, with times in nanoseconds."""
     models = service_of(request).models.values()
     return {"model_stats": [_statistics(model) for model in models]}
 
@@ -76,7 +76,7 @@ async def model_ready(request: Request, name: str, version: str = VERSION) -> di
 @router.get("/v2/models/{name:path}/config")
 @router.get("/v2/models/{name:path}/versions/{version}/config")
 async def model_config(request: Request, name: str, version: str = VERSION) -> dict[str, Any]:
-    """A model as Triton's configuration describes one; -1 is any size."""
+    """A model in the form of Triton's model configuration; -1 means any size."""
     model = model_of(request, name, version)
     inputs, outputs = _tensors(model)
 
@@ -95,7 +95,7 @@ async def model_config(request: Request, name: str, version: str = VERSION) -> d
         "platform": "sparsebert",
         "backend": "sparsebert",
         "version_policy": {"latest": {"num_versions": 1}},
-        "max_batch_size": 0,  # the first of each tensor's dimensions is in its shape
+        "max_batch_size": 0,  # each tensor's dims include the batch dimension
         "input": [
             {**tensor, "optional": tensor["name"] not in ("text", "input_ids")}
             for tensor in described(inputs)
@@ -107,14 +107,14 @@ async def model_config(request: Request, name: str, version: str = VERSION) -> d
 @router.get("/v2/models/{name:path}/stats")
 @router.get("/v2/models/{name:path}/versions/{version}/stats")
 async def model_statistics(request: Request, name: str, version: str = VERSION) -> dict[str, Any]:
-    """What one model has answered, times in nanoseconds."""
+    """Statistics of one model, with times in nanoseconds."""
     return {"model_stats": [_statistics(model_of(request, name, version))]}
 
 
 @router.get("/v2/models/{name:path}")
 @router.get("/v2/models/{name:path}/versions/{version}")
 async def model_metadata(request: Request, name: str, version: str = VERSION) -> dict[str, Any]:
-    """The tensors that a model takes and gives; -1 is any size."""
+    """The tensors that a model takes and returns; -1 means any size."""
     model = model_of(request, name, version)
     inputs, outputs = _tensors(model)
     return {
@@ -136,7 +136,7 @@ class IndexRequest(Fields):
     openapi_extra={"requestBody": {"required": False}},
 )
 async def index(request: Request, body: IndexRequest) -> list[dict[str, str]]:
-    """The models; with ``ready`` only those that are."""
+    """The models; with ``ready``, only those that are ready."""
     found = []
     for model in service_of(request).models.values():
         state = "READY" if model.alive else "UNAVAILABLE"

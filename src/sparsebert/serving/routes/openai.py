@@ -31,18 +31,18 @@ _STARTED = int(time.time())
 
 
 class EmbeddingsRequest(RequestBody, Parameters):
-    """OpenAI refuses what it does not know, too: other servers' fields here change the vectors."""
+    """Unknown fields are refused, as at OpenAI: those of other servers change the vectors."""
 
     harmless: ClassVar[tuple[str, ...]] = ("priority", "request_id", "cache_salt")  # of vLLM
 
     input: Inputs
     encoding_format: Literal["float", "base64"] = Field(
-        "float", description="base64 is of the numbers' little-endian float32 bytes."
+        "float", description="base64 encodes the numbers as little-endian float32."
     )
     dimensions: Count | None = None
     user: str | None = None
     truncate: bool | None = Field(
-        None, description="Cut a text that is too long; the server's own choice if left out."
+        None, description="Truncate texts that are too long; by default, as set on the server."
     )
     truncate_prompt_tokens: TruncatePromptTokens = None
 
@@ -77,7 +77,7 @@ class ModelList(BaseModel):
     data: list[ModelObject]
 
 
-@router.post("/embeddings", include_in_schema=False)  # TEI answers here too
+@router.post("/embeddings", include_in_schema=False)  # as in TEI
 @router.post("/v1/embeddings", response_model=EmbeddingsResponse)
 async def embeddings(request: Request, body: EmbeddingsRequest) -> Any:
     """One embedding of length 1 for each text or list of token ids."""
@@ -112,16 +112,16 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Any:
 
 
 def _refuse_token_ids(inputs: TextInputs) -> None:
-    """Clients make them with OpenAI's tokenizer, and to this model they would mean other words."""
+    """Clients make them with OpenAI's tokenizer; to this model they would mean other words."""
     name = field_name("input", single=inputs.single)
     for index, item in enumerate(inputs.items):
         if not isinstance(item, str):
             raise RequestError(
                 422,
-                f"{name(index)} is a list of token ids, and those of OpenAI's tokenizer would mean "
-                "other words to this model: send texts (in LangChain, "
+                f"{name(index)} is a list of token ids, and those of OpenAI's tokenizer mean other "
+                "words to this model: send texts (in LangChain, "
                 "OpenAIEmbeddings(check_embedding_ctx_length=False)), or start the server with "
-                "--accept-token-ids if they are this model's own.",
+                "--accept-token-ids if the ids are this model's own.",
                 param="input",
             )
 
@@ -138,7 +138,7 @@ async def list_models(request: Request) -> Any:
 
 @models_router.get("/v1/models/{name:path}", response_model=ModelObject)
 async def retrieve_model(request: Request, name: str) -> Any:
-    """One of them."""
+    """One model of this server."""
     return _described(service_of(request).named(name).name)
 
 

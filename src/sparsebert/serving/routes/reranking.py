@@ -26,7 +26,7 @@ from sparsebert.serving.service import service_of
 
 
 class RerankRoute(JsonRoute):
-    """vLLM answers on TEI's route too: its clients send documents and no texts."""
+    """Also takes the body of vLLM, which has this route too: ``documents``, not ``texts``."""
 
     def read(self, request: Request, raw: bytes, body_type: type[Body]) -> Body:
         """TEI's body, or vLLM's."""
@@ -43,17 +43,19 @@ documents_router = APIRouter(route_class=JsonRoute)
 class RerankDocumentsRequest(RequestBody):
     """What Cohere's (versions 1 and 2), Jina's and vLLM's clients send.
 
-    Fields that would change the order and that no model here heeds are refused.
+    Fields that would change the ranking but are not supported here are refused.
     """
 
     query: Filled
     documents: Documents
-    top_n: Count | None = Field(None, description="Give this many at most; all if left out.")
+    top_n: Count | None = Field(None, description="The maximum number of results; by default, all.")
     return_documents: bool = False
-    truncate: bool = Field(True, description="Cut what is too long, as Cohere does, or refuse it.")
+    truncate: bool = Field(
+        True, description="Truncate what is too long, as Cohere does; if false, refuse it."
+    )
     truncate_prompt_tokens: TruncatePromptTokens = None
     max_tokens_per_doc: Count | None = Field(
-        None, description="As many as the model takes, or more: it reads no less of any."
+        None, description="At least the model's maximum: a lower limit is not supported."
     )
     max_chunks_per_doc: Annotated[int, Field(ge=1, le=1), Whole] | None = None
     rank_fields: list[Literal["text"]] | None = None
@@ -87,9 +89,9 @@ class RerankDocumentsResponse(BaseModel):
 
 @router.post("/rerank", response_model=list[Rank])
 async def rerank(request: Request, body: RerankRequest) -> Any:
-    """The texts' places in the request, the one that fits the query best first.
+    """The indices of the texts, the one that fits the query best first.
 
-    A body with `documents` in the place of `texts` is answered as on `/v1/rerank`.
+    A body with `documents` instead of `texts` is answered as on `/v1/rerank`.
     """
     given: RequestBody = body
     if isinstance(given, RerankDocumentsRequest):
@@ -114,13 +116,13 @@ async def rerank(request: Request, body: RerankRequest) -> Any:
 @documents_router.post("/v1/rerank", response_model=RerankDocumentsResponse)
 @documents_router.post("/v2/rerank", response_model=RerankDocumentsResponse)
 async def rerank_documents(request: Request, body: RerankDocumentsRequest) -> Any:
-    """The documents' places in the request, the one that fits the query best first."""
+    """The indices of the documents, the one that fits the query best first."""
     model = _reranker(request, body.model)
     if (body.max_tokens_per_doc or model.model.max_length) < model.model.max_length:
         raise RequestError(
             422,
-            f"max_tokens_per_doc must be {model.model.max_length} at least, the tokens that "
-            f"{model.name} reads of query and document together: it cuts at no other length.",
+            f"max_tokens_per_doc must be at least {model.model.max_length}, the tokens that "
+            f"{model.name} reads of query and document together: a lower limit is not supported.",
             param="max_tokens_per_doc",
         )
     scores = await _scores(
@@ -151,8 +153,8 @@ def _reranker(request: Request, name: str | None) -> ServedModel:
         require_head(model, Head.SEQUENCE, "rerank")
         raise RequestError(
             424,
-            f"{model.name} has {len(model.model.config.labels)} labels and is not a re-ranker, "
-            "which has one: ask /predict.",
+            f"{model.name} has {len(model.model.config.labels)} labels and is not a reranker, "
+            "which has one: use /predict.",
             code=WRONG_HEAD,
         )
     return model
@@ -185,7 +187,7 @@ async def _similarities(
     label: str,
     truncation: Truncation | None,
 ) -> Any:
-    """Similarity of each text to the query by a multi-vector model (MaxSim)."""
+    """Similarity of each text to the query, from a multi-vector model (MaxSim)."""
     embedder = model.model.token_vectors
     assert embedder is not None
     documents, queries = await asyncio.gather(

@@ -42,13 +42,13 @@ _HIDDEN = EngineCall("hidden", per_token=True)
 
 @router.post("/embed_sparse", response_model=list[list[SparseValue]])
 async def embed_sparse(request: Request, body: EmbedSparseRequest) -> Any:
-    """The tokens of the vocabulary that matter to each text, and their weights (SPLADE, BGE-M3).
+    """The vocabulary tokens that matter in each text, and their weights (SPLADE, BGE-M3).
 
-    With a task texts take the route that the model has for queries or documents.
+    With a task, texts get the model's prompt for queries or documents, and take its route for them.
     """
     model = service_of(request).model(body.model, "/embed_sparse")
     if model.model.token_weigher is None:
-        require_head(model, Head.MASKED_LM, "embed sparsely")
+        require_head(model, Head.MASKED_LM, "make sparse embeddings")
     way = model.model.token_weigher or model.model.sparse_ways.of(body.task)
     truncation = truncation_of(request, body.truncate, body.truncation_direction)
     prompt = prompt_for(model, body.inputs.items, body.prompt_name)
@@ -79,17 +79,17 @@ async def embed_sparse(request: Request, body: EmbedSparseRequest) -> Any:
 
 @router.post("/embed_hybrid", response_model=list[HybridEmbedding])
 async def embed_hybrid(request: Request, body: PromptedBody) -> Any:
-    """Dense, sparse and multi-vector embeddings of one pass (BGE-M3).
+    """Dense, sparse and multi-vector embeddings from one pass (BGE-M3).
 
-    They are those of `/embed`, as the model's folder normalises it, `/embed_sparse` and
+    They are those of `/embed` (normalised if the model's folder says so), `/embed_sparse` and
     `/embed_all`.
     """
     model = service_of(request).model(body.model, "/embed_hybrid")
     if not model.model.embeds_hybrid:
         raise RequestError(
             424,
-            f"{model.name} lacks a head for sparse or for multi-vector embeddings, which takes a "
-            f"model like BGE-M3. It answers {', '.join(model.routes)}.",
+            f"{model.name} lacks a head for sparse or multi-vector embeddings: this route requires "
+            f"a model like BGE-M3. It answers {', '.join(model.routes)}.",
             code=WRONG_HEAD,
         )
     prompt = prompt_for(model, body.inputs.items, body.prompt_name)
@@ -104,7 +104,7 @@ async def embed_hybrid(request: Request, body: PromptedBody) -> Any:
     skipped = skipped_tokens(model, body.inputs, prompt)
 
     def written() -> list[orjson.Fragment]:
-        # As bytes, since they are large and are to be written off the event loop.
+        # As bytes: they are large, and so are serialised off the event loop.
         return [
             orjson.Fragment(
                 orjson.dumps(

@@ -27,7 +27,7 @@ _TYPES = {
 @router.get("/ping", include_in_schema=False)  # SageMaker's name for it
 @router.get("/health")
 async def health(request: Request) -> dict[str, str]:
-    """200 while every engine thread works and the server is not stopping."""
+    """200 while every engine thread is running and the server is not stopping."""
     if not service_of(request).healthy:
         raise RequestError(503, "unhealthy")
     return {"status": "ok"}
@@ -61,12 +61,12 @@ async def info(request: Request) -> dict[str, Any]:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Prometheus' text format."""
+    """The server's metrics in Prometheus' text format."""
     return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE)
 
 
 def _type(served: ServedModel) -> dict[str, Any]:
-    """As TEI tells it, whose clients know a SPLADE model by its pooling."""
+    """The model type in TEI's form; its clients recognise a SPLADE model by its pooling."""
     config = served.model.config
     if served.model.embedding_kind == "sparse":
         return {"embedding": {"pooling": "splade"}}
@@ -88,7 +88,7 @@ def _type(served: ServedModel) -> dict[str, Any]:
 
 
 def _dtype(served: ServedModel) -> str:
-    """In TEI's words: ``1:2 int8`` is int8, ``dense fp32`` float32."""
+    """The data type in TEI's terms: ``1:2 int8`` is int8, ``dense fp32`` is float32."""
     kept = served.model.storage.split()[-1]
     return {"fp32": "float32", "fp16": "float16"}.get(kept, kept)
 

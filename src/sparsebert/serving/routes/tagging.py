@@ -24,9 +24,9 @@ router = APIRouter(route_class=JsonRoute)
 
 @router.post("/tag", response_model=list[TaggedEntity] | list[list[TaggedEntity]])
 async def tag(request: Request, body: TagRequest) -> Any:
-    """The entities of each text: a list for a single text, a list a text for a batch.
+    """The entities of each text: one list for a single text, one list per text for a batch.
 
-    With the strategy "none" its tokens. ``start`` and ``end`` count the text's characters.
+    With the strategy "none", its tokens. ``start`` and ``end`` are character positions in the text.
     """
     model = service_of(request).model(body.model, "/tag")
     require_head(model, Head.TOKEN, "tag")
@@ -52,7 +52,7 @@ async def tag(request: Request, body: TagRequest) -> Any:
 
 
 def _as_pipeline(name: str, tag: Any) -> dict[str, Any]:
-    """A label with its text by the names of transformers' pipeline."""
+    """A label with its text, under the names of transformers' pipeline."""
     return {
         name: tag["label"],
         "score": tag["score"],
@@ -64,11 +64,11 @@ def _as_pipeline(name: str, tag: Any) -> dict[str, Any]:
 
 @router.post("/fill", response_model=list[FilledToken] | list[list[FilledToken]])
 async def fill(request: Request, body: FillRequest) -> Any:
-    """The likeliest tokens for the one mask token of each text, best first."""
+    """The most likely tokens for the one mask token of each text, best first."""
     model = service_of(request).model(body.model, "/fill")
     require_head(model, Head.MASKED_LM, "fill masks")
     tokenizer = model.model.tokenizer
-    # Logits of every token would be as large as the vocabulary times the text.
+    # Only the mask's: logits of every token would take vocabulary size times text length.
     call = EngineCall("masked", token=tokenizer.mask_id or 0)
     located, logits = await _run(request, model, body, call)
 
@@ -98,14 +98,14 @@ async def fill(request: Request, body: FillRequest) -> Any:
 
 
 def _mask(mask_id: int | None, located: LocatedTokens) -> list[int]:
-    """Where the mask tokens stand."""
+    """The positions of the mask tokens."""
     return [int(place) for place in np.flatnonzero(located.tokens.ids == mask_id)]
 
 
 async def _run(
     request: Request, model: ServedModel, body: TagRequest | FillRequest, call: EngineCall
 ) -> tuple[list[LocatedTokens], list[Floats]]:
-    """The tokens of each text with their characters, and what ``call`` gives for them."""
+    """The tokens of each text with their character positions, and the results of ``call``."""
     service, stats = service_of(request), stats_of(request)
     texts = [str(text) for text in body.inputs.items]
     service.check_count(len(texts), "inputs")

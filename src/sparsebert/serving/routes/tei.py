@@ -1,8 +1,8 @@
 """The routes of text-embeddings-inference, except ``/embed_sparse`` and ``/rerank``.
 
 ``/embed``, ``/embed_all``, ``/similarity``, ``/predict``, ``/tokenize``, ``/decode``, and
-``POST /``, which `huggingface_hub.InferenceClient(base_url)` sends, as it knows no route; SageMaker
-sends the same to ``/invocations``.
+``POST /``, which `huggingface_hub.InferenceClient(base_url)` uses because it knows no routes;
+SageMaker sends the same to ``/invocations``.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ async def embed(request: Request, body: EmbedRequest) -> Any:
 async def embed_all(request: Request, body: EmbedAllRequest) -> Any:
     """A vector for each token of each text: the last hidden state.
 
-    Of a multi-vector model (ColBERT) they are projected and left out as its folder says, for
-    queries or documents.
+    With a multi-vector model (ColBERT), vectors are projected and some left out, as its folder says
+    for queries or documents.
     """
     model = service_of(request).model(body.model, "/embed_all")
     own = body.prompt_name is None
@@ -134,7 +134,7 @@ router = APIRouter(route_class=JsonRoute)
 
 @classification_router.post("/predict", response_model=list[Prediction] | list[list[Prediction]])
 async def predict(request: Request, body: PredictRequest) -> Any:
-    """Labels with scores, best first: a list for a single text or pair, a list a text for a batch.
+    """Labels with scores, best first: one list for a single text or pair, one per text for a batch.
 
     Scores are probabilities, or logits with ``raw_scores``.
     """
@@ -159,7 +159,7 @@ async def predict(request: Request, body: PredictRequest) -> Any:
         [{"score": row[index], "label": labels[index]} for index in indices]
         for row, indices in zip(scores, order.tolist(), strict=True)
     ]
-    # Hugging Face's pipelines, and so its clients, give a list of lists for a single text too.
+    # Hugging Face's pipelines return a list of lists for a single text too; its clients expect it.
     return found[0] if body.inputs.single and parameters is None else found
 
 
@@ -168,12 +168,12 @@ router = APIRouter(route_class=JsonRoute)
 
 @token_router.post("/tokenize", response_model=list[list[SimpleToken]])
 async def tokenize(request: Request, body: TokenizeRequest) -> Any:
-    """The tokens of each text, uncut; ``start`` and ``stop`` count its characters."""
+    """The tokens of each text, not truncated; ``start`` and ``stop`` are character positions."""
     service, stats = service_of(request), stats_of(request)
     model = service.model(body.model, "/tokenize")
     service.check_count(len(body.inputs.items), "inputs")
     texts = []
-    # The tokens of the text as it is: no prompt that the request does not name.
+    # The tokens of the text as it is: no prompt unless the request names one.
     prompt = prompt_for(model, body.inputs.items, body.prompt_name, default=False)
     name = field_name("inputs", single=body.inputs.single)
     for index, item in enumerate(body.inputs.items):
@@ -186,9 +186,9 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Any:
 
     def read() -> list[orjson.Fragment]:
         written = []
-        # Text by text, as bytes: a token is small, and its JSON object large.
+        # Serialised text by text: a token's dictionary is much larger than its JSON.
         for text in texts:
-            # A batch, though of one: only encode_batch lets other threads run meanwhile.
+            # A batch of one: only encode_batch lets other threads run in the meantime.
             (found,) = backend.encode_batch([text], add_special_tokens=body.add_special_tokens)
             stats.tokens += len(found)
             written.append(orjson.Fragment(orjson.dumps(_tokens(found, text))))
@@ -248,9 +248,9 @@ class AnyRequest(RequestBody):
 
 
 @root_router.post("/invocations", include_in_schema=False)
-@root_router.post("/", include_in_schema=False)  # its body is that of another
+@root_router.post("/", include_in_schema=False)  # its body is another route's
 async def ask_default(request: Request, body: AnyRequest) -> Any:
-    """The route that fits the model and the body, of those that take `inputs` or a `query`."""
+    """Answer as the route that fits the model and body, of those with `inputs` or a `query`."""
     content = body.model_dump(exclude_unset=True)
     if "query" in content:
         return await rerank(request, validated(content, RerankRequest))

@@ -1,4 +1,4 @@
-// The card of a model: its time, its answer, and the request that gave it.
+// A model's card: its time, its answer, and the request that produced it.
 
 import { element, shape } from "./elements.js";
 import { duration, significant } from "./numbers.js";
@@ -6,7 +6,7 @@ import { curl } from "./server.js";
 
 const SHOWN = 4000; // characters of a response: an embedding of a large model has 10,000
 
-/** A card in `parent` for one model. `copy(command, shown)` says whether it was copied. */
+/** A card in `parent` for one model. `copy(command, shown)` returns whether it was copied. */
 export function makeCard(parent, model, copy) {
   const time = element("div", { class: "time" });
   const answer = element("div", { class: "answer" });
@@ -34,11 +34,11 @@ export function makeCard(parent, model, copy) {
   button.addEventListener("click", async () => {
     details.open = true;
     const done = await copy(command.textContent, command);
-    copied.textContent = done ? "Copied." : "Selected below, to be copied.";
+    copied.textContent = done ? "Copied." : "Selected below: copy it from there.";
   });
   parent.append(node);
 
-  /** There is no answer; the request can still be copied. */
+  /** Removes the answer; the request can still be copied. */
   function drop() {
     node.classList.remove("stale");
     for (const part of [time, answer, response]) part.replaceChildren();
@@ -46,7 +46,7 @@ export function makeCard(parent, model, copy) {
 
   return {
     drop,
-    /** A new question: its request is shown at once, the old answer until there is a new one. */
+    /** Shows the request of a new question; the old answer stays until there is a new one. */
     ask(request) {
       node.classList.add("stale");
       button.disabled = false;
@@ -56,11 +56,11 @@ export function makeCard(parent, model, copy) {
     show({ times, answer: given, reading, askings }) {
       node.classList.remove("stale");
       time.replaceChildren(...timeNodes(times));
-      if (askings > 1) return; // the answer stands already
+      if (askings > 1) return; // the answer is already shown
       answer.replaceChildren(...draw(reading));
       response.textContent = shortened(JSON.stringify(given));
     },
-    /** There is no question. */
+    /** Empties the card, when there is no question. */
     clear() {
       drop();
       button.disabled = true;
@@ -69,7 +69,7 @@ export function makeCard(parent, model, copy) {
   };
 }
 
-/** What may be longer than its place can be reached and scrolled with the keyboard. */
+/** An element for content that may overflow: the keyboard can reach and scroll it. */
 function scrolled(tag, name) {
   return element(tag, { class: "scrolled", tabindex: 0, role: "group", "aria-label": name });
 }
@@ -78,7 +78,7 @@ function timeNodes({ model, server, round }) {
   return [
     element("b", {}, duration(model)),
     " in the model",
-    element("span", {}, `${duration(server)} in the server · ${duration(round)} in all`),
+    element("span", {}, `${duration(server)} in the server · ${duration(round)} in total`),
   ];
 }
 
@@ -119,7 +119,7 @@ function drawSpan({ text, score, before, marked, after }) {
   ];
 }
 
-/** Every value a cell, the stronger the larger: blue above zero, orange below. */
+/** One cell per value, more opaque for larger ones: blue above zero, orange below. */
 function drawVector({ values }) {
   const columns = 32;
   const rows = Math.ceil(values.length / columns);

@@ -1,16 +1,15 @@
-// One question to each model, and what the times of a few askings come to.
+// Asks each model one question, a few times, and summarises the times.
 
 import { median } from "./numbers.js";
 import { ask } from "./server.js";
 
-const ROUNDS = 7; // a single time says little beside another model's
+const ROUNDS = 7; // a single time is too noisy to compare with another model's
 const PATIENCE = 1500; // milliseconds: slow models are asked less often
 
 /**
- * Asks the models one after the other, so that they do not compete for the cores. Two models are
- * asked in turn a few times more. `show(place, result)` gets each model's `{answer, times, all,
- * askings}`, `times` being the medians of `all`, whenever there is a new one; the results are
- * returned.
+ * Asks the models one after the other, so that they do not compete for the cores; two models are
+ * asked a few more times, in turn. Calls `show(place, result)` after each answer with the model's
+ * `{answer, times, all, askings}`, where `times` are the medians of `all`, and returns the results.
  */
 export async function askEach(models, request, signal, show) {
   const started = performance.now();

@@ -4,7 +4,7 @@ import { shape } from "./elements.js";
 import { significant } from "./numbers.js";
 
 export const SPAN = 60_000; // milliseconds from the left edge to the right
-const GAP = 8_000; // a longer silence breaks the line
+const GAP = 8_000; // a longer gap breaks the line
 const MARGIN = { left: 46, right: 8, top: 10, bottom: 22 };
 
 /**
@@ -69,7 +69,7 @@ function tick(value) {
   return Number.isInteger(value) ? value.toLocaleString("en") : significant(value).replace(/0+$/, "");
 }
 
-/** A round step (1, 2 or 5 times a power of ten) of which two to five reach over `highest`. */
+/** A round step (1, 2 or 5 times a power of ten) of which two to four cover `highest`. */
 function scale(highest) {
   const least = (highest || 1) / 4;
   const power = 10 ** Math.floor(Math.log10(least));
@@ -77,7 +77,7 @@ function scale(highest) {
   return { step, top: step * Math.max(1, Math.ceil(highest / step)) };
 }
 
-/** Points that belong to one line: cut where nothing was measured for a while. */
+/** The points of each line: a line breaks where nothing was measured for a while. */
 function runs(points) {
   const found = [];
   points.forEach((point, place) => {

@@ -1,4 +1,4 @@
-// Nodes of the page. Whatever a user or the server wrote goes in as text, never as HTML.
+// Creates nodes of the page. What a user or the server wrote is inserted as text, never as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 

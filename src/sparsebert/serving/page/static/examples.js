@@ -1,4 +1,4 @@
-// Texts to click on, by task. The values stand for the fields of the task in `tasks.js`.
+// Example texts, by task. Keys other than `name` are the ids of the task's fields in `tasks.js`.
 
 const SEARCH = {
   name: "A question to support",
@@ -18,13 +18,13 @@ const SCIENCE = {
   many: [
     "Air scatters short wavelengths of sunlight more strongly than long ones, so blue light reaches us from all directions.",
     "The sea looks blue because water absorbs red light.",
-    "At sunset the light takes a longer way through the air, and most of the blue is lost on it.",
+    "At sunset the light travels further through the air, and most of the blue is lost on the way.",
     "The Blue Danube is a waltz by Johann Strauss II.",
   ],
 };
 
 const PARAPHRASE = {
-  name: "The same in other words",
+  name: "A paraphrase",
   first: "A man is playing a guitar.",
   many: [
     "Someone makes music on a string instrument.",
@@ -69,7 +69,7 @@ const QUESTIONS = [
   },
 ];
 
-/** Examples for a task of `tasks.js`; a classifier's by what its labels mean. */
+/** Examples for a task of `tasks.js`; those of a classifier depend on its labels. */
 export function examplesFor(task, labels) {
   if (task === "classify") {
     return labels.some((label) => /entail|contradict/i.test(label)) ? ENTAILMENT : REVIEWS;

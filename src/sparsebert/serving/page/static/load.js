@@ -1,17 +1,18 @@
-// The same question again and again: how long answers take when the server has several at once.
-// The models take turns, so that neither slows the other.
+// Asks the same question again and again, to show how long answers take with several requests at
+// once. The models take turns, so that neither slows down the other.
 
 import { ask } from "./server.js";
 
 const TURN = 1000; // milliseconds
-const LONGEST_WAIT = 5; // seconds, whatever a server asks for
+const LONGEST_WAIT = 5; // seconds, even if the server asks for more
 
 /**
- * Asks until `signal` is aborted, `atOnce` requests at a time; `question(model)` gives each turn's
- * `{request, texts}`, where `texts` is how many the model reads for it. After a turn `tell` gets
- * `{model, at, times, rounds, texts, seconds, refused}`: milliseconds in the server and from here
- * and back for each answer. Refusals (429) are counted, and waited for as the server says; any
- * other failure is thrown.
+ * Asks until `signal` is aborted, with `atOnce` concurrent requests. `question(model)` returns each
+ * turn's `{request, texts}`, where `texts` is the number of texts that the model reads for it.
+ * After each turn, `tell` is called with `{model, at, times, rounds, texts, seconds, refused}`:
+ * `times` and `rounds` are the milliseconds of each answer, in the server and for the round trip.
+ * Refusals (429) are counted and followed by the pause that the server asks for; any other failure
+ * is thrown.
  */
 export async function keepAsking(models, { question, atOnce, signal, tell }) {
   while (!signal.aborted) {
@@ -44,7 +45,7 @@ async function turn(model, { request, texts }, atOnce, signal) {
 
   await Promise.all(Array.from({ length: atOnce }, worker));
   const at = performance.now();
-  // A turn that was cut short dropped what was under way: it says nothing of throughput.
+  // An aborted turn has dropped the requests in flight: it says nothing about throughput.
   const seconds = signal.aborted ? 0 : (at - started) / 1000;
   return { model, at, times, rounds, texts: texts * times.length, seconds, refused };
 }

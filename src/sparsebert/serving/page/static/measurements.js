@@ -1,4 +1,4 @@
-// What was measured while this page is open: the two charts, their legend and the table.
+// What was measured in the last minute: two charts, their legend and a table.
 
 import { drawChart, SPAN } from "./chart.js";
 import { byId, element, shape } from "./elements.js";
@@ -6,9 +6,9 @@ import { duration, median, quantile, significant, whole } from "./numbers.js";
 
 const MEASURES = [
   { name: "Median", where: "in the server", value: "middle", show: duration, ratio: true },
-  { name: "99 of 100 within", where: "in the server", value: "slowest", show: duration, ratio: true },
-  { name: "Median", where: "there and back", value: "round", show: duration, ratio: true },
-  { name: "Texts a second", where: "", value: "rate", show: significant, ratio: true },
+  { name: "99th percentile", where: "in the server", value: "slowest", show: duration, ratio: true },
+  { name: "Median", where: "round trip", value: "round", show: duration, ratio: true },
+  { name: "Texts per second", where: "", value: "rate", show: significant, ratio: true },
   { name: "Answers", where: "", value: "answers", show: whole, ratio: false },
   { name: "Refused", where: "", value: "refused", show: whole, ratio: false },
 ];
@@ -18,7 +18,7 @@ export class Measurements {
   constructor(models) {
     this.models = models;
     this.turns = []; // of the last minute
-    this.rates = []; // {at, value}: texts a second of the whole server
+    this.rates = []; // {at, value}: texts per second of the whole server
     this.drawLegend();
     this.draw();
   }
@@ -29,7 +29,7 @@ export class Measurements {
     this.draw();
   }
 
-  /** The times of a question outside of any load: they say nothing of throughput (no `seconds`). */
+  /** The times of a question without load: they say nothing about throughput (no `seconds`). */
   addAnswers(model, all) {
     const [times, rounds] = ["server", "round"].map((name) => all.map((each) => each[name]));
     this.add({ model, at: performance.now(), times, rounds, texts: 0, seconds: 0, refused: 0 });
@@ -72,10 +72,10 @@ export class Measurements {
       element("tbody", {}, ...MEASURES.map((measure) => tableRow(measure, columns))),
     );
     const latency = measured.map(({ title, middle, slowest }) =>
-      `${title}: median ${duration(middle)}, 99 of 100 within ${duration(slowest)}`);
+      `${title}: median ${duration(middle)}, 99th percentile ${duration(slowest)}`);
     const rates = measured
       .filter(({ rate }) => rate)
-      .map(({ title, rate }) => `${title}: ${whole(rate)} texts a second`);
+      .map(({ title, rate }) => `${title}: ${whole(rate)} texts per second`);
     describe("latency", "Latency in the last minute", latency);
     describe("throughput", "Throughput in the last minute", rates);
   }

@@ -1,5 +1,5 @@
-// The server's own counters, read from its Prometheus page: what all its clients ask, not only
-// this one.
+// The server's own counters, read from its Prometheus metrics: they count the requests of all
+// clients, not only of this page.
 
 import { fetchRoute } from "./server.js";
 
@@ -15,7 +15,7 @@ export function sums(text) {
   return found;
 }
 
-/** Calls `tell({at, value})` with the growth of a counter a second, while the page can be seen. */
+/** Calls `tell({at, value})` with a counter's growth per second while the page is visible. */
 export function watchRate(counter, tell) {
   let before = null;
 
@@ -33,7 +33,7 @@ export function watchRate(counter, tell) {
       }
       before = { at, count: now };
     } catch {
-      before = null; // what the page asks for itself says what is wrong
+      before = null; // the page's own requests report what is wrong
     }
   }
 

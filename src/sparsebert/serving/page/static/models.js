@@ -1,11 +1,11 @@
-// The loaded models, from what the server's /info says, and which of them are asked.
+// The loaded models, as the server's /info describes them, and which of them are asked.
 
 import { counted, significant, whole } from "./numbers.js";
 import { fetchRoute } from "./server.js";
 
 /**
- * All loaded models, the server's first one first: `{name, head, labels, routes, sparse, limit,
- * storage, size, facts}`. `limit` counts the tokens that a model reads.
+ * All loaded models, in the server's order: `{name, head, labels, routes, sparse, limit, storage,
+ * size, facts}`. `limit` is the maximum number of tokens that a model reads.
  */
 export async function loadedModels() {
   const info = await (await fetchRoute("info")).json();
@@ -20,21 +20,21 @@ export async function loadedModels() {
     size: `${significant(model.bytes / 1e6)} MB`,
     facts: [
       model.head.replaceAll("-", " "),
-      `reads ${whole(model.max_input_length)} tokens`,
+      `up to ${whole(model.max_input_length)} tokens`,
       counted(model.threads, "thread"),
       model.instruction_set,
     ].join(" · "),
   }));
 }
 
-/** The models that give the same kind of answer as `model`, first those that are not sparse too. */
+/** Other models with the same kind of answer: first dense ones for a sparse model, or vice versa. */
 export function peers(model, models) {
   const kind = ({ head, labels }) => JSON.stringify([head, labels]);
   const others = models.filter((other) => other !== model && kind(other) === kind(model));
   return others.sort((left, right) => (right.sparse !== model.sparse) - (left.sparse !== model.sparse));
 }
 
-/** `model` and what stands beside it, if anything: sparse first, with tones and unlike titles. */
+/** `model` and the one beside it, if any: sparse first, with tones and distinct titles. */
 export function sideBySide(model, beside) {
   const pair = beside ? [model, beside] : [model];
   pair.sort((left, right) => right.sparse - left.sparse);

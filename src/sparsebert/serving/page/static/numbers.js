@@ -1,4 +1,4 @@
-// Numbers as people read them, and what many measurements come to.
+// Formats numbers for people, and summarises measurements.
 
 /** "0.84 ms", "12.3 ms", "1.24 s" */
 export function duration(milliseconds) {
@@ -6,7 +6,7 @@ export function duration(milliseconds) {
   return `${significant(milliseconds)} ms`;
 }
 
-/** Three figures: 0.842, 12.3, 4,120 */
+/** Up to three figures, or a whole number: 0.84, 12.3, 4,123 */
 export function significant(value) {
   if (value >= 100) return Math.round(value).toLocaleString("en");
   if (value >= 10) return value.toFixed(1);
@@ -21,7 +21,7 @@ export function counted(count, one, many = `${one}s`) {
   return `${whole(count)} ${count === 1 ? one : many}`;
 }
 
-/** The value below which a share of the values lies, nearest rank; null of none. */
+/** The quantile of the values, by nearest rank; null if there are none. */
 export function quantile(values, share) {
   if (!values.length) return null;
   const sorted = [...values].sort((left, right) => left - right);
@@ -32,7 +32,7 @@ export function median(values) {
   return quantile(values, 0.5);
 }
 
-/** The cosine of two vectors; null where one of them is zero or they differ in length. */
+/** The cosine of two vectors; null if one of them is zero or they differ in length. */
 export function cosine(left, right) {
   if (left.length !== right.length) return null;
   let dot = 0;

@@ -1,4 +1,4 @@
-// The page: a question is typed, every model is asked, and answers, tokens and times are shown.
+// The page: asks the models what is typed, and shows answers, tokens and times.
 
 import { makeCard } from "./answers.js";
 import { askEach } from "./asking.js";
@@ -20,7 +20,7 @@ const TOKENIZE = { route: "tokenize", body: (texts) => ({ inputs: texts }) };
 let loaded = []; // all models of the server
 let models = []; // the one or two that are asked
 let cards = [];
-let question = null; // {task, values} in the fields, or null where something is missing
+let question = null; // {task, values} of the fields, or null if something is missing
 let measurements = null;
 let asking = null; // the AbortController of the requests under way
 let load = null; // that of "Keep asking"
@@ -71,7 +71,7 @@ function requestTo(model, { task, values }) {
   return { route: task.route, body: model === loaded[0] ? body : { ...body, model: model.name } };
 }
 
-/** The question has changed: its answer is not waited for any more. */
+/** The question has changed: stops waiting for the answer to the old one. */
 function dropAnswer() {
   asking?.abort();
   byId("answers").setAttribute("aria-busy", "true");
@@ -128,7 +128,7 @@ function compare(results) {
       : `took ${(1 / ratio).toFixed(1)} times as long`;
   const [first, second] = models.map(({ title }) => title);
   const { askings } = results[0];
-  const often = askings > 1 ? `, the median of ${askings} askings in turn` : "";
+  const often = askings > 1 ? `, medians of ${askings} requests each` : "";
   line.replaceChildren(
     element("b", {}, `${first} ${verdict}`),
     ` as ${second}: ${duration(ours)} in the model against ${duration(theirs)}${often}. `,
@@ -148,7 +148,7 @@ function speak(results) {
   }, QUIET);
 }
 
-/** One sentence for the user, or none; a fault of the page itself goes to the console as well. */
+/** Shows one sentence, or none; an error of the page itself also goes to the console. */
 function tell(error) {
   byId("trouble").textContent = error?.message ?? "";
   if (error && isUnauthorized(error)) askForKey(error.message);
@@ -161,13 +161,13 @@ function askForKey(message) {
   byId("key").focus();
 }
 
-/** Whether `command` is in the clipboard; where it may not be written, `shown` is selected. */
+/** Copies `command` and returns true; where that is not allowed, selects `shown` instead. */
 async function copy(command, shown) {
   try {
     await navigator.clipboard.writeText(command);
     return true;
   } catch {
-    // Browsers leave the clipboard to pages from HTTPS or localhost.
+    // Browsers allow access to the clipboard only over HTTPS or on localhost.
     getSelection().selectAllChildren(shown);
     return false;
   }
@@ -178,7 +178,7 @@ async function toggleLoad() {
     load.abort();
     return;
   }
-  let latest = question; // what is typed meanwhile is asked from then on
+  let latest = question; // replaced by what is typed in the meantime
   load = new AbortController();
   showLoad(true);
   tell(null);

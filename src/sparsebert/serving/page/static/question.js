@@ -4,13 +4,13 @@ import { byId, element } from "./elements.js";
 import { examplesFor } from "./examples.js";
 import { tasksFor } from "./tasks.js";
 
-const PAUSE = 150; // milliseconds without a key until what was typed is asked
+const PAUSE = 150; // milliseconds after the last keystroke until the question is asked
 
 let typing = 0;
 
 /**
- * Shows what `model` can be asked. `typed()` is called at each key, `asked(task, values)` for each
- * new question.
+ * Shows what `model` can be asked. `typed()` is called on each keystroke, `asked(task, values)` for
+ * each new question.
  */
 export function showTasks(model, { typed, asked }) {
   const tasks = tasksFor(model);

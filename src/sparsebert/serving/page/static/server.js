@@ -1,9 +1,9 @@
-// Requests to the server that sent this page: how they are made and timed, and why they failed.
+// Requests to the server that sent this page: makes and times them, and explains failures.
 
 const KEY = "sparsebert-api-key"; // in sessionStorage: gone when the tab is closed
-const BASE = new URL(".", document.baseURI); // right below a proxy's prefix too
+const BASE = new URL(".", document.baseURI); // also works below a proxy's path prefix
 
-/** A request that gave no answer; its message is one sentence for the user. */
+/** A request that failed; the message is one sentence for the user. */
 export class ServerError extends Error {
   constructor(message, status, retryAfter = 0) {
     super(message);
@@ -16,9 +16,9 @@ export function apiKey() {
   return sessionStorage.getItem(KEY) ?? "";
 }
 
-/** Keeps a key for the requests to come, or says in a sentence why it cannot be one. */
+/** Stores a key for later requests, or returns a sentence on why it cannot be one. */
 export function useApiKey(key) {
-  if (/[^\x21-\x7e]/.test(key)) return "An API key has neither blanks nor characters beyond ASCII.";
+  if (/[^\x21-\x7e]/.test(key)) return "An API key must not contain spaces or non-ASCII characters.";
   if (key) sessionStorage.setItem(KEY, key);
   else sessionStorage.removeItem(KEY);
   return "";
@@ -38,9 +38,9 @@ export function fetchRoute(route, signal) {
 }
 
 /**
- * The answer to a POST with its times in milliseconds: `round`, there and back, and what the
- * server says itself, `server` from receipt to answer, `model` in the engine. ServerError if there
- * is no answer.
+ * The answer to a POST, with times in milliseconds: `round` for the round trip and, as reported by
+ * the server, `server` from receipt to answer and `model` in the engine. ServerError if there is no
+ * answer.
  */
 export async function ask({ route, body }, signal) {
   const started = performance.now();
@@ -56,7 +56,7 @@ export async function ask({ route, body }, signal) {
   return { answer, times: { round, server: total, model: inference } };
 }
 
-/** The shell command that sends the same request. The key stays a variable: commands are shared. */
+/** The shell command for the same request. The key stays a variable, since commands are shared. */
 export function curl({ route, body }) {
   const words = [
     `curl ${quoted(address(route))}`,
@@ -86,7 +86,7 @@ async function send(route, { headers = {}, ...options }) {
     response = await fetch(address(route), { ...options, headers: all, cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServerError("The server does not answer: it has stopped, or the network is down.", 0);
+    throw new ServerError("The server does not respond: it has stopped or the network is down.", 0);
   }
   if (!response.ok) throw await failure(response, key);
   return response;
@@ -97,7 +97,7 @@ async function read(response) {
     return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServerError("The server's answer ended early or is not JSON.", response.status);
+    throw new ServerError("The server's response is truncated or not JSON.", response.status);
   }
 }
 
@@ -110,18 +110,18 @@ async function failure(response, key) {
 
 function sentence(status, said, key, wait) {
   if (status === 401) {
-    return key ? "The server does not accept this API key." : "The server asks for an API key.";
+    return key ? "The server does not accept this API key." : "The server requires an API key.";
   }
   if (status === 413) return `This is too much for one request${said ? `: ${said}` : "."}`;
   if (status === 429) {
     const when = wait ? `in ${Math.ceil(wait)} s` : "in a moment";
-    return `The server has as many requests as it takes at once: try again ${when}.`;
+    return `The server has as many requests as it can handle: try again ${when}.`;
   }
   if (status === 503) return "The server is starting or stopping: try again in a moment.";
   return said || `The server failed with status ${status}.`;
 }
 
-/** What the bodies of errors say: `{"error": "..."}`, or OpenAI's and FastAPI's forms. */
+/** The message in the body of an error: `{"error": "..."}`, or OpenAI's or FastAPI's form. */
 function reason(body) {
   const said = body?.error?.message ?? body?.error ?? body?.message ?? body?.detail;
   return typeof said === "string" ? said : "";

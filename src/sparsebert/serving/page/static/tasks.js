@@ -1,7 +1,7 @@
-// What a model can be asked: the fields to fill in (`missing`: whether too few are), the body of
-// the request that comes of them, the texts in it for the tokenizer, how many the model reads
-// (`weight`: a pair is one), whether it reads long ones in `windows` where others are cut, and how
-// the answer reads, for `answers.js` to draw.
+// What a model can be asked. A task has the fields to fill in (`missing`: whether required ones are
+// empty), the request's `body`, its `texts` for the tokenizer, how many texts the model reads
+// (`weight`: a pair counts as one), whether long ones are read in `windows` instead of being
+// truncated, and how to `read` the answer for `answers.js` to draw.
 
 import { cosine, counted, significant } from "./numbers.js";
 
@@ -13,7 +13,7 @@ const COMPARE = {
   name: "Compare",
   fields: [
     { id: "first", label: "Text", rows: 2 },
-    { id: "many", label: "Texts to compare it with, one a line", rows: 5 },
+    { id: "many", label: "Texts to compare it with, one per line", rows: 5 },
   ],
   missing: ({ first, many }) => !first.trim() || !lines(many).length,
   body: ({ first, many }) => ({
@@ -34,7 +34,7 @@ const RANK = {
   name: "Rank",
   fields: [
     { id: "first", label: "Query", rows: 2 },
-    { id: "many", label: "Documents to rank, one a line", rows: 5 },
+    { id: "many", label: "Documents to rank, one per line", rows: 5 },
   ],
   missing: COMPARE.missing,
   body: ({ first, many }) => ({ query: first, texts: lines(many), truncate: true }),
@@ -108,12 +108,12 @@ const ANSWER = {
   },
 };
 
-/** What a model can be asked, the most telling first. */
+/** The tasks of a model, the most informative first. */
 export function tasksFor({ routes }) {
   return [ANSWER, RANK, CLASSIFY, COMPARE, EMBED].filter(({ route }) => routes.includes(`/${route}`));
 }
 
-/** One sentence on how far two readings of the same question agree. */
+/** One sentence on how far two answers to the same question agree. */
 export function agreement(first, second) {
   if (first.kind !== second.kind) return "";
   if (first.kind === "vector") {

@@ -1,4 +1,4 @@
-// The tokens of each text, as the model's tokenizer cut it.
+// The tokens of each text, as the model's tokenizer splits it.
 
 import { byId, element } from "./elements.js";
 import { counted, whole } from "./numbers.js";
@@ -6,8 +6,8 @@ import { counted, whole } from "./numbers.js";
 const SHOWN = 300; // tokens drawn; a long context has thousands
 
 /**
- * `rows` has for each text its tokens `{id, text, special, start, stop}`; of a text the model reads
- * `limit`, the special ones included, and those that it leaves out are struck through.
+ * `rows` has the tokens `{id, text, special, start, stop}` of each text. The model reads up to
+ * `limit` of them, including special ones; those that it leaves out are struck through.
  */
 export function showTokens(rows, limit) {
   const total = rows.reduce((sum, row) => sum + row.length, 0);
@@ -32,7 +32,7 @@ export function showTokens(rows, limit) {
   byId("tokens").replaceChildren(...lines);
 }
 
-/** A token; there is a gap after it where its text has one. */
+/** A token, followed by a gap where the text has one. */
 function drawn({ id, text, special, stop }, next, cut) {
   const joined = !special && next?.start === stop;
   const kinds = ["token", special && "special", cut && "cut", joined && "joined"];
