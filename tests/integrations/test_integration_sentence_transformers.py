@@ -296,7 +296,7 @@ def test_what_the_engine_does_not_do_is_refused(
     folder = sentences().packed
     with pytest.raises(InputError, match="does not take quantization_config"):
         SentenceTransformer(folder, model_kwargs={"quantization_config": {}})
-    with pytest.raises(InputError, match="is a model for encoder; text-classification needs"):
+    with pytest.raises(InputError, match="of the kind encoder, but text-classification needs"):
         CrossEncoder(folder)
     with pytest.raises(InputError, match="backend is sparsebert's own engine"):
         SentenceTransformer(folder, backend="onnx")

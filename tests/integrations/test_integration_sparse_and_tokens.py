@@ -179,13 +179,13 @@ def test_colbert_as_its_authors_save_it(tiny_bert: Any, tmp_path: Path, attend: 
 
 
 def test_refusals(tiny_bert: Any) -> None:
-    with pytest.raises(InputError, match="has no modules.json and is no ColBERT"):
+    with pytest.raises(InputError, match="has no modules.json and is not a ColBERT model"):
         MultiVectorEncoder(tiny_bert(), threads=1)
     model = SparsebertModel(load(tiny_bert(), threads=1), "feature-extraction")
     ids = torch.tensor([[2, 5, 6, 4, 4]])
     mask = torch.tensor([[1, 1, 1, 0, 0]])
     apart = torch.tensor([[False, False, False, False, True]])
-    with pytest.raises(InputError, match="row 0 of query_expansion_positions is not right behind"):
+    with pytest.raises(InputError, match="row 0 of query_expansion_positions must directly follow"):
         model(ids, mask, query_expansion_positions=apart)
     engine = load(tiny_bert("sequence-classification"), threads=1)
     with pytest.raises(InputError, match="keys are for the last layer"):

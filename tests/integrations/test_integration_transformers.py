@@ -271,9 +271,9 @@ def test_question_answering_takes_what_it_took_before(made: Make) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"question": "what?"}, "give question= and context="),
+        ({"question": "what?"}, "pass question= and context="),
         ({"question": ["a", "b"], "context": ["c"]}, "2 questions and 1 contexts"),
-        ({"question": "", "context": "c"}, "question must be text"),
+        ({"question": "", "context": "c"}, "question must be a string that is not empty"),
         ({"question": "a", "context": "c", "top_k": 0}, "top_k must be at least 1"),
         ({"question": "a", "context": "c", "max_answer_len": 0}, "max_answer_len must be at"),
     ],
@@ -357,9 +357,9 @@ def test_without_masks_every_token_counts(made: Make) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"labels": torch.zeros(2)}, "takes no labels"),
-        ({"output_attentions": True}, "takes no output_attentions"),
-        ({"output_hidden_states": True}, "takes no output_hidden_states"),
+        ({"labels": torch.zeros(2)}, "does not support labels"),
+        ({"output_attentions": True}, "does not support output_attentions"),
+        ({"output_hidden_states": True}, "does not support output_hidden_states"),
         ({"attention_mask": torch.tensor([[1, 1, 1], [0, 0, 0]])}, "row 1 .* masks every token"),
         ({"attention_mask": torch.tensor([[1, 0, 1], [1, 1, 1]])}, "row 0 .* has a gap"),
         ({"attention_mask": torch.ones(2, 1, 3, 3)}, r"shape \[2, 1, 3, 3\]"),
@@ -377,7 +377,9 @@ def test_what_the_engine_does_not_do_is_refused(
 
 def test_tasks_that_do_not_fit_are_refused(made: Make) -> None:
     folder = made("encoder").packed
-    with pytest.raises(InputError, match="is a model for encoder; fill-mask needs one for masked"):
+    with pytest.raises(
+        InputError, match="of the kind encoder, but fill-mask needs one of the kind masked"
+    ):
         pipeline("fill-mask", folder)
     with pytest.raises(InputError, match="task must be one of text-classification, .*'translate'"):
         pipeline("translate", folder)

@@ -1,4 +1,4 @@
-"""The engine behind the interfaces of other libraries: a module for each, which must be installed.
+"""The engine behind other libraries' interfaces: one module per library, to be installed first.
 
 | module | for users of |
 |---|---|
@@ -7,7 +7,7 @@
 | `langchain` | LangChain's ``Embeddings`` and document compressors |
 | `llama_index` | LlamaIndex's ``BaseEmbedding`` and node postprocessors |
 
-Both `langchain` and `llama_index` rerank by `relevance`, here.
+Both `langchain` and `llama_index` rerank with `relevance`, defined here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def load_reranker(model: str | Path | Model, threads: int | None = None) -> Mode
     found = model if isinstance(model, Model) else load(model, threads=threads)
     if found.config.head is not Head.SEQUENCE or len(found.config.labels) != 1:
         raise InputError(
-            f"{found.name} is not a reranker, which is a sequence-classification model with one "
+            f"{found.name} is not a reranker, that is, a sequence-classification model with one "
             "label."
         )
     return found

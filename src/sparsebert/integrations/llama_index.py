@@ -71,7 +71,7 @@ class SparsebertEmbedding(BaseEmbedding):  # type: ignore[misc]
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return self._embed(texts, self.text_instruction)
 
-    # The engine leaves Python while it works, so a thread keeps the event loop free.
+    # The engine releases the GIL while it works, so a thread keeps the event loop free.
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await asyncio.to_thread(self._get_query_embedding, query)
 
@@ -105,7 +105,7 @@ class SparsebertRerank(BaseNodePostprocessor):  # type: ignore[misc]
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         if query_bundle is None:
-            raise InputError("a reranker needs the query: give query_str or query_bundle.")
+            raise InputError("a reranker needs the query: pass query_str or query_bundle.")
         query = query_bundle.query_str
         pairs = [(query, node.node.get_content(metadata_mode=MetadataMode.EMBED)) for node in nodes]
         scores = relevance(self._model, pairs, batch_size=self.batch_size)

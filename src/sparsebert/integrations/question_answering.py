@@ -1,8 +1,8 @@
-"""The pipeline for extractive question answering, which transformers had until 5.3.
+"""The pipeline for extractive question answering, which transformers 5.3 removed.
 
 Arguments, defaults, results and their rounding are those of transformers 5.2, for any model with
-such a head, ours or torch's. Each window of the context gives the products of its start and end
-probabilities as scores of spans; spans with the same text add up, within a window and over them.
+such a head, ours or torch's. In each window of the context, a span's score is the product of its
+start and end probabilities; scores of spans with the same text add up, within and across windows.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _EXCLUDED = -10000.0  # the logit of a token that cannot be in an answer
 
 
 def restore_task() -> None:
-    """Let ``transformers.pipeline`` know the task again, where it does not."""
+    """Register the task with ``transformers.pipeline`` again, if it is missing."""
     if TASK in pipelines.PIPELINE_REGISTRY.get_supported_tasks():
         return
     getattr(pipelines, "REMOVED_TASKS", {}).pop(TASK, None)
     pipelines.PIPELINE_REGISTRY.register_pipeline(
         TASK, QuestionAnsweringPipeline, AutoModelForQuestionAnswering, type="text"
     )
-    # Registering marks the class as one whose code is saved with a model; ours saves no code.
+    # Registering marks the class as one whose code is saved with a model, which ours must not be.
     del QuestionAnsweringPipeline._registered_impl
 
 
@@ -56,17 +56,17 @@ class QuestionAnsweringPipeline(ChunkPipeline):  # type: ignore[misc]
 
         Inputs are ``question=`` and ``context=`` (strings, or lists; one context serves a list of
         questions), or dictionaries with these keys: one, a list, or an iterator of them. A single
-        one, a list of one too, gives an answer (a list of up to ``top_k``, if above 1), a longer
-        list a list of these.
+        question, also in a list of one, returns an answer (a list of up to ``top_k`` answers, if
+        above 1); a longer list returns a list of these.
 
         | option | default | |
         |---|---|---|
-        | ``top_k`` | 1 | answers at most |
+        | ``top_k`` | 1 | maximum number of answers |
         | ``max_seq_len`` | 384 | tokens of question and context that are read at once |
         | ``doc_stride`` | 128 | tokens that neighbouring windows share |
-        | ``max_answer_len`` | 15 | tokens of an answer at most |
+        | ``max_answer_len`` | 15 | maximum tokens of an answer |
         | ``handle_impossible_answer`` | False | whether there may be no answer: ``""`` |
-        | ``align_to_words`` | True | whether answers are stretched to whole words |
+        | ``align_to_words`` | True | whether answers are extended to whole words |
         """
         question, context = options.pop("question", None), options.pop("context", None)
         items = _items(inputs, question, context)
@@ -101,11 +101,11 @@ class QuestionAnsweringPipeline(ChunkPipeline):  # type: ignore[misc]
         max_seq_len: int | None = None,
         doc_stride: int | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """The windows of one context, each with the question and a mask of what may be answered."""
+        """The windows of one context, each with the question and a mask of tokens to exclude."""
         item = _checked(item)
         length = max_seq_len or min(self.tokenizer.model_max_length, 384)
         stride = min(length // 2, 128) if doc_stride is None else doc_stride
-        # The side that is not padded comes first: there a question does not move.
+        # The question goes to the side that is not padded, so that padding does not move it.
         first = self.tokenizer.padding_side == "right"
         texts = (item["question"], item["context"])
         encoded = self.tokenizer(
@@ -127,7 +127,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):  # type: ignore[misc]
                 "item": item,
                 "is_last": window == windows - 1,
                 "encoding": encoded[window],
-                # Padding of a batch is filled with 1 under this name, and with 0 under others.
+                # When it pads a batch, transformers fills tensors of this name with 1.
                 "p_mask": torch.from_numpy(~may).unsqueeze(0),
                 **{name: torch.tensor([encoded[name][window]]) for name in names},
             }
@@ -144,9 +144,9 @@ class QuestionAnsweringPipeline(ChunkPipeline):  # type: ignore[misc]
         handle_impossible_answer: bool = False,
         align_to_words: bool = True,
     ) -> Any:
-        """The best answers over all windows of one context, with scores that may add up."""
+        """The best answers over all windows of one context; scores of equal texts add up."""
         answers: dict[str, dict[str, Any]] = {}
-        nothing = 1.0  # the least probability of "no answer" in any window
+        nothing = 1.0  # the lowest probability of "no answer" in any window
         for window in windows:
             may = ~window["p_mask"][0].bool().numpy()
             if "attention_mask" in window:
@@ -156,7 +156,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):  # type: ignore[misc]
             )
             nothing = min(nothing, float(start[0] * end[0]))
             start[0] = end[0] = 0
-            # Alignment to words makes several spans one, so more are looked at.
+            # Aligned to words, several spans may become one, so more are considered.
             count = top_k * 2 + 10 if align_to_words else top_k
             padding = len(may) - len(window["encoding"])
             moved = padding if self.tokenizer.padding_side == "left" else 0
@@ -181,7 +181,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):  # type: ignore[misc]
 
 
 def _items(inputs: tuple[Any, ...], question: Any, context: Any) -> Any:
-    """A list of questions with contexts, or the iterator or data set that will give them."""
+    """A list of questions with contexts, or the iterator or dataset that yields them."""
     if len(inputs) == 2 and all(isinstance(text, str) for text in inputs):
         inputs, question, context = (), *inputs
     if not inputs:
@@ -190,9 +190,12 @@ def _items(inputs: tuple[Any, ...], question: Any, context: Any) -> Any:
         if isinstance(question, list) and isinstance(context, str):
             context = [context] * len(question)
         if not isinstance(question, list) or not isinstance(context, list):
-            raise InputError("give question= and context=, as strings or as lists of strings.")
+            raise InputError("pass question= and context=, as strings or as lists of strings.")
         if len(question) != len(context):
-            raise InputError(f"there are {len(question)} questions and {len(context)} contexts.")
+            raise InputError(
+                f"there are {len(question)} questions and {len(context)} contexts: pass one "
+                "context per question, or a single one for all."
+            )
         inputs = tuple(
             {"question": each, "context": read}
             for each, read in zip(question, context, strict=True)
@@ -209,7 +212,7 @@ def _checked(item: Any) -> dict[str, str]:
         raise InputError("each question must be a dictionary with the keys question and context.")
     for name in ("question", "context"):
         if not isinstance(item.get(name), str) or not item[name]:
-            raise InputError(f"{name} must be text that is not empty.")
+            raise InputError(f"{name} must be a string that is not empty.")
     return item
 
 
@@ -243,7 +246,7 @@ def _best_spans(
 def _characters(
     encoding: Any, first: int, last: int, to_words: bool, sequence: int
 ) -> tuple[int, int]:
-    """Where in the context a span begins and stops, stretched to words where there are any."""
+    """Where in the context a span begins and ends, extended to whole words if there are any."""
     words = encoding.token_to_word(first), encoding.token_to_word(last)
     if to_words and None not in words:
         begin = encoding.word_to_chars(words[0], sequence)

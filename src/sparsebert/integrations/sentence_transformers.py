@@ -5,10 +5,10 @@
     model = SentenceTransformer("packed/")
     model.encode(["a text", "another"], normalize_embeddings=True)
 
-`CrossEncoder`, `SparseEncoder` (SPLADE) and `MultiVectorEncoder` (ColBERT) are had the same way.
-The classes are sentence-transformers' own, and only the module that runs the transformer is ours:
-prompts, pooling, evaluators, pools of processes are theirs. Folders may be packed, sparse or
-dense. What is saved names no class of ours; unpacked, it opens with either library.
+`CrossEncoder`, `SparseEncoder` (SPLADE) and `MultiVectorEncoder` (ColBERT) work the same way. They
+are subclasses of sentence-transformers' own in which only the module that runs the transformer is
+ours: prompts, pooling, evaluators and pools of processes are theirs. Folders may be packed, sparse
+or dense. Saved folders do not mention our classes; once unpacked, either library can load them.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ class _EngineModule:
         threads = options.pop("threads", None)
         if unknown := [name for name in options if name not in MODEL_KWARGS.harmless]:
             raise InputError(
-                f"our engine does not take {', '.join(unknown)}: model_kwargs may hold threads."
+                f"our engine does not take {', '.join(unknown)} in model_kwargs: it takes threads."
             )
         if is_peft_model or transformer_task not in _TASKS:
             raise InputError(
-                f"{model_name_or_path} is no plain encoder, classifier or masked-LM model: our "
-                "engine runs no other."
+                f"{model_name_or_path} is not a plain encoder, classifier or masked-LM model: our "
+                "engine runs only these."
             )
         folder = resolve_model(model_name_or_path, **hub)
         return SparsebertModel.from_pretrained(
@@ -94,7 +94,7 @@ class MLMTransformer(_EngineModule, TorchMLMTransformer):  # type: ignore[misc]
 
 
 class Router(TorchRouter):  # type: ignore[misc]
-    """The module of models whose queries take another way than documents."""
+    """The module of models in which queries take another route than documents."""
 
     @classmethod
     def load(cls, model_name_or_path: str, *arguments: Any, **options: Any) -> Any:
@@ -115,7 +115,7 @@ _OURS = {
 
 
 class _OnEngine:
-    """What a model does otherwise than its class in sentence-transformers."""
+    """What a model does differently from its class in sentence-transformers."""
 
     def __init__(
         self, model_name_or_path: str | Path, *, threads: int | None = None, **options: Any
@@ -126,7 +126,7 @@ class _OnEngine:
         always the CPU.
         """
         if "backend" in options:
-            raise InputError("backend is sparsebert's own engine here: leave it out.")
+            raise InputError("backend is sparsebert's own engine here: leave the argument out.")
         options["model_kwargs"] = {**(options.get("model_kwargs") or {}), "threads": threads}
         options["device"] = "cpu"
         super().__init__(str(model_name_or_path), backend=_BACKEND, **options)  # type: ignore[call-arg]
@@ -142,7 +142,9 @@ class _OnEngine:
         for name in (MODULES_NAME, ROUTER_NAME):
             if (folder / name).is_file():
                 replace_json(folder / name, _with_theirs(read_json(folder / name)))
-        if (inner := transformer_folder(folder)) != folder:  # of a Router, whose modules lie in it
+        if (
+            inner := transformer_folder(folder)
+        ) != folder:  # a Router keeps its modules in subfolders
             for name, content in transformer_on_top(folder).items():
                 replace_json(folder / name, content)
             for file in inner.iterdir():
@@ -153,7 +155,7 @@ class _OnEngine:
 
 
 def _with_theirs(content: Any) -> Any:
-    """What a JSON file says, with the classes of sentence-transformers in place of ours."""
+    """The content of a JSON file, with sentence-transformers' classes in place of ours."""
     names = {
         f"{ours.__module__}.{ours.__name__}": f"{theirs.__module__}.{theirs.__name__}"
         for theirs, ours in _OURS.items()
@@ -199,13 +201,13 @@ class MultiVectorEncoder(_OnEngine, sentence_transformers.MultiVectorEncoder):  
     def _load_default_modules(
         self, model_name_or_path: str, **options: Any
     ) -> tuple[list[Any], dict[str, Any]]:
-        """The modules of a folder as ColBERT's authors save it, with a projection of its own."""
+        """The modules of a folder as saved by ColBERT's authors, which has its own projection."""
         encoder = _transformer(model_name_or_path, "feature-extraction", **options)
         engine: Model = encoder.model.engine
         if engine.token_vectors is None or engine.token_vectors.of.first:  # BGE-M3
             raise InputError(
-                f"{model_name_or_path} has no {MODULES_NAME} and is no ColBERT: there is nothing "
-                "that makes vectors of its tokens."
+                f"{model_name_or_path} has no {MODULES_NAME} and is not a ColBERT model: it has "
+                "nothing that makes vectors of its tokens."
             )
         colbert = engine.token_vectors.of
         (projection, _), expansion = colbert.layers, colbert.expansion
@@ -242,7 +244,7 @@ def _transformer(
     config_kwargs: dict[str, Any] | None = None,
     **hub: Any,
 ) -> Transformer:
-    """The module of a folder that has no modules.json."""
+    """The transformer module of a folder without modules.json."""
     hub["cache_dir"] = cache_folder
     return Transformer(
         name,

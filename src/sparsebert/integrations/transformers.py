@@ -6,7 +6,7 @@
     classify("a gripping, moving film")
 
 What comes back is transformers' own pipeline with the folder's tokenizer and a `SparsebertModel`,
-which may also be given to ``transformers.pipeline`` itself. transformers 5.3 removed the
+which may also be passed to ``transformers.pipeline`` itself. transformers 5.3 removed the
 question-answering task: importing this module registers it again (`question_answering`).
 """
 
@@ -51,9 +51,9 @@ TASKS = {
     "token-classification": Head.TOKEN,
     "ner": Head.TOKEN,
     "fill-mask": Head.MASKED_LM,
-    "feature-extraction": Head.ENCODER,  # of a model with any head
+    "feature-extraction": Head.ENCODER,  # takes a model with any head
 }
-# Where transformers keeps the name of the class for each model_type.
+# Where transformers keeps the class name for each model_type.
 _CLASS_NAMES = {
     Head.ENCODER: modeling_auto.MODEL_MAPPING_NAMES,
     Head.SEQUENCE: modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
@@ -81,12 +81,12 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
     are 0. Pickling stores only the path of its folder, from which another process loads it again.
     """
 
-    _supports_sdpa = True  # of an engine that has one attention, whatever the config asks for
+    _supports_sdpa = True  # the engine has one attention, whatever the config asks for
     _supports_flash_attn = True
     _supports_flex_attn = True
 
     def __new__(cls, model: Model, task: str | None = None) -> SparsebertModel:
-        """Make a subclass with the name of transformers' own, by which pipelines know it."""
+        """Make a subclass with the name of transformers' own, by which pipelines recognise it."""
         head = Head.ENCODER if task == "feature-extraction" else model.config.head
         name = _CLASS_NAMES[head][model.config.raw["model_type"]]
         made: SparsebertModel = super().__new__(_named(name))
@@ -156,7 +156,7 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
         }
         for name, wanted in asked.items():
             if wanted:
-                raise InputError(f"the engine is for inference only: it takes no {name}.")
+                raise InputError(f"the engine is for inference only: it does not support {name}.")
         ids = input_ids.cpu().numpy()
         inside = _inside(ids, attention_mask)
         keys = None
@@ -165,7 +165,7 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
             inside = _expanded(inside, query_expansion_positions)
         rows = [row[keep] for row, keep in zip(ids, inside, strict=True)]
         types = None
-        # A family without types ignores them, as its models in transformers do.
+        # A family without token types ignores them, as its models in transformers do.
         if token_type_ids is not None and self.engine.config.token_types:
             kinds = token_type_ids.cpu().numpy()
             types = [row[keep] for row, keep in zip(kinds, inside, strict=True)]
@@ -234,24 +234,25 @@ def _check_task(model: Model, task: str | None) -> None:
     needed = TASKS[task]
     if needed not in (Head.ENCODER, model.config.head):
         raise InputError(
-            f"{model.name} is a model for {model.config.head.value}; {task} needs one for "
-            f"{needed.value}."
+            f"{model.name} is a model of the kind {model.config.head.value}, but {task} needs one "
+            f"of the kind {needed.value}."
         )
 
 
 def _expanded(inside: npt.NDArray[np.bool_], expansion: torch.Tensor) -> npt.NDArray[np.bool_]:
-    """With what expands the texts; InputError unless that is right behind, and padding after it."""
+    """The mask with the tokens that expand each text; InputError unless they directly follow it."""
     whole: npt.NDArray[np.bool_] = inside | (expansion.cpu().numpy() != 0)
     for row, (text, all_of_it) in enumerate(zip(inside, whole, strict=True)):
         if not (text[: text.sum()].all() and all_of_it[: all_of_it.sum()].all()):
             raise InputError(
-                f"row {row} of query_expansion_positions is not right behind its text."
+                f"row {row} of query_expansion_positions must directly follow its text, and "
+                "padding must be on the right."
             )
     return whole
 
 
 def _inside(ids: npt.NDArray[Any], mask: torch.Tensor | None) -> npt.NDArray[np.bool_]:
-    """The attention mask as bool ``[batch, tokens]``; InputError for one that no text has."""
+    """The attention mask as bool ``[batch, tokens]``; InputError for one that no text can have."""
     if mask is None:
         return np.ones(ids.shape, bool)
     inside: npt.NDArray[np.bool_] = mask.cpu().numpy() != 0
