@@ -307,7 +307,10 @@ def test_the_server_gives_the_same(tiny_bert, tmp_path: Path) -> None:
         texts = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}
         answered = client.post("/v2/models/colbert/infer", json={"inputs": [texts]})
         assert answered.status_code == 424
-        assert "gives no logits and no embedding here: it answers /embed_all" in answered.text
+        assert (
+            "has neither logits nor an embedding to return here. It answers /embed_all"
+            in answered.text
+        )
         assert "use embed_tokens" in asked("/embed", 424, inputs="a")["error"]
         # OpenAI's client would try again where the fault were the server's.
         error = asked("/v1/embeddings", 400, input="a")["error"]

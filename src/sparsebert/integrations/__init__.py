@@ -1,4 +1,4 @@
-"""The engine behind other libraries' interfaces: one module per library, to be installed first.
+"""The engine behind the interfaces of other libraries, which must be installed: a module for each.
 
 | module | for users of |
 |---|---|
