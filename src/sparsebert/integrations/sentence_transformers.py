@@ -142,9 +142,7 @@ class _OnEngine:
         for name in (MODULES_NAME, ROUTER_NAME):
             if (folder / name).is_file():
                 replace_json(folder / name, _with_theirs(read_json(folder / name)))
-        if (
-            inner := transformer_folder(folder)
-        ) != folder:  # a Router keeps its modules in subfolders
+        if (inner := transformer_folder(folder)) != folder:  # in a subfolder, as a Router has
             for name, content in transformer_on_top(folder).items():
                 replace_json(folder / name, content)
             for file in inner.iterdir():
