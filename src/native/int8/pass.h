@@ -28,12 +28,21 @@ struct Int8Runs {
     int run, piece;
 };
 
+// A masked-LM head computes a few tiles of the vocabulary at a time: the kernels write whole tiles,
+// and the output has no room for the padding of the last one.
+constexpr int kDecodedTiles = 16, kDecodedColumns = kDecodedTiles * kTileRows;
+
 // Tokens on their way through the layers, a row each.
 struct Int8Tokens {
     float* hidden;       // the residual stream
     float* context;      // what attention gives, and a head's middle
     Int8Rows quantized;  // of `hidden`
 };
+
+// Some rows of a matrix that begins at `first`.
+inline FloatRows rows_of(float* first, size_t stride, Range rows) {
+    return {first + rows.begin * stride, stride, rows.size()};
+}
 
 // What the threads of a pass have in common.
 struct Int8Shared {
