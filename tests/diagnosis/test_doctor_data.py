@@ -161,7 +161,7 @@ class TestLabels:
         rows = [{**row, "label": [1]} for row in (*sentences(), *sentences(1))]
         found = by_kind(look(tmp_path, rows))
         assert set(found) == {"unusable-data", "duplicate-rows"}
-        assert "neither whole numbers nor names of classes" in found["unusable-data"].what
+        assert "neither integers nor class names" in found["unusable-data"].what
 
     def test_labels_that_may_mean_something_else(self, tmp_path: Path) -> None:
         rows = [
@@ -274,7 +274,7 @@ class TestFiles:
     def test_lines_within_quotes(self, tmp_path: Path) -> None:
         (tmp_path / "train.csv").write_text('sentence,label\n"a,0\nb,1\nc",1\nd,0\n')
         found = by_kind(diagnose(data=tmp_path, task="sst2"))
-        assert "(row 1) over lines 2 to 4" in found["lines-in-quotes"].what
+        assert "(row 1) lines 2 to 4" in found["lines-in-quotes"].what
 
     def test_columns_of_ones_own(self, tmp_path: Path) -> None:
         rows = [{"body": f"t {row}", "queue": "xy"[row % 2]} for row in range(20)]

@@ -480,10 +480,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
-            ("empty.txt", " \n\n", "has no text in it"),
-            ("none.jsonl", '{"text": ""}\n', "has no text in it"),
+            ("empty.txt", " \n\n", "contains no text"),
+            ("none.jsonl", '{"text": ""}\n', "contains no text"),
             ("odd.csv", "a,b\n1,2\n", "has no text column: its columns are a, b"),
-            ("odd.pdf", "x", "is of no known type"),
+            ("odd.pdf", "x", "has an unknown file type"),
             ("latin.txt", b"caf\xe9\n", "cannot be read: it is not UTF-8 text"),
         ],
     )
@@ -497,7 +497,7 @@ class TestErrors:
         assert not (tmp_path / "out").exists()
 
     def test_folders_without_texts(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="neither a file for the split train nor any .txt"):
+        with pytest.raises(DataError, match="neither a file for the train split nor any .txt"):
             rows_of(tiny_bert("encoder"), tmp_path)
         with pytest.raises(DataError, match="does not exist"):
             rows_of(tiny_bert("encoder"), tmp_path / "nowhere")

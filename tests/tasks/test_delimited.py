@@ -85,15 +85,15 @@ class TestCsv:
             parse('text,label\na,0\n"b,1\nc,0\n', tabs=False)
 
     def test_text_behind_a_closing_quote(self) -> None:
-        with pytest.raises(DataError, match="f, line 2: text stands behind a closing quote"):
+        with pytest.raises(DataError, match="f, line 2: text follows a closing quote"):
             parse('text,label\n"a" b,0\n', tabs=False)
 
     def test_lines_within_quotes_are_told(self) -> None:
         found = parse_delimited('text,label\n"a,0\nb,1\nc",2\nd,0\n', "f", tabs=False)
         assert found.rows == [["a,0\nb,1\nc", "2"], ["d", "0"]]
         (note,) = found.notes
-        assert note.startswith("f: 1 row goes over several lines inside quotes")
-        assert "(row 1) over lines 2 to 4" in note
+        assert note.startswith("f: 1 row spans several lines inside quotes")
+        assert "(row 1) lines 2 to 4" in note
         assert parse_delimited("text,label\na,0\n", "f", tabs=False).notes == ()
 
     def test_an_uneven_row(self) -> None:

@@ -34,7 +34,7 @@ class TestPairs:
         write_rows(tmp_path / "train.jsonl", [{"one": "a", "two": "b", "like": 1}])
         task = find_task("Pairs", tmp_path, options=DataOptions("one", "two", "like"))
         assert task.columns == ("one", "two", "like")
-        with pytest.raises(DataError, match="pairs have two texts a row"):
+        with pytest.raises(DataError, match="pairs have two texts per row"):
             find_task("pairs", tmp_path, options=DataOptions("one", label_column="like"))
         with pytest.raises(DataError, match="no text column: name it 'text1', 'text2' or"):
             find_task("pairs", tmp_path)
@@ -42,7 +42,7 @@ class TestPairs:
     def test_scores_become_cosines(self) -> None:
         found, note = as_cosines(np.array([0, 5, 2.5], np.float32))
         assert found.tolist() == [0, 1, 0.5]
-        assert note == "the scores go from 0 to 5: these stand for cosines of 0 and 1."
+        assert note == "the scores range from 0 to 5: mapped to cosines from 0 to 1."
         cosines = np.array([-1, 0.25], np.float32)
         assert as_cosines(cosines) == (cosines, None)
         with pytest.raises(DataError, match="every pair has the score 3"):

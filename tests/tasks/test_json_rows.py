@@ -42,7 +42,7 @@ def test_nested_nulls_and_missing_keys(tmp_path: Path) -> None:
         ('{"a": 1}\n\n{"a": ', r"line 3: not JSON"),
         ("[" * 100_000, r"not JSON"),
         ('[{"a": 1}, 7]', r"row 2: 7 is not an object"),
-        ('{"a": 1}\n{"a": "x"}\n', r"column 'a' is not of one type: row 1 is 1 and row 2 is 'x'"),
+        ('{"a": 1}\n{"a": "x"}\n', r"column 'a' has mixed types: row 1 is 1 and row 2 is 'x'"),
         ('{"a": "\\ud800"}\n', r"line 1: not JSON \(it is not valid Unicode"),
         ('{"a": 99999999999999999999999}\n', r"column 'a'"),
     ],

@@ -64,11 +64,15 @@ def test_a_column_for_each(tmp_path: Path, header: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        (ROWS, {"positive_label": "red"}, "positive_label has no meaning where a row has several"),
+        (ROWS, {"positive_label": "red"}, "positive_label does not apply to rows with several"),
         (ROWS, {"threshold": 1.5}, "must be between 0 and 1, not 1.5"),
         (ROWS, {"label_columns": "red"}, "lacks the column 'red'"),
         ([{"text": "a", "red": 2}], {"label_columns": "red"}, "column 'red', row 1: 2 is neither"),
-        ([{"text": "a", "label": ["x"]}], {}, "hold 1 label; a task needs two"),
+        (
+            [{"text": "a", "label": ["x"]}],
+            {},
+            "contain 1 different label; a task needs at least two",
+        ),
         ([{"text": "a", "label": [["x"]]}], {}, "is not a list of labels"),
         ([{"text": "a", "label": "x"}], {"threshold": 0.3}, "threshold is for rows with several"),
     ],

@@ -80,7 +80,7 @@ class TestFiles:
         numbers = [[NAMES.index(tag) for tag in row["ner_tags"]] for row in ROWS]
         table = pa.table({"tokens": [row["tokens"] for row in ROWS], "ner_tags": numbers})
         pq.write_table(table, tmp_path / "train.parquet")
-        with pytest.raises(DataError, match="numbers: say what they mean with --label-names"):
+        with pytest.raises(DataError, match="numbers: name them with --label-names"):
             read(tmp_path)
         examples = read(tmp_path, label_names=",".join(NAMES))
         assert as_names(examples) == [row["ner_tags"] for row in ROWS]
@@ -99,7 +99,7 @@ class TestFiles:
         [
             ("a O\nb\nc O\n", "line 2: it has 1 column and the other lines have 2"),
             ("a\tO\nb\t\n", "line 2: 'b' has no tag"),
-            ("a\nb\n", "has one column"),
+            ("a\nb\n", "has only one column"),
             ("a O\nb O\n", "every word has the label 'O'"),
             ("", "has no rows"),
         ],
@@ -130,11 +130,11 @@ class TestFiles:
 
     def test_options_of_other_tasks(self, tmp_path: Path) -> None:
         path = write_rows(tmp_path / "train.jsonl", ROWS)
-        with pytest.raises(DataError, match="regression has no meaning for the task ner"):
+        with pytest.raises(DataError, match="regression does not apply to the task ner"):
             find_task("ner", path, options=DataOptions(regression=True))
         with pytest.raises(DataError, match="label_names is for"):
             find_task("sst2", None, options=DataOptions(label_names="a,b"))
-        with pytest.raises(DataError, match="different names with commas"):
+        with pytest.raises(DataError, match="distinct names separated by commas"):
             DataOptions(label_names="a,,b")
 
 

@@ -54,7 +54,7 @@ class TestOneReading:
         task = custom_task(tmp_path, split="validation", labels=("bad", "good"))
         found = load_split(task, tmp_path, "validation")
         assert found.labels.tolist() == [1, 0]
-        assert "taken for its classes by position (0 bad, 1 good)" in found.notes[0]
+        assert "taken as indices of its classes (0 bad, 1 good)" in found.notes[0]
 
     def test_positions_are_not_mixed_with_names(self, tmp_path: Path) -> None:
         write_csv(tmp_path / "validation.csv", ["good", "1"])
@@ -126,8 +126,8 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"pair_column": "b"}, "name text_column as well"),
-            ({"regression": True, "positive_label": "x"}, "a regression has none"),
+            ({"pair_column": "b"}, "pass text_column as well"),
+            ({"regression": True, "positive_label": "x"}, "a regression has no classes"),
             ({"validation_share": 1.0}, "at least 0 and below 1"),
         ],
     )
@@ -138,7 +138,9 @@ class TestOptions:
     def test_what_a_benchmark_says_itself(self) -> None:
         with pytest.raises(DataError, match="regression is for the task custom"):
             find_task("sst2", None, options=DataOptions(regression=True))
-        with pytest.raises(DataError, match="reads 2 texts a row and 1 column of texts"):
+        with pytest.raises(
+            DataError, match="reads two texts per row, but one text column was named"
+        ):
             find_task("rte", None, options=DataOptions(text_column="a"))
 
     def test_a_positive_label_is_no_number(self, tmp_path: Path) -> None:
@@ -178,18 +180,16 @@ class TestNames:
     def test_what_finetune_says_of_them(self, tmp_path: Path) -> None:
         write_csv(tmp_path / "train.csv", ["Billing", "billing", "tech"])
         (note,) = label_notes(custom_task(tmp_path))
-        assert note.startswith("the labels 'Billing', 'billing' are 2 classes")
+        assert note.startswith("the labels 'Billing', 'billing' are 2 separate classes")
         write_csv(tmp_path / "train.csv", ["0.5", "1.5"])
         (note,) = label_notes(custom_task(tmp_path))
-        assert "say so with --regression (regression=True)" in note
+        assert "pass --regression (regression=True)" in note
         write_csv(tmp_path / "train.csv", ["0", "1", "2"])
         assert label_notes(custom_task(tmp_path)) == []
 
     def test_names_that_agree_must_stand_in_the_same_position(self) -> None:
         mnli = get_task("mnli")
-        with pytest.raises(
-            DataError, match=r"'contradiction' stands in another position.*id2label"
-        ):
+        with pytest.raises(DataError, match=r"'contradiction' is at another position.*id2label"):
             label_order(mnli, ("contradiction", "maybe", "yes"))
         order, note = label_order(mnli, ("yes", "maybe", "contradiction"))
         assert order.tolist() == [0, 1, 2]

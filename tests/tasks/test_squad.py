@@ -142,9 +142,9 @@ class TestData:
         ("answers", "message"),
         [
             ({"text": [], "answer_start": []}, "row 2: it has no answer: .*squad_v2"),
-            ({"text": ["4"], "answer_start": [3]}, "the answer '4' does not stand at character 3"),
-            ({"text": ["4"], "answer_start": [-1]}, "does not stand at character -1"),
-            ({"text": ["4", "a"], "answer_start": [4]}, "must be lists of one length"),
+            ({"text": ["4"], "answer_start": [3]}, "the answer '4' is not at character 3"),
+            ({"text": ["4"], "answer_start": [-1]}, "is not at character -1"),
+            ({"text": ["4", "a"], "answer_start": [4]}, "must be lists of the same length"),
         ],
     )
     def test_answers_are_held_against_their_context(
@@ -199,7 +199,7 @@ class TestData:
                 assert getattr(ours, field) == getattr(theirs, field)
         articles[1]["paragraphs"] = [{"context": "c"}]
         path.write_text(json.dumps({"data": articles}))
-        with pytest.raises(DataError, match="article 2: it is not laid out as SQuAD's are"):
+        with pytest.raises(DataError, match="article 2: it does not have SQuAD's layout"):
             load_split(task, path, "validation")
 
     def test_a_flat_answer_column_is_refused(self, tmp_path: Path) -> None:

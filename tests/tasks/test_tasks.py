@@ -66,7 +66,7 @@ class TestFiles:
     def test_two_candidates_are_an_error_that_names_them(self, tmp_path: Path) -> None:
         for name in ("train_a.parquet", "train_b.parquet"):
             parquet(tmp_path / name, sentence=["a"], label=[0])
-        with pytest.raises(DataError, match=r"train_a.parquet, train_b.parquet\): leave one, or"):
+        with pytest.raises(DataError, match=r"train_a.parquet, train_b.parquet\): keep one, or"):
             split_files(tmp_path, "train")
 
     def test_one_name_in_two_formats_is_an_error(self, tmp_path: Path) -> None:
@@ -91,12 +91,12 @@ class TestFiles:
             load_split(SST2, tmp_path, "train")
 
     def test_missing_folder_split_and_unknown_type(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="does not exist: give a data folder or file"):
+        with pytest.raises(DataError, match="does not exist: pass a data folder or file"):
             load_split(SST2, tmp_path / "no", "train")
         with pytest.raises(DataError, match="no file for the split train: name one train.parquet"):
             load_split(SST2, tmp_path, "train")
         (tmp_path / "data.xlsx").write_text("")
-        with pytest.raises(DataError, match="of no known type: give one of .parquet, .csv"):
+        with pytest.raises(DataError, match="an unknown file type: use one of .parquet, .csv"):
             load_split(SST2, tmp_path / "data.xlsx", "train")
 
     @pytest.mark.parametrize("name", ["train.parquet", "train.csv", "train.jsonl"])
@@ -347,7 +347,7 @@ class TestHub:
             raise ConnectionError("no route to host\nand more")
 
         monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-        message = "could not be fetched from the hub (nyu-mll/glue): no route to host. Give the"
+        message = "could not be fetched from the hub (nyu-mll/glue): no route to host. Pass the"
         with pytest.raises(DataError, match=re.escape(message)):
             load_split(SST2, None, "train")
 
@@ -374,7 +374,7 @@ class TestLabels:
         order, note = label_order(SST2, ("bad", "good"))
         assert order.tolist() == [0, 1]
         assert note is not None
-        assert "matched by their position" in note
+        assert "matched by position" in note
         assert not same_labels(SST2, ("bad", "good"))
 
     def test_another_count_is_an_error(self) -> None:

@@ -64,7 +64,7 @@ def test_columns_by_name_and_pairs(tmp_path: Path) -> None:
 
 
 def test_files_without_texts(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"empty.txt has no text in it"):
+    with pytest.raises(DataError, match=r"empty.txt contains no text"):
         read_texts(written(tmp_path / "empty.txt", "\n \n"))
     with pytest.raises(DataError, match="absent.txt does not exist"):
         read_texts(tmp_path / "absent.txt")

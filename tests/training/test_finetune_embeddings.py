@@ -164,7 +164,7 @@ class TestRuns:
 
         data = write_regression(tmp_path / "data", train=24, validation=16)
         result = finetune(tiny_bert("masked-lm"), tmp_path / "out", task="pairs", data=data, **RUN)
-        assert any("these stand for cosines of 0 and 1" in note for note in result.notes)
+        assert any("mapped to cosines from 0 to 1" in note for note in result.notes)
         opened = open_checkpoint(tmp_path / "out")
         assert opened.pooling is not None
         assert not any(name.startswith(("cls", "pooler")) for name in opened.stored_name)

@@ -102,7 +102,7 @@ class TestReading:
             self.read(texts, "rte")
         with pytest.raises(DataError, match="squad takes no unlabelled texts"):
             self.read(texts, "squad")
-        with pytest.raises(DataError, match="neither a file for the split train nor any .txt"):
+        with pytest.raises(DataError, match="neither a file for the train split nor any .txt"):
             self.read(tmp_path, "sst2")
         with pytest.raises(DataError, match=r"missing.txt"):
             self.read(tmp_path / "missing.txt", "sst2")

@@ -1,7 +1,7 @@
-"""The benchmark tasks and a user's own: their data, checked, and their texts as token ids.
+"""The benchmark tasks and users' own tasks: reading and checking their data, and tokenising it.
 
-Names are imported when first used: the command line declares its options from `data_options`, and
-`--help` shall stay light.
+Names are imported on first use: the command line builds its options from `data_options`, and
+`--help` must stay fast.
 """
 
 from __future__ import annotations

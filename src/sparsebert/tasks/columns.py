@@ -1,6 +1,6 @@
-"""Columns of a task's table, validated; errors name file, column, row and value.
+"""Reading and checking the columns of a task's table; errors name file, column, row and value.
 
-Rows are counted from 1, as a reader of the file would; the header line of a CSV file is not one.
+Rows are counted from 1, without the header of a CSV file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHOWN = 60  # characters of a value in a message
 
 
 def need_columns(table: pa.Table, names: tuple[str, ...], source: str) -> None:
-    """DataError naming every column of ``names`` that is missing, and what there is."""
+    """DataError if columns are missing, naming them and those that exist; also for duplicates."""
     missing = [name for name in names if name not in table.column_names]
     if missing:
         raise DataError(
@@ -36,7 +36,7 @@ def need_columns(table: pa.Table, names: tuple[str, ...], source: str) -> None:
 
 
 def holds_lists(table: pa.Table, name: str) -> bool:
-    """Whether there is one such column, of lists."""
+    """Whether there is exactly one column of this name and it holds lists."""
     import pyarrow as pa
 
     if table.column_names.count(name) != 1:
@@ -69,7 +69,7 @@ def texts_or_none(table: pa.Table, name: str, source: str) -> list[str | None]:
 def class_column(table: pa.Table, task: Task, source: str) -> npt.NDArray[np.int64]:
     """A task's labels as indices into ``task.labels``.
 
-    DataError for a type that labels do not have, and for a label outside the set.
+    DataError for a type that labels cannot have, and for a label outside the set.
     """
     names = label_names(table, task.label_column, source)
     found = class_indices(names, task)
@@ -81,10 +81,10 @@ def class_column(table: pa.Table, task: Task, source: str) -> npt.NDArray[np.int
 
 
 def class_indices(names: Sequence[str], task: Task) -> npt.NDArray[np.int64]:
-    """Labels as `label_names` gives them as indices into ``task.labels``, -1 for one outside.
+    """Labels, as returned by `label_names`, as indices into ``task.labels``; -1 if not among them.
 
-    They are names of classes. Where the task lets positions stand for them and all of a column are
-    whole numbers, which none of the task's labels is, they are indices.
+    Labels are class names. They are taken as indices only if the task allows that, all labels in
+    the column are integers, and none of the task's own labels is.
     """
     if are_positions(names, task):
         index = {str(number): number for number in range(len(task.labels))}
@@ -99,7 +99,7 @@ def are_positions(names: Sequence[str], task: Task) -> bool:
 
 
 def label_names(table: pa.Table, name: str, source: str) -> list[str]:
-    """Class labels as text, whole numbers and truth values written out: the only reader of labels.
+    """Class labels as text; integers and booleans are written out.
 
     DataError for any other type, and for a row without a label.
     """
@@ -115,8 +115,8 @@ def label_names(table: pa.Table, name: str, source: str) -> list[str]:
         return [str(value) for value in values]
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise DataError(
-            f"{source}: the column '{name}' holds {kind}, which is neither whole numbers nor "
-            f"names of classes; row 1 is {show(values[0])}."
+            f"{source}: the column '{name}' holds {kind}, which is neither integers nor class "
+            f"names; row 1 is {show(values[0])}."
         )
     for row, value in enumerate(values, 1):
         if not value.strip():
@@ -136,7 +136,7 @@ def labelled(table: pa.Table, name: str) -> npt.NDArray[np.bool_]:
 def number_column(
     table: pa.Table, name: str, limits: tuple[float, float] | None, source: str
 ) -> npt.NDArray[np.float32]:
-    """A column of regression targets. DataError for another type, NaN, or outside ``limits``."""
+    """A column of regression targets. DataError for another type, or if `wrong_numbers`."""
     values = number_values(table, name, source)
     wrong = np.flatnonzero(wrong_numbers(values, limits))
     if wrong.size:
@@ -151,9 +151,9 @@ def number_column(
 
 
 def number_values(table: pa.Table, name: str, source: str) -> npt.NDArray[np.float32]:
-    """A column of numbers as they stand, float32; in a CSV file they are text.
+    """A column of numbers, unchecked, as float32; text (as in CSV files) is parsed.
 
-    DataError for another type, for a text that is no number and for a row without one.
+    DataError for another type, for text that is not a number, and for a missing value.
     """
     import pyarrow as pa
 
@@ -180,7 +180,7 @@ def number_values(table: pa.Table, name: str, source: str) -> npt.NDArray[np.flo
 def wrong_numbers(
     values: npt.NDArray[np.float32], limits: tuple[float, float] | None
 ) -> npt.NDArray[np.bool_]:
-    """Where targets are no finite numbers, or outside ``limits``: bool ``[rows]``."""
+    """Which targets are not finite or are outside ``limits``: bool ``[rows]``."""
     low, high = limits or (-np.inf, np.inf)
     wrong: npt.NDArray[np.bool_] = ~np.isfinite(values) | (values < low) | (values > high)
     return wrong
@@ -196,7 +196,7 @@ def refuse_nulls(column: pa.ChunkedArray, name: str, source: str) -> None:
 
 
 def show(value: Any) -> str:
-    """A value in a message, cut to a readable length."""
+    """A value for a message, shortened to a readable length."""
     text = repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
@@ -205,12 +205,12 @@ _HIDDEN = " All labels are -1: this looks like a test set whose labels are hidde
 
 
 def show_label(name: str) -> str:
-    """A label in a message: in quotes, unless it is a whole number."""
+    """A label for a message: in quotes, unless it is an integer."""
     return name if is_whole_number(name) else show(name)
 
 
 def show_labels(task: Task) -> str:
-    """The first of a task's labels, with their numbers where these may stand for them."""
+    """The first of a task's labels, with their indices if the data may use those instead."""
     shown = [
         f"{number} {label}" if _takes_positions(task) else label
         for number, label in enumerate(task.labels[:8])
@@ -219,12 +219,12 @@ def show_labels(task: Task) -> str:
 
 
 def is_whole_number(text: str) -> bool:
-    """Whether this is how a whole number is written, and ``01`` is not."""
+    """Whether the text is an integer in its usual spelling (not ``01``)."""
     return re.fullmatch("0|-?[1-9][0-9]*", text) is not None
 
 
 def as_number(text: str) -> float | None:
-    """A text as a float, None if it is no number; ``1_000`` is none."""
+    """A text as a float, None if it is not a number; ``1_000`` is not one."""
     try:
         return None if "_" in text else float(text)
     except ValueError:

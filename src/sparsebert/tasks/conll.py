@@ -1,13 +1,13 @@
-"""CoNLL files: a word a line with its tag in the last column, and a blank line between sentences.
+"""CoNLL files: one word per line, its tag in the last column, a blank line between sentences.
 
     -DOCSTART- -X- O O
 
     EU NNP I-NP B-ORG
     rejects VBZ I-VP O
 
-Columns are separated by tabs if the file has any, by blanks otherwise (a no-break space is part of
-its word). Lines of ``-DOCSTART-`` part documents, and so sentences. Comments are left out: lines
-that begin with ``#`` and have another number of columns than the words.
+Columns are separated by tabs if the file has any, by spaces otherwise (a no-break space is part of
+its word). ``-DOCSTART-`` lines separate documents, and so end a sentence. Comments are ignored:
+lines that begin with ``#`` and have a different number of columns from the words.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 WORDS, TAGS = "tokens", "ner_tags"
-"""The columns that a CoNLL file is read as, called as on the hub."""
+"""The columns into which a CoNLL file is read, with the names used on the hub."""
 
 _DOCUMENT = "-DOCSTART-"
 
@@ -30,7 +30,7 @@ _DOCUMENT = "-DOCSTART-"
 def parse_conll(text: str, source: str) -> pa.Table:
     """The sentences in ``text`` as the columns `WORDS` and `TAGS`, lists of texts.
 
-    DataError, naming the line, for one whose columns are not as many as those of the others.
+    DataError, naming the line, if a line has more or fewer columns than the others, or no tag.
     """
     import pyarrow as pa
 
@@ -43,7 +43,8 @@ def parse_conll(text: str, source: str) -> pa.Table:
     columns = counts.most_common(1)[0][0] if counts else 0
     if columns == 1:
         raise DataError(
-            f"{source} has one column: a CoNLL file has a word and, in the last column, its tag."
+            f"{source} has only one column: in a CoNLL file, each line has a word and, in the last "
+            "column, its tag."
         )
     sentences: list[tuple[list[str], list[str]]] = [([], [])]
     for number, cells in lines:
@@ -71,7 +72,7 @@ def parse_conll(text: str, source: str) -> pa.Table:
 
 
 def _cells(line: str, *, tabs: bool) -> list[str]:
-    """The columns of a line; none of one that ends a sentence."""
+    """The columns of a line; none for a line that ends a sentence."""
     if not line.strip() or line.startswith(_DOCUMENT):
         return []
     return line.split("\t") if tabs else [cell for cell in line.split(" ") if cell]

@@ -1,10 +1,10 @@
-"""A custom task: its texts, labels and metrics are inferred from the data.
+"""A custom task, whose texts, labels and metrics are inferred from the data.
 
 The file has a column ``text`` (or ``sentence``), or the pair ``text1``, ``text2`` (or
-``sentence1``, ``sentence2``), and a column ``label``; `DataOptions` names others. Labels are names
-of classes, whatever they look like, unless the task says that they are numbers: by ``regression``,
-or by a column ``score`` instead of ``label``. Lists of names (then also ``labels``), or a column
-for each label that ``label_columns`` names, are several labels a row.
+``sentence1``, ``sentence2``), and a column ``label``, unless `DataOptions` names others. Labels are
+class names, whatever they look like, unless ``regression`` is set or the column is called ``score``
+instead of ``label``: then they are numbers to predict. Rows have several labels if the label column
+(here also ``labels``) holds lists of names, or if ``label_columns`` names one column per label.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TEXT_COLUMNS: tuple[tuple[str, ...], ...] = (
 )
 SCORE = "score"
 
-# Pairs of labels that say themselves which of the two is the one looked for.
+# Pairs of labels of which the second is evidently the positive class.
 _TRUTH = (("0", "1"), ("false", "true"))
 
 
@@ -65,7 +65,7 @@ def custom_of_table(
     if labels is None:
         names = _label_set(table, label, source)
     else:
-        # A head that nobody named: its classes are numbers.
+        # The head has only default names: its classes are numbers.
         numbers = [str(number) for number in range(len(labels))]
         names = tuple(numbers if are_unnamed(labels) else labels)
     positive = chosen.positive_label
@@ -75,7 +75,7 @@ def custom_of_table(
         raise DataError(
             f"positive_label '{positive}' is not one of the labels ({', '.join(names[:20])})."
         )
-    # A trained model's classes have indices that others know; those of a file have them only here.
+    # Data may refer to a trained model's classes by index; a file's own labels have no fixed order.
     task = _task(columns, label, Kind.CLASSIFICATION, names)
     return replace(task, positive=positive, positions=labels is not None)
 
@@ -95,7 +95,7 @@ def _task(columns: tuple[str, ...], label: str, kind: Kind, labels: tuple[str, .
 
 
 def text_columns(table: pa.Table, source: str, *, count: int | None = None) -> tuple[str, ...]:
-    """The one of `TEXT_COLUMNS`, of ``count`` texts a row, that is there. Raises DataError."""
+    """The entry of `TEXT_COLUMNS` (of ``count`` texts per row) that the table has. DataError."""
     known = [names for names in TEXT_COLUMNS if count in (None, len(names))]
     there = [names for names in known if set(names) <= set(table.column_names)]
     if len(there) != 1:
@@ -110,7 +110,7 @@ def text_columns(table: pa.Table, source: str, *, count: int | None = None) -> t
 
 
 def label_column(table: pa.Table, source: str) -> str:
-    """``label``, or ``score`` where there is none, or ``labels`` if these are lists."""
+    """``label``, else ``score``, else ``labels`` if it holds lists. Raises DataError."""
     for name in ("label", SCORE):
         if name in table.column_names:
             return name
@@ -134,16 +134,17 @@ def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
 
     if pa.types.is_floating(table.column(column).type):
         raise DataError(
-            f"{source}: the column '{column}' holds numbers with a decimal point. Are they scores "
-            "to predict? Then say so with --regression (regression=True). Are they classes? Then "
-            "write them as text or whole numbers."
+            f"{source}: the column '{column}' holds numbers with a decimal point. If they are "
+            "scores to predict, pass --regression (regression=True); if they are classes, write "
+            "them as text or integers."
         )
     distinct = set(label_names(table, column, source))
     if len(distinct) < 2:
         raise DataError(
-            f"{source}: every row has the label {distinct.pop()!r}; a classification needs two."
+            f"{source}: every row has the label {distinct.pop()!r}; a classification task needs at "
+            "least two labels."
         )
-    hint = " Are they scores to predict? Then say so with --regression (regression=True)."
+    hint = " If they are scores to predict, pass --regression (regression=True)."
     check_count(distinct, column, source, hint)
     if all(map(is_whole_number, distinct)):
         return tuple(sorted(distinct, key=int))

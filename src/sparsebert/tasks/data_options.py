@@ -1,4 +1,4 @@
-"""The options of reading a task's files: columns, the kind of labels, held-out rows."""
+"""Options for reading a task's files: columns, the kind of labels, held-out rows."""
 
 from __future__ import annotations
 
@@ -95,37 +95,43 @@ class DataOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pair_column is not None and self.text_column is None:
-            raise DataError("pair_column is the second text's column: name text_column as well.")
+            raise DataError("pair_column names the second text's column: pass text_column as well.")
         if self.positive_label is not None and self.regression:
-            raise DataError("positive_label is a class, and a regression has none: leave one out.")
+            raise DataError(
+                "positive_label is a class, but a regression has no classes: leave one of the two "
+                "out."
+            )
         if self.flag_columns is not None and self.label_column is not None:
-            raise DataError("label_columns and label_column are two ways to say it: give one.")
+            raise DataError("label_columns and label_column exclude each other: pass only one.")
         if self.names is not None and self.regression:
-            raise DataError("label_names are of classes, and a regression has none: leave one out.")
+            raise DataError(
+                "label_names name classes, but a regression has no classes: leave one of the two "
+                "out."
+            )
 
     @property
     def flag_columns(self) -> tuple[str, ...] | None:
-        """The names in `label_columns`; None if it is not given."""
+        """The names in `label_columns`; None if it is not set."""
         return None if self.label_columns is None else listed("label_columns", self.label_columns)
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """The names in `label_names`; None if it is not given."""
+        """The names in `label_names`; None if it is not set."""
         return None if self.label_names is None else listed("label_names", self.label_names)
 
     @property
     def text_columns(self) -> tuple[str, ...] | None:
-        """The names of the text columns; None if they are not given."""
+        """The names of the text columns; None if they are not set."""
         if self.text_column is None:
             return None
         return tuple(name for name in (self.text_column, self.pair_column) if name is not None)
 
 
 def listed(name: str, value: str) -> tuple[str, ...]:
-    """Names that are separated by commas. DataError for an empty or a repeated one."""
+    """Comma-separated names as a tuple. DataError for an empty or repeated one."""
     names = tuple(part.strip() for part in value.split(","))
     if not all(names) or len(set(names)) < len(names):
-        raise DataError(f"{name} must be different names with commas between, not {value!r}.")
+        raise DataError(f"{name} must be distinct names separated by commas, not {value!r}.")
     return names
 
 
@@ -144,7 +150,7 @@ class DataKeywords(TypedDict, total=False):
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[DataOptions, dict[str, Any]]:
-    """Named options parted into those on the data and all others."""
+    """Keyword options, separated into data options and all others."""
     names = declarations(DataOptions)
     data = {name: value for name, value in options.items() if name in names}
     others = {name: value for name, value in options.items() if name not in names}

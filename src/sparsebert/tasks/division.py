@@ -1,9 +1,9 @@
-"""Train/validation splits: of data that comes in one file, and to choose hyperparameters on.
+"""Train/validation splits: of data in a single file, and for choosing hyperparameters.
 
-    split.json   beside a fine-tuned model: which rows of which file it was not trained on
+    split.json   beside a fine-tuned model: which rows of which file were held out
 
-The choice depends on the file alone, so that every seed and every option trains on the same rows,
-and `evaluate` on the same file scores the rows that the model has not seen.
+The split does not depend on the seed or on how the model is trained, so that all runs train on the
+same rows, and `evaluate` on the same file scores the rows that the model has not seen.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SEED = 20_240_503
 
 @dataclass(frozen=True)
 class Division:
-    """How one file was divided: its name, SHA-256 and rows, and those held out, counted from 1."""
+    """How one file was split: its name, SHA-256 and row count, and the held-out rows from 1."""
 
     file: str
     sha256: str
@@ -43,7 +43,7 @@ class Division:
     validation: tuple[int, ...]
 
     def is_of(self, file: Path) -> bool:
-        """Whether ``file`` holds just what was divided, by whatever name."""
+        """Whether ``file`` has the same content as the file that was split, whatever its name."""
         return self.sha256 == _sha256(file)
 
     def indices(self) -> npt.NDArray[np.int64]:
@@ -51,7 +51,7 @@ class Division:
         return np.array(self.validation, np.int64) - 1
 
     def parts(self, examples: Examples, split: str) -> tuple[Examples, Examples]:
-        """Training and held-out rows of the whole file's examples; the latter named ``split``."""
+        """The file's examples as training and held-out rows; the latter become ``split``."""
         held = self.indices()
         train = np.setdiff1d(np.arange(len(examples)), held)
         return examples.take(train, "train"), examples.take(held, split)
@@ -62,16 +62,16 @@ class Division:
 
 
 def divide(examples: Examples, file: Path, share: float) -> Division:
-    """Hold out ``share`` of the rows, and of each class of a classification as nearly as can be.
+    """Hold out ``share`` of the rows and, in classification, about that share of each class.
 
-    Rows with the same texts stay together, and those of a retrieval's query or of a context with
-    questions. Each class with two texts or more has a row in both parts. DataError if there are too
-    few rows for two parts.
+    Rows with the same texts stay together, as do all rows of one query (retrieval) or one context
+    (question answering). A class with two or more texts usually gets rows in both parts. DataError
+    if there are too few rows for two parts.
     """
     groups: dict[int, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
     classes: dict[object, int] = {}
     for row, key in enumerate(examples.together()):
-        # A text with several labels goes with the first of them.
+        # A text that occurs with different labels counts under the first one.
         label = int(examples.labels[row]) if examples.task.kind is Kind.CLASSIFICATION else 0
         groups[classes.setdefault(key, label)][key].append(row)
     # The legacy generator: numpy promises that its streams never change.
@@ -84,7 +84,7 @@ def divide(examples: Examples, file: Path, share: float) -> Division:
         held += _nearest((texts[index] for index in order), wanted)
     if not held:
         raise DataError(
-            f"{file} has too few rows to hold some out to score on: give more, or train on all of "
+            f"{file} has too few rows to hold some out for scoring: add more, or train on all of "
             "them with --validation-share 0 (validation_share=0)."
         )
     rows = tuple(row + 1 for row in sorted(held))
@@ -92,7 +92,7 @@ def divide(examples: Examples, file: Path, share: float) -> Division:
 
 
 def _nearest(groups: Iterable[list[int]], wanted: float) -> list[int]:
-    """The rows of whole groups, as near to ``wanted`` as their order allows."""
+    """The rows of whole groups, as close to ``wanted`` rows as their order allows."""
     rows: list[int] = []
     for group in groups:
         if len(rows) + len(group) / 2 <= wanted:
@@ -101,7 +101,7 @@ def _nearest(groups: Iterable[list[int]], wanted: float) -> list[int]:
 
 
 def read_division(folder: Path) -> Division | None:
-    """How the data of the model in ``folder`` was divided; None if it came in parts.
+    """How the training data of the model in ``folder`` was split; None without a split.json.
 
     Raises CheckpointError for a damaged record.
     """
@@ -127,7 +127,7 @@ def _sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-_HELD_OUT_SEED = 20_240_502  # not that of `selection`: this one deals out the rows that it kept
+_HELD_OUT_SEED = 20_240_502  # differs from that of `selection`, whose rows are split here
 
 
 def hold_out(
@@ -139,15 +139,16 @@ def hold_out(
     max_rows: int | None = None,
     options: DataOptions | None = None,
 ) -> dict[str, int]:
-    """Write the data folder ``out``, made of the train split of ``data`` alone.
+    """Split the train split of ``data`` into training and validation rows, in the folder ``out``.
 
-    Of the training rows (the ones that ``max_rows`` selects, as `finetune` does) the nearest whole
-    number to ``share`` becomes the validation split, at least one: a fixed choice that depends on
-    nothing but the number of rows, and on which of them stay together as in `divide`. The others
-    train. Each part is in the order of the file. Columns stay as they are; ``options`` name those
-    of a task of the user's own. The validation split of ``data`` is not read.
+    Of the training rows (those that ``max_rows`` selects, as in `finetune`), about ``share`` become
+    the validation split, at least one. The choice depends only on the number of rows, and on which
+    rows stay together as in `divide`. The rest are for training. Both parts keep the order of the
+    file. Columns stay as they are; ``options`` name those of a user's own task. The validation
+    split of ``data`` is not read.
 
-    Returns the rows of each split. Raises DataError, and OutputError if ``out`` cannot be written.
+    Returns the number of rows of each split. Raises DataError, and OutputError if ``out`` cannot be
+    written.
     """
     need_extra("holding rows out", "pyarrow")
     import pyarrow.parquet
@@ -156,13 +157,15 @@ def hold_out(
         raise DataError(f"share must be between 0 and 1, not {share}.")
     chosen = find_task(task, data, options=options)
     raw = read_split(chosen, data, "train")
-    examples = examples_from(chosen, raw, "train")  # a bad row shows under the file's own name
+    examples = examples_from(chosen, raw, "train")  # errors about a row name the original file
     kept = selected_rows(examples, max_rows)
     if kept is None:
         kept = np.arange(len(examples))
     rows = len(kept)
     if rows < 2:
-        raise DataError(f"{raw.source} has {rows} row: to hold some out it needs two at least.")
+        raise DataError(
+            f"{raw.source} has {rows} row to split: holding some out needs at least two."
+        )
     count = min(max(round(rows * share), 1), rows - 1)
     # The legacy generator: numpy promises that its streams never change.
     order = kept[np.random.RandomState(_HELD_OUT_SEED).permutation(rows)]
@@ -173,7 +176,7 @@ def hold_out(
     held = np.sort(_nearest(groups.values(), count))
     if not 0 < len(held) < rows:
         raise DataError(
-            f"{raw.source} has too few different texts to hold some out: give it more rows."
+            f"{raw.source} has too few different texts to hold some out: use more rows."
         )
     parts = {"train": np.setdiff1d(kept, held), chosen.validation_splits[0]: held}
     with staged_folder(out, force=False) as staging:

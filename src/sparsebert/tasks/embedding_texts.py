@@ -1,4 +1,4 @@
-"""How an embedding model's folder reads texts: its tokenizer, its length, its prompts."""
+"""Tokenising texts for an embedding model with its folder's tokenizer, length and prompts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sparsebert.tasks.tokens import TokenRows
 
 @dataclass(frozen=True)
 class ReadTexts:
-    """Token ids of texts, each behind its prompt.
+    """Token ids of texts, each preceded by its prompt.
 
-    ``prompt_tokens`` is int64 ``[texts]``: how many of them, from the first, are not of the text
-    itself; 0 without a prompt.
+    ``prompt_tokens`` is int64 ``[texts]``: how many tokens at the start of each text are not part
+    of the text itself; 0 without a prompt.
     """
 
     rows: TokenRows
@@ -33,12 +33,12 @@ class ReadTexts:
         return len(self.rows)
 
     def and_texts(self, more: ReadTexts) -> ReadTexts:
-        """These and then ``more``."""
+        """These texts followed by ``more``."""
         return ReadTexts.joined([self, more])
 
     @classmethod
     def joined(cls, parts: Sequence[ReadTexts]) -> ReadTexts:
-        """All texts of some parts, in order."""
+        """The texts of all parts, in order."""
         rows = [part.rows for part in parts]
         lengths = np.concatenate([each.lengths for each in rows])
         return cls(
@@ -58,12 +58,11 @@ class ReadTexts:
 
 
 class TextReader:
-    """Reads texts as `sparsebert.load` would, for a model that runs on torch.
+    """Tokenises texts as `sparsebert.load` would, for a model that runs on torch.
 
-    ``prompts`` are the folder's and ``pooling`` its way from tokens to an embedding: the mean,
-    where it has no modules. Longer texts than ``max_length`` tokens (by default the folder's own
-    limit) are cut. Raises CheckpointError for a folder without a tokenizer, or whose texts cannot
-    be embedded.
+    ``prompts`` and ``pooling`` are those of the folder; without modules, pooling is the mean. Texts
+    longer than ``max_length`` tokens (by default the folder's own limit) are truncated. Raises
+    CheckpointError for a folder without a tokenizer, or whose texts cannot be embedded.
     """
 
     def __init__(
@@ -83,11 +82,11 @@ class TextReader:
 
     @property
     def max_length(self) -> int:
-        """Tokens of a text that are read."""
+        """Maximum number of tokens in a text; the rest is cut off."""
         return self._tokenizer.max_length
 
     def read(self, texts: Sequence[str], prompt: str | None = None) -> ReadTexts:
-        """Texts behind ``prompt``, by default the folder's own. CheckpointError for odd ids."""
+        """Texts preceded by ``prompt`` (default: the folder's). CheckpointError for invalid ids."""
         before = self.prompts.default if prompt is None else prompt
         tokens, _ = self._tokenizer.encode_truncated(as_texts(list(texts), before))
         rows = TokenRows.of([each.ids for each in tokens], [each.type_ids for each in tokens])

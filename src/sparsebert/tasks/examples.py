@@ -1,4 +1,4 @@
-"""A split of a task as checked examples: texts or pairs, labels, and where they came from."""
+"""A task's split as checked examples: texts or pairs, labels, and where they came from."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-# Chosen once: the rows of `max_rows` are the same for every seed, model and machine.
+# Fixed, so that `max_rows` selects the same rows for every seed, model and machine.
 _SELECTION_SEED = 20_240_501
 
 
@@ -43,12 +43,12 @@ class Examples:
 
     ``texts`` holds the first text column and ``pairs`` the second, None for single texts (SQuAD:
     questions and contexts; retrieval: queries and documents). ``labels`` is ``[rows]``: int64
-    indices into ``task.labels`` (of several labels a row float32 ``[rows, labels]``, zeros and
-    ones), float32 targets of a regression and scores of pairs, how relevant the documents of a
-    retrieval are, and empty for SQuAD, which has ``answers``, and for named
-    entities, which have ``words``. ``ids`` name the rows; ``notes`` are sentences on how they were
-    read. ``negatives`` are the documents of each row that its query does not look for, and
-    ``corpus`` has further ones to search; ``themselves`` has the documents that queries are.
+    indices into ``task.labels``, or float32 targets of a regression, scores of pairs or relevances
+    of documents. For several labels per row, it is float32 ``[rows, labels]`` of zeros and ones. It
+    is empty for SQuAD, which has ``answers``, and for named entities, which have ``words``. ``ids``
+    name the rows; ``notes`` are sentences on how they were read. ``negatives`` are each row's
+    irrelevant documents, and ``corpus`` has further documents to search; ``themselves`` maps each
+    query that is itself a document to that document.
     """
 
     task: Task
@@ -69,10 +69,10 @@ class Examples:
         return len(self.texts)
 
     def together(self) -> list[tuple[str, ...]]:
-        """What rows that belong together have in common.
+        """A key for each row; rows with the same key must not be divided between splits.
 
-        Their texts; of a retrieval the query, whose documents are all looked for, and of questions
-        the context, which would be known to a model that was asked about it before.
+        The key is the texts. For retrieval it is the query, as all its documents are relevant; for
+        question answering it is the context, which a model trained on it would already know.
         """
         if self.task.kind is Kind.QUESTION and self.pairs is not None:
             return [(context,) for context in self.pairs]
@@ -81,12 +81,12 @@ class Examples:
         return list(zip(self.texts, self.pairs, strict=True))
 
     def selected(self, max_rows: int | None) -> Examples:
-        """The rows of `selection`, as many as ``max_rows``; of a retrieval whole queries."""
+        """The rows that `selected_rows` chooses for ``max_rows``; None keeps all."""
         rows = selected_rows(self, max_rows)
         return self if rows is None else self.take(rows, self.split)
 
     def take(self, rows: npt.NDArray[np.int64], split: str) -> Examples:
-        """Some of the rows, in the order of ``rows``, as the split of this name."""
+        """The given rows, in that order, as a split named ``split``."""
         return replace(
             self,
             split=split,
@@ -105,16 +105,16 @@ def load_split(
 ) -> Examples:
     """Read one split of ``task`` from ``data`` (see `sparsebert.tasks.files`) or from the hub.
 
-    The whole split is checked; of its rows ``max_rows`` are kept, a fixed selection that depends on
-    nothing but the number of rows, in their order. Raises DataError.
+    The whole split is checked; then ``max_rows`` rows are kept in their order, a fixed selection
+    (`selected_rows`). Raises DataError.
     """
     raw = read_split(task, data, split)
-    with reading(raw.source, DataError):  # what Python has no value for, such as the year 10000
+    with reading(raw.source, DataError):  # values that Python cannot hold, such as the year 10000
         return examples_from(task, raw, split, max_rows=max_rows)
 
 
 def read_split(task: Task, data: str | Path | None, split: str) -> RawTable:
-    """The raw table of one split, its columns under the task's names."""
+    """The raw table of one split, with GLUE's own column names changed to the task's."""
     if data is None:
         return RawTable(fetch_split(task, split), f"{task.hub_id} ({split})")
     folder = Path(data)
@@ -134,10 +134,10 @@ def read_split(task: Task, data: str | Path | None, split: str) -> RawTable:
 
 
 def validation_splits(task: Task, data: str | Path | None) -> tuple[str, ...]:
-    """Which of the task's validation splits ``data`` can give.
+    """The task's validation splits for which ``data`` has files.
 
-    A single file is the split it is named after, or else the first. Raises DataError for a folder
-    that is not there or is ambiguous.
+    A single file is the split that it is named after, else the first. Raises DataError for a folder
+    that does not exist or is ambiguous.
     """
     if data is None:
         return task.validation_splits
@@ -155,7 +155,7 @@ def validation_splits(task: Task, data: str | Path | None) -> tuple[str, ...]:
 def examples_from(
     task: Task, raw: RawTable, split: str, *, max_rows: int | None = None
 ) -> Examples:
-    """Check a table and make examples of it. Raises DataError."""
+    """Check a table and convert it to examples. Raises DataError."""
     table, source = raw.table, raw.source
     need_columns(table, task.columns, source)
     if table.num_rows == 0:
@@ -182,7 +182,7 @@ def examples_from(
 
 
 def task_texts(table: pa.Table, task: Task, source: str) -> list[list[str]]:
-    """The texts of each row, column by column; of a row of words its one text. DataError."""
+    """The texts of all rows, column by column; a row of words is one text. Raises DataError."""
     if task.kind is Kind.TOKENS:
         return [[joined(words) for words in words_column(table, task.text_columns[0], source)]]
     return [text_column(table, name, source) for name in task.text_columns]
@@ -190,7 +190,7 @@ def task_texts(table: pa.Table, task: Task, source: str) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class _Targets:
-    """What the rows' answers are: the fields of `Examples` that a kind of task fills."""
+    """The expected answers: the fields of `Examples` that a kind of task fills."""
 
     labels: npt.NDArray[np.int64] | npt.NDArray[np.float32] = field(
         default_factory=lambda: np.zeros(0, np.int64)
@@ -202,12 +202,12 @@ class _Targets:
 
 def _classes(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
     labels = class_column(table, task, source)
-    # Where a benchmark's numbers are known by all, those of a user's file might mean others.
+    # A benchmark's numbers have a known meaning; those in a user's file might mean something else.
     notes: tuple[str, ...] = ()
     if task.name == CUSTOM and are_positions(label_names(table, task.label_column, source), task):
         notes = (
-            f"{source}: the labels are whole numbers and the model's are not, so they were "
-            f"taken for its classes by position ({show_labels(task)}).",
+            f"{source}: the labels are integers and the model's are not, so they were taken as "
+            f"indices of its classes ({show_labels(task)}).",
         )
     return _Targets(labels, notes=notes)
 
@@ -236,7 +236,7 @@ def _spans(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> 
     answers = answers_column(
         table, task.label_column, texts[1], source, unanswerable=task.unanswerable
     )
-    _refuse_doubles(_ids(table), source)
+    _refuse_duplicates(_ids(table), source)
     return _Targets(answers=answers)
 
 
@@ -260,8 +260,8 @@ _TARGETS = {
 def selection(rows: int, max_rows: int | None) -> npt.NDArray[np.int64] | None:
     """Indices of the rows that ``max_rows`` keeps, ascending; None if it keeps all of them.
 
-    The rows are shuffled by a fixed rule first, so that a file sorted by label or by source gives
-    a fair share of each.
+    The rows are first shuffled with a fixed seed, so that a file sorted by label or by source is
+    sampled evenly. The choice depends only on the number of rows.
     """
     if max_rows is None or max_rows >= rows:
         return None
@@ -271,9 +271,9 @@ def selection(rows: int, max_rows: int | None) -> npt.NDArray[np.int64] | None:
 
 
 def selected_rows(examples: Examples, max_rows: int | None) -> npt.NDArray[np.int64] | None:
-    """`selection` of a split's rows; of a retrieval whole queries, chosen alike.
+    """`selection` of a split's rows; for retrieval, whole queries are selected in the same way.
 
-    Without some of its rows a query's documents would count as those that it does not look for.
+    If only some of a query's rows were kept, its other documents would count as irrelevant.
     """
     if examples.task.kind is not Kind.RETRIEVAL or selection(len(examples), max_rows) is None:
         return selection(len(examples), max_rows)
@@ -304,7 +304,7 @@ def _concatenated(found: list[RawTable], source: Path) -> RawTable:
         table = pa.concat_tables([each.table for each in found])
     except pa.ArrowException as fault:
         raise DataError(
-            f"{found[0].source} and its other parts have different columns: {fault}"
+            f"{found[0].source} and the other parts of the split have different columns: {fault}"
         ) from fault
     return RawTable(table, str(source), tuple(note for each in found for note in each.notes))
 
@@ -316,13 +316,13 @@ def _ids(table: pa.Table) -> list[str]:
     return [str(row) for row in range(table.num_rows)]
 
 
-def _refuse_doubles(ids: Sequence[str], source: str) -> None:
+def _refuse_duplicates(ids: Sequence[str], source: str) -> None:
     seen: dict[str, int] = {}
     for row, name in enumerate(ids):
         if name in seen:
             raise DataError(
                 f"{source}: column 'id', row {row + 1}: '{name}' is also the id of row "
-                f"{seen[name] + 1}; answers are told apart by it."
+                f"{seen[name] + 1}; each question needs its own id."
             )
         seen[name] = row
 

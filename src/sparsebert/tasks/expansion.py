@@ -1,8 +1,8 @@
-"""What a file may become when it is read: in proportion to its size, or it is refused.
+"""Protection against decompression bombs: how much a file may expand to when it is read.
 
-A kilobyte of gzip or Parquet can stand for gigabytes: a byte that is repeated, a dictionary's one
-long text in every row. So compressed files are read in pieces, and no further than a limit that
-texts never reach: English is compressed to a third or a quarter, rows of one form to a tenth.
+A kilobyte of gzip or Parquet can expand to gigabytes: one byte repeated, or a dictionary's one long
+text in every row. Compressed files are therefore read in pieces, up to a limit that real data never
+reaches: English compresses to a third or a quarter of its size, uniform rows to a tenth.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-_FREE, _TIMES = 32 << 20, 16  # bytes that are allowed for any file, and for each of its own
-_FREE_ROWS, _BYTES_OF_ROW = 1_000_000, 4  # the same for rows: empty ones take next to nothing
+_FREE, _TIMES = 32 << 20, 16  # a file of n bytes may expand to _FREE + _TIMES * n bytes
+_FREE_ROWS, _BYTES_OF_ROW = 1_000_000, 4  # and have _FREE_ROWS + n / _BYTES_OF_ROW rows
 _BLOCK = 1 << 20  # bytes decompressed at a time
 _AT_ONCE, _ROWS_AT_ONCE = 64 << 20, 128  # bytes and rows of Parquet decoded at a time
 MOST_COLUMNS = 1000
 LONGEST_LINE = 64 << 20
-"""Bytes of a line of text or JSON; longer ones are no rows."""
+"""Maximum length of a line of text or JSON, in bytes; a longer one cannot be a row."""
 
 
 class Expansion:
-    """Counts what is read of a file of ``size`` bytes, called ``source`` in messages."""
+    """Counts what is read from a file of ``size`` bytes, which messages call ``source``."""
 
     def __init__(self, source: str | Path, size: int) -> None:
         self._source = source
@@ -38,28 +38,28 @@ class Expansion:
         self._read = 0
 
     def add(self, count: int) -> None:
-        """DataError if ``count`` more bytes are more than a file of this size should hold."""
+        """Count ``count`` more bytes. DataError if that is too many for a file of this size."""
         self._read += count
         if self._read > self._limit:
             raise DataError(
-                f"{self._source} becomes more than {self._limit >> 20} MiB when it is read, "
-                f"{_TIMES} times its size and more: store it uncompressed if it is right."
+                f"{self._source} expands to more than {self._limit >> 20} MiB when read, over "
+                f"{_TIMES} times its size: if this is correct, store it uncompressed."
             )
 
     def rows(self, count: int) -> None:
-        """DataError for more rows than a file of this size should hold."""
+        """DataError for more rows than a file of this size can plausibly have."""
         most = _FREE_ROWS + self._size // _BYTES_OF_ROW
         if count > most:
             raise DataError(
-                f"{self._source} has {self._size} bytes and claims {count} rows: it is damaged, or "
-                "nearly all of them are empty."
+                f"{self._source} has {self._size} bytes but claims to have {count} rows: it is "
+                "damaged, or nearly all rows are empty."
             )
 
 
 def gunzip(content: bytes, source: str | Path) -> bytes:
-    """Decompressed gzip, of one member or several. DataError for damage, or if it grows too much.
+    """Decompress gzip of one or more members. DataError if it is damaged or expands too much.
 
-    As the gzip module does it, zeros behind the last member are taken for padding.
+    As in the gzip module, zeros after the last member are taken as padding.
     """
     expansion = Expansion(source, len(content))
     found: list[bytes] = []
@@ -69,7 +69,7 @@ def gunzip(content: bytes, source: str | Path) -> bytes:
             member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
             while not member.eof:
                 if not waiting:
-                    raise DataError(f"{source} cannot be read as gzip: its end is missing.")
+                    raise DataError(f"{source} cannot be read as gzip: it is truncated.")
                 block = member.decompress(waiting, _BLOCK)
                 expansion.add(len(block))
                 found.append(block)
@@ -81,10 +81,11 @@ def gunzip(content: bytes, source: str | Path) -> bytes:
 
 
 class ParquetRows:
-    """The rows of some row groups of an open Parquet file, within the limits of its size.
+    """The rows of some row groups of an open Parquet file, within the limits for its size.
 
-    ``file`` is the file again, of ``size`` bytes, for the headers of its pages; None where reading
-    them takes a request each, and the footer must be believed. ``source`` is its name in messages.
+    ``file`` is a second handle on the file, of ``size`` bytes, for reading its page headers. It is
+    None for remote files, where each header would cost a request: then the footer is trusted.
+    ``source`` is the file's name in messages.
     """
 
     def __init__(
@@ -106,23 +107,23 @@ class ParquetRows:
         else:
             pages = read_pages(opened.metadata, self._groups, file, size)
         Expansion(source, size).add(pages.total)
-        # A page may hold one text and its repetition in every row.
+        # Every row of a batch may repeat one text that fills a page.
         self._rows = max(1, min(_ROWS_AT_ONCE, _AT_ONCE // max(pages.largest, 1)))
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """All columns or some, a few rows at a time. DataError if they grow too much."""
+        """All columns or some, a few rows at a time. DataError if they expand too much."""
         for batch in self._opened.iter_batches(
             self._rows, row_groups=self._groups, columns=columns, use_threads=False
         ):
             self._expansion.add(decoded_bytes(batch))
-            batch.validate(full=True)  # the library checks neither UTF-8 nor offsets by itself
+            batch.validate(full=True)  # pyarrow itself checks neither UTF-8 nor offsets
             yield batch
 
 
 def _refuse_extended_dictionaries(
     kind: pa.DataType, source: str, *, extended: bool = False
 ) -> None:
-    """DataError for a dictionary within an extension type: Arrow aborts where it reads one."""
+    """DataError for a dictionary within an extension type, on which Arrow aborts the process."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind) and extended:
@@ -139,7 +140,7 @@ def _refuse_extended_dictionaries(
 
 
 def decoded_bytes(batch: pa.RecordBatch) -> int:
-    """Bytes of some rows, with the texts of a dictionary in every row that refers to them."""
+    """Size of some rows in bytes, counting a dictionary's text once for each row that uses it."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -158,7 +159,7 @@ def _leaves(column: pa.Array) -> Iterator[pa.Array]:
     import pyarrow as pa
 
     if pa.types.is_map(column.type):
-        offsets = column.offsets  # of maps there is no flatten
+        offsets = column.offsets  # map arrays have no flatten()
         first, count = offsets[0].as_py(), offsets[-1].as_py() - offsets[0].as_py()
         inner = [column.keys.slice(first, count), column.items.slice(first, count)]
     elif pa.types.is_struct(column.type):

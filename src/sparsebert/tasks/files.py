@@ -1,13 +1,13 @@
-"""Find the files behind the splits of a task, by their names.
+"""Finds the files of a task's splits by their names.
 
 ``data`` is a folder with files named after the splits, a single file, or None for the hub. In a
 folder, the file of a split is ``SPLIT.parquet`` (or another known ending) if there is one, else
-the parts of a sharded split (``SPLIT-00000-of-00002.parquet``, also with a hash behind the number),
-else the one file whose name starts with the split's name (``train_subset.parquet``); anything else
-is an error, never a guess. The validation split may be called ``dev``, ``valid`` or ``val``. A
-folder with a single table that is named after no split, or such a file itself, is undivided. Which
-endings count as tables is the task's to say (``types``): those of CoNLL files do for named entities
-alone.
+the parts of a sharded split (``SPLIT-00000-of-00002.parquet``, optionally followed by a hash), else
+the one file whose name starts with the split's name (``train_subset.parquet``). If several files
+could be meant, that is an error. The validation split may be called ``dev``, ``valid`` or ``val``.
+A single table that is not named after a split, by itself or alone in its folder, is undivided data.
+The task decides which endings count as tables (``types``): those of CoNLL files do for named
+entities only.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from sparsebert.errors import DataError
 TABLE_TYPES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 CONLL_TYPES = (".conll", ".bio", ".iob", ".iob2", ".txt", ".tsv")
 TAGGED_TYPES = (".conll", ".bio", ".iob", ".iob2")
-"""Of CoNLL files alone: the others may be anything."""
+"""Endings that only CoNLL files have; files with the others may hold anything."""
 WORD_TYPES = (".parquet", ".json", ".jsonl", ".ndjson", *CONLL_TYPES)
-"""Of rows of words: each word with its label."""
+"""Endings of files with rows of labelled words."""
 
 GZIP = ".gz"
 _VALIDATION_NAMES = ("dev", "valid", "val")
@@ -31,7 +31,7 @@ _SPLITS = ("train", "validation", "test")
 
 
 def file_type(path: Path, types: Sequence[str] = TABLE_TYPES) -> str:
-    """The ending that says how a file is to be read, without ``.gz``; "" for none of ``types``."""
+    """The ending that says how to read a file, without ``.gz``; "" if it is not in ``types``."""
     name = path.name.lower()
     suffix = Path(name.removesuffix(GZIP)).suffix
     known = suffix in types and not (suffix == ".parquet" and name.endswith(GZIP))
@@ -41,18 +41,19 @@ def file_type(path: Path, types: Sequence[str] = TABLE_TYPES) -> str:
 def split_files(data: Path, split: str, types: Sequence[str] = TABLE_TYPES) -> list[Path]:
     """The files of one split, in reading order; empty if there are none.
 
-    All rows of undivided data are training rows here. Raises DataError if ``data`` does not exist,
-    is of no known type, or if several files could be the split.
+    All rows of undivided data count as training rows here. Raises DataError if ``data`` does not
+    exist or has an unknown type, if several files could be the split, or if some of its parts are
+    missing.
     """
     if data.is_file():
         if not file_type(data, types):
             raise DataError(
-                f"{data} is of no known type: give one of {', '.join(types)}, each but the "
-                "first also gzipped (.gz)."
+                f"{data} has an unknown file type: use one of {', '.join(types)} (all but the "
+                "first also gzipped, .gz)."
             )
         return [data]
     if not data.is_dir():
-        raise DataError(f"{data} does not exist: give a data folder or file.")
+        raise DataError(f"{data} does not exist: pass a data folder or file.")
     known = tables_in(data, types)
     exact = [path for path in known if _stem(path) in split_names(split)]
     if exact:
@@ -64,7 +65,9 @@ def split_files(data: Path, split: str, types: Sequence[str] = TABLE_TYPES) -> l
         count = int(shards[0][1][3])
         numbers = [int(found[2]) for _, found in shards]
         if numbers != list(range(count)) or any(int(found[3]) != count for _, found in shards):
-            raise DataError(f"{data} holds only some parts of {split}: {len(shards)} of {count}.")
+            raise DataError(
+                f"{data} contains only some parts of {split}: {len(shards)} of {count}."
+            )
         return [path for path, _ in shards]
     prefixed = [path for path in known if is_of_split(path, split)]
     if not prefixed and split == "train" and (alone := undivided_file(data, types)):
@@ -73,7 +76,7 @@ def split_files(data: Path, split: str, types: Sequence[str] = TABLE_TYPES) -> l
 
 
 def is_of_split(path: Path, split: str) -> bool:
-    """Whether a file's name begins with that of the split, or with another name for it."""
+    """Whether a file's name begins with the split's name or an alternative to it."""
     name, *others = split_names(split)
     stem = _stem(path)
     return stem.startswith(name) or any(
@@ -82,7 +85,7 @@ def is_of_split(path: Path, split: str) -> bool:
 
 
 def undivided_file(data: str | Path | None, types: Sequence[str] = TABLE_TYPES) -> Path | None:
-    """The one table of ``data`` that is named after no split; None where splits have names."""
+    """The only table in ``data``, if it is not named after a split; else None."""
     if data is None:
         return None
     path = Path(data)
@@ -92,7 +95,7 @@ def undivided_file(data: str | Path | None, types: Sequence[str] = TABLE_TYPES) 
 
 
 def no_split(data: Path, split: str, types: Sequence[str] = TABLE_TYPES) -> DataError:
-    """The error for a folder that has no file for a split."""
+    """The error for a folder without a file for a split."""
     there = ", ".join(path.name for path in tables_in(data, types)[:8]) if data.is_dir() else ""
     has = f" (its tables are {there})" if there else ""
     return DataError(f"{data} holds no file for the split {split}: name one {split}.parquet{has}.")
@@ -104,14 +107,14 @@ def tables_in(folder: Path, types: Sequence[str] = TABLE_TYPES) -> list[Path]:
 
 
 def split_names(split: str) -> Sequence[str]:
-    """What a split's file may be called, its own name first."""
+    """The names that a split's file may have, the split's own first."""
     rest = split.removeprefix("validation")
     others = () if rest == split else _VALIDATION_NAMES
     return (split, *(f"{other}{rest}" for other in others))
 
 
 def _stem(path: Path) -> str:
-    """A file's name in lower case, without the endings of any type."""
+    """A file's name in lower case, without its known ending and ``.gz``."""
     name = path.name.lower().removesuffix(GZIP)
     return name.removesuffix(file_type(path, (*TABLE_TYPES, *CONLL_TYPES)))
 
@@ -120,7 +123,7 @@ def _only(candidates: list[Path], data: Path, split: str) -> list[Path]:
     if len(candidates) > 1:
         names = ", ".join(path.name for path in candidates)
         raise DataError(
-            f"{data} holds several files for the split {split} ({names}): leave one, or name it "
+            f"{data} holds several files for the split {split} ({names}): keep one, or name it "
             f"{split}{Path(candidates[0].name.lower().removesuffix(GZIP)).suffix}."
         )
     return candidates

@@ -1,4 +1,4 @@
-"""Several labels a row: a column of lists of names, or one of zeros and ones for each label."""
+"""Several labels per row: a column of lists of names, or a column of 0 and 1 for each label."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def task_of_label_sets(
     options: DataOptions,
     source: str,
 ) -> Task:
-    """The task of texts with several labels each, those of ``labels`` if a model has them already.
+    """The task for texts with several labels each; ``labels`` are those of a trained model, if any.
 
-    ``label`` is the column of lists; where the options name a column for each label it is not
-    looked at. Raises DataError.
+    ``label`` is the column of lists, ignored if the options name a column for each label. Raises
+    DataError.
     """
     for name in ("regression", "positive_label"):
         if name in options.given():
-            raise DataError(f"{name} has no meaning where a row has several labels: leave it out.")
+            raise DataError(f"{name} does not apply to rows with several labels: leave it out.")
     threshold = THRESHOLD if options.threshold is None else options.threshold
     if not 0 < threshold < 1:
         raise DataError(f"the threshold of a label must be between 0 and 1, not {threshold:g}.")
@@ -100,8 +100,8 @@ def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
     distinct = {tag for tags in tag_names(table, column, source) for tag in tags}
     if len(distinct) < 2:
         raise DataError(
-            f"{source}: the lists in '{column}' hold {len(distinct)} label"
-            f"{'s' if not distinct else ''}; a task needs two."
+            f"{source}: the lists in '{column}' contain {len(distinct)} different label"
+            f"{'s' if not distinct else ''}; a task needs at least two."
         )
     check_count(distinct, column, source)
     if all(map(is_whole_number, distinct)):

@@ -1,4 +1,4 @@
-"""Matching a task's labels with those of a model's head."""
+"""Matching a task's labels to those of a model's head."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sparsebert.tasks.columns import as_number, is_whole_number
 from sparsebert.tasks.table import Kind, Task
 
 OUTSIDE = "O"
-"""The label of words that are no part of an entity."""
+"""The label of words that are not part of an entity."""
 
-MOST_LABELS = 1000  # more distinct ones than this are ids or scores, not classes
-_MANY_NUMBERS = 20  # classes named by whole numbers; with more of them they may well be amounts
+MOST_LABELS = 1000  # more distinct values than this are ids or scores, not classes
+_MANY_NUMBERS = 20  # more integer labels than this may be quantities rather than classes
 
 
 def are_unnamed(labels: Sequence[str]) -> bool:
@@ -27,11 +27,12 @@ def are_unnamed(labels: Sequence[str]) -> bool:
 
 
 def check_count(distinct: Collection[str], column: str, source: str, hint: str = "") -> None:
-    """DataError if a column has so many different labels that it must be another one."""
+    """DataError if a column has so many different values that it cannot be the label column."""
     if len(distinct) > MOST_LABELS:
         raise DataError(
             f"{source}: the column '{column}' holds {len(distinct)} different labels, too many for "
-            f"classes.{hint} Is it another column? Name it with --label-column (label_column=)."
+            f"classes.{hint} If another column has the labels, name it with --label-column "
+            "(label_column=)."
         )
 
 
@@ -40,7 +41,7 @@ def check_among(named: Sequence[str], labels: Sequence[str], source: str) -> Non
     unknown = [name for name in named if name not in labels]
     if unknown:
         raise DataError(
-            f"{source}: the labels {', '.join(unknown[:8])} are none of the model's "
+            f"{source}: the labels {', '.join(unknown[:8])} are not among the model's "
             f"({', '.join(labels[:20])})."
         )
 
@@ -50,10 +51,10 @@ def label_order(
 ) -> tuple[npt.NDArray[np.int64], str | None]:
     """The index in the model's head of each label of a classification task.
 
-    Returns ``order`` with ``order[task label] = model label`` and a note for the user, if the match
-    is not by name. Names are compared without regard to case, ``-`` and ``_``; a model whose names
-    are other ones is matched by position. Raises DataError if the counts differ, or if a name that
-    both have stands in another position.
+    Returns ``order`` with ``order[task label] = model label``, and a note for the user if named
+    labels had to be matched by position. Names are compared exactly, then ignoring case, spaces,
+    ``-`` and ``_``. If the two sets of names still differ, labels are matched by position. Raises
+    DataError if the counts differ, or if a name that both have is at different positions.
     """
     if len(model_labels) != len(task.labels):
         raise DataError(
@@ -71,21 +72,20 @@ def label_order(
         if name in model_names and model_names[index] != name:
             raise DataError(
                 f"the model's labels ({', '.join(model_labels)}) and those of {task.name} "
-                f"({', '.join(task.labels)}) are neither the same nor all others: "
-                f"'{task.labels[index]}' stands in another position. Name them alike in the "
-                "model's config.json (id2label)."
+                f"({', '.join(task.labels)}) only partly agree: '{task.labels[index]}' is at "
+                "another position. Use the same names in the model's config.json (id2label)."
             )
     note = None
     if not are_unnamed(model_labels):
         note = (
-            f"the model's labels ({', '.join(model_labels)}) are not named like those of "
-            f"{task.name} ({', '.join(task.labels)}): they were matched by their position."
+            f"the names of the model's labels ({', '.join(model_labels)}) differ from those of "
+            f"{task.name} ({', '.join(task.labels)}): they were matched by position."
         )
     return np.arange(len(task.labels)), note
 
 
 def same_labels(task: Task, model_labels: Sequence[str]) -> bool:
-    """True if a head with these labels already answers this task: names match, or have no names."""
+    """True if a head with these labels fits the task: the names match, or it has no names."""
     if len(model_labels) != len(task.labels):
         return False
     same = {_plain(name) for name in task.labels} == {_plain(name) for name in model_labels}
@@ -93,7 +93,7 @@ def same_labels(task: Task, model_labels: Sequence[str]) -> bool:
 
 
 def near_equal(labels: Sequence[str]) -> list[tuple[str, ...]]:
-    """Labels that differ only in case, blanks or the way a number is written, in groups."""
+    """Groups of labels that differ only in case, whitespace or how a number is written."""
     groups: dict[object, list[str]] = defaultdict(list)
     for label in labels:
         text = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
@@ -103,48 +103,48 @@ def near_equal(labels: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def look_like_numbers(labels: Sequence[str]) -> bool:
-    """Whether classes may have been meant as amounts: fractions, or whole numbers and many."""
+    """Whether labels may be quantities rather than classes: fractions, or many integers."""
     if any(as_number(label) is None for label in labels):
         return False
     return len(labels) > _MANY_NUMBERS or not all(map(is_whole_number, labels))
 
 
 def label_notes(task: Task) -> list[str]:
-    """What a user should know of a custom task's classes before training on them."""
+    """Notes for the user on a custom task's classes before training on them."""
     notes = []
     if task.kind is Kind.TOKENS and are_mixed(task.labels):
         notes.append(
-            "some labels begin with B- or I- and others do not: they are read as whole names; "
-            "write all of them one way."
+            "some labels begin with B- or I- and others do not, so all are read as whole names: "
+            "write all of them the same way."
         )
     for group in near_equal(task.labels):
         names = ", ".join(map(repr, group))
         notes.append(
-            f"the labels {names} are {len(group)} classes: if they mean one, write them "
-            "the same way."
+            f"the labels {names} are {len(group)} separate classes: if they mean the same, write "
+            "them the same way."
         )
     if look_like_numbers(task.labels):
         notes.append(
-            f"the labels are numbers and taken for {len(task.labels)} classes: if they are scores "
-            "to predict, say so with --regression (regression=True)."
+            f"the labels are numbers and are taken as {len(task.labels)} classes: if they are "
+            "scores to predict, pass --regression (regression=True)."
         )
     return notes
 
 
 def split_tag(label: str) -> tuple[str, str]:
-    """``B-PER`` as B and PER; a label without a prefix has "" for one."""
+    """``B-PER`` as B and PER; the prefix is "" if the label has none."""
     found = re.fullmatch(r"([BIESLU])-(.+)", label)
     return (found[1], found[2]) if found else ("", label)
 
 
 def prefixed(labels: Sequence[str]) -> bool:
-    """Whether labels say where an entity begins or ends (BIO, BIOES, BILOU), or are IO."""
+    """Whether all labels except O have an entity prefix (BIO, BIOES, BILOU or IO)."""
     kinds = [label for label in labels if label != OUTSIDE]
     return bool(kinds) and all(split_tag(label)[0] for label in kinds)
 
 
 def are_mixed(labels: Sequence[str]) -> bool:
-    """Whether only some labels say by B- or I- that they are a part of an entity."""
+    """Whether some but not all labels have a prefix B- or I-."""
     return not prefixed(labels) and any(split_tag(label)[0] in ("B", "I") for label in labels)
 
 

@@ -1,9 +1,10 @@
-"""Named entities (``--task ner``): rows of words with a label each, read from the data.
+"""Named entity recognition (``--task ner``): rows of words, each word with a label.
 
-CoNLL files (`sparsebert.tasks.conll`), or tables with a column ``tokens`` (or ``words``) and a
-column ``ner_tags`` (or ``tags``, ``labels``), lists both. Labels are names, or numbers whose names
-are those of the model, of the file's own schema, or of the option ``label_names``. Without a label
-``O`` they are no entities but labels of any kind, such as parts of speech, and scored as such.
+The data is CoNLL files (`sparsebert.tasks.conll`), or tables with a column ``tokens`` (or
+``words``) and a column ``ner_tags`` (or ``tags``, ``labels``), both of lists. Labels are names, or
+numbers whose names come from the model, the file's own schema or the option ``label_names``. If
+there is no label ``O``, the labels are not entities but of another kind, such as parts of speech,
+and are scored as such.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _WORDS = (WORDS, "words")
 _TAGS = (TAGS, "tags", "labels")
-NER_LENGTH = 256  # tokens: nearly every sentence
+NER_LENGTH = 256  # tokens; nearly every sentence fits
 
 
 def ner_of_table(
@@ -38,7 +39,7 @@ def ner_of_table(
     there = table.column_names
     for name in ("pair_column", "label_columns", "threshold", "regression", "positive_label"):
         if name in chosen.given():
-            raise DataError(f"{name} has no meaning for the task {NER}: leave it out.")
+            raise DataError(f"{name} does not apply to the task {NER}: leave it out.")
     words = chosen.text_column or next((name for name in _WORDS if name in there), WORDS)
     tags = chosen.label_column or next((name for name in _TAGS if name in there), TAGS)
     need_columns(table, (words, tags), source)
@@ -47,7 +48,7 @@ def ner_of_table(
     numbers = chosen.names or known_names(table, tags) or ()
     if labels is not None and not are_unnamed(labels):
         names = tuple(labels)
-    elif labels is not None and not numbers:  # which number means what nobody says
+    elif labels is not None and not numbers:  # nothing says what the numbers mean
         names = tuple(str(number) for number in range(len(labels)))
     else:
         names = numbers or _label_set(table, tags, source)
@@ -70,7 +71,7 @@ def ner_of_table(
 
 
 def holds_tags(table: pa.Table, options: DataOptions) -> bool:
-    """Whether the columns are those of the task: lists of words, and lists of labels."""
+    """Whether the table has the task's columns: lists of words, and lists of labels."""
     return all(
         any(holds_lists(table, name) for name in ((given,) if given else known))
         for given, known in ((options.text_column, _WORDS), (options.label_column, _TAGS))
@@ -78,18 +79,18 @@ def holds_tags(table: pa.Table, options: DataOptions) -> bool:
 
 
 def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
-    """The labels of the rows: O first, then by kind, of each kind the beginning first."""
+    """The labels that occur: O first, then grouped by entity type, with B- before I-."""
     rows = tag_names(table, column, source)
     distinct = {tag for tags in rows for tag in tags}
     if are_numbers(rows):
         raise DataError(
-            f"{source}: the labels in '{column}' are numbers: say what they mean with "
-            "--label-names (label_names=), such as O,B-PER,I-PER."
+            f"{source}: the labels in '{column}' are numbers: name them with --label-names "
+            "(label_names=), for example O,B-PER,I-PER."
         )
     if len(distinct) < 2:
         raise DataError(
-            f"{source}: every word has the label {next(iter(distinct), 'none')!r}; a task needs "
-            "two."
+            f"{source}: every word has the label {next(iter(distinct), 'none')!r}; a task needs at "
+            "least two labels."
         )
     check_count(distinct, column, source)
     return tuple(sorted(distinct, key=_place))

@@ -1,7 +1,7 @@
-"""The task that a name and the data stand for.
+"""Finds the task for a name and data.
 
-The benchmark tasks are in a table (`sparsebert.tasks.table`). What another one is, its data says:
-a function makes a `Task` of its columns and labels, and a new one joins by a line here.
+The benchmark tasks are in a table (`sparsebert.tasks.table`). The others are defined by their data:
+a function derives the `Task` from columns and labels. A new kind is added to `_OF_TABLE`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _OF_TABLE: dict[str, OfTable] = {
 }
 
 UNREAD = Task(CUSTOM, CUSTOM, Kind.CLASSIFICATION, (), ("accuracy",), "accuracy")
-"""A task while its columns are not known, to read a table with."""
+"""A placeholder for reading a table before its columns are known."""
 
 _UNREAD = {
     NER: replace(UNREAD, name=NER, kind=Kind.TOKENS, file_types=WORD_TYPES, max_length=NER_LENGTH),
@@ -53,12 +53,12 @@ _UNREAD = {
 
 
 def unread_task(name: str) -> Task:
-    """What is known of the task of this name without its data: which files it reads."""
+    """The task of this name as far as it is known without its data: mainly which files it reads."""
     return _UNREAD.get(task_name(name), UNREAD) if is_own(name) else get_task(name)
 
 
 def reading_task(name: str | None) -> Task | None:
-    """By which task texts without labels are read; None where a file's own columns say it all."""
+    """The task by which unlabelled texts are read; None if the file's columns alone decide."""
     if name is None:
         return None
     return _UNREAD.get(task_name(name)) if is_own(name) else get_task(name)
@@ -71,7 +71,7 @@ def find_task(
     split: str = "train",
     options: DataOptions | None = None,
 ) -> Task:
-    """The task of this name, if need be the one that ``data`` describes. Raises DataError."""
+    """The task of this name, derived from ``data`` unless it is a benchmark. Raises DataError."""
     if is_own(name):
         return own_task(name, data, split=split, options=options)
     return _known_task(get_task(name), options or DataOptions())
@@ -85,13 +85,13 @@ def own_task(
     labels: Sequence[str] | None = None,
     options: DataOptions | None = None,
 ) -> Task:
-    """The task that ``data`` describes; the label set is that of ``split``, or the given one.
+    """The task that ``data`` describes, with the labels of ``split`` unless ``labels`` is given.
 
-    ``labels`` are those of a model that is already trained; an empty sequence says that the model
+    ``labels`` are those of a model that is already trained; an empty sequence means that the model
     is a regression. Raises DataError if the columns or labels do not make a task.
     """
     if data is None:
-        raise DataError(f"the task {task_name(name)} needs your data: give a folder or a file.")
+        raise DataError(f"the task {task_name(name)} needs your data: pass a folder or a file.")
     return task_of_table(name, read_split(unread_task(name), data, split), labels, options)
 
 
@@ -101,7 +101,7 @@ def task_of_table(
     labels: Sequence[str] | None = None,
     options: DataOptions | None = None,
 ) -> Task:
-    """`own_task` of a table that is read already."""
+    """`own_task` for a table that has already been read."""
     with reading(raw.source, DataError):
         return _OF_TABLE[task_name(name)](raw, labels, options)
 
@@ -113,21 +113,24 @@ def custom_task(
     labels: Sequence[str] | None = None,
     options: DataOptions | None = None,
 ) -> Task:
-    """`own_task` of the name ``custom``: classes of texts or pairs, or numbers."""
+    """`own_task` for the name ``custom``: classes of texts or pairs, or numbers."""
     return own_task(CUSTOM, data, split=split, labels=labels, options=options)
 
 
 def _known_task(task: Task, options: DataOptions) -> Task:
     for name in ("regression", "positive_label", "label_columns", "threshold", "label_names"):
         if name in options.given() and not (name == "threshold" and task.unanswerable):
-            raise DataError(f"{name} is for the task {CUSTOM}: {task.name} says so itself.")
+            raise DataError(
+                f"{name} is for the task {CUSTOM} and does not apply to {task.name}: leave it out."
+            )
     if options.threshold is not None and not math.isfinite(options.threshold):
         raise DataError(f"the threshold must be a finite number, not {options.threshold}.")
     columns = options.text_columns or task.text_columns
     if len(columns) != len(task.text_columns):
+        needed = "two texts" if len(task.text_columns) > 1 else "one text"
+        named = "two text columns were" if len(columns) > 1 else "one text column was"
         raise DataError(
-            f"{task.name} reads {len(task.text_columns)} texts a row and {len(columns)} "
-            f"column{'s' if len(columns) > 1 else ''} of texts were named: give text_column"
+            f"{task.name} reads {needed} per row, but {named} named: pass text_column"
             f"{' and pair_column' if len(task.text_columns) > 1 else ' alone'}."
         )
     return replace(

@@ -1,4 +1,4 @@
-"""Scored pairs of texts, for an embedding model: the cosine of a pair shall follow its score.
+"""Scored pairs of texts, for an embedding model: a pair's cosine should match its score.
 
 The file has the columns ``text1`` and ``text2`` (or ``sentence1`` and ``sentence2``), and ``score``
 or ``label`` with numbers.
@@ -25,14 +25,14 @@ def pairs_of_table(
     """The task that a table describes; see `sparsebert.tasks.own`. Raises DataError."""
     chosen = options or DataOptions()
     if chosen.positive_label is not None:
-        raise DataError(f"positive_label is a class, and {PAIRS} have numbers: leave it out.")
+        raise DataError(f"positive_label is a class, but {PAIRS} have scores: leave it out.")
     for name in ("label_names", "label_columns", "threshold"):
         if name in chosen.given():
-            raise DataError(f"{name} is for classes, and {PAIRS} have numbers: leave it out.")
+            raise DataError(f"{name} is for classes, but {PAIRS} have scores: leave it out.")
     table, source = raw.table, raw.source
     columns = chosen.text_columns or text_columns(table, source, count=2)
     if len(columns) != 2:
-        raise DataError(f"{PAIRS} have two texts a row: give text_column and pair_column.")
+        raise DataError(f"{PAIRS} have two texts per row: pass text_column and pair_column.")
     label = chosen.label_column or label_column(table, source)
     need_columns(table, (*columns, label), source)
     return Task(
@@ -48,10 +48,10 @@ def pairs_of_table(
 
 
 def as_cosines(scores: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], str | None]:
-    """Scores as the cosines to learn, float32 ``[rows]``, and a note if they are other numbers.
+    """Scores as the cosines to learn, float32 ``[rows]``, and a note if they were rescaled.
 
-    Scores from -1 to 1 are cosines. Others, such as 0 to 5, are spread evenly from 0 to 1, the
-    lowest to 0. DataError where all are the same.
+    Scores within -1 to 1 are taken as cosines. Others, such as 0 to 5, are mapped linearly, the
+    lowest score to 0 and the highest to 1. DataError if all are the same.
     """
     low, high = float(scores.min()), float(scores.max())
     if low == high:
@@ -59,4 +59,4 @@ def as_cosines(scores: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32]
     if low >= -1 and high <= 1:
         return scores, None
     cosines = np.asarray((scores - low) / (high - low), np.float32)
-    return cosines, f"the scores go from {low:g} to {high:g}: these stand for cosines of 0 and 1."
+    return cosines, f"the scores range from {low:g} to {high:g}: mapped to cosines from 0 to 1."

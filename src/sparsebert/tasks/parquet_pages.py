@@ -1,8 +1,8 @@
 """The sizes of a Parquet file's pages, from their own headers.
 
-A page's header says how many bytes are made room for when it is decompressed. The footer says it
-too, of whole columns, and need not say the truth. Headers are structs of Thrift's compact protocol
-(thrift-compact-protocol.md); nothing but two of their numbers is of use here, the rest is skipped.
+A page's header says how many bytes the reader allocates to decompress it. The footer has totals for
+whole columns, but these may be false. Headers are structs in Thrift's compact protocol
+(thrift-compact-protocol.md); only two of their numbers are needed here, and the rest is skipped.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 _UNCOMPRESSED, _COMPRESSED = 2, 3  # fields of a PageHeader (parquet.thrift)
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
-_NUMBERS = (4, 5, 6)  # of 16, 32 and 64 bits, all written as varints
+_NUMBERS = (4, 5, 6)  # integers of 16, 32 and 64 bits, all written as varints
 _DEEPEST = 16
 
 
 @dataclass(frozen=True)
 class Pages:
-    """Bytes of all pages of a file once they are decompressed, and of the largest."""
+    """Decompressed size in bytes of all pages together, and of the largest page."""
 
     total: int
     largest: int
 
 
 def told_pages(metadata: pq.FileMetaData, groups: Sequence[int]) -> Pages:
-    """What the footer says of some row groups, each column of them taken for a page of 1 MiB."""
+    """The total that the footer gives for some row groups, assuming pages of at most 1 MiB."""
     total = sum(metadata.row_group(group).total_byte_size for group in groups)
     return Pages(total, 1 << 20)
 
@@ -37,13 +37,13 @@ def told_pages(metadata: pq.FileMetaData, groups: Sequence[int]) -> Pages:
 def read_pages(
     metadata: pq.FileMetaData, groups: Sequence[int], file: BinaryIO, size: int
 ) -> Pages:
-    """Walk the pages of some row groups of a file of ``size`` bytes. ValueError for damage."""
+    """Walk the pages of some row groups in a file of ``size`` bytes. ValueError if damaged."""
     total = largest = stored = 0
     for group in groups:
         for index in range(metadata.num_columns):
             column = metadata.row_group(group).column(index)
             if not column.num_values and not column.data_page_offset:
-                continue  # of an empty table
+                continue  # the table is empty
             begins = [column.data_page_offset]
             if column.has_dictionary_page and column.dictionary_page_offset:
                 begins.append(column.dictionary_page_offset)
@@ -51,28 +51,28 @@ def read_pages(
             end = at + column.total_compressed_size
             stored += column.total_compressed_size
             if not 0 <= at <= end <= size or stored > size:
-                raise ValueError("its columns lie outside of the file")
+                raise ValueError("its columns extend beyond the end of the file")
             while at < end:
                 file.seek(at)
                 fields = _Header(file).numbers()
                 room, length = fields.get(_UNCOMPRESSED, -1), fields.get(_COMPRESSED, -1)
                 if room < 0 or length < 0:
-                    raise ValueError("a page has no size")
+                    raise ValueError("a page header has no valid size")
                 total, largest = total + room, max(largest, room)
                 at = file.tell() + length
     return Pages(total, largest)
 
 
 class _Header:
-    """A struct of the compact protocol, read from where the file stands to behind its end."""
+    """A struct in the compact protocol, read from the file's current position up to its end."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def numbers(self, depth: int = 0) -> dict[int, int]:
-        """The whole numbers among the struct's fields."""
+        """The integers among the struct's fields, by field id."""
         if depth > _DEEPEST:
-            raise ValueError("a page's header is nested too deeply")
+            raise ValueError("a page header is nested too deeply")
         found: dict[int, int] = {}
         field = 0
         while kind := self._byte():
@@ -80,7 +80,7 @@ class _Header:
             field = field + step if step else self._number()
             if kind in _NUMBERS:
                 found[field] = self._number()
-            elif kind not in (_TRUE, _FALSE):  # a truth value is its own type
+            elif kind not in (_TRUE, _FALSE):  # a boolean's value is part of its type
                 self._skip(kind, depth)
         return found
 
@@ -106,7 +106,7 @@ class _Header:
         elif kind == _STRUCT:
             self.numbers(depth + 1)
         else:
-            raise ValueError("a page's header is damaged")
+            raise ValueError("a page header is damaged")
 
     def _byte(self) -> int:
         return self._take(1)[0]
@@ -114,7 +114,7 @@ class _Header:
     def _take(self, count: int) -> bytes:
         data = self._file.read(count)
         if len(data) < count:
-            raise ValueError("a page's header goes beyond the end of the file")
+            raise ValueError("a page header extends beyond the end of the file")
         return data
 
     def _varint(self) -> int:
@@ -124,8 +124,8 @@ class _Header:
             value |= (part & 127) << shift
             if part < 128:
                 return value
-        raise ValueError("a page's header is damaged")
+        raise ValueError("a page header is damaged")
 
     def _number(self) -> int:
         value = self._varint()
-        return (value >> 1) ^ -(value & 1)  # zigzag: small negative numbers are short too
+        return (value >> 1) ^ -(value & 1)  # zigzag decoding

@@ -1,12 +1,12 @@
 """A task's split as a table: from a file (Parquet, CSV, TSV, JSON, CoNLL, gzipped) or the hub.
 
-CSV and TSV: every cell is the text that stands there. Quotes are read as RFC 4180 has them, and
-strictly: a quote that is never closed, or text behind a closing one, is an error and not a guess. A
-TSV may have been written without any quoting, as GLUE's own files are, so that a quote in it is a
-character like any other; the file itself shows which.
+CSV and TSV: every cell stays text. Quoting follows RFC 4180 strictly: a quote that is never closed,
+or text after a closing quote, is an error. A TSV may also have been written without quoting, as
+GLUE's own files are, so that a quote in it is an ordinary character; this is detected from the
+file.
 
-JSON: an object a line, one array of objects, or a file as SQuAD's authors publish it. Python's own
-parser reads it, and not pyarrow's, which makes a time of every text that looks like one and crashes
+JSON: one object per line, an array of objects, or a file in SQuAD's published layout. It is read by
+Python's own parser because pyarrow's turns text that looks like a timestamp into one, and crashes
 on some lines.
 """
 
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 class RawTable:
     """An unvalidated table; all cells of a CSV or TSV file are text.
 
-    ``source`` is what messages call it; ``notes`` are sentences on how it was read; ``corpus`` has
-    documents to search beside those of the rows, ``themselves`` those that a query is itself.
+    ``source`` is its name in messages; ``notes`` are sentences on how it was read; ``corpus`` has
+    documents to search besides those of the rows; ``themselves`` maps each query that is itself a
+    document to that document.
     """
 
     table: pa.Table
@@ -49,9 +50,9 @@ class RawTable:
 
 
 def read_table(path: Path, task: Task | None = None) -> RawTable:
-    """Read one file. DataError if it cannot be read as what its name says it is.
+    """Read one file. DataError if it cannot be read as the type that its name says.
 
-    ``task`` says what its ending means: one of words reads CoNLL files.
+    ``task`` decides what the ending means: named entities are read from CoNLL files.
     """
     suffix = file_type(path, TABLE_TYPES if task is None else task.file_types)
     with reading(path, DataError):
@@ -86,7 +87,7 @@ def _read_text_table(path: Path, suffix: str, task: Task | None) -> RawTable:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, gzipped or not, its line ends as they are. DataError if it is none.
+    """The text of a UTF-8 file, gzipped or not, with line ends unchanged. DataError if not UTF-8.
 
     Raises OSError if the file itself cannot be read.
     """
@@ -99,18 +100,18 @@ def read_text(path: Path) -> str:
         line = content.count(b"\n", 0, fault.start) + 1
         raise DataError(
             f"{path} cannot be read: it is not UTF-8 text (byte 0x{content[fault.start]:02X} in "
-            f"line {line}). Save it as UTF-8, in a spreadsheet as 'CSV UTF-8'."
+            f"line {line}). Save it as UTF-8 (in a spreadsheet program, as 'CSV UTF-8')."
         ) from fault
 
 
 def fetch_split(task: Task, split: str) -> pa.Table:
-    """One split through the ``datasets`` library, which keeps it in its cache.
+    """One split, fetched by the ``datasets`` library, which caches it.
 
-    Raises DataError if the task has no home on the hub, or if it cannot be fetched.
+    Raises DataError if the task is not on the hub or cannot be fetched.
     """
     if task.hub_id is None:
         raise DataError(
-            f"the task {task.name} is not on the hub: give its data as a folder or file."
+            f"the task {task.name} is not on the hub: pass its data as a folder or file."
         )
     need_extra("fetching data from the hub", "datasets")
     import datasets
@@ -119,10 +120,10 @@ def fetch_split(task: Task, split: str) -> pa.Table:
     disable_progress_bar()
     try:
         dataset = datasets.load_dataset(task.hub_id, task.hub_config, split=split)
-    except Exception as fault:  # offline, gated, renamed: the library raises a dozen kinds
+    except Exception as fault:  # offline, gated, renamed: the library raises many kinds
         raise DataError(
             f"the split {split} of {task.name} could not be fetched from the hub "
-            f"({task.hub_id}): {_first_line(fault)} Give the data as a folder instead."
+            f"({task.hub_id}): {_first_line(fault)} Pass the data as a folder instead."
         ) from fault
     return dataset.with_format("arrow")[:]
 
@@ -135,9 +136,9 @@ def _first_line(fault: Exception) -> str:
 
 @dataclass(frozen=True)
 class Delimited:
-    """``header`` has the names of the columns, ``rows`` as many cells each.
+    """A table of text: ``header`` has the column names, each of ``rows`` one cell per column.
 
-    ``notes`` say, in a sentence each, what a reader should know about how the file was read.
+    ``notes`` are sentences on how the file was read.
     """
 
     header: list[str]
@@ -146,10 +147,10 @@ class Delimited:
 
 
 def parse_delimited(text: str, source: str, *, tabs: bool, quoted_texts: bool = False) -> Delimited:
-    """The table in ``text``; blank lines are left out. DataError, naming the line, if it is none.
+    """The table in ``text``, without blank lines. DataError, naming the line, if it is malformed.
 
-    Without ``tabs`` cells are separated by commas; by semicolons or tabs if the header has no comma
-    and one of these. ``quoted_texts``: texts may begin and end with quotes that belong to them.
+    Without ``tabs``, cells are separated by commas, or by semicolons or tabs if the header contains
+    those and no comma. ``quoted_texts``: texts may begin and end with quotes that are part of them.
     """
     if not tabs:
         return _quoted(text, source, _delimiter(text))
@@ -180,10 +181,10 @@ def _delimiter(text: str) -> str:
 def _quoted(text: str, source: str, delimiter: str) -> Delimited:
     header: list[str] = []
     rows: list[list[str]] = []
-    several: list[tuple[int, int, int]] = []  # lines, row and first line of a row over several
+    several: list[tuple[int, int, int]] = []  # rows over several lines: line count, row, first line
     first = 1
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    limit = csv.field_size_limit(max(len(text), 1))  # else a cell of 131,073 characters is an error
+    limit = csv.field_size_limit(max(len(text), 1))  # the default refuses cells over 131,072
     try:
         for cells in reader:
             if cells and not header:
@@ -192,8 +193,8 @@ def _quoted(text: str, source: str, delimiter: str) -> Delimited:
                 rows.append(cells)
                 if len(cells) != len(header):
                     raise DataError(
-                        f"{source}, line {first}: {_counted(cells, header)}; a cell with "
-                        f"{_NAMES[delimiter]} or quotes in it needs quotes around it."
+                        f"{source}, line {first}: {_counted(cells, header)}; a cell that contains "
+                        f"{_NAMES[delimiter]} or quotes must be quoted."
                     )
                 if reader.line_num > first:
                     several.append((reader.line_num - first + 1, len(rows), first))
@@ -211,21 +212,21 @@ _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 def _reason(fault: str) -> str:
     if "expected after" in fault:
-        return 'text stands behind a closing quote; a quote inside a quoted cell is written ""'
+        return 'text follows a closing quote; write a quote inside a quoted cell as ""'
     return fault
 
 
 def _said(several: Sequence[tuple[int, int, int]], source: str) -> str:
     lines, row, first = max(several, key=lambda each: (each[0], -each[1]))
-    rows = "1 row goes" if len(several) == 1 else f"{len(several):,} rows go"
+    rows = "1 row spans" if len(several) == 1 else f"{len(several):,} rows span"
     return (
-        f"{source}: {rows} over several lines inside quotes, the longest (row {row}) over lines "
-        f"{first} to {first + lines - 1}; if these are rows of their own, a quote was not closed."
+        f"{source}: {rows} several lines inside quotes, the longest (row {row}) lines {first} to "
+        f"{first + lines - 1}; if these are separate rows, a quote was not closed."
     )
 
 
 def _uneven(lines: Mapping[int, Sequence[str]]) -> str | None:
-    """The first line whose cells are not as many as the header's, if there is one."""
+    """A message about the first line with more or fewer cells than the header; None if none has."""
     header = next(iter(lines.values()), ())
     for number, cells in lines.items():
         if len(cells) != len(header):
@@ -238,11 +239,12 @@ def _counted(cells: Sequence[str], header: Sequence[str]) -> str:
 
 
 def _is_quoted(lines: Sequence[Sequence[str]], quoted_texts: bool) -> bool:
-    """Whether quotes enclose cells here, in a TSV without tabs or line breaks in its cells.
+    """Whether a TSV uses quoting, given that no cell contains tabs or line breaks.
 
-    Some writers quote all texts, the header's too. The others quote only what needs it: here what
-    has quotes in it, which are then doubled. One opening quote without both shows that nothing in
-    the file is quoted. Where texts have quotes around them already, a writer's own stand outside.
+    Some writers quote all texts, including the header. Others quote only where necessary: here, in
+    cells that contain quotes, which are then doubled. A single cell that begins with a quote but
+    does not fit this shows that the file is unquoted. With ``quoted_texts``, a writer's quotes
+    enclose those of the text.
     """
     if any(_encloses(cell) for cell in (lines[0] if lines else ())):
         return True
@@ -254,7 +256,7 @@ def _is_quoted(lines: Sequence[Sequence[str]], quoted_texts: bool) -> bool:
 
 
 def _encloses(cell: str) -> bool:
-    """Whether a cell is in quotes, and every quote between them doubled."""
+    """Whether a cell is in quotes and every quote inside is doubled."""
     return len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
 
 
@@ -270,7 +272,7 @@ def parse_object(line: str | bytes, where: str) -> dict[str, Any]:
 
 
 def parse_rows(text: str, source: str) -> list[dict[str, Any]]:
-    """All rows of a file; blank lines are left out. DataError, naming the line or row."""
+    """All rows of a file, without blank lines. DataError, naming the line or row."""
     if not text.lstrip().startswith("["):
         articles = squad_articles(text)
         if articles is not None:
@@ -291,14 +293,14 @@ def parse_rows(text: str, source: str) -> list[dict[str, Any]]:
 
 
 def table_of_rows(rows: Sequence[dict[str, Any]], source: str) -> pa.Table:
-    """Rows as columns; what a row lacks is null. DataError for a column of several types."""
+    """Rows as columns, null where a row lacks a value. DataError for a column of mixed types."""
     import pyarrow as pa
 
     names = list(dict.fromkeys(name for row in rows for name in row))
-    if len(names) > MOST_COLUMNS:  # each of them would be a column of all rows
+    if len(names) > MOST_COLUMNS:  # each would become a column with an entry for every row
         raise DataError(
-            f"{source} has {len(names)} different names of columns, and at most {MOST_COLUMNS} are "
-            "read."
+            f"{source} has {len(names)} different column names; at most {MOST_COLUMNS} are "
+            "supported."
         )
     columns = []
     for name in names:
@@ -311,12 +313,12 @@ def table_of_rows(rows: Sequence[dict[str, Any]], source: str) -> pa.Table:
 
 
 def _mixture(values: Sequence[Any]) -> str | None:
-    """Two rows of a column that are of different types."""
+    """A message about two rows with different types; None if all have one type."""
     there = [(row, value) for row, value in enumerate(values, 1) if value is not None]
     for row, value in there:
         if type(value) is not type(there[0][1]):
             return (
-                f"is not of one type: row {there[0][0]} is {show(there[0][1])} and row {row} is "
-                f"{show(value)}. Write all of them the same way, such as text in quotes."
+                f"has mixed types: row {there[0][0]} is {show(there[0][1])} and row {row} is "
+                f"{show(value)}. Write all values the same way, for example as text in quotes."
             )
     return None

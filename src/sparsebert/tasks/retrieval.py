@@ -1,11 +1,11 @@
 """Queries and the documents that answer them, for an embedding model.
 
-A file has the columns ``anchor``, ``query`` or ``question``, and ``positive``, ``passage``,
-``document``, ``context`` or ``answer``; it may have texts that do not answer it as well, in
-``negative`` or ``negative_1``, ``negative_2``, ... The corpus that is searched is made of all
+A file has one of the columns ``anchor``, ``query`` or ``question``, and one of ``positive``,
+``passage``, ``document``, ``context`` or ``answer``. It may also have texts that do not answer the
+query, in ``negative`` or ``negative_1``, ``negative_2``, ... The searched corpus consists of all
 positives and negatives of the scored rows.
 
-Or data is laid out as in BEIR (Thakur et al. 2021, arXiv:2104.08663), with a corpus of its own:
+Or data has the layout of BEIR (Thakur et al. 2021, arXiv:2104.08663), with a separate corpus:
 
     corpus.jsonl     {"_id": "d1", "title": "...", "text": "..."}
     queries.jsonl    {"_id": "q1", "text": "..."}
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 QUERY_COLUMNS = ("anchor", "query", "question")
 DOCUMENT_COLUMNS = ("positive", "passage", "document", "context", "answer")
 RELEVANCE = "relevance"
-"""How relevant a document is, above 0, where the data says it; else all are alike."""
+"""Optional column: how relevant each row's document is, above 0. Without it, all count the same."""
 _NEGATIVE = re.compile(r"negative(_\d+)?")
 _CORPUS, _QUERIES, _JUDGEMENTS = "corpus.jsonl", "queries.jsonl", "qrels"
 
@@ -44,7 +44,7 @@ def retrieval_of_table(
     chosen = options or DataOptions()
     for name in ("label_column", "label_columns", "threshold", "label_names", "positive_label"):
         if getattr(chosen, name) is not None:
-            raise DataError(f"{name} is for tasks with labels, and {RETRIEVAL} has none.")
+            raise DataError(f"{name} is for tasks with labels, and {RETRIEVAL} has none: omit it.")
     table, source = raw.table, raw.source
     if chosen.text_columns is not None:
         columns = chosen.text_columns
@@ -54,7 +54,7 @@ def retrieval_of_table(
             _one_of(DOCUMENT_COLUMNS, table, source, "document", "--pair-column"),
         )
     if len(columns) != 2:
-        raise DataError(f"{RETRIEVAL} has two texts a row: give text_column and pair_column.")
+        raise DataError(f"{RETRIEVAL} has two texts per row: pass text_column and pair_column.")
     need_columns(table, columns, source)
     negatives = [
         name for name in table.column_names if _NEGATIVE.fullmatch(name) and name not in columns
@@ -73,7 +73,7 @@ def retrieval_of_table(
 
 
 def document_columns(table: pa.Table) -> tuple[str, ...]:
-    """The columns of queries and documents, where a table has one of either; else none."""
+    """The columns of queries and documents, if a table has exactly one of each; else none."""
     found = [
         [name for name in names if name in table.column_names]
         for names in (QUERY_COLUMNS, DOCUMENT_COLUMNS)
@@ -82,7 +82,7 @@ def document_columns(table: pa.Table) -> tuple[str, ...]:
 
 
 def holds_documents(table: pa.Table, options: DataOptions) -> bool:
-    """Whether there are columns for queries and for documents, be it more than one for either."""
+    """Whether there is at least one column for queries and one for documents."""
     if options.text_columns is not None:
         return len(options.text_columns) == 2
     known = (QUERY_COLUMNS, DOCUMENT_COLUMNS)
@@ -102,12 +102,12 @@ def _one_of(names: Sequence[str], table: pa.Table, source: str, what: str, optio
 
 
 def is_beir(data: Path) -> bool:
-    """Whether a data folder has a corpus, queries and judgements."""
+    """Whether a data folder has BEIR's corpus and queries."""
     return (data / _CORPUS).is_file() and (data / _QUERIES).is_file()
 
 
 def beir_splits(data: Path, split: str) -> Path | None:
-    """The file of a split's judgements; None if there is none."""
+    """The file with a split's relevance judgements; None if there is none."""
     files = (data / _JUDGEMENTS / f"{name}.tsv" for name in split_names(split))
     return next((file for file in files if file.is_file()), None)
 
@@ -115,9 +115,9 @@ def beir_splits(data: Path, split: str) -> Path | None:
 def beir_table(data: Path, split: str) -> RawTable:
     """The judged pairs of a split as a table of ``query``, ``document`` and ``relevance``.
 
-    Its corpus has all documents, each once; one with a query's id and text is the query itself.
-    Judgements of 0 and below are left out. DataError for files that cannot be read and for an id
-    that no query or document has.
+    Its corpus has every distinct document once; a document with a query's id and text is the query
+    itself. Judgements of 0 and below are left out. DataError for files that cannot be read and for
+    an unknown query or document id.
     """
     import pyarrow as pa
 
@@ -146,13 +146,13 @@ def beir_table(data: Path, split: str) -> RawTable:
     themselves = {
         query: documents[name]
         for name, query in queries.items()
-        if documents.get(name, "").endswith(query)  # behind its title
+        if documents.get(name, "").endswith(query)  # after its title
     }
     return RawTable(table, str(file), corpus=_different(documents), themselves=themselves)
 
 
 def beir_texts(data: Path) -> list[str | tuple[str, str]]:
-    """All documents, and the queries that train judges, where there are such."""
+    """All documents, and the queries of the train split if there is one."""
     if not beir_splits(data, "train"):
         return [*_different(_texts(data / _CORPUS))]
     raw = beir_table(data, "train")
@@ -164,14 +164,18 @@ def _different(texts: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _texts(file: Path) -> dict[str, str]:
-    """Texts by id, with their titles in front."""
+    """Texts by id, each preceded by its title."""
     found: dict[str, str] = {}
     for number, row in enumerate(parse_rows(_read(file), str(file)), 1):
         name, text, title = row.get("_id"), row.get("text"), row.get("title") or ""
         if not isinstance(name, str) or not isinstance(text, str) or not isinstance(title, str):
-            raise DataError(f"{file}, row {number}: it needs texts for '_id' and 'text'.")
+            raise DataError(
+                f"{file}, row {number}: '_id' and 'text' (and 'title', if any) must be strings."
+            )
         if name in found:
-            raise DataError(f"{file}, row {number}: {show(name)} is the id of an earlier row too.")
+            raise DataError(
+                f"{file}, row {number}: {show(name)} is already the id of an earlier row."
+            )
         found[name] = f"{title} {text}".strip() if title else text
     return found
 

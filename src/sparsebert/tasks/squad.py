@@ -1,4 +1,4 @@
-"""SQuAD's answers: reading and checking the nested column of texts and offsets."""
+"""SQuAD answers: reading and checking the nested column of texts and offsets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The accepted answers of one question: their words and the character each starts at.
+    """The accepted answers to one question: their texts, and the character at which each starts.
 
-    None at all where the context does not hold one (SQuAD v2).
+    Both are empty if the context does not contain an answer (SQuAD v2).
     """
 
     texts: tuple[str, ...]
@@ -28,8 +28,8 @@ def answers_column(
 ) -> list[Answers]:
     """A column of ``{"text": [...], "answer_start": [...]}``, each checked against its context.
 
-    Raises DataError for another type, for a question without an answer unless there may be such
-    (``unanswerable``, as in SQuAD v2), and for an answer that does not stand where it says.
+    Raises DataError for another type, for a question without an answer (unless ``unanswerable``, as
+    in SQuAD v2), and for an answer that is not at its ``answer_start``.
     """
     column = table.column(name)
     refuse_nulls(column, name, source)
@@ -42,20 +42,20 @@ def answers_column(
 
 
 def need_answers(table: pa.Table, name: str, source: str) -> None:
-    """DataError unless the column is of structs with ``text`` and ``answer_start``."""
+    """DataError unless the column holds structs with ``text`` and ``answer_start``."""
     import pyarrow as pa
 
     kind = table.column(name).type
     fields = {field.name for field in kind} if pa.types.is_struct(kind) else set()
     if not {"text", "answer_start"} <= fields:
         raise DataError(
-            f"{source}: the column '{name}' must hold lists 'text' and 'answer_start' as SQuAD's "
-            f"does; it holds {kind}."
+            f"{source}: the column '{name}' must hold lists 'text' and 'answer_start', as in "
+            f"SQuAD; it holds {kind}."
         )
 
 
 def has_unanswerable(table: pa.Table, name: str) -> bool:
-    """Whether the column is of answers as SQuAD has them and some question has none."""
+    """Whether the column holds answers in SQuAD's layout and some question has none."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -79,12 +79,12 @@ def answer_fault(value: dict[str, Any], context: str, *, unanswerable: bool = Fa
     """What is wrong with one row's answers, as a sentence; None if they can be used."""
     texts, starts = value["text"], value["answer_start"]
     if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-        return "'text' and 'answer_start' must be lists of one length."
+        return "'text' and 'answer_start' must be lists of the same length."
     if not texts and not unanswerable:
-        return "it has no answer: questions without one are for the task squad_v2."
+        return "it has no answer: use the task squad_v2 for questions without one."
     for text, start in zip(texts, starts, strict=True):
         if not isinstance(text, str) or not isinstance(start, int):
-            return f"{show(text)} at {show(start)} is not an answer and a place."
+            return f"{show(text)} at {show(start)} is not a text and an integer offset."
         if not text or start < 0 or context[start : start + len(text)] != text:
-            return f"the answer {show(text)} does not stand at character {start} of the context."
+            return f"the answer {show(text)} is not at character {start} of the context."
     return None

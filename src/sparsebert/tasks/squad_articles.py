@@ -1,7 +1,7 @@
-"""SQuAD as its authors publish it, and rows as everyone else has them.
+"""SQuAD files as their authors publish them, converted to the usual rows.
 
-One JSON object: ``data`` has the articles, each of paragraphs, each of a context and its questions
-(``train-v1.1.json``, ``dev-v2.0.json``).
+Such a file (``train-v1.1.json``, ``dev-v2.0.json``) is one JSON object: ``data`` is a list of
+articles, each with paragraphs, each with a context and its questions.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ from sparsebert.errors import DataError
 
 
 def squad_articles(text: str) -> list[Any] | None:
-    """The articles of such a file; None for any other text."""
+    """The articles of such a file; None for any other content."""
     if '"paragraphs"' not in text:
         return None
     try:
         found = parse_json(text)
-    except ValueError:  # an object a line, perhaps
+    except ValueError:  # perhaps one object per line
         return None
     articles = found.get("data") if isinstance(found, dict) else None
     return articles if isinstance(articles, list) else None
 
 
 def rows_of_articles(articles: list[Any], source: str) -> list[dict[str, Any]]:
-    """A row a question: ``id``, ``title``, ``context``, ``question`` and ``answers``. DataError."""
+    """One row per question: ``id``, ``title``, ``context``, ``question`` and ``answers``.
+
+    DataError, naming the article, for another layout.
+    """
     rows = []
     for number, article in enumerate(articles, 1):
         try:
@@ -45,6 +48,6 @@ def rows_of_articles(articles: list[Any], source: str) -> list[dict[str, Any]]:
             ]
         except (KeyError, TypeError, AttributeError) as fault:
             raise DataError(
-                f"{source}, article {number}: it is not laid out as SQuAD's are ({fault!r})."
+                f"{source}, article {number}: it does not have SQuAD's layout ({fault!r})."
             ) from fault
     return rows

@@ -1,7 +1,7 @@
-"""The tasks sparsebert knows by name: their columns, labels, metrics and home on the hub.
+"""The tasks sparsebert knows by name: their columns, labels, metrics and source on the hub.
 
-A row of the table is everything the rest of the package asks about a task, so that a new one joins
-by adding a row. Columns, label order and metrics are those of GLUE (Wang et al. 2018, as
+A `Task` has everything that the rest of the package needs to know, so that adding a benchmark means
+adding a row. Columns, label order and metrics are those of GLUE (Wang et al. 2018, as
 ``nyu-mll/glue`` on the hub) and SQuAD v1.1 (Rajpurkar et al. 2016, ``rajpurkar/squad``).
 """
 
@@ -16,12 +16,12 @@ from sparsebert.tasks.files import TABLE_TYPES
 
 
 class Kind(str, Enum):
-    """The kind of prediction, and what follows from it: head, labels, shape of the logits.
+    """The kind of prediction, which determines head, labels and shape of the logits.
 
-    What is done for each kind stands in a table by kind where it is done: how a row's answer is
-    read (`sparsebert.tasks.examples`), how rows become tokens and are scored
-    (`sparsebert.evaluation.scoring`), the loss (`sparsebert.training.objective`) and that of a
-    distillation (`sparsebert.training.distillation.losses`).
+    Other modules dispatch on it with a table by kind: reading a row's answer
+    (`sparsebert.tasks.examples`), tokenising and scoring rows (`sparsebert.evaluation.scoring`),
+    the loss (`sparsebert.training.objective`) and the distillation loss
+    (`sparsebert.training.distillation.losses`).
     """
 
     CLASSIFICATION = "classification"
@@ -34,12 +34,12 @@ class Kind(str, Enum):
 
     @property
     def head(self) -> Head:
-        """The model head that it needs."""
+        """The model head that this kind needs."""
         return _HEADS.get(self, Head.SEQUENCE)
 
     @property
     def problem_type(self) -> str | None:
-        """What config.json calls it (``problem_type``); None where transformers has no name."""
+        """Its name in config.json (``problem_type``); None if transformers has no name for it."""
         return {
             Kind.CLASSIFICATION: "single_label_classification",
             Kind.LABEL_SETS: "multi_label_classification",
@@ -48,17 +48,17 @@ class Kind(str, Enum):
 
     @property
     def named(self) -> bool:
-        """Whether answers are out of a set of names, those of the head's outputs."""
+        """Whether answers come from a set of names, those of the head's outputs."""
         return self in (Kind.CLASSIFICATION, Kind.LABEL_SETS, Kind.TOKENS)
 
     @property
     def per_token(self) -> bool:
-        """Whether a row's logits are ``[tokens, outputs]``, and not ``[outputs]``."""
+        """Whether a row's logits are ``[tokens, outputs]`` rather than ``[outputs]``."""
         return self in (Kind.TOKENS, Kind.QUESTION)
 
 
 EMBEDDING_KINDS = (Kind.PAIRS, Kind.RETRIEVAL)
-"""Tasks of an embedding model: it has no head, and each text is read by itself."""
+"""Tasks for embedding models, which have no head and read each text by itself."""
 _HEADS = {
     Kind.TOKENS: Head.TOKEN,
     Kind.QUESTION: Head.QUESTION,
@@ -71,22 +71,23 @@ class Task:
     """One task.
 
     ``text_columns`` holds one column, or two for pairs (SQuAD: question and context; retrieval:
-    query and the document looked for, and ``negative_columns`` those that are not). For named
-    entities the one column has the words. ``labels`` are the names in the order of their integer
-    ids; empty for a kind without names.
-    ``metrics`` are names of `sparsebert.evaluation.metrics`, in the order in which the task's row
-    shows them; ``main_metric`` is the one that early stopping watches (on the first validation
-    split). ``label_range`` bounds a regression's labels. ``positive`` is the label that ``f1`` is
-    of; None for the mean over the classes. ``positions`` lets whole numbers in the data stand for
-    the labels by their index; ``numbers`` are the labels that they stand for where the data has an
-    order of its own. ``flag_columns`` hold zeros and ones, one for each label, in the place of
-    ``label_column``; ``threshold`` is the probability from which a label of several counts, or,
-    where questions may be ``unanswerable``, by how much no answer must be likelier than the best
-    one (a difference of logits).
-    ``file_types`` are the endings of files that can be read
-    (`sparsebert.tasks.files`). ``glue_columns`` pairs columns with what they are called in the
-    benchmark's own files. ``quoted_texts`` says that texts there stand in quotes, which the
-    benchmark takes for a part of them.
+    query and relevant document, with irrelevant ones in ``negative_columns``). For named entities,
+    the one column has the words. ``labels`` are the names in the order of their integer ids; empty
+    for a kind without names.
+
+    ``metrics`` are names of `sparsebert.evaluation.metrics`, in the order in which results show
+    them; ``main_metric`` is the one that early stopping watches (on the first validation split).
+    ``label_range`` bounds a regression's labels. ``positive`` is the label for which ``f1`` is
+    computed; None for the mean over the classes. ``positions`` allows integers in the data to stand
+    for labels by their index; ``numbers`` are the labels they stand for if the data has an order of
+    its own. ``flag_columns`` replace ``label_column`` by one column of zeros and ones per label.
+    ``threshold`` is the probability from which a label counts, for several labels per row, or, if
+    questions may be ``unanswerable``, by how much "no answer" must exceed the best answer (a
+    difference of logits).
+
+    ``file_types`` are the endings of files that can be read (`sparsebert.tasks.files`).
+    ``glue_columns`` pairs columns with their names in the benchmark's own files. ``quoted_texts``
+    says that texts in those files are enclosed in quotes that are part of the text.
     """
 
     name: str
@@ -115,7 +116,7 @@ class Task:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All that a row of the task needs: texts and, where it has one, a label."""
+        """All columns that the task needs: texts and, if it has them, labels."""
         label = (self.label_column,) if self.label_column else ()
         return (*self.text_columns, *self.negative_columns, *label, *self.flag_columns)
 
@@ -126,7 +127,7 @@ class Task:
 
     @property
     def embeds(self) -> bool:
-        """Whether it is a task of an embedding model."""
+        """Whether the task is for embedding models."""
         return self.kind in EMBEDDING_KINDS
 
 
@@ -239,14 +240,14 @@ CUSTOM = "custom"
 NER = "ner"
 PAIRS = "pairs"
 RETRIEVAL = "retrieval"
-EMBEDDING_LENGTH = 512  # tokens at most that an embedding model is trained on
+EMBEDDING_LENGTH = 512  # most tokens per text in training an embedding model
 OWN_TASKS: tuple[str, ...] = (CUSTOM, NER, PAIRS, RETRIEVAL)
-"""Tasks whose columns and labels are those of the user's data (`sparsebert.tasks.own`)."""
+"""Tasks whose columns and labels come from the user's data (`sparsebert.tasks.own`)."""
 TASK_NAMES: tuple[str, ...] = (*TASKS, *OWN_TASKS)
 
 
 def task_name(name: str) -> str:
-    """The one of `TASK_NAMES` that is meant (``SST-2`` is ``sst2``). DataError if unknown."""
+    """The entry of `TASK_NAMES` for a name (``SST-2`` gives ``sst2``). DataError if unknown."""
     plain = {each.replace("-", "").replace("_", ""): each for each in TASK_NAMES}
     key = name.lower().replace("-", "").replace("_", "")
     if key not in plain:
@@ -255,16 +256,16 @@ def task_name(name: str) -> str:
 
 
 def is_own(name: str) -> bool:
-    """Whether the data says what the task of this name is. DataError if unknown."""
+    """Whether the task of this name is defined by the user's data. DataError if unknown."""
     return task_name(name) in OWN_TASKS
 
 
 def get_task(name: str) -> Task:
-    """The task of this name (``SST-2``, ``sst2`` and ``SST2`` are one). DataError if unknown.
+    """The task of this name (``SST-2``, ``sst2`` or ``SST2``). DataError if unknown.
 
-    `OWN_TASKS` are not in the table: the data says what they are, see `sparsebert.tasks.own`.
+    `OWN_TASKS` are not in the table, as their data defines them: see `sparsebert.tasks.own`.
     """
     key = task_name(name)
     if key not in TASKS:
-        raise DataError(f"the task {key} is what its data says: none is given.")
+        raise DataError(f"the task {key} is defined by its data, and no data was given.")
     return TASKS[key]

@@ -1,4 +1,4 @@
-"""Unlabelled texts from lines of a file or columns of a table."""
+"""Unlabelled texts from the lines of a file or the columns of a table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Text = str | tuple[str, str]
 """One text, or a pair that belongs together."""
 
-# Pairs first: a table with both columns of a pair is not one of single texts.
+# Pairs first: a table with both columns of a pair does not hold single texts.
 _COLUMNS = sorted(
     {*TEXT_COLUMNS, (WORDS,), *(task.text_columns for task in TASKS.values())},
     key=lambda names: (-len(names), names),
@@ -40,13 +40,13 @@ def read_texts(
 ) -> list[Text]:
     """All texts of a file or folder, in order; rows with an empty text are left out.
 
-    ``source`` is a ``.txt`` file with a text a line, or a table (parquet, CSV, TSV, JSON; all but
-    the first also gzipped; for named entities CoNLL files as well) with the text columns that
-    ``options`` name, or those of ``task``, else those of any known task, or ``also``; a list of
-    words is one text. A folder stands for its train split, or for all ``.txt`` files in it, and one
-    that is laid out as BEIR's are for its documents and the queries of its train split.
-    Validation files are never read. Raises DataError if nothing can be read, no column
-    holds texts or all texts are empty.
+    ``source`` is a ``.txt`` file with one text per line, or a table (Parquet, CSV, TSV, JSON; all
+    but the first also gzipped; for named entities CoNLL files as well). Its text columns are those
+    that ``options`` name, or those of ``task``, else those of any known task, or ``also``; a list
+    of words is one text. A folder stands for its train split, or for all ``.txt`` files in it; one
+    in BEIR's layout for its documents and the queries of its train split. Validation files are
+    never read. Raises DataError if nothing can be read, no column holds texts, or all texts are
+    empty.
     """
     if is_beir(Path(source)):
         return beir_texts(Path(source))
@@ -57,12 +57,12 @@ def read_texts(
     for path in _files(Path(source), task):
         texts += _lines(path) if _is_text(path, task) else _rows(path, task, names, also)
     if not texts:
-        raise DataError(f"{source} has no text in it.")
+        raise DataError(f"{source} contains no text.")
     return texts
 
 
 def single_texts(texts: Iterable[Text]) -> list[str]:
-    """Every text by itself, in order: both halves of each pair."""
+    """All texts in order, with the two halves of each pair as separate texts."""
     return [text for row in texts for text in ((row,) if isinstance(row, str) else row)]
 
 
@@ -79,7 +79,7 @@ def _files(source: Path, task: Task | None) -> list[Path]:
     if not files:
         files = sorted(path for path in source.iterdir() if _is_text(path) and path.is_file())
     if not files:
-        raise DataError(f"{source} holds neither a file for the split train nor any .txt file.")
+        raise DataError(f"{source} contains neither a file for the train split nor any .txt file.")
     return files
 
 
@@ -114,6 +114,7 @@ def _text_columns(table: pa.Table, source: str, also: tuple[str, ...]) -> tuple[
             return names
     spellings = "; ".join(", ".join(names) for names in _COLUMNS)
     raise DataError(
-        f"{source} has no text column: its columns are {', '.join(table.column_names)}, and known "
-        f"are {spellings}. Name yours with --text-column (text_column=), or a task that has them."
+        f"{source} has no text column: its columns are {', '.join(table.column_names)}; the "
+        f"recognised names are {spellings}. Name yours with --text-column (text_column=), or name "
+        "a task that has these columns."
     )

@@ -1,7 +1,7 @@
-"""Tokenization of a task's texts, for training and evaluation alike.
+"""Tokenisation of a task's texts, for training and evaluation.
 
-The tokenizer is transformers' own, so that what is trained and scored here is what
-``AutoTokenizer`` gives anyone else from the same folder.
+The tokenizer is transformers' own, so that training and scores here use the same tokens that
+``AutoTokenizer`` produces elsewhere from the same folder.
 """
 
 from __future__ import annotations
@@ -25,16 +25,14 @@ from sparsebert.tasks.examples import Examples
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_CHUNK = (
-    1000  # texts tokenised at a time: enough to use all threads, little enough to show progress
-)
+_CHUNK = 1000  # texts tokenised at a time: enough to use all threads, few enough to show progress
 
-_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")  # any of them will do
+_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")  # any one is enough
 
 
 @dataclass(frozen=True)
 class TokenRows:
-    """Sequences of token ids end to end, without padding.
+    """Sequences of token ids, concatenated without padding.
 
     ``ids`` and ``type_ids`` are int32 ``[tokens]``; row i is ``offsets[i]:offsets[i + 1]``
     (``offsets`` int64 ``[rows + 1]``).
@@ -46,7 +44,7 @@ class TokenRows:
 
     @classmethod
     def of(cls, ids: Sequence[npt.ArrayLike], type_ids: Sequence[npt.ArrayLike]) -> TokenRows:
-        """Lay sequences of ints end to end."""
+        """Concatenate sequences of ints."""
         rows = [np.asarray(row, np.int32) for row in ids]
         types = [np.asarray(row, np.int32) for row in type_ids]
         offsets = np.zeros(len(rows) + 1, np.int64)
@@ -58,7 +56,7 @@ class TokenRows:
         return len(self.offsets) - 1
 
     def and_rows(self, more: TokenRows) -> TokenRows:
-        """These rows and then ``more``."""
+        """These rows followed by ``more``."""
         return TokenRows(
             np.concatenate([self.ids, more.ids]),
             np.concatenate([self.type_ids, more.type_ids]),
@@ -67,7 +65,7 @@ class TokenRows:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of each row, int64 ``[rows]``."""
+        """Number of tokens in each row, int64 ``[rows]``."""
         return np.diff(self.offsets)
 
     def row(self, index: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
@@ -77,9 +75,9 @@ class TokenRows:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder, set as its sentence-transformers files say.
+    """The tokenizer of a model folder, configured as its sentence-transformers files say.
 
-    CheckpointError if there is none, or none that keeps offsets.
+    CheckpointError if there is none, or if it is not a fast tokenizer, which alone gives offsets.
     """
     need_extra("reading a task", "transformers")
     from tokenizers import normalizers
@@ -87,7 +85,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     sentence = read_sentence_config(folder)
     folder = transformer_folder(folder)
-    # Without its files transformers 5 makes up an empty tokenizer, to which every word is unknown.
+    # Without these files, transformers 5 builds an empty tokenizer to which every word is unknown.
     if not any((folder / name).is_file() for name in _FILES):
         raise CheckpointError(
             f"{folder} has no tokenizer: it needs tokenizer.json or a vocabulary ({_FILES[1]}, or "
@@ -95,12 +93,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True, **sentence.tokenizer)
-    except Exception as fault:  # whatever kind the many tokenizer classes raise
+    except Exception as fault:  # the many tokenizer classes raise all kinds of exceptions
         raise CheckpointError(
             f"the tokenizer of {folder} cannot be read: {reason_of(fault)}."
         ) from fault
     if not tokenizer.is_fast:
-        raise CheckpointError(f"the tokenizer of {folder} has no fast version, which is needed.")
+        raise CheckpointError(
+            f"the tokenizer of {folder} has no fast version, which sparsebert needs."
+        )
     if sentence.lower_case:
         backend = tokenizer.backend_tokenizer
         stages = [normalizers.Lowercase(), backend.normalizer]
@@ -109,7 +109,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def token_types(encoded: Any) -> list[list[int]]:
-    """Token type ids of each row: zeros where the tokenizer gives none."""
+    """Token type ids of each row; zeros if the tokenizer returns none."""
     return encoded.get("token_type_ids") or [[0] * len(row) for row in encoded["input_ids"]]
 
 
@@ -119,7 +119,10 @@ def tokenize(
     max_length: int,
     progress: Progress | None = None,
 ) -> TokenRows:
-    """Token ids of each text or pair, truncated to ``max_length`` tokens, the longer first."""
+    """Token ids of each text or pair, truncated to ``max_length`` tokens.
+
+    In a pair, the longer text is cut first.
+    """
     report = progress or silent
     label = f"tokenising {examples.task.name} {examples.split}"
     ids: list[list[int]] = []
@@ -142,7 +145,7 @@ def tokenize(
 
 @contextlib.contextmanager
 def unlimited(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Disable the tokenizer's own length limit, so that ``max_length`` alone counts."""
+    """Disable the tokenizer's own length limit, so that only ``max_length`` applies."""
     stored, tokenizer.model_max_length = tokenizer.model_max_length, int(1e30)
     try:
         yield

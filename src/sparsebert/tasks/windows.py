@@ -1,7 +1,7 @@
-"""Questions with their contexts, cut into overlapping windows that fit the model.
+"""Questions with their contexts, split into overlapping windows that fit the model.
 
-As transformers' question-answering example does it: only the context is cut, neighbours share
-``doc_stride`` tokens, and in training a window without the answer points at its first token.
+As in transformers' question-answering example, only the context is split, adjacent windows share
+``doc_stride`` tokens, and in training the target of a window without the answer is its first token.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ _CHUNK = 250
 class Windows:
     """Windows of a split's questions.
 
-    ``rows`` holds their tokens; ``offsets`` is int32 ``[tokens, 2]``, end to end like ``rows.ids``:
-    the characters of each token in its context, -1 where a token is not of it. ``question`` is
-    int64 ``[windows]``: which example each is of. ``answer`` is int64 ``[windows, 2]``: the first
-    and last token of the first accepted answer, 0 and 0 where the window does not hold it.
+    ``rows`` holds their tokens; ``offsets`` is int32 ``[tokens, 2]``, concatenated like
+    ``rows.ids``: the characters of each token in its context, -1 for tokens outside it.
+    ``question`` is int64 ``[windows]``: the index of each window's example. ``answer`` is int64
+    ``[windows, 2]``: the first and last token of the first accepted answer, or 0 and 0 if the
+    window does not contain it.
     """
 
     rows: TokenRows
@@ -55,10 +56,10 @@ def cut_windows(
     doc_stride: int | None = None,
     progress: Progress | None = None,
 ) -> Windows:
-    """Windows of at most ``max_length`` tokens, as `Model.answer` reads them.
+    """Windows of at most ``max_length`` tokens, the same that `Model.answer` uses.
 
-    Neighbours share ``doc_stride`` tokens, a third of ``max_length`` at most. A question too long
-    to leave room for context is cut at a word.
+    Adjacent windows share ``doc_stride`` tokens, at most a third of ``max_length``. A question that
+    leaves too little room for context is truncated at a word boundary.
     """
     report = progress or silent
     label = f"tokenising {examples.task.name} {examples.split}"
@@ -95,7 +96,7 @@ def cut_windows(
 
 
 def _text_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> TextTokenizer:
-    """The inference tokenizer around transformers' backend."""
+    """The inference tokenizer, wrapped around transformers' backend."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
@@ -106,9 +107,9 @@ def _text_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Text
 def answer_tokens(
     offsets: npt.NDArray[np.integer], start_char: int, end_char: int
 ) -> tuple[int, int]:
-    """First and last token of the characters ``[start_char, end_char)``; (0, 0) if not in here.
+    """First and last token of characters ``[start_char, end_char)``; (0, 0) if not in the window.
 
-    ``offsets`` is ``[tokens, 2]``, -1 where a token is not of the context.
+    ``offsets`` is ``[tokens, 2]``, -1 for tokens outside the context.
     """
     context = np.flatnonzero(offsets[:, 0] >= 0)
     if not context.size:

@@ -1,7 +1,7 @@
-"""Rows of words as tokens: which token stands for each word.
+"""Rows of words as tokens, with the token that stands for each word.
 
-A word is labelled, and scored, at its first token; what follows of it has no label. A word that has
-no token, because the text was cut before it or the tokenizer drops its characters, is not read.
+A word is labelled and scored at its first token; its other tokens have no label. A word without a
+token, because the text was truncated before it or the tokenizer drops its characters, is unread.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _CHUNK = 1000
-UNLABELLED = -100  # torch's ignore_index, and transformers'
+UNLABELLED = -100  # ignore_index in torch and transformers
 
 
 @dataclass(frozen=True)
 class WordTokens:
     """A split's rows of words.
 
-    ``first`` is int64 ``[words]``, all rows' words end to end: the index in ``rows.ids`` of each
-    word's first token, -1 for a word that is not read. ``labels`` is int64 ``[tokens]``: that of
-    the word which begins there, `UNLABELLED` elsewhere.
+    ``first`` is int64 ``[words]``, for the words of all rows in order: the index in ``rows.ids`` of
+    each word's first token, -1 for an unread word. ``labels`` is int64 ``[tokens]``: the label of
+    the word that begins at the token, `UNLABELLED` elsewhere.
     """
 
     rows: TokenRows
@@ -38,7 +38,7 @@ class WordTokens:
 
     @property
     def unread(self) -> int:
-        """How many words are not read."""
+        """The number of unread words."""
         return int(np.count_nonzero(self.first < 0))
 
 
@@ -50,14 +50,14 @@ def tokenize_words(
 ) -> WordTokens:
     """The rows' texts, truncated to ``max_length`` tokens, and where each word is in them.
 
-    Without words (unlabelled texts) the tokens alone.
+    Without words (unlabelled texts), only the tokens.
     """
     report = progress or silent
     label = f"tokenising {examples.task.name} {examples.split}"
     ids: list[list[int]] = []
     type_ids: list[list[int]] = []
     first: list[npt.NDArray[np.int64]] = []
-    before = 0  # tokens of the rows before
+    before = 0  # tokens of all earlier rows
     with unlimited(tokenizer):
         for start in range(0, len(examples), _CHUNK):
             encoded: Any = tokenizer(
@@ -90,13 +90,13 @@ def first_tokens(
     """The first token of each word, int64 ``[words]``; -1 for a word without one.
 
     ``spans`` ``[words, 2]`` and ``offsets`` ``[tokens, 2]`` are characters ``[start, end)`` of one
-    text; those of special tokens are empty. A token may also cover the blank in front of its word.
+    text; those of special tokens are empty. A token may also cover the space before its word.
     """
     first = np.full(len(spans), -1, np.int64)
     if not len(spans):
         return first
     starts, ends = offsets[:, 0], offsets[:, 1]
-    # The first word that ends behind the token's beginning is the one it is of, if they touch.
+    # A token belongs to the first word that ends after the token's start, if the two overlap.
     word = np.searchsorted(spans[:, 1], starts, side="right")
     inside = (ends > starts) & (word < len(spans))
     inside &= spans[np.minimum(word, len(spans) - 1), 0] < ends

@@ -1,7 +1,7 @@
-"""Rows of words with a label each: columns of lists, read and checked.
+"""Rows of labelled words: reading and checking columns of lists.
 
-A row's text is its words with a blank between them, so that training and scores see what a user's
-text is tokenised to, whatever the tokenizer; each word is known by its characters in it.
+A row's text is its words joined by spaces, so that training and scores see the same tokens as plain
+text would give, whatever the tokenizer. Each word is located by its characters in that text.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LabelledWords:
 
 
 def joined(words: Sequence[str]) -> str:
-    """The text of a row of words."""
+    """The text that a row of words forms."""
     return " ".join(words)
 
 
@@ -57,7 +57,7 @@ def word_spans(words: Sequence[str]) -> npt.NDArray[np.int32]:
 
 
 def words_column(table: pa.Table, name: str, source: str) -> list[list[str]]:
-    """A column of lists of words. DataError for another type, and for a row or word without one."""
+    """A column of lists of words. DataError for another type, and for a missing row or word."""
     rows = _lists(table, name, source, "words")
     for row, words in enumerate(rows, 1):
         if not all(isinstance(word, str) for word in words):
@@ -68,7 +68,7 @@ def words_column(table: pa.Table, name: str, source: str) -> list[list[str]]:
 
 
 def tag_names(table: pa.Table, name: str, source: str) -> list[list[str]]:
-    """A column of lists of labels, as text: names, or whole numbers written out. DataError."""
+    """A column of lists of labels as text: names, or integers as digits. Raises DataError."""
     rows = _lists(table, name, source, "labels")
     found = []
     for row, tags in enumerate(rows, 1):
@@ -81,7 +81,7 @@ def tag_names(table: pa.Table, name: str, source: str) -> list[list[str]]:
 
 
 def known_names(table: pa.Table, column: str) -> tuple[str, ...] | None:
-    """What a column's numbers mean, where the ``datasets`` library wrote it into the schema."""
+    """The names for a column's numbers, if the ``datasets`` library stored them in the schema."""
     metadata = (table.schema.metadata or {}).get(b"huggingface")
     try:
         feature: Any = json.loads(metadata or b"{}")["info"]["features"][column]
@@ -92,7 +92,7 @@ def known_names(table: pa.Table, column: str) -> tuple[str, ...] | None:
 
 
 def are_numbers(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether all labels are whole numbers: places in a list of names."""
+    """Whether all labels are integers, that is, indices into a list of names."""
     return any(map(len, rows)) and all(is_whole_number(tag) for tags in rows for tag in tags)
 
 
@@ -101,7 +101,7 @@ def labelled_words(
 ) -> list[LabelledWords]:
     """Each row's words with their labels as indices into ``task.labels``.
 
-    DataError for rows that have not as many words as labels, and for a label outside the set.
+    DataError if a row's numbers of words and labels differ, and for a label outside the set.
     """
     index = label_indices(tags, task)
     found = []
@@ -122,7 +122,7 @@ def labelled_words(
 
 
 def label_indices(tags: Sequence[Sequence[str]], task: Task) -> dict[str, int]:
-    """The index in ``task.labels`` of each label that ``tags`` may have: a name, or a number."""
+    """The index in ``task.labels`` of each label that may occur in ``tags``: a name or a number."""
     index = {label: number for number, label in enumerate(task.labels)}
     if are_numbers(tags) and not any(map(is_whole_number, task.labels)):
         names = task.numbers or task.labels
