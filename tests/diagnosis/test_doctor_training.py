@@ -228,7 +228,7 @@ class TestScores:
         assert found_in(folder, data=data) == {}
 
     def test_the_same_answer_always(self, model: Any) -> None:
-        note = "validation: every row got the same label: the model tells nothing apart."
+        note = "validation: every row got the same label: the model does not distinguish them."
         found = found_in(model(record(notes=[note])))
         assert set(found) == {"constant-predictions"}
         assert found["constant-predictions"].examples == (note,)

@@ -232,9 +232,9 @@ class TestUserMetric:
             return "good"
 
         for metric, message in (
-            (lambda expected, predicted: 0.0, "no name to be recorded by"),
-            (spearman, "has a metric spearman already"),
-            (words, "the metric words must return a number, and returned 'good'"),
+            (lambda expected, predicted: 0.0, "no name to record"),
+            (spearman, "already has a metric spearman"),
+            (words, "the metric words must return a number, but returned 'good'"),
             (3, "must be a function"),
         ):
             with pytest.raises(DataError, match=message):

@@ -58,5 +58,5 @@ def test_each_kind_and_what_is_worth_saying() -> None:
         ["every word got the label O: the model finds no entity."],
     )
     assert entity_scores(METRICS, none, none, labels).notes == [
-        "no row has an entity: the scores say nothing."
+        "no row has an entity: the scores are meaningless."
     ]

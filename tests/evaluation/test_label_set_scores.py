@@ -24,7 +24,7 @@ def test_values_by_hand() -> None:
     assert found.values["macro_f1"] == pytest.approx(75)
     # a, by likelihood: right, wrong, right: (1/1 + 2/3) / 2; b: both first.
     assert found.values["average_precision"] == pytest.approx(100 * ((1 + 2 / 3) / 2 + 1) / 2)
-    assert found.notes == ["no row has 'c': the scores say nothing of such labels."]
+    assert found.notes == ["no row has 'c': the scores say nothing about such labels."]
 
 
 def test_the_threshold_decides_and_may_leave_none() -> None:

@@ -38,7 +38,7 @@ def test_f1_of_three_labels_is_the_mean_over_those_that_are_there() -> None:
     expected, predicted = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
     scores = classification_scores(("f1",), predicted, expected, ("a", "b", "c"))
     assert scores.values["f1"] == pytest.approx(100 * (2 / 3 + 4 / 5) / 2)
-    assert scores.notes == ["no row has the label 'c': the scores say nothing of it."]
+    assert scores.notes == ["no row has the label 'c': the scores say nothing about it."]
 
 
 def test_f1_by_class_is_scikit_learns_report() -> None:
@@ -58,7 +58,7 @@ def test_f1_by_class_is_scikit_learns_report() -> None:
         for metric in ("precision", "recall"):
             assert ours[metric] == pytest.approx(100 * theirs[metric])
         assert ours["f1"] == pytest.approx(100 * theirs["f1-score"])
-    assert scores.notes == ["no row has the labels 'c', 'e': the scores say nothing of them."]
+    assert scores.notes == ["no row has the labels 'c', 'e': the scores say nothing about them."]
     of_b = classification_scores(("f1",), predicted, expected, names, "b")
     assert of_b.values["f1"] == pytest.approx(100 * f1_score(expected == 1, predicted == 1))
 
@@ -95,14 +95,14 @@ def test_one_label_for_everything_is_told_and_does_not_crash(label: int) -> None
     scores = classification_scores(("accuracy", "f1", "matthews"), predicted, EXPECTED, TWO)
     assert scores.values["accuracy"] == pytest.approx(50.0)
     assert scores.values["matthews"] == 0.0
-    assert scores.notes == ["every row got the same label: the model tells nothing apart."]
+    assert scores.notes == ["every row got the same label: the model does not distinguish them."]
 
 
 def test_rows_of_one_label_all_met_are_right_and_say_nothing_of_the_other() -> None:
     everything = np.ones(4, np.int64)
     scores = classification_scores(("accuracy", "matthews"), everything, everything, TWO)
     assert scores.values["accuracy"] == 100.0
-    assert scores.notes == ["no row has the label '0': the scores say nothing of it."]
+    assert scores.notes == ["no row has the label '0': the scores say nothing about it."]
 
 
 def test_pearson_and_spearman() -> None:
@@ -125,7 +125,7 @@ def test_pearson_and_spearman() -> None:
 def test_an_undefined_correlation_is_zero_with_a_note(guess: list[float], why: str) -> None:
     scores = regression_scores(("pearson", "spearman"), np.array(guess), np.array([0.0, 1.0, 2.0]))
     assert scores.values == {"pearson": 0.0, "spearman": 0.0}
-    assert scores.notes == [f"{why}, so a correlation is undefined; it is given as 0."]
+    assert scores.notes == [f"{why}, so the correlation is undefined and reported as 0."]
 
 
 @pytest.mark.parametrize("noise", [2.2e-16, 2.4e-7])  # of float64 cosines, of float32 logits

@@ -98,10 +98,12 @@ def test_what_they_are_not_scored_by(tiny_bert: TinyBert, tmp_path: Path, data: 
     pairs = write_regression(tmp_path / "pairs")
     models = [make(tmp_path / make.__name__, tiny_bert(KINDS[make])) for make in (splade, colbert)]
     for model in models:
-        with pytest.raises(EngineError, match="our engine alone scores: leave the engine out"):
+        with pytest.raises(
+            EngineError, match="only the engine sparsebert can score: leave the engine out"
+        ):
             evaluate(model, task="retrieval", data=data, engine="torch")
         for options in ({"task": "pairs"}, {"task": "stsb", "zero_shot": True}):
-            with pytest.raises(DataError, match="searched: score it on --task retrieval"):
+            with pytest.raises(DataError, match="searching documents: use --task retrieval"):
                 evaluate(model, data=pairs, **options)
-    with pytest.raises(DataError, match="says how long .* leave max_length out"):
+    with pytest.raises(DataError, match="sets the lengths .* leave max_length out"):
         evaluate(models[1], task="retrieval", data=data, max_length=16)

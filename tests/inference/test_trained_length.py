@@ -156,7 +156,7 @@ def test_calibration_reads_what_was_trained_or_else_what_the_task_trains(
 def test_a_length_beyond_the_models_positions_is_refused(
     dense: Path, trained: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    why = "max_length 65 is more than the 64 tokens that .* has positions for: give 64 at most"
+    why = "max_length 65 is more than the 64 tokens for which .* has positions: use at most 64"
     with pytest.raises(DataError, match=why):
         finetune(dense, tmp_path / "out", task="stsb", data=pairs, max_length=65)
     for more in ({}, {"engine": "torch"}):

@@ -54,10 +54,10 @@ def test_a_model_of_one_label_is_refused(
     dense: Path, tmp_path: Path, tiny_bert: TinyBert, data: Path
 ) -> None:
     other = write_classification(tmp_path / "data")
-    with pytest.raises(CheckpointError, match="gives a text several labels and the rows have one"):
+    with pytest.raises(CheckpointError, match="gives a text several labels, but the rows have one"):
         sb.evaluate(dense, task="custom", data=other, label_column="label")
     single = tiny_bert("sequence-classification", num_labels=3, id2label={0: "x", 1: "y", 2: "z"})
-    with pytest.raises(CheckpointError, match="gives a text one label and the rows have several"):
+    with pytest.raises(CheckpointError, match="gives a text one label, but the rows have several"):
         sb.evaluate(single, task="custom", data=data)
 
 

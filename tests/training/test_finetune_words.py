@@ -61,7 +61,7 @@ def test_the_model_says_what_it_is_and_is_scored_as_served(dense: Path, conll: P
 def test_words_behind_the_length_count_as_outside(dense: Path, conll: Path) -> None:
     cut = sb.evaluate(dense, task="ner", data=conll, max_length=8)
     assert cut.scores["validation"]["recall"] < 90 < cut.scores["validation"]["precision"]
-    assert any("behind the model's length" in note for note in cut.notes)
+    assert any("beyond the model's maximum length" in note for note in cut.notes)
 
 
 def test_zeros_stay_and_a_teacher_teaches(

@@ -289,7 +289,7 @@ class TestEvaluate:
         assert one["model"] == "seed-2"
 
     def test_missing_seeds(self, two: Path, sparse: Path, data: Path) -> None:
-        with pytest.raises(CheckpointError, match="has the seeds 1, 2 and not 3, 4"):
+        with pytest.raises(CheckpointError, match="has the seeds 1, 2 but not 3, 4"):
             evaluate_seeds(two, task="custom", data=data, seeds=(1, 2, 3, 4))
         with pytest.raises(CheckpointError, match="is not a folder of seeds"):
             evaluate_seeds(sparse, task="custom", data=data)

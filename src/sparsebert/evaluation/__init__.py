@@ -1,4 +1,4 @@
-"""Scores on the benchmark tasks, by our engine or by torch."""
+"""Scoring models on tasks, with our engine or with torch."""
 
 from __future__ import annotations
 

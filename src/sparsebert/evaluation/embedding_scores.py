@@ -1,6 +1,6 @@
 """Scores of embedding models: cosines of scored pairs, and documents found for queries.
 
-No head is involved: every text is embedded by itself, behind the prompt that the folder has for it.
+No head is involved: each text is embedded by itself, after the folder's prompt for its kind.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from sparsebert.inference import Model
 
 Embeddings = npt.NDArray[np.float32]
-_CHUNK = 512  # texts embedded between two reports of progress
+_CHUNK = 512  # texts embedded between two progress reports
 
 
 class Embed(Protocol):
     """A model that embeds texts."""
 
     def __call__(self, texts: Sequence[str], *, prompt: str | None = None) -> Embeddings:
-        """Texts behind ``prompt`` (by default the folder's own) to float32 ``[texts, width]``."""
+        """Embed texts after ``prompt`` (default: the folder's own); float32 ``[texts, width]``."""
 
 
 @dataclass(frozen=True)
 class EmbeddedSplit:
-    """Rows that are scored by a model that embeds, any number of times: a `ScoredSplit`."""
+    """A `ScoredSplit` for embedding models: rows that can be scored any number of times."""
 
     examples: Examples
     prompts: Prompts
@@ -48,7 +48,7 @@ class EmbeddedSplit:
     metric: UserMetric | None = None
 
     def score(self, embed: Embed, order: Any = None, progress: Progress | None = None) -> Scores:
-        """The task's metrics; there are no labels whose ``order`` would matter."""
+        """The task's metrics; ``order`` is ignored, as there are no labels."""
         return embedding_scores(
             self.examples,
             embed,
@@ -70,9 +70,8 @@ def embedding_scores(
 ) -> Scores:
     """The task's metrics; pairs and regressions are scored by the cosines of their texts.
 
-    ``similarity`` ("cosine" or "dot") ranks the documents of a retrieval. A user's ``metric`` gets
-    scores and cosines, or for each query how relevant each document is and what was found, best
-    first.
+    ``similarity`` ("cosine" or "dot") ranks documents in retrieval. A user's ``metric`` gets scores
+    and cosines or, for each query, the relevance of its documents and those found, best first.
     """
     task = examples.task
     if task.kind is not Kind.RETRIEVAL:
@@ -98,7 +97,7 @@ def find_documents(
     similarity: str = "cosine",
     progress: Progress | None = None,
 ) -> Search:
-    """Search the documents of all rows, and of the corpus, for each different query."""
+    """Search the documents of all rows and of the corpus for each distinct query."""
     wanted = looked_for(examples)
     report = progress or silent
     label = f"embedding {examples.task.name} {examples.split}"
@@ -121,7 +120,7 @@ def find_documents_by_engine(
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> Search:
-    """`find_documents` by embeddings of any kind, compared as the model's folder says."""
+    """`find_documents` with embeddings of any kind, compared as the model's folder says."""
     if kind == "dense":
         return find_documents(
             examples,
@@ -137,9 +136,10 @@ def find_documents_by_engine(
 
 
 class LookedFor(NamedTuple):
-    """Different queries and documents, and for each query how relevant which documents are.
+    """Distinct queries and documents, and for each query the relevance of documents by index.
 
-    ``passed_over`` has of each query the document that it is itself, if it looks for others.
+    ``passed_over`` has, for each query, the document that is the query itself, unless that document
+    is relevant.
     """
 
     queries: list[str]
@@ -149,7 +149,7 @@ class LookedFor(NamedTuple):
 
 
 def looked_for(examples: Examples) -> LookedFor:
-    """What rows of queries and documents ask for, among all of their documents."""
+    """The queries of all rows with their relevant documents, and all documents to search."""
     assert examples.pairs is not None
     queries = list(dict.fromkeys(examples.texts))
     negatives = (text for row in examples.negatives for text in row)
@@ -171,7 +171,7 @@ def pair_cosines(
 ) -> npt.NDArray[np.float64]:
     """The cosine of each pair's embeddings, float64 ``[rows]``."""
     assert examples.pairs is not None
-    # Many texts come up in several pairs.
+    # Many texts occur in several pairs.
     distinct = list(dict.fromkeys([*examples.texts, *examples.pairs]))
     index = {text: number for number, text in enumerate(distinct)}
     label = f"embedding {examples.task.name} {examples.split}"
@@ -191,8 +191,8 @@ def _embedded(
     *,
     unit: bool,
 ) -> npt.NDArray[np.float64]:
-    """Embeddings in the order of ``texts``, of length 1 if ``unit``."""
-    # The longest go first, as batches of like length.
+    """Embeddings in the order of ``texts``, scaled to length 1 if ``unit``."""
+    # Longest first, so that batches have texts of similar length.
     order = sorted(range(len(texts)), key=lambda row: (-len(texts[row]), texts[row]))
     parts = []
     for start in range(0, len(order), _CHUNK):

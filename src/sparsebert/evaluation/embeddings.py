@@ -1,10 +1,10 @@
-"""Embeddings of any kind, by which documents are searched and two models compared.
+"""Embeddings of any kind, for searching documents and for comparing two models.
 
-| kind | how near a document is to a query | the same document by both models |
+| kind | similarity of query and document | similarity of two models on a document |
 |---|---|---|
 | dense | cosine | cosine |
 | sparse (SPLADE) | scalar product, or what the folder says | cosine |
-| tokens (ColBERT) | MaxSim of their vectors | its tokens' mean cosine |
+| tokens (ColBERT) | MaxSim of their vectors | mean cosine over its tokens |
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from sparsebert.inference.tokenizing import TruncationWarning
 if TYPE_CHECKING:
     from sparsebert.inference import Model
 
-_MOST_TEXTS = 1000  # with a vector for each token: a million scores are some 20 seconds
-_MOST_NUMBERS = 1 << 26  # of all their token vectors: 256 MB a model
-_MOST_SEARCHED = 1 << 28  # of documents that are searched: 1 GB a model
-_SMALLEST = 1e-12  # of a divisor
+_MOST_TEXTS = 1000  # compared by token vectors: a million scores take about 20 seconds
+_MOST_NUMBERS = 1 << 26  # numbers in all their token vectors: 256 MB per model
+_MOST_SEARCHED = 1 << 28  # the same for documents that are searched: 1 GB per model
+_SMALLEST = 1e-12  # smallest divisor
 
 
 class Embeddings(Protocol):
-    """What a model makes of some queries and documents."""
+    """A model's embeddings of some queries and documents."""
 
     def similarities(self, part: slice = slice(None)) -> Floats:
-        """How near all documents are to some queries, ``[queries, documents]``."""
+        """Similarity of some queries to all documents, ``[queries, documents]``."""
 
     def cosines(self, other: Any, count: int) -> Floats:
-        """How alike this and another model embed the first documents, ``[count]``."""
+        """Similarity of this and another model's embeddings of the first documents, ``[count]``."""
 
 
 class DenseEmbeddings:
-    """One vector a text, whatever it is."""
+    """One vector per text; queries and documents are embedded alike."""
 
     def __init__(
         self, model: Model, queries: Sequence[str], documents: Sequence[str], batch_size: int
@@ -66,7 +66,7 @@ class DenseEmbeddings:
 
 
 class SparseEmbeddings:
-    """Weights of the vocabulary's tokens, as sparse matrices ``[texts, vocabulary]``."""
+    """A weight for each token of the vocabulary, in sparse matrices ``[texts, vocabulary]``."""
 
     def __init__(
         self, model: Model, queries: Sequence[str], documents: Sequence[str], batch_size: int
@@ -97,7 +97,7 @@ class SparseEmbeddings:
         return np.asarray(found)
 
     def cosines(self, other: SparseEmbeddings, count: int) -> Floats:
-        """See `Embeddings`. Two texts without any weights are alike."""
+        """See `Embeddings`. Two embeddings without any weights count as equal."""
         mine, others = self._documents[:count], other._documents[:count]
         products = np.asarray(mine.multiply(others).sum(axis=1))[:, 0]
         norms = _norms(mine), _norms(others)
@@ -112,7 +112,7 @@ class TokenEmbeddings:
         self, model: Model, queries: Sequence[str], documents: Sequence[str], batch_size: int
     ) -> None:
         assert model.token_vectors is not None
-        with warnings.catch_warnings():  # most queries are shorter than texts
+        with warnings.catch_warnings():  # these texts may exceed the shorter limit for queries
             warnings.simplefilter("ignore", TruncationWarning)
             self._queries = model.embed_tokens(queries, task="query", batch_size=batch_size)
         self._documents = model.embed_tokens(documents, batch_size=batch_size)
@@ -124,7 +124,7 @@ class TokenEmbeddings:
         return np.asarray(scores, np.float64)
 
     def cosines(self, other: TokenEmbeddings, count: int) -> Floats:
-        """See `Embeddings`. A text none of whose tokens are kept is alike."""
+        """See `Embeddings`. Documents without any kept token count as equal."""
         found = np.ones(count)
         for place, (mine, others) in enumerate(
             zip(self._documents[:count], other._documents[:count], strict=True)
@@ -156,7 +156,7 @@ def embeddings(
 
 
 def that_fit(model: Model, texts: Sequence[str], kind: EmbeddingKind) -> int:
-    """How many of the first texts are compared: of one vector a text all."""
+    """How many of the first texts can be compared in memory: all, if each has only one vector."""
     if kind != "tokens":
         return len(texts)
     held = np.cumsum(_numbers(model, texts[:_MOST_TEXTS]))
@@ -164,25 +164,25 @@ def that_fit(model: Model, texts: Sequence[str], kind: EmbeddingKind) -> int:
 
 
 def check_searched(model: Model, documents: Sequence[str], kind: EmbeddingKind) -> None:
-    """DataError for more documents than can be held to be searched."""
+    """DataError for more documents than can be held in memory for a search."""
     if kind == "tokens" and int(_numbers(model, documents).sum()) > _MOST_SEARCHED:
         raise DataError(
             f"the {len(documents):,} documents of the data are too many to hold a vector for each "
-            "of their tokens: give fewer."
+            "of their tokens in memory: use fewer."
         )
 
 
 def _numbers(model: Model, texts: Sequence[str]) -> Ints:
-    """How many numbers the token vectors of each text have."""
+    """The number of values in each text's token vectors."""
     assert model.token_vectors is not None
-    with warnings.catch_warnings():  # which embedding them gives
+    with warnings.catch_warnings():  # embedding the texts will give the same warning
         warnings.simplefilter("ignore", TruncationWarning)
         tokens = model.tokenizer.encode(as_texts(texts, ""))
     return np.array([len(each) for each in tokens]) * model.token_vectors.width
 
 
 def _begin(documents: Sequence[str], queries: Sequence[str]) -> bool:
-    """Whether the queries are the first documents."""
+    """Whether the first documents are the same as the queries."""
     return list(documents[: len(queries)]) == list(queries)
 
 

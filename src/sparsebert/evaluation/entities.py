@@ -1,7 +1,7 @@
-"""Scores of named entities: F1, precision and recall by seqeval, and accuracy of plain labels.
+"""Scores for named entities: F1, precision and recall, by seqeval.
 
-An entity counts as found if its kind, its first and its last word are right (the exact match of
-CoNLL-2003's own script, in seqeval's default mode). Labels may be in BIO, IOB1, BIOES, BILOU or IO.
+An entity counts as found if its type, first word and last word are right: the exact match of
+CoNLL-2003's own script and seqeval's default mode. Labels may be in BIO, IOB1, BIOES, BILOU or IO.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sparsebert.evaluation.metrics import ByClass, Scores
 from sparsebert.extras import need_extra
 from sparsebert.tasks.labels import OUTSIDE, prefixed, split_tag
 
-_LETTERS = {"L": "E", "U": "S"}  # BILOU's last and unit are BIOES' end and single
+_LETTERS = {"L": "E", "U": "S"}  # last and unit in BILOU are end and single in BIOES
 
 
 def entity_scores(
@@ -22,10 +22,10 @@ def entity_scores(
     expected: Sequence[Sequence[str]],
     labels: Sequence[str],
 ) -> Scores:
-    """Score each row's labels of words, names out of ``labels``.
+    """Score the word labels of each row; the names are among ``labels``.
 
     F1, precision and recall are over the entities of all rows together (micro); ``by_class`` has
-    those of each kind. 0 where there is no entity at all, with a note.
+    those of each entity type. They are 0, with a note, if there is no entity to compare.
     """
     need_extra("scoring named entities", "seqeval")
     from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
@@ -37,14 +37,14 @@ def entity_scores(
     notes = []
     kinds = sorted({kind for kind, _, _ in get_entities([*right, *guessed])})
     if not get_entities(right):
-        notes.append("no row has an entity: the scores say nothing.")
+        notes.append("no row has an entity: the scores are meaningless.")
     elif not get_entities(guessed):
         notes.append("every word got the label O: the model finds no entity.")
     by_class: ByClass = {}
     values = (0.0, 0.0, 0.0)
     if kinds:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of kinds that one side lacks: 0, as it should be
+            warnings.simplefilter("ignore")  # seqeval's, on types that one side lacks: they score 0
             values = precision_recall_fscore_support(right, guessed, average="micro")[:3]
             table = precision_recall_fscore_support(right, guessed, average=None)
         by_class = {
@@ -63,14 +63,14 @@ def entity_scores(
 
 
 def entities(tags: Sequence[str], labels: Sequence[str]) -> set[tuple[str, int, int]]:
-    """The entities of a row: kind, first and last word. ``tags`` are out of ``labels``."""
+    """The entities of a row: type, first and last word. ``tags`` are among ``labels``."""
     from seqeval.metrics.sequence_labeling import get_entities
 
     return set(get_entities([_plain(tag, prefixed(labels)) for tag in tags]))
 
 
 def _plain(label: str, has_prefixes: bool) -> str:
-    """A label as seqeval reads it."""
+    """A label in the form that seqeval reads."""
     if label == OUTSIDE:
         return label
     if not has_prefixes:

@@ -1,4 +1,4 @@
-"""`evaluate`: a model's scores on a task, by our engine or by torch."""
+"""`evaluate`: a model's scores on a task, with our engine or with torch."""
 
 from __future__ import annotations
 
@@ -126,10 +126,12 @@ def evaluate(
         need_extra("evaluation on torch", "torch", "transformers")
     if is_packed(folder) and engine == "torch":
         raise EngineError(
-            f"{model} is packed, which torch cannot read: unpack it, or use our engine."
+            f"{model} is packed, which torch cannot read: unpack it, or use the engine sparsebert."
         )
     if compute and engine == "torch":
-        raise EngineError("compute is for our engine; torch computes in fp32 here.")
+        raise EngineError(
+            "compute is for the engine sparsebert; with the engine torch, evaluation is in fp32."
+        )
     columns = DataOptions(
         text_column,
         pair_column,
@@ -252,8 +254,8 @@ def _embeddings(
         check_positions(options.max_length, checkpoint.config, options.model)
         if embedding_kinds(checkpoint)[:1] in (("sparse",), ("tokens",)):
             raise EngineError(
-                f"{options.model} is {kind_without_dense(checkpoint)}, which our engine alone "
-                "scores: leave the engine out."
+                f"{options.model} is {kind_without_dense(checkpoint)}, which only the engine "
+                "sparsebert can score: leave the engine out."
             )
         embed: Embed = TorchEmbedder.load(
             options.folder, batch_size=options.batch_size, max_length=options.max_length
@@ -296,16 +298,16 @@ def _embeddings(
 
 
 def _check_searches(options: _Options, task: Task, kind: EmbeddingKind) -> None:
-    """DataError for what cannot be scored by sparse embeddings or a vector for each token."""
+    """DataError for what cannot be scored with sparse embeddings or a vector for each token."""
     if task.kind is not Kind.RETRIEVAL:
         made = "sparse embeddings" if kind == "sparse" else "a vector for each token"
         raise DataError(
-            f"{options.model} makes {made}, by which documents are searched: score it on --task "
-            f"{RETRIEVAL}."
+            f"{options.model} makes {made}, which can only be scored by searching documents: use "
+            f"--task {RETRIEVAL}."
         )
     if kind == "tokens" and options.max_length is not None:
         raise DataError(
-            f"the folder of {options.model} says how long queries and documents are: leave "
+            f"the folder of {options.model} sets the lengths of queries and documents: leave "
             "max_length out."
         )
 
@@ -313,7 +315,7 @@ def _check_searches(options: _Options, task: Task, kind: EmbeddingKind) -> None:
 def _searched(
     examples: Examples, model: Model, options: _Options, metric: UserMetric | None
 ) -> Scores:
-    """What `model` finds by its sparse embeddings, or by a vector for each token."""
+    """Scores of a search with sparse embeddings, or with a vector for each token."""
     found = find_documents_by_engine(
         examples, model, model.embedding_kind, batch_size=options.batch_size
     )
@@ -324,13 +326,13 @@ def check_embeds(task: Task) -> None:
     """DataError unless embeddings can be scored on the task's rows."""
     if not task.embeds and (task.kind is not Kind.REGRESSION or len(task.text_columns) != 2):
         raise DataError(
-            f"zero-shot similarity needs pairs of texts with a number for a label, as stsb has "
-            f"them; {task.name} has none."
+            f"zero-shot similarity needs pairs of texts with a number as their label, as in stsb; "
+            f"{task.name} has none."
         )
 
 
 def _open(options: _Options) -> tuple[EncoderConfig, Predictor, int, int]:
-    """Config, predictor, threads, and the length in tokens to which the model cuts texts."""
+    """Config, predictor, threads, and the length in tokens at which the model truncates texts."""
     if options.engine == "torch":
         import torch
 
@@ -374,7 +376,7 @@ def _task_for(
 
 
 def _scored_file(data: str | Path | None, task: Task) -> str | Path | None:
-    """The single file, if ``data`` is one that is not divided into splits; else ``data``."""
+    """The single file in ``data`` if that is not divided into splits; else ``data``."""
     return undivided_file(data, task.file_types) or data
 
 
@@ -383,7 +385,7 @@ def match_labels(
 ) -> tuple[npt.NDArray[np.int64] | None, list[str]]:
     """Check that a model's head fits ``task``; the index in the head of each task label, and notes.
 
-    Raises CheckpointError for a head of another kind, DataError if the number of labels differs.
+    Raises CheckpointError for a head of another kind, and DataError for labels that do not match.
     """
     require_head(config, model, (task.head,))
     if task.kind is Kind.QUESTION:
@@ -395,19 +397,19 @@ def match_labels(
     if several is not (task.kind is Kind.LABEL_SETS):
         has, asks = ("several labels", "one") if several else ("one label", "several")
         raise CheckpointError(
-            f"{model} gives a text {has} and the rows have {asks}: fine-tune it on the task first."
+            f"{model} gives a text {has}, but the rows have {asks}: fine-tune it on the task first."
         )
     regression = config.problem_type == "regression"
     if task.kind is Kind.REGRESSION:
         if not regression or len(config.labels) != 1:
             raise CheckpointError(
-                f"{model} tells {len(config.labels)} classes apart and {task.name} asks for a "
+                f"{model} predicts one of {len(config.labels)} classes, but {task.name} needs a "
                 "number: fine-tune it on the task first."
             )
         return None, []
     if regression:
         raise CheckpointError(
-            f"{model} gives a number and {task.name} asks for a class: fine-tune it on the task "
+            f"{model} predicts a number, but {task.name} needs a class: fine-tune it on the task "
             "first."
         )
     order, note = label_order(task, config.labels)
@@ -416,7 +418,7 @@ def match_labels(
 
 @contextmanager
 def torch_threads(threads: int | None) -> Iterator[None]:
-    """Give torch this many threads inside (its own choice for None)."""
+    """A context in which torch uses this many threads; None leaves the number unchanged."""
     import torch
 
     before = torch.get_num_threads()

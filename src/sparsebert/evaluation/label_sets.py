@@ -1,4 +1,4 @@
-"""Scores of several labels a row: F1 over all labels and of each, and average precision."""
+"""Scores for several labels per row: F1 overall and by label, and average precision."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def label_set_scores(
 ) -> Scores:
     """Score ``probabilities`` ``[rows, labels]`` against zeros and ones of the same shape.
 
-    A row is given the labels of at least ``threshold``. ``micro_f1`` counts all labels of all rows
-    together, ``macro_f1`` is the mean over the labels that some row has or was given, and
-    ``average_precision``, which needs no threshold, the mean over those that some row has.
+    A row is given the labels whose probability is at least ``threshold``. ``micro_f1`` counts all
+    labels of all rows together, ``macro_f1`` is the mean over the labels that some row has or was
+    given, and ``average_precision``, which needs no threshold, the mean over those that some row
+    has.
     """
     need_extra("scoring a task", "sklearn")
     from sklearn.metrics import average_precision_score, precision_recall_fscore_support
@@ -35,7 +36,7 @@ def label_set_scores(
     values = dict.fromkeys(("micro_f1", "macro_f1", "average_precision"), 0.0)
     by_class: ByClass = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn on labels without a row: 0, as said here
+        warnings.simplefilter("ignore")  # scikit-learn's, on labels without a row, which score 0
         if there.size:
             micro = precision_recall_fscore_support(right, given, average="micro", zero_division=0)
             table = precision_recall_fscore_support(right, given, average=None, zero_division=0)
@@ -57,16 +58,16 @@ def label_set_scores(
     absent = [repr(name) for index, name in enumerate(labels) if index not in positive]
     if absent:
         shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
-        notes.append(f"no row has {shown}: the scores say nothing of such labels.")
+        notes.append(f"no row has {shown}: the scores say nothing about such labels.")
     if right.any() and not given.any():
-        notes.append(f"no label reaches the threshold of {threshold:g}: the rows got none.")
+        notes.append(f"no label reaches the threshold of {threshold:g}: no row was given a label.")
     return Scores({name: values[name] for name in metrics}, notes, by_class)
 
 
 def given_labels(
     probabilities: npt.NDArray[np.floating], threshold: float
 ) -> npt.NDArray[np.bool_]:
-    """Which labels are likely enough, bool ``[rows, labels]``."""
+    """Which labels reach the threshold, bool ``[rows, labels]``."""
     given: npt.NDArray[np.bool_] = probabilities >= threshold
     return given
 
@@ -74,16 +75,16 @@ def given_labels(
 def best_threshold(
     probabilities: npt.NDArray[np.floating], expected: npt.NDArray[np.floating]
 ) -> float:
-    """The threshold of the largest ``micro_f1``, midway between the two probabilities around it.
+    """The threshold with the largest ``micro_f1``, midway between the two probabilities around it.
 
-    Chosen on rows that are scored as well, it flatters their score.
+    If the same rows are then scored with it, the score flatters the model.
     """
     order = np.argsort(-probabilities, axis=None, kind="stable")
     scores = np.asarray(probabilities, np.float64).ravel()[order]
     hits = np.cumsum((np.asarray(expected).ravel() > 0)[order])
     total = max(int(hits[-1]), 1)
     f1 = 2 * hits / (np.arange(1, len(hits) + 1) + total)
-    f1[:-1][scores[:-1] == scores[1:]] = -1  # equal ones go together
+    f1[:-1][scores[:-1] == scores[1:]] = -1  # no threshold separates equal values
     best = int(np.argmax(f1))
     below = scores[best + 1] if best + 1 < len(scores) else 0.0
     return float((scores[best] + below) / 2)

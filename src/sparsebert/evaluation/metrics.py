@@ -1,4 +1,4 @@
-"""The benchmark metrics, in percent, by the libraries that define them.
+"""The benchmark metrics in percent, computed by the usual libraries.
 
 Accuracy, F1 and Matthews' correlation come from scikit-learn, Pearson's and Spearman's from scipy,
 SQuAD's exact match and F1 (lower-cased, without articles and punctuation, best over the accepted
@@ -19,17 +19,17 @@ from sparsebert.extras import need_extra
 from sparsebert.tasks.squad import Answers
 
 ByClass = dict[str, dict[str, float]]
-"""Label to ``precision``, ``recall`` and ``f1`` in percent, and how many ``rows`` have it.
+"""Maps a label to ``precision``, ``recall`` and ``f1`` in percent, and ``rows`` that have it.
 
-Of questions that may have no answer, those with one (HasAns) and without (NoAns) to the metrics.
+For questions that may have no answer, maps HasAns and NoAns to their metrics and number of rows.
 """
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Metric name to percent, and notes on scores that do not mean what they seem to.
+    """Values in percent by metric name, and notes on scores that may mislead.
 
-    ``by_class`` has the classes of a classification that some row has or was given.
+    ``by_class`` has the classes that some row has or was given.
     """
 
     values: dict[str, float]
@@ -37,7 +37,7 @@ class Scores:
     by_class: ByClass = field(default_factory=dict)
 
     def and_values(self, values: dict[str, float]) -> Scores:
-        """With further values, by name."""
+        """A copy with further values, by name."""
         return replace(self, values={**self.values, **values})
 
 
@@ -50,9 +50,9 @@ def classification_scores(
 ) -> Scores:
     """Score indices into ``labels``, ``[rows]`` each.
 
-    ``f1`` is that of the label ``positive``, or without one the mean over the classes (macro) that
-    some row has or was given, as scikit-learn has it. ``matthews`` is 0 where all predictions are
-    the same.
+    ``f1`` is that of the label ``positive``; without one, it is the mean over the classes (macro)
+    that some row has or was given, as in scikit-learn. ``matthews`` is 0 if all predictions are the
+    same.
     """
     need_extra("scoring a task", "sklearn")
     from sklearn.metrics import (
@@ -75,16 +75,16 @@ def classification_scores(
     }
     notes = []
     if np.all(predicted == predicted[0]) and not np.all(expected == expected[0]):
-        notes.append("every row got the same label: the model tells nothing apart.")
+        notes.append("every row got the same label: the model does not distinguish them.")
     absent = [repr(name) for index, name in enumerate(labels) if index not in expected]
     if absent:
         shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
         notes.append(
             f"no row has the label{'s' if len(absent) > 1 else ''} {shown}: the scores say nothing "
-            f"of {'them' if len(absent) > 1 else 'it'}."
+            f"about {'them' if len(absent) > 1 else 'it'}."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn on one-sided rows; the note says it better
+        warnings.simplefilter("ignore")  # scikit-learn's, on absent classes; the note is clearer
         values = {name: 100 * known[name]() for name in metrics}
         there = np.union1d(expected, predicted)
         table = precision_recall_fscore_support(expected, predicted, labels=there, zero_division=0)
@@ -107,10 +107,10 @@ def regression_scores(
 ) -> Scores:
     """Correlate predictions with targets, ``[rows]`` each.
 
-    Ranks are those of five significant digits (`without_rounding_noise`): ranked to the last bit,
-    equal predictions would stand in an order that engine, batch and threads decide. A correlation
-    with a constant is undefined; it is reported as 0 with a note. Predictions that are not finite
-    count as constant, and so do those that differ by rounding noise alone.
+    Predictions are ranked after rounding (`without_rounding_noise`): otherwise the order of equal
+    predictions would depend on engine, batch and threads. A correlation with a constant is
+    undefined; it is reported as 0 with a note. Values that are not finite are treated the same way,
+    and so are predictions that differ only by rounding noise.
     """
     need_extra("scoring a task", "scipy")
     from scipy.stats import pearsonr, spearmanr
@@ -118,7 +118,7 @@ def regression_scores(
     guess, target = np.asarray(predicted, np.float64), np.asarray(expected, np.float64)
     ranked = without_rounding_noise(guess)
     known = {
-        "pearson": lambda: pearsonr(guess, target),  # to which noise is no more than noise
+        "pearson": lambda: pearsonr(guess, target),  # barely affected by rounding noise
         "spearman": lambda: spearmanr(ranked, target),
     }
     for what, values in (("predictions", ranked), ("labels", target)):
@@ -130,7 +130,7 @@ def regression_scores(
             continue
         return _undefined(metrics, why)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy on values that hardly differ; checked here instead
+        warnings.simplefilter("ignore")  # scipy's, on nearly constant values; checked below instead
         found = {name: 100 * float(known[name]().statistic) for name in metrics}
     if not all(np.isfinite(value) for value in found.values()):
         return _undefined(metrics, "the values hardly differ")
@@ -138,13 +138,13 @@ def regression_scores(
 
 
 def without_rounding_noise(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """``values`` of any shape with 18 of the 24 significant bits that float32 has.
+    """``values`` of any shape, rounded to 18 of float32's 24 significant bits.
 
-    Two ways of computing one answer in float32 (another instruction set, number of threads, or
-    texts in the batch) agree to about 1e-6 of it, 16 units in the last place. A step is 64 units
-    here, 2 to 4 millionths of a value: what is equal but for that noise comes out equal, and
-    values that a model does tell apart stay apart. The step goes with each value's own size, for
-    the predictions of a regression may be of any.
+    Two computations of the same answer in float32 (with another instruction set, number of threads
+    or batch) agree to about 1e-6 of its value, 16 units in the last place. The step here is 64
+    units, 4 to 8 millionths of a value: values that differ only by that noise usually become equal,
+    and real differences remain. The step scales with each value, because the predictions of a
+    regression may have any magnitude.
     """
     mantissa, exponent = np.frexp(np.asarray(values, np.float64))
     rounded: npt.NDArray[np.float64] = np.ldexp(np.round(np.ldexp(mantissa, 18)), exponent - 18)
@@ -152,14 +152,14 @@ def without_rounding_noise(values: npt.NDArray[np.floating]) -> npt.NDArray[np.f
 
 
 def _undefined(metrics: Sequence[str], why: str) -> Scores:
-    note = f"{why}, so a correlation is undefined; it is given as 0."
+    note = f"{why}, so the correlation is undefined and reported as 0."
     return Scores(dict.fromkeys(metrics, 0.0), [note])
 
 
 def answer_scores(
     metrics: Sequence[str], predicted: Sequence[str], expected: Sequence[Answers]
 ) -> Scores:
-    """Score answers in words against each question's accepted ones, "" where it has none."""
+    """Score answer texts against each question's accepted answers; "" is right if it has none."""
     need_extra("scoring SQuAD", "torchmetrics", "torch")
     from torchmetrics.functional.text import squad
 

@@ -1,8 +1,8 @@
 """Two ways to compute a task's logits: our engine, and transformers on torch.
 
-Both take token ids without padding and give float32 numpy arrays in the order of the examples: for
-sequence classification ``[examples, labels]``, for token classification a list of
-``[tokens, labels]``, for question answering one of ``[tokens, 2]`` (start, end).
+Both take token ids without padding and return float32 numpy arrays in the order of the examples:
+``[examples, labels]`` for sequence classification, a list of ``[tokens, labels]`` for token
+classification, and a list of ``[tokens, 2]`` (start, end) for question answering.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
     from sparsebert.inference import Model
 
-_ENGINE_CHUNK = 512  # examples passed to the engine between two reports of progress
+_ENGINE_CHUNK = 512  # examples passed to the engine between two progress reports
 
 
 class Predictor(Protocol):
-    """Something that turns token ids into what the model's head gives."""
+    """Something that computes the logits of a model's head from token ids."""
 
     name: str
 
     def predict(self, tokens: TokenRows, head: Head, label: str, progress: Progress) -> Any:
-        """Logits of all examples, as the module says; ``label`` is of the progress."""
+        """Logits of all examples, in the module's format; ``label`` is shown with the progress."""
 
 
 class EnginePredictor:
@@ -58,7 +58,7 @@ class EnginePredictor:
 
 
 class TorchPredictor:
-    """transformers' model on torch, in fp32, in batches of like length."""
+    """A transformers model on torch, in batches of similar length."""
 
     name = "torch"
 
@@ -68,7 +68,7 @@ class TorchPredictor:
 
     @classmethod
     def load(cls, folder: Path, head: Head, batch_size: int) -> TorchPredictor:
-        """The folder's model as any user of transformers would load it, in fp32."""
+        """The folder's model in fp32, as any user of transformers would load it."""
         return cls(load_torch_model(folder, head), batch_size)
 
     def predict(self, tokens: TokenRows, head: Head, label: str, progress: Progress) -> Any:

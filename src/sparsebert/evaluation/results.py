@@ -1,7 +1,7 @@
-"""Results of an evaluation: of one model, over several seeds, and as the Hugging Face hub has them.
+"""Evaluation results: of one model, over several seeds, and in the Hugging Face hub's format.
 
 `Evaluation` is one model on one task, `SeedScores` one task over several seeds with mean and
-standard deviation, and `hub_results` the ``model-index`` that the hub reads off a model card.
+standard deviation, and `hub_results` the ``model-index`` that the hub reads from a model card.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from huggingface_hub import EvalResult
 
-# Names of `sparsebert.evaluation.metrics` as people write them.
+# How the metrics of `sparsebert.evaluation.metrics` are displayed.
 METRIC_TITLES = {
     "accuracy": "accuracy",
     "f1": "F1",
@@ -39,13 +39,13 @@ METRIC_TITLES = {
     "recall": "recall",
 }
 
-# The hub's names of metrics, where they differ from ours.
+# The hub's metric names, where they differ from ours.
 _HUB_METRICS = {
     "matthews": "matthews_correlation",
     "pearson": "pearsonr",
     "spearman": "spearmanr",
 }
-_MOST_CLASSES = 20  # lines on a terminal; as_dict has them all
+_MOST_CLASSES = 20  # lines printed per split; as_dict has all classes
 
 Scores = dict[str, dict[str, float]]
 """Split to metric to percent."""
@@ -105,7 +105,7 @@ def table_row(title: str, scores: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def shown_score(metric: str, value: float) -> str:
-    """A score with one decimal, as percentages have; of a user's own metric three digits."""
+    """A percentage with one decimal; a user's own metric with three significant digits."""
     return f"{value:.1f}" if metric in METRIC_TITLES else f"{value:.3g}"
 
 
@@ -128,7 +128,7 @@ def scores_table(title: str, scores: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def by_class_lines(by_class: Mapping[str, ByClass]) -> list[str]:
-    """The scores of each class as lines of text; of many classes those of lowest F1."""
+    """The scores of each class as lines of text; if there are many, those with the lowest F1."""
     lines = []
     for split, classes in by_class.items():
         names = sorted(classes, key=lambda name: classes[name]["f1"])[:_MOST_CLASSES]
@@ -218,12 +218,12 @@ class SeedScores:
 
 
 def deviation(scores: Sequence[float]) -> float | None:
-    """Sample standard deviation (n - 1); None from a single score, which shows no spread."""
+    """Sample standard deviation (n - 1); None for a single score."""
     return statistics.stdev(scores) if len(scores) > 1 else None
 
 
 def mean_and_deviation(mean: float, spread: float | None) -> str:
-    """``86.3 ± 0.2``, or ``86.3`` where a single seed shows no spread."""
+    """``86.3 ± 0.2``, or ``86.3`` without a standard deviation (a single seed)."""
     return f"{mean:.1f}" if spread is None else f"{mean:.1f} ± {spread:.1f}"
 
 
@@ -237,8 +237,8 @@ def about_seeds(scores: Sequence[float]) -> str:
 def within_spread(difference: float, *models: Sequence[float]) -> bool:
     """Whether a difference of means is at most the largest of the models' standard deviations.
 
-    Each of ``models`` is one score a seed. A rule of thumb, not a test of significance. False where
-    all have a single seed.
+    Each of ``models`` has one score per seed. This is a rule of thumb, not a significance test.
+    False if all have a single seed.
     """
     spreads = [spread for seeds in models if (spread := deviation(seeds)) is not None]
     return bool(spreads) and abs(difference) <= max(spreads)
@@ -274,5 +274,5 @@ def hub_results(
         )
         for split, metrics in scores.items()
         for metric, value in metrics.items()
-        if metric in task.metrics  # a user's own has no name on the hub
+        if metric in task.metrics  # a user's own metric has no name on the hub
     ]

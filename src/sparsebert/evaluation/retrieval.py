@@ -1,15 +1,15 @@
-"""How well documents are found: nDCG, reciprocal rank and recall, in percent.
+"""Retrieval metrics: nDCG, reciprocal rank and recall, in percent.
 
-With g_i the relevance of the document at rank i (0 for one that is not looked for),
+With g_i the relevance of the document at rank i (0 if it is irrelevant),
 
     DCG@k = sum_{i=1..k} g_i / log2(i + 1)      nDCG@k = DCG@k / DCG@k of the best possible ranking
 
-(Järvelin & Kekäläinen 2002, with the gain itself in the numerator as trec_eval and scikit-learn's
-``ndcg_score`` have it). MRR@k is 1 / (rank of the first document looked for), 0 if it is not among
-the first k, and recall@k the share of those looked for that is; all are means over the queries. A
-document that is as near to the query as one that is looked for counts as the nearer one, so that
-embeddings which tell nothing apart score nothing. A document that is the query itself is passed
-over, as BEIR does (Thakur et al. 2021).
+(Järvelin & Kekäläinen 2002, with the gain itself in the numerator, as in trec_eval and
+scikit-learn's ``ndcg_score``). MRR@k is 1 / (rank of the first relevant document), or 0 if that is
+not among the first k. Recall@k is the share of relevant documents that are among the first k. All
+are means over the queries. On ties, irrelevant documents rank before relevant ones, so that
+embeddings which do not distinguish documents score as badly as possible. A document that is the
+query itself is skipped, as in BEIR (Thakur et al. 2021).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 Similarities = Callable[[slice], Floats]
-"""Of some of the queries to all documents, float64 ``[queries, documents]``."""
+"""Returns the similarities of a slice of the queries to all documents, float64."""
 
-MOST_FOUND = 100  # documents that are listed for a query
+MOST_FOUND = 100  # documents listed for each query
 _CELLS = 1 << 24  # similarities held at a time: 128 MB
 
 
 @dataclass(frozen=True)
 class Search:
-    """``found`` is int64 ``[queries, documents found]``, the nearest first.
+    """Search results: ``found`` is int64 ``[queries, documents found]``, the most similar first.
 
-    ``relevant`` says of each query how relevant which documents are, by index.
+    ``relevant`` maps, for each query, the indices of relevant documents to their relevance.
     """
 
     queries: Sequence[str]
@@ -45,7 +45,7 @@ class Search:
     found: Ints
 
     def in_words(self) -> tuple[list[dict[str, float]], list[list[str]]]:
-        """``relevant`` and ``found`` with the documents themselves."""
+        """``relevant`` and ``found`` with documents in place of their indices."""
         relevant = [
             {self.documents[index]: value for index, value in each.items()}
             for each in self.relevant
@@ -53,7 +53,7 @@ class Search:
         return relevant, [[self.documents[index] for index in row] for row in self.found.tolist()]
 
     def gains(self) -> Floats:
-        """The relevance of what was found, float64 like ``found``."""
+        """The relevance of the documents found, float64, in the shape of ``found``."""
         rows = [
             [each.get(index, 0.0) for index in row]
             for each, row in zip(self.relevant, self.found.tolist(), strict=True)
@@ -68,7 +68,7 @@ def search(
     passed_over: Sequence[Collection[int]],
     similarities: Similarities,
 ) -> Search:
-    """Find the documents that are most similar to each query, but for those ``passed_over``."""
+    """Find the documents most similar to each query, except those ``passed_over``."""
     count = min(MOST_FOUND, len(documents))
     found = np.empty((len(queries), count), np.int64)
     step = max(_CELLS // len(documents), 1)
@@ -81,12 +81,12 @@ def search(
 
 
 def products(queries: Floats, documents: Floats) -> Similarities:
-    """Scalar products of vectors, ``[texts, width]``."""
+    """Scalar products of vectors ``[texts, width]``."""
     return lambda part: np.asarray(queries[part] @ documents.T)
 
 
 def _nearest(scores: Floats, relevant: Mapping[int, float], count: int) -> Ints:
-    """Indices of the ``count`` largest; of equal ones those that are not looked for come first."""
+    """Indices of the ``count`` largest scores; on ties, irrelevant documents come first."""
     least = np.partition(scores, len(scores) - count)[len(scores) - count]
     among = np.flatnonzero(scores >= least)
     looked_for = np.isin(among, list(relevant))
@@ -101,7 +101,7 @@ def retrieval_scores(metrics: Sequence[str], found: Search) -> Scores:
 
 
 def query_scores(metric: str, found: Search) -> Floats:
-    """What each query scores, float64 ``[queries]``, from 0 to 1."""
+    """The score of each query, float64 ``[queries]``, from 0 to 1."""
     kind, _, depth = metric.partition("@")
     k = int(depth)
     gains = found.gains()[:, :k]
@@ -113,7 +113,7 @@ def query_scores(metric: str, found: Search) -> Floats:
         wanted = np.array([len(each) for each in found.relevant], np.float64)
         return np.asarray((gains > 0).sum(axis=1) / wanted)
     if kind != "ndcg":
-        raise ValueError(f"'{metric}' is not a metric of retrieval")
+        raise ValueError(f"'{metric}' is not a retrieval metric")
     best = np.zeros((len(gains), k))
     for row, each in enumerate(found.relevant):
         ideal = sorted(each.values(), reverse=True)[:k]

@@ -1,8 +1,8 @@
-"""Scoring a model on a split: which examples, cut to how many tokens, and the metrics.
+"""Scoring a model on a split: its examples, their length in tokens, and the metrics.
 
-A split is tokenised once (`PreparedSplit`) and scored by any predictor, any number of times. What
-is measured is what is served: texts are cut to the length at which the model answers, and a model
-that was fine-tuned here is scored on the columns and the held-out examples of its training.
+A split is tokenised once (`PreparedSplit`) and can be scored by any predictor, any number of times.
+Evaluation matches serving: texts are truncated to the same length as in inference, and a model that
+was fine-tuned here is scored on the columns and the held-out examples of its training.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ Order = npt.NDArray[np.int64] | None
 
 
 class ScoredSplit(Protocol):
-    """Examples that can be scored by what answers them: logits of a head, or embeddings."""
+    """Examples that can be scored with a predictor of logits or a model that embeds."""
 
     @property
     def examples(self) -> Examples:
-        """What is scored."""
+        """The examples to score."""
 
     def score(
         self,
@@ -74,10 +74,10 @@ class ScoredSplit(Protocol):
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """Examples and their tokens, and a metric of the user's own.
+    """Examples with their tokens, and optionally a user's own metric.
 
-    ``located`` says what stands where in the tokens: the windows of SQuAD's contexts, or the words
-    of named entities; it is None for whole texts.
+    ``located`` maps tokens back to the text: the windows of SQuAD's contexts, or the words of named
+    entity recognition; it is None for whole texts.
     """
 
     examples: Examples
@@ -95,7 +95,7 @@ class PreparedSplit:
         *,
         metric: UserMetric | None = None,
     ) -> PreparedSplit:
-        """Tokenise ``examples``, cut to ``max_length`` tokens (SQuAD: in windows of as many)."""
+        """Tokenise ``examples``, truncated to ``max_length`` tokens (SQuAD: in windows of that)."""
         located: Windows | WordTokens
         if examples.task.kind is Kind.QUESTION:
             located = cut_windows(tokenizer, examples, max_length, progress=progress)
@@ -117,20 +117,20 @@ class PreparedSplit:
         return self.scores_of(self.logits(predictor, progress), order)
 
     def logits(self, predictor: Predictor, progress: Progress | None = None) -> Any:
-        """What the predictor's head gives for each row."""
+        """The logits of each row, or of each window for SQuAD."""
         task = self.examples.task
         label = f"evaluating {task.name} {self.examples.split}"
         return predictor.predict(self.rows, task.head, label, progress or silent)
 
     def judge(self, logits: Any, order: Order = None) -> Judged:
-        """What `logits` answer, beside what is right; ``order`` is that of `score`."""
+        """Scores and answers for `logits`, with the expected answers; ``order`` as in `score`."""
         if order is not None:
             per_row = isinstance(logits, np.ndarray)
             logits = logits[:, order] if per_row else [row[:, order] for row in logits]
         return _JUDGES[self.examples.task.kind](self.examples, self.located, logits)
 
     def scores_of(self, logits: Any, order: Order = None) -> Scores:
-        """The task's metrics of `logits`, and the user's; ``order`` is that of `score`."""
+        """The task's metrics for `logits`, and the user's; ``order`` as in `score`."""
         found = self.judge(logits, order)
         if self.metric is None:
             return found.scores
@@ -139,9 +139,10 @@ class PreparedSplit:
 
 @dataclass(frozen=True)
 class Judged:
-    """The scores of a split, and of what they are: an entry a row each, as a user's metric has it.
+    """A split's scores, with expected and predicted values as passed to a user's metric.
 
-    Names of classes, numbers, the labels of a row's words, or accepted answers and an answer.
+    These have one entry per row (`sparsebert.evaluation.user_metric`): class names, numbers, the
+    labels of a row's words, or the accepted answers and the predicted one.
     """
 
     scores: Scores
@@ -204,23 +205,22 @@ def _judge_words(examples: Examples, located: Located, logits: Any) -> Judged:
         scores = classification_scores(task.metrics, predicted[read], expected[read], task.labels)
     if located.unread:
         note = (
-            f"{located.unread:,} of {len(read):,} words lie behind the model's length or are "
-            "nothing to its tokenizer: they "
-            + (f"count as {OUTSIDE}." if entities else "are left out.")
+            f"{located.unread:,} of {len(read):,} words are beyond the model's maximum length or "
+            "give no token: they " + (f"count as {OUTSIDE}." if entities else "are left out.")
         )
         scores = replace(scores, notes=[*scores.notes, note])
     return Judged(scores, right, guessed)
 
 
 def _named_rows(examples: Examples, labels: npt.NDArray[np.int64]) -> list[list[str]]:
-    """Labels of all words, end to end, as their names row by row."""
+    """Label indices of all words, concatenated, as names row by row."""
     ends = np.cumsum([len(words) for words in examples.words])[:-1]
     names = np.array(examples.task.labels, object)[labels]
     return [row.tolist() for row in np.split(names, ends)]
 
 
 def word_labels(words: WordTokens, logits: Sequence[Any], task: Task) -> npt.NDArray[np.int64]:
-    """The likeliest label of each word, int64 ``[words]``; O, or else the first, if not read.
+    """The likeliest label of each word, int64 ``[words]``; for unread words O, else label 0.
 
     ``logits`` holds float ``[tokens, labels]`` for each row.
     """
@@ -240,17 +240,17 @@ _JUDGES: dict[Kind, Callable[[Examples, Located, Any], Judged]] = {
 
 
 def f1_note(task: Task) -> list[str]:
-    """A note that says which F1 a custom classification is scored by."""
+    """A note on which F1 a custom classification task is scored with."""
     if task.name != CUSTOM or "f1" not in task.metrics:
         return []
     if task.positive is not None:
         return [f"F1 is that of the class '{task.positive}'."]
-    choice = "; --positive-label (positive_label=) gives that of one class"
+    choice = "; --positive-label (positive_label=) selects that of one class"
     return [f"F1 is the mean over the classes (macro){choice if len(task.labels) == 2 else ''}."]
 
 
 def answer_texts(examples: Examples, windows: Windows, logits: Sequence[Any]) -> list[str]:
-    """The answer to each question as text, "" where no span is possible or there is none.
+    """The answer to each question as text, "" if no span is possible or "no answer" is likelier.
 
     ``logits`` holds float ``[tokens, 2]`` for each window.
     """
@@ -265,7 +265,7 @@ def answer_texts(examples: Examples, windows: Windows, logits: Sequence[Any]) ->
 def best_texts(
     examples: Examples, windows: Windows, logits: Sequence[Any]
 ) -> tuple[list[str], npt.NDArray[np.float64]]:
-    """The best span of each question as text, and how much likelier it is that there is none.
+    """The best span of each question as text, and how much likelier "no answer" is.
 
     The latter is a difference of logits, float64 ``[questions]``, infinite where no span is
     possible. The search is that of transformers' ``postprocess_qa_predictions``: see
@@ -298,10 +298,10 @@ def best_texts(
 
 
 def trained_options(folder: Path, task: str, given: DataOptions) -> DataOptions:
-    """``given``, with what is unset filled in from the folder's training record.
+    """``given``, with unset options filled in from the folder's training record.
 
-    A record of another task is ignored, and so are parts of it that what is given takes the place
-    of. Raises CheckpointError for a damaged training.json.
+    A record of another task is ignored, and so are recorded options that a given one replaces.
+    Raises CheckpointError for a damaged training.json.
     """
     path = folder / TRAINING_NAME
     arguments: Any = read_object(path).get("arguments") if path.is_file() else None
@@ -331,9 +331,9 @@ def scored_examples(
 ) -> list[Examples]:
     """The examples to score the model in ``folder`` on: the validation splits, or ``split``.
 
-    Of a single file that is not named after a split all examples are scored, unless the model was
-    trained on part of it: then the held-out ones. What a CrossEncoder puts before each text is put
-    there. Raises DataError and CheckpointError.
+    Of a single file that is not named after a split, all examples are scored, or only the held-out
+    ones if the model was trained on the others. The prompt of a CrossEncoder is put before each
+    text. Raises DataError and CheckpointError.
     """
     prompt = "" if task.embeds else read_score_prompt(folder)
     found = _stored_examples(folder, task, data, split, max_rows)
@@ -364,15 +364,15 @@ def _stored_examples(
         found = _noted(found, f"{file.name}: scored on the {len(found):,} rows {which}.")
     elif division.file == file.name:
         raise DataError(
-            f"{file} is not the {file.name} that the model was trained on, so that nobody can tell "
-            "which of its rows the model has seen: give rows that it has not seen in a file "
+            f"{file} is not the {file.name} that the model was trained on, so it is unknown which "
+            "of its rows the model has seen: put unseen rows into a file named "
             f"{name}{file_type(file, task.file_types)}."
         )
     else:
         found = _noted(
             whole,
-            f"{file.name}: all rows were scored; whether some of them stood in {division.file}, on "
-            "which the model was trained, was not looked at.",
+            f"{file.name}: all rows were scored, without checking whether some are also in "
+            f"{division.file}, on which the model was trained.",
         )
     return [found.selected(max_rows)]
 
@@ -382,14 +382,14 @@ def _noted(examples: Examples, note: str) -> Examples:
 
 
 def text_limit(checkpoint: Checkpoint) -> int:
-    """The length in tokens to which `sparsebert.load` would cut texts for this model."""
+    """The length in tokens to which `sparsebert.load` would truncate texts for this model."""
     positions = checkpoint.config.max_length
     tokenizer = folder_tokenizer(checkpoint.path, positions=positions)
     return tokenizer.max_length if tokenizer else positions
 
 
 def example_length(task: Task, config: EncoderConfig, limit: int) -> int:
-    """The length in tokens of an example of a task, for a model with ``limit`` tokens a text."""
+    """The length in tokens of a task's examples, for a model with ``limit`` tokens per text."""
     return window_length(config, limit) if task.kind is Kind.QUESTION else limit
 
 
@@ -397,6 +397,6 @@ def check_positions(max_length: int | None, config: EncoderConfig, model: str) -
     """DataError if ``max_length`` exceeds the model's positions."""
     if max_length is not None and max_length > config.max_length:
         raise DataError(
-            f"max_length {max_length} is more than the {config.max_length} tokens that {model} has "
-            f"positions for: give {config.max_length} at most."
+            f"max_length {max_length} is more than the {config.max_length} tokens for which "
+            f"{model} has positions: use at most {config.max_length}."
         )

@@ -1,7 +1,7 @@
-"""`evaluate` over a folder of seeds, saving each score beside the model that it belongs to.
+"""`evaluate` for a folder of seeds, saving each score beside its model.
 
-Seeds run one after the other in this process, or on whatever another `SeedExecutor` runs them on,
-such as a Ray cluster (`sparsebert.scale.ray_executor`).
+Seeds run one after the other in this process, or wherever another `SeedExecutor` runs them, such as
+on a Ray cluster (`sparsebert.scale.ray_executor`).
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def evaluate_seeds(
     there = seed_folders(model)
     if not there:
         raise CheckpointError(
-            f"{model} is not a folder of seeds (seed-1, seed-2, ...): make one with `finetune "
-            "--seeds`, or name it with `evaluate --seeds --out`."
+            f"{model} is not a folder of seeds (seed-1, seed-2, ...): pass one made by `finetune "
+            "--seeds`, or name one with `evaluate --seeds --out`."
         )
     missing = [str(seed) for seed in seeds or () if seed not in there]
     if missing:
         raise CheckpointError(
-            f"{model} has the seeds {', '.join(map(str, there))} and not {', '.join(missing)}."
+            f"{model} has the seeds {', '.join(map(str, there))} but not {', '.join(missing)}."
         )
     report = shown(progress)
     evaluations: dict[int, Evaluation] = {}
@@ -84,7 +84,7 @@ def save_evaluation(evaluation: Evaluation) -> None:
     """Save scores in evaluation.json beside the model, and in its model card."""
     folder = resolve_model(evaluation.model)
     _save(folder, replace(evaluation, model=source_name(folder)).as_dict())
-    if evaluation.task in TASKS:  # a user's own data has no name on the hub
+    if evaluation.task in TASKS:  # a user's own data set has no name on the hub
         results = hub_results(TASKS[evaluation.task], evaluation.scores)
         write_scores(folder, results, packed=is_packed(folder))
 

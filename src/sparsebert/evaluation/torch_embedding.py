@@ -1,4 +1,4 @@
-"""Embeddings on torch: a transformers encoder, pooled as its folder says."""
+"""Embeddings on torch: a transformers encoder with the pooling of its folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TorchEmbedder:
-    """transformers' encoder in fp32: an `Embed`. ``model`` may be one that is being trained."""
+    """An `Embed` with a transformers encoder; ``model`` may be one that is being trained."""
 
     name = "torch"
 
@@ -35,9 +35,10 @@ class TorchEmbedder:
     def load(
         cls, folder: Path, *, batch_size: int = 32, max_length: int | None = None
     ) -> TorchEmbedder:
-        """A dense or sparse folder's encoder, as any user of transformers would load it.
+        """A dense or sparse folder's encoder in fp32, as any user of transformers would load it.
 
-        ``max_length`` is in tokens and defaults to the folder's own limit; longer texts are cut.
+        ``max_length`` is in tokens and defaults to the folder's own limit; longer texts are
+        truncated.
         """
         need_extra("embedding on torch", "torch", "transformers")
         import torch
@@ -78,9 +79,9 @@ class TorchEmbedder:
 
 
 class TorchPooler:
-    """From token vectors to embeddings, all on torch and open to gradients.
+    """Pools token vectors to embeddings on torch, with gradients.
 
-    Layers behind the pooling are computed with the folder's weights, which stay as they are.
+    Layers after the pooling use the folder's weights, which are not trained.
     """
 
     def __init__(self, pooling: Pooling) -> None:
@@ -98,8 +99,8 @@ class TorchPooler:
     ) -> torch.Tensor:
         """float32 ``[texts, width]``; ``hidden`` is ``[texts, tokens, hidden]``, padded right.
 
-        ``mask`` is 0 at padding. Where the folder says so the first ``prompt_tokens`` (int64
-        ``[texts]``) of each text are left out, unless there are no others.
+        ``mask`` is 0 at padding. If the folder excludes prompts from pooling, the first
+        ``prompt_tokens`` (int64 ``[texts]``) of each text are left out, unless there are no others.
         """
         import torch
         from torch.nn import functional
@@ -114,7 +115,7 @@ class TorchPooler:
 
 
 def pooled_tokens(mask: torch.Tensor, skipped: torch.Tensor) -> torch.Tensor:
-    """``mask`` ``[texts, tokens]`` without the first ``skipped`` of each text that has others."""
+    """``mask`` ``[texts, tokens]`` without each text's first ``skipped``, unless none remain."""
     import torch
 
     first = torch.where(skipped < mask.sum(dim=1), skipped, 0)
@@ -123,7 +124,7 @@ def pooled_tokens(mask: torch.Tensor, skipped: torch.Tensor) -> torch.Tensor:
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, modes: Sequence[str]) -> torch.Tensor:
-    """``hidden`` ``[texts, tokens, hidden]`` to ``[texts, features]``, of tokens whose mask is 1.
+    """Pool ``hidden`` ``[texts, tokens, hidden]`` to ``[texts, features]`` where the mask is 1.
 
     ``modes`` are those of `sparsebert.checkpoint.pooling.Pooling`, concatenated; padding is on the
     right.

@@ -1,8 +1,8 @@
-"""Scores of questions that may have no answer, as SQuAD v2's own script has them.
+"""Scores for questions that may have no answer, as computed by SQuAD v2's own script.
 
-A question without an answer is right if the model says that there is none, and wrong otherwise. By
-how much no answer must be likelier than the best one is the threshold; the one that would have been
-best on the rows themselves is told, and flatters their score.
+For a question without an answer, the model is right if it says that there is none. The threshold is
+how much likelier "no answer" must be than the best span. A note gives the threshold that would have
+scored best on the same rows, although that score flatters the model.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Floats = npt.NDArray[np.float64]
 
 
 def said_texts(texts: Sequence[str], nulls: Floats, threshold: float) -> list[str]:
-    """What is answered: the best span, or "" where none is likelier by more than ``threshold``.
+    """The answers: the best span, or "" if "no answer" beats it by more than ``threshold``.
 
-    ``nulls`` is ``[questions]``: the score of no answer less that of the best span, in logits.
+    ``nulls`` is ``[questions]``: the score of "no answer" minus that of the best span, in logits.
     """
     return ["" if null > threshold else text for text, null in zip(texts, nulls, strict=True)]
 
@@ -33,9 +33,9 @@ def unanswerable_scores(
     expected: Sequence[Answers],
     threshold: float,
 ) -> Scores:
-    """Score the best spans and how likely no answer is; see `said_texts`.
+    """Score the best spans ``texts`` and the ``nulls`` of `said_texts`.
 
-    ``by_class`` has the questions with an answer (HasAns) and those without (NoAns).
+    ``by_class`` has the scores for questions with an answer (HasAns) and without (NoAns).
     """
     said = said_texts(texts, nulls, threshold)
     values = answer_scores(metrics, said, expected).values
@@ -49,7 +49,7 @@ def unanswerable_scores(
     best, score = best_threshold(metrics[-1], texts, nulls, expected)
     note = (
         f"the threshold was {threshold:g}; the best on these rows is {best:.2f}, with "
-        f"{metrics[-1]} {score:.1f}, which flatters them: choose it on others (--threshold)."
+        f"{metrics[-1]} {score:.1f}, which flatters the model: choose --threshold on other rows."
     )
     return Scores(values, [note], by_class)
 
@@ -57,7 +57,7 @@ def unanswerable_scores(
 def best_threshold(
     metric: str, texts: Sequence[str], nulls: Floats, expected: Sequence[Answers]
 ) -> tuple[float, float]:
-    """The threshold of the highest mean of ``metric``, and that mean in percent."""
+    """The threshold that gives the highest mean of ``metric``, and that mean in percent."""
     spans = np.array(
         [
             answer_scores((metric,), [text], [answers]).values[metric]
@@ -67,9 +67,9 @@ def best_threshold(
     silent = np.array([0.0 if answers.texts else 100.0 for answers in expected])
     order = np.argsort(nulls, kind="stable")
     ranked = np.asarray(nulls, np.float64)[order]
-    # After the first k are answered, in the order in which a rising threshold lets them be.
+    # sums[k]: total if the k questions with the lowest nulls are answered and the others are not.
     sums = silent.sum() + np.concatenate([[0.0], np.cumsum((spans - silent)[order])])
-    sums[1:-1][ranked[:-1] == ranked[1:]] = -np.inf  # equal ones go together
+    sums[1:-1][ranked[:-1] == ranked[1:]] = -np.inf  # no threshold separates equal values
     best = int(np.argmax(sums))
     if best == 0:
         threshold = ranked[0] - 1.0

@@ -1,6 +1,7 @@
 """Batch inference over files of any size, here or on a Ray cluster, and seeds in parallel.
 
-Parquet or JSON lines in, Parquet out. Names are imported on first use: pyarrow and Ray are heavy.
+It reads Parquet or JSON lines and writes Parquet. Names are imported on first use, as pyarrow and
+Ray are slow to import.
 """
 
 from __future__ import annotations

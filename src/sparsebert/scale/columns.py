@@ -1,4 +1,4 @@
-"""The columns of a job: those with the texts, those to keep, and the names of new ones."""
+"""The columns of a job: those with texts, those to keep, and the new ones."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ SCORE, TOP, ERROR = "_score", "_top", "_error"
 
 @dataclass(frozen=True)
 class Columns:
-    """``text`` has the texts, ``pair`` the second text of pairs; ``keep`` go into the output.
+    """Names of a job's columns.
 
-    ``keep`` None keeps all of them. ``result`` is the new column; the job adds ``result_error`` and
-    whatever else its operation gives (``result_score``, ``result_top``).
+    ``text`` has the texts and ``pair`` the second texts of pairs; ``keep`` are copied to the output
+    (None: all). ``result`` is the new column; the job adds ``result_error`` and the other columns
+    of its operation (``result_score``, ``result_top``).
     """
 
     text: str = "text"
@@ -52,12 +53,12 @@ class Columns:
             if name not in found.names:
                 raise DataError(
                     f"{file} has no column '{name}' (it has {', '.join(schema.names[:20])}): name "
-                    f"the one with the texts by --{option}-column ({option}_column=)."
+                    f"the one with the texts with --{option}-column ({option}_column=)."
                 )
             index = found.get_field_index(name)
             if not _is_text(found.field(index).type):
                 raise DataError(
-                    f"column '{name}' of {file} is {found.field(index).type}, and must hold text."
+                    f"column '{name}' of {file} is {found.field(index).type}, but must hold text."
                 )
             found = found.set(index, pa.field(name, pa.string()))
         return found
@@ -78,19 +79,21 @@ class Columns:
                 known = pa.unify_schemas([known, schema], promote_options="permissive")
             except pa.ArrowException as fault:
                 raise DataError(
-                    f"the columns of {file} do not fit those of {files[0]}: {fault}. Keep others "
-                    "by --keep-columns (keep_columns=), or run the files as jobs of their own."
+                    f"the columns of {file} do not fit those of the files before it, from "
+                    f"{files[0]} on: {fault}. Keep only columns that fit with --keep-columns "
+                    "(keep_columns=), or run the files as separate jobs."
                 ) from fault
         for name in self.keep or ():
             if name not in known.names:
                 raise DataError(
-                    f"there is no column '{name}' to keep: there are {', '.join(known.names[:20])}."
+                    f"there is no column '{name}' to keep; the columns are "
+                    f"{', '.join(known.names[:20])}."
                 )
         for each in known:
             if _is_childless(each.type):
                 raise DataError(
-                    f"column '{each.name}' holds empty objects only, which Parquet cannot store: "
-                    "keep others by --keep-columns (keep_columns=)."
+                    f"column '{each.name}' contains objects without fields, which Parquet cannot "
+                    "store: leave it out with --keep-columns (keep_columns=)."
                 )
         return pa.schema(
             [
@@ -100,7 +103,7 @@ class Columns:
         )
 
     def kept(self, schema: pa.Schema) -> list[str]:
-        """The columns that go into the output, in their order there."""
+        """The input columns that go into the output, in their order there."""
         names: list[str] = schema.names
         return names if self.keep is None else list(dict.fromkeys(self.keep))
 
@@ -109,13 +112,14 @@ class Columns:
         taken = [name for name in new if name in self.kept(schema)]
         if taken:
             raise DataError(
-                f"the input has a column '{taken[0]}' already: name the new one otherwise by "
-                "--output-column (output_column=), or do not keep the old one (keep_columns=)."
+                f"the input already has a column '{taken[0]}': rename the new one with "
+                "--output-column (output_column=), or leave out the old one with --keep-columns "
+                "(keep_columns=)."
             )
 
 
 def _is_childless(kind: pa.DataType) -> bool:
-    """Whether it contains a struct without fields, as ``{}`` in every line gives."""
+    """Whether a type contains a struct without fields, as from ``{}`` in every line."""
     import pyarrow as pa
 
     if pa.types.is_struct(kind) and not kind.num_fields:

@@ -75,12 +75,12 @@ class FilesResult:
     def __str__(self) -> str:
         told = f"{self.out}: {self.rows:,} rows in {self.files:,} files"
         if self.rows_done < self.rows:
-            told += f", {self.rows - self.rows_done:,} of them done before"
+            told += f", {self.rows - self.rows_done:,} of them done earlier"
         told += f"; {self.rows_done:,} rows in {self.seconds:.1f} s ({self.rows_per_second:.1f}/s)."
         if self.truncated:
-            told += f"\nnote: {self.truncated:,} texts were longer than the model reads, and cut."
+            told += f"\nnote: {self.truncated:,} texts were truncated to the model's length limit."
         if self.failed:
-            told += f"\nnote: {self.failed:,} rows have no answer: see column {self.error_column}."
+            told += f"\nnote: {self.failed:,} rows have no result: see column {self.error_column}."
         return told
 
 
@@ -202,7 +202,7 @@ def run_files(
     columns.check_free(plan.schema, output_names(columns, fields))
     folder = Path(model)
     job = Job(
-        # An absolute path, as workers have another working directory.
+        # An absolute path, as workers have other working directories.
         model=str(folder.resolve() if folder.is_dir() else model),
         fingerprint=fingerprint(resolve_model(model)),
         max_length=max_length,
@@ -220,8 +220,8 @@ def run_files(
     damaged = [part for part in finished if not is_whole(target, part)]
     if damaged:
         warnings.warn(
-            f"{len(damaged)} of {len(finished)} finished files in {out} were damaged, such as "
-            f"{damaged[0].name}: they are made again.",
+            f"{len(damaged)} of {len(finished)} finished files in {out} are damaged, such as "
+            f"{damaged[0].name}: they are written again.",
             stacklevel=2,
         )
         discard(target, [part.name for part in damaged])

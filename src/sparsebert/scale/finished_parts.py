@@ -1,7 +1,7 @@
-"""Whether a part that was finished earlier is still what its worker wrote.
+"""Checks whether a finished part is still what its worker wrote.
 
-Pages of Parquet have checksums, which readers check when they are told to. The footer has none:
-what it may not lose without a word (rows, names and types of columns) is written into it twice.
+Parquet pages have checksums, which readers verify on request. The footer has none, so what must not
+change unnoticed (number of rows, names and types of columns) is stored again in its metadata.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ def note(counts: Mapping[str, int], schema: pa.Schema) -> str:
     """The value of `KEY` in a part's metadata; ``counts`` has its "part" and "rows"."""
     import pyarrow.parquet as pq
 
-    empty = io.BytesIO()  # a list's elements have another name in the file than in memory
+    empty = io.BytesIO()  # as read from a file: list elements have other names there than in memory
     pq.write_table(schema.empty_table(), empty)
     return json.dumps({**counts, "columns_sha256": _digest(pq.read_schema(empty))})
 
 
 def is_whole(out: Location, part: Part) -> bool:
-    """Whether the file of a finished part has its rows, undamaged.
+    """Whether the file of a finished part is undamaged and has all of its rows.
 
-    On this machine's disks all pages are read and checked; of a remote file the footer alone.
+    On this machine's disks, all pages are read and checked; of remote files, only the footer.
     """
     import pyarrow.parquet as pq
 
@@ -52,7 +52,7 @@ def is_whole(out: Location, part: Part) -> bool:
                 for batch in opened.iter_batches(_ROWS_AT_ONCE):
                     batch.validate(full=True)
             return True
-    except Exception:  # every kind of damage has an error of its own
+    except Exception:  # each kind of damage raises a different exception
         return False
 
 

@@ -1,4 +1,4 @@
-"""The files of an input: a path, a glob pattern or a URI resolved to a sorted list of them.
+"""The input files: a path, a glob pattern or a URI, resolved to a sorted list.
 
 URIs are those of pyarrow's file systems: s3://, gs://, abfs://, hdfs://, file://.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PARQUET = ".parquet"
 JSON_LINES = (".jsonl", ".ndjson", ".json")
-COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")  # of JSON lines; pyarrow knows them by their ending
+COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")  # for JSON lines; pyarrow detects them by the ending
 _WILD = "*?["
 
 
@@ -33,7 +33,7 @@ class Location:
     def of(cls, source: str | Path) -> Location:
         """The location of a path or URI; it need not exist. DataError for an unsupported URI.
 
-        A relative path is relative to this process: other machines may have another directory.
+        A relative path is resolved in this process, as workers have other working directories.
         """
         import pyarrow as pa
         from pyarrow.fs import FileSystem, LocalFileSystem
@@ -86,7 +86,7 @@ class InputFiles:
     def overlaps(self, location: Location) -> bool:
         """Whether a folder is inside the input or contains files of it.
 
-        Output written there would be read as input the next time, or input be removed with it.
+        Output written there would be read as input the next time, or input be deleted with it.
         """
         if not self.filesystem.equals(location.filesystem):
             return False
@@ -128,12 +128,12 @@ def find_input_files(source: str | Path) -> InputFiles:
     for each in files:
         if not _known(each.name):
             raise DataError(
-                f"{source} holds {each.name}, which is neither Parquet ({PARQUET}) nor JSON lines "
-                f"({', '.join(JSON_LINES)}, also with {', '.join(COMPRESSIONS)}): name the files "
-                f"to read by a pattern, such as '{source}/*{PARQUET}'."
+                f"{source} contains {each.name}, which is neither Parquet ({PARQUET}) nor JSON "
+                f"lines ({', '.join(JSON_LINES)}, also with {', '.join(COMPRESSIONS)}): select the "
+                f"files to read with a pattern, such as '{source}/*{PARQUET}'."
             )
     if not files:
-        raise DataError(f"{source} holds no Parquet or JSON lines files.")
+        raise DataError(f"{source} contains no Parquet or JSON lines files.")
     folder = root if info.type is FileType.Directory else None
     return InputFiles(location.filesystem, tuple(files), folder)
 
@@ -142,7 +142,9 @@ def _matching(source: str | Path, location: Location) -> tuple[list[object], str
     """The files that a pattern matches, and the folder before its first wildcard."""
     wild = [mark for mark in _WILD if mark in location.path]
     if wild and not location.is_local:
-        raise DataError(f"{source}: patterns are for local paths; name a folder or a file.")
+        raise DataError(
+            f"{source}: patterns are only supported for local paths; name a folder or a file."
+        )
     if not wild:
         raise DataError(f"{source} does not exist: name a file, a folder or a pattern of paths.")
     paths = sorted(glob.glob(location.path, recursive=True))

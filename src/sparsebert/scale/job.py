@@ -64,7 +64,7 @@ class Job:
 class Report:
     """The result of one part.
 
-    ``failed`` rows have no result, ``truncated`` texts were cut; ``seconds`` are the worker's.
+    ``failed`` rows have no result, ``truncated`` texts were cut; ``seconds`` is the worker's time.
     """
 
     part: int
@@ -82,7 +82,7 @@ def describe(job: Job, plan: Plan, rows_per_file: int) -> dict[str, Any]:
     Without paths: the folder may be published.
     """
     options = asdict(job.operation)
-    options.pop("batch_size")  # changes nothing but the speed
+    options.pop("batch_size")  # affects only the speed
     return {
         "command": job.operation.verb,
         "model": source_name(job.model),
@@ -102,7 +102,7 @@ def describe(job: Job, plan: Plan, rows_per_file: int) -> dict[str, Any]:
 
 
 def fingerprint(model: str | Path) -> str:
-    """SHA-256 of all that a model's results depend on: weights, config, tokenizer, pooling."""
+    """SHA-256 of everything a model's results depend on: weights, config, tokenizer, pooling."""
     folder = resolve_model(model)
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
@@ -117,8 +117,8 @@ def fingerprint(model: str | Path) -> str:
 class Worker:
     """Processes parts of a job one after the other, with its own engine.
 
-    Without ``model`` it loads the job's model for the first part, and checks that it is the same on
-    this machine as where the job was started.
+    Without ``model``, it loads the job's model for the first part, checking that it is the same as
+    on the machine where the job was started.
     """
 
     def __init__(self, job: Job, model: Model | None = None) -> None:
@@ -153,7 +153,7 @@ class Worker:
             if fingerprint(job.model) != job.fingerprint:
                 raise CheckpointError(
                     f"the model {job.model} on {platform.node()} is not the one that the job was "
-                    "started with: put the same one on every machine."
+                    "started with: copy the same model to every machine."
                 )
             self._model = load(
                 job.model, threads=job.threads, max_length=job.max_length, compute=job.compute

@@ -1,7 +1,7 @@
-"""JSON lines: scanning for column types and offsets of parts, and reading the rows of a part.
+"""JSON lines: scanning for column types and the offsets of parts, and reading a part's rows.
 
 They are parsed by Python's json rather than pyarrow's reader, which turns every string that looks
-like a timestamp into one: kept columns must come out as they went in.
+like a timestamp into one: kept columns must stay unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK = 1 << 20  # bytes read at a time
-_ROWS = 1024  # whose types are found together
+_ROWS = 1024  # rows whose column types are determined together
 
 
 def scan_json_lines(
@@ -30,26 +30,27 @@ def scan_json_lines(
 ) -> tuple[pa.Schema, list[tuple[int, int, int, int]]]:
     """The columns of a file, and start, stop (in bytes), rows and first line of each part.
 
-    A compressed file is one part. Raises DataError, naming the line, for what is no JSON object.
+    A compressed file is one part. Raises DataError, naming the line, if a line is not a JSON object
+    or the types of a column differ.
     """
     import pyarrow as pa
 
     wanted = None if columns.keep is None else {*columns.texts, *columns.keep}
     per_part = None if file.is_compressed else rows_per_file
     schema, runs = pa.schema([]), []
-    rows = start = behind = 0
+    rows = start = end = 0
     first = 1
     lines = _lines(inputs, file)
     while some := list(islice(lines, min(_ROWS, (per_part or _ROWS) - rows))):
         found = _schema(some, wanted, file)
         schema = _merged(schema, found, file, some[0][0])
         rows += len(some)
-        behind = some[-1][1]
+        end = some[-1][1]
         if rows == per_part:
-            runs.append((start, behind, rows, first))
-            start, rows, first = behind, 0, some[-1][0] + 1
+            runs.append((start, end, rows, first))
+            start, rows, first = end, 0, some[-1][0] + 1
     if rows:
-        runs.append((start, -1 if file.is_compressed else behind, rows, first))
+        runs.append((start, -1 if file.is_compressed else end, rows, first))
     if not runs:
         schema = pa.schema([pa.field(name, pa.null()) for name in columns.texts])
     return columns.of_file(schema, file.name), runs
@@ -74,14 +75,14 @@ def read_json_lines(
             yield pa.Table.from_pylist(rows, schema=schema)
         except (pa.ArrowException, OverflowError) as fault:
             raise DataError(
-                f"{file.name}, line {some[0][0]} and after: {fault}. Was the file changed?"
+                f"{file.name}, from line {some[0][0]} on: {fault}. Was the file changed?"
             ) from fault
 
 
 def _lines(
     inputs: InputFiles, file: InputFile, start: int = 0, stop: int = -1, number: int = 1
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Number, end (in bytes) and object of each line that is not blank."""
+    """Line number, end (byte offset) and object of each line that is not blank."""
     from sparsebert.tasks.reading import parse_object
 
     offset = start
@@ -108,7 +109,7 @@ def _lines(
 def _opened(inputs: InputFiles, file: InputFile, start: int) -> Iterator[io.BufferedReader]:
     try:
         if file.is_compressed:
-            source = inputs.filesystem.open_input_stream(file.path)  # decompresses by the ending
+            source = inputs.filesystem.open_input_stream(file.path)  # decompresses it, by its name
         else:
             source = inputs.filesystem.open_input_file(file.path)
             source.seek(start)
@@ -125,10 +126,10 @@ def _schema(
 
     fields = []
     names = dict.fromkeys(name for *_, row in lines for name in row)
-    if len(names) > MOST_COLUMNS:  # each of them would be a column of all rows
+    if len(names) > MOST_COLUMNS:  # each would become a column with an entry for every row
         raise DataError(
-            f"{file.name}, line {lines[0][0]} and after: there are {len(names)} different names, "
-            f"and at most {MOST_COLUMNS} columns are read."
+            f"{file.name}, from line {lines[0][0]} on: there are {len(names)} different column "
+            f"names; at most {MOST_COLUMNS} are supported."
         )
     for name in names:
         if wanted is None or name in wanted:
@@ -152,6 +153,6 @@ def _merged(known: pa.Schema, found: pa.Schema, file: InputFile, line: int) -> p
 def _mixed(file: InputFile, line: int, fault: Exception, column: str = "") -> DataError:
     where = f"column '{column}'" if column else "a column"
     return DataError(
-        f"{file.name}, line {line} and after: {where} is not of one type ({fault}). Keep other "
-        "columns by --keep-columns (keep_columns=)."
+        f"{file.name}, from line {line} on: {where} has mixed types or unsupported values "
+        f"({fault}). Leave it out with --keep-columns (keep_columns=)."
     )

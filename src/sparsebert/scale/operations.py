@@ -1,4 +1,4 @@
-"""The operations of a job, embedding and classification, and their results as Arrow columns."""
+"""A job's operation, embedding or classification, and its results as Arrow columns."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Embedding:
     verb: ClassVar[str] = "embed"
 
     def fields(self, model: Model, name: str) -> list[pa.Field]:
-        """The new columns, except that of errors."""
+        """The new columns, except that of errors. InputError for options the model cannot take."""
         import pyarrow as pa
 
-        self.work(model)([])  # InputError for options that fit no text
+        self.work(model)([])  # checks the options
         width = embedding_width(model.embedding_width(self.pooling), self.dimensions, self.output)
         number = pa.from_numpy_dtype(np.dtype(NUMPY_TYPES[self.output]))
         return [pa.field(name, pa.list_(number, width))]
@@ -73,7 +73,7 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Classification:
-    """The best label and its score (or a regression's value); and the best ``top_k``."""
+    """The best label and its score (or a regression's value), and optionally the best ``top_k``."""
 
     top_k: int | None = None
     batch_size: int = 32
@@ -125,7 +125,7 @@ def answer_table(
 ) -> tuple[pa.Table, Answers]:
     """The kept columns of a table with the columns of the results.
 
-    A row whose text is missing or (with ``strict``) too long has no result but an error message.
+    A row whose text is missing or (with ``strict``) too long has an error message and no result.
     """
     import pyarrow as pa
 
@@ -138,7 +138,7 @@ def answer_table(
             strings = [
                 as_string(value, f"'{name}'")
                 for name, value in zip(columns.texts, row, strict=True)
-                # A pair whose second text is missing is a text of its own.
+                # A pair without its second text is taken as a single text.
                 if value is not None or name == columns.text
             ]
         except InputError as fault:

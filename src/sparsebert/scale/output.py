@@ -1,10 +1,10 @@
-"""The output folder of a job: finished parts, resuming, and files that are written atomically.
+"""The output folder of a job: finished parts, resuming, and writing files atomically.
 
-    OUT/part-000000.parquet, ...   renamed to this name when it is complete
-    OUT/_sparsebert.json           describes the job, so that only the same one resumes here
-    OUT/_SUCCESS                   all parts are complete (as Hadoop and Spark mark it)
+    OUT/part-000000.parquet, ...   each gets this name once it is complete
+    OUT/_sparsebert.json           describes the job, so that only the same one can resume here
+    OUT/_SUCCESS                   all parts are complete (the convention of Hadoop and Spark)
     OUT/.part-000007.parquet.1     an unfinished part; removed when the job ends or starts again
-    OUT/._SUCCESS.partial          the same for the other two
+    OUT/._SUCCESS.partial          the same for _SUCCESS (and for _sparsebert.json)
 
 Readers of Parquet folders ignore names that begin with ``_`` or ``.``.
 """
@@ -27,24 +27,24 @@ from sparsebert.scale.input_files import InputFiles, Location
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TRIES = 3  # a part on which so many workers died is not given to another one
+TRIES = 3  # a part on which this many workers died is not tried again
 _JOB, _SUCCESS = "_sparsebert.json", "_SUCCESS"
-_LARGEST = 1 << 20  # bytes of _sparsebert.json
+_LARGEST = 1 << 20  # most bytes read from _sparsebert.json
 _PART = re.compile(r"part-\d{6,}\.parquet")
 _UNFINISHED = re.compile(rf"\.part-\d{{6,}}\.parquet\.\d+|\.({_JOB}|{_SUCCESS})\.partial")
-_ROW_GROUP = 32 << 20  # bytes that are gathered before they are written
+_ROW_GROUP = 32 << 20  # bytes collected before a row group is written
 
 
 def begin(out: Location, job: Mapping[str, Any], inputs: InputFiles, *, force: bool) -> set[str]:
-    """Prepare the folder for a job, new or resumed; returns the names of its finished parts.
+    """Prepare the folder for a new or resumed job; returns the names of its finished parts.
 
-    ``job`` is what the output depends on. Raises OutputError if the folder has another job's
-    output (``force`` removes it) or other files, or overlaps the input.
+    ``job`` is what the output depends on. Raises OutputError if the folder overlaps the input, has
+    the output of another job (``force`` removes it), or has other files.
     """
     if inputs.overlaps(out):
         raise OutputError(
-            f"{out.path} lies in the input or holds files of it, and would be read or replaced "
-            "with it: name another folder."
+            f"{out.path} is inside the input or contains files of it, so that output could be read "
+            "as input or input removed: name another folder."
         )
     try:
         out.filesystem.create_dir(out.path, recursive=True)
@@ -55,8 +55,8 @@ def begin(out: Location, job: Mapping[str, Any], inputs: InputFiles, *, force: b
         others = [name for name in names if not _is_ours(name)]
         if others or (known is None and names and not force):
             raise OutputError(
-                f"{out.path} holds {(others or sorted(names))[0]}, which no job wrote that can be "
-                "resumed: name an empty folder."
+                f"{out.path} contains {(others or sorted(names))[0]}, which does not belong to a "
+                "job that can be resumed: name an empty folder."
             )
         if force:
             _remove(out, names)
@@ -65,11 +65,11 @@ def begin(out: Location, job: Mapping[str, Any], inputs: InputFiles, *, force: b
             different = differences(known, job)
             if different:
                 raise OutputError(
-                    f"{out.path} was begun with another job ({'; '.join(different)}): give the "
-                    "same options and input to resume it, name another folder, or pass --force to "
-                    "start over."
+                    f"{out.path} was started by another job ({'; '.join(different)}): use the same "
+                    "options and input to resume it, name another folder, or pass --force to start "
+                    "over."
                 )
-        _remove(out, unfinished)  # not before it is known that no other job is at work here
+        _remove(out, unfinished)  # only now that they are known to be this job's
         if known is None:
             _write(out.child(_JOB), json.dumps(dict(job), indent=2).encode() + b"\n")
         return {name for name in names if _PART.fullmatch(name)}
@@ -80,16 +80,16 @@ def begin(out: Location, job: Mapping[str, Any], inputs: InputFiles, *, force: b
 def finish(out: Location, parts: Sequence[str]) -> None:
     """Mark the output as complete, and remove unfinished files of killed workers.
 
-    OutputError if one of ``parts`` is missing: a machine wrote it elsewhere.
+    OutputError if one of ``parts`` is missing because a machine wrote it elsewhere.
     """
     try:
         names = _names(out)
         lost = [name for name in parts if name not in names]
         if lost:
             raise OutputError(
-                f"{out.path} lacks {len(lost)} of {len(parts)} files, such as {lost[0]}, though "
-                "they were written: machines of the cluster have another folder by that name. Name "
-                "one that all of them share, or a URL such as s3://bucket/folder."
+                f"{out.path} lacks {len(lost)} of {len(parts)} files, such as {lost[0]}, although "
+                "they were written: on some machine of the cluster, this path is another folder. "
+                "Use a folder that all machines share, or a URL such as s3://bucket/folder."
             )
         _remove(out, {name for name in names if _UNFINISHED.fullmatch(name)})
         _write(out.child(_SUCCESS), b"")
@@ -98,7 +98,7 @@ def finish(out: Location, parts: Sequence[str]) -> None:
 
 
 def discard(out: Location, parts: Sequence[str]) -> None:
-    """Remove damaged parts, and the mark that all are there."""
+    """Remove damaged parts, and the mark that the output is complete."""
     try:
         _remove(out, {*parts, *({_SUCCESS} & _names(out))})
     except OSError as fault:
@@ -109,7 +109,7 @@ class PartWriter:
     """A context manager that writes a Parquet file and renames it once it is complete.
 
     An error in the block removes the file. A worker that is killed leaves its unfinished file
-    behind, which counts as a failed attempt: after `TRIES` of them OutputError is raised.
+    behind, which counts as a failed attempt: after `TRIES` of these, OutputError is raised.
     """
 
     def __init__(self, out: Location, name: str) -> None:
@@ -164,7 +164,7 @@ class PartWriter:
             raise _failure(self._out, fault) from fault
 
     def _abandon(self) -> None:
-        """Remove the file; closing writes once more, which fails on a full disk too."""
+        """Remove the file; closing it first writes buffered data, which may fail (full disk)."""
         for leave in (
             self._writer.close if self._writer is not None else lambda: None,
             self._stream.close,
@@ -174,19 +174,19 @@ class PartWriter:
                 leave()
 
     def _claim(self) -> str:
-        """The temporary name: the first that no earlier worker has left behind."""
+        """The temporary name: the first one that no earlier worker has left behind."""
         from pyarrow.fs import FileType
 
         names = [self._out.child(f".{self._name}.{count}").path for count in range(1, TRIES + 1)]
         for info in self._out.filesystem.get_file_info(names):
             if info.type is FileType.NotFound:
-                # An object store shows a file only when it is closed: leave an empty one.
+                # Object stores list a file only once it is closed: create an empty one to claim it.
                 self._out.filesystem.open_output_stream(info.path).close()
                 path: str = info.path
                 return path
         raise OutputError(
             f"{TRIES} workers died on {self._name}: their machines may have too little memory for "
-            "it. Give each worker fewer rows (--rows-per-file) or a smaller --batch-size."
+            "it. Use smaller parts (--rows-per-file) or a smaller --batch-size."
         )
 
     def _flush(self) -> None:
@@ -218,7 +218,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _remove(out: Location, names: set[str]) -> None:
-    # What says that all is there goes first, what says what it is last.
+    # _SUCCESS goes first and the job's description last, in case this is interrupted.
     for name in sorted(names, key=lambda name: (name == _JOB, name != _SUCCESS)):
         out.filesystem.delete_file(out.child(name).path)
 
@@ -246,4 +246,4 @@ def _write(location: Location, data: bytes) -> None:
 
 
 def _failure(out: Location, fault: OSError) -> OutputError:
-    return OutputError(f"{out.path} could not be written: {fault}. What is finished there is kept.")
+    return OutputError(f"{out.path} could not be written: {fault}. Finished parts are kept.")

@@ -1,8 +1,8 @@
-"""Dividing the input into parts, ranges of rows that become one output file each, and reading them.
+"""Dividing the input into parts, each a range of rows that becomes one output file.
 
-A plan depends on the input and the number of rows in a part alone, not on the workers: a job that
-is resumed, on more machines or fewer, finds its finished parts under the same names. A part is read
-some hundred rows at a time, so that memory does not grow with the file.
+The plan depends only on the input and the number of rows per part, not on the workers: a job that
+is resumed on more or fewer machines finds its finished parts under the same names. A part is read
+in small batches, so that memory use does not grow with the file.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_FILE = 10_000
-_SCANS_AT_ONCE = 16  # of footers, which on an object store are mostly waited for
+_SCANS_AT_ONCE = 16  # reading footers from an object store is mostly waiting
 
 
 @dataclass(frozen=True)
 class Part:
     """``rows`` rows of input file number ``file``, which become part ``number`` of the output.
 
-    ``start`` and ``stop`` are row numbers of a Parquet file and byte offsets of JSON lines (-1: to
-    the end). ``line`` is the first line number of the latter.
+    ``start`` and ``stop`` are row numbers in Parquet and byte offsets in JSON lines (-1: to the
+    end). ``line`` is the number of the first line, for JSON lines.
     """
 
     number: int
@@ -52,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """All parts, and the ``schema`` with which each of them is read."""
+    """All parts, and the ``schema`` with which they are read."""
 
     parts: tuple[Part, ...]
     schema: pa.Schema
@@ -61,9 +61,9 @@ class Plan:
 
 
 def make_plan(inputs: InputFiles, columns: Columns, rows_per_file: int, progress: Progress) -> Plan:
-    """Scan the columns and rows of every file: footers of Parquet, and all of JSON lines.
+    """Scan the columns and rows of every file: the footer of Parquet, but all of JSON lines.
 
-    Raises DataError for a file that cannot be read, or whose columns are not what the job needs.
+    Raises DataError for a file that cannot be read or whose columns do not fit the job.
     """
     if rows_per_file < 1:
         raise DataError(f"rows_per_file must be at least 1, not {rows_per_file}.")
@@ -79,10 +79,10 @@ def make_plan(inputs: InputFiles, columns: Columns, rows_per_file: int, progress
         for index, (schema, runs) in enumerate(pool.map(scan, inputs.files)):
             schemas.append(schema)
             parts += [Part(number, index, *run) for number, run in enumerate(runs, len(parts))]
-            progress("looking at files", index + 1, len(inputs.files))
+            progress("scanning files", index + 1, len(inputs.files))
     rows = sum(part.rows for part in parts)
     if not rows:
-        raise DataError("the input holds no rows.")
+        raise DataError("the input has no rows.")
     schema = columns.of_job(schemas, [file.name for file in inputs.files])
     return Plan(tuple(parts), schema, rows, _digest(inputs, parts))
 
@@ -117,16 +117,16 @@ def _digest(inputs: InputFiles, parts: list[Part]) -> str:
 
 
 ROWS_AT_ONCE, BYTES_AT_ONCE = 1024, 64 << 20
-_BUFFER = 1 << 20  # bytes of a column that are read at a time
+_BUFFER = 1 << 20  # bytes of a column read at a time
 
 
 def read_part(inputs: InputFiles, schema: pa.Schema, part: Part) -> Iterator[pa.Table]:
-    """Tables of ``schema`` with ``part.rows`` rows in all, in the order of the file.
+    """Tables with ``schema``, with ``part.rows`` rows in total, in the order of the file.
 
     Raises DataError if the file cannot be read, or has changed since the plan was made.
     """
     file = inputs.files[part.file]
-    changed = f"{file.name} has changed since the job began: run it into another folder."
+    changed = f"{file.name} has changed since the job began: start it again in another folder."
     if _size(inputs, file) != file.nbytes:
         raise DataError(changed)
     if file.is_parquet:
@@ -183,23 +183,23 @@ def _is_enough(batches: Sequence[pa.RecordBatch]) -> bool:
 
 
 def _row_groups(opened: object, part: Part) -> tuple[list[int], int]:
-    """The row groups that contain a part, and the first row of the first of them."""
+    """The row groups that a part spans, and the number of their first row."""
     import pyarrow.parquet as pq
 
     assert isinstance(opened, pq.ParquetFile)
     groups: list[int] = []
     begin = row = 0
     for group in range(opened.num_row_groups):
-        behind = row + opened.metadata.row_group(group).num_rows
-        if behind > part.start and row < part.stop:
+        end = row + opened.metadata.row_group(group).num_rows
+        if end > part.start and row < part.stop:
             begin = begin if groups else row
             groups.append(group)
-        row = behind
+        row = end
     return groups, begin
 
 
 def _typed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the columns and types of ``schema``; a column it lacks is null."""
+    """The table with the columns and types of ``schema``; missing columns are null."""
     import pyarrow as pa
 
     arrays = [

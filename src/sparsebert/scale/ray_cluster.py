@@ -1,9 +1,9 @@
-"""Ray: reaching a cluster, the parts of a job on a pool of actors, and seeds as tasks.
+"""Ray: connecting to a cluster, running the parts of a job on a pool of actors, and seeds as tasks.
 
-Ray Data gives the parts of a job to actors with an engine each. Only the numbers that describe a
-part pass through Ray; rows are read and written where the engine is. When an actor dies, Ray starts
-another one, which does the part again and overwrites what was written. An error that another try
-would not mend (an unreadable file, a full disk) comes back as a row and ends the job.
+Ray Data distributes the parts of a job to actors, each with its own engine. Only the numbers that
+describe a part pass through Ray; rows are read and written where the engine is. When an actor dies,
+Ray starts another one, which processes the part again from the start. An error that a retry would
+not fix (an unreadable file, a full disk) is returned as a row and ends the job.
 
 Seeds of a model are Ray tasks:
 
@@ -35,21 +35,21 @@ from sparsebert.scale.job import Job, Report, Worker
 from sparsebert.scale.output import TRIES
 from sparsebert.scale.parts import Part
 
-_MOST_BLOCKS = 10_000  # Ray Data keeps count of each
+_MOST_BLOCKS = 10_000  # Ray Data keeps track of every block
 _ANSWER_SECONDS = 30.0
-_OBJECT_STORE = 200 << 20  # bytes: rows never pass through it, only the names of parts do
+_OBJECT_STORE = 200 << 20  # bytes; only descriptions of parts pass through it, never rows
 _PATHS = ("model", "out", "data", "teacher", "unlabelled")
-_RETRIES = 3  # of a seed whose machine went away; it goes on from its last checkpoint
+_RETRIES = 3  # for a seed whose machine died; it resumes from its last checkpoint
 
 
 @contextmanager
 def ray_cluster(address: str | None = None) -> Iterator[None]:
     """A context that is connected to a cluster.
 
-    An existing connection of the program is used, and left open. Without ``address`` it is
-    RAY_ADDRESS, else a cluster that `ray start` began on this machine, else (as for "local") a new
-    one with all of this machine's cores, which ends with the block. Raises ClusterError if it
-    cannot be reached.
+    If the program is already connected to one, that connection is used and left open. Without
+    ``address``, the cluster is that of RAY_ADDRESS, else one that `ray start` started on this
+    machine, else (as with "local") a new one on all cores of this machine, which ends with the
+    block. Raises ClusterError if it cannot be reached.
     """
     import ray
 
@@ -69,7 +69,7 @@ def ray_cluster(address: str | None = None) -> Iterator[None]:
                 ray.init("auto", **quiet)
             except ConnectionError:
                 ray.init("local", **new)
-    except Exception as fault:  # Ray's own are bare where a machine is too slow to start it
+    except Exception as fault:  # Ray raises plain Exceptions if a machine is too slow to start it
         reason = " ".join(str(fault).split())
         raise ClusterError(
             f"the Ray cluster {named or 'on this machine'} cannot be reached: {reason}"
@@ -81,24 +81,24 @@ def ray_cluster(address: str | None = None) -> Iterator[None]:
 
 
 def _check_listening(address: str) -> None:
-    """OSError at once where nothing does: Ray would try for a quarter of an hour."""
+    """OSError at once if nothing listens there; Ray would keep trying for a quarter of an hour."""
     where = urlsplit(address if "://" in address else f"//{address}")
     if where.hostname and where.port:
         socket.create_connection((where.hostname, where.port), _ANSWER_SECONDS).close()
 
 
 def cluster_cores() -> int:
-    """CPUs of all machines of the cluster together, as Ray counts them."""
+    """The CPUs of all machines in the cluster, as Ray counts them."""
     return sum(_cores())
 
 
 def machine_cores() -> int:
-    """CPUs of its largest machine."""
+    """The CPUs of the cluster's largest machine."""
     return max(_cores(), default=0)
 
 
 def room_for(threads: int) -> int:
-    """The number of processes of so many threads that fit onto it at once."""
+    """How many processes with this many threads fit onto the cluster at once."""
     return sum(cores // threads for cores in _cores())
 
 
@@ -107,7 +107,7 @@ def one_line(fault: Exception) -> str:
     import ray
 
     lines = str(fault).strip().splitlines() or [type(fault).__name__]
-    # That of a task's own error begins with Ray's name for the task, and ends with the error.
+    # The message of an error in a task begins with Ray's name for the task and ends with the error.
     return lines[-1 if isinstance(fault, ray.exceptions.RayTaskError) else 0]
 
 
@@ -123,7 +123,7 @@ def on_ray(
     actors: int | tuple[int, int] | None,
     address: str | None,
 ) -> Generator[Report]:
-    """Run the parts on a cluster; yields a report of each as it finishes. Raises ClusterError."""
+    """Run the parts on a cluster, yielding each one's report as it finishes. ClusterError."""
     if not parts:
         return
     with ray_cluster(address):
@@ -137,14 +137,14 @@ def on_ray(
         )
         rows.context.enable_progress_bars = False
         rows.context.print_on_execution_start = False
-        rows.context.execution_no_progress_timeout_s = -1  # a part takes as long as it takes
+        rows.context.execution_no_progress_timeout_s = -1  # a part may take any length of time
         rows.context.max_consecutive_actor_init_deaths = TRIES
         done = rows.map_batches(
             _Actor,
             fn_constructor_kwargs={"job": job},
             batch_size=1,
             num_cpus=job.threads or 1,
-            # One part at a time: another waiting behind it would not go to an actor that is free.
+            # One part at a time: a queued second one would not move to another, idle actor.
             compute=ray.data.ActorPoolStrategy(
                 min_size=smallest, max_size=largest, max_tasks_in_flight_per_actor=1
             ),
@@ -157,8 +157,8 @@ def on_ray(
                 yield Report(**found)
         except (ray.exceptions.RayError, ray.data.exceptions.SystemException) as fault:
             raise ClusterError(
-                f"Ray could not go on ({one_line(fault)}). What is finished is kept: the same "
-                "command goes on from there."
+                f"Ray could not continue ({one_line(fault)}). Finished parts are kept: run the "
+                "same command again to resume."
             ) from fault
 
 
@@ -166,7 +166,7 @@ class _Actor:
     """A worker in a process of its own."""
 
     def __init__(self, job: Job) -> None:
-        # The tokenizer's own threads would else be as many as the machine has cores.
+        # By default, the tokenizer would use as many threads as the machine has cores.
         os.environ["RAYON_NUM_THREADS"] = str(job.threads or 1)
         self._worker = Worker(job)
 
@@ -186,21 +186,23 @@ class _Actor:
 def _pool(actors: int | tuple[int, int] | None, threads: int, parts: int) -> tuple[int, int]:
     """The smallest and largest number of actors, at most one for each part."""
     room = room_for(threads)
-    if not room and not isinstance(actors, tuple):  # they would be waited for in vain
+    if not room and not isinstance(actors, tuple):  # Ray would wait for them forever
         raise ClusterError(
             f"no machine of the Ray cluster has {threads} cores for an engine's threads (the "
-            f"largest has {machine_cores()}): give fewer --threads, or --actors MIN:MAX where the "
+            f"largest has {machine_cores()}): use fewer --threads, or --actors MIN:MAX if the "
             "cluster grows."
         )
     actors = room if actors is None else actors
     smallest, largest = (actors, actors) if isinstance(actors, int) else actors
     if not 1 <= smallest <= largest:
-        raise ClusterError(f"actors must be a number from 1, or a range of them, not {actors!r}.")
+        raise ClusterError(
+            f"actors must be an integer of at least 1, or a range of them, not {actors!r}."
+        )
     return min(smallest, parts), min(largest, parts)
 
 
 def _quieten() -> None:
-    """Keep Ray Data's messages off the terminal; its log files have them."""
+    """Keep Ray Data's messages off the terminal; its log files still have them."""
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.ERROR)
@@ -238,13 +240,14 @@ def _tasks(
 
     if any(given.get("metric") is not None for given in arguments.values()):
         raise ClusterError(
-            "a metric of your own stays in this process: leave metric out, or run the seeds here."
+            "a metric of your own cannot be sent to a Ray cluster: leave metric out, or run the "
+            "seeds in this process."
         )
     used = threads or max(1, min(machine_cores(), cluster_cores() // len(arguments)))
-    if threads and not room_for(threads):  # it would be waited for in vain
+    if threads and not room_for(threads):  # Ray would wait forever
         raise ClusterError(
             f"no machine of the Ray cluster has {threads} cores for a seed's threads (the largest "
-            f"has {machine_cores()}): give fewer --threads."
+            f"has {machine_cores()}): use fewer --threads."
         )
     task: Any = ray.remote(num_cpus=used, max_retries=_RETRIES)(_run)
     waiting = {
@@ -259,8 +262,8 @@ def _tasks(
                 result, error = ray.get(done)
             except ray.exceptions.RayError as fault:
                 raise ClusterError(
-                    f"seed {seed} could not go on ({one_line(fault)}). The same command goes on "
-                    "from there."
+                    f"seed {seed} could not continue ({one_line(fault)}). Run the same command "
+                    "again to resume."
                 ) from fault
             if error:
                 raise ClusterError(f"seed {seed}: {error}")
@@ -274,12 +277,12 @@ def _tasks(
 def _run(
     function: Callable[..., Any], arguments: Mapping[str, Any], threads: int
 ) -> tuple[Any, str]:
-    """The function's result, and the message of an error that is the user's to fix."""
+    """The function's result, and the message of a SparsebertError, "" if none was raised."""
     if find_spec("torch") is not None:
         import torch
 
         torch.set_num_threads(threads)
-    if arguments.get("threads", threads) is None:  # our engine would take all cores
+    if arguments.get("threads", threads) is None:  # our engine would use all cores
         arguments = {**arguments, "threads": threads}
     try:
         return function(**arguments), ""
@@ -288,7 +291,7 @@ def _run(
 
 
 def _whole_paths(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments with absolute paths; a path that does not exist is a hub id."""
+    """The arguments with absolute paths; text that is not an existing path may be a hub id."""
     return {
         name: str(Path(value).absolute())
         if name in _PATHS and (isinstance(value, Path) or (value and Path(value).exists()))

@@ -308,7 +308,8 @@ def table_of_rows(rows: Sequence[dict[str, Any]], source: str) -> pa.Table:
         try:
             columns.append(pa.array(values))
         except (pa.ArrowException, OverflowError) as fault:
-            raise DataError(f"{source}: column '{name}' {_mixture(values) or fault}") from fault
+            reason = _mixture(values) or f"has a value that cannot be read ({fault})."
+            raise DataError(f"{source}: column '{name}' {reason}") from fault
     return pa.Table.from_arrays(columns, names=names)
 
 
