@@ -1,4 +1,4 @@
-// How a run of tokens is cut into blocks, and where a block of activations lies.
+// How a run of tokens is cut into blocks, and where each block's activations are stored.
 #pragma once
 
 #include <algorithm>
@@ -9,13 +9,13 @@
 
 namespace sparsebert {
 
-// Tokens 0 to `tokens` in blocks of nearly equal width, each a multiple of kLaneTokens and at most
-// `block_tokens`. Activations of F features take F x padded() floats; block b begins at F x
-// start(b) and is [F][width(b)].
+// Cuts tokens [0, `tokens`) into blocks of nearly equal width, each a multiple of kLaneTokens and
+// at most `block_tokens` wide. Activations of F features take F x padded() floats; block b starts
+// at F x start(b) and is [F][width(b)].
 class Blocks {
   public:
-    // Where there are tokens enough the count is a multiple of `multiple`, so that as many threads
-    // share the blocks evenly.
+    // If there are enough tokens, the number of blocks is a multiple of `multiple`, so that as many
+    // threads share the blocks evenly.
     explicit Blocks(int tokens, int multiple = 1, int block_tokens = kBlockTokens) {
         const int vectors = (tokens + kLaneTokens - 1) / kLaneTokens;
         const int most = block_tokens / kLaneTokens;
@@ -43,7 +43,7 @@ class Blocks {
         return activations + static_cast<size_t>(features) * starts_[block];
     }
 
-    // Calls visit(block, lane, token, count) for the pieces of tokens [begin, end) in each block.
+    // Calls visit(block, lane, token, count) for the part of tokens [begin, end) in each block.
     template <typename Visit>
     void each_piece(int begin, int end, Visit visit) const {
         for (int token = begin; token < end;) {

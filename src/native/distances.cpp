@@ -9,9 +9,10 @@
 
 namespace sparsebert {
 
-// Up to half of the buckets of either sign hold one distance each; the others widen with the
-// logarithm of the distance. In between nothing comes closer to a whole number than 0.003 with 256
-// buckets and 512 tokens, so that transformers' float32 finds the same.
+// Of either sign, distances up to half of `buckets` have a bucket each; the other buckets widen
+// with the logarithm of the distance. With 256 buckets and 512 tokens the argument of ceil is never
+// within 0.003 of an integer except at the ends, so that transformers' float32 gives the same
+// buckets.
 int Disentangled::row(int distance) const {
     int bucket = distance;
     const int middle = buckets / 2, far = std::abs(distance);
@@ -31,7 +32,7 @@ int grown_capacity(int capacity, int tokens, int longest) {
 void Distances::reserve(int tokens, ThreadPool& pool) {
     if (!model_.disentangled.span || tokens <= capacity_) return;
     const int capacity = grown_capacity(capacity_, tokens, model_.longest());
-    capacity_ = 0;  // in case that memory does not suffice: what the layers held is lost
+    capacity_ = 0;  // in case an allocation fails: the layers' contents are lost by then
     layers_.resize(model_.layers.size());
     for (Floats& layer : layers_) layer.reserve(2 * stride(capacity) * model_.hidden_size);
     std::vector<Floats> scratch(std::min<size_t>(pool.threads(), layers_.size()));
@@ -43,7 +44,7 @@ void Distances::reserve(int tokens, ThreadPool& pool) {
     });
 }
 
-// Activations of a block of distances.
+// Floats that the activations of a block of distances take.
 size_t Distances::block() const {
     return static_cast<size_t>(model_.hidden_size) * kernels_.block_tokens;
 }
@@ -56,8 +57,8 @@ void Distances::fill(int layer, float* scratch) {
             out + stride(capacity_) * model_.hidden_size, scratch);
 }
 
-// A linear layer's outputs for the embedding of each distance, [hidden][stride]. In the scratch lie
-// its inputs and outputs for a block, [hidden][width] each, then what the layer itself needs.
+// A linear layer's outputs for the embedding of each distance, [hidden][stride]. The scratch holds
+// the inputs and outputs of a block, [hidden][width] each, followed by the layer's own scratch.
 void Distances::project(const Dense& layer, bool has, float* out, float* scratch) const {
     const int hidden = model_.hidden_size;
     const size_t row = stride(capacity_);

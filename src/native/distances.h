@@ -1,4 +1,4 @@
-// Disentangled attention in floating point: every layer's keys and queries of distances.
+// Disentangled attention in floating point: each layer's keys and queries of relative distances.
 #pragma once
 
 #include <vector>
@@ -9,22 +9,22 @@
 
 namespace sparsebert {
 
-// What the attention of one head reads: [head size][stride] each, from distance 0 of a query from a
-// key on, its neighbours around it. Null where attention is plain.
+// One head's tables, [head size][stride] each. The pointers are at distance 0 (query minus key), so
+// negative distances lie before them. Null if attention is not disentangled.
 struct HeadDistances {
     const float* keys = nullptr;
     const float* queries = nullptr;
     size_t stride = 0;
 };
 
-// They depend on weights alone, so they are computed once, as far as the longest sequence seen
-// reaches. There is a column for each distance, not for each row of the embeddings: then what
-// neighbouring queries read of a key lies side by side, and nothing is gathered.
+// The tables depend only on the weights, so they are computed once, up to the length of the longest
+// sequence seen. There is one column for each distance, not for each row of the embeddings, so that
+// what neighbouring queries read of a key is contiguous and needs no gather.
 class Distances {
   public:
     Distances(const Model& model, const Kernels& kernels) : model_(model), kernels_(kernels) {}
 
-    // Makes room for sequences of so many tokens. Not while others read.
+    // Makes room for sequences of `tokens` tokens. Must not run while other threads read.
     void reserve(int tokens, ThreadPool& pool);
 
     HeadDistances of(int layer, int head) const;
@@ -41,8 +41,8 @@ class Distances {
     int capacity_ = 0;
 };
 
-// How many tokens to make room for where `tokens` no longer fit: twice as many as before, so that
-// texts that grow one by one do not fill the tables each time.
+// The capacity to grow to when `tokens` do not fit: at least double the old one (up to `longest`),
+// so that texts of slowly growing length do not refill the tables each time.
 int grown_capacity(int capacity, int tokens, int longest);
 
 }  // namespace sparsebert

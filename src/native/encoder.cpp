@@ -17,12 +17,12 @@
 namespace sparsebert {
 namespace {
 
-// Tokens that go through the encoder together. More would only push activations out of the caches.
+// Tokens that pass through the encoder together. More would only evict activations from the caches.
 constexpr int kMicroBatchTokens = 1024;
 
 std::string outside(const char* what, int value, int token, int limit) {
-    return std::string(what) + " " + std::to_string(value) + " at position " +
-           std::to_string(token) + " is outside 0 to " + std::to_string(limit - 1) + ".";
+    return std::string(what) + " " + std::to_string(value) + " at index " + std::to_string(token) +
+           " of the batch is not in the range 0 to " + std::to_string(limit - 1) + ".";
 }
 
 void check(const ModelShape& shape, const Batch& batch) {
@@ -30,20 +30,20 @@ void check(const ModelShape& shape, const Batch& batch) {
     for (int s = 0; s < batch.sequences; ++s) {
         const long length = static_cast<long>(batch.offsets[s + 1]) - batch.offsets[s];
         if (length < 1)
-            throw std::invalid_argument("sequence " + std::to_string(s) + " holds no token.");
+            throw std::invalid_argument("sequence " + std::to_string(s) + " has no tokens.");
         if (length > shape.longest())
             throw std::invalid_argument(
                 "sequence " + std::to_string(s) + " has " + std::to_string(length) +
-                " tokens; this model's longest is " + std::to_string(shape.longest()) + ".");
+                " tokens; this model takes at most " + std::to_string(shape.longest()) + ".");
         if (batch.keys_of(s) < 1 || batch.keys_of(s) > length)
             throw std::invalid_argument("sequence " + std::to_string(s) + " has " +
-                                        std::to_string(length) + " tokens, of which " +
-                                        std::to_string(batch.keys_of(s)) + " cannot be keys.");
-        // Beyond the window of a layer there would be nothing to attend to.
+                                        std::to_string(length) + " tokens, so it cannot have " +
+                                        std::to_string(batch.keys_of(s)) + " keys.");
+        // Tokens further than a layer's window behind the last key would attend to nothing.
         for (const LayerAttention& layer : shape.layers_attention)
             if (length - batch.keys_of(s) > layer.window)
                 throw std::invalid_argument("sequence " + std::to_string(s) +
-                                            " has tokens that see none of its keys.");
+                                            " has tokens whose window contains none of its keys.");
     }
     for (int i = 0; i < batch.tokens(); ++i) {
         if (batch.ids[i] < 0 || batch.ids[i] >= shape.vocabulary)
@@ -53,8 +53,9 @@ void check(const ModelShape& shape, const Batch& batch) {
     }
 }
 
-// The row of the position table for each token: RoBERTa leaves out tokens of padding, whose id is
-// the row before the first. Returns the length of the longest sequence.
+// Finds each token's row of the position table. RoBERTa does not count padding tokens: their id is
+// the row before the first position, which they also get. Returns the length of the longest
+// sequence.
 int find_position_ids(const ModelShape& shape, const Batch& batch,
                       std::vector<int32_t>& position_ids) {
     position_ids.clear();
@@ -69,7 +70,7 @@ int find_position_ids(const ModelShape& shape, const Batch& batch,
     return longest;
 }
 
-// What differs between number types: the model, the kernels, and how a micro-batch passes.
+// What differs between number types: the model, the kernels, and how a micro-batch is computed.
 struct FloatNetwork {
     using Model = sparsebert::Model;
     using Workspace = sparsebert::Workspace;
@@ -123,7 +124,7 @@ class EncoderOf : public Encoder {
     }
 
   private:
-    // What a run changes.
+    // State that runs change.
     struct State {
         State(const typename Network::Model& model, typename Network::Kernels& kernels, int threads)
             : positions(model, Network::kOrder), distances(model, kernels), pool(threads) {}

@@ -1,4 +1,4 @@
-// An encoder with its head, on ragged batches: sequences laid end to end, no padding.
+// An encoder with its head. Batches are ragged: sequences are concatenated without padding.
 #pragma once
 
 #include <memory>
@@ -12,8 +12,9 @@
 namespace sparsebert {
 
 // Each run throws std::invalid_argument for ids, types or lengths outside the model's tables. All
-// may be called from many threads; runs take turns. A forked process starts threads of its own at
-// its first run, which throws std::runtime_error if the system does not give as many.
+// functions may be called from several threads; runs are serialised. A forked process starts its
+// own threads on its first run, which throws std::runtime_error if the system cannot start that
+// many.
 class Encoder {
   public:
     virtual ~Encoder() = default;

@@ -1,5 +1,5 @@
-// IEEE fp16 to fp32 by integer arithmetic. `static`, so that a copy compiled for AVX-512 can never
-// be the one that the linker gives to code for plain x86-64.
+// Converts IEEE fp16 to fp32 with integer arithmetic. `static`, so that the linker can never pick a
+// copy compiled for AVX-512 for code that runs on plain x86-64.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ static inline float half_to_float(uint16_t half) {
     float value;
     if (rest >= 0x7c00u) {  // infinity, NaN
         word = sign | 0x7f800000u | (rest & 0x3ffu) << 13;
-    } else if (rest >= 0x400u) {  // normal: the exponent's bias goes from 15 to 127
+    } else if (rest >= 0x400u) {  // normal: the exponent's bias changes from 15 to 127
         word = sign | ((rest << 13) + (112u << 23));
     } else {  // subnormal: rest x 2^-24, exact in fp32
         value = static_cast<float>(rest) * 0x1p-24f;

@@ -1,4 +1,4 @@
-// Memory that is kept between runs: fresh pages would cost a fault each.
+// Memory that is kept between runs: each fresh page would cost a page fault.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace sparsebert {
 
-// A growing array on a cache line. What it held is lost when it grows.
+// A growable array, aligned to a cache line. Growing discards the contents.
 template <typename T>
 class Buffer {
   public:
@@ -47,7 +47,7 @@ class Buffer {
 using Floats = Buffer<float>;
 using Bytes = Buffer<uint8_t>;
 
-// Allocates from a buffer, each allocation on a cache line. Without memory it only counts.
+// Allocates from a buffer, each allocation aligned to a cache line. Without memory it only counts.
 class Arena {
   public:
     explicit Arena(uint8_t* memory = nullptr) : memory_(memory) {}

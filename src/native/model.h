@@ -1,4 +1,5 @@
-// An encoder with its head in floating point: where each weight lies. What a model lacks is empty.
+// An encoder with its head in floating point: pointers to its weights. Parts that a model lacks are
+// empty.
 #pragma once
 
 #include <vector>
@@ -19,32 +20,32 @@ struct Dense {  // a linear layer
     const float* bias = nullptr;
 };
 
-// LayerNorms stand behind attention and feed-forward or, with norm_first, before each.
+// LayerNorms follow attention and feed-forward or, with norm_first, precede them.
 struct Layer {
-    Dense query, key, value;  // fused, all three in `query`
+    Dense query, key, value;  // if fused, all three in `query`
     Norm query_norm, key_norm;
     Dense attention_output;
     Norm attention_norm;
-    Norm residual_norm;  // behind a second sum with the layer's input
-    Dense gate;          // fused, the first rows of `intermediate`
+    Norm residual_norm;  // after a second addition of the layer's input
+    Dense gate;          // if fused, the first rows of `intermediate`
     Dense intermediate, output;
     Norm output_norm;
 };
 
 struct Model : ModelShape {
-    Matrix words, position_table, type_table;  // dense tables, a row for each id
-    Matrix task_table;                         // of which every token takes the first row
+    Matrix words, position_table, type_table;  // dense, one row per id
+    Matrix task_table;                         // every token uses its first row
     Norm embedding_norm;
     Dense projection;  // embeddings to hidden states
     std::vector<Layer> layers;
     Norm final_norm;
     Dense head_dense;
     Norm head_norm;
-    Dense last;  // of the head
+    Dense last;  // the head's last layer
 
-    std::vector<float> zeros;          // where a LayerNorm without bias points to
-    std::vector<Bytes> converted;      // weights that are not used where they lie
-    size_t linear_scratch_floats = 0;  // most that a layer needs
+    std::vector<float> zeros;          // the bias of LayerNorms that have none
+    std::vector<Bytes> converted;      // weights that are not used in place
+    size_t linear_scratch_floats = 0;  // the most that any layer needs
 };
 
 }  // namespace sparsebert

@@ -10,7 +10,7 @@
 
 namespace sparsebert {
 
-// What the threads of a pass have in common.
+// State shared by the threads of a pass.
 struct Shared {
     Shared(const Model& model, const Kernels& kernels, ThreadPool& pool, Workspace& workspace,
            const Batch& batch, Reads reads, const Positions& positions, const Distances& distances);
@@ -21,14 +21,14 @@ struct Shared {
     Workspace& workspace;
     const Positions& positions;
     const Distances& distances;
-    Batch batch;       // the micro-batch: offsets count from its own first token
+    Batch batch;       // the micro-batch; offsets are relative to its first token
     Blocks blocks;     // its tokens
-    Blocks sequences;  // its sequences, as columns of pooled vectors or of their first tokens
+    Blocks sequences;  // its sequences, one column each: pooled vectors or first tokens
     Reads reads;
-    // Either every thread takes whole blocks and never waits between linear layers, or all threads
-    // share the rows of each block's layers, with a barrier after each step.
+    // Either each thread processes whole blocks and never waits between linear layers, or all
+    // threads split the rows of each layer, one block at a time, with a barrier after each step.
     bool by_blocks;
-    size_t scratch_floats;  // of each thread
+    size_t scratch_floats;  // per thread
     HeadQueue attention;
 };
 
@@ -51,14 +51,14 @@ class Pass : private PassThread {
     void linear(const Dense& layer, const float* x, const float* residual, float* y, int width,
                 Activation activation = Activation::kNone);
     void norm(const Norm& norm, int features, const float* x, float* y, int width);
-    const float* normalised(const Norm& norm, int block);  // hidden states, for a layer behind it
+    const float* normalised(const Norm& norm, int block);  // LayerNorm of hidden states
     void project(const Layer& layer, int block);           // query, key, value
     void attend(int layer_index);
     void keep_first_tokens();
     void intermediate(const Layer& layer, const float* x, float* y, int width);
     void feed_forward(const Layer& layer, int block);
     float* private_block(Floats& buffer, int features, int block);
-    // The first token of each sequence, or the mean of all of them, as columns of `vectors`.
+    // The first token of each sequence, or the mean of its tokens, as columns of `vectors`.
     void gather_sequences(const float* tokens, bool mean, float* vectors) const;
     bool is_last(int layer_index) const;
     void head_logits(const float* x, float* y, float* logits, int width);
@@ -71,10 +71,10 @@ class Pass : private PassThread {
     const Model& model_;
     const Kernels& kernels_;
     Workspace& workspace_;
-    // All tokens, or the first of each sequence.
+    // Blocks of all tokens, or of the first token of each sequence.
     const Blocks* blocks_;
     float* hidden_;   // the layer's input and, after LayerNorm, its output
-    float* context_;  // what attention gives
+    float* context_;  // the output of attention
     bool by_blocks_;
     float* scratch_;
 };

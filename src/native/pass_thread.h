@@ -1,4 +1,4 @@
-// How the threads of a pass share its work, in floating point and in int8.
+// How the threads of a pass divide its work, in floating point and in int8.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@ struct Range {
     int size() const { return end - begin; }
 };
 
-// Part `part` of `parts` nearly equal ones of `items`, cut at multiples of `unit`.
+// Part `part` of `items` when they are cut into `parts` nearly equal parts at multiples of `unit`.
 inline Range part_of(int items, int part, int parts, int unit = 1) {
     const long units = (items + unit - 1) / unit;
     const auto cut = [&](int p) {
@@ -24,7 +24,7 @@ inline Range part_of(int items, int part, int parts, int unit = 1) {
     return {cut(part), cut(part + 1)};
 }
 
-// Tokens of the longest sequence.
+// The number of tokens of the longest sequence.
 inline int longest(const Batch& batch) {
     int tokens = 0;
     for (int s = 0; s < batch.sequences; ++s)
@@ -32,8 +32,8 @@ inline int longest(const Batch& batch) {
     return tokens;
 }
 
-// Attention's work in each layer, a (sequence, head) pair at a time: a thread that is done early
-// takes more of them.
+// Hands out each layer's attention one (sequence, head) pair at a time, so that a thread that
+// finishes early takes more of them.
 class HeadQueue {
   public:
     explicit HeadQueue(size_t layers) : next_(layers) {}
@@ -52,8 +52,9 @@ class HeadQueue {
     std::vector<std::atomic<int>> next_;
 };
 
-// One thread of a pass. Either each takes whole tokens through the layers (`alone`) and never
-// waits between linear layers, or all share the rows of each layer, with a barrier after each step.
+// One thread of a pass. Either each thread takes its own tokens through the layers (`alone`) and
+// never waits between linear layers, or all threads split the rows of each layer, with a barrier
+// after each step.
 class PassThread {
   protected:
     PassThread(ThreadPool& pool, int thread, bool alone)
@@ -61,18 +62,19 @@ class PassThread {
         if (!alone) share_rows();
     }
 
-    // Heads share rows whatever the encoder did: few tokens, or one wide layer.
+    // The model's head always splits rows, whatever the encoder did: it has few tokens or one wide
+    // layer.
     void share_rows() {
         part_ = thread_;
         parts_ = threads_;
     }
 
-    // This thread's of `items` rows or tokens of a step.
+    // This thread's part of a step's `items` rows or tokens.
     Range share(int items, int unit = 1) const { return part_of(items, part_, parts_, unit); }
-    // The same where all threads take part whatever the layers do.
+    // The same for steps that are split among all threads whatever the layers do.
     Range share_of_all(int items) const { return part_of(items, thread_, threads_); }
 
-    void sync() {  // between steps: waits only where rows are shared
+    void sync() {  // between steps: waits only if rows are split
         if (parts_ > 1) barrier();
     }
     void barrier() { pool_.barrier(); }

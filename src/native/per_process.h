@@ -1,5 +1,6 @@
-// What each process must have of its own. A forked one has none of its parent's threads; a mutex
-// that one of them held stays locked in it, and what it was at work on stays half done.
+// State of which each process needs its own copy. A forked process has none of its parent's
+// threads: a mutex that one of them held stays locked, and data that it was changing stays half
+// changed.
 #pragma once
 
 #include <atomic>
@@ -9,11 +10,11 @@
 
 namespace sparsebert {
 
-// Forks between the first process and this one.
+// The number of forks between the first process and this one.
 unsigned count_forks();
 
-// A T, made anew at the first use in a forked process. The parent's is left there as it is: even to
-// destroy it would be to wait for threads that are not there.
+// A T that is created again on first use in a forked process. The parent's copy is left alone: even
+// destroying it would wait for threads that do not exist.
 template <typename T>
 class PerProcess {
   public:
@@ -27,7 +28,7 @@ class PerProcess {
     PerProcess(const PerProcess&) = delete;
     PerProcess& operator=(const PerProcess&) = delete;
 
-    // May be called from many threads at once; throws what `make` throws.
+    // May be called from several threads at once; throws whatever `make` throws.
     T& get() {
         Made* current = current_.load(std::memory_order_acquire);
         if (current->forks != count_forks()) {

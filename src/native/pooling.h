@@ -1,4 +1,4 @@
-// The end of pooling, whatever summed the vectors.
+// The last step of pooling, however the vectors were summed.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@ inline Reads reads_of(Pooling pooling) {
     return pooling == Pooling::kCls ? Reads::kFirstTokens : Reads::kEveryToken;
 }
 
-// The larger of two; NaN where either is, which std::max may drop.
+// The larger of two; NaN if either is NaN, which std::max may drop.
 inline float larger(float a, float b) { return a > b || a != a ? a : b; }
 
 // Turns a sum (or a maximum) over `tokens` hidden states into the pooled vector.

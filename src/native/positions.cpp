@@ -9,15 +9,15 @@
 namespace sparsebert {
 namespace {
 
-// Around a window, the distances within one tile of queries and keys: 64 queries in floating point,
-// up to 16 and the keys' own 16 in int8.
+// How far a tile can reach past a window: by 64 queries in floating point, by up to 16 queries and
+// by 16 keys in int8.
 constexpr int kTileReach = 96;
 constexpr float kNothing = -1e30f;
 constexpr float kLog2E = 1.44269504f;
 
-// MPNet's and T5's bucket of a distance (Raffel et al. 2019, arXiv:1910.10683): half of them for
-// keys behind the query; of each half, half for single distances, the rest growing as their
-// logarithm up to 128. In float32 as transformers computes it.
+// MPNet's and T5's bucket of a distance (Raffel et al. 2019, arXiv:1910.10683): half of the buckets
+// are for keys after the query; of each half, half are for single distances, and the rest widen
+// with their logarithm up to 128. In float32, as transformers computes it.
 int bucket(int key_minus_query, int buckets) {
     constexpr int kFarthest = 128;
     const int half = buckets / 2, exact = half / 2, distance = std::abs(key_minus_query);
@@ -50,7 +50,7 @@ Positions::Positions(const ModelShape& shape, Order order)
       longest_(shape.longest()),
       order_(order) {
     for (LayerAttention& layer : attention_) {
-        // A window as wide as the longest text is none.
+        // A window as wide as the longest text has no effect.
         if (layer.window >= longest_) layer.window = kEverything;
         const bool local = layer.window != kEverything;
         window_of_.push_back(local ? index_of(windows_, &Window::width, layer.window) : -1);
@@ -70,7 +70,7 @@ void Positions::reserve(int tokens) {
     try {
         if (by_head()) fill_relative();
         for (Angles& angles : angles_) fill(angles);
-    } catch (...) {  // the tables are as they were, or some of them
+    } catch (...) {  // some of the tables may have changed
         capacity_ = 0;
         throw;
     }
@@ -95,7 +95,7 @@ void Positions::fill(Angles& angles) const {
     angles.cosines.resize(count);
     angles.sines.resize(count);
     for (int d = 0; d < half_; ++d) {
-        // In float32, as transformers has it: far from the start its rounding shows.
+        // In float32, as in transformers: far from the start its rounding matters.
         const float power =
             std::pow(angles.speed.theta, static_cast<float>(d) / static_cast<float>(half_));
         const float frequency = 1.0f / power / angles.speed.factor;

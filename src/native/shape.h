@@ -1,4 +1,5 @@
-// What every form of a model has: its sizes and kind, and the batch that it runs on.
+// What models of every number type have in common: sizes, architecture, and the batch that they run
+// on.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +11,15 @@ namespace sparsebert {
 
 enum class Pooling { kCls, kMean, kMeanSqrtLength, kMax };
 
-// Whose last hidden states are read. What follows the last attention is computed for no others.
+// Which tokens' last hidden states are read. Everything after the last attention is computed only
+// for those.
 enum class Reads { kEveryToken, kFirstTokens };
 
-// What a head reads: one vector a sequence, or every token.
+// What a head reads: one vector per sequence, or every token.
 enum class HeadInput { kNone, kFirstToken, kMean, kEachToken };
 
-// A head is a chain: its input, then a linear layer with activation and a LayerNorm, each only
-// where the model has it, and a last linear layer.
+// A head is a chain: its input, then, where the model has them, a linear layer with activation and
+// a LayerNorm, and a last linear layer.
 struct HeadShape {
     HeadInput input = HeadInput::kNone;
     Activation activation = Activation::kNone;
@@ -33,8 +35,8 @@ struct HeadShape {
     }
 };
 
-// How fast a rotary embedding turns: the base of its angles (0: there is none), and what positions
-// are divided by.
+// The speed of a rotary embedding: the base of its angles (0: no rotary embedding) and the factor
+// that positions are divided by.
 struct RotarySpeed {
     float theta = 0.0f, factor = 1.0f;
     bool operator==(const RotarySpeed& other) const {
@@ -42,58 +44,59 @@ struct RotarySpeed {
     }
 };
 
-// Of one layer: the largest distance at which a token sees another, and its rotary embedding.
+// One layer's attention: the largest distance at which tokens attend to each other, and the rotary
+// embedding.
 struct LayerAttention {
     int window = kEverything;
     RotarySpeed rotary;
 };
 
-// Disentangled attention (DeBERTa; He et al. 2020, arXiv:2006.03654): a score of query i and key j
-// is q_i k_j + q_i pk + k_j pq, over sqrt(terms x head size), where pk and pq are what the layer's
-// keys and queries make of an embedding of their distance i - j.
+// Disentangled attention (DeBERTa; He et al. 2020, arXiv:2006.03654): the score of query i and key
+// j is (q_i k_j + q_i pk + k_j pq) / sqrt(terms x head size), where pk and pq are the layer's key
+// and query projections of an embedding of their distance i - j.
 struct Disentangled {
-    int span = 0;                   // there are 2 span rows of embeddings; 0: attention is plain
-    int buckets = 0;                // of distances, or 0: each distance has its own row
-    int farthest = 0;               // distance that the last bucket ends with
+    int span = 0;                   // there are 2 span rows of embeddings; 0: not disentangled
+    int buckets = 0;                // of distances; 0: each distance has its own row
+    int farthest = 0;               // distance that the buckets extend to
     int terms = 1;                  // of a score
     bool keys = false;              // whether there is pk ("content to position"),
     bool queries = false;           // and pq ("position to content")
     std::vector<float> embeddings;  // [2 span][hidden]
 
-    int row(int distance) const;  // of a query from a key
+    int row(int distance) const;  // `distance`: query minus key
 };
 
 struct ModelShape {
     int hidden_size = 0, intermediate_size = 0, heads = 0;
-    int embedding_size = 0;  // where it is not the hidden size, embeddings are projected
+    int embedding_size = 0;  // if not the hidden size, embeddings are projected
     int vocabulary = 0, types = 0;
-    int positions = 0;       // most tokens of a sequence, and what comes before first_position
-    int first_position = 0;  // row of a sequence's first token; the one before it is padding's
+    int positions = 0;       // rows before first_position plus the most tokens of a sequence
+    int first_position = 0;  // row of a sequence's first token; the one before it is for padding
     float epsilon = 1e-12f;
     Activation activation = Activation::kGelu;
     bool norm_first = false;       // LayerNorm before attention and feed-forward, and at the end
     bool fused_attention = false;  // queries, keys and values in one linear layer
-    bool gated = false;            // the feed-forward's middle is activation(gate) x intermediate
+    bool gated = false;            // the feed-forward computes activation(gate) x intermediate
     bool fused_gate = false;       // gate and intermediate are one linear layer, in this order
     std::vector<LayerAttention> layers_attention;
     std::vector<float> relative_bias;  // [buckets of distances][heads], or empty
-    std::vector<float> slopes;         // of each head, by which scores fall with distance, or empty
+    std::vector<float> slopes;  // ALiBi: how fast each head's scores fall with distance; or empty
     Disentangled disentangled;
     HeadShape head;
-    int widest_shared = 0;  // most inputs of a layer of which blocks of rows share them
+    int widest_shared = 0;  // most inputs of any layer whose rows share patterns
 
     int longest() const { return positions - first_position; }
     int intermediate_rows() const { return gated ? 2 * intermediate_size : intermediate_size; }
 };
 
-// Token ids of a batch, end to end; sequence s is [offsets[s], offsets[s + 1]).
+// Token ids of a batch, concatenated; sequence s is [offsets[s], offsets[s + 1]).
 struct Batch {
     const int32_t* ids;
     const int32_t* types;
     const int32_t* offsets;
     int sequences;
     const int32_t* position_ids = nullptr;  // of each token
-    // How many tokens of each sequence, from its first, are attended to; null: all of them.
+    // How many of each sequence's first tokens are attended to; null: all of them.
     const int32_t* keys = nullptr;
 
     int tokens() const { return offsets[sequences]; }

@@ -35,7 +35,7 @@ Int8Weight kept_inputs(const Int8Weight& weight) { return kept(weight, Int8Layou
 
 namespace {
 
-// The inputs rounded to bf16, then as any other.
+// Rounds the inputs to bf16, then runs like any other weight.
 void run_rounded(const Kernels& kernels, const Linear& call, int row_begin, int row_end,
                  float* scratch) {
     const size_t inputs = static_cast<size_t>(call.weight->columns) * call.width;
@@ -94,7 +94,7 @@ void run_linear(const Int8Kernels& kernels, const Int8Linear& call, int tile_beg
     const Int8Weight& w = *call.weight;
     if (w.layout != Int8Layout::kSharedPairs) return kernels.linear(call, tile_begin, tile_end);
     const Int8Weight dense = kept_inputs(w);
-    const size_t chosen = static_cast<size_t>(dense.groups()) * kGroupInputs;  // bytes of a block
+    const size_t chosen = static_cast<size_t>(dense.groups()) * kGroupInputs;  // bytes per block
     uint8_t* gathered = reinterpret_cast<uint8_t*>(call.scratch);
     const size_t stride = int8_stride(dense.columns);
     Int8Linear part = call;

@@ -1,7 +1,7 @@
-// Linear layers of any kind by way of the kernels that an instruction set has. Where blocks of rows
-// keep the same input of each pair, a block is a dense layer over half of the inputs: these are
-// gathered once for the block and all tokens at hand, then the set's own dense kernel does the
-// rest. Where inputs must be rounded to bf16, they are, and then go through its fp32 kernels.
+// Linear layers of any layout on the kernels of an instruction set. Where blocks of rows keep the
+// same input of each pair, a block is a dense layer over half of the inputs: these are gathered
+// once per block for all tokens at hand, then the set's own dense kernel does the rest. Where
+// inputs must be rounded to bf16, they are rounded first and then go through its fp32 kernels.
 #pragma once
 
 #include <cstddef>
@@ -11,12 +11,12 @@
 
 namespace sparsebert {
 
-// What the rows of a kSharedPairs weight keep, [rows][columns / 2], as a kDense one.
+// The kept values of a kSharedPairs weight, [rows][columns / 2], as a kDense weight.
 Matrix kept_inputs(const Matrix& weight);
 Int8Weight kept_inputs(const Int8Weight& weight);
 
 // `kernels.linear` for a weight of any layout. The scratch (of Int8Linear, or the last argument)
-// must hold what the functions below say.
+// must have the size that the functions below return.
 void run_linear(const Kernels& kernels, const Linear& call, int row_begin, int row_end,
                 float* scratch);
 void run_linear(const Int8Kernels& kernels, const Int8Linear& call, int tile_begin, int tile_end);

@@ -13,9 +13,9 @@
 namespace sparsebert {
 namespace {
 
-// How long a thread without work looks for some before it sleeps. Waking a sleeper takes some 50
-// microseconds, which calls one after the other, as of a small model, are spared; an idle process
-// burns no more than this.
+// How long an idle thread spins before it sleeps. Waking a sleeping thread takes some 50
+// microseconds, which back-to-back calls, as of a small model, avoid this way; an idle process
+// wastes no more than this.
 constexpr std::chrono::microseconds kPatience{100};
 
 inline void pause() {
@@ -26,8 +26,8 @@ inline void pause() {
 #endif
 }
 
-// A step of waiting. Now and then it offers the core to others: where threads are more than cores,
-// the one waited for may be among them.
+// One step of spinning. From time to time it yields the core: with more threads than cores, the
+// thread waited for may need it.
 constexpr int kPauses = 128;  // a few microseconds
 
 inline void linger(int step) {
@@ -46,7 +46,7 @@ class ThreadPool::Team {
         try {
             for (int thread = 1; thread < threads; ++thread)
                 workers_.emplace_back([this, thread] { serve(thread); });
-        } catch (const std::exception&) {  // no destructor follows, and they wait for work
+        } catch (const std::exception&) {  // no destructor will run; the workers wait
             const std::string started = std::to_string(workers_.size() + 1);
             finish();
             throw std::runtime_error("only " + started + " of " + std::to_string(threads) +
@@ -55,11 +55,11 @@ class ThreadPool::Team {
     }
     ~Team() { finish(); }
 
-    // Hands `work` to the workers; null sends them home.
+    // Hands `work` to the workers; null makes them return.
     void start(const std::function<void(int)>* work) {
         if (workers_.empty()) return;
         work_ = work;
-        ++runs_;  // sequentially consistent, as is ++sleepers_: one of the two sees the other
+        ++runs_;  // sequentially consistent, as is ++sleepers_: at least one sees the other
         if (sleepers_ > 0) {
             {
                 std::lock_guard<std::mutex> lock(mutex_);
@@ -110,12 +110,12 @@ class ThreadPool::Team {
 
     const int size_;
     std::vector<std::thread> workers_;
-    const std::function<void(int)>* work_ = nullptr;  // of the run that `runs_` counts
+    const std::function<void(int)>* work_ = nullptr;  // of the current run
     std::atomic<unsigned> runs_{0};
     std::atomic<int> sleepers_{0};
     std::mutex mutex_;
     std::condition_variable wake_;
-    // Apart from what spinning workers read.
+    // On cache lines of their own, apart from what idle workers poll.
     alignas(64) std::atomic<int> waiting_{0};
     alignas(64) std::atomic<unsigned> phase_{0};
 };

@@ -1,5 +1,5 @@
-// Threads that start once and synchronise often: a run hands the same function to every thread, and
-// inside it `barrier` lines them up again within a microsecond.
+// Threads that start once and synchronise often: a run calls the same function on every thread, and
+// `barrier` inside it synchronises them within a microsecond.
 #pragma once
 
 #include <functional>
@@ -9,8 +9,8 @@ namespace sparsebert {
 
 class ThreadPool {
   public:
-    // The caller of `run` is one of the threads, so threads - 1 are started. std::runtime_error if
-    // the system does not give as many.
+    // The caller of `run` is one of the threads, so threads - 1 are started. Throws
+    // std::runtime_error if the system cannot start that many.
     explicit ThreadPool(int threads);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
@@ -18,15 +18,15 @@ class ThreadPool {
 
     int threads() const { return threads_; }
 
-    // Calls work(thread) on every thread, 0 being the caller's, and returns when all have. The work
-    // must not throw. One run at a time: the caller holds its own lock. A forked process has
-    // none of the threads, and must make a pool of its own (per_process.h).
+    // Calls work(thread) on every thread (the caller is thread 0) and returns when all are done.
+    // The work must not throw. One run at a time: callers need a lock of their own. A forked
+    // process has none of the threads and must create its own pool (per_process.h).
     template <typename Work>
     void run(const Work& work) {
-        run_on_all(std::cref(work));  // of a reference std::function allocates nothing
+        run_on_all(std::cref(work));  // std::function of a reference does not allocate
     }
 
-    // Waits until every thread of the run has come here.
+    // Waits until every thread of the run has reached the barrier.
     void barrier();
 
   private:

@@ -355,7 +355,7 @@ def test_a_vector_in_parts_is_refused():
     name = "encoder.layer.0.output.dense.bias"
     matrix = prune(weights, "1:2")["encoder.layer.0.output.dense.weight"]
     weights[name] = compress(matrix, Pattern.parse("1:2"))
-    with pytest.raises(EngineError, match=f"'{name}' is in parts, and must be one array"):
+    with pytest.raises(EngineError, match=f"'{name}' is a tuple of parts, but must be one array"):
         Encoder(config, weights, threads=1)
 
 
@@ -403,8 +403,8 @@ def test_an_empty_batch_gives_empty_results():
         ([97], [0], [0, 1], "token id 97"),
         ([-1], [0], [0, 1], "token id -1"),
         ([3], [2], [0, 1], "token type 2"),
-        ([3], [0], [0, 0, 1], "sequence 0 holds no token"),
-        ([3, 4], [0, 0], [0, 3, 2], "sequence 1 holds no token"),
+        ([3], [0], [0, 0, 1], "sequence 0 has no tokens"),
+        ([3, 4], [0, 0], [0, 3, 2], "sequence 1 has no tokens"),
         ([3] * 513, [0] * 513, [0, 513], "513 tokens"),
         ([3], [0, 0], [0, 1], "do not describe"),
         ([3], [0], [1, 1], "offsets must begin"),
@@ -461,8 +461,8 @@ def too_few_bits(weights):
         (lambda w: w.update({QUERY: replace(w[QUERY], columns=120)}), "wrong shape"),
         (lambda w: w.update({QUERY: replace(w[QUERY], pattern=Pattern(1, 4))}), "wrong shape"),
         (lambda w: w.update({"embeddings.LayerNorm.bias": np.zeros(59, np.float32)}), "60 numbers"),
-        (stray_bits, "not those of its pattern"),
-        (too_few_bits, "not those of its pattern"),
+        (stray_bits, "do not match its pattern"),
+        (too_few_bits, "do not match its pattern"),
     ],
 )
 def test_bad_weights_are_refused(change, message):

@@ -329,7 +329,7 @@ def with_bits(weight: Quantized, change: Any) -> Quantized:
 
 ANY_LAYOUT = [
     (lambda w: None, "is missing"),
-    (lambda w: dequantize(w), "is not int8, though others are"),
+    (lambda w: dequantize(w), "is not int8, although other weights are"),
     (lambda w: replace(w, columns=w.columns + 60), "is 36 x 96, not 36 x 36"),
     (lambda w: replace(w, values=w.values.astype(np.uint8)), "values of the wrong type or shape"),
     (lambda w: replace(w, values=w.values.astype("f4")), "values of the wrong type or shape"),
@@ -342,7 +342,7 @@ ANY_LAYOUT = [
     (lambda w: with_scale(w, float("nan")), "a scale that is negative or not finite"),
     (lambda w: with_scale(w, float("inf")), "a scale that is negative or not finite"),
     (lambda w: with_scale(w, -1e-3), "a scale that is negative or not finite"),
-    (lambda w: quantize(dequantize(w), QuantizedTable), "is a table, not a layer"),
+    (lambda w: quantize(dequantize(w), QuantizedTable), "is stored as a table, not as a layer"),
 ]
 WITH_BITS = [
     (lambda w: replace(w, bits=w.bits.astype(np.int64)), "bits of the wrong type or shape"),
@@ -350,10 +350,10 @@ WITH_BITS = [
     (lambda w: replace(w, bits=w.bits[0]), "bits of the wrong type or shape"),
 ]
 PANELS = [
-    (lambda w: with_bits(w, lambda b: b | np.uint64(1 << 63)), "bits that are not those of its"),
-    (lambda w: with_bits(w, lambda b: b & (b - np.uint64(1))), "bits that are not those of its"),
-    (lambda w: replace(w, pattern=Pattern(1, 4)), "values of the wrong type or shape|not those of"),
-    (lambda w: replace(w, pattern=Pattern(1, 5)), "an impossible pattern"),
+    (lambda w: with_bits(w, lambda b: b | np.uint64(1 << 63)), "bits that do not match its"),
+    (lambda w: with_bits(w, lambda b: b & (b - np.uint64(1))), "bits that do not match its"),
+    (lambda w: replace(w, pattern=Pattern(1, 4)), "values of the wrong type or shape|do not match"),
+    (lambda w: replace(w, pattern=Pattern(1, 5)), "an invalid pattern"),
 ]
 
 
@@ -384,7 +384,7 @@ def test_rows_that_cannot_share_are_refused() -> None:
         object.__setattr__(pattern, "shared_rows", 24)
         return replace(weight, pattern=pattern)
 
-    refused("shared", QUERY, change, "an impossible number of rows")
+    refused("shared", QUERY, change, "a pattern shared by 24 rows")
 
 
 @pytest.mark.parametrize("lengths", [[3], [1, 15, 16, 17], [64, 130, 5, 2]])
@@ -415,7 +415,7 @@ def test_bits_of_a_foreign_pattern_are_refused(change: Any, message: str) -> Non
     ("change", "message"),
     [
         (lambda w: None, "is missing"),
-        (lambda w: quantize(dequantize(w), QuantizedDense), "is not a table of rows"),
+        (lambda w: quantize(dequantize(w), QuantizedDense), "is not stored as a table"),
         (lambda w: replace(w, values=w.values[:, :-1]), "values of the wrong type or shape"),
         (lambda w: replace(w, values=w.values[:-1], scales=w.scales[:-1]), "wrong type or shape"),
         (lambda w: with_scale(w, float("nan")), "a scale that is negative or not finite"),
@@ -428,13 +428,23 @@ def test_bad_tables_are_refused(change: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("head", "name", "change", "message"),
     [
-        ("encoder", QUERY.replace("weight", "bias"), lambda w: w[:-1], "does not hold 36 numbers"),
+        (
+            "encoder",
+            QUERY.replace("weight", "bias"),
+            lambda w: w[:-1],
+            "is not a vector of 36 numbers",
+        ),
         ("encoder", QUERY.replace("weight", "bias"), lambda w: w.astype("f8"), "is not float32"),
-        ("encoder", "embeddings.LayerNorm.bias", lambda w: w[:-1], "does not hold 36 numbers"),
+        ("encoder", "embeddings.LayerNorm.bias", lambda w: w[:-1], "is not a vector of 36 numbers"),
         ("token-classification", "classifier.weight", lambda w: w[:, :-1], "is 3 x 35, not 3 x 36"),
         ("token-classification", "classifier.weight", lambda w: w.astype("f2"), "is not float32"),
-        ("token-classification", "classifier.bias", lambda w: w[:-1], "does not hold 3 numbers"),
-        ("masked-lm", "cls.predictions.bias", lambda w: w[:-1], "does not hold 37 numbers"),
+        (
+            "token-classification",
+            "classifier.bias",
+            lambda w: w[:-1],
+            "is not a vector of 3 numbers",
+        ),
+        ("masked-lm", "cls.predictions.bias", lambda w: w[:-1], "is not a vector of 37 numbers"),
     ],
 )
 def test_bad_vectors_and_last_layers_are_refused(

@@ -78,7 +78,7 @@ def test_int8_needs_finite_numbers(name: str, value: float) -> None:
     model = HandedOver(int8=True)
     model.arrays[name] = model.arrays[name].copy()
     model.arrays[name][3] = value
-    with pytest.raises(ValueError, match=f"weight '{name}' holds a number that is not finite"):
+    with pytest.raises(ValueError, match=f"weight '{name}' contains a number that is not finite"):
         model.load()
 
 
@@ -88,7 +88,7 @@ def test_distances_need_queries_and_keys_apart() -> None:
     model.arrays["encoder.rel_embeddings.weight"] = np.ones((4, model.hidden_size), np.float32)
     model.load()
     model.settings["fused_attention"] = True
-    with pytest.raises(ValueError, match="needs its queries and keys apart"):
+    with pytest.raises(ValueError, match="needs separate query and key layers"):
         model.load()
 
 
@@ -98,7 +98,7 @@ def test_distances_need_queries_and_keys_apart() -> None:
 def test_sizes_that_make_no_sense(name: str, value: int, int8: bool) -> None:
     model = HandedOver(int8=int8, head="sequence-classification")
     model.settings[name] = value
-    with pytest.raises(ValueError, match=f"'{name}' makes no sense"):
+    with pytest.raises(ValueError, match=f"'{name}' must be from 0 to 268435456, not {value}"):
         model.load()
 
 
@@ -114,7 +114,7 @@ def test_a_window_does_not_go_with_scores_by_distance(model: HandedOver) -> None
     model.settings["slopes"] = [0.5] * model.settings["num_attention_heads"]
     model.load()
     model.settings["attention"] = [(3, None, None)] * len(model.settings["attention"])
-    with pytest.raises(ValueError, match="a window does not go with scores by distance"):
+    with pytest.raises(ValueError, match="attention windows cannot be combined with scores"):
         model.load()
 
 

@@ -1,4 +1,5 @@
-// How AVX-512 rounds to bf16: vcvtne2ps2bf16 makes 32 words of two registers, first the second's.
+// Rounding to bf16 with AVX-512: vcvtne2ps2bf16 makes 32 words of two registers, those of the
+// second operand first.
 #pragma once
 
 inline void interleave(const float* first, const float* second, uint16_t* out) {

@@ -1,5 +1,5 @@
 // AVX-512 with BF16: vdpbf16ps adds two products for each of 16 outputs, twice what an FMA does.
-// AMD Zen 5: two a cycle, and blends run on ports that they leave idle.
+// AMD Zen 5: two per cycle, and blends run on ports that they leave idle.
 #include <immintrin.h>
 
 #include <algorithm>

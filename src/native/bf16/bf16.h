@@ -1,12 +1,12 @@
-// bf16: the upper half of an fp32 number, seven bits of fraction. `static`, so that a copy compiled
-// for AVX-512 can never be the one that the linker gives to code for plain x86-64.
+// bf16: the upper half of an fp32 number, seven bits of fraction. `static`, so that the linker can
+// never pick a copy compiled for AVX-512 for code that runs on plain x86-64.
 #pragma once
 
 #include <cstdint>
 
 namespace sparsebert {
 
-// To the nearest, of two as near to the even one. NaN stays NaN.
+// Rounds to nearest, ties to even. NaN stays NaN.
 static inline uint16_t to_bf16(float x) {
     uint32_t word;
     __builtin_memcpy(&word, &x, sizeof word);

@@ -1,13 +1,13 @@
-// The inputs of a linear layer, rounded and laid out as kernels.h says. Included by a file that has
-// defined interleave(first, second, out): 16 floats each, [16][2] words.
+// The inputs of a linear layer, rounded and laid out as described in kernels.h. Included by files
+// that have defined interleave(first, second, out): 16 floats of each to [16][2] words.
 #pragma once
 
-// What stands in inputs [first, first + 4) of the layer, each of `width` floats: rows of x, those
-// that a block of rows keeps of them, or zeros beyond the last.
+// Finds inputs [first, first + 4) of the layer, each of `width` floats: rows of x (with a shared
+// pattern, those that the block of rows keeps), or zeros past the last.
 struct InputRows {
     const float* x;
     int columns, width;
-    const uint8_t* seconds;  // of pairs, for kBf16SharedPairs; else null
+    const uint8_t* seconds;  // a bit per pair, for kBf16SharedPairs; else null
 
     void find(int first, const float* (&rows)[4]) const {
         alignas(64) static constexpr float kZeros[kLaneTokens] = {};
@@ -24,7 +24,7 @@ struct InputRows {
     bool zeros(int input) const { return input >= columns; }
 };
 
-// The halves of each panel.
+// Lays out both halves of each panel.
 inline void lay_out_inputs(const InputRows& inputs, uint16_t* out) {
     const int panels = bf16_panels(inputs.columns);
     for (int panel = 0; panel < panels; ++panel)
@@ -43,7 +43,7 @@ inline void lay_out_inputs(const InputRows& inputs, uint16_t* out) {
         }
 }
 
-// Calls use(bits of the block or null, begin, end) for rows that have the same inputs.
+// Calls use(bits of the block or null, begin, end) for each range of rows with the same inputs.
 template <typename Use>
 void each_block_of_rows(const Matrix& w, int row_begin, int row_end, const Use& use) {
     if (w.layout != Layout::kBf16SharedPairs) return use(nullptr, row_begin, row_end);
@@ -56,7 +56,7 @@ void each_block_of_rows(const Matrix& w, int row_begin, int row_end, const Use& 
     }
 }
 
-// The bias, the residual, the activation, and out they go: `count` tokens of a row.
+// The epilogue: adds bias and residual, applies the activation and stores `count` tokens of a row.
 inline void finish_row(const Linear& call, int row, int token, const float* sums, int count) {
     const size_t at = static_cast<size_t>(row) * call.width + token;
     const Vec bias = Vec::broadcast(call.bias ? call.bias[row] : 0.0f);

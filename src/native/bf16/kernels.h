@@ -1,18 +1,18 @@
 // Computing in bf16: weights and the inputs of linear layers are rounded to bf16, their products
-// (exact in fp32) summed in fp32, everything else stays as the floating-point pass has it.
+// (exact in fp32) are summed in fp32, and everything else is as in the floating-point pass.
 //
 // An instruction set that multiplies bf16 has kernels of its own for the layouts below; with any
 // other, rounded numbers go through its fp32 kernels (shared_rows.h), which is no faster than fp32.
 //
-// Panels are of 64 inputs. Half h of a panel, 0 or 1, has its inputs 2w + h in the words w = 0 to
-// 31, so that a masked move makes the two halves of a 1:2 row's kept values, and so that two words
-// next to each other are those of two pairs.
+// A panel has 64 inputs. Half h of a panel, 0 or 1, holds its inputs 2w + h in the words w = 0 to
+// 31, so that masked moves turn a 1:2 row's kept values into the two halves, and so that adjacent
+// words are those of adjacent pairs.
 //   weights   half of a panel by 16 rows: [16][32], 1 KiB, a tile
 //   inputs    half of a panel by 16 tokens: [16][16 tokens][2 words], 1 KiB, a tile as well
-// Kernels on vectors have both the other way round, numbers of two words transposed:
+// Vector kernels have both transposed, in units of two words:
 //   weights   [16][16 rows][2 words]
 //   inputs    [16 tokens][32]
-// Rows, inputs and tokens that are not there are zeros.
+// Missing rows, inputs and tokens are zeros.
 #pragma once
 
 #include <cstddef>
@@ -22,8 +22,8 @@
 
 namespace sparsebert {
 
-// What linear layers of floating-point weights multiply: the numbers as they are stored, those
-// rounded to bf16 by fp32 kernels, or bf16 by kernels of their own, on tiles or on vectors.
+// What linear layers of floating-point weights multiply: the numbers as they are stored, numbers
+// rounded to bf16 in fp32 kernels, or bf16 in kernels of its own, on tiles or on vectors.
 enum class Products { kStored, kRounded, kBf16Tiles, kBf16Vectors };
 
 constexpr int kBf16TileRows = 16, kBf16TileWords = 16 * 32;
@@ -34,7 +34,7 @@ constexpr int kBf16TileRows = 16, kBf16TileWords = 16 * 32;
 //   kBf16SharedPairs  kBf16Dense of the kept inputs, [rows][columns / 2]; bits as in kSharedPairs
 struct alignas(64) Bf16Pairs {
     uint16_t kept[16][32];
-    // A bit for each word of `kept`: the pair keeps its second input.
+    // One bit for each word of `kept`, set if the pair keeps its second input.
     uint32_t seconds[16];
 };
 
@@ -45,7 +45,7 @@ struct Bf16Kernels {
     // As Kernels::linear, for kBf16 layouts; the call's scratch has bf16_scratch_bytes.
     void (*linear)(const Linear&, int row_begin, int row_end);
     int block_tokens;
-    Products products;  // whose layout `linear` takes
+    Products products;  // whose layout `linear` expects
 };
 
 // The same kernels with linear layers in bf16.

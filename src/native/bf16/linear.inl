@@ -1,16 +1,17 @@
 // Linear layers in bf16 on vectors: an instruction adds the products of two words for each of 16
-// outputs. As in int8/blends.inl a pair's bit chooses one of two inputs, then 1:2 weights need half
-// the multiplies of dense ones.
+// outputs. As in int8/blends.inl, each pair's bit chooses one of two inputs, so that 1:2 weights
+// need half the multiplies of dense ones.
 #pragma once
 
 #include "inputs.inl"
 
-// Tiles of outputs x tokens of sums: 24 of 32 registers, and few loads for each multiply.
+// Register block, tiles of outputs x tokens: 24 of 32 registers are accumulators, and there are few
+// loads per multiply.
 constexpr int kTiles = 3, kTokens = 8;
 constexpr int kTileTokens = kLaneTokens;
 
-// R tiles of weights from `tile` on. Each adds the products of a panel to the sums of kTokens
-// tokens, whose inputs begin at x, and fetches the weights of the next R tiles.
+// R tiles of weights from `tile` on. add_panel adds the products of a panel to the sums of kTokens
+// tokens, whose inputs start at x, and prefetches the weights of the next R tiles.
 template <int R>
 struct DenseTiles {
     DenseTiles(const Matrix& w, int panels, int tile)
@@ -78,7 +79,7 @@ struct PairTiles {
     const Bf16Pairs* first;
 };
 
-// Of numbers of four bytes where they lie.
+// Transposes 16 x 16 four-byte numbers in place.
 inline void transpose_in_place(void* numbers) {
     __m512i* rows = static_cast<__m512i*>(numbers);
     __m512i a[16];
@@ -89,7 +90,8 @@ inline void transpose_in_place(void* numbers) {
     for (int i = 0; i < 16; ++i) _mm512_store_si512(rows + i, a[i]);
 }
 
-// R tiles of outputs by the 16 tokens whose inputs begin at x, to [R][16 tokens][16 outputs].
+// Multiplies R tiles of outputs by the 16 tokens whose inputs start at x, to out [R][16 tokens][16
+// outputs].
 template <int R, template <int> class Weights>
 [[gnu::noinline]] void multiply_tiles(const Weights<R>& weights, const uint16_t* x, int panels,
                                       float (*out)[16][16]) {
@@ -147,7 +149,7 @@ void linear(const Linear& call, int row_begin, int row_end) {
     const int panels = bf16_panels(columns);
     each_block_of_rows(w, row_begin, row_end, [&](const uint8_t* seconds, int begin, int end) {
         lay_out_inputs({call.x, columns, call.width, seconds}, x);
-        // Token by token, for two words of one to be broadcast.
+        // Token-major, so that two words of one token can be broadcast.
         const size_t tiles = static_cast<size_t>(call.width / kTileTokens) * panels * 2;
         for (size_t i = 0; i < tiles; ++i) transpose_in_place(x + i * kBf16TileWords);
         if (w.layout == Layout::kBf16Pairs)

@@ -1,14 +1,15 @@
 // Linear layers in bf16 on tile registers: 32 outputs by 32 tokens at a time, in four tiles of
-// sums. As in int8/linear_on_tiles.inl, 1:2 weights are expanded anew for each 32 tokens, a panel
-// ahead of the products, into a ring that stays in L1. The sums come out feature-major, just as the
-// floating-point pass keeps its activations: nothing is ever transposed.
+// sums. As in int8/linear_on_tiles.inl, 1:2 weights are expanded again for every 32 tokens, a panel
+// ahead of the products, into a ring buffer that stays in L1. The sums come out feature-major, like
+// the activations of the floating-point pass: nothing is ever transposed.
 #pragma once
 
 #include "inputs.inl"
 
-constexpr int kBlockTiles = 2;  // of tokens, and of outputs
+constexpr int kBlockTiles = 2;  // tiles of tokens, and of outputs, in a block
 constexpr int kRingPanels = 2;
-// So many outputs pass over a block of tokens before the next: their packed weights stay in L2.
+// This many tiles of outputs pass over a block of tokens before the next block, so that their
+// packed weights stay in L2.
 constexpr int kTilesTogether = 16;
 
 struct TileScratch {
@@ -58,7 +59,7 @@ struct PairTiles {
     const uint16_t* weights(int n, int panel, int half) const {
         return scratch.ring[panel % kRingPanels][n][half];
     }
-    // Of the tiles behind these, to L2: the prefetcher of the CPU stops at each page.
+    // Prefetches the following tiles to L2: the hardware prefetcher stops at each page.
     static void fetch(const Bf16Pairs* next) {
         const char* from = reinterpret_cast<const char*>(next);
         for (size_t at = 0; at < sizeof *next; at += 64) __builtin_prefetch(from + at, 0, 2);
@@ -104,7 +105,8 @@ void multiply_block(const Weights& weights, const uint16_t* x, int panels, TileS
     if constexpr (M > 1 && N > 1) Tile<3>::store(&scratch.sums[16][16], kStride);
 }
 
-// Rows [row_begin, row_end), which lie in tiles from `tile` on, N at a time, over all tokens.
+// Rows [row_begin, row_end), which lie in tiles [tile_begin, tile_end), N tiles at a time, over all
+// tokens.
 template <int N, template <int> class Weights>
 void tiles_of_layer(const Linear& call, int panels, const uint16_t* x, TileScratch& scratch,
                     int tile_begin, int tile_end, int row_begin, int row_end) {

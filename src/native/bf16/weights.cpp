@@ -56,7 +56,8 @@ void unpack_row(const Matrix& w, int row, float* out) {
     }
 }
 
-// Where word `word` of row `row` lies in a tile of 16 lines, and its bit in `seconds`.
+// The position of word `word` of row `row` in a tile of 16 lines, which is also that of its bit in
+// `seconds`.
 struct Place {
     Place(Products products, int row, int word)
         : line(products == Products::kBf16Tiles ? row : word / 2),
@@ -82,7 +83,7 @@ void lay_out_dense(const Matrix& w, Products products, uint16_t* out) {
 void lay_out_pairs(const Matrix& w, Products products, Bf16Pairs* out) {
     const int panels = bf16_panels(w.columns);
     for (int panel = 0; panel < panels; ++panel) {
-        // Of a last panel with fewer inputs the other values are not read.
+        // If the last panel has fewer inputs, its remaining values are not read.
         const int left = w.columns - panel * kPanelColumns;
         const int pairs = (left < kPanelColumns ? left : kPanelColumns) / 2;
         for (int row = 0; row < w.rows; ++row) {
@@ -107,7 +108,7 @@ Matrix in_bf16(const Matrix& weight, Products products, Bytes& memory) {
     const Matrix kept = shared ? kept_inputs(weight) : weight;
     const size_t tiles = (weight.rows + kBf16TileRows - 1) / kBf16TileRows;
     const size_t tile_bytes =
-        pairs ? sizeof(Bf16Pairs) : 2 * kBf16TileWords * sizeof(uint16_t);  // of a panel
+        pairs ? sizeof(Bf16Pairs) : 2 * kBf16TileWords * sizeof(uint16_t);  // per panel
     const size_t bytes = tiles * bf16_panels(kept.columns) * tile_bytes;
     uint8_t* values = memory.reserve(bytes);
     std::memset(values, 0, bytes);

@@ -1,4 +1,4 @@
-// Weights as computing in bf16 wants them, made once at load.
+// Converts weights for computing in bf16, once at load.
 #pragma once
 
 #include "../memory.h"
@@ -6,8 +6,8 @@
 
 namespace sparsebert {
 
-// `weight` as `products` (not kStored) multiply it, in `memory`: fp32 numbers rounded to bf16
-// in its own layout, or bf16 in a kBf16 layout.
+// `weight` in the form that `products` (not kStored) multiply, stored in `memory`: fp32 numbers
+// rounded to bf16 in its own layout, or bf16 in a kBf16 layout.
 Matrix in_bf16(const Matrix& weight, Products products, Bytes& memory);
 
 }  // namespace sparsebert

@@ -48,7 +48,7 @@ Matrix compressed(const std::string& name, const Parts& parts) {
     const AnyArray values = as_array(name, parts[4]), bits = as_array(name, parts[5]);
     if (shared_rows != 1) return shared_pairs(name, shared_rows, columns, values, bits);
     if (n < 1 || m <= n || m > kPanelColumns || columns < m || columns % m)
-        refuse(name, "has an impossible pattern");
+        refuse(name, "has an invalid pattern");
     const bool pairs = n == 1 && m == 2;
     Matrix matrix;
     matrix.layout = pairs ? Layout::kPairs : Layout::kBitmap;
@@ -81,7 +81,7 @@ Matrix read_matrix(const Weights& weights, const std::string& name, int rows, in
     return matrix;
 }
 
-// What `read_weights` asks for.
+// The reader that `read_weights` calls.
 class Reader {
   public:
     Reader(const Weights& weights, Model& model, Products products, int block_tokens)
@@ -91,7 +91,8 @@ class Reader {
 
     Matrix table(const std::string& name, int rows) const {
         const Matrix matrix = read_matrix(weights_, name, rows, model_.embedding_size);
-        if (matrix.layout != Layout::kDense) refuse(name, "is a table, which must be dense");
+        if (matrix.layout != Layout::kDense)
+            refuse(name, "is an embedding table, which must be dense");
         return matrix;
     }
 

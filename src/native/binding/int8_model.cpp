@@ -14,10 +14,10 @@ bool is(const AnyArray& array, std::initializer_list<int> shape) {
                                                       [](int a, int64_t b) { return a == b; });
 }
 
-// Of a layer: 255 x 128 x inputs stays below 2^31, and 128 x inputs below 2^22.
+// Most inputs of a layer: 255 x 128 x inputs stays below 2^31, and 128 x inputs below 2^22.
 constexpr int kMostInputs = 32'767;
 
-// What `read_weights` asks for.
+// The reader that `read_weights` calls.
 class Reader {
   public:
     Reader(const Weights& weights, Int8Model& model, const Int8Kernels& kernels)
@@ -31,7 +31,7 @@ class Reader {
     Int8Weight layer(const std::string& name, int rows, int columns, bool bias) {
         Int8Weight weight = matrix(name + ".weight", rows, columns);
         if (weight.layout == Int8Layout::kTable)
-            refuse(name + ".weight", "is a table, not a layer");
+            refuse(name + ".weight", "is stored as a table, not as a layer");
         if (weight.layout == Int8Layout::kBitmap)
             weight = for_kernels(weight, model_.converted.emplace_back());
         add_sums(weight);
@@ -41,7 +41,7 @@ class Reader {
 
     Int8Weight table(const std::string& name, int rows) {
         const Int8Weight weight = matrix(name, rows, model_.embedding_size);
-        if (weight.layout != Int8Layout::kTable) refuse(name, "is not a table of rows");
+        if (weight.layout != Int8Layout::kTable) refuse(name, "is not stored as a table");
         return weight;
     }
 
@@ -58,11 +58,11 @@ class Reader {
     }
 
   private:
-    // No zero point is to be had from activations that are not finite.
+    // Refuses values that are not finite: there is no zero point for the activations they lead to.
     const float* finite(const std::string& name, int count) const {
         const float* values = weights_.vector(name, count);
         if (!std::all_of(values, values + count, [](float x) { return std::isfinite(x); }))
-            refuse(name, "holds a number that is not finite");
+            refuse(name, "contains a number that is not finite");
         return values;
     }
 
@@ -72,12 +72,12 @@ class Reader {
         return from ? static_cast<float*>(std::memcpy(to, from, sizeof(float) * count)) : to;
     }
 
-    // Zeros where a layer has none: no name.
+    // Zeros if the name is empty: the layer has no bias.
     const float* bias_of(const std::string& name, int count) {
         return padded(name.empty() ? nullptr : finite(name, count), count);
     }
 
-    // The bits of a pattern that rows share, as bytes of all ones or none.
+    // The bits of a shared pattern, expanded to bytes of all ones or all zeros.
     const uint8_t* seconds(const std::string& name, nb::handle part, const Int8Weight& weight) {
         const AnyArray bits = as_array(name, part);
         check_shared_bits(name, bits, weight.shared_rows, weight.rows, weight.columns);
@@ -90,21 +90,25 @@ class Reader {
         return to;
     }
 
-    // The tuples of `Quantized` in engine/__init__.py.
+    // Reads the tuples that `_native` in engine/__init__.py makes of a `Quantized`.
     Int8Weight matrix(const std::string& name, int rows, int columns) {
         const nb::object value = weights_.entry(name);
-        if (!nb::isinstance<nb::tuple>(value)) refuse(name, "is not int8, though others are");
+        if (!nb::isinstance<nb::tuple>(value))
+            refuse(name, "is not int8, although other weights are");
         const Parts parts(name, value);
         Int8Weight weight;
         weight.rows = rows;
         weight.columns = columns;
         const int tiles = weight.tiles(), groups = weight.groups();
         const std::string kind = parts.is_text(0) ? nb::cast<std::string>(parts[0]) : "bitmap";
-        // Where the values stand: behind the columns, before which some have another number.
+        // The index of the values: after the number of columns (tables have none), which some kinds
+        // precede with other numbers.
         const bool more = kind == "bitmap" || kind == "shared-pairs";
         int next = kind == "table" ? 1 : more ? 3 : 2;
         if (kind != "table") check_shape(name, rows, parts.integer(next - 1), rows, columns);
-        if (columns > kMostInputs) refuse(name, "has more inputs than an int32 sum can hold");
+        if (columns > kMostInputs)
+            refuse(name, "has " + std::to_string(columns) + " inputs; int32 sums allow at most " +
+                             std::to_string(kMostInputs));
         const AnyArray values = as_array(name, parts[next++]);
         bool fits = values.dtype() == nb::dtype<int8_t>();
         if (kind == "pairs") {
@@ -127,7 +131,7 @@ class Reader {
             weight.layout = Int8Layout::kBitmap;
             const int n = parts.integer(0), m = parts.integer(1);
             if (n < 1 || m <= n || m > kPanelColumns || columns < m || columns % m)
-                refuse(name, "has an impossible pattern");
+                refuse(name, "has an invalid pattern");
             weight.panel_columns = kPanelColumns / m * m;
             weight.kept = weight.panel_columns / m * n;
             const int panels = (columns + weight.panel_columns - 1) / weight.panel_columns;
@@ -135,7 +139,7 @@ class Reader {
             weight.bits = bits(name, parts[next++], panels, rows);
             check_bitmap(name, weight.bits, rows, columns, weight.panel_columns, n, m);
         } else {
-            refuse(name, "is of an unknown kind");
+            refuse(name, "is of unknown kind '" + kind + "'");
         }
         if (!fits) refuse(name, "has values of the wrong type or shape");
         weight.values = static_cast<const int8_t*>(values.data());

@@ -1,5 +1,5 @@
-// sparsebert._engine: numpy arrays in and out, nothing copied, the GIL released while it runs.
-// The Python package sparsebert.engine is the face of this module and gives its contracts.
+// sparsebert._engine: reads and fills numpy arrays without copying them, and releases the GIL while
+// it runs. The Python package sparsebert.engine wraps this module and documents its contracts.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -22,7 +22,7 @@ namespace {
 using Integers = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-// Whether none is infinite or NaN: those have all bits of the exponent set.
+// Whether no value is infinite or NaN: those have all bits of the exponent set.
 bool all_finite(const float* values, size_t count) {
     uint32_t found = 0;
     for (size_t i = 0; i < count; ++i) {
@@ -35,14 +35,14 @@ bool all_finite(const float* values, size_t count) {
 
 // The encoder together with the arrays that its weights point into.
 struct BoundEncoder {
-    // The caller's dict may change; the arrays in this one stay.
+    // Copies the dict, which the caller may change; the copy keeps the arrays alive.
     BoundEncoder(const nb::dict& config, const nb::dict& arrays, int threads,
                  const std::string& isa, const std::string& compute)
         : weights(nb::steal<nb::dict>(PyDict_Copy(arrays.ptr()))),
           set(select_instruction_set(isa)) {
         const bool bf16 = compute == "bf16";
         if (!bf16 && !compute.empty())
-            throw std::invalid_argument("unknown precision '" + compute + "' to compute in.");
+            throw std::invalid_argument("unknown precision '" + compute + "'.");
         if (!is_int8(weights)) {
             Kernels kernels = *set.kernels;
             Products products = bf16 ? Products::kRounded : Products::kStored;
@@ -59,8 +59,7 @@ struct BoundEncoder {
                              kernels, threads);
             return;
         }
-        if (bf16)
-            throw std::invalid_argument("its weights are int8, which are not computed in bf16.");
+        if (bf16) throw std::invalid_argument("int8 weights cannot be computed in bf16.");
         Int8Model model = read_int8_model(config, weights, *set.int8);
         Int8Choice choice = choose_int8_kernels(set, model.has_pairs());
         if (!choice.reason.empty()) kernel = choice.reason;
@@ -79,13 +78,13 @@ struct BoundEncoder {
         Batch batch{ids.data(), types.data(), offsets.data(), static_cast<int>(sequences)};
         if (keys) {
             if (keys->shape(0) != sequences || !is_aligned(keys->data(), sizeof(int32_t)))
-                throw std::invalid_argument("keys must be aligned, one for each sequence.");
+                throw std::invalid_argument("keys must be aligned, with one number per sequence.");
             batch.keys = keys->data();
         }
         return batch;
     }
 
-    // Runs run(encoder, where results go) without the GIL; whether they are finite.
+    // Calls run(encoder, output) without the GIL. Returns whether all results are finite.
     template <typename Run>
     bool compute(const Output& out, Run run) {
         nb::gil_scoped_release release;
@@ -102,7 +101,7 @@ struct BoundEncoder {
 
     nb::dict weights;
     const InstructionSet& set;
-    std::optional<std::string> kernel;  // of linear layers, and why, where there is a choice
+    std::optional<std::string> kernel;  // of linear layers, and why, if there is a choice
     std::unique_ptr<Encoder> encoder;
 };
 
@@ -119,13 +118,13 @@ Pooling read_pooling(const std::string& mode) {
 
 NB_MODULE(_engine, m) {
     using namespace sparsebert;
-    // Arrays as they are: results written into a converted copy would be lost.
+    // Arrays are not converted: results written into a converted copy would be lost.
     const auto ids = nb::arg("ids").noconvert(), types = nb::arg("type_ids").noconvert();
     const auto offsets = nb::arg("offsets").noconvert(), out = nb::arg("out").noconvert();
     m.def("available_instruction_sets", &available_instruction_sets);
     m.def("select_instruction_set",
           [](const std::string& name) { return std::string(select_instruction_set(name).name); });
-    // Runs say whether all of their results are finite.
+    // Runs return whether all of their results are finite.
     nb::class_<BoundEncoder>(m, "Encoder")
         .def(nb::init<const nb::dict&, const nb::dict&, int, const std::string&,
                       const std::string&>())

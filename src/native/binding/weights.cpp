@@ -27,7 +27,7 @@ AnyArray as_array(const std::string& name, nb::handle value) {
 }
 
 Parts::Parts(const std::string& name, nb::handle value) : name_(name) {
-    if (!nb::isinstance<nb::tuple>(value)) refuse(name, "is in one, and must be in parts");
+    if (!nb::isinstance<nb::tuple>(value)) refuse(name, "is not a tuple of parts");
     parts_ = nb::borrow<nb::tuple>(value);
 }
 
@@ -38,7 +38,7 @@ nb::handle Parts::operator[](size_t index) const {
 
 int Parts::integer(size_t index) const {
     int value;
-    if (!nb::try_cast((*this)[index], value)) refuse(name_, "has a part that is no number");
+    if (!nb::try_cast((*this)[index], value)) refuse(name_, "has a part that is not an integer");
     return value;
 }
 
@@ -49,14 +49,15 @@ nb::object Weights::entry(const std::string& name) const {
 
 AnyArray Weights::array(const std::string& name) const {
     const nb::object value = entry(name);
-    if (nb::isinstance<nb::tuple>(value)) refuse(name, "is in parts, and must be one array");
+    if (nb::isinstance<nb::tuple>(value))
+        refuse(name, "is a tuple of parts, but must be one array");
     return as_array(name, value);
 }
 
 const float* Weights::vector(const std::string& name, int count) const {
     const AnyArray array = this->array(name);
     if (array.ndim() != 1 || array.shape(0) != static_cast<size_t>(count))
-        refuse(name, "does not hold " + std::to_string(count) + " numbers");
+        refuse(name, "is not a vector of " + std::to_string(count) + " numbers");
     if (array.dtype() != nb::dtype<float>()) refuse(name, "is not float32");
     return static_cast<const float*>(array.data());
 }
@@ -102,7 +103,7 @@ void check_bitmap(const std::string& name, const uint64_t* bits, int rows, int c
             const uint64_t word = bits[static_cast<size_t>(panel) * rows + row];
             const bool beyond = count < 64 && word >> count;
             if (beyond || __builtin_popcountll(word) != count / m * n)
-                refuse(name, "has bits that are not those of its pattern");
+                refuse(name, "has bits that do not match its pattern");
         }
     }
 }
@@ -110,7 +111,9 @@ void check_bitmap(const std::string& name, const uint64_t* bits, int rows, int c
 void check_shared_bits(const std::string& name, const AnyArray& bits, int shared_rows, int rows,
                        int columns) {
     if (shared_rows < kTileRows || shared_rows % kTileRows)
-        refuse(name, "has an impossible number of rows that share their inputs");
+        refuse(name, "has a pattern shared by " + std::to_string(shared_rows) +
+                         " rows; their number must be a positive multiple of " +
+                         std::to_string(kTileRows));
     const int blocks = (rows + shared_rows - 1) / shared_rows;
     if (bits.dtype() != nb::dtype<uint8_t>() || bits.ndim() != 2 ||
         bits.shape(0) != static_cast<size_t>(blocks) ||
@@ -123,7 +126,8 @@ bool is_int8(const nb::dict& entries) {
         if (nb::isinstance<nb::tuple>(value)) {
             const nb::tuple parts = nb::cast<nb::tuple>(value);
             if (parts.size() > 0 && nb::isinstance<nb::str>(parts[0])) return true;
-            // N:M in int8 has (n, m, columns, values, ...), in floating point one number more.
+            // An int8 N:M matrix is (n, m, columns, values, ...); a floating-point one has one more
+            // number before its values.
             if (parts.size() > 3 && nb::isinstance<AnyArray>(parts[3])) return true;
         }
     return false;
@@ -146,10 +150,10 @@ HeadInput read_input(const std::string& name) {
     if (name == "cls") return HeadInput::kFirstToken;
     if (name == "mean") return HeadInput::kMean;
     if (name == "tokens") return HeadInput::kEachToken;
-    throw std::invalid_argument("unknown input '" + name + "' of a head.");
+    throw std::invalid_argument("unknown head input '" + name + "'.");
 }
 
-// (rows of embeddings, buckets, farthest, whether pk, whether pq, whether LayerNorm is in front).
+// `value` is (rows of embeddings, buckets, farthest, has pk, has pq, embeddings have a LayerNorm).
 Disentangled read_disentangled(nb::handle value, const Weights& weights, const ModelShape& shape) {
     const Parts parts("disentangled", value);
     const int rows = parts.integer(0), hidden = shape.hidden_size;
@@ -163,9 +167,10 @@ Disentangled read_disentangled(nb::handle value, const Weights& weights, const M
     const bool sensible = found.buckets == 0 || (found.buckets >= 2 && found.buckets <= rows &&
                                                  found.farthest > found.buckets / 2 + 1);
     if (rows < 2 || rows % 2 || !sensible)
-        throw std::invalid_argument("the distances of disentangled attention make no sense.");
+        throw std::invalid_argument(
+            "the rows, buckets or farthest distance of disentangled attention are invalid.");
     if (shape.fused_attention)
-        throw std::invalid_argument("disentangled attention needs its queries and keys apart.");
+        throw std::invalid_argument("disentangled attention needs separate query and key layers.");
     const std::string name = "encoder.rel_embeddings";
     found.embeddings = weights.small_matrix(name + ".weight", rows, hidden);
     if (!nb::cast<bool>(parts[5])) return found;
@@ -185,14 +190,16 @@ Disentangled read_disentangled(nb::handle value, const Weights& weights, const M
 
 }  // namespace
 
-// No matrix has more, so that sizes may be rounded up, and doubled, within an int.
+// No matrix may have more rows, so that sizes can be rounded up, and doubled, within an int.
 constexpr int kMostRows = 1 << 28;
 
 void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shape) {
     const auto integer = [&](const char* name) {
         const int value = nb::cast<int>(config[name]);
         if (value < 0 || value > kMostRows)
-            throw std::invalid_argument("'" + std::string(name) + "' makes no sense.");
+            throw std::invalid_argument("'" + std::string(name) + "' must be from 0 to " +
+                                        std::to_string(kMostRows) + ", not " +
+                                        std::to_string(value) + ".");
         return value;
     };
     const auto flag = [&](const char* name) { return nb::cast<bool>(config[name]); };
@@ -213,9 +220,10 @@ void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shap
     shape.fused_gate = flag("fused_gate");
     if (shape.hidden_size < 1 || shape.intermediate_size < 1 || shape.embedding_size < 1 ||
         shape.heads < 1 || shape.hidden_size % shape.heads)
-        throw std::invalid_argument("the attention heads do not divide the hidden size.");
+        throw std::invalid_argument(
+            "sizes must be positive, and the attention heads must divide the hidden size.");
     if (shape.first_position < 0 || shape.longest() < 1)
-        throw std::invalid_argument("the model has no positions.");
+        throw std::invalid_argument("max_position_embeddings leaves no positions for tokens.");
     for (const auto& layer : nb::cast<nb::list>(config["attention"])) {
         const Parts parts("attention", layer);
         LayerAttention attention;
@@ -225,7 +233,8 @@ void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shap
         const auto [theta, factor] = attention.rotary;
         if (attention.window < 0 || !(theta >= 0 && factor > 0) ||
             (theta > 0 && shape.hidden_size / shape.heads % 2))
-            throw std::invalid_argument("a layer's attention makes no sense.");
+            throw std::invalid_argument(
+                "a layer's attention window or rotary embedding is invalid.");
         shape.layers_attention.push_back(attention);
     }
     if (const int buckets = integer("relative_buckets")) {
@@ -234,15 +243,16 @@ void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shap
     }
     shape.slopes = nb::cast<std::vector<float>>(config["slopes"]);
     if (!shape.slopes.empty() && static_cast<int>(shape.slopes.size()) != shape.heads)
-        throw std::invalid_argument("there must be a slope for each head.");
+        throw std::invalid_argument("there must be one slope for each attention head.");
     if (const nb::object found = config["disentangled"]; !found.is_none())
         shape.disentangled = read_disentangled(found, weights, shape);
     const bool windowed =
         std::any_of(shape.layers_attention.begin(), shape.layers_attention.end(),
                     [](const LayerAttention& attention) { return attention.window < kEverything; });
     if (windowed && (!shape.relative_bias.empty() || !shape.slopes.empty() ||
-                     shape.disentangled.span))  // a bias takes the place of a window's edge
-        throw std::invalid_argument("a window does not go with scores by distance.");
+                     shape.disentangled.span))  // the bias would replace a window's
+        throw std::invalid_argument(
+            "attention windows cannot be combined with scores that depend on distance.");
     HeadShape& head = shape.head;
     head.input = read_input(text("head_input"));
     if (head.input == HeadInput::kNone) return;

@@ -1,4 +1,4 @@
-// A model's weights as Python hands them over: a dict of arrays and tuples, each checked before a
+// A model's weights as Python passes them: a dict of arrays and tuples, each checked before a
 // pointer to it is kept.
 #pragma once
 
@@ -23,21 +23,21 @@ using AnyArray = nb::ndarray<nb::ro, nb::device::cpu>;
 // Throws std::invalid_argument.
 [[noreturn]] void refuse(const std::string& name, const std::string& why);
 
-// The array itself, whose numbers a model may point to for as long as it is kept: refused if it is
-// none, or not contiguous and aligned, of which a caller would have to make a copy.
+// The array itself, which a model may point into for as long as the array is kept. Refused if it is
+// no array, or not contiguous and aligned, so that the caller would have to copy it.
 AnyArray as_array(const std::string& name, nb::handle value);
 
 inline bool is_aligned(const void* data, size_t bytes) {
     return reinterpret_cast<uintptr_t>(data) % bytes == 0;
 }
 
-// A weight in parts.
+// A weight that is a tuple of parts.
 class Parts {
   public:
-    // Refused if `value` is no tuple.
+    // Refused if `value` is not a tuple.
     Parts(const std::string& name, nb::handle value);
-    nb::handle operator[](size_t index) const;  // refused if there are not so many
-    int integer(size_t index) const;            // refused if it is none
+    nb::handle operator[](size_t index) const;  // refused if out of range
+    int integer(size_t index) const;            // refused if it is not an integer
     bool is_text(size_t index) const { return nb::isinstance<nb::str>((*this)[index]); }
 
   private:
@@ -51,7 +51,7 @@ class Weights {
 
     bool has(const std::string& name) const { return entries_.contains(name.c_str()); }
     nb::object entry(const std::string& name) const;                // refused if missing
-    AnyArray array(const std::string& name) const;                  // refused if in parts
+    AnyArray array(const std::string& name) const;                  // refused if a tuple
     const float* vector(const std::string& name, int count) const;  // float32 [count]
     const float* float_matrix(const std::string& name, int rows, int columns) const;  // float32
     // A copy of a float32 or float16 matrix.
@@ -64,17 +64,18 @@ class Weights {
 void check_shape(const std::string& name, int rows, int columns, int wanted_rows,
                  int wanted_columns);
 
-// A stray bit would read beyond the activations or the values.
+// Refuses bits that do not match the pattern: a stray one would read beyond the activations or the
+// values.
 void check_bitmap(const std::string& name, const uint64_t* bits, int rows, int columns,
                   int panel_columns, int n, int m);
 
-// Bits of a pattern that rows share: uint8 [blocks][(columns + 15) / 16].
+// Checks the bits of a shared pattern: uint8 [blocks][(columns + 15) / 16].
 void check_shared_bits(const std::string& name, const AnyArray& bits, int shared_rows, int rows,
                        int columns);
 
-// The model of a configuration (see `Configuration` in engine/__init__.py). Weights stay where
-// they lie, and must outlive the model; for products other than of stored numbers, those of linear
-// layers are converted. A floating-point model needs scratch for blocks of `block_tokens`.
+// Reads the model of a configuration (see `Configuration` in engine/__init__.py). Weights are used
+// in place and must outlive the model; those of linear layers are converted unless `products` is
+// kStored. A floating-point model gets scratch for blocks of `block_tokens`.
 Model read_float_model(const nb::dict& config, const nb::dict& entries, Products products,
                        int block_tokens);
 Int8Model read_int8_model(const nb::dict& config, const nb::dict& entries,
@@ -83,10 +84,10 @@ Int8Model read_int8_model(const nb::dict& config, const nb::dict& entries,
 // Whether any weight is int8.
 bool is_int8(const nb::dict& entries);
 
-// What both have: sizes, kind and head.
+// Reads what both kinds of model have: sizes, architecture and head.
 void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shape);
 
-// Calls on `reader`, for every weight of a model in computing order:
+// Calls `reader` for every weight of a model, in the order of computation:
 //   reader.table(name, rows) for tables of embeddings
 //   reader.norm(name, features, has bias) and reader.layer(name, rows, columns, has bias)
 // and reads the head's last layer with reader.decoder(...) or reader.last(...).
@@ -111,9 +112,10 @@ void read_weights(const nb::dict& config, Reader& reader, Model& model) {
     const auto order = nb::cast<std::vector<int>>(config["layer_order"]);
     if (order.size() != model.layers_attention.size() ||
         (embedded != hidden && !flag("projection")))
-        throw std::invalid_argument("the model's layers do not fit together.");
+        throw std::invalid_argument(
+            "'layer_order' and 'attention' differ in length, or a projection is missing.");
     for (size_t l = 0; l < order.size(); ++l) {
-        // Layers that share their weights follow each other.
+        // Layers that share their weights are consecutive.
         if (l > 0 && order[l] == order[l - 1]) {
             model.layers.push_back(model.layers.back());
             continue;
@@ -139,7 +141,7 @@ void read_weights(const nb::dict& config, Reader& reader, Model& model) {
         layer.attention_output = attention("output.dense", hidden);
         const char* norms[2] = {"attention.output.LayerNorm", "output.LayerNorm"};
         if (model.norm_first) norms[0] = "attention.LayerNorm", norms[1] = "intermediate.LayerNorm";
-        // With LayerNorm in front, the first layer's stands behind the embeddings.
+        // With norm_first, the embeddings' LayerNorm takes the place of the first layer's.
         if (!model.norm_first || l > 0)
             layer.attention_norm = reader.norm(prefix + norms[0], hidden, norm_bias);
         if (flag("residual_norm"))

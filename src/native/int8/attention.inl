@@ -1,4 +1,5 @@
-// Attention of one head by vectors: tiles of keys or of columns by some queries, in registers.
+// Attention of one head on vectors: register blocks of tiles of keys, or of value columns, by a few
+// queries.
 #pragma once
 
 #include "attention_head.inl"
@@ -16,7 +17,7 @@ template <int R, int T>
     sum_dense<R, T>(sums, head.keys + static_cast<size_t>(key) * depth,
                     static_cast<size_t>(depth) * 16, head.part(0, query), head.call.at.row(),
                     depth / 4);
-    // Copies, which no store can change.
+    // Local copies, which stores cannot alias.
     const float *key_scales = head.key_scales + key, *value_logs = head.value_logs + key;
     float scales[T];
 #pragma GCC unroll 16
@@ -40,9 +41,9 @@ template <int R, int T>
     }
 }
 
-// Adds the scores of distances to those of content, of T queries (rows of `scores`) by 16 keys. A
-// query is multiplied by the keys of distances as by those of tokens; the queries of distances, one
-// for each of 16 keys, by the key itself.
+// Adds the scores of distances to the content scores of T queries (rows of `scores`) by 16 keys.
+// Queries are multiplied by the keys of distances as by those of tokens; each of the 16 keys is
+// multiplied by a query of a distance of its own.
 template <int T>
 [[gnu::noinline]] void add_distances(const HeadTiles& head, float* scores, int query, int key) {
     const Int8HeadDistances& of = head.call.distances;
@@ -122,7 +123,7 @@ void attention(const Int8Attention& call) {
     each_run<kAttentionTokens>(call.queries, [&](auto length, int query, int runs) {
         constexpr int T = length();
         for (; runs > 0; --runs, query += T) {
-            // The keys that some query of the tile sees, in whole tiles.
+            // The keys that at least one query of the block attends to, in whole tiles.
             const int first = std::max(0, query - call.window) / 16;
             const int last = std::min(key_tiles, (query + T - 1 + call.window) / 16 + 1);
             each_run<kAttentionTiles>(last - first, [&](auto tiles, int tile, int count) {
@@ -131,7 +132,8 @@ void attention(const Int8Attention& call) {
             });
             for (int key = 0; call.distances.keys && key < head.padded; key += 16)
                 add_distances<T>(head, head.scores, query, key);
-            // Row after row at each step: sums over lanes and divisions of the rows overlap.
+            // Each step takes all rows before the next step, so that the rows' horizontal sums and
+            // divisions overlap.
             float highest[T], factors[T];
             for (int t = 0; t < T; ++t)
                 highest[t] =

@@ -2,14 +2,15 @@
 //   S[i][j] = sq[i] sk[j] / sqrt(d) sum_d Q[i][d] K[j][d]
 //   p[i][j] = exp(S[i][j] + ln sv[j] - max_j),  P = round(255 p)
 //   O[i][d] = sum_j P[i][j] V[j][d] / (255 sum_j p[i][j] / sv[j])
-// A value's scale is folded into the probabilities, and everything is kept in powers of two.
-// Disentangled attention adds to S what keys and queries of the distance j - i give:
+// Each value's scale is folded into the probabilities, and exponentials are powers of two.
+// Disentangled attention adds to S the terms of keys and queries of the distance j - i:
 //   sq[i] spk[j - i] sum_d Q[i][d] PK[j - i][d] + sk[j] spq[j - i] sum_d PQ[j - i][d] K[j][d]
 #pragma once
 
 #include "runs.inl"
 
-// 255 x 2^x for x <= 0, to a relative 8e-6: far below what eight bits of probability can tell.
+// 255 x 2^x for x <= 0, to a relative error of 8e-6: far below the resolution of eight-bit
+// probabilities.
 inline Vec exp2_times_255(Vec x) {
     x = max(Vec::broadcast(-126.0f), x);
     const Vec n = round(x), r = sub(x, n);
@@ -21,9 +22,9 @@ inline Vec exp2_times_255(Vec x) {
     return scaled(p, n);
 }
 
-// log2 x of 16 normal numbers above 0, to 1e-7 and rounding: x = 2^n m, m from sqrt 1/2 to sqrt 2;
+// log2 x of 16 positive normal numbers, to 1e-7 and rounding: x = 2^n m, m from sqrt 1/2 to sqrt 2;
 // log2 m = 2 / ln 2 (s + s^3 / 3 + s^5 / 5 + s^7 / 7), s = (m - 1) / (m + 1). Infinity and NaN give
-// NaN. With std::log2 for one after the other it was 4 to 8 % of attention on Zen 5.
+// NaN. Calling std::log2 for each took 4 to 8 % of attention's time on Zen 5.
 inline void log2_of_16(const float* x, float* out) {
     constexpr uint32_t kSqrtHalf = 0x3F3504F3;
     uint32_t bits[16];
@@ -47,7 +48,7 @@ inline void log2_of_16(const float* x, float* out) {
     }
 }
 
-// A head's keys and values laid out as weights, and what a query row needs beside them.
+// A head's keys and values laid out like weights, and the buffers that a few queries need.
 struct HeadTiles {
     HeadTiles(const Int8Attention& a) : call(a), padded(round_up(a.tokens, 16)) {
         const int depth = a.at.depth();
@@ -89,7 +90,7 @@ struct HeadTiles {
         }
         for (int j = 0; j < padded; j += 16) log2_of_16(value_inverses + j, value_logs + j);
         for (int j = 0; j < padded; ++j) value_inverses[j] = 1.0f / value_inverses[j];
-        // No weight on what is not there.
+        // No probability for padding and for tokens that are not keys.
         for (int j = call.keys; j < padded; ++j) {
             value_logs[j] = -std::numeric_limits<float>::infinity();
             value_inverses[j] = 0.0f;
@@ -108,18 +109,18 @@ struct HeadTiles {
     int padded;
     int8_t* keys;      // [padded / 16][depth / 4][16 keys][4]
     int8_t* values;    // [depth / 16][padded / 4][16 columns][4 tokens]
-    int32_t* offsets;  // (kInputOffset - 128) x sum of each key: queries are stored plus 128
+    int32_t* offsets;  // (kInputOffset - 128) x sum of each key: queries are stored with 128 added
     float* key_scales;
     float* value_logs;
     float* value_inverses;
     size_t score_stride, probability_stride;
     float* scores;           // [2][kTileQueries][score_stride]
     uint8_t* probabilities;  // [kTileQueries][probability_stride]
-    int32_t* sums;           // [2][kTileQueries][depth], on tiles: of the context
+    int32_t* sums;           // [2][kTileQueries][depth], on tiles: the context's
 };
 
-// Adds a query's bias, if any, to its scores for keys [begin, end); returns the highest. `bias` is
-// that of key 0.
+// Adds a query's bias, if any, to its scores for keys [begin, end); returns the highest score.
+// `bias` points to the bias of key 0.
 inline float highest_score(float* row, int begin, int end, const float* bias) {
     if (bias)
         for (int j = begin; j < end; j += Vec::kWidth)
@@ -130,12 +131,13 @@ inline float highest_score(float* row, int begin, int end, const float* bias) {
     return largest(highest);
 }
 
-// A query's scores for keys [begin, end) to probabilities; returns the factor of its context.
+// Turns a query's scores for keys [begin, end) into probabilities; returns the factor of its
+// context.
 inline float softmax(const HeadTiles& head, const float* row, uint8_t* out, int begin, int end,
                      float highest_score) {
     const Vec highest = Vec::broadcast(highest_score);
     const float* inverses = head.value_inverses;
-    Vec totals[4];  // one would wait for itself
+    Vec totals[4];  // a single one would be bound by latency
     for (Vec& total : totals) total = Vec::broadcast(0.0f);
     const auto power = [&](int i, Vec& total) {
         const Vec power = exp2_times_255(sub(Vec::load(row + i), highest));
@@ -159,7 +161,7 @@ inline float softmax(const HeadTiles& head, const float* row, uint8_t* out, int 
     return 1.0f / lane_sum(add(add(totals[0], totals[1]), add(totals[2], totals[3])));
 }
 
-// A query's context of 16 columns; the next head's are not ours to write.
+// Stores 16 columns of a query's context without writing into the next head's.
 [[gnu::always_inline]] inline void store_context(const Vec (&lanes)[kTileVectors], float factor,
                                                  int column, int size, float* out) {
     float tail[16];

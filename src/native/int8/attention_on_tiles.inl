@@ -1,10 +1,12 @@
-// Attention's two products on tile registers, 16 queries at a time: scores of 16 keys in a tile of
-// sums, then the context of 16 columns in one. Keys and values lie as for the other sets: four
-// inputs by 16 outputs in a row are a tile of weights, queries and probabilities one of inputs. A
-// step is 64 keys in the second product; in the first as much of a head as divides it.
+// Attention's two products on tile registers, 16 queries at a time: a tile of sums holds the scores
+// of 16 keys, then the context of 16 columns. Keys and values are laid out as for the other sets,
+// and four inputs by 16 outputs to a row make tiles of weights; queries and probabilities are tiles
+// of inputs. A step of the second product takes 64 keys; one of the first takes the largest
+// multiple of 16 values, up to 64, that divides a head's depth.
 //
-// Sums are read a while after their product, which takes 52 cycles and a store: the next queries'
-// scores are made before the softmax of these, and a context becomes floats after that.
+// A product takes 52 cycles and a store before its sums can be read, so they are read later: the
+// next queries' scores are computed before the softmax of the current ones, and a context is
+// converted to floats after the next queries' softmax.
 #pragma once
 
 #include "attention.inl"
@@ -25,8 +27,8 @@ struct QueryBlock {
     const HeadTiles& head;
     int query, rows;
     int step;         // inputs of the first product's tiles
-    int first, last;  // tiles of keys that some of the queries see
-    // Two blocks are in hand at a time, each with its own.
+    int first, last;  // tiles of keys that any of the queries attend to
+    // Two blocks are in flight at a time, each with its own buffers.
     float* scores;
     int32_t* sums;  // [rows][depth]: of the context
     float* factors;
@@ -43,7 +45,7 @@ struct QueryBlock {
           sums(head.sums + which * kTileQueries * head.call.at.depth()),
           factors(factors[which]) {}
 
-    // Sums stand where their floats will.
+    // Sums are stored where their floats will be.
     void multiply_keys() const {
         each_run<4>(last - first, [&](auto tiles, int tile, int count) {
             for (tile += first; count > 0; --count, tile += tiles()) score_tiles<tiles()>(tile);
@@ -76,7 +78,7 @@ struct QueryBlock {
             float* row = scores + t * head.score_stride;
             uint8_t* out = head.probabilities + t * head.probability_stride;
             factors[t] = softmax(head, row, out, first * 16, last * 16, highest[t]);
-            // What a last step of fewer keys reads beyond them.
+            // A last step of fewer keys reads these zeros past them.
             std::memset(out + last * 16, 0, 48);
         }
     }
@@ -91,11 +93,11 @@ struct QueryBlock {
             highest[t] = highest_score(scores + t * head.score_stride, 0, head.padded, nullptr);
     }
 
-    // Sums of query t to scores; returns the highest.
+    // Converts the sums of query t to scores; returns the highest.
     float convert_scores(int t, float* row) const {
         const Vec scale = Vec::broadcast(head.scale(0, query + t));
         const float* bias = head.call.bias ? head.call.bias - (query + t) : nullptr;
-        // Copies, which no store can change.
+        // Local copies, which stores cannot alias.
         const int32_t* offsets = head.offsets;
         const float *key_scales = head.key_scales, *value_logs = head.value_logs;
         Vec highest = Vec::broadcast(-std::numeric_limits<float>::infinity());
@@ -151,7 +153,7 @@ struct QueryBlock {
     }
 };
 
-// Queries [begin, end), `rows` at a time, which divides them.
+// Queries [begin, end), `rows` at a time; their number is a multiple of `rows`.
 inline void attend_queries(const HeadTiles& head, int begin, int end, int rows) {
     const int depth = head.call.at.depth();
     int step = 64;
@@ -172,7 +174,7 @@ inline void attend_queries(const HeadTiles& head, int begin, int end, int rows) 
 }
 
 void attention_on_tiles(const Int8Attention& call) {
-    // Less is not worth the wait for tiles.
+    // Smaller calls are not worth the latency of tiles.
     if (static_cast<long>(call.queries) * call.at.depth() < kFewestForTiles) return attention(call);
     const HeadTiles head(call);
     const int rest = call.queries % 16, whole = call.queries - rest;

@@ -29,7 +29,7 @@ struct Sums {
 struct Weights {
     __m256i v[4];
 };
-using Four = __m256i;  // four words, four times
+using Four = __m256i;  // four words, repeated four times
 struct Choice {        // a mask of words
     __m256i v[4];
 };
@@ -110,7 +110,7 @@ inline void dot(Sums& sums, const Chosen& inputs, const Weights& weights) {
         sums.v[i] = _mm256_add_epi32(sums.v[i], _mm256_madd_epi16(inputs.v[i], weights.v[i]));
 }
 
-// Four inputs of its own for each row.
+// Each row has four inputs of its own.
 inline void dot_rows(Sums& sums, const uint8_t* inputs, const Weights& weights) {
     Chosen words;
 #pragma GCC unroll 4
@@ -131,7 +131,8 @@ inline void dot_rows(Sums& sums, const uint8_t* inputs, const Weights& weights) 
 #include "attention.inl"
 #include "linear.inl"
 
-// The kept values of a group, [16][4], to its first inputs and its second, zeros between.
+// Expands the kept values of a group, [16][4], to its first and its second inputs, with zeros for
+// what is not kept.
 inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
     const __m256i each = _mm256_set1_epi64x(0x8040201008040201);
     const __m256i byte =
@@ -149,9 +150,9 @@ inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
     }
 }
 
-// Without vpdpbusd a blend of words costs as much as the multiply and add that it saves, and
-// Intel's twice as much: from this many tokens on, 1:2 weights are expanded, a tile at a time, and
-// take the dense kernel's time (0.7 of that of blends on an Intel Xeon).
+// Without vpdpbusd a blend of words costs as much as the multiply and add that it saves, and twice
+// as much on Intel: from this many tokens on, 1:2 weights are expanded, a tile at a time, and take
+// the dense kernel's time (0.7 of that of blends on an Intel Xeon).
 constexpr int kFewestToExpand = 8;
 
 void linear_expanding(const Int8Linear& call, int tile_begin, int tile_end) {
@@ -168,12 +169,12 @@ void linear_expanding(const Int8Linear& call, int tile_begin, int tile_end) {
     }
 }
 
-// Words in a lookup: two of a row's kept values to a register.
+// Lookup tables hold words: two of a row's kept values per register.
 constexpr int kParts = 2, kFewestLookupTokens = 16;
 
-// Eight tokens' dwords (rows of four) by column.
+// Transposes the four dwords of each of eight tokens.
 inline void split_group(const uint64_t (&groups)[8], __m256i (&firsts)[2], __m256i (&seconds)[2]) {
-    __m256i tokens[4];  // i and i + 4: words of pairs 0 and 1, 2 and 3, first inputs, then second
+    __m256i tokens[4];  // i and i + 4: words of pairs 0 and 1, 2 and 3; first inputs, then second
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i)
         tokens[i] = _mm256_cvtepu8_epi16(_mm_set_epi64x(static_cast<long long>(groups[i + 4]),

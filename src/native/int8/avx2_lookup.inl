@@ -1,14 +1,14 @@
-// 1:2 linear layers by lookup tables, as in lookup.inl, for 256 bits: a blend of registers costs
-// two or three instructions on these CPUs, a load of what was chosen beforehand none beside its
-// multiply. Eight tokens are in a register's lanes. Included by a file that has defined
+// 1:2 linear layers with lookup tables, as in lookup.inl, for 256 bits: on these CPUs a blend of
+// registers costs two or three instructions, whereas loading inputs that were chosen beforehand is
+// part of the multiply. A register's lanes hold eight tokens. Included by files that have defined
 //   kParts            registers that a group's four kept values take: one of bytes or two of words
 //   split_group(x, firsts, seconds)   eight tokens' inputs [8] to [kParts][8 tokens], the first and
 //                     the second of each pair
-//   pick<Choice>(first, second)       what a part keeps by one bit a pair
+//   pick<Choice>(first, second)       the inputs that a part keeps, by one bit per pair
 //   part_weights(values, out)         the kept values of a group, [16][4], as they are multiplied
 //   add_products(sums, inputs, weights)
-//   kFewestLookupTokens   with fewer the tables cost more than they save
-//   linear_of_few(call, tile_begin, tile_end)   what is faster then
+//   kFewestLookupTokens   with fewer tokens the tables cost more than they save
+//   linear_of_few(call, tile_begin, tile_end)   the faster kernel for so few tokens
 #pragma once
 
 constexpr int kLookupVectors = 4, kLookupRun = kLookupVectors * 8;  // tokens
@@ -19,7 +19,7 @@ constexpr int kTableBytes = 16 << 10;  // half of L1
 constexpr int kTableGroups = kTableBytes / kGroupTableBytes;
 constexpr int kGroupWeightBytes = kParts * kTileRows * 4;
 static_assert(kTableBytes + kTableGroups * kGroupWeightBytes <= kLookupTableBytes);
-constexpr int kLookupRows = 2;  // of sums in registers
+constexpr int kLookupRows = 2;  // rows of accumulators
 
 template <int... Choices>
 inline void write_choices(__m256i first, __m256i second, uint8_t* out,
@@ -29,7 +29,7 @@ inline void write_choices(__m256i first, __m256i second, uint8_t* out,
      ...);
 }
 
-// The table of one group of `tokens` tokens, from x on, to out
+// Writes the table of one group for `tokens` tokens, from x on, to out
 // [kParts][kPartChoices][kLookupVectors][8 tokens][4 bytes].
 [[gnu::noinline]] inline void write_table(const uint8_t* x, size_t stride, int tokens,
                                           uint8_t* out) {
@@ -45,8 +45,8 @@ inline void write_choices(__m256i first, __m256i second, uint8_t* out,
     }
 }
 
-// Adds a run of groups to the sums [16 rows][kLookupRun tokens] of a tile, which begin with the
-// first run. `weights` are the tile's of these groups, `bits` too.
+// Adds a run of groups to a tile's sums [16 rows][kLookupRun tokens], which the first run
+// initialises. `weights` and `bits` are the tile's for these groups.
 template <int V>
 [[gnu::noinline]] void sum_lookup(const uint8_t* weights, const uint64_t* bits, int groups,
                                   const uint8_t* table, bool first, int32_t* partial) {
@@ -89,7 +89,7 @@ template <int V>
     }
 }
 
-// Of 8 x 8 numbers: in rows `from_stride` apart to rows `to_stride` apart.
+// Transposes 8 x 8 numbers from rows `from_stride` apart to rows `to_stride` apart.
 inline void transpose_8x8(const int32_t* from, size_t from_stride, int32_t* to, size_t to_stride) {
     __m256i a[8], b[8];
 #pragma GCC unroll 4
@@ -117,7 +117,7 @@ inline void transpose_8x8(const int32_t* from, size_t from_stride, int32_t* to, 
         _mm256_store_si256(reinterpret_cast<__m256i*>(to + i * to_stride), b[i]);
 }
 
-// y of a tile and at most eight tokens from the sums [16 rows][kLookupRun tokens].
+// Computes y of a tile and at most eight tokens from the sums [16 rows][kLookupRun tokens].
 [[gnu::noinline]] inline void finish_lookup(const Int8Linear& call, int tile, int first, int tokens,
                                             const int32_t* partial) {
     alignas(32) int32_t rows[8][kTileRows];

@@ -1,5 +1,5 @@
-// 256-bit vpdpbusd: half a tile to a register. Included by a file that has defined `multiply_add`
-// in the encoding that its CPUs have: VEX (AVX-VNNI) or EVEX (AVX-512 VL).
+// 256-bit vpdpbusd: half a tile per register. Included by files that have defined `multiply_add` in
+// the encoding that their CPUs have: VEX (AVX-VNNI) or EVEX (AVX-512 VL).
 #pragma once
 
 constexpr int kTileVectors = kTileRows / Vec::kWidth;
@@ -47,7 +47,8 @@ inline Four load_four(const uint8_t* p) {
     std::memcpy(&four, p, sizeof four);
     return _mm256_set1_epi32(four);
 }
-// Bit b of 32 to byte b: each byte of the bits eight times, then one bit of each.
+// Expands bit b of 32 to byte b: repeats each byte of the bits eight times, then tests one bit of
+// each.
 inline Choice load_choice(const uint64_t* p) {
     const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2,
                                             2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
@@ -74,7 +75,7 @@ inline void dot(Sums& sums, const Chosen& inputs, const Weights& weights) {
     for (int i = 0; i < 2; ++i) sums.v[i] = multiply_add(sums.v[i], inputs.v[i], weights.v[i]);
 }
 
-// Four inputs of its own for each row.
+// Each row has four inputs of its own.
 inline void dot_rows(Sums& sums, const uint8_t* inputs, const Weights& weights) {
     dot(sums, Chosen{{load_32(inputs), load_32(inputs + 32)}}, weights);
 }
@@ -90,7 +91,7 @@ inline void dot_rows(Sums& sums, const uint8_t* inputs, const Weights& weights) 
 #include "attention.inl"
 #include "linear.inl"
 
-// Bytes in a lookup: a row's kept values of a group are one dword.
+// Lookup tables hold bytes: a row's kept values of a group are one dword.
 constexpr int kParts = 1, kFewestLookupTokens = 32;
 
 inline void split_group(const uint64_t (&groups)[8], __m256i (&firsts)[1], __m256i (&seconds)[1]) {

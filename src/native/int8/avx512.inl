@@ -1,4 +1,4 @@
-// What AVX-512 with VNNI does with 16 rows and with 16 features, shared by the sets that multiply
+// AVX-512 with VNNI: operations on 16 rows and on 16 features, shared by the sets that multiply
 // differently.
 #pragma once
 
@@ -9,8 +9,8 @@ constexpr int kInputOffset = 0;  // inputs are multiplied as they are
 
 inline float lane_sum(Vec x) { return _mm512_reduce_add_ps(x.v); }
 inline float largest(Vec x) { return _mm512_reduce_max_ps(x.v); }
-// out[i] is the largest of x[i]: two vectors at a time become one of half of their lanes each,
-// which takes 45 instructions instead of 16 x 8.
+// out[i] is the largest lane of x[i]: vectors are merged two at a time, each halved, which takes 45
+// instructions instead of 16 x 8.
 inline void largest_of_each(const Vec (&x)[16], float* out) {
     const auto pairs = [&](int i) {
         const __m512 a = x[i].v, b = x[i + 1].v;
@@ -58,25 +58,25 @@ inline void dot(Sums& sums, Four inputs, Weights weights) {
     sums = _mm512_dpbusd_epi32(sums, inputs, weights);
 }
 
-// Four inputs of its own for each row.
+// Each row has four inputs of its own.
 inline void dot_rows(Sums& sums, const uint8_t* inputs, Weights weights) {
     dot(sums, _mm512_loadu_si512(inputs), weights);
 }
 
-// Rounded, of numbers from 0 to 255.
+// Rounds numbers from 0 to 255 to bytes.
 inline void store_bytes(const Vec (&lanes)[1], uint8_t* out) {
     const __m512i whole = _mm512_cvtps_epi32(lanes[0].v);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(whole));
 }
 
-// Bytes that packing twice made of four vectors, in their order: half as many instructions as
-// packing each vector alone.
+// Restores the order of bytes that were packed from four vectors in two steps: half as many
+// instructions as packing each vector alone.
 inline __m512i in_order(__m512i packed) {
     return _mm512_permutexvar_epi32(
         _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), packed);
 }
 
-// The same of 64.
+// The same for 64 numbers.
 inline void store_64_bytes(const Vec (&lanes)[4], uint8_t* out) {
     const __m512i low =
         _mm512_packs_epi32(_mm512_cvtps_epi32(lanes[0].v), _mm512_cvtps_epi32(lanes[1].v));
@@ -85,7 +85,8 @@ inline void store_64_bytes(const Vec (&lanes)[4], uint8_t* out) {
     _mm512_storeu_si512(out, in_order(_mm512_packus_epi16(low, high)));
 }
 
-// clip(round(x inverse) + zero, 0, 255) of 16 features, the groups in their order.
+// clip(round(x inverse) + zero, 0, 255) of 16 features, with the inputs of each group in their
+// order.
 inline void quantize_16(const float* x, float inverse, float zero, uint8_t* out) {
     __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse)));
     whole = _mm512_add_epi32(whole, _mm512_set1_epi32(static_cast<int>(zero)));
@@ -128,8 +129,8 @@ inline __m512i four_rows(const uint8_t* rows, size_t stride, int first, int step
     return lanes;
 }
 
-// `count` keys of `depth` bytes, `stride` apart, to [depth / 4][16 keys][4]; keys beyond are zero.
-// offsets[key] = -128 x the sum of its bytes.
+// Transposes `count` keys of `depth` bytes, `stride` apart, to [depth / 4][16 keys][4]; missing
+// keys are zero. offsets[key] = -128 x the sum of its bytes.
 inline void transpose_keys(const uint8_t* keys, size_t stride, int count, int depth, int8_t* out,
                            int32_t* offsets) {
     const auto transpose = [&](int keys_here) {
@@ -158,8 +159,8 @@ inline void transpose_keys(const uint8_t* keys, size_t stride, int count, int de
         transpose(count);
 }
 
-// `count` (1 to 4) rows of `depth` bytes to [depth / 16][16 columns][4 rows], a column tile
-// `tile` bytes from the next.
+// Interleaves `count` (1 to 4) rows of `depth` bytes to [depth / 16][16 columns][4 rows]; column
+// tiles are `tile` bytes apart.
 inline void interleave_values(const uint8_t* values, size_t stride, int count, int depth,
                               int8_t* out, size_t tile) {
     const __m512i columns = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);

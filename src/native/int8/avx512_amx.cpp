@@ -1,8 +1,8 @@
-// AVX-512 with AMX. A product of tiles, 16 tokens by 16 outputs by 64 inputs, takes 16 cycles:
-// eight times what vpdpbusd does in that time, so that everything between the products is what is
-// left to save. A tile cannot skip zeros: 1:2 weights save the reading, not the multiplying. Intel:
-// two lines a cycle from L1 into a tile, a line in two from L2; a masked move of 64 bytes takes one
-// of two ports, and so do most steps of an epilogue.
+// AVX-512 with AMX. A product of tiles, 16 tokens by 16 outputs by 64 inputs, takes 16 cycles and
+// does eight times what vpdpbusd does in that time, so that only the work between the products is
+// left to save. A tile cannot skip zeros: 1:2 weights save reading, not multiplying. Intel: a tile
+// is loaded at two cache lines per cycle from L1, at one in two cycles from L2; a masked move of 64
+// bytes takes one of two ports, and so do most steps of an epilogue.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -20,22 +20,24 @@ namespace {
 #include "avx512.inl"
 
 constexpr int kAttentionTiles = 4, kAttentionTokens = 6;
-// Tokens x values of a head from which attention is faster on tiles. On an Intel Xeon, microseconds
-// a head with vectors and on tiles: 128 tokens of 32 values 11 and 12, of 64 14.8 and 13.6; 384
-// tokens of 32 values 82 and 79, of 64 115 and 92.
+// Tokens x values per head from which attention is faster on tiles. Microseconds per head on an
+// Intel Xeon, with vectors and on tiles: 128 tokens of 32 values 11 and 12, of 64 values 14.8 and
+// 13.6; 384 tokens of 32 values 82 and 79, of 64 values 115 and 92.
 constexpr int kFewestForTiles = 128 * 64;
 
-// The kept values of a group, [16][4], to its first inputs and its second, zeros between.
+// Expands the kept values of a group, [16][4], to its first and its second inputs, with zeros for
+// what is not kept.
 inline void expand_group(const int8_t* values, uint64_t seconds, int8_t* out) {
     __m512i kept = _mm512_loadu_si512(values);
-    asm("" : "+v"(kept));  // read once: a masked read costs more than a masked move
+    asm("" : "+v"(kept));  // loaded once: a masked load costs more than a masked move
     const __m512i second = _mm512_maskz_mov_epi8(seconds, kept);
     _mm512_store_si512(out, _mm512_xor_si512(kept, second));
     _mm512_store_si512(out + 64, second);
 }
 
-// -zero x sum in one instruction: -sum in two words, of 7 bits and of the rest, which the zero
-// point and 128 times it multiply. The rest fits, because a layer has at most 32767 inputs.
+// Splits -sum into two words, the low 7 bits and the rest, so that a single vpdpwssd adds -zero x
+// sum: it multiplies them by the zero point and by 128 times the zero point. The rest fits a word,
+// because a layer has at most 32767 inputs.
 inline void split_sums(const int32_t* sums, int32_t* words) {
     const __m512i minus = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(sums));
     const __m512i low = _mm512_and_si512(minus, _mm512_set1_epi32(127));

@@ -1,6 +1,6 @@
 // AVX-512 with VNNI: a register holds four inputs of 16 rows; vpdpbusd multiplies and adds 64
-// bytes. Intel: two vpdpbusd a cycle, and a blend takes one of their ports. AMD: one a cycle on Zen
-// 4, two on Zen 5, and blends run on ports that they leave idle.
+// bytes. Intel: two vpdpbusd per cycle, and a blend takes one of their ports. AMD: one per cycle on
+// Zen 4, two on Zen 5, and blends run on ports that they leave idle.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -16,7 +16,8 @@ namespace {
 
 #include "avx512.inl"
 
-// Tiles x tokens of sums: 24 of 32 registers, and few loads for each multiply.
+// Register block, tiles x tokens: 24 of 32 registers are accumulators, and there are few loads per
+// multiply.
 constexpr int kTiles = 3, kPairTokens = 8, kDenseTokens = 8;
 constexpr int kAttentionTiles = 4, kAttentionTokens = 6;
 

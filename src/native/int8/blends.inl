@@ -1,10 +1,10 @@
-// 1:2 by blends. Included by a file that has defined the types of tiles.inl, and
+// 1:2 linear layers with blends. Included by files that have defined the types of tiles.inl, and
 //   Choice     16 x 4 bits
 // with load_choice and choose.
 #pragma once
 
-// Each pair's bit chooses one of two inputs: a blend, which on AMD runs on ports that the
-// multiplies leave idle, then half the multiplies of a dense layer.
+// Each pair's bit chooses one of two inputs with a blend, which on AMD runs on ports that the
+// multiplies leave idle. That leaves half the multiplies of a dense layer.
 template <int R, int T>
 [[gnu::always_inline]] inline void sum_pairs(Sums (&sums)[R][T], const int8_t* values,
                                              size_t values_tile, const uint64_t* bits,

@@ -18,13 +18,14 @@
 namespace sparsebert {
 namespace {
 
-// The layer to measure: one of BERT-base, with the tokens of a run, and for tiles with as many as
-// fill one. Of fewer they would multiply nothing, and gain nothing: with 8 tokens they are level,
-// with 4 they take half as long again.
+// The layer to measure has the shape of one of BERT-base. It is measured with the tokens of a run
+// and, for tiles, with as many as fill one. With fewer tokens, part of each product is wasted and
+// tiles gain nothing: with 8 they are level, with 4 they take 1.6 times as long.
 constexpr int kFeatures = 768, kTokens = 64, kTokensOfTile = 16;
-// Each kernel is run as often, in turns; its best time counts. A few milliseconds in all.
+// Runs of each kernel, alternating; its best time counts. A few milliseconds in all.
 constexpr int kRounds = 10;
-// Another kernel must be faster by this much, so that the choice is the same from run to run.
+// Another kernel must take less than this share of the time, so that the choice is the same from
+// run to run.
 constexpr double kMargin = 0.95;
 
 struct Layer {
@@ -60,7 +61,7 @@ struct Layer {
         return std::chrono::duration<double, std::milli>(end - start).count();
     }
 
-    // Best times of each, infinite for a kernel that is null.
+    // The best time of each kernel; infinite if the kernel is null.
     template <size_t Count>
     std::array<double, Count> race(const std::array<const Int8Kernels*, Count>& kernels,
                                    int tokens) {
@@ -90,7 +91,7 @@ std::string compared(double time, double other) {
     return text;
 }
 
-// Dense weights have one kernel beside tiles, 1:2 weights blends and perhaps lookup tables.
+// Besides tiles, dense weights have one kernel; 1:2 weights have blends and perhaps lookup tables.
 Int8Choice measure(const InstructionSet& set, Int8Layout layout) {
     Layer layer(layout);
     const bool pairs = layout == Int8Layout::kPairs;
@@ -113,11 +114,11 @@ Int8Choice measure(const InstructionSet& set, Int8Layout layout) {
     const auto [few, on_tiles] = layer.race<2>({choice.kernels, choice.tiles}, kTokensOfTile);
     if (on_tiles < kMargin * few) choice.fewest_tokens = kTokensOfTile;
     choice.reason = "tiles kernel from " + std::to_string(choice.fewest_tokens) + " tokens on" +
-                    compared(tiles, vectors) + ", for fewer " + choice.reason;
+                    compared(tiles, vectors) + ", below that " + choice.reason;
     return choice;
 }
 
-// Once in a process.
+// Measured once per process.
 const Int8Choice& measured(const InstructionSet& set, Int8Layout layout) {
     struct Choices {
         std::mutex mutex;

@@ -10,11 +10,12 @@
 namespace sparsebert {
 
 struct Int8Distances::Rows {
-    int first, count;  // of the embeddings: those of distances that occur
+    int first, count;  // rows of the embeddings, of distances that occur
     Int8Rows bytes;
 };
 
-// What projecting takes on one thread: the layer's outputs [rows][3][hidden], then quantised.
+// What one thread needs for projecting: the layer's outputs [rows][3][hidden], then the same
+// quantised.
 struct Int8Distances::Memory {
     Memory(const Int8Model& model, int rows) : part(round_up(model.hidden_size, kTileRows)) {
         heads.heads = model.heads;
@@ -31,16 +32,16 @@ struct Int8Distances::Memory {
             return layout.used();
         };
         lay(bytes.reserve(lay(nullptr)));
-        std::fill_n(projections, floats, 0.0f);  // there are no values, and not always both others
+        std::fill_n(projections, floats, 0.0f);  // values are never written, the others not always
     }
-    size_t part;  // of a row
+    size_t part;  // floats of a row's queries, keys or values
     Bytes bytes;
     float* projections;
     Int8Heads heads{};
     int8_t* scratch;
 };
 
-// What `Int8HeadDistances` has, from the farthest distance on, and where it lies.
+// The arrays of `Int8HeadDistances`, from the farthest distance on, and their place in memory.
 struct Int8Distances::Table {
     Table(uint8_t* memory, size_t stride, size_t depth) {
         Arena layout(memory);
@@ -69,7 +70,7 @@ void Int8Distances::reserve(int tokens, ThreadPool& pool) {
     const Disentangled& of = model_.disentangled;
     if (!of.span || tokens <= capacity_) return;
     const int capacity = grown_capacity(capacity_, tokens, model_.longest());
-    capacity_ = 0;  // in case that memory does not suffice: what the layers held is lost
+    capacity_ = 0;  // in case an allocation fails: the layers' contents are lost by then
     const int hidden = model_.hidden_size;
     const int depth = round_up(hidden / model_.heads, kTileRows);
     table_bytes_ = Table(nullptr, stride(capacity), depth).bytes;
@@ -101,7 +102,7 @@ void Int8Distances::reserve(int tokens, ThreadPool& pool) {
     });
 }
 
-// The layer's queries and keys of the rows, a row for a token.
+// The layer's queries and keys of the rows, which take the place of tokens.
 void Int8Distances::project(const Int8Layer& layer, const Rows& rows, const Memory& memory) const {
     float* y = memory.projections;
     const size_t part = memory.part, stride = 3 * part;
@@ -116,7 +117,7 @@ void Int8Distances::project(const Int8Layer& layer, const Rows& rows, const Memo
         choice_.kernels->split_heads(y + r * stride, part, memory.heads, r);
 }
 
-// Each distance's row, four values of a head at a time.
+// Copies each distance's row, four values of a head at a time.
 void Int8Distances::fill(int layer, int first_row, const Int8Heads& from) const {
     const int depth = from.depth();
     const float factor = int8_score_factor(from.head_size, model_.disentangled.terms);
@@ -124,7 +125,7 @@ void Int8Distances::fill(int layer, int first_row, const Int8Heads& from) const 
         const Table to = table(layer, head);
         std::memset(to.keys, 0, to.bytes);
         for (int d = 0; d < 2 * capacity_; ++d) {
-            // Lanes are keys: distances are of a key from a query.
+            // Lanes are keys: distances are key minus query.
             const int row = model_.disentangled.row(capacity_ - d) - first_row;
             const uint8_t* query = from.values + row * from.row() + head * depth;
             const uint8_t* key = query + from.heads * depth;

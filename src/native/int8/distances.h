@@ -1,5 +1,5 @@
-// Disentangled attention in int8: every layer's keys and queries of distances, as distances.h has
-// them, quantised like those of tokens.
+// Disentangled attention in int8: each layer's keys and queries of distances, as in ../distances.h,
+// quantised like those of tokens.
 #pragma once
 
 #include <vector>
@@ -16,10 +16,10 @@ class Int8Distances {
     Int8Distances(const Int8Model& model, const Int8Choice& choice)
         : model_(model), choice_(choice) {}
 
-    // Makes room for sequences of so many tokens. Not while others read.
+    // Makes room for sequences of `tokens` tokens. Must not run while other threads read.
     void reserve(int tokens, ThreadPool& pool);
 
-    Int8HeadDistances of(int layer, int head) const;  // empty where attention is plain
+    Int8HeadDistances of(int layer, int head) const;  // empty if not disentangled
 
   private:
     struct Rows;  // of embeddings, quantised
@@ -34,7 +34,7 @@ class Int8Distances {
     const Int8Model& model_;
     const Int8Choice& choice_;
     std::vector<Bytes> layers_;
-    size_t table_bytes_ = 0;  // of each head
+    size_t table_bytes_ = 0;  // per head
     int capacity_ = 0;
 };
 

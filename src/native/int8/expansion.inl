@@ -1,7 +1,7 @@
-// Tables as tiles, which the inner loops read; and the sums of rows.
+// Expands tables to the tiles that the inner loops read, and computes the sums of rows.
 #pragma once
 
-// One tile of a kTable weight as kDense.
+// Expands one tile of a kTable weight to kDense.
 inline void expand_tile(const Int8Weight& w, int tile, int8_t* out) {
     std::memset(out, 0, int8_expansion(w.columns));
     const int begin = tile * kTileRows, end = std::min(w.rows, begin + kTileRows);
@@ -24,7 +24,7 @@ inline Sums value_sums(const int8_t* values, int fours) {
     return sums;
 }
 
-// What products with such values lack.
+// What the sums of products with these values lack because inputs are offset.
 inline Sums missing_sums(const int8_t* values, int fours) {
     if constexpr (kInputOffset == 0) return zero_sums();
     int32_t sums[kTileRows];

@@ -1,4 +1,4 @@
-// Floats to bytes and sums over lanes with AVX2, shared by the sets that multiply differently.
+// AVX2: floats to bytes, horizontal sums and maxima, shared by the sets that multiply differently.
 #pragma once
 
 inline float lane_sum(Vec x) {
@@ -11,12 +11,12 @@ inline float largest(Vec x) {
     const __m128 pair = _mm_max_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)));
 }
-// out[i] is the largest of x[i].
+// out[i] is the largest lane of x[i].
 inline void largest_of_each(const Vec (&x)[16], float* out) {
     for (int i = 0; i < 16; ++i) out[i] = largest(x[i]);
 }
 
-// 16 int32 to bytes, their low eight bits.
+// Packs the low eight bits of 16 int32 into bytes.
 inline __m128i pack_bytes(__m256i low, __m256i high) {
     const __m256i mask = _mm256_set1_epi32(255);
     const __m256i words = _mm256_permute4x64_epi64(
@@ -28,7 +28,7 @@ inline void store_bytes(const Vec (&lanes)[2], uint8_t* out) {
     store_16(out, pack_bytes(_mm256_cvtps_epi32(lanes[0].v), _mm256_cvtps_epi32(lanes[1].v)));
 }
 
-// The same of 64.
+// The same for 64 numbers.
 inline void store_64_bytes(const Vec (&lanes)[4 * 2], uint8_t* out) {
     for (int i = 0; i < 4; ++i) {
         Vec quarter[2];
@@ -43,7 +43,8 @@ inline __m256i quantize_8(const float* x, float inverse, int offset) {
     return _mm256_add_epi32(_mm256_cvtps_epi32(scaled), _mm256_set1_epi32(offset));
 }
 
-// clip(round(x inverse) + zero, 0, 255) of 16 features, the groups in their order.
+// clip(round(x inverse) + zero, 0, 255) of 16 features, with the inputs of each group in their
+// order.
 inline void quantize_16(const float* x, float inverse, float zero, uint8_t* out) {
     const int offset = static_cast<int>(zero);
     // Packing saturates: to int16, then to uint8.

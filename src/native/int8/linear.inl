@@ -4,11 +4,11 @@
 #include "expansion.inl"
 #include "runs.inl"
 
-// With so few tokens fetching the weights takes a good part of the time.
+// Up to this many tokens, fetching the weights takes a good part of the time.
 constexpr int kPrefetchTokens = 128;
 
-// T rows of activations by R tiles of a layer. The sums begin at -zero x sum(W), so
-// that the zero points need no further thought, nor do the offsets of inputs.
+// T rows of activations by R tiles of a layer. The sums start at (kInputOffset - zero) x sum(W),
+// which accounts for the zero points and for the offset of inputs.
 template <int R, int T>
 struct LinearTile {
     const Int8Linear& call;
@@ -16,7 +16,8 @@ struct LinearTile {
 
     const uint8_t* x() const { return call.x.values + token * call.x.stride; }
 
-    // Loops over sums are unrolled by force: left rolled, they would keep the sums in memory.
+    // Loops over sums are unrolled explicitly; otherwise the compiler would keep the sums in
+    // memory.
     [[gnu::always_inline]] void begin(Sums (&sums)[R][T]) const {
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r)
@@ -27,7 +28,7 @@ struct LinearTile {
     }
 
     [[gnu::always_inline]] void end(Sums (&sums)[R][T]) const {
-        // Two copies: a branch further in would keep the loops from being unrolled.
+        // Two copies: a branch further in would prevent unrolling.
         if (call.residual)
             store<true>(sums);
         else
@@ -126,7 +127,7 @@ void linear(const Int8Linear& call, int tile_begin, int tile_end) {
                               [&](auto rest) { linear_tiles<rest()>(call, tile); });
 }
 
-// The same of the tokens from `first` on.
+// The same call for the tokens from `first` on.
 inline Int8Linear tokens_from(Int8Linear call, int first) {
     call.tokens -= first;
     call.x.values += first * call.x.stride;

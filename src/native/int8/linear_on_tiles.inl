@@ -1,39 +1,41 @@
 // Linear layers on tile registers: 32 tokens by 32 outputs at a time, in four tiles of sums. A step
 // is 64 inputs: two tiles of inputs, two of weights, four products.
 //
-// A product takes 16 cycles, and in that time a core does everything else, if it comes at the right
-// moment. So each step brings its share of it along:
-// - 1:2 weights are expanded a few steps ahead into a ring that stays in L1. One register of kept
-//   values makes two rows of a tile, by two masked moves: the groups' inputs stand in such an
-//   order. Expanding anew for each 32 tokens costs less than fetching expanded weights from L2.
-// - The sums of the block before become y, some rows a step, in registers of the same loop: called,
-//   they would cost as much again.
+// A product takes 16 cycles, and in that time a core can do everything else, if it comes at the
+// right moment. So each step also does its share of the other work:
+// - 1:2 weights are expanded a few steps ahead into a ring buffer that stays in L1. Two masked
+// moves
+//   turn one register of kept values into two rows of a tile, thanks to the order of a group's
+//   inputs. Expanding again for every 32 tokens costs less than fetching expanded weights from L2.
+// - The sums of the previous block are converted to y, a few rows per step, in registers of the
+//   same loop: in a function of their own they would cost twice as much.
 //
-// The Intel Xeon that this was measured on makes 4.9 TOP/s of products that do nothing else, and
-// 2.5 to 2.8 of 1:2 weights from L3 with 128 tokens; with all weights expanded before they are
-// used, 1.0 to 2.2.
+// The Intel Xeon that this was measured on reaches 4.9 TOP/s with products alone, and 2.5 to 2.8
+// with 1:2 weights from L3 and 128 tokens; with all weights expanded before they are used, 1.0 to
+// 2.2.
 #pragma once
 
 constexpr int kStepInputs = 64, kStepFours = kStepInputs / 4, kStepGroups = kStepInputs / 8;
 constexpr int kTileBytes = 1024;
-constexpr int kBlockTiles = 2;  // of tokens, and of outputs
+constexpr int kBlockTiles = 2;  // tiles of tokens, and of outputs, in a block
 constexpr int kRingSteps = 4, kAhead = 2;
-// So many outputs pass over a block of tokens before the next: their packed weights stay in L2.
+// This many tiles of outputs pass over a block of tokens before the next block, so that their
+// packed weights stay in L2.
 constexpr int kTilesTogether = 16;
 
-// Where linear_on_tiles keeps what it needs beside the weights that are expanded to a whole tile.
+// The scratch of linear_on_tiles, apart from weights that are expanded to a whole tile.
 struct TileScratch {
     alignas(64) int8_t ring[kRingSteps][kBlockTiles][kTileBytes];
     alignas(64) int32_t sums[kBlockTiles * 16][kBlockTiles * kTileRows];
-    alignas(64) int32_t weight_sums[kBlockTiles * kTileRows];  // as split_sums left them
-    // What a last step of fewer inputs has, filled with zeros.
+    alignas(64) int32_t weight_sums[kBlockTiles * kTileRows];  // in the form of split_sums
+    // The inputs and weights of a last step with fewer inputs, padded with zeros.
     alignas(64) uint8_t last_inputs[kBlockTiles * 16][kStepInputs];
     alignas(64) int8_t last_weights[kBlockTiles][kTileBytes];
 };
 static_assert(sizeof(TileScratch) <= kTileScratchBytes);
 
-// The sums of a block that wait to become y, some rows at a time. The loop of products keeps a copy
-// of its own, which no store can change, so that what it needs stays in registers.
+// The sums of a block that wait to be converted to y, a few rows at a time. The loop of products
+// keeps a local copy, which stores cannot alias, so that its state stays in registers.
 struct Waiting {
     void begin(const Int8Linear& call, TileScratch& scratch, int tile, int tiles_here,
                int first_token, int tokens, int made) {
@@ -97,7 +99,7 @@ struct Waiting {
             residual ? finish_all<1, true>() : finish_all<1, false>();
     }
 
-    int tiles = 0, left = 0;  // rows
+    int tiles = 0, left = 0;  // `left`: rows
     size_t stride = 0;
     const int32_t *sums = nullptr, *weight_sums = nullptr, *zero_points = nullptr;
     const float *scales = nullptr, *biases = nullptr, *token_scales = nullptr;
@@ -105,7 +107,7 @@ struct Waiting {
     float* y = nullptr;
 };
 
-// N tiles of weights, a step after the other.
+// N tiles of weights, one step after the other.
 template <int N>
 struct PairSteps {
     PairSteps(const Int8Weight& w, int tile, TileScratch& scratch, bool fetches)
@@ -115,7 +117,7 @@ struct PairSteps {
           groups(w.groups()),
           fetches(fetches) {}
 
-    // Steps whose preparation is always of 64 inputs.
+    // The number of steps whose preparation always covers 64 inputs.
     int even_steps() const { return groups / kStepGroups - kAhead; }
     void begin() const {
         for (int step = 0; step < kAhead; ++step) expand(step);
@@ -152,7 +154,7 @@ struct PairSteps {
         }
     }
 
-    // A step of the tiles behind these, to L2: the prefetcher of the CPU stops at each page.
+    // Prefetches a step of the following tiles to L2: the hardware prefetcher stops at each page.
     void fetch(size_t group) const {
 #pragma GCC unroll 8
         for (int g = 0; g < kStepGroups; ++g) __builtin_prefetch(values + (group + g) * 64, 0, 2);
@@ -168,7 +170,7 @@ struct PairSteps {
 
 template <int N>
 struct DenseSteps {
-    // `values` are of the first tile, [2 x groups][16][4], the next tile's behind them.
+    // `values` are the first tile's, [2 x groups][16][4], followed by the next tile's.
     DenseSteps(const int8_t* values, int groups, TileScratch& scratch)
         : scratch(scratch),
           values(values),
@@ -198,13 +200,13 @@ struct DenseSteps {
     int whole;  // steps of 64 inputs
 };
 
-// Some tokens of a layer, M tiles of them, `spacing` tokens between their first rows.
+// A block of a layer's tokens: one or two tiles, whose first rows are `spacing` tokens apart.
 struct TokenBlock {
     const Int8Linear& call;
     TileScratch& scratch;
-    int first, spacing, rows;  // a tile's
+    int first, spacing, rows;  // `rows`: of each tile
 
-    // The last step's inputs, where it has fewer than 64.
+    // Copies the last step's inputs if it has fewer than 64.
     void fill_last_inputs() const {
         const int inputs = call.weight->groups() * kGroupInputs, rest = inputs % kStepInputs;
         if (!rest) return;
@@ -216,7 +218,8 @@ struct TokenBlock {
     }
 };
 
-// M tiles of tokens by N tiles of outputs, and meanwhile the block before: Rows of it each step.
+// Multiplies M tiles of tokens by N tiles of outputs, and meanwhile finishes `Rows` rows of the
+// previous block per step.
 template <int M, int N, int Rows, bool Residual, typename Weights>
 [[gnu::noinline]] void multiply_block(const TokenBlock& block, const Weights& weights, int steps,
                                       Waiting& before) {
@@ -246,8 +249,8 @@ template <int M, int N, int Rows, bool Residual, typename Weights>
     };
     weights.begin();
     int step = 0;
-    // Without a branch in it but for those that are always the same: the next products are on
-    // their way while these are made.
+    // The only branches in this loop always go the same way, so that the next products are under
+    // way while these are computed.
     for (const int even = weights.even_steps(); step < even; ++step, x += kStepInputs) {
         weights.prepare_even(step);
         take_step(step);
@@ -269,7 +272,7 @@ template <int M, int N, int Rows, bool Residual, typename Weights>
     if constexpr (M > 1 && N > 1) Tile<3>::store(block.scratch.sums[spacing] + kTileRows, kStride);
 }
 
-// Calls use(rows as a constant): so many a step that the steps are enough for 32.
+// Calls use(rows per step as a constant): enough that the steps finish 32 rows.
 template <typename Use>
 void with_rows_a_step(int steps, const Use& use) {
     if (steps >= 32) return use(std::integral_constant<int, 1>());
@@ -278,8 +281,9 @@ void with_rows_a_step(int steps, const Use& use) {
     use(std::integral_constant<int, 6>());
 }
 
-// Calls visit(a block of tokens, tiles of it as a constant, rows that the block before has made
-// already). A last tile of fewer tokens than 16 moves up among those before.
+// Calls visit(a block of tokens, its number of tiles as a constant, rows that the previous block
+// has already computed). A last tile of fewer than 16 tokens is moved back so that it overlaps the
+// tokens before it.
 template <typename Visit>
 void each_token_block(const Int8Linear& call, TileScratch& scratch, const Visit& visit) {
     const int rows = std::min(call.tokens, 16);
@@ -298,7 +302,8 @@ void each_token_block(const Int8Linear& call, TileScratch& scratch, const Visit&
     }
 }
 
-// Tiles [begin, end), made N at a time by weights_of(tile, whether these are the first tokens).
+// Tiles [begin, end), N at a time; weights_of(tile, whether these are the first tokens) gives their
+// weights.
 template <int N, typename WeightsOf>
 void tiles_of_layer(const Int8Linear& call, TileScratch& scratch, Waiting& waiting, int begin,
                     int end, const WeightsOf& weights_of) {

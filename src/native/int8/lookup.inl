@@ -1,26 +1,25 @@
-// 1:2 linear layers by lookup tables, for CPUs whose blends take a multiply's
-// port. Of a group's four pairs one input each can be chosen in 16 ways. For
-// 16 tokens at a time all 16 choices are written to a table that stays in L1;
-// then each weight row's four bits of a group index the entry that its four
-// values multiply. Tokens are in the lanes, so that a tile's sums are
-// transposed at the end. The table's 16 stores serve every row of a layer.
+// 1:2 linear layers with lookup tables, for CPUs whose blends take a multiply's port. There are 16
+// ways to choose one input of each of a group's four pairs. For 16 tokens at a time, all 16 choices
+// are written to a table that stays in L1; then each weight row's four bits of a group index the
+// entry that its four values multiply. Tokens are in the lanes, so a tile's sums are transposed at
+// the end. The table's 16 stores serve every row of a layer.
 //
-// Four rows by four vectors take 21 loads for 16 multiplies. Intel: 10.5 cycles
-// at two loads and two multiplies a cycle, where blends take 16. AMD Zen 4: 21
-// at one load a cycle, and blends 16.
+// Four rows by four vectors take 21 loads for 16 multiplies. Intel: 10.5 cycles at two loads and
+// two multiplies per cycle, where blends take 16. AMD Zen 4: 21 at one load per cycle, where blends
+// take 16.
 #pragma once
 
 #include "../kernels/transpose_avx512.inl"
 
-// Rows x vectors of sums in registers, and vectors of a full table.
+// Register block, rows x vectors of sums; a full table has as many vectors.
 constexpr int kLookupRows = 4, kLookupVectors = kLookupTokens / 16;
 constexpr int kLookupEntryBytes = kLookupVectors * 64;
-// With fewer tokens the loads of weights outweigh what a lookup saves. A vector
-// of few tokens costs as much as a full one: those are left to the blends.
+// With fewer tokens, loading the weights outweighs what lookups save. A vector with few tokens
+// costs as much as a full one, so few are left to the blends.
 constexpr int kFewestLookupTokens = 40, kFewestOfVector = 8;
 
-// The table of `groups` groups, from x on, of `tokens` tokens to out
-// [group][16 entries][kLookupVectors][64].
+// Writes the table of `groups` groups for `tokens` tokens, from x on, to out [group][16
+// entries][kLookupVectors][64].
 [[gnu::noinline]] inline void write_table(const uint8_t* x, size_t stride, int tokens, int groups,
                                           uint8_t* out) {
     __m512i fours[16];  // [token], then [group][first or second of each pair]
@@ -39,9 +38,8 @@ constexpr int kFewestLookupTokens = 40, kFewestOfVector = 8;
     }
 }
 
-// Adds a run of groups to the sums [16 rows][kLookupVectors][16 tokens] of a
-// tile; `loaded` is empty for the first run. `values` and `bits` are the tile's
-// of these groups.
+// Adds a run of groups to a tile's sums [16 rows][kLookupVectors][16 tokens]; `loaded` is empty for
+// the first run. `values` and `bits` are the tile's for these groups.
 template <int V>
 [[gnu::noinline]] void sum_lookup(const int8_t* values, const uint64_t* bits, int groups,
                                   const uint8_t* table, __mmask16 loaded, int32_t* partial) {
@@ -75,7 +73,7 @@ template <int V>
     }
 }
 
-// y of a tile and T tokens from the sums [16 rows][kLookupVectors][16 tokens].
+// Computes y of a tile and T tokens from the sums [16 rows][kLookupVectors][16 tokens].
 template <int T>
 [[gnu::noinline]] void finish_lookup(const LinearTile<1, T>& tile, const int32_t* partial) {
     __m512i lanes[16];
@@ -90,7 +88,7 @@ template <int T>
     tile.end(sums);
 }
 
-// V vectors of tokens through some tiles.
+// V vectors of tokens through tiles [tile_begin, tile_end).
 template <int V>
 void lookup_tiles(const Int8Linear& call, int first, int tokens, int tile_begin, int tile_end) {
     const Int8Weight& w = *call.weight;

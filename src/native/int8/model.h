@@ -1,4 +1,4 @@
-// An encoder with its head in int8. What a model lacks is empty.
+// An encoder with its head in int8. Parts that a model lacks are empty.
 #pragma once
 
 #include <algorithm>
@@ -13,19 +13,19 @@
 namespace sparsebert {
 
 struct Int8Layer {
-    Int8Weight query, key, value;  // fused, all three in `query`
+    Int8Weight query, key, value;  // if fused, all three in `query`
     Int8Norm query_norm, key_norm;
     Int8Weight attention_output;
     Int8Norm attention_norm;
-    Int8Norm residual_norm;  // behind a second sum with the layer's input
-    Int8Weight gate;         // fused, the first rows of `intermediate`
+    Int8Norm residual_norm;  // after a second addition of the layer's input
+    Int8Weight gate;         // if fused, the first rows of `intermediate`
     Int8Weight intermediate, output;
     Int8Norm output_norm;
 };
 
 struct Int8Model : ModelShape {
     Int8Weight words, position_table, type_table;  // kTable
-    Int8Weight task_table;                         // of which every token takes the first row
+    Int8Weight task_table;                         // every token uses its first row
     Int8Norm embedding_norm;
     Int8Weight projection;  // embeddings to hidden states
     std::vector<Int8Layer> layers;
@@ -49,7 +49,8 @@ struct Int8Model : ModelShape {
                });
     }
 
-    // What the pointers above point into, where it is not the file itself: vectors padded to 16.
+    // Memory that the pointers above point into where that is not the file itself: vectors padded
+    // to a multiple of 16.
     std::vector<std::unique_ptr<float[]>> vectors;
     std::vector<std::unique_ptr<int32_t[]>> sums;
     std::vector<std::unique_ptr<uint8_t[]>> seconds;  // of kSharedPairs

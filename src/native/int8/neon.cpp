@@ -1,5 +1,5 @@
-// NEON of any 64-bit Arm (Cortex-A72). Products of bytes are words; two of them may not fit one
-// (2 x 128 x 128), so each is added to sums of 32 bits: two instructions for eight multiplies.
+// NEON of any 64-bit Arm CPU (Cortex-A72). Products of bytes are words; the sum of two may not fit
+// one (2 x 128 x 128), so each is added to 32-bit sums: two instructions for eight multiplies.
 #include <arm_neon.h>
 
 #include <algorithm>

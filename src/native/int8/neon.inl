@@ -1,4 +1,4 @@
-// What NEON does with 16 features and with rows of bytes, shared by the sets that multiply
+// NEON: operations on 16 features and on rows of bytes, shared by the sets that multiply
 // differently. They have defined `kInputOffset`.
 #pragma once
 
@@ -16,10 +16,10 @@ inline float largest(Vec x) { return vmaxvq_f32(x.v); }
 
 constexpr int kTileVectors = 1;
 
-// Rounded, and whatever does not fit saturated.
+// Rounds, and saturates whatever does not fit.
 inline int32x4_t whole(part::Vec x) { return vcvtnq_s32_f32(x.v); }
 
-// 16 int32 to bytes, their low eight bits.
+// Packs the low eight bits of 16 int32 into bytes.
 inline uint8x16_t low_bytes(const int32x4_t (&x)[4]) {
     const int16x8_t low = vcombine_s16(vmovn_s32(x[0]), vmovn_s32(x[1]));
     const int16x8_t high = vcombine_s16(vmovn_s32(x[2]), vmovn_s32(x[3]));
@@ -32,12 +32,13 @@ inline void store_bytes(const Vec (&lanes)[1], uint8_t* out) {
     vst1q_u8(out, low_bytes(bytes));
 }
 
-// The same of 64.
+// The same for 64 numbers.
 inline void store_64_bytes(const Vec (&lanes)[4], uint8_t* out) {
     for (int i = 0; i < 4; ++i) store_bytes({lanes[i]}, out + i * 16);
 }
 
-// clip(round(x inverse) + zero, 0, 255) of 16 features, the groups in their order.
+// clip(round(x inverse) + zero, 0, 255) of 16 features, with the inputs of each group in their
+// order.
 inline void quantize_16(const float* x, float inverse, float zero, uint8_t* out) {
     const Vec scaled = mul(Vec::load(x), Vec::broadcast(inverse));
     const int16x8_t offset = vdupq_n_s16(static_cast<int16_t>(zero));
@@ -61,7 +62,7 @@ inline void quantize_signed_16(const float* x, float inverse, int offset, uint8_
     vst1q_u8(out, low_bytes(bytes));
 }
 
-// a[i] lane j to a[j] lane i.
+// Lane j of a[i] becomes lane i of a[j].
 [[gnu::always_inline]] inline void transpose_4(int32x4_t (&a)[4]) {
     const int64x2_t even[2] = {vreinterpretq_s64_s32(vtrn1q_s32(a[0], a[1])),
                                vreinterpretq_s64_s32(vtrn1q_s32(a[2], a[3]))};
@@ -73,8 +74,8 @@ inline void quantize_signed_16(const float* x, float inverse, int offset, uint8_
     a[3] = vreinterpretq_s32_s64(vtrn2q_s64(odd[0], odd[1]));
 }
 
-// `count` keys of `depth` bytes, `stride` apart, to [depth / 4][16 keys][4]; keys beyond are zero.
-// offsets[key]: the sum of its bytes, times what is left of the 128 that queries are stored plus.
+// Transposes `count` keys of `depth` bytes, `stride` apart, to [depth / 4][16 keys][4]; missing
+// keys are zero. offsets[key] = (kInputOffset - 128) x the sum of its bytes.
 inline void transpose_keys(const uint8_t* keys, size_t stride, int count, int depth, int8_t* out,
                            int32_t* offsets) {
     for (int first = 0; first < 16; first += 4) {
@@ -96,8 +97,8 @@ inline void transpose_keys(const uint8_t* keys, size_t stride, int count, int de
     }
 }
 
-// `count` (1 to 4) rows of `depth` bytes to [depth / 16][16 columns][4 rows], a column tile
-// `tile` bytes from the next.
+// Interleaves `count` (1 to 4) rows of `depth` bytes to [depth / 16][16 columns][4 rows]; column
+// tiles are `tile` bytes apart.
 inline void interleave_values(const uint8_t* values, size_t stride, int count, int depth,
                               int8_t* out, size_t tile) {
     for (int d = 0; d < depth; d += 16, out += tile) {

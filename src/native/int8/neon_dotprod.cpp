@@ -1,5 +1,5 @@
 // NEON with dot products of signed bytes, sdot (Armv8.2: Neoverse N1, Apple M1). A dot product and
-// a `tbl` take the same ports: two a cycle on Neoverse N1, four on Apple's cores.
+// a `tbl` take the same ports: two per cycle on Neoverse N1, four on Apple's cores.
 #include <arm_neon.h>
 
 #include <algorithm>
@@ -30,7 +30,7 @@ inline int32x4_t multiply_by_lane(int32x4_t sums, Inputs inputs, int8x8_t weight
     return vdotq_lane_s32(sums, inputs, weights, Lane);
 }
 
-// Tiles x tokens of sums: 20 of 32 registers.
+// Register block, tiles x tokens: at most 20 of 32 registers are accumulators.
 constexpr int kTiles = 1, kPairTokens = 4, kDenseTokens = 5;
 constexpr int kAttentionTiles = 1, kAttentionTokens = 5;
 
@@ -42,7 +42,7 @@ template <int Lane>
     for (int i = 0; i < 4; ++i) sums.v[i] = multiply_lane<Lane>(sums.v[i], inputs, weights.v[i]);
 }
 
-// Dense, four steps to a load of inputs: one step for all tokens.
+// Dense layers take four steps per load of inputs; this is one of them, for all tokens.
 template <int Lane, int R, int T>
 [[gnu::always_inline]] inline void dense_step(Sums (&sums)[R][T], const int8_t* values,
                                               size_t values_tile, const Inputs (&inputs)[T]) {
@@ -55,7 +55,7 @@ template <int Lane, int R, int T>
 }
 
 // As in tiles.inl. `fours` is even.
-template <int R, int T, bool Prefetch = false>  // which nobody has measured on Arm: not done
+template <int R, int T, bool Prefetch = false>  // not done: not measured on Arm
 [[gnu::always_inline]] inline void sum_dense(Sums (&sums)[R][T], const int8_t* values,
                                              size_t values_tile, const uint8_t* x, size_t stride,
                                              int fours) {

@@ -1,5 +1,5 @@
-// Sums by dot products, which add four products to each lane. Included by a file that has defined
-// one with all of 16 inputs, `multiply_add`.
+// Sums with dot products, which add four products to each lane. Included by files that have defined
+// `multiply_add`, a dot product with 16 inputs.
 #pragma once
 
 // Rows 4 i to 4 i + 3 in register i.

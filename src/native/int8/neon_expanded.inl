@@ -1,11 +1,12 @@
 // 1:2 linear layers as dense ones with zeros between: with more than a few tokens a dot product is
-// cheaper than the `tbl` that would spare another. A tile's weights are expanded once for all
-// tokens and stay in L1; what is saved is reading.
+// cheaper than the `tbl` that would save another. A tile's weights are expanded once for all tokens
+// and stay in L1; only reading is saved.
 #pragma once
 
 constexpr int kFewestExpanded = 8;  // tokens
 
-// The kept values of a group, [16][4], to its first inputs and its second, zeros between.
+// Expands the kept values of a group, [16][4], to its first and its second inputs, with zeros for
+// what is not kept.
 inline void expand_group(const int8_t* values, const uint64_t* seconds, int8_t* out) {
     const Weights kept = load_weights(values);
     const Masks second = load_masks(seconds);

@@ -1,6 +1,6 @@
-// NEON with products of signed by unsigned bytes (i8mm, Armv8.6: Neoverse V1 and V2, Apple M2). Of
-// two tokens by two rows by eight inputs, usmmla makes twice the multiplies of a dot product; it
-// cannot skip a zero.
+// NEON with products of signed by unsigned bytes (i8mm, Armv8.6: Neoverse V1 and V2, Apple M2).
+// usmmla multiplies two tokens by two rows by eight inputs, twice the multiplies of a dot product;
+// it cannot skip a zero.
 #include <arm_neon.h>
 
 #include <algorithm>
@@ -18,7 +18,7 @@ constexpr int kInputOffset = 0;  // inputs are multiplied as they are
 
 #include "neon.inl"
 
-// Tiles x tokens of sums: 16 and 24 of 32 registers.
+// Register blocks, tiles x tokens: 16 (1:2) and 24 (dense) of 32 registers are accumulators.
 constexpr int kTiles = 1, kPairTokens = 4, kDenseTokens = 6;
 constexpr int kAttentionTiles = 1, kAttentionTokens = 6;
 
@@ -32,7 +32,7 @@ inline int32x4_t multiply_add(int32x4_t sums, Inputs inputs, int8x16_t weights) 
 
 #include "neon_dots.inl"
 
-// Rows 4 i and 4 i + 1 of two tokens, or the two that follow; and back.
+// Rows 4 i and 4 i + 1 of two tokens, or the two rows that follow. The same functions undo it.
 [[gnu::always_inline]] inline int32x4_t first_halves(int32x4_t a, int32x4_t b) {
     return vreinterpretq_s32_s64(vzip1q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)));
 }
@@ -40,8 +40,9 @@ inline int32x4_t multiply_add(int32x4_t sums, Inputs inputs, int8x16_t weights) 
     return vreinterpretq_s32_s64(vzip2q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)));
 }
 
-// As in tiles.inl, two tokens at a time; the last goes with itself where T is odd. `fours` is even.
-template <int R, int T, bool Prefetch = false>  // which nobody has measured on Arm: not done
+// As in tiles.inl, two tokens at a time; if T is odd, the last is paired with itself. `fours` is
+// even.
+template <int R, int T, bool Prefetch = false>  // not done: not measured on Arm
 [[gnu::always_inline]] inline void sum_dense(Sums (&sums)[R][T], const int8_t* values,
                                              size_t values_tile, const uint8_t* x, size_t stride,
                                              int fours) {

@@ -1,18 +1,20 @@
-// 1:2 linear layers by lookup tables, as in lookup.inl, for NEON: a load takes the place of a dense
-// layer's second product, and loads have ports of their own. Four tokens are in a register's lanes,
-// and one lane of weights multiplies them all. Included by a file that has defined that product,
-// `multiply_by_lane`.
+// 1:2 linear layers with lookup tables, as in lookup.inl, for NEON: a load takes the place of a
+// dense layer's second product, and loads have ports of their own. A register's lanes hold four
+// tokens, and one lane of weights multiplies them all. Included by files that have defined that
+// product, `multiply_by_lane`.
 //
-// Two rows by 32 tokens take 17 loads for 16 dot products, where a dense layer takes 32. Neoverse
-// N1 has two ports for loads and two for products; Apple's cores have three and four.
+// Two rows by 32 tokens take 17 loads for 16 dot products, where a dense layer takes 32 dot
+// products. Neoverse N1 has two ports for loads and two for products; Apple's cores have three and
+// four.
 #pragma once
 
 constexpr int kLookupLanes = 4, kLookupVectors = kLookupTokens / kLookupLanes;
 constexpr int kLookupEntryBytes = kLookupVectors * 16;
-// Rows x vectors of sums in registers. With fewer tokens the tables cost more than they save.
+// Register block, rows x vectors of sums. With fewer tokens the tables cost more than they save.
 constexpr int kLookupRows = 2, kVectorsAtOnce = 8, kFewestLookupTokens = 8;
 
-// The table of one group of `tokens` tokens, from x on, to out [16 entries][kLookupVectors][4][4].
+// Writes the table of one group for `tokens` tokens, from x on, to out [16
+// entries][kLookupVectors][4][4].
 [[gnu::noinline]] inline void write_table(const uint8_t* x, size_t stride, int tokens,
                                           uint8_t* out) {
     const int vectors = (tokens + kLookupLanes - 1) / kLookupLanes;
@@ -50,8 +52,8 @@ template <int Row, int V>
     }
 }
 
-// Adds a run of groups to the sums [16 rows][kLookupVectors][4 tokens] of a tile, which begin with
-// the first run. `values` and `bits` are the tile's of these groups.
+// Adds a run of groups to a tile's sums [16 rows][kLookupVectors][4 tokens], which the first run
+// initialises. `values` and `bits` are the tile's for these groups.
 template <int V>
 [[gnu::noinline]] void sum_lookup(const int8_t* values, const uint64_t* bits, int groups,
                                   const uint8_t* table, bool first, int32_t* partial) {
@@ -77,7 +79,7 @@ template <int V>
     }
 }
 
-// y of a tile and T tokens from the sums [16 rows][kLookupVectors][4 tokens].
+// Computes y of a tile and T tokens from the sums [16 rows][kLookupVectors][4 tokens].
 template <int T>
 [[gnu::noinline]] void finish_lookup(const LinearTile<1, T>& tile, const int32_t* partial) {
     Sums sums[1][T];

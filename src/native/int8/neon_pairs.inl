@@ -1,8 +1,8 @@
-// Inputs and weights of NEON, and 1:2: `tbl` selects each row's four of eight inputs by an index
-// for each byte. Indices are made of the bits once for all tokens at hand. A `tbl` and a product
-// take the ports of a dense layer's two products: what is saved is reading. Included by a file that
-// has defined `Inputs`, 16 of a token as they are multiplied, `as_inputs` and `selected`, and the
-// product `dot_quarter` of four rows.
+// NEON's inputs and weights, and 1:2: `tbl` selects each row's four of eight inputs, with an index
+// for each byte. Indices are computed from the bits once for all tokens at hand. A `tbl` and a
+// product take the ports of a dense layer's two products: only reading is saved. Included by files
+// that have defined `Inputs` (16 of a token, in the form that is multiplied), `as_inputs` and
+// `selected`, and `dot_quarter`, the product with four rows.
 #pragma once
 
 struct Weights {
@@ -23,7 +23,7 @@ inline void dot(Sums& sums, Four inputs, const Weights& weights) {
     for (int i = 0; i < 4; ++i) dot_quarter(sums, i, inputs, weights.v[i]);
 }
 
-// Four inputs of its own for each row.
+// Each row has four inputs of its own.
 inline void dot_rows(Sums& sums, const uint8_t* inputs, const Weights& weights) {
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i)
@@ -36,7 +36,7 @@ inline Inputs load_group(const uint8_t* p) {
     return as_inputs(vcombine_u8(group, group));
 }
 
-// A mask for each of 16 rows' four inputs: all bits where the second of the pair is kept.
+// A mask for each of 16 rows' four inputs: all bits set if the second of the pair is kept.
 struct Masks {
     uint8x16_t v[4];
 };
@@ -51,7 +51,7 @@ struct Masks {
     return masks;
 }
 
-// Where each row's four inputs stand in their group: 0 to 3, or 4 to 7.
+// The positions of each row's four inputs in their group: 0 to 3, or 4 to 7.
 [[gnu::always_inline]] inline uint8x16_t indices(uint8x16_t mask) {
     const uint8x16_t firsts = vreinterpretq_u8_u32(vdupq_n_u32(0x03020100));
     return vbslq_u8(mask, vaddq_u8(firsts, vdupq_n_u8(4)), firsts);

@@ -1,5 +1,5 @@
-// Inputs where products take signed bytes only: 128 is taken from each by turning its highest bit,
-// and what the sums lack they begin with.
+// Inputs where products take signed bytes only: flipping the highest bit subtracts 128 from each,
+// and the sums start with what they would lack.
 #pragma once
 
 constexpr int kInputOffset = 128;

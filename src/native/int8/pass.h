@@ -15,14 +15,14 @@ namespace sparsebert {
 // Memory for a run's activations, kept between runs. Rows are token-major.
 struct Int8Workspace {
     Bytes hidden, context, quantized;  // Int8Tokens
-    Bytes first;                       // the same of each sequence's first token
+    Bytes first;                       // the same for each sequence's first token
     Bytes heads;                       // Int8Heads
     Bytes block;    // what one run of tokens needs, for each thread that has its own
     Bytes scratch;  // for each thread: one head's attention, one expanded tile
-    Bytes pooled;   // what the head reads of each sequence, and what it makes of it
+    Bytes pooled;   // the head's input of each sequence, and what it computes
 };
 
-// Most tokens of a run, which passes through several layers before the next tokens do, and of a
+// The most tokens of a run, which passes through several layers before the next tokens do, and of a
 // piece of it, which passes through one layer whose wide rows of floats are then quantised.
 struct Int8Runs {
     int run, piece;
@@ -32,10 +32,10 @@ struct Int8Runs {
 // and the output has no room for the padding of the last one.
 constexpr int kDecodedTiles = 16, kDecodedColumns = kDecodedTiles * kTileRows;
 
-// Tokens on their way through the layers, a row each.
+// Tokens on their way through the layers, one row each.
 struct Int8Tokens {
     float* hidden;       // the residual stream
-    float* context;      // what attention gives, and a head's middle
+    float* context;      // the output of attention, and a head's intermediate result
     Int8Rows quantized;  // of `hidden`
 };
 
@@ -44,7 +44,7 @@ inline FloatRows rows_of(float* first, size_t stride, Range rows) {
     return {first + rows.begin * stride, stride, rows.size()};
 }
 
-// What the threads of a pass have in common.
+// State shared by the threads of a pass.
 struct Int8Shared {
     Int8Shared(const Int8Model& model, const Int8Choice& choice, ThreadPool& pool,
                Int8Workspace& workspace, const Batch& batch, Reads reads,
@@ -56,27 +56,27 @@ struct Int8Shared {
     Int8Workspace& workspace;
     const Positions& positions;
     const Int8Distances& distances;
-    Batch batch;  // the micro-batch: offsets count from its own first token
+    Batch batch;  // the micro-batch; offsets are relative to its first token
     Reads reads;
 
-    // Few tokens: all threads share the rows of each layer, with a barrier after each step. Many:
-    // each thread takes the tokens between two cuts through all layers; where the cuts fall between
-    // sequences, there is no barrier at all.
+    // Few tokens: all threads split the rows of each layer, with a barrier after each step. Many:
+    // each thread takes the tokens between two cuts through all layers; if the cuts fall between
+    // sequences (`aligned`), there are no barriers.
     bool by_rows;
     bool aligned;
     std::vector<int> cuts;       // by tokens: [threads + 1]
     std::vector<int> sequences;  // by tokens, aligned: the first sequence of each thread
     Int8Runs runs;
-    HeadQueue attention;  // where the threads are not aligned
+    HeadQueue attention;  // if the threads are not aligned
 
     int hidden_stride, projection_stride, intermediate_stride, embedding_stride;  // floats
     Int8Tokens all;
-    Int8Tokens first;  // of each sequence: behind the last attention, where no others are read
+    Int8Tokens first;  // of each sequence: after the last attention, if no others are read
     Int8Heads heads;
-    Int8Rows gathered;                  // of each sequence, what the head reads
-    float* gathered_rows;               // the same in floats, and what it makes of it
+    Int8Rows gathered;                  // the head's input of each sequence
+    float* gathered_rows;               // the same in floats, and what the head computes
     float* logits;                      // of a few tiles of the vocabulary, for each thread
-    size_t block_bytes, scratch_bytes;  // of each thread
+    size_t block_bytes, scratch_bytes;  // per thread
 };
 
 class Int8Pass : private PassThread {
@@ -91,7 +91,7 @@ class Int8Pass : private PassThread {
     void write_head(float* out);
 
   private:
-    // This thread's tokens of a run: all, or where rows are shared, its part.
+    // This thread's tokens of a run: all of them or, if rows are split, its part.
     Range share_of(Range run) const;
     // Calls step(token, its place in the run) for each of them.
     template <typename Step>
@@ -112,7 +112,7 @@ class Int8Pass : private PassThread {
     bool is_last(int layer) const;
 
     void embed(Range piece);
-    void normalise(const Int8Norm& norm, Range run);  // hidden states, for a layer behind it
+    void normalise(const Int8Norm& norm, Range run);  // hidden states, for the layer that follows
     void project(int layer, Range run);
     void project_piece(const Int8Layer& layer, const Positions::Rotary& rotary, Range piece,
                        bool first);
@@ -122,7 +122,7 @@ class Int8Pass : private PassThread {
     void attend_head(int layer, int sequence, int head);
     void keep_first_tokens();
     void feed_forward(const Int8Layer& layer, Range run);
-    void gather_sequence(int sequence, float* row) const;  // what the head reads of it
+    void gather_sequence(int sequence, float* row) const;  // the head's input
     void finish_dense(const FloatRows& rows, const Int8Rows* out, int at) const;
     void write_answer(const float* row, float* out) const;  // the last layer
     void write_sequence_logits(float* out);
@@ -137,7 +137,7 @@ class Int8Pass : private PassThread {
     Int8Tokens rows_;  // all tokens, or the first of each sequence
     Range mine_;       // the rows that this thread takes through the layers
     uint8_t* scratch_;
-    // This thread's own or shared with all.
+    // This thread's own, or shared by all threads.
     float* wide_;     // of a piece: projections [tokens][3][hidden], then the intermediate layer
     Int8Rows bytes_;  // of a run: context, then the intermediate layer
 };

@@ -1,4 +1,4 @@
-// What plain loops do with 16 rows and with 16 features.
+// Plain loops over 16 rows and over 16 features.
 #pragma once
 
 #include "../kernels/vec_portable.inl"
@@ -8,7 +8,7 @@ constexpr int kInputOffset = 0;  // inputs are multiplied as they are
 
 inline float lane_sum(Vec x) { return x.v[0] + x.v[1] + x.v[2] + x.v[3]; }
 inline float largest(Vec x) { return std::max(std::max(x.v[0], x.v[1]), std::max(x.v[2], x.v[3])); }
-// out[i] is the largest of x[i].
+// out[i] is the largest lane of x[i].
 inline void largest_of_each(const Vec (&x)[16], float* out) {
     for (int i = 0; i < 16; ++i) out[i] = largest(x[i]);
 }
@@ -69,13 +69,13 @@ inline void dot(Sums& sums, const Chosen& inputs, Weights weights) {
         }
 }
 
-// Four inputs of its own for each row.
+// Each row has four inputs of its own.
 inline void dot_rows(Sums& sums, const uint8_t* inputs, Weights weights) {
     for (int row = 0; row < kTileRows; ++row)
         for (int i = 0; i < 4; ++i) sums.v[row] += inputs[4 * row + i] * weights.v[4 * row + i];
 }
 
-// Also NaN, which no cast takes, comes to lie within.
+// Also maps NaN, which must not be cast to an integer, into the range.
 inline float within(float least, float x, float most) { return std::min(std::max(least, x), most); }
 
 inline void store_bytes(const Vec (&lanes)[kTileVectors], uint8_t* out) {
@@ -85,7 +85,7 @@ inline void store_bytes(const Vec (&lanes)[kTileVectors], uint8_t* out) {
         out[i] = static_cast<uint8_t>(within(0.0f, std::nearbyint(floats[i]), 255.0f));
 }
 
-// The same of 64.
+// The same for 64 numbers.
 inline void store_64_bytes(const Vec (&lanes)[4 * kTileVectors], uint8_t* out) {
     for (int i = 0; i < 4; ++i) {
         Vec quarter[kTileVectors];
@@ -94,7 +94,8 @@ inline void store_64_bytes(const Vec (&lanes)[4 * kTileVectors], uint8_t* out) {
     }
 }
 
-// clip(round(x inverse) + zero, 0, 255) of 16 features, the groups in their order.
+// clip(round(x inverse) + zero, 0, 255) of 16 features, with the inputs of each group in their
+// order.
 inline void quantize_16(const float* x, float inverse, float zero, uint8_t* out) {
     for (int i = 0; i < 16; ++i) {
         const float value = std::nearbyint(x[i] * inverse) + zero;
@@ -113,8 +114,8 @@ inline void quantize_signed_16(const float* x, float inverse, int offset, uint8_
             static_cast<int>(within(-127.0f, std::nearbyint(x[i] * inverse), 127.0f)) + offset);
 }
 
-// `count` keys of `depth` bytes, `stride` apart, to [depth / 4][16 keys][4]; keys beyond are zero.
-// offsets[key] = -128 x the sum of its bytes.
+// Transposes `count` keys of `depth` bytes, `stride` apart, to [depth / 4][16 keys][4]; missing
+// keys are zero. offsets[key] = -128 x the sum of its bytes.
 inline void transpose_keys(const uint8_t* keys, size_t stride, int count, int depth, int8_t* out,
                            int32_t* offsets) {
     for (int key = 0; key < 16; ++key) {
@@ -127,8 +128,8 @@ inline void transpose_keys(const uint8_t* keys, size_t stride, int count, int de
     }
 }
 
-// `count` (1 to 4) rows of `depth` bytes to [depth / 16][16 columns][4 rows], a column tile
-// `tile` bytes from the next.
+// Interleaves `count` (1 to 4) rows of `depth` bytes to [depth / 16][16 columns][4 rows]; column
+// tiles are `tile` bytes apart.
 inline void interleave_values(const uint8_t* values, size_t stride, int count, int depth,
                               int8_t* out, size_t tile) {
     for (int d = 0; d < depth; ++d)

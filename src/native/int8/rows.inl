@@ -20,12 +20,12 @@ inline Vec gelu_polynomial(Vec x) {
     return mul(x, fma(p, c, Vec::broadcast(0.5f)));
 }
 
-// Divides nothing by zero: a row of smaller numbers is as good as one of zeros.
+// Keeps divisions away from zero: a row of smaller numbers is treated like one of zeros.
 constexpr float kSmallest = 1e-30f;
 
-// Calls visit(a few of the rows, the number of the first). A step of all of them comes before the
-// next step of any: what takes long in a row, sums over lanes and then divisions, overlaps with
-// that of the others. They are as many as stay in L1 meanwhile.
+// Calls visit(a few of the rows, the index of the first). Each step takes all of these rows before
+// the next step, so that operations of high latency, horizontal sums and then divisions, overlap
+// between rows. There are as many rows as stay in L1 meanwhile.
 template <typename Visit>
 inline void each_few_rows(const FloatRows& x, int features, int row, const Visit& visit) {
     const int most = std::min(std::max(1, 4096 / features), kRowsTogether);
@@ -33,7 +33,7 @@ inline void each_few_rows(const FloatRows& x, int features, int row, const Visit
         visit(FloatRows{x.row(i), x.stride, std::min(most, x.count - i)}, row + i);
 }
 
-// The least and the greatest of a row and 0, lane by lane.
+// The minimum and maximum of a row and 0, lane by lane.
 struct Bounds {
     Vec low = Vec::broadcast(0.0f), high = Vec::broadcast(0.0f);
     void include(Vec x) {
@@ -42,9 +42,10 @@ struct Bounds {
     }
 };
 
-// lo = min(0, min x), hi = max(0, max x); scale = (hi - lo) / 255, zero = round(-lo / scale). A
-// row is padded with zeros to 16, which lie between the two. Numbers that are not finite give a
-// scale that is not, and so spoil the answer, but no zero point that sums could overflow with.
+// lo = min(0, min x), hi = max(0, max x); scale = (hi - lo) / 255, zero = round(-lo / scale). A row
+// is padded with zeros to a multiple of 16, which lie between the two. Numbers that are not finite
+// give a scale that is not finite either, and so invalidate the result, but no zero point outside 0
+// to 255, with which sums could overflow.
 inline void quantize(const FloatRows& x, int features, const Bounds (&bounds)[kRowsTogether],
                      const Int8Rows& out, int row) {
     float inverses[kRowsTogether], zeros[kRowsTogether];
@@ -104,7 +105,8 @@ void activate(const FloatRows& x, int features, Activation activation, const Int
     });
 }
 
-// Sums over a row in four chains, for one would wait for itself. `count` is a multiple of 16.
+// Sums over a row in four chains, because a single one would be bound by latency. `count` is a
+// multiple of 16.
 template <typename Step>
 inline float row_sum(const float* x, int count, Step step) {
     Vec sums[4];
@@ -128,10 +130,10 @@ void norm(const FloatRows& x, const Int8Norm& norm, const Int8Rows* out, int row
                 row_sum(few.row(i), padded, [](Vec value, Vec sum) { return add(value, sum); }) /
                 count;
         for (int i = 0; i < few.count; ++i) {
-            // The padding becomes the mean, which adds nothing to the variance; gamma and beta make
-            // it zeros.
+            // The padding is set to the mean, which adds nothing to the variance; the zeros that
+            // pad gamma and beta turn it into zeros.
             std::fill(few.row(i) + norm.features, few.row(i) + padded, means[i]);
-            // A second pass for the variance: E[x^2] - E[x]^2 would cancel.
+            // A second pass for the variance: E[x^2] - E[x]^2 would suffer from cancellation.
             const Vec mean = Vec::broadcast(means[i]);
             const float squares = row_sum(few.row(i), padded, [&](Vec value, Vec sum) {
                 const Vec centred = sub(value, mean);
@@ -139,7 +141,7 @@ void norm(const FloatRows& x, const Int8Norm& norm, const Int8Rows* out, int row
             });
             factors[i] = 1.0f / std::sqrt(squares / count + norm.epsilon);
         }
-        // Copies, which no store can change.
+        // Local copies, which stores cannot alias.
         const float *gamma = norm.gamma, *beta = norm.beta;
         const int end = padded;
         Bounds bounds[kRowsTogether];
@@ -166,7 +168,7 @@ inline const float* padded_16(const float* x, int d, int size, float* buffer) {
     return static_cast<float*>(std::memcpy(buffer, x + d, sizeof(float) * (size - d)));
 }
 
-// The last 16 may end in the second half, of which the first 16 have been read by then.
+// The last 16 may reach into the second half, whose first 16 have been read by then.
 void gate(const FloatRows& x, size_t second, int features, Activation activation,
           const Int8Rows* out, int row) {
     with_function(activation, [&](auto function) {
@@ -204,9 +206,9 @@ inline Vec largest_magnitudes(const float* x, int size) {
     return most;
 }
 
-// Each head by its own largest magnitude, 16 heads in the lanes: first the scales of all three
-// parts, so that they wait for each other's divisions only once, then the bytes. `Size` is the head
-// size where it is known and a multiple of 16, so that loops unroll; else 0.
+// Quantises each head by its own largest magnitude, with 16 heads in the lanes: first the scales of
+// all three parts, so that the latency of divisions is paid only once, then the bytes. `Size` is
+// the head size if it is known at compile time and a multiple of 16, so that loops unroll; else 0.
 template <int Size>
 void split(const float* projections, size_t stride, const Int8Heads& heads, size_t token) {
     const int size = Size ? Size : heads.head_size, depth = Size ? Size : heads.depth();
@@ -242,7 +244,7 @@ void split(const float* projections, size_t stride, const Int8Heads& heads, size
     }
 }
 
-// Queries are stored plus 128, as unsigned bytes.
+// Queries are stored as unsigned bytes, with 128 added.
 void split_heads(const float* projections, size_t stride, const Int8Heads& heads, size_t token) {
     switch (heads.head_size) {
         case 32:
@@ -268,7 +270,7 @@ float dot(const float* a, const float* b, int count) {
     return result;
 }
 
-// The inputs that a block of rows shares: plain words, which the compiler makes vectors of.
+// Gathers the inputs that a block of rows shares, in plain words, which the compiler vectorises.
 void gather(const uint8_t* x, const uint8_t* second, int fours, uint8_t* out) {
     using Word [[gnu::may_alias, gnu::aligned(1)]] = uint32_t;
     const Word* pairs = reinterpret_cast<const Word*>(x);

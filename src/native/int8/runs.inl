@@ -1,4 +1,4 @@
-// Loops whose bounds the compiler knows.
+// Loops whose bounds are known at compile time.
 #pragma once
 
 // Calls visit(std::integral_constant<int, count>()) for a count from 1 to Most.

@@ -1,11 +1,11 @@
-// Rows of bytes into tiles of weights, with 128-bit instructions that every x86-64 has.
+// Lays out rows of bytes as tiles of weights, with 128-bit instructions that every x86-64 CPU has.
 #pragma once
 
 inline __m128i load_16(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 inline void store_16(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
 
-// `count` keys of `depth` bytes, `stride` apart, to [depth / 4][16 keys][4]; keys beyond are zero.
-// offsets[key] = -128 x the sum of its bytes.
+// Transposes `count` keys of `depth` bytes, `stride` apart, to [depth / 4][16 keys][4]; missing
+// keys are zero. offsets[key] = -128 x the sum of its bytes.
 inline void transpose_keys(const uint8_t* keys, size_t stride, int count, int depth, int8_t* out,
                            int32_t* offsets) {
     const __m128i zero = _mm_setzero_si128(), ones = _mm_set1_epi16(1);
@@ -32,8 +32,8 @@ inline void transpose_keys(const uint8_t* keys, size_t stride, int count, int de
     }
 }
 
-// `count` (1 to 4) rows of `depth` bytes to [depth / 16][16 columns][4 rows], a column tile
-// `tile` bytes from the next.
+// Interleaves `count` (1 to 4) rows of `depth` bytes to [depth / 16][16 columns][4 rows]; column
+// tiles are `tile` bytes apart.
 inline void interleave_values(const uint8_t* values, size_t stride, int count, int depth,
                               int8_t* out, size_t tile) {
     for (int d = 0; d < depth; d += 16, out += tile) {

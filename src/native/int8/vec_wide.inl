@@ -1,6 +1,6 @@
-// 16 floats in several registers. With the lanes of AVX-512 sums over a row are added in the same
-// order, so that answers are the same to the bit. Included by a file that has defined `part::Vec`,
-// one register, with `largest` and `lane_sum`.
+// 16 floats in several registers. With as many lanes as AVX-512, sums over a row are added in the
+// same order, so that results are the same to the bit. Included by files that have defined
+// `part::Vec`, one register, with `largest` and `lane_sum`.
 #pragma once
 
 struct Vec {
@@ -57,7 +57,7 @@ inline Vec scaled(const Vec& a, const Vec& n) {
     return Vec::each([&](int i) { return scaled(a.v[i], n.v[i]); });
 }
 
-// Halves are joined until one register is left.
+// Joins halves until one register is left.
 template <typename Join>
 [[gnu::always_inline]] inline part::Vec joined(Vec x, Join join) {
 #pragma GCC unroll 2
@@ -72,7 +72,7 @@ inline float lane_sum(const Vec& x) {
 inline float largest(const Vec& x) {
     return largest(joined(x, [](part::Vec a, part::Vec b) { return max(a, b); }));
 }
-// out[i] is the largest of x[i].
+// out[i] is the largest lane of x[i].
 inline void largest_of_each(const Vec (&x)[16], float* out) {
     for (int i = 0; i < 16; ++i) out[i] = largest(x[i]);
 }

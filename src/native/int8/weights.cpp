@@ -15,7 +15,7 @@ bool fits_pairs(const Int8Weight& w) {
     return true;
 }
 
-// Calls visit(row, column, value) for each that is kept.
+// Calls visit(row, column, value) for each kept value.
 template <typename Visit>
 void each_kept(const Int8Weight& w, const Visit& visit) {
     for (int panel = 0; panel < panels_of(w); ++panel)

@@ -1,4 +1,4 @@
-// Weights that no inner loop reads, as those that are read, made once at load.
+// Converts weights in a layout that no inner loop reads, once at load.
 #pragma once
 
 #include "../memory.h"
@@ -6,8 +6,8 @@
 
 namespace sparsebert {
 
-// A kBitmap weight in `memory`: as kPairs if no pair keeps both inputs (1:4 and the like, whose
-// pairs may keep none: a zero), else as kDense.
+// Converts a kBitmap weight, stored in `memory`: to kPairs if no pair keeps both inputs (as in 1:4,
+// where a pair that keeps none keeps a zero), else to kDense.
 Int8Weight for_kernels(const Int8Weight& bitmap, Bytes& memory);
 
 }  // namespace sparsebert

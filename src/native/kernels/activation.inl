@@ -8,7 +8,7 @@ inline void map_row(float* y, int count, Function function) {
     for (int i = 0; i < count; i += Vec::kWidth) function(Vec::load(y + i)).store(y + i);
 }
 
-// Applies the activation to sums just stored, still in L1: a call a row costs less than the
+// Applies the activation to sums just stored, still in L1: one call per row costs less than the
 // registers that the polynomials would take from every inner loop.
 [[gnu::noinline]] void activate(float* y, int count, Activation activation) {
     switch (activation) {

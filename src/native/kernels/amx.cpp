@@ -36,7 +36,7 @@ AmxReport report() {
     return found;
 }
 
-// Linux 5.16: a process has tiles only after it has asked for them.
+// Since Linux 5.16 a process may use tiles only after it has requested permission.
 bool request_permission() {
     constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
     return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;

@@ -1,15 +1,15 @@
-// Whether tile registers may be used here, and for what.
+// Whether tile registers may be used here, and for which products.
 #pragma once
 
 #include <cstdint>
 
 namespace sparsebert {
 
-// What a CPU and its operating system say of AMX.
+// What a CPU and its operating system report about AMX.
 struct AmxReport {
-    // Instructions that the CPU, or the hypervisor, shows.
+    // Instructions that the CPU, or the hypervisor, reports.
     bool tiles = false, int8 = false, bf16 = false;
-    uint64_t saved_states = 0;  // XCR0: what the system saves between threads
+    uint64_t saved_states = 0;  // XCR0: the state that the system saves at context switches
 };
 
 // The products that may be computed on tiles.
@@ -17,12 +17,12 @@ struct AmxProducts {
     bool int8 = false, bf16 = false;
 };
 
-// Those that may, given the report and `request`, which asks the system for permission. A virtual
-// machine may show the instructions and neither save the tiles nor permit them.
+// The usable products, given the report and `request`, which asks the system for permission. A
+// virtual machine may report the instructions but neither save the tiles nor permit them.
 AmxProducts amx_products(const AmxReport& report, bool (*request)());
 
-// The same for this machine. Asks once; the permission holds for all threads of the process and for
-// those that it starts.
+// The same for this machine. Asks once; the permission holds for all threads of the process,
+// present and future.
 AmxProducts amx_products();
 
 }  // namespace sparsebert

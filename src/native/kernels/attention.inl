@@ -1,9 +1,9 @@
 // Scaled dot-product attention of one head over one sequence, lanes = queries:
 //   S[j][i] = sum_d K[d][j] Q[d][i],  P = softmax over j,  O[d][i] = sum_j V[d][j] P[j][i]
 // Both products are outer products: R scalars broadcast against T vectors of queries. Disentangled
-// attention has keys PK and queries PQ of distances beside them, and
+// attention also has keys PK and queries PQ of distances, and
 //   S[j][i] = sum_d K[d][j] (Q[d][i] + PQ[d][i - j]) + Q[d][i] PK[d][i - j]
-// where a key's distances from neighbouring queries are neighbours: loads, and nothing to gather.
+// where a key's distances from neighbouring queries are contiguous: plain loads, no gather.
 #pragma once
 
 #include "math.inl"
@@ -39,7 +39,7 @@ inline void outer_product(const float* left, size_t left_row, size_t left_step, 
             mul(sums[r][t], scale[t]).store(out + r * out_row + t * Vec::kWidth);
 }
 
-constexpr int kAttentionRows = 6;  // 6 x 4 sums of 32 registers, 6 x 2 of 16
+constexpr int kAttentionRows = 6;  // 6 x 4 accumulators of 32 registers, 6 x 2 of 16
 constexpr int kDisentangledKeys = 4;
 
 template <int T>
@@ -58,7 +58,7 @@ void outer_products(const float* left, size_t left_row, size_t left_step, const 
                             scale, out + r * out_row, out_row);
 }
 
-// S of keys [key, key + R) and T vectors of queries, with distances.
+// S of keys [key, key + R) and T vectors of queries, including the terms of distances.
 template <int R, int T>
 inline void disentangled_product(const Attention& a, int query, int key, const Vec* scale,
                                  float* out) {
@@ -107,7 +107,7 @@ template <int T>
 void attend(const Attention& a, int query) {
     constexpr size_t kTile = T * Vec::kWidth;
     const size_t stride = static_cast<size_t>(a.stride);
-    // The keys that some query of the tile sees.
+    // The keys that at least one query of the tile attends to.
     const int before = query - a.window, after = query + static_cast<int>(kTile) + a.window;
     const int first = before < 0 ? 0 : before < a.keys ? before : a.keys - 1;
     const int keys = (after < a.keys ? after : a.keys) - first;

@@ -1,4 +1,4 @@
-// AVX2, FMA and F16C: 16 registers of 8 floats, 2 FMAs and 2 loads a cycle.
+// AVX2, FMA and F16C: 16 registers of 8 floats, 2 FMAs and 2 loads per cycle.
 #include <immintrin.h>
 
 #include "../half.h"
@@ -9,7 +9,8 @@ namespace {
 
 #include "vec_avx2.inl"
 
-// Register tiles, in vectors of tokens: most for each kind of weight, and the sums of dense rows.
+// Register blocks in vectors of tokens: the widest for each kind of weight, and the number of
+// accumulators of dense rows.
 constexpr int kPairVectors = 6, kBitmapVectors = 8;
 constexpr int kDenseVectors = 2, kDenseSums = 12;
 constexpr int kAttentionVectors = 2;

@@ -19,7 +19,7 @@ namespace {
 
 #ifdef SPARSEBERT_AVX_VNNI
 // AVX-VNNI (256-bit vpdpbusd without AVX-512): leaf 7.1, bit 4 of EAX. Not every compiler's
-// __builtin_cpu_supports has its name.
+// __builtin_cpu_supports knows it.
 bool has_avx_vnni() {
     unsigned a = 0, b = 0, c = 0, d = 0;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
@@ -27,14 +27,15 @@ bool has_avx_vnni() {
 #endif
 
 #ifdef SPARSEBERT_AVX512_BF16
-bool has_avx512_bf16() {  // bit 5 of the same
+bool has_avx512_bf16() {  // bit 5 of the same register
     unsigned a = 0, b = 0, c = 0, d = 0;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
 }
 #endif
 
 #ifdef SPARSEBERT_X86_64
-// Bytes of L1 for data, 0 where the CPU does not say: of leaf 4 (Intel) or 0x8000001d (AMD).
+// Size of the L1 data cache in bytes, from leaf 4 (Intel) or 0x8000001d (AMD); 0 if the CPU does
+// not report it.
 unsigned l1_bytes() {
     for (const unsigned leaf : {0x4u, 0x8000001du}) {
         unsigned a = 0, b = 0, c = 0, d = 0;
@@ -44,8 +45,8 @@ unsigned l1_bytes() {
     return 0;
 }
 
-// The panel of a block of 128 tokens takes 32 KiB, which is too much for Zen 4 (0.93 of the speed
-// of 96) and quicker where L1 is larger (1.09 to 1.18 on an Intel Xeon with 48 KiB).
+// With blocks of 128 tokens a panel takes 32 KiB, which is too much for Zen 4 (0.93 of the speed
+// with 96 tokens) but faster where L1 is larger (1.09 to 1.18 on an Intel Xeon with 48 KiB).
 const Kernels& avx512_kernels() {
     static const Kernels kernels = [] {
         Kernels found = kAvx512Kernels;
@@ -56,7 +57,7 @@ const Kernels& avx512_kernels() {
 }
 #endif
 
-// Best first, and what this build lacks without kernels, so that its name is known.
+// Best first. Sets that this build lacks are listed without kernels, so that their names are known.
 std::vector<InstructionSet> x86_sets() {
 #ifdef SPARSEBERT_X86_64
     __builtin_cpu_init();
@@ -70,7 +71,7 @@ std::vector<InstructionSet> x86_sets() {
     const Bf16Kernels* bf16 = nullptr;
 #endif
     const bool vnni512 = avx512 && __builtin_cpu_supports("avx512vnni");
-    // 256-bit vpdpbusd in AVX-512's encoding, or in its own where the CPU has that.
+    // 256-bit vpdpbusd in AVX-512's encoding, or in AVX-VNNI's if the CPU has it.
     bool vnni256 = vnni512;
     const Int8Kernels* int8_256 = &kAvx512VlVnniInt8;
     const Int8Kernels* lookup_256 = &kAvx512VlVnniLookupInt8;
@@ -129,7 +130,7 @@ std::vector<InstructionSet> arm_sets() {
 #endif
 }
 
-// Best first; of one kind of CPU none has another's.
+// Best first; no CPU has sets of another architecture.
 const std::vector<InstructionSet>& instruction_sets() {
     static const std::vector<InstructionSet> sets = [] {
         std::vector<InstructionSet> all = x86_sets();
@@ -157,14 +158,14 @@ const InstructionSet& select_instruction_set(const std::string& asked) {
         if (name.empty() && set.kernels && set.supported) return set;
         if (name != set.name) continue;
         if (!set.kernels)
-            throw std::invalid_argument(
-                "this build of sparsebert has no " + name +
-                " kernels: it was compiled for another kind of CPU, or by too old a compiler.");
+            throw std::invalid_argument("this build of sparsebert has no " + name +
+                                        " kernels: it was compiled for another kind of CPU, or by "
+                                        "a compiler that is too old.");
         if (!set.supported)
             throw std::invalid_argument(
                 "this CPU cannot run " + name +
                 " instructions, or its operating system does not permit them: unset "
-                "SPARSEBERT_ISA or name a lower set.");
+                "SPARSEBERT_ISA or choose a lower set.");
         return set;
     }
     throw std::invalid_argument("unknown instruction set '" + name +

@@ -1,4 +1,4 @@
-// Which kernels run: the best that both this CPU and this build have, or the ones asked for.
+// Which kernels run: the best that both this CPU and this build have, or the ones requested.
 #pragma once
 
 #include <string>
@@ -12,13 +12,13 @@ namespace sparsebert {
 
 struct InstructionSet {
     const char* name;
-    const Kernels* kernels = nullptr;  // null where this build lacks the set
+    const Kernels* kernels = nullptr;  // null if this build lacks the set
     const Int8Kernels* int8 = nullptr;
     bool supported = false;  // by this CPU and its operating system
-    // The same with lookup tables and with tile registers; null where there are none.
+    // int8 kernels with lookup tables and on tile registers; null if there are none.
     const Int8Kernels* int8_lookup = nullptr;
     const Int8Kernels* int8_tiles = nullptr;
-    const Bf16Kernels* bf16 = nullptr;  // null where fp32 kernels take rounded numbers
+    const Bf16Kernels* bf16 = nullptr;  // null if fp32 kernels multiply rounded numbers
 };
 
 // Names of the instruction sets that can run here, best first.

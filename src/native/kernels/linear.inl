@@ -1,15 +1,15 @@
-// Linear layers, once for every instruction set. Included by a file that has defined `Vec`.
+// Linear layers, written once for every instruction set. Included by files that have defined `Vec`.
 //
-// Work goes panel by panel of inputs so that the activations at hand stay in L1 while every row
-// passes over them; a row's partial sums wait in y between panels. In a panel, R rows by T vectors
-// of tokens are accumulated in registers. A tile that has fewer rows left repeats its last one:
-// what the repeated row stores is what it stored before.
+// Layers are computed panel by panel of inputs, so that the activations at hand stay in L1 while
+// every row passes over them; between panels a row's partial sums are kept in y. Within a panel, R
+// rows by T vectors of tokens are accumulated in registers. A tile with fewer rows left repeats its
+// last one, which stores the same values again.
 #pragma once
 
 #include "activation.inl"
 
-// A row's values of one panel as floats: where they lie, or converted from fp16 (F16C: one
-// conversion a register) into `buffer`.
+// A row's values of one panel as floats: in place, or converted from fp16 into `buffer` (F16C: one
+// conversion per register).
 inline const float* panel_values(const Matrix& w, size_t index, int count, float* buffer) {
     if (!w.half) return static_cast<const float*>(w.values) + index;
     const uint16_t* source = static_cast<const uint16_t*>(w.values) + index;
@@ -19,8 +19,8 @@ inline const float* panel_values(const Matrix& w, size_t index, int count, float
     return buffer;
 }
 
-// Prefetches values to come: left alone, the processor's prefetcher stops at each page, and
-// with few tokens weights are what is waited for.
+// Prefetches upcoming values: the hardware prefetcher stops at each page, and with few tokens the
+// kernels wait for weights.
 inline void prefetch_values(const Matrix& w, size_t index, int count) {
     const size_t size = w.half ? 2 : 4;
     const char* from = static_cast<const char*>(w.values) + index * size;
@@ -29,14 +29,14 @@ inline void prefetch_values(const Matrix& w, size_t index, int count) {
 
 constexpr int kRowsAhead = 24;  // of a panel: 3 KiB of fp32 pairs
 
-// Where the partial sums of a tile come from and go to. Loops over a tile's vectors are unrolled
-// by force: left rolled, they would keep the sums in memory.
+// Loads and stores the partial sums of a tile. Loops over a tile's vectors are unrolled explicitly;
+// otherwise the compiler would keep the sums in memory.
 struct Tile {
     const Linear& call;
     int panel, columns;  // of the inputs
     bool first, last;    // panel
     int token;           // first token
-    int row, rows;       // first row, rows there are
+    int row, rows;       // first row, rows left
 
     int at(int r) const { return row + (r < rows ? r : rows - 1); }
 
@@ -70,9 +70,9 @@ struct Tile {
     }
 };
 
-// 1:2. For each pair a bit says which of two neighbouring rows of x to use: an address, not a
-// shuffle. Loads are what this is short of, so two rows go together: first the pairs of which both
-// keep the same input, where one load of x feeds two FMAs, then those where they differ.
+// 1:2. For each pair a bit selects one of two adjacent rows of x: an address, not a shuffle. Loads
+// are the bottleneck, so two weight rows go together: first the pairs of which both keep the same
+// input, where one load of x feeds two FMAs, then those in which they differ.
 template <int T>
 struct PairRows {
     static constexpr int kRows = 2;
@@ -122,8 +122,8 @@ struct PairRows {
     }
 };
 
-// 1:2 for a block as narrow as the tile, where finding pairs costs more than it saves: pair after
-// pair, with the distance of x's rows known to the compiler. So little of x allows wide panels.
+// 1:2 for a block as narrow as the tile, where separating the pairs costs more than it saves: takes
+// pair after pair, with the stride of x known at compile time. So few tokens allow wide panels.
 constexpr int kNarrowPanel = 4 * kPanelColumns;
 
 template <int T>
@@ -177,7 +177,8 @@ struct NarrowPairRows {
     }
 };
 
-// N:M. A bit a column: count trailing zeros names the row of x, clearing the bit goes on.
+// N:M. One bit per column: counting trailing zeros gives the row of x, and clearing the lowest set
+// bit moves on to the next.
 template <int T>
 struct BitmapRows {
     static constexpr int kRows = 1;
@@ -206,7 +207,7 @@ constexpr int kDensePanel = 128;  // inputs: 128 x 4 vectors of 64 bytes are 32 
 // Dense: R rows share each load of x.
 template <int T>
 struct DenseRows {
-    // At most 8 rows: rows a multiple of 4 KiB apart fall into one set of L1, which has 8 ways.
+    // At most 8 rows: rows a multiple of 4 KiB apart map to the same set of L1, which has 8 ways.
     static constexpr int kRows = kDenseSums / T < 8 ? kDenseSums / T : 8;
     static void run(const Tile& tile) {
         const Matrix& w = *tile.call.weight;
@@ -238,7 +239,7 @@ struct DenseRows {
     }
 };
 
-// The tile's rows from row_begin on, over `vectors` <= T vectors of tokens.
+// Rows [row_begin, row_end) over `vectors` <= T vectors of tokens.
 template <template <int> class Rows, int T>
 void sweep_rows(Tile tile, int vectors, int row_begin, int row_end) {
     if (vectors == T) {
@@ -251,7 +252,7 @@ void sweep_rows(Tile tile, int vectors, int row_begin, int row_end) {
     }
 }
 
-// Panel by panel, and in each the block's tokens cut into tiles of nearly equal width.
+// Panel by panel; within each, the block's tokens are cut into tiles of nearly equal width.
 template <template <int> class Rows, int Most>
 void sweep(const Linear& call, int panel_columns, int row_begin, int row_end) {
     const int columns = call.weight->columns, vectors = call.width / Vec::kWidth;
@@ -286,8 +287,8 @@ void linear(const Linear& call, int row_begin, int row_end) {
         case Layout::kBitmap:
             sweep<BitmapRows, kBitmapVectors>(call, w.panel_columns, row_begin, row_end);
             break;
-        case Layout::kSharedPairs:  // comes as kDense (shared_rows.h)
-        case Layout::kBf16Dense:    // with kernels of their own (bf16/kernels.h)
+        case Layout::kSharedPairs:  // arrives as kDense (shared_rows.h)
+        case Layout::kBf16Dense:    // these have their own kernels (bf16/kernels.h)
         case Layout::kBf16Pairs:
         case Layout::kBf16SharedPairs:
             break;

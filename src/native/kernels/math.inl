@@ -1,9 +1,9 @@
-// Elementary functions on `Vec`, in fp32 to a few units in the last place.
+// Elementary functions on `Vec` in fp32, accurate to a few units in the last place.
 #pragma once
 
-// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, exp(r) by the Cephes polynomial
-// (expf, degree 6). Inputs are clamped to the range whose results are normal numbers. A NaN stays
-// one, as everywhere: min and max give their second operand where one of the two is NaN.
+// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, exp(r) by the Cephes polynomial (expf,
+// degree 6). Inputs are clamped to the range whose results are normal numbers. NaN stays NaN, here
+// as elsewhere: min and max return their second operand if either is NaN.
 inline Vec exp(Vec x) {
     x = min(Vec::broadcast(88.0f), max(Vec::broadcast(-87.0f), x));
     const Vec n = round(mul(x, Vec::broadcast(1.44269504088896341f)));
@@ -51,8 +51,8 @@ inline Vec gelu(Vec x) {
     return fma(half, erf(mul(x, Vec::broadcast(0.70710678118654752f))), half);
 }
 
-// x / (1 + exp(-x)), also "swish" (Elfwing et al. 2017, arXiv 1702.03118); -5e-37 below -88. What
-// is added, x times 0, is a NaN where x is none to be clamped.
+// x / (1 + exp(-x)), also "swish" (Elfwing et al. 2017, arXiv 1702.03118); -5e-37 below -88. Adding
+// x times 0 gives NaN if x is not finite, which the clamp could hide.
 inline Vec silu(Vec x) {
     const Vec zero = Vec::broadcast(0.0f), c = max(x, Vec::broadcast(-88.0f));
     return fma(x, zero, div(c, add(Vec::broadcast(1.0f), exp(sub(zero, c)))));

@@ -1,5 +1,5 @@
-// NEON, which every 64-bit Arm has: 32 registers of 4 floats. Neoverse N1: 2 FMAs and 2 loads a
-// cycle; Neoverse V1 and V2, Apple: 4 FMAs and 3 loads.
+// NEON, which every 64-bit Arm CPU has: 32 registers of 4 floats. Neoverse N1: 2 FMAs and 2 loads
+// per cycle; Neoverse V1 and V2, Apple: 4 FMAs and 3 loads.
 #include <arm_neon.h>
 
 #include "../half.h"
@@ -10,7 +10,8 @@ namespace {
 
 #include "vec_neon.inl"
 
-// Register tiles, in vectors of tokens: most for each kind of weight, and the sums of dense rows.
+// Register blocks in vectors of tokens: the widest for each kind of weight, and the number of
+// accumulators of dense rows.
 constexpr int kPairVectors = 8, kBitmapVectors = 8;
 constexpr int kDenseVectors = 4, kDenseSums = 24;
 constexpr int kAttentionVectors = 4;

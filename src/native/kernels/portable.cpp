@@ -1,5 +1,5 @@
-// Any CPU: vectors of four floats in the compiler's own vector type, which becomes SSE2 on x86-64
-// and NEON on arm64, 16 registers of them at least.
+// Any CPU: vectors of four floats in the compiler's own vector type, which compiles to SSE2 on
+// x86-64 and NEON on arm64, both with at least 16 such registers.
 #include "../half.h"
 #include "kernels.h"
 
@@ -8,7 +8,8 @@ namespace {
 
 #include "vec_portable.inl"
 
-// Register tiles, in vectors of tokens: most for each kind of weight, and the sums of dense rows.
+// Register blocks in vectors of tokens: the widest for each kind of weight, and the number of
+// accumulators of dense rows.
 constexpr int kPairVectors = 6, kBitmapVectors = 8;
 constexpr int kDenseVectors = 2, kDenseSums = 12;
 constexpr int kAttentionVectors = 2;

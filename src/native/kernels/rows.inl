@@ -13,7 +13,7 @@ void layer_norm_lanes(const float* x, float* y, const float* gamma, const float*
         for (int t = 0; t < T; ++t)
             mean[t] = add(mean[t], Vec::load(x + f * width + t * Vec::kWidth));
     for (int t = 0; t < T; ++t) mean[t] = mul(mean[t], scale);
-    // A second pass for the variance: E[x^2] - E[x]^2 would cancel.
+    // A second pass for the variance: E[x^2] - E[x]^2 would suffer from cancellation.
     for (int f = 0; f < features; ++f)
         for (int t = 0; t < T; ++t) {
             const Vec centred = sub(Vec::load(x + f * width + t * Vec::kWidth), mean[t]);
@@ -52,7 +52,7 @@ float sum(const float* x, int count) {
 
 float maximum(const float* x, int count) {
     float result = x[0];
-    // A NaN is kept, and comes out.
+    // A NaN is kept, and becomes the result.
     for (int i = 1; i < count; ++i) result = x[i] > result || x[i] != x[i] ? x[i] : result;
     return result;
 }

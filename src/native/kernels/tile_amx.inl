@@ -1,6 +1,6 @@
-// Tile registers of AMX: eight, of up to 16 rows by 64 bytes. In int8 tiles of sums hold a row for
-// each token, tiles of inputs 64 of each token's, tiles of weights four inputs of 16 outputs in a
-// row: just as int8 weights lie in memory.
+// AMX has eight tile registers of up to 16 rows by 64 bytes. In int8, a tile of sums has a row for
+// each token, a tile of inputs 64 inputs of each token, and each row of a tile of weights has four
+// inputs of 16 outputs, exactly as int8 weights lie in memory.
 #pragma once
 
 struct alignas(64) TileConfiguration {
@@ -9,12 +9,12 @@ struct alignas(64) TileConfiguration {
     uint8_t rows[16] = {};
 };
 
-// While one lives, this thread may use its tiles. Tiles that are left configured would have to be
-// saved at each change of threads, and keep the core from its deeper sleep.
+// While an object of this class lives, this thread may use its tiles. Tiles left configured would
+// have to be saved at each context switch, and keep the core from deeper sleep states.
 class TilesInUse {
   public:
-    // At most 16 tokens, of a tile of sums or of inputs. `inputs` are those of tiles 4 and 6, at
-    // most 64 and a multiple of four; tiles 5 and 7 have 64.
+    // `tokens`, at most 16, are the rows of tiles of sums and of inputs. `inputs` is the depth of
+    // tiles 4 and 6, at most 64 and a multiple of four; tiles 5 and 7 have 64.
     explicit TilesInUse(int tokens, int inputs = 64) {
         TileConfiguration configuration;
         for (int tile = 0; tile < 8; ++tile) {
@@ -32,8 +32,8 @@ class TilesInUse {
     static constexpr int kFirstOfWeights = 6;
 };
 
-// In assembly, because the intrinsics of GCC take no number from a template, nor tell the compiler
-// that they read memory.
+// In assembly, because GCC's intrinsics neither take the tile's number from a template nor tell the
+// compiler that they read memory.
 template <int Number>
 struct Tile {
     static void zero() { asm volatile("tilezero %%tmm%c0" ::"i"(Number)); }

@@ -1,4 +1,4 @@
-// 16 x 16 numbers of four bytes in 16 registers: 64 shuffles.
+// Transposes 16 x 16 four-byte numbers in 16 registers: 64 shuffles.
 #pragma once
 
 // a[i][j] becomes a[j][i].

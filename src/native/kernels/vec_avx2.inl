@@ -1,4 +1,4 @@
-// 8 floats of AVX2, FMA and F16C.
+// A vector of 8 floats: AVX2, FMA and F16C.
 #pragma once
 
 struct Vec {
@@ -10,7 +10,7 @@ struct Vec {
     static Vec load_half(const uint16_t* p) {
         return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
     }
-    // Keeps a load from being folded, and so repeated, into each of its uses.
+    // Keeps the compiler from folding the load into each of its uses, which would repeat it.
     static Vec load_once(const float* p) {
         Vec x = load(p);
         asm("" : "+x"(x.v));
@@ -30,7 +30,7 @@ inline Vec sqrt(Vec a) { return {_mm256_sqrt_ps(a.v)}; }
 inline Vec round(Vec a) {
     return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-// 2^n for a whole n: n + 127 is the exponent field.
+// 2^n for an integer n: n + 127 is the exponent field.
 inline Vec pow2(Vec n) {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))};

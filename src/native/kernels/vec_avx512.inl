@@ -1,4 +1,4 @@
-// 16 floats of AVX-512.
+// A vector of 16 floats: AVX-512.
 #pragma once
 
 struct Vec {
@@ -10,7 +10,7 @@ struct Vec {
     static Vec load_half(const uint16_t* p) {
         return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
     }
-    // Keeps a load from being folded, and so repeated, into each of its uses.
+    // Keeps the compiler from folding the load into each of its uses, which would repeat it.
     static Vec load_once(const float* p) {
         Vec x = load(p);
         asm("" : "+v"(x.v));

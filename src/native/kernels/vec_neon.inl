@@ -1,4 +1,4 @@
-// Four floats of NEON.
+// A vector of 4 floats: NEON.
 #pragma once
 
 struct Vec {
@@ -10,7 +10,7 @@ struct Vec {
     static Vec load_half(const uint16_t* p) {
         return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)))};
     }
-    static Vec load_once(const float* p) { return load(p); }  // no operand is in memory
+    static Vec load_once(const float* p) { return load(p); }  // NEON has no memory operands
     void store(float* p) const { vst1q_f32(p, v); }
 };
 
@@ -23,9 +23,9 @@ inline Vec max(Vec a, Vec b) { return {vmaxq_f32(a.v, b.v)}; }
 inline Vec min(Vec a, Vec b) { return {vminq_f32(a.v, b.v)}; }
 inline Vec sqrt(Vec a) { return {vsqrtq_f32(a.v)}; }
 inline Vec round(Vec a) { return {vrndnq_f32(a.v)}; }
-// 2^n for a whole n: n + 127 is the exponent field.
+// 2^n for an integer n: n + 127 is the exponent field.
 inline Vec pow2(Vec n) {
-    const uint32x4_t whole = vreinterpretq_u32_s32(vcvtq_s32_f32(n.v));  // infinity: 2^31 - 1
+    const uint32x4_t whole = vreinterpretq_u32_s32(vcvtq_s32_f32(n.v));  // infinity gives 2^31 - 1
     return {vreinterpretq_f32_u32(vshlq_n_u32(vaddq_u32(whole, vdupq_n_u32(127)), 23))};
 }
 inline Vec scaled(Vec a, Vec n) { return mul(a, pow2(n)); }

@@ -1,4 +1,4 @@
-// Four floats in the compiler's own vector type.
+// A vector of 4 floats in the compiler's own vector type.
 #pragma once
 
 struct Vec {
@@ -33,13 +33,14 @@ inline Vec sqrt(Vec a) {
     return {Vec::Lanes{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]),
                        __builtin_sqrtf(a.v[3])}};
 }
-// Adding and taking away 1.5 x 2^23 leaves the nearest whole number, for |a| < 2^22.
+// Adding and subtracting 1.5 x 2^23 rounds to the nearest integer, for |a| < 2^22.
 inline Vec round(Vec a) {
     const Vec magic = Vec::broadcast(12582912.0f);
     return sub(add(a, magic), magic);
 }
-// 2^n for a whole n: n + 127 is the exponent field. The low bits of n + 1.5 x 2^23 are n, in two's
-// complement; what is no whole number has bits too, where a conversion of it would be undefined.
+// 2^n for an integer n: n + 127 is the exponent field. The low bits of n + 1.5 x 2^23 are n in
+// two's complement. Infinity and NaN give some bits too, whereas converting them to an integer
+// would be undefined.
 inline Vec pow2(Vec n) {
     const Vec shifted = add(n, Vec::broadcast(12582912.0f));
     Bits bits;
