@@ -1,4 +1,4 @@
-// The activation functions by their definitions, in double precision.
+// The activation functions, from their definitions, in double precision.
 #pragma once
 
 #include <algorithm>

@@ -16,15 +16,15 @@ struct Case {
     uint64_t seed;
     bool biased = false;
     int window = -1;
-    int unseen = 0;  // of its last tokens: no keys
+    int unseen = 0;  // how many of the last tokens are no keys
     bool disentangled = false;
-    int first = 0;  // queries that attend, in whole vectors of lanes; 0: all of them
+    int first = 0;  // number of queries, in whole vectors of lanes; 0: all
 
     int keys() const { return tokens - unseen; }
     int queries() const { return first ? first : stride; }
 };
 
-constexpr float kNobody = 77.25f;  // stands where nothing is to be written
+constexpr float kNobody = 77.25f;  // marks what must not be written
 
 void check(const Case& c) {
     Random random(c.seed);
@@ -34,7 +34,7 @@ void check(const Case& c) {
     for (float& value : k) value = random.normal();
     for (float& value : v) value = random.normal();
     const Distances distances(c.biased, c.window, c.stride, random);
-    // Keys and queries of distances, from the farthest on.
+    // Keys and queries of distances, from the farthest distance on.
     const size_t reach = c.stride, distances_stride = 2 * reach + kLaneTokens;
     Guarded<float> pk(c.disentangled ? c.head_size * distances_stride : 0), pq(pk.size());
     for (float& value : pk) value = random.normal();
@@ -65,8 +65,8 @@ void check(const Case& c) {
                 wants[d * stride + i] += scores[j] / total * v[d * stride + j];
                 largest = std::max(largest, static_cast<double>(std::abs(v[d * stride + j])));
             }
-        // A score's rounding becomes a probability's, relative to it; sums of thrice as many
-        // products are rounded thrice as often.
+        // A score's rounding error becomes a relative error of its probability; sums of three times
+        // as many products have three times the rounding error.
         const double rounding = c.disentangled ? 0x3p-22 : 0x1p-22;
         tolerances[i] = largest * (2e-6 + rounding * (1 + magnitude * scale));
     }
@@ -93,7 +93,7 @@ void check(const Case& c) {
         for (size_t i = 0; i < count; ++i) {
             const int token = static_cast<int>(i % stride);
             if (token >= c.queries() && out[i] != kNobody)
-                fail(name, ": written past the last query, token ", token);
+                fail(name, ": write past the last query, token ", token);
             if (token >= c.queries()) continue;
             if (token < c.tokens)
                 expect_near(out[i], wants[i], tolerances[token], name, ": index ", i / stride,
@@ -104,8 +104,8 @@ void check(const Case& c) {
     });
 }
 
-// What lies further away than a window and a tile of queries is not even read: a key that is no
-// number would spoil whatever it meets.
+// Keys further away than the window and a tile of queries are not even read: a NaN key would spoil
+// whatever it meets.
 void check_reach() {
     constexpr int kSize = 12, kTokens = 300, kStride = 304, kWindow = 20, kSpoilt = 150;
     Random random(1);

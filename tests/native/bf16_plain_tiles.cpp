@@ -1,5 +1,5 @@
-// The bf16 kernels for tile registers over tiles in plain memory, so that their blocking and tails
-// are tested where there is no AMX.
+// The bf16 kernels for tile registers on tiles in plain memory, so that their blocking and
+// remainders are tested without AMX.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>

@@ -1,4 +1,5 @@
-// What attention adds to scores by distance: random numbers, and next to nothing outside a window.
+// What attention adds to scores by distance: random numbers, and a hugely negative one outside a
+// window.
 #pragma once
 
 #include <cstdlib>
@@ -9,7 +10,7 @@
 namespace sparsebert {
 
 struct Distances {
-    // For distances -reach to reach; `window` below 0 is none.
+    // For distances -reach to reach; a negative `window` means none.
     Distances(bool biased, int window_, int reach_, Random& random)
         : some(biased || window_ >= 0), window(window_), reach(reach_), values(2 * reach_ + 1) {
         for (int d = -reach; d <= reach; ++d)

@@ -1,7 +1,7 @@
-// Whole encoders of any shape, in every layout, on every instruction set: answers are those of the
-// portable one but for rounding, and a sequence's do not depend on those beside it or on threads
-// (in int8 to the bit). Weights that are no numbers end nothing but give none, and what cannot be a
-// batch is refused.
+// Whole encoders of any shape, in every layout, on every instruction set: results agree with those
+// of the portable set except for rounding, and a sequence's results do not depend on the other
+// sequences of its batch or on threads (in int8, to the bit). Weights that are not finite neither
+// crash nor give finite results, and invalid batches are refused.
 #include "encoder.h"
 
 #include <algorithm>
@@ -19,17 +19,17 @@
 namespace sparsebert {
 namespace {
 
-constexpr int kFewestOnTiles = 9;  // so that few tokens go without
+constexpr int kFewestOnTiles = 9;  // so that small calls run without tiles
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Random weights, kept while a model points to them. `odd`, where it is not 0, takes the place of
-// some numbers.
+// Random weights, kept alive while a model points to them. `odd`, if not 0, replaces some of the
+// numbers.
 class Weights {
   public:
     Weights(Random& random, float odd) : random_(random), odd_(odd) {}
 
     const float* vector(int count, float mean = 0.0f) {
-        Guarded<float>& values = vectors_.emplace_back(round_up(count, 16));  // as int8 wants it
+        Guarded<float>& values = vectors_.emplace_back(round_up(count, 16));  // as int8 requires
         for (int i = 0; i < count; ++i) values[i] = number(mean + 0.2f * random_.normal());
         return values.data();
     }
@@ -70,8 +70,8 @@ class Weights {
     std::vector<Guarded<float>> vectors_;
 };
 
-// What a model has or has not. No hidden size is so small that LayerNorm would only blow up
-// rounding.
+// A random architecture. The hidden size is never so small that LayerNorm would only amplify
+// rounding errors.
 ModelShape any_shape(Random& random) {
     ModelShape shape;
     shape.heads = random.between(1, 4);
@@ -97,7 +97,7 @@ ModelShape any_shape(Random& random) {
         if (rotary) attention.rotary = {random.pick({100.0f, 10000.0f}), 1.0f};
         shape.layers_attention.push_back(attention);
     }
-    // What scores have of distances, with which no window goes.
+    // Terms of scores that depend on distance, which cannot be combined with windows.
     Disentangled& of = shape.disentangled;
     switch (random.between(0, 6)) {
         case 0:
@@ -131,8 +131,8 @@ ModelShape any_shape(Random& random) {
     return shape;
 }
 
-// Fills in what both networks have, by `from`'s table(rows), layer(rows, columns) and
-// norm(features).
+// Fills in what both number types have, from table(rows), layer(rows, columns) and norm(features)
+// of `from`.
 template <typename Model, typename From>
 void fill(Model& model, Random& random, From& from) {
     const int hidden = model.hidden_size, embedded = model.embedding_size;
@@ -256,7 +256,7 @@ Texts any_texts(const ModelShape& shape, Random& random) {
     return texts;
 }
 
-// What an encoder gives, a row a token or a sequence.
+// An encoder's results, one row per token or sequence.
 struct Answers {
     Answers(Encoder& encoder, const Texts& texts, Pooling pooling) {
         const ModelShape& shape = encoder.shape();
@@ -274,8 +274,8 @@ struct Answers {
     Guarded<float> hidden, pooled, head;
 };
 
-// `tolerance` is a share of the largest number; 0 asks for the same bits. `first` is where the rows
-// of `got` stand in `want`.
+// `tolerance` is relative to the largest number; 0 requires equal numbers. The rows of `got` start
+// at index `first` of `want`.
 void expect_alike(const std::string& what, const Guarded<float>& got, const Guarded<float>& want,
                   size_t first, double tolerance) {
     float largest = 0.0f;
@@ -298,10 +298,10 @@ void expect_alike(const std::string& what, const ModelShape& shape, const Answer
 struct Tolerances {
     double sets, batches;
 };
-// Rounded inputs may fall on either side of a half, and then whole steps differ.
+// Rounded inputs may fall on either side of a half, which changes results by whole steps.
 constexpr Tolerances kFloats = {2e-3, 1e-3}, kInt8 = {0.25, 0.0};
 
-// A batch in which something is wrong is refused, and nothing of it is read.
+// An invalid batch is refused before anything of it is read.
 void check_refused(Encoder& encoder, Texts texts, Random& random) {
     const ModelShape& shape = encoder.shape();
     const int wrong = random.pick(
@@ -316,7 +316,7 @@ void check_refused(Encoder& encoder, Texts texts, Random& random) {
         case 1:
             somewhere(texts.types) = wrong;
             break;
-        case 2:  // all but the last, which Python holds against the number of ids
+        case 2:  // not the last, which Python checks against the number of ids
             if (texts.offsets.size() < 3) return;
             texts.offsets[random.word() % (texts.offsets.size() - 1)] = wrong;
             break;
@@ -331,10 +331,10 @@ void check_refused(Encoder& encoder, Texts texts, Random& random) {
     } catch (const std::invalid_argument&) {
         return;
     }
-    fail("a batch that cannot be was computed");
+    fail("an invalid batch was accepted");
 }
 
-// An encoder and what its weights point to.
+// An encoder and the memory that its weights point to.
 struct Built {
     Built(const ModelShape& shape, const Random& drawn, float odd, bool int8,
           const InstructionSet& set, int threads)
@@ -352,7 +352,7 @@ struct Built {
     std::unique_ptr<Encoder> encoder;
 };
 
-// Where only the first tokens are read, no others pass the last layer: the vectors are the same.
+// If only first tokens are read, no others pass the last layer; their vectors stay the same.
 void expect_first_tokens(const std::string& what, const ModelShape& shape, const Texts& texts,
                          const Answers& found, double tolerance) {
     for (int s = 0; s < texts.batch().sequences; ++s) {
@@ -364,8 +364,8 @@ void expect_first_tokens(const std::string& what, const ModelShape& shape, const
     }
 }
 
-// Answers on one set of instructions, beside those of portable code, of several threads and of
-// each sequence alone.
+// Compares the results on one instruction set with those of the portable set, of several threads,
+// and of each sequence alone.
 void check_answers(const ModelShape& shape, const Texts& texts, Pooling pooling, bool int8,
                    const InstructionSet& set, const Random& contents) {
     const Tolerances tolerances = int8 ? kInt8 : kFloats;
@@ -373,7 +373,7 @@ void check_answers(const ModelShape& shape, const Texts& texts, Pooling pooling,
     const Built one(shape, contents, 0.0f, int8, set, 1);
     const Answers found(*one.encoder, texts, pooling);
     if (pooling == Pooling::kCls) {
-        // A window's keys are cut at other tiles for one query than for several.
+        // With a window, one query reads other tiles of keys than several queries do.
         const bool windowed =
             std::any_of(shape.layers_attention.begin(), shape.layers_attention.end(),
                         [](const auto& layer) { return layer.window != kEverything; });
@@ -401,7 +401,8 @@ void random_case(Random& random) {
     const std::vector<std::string> names = available_instruction_sets();
     const InstructionSet& set = select_instruction_set(names[random.word() % names.size()]);
     const bool int8 = random.chance(0.5), usual = random.chance(0.7);
-    // Of int8 weights those that are no numbers are refused at load, and large ones make them.
+    // int8 weights that are not finite are refused at load; large ones lead to values that are not
+    // finite.
     const float odd = int8 ? 3e38f : random.pick({NAN, kInfinity, 3e38f});
     const Random contents(random.word());
     if (usual) return check_answers(shape, texts, pooling, int8, set, contents);
@@ -410,7 +411,7 @@ void random_case(Random& random) {
     check_refused(*built.encoder, texts, random);
 }
 
-// A head's tanh, and a softmax, would make numbers of anything.
+// NaN must survive a head's tanh and a softmax, which could turn anything into finite numbers.
 void check_not_finite_stays() {
     Random random(11);
     ModelShape shape = any_shape(random);
@@ -429,7 +430,7 @@ void check_not_finite_stays() {
         const Answers found(*encoder, texts, Pooling::kMean);
         for (const Guarded<float>* each : {&found.hidden, &found.pooled, &found.head})
             for (const float value : *each)
-                if (std::isfinite(value)) fail(name, ": ", value, " out of what is no number");
+                if (std::isfinite(value)) fail(name, ": ", value, " computed from NaN");
     }
 }
 

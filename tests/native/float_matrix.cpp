@@ -25,7 +25,8 @@ int FloatForm::fitting(int columns) const { return m ? (columns + m - 1) / m * m
 
 namespace {
 
-// A fp16 near x, by its definition: sign, exponent less 15, ten bits of fraction; subnormals below.
+// An fp16 near x, from the definition: sign, exponent less 15, ten bits of fraction; subnormals
+// below.
 uint16_t to_half(double x) {
     const int sign = x < 0 ? 0x8000 : 0;
     int exponent = 0;
@@ -64,11 +65,11 @@ FloatMatrix::FloatMatrix(const FloatForm& form_, int rows_, int columns_, float 
         for (int begin = 0; begin < columns; begin += group) {
             const size_t panel = static_cast<size_t>(begin / width) * rows + row;
             const int inside = begin % width;
-            // Knuth's selection sampling: each set of n out of m is as likely.
+            // Knuth's selection sampling: every set of n out of m is equally likely.
             for (int i = 0, wanted = form.m ? form.n : 1, index = 0; i < group; ++i) {
                 uint8_t* byte =
                     shared ? &shared_bits[row / form.shared * bytes + begin / 16] : nullptr;
-                if (shared && row % form.shared) {  // as the row above
+                if (shared && row % form.shared) {  // like the row above
                     if ((*byte >> begin / 2 % 8 & 1) != i) continue;
                 } else if (random.between(1, group - i) > wanted) {
                     continue;

@@ -1,4 +1,4 @@
-// A matrix of floats and its packed form, each written down by the formula of its layout.
+// A matrix of floats and its packed form, each written from the formula of its layout.
 #pragma once
 
 #include <string>
@@ -9,15 +9,15 @@
 
 namespace sparsebert {
 
-// A layout of fp32 or fp16 values; `n` of each `m` weights along a row are kept, the same by
-// `shared` rows.
+// A layout of fp32 or fp16 values; `n` of each `m` weights along a row are kept, with the same
+// pattern for `shared` rows.
 struct FloatForm {
     Layout layout;
     bool half;
     int n = 0, m = 0, shared = 1;
 
     std::string name() const;
-    int fitting(int columns) const;  // `columns` or the next number that the layout takes
+    int fitting(int columns) const;  // `columns`, or the next number that the layout supports
 };
 
 extern const std::vector<FloatForm> kFloatForms;
@@ -34,7 +34,7 @@ struct FloatMatrix {
     FloatForm form;
     int rows, columns;
     std::vector<double> plain;  // [rows][columns], zeros where nothing is kept
-    // One of the two each, and none for dense matrices' bits.
+    // One of the first two, and dense matrices have no bits.
     Guarded<float> singles;
     Guarded<uint16_t> halves;
     Guarded<uint32_t> pair_bits;

@@ -1,9 +1,8 @@
-// Arrays of exactly the size that a header documents: a read or a write beyond one ends the test.
+// Arrays of exactly the size that a header documents: an access out of bounds ends the test.
 //
-// Under AddressSanitizer they are ordinary memory, which it watches on both sides. Elsewhere the
-// last element ends where a page begins that nobody may touch, so that the CPU itself catches what
-// runs over, in the very code that is shipped; what is written before the first is found at the
-// end.
+// Under AddressSanitizer they are ordinary memory, which it guards on both sides. Otherwise the
+// last element ends at a protected page, so that the CPU itself catches overruns in the very code
+// that is shipped; writes before the first element are detected at the end.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +11,7 @@
 #include <cstdlib>
 #include <new>
 
-#if defined(__SANITIZE_ADDRESS__)  // GCC's word for it, and clang's
+#if defined(__SANITIZE_ADDRESS__)  // GCC's macro, then clang's feature
 #define WATCHED_MEMORY
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -27,7 +26,8 @@
 
 namespace sparsebert {
 
-// `count` elements. Aligned for T alone, unless the size is a multiple of 64 bytes: then to 64.
+// `count` elements. Aligned only as T requires, unless the size is a multiple of 64 bytes: then to
+// 64.
 template <typename T>
 class Guarded {
   public:

@@ -1,4 +1,4 @@
-// Int8Kernels: attention, against bounds that hold whichever way a probability was rounded.
+// Int8Kernels: attention, compared with bounds that hold whichever way a probability was rounded.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -15,10 +15,10 @@ namespace {
 
 enum class Kind {
     kPlain,
-    kPeaked,       // one key takes all
+    kPeaked,       // one key gets all the probability
     kFlat,         // queries of zeros
     kUneven,       // values of very different scales, some zero
-    kVeryNegative  // every score the same, far below zero
+    kVeryNegative  // all scores equal, far below zero
 };
 constexpr Kind kKinds[] = {Kind::kPlain, Kind::kPeaked, Kind::kFlat, Kind::kUneven,
                            Kind::kVeryNegative};
@@ -29,9 +29,9 @@ struct Case {
     uint64_t seed;
     bool biased = false;
     int window = -1;
-    int unseen = 0;  // of its last tokens: no keys
+    int unseen = 0;  // how many of the last tokens are no keys
     bool disentangled = false;
-    int first = 0;  // queries that attend; 0: all of them
+    int first = 0;  // number of queries; 0: all
 
     int keys() const { return tokens - unseen; }
     int queries() const { return first ? first : tokens; }
@@ -91,7 +91,7 @@ struct Heads {
     Guarded<float> scales;
 };
 
-// Keys and queries of distances, as disentangled attention has them, or none.
+// Keys and queries of distances for disentangled attention, or none.
 struct OfDistances {
     OfDistances(const Case& c, Random& random)
         : some(c.disentangled),
@@ -131,7 +131,7 @@ struct OfDistances {
                 stride,
                 terms};
     }
-    // What the score of query i and key j has besides that of content: two products.
+    // The two products that the score of query i and key j has besides its content score.
     template <typename Heads>
     std::pair<double, double> scores(const Heads& heads, int head, int i, int j) const {
         if (!some) return {0, 0};
@@ -156,7 +156,8 @@ struct OfDistances {
     Guarded<float> key_scales, query_scales;
 };
 
-// What one query may give: P is the whole number nearest to 255 p, p known to a relative error.
+// The results that one query may have: P is the integer nearest to 255 p, with p known to a
+// relative error.
 struct Bounds {
     Bounds(const Case& c, const Heads& heads, const Distances& distances,
            const OfDistances& of_distances, int head, int query)
@@ -175,7 +176,8 @@ struct Bounds {
             const double rest = std::log(std::max(heads.scale(j, 2, head), 1e-12)) + added;
             scores[j] = product + by_query + by_key + rest;
             errors[j] = std::abs(product) + std::abs(by_query) + std::abs(by_key) + std::abs(rest);
-            // Sums with next to nothing are as rough as it is large, and its exponential is 0.
+            // Outside the window, adding the hugely negative bias rounds coarsely, but the
+            // exponential is 0.
             if (!distances.sees(j - query)) {
                 errors[j] = 0;
                 continue;
@@ -191,7 +193,7 @@ struct Bounds {
                                      ? 1e-5
                                      : std::expm1(1e-5 + 0x1p-22 * (errors[j] + most_magnitude));
             const double scale = std::max(heads.scale(j, 2, head), 1e-12);
-            // The exponential ends at 2^-126.
+            // The exponential is clamped at 2^-126.
             total_low += 255 * p * std::max(0.0, 1 - error) / scale;
             total_high += 255 * (p * (1 + error) + 0x1p-126) / scale;
             const double lowest = std::ceil(255 * p * std::max(0.0, 1 - error) - 0.5);
@@ -212,9 +214,9 @@ struct Bounds {
     std::vector<double> low, high;
 };
 
-constexpr float kNobody = 77.25f;  // stands in what is not this head's
+constexpr float kNobody = 77.25f;  // marks what is not this head's
 
-// Calls visit(kernels, context) with what each set gives for a head; nothing else may be written.
+// Calls visit(kernels, context) with each set's result for a head; nothing else may be written.
 template <typename Visit>
 void each_context(const Case& c, const Heads& heads, int head, size_t stride,
                   const Distances& distances, const OfDistances& of_distances, Visit visit) {
@@ -239,12 +241,12 @@ void each_context(const Case& c, const Heads& heads, int head, size_t stride,
                  i / stride >= static_cast<size_t>(c.queries())) &&
                 context[i] != kNobody)
                 fail(kernels.name, c.name(), ", head ", head, ": query ", i / stride, ", column ",
-                     i % stride, ": written, though not this head's");
+                     i % stride, ": write outside the queries of this head");
         visit(kernels, context);
     });
 }
 
-// Tiles change no bit, save of what is no number.
+// Results on tiles are equal to the bit, except for NaN.
 void expect_same_on_tiles(const Case& c, size_t stride,
                           const std::map<std::string, std::vector<float>>& contexts) {
     for (const auto& [without, with] :
@@ -265,7 +267,7 @@ void check(const Case& c) {
     const size_t hidden = c.heads * c.head_size, stride = hidden + random.between(0, 5);
     const int head = random.between(0, c.heads - 1);
     std::vector<Bounds> bounds;
-    // Beside scores far below zero a bias is less than their rounding.
+    // Next to scores far below zero, a bias is smaller than their rounding error.
     const bool biased = c.biased && c.kind != Kind::kVeryNegative;
     const Distances distances(biased, c.window, round_up(c.tokens, 16), random);
     const OfDistances of_distances(c, random);
@@ -287,8 +289,8 @@ void check(const Case& c) {
     expect_same_on_tiles(c, stride, contexts);
 }
 
-// Scales that weights of any size lead to. The answer is lost, and must not look like one: where a
-// query, or a key or a value that it sees, has a scale that is no number, so is what it gets.
+// Scales that arbitrarily large weights lead to. The result is lost and must not look valid: if a
+// query, or a key or a value that it attends to, has a NaN scale, the result must be NaN too.
 void check_odd_scales(const Case& c) {
     Random random(c.seed);
     Heads heads(c, random);
@@ -328,15 +330,15 @@ void check_odd_scales(const Case& c) {
                              if (std::isfinite(got))
                                  fail(kernels.name, c.name(), ", odd scales, head ", head,
                                       ": query ", query, ", index ", d, ": ", got,
-                                      " out of what is no number");
+                                      " computed from NaN");
                          }
                  });
-    // Tiles of queries see keys beyond a window, though not the same ones.
+    // With a window, tiles of queries read keys beyond it, though not the same ones.
     if (c.window < 0) expect_same_on_tiles(c, stride, contexts);
 }
 
-// What lies further away than a window and a tile of queries and of keys is not even read: with no
-// bias to hide it, a louder key changes nothing there.
+// Keys further away than the window and a tile of queries and of keys are not even read: with no
+// bias to suppress it, a louder key changes nothing there.
 void check_reach() {
     constexpr int kSize = 12, kTokens = 300, kWindow = 20, kLoud = 150;
     Random random(1);
@@ -368,8 +370,9 @@ void check_reach() {
                     far += one[i] != other[i];
             return far;
         };
-        expect_equal(changed(kWindow), 0, kernels.name, " results that a far key changed");
-        if (!changed(kEverything)) fail(kernels.name, ": a loud key shows nowhere");
+        expect_equal(changed(kWindow), 0, kernels.name, " results changed by a distant key");
+        if (!changed(kEverything))
+            fail(kernels.name, ": a loud key changes nothing even without a window");
     });
 }
 

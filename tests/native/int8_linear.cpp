@@ -1,4 +1,4 @@
-// Int8Kernels: linear, also by way of shared_rows.h, and row_sums.
+// Int8Kernels: linear, also through shared_rows.h, and row_sums.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -16,7 +16,7 @@ struct Case {
     Int8Form form;
     int rows, columns, tokens;
     Contents contents;
-    bool exact;  // scales 1 and no bias: every result is the float nearest to a whole number
+    bool exact;  // scales 1 and no bias: every result is the float nearest to an integer
     Residual residual;
     int first_tile, end_tile;
     int gap;  // floats between rows of y, in tiles
@@ -32,7 +32,8 @@ struct Case {
     }
 };
 
-// A token's features as the kernels hold them: in each eight, first the even, then the odd.
+// The index of a token's feature as the kernels store it: in each eight, first the even ones, then
+// the odd.
 int index(int feature) { return feature / 8 * 8 + feature % 2 * 4 + feature % 8 / 2; }
 
 struct Activations {
@@ -122,10 +123,10 @@ void check(const Case& c) {
                                                : std::isnan(got);
                     if (!as_before)
                         fail(name, ": token ", t, ", row ", first_row + i,
-                             ": written, though no row of these tiles");
+                             ": write outside these tiles");
                     continue;
                 }
-                if (!real) {  // what follows relies on zeros there
+                if (!real) {  // later steps rely on zeros there
                     if (got != 0.0f)
                         fail(name, ": token ", t, ", row ", first_row + i, ": padding is ", got,
                              ", not 0");
@@ -198,12 +199,12 @@ void examples() {
                 check(drawn(form, rows, columns, kTokens[turn++ % kTokens.size()], random));
                 check_row_sums(form, rows, form.fitting(columns), Contents::kRandom, turn);
             }
-        // Every count of tokens, with a count of tiles that no set's own divides.
+        // Every number of tokens, with a number of tiles that is no multiple of any set's block.
         for (const int tokens : kTokens) check(drawn(form, 100, 52, tokens, random));
         check(drawn(form, 768, 768, 17, random));
         check(drawn(form, 3072, 130, 7, random));
         check(drawn(form, 52, 3072, 33, random));
-        // The largest products there are: pairs of them do not fit 16 bits.
+        // The largest possible products: the sum of two does not fit 16 bits.
         for (const int columns : {8, 100, 3072}) {
             Case c = drawn(form, 33, columns, 9, random);
             c.contents = Contents::kExtreme;

@@ -1,5 +1,5 @@
-// Int8Kernels: lookup tables against blends, bit for bit. The test int8-linear holds both to the
-// definition; here are the sizes at which the tables' own loops begin and end.
+// Int8Kernels: lookup tables against blends, bit for bit. The test int8-linear compares both with
+// the definition; this one uses sizes at the boundaries of the tables' own loops.
 #include <algorithm>
 #include <cstring>
 
@@ -53,7 +53,7 @@ void check(int rows, int columns, int tokens, int first_tile, int end_tile, bool
                 fail(set.int8_lookup->name, ", ", rows, " x ", columns, ", ", tokens,
                      " tokens, tiles ", first_tile, " to ", end_tile, ", seed ", seed, ": token ",
                      i / stride, ", row ", first_tile * kTileRows + i % stride, " is ", lookup[i],
-                     ", not ", blend[i], " as by blends");
+                     ", not ", blend[i], " as with blends");
     }
 }
 
@@ -68,7 +68,7 @@ void examples() {
             }
     for (const int tokens : {48, 63, 130})
         for (const int columns : {768, 3072}) check(768, columns, tokens, 0, 48, false, ++seed);
-    // More tiles than wait at once, from the middle on.
+    // More tiles than one pass keeps sums for, starting in the middle.
     check(1700, 768, 65, 7, 107, true, ++seed);
     check(1700, 36, 64, 50, 99, false, ++seed);
 }

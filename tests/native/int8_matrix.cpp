@@ -53,13 +53,13 @@ Int8Matrix::Int8Matrix(const Int8Form& form_, int rows_, int columns_, Contents 
     const int group = form.m ? form.m : columns;
     for (size_t begin = 0; begin < plain.size(); begin += group) {
         if (form.m) {
-            // Knuth's selection sampling: each set of n out of m is as likely.
+            // Knuth's selection sampling: every set of n out of m is equally likely.
             for (int i = 0, wanted = form.n; i < form.m; ++i) {
                 kept[begin + i] = random.between(1, form.m - i) <= wanted;
                 wanted -= kept[begin + i];
             }
         }
-        if (begin / columns % form.shared)  // as the row above
+        if (begin / columns % form.shared)  // like the row above
             for (int i = 0; i < group; ++i) kept[begin + i] = kept[begin + i - columns];
         const bool all_zero = contents == Contents::kSparse && random.chance(0.2);
         for (int i = 0; i < group; ++i)
@@ -81,7 +81,8 @@ Int8Matrix::Int8Matrix(const Int8Form& form_, int rows_, int columns_, Contents 
     }
 }
 
-// values[t][g][r][i]: what row 16 t + r keeps of pair 4 g + i; bit 4 r + i: whether it is the odd.
+// values[t][g][r][i]: the kept weight of row 16 t + r in pair 4 g + i; bit 4 r + i: whether it is
+// the odd one.
 void Int8Matrix::pack_pairs(const std::vector<bool>& kept) {
     const size_t tiles = (rows + 15) / 16, groups = (columns + 7) / 8;
     values = Guarded<int8_t>(tiles * groups * 64);
@@ -96,7 +97,7 @@ void Int8Matrix::pack_pairs(const std::vector<bool>& kept) {
         }
 }
 
-// values[t][f][r][i]: what row 16 t + r keeps of pair 4 f + i; an even number of fours.
+// values[t][f][r][i]: the kept weight of row 16 t + r in pair 4 f + i; the number of fours is even.
 void Int8Matrix::pack_shared_pairs(const std::vector<bool>& kept) {
     const size_t tiles = (rows + 15) / 16, fours = (columns + 15) / 16 * 2;
     values = Guarded<int8_t>(tiles * fours * 64);

@@ -1,4 +1,4 @@
-// An int8 matrix and its packed form, each written down by the formula of its layout.
+// An int8 matrix and its packed form, each written from the formula of its layout.
 #pragma once
 
 #include <string>
@@ -10,14 +10,14 @@
 
 namespace sparsebert {
 
-// A layout; `n` of each `m` weights along a row are kept (kPairs, kSharedPairs, kBitmap), the same
-// by `shared` rows.
+// A layout; `n` of each `m` weights along a row are kept (kPairs, kSharedPairs, kBitmap), with the
+// same pattern for `shared` rows.
 struct Int8Form {
     Int8Layout layout;
     int n = 0, m = 0, shared = 1;
 
     std::string name() const;
-    int fitting(int columns) const;  // `columns` or the next number that the layout takes
+    int fitting(int columns) const;  // `columns`, or the next number that the layout supports
 };
 
 extern const std::vector<Int8Form> kInt8Forms;
@@ -27,8 +27,8 @@ enum class Contents { kRandom, kExtreme, kSparse };
 struct Int8Matrix {
     Int8Matrix(const Int8Form& form, int rows, int columns, Contents contents, Random& random);
 
-    // The matrix with sums, scales and bias, which may be changed until then; kBitmap as the engine
-    // lays it out at load.
+    // The matrix with sums, scales and bias, which may be changed before the call; kBitmap is
+    // converted as the engine does at load.
     Int8Weight weight() const;
     int value(int row, int column) const {
         return plain[static_cast<size_t>(row) * columns + column];

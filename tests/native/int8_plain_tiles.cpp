@@ -1,5 +1,5 @@
-// The int8 kernels for tile registers over tiles in plain memory, so that their blocking, tails and
-// epilogues are tested where there is no AMX.
+// The int8 kernels for tile registers on tiles in plain memory, so that their blocking, remainders
+// and epilogues are tested without AMX.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>

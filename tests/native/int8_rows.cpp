@@ -11,18 +11,18 @@
 namespace sparsebert {
 namespace {
 
-// Rows that a network may hold, and rows that try the arithmetic.
+// Rows as a network may have them, and rows that stress the arithmetic.
 enum class Kind {
     kNormal,
-    kOffset,    // far from 0, beside which the differences are small
-    kPositive,  // no zero inside
+    kOffset,    // far from 0, with comparatively small differences
+    kPositive,  // range without 0
     kNegative,
     kConstant,
     kZero,
     kOneSpike,
     kHuge,
-    kTiny,      // as good as 0
-    kSubnormal  // even their inverses are not numbers
+    kTiny,      // treated as 0
+    kSubnormal  // even their inverses are infinite
 };
 constexpr Kind kKinds[] = {Kind::kNormal,   Kind::kOffset,   Kind::kPositive, Kind::kNegative,
                            Kind::kConstant, Kind::kZero,     Kind::kOneSpike, Kind::kHuge,
@@ -73,7 +73,7 @@ struct Out {
           zero_points(1 + written, -1) {}
     Int8Rows rows() const { return {values.data(), stride, scales.data(), zero_points.data()}; }
 
-    // Row `row`, from 1 on, is the formula's.
+    // Expects row `row`, 1 or higher, to be what the formula gives.
     void expect(const std::string& name, const float* x, int features, int row) const {
         float low = 0.0f, high = 0.0f;
         for (int f = 0; f < features; ++f) {
@@ -91,7 +91,7 @@ struct Out {
             expect_equal(int{values[row * stride + index]}, want, name, ": feature ", f);
         }
         for (size_t i = 0; i < stride; ++i)
-            expect_equal(int{values[i]}, 77, name, ": another row's byte ", i);
+            expect_equal(int{values[i]}, 77, name, ": byte of another row ", i);
         expect_equal(scales[0], -1.0f, name, ": another row's scale");
         expect_equal(zero_points[0], -1, name, ": another row's zero");
     }
@@ -105,7 +105,7 @@ struct Out {
 // Fewer rows than kernels take together, as many, and more.
 int some_rows(uint64_t seed) { return 1 + static_cast<int>(seed % (2 * kRowsTogether)); }
 
-// "gelu" is a polynomial good to 2e-4; the others are near to rounding.
+// "gelu" is a polynomial with an error of 2e-4; the others are accurate to about rounding.
 double activation_error(double x, double y, Activation activation) {
     if (activation == Activation::kGelu) return 2e-4 + 2e-7 * std::abs(x);
     return activation == Activation::kTanh || activation == Activation::kGeluTanh ||
@@ -140,8 +140,8 @@ void check_activate(int features, Kind kind, Activation activation, bool quantis
     });
 }
 
-// A row of x is features numbers and, behind them or on the next whole tile, as many factors, then
-// whatever a tile of weights left.
+// A row of x has `features` numbers and, right after them or at the next whole tile, as many
+// factors, then whatever a tile of weights left.
 void check_gate(int features, Kind kind, Activation activation, bool quantised, uint64_t seed) {
     Random random(seed);
     const int count = some_rows(seed);
@@ -207,8 +207,8 @@ void check_norm(int features, Kind kind, float epsilon, bool quantised, uint64_t
             for (int f = 0; f < features; ++f) {
                 const double centred = (values[f] - mean) * factor;
                 const double want = centred * gamma[f] + beta[f];
-                // A sum is rounded at each step beside what it has reached: the mean's beside the
-                // largest number, the variance's in the lane of a number that outweighs all others.
+                // Each step of a sum rounds relative to the sum so far: the mean's relative to the
+                // largest number, the variance's in the lane of a number that dominates all others.
                 const double tolerance = std::abs(gamma[f]) * 0x1p-24 *
                                              ((3 + features / 8) * largest * factor +
                                               (16 + features / 8) * std::abs(centred)) +
@@ -288,8 +288,8 @@ void check_rows_of_floats(int count, Kind kind, uint64_t seed) {
     });
 }
 
-// Weights of a file may be of any size, and what follows is then no number: the answer is lost, but
-// a zero point must stay one, for the sums that begin with it hold no more.
+// A file's weights may be arbitrarily large, and lead to values that are not finite: the result is
+// lost, but a zero point must stay in range, or the sums that start with it would overflow.
 void check_not_finite(int features, uint64_t seed) {
     Random random(seed);
     const int padded = round_up(features, 16);
@@ -342,12 +342,12 @@ void examples() {
     for (const int size : sizes)
         for (const Kind kind : kKinds) {
             for (const Activation activation : kActivations)
-                if (kind != Kind::kHuge || activation != Activation::kGeluTanh)  // cubes
+                if (kind != Kind::kHuge || activation != Activation::kGeluTanh)  // which cubes
                 {
                     check_activate(size, kind, activation, size % 2, ++seed);
                     check_gate(size, kind, activation, size % 3, seed);
                 }
-            if (kind != Kind::kHuge)  // whose squares are infinite
+            if (kind != Kind::kHuge)  // the squares are infinite
                 for (const bool quantised : {false, true})
                     check_norm(size, kind, quantised ? 1e-12f : 1e-5f, quantised, ++seed);
             check_rows_of_floats(size, kind, ++seed);

@@ -1,6 +1,6 @@
-// Tile registers: when they may be used, on which threads, and that they are given back; and linear
-// layers on them against those without, bit for bit. The test int8-linear holds both to the
-// definition; here are the sizes at which the blocks of tiles begin and end.
+// Tile registers: when they may be used, on which threads, and that they are released; and linear
+// layers on them against those without, bit for bit. The test int8-linear compares both with the
+// definition; this one uses sizes at the boundaries of the blocks of tiles.
 #include <algorithm>
 #include <cstring>
 #include <thread>
@@ -27,7 +27,7 @@ void check_permission() {
         expect_equal(requests, asked, where, ", requests");
     };
     const uint64_t all = kVectors | kConfiguration | kData;
-    expect({true, true, true, all}, permit, true, true, 1, "all there");
+    expect({true, true, true, all}, permit, true, true, 1, "everything available");
     expect({true, true, true, all}, refuse, false, false, 1, "refused by the system");
     expect({false, false, false, all}, permit, false, false, 0, "flags hidden");
     expect({true, false, false, all}, permit, false, false, 0, "tiles without products");
@@ -35,12 +35,12 @@ void check_permission() {
     expect({true, true, false, all}, permit, true, false, 1, "tiles without bf16");
     expect({true, true, true, kVectors}, permit, false, false, 0, "states not saved");
     expect({true, true, true, kVectors | kConfiguration}, permit, false, false, 0,
-           "half of them saved");
+           "only half of the states saved");
 }
 
 #if defined(__x86_64__)
-// Whether this thread has tiles that the system would have to save: XGETBV(1) has a bit for each
-// state that is not as it was at the start.
+// Whether this thread has tile state that the system would have to save: XGETBV(1) has a bit for
+// each state that is not in its initial configuration.
 bool holds_tiles() {
     unsigned low = 0, high = 0;
     asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(1));
@@ -61,7 +61,7 @@ struct Case {
     int rows, columns, tokens, first_tile, end_tile;
     bool in_place;
     uint64_t seed;
-    bool widest = false;  // the sums of weights are those of the widest layer
+    bool widest = false;  // use the sums of weights of the widest layer
 };
 
 void check(const Case& c) {
@@ -144,7 +144,7 @@ void examples() {
     check({{Int8Layout::kPairs, 1, 2}, 96, 768, 64, 0, 6, true, 1});
     check({{Int8Layout::kDense}, 33, 3072, 33, 0, 3, false, 2});
     check({{Int8Layout::kDense}, 40, 128, 20, 0, 3, false, 4, true});
-    // A thread has no tiles until it takes them.
+    // On a new thread, which has no tiles until it requests them.
     std::string failure;
     std::thread([&] {
         try {

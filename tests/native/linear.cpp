@@ -1,4 +1,4 @@
-// Linear layers by way of shared_rows.h, in every layout of fp32 and fp16 weights: as stored, and
+// Linear layers through shared_rows.h, in every layout of fp32 and fp16 weights: as stored, and
 // computed in bf16, for which the definition rounds weights and inputs.
 #include <algorithm>
 #include <cmath>
@@ -27,14 +27,14 @@ struct Case {
     bool bf16 = false;
 };
 
-// The nearest number of eight significant bits, of two as near the even one.
+// Rounds to eight significant bits, ties to even.
 double rounded_to_bf16(double x) {
     int exponent = 0;
     std::frexp(x, &exponent);
     return std::ldexp(std::nearbyint(std::ldexp(x, 8 - exponent)), exponent - 8);
 }
 
-// Calls check(kernels, products, name) with all that compute in bf16 here.
+// Calls check(kernels, products, name) with everything that computes in bf16 here.
 template <typename Check>
 void each_bf16(Check check) {
     ++native_calls;
@@ -105,7 +105,8 @@ void check(const Case& c) {
             if (row < c.row_begin || row >= c.row_end) {
                 const bool as_before =
                     c.residual == Residual::kInPlace ? y[i] == residual[i] : std::isnan(y[i]);
-                if (!as_before) fail(name, ": row ", row, ", token ", i % width, ": written");
+                if (!as_before)
+                    fail(name, ": row ", row, ", token ", i % width, ": unexpected write");
                 continue;
             }
             const double want = activated(wants[i], c.activation);
@@ -194,7 +195,7 @@ void examples() {
 void bf16_examples() {
     Random random(3);
     check_forms(true, random);
-    // More outputs than pass over a block of tokens together, more tokens than one.
+    // More outputs than pass over a block of tokens together, and more tokens than one block.
     for (const FloatForm& form : kFloatForms)
         for (const int width : {112, 208, 256}) {
             Case c = drawn(form, 300, 72, width, random);

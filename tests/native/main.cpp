@@ -1,10 +1,10 @@
 // Tests of the native engine:
 //   native_tests [NAME ...]                        the examples of these tests, or of all
 //   native_tests --rounds N [--seed N] [NAME ...]  N random cases of each test
-//   native_tests --case N NAME                     the one random case that a failure named
+//   native_tests --case N NAME                     the random case that a failure named
 //   native_tests --sets                            the instruction sets of this machine
-// Every kernel runs on every instruction set of this machine, against the definition written
-// plainly; where results are whole numbers they must be equal, and so are those of all sets.
+// Every kernel is compared with its plainly written definition, on every instruction set of this
+// machine; integer results must be equal to it, and so are equal on all sets.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -22,7 +22,7 @@ double since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Round after round, so that each test comes early.
+// Round by round, so that each test runs early.
 void run_rounds(const std::vector<const KernelTest*>& tests, uint64_t rounds, uint64_t seed) {
     uint64_t cases = 0;
     for (const uint64_t end = seed + rounds; seed < end; ++seed)
@@ -41,7 +41,7 @@ void run_rounds(const std::vector<const KernelTest*>& tests, uint64_t rounds, ui
 }
 
 [[noreturn]] void usage(const char* why) {
-    std::fprintf(stderr, "%s\nThe head of tests/native/main.cpp says what there is.\n", why);
+    std::fprintf(stderr, "%s\nSee the top of tests/native/main.cpp for usage.\n", why);
     std::exit(2);
 }
 
@@ -60,7 +60,7 @@ int main(int count, char** arguments) {
             return 0;
         }
         if (word == "--rounds" || word == "--seed" || word == "--case") {
-            if (++i == count) usage("a number is missing.");
+            if (++i == count) usage("an option is missing its number.");
             (word == "--rounds" ? rounds : seed) = std::strtoull(arguments[i], nullptr, 10);
             one_case = one_case || word == "--case";
             continue;

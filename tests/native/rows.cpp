@@ -52,11 +52,11 @@ void check_norm(const Case& c) {
                 const float got = y[f * width + lane];
                 if (!mine) {
                     if (c.in_place ? got != x[f * width + lane] : !std::isnan(got))
-                        fail(name, ": feature ", f, ", lane ", lane, ": written");
+                        fail(name, ": feature ", f, ", lane ", lane, ": unexpected write");
                     continue;
                 }
                 const double centred = (x[f * width + lane] - mean) * factor;
-                // The mean is a sum from first to last.
+                // The mean is a running sum.
                 const double tolerance =
                     std::abs(gamma[f]) * ((4 + std::sqrt(c.features)) * 0x1p-24 * largest * factor +
                                           0x1p-20 * std::abs(centred)) +
@@ -91,7 +91,7 @@ void check_reductions(int count, uint64_t seed) {
             fail(kernels.name, " maximum of ", count, " drops a NaN");
     });
     if (!std::isnan(larger(nan, 1.0f)) || !std::isnan(larger(1.0f, nan)))
-        fail("the larger of two drops a NaN");
+        fail("larger() drops a NaN");
 }
 
 void check_rotary(int count, uint64_t seed) {

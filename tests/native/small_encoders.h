@@ -1,4 +1,5 @@
-// Small encoders of random weights in both number types, texts for them, and all their answers.
+// Small encoders with random weights in both number types, texts for them, and everything they
+// answer.
 #pragma once
 
 #include <cmath>
@@ -30,7 +31,7 @@ Model shaped() {
     return model;
 }
 
-// Random weights, kept while a model points to them.
+// Random weights, kept alive while a model points to them.
 class Weights {
   public:
     explicit Weights(uint64_t seed) : random_(seed) {}
@@ -56,7 +57,7 @@ class Weights {
             ->matrix();
     }
     const float* vector(int count, float mean = 0.0f) {
-        // Padded with zeros to 16, as int8 models want them.
+        // Padded with zeros to a multiple of 16, as int8 models require.
         Guarded<float>& values = vectors_.emplace_back(round_up(count, 16));
         for (int i = 0; i < count; ++i) values[i] = mean + 0.3f * random_.normal();
         return values.data();
@@ -78,7 +79,7 @@ class Weights {
     std::vector<Guarded<float>> vectors_;
 };
 
-// Embeddings and layers: table, pruned and norm make what they are of.
+// Embeddings and layers; `table`, `pruned` and `norm` make their weights.
 template <typename Model, typename Table, typename Pruned, typename Norm>
 Model encoder_of(Table table, Pruned pruned, Norm norm) {
     Model model = shaped<Model>();
@@ -166,7 +167,7 @@ inline void expect_same(const std::string& name, const std::vector<float>& got,
                         const std::vector<float>& want) {
     if (got.size() != want.size() ||
         std::memcmp(got.data(), want.data(), sizeof(float) * got.size()))
-        fail(name, ": other results than alone");
+        fail(name, ": results differ from those expected");
 }
 
 }  // namespace sparsebert

@@ -1,5 +1,5 @@
-// What the kernel tests share: the instruction sets at hand, random contents, and comparisons that
-// say where they failed.
+// What the kernel tests share: the available instruction sets, random contents, and comparisons
+// that say where they failed.
 #pragma once
 
 #include <cmath>
@@ -15,8 +15,8 @@
 
 namespace sparsebert {
 
-// SplitMix64 (Steele, Lea and Flood 2014): small, quick, and the same everywhere. A fuzzer that
-// looks for coverage chooses what is drawn first, two bytes each.
+// SplitMix64 (Steele, Lea and Flood 2014): small, fast, and the same everywhere. A coverage-guided
+// fuzzer can choose the first draws, two bytes each.
 class Random {
   public:
     explicit Random(uint64_t seed) : state_(seed) {}
@@ -35,19 +35,19 @@ class Random {
         z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
         return z ^ (z >> 31);
     }
-    int between(int low, int high) {  // both may be drawn
+    int between(int low, int high) {  // inclusive
         return low + static_cast<int>(word() % static_cast<uint64_t>(high - low + 1));
     }
     bool chance(double share) { return uniform(0.0f, 1.0f) < share; }
     float uniform(float low, float high) {
         return low + (high - low) * static_cast<float>(word() >> 40) * 0x1p-24f;
     }
-    float normal() {  // nearly: twelve uniforms, variance 1
+    float normal() {  // approximately: a sum of twelve uniforms has variance 1
         float sum = -6.0f;
         for (int i = 0; i < 12; ++i) sum += uniform(0.0f, 1.0f);
         return sum;
     }
-    // Not inlined: GCC 12 for aarch64 then reads lists that share a place on the stack too early.
+    // Not inlined: when it is, GCC 12 for aarch64 reads lists that share stack space too early.
     template <typename T>
     [[gnu::noinline]] T pick(std::initializer_list<T> of) {
         return of.begin()[word() % of.size()];
@@ -59,7 +59,7 @@ class Random {
     size_t left_ = 0;
 };
 
-// One family of kernels, or whole encoders: examples, and one case drawn for the fuzzers.
+// One family of kernels, or whole encoders: fixed examples, and one random case for the fuzzers.
 struct KernelTest {
     const char* name;
     void (*examples)();
@@ -86,15 +86,15 @@ template <typename... Parts>
     throw Failure(text.str());
 }
 
-// Kernels for tile registers over plain memory (tile_plain.inl): they run on any machine.
+// Kernels for tile registers on plain memory (tile_plain.inl), which run on any machine.
 extern const Int8Kernels kPlainTilesInt8;
 extern const Bf16Kernels kPlainTilesBf16;
 
-// How often kernels of a set, or a whole encoder, were called; one family of kernels may be
-// several.
+// How many times the kernels of a set, or a whole encoder, were called; one family of kernels may
+// count several times.
 inline uint64_t native_calls = 0;
 
-// Calls check(kernels) with each table of kernels that this machine can run, once.
+// Calls check(kernels) once with each table of kernels that this machine can run.
 template <typename Check>
 void each_int8_kernels(Check check) {
     ++native_calls;
@@ -126,12 +126,12 @@ void each_float_kernels(Check check) {
     }
 }
 
-// Sizes that no vector width divides, and a few that one does.
+// Sizes that are not a multiple of any vector width, and a few that are.
 inline const std::vector<int> kTokens = {1, 7, 8, 15, 16, 17, 31, 33, 63, 65, 97};
 inline const std::vector<int> kSizes = {1, 5, 12, 16, 36, 52, 64, 100, 130};
 inline const std::vector<int> kHeadSizes = {1, 5, 12, 32, 33, 64, 100};
 
-// `where` is only put into words when they differ.
+// `where` is only formatted if they differ.
 template <typename... Where>
 void expect_near(double got, double want, double tolerance, const Where&... where) {
     if (!(std::abs(got - want) <= tolerance))

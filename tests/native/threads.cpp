@@ -1,4 +1,4 @@
-// ThreadPool and whole encoders under many callers. Of use above all under ThreadSanitizer.
+// ThreadPool, and whole encoders with many callers. Most useful under ThreadSanitizer.
 #include <atomic>
 #include <thread>
 
@@ -8,7 +8,8 @@
 namespace sparsebert {
 namespace {
 
-// Each thread writes, all meet, and each reads what the others wrote: without order, a race.
+// Each thread writes, all meet at a barrier, and each reads what the others wrote: a race unless
+// the barrier orders them.
 void check_pool(int threads) {
     ThreadPool pool(threads);
     expect_equal(pool.threads(), threads, "threads of a pool");
@@ -24,17 +25,19 @@ void check_pool(int threads) {
                 pool.barrier();
             }
         });
-        expect_equal(calls.load(), threads, "threads that a run reached");
+        expect_equal(calls.load(), threads, "threads that took part in a run");
         expect_equal(wrong.load(), 0, "threads that passed a barrier early");
-        // What they wrote is the caller's to read, and to write before the next run.
-        for (const int value : written) expect_equal(value, run * 100 + 10, "what a run wrote");
+        // The caller may read what they wrote, and write it before the next run.
+        for (const int value : written)
+            expect_equal(value, run * 100 + 10, "value written by a run");
         for (int& value : written) value = 0;
     }
 }
 
-// Several callers at once, each with texts of its own, get what they get alone.
+// Several callers at once, each with its own texts, get the same results as alone.
 void check_callers(const std::string& name, Encoder& encoder) {
-    // Few tokens, whose rows threads share; many; many sequences of which some stand across a cut.
+    // Few tokens, of which threads split the rows; many; and many sequences, some of which a cut
+    // divides.
     const std::vector<std::vector<int>> lengths = {
         {1}, {7, 3}, {48, 48, 48}, std::vector<int>(30, 9), {47, 1, 2, 45, 33, 17}};
     std::vector<Texts> texts;
@@ -62,12 +65,12 @@ void check_callers(const std::string& name, Encoder& encoder) {
 
 }  // namespace
 
-// On tile registers, where the set has them: the larger of the calls above, not the small ones.
+// With tile registers, if the set has them, for the larger calls above but not for the small ones.
 constexpr int kFewestOnTiles = 9;
 
 void test_threads() {
     for (const int threads : {1, 2, 3, 5}) check_pool(threads);
-    // The kernels make no difference to threads, save by how long they take.
+    // For threads, kernels only differ in how long they take.
     for (const std::string& isa : {available_instruction_sets().front(), std::string("portable")}) {
         const InstructionSet& set = select_instruction_set(isa);
         std::vector<float> one_thread;
@@ -85,7 +88,7 @@ void test_threads() {
             check_callers(name + ", floats", *floats);
             const std::vector<float> found = answers(*int8, texts);
             if (threads == 1) one_thread = found;
-            expect_same(name + ", int8, against one thread", found, one_thread);
+            expect_same(name + ", int8, compared with one thread", found, one_thread);
         }
     }
 }

@@ -1,4 +1,5 @@
-// tile_amx.inl without AMX: the same tiles in memory and plain loops, for tests on any machine.
+// tile_amx.inl without AMX: the same tiles in plain memory and plain loops, for tests on any
+// machine.
 #pragma once
 
 struct PlainTile {
@@ -26,7 +27,7 @@ template <int Number>
 struct Tile {
     static PlainTile& tile() { return plain_tiles[Number]; }
     static int rows() {
-        if (!plain_tile_tokens) std::abort();  // where the CPU would stop, too
+        if (!plain_tile_tokens) std::abort();  // the CPU would fault, too
         if (Number < TilesInUse::kFirstOfWeights) return plain_tile_tokens;
         return Number == 6 ? plain_tile_inputs / 4 : 16;
     }
@@ -48,7 +49,7 @@ struct Tile {
 
 template <int Sums, int Inputs, int Weights>
 inline void multiply(Tile<Sums> sums, Tile<Inputs> inputs, Tile<Weights> weights) {
-    if (inputs.row_bytes() != 4 * weights.rows()) std::abort();  // where the CPU would stop, too
+    if (inputs.row_bytes() != 4 * weights.rows()) std::abort();  // the CPU would fault, too
     for (int token = 0; token < sums.rows(); ++token) {
         int32_t row[16];
         std::memcpy(row, sums.tile().bytes[token], sizeof row);

@@ -1,8 +1,9 @@
-// Each allocation of the engine fails in turn: the n-th of making an encoder and of its first
-// answers, for n = 1, 2, 3, ... until all pass. Each time std::bad_alloc must come, or a sentence
-// (where a thread could not be started for it); then the encoder gives the same answers as ever,
-// and in the end all memory is given back. A program of its own, for it replaces operator new, and
-// the linker puts __wrap_aligned_alloc before libc's.
+// Lets each allocation of the engine fail in turn: the n-th of making an encoder and of its first
+// answers, for n = 1, 2, 3, ... until all succeed. Each time std::bad_alloc must be thrown, or
+// std::runtime_error (if a thread could not be started because of it); then the encoder must give
+// the same answers as before, and in the end all memory must be freed. This is a program of its
+// own, because it replaces operator new, and the linker redirects aligned_alloc to
+// __wrap_aligned_alloc.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -15,8 +16,8 @@
 
 namespace {
 
-std::atomic<long> until{0};  // allocations up to the one that fails; 0: none
-std::atomic<long> alive{0};  // by operator new; a sanitizer sees what else is not given back
+std::atomic<long> until{0};  // allocations up to and including the one that fails; 0: none fails
+std::atomic<long> alive{0};  // by operator new; a sanitizer finds other leaks
 
 bool fails() { return until > 0 && --until == 0; }
 
@@ -27,7 +28,7 @@ void* __real_aligned_alloc(size_t alignment, size_t bytes);
 void* __wrap_aligned_alloc(size_t alignment, size_t bytes) {
     if (fails()) return nullptr;
     void* memory = __real_aligned_alloc(alignment, bytes);
-    // NaN as floats: what an encoder before had there must not pass for what was not computed.
+    // NaN as floats: what an earlier encoder left there must not pass for a computed result.
     if (memory) std::memset(memory, 0xFF, bytes);
     return memory;
 }
@@ -57,13 +58,13 @@ void operator delete(void* memory, size_t, std::align_val_t) noexcept { operator
 namespace sparsebert {
 namespace {
 
-// Texts that grow, for buffers and tables of positions that do.
+// Texts of growing length, for buffers and tables of positions that grow with them.
 struct Requests {
     Texts few{{3}, 1}, many{std::vector<int>(4, kPositions), 2};
 };
 
-// Calls encode(model()) with every allocation of `encode` and of the answers failing in turn; how
-// many there are.
+// Calls encode(model()) with every allocation of `encode` and of the answers failing in turn;
+// returns how many there are.
 template <typename MakeModel, typename Encode>
 long each_allocation(const std::string& name, MakeModel model, Encode encode) {
     const Requests requests;
@@ -86,25 +87,27 @@ long each_allocation(const std::string& name, MakeModel model, Encode encode) {
                 passed = until > 0;
             } catch (const std::bad_alloc&) {
             } catch (const std::runtime_error&) {  // a thread that could not be started
-                if (encoder) fail(name, ", allocation ", n, ": not std::bad_alloc");
+                if (encoder)
+                    fail(name, ", allocation ", n, ": the exception is not std::bad_alloc");
             }
             const bool failed = until == 0;
             until = 0;
-            if (!passed && !failed) fail(name, ", allocation ", n, ": an error of its own");
+            if (!passed && !failed)
+                fail(name, ", allocation ", n, ": an exception although no allocation failed");
             if (failed && encoder) {
-                // The larger one first: what is half filled must not look full.
+                // The larger one first: a half-filled table must not look full.
                 const std::string after = name + ", after allocation " + std::to_string(n);
                 expect_same(after, answers(*encoder, requests.many), many);
                 expect_same(after, answers(*encoder, requests.few), few);
             }
         }
         if (alive != before)
-            fail(name, ", allocation ", n, ": ", alive - before, " are not given back");
+            fail(name, ", allocation ", n, ": ", alive - before, " allocations are not freed");
         if (passed) return n - 1;
     }
 }
 
-// Tables that grow with the texts, as MPNet's and ModernBERT's have.
+// With tables that grow with the texts, as in MPNet and ModernBERT.
 template <typename Model>
 Model positioned(Model model) {
     model.relative_bias.assign(8 * kHeads, 0.25f);
@@ -112,7 +115,7 @@ Model positioned(Model model) {
     return model;
 }
 
-// Keys and queries of distances, as DeBERTa's.
+// With keys and queries of distances, as in DeBERTa.
 template <typename Model>
 Model disentangled(Model model) {
     Disentangled& of = model.disentangled;

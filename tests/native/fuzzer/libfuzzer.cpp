@@ -1,5 +1,5 @@
 // The random cases of these tests, chosen by libFuzzer for the code that they reach. The first byte
-// names the test, unless SPARSEBERT_FUZZ does; `make fuzz-native` builds and runs it.
+// selects the test, unless SPARSEBERT_FUZZ names one; `make fuzz-native` builds and runs this.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,7 +17,7 @@ std::vector<const KernelTest*> chosen() {
         if (test->random_case && (!name || !*name || !std::strcmp(test->name, name)))
             tests.push_back(test);
     if (!tests.empty()) return tests;
-    std::fprintf(stderr, "SPARSEBERT_FUZZ names no test with random cases: %s\n", name);
+    std::fprintf(stderr, "SPARSEBERT_FUZZ does not name a test with random cases: %s\n", name);
     std::exit(2);
 }
 
