@@ -1,12 +1,12 @@
-"""The compiled module beneath `sparsebert.engine`, called wrong at random.
+"""Calls the compiled module beneath `sparsebert.engine` with random invalid arguments.
 
     python tests/fuzz/call_engine.py --calls 100000 --seed 1
     python tests/fuzz/call_engine.py --module _engine.so    one with sanitizers (test_native.py)
 
 Settings, weights, scales and batches of a small BERT are changed in one or a few places: odd
 numbers and types, arrays of other shapes and numbers that are not finite. The module may answer or
-raise an exception; what ends the process is a fault, whose case is named, and ``--case N`` runs it
-again. Each making of an encoder and each run of it is a call.
+raise an exception. If the process ends, that is a fault: its case is named, and ``--case N`` runs
+it again. Making an encoder and running it count as one call each.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NUMBERS = (np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-41, 0.0, -1.0, 1e10)
 
 
 def changed(value: Any, chance: random.Random) -> Any:
-    """Something else in the place of one setting, array or part of one."""
+    """A setting or array, replaced or changed in one part."""
     kind = chance.randrange(8)
     if isinstance(value, tuple) and kind < 6:
         parts = list(value)
@@ -71,7 +71,7 @@ def changed(value: Any, chance: random.Random) -> Any:
 
 
 def batch(chance: random.Random) -> list[Any]:
-    """Ids, types, offsets and keys: most often good ones."""
+    """Ids, types, offsets and keys, usually valid."""
     lengths = [chance.choice((1, 2, 5, 16)) for _ in range(chance.randint(1, 4))]
     tokens = sum(lengths)
     arguments: list[Any] = [
@@ -150,7 +150,7 @@ def main() -> int:
         for int8 in (False, True)
         for head in ("encoder", "sequence-classification", "masked-lm")
     ]
-    for model in models[::2]:  # DeBERTa's distances, and MPNet's
+    for model in models[::2]:  # DeBERTa's distances; below, MPNet's
         model.settings["disentangled"] = (32, 8, 16, True, True, False)
         model.arrays["encoder.rel_embeddings.weight"] = np.ones((32, 8), np.float32)
     for model in models[1::3]:
@@ -160,7 +160,9 @@ def main() -> int:
         run_case(options.case, options.seed, models)
         return 0
     np.seterr(all="ignore")
-    told = mmap.mmap(-1, 24)  # shared with the process that may end: the case, and what was before
+    told = mmap.mmap(
+        -1, 24
+    )  # shared with the child, which may end: the case, and the counts so far
     child = os.fork()
     if not child:
         number = calls = answered = 0

@@ -3,9 +3,9 @@
     python tests/fuzz/mutate_files.py --seconds 600 --seed 1
 
 A mutation knows the structure of what it changes: nodes of JSON, headers of safetensors, cells and
-lines of tables, the content below gzip and zip; one in four changes bytes. What counts as a fault
-is `watched`'s to say. Each case follows from seed and number: ``--case N`` runs one again. The
-files of a fault are kept below ``--keep``. Exit code 1 if there was one. Ctrl-C ends it early.
+lines of tables, the content inside gzip and zip; one in four changes bytes. `watched` defines what
+counts as a fault. Seed and number determine a case: ``--case N`` runs one again. The files of a
+fault are kept below ``--keep``. The exit code is 1 if there was a fault. Ctrl-C ends the run early.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from watched import Watch
 
 @dataclass(frozen=True)
 class Target:
-    """What is mutated: a folder or file, and the readers it goes to, with how often."""
+    """A folder or file to mutate, the readers that get it, and how often it is chosen."""
 
     name: str
     source: Path
@@ -60,7 +60,7 @@ def targets(folder: Path) -> list[Target]:
     pack(sentence, folder / "packed-fp32")
     pack(trained, folder / "packed-int8", dtype="int8")
     shutil.copytree(folder / "packed-int8", folder / "checked")
-    for packed in ("packed-fp32", "packed-int8"):  # so that damage is seen by more than checksums
+    for packed in ("packed-fp32", "packed-int8"):  # so that not only checksums see the damage
         (folder / packed / "checksums.json").unlink()
     runs = folder / "runs"
     for row in ("dense", "best"):
@@ -178,7 +178,7 @@ ODD: tuple[Any, ...] = (
 
 
 def mutate_json(document: Any, chance: random.Random) -> Any:
-    """One node changed, removed, doubled, renamed or swapped with another."""
+    """Change, remove, duplicate or rename one node, or swap it with another."""
     nodes: list[tuple[Any, Any]] = []
 
     def walk(node: Any) -> None:
@@ -192,7 +192,7 @@ def mutate_json(document: Any, chance: random.Random) -> Any:
         walk(document)
     if not nodes or chance.random() < 0.02:
         return chance.choice(ODD)
-    # A vocabulary has more nodes than all else: the shallow ones have a chance of their own.
+    # A vocabulary has more nodes than everything else: give shallow ones a better chance.
     place = chance.randrange(len(nodes)) if chance.random() < 0.5 else None
     if place is None:
         place = min(chance.randrange(len(nodes)), chance.randrange(len(nodes)))
@@ -217,7 +217,7 @@ def mutate_json(document: Any, chance: random.Random) -> Any:
 
 
 def mutate_bytes(data: bytes, chance: random.Random) -> bytes:
-    """Some bytes changed, removed, doubled or put in, or the rest cut off."""
+    """Change, remove, duplicate or insert some bytes, or cut off the rest."""
     content = bytearray(data)
     for _ in range(chance.choice((1, 1, 1, 2, 8))):
         at = chance.randrange(len(content) + 1)
@@ -240,7 +240,7 @@ def mutate_bytes(data: bytes, chance: random.Random) -> bytes:
 
 
 def mutate_safetensors(data: bytes, chance: random.Random) -> bytes:
-    """A node of the header, or of the JSON inside its metadata, or numbers that are not finite."""
+    """Mutate a node of the header or of the JSON in its metadata, or insert odd numbers."""
     length = int.from_bytes(data[:8], "little")
     header, body = json.loads(data[8 : 8 + length]), bytearray(data[8 + length :])
     kind = chance.randrange(3)
@@ -258,7 +258,7 @@ def mutate_safetensors(data: bytes, chance: random.Random) -> bytes:
 
 
 def mutate_lines(data: bytes, chance: random.Random) -> bytes:
-    """A cell, a line or the object of a line."""
+    """Mutate a cell, a line or the object of a line."""
     lines = data.split(b"\n")
     at = chance.randrange(len(lines))
     kind = chance.randrange(5)
@@ -282,7 +282,7 @@ def mutate_lines(data: bytes, chance: random.Random) -> bytes:
 
 
 def mutate_parquet(data: bytes, chance: random.Random) -> bytes:
-    """A table of other types; else bytes, most of them of the footer."""
+    """Write a table of other types, or mutate bytes of the footer."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -314,7 +314,7 @@ def mutate_parquet(data: bytes, chance: random.Random) -> bytes:
 
 
 def mutate_zip(data: bytes, chance: random.Random) -> bytes:
-    """The content of one of a zip archive's files, stored again with a right checksum."""
+    """Mutate one file of a zip archive and store it with a correct checksum."""
     source, out = zipfile.ZipFile(io.BytesIO(data)), io.BytesIO()
     chosen = chance.choice([name for name in source.namelist() if name.endswith(".pkl")])
     with zipfile.ZipFile(out, "w") as target:
@@ -325,7 +325,7 @@ def mutate_zip(data: bytes, chance: random.Random) -> bytes:
 
 
 def mutate(file: Path, chance: random.Random) -> None:
-    """Change a file in place, by what its name says that it is."""
+    """Mutate a file in place, according to the type that its name says."""
     data = file.read_bytes()
     if chance.random() < 0.25:
         file.write_bytes(mutate_bytes(data, chance))
@@ -348,7 +348,7 @@ def mutate(file: Path, chance: random.Random) -> None:
 
 
 def make_case(target: Target, number: int, seed: int, folder: Path) -> tuple[str, Path, int]:
-    """The mutated copy of case ``number``: the reader, the path and the bytes of its files."""
+    """Make the mutated copy of case ``number``: its reader, path and size in bytes."""
     chance = random.Random(f"{seed} {number}")
     path = folder / target.source.name
     if target.source.is_dir():
@@ -379,7 +379,7 @@ def run(
     keep: Path | None = None,
     targets_named: str = "",
 ) -> tuple[Counter[str], int, list[str]]:
-    """Cases a target, how many of all were refused, and the faults."""
+    """Run cases: their number per target, how many of all were refused, and the faults."""
     counts: Counter[str] = Counter()
     faults: list[str] = []
     began = time.monotonic()
@@ -388,7 +388,7 @@ def run(
         if not known:
             raise SystemExit(f"no target has '{targets_named}' in its name.")
         wheel = [target for target in known for _ in range(target.weight)]
-        with suppress(KeyboardInterrupt):  # what was found until then counts
+        with suppress(KeyboardInterrupt):  # keep what was found so far
             for number in numbers:
                 if time.monotonic() - began > seconds:
                     break

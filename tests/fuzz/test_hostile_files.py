@@ -1,6 +1,6 @@
-"""One file an attack, in tests/hostile: each is refused in a sentence, within time and memory.
+"""One file per attack, in tests/hostile: each is refused with a message, within time and memory.
 
-Whole folders of models are made around the files in a process that `watched` watches.
+Complete model folders are made around the files, and read in a process that `watched` watches.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A short run of mutate_files.py, in which nothing may befall; `make fuzz` is the long one."""
+"""A short run of mutate_files.py without any fault; `make fuzz` is the long one."""
 
 from __future__ import annotations
 
