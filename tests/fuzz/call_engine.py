@@ -160,9 +160,8 @@ def main() -> int:
         run_case(options.case, options.seed, models)
         return 0
     np.seterr(all="ignore")
-    told = mmap.mmap(
-        -1, 24
-    )  # shared with the child, which may end: the case, and the counts so far
+    # Shared with the child, which may crash: the number of its case, and the counts so far.
+    told = mmap.mmap(-1, 24)
     child = os.fork()
     if not child:
         number = calls = answered = 0
