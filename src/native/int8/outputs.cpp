@@ -1,4 +1,4 @@
-// What a pass gives: hidden states, a pooled vector of each sequence, or a head's answers.
+// The outputs of a pass: hidden states, one pooled vector per sequence, or the results of a head.
 #include <algorithm>
 #include <cstring>
 
