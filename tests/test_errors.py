@@ -62,7 +62,7 @@ def test_a_message_on_a_run_quotes_long_paths_whole() -> None:
     [
         (OSError(errno.EIO, "Input/output error", "x"), "Input/output error"),
         (RecursionError("maximum recursion depth exceeded"), "it is nested too deeply"),
-        (MemoryError(), "it needs more memory than there is"),
+        (MemoryError(), "it needs more memory than is available"),
         (ValueError("day is out of range."), "day is out of range"),
         (KeyError("vocab"), "KeyError: 'vocab'"),
         (OverflowError("too large"), "OverflowError: too large"),

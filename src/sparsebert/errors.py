@@ -97,7 +97,7 @@ class TrainingError(SparsebertError):
 class OtherRunError(TrainingError):
     """The run to be resumed was started with other options, data or models."""
 
-    longest = 2_000  # it quotes the user's own options, among them paths, as they were and are now
+    longest = 2_000  # it quotes the user's own options, including paths, both old and new
 
 
 class EngineError(SparsebertError):
@@ -140,9 +140,9 @@ def reading(what: str | Path, kind: type[SparsebertError]) -> Iterator[None]:
 
 
 def _is_wrong_name(fault: BaseException) -> bool:
-    """Whether a variable, a module, or an attribute of a module or of a class of ours is missing.
+    """Whether a variable, a module, or an attribute of a module or of our own classes is missing.
 
-    No file makes that happen, unlike a missing attribute of the values that were read out of it.
+    A file cannot cause that, whereas values read from one may well lack an attribute.
     """
     if isinstance(fault, AttributeError):
         of = fault.obj
@@ -150,12 +150,12 @@ def _is_wrong_name(fault: BaseException) -> bool:
     return isinstance(fault, NameError | ImportError)
 
 
-# A class may be made of what a file says, and then lack a field or have one too many.
+# __init__ is excepted: a class may be made from a file's fields, and one may be missing or extra.
 _WRONG_CALL = re.compile(r"(?!\S*__init__\(\))\S+\(\) (takes|missing|got) ")
 
 
 def _is_wrong_call(fault: BaseException) -> bool:
-    """Whether code of ours called a function with other arguments than it takes."""
+    """Whether our own code called a function with the wrong arguments."""
     if not isinstance(fault, TypeError) or not _WRONG_CALL.match(str(fault)):
         return False
     place = fault.__traceback__
@@ -170,9 +170,9 @@ def reason_of(fault: BaseException) -> str:
     if isinstance(fault, RecursionError):
         return "it is nested too deeply"
     if isinstance(fault, MemoryError):
-        return "it needs more memory than there is"
+        return "it needs more memory than is available"
     if isinstance(fault, OSError) and fault.strerror:
         return fault.strerror
     said = str(fault).strip().split("\n")[0].rstrip(".")
-    plain = isinstance(fault, ValueError) or type(fault) is Exception  # the Rust libraries' own
+    plain = isinstance(fault, ValueError) or type(fault) is Exception  # as Rust libraries raise
     return said if said and plain else f"{type(fault).__name__}: {said}".rstrip(": ")

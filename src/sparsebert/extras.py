@@ -26,7 +26,7 @@ def need_extra(feature: str, *modules: str, extra: str = "train") -> None:
 
 
 def data_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A pandas data frame with one line a mapping and one column a key, in their order."""
+    """A pandas data frame with a row per mapping and a column per key, in their order."""
     try:
         import pandas as pd
     except ImportError as error:

@@ -36,7 +36,7 @@ def cpu_name() -> str:
 
 
 def cpu_flags() -> set[str]:
-    """What the CPU can do, as Linux names it (``avx512_vnni``); empty on other systems."""
+    """The CPU's features as Linux names them (``avx512_vnni``); empty on other systems."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("flags"):
@@ -47,7 +47,7 @@ def cpu_flags() -> set[str]:
 
 
 def available_cores() -> int:
-    """Cores this process may use, which in a container are fewer than the machine has."""
+    """Cores that this process may use; in a container, perhaps fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

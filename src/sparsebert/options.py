@@ -1,12 +1,12 @@
-"""How an option is declared: once, for Python, recipes and the command line.
+"""How an option is declared, once for Python, recipes and the command line.
 
     @dataclass(frozen=True)
     class FinetuneOptions(Options):
         batch_size: int = option(32, least=1, help="Rows at a time.")
 
-The field of a dataclass has name, type and default; `option` adds limits and what ``--help`` says.
-`Options` checks values against the declaration, and `sparsebert.cli.options` makes a command's
-options of it. Importing this costs next to nothing.
+The dataclass field holds the name, type and default; `option` adds limits and the ``--help`` text.
+`Options` checks values against the declaration, and `sparsebert.cli.options` turns it into
+command-line options. Importing this costs next to nothing.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Self = TypeVar("Self", bound="Options")
 
 _METADATA = "option"
 _TYPE_NAMES = {
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
-    str: "a text",
+    str: "a string",
     bool: "true or false",
     tuple: "a tuple",
 }
@@ -42,16 +42,16 @@ class Declaration:
     least: float | None = None
     """The smallest value allowed."""
     most: float | None = None
-    """The largest value allowed, of a whole number."""
+    """The largest value allowed; for integers only."""
     above: float | None = None
     """Values must be greater than this."""
     below: float | None = None
     """Values must be smaller than this."""
     choices: tuple[str, ...] = ()
     metavar: str | None = None
-    """What ``--help`` shows in the place of a value."""
+    """What ``--help`` shows in place of a value."""
     shown_default: str | None = None
-    """What ``--help`` says of the default, where the value itself says too little."""
+    """The default as ``--help`` words it, if the value itself says too little."""
     needs: str | None = None
     """The option without which this one has no meaning."""
     negatable: bool = False
@@ -61,7 +61,7 @@ class Declaration:
 
     @property
     def minimum(self) -> float | None:
-        """The smallest value allowed, where there is no upper limit to go with it."""
+        """The smallest value allowed, unless ``below`` limits values too."""
         return self.least if self.below is None else None
 
 
@@ -188,25 +188,25 @@ class Options:
 
 
 def _outside(value: Any, kind: type, limits: Declaration) -> str:
-    """What a number that is outside its limits must do instead; "" for one that is inside."""
+    """What a value outside its limits must be instead; "" for one within them."""
     least, most, above, below = limits.least, limits.most, limits.above, limits.below
     if kind is int:
         if (least is not None and value < least) or (most is not None and value > most):
-            to = "" if most is None else f" to {most}"
-            return f"be a whole number from {least}{to}, not {value}"
+            bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+            return f"be an integer {bounds}, not {value}"
     elif below is not None:
         if not (least or 0) <= value < below:
             return f"be at least {least or 0:g} and below {below:g}, not {value}"
     elif above is not None:
         if not (math.isfinite(value) and value > above):
-            return f"be greater than {above:g}, not {value}"
+            return f"be greater than {above:g} and finite, not {value}"
     elif least is not None and not (math.isfinite(value) and value >= least):
-        return f"not be negative, and is {value}"
+        return f"be at least {least:g} and finite, not {value}"
     return ""
 
 
 def _needed(declared: Mapping[str, Declaration], name: str) -> list[str]:
-    """What an option needs, and what that needs in turn: the last in the chain first."""
+    """What an option needs, and what that needs in turn; the end of the chain comes first."""
     chain: list[str] = []
     while (needed := declared[name].needs) is not None:
         chain.insert(0, needed)

@@ -1,11 +1,11 @@
 """What N:M sparsity means: patterns, masks and their checks.
 
-In an ``N:M`` matrix every group of M adjacent weights along the input dimension (the columns of a
-linear layer's ``[out, in]`` weight) holds at most N that are not zero; the reference pattern of
-this project is 1:2, one weight of each adjacent pair. Blocks of adjacent rows (outputs) may share
-a 1:2 pattern: then they all keep the same input of each pair, and a block is a dense product over
-half of the inputs. To whoever does not know of blocks that is a 1:2 matrix like any other.
-Everything here is numpy on a single matrix.
+In an ``N:M`` matrix, every group of M adjacent weights along the input dimension (the columns of a
+linear layer's ``[out, in]`` weight) has at most N non-zeros; the reference pattern of this project
+is 1:2, one weight of each adjacent pair. Blocks of adjacent rows (outputs) may share a 1:2 pattern:
+then they all keep the same input of each pair, and a block is a dense product over half of the
+inputs. Code that ignores blocks can treat it as any other 1:2 matrix. Everything here is numpy on a
+single matrix.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Matrix = npt.NDArray[np.floating[Any]]
 Array = npt.NDArray[Any]
 
 MOST_IN_GROUP = 64  # columns: one bit each must fit a 64-bit word (see `compressed`)
-_ROWS_UNIT = 16  # the engine multiplies so many rows at a time, which must keep the same inputs
+_ROWS_UNIT = 16  # rows that the engine multiplies together, which must keep the same inputs
 _MAX_SHARED = 4096
 
 
@@ -34,7 +34,7 @@ class Pattern:
 
     With ``shared_rows`` above 1, each block of that many adjacent rows, counted from the first,
     keeps the same inputs; the last block of a matrix may be smaller. Raises PatternError for
-    numbers that make no valid pattern.
+    numbers that do not make a valid pattern.
     """
 
     n: int
@@ -53,12 +53,12 @@ class Pattern:
         if rows % _ROWS_UNIT or not _ROWS_UNIT <= rows <= _MAX_SHARED:
             raise PatternError(
                 f"a pattern cannot be shared by {rows} rows: choose a multiple of {_ROWS_UNIT} up "
-                f"to {_MAX_SHARED}, for example 128, or 1 for a pattern of each row's own."
+                f"to {_MAX_SHARED}, for example 128, or 1 to give each row its own pattern."
             )
         if (self.n, self.m) != (1, 2):
             raise PatternError(
-                f"{self.ratio} cannot be shared by rows, only 1:2 can: choose 1:2, or leave "
-                "the shared rows out."
+                f"{self.ratio} cannot be shared by rows, only 1:2 can: choose 1:2, or omit "
+                "shared_rows."
             )
 
     @classmethod
@@ -123,7 +123,7 @@ def sum_over_blocks(scores: Matrix, pattern: Pattern) -> Matrix:
 
 
 def spread_over_rows(blocks: Array, pattern: Pattern, rows: int) -> Array:
-    """A row for each block of rows, ``[blocks, ...]``, to each of its rows: ``[rows, ...]``."""
+    """Repeat the entry of each block of rows, ``[blocks, ...]``, for its rows: ``[rows, ...]``."""
     if pattern.shared_rows == 1:
         return blocks
     return blocks[np.arange(rows) // pattern.shared_rows]
@@ -132,10 +132,10 @@ def spread_over_rows(blocks: Array, pattern: Pattern, rows: int) -> Array:
 def mask_from_scores(scores: Matrix, pattern: Pattern) -> BoolMatrix:
     """Keep exactly the n highest-scored entries of each group; ties keep the leftmost.
 
-    ``scores`` is ``[rows, columns]`` of any float type without NaN; the mask has its shape. Where
-    rows share their inputs, their scores add up.
+    ``scores`` is ``[rows, columns]`` of any float type without NaN; the mask has its shape. If rows
+    share their inputs, their scores are added up.
     """
-    grouped(scores, pattern)  # refuses what cannot be cut, before it is summed
+    grouped(scores, pattern)  # checks the shape before the sums
     sums = sum_over_blocks(scores, pattern)
     groups = grouped(sums, pattern)
     if pattern.m == 2:
@@ -149,21 +149,22 @@ def mask_from_scores(scores: Matrix, pattern: Pattern) -> BoolMatrix:
 
 
 def mask_from_zeros(weight: Matrix, pattern: Pattern) -> BoolMatrix:
-    """The mask of an already pruned matrix: its non-zeros, filled up to n a group from the left.
+    """The mask of an already pruned matrix: its non-zeros, filled up from the left to n per group.
 
-    A group may hold more zeros than the pattern asks; the mask keeps exactly n entries all the
-    same, so that a mask is always a whole N:M one. Raises PatternError if the pattern is broken.
+    A group may have more zeros than the pattern requires; its mask still keeps exactly n entries,
+    so that every mask is complete. Raises PatternError if the pattern is broken.
     """
     broken = count_broken_groups(weight, pattern)
     if broken:
-        raise PatternError(f"{broken} groups hold more than {pattern.n} non-zero of {pattern.m}.")
+        raise PatternError(f"{broken} groups have more non-zeros than {pattern} allows.")
     return mask_from_scores((weight != 0).astype(np.float32), pattern)
 
 
 def count_kept(matrix: Array, pattern: Pattern) -> npt.NDArray[np.uint8]:
-    """How many non-zeros (or True entries) each group holds: uint8 ``[blocks, columns / m]``.
+    """How many non-zeros (or True entries) each group has: uint8 ``[blocks, columns / m]``.
 
-    Without sharing a block is a row; else an input counts that any of the block's rows keeps.
+    Without sharing, a block is a single row; with it, an input counts if any row of the block
+    keeps it.
     """
     marks = grouped(matrix != 0, pattern)
     if pattern.shared_rows > 1:
@@ -178,12 +179,12 @@ def count_kept(matrix: Array, pattern: Pattern) -> npt.NDArray[np.uint8]:
 
 
 def count_broken_groups(weight: Array, pattern: Pattern) -> int:
-    """How many groups hold more than n non-zeros."""
+    """How many groups have more than n non-zeros."""
     return int(np.count_nonzero(count_kept(weight, pattern) > pattern.n))
 
 
 def is_whole(mask: BoolMatrix, pattern: Pattern) -> bool:
-    """Whether every group of a mask keeps exactly n; False too where m does not divide."""
+    """Whether every group of a mask keeps exactly n; also False if m does not divide the inputs."""
     if mask.ndim != 2 or mask.shape[1] == 0 or mask.shape[1] % pattern.m:
         return False
     first = mask[:: pattern.shared_rows]  # of each block
@@ -197,8 +198,8 @@ def is_whole(mask: BoolMatrix, pattern: Pattern) -> bool:
 def detect(weight: Array) -> Pattern | None:
     """The tightest of KNOWN_PATTERNS that holds in this matrix; None for a dense one.
 
-    That rows share it is not looked for: a folder's record says so. An all-zero matrix is nobody's
-    pruned layer and counts as dense.
+    Sharing between rows is not detected: the folder records it. An all-zero matrix counts as dense,
+    since no pruning made it.
     """
     if weight.ndim != 2 or weight.size == 0:
         return None
@@ -214,7 +215,7 @@ def detect(weight: Array) -> Pattern | None:
 
 
 def pack_mask(mask: BoolMatrix) -> npt.NDArray[np.uint8]:
-    """One bit a weight, each row padded to whole bytes: uint8 ``[rows, ceil(columns / 8)]``."""
+    """One bit per weight, each row padded to whole bytes: uint8 ``[rows, ceil(columns / 8)]``."""
     return np.packbits(mask, axis=1, bitorder="little")
 
 

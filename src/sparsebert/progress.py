@@ -1,8 +1,8 @@
-"""How long work tells its caller how far it is, without knowing who is watching.
+"""How long-running work reports progress, without knowing who is watching.
 
 A `Progress` is called with what is being done, how many steps are done, and how many there are
 (0 while unknown). The command line draws bars from it; a library user passes a function, or None
-for bars in a notebook and nothing elsewhere (`silent` says nothing anywhere).
+for bars in a notebook and nothing elsewhere (`silent` reports nothing anywhere).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ def silent(_label: str, _done: int, _total: int) -> None:
 
 
 def named(progress: Progress, name: str) -> Progress:
-    """The same progress with ``name`` before each label, for one part among several alike."""
+    """The same progress with ``name`` before each label, for one of several similar parts."""
     return lambda label, done, total: progress(f"{name}: {label}", done, total)
 
 
 def shown(progress: Progress | None) -> Progress:
-    """The caller's own; without one, bars where a person at a notebook would else see nothing."""
+    """The caller's own progress; without one, bars in a notebook and nothing elsewhere."""
     if progress is not None:
         return progress
     return notebook_bars() if _in_notebook() else silent
@@ -40,10 +40,10 @@ def notebook_bars() -> Progress:
 
     def draw(label: str, done: int, total: int) -> None:
         finished = bool(total) and done >= total
-        if label not in bars or (bars[label] is None and not finished):  # new, or once more
+        if label not in bars or (bars[label] is None and not finished):  # new, or started again
             bars[label] = tqdm(desc=label, total=total or None)
         bar = bars[label]
-        if bar is None:  # told twice that it is done
+        if bar is None:  # reported as finished before
             return
         bar.total = total or None
         bar.update(done - bar.n)

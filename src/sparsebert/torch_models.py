@@ -44,7 +44,7 @@ def load_torch_model(folder: Path, head: Head) -> PreTrainedModel:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Only errors are logged and no bars are drawn inside; what was set before is put back."""
+    """Log only errors and draw no bars inside; the settings are restored afterwards."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -59,7 +59,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def padded_batch(tokens: TokenRows, chosen: Any, device: Any = "cpu") -> dict[str, torch.Tensor]:
-    """Some token sequences padded to the longest, int64 ``[batch, tokens]`` each.
+    """The ``chosen`` token sequences padded to the longest, int64 ``[batch, tokens]`` each.
 
     ``input_ids``, ``token_type_ids`` and ``attention_mask``, by name.
     """
@@ -78,14 +78,14 @@ def padded_batch(tokens: TokenRows, chosen: Any, device: Any = "cpu") -> dict[st
 
 
 def model_inputs(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What a transformers model reads of a padded batch: types only where its family has any."""
+    """The inputs that a model takes from a padded batch: types only if its family has them."""
     names = ["input_ids", "attention_mask"]
     names += ["token_type_ids"] if model_family(model).token_types else []
     return {name: batch[name] for name in names}
 
 
 def model_family(model: Any) -> Family:
-    """The family of a transformers model. Raises CheckpointError for a type that is not known."""
+    """The family of a transformers model. Raises CheckpointError for an unsupported type."""
     model_type = unwrapped(model).config.model_type
     if model_type not in FAMILIES:
         raise CheckpointError(
@@ -95,15 +95,15 @@ def model_family(model: Any) -> Family:
 
 
 def unwrapped(model: Any) -> Any:
-    """The model itself, where torch wrapped it to train on several machines."""
+    """The model itself, without torch's wrapper for distributed training."""
     return getattr(model, "module", model)
 
 
 def transformers_model(model: nn.Module) -> PreTrainedModel:
-    """The transformers model in a tree of modules, whatever is around it.
+    """The transformers model in a tree of modules, whatever wraps it.
 
-    DistributedDataParallel, torch.compile, PEFT, a SentenceTransformer or a network of one's own
-    may wrap it. Raises TrainingError if there is none, or more than one side by side.
+    That may be DistributedDataParallel, torch.compile, PEFT, a SentenceTransformer or a custom
+    network. Raises TrainingError if there is none, or more than one side by side.
     """
     from transformers import PreTrainedModel
 
@@ -113,20 +113,20 @@ def transformers_model(model: nn.Module) -> PreTrainedModel:
         if isinstance(module, PreTrainedModel) and not inside:
             found[name] = module
     if len(found) != 1:
-        there = f"holds {len(found)} ({', '.join(found)})" if found else "holds none"
+        number = f"{len(found)} ({', '.join(found)})" if found else "none"
         raise TrainingError(
-            f"masks are those of one transformers model, and {type(model).__name__} {there}: hand "
-            "over the model itself, each with its own masks."
+            f"masks belong to one transformers model, but {type(model).__name__} contains "
+            f"{number}: pass a single model, with its own masks."
         )
     return next(iter(found.values()))
 
 
 def canonical_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter by its canonical name; one that is tied stands under each of its names."""
+    """Every parameter by its canonical name; a tied one appears under each of its names."""
     inner = transformers_model(model)
     family = model_family(inner)
     named = inner.named_parameters(remove_duplicate=False)
-    # PEFT moves a layer to which it adds an adapter one step down.
+    # PEFT nests a layer to which it adds an adapter one level deeper.
     return {family.canonical(name.replace(".base_layer.", ".")): each for name, each in named}
 
 

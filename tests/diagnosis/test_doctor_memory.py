@@ -188,9 +188,9 @@ def test_the_largest_batch_that_fits(sparse: Path) -> None:
 @pytest.mark.parametrize(
     ("sizes", "told"),
     [
-        ({"batch_size": -3}, "batch_size must be a whole number from 1, not -3"),
-        ({"batch_size": 2.5}, "batch_size must be a whole number, not 2.5"),
-        ({"max_length": 4}, "max_length must be a whole number from 8, not 4"),
+        ({"batch_size": -3}, "batch_size must be an integer of at least 1, not -3"),
+        ({"batch_size": 2.5}, "batch_size must be an integer, not 2.5"),
+        ({"max_length": 4}, "max_length must be an integer of at least 8, not 4"),
     ],
 )
 def test_sizes_that_no_training_has(sparse: Path, sizes: dict[str, Any], told: str) -> None:

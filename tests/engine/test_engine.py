@@ -258,7 +258,7 @@ def test_a_text_in_bf16_does_not_depend_on_its_batch(isa, monkeypatch):
 def test_bf16_is_refused_where_it_has_no_meaning():
     config = Config()
     weights = random_weights(config)
-    with pytest.raises(EngineError, match="compute must be bf16, or left out, not 'fp8'"):
+    with pytest.raises(EngineError, match="compute must be bf16, or omitted, not 'fp8'"):
         Encoder(config, weights, compute="fp8")
     name = "encoder.layer.0.output.dense.weight"
     quantized = {**weights, name: quantize(weights[name], QuantizedDense)}

@@ -194,11 +194,11 @@ def test_a_kept_weight_that_rounds_to_zero_stays_kept() -> None:
 def test_layouts_refuse_other_matrices(
     layout: type[Quantized], pattern: Pattern | None, columns: int
 ) -> None:
-    with pytest.raises(PatternError, match=f"layout '{layout.layout}' does not take"):
+    with pytest.raises(PatternError, match=f"layout '{layout.layout}' does not fit"):
         layout.shapes(3, columns, pattern)
     weight = np.zeros((3, columns), np.float32)
     mask = None if pattern is None else np.ones(weight.shape, bool)
-    with pytest.raises(PatternError, match="does not take"):
+    with pytest.raises(PatternError, match="does not fit"):
         quantize(weight, layout, pattern, mask)
 
 
@@ -259,7 +259,7 @@ class TestRefusing:
 
     @pytest.mark.parametrize("pattern", ["1:2", "1:2 shared by 16 rows", "2:4"])
     def test_bits_that_are_missing(self, pattern: str) -> None:
-        with pytest.raises(PatternError, match="lacks its bits"):
+        with pytest.raises(PatternError, match="its bits are missing"):
             check_quantized(replace(quantized(16, 8, pattern), bits=None))
 
     @pytest.mark.parametrize("pattern", ["1:2", "1:2 shared by 16 rows", None])
@@ -268,7 +268,7 @@ class TestRefusing:
         packed = quantized(17, 10, pattern)
         at = (1, 0, 1, 0) if place == "row" else (0, -1, 15, 1)
         packed.values[at] = 1
-        with pytest.raises(PatternError, match="behind the last row or column is not zero"):
+        with pytest.raises(PatternError, match="padding after the last row or column is not zero"):
             check_quantized(packed)
 
     @pytest.mark.parametrize("columns", range(2, 34, 2))
@@ -277,12 +277,14 @@ class TestRefusing:
         for pair in range(columns // 2, -(-columns // 16) * 8):
             packed = quantized(16, columns, "1:2 shared by 16 rows")
             packed.values[0, pair // 4, 5, pair % 4] = 1
-            with pytest.raises(PatternError, match="behind the last row or column is not zero"):
+            with pytest.raises(
+                PatternError, match="padding after the last row or column is not zero"
+            ):
                 check_quantized(packed)
             packed = quantized(16, columns, "1:2 shared by 16 rows")
             assert packed.bits is not None
             packed.bits[0, pair // 8] |= np.uint8(1 << pair % 8)
-            with pytest.raises(PatternError, match="bits point behind the last column"):
+            with pytest.raises(PatternError, match="bits point beyond the last column"):
                 check_quantized(packed)
 
     @pytest.mark.parametrize("column", [13, 14, 15])
@@ -301,14 +303,16 @@ class TestRefusing:
         if 16 * t + bit // 4 < 18 and 8 * g + 2 * (bit % 4) < 12:
             check_quantized(packed)
             return
-        with pytest.raises(PatternError, match="the stored bits speak of (rows|columns) behind"):
+        with pytest.raises(
+            PatternError, match="the stored bits point beyond the last (row|column)"
+        ):
             check_quantized(packed)
 
     def test_bits_of_panels_that_are_not_whole(self) -> None:
         packed = quantized(5, 36, "2:4")
         assert packed.bits is not None
         packed.bits[0, 3] ^= np.uint64(1)
-        with pytest.raises(PatternError, match="not those of a whole 2:4 mask"):
+        with pytest.raises(PatternError, match="do not form a complete 2:4 mask"):
             check_quantized(packed)
 
     def test_any_value_within_is_another_matrix(self) -> None:

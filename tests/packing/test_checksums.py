@@ -1,4 +1,4 @@
-"""checksums.json: a packed folder that is not what it was is refused, or accepted by its owner."""
+"""checksums.json: a packed folder that has changed is refused, or accepted by its owner."""
 
 from __future__ import annotations
 
@@ -84,10 +84,14 @@ def test_the_definition(packed: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "complaint"),
     [
-        ("config.json", lambda path: edit(path, lambda c: c.update(x=1)), "is not what it was"),
-        ("tokenizer.json", lambda path: path.write_text(path.read_text() + " "), "is not what"),
-        ("tokenizer_config.json", lambda path: path.unlink(), "is missing"),
-        ("modules.json", lambda path: path.write_text("[]"), "is not what it was"),
+        ("config.json", lambda path: edit(path, lambda c: c.update(x=1)), "has changed since"),
+        (
+            "tokenizer.json",
+            lambda path: path.write_text(path.read_text() + " "),
+            "has changed since",
+        ),
+        ("tokenizer_config.json", lambda path: path.unlink(), "has gone missing"),
+        ("modules.json", lambda path: path.write_text("[]"), "has changed since"),
     ],
 )
 def test_an_edited_file_is_named_with_what_to_do(
@@ -112,7 +116,7 @@ def test_a_damaged_tensor_is_named(packed: Path, tmp_path: Path) -> None:
     content = bytearray((packed / PACKED).read_bytes())
     content[-1] ^= 1
     (packed / PACKED).write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"damaged: tensor '.+' is not what it was"):
+    with pytest.raises(CheckpointError, match=r"damaged: tensor '.+' has changed since"):
         open_packed(packed)
     with pytest.raises(CheckpointError, match="damaged"):
         unpack(packed, tmp_path / "out")
@@ -125,7 +129,7 @@ def test_weights_of_another_model(original: Path, packed: Path, tmp_path: Path) 
     edit(other / "config.json", lambda config: config.update(layer_norm_eps=1e-3))
     renew_checksums(other)
     shutil.copy(other / "config.json", packed)
-    with pytest.raises(CheckpointError, match=r"config\.json is not what it was"):
+    with pytest.raises(CheckpointError, match=r"config\.json has changed since"):
         load(packed)
 
 

@@ -96,7 +96,10 @@ class TestFloats:
             (lambda m: m.update(format_version=3), "format version 3"),
             (lambda m: m.update(format_version=True), "metadata is damaged"),
             (lambda m: m.update(format_version="1"), "metadata is damaged"),
-            (lambda m: m.update(dtype="int3"), "'int3', which this sparsebert does not know"),
+            (
+                lambda m: m.update(dtype="int3"),
+                "'int3', but this version of sparsebert supports only",
+            ),
             (lambda m: m.update(dtype=None), "metadata is damaged"),
             (lambda m: m.update(dtype="fp16"), "says that it is packed as fp16, but"),
             (lambda m: m.update(dtype="int8"), "says that it is packed as int8, but"),
@@ -186,7 +189,7 @@ class TestFloats:
             document=lambda m: m["compressed"].update({name: {"shape": [2, 8], "pattern": "1:2"}}),
             tensors=embed,
         )
-        with pytest.raises(CheckpointError, match="is compressed, but is no linear layer"):
+        with pytest.raises(CheckpointError, match="is compressed, but is not a linear layer"):
             open_packed(folder)
 
     def test_missing_parts_and_weights(self, packed: Path, tmp_path: Path) -> None:
@@ -275,10 +278,10 @@ class TestInt8:
             (lambda m: m["quantized"][QUERY].update(layout="rows"), "metadata is damaged"),
             (lambda m: m["quantized"][QUERY].update(layout=["pairs"]), "metadata is damaged"),
             (lambda m: m["quantized"][QUERY].update(layout=None), "two|damaged|lacks"),
-            (lambda m: m["quantized"][QUERY].update(layout="dense"), "does not take"),
-            (lambda m: m["quantized"][QUERY].update(layout="table"), "does not take"),
+            (lambda m: m["quantized"][QUERY].update(layout="dense"), "does not fit"),
+            (lambda m: m["quantized"][QUERY].update(layout="table"), "does not fit"),
             (lambda m: m["quantized"][QUERY].update(layout="table", **PLAIN), "is a layer"),
-            (lambda m: m["quantized"][QUERY].update(**PLAIN), "does not take None"),
+            (lambda m: m["quantized"][QUERY].update(**PLAIN), "does not fit None"),
             (lambda m: m["quantized"][QUERY].update(shared_rows=24), "metadata is damaged"),
             (lambda m: m["quantized"][QUERY].update(shared_rows="16"), "metadata is damaged"),
             (lambda m: m["quantized"][QUERY].update(pattern="1:2", shared_rows=32), "damaged"),
@@ -289,13 +292,13 @@ class TestInt8:
             (lambda m: m["quantized"][QUERY].update(shape=[36, 0]), "metadata is damaged"),
             (lambda m: m["quantized"][QUERY].update(shape=[36, 2**40]), "metadata is damaged"),
             (lambda m: m["quantized"][QUERY].update(shape=[36, 36.0]), "metadata is damaged"),
-            (lambda m: m["quantized"][QUERY].update(shape=[36, 37]), "does not take"),
+            (lambda m: m["quantized"][QUERY].update(shape=[36, 37]), "does not fit"),
             (lambda m: m["quantized"][QUERY].update(shape=[36, 32]), "has shape"),
             (lambda m: m["quantized"][QUERY].update(shape=[37, 36]), "has shape"),
             (lambda m: m["quantized"].pop(QUERY), "lacks tensors"),
             (
                 lambda m: m["quantized"][WORDS].update(layout="dense"),
-                f"'{WORDS}' is compressed, but is no linear layer",
+                f"'{WORDS}' is compressed, but is not a linear layer",
             ),
             (
                 lambda m: m["quantized"].update(
@@ -368,7 +371,7 @@ class TestInt8:
             values[-1, ..., -1] = 1
 
         folder = altered(packed, tmp_path / "copy", tensors=change)
-        self.refused(folder, f"tensor '{name}' is damaged: the filling")
+        self.refused(folder, f"tensor '{name}' is damaged: the padding")
 
     def test_bits_behind_the_last_column(self, packed: Path, tmp_path: Path) -> None:
         def change(tensors: dict[str, np.ndarray]) -> None:

@@ -252,7 +252,7 @@ def test_a_tensor_in_the_way(tmp_path: Path, part: str) -> None:
     tensors = dict(load_file(sparse / "model.safetensors"))
     tensors[f"{QUERY}.{part}"] = np.zeros(3, np.float32)
     save_file(tensors, sparse / "model.safetensors")
-    with pytest.raises(CheckpointError, match=f"'{QUERY}.{part}', a name that packing needs"):
+    with pytest.raises(CheckpointError, match=f"'{QUERY}.{part}', a name that packing uses"):
         pack(sparse, tmp_path / "packed", dtype="int8")
 
 

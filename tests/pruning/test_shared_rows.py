@@ -78,7 +78,7 @@ def test_a_block_is_broken_where_two_rows_differ() -> None:
     assert is_whole(mask, ONE_OF_TWO)
     assert not is_whole(mask, BY_16)
     assert count_broken_groups(weight, BY_16) == 1
-    with pytest.raises(PatternError, match="1 groups hold"):
+    with pytest.raises(PatternError, match="1 groups have more non-zeros"):
         mask_from_zeros(weight, BY_16)
 
 
@@ -211,7 +211,7 @@ class TestCompressed:
 
     def test_a_block_that_disagrees_is_refused(self) -> None:
         mask = mask_from_scores(np.random.default_rng(4).random((32, 8)), ONE_OF_TWO)
-        with pytest.raises(PatternError, match="not a whole 1:2 shared by 16 rows one"):
+        with pytest.raises(PatternError, match="not a complete 1:2 shared by 16 rows mask"):
             compress(np.where(mask, 1.0, 0.0), BY_16, mask)
 
     @pytest.mark.parametrize("change", ["columns", "values", "bits", "dtype", "beyond"])

@@ -423,13 +423,13 @@ class TestErrors:
         [
             ("epochs", 0, "epochs must be greater than 0"),
             ("learning_rate", float("nan"), "learning_rate must be greater than 0"),
-            ("batch_size", 0, "batch_size must be a whole number from 1, not 0"),
+            ("batch_size", 0, "batch_size must be an integer of at least 1, not 0"),
             ("warmup_ratio", 1, "warmup_ratio must be at least 0 and below 1"),
             ("dropout", -0.1, "dropout must be at least 0 and below 1"),
-            ("weight_decay", -1, "weight_decay must not be negative"),
-            ("max_rows", 0, "max_rows must be a whole number from 1"),
-            ("max_length", 4, "max_length must be a whole number from 8"),
-            ("early_stopping", -1, "early_stopping must be a whole number from 0"),
+            ("weight_decay", -1, "weight_decay must be at least 0"),
+            ("max_rows", 0, "max_rows must be an integer of at least 1"),
+            ("max_length", 4, "max_length must be an integer of at least 8"),
+            ("early_stopping", -1, "early_stopping must be an integer of at least 0"),
             ("optimizer", "adam", "'adam' is not an optimizer: choose adamw, sgd, adafactor"),
         ],
     )

@@ -86,9 +86,9 @@ def test_a_loop_of_ones_own_around_whatever(classifier: Path, tmp_path: Path, wr
 
 def test_two_models_side_by_side_and_none_are_refused(classifier: Path) -> None:
     two = torch.nn.ModuleDict({"query": loaded(classifier), "passage": loaded(classifier)})
-    with pytest.raises(TrainingError, match=r"ModuleDict holds 2 \(query, passage\): hand over"):
+    with pytest.raises(TrainingError, match=r"ModuleDict contains 2 \(query, passage\): pass"):
         masks_of(classifier).attach(two)
-    with pytest.raises(TrainingError, match="Linear holds none"):
+    with pytest.raises(TrainingError, match="Linear contains none"):
         masks_of(classifier).attach(torch.nn.Linear(2, 2))
 
 

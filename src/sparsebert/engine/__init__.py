@@ -1,15 +1,15 @@
 """The native CPU engine: an encoder and its head on ragged batches, without torch.
 
 A batch is its sequences laid end to end: ``ids`` and ``type_ids`` are int32 ``[tokens]``, and
-sequence s is ``ids[offsets[s]:offsets[s + 1]]`` with ``offsets`` int32 ``[batch + 1]``. No token of
-padding is computed, and a sequence's result does not depend on the rest of its batch: in int8 to
-the bit, in floating point but for rounding (below 1e-6).
+sequence s is ``ids[offsets[s]:offsets[s + 1]]`` with ``offsets`` int32 ``[batch + 1]``. No padding
+is computed, and a sequence's result does not depend on the rest of its batch: bit for bit in int8,
+up to rounding (below 1e-6) in floating point.
 
 Environment: ``SPARSEBERT_ISA`` (avx512-amx, avx512-vnni, avx512, avx2-vnni, avx2; on Arm neon-i8mm,
 neon-dotprod, neon; or portable) forces an instruction set, ``SPARSEBERT_NUM_THREADS`` the number of
-threads, ``SPARSEBERT_INT8_KERNEL`` (blend, lookup, tiles or auto) the kernel for int8 layers:
-AVX2, AVX-512 and neon-dotprod have two for 1:2 weights (``lookup``: by tables), avx512-amx tiles
-beside them, for all weights. All are read when an encoder is made.
+threads, ``SPARSEBERT_INT8_KERNEL`` (blend, lookup, tiles or auto) the kernel for int8 layers: AVX2,
+AVX-512 and neon-dotprod have two for 1:2 weights (``blend``, and ``lookup`` by tables), and
+avx512-amx also has ``tiles``, for all weights. All are read when an encoder is made.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Head(Protocol):
 
 
 class Configuration(Protocol):
-    """What the engine reads of a model's configuration; `checkpoint.EncoderConfig` has it all."""
+    """The configuration fields that the engine reads; `checkpoint.EncoderConfig` has them all."""
 
     @property
     def family(self) -> Any: ...
@@ -95,14 +95,14 @@ class Configuration(Protocol):
 
 
 def available_instruction_sets() -> list[str]:
-    """Names of the instruction sets that this CPU and this build both have, best first."""
+    """Names of the instruction sets that both this CPU and this build support, best first."""
     return _engine.available_instruction_sets()
 
 
 def instruction_set(name: str | None = None) -> str:
-    """The set an encoder would use: ``name``, or ``SPARSEBERT_ISA``, or the best there is.
+    """The set an encoder would use: ``name``, else ``SPARSEBERT_ISA``, else the best available.
 
-    Raises EngineError for an unknown name, one this build lacks or one this CPU lacks.
+    Raises EngineError for a name that is unknown, or not supported by this build or this CPU.
     """
     try:
         return _engine.select_instruction_set(name or "")
@@ -111,7 +111,7 @@ def instruction_set(name: str | None = None) -> str:
 
 
 def default_threads() -> int:
-    """``SPARSEBERT_NUM_THREADS``, or the CPUs this process may use."""
+    """``SPARSEBERT_NUM_THREADS``, else the number of CPUs that this process may use."""
     text = os.environ.get("SPARSEBERT_NUM_THREADS", "")
     if text:
         return checked_threads(text, "SPARSEBERT_NUM_THREADS")
@@ -128,23 +128,23 @@ def checked_threads(threads: int | str, source: str = "threads") -> int:
     except ValueError:
         count = 0
     if not 1 <= count <= 1024:
-        raise EngineError(f"{source} must be a whole number from 1 to 1024, not '{threads}'.")
+        raise EngineError(f"{source} must be an integer from 1 to 1024, not '{threads}'.")
     return count
 
 
 class Encoder:
     """A model ready to run. Calls may come from many Python threads at once; they take turns.
 
-    A call raises InputError for ids, types or lengths outside of the model's tables, and
-    CheckpointError where a result is not finite.
+    A call raises InputError for ids, types or lengths outside the model's tables, and
+    CheckpointError if a result is not finite.
 
     ``weights`` maps canonical names (see `checkpoint.families`) to arrays: float32 or float16
     matrices ``[out, in]``, `compressed.Compressed` for pruned ones, float32 vectors; or the layouts
     of `quantized` for linear layers and tables, with last layers and vectors in float32. They are
-    used where they lie and kept alive. With ``compute="bf16"`` linear layers round float weights
-    (once, into a copy) and their inputs to bf16 and sum the products in fp32. Raises EngineError if
-    a weight is missing or misshapen, or int8 where bf16 is asked for, or the system does not give
-    so many threads.
+    used in place and kept alive. With ``compute="bf16"``, linear layers round float weights (once,
+    into a copy) and their inputs to bf16 and sum the products in fp32. Raises EngineError if a
+    weight is missing or has the wrong shape, if weights are int8 and bf16 is requested, or if the
+    system cannot start that many threads.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Encoder:
     ) -> None:
         if compute not in (None, *COMPUTE):
             raise EngineError(
-                f"compute must be {' or '.join(COMPUTE)}, or left out, not '{compute}'."
+                f"compute must be {' or '.join(COMPUTE)}, or omitted, not '{compute}'."
             )
         if compute and any(isinstance(weight, Quantized) for weight in weights.values()):
             raise EngineError(
@@ -191,11 +191,11 @@ class Encoder:
 
     @property
     def kernel(self) -> str | None:
-        """The kernel for int8 layers and why it was chosen; None where there is no choice.
+        """The kernel for int8 layers and why it was chosen; None if there is no choice.
 
-        With ``compute="bf16"`` the instructions that multiply, or that there are none. In int8 such
-        as ``blend kernel (measured 0.11 ms against 0.15 ms)``: a layer of 768 by 768 on 64
-        tokens, measured once in a process. Results do not depend on it.
+        With ``compute="bf16"``, the instructions that multiply, or that the CPU has none. In int8,
+        for example ``blend kernel (measured 0.11 ms against 0.15 ms)``: a layer of 768 by 768 on 64
+        tokens, measured once per process. Results do not depend on it.
         """
         return self._native.kernel
 
@@ -208,9 +208,9 @@ class Encoder:
     ) -> Floats:
         """The last hidden state of every token, float32 ``[tokens, hidden]``.
 
-        With ``keys``, int32 ``[batch]``, only so many first tokens of each sequence are attended
-        to; those behind attend to them, and nothing to those. InputError for a token that would
-        see none of them, because it is behind them by more than a layer's window.
+        With ``keys``, int32 ``[batch]``, only that many leading tokens of each sequence are
+        attended to; the tokens after them attend to these alone. InputError for a token that would
+        attend to none, because it follows them by more than a layer's window.
         """
         out = np.empty((len(ids), self.hidden_size), dtype=np.float32)
         if keys is not None:
@@ -225,7 +225,7 @@ class Encoder:
         mode: str = "mean",
         normalize: bool = False,
     ) -> Floats:
-        """One vector a sequence, float32 ``[batch, hidden]``.
+        """One vector per sequence, float32 ``[batch, hidden]``.
 
         ``mode`` is mean, cls, max or mean_sqrt_len over the last hidden state, as in
         sentence-transformers; ``normalize`` scales each to Euclidean length 1.
@@ -234,7 +234,7 @@ class Encoder:
         return self._run(self._native.pooled, ids, type_ids, offsets, mode, normalize, out)
 
     def head(self, ids: Integers, type_ids: Integers, offsets: Integers) -> Floats:
-        """What the model's head gives, float32.
+        """The output of the model's head, float32.
 
         Sequence classification ``[batch, labels]``; question answering ``[tokens, 2]`` (start,
         end); token classification ``[tokens, labels]``; masked LM ``[tokens, vocabulary]``.
@@ -251,12 +251,12 @@ class Encoder:
             finite = function(*arrays, *rest)
         except ValueError as error:
             raise InputError(str(error)) from None
-        except RuntimeError as error:  # in a forked process, whose first run starts them anew
+        except RuntimeError as error:  # in a forked process, whose first run restarts the threads
             raise _too_few_threads(error) from None
         if not finite:
             raise CheckpointError(
-                "the model gave a number that is not finite: its weights are damaged, or so large "
-                "that sums overflow. Fetch or make it again."
+                "the model's output is not finite: its weights are damaged, or so large that sums "
+                "overflow. Download or create the model again."
             )
         out: Floats = rest[-1]
         return out
@@ -264,13 +264,13 @@ class Encoder:
 
 def _too_few_threads(error: RuntimeError) -> EngineError:
     return EngineError(
-        f"{error}: the system allows no more, or lacks the memory for them. Ask for fewer by "
+        f"{error}: the system allows no more, or lacks the memory for them. Request fewer with "
         "threads= or SPARSEBERT_NUM_THREADS."
     )
 
 
 def _settings(config: Configuration, outputs: int) -> dict[str, Any]:
-    """What the native module is told of a model."""
+    """The settings of a model that the native module takes."""
     settings = {name: getattr(config, name) for name in _CONFIG_FIELDS}
     settings |= {name: getattr(config.family, name) for name in _FAMILY_FIELDS}
     settings["position_table"] = config.position_table

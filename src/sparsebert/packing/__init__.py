@@ -1,4 +1,4 @@
-"""The packed format: pruned matrices as their kept values and one bit a pair."""
+"""The packed format: pruned matrices as their kept values and one bit per pair."""
 
 from __future__ import annotations
 

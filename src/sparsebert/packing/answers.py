@@ -1,7 +1,7 @@
-"""What a model answers to fixed inputs: kept in checksums.json, so that it can be asked again.
+"""A model's answers to fixed inputs, recorded in checksums.json to be compared later.
 
-Checksums tell that a file is as it was; this tells that a machine, and the engine there, make of it
-what they made where it was packed.
+Checksums show that a file is unchanged; the answers show that this machine, and the engine on it,
+compute from it what was computed where it was packed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from sparsebert.packing.packed_model import PackedModel, open_packed
 _LENGTHS = (1, 7, 32)  # tokens of the sequences
 _STEP = 7919  # a prime: from one id to the next
 _KEPT = 64  # numbers, evenly spread over the answers
-# Of the largest number: what another instruction set or version may round otherwise. In int8 the
-# last bit of an activation may move it a whole step.
+# Allowed differences, as a share of the largest number: other instruction sets and versions round
+# differently. In int8, the last bit of an activation may move it by a whole step.
 _TOLERANCES = {"fp32": 1e-4, "fp16": 1e-4, "int8": 2e-2}
 
 
 @dataclass(frozen=True)
 class AnswerCheck:
-    """How near answers are to those when the model was packed.
+    """How close answers are to those recorded when the model was packed.
 
-    ``exact`` says to the bit; ``difference`` is the greatest, as a share of the largest number.
+    ``exact`` means bit for bit; ``difference`` is the largest, as a share of the largest number.
     """
 
     exact: bool
@@ -41,20 +41,20 @@ class AnswerCheck:
 
     @property
     def fine(self) -> bool:
-        """Whether they differ by no more than other instructions may make them."""
+        """Whether they differ by no more than other instructions may cause."""
         return self.exact or self.difference <= self.tolerance
 
     def told(self) -> str:
-        """How near they are, in words."""
+        """How close they are, in words."""
         if self.exact:
             return "to the bit"
         return f"off by {self.difference:.1e} of the largest number"
 
 
 def renew_checksums(folder: str | Path) -> None:
-    """Accept a packed folder as it is now: write its checksums and answers anew.
+    """Accept a packed folder as it is now: rewrite its checksums and answers.
 
-    Raises CheckpointError for a folder that cannot be opened or answers with what is no number,
+    Raises CheckpointError for a folder that cannot be opened or whose answers are not finite, and
     OutputError if it cannot be written.
     """
     packed = open_packed(folder, as_it_is=True)
@@ -62,7 +62,7 @@ def renew_checksums(folder: str | Path) -> None:
 
 
 def check_answers(packed: PackedModel) -> AnswerCheck | None:
-    """Ask once more what was asked when the model was packed; None if nothing is known of it."""
+    """Run the model on the fixed inputs again and compare; None if no answers were recorded."""
     recorded = packed.checksums.answers if packed.checksums else {}
     before = recorded.get("values")
     if not isinstance(before, list) or not all(type(value) is float for value in before):
@@ -72,7 +72,7 @@ def check_answers(packed: PackedModel) -> AnswerCheck | None:
         return None
     difference = np.abs(np.array(before) - now["values"]).max() / np.abs(now["values"]).max()
     tolerance = _TOLERANCES[packed.dtype]
-    # int8 answers are whole sums, the same on every machine with these instructions.
+    # int8 sums are exact, so answers are the same on every machine with these instructions.
     same = all(recorded.get(key) == now[key] for key in ("instruction_set", "sparsebert"))
     exact = recorded.get("crc32") == now["crc32"]
     if packed.dtype == "int8" and same and not exact:
@@ -94,7 +94,7 @@ def _record(packed: PackedModel) -> dict[str, Any]:
 
 
 def _answers(encoder: Encoder, config: EncoderConfig) -> Array:
-    """Means of hidden states, and what the head makes of the first sequence: ``[numbers]``."""
+    """Means of hidden states, and the head's output for the first sequence: ``[numbers]``."""
     lengths = [min(length, config.max_length) for length in _LENGTHS]
     offsets = np.cumsum([0, *lengths], dtype=np.int32)
     ids = (1 + _STEP * np.arange(offsets[-1], dtype=np.int64)) % config.vocab_size

@@ -1,10 +1,10 @@
-"""checksums.json of a packed folder: what its files were when they were packed.
+"""checksums.json of a packed folder: checksums of its files as they were when it was packed.
 
-CRC-32 finds every change within 32 adjacent bits and overlooks one other in four thousand million.
-It is against disks, memory, interrupted copies and edits that nobody remembers, not against people:
-who writes a hostile folder writes its checksums too, as they would any other digest. It was chosen
-because all of it is read at each load: BERT-base in int8 takes 18 ms of two cores, SHA-256 37 ms
-with the instructions for it and several times that without.
+CRC-32 detects every change within 32 adjacent bits and misses one in four billion of the others. It
+protects against faulty disks and memory, interrupted copies and forgotten edits, not against
+attackers: whoever writes a hostile folder also writes its checksums, as they would any other
+digest. It was chosen because all files are read at each load: for BERT-base in int8 it takes 18 ms
+on two cores, SHA-256 37 ms with hardware instructions and several times that without.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from sparsebert.errors import CheckpointError, OutputError
 
 FORMAT_VERSION = 1
 _CHECKSUM = re.compile("[0-9a-f]{8}")
-_CHUNK = 1 << 20  # bytes of a file that are read at a time
-_MOST_THREADS = 4  # more than memory gives them to read
-_BYTES_PER_THREAD = 4 << 20  # 2 ms of work, many times what it takes to start one
+_CHUNK = 1 << 20  # bytes read at a time
+_MOST_THREADS = 4  # enough to be limited by memory bandwidth
+_BYTES_PER_THREAD = 4 << 20  # 2 ms of work, many times what it takes to start a thread
 
 
 @dataclass(frozen=True)
 class Checksums:
-    """CRC-32 of every file that answers depend on, by its path in the folder; of packed.safetensors
-    those of its header and of each tensor. ``answers`` are what the model gave then, see `answers`.
+    """CRC-32 of every file that answers depend on, by its path in the folder; for
+    packed.safetensors, of its header and each tensor. ``answers`` are those that the model gave
+    then, see `packing.answers`.
     """
 
     files: Mapping[str, str]
@@ -45,28 +46,28 @@ class Checksums:
     answers: Mapping[str, Any]
 
     def check_files(self, folder: Path) -> None:
-        """CheckpointError, naming the file, unless all are as they were."""
+        """CheckpointError, naming the file, unless all are unchanged."""
         there = _covered_files(folder)
         for name, path in there.items():
             if name in self.files and _of_file(path) != self.files[name]:
-                raise _changed(folder, f"{path} is not what it was")
+                raise _changed(folder, f"{path} has changed")
         for name in self.files:
             if name not in there:
-                raise _changed(folder, f"{folder / name} is missing, and was there")
+                raise _changed(folder, f"{folder / name} has gone missing")
 
     def check_tensors(self, folder: Path, tensors: TensorFiles) -> None:
-        """The same of packed.safetensors, naming the tensor; all of it is read."""
+        """The same for packed.safetensors, naming the tensor; all of it is read."""
         path = folder / PACKED_NAME
         if _of_header(tensors) != self.header:
-            raise _changed(folder, f"{path} is damaged: its header is not what it was")
+            raise _changed(folder, f"{path} is damaged: its header has changed")
         now = _of_tensors(tensors)
         for name, checksum in self.tensors.items():
             if now.get(name) != checksum:
-                raise _changed(folder, f"{path} is damaged: tensor '{name}' is not what it was")
+                raise _changed(folder, f"{path} is damaged: tensor '{name}' has changed")
 
 
 def read_checksums(folder: Path) -> Checksums | None:
-    """Those of a packed folder; None for one that was packed before there were any."""
+    """The checksums of a packed folder; None if it was packed before there were any."""
     path = folder / CHECKSUMS_NAME
     if not has_file(path):
         return None
@@ -74,8 +75,8 @@ def read_checksums(folder: Path) -> Checksums | None:
     version = document.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format version {version}; this sparsebert reads {FORMAT_VERSION}: install "
-            "a newer one."
+            f"{path} has format version {version}, but this version of sparsebert reads only "
+            f"{FORMAT_VERSION}: install a newer one."
         )
     header, files, tensors, answers = (
         document.get(key) for key in ("header", "files", "tensors", "answers")
@@ -96,7 +97,7 @@ def read_checksums(folder: Path) -> Checksums | None:
 
 
 def write_checksums(folder: Path, tensors: TensorFiles, answers: Mapping[str, Any]) -> None:
-    """Write those of a folder as it is now, in one piece. Raises OutputError."""
+    """Write the checksums of a folder as it is now, atomically. Raises OutputError."""
     files = {name: _of_file(path) for name, path in _covered_files(folder).items()}
     document = {
         "format_version": FORMAT_VERSION,
@@ -115,7 +116,7 @@ def write_checksums(folder: Path, tensors: TensorFiles, answers: Mapping[str, An
 
 
 def _covered_files(folder: Path) -> dict[str, Path]:
-    """Config, tokenizer, records, modules and heads: what steps copy, but licences and cards."""
+    """Config, tokenizer, records, modules and heads: what steps copy, except licences and cards."""
     found: dict[str, Path] = {}
     for place in [folder, *module_folders(folder)]:
         files = [path for path in auxiliary_files(place) if not is_licence(path)]
@@ -138,7 +139,7 @@ def _of_header(tensors: TensorFiles) -> str:
 
 
 def _of_tensors(tensors: TensorFiles) -> dict[str, str]:
-    """Computed by several threads, for which zlib lets go of the interpreter; large ones first."""
+    """Computed by several threads, since zlib releases the GIL; the largest tensors first."""
     raw = {name: tensors.raw(name) for name in tensors}
     names = sorted(raw, key=lambda name: -raw[name].nbytes)
     threads = min(default_threads(), _MOST_THREADS, 1 + tensors.nbytes // _BYTES_PER_THREAD)
@@ -160,6 +161,6 @@ def _hexadecimal(checksum: int) -> str:
 
 def _changed(folder: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{what} when the model was packed: fetch or pack it again; if you changed it on "
+        f"{what} since the model was packed: fetch or pack it again, or, if you changed it on "
         f"purpose, run `sparsebert inspect {folder} --accept`."
     )

@@ -1,7 +1,7 @@
 """The ``--dtype`` of a packed file: how each of the model's tensors is stored.
 
-An entry says which form each tensor gets. To add one, write its class and put it in the table;
-files name their entry, so that old files stay readable.
+An entry says which form each tensor gets. To add one, write its class and put it in the table. A
+file names its entry, so that old files stay readable.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Role(Enum):
     """The role of a tensor in the model."""
 
     LINEAR = "linear layer"
-    TABLE = "table"  # embeddings, and a masked-LM decoder of its own
+    TABLE = "table"  # embeddings, and a masked-LM decoder that is not tied to them
     LAST = "last layer of a head"  # a few rows, whose sums are the answer itself
-    VECTOR = "vector"  # or of little weight in the file: what a model knows of distances
+    VECTOR = "vector"  # also small matrices: relative-position biases and embeddings
 
 
 class Roles:
@@ -40,7 +40,7 @@ class Roles:
         self._last = last_layer(config)
 
     def of(self, name: str, dimensions: int) -> Role:
-        """The role of a tensor with so many dimensions."""
+        """The role of a tensor with that many dimensions."""
         if dimensions != 2 or name in (RELATIVE_BIAS, RELATIVE_EMBEDDINGS):
             return Role.VECTOR
         if name == self._last:
@@ -50,7 +50,7 @@ class Roles:
 
 @dataclass(frozen=True)
 class Source:
-    """A tensor to be packed: type and shape as it comes, and the pattern that its zeros fit."""
+    """A tensor to be packed: its stored type, its shape, and the pattern that its zeros fit."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -62,17 +62,16 @@ class ValueType(Protocol):
     """How a ``--dtype`` stores values."""
 
     exact: bool
-    """Whether `unpack` gives back the source's tensors byte for byte."""
+    """Whether `unpack` restores the source's tensors byte for byte."""
 
     def form(self, source: Source) -> Form:
         """The form that a tensor gets."""
 
 
 class Float32Values:
-    """Every tensor as the source stores it, so that unpacking is exact.
+    """Every tensor in the type that the source stores, so that unpacking is exact.
 
-    For a source in float32 that is float32. A source stored in float16 or bfloat16 keeps its type:
-    widening would double the file and add nothing.
+    A source in float16 or bfloat16 keeps its type: widening would double the file and add nothing.
     """
 
     exact = True
@@ -123,6 +122,6 @@ def get_value_type(dtype: str) -> ValueType:
     """The entry of a ``--dtype``; CheckpointError lists them if there is none."""
     if dtype not in VALUE_TYPES:
         raise CheckpointError(
-            f"'{dtype}' is not a type to pack values in; there are {', '.join(VALUE_TYPES)}."
+            f"values cannot be packed as '{dtype}': choose from {', '.join(VALUE_TYPES)}."
         )
     return VALUE_TYPES[dtype]

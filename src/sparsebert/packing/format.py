@@ -1,8 +1,7 @@
 """packed.safetensors: its metadata, the parts of its tensors, and their validation.
 
-
-A pruned matrix NAME is stored as ``NAME.values`` and ``NAME.bits`` (see `compressed`); a
-quantized one, in a file of dtype int8, as ``NAME.values``, ``NAME.scales`` and, where it is pruned,
+A pruned matrix NAME is stored as ``NAME.values`` and ``NAME.bits`` (see `compressed`); a quantized
+one, in a file of dtype int8, as ``NAME.values``, ``NAME.scales`` and, if it is pruned,
 ``NAME.bits`` (see `quantized`, which describes the layouts). Every other tensor keeps its own name.
 All names are the source's. The file's ``__metadata__`` has one key of ours, "sparsebert":
 
@@ -11,9 +10,9 @@ All names are the source's. The file's ``__metadata__`` has one key of ours, "sp
      "quantized": {NAME: {"shape": [rows, columns], "layout": "pairs", "pattern": "1:2"},
                    NAME: {"shape": [rows, columns], "layout": "dense", "pattern": null}}}
 
-"quantized" stands only in files of dtype int8. An entry whose pattern rows share has "shared_rows"
-as well, and a file with such an entry has format version 2, so that what reads only the first says
-so.
+"quantized" appears only in files of dtype int8. An entry whose pattern is shared by rows also has
+"shared_rows", and a file with such an entry has format version 2, so that readers of version 1
+refuse it.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class PackedFile:
     forms: dict[str, Form]
 
     def weight(self, name: str) -> Weight:
-        """A tensor as views of the file; CheckpointError if it is not what the metadata says."""
+        """A tensor as views of the file; CheckpointError if it contradicts the metadata."""
         form = self.forms[name]
         try:
             parts = {}
@@ -90,7 +89,7 @@ class PackedFile:
 
 
 def open_packed_file(tensors: TensorFiles) -> PackedFile:
-    """The packed file ``tensors``, all of its metadata checked; CheckpointError if it is wrong."""
+    """The packed file ``tensors``, with all of its metadata checked; CheckpointError if wrong."""
     (path,) = tensors.paths
     dtype, listed = _parse_metadata(tensors.metadata.get(METADATA_KEY), path)
     forms: dict[str, Form] = {}
@@ -105,7 +104,7 @@ def open_packed_file(tensors: TensorFiles) -> PackedFile:
             raise CheckpointError(f"{path}: tensor '{name}' is damaged: {error}") from error
         for part in parts:
             if part not in tensors:
-                raise CheckpointError(f"{path} lacks '{part}' of the compressed tensor '{name}'.")
+                raise CheckpointError(f"{path} lacks '{part}', part of compressed tensor '{name}'.")
             if owners.setdefault(part, name) != name:
                 raise CheckpointError(f"{path}: two compressed tensors share their parts.")
     for name in tensors:
@@ -131,7 +130,7 @@ def _form(name: str, entry: _Entry, tensors: TensorFiles) -> Form:
     values = part_name(name, "values")
     dtype = tensors.spec(values).dtype if values in tensors else "F32"
     if dtype not in WEIGHT_TYPES:
-        raise PatternError(f"its values are stored as {dtype}.")
+        raise PatternError(f"its values are stored as {dtype}, which is not supported.")
     return CompressedForm(entry.shape, dtype, entry.pattern)
 
 
@@ -148,8 +147,8 @@ def _parse_metadata(text: str | None, path: Path) -> tuple[str, dict[str, _Entry
     version = document["format_version"]
     if not 1 <= version <= FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format version {version}; this sparsebert reads up to {FORMAT_VERSION}. "
-            "Install a newer one, or pack the model again."
+            f"{path} has format version {version}, but this version of sparsebert reads up to "
+            f"{FORMAT_VERSION}: install a newer one, or pack the model again."
         )
     dtype, compressed = document.get("dtype"), document.get("compressed")
     quantized = document.get("quantized", {})
@@ -159,8 +158,8 @@ def _parse_metadata(text: str | None, path: Path) -> tuple[str, dict[str, _Entry
         raise broken
     if dtype not in VALUE_TYPES:
         raise CheckpointError(
-            f"{path} stores its values as '{dtype[:40]}', which this sparsebert does not know; it "
-            f"knows {', '.join(VALUE_TYPES)}."
+            f"{path} stores its values as '{dtype[:40]}', but this version of sparsebert supports "
+            f"only {', '.join(VALUE_TYPES)}."
         )
     if (quantized and dtype != "int8") or compressed.keys() & quantized.keys():
         raise broken
@@ -174,7 +173,7 @@ def _parse_metadata(text: str | None, path: Path) -> tuple[str, dict[str, _Entry
 
 
 def _parse_entry(entry: Any, layout: str | None) -> _Entry:
-    """One entry of "compressed" or "quantized"; an error of Python's own if it is not one."""
+    """One entry of "compressed" or "quantized"; a built-in exception if it is malformed."""
     rows, columns = entry["shape"]
     if not all(type(size) is int and 1 <= size <= _LARGEST for size in (rows, columns)):
         raise ValueError

@@ -1,7 +1,7 @@
 """The storage forms of a weight, in a packed file and in the engine: plain, compressed, quantized.
 
 A form is known before the weight is read: it says which tensors of the file the weight becomes (its
-*parts*), makes them, and makes of them again what the engine computes with.
+*parts*), makes them, and turns them back into what the engine computes with.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Form(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the dense tensor."""
+        """Shape of the dense tensor."""
 
     @property
     def dtype(self) -> str:
-        """The safetensors type in which `to_dense` gives the tensor back."""
+        """The safetensors type of the tensor that `to_dense` returns."""
 
     @property
     def pattern(self) -> Pattern | None:
@@ -56,13 +56,13 @@ class Form(Protocol):
         """Safetensors type and shape of each part; the only part of a plain tensor is ""."""
 
     def make(self, values: Array, dtype: str, mask: BoolMatrix | None, name: str) -> Weight:
-        """A tensor stored as ``dtype`` in this form; ``mask`` is whole and of the form's pattern.
+        """Convert a tensor stored as ``dtype``; ``mask`` is complete and of the form's pattern.
 
-        CheckpointError names the tensor if its values cannot be stored so.
+        Raises CheckpointError, naming the tensor, if its values cannot be stored in this form.
         """
 
     def read(self, parts: Mapping[str, Array]) -> Weight:
-        """The weight of parts that have the right types and shapes; PatternError if damaged."""
+        """The weight from parts of the right types and shapes; PatternError if damaged."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class PlainForm:
 
 @dataclass(frozen=True)
 class CompressedForm:
-    """The kept values of a pruned matrix, as ``dtype``, and their bits: `patterns.Compressed`."""
+    """The kept values of a pruned matrix, as ``dtype``, and their bits: `compressed.Compressed`."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -98,7 +98,7 @@ class CompressedForm:
 
     def make(self, values: Array, dtype: str, mask: BoolMatrix | None, name: str) -> Weight:
         assert mask is not None
-        # Outside the mask stand only zeros, but a -0.0 in raw bfloat16 words is not 0.
+        # There are only zeros outside the mask, but -0.0 as a raw bfloat16 word is not 0.
         packed = compress(np.where(mask, values, values.dtype.type(0)), self.pattern, mask)
         kept = _convert(packed.values, dtype, self.dtype, name)
         return Compressed(self.pattern, packed.columns, kept, packed.bits)
@@ -138,14 +138,14 @@ def parts_of(weight: Weight) -> dict[str, Array]:
 
 
 def to_dense(weight: Weight) -> Array:
-    """The dense tensor that a weight stands for: an array is that itself."""
+    """The dense tensor that a weight represents; an array is returned as it is."""
     if isinstance(weight, Compressed):
         return decompress(weight)
     return dequantize(weight) if isinstance(weight, Quantized) else weight
 
 
 def kept_mask(weight: Weight) -> BoolMatrix | None:
-    """The whole mask of a weight whose form has a pattern, else None."""
+    """The full mask of a weight whose form has a pattern, else None."""
     if isinstance(weight, Compressed):
         return compressed_mask(weight)
     return weight.mask() if isinstance(weight, Quantized) else None
@@ -163,6 +163,7 @@ def _convert(values: Array, dtype: str, wanted: str, name: str) -> Array:
     if not np.isfinite(half).all():
         largest = float(np.abs(wide).max())
         raise CheckpointError(
-            f"tensor '{name}' holds {largest:.6g}, beyond float16's largest 65504: pack it as fp32."
+            f"tensor '{name}' contains {largest:.6g}, beyond float16's maximum of 65504: pack the "
+            "model as fp32."
         )
     return half

@@ -56,7 +56,7 @@ class PackResult:
 @dataclass(frozen=True)
 class _Sparse:
     pattern: Pattern
-    mask: Array  # one bit a weight: all layers' masks together stay small
+    mask: Array  # one bit per weight, so that all layers' masks together stay small
 
 
 def pack(
@@ -121,7 +121,7 @@ def pack(
 
 
 def check_packed_from(model: Path, packed: Path, *, dtype: str, compress: bool) -> None:
-    """OutputError unless ``packed`` is what `pack` makes of ``model``, by their lineages."""
+    """OutputError unless the lineages show that `pack` made ``packed`` from ``model`` this way."""
     lineages = []
     for folder in (model, packed):
         where = folder / CONFIG_NAME
@@ -130,13 +130,13 @@ def check_packed_from(model: Path, packed: Path, *, dtype: str, compress: bool) 
     before, (*steps, last) = lineages[0], lineages[1] or [{}]
     if (last.get("step"), last.get("arguments")) != ("pack", _arguments(dtype, compress)):
         raise OutputError(
-            f"{packed} was packed otherwise, or not at all: name another folder, or pass --force "
-            "(force=True) to pack anew."
+            f"{packed} was packed with other options, or not at all: choose another folder, or "
+            "pass --force (force=True) to pack again."
         )
     if steps != before:
         raise OutputError(
-            f"{packed} was packed from another model than {model}: name another folder, or pass "
-            "--force (force=True) to pack anew."
+            f"{packed} was packed from another model than {model}: choose another folder, or pass "
+            "--force (force=True) to pack again."
         )
 
 
@@ -163,7 +163,7 @@ def _find_sparse(checkpoint: Checkpoint, report: Progress) -> dict[str, _Sparse]
 def _forms(
     checkpoint: Checkpoint, sparse: dict[str, _Sparse], values: ValueType
 ) -> dict[str, Form]:
-    """The form of each tensor by its stored name, in the model's computing order; extras last."""
+    """The form of each tensor by its stored name, in the order of computation; extras last."""
     roles = Roles(checkpoint.config)
     forms: dict[str, Form] = {}
     for name in checkpoint.used:
@@ -175,7 +175,7 @@ def _forms(
             if part and part_name(spec.name, part) in checkpoint.tensors:
                 raise CheckpointError(
                     f"{checkpoint.path} has a tensor named '{part_name(spec.name, part)}', a name "
-                    "that packing needs."
+                    "that packing uses itself: rename the tensor or remove it."
                 )
     for stored in checkpoint.tensors:
         spec = checkpoint.tensors.spec(stored)
@@ -201,7 +201,7 @@ def _arrays(
         mask = None
         if stored in canonical:
             name = canonical[stored]
-            if name not in sparse:  # the others were read through when their zeros were found
+            if name not in sparse:  # the others were checked when their zeros were found
                 checkpoint.finite_weight(name)
             elif form.pattern is not None:
                 mask = unpack_mask(sparse[name].mask, spec.shape[1])

@@ -31,8 +31,9 @@ class PackedModel:
 
     ``weights`` are what the engine computes with, by canonical name: compressed or quantized
     matrices, dense ones in float32 or float16, vectors in float32. ``stored_name`` maps canonical
-    names to those in the file, ``used`` are the names in computing order, ``dtype`` is the
-    packing's own. ``checksums`` are those that the folder was held against; None for one without.
+    names to those in the file, ``used`` are the canonical names in the order of computation,
+    ``dtype`` is the one that the model was packed as. ``checksums`` are those that the folder was
+    checked against; None if it was not.
     """
 
     path: Path
@@ -55,10 +56,10 @@ def is_packed(folder: str | Path) -> bool:
 def open_packed(model: str | Path, *, copied: bool = False, as_it_is: bool = False) -> PackedModel:
     """Open a packed folder (or hub id); CheckpointError for one that is not, or is damaged.
 
-    All of it is read and held against its checksums, unless it has none or is to be taken
-    ``as_it_is``; and every field of the file is checked, and every compressed matrix's bits, so
-    that no weight can point outside its layer. What has no checksums is searched for NaN and
-    infinity too. The file is mapped, or ``copied`` into memory.
+    All files are read and checked against the checksums, unless there are none or the folder is
+    opened ``as_it_is``. Every field of the file and the bits of every compressed matrix are checked
+    too, so that no weight can point outside its layer; without checksums, so are NaN and infinity.
+    The file is memory-mapped, or ``copied`` into memory.
     """
     with reading(model, CheckpointError):
         return _open(model, copied, as_it_is)
@@ -90,7 +91,7 @@ def _open(model: str | Path, copied: bool, as_it_is: bool) -> PackedModel:
     for name in used:
         _check_dtype(file, name, file.forms[stored_name[name]], roles)
     weights = {name: _engine_form(file, stored_name[name]) for name in used}
-    if checksums is None:  # else they were finite when the model was packed
+    if checksums is None:  # with checksums, the weights are as finite as when they were packed
         for name, weight in weights.items():
             for part in parts_of(weight).values():
                 if np.issubdtype(part.dtype, np.floating):
@@ -110,33 +111,35 @@ def _open(model: str | Path, copied: bool, as_it_is: bool) -> PackedModel:
 
 
 def _check_form(file: PackedFile, name: str, form: Form, role: Role) -> None:
-    """CheckpointError for a form that packing does not give a matrix of this role."""
+    """CheckpointError for a form that packing never gives a matrix with this role."""
     if isinstance(form, PlainForm):
         return
     if isinstance(form, QuantizedForm) and form.layout is QuantizedTable:
         if role is not Role.TABLE:
             raise CheckpointError(f"{file.path}: '{name}' is stored as a table, but is a layer.")
     elif role in (Role.TABLE, Role.VECTOR):
-        raise CheckpointError(f"{file.path}: '{name}' is compressed, but is no linear layer.")
+        raise CheckpointError(f"{file.path}: '{name}' is compressed, but is not a linear layer.")
     elif role is Role.LAST and isinstance(form, QuantizedForm):
         raise CheckpointError(f"{file.path}: '{name}' is in int8, but is a head's last layer.")
 
 
 def _check_dtype(file: PackedFile, name: str, form: Form, roles: Roles) -> None:
-    """CheckpointError for a tensor that is not stored as the file's own dtype says."""
+    """CheckpointError for a tensor that is not stored as the file's dtype requires."""
     role = roles.of(name, len(form.shape))
     wanted = VALUE_TYPES[file.dtype].form(Source(form.dtype, form.shape, role, form.pattern))
     if (type(form), form.dtype) != (type(wanted), wanted.dtype):
         raise CheckpointError(
-            f"{file.path} says that it is packed as {file.dtype}, but '{name}' is stored not: "
-            "pack the model again."
+            f"{file.path} says that it is packed as {file.dtype}, but '{name}' is not: pack the "
+            "model again."
         )
 
 
 def _engine_form(file: PackedFile, stored: str) -> Weight:
     form, weight = file.forms[stored], file.weight(stored)
     if form.dtype not in WEIGHT_TYPES:
-        raise CheckpointError(f"{file.path}: weight '{stored}' is stored as {form.dtype}.")
+        raise CheckpointError(
+            f"{file.path}: weight '{stored}' is stored as {form.dtype}, which is not supported."
+        )
     if isinstance(weight, Compressed):
         values = weight.values if form.dtype != "BF16" else widen(weight.values, form.dtype)
         return Compressed(weight.pattern, weight.columns, values, weight.bits)

@@ -72,7 +72,7 @@ def unpack(
         arguments = {"dtype": packed.dtype, "exact": exact}
         raw = with_step(packed.config.raw, "unpack", packed.source, arguments)
         for key in ("dtype", "torch_dtype"):
-            if not exact and key in raw:  # what the source was stored as; transformers obeys it
+            if not exact and key in raw:  # the source's type, to which transformers would convert
                 raw[key] = "float32"
         write_auxiliary_files(staging, raw, source=packed.path)
         write_card(staging, source=packed.path)
@@ -100,7 +100,7 @@ def _specs(packed: PackedModel, exact: bool) -> list[TensorSpec]:
 def _arrays(
     packed: PackedModel, specs: list[TensorSpec], masks: dict[str, Array], report: Progress
 ) -> Iterator[Array]:
-    """The dense tensors one by one; fills ``masks`` (packed bits, canonical names) on the way."""
+    """The dense tensors one by one; adds packed bits to ``masks``, by canonical name."""
     file = packed.file
     canonical = {stored: name for name, stored in packed.stored_name.items()}
     for done, spec in enumerate(specs):

@@ -12,7 +12,7 @@ from sparsebert.packing.forms import Weight, parts_of
 
 
 def engine_weights(checkpoint: Checkpoint, dtype: str = "fp32") -> dict[str, Weight]:
-    """What the engine computes with, by canonical name, as `open_packed` would give it.
+    """What the engine computes with, by canonical name, as `open_packed` would return it.
 
     Sparse layers are compressed in memory; dense float32 tensors stay views of the mapped file.
     With "fp32" everything is float32, with "fp16" matrices are float16, with "int8" linear layers

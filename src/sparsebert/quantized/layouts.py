@@ -1,8 +1,8 @@
 """The memory layouts of int8 matrices (docs/packed-format.md), each with a cheap validity check.
 
-Linear layers stand in *tiles* of 16 rows, and in those in *groups* of 8 inputs (4 pairs); what a
-tile or group has beyond the matrix is zero. A layout tells its shapes before there are values (a
-file's header is written first), is made of row-major int8 and goes back to it.
+Linear layers are stored in *tiles* of 16 rows, and each tile in *groups* of 8 inputs (4 pairs),
+padded with zeros. A layout knows its shapes before there are values (a file's header is written
+first), and converts from row-major int8 and back.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GROUP = 8  # inputs
 
 
 def cut_tiles(matrix: Array, width: int) -> Array:
-    """``[rows, columns]``, filled up with zeros, as ``[tiles, groups, 16, width]``."""
+    """``[rows, columns]``, padded with zeros, as ``[tiles, groups, 16, width]``."""
     rows, columns = matrix.shape
     tiles, groups = -(-rows // TILE), -(-columns // width)
     filled = np.zeros((tiles * TILE, groups * width), matrix.dtype)
@@ -59,15 +59,15 @@ def check_zero_beyond(tiles: Array, rows: int, columns: int) -> None:
     count, groups, height, width = tiles.shape
     below, right = rows - (count - 1) * height, columns - (groups - 1) * width
     if np.any(tiles[-1, :, below:]) or np.any(tiles[:, -1, :, right:]):
-        raise PatternError("the filling behind the last row or column is not zero.")
+        raise PatternError("the padding after the last row or column is not zero.")
 
 
 @dataclass(frozen=True)
 class Quantized(ABC):
     """An int8 matrix with ``columns`` inputs; ``scales`` is float32 ``[rows]``.
 
-    ``pattern`` is the N:M that the layout makes use of, ``bits`` says which weights it keeps; both
-    are None where every weight is stored.
+    ``pattern`` is the N:M pattern that the layout exploits, ``bits`` says which weights it keeps;
+    both are None if every weight is stored.
     """
 
     layout: ClassVar[str]
@@ -90,24 +90,24 @@ class Quantized(ABC):
     @staticmethod
     @abstractmethod
     def shapes(rows: int, columns: int, pattern: Pattern | None) -> Shapes:
-        """Type and shape of each part. PatternError if the layout does not take such a matrix."""
+        """Type and shape of each part. PatternError if the layout does not fit such a matrix."""
 
     @staticmethod
     @abstractmethod
     def arrange(values: Int8, pattern: Pattern | None, mask: BoolMatrix | None) -> dict[str, Array]:
-        """Row-major int8 ``[rows, columns]``, pruned by ``mask``, as all parts but the scales."""
+        """All parts but the scales, from row-major int8 ``[rows, columns]`` pruned by ``mask``."""
 
     @abstractmethod
     def row_major(self) -> Int8:
         """The int8 values ``[rows, columns]``, zeros where nothing is kept."""
 
     def mask(self) -> BoolMatrix | None:
-        """The whole mask ``[rows, columns]`` of the kept weights; None without a pattern."""
+        """The full mask ``[rows, columns]`` of the kept weights; None without a pattern."""
         return None
 
     @abstractmethod
     def check_filling(self) -> None:
-        """PatternError unless bits are whole and all beyond the matrix is zero; shapes fit."""
+        """PatternError unless the bits are valid and all padding is zero; shapes must be right."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class QuantizedPairs(Quantized):
     @staticmethod
     def shapes(rows: int, columns: int, pattern: Pattern | None) -> Shapes:
         if pattern != ONE_OF_TWO or columns % 2:
-            raise PatternError(f"the layout 'pairs' does not take {pattern} of {columns} inputs.")
+            raise PatternError(f"the layout 'pairs' does not fit {pattern} with {columns} inputs.")
         tiles, groups = -(-rows // TILE), -(-columns // GROUP)
         return {
             "values": (np.int8, (tiles, groups, TILE, GROUP // 2)),
@@ -164,17 +164,17 @@ class QuantizedPairs(Quantized):
         marks = np.uint64((1 << 64) - 1)
         rows, pairs = self.rows % TILE, self.columns % GROUP // 2
         if rows and np.any(self.bits[-1] & (marks << np.uint64(4 * rows))):
-            raise PatternError("the stored bits speak of rows behind the last.")
+            raise PatternError("the stored bits point beyond the last row.")
         beyond = sum(1 << (4 * row + pair) for row in range(TILE) for pair in range(pairs, 4))
         if pairs and np.any(self.bits[:, -1] & np.uint64(beyond)):
-            raise PatternError("the stored bits speak of columns behind the last.")
+            raise PatternError("the stored bits point beyond the last column.")
 
 
 @dataclass(frozen=True)
 class QuantizedSharedPairs(Quantized):
-    """1:2 that rows share: what they keep is a dense matrix. ``values`` int8 ``[tiles, 2 *
+    """1:2 shared by rows: what they keep is a dense matrix. ``values`` int8 ``[tiles, 2 *
     ceil(columns / 16), 16, 4]``: at [t, f, r, i] what row 16t + r keeps of pair 4f + i; ``bits`` as
-    `compressed.shared_bits` has them.
+    made by `compressed.shared_bits`.
     """
 
     layout = "shared-pairs"
@@ -183,7 +183,7 @@ class QuantizedSharedPairs(Quantized):
     def shapes(rows: int, columns: int, pattern: Pattern | None) -> Shapes:
         if pattern is None or pattern.shared_rows == 1 or columns % 2:
             raise PatternError(
-                f"the layout 'shared-pairs' does not take {pattern} of {columns} inputs."
+                f"the layout 'shared-pairs' does not fit {pattern} with {columns} inputs."
             )
         tiles, eights = -(-rows // TILE), -(-columns // 16)
         return {
@@ -214,7 +214,7 @@ class QuantizedSharedPairs(Quantized):
     def check_filling(self) -> None:
         assert self.bits is not None
         halves = self.values.reshape(len(self.values), -1, 2, TILE, GROUP // 2)
-        before = 4 * (halves.shape[1] - 1)  # of either half, whole fours
+        before = 4 * (halves.shape[1] - 1)  # pairs in each half before its last four
         last = self.columns // 2 - 2 * before  # pairs, 1 to 8
         check_zero_beyond(halves[:, :, 0], self.rows, before + min(last, 4))
         check_zero_beyond(halves[:, :, 1], self.rows, before + max(last - 4, 0))
@@ -232,7 +232,7 @@ class QuantizedDense(Quantized):
     @staticmethod
     def shapes(rows: int, columns: int, pattern: Pattern | None) -> Shapes:
         if pattern is not None:
-            raise PatternError(f"the layout 'dense' does not take {pattern}.")
+            raise PatternError(f"the layout 'dense' does not fit {pattern}.")
         tiles, groups = -(-rows // TILE), -(-columns // GROUP)
         return {
             "values": (np.int8, (tiles, 2 * groups, TILE, GROUP // 2)),
@@ -258,14 +258,14 @@ class QuantizedDense(Quantized):
 
 @dataclass(frozen=True)
 class QuantizedPanels(Quantized):
-    """Any other N:M. ``values`` int8 and ``bits`` uint64 are those of `patterns.Compressed`."""
+    """Any other N:M. ``values`` int8 and ``bits`` uint64 are those of `compressed.Compressed`."""
 
     layout = "panels"
 
     @staticmethod
     def shapes(rows: int, columns: int, pattern: Pattern | None) -> Shapes:
         if pattern is None or pattern.m == 2 or columns % pattern.m:
-            raise PatternError(f"the layout 'panels' does not take {pattern} of {columns} inputs.")
+            raise PatternError(f"the layout 'panels' does not fit {pattern} with {columns} inputs.")
         values, bits, bits_type = compressed_shapes(pattern, rows, columns)
         return {
             "values": (np.int8, values),
@@ -302,7 +302,7 @@ class QuantizedTable(Quantized):
     @staticmethod
     def shapes(rows: int, columns: int, pattern: Pattern | None) -> Shapes:
         if pattern is not None:
-            raise PatternError(f"the layout 'table' does not take {pattern}.")
+            raise PatternError(f"the layout 'table' does not fit {pattern}.")
         return {"values": (np.int8, (rows, columns)), "scales": (np.float32, (rows,))}
 
     @staticmethod
@@ -329,7 +329,7 @@ LAYOUTS: dict[str, type[Quantized]] = {
 
 
 def linear_layout(pattern: Pattern | None) -> type[Quantized]:
-    """The layout of a linear layer of this pattern; None is a dense one."""
+    """The layout of a linear layer with this pattern; None means dense."""
     if pattern is None:
         return QuantizedDense
     if pattern.shared_rows > 1:

@@ -16,7 +16,7 @@ _CHUNK = 1024  # rows quantized at a time, so that the temporaries stay small
 
 
 def quantize_rows(weight: Float32) -> tuple[Int8, Float32]:
-    """Finite float32 ``[rows, columns]`` as int8 of that shape and float32 scales ``[rows]``."""
+    """Finite float32 ``[rows, columns]`` as int8 of that shape, and float32 scales ``[rows]``."""
     values = np.empty(weight.shape, np.int8)
     scales = np.empty(len(weight), np.float32)
     for start in range(0, len(weight), _CHUNK):
@@ -24,7 +24,7 @@ def quantize_rows(weight: Float32) -> tuple[Int8, Float32]:
         part = weight[rows]
         largest = np.abs(np.maximum(part.max(1), -part.min(1)))  # a row of zeros may give -0.0
         scales[rows] = largest / np.float32(_LIMIT)
-        # A scale that underflows to 0 makes its row 0; one that is almost so may round beyond 127.
+        # If the scale underflows to 0, its row is 0; if it nearly does, values may exceed 127.
         divisor = np.where(scales[rows] > 0, scales[rows], np.float32(np.inf))
         quotient = np.rint(part / divisor[:, None])
         values[rows] = np.clip(quotient, -_LIMIT, _LIMIT, out=quotient)
@@ -37,7 +37,7 @@ def quantize(
     pattern: Pattern | None = None,
     mask: BoolMatrix | None = None,
 ) -> Quantized:
-    """A float32 matrix in ``layout``; ``mask`` is the whole one of a pruned matrix.
+    """A float32 matrix in ``layout``; ``mask`` is the full mask of a pruned matrix.
 
     Raises PatternError if a weight outside the mask is not zero.
     """
@@ -57,9 +57,9 @@ def dequantize(matrix: Quantized) -> Float32:
 
 
 def check_quantized(matrix: Quantized) -> None:
-    """Raise PatternError for types, shapes, scales, bits or filling that `quantize` does not write.
+    """Raise PatternError for types, shapes, scales, bits or padding that `quantize` does not write.
 
-    It does not read the values save for the filling: any int8 there is another valid matrix.
+    Of the values, only the padding is read: any other int8 makes a valid matrix.
     """
     rows, columns = matrix.rows, matrix.columns
     if rows == 0 or columns <= 0:
@@ -68,7 +68,7 @@ def check_quantized(matrix: Quantized) -> None:
     for part, (dtype, shape) in matrix.shapes(rows, columns, matrix.pattern).items():
         found = parts.get(part)
         if found is None:
-            raise PatternError(f"it lacks its {part}.")
+            raise PatternError(f"its {part} are missing.")
         if found.dtype != dtype or found.shape != shape:
             raise PatternError(
                 f"its {part} are {found.dtype} {list(found.shape)}, not {np.dtype(dtype)} "
@@ -76,5 +76,5 @@ def check_quantized(matrix: Quantized) -> None:
             )
     # NaN spreads through min.
     if not (matrix.scales.min() >= 0 and matrix.scales.max() < np.inf):
-        raise PatternError("its scales are not all finite and at least zero.")
+        raise PatternError("its scales are not all finite and non-negative.")
     matrix.check_filling()
