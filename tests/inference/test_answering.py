@@ -171,5 +171,5 @@ class TestRefusals:
     )
     @pytest.mark.parametrize("value", [0, -3, 1.5, "5"])
     def test_counts(self, model, option, value):
-        with pytest.raises(InputError, match=f"{option} must be a whole number from 1"):
+        with pytest.raises(InputError, match=f"{option} must be an integer of at least 1"):
             model.answer(QUESTION, SENTENCES[0], **{option: value})

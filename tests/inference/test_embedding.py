@@ -158,7 +158,7 @@ class TestShapes:
     def test_refusals(self, model):
         with pytest.raises(InputError, match="pooling must be one of mean, cls, max, mean_sqrt"):
             model.embed("short", pooling="median")
-        with pytest.raises(InputError, match="batch_size must be a whole number"):
+        with pytest.raises(InputError, match="batch_size must be an integer of at least 1"):
             model.embed("short", batch_size=0)
         with pytest.raises(InputError, match=r"texts\[1\] has \d+ tokens and only 62 fit"):
             model.embed(["short", long_text(100)], strict=True)

@@ -84,7 +84,7 @@ class TestRerank:
         for documents in ("a text", [("a", "pair")]):
             with pytest.raises(InputError, match="documents must be a list of texts"):
                 model.rerank("a", documents)
-        with pytest.raises(InputError, match="top_k must be a whole number from 1"):
+        with pytest.raises(InputError, match="top_k must be an integer of at least 1"):
             model.rerank("a", ["b"], top_k=0)
         with pytest.raises(InputError, match="query must be a string, not an int"):
             model.rerank(5, ["b"])
@@ -92,7 +92,7 @@ class TestRerank:
             model.rerank("a", ["b", 5])
         with pytest.raises(InputError, match=r"documents\[1\] has \d+ tokens"):
             model.rerank("a", ["b", long_text(99)], strict=True)
-        with pytest.raises(InputError, match="has 3 labels and is not a re-ranker"):
+        with pytest.raises(InputError, match="has 3 labels, but a reranker has one"):
             load(tiny_bert("sequence-classification")).rerank("a", ["b"])
         with pytest.raises(InputError, match="cannot classify"):
             load(tiny_bert()).rerank("a", ["b"])

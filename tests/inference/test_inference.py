@@ -255,7 +255,7 @@ class TestTagAndFill:
 
     @pytest.mark.parametrize(("text", "masks"), [("no mask", 0), ("[MASK] and [MASK]", 2)])
     def test_fill_needs_one_mask(self, tiny_bert, text, masks):
-        with pytest.raises(InputError, match=rf"one \[MASK\] to fill; it has {masks}"):
+        with pytest.raises(InputError, match=rf"exactly one \[MASK\], not {masks}"):
             load(tiny_bert("masked-lm")).fill(text)
 
 

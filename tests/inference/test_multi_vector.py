@@ -221,7 +221,7 @@ def test_refusals(tiny_bert, tmp_path: Path) -> None:
         (texts, {"query_expansion": {"strategy": "min"}}, "length is None, which is no number"),
         (texts, {"query_expansion": [3]}, "must be an object with strategy"),
         (texts, {"document_length": 0}, "document_length is 0, which is no number"),
-        (texts, {"query_expansion": {**EXPANDED, "length": 600}}, "expanded to 600 tokens, and"),
+        (texts, {"query_expansion": {**EXPANDED, "length": 600}}, "expanded to 600 tokens, but"),
         (texts, {"query_expansion": {**EXPANDED, "token": "[no]"}}, r"no token \[no\] to expand"),
         (dense, {"module_input_name": "sentence_embedding"}, "where sparsebert computes 'token"),
         (dense, {"out_features": 9}, r"is F32 \[12, 32\], and config.json asks for floats \[9, 32"),

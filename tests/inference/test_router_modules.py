@@ -83,7 +83,7 @@ def test_queries_by_a_table_alone(tiny_bert: Any, tmp_path: Path) -> None:
         settings.write_text(json.dumps(known))
     for weights, complaint in (
         (np.ones((4, 1), np.float32), "lacks a list of weights"),
-        (np.ones(4, np.float32), "gives the token .* and there are 4 weights"),
+        (np.ones(4, np.float32), "gives token id .* but its table has 4 weights"),
     ):
         save_file({"weight": weights}, table / "model.safetensors")
         with pytest.raises(CheckpointError, match=complaint):

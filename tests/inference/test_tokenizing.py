@@ -185,7 +185,7 @@ def test_ids_that_no_model_has(tmp_path, tiny_bert, index):
     (tmp_path / "tokenizer.json").write_text(json.dumps(stored))
     as_it_is = '{"tokenizer_class": "PreTrainedTokenizerFast"}'
     (tmp_path / "tokenizer_config.json").write_text(as_it_is)
-    with pytest.raises(CheckpointError, match=f"the id or type {index}: too large"):
+    with pytest.raises(CheckpointError, match=f"the id or type {index}; the largest supported"):
         tokenizer_of(tmp_path).encode(as_texts(["the ferry"]))
 
 
@@ -208,7 +208,7 @@ class TestLength:
         warning = caught[0].message
         assert (warning.count, warning.first, warning.limit) == (3, 1, 16)
         assert str(warning) == (
-            "3 texts are longer than 16 tokens and were cut, the first is texts[1]."
+            "3 texts are longer than 16 tokens and were truncated; the first is texts[1]."
         )
         assert caught[0].filename == __file__
 

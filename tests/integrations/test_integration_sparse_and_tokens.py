@@ -190,6 +190,7 @@ def test_refusals(tiny_bert: Any) -> None:
     engine = load(tiny_bert("sequence-classification"), threads=1)
     with pytest.raises(InputError, match="keys are for the last layer"):
         engine.forward([[2, 5, 3]], keys=[1])
-    for keys, complaint in (([4], r"keys\[0\] is 4; the sequence has 3"), ([], "are 0 keys for 1")):
+    too_many = r"keys\[0\] must be an integer from 1 to 3, the length of the sequence, not 4"
+    for keys, complaint in (([4], too_many), ([], "are 0 keys for 1")):
         with pytest.raises(InputError, match=complaint):
             engine.forward([[2, 5, 3]], keys=keys, head=False)

@@ -11,7 +11,7 @@ from sparsebert.errors import InputError
 from sparsebert.inference.tokenizing import TruncationWarning
 
 Work = Callable[[Any], Any]
-"""A list of items to their results, or a lone item to its result; raises InputError."""
+"""Turns a list of items into their results, or a single item into its; raises InputError."""
 
 
 @dataclass

@@ -3,7 +3,7 @@
 The n-best search is that of transformers' question-answering example
 (``postprocess_qa_predictions``), by which SQuAD v1.1 scores are commonly computed: the ``n_best``
 likeliest starts and ends of each window are paired, pairs that cannot be an answer are dropped, and
-the rest is ranked by the sum of both logits over all windows of a context.
+the rest are ranked by the sum of both logits over all windows of a context.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Answer(TypedDict):
 
 
 def window_length(config: EncoderConfig, limit: int) -> int:
-    """Tokens of a question with a window of its context: as in the model's training, else 384.
+    """Maximum tokens of a question with a window of its context: as in training, else 384.
 
     ``limit`` is the model's maximum.
     """
@@ -45,10 +45,10 @@ def window_length(config: EncoderConfig, limit: int) -> int:
 def as_questions(
     question: str | Sequence[str], context: str | Sequence[str]
 ) -> tuple[list[tuple[str, str]], bool]:
-    """Question and context pairs, and whether the caller gave a single one.
+    """Question and context pairs, and whether the caller passed a single one.
 
-    A single question may be put to many contexts, and many questions to one context. Raises
-    InputError for what is not text, for empty text and for lists of different lengths.
+    A single question may be asked of many contexts, and many questions of one context. Raises
+    InputError for anything but text, for empty text and for lists of different lengths.
     """
     single = isinstance(question, str) and isinstance(context, str)
     questions, contexts = _listed(question, "question"), _listed(context, "context")
@@ -58,7 +58,10 @@ def as_questions(
     if isinstance(context, str):
         contexts *= count
     if len(questions) != len(contexts):
-        raise InputError(f"there are {len(questions)} questions and {len(contexts)} contexts.")
+        raise InputError(
+            f"there are {len(questions)} questions and {len(contexts)} contexts: pass the same "
+            "number of each, or a single string for either."
+        )
     return list(zip(questions, contexts, strict=True)), single
 
 
@@ -74,11 +77,11 @@ def best_answers(
 ) -> list[Answer]:
     """The ``top_k`` answers from all windows of one context, best first.
 
-    ``logits`` holds for each window ``[tokens, 2]``, start and end. The score is the softmax over
-    the ``n_best`` spans. There is always an answer: where no pair of the n-best starts and ends
-    fits, every pair of the context is searched. With ``null_threshold`` one of the answers may be
-    that there is none, an empty text at 0: its logits (`null_score`) count less by that much, so
-    that it comes first where it is likelier than the best span by more.
+    ``logits`` has ``[tokens, 2]``, start and end, for each window. The score is the softmax over
+    the ``n_best`` spans. There is always an answer: if no pair of the n-best starts and ends is
+    possible, all pairs of the context are searched. With ``null_threshold``, one of the answers may
+    be that there is none, an empty text at 0: the threshold is subtracted from its logits
+    (`null_score`), so that it comes first only if it exceeds the best span by more than that.
     """
     spans = _search(windows, logits, n_best, max_answer_length)
     if not spans:
@@ -99,10 +102,10 @@ def best_answers(
 
 
 def null_score(windows: Sequence[npt.NDArray[np.floating]]) -> float:
-    """The score of no answer, by the windows' logits ``[tokens, 2]``: the least of any window.
+    """The score of no answer, from the windows' logits ``[tokens, 2]``: the lowest of any window.
 
-    A window without the answer points at its first token, so that the one which points there least
-    is the likeliest to hold it (transformers' ``postprocess_qa_predictions``).
+    A window without the answer points at its first token, so the one that does so least is the
+    likeliest to contain it (transformers' ``postprocess_qa_predictions``).
     """
     return min(float(rows[0, 0]) + float(rows[0, 1]) for rows in windows)
 
@@ -155,11 +158,11 @@ def best_spans(
     n_best: int = 20,
     max_answer_length: int = 30,
 ) -> list[Span]:
-    """The best spans of one window, best first; none if no pair of an n-best start and end fits.
+    """The best spans of one window, best first; none if no n-best start and end make a span.
 
     ``start_logits`` and ``end_logits`` are ``[tokens]``; ``offsets`` is ``[tokens, 2]``, the
-    characters of each token in the context, -1 where a token is not of the context;
-    ``max_answer_length`` counts tokens.
+    characters of each token in the context, -1 for tokens outside it; ``max_answer_length`` counts
+    tokens.
     """
     starts = np.argsort(-start_logits, kind="stable")[:n_best]
     ends = np.argsort(-end_logits, kind="stable")[:n_best]
@@ -178,7 +181,7 @@ def best_spans(
 def merge_spans(windows: Iterable[Sequence[Span]], *, n_best: int = 20) -> list[Span]:
     """The best spans over all windows of a context, best first.
 
-    Where windows overlap the same characters are found twice; the better of the two is kept.
+    Windows that overlap may find the same characters twice; the better of the two is kept.
     """
     ranked = sorted((span for spans in windows for span in spans), key=lambda span: -span.score)
     merged: dict[tuple[int, int], Span] = {}

@@ -1,8 +1,8 @@
 """Micro-batches of token sequences for the engine, and their results in the original order.
 
 The engine takes sequences laid end to end and computes no padding, so a batch may mix lengths
-freely. They are sorted by length all the same: texts of like length in one batch split evenly
-over threads, and the longest batch comes first, where lack of memory shows at once.
+freely. They are still sorted by length: texts of similar length in one batch split evenly over
+threads, and the longest batch comes first, so that a lack of memory shows at once.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sparsebert.inference.sequences import IntVector, Tokens
 
 Floats = npt.NDArray[np.float32]
 MAX_TOKENS = 16_384
-"""Tokens in a micro-batch at most: bounds memory, whatever the batch size."""
-_LOGITS_TOKENS = 512  # whose logits are held at a time: 60 MB of a vocabulary of 30,000
+"""Maximum tokens in a micro-batch: bounds memory, whatever the batch size."""
+_LOGITS_TOKENS = 512  # tokens whose logits are in memory at once: 60 MB for 30,000 words
 
 
 def plan(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices of the sequences of each micro-batch, longest first; equal lengths as they came."""
+    """Indices of the sequences of each micro-batch, longest first; ties in input order."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size must be a whole number from 1, not {batch_size!r}.")
+        raise InputError(f"batch_size must be an integer of at least 1, not {batch_size!r}.")
     batch: list[int] = []
     tokens = 0
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
@@ -71,11 +71,11 @@ class RaggedBatch(NamedTuple):
 class EngineCall:
     """One way to run the engine. Sequences with equal calls may share a batch.
 
-    ``per_token`` says that each sequence has a row for each of its tokens, and not a single one;
-    ``pooling`` and ``normalize`` are for "pooled". "sparse" is a row of the vocabulary for each
-    sequence, of a masked-LM head's logits: ``pooling`` is "max" (their largest), or "sum" or "sum
-    twice" (the sums of log(1 + max(x, 0)), with the logarithm once more). "masked" are the logits
-    of the one place in each sequence where the id ``token`` stands.
+    With ``per_token``, each sequence yields one row per token instead of a single row. ``pooling``
+    and ``normalize`` are for "pooled". "sparse" yields one row over the vocabulary per sequence,
+    from a masked-LM head's logits x: ``pooling`` is "max" (the largest x), "sum" (the sum of
+    log(1 + max(x, 0))) or "sum twice" (the same, each with the logarithm applied twice). "masked"
+    yields the logits of the one position in each sequence whose id is ``token``.
     """
 
     method: Literal["pooled", "head", "hidden", "sparse", "masked"]
@@ -102,7 +102,7 @@ class EngineCall:
         return encoder.head(*sequences)
 
     def _of_logits(self, encoder: Encoder, batch: RaggedBatch) -> Floats:
-        """Logits of a vocabulary for each token are large: some sequences at a time."""
+        """Run a few sequences at a time, as logits over the vocabulary are large."""
         found: list[Floats] = []
         offsets, first = batch.offsets, 0
         for last in range(1, len(offsets)):
@@ -132,7 +132,7 @@ def sparse_weights(logits: Floats, *, twice: bool) -> Floats:
 def run_per_text(
     encoder: Encoder, call: EngineCall, sequences: Sequence[Tokens], batch_size: int, width: int
 ) -> Floats:
-    """One row a sequence, ``[sequences, width]``, in the order given."""
+    """One row per sequence, ``[sequences, width]``, in the order given."""
     rows = np.empty((len(sequences), width), np.float32)
     for indices in plan([len(sequence) for sequence in sequences], batch_size):
         rows[indices] = call.rows(encoder, RaggedBatch.of([sequences[i] for i in indices]))

@@ -1,4 +1,4 @@
-"""What a model makes of texts to search and compare them: dense and sparse embeddings."""
+"""Embeddings, with which texts are searched and compared: dense, sparse, or one per token."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len", "weightedmean", "la
 
 @dataclass(frozen=True, eq=False)
 class HybridEmbedding:
-    """A text's embeddings of one pass: ``dense`` float32 ``[width]``, ``sparse``, and ``tokens``.
+    """A text's embeddings from one pass: ``dense`` float32 ``[width]``, ``sparse``, and ``tokens``.
 
-    The latter are a vector for each token, float32 ``[tokens, width]``.
+    The last are one vector per token, float32 ``[tokens, width]``.
     """
 
     dense: Floats
@@ -190,8 +190,8 @@ class EmbeddingModel(LoadedModel):
         if not self.embeds_hybrid:
             check_converted(self.path)
             raise InputError(
-                f"{self.name} lacks a head for sparse or for multi-vector embeddings, and cannot "
-                "embed_hybrid: that takes a model like BGE-M3."
+                f"{self.name} cannot embed_hybrid: it lacks a head for sparse or for multi-vector "
+                "embeddings, such as BGE-M3 has."
             )
         before = self._prompt(prompt)
         given, skipped = as_texts(texts, before), self.prompt_tokens(before)
@@ -233,7 +233,7 @@ class EmbeddingModel(LoadedModel):
 
     @property
     def embedding_kind(self) -> Literal["dense", "sparse", "tokens"]:
-        """The kind of embedding that the model is made for."""
+        """The kind of embedding that the model was made for."""
         if self.pooling.embeds:
             return "dense"
         if self.token_vectors is not None:
@@ -247,7 +247,7 @@ class EmbeddingModel(LoadedModel):
         return own or self.prompts.default
 
     def _task_tokens(self, texts: Texts, task: Task, *, strict: bool) -> list[Tokens]:
-        """Sequences of a multi-vector model, cut and expanded as the task asks."""
+        """Sequences of a multi-vector model, truncated and expanded as the task requires."""
         embedder, positions = self.token_vectors, self.config.max_length
         assert embedder is not None
         embedder.of.check()

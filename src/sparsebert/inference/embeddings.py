@@ -13,7 +13,7 @@ from sparsebert.inference.batching import Floats
 EmbeddingType = Literal["float32", "float16", "int8", "binary"]
 NUMPY_TYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1", "binary": "u1"}
 Embeddings = npt.NDArray[Any]
-_SMALLEST = np.float32(1e-12)  # of a divisor
+_SMALLEST = np.float32(1e-12)  # divisor
 
 
 def check_embedding_type(output: object) -> None:
@@ -35,15 +35,15 @@ def check_dimensions(model: str, width: int, dimensions: object) -> None:
 
 
 def embedding_width(width: int, dimensions: int | None, output: EmbeddingType) -> int:
-    """Numbers of an embedding, bytes of a binary one."""
+    """Length of an embedding: its numbers, or the bytes of a binary one."""
     count = width if dimensions is None else dimensions
     return (count + 7) // 8 if output == "binary" else count
 
 
 def shortened(embeddings: Floats, dimensions: int | None, *, normalize: bool) -> Floats:
-    """The first ``dimensions`` numbers of each of ``[texts, width]``, normalised again if asked.
+    """The first ``dimensions`` numbers of each embedding ``[texts, width]``; None keeps all.
 
-    None leaves them as they are.
+    With ``normalize``, shortened embeddings are normalised again.
     """
     if dimensions is None:
         return embeddings

@@ -1,9 +1,9 @@
-"""Entities out of a token classifier's labels, joined as transformers' pipeline joins them.
+"""Entities from a token classifier's labels, joined as in transformers' pipeline.
 
 A label is ``B-PER`` (the first token of a person), ``I-PER`` (a further one) or ``PER``. Neighbours
-of one kind are an entity, unless the second begins with ``B-``. The strategies other than "simple"
-first give all tokens of a word one label: that of its first token ("first"), that of the token
-which is surest ("max"), or the one with the largest mean score ("average").
+of one kind form an entity, unless the second begins with ``B-``. Strategies other than "simple"
+first give all tokens of a word one label: that of its first token ("first"), that of the token with
+the highest score ("max"), or the one with the highest mean score ("average").
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Labelled:
 
 
 def check_aggregation(aggregation: object) -> None:
-    """InputError for an unknown strategy; None is none."""
+    """InputError for an unknown strategy; None is no aggregation."""
     known = get_args(Aggregation)
     if aggregation is not None and aggregation not in known:
         raise InputError(f"aggregation must be one of {', '.join(known)}, not {aggregation!r}.")
@@ -63,7 +63,8 @@ def joined_entities(
 ) -> list[Entity]:
     """The entities of ``text`` in order; ``logits`` is ``[tokens, labels]``.
 
-    Kinds in ``ignored`` are left out. Names: `AggregationStrategy` of transformers.
+    Kinds in ``ignored`` are left out. Strategies are named as in transformers'
+    `AggregationStrategy`.
     """
     scores = softmax(logits)
     parts: list[list[_Labelled]] = []
@@ -123,7 +124,7 @@ def _continues(token: int, start: int, end: int, text: str, tokenizer: TextToken
     if getattr(tokenizer.backend.model, "continuing_subword_prefix", None):
         piece = tokenizer.backend.id_to_token(token) or ""
         return len(piece) != end - start  # word pieces: the prefix is not in the text
-    # Others do not mark what continues a word: what no blank stands before or begins with does.
+    # Other tokenizers do not mark it: a token continues a word if no space precedes or begins it.
     return start > 0 and " " not in text[start - 1 : start + 1]
 
 

@@ -40,7 +40,7 @@ class FilledMask(TypedDict):
 
 
 class RankedDocument(TypedDict):
-    """A document's place in the list, its relevance, and itself."""
+    """A document's index in the list, its relevance, and its text."""
 
     index: int
     score: float
@@ -101,6 +101,6 @@ def tagged_tokens(
 
 
 def check_count(name: str, count: int | None) -> None:
-    """InputError unless ``count`` is None or a whole number from 1."""
+    """InputError unless ``count`` is None or an integer of at least 1."""
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-        raise InputError(f"{name} must be a whole number from 1, not {count!r}.")
+        raise InputError(f"{name} must be an integer of at least 1, not {count!r}.")

@@ -1,4 +1,4 @@
-"""A model in the engine with its folder's tokenizer: what all models have, whatever their head."""
+"""A model in the engine with its folder's tokenizer: what all models share, whatever their head."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _NEEDED = {
 
 
 class LoadedModel:
-    """The engine, the tokenizer and what the folder says; raw outputs."""
+    """The engine, the tokenizer, the folder's settings, and raw outputs."""
 
     def __init__(
         self,
@@ -224,11 +224,11 @@ class LoadedModel:
             if keys is not None:
                 tokens = with_keys(tokens, keys)
                 if self.config.disentangled and any(each.keys != len(each) for each in tokens):
-                    # transformers' DeBERTa makes zeros of such tokens
-                    raise InputError(f"{self.name} is a DeBERTa, of which keys are not computed.")
+                    # transformers' DeBERTa sets the other tokens to zero
+                    raise InputError(f"{self.name} is a DeBERTa, for which keys are not supported.")
             return self._per_token("hidden", tokens, batch_size)
         if keys is not None:
-            raise InputError("keys are for the last layer: give head=False.")
+            raise InputError("keys are for the last layer only: pass head=False.")
         return self._head(tokens, batch_size)
 
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> Path:
@@ -281,6 +281,6 @@ class LoadedModel:
         if self._tokenizer is None:
             raise CheckpointError(
                 f"{self.name} has no tokenizer.json and no vocabulary, so it cannot read texts: "
-                "add one, or give token ids to forward()."
+                "add one, or pass token ids to forward()."
             )
         return self._tokenizer

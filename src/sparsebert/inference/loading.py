@@ -33,7 +33,7 @@ from sparsebert.packing.weights import Weights
 
 
 class UncheckedWarning(UserWarning):
-    """A packed folder has no checksums to hold it against."""
+    """A packed folder has no checksums, so damage to it may go unnoticed."""
 
 
 def load(
@@ -83,7 +83,7 @@ def load(
         )
         multi_vector = _multi_vector(folder, encoder_config, max_length)
         token_weights = read_token_weights(folder, encoder_config.hidden_size)
-        # BGE-M3's heads stand beside its pooling, and replace no module of it that is not computed.
+        # BGE-M3's heads come on top of its pooling, so they do not replace an unsupported one.
         if pooling is None or (pooling.unsupported and multi_vector and not multi_vector.first):
             pooling = _usual_pooling(name, multi_vector, token_weights)
         config = _with_scores(encoder_config, pooling)
@@ -110,7 +110,7 @@ def load(
 
 
 def _with_scores(config: EncoderConfig, pooling: Pooling | None) -> EncoderConfig:
-    """The config of a model whose head, if any, may be in modules behind the encoder."""
+    """The config, with a head if the folder's modules after the encoder are one."""
     if pooling is None or not pooling.scores:
         return config
     labels = tuple(f"LABEL_{place}" for place in range(pooling.width(config.hidden_size)))
@@ -120,7 +120,7 @@ def _with_scores(config: EncoderConfig, pooling: Pooling | None) -> EncoderConfi
 def _usual_pooling(
     name: str, multi_vector: MultiVector | None, token_weights: VectorLayer | None
 ) -> Pooling | None:
-    """The pooling where the folder has none."""
+    """The pooling of a folder that specifies none; None for the default."""
     if token_weights is not None or (multi_vector and multi_vector.first):  # BGE-M3's
         return Pooling(("cls",), normalize=True)
     if multi_vector is not None:
@@ -134,7 +134,7 @@ def _usual_pooling(
 def _multi_vector(
     folder: Path, config: EncoderConfig, max_length: int | None
 ) -> MultiVector | None:
-    """What the folder says, with no document longer than the caller's limit."""
+    """The folder's multi-vector settings, with all lengths capped at the caller's limit."""
     found = read_multi_vector(folder, config)
     if found is None or max_length is None:
         return found
@@ -143,7 +143,7 @@ def _multi_vector(
 
 
 def _load_again(name: str, folder: Path, **options: Any) -> Model:
-    """A pickled model in another process."""
+    """Load a pickled model in another process."""
     model = load(folder, **options)
     model.name = name
     return model

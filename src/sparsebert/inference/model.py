@@ -200,8 +200,8 @@ class Model(EmbeddingModel):
         self.require("classify")
         if len(self.config.labels) != 1:
             raise InputError(
-                f"{self.name} has {len(self.config.labels)} labels and is not a re-ranker, which "
-                "has one: use classify."
+                f"{self.name} has {len(self.config.labels)} labels, but a reranker has one: use "
+                "classify."
             )
         pairs = as_texts(
             [(query, str(text)) for text in texts.items], self.score_prompt, named=_DOCUMENT
@@ -222,7 +222,7 @@ class Model(EmbeddingModel):
         positions = np.flatnonzero(tokens[0].ids == tokenizer.mask_id)
         if len(positions) != 1:
             raise InputError(
-                f"the text must have one {tokenizer.mask_token} to fill; it has {len(positions)}."
+                f"the text must have exactly one {tokenizer.mask_token}, not {len(positions)}."
             )
         scores = softmax(self._per_token("head", tokens, 1)[0][positions[0]])
         return [

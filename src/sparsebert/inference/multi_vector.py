@@ -1,4 +1,4 @@
-"""A vector for each token of a text (multi-vector embeddings), and their scores (MaxSim)."""
+"""One vector per token of a text (multi-vector embeddings), and their scores (MaxSim)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_task(task: str) -> None:
 
 
 class TokenVectors:
-    """The way from texts to sequences, and from their last hidden states to vectors."""
+    """Lengths and expansion of a model's token sequences, and vectors from its hidden states."""
 
     def __init__(
         self, multi_vector: MultiVector, tokenizer: TextTokenizer | None, hidden_size: int
@@ -44,7 +44,7 @@ class TokenVectors:
 
     @cached_property
     def _skipped(self) -> npt.NDArray[np.int32]:
-        """Ids of the words that are left out; words that are no single token are none."""
+        """Ids of the words that are left out; words that are not a single token are ignored."""
         tokenizer = self._known_tokenizer
         ids = [tokenizer.backend.token_to_id(word) for word in self.of.skipped_words]
         return np.array([each for each in ids if each is not None], np.int32)
@@ -57,12 +57,13 @@ class TokenVectors:
         found = tokenizer.mask_id if named is None else tokenizer.backend.token_to_id(named)
         if found is None:
             raise CheckpointError(
-                f"the tokenizer has no token {named or tokenizer.mask_token} to expand queries by."
+                f"the tokenizer has no token {named or tokenizer.mask_token} to expand queries "
+                "with."
             )
         return int(found)
 
     def limit(self, task: Task, longest: int, positions: int) -> int:
-        """Tokens of a text: of a task the folder's own, where it says; else ``longest``."""
+        """Maximum tokens of a text: the folder's own limit for the task, else ``longest``."""
         expansion = self.of.expansion if task == "query" else None
         own = self.of.lengths.get(task)
         if expansion is not None:
@@ -70,13 +71,13 @@ class TokenVectors:
         return min(own or longest, positions)
 
     def expanded(self, tokens: Sequence[Tokens], task: Task, positions: int) -> list[Tokens]:
-        """Queries with what expands them; documents as they are."""
+        """Queries with the tokens that expand them; documents unchanged."""
         expansion = self.of.expansion if task == "query" else None
         if expansion is None:
             return [*tokens]
         if expansion.length > positions:
             raise CheckpointError(
-                f"queries are expanded to {expansion.length} tokens, and the model takes "
+                f"queries are expanded to {expansion.length} tokens, but the model takes at most "
                 f"{positions}."
             )
         made = []
@@ -90,7 +91,7 @@ class TokenVectors:
         return made
 
     def vectors(self, states: Floats, tokens: Tokens, task: Task) -> Floats:
-        """Of a text's last hidden states ``[tokens, hidden]``, float32 ``[kept, width]``."""
+        """Vectors, float32 ``[kept, width]``, from a text's last hidden states."""
         kept = np.ones(len(tokens), bool)
         kept[: self.of.first] = False
         if task in self.of.skipped_in and self.of.skipped_words:
@@ -108,15 +109,15 @@ class TokenVectors:
 
     @property
     def _known_tokenizer(self) -> TextTokenizer:
-        assert self._tokenizer is not None  # whoever has tokens to ask about has one
+        assert self._tokenizer is not None  # callers have tokens, so there is one
         return self._tokenizer
 
 
 def max_similarities(query: Floats, documents: Iterable[Floats], *, mean: bool = False) -> Floats:
     """MaxSim: the sum over the query's vectors of the largest product with one of the document's.
 
-    ``query`` is ``[vectors, width]``, as each document is; with ``mean`` it is the mean. A document
-    without vectors comes behind all others.
+    ``query`` and each document are ``[vectors, width]``; with ``mean``, it is the mean instead of
+    the sum. A document without vectors ranks last.
     """
     lowest = np.finfo(np.float32).min
     scores = [
@@ -128,9 +129,10 @@ def max_similarities(query: Floats, documents: Iterable[Floats], *, mean: bool =
 
 
 def _add_markers(tokenizer: TextTokenizer, markers: Sequence[str]) -> None:
-    """Have the tokenizer read markers that the vocabulary knows as one token each.
+    """Make the tokenizer read each marker that is in the vocabulary as a single token.
 
-    As sentence-transformers does for folders that put them in as token ids; others are plain text.
+    This matches sentence-transformers, which inserts them as token ids. Other markers are plain
+    text.
     """
     backend = tokenizer.backend
     for marker in markers:

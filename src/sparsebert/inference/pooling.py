@@ -1,8 +1,8 @@
-"""One vector of a text's token vectors, as a sentence-transformers folder says.
+"""Pooling of a text's token vectors into one, as a sentence-transformers folder specifies it.
 
-What the engine pools itself it pools while the token vectors are still in cache. Several poolings
-at once, those that only few models use, and pooling without the tokens of a prompt take the token
-vectors out of the engine. What follows the pooling (`VectorLayer`) is one small product a text.
+The engine pools where it can, while the token vectors are still in cache. Several poolings at once,
+those that few models use, and pooling that skips the tokens of a prompt are computed here from the
+engine's token vectors. The layers after the pooling (`VectorLayer`) are a small product per text.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from sparsebert.inference.labelling import sigmoid
 
 ENGINE_MODES = ("mean", "cls", "max", "mean_sqrt_len")
 POOLING_MODES = (*ENGINE_MODES, "weightedmean", "lasttoken")
-_SMALLEST = np.float32(1e-12)  # of a divisor
+_SMALLEST = np.float32(1e-12)  # divisor
 
 
 class Pooler:
-    """The way from a model's token vectors to embeddings: an engine call, and what follows it."""
+    """Turns a model's token vectors into embeddings: an engine call, and the steps after it."""
 
     def __init__(self, pooling: Pooling, hidden_size: int) -> None:
         self.pooling = pooling
@@ -37,7 +37,7 @@ class Pooler:
         return [layer_function(layer) for layer in self.pooling.layers]
 
     def call(self, *, normalize: bool, skipped: int = 0) -> EngineCall:
-        """What to ask of the engine, if the first ``skipped`` tokens are not pooled.
+        """The engine call for embeddings that leave out the first ``skipped`` tokens.
 
         Raises CheckpointError for a folder whose texts cannot be embedded.
         """
@@ -45,7 +45,7 @@ class Pooler:
         return self._call(normalize=normalize, skipped=skipped)
 
     def score_call(self) -> EngineCall:
-        """What to ask of the engine where the pooling's layers give scores (`Pooling.scores`)."""
+        """The engine call for a pooling whose layers give scores (`Pooling.scores`)."""
         return self._call(normalize=False)
 
     def _call(self, *, normalize: bool, skipped: int = 0) -> EngineCall:
@@ -63,9 +63,9 @@ class Pooler:
         normalize: bool,
         skipped: int | Sequence[int] = 0,
     ) -> Floats:
-        """Of what the engine gave for `call`, float32 ``[texts, width]``.
+        """Embeddings, float32 ``[texts, width]``, from the engine's output for `call`.
 
-        ``skipped`` is the number of first tokens that are not pooled, of all texts or of each.
+        ``skipped`` is the number of leading tokens that are not pooled, for all texts or for each.
         """
         if not len(rows):
             return np.empty((0, self.width), np.float32)
@@ -100,7 +100,7 @@ def pool_tokens(states: Floats, modes: Sequence[str], skipped: int = 0) -> Float
             return np.asarray(kept[-1])
         if mode == "max":
             return np.asarray(kept.max(axis=0))
-        if mode == "weightedmean":  # by position, the first 1 (Muennighoff 2022, arXiv:2202.08904)
+        if mode == "weightedmean":  # by position, from 1 (Muennighoff 2022, arXiv:2202.08904)
             return np.asarray(weights @ kept / weights.sum())
         total = kept.sum(axis=0, dtype=np.float32)
         return np.asarray(total / np.float32(len(kept) if mode == "mean" else math.sqrt(len(kept))))
@@ -109,7 +109,7 @@ def pool_tokens(states: Floats, modes: Sequence[str], skipped: int = 0) -> Float
 
 
 def layer_function(layer: VectorLayer) -> Callable[[Floats], Floats]:
-    """What the layer makes of vectors ``[count, width]``; its weights are read here."""
+    """The layer as a function of vectors ``[count, width]``; its weights are read here."""
     if layer.kind == "normalize":
         return unit
     if layer.kind == "truncate":
@@ -145,9 +145,9 @@ def _gelu(x: Floats) -> Floats:
 def _erf(x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """The error function, to 2e-8: 2 / sqrt(pi) exp(-x^2) sum of 2^n x^(2n+1) / (1 3 ... (2n+1)).
 
-    Abramowitz and Stegun, 7.1.6. All terms have one sign, so that none is lost in another.
+    Abramowitz and Stegun, 7.1.6. All terms have the same sign, so nothing cancels.
     """
-    x = np.clip(np.asarray(x, np.float64), -4, 4)  # beyond, it is 1 but for 1.6e-8
+    x = np.clip(np.asarray(x, np.float64), -4, 4)  # beyond, it is 1 or -1 to within 1.6e-8
     double_square = 2 * x * x
     term, total = x.copy(), x.copy()
     for n in range(1, 70):

@@ -22,7 +22,7 @@ _LARGEST = np.iinfo(np.int32).max
 class Tokens:
     """One sequence for the engine: int32 ``[tokens]`` each, special tokens included.
 
-    ``keys`` is how many of them, from the first, are attended to; None: all.
+    ``keys`` is the number of leading tokens that are attended to; None means all.
     """
 
     ids: IntVector
@@ -85,7 +85,7 @@ class SpecialTokens:
         return sum(map(len, self.ids))
 
     def around(self, texts: list[list[int]]) -> Tokens:
-        """The whole sequence with these texts' ids in it."""
+        """The full sequence with these texts' ids in it."""
         ids, types = [*self.ids[0]], [*self.types[0]]
         for index, text in enumerate(texts):
             ids += text
@@ -109,18 +109,22 @@ def _numbers(of_tokens: list[int]) -> IntVector:
     numbers = np.array(of_tokens, np.uint32)
     largest = int(numbers.max(initial=0))
     if largest > _LARGEST:
-        raise CheckpointError(f"the tokenizer gives a token the id or type {largest}: too large.")
+        raise CheckpointError(
+            f"the tokenizer gives a token the id or type {largest}; the largest supported is "
+            f"{_LARGEST}."
+        )
     return numbers.astype(np.int32)
 
 
 def with_keys(sequences: Sequence[Tokens], keys: Sequence[int]) -> list[Tokens]:
-    """The sequences, of which only so many first tokens are attended to. Raises InputError."""
+    """The sequences with the number of leading tokens to attend to. Raises InputError."""
     if len(keys) != len(sequences):
         raise InputError(f"there are {len(keys)} keys for {len(sequences)} sequences.")
     for index, (sequence, count) in enumerate(zip(sequences, keys, strict=True)):
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(sequence):
             raise InputError(
-                f"keys[{index}] is {count!r}; the sequence has {len(sequence)} tokens to attend to."
+                f"keys[{index}] must be an integer from 1 to {len(sequence)}, the length of the "
+                f"sequence, not {count!r}."
             )
     return [replace(each, keys=count) for each, count in zip(sequences, keys, strict=True)]
 
@@ -135,8 +139,8 @@ def as_token_sequences(
 ) -> list[Tokens]:
     """Check a list of sequences of token ids, and of their type ids (all 0 without).
 
-    Raises InputError, naming the index, for a wrong nesting, for a sequence that is empty or
-    longer than ``max_positions``, and for an id that the model's tables do not hold.
+    Raises InputError, naming the index, for wrong nesting, for a sequence that is empty or longer
+    than ``max_positions``, and for an id outside the model's tables.
     """
     sequences = _rows(ids, "ids")
     types = None if type_ids is None else _rows(type_ids, "type_ids")
@@ -175,12 +179,12 @@ def _row(sequence: Any, name: str, size: int, table: str) -> IntVector:
         row = np.empty((0, 0))
     if row.ndim == 0 and row.dtype.kind in "iu":
         raise InputError(
-            f"{name} is a single number: give a list of sequences, [[101, ...]], also for one."
+            f"{name} is a single number: pass a list of sequences, [[101, ...]], even for one."
         )
     if row.size == 0 and row.ndim == 1:
         return np.zeros(0, np.int32)
     if row.ndim != 1 or row.dtype.kind not in "iu":
-        raise InputError(f"{name} must be a flat sequence of whole numbers.")
+        raise InputError(f"{name} must be a flat sequence of integers.")
     outside = np.flatnonzero((row < 0) | (row >= size))
     if outside.size:
         index = int(outside[0])

@@ -37,10 +37,10 @@ class SparseEmbedding:
 
 
 class TokenWeigher:
-    """Sparse embeddings by a weight of each token's last hidden state, as BGE-M3 has them.
+    """Sparse embeddings from a weight of each token's last hidden state, as in BGE-M3.
 
-    A token of the vocabulary has the largest weight of its places in the text. The tokenizer's
-    tokens for beginning, end, padding and what is unknown have none.
+    A token of the vocabulary gets the largest weight of its occurrences in the text. The
+    tokenizer's tokens for beginning, end, padding and unknown text get none.
     """
 
     def __init__(self, layer: VectorLayer, tokenizer: TextTokenizer | None) -> None:
@@ -52,7 +52,7 @@ class TokenWeigher:
         return layer_function(self._layer)
 
     def embedding(self, states: Floats, tokens: Tokens) -> SparseEmbedding:
-        """Of a text's last hidden states, ``[tokens, hidden]``."""
+        """The embedding of a text, from its last hidden states ``[tokens, hidden]``."""
         weights = self._weights(states)[:, 0]
         kept = ~np.isin(tokens.ids, self._special) & (weights > 0)
         indices, places = np.unique(tokens.ids[kept], return_inverse=True)
@@ -62,9 +62,9 @@ class TokenWeigher:
 
 
 class TokenLookup:
-    """Sparse embeddings by a table: a text has the weight of each token that comes up in it.
+    """Sparse embeddings from a table: a text gets the weight of each token that occurs in it.
 
-    Nothing is computed by the engine, and no special token is put around a text.
+    The engine computes nothing, and no special tokens are added to a text.
     """
 
     def __init__(self, table: TokenTable) -> None:
@@ -74,7 +74,7 @@ class TokenLookup:
     def _tokenizer(self) -> StoredTokenizer:
         found = read_tokenizer(self._table.folder)
         if found is None:
-            raise CheckpointError(f"{self._table.folder} has no tokenizer to look texts up by.")
+            raise CheckpointError(f"{self._table.folder} has no tokenizer to look up texts with.")
         return found
 
     @cached_property
@@ -83,16 +83,16 @@ class TokenLookup:
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens have a weight."""
+        """Number of tokens in the table."""
         return len(self._weights)
 
     @property
     def max_length(self) -> int | None:
-        """Tokens of a text that is not cut; None if there is no limit."""
+        """Maximum tokens of a text that is not truncated; None if there is no limit."""
         return self._tokenizer.max_length
 
     def embeddings(self, texts: Texts, *, strict: bool = False) -> list[SparseEmbedding]:
-        """One of each text, cut as in `TextTokenizer.encode`.
+        """One for each text, truncated as in `TextTokenizer.encode`.
 
         Raises InputError for a pair, and CheckpointError for a damaged folder.
         """
@@ -103,16 +103,18 @@ class TokenLookup:
     def embeddings_truncated(
         self, texts: Texts, *, strict: bool = False, side: Side | None = None
     ) -> tuple[list[SparseEmbedding], list[int]]:
-        """As `embeddings`, without the warning: with the indices of the texts that were cut.
+        """As `embeddings`, with the indices of the truncated texts instead of the warning.
 
         ``side`` is the truncation side, by default the folder's.
         """
         strings = []
         for place, text in enumerate(texts.items):
             if not isinstance(text, str):
-                raise InputError(f"{texts.name(place)} is a pair of texts: this takes single ones.")
+                raise InputError(
+                    f"{texts.name(place)} is a pair of texts: this model takes single texts."
+                )
             strings.append(text)
-        with reading("the text by the model's tokenizer", CheckpointError):
+        with reading("the text, with the model's tokenizer,", CheckpointError):
             encoded = self._tokenizer.backend.encode_batch(strings, add_special_tokens=False)
         rows = [each.ids for each in encoded]
         cut = [place for place, ids in enumerate(rows) if self.is_too_long(ids)]
@@ -121,11 +123,11 @@ class TokenLookup:
         return [self.of_ids(self.truncated(ids, side)) for ids in rows], cut
 
     def is_too_long(self, ids: Sequence[int]) -> bool:
-        """Whether a text of these tokens is cut."""
+        """Whether a text of these tokens is truncated."""
         return self.max_length is not None and len(ids) > self.max_length
 
     def truncated(self, ids: Sequence[int], side: Side | None = None) -> Sequence[int]:
-        """The tokens that are read of a text."""
+        """The tokens of a text that are used."""
         if not self.is_too_long(ids):
             return ids
         if (side or self._tokenizer.truncation_side) == "left":
@@ -137,8 +139,8 @@ class TokenLookup:
         kept = np.unique(np.array(ids, np.int32))
         if len(kept) and kept[-1] >= len(self._weights):
             raise CheckpointError(
-                f"the tokenizer of {self._table.folder} gives the token {kept[-1]}, and there are "
-                f"{len(self._weights)} weights: they do not belong together."
+                f"the tokenizer of {self._table.folder} gives token id {kept[-1]}, but its table "
+                f"has {len(self._weights)} weights: they do not belong together."
             )
         kept = kept[self._weights[kept] != 0]
         kept = largest(np.abs(self._weights[kept]), kept, self._table.most)
@@ -146,7 +148,7 @@ class TokenLookup:
 
 
 class SparseWays:
-    """How a model makes sparse embeddings: `SparseRoutes`, with each table opened but once."""
+    """How a model makes sparse embeddings: `SparseRoutes`, with each table opened only once."""
 
     def __init__(self, routes: SparseRoutes) -> None:
         self._routes = routes
@@ -155,11 +157,11 @@ class SparseWays:
 
     @property
     def routed(self) -> bool:
-        """Whether queries may take another way than documents."""
+        """Whether queries and documents may be embedded in different ways."""
         return bool(self._routes.tasks)
 
     def of(self, task: Task | None) -> SparsePooling | TokenLookup:
-        """The way of queries or documents, or of texts without a task."""
+        """The way to embed queries or documents, or texts without a task."""
         way = self._routes.of(task)
         return self._lookups[way] if isinstance(way, TokenTable) else way
 
@@ -167,22 +169,22 @@ class SparseWays:
 def largest(
     sizes: Floats, indices: npt.NDArray[np.int32], most: int | None
 ) -> npt.NDArray[np.int32]:
-    """The ``most`` indices with the largest sizes, ascending; all for None. Both are ``[n]``."""
+    """The ``most`` indices with the largest sizes, ascending; None keeps all. Both are ``[n]``."""
     if most is None or len(indices) <= most:
         return indices
     return np.sort(indices[np.argsort(-sizes, kind="stable")[:most]])
 
 
 def sparse_call(pooling: SparsePooling) -> EngineCall:
-    """What to ask of the engine. Raises CheckpointError where a folder cannot be embedded."""
+    """The engine call. Raises CheckpointError for a folder whose texts cannot be embedded."""
     pooling.check()
-    if pooling.strategy == "max":  # the logarithm keeps the order: it is taken of the largest only
+    if pooling.strategy == "max":  # log preserves order, so it is applied to the maximum only
         return EngineCall("sparse", pooling="max")
     return EngineCall("sparse", pooling="sum twice" if pooling.twice else "sum")
 
 
 def sparse_embedding(row: Floats, pooling: SparsePooling) -> SparseEmbedding:
-    """Of what the engine gave for `sparse_call`, ``[vocabulary]``."""
+    """The embedding from the engine's output for `sparse_call`, ``[vocabulary]``."""
     indices = np.flatnonzero(row > 0).astype(np.int32)
     indices = largest(row[indices], indices, pooling.most)
     values = row[indices]
@@ -194,7 +196,7 @@ def sparse_embedding(row: Floats, pooling: SparsePooling) -> SparseEmbedding:
 def sparse_embeddings(
     encoder: Encoder, pooling: SparsePooling, sequences: Sequence[Tokens], batch_size: int
 ) -> list[SparseEmbedding]:
-    """One of each sequence, in the order given."""
+    """One for each sequence, in the order given."""
     call = sparse_call(pooling)
 
     def each() -> Iterator[tuple[int, SparseEmbedding]]:

@@ -1,4 +1,4 @@
-"""Validation of the texts that a caller gives, and how errors refer to one of them."""
+"""Validation of a caller's texts, and how errors refer to one of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Text = str | tuple[str, str]
 
 
 class Texts(NamedTuple):
-    """Checked texts. ``single`` says that the caller gave one text and not a list of one.
+    """Checked texts. ``single`` says that the caller passed one text and not a list of one.
 
-    ``named`` is what messages call the text at an index; None is its place in ``texts``.
+    ``named`` is what messages call the text at an index; by default ``texts[index]``.
     """
 
     items: list[Text]
@@ -31,11 +31,10 @@ class Texts(NamedTuple):
 def as_texts(
     texts: Text | Iterable[Text], prompt: str = "", named: Callable[[int], str] | None = None
 ) -> Texts:
-    """Check what the caller gave: a text, a pair (tuple), or any iterable of texts and pairs.
+    """Check what the caller passed: a text, a pair (tuple), or any iterable of texts and pairs.
 
-    ``prompt`` is put before each text, and before the first of each pair.
-    A blank text is one like any other: the model reads its special tokens. Raises InputError,
-    naming the index, for what is not text.
+    ``prompt`` is put before each text, and before the first of each pair. Blank texts are allowed:
+    the model reads the special tokens. Raises InputError, naming the index, for anything but text.
     """
     single = isinstance(texts, str) or _is_pair(texts)
     if single:

@@ -17,7 +17,7 @@ from sparsebert.inference.sequences import LocatedTokens, SpecialTokens, Tokens
 from sparsebert.inference.texts import Texts
 
 _CHUNK = 1024  # texts tokenised at a time: the library's Encoding is far larger than the ids in it
-_SHORT = 1000  # characters of a lone text that may hold Python's lock while it is tokenised
+_SHORT = 1000  # characters of a single text that may be tokenised while holding the GIL
 
 
 class TruncationWarning(UserWarning):
@@ -28,9 +28,10 @@ class TruncationWarning(UserWarning):
 
     def __init__(self, count: int, first: int, limit: int, name: str) -> None:
         super().__init__(
-            f"{name} is longer than {limit} tokens and was cut."
+            f"{name} is longer than {limit} tokens and was truncated."
             if count == 1
-            else f"{count} texts are longer than {limit} tokens and were cut, the first is {name}."
+            else f"{count} texts are longer than {limit} tokens and were truncated; the first is "
+            f"{name}."
         )
         self.count, self.first, self.limit = count, first, limit
 
@@ -51,8 +52,8 @@ class TextTokenizer:
     ) -> None:
         """``backend`` must neither pad nor truncate; ``max_length`` counts special tokens too.
 
-        ``type_vocab_size`` is None for models that tell no types of tokens apart: all are 0 then,
-        whatever the tokenizer says. Long texts are truncated at ``truncation_side``.
+        ``type_vocab_size`` is None for models without token types: all are then 0, whatever the
+        tokenizer says. Long texts are truncated at ``truncation_side``.
         """
         self.backend = backend
         self.truncation_side = truncation_side
@@ -68,18 +69,18 @@ class TextTokenizer:
         self._takes_pairs = type_vocab_size is None or self._pair.most < type_vocab_size
         if max_length < self.least_length:
             raise InputError(
-                f"a maximum length of {max_length} leaves no room beside the special tokens: give "
+                f"a maximum length of {max_length} leaves no room beside the special tokens: use "
                 f"at least {self.least_length}."
             )
 
     def encode(
         self, texts: Texts, *, strict: bool = False, max_length: int | None = None
     ) -> list[Tokens]:
-        """Token ids of each text, ``max_length`` at most (by default `max_length`).
+        """Token ids of each text, at most ``max_length`` (by default `max_length`).
 
-        Longer texts are truncated (on the right unless the folder says left, of a pair the longer
-        one first), with one TruncationWarning for all; with ``strict`` they raise InputError. A
-        blank text becomes its special tokens; InputError where the tokenizer adds none.
+        Longer texts are truncated (on the right unless the folder says left, and the longer text of
+        a pair first), with one TruncationWarning for all; with ``strict`` they raise InputError. A
+        blank text becomes its special tokens, or an InputError if the tokenizer adds none.
         """
         sequences, cut = self.encode_truncated(texts, strict=strict, max_length=max_length)
         warn_of_cut(texts, cut, max_length or self.max_length)
@@ -95,8 +96,8 @@ class TextTokenizer:
     ) -> tuple[list[Tokens], list[int]]:
         """As `encode`, without the warning: the sequences, and indices of the truncated texts.
 
-        ``side`` is the truncation side, by default the folder's, and
-        ``max_length`` may be a lower limit.
+        ``side`` is the truncation side, by default the folder's, and ``max_length`` may be a lower
+        limit.
         """
         limit = self.max_length if max_length is None else max_length
         sequences: list[Tokens] = []
@@ -113,7 +114,7 @@ class TextTokenizer:
             tokens = (self._single if len(ids) == 1 else self._pair).around(ids)
             if not len(tokens):
                 raise InputError(
-                    f"{texts.name(index)} is empty: the tokenizer finds nothing in it to read."
+                    f"{texts.name(index)} is empty: the tokenizer finds no tokens in it."
                 )
             sequences.append(tokens)
         return sequences, cut
@@ -192,31 +193,31 @@ class TextTokenizer:
     ) -> Iterator[LocatedTokens]:
         """The question with its context in overlapping windows of ``max_length`` tokens.
 
-        As transformers' question-answering example cuts them: the question without blanks in front,
-        neighbours share ``doc_stride`` tokens of the context, or half of what a window has of it
-        where the question leaves no more room than that. Raises InputError, by ``names``, if the
-        tokenizer finds nothing in one of them or the question leaves no room at all.
+        As in transformers' question-answering example, the question loses its leading whitespace,
+        and neighbouring windows share ``doc_stride`` tokens of the context, or half of a window's
+        context if the question leaves no more room than that. Raises InputError, using ``names``,
+        if the tokenizer finds no tokens in one of them or the question leaves no room at all.
         """
         pair = [question.lstrip(), context]
         asked, read = self._encoded(pair)
         for name, found in zip(names, (asked, read), strict=True):
             if not len(found):
-                raise InputError(f"{name} is empty: the tokenizer finds nothing in it to read.")
+                raise InputError(f"{name} is empty: the tokenizer finds no tokens in it.")
         room = max_length - self._pair.size
         if len(asked) >= room:
             raise InputError(
-                f"{names[0]} has {len(asked)} tokens and leaves no room for the context: both "
-                f"together may have {room}."
+                f"{names[0]} has {len(asked)} tokens and leaves no room for the context: together "
+                f"they may have {room}."
             )
         return self._cut_windows(asked.ids, read, room - len(asked), doc_stride)
 
     def windows_of_pairs(
         self, pairs: Sequence[tuple[str, str]], *, max_length: int, doc_stride: int
     ) -> list[list[LocatedTokens]]:
-        """`windows` of many questions and contexts, for training and scores: nothing is refused.
+        """`windows` of many questions and contexts, for training and scoring: none is refused.
 
         ``doc_stride`` must leave room in a window. A question that leaves no more room than that
-        for its context is cut at a word, and an empty context gives one window.
+        for its context is truncated at a word, and an empty context gives one window.
         """
         strings = [text for question, context in pairs for text in (question.lstrip(), context)]
         found = iter(self._encoded(strings))
@@ -230,7 +231,7 @@ class TextTokenizer:
     def _cut_windows(
         self, question: list[int], context: Encoding, room: int, doc_stride: int
     ) -> Iterator[LocatedTokens]:
-        """Windows with ``room`` tokens of the context each, one at least."""
+        """Windows with ``room`` tokens of the context each, at least one."""
         step = room - (doc_stride if doc_stride < room else room // 2)
         ids, offsets = context.ids, context.offsets
         for start in range(0, max(len(ids), 1), step):
@@ -256,10 +257,10 @@ class TextTokenizer:
                 yield parts
 
     def _encoded(self, strings: list[str]) -> list[Encoding]:
-        """Each string's own tokens. CheckpointError where the folder's tokenizer fails at it."""
-        with reading("the text by the model's tokenizer", CheckpointError):
+        """Each string's own tokens. CheckpointError if the folder's tokenizer fails on it."""
+        with reading("the text, with the model's tokenizer,", CheckpointError):
             if len(strings) == 1 and len(strings[0]) <= _SHORT:
-                # Spares it the thread pool of encode_batch, which in turn lets go of the GIL.
+                # Avoids the thread pool of encode_batch, which does release the GIL.
                 return [self.backend.encode(strings[0], add_special_tokens=False)]
             encoded: list[Encoding] = self.backend.encode_batch(strings, add_special_tokens=False)
             return encoded
@@ -291,10 +292,10 @@ def warn_of_cut(texts: Texts, cut: Sequence[int], limit: int) -> None:
 
 
 def too_long(name: str, tokens: int, room: int) -> InputError:
-    """The error of a text that does not fit and is not to be cut."""
+    """The error for a text that does not fit and must not be truncated."""
     return InputError(
-        f"{name} has {tokens} tokens and only {room} fit: shorten it, or leave out 'strict' to "
-        "have it cut."
+        f"{name} has {tokens} tokens and only {room} fit: shorten it, or omit 'strict' to have it "
+        "truncated."
     )
 
 
@@ -307,9 +308,9 @@ def folder_tokenizer(
 ) -> TextTokenizer | None:
     """The tokenizer of a model with ``positions`` positions; None if the folder has none.
 
-    ``max_length``, in tokens, wins over the folder's own limit. ``type_vocab_size`` is None for
-    models that tell no types of tokens apart. Raises CheckpointError, and InputError for a
-    ``max_length`` that is no number of tokens.
+    ``max_length``, in tokens, overrides the folder's own limit. ``type_vocab_size`` is None for
+    models without token types. Raises CheckpointError, and InputError for an invalid
+    ``max_length``.
     """
     sentence = read_sentence_config(folder)
     stored = read_tokenizer(
@@ -336,7 +337,7 @@ def length_limit(limits: list[int | None], *, asked: int | None, positions: int)
     What the caller ``asked`` for, else the first of the folder's own ``limits`` that is set.
     """
     if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
-        raise InputError(f"max_length must be a whole number of tokens, not {asked!r}.")
+        raise InputError(f"max_length must be an integer of at least 1, not {asked!r}.")
     chosen = [limit for limit in (asked, *limits) if limit is not None]
     return min(chosen[0], positions) if chosen else positions
 
@@ -347,7 +348,7 @@ def usual_stride(max_length: int) -> int:
 
 
 def _whole_words(text: Encoding, longest: int) -> int:
-    """How many of a text's tokens stay of ``longest`` at most, if no word but the first is cut."""
+    """How many of a text's tokens to keep, at most ``longest``, without splitting a later word."""
     if len(text) <= longest:
         return len(text)
     words = text.word_ids
@@ -358,10 +359,10 @@ def _whole_words(text: Encoding, longest: int) -> int:
 
 
 def longest_first(left: int, right: int, room: int) -> tuple[int, int]:
-    """How many tokens of each of a pair stay when both together may have ``room``.
+    """How many tokens of each text of a pair to keep if together they may have ``room``.
 
-    The longer one is cut to the length of the shorter before that one loses any; an odd token
-    goes to the one that was longer (the second of equals), as in the tokenizers library.
+    The longer text is cut to the length of the shorter before that one loses any; an odd token goes
+    to the longer text (to the second of equals), as in the tokenizers library.
     """
     if left + right <= room:
         return left, right
