@@ -26,7 +26,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert "values rounded to fp16" in unpacked.stdout
     converted = invoke("convert", tmp_path / "back", tmp_path / "copy")
     assert converted.exit_code == 0, converted.output
-    assert "had safetensors already" in converted.stdout
+    assert "already had safetensors" in converted.stdout
     assert len(read_masks(open_checkpoint(tmp_path / "copy"))) == 12
 
 
@@ -52,7 +52,7 @@ def test_prune_says_what_was_sparse_already(tmp_path: Path) -> None:
     invoke("prune", write_bert(tmp_path / "m"), tmp_path / "sparse")
     result = invoke("prune", tmp_path / "sparse", tmp_path / "again")
     assert "0 layers pruned to 1:2" in result.stdout
-    assert "12 layers were 1:2 already and keep their masks" in result.stdout
+    assert "12 layers were already 1:2 and keep their masks" in result.stdout
 
 
 def test_prune_takes_parts_and_patterns(tmp_path: Path) -> None:

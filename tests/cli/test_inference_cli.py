@@ -206,16 +206,22 @@ class TestEmbedKinds:
             assert np.array_equal(np.array(found["embeddings"], np.float32), expected)
         done = invoke("embed", folder, "--dimensions", 3, lines="ferry\n")
         assert done.exit_code == 2
-        assert "is for dense embeddings, and these are tokens" in " ".join(done.stderr.split())
+        assert "only applies to --kind dense, not to tokens" in " ".join(done.stderr.split())
 
     def test_wrong_use(self, encoder, tmp_path):
         for options, complaint in (
-            (("--kind", "tokens", "-o", tmp_path / "a.npy"), "takes dense embeddings, and tokens"),
+            (
+                ("--kind", "tokens", "-o", tmp_path / "a.npy"),
+                "omit it to print --kind tokens as JSON lines",
+            ),
             (
                 ("--task", "query"),
-                "vectors of tokens, and these are dense",
+                "only applies to --kind sparse and tokens, not to dense",
             ),
-            (("--kind", "hybrid", "--pooling", "cls"), "is for dense embeddings, and these are"),
+            (
+                ("--kind", "hybrid", "--pooling", "cls"),
+                "only applies to --kind dense, not to hybrid",
+            ),
         ):
             done = invoke("embed", encoder, *options, lines="a\n")
             assert done.exit_code == 2
@@ -223,7 +229,7 @@ class TestEmbedKinds:
             assert complaint in said
         done = invoke("embed", encoder, "--kind", "hybrid", lines="a\n")
         assert done.exit_code == 1
-        assert "takes a model like BGE-M3" in " ".join(done.output.split())
+        assert "such as BGE-M3 has" in " ".join(done.output.split())
 
 
 class TestClassify:
@@ -305,7 +311,9 @@ class TestClassify:
         done = invoke("classify", classifier, lines="\n".join(lines))
         assert done.exit_code == 0
         assert len(results(done)) == 4
-        assert "2 lines were longer than 64 tokens and cut, first line 2" in done.stderr
+        assert (
+            "2 lines were longer than 64 tokens and truncated; the first is line 2" in done.stderr
+        )
 
     def test_strict(self, classifier):
         lines = ["short", long_text(80), "short", long_text(90)]
@@ -535,7 +543,7 @@ class TestFill:
         model = load(folder)
         assert first == {"tokens": model.fill(lines[0], top_k=2)}
         assert third == {"tokens": model.fill(lines[2], top_k=2)}
-        assert second == {"line": 2, "error": "the text must have one [MASK] to fill; it has 0."}
+        assert second == {"line": 2, "error": "the text must have exactly one [MASK], not 0."}
 
 
 class TestRerank:

@@ -1,4 +1,4 @@
-"""`sparsebert answer MODEL`: answers to questions, out of a context.
+"""`sparsebert answer MODEL`: answers to questions, from a context.
 
 sparsebert answer packed/ --question "Who wrote it?" --context "It was written by Ada."
 {"text": "Ada", "start": 18, "end": 21, "score": 0.97}
@@ -83,9 +83,9 @@ def answer(
     A line that cannot be read gives {"line": ..., "error": ...}, and the exit code is 1 in the end.
     """
     if (question is None) != (context is None):
-        raise typer.BadParameter("--question and --context go together.")
+        raise typer.BadParameter("--question and --context must be used together.")
     if question is not None and input is not None:
-        raise typer.BadParameter("give either --question and --context, or --input.")
+        raise typer.BadParameter("use either --question and --context, or --input.")
     from sparsebert.inference import load
 
     loaded = load(model, max_length=max_length, **chosen(inference, "threads", "compute"))

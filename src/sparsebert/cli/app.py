@@ -1,7 +1,7 @@
 """The `sparsebert` command line: its commands, and how errors end them.
 
     exit 0   done
-    exit 1   an error: one `error:` line for what the user can fix, a traceback for a bug of ours
+    exit 1   an error: one `error:` line for what the user can fix, a traceback for our own bugs
     exit 2   wrong usage
     exit 130 interrupted
 
@@ -77,25 +77,25 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()  # not at exit, where a full disk could only be complained about
+            sys.stdout.flush()  # here, not at exit, where errors such as a full disk go unhandled
             return result
         except SparsebertError as error:
             _print("error", str(error))
             raise typer.Exit(1) from error
         except KeyboardInterrupt as stop:
-            _print("interrupted", "stopped at your request; finished folders are whole.")
+            _print("interrupted", "stopped at your request; finished folders are complete.")
             raise typer.Exit(130) from stop
-        except OSError as error:  # what no reader or writer knew of: the system's word for it
+        except OSError as error:  # not handled where it arose: report the system's reason
             if not isinstance(error, BrokenPipeError):
                 named = "" if error.filename is None else f"{error.filename}: "
                 _print("error", one_line(f"{named}{reason_of(error)}."))
-            # Where the output's reader went away (| head) or the disk is full, the interpreter
-            # would complain once more when it flushes standard output at exit.
-            with suppress(OSError):  # no file at all, as in tests
+            # If the output's reader has gone away (| head) or the disk is full, the interpreter
+            # would report it again when it flushes standard output at exit.
+            with suppress(OSError):  # standard output may not be a file, as in tests
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from error
         except MemoryError as error:
-            _print("error", "there is too little memory for this.")
+            _print("error", "there is not enough memory for this.")
             raise typer.Exit(1) from error
 
 
@@ -133,10 +133,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         app(arguments, prog_name="sparsebert")
     except SystemExit:
         raise
-    except BaseException:  # the Rust libraries' PanicException is no Exception
+    except BaseException:  # the Rust libraries' PanicException is not an Exception
         traceback.print_exc()
         _print(
-            "This is a fault of sparsebert, not yours",
+            "This is a bug in sparsebert, not your mistake",
             "please report it with the lines above, the command, and: "
             f"sparsebert {__version__}, Python {platform.python_version()}, "
             f"{platform.system()} {platform.machine()}.",

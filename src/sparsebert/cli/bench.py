@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Output(str, Enum):
-    """The forms of a result, named as llama-bench names them."""
+    """The formats of a result, named as in llama-bench."""
 
     MARKDOWN = "md"
     CSV = "csv"
@@ -110,9 +110,9 @@ def bench(
     gets them as they come, every peer sorted by length and padded to the longest of the batch.
     """
     if (model is None) == (random is None):
-        raise typer.BadParameter("give either MODEL or --random SIZE.")
+        raise typer.BadParameter("use either MODEL or --random SIZE.")
     if shared_rows != 1 and random is None:
-        raise typer.BadParameter("is for --random.", param_hint="--shared-rows")
+        raise typer.BadParameter("only applies with --random.", param_hint="--shared-rows")
     from sparsebert import bench as feature
     from sparsebert.bench.plot import save_plot
     from sparsebert.patterns import Pattern

@@ -74,7 +74,7 @@ def classify(
     in, Parquet out, here or on many machines; the same command resumes where it stopped.
     """
     if output is not None and not is_folder(output):
-        raise typer.BadParameter("names a folder for Parquet files.", param_hint="--output")
+        raise typer.BadParameter("must be a folder for Parquet files.", param_hint="--output")
     if output is not None:
         from sparsebert.scale import classify_files
 

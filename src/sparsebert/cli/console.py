@@ -1,6 +1,6 @@
 """What commands share: options, progress bars, printing of results.
 
-Results go to standard output (words, or one JSON object with --json); progress and errors go to
+Results go to standard output (text, or one JSON object with --json); progress and errors go to
 standard error, so that a pipe only ever sees results.
 """
 
@@ -39,7 +39,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class _Terminal(Console):
-    """A console that shows the texts that it is given, whatever they hold, and obeys none."""
+    """A console that escapes control characters in what it prints, so that none takes effect."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(
@@ -53,7 +53,7 @@ stderr = _Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
-    """The seeds that --seeds names; wrong usage if it cannot be parsed."""
+    """The seeds that --seeds names; a usage error if it cannot be parsed."""
     from sparsebert.checkpoint.seeds import parse_seeds
     from sparsebert.errors import InputError
 
@@ -64,7 +64,7 @@ def read_seeds(text: str) -> tuple[int, ...]:
 
 
 def seed_executor(engine: str, threads: int | None) -> SeedExecutor:
-    """Who runs the seeds: Ray if the engine is called so, else this process."""
+    """What runs the seeds: a Ray cluster if ``engine`` is "ray", else this process."""
     if engine == "ray":
         from sparsebert.scale.ray_cluster import ray_executor
 
@@ -83,7 +83,7 @@ TASK_HELP = (
 
 
 def check_task(name: str) -> None:
-    """Wrong usage if --task names no task."""
+    """A usage error if --task is not a known task."""
     from sparsebert.errors import DataError
     from sparsebert.tasks.table import TASK_NAMES, task_name
 
@@ -97,7 +97,7 @@ def check_task(name: str) -> None:
 def emit(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
     """Print a command's result: ``result`` as one line of JSON, or ``text`` for people.
 
-    Of several processes that train together only the main one prints.
+    If several processes train together, only the main one prints.
     """
     if not is_main():
         return
@@ -111,7 +111,7 @@ def emit(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
 def write_json(text: str) -> None:
     """Write lines of JSON to standard output, as UTF-8 whatever the terminal's encoding."""
     sys.stdout.flush()
-    # Half of a surrogate pair, as in a path that is not UTF-8, becomes an escape: JSON still.
+    # Half of a surrogate pair, as in a path that is not UTF-8, becomes an escape: still valid JSON.
     encoded = (text + "\n").encode("utf-8", "backslashreplace")
     if (binary := getattr(sys.stdout, "buffer", None)) is not None:
         binary.write(encoded)
@@ -122,7 +122,7 @@ def write_json(text: str) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A bar for each label on a terminal; elsewhere now and then a plain line."""
+    """A bar for each label on a terminal; an occasional plain line elsewhere."""
     if not stderr.is_terminal:
         yield _plain_lines()
         return
@@ -144,7 +144,7 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def _plain_lines() -> Progress:
-    """One line when a stage begins and when it ends; between them no more than the log can bear."""
+    """A line when a stage begins and ends; in between, one per tenth at most, seconds apart."""
     tenths: dict[str, int] = {}
     written: dict[str, float] = {}
 

@@ -46,7 +46,7 @@ def convert(
     if task:
         text += f" (The task {task} is merged into them.)"
     elif result.source_format == "safetensors":
-        text += " (The model had safetensors already; they were written anew as one file.)"
+        text += " (The model already had safetensors; they were rewritten as one file.)"
     emit(result.as_dict(), text, as_json=json)
 
 
@@ -160,14 +160,14 @@ def _summary(result: ExportResult) -> str:
         )
         return (
             f"{file} in float16; {result.layers} layers fit 2:4 tensors, which "
-            f"sparsebert.load_torch_2to4 makes on the GPU ({result.seconds:.1f} s).{dense}"
+            f"sparsebert.load_torch_2to4 creates on the GPU ({result.seconds:.1f} s).{dense}"
         )
     zeros = (
         f"all {result.zeros:,} zeros of {result.layers} pruned layers are in it"
         if result.layers
-        else "the model is dense, there were no zeros to keep"
+        else "the model is dense, so there were no zeros to keep"
     )
     return (
-        f"{file}; {zeros}; answers differ from transformers' by {result.largest_difference:.1e} "
-        f"at most ({result.seconds:.1f} s)."
+        f"{file}; {zeros}; answers differ from transformers' by at most "
+        f"{result.largest_difference:.1e} ({result.seconds:.1f} s)."
     )

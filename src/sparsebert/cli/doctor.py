@@ -81,9 +81,9 @@ def doctor(
     from sparsebert.diagnosis import describe_system, diagnose
 
     if model is None and data is None and not system:
-        raise typer.BadParameter("give a MODEL, --data or --system.")
+        raise typer.BadParameter("nothing to check: use MODEL, --data or --system.")
     if data is not None and model is None and task is None:
-        raise typer.BadParameter("say what the data is.", param_hint="--task")
+        raise typer.BadParameter("is required for --data without a MODEL.", param_hint="--task")
     if task is not None:
         check_task(task)
     if against is not None and model is None:

@@ -1,4 +1,4 @@
-"""`sparsebert embed MODEL`: embeddings for lines of text, dense, sparse or a vector for each token.
+"""`sparsebert embed MODEL`: embeddings for lines of text, dense, sparse or one vector per token.
 
 sparsebert embed packed/ < sentences.txt > embeddings.jsonl
 sparsebert embed colbert/ --kind tokens --task query < questions.txt
@@ -68,7 +68,7 @@ class Kind(str, Enum):
 
 
 class Task(str, Enum):
-    """What texts are to a multi-vector model."""
+    """The role of texts, for a model that treats queries and documents differently."""
 
     QUERY = "query"
     DOCUMENT = "document"
@@ -186,7 +186,7 @@ def embed(
     }
     if output is not None and kind not in (None, Kind.DENSE):
         raise typer.BadParameter(
-            f"takes dense embeddings, and {kind.value} ones are JSON lines on standard output.",
+            f"takes only dense embeddings: omit it to print --kind {kind.value} as JSON lines.",
             param_hint="--output",
         )
     if is_folder(output):
@@ -207,7 +207,7 @@ def embed(
         kind = Kind(loaded.embedding_kind)
     _check_options(kind or Kind.DENSE, task, options)
     work = _work(loaded, kind, task, options, chosen(inference, "batch_size", "strict"))
-    work([])  # refuses what no line could be embedded with, once
+    work([])  # reports once an option that would make every line fail
     lines = partial(
         run_lines, file, partial(text_parser, format, pairs=False), work, "embedding lines"
     )
@@ -237,7 +237,7 @@ def embed(
             "errors": errors,
             "seconds": round(seconds, 3),
         },
-        f"Wrote {worker.lines} embeddings of {columns} to {array} in {seconds:.1f} s.",
+        f"Wrote {worker.lines} embeddings of length {columns} to {array} in {seconds:.1f} s.",
         as_json=json,
     )
     if worker.failed:
@@ -248,13 +248,13 @@ def _check_options(kind: Kind, task: Task | None, options: Given) -> None:
     """typer.BadParameter for options of another kind of embedding."""
     if task is not None and kind not in (Kind.SPARSE, Kind.TOKENS):
         raise typer.BadParameter(
-            f"is for sparse embeddings and vectors of tokens, and these are {kind.value}.",
+            f"only applies to --kind sparse and tokens, not to {kind.value}.",
             param_hint="--task",
         )
     for name in ("pooling", "normalize", "dimensions", "output"):
         if kind is not Kind.DENSE and options[name] not in (None, "float32"):
             raise typer.BadParameter(
-                f"is for dense embeddings, and these are {kind.value}.",
+                f"only applies to --kind dense, not to {kind.value}.",
                 param_hint=f"--{'dtype' if name == 'output' else name}",
             )
 
@@ -285,7 +285,7 @@ def _work(
 def _numbers(vector: np.ndarray[Any, Any]) -> str:
     if vector.dtype.kind != "f":
         return str(vector.tolist())
-    # Nine digits are enough to give every float32 back, and JSON's own writer would use seventeen.
+    # Nine digits are enough to restore every float32; the json module would write seventeen.
     return "[" + ", ".join(f"{value:.9g}" for value in vector.tolist()) + "]"
 
 

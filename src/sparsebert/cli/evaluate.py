@@ -135,8 +135,11 @@ def evaluate(
         ("--split", split),
         ("--compute", inference),
     ):
-        if used and (save or seeds):  # such scores must not be taken for those of the table
-            raise typer.BadParameter("cannot be kept in evaluation.json.", param_hint=name)
+        if used and (save or seeds):  # such scores must not be mistaken for those of the table
+            saved = "--save" if save else "--seeds"
+            raise typer.BadParameter(
+                f"cannot be used with {saved}, which saves scores for the table.", param_hint=name
+            )
     arguments: dict[str, Any] = {
         "task": task,
         "data": data,
@@ -147,9 +150,9 @@ def evaluate(
         **columns,
     }
     if seeds is None and out is not None:
-        raise typer.BadParameter("is for --seeds.", param_hint="--out")
+        raise typer.BadParameter("only applies with --seeds.", param_hint="--out")
     if out is None and recipe is not None:
-        raise typer.BadParameter("is for --out.", param_hint="--recipe")
+        raise typer.BadParameter("only applies with --out.", param_hint="--recipe")
     if seeds is not None:
         chosen = read_seeds(seeds)
         executor = seed_executor(engine, threads)

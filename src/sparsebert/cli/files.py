@@ -1,4 +1,4 @@
-"""What `embed` and `classify` share over files: Parquet or JSON lines in, a folder of Parquet out.
+"""What `embed` and `classify` share for files: Parquet or JSON lines in, a folder of Parquet out.
 
 sparsebert embed packed/ --input docs/ --output embeddings/
 sparsebert embed packed/ --input docs/ --output embeddings/ --engine ray
@@ -46,7 +46,7 @@ InputOption = Annotated[
 
 @dataclass(frozen=True)
 class FilesOptions(Options):
-    """The options of --output FOLDER, declared for the command line: the defaults are those of
+    """The options for --output FOLDER, declared for the command line: the defaults are those of
     `sparsebert.scale.files.run_files`.
     """
 
@@ -97,42 +97,45 @@ ForceOption = Annotated[
 
 
 def is_folder(output: str | None) -> bool:
-    """Whether --output names a folder of Parquet; wrong usage if it looks like another file."""
+    """Whether --output names a folder of Parquet; a usage error if it looks like another file."""
     suffix = Path(output or "").suffix.lower()
     if suffix in (".csv", ".json", ".jsonl", ".npz", ".parquet", ".tsv", ".txt"):
         raise typer.BadParameter(
-            "names a folder for Parquet files, and for embed perhaps a FILE.npy.",
+            "must be a folder for Parquet files or, for embed, a FILE.npy.",
             param_hint="--output",
         )
     return output is not None and suffix != ".npy"
 
 
 def lines_file(context: typer.Context, input: str | None) -> Path | None:
-    """The file that lines are read from; wrong usage without one, or with options for folders."""
+    """The file to read lines from, None for standard input.
+
+    A usage error if it is not a file of lines, or if options for folders are used.
+    """
     for name in given_options(context, (*declarations(FilesOptions), "output_column")):
         raise typer.BadParameter(
-            "is for --output FOLDER.", param_hint="--" + name.replace("_", "-")
+            "only applies with --output FOLDER.", param_hint="--" + name.replace("_", "-")
         )
     if input is None:
         return None
     file = Path(input)
-    if not file.exists() or file.is_dir():  # a pipe will do
-        raise typer.BadParameter(f"'{input}' is no file.", param_hint="--input")
+    if not file.exists() or file.is_dir():  # a pipe is allowed
+        raise typer.BadParameter(f"'{input}' is not a file.", param_hint="--input")
     if file.suffix.lower() == ".parquet":
         raise typer.BadParameter("Parquet needs --output FOLDER.", param_hint="--input")
     return file
 
 
 def run_files(context: typer.Context, run: Callable[..., FilesResult], **options: Any) -> None:
-    """Do a job over files and print its result; ``options`` go to ``run`` with those of the files.
+    """Process files with ``run``, which gets ``options``, and print the result.
 
     Model, input and output, --force and --json are read from the context.
     """
     given = context.params
     if given["input"] is None:
-        raise typer.BadParameter("is needed beside --output FOLDER.", param_hint="--input")
+        raise typer.BadParameter("is required with --output FOLDER.", param_hint="--input")
     if given_options(context, ("format",)):
-        raise typer.BadParameter("is for lines of text.", param_hint="--format")
+        raise typer.BadParameter("does not apply with --output FOLDER.", param_hint="--format")
     if "engine" in options:
         options["engine"] = options["engine"].value
     if "actors" in options:
@@ -155,5 +158,5 @@ def run_files(context: typer.Context, run: Callable[..., FilesResult], **options
 def _parse_actors(text: str) -> int | tuple[int, int]:
     match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", text, re.ASCII)
     if match is None:
-        raise typer.BadParameter("is a number, or MIN:MAX.", param_hint="--actors")
+        raise typer.BadParameter("must be a number or MIN:MAX.", param_hint="--actors")
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))

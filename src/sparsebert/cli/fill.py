@@ -1,4 +1,4 @@
-"""`sparsebert fill MODEL`: the likeliest tokens in place of a mask.
+"""`sparsebert fill MODEL`: the likeliest tokens for a mask token.
 
 echo "Paris is the [MASK] of France." | sparsebert fill packed/
 {"tokens": [{"token": "capital", "score": 0.98}, ...]}

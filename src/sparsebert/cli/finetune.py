@@ -1,4 +1,4 @@
-"""`sparsebert finetune`: a model folder to a fine-tuned one, its zeros locked."""
+"""`sparsebert finetune`: a model folder to a fine-tuned one, with its zeros locked."""
 
 from __future__ import annotations
 
@@ -107,11 +107,11 @@ def finetune(
 
     several = None if seeds is None else read_seeds(seeds)
     if several and "seed" in training:
-        raise typer.BadParameter("cannot be given beside --seeds.", param_hint="--seed")
+        raise typer.BadParameter("cannot be combined with --seeds.", param_hint="--seed")
     if engine is not Engine.RAY and threads is not None:
-        raise typer.BadParameter("is for --engine ray.", param_hint="--threads")
+        raise typer.BadParameter("only applies with --engine ray.", param_hint="--threads")
     if engine is Engine.RAY and not several:
-        raise typer.BadParameter("ray is for --seeds.", param_hint="--engine")
+        raise typer.BadParameter("ray only applies with --seeds.", param_hint="--engine")
     try:
         with progress_bar() as progress:
             if several:

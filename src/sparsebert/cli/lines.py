@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sparsebert.inference.answer_each import Work
 
 _BLOCK = 1 << 16  # bytes per read; a pipe returns what it has
-_CHUNK = 512  # lines processed together at most
+_CHUNK = 512  # maximum number of lines processed together
 
 
 class Format(str, Enum):
@@ -142,9 +142,9 @@ class LineWorker:
         """Print to standard error how many lines were truncated and how many failed."""
         if self._cut:
             lines = "1 line was" if self._cut == 1 else f"{self._cut} lines were"
-            first = f"line {self._first_cut}"
             stderr.print(
-                f"warning: {lines} longer than {self._limit} tokens and cut, first {first}.",
+                f"warning: {lines} longer than {self._limit} tokens and truncated; the first is "
+                f"line {self._first_cut}.",
                 markup=False,
             )
         if self.failed:
@@ -160,7 +160,7 @@ class LineWorker:
                 self._parse = parse
             line.item = parse(text)
         except UnicodeDecodeError as error:
-            line.error = f"the line is not UTF-8 text: byte {error.start} is wrong."
+            line.error = f"the line is not UTF-8 text: byte {error.start} is invalid."
         except InputError as error:
             line.error = str(error)
         return line
@@ -280,7 +280,7 @@ def _is_object(line: str) -> bool:
 
 
 def _chunks(stream: io.BufferedIOBase) -> Iterator[list[bytes]]:
-    """Lines without their ends, as many at a time as have arrived, `_CHUNK` at most."""
+    """Lines without their ends, as many at a time as have arrived, up to `_CHUNK`."""
     begun: list[bytes] = []  # parts of a line whose end has not been read yet
     while block := stream.read1(_BLOCK):
         first, *others = block.split(b"\n")

@@ -19,9 +19,9 @@ from sparsebert.errors import OutputError
 class NpyFile:
     """Rows of one type written one after the other; the number of rows may be unknown at first.
 
-    A context manager, at whose end the file takes its name; on any failure nothing is left and what
-    stood at ``path`` stays. Raises OutputError if it exists (without ``force``) or cannot be
-    written.
+    A context manager: at its end, the file takes its name; on any failure, nothing is left behind
+    and an older file at ``path`` is kept. Raises OutputError if ``path`` exists (without ``force``)
+    or cannot be written.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class NpyFile:
     def check_free(path: Path, *, force: bool) -> None:
         """OutputError unless ``path`` may be written."""
         if path.is_dir():
-            raise OutputError(f"{path} is a folder: name a file.")
+            raise OutputError(f"{path} is a folder: choose a file.")
         if path.exists() and not force:
-            raise OutputError(f"{path} exists: give another name, or --force to replace it.")
+            raise OutputError(f"{path} exists: choose another file, or pass --force to replace it.")
 
     def write(self, rows: Sequence[npt.NDArray[Any] | None]) -> None:
-        """Append rows of shape ``[columns]``; None is a row of NaN, of zeros among integers."""
+        """Append rows of shape ``[columns]``; None is a row of NaN, or of zeros for integers."""
         missing = np.nan if self._dtype.kind == "f" else 0
         block = np.full((len(rows), self._columns), missing, self._dtype)
         for index, row in enumerate(rows):

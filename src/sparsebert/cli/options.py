@@ -1,6 +1,6 @@
 """Command-line options made from declarations (`sparsebert.options`).
 
-A command takes a group of them as one parameter, which `expanded` replaces by an option for each
+A command takes a group of them as one parameter, which `expanded` replaces with an option for each
 field:
 
     def evaluate(model: ModelArgument, columns: Columns = NOTHING) -> None: ...
@@ -24,7 +24,7 @@ from sparsebert.options import Options, declarations
 
 Given = Mapping[str, Any]
 NOTHING: Given = MappingProxyType({})
-_CONTEXT = "_typer_context"  # of a command that takes none itself
+_CONTEXT = "_typer_context"  # for a command that does not take one itself
 
 
 @dataclass(frozen=True)

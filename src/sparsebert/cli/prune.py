@@ -144,7 +144,7 @@ def prune(
     alone = {"resume": resume, "teacher": teacher is not None}
     for name in (*training, *(name for name, given in alone.items() if given)):
         raise typer.BadParameter(
-            "has no meaning without --corpus.", param_hint="--" + name.replace("_", "-")
+            "only applies with --corpus.", param_hint="--" + name.replace("_", "-")
         )
     with progress_bar() as progress:
         result = run(model, out, pattern=target.ratio, progress=progress, **pruning)
@@ -156,14 +156,14 @@ def prune(
     kept = result.already_sparse
     if kept:
         text += (
-            f"\n{len(kept)} layers were {target} already and keep their masks: "
+            f"\n{len(kept)} layers were already {target} and keep their masks: "
             f"{', '.join(kept[:3])}{' ...' if len(kept) > 3 else ''}"
         )
     text += "".join(f"\nnote: {note}" for note in result.notes)
     if method == "magnitude":
         text += (
-            "\nnote: by magnitude, the quickest way and the one that costs most accuracy: with "
-            "--calibration TEXTS it is pruned by second order, and `sparsebert halve` distils too."
+            "\nnote: pruned by magnitude, the quickest method and the one that costs most accuracy:"
+            " --calibration TEXTS prunes by second order, and `sparsebert halve` distils as well."
         )
     emit(result.as_dict(), text, as_json=json)
 

@@ -1,4 +1,4 @@
-"""`sparsebert rerank MODEL`: lines of text in the order in which they fit a query.
+"""`sparsebert rerank MODEL`: lines of text, sorted by relevance to a query.
 
 sparsebert rerank packed/ --query "who wrote it?" < documents.txt
 {"line": 12, "score": 0.98, "text": "It was written by Ada."}
@@ -62,10 +62,12 @@ def _read(input: InputOption, format: Format) -> tuple[list[int], list[str]]:
         lines = [line.rstrip("\r") for line in raw.decode("utf-8-sig").split("\n")]
     except UnicodeDecodeError as error:
         number = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(f"line {number} is not UTF-8 text: byte {error.start} is wrong.") from None
+        raise InputError(
+            f"line {number} is not UTF-8 text: byte {error.start} of the input is invalid."
+        ) from None
     kept = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not kept:
-        raise InputError("there are no lines to sort: give documents, one a line.")
+        raise InputError("there are no lines to sort: provide one document per line.")
     parse = text_parser(format, kept[0][1], pairs=False)
     documents = []
     for number, line in kept:

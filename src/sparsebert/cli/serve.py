@@ -21,7 +21,7 @@ _API_KEY = "SPARSEBERT_API_KEY"
 
 
 class LogLevel(str, Enum):
-    """From what weight on events are logged; one request is an info."""
+    """The least severe level that is logged; each request is logged as info."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -143,15 +143,18 @@ def serve(
 
     modules = ("fastapi", "fastapi_offline", "uvicorn", "httptools", "orjson", "prometheus_client")
     need_extra("serve", *modules, extra="serve")
-    # A variable set to nothing counts as none to the command line, and would open the server.
+    # The command line treats an empty variable as unset, which would leave the server open.
     if limits.get("api_key", os.environ.get(_API_KEY)) == "":
         raise typer.BadParameter(
-            f"the key is empty: give one, or leave out {_API_KEY} too.", param_hint="--api-key"
+            f"the key is empty: set one, or omit the option and unset {_API_KEY}.",
+            param_hint="--api-key",
         )
     root_path = limits.get("root_path", "")
     if root_path and (not root_path.startswith("/") or root_path.endswith("/")):
-        raise typer.BadParameter("begin with a slash, and end without.", param_hint="--root-path")
-    # Tokenisation has threads of its own; the library's would take the engine's cores.
+        raise typer.BadParameter(
+            "must begin with a slash and must not end with one.", param_hint="--root-path"
+        )
+    # Tokenisation runs in its own threads; the library's would compete with the engine for cores.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sparsebert.engine import default_threads
     from sparsebert.serving import create_app, load_models

@@ -65,7 +65,7 @@ def table(
     if format not in FORMATS:
         raise typer.BadParameter(f"choose from {', '.join(FORMATS)}.", param_hint="--format")
     if row is not None and format != "card":
-        raise typer.BadParameter("is for --format card.", param_hint="--row")
+        raise typer.BadParameter("only applies with --format card.", param_hint="--row")
     chosen = [name.strip() for name in rows.split(",")] if rows else ()
     for note in write(*runs, format=format, out=out, row=row, model=model, rows=chosen):
         stderr.print(f"note: {note}", markup=False)
