@@ -414,14 +414,16 @@ def test_what_goes_wrong_in_a_worker_comes_back(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_says_so() -> None:
     worker = Worker(known_engines()[OURS]().command("no-such-engine"), {}, 1)
-    with pytest.raises(WorkerError, match=r"its process ended with 1: KeyError.*no-such-engine"):
+    with pytest.raises(
+        WorkerError, match=r"its process ended with exit code 1: KeyError.*no-such-engine"
+    ):
         worker.request("memory")
     worker.stop()
 
 
 def test_a_worker_that_does_not_start() -> None:
     with (
-        pytest.raises(WorkerError, match="its process does not start"),
+        pytest.raises(WorkerError, match="its process could not be started"),
         running(["/no/such/python"], {}, 1),
     ):
         pass
@@ -516,7 +518,7 @@ def test_shared_rows_are_those_of_a_random_model(
     sparse: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, why in (
-        ([str(sparse), "--shared-rows", "32"], "is for --random"),
+        ([str(sparse), "--shared-rows", "32"], "only applies with --random"),
         (["--random", "bert-tiny", "--shared-rows", "24"], "cannot be shared by 24 rows"),
     ):
         with pytest.raises(SystemExit) as end:

@@ -74,7 +74,7 @@ def test_peers_get_their_texts_sorted_and_we_as_they_come(tmp_path: Path) -> Non
 
 
 def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="token id 10 and the model has 10 tokens"):
+    with pytest.raises(InputError, match="token id 10, but the model has 10 tokens"):
         text_workload([[1, 10]], 2, 10, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Latency beside other engines: each in its own process, in interleaved rounds.
+"""Latency compared with other engines: each in its own process, in interleaved rounds.
 
 from sparsebert.bench import parse_shapes, run_bench
 print(as_markdown(run_bench("sparse/", shapes=parse_shapes("1x128"))))

@@ -1,4 +1,4 @@
-"""A measurement as a picture: for each shape, a bar an engine, with its quartiles and ratio."""
+"""A plot of a measurement: for each shape, a bar per engine, with its quartiles and ratio."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PEERS = "#9aa3ad"
 
 
 def latency_figure(result: BenchResult, *, width: float = 6.4) -> Figure:
-    """One row of bars a shape, each to its own scale; ``width`` in inches."""
+    """One group of bars per shape, each with its own scale; ``width`` is in inches."""
     try:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -87,7 +87,7 @@ def _three_digits(milliseconds: float) -> str:
 
 
 def save_plot(result: BenchResult, path: Path) -> None:
-    """Write the picture as SVG; OutputError if it cannot be written."""
+    """Write the plot as SVG; OutputError if it cannot be written."""
     figure = latency_figure(result)
     try:
         figure.savefig(path, format="svg")

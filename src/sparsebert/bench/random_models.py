@@ -1,4 +1,4 @@
-"""Models of random weights, for measuring sizes one has no model of: speed does not read values."""
+"""Models with random weights, to measure any size: speed does not depend on the values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sparsebert.errors import InputError
 class Size:
     """What determines an encoder's speed.
 
-    ``others`` are keys of config.json that are not those of BERT, or not as large.
+    ``others`` are keys of config.json that BERT lacks, or whose values differ from BERT's.
     """
 
     layers: int

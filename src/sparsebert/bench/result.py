@@ -1,8 +1,8 @@
 """The result of a measurement: as plain data, as Markdown and as CSV (JSON is `as_dict`).
 
-Engines are compared by ratios of peer time / our time, so above 1 we are faster. A ratio is taken
-inside each round, between calls a moment apart, and the median over rounds is reported: it is
-stable where times are not.
+Engines are compared by ratios of peer time / our time, so above 1 we are faster. Each ratio is
+taken within a round, between calls a moment apart, and the median over rounds is reported: it is
+stable even if times are not.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One of our engines at one shape; None where there is nothing to compare with."""
+    """One of our engines at one shape; None if there is nothing to compare with."""
 
     shape: str
     engine: str
@@ -48,7 +48,7 @@ class Comparison:
     same_precision: Ratio | None
     """The fastest of those that compute in the same precision."""
     dense: Ratio | None
-    """Our own engine with the zeros stored and multiplied: what skipping them brings."""
+    """Our own engine with the zeros stored and multiplied: what skipping them gains."""
 
 
 def ratio_of(peer: str, times: Mapping[str, Sequence[float]], engine: str) -> Ratio:
@@ -98,7 +98,7 @@ class EngineReport:
     version: str = ""
     settings: str = ""
     load_seconds: float | None = None
-    """The model's alone: libraries are imported before."""
+    """For the model alone: libraries are imported before."""
     peak_bytes: int | None = None
     """Peak resident memory of its process after loading and all runs."""
     first_answer_seconds: float | None = None
@@ -137,7 +137,7 @@ class BenchResult:
     threads: int
     rounds: int
     baseline: str | None
-    """The engine that ratios are to: the first of our own that ran."""
+    """The engine that ratios are relative to: the first of our own that ran."""
     engines: list[EngineReport] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
 
@@ -180,7 +180,7 @@ class BenchResult:
 
 
 def as_markdown(result: BenchResult) -> str:
-    """What was measured on what; the engines; their times; ours against the fastest peers."""
+    """The model and machine, the engines, their times, and ours against the fastest peers."""
     machine = result.machine
     lines = [
         f"model: {result.model}, {result.pattern}",
@@ -245,7 +245,7 @@ def _ratio_cell(ratio: Ratio) -> str:
 
 
 def as_csv(result: BenchResult) -> str:
-    """One line a measurement, each with its machine, so that files can be put together."""
+    """One line per measurement, each with its machine, so that files can be combined."""
     machine = result.machine
     where = {
         "threads": result.threads,

@@ -2,7 +2,8 @@
 
 Rounds are interleaved, A B A B ..., so that drifting machine speed affects all engines alike.
 A *sample* is one engine's share of a round: enough calls to fill a fixed time, of which the median
-counts. It ends when the engine's threads sleep, so that no other engine's pool spins beside it.
+counts. It ends when the engine's threads sleep, so that its pool does not spin beside the next
+engine.
 """
 
 from __future__ import annotations
@@ -73,9 +74,9 @@ def run_bench(
     """
     report = shown(progress)
     if rounds < 1:
-        raise InputError("at least one round is needed.")
+        raise InputError(f"rounds must be at least 1, not {rounds}.")
     if batch < 1:
-        raise InputError("a batch has at least one text.")
+        raise InputError(f"batch must be at least 1, not {batch}.")
     names = default_engines() if engines is None else parse_engines(",".join(engines))
     threads = threads or default_threads()
     folder = resolve_model(model)
@@ -214,7 +215,7 @@ def _measure(
 
 
 def _count_calls(worker: Worker, batches: Path) -> int:
-    """How many calls fill a sample: the first few of a process are slower than all that follow."""
+    """How many calls fill a sample, not misled by the first few of a process, which are slower."""
     calls = 1
     while True:
         seconds = _median_of(worker, batches, calls, warm_up=True)
@@ -226,7 +227,7 @@ def _count_calls(worker: Worker, batches: Path) -> int:
 
 def _median_of(worker: Worker, batches: Path, calls: int, *, warm_up: bool = False) -> float:
     """Seconds of a call, the median of ``calls``."""
-    # Another engine's weights are in the caches now: a short call needs one to warm them.
+    # The caches hold another engine's weights: short calls need one more to warm up.
     first = 1 if warm_up or calls > 1 else 0
     answer = worker.request("run", batches=str(batches), warm_up=first, calls=calls)
     return float(np.median(answer["seconds"]))

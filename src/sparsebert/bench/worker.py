@@ -62,25 +62,25 @@ class Batch:
 
 
 class Setup(ABC):
-    """An engine before it runs: is it installed, what does it load, the command of its worker."""
+    """An engine before it runs: whether it is installed, what it loads, its worker's command."""
 
     precision = "fp32"
-    """What its linear layers multiply: engines are compared within a precision, and overall."""
+    """What its linear layers multiply in: engines are compared within a precision, and overall."""
     ragged = False
     """Whether it takes ragged batches; the others get theirs sorted by length and padded."""
     prepares = True
     """Whether `prepare` does anything (a process is started for it only then)."""
     cacheable = True
-    """Whether the next run of the same model may use what `prepare` made (``--cache``)."""
+    """Whether the next run of the same model may reuse what `prepare` made (``--cache``)."""
 
     @abstractmethod
     def missing(self) -> str | None:
         """Why this engine cannot run here, with what to do; None if it can."""
 
     def prepare(self, model: Path, workspace: Path) -> Path:
-        """Make of a Hugging Face or packed folder what this engine loads; returns where it is.
+        """Convert a Hugging Face or packed folder to what this engine loads; returns its path.
 
-        What it makes gets a folder of its own in ``workspace``, which other engines use as well.
+        The result gets a folder of its own in ``workspace``, which other engines use as well.
         """
         return model
 
@@ -105,7 +105,7 @@ class Engine(Setup):
 
     @abstractmethod
     def load(self, folder: Path, threads: int) -> None:
-        """Load what `prepare` returned, configured for speed as this engine's own guide says."""
+        """Load what `prepare` returned, configured for speed as the engine's own guide advises."""
 
     @abstractmethod
     def run(self, batch: Batch) -> Any:
@@ -169,9 +169,10 @@ def _timed_calls(engine: Engine, request: dict[str, Any]) -> list[float]:
 def _wait_until_idle() -> None:
     """Return once this process's threads sleep, so that the next engine has the cores to itself.
 
-    Pools spin for more work after a call: not at all to some milliseconds for most, 40 ms for ONNX
-    Runtime, up to 200 ms for OpenMP by Intel or LLVM. Told not to spin (OMP_WAIT_POLICY=PASSIVE,
-    allow_spinning=0) they are 5 to 20 % slower at few tokens; waiting costs nobody anything.
+    Thread pools spin for more work after a call: most for a few milliseconds at most, ONNX Runtime
+    for 40 ms, OpenMP by Intel or LLVM for up to 200 ms. Without spinning (OMP_WAIT_POLICY=PASSIVE,
+    allow_spinning=0) they are 5 to 20 % slower at few tokens; waiting puts no engine at a
+    disadvantage.
     """
     deadline = time.perf_counter() + _LONGEST_SPIN
     while time.perf_counter() < deadline:
@@ -183,7 +184,7 @@ def _wait_until_idle() -> None:
 
 def peak_memory() -> int:
     """The most memory this process has held at once, in bytes."""
-    # ru_maxrss would do, but on Linux a child inherits its parent's peak in it; VmHWM is our own.
+    # On Linux, a child inherits its parent's peak in ru_maxrss; VmHWM is its own.
     try:
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):

@@ -15,14 +15,14 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 class WorkerError(Exception):
-    """An engine failed in its worker: the engine's row says so, the measurement goes on."""
+    """An engine failed in its worker: the result gives the reason, and the measurement goes on."""
 
 
 class Worker:
     """A running worker; `request` sends it one request at a time."""
 
     def __init__(self, command: list[str], environment: dict[str, str], threads: int) -> None:
-        # Open as long as the worker runs: `stop` closes it.
+        # Stays open while the worker runs; `stop` closes it.
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         variables = dict.fromkeys(_THREAD_VARIABLES, str(threads))
         try:
@@ -37,7 +37,7 @@ class Worker:
             )
         except OSError as error:  # an engine may live in another Python, which may not be there
             self._log.close()
-            raise WorkerError(f"its process does not start: {error}") from error
+            raise WorkerError(f"its process could not be started: {error}") from error
 
     def request(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Send one request and wait for its answer; WorkerError if the engine fails or dies."""
@@ -51,7 +51,9 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise WorkerError(f"its process ended with {self._process.wait()}{self._last_words()}")
+            raise WorkerError(
+                f"its process ended with exit code {self._process.wait()}{self._last_words()}"
+            )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerError(answer["error"])
@@ -77,7 +79,7 @@ class Worker:
 
 @contextmanager
 def running(command: list[str], environment: dict[str, str], threads: int) -> Iterator[Worker]:
-    """A worker for the length of a with block."""
+    """A worker for the duration of a with block."""
     worker = Worker(command, environment, threads)
     try:
         yield worker

@@ -1,9 +1,9 @@
-"""What a call of an engine computes, in files that its worker reads.
+"""What one call of an engine computes, in files that its worker reads.
 
 A workload is a shape, which is a batch of random ids of one length, written as batch x tokens
 (``8x128``); or a file of texts of mixed length, in batches: in their own order for engines that
 take ragged batches, sorted by length for those that pad. Texts are tokenised once, by the parent,
-for all engines alike: tokenising is not part of any time.
+for all engines: no measured time includes tokenising.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Shape:
 
     @property
     def texts(self) -> int:
-        """Texts that one call answers."""
+        """Texts per call."""
         return self.batch
 
     def batches(self, vocabulary: int) -> list[list[list[int]]]:
-        """One batch; the values of ids do not matter to speed, their rows of the embedding do."""
+        """One batch; ids affect speed only by the rows of the embedding that they read."""
         random = np.random.default_rng(0)
         ids: list[list[int]] = random.integers(1, vocabulary, (self.batch, self.tokens)).tolist()
         return [ids]
@@ -98,7 +98,7 @@ def text_workload(
     largest = max(map(max, sequences))
     if largest >= vocabulary:
         raise InputError(
-            f"the tokenizer gives token id {largest} and the model has {vocabulary} tokens: they "
+            f"the tokenizer gives token id {largest}, but the model has {vocabulary} tokens: they "
             "do not belong together."
         )
     shape = Texts(len(sequences), sum(map(len, sequences)), batch)
@@ -110,18 +110,18 @@ def text_workload(
 
 
 def tokenise(texts: Sequence[str], folder: Path, positions: int) -> list[list[int]]:
-    """Token ids of each text as a model folder's tokenizer gives and cuts them.
+    """Token ids of each text from a model folder's tokenizer, truncated as it does.
 
-    ``positions`` is the most there can be. InputError if the folder has no tokenizer.
+    ``positions`` is the maximum length. InputError if the folder has no tokenizer.
     """
     encoder = folder_tokenizer(folder, positions=positions)
     if encoder is None:
         raise InputError(
-            f"{folder} has no tokenizer.json and no vocabulary: name a folder that has one "
+            f"{folder} has no tokenizer.json and no vocabulary: pass a folder that has one "
             "with --tokenizer."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)  # cut for every engine alike
+        warnings.simplefilter("ignore", TruncationWarning)  # the same for every engine
         return [tokens.ids.tolist() for tokens in encoder.encode(as_texts(list(texts)))]
 
 

@@ -1,8 +1,8 @@
 """The engines that can be measured, one file each: to add one, add a file with an `ENGINES` table.
 
 An engine lives in a worker process of its own, so that no library's threads, allocator or flags
-touch another's. `prepare` runs in a process before that, so that what an export needs counts
-neither as load time nor as memory.
+affect another's. `prepare` runs in an earlier process, so that what an export needs counts neither
+as load time nor as memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sparsebert.packing import is_packed, unpack
 
 
 def not_installed(*libraries: str) -> str | None:
-    """The reason of an engine that needs ``libraries``, naming the first that is not there."""
+    """Why an engine that needs ``libraries`` cannot run: the first that is not installed."""
     for library in libraries:
         if find_spec(library) is None:
             return f"{library} is not installed: pip install 'sparsebert[bench]'"
@@ -69,7 +69,7 @@ def default_engines() -> list[str]:
 
 
 def once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """``folder``, made by ``make`` unless it is there; half of one is never seen."""
+    """``folder``, made by ``make`` unless it exists; it appears only once it is complete."""
     if not folder.exists():
         with staged_folder(folder, force=False) as staging:
             make(staging)
@@ -87,7 +87,7 @@ def dense_folder(model: Path, workspace: Path) -> Path:
 
 
 def onnx_folder(model: Path, workspace: Path) -> Path:
-    """A folder with the fp32 ``model.onnx``, any batch and length, and the model's config."""
+    """A folder with the fp32 ``model.onnx``, for any batch and length, and the model's config."""
 
     def make(folder: Path) -> None:
         source = dense_folder(model, workspace)

@@ -1,4 +1,4 @@
-"""CTranslate2 by its own converter: the encoder with its pooler, without the task's head."""
+"""CTranslate2, through its own converter: the encoder with its pooler, without the task's head."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TYPES = {"fp32": "float32", "int8": "int8"}
 
 
 class CTranslate2Engine(Engine):
-    """One encoder with N threads inside it; padding is left out by the library itself."""
+    """One encoder with N threads; the library skips padding by itself."""
 
     def __init__(self, precision: str) -> None:
         self.precision = precision
@@ -82,7 +82,7 @@ def _convert(source: Path, target: Path, quantisation: str) -> None:
     class Converter(TransformersConverter):  # type: ignore[misc]
         def load_model(self, model_class: Any, folder: str, **options: Any) -> Any:
             model = model_class.from_pretrained(folder, **options)
-            # The converter reads it; transformers 5 no longer has any other kind.
+            # The converter reads it; transformers 5 dropped it along with all other kinds.
             model.config.position_embedding_type = "absolute"
             self._words = Words(model.config.vocab_size)
             return model

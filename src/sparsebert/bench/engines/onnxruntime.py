@@ -1,4 +1,4 @@
-"""ONNX Runtime as its guides say: a graph fused for BERT, int8 by dynamic quantisation."""
+"""ONNX Runtime as its guides advise: a graph fused for BERT, int8 by dynamic quantisation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OnnxRuntimeEngine(Engine):
         )
         if self.precision == "fp32":
             return fused
-        # Without VNNI a sum of two u8 x s8 products overflows 16 bits: weights must have 7 bits.
+        # Without VNNI, a sum of two u8 x s8 products overflows 16 bits, so weights get 7 bits.
         saturates = not cpu_flags() & {"avx512_vnni", "avx_vnni"}
         return once(
             workspace / f"onnxruntime-{version}-int8" / ("7-bit" if saturates else "8-bit"),
@@ -99,14 +99,14 @@ def _quantise(source: Path, folder: Path, *, reduce_range: bool) -> None:
         per_channel=True,
         reduce_range=reduce_range,
         weight_type=QuantType.QInt8,
-        # Types cannot be inferred across the fused operators; all of them give floats.
+        # Types cannot be inferred across the fused operators; all of them output floats.
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
     _note_operators(folder)
 
 
 def _note_operators(folder: Path) -> None:
-    """Record which fused operators the graph has: without them it is another engine."""
+    """Record which fused operators the graph has: an unfused graph would be another engine."""
     import onnx
 
     graph = onnx.load(folder / ONNX_NAME, load_external_data=False).graph

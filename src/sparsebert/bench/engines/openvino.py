@@ -1,4 +1,4 @@
-"""OpenVINO as its guides say: converted from torch, the LATENCY hint, int8 by NNCF."""
+"""OpenVINO as its guides advise: converted from torch, the LATENCY hint, int8 by NNCF."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class OpenVinoEngine(Engine):
     def load(self, folder: Path, threads: int) -> None:
         import openvino as ov
 
-        # On a CPU with bf16 instructions that is what it computes fp32 models in, unless set
-        # otherwise. What is not int8 in an int8 model is left to its own choice.
+        # On a CPU with bf16 instructions, it computes fp32 models in bf16 unless told otherwise.
+        # What is not int8 in an int8 model is left to its own choice.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
         types = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}
         if self.precision in types:

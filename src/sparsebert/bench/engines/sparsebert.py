@@ -1,7 +1,7 @@
-"""Our own engine, on a packed folder: what a server would load, and what it would ask for.
+"""Our own engine, on a packed folder: what a server would load, and what it would compute.
 
-Of a SPLADE model that is its sparse embeddings, pooled in the engine. Other engines give the logits
-of each token, and leave the pooling to their caller.
+For a SPLADE model, that is sparse embeddings, including their pooling. Other engines return the
+logits of each token and leave the pooling to their caller.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PackedEngine(Engine):
     """The native engine on weights packed as one dtype."""
 
     ragged = True
-    cacheable = False  # packing is quick, and another version of sparsebert packs otherwise
+    cacheable = False  # packing is quick, and another version of sparsebert may pack differently
 
     def __init__(self, dtype: str, *, sparse: bool = True, compute: str | None = None) -> None:
         self.precision = compute or dtype
@@ -47,7 +47,7 @@ class PackedEngine(Engine):
         if self._sparse and is_packed(model) and open_packed(model).dtype == self._dtype:
             return model
         packed = workspace / f"packed-{self._dtype}{'' if self._sparse else '-dense'}"
-        if not packed.exists():  # another precision may be computed of the same
+        if not packed.exists():  # it may be shared with an engine of another precision
             source = dense_folder(model, workspace)
             pack(source, packed, dtype=self._dtype, compress=self._sparse)
         return packed

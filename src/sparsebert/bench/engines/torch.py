@@ -1,8 +1,8 @@
 """The dense peers everyone has: transformers' own model on torch, as its users run it.
 
-Zeros are weights like any other to it, so a sparse folder takes as long as the dense one would.
-torch-compile is the same network as torch's guide to inference on CPUs says: inductor, autotuned,
-weights frozen.
+torch treats zeros like any other weights, so a sparse folder takes as long as the dense one would.
+torch-compile is the same network, compiled as torch's guide to inference on CPUs advises: inductor,
+autotuned, weights frozen.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class TorchEngine(Engine):
 
 
 class TorchCompileEngine(TorchEngine):
-    """The same model, compiled anew for each shape; for padded batches once for all lengths."""
+    """The same model, compiled for each shape; for padded batches, once for all lengths."""
 
     mode = "inductor, max-autotune, weights frozen"
 
@@ -74,8 +74,8 @@ class TorchCompileEngine(TorchEngine):
         import torch._inductor.config
 
         super().load(folder, threads)
-        # Freezing alone was slower than neither at 1x16 when measured; with autotuned GEMMs it was
-        # the fastest there and level with the others from 128 tokens on.
+        # At 1x16, freezing alone was slower than doing neither when measured; with autotuned GEMMs
+        # it was the fastest, and level with the others from 128 tokens on.
         torch._inductor.config.freezing = True
         torch._dynamo.config.recompile_limit = 64  # one for each shape
         model = self._model
