@@ -1,10 +1,10 @@
-"""What Arm cores would make of the inner loops, as llvm-mca estimates it: no Arm CPU is needed.
+"""The speed of the inner loops on Arm cores, as estimated by llvm-mca: no Arm CPU is needed.
 
     make test-arm                       (builds build/arm/release, which is read here)
     python benchmarks/arm_estimates.py [--mca llvm-mca-22] [CPU ...]
 
-Prints dense-equivalent multiplies a cycle (zeros counted) of each kernel's loop, and 1:2 beside
-dense. llvm-mca takes every load from L1 and knows nothing of what stands around the loop.
+Prints dense-equivalent multiplies per cycle (zeros counted) of each kernel's loop, and 1:2 relative
+to dense. llvm-mca assumes that every load hits L1, and ignores the code around the loop.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ LANES = {"sdot": 16, "usdot": 16, "sudot": 16, "usmmla": 32, "smull": 8, "smull2
 
 
 class Loop(NamedTuple):
-    """A kernel's inner loop: the one of a function in which most is multiplied."""
+    """A kernel's inner loop: the loop of a function with the most multiplies."""
 
     name: str
     file: str
     function: str
     skips: int  # 2 for 1:2: each multiply stands for two
     lacks: tuple[str, ...] = ()  # CPUs that cannot run it
-    expands: bool = False  # dense, after a tile's weights were expanded for 64 tokens
+    expands: bool = False  # dense, after a tile's weights have been expanded for 64 tokens
 
 
 NO_I8MM = ("neoverse-n1", "apple-m1")
@@ -56,7 +56,7 @@ LOOPS = [
 
 
 def loops(file: str, function: str) -> Iterator[list[str]]:
-    """The function's loops without a branch inside, as assembly."""
+    """The function's loops without branches inside, as assembly."""
     objects = BUILD / "CMakeFiles" / "engine.dir" / "src" / "native" / f"{file}.cpp.o"
     command = ["aarch64-linux-gnu-objdump", "-d", "-C", "--no-show-raw-insn", str(objects)]
     listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -96,12 +96,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("cpus", nargs="*", metavar="CPU", default=CPUS)
     parser.add_argument(
-        "--mca", default="llvm-mca", help="the llvm-mca to ask; 19 knows newer cores"
+        "--mca", default="llvm-mca", help="the llvm-mca to run; 19 knows newer cores"
     )
     options = parser.parse_args()
     if not shutil.which(options.mca):
-        parser.error(f"there is no {options.mca}. On Debian and Ubuntu: apt-get install llvm")
-    print(f"| multiplies a cycle | {' | '.join(options.cpus)} |")
+        parser.error(f"{options.mca} was not found. On Debian and Ubuntu: apt-get install llvm")
+    print(f"| multiplies per cycle | {' | '.join(options.cpus)} |")
     print(f"|---|{'---:|' * len(options.cpus)}")
     dense: dict[str, float] = {}
     for loop in LOOPS:

@@ -1,7 +1,7 @@
 """`sparsebert bench` with one more engine: DeepSparse, for sparse models, discontinued in 2025.
 
-It wants libraries too old to stand beside the others (Python 3.11 at most, numpy 1), and so a
-Python of its own, in which this very file is its worker:
+It needs libraries too old to be installed beside the others (Python 3.11 at most, numpy 1), and so
+a Python of its own, in which this file is its worker:
 
     python3.11 -m venv ~/deepsparse && ~/deepsparse/bin/pip install deepsparse==1.8.0
     export SPARSEBERT_DEEPSPARSE_PYTHON=~/deepsparse/bin/python
@@ -27,14 +27,14 @@ _STEP = 32  # tokens: padded texts get lengths that are multiples of it
 
 
 class DeepSparse:
-    """One compiled network a shape, for it compiles for fixed shapes; the latest few are kept."""
+    """One compiled network per shape, since it compiles for fixed shapes; the latest are kept."""
 
     def start(self) -> None:
         """Import the library."""
         import deepsparse  # noqa: F401
 
     def load(self, folder: Path, threads: int) -> None:
-        """Note what to load: it compiles when the first shape is known."""
+        """Note what to load: it is compiled when the first shape is known."""
         import onnx
 
         self._file, self._threads = str(folder / "model.onnx"), threads
@@ -43,7 +43,7 @@ class DeepSparse:
         self._inputs = [given.name for given in graph.input]
 
     def run(self, batch: Any) -> Any:
-        """The logits or hidden states, with what was padded."""
+        """The logits or hidden states, padding included."""
         inputs = list(batch.named(self._inputs).values())
         if not batch.mask.all():
             padding = -batch.ids.shape[1] % _STEP
@@ -51,7 +51,7 @@ class DeepSparse:
         return self._network(inputs[0].shape).run(inputs, val_inp=False)[0]
 
     def about(self) -> dict[str, str]:
-        """Version and settings, as every engine tells them."""
+        """Version and settings, as for every engine."""
         import deepsparse
 
         return {
@@ -64,10 +64,10 @@ class DeepSparse:
         import deepsparse
 
         if shape not in self._networks:
-            # A network of BERT-base holds some 500 MB: no more than texts of all lengths need.
-            while len(self._networks) > 512 // _STEP:  # and one for the last, smaller batch
+            # A network of BERT-base takes some 500 MB: keep one per length of padded texts,
+            while len(self._networks) > 512 // _STEP:  # and one for the last, smaller batch.
                 del self._networks[next(iter(self._networks))]
-            # It writes the shapes into the file it is given, and other engines load that too.
+            # It writes the shapes into its file, which other engines load too: give it a copy.
             with tempfile.TemporaryDirectory() as folder:
                 self._networks[shape] = deepsparse.Engine(
                     shutil.copy(self._file, folder),
@@ -84,7 +84,7 @@ def register() -> None:
     from sparsebert.bench.engines import known_engines, not_installed, onnx_folder
 
     class DeepSparseSetup(worker.Setup):
-        """Its worker loads the same ONNX export as ONNX Runtime, not fused: it fuses by itself."""
+        """Its worker loads the ONNX export before ONNX Runtime's fusion: it fuses by itself."""
 
         def missing(self) -> str | None:
             python = os.environ.get(VARIABLE)
@@ -94,7 +94,7 @@ def register() -> None:
                     f"DIR/bin/pip install deepsparse==1.8.0, then set {VARIABLE}=DIR/bin/python"
                 )
             if not os.access(python, os.X_OK):
-                return f"{VARIABLE} is {python}, which is no program"
+                return f"{VARIABLE} is {python}, which is not a program"
             return not_installed("onnx", "torch", "transformers")
 
         def prepare(self, model: Path, workspace: Path) -> Path:
@@ -110,8 +110,8 @@ def register() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """A worker's part, or the command line of `sparsebert bench`."""
-    if arguments[:1] == ["serve"]:  # in DeepSparse's own Python, where sparsebert is not
+    """Run a worker, or the command line of `sparsebert bench`."""
+    if arguments[:1] == ["serve"]:  # in DeepSparse's own Python, which does not have sparsebert
         runpy.run_path(arguments[1])["serve"](DeepSparse())
         return
     register()

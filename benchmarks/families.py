@@ -1,10 +1,10 @@
-"""What a family's way of computing costs: two random models of one size in turns, call by call.
+"""What a family's architecture costs: two random models of one size take turns, call by call.
 
     python benchmarks/families.py bert-base deberta-v3-base --threads 2
 
-Both are pruned to 1:2, packed, and stand in one process, so that a machine whose speed drifts is
-as fast for either. A round is the median of --calls calls of each; printed are the medians of the
-rounds, in milliseconds, and of their ratios, with the lowest and the highest ratio.
+Both are pruned to 1:2, packed, and loaded into one process, so that drifting machine speed affects
+both alike. A round is the median of --calls calls of each. Prints the medians of the rounds, in
+milliseconds, and of their ratios, with the lowest and the highest ratio.
 """
 
 from __future__ import annotations

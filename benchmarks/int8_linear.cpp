@@ -1,10 +1,10 @@
-// Speed of the int8 linear kernels alone, one thread, dense beside 1:2, in rounds that take turns.
+// Speed of the int8 linear kernels alone, one thread, dense beside 1:2, in interleaved rounds.
 //   cmake -S . -B build/bench -DSPARSEBERT_MODULE=OFF -DSPARSEBERT_BENCHMARKS=ON
 //   cmake --build build/bench --target int8_linear_bench
 //   build/bench/int8_linear_bench [instruction set]
-// GOP/s count the dense layer's 2 x rows x columns x tokens, so that dense and 1:2 compare by time;
-// 1:2 by blends and, where the set has them, by lookup tables, which leave few tokens to blends;
-// `L1 dense` is a small dense layer in the same round, what the machine could do just then.
+// GOP/s count the dense layer's 2 x rows x columns x tokens, so that dense and 1:2 compare by time.
+// 1:2 runs by blends and, if the set has them, by lookup tables, which leave few tokens to blends.
+// `L1 dense` is a small dense layer in the same round: what the machine could do at that moment.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

@@ -1,5 +1,5 @@
-// What this machine can do at most, to compare the kernels with: multiplies that never leave the
-// registers, and reading from each level of memory.
+// The limits of this machine, to compare the kernels with: multiplies that never leave registers,
+// and reading from each level of memory.
 //   cmake -S . -B build/bench -DSPARSEBERT_MODULE=OFF -DSPARSEBERT_BENCHMARKS=ON
 //   cmake --build build/bench --target limits_bench && build/bench/limits_bench [threads]
 #include <algorithm>
@@ -37,7 +37,7 @@ double best_seconds(int rounds, Work work) {
 #ifdef __x86_64__
 constexpr int kSteps = 1 << 20;
 
-// Eight independent sums hide the latency (4 cycles) of two instructions a cycle.
+// Eight independent sums hide the latency (4 cycles) at two instructions per cycle.
 [[gnu::target("avx512f")]] void fma_steps() {
     __m512 sums[8] = {}, factor = _mm512_set1_ps(0.5f);
     for (int step = 0; step < kSteps; ++step)
@@ -54,7 +54,7 @@ constexpr int kSteps = 1 << 20;
             asm volatile("vpdpbusd %1, %1, %0" : "+v"(sums[i]) : "v"(factor));
 }
 
-// Billions of operations a second: `lanes` multiplies and as many adds in each instruction.
+// Billions of operations per second: `lanes` multiplies and as many adds per instruction.
 double giga_operations(void (*steps)(), int lanes) {
     return 2.0 * lanes * 8 * kSteps / best_seconds(9, steps) / 1e9;
 }
@@ -73,7 +73,7 @@ void read_all(const uint8_t* data, size_t bytes, size_t passes) {
     asm volatile("" : : "m"(sums));
 }
 
-// GB/s of `threads` that each read their own part of `bytes`, many times over.
+// GB/s of `threads` threads, each reading its own part of `bytes` many times over.
 double read_gigabytes(size_t bytes, int threads) {
     Bytes memory;
     uint8_t* data = memory.reserve(bytes);
@@ -99,10 +99,11 @@ int main(int count, char** arguments) {
         return std::find(sets.begin(), sets.end(), name) != sets.end();
     };
     if (has("avx512"))
-        std::printf("fp32 FMA, 512 bits      %7.0f GFLOP/s a core\n",
+        std::printf("fp32 FMA, 512 bits      %7.0f GFLOP/s per core\n",
                     giga_operations(fma_steps, 16));
     if (has("avx512-vnni"))
-        std::printf("vpdpbusd, 512 bits      %7.0f GOP/s a core\n", giga_operations(dot_steps, 64));
+        std::printf("vpdpbusd, 512 bits      %7.0f GOP/s per core\n",
+                    giga_operations(dot_steps, 64));
 #endif
     for (const size_t kilobytes : {16, 512, 8 << 10, 48 << 10, 256 << 10})
         for (int threads = 1; threads <= most; ++threads)

@@ -1,10 +1,10 @@
-// Speed of the linear kernels alone, one thread, dense beside 1:2, in rounds that take turns. For
+// Speed of the linear kernels alone, one thread, dense beside 1:2, in interleaved rounds. For
 // x86-64:
 //   cmake -S . -B build/bench -DSPARSEBERT_MODULE=OFF -DSPARSEBERT_BENCHMARKS=ON
 //   cmake --build build/bench --target linear_bench && build/bench/linear_bench [instruction set]
 // GFLOP/s count the dense layer's 2 x rows x columns x tokens, so that dense and 1:2 compare by
-// time. `FMA` is a loop of multiply-adds between registers in the same round, what the core could
-// do just then; shares are of it, for 1:2 of twice it, since half of the weights are skipped.
+// time. `FMA` is a loop of multiply-adds between registers in the same round: what the core could
+// do at that moment. Shares are of it, for 1:2 of twice it, since half of the weights are skipped.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -62,12 +62,12 @@ struct Case {
     int width;
 };
 
-// Twelve chains of multiply-adds in registers: enough to hide the latency of any.
+// Twelve chains of multiply-adds in registers: enough to hide the latency of each.
 constexpr int kChains = 12;
 
 template <typename Lanes>
 [[gnu::always_inline]] inline void multiply_add(int steps) {
-    // Read anew for each chain, so that no two of them can be taken for one.
+    // Read again for each chain, so that the compiler cannot merge any two.
     static volatile float start = 1e-3f;
     Lanes sums[kChains], factor = Lanes{} + start, total = {};
     for (Lanes& sum : sums) sum = Lanes{} + start;

@@ -1,12 +1,12 @@
-"""What holding a packed folder against its checksums adds to loading it.
+"""What checking a packed folder against its checksums adds to loading it.
 
     python benchmarks/loading.py bert-base --threads 2
     python benchmarks/loading.py sentence-transformers/all-mpnet-base-v2 --threads 2
 
-A dense model, or one of random weights without tokenizer, is pruned to 1:2 and packed, and loaded
-in turns from that folder and from a copy without checksums. Printed are medians in milliseconds,
-libraries imported and the file in the page cache: of loading, and of loading and a first answer, to
-a short text or 16 ids.
+A dense model, or one with random weights and no tokenizer, is pruned to 1:2, packed, and loaded
+alternately from that folder and from a copy without checksums. Prints medians in milliseconds, with
+libraries imported and the file in the page cache: of loading, and of loading plus a first answer,
+to a short text or 16 ids.
 """
 
 from __future__ import annotations

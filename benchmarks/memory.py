@@ -2,13 +2,13 @@
 
     python benchmarks/memory.py packed/ --texts 100000
 
-Texts are made up, 1 to 40 words, 12 at the median. Printed is the resident memory after the first
+Texts are made up, of 1 to 40 words, 12 at the median. Prints the resident memory after the first
 1,000, when every buffer has its size, after each tenth of the rest, and the growth.
 
     python benchmarks/memory.py packed/ --long 8192
 
-The most that the process has held after loading, and after one text of so many tokens. Other
-engines stand beside it in the column of peak memory of
+Prints the peak memory of the process after loading, and after one text of that many tokens. For
+other engines, see the peak memory column of
 
     sparsebert bench --random modernbert-base --shapes 1x8192 --rounds 1
 """
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a packed folder with a tokenizer")
     parser.add_argument("--texts", type=int, default=100_000)
-    parser.add_argument("--long", type=int, metavar="TOKENS", help="one text of so many instead")
+    parser.add_argument("--long", type=int, metavar="TOKENS", help="one text of this many instead")
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     model = sparsebert.load(arguments.model, threads=arguments.threads)
@@ -67,7 +67,7 @@ def main() -> None:
             shown = done * 10 // arguments.texts
             print(f"{done:>9,} texts  {now / 2**20:7.1f} MiB", flush=True)
     seconds = time.perf_counter() - started
-    print(f"grown by {100 * (now / first - 1):.1f} % in {seconds:.0f} s")
+    print(f"grew by {100 * (now / first - 1):.1f} % in {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The latency of calls with pauses between them, as of a server that waits for its next request.
+"""The latency of calls with pauses between them, as on a server that waits for requests.
 
     python benchmarks/pauses.py packed/ --threads 1,2
 
-One text of each length, again and again, with pauses in which the threads fall asleep. Printed are
-medians over the rounds, thread counts in turns, of a sample's median and 90th percentile, in
-milliseconds. Calls one after the other are what `sparsebert bench` measures.
+One text of each length, again and again, with pauses in which the threads fall asleep. Prints
+medians over the rounds, in which thread counts take turns, of a sample's median and 90th
+percentile, in milliseconds. For calls without pauses, see `sparsebert bench`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ SAMPLE_SECONDS = 1.2
 MOST_CALLS = 150
 
 
-def whole_numbers(text: str) -> list[int]:
+def integers(text: str) -> list[int]:
     numbers = [int(word) for word in text.split(",")]
     if min(numbers) < 1:
-        raise argparse.ArgumentTypeError("they begin at 1")
+        raise argparse.ArgumentTypeError("each must be at least 1")
     return numbers
 
 
 def sample(model: sparsebert.Model, tokens: int, pause: float) -> tuple[float, float]:
-    """Median and 90th percentile of a call after a pause of so many seconds, in milliseconds."""
+    """Median and 90th percentile, in milliseconds, of a call after ``pause`` seconds."""
     ids = [[1000 + i for i in range(tokens)]]
     times = []
     for _ in range(max(2, min(MOST_CALLS, int(SAMPLE_SECONDS / pause)))):
@@ -41,9 +41,9 @@ def sample(model: sparsebert.Model, tokens: int, pause: float) -> tuple[float, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", metavar="MODEL", help="a packed folder, or any that `load` takes")
-    parser.add_argument("--threads", type=whole_numbers, default=[1, 2], metavar="N,...")
-    parser.add_argument("--tokens", type=whole_numbers, default=[16, 64, 128], metavar="N,...")
-    parser.add_argument("--pauses", type=whole_numbers, default=[2, 10], metavar="MS,...")
+    parser.add_argument("--threads", type=integers, default=[1, 2], metavar="N,...")
+    parser.add_argument("--tokens", type=integers, default=[16, 64, 128], metavar="N,...")
+    parser.add_argument("--pauses", type=integers, default=[2, 10], metavar="MS,...")
     parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
     models = {threads: sparsebert.load(given.model, threads=threads) for threads in given.threads}

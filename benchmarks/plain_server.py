@@ -1,9 +1,9 @@
-"""What one writes in an afternoon: FastAPI over ONNX Runtime in int8, one request after another.
+"""The server one would write in an afternoon: FastAPI over ONNX Runtime in int8, no batching.
 
     python benchmarks/plain_server.py minilm/ --port 8081
 
-A peer for benchmarks/serving.py: the graph fused for BERT and quantised as `sparsebert bench` has
-it for the same engine, a thread pool's worth of requests at a time, no batching across them.
+A peer for benchmarks/serving.py: the graph is fused for BERT and quantised as in `sparsebert bench`
+for the same engine; a thread pool runs several requests at a time, but never as one batch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Request(BaseModel):
 
 
 def create(model: Path, workspace: Path, threads: int) -> FastAPI:
-    """An application that embeds by the mean of the last layer, to length 1."""
+    """An application that embeds by the mean of the last layer, normalised to length 1."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     folder = OnnxRuntimeEngine("int8").prepare(model, workspace)
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("model", help="a dense model's folder or hub id")
     parser.add_argument("--port", type=int, default=8081)
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
-    parser.add_argument("--cache", type=Path, help="keep the exported graph for the next time")
+    parser.add_argument("--cache", type=Path, help="keep the exported graph here, for next time")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         workspace = asked.cache or Path(temporary)

@@ -1,20 +1,21 @@
-"""Files through `embed_files`: what one core gives, what two give, here and on Ray.
+"""Files through `embed_files`: the throughput of one core and of several, here and on Ray.
 
     python benchmarks/scale.py --model packed/ --data qqp/validation.parquet \\
       qnli/validation.parquet --columns question1 question2 question sentence
 
-The texts are written to one Parquet file, which every way answers in parts of ``--rows-per-file``:
+The texts are written to one Parquet file, which every way processes in parts of
+``--rows-per-file``:
 
-    1 thread, N threads    one process; the engine and the tokenizer have so many threads
-    N processes            that share nothing, 1 thread and every N-th row each: what the machine
-                           gives at most
-    Ray, 1 and N actors    1 thread each, on a new cluster of this machine
+    1 thread, N threads    one process; the engine and the tokenizer have that many threads
+    N processes            that share nothing, with 1 thread and every N-th row each: the most that
+                           the machine can do
+    Ray, 1 and N actors    1 thread each, on a new cluster on this machine
 
-A way's speed is counted from the moment when each worker has finished a part to the end of the last
-part, by the times of the files: it is what a long job comes to. Starting Ray, processes and engines
-is left out, and told as ``start``. Rounds go through all ways, each round in another order, so that
-what else the machine does hits all alike. Reported are medians over rounds, ratios of the same
-round, and what documents cost: cores x time.
+A way's speed is measured from the moment when each worker has finished a part to the end of the
+last part, by the times of the files: it is what a long job approaches. Starting Ray, processes and
+engines is left out, and reported as ``start``. Rounds go through all ways, each round in another
+order, so that other load on the machine affects all alike. Reports medians over rounds, ratios
+within a round, and what documents cost: cores x time.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ ALONE, RAY_ALONE = "1 thread", "Ray, 1 actor"
 
 @dataclass(frozen=True)
 class Way:
-    """``workers`` engines of ``threads`` threads; ``engine`` is that of `embed_files`."""
+    """``workers`` engines with ``threads`` threads each; ``engine`` is that of `embed_files`."""
 
     name: str
     engine: str
@@ -57,13 +58,13 @@ class Way:
 
     @property
     def one(self) -> str:
-        """The way that it is a multiple of: the same engine on one core."""
+        """The way that it is compared with: the same engine on one core."""
         return RAY_ALONE if self.engine == "ray" else ALONE
 
 
 @dataclass(frozen=True)
 class Run:
-    """Documents a second in the steady state; ``start`` and ``seconds`` are of the whole call."""
+    """Documents per second in the steady state; ``start`` and ``seconds`` are of the whole call."""
 
     model: str
     way: str
@@ -77,11 +78,11 @@ def main() -> int:
     asked = parse()
     ways = [way for way in ways_for(asked.cores) if way.engine in asked.engines]
     texts = read_texts(asked.data, asked.columns, asked.rows, asked.seed)
-    # Parts of equal size, as many for each worker.
+    # Parts of equal size, the same number for each worker.
     whole = asked.rows_per_file * asked.cores
     texts = texts[: len(texts) // whole * whole]
     if len(texts) < 2 * whole:
-        raise SystemExit(f"{len(texts)} texts are too few: {2 * whole} at least are needed.")
+        raise SystemExit(f"{len(texts)} texts are too few: at least {2 * whole} are needed.")
     runs: list[Run] = []
     with tempfile.TemporaryDirectory() as folder:
         inputs = write_inputs(texts, Path(folder), asked.cores)
@@ -118,7 +119,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--columns", nargs="+", default=["text"], help="those with texts; a file may lack some"
     )
-    parser.add_argument("--rows", type=int, default=80_000, help="a selection of so many texts")
+    parser.add_argument(
+        "--rows", type=int, default=80_000, help="use a selection of this many texts"
+    )
     parser.add_argument("--rows-per-file", type=int, default=ROWS_PER_FILE)
     parser.add_argument("--cores", type=int, default=available_cores(), help="N in the ways above")
     parser.add_argument("--engines", nargs="+", default=ENGINES, choices=ENGINES)
@@ -172,7 +175,7 @@ def measure(model: Path, way: Way, inputs: Sequence[Path], rows_per_file: int, t
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as scratch:
         outs = [Path(scratch) / f"out-{number}" for number in range(len(calls))]
-        # Tokenizers have threads of their own, as many as this says when a process begins.
+        # Tokenizers have their own threads, whose number is read from this when a process begins.
         os.environ["RAYON_NUM_THREADS"] = str(way.threads)
         with ProcessPoolExecutor(len(calls), mp_context=context) as processes:
             call = partial(embed, model, way, rows_per_file)
@@ -184,7 +187,7 @@ def measure(model: Path, way: Way, inputs: Sequence[Path], rows_per_file: int, t
 
 
 def embed(model: Path, way: Way, rows_per_file: int, path: Path, out: Path) -> float:
-    """Answer a file, and say how long the whole call took."""
+    """Process a file, and return the seconds that the whole call took."""
     from sparsebert.scale import embed_files
 
     started = time.perf_counter()
@@ -201,12 +204,14 @@ def embed(model: Path, way: Way, rows_per_file: int, path: Path, out: Path) -> f
     )
     seconds = time.perf_counter() - started
     if way.engine == "ray" and result.workers != way.workers:
-        raise SystemExit(f"{result.workers} actors of {way.workers} had work: take more --rows.")
+        raise SystemExit(
+            f"only {result.workers} of {way.workers} actors had work: use more --rows."
+        )
     return seconds
 
 
 def mean_tokens(model: Path, texts: Sequence[str]) -> float:
-    """As the engine reads them: with special tokens, cut to the model's length."""
+    """As the engine reads them: with special tokens, truncated to the model's length."""
     import warnings
 
     from sparsebert import load
@@ -224,7 +229,7 @@ def name(model: Path) -> str:
 
 
 def summary(model: str, way: Way, runs: Sequence[Run], tokens: float) -> dict[str, Any]:
-    """What a way came to with a model: medians over rounds, and of the ratios within a round."""
+    """The result of a way with a model: medians over rounds, and of the ratios within a round."""
     speeds = {(run.way, run.round): run.documents_per_second for run in runs if run.model == model}
     mine = {turn: speed for (named, turn), speed in speeds.items() if named == way.name}
     times = statistics.median(speed / speeds[way.one, turn] for turn, speed in mine.items())
@@ -258,8 +263,8 @@ def libraries() -> dict[str, str]:
 def as_markdown(result: dict[str, Any]) -> str:
     machine, settings = result["machine"], result["settings"]
     lines = [
-        f"{settings['documents']:,} documents of {settings['mean_characters']} characters in the "
-        f"mean, {settings['rows_per_file']:,} a file, {settings['rounds']} rounds; "
+        f"{settings['documents']:,} documents of {settings['mean_characters']} characters on "
+        f"average, {settings['rows_per_file']:,} per file, {settings['rounds']} rounds; "
         f"{machine['cpu']}, {machine['cores']} cores, {machine['instruction_set']}, Ray "
         f"{machine['ray']}, {machine['date']}",
         "",

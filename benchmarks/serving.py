@@ -1,15 +1,16 @@
-"""Servers under load: many clients on loopback, each asking again as soon as it is answered.
+"""Servers under load: many clients on loopback, each sending a request as soon as it is answered.
 
     python benchmarks/serving.py --texts sst2/validation.parquet --clients 64 --seconds 60 \\
       --server "sparsebert=sparsebert serve packed/ --port {port} --auto-truncate" \\
       --server "plain=python benchmarks/plain_server.py minilm/ --port {port}" \\
       --server "infinity=infinity_emb v2 --model-id minilm/ --port {port}"
 
-Every server gets the same requests: ``POST /v1/embeddings`` (or the path behind the name, as in
-``infinity/embeddings=...``) with one text each, in the same order. Servers run one at a time, in
-rounds, each started anew, waited for, warmed up, loaded and stopped; a URL instead of a command is
-a server that runs already. Latency is from the request's first byte sent to the answer's last read.
-Reported are medians over rounds, and every round in JSON. CPU seconds are of the server's process.
+Every server gets the same requests: ``POST /v1/embeddings`` (or the path after the name, as in
+``infinity/embeddings=...``) with one text each, in the same order. Servers run one at a time: in
+each round, each is started, awaited, warmed up, put under load and stopped. A URL instead of a
+command is a server that is already running. Latency is from the first byte of the request sent to
+the last byte of the answer read. Reports medians over rounds, and every round in JSON. CPU seconds
+are those of the server's process.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from sparsebert.tasks.texts import read_texts, single_texts
 PATH = "/v1/embeddings"
 START_SECONDS = 300.0
 ANSWER_SECONDS = 60.0  # a client that waits longer counts as hung
-# Built-in texts: sentences of these put together until a text has as many words as drawn for it.
+# Built-in texts: these are strung together until a text has the number of words drawn for it.
 PARTS = (
     "the ferry leaves at noon",
     "nobody expected the old bridge to hold, yet it did",
@@ -55,7 +56,7 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Server:
-    """``target`` is a command with ``{port}`` in it, or the URL of one that runs."""
+    """``target`` is a command with ``{port}`` in it, or the URL of a running server."""
 
     name: str
     path: str
@@ -64,7 +65,7 @@ class Server:
 
 @dataclass
 class Load:
-    """What one round of load on one server came to. Latencies are in milliseconds."""
+    """The result of one round of load on one server. Latencies are in milliseconds."""
 
     server: str
     clients: int
@@ -118,7 +119,7 @@ def parse() -> argparse.Namespace:
         action="append",
         required=True,
         metavar="NAME[/PATH]=COMMAND|URL",
-        help="a command with {port} in it, or the URL of a server that runs; may be repeated",
+        help="a command with {port} in it, or the URL of a running server; may be repeated",
     )
     parser.add_argument("--clients", type=int, nargs="+", default=[64])
     parser.add_argument("--seconds", type=float, default=60)
@@ -138,7 +139,7 @@ def as_server(text: str) -> Server:
 
 
 def made_texts(count: int, seed: int) -> list[str]:
-    """Texts of 3 to 180 words, most of them short: a log-normal with the median at 18 words."""
+    """Texts of 3 to 180 words, most of them short: log-normal with a median of 18 words."""
     draw = random.Random(seed)
     texts = []
     for _ in range(count):
@@ -152,7 +153,7 @@ def made_texts(count: int, seed: int) -> list[str]:
 
 @contextmanager
 def running(server: Server) -> Iterator[tuple[str, int | None]]:
-    """The server's URL, and its process where we started it; it is stopped at the end."""
+    """The server's URL, and its process id if we started it; it is stopped at the end."""
     if server.target.startswith("http://"):
         yield server.target, None
         return
@@ -177,7 +178,9 @@ def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise SystemExit(f"the server ended with {process.returncode} before it answered.")
+            raise SystemExit(
+                f"the server ended with exit code {process.returncode} before it listened."
+            )
         with socket.socket() as probe:
             probe.settimeout(1)
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -187,7 +190,7 @@ def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def as_requests(server: Server, url: str, texts: Sequence[str], model: str | None) -> list[bytes]:
-    """Whole HTTP requests, made beforehand: the clients share the machine with the server."""
+    """Complete HTTP requests, built beforehand: the clients share the machine with the server."""
     host = urlsplit(url).netloc
     requests = []
     for text in texts:
@@ -201,7 +204,7 @@ def as_requests(server: Server, url: str, texts: Sequence[str], model: str | Non
 
 
 class Client(asyncio.Protocol):
-    """One connection that asks, waits for the whole answer, and asks again."""
+    """One connection that sends a request, waits for the complete answer, and starts over."""
 
     def __init__(self, queue: Iterator[bytes], end: float, record: Recorder) -> None:
         self.queue, self.end, self.record = queue, end, record
@@ -233,7 +236,7 @@ class Client(asyncio.Protocol):
             self.finish()
         elif status == "200":
             self.ask()
-        else:  # refused at once: asking again at once would be a flood, not a load
+        else:  # refused at once: repeating it at once would flood the server
             asyncio.get_running_loop().call_later(0.05, self.ask)
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -248,7 +251,7 @@ class Client(asyncio.Protocol):
 
 
 class Recorder:
-    """Statuses of all answers, and the seconds that those with 200 took."""
+    """The statuses of all answers, and the seconds that those with status 200 took."""
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
@@ -261,7 +264,7 @@ class Recorder:
 
 
 def whole_answer(buffer: bytearray) -> str | None:
-    """The status of an answer that is there in full; None while it is not."""
+    """The status of an answer once it is complete; None before."""
     head = buffer.find(b"\r\n\r\n")
     if head < 0:
         return None
@@ -320,7 +323,7 @@ def endless(requests: Sequence[bytes]) -> Iterator[bytes]:
 
 
 def run(coroutine: Any) -> Load:
-    """With uvloop where it is installed: clients should cost little."""
+    """Run with uvloop if it is installed: clients should cost little."""
     try:
         import uvloop
 
@@ -330,7 +333,7 @@ def run(coroutine: Any) -> Load:
 
 
 def cpu_seconds(pid: int | None) -> float | None:
-    """CPU time of a process so far, all its threads together; None where it cannot be had."""
+    """CPU time of a process so far, over all its threads; None if it is not available."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -363,7 +366,7 @@ def as_markdown(result: dict[str, Any]) -> str:
     machine, settings = result["machine"], result["settings"]
     lines = [
         f"{settings['rounds']} rounds of {settings['seconds']:g} s, texts: {settings['texts']}, "
-        f"{settings['mean_characters']} characters in the mean; {machine['cpu']}, "
+        f"{settings['mean_characters']} characters on average; {machine['cpu']}, "
         f"{machine['cores']} cores, {machine['date']}",
         "",
         "| server | clients | requests/s | p50 ms | p90 ms | p99 ms | longest ms | CPU ms each | "

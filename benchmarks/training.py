@@ -1,4 +1,4 @@
-"""Fine-tuning speed: `sparsebert.finetune` beside transformers' own Trainer, on the same rows.
+"""Fine-tuning speed: `sparsebert.finetune` and transformers' own Trainer, on the same rows.
 
     python benchmarks/training.py --model all-MiniLM-L6-v2 --task stsb --data data/stsb
 
@@ -6,13 +6,14 @@ Four ways train the same model with the same learning rate, batch size and epoch
 the same code, in fp32 (ours train in bfloat16 where the CPU has it, unless --precision says fp32):
 
     run_glue            what transformers' run_glue.py does: every row padded to 128 tokens
-    run_glue, dynamic   the same with batches padded to their longest row, its fairer variant
-    finetune            ours with the same recipe, dropout too; word embeddings: used ones
+    run_glue, dynamic   a fairer variant, with batches padded to their longest row
+    finetune            ours with the same recipe, including dropout; trains only the word
+                        embeddings that occur (embeddings="used")
     finetune, plain     ours without dropout
 
-Every run is a process of its own. Rounds go through all ways, each round with the next seed and
-another order, so that what else the machine does hits all alike; the speed-up is the median over
-the rounds of a round's own ratio, and the score the mean of all rounds.
+Every run is a process of its own. Rounds go through all ways, each round with the next seed and in
+another order, so that other load on the machine affects all alike. The speed-up is the median of
+the ratios within each round, and the score the mean over all rounds.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from sparsebert.tasks import TASK_NAMES
 from sparsebert.training.options import PRECISIONS
 
 WAYS = ("run_glue", "run_glue, dynamic", "finetune", "finetune, plain")
-PADDED_LENGTH = 128  # run_glue.py's own default of --max_seq_length
-_DROPOUT = 0.1  # BERT's own, with which run_glue.py trains
+PADDED_LENGTH = 128  # run_glue.py's default for --max_seq_length
+_DROPOUT = 0.1  # BERT's own, which run_glue.py uses
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all ways share."""
+    """The settings that all ways share."""
 
     model: str
     task: str
@@ -49,15 +50,15 @@ class Settings:
     epochs: float
     learning_rate: float
     batch_size: int
-    precision: str = "auto"  # of our ways; transformers' run_glue.py trains in fp32 unless told
+    precision: str = "auto"  # of our ways; run_glue.py trains in fp32 unless told otherwise
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: ``seconds`` of training by the clock, main metric in percent.
+    """One run: ``seconds`` of training by the clock, and the main metric in percent.
 
-    ``cpu_seconds`` are the whole process's, tokenising and scoring too, over all its threads: other
-    programs on the machine disturb them less.
+    ``cpu_seconds`` are those of the whole process and all its threads, including tokenising and
+    scoring: other programs on the machine affect them less.
     """
 
     way: str
@@ -107,8 +108,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--task", default="stsb", choices=[name for name in TASK_NAMES if name != "squad"]
     )
-    parser.add_argument("--data", help="the task's folder; without it, the hub")
-    parser.add_argument("--rows", type=int, help="train on so many rows, a fixed selection")
+    parser.add_argument("--data", help="the task's folder; by default, it is fetched from the hub")
+    parser.add_argument("--rows", type=int, help="train on a fixed selection of this many rows")
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -160,7 +161,7 @@ def with_sparsebert(way: str, settings: Settings, seed: int) -> Run:
 
 
 def with_transformers(way: str, settings: Settings, seed: int) -> Run:
-    """The Trainer as run_glue.py sets it up, with its defaults."""
+    """The Trainer as run_glue.py sets it up by default."""
     import transformers
 
     from sparsebert.checkpoint import resolve_model
@@ -225,12 +226,12 @@ def with_transformers(way: str, settings: Settings, seed: int) -> Run:
 
 
 def speed(run: Run, settings: Settings) -> float:
-    """Examples a second."""
+    """Examples per second."""
     return run.rows * settings.epochs / run.seconds
 
 
 def summary(way: str, runs: list[Run], settings: Settings) -> dict[str, Any]:
-    """What a way came to: medians over rounds, and its ratio to both of transformers' ways."""
+    """The result of a way: medians over rounds, and its ratio to both of transformers' ways."""
     mine = {run.seed: run for run in runs if run.way == way}
     found: dict[str, Any] = {
         "way": way,

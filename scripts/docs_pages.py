@@ -1,6 +1,6 @@
-"""What of the documentation site is made from the code: a hook of mkdocs, see mkdocs.yml.
+"""The parts of the documentation site that are made from the code: an mkdocs hook, see mkdocs.yml.
 
-A page names what it wants in a comment, such as ``<!-- made: commands -->``. Nothing here imports
+A page requests a part with a comment such as ``<!-- made: commands -->``. Nothing here imports
 torch, and neither does `sparsebert --help`.
 """
 
@@ -23,12 +23,12 @@ def commands() -> str:
 
     command = typer.main.get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="sparsebert")
-    # From the first command on: the list before it cuts their sentences short.
+    # Starts at the first command: the list before it truncates their descriptions.
     return text[text.index("## ") :].replace("```console\n$ ", "```sh\n")
 
 
 def recipes() -> str:
-    """The recipes of the runs, whole, each under its name."""
+    """The recipes of the runs in full, each under its name."""
     files = sorted((CHECKOUT / "runs" / "recipes").glob("*.yaml"))
     return "\n".join(
         f"### {file.stem}\n\n```yaml\n{file.read_text(encoding='utf-8')}```\n" for file in files

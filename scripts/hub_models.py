@@ -1,7 +1,7 @@
 """The encoders of docs/models.md: family, head, and the keys of their config.json.
 
-Main sizes are not here: models_table.py makes small stand-ins. Nor are keys of a layout that
-tests/support writes (Jina's); NomicBERT's and GTE's are shared with the tests.
+Main sizes are left out, since models_table.py makes small stand-ins, and so are keys of layouts
+that tests/support writes (Jina's). Those of NomicBERT and GTE are shared with the tests.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Any
 
 from hub_folders import GTE, NOMIC  # tests/support
 
-WINDOW = 16  # of local attention and of DeBERTa's buckets of distances, cut for short texts
+WINDOW = 16  # for local attention and DeBERTa's distance buckets, reduced to suit short texts
 
 
 @dataclass(frozen=True)
 class Model:
-    """An encoder of the hub: ``config`` are keys of its config.json, its main sizes left out.
+    """An encoder on the hub: ``config`` has the keys of its config.json, without its main sizes.
 
     ``kind`` is the family whose kind of tokenizer it has, ``code`` the layout of its authors' own
-    code ("" where transformers reads it).
+    code ("" if transformers reads it).
     """
 
     name: str

@@ -1,13 +1,13 @@
-"""docs/models.md: which widely used encoders run, and how near their answers are.
+"""docs/models.md: which widely used encoders run, and how close their answers are.
 
     python scripts/models_table.py            # measure all, write the page (minutes)
-    python scripts/models_table.py albert     # measure those whose name has this in it, and print
+    python scripts/models_table.py albert     # measure those whose name contains this, and print
 
-Nothing is fetched. all-MiniLM-L6-v2 is measured with its real weights where the package that
-carries it is installed, all-mpnet-base-v2 where SPARSEBERT_TEST_MPNET names its folder. Of others
-a stand-in is made in a temporary folder: the model's config.json with its own keys and settings,
-its spelling of tensors and its kind of tokenizer; 3 layers, heads of 10 dimensions, random weights.
-Needs a checkout with the [train] extra.
+Nothing is downloaded. all-MiniLM-L6-v2 is measured with its real weights if the package that
+contains it is installed, all-mpnet-base-v2 if SPARSEBERT_TEST_MPNET names its folder. For others, a
+stand-in is made in a temporary folder: the model's config.json with its own keys and settings, its
+tensor names and its kind of tokenizer; 3 layers, heads of 10 dimensions, random weights. Needs a
+checkout with the [train] extra.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LAYERS, HEAD_SIZE, POSITIONS = 3, 10, 140
 
 @dataclass(frozen=True)
 class Row:
-    """``difference`` is the largest of any output in fp32, ``cosines`` are int8's, one a text."""
+    """``difference`` is the largest of any output in fp32; ``cosines`` has int8's, one per text."""
 
     model: Model
     real: bool
@@ -78,7 +78,7 @@ def measure(model: Model) -> Row:
 
 
 Reference = Callable[[list[int], list[int]], tuple[Any, Any]]
-"""Token ids and types to the outputs and the last hidden states ``[tokens, hidden]``."""
+"""Maps token ids and types to the outputs and the last hidden states ``[tokens, hidden]``."""
 
 
 def _real_weights(name: str) -> Path | None:
@@ -148,7 +148,7 @@ def _stand_in(model: Model, work: Path) -> tuple[Path, Reference]:
 
 
 def _native_settings(model: Model) -> dict[str, Any]:
-    """What transformers is told to make the same model."""
+    """The settings with which transformers makes the same model."""
     config = {k: v for k, v in model.config.items() if k not in ("auto_map", "id2label")}
     if model.code == "nomic":
         return {"type_vocab_size": 2}
@@ -222,7 +222,7 @@ def _by_transformers(folder: Path, model: Any = None) -> Reference:
 
 
 def _rows(ours: Any, folder: Path, texts: list[str]) -> tuple[list[list[int]], list[list[int]]]:
-    """transformers' token ids, which must be ours, and types of zeros."""
+    """transformers' token ids, as many per text as ours, and types of zeros."""
     import transformers
 
     ids = transformers.AutoTokenizer.from_pretrained(folder)(texts)["input_ids"]
@@ -295,12 +295,12 @@ def line(model: Model, row: Row) -> str:
 
 
 def family_name(model: Model) -> str:
-    """What people call the model's family."""
+    """The usual name of the model's family."""
     return FAMILIES[model.family].display_name
 
 
 def measured(wanted: str = "") -> Iterator[str]:
-    """The table's lines, of the models whose name has ``wanted`` in it."""
+    """The table's lines, for the models whose name contains ``wanted``."""
     for model in MODELS:
         if wanted not in model.name:
             continue

@@ -1,9 +1,8 @@
-"""docs/overview.svg, the picture on the first screen: accuracy kept, size, latency beside peers.
+"""docs/overview.svg, the picture in the README: accuracy kept, size, latency beside peers.
 
     python scripts/overview_picture.py        (needs the [plot] extra)
 
-Every number is read out of docs/results.json and docs/performance.md, where it stands beside its
-command.
+Every number is read from docs/results.json and docs/performance.md, which give the commands too.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def sizes(page: str) -> dict[str, float]:
 
 
 def latencies(page: str) -> dict[str, float]:
-    """Milliseconds of a batch by engine, from the first table of MiniLM."""
+    """Milliseconds per batch by engine, from the first table for MiniLM."""
     section = page[page.index("### MiniLM on Zen 4") :]
     table = re.search(r"(?:^\|.*\n)+", section, re.M)
     assert table is not None
@@ -91,7 +90,7 @@ def _bars(axes: Any, lengths: dict[str, float], form: str, title: str) -> None:
     axes.bar_label(bars, [form.format(value) for value in lengths.values()], padding=4, size=8)
     axes.set_xlim(0, max(lengths.values()) * 1.18)
     axes.set_xticks([])
-    axes.set_ylim(4.5, -0.5)  # as many bars as the longest list has: all are as thick
+    axes.set_ylim(4.5, -0.5)  # room for five, the longest list, so that all bars are equally thick
     axes.set_title(title, loc="left")
     axes.tick_params(length=0, labelsize=9)
     axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
