@@ -53,7 +53,7 @@ class Baking(Options):
         ({"fan": True, "noise": 2}, "noise is 2 but has no meaning at that speed."),
         (
             {"minuets": 3},
-            "'minuets' is not an option of baking; there are minutes, trays, heat, share, loss, "
+            "'minuets' is not an option of baking: choose from minutes, trays, heat, share, loss, "
             "flour, fan, speed, noise.",
         ),
     ],

@@ -154,7 +154,7 @@ class Options:
         for name in given:
             if name not in names:
                 raise cls.error(
-                    f"'{name}' is not an option of {cls.purpose}; there are {', '.join(names)}."
+                    f"'{name}' is not an option of {cls.purpose}: choose from {', '.join(names)}."
                 )
         return cls(
             **{

@@ -90,7 +90,7 @@ def test_the_definition(packed: Path) -> None:
             lambda path: path.write_text(path.read_text() + " "),
             "has changed since",
         ),
-        ("tokenizer_config.json", lambda path: path.unlink(), "has gone missing"),
+        ("tokenizer_config.json", lambda path: path.unlink(), "is missing"),
         ("modules.json", lambda path: path.write_text("[]"), "has changed since"),
     ],
 )

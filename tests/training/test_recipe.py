@@ -54,7 +54,10 @@ def test_values_are_read_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("version: 1\nepocs: 3", "'epocs' is not an option of fine-tuning; there are seed, epochs"),
+        (
+            "version: 1\nepocs: 3",
+            "'epocs' is not an option of fine-tuning: choose from seed, epochs",
+        ),
         ("version: 1\nepochs: three", "epochs must be a number, not 'three'"),
         ("version: 1\nbatch_size: 8.5", "batch_size must be an integer, not 8.5"),
         ("version: 1\nbatch_size: yes", "batch_size must be an integer, not True"),

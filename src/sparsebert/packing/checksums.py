@@ -50,20 +50,27 @@ class Checksums:
         there = _covered_files(folder)
         for name, path in there.items():
             if name in self.files and _of_file(path) != self.files[name]:
-                raise _changed(folder, f"{path} has changed")
+                raise _changed(folder, f"{path} has changed since the model was packed")
         for name in self.files:
             if name not in there:
-                raise _changed(folder, f"{folder / name} has gone missing")
+                raise _changed(
+                    folder, f"{folder / name} is missing, but was there when the model was packed"
+                )
 
     def check_tensors(self, folder: Path, tensors: TensorFiles) -> None:
         """The same for packed.safetensors, naming the tensor; all of it is read."""
         path = folder / PACKED_NAME
         if _of_header(tensors) != self.header:
-            raise _changed(folder, f"{path} is damaged: its header has changed")
+            raise _changed(
+                folder, f"{path} is damaged: its header has changed since the model was packed"
+            )
         now = _of_tensors(tensors)
         for name, checksum in self.tensors.items():
             if now.get(name) != checksum:
-                raise _changed(folder, f"{path} is damaged: tensor '{name}' has changed")
+                raise _changed(
+                    folder,
+                    f"{path} is damaged: tensor '{name}' has changed since the model was packed",
+                )
 
 
 def read_checksums(folder: Path) -> Checksums | None:
@@ -161,6 +168,6 @@ def _hexadecimal(checksum: int) -> str:
 
 def _changed(folder: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{what} since the model was packed: fetch or pack it again, or, if you changed it on "
-        f"purpose, run `sparsebert inspect {folder} --accept`."
+        f"{what}: fetch or pack it again; if you changed it on purpose, run `sparsebert inspect "
+        f"{folder} --accept`."
     )
