@@ -278,11 +278,11 @@ def test_of_a_card_that_is_too_long_the_front_matter_is_kept(tmp_path: Path, sou
     (source / "README.md").write_text(SOURCE + "x" * (4 << 20), encoding="utf-8")
     text = made(tmp_path / "out", source)
     assert "license: apache-2.0" in text
-    assert text.rstrip().endswith("The original has more than 4 MiB, and is left out.")
+    assert text.rstrip().endswith("The original is larger than 4 MiB and is left out.")
     assert len(text) < 4000
     again = made(tmp_path / "again", tmp_path / "out")
-    assert again.count("The original has more than 4 MiB") == 1
+    assert again.count("The original is larger than 4 MiB") == 1
     scores = hub_results(get_task("sst2"), {"validation": {"accuracy": 90.0}})
     write_config(source, bert_config("sequence-classification"))
-    with pytest.raises(CheckpointError, match="README.md has more than 4 MiB, and"):
+    with pytest.raises(CheckpointError, match="README.md is larger than 4 MiB, too"):
         write_scores(source, scores, packed=False)

@@ -146,7 +146,7 @@ def test_variants_of_bert_are_refused(key: str, value: object) -> None:
 )
 @pytest.mark.parametrize("value", [0, -1, 1.5, "8", True, [8], 2**40, float("nan")])
 def test_every_size_is_checked(key: str, value: object) -> None:
-    with pytest.raises(CheckpointError, match=f"{key} must be a whole number"):
+    with pytest.raises(CheckpointError, match=f"{key} must be an integer"):
         parse(**{key: value})
 
 
@@ -154,7 +154,7 @@ def test_every_size_is_checked(key: str, value: object) -> None:
     ("changes", "message"),
     [
         ({"is_encoder_decoder": True}, "only encoders are supported"),
-        ({"per_layer_config": {"0": {"hidden_size": 4}}}, "layers that differ in their sizes"),
+        ({"per_layer_config": {"0": {"hidden_size": 4}}}, "layers of different sizes"),
         ({"model_type": "modernbert", "architectures": None, "head_dim": 8}, "head_dim is 8"),
     ],
 )
@@ -178,7 +178,7 @@ def test_epsilon_is_checked(value: object) -> None:
 
 
 def test_heads_must_divide_the_hidden_size() -> None:
-    with pytest.raises(CheckpointError, match="hidden_size 8 does not divide into 3"):
+    with pytest.raises(CheckpointError, match="hidden_size 8 cannot be divided among 3"):
         parse(num_attention_heads=3)
 
 

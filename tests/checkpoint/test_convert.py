@@ -215,8 +215,8 @@ class TestRefusing:
     @pytest.mark.parametrize(
         ("state", "complaint"),
         [
-            ([1, 2], "holds a list"),
-            ({}, "holds no tensors"),
+            ([1, 2], "contains a list"),
+            ({}, "contains no tensors"),
             ({"epoch": 3}, "'epoch' is not a tensor"),
             ({"state_dict": {"x": 1}}, "'state_dict' is not a tensor"),
             ({7: torch.zeros(1)}, "entry 7 is not a tensor"),

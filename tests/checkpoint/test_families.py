@@ -44,7 +44,7 @@ def test_positions_counted_from_the_padding_leave_room_for_it(model_type: str) -
     config = parse(model_type)
     assert (config.first_position, config.max_length) == (2, 16)
     assert parse(model_type, pad_token_id=...).first_position == 2  # transformers' default
-    with pytest.raises(CheckpointError, match="leaves no position behind the padding's, 1"):
+    with pytest.raises(CheckpointError, match="leaves no position after that of pad_token_id, 1"):
         parse(model_type, max_position_embeddings=2)
     with pytest.raises(CheckpointError, match="pad_token_id None"):
         parse(model_type, pad_token_id=None)
@@ -81,7 +81,9 @@ def test_layers_of_albert_share_their_weights() -> None:
     assert len([name for name in linear_names(one) if name.startswith("encoder.")]) == 6
     same = parse("albert", embedding_size=24)  # projected all the same
     assert expected_shapes(same)["embeddings.projection.weight"] == (24, 24)
-    with pytest.raises(CheckpointError, match="num_hidden_groups is 5, more than its 4 layers"):
+    with pytest.raises(
+        CheckpointError, match="num_hidden_groups is 5, but there are only 4 layers"
+    ):
         parse("albert", num_hidden_groups=5)
 
 
@@ -148,7 +150,7 @@ def test_layers_are_read_in_the_forms_of_then_and_now(changes: Any, attention: A
         ("albert", {"inner_group_num": 2}, "groups of more than one layer are not supported"),
         ("deberta-v2", {"relative_attention": False}, "relative_attention is False"),
         ("deberta-v2", {"share_att_key": ...}, "share_att_key is False"),
-        ("deberta-v2", {"embedding_size": 12}, "embedding_size is 12, and of DeBERTa only"),
+        ("deberta-v2", {"embedding_size": 12}, "embedding_size is 12, but only DeBERTa"),
         ("deberta-v2", {"conv_kernel_size": 3}, "DeBERTa v2's convolution"),
         ("deberta-v2", {"pos_att_type": "c2p|p2p"}, "only c2p, p2c or both"),
         ("deberta-v2", {"pos_att_type": ...}, "only c2p, p2c or both"),
@@ -167,14 +169,14 @@ def test_variants_are_refused(model_type: str, changes: Any, message: str) -> No
         ({"layer_types": ["full_attention"]}, "layer_types must be a list of 4"),
         ({"layer_types": ["chunked_attention"] * 4}, "layer_types must be a list of 4"),
         ({"layer_types": "full_attention"}, "layer_types must be a list of 4"),
-        ({"local_attention": 0}, "local_attention must be a whole number"),
-        ({"global_attn_every_n_layers": 0}, "global_attn_every_n_layers must be a whole number"),
+        ({"local_attention": 0}, "local_attention must be an integer"),
+        ({"global_attn_every_n_layers": 0}, "global_attn_every_n_layers must be an integer"),
         ({"global_rope_theta": None}, "global_rope_theta must be a number above 1"),
         ({"local_rope_theta": float("nan")}, "local_rope_theta must be a number above 1"),
         ({"rope_parameters": "far"}, "rotary parameters must be JSON objects"),
         ({"rope_parameters": {"full_attention": 3}}, "rotary parameters must be JSON objects"),
         ({"norm_bias": 1}, "norm_bias must be true or false"),
-        ({"num_attention_heads": 8}, "heads of 3 dimensions cannot be turned"),
+        ({"num_attention_heads": 8}, "an even number of dimensions, not 3"),
     ],
 )
 def test_settings_of_modernbert_that_make_no_sense(changes: Any, message: str) -> None:

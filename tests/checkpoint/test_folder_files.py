@@ -85,7 +85,7 @@ def test_what_is_no_file_is_not_taken_for_absent(
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
 def test_a_file_of_somebody_elses(model: Path, tmp_path: Path) -> None:
     (model / "modules.json").chmod(0)
-    with pytest.raises(CheckpointError, match="may not be read by this user"):
+    with pytest.raises(CheckpointError, match="cannot be read: this user has no permission"):
         prune(model, tmp_path / "sparse")
 
 

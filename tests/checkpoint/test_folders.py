@@ -109,7 +109,7 @@ class TestStaging:
         for out in (model, tmp_path / "link", model / ".." / "model"):
             with pytest.raises(OutputError, match="is the model itself"):
                 check_output(out, force=force, source=model)
-        with pytest.raises(OutputError, match="holds the model"):
+        with pytest.raises(OutputError, match="contains the model"):
             check_output(tmp_path / "family", force=force, source=model)
 
     @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ class TestStaging:
     def test_a_folder_that_came_meanwhile_is_kept(self, tmp_path: Path) -> None:
         out = tmp_path / "out"
         with (
-            pytest.raises(OutputError, match="came into being meanwhile"),
+            pytest.raises(OutputError, match="was created in the meantime"),
             staged_folder(out, force=False) as staging,
         ):
             (staging / "ours").touch()

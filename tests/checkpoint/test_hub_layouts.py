@@ -104,7 +104,7 @@ def test_a_fused_layer_that_does_not_divide_is_refused(
     name = next(n for n in tensors if n.endswith(("Wqkv.weight", "qkv_proj.weight")))
     tensors[name] = tensors[name][:-1].copy()
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"does not divide into 3"):
+    with pytest.raises(CheckpointError, match=r"cannot be split into 3 equal parts"):
         open_checkpoint(folder)
 
 

@@ -86,13 +86,13 @@ def test_a_task_must_be_named(folders: tuple[Path, Path], tmp_path: Path, run: R
     with pytest.raises(UnsupportedArchitectureError, match=r"convert MODEL OUT --task TASK"):
         open_checkpoint(published)
     for task, said in (
-        (None, "name one by --task (retrieval.query, "),
+        (None, "choose one with --task (retrieval.query, "),
         ("other", "no task 'other'"),
     ):
         named = ("--task", task) if task else ()
         code, _, error = run("convert", published, tmp_path / "out", *named)
         assert (code, said in " ".join(error.split())) == (1, True)
-    with pytest.raises(CheckpointError, match="has no LoRA tasks: leave the task 'separation' out"):
+    with pytest.raises(CheckpointError, match="has no LoRA tasks: leave out the task 'separation'"):
         convert(native, tmp_path / "out", task="separation")
     assert not (tmp_path / "out").exists()
 
@@ -104,7 +104,10 @@ def test_a_task_must_be_named(folders: tuple[Path, Path], tmp_path: Path, run: R
         ({"lora_alpha": "1"}, "lora_alpha must be a positive number, not '1'"),
         ({"lora_adaptations": [1]}, "lora_adaptations must be a list of names"),
         ({"lora_adaptations": [*TASKS, "separation"]}, None),
-        ({"lora_adaptations": ["a", "b", "c", "d", "e", "separation"]}, "which do not fit its own"),
+        (
+            {"lora_adaptations": ["a", "b", "c", "d", "e", "separation"]},
+            "which do not fit its shape",
+        ),
         ({"position_embedding_type": "alibi"}, "position_embedding_type is 'alibi'"),
     ],
 )

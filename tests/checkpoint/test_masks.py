@@ -122,14 +122,22 @@ def test_a_broken_record_names_the_layer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "array", "complaint"),
     [
-        ("encoder.layer.9.output.dense.weight", np.zeros((8, 3), np.uint8), "which is no layer"),
-        ("embeddings.word_embeddings.weight", np.zeros((11, 1), np.uint8), "which is no layer"),
+        (
+            "encoder.layer.9.output.dense.weight",
+            np.zeros((8, 3), np.uint8),
+            "which is not a layer of the model",
+        ),
+        (
+            "embeddings.word_embeddings.weight",
+            np.zeros((11, 1), np.uint8),
+            "which is not a layer of the model",
+        ),
         (QUERY, np.zeros((8, 2), np.uint8), "does not fit"),
         (QUERY, np.zeros((7, 1), np.uint8), "does not fit"),
         (QUERY, np.zeros((8, 1), np.int8), "does not fit"),
         (QUERY, np.zeros(8, np.uint8), "does not fit"),
-        (QUERY, np.zeros((8, 1), np.uint8), "of no N:M pattern"),
-        (QUERY, np.full((8, 1), 255, np.uint8), "of no N:M pattern"),
+        (QUERY, np.zeros((8, 1), np.uint8), "does not follow an N:M pattern"),
+        (QUERY, np.full((8, 1), 255, np.uint8), "does not follow an N:M pattern"),
     ],
 )
 def test_damaged_masks_are_refused(
@@ -144,7 +152,7 @@ def test_damaged_masks_are_refused(
 def test_a_masks_file_that_is_none(tmp_path: Path) -> None:
     folder = sparse_folder(tmp_path / "m")
     (folder / MASKS_NAME).write_text("nonsense")
-    with pytest.raises(CheckpointError, match=r"masks\.safetensors is not a whole"):
+    with pytest.raises(CheckpointError, match=r"masks\.safetensors is not a valid"):
         read_masks(open_checkpoint(folder))
 
 

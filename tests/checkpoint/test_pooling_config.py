@@ -72,7 +72,7 @@ def test_several_modes_in_order(
 @pytest.mark.parametrize("mode", [7, "median", [], ["mean", "median"]])
 def test_modes_that_are_none(tmp_path: Path, mode: object) -> None:
     write_pooling(write_modules(tmp_path, "Transformer", "Pooling"), pooling_mode=mode)
-    with pytest.raises(CheckpointError, match="is not supported; supported are mean"):
+    with pytest.raises(CheckpointError, match="is not supported; use one of mean"):
         read_pooling(tmp_path)
 
 
@@ -94,7 +94,7 @@ def test_normalize(tmp_path: Path) -> None:
     assert read_pooling(tmp_path) == Pooling(("cls",), normalize=True)
     config.write_text('{"module_input_name": "token_embeddings"}')
     found = read_pooling(tmp_path)
-    with pytest.raises(CheckpointError, match="works on 'token_embeddings', where"):
+    with pytest.raises(CheckpointError, match="works on 'token_embeddings', but"):
         found.check()
 
 
@@ -126,8 +126,11 @@ def test_prompts(tmp_path: Path) -> None:
     [
         ({"prompts": ["ask: "]}, "'prompts' must map names to texts"),
         ({"prompts": {"query": 7}}, "'prompts' must map names to texts"),
-        ({"prompts": {"q": "a"}, "default_prompt_name": "other"}, "'other', which is none of its"),
-        ({"default_prompt_name": ["q"]}, "which is none of its prompts: none"),
+        (
+            {"prompts": {"q": "a"}, "default_prompt_name": "other"},
+            "'other', which is not one of its",
+        ),
+        ({"default_prompt_name": ["q"]}, "which is not one of its prompts: none"),
     ],
 )
 def test_prompts_that_are_none(tmp_path: Path, settings: dict[str, Any], complaint: str) -> None:
@@ -215,7 +218,7 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
     outside = write_bert(tmp_path / "outside")
     folder = write_modules(tmp_path / "m", "Transformer", transformer="0_Transformer")
     (folder / "0_Transformer").symlink_to(outside)
-    with pytest.raises(CheckpointError, match="a link out of the folder"):
+    with pytest.raises(CheckpointError, match="a link that leads outside the folder"):
         open_checkpoint(folder)
 
 

@@ -208,9 +208,9 @@ def test_an_error_that_quotes_the_token_does_not_get_through(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"repo_id": "a/b/c"}, "cannot be a repository"),
-        ({"repo_id": "https://hub/x"}, "cannot be a repository"),
-        ({"repo_id": "org/model", "base_model": "../dense"}, "is no id of the hub"),
+        ({"repo_id": "a/b/c"}, "is not a valid repository name"),
+        ({"repo_id": "https://hub/x"}, "is not a valid repository name"),
+        ({"repo_id": "org/model", "base_model": "../dense"}, "is not a valid hub id"),
     ],
 )
 def test_names_that_cannot_be(packed: Path, arguments: dict[str, Any], said: str) -> None:

@@ -96,7 +96,7 @@ def test_the_end_at_which_texts_are_cut(folder: Path, side: str, place: str) -> 
     [
         ({"config_args": {"num_hidden_layers": 1}}, "config_args: num_hidden_layers is set"),
         ({"config_kwargs": {"hidden_act": "relu"}}, "config_kwargs: hidden_act is set"),
-        ({"model_args": {"variant": "fp16"}}, "model_args: variant is set, and sparsebert takes"),
+        ({"model_args": {"variant": "fp16"}}, "model_args: variant is set, but sparsebert reads"),
         ({"tokenizer_args": {"cls_token": "a"}}, "cls_token is set, .* tokenizer_config"),
         ({"tokenizer_args": [1]}, "'tokenizer_args' must hold a JSON object"),
         ({"processing_kwargs": {"text": {"add_special_tokens": False}}}, "add_special_tokens is"),
@@ -115,7 +115,7 @@ def test_the_end_at_which_texts_are_cut(folder: Path, side: str, place: str) -> 
                 },
                 "module_output_name": "sentence_embedding",
             },
-            "another output of the model than last_hidden_state",
+            "an output of the model other than last_hidden_state",
         ),
         (
             {
@@ -124,9 +124,9 @@ def test_the_end_at_which_texts_are_cut(folder: Path, side: str, place: str) -> 
                     for name in ("text", "message")
                 }
             },
-            "messages of a chat",
+            "into chat messages",
         ),
-        ({"modality_config": {"image": {}}}, "another output"),
+        ({"modality_config": {"image": {}}}, "an output of the model other"),
         (
             {
                 "modality_config": {

@@ -93,7 +93,7 @@ class TestReading:
     def test_other_files_are_refused_by_name(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "model.safetensors"
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"model\.safetensors is not a whole safetensors"):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors is not a valid safetensors"):
             TensorFiles([path])
 
     @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ class TestShards:
     def test_every_shard_is_validated(self, tmp_path: Path) -> None:
         self.write(tmp_path)
         (tmp_path / "two.safetensors").write_bytes(b"damaged")
-        with pytest.raises(CheckpointError, match=r"two\.safetensors is not a whole"):
+        with pytest.raises(CheckpointError, match=r"two\.safetensors is not a valid"):
             TensorFiles.of_folder(tmp_path)
 
     def test_a_tensor_in_another_shard_is_named(self, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ class TestShards:
         self.write(tmp_path)
         both = {"x": np.ones(2, np.float32), "y": np.ones(1, np.float32)}
         save_file(both, tmp_path / "two.safetensors")
-        with pytest.raises(CheckpointError, match="'x' also stands in another file"):
+        with pytest.raises(CheckpointError, match="'x' also appears in another file"):
             TensorFiles.of_folder(tmp_path)
 
 

@@ -261,7 +261,7 @@ class TestErrors:
         tokenizer.save_pretrained(model)
         row = {"sentence1": "an extra word", "sentence2": "a word", "label": 1.0}
         data = write_rows(tmp_path / "data" / "validation.jsonl", [row] * 2).parent
-        with pytest.raises(CheckpointError, match=f"gives token id {size}, and .* has {size} of"):
+        with pytest.raises(CheckpointError, match=f"gives token id {size}, but .* only has {size}"):
             evaluate(model, task="stsb", data=data, engine=engine, zero_shot=zero_shot)
 
     def test_a_missing_library_names_the_extra(

@@ -359,7 +359,7 @@ class TestResources:
             lambda _: SimpleNamespace(total=10**6, used=10**6, free=1000),
         )
         with pytest.raises(
-            OutputError, match=r"takes about [\d.]+ MB of disk .* and 0.0 MB are free"
+            OutputError, match=r"takes about [\d.]+ MB of disk space .* but only 0.0 MB are free"
         ):
             halve(dense, tmp_path / "out", texts=[lines], **FAST)
         assert [path.name for path in tmp_path.iterdir()] == []

@@ -78,7 +78,7 @@ def test_splade(tiny_bert: TinyBert, lines: Path, tmp_path: Path, make: Any) -> 
     said: list[str] = []
     options = {**FAST, "effort": "quick", "said": said.append}
     result = halve(model, tmp_path / "out", texts=[lines], **options)
-    assert "is a model of sparse embeddings (SPLADE) (bert, 2 x 32)" in said[0]
+    assert "is a model for sparse embeddings (SPLADE) (bert, 2 x 32)" in said[0]
     assert said[1].startswith("It is judged by how near its sparse embeddings stay")
     held, texts = texts_compared()
     vectors, similar = [], []
@@ -219,7 +219,7 @@ def test_what_they_do_not_take(tiny_bert: TinyBert, lines: Path, tmp_path: Path)
     with pytest.raises(CheckpointError, match="'mean' is none of max, sum"):
         recognise(model, texts=[lines])
     expanded = colbert(tmp_path / "colbert", tiny_bert(model_type="deberta-v2"))
-    with pytest.raises(CheckpointError, match="does not compute of DeBERTa"):
+    with pytest.raises(CheckpointError, match="does not support for DeBERTa"):
         recognise(expanded, texts=[lines])
 
 

@@ -216,7 +216,7 @@ class TestSentencePieceFile:
 
     def test_another_kind_of_pieces_is_refused(self, tmp_path: Path) -> None:
         folder = self.file(tmp_path / "model", model_type=2)
-        with pytest.raises(CheckpointError, match="not a SentencePiece model of unigrams"):
+        with pytest.raises(CheckpointError, match="not a SentencePiece unigram model"):
             read_sentencepieces(folder / "spm.model")
 
     def test_any_damage_is_an_error_of_ours(self, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ class TestShapes:
         with pytest.raises(InputError, match="prompt must be a string, not an int"):
             model.embed("short", prompt=7)
         folder = with_modules(tiny_bert(), tmp_path / "st", mode="mean", normalize=True)
-        with pytest.raises(CheckpointError, match="none of its prompts: query"):
+        with pytest.raises(CheckpointError, match="not one of its prompts: query"):
             load(with_prompts(folder, "other", query="the wall: "))
 
     def test_truncation_is_told_once(self, model):

@@ -141,7 +141,7 @@ def test_pickles_are_opened_by_convert_alone(bge: Path, converted: Path, tmp_pat
     agrees(load(tmp_path / "whole"), converted, bge)
     torch.save(torch.nn.Linear(32, 2).state_dict(), folder / "sparse_linear.pt")
     convert(folder, tmp_path / "wide")
-    with pytest.raises(CheckpointError, match=r"'weight' is F32 \[2, 32\], and"):
+    with pytest.raises(CheckpointError, match=r"'weight' is F32 \[2, 32\], but"):
         load(tmp_path / "wide").embed_sparse("a")
     torch.save({"weight": [1]}, folder / "sparse_linear.pt")
     with pytest.raises(CheckpointError, match="entry 'weight' is not a tensor"):

@@ -214,17 +214,21 @@ def test_refusals(tiny_bert, tmp_path: Path) -> None:
     dense = tmp_path / "st" / "1_Dense" / "config.json"
     texts = tmp_path / "st" / "sentence_bert_config.json"
     for file, change, complaint in (
-        (mask, {"skiplist_words": "abc"}, "must hold texts"),
-        (mask, {"keep_only_token_ids": ["a"]}, "must hold token ids"),
+        (mask, {"skiplist_words": "abc"}, "skiplist_tasks must be strings"),
+        (mask, {"keep_only_token_ids": ["a"]}, "must be a list of token ids"),
         (mask, {"other": 1}, "other is set"),
-        (texts, {"query_expansion": {"strategy": "most", "length": 3}}, "strategy 'most' is no"),
-        (texts, {"query_expansion": {"strategy": "min"}}, "length is None, which is no number"),
-        (texts, {"query_expansion": [3]}, "must be an object with strategy"),
-        (texts, {"document_length": 0}, "document_length is 0, which is no number"),
+        (
+            texts,
+            {"query_expansion": {"strategy": "most", "length": 3}},
+            "must be 'fixed' or 'min', not 'most'",
+        ),
+        (texts, {"query_expansion": {"strategy": "min"}}, "length must be a number .* not None"),
+        (texts, {"query_expansion": [3]}, "must be a JSON object with no keys but strategy"),
+        (texts, {"document_length": 0}, "document_length must be a number .*, not 0"),
         (texts, {"query_expansion": {**EXPANDED, "length": 600}}, "expanded to 600 tokens, but"),
         (texts, {"query_expansion": {**EXPANDED, "token": "[no]"}}, r"no token \[no\] to expand"),
-        (dense, {"module_input_name": "sentence_embedding"}, "where sparsebert computes 'token"),
-        (dense, {"out_features": 9}, r"is F32 \[12, 32\], and config.json asks for floats \[9, 32"),
+        (dense, {"module_input_name": "sentence_embedding"}, "but sparsebert only supports 'token"),
+        (dense, {"out_features": 9}, r"is F32 \[12, 32\], but config.json requires floats \[9, 32"),
     ):
         known = json.loads(file.read_text())
         file.write_text(json.dumps({**known, **change}))
@@ -255,7 +259,7 @@ def test_no_training_makes_it_another_model(tiny_bert, tmp_path: Path) -> None:
 def test_deberta_takes_no_tokens_that_nothing_attends_to(tiny_bert, tmp_path: Path) -> None:
     """transformers multiplies their embeddings by 0, and lets such queries attend to all alike."""
     saved(tmp_path / "st", tiny_bert(model_type="deberta-v2"), query_expansion=EXPANDED)
-    with pytest.raises(CheckpointError, match="does not compute of DeBERTa"):
+    with pytest.raises(CheckpointError, match="does not support for DeBERTa"):
         load(tmp_path / "st").embed_tokens("a", task="query")
     attended = {**EXPANDED, "attend": True}
     model = saved(tmp_path / "all", tiny_bert(model_type="deberta-v2"), query_expansion=attended)
@@ -267,7 +271,9 @@ def test_lengths_of_models_that_are_none(tiny_bert, tmp_path: Path) -> None:
     listed = json.loads((tmp_path / "st" / "modules.json").read_text())
     (tmp_path / "st" / "modules.json").write_text(json.dumps(listed[:1]))
     (tmp_path / "st" / "config_sentence_transformers.json").unlink()
-    with pytest.raises(CheckpointError, match="document_length is set, and the folder is of no"):
+    with pytest.raises(
+        CheckpointError, match="document_length is set, but this is not a multi-vector"
+    ):
         load(tmp_path / "st")
 
 

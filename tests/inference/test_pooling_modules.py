@@ -123,7 +123,9 @@ def test_dimensions_that_are_no_number(tiny_bert, tmp_path: Path, wrong: Any) ->
     saved(tmp_path / "st", tiny_bert(), "mean")
     file = tmp_path / "st" / "config_sentence_transformers.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "truncate_dim": wrong}))
-    with pytest.raises(CheckpointError, match="'truncate_dim' must be a whole number from 1, not"):
+    with pytest.raises(
+        CheckpointError, match="'truncate_dim' must be an integer of at least 1, not"
+    ):
         load(tmp_path / "st")
 
 
@@ -166,7 +168,7 @@ class TestDamage:
         file = folder / "2_Dense" / "model.safetensors"
         tensors = load_file(file)
         save_file({**tensors, "linear.weight": tensors["linear.weight"][:, :-1].copy()}, file)
-        self.refused(folder, r"tensor 'linear.weight' is F32 \[24, 31\], and config.json asks")
+        self.refused(folder, r"tensor 'linear.weight' is F32 \[24, 31\], but config.json requires")
         save_file({**tensors, "linear.bias": np.full(24, np.nan, np.float32)}, file)
         self.refused(folder, "linear.bias")
         save_file({"linear.weight": tensors["linear.weight"]}, file)
@@ -181,7 +183,7 @@ class TestDamage:
             ({"activation_function": "torch.nn.Mish"}, "'torch.nn.Mish' is not supported"),
             ({"use_residual": True}, "lacks the tensor 'residual.weight'"),
             ({"module_input_name": "token_embeddings"}, "works on 'token_embeddings', where"),
-            ({"in_features": 0}, "in_features must be a whole number from 1 to 16777216, not 0"),
+            ({"in_features": 0}, "in_features must be an integer from 1 to 16777216, not 0"),
             ({"out_features": None}, "lacks 'out_features'"),
             ({"bias": "yes"}, "bias must be true or false, not 'yes'"),
         ],

@@ -82,7 +82,7 @@ def test_queries_by_a_table_alone(tiny_bert: Any, tmp_path: Path) -> None:
             load(tmp_path / "st")
         settings.write_text(json.dumps(known))
     for weights, complaint in (
-        (np.ones((4, 1), np.float32), "lacks a list of weights"),
+        (np.ones((4, 1), np.float32), "lacks the tensor 'weight', a list of weights"),
         (np.ones(4, np.float32), "gives token id .* but its table has 4 weights"),
     ):
         save_file({"weight": weights}, table / "model.safetensors")
@@ -92,7 +92,7 @@ def test_queries_by_a_table_alone(tiny_bert: Any, tmp_path: Path) -> None:
 
 def test_dense_embeddings_of_a_route_without_a_transformer(tiny_bert: Any, tmp_path: Path) -> None:
     inference_free(tmp_path / "st", tiny_bert("masked-lm"), "query")
-    with pytest.raises(CheckpointError, match="by the route 'query', which has no transformer"):
+    with pytest.raises(CheckpointError, match="along the route 'query', which has no transformer"):
         load(tmp_path / "st").embed("a")
 
 
@@ -168,12 +168,12 @@ def test_dense_routes(tiny_bert: Any, tmp_path: Path) -> None:
     two = {**known["types"], "other": next(iter(known["types"].values()))}
     structure = {**known["structure"], "query": ["other"]}
     for change, complaint in (
-        ({"types": []}, "must have 'types' and the 'structure'"),
+        ({"types": []}, "must contain 'types' and the 'structure'"),
         ({"structure": {"query": ["none"]}}, "route 'query' has a module without a type"),
         ({"parameters": ["document"]}, "'parameters' must be an object"),
         ({"parameters": {"other": 1}}, "other is set"),
-        ({"parameters": {"default_route": "x"}}, "default_route 'x' is none of its routes"),
-        ({"parameters": {"route_mappings": {"a": "query"}}}, "by task only"),
+        ({"parameters": {"default_route": "x"}}, "default_route 'x' is not one of its routes"),
+        ({"parameters": {"route_mappings": {"a": "query"}}}, "route by task only"),
         ({"types": two, "structure": structure}, "has 2 transformers"),
     ):
         file.write_text(json.dumps({**known, **change}))

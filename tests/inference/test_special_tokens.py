@@ -127,7 +127,7 @@ class TestAddedTokens:
     @pytest.mark.parametrize(
         ("files", "message"),
         [
-            ({ADDED: {"[ENT]": SIZE + 5}}, r"'\[ENT\]' is recorded with id 2\d\d, and would get"),
+            ({ADDED: {"[ENT]": SIZE + 5}}, r"'\[ENT\]' is recorded with id 2\d\d but would get"),
             ({ADDED: {"ferry": SIZE}}, "'ferry' is recorded with id"),
             ({ADDED: {"[ENT]": "x"}}, r"added_tokens\.json must map tokens to their ids"),
             ({ADDED: ["[ENT]"]}, r"added_tokens\.json must hold a JSON object"),
@@ -135,15 +135,21 @@ class TestAddedTokens:
             ({CONFIG: {"added_tokens_decoder": ["[ENT]"]}}, "must map ids to tokens"),
             ({CONFIG: {"added_tokens_decoder": {"x": written("[ENT]")}}}, "must map ids to tokens"),
             ({CONFIG: {"added_tokens_decoder": {"9" * 5000: {}}}}, "must map ids to tokens"),
-            ({CONFIG: {"added_tokens_decoder": {"9": {"content": 7}}}}, "what is not a token"),
+            (
+                {CONFIG: {"added_tokens_decoder": {"9": {"content": 7}}}},
+                "something that is not a token",
+            ),
             (
                 {CONFIG: {"added_tokens_decoder": {str(SIZE): {**written("[ENT]"), "lstrip": 1}}}},
-                "'added_tokens_decoder' names what is not a token",
+                "'added_tokens_decoder' contains something that is not a token",
             ),
             ({CONFIG: {"additional_special_tokens": "[ENT]"}}, "must list tokens"),
-            ({CONFIG: {"additional_special_tokens": [7]}}, "names what is not a token"),
+            (
+                {CONFIG: {"additional_special_tokens": [7]}},
+                "contains something that is not a token",
+            ),
             ({CONFIG: {"additional_special_tokens": ["\ud800"]}}, "half of a surrogate pair"),
-            ({MAP: {"mask_token": 7}}, "'mask_token' names what is not a token"),
+            ({MAP: {"mask_token": 7}}, "'mask_token' contains something that is not a token"),
         ],
         ids=str,
     )

@@ -197,7 +197,7 @@ class TestRefusals:
     ) -> None:
         folder = rewritten(tmp_path, tiny_bert(model_type=other))
         (folder / "config.json").write_text(json.dumps({"model_type": family}))
-        with pytest.raises(CheckpointError, match="its tokenizer's class takes"):
+        with pytest.raises(CheckpointError, match="its tokenizer class requires"):
             read_tokenizer(folder)
 
     def test_a_class_that_transformers_has_saved_anew(self, tmp_path: Path) -> None:
@@ -338,12 +338,18 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"truncation_side": "middle"}, "neither 'right' nor 'left'"),
+            (
+                {"truncation_side": "middle"},
+                "truncation_side must be 'right' or 'left', not 'middle'",
+            ),
             ({"model_input_names": "input_ids"}, "must be a list of names"),
-            ({"split_special_tokens": "yes"}, "split_special_tokens is 'yes'"),
-            ({"init_inputs": ["a"]}, "init_inputs is set, and sparsebert builds"),
-            ({"vocab": {"a": 0}}, "vocab is set, and sparsebert reads it from"),
-            ({"fast_tokenizer_files": ["tokenizer.4.0.0.json"]}, "reads tokenizer.json alone"),
+            (
+                {"split_special_tokens": "yes"},
+                "split_special_tokens must be true or false, not 'yes'",
+            ),
+            ({"init_inputs": ["a"]}, "init_inputs is set, but sparsebert builds"),
+            ({"vocab": {"a": 0}}, "vocab is set, but sparsebert reads it from"),
+            ({"fast_tokenizer_files": ["tokenizer.4.0.0.json"]}, "only reads tokenizer.json"),
         ],
         ids=str,
     )

@@ -66,7 +66,8 @@ def test_too_little_is_told_before_the_first_step(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=50_000))
     why = (
-        r"training with its checkpoints takes about [\d.]+ MB of disk beside .*out, and 0.1 MB are"
+        r"training with its checkpoints takes about [\d.]+ MB of disk space beside .*out, but only "
+        r"0.1 MB are"
     )
 
     def train(label: str, done: int, total: int) -> None:

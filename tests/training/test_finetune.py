@@ -449,7 +449,7 @@ class TestErrors:
         tokenizer.save_pretrained(model)
         with (data / f"{split}.jsonl").open("a") as file:
             file.write('{"text": "an extra word", "label": "no"}\n')
-        with pytest.raises(CheckpointError, match=f"gives token id {size}, and .* has {size} of"):
+        with pytest.raises(CheckpointError, match=f"gives token id {size}, but .* only has {size}"):
             finetune(model, tmp_path / "out", data=data, **QUICK)
 
     def test_models_and_data_that_cannot_be_used(

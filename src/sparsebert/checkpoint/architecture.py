@@ -1,6 +1,6 @@
 """The tensors of an encoder's checkpoint: their names, shapes, and which are linear layers.
 
-Names are canonical (see `families`); a model's family says how its files spell them.
+Names are canonical (see `families`); a model's family determines their spelling in its files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sparsebert.errors import CheckpointError, PatternError
 from sparsebert.patterns import Pattern
 
 PARTS = ("encoder", "pooler", "head")
-EMBEDDINGS = "embeddings"  # the part of a linear layer that is only pruned with its table
+EMBEDDINGS = "embeddings"  # the part of the projection after the embeddings, which is never pruned
 
 WORDS = "embeddings.word_embeddings.weight"
 _PROJECTION = "embeddings.projection"
@@ -39,29 +39,31 @@ class LinearLayer:
         if self.columns % pattern.m:
             raise PatternError(
                 f"layer '{self.name}' has an input dimension of {self.columns}, which cannot be "
-                f"cut into groups of {pattern.m} for {pattern}: choose a pattern whose M divides "
-                "it."
+                f"divided into groups of {pattern.m} for {pattern}: choose a pattern whose M "
+                "divides it."
             )
 
 
 def canonical_names(stored: Iterable[str], family: Family, where: object) -> dict[str, str]:
-    """Canonical name to name in the file; CheckpointError if two of the file's mean the same."""
+    """Canonical names to names in the file; CheckpointError if two of these mean the same."""
     names: dict[str, str] = {}
     for name in stored:
         known = names.setdefault(family.canonical(name), name)
         if known != name:
-            raise CheckpointError(f"{where} holds both '{known}' and '{name}', which are the same.")
+            raise CheckpointError(
+                f"{where} contains both '{known}' and '{name}', which are two names of one tensor."
+            )
     for shape in family.heads.values():
         own = f"{shape.last}.bias"
         if own in names and own != shape.last_bias:
-            # Tied, both are the same; untied, transformers computes with the layer's own.
+            # If tied, both are the same; if not, transformers uses the layer's own.
             names.pop(shape.last_bias, None)
             names[shape.last_bias] = names[own]
     return names
 
 
 def layer_linears(config: EncoderConfig) -> tuple[tuple[str, int, int], ...]:
-    """Of each encoder layer the linear ones, in computing order: name in it, outputs, inputs."""
+    """An encoder layer's linear layers, in order of computation: name in it, outputs, inputs."""
     hidden, wide = config.hidden_size, config.intermediate_size
     attention = (
         [("attention.self.query_key_value", 3 * hidden, hidden)]
@@ -80,7 +82,7 @@ def layer_linears(config: EncoderConfig) -> tuple[tuple[str, int, int], ...]:
 
 
 def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor that the model must have, by canonical name, in computing order."""
+    """Shapes of all tensors the model must have, by canonical name, in order of computation."""
     shapes: dict[str, tuple[int, ...]] = {}
     _add_embeddings(shapes, config)
     for number in range(config.stored_layers):
@@ -92,7 +94,7 @@ def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
 
 
 def optional_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of the tensors that the model uses if the file has them."""
+    """Shapes of the tensors that the model uses if the file has them."""
     shapes: dict[str, tuple[int, ...]] = {}
     decoder = decoder_weight(config)
     if decoder:  # absent where it is tied to the word embeddings
@@ -103,7 +105,7 @@ def optional_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
 
 
 def last_layer(config: EncoderConfig) -> str | None:
-    """Canonical name of the weight that gives a head's answer; None for a masked-LM decoder."""
+    """Canonical name of the weight of a head's last layer; None for a masked-LM decoder."""
     shape = config.head_shape
     return f"{shape.last}.weight" if shape and config.head is not Head.MASKED_LM else None
 
@@ -119,8 +121,8 @@ def check_shapes(
 ) -> tuple[str, ...]:
     """Check the shapes found (by canonical name) against the config's.
 
-    Returns the names of the tensors that the model uses, in computing order; the others are extras.
-    CheckpointError names what is missing or differs.
+    Returns the names of the tensors that the model uses, in order of computation; others are
+    extras. CheckpointError names what is missing or differs.
     """
     wanted = expected_shapes(config)
     optional = {
@@ -133,8 +135,8 @@ def check_shapes(
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise CheckpointError(
-            f"{where} lacks tensors of a {config.head.value} {config.family.display_name} with "
-            f"{config.num_hidden_layers} layers: "
+            f"{where} lacks tensors of a {config.family.display_name} {config.head.value} model "
+            f"with {config.num_hidden_layers} layers: "
             f"{', '.join(map(config.family.spelled, missing[:3]))}{more}."
         )
     wanted.update({name: shape for name, shape in optional.items() if name in shapes})
@@ -142,18 +144,18 @@ def check_shapes(
         if tuple(shapes[name]) != shape:
             raise CheckpointError(
                 f"{where}: tensor '{config.family.spelled(name)}' has shape {list(shapes[name])}, "
-                f"but config.json asks for {list(shape)}."
+                f"but config.json requires {list(shape)}."
             )
     beyond = f"encoder.layer.{config.stored_layers}."
     if any(name.startswith(beyond) for name in shapes):
         raise CheckpointError(
-            f"{where} holds more layers than the {config.stored_layers} of config.json."
+            f"{where} contains more layers than the {config.stored_layers} of config.json."
         )
     return tuple(wanted)
 
 
 def linear_names(config: EncoderConfig) -> dict[str, str]:
-    """Canonical name of every prunable weight to its part, in computing order.
+    """The part of every prunable weight, by canonical name, in order of computation.
 
     The masked-LM decoder is left out: it is the word embedding matrix.
     """

@@ -1,9 +1,9 @@
-"""Building blocks of atomic writing: replaced files, exchanged names, locks, SIGTERM.
+"""Building blocks of atomic writing: replacing files, exchanging names, locks, SIGTERM.
 
-`sparsebert.checkpoint.staging` does it for folders. A lock is the system's own, on a file (for a
-folder on one in it): it ends with its process, however that ends, and so tells work in progress
-from what a killed process left. On a file system without locks none is taken, and nothing is taken
-for left behind.
+`sparsebert.checkpoint.staging` applies them to folders. Locks are those of the operating system, on
+a file (for a folder, on a file inside it). A lock is released when its process ends, however it
+ends, so locks distinguish work in progress from what a killed process left behind. On a file system
+without locks, none are taken, and nothing is treated as abandoned.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from typing import NoReturn
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` for the block to write; then it takes its name.
+    """Yield a temporary path beside ``path`` for the block to write; then rename it to ``path``.
 
-    An empty file is there already. Whoever reads ``path`` meanwhile finds the old file or the new
-    one. If the block fails or is interrupted nothing is left, and what stood at ``path`` stays;
-    what a killed process left is removed by the next. Raises OSError as writing does.
+    The temporary file exists already, empty. Readers of ``path`` find either the old file or the
+    new one. If the block fails or is interrupted, the temporary file is removed and ``path`` is
+    unchanged; what a killed process left behind is removed by the next call. Raises OSError, as
+    writing does.
     """
     _remove_abandoned(path)
     temporary, lock = _claim(path)
@@ -48,17 +49,17 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 
 def _claim(path: Path) -> tuple[Path, Lock]:
-    """A file beside ``path`` of a name of its own, locked as long as it is written."""
+    """Create a file with a unique name beside ``path``, locked while it is being written."""
     while True:
         temporary = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
         lock = Lock.take(temporary, os.O_CREAT | os.O_EXCL)
-        if lock is not None:  # else it was taken for abandoned before it was locked
+        if lock is not None:  # else it was removed as abandoned before it was locked
             return temporary, lock
 
 
 def _remove_abandoned(path: Path) -> None:
     for file in siblings(path, "partial"):
-        with suppress(OSError):  # somebody else's, a folder, or gone meanwhile
+        with suppress(OSError):  # not ours to write, a folder, or gone by now
             lock = Lock.take(file)
             if lock is not None:
                 if lock.held:
@@ -73,7 +74,7 @@ def siblings(path: Path, kind: str) -> list[Path]:
 
 
 def sync(path: str | Path) -> None:
-    """Have the bytes on disk before they get their name: a crash must not leave an empty file."""
+    """Flush a file to disk before it gets its name: a crash must not leave an empty file."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -82,13 +83,13 @@ def sync(path: str | Path) -> None:
 
 
 def sync_names(folder: Path) -> None:
-    """Have the names in a folder on disk, where its file system can do that for a folder."""
+    """Flush the names in a folder to disk, if its file system supports that."""
     with suppress(OSError):
         sync(folder)
 
 
 def sync_all(folder: Path) -> None:
-    """Have files and their names on disk, so that the folder's own name never comes before them."""
+    """Flush all files and names in a folder to disk, before the folder gets its own name."""
     for path in folder.rglob("*"):
         if path.is_file():
             sync(path)
@@ -98,7 +99,7 @@ def sync_all(folder: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Have two folders change names in one step; False where system or file system cannot."""
+    """Exchange the names of two folders in one step; False if the system does not support it."""
     libc = ctypes.CDLL(None)
     names = os.fsencode(one), os.fsencode(other)
     try:
@@ -115,7 +116,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 class Lock:
-    """A lock on a file; `take` makes it. ``held`` is False where the file system has none."""
+    """A lock on a file, made by `take`. ``held`` is False if the file system has no locks."""
 
     def __init__(self, handle: int, held: bool) -> None:
         self._handle = handle
@@ -123,10 +124,10 @@ class Lock:
 
     @classmethod
     def take(cls, file: Path, flags: int = 0) -> Lock | None:
-        """Lock a file, opened with ``flags``; None where another lock is on it, this process's too.
+        """Lock a file, opened with ``flags``; None if it is locked already, even by this process.
 
-        Also None if the file was removed, or made again, meanwhile. Raises OSError if it cannot be
-        opened for writing.
+        Also None if the file has been removed or recreated in the meantime. Raises OSError if it
+        cannot be opened for writing.
         """
         handle = os.open(file, os.O_RDWR | flags, 0o666)
         held = True
@@ -145,12 +146,12 @@ class Lock:
         return None
 
     def close(self) -> None:
-        """Let go."""
+        """Release the lock."""
         os.close(self._handle)
 
 
 class FolderLock:
-    """A lock on a folder; `take` makes it. ``held`` is False where the file system has none."""
+    """A lock on a folder, made by `take`. ``held`` is False if the file system has no locks."""
 
     def __init__(self, lock: Lock) -> None:
         self._lock = lock
@@ -158,20 +159,20 @@ class FolderLock:
 
     @classmethod
     def take(cls, folder: Path) -> FolderLock | None:
-        """Lock a folder; None where another process has, or where this one does already.
+        """Lock a folder; None if it is locked already, by another process or by this one.
 
-        Raises OSError if the folder is not there or cannot be written.
+        Raises OSError if the folder does not exist or cannot be written.
         """
         file = folder / LOCK_NAME
         while True:
             lock = Lock.take(file, os.O_CREAT)
             if lock is not None:
                 return cls(lock)
-            if file.exists():  # else its folder was removed, and made again, or it was let go of
+            if file.exists():  # else it was released, or the folder was recreated
                 return None
 
     def release(self, folder: Path) -> None:
-        """Let go, and remove the lock's file from ``folder``, where its folder is by now."""
+        """Release the lock and remove its file; ``folder`` is the folder's current path."""
         with suppress(OSError):
             (folder / LOCK_NAME).unlink()
         self._lock.close()
@@ -186,10 +187,10 @@ def _is_open_as(file: Path, handle: int) -> bool:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Inside, SIGTERM raises KeyboardInterrupt, so that temporary files are removed.
+    """In the block, SIGTERM raises KeyboardInterrupt, so that temporary files are removed.
 
-    Python delivers signals to the main thread only: elsewhere nothing is changed, and neither is a
-    program's own way with the signal.
+    Does nothing outside the main thread, the only one to which Python delivers signals, or if the
+    program handles SIGTERM itself.
     """
     if (
         threading.current_thread() is not threading.main_thread()

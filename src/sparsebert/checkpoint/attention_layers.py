@@ -1,4 +1,4 @@
-"""What attention does in each layer: its window, and its rotary embedding."""
+"""Attention in each layer: its window and its rotary embedding."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _THETAS = {GLOBAL: ("global_rope_theta", 160_000.0), LOCAL: ("local_rope_theta",
 class LayerAttention:
     """One layer's attention.
 
-    ``window`` is the largest distance at which a token sees another, None where it sees all.
-    ``theta`` is the base of rotary positions: dimensions i and i + d/2 of a head of d turn by
-    theta^(-2i/d) / ``factor`` radians a token. None where nothing turns.
+    ``window`` is the largest distance at which tokens attend to each other, None for no limit.
+    ``theta`` is the base of the rotary embedding: dimensions i and i + d/2 of a head of size d are
+    rotated by theta^(-2i/d) / ``factor`` radians per token. None if there is no rotation.
     """
 
     window: int | None = None
@@ -32,9 +32,9 @@ class LayerAttention:
 def attention_layers(
     values: ConfigValues, layers: int, family: Family
 ) -> tuple[LayerAttention, ...]:
-    """What config.json says of each layer, in the form of today or in older ones.
+    """What config.json says about each layer, in its current form or an older one.
 
-    Raises CheckpointError, or UnsupportedArchitectureError for a rotary embedding of another type.
+    Raises CheckpointError, or UnsupportedArchitectureError for another type of rotary embedding.
     """
     if family.layer_types:
         return _by_layer_types(values, layers)
@@ -55,7 +55,7 @@ def _by_layer_types(values: ConfigValues, layers: int) -> tuple[LayerAttention, 
         kind: _speed(_parameters(by_kind.get(kind), values, ("default",)), default, values)
         for kind, default in _THETAS.items()
     }
-    # transformers halves the window's width: a token sees so many on either side, both included.
+    # transformers halves the window's width: it is the largest distance on either side.
     window = values.count("sliding_window", values.count("local_attention", 128) // 2)
     kinds = raw.get("layer_types")
     if kinds is None:
@@ -63,7 +63,7 @@ def _by_layer_types(values: ConfigValues, layers: int) -> tuple[LayerAttention, 
         kinds = [LOCAL if layer % every else GLOBAL for layer in range(layers)]
     if not isinstance(kinds, list) or len(kinds) != layers or not all(k in _THETAS for k in kinds):
         raise CheckpointError(
-            f"{where}: layer_types must be a list of {layers} times '{GLOBAL}' or '{LOCAL}'."
+            f"{where}: layer_types must be a list of {layers} entries, '{GLOBAL}' or '{LOCAL}'."
         )
     return tuple(LayerAttention(window if kind == LOCAL else None, *speeds[kind]) for kind in kinds)
 
@@ -71,8 +71,8 @@ def _by_layer_types(values: ConfigValues, layers: int) -> tuple[LayerAttention, 
 def _speed(
     parameters: Mapping[str, Any], default: tuple[str, float], values: ConfigValues
 ) -> tuple[float, float]:
-    """Base and factor. ``default`` is an older place of the base, a key of config.json, and what
-    it is where it stands in neither."""
+    """Base and factor. ``default`` is the config.json key of the base in older files, and the base
+    if it is in neither place."""
     key, usual = default
     theta = parameters.get("rope_theta", values.raw.get(key, usual))
     theta = _number(key, theta, values)
@@ -100,7 +100,7 @@ def _parameters(
         raise CheckpointError(f"{values.where}: the rotary parameters must be JSON objects.")
     if _kind(found) not in kinds:
         raise UnsupportedArchitectureError(
-            f"{values.where}: rotary positions of type {_kind(found)!r} are not supported, only "
+            f"{values.where}: rotary embeddings of type {_kind(found)!r} are not supported, only "
             f"{' and '.join(map(repr, kinds))}."
         )
     return found

@@ -20,13 +20,13 @@ from sparsebert.checkpoint.sentence_transformers import (
 from sparsebert.checkpoint.tensors import INDEX_NAME
 from sparsebert.checkpoint.tokenizer import write_tokenizer
 
-_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".vocab", ".metadata")  # the last: ColBERT's
+_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".vocab", ".metadata")  # .metadata: ColBERT's
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
-TRAINING_NAME = "training.json"  # what the training that made it wrote about itself
-EVALUATION_NAME = "evaluation.json"  # what `evaluate` found for this very model, and for no other
-CHECKSUMS_NAME = "checksums.json"  # of a packed folder as it is, and of nothing made of it
+TRAINING_NAME = "training.json"  # written by the training run that made the model
+EVALUATION_NAME = "evaluation.json"  # from `evaluate`, of exactly this model
+CHECKSUMS_NAME = "checksums.json"  # of a packed folder, not of folders made from it
 _TOKENIZER_CONFIG = "tokenizer_config.json"
-# Where sentence-transformers' settings may state a limit, and the entries that hand settings on.
+# The keys of a length limit in sentence-transformers' settings, and of nested settings.
 _LIMITS = ("max_seq_length", "model_max_length", "max_length")
 _HANDED_ON = ("processor_kwargs", "tokenizer_args", "processing_kwargs", "text", "common")
 
@@ -39,12 +39,12 @@ def write_auxiliary_files(
     trained_length: int | None = None,
     pickles: bool = False,
 ) -> None:
-    """Write everything of a model folder but weights, masks and card.
+    """Write everything in a model folder except weights, masks and card.
 
-    That is config.json (``raw``), the files of ``source`` (`copy_auxiliary_files`), limited to
-    texts of ``trained_length`` tokens (`write_trained_length`), and a tokenizer.json that
-    stands alone (`tokenizer.write_tokenizer`). Raises CheckpointError for heads that are pickles
-    yet, unless the caller converts such ``pickles``.
+    That is config.json (``raw``), the files of ``source`` (`copy_auxiliary_files`), with texts
+    limited to ``trained_length`` tokens (`write_trained_length`), and a self-contained
+    tokenizer.json (`tokenizer.write_tokenizer`). Raises CheckpointError for heads that are still
+    pickles, unless the caller converts such ``pickles``.
     """
     if not pickles:
         check_converted(source)
@@ -59,9 +59,9 @@ def copy_auxiliary_files(source: Path, target: Path) -> None:
     """Copy tokenizer files, pooling modules, label files and licences into ``target``.
 
     Not copied: weights of the transformer in any format, config.json, README.md (each step writes
-    its own), the scores of `evaluate` and hidden files. If sentence-transformers placed the
-    transformer in a sub-folder, its files come to the top of ``target`` and modules.json says so,
-    so that every folder sparsebert writes opens with transformers as well.
+    its own), the scores of `evaluate` and hidden files. If sentence-transformers put the
+    transformer in a sub-folder, its files go to the top of ``target`` and modules.json is adapted,
+    so that transformers can open every folder that sparsebert writes.
     """
     transformer = transformer_folder(source)
     for folder in {source: None, transformer: None}:
@@ -86,18 +86,18 @@ def copy_auxiliary_files(source: Path, target: Path) -> None:
 
 
 def auxiliary_files(folder: Path) -> list[Path]:
-    """Those files directly in ``folder`` that `copy_auxiliary_files` copies, by name."""
+    """The files directly in ``folder`` that `copy_auxiliary_files` copies, sorted by name."""
     return [path for path in sorted(folder.iterdir()) if _belongs(path)]
 
 
 def write_trained_length(folder: Path, tokens: int) -> None:
-    """Limit the texts of a folder, whose tokenizer is at its top, to so many tokens.
+    """Limit texts to ``tokens`` tokens in a folder whose tokenizer is at its top.
 
-    A limit is no part of the weights, and what a model gives beyond the length it was trained with
-    was neither trained nor scored. So fine-tuning writes its length where other tools look for it:
-    transformers' pipelines and CrossEncoder cut texts at the tokenizer's ``model_max_length``, and
-    so does SentenceTransformer where its own settings name no other. The lineage tells this limit
-    from one that the tokenizer came with (`sparsity.trained_length`).
+    The limit is not part of the weights, and what a model returns for texts longer than those it
+    was trained on was neither trained nor scored. So fine-tuning writes its length where other
+    tools look for it: transformers' pipelines and CrossEncoder truncate texts to the tokenizer's
+    ``model_max_length``, and so does SentenceTransformer if its own settings have no limit. The
+    lineage distinguishes this limit from the tokenizer's original one (`sparsity.trained_length`).
     """
     file = folder / _TOKENIZER_CONFIG
     settings = read_object(file) if has_file(file) else {}
@@ -123,7 +123,7 @@ def _copy_files(source: Path, target: Path, root: Path, *, without: tuple[str, .
 
 def _belongs(path: Path) -> bool:
     name = path.name
-    # An index lists the shards of weights that are not copied.
+    # An index lists the shards of weights, which are not copied.
     if name.startswith(".") or name.endswith(".index.json"):
         return False
     if name in (EVALUATION_NAME, CHECKSUMS_NAME):

@@ -1,4 +1,4 @@
-"""README.md of a produced folder: what it is, how it was made, how to load it."""
+"""The README.md of a produced folder: what it is, how it was made, how to load it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 CARD_NAME = "README.md"
 _BEGIN = "<!-- sparsebert: begin -->"
 _END = "<!-- sparsebert: end -->"
-# The key and all that is indented under it; a YAML list may stand at its key's own depth.
+# The key and all that is indented under it; a YAML list may be at the same depth as its key.
 _MODEL_INDEX = re.compile(r"^model-index:.*\n?(?:(?:[ \t-].*|[ \t]*\r?)(?:\n|\Z))*", re.M)
 _LIBRARY = re.compile(r"^library_name:[ \t]*[\"']?([^\s\"'#]*).*$", re.M)
-_LARGEST = 4 << 20  # bytes of a README that is carried along
+_LARGEST = 4 << 20  # bytes of a README that is kept
 
-# What the hub calls the use of a head.
+# The hub's name for the use of a head.
 _PIPELINES = {
     Head.SEQUENCE: "text-classification",
     Head.QUESTION: "question-answering",
@@ -49,19 +49,18 @@ def write_card(
     """Write the model card of ``folder``, whose config.json already holds its lineage.
 
     The front matter (licence, language, base model, ...) and the text of the source's own card are
-    kept (the text up to 4 MiB), save for library, pipeline and tags of a head that the model no
-    longer has: sparsebert's part stands above the text, and replaces the part that an earlier step
-    wrote. ``results`` is
-    Markdown that goes into it, such as a table of scores; ``evaluations`` are the same scores for
-    programs, as the hub's ``model-index``. The source's own ``model-index`` is dropped: it was
-    measured on another model. ``loading`` are the lines that say how to load the folder, where that
-    is not as any other.
+    kept (the text up to 4 MiB), except library, pipeline and tags of a head that the model no
+    longer has. sparsebert's part goes above the text, and replaces the part that an earlier step
+    wrote. ``results`` is Markdown that goes into it, such as a table of scores; ``evaluations`` are
+    the same scores in machine-readable form, for the hub's ``model-index``. The source's own
+    ``model-index`` is dropped: it was measured on another model. ``loading`` are the lines that say
+    how to load the folder, if it differs from others.
     """
     raw = read_object(folder / CONFIG_NAME)
     front, body = _split(_read(source / CARD_NAME, beginning=True))
     body = _without_our_part(body)
     if _is_long(source / CARD_NAME):
-        body = f"The original has more than {_LARGEST >> 20} MiB, and is left out."
+        body = f"The original is larger than {_LARGEST >> 20} MiB and is left out."
     record: dict[str, Any] = raw.get("sparsity") or {}
     lines = [
         _BEGIN,
@@ -87,7 +86,7 @@ def write_card(
 
 
 def write_scores(folder: Path, evaluations: Sequence[EvalResult], *, packed: bool) -> None:
-    """Put the scores of this very model into the ``model-index`` of its card, in place of others.
+    """Replace the scores in the ``model-index`` of a model's card by its own.
 
     A folder without a card gets one.
     """
@@ -119,14 +118,14 @@ def _is_long(path: Path) -> bool:
 
 
 def _read(path: Path, *, beginning: bool = False) -> str:
-    """The card; of one that is too long the ``beginning``, or CheckpointError."""
+    """The card; if it is too long, only the ``beginning`` or else CheckpointError."""
     try:
         if not has_file(path):
             return ""
         check_inside(path, path.parent)
         if _is_long(path) and not beginning:
             raise CheckpointError(
-                f"{path} has more than {_LARGEST >> 20} MiB, and sparsebert edits no such card: "
+                f"{path} is larger than {_LARGEST >> 20} MiB, too large for sparsebert to edit: "
                 "shorten it."
             )
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -165,7 +164,7 @@ def _front_matter(
 ) -> str:
     """The card's own lines, with a library that reads the folder, our tag and a base model.
 
-    The lines are edited as text: reading and writing YAML would turn ``language: no`` to false.
+    The lines are edited as text: reading and writing YAML would turn ``language: no`` into false.
     """
     front = front.strip("\r\n")
     stated = _LIBRARY.search(front)
@@ -191,9 +190,9 @@ def _front_matter(
 
 
 def _for_head(front: str, head: Head) -> str:
-    """The lines of a model that got another head: what the old one was for is not said of it.
+    """The front matter for a model with a new head, without what only fits the old one.
 
-    The hub offers a model by its pipeline, and shows how to load it by its library.
+    The hub lists a model by its pipeline, and uses its library to show how to load it.
     """
     front = re.sub(r"^(library_name|pipeline_tag):.*(?:\n|\Z)", "", front, flags=re.M).rstrip("\n")
     front = _without_tags(front, (*_OF_EMBEDDINGS, *_PIPELINES.values()))
@@ -259,18 +258,18 @@ def _title(record: dict[str, Any], packed: bool) -> str:
 def _what_it_is(record: dict[str, Any], kind: str, packed: bool, folder: Path) -> str:
     pattern = record.get("pattern")
     if pattern is None:
-        text = f"A {kind} encoder whose weights carry no recorded sparsity pattern."
+        text = f"A {kind} encoder whose weights have no recorded sparsity pattern."
     else:
         text = (
             f"A {kind} encoder with {pattern} structured sparsity along the input dimension in "
             f"{len(record.get('layers', []))} of its linear layers: of every "
             f"{pattern.split(':')[1]} adjacent weights at most {pattern.split(':')[0]} "
-            "may differ from zero."
+            "may be non-zero."
         )
         if rows := record.get("shared_rows"):
             text += f" Every {rows} adjacent outputs keep the same inputs."
     if packed:
-        return f"{text} The pruned layers are stored as their kept values and where they belong."
+        return f"{text} The pruned layers are stored as their kept values and their positions."
     if pattern is None:
         return text
     masks = (
@@ -325,7 +324,7 @@ def _loading(raw: dict[str, Any], packed: bool) -> list[str]:
         "```",
     ]
     if packed:
-        return [*lines, "", "`sparsebert unpack` gives back an ordinary transformers folder."]
+        return [*lines, "", "`sparsebert unpack` restores an ordinary transformers folder."]
     family = _family(raw)
     kind = family.architecture(head).removeprefix(family.class_name).removeprefix("Model")
     auto = f"AutoModel{kind}"

@@ -1,4 +1,4 @@
-"""config.json of an encoder's checkpoint, validated."""
+"""An encoder checkpoint's config.json, validated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sparsebert.checkpoint.sparsity import read_pattern, read_sparsity
 from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
 from sparsebert.patterns import Pattern
 
-# transformers' names of the supported activations, each with the name that stands for its function.
+# transformers' names of the supported activations, mapped to one name for each function.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -40,25 +40,25 @@ _HEAD_ACTIVATIONS = {**ACTIVATIONS, "tanh": "tanh"}
 _HEAD_POOLINGS = ("cls", "mean")
 
 _MOST_LAYERS = 1000
-_MOST_UNNAMED = 1 << 16  # classes; with names the file is as large as they are many
-_BUCKETS = 32  # of distances, in MPNet: transformers computes no other number
+_MOST_UNNAMED = 1 << 16  # classes; if they are named, the size of the file limits them
+_BUCKETS = 32  # of distances, in MPNet; transformers always computes this many
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The sizes and choices of an encoder and its head; names are those of BERT's config.json.
+    """The sizes and options of an encoder and its head, with the names of BERT's config.json.
 
-    ``family`` is how the model differs from BERT whatever its sizes, ``head_shape`` what its head
-    is made of (None for an encoder alone), ``attention`` each layer's reach and rotary embedding,
-    ``disentangled`` what DeBERTa's adds to it (None for others), ``biases`` which of
-    `families.BIASES` there are. ``embedding_size`` is the embeddings' width; ``position_table``
-    says whether they have a row for each position. ``layer_order`` has for each layer, in computing
-    order, the number under which its weights are stored: several where layers share theirs.
-    ``type_vocab_size`` is 1 where the model tells no types apart, ``token_types`` the rows of its
-    table of them, None without one; ``task_types`` likewise, 0 without.
-    ``labels`` are the names of the classes in order (empty for encoder, question-answering and
-    masked-lm); ``sparsity`` is sparsebert's own record, None where there is none; ``raw`` is the
-    whole file.
+    ``family`` describes how the model differs from BERT apart from its sizes, ``head_shape`` the
+    structure of its head (None without one), ``attention`` each layer's window and rotary
+    embedding, ``disentangled`` what DeBERTa adds to attention (None in other families), ``biases``
+    which of `families.BIASES` there are. ``embedding_size`` is the embeddings' width;
+    ``position_table`` says whether they have a row for each position. ``layer_order`` has for each
+    layer, in order of computation, the number under which its weights are stored; layers that share
+    weights have the same number. ``type_vocab_size`` is 1 if the model does not distinguish token
+    types; ``token_types`` is the number of rows in its table of them, None without one;
+    ``task_types`` likewise, 0 without one. ``labels`` are the names of the classes in order (empty
+    for encoder, question-answering and masked-lm); ``sparsity`` is sparsebert's own record, None
+    without one; ``raw`` is the whole file.
     """
 
     family: Family
@@ -89,7 +89,7 @@ class EncoderConfig:
 
     @property
     def first_position(self) -> int:
-        """The row of the position table that a text's first token takes."""
+        """The row of the position table for a text's first token."""
         return self.pad_token_id + 1 if self.family.positions == "counted" else 0
 
     @property
@@ -99,26 +99,26 @@ class EncoderConfig:
 
     @property
     def stored_layers(self) -> int:
-        """How many layers' weights there are."""
+        """The number of layers whose weights are stored."""
         return self.layer_order[-1] + 1
 
     @property
     def projects(self) -> bool:
-        """Whether a linear layer stands between the embeddings and the first layer."""
+        """Whether there is a linear layer between the embeddings and the first layer."""
         return self.family.always_projected or self.embedding_size != self.hidden_size
 
     @property
     def relative_buckets(self) -> int:
-        """Rows of the bias by distance, 0 without one."""
+        """Rows of the relative position bias, 0 without one."""
         return _BUCKETS if self.family.relative_bias else 0
 
     @property
     def slopes(self) -> tuple[float, ...]:
-        """By how much each head's scores fall a token of distance; empty where they do not.
+        """By how much each head's scores fall per token of distance; empty unless they do.
 
-        Of n heads the geometric sequence 2^(-8/n), 2^(-16/n), ... (Press et al. 2021,
-        arXiv:2108.12409). Where n is no power of two, that of the power below, and then every
-        second one of twice as many.
+        For n heads, the geometric sequence 2^(-8/n), 2^(-16/n), ... (Press et al. 2021,
+        arXiv:2108.12409). If n is not a power of two, the sequence for the next lower power,
+        followed by every second term of the sequence for twice that power.
         """
         if self.family.positions != "alibi":
             return ()
@@ -132,20 +132,20 @@ class EncoderConfig:
 
     @property
     def recorded_pattern(self) -> Pattern | None:
-        """The pattern that the folder says its pruned layers have; None where it says nothing."""
+        """The pattern recorded for the pruned layers; None if none is recorded."""
         return read_pattern(self.sparsity or {})
 
     @property
     def recorded_layers(self) -> tuple[str, ...]:
-        """Canonical names of the layers that the folder says are pruned."""
+        """Canonical names of the layers that are recorded as pruned."""
         return tuple((self.sparsity or {}).get("layers", ()))
 
 
 def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path) -> EncoderConfig:
-    """Check config.json's contents. ``tensor_names`` (canonical) decide the head if it does not.
+    """Check config.json. ``tensor_names`` (canonical) determine the head if the file does not.
 
     Raises UnsupportedArchitectureError for models other than the encoders of `FAMILIES` and
-    CheckpointError for values that are missing or make no sense, each naming the key.
+    CheckpointError for missing or invalid values, naming the key.
     """
     family = read_family(raw, where)
     head = _head(raw, family, tensor_names)
@@ -156,23 +156,24 @@ def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path
     heads = read.count("num_attention_heads")
     if hidden % heads:
         raise CheckpointError(
-            f"{where}: {read.key('hidden_size')} {hidden} does not divide into {heads} attention "
-            "heads."
+            f"{where}: {read.key('hidden_size')} {hidden} cannot be divided among {heads} "
+            "attention heads."
         )
     layers = read.count("num_hidden_layers", most=_MOST_LAYERS)
     rotary = family.positions == "rotary"
     if rotary and hidden // heads % 2:
         raise CheckpointError(
-            f"{where}: heads of {hidden // heads} dimensions cannot be turned in pairs."
+            f"{where}: rotary embeddings need attention heads with an even number of dimensions, "
+            f"not {hidden // heads}."
         )
     if rotary and raw.get("head_dim") not in (None, hidden // heads):
         raise UnsupportedArchitectureError(
-            f"{where}: head_dim is {raw['head_dim']!r}, and heads of other than hidden_size by "
-            f"num_attention_heads dimensions, {hidden // heads}, are not supported."
+            f"{where}: head_dim is {raw['head_dim']!r}, but only hidden_size / "
+            f"num_attention_heads, {hidden // heads}, is supported."
         )
     if family.relative_bias and read.count("relative_attention_num_buckets", _BUCKETS) != _BUCKETS:
         raise UnsupportedArchitectureError(
-            f"{where}: relative_attention_num_buckets must be {_BUCKETS}, as in every MPNet."
+            f"{where}: relative_attention_num_buckets must be {_BUCKETS}, as in every MPNet model."
         )
     labels = _labels(raw, where) if head in (Head.SEQUENCE, Head.TOKEN) else ()
     types = _token_types(family, read)
@@ -210,16 +211,16 @@ def parse_config(raw: dict[str, Any], tensor_names: Collection[str], where: Path
     if config.max_length < 1:
         raise CheckpointError(
             f"{where}: max_position_embeddings {config.max_position_embeddings} leaves no position "
-            f"behind the padding's, {config.pad_token_id}."
+            f"after that of pad_token_id, {config.pad_token_id}."
         )
     return config
 
 
 def read_family(raw: dict[str, Any], where: Path) -> Family:
-    """The family of a config.json, to know before its tensors are looked at.
+    """The family of a config.json, determined before looking at its tensors.
 
-    Raises UnsupportedArchitectureError for another kind of model, or one that asks for what no
-    encoder here computes: that says more than a missing tensor would.
+    Raises UnsupportedArchitectureError for another kind of model, or for settings that no encoder
+    here computes: this is more informative than a missing tensor would be.
     """
     architectures = raw.get("architectures") or []
     if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
@@ -228,20 +229,21 @@ def read_family(raw: dict[str, Any], where: Path) -> Family:
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         said = f"model_type {model_type!r}" if model_type is not None else "no model_type"
         raise UnsupportedArchitectureError(
-            f"{where} gives {said}; supported are encoders of the types {', '.join(FAMILIES)}."
+            f"{where} has {said}; the supported model types are {', '.join(FAMILIES)}."
         )
     family = FAMILIES[model_type]
     known = family.architectures
     if architectures and not any(name in known for name in architectures):
         raise UnsupportedArchitectureError(
-            f"{where}: {architectures[0]} is not supported; supported are {', '.join(known)}."
+            f"{where}: {architectures[0]} is not supported; the supported classes are "
+            f"{', '.join(known)}."
         )
     CONFIG.check(raw, where, UnsupportedArchitectureError)
     return family
 
 
 def model_type_of(raw: dict[str, Any]) -> object:
-    """The ``model_type`` of a config.json; that of its architecture in files older than the key."""
+    """The ``model_type`` of a config.json; in files without this key, its architecture's."""
     named = raw.get("architectures")
     if raw.get("model_type") is None and isinstance(named, list):
         for family in FAMILIES.values():
@@ -256,7 +258,7 @@ def write_config(path: Path, raw: dict[str, Any]) -> None:
 
 
 def _head(raw: dict[str, Any], family: Family, names: Collection[str]) -> Head:
-    """The head that 'architectures' names; without it, the one that the tensors are of."""
+    """The head that 'architectures' names or, without it, the one that the tensors belong to."""
     known = family.architectures
     for name in raw.get("architectures") or []:
         if name in known:
@@ -265,9 +267,9 @@ def _head(raw: dict[str, Any], family: Family, names: Collection[str]) -> Head:
 
 
 def _kept_head(family: Family, head: Head, names: Collection[str]) -> Head:
-    """The head, or none where a masked-LM model was saved without it.
+    """The head, or none if a masked-LM model was saved without it.
 
-    sentence-transformers keeps the class's name in config.json and only the encoder's tensors.
+    sentence-transformers keeps the class name in config.json, but saves only the encoder's tensors.
     """
     if head is not Head.MASKED_LM or not names:
         return head
@@ -279,8 +281,8 @@ def _kept_head(family: Family, head: Head, names: Collection[str]) -> Head:
 
 def _head_from_names(family: Family, names: Collection[str]) -> Head:
     for head, shape in family.heads.items():
-        # Of BERT's, only the sequence classifier reads the pooler; token classifiers are saved
-        # without one. A masked-LM decoder's weight is tied.
+        # In BERT, only the sequence classifier reads the pooler; token classifiers are saved
+        # without one. A masked-LM decoder's weight is tied, so its bias identifies it.
         needed = [f"{shape.dense}.weight"] if shape.dense else []
         needed = [shape.last_bias] if head is Head.MASKED_LM else [*needed, f"{shape.last}.weight"]
         if all(name in names for name in needed):
@@ -294,8 +296,8 @@ def _head_shape(family: Family, head: Head, read: ConfigValues) -> HeadShape | N
         return None
     if family is DEBERTA_V2 and head is Head.MASKED_LM and not read.switch("legacy", True):
         raise UnsupportedArchitectureError(
-            f"{read.where}: legacy is False, and of DeBERTa's masked-LM heads only the other is "
-            "supported; the encoder alone and its other heads are."
+            f"{read.where}: legacy is False, but of DeBERTa's masked-LM heads only the legacy one "
+            "is supported (the encoder alone and its other heads are supported, too)."
         )
     if shape.activation and shape.activation not in _HEAD_ACTIVATIONS:
         activation = _HEAD_ACTIVATIONS[read.choice(shape.activation, _HEAD_ACTIVATIONS, "gelu")]
@@ -337,13 +339,13 @@ def _layer_order(family: Family, read: ConfigValues, layers: int) -> tuple[int, 
     inner = read.count("inner_group_num", 1)
     if inner != 1:
         raise UnsupportedArchitectureError(
-            f"{read.where}: inner_group_num is {inner}, and groups of more than one layer are not "
+            f"{read.where}: inner_group_num is {inner}, but groups of more than one layer are not "
             "supported."
         )
     groups = read.count("num_hidden_groups", 1)
     if groups > layers:
         raise CheckpointError(
-            f"{read.where}: num_hidden_groups is {groups}, more than its {layers} layers."
+            f"{read.where}: num_hidden_groups is {groups}, but there are only {layers} layers."
         )
     return tuple(int(layer / (layers / groups)) for layer in range(layers))
 
@@ -364,8 +366,8 @@ def _padding(family: Family, read: ConfigValues) -> int:
         raise CheckpointError(f"{read.where}: pad_token_id {padding!r} is not in the vocabulary.")
     if family.relative_bias and padding != default:
         raise UnsupportedArchitectureError(
-            f"{read.where}: pad_token_id must be {default}, from which {family.class_name} counts "
-            f"positions, not {padding}."
+            f"{read.where}: pad_token_id must be {default}, not {padding}: "
+            f"{family.class_name} counts positions from it."
         )
     return padding
 
@@ -373,12 +375,12 @@ def _padding(family: Family, read: ConfigValues) -> int:
 def _labels(raw: dict[str, Any], where: Path) -> tuple[str, ...]:
     named = raw.get("id2label")
     if named is None:
-        # transformers leaves the default of two unnamed classes out of the file.
+        # transformers omits the default of two unnamed classes from the file.
         count = raw.get("num_labels", raw.get("_num_labels", 2))
         if type(count) is not int or not 1 <= count <= _MOST_UNNAMED:
             raise CheckpointError(
-                f"{where}: num_labels must be a whole number from 1 to {_MOST_UNNAMED} where "
-                f"id2label does not name the classes, not {count!r}."
+                f"{where}: num_labels must be an integer from 1 to {_MOST_UNNAMED} if id2label "
+                f"does not name the classes, not {count!r}."
             )
         return tuple(f"LABEL_{i}" for i in range(count))
     if not isinstance(named, dict) or not named:

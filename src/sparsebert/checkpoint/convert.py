@@ -1,7 +1,7 @@
-"""Old pickled weights (pytorch_model.bin) to safetensors: the only code that opens a pickle.
+"""Convert old pickled weights (pytorch_model.bin) to safetensors: the only code that opens pickles.
 
-A pickle can run any code when it is loaded. torch's ``weights_only`` loader builds nothing but
-tensors and plain containers and refuses the rest; versions before 2.10 had holes in it.
+A pickle can run arbitrary code when it is loaded. torch's ``weights_only`` loader builds only
+tensors and plain containers and refuses the rest; before version 2.10 it had security holes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _OLDEST_TORCH = (2, 10)
-_MOST_TIMES = 4  # the tensors' bytes over the files': tied embeddings make it two
+_MOST_TIMES = 4  # bytes of tensors per byte in the files; 2 if embeddings are tied
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def convert(
         if chosen:
             write_task_settings(staging, chosen)
         write_card(staging, source=path)
-        checkpoint = open_checkpoint(staging)  # a folder that does not open is not handed out
+        checkpoint = open_checkpoint(staging)  # never leave a folder that does not open
         size = checkpoint.tensors.nbytes
     return ConvertResult(
         out=str(out),
@@ -143,7 +143,7 @@ def convert(
 
 
 def _convert_small_layers(source: Path, target: Path) -> None:
-    """BGE-M3's heads, and old Dense modules of sentence-transformers: pickles of their own."""
+    """Convert separate pickles: BGE-M3's heads, and sentence-transformers' old Dense modules."""
     pickles = {
         source / head_pickle(name): target / head_file(name)
         for name in HEADS
@@ -165,7 +165,7 @@ def _chosen_task(folder: Path, told: Mapping[str, Any], task: str | None) -> Lor
     if told.get("lora_adaptations"):
         return choose_task(read_object(folder / CONFIG_NAME), told, task)
     if task is not None:
-        raise CheckpointError(f"{folder} has no LoRA tasks: leave the task '{task}' out.")
+        raise CheckpointError(f"{folder} has no LoRA tasks: leave out the task '{task}'.")
     return None
 
 
@@ -176,7 +176,7 @@ def _open_source(
         return _Merged(folder, family, task) if task else _Safetensors(folder, family)
     if task is not None:
         raise CheckpointError(
-            f"{folder} has no {WEIGHTS_NAME}: LoRA tasks are merged from safetensors only."
+            f"{folder} has no {WEIGHTS_NAME}: LoRA tasks can only be merged from safetensors."
         )
     if has_file(folder / PICKLE_NAME):
         return _Pickles([folder / PICKLE_NAME], family)
@@ -188,12 +188,12 @@ def _open_source(
         shards = sorted({plain_file(folder, name, index) for name in weight_map.values()})
         for shard in shards:
             if not has_file(shard):
-                raise CheckpointError(f"{shard} is missing, though {index.name} names it.")
+                raise CheckpointError(f"{shard} is missing, although {index.name} names it.")
         return _Pickles(shards, family)
     if has_file(folder / PACKED_NAME):
         raise CheckpointError(f"{folder} is a packed model: run `sparsebert unpack` on it instead.")
     raise CheckpointError(
-        f"{folder} has no weights to convert: neither {PICKLE_NAME} nor {WEIGHTS_NAME}."
+        f"{folder} has no weights to convert: it has neither {PICKLE_NAME} nor {WEIGHTS_NAME}."
     )
 
 
@@ -220,7 +220,7 @@ class _Merged(MergedTensors):
 
 
 class _TorchTensors:
-    """Tensors of torch by name, and their words."""
+    """torch's tensors by name, read as numpy arrays."""
 
     def __init__(self, tensors: dict[str, Tensor], paths: list[Path]) -> None:
         self._torch = torch = _import_torch()
@@ -239,7 +239,7 @@ class _TorchTensors:
             torch.bool: "BOOL",
         }
         if not tensors:
-            raise CheckpointError(f"{where} holds no tensors.")
+            raise CheckpointError(f"{where} contains no tensors.")
         self._check_sizes(paths)
         for name, tensor in tensors.items():
             if tensor.layout != torch.strided or tensor.dtype not in self._types:
@@ -263,9 +263,9 @@ class _TorchTensors:
         return words.view(np.dtype(numpy_type(dtype)))
 
     def _check_sizes(self, paths: list[Path]) -> None:
-        """CheckpointError where views of the stored numbers would become far more than these are.
+        """Raise CheckpointError if views of the stored numbers would expand to far more data.
 
-        A view with a stride of 0 repeats a number without end; tied tensors are stored once.
+        A view with a stride of 0 repeats a number without limit; tied tensors are stored once.
         """
         stored = sum(path.stat().st_size for path in paths)
         for name, tensor in self._tensors.items():
@@ -273,14 +273,14 @@ class _TorchTensors:
                 stretched = tensor.numel() * tensor.element_size()
                 if stretched > tensor.untyped_storage().nbytes():
                     raise CheckpointError(
-                        f"{paths[0].parent}: tensor '{name}' of shape {list(tensor.shape)} is more "
-                        "than the numbers that are stored for it."
+                        f"{paths[0].parent}: tensor '{name}' of shape {list(tensor.shape)} is "
+                        "larger than the data stored for it."
                     )
         total = sum(each.numel() * each.element_size() for each in self._tensors.values())
         if total > _MOST_TIMES * stored:
             raise CheckpointError(
-                f"{paths[0].parent}: the tensors take {total} bytes, and their files have "
-                f"{stored}: they share what is stored, more than models do."
+                f"{paths[0].parent}: the tensors take {total} bytes, but their files only "
+                f"{stored}: they share more of what is stored than the tensors of any model."
             )
 
 
@@ -293,22 +293,22 @@ class _Pickles(_TorchTensors):
             parts = family_names(name, family)
             if len(parts) > 1 and (not value.dim() or len(value) % len(parts)):
                 raise CheckpointError(
-                    f"{paths[0].parent}: tensor '{name}' of shape {list(value.shape)} does not "
-                    f"divide into {len(parts)}."
+                    f"{paths[0].parent}: tensor '{name}' of shape {list(value.shape)} cannot be "
+                    f"split into {len(parts)} equal parts."
                 )
             cut = value.chunk(len(parts)) if len(parts) > 1 else (value,)
             for part, rows in zip(parts, cut, strict=True):
                 if part in tensors:
-                    raise CheckpointError(f"{paths[0].parent} holds '{part}' twice.")
+                    raise CheckpointError(f"{paths[0].parent} contains tensor '{part}' twice.")
                 tensors[part] = rows
         super().__init__(tensors, paths)
         self.tied = self._drop_tied(family)
 
     def _drop_tied(self, family: Family) -> list[str]:
-        """Leave out the masked-LM decoder where it is the embeddings' own memory.
+        """Leave out the masked-LM decoder if it shares the embeddings' memory.
 
         transformers ties them again when it loads the model. Any other tensors that share memory
-        are written out one by one, which is always right.
+        are written separately, which is always correct.
         """
         stored = {family.canonical(name): name for name in self._tensors}
         decoder = family.heads[Head.MASKED_LM]
@@ -352,9 +352,9 @@ def _read_pickles(paths: list[Path]) -> dict[str, Tensor]:
                     "can be converted."
                 )
             if not name.isprintable():  # such as half of a surrogate pair
-                raise CheckpointError(f"{path}: {name!r} is no name of a tensor.")
+                raise CheckpointError(f"{path}: {name!r} is not a valid tensor name.")
             if name in tensors:
-                raise CheckpointError(f"{path}: tensor '{name}' stands in another file too.")
+                raise CheckpointError(f"{path}: tensor '{name}' also appears in another file.")
             tensors[name] = value.detach()
     return tensors
 
@@ -366,14 +366,16 @@ def _load_pickle(torch: Any, path: Path) -> dict[Any, Any]:
         except RuntimeError as error:
             if "mmap" not in str(error):
                 raise
-            # Files of before torch 1.6 are no zip archives and cannot be mapped.
+            # Files from before torch 1.6 are not zip archives and cannot be mapped.
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # UnpicklingError for forbidden contents; RuntimeError, EOFError, KeyError ... for damage.
         raise CheckpointError(
             f"{path} was refused by torch's weights-only loader, and nothing in it was run: it "
-            f"holds more than weights, or is damaged ({reason_of(error)})."
+            f"contains more than weights, or is damaged ({reason_of(error)})."
         ) from error
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a model's state dict.")
+        raise CheckpointError(
+            f"{path} contains a {type(loaded).__name__}, not a model's state dict."
+        )
     return loaded

@@ -1,11 +1,13 @@
 """DeBERTa's attention as config.json describes it.
 
-A score of query i and key j is made of contents and of their distance i - j (He et al. 2020,
-arXiv:2006.03654; with buckets, He et al. 2021, arXiv:2111.09543), with n terms and heads of d:
+The score of query i and key j depends on their contents and on their distance i - j (He et al.
+2020, arXiv:2006.03654; with buckets, He et al. 2021, arXiv:2111.09543). For n terms and heads of
+size d, it is
 
     (q_i k_j + q_i K(r) + k_j Q(r)) / sqrt(n d)
 
-r is the embedding of the distance, K and Q are the layer's own linear layers for keys and queries.
+where r is the embedding of the distance, and K and Q are the layer's own linear layers for keys and
+queries.
 """
 
 from __future__ import annotations
@@ -19,17 +21,18 @@ from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
 CONTENT_TO_POSITION, POSITION_TO_CONTENT = "c2p", "p2c"
 _TERMS = (CONTENT_TO_POSITION, POSITION_TO_CONTENT)
 _NORMS = ("none", "layer_norm")
+_MOST_DISTANCES = 1 << 20
 
 
 @dataclass(frozen=True)
 class DisentangledAttention:
-    """What scores are made of besides contents.
+    """What scores depend on besides contents.
 
-    ``rows`` are the embeddings of distances: row ``rows / 2`` is that of distance 0, those above
-    are of queries behind their key. Up to ``buckets / 2`` each distance has its own, from there on
-    they widen with its logarithm up to ``farthest``; without ``buckets`` (0) none is shared. What
-    lies beyond the rows takes the first or the last. ``terms`` are "c2p" (q_i K(r)) and "p2c"
-    (k_j Q(r)); ``norm`` says that embeddings go through a LayerNorm.
+    ``rows`` is the number of distance embeddings: row ``rows / 2`` is for distance 0, rows above it
+    are for queries after their key. Distances up to ``buckets / 2`` have a row each; from there up
+    to ``farthest``, rows cover ranges that grow logarithmically. Without ``buckets`` (0), no row is
+    shared. Distances beyond the table use its first or last row. ``terms`` are "c2p" (q_i K(r)) and
+    "p2c" (k_j Q(r)); ``norm`` says whether the embeddings go through a LayerNorm.
     """
 
     rows: int
@@ -40,10 +43,10 @@ class DisentangledAttention:
 
 
 def disentangled_attention(read: ConfigValues, family: Family) -> DisentangledAttention | None:
-    """What config.json says of it; None for a family whose attention is another.
+    """The settings in config.json; None for families with other attention.
 
-    Raises CheckpointError for values that make no sense, UnsupportedArchitectureError for what
-    sparsebert does not compute: DeBERTa v2's convolution, and what no published model has.
+    Raises CheckpointError for invalid values, and UnsupportedArchitectureError for settings that
+    sparsebert does not support, which no published model has.
     """
     if not family.disentangled:
         return None
@@ -54,7 +57,7 @@ def disentangled_attention(read: ConfigValues, family: Family) -> DisentangledAt
     buckets = max(_whole(read, "position_buckets"), 0)
     if buckets and not 2 <= buckets < 2 * (farthest - 1):
         raise CheckpointError(
-            f"{read.where}: position_buckets {buckets} do not go with distances up to {farthest}."
+            f"{read.where}: position_buckets {buckets} does not fit distances up to {farthest}."
         )
     span = buckets or farthest
     norm = read.choice("norm_rel_ebd", _NORMS, "none") == "layer_norm"
@@ -67,7 +70,7 @@ def _terms(read: ConfigValues) -> tuple[str, ...]:
         named = [each.strip() for each in written.lower().split("|")]
     if not isinstance(named, list) or not named or not all(each in _TERMS for each in named):
         raise UnsupportedArchitectureError(
-            f"{read.where}: pos_att_type is {written!r}, and only c2p, p2c or both are supported."
+            f"{read.where}: pos_att_type is {written!r}, but only c2p, p2c or both are supported."
         )
     return tuple(term for term in _TERMS if term in named)
 
@@ -85,13 +88,15 @@ def _refuse_others(read: ConfigValues) -> None:
         found = raw.get(key, default)
         if found != wanted:
             raise UnsupportedArchitectureError(
-                f"{read.where}: {key} is {found!r}, and of DeBERTa only models with {wanted!r} are "
+                f"{read.where}: {key} is {found!r}, but only DeBERTa models with {wanted!r} are "
                 "supported."
             )
 
 
 def _whole(read: ConfigValues, key: str) -> int:
     value = read.raw.get(key, -1)
-    if type(value) is not int or value > 1 << 20:
-        raise CheckpointError(f"{read.where}: {key} {value!r} is not a number of distances.")
+    if type(value) is not int or value > _MOST_DISTANCES:
+        raise CheckpointError(
+            f"{read.where}: {key} must be an integer of at most {_MOST_DISTANCES}, not {value!r}."
+        )
     return value

@@ -1,7 +1,7 @@
 """The tensor types of safetensors files, as numpy sees them.
 
-numpy has no bfloat16: such tensors are carried as their raw 16-bit words (uint16) and widened to
-float32 where their values are needed.
+numpy has no bfloat16: such tensors are kept as raw 16-bit words (uint16) and widened to float32
+where their values are needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sparsebert.errors import CheckpointError
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 
-# safetensors' own names. Types that numpy lacks stand for the raw words of the same width.
+# By safetensors' names. Types that numpy lacks are kept as raw words of the same width.
 _NUMPY: dict[str, str] = {
     "BOOL": "?",
     "U8": "u1",
@@ -38,7 +38,7 @@ _NUMPY: dict[str, str] = {
     "F8_E4M3FNUZ": "u1",
     "F8_E5M2FNUZ": "u1",
 }
-_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # several values share a byte: carried as flat bytes
+_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # several values share a byte: kept as flat bytes
 
 WEIGHT_TYPES = ("F32", "F16", "BF16")
 """Types that a weight of the model itself may have; extra tensors may have any."""
@@ -49,7 +49,7 @@ def numpy_type(dtype: str) -> np.dtype[Any] | None:
     if dtype in _BITS:
         return None
     if dtype not in _NUMPY:
-        raise CheckpointError(f"the tensor type {dtype} is not known.")
+        raise CheckpointError(f"the tensor type {dtype} is unknown.")
     return np.dtype(_NUMPY[dtype])
 
 
@@ -76,7 +76,7 @@ def narrow(values: Float32, dtype: str) -> Array:
     """float32 rounded to one of WEIGHT_TYPES, as it is stored: the inverse of `widen`."""
     if dtype == "BF16":
         words = np.ascontiguousarray(values).view(np.uint32)
-        # To the nearest, ties to even: the carry of the lower half decides.
+        # Round to nearest, ties to even: the carry out of the lower half decides.
         half = np.uint32(0x7FFF) + (words >> np.uint32(16) & np.uint32(1))
         rounded: Array = ((words + half) >> np.uint32(16)).astype(np.uint16)
         return rounded
@@ -84,10 +84,10 @@ def narrow(values: Float32, dtype: str) -> Array:
 
 
 def check_finite(name: str, values: npt.NDArray[np.floating[Any]], where: object) -> None:
-    """CheckpointError naming the tensor if it holds NaN or infinity."""
+    """Raise CheckpointError, naming the tensor, if it contains NaN or infinity."""
     if values.size == 0:
         return
-    # The extremes carry both: NaN spreads through min and max, infinity is one of them.
+    # The extremes reveal both: NaN propagates through min and max, and infinity is an extreme.
     low, high = float(values.min()), float(values.max())
     if np.isfinite(low) and np.isfinite(high):
         return

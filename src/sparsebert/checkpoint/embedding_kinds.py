@@ -1,4 +1,4 @@
-"""What a folder's modules make of a text: one vector, a weight for each token, or a vector each."""
+"""What a folder's modules make of a text: one vector, or a weight or vector for each token."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ EmbeddingKind = Literal["dense", "sparse", "tokens"]
 
 
 def embedding_kinds(checkpoint: Checkpoint) -> tuple[EmbeddingKind, ...]:
-    """The kinds of its embeddings, first what it is made for; none for one that makes scores.
+    """The kinds of a model's embeddings, its main one first; none for a model that makes scores.
 
-    A folder without modules makes dense ones, of its last layer. BGE-M3 makes all three.
+    A folder without modules makes dense ones from its last layer. BGE-M3 makes all three.
     """
     folder, pooling, config = checkpoint.path, checkpoint.pooling, checkpoint.config
     if pooling is not None and pooling.scores:
@@ -25,7 +25,7 @@ def embedding_kinds(checkpoint: Checkpoint) -> tuple[EmbeddingKind, ...]:
     if is_splade(folder):
         return ("sparse",)
     tokens = read_multi_vector(folder, config)
-    if tokens is not None and not tokens.first:  # ColBERT: of BGE-M3 the first token has no vector
+    if tokens is not None and not tokens.first:  # ColBERT; in BGE-M3, the first token has no vector
         return ("tokens",)
     found: list[EmbeddingKind] = ["dense"]
     if read_token_weights(folder, config.hidden_size) is not None:
@@ -39,15 +39,15 @@ def is_splade(folder: Path) -> bool:
 
 
 def kind_without_dense(checkpoint: Checkpoint) -> str:
-    """What a model is whose modules make something else than dense embeddings; "" for all others.
+    """What a model without dense embeddings is; "" for all others.
 
-    That is scores, sparse embeddings, or a vector for each token alone; BGE-M3 has dense ones, too.
+    Its modules make scores, sparse embeddings, or only token vectors; BGE-M3 also has dense ones.
     """
     kinds = embedding_kinds(checkpoint)
     if not kinds:
-        return "a model whose head is a module behind the encoder"
+        return "a model whose head is a module after the encoder"
     return {
         "dense": "",
-        "sparse": "a model of sparse embeddings (SPLADE)",
+        "sparse": "a model for sparse embeddings (SPLADE)",
         "tokens": "a multi-vector model (ColBERT)",
     }[kinds[0]]

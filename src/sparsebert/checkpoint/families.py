@@ -1,9 +1,9 @@
 """The families of encoders: how each names its tensors and settings, and how it differs from BERT.
 
-A family is one ``model_type`` of transformers. Whatever it calls its tensors, sparsebert knows the
-encoder's by one set of names, the canonical ones: those of BERT (without the ``bert.`` prefix), and
-for layers with LayerNorm in front those of RoBERTa-PreLayerNorm. Heads differ in kind, and keep
-their family's names. To add a family, write its entry in the table below.
+A family is one ``model_type`` of transformers. Whatever it calls its encoder's tensors, sparsebert
+uses one set of names for them, the canonical ones: those of BERT (without the ``bert.`` prefix)
+and, for layers that begin with LayerNorm, those of RoBERTa-PreLayerNorm. Heads differ in kind and
+keep their family's names. To add a family, add its entry to the table below.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-# The class that the original ColBERT's folders name: an encoder, with a projection beside it.
+# The class in the folders of the original ColBERT: an encoder and a projection.
 COLBERT_ARCHITECTURE = "HF_ColBERT"
-# Which linear layers of an encoder layer, or whether its LayerNorms, have a bias.
+# What may have a bias in an encoder layer: groups of its linear layers, and its LayerNorms.
 BIASES = ("attention", "intermediate", "output", "norm")
 
 
@@ -33,10 +33,10 @@ class Head(str, Enum):
 class HeadShape:
     """A head as a chain: pooling, then ``dense``, activation and ``norm`` if it has them, ``last``.
 
-    ``pooling`` is "cls" (the first token) or "mean", one vector a text; None takes every token.
-    ``dense``, ``norm`` and ``last`` are names of layers, ``bias`` that of the last one's bias.
-    ``activation`` is a name; in `Family.heads` it and ``pooling`` may be the key of config.json
-    that holds one.
+    ``pooling`` is "cls" (the first token) or "mean", for one vector per text, or None for every
+    token. ``dense``, ``norm`` and ``last`` are names of layers, ``bias`` that of the last one's
+    bias. ``activation`` is a name; in `Family.heads`, it and ``pooling`` may instead be the
+    config.json key that holds one.
     """
 
     last: str
@@ -56,35 +56,38 @@ class HeadShape:
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """One ``model_type``: names, and what is the same for all its models.
+    """One ``model_type``: its names, and what all its models have in common.
 
-    ``prefix`` stands before the encoder's tensors in files of models with a head; ``spelling`` maps
-    the beginning of a canonical name inside a layer or outside to the family's own; ``fields``
-    maps BERT's keys of config.json to the family's own where they differ, ``defaults`` has
-    what transformers takes for keys that are absent, where that is not BERT's, and ``ignored`` are
-    keys of BERT's that it never looks at in this family, ``aliases`` those that it takes before
-    the family's own. ``norm_first`` puts
-    LayerNorm before attention and feed-forward (save for the first attention, which follows the
-    embeddings' own) and one behind the last layer. ``fused_attention`` keeps query, key and value
-    in one linear layer. ``gated`` multiplies what ``intermediate.dense`` gives by an activated
-    ``intermediate.gate`` of the same size; with ``fused_gate`` the two are one linear layer,
-    ``intermediate.dense``, whose first half of rows is the gate. ``query_key_norm`` puts a
-    LayerNorm behind query and key, over all heads, and ``residual_norm`` adds a layer's input once
-    more to what attention's LayerNorm gives, before another. ``positions`` is "absolute" (a
-    table), "counted" (a table counted from the row behind the padding id, and padding does not
-    count), "alibi" (scores fall with the distance, by a slope of each head) or "rotary" (queries
-    and keys are rotated by position), with ``layer_types`` by a base
-    and a window of each layer's own; ``relative_bias`` adds to each attention score a bias by
-    distance, ``disentangled`` products with embeddings of the distance (see
-    `disentangled_attention`), and then config.json says whether there is a table of positions
-    too. ``optional_token_types`` says that a config.json with 0 of them has no table of them (as
+    ``prefix`` precedes the encoder's tensors in files of models with a head; ``spelling`` maps
+    canonical layer names, inside an encoder layer or outside, to the family's own. ``fields`` maps
+    BERT's config.json keys to the family's own where they differ, ``defaults`` has the values that
+    transformers uses for absent keys where they are not BERT's, ``ignored`` are BERT's keys that it
+    never reads in this family, and ``aliases`` those that it prefers to the family's own.
+
+    ``norm_first`` puts a LayerNorm before attention and feed-forward (except the first attention,
+    which follows the embeddings' own) and one after the last layer. ``fused_attention`` keeps
+    query, key and value in one linear layer. ``gated`` multiplies the output of
+    ``intermediate.dense`` by an activated ``intermediate.gate`` of the same size; with
+    ``fused_gate`` the two are one linear layer, ``intermediate.dense``, whose first half of rows is
+    the gate. ``query_key_norm`` applies a LayerNorm to query and key, over all heads, and
+    ``residual_norm`` adds a layer's input once more to the output of attention's LayerNorm, and
+    applies another one.
+
+    ``positions`` is "absolute" (a table), "counted" (a table counted from the row after the padding
+    id, where padding does not count), "alibi" (scores fall with distance, by a slope for each head)
+    or "rotary" (queries and keys are rotated by position); with ``layer_types``, the base of the
+    rotation and the window depend on the layer. ``relative_bias`` adds a bias by distance to each
+    attention score, ``disentangled`` adds products with embeddings of the distance (see
+    `disentangled_attention`); config.json then says whether there is also a table of positions.
+
+    ``optional_token_types`` says that a config.json with 0 token types has no table of them (as in
     gte-base-en-v1.5 and DeBERTa v3), ``embedding_size`` that embeddings may be narrower than the
-    hidden size, and are then projected, and ``always_projected`` that they are so at the same width
-    too; ``task_types`` that there may be a table of tasks, whose first row every token takes;
-    ``shared_layers`` that neighbouring layers may have the same weights, stored once. ``biases``
-    are those of ``BIASES`` that the model has, None where config.json says which.
-    ``in_transformers`` is False for one that transformers has no classes for: it computes nothing
-    on torch.
+    hidden size and are then projected, ``always_projected`` that they are projected even at the
+    same width, ``task_types`` that there may be a table of tasks, of which every token uses the
+    first row, and ``shared_layers`` that adjacent layers may share weights, which are stored once.
+    ``biases`` are those of ``BIASES`` that the model has, None if config.json says which.
+    ``in_transformers`` is False if transformers has no classes for the family, which then does not
+    run on torch.
     """
 
     model_type: str
@@ -122,7 +125,7 @@ class Family:
 
     @property
     def display_name(self) -> str:
-        """What people call it."""
+        """The family's usual name."""
         own = {
             "Albert": "ALBERT",
             "Camembert": "CamemBERT",
@@ -139,11 +142,11 @@ class Family:
 
     @property
     def architectures(self) -> dict[str, Head]:
-        """Every class of transformers that is supported, and its head."""
+        """Every supported class, with its head."""
         known = {self.architecture(head): head for head in (Head.ENCODER, *self.heads)}
         known[COLBERT_ARCHITECTURE] = Head.ENCODER
-        # BERT's and ALBERT's also predict the next sentence; ELECTRA's tells which tokens were
-        # replaced, a head that nothing is asked of afterwards.
+        # Those of BERT and ALBERT also predict the next sentence. ELECTRA's detects replaced
+        # tokens, with a head that nothing needs afterwards.
         if self.model_type in ("albert", "bert"):
             known[f"{self.class_name}ForPreTraining"] = Head.MASKED_LM
         if self.model_type == "electra":
@@ -151,7 +154,7 @@ class Family:
         return known
 
     def canonical(self, stored: str) -> str:
-        """The canonical form of a tensor's name in a file, or of a parameter of transformers."""
+        """The canonical name of a tensor in a file or of a parameter in transformers."""
         name = todays_name(stored).removeprefix(f"{self.prefix}.")
         start = self._layers + "."
         if not name.startswith(start):
@@ -167,9 +170,9 @@ class Family:
         return f"{self._layers}.{number}.{_respelled(rest, self.spelling)}"
 
     def parameter(self, canonical: str, head: Head) -> str:
-        """Its name in transformers' model with this head."""
+        """The name of the parameter in transformers' model with this head."""
         inside = canonical.startswith(("embeddings", "encoder."))
-        inside |= canonical.startswith("pooler.") and self.pooler  # else it is the head's
+        inside |= canonical.startswith("pooler.") and self.pooler  # else it belongs to the head
         prefix = f"{self.prefix}." if inside and head is not Head.ENCODER else ""
         return prefix + self.spelled(canonical)
 
@@ -183,7 +186,7 @@ class Family:
 
 
 def todays_name(stored: str) -> str:
-    """A tensor's name with the LayerNorm.gamma and beta of old files as weight and bias."""
+    """A tensor's current name: LayerNorm's gamma and beta in old files are weight and bias."""
     for old, new in _OLD_ENDS.items():
         if stored.endswith(old):
             return stored.removesuffix(old) + new
@@ -494,7 +497,7 @@ JINA_EMBEDDINGS_V3 = Family(
     token_types=True,
     positions="rotary",
 )
-# Of bidirectional encoders with ALiBi and gated layers (Guenther et al. 2023, arXiv:2310.19923).
+# Bidirectional encoders with ALiBi and gated layers (Guenther et al. 2023, arXiv:2310.19923).
 JINA_BERT = Family(
     "jina_bert",
     "JinaBert",

@@ -33,7 +33,7 @@ from sparsebert.errors import CheckpointError, reading
 PICKLE_NAME = "pytorch_model.bin"
 PICKLE_INDEX_NAME = "pytorch_model.bin.index.json"
 _CHUNK = 1 << 20  # bytes hashed at a time
-_ADAPTER_NAME = "adapter_config.json"  # transformers applies it to the weights beside it
+_ADAPTER_NAME = "adapter_config.json"  # transformers applies the adapter to the weights beside it
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +41,9 @@ class Checkpoint:
     """An open model folder. Its tensors are views of the files: nothing is loaded until read.
 
     ``path`` is the folder itself; ``transformer`` is where its config.json, weights and tokenizer
-    are (the same folder, save for some sentence-transformers folders). ``stored_name`` maps a
+    are (the same folder, except in some sentence-transformers folders). ``stored_name`` maps a
     canonical tensor name to its name in the file, extras included; ``used`` are the canonical names
-    of the tensors the model computes with. ``source`` is how a lineage names this model;
+    of the tensors the model computes with. ``source`` is this model's name in a lineage;
     ``pooling`` is that of a sentence-transformers folder.
     """
 
@@ -62,13 +62,13 @@ class Checkpoint:
         return widen(self.tensors[stored], self.tensors.spec(stored).dtype)
 
     def finite_weight(self, canonical: str) -> Float32:
-        """`weight`, read through: CheckpointError names the tensor if it has NaN or infinity."""
+        """`weight`, checked: CheckpointError names the tensor if it contains NaN or infinity."""
         values = self.weight(canonical)
         check_finite(self.stored_name[canonical], values, self.path)
         return values
 
     def linear_layers(self, parts: Collection[str] = ("encoder",)) -> list[LinearLayer]:
-        """The linear layers of some parts ("encoder", "pooler", "head"), in computing order."""
+        """The linear layers of ``parts`` ("encoder", "pooler", "head") in order of computation."""
         layers = []
         for name, part in linear_names(self.config).items():
             if part in parts and name in self.stored_name:
@@ -83,7 +83,7 @@ def open_checkpoint(model: str | Path, *, copied: bool = False) -> Checkpoint:
     ``copied``.
 
     Raises CheckpointError (UnsupportedArchitectureError for other kinds of models) naming the file,
-    key or tensor that is wrong. Weights' values are not read here, see `Checkpoint.finite_weight`.
+    key or tensor that is wrong. The weights' values are not checked: see `finite_weight`.
     """
     with reading(model, CheckpointError):
         return _open(model, copied)
@@ -105,7 +105,7 @@ def _open(model: str | Path, copied: bool) -> Checkpoint:
         if dtype not in WEIGHT_TYPES:
             raise CheckpointError(
                 f"{transformer}: tensor '{stored_name[name]}' is stored as {dtype}; weights must "
-                f"be {', '.join(WEIGHT_TYPES)}."
+                f"be stored as one of {', '.join(WEIGHT_TYPES)}."
             )
     check_recorded_layers(config, transformer)
     return Checkpoint(
@@ -121,25 +121,25 @@ def _open(model: str | Path, copied: bool) -> Checkpoint:
 
 
 def check_recorded_layers(config: EncoderConfig, folder: Path) -> None:
-    """CheckpointError if config.json records a pattern for a layer that cannot have it."""
+    """Raise CheckpointError if config.json records a pattern for a layer that cannot have it."""
     known = linear_names(config)
     pattern = config.recorded_pattern
     shapes = {**expected_shapes(config), **optional_shapes(config)}
     for name in config.recorded_layers:
         if name not in known:
             raise CheckpointError(
-                f"{folder / CONFIG_NAME}: 'sparsity' names '{name}', which is no linear layer of "
-                "this model."
+                f"{folder / CONFIG_NAME}: 'sparsity' names '{name}', which is not a linear layer "
+                "of this model."
             )
         if pattern is not None and shapes[name][1] % pattern.m:
             raise CheckpointError(
-                f"{folder / CONFIG_NAME}: 'sparsity' gives '{name}' the pattern {pattern}, which "
-                f"does not divide its {shapes[name][1]} inputs."
+                f"{folder / CONFIG_NAME}: 'sparsity' records the pattern {pattern} for '{name}', "
+                f"whose {shapes[name][1]} inputs are not divisible by {pattern.m}."
             )
 
 
 def model_fingerprint(checkpoint: Checkpoint) -> str:
-    """SHA-256 of config, weights, masks, tokenizer and modules; not of cards and scores."""
+    """SHA-256 of config, weights, masks, tokenizer and modules, but not of cards or scores."""
     root = checkpoint.path
     folders = dict.fromkeys((checkpoint.transformer, root, *module_folders(root)))
     digest = hashlib.sha256()
@@ -159,20 +159,22 @@ def _check_files(folder: Path, model: str | Path) -> None:
         raise CheckpointError(f"{folder} is not a model folder: it has no {CONFIG_NAME}.")
     if has_file(folder / _ADAPTER_NAME):
         raise CheckpointError(
-            f"{folder} has a PEFT adapter ({_ADAPTER_NAME}), which changes the model and which "
-            "sparsebert does not apply: merge it (merge_and_unload) and save the whole model."
+            f"{folder} has a PEFT adapter ({_ADAPTER_NAME}), which sparsebert does not apply: "
+            "merge it into the model (merge_and_unload) and save the whole model."
         )
     if has_file(folder / WEIGHTS_NAME) or has_file(folder / INDEX_NAME):
         return
     if has_file(folder / PACKED_NAME):
         raise CheckpointError(
-            f"{folder} is a packed model: run `sparsebert unpack {model} OUT` first, or give the "
+            f"{folder} is a packed model: run `sparsebert unpack {model} OUT` first, or pass the "
             "folder it was packed from."
         )
     pickles = has_file(folder / PICKLE_NAME) or has_file(folder / PICKLE_INDEX_NAME)
-    if pickles or not Path(model).is_dir():  # from the hub, pickles are not even fetched
+    if pickles or not Path(model).is_dir():  # pickles are not downloaded from the hub
         raise CheckpointError(
-            f"{model} has no {WEIGHTS_NAME}; old {PICKLE_NAME} weights are converted once: run "
-            f"`sparsebert convert {model} OUT` and use OUT."
+            f"{model} has no {WEIGHTS_NAME}: if its weights are in an old {PICKLE_NAME}, run "
+            f"`sparsebert convert {model} OUT` once and use OUT."
         )
-    raise CheckpointError(f"{folder} has no weights: neither {WEIGHTS_NAME} nor {INDEX_NAME}.")
+    raise CheckpointError(
+        f"{folder} has no weights: it has neither {WEIGHTS_NAME} nor {INDEX_NAME}."
+    )

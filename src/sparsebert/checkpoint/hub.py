@@ -1,4 +1,4 @@
-"""Resolving a model: a folder, or a model id on the Hugging Face hub."""
+"""Resolve a model: a folder, or a model id on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _OTHER_ENGINES = ["onnx/*", "openvino/*", "coreml/*", "tf/*", "flax/*"]
 def resolve_model(model: str | Path, *, pickles: bool = False, **download: Any) -> Path:
     """The folder of a model; a hub id is downloaded into the hub's cache first.
 
-    Old pickled weights are left on the hub unless ``pickles`` is set; only `convert` sets it.
+    Old pickled weights are not downloaded unless ``pickles`` is set; only `convert` sets it.
     ``download`` are further arguments of `huggingface_hub.snapshot_download`, such as ``revision``.
     Raises CheckpointError if there is no such folder and no such model on the hub, or the hub
     cannot be reached.
     """
     if not str(model):
-        raise CheckpointError("no model was named: give a folder or a model id on the hub.")
+        raise CheckpointError("no model was named: pass a folder or a model id on the hub.")
     path = Path(model)
     with reading(model, CheckpointError):
         if path.is_dir():
             return path
         if path.exists():
-            raise CheckpointError(f"{model} is a file: name the model's folder.")
+            raise CheckpointError(f"{model} is a file: pass the model's folder.")
     if isinstance(model, Path) or HUB_ID.fullmatch(model) is None:
         raise CheckpointError(f"{model} is not a folder.")
     return _download(model, pickles, download)
@@ -46,7 +46,7 @@ def resolve_model(model: str | Path, *, pickles: bool = False, **download: Any) 
 def source_name(model: str | Path) -> str:
     """How a lineage names its source: the hub id, or the folder's own name.
 
-    Never the whole path, which would publish how the author's disk is laid out.
+    Never the whole path, which would publish the layout of the author's disk.
     """
     path = Path(model)
     return path.resolve().name if path.is_dir() else str(model)
@@ -57,7 +57,7 @@ def _download(model: str, pickles: bool, arguments: dict[str, Any]) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise CheckpointError(
-            f"{model} is not a folder, and to fetch it from the hub huggingface_hub is needed: "
+            f"{model} is not a folder, and downloading it from the hub needs huggingface_hub: "
             "pip install huggingface_hub."
         ) from error
     patterns = _WANTED + _PICKLES if pickles else _WANTED
@@ -65,10 +65,10 @@ def _download(model: str, pickles: bool, arguments: dict[str, Any]) -> Path:
         folder = snapshot_download(
             model, allow_patterns=patterns, ignore_patterns=_OTHER_ENGINES, **arguments
         )
-    except Exception as error:  # the library's own errors share no base; all of them end here
+    except Exception as error:  # the library's own errors share no base class
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(
-            f"{model} is not a folder, and could not be fetched from the hub as a model either: "
+            f"{model} is not a folder, and could not be downloaded from the hub as a model either: "
             f"{reason}"
         ) from error
     return Path(folder)

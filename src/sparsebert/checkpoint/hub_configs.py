@@ -1,8 +1,8 @@
-"""config.json of encoders that were published with code of their own, in transformers' words.
+"""The config.json of encoders that were published with their own code, in transformers' terms.
 
-Such files have keys of their own, and ``auto_map`` names Python code, which is never run. What a
-file says is read by its keys, and whatever asks for another computation than the family's is
-refused. `hub_layouts` does the same for the tensors.
+Such files have their own keys, and ``auto_map`` names Python code, which is never run. These keys
+are translated, and any that ask for a computation other than the family's are refused.
+`hub_layouts` does the same for the tensors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONFIG_NAME = "config.json"
 
 
 def family_config(raw: dict[str, Any], where: Path) -> dict[str, Any]:
-    """config.json in transformers' words: ``raw`` itself unless its authors have their own.
+    """config.json in transformers' terms: ``raw`` itself unless its authors use their own.
 
     Raises CheckpointError for damaged values, UnsupportedArchitectureError for what the family does
     not compute.
@@ -51,7 +51,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_transformers_reads(folder: Path) -> None:
-    """CheckpointError for a folder that transformers opens only by running its own code."""
+    """Raise CheckpointError for a folder that transformers opens only by running its code."""
     raw = read_object(folder / CONFIG_NAME)
     told = family_config(raw, folder / CONFIG_NAME)
     family = FAMILIES.get(str(told.get("model_type")))
@@ -59,13 +59,13 @@ def check_transformers_reads(folder: Path) -> None:
         check_in_transformers(family, folder)
     if told is not raw:
         raise CheckpointError(
-            f"{folder} describes its model for code of its authors', which is never run, and not "
-            f"for transformers: run `sparsebert convert {folder} OUT` once, and use OUT."
+            f"{folder} is not in transformers' own format, but needs code of its authors, which is "
+            f"never run: run `sparsebert convert {folder} OUT` once, and use OUT."
         )
 
 
 def check_in_transformers(family: Family, what: object) -> None:
-    """CheckpointError for a family that transformers has no classes for."""
+    """Raise CheckpointError for a family that transformers has no classes for."""
     if not family.in_transformers:
         raise CheckpointError(
             f"{what} is a {family.display_name}, for which transformers has no classes: it can be "
@@ -92,7 +92,7 @@ _KEPT = (  # with the same meaning in every family
     "type_vocab_size",
     "vocab_size",
 )
-_NOMIC = {  # the authors' key to transformers'
+_NOMIC = {  # the authors' keys, mapped to transformers'
     "n_embd": "hidden_size",
     "n_head": "num_attention_heads",
     "n_inner": "intermediate_size",
@@ -102,8 +102,8 @@ _NOMIC = {  # the authors' key to transformers'
     "attn_pdrop": "attention_probs_dropout_prob",
     "resid_pdrop": "hidden_dropout_prob",
 }
-# What a key may be for the family to compute the same. The first value is the default of the
-# authors' code; for those of `_NOMIC_MUST` it is none that the family computes.
+# The values of each key with which the family computes the same. The first is the default of the
+# authors' code; for the keys in `_NOMIC_MUST`, the family does not compute that one.
 _NOMIC_ONLY: Mapping[str, tuple[Any, ...]] = {
     "activation_function": ("gelu", "swiglu"),
     "causal": (False,),
@@ -138,7 +138,7 @@ def _nomic_bert(raw: dict[str, Any], where: Path) -> dict[str, Any]:
         "rope_theta": float(_number(raw, "rotary_emb_base", 1000, where)),
     }
     if raw.get("rotary_scaling_factor") is not None:
-        # Longer texts would get another base, which depends on their length.
+        # Longer texts would use another base, which depends on their length.
         trained = _number(raw, "max_trained_positions", 2048, where)
         positions = _number(raw, "n_positions", None, where)
         config["max_position_embeddings"] = int(min(trained, positions))
@@ -147,7 +147,7 @@ def _nomic_bert(raw: dict[str, Any], where: Path) -> dict[str, Any]:
 
 
 _OF_GTE = {"layer_norm_type", "logn_attention_scale", "pack_qkv", "unpad_inputs"}
-_BERTS = (  # by BERT's own keys
+_BERTS = (  # the keys that are BERT's
     "attention_probs_dropout_prob",
     "hidden_act",
     "hidden_dropout_prob",
@@ -177,11 +177,11 @@ def _gte(raw: dict[str, Any], where: Path) -> dict[str, Any]:
         known = isinstance(scaling, dict) and scaling.keys() <= {"type", "factor"}
         if not known or scaling.get("type") != "ntk":
             raise UnsupportedArchitectureError(
-                f"{where}: rope_scaling is {scaling!r}, and only the type 'ntk' with a factor is "
+                f"{where}: rope_scaling is {scaling!r}, but only the type 'ntk' with a factor is "
                 "supported."
             )
-        # "Fixed NTK": a base larger by the factor f, and all angles of a head of d smaller by
-        # f^(2/d) besides (Su, https://kexue.fm/archives/9706, equation 6).
+        # "Fixed NTK": for heads of size d, the base is multiplied by the factor f, and all angles
+        # are also divided by f^(2/d) (Su, https://kexue.fm/archives/9706, equation 6).
         factor = _number(scaling, "factor", None, where)
         size = _number(raw, "hidden_size", None, where) / _number(
             raw, "num_attention_heads", None, where
@@ -202,7 +202,7 @@ _JINA_ONLY: Mapping[str, tuple[Any, ...]] = {
     "feed_forward_type": ("original", "geglu", "reglu"),
     "hidden_act": ("gelu",),
 }
-_QUERY_KEY_NORM = "jina-bert-v2-qk-post-norm"  # the name of its code
+_QUERY_KEY_NORM = "jina-bert-v2-qk-post-norm"  # the name of its repository of code
 
 
 def _jina_bert(raw: dict[str, Any], where: Path) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def _check(
         wanted = values[1:] if key in needed else values
         if value not in wanted or type(value) not in map(type, wanted):
             raise UnsupportedArchitectureError(
-                f"{where}: {key} is {value!r}, and only {' or '.join(map(repr, wanted))} is "
+                f"{where}: {key} is {value!r}, but only {' or '.join(map(repr, wanted))} is "
                 "supported."
             )
 

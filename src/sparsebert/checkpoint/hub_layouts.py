@@ -1,8 +1,8 @@
-"""The tensors of encoders that were published with code of their own, in their family's words.
+"""The tensors of encoders that were published with their own code, in their family's terms.
 
-Such folders spell tensors otherwise, and fuse linear layers that read the same input. transformers
-saves these families with the tensors of their authors, so both spellings are current; sparsebert
-writes transformers' own. What their config.json says, `hub_configs` tells.
+Such folders name tensors differently, and fuse linear layers that read the same input. transformers
+saves these families with their authors' tensors, so both layouts are current; sparsebert writes
+transformers' own. `hub_configs` reads their config.json.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _SEPARATE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 class HubLayout:
     """How the authors' tensors map to a family's.
 
-    ``names`` are pairs of a regular expression and what it is replaced by, applied in order;
-    ``splits`` maps the end of a layer's name to the ends of the layers that its rows are cut into,
-    in equal parts.
+    ``names`` are pairs of a regular expression and its replacement, applied in order; ``splits``
+    maps the end of a fused layer's name to those of the layers that its rows are split into
+    equally.
     """
 
     names: tuple[tuple[str, str], ...]
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def parts(self, stored: str) -> tuple[str, ...]:
-        """The family's names of the tensors that ``stored`` holds, one below the other."""
+        """The family's names of the tensors that are stacked in ``stored``."""
         name = stored
         for pattern, replacement in self.names:
             name = re.sub(pattern, replacement, name)
@@ -102,7 +102,7 @@ _LAYOUTS = {
         ),
         {"mixer.Wqkv": _SEPARATE},
     ),
-    XLM_ROBERTA.model_type: HubLayout(  # of the same authors, with positions counted
+    XLM_ROBERTA.model_type: HubLayout(  # by the same authors, with counted positions
         (
             (r"\bencoder\.layers\b", "encoder.layer"),
             (r"\bemb_ln\b", "embeddings.LayerNorm"),
@@ -118,18 +118,18 @@ _LAYOUTS = {
 
 
 def family_names(stored: str, family: Family) -> tuple[str, ...]:
-    """What transformers' model of the family calls a tensor of a file.
+    """The name of a file's tensor in transformers' model of the family.
 
-    Several names are those of the layers that a fused one is cut into, in equal parts of its rows.
+    For a fused layer, the names of the layers that its rows are split into equally.
     """
     layout = _LAYOUTS.get(family.model_type)
     return layout.parts(stored) if layout else (stored,)
 
 
 def family_tensors(tensors: TensorFiles, family: Family) -> TensorFiles:
-    """The tensors by their `family_names`: views of the same files, as ever.
+    """The tensors under their `family_names`, still as views of the same files.
 
-    Raises CheckpointError for a fused layer that cannot be cut.
+    Raises CheckpointError for a fused layer that cannot be split.
     """
     if family.model_type not in _LAYOUTS:
         return tensors

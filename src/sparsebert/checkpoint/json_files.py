@@ -1,6 +1,6 @@
-"""The small JSON files of a model folder: read, checked, compared and written.
+"""Read, check, compare and write the small JSON files of a model folder.
 
-What is read may be hostile.
+The files that are read may come from untrusted sources.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.errors import CheckpointError, UnsupportedArchitectureError
 
-MOST = 1 << 24  # of anything counted: rows, labels; real models stay far below
-_LARGEST = 64 << 20  # bytes: the index of the largest public checkpoints stays far below
-_DEEPEST = 100  # levels of lists and objects; files of models and rows of data have a handful
+MOST = 1 << 24  # limit of any count (rows, labels); real models stay far below it
+_LARGEST = 64 << 20  # bytes; the indexes of the largest public checkpoints are far smaller
+_DEEPEST = 100  # levels of nesting; model files and data rows have a handful
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text. ValueError, with the reason, for what is none.
+    """Parse a JSON text. Raises ValueError, with the reason, if it is invalid.
 
-    Also for what Python's parser takes and could not write again: values nested so deeply that the
-    next function to walk them overflows the stack, and "\\ud800", which no UTF-8 file can hold.
+    Also refuses what Python's parser accepts but could not write again: values nested so deeply
+    that the next function to walk them would overflow the stack, and half of a surrogate pair
+    ("\\ud800"), which UTF-8 cannot encode.
     """
     try:
         value = json.loads(text)
@@ -38,7 +39,9 @@ def parse_json(text: str) -> Any:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise ValueError("it is not valid Unicode: it has half of a surrogate pair") from None
+            raise ValueError(
+                "it is not valid Unicode: it contains half of a surrogate pair"
+            ) from None
     return value
 
 
@@ -60,7 +63,7 @@ def read_json(path: Path) -> Any:
         size = path.stat().st_size
         if size > _LARGEST:
             raise CheckpointError(
-                f"{path} is {size >> 20} MiB: too large for a JSON file of a model folder."
+                f"{path} is {size >> 20} MiB, too large for a JSON file in a model folder."
             )
         return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -84,7 +87,7 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def replace_json(path: Path, document: Any) -> None:
-    """`write_json` in one piece: whoever reads ``path`` meanwhile finds the old file or the new."""
+    """`write_json`, atomically: readers of ``path`` find either the old file or the new one."""
     with replaced_file(path) as unfinished:
         write_json(unfinished, document)
 
@@ -96,14 +99,16 @@ def inner_folder(root: Path, named: object, where: Path) -> Path:
     links that lead out of the folder are refused.
     """
     if not isinstance(named, str):
-        raise CheckpointError(f"{where}: 'path' must be text.")
+        raise CheckpointError(f"{where}: 'path' must be a string.")
     parts = PurePosixPath(named).parts
     plain = not any(mark in named for mark in ("\\", ":", "\0"))
     if not plain or named.startswith("/") or ".." in parts:
-        raise CheckpointError(f"{where} names the path '{named}', which leads out of the folder.")
+        raise CheckpointError(f"{where} names the path '{named}', which leads outside the folder.")
     folder = root.joinpath(*parts)
     if not folder.resolve().is_relative_to(root.resolve()):
-        raise CheckpointError(f"{where} names the path '{named}', a link out of the folder.")
+        raise CheckpointError(
+            f"{where} names the path '{named}', a link that leads outside the folder."
+        )
     return folder
 
 
@@ -120,7 +125,7 @@ def plain_file(root: Path, named: object, where: Path) -> Path:
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], *, ignored: Collection[str] = ()
 ) -> list[str]:
-    """``epochs was 3 and is now 4`` for every key whose values differ (say, two runs' options)."""
+    """``epochs was 3 and is now 4`` for each key whose values differ."""
     return [
         f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
         for name in {**before, **now}
@@ -129,7 +134,7 @@ def differences(
 
 
 class ConfigValues:
-    """Values of a JSON object. ``keys`` maps names to the keys that this file has for them."""
+    """Validated values of a JSON object. ``keys`` maps names to the keys that this file uses."""
 
     def __init__(self, raw: dict[str, Any], where: Path, keys: Mapping[str, str]) -> None:
         self.raw = raw
@@ -137,18 +142,18 @@ class ConfigValues:
         self._keys = keys
 
     def key(self, name: str) -> str:
-        """The key of a name."""
+        """The key that the file uses for a name."""
         return self._keys.get(name, name)
 
     def count(self, name: str, default: int | None = None, *, most: int = MOST) -> int:
-        """A whole number from 1 to ``most``."""
+        """An integer from 1 to ``most``."""
         key = self.key(name)
         value = self.raw.get(key, default)
         if value is None:
             raise CheckpointError(f"{self.where} lacks '{key}'.")
         if type(value) is not int or not 1 <= value <= most:
             raise CheckpointError(
-                f"{self.where}: {key} must be a whole number from 1 to {most}, not {value!r}."
+                f"{self.where}: {key} must be an integer from 1 to {most}, not {value!r}."
             )
         return value
 
@@ -163,12 +168,12 @@ class ConfigValues:
         return float(value)
 
     def choice(self, name: str, known: Collection[str], default: str) -> str:
-        """One of some words; UnsupportedArchitectureError for another."""
+        """One of the ``known`` names; UnsupportedArchitectureError for any other."""
         key = self.key(name)
         value = self.raw.get(key, default)
         if not isinstance(value, str) or value not in known:
             raise UnsupportedArchitectureError(
-                f"{self.where}: {key} {value!r} is not supported; supported are {', '.join(known)}."
+                f"{self.where}: {key} {value!r} is not supported; use one of {', '.join(known)}."
             )
         return value
 

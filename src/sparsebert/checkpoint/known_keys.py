@@ -1,9 +1,9 @@
-"""Every key of a model folder's files that transformers 5 or sentence-transformers 6 reads.
+"""Every key in a model folder's files that transformers 5 or sentence-transformers 6 reads.
 
-Each is honoured (some module reads it), harmless (it changes no number that sparsebert gives), or
-refused where it asks for what sparsebert does not compute. Other keys those libraries do not read,
-or refuse themselves. Tests hold the tables against the libraries' own source, so that a key which a
-new version brings is noticed; it gets an entry here and, if honoured, a reader.
+Each is honoured (some module reads it), harmless (it changes no number that sparsebert computes),
+or refused if it asks for something that sparsebert does not compute. Those libraries do not read
+other keys, or refuse them themselves. Tests compare the tables with the libraries' own source, so
+that keys in a new version are noticed; each gets an entry here and, if honoured, a reader.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sparsebert.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a key is refused, for the message; not where its value is empty or one of ``allowed``."""
+    """Why a key is refused, for the message, unless its value is empty or one of ``allowed``."""
 
     why: str
     allowed: tuple[Any, ...] = ()
@@ -25,7 +25,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class KnownKeys:
-    """The keys of one file. ``others`` is why any further key is refused, "" if it is ignored."""
+    """The keys of one file. ``others`` says why any other key is refused, "" if it is ignored."""
 
     honoured: frozenset[str] = frozenset()
     harmless: frozenset[str] = frozenset()
@@ -70,7 +70,7 @@ _DROPOUT = (
     "summary_first_dropout",
     "summary_last_dropout",
 )
-_ARITHMETIC = (  # how and in which precision transformers computes the same
+_ARITHMETIC = (  # how, and in which precision, transformers computes the same
     "_attn_implementation",
     "attn_implementation",
     "chunk_size_feed_forward",
@@ -88,8 +88,8 @@ _OUTPUTS = (
     "tie_last_hidden_states",
     "use_cache",
 )
-_NOBODY = "which neither sparsebert nor sentence-transformers 6 knows: take it out"
-_FETCHING = (  # from where a model is fetched
+_NOBODY = "which neither sparsebert nor sentence-transformers 6 knows: remove it"
+_FETCHING = (  # where a model is downloaded from
     "_commit_hash",
     "_from_auto",
     "_from_pipeline",
@@ -117,7 +117,7 @@ CONFIG = KnownKeys(
             "sentence_transformers",
             "tie_word_embeddings",
             "tokenizer_class",
-            # the encoder, in BERT's words and in other families'
+            # the encoder, in BERT's terms and in those of other families
             "activation",
             "dim",
             "embedding_size",
@@ -185,8 +185,8 @@ CONFIG = KnownKeys(
             "label2id",
             "name_or_path",
             "transformers_version",
-            "partial_rotary_factor",  # all families turn whole heads
-            # ids of tokens: those of texts are the tokenizer's
+            "partial_rotary_factor",  # all families rotate whole heads
+            # token ids: sparsebert takes them from the tokenizer
             "bos_token_id",
             "cls_token_id",
             "eos_token_id",
@@ -208,9 +208,9 @@ CONFIG = KnownKeys(
         }
     ),
     refused={
-        "is_decoder": Refusal("and decoders are not supported, only encoders"),
-        "is_encoder_decoder": Refusal("and only encoders are supported"),
-        "add_cross_attention": Refusal("and cross-attention is not supported, only encoders"),
+        "is_decoder": Refusal("but decoders are not supported, only encoders"),
+        "is_encoder_decoder": Refusal("but only encoders are supported"),
+        "add_cross_attention": Refusal("but cross-attention is not supported, only encoders"),
         "auto_map": Refusal(
             "so the model brings its own code, which sparsebert never runs; only the architectures "
             "of transformers itself are supported"
@@ -219,14 +219,14 @@ CONFIG = KnownKeys(
             "so the weights are quantised; start from the original float checkpoint"
         ),
         "lora_adaptations": Refusal(
-            "so each task has weights of its own: merge one of them into a folder with `sparsebert "
-            "convert MODEL OUT --task TASK`, and use OUT"
+            "so each task has its own weights: merge one of them with `sparsebert convert MODEL "
+            "OUT --task TASK`, and use OUT"
         ),
-        "position_embedding_type": Refusal("and only 'absolute' is supported", ("absolute",)),
+        "position_embedding_type": Refusal("but only 'absolute' is supported", ("absolute",)),
         "conv_kernel_size": Refusal(
-            "and DeBERTa v2's convolution behind the first layer is not supported (v3 has none)"
+            "but DeBERTa v2's convolution after the first layer is not supported (v3 has none)"
         ),
-        "per_layer_config": Refusal("and layers that differ in their sizes are not supported"),
+        "per_layer_config": Refusal("but layers of different sizes are not supported"),
     },
 )
 
@@ -267,7 +267,7 @@ TOKENIZER_CONFIG = KnownKeys(
     harmless=frozenset(
         {
             *_FETCHING,
-            # texts out of ids, and chats
+            # decoding and chat
             "chat_control_tokens",
             "chat_template",
             "clean_up_tokenization_spaces",
@@ -275,7 +275,7 @@ TOKENIZER_CONFIG = KnownKeys(
             "errors",
             "response_schema",
             "response_template",
-            # padding, and lengths that are only read for each call
+            # padding, and lengths that are only read per call
             "max_length",
             "pad_to_multiple_of",
             "pad_token_type_id",
@@ -314,25 +314,25 @@ TOKENIZER_CONFIG = KnownKeys(
             "of transformers itself are supported"
         ),
         "fast_tokenizer_files": Refusal(
-            "and sparsebert reads tokenizer.json alone, not one for each version"
+            "but sparsebert only reads tokenizer.json, not one for each version"
         ),
-        "init_inputs": Refusal("and sparsebert builds a tokenizer from its files alone"),
-        "merges": Refusal("and sparsebert reads them from tokenizer.json or merges.txt"),
-        "tokenizer_object": Refusal("and sparsebert builds a tokenizer from its files alone"),
-        "vocab": Refusal("and sparsebert reads it from tokenizer.json or a vocabulary file"),
+        "init_inputs": Refusal("but sparsebert builds a tokenizer from its files alone"),
+        "merges": Refusal("but sparsebert reads them from tokenizer.json or merges.txt"),
+        "tokenizer_object": Refusal("but sparsebert builds a tokenizer from its files alone"),
+        "vocab": Refusal("but sparsebert reads it from tokenizer.json or a vocabulary file"),
     },
 )
 
-# Of the settings that the transformer's module hands on to transformers: to its tokenizer,
+# The settings that the Transformer module passes to transformers: to its tokenizer,
 PROCESSOR_KWARGS = KnownKeys(
     honoured=_TOKENIZER_SWITCHES,
     harmless=TOKENIZER_CONFIG.harmless,
-    others="and sparsebert reads that from tokenizer_config.json alone: write it there",
+    others="but sparsebert only reads that from tokenizer_config.json: set it there",
 )
 # to its config, to its model,
 _WRITE_IT = (
-    "and sparsebert takes a model as its config.json describes it: write it there, or take it out "
-    "if it changes no answer"
+    "but sparsebert reads the settings of a model only from its config.json: set it there, or "
+    "remove it if it changes no answer"
 )
 CONFIG_KWARGS = KnownKeys(harmless=CONFIG.harmless | {*_FETCHING}, others=_WRITE_IT)
 MODEL_KWARGS = KnownKeys(
@@ -346,7 +346,9 @@ PROCESSING_KWARGS = KnownKeys(
     harmless=frozenset(
         {"pad_to_multiple_of", "padding", "padding_side", "return_attention_mask", "return_tensors"}
     ),
-    refused={"truncation": Refusal("and sparsebert cuts the longest", (True, "longest_first"))},
+    refused={
+        "truncation": Refusal("but sparsebert truncates the longest text", (True, "longest_first"))
+    },
     others="which sparsebert does not do",
 )
 SENTENCE_CONFIG = KnownKeys(
@@ -372,7 +374,7 @@ SENTENCE_CONFIG = KnownKeys(
     harmless=frozenset({"backend", "cache_dir", "unpad_inputs"}),
     refused={
         "tokenizer_name_or_path": Refusal(
-            "and sparsebert reads the folder's own tokenizer: copy that one's files into it"
+            "but sparsebert reads the folder's own tokenizer: copy that one's files into the folder"
         ),
     },
     others=_NOBODY,
@@ -415,7 +417,7 @@ SPLADE_POOLING = KnownKeys(
 )
 SPARSE_TABLE = KnownKeys(
     harmless=frozenset({"frozen"}),
-    refused={"path": Refusal("a file of weights by token: save the model with them as a tensor")},
+    refused={"path": Refusal("a file of weights by token: save the model with a tensor of them")},
     others=_NOBODY,
 )
 DROPOUT = KnownKeys(harmless=frozenset({"dropout"}))

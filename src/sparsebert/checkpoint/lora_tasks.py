@@ -1,6 +1,6 @@
-"""The LoRA tasks of jina-embeddings-v3: one of them merged into the weights.
+"""The LoRA tasks of jina-embeddings-v3, one of which is merged into the weights.
 
-Its file holds, for each linear layer and table, the weight W and for every task two thin matrices
+For each linear layer and table, its file contains the weight W and two thin matrices for every task
 (Hu et al. 2021, arXiv:2106.09685). A task's weight is W + (alpha / rank) B A for a layer
 ``[out, in]``, with A ``[tasks, rank, in]`` and B ``[tasks, out, rank]``, and W + (alpha / rank) A B
 for a table ``[rows, width]``, with A ``[tasks, rows, rank]`` and B ``[tasks, rank, width]``. Texts
@@ -25,7 +25,7 @@ from sparsebert.checkpoint.sentence_transformers import MODULES_NAME, SETTINGS_N
 from sparsebert.checkpoint.tensors import TensorFiles, TensorSpec
 from sparsebert.errors import CheckpointError
 
-NO_TASK = "none"  # the weights without any task's, as the model has them where no task is named
+NO_TASK = "none"  # the weights without any task, which the model uses if none is named
 _KEY = "lora_adaptations"
 _ORIGINAL = ".parametrizations.weight.original"
 _LORA = ".parametrizations.weight.0.lora_{}"
@@ -34,7 +34,7 @@ _OWN_TRANSFORMER = "custom_st.Transformer"
 
 @dataclass(frozen=True)
 class LoraTask:
-    """``index`` among the tasks, None for the weights without any; ``scale`` is alpha / rank."""
+    """``index`` among the tasks, None for the weights without one; ``scale`` is alpha / rank."""
 
     name: str
     index: int | None
@@ -42,10 +42,10 @@ class LoraTask:
 
 
 def choose_task(raw: Mapping[str, Any], told: Mapping[str, Any], task: str | None) -> LoraTask:
-    """The task to merge, of a folder with LoRA tasks.
+    """The task to merge, in a folder with LoRA tasks.
 
-    ``raw`` is its config.json, ``told`` the same in transformers' words. CheckpointError, with the
-    names that there are, for a task that is not among them, and where none is named.
+    ``raw`` is its config.json, ``told`` the same in transformers' terms. Raises CheckpointError,
+    listing the tasks, for an unknown task or if none is named.
     """
     names = told.get(_KEY)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -53,12 +53,12 @@ def choose_task(raw: Mapping[str, Any], told: Mapping[str, Any], task: str | Non
     there = f"{', '.join(names)}, or {NO_TASK} for the weights without any"
     if task is None:
         raise CheckpointError(
-            f"this model has weights of its own for each task: name one by --task ({there})."
+            f"this model has separate weights for each task: choose one with --task ({there})."
         )
     if task == NO_TASK:
         return LoraTask(task, None, 0.0)
     if task not in names:
-        raise CheckpointError(f"this model has no task '{task}': there are {there}.")
+        raise CheckpointError(f"this model has no task '{task}': choose from {there}.")
     rank, alpha = raw.get("lora_rank", 4), raw.get("lora_alpha", 1)
     for key, value in (("lora_rank", rank), ("lora_alpha", alpha)):
         if type(value) not in (int, float) or not 0 < value < 1e6:
@@ -67,15 +67,16 @@ def choose_task(raw: Mapping[str, Any], told: Mapping[str, Any], task: str | Non
 
 
 class MergedTensors:
-    """A file's tensors by their `family_names`, with a task merged as each is read.
+    """A file's tensors under their `family_names`; a task is merged into each as it is read.
 
-    Merged ones are float32, others as they are stored. Raises CheckpointError for LoRA matrices
-    that are missing or misshapen.
+    Merged tensors are float32, others as stored. Raises CheckpointError for LoRA matrices that are
+    missing or have the wrong shape.
     """
 
     def __init__(self, tensors: TensorFiles, family: Family, task: LoraTask) -> None:
         self._tensors, self._task = tensors, task
-        self._places: dict[str, tuple[str, int, int]] = {}  # stored name, place among how many
+        # Stored name, index of the part and number of parts, by the part's name.
+        self._places: dict[str, tuple[str, int, int]] = {}
         for name in tensors:
             if ".lora_" in name:
                 continue
@@ -83,16 +84,18 @@ class MergedTensors:
             parts = family_names(plain, family)
             rows = tensors.spec(name).shape[:1]
             if len(parts) > 1 and (not rows or rows[0] % len(parts)):
-                raise CheckpointError(f"tensor '{name}' does not divide into {len(parts)}.")
+                raise CheckpointError(
+                    f"tensor '{name}' cannot be split into {len(parts)} equal parts."
+                )
             for place, part in enumerate(parts):
                 if part in self._places:
-                    raise CheckpointError(f"tensor '{part}' stands in the file twice.")
+                    raise CheckpointError(f"tensor '{part}' appears in the file twice.")
                 self._places[part] = (name, place, len(parts))
             if self._merges(name):
                 self._check(name)
 
     def specs(self) -> list[TensorSpec]:
-        """Name, type and shape of each."""
+        """Name, type and shape of each tensor."""
         found = []
         for part, (name, _, count) in self._places.items():
             spec = self._tensors.spec(name)
@@ -101,7 +104,7 @@ class MergedTensors:
         return found
 
     def read(self, part: str) -> Array:
-        """One of them."""
+        """One of the tensors, with the task merged into it."""
         name, place, count = self._places[part]
         stored = self._tensors[name]
         rows = slice(None)
@@ -136,12 +139,12 @@ class MergedTensors:
         if not fits or left[2] != right[1] or (left[1], right[2]) != shape:
             given = " and ".join(str(list(each)) for each in shapes)
             raise CheckpointError(
-                f"the LoRA matrices of '{name}' have shapes {given}, which do not fit its own, "
+                f"the LoRA matrices of '{name}' have shapes {given}, which do not fit its shape "
                 f"{list(shape)}."
             )
 
     def _factors(self, name: str) -> tuple[Float32, Float32]:
-        """The two whose product is added, ``[rows, rank]`` and ``[rank, columns]``."""
+        """The two matrices whose product is added: ``[rows, rank]`` and ``[rank, columns]``."""
         found = []
         for matrix in self._matrices(name):
             dtype = self._tensors.spec(matrix).dtype
@@ -155,9 +158,9 @@ def _is_table(name: str) -> bool:
 
 
 def write_task_settings(folder: Path, task: LoraTask) -> None:
-    """What sentence-transformers reads of a folder with one task: no code, and its prompt.
+    """Adapt sentence-transformers' settings to a folder with one task: no code, and its prompt.
 
-    The task's instruction becomes the default prompt, as the authors' code puts it before each
+    The task's instruction becomes the default prompt, because the authors' code puts it before each
     text of the task.
     """
     file = folder / MODULES_NAME

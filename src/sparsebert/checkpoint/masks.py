@@ -37,9 +37,9 @@ _VERSION = 1
 
 
 class StoredMasks:
-    """The masks.safetensors of a folder, read a layer at a time; empty where there is none.
+    """The masks.safetensors of a folder, read one layer at a time; empty if there is none.
 
-    CheckpointError if it is damaged or names layers that the model does not have.
+    Raises CheckpointError if it is damaged or names layers that the model does not have.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -49,7 +49,9 @@ class StoredMasks:
         for name in self._bits:
             layer = layers.get(name)
             if layer is None:
-                raise CheckpointError(f"{self._path} has a mask for '{name}', which is no layer.")
+                raise CheckpointError(
+                    f"{self._path} has a mask for '{name}', which is not a layer of the model."
+                )
             spec = self._bits.spec(name)
             if spec.dtype != "U8" or spec.shape != (layer.rows, -(-layer.columns // 8)):
                 raise CheckpointError(
@@ -61,12 +63,12 @@ class StoredMasks:
         return name in self._bits
 
     def read(self, layer: LinearLayer) -> BoolMatrix:
-        """The stored mask of a layer that is in it."""
+        """The stored mask of a layer that has one."""
         return unpack_mask(self._bits[layer.name], layer.columns)
 
 
 class LayerMask(NamedTuple):
-    """A sparse layer's pattern and its whole mask, bool ``[rows, columns]``."""
+    """A sparse layer's pattern and its complete mask, bool ``[rows, columns]``."""
 
     pattern: Pattern
     mask: BoolMatrix
@@ -75,11 +77,11 @@ class LayerMask(NamedTuple):
 def layer_mask(
     checkpoint: Checkpoint, layer: LinearLayer, stored: StoredMasks, weight: Float32
 ) -> LayerMask | None:
-    """Pattern and whole mask of a layer with values ``weight``; None if it is dense.
+    """Pattern and complete mask of a layer with values ``weight``; None if it is dense.
 
-    A stored mask counts if the weights agree with it, else the recorded pattern, else the pattern
-    that the zeros have. PatternError, naming the layer, if the weights broke what was
-    stored or recorded.
+    A stored mask takes precedence over the recorded pattern, and that over the pattern of the
+    zeros. Raises PatternError, naming the layer, if the weights break what was stored or recorded,
+    and CheckpointError for a stored mask that does not follow an N:M pattern.
     """
     recorded = checkpoint.config.recorded_pattern
     listed = layer.name in checkpoint.config.recorded_layers
@@ -88,7 +90,8 @@ def layer_mask(
         pattern = _mask_pattern(mask, recorded)
         if pattern is None:
             raise CheckpointError(
-                f"{checkpoint.path / MASKS_NAME}: the mask of '{layer.name}' is of no N:M pattern."
+                f"{checkpoint.transformer / MASKS_NAME}: the mask of '{layer.name}' does not "
+                "follow an N:M pattern."
             )
         revived = int(np.count_nonzero(weight[~mask]))
         if revived:
@@ -106,9 +109,9 @@ def layer_mask(
 
 
 def read_masks(checkpoint: Checkpoint) -> dict[str, BoolMatrix]:
-    """Masks of all layers that are sparse, by canonical name; dense layers are left out.
+    """Masks of all sparse layers by canonical name; dense layers are left out.
 
-    Looks at the encoder, the pooler and the head. Raises PatternError, naming the layer, if weights
+    Covers the encoder, the pooler and the head. Raises PatternError, naming the layer, if weights
     outside a stored mask are not zero or a recorded pattern is broken, and CheckpointError for a
     damaged masks.safetensors.
     """
@@ -122,7 +125,7 @@ def read_masks(checkpoint: Checkpoint) -> dict[str, BoolMatrix]:
 
 
 def write_masks(path: Path, masks: Mapping[str, BoolMatrix]) -> None:
-    """Write masks (one bit a weight, by canonical name): ``path`` is the file or its folder."""
+    """Write masks (one bit per weight, by canonical name): ``path`` is the file or its folder."""
     write_mask_bits(path, {name: pack_mask(mask) for name, mask in masks.items()})
 
 
@@ -135,7 +138,7 @@ def write_mask_bits(path: Path, bits: Mapping[str, Array]) -> None:
 
 
 def _mask_pattern(mask: BoolMatrix, recorded: Pattern | None) -> Pattern | None:
-    """The pattern whose every group this mask fills exactly."""
+    """The pattern of which this mask fills every group exactly."""
     for pattern in (recorded, detect(mask)):
         if pattern is not None and is_whole(mask, pattern):
             return pattern
@@ -147,6 +150,5 @@ def _broken(
 ) -> PatternError:
     return PatternError(
         f"{checkpoint.path}: layer '{layer.name}' is recorded as {pattern}, but {what}. It was "
-        "changed by something that does not lock zeros: prune it again, or go back to the sparse "
-        "folder."
+        "changed without locking the zeros: prune it again, or go back to the sparse folder."
     )

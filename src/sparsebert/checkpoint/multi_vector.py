@@ -1,9 +1,9 @@
-"""Multi-vector models (ColBERT): how a folder makes a vector of each token of a text.
+"""Multi-vector models (ColBERT): how a folder makes a vector for each token of a text.
 
-Khattab and Zaharia 2020, arXiv:2004.12832. Three layouts say so: the modules of
-sentence-transformers' MultiVectorEncoder, PyLate's, which leave what PyLate does to settings, and
-the original ColBERT's (HF_ColBERT), with the projection among the encoder's weights and settings in
-artifact.metadata. A fourth are BGE-M3's heads (`bge_m3`).
+Khattab and Zaharia 2020, arXiv:2004.12832. There are three layouts: the modules of
+sentence-transformers' MultiVectorEncoder; PyLate's, where settings describe what PyLate's own code
+does; and the original ColBERT's (HF_ColBERT), with the projection among the encoder's weights and
+settings in artifact.metadata. BGE-M3's heads are a fourth (`bge_m3`).
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ _MASK = "MultiVectorMask"
 _PYLATE_DENSE = "pylate.models.Dense.Dense"
 _MODEL_TYPES = ("MultiVectorEncoder", "ColBERT")
 _PROJECTION = "linear.weight"
-_USUAL_LENGTH = 32  # of a query, with the tokens that expand it
+_USUAL_LENGTH = 32  # of a query, including the tokens that expand it
+_LONGEST = 1 << 20  # tokens
 _MEAN = "meanmaxsim"
 _PROMPT_NAMES: dict[Task, tuple[str, ...]] = {
     "query": ("query",),
     "document": ("document", "passage", "corpus"),
 }
-_MARKERS = (  # settings by which sentence-transformers knows a folder of PyLate
+_MARKERS = (  # settings by which sentence-transformers recognises a folder of PyLate
     "query_length",
     "document_length",
     "query_expansion",
@@ -65,10 +66,10 @@ _MARKERS = (  # settings by which sentence-transformers knows a folder of PyLate
 
 @dataclass(frozen=True)
 class QueryExpansion:
-    """Tokens put behind a query until it has ``length`` of them: ``token``, None for the mask.
+    """Tokens appended to a query up to ``length`` tokens: ``token``, or None for the mask token.
 
-    The query's own tokens do not attend to them unless ``attend``, nor do they to each other. If
-    ``fixed``, longer queries are cut to ``length``.
+    Unless ``attend``, neither the query's own tokens nor the appended ones attend to them. If
+    ``fixed``, longer queries are truncated to ``length``.
     """
 
     length: int
@@ -79,14 +80,14 @@ class QueryExpansion:
 
 @dataclass(frozen=True)
 class MultiVector:
-    """From token vectors to those that stand for a text.
+    """From token vectors to the vectors that represent a text.
 
-    ``layers`` are applied to each. Of a document those of ``skipped_words`` are left out (of what
-    ``skipped_in`` names), of both the ``first`` ones; ``kept_ids`` are the only ones kept of a
-    document, if there are any. ``markers`` are put before a text as a token of their own where the
-    vocabulary has them. The score of a document is the sum, or with ``mean`` the mean, over a
-    query's vectors of the largest product with one of the document's. ``unsupported`` is as in
-    `Pooling`.
+    ``layers`` are applied to each vector. The vectors of ``skipped_words`` are left out of the
+    kinds of texts in ``skipped_in`` (usually documents), and the ``first`` ones of all texts; if
+    there are ``kept_ids``, only theirs are kept of a document. ``markers`` precede a text, as one
+    token each if the vocabulary has them. The score of a document is the sum (with ``mean``, the
+    mean) over the query's vectors of the largest product with one of the document's.
+    ``unsupported`` is as in `Pooling`.
     """
 
     layers: tuple[VectorLayer, ...] = ()
@@ -102,15 +103,15 @@ class MultiVector:
     unsupported: str = ""
 
     def check(self) -> None:
-        """CheckpointError for a folder whose texts cannot be embedded."""
+        """Raise CheckpointError if texts of the folder cannot be embedded."""
         if self.unsupported:
             raise CheckpointError(self.unsupported)
 
 
 def read_multi_vector(folder: Path, config: EncoderConfig) -> MultiVector | None:
-    """What the folder says of token vectors; None for a folder that makes none.
+    """What the folder says about token vectors; None for a folder that makes none.
 
-    Raises CheckpointError for damaged files; what sparsebert does not compute is told in
+    Raises CheckpointError for damaged files; what sparsebert does not compute is reported in
     `MultiVector.unsupported`.
     """
     try:
@@ -118,10 +119,10 @@ def read_multi_vector(folder: Path, config: EncoderConfig) -> MultiVector | None
     except UnsupportedModuleError as error:
         return MultiVector(unsupported=str(error))
     if found and found.expansion and not found.expansion.attend and config.disentangled:
-        # transformers' DeBERTa makes zeros of such tokens, in their embeddings and as queries.
+        # transformers' DeBERTa zeroes such tokens, in their embeddings and as queries.
         return MultiVector(
-            unsupported=f"{folder} expands queries by tokens that nothing attends to, which "
-            "sparsebert does not compute of DeBERTa."
+            unsupported=f"{folder} expands queries with tokens that nothing attends to, which "
+            "sparsebert does not support for DeBERTa."
         )
     return found
 
@@ -142,15 +143,15 @@ def _read(folder: Path, hidden_size: int) -> MultiVector | None:
 
 
 def _check_one_limit(folder: Path) -> None:
-    """CheckpointError for settings that only multi-vector models have a meaning for here."""
+    """Raise CheckpointError for settings that are only supported in multi-vector models."""
     if not read_modules(folder):
         return
     file, own = transformer_settings(folder)
     for name in ("query_length", "document_length", "query_expansion"):
         if own.get(name) is not None:
             raise CheckpointError(
-                f"{file}: {name} is set, and the folder is of no multi-vector model: sparsebert "
-                "has one limit for all other texts."
+                f"{file}: {name} is set, but this is not a multi-vector model: all other models "
+                "have one limit for all texts in sparsebert."
             )
 
 
@@ -180,10 +181,10 @@ def _with_modules(folder: Path, modules: list[Module]) -> MultiVector:
         if layer is None:
             raise UnsupportedModuleError(
                 f"{folder / MODULES_NAME} asks for a '{module.kind}' module, which sparsebert does "
-                "not compute of token vectors."
+                "not support for token vectors."
             )
         layers.append(layer)
-    if pylate:  # what its own code does behind the modules
+    if pylate:  # what PyLate's own code does after the modules
         layers.append(VectorLayer("normalize", folder))
         mask = {"skiplist_words": settings.get("skiplist_words", list(string.punctuation))}
     mask = mask or {}
@@ -210,7 +211,7 @@ def _with_modules(folder: Path, modules: list[Module]) -> MultiVector:
 
 
 def _pylate_lengths(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Lengths and expansion out of PyLate's settings, in sentence-transformers' words."""
+    """Lengths and expansion from PyLate's settings, in sentence-transformers' terms."""
     if not any(name in settings for name in _MARKERS):
         return {}
     found = {"document_length": settings.get("document_length")}
@@ -242,7 +243,7 @@ def _prompts(
         if f"{task}_prefix" in settings:
             marker = settings[f"{task}_prefix"] or ""
             if not isinstance(marker, str):
-                raise CheckpointError(f"{where}: {task}_prefix is {marker!r}, not a text.")
+                raise CheckpointError(f"{where}: {task}_prefix must be a string, not {marker!r}.")
             markers.append(marker)
             prompts[task] = marker + named.texts.get(task, "").removeprefix(marker)
     return prompts, tuple(markers)
@@ -272,11 +273,11 @@ def _original(folder: Path, hidden_size: int) -> MultiVector:
         settings.get("doc_token_id") or "[unused1]",
     )
     if not all(isinstance(marker, str) for marker in markers):
-        raise CheckpointError(f"{file}: query_token_id and doc_token_id must be texts.")
+        raise CheckpointError(f"{file}: query_token_id and doc_token_id must be strings.")
     if settings.get("interaction", "colbert") != "colbert":
         raise UnsupportedModuleError(
-            f"{file}: its interaction is {settings['interaction']!r}, and sparsebert computes "
-            "'colbert' alone, the sum over all of a query's vectors."
+            f"{file}: its interaction is {settings['interaction']!r}, but sparsebert supports only "
+            "'colbert', the sum over all of a query's vectors."
         )
     longest = settings.get("doc_maxlen")
     return MultiVector(
@@ -298,30 +299,36 @@ def _expansion(given: Any, where: Path) -> QueryExpansion | None:
     known = ("strategy", "attend", "token", "length")
     if not isinstance(given, dict) or set(given) - set(known):
         raise CheckpointError(
-            f"{where}: query_expansion must be an object with {', '.join(known)}."
+            f"{where}: query_expansion must be a JSON object with no keys but {', '.join(known)}."
         )
     strategy, attend, token = given.get("strategy"), given.get("attend", False), given.get("token")
     if strategy not in ("fixed", "min"):
-        raise CheckpointError(f"{where}: query_expansion's strategy {strategy!r} is no known one.")
+        raise CheckpointError(
+            f"{where}: query_expansion's strategy must be 'fixed' or 'min', not {strategy!r}."
+        )
     if not isinstance(attend, bool) or not isinstance(token, str | None):
-        raise CheckpointError(f"{where}: query_expansion's attend or token is of the wrong type.")
+        raise CheckpointError(
+            f"{where}: in query_expansion, attend must be true or false, token a string or null."
+        )
     length = _length(given.get("length"), "query_expansion's length", where)
     return QueryExpansion(length, attend, token, strategy == "fixed")
 
 
 def _length(value: Any, name: str, where: Path) -> int:
-    if type(value) is not int or not 1 <= value <= 1 << 20:
-        raise CheckpointError(f"{where}: {name} is {value!r}, which is no number of tokens.")
+    if type(value) is not int or not 1 <= value <= _LONGEST:
+        raise CheckpointError(
+            f"{where}: {name} must be a number of tokens from 1 to {_LONGEST}, not {value!r}."
+        )
     return value
 
 
 def _words(value: Any, where: Path) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise CheckpointError(f"{where}: the list of what is skipped must hold texts.")
+        raise CheckpointError(f"{where}: skiplist_words and skiplist_tasks must be strings.")
     return tuple(value)
 
 
 def _ids(value: Any, where: Path) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(type(each) is int for each in value):
-        raise CheckpointError(f"{where}: keep_only_token_ids must hold token ids.")
+        raise CheckpointError(f"{where}: keep_only_token_ids must be a list of token ids.")
     return tuple(value)

@@ -1,7 +1,7 @@
-"""How a sentence-transformers folder makes one vector of a text's token vectors.
+"""How a sentence-transformers folder turns a text's token vectors into one vector.
 
-Its modules after the transformer: Pooling, and what may follow it, Dense, LayerNorm and Normalize;
-and the number of dimensions that is kept of what they make.
+That is: its modules after the transformer (Pooling, which Dense, LayerNorm and Normalize may
+follow), and the number of dimensions to keep of their output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sparsebert.checkpoint.vector_layers import (
 )
 from sparsebert.errors import CheckpointError
 
-# What the library's Pooling module calls a mode, first as since version 5.5, then as before.
+# The Pooling module's names of modes: those since version 5.5, then the older flags.
 _MODES = {
     "mean": "mean",
     "cls": "cls",
@@ -55,12 +55,12 @@ _OLD_FLAGS = {  # in the order in which the library concatenates them
 class Pooling:
     """From token vectors to an embedding.
 
-    What the ``modes`` give is concatenated: "mean", "cls", "max", "mean_sqrt_len", "weightedmean"
-    or "lasttoken". ``layers`` are applied to it, and ``normalize`` scales the end to length 1.
-    Without ``include_prompt`` the tokens of a prompt are not pooled. With ``scores`` the end are
-    scores of a text or a pair, and no embedding: the model is a re-ranker, or a classifier.
-    ``unsupported`` says which module of the folder sparsebert does not compute; its texts then
-    cannot be embedded.
+    The results of ``modes`` ("mean", "cls", "max", "mean_sqrt_len", "weightedmean" or "lasttoken")
+    are concatenated. ``layers`` are applied to them, and ``normalize`` scales the result to length
+    1. Without ``include_prompt``, the tokens of a prompt are not pooled. With ``scores``, the
+    result is not an embedding but scores of a text or a pair: the model is a re-ranker or a
+    classifier. ``unsupported``, if not empty, says which module of the folder sparsebert does not
+    compute; texts then cannot be embedded.
     """
 
     modes: tuple[str, ...] = ("mean",)
@@ -76,16 +76,16 @@ class Pooling:
         return not (self.unsupported or self.scores)
 
     def check(self) -> None:
-        """CheckpointError for a folder whose texts cannot be embedded."""
+        """Raise CheckpointError if texts of the folder cannot be embedded."""
         if self.unsupported:
             raise CheckpointError(self.unsupported)
         if self.scores:
             raise CheckpointError(
-                "the last module of the folder makes scores, and no embedding, of a text or a pair."
+                "the last module of the folder makes scores of a text or a pair, not an embedding."
             )
 
     def width(self, hidden: int) -> int:
-        """Numbers of an embedding of a model with that hidden size."""
+        """The length of an embedding, in a model with that hidden size."""
         return width_behind(self.layers, len(self.modes) * hidden)
 
 
@@ -93,7 +93,7 @@ def read_pooling(folder: Path) -> Pooling | None:
     """The pooling of a sentence-transformers folder; None for any other folder.
 
     Raises CheckpointError for damaged files; a module or setting that sparsebert does not compute
-    is told in `Pooling.unsupported`.
+    is reported in `Pooling.unsupported`.
     """
     try:
         return _read(folder)
@@ -111,7 +111,7 @@ def _read(folder: Path) -> Pooling | None:
         if module.kind == "Pooling" and modes is None:
             if transformer_task(folder) != "feature-extraction":
                 raise UnsupportedModuleError(
-                    f"{folder / MODULES_NAME} pools a head's logits, which sparsebert does not."
+                    f"{folder / MODULES_NAME} pools a head's logits, which is not supported."
                 )
             file = module.folder / "config.json"
             settings = read_object(file)
@@ -131,7 +131,7 @@ def _read(folder: Path) -> Pooling | None:
             if layer is None:
                 raise UnsupportedModuleError(
                     f"{folder / MODULES_NAME} asks for a '{module.kind}' module, which sparsebert "
-                    "does not compute there; supported are Transformer, one Pooling, and behind it "
+                    "does not support there; it supports Transformer, one Pooling and, after it, "
                     f"{', '.join(LAYERS)}."
                 )
             scores = gives_scores(module)
@@ -139,7 +139,7 @@ def _read(folder: Path) -> Pooling | None:
     if modes is None:
         return None
     dimensions = None if scores else read_dimensions(folder)
-    if dimensions is not None:  # behind a Normalize, too: vectors are then no longer of length 1
+    if dimensions is not None:  # even after a Normalize; vectors then no longer have length 1
         layers.append(VectorLayer("truncate", folder, outputs=dimensions))
     normalize = bool(layers) and layers[-1].kind == "normalize"
     kept = tuple(layers[: len(layers) - normalize])
@@ -155,7 +155,7 @@ def _modes(values: ConfigValues) -> tuple[str, ...]:
     for mode in modes or [None]:
         if not isinstance(mode, str) or mode not in _MODES:
             raise CheckpointError(
-                f"{values.where}: pooling mode {mode!r} is not supported; supported are "
+                f"{values.where}: pooling mode {mode!r} is not supported; use one of "
                 f"{', '.join(_MODES)}."
             )
     return tuple(_MODES[mode] for mode in modes)

@@ -1,4 +1,4 @@
-"""Publishing a whole model folder: a copy on disk, or a repository on the hub."""
+"""Publish a whole model folder: as a copy on disk, or in a repository on the hub."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _SUFFIXES = (
 def copy_model(folder: Path, out: str | Path, *, force: bool = False) -> Path:
     """Copy a packed, sparse or dense folder as it is, whole or not at all; returns ``out``.
 
-    Weights, config, tokenizer, pooling, card and records are copied, and nothing else that lies
-    there. Raises OutputError as every step does, CheckpointError for a file that leads elsewhere.
+    Weights, config, tokenizer, pooling, card and records are copied, and nothing else. Raises
+    OutputError as every step does, and CheckpointError for a link that leads out of the folder.
     """
     with staged_folder(out, force=force, source=folder) as staging:
         for name in model_files(folder):
@@ -47,11 +47,11 @@ def copy_model(folder: Path, out: str | Path, *, force: bool = False) -> Path:
 
 
 def copy_weights(folder: Path, target: Path) -> None:
-    """Copy config and weights into a folder that may exist: each file whole or not at all.
+    """Copy config and weights into a folder that may exist, each file whole or not at all.
 
-    Weights of another model that were there go, for they would be read before these. The parts of
-    a sentence-transformers model are saved one by one into one folder, which is why this does not
-    replace it, and leaves out those in folders of their own.
+    Weights of another model in that folder are removed, because they could be read instead. The
+    parts of a sentence-transformers model are saved one by one into the same folder, so this does
+    not replace the folder, and leaves out the parts in sub-folders.
     """
     target.mkdir(parents=True, exist_ok=True)
     source = transformer_folder(folder)
@@ -91,9 +91,9 @@ def push_to_hub(
     folder = Path(model)
     _check_model(folder)
     if not HUB_ID.fullmatch(repo_id):
-        raise InputError(f"'{repo_id}' cannot be a repository: name it owner/model.")
+        raise InputError(f"'{repo_id}' is not a valid repository name: use owner/model.")
     if base_model is not None and not HUB_ID.fullmatch(base_model):
-        raise InputError(f"the base model '{base_model}' is no id of the hub.")
+        raise InputError(f"the base model '{base_model}' is not a valid hub id.")
     from huggingface_hub import CommitOperationAdd, HfApi
 
     contents: dict[str, Any] = {name: folder / name for name in model_files(folder)}
@@ -117,7 +117,7 @@ def push_to_hub(
         )
     except OutputError:
         raise
-    except Exception as error:  # the library's own errors share no base; all of them end here
+    except Exception as error:  # the library's own errors share no base class
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         if token:
             reason = reason.replace(token, "...")
@@ -126,10 +126,11 @@ def push_to_hub(
 
 
 def model_files(folder: Path) -> list[str]:
-    """The files that make up a model, relative to its folder: by their names, never hidden ones.
+    """The files that make up a model, relative to its folder; chosen by name, never hidden ones.
 
-    Raises CheckpointError for a link that leads out of the folder (a model from elsewhere could
-    have it show to any file of the user's); those within the hub's cache are its way to store.
+    Raises CheckpointError for a link that leads out of the folder: in a model from elsewhere, it
+    could point to any of the user's files. Links within the hub's cache are how the hub stores
+    files.
     """
     folders = {folder, transformer_folder(folder), *module_folders(folder)}
     names = []

@@ -1,4 +1,4 @@
-"""The function that turns a sequence classifier's logits into scores, decided here alone."""
+"""The function that turns a sequence classifier's logits into scores; decided only here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsebert.errors import CheckpointError
 
 ScoreFunction = Literal["softmax", "sigmoid", "none"]
 
-# What sentence-transformers' CrossEncoder writes: full names of torch's classes.
+# sentence-transformers' CrossEncoder writes the full names of torch's classes.
 _ACTIVATIONS: dict[str, ScoreFunction] = {
     "Identity": "none",
     "Sigmoid": "sigmoid",
@@ -22,9 +22,9 @@ _ACTIVATIONS: dict[str, ScoreFunction] = {
 
 
 def read_score_function(folder: Path, config: EncoderConfig) -> ScoreFunction:
-    """As transformers' pipeline and sentence-transformers' CrossEncoder have it.
+    """The function that transformers' pipeline and sentence-transformers' CrossEncoder use.
 
-    | of the folder | function |
+    | folder | function |
     |---|---|
     | ``problem_type`` is regression | none |
     | ``problem_type`` is multi_label_classification | sigmoid |
@@ -32,9 +32,9 @@ def read_score_function(folder: Path, config: EncoderConfig) -> ScoreFunction:
     | several labels, and it names sigmoid but no ``problem_type`` | sigmoid |
     | several labels | softmax |
 
-    Identity, which CrossEncoder writes for every model of several labels, is the logit itself for
-    one label only: of several labels pipelines make probabilities. Raises CheckpointError for an
-    activation that is none of these.
+    Identity, which CrossEncoder writes for every model with several labels, leaves the logit as it
+    is for one label only: pipelines turn several labels into probabilities. Raises CheckpointError
+    for any other activation.
     """
     single = len(config.labels) == 1
     problem = config.raw.get("problem_type")
@@ -53,12 +53,12 @@ def read_score_function(folder: Path, config: EncoderConfig) -> ScoreFunction:
 
 
 def read_score_prompt(folder: Path) -> str:
-    """What CrossEncoder puts before each text or the first of each pair: its default prompt."""
+    """The text that CrossEncoder puts before each text or pair: its default prompt."""
     return read_prompts(folder).default if _settings(folder) else ""
 
 
 def _named_activation(folder: Path, raw: dict[str, Any]) -> ScoreFunction | None:
-    """Where sentence-transformers 6 and those before it write it, in the order in which 6 looks."""
+    """The activation that sentence-transformers 6 would find; older versions wrote it elsewhere."""
     where, found = folder / SETTINGS_NAME, _settings(folder).get("activation_fn")
     if found is None:
         where = folder / CONFIG_NAME
@@ -72,14 +72,14 @@ def _named_activation(folder: Path, raw: dict[str, Any]) -> ScoreFunction | None
     package, _, name = str(found).rpartition(".")
     if not package.startswith("torch.") or name not in _ACTIVATIONS:
         raise CheckpointError(
-            f"{where}: the activation {found!r} for its scores is not supported; supported are "
-            f"those of torch.nn called {', '.join(_ACTIVATIONS)}: name one of them, or none."
+            f"{where}: the activation {found!r} for its scores is not supported; use one of "
+            f"torch.nn's {', '.join(_ACTIVATIONS)}, or remove it."
         )
     return _ACTIVATIONS[name]
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """What the folder says of itself as a CrossEncoder with modules; nothing where it is none."""
+    """The settings of a CrossEncoder with modules; empty for any other folder."""
     file = folder / SETTINGS_NAME
     settings = read_object(file) if has_file(file) and has_file(folder / MODULES_NAME) else {}
     return settings if settings.get("model_type") == "CrossEncoder" else {}

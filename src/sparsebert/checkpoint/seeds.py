@@ -1,7 +1,7 @@
-"""A folder of seeds: ``seed-1``, ``seed-2``, ..., the same step taken from different seeds.
+"""A folder of seeds: ``seed-1``, ``seed-2``, ..., the same step with different seeds.
 
-Each is an ordinary model folder. What they have in common stands beside them in files of the steps
-that made them (``seeds.json``, ``evaluation.json``).
+Each is an ordinary model folder. What they have in common is stored beside them, in files of the
+steps that made them (``seeds.json``, ``evaluation.json``).
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ _NAME = re.compile(r"seed-(0|[1-9]\d{0,8})", re.ASCII)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """``5`` as seeds 1 to 5, ``1,3,7`` as those three (``7,`` as one). InputError otherwise."""
+    """``5`` means seeds 1 to 5, ``1,3,7`` these three, ``7,`` only 7. InputError otherwise."""
     words = [word.strip() for word in text.removesuffix(",").split(",")]
     numbers = [int(word) for word in words if re.fullmatch(r"\d{1,9}", word, re.ASCII)]
     if len(numbers) != len(words) or len(set(numbers)) != len(numbers) or text.strip() == "0":
         raise InputError(
-            f"seeds are a count (5) or whole numbers, each of them once (1,3,7), not {text!r}."
+            f"seeds are a count (5) or a list of different integers, none negative (1,3,7), not "
+            f"{text!r}."
         )
     return tuple(numbers) if "," in text else tuple(range(1, numbers[0] + 1))
 

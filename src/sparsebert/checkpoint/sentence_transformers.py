@@ -1,7 +1,7 @@
 """What sentence-transformers keeps in a folder: modules, prompts, how texts are read, pooling.
 
-The transformer may lie in a sub-folder that modules.json names. sentence_bert_config.json says how
-its texts are read; the library reads that file only where modules.json lists the transformer.
+The transformer may be in a sub-folder that modules.json names. sentence_bert_config.json says how
+its texts are read; the library reads that file only if modules.json lists the transformer.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _LIBRARY = "sentence_transformers"
 
 @dataclass(frozen=True)
 class Module:
-    """``kind`` is its class, without the module for sentence-transformers' own.
+    """``kind`` is its class, without the Python module for sentence-transformers' own.
 
-    ``has_folder`` is False where it lies in the model's own, with the transformer.
+    ``has_folder`` is False if its folder is the model's own, as the transformer's is.
     """
 
     kind: str
@@ -55,7 +55,7 @@ def transformer_folder(folder: Path) -> Path:
 
 
 def module_folders(folder: Path) -> list[Path]:
-    """The sub-folders of a sentence-transformers folder that exist, without the transformer's."""
+    """The existing module sub-folders of a folder, except the transformer's."""
     modules = read_modules(folder)
     for route in read_routes(folder).values():
         modules += [module for module in route if module not in modules]
@@ -67,10 +67,10 @@ def module_folders(folder: Path) -> list[Path]:
 
 
 def read_modules(folder: Path) -> list[Module]:
-    """The modules that modules.json lists, in order; none where there is no such file.
+    """The modules that modules.json lists, in order; none without that file.
 
-    In the place of a Router those of the route that texts take without a task, or, if these are
-    without a transformer, of the first route that has one.
+    A Router is replaced by the modules of its route for texts without a task or, if that has no
+    transformer, of the first route that has one.
     """
     modules: list[Module] = []
     for module in _listed_modules(folder):
@@ -83,10 +83,10 @@ def read_modules(folder: Path) -> list[Module]:
 
 
 def read_routes(folder: Path) -> dict[str, list[Module]]:
-    """The modules of each route of a Router, first the one that texts take without a task.
+    """The modules of each route of a Router, beginning with the route for texts without a task.
 
-    None in a folder without one. Raises CheckpointError for one that is damaged, or that has
-    several transformers.
+    Empty without a Router. Raises CheckpointError for one that is damaged or has several
+    transformers.
     """
     for module in _listed_modules(folder):
         if module.kind in _ROUTERS:
@@ -102,19 +102,19 @@ def router_types(folder: Path) -> dict[str, str]:
             settings = read_object(where if has_file(where) else module.folder / CONFIG_NAME)
             types = settings.get("types")
             if not isinstance(types, dict):
-                raise CheckpointError(f"{where} must have the 'types' of its modules.")
+                raise CheckpointError(f"{where} must contain the 'types' of its modules.")
             return {named: _kind(named, where) for named in types.values()}
     return {}
 
 
 def unsupported_route(folder: Path) -> str:
-    """Why texts without a task cannot be embedded as a Router has them, or nothing."""
+    """Why texts without a task cannot be embedded by their Router's route; "" if they can."""
     for route, modules in read_routes(folder).items():
         if not _has_transformer(modules):
             return (
-                f"{folder / ROUTER_NAME} sends texts without a task by the route '{route}', which "
-                "has no transformer, and sparsebert computes no other: name the route of documents "
-                "as default_route to embed these."
+                f"{folder / ROUTER_NAME} sends texts without a task along the route '{route}', "
+                "which has no transformer, so sparsebert cannot compute it: to embed documents, "
+                "set default_route to their route."
             )
         break
     return ""
@@ -130,13 +130,15 @@ def _routes_of(router: Module) -> dict[str, list[Module]]:
     types, structure = settings.get("types"), settings.get("structure")
     parameters = settings.get("parameters") or {}
     if not isinstance(types, dict) or not isinstance(structure, dict) or not structure:
-        raise CheckpointError(f"{where} must have 'types' and the 'structure' of each route.")
+        raise CheckpointError(f"{where} must contain 'types' and the 'structure' of each route.")
     if not isinstance(parameters, dict):
         raise CheckpointError(f"{where}: 'parameters' must be an object.")
     ROUTER.check(settings, where)
     ROUTER_PARAMETERS.check(parameters, where)
     if router.has_folder or parameters.get("route_mappings"):
-        raise CheckpointError(f"{where}: sparsebert knows Routers at a folder's top, by task only.")
+        raise CheckpointError(
+            f"{where}: a Router must be at the top of the folder and route by task only."
+        )
     routes: dict[str, list[Module]] = {}
     for name, listed in structure.items():
         if not isinstance(listed, list) or not all(each in types for each in listed):
@@ -147,19 +149,20 @@ def _routes_of(router: Module) -> dict[str, list[Module]]:
             routes[name].append(Module(_kind(types[each], where), inner, inner != router.folder))
     usual = parameters.get("default_route") or next(iter(routes))
     if usual not in routes:
-        raise CheckpointError(f"{where}: its default_route {usual!r} is none of its routes.")
+        raise CheckpointError(f"{where}: its default_route {usual!r} is not one of its routes.")
     transformers = {
         module.folder for route in routes.values() for module in route if _has_transformer([module])
     }
     if len(transformers) > 1:
         raise CheckpointError(
-            f"{where} has {len(transformers)} transformers: save the one that is meant by itself."
+            f"{where} has {len(transformers)} transformers, but only one is supported: save the "
+            "one you need as a model of its own."
         )
     return {usual: routes[usual], **routes}
 
 
 def transformer_on_top(folder: Path) -> dict[str, Any]:
-    """The files of a folder that name its modules, by name, with the transformer at the top."""
+    """The files of a folder that name its modules, changed to have the transformer at the top."""
     modules: list[dict[str, Any]] = read_json(folder / MODULES_NAME)
     listed = _listed_modules(folder)
     for entry, read in zip(modules, listed, strict=True):
@@ -205,7 +208,7 @@ def _listed_modules(folder: Path) -> list[Module]:
 
 
 SETTINGS_NAME = "config_sentence_transformers.json"
-_DOCUMENTS = ("document", "passage", "corpus")  # names of prompts, as the library knows them
+_DOCUMENTS = ("document", "passage", "corpus")  # the library's names of the prompt
 
 
 @dataclass(frozen=True)
@@ -217,30 +220,30 @@ class Prompts:
 
     @property
     def query(self) -> str:
-        """What stands before a query that is looked up."""
+        """The text before a query."""
         return self._of("query")
 
     @property
     def document(self) -> str:
-        """What stands before a document that is searched."""
+        """The text before a document."""
         return self._of(*_DOCUMENTS)
 
     def _of(self, *names: str) -> str:
-        """The first that there is; the default where neither queries nor documents have any."""
+        """The first of ``names`` that exists; the default if queries and documents have none."""
         if not any(self.texts.get(name) for name in ("query", *_DOCUMENTS)):
             return self.default
         return next((text for name in names if (text := self.texts.get(name))), "")
 
 
 def read_prompts(folder: Path) -> Prompts:
-    """Those of config_sentence_transformers.json; none without it. Raises CheckpointError."""
+    """The prompts of config_sentence_transformers.json; none without it. CheckpointError."""
     file = folder / SETTINGS_NAME
     settings = read_object(file) if has_file(file) else {}
     SENTENCE_TRANSFORMERS.check(settings, file)
     stored = settings.get("prompts") or {}
     if not isinstance(stored, dict) or not all(isinstance(t, str | None) for t in stored.values()):
         raise CheckpointError(f"{file}: 'prompts' must map names to texts.")
-    # sentence-transformers knows these two names in every model, and reads null as no text.
+    # sentence-transformers reads null as no text, and knows query and document in every model.
     texts = {name: text or "" for name, text in stored.items()}
     named = settings.get("default_prompt_name")
     if named is None:
@@ -250,13 +253,13 @@ def read_prompts(folder: Path) -> Prompts:
     if not isinstance(named, str) or named not in texts:
         known = ", ".join(texts) or "none"
         raise CheckpointError(
-            f"{file}: 'default_prompt_name' is {named!r}, which is none of its prompts: {known}."
+            f"{file}: 'default_prompt_name' is {named!r}, which is not one of its prompts: {known}."
         )
     return Prompts(texts, texts[named])
 
 
 def write_mean_pooling(folder: Path, width: int, max_length: int) -> None:
-    """The modules of an embedding model: the encoder at the folder's top, then the mean."""
+    """Write the modules of an embedding model: the encoder at the top, then mean pooling."""
     kinds = {"Transformer": "", "Pooling": "1_Pooling"}
     modules = [
         {"idx": place, "name": str(place), "path": path, "type": f"{_LIBRARY}.models.{kind}"}
@@ -271,22 +274,23 @@ def write_mean_pooling(folder: Path, width: int, max_length: int) -> None:
 
 
 def read_similarity(folder: Path, *, usual: str = "cosine") -> str:
-    """By what the folder's embeddings are compared: "cosine" or "dot"; ``usual`` if it is silent.
+    """How the folder's embeddings are compared: "cosine" or "dot"; ``usual`` if it does not say.
 
-    Raises CheckpointError for a distance, which sparsebert does not search by.
+    Raises CheckpointError for a distance, by which sparsebert does not search.
     """
     file = folder / SETTINGS_NAME
     settings = read_object(file) if has_file(file) else {}
     named = settings.get("similarity_fn_name") or usual
     if named not in ("cosine", "dot"):
         raise CheckpointError(
-            f"{file}: 'similarity_fn_name' is {named!r}; documents are searched by cosine or dot."
+            f"{file}: 'similarity_fn_name' is {named!r}; documents can only be searched by cosine "
+            "or dot."
         )
     return str(named)
 
 
 def read_dimensions(folder: Path) -> int | None:
-    """To how many numbers the folder's dense embeddings are truncated; None if they are not.
+    """The dimensions that the folder's dense embeddings are truncated to; None if they are not.
 
     Raises CheckpointError.
     """
@@ -294,17 +298,17 @@ def read_dimensions(folder: Path) -> int | None:
     kept = (read_object(file) if has_file(file) else {}).get("truncate_dim")
     if kept is not None and (type(kept) is not int or kept < 1):
         raise CheckpointError(
-            f"{file}: 'truncate_dim' must be a whole number from 1, not {kept!r}."
+            f"{file}: 'truncate_dim' must be an integer of at least 1, not {kept!r}."
         )
     return kept
 
 
-# Old versions of the library named the file after the model; it takes the first that says anything.
+# Old versions of the library named the file after the model; it uses the first that is not empty.
 SENTENCE_CONFIGS = tuple(
     f"sentence_{family}_config.json"
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-_LONGEST = 1 << 20  # tokens: tokenizers write 1e30 where they know no limit
+_LONGEST = 1 << 20  # tokens; tokenizers write 1e30 for no limit
 _TASKS = {
     "feature-extraction": "last_hidden_state",
     "sequence-classification": "logits",
@@ -319,10 +323,10 @@ _OUTPUT_NAMES = {
 
 @dataclass(frozen=True)
 class SentenceConfig:
-    """``max_length`` is in tokens, None where the file sets no limit.
+    """``max_length`` is in tokens, None if the file sets no limit.
 
-    ``lower_case`` asks that texts be lower-cased before the tokenizer sees them, and ``tokenizer``
-    stands in place of keys of tokenizer_config.json.
+    ``lower_case`` says whether texts are lower-cased before the tokenizer sees them, and
+    ``tokenizer`` overrides keys of tokenizer_config.json.
     """
 
     max_length: int | None = None
@@ -336,16 +340,16 @@ def transformer_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def transformer_task(folder: Path) -> Any:
-    """What the next module reads: the hidden states of "feature-extraction", or logits."""
+    """What the next module reads: hidden states for "feature-extraction", else logits."""
     _, settings = transformer_settings(folder)
     legacy = any(module.kind == "MLMTransformer" for module in read_modules(folder))
     return settings.get("transformer_task", "fill-mask" if legacy else "feature-extraction")
 
 
 def read_sentence_config(folder: Path) -> SentenceConfig:
-    """What the file says; nothing for a folder that lists no transformer module.
+    """The settings in the file; the defaults for a folder that lists no transformer module.
 
-    Raises CheckpointError for a key by which sentence-transformers would compute something else.
+    Raises CheckpointError for a key that makes sentence-transformers compute something else.
     """
     if not any(module.kind in TRANSFORMERS for module in read_modules(folder)):
         return SentenceConfig()
@@ -369,7 +373,7 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
 
 
 def _first_file(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The file that the library reads, and its content."""
+    """The file that the library reads, and its contents."""
     for file in (folder / name for name in SENTENCE_CONFIGS):
         if has_file(file) and (settings := read_object(file)):
             return file, settings
@@ -377,10 +381,10 @@ def _first_file(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _check_output(settings: Mapping[str, Any], task: Any, file: Path) -> None:
-    """CheckpointError unless texts go to the model, and the next module gets its plain output."""
+    """CheckpointError unless texts go to the model and its plain output to the next module."""
     if not isinstance(task, str) or task not in _TASKS:
         raise CheckpointError(
-            f"{file}: the transformer_task {task!r} is not supported; supported are "
+            f"{file}: the transformer_task {task!r} is not supported; use one of "
             f"{', '.join(_TASKS)}."
         )
     modalities = settings.get("modality_config")
@@ -390,13 +394,13 @@ def _check_output(settings: Mapping[str, Any], task: Any, file: Path) -> None:
     wanted = {"method": "forward", "method_output_name": _TASKS[task]}
     if not isinstance(text, dict) or {**text, **_single_output(text)} != wanted:
         raise CheckpointError(
-            f"{file}: its modality_config takes another output of the model than "
-            f"{_TASKS[task]}, which sparsebert does not compute."
+            f"{file}: its modality_config uses an output of the model other than {_TASKS[task]}, "
+            "which sparsebert does not support."
         )
     if "message" in modalities:
         raise CheckpointError(
-            f"{file}: its modality_config turns texts into messages of a chat, which sparsebert "
-            "does not."
+            f"{file}: its modality_config turns texts into chat messages, which sparsebert does "
+            "not support."
         )
     name = settings.get("module_output_name", _OUTPUT_NAMES[task])
     if name != _OUTPUT_NAMES[task]:
@@ -407,7 +411,7 @@ def _check_output(settings: Mapping[str, Any], task: Any, file: Path) -> None:
 
 
 def _single_output(text: Mapping[str, Any]) -> dict[str, Any]:
-    """A list of one name is that name."""
+    """The name of the output, if it is a list of one name."""
     names = text.get("method_output_name")
     return {"method_output_name": names[0]} if isinstance(names, list) and len(names) == 1 else {}
 
@@ -415,7 +419,7 @@ def _single_output(text: Mapping[str, Any]) -> dict[str, Any]:
 def _handed_on(
     settings: Mapping[str, Any], names: tuple[str, ...], file: Path
 ) -> tuple[str, dict[str, Any]]:
-    """The first of ``names`` that is present: where, for messages, and its value."""
+    """The first of ``names`` that is present: its place, for messages, and its value."""
     name = next((name for name in names if name in settings), names[0])
     given = settings.get(name) or {}
     if not isinstance(given, dict):
@@ -426,7 +430,7 @@ def _handed_on(
 def _check_model(
     settings: Mapping[str, Any], names: tuple[str, ...], keys: KnownKeys, folder: Path, file: Path
 ) -> None:
-    """CheckpointError for what would change the model that config.json describes."""
+    """Raise CheckpointError for settings that change the model that config.json describes."""
     where, given = _handed_on(settings, names, file)
     config = folder / CONFIG_NAME
     known = read_object(config) if given and has_file(config) else {}
@@ -451,7 +455,7 @@ def _text_length(settings: Mapping[str, Any], file: Path) -> int | None:
 
 
 def _length(value: object, where: Path) -> int | None:
-    """A length limit in tokens; None where the file has none, or the tokenizers' endless 1e30."""
+    """A length limit in tokens; None if the file has none, or the tokenizers' 1e30."""
     if value is None or (isinstance(value, int | float) and value > _LONGEST):
         return None
     if type(value) is not int or value < 1:

@@ -1,8 +1,8 @@
-"""A vocabulary of SentencePiece's own file, such as the ``spm.model`` of DeBERTa.
+"""The vocabulary in SentencePiece's own file format, such as DeBERTa's ``spm.model``.
 
 The file is a protocol buffer (sentencepiece_model.proto of google/sentencepiece), of which a
-tokenizer takes the pieces and the id of the unknown one. Its format is simple: each field is a key,
-its number and how it is stored, and a value.
+tokenizer needs the pieces and the id of the unknown piece. The format is simple: each field is a
+key, which combines its number and how it is stored, and a value.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from sparsebert.errors import CheckpointError
 
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
-_PIECES, _TRAINER = 1, 2  # fields of the model,
-_TEXT, _SCORE, _KIND = 1, 2, 3  # of a piece,
-_MODEL_TYPE, _UNKNOWN_ID = 3, 40  # and of how it was trained
+_PIECES, _TRAINER = 1, 2  # fields of the model
+_TEXT, _SCORE, _KIND = 1, 2, 3  # fields of a piece
+_MODEL_TYPE, _UNKNOWN_ID = 3, 40  # fields of the training settings
 _UNIGRAM = 1
 
 CONTROL, USER_DEFINED = 3, 4  # kinds of pieces
@@ -25,7 +25,7 @@ CONTROL, USER_DEFINED = 3, 4  # kinds of pieces
 
 @dataclass(frozen=True)
 class SentencePieces:
-    """``pieces`` are texts with their scores, ``kinds`` what each is (`CONTROL`, ...)."""
+    """``pieces`` are texts and scores, ``kinds`` what each is; ``unknown`` is a piece's index."""
 
     pieces: tuple[tuple[str, float], ...]
     kinds: tuple[int, ...]
@@ -33,13 +33,11 @@ class SentencePieces:
 
 
 def read_sentencepieces(file: Path) -> SentencePieces:
-    """Read a file of SentencePiece's unigrams. Raises CheckpointError for any other file."""
+    """Read a SentencePiece unigram model. Raises CheckpointError for any other file."""
     try:
         return _model(file.read_bytes())
     except (IndexError, TypeError, UnicodeDecodeError, ValueError, struct.error) as error:
-        raise CheckpointError(
-            f"{file} is not a SentencePiece model of unigrams: {error}."
-        ) from None
+        raise CheckpointError(f"{file} is not a SentencePiece unigram model: {error}.") from None
 
 
 def _model(data: bytes) -> SentencePieces:
@@ -54,14 +52,14 @@ def _model(data: bytes) -> SentencePieces:
             fields = dict(_fields(_bytes(value)))
             unknown = _number(fields.get(_UNKNOWN_ID, 0))
             if fields.get(_MODEL_TYPE, _UNIGRAM) != _UNIGRAM:
-                raise ValueError("its pieces are of another kind")
+                raise ValueError("it is a model of another type")
     if not unknown < len(pieces):
         raise ValueError("it has no unknown piece")
     return SentencePieces(tuple(pieces), tuple(kinds), unknown)
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field; bytes where they are stored as such."""
+    """Number and value of each field; the value is an int for varints, else bytes."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -77,13 +75,13 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         else:
             raise ValueError("it is damaged")
         if at + size > len(data):
-            raise ValueError("it ends too early")
+            raise ValueError("it is truncated")
         yield key >> 3, data[at : at + size]
         at += size
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and where it ends."""
+    """A number stored with seven bits per byte, lowest first, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = data[at]

@@ -1,7 +1,7 @@
-"""How a folder makes sparse embeddings of texts: of masked-LM logits, or by a table (SPLADE).
+"""How a folder makes sparse embeddings of texts: from masked-LM logits, or a table (SPLADE).
 
-A Router may have queries take another way than documents: inference-free models look their weights
-up (Geng et al. 2024, arXiv:2411.04403).
+A Router may treat queries differently from documents: inference-free models look up the weights of
+queries (Geng et al. 2024, arXiv:2411.04403).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _TABLE = "SparseStaticEmbedding"
 
 @dataclass(frozen=True)
 class SparsePooling:
-    """SPLADE's way from masked-LM logits x to a weight for each token of the vocabulary.
+    """How SPLADE turns masked-LM logits x into a weight for each token of the vocabulary.
 
-    log(1 + max(x, 0)) of each token of the text, with ``twice`` log(1 + that) again, and of these
+    For each token of the text log(1 + max(x, 0)), with ``twice`` also log(1 + that), and of these
     the largest ("max") or the sum ("sum"). Formal et al. 2021, arXiv:2107.05720 and 2109.10086.
-    With ``most`` only so many weights are kept, the largest. ``unsupported`` is as in `Pooling`.
+    ``most`` limits how many weights are kept, the largest ones. ``unsupported`` is as in `Pooling`.
     """
 
     strategy: str = "max"
@@ -44,16 +44,16 @@ class SparsePooling:
     unsupported: str = ""
 
     def check(self) -> None:
-        """CheckpointError for a folder whose texts cannot be embedded."""
+        """Raise CheckpointError if texts of the folder cannot be embedded."""
         if self.unsupported:
             raise CheckpointError(self.unsupported)
 
 
 @dataclass(frozen=True)
 class TokenTable:
-    """A weight for each token of the vocabulary, which a text with that token has.
+    """A fixed weight for each token of the vocabulary; a text has the weights of its tokens.
 
-    ``folder`` has the weights and a tokenizer; ``most`` is as in `SparsePooling`.
+    ``folder`` contains the weights and a tokenizer; ``most`` is as in `SparsePooling`.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ class TokenTable:
         """float32 ``[vocabulary]``. Raises CheckpointError."""
         tensors = tensors_at(self.folder)
         if "weight" not in tensors or len(tensors.spec("weight").shape) != 1:
-            raise CheckpointError(f"{self.folder} lacks a list of weights, the tensor 'weight'.")
+            raise CheckpointError(f"{self.folder} lacks the tensor 'weight', a list of weights.")
         return read_floats(tensors, "weight", tensors.spec("weight").shape, self.folder)
 
 
@@ -72,18 +72,18 @@ SparseWay = SparsePooling | TokenTable
 
 @dataclass(frozen=True)
 class SparseRoutes:
-    """``usual`` is the way of texts without a task; ``tasks`` has those that a Router tells."""
+    """``usual`` is for texts without a task; ``tasks`` has the routes of a Router."""
 
     usual: SparseWay = field(default_factory=SparsePooling)
     tasks: Mapping[str, SparseWay] = field(default_factory=dict)
 
     def of(self, task: Task | None) -> SparseWay:
-        """The way of queries or documents, or of texts without a task."""
+        """The route of queries or documents, or of texts without a task."""
         return self.usual if task is None else self.tasks.get(task, self.usual)
 
 
 def read_sparse_routes(folder: Path) -> SparseRoutes:
-    """What the folder's modules say; the usual SPLADE without any. Raises CheckpointError."""
+    """The routes of the folder's modules; plain SPLADE without any. Raises CheckpointError."""
     most = _most_weights(folder)
     routes = read_routes(folder)
     if not routes:
@@ -110,7 +110,9 @@ def _way(modules: Sequence[Module], most: int | None) -> SparseWay | None:
                 (activation, ("relu", "log1p_relu")),
             ):
                 if value not in known:
-                    raise CheckpointError(f"{file}: {value!r} is none of {', '.join(known)}.")
+                    raise CheckpointError(
+                        f"{file}: {value!r} is not supported; use one of {', '.join(known)}."
+                    )
             return SparsePooling(strategy, activation == "log1p_relu", most)
     return None
 

@@ -15,9 +15,9 @@ SPARSITY_VERSION = 1
 
 
 def pattern_record(pattern: Pattern | None) -> dict[str, Any]:
-    """A pattern as records keep it: "pattern", which is N:M, and "shared_rows" where rows share it.
+    """A pattern as it is recorded: "pattern" (N:M), and "shared_rows" if rows share it.
 
-    Whoever knows of no shared rows reads a plain N:M, which is true as well.
+    Readers that do not know of shared rows see a plain N:M pattern, which is also true.
     """
     if pattern is None:
         return {"pattern": None}
@@ -29,23 +29,23 @@ def read_pattern(record: dict[str, Any]) -> Pattern | None:
     """The inverse of `pattern_record`; PatternError for what it does not write."""
     text, rows = record.get("pattern"), record.get("shared_rows", 1)
     if type(rows) is not int or not isinstance(text, str | None) or (text is None and rows != 1):
-        raise PatternError("'pattern' and 'shared_rows' are not those of a pattern.")
+        raise PatternError("'pattern' and 'shared_rows' do not describe a pattern.")
     return None if text is None else Pattern.parse(text, rows)
 
 
 def read_sparsity(raw: dict[str, Any], where: Path) -> dict[str, Any] | None:
-    """The record as it stands, None without one; CheckpointError unless sparsebert wrote it."""
+    """The record as it is, None without one; CheckpointError if sparsebert did not write it."""
     record = raw.get("sparsity")
     if record is None:
         return None
-    problem = CheckpointError(f"{where}: 'sparsity' is not a record that sparsebert wrote.")
+    problem = CheckpointError(f"{where}: 'sparsity' is not a record written by sparsebert.")
     if not isinstance(record, dict):
         raise problem
     version = record.get("format_version")
     if type(version) is int and version > SPARSITY_VERSION:
         raise CheckpointError(
-            f"{where}: 'sparsity' has format version {version}; this sparsebert reads up to "
-            f"{SPARSITY_VERSION}. Install a newer one."
+            f"{where}: 'sparsity' has format version {version}, but this version of sparsebert "
+            f"reads up to {SPARSITY_VERSION}. Install a newer one."
         )
     layers, lineage = record.get("layers", []), record.get("lineage", [])
     if (
@@ -67,7 +67,7 @@ def read_sparsity(raw: dict[str, Any], where: Path) -> dict[str, Any] | None:
 
 
 def _is_step(step: object) -> bool:
-    """Whether an entry of a lineage is of the shape that `with_step` gives it."""
+    """Whether an entry of a lineage has the structure that `with_step` writes."""
     return isinstance(step, dict) and all(
         isinstance(step.get(name, kind()), kind)
         for name, kind in {"step": str, "from": str, "sparsebert": str, "arguments": dict}.items()
@@ -87,8 +87,8 @@ def with_step(
     """A copy of a config.json with one more step in its lineage.
 
     ``source`` names what the step started from (`hub.source_name`); ``arguments`` are the step's
-    own, as JSON values. ``pattern``, ``method`` and ``layers`` (canonical names) replace the record
-    where they are given.
+    own, as JSON values. ``pattern``, ``method`` and ``layers`` (canonical names), if passed,
+    replace those of the record.
     """
     raw = copy.deepcopy(raw)
     old = raw.get("sparsity") or {}
@@ -111,10 +111,10 @@ def with_step(
 
 
 def null_threshold(sparsity: Mapping[str, Any] | None) -> float | None:
-    """By how much no answer must be likelier than the best one, for a model trained to say so.
+    """By how much "no answer" must beat the best answer to be given, for models trained for that.
 
-    A difference of logits, by the last fine-tuning of its ``sparsity`` record; None for a model
-    that has none, or was not trained on questions without an answer.
+    A difference of logits, from the last fine-tuning in the ``sparsity`` record; None without a
+    fine-tuning, or if it was not on questions that may have no answer.
     """
     for step in reversed((sparsity or {}).get("lineage", [])):
         if step.get("step") == "finetune":
@@ -127,7 +127,7 @@ def null_threshold(sparsity: Mapping[str, Any] | None) -> float | None:
 
 
 def trained_length(sparsity: Mapping[str, Any] | None) -> int | None:
-    """The limit of a model's last fine-tuning, by its ``sparsity`` record; None if it has none."""
+    """The length limit of the last fine-tuning in a ``sparsity`` record; None without one."""
     for step in reversed((sparsity or {}).get("lineage", [])):
         if step.get("step") == "finetune":
             length = (step.get("arguments") or {}).get("max_length")

@@ -1,4 +1,4 @@
-"""Writing a folder as a whole or not at all."""
+"""Write a folder as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ def staged_folder(
 ) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``out`` that becomes ``out`` when the block ends.
 
-    If the block fails or is interrupted (SIGTERM interrupts it as Ctrl-C does) the temporary folder
-    is removed, and what stood at ``out`` is untouched; one that a killed process left is removed by
-    the next. With ``force`` an existing model folder (or an empty one) is replaced, and only
-    once the new one is complete. ``source``, where given, may be neither ``out`` nor lie inside it.
+    If the block fails or is interrupted (by SIGTERM as by Ctrl-C), the temporary folder is removed,
+    and what was at ``out`` is untouched; a temporary folder that a killed process left behind is
+    removed by the next call. With ``force``, an existing model folder (or an empty one) is
+    replaced, but only once the new one is complete. ``source``, if given, may neither be ``out``
+    nor lie inside it.
 
     Raises OutputError if ``out`` exists (without ``force``), is not a folder that sparsebert would
-    write, or cannot be written (disk full, no permission), and CheckpointError if a file of
-    ``source`` cannot be read any more.
+    replace, or cannot be written (disk full, no permission), and CheckpointError if a file of
+    ``source`` can no longer be read.
     """
     target = check_output(out, force=force, source=source)
     with _reading(source), writing(out), sigterm_interrupts(), made_parents(target):
@@ -42,8 +43,11 @@ def staged_folder(
         try:
             yield staging
             sync_all(staging)
-            if not force and target.exists():  # somebody else was quicker
-                raise OutputError(f"{out} came into being meanwhile, and is not replaced.")
+            if not force and target.exists():  # another process was quicker
+                raise OutputError(
+                    f"{out} was created in the meantime and is not replaced: name another folder, "
+                    "or pass --force."
+                )
             _swap(staging, target)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
@@ -54,10 +58,10 @@ def staged_folder(
 
 @contextmanager
 def writing(out: str | Path) -> Iterator[None]:
-    """Raise OutputError for an OSError inside that comes from writing ``out``.
+    """Turn an OSError in the block that comes from writing ``out`` into an OutputError.
 
-    It names ``out``, what is hidden beside it under its name, a folder above it, or (on a full
-    disk) no file at all.
+    Such an error names ``out``, a hidden temporary file or folder beside it, a folder above it, or
+    (if the disk is full) no file at all.
     """
     try:
         yield
@@ -72,7 +76,7 @@ def writing(out: str | Path) -> Iterator[None]:
 
 @contextmanager
 def _reading(source: str | Path | None) -> Iterator[None]:
-    """Raise CheckpointError for an OSError inside that comes from reading a file of ``source``."""
+    """Turn an OSError in the block that comes from reading ``source`` into a CheckpointError."""
     try:
         yield
     except OSError as error:
@@ -86,7 +90,7 @@ def _reading(source: str | Path | None) -> Iterator[None]:
 
 @contextmanager
 def made_parents(path: Path) -> Iterator[None]:
-    """Make the missing folders above ``path``; if the block fails, remove those that are empty."""
+    """Create missing folders above ``path``; if the block fails, remove those that are empty."""
     missing = []
     folder = path.parent
     while not folder.exists():
@@ -104,40 +108,42 @@ def made_parents(path: Path) -> Iterator[None]:
 
 
 def check_output(out: str | Path, *, force: bool, source: str | Path | None = None) -> Path:
-    """Where ``out`` really is, once it is known that `staged_folder` may write it.
+    """The real path of ``out``, after checking that `staged_folder` may write it.
 
-    For a step to call before its long work begins. Raises OutputError as `staged_folder` does.
+    Steps call this before their long work begins. Raises OutputError as `staged_folder` does.
     """
     # A link is followed, so that the folder it points to is replaced and not the link.
     try:
         target = Path(os.path.realpath(out))
         is_there = os.path.lexists(target)
-    except (OSError, ValueError) as error:  # such as half of a surrogate pair, or a zero
-        raise OutputError(f"{out} cannot be the name of a folder: {reason_of(error)}.") from error
+    except (OSError, ValueError) as error:  # such as half of a surrogate pair, or a NUL
+        raise OutputError(f"{out} is not a valid folder name: {reason_of(error)}.") from error
     if source is not None:
         origin = Path(os.path.realpath(source))
         if origin == target:
-            raise OutputError(f"{out} is the model itself: name another folder to write.")
+            raise OutputError(f"{out} is the model itself: name another output folder.")
         if origin.is_relative_to(target):
-            raise OutputError(f"{out} holds the model that is being read: name another folder.")
+            raise OutputError(
+                f"{out} contains the model that is being read: name another output folder."
+            )
     if not is_there:
         return target
     if not target.is_dir():
-        raise OutputError(f"{out} exists and is not a folder: name another one.")
+        raise OutputError(f"{out} exists and is not a folder: name another output folder.")
     if not force:
         raise OutputError(f"{out} exists: remove it, name another folder, or pass --force.")
     if Path.cwd().is_relative_to(target):
-        raise OutputError(f"{out} holds the current directory and is not replaced.")
+        raise OutputError(f"{out} contains the current directory, so it is not replaced.")
     if any(target.iterdir()) and not (target / "config.json").is_file():
-        # --force is for models made again; it must not cost anybody a folder of something else.
+        # --force is for replacing models; it must never delete a folder of anything else.
         raise OutputError(f"{out} is not a model folder, so it is not replaced even with --force.")
     return target
 
 
 def remove_whole(folder: Path, target: Path) -> None:
-    """Remove a folder beside ``target`` so that no part of it is ever found under its name.
+    """Remove a folder beside ``target`` so that it is never found incomplete under its own name.
 
-    What a process killed meanwhile leaves is removed by the next `staged_folder` of ``target``.
+    If the process is killed meanwhile, the next `staged_folder` of ``target`` removes the rest.
     """
     aside = _aside(target)
     with suppress(OSError):
@@ -146,34 +152,35 @@ def remove_whole(folder: Path, target: Path) -> None:
 
 
 def _aside(target: Path) -> Path:
-    """A name for what is to be removed, which `_swap` removes where another process could not."""
+    """A name for a folder to be removed; `_swap` removes what an earlier process left there."""
     return target.with_name(f".{target.name}.old-{secrets.token_hex(4)}")
 
 
 def check_disk(out: Path, needed: int, work: str) -> None:
-    """OutputError unless the disk of ``out`` has the room that ``work`` needs (bytes)."""
+    """Raise OutputError unless the disk of ``out`` has the ``needed`` bytes free for ``work``."""
     place = next(folder for folder in out.resolve().parents if folder.exists())
     free = shutil.disk_usage(place).free
     if free < needed:
         raise OutputError(
-            f"{work} takes about {size_text(needed)} of disk beside {out}, and {size_text(free)} "
-            f"are free in {place}: free some, or name an output folder on another disk."
+            f"{work} takes about {size_text(needed)} of disk space beside {out}, but only "
+            f"{size_text(free)} are free in {place}: free some space, or name an output folder on "
+            "another disk."
         )
 
 
 def size_text(count: int) -> str:
-    """Bytes as people read them."""
+    """A number of bytes, in MB or GB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _make_staging(target: Path) -> tuple[Path, FolderLock]:
-    """A folder beside ``target`` of a name of its own, locked as long as it is worked in."""
+    """Create a folder with a unique name beside ``target``, locked while it is in use."""
     while True:
         staging = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
         staging.mkdir()
         try:
             lock = FolderLock.take(staging)
-        except FileNotFoundError:  # taken for abandoned before it was locked
+        except FileNotFoundError:  # removed as abandoned before it was locked
             continue
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
@@ -183,9 +190,9 @@ def _make_staging(target: Path) -> tuple[Path, FolderLock]:
 
 
 def _remove_abandoned(target: Path) -> None:
-    """Remove what killed processes left of their work on ``target``: nobody holds its lock."""
+    """Remove what killed processes left of their work on ``target``: folders without a lock."""
     for folder in siblings(target, "partial"):
-        with suppress(OSError):  # somebody else's, or gone meanwhile
+        with suppress(OSError):  # not ours to write, or gone by now
             lock = FolderLock.take(folder)
             if lock is not None:
                 if lock.held:
@@ -194,10 +201,10 @@ def _remove_abandoned(target: Path) -> None:
 
 
 def _swap(staging: Path, target: Path) -> None:
-    """Give the finished folder its name; whoever opens ``target`` finds the old one or the new.
+    """Give the finished folder its name: readers of ``target`` find the old one or the new one.
 
-    Where names cannot be exchanged there is none in between, and should the machine stop then, the
-    old folder is still there, as ``.NAME.old-...``, until another is finished.
+    If names cannot be exchanged in one step, there is neither for a moment. Should the machine stop
+    right then, the old folder remains as ``.NAME.old-...`` until another one is finished.
     """
     if not target.exists():
         os.rename(staging, target)

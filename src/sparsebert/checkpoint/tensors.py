@@ -1,13 +1,13 @@
 """Tensors of one or several safetensors files as read-only views of the mapped files.
 
-Nothing is copied: a tensor costs memory only once it is touched, and processes that open the same
-model share it. The safetensors library checks each file (header, offsets, no holes, no overlap)
-before a byte of it is mapped.
+Nothing is copied: a tensor takes up memory only once it is read, and processes that open the same
+model share that memory. The safetensors library validates each file (header, offsets, no gaps, no
+overlaps) before any of it is mapped.
 
-What maps a file depends on it: if somebody cuts it short, touching what is gone ends the process
-(SIGBUS), and what is written into it changes answers. Every step of ours puts a new file in the
-place of the old one, which stays as it is for whoever has it mapped; for a process that must
-outlive what others do, there is the copy.
+A process depends on the files that it maps: if one is truncated, touching the missing part ends the
+process (SIGBUS), and anything written into it changes answers. All steps of sparsebert put a new
+file in place of the old one, which stays intact for the processes that have it mapped. A process
+that must survive whatever others do to its files can copy them instead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sparsebert.errors import CheckpointError, reason_of
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 PACKED_NAME = "packed.safetensors"
-# The format allows more, where one of the dimensions is 0. numpy does not.
+# If one of the dimensions is 0, the format allows larger shapes, but numpy does not.
 _MOST_DIMENSIONS, _LARGEST = 8, 1 << 40
 
 
@@ -52,11 +52,11 @@ class _StoredTensor:
 
 
 class TensorFiles(Mapping[str, Array]):
-    """Tensors by their name in the file. bfloat16 comes as its raw 16-bit words (see `spec`).
+    """Tensors by their names in the files. bfloat16 is given as raw 16-bit words (see `spec`).
 
-    With ``copied`` the files are read into memory instead of mapped. ``header`` is the last one's,
-    with the length before it. Raises CheckpointError, naming the file, for anything that is not a
-    whole safetensors file.
+    With ``copied``, the files are read into memory instead of mapped. ``header`` is that of the
+    last file, including the length in front of it. Raises CheckpointError, naming the file, for
+    anything that is not a valid safetensors file.
     """
 
     def __init__(self, paths: list[Path], *, copied: bool = False) -> None:
@@ -70,7 +70,7 @@ class TensorFiles(Mapping[str, Array]):
             for stored in _tensors_of(path, data, self.header, self.metadata):
                 if stored.spec.name in self._stored:
                     raise CheckpointError(
-                        f"{path}: tensor '{stored.spec.name}' also stands in another file."
+                        f"{path}: tensor '{stored.spec.name}' also appears in another file."
                     )
                 self._stored[stored.spec.name] = stored
 
@@ -88,21 +88,21 @@ class TensorFiles(Mapping[str, Array]):
         for path in paths:
             if not has_file(path):
                 raise CheckpointError(
-                    f"{path} is missing, though {INDEX_NAME} names it: fetch the model again."
+                    f"{path} is missing, although {INDEX_NAME} names it: download the model again."
                 )
         tensors = cls(paths, copied=copied)
         for name, path in shards.items():
             if name not in tensors or tensors._stored[name].path != path:
                 raise CheckpointError(
                     f"{path} lacks tensor '{name}', which {INDEX_NAME} places there: "
-                    "fetch the model again."
+                    "download the model again."
                 )
         return tensors
 
     def divided(self, parts: Mapping[str, tuple[str, ...]]) -> TensorFiles:
-        """The same tensors by other names: each under ``parts[name]``, its rows cut equally.
+        """The same tensors under other names, ``parts[name]``, among which rows are split equally.
 
-        Raises CheckpointError for rows that do not divide, and for two tensors of one name.
+        Raises CheckpointError for rows that cannot be split equally, and for duplicate names.
         """
         found = TensorFiles([])
         found.paths, found.metadata = self.paths, self.metadata
@@ -110,14 +110,14 @@ class TensorFiles(Mapping[str, Array]):
             count, shape = len(parts[name]), stored.spec.shape
             if count > 1 and (not shape or shape[0] % count):
                 raise CheckpointError(
-                    f"{stored.path}: tensor '{name}' of shape {list(shape)} does not divide into "
-                    f"{count}."
+                    f"{stored.path}: tensor '{name}' of shape {list(shape)} cannot be split into "
+                    f"{count} equal parts."
                 )
             size = stored.raw.nbytes // count
             rows = shape if count == 1 else (shape[0] // count, *shape[1:])
             for place, part in enumerate(parts[name]):
                 if part in found._stored:
-                    raise CheckpointError(f"{stored.path} holds '{part}' twice.")
+                    raise CheckpointError(f"{stored.path} contains tensor '{part}' twice.")
                 spec = TensorSpec(part, stored.spec.dtype, rows)
                 raw = stored.raw[place * size : (place + 1) * size]
                 found._stored[part] = _StoredTensor(spec, stored.path, raw)
@@ -133,7 +133,7 @@ class TensorFiles(Mapping[str, Array]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors, as stored."""
+        """Total bytes of all tensors, as stored."""
         return sum(stored.raw.nbytes for stored in self._stored.values())
 
     def __getitem__(self, name: str) -> Array:
@@ -143,7 +143,7 @@ class TensorFiles(Mapping[str, Array]):
             return stored.raw
         view = stored.raw.view(known)
         if not view.flags.aligned:
-            # Not every writer aligned its tensors. Native code relies on it, so give it a copy.
+            # Native code relies on alignment, but not every writer aligns tensors: make a copy.
             view = view.copy()
             view.flags.writeable = False
         return view.reshape(stored.spec.shape)
@@ -156,9 +156,9 @@ class TensorFiles(Mapping[str, Array]):
 
 
 def _open_file(path: Path, copied: bool) -> Array:
-    """The bytes of one file, checked to be safetensors: mapped, or a copy that begins a page."""
+    """The bytes of one validated safetensors file: mapped, or a copy that is aligned to a page."""
     try:
-        with safe_open(path, framework="np"):  # the library's whole validation of the file
+        with safe_open(path, framework="np"):  # lets the library validate the whole file
             pass
         with path.open("rb") as file:
             if not copied:
@@ -167,11 +167,11 @@ def _open_file(path: Path, copied: bool) -> Array:
             size = os.fstat(file.fileno()).st_size
             memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if file.readinto(memory) != size:
-                raise OSError("it became shorter while it was being read")
+                raise OSError("it was truncated while it was being read")
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file ({reason_of(error)}): it may be truncated or "
-            "damaged, fetch or write it again."
+            f"{path} is not a valid safetensors file ({reason_of(error)}): it may be truncated or "
+            "damaged; download or write it again."
         ) from error
     data = np.frombuffer(memory, np.uint8)
     data.flags.writeable = False
@@ -192,8 +192,9 @@ def _tensors_of(
             raise CheckpointError(f"{path} changed while it was being read.")
         if len(entry["shape"]) > _MOST_DIMENSIONS or max(entry["shape"], default=0) > _LARGEST:
             raise CheckpointError(
-                f"{path}: tensor '{name}' has {len(entry['shape'])} dimensions, the largest of "
-                f"{max(entry['shape'])}, and at most {_MOST_DIMENSIONS} of {_LARGEST} are read."
+                f"{path}: tensor '{name}' has {len(entry['shape'])} dimensions of up to "
+                f"{max(entry['shape'])}; at most {_MOST_DIMENSIONS} of up to {_LARGEST} are "
+                "supported."
             )
         spec = TensorSpec(name, str(entry["dtype"]), tuple(entry["shape"]))
         found.append(_StoredTensor(spec, path, data[start:end]))

@@ -1,9 +1,9 @@
-"""Reading and writing the tokenizer of a model folder.
+"""Read and write the tokenizer of a model folder.
 
 In a folder that sparsebert wrote, tokenizer.json is complete: ``Tokenizer.from_file`` gives the
-tokenizer that transformers builds out of all the folder's files, and config.json records what else
-is done with its tokens, with a checksum of these files. Anywhere else, and where one of the files
-was changed since, the tokenizer is built as transformers builds it (`tokenizer_building`).
+tokenizer that transformers builds from all the folder's files, and config.json records how its
+tokens are used, with a checksum of these files. In any other folder, or if one of the files has
+changed since, the tokenizer is built as transformers builds it (`tokenizer_building`).
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _RECORDED = tuple(each.name for each in fields(StoredTokenizer) if each.name != 
 def read_tokenizer(
     folder: Path, *, lower_case: bool = False, given: Mapping[str, Any] | None = None
 ) -> StoredTokenizer | None:
-    """The tokenizer of a model folder, without padding and truncation; None if it has no files.
+    """The tokenizer of a model folder, without padding and truncation; None if it has none.
 
-    ``lower_case`` (sentence-transformers' ``do_lower_case``) lower-cases texts before all else, and
-    ``given`` stands in place of keys of tokenizer_config.json. Raises CheckpointError.
+    ``lower_case`` (sentence-transformers' ``do_lower_case``) lower-cases texts first, and ``given``
+    overrides keys of tokenizer_config.json. Raises CheckpointError.
     """
     with reading(f"the tokenizer of {folder}", CheckpointError):
         found = _recorded(folder, given) or build_tokenizer(folder, given)
@@ -58,8 +58,8 @@ def read_tokenizer(
 def write_tokenizer(folder: Path) -> None:
     """Make tokenizer.json complete in a folder that has config.json and tokenizer files at its top.
 
-    Its padding and truncation stay as they are: sparsebert ignores them, and transformers reads
-    them. transformers gives the same token ids as before. A tokenizer that cannot be built, or not
+    Its padding and truncation are kept: sparsebert ignores them, but transformers reads them.
+    transformers gives the same token ids as before. A tokenizer that cannot be built, or cannot be
     stored exactly, is left as it is.
     """
     try:
@@ -72,11 +72,11 @@ def write_tokenizer(folder: Path) -> None:
         return
     backend, file = built.backend, folder / TOKENIZER_NAME
     text = backend.to_str()
-    if Tokenizer.from_str(text).to_str() != text:  # scores that JSON does not keep to the last bit
+    if Tokenizer.from_str(text).to_str() != text:  # JSON does not preserve some scores exactly
         return
     if has_file(file):
         _copy_padding(file, backend)
-    file.write_bytes(backend.to_str().encode())  # its own writer's errors are no OSError
+    file.write_bytes(backend.to_str().encode())  # the library's own writer raises no OSError
     raw = read_object(folder / CONFIG_NAME)
     record = {name: getattr(built, name) for name in _RECORDED}
     record["sha256"] = _checksum(folder, raw, given)
@@ -85,7 +85,7 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def _recorded(folder: Path, given: Mapping[str, Any] | None) -> StoredTokenizer | None:
-    """The tokenizer that `write_tokenizer` stored; None if it did not, or a file is another now."""
+    """The tokenizer that `write_tokenizer` stored; None without one, or if a file has changed."""
     config, file = folder / CONFIG_NAME, folder / TOKENIZER_NAME
     if not has_file(config) or not has_file(file):
         return None
@@ -130,7 +130,7 @@ def _copy_padding(file: Path, backend: Tokenizer) -> None:
     """Give ``backend`` the padding and truncation of a tokenizer.json."""
     try:
         stored = open_file(file)
-    except CheckpointError:  # parts of it were of use
+    except CheckpointError:  # only parts of it could be used
         return
     if stored.truncation is not None:
         backend.enable_truncation(**stored.truncation)
@@ -139,13 +139,13 @@ def _copy_padding(file: Path, backend: Tokenizer) -> None:
 
 
 def check_ids(name: str | Path, config: EncoderConfig, ids: Integers, type_ids: Integers) -> None:
-    """CheckpointError if the tokenizer of the model ``name`` gave an id outside its tables.
+    """Raise CheckpointError if the tokenizer of the model ``name`` gave an id outside its tables.
 
     ``ids`` and ``type_ids`` are integers ``[tokens]``.
     """
     for what, most, have in unknown_ids(config, ids, type_ids):
         raise CheckpointError(
-            f"the tokenizer of {name} gives {what} id {most}, and the model has {have} of them: "
+            f"the tokenizer of {name} gives {what} id {most}, but the model only has {have}: "
             "they do not belong together."
         )
 
@@ -153,7 +153,7 @@ def check_ids(name: str | Path, config: EncoderConfig, ids: Integers, type_ids: 
 def unknown_ids(
     config: EncoderConfig, ids: Integers, type_ids: Integers
 ) -> Iterator[tuple[str, int, int]]:
-    """Kinds of ids that go beyond the model: the kind, the largest id, how many the model has."""
+    """Kinds of ids that exceed the model: the kind, the largest id, how many the model has."""
     kinds = [("token", ids, config.vocab_size)]
     if config.token_types:
         kinds.append(("token type", type_ids, config.type_vocab_size))

@@ -1,11 +1,11 @@
-"""A folder's tokenizer built from its files, exactly as transformers 5 would build it.
+"""Build a folder's tokenizer from its files, exactly as transformers 5 would.
 
-``tokenizer.json`` is used, or else a tokenizer is built from ``vocab.txt`` (word pieces), from
-``vocab.json`` and ``merges.txt`` (byte pairs) or from ``spm.model`` (unigrams), if the folder's
-class is one that is. Classes that
-build tokenizers anew take no more than vocabulary and added tokens out of a ``tokenizer.json``:
-its normaliser, its post-processor and its limit on a word's length do not count, and neither do
-padding and truncation, left-overs of whoever saved it.
+It is built from ``tokenizer.json`` or, for classes that allow it, from ``vocab.txt`` (word pieces),
+``vocab.json`` and ``merges.txt`` (byte pairs) or ``spm.model`` (unigrams). Classes that rebuild
+tokenizers take only the vocabulary, the added tokens, the truncation side and (unigrams, except
+DeBERTa's) SentencePiece's character map from a ``tokenizer.json``. The rest of its normaliser, its
+post-processor and its limit on word length are ignored; so are padding and truncation, which are
+left over from whoever saved it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from sparsebert.checkpoint.tokenizer_settings import (
 from sparsebert.checkpoint.tokenizer_stages import check_character_map, check_stages
 from sparsebert.errors import CheckpointError, reading
 
-# The ids of the unknown token that transformers takes for granted.
+# The ids of the unknown token that transformers assumes.
 _XLM_UNKNOWN = 3
 _ALBERT_UNKNOWN = 1
 _MOST_ID = 9_999_999  # published vocabularies have at most a million tokens
@@ -64,12 +64,12 @@ _LARGER_ID = re.compile(r":\s*\d{8}")  # or a word that looks like one
 
 @dataclass(frozen=True)
 class StoredTokenizer:
-    """A folder's tokenizer, and what is done with its tokens.
+    """A folder's tokenizer, and how its tokens are used.
 
-    ``truncation_side`` is the end at which texts are truncated, ``max_length`` the limit in tokens
-    that the folder sets (None for none), ``token_types`` whether the model is given token type ids,
-    ``special_tokens`` are texts by role, for example ``mask_token``, and with
-    ``split_special_tokens`` such texts are tokenized like any other.
+    ``truncation_side`` is the end at which texts are truncated, ``max_length`` the folder's limit
+    in tokens (None for no limit), and ``token_types`` whether the model is given token type ids.
+    ``special_tokens`` are texts by role, for example ``mask_token``; with
+    ``split_special_tokens``, these texts are tokenized like any other.
     """
 
     backend: Tokenizer
@@ -81,9 +81,9 @@ class StoredTokenizer:
 
 
 def build_tokenizer(folder: Path, given: Mapping[str, Any] | None = None) -> StoredTokenizer | None:
-    """The tokenizer of a model folder; None if it has no files. Raises CheckpointError.
+    """The tokenizer of a model folder; None if it has none. Raises CheckpointError.
 
-    ``given`` stands in place of keys of tokenizer_config.json.
+    ``given`` overrides keys of tokenizer_config.json.
     """
     settings = read_settings(folder, given)
     special = special_tokens(settings)
@@ -138,17 +138,17 @@ def open_file(file: Path) -> Tokenizer:
 
 
 def _check_ids(vocabulary: Mapping[str, int], file: Path) -> None:
-    """CheckpointError for an id that is far beyond any vocabulary.
+    """Raise CheckpointError for an id far beyond any vocabulary.
 
-    The library writes a vocabulary by counting to its largest id, with a list of those that have no
-    token. With one of 2^31 the list takes 8 GiB, without which the library ends the process; one of
-    2^32 - 1 overflows, and nothing is written.
+    The library writes a vocabulary by counting to its largest id and listing the ids without a
+    token. For an id of 2^31, the list takes 8 GiB, and if it cannot be allocated, the library
+    aborts the process; an id of 2^32 - 1 overflows, and nothing is written.
     """
     most = max(vocabulary.values(), default=0)
     if most > _MOST_ID:
         raise CheckpointError(
-            f"{file} gives a token the id {most}, and no vocabulary has more than {_MOST_ID + 1} "
-            "tokens: it is damaged or hostile."
+            f"{file} gives a token the id {most}, but at most {_MOST_ID + 1} tokens are supported: "
+            "it is damaged or hostile."
         )
 
 
@@ -168,14 +168,14 @@ class _Document:
             self.truncation_side = str(truncation.get("direction", "right")).lower()
 
     def model(self, settings: TokenizerSettings, special: Mapping[str, str]) -> models.Model:
-        """Its vocabulary as a model of the kind that the class takes."""
+        """Its vocabulary as a model of the kind that the class uses."""
         kind = settings.kind.model
         found = self._model.get("type", kind)  # old files do not say
         if found != kind:
             raise CheckpointError(
-                f"{self._file} holds a {found} vocabulary, and its tokenizer's class takes {kind}: "
-                "name the class that it was made for in tokenizer_config.json ('tokenizer_class'), "
-                "PreTrainedTokenizerFast to have the file read as it is."
+                f"{self._file} has a {found} vocabulary, but its tokenizer class requires {kind}: "
+                "in tokenizer_config.json, set 'tokenizer_class' to the class it was made for, "
+                "or to PreTrainedTokenizerFast to have the file read as it is."
             )
         vocabulary = self._model.get("vocab")
         with reading(_of(self._file), CheckpointError):
@@ -208,7 +208,7 @@ class _Document:
         return tokens
 
     def character_map(self) -> normalizers.Normalizer | None:
-        """SentencePiece's table of characters, all that the classes of unigrams take."""
+        """SentencePiece's character map, the only stage that unigram classes use."""
         stage = self._parts.get("normalizer") or {}
         with reading(_of(self._file), CheckpointError):
             stages = stage["normalizers"] if stage.get("type") == "Sequence" else [stage]
@@ -220,7 +220,7 @@ class _Document:
 
 
 def _from_files(settings: TokenizerSettings, special: Mapping[str, str]) -> models.Model:
-    """The model of a vocabulary as folders had it before tokenizer.json."""
+    """The model for the vocabulary files that folders had before tokenizer.json."""
     file = settings.folder / settings.kind.files[0]
     if settings.kind.model == "WordPiece":
         words = {token: index for index, token in enumerate(_read_lines(file))}
@@ -237,13 +237,13 @@ def _from_files(settings: TokenizerSettings, special: Mapping[str, str]) -> mode
 
 
 def _unknown_unigram(pieces: Sequence[tuple[str, float]], token: str, otherwise: int) -> int:
-    """The id that DeBERTa's class takes: of the unknown token with a score of 0."""
+    """The id that DeBERTa's class uses: of the unknown token if its score is 0."""
     named = (index for index, piece in enumerate(pieces) if piece == (token, 0.0))
     return next(named, otherwise)
 
 
 def _added_pieces(found: SentencePieces) -> dict[int, AddedToken]:
-    """Pieces that texts are never cut through, by their ids."""
+    """Pieces that are never split, by their ids."""
     return {
         index: AddedToken(text, normalized=False, special=kind == CONTROL)
         for index, ((text, _), kind) in enumerate(zip(found.pieces, found.kinds, strict=True))
@@ -256,7 +256,7 @@ def _byte_pairs(vocabulary: Any, pairs: list[Any]) -> models.Model:
 
 
 def _around(model: models.Model, settings: TokenizerSettings) -> Tokenizer:
-    """Normalizer, pre-tokenizer and decoder for a model, as its class sets them."""
+    """A tokenizer for a model, with the normaliser, pre-tokenizer and decoder of its class."""
     tokenizer = Tokenizer(model)
     kind = settings.kind.model
     if kind == "WordPiece":
@@ -299,7 +299,7 @@ def _around(model: models.Model, settings: TokenizerSettings) -> Tokenizer:
 def _unigram_normalizer(
     settings: TokenizerSettings, character_map: normalizers.Normalizer | None
 ) -> normalizers.Normalizer | None:
-    """SentencePiece's table of characters, and in ALBERT what its class does before."""
+    """SentencePiece's character map and, before it, what ALBERT's class does."""
     if settings.kind is not ALBERT:
         return character_map
     stages: list[normalizers.Normalizer] = [
@@ -318,7 +318,7 @@ def _unigram_normalizer(
 def _ends(
     tokenizer: Tokenizer, settings: TokenizerSettings, special: Mapping[str, str], source: Path
 ) -> processors.PostProcessor:
-    """The special tokens around a text and between two, as the class sets them."""
+    """The class's special tokens around a text and between two texts."""
     kind = settings.kind
     xlm = kind.model == "Unigram" and kind not in (ALBERT, DEBERTA_V2)
     names = ("bos_token", "eos_token") if xlm else ("cls_token", "sep_token")

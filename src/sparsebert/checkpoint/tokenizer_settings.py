@@ -1,9 +1,10 @@
-"""What a folder's files say of its tokenizer: transformers' class, its settings, added tokens.
+"""What a folder's files say about its tokenizer: transformers' class, settings, added tokens.
 
-The classes of word pieces, byte pairs and unigrams take vocabulary and added tokens out of a
-tokenizer.json and build the rest anew; others read the file as it is, or have rules of their own.
-Added tokens stand in tokenizer_config.json, whose ``added_tokens_decoder`` has them with their ids.
-Folders without that are older: there special_tokens_map.json wins, and added_tokens.json has ids.
+The classes for word pieces, byte pairs and unigrams take the vocabulary and added tokens from a
+tokenizer.json and rebuild the rest; others read the file as it is, or have rules of their own.
+Added tokens are listed with their ids under ``added_tokens_decoder`` in tokenizer_config.json.
+Folders without that key are older: there, special_tokens_map.json takes precedence, and
+added_tokens.json has the ids.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ TOKENIZER_NAME = "tokenizer.json"
 SETTINGS_NAME = "tokenizer_config.json"
 _OLDER_NAME = "special_tokens_map.json"
 _OLD_ADDED = "added_tokens.json"
-# What decides a tokenizer where there is a tokenizer.json, beside config.json.
+# The files that determine a tokenizer if there is a tokenizer.json, besides config.json.
 TOKENIZER_FILES = (TOKENIZER_NAME, SETTINGS_NAME, _OLDER_NAME, _OLD_ADDED)
 
 _BERT_TOKENS = {
@@ -58,11 +59,11 @@ _ALBERT_TOKENS = {
 
 @dataclass(frozen=True)
 class TokenizerClass:
-    """A class of transformers as it builds a tokenizer.
+    """How a class of transformers builds a tokenizer.
 
-    ``model`` is the kind of vocabulary that it takes, "" where it takes tokenizer.json as it is.
-    ``tokens`` are its special tokens unless the files name others, ``files`` are what it is built
-    from without a tokenizer.json, ``token_types`` says that it gives token type ids, and ``extra``
+    ``model`` is the kind of vocabulary that it uses, "" if it uses tokenizer.json as it is.
+    ``tokens`` are its special tokens unless the files name others, ``files`` what it is built from
+    without a tokenizer.json; ``token_types`` says whether it returns token type ids, and ``extra``
     are its special tokens without a role unless the files name some.
     """
 
@@ -94,7 +95,7 @@ DEBERTA_V2 = TokenizerClass(
 )
 AS_STORED = TokenizerClass("TokenizersBackend")
 
-# By name without the ending Fast; many are names for BERT's own.
+# By name, without the suffix Fast; many are aliases of BERT's.
 CLASSES = {
     "BertTokenizer": BERT,
     "ElectraTokenizer": BERT,
@@ -115,7 +116,7 @@ CLASSES = {
     "PreTrainedTokenizer": AS_STORED,
     "TokenizersBackend": AS_STORED,
 }
-# What a model_type has unless the folder names a class.
+# The class of each model_type, unless the folder names one.
 FAMILY_CLASSES = {
     "bert": BERT,
     "distilbert": BERT,
@@ -135,21 +136,21 @@ FAMILY_CLASSES = {
     "jina_bert": BERT,
     "jina_bert_code": ROBERTA,
 }
-_ALWAYS_STORED = ("modernbert",)  # its folders name wrong classes, so transformers looks at none
+_ALWAYS_STORED = ("modernbert",)  # its folders name wrong classes, which transformers ignores
 _RESAVE = (
-    "have transformers 5 write a tokenizer.json, "
+    "have transformers 5 write a tokenizer.json with "
     "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER); a class for which it writes "
-    "none has no fast version and cannot be used."
+    "none has no fast version and is not supported."
 )
 
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """What a folder says of its tokenizer.
+    """What a folder says about its tokenizer.
 
-    ``config`` is tokenizer_config.json, ``older`` special_tokens_map.json where it still counts,
-    which is only where the config lists no ``added_tokens_decoder``. ``usual_tokens`` are what
-    special tokens are called unless these say otherwise.
+    ``config`` is tokenizer_config.json; ``older`` is special_tokens_map.json if it still applies,
+    that is, if the config has no ``added_tokens_decoder``. ``usual_tokens`` are the texts of
+    special tokens unless these files say otherwise.
     """
 
     folder: Path
@@ -159,25 +160,25 @@ class TokenizerSettings:
     older: Mapping[str, Any]
 
     def switch(self, name: str, default: bool | None) -> Any:
-        """A true or false; null is a choice only for ``strip_accents``."""
+        """True or false; null is a valid value only for ``strip_accents``."""
         value = self._value(name, default)
         if value is None and name != "strip_accents":
             return default
         if value is not None and not isinstance(value, bool):
-            raise CheckpointError(f"{SETTINGS_NAME}: {name} is {value!r}, not true or false.")
+            raise CheckpointError(f"{SETTINGS_NAME}: {name} must be true or false, not {value!r}.")
         return value
 
     @property
     def unknown_id(self) -> int:
-        """The id of the unknown token that DeBERTa's class takes where it does not find it."""
+        """The id that DeBERTa's class uses for the unknown token if it does not find it."""
         value = self._value("unk_id", 1)
         if type(value) is not int or value < 0:
-            raise CheckpointError(f"{SETTINGS_NAME}: unk_id is {value!r}, not an id.")
+            raise CheckpointError(f"{SETTINGS_NAME}: unk_id must be a token id, not {value!r}.")
         return value
 
     @property
     def max_length(self) -> int | None:
-        """The longest text in tokens, special ones included; None where there is no limit."""
+        """The length limit in tokens, including special tokens; None without one."""
         stored = self._value("model_max_length", self._value("max_len", None))
         if isinstance(stored, (int, float)) and 1 <= stored < 1 << 24:  # 1e30 is 'no limit'
             return int(stored)
@@ -198,7 +199,7 @@ class TokenizerSettings:
         value = self._value("truncation_side", stored)
         if value not in ("right", "left"):
             raise CheckpointError(
-                f"{SETTINGS_NAME}: truncation_side is {value!r}, neither 'right' nor 'left'."
+                f"{SETTINGS_NAME}: truncation_side must be 'right' or 'left', not {value!r}."
             )
         return "left" if value == "left" else "right"
 
@@ -207,7 +208,7 @@ class TokenizerSettings:
 
 
 def read_settings(folder: Path, given: Mapping[str, Any] | None = None) -> TokenizerSettings:
-    """Read the files of a folder; ``given`` are what sentence-transformers sets in their place.
+    """Read the files of a folder; ``given`` are sentence-transformers' settings that override them.
 
     Raises CheckpointError for a tokenizer that sparsebert cannot build, and for damaged files.
     """
@@ -221,12 +222,12 @@ def read_settings(folder: Path, given: Mapping[str, Any] | None = None) -> Token
 
 
 def read_optional(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON object of the folder; empty without the file."""
+    """The JSON object in a file of the folder; empty without the file."""
     return read_object(folder / name) if has_file(folder / name) else {}
 
 
 def _class_of(folder: Path, settings: Mapping[str, Any]) -> tuple[str, TokenizerClass]:
-    """The model_type, and the class of tokenizer_config.json or config.json, else the family's."""
+    """The model_type, and the class that the config files name, or else the family's."""
     config = read_config(folder) if has_file(folder / CONFIG_NAME) else {}
     model_type = str(model_type_of(config))
     stored = has_file(folder / TOKENIZER_NAME)
@@ -238,11 +239,11 @@ def _class_of(folder: Path, settings: Mapping[str, Any]) -> tuple[str, Tokenizer
     elif isinstance(named, str) and named.removesuffix("Fast") in CLASSES:
         kind = CLASSES[named.removesuffix("Fast")]
     elif stored and settings.get("backend") == "tokenizers":
-        # Written by transformers 5: whatever the class builds of the file is what it has written.
+        # Written by transformers 5, so the file already has what the class would build from it.
         kind = AS_STORED
     else:
         raise CheckpointError(
-            f"{folder}: its tokenizer is a {named}, which sparsebert does not build: {_RESAVE}"
+            f"{folder}: its tokenizer is a {named}, which sparsebert does not support: {_RESAVE}"
         )
     if not stored:
         _check_files(folder, kind)
@@ -250,7 +251,7 @@ def _class_of(folder: Path, settings: Mapping[str, Any]) -> tuple[str, Tokenizer
 
 
 def _by_files(folder: Path, stored: bool) -> TokenizerClass:
-    """For the oldest folders, which name neither class nor model_type."""
+    """The class in the oldest folders, which name neither class nor model_type."""
     if not stored:
         for kind in (BERT, ROBERTA):
             if all(has_file(folder / name) for name in kind.files):
@@ -259,7 +260,7 @@ def _by_files(folder: Path, stored: bool) -> TokenizerClass:
 
 
 def _check_files(folder: Path, kind: TokenizerClass) -> None:
-    """CheckpointError for a vocabulary that ``kind`` is not built from."""
+    """Raise CheckpointError for vocabulary files that ``kind`` is not built from."""
     if kind.files and all(has_file(folder / name) for name in kind.files):
         return
     others = ("vocab.txt", "vocab.json", "merges.txt", "bpe.codes")
@@ -268,7 +269,7 @@ def _check_files(folder: Path, kind: TokenizerClass) -> None:
     if found:
         name = kind.name if kind.model else "tokenizer"
         raise CheckpointError(
-            f"{folder} has {' and '.join(found)} and no {TOKENIZER_NAME}, and sparsebert builds no "
+            f"{folder} has {' and '.join(found)} but no {TOKENIZER_NAME}, and sparsebert builds no "
             f"{name} from that: {_RESAVE}"
         )
 
@@ -290,7 +291,7 @@ _FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 
 
 def special_tokens(settings: TokenizerSettings) -> dict[str, str]:
-    """The text of each special token: what the files say, else the usual."""
+    """The text of each special token: what the files say, or else the default."""
     found = {**settings.config, **settings.older}
     named = {
         name: _token(found[name], name, special=True).content for name in _ROLES if found.get(name)
@@ -301,9 +302,9 @@ def special_tokens(settings: TokenizerSettings) -> dict[str, str]:
 def add_recorded_tokens(
     tokenizer: Tokenizer, settings: TokenizerSettings, stored: Mapping[int, AddedToken]
 ) -> None:
-    """Give the tokenizer the tokens that the files list with ids, ``stored`` those in its own file.
+    """Add the tokens that the files list with ids; ``stored`` are those in its own file.
 
-    Raises CheckpointError for malformed files, and for a token that would not get its id.
+    Raises CheckpointError for malformed files, and if a token would not get its recorded id.
     """
     named = _named(settings)
     recorded = _recorded(settings, stored)
@@ -316,13 +317,13 @@ def add_recorded_tokens(
         given = tokenizer.token_to_id(token.content)
         if given != index:
             raise CheckpointError(
-                f"{settings.folder}: the added token {token.content!r} is recorded with id {index},"
-                f" and would get {given} behind this vocabulary."
+                f"{settings.folder}: the added token {token.content!r} is recorded with id {index} "
+                f"but would get {given} after this vocabulary."
             )
 
 
 def add_named_tokens(tokenizer: Tokenizer, settings: TokenizerSettings) -> None:
-    """Give it the special tokens that it lacks, in transformers' order and with its flags."""
+    """Add the special tokens that are missing, in transformers' order and with its flags."""
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     new = [*_named(settings).values(), *_extra(settings)]
     tokenizer.add_tokens([token for token in new if token.content not in known])
@@ -331,7 +332,7 @@ def add_named_tokens(tokenizer: Tokenizer, settings: TokenizerSettings) -> None:
 def _recorded(
     settings: TokenizerSettings, stored: Mapping[int, AddedToken]
 ) -> dict[int, AddedToken]:
-    """Added tokens by the ids that the files record for them."""
+    """Added tokens by the ids that the files record."""
     if _ADDED in settings.config:
         listed = settings.config[_ADDED]
         if not isinstance(listed, dict) or not all(map(_is_id, listed)):
@@ -345,13 +346,13 @@ def _recorded(
     older = {
         index: _token(text, _OLD_ADDED, special=text in special) for text, index in ids.items()
     }
-    return {**older, **stored}  # a tokenizer.json says more of them
+    return {**older, **stored}  # a tokenizer.json has more details
 
 
 def _named(settings: TokenizerSettings, *, usual: bool = True) -> dict[str, AddedToken]:
-    """The special tokens with a role, and those that a model calls ``..._token`` itself.
+    """The special tokens with a role, and others that a model names ``..._token``.
 
-    ``usual`` are those of the class that no file names too.
+    With ``usual``, also the class's own that no file names.
     """
     written = {**settings.config, **settings.older}
     if usual:
@@ -368,7 +369,7 @@ def _named(settings: TokenizerSettings, *, usual: bool = True) -> dict[str, Adde
         if not value:
             continue
         if settings.kind in (MPNET, CAMEMBERT) and name == "mask_token" and isinstance(value, str):
-            value = {"content": value, "lstrip": True}  # the space before it is part of it
+            value = {"content": value, "lstrip": True}  # it includes the space before it
         token = _token(value, name, special=True)
         token.special = True
         named.setdefault(token.content, token)
@@ -376,7 +377,11 @@ def _named(settings: TokenizerSettings, *, usual: bool = True) -> dict[str, Adde
 
 
 def _extra(settings: TokenizerSettings, *, old: bool = True) -> Iterator[AddedToken]:
-    """The special tokens without a role; ``old`` counts the old file's by their old name."""
+    """The special tokens without a role.
+
+    With ``old``, those that the old file lists under their old name, or else the class's own, if
+    tokenizer_config.json has none.
+    """
     config, older = settings.config, settings.older
     key = _EXTRA if config.get(_EXTRA) else _OLD_EXTRA
     silent = old and _EXTRA not in config and _OLD_EXTRA not in config
@@ -391,12 +396,12 @@ def _extra(settings: TokenizerSettings, *, old: bool = True) -> Iterator[AddedTo
 
 
 def _token(stored: object, where: str, *, special: bool = False) -> AddedToken:
-    """A token out of its text, or of its text and flags; ``special`` unless these say otherwise."""
+    """A token from its text, or from text and flags; ``special`` unless these say otherwise."""
     written = stored if isinstance(stored, dict) else {"content": stored}
     text = written.get("content")
     flags = {name: written[name] for name in _FLAGS if name in written}
     if not isinstance(text, str) or not all(isinstance(flag, bool) for flag in flags.values()):
-        raise CheckpointError(f"the tokenizer's '{where}' names what is not a token.")
+        raise CheckpointError(f"the tokenizer's '{where}' contains something that is not a token.")
     return AddedToken(text, **{"special": special, **flags})
 
 

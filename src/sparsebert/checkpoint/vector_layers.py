@@ -1,6 +1,6 @@
-"""Layers over vectors behind the encoder: sentence-transformers' Dense, LayerNorm and Normalize.
+"""Layers for vectors after the encoder: sentence-transformers' Dense, LayerNorm and Normalize.
 
-They work on vectors of texts behind a pooling, and on vectors of tokens in multi-vector models.
+They apply to text vectors after pooling and, in multi-vector models, to token vectors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sparsebert.checkpoint.sentence_transformers import Module
 from sparsebert.checkpoint.tensors import INDEX_NAME, PACKED_NAME, WEIGHTS_NAME, TensorFiles
 from sparsebert.errors import CheckpointError
 
-_ACTIVATIONS = {  # of a Dense module, by the end of its torch class
+_ACTIVATIONS = {  # of a Dense module, by the last part of its torch class
     "Identity": "identity",
     "Tanh": "tanh",
     "ReLU": "relu",
@@ -39,8 +39,8 @@ class UnsupportedModuleError(Exception):
 class VectorLayer:
     """A "dense" layer with an ``activation``, a "norm", "normalize", or "truncate" to ``outputs``.
 
-    ``place`` is the file with its weights, or the folder, and ``stem`` what their names begin with.
-    With ``residual`` a dense layer's input is added to its output, by a matrix of its own where
+    ``place`` is the file or folder with its weights, and ``stem`` the beginning of their names.
+    With ``residual``, a dense layer's input is added to its output, through a matrix of its own if
     their widths differ.
     """
 
@@ -75,7 +75,7 @@ class VectorLayer:
 def read_layer(module: Module, vectors: str, *, default: str = TEXT) -> VectorLayer | None:
     """The layer of a Dense, LayerNorm or Normalize module over ``vectors``; None for other modules.
 
-    ``vectors`` is what it must work on, TEXT or TOKENS, and ``default`` what it works on where its
+    ``vectors`` is what it must apply to, TEXT or TOKENS, and ``default`` what it applies to if its
     settings do not say. Raises CheckpointError, UnsupportedModuleError.
     """
     if module.kind not in LAYERS:
@@ -91,8 +91,8 @@ def read_layer(module: Module, vectors: str, *, default: str = TEXT) -> VectorLa
     if given != vectors or made not in (vectors, *((SCORES,) if vectors == TEXT else ())):
         changed = given if given != vectors else made
         raise UnsupportedModuleError(
-            f"{file}: its {module.kind} works on {changed!r}, where sparsebert computes "
-            f"{vectors!r} alone."
+            f"{file}: its {module.kind} works on {changed!r}, but sparsebert only supports "
+            f"{vectors!r} here."
         )
     if module.kind == "Normalize":
         return VectorLayer("normalize", module.folder)
@@ -103,7 +103,7 @@ def read_layer(module: Module, vectors: str, *, default: str = TEXT) -> VectorLa
 
 
 def gives_scores(module: Module) -> bool:
-    """Whether a Dense module makes scores of what it reads, as the last of a re-ranker does."""
+    """Whether a Dense module makes scores, as the last one of a re-ranker does."""
     return (
         module.kind == "Dense"
         and read_object(module.folder / "config.json").get("module_output_name") == SCORES
@@ -111,7 +111,7 @@ def gives_scores(module: Module) -> bool:
 
 
 def width_behind(layers: tuple[VectorLayer, ...], width: int) -> int:
-    """Numbers of a vector of that width behind the layers."""
+    """The width of a vector after the layers, if it is ``width`` before them."""
     for each in layers:
         if each.kind == "dense":
             width = each.outputs
@@ -125,7 +125,7 @@ def _dense(values: ConfigValues, folder: Path) -> VectorLayer:
     activation = str(named).rsplit(".", 1)[-1]
     if not str(named).startswith("torch.nn.") or activation not in _ACTIVATIONS:
         raise UnsupportedModuleError(
-            f"{values.where}: the activation_function {named!r} is not supported; supported are "
+            f"{values.where}: the activation_function {named!r} is not supported; use one of "
             f"torch's {', '.join(_ACTIVATIONS)}."
         )
     return VectorLayer(
@@ -141,7 +141,7 @@ def _dense(values: ConfigValues, folder: Path) -> VectorLayer:
 
 
 def _has_own(module: Module) -> bool:
-    """Whether a Normalize has a folder with settings; old ones have none, or an empty one."""
+    """Whether a Normalize module has a folder with settings; old ones have none or an empty one."""
     return module.has_folder and has_file(module.folder / "config.json")
 
 
@@ -152,8 +152,8 @@ def tensors_at(place: Path) -> TensorFiles:
             return TensorFiles([place / PACKED_NAME])
         if not has_file(place / WEIGHTS_NAME) and not has_file(place / INDEX_NAME):
             raise CheckpointError(
-                f"{place} has no {WEIGHTS_NAME}: save the model anew, with a "
-                "sentence-transformers of today, or run `sparsebert convert`."
+                f"{place} has no {WEIGHTS_NAME}: save the model again with a current version of "
+                "sentence-transformers, or run `sparsebert convert`."
             )
         return TensorFiles.of_folder(place)
     return TensorFiles([place])
@@ -166,8 +166,8 @@ def read_floats(tensors: TensorFiles, name: str, shape: tuple[int, ...], place: 
     spec = tensors.spec(name)
     if spec.shape != shape or spec.dtype not in WEIGHT_TYPES:
         raise CheckpointError(
-            f"{place}: tensor '{name}' is {spec.dtype} {list(spec.shape)}, and config.json asks "
-            f"for floats {list(shape)}."
+            f"{place}: tensor '{name}' is {spec.dtype} {list(spec.shape)}, but config.json "
+            f"requires floats {list(shape)}."
         )
     values = np.array(widen(tensors[name], spec.dtype))
     check_finite(name, values, place)

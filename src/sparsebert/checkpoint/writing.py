@@ -1,7 +1,7 @@
-"""Writing a safetensors file tensor by tensor, so that no more than one is ever in memory.
+"""Write a safetensors file tensor by tensor, so that only one is in memory at a time.
 
-The safetensors library writes files only from all their tensors at once; here the header goes out
-first, computed from the tensors' shapes, and each tensor follows as it becomes ready. The file is
+The safetensors library needs all tensors of a file at once. Here the header, which is computed from
+the tensors' shapes, is written first, and each tensor follows as it becomes ready. The file is
 complete under a temporary name before it gets its own.
 """
 
@@ -18,7 +18,9 @@ from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.checkpoint.dtypes import Array, byte_count, numpy_type
 from sparsebert.checkpoint.tensors import TensorSpec
 
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector register, so tensors are used in place
+_ALIGNMENT = (
+    64  # bytes: a cache line and the widest vector register, so tensors can be used in place
+)
 
 
 def write_tensors(
@@ -29,10 +31,10 @@ def write_tensors(
 ) -> None:
     """Write ``arrays``, which come one at a time in the order of ``specs``, to ``path``.
 
-    bfloat16 and other types numpy lacks are given as raw words of their width. Every tensor starts
-    at a multiple of 64 bytes, or where its size does not allow that, of its own item size. Raises
-    OSError if the disk is full; then nothing is left behind. An array that does not fit its spec
-    is a fault of the caller: ValueError.
+    bfloat16 and other types that numpy lacks are passed as raw words of their width. Every tensor
+    starts at a multiple of 64 bytes or, where the sizes in the file do not allow that, of its own
+    item size. Raises OSError if the disk is full, leaving nothing behind, and ValueError, for a bug
+    of the caller, if an array does not fit its spec.
     """
     starts, size = _layout(specs)
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
@@ -61,11 +63,11 @@ def write_tensors(
 
 
 def _layout(specs: Sequence[TensorSpec]) -> tuple[dict[str, int], int]:
-    """Where each tensor starts in the data, and the size of it all.
+    """Where each tensor starts in the data, and the total size.
 
-    The format allows no holes. But sizes divisible by 64 keep whatever follows them aligned to 64,
-    then those by 32 keep it to 32, and so on: sorted that way, every start is a multiple of the
-    tensor's own item size too.
+    The format allows no gaps. But sizes divisible by 64 keep whatever follows them aligned to 64,
+    then sizes divisible by 32 keep it aligned to 32, and so on. Sorted in this order, every start
+    is also a multiple of the tensor's own item size.
     """
     sizes = {spec.name: byte_count(spec.dtype, spec.shape) for spec in specs}
     if len(sizes) != len(specs):
@@ -79,7 +81,7 @@ def _layout(specs: Sequence[TensorSpec]) -> tuple[dict[str, int], int]:
 
 
 def _alignment(size: int) -> int:
-    """The largest power of two that divides ``size``, 64 at most."""
+    """The largest power of two that divides ``size``, at most 64."""
     capped = size | _ALIGNMENT
     return capped & -capped
 
@@ -91,4 +93,4 @@ def _check(spec: TensorSpec, array: Array) -> None:
     else:
         fits = array.dtype == known and array.shape == spec.shape
     if not fits:
-        raise ValueError(f"{spec} was given {array.dtype} {array.shape}")
+        raise ValueError(f"{spec} does not fit an array of {array.dtype} {array.shape}")
