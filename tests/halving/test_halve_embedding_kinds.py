@@ -216,7 +216,7 @@ def test_what_they_do_not_take(tiny_bert: TinyBert, lines: Path, tmp_path: Path)
     assert "--masked-lm-weight 0 --token-logits-weight 0" in distil
     routed = tmp_path / "splade" / "1_SpladePooling" / "config.json"
     routed.write_text(json.dumps({"pooling_strategy": "mean"}))
-    with pytest.raises(CheckpointError, match="'mean' is none of max, sum"):
+    with pytest.raises(CheckpointError, match="'mean' is not supported; use one of max, sum"):
         recognise(model, texts=[lines])
     expanded = colbert(tmp_path / "colbert", tiny_bert(model_type="deberta-v2"))
     with pytest.raises(CheckpointError, match="does not support for DeBERTa"):

@@ -182,7 +182,7 @@ class TestDamage:
             ({"activation_function": "os.system"}, "activation_function 'os.system' is not supp"),
             ({"activation_function": "torch.nn.Mish"}, "'torch.nn.Mish' is not supported"),
             ({"use_residual": True}, "lacks the tensor 'residual.weight'"),
-            ({"module_input_name": "token_embeddings"}, "works on 'token_embeddings', where"),
+            ({"module_input_name": "token_embeddings"}, "works on 'token_embeddings', but"),
             ({"in_features": 0}, "in_features must be an integer from 1 to 16777216, not 0"),
             ({"out_features": None}, "lacks 'out_features'"),
             ({"bias": "yes"}, "bias must be true or false, not 'yes'"),
