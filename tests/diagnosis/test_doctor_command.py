@@ -86,7 +86,7 @@ def test_a_sound_model_exits_0_and_says_what_was_looked_at(tmp_path: Path) -> No
 def test_an_error_exits_1_and_says_what_to_do(broken: Path) -> None:
     code, out = doctor(broken)
     assert code == 1
-    assert f"ERROR {broken}: 96 weights that masks.safetensors prunes are not zero" in out
+    assert f"ERROR {broken}: 96 weights that masks.safetensors marks as pruned are not zero" in out
     assert "[revived-weights]" in out
     assert "do: something trained the weights without locking their zeros" in out
     assert "1 error. 1 check skipped. The names in brackets are explained" in out

@@ -91,8 +91,8 @@ class TestWords:
     def test_entities_that_begin_nowhere(self, tmp_path: Path) -> None:
         found = self.look(tmp_path, "a I-A\nb O\nc B-A\nd I-A\ne B-B\nf I-A\n")
         assert found["headless-entities"].examples == (
-            "row 1: I-A behind none",
-            "row 1: I-A behind B-B",
+            "row 1: I-A after nothing",
+            "row 1: I-A after B-B",
         )
         # IOB1 has no B- but between neighbours, IO has none at all: nothing is wrong with that.
         assert self.look(tmp_path, "a I-A\nb O\nc I-B\n", "d I-A\n") == {}
@@ -223,7 +223,7 @@ class TestRows:
         report = look(tmp_path, rows)
         (finding,) = report.findings
         assert (finding.kind, finding.severity) == ("duplicate-rows", Severity.NOTE)
-        assert finding.remedy == "so few hardly matter."
+        assert finding.remedy == "nothing: so few hardly matter."
 
     def test_train_rows_in_validation(self, tmp_path: Path) -> None:
         validation = sentences(10, start=500)

@@ -346,15 +346,16 @@ class TestCheckpoints:
         report = diagnose(folder)
         if damage == "nothing in it":
             assert report.findings == []
-            assert "does not say which state is whose" in the_check(report, "checkpoint-2").seen
+            assert "does not identify its parameters" in the_check(report, "checkpoint-2").seen
         else:
             found = by_kind(report)
             assert set(found) == {"unreadable-checkpoint"}
-            assert "optimizer.pt is not an optimiser's state" in found["unreadable-checkpoint"].what
+            what = found["unreadable-checkpoint"].what
+            assert "optimizer.pt is not a readable optimiser state" in what
 
     def test_without_torch_it_says_so(
         self, trainers: dict[bool, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sparsebert.diagnosis.optimizer_state.find_spec", lambda name: None)
         seen = the_check(diagnose(trainers[True].args.output_dir), "checkpoint-2").seen
-        assert "optimizer.pt was not read, as torch is not installed" in seen
+        assert "optimizer.pt was not read, because torch is not installed" in seen

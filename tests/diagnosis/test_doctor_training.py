@@ -319,7 +319,7 @@ class TestSeeds:
         dense, sparse = runs("dense", [80, 82, 84]), runs("sparse", [79, 81, 83])
         found = by_kind(diagnose(sparse, against=dense))
         assert set(found) == {"difference-within-spread"}
-        assert "1.00 points apart, no more than the deviation of 2.00" in (
+        assert "1.00 points apart, no more than the standard deviation of 2.00" in (
             found["difference-within-spread"].what
         )
 

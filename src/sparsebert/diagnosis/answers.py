@@ -1,4 +1,4 @@
-"""SQuAD's answers: whether their offsets are right, and whether some window contains them."""
+"""SQuAD answers: whether their offsets are right, and whether a window contains each."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _MOST_ROWS = 2_000  # questions of a split that are cut into windows
 WRONG_ANSWERS = Kind(
     "wrong-answers",
     Severity.ERROR,
-    "correct 'text' and 'answer_start' (in characters, from 0, of the unchanged context), or "
-    "remove these rows.",
+    "correct 'text' and 'answer_start' (counted in characters of the unchanged context, from 0), "
+    "or remove these rows.",
 )
 DOUBLE_IDS = Kind(
-    "double-ids", Severity.ERROR, "give each question an id of its own: answers are matched by it."
+    "double-ids", Severity.ERROR, "give each question its own id: answers are matched by id."
 )
 CUT_ANSWERS = Kind(
     "cut-answers",
     Severity.WARNING,
-    "no window holds such an answer whole, so it cannot be learnt or given: use a larger "
-    "--max-length, or remove very long answers.",
+    "such an answer can be neither learned nor given: use a larger --max-length, or remove very "
+    "long answers.",
 )
 
 
@@ -65,7 +65,7 @@ def check_answers(
                 faults[row] = fault
             elif value["text"] and split.columns[0][row] is not None:
                 answers[row] = Answers(tuple(value["text"]), tuple(value["answer_start"]))
-        seen = f"{len(answers):,} of {plural(len(split), 'question')} have one that can be used"
+        seen = f"{len(answers):,} of {plural(len(split), 'question')} have a usable answer"
         yield Check.of(GROUP, name, seen, [_wrong(split, faults), _double(split)])
         yield _windows(task, split, answers, folder, max_length, progress)
 
@@ -75,7 +75,7 @@ def _wrong(split: Split, faults: dict[int, str]) -> Finding | None:
         return None
     return WRONG_ANSWERS.at(
         split.name,
-        f"{share(len(faults), len(split))} questions have answers that cannot be used.",
+        f"{share(len(faults), len(split))} questions have a missing or unusable answer.",
         count=len(faults),
         total=len(split),
         examples=(f"row {row + 1}: {fault}" for row, fault in faults.items()),
@@ -92,7 +92,7 @@ def _double(split: Split) -> Finding | None:
     rows = sum(double.values())
     return DOUBLE_IDS.at(
         split.name,
-        f"{share(rows, len(split))} questions share their id with another one.",
+        f"{share(rows, len(split))} questions share their id with another.",
         count=rows,
         total=len(split),
         examples=(f"{show(name)}: {count} questions" for name, count in double.items()),
@@ -109,7 +109,7 @@ def _windows(
 ) -> Check:
     name = f"windows of {split.name}"
     if folder is None:
-        return Check.skip(GROUP, name, "no model was given, whose tokenizer would cut them")
+        return Check.skip(GROUP, name, "no model was given, and its tokenizer is needed")
     try:
         need_extra("cutting windows", "transformers")
         tokenizer = load_tokenizer(folder)
@@ -120,7 +120,7 @@ def _windows(
     if chosen is not None:
         rows = [rows[index] for index in chosen]
     if not rows:
-        return Check.skip(GROUP, name, "no question can be used")
+        return Check.skip(GROUP, name, "no question has a usable answer")
     questions, contexts = ([str(column[row]) for row in rows] for column in split.columns)
     examples = Examples(
         task,
@@ -143,7 +143,8 @@ def _windows(
     if lost:
         finding = CUT_ANSWERS.at(
             split.name,
-            f"{share(len(lost), len(rows))} questions have their first answer whole in no window.",
+            f"for {share(len(lost), len(rows))} questions, no window contains the whole first "
+            "answer.",
             count=len(lost),
             total=len(rows),
             examples=(

@@ -118,8 +118,8 @@ def _subject(path: Path) -> Subject:
         checkpoints += _checkpoints(unfinished)
     if not seeds and not checkpoints:
         raise CheckpointError(
-            f"{path} is not a model folder (it has no {CONFIG_NAME}), nor a folder of seed-1, "
-            "seed-2, ... or of a training's checkpoints."
+            f"{path} is not a model folder (it has no {CONFIG_NAME}), nor does it hold seeds "
+            "(seed-1, seed-2, ...) or training checkpoints."
         )
     return Subject(path, tuple(seeds), tuple(checkpoints))
 
@@ -127,12 +127,12 @@ def _subject(path: Path) -> Subject:
 def _is_model(folder: Path) -> bool:
     try:
         return (transformer_folder(folder) / CONFIG_NAME).is_file()
-    except CheckpointError:  # a damaged modules.json: opening the folder tells more
+    except CheckpointError:  # a damaged modules.json: opening the folder says what is wrong
         return True
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """The Trainer's checkpoints in a folder, in order of their steps."""
+    """The Trainer's checkpoints in a folder, ordered by step."""
     if not folder.is_dir():
         return []
     found = [(_CHECKPOINT.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir()]
@@ -209,7 +209,7 @@ class _Doctor:
             yield from check_masks(folder, self._progress)
 
     def _named(self, check: Check, folder: Path) -> Check:
-        """The check labelled with its seed, where there are several."""
+        """The check labelled with its seed, if there are several."""
         assert self._subject is not None
         if len(self._subject.models) == 1:
             return check
@@ -264,7 +264,7 @@ class _Doctor:
             return None
         if self._task is None:
             raise DataError(
-                f"which task is {self._data} of? Name it, for the model does not say (--task)."
+                f"which task is {self._data} for? The model does not say: name the task (--task)."
             )
         folder = self._opened()
         config = None if folder is None else _config(folder)
@@ -287,7 +287,7 @@ class _Doctor:
         yield from check_examples(data.task, data.splits)
         yield from check_documents(data.task, data.splits)
         if folder is None:
-            yield Check.skip("data", "lengths", "no model was given, whose tokenizer would tell")
+            yield Check.skip("data", "lengths", "no model was given, and its tokenizer is needed")
         else:
             yield from check_lengths(folder, data.task, data.splits, length, self._progress)
         yield from check_answers(data.task, data.splits, folder, length, self._progress)
@@ -305,7 +305,9 @@ class _Doctor:
         if self._subject is None:
             return
         if not self._records and not self._damaged:
-            yield Check.skip("training", "record", "no training.json: it was not fine-tuned here")
+            yield Check.skip(
+                "training", "record", "no training.json: the model was not fine-tuned by sparsebert"
+            )
         runs = Runs(
             self._subject.path,
             {folder.name: record for folder, record in self._records.items()},

@@ -1,4 +1,4 @@
-"""Queries and documents: negatives that are looked for, and a corpus too small to search."""
+"""Queries and documents: negatives that are in fact right, and a corpus too small to score on."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from sparsebert.tasks.columns import show
 from sparsebert.tasks.table import Kind as TaskKind
 from sparsebert.tasks.table import Task
 
-_FEW = 100  # documents; the first ten of them are a tenth of all
+_FEW = 100  # documents, of which the ten nearest are a tenth
 
 WRONG_NEGATIVES = Kind(
     "wrong-negatives",
     Severity.WARNING,
-    "a document that answers its query cannot be told from one that does: remove it from the "
-    "negatives (training passes over it, and a score counts it as right).",
+    "remove these documents from the negatives: training skips them, and scoring counts them as "
+    "right.",
 )
 SMALL_CORPUS = Kind(
     "small-corpus",
     Severity.NOTE,
-    "the nearest ten of so few documents are easily right: score more rows, or search a corpus of "
-    "its own (corpus.jsonl, queries.jsonl and qrels, as BEIR has them).",
+    "among so few documents, the nearest ten are easily right: score more rows, or provide a "
+    "separate corpus in BEIR's layout (corpus.jsonl, queries.jsonl and qrels).",
 )
 
 
 def check_documents(task: Task, splits: list[Split]) -> Iterator[Check]:
-    """The checks of each split of a retrieval; none for other tasks."""
+    """The checks of each split of a retrieval task; none for other tasks."""
     if task.kind is not TaskKind.RETRIEVAL:
         return
     for split in splits:
         queries, *documents = split.columns
         distinct = {text for column in documents for text in column}
         findings = [_wrong_negatives(split)]
-        # A corpus of its own has more documents than the judged ones.
+        # A separate corpus has more documents than those with judgements.
         if split.name != "train" and len(distinct) < _FEW and not task.label_column:
-            said = f"it has {plural(len(distinct), 'different document')}."
+            said = f"it has only {plural(len(distinct), 'distinct document')}."
             findings.append(SMALL_CORPUS.at(split.name, said))
         seen = f"{plural(len(set(queries)), 'query', 'queries')}, "
         yield Check.of(
             GROUP,
             f"documents of {split.name}",
-            seen + plural(len(distinct), "different document"),
+            seen + plural(len(distinct), "distinct document"),
             findings,
         )
 
@@ -62,7 +62,7 @@ def _wrong_negatives(split: Split) -> Finding | None:
         return None
     return WRONG_NEGATIVES.at(
         split.name,
-        f"{share(len(rows), len(split))} rows have a negative that their query looks for.",
+        f"{share(len(rows), len(split))} rows have a negative that is right for their query.",
         count=len(rows),
         total=len(split),
         examples=(f"row {row + 1}: {show(queries[row])}" for row in rows),

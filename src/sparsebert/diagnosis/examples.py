@@ -18,28 +18,27 @@ from sparsebert.tasks.table import Task
 _MANY = 0.01  # share of examples; fewer move a score by no more than a point
 
 MISSING_TEXTS = Kind(
-    "missing-texts", Severity.ERROR, "fill in the texts (null is no text), or remove the rows."
+    "missing-texts", Severity.ERROR, "fill in the texts that are null, or remove the rows."
 )
 EMPTY_TEXTS = Kind(
     "empty-texts",
     Severity.WARNING,
-    "the model sees only [CLS] and [SEP] of them: fill in the texts, or remove the rows.",
+    "the model sees only its special tokens here: fill in the texts, or remove the rows.",
 )
 DUPLICATE_ROWS = Kind(
     "duplicate-rows",
     Severity.WARNING,
-    "repeated rows weigh more in training, and in a score: keep one of each.",
+    "repeated rows weigh more in training and in the score: keep one of each.",
 )
 CONTRADICTORY_LABELS = Kind(
     "contradictory-labels",
     Severity.WARNING,
-    "the same texts with different labels cannot be learnt, and cap the score: decide for one "
-    "label, or remove these rows.",
+    "no model can learn this, and it caps the score: decide on one label, or remove these rows.",
 )
 TRAIN_IN_VALIDATION = Kind(
     "train-in-validation",
     Severity.WARNING,
-    "the model has seen these rows, and scores on them flatter it: take them out of one of the "
+    "the model has seen these rows, so the score flatters it: remove them from one of the two "
     "splits.",
 )
 
@@ -56,7 +55,7 @@ def check_examples(task: Task, splits: list[Split]) -> Iterator[Check]:
                 rows[key].append(row)
         findings = [_missing(split), _empty(split)]
         findings += _repeated(split, _labels(task, split), rows)
-        seen = f"{plural(len(rows), 'different row')} of {len(split):,}"
+        seen = f"{plural(len(rows), 'distinct row')} of {len(split):,}"
         yield Check.of(GROUP, f"rows of {split.name}", seen, findings)
     train = next((split for split in splits if split.name == "train"), None)
     if train is None:
@@ -140,8 +139,8 @@ def _repeated(split: Split, labels: list[Any] | None, rows: dict[Key, list[int]]
         found.append(
             CONTRADICTORY_LABELS.at(
                 split.name,
-                f"{share(count, len(split))} rows have the same texts as another one and another "
-                "label.",
+                f"{share(count, len(split))} rows have the same texts as another row, but a "
+                "different label.",
                 count=count,
                 total=len(split),
                 examples=(_group(split, indices, labels) for indices in contradictory),
@@ -157,7 +156,7 @@ def _leaked(split: Split, keys: list[Key | None], train: dict[Key, int]) -> Find
         return None
     return TRAIN_IN_VALIDATION.at(
         split.name,
-        f"{share(len(rows), len(split))} rows stand in train too.",
+        f"{share(len(rows), len(split))} rows are also in train.",
         minor=len(rows) < _MANY * len(split),
         count=len(rows),
         total=len(split),

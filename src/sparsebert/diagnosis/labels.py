@@ -26,7 +26,7 @@ from sparsebert.tasks.labels import look_like_numbers, near_equal
 from sparsebert.tasks.table import CUSTOM, Task
 from sparsebert.tasks.table import Kind as TaskKind
 
-_RARE = 0.1  # a class with less than this share of what it would have if all were equal
+_RARE = 0.1  # of an equal share: a class with fewer rows is rare
 
 MISSING_LABELS = Kind(
     "missing-labels", Severity.ERROR, "label these rows, or remove them from the file."
@@ -34,8 +34,8 @@ MISSING_LABELS = Kind(
 LABELS_OUTSIDE = Kind(
     "labels-outside-set",
     Severity.ERROR,
-    "correct these labels, or remove the rows; the task's labels are fixed, your own go with "
-    "--task custom.",
+    "correct these labels, or remove the rows (benchmarks have fixed labels; use --task custom for "
+    "labels of your own).",
 )
 HIDDEN_LABELS = Kind(
     "hidden-labels",
@@ -48,37 +48,38 @@ WRONG_TARGETS = Kind(
 ONE_LABEL = Kind(
     "one-label",
     Severity.ERROR,
-    "nothing can be learnt or scored where every row has the same label: the file may have been "
-    "sorted by label and cut, take rows from all of it.",
+    "nothing can be learned or scored if all rows are labelled alike: if the file was sorted by "
+    "label and then cut, take rows from all of it.",
 )
 UNBALANCED_LABELS = Kind(
     "unbalanced-labels",
     Severity.WARNING,
-    "accuracy hides what happens to the rare class: look at F1 or Matthews' correlation, and "
-    "compare with the share of the largest class; collect more rows of the rare one.",
+    "accuracy hides what happens to a rare class: look at F1 or Matthews' correlation, compare "
+    "accuracy with the share of the largest class, and collect more rows of the rare class.",
 )
 NEAR_EQUAL_LABELS = Kind(
     "near-equal-labels",
     Severity.WARNING,
-    "each is a class of its own: if they mean one, write them the same way.",
+    "each is a class of its own: if they mean the same, write them the same way.",
 )
 NUMBER_LABELS = Kind(
     "number-labels",
     Severity.NOTE,
-    "if they are scores to predict and not names of classes, say so with --regression.",
+    "if they are scores to predict rather than class names, pass --regression.",
 )
 UNSEEN_LABELS = Kind(
     "unseen-labels",
     Severity.ERROR,
-    "a label that no training row has can never be learnt: split the rows anew, all classes in "
-    "both.",
+    "a label that occurs in no training row cannot be learned: split the rows again, with all "
+    "classes in both parts.",
 )
 
 
 def check_labels(task: Task, splits: list[Split]) -> Iterator[Check]:
     """A check of each split's labels.
 
-    Questions have answers instead (`answers`), and queries documents (`documents`).
+    Question answering has answers instead (see `answers`), and retrieval has documents (see
+    `documents`).
     """
     if task.kind in (TaskKind.QUESTION, TaskKind.RETRIEVAL):
         return
@@ -115,7 +116,7 @@ def check_labels(task: Task, splits: list[Split]) -> Iterator[Check]:
 
 
 def _check_label_sets(task: Task, splits: list[Split]) -> Iterator[Check]:
-    """The labels of rows that have several: read, and every one of them in the training rows."""
+    """For rows with several labels: whether they can be read, and occur in training rows."""
     known: set[int] | None = None
     for split in splits:
         try:
@@ -133,14 +134,15 @@ def _check_label_sets(task: Task, splits: list[Split]) -> Iterator[Check]:
         elif known is not None:
             findings.append(_unseen(task, split, indices, known))
         none = int(np.count_nonzero(~flags.any(axis=1)))
-        said = f"{len(indices) / max(len(split), 1):.2f} a row, {share(none, len(split))} have none"
+        each = len(indices) / max(len(split), 1)
+        said = f"{each:.2f} per row, {share(none, len(split))} rows have none"
         yield Check.of(
             GROUP, f"labels of {split.name}", f"{_shares(task, indices)}; {said}", findings
         )
 
 
 def majority(task: Task, split: Split) -> tuple[str, int, int] | None:
-    """The most frequent label, its count and the total; None where labels are unusable."""
+    """The most frequent label, its count and the total; None if labels are unusable."""
     try:
         names = label_names(split.table, task.label_column, split.source)
     except DataError:
@@ -187,7 +189,7 @@ def _class_findings(
         found.append(
             LABELS_OUTSIDE.at(
                 split.name,
-                f"{share(outside.size, len(split))} labels are none of {show_labels(task)}.",
+                f"{share(outside.size, len(split))} labels are not among {show_labels(task)}.",
                 count=outside.size,
                 total=len(split),
                 examples=(f"row {rows[at] + 1}: {show_label(names[at])}" for at in outside),
@@ -196,9 +198,7 @@ def _class_findings(
     counts = np.bincount(indices[indices >= 0], minlength=len(task.labels))
     there = np.flatnonzero(counts)
     if there.size == 1:
-        found.append(
-            ONE_LABEL.at(split.name, f"every row has the label '{task.labels[there[0]]}'.")
-        )
+        found.append(ONE_LABEL.at(split.name, f"every valid label is '{task.labels[there[0]]}'."))
     elif there.size:
         fair = counts.sum() / len(task.labels)
         rare = [index for index in there if counts[index] < _RARE * fair]
@@ -223,7 +223,7 @@ def _class_findings(
 
 
 def _spellings(task: Task, split: Split, names: list[str]) -> list[Finding]:
-    """Labels that may be meant as one class, or as numbers."""
+    """Labels that may mean the same class, or may be numbers."""
     counts = Counter(names)
     found = []
     groups = near_equal(task.labels)
@@ -231,8 +231,8 @@ def _spellings(task: Task, split: Split, names: list[str]) -> list[Finding]:
         found.append(
             NEAR_EQUAL_LABELS.at(
                 split.name,
-                f"{plural(len(groups), 'group')} of labels differ only in case, blanks or the way "
-                "a number is written.",
+                f"{plural(len(groups), 'group')} of labels differ only in case, whitespace or the "
+                "way a number is written.",
                 count=len(groups),
                 total=len(task.labels),
                 examples=(
@@ -244,7 +244,7 @@ def _spellings(task: Task, split: Split, names: list[str]) -> list[Finding]:
     if look_like_numbers(task.labels):
         found.append(
             NUMBER_LABELS.at(
-                split.name, f"all {len(task.labels)} labels are numbers, taken for classes."
+                split.name, f"all {len(task.labels)} labels are numbers, but are read as classes."
             )
         )
     return found
@@ -259,7 +259,8 @@ def _unseen(
         return None
     return UNSEEN_LABELS.at(
         split.name,
-        f"{plural(len(unseen), 'label')} of this split no training row has.",
+        f"{plural(len(unseen), 'label')} of this split "
+        f"{'occurs' if len(unseen) == 1 else 'occur'} in no training row.",
         count=len(unseen),
         total=len(task.labels),
         examples=(f"{task.labels[index]}: {plural(counts[index], 'row')}" for index in unseen),
@@ -282,7 +283,9 @@ def _target_findings(
     wrong = np.flatnonzero(wrong_numbers(targets, task.label_range))
     if wrong.size:
         limits = (
-            "from {:g} to {:g}".format(*task.label_range) if task.label_range else "finite numbers"
+            "numbers from {:g} to {:g}".format(*task.label_range)
+            if task.label_range
+            else "finite numbers"
         )
         found.append(
             WRONG_TARGETS.at(
@@ -295,7 +298,7 @@ def _target_findings(
         )
     right = np.delete(targets, wrong)
     if right.size > 1 and np.all(right == right[0]):
-        found.append(ONE_LABEL.at(split.name, f"every row has the target {float(right[0]):g}."))
+        found.append(ONE_LABEL.at(split.name, f"every valid target is {float(right[0]):g}."))
     return found
 
 
@@ -310,5 +313,5 @@ def _shares(task: Task, indices: npt.NDArray[np.int64]) -> str:
 def _range(targets: npt.NDArray[np.float32]) -> str:
     right = targets[np.isfinite(targets)]
     if not right.size:
-        return "no numbers"
+        return "no finite targets"
     return f"{right.min():g} to {right.max():g}, mean {right.mean(dtype=np.float64):.3g}"

@@ -18,7 +18,7 @@ from sparsebert.tasks.examples import selection
 from sparsebert.tasks.table import Kind as TaskKind
 from sparsebert.tasks.table import Task
 
-MOST_ROWS = 10_000  # of a split are tokenised: the shares of more would hardly differ
+MOST_ROWS = 10_000  # of a split are tokenised: more would hardly change the shares
 _CHUNK = 1000
 _MANY_CUT = 0.05  # share of rows
 _MANY_UNKNOWN = 0.01  # share of tokens
@@ -26,20 +26,20 @@ _MANY_UNKNOWN = 0.01  # share of tokens
 TRUNCATED_TEXTS = Kind(
     "truncated-texts",
     Severity.WARNING,
-    "give `finetune` and `evaluate` a larger --max-length (slower, and more memory), or shorten "
-    "the texts to what matters.",
+    "use a larger --max-length in `finetune` and `evaluate` (which takes more time and memory), or "
+    "shorten the texts to what matters.",
 )
 UNKNOWN_TOKENS = Kind(
     "unknown-tokens",
     Severity.WARNING,
-    "the tokenizer does not know these characters: take a model whose vocabulary was made for this "
-    "language, or clean the texts.",
+    "use a model whose vocabulary was made for this language, or clean the texts of characters "
+    "that the vocabulary lacks.",
 )
 NO_TOKENIZER = Kind(
     "no-tokenizer",
     Severity.ERROR,
-    "copy tokenizer.json (or the vocabulary) and tokenizer_config.json from the model this one was "
-    "made of.",
+    "copy tokenizer.json (or the vocabulary) and tokenizer_config.json from the model that this "
+    "one was made from.",
 )
 
 
@@ -60,11 +60,11 @@ def check_tokenizer(folder: Path) -> Check:
 def check_lengths(
     folder: Path, task: Task, splits: list[Split], max_length: int, progress: Progress
 ) -> Iterator[Check]:
-    """A check of each split, on a fixed selection of 10,000 examples.
+    """A check of each split, on a fixed selection of at most 10,000 examples.
 
-    SQuAD's contexts are cut into windows rather than truncated (see `answers`): for them only
-    unknown tokens are counted. An embedding model reads each text by itself: of a row the longest
-    counts.
+    SQuAD contexts are cut into windows rather than truncated (see `answers`), so only unknown
+    tokens are counted for them. An embedding model reads each text by itself, so the longest text
+    of a row counts.
     """
     files = transformer_folder(folder)
     try:
@@ -72,7 +72,7 @@ def check_lengths(
     except CheckpointError:
         tokenizer = None
     if tokenizer is None:
-        yield Check.skip(GROUP, "lengths", "the model has no tokenizer")
+        yield Check.skip(GROUP, "lengths", "the model has no usable tokenizer")
         return
     backend = tokenizer.backend
     unknown_id = backend.token_to_id(tokenizer.special_tokens["unk_token"])
@@ -102,12 +102,12 @@ def check_lengths(
                         unknown[index] = unknown.get(index, 0) + count
         progress(f"tokenising {split.name}", len(rows), len(rows))
         findings = [_unknown(split, rows, unknown, tokens)]
-        seen = f"median {int(np.median(lengths))}, 99 % up to {_percentile(lengths)} tokens"
+        seen = f"median {int(np.median(lengths))} tokens, 99 % have at most {_percentile(lengths)}"
         if task.kind is not TaskKind.QUESTION:
             findings.append(_truncated(split, rows, lengths, max_length))
             seen += f", the limit is {max_length}"
         if chosen is not None:
-            seen += f" (of {plural(len(rows), 'row')} chosen by a fixed rule)"
+            seen += f" ({plural(len(rows), 'row')}, chosen by a fixed rule)"
         yield Check.of(GROUP, f"lengths of {split.name}", seen, findings)
 
 
@@ -125,7 +125,7 @@ def _truncated(
     most = _percentile(lengths)
     return TRUNCATED_TEXTS.at(
         split.name,
-        f"{share(cut.size, len(rows))} rows are longer than {max_length} tokens and are cut"
+        f"{share(cut.size, len(rows))} rows are longer than {max_length} tokens and are truncated"
         + (f"; --max-length {most} would keep 99 % whole." if most > max_length else "."),
         minor=cut.size < _MANY_CUT * len(rows),
         count=cut.size,

@@ -1,4 +1,4 @@
-"""Masks: whether pruned weights are still zero, and whether masks and record agree."""
+"""Masks: whether pruned weights are still zero, and whether the masks agree with config.json."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ _MANY_ZEROS = 0.1  # share; trained weights are hardly ever exactly zero
 UNREADABLE_MASKS = Kind(
     "unreadable-masks",
     Severity.ERROR,
-    f"remove {MASKS_NAME} (the zeros then speak for themselves), or prune the dense model again.",
+    f"remove {MASKS_NAME} (the pattern is then derived from the zeros), or prune the dense model "
+    "again.",
 )
 BROKEN_PATTERN = Kind(
     "broken-pattern",
     Severity.ERROR,
-    "something trained or edited the weights without locking their zeros: go back to the folder "
-    "from before, and fine-tune it with `sparsebert finetune`, or `sparsebert prune` this one "
-    "again and fine-tune it, for pruning anew costs accuracy.",
+    "something trained or edited the weights without locking their zeros: go back to the previous "
+    "folder and fine-tune it with `sparsebert finetune`. Pruning and fine-tuning this one again "
+    "works too, but costs accuracy once more.",
 )
 REVIVED_WEIGHTS = Kind(
     "revived-weights",
     Severity.ERROR,
-    "something trained the weights without locking their zeros: go back to the folder from before "
-    "and fine-tune it with `sparsebert finetune`, or add LockedMasksCallback to your own Trainer.",
+    "something trained the weights without locking their zeros: go back to the previous folder and "
+    "fine-tune it with `sparsebert finetune`, or add LockedMasksCallback to your own Trainer.",
 )
 MASK_MISMATCH = Kind(
     "mask-mismatch",
@@ -45,26 +46,26 @@ MASK_MISMATCH = Kind(
 MASK_MISSING = Kind(
     "mask-missing",
     Severity.WARNING,
-    f"copy {MASKS_NAME} from the folder that was pruned; without it the mask is read off the "
+    f"copy {MASKS_NAME} from the folder that was pruned; without it, the mask is derived from the "
     "zeros, and a kept weight that happens to be 0.0 is taken for a pruned one.",
 )
 MASK_NOT_RECORDED = Kind(
     "mask-not-recorded",
     Severity.WARNING,
     f"take {CONFIG_NAME} from the folder that the masks were written to, or run `sparsebert prune` "
-    "on this one: it leaves layers alone that fit already, and writes the record.",
+    "on this one, which leaves layers that already fit unchanged and writes the record.",
 )
 UNRECORDED_PATTERN = Kind(
     "unrecorded-pattern",
     Severity.NOTE,
-    "another tool pruned them, which is fine: sparsebert reads the pattern off the zeros. "
-    "`sparsebert prune` writes the record and leaves layers alone that fit already.",
+    "nothing, unless you want the record: everything works, because the pattern is derived from "
+    "the zeros. `sparsebert prune` writes the record and leaves layers that already fit unchanged.",
 )
 ZEROS_WITHOUT_PATTERN = Kind(
     "zeros-without-pattern",
     Severity.WARNING,
-    "zeros that stand anywhere save neither time nor memory here, and zeros of a pattern that no "
-    "longer holds were lost in training: `sparsebert prune` the model, then fine-tune it.",
+    "zeros at arbitrary positions save neither time nor memory here: run `sparsebert prune` on the "
+    "model, then fine-tune it. If nearly half are zero, a pattern was probably lost in training.",
 )
 
 
@@ -79,11 +80,11 @@ def check_masks(folder: Path, progress: Progress) -> Iterator[Check]:
             damage = UNREADABLE_MASKS.at(folder / MASKS_NAME, str(error))
     if damage is not None:
         yield Check.of(GROUP, "stored masks", "they cannot be read", [damage])
-        yield Check.skip(GROUP, "recorded pattern", "not looked at: the masks cannot be read")
+        yield Check.skip(GROUP, "recorded pattern", "the stored masks cannot be read")
         return
     found = inspect(folder, progress=progress)
     recorded = [layer for layer in found.layers if layer.recorded]
-    # Where a mask says which weights are pruned, it is they that are counted.
+    # Where a mask marks the pruned weights, `_revived` counts those instead.
     unmasked = [layer for layer in recorded if not stored.get(layer.name)]
     findings = [_broken(folder, unmasked), _revived(folder, found.layers, stored)]
     yield Check.of(GROUP, "recorded pattern", _held(found.pattern, recorded), findings)
@@ -162,14 +163,14 @@ def _broken(folder: Path, layers: list[LayerReport]) -> Finding | None:
 def _revived(
     folder: Path, layers: tuple[LayerReport, ...], stored: dict[str, bool]
 ) -> Finding | None:
-    # A mask that does not fit the record says nothing about who revived what.
+    # A mask that does not fit the record cannot tell which weights were revived.
     revived = [layer for layer in layers if layer.revived and stored.get(layer.name)]
     if not revived:
         return None
     count = sum(layer.revived for layer in revived)
     return REVIVED_WEIGHTS.at(
         folder,
-        f"{count:,} weights that {MASKS_NAME} prunes are not zero, in "
+        f"{count:,} weights that {MASKS_NAME} marks as pruned are not zero, in "
         f"{plural(len(revived), 'layer')}.",
         count=count,
         examples=(
@@ -193,7 +194,7 @@ def _mismatched(folder: Path, stored: dict[str, bool], pattern: str | None) -> F
     return MASK_MISMATCH.at(
         folder,
         f"{plural(len(wrong), 'stored mask')} of {len(stored)} "
-        f"{'is' if len(wrong) == 1 else 'are'} not the {pattern} that {CONFIG_NAME} records.",
+        f"{'does' if len(wrong) == 1 else 'do'} not fit the {pattern} that {CONFIG_NAME} records.",
         count=len(wrong),
         total=len(stored),
         examples=wrong,
@@ -224,7 +225,8 @@ def _not_recorded(
     return MASK_NOT_RECORDED.at(
         folder,
         f"{plural(len(extra), 'stored mask')} "
-        f"{'is' if len(extra) == 1 else 'are'} of layers that {CONFIG_NAME} does not record.",
+        f"{'belongs to a layer' if len(extra) == 1 else 'belong to layers'} that {CONFIG_NAME} "
+        "does not record as pruned.",
         count=len(extra),
         total=len(stored),
         examples=extra,
@@ -237,7 +239,7 @@ def _unrecorded(folder: Path, others: list[LayerReport]) -> Finding | None:
         return None
     return UNRECORDED_PATTERN.at(
         folder,
-        f"{plural(len(sparse), 'layer')} {'is' if len(sparse) == 1 else 'are'} sparse though "
+        f"{plural(len(sparse), 'layer')} {'is' if len(sparse) == 1 else 'are'} sparse, but "
         f"{CONFIG_NAME} does not say so.",
         count=len(sparse),
         total=len(others),
@@ -251,8 +253,8 @@ def _patternless(folder: Path, others: list[LayerReport]) -> Finding | None:
         return None
     return ZEROS_WITHOUT_PATTERN.at(
         folder,
-        f"{plural(len(odd), 'layer')} {'has' if len(odd) == 1 else 'have'} many zeros that fit no "
-        "N:M pattern.",
+        f"{plural(len(odd), 'layer')} {'has' if len(odd) == 1 else 'have'} many zeros, but they "
+        "fit no N:M pattern.",
         count=len(odd),
         total=len(others),
         examples=(f"{layer.name}: {layer.zeros:.1%} zeros" for layer in odd),

@@ -3,33 +3,34 @@
 Training a model of P parameters, T of them trainable and M in masked layers, on batches of B
 examples of n tokens takes, in bytes:
 
-    weights       8 P          the memory-mapped checkpoint, read through, and the copy of it
+    weights       8 P          the memory-mapped checkpoint, read in full, and a copy of it
     gradients     4 T
-    optimiser     8 T          AdamW's two moments; SGD one, Adafactor next to none
-    masks         5 M          the mask, and again as bits of a weight's width
-    bf16 copies   2 P          in that precision
+    optimiser     8 T          AdamW's two moments; SGD has one, Adafactor almost none
+    masks         5 M          the mask, and the same as integers as wide as a weight
+    bf16 copies   2 P          when training in bf16
     activations   B n L a      what autograd saves for the backward pass, see below
 
-The libraries add 0.5 GB, and the backward pass's temporaries and the allocator's cache three tenths
-of the activations, as measured. The sum was within 7 % of the peak resident memory at the shapes in
-docs/troubleshooting.md.
+As measured, the libraries add 0.5 GB, and temporaries of the backward pass and the allocator's
+cache add three tenths of the activations. The sum was within 5 % of the peak resident memory at the
+shapes in docs/troubleshooting.md.
 
-Activations a token and layer, for hidden size H, intermediate size I, h heads and L layers:
+Activations per token and layer, for hidden size H, intermediate size I, h heads and L layers:
 
-    fp32      a = 32 H + 8 I + 4 h n         without dropout, without the last term if n > 256
-              a = 40 H + 8 I + 12 h n        with it
-    bf16      a = 24 H + 4 I + 2 h n         without, without the last term if n > 256
-              a = 28 H + 4 I + 6 h n         with it
-              a = 34 H + 4 I + 12 h n        with it and n > 256
+    fp32      a = 32 H + 8 I + 4 h n         without dropout; no last term if n > 256
+              a = 40 H + 8 I + 12 h n        with dropout
+    bf16      a = 24 H + 4 I + 2 h n         without dropout; no last term if n > 256
+              a = 28 H + 4 I + 6 h n         with dropout
+              a = 34 H + 4 I + 12 h n        with dropout and n > 256
 
-Up to 256 tokens attention is eager rather than fused (`sparsebert.training.cpu`), and always
-where scores have a relative bias, as in MPNet. A gated feed-forward (ModernBERT) saves twice the
-intermediate vectors and more; fused attention in a window saves its mask of n numbers a token as
-well. Where embeddings are projected (ELECTRA, ALBERT), the residual stream is in bf16 as well.
-Counted with torch 2.13, term by term; DistilBERT saves up to a tenth of H less.
+Attention is eager rather than fused up to 256 tokens (`sparsebert.training.cpu`), and at any length
+where scores depend on relative positions, as in MPNet and DeBERTa. A gated feed-forward
+(ModernBERT) saves at least twice the intermediate vectors, and fused attention in a window also
+saves its mask of n numbers per token. Where embeddings are projected (ELECTRA, ALBERT), bf16
+training keeps the residual stream in bf16, too. The terms were counted one by one with torch 2.13;
+in DistilBERT, the H term is up to a tenth smaller.
 
-Inference takes the weights as the engine stores them, and its workspace: it computes at most 1,024
-tokens at a time (or one longer text), so memory does not grow with the batch.
+Inference takes the weights as the engine stores them, and a workspace: the engine computes at most
+1,024 tokens at a time (or one longer text), so memory does not grow with the batch.
 """
 
 from __future__ import annotations
@@ -50,15 +51,15 @@ from sparsebert.training.defaults import LONGEST_PLAIN
 GROUP = "memory"
 _LIBRARIES = 500 << 20  # Python with torch, transformers, scikit-learn and pyarrow, measured
 _ENGINE = 50 << 20  # Python with numpy, tokenizers and the engine, measured
-_SLACK = 1.3  # of activations, measured: gradients on their way, and what the allocator keeps
+_SLACK = 1.3  # times the activations, measured: gradients in flight, and the allocator's cache
 _FLOAT = 4  # bytes
 _ENGINE_TOKENS = 1024
 _BLOCK_TOKENS = 96
-_STATES = {"adamw": 2, "sgd": 1, "adafactor": 0}  # floats a parameter
+_STATES = {"adamw": 2, "sgd": 1, "adafactor": 0}  # floats per parameter
 _Table = dict[tuple[str, bool, bool], tuple[float, float, float]]
 
-# Bytes for each feature of a token's hidden state, of its intermediate state and for each of its
-# attention probabilities, by (precision, dropout, eager attention).
+# Bytes per feature of a token's hidden state, per feature of its intermediate state and per
+# attention probability, by (precision, dropout, eager attention).
 _PLAIN_FEED_FORWARD: _Table = {
     ("fp32", False, False): (32, 8, 0),
     ("fp32", False, True): (32, 8, 4),
@@ -89,7 +90,7 @@ _GATED_PRE_NORM: _Table = {
     ("bf16", True, False): (28, 10, 12),
     ("bf16", True, True): (22, 10, 8),
 }
-# The same, and for each pair of tokens and each feature of distances' embeddings in an example.
+# The same, and bytes per pair of tokens and per feature of the distance embeddings in an example.
 _DISENTANGLED = {  # always eager
     ("fp32", False): (40, 9.4, 5, 5, 6),
     ("fp32", True): (49, 9.4, 13, 5, 7),
@@ -101,19 +102,19 @@ _BYTES = {"fp32": 4, "bf16": 2}
 TRAINING_MEMORY = Kind(
     "training-memory",
     Severity.WARNING,
-    "give `finetune` a smaller --batch-size with --gradient-accumulation (it halves the batch by "
-    "itself when memory runs out, at the cost of a failed attempt), a smaller --max-length, or "
-    "--dropout 0.",
+    "run `finetune` with a smaller --batch-size and --gradient-accumulation, a smaller "
+    "--max-length, or --dropout 0. (It halves the batch by itself when memory runs out, at the "
+    "cost of a failed attempt.)",
 )
 NO_ROW_FITS = Kind(
     "training-memory-one-row",
     Severity.ERROR,
-    "train on a machine with more memory, close other programs, or give a smaller --max-length.",
+    "train on a machine with more memory, close other programs, or use a smaller --max-length.",
 )
 ANSWERING_MEMORY = Kind(
     "answering-memory",
     Severity.ERROR,
-    "pack the model (`sparsebert pack MODEL OUT --dtype int8`), close other programs, or take a "
+    "pack the model (`sparsebert pack MODEL OUT --dtype int8`), close other programs, or use a "
     "machine with more memory.",
 )
 
@@ -134,7 +135,7 @@ class Plan:
 
 
 def training_bytes(checkpoint: Checkpoint, plan: Plan) -> tuple[int, int]:
-    """Bytes that training takes whatever the batch, and bytes that each example adds."""
+    """Bytes that training takes for any batch, and bytes that each example adds."""
     config = checkpoint.config
     shapes = {
         name: checkpoint.tensors.spec(checkpoint.stored_name[name]).shape
@@ -195,7 +196,7 @@ def answering_bytes(folder: Path, threads: int) -> tuple[int, int]:
     else:
         checkpoint = open_checkpoint(folder)
         config = checkpoint.config
-        # The mapped file is read through, and its pruned layers are kept once more, compressed.
+        # The mapped file is read in full, and a compressed copy is kept of its pruned layers.
         shapes = {layer.name: layer for layer in checkpoint.linear_layers(("encoder", "pooler"))}
         weights = checkpoint.tensors.nbytes + sum(
             _FLOAT * shapes[name].rows * shapes[name].columns * 17 // 32
@@ -205,7 +206,7 @@ def answering_bytes(folder: Path, threads: int) -> tuple[int, int]:
     tokens = max(_ENGINE_TOKENS, config.max_length)
     inner = (2 if config.family.gated else 1) * config.intermediate_size
     floats = 6 * config.hidden_size * tokens + inner * max(tokens, _BLOCK_TOKENS * threads)
-    # Of each thread: one head's queries, keys, values and context, and its scores.
+    # Per thread: one head's queries, keys, values and context, and its scores.
     head = config.hidden_size // config.num_attention_heads
     floats += threads * config.max_length * (4 * head + _BLOCK_TOKENS)
     return weights, _FLOAT * floats
@@ -214,7 +215,7 @@ def answering_bytes(folder: Path, threads: int) -> tuple[int, int]:
 def check_memory(folder: Path, plan: Plan, memory: AvailableMemory | None) -> Iterator[Check]:
     """Whether training and inference fit into the available memory."""
     if memory is None:
-        yield Check.skip(GROUP, "available", "this system does not tell how much memory is free")
+        yield Check.skip(GROUP, "available", "this system does not say how much memory is free")
     else:
         seen = f"{_gb(memory.free)} free of the {memory.limit}'s {_gb(memory.total)}"
         yield Check.of(GROUP, "available", seen, [])
@@ -231,8 +232,8 @@ def _training(folder: Path, plan: Plan, memory: AvailableMemory | None) -> Check
         f"{'with' if plan.dropout else 'without'} dropout in {plan.precision}"
     )
     seen = (
-        f"about {_gb(need)} at its peak for {shape}: {_gb(fixed)} whatever the batch, and "
-        f"{row / 1e6:,.0f} MB a row"
+        f"about {_gb(need)} at its peak for {shape}: {_gb(fixed)} for any batch, and "
+        f"{row / 1e6:,.0f} MB per row"
     )
     if memory is None:
         return Check.of(GROUP, "training", seen, [])
@@ -242,14 +243,14 @@ def _training(folder: Path, plan: Plan, memory: AvailableMemory | None) -> Check
     if most < 1:
         finding = NO_ROW_FITS.at(
             folder,
-            f"training takes about {_gb(fixed + row)} with a single row of {plan.max_length} "
-            f"tokens, and {_gb(memory.free)} are free.",
+            f"training takes about {_gb(fixed + row)} even with a single row of {plan.max_length} "
+            f"tokens, but only {_gb(memory.free)} is free.",
         )
     elif most < plan.batch_size:
         finding = TRAINING_MEMORY.at(
             folder,
-            f"training takes about {_gb(need)} for {shape}, and {_gb(memory.free)} are free: at "
-            f"most {plural(most, 'row')} of {plan.max_length} tokens fit at once.",
+            f"training takes about {_gb(need)} for {shape}, but only {_gb(memory.free)} is free: "
+            f"at most {plural(most, 'row')} of {plan.max_length} tokens fit at once.",
         )
     return Check.of(GROUP, "training", seen, [finding])
 
@@ -260,12 +261,12 @@ def _answering(folder: Path, memory: AvailableMemory | None) -> Check:
     need = _ENGINE + weights + workspace
     seen = (
         f"about {need / 1e6:,.0f} MB at its peak with any batch on {plural(threads, 'thread')}: "
-        f"{weights / 1e6:,.0f} MB of weights, {workspace / 1e6:,.0f} MB to work in"
+        f"{weights / 1e6:,.0f} MB of weights, {workspace / 1e6:,.0f} MB of workspace"
     )
     finding = None
     if memory is not None and memory.free < need:
         finding = ANSWERING_MEMORY.at(
-            folder, f"the engine takes about {_gb(need)}, and {_gb(memory.free)} are free."
+            folder, f"the engine takes about {_gb(need)}, but only {_gb(memory.free)} is free."
         )
     return Check.of(GROUP, "answering", seen, [finding])
 

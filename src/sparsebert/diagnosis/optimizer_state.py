@@ -1,9 +1,9 @@
-"""Checkpoints of a training: momentum under the mask, which would bring pruned weights back.
+"""Training checkpoints: momentum of pruned weights, which would revive them.
 
-Adam moves a weight by its first moment even where the gradient is zero (and SGD by its momentum).
-So a first moment that is not zero where the mask prunes means that gradients reached pruned weights
-in the past, and that the next step without a lock revives them. Adam's second moment only scales
-a step: by itself it moves nothing, and is not looked at.
+Adam moves a weight by its first moment even if the gradient is zero (and SGD by its momentum).
+A non-zero first moment of a pruned weight therefore means that gradients have reached it, and that
+the next step without a lock revives it. Adam's second moment only scales a step and moves nothing
+by itself, so it is not checked.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ _MOMENTA = ("exp_avg", "momentum_buffer")  # first moments, as torch's optimiser
 UNREADABLE_CHECKPOINT = Kind(
     "unreadable-checkpoint",
     Severity.ERROR,
-    "it may be damaged or half-written: remove that checkpoint and resume from the one before.",
+    "it may be damaged or half-written: remove that checkpoint and resume from the previous one.",
 )
 REVIVED_IN_TRAINING = Kind(
     "revived-in-training",
     Severity.ERROR,
-    "this training does not lock the zeros: start it anew with `sparsebert finetune`, or with "
+    "this training does not lock the zeros: restart it with `sparsebert finetune`, or with "
     "LockedMasksCallback in your own Trainer.",
 )
 LEAKING_OPTIMIZER = Kind(
     "leaking-optimizer",
     Severity.ERROR,
     "gradients of pruned weights reached the optimiser, and the next step without a lock revives "
-    f"them: start the training anew with the lock on, or delete {OPTIMIZER_NAME} before resuming.",
+    f"them: restart the training with the lock on, or delete {OPTIMIZER_NAME} before resuming.",
 )
 UNFINISHED_TRAINING = Kind(
     "unfinished-training",
     Severity.NOTE,
-    "go on with it by the same command and --resume, or remove the folder to free its space.",
+    "continue with the same command and --resume, or remove the folder to free its space.",
 )
 
 
 def check_checkpoints(checkpoints: Sequence[Path], models: Sequence[Path]) -> Iterator[Check]:
     """One check for each checkpoint; one without masks is compared with those of ``models``."""
     if not checkpoints:
-        yield Check.of(GROUP, "optimiser state", "no checkpoints of a training here", [])
+        yield Check.of(GROUP, "optimiser state", "no training checkpoints", [])
         return
     for folder in checkpoints:
         yield _check(folder, models)
@@ -67,8 +67,8 @@ def check_checkpoints(checkpoints: Sequence[Path], models: Sequence[Path]) -> It
     findings = [
         UNFINISHED_TRAINING.at(
             work,
-            f"an unfinished training with {plural(len(kept), 'checkpoint')}, the last of them "
-            f"{kept[-1].name} ({_bytes_in(work) / 1e6:,.0f} MB).",
+            f"an unfinished training with {plural(len(kept), 'checkpoint')}, the last one "
+            f"{kept[-1].name} ({_bytes_in(work) / 1e6:,.0f} MB in all).",
             count=len(kept),
         )
         for work in works
@@ -87,14 +87,14 @@ def _check(folder: Path, models: Sequence[Path]) -> Check:
         return Check.of(GROUP, folder.name, "not read", [found])
     broken = _broken_without_mask(folder, checkpoint, masks)
     if not masks and broken is None:
-        return Check.of(GROUP, folder.name, "a dense model: it has no pruned weights to leak", [])
+        return Check.of(GROUP, folder.name, "a dense model, which has no pruned weights", [])
     seen = f"{plural(len(masks), 'mask')} ({source})"
     findings = [_revived(folder, checkpoint, masks), broken]
     file = folder / OPTIMIZER_NAME
     if not file.is_file():
         return Check.of(GROUP, folder.name, f"{seen}; it has no {OPTIMIZER_NAME}", findings)
     if find_spec("torch") is None:
-        seen += f"; {OPTIMIZER_NAME} was not read, as torch is not installed"
+        seen += f"; {OPTIMIZER_NAME} was not read, because torch is not installed"
         return Check.of(GROUP, folder.name, seen, findings)
     try:
         momenta = _first_moments(_load(file), checkpoint)
@@ -102,7 +102,7 @@ def _check(folder: Path, models: Sequence[Path]) -> Check:
         findings.append(UNREADABLE_CHECKPOINT.at(folder, str(error)))
         return Check.of(GROUP, folder.name, seen, findings)
     if momenta is None:
-        seen += f"; {OPTIMIZER_NAME} does not say which state is whose, so it was not judged"
+        seen += f"; {OPTIMIZER_NAME} does not identify its parameters, so it was not checked"
         return Check.of(GROUP, folder.name, seen, findings)
     held = sum(name in momenta for name in masks)
     seen += f", first moments of {held} of these layers"
@@ -131,13 +131,13 @@ def _masks(checkpoint: Checkpoint, models: Sequence[Path]) -> tuple[dict[str, Bo
         pattern = detect(weight)
         if pattern is not None:
             masks[layer.name] = mask_from_zeros(weight, pattern)
-    return masks, "read off its zeros"
+    return masks, "derived from its zeros"
 
 
 def _broken_without_mask(
     folder: Path, checkpoint: Checkpoint, masks: dict[str, BoolMatrix]
 ) -> Finding | None:
-    """Layers recorded as pruned that have no mask and too many non-zeros to read one off them."""
+    """Layers recorded as pruned that have no mask and too many non-zeros to derive one."""
     pattern = checkpoint.config.recorded_pattern
     layers = [name for name in checkpoint.config.recorded_layers if name not in masks]
     if pattern is None or not layers:
@@ -149,9 +149,8 @@ def _broken_without_mask(
     total = sum(broken.values())
     return REVIVED_IN_TRAINING.at(
         folder,
-        f"{total:,} groups hold more non-zeros than {pattern}, in "
-        f"{plural(len(broken), 'layer')} that {CONFIG_NAME} records as pruned and that have no "
-        "mask.",
+        f"{total:,} groups have more non-zeros than {pattern} allows, in "
+        f"{plural(len(broken), 'layer')} without a mask that {CONFIG_NAME} records as pruned.",
         count=total,
         examples=(f"{name}: {plural(count, 'group')}" for name, count in broken.items()),
     )
@@ -173,7 +172,7 @@ def _revived(folder: Path, checkpoint: Checkpoint, masks: dict[str, BoolMatrix])
     total = sum(revived.values())
     return REVIVED_IN_TRAINING.at(
         folder,
-        f"{total:,} pruned weights are not zero any more, in {plural(len(revived), 'layer')}.",
+        f"{total:,} pruned weights are no longer zero, in {plural(len(revived), 'layer')}.",
         count=total,
         examples=(f"{name}: {plural(count, 'weight')}" for name, count in revived.items()),
     )
@@ -211,18 +210,18 @@ def _load(file: Path) -> Any:
 
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # pickle's, zip's, torch's own: every kind means the same here
+    except Exception as error:  # of pickle, zip or torch: all mean the same here
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error)
-        raise CheckpointError(f"{file} is not an optimiser's state: {reason}") from error
+        raise CheckpointError(f"{file} is not a readable optimiser state: {reason}") from error
 
 
 def _first_moments(state: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor] | None:
-    """First moments by canonical name; None where parameters cannot be identified.
+    """First moments by canonical name; None if parameters cannot be identified.
 
-    A state dict numbers its parameters. The Trainer puts the decayed ones into the first group and
-    biases and norms into the second, a plain loop puts all into one; within a group they are in
-    the model's order. They are matched from the last to the first, with equal shapes, up to the
-    embeddings, which a training may leave out or train in part.
+    A state dict numbers its parameters. The Trainer puts those with weight decay into the first
+    group, and biases and norms into the second; a plain loop puts all into one. Within a group they
+    are in the model's order. They are matched from last to first, with equal shapes, down to the
+    embeddings, which training may leave out or train in part.
     """
     import torch
 
@@ -242,7 +241,7 @@ def _first_moments(state: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor
     moments: dict[str, torch.Tensor] = {}
     for number, name in zip(reversed(numbers), reversed(names), strict=False):
         entry = values.get(number)
-        entry = entry if isinstance(entry, dict) else {}  # of a parameter that got no gradient
+        entry = entry if isinstance(entry, dict) else {}  # a parameter that got no gradient
         found = next((entry[key] for key in _MOMENTA if key in entry), None)
         if isinstance(found, torch.Tensor):
             if tuple(found.shape) != shapes[name]:
@@ -254,7 +253,7 @@ def _first_moments(state: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor
 def _in_model_order(checkpoint: Checkpoint) -> list[str]:
     """Tensors after the embeddings, in the order of transformers' parameters."""
     names = [name for name in checkpoint.used if not name.startswith("embeddings.")]
-    if RELATIVE_BIAS in names:  # computed with first, and defined behind the layers
+    if RELATIVE_BIAS in names:  # used first, but defined after the layers
         names.remove(RELATIVE_BIAS)
         layers = sum(name.startswith("encoder.") for name in names)
         names.insert(layers, RELATIVE_BIAS)

@@ -1,4 +1,4 @@
-"""training.json, the record of a fine-tuning run; every value is validated, it may be hostile."""
+"""training.json, the record of a fine-tuning run. It may be hostile: every value is validated."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sparsebert.checkpoint.json_files import read_object
 from sparsebert.diagnosis.report import Check, Kind, Severity
 from sparsebert.errors import CheckpointError
 
-_LARGEST = 16 << 20  # bytes; a run's record has some 100 points and is 50 KB
+_LARGEST = 16 << 20  # bytes; a record has about 100 points and takes 50 KB
 _MOST_POINTS = 100_000
 
 UNREADABLE_RECORD = Kind(
     "unreadable-record",
     Severity.ERROR,
-    f"{TRAINING_NAME} is written by `finetune` and by nobody else: remove it, or take the one that "
-    "belongs to this model.",
+    f"remove {TRAINING_NAME}, which only `finetune` writes, or use the one that belongs to this "
+    "model.",
 )
 
 Scores = dict[str, dict[str, float]]
@@ -50,31 +50,33 @@ class TrainingRecord:
     notes: tuple[str, ...]
 
     def number(self, name: str) -> float | None:
-        """An argument that is a finite number; None for any other."""
+        """An argument, if it is a finite number; else None."""
         value = self.arguments.get(name)
         number = _as_float(value) if _is_number(value) else math.inf
         return number if math.isfinite(number) else None
 
     def word(self, name: str) -> str | None:
-        """An argument that is a text; None for any other."""
+        """An argument, if it is a text; else None."""
         value = self.arguments.get(name)
         return value if isinstance(value, str) else None
 
 
 def read_training(folder: Path) -> TrainingRecord | None:
-    """The record of a model folder, None where there is none; CheckpointError if it is damaged."""
+    """The record of a model folder, None if there is none. CheckpointError if it is damaged."""
     path = folder / TRAINING_NAME
     if not path.is_file():
         return None
     size = path.stat().st_size
     if size > _LARGEST:
         raise CheckpointError(
-            f"{path} is {size >> 20} MiB, far more than a training's record ever has."
+            f"{path} is {size >> 20} MiB, far larger than any record that `finetune` writes."
         )
     record = read_object(path)
     history = _of_kind(record, "history", list, path)
     if len(history) > _MOST_POINTS:
-        raise CheckpointError(f"{path}: 'history' has {len(history):,} entries.")
+        raise CheckpointError(
+            f"{path}: 'history' has {len(history):,} entries; at most {_MOST_POINTS:,} are read."
+        )
     length = record.get("max_length")
     rows = _of_kind(record, "rows", dict, path)
     return TrainingRecord(
@@ -145,7 +147,7 @@ def _number(value: Any, key: str, path: Path) -> float | None:
 def _as_float(value: Any) -> float:
     try:
         return float(value)
-    except OverflowError:  # JSON's whole numbers have no limit
+    except OverflowError:  # integers in JSON have no limit
         return math.inf
 
 

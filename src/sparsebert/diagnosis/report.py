@@ -17,9 +17,9 @@ from sparsebert.extras import data_frame
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = 5  # examples of a finding in the listing; JSON has them all
+SHOWN = 5  # examples of a finding in the listing; JSON has more
 SHOWN_OF_NOTE = 2
-_KEPT = 1000  # examples of a finding at most
+_KEPT = 1000  # most examples of a finding
 
 
 class Severity(str, Enum):
@@ -79,7 +79,7 @@ class Kind:
         """A finding of this kind; a ``minor`` one, too small to matter, is a note."""
         kept = tuple(islice(examples, _KEPT))
         severity = Severity.NOTE if minor else self.severity
-        remedy = "so few hardly matter." if minor else self.remedy
+        remedy = "nothing: so few hardly matter." if minor else self.remedy
         return Finding(self.name, severity, str(where), what, remedy, count, total, kept)
 
 

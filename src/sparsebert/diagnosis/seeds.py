@@ -1,4 +1,4 @@
-"""Several seeds: collapsed ones, and differences between models that are within the spread."""
+"""Several seeds: collapsed ones, and whether models differ by more than the spread over seeds."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ _COLLAPSE = 10.0  # points below the median of the seeds
 COLLAPSED_SEED = Kind(
     "collapsed-seed",
     Severity.WARNING,
-    "its training failed, as fine-tuning a BERT now and then does: say so beside the mean or train "
-    "all seeds anew with a lower --learning-rate and a longer --warmup-ratio; do not leave it out "
-    "silently.",
+    "its training failed, as fine-tuning a BERT does now and then: say so beside the mean, or "
+    "train all seeds again with a lower --learning-rate and a higher --warmup-ratio. Do not leave "
+    "it out silently.",
 )
 STALE_SUMMARY = Kind(
     "stale-seeds-summary",
     Severity.ERROR,
-    f"{SEEDS_NAME} was written before a seed was: run `sparsebert finetune --seeds` again, which "
-    "leaves finished seeds as they are and writes it anew.",
+    "run `sparsebert finetune --seeds` again: it leaves finished seeds unchanged and rewrites "
+    f"{SEEDS_NAME}.",
 )
 UNLIKE_SEEDS = Kind(
     "unlike-seeds",
     Severity.ERROR,
-    "only seeds that differ in nothing else have a mean: train them with the same options.",
+    "their mean is meaningless: train them with the same options, on the same rows.",
 )
 WITHIN_SPREAD = Kind(
     "difference-within-spread",
     Severity.WARNING,
-    "do not claim a difference (nor that there is none) from these seeds: train more of them, and "
-    "give mean and deviation.",
+    "these seeds show neither a difference nor that there is none: train more of them, and report "
+    "mean and standard deviation.",
 )
 SINGLE_SEED = Kind(
     "single-seed",
     Severity.WARNING,
-    "one seed shows no spread, and fine-tuned BERTs differ by a point and more from seed to seed: "
+    "one seed shows no spread, and fine-tuned BERTs differ by a point or more from seed to seed: "
     "train five (`finetune --seeds 5`).",
 )
 UNEQUAL_TRAINING = Kind(
     "unequal-training",
     Severity.WARNING,
-    "compare models that were trained on the same rows and for as many epochs.",
+    "compare models that were trained on the same rows, for the same number of epochs.",
 )
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs that differ in their seed only: ``records`` by folder name."""
+    """Runs that differ only in their seed: ``records`` by folder name."""
 
     path: Path
     records: Mapping[str, TrainingRecord]
@@ -115,16 +115,18 @@ def check_difference(runs: Runs, other: Runs) -> Check:
                     f"{split} {metric}",
                     f"{runs.path} has {statistics.fmean(first):.2f} and {other.path} "
                     f"{statistics.fmean(second):.2f}: {abs(difference):.2f} points apart, no more "
-                    f"than the deviation of {spread:.2f} from seed to seed.",
+                    f"than the standard deviation of {spread:.2f} between seeds.",
                 )
             )
     few = [each for each in (runs, other) if len(each.records) == 1]
     if said and few:
         named = " and ".join(str(each.path) for each in few)
         findings.append(
-            SINGLE_SEED.at(runs.path, f"{named} {'is' if len(few) == 1 else 'are'} of one seed.")
+            SINGLE_SEED.at(
+                runs.path, f"{named} {'has' if len(few) == 1 else 'each have'} only one seed."
+            )
         )
-    seen = f"against {other.path}: {'; '.join(said) or 'no score that both have'}"
+    seen = f"against {other.path}: {'; '.join(said) or 'no score in common'}"
     return Check.of(GROUP, "difference", seen, findings)
 
 
@@ -181,8 +183,8 @@ def _summary(runs: Runs) -> Check:
     except CheckpointError as error:
         listed, finding = None, STALE_SUMMARY.at(path, str(error))
     if finding is None and _listed(listed) != _own(runs):
-        finding = STALE_SUMMARY.at(path, "its scores are not those of the seeds beside it.")
-    return Check.of(GROUP, SEEDS_NAME, "held against the seeds beside it", [finding])
+        finding = STALE_SUMMARY.at(path, "its scores differ from those of the seeds beside it.")
+    return Check.of(GROUP, SEEDS_NAME, "compared with the seeds beside it", [finding])
 
 
 def _listed(value: object) -> dict[str, Scores] | None:

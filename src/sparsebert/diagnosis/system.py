@@ -1,6 +1,6 @@
-"""The machine: what a bug report needs to say of it, and how much memory is available.
+"""The machine: what a bug report needs to say about it, and how much memory is available.
 
-Memory is that of the machine, or less where a container's control group limits it.
+Memory is that of the machine, or less if a container's control group limits it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _VARIABLES = (
     "TOKENIZERS_PARALLELISM",
     "HF_HUB_OFFLINE",
 )
-_UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2**63 where there is no limit
+_UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2**63 if there is no limit
 
 
 def describe_system() -> dict[str, str]:
@@ -72,11 +72,11 @@ class AvailableMemory:
 
 
 def available_memory(root: Path = Path("/")) -> AvailableMemory | None:
-    """The memory that can be allocated without swapping; None where the system does not tell.
+    """The memory that can be allocated without swapping; None if the system does not say.
 
-    On Linux MemAvailable of /proc/meminfo, and what the control groups of this process (versions 1
-    and 2, with all their parents) leave of their limits, page cache that can be dropped counted as
-    free. Elsewhere by psutil, if it is installed.
+    On Linux, MemAvailable of /proc/meminfo, or what is left of the limits of this process's control
+    groups (versions 1 and 2, with all their parents) if that is less; page cache that can be
+    dropped counts as free. Elsewhere psutil is asked, if it is installed.
     """
     machine = _machine(root)
     if machine is None:
@@ -105,7 +105,7 @@ def _machine(root: Path) -> AvailableMemory | None:
 
 
 def _groups(root: Path) -> list[tuple[int, int]]:
-    """Free bytes and limit of each control group above this process that has a limit."""
+    """Free bytes and limit of each control group that contains this process and has a limit."""
     found = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
@@ -117,7 +117,7 @@ def _groups(root: Path) -> list[tuple[int, int]]:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         else:
             continue
-        # Inside a container the path is often the host's, and only the root itself is there.
+        # Inside a container, the path is often the host's, and only the root exists.
         parts = [part for part in path.split("/") if part not in ("", "..")]
         for depth in range(len(parts), -1, -1):
             group = base.joinpath(*parts[:depth])
@@ -137,7 +137,7 @@ def _statistic(path: Path, name: str) -> int:
 
 def _number(path: Path) -> int | None:
     text = _read(path).strip()
-    return int(text) if text.isdecimal() else None  # "max" where there is no limit
+    return int(text) if text.isdecimal() else None  # "max" if there is no limit
 
 
 def _read(path: Path) -> str:

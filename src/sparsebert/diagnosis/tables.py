@@ -1,4 +1,4 @@
-"""A task's files, unvalidated: checks list every fault where a loader stops at the first."""
+"""A task's files, not validated: checks list every fault, where a loader stops at the first."""
 
 from __future__ import annotations
 
@@ -29,25 +29,26 @@ GROUP = "data"
 UNUSABLE_DATA = Kind(
     "unusable-data",
     Severity.ERROR,
-    "mend the file as the sentence says; `sparsebert finetune --help` names the columns.",
+    "fix what the message says; `sparsebert finetune --help` names the columns.",
 )
 SPLIT_MISSING = Kind(
     "split-missing",
     Severity.NOTE,
-    "without a validation split nothing can be scored: hold some training rows out for it, or give "
-    "all rows in one file that is named after no split, of which `finetune` holds some out.",
+    "without a validation split, nothing can be scored: hold out some training rows for it, or "
+    "pass a single file that is not named after a split, and `finetune` holds out some of its "
+    "rows.",
 )
 LINES_IN_QUOTES = Kind(
     "lines-in-quotes",
     Severity.NOTE,
-    "texts may well have several lines; if they are rows of their own, close the quote before them "
-    "(a quote inside a quoted text is written twice).",
+    "nothing, if the text does have several lines; if they are separate rows, close the quote "
+    "before them (a quote inside a quoted text is written twice).",
 )
 
 
 @dataclass(frozen=True)
 class Split:
-    """The table of a split; ``columns`` are its text columns, None where a text is missing."""
+    """The table of a split; ``columns`` are its text columns, with None for a missing text."""
 
     name: str
     source: str
@@ -82,7 +83,7 @@ def read_data(
     ``labels`` are those of a model trained on a custom task, None to take them from the data.
     DataError for an unknown task or a missing folder.
     """
-    need_extra("looking at data", "pyarrow")
+    need_extra("checking data", "pyarrow")
     own = is_own(name)
     chosen = options or DataOptions()
     task: Task | None = None if own else find_task(name, data, options=chosen)
@@ -106,7 +107,7 @@ def read_data(
         splits.append(Split(split, source, table, columns))
     where = data if data is not None else name
     if not splits and not findings:
-        findings.append(UNUSABLE_DATA.at(where, "it holds no file named train or validation."))
+        findings.append(UNUSABLE_DATA.at(where, "it has no file named train or validation."))
     elif not any(split.name != "train" for split in splits) and not findings:
         findings.append(SPLIT_MISSING.at(where, "there is no validation split."))
     read = ", ".join(f"{split.name} {plural(len(split), 'row')}" for split in splits)
@@ -115,7 +116,7 @@ def read_data(
 
 def _splits(task: Task, data: str | Path | None) -> list[str]:
     if data is not None and Path(data).is_file():
-        split_files(Path(data), "train", task.file_types)  # DataError for one of no known type
+        split_files(Path(data), "train", task.file_types)  # DataError for an unknown file type
         return ["train"]
     there: Any = [] if data is None else split_files(Path(data), "train", task.file_types)
     if data is not None and is_beir(Path(data)):
@@ -125,7 +126,7 @@ def _splits(task: Task, data: str | Path | None) -> list[str]:
 
 
 def _texts(table: pa.Table, task: Task, source: str) -> list[list[str | None]]:
-    """The text columns; of a task of words the text that its words make."""
+    """The text columns; for token classification, the text that the words of each row make."""
     if task.kind is TaskKind.TOKENS:
         return [list(column) for column in task_texts(table, task, source)]
     names = (*task.text_columns, *task.negative_columns)

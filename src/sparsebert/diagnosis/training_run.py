@@ -11,74 +11,74 @@ from sparsebert.diagnosis.records import Point, TrainingRecord
 from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
 
 GROUP = "training"
-_FEWEST_POINTS = 10  # of a loss curve that anything can be said about
-_PARTS = 5  # the curve is judged by the means of its fifths: single points are noise
-_RISE = 0.2  # of the first fifth's mean loss, above the lowest fifth's
-_FALL = 0.95  # the last fifth's mean loss beside the first fifth's
-_LEFT = 0.6  # the same beside the first fifth's, in a run that ended too early, ...
-_STILL = 0.15  # ... and the share of the whole fall that the last fifth made
+_FEWEST_POINTS = 10  # of a loss curve that is judged
+_PARTS = 5  # the curve is judged by the means of its fifths, because single points are noise
+_RISE = 0.2  # the last fifth's mean above the lowest fifth's, as a share of the first fifth's
+_FALL = 0.95  # the last fifth's mean as a share of the first fifth's
+_LEFT = 0.6  # the same for a run that ended too early, ...
+_STILL = 0.15  # ... if this share of the total decrease happened in the last fifth
 _SPIKE = 10.0  # times the median gradient norm
 _SPIKES = 0.05  # share of points
 
 # Peak rates at which BERTs are trained, by optimiser. AdamW: 2e-5 to 5e-5 for BERT-base (Devlin et
 # al. 2019), 3e-5 to 3e-4 for small models (Turc et al. 2019), 5e-4 for distilling MiniLM (Wang et
-# al. 2020); a power of ten is left on either side.
+# al. 2020); the limits leave a margin on either side.
 _RATES = {"adamw": (1e-6, 1e-3), "adafactor": (1e-6, 1e-2), "sgd": (1e-4, 1.0)}
-_WIDE, _WIDE_LIMIT = 768, 3e-4  # from BERT-base on, larger AdamW rates diverge or forget
+_WIDE, _WIDE_LIMIT = 768, 3e-4  # from BERT-base upwards, higher AdamW rates diverge or forget
 
 LOSS_NOT_FINITE = Kind(
     "loss-not-finite",
     Severity.ERROR,
-    "the training diverged: lower --learning-rate (by ten), lengthen --warmup-ratio, keep "
-    "--max-grad-norm at 1, and look for weights or targets that are not finite.",
+    "the training diverged: lower --learning-rate by a factor of ten, increase --warmup-ratio, "
+    "keep --max-grad-norm at 1, and look for weights or targets that are not finite.",
 )
 LOSS_RISING = Kind(
     "loss-rising",
     Severity.WARNING,
-    "lower --learning-rate or lengthen --warmup-ratio; the model from before the rise is better "
+    "lower --learning-rate or increase --warmup-ratio. The model was better before the rise "
     "(--early-stopping keeps the best epoch).",
 )
 LOSS_NOT_FALLING = Kind(
     "loss-not-falling",
     Severity.WARNING,
-    "the model learns next to nothing: raise --learning-rate or --epochs, look whether labels "
+    "the model learned almost nothing: raise --learning-rate or --epochs, check that the labels "
     "belong to their texts (doctor --data), or start from a model that was pruned more gently.",
 )
 LOSS_STILL_FALLING = Kind(
     "loss-still-falling",
     Severity.WARNING,
-    "the training ended before the model had learnt what it could: raise --learning-rate (small "
-    "models take up to 5e-4) or --epochs, and leave --dropout at 0 for a small or sparse model.",
+    "the training ended before the model had learned what it could: raise --learning-rate (up to "
+    "5e-4 for small models) or --epochs, and leave --dropout at 0 for a small or sparse model.",
 )
 UNUSUAL_RATE = Kind(
     "unusual-learning-rate",
     Severity.WARNING,
-    "usual are 2e-5 to 5e-5 for BERT-base and 5e-5 to 5e-4 for small models; choose it on rows "
-    "held out of the training split.",
+    "usual rates are 2e-5 to 5e-5 for BERT-base and 5e-5 to 5e-4 for small models; choose one on "
+    "rows held out from the training split.",
 )
 GRADIENT_SPIKES = Kind(
     "gradient-spikes",
     Severity.WARNING,
-    "lower --learning-rate, lengthen --warmup-ratio, and keep --max-grad-norm at 1, which cuts "
+    "lower --learning-rate, increase --warmup-ratio, and keep --max-grad-norm at 1, which clips "
     "them.",
 )
 CHOSEN_ON_VALIDATION = Kind(
     "chosen-on-validation",
     Severity.NOTE,
-    "the score flatters the model: report one from rows that chose nothing, or train for a fixed "
-    "number of epochs.",
+    "the score flatters the model: report one on rows that were not used to choose anything, or "
+    "train for a fixed number of epochs.",
 )
 CONSTANT_PREDICTIONS = Kind(
     "constant-predictions",
     Severity.ERROR,
-    "the training collapsed: lower --learning-rate, lengthen --warmup-ratio, try another --seed, "
-    "and look at the labels (doctor --data).",
+    "the training collapsed: lower --learning-rate, increase --warmup-ratio, try another --seed, "
+    "and check the labels (doctor --data).",
 )
 MAJORITY_SCORE = Kind(
     "majority-score",
     Severity.ERROR,
-    "the model learnt nothing: train longer or with another --learning-rate, try another --seed, "
-    "and look at the labels (doctor --data).",
+    "the model learned nothing: train longer or with another --learning-rate, try another --seed, "
+    "and check the labels (doctor --data).",
 )
 NEAR_MAJORITY = Kind(
     "near-majority-score",
@@ -87,15 +87,15 @@ NEAR_MAJORITY = Kind(
     "Matthews' correlation.",
 )
 
-# Of the notes of an evaluation, those on constant predictions.
+# What the notes of an evaluation say about constant predictions.
 CONSTANT_NOTES = ("every row got the same label", "all predictions are the same")
 
 Majorities = Mapping[str, tuple[str, int, int]]
-"""Split to its most frequent label, the count of that label and of all examples."""
+"""For each split: its most frequent label, the count of that label and of all examples."""
 
 
 def check_run(record: TrainingRecord, hidden_size: int | None) -> Iterator[Check]:
-    """The checks of one run. Large models (by ``hidden_size``) have a lower limit of the rate."""
+    """The checks of one run. The usual learning rates depend on ``hidden_size``."""
     where = record.path.parent
     losses = [point for point in record.history if point.loss is not None]
     values = [point.loss for point in losses if point.loss is not None]
@@ -116,7 +116,8 @@ def check_run(record: TrainingRecord, hidden_size: int | None) -> Iterator[Check
     if patience and record.scores:
         finding = CHOSEN_ON_VALIDATION.at(
             where,
-            f"the best epoch was chosen on {next(iter(record.scores))}, the split it is scored on.",
+            f"the best epoch was chosen on {next(iter(record.scores))}, which is also the split "
+            "that is scored.",
         )
     seen = f"after {patience:g} epochs without a better score" if patience else "not used"
     yield Check.of(GROUP, "early stopping", seen, [finding])
@@ -124,10 +125,11 @@ def check_run(record: TrainingRecord, hidden_size: int | None) -> Iterator[Check
 
 def _curve(losses: Sequence[float]) -> str:
     if len(losses) < _FEWEST_POINTS:
-        return f"{plural(len(losses), 'point')}: too few to say how it went"
+        return f"{plural(len(losses), 'point')}: too few to judge"
     means = _fifths(losses)
     return (
-        f"{len(losses)} points, {means[0]:.3g} in the first fifth and {means[-1]:.3g} in the last"
+        f"{len(losses)} points, mean {means[0]:.3g} in the first fifth and {means[-1]:.3g} in the "
+        "last"
     )
 
 
@@ -142,8 +144,8 @@ def _not_finite(where: object, losses: Sequence[Point]) -> Finding | None:
         return None
     return LOSS_NOT_FINITE.at(
         where,
-        f"the loss is not a finite number at {share(len(wrong), len(losses))} logged steps, the "
-        f"first of them {wrong[0].step:,}.",
+        f"the loss is not finite at {share(len(wrong), len(losses))} logged steps, the first of "
+        f"them {wrong[0].step:,}.",
         count=len(wrong),
         total=len(losses),
         examples=(f"step {point.step:,}: {point.loss}" for point in wrong),
@@ -154,14 +156,14 @@ def _shape(where: object, losses: Sequence[float]) -> Finding | None:
     if len(losses) < _FEWEST_POINTS or not all(map(math.isfinite, losses)):
         return None
     means = _fifths(losses)
-    said = f"{', '.join(f'{mean:.3g}' for mean in means)} in the fifths of the run"
+    said = f"its mean in each fifth of the run is {', '.join(f'{mean:.3g}' for mean in means)}"
     if means[-1] > min(means) + _RISE * means[0]:
         return LOSS_RISING.at(where, f"the loss rises towards the end: {said}.")
     if means[-1] > _FALL * means[0]:
         return LOSS_NOT_FALLING.at(where, f"the loss hardly falls: {said}.")
     if means[-1] > _LEFT * means[0] and means[-2] - means[-1] > _STILL * (means[0] - means[-1]):
         return LOSS_STILL_FALLING.at(
-            where, f"most of the loss is left and it was still falling when the run ended: {said}."
+            where, f"the loss is still high, and was falling when the run ended: {said}."
         )
     return None
 
@@ -179,8 +181,8 @@ def _rate(
         return None
     return UNUSUAL_RATE.at(
         where,
-        f"a learning rate of {rate:g} is outside of what is usual for {optimizer}{of}, "
-        f"{low:g} to {high:g}.",
+        f"the learning rate {rate:g} is outside the usual range for {optimizer}{of}, {low:g} to "
+        f"{high:g}.",
     )
 
 
@@ -192,7 +194,7 @@ def _norms(points: Sequence[Point]) -> str:
 
 
 def _spikes(where: object, record: TrainingRecord, points: Sequence[Point]) -> Finding | None:
-    """Norms far above the median after warm-up; a few of them are harmless if clipped."""
+    """Norms far above the median after the warm-up; a few are harmless if they are clipped."""
     warm = record.steps * (record.number("warmup_ratio") or 0.0)
     norms = {point.step: point.grad_norm or 0.0 for point in points if point.step > warm}
     if len(norms) < _FEWEST_POINTS:
@@ -215,10 +217,10 @@ def _spikes(where: object, record: TrainingRecord, points: Sequence[Point]) -> F
 def check_scores(record: TrainingRecord, majorities: Majorities) -> Iterator[Check]:
     """Whether the model scores better than always predicting one class.
 
-    ``majorities`` are known where the data was given.
+    ``majorities`` are known if the data was given.
     """
     if not record.scores:
-        yield Check.skip(GROUP, "scores", "it was not scored: it had no validation split")
+        yield Check.skip(GROUP, "scores", "the model was not scored: there was no validation split")
         return
     findings = [_constant(record)]
     findings += [
@@ -231,12 +233,12 @@ def check_scores(record: TrainingRecord, majorities: Majorities) -> Iterator[Che
         for split, metrics in record.scores.items()
     )
     known = ", ".join(
-        f"{100 * count / total:.1f} always answering '{label}'"
+        f"{100 * count / total:.1f} by always answering '{label}'"
         for split, (label, count, total) in majorities.items()
         if split in record.scores
     )
     classes = any("accuracy" in metrics for metrics in record.scores.values())
-    hint = " (give --data to compare with the largest class)" if classes else ""
+    hint = " (pass --data to compare with the largest class)" if classes else ""
     yield Check.of(GROUP, "scores", seen + (f" ({known})" if known else hint), findings)
 
 
@@ -252,9 +254,9 @@ def _constant(record: TrainingRecord) -> Finding | None:
 def _majority(
     record: TrainingRecord, split: str, accuracy: float, majority: tuple[str, int, int]
 ) -> Finding | None:
-    """Accuracy within two standard errors of the majority class's share is chance."""
+    """Accuracy within two standard errors of the majority class's share may be chance."""
     label, count, total = majority
-    if record.rows.get(split, total) != total or not total:  # scored on other rows than these
+    if record.rows.get(split, total) != total or not total:  # scored on different rows
         return None
     chance = count / total
     error = math.sqrt(chance * (1 - chance) / total)
@@ -267,7 +269,7 @@ def _majority(
     if accuracy < 100 * (chance + 2 * error):
         return NEAR_MAJORITY.at(
             record.path.parent,
-            f"{said}: no more above it than chance is on {total:,} rows "
+            f"{said}: on {total:,} rows, that may be chance "
             f"(2 standard errors are {200 * error:.1f}).",
         )
     return None

@@ -20,19 +20,19 @@ GROUP = "weights"
 UNREADABLE_MODEL = Kind(
     "unreadable-model",
     Severity.ERROR,
-    "mend what the sentence names, or fetch or write the folder again.",
+    "fix what the message says, or fetch or write the folder again.",
 )
 NON_FINITE_WEIGHTS = Kind(
     "non-finite-weights",
     Severity.ERROR,
-    "the training that wrote them diverged: go back to the folder from before and train with a "
-    "lower learning rate.",
+    "the training that wrote them diverged: go back to the previous folder and train with a lower "
+    "learning rate.",
 )
 SHARED_WEIGHTS = Kind(
     "shared-weights",
     Severity.WARNING,
-    "if the layers are meant to be one (tied, as in ALBERT), know that they are pruned alike but "
-    "trained apart here; if not, one was copied over the other: fetch the model again.",
+    "if the layers are tied (as in ALBERT), note that they are pruned alike but trained separately "
+    "here; if not, one was copied over the other: fetch the model again.",
 )
 
 
@@ -81,19 +81,19 @@ def _values(folder: Path, count: int, wrong: list[str]) -> Check:
         finding = NON_FINITE_WEIGHTS.at(
             folder,
             f"{plural(len(wrong), 'tensor')} of {count} "
-            f"{'holds' if len(wrong) == 1 else 'hold'} NaN or infinity.",
+            f"{'contains' if len(wrong) == 1 else 'contain'} NaN or infinity.",
             count=len(wrong),
             total=count,
             examples=wrong,
         )
-    return Check.of(GROUP, "values", f"{plural(count, 'tensor')} read through", [finding])
+    return Check.of(GROUP, "values", f"{plural(count, 'tensor')} read", [finding])
 
 
 def _shared(folder: Path, checkpoint: Checkpoint) -> Finding | None:
     alike: dict[bytes, list[str]] = defaultdict(list)
     for layer in checkpoint.linear_layers(PARTS):
         values = checkpoint.tensors[layer.stored_as]
-        if np.any(values):  # layers that are all zero are nobody's copies
+        if np.any(values):  # layers of zeros are no copies
             alike[hashlib.blake2b(values.tobytes()).digest()].append(layer.name)
     groups = [names for names in alike.values() if len(names) > 1]
     if not groups:
@@ -101,7 +101,7 @@ def _shared(folder: Path, checkpoint: Checkpoint) -> Finding | None:
     count = sum(map(len, groups))
     return SHARED_WEIGHTS.at(
         folder,
-        f"{count} linear layers hold the same values as another one.",
+        f"{count} linear layers have the same values as another.",
         count=count,
         examples=(" = ".join(names) for names in groups),
     )

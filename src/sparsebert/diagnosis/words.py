@@ -1,4 +1,4 @@
-"""Labels of words: rows that do not fit, labels outside the set, entities that begin nowhere."""
+"""Labels of words: their number, labels outside the set, entities without a beginning."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _MANY = 0.01  # share of entities
 WORD_COUNTS = Kind(
     "word-counts",
     Severity.ERROR,
-    "each word needs one label: remove these rows, or mend what wrote them.",
+    "each word needs one label: remove these rows, or fix whatever wrote them.",
 )
 WORD_LABELS_OUTSIDE = Kind(
     "word-labels-outside-set",
     Severity.ERROR,
-    "correct these labels, or split the rows anew: a label that no training row has cannot be "
-    "learnt.",
+    "correct these labels, or split the rows again: a label that occurs in no training row cannot "
+    "be learned.",
 )
 NO_ENTITIES = Kind(
     "no-entities",
     Severity.ERROR,
-    "nothing can be learnt or scored where no word is part of an entity: the last column may be "
-    "another one, or the file a test set whose labels are hidden.",
+    "nothing can be learned or scored: check whether the labels are in another column (the last "
+    "one is read), or whether this is a test set whose labels are hidden.",
 )
 HEADLESS_ENTITIES = Kind(
     "headless-entities",
     Severity.WARNING,
-    "an I- that continues nothing counts as an entity of its own: mend what wrote the labels, or "
-    "write them without B- if entities never touch.",
+    "an I- label that continues no entity counts as an entity of its own: fix whatever wrote the "
+    "labels, or write them without B- if entities never touch.",
 )
 MIXED_PREFIXES = Kind(
     "mixed-prefixes",
     Severity.WARNING,
-    "names with B- or I- in front are read as whole names here: write all of them with such a "
-    "prefix, or none.",
+    "all labels are then read as whole names, so that B-X and I-X are two entity types: write all "
+    "of them with a prefix, or none.",
 )
 
 
@@ -77,7 +77,7 @@ def _uneven(
         return None
     return WORD_COUNTS.at(
         split.name,
-        f"{share(len(rows), len(split))} rows have not as many labels as words.",
+        f"{share(len(rows), len(split))} rows have different numbers of words and labels.",
         count=len(rows),
         total=len(split),
         examples=(
@@ -95,7 +95,7 @@ def _outside(task: Task, split: Split, tags: Sequence[Sequence[str]]) -> Finding
         return None
     return WORD_LABELS_OUTSIDE.at(
         split.name,
-        f"{share(len(outside), len(found))} labels are none of {show_labels(task)}.",
+        f"{share(len(outside), len(found))} labels are not among {show_labels(task)}.",
         count=len(outside),
         total=len(found),
         examples=(f"row {row}: {show_label(tag)}" for row, tag in outside),
@@ -109,7 +109,7 @@ def _empty(split: Split, tags: Sequence[Sequence[str]]) -> Finding | None:
 
 
 def _headless(task: Task, split: Split, tags: Sequence[Sequence[str]]) -> Finding | None:
-    """Entities that begin with I- where the labels have a B- for it."""
+    """Entities that begin with I-, although the labels have a B- for them."""
     if not prefixed(task.labels):
         return None
     begun = {kind for prefix, kind in map(split_tag, task.labels) if prefix == "B"}
@@ -125,13 +125,13 @@ def _headless(task: Task, split: Split, tags: Sequence[Sequence[str]]) -> Findin
             )
             entities += headless or prefix in ("B", "S", "U")
             if headless:
-                rows.append(f"row {row}: {tag} behind {'-'.join(filter(None, before)) or 'none'}")
+                rows.append(f"row {row}: {tag} after {'-'.join(filter(None, before)) or 'nothing'}")
             before = (prefix, kind)
     if not rows:
         return None
     return HEADLESS_ENTITIES.at(
         split.name,
-        f"{share(len(rows), entities)} entities begin with I- and not with B-.",
+        f"{share(len(rows), entities)} entities begin with I- instead of B-.",
         count=len(rows),
         total=entities,
         examples=rows,
@@ -147,8 +147,9 @@ def _mixed(task: Task, split: Split) -> Finding | None:
     others = [label for label in kinds if label not in with_prefix]
     return MIXED_PREFIXES.at(
         split.name,
-        f"{plural(len(with_prefix), 'label')} of {len(kinds)} begin with B- or I-, and "
-        f"{', '.join(others[:5])} not.",
+        f"{plural(len(with_prefix), 'label')} of {len(kinds)} "
+        f"{'begins' if len(with_prefix) == 1 else 'begin'} with B- or I-; others, such as "
+        f"{', '.join(others[:5])}, have no such prefix.",
         count=len(with_prefix),
         total=len(kinds),
     )
