@@ -120,7 +120,7 @@ class TestTask:
         logits = np.array([[3, 2, 2.9], [3, 2.5, 2.8], [3, 1, 1], [3, 1, 0]])
         found = with_every_class(logits.argmax(axis=1), logits)
         assert found.tolist() == [2, 1, 0, 0]
-        with pytest.raises(DataError, match="there are 2 texts to learn from, and the model has 3"):
+        with pytest.raises(DataError, match="there are 2 texts to learn from, but the model has 3"):
             with_every_class(logits[:2].argmax(axis=1), logits[:2])
 
     def test_rows_to_score_on_are_not_calibrated_on(
@@ -296,11 +296,11 @@ class TestResumption:
 
         with pytest.raises(KeyboardInterrupt):
             halve(teacher, tmp_path / "out", texts=[lines], progress=stop, **FAST)
-        with pytest.raises(OutputError, match="another seed: give the same again"):
+        with pytest.raises(OutputError, match="different seed: use the same again"):
             halve(teacher, tmp_path / "out", texts=[lines], seed=2, **FAST)
         other = tmp_path / "texts.txt"
         other.write_text(lines.read_text() + "\nx a b\n")
-        with pytest.raises(OutputError, match="another texts: give the same again"):
+        with pytest.raises(OutputError, match="different texts: use the same again"):
             halve(teacher, tmp_path / "out", texts=[other], **FAST)
 
 
@@ -369,7 +369,7 @@ class TestResources:
     ) -> None:
         few = AvailableMemory(10 * 2**20, 2**30, "machine")
         monkeypatch.setattr("sparsebert.halving.resources.available_memory", lambda: few)
-        with pytest.raises(InputError, match=r"of memory, and 10.5 MB are free: close"):
+        with pytest.raises(InputError, match=r"of memory, but only 10.5 MB is free: close"):
             halve(dense, tmp_path / "out", texts=[lines], **FAST)
         assert [path.name for path in tmp_path.iterdir()] == []
 
@@ -388,10 +388,10 @@ class TestResources:
 
 class TestRefusals:
     def test_sparse_and_packed(self, dense: Path, sparse: Path, tmp_path: Path) -> None:
-        with pytest.raises(CheckpointError, match="is sparse already"):
+        with pytest.raises(CheckpointError, match="is already sparse"):
             halve(sparse, tmp_path / "out")
         pack(sparse, tmp_path / "packed")
-        with pytest.raises(CheckpointError, match="is a packed model: give the dense folder"):
+        with pytest.raises(CheckpointError, match="is a packed model: pass the dense folder"):
             halve(tmp_path / "packed", tmp_path / "out")
 
     def test_heads(self, tiny_bert: TinyBert, teacher: Path, tmp_path: Path) -> None:
@@ -510,7 +510,7 @@ class TestSpeed:
         found = {each.peer: each.times for each in speedups(bench)}
         assert found == {"torch": 8, "fast-peer": 3}
         lines = speed_sentences(bench)
-        assert lines[0] == "times as fast as torch: 8.0 at 1x128 (batch x tokens)."
+        assert lines[0] == "Speed-up over torch: 8.0 at 1x128 (batch x tokens)."
         assert "fast-peer, the fastest other engine" in lines[1]
         assert speedups(bench_of(sparsebert_int8=[1, 1, 1])) == []
 
@@ -518,4 +518,4 @@ class TestSpeed:
         assert unsteady(bench_of(sparsebert_int8=[1, 1.1, 1.2])) is None
         note = unsteady(bench_of(sparsebert_int8=[1, 2, 4]))
         assert note is not None
-        assert "times at 1x128 lie far apart" in note
+        assert "times at 1x128 vary widely" in note

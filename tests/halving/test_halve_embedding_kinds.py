@@ -79,7 +79,7 @@ def test_splade(tiny_bert: TinyBert, lines: Path, tmp_path: Path, make: Any) -> 
     options = {**FAST, "effort": "quick", "said": said.append}
     result = halve(model, tmp_path / "out", texts=[lines], **options)
     assert "is a model for sparse embeddings (SPLADE) (bert, 2 x 32)" in said[0]
-    assert said[1].startswith("It is judged by how near its sparse embeddings stay")
+    assert said[1].startswith("It is judged by how close its sparse embeddings stay")
     held, texts = texts_compared()
     vectors, similar = [], []
     for each in (
@@ -208,7 +208,7 @@ def test_what_they_do_not_take(tiny_bert: TinyBert, lines: Path, tmp_path: Path)
         [{"sentence1": a, "sentence2": b, "score": 0.5} for a, b in pairwise(SENTENCES)],
     )
     subject = recognise(model, data=tmp_path / "pairs.jsonl")
-    assert subject.said[-1] == "Of the data only texts are read, no labels."
+    assert subject.said[-1] == "Only the texts of the data are read, not its labels."
     with pytest.raises(InputError, match="judged on texts, or on queries and documents: leave"):
         recognise(model, data=tmp_path / "pairs.jsonl", task="pairs")
     # The distillation must not have it unlearn what its sparse embeddings are made of.

@@ -96,7 +96,7 @@ class TestLabels:
         model = tiny_bert("token-classification")
         rows = [{"text1": f"a {row}", "text2": "b"} for row in range(60)]
         write_rows(tmp_path / "pairs.jsonl", rows)
-        with pytest.raises(DataError, match="labels single texts, and these are pairs"):
+        with pytest.raises(DataError, match="labels single texts, but these are pairs"):
             halve(model, tmp_path / "out", texts=[tmp_path / "pairs.jsonl"])
         write_rows(
             tmp_path / "rows.jsonl",
@@ -104,7 +104,7 @@ class TestLabels:
         )
         with pytest.raises(InputError, match="for each token, which does not fit SST-2"):
             halve(model, tmp_path / "out", data=tmp_path / "rows.jsonl", task="sst2")
-        with pytest.raises(InputError, match="says how to read data, and none is given"):
+        with pytest.raises(InputError, match="says how to read data, but no data was given"):
             halve(model, tmp_path / "out", texts=[tmp_path / "rows.jsonl"], task="ner")
         words = write_conll(tmp_path / "words")
         with pytest.raises(DataError, match="'O' is not one of the labels"):  # which are unnamed

@@ -68,7 +68,7 @@ def test_other_contents_under_the_same_names_are_refused(
     with pytest.raises(KeyboardInterrupt):
         halve(tmp_path / "model", tmp_path / "out", data=data, progress=stop, **QUICK)
     change(tmp_path)
-    with pytest.raises(OutputError, match=f"an unfinished run with another {told}: give the same"):
+    with pytest.raises(OutputError, match=f"an unfinished run with different {told}: use the same"):
         halve(tmp_path / "model", tmp_path / "out", data=data, **QUICK)
 
 
@@ -81,10 +81,10 @@ def test_other_texts_and_options_are_refused_and_the_same_go_on(
         halve(dense, tmp_path / "out", texts=[texts], progress=stop, **QUICK)
     before = texts.read_text()
     other_texts(tmp_path)
-    with pytest.raises(OutputError, match="another texts: give the same again"):
+    with pytest.raises(OutputError, match="different texts: use the same again"):
         halve(dense, tmp_path / "out", texts=[texts], **QUICK)
     texts.write_text(before)
-    with pytest.raises(OutputError, match="another seed: give the same again"):
+    with pytest.raises(OutputError, match="different seed: use the same again"):
         halve(dense, tmp_path / "out", texts=[texts], seed=2, **QUICK)
     said: list[str] = []
     halve(dense, tmp_path / "out", texts=[texts], said=said.append, **QUICK)

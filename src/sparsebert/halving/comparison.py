@@ -1,7 +1,7 @@
-"""Two models on the same rows: how sure a difference of their scores is, and which answers changed.
+"""Two models on the same rows: how certain the difference of their scores is, and what changed.
 
-Intervals are percentiles of the bootstrap over rows (Efron 1979): rows are drawn again with
-replacement, the same for both models.
+Intervals are percentiles of the bootstrap over rows (Efron 1979): rows are resampled with
+replacement, the same ones for both models.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SEED = 20_240_505
 
 @dataclass(frozen=True)
 class Changed:
-    """A text (of a pair, both parts) and what either model makes of it."""
+    """A text (both parts of a pair) and each model's answer."""
 
     text: str
     dense: str
@@ -41,11 +41,12 @@ class Changed:
 
 @dataclass(frozen=True)
 class Compared:
-    """The rows of a task by both models, all splits end to end.
+    """Both models' answers to the rows of a task, all splits end to end.
 
     ``answers`` are the dense and the halved model's: float ``[rows, labels]`` each, or texts.
-    ``right`` is what each row scores, ``[rows]`` each, where the metric is a mean over rows.
-    ``correlate`` is the metric of some rows, for one that is not, by what is correlated with what.
+    ``right`` is the score of each row, ``[rows]`` for each model, if the metric is a mean over
+    rows. ``correlate`` is what the dense model predicts, what the halved one predicts, and what was
+    expected, ``[rows]`` each, if the metric is a correlation.
     """
 
     answers: tuple[Any, Any]
@@ -53,7 +54,7 @@ class Compared:
     correlate: tuple[Floats, Floats, Floats] | None
 
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the halved model's score less the dense one's, in points."""
+        """The 95 % interval of the halved model's score minus the dense one's, in points."""
         if self.right is not None:
             more = self.right[1] - self.right[0]
             return bootstrap(len(more), lambda rows: float(more[rows].mean()))
@@ -98,14 +99,14 @@ def compared(
     if task.main_metric == "accuracy":
         hits = [100.0 * (each == expected) for each in predicted]
         return Compared((both[0], both[1]), (hits[0], hits[1]), None)
-    if task.main_metric == "matthews" and len(task.labels) == 2:  # it is their correlation
+    if task.main_metric == "matthews" and len(task.labels) == 2:  # which is a correlation
         numbers = [each.astype(np.float64) for each in (*predicted, expected)]
         return Compared((both[0], both[1]), None, (numbers[0], numbers[1], numbers[2]))
     return Compared((both[0], both[1]), None, None)
 
 
 def bootstrap(count: int, statistic: Callable[[Ints], float]) -> tuple[float, float]:
-    """The 95 % percentile interval of a statistic of row numbers, of which there are ``count``."""
+    """The 95 % percentile interval of ``statistic``, a function of row numbers below ``count``."""
     random = np.random.RandomState(_SEED)
     found = [statistic(random.randint(count, size=count)) for _ in range(_RESAMPLES)]
     low, high = np.percentile(found, [2.5, 97.5])
@@ -113,9 +114,9 @@ def bootstrap(count: int, statistic: Callable[[Ints], float]) -> tuple[float, fl
 
 
 def correlation_interval(dense: Floats, halved: Floats, expected: Floats) -> tuple[float, float]:
-    """Of the difference of two Pearson correlations with ``expected``, ``[rows]`` each, in points.
+    """The 95 % interval of the difference of two Pearson correlations, in points.
 
-    For Spearman's, give ranks.
+    Both are correlations with ``expected``; all three are ``[rows]``. For Spearman's, pass ranks.
     """
 
     def difference(rows: Ints) -> float:
@@ -129,7 +130,7 @@ def correlation_interval(dense: Floats, halved: Floats, expected: Floats) -> tup
 
 
 def changed_answers(rows: Compared, texts: Sequence[Text], labels: Sequence[str]) -> list[Changed]:
-    """The texts whose answers moved most, those with another best label first."""
+    """The texts whose answers changed most, those with a different best label first."""
     dense, halved = rows.answers
     if not isinstance(dense, np.ndarray):
         assert rows.right is not None
@@ -172,9 +173,9 @@ def changed_answers(rows: Compared, texts: Sequence[Text], labels: Sequence[str]
 
 
 def neighbours(similar: Floats, count: int = NEIGHBOURS) -> Ints:
-    """Of each of the first texts the nearest others: ``[rows, count]``, by ``[rows, texts]``.
+    """The nearest other texts of each of the first ones, by their similarities ``[rows, texts]``.
 
-    Of equally near ones the first; ``count`` is smaller where there are fewer others.
+    ``[rows, count]``; ties go to the first, and there are fewer if there are not enough texts.
     """
     apart = similar.copy()
     np.fill_diagonal(apart, -np.inf)

@@ -1,4 +1,4 @@
-"""The dense model that is to be halved: what it is, by its head and its modules."""
+"""The dense model that is to be halved: what kind it is, by its head and its modules."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ from sparsebert.errors import CheckpointError
 from sparsebert.packing import is_packed
 
 ENCODERS = (Head.ENCODER, Head.MASKED_LM)
-"""Heads of a model that is for embeddings, or yet for no task."""
+"""Heads of a model for embeddings, or of one that has no task yet."""
 
 
 def open_dense(model: str | Path) -> Checkpoint:
-    """Open it. CheckpointError for one that is damaged, packed or sparse, or cannot be halved."""
+    """Open it. CheckpointError if it is damaged, packed or sparse, or cannot be halved."""
     if is_packed(resolve_model(model)):
         raise CheckpointError(
-            f"{model} is a packed model: give the dense folder that it was made from."
+            f"{model} is a packed model: pass the dense folder that it was made from."
         )
     checkpoint = open_checkpoint(model)
     check_in_transformers(checkpoint.config.family, model)
     if checkpoint.pooling is not None and checkpoint.pooling.scores:
         raise CheckpointError(
-            f"{model} is a model whose head is a module behind the encoder, and halve has no "
-            "measure of what one keeps: use `sparsebert prune --method second-order` and "
-            "`sparsebert pack`."
+            f"{model} has a module after the encoder as its head, and halve cannot measure what "
+            "such a model keeps: use `sparsebert prune --method second-order` and `sparsebert "
+            "pack`."
         )
     check_converted(checkpoint.path)
     if prompt := read_score_prompt(checkpoint.path):
         raise CheckpointError(
             f"{model} is a CrossEncoder that puts {prompt!r} before each text, which distillation "
-            "does not: take default_prompt_name out of its settings, and put the prompt into the "
-            "texts."
+            "does not do: remove default_prompt_name from its settings, and put the prompt into "
+            "the texts."
         )
     if read_masks(checkpoint):
         raise CheckpointError(
-            f"{model} is sparse already: fine-tune it with `sparsebert finetune`, or pack it with "
-            "`sparsebert pack`; to halve it anew, give the dense model."
+            f"{model} is already sparse: fine-tune it with `sparsebert finetune`, or pack it with "
+            "`sparsebert pack`; to halve it again, pass the dense model."
         )
     return checkpoint
 
 
 def gives_labels(checkpoint: Checkpoint) -> bool:
-    """Whether it labels each token, or gives a text several labels."""
+    """Whether the model labels each token, or gives a text several labels."""
     config = checkpoint.config
     if config.head is Head.TOKEN:
         return True
@@ -68,7 +68,7 @@ def gives_labels(checkpoint: Checkpoint) -> bool:
 
 
 def kinds_of(checkpoint: Checkpoint) -> tuple[EmbeddingKind, ...]:
-    """Those of an encoder's embeddings. CheckpointError if they cannot be computed."""
+    """The kinds of an encoder's embeddings. CheckpointError if they cannot be computed."""
     config = checkpoint.config
     if config.head not in ENCODERS:
         return ("dense",)
@@ -85,7 +85,7 @@ def kinds_of(checkpoint: Checkpoint) -> tuple[EmbeddingKind, ...]:
 
 
 def about_model(checkpoint: Checkpoint) -> str:
-    """One sentence: what it is, of which family and size."""
+    """A sentence on the kind, family and size of the model."""
     config = checkpoint.config
     return (
         f"{checkpoint.source} is {about_head(checkpoint)} "
@@ -94,7 +94,7 @@ def about_model(checkpoint: Checkpoint) -> str:
 
 
 def about_head(checkpoint: Checkpoint) -> str:
-    """What it is called, with its article."""
+    """What this kind of model is called, with its article."""
     config = checkpoint.config
     if config.head in ENCODERS:
         kind = kind_without_dense(checkpoint)
@@ -103,6 +103,7 @@ def about_head(checkpoint: Checkpoint) -> str:
         return "a question-answering model"
     count = len(config.labels)
     if gives_labels(checkpoint):
-        each = "token" if config.head is Head.TOKEN else "text, several at once"
-        return f"a model of {count} labels for each {each}"
-    return "a model that scores texts" if count == 1 else f"a classifier of {count} labels"
+        if config.head is Head.TOKEN:
+            return f"a model with {count} labels for each token"
+        return f"a model that gives a text several of {count} labels"
+    return "a model that scores texts" if count == 1 else f"a classifier with {count} labels"

@@ -1,4 +1,4 @@
-"""How much is put into a halving, and how that becomes settings that fit the time allowed."""
+"""The effort of a halving, and the settings that fit into the time it allows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Effort:
-    """``rounds`` of distillation at most, each of ``epochs`` (more where there are few examples),
-    and ``seconds`` allowed for a round.
+    """At most ``rounds`` of distillation, each of ``epochs`` (more if there are few examples) and
+    at most ``seconds``.
 
     Another round follows only if the one before gained ``worth`` points.
     """
@@ -42,17 +42,16 @@ EFFORTS = {
 def get_effort(name: str) -> Effort:
     """The effort of this name. Raises InputError."""
     if name not in EFFORTS:
-        raise InputError(f"'{name}' is no effort: choose {', '.join(EFFORTS)}.")
+        raise InputError(f"'{name}' is not an effort: choose {', '.join(EFFORTS)}.")
     return EFFORTS[name]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run was begun with: kept beside it, so that it resumes as it began.
+    """What a run started with: stored beside it, so that it resumes with the same settings.
 
-    ``inputs`` are the arguments that decide the result. ``max_rows`` keeps a fixed selection of the
-    examples, None all. ``estimate`` is in seconds, for the longest
-    round.
+    ``inputs`` are the arguments that decide the result. ``max_rows`` limits a round to a fixed
+    selection of the examples; None uses all. ``estimate`` is in seconds, for the longest round.
     """
 
     inputs: dict[str, Any]
@@ -66,7 +65,7 @@ class Plan:
         return asdict(self)
 
     def settings(self) -> dict[str, Any]:
-        """Of a round of distillation, for the report; empty without one."""
+        """The settings of a round of distillation, for the report; empty if there is none."""
         if self.rounds == 0:
             return {}
         return {
@@ -86,18 +85,18 @@ def make_plan(
 ) -> Plan:
     """Epochs and examples of a round that takes no longer than the effort allows.
 
-    How long is a matter of ``pace.work``; the plan's estimate is by the clock, as it goes now.
+    What fits is decided by ``pace.work``; the plan's estimate is by the clock, at its current pace.
 
-    Few examples are seen more often, so that there are 300 steps, up to 20 times. What a student
-    learns for a task it learns by seeing it ``effort.epochs`` times, and too many examples are cut
-    to a selection; from ``texts_alone`` new ones teach more than those seen before, so that of many
-    each is seen less often, but once. Without examples there is no round.
+    Few examples are seen more often, up to 20 times, so that there are 300 steps. For a task, a
+    student needs to see each example ``effort.epochs`` times, so too many examples are cut to a
+    selection. From ``texts_alone``, new texts teach more than those seen before, so many texts are
+    seen fewer times each, but at least once. Without examples, there is no round.
     """
     if examples == 0:
         return Plan(inputs, 0, 0, None, 0.0)
     wanted = math.ceil(_STEPS_AT_LEAST * BATCH / examples)
     epochs = float(min(max(effort.epochs, wanted), max(_MOST_EPOCHS, effort.epochs)))
-    affordable = effort.seconds / max(pace.work, 1e-9)  # rows, seen again or not
+    affordable = effort.seconds / max(pace.work, 1e-9)  # rows, counting repetitions
     rows = examples
     if texts_alone and examples <= affordable < examples * epochs:
         epochs = math.floor(100 * affordable / examples) / 100

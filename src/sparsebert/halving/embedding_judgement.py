@@ -1,4 +1,4 @@
-"""What a halved model keeps of its dense self's embeddings: neighbours, or a score on the data."""
+"""What a halved model keeps of the dense model's embeddings: neighbours, or a score on the data."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from sparsebert.progress import Progress
 from sparsebert.tasks.table import Kind
 from sparsebert.tasks.texts import Text, single_texts
 
-# Points: a neighbour may change for one that is as near, at no cost to a score; whoever searches
-# wants to find the nearest among the first ten.
+# Points. An equally near neighbour may take another's place at no cost to a score, but a search
+# should find the nearest one among the first ten.
 _OF_NEIGHBOURS = 1.0
-MOST_TEXTS = 2000  # embedded to be compared: a similarity matrix of 32 MB
-_BESIDE = 200  # of which further kinds of embeddings are compared
+MOST_TEXTS = 2000  # that are compared: a similarity matrix of 32 MB
+_BESIDE = 200  # texts on which further kinds of embeddings are compared
 _SEED = 20_240_505
 
 
@@ -49,11 +49,11 @@ def judge_embedding(
 ) -> Judgement:
     """Compare embeddings of the ``held`` texts, and score the subject's task if it has one.
 
-    The figure that counts is for how many the nearest neighbour by the dense model is among the ten
-    nearest by the halved one (1-recall@10 of nearest-neighbour search), by `similarities` among all
-    ``texts`` (up to `MOST_TEXTS` of them); where the data has scored pairs, or queries and
-    documents, it is the metric of that task. How many of the ten both share is told as well, and
-    what became of the model's other kinds of embeddings, if it has any.
+    The figure that counts is the share of texts whose nearest neighbour by the dense model is among
+    the ten nearest by the halved one (1-recall@10 of nearest-neighbour search), searched among all
+    ``texts`` (up to `MOST_TEXTS` of them); if the data has scored pairs, or queries and documents,
+    it is the metric of that task. Also reported are how many of the ten neighbours both models
+    share, and the same for the model's other kinds of embeddings, if it has any.
     """
     queries = list(dict.fromkeys(single_texts(held)))[:MOST_TEXTS]
     asked = set(queries)
@@ -90,13 +90,15 @@ def judge_embedding(
 
 @dataclass(frozen=True)
 class _ComparedEmbeddings:
-    """``cosines`` to the dense model's, ``[queries]``, and ``near`` by both, ``[queries, 10]``."""
+    """``cosines`` of both models' embeddings, ``[queries]``, and what is ``near`` by each model,
+    ``[queries, 10]``.
+    """
 
     cosines: Floats
     near: tuple[Ints, Ints]
 
     def figures(self, kind: str) -> dict[str, float]:
-        """By name, behind the words for the ``kind`` of embeddings."""
+        """The figures by name, each name beginning with ``kind``."""
         dense, halved = self.near
         shared = [len(set(a) & set(b)) / max(len(a), 1) for a, b in zip(dense, halved, strict=True)]
         return {
@@ -113,7 +115,7 @@ def _compared_embeddings(
     kind: EmbeddingKind,
     progress: Progress,
 ) -> _ComparedEmbeddings:
-    """Embeddings of one kind by both: the first ``queries`` of the texts among all of them."""
+    """Compare one kind of embeddings: the first ``queries`` texts are searched among all texts."""
     texts = texts[: that_fit(models[0], texts, kind)]
     queries = min(queries, len(texts))
     label = f"comparing {EMBEDDINGS[kind]}"
@@ -133,7 +135,7 @@ def _judge_embedding_task(
     changed: list[Changed],
     progress: Progress,
 ) -> Judgement:
-    """The task's metric, as `evaluate` has it: Spearman of scored pairs' cosines, or nDCG."""
+    """The task's metric, as `evaluate` computes it: Spearman of scored pairs' cosines, or nDCG."""
     from scipy.stats import rankdata
 
     task = subject.task

@@ -1,4 +1,4 @@
-"""How long distillation will take here: some steps measured, before it starts."""
+"""How long distillation will take on this machine, from a few steps measured beforehand."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sparsebert.inference.texts import as_texts
 from sparsebert.tasks.texts import Text
 
 _BATCH = 32
-_SECONDS, _FEWEST_STEPS, _MOST_STEPS = 20.0, 4, 24  # the first warms up
+_SECONDS, _FEWEST_STEPS, _MOST_STEPS = 20.0, 4, 24  # the first step warms up and is not counted
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of one training example: of work, as an idle machine would take, and by the clock."""
+    """Seconds per training example: of work, as on an idle machine, and by the clock."""
 
     work: float
     clock: float
@@ -30,9 +30,9 @@ class Pace:
 def measure_pace(checkpoint: Checkpoint, model: Model, texts: Sequence[Text], length: int) -> Pace:
     """One training example: teacher forward, student forward and backward, and the optimiser.
 
-    ``model`` reads the texts, cut to ``length`` tokens. Batches are random choices of ``texts``,
-    as many as fit into 20 seconds, 24 at most. What counts as work is processor time over torch's
-    threads: what else the machine does for the moment shall not make a worse model.
+    ``model`` tokenises the texts, which are cut to ``length`` tokens. Batches are random choices of
+    ``texts``, as many as fit into 20 seconds, but from 4 to 24. Work is processor time divided by
+    torch's threads, so that other load on the machine does not lead to a worse model.
     """
     import torch
 
@@ -43,7 +43,7 @@ def measure_pace(checkpoint: Checkpoint, model: Model, texts: Sequence[Text], le
 
     random = np.random.RandomState(0)
     student: Any = encoder_model(checkpoint, 0)
-    if checkpoint.config.head is Head.MASKED_LM:  # of which few tokens go through the head
+    if checkpoint.config.head is Head.MASKED_LM:  # few tokens go through this head
         student = student.base_model
     optimizer = torch.optim.AdamW(student.parameters(), lr=0.0)
     precision = resolve_precision("auto")

@@ -1,8 +1,8 @@
-"""What a halved model keeps: its score beside the dense one's, or how far the two agree.
+"""What a halved model keeps: its score compared with the dense model's, or how far the two agree.
 
-Both run on the engine: the dense model in fp32, the halved one as it is served, packed in int8.
+Both run on the engine: the dense model in fp32, the halved one packed to int8, as it is served.
 `sparsebert.halving.comparison` compares the two row by row, and
-`sparsebert.halving.embedding_judgement` embeddings.
+`sparsebert.halving.embedding_judgement` compares embeddings.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ from sparsebert.tasks.table import Kind, Task, is_own
 from sparsebert.tasks.texts import Text, single_texts
 from sparsebert.tasks.tokens import load_tokenizer
 
-# Points. An answer may change from one wrong label to another, or a wrong span for any other, at no
-# cost to a score.
+# Points. One wrong label, or one wrong span, may take another's place at no cost to a score.
 OF_SCORE = 0.5
 _OF_ANSWERS, _OF_SPANS = 5.0, 20.0
 SHOWN = 12  # of the texts that changed most
@@ -56,11 +55,11 @@ SHOWN = 12  # of the texts that changed most
 class Judgement:
     """What was kept.
 
-    ``metric`` is what is compared, in percent: ``dense`` and ``halved`` score it, and ``drop`` is
-    their difference in points. ``interval`` is the 95 % bootstrap interval of what the halved model
-    has more, over the ``rows``. Against its own answers (``agreement``) a dense model has 100.
-    ``allowed`` are the points that may be lost unless the user says. ``more`` are further figures
-    by name.
+    ``metric`` is what is compared, in percent: ``dense`` and ``halved`` are the two models' values,
+    and ``drop`` is their difference in points. ``interval`` is the 95 % bootstrap interval of
+    ``halved`` minus ``dense`` over the ``rows``. If the answers are compared with the dense model's
+    own (``agreement``), ``dense`` is 100. ``allowed`` is how many points may be lost by default.
+    ``more`` are further figures by name.
     """
 
     metric: str
@@ -135,8 +134,8 @@ def judge_task(
     threads: int | None,
     progress: Progress,
 ) -> Judgement:
-    """Score both models on the validation split, or splits, of ``data``, read by ``columns``."""
-    if columns.threshold is None:  # from which a label counts, as the dense model was trained
+    """Score both models on the validation split, or splits, of ``data``, read with ``columns``."""
+    if columns.threshold is None:  # the one that the dense model was trained with
         known = trained_options(resolve_model(dense), task, columns).threshold
         columns = replace(columns, threshold=known)
     both = [_score(model, task, data, columns, threads, progress) for model in (dense, halved)]
@@ -181,7 +180,7 @@ def _score(
     threads: int | None,
     progress: Progress,
 ) -> _Scored:
-    """As `evaluate` scores, with the logits kept."""
+    """Score a model as `evaluate` does, and keep the logits."""
     model = load(folder, threads=threads)
     if is_own(name):
         labels = () if model.config.problem_type == "regression" else model.config.labels
@@ -219,11 +218,11 @@ def judge_labels(
     threads: int | None,
     progress: Progress,
 ) -> Judgement:
-    """Compare the labels that both give to the ``held`` texts, or to their tokens.
+    """Compare the labels that both models give to the ``held`` texts, or to their tokens.
 
-    What counts is the F1 of the halved model's labels against the dense one's, over all texts: of
-    several labels a text has those that are likelier than not; of a token's labels all count but
-    "O", which most tokens have.
+    The figure that counts is the F1 of the halved model's labels against the dense one's, over all
+    texts. Of several labels, a text has those that are likelier than not; of the tokens' labels,
+    "O", which most tokens have, does not count.
     """
     texts = single_texts(held)
     models = [load(model, threads=threads) for model in (dense, halved)]

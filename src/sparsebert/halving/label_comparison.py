@@ -1,7 +1,7 @@
 """Two models that label tokens, or give a text several labels: what both give, and what changed.
 
-Counts of a row are three: the labels that both sides give, those of the first and of the second. F1
-of any selection of rows follows from their sums, which is what a bootstrap needs.
+Each row has three counts: the labels that both sides give, those of the first and those of the
+second. The F1 of any selection of rows follows from their sums, which is what a bootstrap needs.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from sparsebert.tasks.labels import OUTSIDE
 from sparsebert.tasks.table import Kind, Task
 
 Ints = npt.NDArray[np.int64]
-_MARGIN = 12  # differing tokens that are shown of a text
+_MARGIN = 12  # differing tokens that are shown per text
 
 
 def f1_interval(dense: Judged, halved: Judged, task: Task) -> tuple[float, float]:
     """The 95 % interval of the halved model's F1 less the dense one's, in points.
 
-    Of the entities of all rows together, or of their labels; where no word is outside of an entity
-    a label of each word, so that F1 is the share of right ones.
+    F1 is that of the entities of all rows together, or of their labels. If the labels have no "O",
+    each word's label counts, so that F1 is the share of right ones.
     """
     counts = [
         np.array(
@@ -49,7 +49,7 @@ def f1_interval(dense: Judged, halved: Judged, task: Task) -> tuple[float, float
 
 
 def _answers(row: Sequence[str], task: Task) -> set[Any]:
-    """What of a row's labels counts: entities, or labels, or labels by the word's place."""
+    """What counts in a row: its entities, or its labels, or the label of each word by its place."""
     if task.kind is Kind.LABEL_SETS:
         return set(row)
     return entities(row, task.labels) if OUTSIDE in task.labels else set(enumerate(row))
@@ -60,7 +60,7 @@ def _counts(first: set[Any], second: set[Any]) -> list[int]:
 
 
 def changed_rows(examples: Examples, dense: Judged, halved: Judged) -> list[Changed]:
-    """The rows that got other labels, those with the largest share of others first."""
+    """The rows whose labels differ, those with the largest share of differing labels first."""
     several = examples.task.kind is Kind.LABEL_SETS
     found = []
     for row, (mine, other) in enumerate(zip(dense.predicted, halved.predicted, strict=True)):
@@ -84,10 +84,10 @@ def changed_rows(examples: Examples, dense: Judged, halved: Judged) -> list[Chan
 
 
 def label_counts(dense: Any, halved: Any, *, tokens: bool, outside: int | None) -> Ints:
-    """For each text the labels that both give, that the dense and that the halved model gives.
+    """How many labels both models, the dense model and the halved model give each text.
 
     Logits are ``[texts, labels]``, or with ``tokens`` a list of ``[tokens, labels]``, whose first
-    and last token are the tokenizer's own; the label ``outside`` counts as none. int64
+    and last token are the tokenizer's own; the label ``outside`` does not count. int64
     ``[texts, 3]``.
     """
 
@@ -102,7 +102,7 @@ def label_counts(dense: Any, halved: Any, *, tokens: bool, outside: int | None) 
 
 
 def shared_labels(counts: Ints) -> float:
-    """F1 in percent of ``[shared, dense, halved]``; 100 where neither gives any."""
+    """F1 in percent of ``[shared, dense, halved]``; 100 if neither model gives any label."""
     given = int(counts[1] + counts[2])
     return 200.0 * int(counts[0]) / given if given else 100.0
 
@@ -110,7 +110,7 @@ def shared_labels(counts: Ints) -> float:
 def changed_labels(
     texts: Sequence[str], dense: Any, halved: Any, labels: Sequence[str]
 ) -> list[Changed]:
-    """The texts with other labels, those whose scores moved most first."""
+    """The texts whose labels differ, those whose scores changed most first."""
     shares = [np.asarray(sigmoid(np.asarray(each)), np.float64) for each in (dense, halved)]
     distance = np.abs(shares[0] - shares[1]).max(axis=1)
     differ = ((shares[0] > 0.5) != (shares[1] > 0.5)).any(axis=1)
@@ -132,7 +132,7 @@ def changed_tokens(
     dense: Sequence[list[TaggedToken]],
     halved: Sequence[list[TaggedToken]],
 ) -> list[Changed]:
-    """The texts with the most tokens of another label, and these tokens."""
+    """The texts whose tokens' labels differ, those with the largest share of such tokens first."""
     found = []
     for text, mine, other in zip(texts, dense, halved, strict=True):
         pairs = [(a, b) for a, b in zip(mine, other, strict=True) if a["label"] != b["label"]]

@@ -1,4 +1,4 @@
-"""report.html: what a halving kept, cost and brought, in one self-contained page."""
+"""report.html: what a halving kept, cost and gained, in one self-contained page."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def render_report(result: HalveResult) -> str:
 
 
 def _latencies(bench: BenchResult | None) -> list[dict[str, Any]]:
-    """For each shape, the engines' medians with the share of the slowest: lengths of bars."""
+    """For each shape, the engines' medians, and as lengths of bars their share of the slowest."""
     if bench is None:
         return []
     shapes = list(dict.fromkeys(str(row.shape) for row in bench.rows))
@@ -85,15 +85,15 @@ def _memory(bench: BenchResult | None) -> list[dict[str, Any]]:
 
 
 def _speeds(bench: BenchResult | None) -> list[Speedup]:
-    """Beside torch and the fastest other engine, at the shape that the page's top names."""
+    """Speed-ups over torch and the fastest other engine, for the tiles at the top of the page."""
     found = [] if bench is None else speedups(bench)
     return [each for each in found if each.shape == _TILE_SHAPE] or found[-1:]
 
 
 def _sparsity(layers: Sequence[LayerZeros]) -> dict[str, Any]:
-    """The encoder's zeros: a row a layer, a column a kind of matrix, in percent; and all others.
+    """The zeros of the encoder, in percent, by layer and kind of matrix; and those of all others.
 
-    Matrices of a family with other names are listed with the others.
+    Matrices with names of their own, as in some families, are listed with the others.
     """
     cells: dict[int, dict[str, float]] = {}
     others = []

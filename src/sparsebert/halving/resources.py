@@ -1,4 +1,4 @@
-"""Disk and memory that a halving takes, checked before its first step."""
+"""The disk space and memory that a halving takes, checked before its first step."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from sparsebert.halving.subject import Goal, Subject
 from sparsebert.tasks.own import unread_task
 
 _FLOAT = 4  # bytes
-_PACKED = 0.3  # of the dense weights: int8, half of the encoder's
+_PACKED = 0.3  # of the dense size: int8, without half of the encoder's weights
 _LIBRARIES = 600 << 20
-_CALIBRATION_TOKENS = 60_000  # of 1,024 texts
+_CALIBRATION_TOKENS = 60_000  # in 1,024 texts
 _COPIES = 10  # of these tokens' hidden states, in the dense model and in the pruned one
 _MATRICES = 8  # as large as the Hessian of the widest layer
-_KEPT = 1.2  # by torch's allocator, of what training takes
+_KEPT = 1.2  # times what training takes: torch's allocator keeps memory
 
 
 def disk_needed(subject: Subject, plan: Plan) -> int:
-    """Bytes of the work folder and the result when they take most.
+    """Bytes of the work folder and the result at their largest.
 
-    A folder each for the pruned model, for each round's student and packed model and, where it is
-    fine-tuned first, for the dense one; and the checkpoints of one training.
+    A folder each for the pruned model, for each round's student and packed model, and for the dense
+    model if it is fine-tuned first; and the checkpoints of one training.
     """
     from sparsebert.training.upstream.options import UpstreamOptions
     from sparsebert.training.work_folder import disk_needed as training_disk
@@ -38,7 +38,7 @@ def disk_needed(subject: Subject, plan: Plan) -> int:
     if not subject.taught:
         trained = training_disk(subject.checkpoint, UpstreamOptions(epochs=3))
     elif plan.rounds:
-        # Of task models word embeddings that occur are trained, of others none.
+        # Task models train the word embeddings that occur, others train none.
         trained = training_disk(
             subject.checkpoint, UpstreamOptions(epochs=plan.epochs, embeddings="frozen")
         )
@@ -48,10 +48,10 @@ def disk_needed(subject: Subject, plan: Plan) -> int:
 def memory_needed(subject: Subject, plan: Plan) -> int:
     """Bytes that the largest step takes: distilling, or pruning by second order.
 
-    Distilling takes what training does (`sparsebert.diagnosis.memory`), and the teacher. Second
-    order takes the hidden states of all calibration texts, before and after one encoder layer, in
-    the dense and in the pruned model, and some matrices of the widest layer. For MiniLM that is 2.4
-    and 1.7 GB, where 2.3 and 1.7 GB were measured.
+    Distilling takes what training does (`sparsebert.diagnosis.memory`), and the teacher.
+    Second-order pruning takes the hidden states of all calibration texts, before and after one
+    encoder layer, in the dense and in the pruned model, and some matrices of the widest layer. For
+    MiniLM, these estimates are 2.4 and 1.7 GB; 2.3 and 1.7 GB were measured.
     """
     checkpoint = subject.checkpoint
     config = checkpoint.config
@@ -72,12 +72,12 @@ def memory_needed(subject: Subject, plan: Plan) -> int:
 
 
 def check_resources(subject: Subject, plan: Plan, work: Path) -> None:
-    """OutputError or InputError if disk or memory will not suffice, by these estimates."""
+    """OutputError or InputError if there is too little disk space or memory by these estimates."""
     check_disk(work, disk_needed(subject, plan), f"halving {subject.title}")
     memory = available_memory()
     needed = memory_needed(subject, plan)
     if memory is not None and memory.free < needed:
         raise InputError(
-            f"halving {subject.title} takes about {size_text(needed)} of memory, and "
-            f"{size_text(memory.free)} are free: close other programs, or take a machine with more."
+            f"halving {subject.title} takes about {size_text(needed)} of memory, but only "
+            f"{size_text(memory.free)} is free: close other programs, or use a machine with more."
         )

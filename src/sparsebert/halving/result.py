@@ -1,4 +1,4 @@
-"""What `halve` came to, as plain data: the report shows nothing else."""
+"""The result of `halve` as plain data, which is all that the report shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparsebert.bench.result import Row, ratio_of
 from sparsebert.halving.judgement import Judgement
 
 OURS = "sparsebert-int8"
-_APART = 1.5  # upper quartile of times over the lower
+_APART = 1.5  # upper quartile of the times divided by the lower
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class HalveResult:
         if not self.held:
             more = "standard" if self.effort == "quick" else "thorough"
             lines.append(
-                f"It lost {self.judgement.drop:.2f} points where {self.promise:g} were allowed: "
-                f"give more texts of the kind that it reads, or --effort {more}."
+                f"It lost {self.judgement.drop:.2f} points, but at most {self.promise:g} were "
+                f"allowed: use more texts of the kind that the model reads, or --effort {more}."
             )
         return lines + [f"note: {note}" for note in self.notes]
 
@@ -88,7 +88,7 @@ class HalveResult:
 
 @dataclass(frozen=True)
 class Speedup:
-    """How many times as fast as ``peer`` the halved model is, the median over rounds, at a shape.
+    """How many ``times`` as fast as ``peer`` the halved model is, the median over rounds.
 
     ``shape`` is batch x tokens.
     """
@@ -99,7 +99,7 @@ class Speedup:
 
 
 def speedups(bench: BenchResult) -> list[Speedup]:
-    """At each shape beside torch and the fastest engine of others, if that is not torch."""
+    """At each shape, over torch and over the fastest engine of others, if that is not torch."""
     found = []
     for shape in dict.fromkeys(str(row.shape) for row in bench.rows):
         rows = {row.engine: row for row in bench.rows if str(row.shape) == shape}
@@ -117,25 +117,25 @@ def speedups(bench: BenchResult) -> list[Speedup]:
 
 
 def speed_sentences(bench: BenchResult) -> list[str]:
-    """One line a peer: how many times as fast, shape by shape."""
+    """One line per peer: the speed-up over it, shape by shape."""
     lines = []
     found = speedups(bench)
     for peer in dict.fromkeys(each.peer for each in found):
         at = ", ".join(f"{each.times:.1f} at {each.shape}" for each in found if each.peer == peer)
         fastest = "" if peer == "torch" else ", the fastest other engine there"
-        lines.append(f"times as fast as {peer}{fastest}: {at} (batch x tokens).")
+        lines.append(f"Speed-up over {peer}{fastest}: {at} (batch x tokens).")
     return lines
 
 
 def unsteady(bench: BenchResult) -> str | None:
-    """A note if the halved model's own times lie so far apart that ratios of them mean little."""
+    """A note if the halved model's own times vary so much that their ratios mean little."""
     apart = [row for row in bench.rows if row.engine == OURS and row.q3_ms > _APART * row.q1_ms]
     if not apart:
         return None
     shapes = ", ".join(str(row.shape) for row in apart)
     return (
-        f"the machine had other things to do while it was measured (times at {shapes} lie far "
-        "apart): measure again with `sparsebert bench` when it is quiet."
+        f"the machine was busy with other work during the benchmark (times at {shapes} vary "
+        "widely): measure again with `sparsebert bench` when it is idle."
     )
 
 

@@ -1,10 +1,10 @@
-"""Which rows a halving learns from, chooses between rounds on, and reports on: no row is two.
+"""Which rows a halving learns from, chooses between rounds on, and reports on: all are distinct.
 
-    texts.parquet                       what is calibrated on, and distilled on without a task
+    texts.parquet                       texts to calibrate on, and without a task to distil on
     data/{train,validation}.parquet     rows to learn from, and to choose on if there are rounds
-    scored/validation.parquet           rows to report on, where the user's data has none
+    scored/validation.parquet           rows to report on, if the user's data has none
 
-The choice is fixed: it depends on the texts alone.
+The selection is fixed: it depends on the texts alone.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _CHOICE = 0.1  # of the training rows
 
 @dataclass(frozen=True)
 class Rows:
-    """``scored`` is reported on, ``choice`` decides between rounds: a data folder for a task, texts
-    for others. Without a choice to make both are the same.
+    """``scored`` is reported on, ``choice`` decides between rounds: data folders for a task, else
+    texts. If there is no choice to make, both are the same.
     """
 
     folders: Folders
@@ -47,7 +47,7 @@ class Rows:
 def prepare(
     work: Path, subject: Subject, gathered: Gathered, *, choose: bool, threads: int | None
 ) -> Rows:
-    """Write the rows into the work folder, once: an interrupted call is made good by the next."""
+    """Write the rows into the work folder, once; the next call completes an interrupted one."""
     places = place(work, subject, gathered, choose=choose)
     folders = places.folders
     if folders.texts.is_file():
@@ -89,7 +89,7 @@ def place(work: Path, subject: Subject, gathered: Gathered, *, choose: bool) -> 
 def _write_scored(subject: Subject, held: list[Text], out: Path) -> None:
     """The labelled rows to report on, as the data folder ``out``.
 
-    Those of the texts that are held out, or all where texts of their own are learnt from.
+    These are the rows of the held-out texts, or all rows if separate texts are learned from.
     """
     import pyarrow as pa
     import pyarrow.parquet
@@ -108,7 +108,7 @@ def _write_scored(subject: Subject, held: list[Text], out: Path) -> None:
 def _write_data(
     work: Path, subject: Subject, gathered: Gathered, places: Rows, threads: int | None
 ) -> None:
-    """The data folders that are not there yet, each whole or not at all."""
+    """Write the data folders that do not exist yet, each whole or not at all."""
     scored, data = places.scored, places.folders.data
     assert isinstance(scored, Path)
     if subject.labelled:
@@ -132,7 +132,7 @@ def _write_data(
 
 
 def _has_validation(subject: Subject) -> bool:
-    """Whether the data comes in parts: if not, the same rows are held out for every model."""
+    """Whether the data has a validation split; if not, every model has the same rows held out."""
     assert subject.data is not None
     if subject.data.is_file() or subject.task is None:
         return False

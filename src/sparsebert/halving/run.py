@@ -1,9 +1,9 @@
-"""`halve`: a dense model to a packed int8 folder, and what that cost.
+"""`halve`: from a dense model to a packed int8 folder, and what that cost.
 
 All work happens in ``OUT.halving`` beside the output: texts, each step's folder, and the plan that
-the run was begun with. Every step makes a whole folder or none, training resumes from its last
-checkpoint, and nothing depends on when a run was stopped; so the same call goes on where it was
-killed, to the same bits.
+the run started with. Every step writes a whole folder or none, training resumes from its last
+checkpoint, and nothing depends on when a run was stopped; so the same call resumes where it was
+killed, and gives the same result bit for bit.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def halve(
     report = shown(progress)
     chosen = get_effort(effort)
     if max_drop is not None and max_drop < 0:
-        raise InputError(f"max_drop must not be negative, and is {max_drop}.")
+        raise InputError(f"max_drop must not be negative, but is {max_drop}.")
     Pattern(1, 2, shared_rows)
     target = check_output(out, force=force)
     subject = recognise(model, data=data, task=task, texts=texts, columns=DataOptions(**columns))
@@ -216,11 +216,11 @@ def commands(
     seed: int = 1,
     **columns: Any,
 ) -> tuple[list[str], list[str]]:
-    """What was recognised, and the single commands that come to the same: nothing is computed.
+    """What was recognised, and the separate commands that do the same: nothing is computed.
 
-    Where `halve` writes rows of its own first, a sentence says so: these are in its work folder
-    only while it runs. How many examples fit the time allowed it measures, too. Raises what `halve`
-    raises of its arguments.
+    If `halve` first writes rows of its own, a sentence says so: they are in its work folder only
+    while it runs. It also measures how many examples fit into the time allowed. Raises what `halve`
+    raises for its arguments.
     """
     chosen = get_effort(effort)
     subject = recognise(model, data=data, task=task, texts=texts, columns=DataOptions(**columns))
@@ -238,12 +238,12 @@ def commands(
     number = min(1, plan.rounds)
     said = list(subject.said)
     if folders.texts.is_relative_to(work):
-        said.append(f"{folders.texts} holds the texts, without duplicates and those held out.")
+        said.append(f"{folders.texts} has the texts, without duplicates and those held out.")
     if folders.data.is_relative_to(work) and subject.goal is Goal.TASK:
-        labels = "the data's" if subject.labelled else "the model's own answers"
-        said.append(f"{folders.data} holds rows to train and to score on, their labels {labels}.")
+        labels = "the data's labels" if subject.labelled else "the model's own answers as labels"
+        said.append(f"{folders.data} has the rows to train and to score on, with {labels}.")
     if number:
-        said.append("Of many texts a selection that fits the time allowed is taken: --max-rows.")
+        said.append("Of too many texts, halve uses as many as fit the time allowed (--max-rows).")
     return said, [
         *(step.command for step in run.before()),
         *(step.command for step in run.round_steps(number)),
@@ -251,7 +251,7 @@ def commands(
 
 
 class _Run:
-    """The steps of one halving, in order, each skipped where an earlier run made its folder."""
+    """The steps of one halving, in order; each is skipped if an earlier run made its folder."""
 
     def __init__(
         self,
@@ -277,18 +277,18 @@ class _Run:
         self.notes: list[str] = []
 
     def before(self) -> list[steps.Step]:
-        """The steps ahead of the first round."""
+        """The steps before the first round."""
         first = [steps.dense_step(self._subject, self._folders, self._seed)]
         pruning = steps.prune_step(self._subject, self._folders, self._shared_rows)
         return [*([] if self._subject.taught else first), pruning]
 
     def round_steps(self, number: int) -> list[steps.Step]:
-        """One round of distillation (none for 0), and packing what came of it."""
+        """One round of distillation (none for 0), and packing its result."""
         distil = [steps.distil_step(self._subject, self._folders, self._plan, number, self._seed)]
         return [*(distil if number else []), steps.pack_step(self._folders, number)]
 
     def overview(self, *, measured: bool) -> str:
-        """The steps as a list on one line, those done earlier marked."""
+        """The steps as a list on one line, with those done earlier marked."""
         rounds = self._plan.rounds
         listed = [*self.before(), *self.round_steps(min(1, rounds))]
         titles = [step.title + (" (done)" if step.done else "") for step in listed]
@@ -298,11 +298,11 @@ class _Run:
         return "Steps: " + "; ".join(f"{place}. {each}" for place, each in enumerate(titles, 1))
 
     def rounds(self, max_drop: float | None, worth: float) -> tuple[Judgement, int]:
-        """Run it all; the judgement of the best round, and its number (0: none).
+        """Run everything; the judgement of the best round, and its number (0: no distillation).
 
-        Rounds end once no more than ``max_drop`` points are lost (None: not any), or one gained
-        fewer than ``worth``. The first is measured against no distillation at all, which is what
-        remains if none gained.
+        Rounds end as soon as no more than ``max_drop`` points are lost (None: none at all), or one
+        gains fewer than ``worth``. The first is compared with pruning alone, which is the result if
+        no round gains.
         """
         rounds = self._plan.rounds
         choosing = rounds > 1 and max_drop != math.inf
@@ -324,7 +324,7 @@ class _Run:
             if gained < worth:
                 self.notes.append(
                     f"round {number} of distillation gained {gained:.2f} points on the rows to "
-                    "choose on: more would not pay."
+                    "choose on, too few for another round."
                 )
                 break
         return self._judge(best, self._rows.scored), best
@@ -356,7 +356,7 @@ class _Run:
 
 
 def _task_of(subject: Subject) -> str | None:
-    """The task's name among the arguments that decide the result."""
+    """The task's name, for the arguments that decide the result."""
     if subject.goal is Goal.TASK:
         return steps.task_name(subject)
     return subject.task.name if subject.task is not None else None
@@ -369,7 +369,7 @@ def _promise(max_drop: float | None, judgement: Judgement) -> float:
 
 @contextmanager
 def _emptied_on_error(work: Path) -> Iterator[None]:
-    """What cannot be begun leaves nothing behind that another call would have to remove."""
+    """A run that cannot start leaves nothing behind that another call would have to remove."""
     try:
         yield
     except Exception:
@@ -380,14 +380,14 @@ def _emptied_on_error(work: Path) -> Iterator[None]:
 
 
 def _lock(work: Path, stack: ExitStack) -> None:
-    """Keep others out of the work folder, which is made; an empty one is removed in the end."""
+    """Create the work folder and keep others out of it; it is removed at the end if it is empty."""
     stack.enter_context(writing(work))
     stack.enter_context(made_parents(work))
     work.mkdir(exist_ok=True)
     stack.callback(_remove_if_empty, work)
     lock = FolderLock.take(work)
     if lock is None:
-        raise OutputError(f"{work} is being worked in by another process: wait for it to end.")
+        raise OutputError(f"{work} is in use by another process: wait for it to end.")
     stack.callback(lock.release, work)
 
 
@@ -397,21 +397,21 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _own_texts(subject: Subject, gathered: Gathered, folders: steps.Folders) -> Path | None:
-    """The user's own data where a command by hand reads the same texts from it."""
+    """The user's own data, if a command by hand would read the same texts from it."""
     if gathered.duplicates or subject.goal is not Goal.TASK or subject.texts:
         return None
     return folders.data
 
 
 def _engines(peers: bool) -> tuple[str, ...]:
-    """Ours, torch, and with ``peers`` what else is installed."""
+    """Ours, torch, and with ``peers`` every other engine that is installed."""
     ours = ("sparsebert-int8", "sparsebert-dense-int8", "torch")
     others = [name for name in default_engines() if not name.startswith(("sparsebert", "torch"))]
     return (*ours, *(others if peers else ()))
 
 
 def _data_fingerprint(subject: Subject) -> str | None:
-    """SHA-256 of the files of data that has labels; the texts of others have one of their own."""
+    """SHA-256 of the files of labelled data; other texts have a fingerprint of their own."""
     if not subject.labelled:
         return None
     assert subject.data is not None
@@ -425,7 +425,7 @@ def _data_fingerprint(subject: Subject) -> str | None:
 
 
 def _kept_plan(work: Path, inputs: dict[str, Any]) -> Plan | None:
-    """The plan that a run in ``work`` was begun with. OutputError if it is of another call."""
+    """The plan that the run in ``work`` started with. OutputError if another call started it."""
     path = work / _PLAN_NAME
     if not path.is_file():
         return None
@@ -433,8 +433,8 @@ def _kept_plan(work: Path, inputs: dict[str, Any]) -> Plan | None:
     changed = [name for name, value in inputs.items() if plan.inputs.get(name) != value]
     if changed:
         raise OutputError(
-            f"{work} holds an unfinished run with another {' and '.join(changed)}: give the "
-            "same again to resume it, or remove that folder."
+            f"{work} holds an unfinished run with different {' and '.join(changed)}: use the same "
+            "again to resume it, or remove that folder to start over."
         )
     return plan
 
@@ -457,7 +457,7 @@ def _made_plan(
 
 def _about_time(plan: Plan, texts: int) -> str:
     rows = f"{plan.max_rows or texts:,} of {texts:,} texts, {plan.epochs:g} epochs"
-    most = "" if plan.rounds == 1 else f"; there are {plan.rounds} at most"
+    most = "" if plan.rounds == 1 else f"; there are at most {plan.rounds}"
     return (
         f"A round of distillation takes up to about {_duration(plan.estimate)} here ({rows}){most}."
     )

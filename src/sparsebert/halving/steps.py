@@ -1,4 +1,4 @@
-"""The steps of a halving: each is a function that stands by itself, called with its command."""
+"""The steps of a halving: each is a separate function, with the command that calls it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sparsebert.pruning.methods import CALIBRATION_ROWS
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import CUSTOM, Kind
 
-LENGTH = 128  # tokens: of longer texts an embedding model learns from the beginning
+LENGTH = 128  # tokens: an embedding model learns from the beginning of longer texts
 
 
 @dataclass(frozen=True)
 class Step:
-    """One folder that is made: ``out`` is whole once it is there. ``command`` does it by hand."""
+    """A step that makes the folder ``out``, whole once it exists. ``command`` does it by hand."""
 
     title: str
     out: Path
@@ -33,7 +33,7 @@ class Step:
 
     @property
     def done(self) -> bool:
-        """Whether an earlier run made it."""
+        """Whether an earlier run made the folder."""
         return (self.out / "config.json").is_file()
 
 
@@ -48,7 +48,7 @@ class Folders:
 
     @property
     def dense(self) -> Path:
-        """The dense model that was fine-tuned first."""
+        """The dense model, fine-tuned first."""
         return self.work / "dense"
 
     @property
@@ -57,11 +57,11 @@ class Folders:
         return self.work / "pruned"
 
     def student(self, number: int) -> Path:
-        """After a round of distillation, from 1; before the first it is the pruned one."""
+        """The model after a round of distillation, counted from 1; 0 is the pruned one."""
         return self.work / f"student-{number}" if number else self.pruned
 
     def packed(self, number: int) -> Path:
-        """The same, packed in int8."""
+        """The same, packed to int8."""
         return self.work / f"packed-{number}"
 
 
@@ -77,7 +77,7 @@ def task_name(subject: Subject) -> str:
 def data_options(subject: Subject) -> DataOptions:
     """How `finetune` and `evaluate` read the data: the user's, or texts with the model's answers.
 
-    A model that says where there is no answer goes on doing so by its own threshold.
+    A model that says when there is no answer continues to do so, by its own threshold.
     """
     options = subject.columns if subject.labelled else DataOptions()
     if task_name(subject) != "squad_v2" or options.threshold is not None:
@@ -89,7 +89,7 @@ def data_options(subject: Subject) -> DataOptions:
 
 
 def teacher_of(subject: Subject, folders: Folders) -> str:
-    """The dense model that is halved: as given, or once it knows the task."""
+    """The dense model that is halved: as given, or as fine-tuned on the task first."""
     return subject.model if subject.taught else str(folders.dense)
 
 
@@ -144,7 +144,7 @@ def distil_step(subject: Subject, folders: Folders, plan: Plan, number: int, see
     }
     if plan.max_rows is not None:
         arguments["max_rows"] = plan.max_rows
-    if number > 1:  # it is nearly there
+    if number > 1:  # little is left to learn
         arguments["learning_rate"] = 5e-5
 
     def run(progress: Progress) -> Any:
@@ -167,12 +167,12 @@ def _upstream_step(subject: Subject, folders: Folders, plan: Plan, number: int, 
         "max_length": min(LENGTH, subject.checkpoint.config.max_length),
     }
     if subject.kinds[0] == "sparse":
-        # It reads texts without masks, and its logits as they are: their distribution, which these
-        # terms hold, does not know by how much all of them are above 0. The head stays as it is.
+        # SPLADE reads texts without masks and uses the logits themselves. These terms only keep
+        # their distribution, which is the same if all logits shift. The head stays unchanged.
         arguments |= {"masked_lm_weight": 0.0, "token_logits_weight": 0.0}
     if plan.max_rows is not None:
         arguments["max_rows"] = plan.max_rows
-    if number > 1:  # it is nearly there
+    if number > 1:  # little is left to learn
         arguments["learning_rate"] = 2e-4
 
     def run(progress: Progress) -> Any:
@@ -185,7 +185,7 @@ def _upstream_step(subject: Subject, folders: Folders, plan: Plan, number: int, 
 
 
 def pack_step(folders: Folders, number: int) -> Step:
-    """Pack in int8."""
+    """Pack to int8."""
     source, out = folders.student(number), folders.packed(number)
 
     def run(progress: Progress) -> Any:

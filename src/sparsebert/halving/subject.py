@@ -1,4 +1,4 @@
-"""What is to be halved: found out from the model's folder and the data, and said aloud."""
+"""What is to be halved, as recognised from the model's folder and the data."""
 
 from __future__ import annotations
 
@@ -45,14 +45,15 @@ EMBEDDINGS: dict[EmbeddingKind, str] = {
     "tokens": "token embeddings",
 }
 _SEVERAL = (Kind.TOKENS, Kind.LABEL_SETS)
-_FLOATS = ("halffloat", "float", "double")  # as Arrow calls them: labels that are numbers
+_TEXTS_ALONE = "Only the texts of the data are read, not its labels."
+_FLOATS = ("halffloat", "float", "double")  # Arrow's names for types of labels that are numbers
 
 
 class Goal(str, Enum):
-    """What the halved model shall do as the dense one does.
+    """What the halved model should do as well as the dense one.
 
-    LABELS are those of each token, or several of a text: learnt from texts alone like embeddings,
-    and scored on the data's where it has them.
+    LABELS are those of each token, or several for a text: learned from texts alone, as embeddings
+    are, and scored on the data's labels if it has them.
     """
 
     TASK = "task"
@@ -64,11 +65,11 @@ class Goal(str, Enum):
 class Subject:
     """A dense model, and what it is judged by.
 
-    ``taught`` says that the model has a trained head for ``task``, so that it is its own teacher;
-    without it the dense model is fine-tuned on ``data`` first. ``labelled`` says that ``data`` has
-    labels to score on. An embedding model has a task of embeddings where ``data`` has scored pairs,
-    or queries and documents; else none. ``kinds`` are those of its embeddings, first what it is
-    judged by. ``said`` are sentences on what was recognised.
+    ``taught`` says that the model is its own teacher, because it has a trained head or computes
+    embeddings; otherwise the dense model is fine-tuned on ``data`` first. ``labelled`` says that
+    ``data`` has labels to score on. An embedding model has a ``task`` only if ``data`` has scored
+    pairs, or queries and documents. ``kinds`` are the kinds of its embeddings, beginning with the
+    one it is judged by. ``said`` are sentences on what was recognised.
     """
 
     model: str
@@ -99,8 +100,8 @@ def recognise(
 ) -> Subject:
     """Look at the model and the data; nothing is computed yet.
 
-    Raises CheckpointError for a model that is packed or sparse already or is damaged,
-    DataError for data without texts, InputError for a task that the head does not fit.
+    Raises CheckpointError for a model that is damaged, packed or already sparse, DataError for data
+    without texts, InputError for a task that does not fit the head.
     """
     checkpoint = open_dense(model)
     columns = columns or DataOptions()
@@ -140,14 +141,14 @@ def recognise(
     if head in ENCODERS and data is not None and task is None:
         found = _of_embeddings(data, found, checkpoint, columns)
     if found is not None and found.name == CUSTOM and found.kind is Kind.REGRESSION:
-        columns = replace(columns, regression=True)  # what was recognised is what is read
+        columns = replace(columns, regression=True)  # the data is read as it was recognised
     said = [about_model(checkpoint)]
     if head in ENCODERS and (found is None or found.embeds):
         goal, taught, chosen = Goal.EMBEDDING, True, found
         if checkpoint.pooling is not None:
-            checkpoint.pooling.check()  # told now, and not once it is pruned
+            checkpoint.pooling.check()  # raises now rather than after pruning
         if found is None:
-            said.append("It is judged by how near its embeddings stay to the dense model's.")
+            said.append("It is judged by how close its embeddings stay to the dense model's.")
         elif found.kind is Kind.PAIRS:
             said.append("It is judged by the cosines of the data's scored pairs.")
         else:
@@ -157,10 +158,7 @@ def recognise(
         said.append(f"The data is {_about_task(found)}: the dense model is fine-tuned on it first.")
     else:
         goal, taught, chosen = Goal.TASK, True, _fitting(checkpoint, found)
-        labels = (
-            f"Scored on {_about_task(found)}." if found else "Judged by its agreement with itself."
-        )
-        said.append(f"It is its own teacher. {labels}")
+        said.append(_own_teacher(found))
     return subject(
         goal=goal,
         task=chosen,
@@ -179,11 +177,11 @@ def _without_dense(
     name: str | None,
     columns: DataOptions,
 ) -> tuple[Task | None, list[str]]:
-    """The task of a model of sparse embeddings or token vectors, and what is said."""
+    """The task of a model of sparse embeddings or token vectors, and sentences on it."""
     if name not in (None, RETRIEVAL):
         raise InputError(
             f"{checkpoint.source} is {about_head(checkpoint)}, which is judged on texts, or on "
-            "queries and documents: leave the task out."
+            "queries and documents: leave out the task."
         )
     if data is None and name is not None:
         raise _without_data(name)
@@ -194,30 +192,35 @@ def _without_dense(
     if task is not None:
         said.append("It is judged by the documents that it finds for the data's queries.")
     else:
-        kept = f"how near its {EMBEDDINGS[kinds[0]]} stay to the dense model's"
+        kept = f"how close its {EMBEDDINGS[kinds[0]]} stay to the dense model's"
         said.append(f"It is judged by {kept}.")
-        said += ["Of the data only texts are read, no labels."] if data is not None else []
+        said += [_TEXTS_ALONE] if data is not None else []
     return task, said
+
+
+def _own_teacher(task: Task | None) -> str:
+    """The sentence on a model that learns from its dense original, and on how it is judged."""
+    judged = f"scored on {_about_task(task)}" if task else "judged by how far the two agree"
+    return f"It is its own teacher, and the halved model is {judged}."
 
 
 def _of_labels(
     checkpoint: Checkpoint, data: str | Path | None, name: str | None, columns: DataOptions
 ) -> tuple[Task | None, list[str]]:
-    """The task of a model that labels tokens or gives several labels, and what is said."""
+    """The task of a model that labels tokens or gives several labels, and sentences on it."""
     if data is None and name is not None:
         raise _without_data(name)
     task = None if data is None else _labels_task(checkpoint, data, name, columns)
-    scored = f"Scored on {_about_task(task)}." if task else "Judged by its agreement with itself."
-    said = [about_model(checkpoint), f"It is its own teacher. {scored}"]
+    said = [about_model(checkpoint), _own_teacher(task)]
     if data is not None and task is None:
-        said.append("Of the data only texts are read, no labels.")
+        said.append(_TEXTS_ALONE)
     return task, said
 
 
 def _labels_task(
     checkpoint: Checkpoint, data: str | Path, name: str | None, columns: DataOptions
 ) -> Task | None:
-    """The task of data with labels such as the model gives; None where it has none.
+    """The task of data with the kind of labels that the model gives; None if it has none.
 
     Each label must be one of the model's. Raises DataError and InputError.
     """
@@ -236,12 +239,12 @@ def _labels_task(
         raise _more_labels(checkpoint, task)
     for split in ("train", *validation_splits(task, data)):
         if split == "train" or Path(data).is_dir():
-            load_split(task, data, split)  # a label that the model lacks shows here
+            load_split(task, data, split)  # raises for a label that the model lacks
     return task
 
 
 def _unread(data: str | Path) -> Task:
-    """By what data is read whose columns are to be looked at: a table, or CoNLL files."""
+    """The task to read data with before its columns are known: as a table, or as CoNLL files."""
     path = Path(data)
     if path.is_dir():
         tagged = bool(tables_in(path, TAGGED_TYPES)) and not tables_in(path)
@@ -253,10 +256,10 @@ def _unread(data: str | Path) -> Task:
 def _labelled_task(
     checkpoint: Checkpoint, data: str | Path, name: str | None, columns: DataOptions
 ) -> Task | None:
-    """The task that the data is of; None where it has texts and no labels. Raises DataError."""
+    """The task that the data is for; None if it has texts but no labels. Raises DataError."""
     if name is not None:
         return find_task(name, data, options=columns)
-    # A name of columns that only one task has says which; what is left is the user's own.
+    # Column names that only one task has identify it; any other data is a custom task.
     table = read_split(_unread(data), data, "train").table
     if holds_tags(table, columns):
         return own_task(NER, data, options=columns)
@@ -281,17 +284,17 @@ def _labelled_task(
 
 
 def _is_common(task: Task) -> bool:
-    """Whether any data may have such columns: a sentence, or two, and a label."""
+    """Whether the columns are too common to identify the task: one or two sentences and a label."""
     return set(task.text_columns) <= {"sentence", "sentence1", "sentence2"}
 
 
 def _of_embeddings(
     data: str | Path, found: Task | None, checkpoint: Checkpoint, columns: DataOptions
 ) -> Task | None:
-    """What an encoder's data is of, where no task was named.
+    """What an encoder's data is for, if no task was named.
 
-    Scored pairs are what embeddings are judged by, and so are an embedding model's queries and
-    documents, by their columns.
+    Embeddings are judged by scored pairs, and those of an embedding model also by queries and
+    documents, which are recognised by their columns.
     """
     if found is not None and found.kind is Kind.REGRESSION and len(found.text_columns) == 2:
         return find_task(PAIRS, data, options=replace(columns, regression=False))
@@ -306,7 +309,7 @@ def _has_documents(data: str | Path, columns: DataOptions) -> bool:
 
 
 def _fitting(checkpoint: Checkpoint, task: Task | None) -> Task | None:
-    """The task, if the model's head is one for it. Raises InputError."""
+    """The task, if it fits the model's head. Raises InputError."""
     if task is None:
         return None
     if task.head is not checkpoint.config.head or task.kind is Kind.LABEL_SETS:
@@ -314,13 +317,13 @@ def _fitting(checkpoint: Checkpoint, task: Task | None) -> Task | None:
     count = len(checkpoint.config.labels)
     if task.kind is Kind.REGRESSION and count != 1:
         raise InputError(
-            f"{checkpoint.source} has {count} labels, and the data a number for a label: name the "
+            f"{checkpoint.source} has {count} labels, but the data's label is a number: name the "
             "column of the classes (--label-column)."
         )
     if task.kind is Kind.CLASSIFICATION and count == 1:
         raise InputError(
-            f"{checkpoint.source} gives one number, and the data's labels are "
-            f"{', '.join(task.labels[:5])}: say --regression if these are numbers."
+            f"{checkpoint.source} predicts one number, but the data's labels are "
+            f"{', '.join(task.labels[:5])}: pass --regression if these are numbers."
         )
     if task.kind is Kind.CLASSIFICATION and len(task.labels) > count:
         raise _more_labels(checkpoint, task)
@@ -330,27 +333,27 @@ def _fitting(checkpoint: Checkpoint, task: Task | None) -> Task | None:
 def _more_labels(checkpoint: Checkpoint, task: Task) -> DataError:
     labels = checkpoint.config.labels
     return DataError(
-        f"the data has {len(task.labels)} labels ({', '.join(task.labels[:8])}), and the head of "
-        f"{checkpoint.source} {len(labels)} ({', '.join(labels[:8])})."
+        f"the data has {len(task.labels)} labels ({', '.join(task.labels[:8])}), but the head of "
+        f"{checkpoint.source} has {len(labels)} ({', '.join(labels[:8])})."
     )
 
 
 def _unfit(checkpoint: Checkpoint, task: Task) -> InputError:
     return InputError(
         f"{checkpoint.source} is {about_head(checkpoint)}, which does not fit "
-        f"{_about_task(task)}: give other data, or name the task."
+        f"{_about_task(task)}: use other data, or name the task."
     )
 
 
 def _without_data(task: str) -> InputError:
-    return InputError(f"the task {task} says how to read data, and none is given: add --data.")
+    return InputError(f"the task {task} says how to read data, but no data was given: add --data.")
 
 
 def _about_task(task: Task | None) -> str:
     assert task is not None
     if task.name not in (CUSTOM, NER):
         return task.title
-    kind = f"{len(task.labels)} {'labels' if task.kind in _SEVERAL else 'classes'}"
+    kind = f"{len(task.labels)} {'labels' if task.kind in _SEVERAL else 'classes'} of"
     if task.kind is Kind.REGRESSION:
-        kind = "a regression"
-    return f"{kind} of {' and '.join(task.text_columns)}"
+        kind = "a regression on"
+    return f"{kind} {' and '.join(task.text_columns)}"

@@ -1,6 +1,6 @@
 """The texts that a model is halved on: gathered, checked, divided, labelled by the model itself.
 
-Where the user's data has no labels the dense model's own answers take their place: a student that
+If the user's data has no labels, the dense model's own answers take their place: a student that
 learns from its teacher's outputs does not read them, and a score against them is the agreement.
 """
 
@@ -22,7 +22,7 @@ from sparsebert.tasks.labels import are_unnamed
 from sparsebert.tasks.texts import Text, read_texts, single_texts
 
 SHIPPED = Path(__file__).with_name("calibration.txt")
-"""English sentences written for this, for those who have no texts of their own."""
+"""English sentences written for this purpose, for users who have no texts of their own."""
 
 FEW = 50
 _UNKNOWN_NOTED, _UNKNOWN_REFUSED = 0.05, 0.5
@@ -34,27 +34,27 @@ _SEED = 20_240_504
 
 @dataclass(frozen=True)
 class Gathered:
-    """Distinct texts (or pairs) in the order in which they came, and notes on them.
+    """Distinct texts (or pairs) in their original order, and notes on them.
 
-    ``duplicates`` were left out.
+    ``duplicates`` is the number of texts that were left out.
     """
 
     texts: list[Text]
     notes: list[str]
     own: bool
-    """Whether they are the user's, not those that the package ships."""
+    """Whether they are the user's rather than those that come with the package."""
     duplicates: int = 0
 
     @property
     def examples(self) -> int:
-        """How many may be learnt from: the package's own serve to calibrate alone."""
+        """How many can be learned from: those of the package are only for calibration."""
         return len(self.texts) if self.own else 0
 
 
 def gather(subject: Subject) -> Gathered:
-    """Read the subject's texts, those of its data, or else those that the package ships.
+    """Read the subject's texts and those of its data, else those that come with the package.
 
-    Of data with labels, which a student learns from anyway, texts are read only without others.
+    Labelled data is learned from anyway: its texts are read only if there are no others.
 
     Raises DataError for files without texts and for single texts among pairs.
     """
@@ -64,8 +64,8 @@ def gather(subject: Subject) -> Gathered:
     if not sources:
         note = (
             f"no texts were given: calibrated on {len(read_texts(SHIPPED))} English sentences that "
-            "come with sparsebert. A thousand texts of the kind that the model reads would let it "
-            "be distilled, too."
+            "come with sparsebert. With a thousand texts of the kind that the model reads, it "
+            "would also be distilled."
         )
         return Gathered(read_texts(SHIPPED), [note], own=False)
     task = subject.task
@@ -77,17 +77,19 @@ def gather(subject: Subject) -> Gathered:
     texts = list(dict.fromkeys(read))
     if len({isinstance(text, str) for text in texts}) > 1:
         raise DataError(
-            "some of the texts are pairs and some are not: give texts of the kind that the model "
-            "reads."
+            "some of the texts are pairs and some are not: use only texts of the kind that the "
+            "model reads."
         )
     if subject.goal is Goal.LABELS and not isinstance(texts[0], str):
-        raise DataError(f"{subject.title} labels single texts, and these are pairs.")
+        raise DataError(f"{subject.title} labels single texts, but these are pairs.")
     notes = []
     if len(texts) < len(read):
-        notes.append(f"{len(read) - len(texts):,} of {len(read):,} texts are duplicates: left out.")
+        notes.append(
+            f"{len(read) - len(texts):,} of {len(read):,} texts are duplicates and were left out."
+        )
     if len(texts) < FEW:
         notes.append(
-            f"there are only {len(texts)} texts: give {FEW} at least, better a thousand, of the "
+            f"there are only {len(texts)} texts: use at least {FEW}, better a thousand, of the "
             "kind that the model will read."
         )
     return Gathered(texts, notes, own=True, duplicates=len(read) - len(texts))
@@ -96,8 +98,8 @@ def gather(subject: Subject) -> Gathered:
 def divide_texts(gathered: Gathered, *, choose: bool) -> tuple[list[Text], list[Text], list[Text]]:
     """Texts to learn from, those to choose between rounds on, and those to report on.
 
-    The latter two are a fixed tenth each, 1,000 at most; without a choice to make they are the
-    same. Of the package's own few texts, and of fewer than three, all are all.
+    The latter two are a fixed tenth each, at most 1,000; if there is no choice to make, they are
+    the same. The package's own texts, or fewer than three texts, serve all three purposes.
     """
     texts = gathered.texts
     if not gathered.own or len(texts) < 3:
@@ -116,7 +118,7 @@ def check_vocabulary(model: Model, texts: Sequence[Text]) -> str | None:
     """A note if many tokens are unknown to the model; DataError if most are."""
     backend = model.tokenizer.backend
     unknown = next((id for name in _UNKNOWN if (id := backend.token_to_id(name)) is not None), None)
-    if unknown is None:  # of bytes: it has a token for everything
+    if unknown is None:  # a tokenizer of bytes, which has tokens for everything
         return None
     sample = single_texts(texts[:: max(len(texts) // _SAMPLE, 1)])
     found = backend.encode_batch(sample, add_special_tokens=False)
@@ -127,11 +129,11 @@ def check_vocabulary(model: Model, texts: Sequence[Text]) -> str | None:
     about = f"{share:.0%} of the texts' tokens are unknown to {model.name}"
     if share >= _UNKNOWN_REFUSED:
         raise DataError(f"{about}: they are in another language or script than it reads.")
-    return f"{about}: are they in its language?"
+    return f"{about}: check that they are in its language."
 
 
 def write_texts(path: Path, texts: Sequence[Text], *, questions: bool) -> None:
-    """Texts as a table with the column text, pairs with text1 and text2 or question and context."""
+    """Write a table with the column text; pairs have text1 and text2, or question and context."""
     columns = _columns(texts)
     if questions:
         columns = dict(zip(("question", "context"), columns.values(), strict=True))
@@ -145,14 +147,15 @@ def write_labelled(
     *,
     null_threshold: float | None = None,
 ) -> None:
-    """Data for a task of the user's own, a file a split, its labels the model's answers.
+    """Write data for a custom task, one file per split, with the model's answers as labels.
 
-    ``null_threshold`` is that of `Model.answer`. Each class has a training row, for a student keeps
-    a head only of the classes that its data has: a class that the model gives to no text stands at
-    the likeliest one. Its label is not learnt. DataError if there are fewer texts than classes.
+    ``null_threshold`` is that of `Model.answer`. Each class gets a training row, because a
+    student's head only has the classes in its data: a class that the model gives to no text goes to
+    the text where it is likeliest. That label is not learned. DataError if there are fewer texts
+    than classes.
     """
     names = model.config.labels
-    if are_unnamed(names):  # such classes are numbers wherever data is read
+    if are_unnamed(names):  # data always has numbers for such classes
         names = tuple(str(number) for number in range(len(names)))
     for split, texts in parts.items():
         if model.config.head is Head.QUESTION:
@@ -173,7 +176,7 @@ def write_labelled(
 def with_every_class(
     best: npt.NDArray[np.int64], logits: npt.NDArray[np.floating[Any]]
 ) -> npt.NDArray[np.int64]:
-    """The classes of some texts, those that none has given to their likeliest texts.
+    """The classes of some texts, where a class that no text has goes to its likeliest text.
 
     A text that is the only one of its class keeps it.
     """
@@ -184,8 +187,8 @@ def with_every_class(
         free = np.bincount(found, minlength=logits.shape[1])[found] > 1
         if not free.any():
             raise DataError(
-                f"there are {len(best)} texts to learn from, and the model has {logits.shape[1]} "
-                "labels: give more texts."
+                f"there are {len(best)} texts to learn from, but the model has {logits.shape[1]} "
+                "labels: use more texts."
             )
         found[np.where(free, logits[:, label], -np.inf).argmax()] = label
     return found
