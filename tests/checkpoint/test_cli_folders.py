@@ -87,7 +87,7 @@ class TestInspect:
         invoke("prune", write_bert(tmp_path / "m"), tmp_path / "sparse")
         result = invoke("inspect", tmp_path / "sparse")
         assert result.exit_code == 0
-        assert "The recorded pattern 1:2 is whole in all its 12 layers." in result.stdout
+        assert "The recorded pattern 1:2 holds in all its 12 layers." in result.stdout
 
     @pytest.mark.parametrize("masks", [True, False])
     @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -105,7 +105,7 @@ class TestInspect:
             assert json.loads(result.stdout)["whole"] is False
         else:
             assert "1:2 BROKEN in 32 groups" in result.stdout
-            assert "12 layers no longer hold" in result.stdout
+            assert "12 of 13 layers no longer match" in result.stdout
 
 
 class TestFailures:

@@ -144,7 +144,7 @@ def test_results_show_themselves_as_tables(sparse: Path) -> None:
     assert TABLE._repr_markdown_().startswith("|  | STS-B, Pearson |")
     assert BENCH._repr_markdown_() == as_markdown(BENCH)
     found = inspect(sparse)
-    assert "The recorded pattern 1:2 is whole in all its" in repr(found)
+    assert "The recorded pattern 1:2 holds in all its" in repr(found)
     assert len(repr(found)) < 300, "not every layer in one line"
     assert found.layers[0].name in found._repr_markdown_()
     assert diagnose(sparse)._repr_markdown_().startswith("```text\n")

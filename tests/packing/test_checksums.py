@@ -143,7 +143,8 @@ def test_an_older_folder_loads_with_a_note(packed: Path, run: Any) -> None:
     assert "packed without checksums" in out
     code, out, _ = run("inspect", packed, "--accept")
     assert code == 0
-    assert "Its files are as they were packed, and so are its answers, to the bit." in out
+    said = "Its files are unchanged since it was packed, and so are its answers, to the bit."
+    assert said in out
     load(packed)
 
 
@@ -235,7 +236,7 @@ class TestAnswers:
         edit(packed / NAME, change)
         code, out, _ = run("inspect", packed)
         assert code == 1
-        assert "BROKEN: its files are as they were packed, its answers are not" in out
+        assert "BROKEN: its files are unchanged since it was packed, but its answers are not" in out
 
     @pytest.mark.parametrize("values", [None, [], [1.0], ["x"] * 64, 7])
     def test_that_are_no_numbers(self, packed: Path, values: Any) -> None:

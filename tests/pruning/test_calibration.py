@@ -451,7 +451,7 @@ def test_texts_too_few_are_told(tiny_bert: TinyBert, tmp_path: Path) -> None:
         out = tmp_path / method
         found = prune(tiny_bert("encoder"), out, method=method, calibration=tmp_path / "one.txt")
         (note,) = found.notes
-        assert note.startswith("calibrated on 1 text of 5 tokens together, fewer than the ")
+        assert note.startswith("calibrated on 1 text with 5 tokens in all, fewer than the ")
     widest = max(layer.columns for layer in open_checkpoint(out).linear_layers(("encoder",)))
     assert f"fewer than the {widest} inputs of the widest layer" in note
     (tmp_path / "many.txt").write_text("".join(f"a b c {row}\n" for row in range(widest)))
@@ -464,7 +464,7 @@ def test_texts_too_few_are_told(tiny_bert: TinyBert, tmp_path: Path) -> None:
 class TestErrors:
     @pytest.mark.parametrize("method", ["wanda", "second-order"])
     def test_no_texts(self, tiny_bert: TinyBert, tmp_path: Path, method: str) -> None:
-        with pytest.raises(DataError, match=f"method {method} calibrates on texts: give a file"):
+        with pytest.raises(DataError, match=f"method {method} calibrates on texts: pass a file"):
             prune(tiny_bert("encoder"), tmp_path / "out", method=method)
 
     def test_texts_for_a_method_that_needs_none(

@@ -240,10 +240,10 @@ class TestRefusing:
     @pytest.mark.parametrize(
         ("parts", "told"),
         [
-            ((), r"\(\) are not parts"),
+            ((), "parts must not be empty"),
             ("encoder", "must be a list, not the text 'encoder'"),
-            (("body",), "'body' are not parts"),
-            (["encoder", "tail"], "'tail' are not parts"),
+            (("body",), "'body' is not a part"),
+            (["encoder", "tail"], "'tail' is not a part"),
         ],
     )
     def test_parts_that_are_none(self, tmp_path: Path, parts: Any, told: str) -> None:
@@ -256,9 +256,11 @@ class TestRefusing:
 
     def test_methods_that_are_none(self, tmp_path: Path) -> None:
         source = write_bert(tmp_path / "dense")
-        with pytest.raises(PatternError, match="'random' is not a pruning method; there are magn"):
+        with pytest.raises(
+            PatternError, match="'random' is not a pruning method: choose from magn"
+        ):
             prune(source, tmp_path / "sparse", method="random")
-        with pytest.raises(PatternError, match="is a fine-tuning method: give it to finetune"):
+        with pytest.raises(PatternError, match="is a fine-tuning method: use it in finetune"):
             prune(source, tmp_path / "sparse", method="gradual")
 
     @pytest.mark.parametrize("name", [ENCODER[7], "embeddings.LayerNorm.bias", "pooler.dense.bias"])

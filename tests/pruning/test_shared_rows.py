@@ -125,7 +125,7 @@ def test_a_folder_is_pruned_block_by_block_and_says_so(tmp_path: Path) -> None:
     found = inspect(tmp_path / "sparse")
     assert found.whole
     assert found.pattern == "1:2 shared by 16 rows"
-    assert "whole in all its 12 layers" in found.summary()
+    assert "holds in all its 12 layers" in found.summary()
 
     again = prune(tmp_path / "sparse", tmp_path / "again", shared_rows=16)
     assert len(again.already_sparse) == 12

@@ -88,7 +88,7 @@ def test_a_pruned_folder_is_fine_tuned_with_the_lock(
     finetune(pruned[0], tmp_path / "on", data=data, **{**QUICK, "epochs": 1})
     before, after = (read_masks(open_checkpoint(each)) for each in (pruned[0], tmp_path / "on"))
     assert all(np.array_equal(after[name], mask) for name, mask in before.items())
-    with pytest.raises(PatternError, match="all layers of the encoder .* are sparse already"):
+    with pytest.raises(PatternError, match="all encoder layers of .* are already sparse"):
         finetune(pruned[0], tmp_path / "again", data=data, method="gradual", **QUICK)
 
 
@@ -175,12 +175,12 @@ class TestRefusals:
 
     def test_a_layer_of_another_pattern(self, dense: Path, data: Path, tmp_path: Path) -> None:
         prune(dense, tmp_path / "pooler", parts=["pooler"], pattern="2:4")
-        with pytest.raises(PatternError, match="'pooler.dense.weight' is sparse already, but not"):
+        with pytest.raises(PatternError, match="'pooler.dense.weight' is already sparse, but not"):
             finetune(tmp_path / "pooler", tmp_path / "t", data=data, method="gradual", **QUICK)
 
     @pytest.mark.parametrize("method", METHODS)
     def test_one_shot(self, dense: Path, tmp_path: Path, method: str) -> None:
-        message = f"'{method}' is a fine-tuning method: give it to finetune instead."
+        message = f"'{method}' is a fine-tuning method: use it in finetune instead."
         with pytest.raises(PatternError, match=message):
             prune(dense, tmp_path / "t", method=method)
         told = CliRunner().invoke(app, ["prune", str(dense), "out", "--method", method])

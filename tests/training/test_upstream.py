@@ -389,7 +389,7 @@ class TestRefused:
             ({"batch_size": 2.0}, TrainingError, "batch_size must be an integer, not 2.0"),
             ({"hidden_weight": True}, TrainingError, "hidden_weight must be a number, not True"),
             ({"parts": "encoder"}, PatternError, "parts must be a list, not the text 'encoder'"),
-            ({"parts": ["tail"]}, PatternError, "'tail' are not parts of a model"),
+            ({"parts": ["tail"]}, PatternError, "'tail' is not a part of a model"),
             ({"hidden_weight": -1.0}, TrainingError, "hidden_weight must be at least 0"),
             ({"precision": "fp8"}, TrainingError, "precision must be one of auto, fp32, bf16"),
             ({"max_length": 65}, TrainingError, "65 is more than the 64 tokens"),

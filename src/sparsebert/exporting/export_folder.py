@@ -1,4 +1,4 @@
-"""`export`: a model folder to one that another engine loads, verified before it is renamed."""
+"""`export`: writes a model folder for another engine, verified before it is put in place."""
 
 from __future__ import annotations
 
@@ -140,9 +140,7 @@ def export(
     """
     began = time.perf_counter()
     if to not in TARGETS:
-        raise InputError(
-            f"there is no target '{to}' to export to: choose from {', '.join(TARGETS)}."
-        )
+        raise InputError(f"'{to}' is not a target to export to: choose from {', '.join(TARGETS)}.")
     if to in _FORMATS:
         libraries = ("torch", "transformers", *_FORMATS[to].needs)
         need_extra(f"Exporting to {to}", *libraries, extra="export")
@@ -178,10 +176,10 @@ def _graph(
 ) -> tuple[dict[str, Any], list[str]]:
     """Write and verify a graph; the result, and the lines of code that load it."""
     config, file = checkpoint.config, staging / form.file
-    for name in checkpoint.used:  # a NaN would look like a difference of the outputs
+    for name in checkpoint.used:  # a NaN would look like a difference between the outputs
         checkpoint.finite_weight(name)
     pruned = {name: checkpoint.weight(name) for name in read_masks(checkpoint)}
-    stages = ("writing the graph", "looking for the zeros", "comparing the answers")
+    stages = ("writing the graph", "checking the zeros", "comparing the outputs")
     report(stages[0], 0, 1)
     form.write(checkpoint.path, config, file)
     report(stages[0], 1, 1)
@@ -190,8 +188,8 @@ def _graph(
     lost = [name for name in pruned if name not in zeros]
     if lost:
         raise ExportError(
-            f"{form.file} does not hold {len(lost)} of {len(pruned)} pruned layers as they are "
-            f"('{lost[0]}' first): it was not kept. Please report this with the versions of "
+            f"{form.file} lost or changed {len(lost)} of {len(pruned)} pruned layers, the first of "
+            f"them '{lost[0]}', so it was not kept. Please report this with the versions of "
             f"{', '.join(('torch', 'transformers', *form.needs))}."
         )
     report(stages[1], 1, 1)
@@ -200,8 +198,8 @@ def _graph(
     difference, agrees = largest_difference(network, config, partial(form.run, file))
     if not agrees:
         raise ExportError(
-            f"{form.file} gives other outputs than transformers (by {difference:.3g}): it was not "
-            f"kept. Please report this with the versions of "
+            f"{form.file} gives different outputs from transformers (by {difference:.3g}), so it "
+            f"was not kept. Please report this with the versions of "
             f"{', '.join(('torch', 'transformers', *form.needs))}."
         )
     report(stages[2], 1, 1)

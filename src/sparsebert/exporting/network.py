@@ -1,6 +1,6 @@
 """A model folder as transformers' own network, with the names of its inputs and outputs.
 
-The names are those of transformers and optimum, whose classes load an exported file by them.
+The names are those of transformers and optimum, whose classes expect them in an exported file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 def input_names(config: EncoderConfig) -> tuple[str, ...]:
     """Names of the inputs, int64 ``[batch, tokens]`` each.
 
-    A model with a single token type (RoBERTa) has no token_type_ids, as its tokenizer makes none.
+    A model with a single token type (RoBERTa) has no token_type_ids: its tokenizer makes none.
     """
     types = config.token_types and config.type_vocab_size > 1
     return _INPUTS if types else _INPUTS[:2]
@@ -37,7 +37,7 @@ def output_names(config: EncoderConfig) -> tuple[str, ...]:
 def transformers_network(folder: Path, **options: Any) -> Any:
     """The folder as transformers' own fp32 network for inference, with its head.
 
-    ``options`` go to ``from_pretrained``. Raises CheckpointError for a folder that is damaged.
+    ``options`` go to ``from_pretrained``. Raises CheckpointError for a damaged folder.
     """
     import torch
     import transformers
@@ -52,7 +52,7 @@ def transformers_network(folder: Path, **options: Any) -> Any:
 
 
 def traceable(network: Any, config: EncoderConfig) -> Any:
-    """The network as a module of `input_names` by position that gives `output_names` as a tuple.
+    """The network as a module that takes `input_names` by position and returns `output_names`.
 
     Tracing exporters pass inputs by position, and transformers' networks have others in between.
     """

@@ -1,4 +1,4 @@
-"""ONNX by torch's tracing exporter, and an ONNX file's constants and answers."""
+"""ONNX by torch's tracing exporter, and an ONNX file's constants and outputs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ _DATA_SUFFIX = "_data"  # optimum's: model.onnx_data
 def write_onnx(source: Path, config: EncoderConfig, file: Path) -> None:
     """Write the fp32 network of the folder ``source``, for any batch and length, to ``file``.
 
-    Above protobuf's 2 GB the weights go into one file beside it, ``file`` with ``_data`` behind.
+    Above protobuf's limit of 2 GB, the weights go into one file beside it, ``file`` with ``_data``
+    appended.
     """
     import torch
 
-    # Eager attention is the form whose parts graph optimisers know and fuse.
+    # Graph optimisers recognise and fuse the parts of eager attention.
     network = transformers_network(source, attn_implementation="eager")
     axes = {0: "batch_size", 1: "sequence_length"}  # optimum finds an output's size by these
     inputs, outputs = input_names(config), output_names(config)
@@ -38,7 +39,7 @@ def write_onnx(source: Path, config: EncoderConfig, file: Path) -> None:
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".onnx-") as scratch:
         traced = Path(scratch) / file.name
         with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's remarks on what it traces
+            warnings.simplefilter("ignore")  # the exporter warns about what it traces
             torch.onnx.export(
                 traceable(network, config),
                 example_inputs(config),
@@ -47,7 +48,7 @@ def write_onnx(source: Path, config: EncoderConfig, file: Path) -> None:
                 output_names=list(outputs),
                 dynamic_axes=dict.fromkeys(inputs, axes) | dict.fromkeys(outputs, output_axes),
                 opset_version=_OPSET,
-                dynamo=False,  # the optimisers' patterns are those of the tracing exporter
+                dynamo=False,  # optimisers recognise the patterns of the tracing exporter
             )
         if len(list(Path(scratch).iterdir())) == 1:
             traced.rename(file)
@@ -56,7 +57,7 @@ def write_onnx(source: Path, config: EncoderConfig, file: Path) -> None:
 
 
 def gather_data(scattered: Path, file: Path) -> None:
-    """Write an ONNX model whose weights lie in many files beside it as two files."""
+    """Write an ONNX model whose weights are in many files beside it as two files."""
     import onnx
 
     onnx.save_model(
@@ -83,7 +84,7 @@ def onnx_constants(file: Path) -> Iterator[Array]:
 
 
 def run_onnx(file: Path, inputs: Mapping[str, Array]) -> list[Any]:
-    """What ONNX Runtime's CPU provider answers, in the order of the file's outputs."""
+    """The outputs of ONNX Runtime's CPU provider, in the file's order."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""OpenVINO's own files, converted from a traced network; their constants and answers."""
+"""OpenVINO's own files, converted from a traced network; their constants and outputs."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def write_openvino(source: Path, config: EncoderConfig, file: Path) -> None:
     example = example_inputs(config)
     trace: Any = torch.jit.trace
     with torch.inference_mode(), quiet_transformers(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's remarks
-        # OpenVINO would trace three times and compare; `verification` compares as well.
+        warnings.simplefilter("ignore")  # the tracer's warnings
+        # OpenVINO would trace three times and compare; `verification` compares anyway.
         traced = trace(network, example, strict=False, check_trace=False)
         converted = ov.convert_model(traced, example_input=example)
     for given, name in zip(converted.inputs, input_names(config), strict=True):
@@ -55,10 +55,10 @@ def openvino_constants(file: Path) -> Iterator[Array]:
 
 
 def run_openvino(file: Path, inputs: Mapping[str, Array]) -> list[Any]:
-    """What the CPU plugin answers in fp32, in the order of the file's outputs."""
+    """The outputs of the CPU plugin in fp32, in the file's order."""
     import openvino as ov
 
-    # On a CPU with bf16 instructions that is what it computes in, unless told not to.
+    # On a CPU with bf16 instructions it computes in bf16, unless told not to.
     settings = {"INFERENCE_PRECISION_HINT": ov.Type.f32}
     compiled = ov.Core().compile_model(file, "CPU", settings)
     found = compiled(dict(inputs))

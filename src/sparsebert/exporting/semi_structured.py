@@ -1,7 +1,7 @@
-"""2:4 on NVIDIA GPUs by torch's semi-structured tensors: which layers fit, and loading them.
+"""2:4 on NVIDIA GPUs with torch's semi-structured tensors: which layers fit, and loading them.
 
-A 1:2 matrix has at most two non-zeros in every four, so it is a 2:4 matrix as it stands. The
-tensors themselves are made on the GPU each time a model is loaded: torch has no file for them.
+A 1:2 matrix has at most two non-zeros in every four, so it is already a 2:4 matrix. The tensors
+themselves are made on the GPU each time a model is loaded: torch has no file format for them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from sparsebert.packing import is_packed
 from sparsebert.patterns import Pattern, count_broken_groups
 
 TWO_OF_FOUR = Pattern(2, 4)
-# Of what torch's two backends ask of a half-precision matrix [rows, columns], CUTLASS asks more:
-# multiples of 32 and 64 (cuSPARSELt: 16 and 16). What has these runs on either.
+# CUTLASS, the stricter of torch's two backends, needs a half-precision matrix [rows, columns] to be
+# multiples of 32 and 64 (cuSPARSELt: 16 and 16), so a matrix that is runs on either.
 ROW_MULTIPLE, COLUMN_MULTIPLE = 32, 64
 DTYPES = ("float16", "bfloat16")
 _LEAST_CAPABILITY = (8, 0)  # Ampere: the first with sparse tensor cores
@@ -35,15 +35,15 @@ _LEAST_CAPABILITY = (8, 0)  # Ampere: the first with sparse tensor cores
 
 @dataclass(frozen=True)
 class SemiStructuredPlan:
-    """Canonical names of the pruned layers: those that can be 2:4 tensors, and for each of those
-    that stay dense the reason.
+    """Canonical names of the pruned layers: those that can be 2:4 tensors, and those that stay
+    dense, each with the reason.
     """
 
     sparse: tuple[str, ...]
     dense: dict[str, str]
 
     def told(self) -> str:
-        """The layers left dense, in words; empty where there is none."""
+        """The layers left dense, in words; empty if there are none."""
         return "; ".join(f"{name} ({reason})" for name, reason in self.dense.items())
 
 
@@ -60,7 +60,7 @@ def plan_semi_structured(checkpoint: Checkpoint) -> SemiStructuredPlan:
             dense[layer.name] = f"its {found[0]} is not 2:4"
         elif layer.rows % ROW_MULTIPLE or layer.columns % COLUMN_MULTIPLE:
             dense[layer.name] = (
-                f"[{layer.rows}, {layer.columns}] are not multiples of "
+                f"its shape [{layer.rows}, {layer.columns}] is not a multiple of "
                 f"[{ROW_MULTIPLE}, {COLUMN_MULTIPLE}]"
             )
         else:
@@ -69,14 +69,14 @@ def plan_semi_structured(checkpoint: Checkpoint) -> SemiStructuredPlan:
     if not sparse:
         why = f"none of its pruned layers fits: {plan.told()}" if dense else "no layer is pruned"
         raise PatternError(
-            f"{checkpoint.path} gains nothing from 2:4 tensors: {why}. Prune a model whose layers "
-            f"are multiples of [{ROW_MULTIPLE}, {COLUMN_MULTIPLE}] to 1:2 or 2:4."
+            f"{checkpoint.path} gains nothing from 2:4 tensors: {why}. Prune a model with layers "
+            f"whose shapes are multiples of [{ROW_MULTIPLE}, {COLUMN_MULTIPLE}] to 1:2 or 2:4."
         )
     return plan
 
 
 def write_half(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write the weights as float16 into ``folder``; tensors that are no weights as they are.
+    """Write the weights as float16 into ``folder``, and all other tensors unchanged.
 
     CheckpointError names a tensor with NaN, infinity or values that float16 cannot hold.
     """
@@ -156,13 +156,13 @@ def _check_gpu(device: str) -> None:
 
     needs = "2:4 tensors need an NVIDIA GPU of compute capability 8.0 (Ampere) or newer"
     if not str(device).startswith("cuda") or torch.version.cuda is None:
-        seen = f"'{device}' with torch {torch.__version__} is none"
+        seen = f"'{device}' with torch {torch.__version__} is not one"
     elif not torch.cuda.is_available():
         seen = "torch finds no GPU"
     elif (torch.device(device).index or 0) >= torch.cuda.device_count():
-        seen = f"'{device}' is beyond the {torch.cuda.device_count()} that torch finds"
+        seen = f"there is no '{device}' (torch finds {torch.cuda.device_count()})"
     elif (capability := torch.cuda.get_device_capability(device)) < _LEAST_CAPABILITY:
         seen = f"{torch.cuda.get_device_name(device)} has {capability[0]}.{capability[1]}"
     else:
         return
-    raise EngineError(f"{needs}, and {seen}: on a CPU, `sparsebert.load` runs the model.")
+    raise EngineError(f"{needs}, but {seen}: on a CPU, run the model with `sparsebert.load`.")

@@ -26,8 +26,8 @@ Answer = Callable[[Mapping[str, Array]], Sequence[Any]]
 def largest_difference(network: Any, config: EncoderConfig, answer: Answer) -> tuple[float, bool]:
     """The largest absolute difference of an output, and whether it is within rounding.
 
-    ``answer`` runs the exported graph once, on sequences of three lengths padded to one batch, with
-    lengths other than those of tracing, so that nothing frozen by tracing passes; ``network``
+    ``answer`` runs the exported graph once, on sequences of three lengths padded to one batch. The
+    lengths are not those of tracing, so that anything frozen by tracing is noticed. ``network``
     (transformers' own) gets each sequence alone and without padding.
     """
     import torch
@@ -38,7 +38,7 @@ def largest_difference(network: Any, config: EncoderConfig, answer: Answer) -> t
     ids = np.full((len(lengths), longest), config.pad_token_id, np.int64)
     mask = np.zeros_like(ids)
     for row, length in enumerate(lengths):
-        # Any id but the padding's: where positions are counted, padding has none.
+        # Any id except that of padding, which has no position in families that count positions.
         steps = random.integers(1, max(2, config.vocab_size), length)
         ids[row, :length] = (config.pad_token_id + steps) % config.vocab_size
         mask[row, :length] = 1

@@ -1,7 +1,7 @@
-"""Pruning a model folder, and looking at how sparse one is.
+"""Pruning a model folder, and inspecting how sparse one is.
 
-numpy and a tensor at a time, but for methods that calibrate: they run the model on torch, a layer
-at a time.
+Everything is done with numpy, one tensor at a time, except by methods that calibrate: they run the
+model on torch, one layer at a time.
 """
 
 from __future__ import annotations

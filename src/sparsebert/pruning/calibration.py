@@ -1,8 +1,8 @@
 """Calibration: run texts through an encoder layer by layer and prune each linear layer on the way.
 
 One layer's weights, statistics and token vectors are in memory at a time. A linear layer sees the
-inputs that the layers pruned before it produce; what it should give is what the dense model gives
-on its own inputs, which are carried along beside them.
+inputs that the layers pruned before it produce; its target is what the dense model outputs for its
+own inputs, which are computed alongside.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Linear(NamedTuple):
 class Statistics:
     """Second moments over all tokens of one linear layer, about the means.
 
-    Of a layer without a bias they are about zero, and the means are given as zero: it could not
-    make up for a mean.
+    For a layer without a bias, which could not make up for a mean, they are about zero, and the
+    means are given as zero.
 
     ``inputs`` is ``cov(x, x)`` ``[columns, columns]`` of the inputs x that the pruned model gives
     the layer, ``targets`` is ``cov(y, x)`` ``[rows, columns]`` with the outputs y that it should
@@ -68,7 +68,7 @@ class Statistics:
 
 
 class Pair(NamedTuple):
-    """The same thing in the dense model and in the one that is pruned so far."""
+    """The same thing in the dense model and in the model as pruned so far."""
 
     dense: Any
     pruned: Any
@@ -79,9 +79,9 @@ Inputs = Callable[[slice], Pair]
 
 
 class PrunedLayers:
-    """The layers that `prune_layers` gives, looked up one by one in computing order.
+    """The layers from `prune_layers`, looked up one by one in computing order.
 
-    Only those of one encoder layer are kept.
+    Only those of one encoder layer are kept in memory.
     """
 
     def __init__(self, layers: Iterator[dict[str, Linear]]) -> None:
@@ -100,9 +100,9 @@ def prune_layers(
     targets: Collection[str],
     prune_linear: Callable[[Linear, Statistics], Linear],
 ) -> Iterator[dict[str, Linear]]:
-    """Prune ``targets`` (canonical names of weights), giving the new layers by that name.
+    """Prune ``targets`` (canonical names of weights), and yield the new layers by that name.
 
-    One dict for each encoder layer as it is done, and a last one with the targets of the
+    There is one dict for each encoder layer once it is done, and a last one with the targets of the
     pooler and the head. Raises CheckpointError if activations are not finite.
     """
     config = checkpoint.config
@@ -127,7 +127,7 @@ def prune_layers(
 
 
 class _Fitting:
-    """Reads linear layers, and prunes those that are targets."""
+    """Reads linear layers and prunes those that are targets."""
 
     def __init__(
         self,
@@ -153,8 +153,9 @@ class _Fitting:
     ) -> list[Pair]:
         """The dense and the pruned form of linear layers that read the same inputs.
 
-        ``added`` is what the layer's output is added to: the residual ``[tokens, rows]``. The
-        pruned layer is to give the dense one's sum. ``parts`` is for inputs that are not tokens.
+        ``added`` is the residual ``[tokens, rows]`` that the layer's output is added to: the pruned
+        layer should give the same sum as the dense one. ``parts`` is for inputs that are not
+        tokens.
         """
         layers = {name: self._read(name) for name in names}
         wanted = {name: layers[name] for name in names if self._is_wanted(name)}
@@ -170,7 +171,7 @@ class _Fitting:
         ]
 
     def is_done(self) -> bool:
-        """Whether the layers that were fitted are pruned, or their inputs must come once more."""
+        """Whether the fitted layers are pruned; if not, their inputs must be computed again."""
         return True
 
     def _is_wanted(self, name: str) -> bool:
@@ -200,10 +201,10 @@ class _Fitting:
 
 
 class _SharedFitting(_Fitting):
-    """The same for an encoder layer that token vectors pass several times.
+    """The same for an encoder layer that token vectors pass through several times.
 
-    Each linear layer is pruned once, on what all passes give it: those that read the same inputs in
-    one round of passes, so that the next ones' inputs are those of the pruned model.
+    Each linear layer is pruned once, on its inputs from all passes. A round of passes prunes only
+    layers that read the same inputs, so that the next ones' inputs are those of the pruned model.
     """
 
     _open: _Sums | None = None  # of the layers whose inputs this round gathers
@@ -228,7 +229,7 @@ class _SharedFitting(_Fitting):
 
 
 class _Sums:
-    """Sums over tokens for layers, by name, that share their inputs."""
+    """Sums over tokens for layers (by name) that share their inputs."""
 
     def __init__(self, layers: dict[str, Linear]) -> None:
         import torch
@@ -273,14 +274,14 @@ def _encoder_layer(fitting: _Fitting, number: int, state: Pair) -> None:
     norm_first = config.family.norm_first
 
     def read(norm: str) -> Inputs:
-        """What a half of the layer reads: the state, behind its LayerNorm where that is first."""
+        """The inputs of a half of the layer: the state, after its LayerNorm if that comes first."""
         if not norm_first or f"{norm}.weight" not in checkpoint.used:
             return _of(state)
         step = layer_norm(checkpoint, norm)
         return lambda part: Pair(*(step(side[part]) for side in state))
 
     def write(name: str, given: Inputs) -> None:
-        """Prune the layer that ends a half of the encoder layer, and add what it gives."""
+        """Prune the last linear layer of a half, and add its output to the state."""
         (layer,) = fitting.fit([f"{prefix}.{name}.dense"], given, added=state)
         norm = None if norm_first else layer_norm(checkpoint, f"{prefix}.{name}.LayerNorm")
         again = config.family.residual_norm and name == "attention.output"
@@ -332,7 +333,7 @@ def _encoder_layer(fitting: _Fitting, number: int, state: Pair) -> None:
 
 
 def _pooler_and_head(fitting: _Fitting, state: Pair) -> None:
-    """Prune the linear layers behind the encoder, if any of them are targets."""
+    """Prune the linear layers after the encoder that are targets."""
     checkpoint, head = fitting.checkpoint, fitting.checkpoint.config.head_shape
     if checkpoint.config.family.norm_first:
         norm = layer_norm(checkpoint, "encoder.LayerNorm")
@@ -349,7 +350,7 @@ def _pooler_and_head(fitting: _Fitting, state: Pair) -> None:
     if head.dense is not None:
         (dense,) = fitting.fit([head.dense], given, parts=parts)
         if checkpoint.config.head is Head.MASKED_LM:
-            return  # what follows is the word embeddings
+            return  # the last layer is the word embeddings
         steps = [activation(head.activation or "tanh")]
         steps += [layer_norm(checkpoint, head.norm)] if head.norm else []
         given = _behind(dense, steps, given)
@@ -361,7 +362,7 @@ def _of(pair: Pair) -> Inputs:
 
 
 def _behind(layer: Pair, steps: Sequence[Step], given: Inputs) -> Inputs:
-    """What ``steps`` make of a linear layer's outputs."""
+    """The outputs of a linear layer after ``steps``."""
 
     def inputs(part: slice) -> Pair:
         found = [one(x) for one, x in zip(layer, given(part), strict=True)]
@@ -373,7 +374,7 @@ def _behind(layer: Pair, steps: Sequence[Step], given: Inputs) -> Inputs:
 
 
 def _pooled(texts: CalibrationSet, state: Pair, pooling: str) -> Pair:
-    """One vector a sequence, ``[sequences, hidden]``: its first token's or the mean of all."""
+    """One vector per sequence, ``[sequences, hidden]``: its first token's or the mean of all."""
     if pooling == "cls":
         return Pair(*(side[texts.starts] for side in state))
     import torch

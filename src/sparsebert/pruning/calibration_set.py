@@ -30,7 +30,8 @@ _READS_PAIRS = (Head.SEQUENCE, Head.QUESTION)
 class CalibrationSet:
     """Token sequences end to end, shortest first, so that those of one length are adjacent.
 
-    ``ids`` and ``type_ids`` are int64 ``[tokens]``; ``lengths`` are the tokens of each sequence.
+    ``ids`` and ``type_ids`` are int64 ``[tokens]``; ``lengths`` are the sequences' numbers of
+    tokens.
     """
 
     ids: npt.NDArray[np.int64]
@@ -46,25 +47,25 @@ class CalibrationSet:
         return np.cumsum([0, *self.lengths[:-1]], dtype=np.int64)
 
     def scarcity(self, widest: int) -> str | None:
-        """A note where tokens are too few for the inputs of the ``widest`` layer; else None.
+        """A note if there are too few tokens for the inputs of the ``widest`` layer; else None.
 
-        Fewer tokens than inputs leave directions in which the layer's output was never seen, and
-        there anything may be pruned (the Hessian of second order is singular).
+        With fewer tokens than inputs, the layer's output was never seen in some directions, where
+        anything may be pruned (the Hessian of the second-order method is singular).
         """
         tokens = len(self.ids)
         if tokens >= widest:
             return None
         return (
-            f"calibrated on {len(self)} text{'' if len(self) == 1 else 's'} of {tokens:,} tokens "
-            f"together, fewer than the {widest:,} inputs of the widest layer: what was kept suits "
-            "these texts and hardly others; give some hundreds."
+            f"calibrated on {len(self)} text{'' if len(self) == 1 else 's'} with {tokens:,} tokens "
+            f"in all, fewer than the {widest:,} inputs of the widest layer: the weights that were "
+            "kept suit few other texts, so use several hundred."
         )
 
     def parts(self, tokens: int) -> Iterator[tuple[slice, list[tuple[int, int]]]]:
         """Parts of up to ``tokens`` tokens: their slice, and their ``(sequences, length)`` groups.
 
-        All sequences of a group have one length, so that they need no padding and no mask. One
-        that is longer than ``tokens`` is a part of its own.
+        All sequences of a group have the same length, so they need no padding and no mask. A
+        sequence longer than ``tokens`` is a part of its own.
         """
         start = stop = 0
         groups: list[tuple[int, int]] = []
@@ -94,11 +95,11 @@ def read_calibration_set(
 ) -> CalibrationSet:
     """A fixed selection of ``count`` texts of ``source`` (`sparsebert.tasks.texts.read_texts`).
 
-    ``columns`` names the columns of a table.
-    A model with a head for pairs (sequence classification, question answering) reads a pair as one
-    row; any other reads each distinct text by itself, as an embedding model does. Texts are cut to
-    what the model was fine-tuned with, else to the task's length, without one to the model's own.
-    Raises DataError and CheckpointError.
+    ``columns`` names the columns of a table. A model with a head for pairs (sequence
+    classification, question answering) reads a pair as one row; any other reads each distinct text
+    by itself, as an embedding model does. Texts are truncated to the length that the model was
+    fine-tuned with, else to the task's, else to the model's own. Raises DataError and
+    CheckpointError.
     """
     if count < 1:
         raise DataError(f"calibration needs at least one row, not {count}.")
@@ -109,7 +110,7 @@ def read_calibration_set(
     if chosen is not None:
         texts = [texts[index] for index in chosen]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)  # the head of a long text serves as well
+        warnings.simplefilter("ignore", TruncationWarning)  # the start of a long text will do
         tokens = _tokenizer(checkpoint, task).encode(as_texts(texts))
     tokens.sort(key=len)
     ids = np.concatenate([row.ids for row in tokens]).astype(np.int64)
@@ -129,6 +130,6 @@ def _tokenizer(checkpoint: Checkpoint, task: Task | None) -> TextTokenizer:
     if tokenizer is None:
         raise CheckpointError(
             f"{checkpoint.path} has no tokenizer.json and no vocabulary, so it cannot read the "
-            "texts to calibrate on: add one."
+            "texts to calibrate on: add one of them."
         )
     return tokenizer

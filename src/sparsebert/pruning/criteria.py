@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
     from sparsebert.pruning.calibration import Linear, Statistics
 
-SALIENCY_DECAY = 0.9  # of an optimiser step
+SALIENCY_DECAY = 0.9  # per optimiser step
 
 
 def wanda(weight: Float32, input_norms: Float32) -> Float32:
     """``|W_ij| * ||X_j||_2``, float32 ``[rows, columns]``; ``input_norms`` is ``[columns]``.
 
-    Weights matter by their size and by how strong their input is (Sun et al., 2023, "A Simple and
-    Effective Pruning Approach for Large Language Models", section 3). One pass over the calibration
-    texts, no weight is changed: O(rows x columns) beside that pass.
+    A weight matters by its size and by the strength of its input (Sun et al., 2023, "A Simple and
+    Effective Pruning Approach for Large Language Models", section 3). This takes one pass over the
+    calibration texts and changes no kept weight: O(rows x columns) besides that pass.
     """
     return np.abs(weight) * input_norms
 
@@ -31,7 +31,7 @@ def prune_by_wanda(layer: Linear, statistics: Statistics, *, pattern: Pattern) -
     """The layer with the weights of the lowest scores in each group set to zero."""
     import torch
 
-    # The root mean square over the tokens: the norm but for a factor that all columns share.
+    # The root mean square over the tokens: the norm, except for a factor that all columns share.
     square = statistics.inputs.diagonal() + statistics.input_mean.square()
     found = wanda(layer.weight.numpy(), square.clamp(min=0).sqrt().numpy())
     mask = torch.from_numpy(mask_from_scores(found, pattern))
@@ -54,12 +54,13 @@ def accumulate_saliency(
 
     All three are float32 ``[rows, columns]``. To first order removing weight w changes the loss L
     by w * dL/dw, the connection sensitivity of SNIP (Lee et al., 2019, arXiv 1810.02340). One
-    batch's gradient is noise, so it is summed over the steps of a training with a momentum, as in
+    batch's gradient is noise, so it is summed over the steps of the training with a momentum, as in
     Intel's Neural Compressor and its published 2:4 recipe for BERT on SQuAD.
 
     The gradient is that of a whole optimiser step, before it is clipped and before masks zero it.
-    For a pruned weight w is the value it had and would return with: its saliency goes on telling
-    what the loss misses, where Neural Compressor's fades to nothing because there w is 0. Memory:
-    two more numbers a weight until the masks are final. Cost: one pass over the weights a step.
+    For a pruned weight, w is the value it had and would return with, so its saliency continues to
+    say what the loss misses; in Neural Compressor w is then 0, and the saliency fades to nothing.
+    Memory: two more numbers per weight until the masks are final. Cost: one pass over the weights
+    per step.
     """
     saliency.mul_(SALIENCY_DECAY).add_((weight * gradient).abs_())

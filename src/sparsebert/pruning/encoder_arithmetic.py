@@ -1,14 +1,14 @@
 """The arithmetic of an encoder in torch, one step at a time, without padding.
 
-Calibration looks between the steps of a layer, and needs one layer's weights in memory at a time:
-so the steps are functions of a checkpoint's memory-mapped tensors. Token vectors are float32
+Calibration looks between the steps of a layer, with one layer's weights in memory at a time, so
+the steps are functions of a checkpoint's memory-mapped tensors. Token vectors are float32
 ``[tokens, width]``, all texts end to end; only positions and attention depend on where one begins.
-What a family does otherwise than BERT, its `EncoderConfig` says.
+`EncoderConfig` says what a family does differently from BERT.
 
-transformers' own layers with forward hooks would do without this arithmetic. Tried with Wanda on
-MiniLM and 128 texts, they gave the same masks, but took four times the processor time and a fifth
-more memory: a hook sees a linear layer only in a whole pass, so each of a layer's four steps
-repeats what is before it.
+Forward hooks in transformers' own layers would make this arithmetic unnecessary. Tried with Wanda
+on MiniLM and 128 texts, they gave the same masks, but took four times the processor time and a
+fifth more memory: a hook sees a linear layer only in a whole pass, so each of a layer's four steps
+repeats everything before it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Step = Callable[["torch.Tensor"], "torch.Tensor"]
 
-_FARTHEST = 128  # tokens apart, beyond which MPNet's bias by distance is the same
+_FARTHEST = 128  # tokens; MPNet's bias is the same for all larger distances
 
 
 def tensor(checkpoint: Checkpoint, name: str) -> torch.Tensor:
@@ -44,7 +44,7 @@ def tensor(checkpoint: Checkpoint, name: str) -> torch.Tensor:
 
 
 def bias(checkpoint: Checkpoint, layer: str) -> torch.Tensor | None:
-    """The bias of a linear layer or LayerNorm, None where it has none."""
+    """The bias of a linear layer or LayerNorm, None if it has none."""
     name = f"{layer}.bias"
     return tensor(checkpoint, name) if name in checkpoint.used else None
 
@@ -74,8 +74,8 @@ def embed(checkpoint: Checkpoint, texts: CalibrationSet) -> torch.Tensor:
 def _positions(texts: CalibrationSet, padding: int | None) -> torch.Tensor:
     """Each token's row in the position table, int64 ``[tokens]``.
 
-    Counted from 0; with a ``padding`` id from behind it, and tokens of that id do not count but
-    take the row of its number.
+    Counted from 0. With a ``padding`` id, rows are counted from the one after it, and tokens with
+    that id are not counted but take the row ``padding``.
     """
     import torch
 
@@ -97,7 +97,7 @@ def layer_norm(checkpoint: Checkpoint, name: str) -> Step:
 
 
 def activation(name: str) -> Step:
-    """The function behind the name of an activation, such as config.json's ``hidden_act``."""
+    """The activation function with this name, such as config.json's ``hidden_act``."""
     import torch
 
     if name == "relu":
@@ -133,8 +133,8 @@ class Attention:
     ) -> torch.Tensor:
         """softmax(q k^T / sqrt(d) + bias) v over the tokens in reach, ``[tokens, hidden]``.
 
-        ``groups`` are ``(sequences, length)`` as `CalibrationSet.parts` has them. Disentangled
-        attention takes what the layers of queries and keys make of `distance_embeddings`, too.
+        ``groups`` are ``(sequences, length)`` as in `CalibrationSet.parts`. ``of_distances`` is for
+        disentangled attention: the outputs of the query and key layers for `distance_embeddings`.
         """
         import torch
 
@@ -159,7 +159,10 @@ class Attention:
         return context
 
     def _mask(self, length: int) -> torch.Tensor | None:
-        """What is added to the scores ``[heads, length, length]``, or bool where tokens see."""
+        """What is added to the scores ``[heads, length, length]``, or bool: which tokens are seen.
+
+        None if every token sees every other.
+        """
         import torch
 
         positions = torch.arange(length)
@@ -221,9 +224,9 @@ def distance_rows(distance: torch.Tensor, attention: DisentangledAttention) -> t
 
 
 def _rotated(vectors: torch.Tensor, theta: float, factor: float) -> torch.Tensor:
-    """Rotary positions: of ``[..., length, d]``, dimensions i and i + d/2 turned as a pair.
+    """Rotary positions: dimensions i and i + d/2 of ``[..., length, d]`` are rotated as a pair.
 
-    At position p by p theta^(-2i/d) / factor radians.
+    At position p, by p theta^(-2i/d) / factor radians.
     """
     import torch
 
@@ -238,8 +241,8 @@ def _rotated(vectors: torch.Tensor, theta: float, factor: float) -> torch.Tensor
 def distance_buckets(distance: torch.Tensor, buckets: int) -> torch.Tensor:
     """Row of the bias table for each distance (int64), as T5 and MPNet bucket them.
 
-    Half of them are for tokens further to the right. Of each half the first half are a distance
-    each; the others widen with its logarithm, up to `_FARTHEST`.
+    Half of the rows are for tokens further to the right. The first half of each half are for one
+    distance each; the others widen with the logarithm of the distance, up to `_FARTHEST`.
     """
     import torch
 

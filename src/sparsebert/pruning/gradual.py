@@ -1,24 +1,24 @@
 """Gradual pruning: while a model trains, more and more of its groups are forced to the pattern.
 
-The share of the full sparsity that a model has after step t rises, from step t0 to step t1, by the
+From step t0 to step t1, the share of the full sparsity that a model has after step t rises by the
 cubic of Zhu & Gupta (2017, "To prune, or not to prune", arXiv 1710.01878):
 
     s(t) = 1 - (1 - (t - t0) / (t1 - t0))^3
 
-quickly at first, while there is much to spare, and ever more slowly. They prune single weights, of
-which a part goes. Here all groups of M must hold N in the end, so what rises is the share of groups
-that are *forced* to the pattern: those that lose least by it, their loss being the sum of the
-scores it prunes. The other groups are still dense, and the way from dense to N:M is smooth.
+It rises quickly at first, while there is much to spare, and then ever more slowly. They prune
+single weights. Here every group of M must keep N in the end, so what rises is the share of groups
+that are *forced* to the pattern: those that lose least by it, where the loss is the sum of the
+scores that are pruned. The other groups are still dense, so the way from dense to N:M is smooth.
 
-Groups compete within their layer, not with those of other layers: at t1 every layer is forced whole
-anyway, and a common order would leave the layers of large weights dense until shortly before it,
-with the steepest way down and the least time to recover. Prune Once for All (Zafrir et al., 2021,
-arXiv 2111.05754) prunes each layer evenly as well.
+Groups compete within their layer, not with those of other layers: at t1 every layer is forced as a
+whole anyway, and a common order would leave the layers with large weights dense until shortly
+before t1, with the most to lose and the least time to recover. Prune Once for All (Zafrir et al.,
+2021, arXiv 2111.05754) also prunes each layer evenly.
 
-Masks are recomputed from new scores at every update, also those of groups forced before: until t1 a
-weight that was pruned may come back. The method "gradual" scores by magnitude, as both papers do;
-"snip-momentum" has another score for the same schedule. Cost: a partial sort of each layer's
-groups.
+Masks are recomputed from new scores at every update, including those of groups that were already
+forced: until t1, a pruned weight may come back. The method "gradual" scores by magnitude, as both
+papers do; "snip-momentum" uses another score with the same schedule. Cost: a partial sort of each
+layer's groups.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from sparsebert.patterns import (
 )
 
 PRUNING_SHARE = 0.5  # of the steps after warm-up; the rest trains the final masks
-_UPDATES = 50  # at most so many in a run; Zhu & Gupta found that their number hardly matters
+_UPDATES = 50  # in a run, at most; Zhu & Gupta found that their number hardly matters
 _LEAST_STEPS = 4  # fewer are not gradual
 
 
@@ -70,8 +70,8 @@ class SparsitySchedule:
             least = warmup_steps + int(_LEAST_STEPS / PRUNING_SHARE)
             raise TrainingError(
                 f"a run of {steps} steps ({warmup_steps} of them warm-up) is too short to prune "
-                f"while it trains, which takes {least}: give more epochs or a smaller batch, or "
-                "prune first and fine-tune with the method lock."
+                f"gradually, which takes {least}: use more epochs or a smaller batch, or prune "
+                "first and fine-tune with the method lock."
             )
         return cls(warmup_steps, warmup_steps + length, -(-length // _UPDATES), steps)
 
@@ -90,22 +90,22 @@ class SparsitySchedule:
 def layers_to_prune(
     checkpoint: Checkpoint, masks: Mapping[str, BoolMatrix], pattern: Pattern
 ) -> dict[str, tuple[int, int]]:
-    """The encoder's layers that are dense, shapes by canonical name; ``masks`` are of the others.
+    """Shapes of the encoder's dense layers by canonical name; ``masks`` are those of the others.
 
-    PatternError if the pattern does not divide one, if a layer that is sparse already does not fit
-    it, or if all are.
+    PatternError if the pattern does not divide one of them, if an already sparse layer does not fit
+    it, or if all are already sparse.
     """
     for name, mask in masks.items():
         if not is_whole(mask, pattern):
             raise PatternError(
-                f"layer '{name}' is sparse already, but not {pattern}: give the pattern it has, or "
+                f"layer '{name}' is already sparse, but not {pattern}: use the pattern it has, or "
                 "start from the dense model."
             )
     dense = [layer for layer in checkpoint.linear_layers(("encoder",)) if layer.name not in masks]
     if not dense:
         raise PatternError(
-            f"all layers of the encoder of {checkpoint.path} are sparse already: fine-tune it with "
-            "the method lock."
+            f"all encoder layers of {checkpoint.path} are already sparse: fine-tune it with the "
+            "method lock."
         )
     for layer in dense:
         layer.check_divides(pattern)
@@ -121,14 +121,14 @@ def forced_mask(scores: Matrix, pattern: Pattern, share: float) -> BoolMatrix:
     """The mask of a layer in which ``share`` of the groups are forced to ``pattern``.
 
     ``scores`` is float ``[rows, columns]`` without NaN, the mask bool of its shape. A forced group
-    keeps its n highest scores, any other keeps all; those with the least sum of pruned scores are
-    forced, ties going to the upper row, then to the left. A group of rows that share their inputs
-    is one of the block. PatternError if m does not divide.
+    keeps its n highest scores, any other keeps all. Those with the smallest sum of pruned scores
+    are forced; ties go to the upper row, then to the left. In a block of rows that share their
+    inputs, a group spans all rows. PatternError if m does not divide the columns.
     """
     mask = mask_from_scores(scores, pattern)
     pruned = grouped(np.where(mask, scores.dtype.type(0), scores), pattern)
     losses = pruned[..., 0].copy()
-    for member in range(1, pattern.m):  # as in patterns.count_kept: faster than a short axis's sum
+    for member in range(1, pattern.m):  # faster than a sum over a short axis
         losses += pruned[..., member]
     losses = sum_over_blocks(losses, pattern)
     forced = _least(losses.ravel(), forced_count(share, losses.size)).reshape(losses.shape)
@@ -137,7 +137,7 @@ def forced_mask(scores: Matrix, pattern: Pattern, share: float) -> BoolMatrix:
 
 
 def _least(losses: Array, count: int) -> BoolMatrix:
-    """Marks the ``count`` smallest of ``[groups]``, ties from the left."""
+    """Mark the ``count`` smallest of ``[groups]``; ties go to the left."""
     if count == 0:
         return np.zeros(losses.shape, bool)
     limit = np.partition(losses, count - 1)[count - 1]

@@ -113,26 +113,26 @@ class Inspection:
         broken = sum(not layer.whole for layer in self.layers)
         if broken:
             said += (
-                f"\nBROKEN: {broken} layers no longer hold what the folder records. Something "
-                "changed them without locking the zeros: prune the model again."
+                f"\nBROKEN: {broken} of {len(self.layers)} layers no longer match what the folder "
+                "records. Something changed them without locking the zeros: prune the model again."
             )
         elif self.pattern:
             recorded = sum(layer.recorded is not None for layer in self.layers)
-            said += f"\nThe recorded pattern {self.pattern} is whole in all its {recorded} layers."
+            said += f"\nThe recorded pattern {self.pattern} holds in all its {recorded} layers."
         return f"{said}\n{self._as_packed()}" if self.form == "packed" else said
 
     def _as_packed(self) -> str:
         if self.answers is None:
             return (
-                "It was packed without checksums, so nothing tells whether it is as it was: "
+                "It was packed without checksums, so damage to it may go unnoticed: "
                 f"`sparsebert inspect {self.path} --accept` adds them."
             )
         how = self.answers.told()
         if self.answers_hold:
-            return f"Its files are as they were packed, and so are its answers, {how}."
+            return f"Its files are unchanged since it was packed, and so are its answers, {how}."
         return (
-            f"BROKEN: its files are as they were packed, its answers are not: {how}. Something is "
-            "wrong with this build of the engine, or with this machine."
+            f"BROKEN: its files are unchanged since it was packed, but its answers are not: {how}. "
+            "Something is wrong with this build of the engine, or with this machine."
         )
 
     def listing(self) -> str:

@@ -1,9 +1,9 @@
-"""The pruning methods, each a line of the table below.
+"""The pruning methods, in the table below.
 
-One-shot methods are what `prune` takes: those that need nothing score the weights of a layer
-(``scores(weight)``, the lowest of a group are pruned), those that need calibration texts turn a
+`prune` takes one-shot methods. Those that need no data score the weights of a layer
+(``scores(weight)``; the lowest of a group are pruned), and those that need calibration texts turn a
 layer and its statistics into a pruned one (``prune_linear``, see `sparsebert.pruning.calibration`).
-The others prune while `finetune` trains.
+The other methods prune while `finetune` trains.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sparsebert.pruning import criteria, second_order
 if TYPE_CHECKING:
     from sparsebert.pruning.calibration import Linear, Statistics
 
-CALIBRATION_ROWS = 1024  # texts that are calibrated on, unless the user says how many
+CALIBRATION_ROWS = 1024  # texts to calibrate on by default
 
 Scores = Callable[[Float32], Float32]
 
 
 class PruneLinear(Protocol):
-    """A dense layer and its statistics to a pruned one."""
+    """Turns a dense layer and its statistics into a pruned one."""
 
     def __call__(self, layer: Linear, statistics: Statistics, *, pattern: Pattern) -> Linear: ...
 
@@ -40,7 +40,7 @@ class When(str, Enum):
 
 
 class Needs(str, Enum):
-    """What a method needs beside the weights."""
+    """What a method needs besides the weights."""
 
     NOTHING = "nothing"
     CALIBRATION = "calibration texts"
@@ -49,7 +49,7 @@ class Needs(str, Enum):
 
 @dataclass(frozen=True)
 class Method:
-    """One method; of the one-shot ones either ``scores`` or ``prune_linear`` is there."""
+    """One method; a one-shot method has either ``scores`` or ``prune_linear``."""
 
     name: str
     when: When
@@ -66,52 +66,52 @@ METHODS: dict[str, Method] = {
             "magnitude",
             When.ONE_SHOT,
             Needs.NOTHING,
-            "small weights go",
+            "prunes small weights",
             scores=criteria.magnitude,
         ),
         Method(
             "wanda",
             When.ONE_SHOT,
             Needs.CALIBRATION,
-            "small weights on weak inputs go",
+            "prunes small weights on weak inputs",
             prune_linear=criteria.prune_by_wanda,
         ),
         Method(
             "second-order",
             When.ONE_SHOT,
             Needs.CALIBRATION,
-            "weights go whose loss the others can make up for, and they do",
+            "prunes weights that the others can make up for, and refits the others",
             prune_linear=second_order.prune_linear,
         ),
         Method(
             "gradual",
             When.FINE_TUNING,
             Needs.NOTHING,
-            "ever more groups lose their small weights",
+            "prunes the small weights of more and more groups",
         ),
         Method(
             "snip-momentum",
             When.FINE_TUNING,
             Needs.GRADIENTS,
-            "ever more groups lose the weights that the loss misses least",
+            "prunes the weights that the loss misses least, in more and more groups",
         ),
     )
 }
 
 
 def method_names(when: When) -> list[str]:
-    """The names of the methods that prune then, in the table's order."""
+    """The names of the methods that prune at that time, in the table's order."""
     return [method.name for method in METHODS.values() if method.when is when]
 
 
 def get_method(name: str, when: When) -> Method:
-    """The method of this name; PatternError lists those there are, or says when it prunes."""
+    """The method of this name. PatternError lists the methods, or says which command takes it."""
     if name not in METHODS:
         raise PatternError(
-            f"'{name}' is not a pruning method; there are {', '.join(method_names(when))}."
+            f"'{name}' is not a pruning method: choose from {', '.join(method_names(when))}."
         )
     method = METHODS[name]
     if method.when is not when:
         verb = "prune" if method.when is When.ONE_SHOT else "finetune"
-        raise PatternError(f"'{name}' is a {method.when.value} method: give it to {verb} instead.")
+        raise PatternError(f"'{name}' is a {method.when.value} method: use it in {verb} instead.")
     return method

@@ -167,7 +167,7 @@ def prune(
 
 
 class _Run:
-    """One pass over a checkpoint's tensors, pruning those that are targets."""
+    """One pass over a checkpoint's tensors that prunes the targets."""
 
     def __init__(
         self,
@@ -225,7 +225,7 @@ class _Run:
         layer = self._linear[name]
         mask = self._existing_mask(layer, weight)
         if name not in self._targets:
-            if mask is not None:  # sparse already, though not a target: recorded all the same
+            if mask is not None:  # already sparse: recorded, although it is not a target
                 self.masks[name] = pack_mask(mask)
             return raw
         if mask is not None:
@@ -241,13 +241,13 @@ class _Run:
                 assert self._scores is not None
                 mask = mask_from_scores(self._scores(weight), self._pattern)
         self.masks[name] = pack_mask(mask)
-        kept: Array = np.where(mask, raw, raw.dtype.type(0))  # +0.0 also where -0.0 stood
+        kept: Array = np.where(mask, raw, raw.dtype.type(0))  # +0.0 even where it was -0.0
         self.weights += weight.size
         self.zeros += weight.size - int(np.count_nonzero(np.where(mask, weight, 0)))
         return kept
 
     def _bias(self, name: str, raw: Array) -> Array:
-        """The bias of a layer that calibration pruned, which it may have moved; else ``raw``."""
+        """The bias of a layer that calibration pruned, as it may have changed it; else ``raw``."""
         weight = f"{name.removesuffix('.bias')}.weight"
         if self._calibrated is None or weight not in self.pruned:
             return raw
@@ -256,12 +256,12 @@ class _Run:
         return self._rounded(name, bias.numpy())
 
     def _rounded(self, name: str, values: Float32) -> Array:
-        """New values in the type that the checkpoint stores them in."""
+        """New values in the dtype that the checkpoint stores."""
         stored = self._checkpoint.stored_name[name]
         return narrow(values, self._checkpoint.tensors.spec(stored).dtype)
 
     def _existing_mask(self, layer: LinearLayer, weight: Float32) -> BoolMatrix | None:
-        """The mask of a layer whose weights fit the pattern already; None for any other."""
+        """The mask of a layer whose weights already fit the pattern; None for any other."""
         if layer.columns % self._pattern.m or not weight.any():
             return None
         if count_broken_groups(weight, self._pattern):
@@ -295,8 +295,8 @@ def _calibration_set(
         return None
     if source is None:
         raise DataError(
-            f"the method {method.name} calibrates on texts: give a file or folder of them as "
-            "calibration, best of the kind that the model will read."
+            f"the method {method.name} calibrates on texts: pass a file or folder of them as "
+            "calibration, preferably of the kind that the model will read."
         )
     need_extra(f"{method.name} pruning", "torch")
     # The user's own columns are known without a task.
@@ -305,15 +305,15 @@ def _calibration_set(
 
 
 def check_parts(parts: Collection[str]) -> tuple[str, ...]:
-    """The parts of a model that are named, in order. PatternError for what is no list of them."""
+    """The named parts of a model, in order. PatternError unless they are a list of parts."""
     if isinstance(parts, str):
         raise PatternError(
             f"parts must be a list, not the text {parts!r}: choose from {', '.join(PARTS)}."
         )
     unknown = [part for part in parts if part not in PARTS]
     if unknown or not parts:
-        said = repr(unknown[0]) if unknown else repr(parts)
-        raise PatternError(f"{said} are not parts of a model: choose from {', '.join(PARTS)}.")
+        said = f"{unknown[0]!r} is not a part of a model" if unknown else "parts must not be empty"
+        raise PatternError(f"{said}: choose from {', '.join(PARTS)}.")
     return tuple(part for part in PARTS if part in parts)
 
 

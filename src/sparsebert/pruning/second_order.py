@@ -1,24 +1,25 @@
 """Second-order pruning: keep what the outputs need, and let the kept weights make up for the rest.
 
-For a linear layer with targets Y (what the dense model gives where the pruned one stands, see
+For a linear layer with targets Y (what the dense model outputs at this point, see
 `sparsebert.pruning.calibration`) and inputs X, the best weights without a mask are
-``W* = (Y X^T + d W) (X X^T + d)^-1``, damped by d towards the dense ones. With any others the layer
-loses ``tr (W - W*) H (W - W*)^T`` more, H = X X^T + d, and N:M pruning looks for the least loss:
+``W* = (Y X^T + d W) (X X^T + d)^-1``, damped by d towards the dense ones. With any other weights,
+the layer loses ``tr (W - W*) H (W - W*)^T`` more, where H = X X^T + d, and N:M pruning looks for
+the smallest loss:
 
-1. a start: Optimal Brain Surgeon, group after group (`obs`, SparseGPT's algorithm)
+1. a start: Optimal Brain Surgeon, group by group (`obs`, SparseGPT's algorithm)
 2. better masks: alternating projections (ADMM) between 'close to W*' and 'N:M', which let groups
-   settle together where the walk fixes them one by one. Preconditioned by H's diagonal as in Boža
+   settle together, while 1 fixes them one by one. Preconditioned by H's diagonal as in Boža
    (2024, "Fast and Effective Weight Update for Pruned Large Language Models"), with a penalty that
-   grows until the masks stand still, as in ALPS (Meng et al. 2024).
-3. the kept weights of each row: the solution ``H_KK w_K = (W* H)_K`` of least squares, by conjugate
-   gradients on all rows at once, which need a few steps from where 2 ends
+   grows until the masks no longer change, as in ALPS (Meng et al. 2024).
+3. the kept weights of each row: the least-squares solution of ``H_KK w_K = (W* H)_K``, by conjugate
+   gradients on all rows at once, which need few steps from the result of 2
 
 Rows that share their inputs (see `sparsebert.patterns`) choose together in 1 and 2, by the sum of
-what they lose. So few masks are worth a last look: swaps within pairs that the loss falls by
-(`swap_pairs`).
+what they lose. They have so few masks that a last step is worthwhile: swaps within pairs that
+reduce the loss (`swap_pairs`).
 
-Means are left out of X and Y: they belong to the bias, which is fitted with the weights (of a layer
-that has one).
+Means are removed from X and Y: they belong to the bias, which is fitted with the weights (if the
+layer has one).
 
 Memory: a few matrices ``[columns, columns]`` and ``[rows, columns]``.
 Cost: O(columns^3), and O(rows x columns^2) for each projection of 2 and each step of 3.
@@ -39,24 +40,24 @@ if TYPE_CHECKING:
 
 
 _DAMPING = 0.01  # share of the mean second moment added to each
-_LEAST = 1e-12  # of inputs that are all the same
+_LEAST = 1e-12  # instead of the mean, for inputs that are all the same
 _PROJECTIONS = 60
 _PENALTY = (0.1, 2.0)  # from, to; H is scaled to a diagonal of ones
-_EXCESS = 1e-6  # of the loss under the mask: how near to the least one the kept weights come
+_EXCESS = 1e-6  # share of the loss under the mask by which the kept weights may miss the least one
 _MOST_STEPS = 200
 _ROUNDING = 1e-7  # of sums in float32
 _SMALLEST = 1e-30
 
 
 def prune_linear(layer: Linear, statistics: Statistics, *, pattern: Pattern) -> Linear:
-    """The layer pruned, its kept weights and bias fitted to what it should give."""
+    """The pruned layer, its kept weights and bias fitted to what it should output."""
     import torch
 
     moment = statistics.inputs.clone()
     damp = _DAMPING * moment.diagonal().mean().clamp(min=_LEAST)
     moment.diagonal().add_(damp)
     wanted = statistics.targets + damp * layer.weight
-    # In float64, as all that inverts: moments of a layer's inputs differ by powers of ten.
+    # In float64, because it inverts, and the moments of a layer's inputs differ by powers of ten.
     factor = torch.linalg.cholesky(moment.double())
     ideal = torch.cholesky_solve(wanted.double().T, factor).T.float()
     inverse = torch.cholesky_inverse(factor).float()
@@ -68,7 +69,7 @@ def prune_linear(layer: Linear, statistics: Statistics, *, pattern: Pattern) -> 
     weight = solve_kept(settled, wanted, moment, inverse, mask)
     gained = loss(start, ideal, moment) - loss(weight, ideal, moment)
     worse = _of_blocks(gained, pattern) < 0
-    if worse.any():  # whole blocks: nothing proves that projections help, though they mostly do
+    if worse.any():  # by whole blocks: projections mostly help, but they need not
         mask[worse] = start_mask[worse]
         weight[worse] = solve_kept(start[worse], wanted[worse], moment, inverse, mask[worse])
     bias = None
@@ -78,7 +79,7 @@ def prune_linear(layer: Linear, statistics: Statistics, *, pattern: Pattern) -> 
 
 
 def loss(weight: torch.Tensor, ideal: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
-    """What each row loses beside its ideal weights, (w - w*) H (w - w*)^T: ``[rows]``."""
+    """What each row loses compared with its ideal weights, (w - w*) H (w - w*)^T: ``[rows]``."""
     change = weight - ideal
     return ((change @ moment) * change).sum(dim=1)
 
@@ -88,15 +89,15 @@ def settle_mask(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Alternating projections from the pruned weights ``start``: where they settle, and its mask.
 
-    Scaled ADMM for ``min loss(V) with V = Z, Z of the pattern``: V goes to ``(W* H + r (Z - U))
-    (H + r)^-1``, Z is V + U pruned by magnitude, and U adds up how far they are apart. r grows by
-    a factor each time. All of it in columns scaled by the root of H's diagonal, so that magnitude
+    Scaled ADMM for ``min loss(V) with V = Z, Z of the pattern``: V becomes ``(W* H + r (Z - U))
+    (H + r)^-1``, Z is V + U pruned by magnitude, and U adds up the difference of V and Z. r grows
+    by a factor each time. All columns are scaled by the root of H's diagonal, so that magnitude
     says what a weight contributes.
     """
     import torch
 
     scale = moment.diagonal().sqrt()
-    # Eigenvectors, because r changes each time and H + r keeps them.
+    # Eigenvectors, because H + r has the same ones for every r.
     values, vectors = torch.linalg.eigh(moment / scale.outer(scale))
     goal = wanted / scale
     pruned = start * scale
@@ -123,14 +124,15 @@ def solve_kept(
 ) -> torch.Tensor:
     """The best weights under ``mask``, ``[rows, columns]``: H_KK w_K = b_K for each row b.
 
-    ``wanted`` is Y X^T ``[rows, columns]`` of the outputs Y to come near to (W H for those of
+    ``wanted`` is Y X^T ``[rows, columns]`` for the outputs Y to approximate (W H for those of
     weights W), ``inverse`` is H^-1 ``[columns, columns]``. By conjugate gradients (Hestenes &
-    Stiefel 1952) from ``start``, a step of all rows together, preconditioned by (H^-1)_KK. With the
-    residual r of a row, it loses r (H_KK)^-1 r^T more than at best, and by the Schur complement
-    r (H^-1)_KK r^T is no less than that: below a share of what all rows lose, it is done.
+    Stiefel 1952) from ``start``, with each step on all rows, preconditioned by (H^-1)_KK. A row
+    with the residual r loses r (H_KK)^-1 r^T more than the minimum, and by the Schur complement
+    r (H^-1)_KK r^T is at least that: the iteration stops once the sum of this bound is below a
+    share of what all rows lose.
     """
     kept = mask.to(wanted.dtype)
-    least = (wanted @ inverse).mul_(wanted).sum()  # what W* wins over zeros
+    least = (wanted @ inverse).mul_(wanted).sum()  # what W* gains over zeros
     found = start * kept
     residual = (wanted - found @ moment) * kept
     direction = step = (residual @ inverse) * kept
@@ -150,7 +152,7 @@ def solve_kept(
 
 
 def _of_blocks(losses: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-    """For each row the sum over those that share its inputs: ``[rows]``."""
+    """For each row, the sum over the rows that share its inputs: ``[rows]``."""
     import torch
 
     rows = len(losses)
@@ -159,8 +161,8 @@ def _of_blocks(losses: torch.Tensor, pattern: Pattern) -> torch.Tensor:
 
 
 _SWAP_ROUNDS = 100  # at most
-_SWAP_SHARE = 0.2  # of the swaps that gain are tried together
-_LEAST_GAIN = 1e-5  # of what the kept inputs win over zeros: a round that gains less is the last
+_SWAP_SHARE = 0.2  # of the swaps that gain, which are tried together
+_LEAST_GAIN = 1e-5  # of what the kept inputs gain over zeros; with less, the rounds end
 
 
 def swap_pairs(
@@ -168,18 +170,18 @@ def swap_pairs(
 ) -> torch.Tensor:
     """A whole mask of ``pattern`` that loses no more than ``mask``; both bool ``[rows, columns]``.
 
-    ``wanted`` is W* H ``[rows, columns]``, ``moment`` is H ``[columns, columns]``. Of a pair the
-    other input is kept, while the loss falls. A block of rows keeps the inputs K. With
-    G = H_KK^-1, weights w = b_K G and b = W* H, what the block loses changes exactly as follows if
-    it keeps j, the other of its pair, in place of i:
+    ``wanted`` is W* H ``[rows, columns]``, ``moment`` is H ``[columns, columns]``. As long as the
+    loss falls, pairs keep their other input instead. A block of rows keeps the inputs K. With
+    G = H_KK^-1, weights w = b_K G and b = W* H, the loss of the block changes by exactly this if it
+    keeps j, the other input of the pair, in place of i:
 
         |w_i|^2 / G_ii - |b_j - w H_Kj + w_i u_i / G_ii|^2 / (H_jj - H_jK u + u_i^2 / G_ii),
         u = G H_Kj
 
-    the first term being what it costs to let i go (Optimal Brain Surgeon), the second what j then
-    wins back; all norms are over the rows of the block. Computed for all pairs at once, since a
-    block of many rows has one G. The best swaps are made together; where they get in each other's
-    way and the loss does not fall, half as many. Cost: O(columns^3) a round and block.
+    The first term is what it costs to prune i (Optimal Brain Surgeon), the second is what j then
+    wins back; all norms are over the rows of the block. This is computed for all pairs at once,
+    because the rows of a block have the same G. The best swaps are made together; if they interfere
+    so that the loss does not fall, half as many are made. Cost: O(columns^3) per round and block.
     """
     found = mask.clone()
     size = pattern.shared_rows
@@ -190,7 +192,7 @@ def swap_pairs(
 
 
 def _swap_in_block(kept: torch.Tensor, wanted: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
-    """The mask ``[columns]`` of one block of rows, better than ``kept`` or the same."""
+    """The mask ``[columns]`` of one block of rows, better than ``kept`` or equal to it."""
     inside = kept.nonzero()[:, 0]
     won, gains = _gains(inside, wanted, moment)
     for _ in range(_SWAP_ROUNDS):
@@ -214,7 +216,7 @@ def _swap_in_block(kept: torch.Tensor, wanted: torch.Tensor, moment: torch.Tenso
 def _gains(
     inside: torch.Tensor, wanted: torch.Tensor, moment: torch.Tensor
 ) -> tuple[float, torch.Tensor]:
-    """How much less the block loses than with zeros, and by each swap less again: ``[pairs]``."""
+    """How much less the block loses than with zeros, and how much each swap gains: ``[pairs]``."""
     import torch
 
     others = inside ^ 1
