@@ -66,17 +66,25 @@ class TestEmbed:
 
     def test_prompts(self, encoder, tmp_path):
         folder = shutil.copytree(encoder, tmp_path / "prompted")
-        settings = {"prompts": {"query": "the wall: "}, "default_prompt_name": "query"}
+        prompts = {"query": "the wall: ", "passage": "noon, "}
+        settings = {"prompts": prompts, "default_prompt_name": "query"}
         (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
         model = load(encoder)
         for options, prompt in (
             ((), "the wall: "),
             (("--prompt", ""), ""),
             (("--prompt", "a "), "a "),
+            (("--prompt-name", "passage"), "noon, "),
         ):
             found = results(invoke("embed", folder, *options, lines="ferry\n"))[0]["embedding"]
             expected = model.embed(prompt + "ferry")
             assert np.array_equal(np.array(found, np.float32), expected)
+        options = ("--kind", "tokens", "--prompt-name", "passage")
+        tokens = results(invoke("embed", folder, *options, lines="ferry\n"))[0]["embeddings"]
+        assert np.array_equal(np.array(tokens, np.float32), model.embed_tokens("noon, ferry"))
+        done = invoke("embed", folder, "--prompt-name", "other", lines="ferry\n")
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "has no prompt called 'other'; it has query, passage." in done.stderr
 
     def test_numbers_survive_being_written(self, encoder):
         done = invoke("embed", encoder, lines="the ferry leaves\n")

@@ -44,6 +44,8 @@ class TestAgainstSentenceTransformers:
             for prompt in ("", "ferry: ", model.prompts.texts["document"]):
                 found = model.embed(SENTENCES, prompt=prompt)
                 assert np.abs(found - theirs.encode(SENTENCES, prompt=prompt)).max() < 2e-5
+            found = model.embed(SENTENCES, prompt_name="document")
+            assert np.abs(found - theirs.encode(SENTENCES, prompt_name="document")).max() < 2e-5
         assert np.abs(model.embed(SENTENCES, prompt="") - expected).max() > 1e-2
         single = model.embed(SENTENCES[0])
         assert np.abs(single - theirs.encode(SENTENCES[0])).max() < 2e-5
@@ -166,6 +168,14 @@ class TestShapes:
     def test_prompts_that_cannot_be(self, model, tiny_bert, tmp_path):
         with pytest.raises(InputError, match="prompt must be a string, not an int"):
             model.embed("short", prompt=7)
+        with pytest.raises(InputError, match="has no prompt called 'other'; it has none"):
+            model.embed("short", prompt_name="other")
+        with pytest.raises(InputError, match="prompt_name must be a string, not an int"):
+            model.embed_tokens("short", prompt_name=7)
+        with pytest.raises(InputError, match="either prompt or prompt_name, not both"):
+            model.embed("short", prompt="a ", prompt_name="query")
+        # sentence-transformers knows queries and documents in every model, here without a prompt.
+        assert np.array_equal(model.embed("short", prompt_name="query"), model.embed("short"))
         folder = with_modules(tiny_bert(), tmp_path / "st", mode="mean", normalize=True)
         with pytest.raises(CheckpointError, match="not one of its prompts: query"):
             load(with_prompts(folder, "other", query="the wall: "))

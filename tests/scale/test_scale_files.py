@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,16 @@ class TestEmbed:
         self, encoder: Path, documents: Path, tmp_path: Path
     ) -> None:
         embed_files(encoder, documents, tmp_path / "out", prompt="the wall: ")
+        found = output(tmp_path / "out")["embedding"].to_pylist()
+        expected = load(encoder).embed(TEXTS, prompt="the wall: ")
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    def test_a_prompt_by_its_name(self, encoder: Path, documents: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "prompted"
+        shutil.copytree(encoder, folder)
+        settings = json.dumps({"prompts": {"passage": "the wall: "}})
+        (folder / "config_sentence_transformers.json").write_text(settings)
+        embed_files(folder, documents, tmp_path / "out", prompt_name="passage")
         found = output(tmp_path / "out")["embedding"].to_pylist()
         expected = load(encoder).embed(TEXTS, prompt="the wall: ")
         np.testing.assert_allclose(found, expected, atol=1e-5)

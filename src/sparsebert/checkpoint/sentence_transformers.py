@@ -25,7 +25,7 @@ from sparsebert.checkpoint.known_keys import (
     SENTENCE_TRANSFORMERS,
     KnownKeys,
 )
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, InputError
 
 MODULES_NAME = "modules.json"
 ROUTER_NAME = "router_config.json"
@@ -209,6 +209,7 @@ def _listed_modules(folder: Path) -> list[Module]:
 
 SETTINGS_NAME = "config_sentence_transformers.json"
 _DOCUMENTS = ("document", "passage", "corpus")  # the library's names of the prompt
+_ALWAYS = ("query", "document")  # prompts that the library knows in every model, empty if not set
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,13 @@ class Prompts:
     def document(self) -> str:
         """The text before a document."""
         return self._of(*_DOCUMENTS)
+
+    def named(self, name: str, model: str) -> str:
+        """The prompt called ``name`` of the folder ``model``; InputError if there is none."""
+        if name not in self.texts and name not in _ALWAYS:
+            known = ", ".join(self.texts) or "none"
+            raise InputError(f"{model} has no prompt called {name!r}; it has {known}.")
+        return self.texts.get(name, "")
 
     def _of(self, *names: str) -> str:
         """The first of ``names`` that exists; the default if queries and documents have none."""
@@ -248,7 +256,7 @@ def read_prompts(folder: Path) -> Prompts:
     named = settings.get("default_prompt_name")
     if named is None:
         return Prompts(texts)
-    if named in ("query", "document"):
+    if named in _ALWAYS:
         return Prompts(texts, texts.get(named, ""))
     if not isinstance(named, str) or named not in texts:
         known = ", ".join(texts) or "none"

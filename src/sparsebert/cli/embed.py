@@ -142,6 +142,14 @@ def embed(
             show_default="the model's own, else none",
         ),
     ] = None,
+    prompt_name: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt-name",
+            metavar="NAME",
+            help="Prompt of the model's folder to put before each text, such as query.",
+        ),
+    ] = None,
     dimensions: Annotated[
         int | None,
         typer.Option(
@@ -181,6 +189,7 @@ def embed(
         "pooling": pooling.value if pooling else None,
         "normalize": normalize,
         "prompt": prompt,
+        "prompt_name": prompt_name,
         "dimensions": dimensions,
         "output": dtype.value,
     }
@@ -263,22 +272,23 @@ def _work(
     model: Model, kind: Kind | None, task: Task | None, options: Given, inference: Given
 ) -> Work:
     """The method that makes embeddings of this kind."""
+    prompts = {name: options[name] for name in ("prompt", "prompt_name")}
     if kind is Kind.TOKENS:
         return partial(
             model.embed_tokens,
             task=task.value if task else "document",
-            prompt=options["prompt"],
+            **prompts,
             **inference,
         )
     if kind is Kind.SPARSE:
         return partial(
             model.embed_sparse,
             task=task.value if task else None,
-            prompt=options["prompt"],
+            **prompts,
             **inference,
         )
     if kind is Kind.HYBRID:
-        return partial(model.embed_hybrid, prompt=options["prompt"], **inference)
+        return partial(model.embed_hybrid, **prompts, **inference)
     return partial(model.embed, **options, **inference)
 
 

@@ -57,6 +57,7 @@ class EmbeddingModel(LoadedModel):
         pooling: PoolingMode | None = None,
         normalize: bool | None = None,
         prompt: str | None = None,
+        prompt_name: str | None = None,
         dimensions: int | None = None,
         output: EmbeddingType = "float32",
         strict: bool = False,
@@ -64,11 +65,12 @@ class EmbeddingModel(LoadedModel):
         """Sentence embeddings: ``[texts, width]``, or ``[width]`` for a single text.
 
         ``pooling`` and ``normalize`` (to length 1) default to the folder's sentence-transformers
-        modules, or to the mean without normalisation if it has none. ``prompt`` is put before each
-        text; it defaults to the folder's default prompt, as in sentence-transformers, and "" means
-        none. `prompts` holds all prompts of the folder. ``dimensions`` truncates embeddings to that
-        many numbers, for models trained for it (Kusupati et al. 2022, arXiv:2205.13147), and
-        normalises them again if ``normalize`` applies.
+        modules, or to the mean without normalisation if it has none. ``prompt``, or the folder's
+        prompt called ``prompt_name`` (all are in `prompts`), is put before each text; the default
+        is the folder's default prompt, as in sentence-transformers, and "" means none.
+        ``dimensions`` truncates embeddings to that many numbers, for models trained for it
+        (Kusupati et al. 2022, arXiv:2205.13147), and normalises them again if ``normalize``
+        applies.
 
         ``output`` is the type of the result: "float32", "float16", "int8" (each embedding is scaled
         so that its largest number becomes 127 or -127, which changes cosines only by rounding) or
@@ -85,7 +87,7 @@ class EmbeddingModel(LoadedModel):
             pooler = Pooler(replace(self.pooling, modes=(pooling,)), self.config.hidden_size)
         check_dimensions(self.name, pooler.width, dimensions)
         unit = bool(self.pooling.normalize if normalize is None else normalize)
-        before = self._prompt(prompt)
+        before = self._prompt(prompt, prompt_name)
         given = as_texts(texts, before)
         tokenizer = self._text_tokenizer()
         skipped = self.prompt_tokens(before)
@@ -109,6 +111,7 @@ class EmbeddingModel(LoadedModel):
         task: Task | None = None,
         batch_size: int = 32,
         prompt: str | None = None,
+        prompt_name: str | None = None,
         strict: bool = False,
     ) -> Any:
         """Sparse embeddings: a `SparseEmbedding` for each text, with token ids and their weights.
@@ -118,7 +121,8 @@ class EmbeddingModel(LoadedModel):
         with BGE-M3's sparse head gives each of the text's own tokens a weight. ``task``, "query" or
         "document", selects the folder's prompt for it and, if the folder has a Router, the route:
         inference-free models look up the tokens of queries in a table, and run the encoder on
-        documents only. ``prompt`` is as in `embed`. Raises InputError for any other model.
+        documents only. ``prompt`` and ``prompt_name`` are as in `embed`. Raises InputError for any
+        other model.
         """
         if task is not None:
             check_task(task)
@@ -126,9 +130,10 @@ class EmbeddingModel(LoadedModel):
             check_converted(self.path)
             kind, fitting = FITTING[self.config.head]
             raise InputError(f"{self.name} is {kind} and cannot embed_sparse: it can {fitting}.")
-        if prompt is None and task is not None:
-            prompt = self.prompts.query if task == "query" else self.prompts.document
-        given = as_texts(texts, self._prompt(prompt))
+        own = None
+        if task is not None:
+            own = self.prompts.query if task == "query" else self.prompts.document
+        given = as_texts(texts, self._prompt(prompt, prompt_name, own))
         way = self.token_weigher or self.sparse_ways.of(task)
         if isinstance(way, TokenLookup):
             found = way.embeddings(given, strict=strict)
@@ -148,6 +153,7 @@ class EmbeddingModel(LoadedModel):
         task: Task = "document",
         batch_size: int = 32,
         prompt: str | None = None,
+        prompt_name: str | None = None,
         strict: bool = False,
     ) -> Any:
         """One vector per token: a list of float32 ``[tokens, width]``, one array for a single text.
@@ -155,18 +161,18 @@ class EmbeddingModel(LoadedModel):
         A multi-vector model (ColBERT) projects them as its folder says. ``task``, "query" or
         "document", then sets the length to which texts are truncated, the tokens that expand a
         query, the tokens that are left out of a document (punctuation), and the default of
-        ``prompt``, which is put before each text. `max_similarities` scores documents for a query.
+        the prompt (see `embed`). `max_similarities` scores documents for a query.
         For any other model, the vectors are the last hidden states.
         """
         check_task(task)
         embedder = self.token_vectors
         if embedder is None:
             check_converted(self.path)
-            given = as_texts(texts, self._prompt(prompt))
+            given = as_texts(texts, self._prompt(prompt, prompt_name))
             tokens = self._text_tokenizer().encode(given, strict=strict)
             found = self._per_token("hidden", tokens, batch_size)
             return found[0] if given.single else found
-        given = as_texts(texts, self.task_prompt(task) if prompt is None else self._prompt(prompt))
+        given = as_texts(texts, self._prompt(prompt, prompt_name, self.task_prompt(task)))
         tokens = self._task_tokens(given, task, strict=strict)
         states = self._per_token("hidden", tokens, batch_size)
         vectors = [
@@ -180,6 +186,7 @@ class EmbeddingModel(LoadedModel):
         *,
         batch_size: int = 32,
         prompt: str | None = None,
+        prompt_name: str | None = None,
         strict: bool = False,
     ) -> Any:
         """Dense, sparse and multi-vector embeddings in one pass: a `HybridEmbedding` for each text.
@@ -193,7 +200,7 @@ class EmbeddingModel(LoadedModel):
                 f"{self.name} cannot embed_hybrid: it lacks a head for sparse or for multi-vector "
                 "embeddings, such as BGE-M3 has."
             )
-        before = self._prompt(prompt)
+        before = self._prompt(prompt, prompt_name)
         given, skipped = as_texts(texts, before), self.prompt_tokens(before)
         tokens = self._text_tokenizer().encode(given, strict=strict)
         states = self._per_token("hidden", tokens, batch_size)
@@ -271,5 +278,11 @@ class EmbeddingModel(LoadedModel):
             return 0
         return self._text_tokenizer().count_before(prompt)
 
-    def _prompt(self, asked: str | None) -> str:
-        return self.prompts.default if asked is None else as_string(asked, "prompt")
+    def _prompt(self, prompt: str | None, name: str | None, default: str | None = None) -> str:
+        """The text to put before each text: ``default`` (or the folder's) if neither is given."""
+        if name is None:
+            own = self.prompts.default if default is None else default
+            return own if prompt is None else as_string(prompt, "prompt")
+        if prompt is not None:
+            raise InputError("pass either prompt or prompt_name, not both.")
+        return self.prompts.named(as_string(name, "prompt_name"), self.name)

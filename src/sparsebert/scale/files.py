@@ -109,6 +109,7 @@ def embed_files(
     pooling: PoolingMode | None = None,
     normalize: bool | None = None,
     prompt: str | None = None,
+    prompt_name: str | None = None,
     dimensions: int | None = None,
     output: EmbeddingType = "float32",
     batch_size: int = 32,
@@ -121,7 +122,9 @@ def embed_files(
     ``output_column`` is the name of the new column and ``options`` are those of `run_files`; the
     other arguments are those of `sparsebert.Model.embed`.
     """
-    operation = Embedding(pooling, normalize, prompt, dimensions, output, batch_size, strict)
+    operation = Embedding(
+        pooling, normalize, prompt, prompt_name, dimensions, output, batch_size, strict
+    )
     return run_files(model, input, out, operation, output_column=output_column, **options)
 
 

@@ -28,6 +28,7 @@ class Embedding:
     pooling: PoolingMode | None = None
     normalize: bool | None = None
     prompt: str | None = None
+    prompt_name: str | None = None
     dimensions: int | None = None
     output: EmbeddingType = "float32"
     batch_size: int = 32
@@ -52,6 +53,7 @@ class Embedding:
             pooling=self.pooling,
             normalize=self.normalize,
             prompt=self.prompt,
+            prompt_name=self.prompt_name,
             dimensions=self.dimensions,
             output=self.output,
             strict=self.strict,
