@@ -141,7 +141,9 @@ class TestTraining:
         options: dict[str, Any] = {**QUICK, "epochs": 1}
         with another(TRAINING, out):
             for resume in (False, True):
-                with pytest.raises(OutputError, match=r"another run is training .*out at this mom"):
+                with pytest.raises(
+                    OutputError, match=r"another run is currently training .*out, in "
+                ):
                     finetune(sparse, out, data=data, resume=resume, **options)
         assert finetune(sparse, out, data=data, **options).steps == 2  # that one was killed
         assert names(tmp_path) == {"data", "out"}
@@ -157,7 +159,7 @@ class TestTraining:
 
         def begin_another(label: str, done: int, total: int) -> None:
             if label == "fine-tuning" and done == 1:
-                with pytest.raises(OutputError, match="another run is training") as found:
+                with pytest.raises(OutputError, match="another run is currently training") as found:
                     finetune(sparse, out, data=data, seed=2, **options)
                 refused.append(str(found.value))
 

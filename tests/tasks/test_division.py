@@ -183,7 +183,7 @@ class TestTheWayThrough:
         from sparsebert.training import finetune
 
         shutil.copyfile(tickets, tmp_path / "train.jsonl")
-        with pytest.raises(DataError, match="comes in splits, so leave it out"):
+        with pytest.raises(DataError, match="already has splits, so leave it out"):
             finetune(sparse, tmp_path / "b", task="custom", data=tmp_path, validation_share=0.1)
 
     def test_rows_are_chosen_by_the_file_and_not_by_the_seed(

@@ -232,7 +232,7 @@ class TestErrors:
         )
         plain = with_modules(tiny_bert("encoder"), tmp_path / "plain", mode="mean", normalize=True)
         for task, rows, options, message in (
-            ("pairs", pairs, {"scale": 5.0}, "scale is for the task retrieval"),
+            ("pairs", pairs, {"scale": 5.0}, "scale only applies to the task retrieval"),
             ("retrieval", data, {"teacher": narrow}, "16 wide and those of .* 32"),
             ("retrieval", data, {"teacher": plain}, "behind other prompts"),
         ):

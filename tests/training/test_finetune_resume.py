@@ -56,7 +56,7 @@ class TestResume:
         assert all(np.array_equal(stored[name], mask) for name, mask in masks.items())
         assert (checkpoint / "masks.safetensors").is_file()
 
-        with pytest.raises(TrainingError, match="unfinished run for .*: go on with it by --resume"):
+        with pytest.raises(TrainingError, match="unfinished run for .*: continue it with --resume"):
             finetune(sparse, out, data=data, **QUICK)
         result = finetune(sparse, out, data=data, resume=True, **QUICK)
         assert (result.resumed_from, result.steps) == (step, STEPS)
@@ -162,9 +162,9 @@ class TestResume:
             finetune(dense, out, data=data, progress=interrupt_at(11), **QUICK)
         model = sparse if how == "sparse" else dense
         options = QUICK if how == "sparse" else {**QUICK, "method": "gradual"}
-        with pytest.raises(TrainingError, match="unfinished run for .*: go on with it by --resume"):
+        with pytest.raises(TrainingError, match="unfinished run for .*: continue it with --resume"):
             finetune(model, out, data=data, **options)
-        with pytest.raises(TrainingError, match=r"was started otherwise: .* was .* and is now"):
+        with pytest.raises(TrainingError, match=r"was started differently: .* was .* and is now"):
             finetune(model, out, data=data, resume=True, **options)
         assert kept.is_dir()
         assert finetune(dense, out, data=data, resume=True, **QUICK).resumed_from == 11
@@ -197,7 +197,7 @@ class TestResume:
         (folder / "notes.txt").write_text("mine")
         file.write_text("mine")
         for name in ("one", "two"):
-            with pytest.raises(OutputError, match=rf"{name}.training, .* holds no run of sparseb"):
+            with pytest.raises(OutputError, match=rf"{name}.training, .* was not made by sparseb"):
                 finetune(sparse, tmp_path / name, data=data, resume=resume, **QUICK)
         assert (folder / "notes.txt").read_text() == file.read_text() == "mine"
         (folder / "notes.txt").unlink()  # an empty folder is nobody's
@@ -238,7 +238,7 @@ class TestResume:
             if label.startswith("evaluating"):
                 ctrl_c()
 
-        with pytest.raises(KeyboardInterrupt, match=r"model was scored; .* --resume"):
+        with pytest.raises(KeyboardInterrupt, match=r"scoring the trained model; .* --resume"):
             finetune(sparse, out, data=data, progress=press, **QUICK)
         assert not out.exists()
         result = finetune(sparse, out, data=data, resume=True, **QUICK)
@@ -283,8 +283,8 @@ class TestMemory:
         self.lack(monkeypatch, error, rows=3, first_step=0)
         result = finetune(sparse, tmp_path / "out", data=data, **QUICK)
         assert (result.batch_size, result.gradient_accumulation, result.steps) == (2, 4, STEPS)
-        assert "memory ran out with batches of 8: went on with batches of 4" in result.notes[0]
-        assert "memory ran out with batches of 4: went on with batches of 2" in result.notes[1]
+        assert "memory ran out with batches of 8: continued with batches of 4" in result.notes[0]
+        assert "memory ran out with batches of 4: continued with batches of 2" in result.notes[1]
         assert_same_bits(tmp_path / "out", tmp_path / "small")
 
     def test_later_it_goes_on_from_the_last_checkpoint(
@@ -345,7 +345,7 @@ class TestEarlyStopping:
         result = finetune(sparse, tmp_path / "out", data=data, **options)
         assert result.steps == 4 * 8
         assert np.array_equal(weights(tmp_path / "out")["classifier.weight"], scored[1])
-        assert "the model is that of step 16, the best on validation" in result.notes[0]
+        assert "the model is the one of step 16, which scored best on validation" in result.notes[0]
         assert_zeros_held(tmp_path / "out", sparse)
         history = json.loads((tmp_path / "out" / "training.json").read_text())["history"]
         found = [each["eval_accuracy"] for each in history if "eval_accuracy" in each]

@@ -89,7 +89,7 @@ def test_other_contents_are_refused(place: Path, change: Change, told: str) -> N
     scored(place)
     before = {path: path.read_bytes() for path in (data, model) for path in path.iterdir()}
     change(place)
-    with pytest.raises(TrainingError, match=f"was started otherwise: {told}. Give the same"):
+    with pytest.raises(TrainingError, match=f"was started differently: {told}. Use the same"):
         finetune(model, out, data=data, resume=True, **QUICK)
     for path, content in before.items():
         path.write_bytes(content)
@@ -135,7 +135,7 @@ def test_seeds_of_other_contents_are_not_counted_together(
     scored(place)
     finetune_seeds(place / "model", place / "out", seeds=(1,), **options)
     change(place)
-    with pytest.raises(TrainingError, match=rf"seed 1 in .* was trained otherwise \({told}\)"):
+    with pytest.raises(TrainingError, match=rf"seed 1 in .* was trained differently \({told}\)"):
         finetune_seeds(place / "model", place / "out", seeds=(1, 2), **options)
 
 
@@ -166,7 +166,7 @@ def test_upstream_too(dense: Path, tmp_path: Path) -> None:
     ):
         before = path.read_text()
         path.write_text(before.replace("a b", "b a", 1))
-        with pytest.raises(TrainingError, match=f"was started otherwise: {told}"):
+        with pytest.raises(TrainingError, match=f"was started differently: {told}"):
             prune_upstream(model, out, resume=True, **options)
         path.write_text(before)
     shutil.rmtree(model)

@@ -106,7 +106,7 @@ def test_the_ramp_forces_as_many_groups_as_it_says_and_zeros_hold(
             assert np.count_nonzero(kept == wanted.n) == forced_count(share, len(kept))
         assert_zero_bits(model, masks)
         if step < SCHEDULE.end:
-            with pytest.raises(TrainingError, match=rf"did not become {pattern}"):
+            with pytest.raises(TrainingError, match=rf"did not reach the pattern {pattern}"):
                 masks.check_whole()
     masks.check_whole()
     masks.verify(model)
@@ -330,7 +330,7 @@ def test_a_damaged_or_foreign_state_is_refused(tiny_bert: TinyBert, tmp_path: Pa
     with pytest.raises(CheckpointError, match="not a valid safetensors file"):
         restore()
     file.unlink()
-    with pytest.raises(TrainingError, match="did not become 1:2"):
+    with pytest.raises(TrainingError, match="did not reach the pattern 1:2"):
         restore()
     bits = load_file(folder / "masks.safetensors")
     del bits[name]

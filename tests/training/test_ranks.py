@@ -193,7 +193,8 @@ class TestSharded:
         assert_zeros_held(folder / "sharded-resumed", folder / "sparse")
 
     def test_what_needs_whole_weights_is_refused(self, told: list[dict[str, Any]]) -> None:
-        reasons = ("embeddings used trains some rows", "method gradual", "early_stopping 1 scores")
+        embeddings = "embeddings used trains only some rows"
+        reasons = (embeddings, "method gradual", "early_stopping 1 scores")
         for each in told:
             for message, reason in zip(each["refused"], reasons):
                 assert reason in message

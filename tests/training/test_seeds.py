@@ -199,7 +199,7 @@ class TestFinetune:
         options: dict[str, Any] = {**QUICK, "task": task, "force": True}
         options["learning_rate"] = 5e-4
         options["data"] = data if task == "custom" else write_regression(tmp_path / "data", 32)
-        with pytest.raises(TrainingError, match="seed 1 in .* was trained otherwise"):
+        with pytest.raises(TrainingError, match="seed 1 in .* was trained differently"):
             finetune_seeds(sparse, out, seeds=(2,), **options)
         assert weights_time(out / "seed-2") == before
         # While seed 2 is still the old one it is not counted.
@@ -231,7 +231,7 @@ class TestFinetune:
         with pytest.raises(TrainingError, match="model was 'sparse' and is now 'model'"):
             finetune_seeds(tiny_bert("encoder"), two, data=data, seeds=(3,), **QUICK)
         prune(tiny_bert("encoder"), tmp_path / "sparse", pattern="2:4")
-        with pytest.raises(TrainingError, match="the model was made otherwise"):
+        with pytest.raises(TrainingError, match="the model was made differently"):
             finetune_seeds(tmp_path / "sparse", two, data=data, seeds=(3,), **QUICK)
 
     def test_other_data_is_refused(self, sparse: Path, two: Path, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ class TestFinetune:
             finetune_seeds(sparse, two, data=other, seeds=(3,), **QUICK)
 
     def test_a_model_is_no_folder_of_seeds(self, sparse: Path, data: Path, two: Path) -> None:
-        with pytest.raises(OutputError, match="is a model itself"):
+        with pytest.raises(OutputError, match="is itself a model"):
             finetune_seeds(sparse, two / "seed-1", data=data, seeds=(1,), **QUICK)
 
     def test_what_is_no_fine_tuned_model_is_not_counted(

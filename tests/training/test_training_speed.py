@@ -60,7 +60,7 @@ class TestPrecision:
     def test_bf16_that_cannot_be_had_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cpu, "_cpu_can_bf16", lambda: False)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        with pytest.raises(TrainingError, match="no instructions for bf16: use precision fp32"):
+        with pytest.raises(TrainingError, match="does not support bf16: use precision fp32"):
             resolve_precision("bf16")
 
     @needs_bf16

@@ -87,9 +87,10 @@ class TestReading:
             list(zip(found.unlabelled.texts, found.unlabelled.pairs or [], strict=True))
             == (PAIRS[2:])
         )
-        assert "2 of the unlabelled texts are rows to score on: left out." in found.notes
+        left_out = "2 of the unlabelled texts are among the rows used for scoring: left out."
+        assert left_out in found.notes
         same = FinetuneOptions(teacher="t", unlabelled=str(data / "train.jsonl"))
-        with pytest.raises(DataError, match="no text that is not one of the rows to score on"):
+        with pytest.raises(DataError, match="every text in .* is among the rows used for scoring"):
             read_run_data("rte", data, same, DataOptions())
         alone = load_split(get_task("rte"), data, "validation")
         options = FinetuneOptions(teacher="t", unlabelled=str(self.pairs(tmp_path)))
@@ -98,9 +99,9 @@ class TestReading:
         assert left == ["i", "j k l"]
 
     def test_what_does_not_fit_the_task(self, texts: Path, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"texts.txt holds single texts and rte reads pairs"):
+        with pytest.raises(DataError, match=r"texts.txt holds single texts, but rte reads pairs"):
             self.read(texts, "rte")
-        with pytest.raises(DataError, match="squad takes no unlabelled texts"):
+        with pytest.raises(DataError, match="squad cannot use unlabelled texts"):
             self.read(texts, "squad")
         with pytest.raises(DataError, match="neither a file for the train split nor any .txt"):
             self.read(tmp_path, "sst2")

@@ -373,7 +373,7 @@ class TestStopping:
         out = tmp_path / "out"
         result = prune_upstream(embedder, out, corpus=corpus, **QUICK)
         assert (result.batch_size, result.gradient_accumulation) == (4, 2)
-        assert "went on with batches of 4" in result.notes[0]
+        assert "continued with batches of 4" in result.notes[0]
         for name, values in weights(whole).items():
             assert np.allclose(weights(out)[name], values, atol=2e-3), name
 

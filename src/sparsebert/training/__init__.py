@@ -1,7 +1,7 @@
 """Training with the zeros locked.
 
-Names are imported when first used: the command line reads the options' defaults from here, and
-`--help` shall stay light.
+Names are imported on first use: the command line reads the options' defaults from this package,
+and `--help` must stay fast.
 """
 
 from __future__ import annotations

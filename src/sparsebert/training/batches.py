@@ -1,15 +1,14 @@
-"""How the examples of an epoch become batches: size, order, and share of each process.
+"""How the examples of an epoch become batches: size, order, and the share of each process.
 
-When memory runs out: half the batch, twice the accumulation, the same training. That is the
-reference model's own troubleshooting advice, done for the user. Likewise several processes share
-the examples that one would take. An optimiser step still sees the same examples in the same order,
-so only memory and speed change.
+When memory runs out, the batch is halved and gradients are accumulated twice as often. Likewise,
+several processes share the examples that one process would take. An optimiser step still sees the
+same examples in the same order, so only memory and speed change.
 
-Padding is computed like any other token, so a batch should have examples of like length.
-transformers has a sampler for that (`LengthGroupedSampler`), which draws from the global random
-state: a run resumed in the middle of an epoch would then see other batches than the run it
-continues. It also goes from long to short over and over; here the batches of like length come in
-random order, which depends on seed and epoch alone.
+Padding costs as much as any other token, so a batch should have examples of similar length. The
+sampler that transformers has for this (`LengthGroupedSampler`) draws from the global random state,
+so a run resumed in the middle of an epoch would see different batches from the run it continues.
+It also goes from long to short again and again; here the batches come in random order, which
+depends only on seed and epoch.
 """
 
 from __future__ import annotations
@@ -28,10 +27,7 @@ from sparsebert.errors import TrainingError
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """``batch_size`` examples go through the model at once, ``accumulation`` times a step.
-
-    They do so in each of ``processes``.
-    """
+    """In each process, ``batch_size`` examples at a time, ``accumulation`` times per step."""
 
     batch_size: int
     accumulation: int
@@ -39,7 +35,7 @@ class BatchPlan:
 
     @property
     def examples_per_step(self) -> int:
-        """Rows that one optimiser step sees."""
+        """Examples in one optimiser step, over all processes."""
         return self.batch_size * self.accumulation * self.processes
 
     def steps(self, examples: int, epochs: float) -> int:
@@ -47,11 +43,11 @@ class BatchPlan:
         return math.ceil(-(-examples // self.examples_per_step) * epochs)
 
     def warmup_steps(self, examples: int, epochs: float, ratio: float) -> int:
-        """In how many of a run's optimiser steps the learning rate rises."""
+        """The number of optimiser steps over which the learning rate rises."""
         return math.ceil(self.steps(examples, epochs) * ratio)
 
     def spread(self, processes: int) -> BatchPlan:
-        """The same steps by so many processes, with batches as large as they were at most.
+        """The same steps divided among ``processes``, with batches that are at most as large.
 
         Raises TrainingError if a step's examples cannot be divided among them evenly.
         """
@@ -62,15 +58,15 @@ class BatchPlan:
             raise TrainingError(
                 f"the {self.examples_per_step} rows of a step (batch_size times "
                 f"gradient_accumulation) cannot be divided evenly among {processes} processes: "
-                "give a batch_size that can."
+                "choose a batch_size that can."
             )
         return self._cut(share, self.batch_size, processes)
 
     def halved(self) -> BatchPlan | None:
-        """At most half the batch for the same step; None if the batch is a single example already.
+        """The same step in batches of at most half the size; None if the batch is one example.
 
-        An odd batch cannot be halved evenly: the largest size up to its half that divides the step
-        is taken.
+        An odd size cannot be halved evenly, so this takes the largest size up to half of it that
+        divides a process's share of the step.
         """
         if self.batch_size == 1:
             return None
@@ -79,13 +75,13 @@ class BatchPlan:
 
     @staticmethod
     def _cut(examples: int, most: int, processes: int) -> BatchPlan:
-        """A process's ``examples`` of a step in batches of one size, ``most`` at most."""
+        """A process's ``examples`` per step in batches of equal size, at most ``most``."""
         size = max(size for size in range(1, min(most, examples) + 1) if examples % size == 0)
         return BatchPlan(size, examples // size, processes)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True if an error says that memory ran out, on the CPU or on an accelerator."""
+    """Whether an error means that memory ran out, on the CPU or on an accelerator."""
     if isinstance(error, MemoryError):
         return True
     if not isinstance(error, Exception):
@@ -100,11 +96,11 @@ _BATCHES_IN_POOL = 50  # examples are sorted within a random pool of this many b
 
 
 class LengthBuckets(Sampler[int]):
-    """Yields the index of every example of an epoch once, a step's worth of like length at a time.
+    """Yields the index of each example of an epoch once; those of a step have similar lengths.
 
-    The step with the longest example comes first, so that memory runs out at once or never. Where
-    the examples of a step should have nothing in common, ``apart`` has what each is made of, int64
-    ``[examples, parts]``.
+    The step with the longest example comes first, so that memory runs out immediately or never. If
+    the examples of a step should have nothing in common, ``apart`` lists the parts of each example
+    (int64 ``[examples, parts]``).
     """
 
     def __init__(
@@ -121,7 +117,7 @@ class LengthBuckets(Sampler[int]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration gives."""
+        """Choose the epoch whose order the next iteration yields."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -143,7 +139,7 @@ class LengthBuckets(Sampler[int]):
         )
         whole = len(by_length) // self._examples_per_step
         steps = by_length[: whole * self._examples_per_step].reshape(whole, self._examples_per_step)
-        # Examples that do not fill a step stay last, where they are a step of their own.
+        # Examples that do not fill a step stay last and form a shorter step.
         rest = by_length[whole * self._examples_per_step :]
         if whole:
             steps = steps[random.permutation(whole)]
@@ -155,16 +151,16 @@ class LengthBuckets(Sampler[int]):
         return kept_apart(order, self._apart, self._examples_per_step)
 
 
-_LOOK_AHEAD = 50  # steps among whose examples one is looked for that fits
+_LOOK_AHEAD = 50  # steps; how far ahead to look for an example that fits
 
 
 def kept_apart(
     order: npt.NDArray[np.int64], parts: npt.NDArray[np.int64], examples_per_step: int
 ) -> npt.NDArray[np.int64]:
-    """``order`` changed so that the examples of a step have no part in common, where possible.
+    """``order``, rearranged so that the examples of a step have no part in common, if possible.
 
-    An example that has one in common with an earlier one of the step waits for the next step, ahead
-    of others.
+    An example that shares a part with an earlier one of its step is moved to the front of the queue
+    for the next step.
     """
     waiting = deque(order.tolist())
     placed: list[int] = []
@@ -191,7 +187,7 @@ def kept_apart(
 
 
 class RankBatches(Sampler[list[int]]):
-    """The batches of process ``rank`` in an epoch: indices in the order of ``buckets``."""
+    """An epoch's batches for process ``rank``: indices in the order of ``buckets``."""
 
     def __init__(self, buckets: LengthBuckets, plan: BatchPlan, rank: int) -> None:
         self._buckets = buckets

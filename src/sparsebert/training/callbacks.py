@@ -1,4 +1,4 @@
-"""Trainer callbacks: progress, checkpoints by the clock, stop on a signal, a finite loss."""
+"""Trainer callbacks: progress, memory, timed checkpoints, stopping on a signal, finite loss."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from sparsebert.progress import Progress
 from sparsebert.training.cpu import release_free_memory, resident_memory
 from sparsebert.training.distributed import any_of
 
-CHECKPOINTS_KEPT = 2  # beside the best one: the last, and one to fall back on if that is damaged
+CHECKPOINTS_KEPT = 2  # besides the best one: the last, and one to fall back on if it is damaged
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
-_MOST_HELD = 1.5  # times what a step takes: so seldom that touching the pages anew costs little
+_MOST_HELD = 1.5  # times what a step takes: exceeded so rarely that refaulting pages costs little
 
 
 class DivergedError(TrainingError):
-    """The loss is not a finite number any more; nothing in this run is worth resuming."""
+    """The loss is no longer finite; nothing in this run is worth resuming."""
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
-    """Reports optimiser steps to the project's own progress."""
+    """Reports optimiser steps to sparsebert's own progress display."""
 
     def __init__(self, progress: Progress, label: str = "fine-tuning") -> None:
         self._progress = progress
@@ -51,11 +51,11 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class MemoryCallback(TrainerCallback):  # type: ignore[misc]
-    """Gives back the memory that `kept_memory` keeps once it is much more than a step takes.
+    """Releases the memory that `kept_memory` holds once it is much more than a step takes.
 
-    Blocks of ever other sizes, as of texts of many lengths, leave gaps that none of the next fits
-    in, and a long run would grow until the system ends it. What a step takes is what is held after
-    one that began with nothing to spare, as the first does.
+    Texts of many lengths mean blocks of many sizes, which leave gaps that later blocks do not fit
+    into; a long run would grow until the system kills it. What a step takes is measured after a
+    step that began with nothing held in reserve, such as the first.
     """
 
     def __init__(self) -> None:
@@ -74,10 +74,10 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
-    """Saves every ten minutes within an epoch, and at once when the user wants to stop.
+    """Saves every ten minutes within an epoch, and immediately when the user wants to stop.
 
-    Older checkpoints go when a new one is on disk: those of lower numbers, for the system's clock,
-    by which the Trainer would choose, may be set back meanwhile.
+    Once a new checkpoint is on disk, older ones are removed by step number, not by modification
+    time as the Trainer does, because the system clock may have been set back.
     """
 
     def __init__(self, stop: StopRequest) -> None:
@@ -92,7 +92,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # Several processes stop and save together: they meet in every step, and in saving.
+        # Several processes must stop and save together: steps and saving are collective.
         self._stop.requested = any_of(self._stop.requested)
         if self._stop.requested:
             control.should_save = control.should_training_stop = True
@@ -103,8 +103,8 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self._stop.requested:
-            # The Trainer takes a run that stops for one whose epoch ended: its checkpoint is
-            # written already, and an evaluation here would count for early stopping.
+            # To the Trainer, a run that stops looks like the end of an epoch. The checkpoint is
+            # already written, and an evaluation here would count towards early stopping.
             control.should_save = control.should_evaluate = False
 
     def on_save(
@@ -118,9 +118,9 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def _remove_older(newest: Path, best: str | None) -> None:
-    """Keep `CHECKPOINTS_KEPT` checkpoints up to ``newest``, and the ``best`` one.
+    """Remove all but the last `CHECKPOINTS_KEPT` checkpoints up to ``newest``, and the ``best``.
 
-    One of a higher number is what a killed run left unfinished: it counts for none of these.
+    A higher number was left by a killed run: it is neither counted nor removed.
     """
     last = int(newest.name.rpartition("-")[2])
     found = {
@@ -134,7 +134,7 @@ def _remove_older(newest: Path, best: str | None) -> None:
 
 
 class FiniteLossCallback(TrainerCallback):  # type: ignore[misc]
-    """Ends a run whose loss has become NaN or infinite."""
+    """Stops a run whose loss has become NaN or infinite."""
 
     def on_log(
         self,
@@ -147,7 +147,7 @@ class FiniteLossCallback(TrainerCallback):  # type: ignore[misc]
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(loss):
             raise DivergedError(
-                f"the loss is {loss} after step {state.global_step}: the training has diverged. "
+                f"the loss is {loss} after step {state.global_step}: training has diverged. "
                 f"Lower the learning rate (it was {args.learning_rate:g}) or lengthen the warm-up."
             )
 
@@ -161,11 +161,11 @@ class StopRequest:
 
 @contextmanager
 def stop_on_interrupt(request: StopRequest) -> Iterator[None]:
-    """Turn the first Ctrl-C inside into a request; the second one interrupts at once as ever.
+    """Inside, turn the first Ctrl-C into a request; a second one interrupts immediately, as usual.
 
-    So does SIGTERM, which schedulers and containers send some time before they kill; there may be
-    several of it, and a launcher of processes sends it after a Ctrl-C. Python delivers signals to
-    the main thread only: elsewhere nothing is changed.
+    SIGTERM, which schedulers and containers send some time before they kill, is also a request. It
+    may arrive repeatedly, and launchers send it after a Ctrl-C, so it never interrupts. Python
+    delivers signals to the main thread only; in other threads, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,9 +1,9 @@
 """What a run is trained and scored on: the task and its examples, read and checked.
 
-Besides the task's own there may be unlabelled texts, to which only a teacher has an answer. A
-teacher fine-tuned on a few thousand rows gives on these what their labels say, and they tell a
-student little about what it gives otherwise. On more texts of the same kind it shows (the
-augmentation of TinyBERT, arXiv 1909.10351, with texts that exist instead of made ones).
+Besides the task's own examples there may be unlabelled texts, which only a teacher can label. A
+teacher fine-tuned on a few thousand rows has memorised them, so its outputs there say little about
+how it answers other texts. More texts of the same kind show that (like the data augmentation of
+TinyBERT, arXiv 1909.10351, but with real texts instead of generated ones).
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunData:
-    """``unlabelled`` are the texts that only a teacher answers, None without.
+    """The data of a run. ``unlabelled`` are texts that only a teacher answers, if there are any.
 
-    ``division`` says which examples were held out of data in one file; ``notes`` are on the data.
+    ``division`` says which examples were held out of a single data file; ``notes`` are about the
+    data.
     """
 
     task: Task
@@ -52,7 +53,7 @@ class RunData:
 
     @property
     def rows(self) -> int:
-        """Rows of an epoch."""
+        """Rows in an epoch."""
         return len(self.train) + (len(self.unlabelled) if self.unlabelled is not None else 0)
 
 
@@ -60,10 +61,10 @@ class RunData:
 class TrainingExamples:
     """Tokens and labels to train on.
 
-    ``labels`` is int64 ``[examples]``, float32 ``[examples, labels]`` (zeros and ones) for several
-    labels a row, float32 ``[examples]`` for a regression, int64
-    ``[examples, 2]`` (first and last token of the answer) for question answering, and int64
-    ``[tokens]``, of all examples end to end, for token classification.
+    ``labels`` is int64 ``[examples]`` for classification, float32 ``[examples, labels]`` (zeros and
+    ones) for several labels per row, float32 ``[examples]`` for regression, int64 ``[examples, 2]``
+    (first and last token of the answer) for question answering, and int64 ``[tokens]``, all
+    examples concatenated, for token classification.
     """
 
     kind: Kind
@@ -81,7 +82,7 @@ class TrainingExamples:
         return self.tokens.lengths
 
     def and_unlabelled(self, tokens: TokenRows) -> TrainingExamples:
-        """These and then ``tokens``, whose labels no loss reads."""
+        """These examples followed by ``tokens``, with placeholder labels that no loss reads."""
         if self.kind is Kind.TOKENS:
             labels = np.full(len(tokens.ids), UNLABELLED, self.labels.dtype)
         else:
@@ -91,7 +92,7 @@ class TrainingExamples:
         )
 
     def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A padded batch of some examples, as an `Objective` takes it: the data collator."""
+        """A padded batch of the ``chosen`` examples for an `Objective`: the data collator."""
         import torch
 
         indices = np.asarray(chosen, np.int64)
@@ -102,7 +103,7 @@ class TrainingExamples:
         }
 
     def _labels(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Labels of some examples, padded like their tokens where each token has its own."""
+        """Labels of some examples; labels of tokens are padded like the tokens."""
         if self.kind is not Kind.TOKENS:
             return self.labels[indices]
         offsets, lengths = self.tokens.offsets, self.tokens.lengths[indices]
@@ -112,25 +113,25 @@ class TrainingExamples:
         return padded
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing: the batches of every epoch are the same."""
+        """Does nothing: batches do not depend on the epoch."""
 
 
 def read_run_data(
     task_name: str, data: str | Path | None, options: FinetuneOptions, columns: DataOptions
 ) -> RunData:
-    """Read the training examples of the options and the validation splits; raises DataError."""
+    """Read the training examples and the validation splits; raises DataError or TrainingError."""
     task = find_task(task_name, data, options=columns)
     if "validation_share" in columns.given() and undivided_file(data, task.file_types) is None:
         raise DataError(
-            "validation_share is for data in one file that is named after no split: "
-            f"{task.hub_id if data is None else data} comes in splits, so leave it out."
+            "validation_share only applies to a single data file that is not named after a split: "
+            f"{task.hub_id if data is None else data} already has splits, so leave it out."
         )
     train, held_out, division = _read(task, data, options.max_rows, columns.validation_share)
     if options.scale is not None and task.kind is not Kind.RETRIEVAL:
-        raise TrainingError(f"scale is for the task {RETRIEVAL}: leave it out.")
+        raise TrainingError(f"scale only applies to the task {RETRIEVAL}: leave it out.")
     if options.early_stopping and not held_out:
         raise DataError(
-            f"early stopping needs a validation split, and {data} has none: give a folder with "
+            f"early stopping needs a validation split, and {data} has none: use a folder with "
             f"train and {task.validation_splits[0]} files."
         )
     notes = _notes(task, [train, *held_out], division)
@@ -144,10 +145,10 @@ def read_run_data(
 def _read(
     task: Task, data: str | Path | None, max_rows: int | None, share: float
 ) -> tuple[Examples, list[Examples], Division | None]:
-    """Training examples, each validation split, and how data in one file was divided."""
+    """The training examples, each validation split, and how a single file was divided."""
     file = undivided_file(data, task.file_types)
     if file is None or not share:
-        # A file that is named after a split is all training data.
+        # A single file that is named after a split is used for training only.
         alone = file is not None or (data is not None and Path(data).is_file())
         splits = () if alone else validation_splits(task, data)
         train = load_split(task, data, "train", max_rows=max_rows)
@@ -159,7 +160,7 @@ def _read(
 
 
 def _notes(task: Task, read: list[Examples], division: Division | None) -> list[str]:
-    """What is to be said of the data."""
+    """Notes on the data."""
     notes = [note for examples in read for note in examples.notes]
     if task.kind is Kind.PAIRS:
         _, note = as_cosines(np.asarray(read[0].labels, np.float32))
@@ -169,7 +170,7 @@ def _notes(task: Task, read: list[Examples], division: Division | None) -> list[
     if division is not None:
         notes.append(
             f"{division.file} has no splits: {len(division.validation):,} of its "
-            f"{division.rows:,} rows were held out to score on, which {SPLIT_NAME} lists."
+            f"{division.rows:,} rows were held out for scoring; {SPLIT_NAME} lists them."
         )
     return [*dict.fromkeys(notes), *(f1_note(task) if len(read) > 1 else [])]
 
@@ -179,20 +180,21 @@ def read_unlabelled(
 ) -> Examples:
     """The texts that the options name, as examples of the task without labels.
 
-    A task of pairs takes pairs; one of single texts, and an embedding model, takes both halves of a
-    pair. A table has the columns of any known task, or this one's. Texts of the rows that are
-    scored on are left out: a student would learn there what the teacher answers. Raises DataError
-    for a task of spans, for single texts where pairs are needed, and for what cannot be read.
+    Tasks on pairs need pairs; for tasks on single texts, and for embedding models, the two halves
+    of a pair are separate texts. A table may have the columns of any known task, or this one's.
+    Texts of the rows used for scoring are left out, because the student would learn the teacher's
+    answers there. Raises DataError for question answering, for single texts where pairs are needed,
+    and for texts that cannot be read.
     """
     source = str(options.unlabelled)
     if task.kind is Kind.QUESTION:
-        raise DataError(f"{task.name} takes no unlabelled texts: they have no question.")
+        raise DataError(f"{task.name} cannot use unlabelled texts, because they have no questions.")
     texts: Sequence[Text] = read_texts(source, also=task.text_columns)
     if len(task.text_columns) == 1 or task.embeds:
         texts = single_texts(texts)
     elif any(isinstance(row, str) for row in texts):
         raise DataError(
-            f"{source} holds single texts and {task.name} reads pairs: give a table with two text "
+            f"{source} holds single texts, but {task.name} reads pairs: use a table with two text "
             "columns."
         )
     chosen = selection(len(texts), options.unlabelled_rows)
@@ -202,10 +204,10 @@ def read_unlabelled(
     kept = [text for text in texts if text not in scored]
     if not kept:
         raise DataError(
-            f"{source} has no text that is not one of the rows to score on: give others."
+            f"every text in {source} is among the rows used for scoring: use other texts."
         )
     left_out = len(texts) - len(kept)
-    note = f"{left_out:,} of the unlabelled texts are rows to score on: left out."
+    note = f"{left_out:,} of the unlabelled texts are among the rows used for scoring: left out."
     texts = kept
     first = [row if isinstance(row, str) else row[0] for row in texts]
     second = [row[1] for row in texts if not isinstance(row, str)]
@@ -223,7 +225,7 @@ def read_unlabelled(
 
 
 def _texts(examples: Examples) -> list[Text]:
-    """The texts of a split as `read_texts` gives them; of an embedding model each by itself."""
+    """The texts of a split as `read_texts` returns them; each by itself for embedding models."""
     first = [text.strip() for text in examples.texts]
     second = [text.strip() for text in examples.pairs or ()]
     if examples.task.embeds or not second:

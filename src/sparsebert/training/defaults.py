@@ -1,9 +1,9 @@
 """The defaults of a fine-tuning run that depend on the model, the task and the number of rows.
 
-The usual 3 epochs at 5e-5 with dropout come from BERT-base on large tasks (Devlin et al. 2019). A
-model that is narrower or pruned has less capacity and does better at a higher rate and without
-dropout, as every search on held-out rows behind the recipes has found; and a few hundred rows make
-too few steps in 3 epochs for any model (Mosbach et al. 2021, arXiv 2006.04884, take 20).
+The usual 3 epochs at 5e-5 with dropout come from BERT-base on large tasks (Devlin et al. 2019).
+Narrower or pruned models have less capacity and do better without dropout, narrow ones also at a
+higher rate, as every search on held-out rows behind the recipes has found. And with a few hundred
+rows, 3 epochs are too few steps for any model (Mosbach et al. 2021, arXiv 2006.04884, use 20).
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from sparsebert.options import option
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.training.options import FinetuneOptions
 
-_WIDE = 768  # hidden size of BERT-base, from which on a model is not called small
+_WIDE = 768  # hidden size of BERT-base; narrower models count as small
 _EPOCHS, _MOST_EPOCHS = 3, 20
-_FEWEST_STEPS = 300  # optimiser steps that more epochs make of a few rows
+_FEWEST_STEPS = 300  # optimiser steps; with few rows, the number of epochs is raised to reach them
 
-# On a CPU torch's fused attention computes its backward pass far slower than plain matrix products,
-# but it saves memory. MiniLM in bf16, processor time of forward and backward with fused attention
-# over that with plain: 1.31 at 32 tokens, 1.27 at 128, 1.17 at 256, 1.01 at 320 (with dropout 1.06,
-# 1.09 and 1.17: the CPU has no fused attention with dropout, and computes it plainly there too).
-# What plain attention keeps for the backward pass grows with the square of the length, hence not
-# further than this.
+# On a CPU, the backward pass of torch's fused attention is far slower than plain matrix products,
+# but fused attention saves memory. MiniLM in bf16, processor time of forward and backward pass with
+# fused attention relative to plain: 1.31 at 32 tokens, 1.27 at 128, 1.17 at 256, 1.01 at 320 (with
+# dropout 1.06, 1.09 and 1.17, because torch has no fused attention with dropout on the CPU and
+# falls back to its own plain version). What plain attention keeps for the backward pass grows with
+# the square of the length, hence this limit.
 LONGEST_PLAIN = 256  # tokens
 
 
 @dataclass(frozen=True)
 class RunOptions(FinetuneOptions):
-    """`FinetuneOptions` with nothing left open; ``dropout`` None is the model's own."""
+    """`FinetuneOptions` with all choices made; ``dropout`` None means the model's own rates."""
 
     epochs: float = option(_EPOCHS, above=0)
     learning_rate: float = option(5e-5, above=0)
@@ -43,9 +43,9 @@ class RunOptions(FinetuneOptions):
 def with_defaults(
     options: FinetuneOptions, checkpoint: Checkpoint, task: Task, rows: int
 ) -> RunOptions:
-    """The options of a run that trains ``checkpoint`` on so many ``rows`` of a task.
+    """The options of a run that trains ``checkpoint`` on ``rows`` rows of a task.
 
-    Raises DataError if ``max_length`` is beyond the model's positions.
+    Raises DataError if ``max_length`` exceeds the model's positions.
     """
     config = checkpoint.config
     check_positions(options.max_length, config, str(checkpoint.path))
@@ -62,7 +62,7 @@ def with_defaults(
 
 
 def _longest(checkpoint: Checkpoint, task: Task) -> int:
-    """Tokens that the model has positions for; of an embedding model those that it reads."""
+    """The model's number of positions; for an embedding task, the tokens that it reads."""
     return text_limit(checkpoint) if task.embeds else checkpoint.config.max_length
 
 
@@ -71,7 +71,7 @@ def _scale(checkpoint: Checkpoint) -> float:
 
 
 def usual_dropout(config: EncoderConfig, method: str = "lock") -> float | None:
-    """0 for a small model and one that is sparse or becomes so; None, its own, for any other."""
+    """0 for models that are small, sparse or being pruned; None (the model's own) for others."""
     sparse = config.recorded_pattern is not None or method != "lock"
     return 0.0 if sparse or _is_small(config) else None
 
@@ -81,6 +81,6 @@ def _is_small(config: EncoderConfig) -> bool:
 
 
 def _epochs(steps_of_one: float) -> float:
-    """3, or as many whole ones up to 20 as it takes to make 300 steps."""
+    """3, or as many as it takes to make 300 steps, up to 20."""
     enough = -(-_FEWEST_STEPS // max(steps_of_one, 1e-9))
     return float(min(max(_EPOCHS, enough), _MOST_EPOCHS))

@@ -1,15 +1,15 @@
-"""Several processes that train one model, as `torchrun` and `accelerate launch` start them.
+"""Several processes that train one model, started by `torchrun` or `accelerate launch`.
 
     torchrun --nproc-per-node 2 -m sparsebert finetune sparse/ task/ --task sst2 --data data/sst2
     accelerate launch --use_fsdp --fsdp_version 2 -m sparsebert finetune sparse/ task/ ...
 
-All of them read, and go through the same steps; what is written, scored and reported is the main
-one's (rank 0). Without a launcher there is one process, and nothing here does anything. Importing
-this costs next to nothing: torch is imported where it is used.
+All of them read the data and go through the same steps; only the main process (rank 0) writes,
+scores and reports. Without a launcher there is one process, and nothing here does anything.
+Importing this module is cheap: torch is imported only where it is used.
 
-Under FSDP2 each parameter is a DTensor, of which a process holds some rows under the parameter's
-own name; so a mask is sharded alike. FSDP1 flattens parameters into one, to which a mask no longer
-fits, and is refused.
+Under FSDP2 each parameter is a DTensor of which each process holds some rows, under the parameter's
+own name, so a mask is sharded in the same way. FSDP1 flattens parameters into one, which masks do
+not fit, and is refused.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# Others wait while the main process scores or runs a teacher. One that dies is seen all the same:
-# its launcher ends the rest.
+# The others wait while the main process scores or runs a teacher. If a process dies, the launcher
+# still ends the rest.
 _LONGEST_WAIT = timedelta(days=7)
 
 
@@ -46,17 +46,17 @@ def processes() -> int:
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """The number of this process, from 0."""
     return int(os.environ.get("RANK", "0")) if processes() > 1 else 0
 
 
 def is_main() -> bool:
-    """Whether this is the one that writes and reports."""
+    """Whether this is the process that writes and reports."""
     return rank() == 0
 
 
 def join() -> None:
-    """Meet the other processes, if there are any; again, nothing happens."""
+    """Join the process group, if there are several processes; later calls do nothing."""
     if processes() == 1:
         return
     import torch
@@ -67,14 +67,14 @@ def join() -> None:
 
 
 def main_only(progress: Progress) -> Progress:
-    """The progress in the main process, and none in the others."""
+    """``progress`` in the main process, and silence in the others."""
     return progress if is_main() else silent
 
 
 def from_main(function: Callable[[], Result]) -> Result:
-    """What ``function`` gives when the main process calls it; all wait for that.
+    """The result of ``function`` in the main process, in all of them; the others wait for it.
 
-    Where it fails the main process raises the error, and the others end without a word.
+    If it fails, the main process raises the error, and the others exit silently.
     """
     if processes() == 1:
         return function()
@@ -84,7 +84,7 @@ def from_main(function: Callable[[], Result]) -> Result:
     try:
         if is_main():
             found = [function(), True]
-    finally:  # also when it failed: the others wait
+    finally:  # also on failure: the others are waiting
         torch.distributed.broadcast_object_list(found, src=0)
     if not found[1]:
         raise SystemExit(1)
@@ -103,7 +103,7 @@ def main_first() -> Iterator[None]:
 
 
 def wait_for_all() -> None:
-    """Go on when all processes have come here."""
+    """Wait until all processes have reached this point."""
     if processes() > 1:
         import torch
 
@@ -111,7 +111,7 @@ def wait_for_all() -> None:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it is so in any process."""
+    """Whether ``flag`` is true in any process."""
     return total(int(flag)) > 0
 
 
@@ -122,7 +122,7 @@ def total(number: int) -> int:
     import torch
     from accelerate import PartialState
 
-    # On the device that the processes exchange gradients on: not every backend has two.
+    # On the device used to exchange gradients, because not every backend supports two.
     count = torch.tensor(number, device=PartialState().device)
     torch.distributed.all_reduce(count)
     return int(count)
@@ -140,7 +140,7 @@ def average(values: torch.Tensor) -> torch.Tensor:
 
 
 def local_tensor(values: torch.Tensor) -> torch.Tensor:
-    """The part of a tensor that this process holds, sharing its memory: all of an ordinary one."""
+    """The part of a tensor that this process holds, sharing its memory; all of it if unsharded."""
     import torch
     from torch.distributed.tensor import DTensor
 
@@ -151,7 +151,7 @@ def local_tensor(values: torch.Tensor) -> torch.Tensor:
 
 
 def local_mask(mask: BoolMatrix, parameter: torch.Tensor) -> torch.Tensor:
-    """The part of a parameter's mask that belongs to the part that this process holds."""
+    """The part of a mask that matches this process's part of the parameter."""
     import torch
     from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -165,7 +165,7 @@ def local_mask(mask: BoolMatrix, parameter: torch.Tensor) -> torch.Tensor:
 
 
 def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:
-    """See that a model can be sharded and its checkpoints are whole, if FSDP is on.
+    """If FSDP is on, set it up for the model, with checkpoints that are whole.
 
     Raises TrainingError for FSDP1.
     """
@@ -174,13 +174,14 @@ def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:
         return
     if plugin.fsdp_version != 2:
         raise TrainingError(
-            "FSDP version 1 flattens weights, so that their masks lose their place: use version 2 "
+            "FSDP version 1 flattens weights, so masks no longer fit them: use version 2 "
             "(accelerate launch --use_fsdp --fsdp_version 2)."
         )
-    plugin.state_dict_config = plugin.optim_state_dict_config = None  # those of another type
+    plugin.state_dict_config = plugin.optim_state_dict_config = None  # set for another type
     plugin.set_state_dict_type("FULL_STATE_DICT")
     if plugin.transformer_cls_names_to_wrap is None:
-        # accelerate cuts off the word embeddings by themselves, and not once more within another.
+        # accelerate shards the word embeddings by themselves, and must not shard them a second time
+        # as part of a module around them.
         words = model.get_input_embeddings()
         around = {type(each).__name__ for each in model.modules() if words in each.children()}
         kinds = set(model._no_split_modules or ())
@@ -188,14 +189,14 @@ def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether processes hold parts of the model's parameters."""
+    """Whether each process holds only parts of the model's parameters."""
     from torch.distributed.tensor import DTensor
 
     return any(isinstance(each, DTensor) for each in model.parameters())
 
 
 def full_state_dict(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A sharded model's tensors, whole and on the CPU. A collective: every process must call it."""
+    """A sharded model's tensors, whole and on the CPU. Collective: every process must call it."""
     from torch.distributed.tensor import DTensor
 
     state: dict[str, Any] = model.state_dict()
@@ -206,17 +207,17 @@ def full_state_dict(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def check_shardable(options: object) -> None:
-    """TrainingError for options that look at a whole weight, of which a process has a part."""
+    """TrainingError for options that need whole weights, of which a process has only parts."""
     for name, why in (
-        ("method", "chooses masks by whole weights"),
-        ("embeddings", "trains some rows of a table"),
+        ("method", "chooses masks from whole weights"),
+        ("embeddings", "trains only some rows of a table"),
         ("quantize", "rounds whole rows of weights"),
-        ("early_stopping", "scores a model that is whole"),
+        ("early_stopping", "scores the whole model"),
     ):
         value = getattr(options, name, None)
         if value not in (None, 0, "lock", "train", "frozen"):
             raise TrainingError(
-                f"{name} {value} {why} and cannot be used with FSDP: use torchrun alone."
+                f"{name} {value} {why}, so it cannot be used with FSDP: use torchrun alone."
             )
 
 
@@ -226,11 +227,11 @@ def parallel_loss(
     batch: dict[str, torch.Tensor],
     examples_in_step: int,
 ) -> torch.Tensor:
-    """The objective's loss, of a model that is wrapped or not.
+    """The objective's loss for a model that may be wrapped in DistributedDataParallel.
 
-    torch's DistributedDataParallel learns from what its forward pass returns which gradients to
-    wait for, and so must see all of a loss: also of one that needs hidden states, or sends some
-    tokens alone through a head. So the whole loss is computed inside of its forward pass.
+    DistributedDataParallel works out from the outputs of its forward pass which gradients to wait
+    for, so these must cover the whole loss, even one that uses hidden states or sends only some
+    tokens through a head. The loss is therefore computed inside that forward pass.
     """
     from torch.nn.parallel import DistributedDataParallel
 
@@ -246,7 +247,7 @@ def parallel_loss(
             inner.forward = instead
 
     def forward(_: torch.Tensor) -> torch.Tensor:
-        restore()  # the objective calls the model's own
+        restore()  # because the objective calls the model's own forward
         return objective.loss(inner, batch, examples_in_step)
 
     inner.forward = forward

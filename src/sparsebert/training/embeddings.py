@@ -1,9 +1,9 @@
-"""Which word embeddings train: all of them, those of the words that occur, or none.
+"""Which word embeddings are trained: all of them, those of words that occur, or none.
 
-The table of word embeddings is a large part of a small encoder (half of MiniLM), and of its rows a
-step touches only those of its tokens. The optimiser goes over all of them all the same, and weight
-decay shrinks words that the training examples never have. So let only rows that are used be a
-parameter: steps are cheaper, and every other row comes out as it went in.
+The table of word embeddings is a large part of a small encoder (half of MiniLM), and a step uses
+only the rows of its own tokens. Even so, the optimiser goes over all rows, and weight decay shrinks
+words that never occur in the training examples. If only the rows that occur are a parameter, steps
+are cheaper, and every other row stays unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 def embeddings_patch(
     which: str, ids: npt.NDArray[np.integer[Any]]
 ) -> UsedEmbeddings | FrozenEmbeddings | None:
-    """The patch for the option ``embeddings``; None where all of them train.
+    """The patch for the option ``embeddings``; None if all of them are trained.
 
     ``ids`` are the token ids of the training examples, int ``[tokens]``.
     """
@@ -32,11 +32,11 @@ def embeddings_patch(
 
 
 class UsedEmbeddings:
-    """A model patch under which only the embeddings of some token ids train.
+    """A model patch that trains only the embeddings of some token ids.
 
-    ``ids`` are all that occur in the training examples, int ``[tokens]``; the padding token and 0,
-    with which batches are padded, are among them whether they occur or not. Other tokens may be
-    read in evaluation mode alone.
+    ``ids`` are all that occur in the training examples, int ``[tokens]``. The padding token and 0,
+    with which batches are padded, are always included. Other tokens may only be read in evaluation
+    mode.
     """
 
     def __init__(self, ids: npt.NDArray[np.integer[Any]]) -> None:
@@ -45,14 +45,14 @@ class UsedEmbeddings:
         self._table: nn.Embedding | None = None
 
     def attach(self, model: PreTrainedModel) -> None:
-        """Replace the table by its trained rows; ``state_dict`` still gives the whole."""
+        """Replace the table by its trained rows; ``state_dict`` still returns the whole table."""
         self.detach()
         table: nn.Embedding = model.get_input_embeddings()
         model.set_input_embeddings(_UsedRows(table, self._ids))
         self._model, self._table = model, table
 
     def detach(self) -> None:
-        """Give the model its table back, with the rows as they are trained now."""
+        """Restore the model's table, with the trained rows in it."""
         if self._table is not None:
             rows = self._model.get_input_embeddings().table()
             with torch.no_grad():  # in the same memory, unless the model moved to another device
@@ -62,27 +62,27 @@ class UsedEmbeddings:
 
 
 class FrozenEmbeddings:
-    """A model patch under which no word embedding trains."""
+    """A model patch that trains no word embeddings."""
 
     def __init__(self) -> None:
         self._weight: nn.Parameter | None = None
 
     def attach(self, model: PreTrainedModel) -> None:
-        """Take the word embeddings out of training, and so out of the optimiser."""
+        """Exclude the word embeddings from training, and thus from the optimiser."""
         self.detach()
         self._weight = model.get_input_embeddings().weight.requires_grad_(False)
 
     def detach(self) -> None:
-        """Let them train again."""
+        """Make them trainable again."""
         if self._weight is not None:
             self._weight.requires_grad_(True)
         self._weight = None
 
 
 class _UsedRows(nn.Embedding):
-    """An embedding whose ``weight`` is some rows of a table, float ``[used, features]``.
+    """An embedding whose ``weight`` holds some rows of a table, float ``[used, features]``.
 
-    The table lies outside of the parameters and is brought up to date when someone looks at it.
+    The whole table is not a parameter; it is updated from ``weight`` when it is read.
     """
 
     def __init__(self, table: nn.Embedding, ids: npt.NDArray[np.int64]) -> None:
@@ -108,11 +108,11 @@ class _UsedRows(nn.Embedding):
 
     @torch.no_grad()
     def table(self) -> torch.Tensor:
-        """The whole table, brought up to date."""
+        """The whole table, with the current ``weight`` in it."""
         return self._whole.index_copy_(0, self._used, self.weight)
 
-    # The three that torch's own modules override to hold something else than their parameters.
-    # Buffers would move by themselves, but processes send each other theirs in every step.
+    # These are the methods that torch's own modules override to hold more than parameters. Buffers
+    # would be moved automatically, but DistributedDataParallel broadcasts buffers in every step.
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> _UsedRows:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -137,7 +137,7 @@ class _UsedRows(nn.Embedding):
             missing_keys.append(prefix + "weight")
         elif stored.shape != self._whole.shape:
             error_msgs.append(
-                f"{prefix}weight is {list(stored.shape)} and should be {list(self._whole.shape)}"
+                f"{prefix}weight has shape {list(stored.shape)}, not {list(self._whole.shape)}"
             )
         else:
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""`finetune`: a dense or sparse checkpoint to a task, with every zero locked."""
+"""`finetune`: train a dense or sparse checkpoint on a task, with every zero locked."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def finetune(
     as ``OUT.teacher``.
 
     Checkpoints are saved in ``OUT.training`` beside ``out`` at the end of each epoch, every ten
-    minutes, and on Ctrl-C or SIGTERM; ``resume`` continues from the last one, or starts anew if
+    minutes, and on Ctrl-C or SIGTERM; ``resume`` continues from the last one, or starts over if
     there is none. That folder takes up to nine times the size of the model, and is removed on
     success. If memory runs out, the batch is halved and gradients are accumulated twice as often.
     On a CPU, the same seed on the same machine gives the same weights, resumed or not. Several
@@ -158,29 +158,29 @@ def finetune(
 
 
 def _notes(job: Job, batch_size: int) -> list[str]:
-    """What to tell about a finished run, whose batches had ``batch_size`` rows in the end."""
+    """Notes on a finished run, whose batches ended up with ``batch_size`` rows."""
     from sparsebert.training.task_model import replaced_head
 
     notes = list(job.data.notes)
     if any(has_file(job.checkpoint.path / head_file(name)) for name in HEADS):
         notes.append(
-            "its sparse and multi-vector heads were left out: they are not trained here, and read "
-            "the encoder as it was."
+            "the model's sparse and multi-vector heads were left out: they were not trained and no "
+            "longer fit the encoder."
         )
     if batch_size < job.options.batch_size and job.task.kind is Kind.RETRIEVAL:
         notes.append(
-            "smaller batches make retrieval easier to learn and teach less: each query was told "
-            f"from the documents of {batch_size} rows, not {job.options.batch_size}. A smaller "
-            "max_length takes less memory."
+            "smaller batches make retrieval easier, so the model learns less: each query was "
+            f"compared with the documents of {batch_size} rows, not {job.options.batch_size}. A "
+            "smaller max_length takes less memory."
         )
     if job.masks and job.teacher is None:
         notes.append(
-            "a sparse model learnt from the labels alone; one that learns from a dense model of "
-            "the task (--teacher, teacher=) loses less."
+            "the sparse model learned from the labels alone; with a dense model of the task as its "
+            "teacher (--teacher, teacher=), it would lose less."
         )
     notes += replaced_head(job.checkpoint, job.task)
     if job.unlabelled is not None:
-        notes.append(f"the teacher taught with {job.unlabelled:,} unlabelled texts besides.")
+        notes.append(f"{job.unlabelled:,} unlabelled texts were also learned from the teacher.")
     return notes
 
 
@@ -195,10 +195,10 @@ def _prepared_teacher(
     force: bool,
     progress: Progress,
 ) -> Teacher:
-    """The job's teacher, trained if need be, with its outputs on the training examples.
+    """The job's teacher, fine-tuned first if necessary, with its outputs on the training examples.
 
-    ``arguments`` are the run's as its lineage has them. Raises OutputError if ``OUT.teacher`` holds
-    something else (and ``force`` is not set), and what `finetune` raises.
+    ``arguments`` are the run's, as recorded in the lineage. Raises what `finetune` raises, and
+    OutputError if ``OUT.teacher`` holds a different teacher and ``force`` is not set.
     """
     from sparsebert.training.distillation.teacher import find_teacher, with_outputs
     from sparsebert.training.task_model import keeps_head
@@ -238,10 +238,9 @@ def _train_teacher(
     force: bool,
     progress: Progress,
 ) -> Path:
-    """Fine-tune an encoder on the task into ``OUT.teacher``; or find it there, trained like that.
+    """Fine-tune an encoder on the task into ``OUT.teacher``, or find it there, trained that way.
 
-    The options are those that the student was given, save for those that make it a sparse,
-    quantised or taught one.
+    The options are those given for the student, except for those that prune, quantise or distil.
     """
     folder = out.with_name(f"{out.name}.teacher")
     options = _on_its_own(job.given)
@@ -251,12 +250,12 @@ def _train_teacher(
         if not (folder.is_dir() and any(folder.iterdir())):
             return False
         expected = {**arguments, **resolved.as_dict(), "rows": job.labelled}
-        expected.pop("metric", None)  # with which nothing is learnt
+        expected.pop("metric", None)  # it does not affect training
         different = _differences(folder, teacher.checkpoint.source, expected)
         if different and not force:
             raise OutputError(
-                f"{folder} holds a teacher that was trained otherwise ({different}): remove it, "
-                "pass --force, or name it as the teacher to use it as it is."
+                f"{folder} holds a teacher that was trained differently ({different}): remove it, "
+                "pass --force, or pass it as the teacher to use it as it is."
             )
         return not different
 
@@ -277,7 +276,7 @@ def _train_teacher(
 
 
 def _on_its_own(options: FinetuneOptions) -> FinetuneOptions:
-    """The same training for a model without a teacher, dense and in floating point."""
+    """The same training without a teacher, pruning or quantisation."""
     special = ("teacher", *NEED_TEACHER, "method", "pattern", "shared_rows", "quantize")
     defaults: dict[str, Any] = {
         each.name: each.default for each in fields(options) if each.name in special
@@ -286,23 +285,23 @@ def _on_its_own(options: FinetuneOptions) -> FinetuneOptions:
 
 
 def _differences(folder: Path, source: str, expected: dict[str, Any]) -> str:
-    """How a trained teacher's origin and arguments differ from those wanted; "" if not at all."""
+    """How a trained teacher's source and arguments differ from those expected, or ""."""
     try:
         record = open_checkpoint(folder).config.sparsity or {}
         step = record["lineage"][-1]
         found = {
-            **FinetuneOptions().as_dict(),  # an option that is younger than the teacher
+            **FinetuneOptions().as_dict(),  # for options added since the teacher was trained
             **step["arguments"],
             "from": step["from"],
             "rows": read_object(folder / TRAINING_NAME)["rows"]["train"],
         }
     except (CheckpointError, KeyError, IndexError, TypeError):
-        return "it is not a whole folder of sparsebert finetune"
+        return "it is not a complete folder written by sparsebert finetune"
     return "; ".join(differences(found, {**expected, "from": source}))
 
 
 def _full_path(path: str | Path | None) -> str | None:
-    """A folder by its full path, whatever it was called from; anything else as it is."""
+    """The absolute path of a file or folder; anything else (a hub id) as it is."""
     if path is None or not Path(path).exists():
         return None if path is None else str(path)
     return str(Path(path).resolve())

@@ -1,7 +1,7 @@
-"""Fingerprints of what a run is made of: they tell contents apart that have the same names.
+"""Fingerprints of a run's inputs, which distinguish different contents with the same names.
 
-A run that goes on, and a seed beside others, must be of the same contents, or its result is of
-neither. SHA-256 of each thing that a run is made of, under the name that a message gives it.
+A resumed run, or a further seed beside others, must have the same inputs, or its result belongs to
+neither. A fingerprint is the SHA-256 of one input, under the name that messages use for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sparsebert.training.data import RunData
 def run_fingerprints(
     checkpoint: Checkpoint, data: RunData, teacher: Checkpoint | None
 ) -> dict[str, str]:
-    """Of a fine-tuning run: model, labels, rows, and what else there is."""
+    """Those of a fine-tuning run: model, labels and rows; unlabelled texts and teacher, if any."""
     found = {
         "the model": model_fingerprint(checkpoint),
         "the labels": text_fingerprint(data.task.labels),
@@ -44,9 +44,7 @@ def upstream_fingerprints(
     task: str | None,
     teacher: Checkpoint | None,
 ) -> dict[str, str]:
-    """Of upstream pruning: model, corpus, and where they differ what it calibrates on or learns
-    from.
-    """
+    """Those of upstream pruning: model and corpus; calibration texts and teacher, if any."""
     found = {"the model": model_fingerprint(checkpoint), "the corpus": text_fingerprint(corpus)}
     if calibration is not None:
         texts = read_texts(calibration, reading_task(task))
@@ -57,7 +55,7 @@ def upstream_fingerprints(
 
 
 def text_fingerprint(texts: Iterable[Text]) -> str:
-    """Of some texts or pairs in their order."""
+    """The fingerprint of texts or pairs, in their order."""
     digest = hashlib.sha256()
     for text in single_texts(texts):
         coded = text.encode("utf-8", "surrogatepass")
@@ -66,7 +64,10 @@ def text_fingerprint(texts: Iterable[Text]) -> str:
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """``the training rows changed`` for each fingerprint that both have and that differs."""
+    """``the training rows changed`` and so on: one for each fingerprint that differs.
+
+    Fingerprints that only one side has are ignored.
+    """
     return [f"{name} changed" for name in now if before.get(name, now[name]) != now[name]]
 
 

@@ -1,21 +1,22 @@
-"""The gradual pruner: masks that change while the model trains, from dense to whole N:M ones.
+"""The gradual pruner: masks that change while the model trains, from dense to complete N:M masks.
 
-Between two updates the masks of the moment are locked: a pruned weight is +0.0 and its
-gradient zero. What it was when it was pruned is remembered beside the model, and if an update keeps
-it again it returns with that value, as in the papers (see `sparsebert.pruning.gradual`), where
-masked weights wait unchanged. It returns without momentum: when a weight is pruned its first moment
-(Adam's exp_avg, SGD's momentum_buffer) is set to zero, and with a zero gradient it stays so. Adam's
-second moment is left: it is the scale of a step, not a direction, and without it the first steps
-after the return would be (1 - beta1) / sqrt(1 - beta2), some three times, too long.
+Between two updates the current masks are locked: a pruned weight is +0.0 and its gradient zero. The
+value that it had when it was pruned is remembered beside the model, and if a later update keeps the
+weight again, it returns with that value, as in the papers (see `sparsebert.pruning.gradual`), where
+masked weights stay unchanged. It returns without momentum: when a weight is pruned, its first
+moment (Adam's exp_avg, SGD's momentum_buffer) is set to zero, and with a zero gradient it stays
+zero. Adam's second moment is kept: it is the scale of a step, not a direction, and without it the
+first steps after the return would be too long by a factor of (1 - beta1) / sqrt(1 - beta2), about
+three.
 
-Masks, remembered weights and saliencies are saved with each of the Trainer's checkpoints, and a
-resumed run goes on to the same bits.
+Masks, remembered weights and saliencies are saved with each of the Trainer's checkpoints, so a
+resumed run gives bit-identical results.
 
-Learning-rate rewinding: pruning while training must not eat the learning rate's decay. After
+Learning-rate rewinding: pruning during training must not use up the learning rate's decay. After
 pruning, a model recovers best at the learning rates it was trained with, not at the small ones that
 a run ends on (Renda et al., 2020, arXiv 2003.02389). Prune Once for All (Zafrir et al., 2021, arXiv
-2111.05754) therefore rewinds a gradual pruning's schedule at every mask update to where pruning
-began, and lets it run its course once the masks are final. With a sparsity schedule from t0 to t1
+2111.05754) therefore rewinds the learning-rate schedule to where pruning began at every mask
+update, and lets it run its course once the masks are final. With a sparsity schedule from t0 to t1
 and an update every k steps, step t of T takes the rate of step c(t) of an ordinary schedule
 (warm-up to t0, then linearly to zero) of T' = T - (t1 - t0) steps:
 
@@ -54,7 +55,7 @@ from sparsebert.training.distributed import average
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
 
 PRUNER_STATE_NAME = "mask_evolution.safetensors"
-_MOMENTA = ("exp_avg", "momentum_buffer")  # as torch's optimisers call their first moments
+_MOMENTA = ("exp_avg", "momentum_buffer")  # what torch's optimisers call their first moments
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ class GradualPruning:
 
 
 class GradualPruner(LockedMasks):
-    """Masks of layers that are still being pruned, beside those of layers that are sparse already.
+    """The masks of layers that are being pruned, and of layers that are already sparse.
 
-    ``locked`` are the latter's, and never change. The former begin dense and are whole once
-    `update` has seen the schedule's last step.
+    The masks in ``locked`` are those of the latter and never change. The others begin dense and are
+    complete once `update` has been called for the last step of the schedule.
     """
 
     def __init__(self, pruning: GradualPruning, locked: Mapping[str, BoolMatrix]) -> None:
@@ -79,8 +80,8 @@ class GradualPruner(LockedMasks):
         super().__init__({**locked, **dense})
         self.pruning = pruning
         self._by_saliency = METHODS[pruning.method].needs is Needs.GRADIENTS
-        # By name, float32 of the weight's shape; all empty once the masks are final.
-        self._remembered: dict[str, torch.Tensor] = {}  # what pruned weights were, 0 where kept
+        # By layer name, float32 of the weight's shape; all empty once the masks are final.
+        self._remembered: dict[str, torch.Tensor] = {}  # pruned weights' old values, 0 where kept
         self._saliency: dict[str, torch.Tensor] = {}
         self._gradients: dict[str, torch.Tensor] = {}  # of the step so far, before masking
         self._hooks: list[RemovableHandle] = []
@@ -109,10 +110,10 @@ class GradualPruner(LockedMasks):
 
     @torch.no_grad()
     def accumulate(self) -> None:
-        """Take the gradients of an optimiser step, all its batches summed, into the saliencies."""
+        """Update the saliencies with a step's gradients, summed over all of its batches."""
         for name, gradient in self._gradients.items():
             weight = self._locked[name].parameter + self._remembered[name]
-            # Each process has seen the gradient of its own examples.
+            # Each process has seen only the gradient of its own examples.
             accumulate_saliency(self._saliency[name], weight, average(gradient))
         self._gradients.clear()
 
@@ -142,19 +143,19 @@ class GradualPruner(LockedMasks):
                 values.clear()
 
     def check_whole(self) -> None:
-        """TrainingError, naming a layer, unless every mask has become a whole N:M one."""
+        """TrainingError, naming a layer, unless every mask is a complete N:M mask."""
         for name in self.pruning.layers:
             if not is_whole(self.masks[name], self.pruning.pattern):
                 raise TrainingError(
-                    f"'{name}' did not become {self.pruning.pattern}. The result is not kept; "
-                    "please report this."
+                    f"'{name}' did not reach the pattern {self.pruning.pattern}. The result is not "
+                    "kept; please report this."
                 )
 
     def save(self, folder: Path) -> None:
-        """Write all that a resumed run needs into a folder of the Trainer's.
+        """Write everything that a resumed run needs into a checkpoint folder.
 
-        masks.safetensors as ever, and before it, until the masks are final,
-        mask_evolution.safetensors with what is remembered of each layer.
+        This is masks.safetensors and, until the masks are final, mask_evolution.safetensors with
+        the remembered weights and saliencies, which is written first.
         """
         if not self._final:
             arrays: dict[str, Array] = {}
@@ -165,9 +166,9 @@ class GradualPruner(LockedMasks):
         super().save(folder)
 
     def restore(self, folder: Path) -> None:
-        """Take up what `save` wrote, before `attach`.
+        """Restore what `save` wrote; call this before `attach`.
 
-        CheckpointError if a file is damaged, TrainingError if it is of another run.
+        Raises CheckpointError if a file is damaged, TrainingError if it belongs to another run.
         """
         checkpoint = open_checkpoint(folder)
         stored = StoredMasks(checkpoint)
@@ -190,14 +191,14 @@ class GradualPruner(LockedMasks):
                 values[name] = torch.tensor(tensors[spec.name])
 
     def _kinds(self) -> dict[str, dict[str, torch.Tensor]]:
-        """What is kept of each layer that is being pruned, by the name it has in a file."""
+        """What is kept for each layer that is being pruned, by its name in a file."""
         kinds = {"remembered": self._remembered}
         return {**kinds, "saliency": self._saliency} if self._by_saliency else kinds
 
     def _see(self, name: str, gradient: torch.Tensor) -> None:
-        """Add up a weight's gradient as it arrives, before it is masked."""
-        # Kept as it is, and added to in a copy, because autograd owns it. That it is kept makes
-        # autograd copy it into parameter.grad, which the mask zeroes in place.
+        """Accumulate a weight's gradient as it arrives, before it is masked."""
+        # Autograd owns the gradient, so it is kept as it is and added to out of place. Because it
+        # is kept, autograd copies it into parameter.grad, which the mask zeroes in place.
         if not self._final:
             known = self._gradients.get(name)
             self._gradients[name] = gradient if known is None else known + gradient
@@ -205,14 +206,15 @@ class GradualPruner(LockedMasks):
 
 def _foreign(path: Path, name: str) -> TrainingError:
     return TrainingError(
-        f"{path} has no '{name}' that fits this run: remove {path.parent.parent} to start anew."
+        f"{path} has no '{name}' that fits this run: remove {path.parent.parent} to start over."
     )
 
 
 class GradualPrunerCallback(LockedMasksCallback):
-    """Prunes through a Trainer's run and saves masks with each of its checkpoints.
+    """Prunes during a Trainer's run and saves the masks with each of its checkpoints.
 
-    The run fails with TrainingError if a pruned weight is not zero at its end, or a mask not whole.
+    The run fails with TrainingError if, at its end, a pruned weight is not zero or a mask is not
+    complete.
     """
 
     masks: GradualPruner
@@ -253,7 +255,7 @@ class GradualPrunerCallback(LockedMasksCallback):
         **kwargs: Any,
     ) -> None:
         super().on_train_end(args, state, control, model, **kwargs)
-        if state.global_step >= self.masks.pruning.schedule.end:  # else it was interrupted
+        if state.global_step >= self.masks.pruning.schedule.end:  # not if interrupted
             self.masks.check_whole()
 
 

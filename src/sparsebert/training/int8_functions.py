@@ -1,18 +1,18 @@
 """The engine's int8 steps as torch functions with straight-through gradients.
 
-Forward, each is what `src/native/int8` computes: numbers are rounded to whole ones, products of
-these are summed exactly, and what stands around them is float32. Backward, rounding counts as the
-identity (the straight-through estimator; Bengio, Leonard and Courville 2013, arXiv:1308.3432), and
-the factors of a product are the rounded ones that the forward pass used:
+In the forward pass, each computes what `src/native/int8` does: values are rounded to integers,
+their products are summed exactly, and everything else is float32. In the backward pass, rounding is
+treated as the identity (the straight-through estimator; Bengio, Leonard and Courville 2013,
+arXiv:1308.3432), and the factors of a product are the rounded ones that the forward pass used:
 
     y = W^ x^ + b:   dx = W^^T dy,   dW = dy x^^T,   db = dy
 
-Every range is that of the row itself and moves with it. So nothing saturates, no gradient is cut
-off, and scales and zero points, which cancel but for the rounding, have none of their own. (An end
-of a row may be clipped by half a step when value and zero point both round up.)
+Each row is quantised over its own current range. So nothing saturates, no gradient is cut off, and
+scales and zero points, which cancel apart from the rounding, have no gradient of their own. (The
+largest value of a row may be clipped by half a step, if value and zero point both round up.)
 
-In `autocast` the forward pass is the same. The backward products then take autocast's type: bf16
-holds every int8 and uint8 exactly, only gradients lose digits.
+Under `autocast`, the forward pass is the same, and the backward products use autocast's type: bf16
+represents every int8 and uint8 exactly, so only gradients lose precision.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-_SMALLEST = 1e-30  # of a divisor: a row of smaller numbers is as good as one of zeros
-_SMALLEST_VALUE_SCALE = 1e-12  # in attention, where it is divided by
-_CHUNK = 1 << 18  # elements that a chain of steps works on at a time, so that they stay in cache
+_SMALLEST = 1e-30  # lower bound of a scale: rows of smaller numbers are treated as zeros
+_SMALLEST_VALUE_SCALE = 1e-12  # lower bound of a value's scale in attention, which divides by it
+_CHUNK = 1 << 18  # elements that a chain of operations processes at a time, to stay in cache
 
 
 def quantize_tokens(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """float32 ``[..., features]`` as uint8, and scale and zero point ``[..., 1]``, as floats.
+    """float32 ``[..., features]`` as uint8, with scale and zero point ``[..., 1]`` as floats.
 
-    x ~ scale (q - zero), by minimum and maximum of the row, both taken to include 0.
+    x ~ scale (q - zero), from the minimum and maximum of the row, with the range extended to 0.
     """
     low = x.amin(-1, keepdim=True).clamp_(max=0)
     scale = (x.amax(-1, keepdim=True).clamp_(min=0) - low) / 255
     inverse = scale.clamp(min=_SMALLEST).reciprocal_()
     zero = (-low * inverse).round_()
-    # The low end cannot round below 0: it is minus the zero point exactly.
+    # No lower clamp: the minimum rounds to exactly minus the zero point, and so q to 0.
     q = (x * inverse).round_().add_(zero).clamp_(max=255)
     return q.to(torch.uint8), scale, zero
 
 
 def quantize_signed(x: Tensor) -> tuple[Tensor, Tensor]:
-    """float32 ``[..., features]`` as whole numbers of at most 127, and scale ``[..., 1]``.
+    """float32 ``[..., features]`` as integers from -127 to 127, and scale ``[..., 1]``.
 
-    This is how the engine rounds queries, keys and values: times the inverse of the scale.
+    The engine rounds queries, keys and values in this way: it multiplies by the inverse scale.
     """
     scale = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True)) / 127
     return (x * scale.clamp(min=_SMALLEST).reciprocal_()).round_(), scale
@@ -96,7 +96,7 @@ class Int8Linear(Function):
 
 
 class Int8Rows(Function):
-    """Rows of a table ``[..., columns]``, each rounded to int8 by its own scale."""
+    """Rows of a table ``[..., columns]``, each rounded to int8 with its own scale."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class Int8Rows(Function):
 
 
 class SignedRows(Function):
-    """Queries or keys ``[..., size]``, rounded as products of attention take them."""
+    """Queries or keys ``[..., size]``, rounded as for the products in attention."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class SignedRows(Function):
 
 
 class QuickGelu(Function):
-    """The engine's GELU, x (1/2 + c P(c^2)) with c = x clamped to [-4, 4]; the exact gradient."""
+    """The engine's GELU, x (1/2 + c P(c^2)) with c = clamp(x, -4, 4), and exact GELU's gradient."""
 
     COEFFICIENTS = (
         2.258821048e-8,
@@ -161,7 +161,7 @@ class QuickGelu(Function):
 
 
 def quick_exp2(x: Tensor) -> Tensor:
-    """2^x for x <= 0 by the engine's polynomial, to a relative 8e-6; ``x`` is overwritten."""
+    """2^x for x <= 0 by the engine's polynomial (relative error 8e-6); ``x`` is overwritten."""
     whole = x.clamp_(min=-126).round()
     fraction = x.sub_(whole)
     p = torch.full_like(x, 9.670788948e-3)
@@ -173,7 +173,7 @@ def quick_exp2(x: Tensor) -> Tensor:
 class Int8Attention(Function):
     """Softmax attention of ``query``, ``key``, ``value`` float32 ``[batch, heads, tokens, size]``.
 
-    With q, k, v the rounded rows, s_q, s_k, s_v their scales and m_i the largest of a row:
+    With q, k, v the rounded rows, s_q, s_k, s_v their scales and m_i the maximum of row i:
 
         S_ij = scale s_q s_k q_i k_j + b_ij
         p_ij = exp(S_ij + ln s_v - m_i),   P = round(255 p),   N_i = sum_j p_ij / s_v
@@ -181,14 +181,13 @@ class Int8Attention(Function):
 
     ``allowed`` is bool, broadcast to ``[batch, heads, tokens, tokens]``, or None: p is 0 where it
     is False. ``bias``, b, is float32 ``[batch or 1, heads, tokens, tokens]`` or None, ``scale``
-    1 / sqrt(size) if None. ``dropout`` is the share of P that is dropped, drawn from ``seed``.
-    Backward, with a = p / (s_v N) the
-    attention weights and v^ = s_v v:
+    1 / sqrt(size) if None. ``dropout`` is the share of P that is dropped, drawn from ``seed``. In
+    the backward pass, with the attention weights a = p / (s_v N) and v^ = s_v v:
 
         dv^_j = sum_i P_ij / (255 s_v N_i) dC_i,   dS_ij = a_ij (dC_i v^_j - dC_i C_i)
 
-    and dS goes on to q^ and k^ as in any product, and to b as it is. p is computed again there
-    rather than kept.
+    dS is passed on to q^ and k^ as in any product, and to b unchanged. p is recomputed there rather
+    than stored.
     """
 
     @staticmethod
@@ -258,7 +257,7 @@ class _AttentionRows:
     ) -> None:
         (self.queries, q_scale), (self.keys, k_scale), (self.values, v_scale) = heads
         self.v_scale = v_scale.clamp(min=_SMALLEST_VALUE_SCALE).transpose(-1, -2)
-        # log2 e moves the exponential to powers of two.
+        # The factor log2 e turns the exponential into powers of two.
         k_scale = k_scale.transpose(-1, -2) * (math.log2(math.e) * scale)
         scores = (self.queries @ self.keys.transpose(-1, -2)).mul_(q_scale).mul_(k_scale)
         if bias is not None:
@@ -268,7 +267,7 @@ class _AttentionRows:
             scores.masked_fill_(~allowed, -torch.inf)
         self.powers = quick_exp2(scores.sub_(scores.amax(-1, keepdim=True)))
         if allowed is not None:
-            self.powers.masked_fill_(~allowed, 0)  # the polynomial ends at 2^-126
+            self.powers.masked_fill_(~allowed, 0)  # the polynomial never gets below 2^-126
         self.total = self.powers @ self.v_scale.reciprocal().transpose(-1, -2)
         self.factor = (self.total * 255).reciprocal_()
 
@@ -277,12 +276,12 @@ class _AttentionRows:
         return (self.powers * 255).round_()
 
     def softmax(self) -> Tensor:
-        """a, which overwrites the powers."""
+        """The attention weights a, which overwrite the powers."""
         return self.powers.div_(self.total).div_(self.v_scale)
 
     @staticmethod
     def drop(x: Tensor, share: float, seed: int) -> Tensor:
-        """``x`` with this share set to 0 and the rest made up for it, in place."""
+        """Dropout in place: set a ``share`` of ``x`` to 0 and scale up the rest."""
         if not share:
             return x
         generator = torch.Generator(x.device).manual_seed(seed)
@@ -291,10 +290,10 @@ class _AttentionRows:
 
 
 def integer_product(q: Tensor, zero: Tensor, w: Tensor) -> Tensor:
-    """(q - zero) W^T, float32 ``[tokens, rows]``, of uint8 ``q``, whole ``zero`` and int8 ``w``.
+    """(q - zero) W^T, float32 ``[tokens, rows]``: uint8 ``q``, int8 ``w``, integers in ``zero``.
 
-    Exact either way: in int32, or in float32 while sums stay below 2^24 (518 products of 127 by 255
-    that all pull one way; beyond that it is as exact as any float32).
+    Exact in both branches: in int32, and in float32 while sums stay below 2^24 (518 products of 127
+    and 255, all of one sign; above that, float32 rounds as usual).
     """
     if q.device.type == "cpu" and _multiplies_int8_exactly():
         sums = torch._int_mm(q, w.T)
@@ -304,15 +303,15 @@ def integer_product(q: Tensor, zero: Tensor, w: Tensor) -> Tensor:
 
 @cache
 def _multiplies_int8_exactly() -> bool:
-    """Whether torch multiplies uint8 by int8 on this CPU as it should, and so several times faster.
+    """Whether torch's product of uint8 and int8, which is several times faster, is exact here.
 
-    Without VNNI instructions sums of two products saturate at 2^15.
+    On CPUs without VNNI, sums of two products saturate at 2^15.
     """
     q = torch.full((16, 64), 255, dtype=torch.uint8)
     w = torch.full((16, 64), 127, dtype=torch.int8)
     try:
         return bool((torch._int_mm(q, w.T) == 64 * 255 * 127).all())
-    except (AttributeError, RuntimeError):  # not public: another torch may lack it or refuse uint8
+    except (AttributeError, RuntimeError):  # private: other versions may lack it or reject uint8
         return False
 
 
@@ -328,5 +327,5 @@ def _row_chunks(shape: torch.Size) -> list[slice]:
 
 
 def _at(values: Tensor | None, rows: slice) -> Any:
-    """Those of some rows, or the one that stands for all."""
+    """The values of some rows; all of them if one row is broadcast to all."""
     return values[rows] if values is not None and len(values) > 1 else values

@@ -1,4 +1,4 @@
-"""Everything a run needs, read and checked before the first step: a mistake shows in seconds."""
+"""Everything a run needs, read and checked up front, so that mistakes show within seconds."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ from sparsebert.training.trainer import TrainingSet
 class Job:
     """A fine-tuning run, ready to start.
 
-    ``given`` are the options as the user gave them, ``options`` those of the run. ``config`` is the
-    result's config.json before this step joins its lineage; ``masks`` are the model's own, which it
-    starts from; ``to_prune`` are the layers (shapes by canonical name) that the options' method
-    prunes; ``order`` says where each of the task's labels stands in the head; ``data`` is what
-    ``training`` and ``validation`` are the tokens of; ``teacher`` is the one that the options name,
-    ``metric`` the user's own. An embedding model has a ``reader`` of texts.
+    ``given`` are the user's options, ``options`` those with the defaults resolved. ``config`` is
+    the result's config.json before this step is added to its lineage; ``masks`` are the masks that
+    the model starts with; ``to_prune`` are the layers (shapes by canonical name) that the options'
+    method prunes; ``order`` is the position of each of the task's labels in the head; ``training``
+    and ``validation`` are the tokenised ``data``; ``teacher`` is the one named in the options, and
+    ``metric`` is the user's own. ``reader`` reads texts for an embedding model.
     """
 
     checkpoint: Checkpoint
@@ -87,7 +87,7 @@ class Job:
         return bool(self.masks) or self.options.method != "lock"
 
     def fingerprints(self) -> dict[str, str]:
-        """What tells this run from one of other contents."""
+        """The fingerprints of this run's inputs."""
         return run_fingerprints(
             self.checkpoint, self.data, self.teacher.checkpoint if self.teacher else None
         )
@@ -102,7 +102,10 @@ def prepare_job(
     progress: Progress,
     metric: Metric | None = None,
 ) -> Job:
-    """Read task, data and masks; tokenise once. Raises DataError, PatternError, CheckpointError."""
+    """Read the task, data and masks, tokenise the data, and find the teacher.
+
+    Raises DataError, PatternError, CheckpointError and TrainingError.
+    """
     check_answers(checkpoint)
     read = read_run_data(task_name, data, given, columns)
     task = read.task
@@ -111,7 +114,7 @@ def prepare_job(
     to_prune = {}
     if options.method != "lock":
         to_prune = layers_to_prune(checkpoint, masks, options.target)
-    # Told now, and not when the trained model is to read: a tokenizer that the engine refuses.
+    # Fail now, not after training, if the engine cannot read the tokenizer.
     folder_tokenizer(checkpoint.path, positions=checkpoint.config.max_length)
     order = head_order(checkpoint, task)
     own = user_metric(metric, task.metrics)
@@ -153,7 +156,7 @@ def _head_rows(
     metric: UserMetric | None,
     progress: Progress,
 ) -> tuple[TrainingExamples, list[PreparedSplit]]:
-    """What a model with a head is trained and scored on."""
+    """The training and validation rows for a model with a head."""
     tokenizer = load_tokenizer(checkpoint.path)
 
     def prepare(examples: Examples) -> PreparedSplit:
@@ -174,7 +177,7 @@ def _embedding_rows(
     metric: UserMetric | None,
     progress: Progress,
 ) -> tuple[EmbeddingExamples, list[EmbeddedSplit]]:
-    """What an embedding model is trained and scored on."""
+    """The training and validation rows for an embedding model."""
     training = EmbeddingExamples.make(read.train, reader, progress)
     if read.unlabelled is not None:
         more = read_unlabelled_texts(read.unlabelled, reader, progress)

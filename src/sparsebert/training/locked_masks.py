@@ -1,21 +1,22 @@
 """Keep every pruned weight at exactly 0.0 while the rest trains.
 
-Zeros come back to life in three ways: through a gradient (the optimiser moves the weight), through
-optimiser state (momentum of a gradient from before) and through arithmetic after the fact (weight
-decay, averaging). So the gradient of a pruned weight is set to zero as it arrives in the backward
-pass, before clipping measures it and before the optimiser sees it, and the weight is set to +0.0
-after each optimiser step whatever happened.
+Zeros can be revived in three ways: by a gradient (the optimiser moves the weight), by optimiser
+state (momentum of earlier gradients) and by later arithmetic (such as averaging of weights). So the
+gradient of a pruned weight is set to zero as it arrives in the backward pass, before clipping
+measures it and before the optimiser sees it, and the weight is set to +0.0 after each optimiser
+step in any case.
 
-Setting is a bitwise AND in place, with all ones where a weight is kept and all zeros where it is
-pruned. Multiplying would make -0.0, another bit pattern, of a negative number and leave NaN as it
-is; torch's masked_fill_ takes six times as long on a CPU, together a tenth of a training step.
+Zeroing is an in-place bitwise AND with all ones where a weight is kept and all zeros where it is
+pruned. Multiplication would turn a negative number into -0.0, which is another bit pattern, and
+leave NaN as it is; torch's masked_fill_ takes six times as long on a CPU, which adds up to a tenth
+of a training step.
 
-Usable with any Trainer of transformers or sentence-transformers:
+It works with any Trainer of transformers or sentence-transformers:
 
     masks = LockedMasks(read_masks(open_checkpoint("sparse/")))
     trainer.add_callback(LockedMasksCallback(masks))
 
-and in a loop of one's own, with `LockedMasks.apply` after each step of the optimiser:
+and in your own loop, with `LockedMasks.apply` after each step of the optimiser:
 
     masks.attach(model)
     for batch in batches:
@@ -49,15 +50,15 @@ from sparsebert.patterns import BoolMatrix
 from sparsebert.torch_models import canonical_parameters, transformers_model
 from sparsebert.training.distributed import local_mask, local_tensor
 
-_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a weight
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the size of a weight in bytes
 
 
 class _Locked:
-    """One parameter under its mask."""
+    """One parameter, locked by its mask."""
 
     def __init__(self, parameter: torch.nn.Parameter, mask: BoolMatrix) -> None:
         self.parameter = parameter
-        # As wide as a weight: -1 (all bits set) where it is kept, 0 where it is pruned.
+        # As wide as a weight: -1 (all bits set) for a kept weight, 0 for a pruned one.
         self._bits = torch.empty(
             local_tensor(parameter).shape,
             dtype=_INTEGERS[parameter.element_size()],
@@ -65,7 +66,7 @@ class _Locked:
         )
         self.set(mask)
         self._hook: RemovableHandle | None = None
-        if parameter.requires_grad:  # a frozen one, as under an adapter, has no gradient
+        if parameter.requires_grad:  # frozen ones (under an adapter) have no gradient
             hook = parameter.register_post_accumulate_grad_hook
             self._hook = hook(self._arrived)  # type: ignore[no-untyped-call]
 
@@ -75,13 +76,13 @@ class _Locked:
             self._hook.remove()
 
     def set(self, mask: BoolMatrix) -> None:
-        """Lock another mask from now on."""
+        """Replace the mask."""
         self._bits.copy_(local_mask(mask, self.parameter))
         self._bits.neg_()
 
     @torch.no_grad()
     def zero(self, values: torch.Tensor) -> None:
-        """Set the pruned elements of the weight, its gradient or its like to +0.0."""
+        """Set the pruned elements of a tensor of the weight's shape to +0.0, such as a gradient."""
         local_tensor(values).view(self._bits.dtype).bitwise_and_(self._bits)
 
     def _arrived(self, parameter: torch.Tensor) -> None:
@@ -116,8 +117,8 @@ class LockedMasks:
                 raise TrainingError(f"there is a mask for '{name}', which the model does not have.")
             if tuple(parameter.shape) != mask.shape:
                 raise TrainingError(
-                    f"the mask of '{name}' is {list(mask.shape)} and its weight is "
-                    f"{list(parameter.shape)}: they do not belong together."
+                    f"the mask of '{name}' has shape {list(mask.shape)}, but the weight has "
+                    f"{list(parameter.shape)}: the masks belong to a different model."
                 )
             self._locked[name] = _Locked(parameter, mask)
         inner = transformers_model(model)
@@ -160,7 +161,7 @@ class LockedMasks:
 
 
 class _SavePretrained:
-    """A model's ``save_pretrained``, and the masks beside the weights: every Trainer calls it."""
+    """A model's ``save_pretrained``, which every Trainer calls, with the masks saved as well."""
 
     def __init__(self, model: PreTrainedModel, masks: LockedMasks) -> None:
         self._model, self._masks = model, masks

@@ -1,8 +1,8 @@
-"""What training minimises, and the plainest case of it: the task's own loss.
+"""What training minimises, and its simplest case: the task's own loss.
 
-transformers' models average over the examples of one forward pass and know nothing of gradient
-accumulation; summing here and dividing by the examples of the whole step makes an accumulated step
-equal to one large batch, also where the last batch is short.
+transformers' models average over the examples of one forward pass and do not take gradient
+accumulation into account. Summing the losses and dividing by the number of examples in the whole
+step makes an accumulated step equal to one large batch, even if the last batch is short.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from sparsebert.torch_models import model_inputs
 
 
 class Objective(Protocol):
-    """A loss that runs the model itself, so that it may use more than its logits."""
+    """A loss that runs the model itself, so that it can use more than the logits."""
 
     def loss(
         self, model: PreTrainedModel, batch: dict[str, torch.Tensor], examples_in_step: int
     ) -> torch.Tensor:
-        """The loss of one batch: float32 scalar, its examples' sum over ``examples_in_step``.
+        """The loss of one batch: float32 scalar, the sum over its examples / ``examples_in_step``.
 
         ``batch`` holds ``input_ids``, ``token_type_ids`` and ``attention_mask`` (int64
-        ``[batch, tokens]``), ``labels`` (see `TrainingExamples`) and ``indices`` (int64
-        ``[batch]``), those of its examples in the training set. In bf16 it is called under
-        autocast, where what the model gives may be bfloat16: take it to float32 before reducing it.
+        ``[batch, tokens]``), ``labels`` (see `TrainingExamples`) and the ``indices`` (int64
+        ``[batch]``) of its examples in the training set. With bf16 precision, this is called under
+        autocast, so the model's outputs may be bfloat16: convert them to float32 before reducing.
         """
         ...
 
 
 class TaskLoss(Protocol):
-    """A loss of what a model gave already."""
+    """A loss computed from a model's outputs."""
 
     def of(
         self, outputs: Any, batch: dict[str, torch.Tensor], examples_in_step: int
     ) -> torch.Tensor:
-        """The examples' sum over ``examples_in_step``, float32 scalar."""
+        """The sum over the examples / ``examples_in_step``, float32 scalar."""
         ...
 
 
 class TaskObjective:
-    """The loss of a kind of task, as transformers' models compute it."""
+    """The task's own loss, as transformers' models compute it, for each kind of task."""
 
     def __init__(self, kind: Kind) -> None:
         self._sum = {
@@ -76,7 +76,7 @@ def _classification(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
 
 
 def _label_sets(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of ``[batch, labels]`` against zeros and ones, its mean over labels."""
+    """Binary cross-entropy of ``[batch, labels]`` against zeros and ones, averaged over labels."""
     losses = functional.binary_cross_entropy_with_logits(
         outputs.logits.float(), labels, reduction="none"
     )
@@ -91,8 +91,9 @@ def _regression(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
 def _tokens(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of ``[batch, tokens, labels]`` against int64 ``[batch, tokens]``.
 
-    An example counts the mean over its tokens that have a label. transformers takes the mean over
-    all such tokens of a batch: the same where examples are of like length, as in our batches.
+    An example's loss is the mean over its labelled tokens. transformers takes the mean over all
+    labelled tokens of a batch, which is nearly the same for examples of similar length, as in our
+    batches.
     """
     logits = outputs.logits.float().transpose(1, 2)
     losses = functional.cross_entropy(logits, labels, reduction="none", ignore_index=UNLABELLED)

@@ -1,6 +1,6 @@
 """The options of a fine-tuning run: name, type, default, limits and help of each, declared once.
 
-`finetune`, the command line and recipes all read them here. Importing this costs next to nothing.
+`finetune`, the command line and recipes all read them from here. Importing this module is cheap.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sparsebert.tasks.data_options import DataKeywords
 if TYPE_CHECKING:
     from sparsebert.patterns import Pattern
 
-# Name of an optimiser to what TrainingArguments calls it, and its arguments there.
+# Optimisers by name, as arguments of TrainingArguments.
 OPTIMIZERS: dict[str, dict[str, str]] = {
     "adamw": {"optim": "adamw_torch_fused"},
     "sgd": {"optim": "sgd", "optim_args": "momentum=0.9"},
@@ -34,12 +34,12 @@ _WEIGHTS = ("task_weight", "logits_weight", "hidden_weight", "attention_weight")
 class FinetuneOptions(Options):
     """How `finetune` trains.
 
-    These options are chosen for the model and the data if they are None
+    If these options are None, they are chosen for the model and the data
     (`sparsebert.training.defaults`):
 
     - ``max_length``, in tokens: 128; 256 for named entities, 384 for SQuAD; for pairs and retrieval
       the folder's own, 512 at most;
-    - ``epochs``: 3; with few rows as many as make 300 steps, up to 20;
+    - ``epochs``: 3; with few rows, as many as it takes to make 300 steps, up to 20;
     - ``learning_rate``: 5e-5; 1e-4 for models narrower than BERT-base (768);
     - ``dropout``, which overrides the model's own rates for this run: 0 for sparse and for narrow
       models, else the model's own. The usual 0.1 costs a seventh of the time on a CPU (MiniLM,
@@ -245,7 +245,7 @@ class FinetuneOptions(Options):
             if self.early_stopping:
                 raise TrainingError(
                     f"early_stopping cannot be combined with method '{self.method}': the best "
-                    "epoch may be one before the pattern is whole."
+                    "epoch may come before the pattern is complete."
                 )
         if self.teacher is not None and not any(getattr(self, name) for name in _WEIGHTS):
             raise TrainingError(
@@ -254,15 +254,15 @@ class FinetuneOptions(Options):
             )
         if self.unlabelled is not None and self.task_weight:
             raise TrainingError(
-                f"task_weight is {self.task_weight}, and unlabelled texts have no labels to learn "
-                "from: leave it at 0, or leave them out."
+                f"task_weight is {self.task_weight}, but unlabelled texts have no labels: leave "
+                "task_weight at 0, or leave the texts out."
             )
 
     def wrong_choice(self, name: str, value: str, choices: tuple[str, ...]) -> str:
         """The message for a value that is not one of the choices."""
         if name == "optimizer":
-            return f"'{value}' is not an optimizer: choose {', '.join(choices)}."
-        return f"{name} is {' or '.join(choices)}, not '{value}'."
+            return f"'{value}' is not a known optimizer: choose from {', '.join(choices)}."
+        return f"{name} must be {' or '.join(choices)}, not '{value}'."
 
     @property
     def target(self) -> Pattern:
@@ -272,7 +272,7 @@ class FinetuneOptions(Options):
         return Pattern.parse(self.pattern, self.shared_rows)
 
     def meaningful(self) -> dict[str, Any]:
-        """The options that are set and have an effect, without those whose condition is not met."""
+        """The options that are set and take effect, without those whose condition is not met."""
         needs = {name: each.needs for name, each in declarations(type(self)).items()}
         unused = {name for name, needed in needs.items() if needed and self.is_default(needed)}
         if self.shared_rows == 1:
@@ -290,7 +290,8 @@ NEED_TEACHER = dependents(FinetuneOptions, "teacher")
 class FinetuneKeywords(TypedDict, total=False):
     """`FinetuneOptions` as keyword arguments, for type checkers and editors.
 
-    Without ``seed``, which `finetune` names itself and `finetune_seeds` does not take.
+    ``seed`` is not among them: `finetune` declares it itself, and `finetune_seeds` has no such
+    argument.
     """
 
     epochs: float | None
@@ -323,4 +324,4 @@ class FinetuneKeywords(TypedDict, total=False):
 
 
 class TrainingKeywords(FinetuneKeywords, DataKeywords, total=False):
-    """What `finetune` takes as ``**options``: those on the training and those on the data."""
+    """The ``**options`` of `finetune`: options of training and of the data."""

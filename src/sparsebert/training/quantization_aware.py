@@ -1,11 +1,11 @@
-"""Fine-tuning through the engine's int8 arithmetic, so that the score seen is the score served.
+"""Fine-tuning with the engine's int8 arithmetic, so that the reported score is the one served.
 
 While the patch is attached to a model, every forward pass computes what the packed int8 model will:
-linear layers, attention, embeddings and GELU go through `int8_functions`, the last layer of a head
-and LayerNorm stay in float32, whatever autocast says. Parameters stay float32 and keep their names,
-so optimiser, masks, checkpoints and the written folder are those of any other run; `pack --dtype
-int8` rounds the weights as they were rounded here. Source of the idea: Jacob et al. 2017
-(arXiv:1712.05877); for BERT in int8, Zafrir et al. 2019 (arXiv:1910.06188).
+linear layers, attention, embeddings and GELU go through `int8_functions`; the last layer of a head
+and LayerNorm stay in float32, even under autocast. Parameters stay float32 and keep their names, so
+optimiser, masks, checkpoints and the written folder are those of any other run, and `pack --dtype
+int8` rounds the weights just as they were rounded here. The idea is from Jacob et al. 2017
+(arXiv:1712.05877), and for BERT in int8 from Zafrir et al. 2019 (arXiv:1910.06188).
 """
 
 from __future__ import annotations
@@ -41,30 +41,31 @@ from sparsebert.training.int8_functions import (
     SignedRows,
 )
 
-_ATTENTION = "sparsebert_int8"  # transformers' name of the attention below
-_MOST_INPUTS = (1 << 15) - 1  # of a linear layer: the engine takes no more
+_ATTENTION = "sparsebert_int8"  # the name under which transformers knows the attention below
+_MOST_INPUTS = (1 << 15) - 1  # of a linear layer: the engine's limit
 
 
 class Int8Arithmetic:
-    """A model patch: the forward pass computes in the engine's int8 arithmetic."""
+    """A model patch that makes the forward pass use the engine's int8 arithmetic."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
 
     def attach(self, model: nn.Module) -> None:
-        """Let a transformers encoder with any head compute in int8, until `detach`.
+        """Make a transformers encoder with any head compute in int8, until `detach`.
 
-        Results differ from the engine's only where float32 rounds otherwise on the way to a whole
-        number, and do not depend on padding. Dropout acts where it did. Attention probabilities are
-        not among the outputs. What puts other modules into the model (`UsedEmbeddings`) goes first.
+        Results differ from the engine's only if float32 arithmetic rounds differently before a
+        value is rounded to an integer, and they do not depend on padding. Dropout stays where it
+        was. Attention probabilities are not among the outputs. Patches that replace modules of the
+        model (`UsedEmbeddings`) must be attached first.
 
-        Raises TrainingError for a model that the engine has no int8 network for.
+        Raises TrainingError for a model that the engine cannot run in int8.
         """
         self.detach()
         checked = _checked(model)
         family = FAMILIES[checked.config.model_type]
         head = family.architectures.get(type(checked).__name__, Head.ENCODER)
-        # The last layer of a head stays float32, as `packing.dtypes` has it.
+        # The last layer of a head stays in float32, as in `packing.dtypes`.
         last = family.heads[head].last if head in family.heads else None
         for name, module in checked.named_modules():
             if isinstance(module, nn.Linear):
@@ -79,46 +80,46 @@ class Int8Arithmetic:
                 self._replace(module, _int8_mpnet_attention)
             elif isinstance(module, DisentangledSelfAttention):
                 self._replace(module, _int8_disentangled_attention)
-        if checked._supports_sdpa:  # else its attention is its own, and replaced above
+        if checked._supports_sdpa:  # otherwise its own attention was replaced above
             before = checked.config._attn_implementation
             checked.set_attn_implementation(_ATTENTION)
             self._undo.append(partial(checked.set_attn_implementation, before))
 
     def detach(self) -> None:
-        """Take the patch off the model, which computes in floats again."""
+        """Remove the patch, so that the model computes in floats again."""
         while self._undo:
             self._undo.pop()()
 
     def _replace(self, module: nn.Module, forward: Callable[..., Any]) -> None:
-        # An attribute of the instance goes before the method of its class.
+        # An attribute of the instance takes precedence over the method of its class.
         module.forward = partial(forward, module)
         self._undo.append(partial(delattr, module, "forward"))
 
 
 def _checked(model: nn.Module) -> PreTrainedModel:
-    """The model; TrainingError if the engine could not serve it in int8."""
+    """The model. TrainingError if the engine could not run it in int8."""
     family = None
     if isinstance(model, PreTrainedModel):
         family = FAMILIES.get(model.config.model_type)
     if family is None or not isinstance(model, PreTrainedModel):
         raise TrainingError(
-            f"there is no int8 arithmetic for {type(model).__name__}: only encoders of the types "
-            f"{', '.join(FAMILIES)} have it."
+            f"int8 training does not support {type(model).__name__}: the supported model types "
+            f"are {', '.join(FAMILIES)}."
         )
     config: PretrainedConfig = model.config
     activation = getattr(config, family.fields.get("hidden_act", "hidden_act"))
     if activation not in ACTIVATIONS:
         raise TrainingError(
-            f"there is no int8 arithmetic for the activation {activation!r}: the engine has "
+            f"int8 training does not support the activation {activation!r}: the engine has "
             f"{', '.join(ACTIVATIONS)}."
         )
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
-        raise TrainingError("there is no int8 arithmetic for a decoder: only encoders have it.")
+        raise TrainingError("int8 training does not support decoders, only encoders.")
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and module.in_features > _MOST_INPUTS:
             raise TrainingError(
-                f"'{name}' has {module.in_features} inputs, more than the {_MOST_INPUTS} that "
-                "the engine takes in int8: this model cannot be served in int8."
+                f"'{name}' has {module.in_features} inputs, but the engine supports at most "
+                f"{_MOST_INPUTS} in int8."
             )
     return model
 
@@ -152,15 +153,15 @@ def _int8_attention(
     scale: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function of transformers', with a bool mask; scores are over sqrt(size).
+    """An attention function for transformers, with a bool mask.
 
-    Unless there is a ``scale``.
+    Scores are multiplied by ``scale``, which defaults to 1 / sqrt(size).
     """
-    # Drawn from torch's own random state, so that a resumed run draws the same.
+    # The seed is drawn from torch's own random state, so that a resumed run draws the same.
     seed = int(torch.randint(1 << 62, ())) if dropout else 0
     if attention_mask is not None and attention_mask.shape[-2] > 1:
-        # Padding beyond a window's reach sees nobody. What it sees does not matter, but a number
-        # it must be.
+        # With windowed attention, a padding token may be allowed to attend to nothing. Its result
+        # does not matter but must be finite, so it attends to everything.
         attention_mask = attention_mask | ~attention_mask.any(-1, keepdim=True)
     context: Tensor = Int8Attention.apply(  # type: ignore[no-untyped-call]
         query, key, value, attention_mask, bias, dropout, seed, scale
@@ -179,7 +180,7 @@ def _int8_mpnet_attention(
     position_bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor]:
-    """`MPNetSelfAttention.forward`, whose mask is 0 where allowed."""
+    """`MPNetSelfAttention.forward`, whose mask is 0 where attention is allowed."""
     heads = (*hidden_states.shape[:-1], -1, attention.attention_head_size)
     query, key, value = (
         layer(hidden_states).view(heads).transpose(1, 2)
@@ -202,7 +203,7 @@ def _int8_disentangled_attention(
     relative_pos: Tensor | None = None,
     rel_embeddings: Tensor | None = None,
 ) -> tuple[Tensor, None]:
-    """`DisentangledSelfAttention.forward`, whose scores by distance are products in int8 too."""
+    """`DisentangledSelfAttention.forward`, with the scores by relative position in int8 too."""
     assert relative_pos is not None
     assert rel_embeddings is not None
     layers = (attention.query_proj, attention.key_proj, attention.value_proj)
@@ -212,7 +213,7 @@ def _int8_disentangled_attention(
     scale = 1 / math.sqrt(attention.attention_head_size * (1 + len(terms)))
     rows = attention.pos_dropout(rel_embeddings)
     span = len(rows) // 2
-    chosen = (relative_pos + span).clamp(0, 2 * span - 1)  # of a query from a key
+    chosen = (relative_pos + span).clamp(0, 2 * span - 1)  # row of the table for each query and key
     scores = torch.zeros((), device=rows.device)
     for term, one, layer in (("c2p", query, layers[1]), ("p2c", key, layers[0])):
         if term not in terms:

@@ -1,4 +1,4 @@
-"""Recipes: the options of a fine-tuning run in a small YAML file, to keep and to share.
+"""Recipes: the options of a fine-tuning run in a small YAML file.
 
     version: 1
     epochs: 4
@@ -6,9 +6,9 @@
     dropout: 0
     embeddings: used
 
-The names are those of `FinetuneOptions`. A recipe says how to train; on what (model, task, data)
-and with which seed is an argument of each run. Beside the weights of every fine-tuned model is the
-`recipe.yaml` that trains it again. Those of our own runs come with the package, by name.
+The names are those of `FinetuneOptions`. A recipe says how to train; model, task, data and seed are
+arguments of each run. Every fine-tuned model has a `recipe.yaml` beside its weights that repeats
+its training. The recipes of our own runs come with the package and are given by name.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _OURS = Path(sparsebert.__file__).parent / "recipes"
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The options that a recipe gives, by name, checked: a file, or one that comes with sparsebert.
+    """The checked options of a recipe: ``path`` is a file, or the name of a shipped recipe.
 
-    Raises TrainingError, naming the file and what is wrong in it.
+    Raises TrainingError, which names the file and what is wrong in it.
     """
     need_extra("reading a recipe", "yaml")
     import yaml
@@ -41,7 +41,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     file = _recipe_file(path)
     try:
         if file.stat().st_size > _LARGEST:
-            raise TrainingError(f"{file} is larger than 1 MiB: it is no recipe.")
+            raise TrainingError(f"{file} is larger than 1 MiB, so it is not a recipe.")
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as fault:
         raise TrainingError(f"{file} cannot be read: {fault.strerror or fault}.") from fault
@@ -49,7 +49,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         reason = " ".join(str(fault).split())
         raise TrainingError(f"{file} is not valid YAML: {reason}.") from fault
     if not isinstance(found, dict):
-        raise TrainingError(f"{file} is no recipe: it must hold lines of the form 'name: value'.")
+        raise TrainingError(f"{file} is not a recipe: it must have lines like 'name: value'.")
     try:
         return _checked(found)
     except TrainingError as fault:
@@ -57,7 +57,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
 
 def shipped_recipes() -> dict[str, tuple[Path, str]]:
-    """The recipes that come with sparsebert: by name, the file and the comment it begins with."""
+    """The recipes that come with sparsebert: for each name, the file and its comment."""
     found = {}
     for file in sorted(_OURS.glob("*.yaml")):
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -78,7 +78,7 @@ def write_recipe(folder: Path, options: FinetuneOptions) -> None:
 
 
 def source_names(options: FinetuneOptions) -> dict[str, Any]:
-    """The options that are paths, by their last component, as they are recorded."""
+    """The options that are paths, reduced to the names that are recorded."""
     names = {}
     if options.teacher is not None:
         names["teacher"] = source_name(options.teacher)
@@ -88,7 +88,7 @@ def source_names(options: FinetuneOptions) -> dict[str, Any]:
 
 
 def _recipe_file(named: str | Path) -> Path:
-    """``best`` as the file of that name in the package, if there is none of it here."""
+    """The path itself or, for a bare name without such a file, the recipe in the package."""
     file = Path(named)
     if file.exists() or file.name != str(named) or file.suffix:
         return file
@@ -102,24 +102,24 @@ def _recipe_file(named: str | Path) -> Path:
 
 def _checked(found: Mapping[Any, Any]) -> dict[str, Any]:
     for name, value in found.items():
-        # Never shown: lists of aliases to lists would fill the memory.
+        # The value is not shown: nested YAML aliases could expand to fill the memory.
         if isinstance(value, list | dict | set):
             raise TrainingError(f"'{name}' must be a single value.")
     version = found.get("version")
     if version is None:
-        raise TrainingError(f"a recipe begins with the line 'version: {VERSION}'.")
+        raise TrainingError(f"a recipe must have the line 'version: {VERSION}'.")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise TrainingError(f"version must be a whole number from 1, not {version!r}.")
+        raise TrainingError(f"version must be a positive integer, not {version!r}.")
     if version > VERSION:
         raise TrainingError(
-            f"it is of version {version} and this sparsebert reads version {VERSION}: "
+            f"the recipe has version {version}, but this sparsebert only reads version {VERSION}: "
             "install a newer sparsebert."
         )
     values = {name: value for name, value in found.items() if name != "version"}
     if "seed" in values:
-        raise TrainingError("a recipe holds no seed: give it with each run (--seed, seed=).")
+        raise TrainingError("a recipe cannot set the seed: pass it with each run (--seed, seed=).")
     values = {name: _number(name, value) for name, value in values.items()}
-    # A recipe may leave teacher and texts to each run: options that need them are allowed here.
+    # The teacher and the texts may be given with each run, so options that need them are allowed.
     placeholder = "given with the run"
     whole = {**values, "teacher": values.get("teacher") or placeholder}
     if values.get("unlabelled_rows") is not None:
@@ -129,7 +129,7 @@ def _checked(found: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _number(name: Any, value: Any) -> Any:
-    """YAML 1.1 takes 5e-5, without a point, for text: read it as the number it looks like."""
+    """Read values such as 5e-5, which YAML 1.1 takes for text without a point, as numbers."""
     if option_types(FinetuneOptions).get(name) is float and isinstance(value, str):
         try:
             return float(value)

@@ -1,8 +1,8 @@
-"""A training run, whatever is learnt: what `finetune` and `prune_upstream` have in common.
+"""What `finetune` and `prune_upstream` have in common.
 
-`TrainingRun` is what one kind of training does in its own way; `run_training` does the rest, once
-for all kinds: a smaller batch when memory runs out, checkpoints, stop and resume, locked masks,
-several processes, and the scores of the trained model.
+`TrainingRun` is what differs between kinds of training; `run_training` does everything else: a
+smaller batch when memory runs out, checkpoints, stopping and resuming, locked masks, several
+processes, and the scores of the trained model.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ Result = TypeVar("Result")
 
 
 class ModelPatch(Protocol):
-    """Something that changes how a model computes while it trains and is scored.
+    """Something that changes how a model computes while it is trained and scored.
 
-    ``attach`` comes before the optimiser is made, ``detach`` after the last score and before
-    anything is saved; in between the names and shapes in the model's ``state_dict`` stay
-    transformers' own, because checkpoints are written from it.
+    ``attach`` is called before the optimiser is created, ``detach`` after the last score and before
+    the result is saved. In between, the names and shapes in the model's ``state_dict`` must stay
+    those of transformers, because checkpoints are written from it.
     """
 
     def attach(self, model: PreTrainedModel) -> None:
@@ -70,22 +70,23 @@ class ModelPatch(Protocol):
         ...
 
     def detach(self) -> None:
-        """Leave it as an ordinary model, trained."""
+        """Turn it back into an ordinary model, keeping what was trained."""
         ...
 
 
 class TrainingRun(ABC):
-    """What one kind of training does otherwise than another.
+    """What differs between kinds of training.
 
-    ``validation`` is what the trained model is scored on; ``label_order`` says where each of the
-    task's labels stands in the head, int64 ``[labels]``, None without labels. With ``patience``
-    above 0 the model is scored on the first of these splits after each epoch, training ends after
-    so many epochs without a better ``best_on`` (a metric), and the best epoch's model is kept.
+    ``validation`` holds the splits that the trained model is scored on; ``label_order`` is the
+    position of each of the task's labels in the head, int64 ``[labels]``, or None without labels.
+    With ``patience`` above 0, the model is scored on the first of these splits after each epoch,
+    training ends after that many epochs without an improvement in the metric ``best_on``, and the
+    model of the best epoch is kept.
     """
 
     progress_label = "fine-tuning"
-    accumulation = 1  # batches of an optimiser step
-    schedule = "linear"  # of the learning rate, as transformers calls it
+    accumulation = 1  # batches per optimiser step
+    schedule = "linear"  # transformers' name of the learning-rate schedule
     patience = 0
     best_on = ""
     validation: Sequence[ScoredSplit] = ()
@@ -100,7 +101,7 @@ class TrainingRun(ABC):
         """The model as it is before the first step."""
 
     def predictor(self, model: PreTrainedModel, plan: BatchPlan) -> Any:
-        """What answers the rows of ``validation`` with ``model``, as its weights are then."""
+        """What answers the rows of ``validation`` with the current weights of ``model``."""
         return TorchPredictor(model, plan.batch_size)
 
     @abstractmethod
@@ -113,21 +114,21 @@ class TrainingRun(ABC):
     ) -> LockedMasksCallback | None:
         """What locks or changes the masks of ``model``; None for a dense model that stays dense.
 
-        ``checkpoint`` is the one that the run resumes from. The callback's ``masks.masks`` are
-        those of the result when the run has ended.
+        ``checkpoint`` is the one that the run resumes from, if any. Once the run has ended, the
+        callback's ``masks.masks`` are those of the result.
         """
 
     def rate(self, plan: BatchPlan) -> Callable[[int], float] | None:
-        """The learning rate after so many steps, as a share of its peak; None for ``schedule``."""
+        """The learning rate by step, as a share of its peak; None to follow ``schedule``."""
         return None
 
     def patches(self) -> list[ModelPatch]:
-        """What patches the model, in the order in which it is attached."""
+        """The patches of the model, in the order in which they are attached."""
         patch = embeddings_patch(self.options.embeddings, self.examples.tokens.ids)
         return [] if patch is None else [patch]
 
     def check_shardable(self) -> None:
-        """Raises TrainingError for what needs the whole model, of which FSDP gives a part."""
+        """TrainingError for options that need the whole model, which FSDP divides."""
         check_shardable(self.options)
 
 
@@ -135,8 +136,8 @@ class TrainingRun(ABC):
 class Outcome:
     """A finished run.
 
-    ``masks`` are the result's, empty for a dense model; ``precision`` is what "auto" came to;
-    ``scores`` and ``by_class`` are of the model as returned, by validation split.
+    ``masks`` are the result's, empty for a dense model; ``precision`` is what "auto" resolved to;
+    ``scores`` and ``by_class`` are those of the returned model, by validation split.
     """
 
     model: PreTrainedModel
@@ -150,7 +151,7 @@ class Outcome:
 
 
 def run_training(run: TrainingRun, work: WorkFolder, progress: Progress) -> Outcome:
-    """Train and score. Checkpoints go to ``work``, and the newest of them is where it begins.
+    """Train and score. Checkpoints are kept in ``work``; the run resumes from the newest one.
 
     Raises TrainingError if memory does not suffice for a single example, if the loss diverges or
     if the masks do not hold, and KeyboardInterrupt, with a message on how to resume, on Ctrl-C.
@@ -224,13 +225,13 @@ def _train_and_score(
     try:
         scores = from_main(lambda: _scores(run, predictor, progress))
     except KeyboardInterrupt as stop_now:
-        raise stopped("while the trained model was scored", work) from stop_now
+        raise stopped("while scoring the trained model", work) from stop_now
     notes = [f"{split}: {note}" for split, found in scores.items() for note in found.notes]
     state = trainer.state
     if state.global_step < state.max_steps:
         notes.append(
             f"stopped early, after step {state.global_step} of {state.max_steps}; the model is "
-            f"that of step {state.best_global_step}, the best on "
+            f"the one of step {state.best_global_step}, which scored best on "
             f"{run.validation[0].examples.split}."
         )
     return Outcome(
@@ -246,7 +247,7 @@ def _train_and_score(
 
 
 def _scores(run: TrainingRun, predictor: Any, progress: Progress) -> dict[str, Scores]:
-    """The scores of each validation split, by its name."""
+    """The scores on each validation split, by its name."""
     return {
         split.examples.split: split.score(predictor, run.label_order, progress)
         for split in run.validation
@@ -259,10 +260,11 @@ def until_it_fits(
     work: WorkFolder,
     max_length: int,
 ) -> tuple[Result, list[str]]:
-    """What ``attempt`` gives, called anew with half the batch as long as memory runs out.
+    """The result of ``attempt``, which is called again with half the batch if memory runs out.
 
-    Also the notes on that. A plan that an earlier part of the run came down to is where it begins.
-    Raises TrainingError if memory does not suffice for one example of ``max_length`` tokens.
+    Also returns notes on that. A resumed run begins with the batch size that it had come down to.
+    Raises TrainingError if memory does not suffice for one example of ``max_length`` tokens, or if
+    memory runs out in one of several processes.
     """
     plan = (work.kept_plan() or plan).spread(processes())
     notes: list[str] = []
@@ -274,21 +276,21 @@ def until_it_fits(
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                if processes() > 1:  # the others wait in the middle of a step
+                if processes() > 1:  # the others are waiting in the middle of a step
                     raise TrainingError(
                         f"memory ran out in process {rank()} with batches of {plan.batch_size}: "
-                        f"start again with a smaller batch_size and the rest of the step's "
-                        f"{plan.examples_per_step} rows as gradient_accumulation."
+                        f"start again with a smaller batch_size, and raise gradient_accumulation "
+                        f"to keep {plan.examples_per_step} rows per step."
                     ) from error
                 smaller = plan.halved()
                 if smaller is None:
                     raise TrainingError(
                         "memory ran out even with one row at a time (max_length "
-                        f"{max_length}): give a smaller max_length, or close other programs."
+                        f"{max_length}): use a smaller max_length, or close other programs."
                     ) from error
-            # Only here, outside of the except block, is the failed attempt's memory free again.
+            # The memory of the failed attempt is only freed here, outside the except block.
             notes.append(
-                f"memory ran out with batches of {plan.batch_size}: went on with batches of "
+                f"memory ran out with batches of {plan.batch_size}: continued with batches of "
                 f"{smaller.batch_size}, accumulated {smaller.accumulation} times."
             )
             plan = smaller
@@ -302,8 +304,8 @@ def until_it_fits(
 class Trained:
     """How a Trainer's run went.
 
-    ``seconds`` and ``examples_seen`` are of this call alone, ``resumed_from`` is the step it began
-    at; ``history`` is the Trainer's log, of earlier calls too.
+    ``seconds`` and ``examples_seen`` are those of this call alone, ``resumed_from`` is the step at
+    which it began; ``history`` is the Trainer's log, including earlier calls.
     """
 
     steps: int
@@ -314,15 +316,15 @@ class Trained:
 
     @property
     def examples_per_second(self) -> float:
-        """How fast this call trained."""
+        """The training speed of this call."""
         return self.examples_seen / max(self.seconds, 1e-9)
 
 
 def train(trainer: Trainer, plan: BatchPlan, work: WorkFolder, stop: StopRequest) -> Trained:
     """Train to the end, from the newest checkpoint in ``work`` if there is one.
 
-    Raises KeyboardInterrupt, with a message on how to resume, if the user stopped it. Around it
-    Ctrl-C interrupts at once: there is no step to wait for.
+    Raises KeyboardInterrupt, with a message on how to resume, if the user stopped it. Before and
+    after the training itself, Ctrl-C interrupts immediately, because there is no step to finish.
     """
     last = from_main(work.last_checkpoint)
     begun = int(last.name.rpartition("-")[2]) if last else 0
@@ -343,10 +345,10 @@ def train(trainer: Trainer, plan: BatchPlan, work: WorkFolder, stop: StopRequest
 
 
 def stopped(where: str, work: WorkFolder) -> KeyboardInterrupt:
-    """What ends a run that the user stopped: it says how to resume."""
+    """The exception that ends a run stopped by the user; it says how to resume."""
     return KeyboardInterrupt(
         f"stopped {where}; everything is kept in {work.path}: the same command with --resume "
-        "(resume=True) goes on from there."
+        "(resume=True) continues from there."
     )
 
 

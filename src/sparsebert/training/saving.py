@@ -1,4 +1,4 @@
-"""What a fine-tuning came to, and its model as an ordinary Hugging Face folder."""
+"""The result of fine-tuning, and its model as an ordinary Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def save_result(
 ) -> FinetuneResult:
     """Write model, masks, tokenizer, card and training.json into an empty folder.
 
-    ``arguments`` are the run's, as they stand in the lineage: no paths of this machine.
+    ``arguments`` are the run's, as recorded in the lineage: without local paths.
     """
     result = FinetuneResult(
         model=model,
@@ -72,7 +72,7 @@ def save_result(
         source=job.checkpoint.path,
         trained_length=job.options.max_length,
     )
-    for name in HEADS:  # they read the encoder as it was before
+    for name in HEADS:  # they do not fit the trained encoder
         (folder / head_file(name)).unlink(missing_ok=True)
     if job.task.embeds and job.checkpoint.pooling is None:
         write_mean_pooling(folder, job.checkpoint.config.hidden_size, job.options.max_length)
@@ -81,7 +81,7 @@ def save_result(
     write_recipe(folder, job.options)
     if job.data.division is not None:
         job.data.division.write(folder)
-    else:  # one that came with the model may be of rows that it was trained on now
+    else:  # a division that came with the model may list rows that it was now trained on
         (folder / SPLIT_NAME).unlink(missing_ok=True)
     write_json(
         folder / TRAINING_NAME,
@@ -106,7 +106,7 @@ def _write_weights(folder: Path, model: PreTrainedModel) -> None:
         folder / WEIGHTS_NAME,
         [TensorSpec(name, "F32", tuple(tensor.shape)) for name, tensor in state.items()],
         (tensor.float().cpu().numpy() for tensor in state.values()),
-        {"format": "pt"},  # without it transformers takes the file for another framework's
+        {"format": "pt"},  # without it, transformers expects another framework
     )
 
 
@@ -132,7 +132,7 @@ def _training_record(job: Job, outcome: Outcome, result: FinetuneResult) -> dict
 
 
 def progress_record(outcome: Outcome) -> dict[str, Any]:
-    """What training.json says of every kind of training: precision, steps, time, losses."""
+    """What training.json records for every kind of training: precision, steps, time, losses."""
     trained = outcome.trained
     return {
         "precision": outcome.precision,
@@ -214,7 +214,7 @@ class FinetuneResult:
 
 
 def versions() -> dict[str, str]:
-    """Version of sparsebert, torch and transformers, by name."""
+    """The versions of sparsebert, torch and transformers, by name."""
     import torch
     import transformers
 

@@ -1,11 +1,11 @@
-"""`finetune` from several seeds: how far does the score depend on chance?
+"""`finetune` with several seeds: how much does the score depend on chance?
 
     OUT/seed-1, OUT/seed-2, ...   ordinary model folders
     OUT/seeds.json                their scores, mean and sample standard deviation
     OUT/README.md                 the same for people, and for the hub (model-index)
 
-It may be stopped at any moment: called again it leaves finished seeds as they are, resumes the one
-that was begun, and refuses options under which the seeds could not be compared.
+It can be stopped at any time. When called again, it leaves finished seeds as they are, resumes
+unfinished ones, and refuses options with which the seeds would not be comparable.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def finetune_seeds(
     join()
     target, report = Path(out), main_only(shown(progress))
     if (target / CONFIG_NAME).is_file():
-        raise OutputError(f"{out} is a model itself: name another folder for the seeds.")
+        raise OutputError(f"{out} is itself a model: choose another folder for the seeds.")
     if not seeds:
-        raise TrainingError("no seeds were named.")
+        raise TrainingError("no seeds were given.")
     columns, training = split_options(options)
     given = {**(read_recipe(recipe) if recipe else {}), **training}
     teachers = seed_folders(given["teacher"]) if given.get("teacher") else {}
@@ -87,13 +87,13 @@ def finetune_seeds(
     if missing:
         raise TrainingError(
             f"the teacher {given['teacher']} has no seed {', '.join(missing)}: train it first, or "
-            "name one model as the teacher of all."
+            "pass one model as the teacher of all seeds."
         )
     chosen = FinetuneOptions.from_names(given)
     finished = {
         seed: folder
         for seed, folder in seed_folders(target).items()
-        if not (force and seed in seeds)  # else it is trained again
+        if not (force and seed in seeds)  # those are trained again
     }
     if finished:
         name = getattr(metric, "__name__", None)
@@ -127,9 +127,9 @@ def finetune_seeds(
 
 
 def write_summary(folder: Path, *, without: Collection[int] = ()) -> SeedScores:
-    """Write seeds.json and the card of a folder of seeds anew, from what its seeds say.
+    """Rewrite seeds.json and the card of a folder of seeds from the records of its seeds.
 
-    ``without`` are seeds that are yet to be trained again, and may be of another task.
+    ``without`` are seeds that are still to be trained again, and may be those of another task.
     """
     records = {
         seed: read_object(path / TRAINING_NAME)
@@ -165,13 +165,13 @@ def _refuse_others(
     teachers: Mapping[int, Path],
     metric: str | None,
 ) -> None:
-    """TrainingError if a finished seed was not made as this run would make it."""
+    """TrainingError if a finished seed was not trained as this run would train it."""
     known = {"task": task_name(task)}
     for folder in finished.values():
         if not (folder / TRAINING_NAME).is_file():
             raise TrainingError(
-                f"{folder} was not made by fine-tuning: remove it, or name another folder for the "
-                "seeds."
+                f"{folder} was not made by fine-tuning: remove it, or choose another folder for "
+                "the seeds."
             )
         made = read_object(folder / TRAINING_NAME)["arguments"]
         _refuse(folder, differences({"task": made.get("task")}, known))
@@ -195,22 +195,21 @@ def _refuse_others(
         record = read_object(folder / TRAINING_NAME)
         earlier = _lineage(read_object(folder / CONFIG_NAME))
         made = {
-            **FinetuneOptions().as_dict(),  # an option that is younger than the seed
+            **FinetuneOptions().as_dict(),  # for options added since the seed was trained
             **record["arguments"],
             "model": earlier[-1]["from"] if earlier else None,
         }
         different = differences(made, wanted, ignored=ignored)
         if earlier[:-1] != lineage:
-            different.insert(0, "the model was made otherwise")
+            different.insert(0, "the model was made differently")
         _refuse(folder, different + changed(record.get("fingerprints", {}), contents))
 
 
 def _refuse(folder: Path, different: Sequence[str]) -> None:
     if different:
         raise OtherRunError(
-            f"seed {folder.name.removeprefix('seed-')} in {folder.parent} was trained otherwise "
-            f"({'; '.join(different)}): give the same options and contents, or name another folder "
-            "for these."
+            f"seed {folder.name.removeprefix('seed-')} in {folder.parent} was trained differently "
+            f"({'; '.join(different)}): use the same options and input, or choose another folder."
         )
 
 
@@ -235,8 +234,8 @@ def write_seeds_card(folder: Path, scores: SeedScores, training: Mapping[str, An
     lines = [
         f"# {scores.title}, {count}",
         "",
-        f"Models fine-tuned alike on {training['rows']['train']:,} rows, each from its own seed; "
-        "scores in percent.",
+        f"Models fine-tuned in the same way on {training['rows']['train']:,} rows, each with its "
+        "own seed; scores in percent.",
         "",
         "| seed | "
         + " | ".join(f"{METRIC_TITLES.get(metric, metric)} ({split})" for split, metric in cells)

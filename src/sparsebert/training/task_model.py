@@ -1,4 +1,4 @@
-"""A checkpoint with the head of a task on it: the old head where it fits, else a fresh one."""
+"""A checkpoint with the head of a task: its own head if it fits, otherwise a new one."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
 
 
 def check_answers(checkpoint: Checkpoint) -> None:
-    """TrainingError for a model that answers otherwise than fine-tuning would teach it.
+    """TrainingError for a model whose folder would not answer as fine-tuning teaches it.
 
-    Its modules would go on to give the old answers, or it puts a prompt before each text.
+    It makes sparse embeddings or one vector per token, or it puts a prompt before each text.
     """
     kind = kind_without_dense(checkpoint)
     if kind:
         raise TrainingError(
-            f"{checkpoint.source} is {kind}, which sparsebert prunes, packs and runs but does not "
+            f"{checkpoint.source} is {kind}, which sparsebert can prune, pack and run but not "
             "fine-tune: fine-tune it with sentence-transformers, or save its encoder by itself."
         )
     if prompt := read_score_prompt(checkpoint.path):
         raise TrainingError(
             f"{checkpoint.source} is a CrossEncoder that puts {prompt!r} before each text, which "
-            "fine-tuning does not: take default_prompt_name out of its settings, and put the "
+            "fine-tuning does not do: remove default_prompt_name from its settings, and put the "
             "prompt into the rows."
         )
 
 
 def keeps_head(checkpoint: Checkpoint, task: Task) -> bool:
-    """True if the checkpoint was fine-tuned on this task, or one with the same labels, before.
+    """Whether the checkpoint was fine-tuned on this task, or on one with the same labels.
 
-    For a task of embeddings it must be an embedding model, with the modules of one.
+    For embedding tasks: whether its folder has the modules of an embedding model.
     """
     config = checkpoint.config
     if task.embeds:
@@ -61,9 +61,10 @@ def keeps_head(checkpoint: Checkpoint, task: Task) -> bool:
 
 
 def replaced_head(checkpoint: Checkpoint, task: Task) -> list[str]:
-    """A note where the model has a head of the task's kind, for other labels, and gets a new one.
+    """A note if the model has a head of the task's kind for other labels, which is replaced.
 
-    A file of further rows that lacks a class would lose what the head has learnt without a word.
+    Otherwise, fine-tuning on further rows that lack a class would silently discard the trained
+    head.
     """
     if checkpoint.config.head is not task.head or task.embeds or keeps_head(checkpoint, task):
         return []
@@ -108,9 +109,9 @@ def task_config(checkpoint: Checkpoint, task: Task) -> dict[str, Any]:
 
 
 def head_labels(checkpoint: Checkpoint, task: Task) -> tuple[str, ...]:
-    """Names of the head's outputs: of a head that is kept its own, else the task's.
+    """The names of the head's outputs: its own if the head is kept, otherwise the task's.
 
-    None for the start and end of a span, or an embedding.
+    Empty for the start and end of a span, and for embeddings.
     """
     if task.embeds:
         return ()
@@ -122,7 +123,7 @@ def head_labels(checkpoint: Checkpoint, task: Task) -> tuple[str, ...]:
 
 
 def head_order(checkpoint: Checkpoint, task: Task) -> Any:
-    """Where each of the task's labels stands in the head, int64 ``[labels]``; None without."""
+    """The position of each of the task's labels in the head, int64 ``[labels]``, if it has any."""
     if not task.kind.named:
         return None
     return label_order(task, head_labels(checkpoint, task))[0]
@@ -131,10 +132,10 @@ def head_order(checkpoint: Checkpoint, task: Task) -> Any:
 def lasting_masks(
     masks: dict[str, BoolMatrix], checkpoint: Checkpoint, task: Task
 ) -> dict[str, BoolMatrix]:
-    """The masks of those layers that the model keeps.
+    """The masks of the layers that the model keeps.
 
-    A head's last layer that is replaced takes its mask with it, and so does a layer that the new
-    head has no use for.
+    A last layer of the head that is replaced loses its mask, and so does a layer that the new head
+    does not have.
     """
     config = parse_config(task_config(checkpoint, task), (), checkpoint.path)
     kept = expected_shapes(config)
@@ -149,10 +150,10 @@ def sparsity_record(
     masks: dict[str, BoolMatrix],
     options: FinetuneOptions,
 ) -> dict[str, Any]:
-    """``raw`` with a ``sparsity`` record of the layers in ``masks``; as it is without masks.
+    """``raw`` with a ``sparsity`` record of the layers in ``masks``; unchanged without masks.
 
-    A folder that another tool made sparse has no record: its pattern is read off the masks, if
-    they all have the same. A method that made the masks while training brings its pattern along.
+    A folder that another tool made sparse has no record: its pattern is detected from the masks, if
+    they all have the same one. A method that pruned during training records its own pattern.
     """
     if not masks:
         return raw
@@ -181,10 +182,10 @@ def build_model(
 ) -> PreTrainedModel:
     """transformers' model of config ``raw`` with the checkpoint's weights, in fp32.
 
-    What the checkpoint lacks (a pooler that was never saved) is initialised as transformers does
-    it, from ``seed``, and so is the head's last layer without ``keep_head``: it belongs to a task,
-    where those before it, if there are any, have learnt to read the encoder. ``dropout`` overrides
-    every rate in the config.
+    What the checkpoint lacks (such as a pooler that was never saved) is initialised by transformers
+    from ``seed``. Without ``keep_head``, so is the head's last layer, because it belongs to a task;
+    earlier layers of the head, if any, are kept, because they have learned to read the encoder.
+    ``dropout`` overrides every dropout rate in the config.
     """
     import torch
     import transformers
@@ -197,7 +198,7 @@ def build_model(
             if "dropout" in name:
                 setattr(config, name, dropout)
     arguments: dict[str, Any] = {}
-    if described.head is Head.ENCODER and described.family.pooler:  # which no embedding is made of
+    if described.head is Head.ENCODER and described.family.pooler:  # embeddings do not use it
         arguments["add_pooling_layer"] = f"{POOLER}.weight" in checkpoint.stored_name
     model: PreTrainedModel = getattr(transformers, raw["architectures"][0])(config, **arguments)
     head = described.head_shape
@@ -206,16 +207,16 @@ def build_model(
     state = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         known = described.family.canonical(name)
-        if known in fresh or (parameter is words and known != WORDS):  # a decoder that is tied
+        if known in fresh or (parameter is words and known != WORDS):  # a tied decoder
             continue
         if known not in checkpoint.stored_name:
             if known.startswith(("embeddings.", "encoder.")):
-                raise CheckpointError(f"{checkpoint.path} lacks the tensor '{known}'.")
+                raise CheckpointError(f"{checkpoint.path} has no tensor '{known}'.")
             continue
         weight = torch.tensor(checkpoint.finite_weight(known))
         if weight.shape != parameter.shape:
             raise CheckpointError(
-                f"{checkpoint.path}: tensor '{known}' is {list(weight.shape)} and should be "
+                f"{checkpoint.path}: tensor '{known}' has shape {list(weight.shape)} instead of "
                 f"{list(parameter.shape)}."
             )
         state[name] = weight

@@ -37,7 +37,7 @@ from sparsebert.training.task_model import build_model
 
 
 class TaskRun(TrainingRun):
-    """A fine-tuning, as its `Job` describes it."""
+    """A fine-tuning run, as described by its `Job`."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job.options, job.training)
@@ -64,7 +64,7 @@ class TaskRun(TrainingRun):
         return model
 
     def objective(self) -> Objective:
-        """The task's own loss, or a distillation with a teacher."""
+        """The task's own loss, or distillation if there is a teacher."""
         job, kind = self._job, self._job.task.kind
         taught = distillation_arguments(job.teacher, job.options) if job.teacher else None
         if job.reader is None:

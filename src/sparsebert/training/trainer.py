@@ -37,12 +37,12 @@ from sparsebert.training.objective import Objective
 from sparsebert.training.options import OPTIMIZERS
 from sparsebert.training.upstream.options import UpstreamOptions
 
-_LOSS_POINTS = 100  # about as many points a run's loss history has
+_LOSS_POINTS = 100  # approximate number of points in a run's loss history
 _EMPTY = "empty"  # marks a batch without examples for this process
 
 
 class TrainingSet(Protocol):
-    """What can be trained on: tokenised examples, and the batches that are made of them."""
+    """What can be trained on: tokenised examples, and how they become batches."""
 
     @property
     def tokens(self) -> TokenRows:
@@ -50,7 +50,7 @@ class TrainingSet(Protocol):
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of each example, by which examples are batched, int64 ``[examples]``."""
+        """The tokens of each example, used to batch similar lengths, int64 ``[examples]``."""
 
     @property
     def apart(self) -> npt.NDArray[np.int64] | None:
@@ -59,7 +59,7 @@ class TrainingSet(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A padded batch of some examples, as an `Objective` takes it."""
+        """A padded batch of the ``chosen`` examples for an `Objective`."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches come next."""
@@ -68,9 +68,9 @@ class TrainingSet(Protocol):
 class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     """The Trainer with our batches, loss and scores.
 
-    ``rate`` is the learning rate after so many steps, as a share of its peak; None leaves it to
-    transformers' schedule. ``score`` gives the task's metrics, in percent, for the model as it
-    stands; it must not touch the random state, or evaluating would change the training.
+    ``rate`` returns the learning rate by step, as a share of its peak; None leaves it to
+    transformers' schedule. ``score`` returns the current model's metrics in percent; it must not
+    touch the random state, or evaluation would change the training.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
             eval_dataset=indices,  # required by the Trainer, not used: see evaluate
             callbacks=[_EpochCallback(self._buckets, examples), *callbacks],
         )
-        # The loss is divided by the examples of a step already.
+        # The loss is already divided by the number of examples in a step.
         self.model_accepts_loss_kwargs = True
         self.remove_callback(PrinterCallback)
         prepare_sharding(self.accelerator, model)
@@ -122,7 +122,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         return prepared
 
     def _batch_or_empty(self, chosen: list[int]) -> dict[str, torch.Tensor]:
-        """The batch of some examples; of none, one that counts for nothing in the loss."""
+        """The batch of the ``chosen`` examples; for none, a batch that the loss does not count."""
         batch: dict[str, torch.Tensor] = self.data_collator(chosen or [0])
         return batch if chosen else {**batch, _EMPTY: torch.ones(())}
 
@@ -137,7 +137,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | int | None]:
-        """The batches of one optimiser step, and how many examples it has in all processes."""
+        """The batches of one optimiser step, and its number of examples over all processes."""
         batches = list(islice(epoch_iterator, num_batches))
         examples = sum(len(batch["indices"]) for batch in batches if _EMPTY not in batch)
         return batches, total(examples)
@@ -149,9 +149,9 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """The objective's loss; scoring never comes here, and so is in fp32."""
+        """The objective's loss. Scoring does not use this, so it stays in fp32."""
         assert num_items_in_batch is not None  # from get_batch_samples
-        # Gradients are averaged over processes, and are to be summed.
+        # Gradients are averaged over processes, but must be summed.
         share = 0 if inputs.pop(_EMPTY, None) is not None else self._plan.processes
         with autocast(self._precision):
             return share * parallel_loss(model, self._objective, inputs, int(num_items_in_batch))
@@ -162,7 +162,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """The task's metrics by `sparsebert.evaluation`, the same code that `evaluate` runs."""
+        """The task's metrics from `sparsebert.evaluation`, the code that `evaluate` also runs."""
         scores = from_main(self._score)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.log(metrics)
@@ -172,7 +172,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
 
 
 class _EpochCallback(TrainerCallback):  # type: ignore[misc]
-    """Passes on which epoch begins, to order and batches, also in a resumed run."""
+    """Tells the sampler and the examples which epoch begins, also in a resumed run."""
 
     def __init__(self, *sources: LengthBuckets | TrainingSet) -> None:
         self._sources = sources
@@ -193,7 +193,7 @@ def training_arguments(
 ) -> TrainingArguments:
     """The options as transformers' TrainingArguments.
 
-    ``best_on`` names the metric by which the best epoch is kept; without it the last one is.
+    ``best_on`` is the metric by which the best epoch is chosen; without it, the last one is kept.
     """
     early = best_on is not None
     steps = plan.steps(examples, options.epochs)
@@ -212,10 +212,10 @@ def training_arguments(
         data_seed=options.seed,
         logging_strategy="steps",
         logging_steps=max(1, steps // _LOSS_POINTS),
-        logging_nan_inf_filter=False,  # a loss that is not finite must be seen, not averaged away
+        logging_nan_inf_filter=False,  # a non-finite loss must be reported, not averaged away
         eval_strategy="epoch" if early else "no",
         save_strategy="epoch",
-        save_total_limit=None,  # CheckpointCallback does that, by number and not by the clock
+        save_total_limit=None,  # CheckpointCallback does that, by step number instead of time
         load_best_model_at_end=early,
         metric_for_best_model=f"eval_{best_on}" if early else None,
         greater_is_better=True if early else None,
@@ -227,6 +227,6 @@ def training_arguments(
         disable_tqdm=True,
         report_to="none",
         log_level="error",
-        use_cpu=processes() > 1 and not torch.cuda.is_available(),  # else it sees one process
-        ddp_find_unused_parameters=processes() > 1,  # a head that the loss does not use
+        use_cpu=processes() > 1 and not torch.cuda.is_available(),  # else it detects one process
+        ddp_find_unused_parameters=processes() > 1,  # such as a head that the loss does not use
     )

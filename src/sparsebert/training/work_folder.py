@@ -1,12 +1,12 @@
 """``OUT.training``: where a run keeps its checkpoints until OUT is written.
 
-It stands beside OUT, is named after it, is one run's at a time, and is removed when the run
-succeeds. What it holds is transformers' own (optimiser state among it) and is no model folder for
-anyone else.
+It is beside OUT and named after it, is used by one run at a time, and is removed when the run
+succeeds. It holds checkpoints of transformers, including the optimiser state, not models for others
+to use.
 
-A checkpoint is the weights and the optimiser's states, in fp32: with AdamW three times the model.
-Two are kept, and the next is written before the older one goes; whether the disk has room for
-them is checked before the first step.
+A checkpoint has the weights and the optimiser's state in fp32: with AdamW, three times the size of
+the model. Two are kept (and the best one, with early stopping), and the next one is written before
+the older one is removed. Before the first step, it is checked that the disk has room for them.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ from sparsebert.training.upstream.options import UpstreamOptions
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 _RUN = "run.json"
 _WHOLE = ("model.safetensors", "config.json", "scheduler.pt")
-# By another name where several processes wrote it, or a sharded model's.
+# These have another name if several processes wrote them, or for a sharded model.
 _WHOLE_TOO = (("optimizer.pt", "optimizer.bin"), ("rng_state.pth", "rng_state_0.pth"))
-_STATE = "trainer_state.json"  # what the Trainer writes last
+_STATE = "trainer_state.json"  # the last file that the Trainer writes
 
 
 @contextmanager
 def locked_work_folder(out: Path) -> Iterator[None]:
     """Keep other runs out of the work folder of ``out``, and remove it if the block succeeds.
 
-    It is made if it is not there. Raises OutputError if another run is in it, if it is none of
-    ours, or if it cannot be written.
+    It is created if it does not exist. Raises OutputError if another run is using it, if it was not
+    left by a run, or if it cannot be written.
     """
     folder = _work_folder(out)
     _refuse_foreign(folder, out)
@@ -63,28 +63,28 @@ def locked_work_folder(out: Path) -> Iterator[None]:
         lock = None
         while lock is None:
             folder.mkdir(exist_ok=True)
-            with suppress(FileNotFoundError):  # the run before has just removed it
+            with suppress(FileNotFoundError):  # the previous run has just removed it
                 lock = FolderLock.take(folder)
                 if lock is None:
                     raise OutputError(
-                        f"another run is training {out} at this moment, in {folder}: wait for its "
-                        "end, or name another output folder."
+                        f"another run is currently training {out}, in {folder}: wait for it to "
+                        "finish, or choose another output folder."
                     )
         try:
             yield
             _empty(folder)
         finally:
             lock.release(folder)
-            with suppress(OSError):  # what is kept in it is to be resumed
+            with suppress(OSError):  # not if it holds checkpoints to resume from
                 folder.rmdir()
 
 
 def remove_left_over(out: Path) -> None:
-    """Remove the work folder of a finished ``out`` whose run was killed before it did so itself."""
+    """Remove the work folder of a finished ``out`` whose run was killed before removing it."""
     folder = _work_folder(out)
     if not folder.is_dir() or _is_foreign(folder):
         return
-    with suppress(OSError):  # it is in nobody's way
+    with suppress(OSError):  # leaving it does no harm
         lock = FolderLock.take(folder)
         if lock is None:
             return
@@ -98,10 +98,10 @@ def remove_left_over(out: Path) -> None:
 
 @contextmanager
 def training_output(out: Path, *, force: bool, source: Path) -> Iterator[Path]:
-    """The empty folder that becomes ``out`` if the block succeeds; its work folder is locked.
+    """An empty folder that becomes ``out`` if the block succeeds; the work folder is locked.
 
-    Of several processes the main one makes both, and all leave together. Raises OutputError as
-    `locked_work_folder` and `staged_folder` do.
+    With several processes, the main one creates both, and all of them leave the block together.
+    Raises OutputError as `locked_work_folder` and `staged_folder` do.
     """
     with ExitStack() as stack:
         from_main(lambda: stack.enter_context(locked_work_folder(out)))
@@ -119,7 +119,7 @@ def work_folder(
     resume: bool,
     needed: int,
 ) -> Iterator[WorkFolder]:
-    """`WorkFolder.open` by the main process, tidied if the block fails.
+    """`WorkFolder.open` in the main process; the folder is tidied if the block fails.
 
     Raises OutputError unless the disk has room for the ``needed`` bytes.
     """
@@ -158,10 +158,10 @@ class WorkFolder:
     ) -> WorkFolder:
         """The work folder of ``out``, new or (with ``resume``) as an unfinished run left it.
 
-        ``contents`` are the fingerprints of what the run is made of, by what they are called.
-        Without checkpoints in it there is nothing to resume and nothing to lose, and the run starts
-        anew. Raises TrainingError if there are and ``resume`` is not set, or if the run was started
-        with other arguments or contents. The folder must be locked (`locked_work_folder`).
+        ``contents`` are the fingerprints of the run's inputs, by name. Without checkpoints in the
+        folder, there is nothing to resume or lose, and the run starts over. Raises TrainingError if
+        there are checkpoints and ``resume`` is not set, or if the run was started with other
+        arguments or inputs. The folder must be locked (`locked_work_folder`).
         """
         folder = cls(_work_folder(out), arguments, contents, with_masks)
         if not folder._holds_run():
@@ -170,24 +170,24 @@ class WorkFolder:
             return folder
         if not resume:
             raise TrainingError(
-                f"{folder.path} holds an unfinished run for {out}: go on with it by --resume "
-                "(resume=True), or remove that folder to start anew."
+                f"{folder.path} holds an unfinished run for {out}: continue it with --resume "
+                "(resume=True), or remove that folder to start over."
             )
         run = folder._read()
-        # A folder that is older than this entry does not say.
+        # Folders written before this entry existed do not have it.
         before = {**run["arguments"], "masks": run.get("masks", with_masks)}
         different = differences(before, {**arguments, "masks": with_masks})
         different += changed(run["contents"], contents)
         if different:
             raise OtherRunError(
-                f"the unfinished run in {folder.path} was started otherwise: "
-                f"{'; '.join(different)}. Give the same options and contents, or remove that "
-                "folder to start anew."
+                f"the unfinished run in {folder.path} was started differently: "
+                f"{'; '.join(different)}. Use the same options and input, or remove that folder to "
+                "start over."
             )
         return folder
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that was written to its end."""
+        """The newest complete checkpoint."""
         found = [
             (int(match[1]), path)
             for path in (self.path.iterdir() if self.path.is_dir() else ())
@@ -196,20 +196,20 @@ class WorkFolder:
         return max(found)[1] if found else None
 
     def keep_plan(self, plan: BatchPlan) -> None:
-        """Remember a batch size that fits, for a resumed run."""
+        """Record a batch size that fits, for when the run is resumed."""
         self._write(plan)
 
     def kept_plan(self) -> BatchPlan | None:
-        """The batch size that an earlier part of this run came down to."""
+        """The batch size that an earlier part of this run recorded."""
         kept = self._read().get("batch_plan")
         return BatchPlan(**kept) if kept else None
 
     @contextmanager
     def tidied_on_failure(self) -> Iterator[None]:
-        """If the run inside fails, leave what can be resumed and nothing else.
+        """If the run inside fails, leave only what can be resumed.
 
-        A checkpoint that could not be written (disk full) is raised as OutputError. Of several
-        processes only the main one tidies.
+        If a checkpoint could not be written (such as on a full disk), raises OutputError. With
+        several processes, only the main one tidies.
         """
         if not is_main():
             yield
@@ -227,7 +227,7 @@ class WorkFolder:
                 if not self._is_whole(path):
                     shutil.rmtree(path, ignore_errors=True)
             if _is_failed_write(error):
-                rest = f"the run is kept up to {kept.name}: " if kept else "nothing is kept: "
+                rest = f"the run is kept up to {kept.name}: " if kept else "nothing was kept: "
                 raise OutputError(
                     f"a checkpoint could not be written to {self.path} ({error}); {rest}"
                     f"free some space, then run it again{' with --resume' if kept else ''}."
@@ -235,15 +235,15 @@ class WorkFolder:
             raise
 
     def size(self) -> int:
-        """Bytes that it takes on disk."""
+        """Its size on disk, in bytes."""
         return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
 
     def remove(self) -> None:
-        """Delete all that is in it."""
+        """Delete its contents."""
         _empty(self.path)
 
     def _holds_run(self) -> bool:
-        """Whether a run has left a whole checkpoint, by what that run had itself."""
+        """Whether a run has left a complete checkpoint, judged by that run's own record."""
         if not (self.path / _RUN).is_file():
             return False
         run = self._read()
@@ -280,7 +280,7 @@ class WorkFolder:
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as fault:
             raise TrainingError(
                 f"{self.path / _RUN} is missing or damaged, so the run cannot be resumed: remove "
-                f"{self.path} to start anew."
+                f"{self.path} to start over."
             ) from fault
         return run
 
@@ -290,7 +290,7 @@ def _work_folder(out: Path) -> Path:
 
 
 def _empty(folder: Path) -> None:
-    """Remove what is in a folder, save for its lock: last what tells that it is a run's."""
+    """Delete a folder's contents except its lock; run.json, which marks it as a run's, last."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name == _RUN):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -299,19 +299,19 @@ def _empty(folder: Path) -> None:
 
 
 def _refuse_foreign(folder: Path, out: Path) -> None:
-    """OutputError for a file or folder that no run has left."""
+    """OutputError for a file or folder that was not left by a run."""
     if _is_foreign(folder):
         raise OutputError(
-            f"{folder}, where checkpoints are kept until {out} is written, holds no run of "
-            "sparsebert: move it away, or name another output folder."
+            f"{folder}, where checkpoints are kept until {out} is written, was not made by "
+            "sparsebert: move it away, or choose another output folder."
         )
 
 
 def _is_foreign(folder: Path) -> bool:
-    """Whether there is something that no run has left."""
+    """Whether there is something that was not left by a run."""
     if (folder / _RUN).is_file() or not (folder.exists() or folder.is_symlink()):
         return False
-    # Of a run killed before the first of it was written, or after the last of it was removed.
+    # Left by a run that was killed before it wrote run.json, or after it removed it.
     ours = folder.is_dir() and all(
         each.name == LOCK_NAME or each.name.startswith(f".{_RUN}.") for each in folder.iterdir()
     )
@@ -319,7 +319,7 @@ def _is_foreign(folder: Path) -> bool:
 
 
 def _is_failed_write(error: BaseException) -> bool:
-    """Whether an error came from writing a checkpoint: each library has its own for that."""
+    """Whether an error came from writing a checkpoint; each library has its own kind of error."""
     if isinstance(error, OSError):
         return error.errno in _FULL
     if isinstance(error, SafetensorError):
@@ -330,11 +330,11 @@ def _is_failed_write(error: BaseException) -> bool:
 
 
 _FLOAT = 4  # bytes
-_STATES = {"adamw": 2, "sgd": 1, "adafactor": 0}  # numbers that the optimiser keeps of a weight
+_STATES = {"adamw": 2, "sgd": 1, "adafactor": 0}  # numbers that the optimiser keeps per weight
 
 
 def disk_needed(checkpoint: Checkpoint, options: RunOptions | UpstreamOptions) -> int:
-    """Bytes that checkpoints and result take together when they take most."""
+    """The most bytes that the checkpoints and the result take together."""
     sizes = {
         name: math.prod(checkpoint.tensors.spec(checkpoint.stored_name[name]).shape)
         for name in checkpoint.used
