@@ -234,7 +234,7 @@ class TestErrors:
         for task, rows, options, message in (
             ("pairs", pairs, {"scale": 5.0}, "scale only applies to the task retrieval"),
             ("retrieval", data, {"teacher": narrow}, "16 wide and those of .* 32"),
-            ("retrieval", data, {"teacher": plain}, "behind other prompts"),
+            ("retrieval", data, {"teacher": plain}, "puts other prompts before texts"),
         ):
             with pytest.raises(TrainingError, match=message):
                 finetune(sparse, tmp_path / "out", task=task, data=rows, **RUN, **options)

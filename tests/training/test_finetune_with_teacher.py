@@ -330,7 +330,7 @@ class TestFolderOfSeeds:
         named = {"teacher": seeds / "seed-2", "seed": 2}
         finetune(sparse, tmp_path / "named", data=data, **named, **QUICK)
         assert_same_bits(tmp_path / "out", tmp_path / "named")
-        with pytest.raises(TrainingError, match="holds seeds 2, 10 and this run is of seed 1"):
+        with pytest.raises(TrainingError, match="has the seeds 2, 10, but this run has seed 1"):
             finetune(sparse, tmp_path / "none", data=data, teacher=seeds, **QUICK)
 
 
@@ -379,7 +379,7 @@ class TestErrors:
         vocabulary = words["model"]["vocab"]
         vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
         (other / "tokenizer.json").write_text(json.dumps(words))
-        with pytest.raises(TrainingError, match="another vocabulary"):
+        with pytest.raises(TrainingError, match="a different vocabulary"):
             self.run(sparse, other, data, tmp_path / "out")
 
     def test_too_few_positions(
@@ -409,7 +409,7 @@ class TestErrors:
     ) -> None:
         data = write_regression(tmp_path / "data", train=10, validation=4)
         single = tiny_bert("encoder", type_vocab_size=1)
-        with pytest.raises(TrainingError, match="token type 1 and the teacher .* knows only 1"):
+        with pytest.raises(TrainingError, match="token type 1, but the teacher .* only knows 1"):
             self.run(sparse, single, data, tmp_path / "out", task="stsb")
 
     def test_the_teacher_in_the_folder_that_is_to_be_written(

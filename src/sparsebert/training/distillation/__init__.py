@@ -1,1 +1,1 @@
-"""Distillation: a student learns from a teacher what the task's labels alone do not say."""
+"""Distillation: a student learns from a teacher what labels alone do not tell it."""

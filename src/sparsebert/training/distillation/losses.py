@@ -1,15 +1,15 @@
 """How far a student is from its teacher: logits, hidden states, attention relations.
 
-Every function gives float32 ``[batch]``, and an example's loss depends on nothing but the example,
-so their sum is the same however examples are batched and padded. The student's tensors may be of
-any floating type; the arithmetic is float32.
+Each loss is float32 ``[batch]``, and an example's loss depends only on the example, so the sum does
+not depend on how examples are batched and padded. The student's tensors may have any floating-point
+type; the arithmetic is float32.
 
-Attention relations are how tokens relate to one another in the last layer: MiniLMv2 (Wang et al.
-2021). The scaled dot products of all queries with each other, of all keys and of all values, each a
-softmax over an example's tokens, are what the student copies. They are chosen over attention
-probabilities because they need no slow attention (the probabilities exist only if attention is
-computed step by step), cost one layer and not all, and compare models of any width, depth and
-number of heads: queries of width H are cut into as many relation heads for both.
+Attention relations describe how tokens relate to one another in the last layer (MiniLMv2, Wang et
+al. 2021): the scaled dot products of all queries with each other, of all keys, and of all values,
+each with a softmax over an example's tokens. The student learns these rather than attention
+probabilities because they do not need slow attention (fused attention does not produce
+probabilities), cost one layer instead of all, and can compare models of any width, depth and number
+of heads: both models' vectors are split into the same number of relation heads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sparsebert.torch_models import encoder_linear, model_family, unwrapped
 def class_logits_loss(
     student: torch.Tensor, teacher: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """KL(teacher || student) of the softened classes, times the temperature squared.
+    """KL(teacher || student) of the softened class probabilities, times the temperature squared.
 
     Both are ``[batch, labels]``. With p = softmax(teacher / T), q = softmax(student / T):
     T^2 sum_i p_i (log p_i - log q_i), whose gradient keeps its size as T changes (Hinton et al.
@@ -42,23 +42,23 @@ def class_logits_loss(
 def label_sets_loss(
     student: torch.Tensor, teacher: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """The mean over labels of `class_logits_loss` of each label's yes and no.
+    """`class_logits_loss` of yes and no for each label, averaged over the labels.
 
-    Both are ``[batch, labels]``, the logits of yes; no has 0.
+    Both are ``[batch, labels]``, the logits of yes; the logit of no is 0.
     """
     yes_no = [torch.stack((each, torch.zeros_like(each)), -1) for each in (student, teacher)]
     return class_logits_loss(yes_no[0], yes_no[1], temperature).mean(-1)
 
 
 def value_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Squared error to the teacher's value, both ``[batch, 1]``: a number has no temperature."""
+    """Squared error to the teacher's value, both ``[batch, 1]``; there is no temperature."""
     return (student.float() - teacher).square().sum(-1)
 
 
 def token_logits_loss(
     student: torch.Tensor, teacher: torch.Tensor, attention_mask: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """The mean of `class_logits_loss` over the tokens that are not padding.
+    """`class_logits_loss`, averaged over the tokens that are not padding.
 
     Both are ``[batch, tokens, labels]``; ``attention_mask`` is bool ``[batch, tokens]``, False at
     padding.
@@ -74,7 +74,7 @@ def span_logits_loss(
     attention_mask: torch.Tensor,
     temperature: float,
 ) -> torch.Tensor:
-    """The mean of `class_logits_loss` of start and end, over the tokens that are not padding.
+    """The mean of `class_logits_loss` for start and end, with a softmax over non-padding tokens.
 
     ``start`` and ``end`` are ``[batch, tokens]``, ``teacher`` is ``[batch, tokens, 2]``,
     ``attention_mask`` is bool ``[batch, tokens]``, False at padding.
@@ -96,14 +96,14 @@ def hidden_states_loss(
     """The share of the variance of the teacher's hidden states that the student does not explain.
 
     ``student`` and ``teacher`` are the outputs of all encoder layers (not of the embeddings, which
-    pruning leaves dense), ``[batch, tokens, hidden]`` each; ``variance`` has one number for each of
-    the teacher's layers, `TeacherOutputs.hidden_variance`. For an example of n tokens and H
-    features a pair of layers counts
+    are not pruned), ``[batch, tokens, hidden]`` each; ``variance`` has one number for each of the
+    teacher's layers (`TeacherOutputs.hidden_variance`). For an example of n tokens and H features,
+    the loss of a pair of layers is
 
         sum_tokens ||student - teacher||^2 / (n H variance)
 
-    and the example's loss is the mean over the pairs (see `layer_pairs`). It is 1 for a student
-    that always gives the teacher's mean, whatever the model, so a weight means the same for all.
+    and the example's loss is the mean over the pairs (see `layer_pairs`). For a student that always
+    outputs the teacher's mean it is 1 on average, so a weight means the same for every model.
     """
     tokens = attention_mask.sum(1)
     shares = []
@@ -119,8 +119,8 @@ def hidden_states_loss(
 def layer_pairs(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
     """Which of the teacher's layers each of the student's follows, counted from 0.
 
-    Uniform, as TinyBERT maps them (Jiao et al. 2020): layer i of S follows layer ceil(i T / S) of
-    T, counted from 1, so the last follows the last.
+    The mapping is uniform, as in TinyBERT (Jiao et al. 2020): layer i of S follows layer
+    ceil(i T / S) of T, counted from 1, so the last layer follows the last.
     """
     return [
         (layer, -(-(layer + 1) * teacher_layers // student_layers) - 1)
@@ -141,17 +141,18 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 def without_padding(logits: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
     """Float32 logits whose softmax is 0 where ``attention_mask`` (which broadcasts) is False.
 
-    The lowest finite number, not -inf: 0 * (-inf - -inf) would make the divergence NaN.
+    It uses the lowest finite number, because with -inf the divergence would be NaN
+    (0 * (-inf - -inf)).
     """
     return logits.float().masked_fill(~attention_mask, torch.finfo(torch.float32).min)
 
 
 @contextmanager
 def last_projections(model: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Gather query, key and value of the last layer from the forward pass inside.
+    """Collect the last layer's queries, keys and values from a forward pass inside the block.
 
-    The list holds them afterwards, ``[batch, tokens, hidden]`` each, in this order; as the linear
-    layers give them, before rotary positions turn them.
+    The list then holds them in this order, ``[batch, tokens, hidden]`` each, as output by the
+    linear layers, before rotary positions are applied.
     """
     config = unwrapped(model).config
     shared = model_family(model).shared_layers
@@ -162,9 +163,9 @@ def last_projections(model: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
 
     def keep(_module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> None:
         if len(found) == 3:
-            if not shared:  # of DeBERTa's distances, which go through the layers after the tokens
+            if not shared:  # DeBERTa's relative positions, projected after the tokens
                 return
-            found.clear()  # of the layer before, which has the same weights
+            found.clear()  # from an earlier layer, which shares the weights
         found.extend(output.chunk(3, dim=-1) if fused else (output,))
 
     names = ("query_key_value",) if fused else ("query", "key", "value")
@@ -185,10 +186,10 @@ def relations_loss(
 ) -> torch.Tensor:
     """float32 ``[batch]``: how far the student's relations are from the teacher's.
 
-    ``student`` and ``teacher`` are queries, keys and values, ``[batch, tokens, width]`` each, where
-    ``heads`` relation heads divide both widths; ``attention_mask`` is bool ``[batch, tokens]``,
-    False at padding. With R = softmax(A A^T / sqrt(width / heads)) of one relation head, over the n
-    tokens of an example,
+    ``student`` and ``teacher`` are queries, keys and values, ``[batch, tokens, width]`` each;
+    ``heads`` must divide both widths; ``attention_mask`` is bool ``[batch, tokens]``, False at
+    padding. With R = softmax(A A^T / sqrt(width / heads)) for one relation head, over the n tokens
+    of an example, the loss is
 
         sum over A = queries, keys, values of  1 / (heads n)  sum_heads sum_tokens KL(R^T || R^S)
 
@@ -206,12 +207,12 @@ def relations_loss(
 
 
 def relation_heads(student_heads: int, teacher_hidden: int) -> int:
-    """Into how many relation heads to cut: the student's own heads, or what divides both widths."""
+    """The number of relation heads: the student's own heads, or fewer to divide both widths."""
     return math.gcd(student_heads, teacher_hidden)
 
 
 def _relations(vectors: torch.Tensor, heads: int, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Logits of R, float32 ``[batch, heads, tokens, tokens]``; padding never is a partner."""
+    """Logits of R, float32 ``[batch, heads, tokens, tokens]``, where padding is masked out."""
     split = vectors.view(*vectors.shape[:2], heads, -1).transpose(1, 2)
     scores = split @ split.transpose(2, 3) / math.sqrt(split.shape[-1])
     return without_padding(scores, attention_mask[:, None, None, :])

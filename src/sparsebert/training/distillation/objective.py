@@ -1,12 +1,12 @@
-"""The loss of a student that learns from a teacher instead of, or beside, the labels.
+"""The loss of a student that learns from a teacher instead of, or in addition to, the labels.
 
     loss = task_weight * task + logits_weight * logits + hidden_weight * hidden
          + attention_weight * attention
 
-each part the sum over its examples divided by those of the whole optimiser step, as in the task's
-own loss, so that an accumulated step equals one large batch. Weights 0, 1, 0, 0 are pure
-distillation of the logits, which the published recipes of sparse BERTs use (*Prune Once for All*,
-Zafrir et al. 2021).
+Each part is the sum over its examples divided by the number of examples in the whole optimiser
+step, as in the task's own loss, so that an accumulated step equals one large batch. The weights 0,
+1, 0, 0 mean pure distillation of the logits, as in published recipes for sparse BERTs (*Prune Once
+for All*, Zafrir et al. 2021).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from sparsebert.training.options import FinetuneOptions
 class DistillationObjective:
     """The loss above, for one kind of task.
 
-    ``outputs`` holds the teacher's logits of every training example, in the order of the student's
-    labels. ``teacher`` is the model itself, which computes hidden states and attention relations
-    in the student's own batches: not needed, and not kept, while both weigh nothing.
+    ``outputs`` holds the teacher's logits for every training example, in the order of the student's
+    labels. ``teacher`` is the model itself, which computes hidden states and attention relations on
+    the student's batches; it is neither needed nor kept if both have weight 0.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class DistillationObjective:
         self._logits_weight = logits_weight
         self._hidden_weight = hidden_weight
         self._attention_weight = attention_weight
-        # Without its head: nobody reads the logits that it would compute here.
+        # Without its head, because its logits are already in outputs.
         self._teacher = teacher.base_model.eval() if live and teacher is not None else None
 
     def loss(
@@ -116,7 +116,7 @@ class DistillationObjective:
         return outputs, (outputs.hidden_states or ())[1:], projections
 
     def _answers_loss(self, outputs: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """float32 ``[batch]``: the part of the loss that only the logits decide."""
+        """The part of the loss that depends on the logits only, float32 ``[batch]``."""
         attention_mask = batch["attention_mask"].bool()
         teacher = self._outputs.batch(batch["indices"], attention_mask.shape[1])
         teacher = teacher.to(attention_mask.device)
@@ -124,7 +124,7 @@ class DistillationObjective:
 
 
 _LogitsLoss = Callable[[Any, torch.Tensor, torch.Tensor, float], torch.Tensor]
-"""Of what the student gives, the teacher's logits, the attention mask and the temperature."""
+"""A loss of the student's outputs, teacher's logits, attention mask and temperature."""
 
 _LOGITS_LOSS: dict[Kind, _LogitsLoss] = {
     Kind.CLASSIFICATION: lambda student, teacher, mask, temperature: class_logits_loss(
@@ -146,12 +146,15 @@ _LOGITS_LOSS: dict[Kind, _LogitsLoss] = {
 
 
 def _summed(apart: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Over the examples of a batch: where these have several sequences each, of their mean."""
+    """The sum over a batch's examples, for losses of sequences, which may outnumber examples.
+
+    It is the mean over the sequences times the number of examples.
+    """
     return apart.sum() * (len(batch["indices"]) / len(apart))
 
 
 def distillation_arguments(teacher: Teacher, options: FinetuneOptions) -> dict[str, Any]:
-    """Arguments of `DistillationObjective`, of a teacher with its outputs (`with_outputs`)."""
+    """The arguments of `DistillationObjective` for a teacher with outputs (`with_outputs`)."""
     assert teacher.outputs is not None
     live = options.hidden_weight > 0 or options.attention_weight > 0
     return {

@@ -1,12 +1,12 @@
-"""What a teacher says of every training example: its logits, and how much its hidden states vary.
+"""A teacher's outputs on the training examples: logits, and the variance of its hidden states.
 
-They are kept on disk, so that the next seed, recipe or resumed run need not run it again: a cache
-and no part of a result, so the files stand where a user expects such files and may delete them, in
-``sparsebert/teacher-outputs`` under ``$XDG_CACHE_HOME`` (``~/.cache``), or under
-``$SPARSEBERT_CACHE`` where that is set. A file's name is a hash of all that its numbers depend on,
-the teacher's config and weights, the tokenised examples and the number type; so runs into different
-folders share it, and nothing stale is ever read. Logits take 4 bytes each: about 5 MB for MNLI's
-three classes, 130 MB for SQuAD's two numbers a token.
+They are cached on disk, so that the next seed, recipe or resumed run need not run the teacher
+again. The cache is not part of a result and may be deleted. It is in ``sparsebert/teacher-outputs``
+under ``$XDG_CACHE_HOME`` (``~/.cache``), or in ``teacher-outputs`` under ``$SPARSEBERT_CACHE`` if
+that is set. A file's name is a hash of everything that its numbers depend on (the teacher's config
+and weights, the tokenised examples and the number type), so runs into different folders share it,
+and nothing stale is ever read. Logits take 4 bytes each: about 5 MB for MNLI's three classes,
+130 MB for SQuAD's two numbers per token.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TeacherOutputs:
-    """A teacher's logits on a training set.
+    """A teacher's outputs on a training set.
 
-    ``logits`` is float32 ``[examples, labels]`` (``[examples, 1]`` for a regression; of an
-    embedding model its embeddings ``[texts, width]``). For a kind that answers for each token it is
-    ``[tokens, labels]``, for questions start and end: all examples' tokens, end to end as
-    ``offsets`` (int64 ``[examples + 1]``) says. ``hidden_variance`` is float64 ``[layers]``: of
-    each layer's output, the variance over all tokens of the training set, averaged over the
-    features.
+    ``logits`` is float32 ``[examples, labels]``, or ``[examples, 1]`` for regression. An embedding
+    model has its embeddings ``[texts, width]`` here. For kinds of tasks with an answer for each
+    token it is ``[tokens, labels]`` (for questions, start and end), with the tokens of all examples
+    concatenated at ``offsets`` (int64 ``[examples + 1]``). ``hidden_variance`` is float64
+    ``[layers]``: the variance of each layer's output over all tokens of the training set, averaged
+    over the features.
     """
 
     logits: npt.NDArray[np.float32]
@@ -53,7 +53,7 @@ class TeacherOutputs:
     offsets: npt.NDArray[np.int64] | None = None
 
     def batch(self, indices: torch.Tensor, tokens: int) -> torch.Tensor:
-        """Logits of the examples of some indices (int64 ``[batch]``), on their device.
+        """The logits of the examples at ``indices`` (int64 ``[batch]``), on their device.
 
         float32 ``[batch, labels]``, or ``[batch, tokens, labels]`` with zeros at padding.
         """
@@ -67,12 +67,12 @@ class TeacherOutputs:
         return torch.from_numpy(padded).to(indices.device)
 
     def with_columns(self, columns: Sequence[int] | npt.NDArray[np.int64]) -> TeacherOutputs:
-        """The same with the labels in another order: column i is the old column ``columns[i]``."""
+        """These outputs with reordered labels: column i is the old column ``columns[i]``."""
         return replace(self, logits=np.ascontiguousarray(self.logits[:, columns]))
 
 
 Pooled = Callable[[torch.Tensor, torch.Tensor, npt.NDArray[np.int64]], torch.Tensor]
-"""Hidden states, attention mask and the texts' indices to ``[texts, width]``."""
+"""Maps hidden states, attention mask and the texts' indices to ``[texts, width]``."""
 
 
 def compute_outputs(
@@ -84,11 +84,11 @@ def compute_outputs(
     progress: Progress,
     pooled: Pooled | None = None,
 ) -> TeacherOutputs:
-    """Run the teacher over the training set, examples of like length together.
+    """Run the teacher over the training set, with examples of similar length in one batch.
 
-    ``pooled`` makes the embeddings of an encoder that has no logits.
-    Other batch mates, and so other padding, change a logit by rounding only (about 1e-6 of
-    its size in fp32). TrainingError if the teacher gives NaN or infinity.
+    ``pooled`` computes the embeddings for an encoder that has no logits. How examples are batched
+    and padded changes logits by rounding only (about 1e-6 of their size in fp32). Raises
+    TrainingError if the teacher outputs NaN or infinity.
     """
     layers, width = model.config.num_hidden_layers, model.config.hidden_size
     sums, squares = np.zeros((2, layers, width))
@@ -124,7 +124,7 @@ def compute_outputs(
             progress("asking the teacher", start + len(chunk), len(tokens))
     assert logits is not None
     if not np.isfinite(logits).all():
-        raise TrainingError("the teacher gives NaN or infinity on the training rows.")
+        raise TrainingError("the teacher outputs NaN or infinity on the training rows.")
     means = sums / tokens.offsets[-1]
     variance = (squares / tokens.offsets[-1] - means**2).mean(1)
     return TeacherOutputs(logits, variance, tokens.offsets if kind.per_token else None)
@@ -146,7 +146,7 @@ def outputs_key(
 ) -> str:
     """SHA-256 of all that a teacher's outputs depend on: its model, the tokens, the number type.
 
-    Of an embedding model also of its ``pooling``, in any form that tells one from another.
+    For an embedding model, also of its ``pooling``, in any form that distinguishes it from others.
     """
     digest = hashlib.sha256(f"{_VERSION} {number_type} ".encode())
     digest.update(pooling)
@@ -162,9 +162,9 @@ def outputs_key(
 def cached_outputs(
     key: str, kind: Kind, tokens: TokenRows, compute: Callable[[], TeacherOutputs]
 ) -> TeacherOutputs:
-    """The outputs under ``key``; computed and kept if there are none, or none that are whole.
+    """The outputs under ``key``; computed and cached if they are not there, or damaged.
 
-    Where they cannot be kept (no space, no permission) they are used all the same.
+    If they cannot be cached (no space, no permission), they are still returned.
     """
     file = cache_folder() / f"{key}.safetensors"
     kept = _read(file, key, kind, tokens)
@@ -196,7 +196,7 @@ def _write(file: Path, key: str, outputs: TeacherOutputs) -> None:
 
 
 def _read(file: Path, key: str, kind: Kind, tokens: TokenRows) -> TeacherOutputs | None:
-    """What a file holds, if it is whole and what it should be."""
+    """The outputs in a file, or None if it is damaged or not the expected one."""
     if not file.is_file():
         return None
     try:

@@ -1,14 +1,14 @@
-"""The teacher of a distillation: found, checked against the task and the student.
+"""The teacher of a distillation: loading it, and checking it against the task and the student.
 
-A teacher is any dense or sparse folder (or hub id) that reads the student's vocabulary. With the
-task's head on it, it teaches as it is; an encoder is fine-tuned on the task first
+A teacher is any dense or sparse folder (or hub id) with the student's vocabulary. With the task's
+head, it teaches as it is. An encoder is fine-tuned on the task first
 (`sparsebert.training.finetuning`), with the student's own options, and kept as ``OUT.teacher``
-beside OUT, where a resumed or repeated run finds it. In a folder of seeds the teacher of seed N is
-its ``seed-N``.
+beside OUT, where a resumed or repeated run finds it. In a folder of seeds, the teacher for seed N
+is ``seed-N``.
 
-A student's fresh head begins as its teacher's: what reads the answer off the hidden states. These
-approach the teacher's, so its head on top of them is nearly right from the first step, where a
-random one has to be learnt from the task's few examples.
+A student's new head starts as a copy of the teacher's. Because the student's hidden states approach
+the teacher's, that head is nearly right from the first step, whereas a random one would have to be
+learned from the task's few examples.
 """
 
 from __future__ import annotations
@@ -52,15 +52,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-_UNTAUGHT = (Head.ENCODER, Head.MASKED_LM)  # no task was ever taught to these
+_UNTAUGHT = (Head.ENCODER, Head.MASKED_LM)  # models that were not fine-tuned on any task
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model that teaches, or will once it is fine-tuned on the task.
+    """A model that teaches, or will do so once it is fine-tuned on the task.
 
-    ``columns`` says which of its logits each of the student's answers to, int64 ``[labels]``; None
-    where the task has no labels. ``outputs`` come with `with_outputs`, in the student's order.
+    ``columns`` has, for each of the student's logits, the matching one of the teacher's (int64
+    ``[labels]``), or is None if the task has no labels. ``outputs`` are added by `with_outputs`, in
+    the student's order.
     """
 
     checkpoint: Checkpoint
@@ -70,7 +71,7 @@ class Teacher:
     notes: list[str] = field(default_factory=list)
 
     def model(self) -> PreTrainedModel:
-        """The teacher, loaded, in fp32 and without dropout."""
+        """Load the teacher, in fp32 and without dropout."""
         config = task_config(self.checkpoint, self.task)
         return build_model(self.checkpoint, config, keep_head=True, dropout=0.0, seed=0).eval()
 
@@ -82,11 +83,11 @@ def find_teacher(
     tokens: TokenRows,
     student_order: npt.NDArray[np.int64] | None,
 ) -> Teacher:
-    """The teacher that the options name, checked against task, student and training examples.
+    """The teacher named in the options, checked against task, student and training examples.
 
-    ``student_order`` says where each of the task's labels stands in the student's head. Raises
-    CheckpointError for what is no model or has another task's head, and TrainingError for a
-    vocabulary, a size or a seed that does not fit.
+    ``student_order`` is the position of each of the task's labels in the student's head. Raises
+    CheckpointError if it is not a model or has the head of another task, and TrainingError if its
+    vocabulary, size or seed does not fit.
     """
     assert options.teacher is not None
     checkpoint = _open(options.teacher, options.seed)
@@ -107,7 +108,7 @@ def with_outputs(
 ) -> Teacher:
     """The teacher with its outputs on the training examples, in the order of the student's labels.
 
-    ``precision`` is the option's value. Raises TrainingError if the outputs are not finite numbers.
+    ``precision`` is the value of the option. Raises TrainingError if the outputs are not finite.
     """
     number_type = resolve_precision(precision)
     tokens, pooled, pooling = examples.tokens, None, b""
@@ -128,7 +129,7 @@ def with_outputs(
             )
 
     key = outputs_key(teacher.checkpoint, tokens, number_type, pooling)
-    # The main process computes them, and the others find them in the cache where they share one.
+    # The main process computes them, and the others read them from the cache if they share one.
     with main_first():
         outputs = cached_outputs(key, kind, tokens, compute)
     if teacher.columns is not None:
@@ -156,15 +157,15 @@ def _pooling_key(pooling: Pooling, examples: EmbeddingExamples) -> bytes:
 
 
 def _open(teacher: str, seed: int) -> Checkpoint:
-    """The teacher's checkpoint; of a folder of seeds that of ``seed``."""
+    """The teacher's checkpoint; for a folder of seeds, the one of ``seed``."""
     folder = resolve_model(teacher)
     seeds = seed_folders(folder)
     if (folder / CONFIG_NAME).is_file() or not seeds:
         return open_checkpoint(teacher)
     if seed not in seeds:
         raise TrainingError(
-            f"the teacher {teacher} holds seeds {', '.join(map(str, seeds))} and this run is of "
-            f"seed {seed}: train that seed, or name one of its folders as the teacher."
+            f"the teacher {teacher} has the seeds {', '.join(map(str, seeds))}, but this run has "
+            f"seed {seed}: train that seed, or pass one of its folders as the teacher."
         )
     return open_checkpoint(seeds[seed])
 
@@ -176,38 +177,38 @@ def _check(
         labels = ", ".join(teacher.config.labels)
         raise CheckpointError(
             f"the teacher {teacher.path} was fine-tuned on another task (its head is "
-            f"{teacher.config.head.value}{f', its labels are {labels}' if labels else ''}), and "
-            f"{task.name} asks for {_asked(task)}: fine-tune it on the task first."
+            f"{teacher.config.head.value}{f', its labels are {labels}' if labels else ''}), but "
+            f"{task.name} needs {_asked(task)}: fine-tune it on the task first."
         )
     vocabulary = load_tokenizer(student.path).get_vocab()
     if load_tokenizer(teacher.path).get_vocab() != vocabulary:
         raise TrainingError(
-            f"the teacher {teacher.path} reads another vocabulary than {student.path}: token ids "
-            "would mean other words to it. Take a teacher with the same tokenizer."
+            f"the teacher {teacher.path} has a different vocabulary from {student.path}, so token "
+            "ids would mean other words to it: use a teacher with the same tokenizer."
         )
     longest, positions = int(tokens.lengths.max()), teacher.config.max_length
     if longest > positions:
         raise TrainingError(
-            f"the training rows have up to {longest} tokens and the teacher {teacher.path} has "
-            f"{positions} positions: set max_length to {positions} at most."
+            f"the training rows have up to {longest} tokens, but the teacher {teacher.path} only "
+            f"has {positions} positions: set max_length to at most {positions}."
         )
     for what, most, have in unknown_ids(teacher.config, tokens.ids, tokens.type_ids):
         raise TrainingError(
-            f"the training rows use {what} {most} and the teacher {teacher.path} knows only "
-            f"{have}: take another teacher."
+            f"the training rows use {what} {most}, but the teacher {teacher.path} only knows "
+            f"{have}: use another teacher."
         )
     student_size, teacher_size = student.config.hidden_size, teacher.config.hidden_size
     if hidden_weight > 0 and student_size != teacher_size:
         raise TrainingError(
             f"hidden states of {teacher.path} are {teacher_size} wide and those of {student.path} "
-            f"{student_size}: they cannot be compared. Leave hidden_weight at 0; attention_weight "
-            "works between any sizes."
+            f"{student_size}, so they cannot be compared. Leave hidden_weight at 0; "
+            "attention_weight works with models of any size."
         )
 
 
 def _check_embedding(teacher: Checkpoint, student: Checkpoint, logits_weight: float) -> None:
-    """TrainingError for embeddings that cannot be compared, or of texts behind other prompts."""
-    if teacher.pooling is None:  # it is yet to be fine-tuned, as the student's folder has it
+    """TrainingError if the embeddings cannot be compared, or the folders' prompts differ."""
+    if teacher.pooling is None:  # it will be fine-tuned first
         return
     student_width, teacher_width = (
         (each.pooling or Pooling()).width(each.config.hidden_size) for each in (student, teacher)
@@ -215,8 +216,8 @@ def _check_embedding(teacher: Checkpoint, student: Checkpoint, logits_weight: fl
     if logits_weight > 0 and student_width != teacher_width:
         raise TrainingError(
             f"embeddings of {teacher.path} are {teacher_width} wide and those of {student.path} "
-            f"{student_width}: they cannot be compared. Set logits_weight to 0; attention_weight "
-            "works between any sizes."
+            f"{student_width}, so they cannot be compared. Set logits_weight to 0; "
+            "attention_weight works with models of any size."
         )
     said = [
         (prompts.default, prompts.query, prompts.document)
@@ -224,15 +225,15 @@ def _check_embedding(teacher: Checkpoint, student: Checkpoint, logits_weight: fl
     ]
     if said[0] != said[1]:
         raise TrainingError(
-            f"the teacher {teacher.path} reads texts behind other prompts than {student.path}: "
-            f"give both the same {SETTINGS_NAME}."
+            f"the teacher {teacher.path} puts other prompts before texts than {student.path}: "
+            f"use the same {SETTINGS_NAME} in both folders."
         )
 
 
 def _columns(
     teacher: Checkpoint, task: Task, student_order: npt.NDArray[np.int64] | None
 ) -> npt.NDArray[np.int64] | None:
-    """`Teacher.columns`: both heads' labels are matched by the names of the task's."""
+    """`Teacher.columns`; the labels of both heads are matched through those of the task."""
     if student_order is None:
         return None
     columns = np.empty_like(student_order)
@@ -250,10 +251,10 @@ def _asked(task: Task) -> str:
 
 @torch.no_grad()
 def copy_head(teacher: Teacher, student: PreTrainedModel, shape: HeadShape | None) -> None:
-    """Give ``student`` the teacher's head, its labels in the student's order.
+    """Copy the teacher's head into ``student``, with the labels in the student's order.
 
-    ``shape`` is the student's head; nothing happens where the teacher's is of another make or
-    width.
+    ``shape`` is the student's head. If the teacher's head has another shape or width, nothing
+    happens.
     """
     checkpoint = teacher.checkpoint
     same_width = checkpoint.config.hidden_size == student.config.hidden_size

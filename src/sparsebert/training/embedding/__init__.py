@@ -1,1 +1,1 @@
-"""Embedding models: what they are trained on, and what they learn."""
+"""Training of embedding models: examples and losses."""

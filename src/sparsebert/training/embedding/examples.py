@@ -1,4 +1,4 @@
-"""Rows of texts that are read one by one, and the batches that are made of them."""
+"""Rows of texts that are each encoded by themselves, and how they become batches."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from sparsebert.torch_models import padded_batch
 if TYPE_CHECKING:
     import torch
 
-_CHUNK = 1000  # texts tokenised between two reports of progress
+_CHUNK = 1000  # texts tokenised between two progress reports
 
 
 @dataclass(frozen=True)
 class EmbeddingExamples:
-    """Distinct texts, each once for each prompt, and which of them a row has.
+    """The distinct texts, one for each combination of prompt and text, and the rows made of them.
 
-    ``texts`` is int64 ``[examples, columns]``: the two of a pair, or query, document and negatives.
-    ``labels`` is float32 ``[examples]``: cosines to learn, without a meaning for a retrieval.
-    ``answers`` has the documents that each query looks for in some row, by their indices.
+    ``texts`` holds the indices of each row's texts, int64 ``[examples, columns]``: the two of a
+    pair, or query, document and negatives. ``labels`` is float32 ``[examples]``: the cosines to
+    learn (unused for retrieval). ``answers`` maps each query to the documents that answer it in any
+    row, all by index.
     """
 
     kind: Kind
@@ -88,11 +89,11 @@ class EmbeddingExamples:
 
     @property
     def apart(self) -> npt.NDArray[np.int64] | None:
-        """What no two examples of a step should have in common: documents tell queries apart."""
+        """For retrieval, where a step's documents are each other's negatives, each row's texts."""
         return self.texts if self.kind is Kind.RETRIEVAL else None
 
     def and_unlabelled(self, read: ReadTexts) -> EmbeddingExamples:
-        """These and then ``read``, each text an example by itself that no label is learnt from."""
+        """These examples followed by ``read``, each text an example of its own without a label."""
         first = len(self.read)
         alone = np.arange(first, first + len(read))[:, None].repeat(self.texts.shape[1], axis=1)
         return replace(
@@ -103,14 +104,14 @@ class EmbeddingExamples:
         )
 
     def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
-        """The distinct texts of some examples, padded, and what is to be learnt of them.
+        """The distinct texts of the ``chosen`` examples, padded, and what to learn from them.
 
-        Beside ``input_ids`` and its like ``[texts, tokens]`` there are int64 ``prompt_tokens`` and
-        ``texts`` ``[texts]`` (their indices among all), ``pairs`` ``[examples, 2]`` (places among
-        the batch's texts), ``labels`` and ``indices`` ``[examples]``. For a retrieval also
-        ``documents`` ``[documents]`` (places of those to tell apart), ``wanted`` ``[examples]`` (a
-        place among these) and bool ``passed_over`` ``[examples, documents]``: what a query looks
-        for in another row, or is itself, and so does not count against it.
+        Besides ``input_ids`` and so on ``[texts, tokens]``, there are int64 ``prompt_tokens`` and
+        ``texts`` ``[texts]`` (indices among all texts), ``pairs`` ``[examples, 2]`` (positions in
+        the batch's texts), ``labels`` and ``indices`` ``[examples]``. For retrieval, also
+        ``documents`` ``[documents]`` (positions of the candidates), ``wanted`` ``[examples]`` (a
+        position among these) and bool ``passed_over`` ``[examples, documents]``: documents that are
+        right for the query in another row, or equal to it, and so do not count against it.
         """
         import torch
 
@@ -150,13 +151,13 @@ class EmbeddingExamples:
         return passed
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing: the batches of every epoch are made alike."""
+        """Does nothing: batches do not depend on the epoch."""
 
 
 def _read(
     texts: Sequence[tuple[str, str]], reader: TextReader, label: str, progress: Progress
 ) -> ReadTexts:
-    """Prompts with texts, in order; those of one prompt are read together."""
+    """Read pairs of prompt and text, in order; texts with the same prompt are read together."""
     parts, order = [], []
     for prompt in dict.fromkeys(prompt for prompt, _ in texts):
         rows = [row for row, (each, _) in enumerate(texts) if each == prompt]
@@ -169,6 +170,6 @@ def _read(
 
 
 def read_unlabelled_texts(examples: Examples, reader: TextReader, progress: Progress) -> ReadTexts:
-    """Texts that only a teacher embeds, behind the folder's default prompt."""
+    """Read texts without labels, after the folder's default prompt."""
     pairs = [(reader.prompts.default, text) for text in examples.texts]
     return _read(pairs, reader, f"tokenising {examples.split}", progress)

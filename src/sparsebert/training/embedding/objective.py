@@ -1,18 +1,18 @@
-"""What an embedding model learns: cosines, to tell documents apart, or to embed as its teacher.
+"""The losses of embedding models: cosines of pairs, retrieval, and a teacher's embeddings.
 
 ``pairs``: the squared error of a pair's cosine (sentence-transformers' ``CosineSimilarityLoss``).
 
-``retrieval``: of all documents of a batch, a query's own shall be the nearest. With s the cosines
-of query i and the documents j, and a scale t (the reciprocal of a temperature), it counts
+``retrieval``: a query's own document should be the nearest of all documents in the batch. With s_ij
+the cosine of query i and document j, and a scale t (the reciprocal of a temperature), the loss is
 
     -log( exp(t s_ii) / sum_j exp(t s_ij) )
 
 (``MultipleNegativesRankingLoss``; van den Oord et al. 2018, Henderson et al. 2017). The documents
-are those of all rows, each once, with their negatives; one that the query looks for in another row
-of the training data is passed over.
+are those of all rows, including negatives, each once; a document that is right for the query in
+another row of the training data is left out.
 
-A teacher's embeddings are learnt by the squared distance of vectors scaled to length 1, which is
-2 - 2 cosine, the mean over an example's texts.
+A teacher's embeddings are learned by the squared distance of vectors scaled to length 1, which is
+2 - 2 cosine, averaged over an example's texts.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class EmbeddingObjective:
         return self.of(model(**model_inputs(model, batch)), batch, examples_in_step)
 
     def of(self, outputs: Any, batch: Batch, examples_in_step: int) -> torch.Tensor:
-        """The loss of what the encoder gave already."""
+        """The loss computed from the encoder's outputs."""
         vectors = self.embeddings(outputs, batch)
-        with torch.autocast(vectors.device.type, enabled=False):  # cosines need all their bits
+        with torch.autocast(vectors.device.type, enabled=False):  # cosines need full precision
             if self._kind is Kind.PAIRS:
                 left, right = (vectors[places] for places in batch["pairs"].unbind(dim=1))
                 cosines = functional.cosine_similarity(left, right, dim=-1)
@@ -70,7 +70,7 @@ class EmbeddingObjective:
 
 
 class EmbeddingDistillation(DistillationObjective):
-    """A teacher's embeddings, hidden states and attention, each the mean over an example's texts.
+    """Distillation of embeddings, hidden states and attention, averaged over an example's texts.
 
     The teacher's outputs are its embeddings of all distinct texts.
     """

@@ -1,1 +1,1 @@
-"""Upstream pruning: a sparse model for any task, trained on unlabelled text."""
+"""Upstream pruning: a sparse model for any task, trained on unlabelled texts."""

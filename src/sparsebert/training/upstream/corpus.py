@@ -1,6 +1,6 @@
-"""Unlabelled text to train on: each text once, tokenised once, single or joined in pairs.
+"""Unlabelled texts to train on: each text once, tokenised once, single or joined in pairs.
 
-Its batches have tokens masked where a masked-LM head is to predict them.
+For a model with a masked-LM head, the batches contain masked tokens to predict.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _CHUNK = 1000  # texts tokenised at a time
 
 @dataclass(frozen=True)
 class Corpus:
-    """Distinct texts in reading order; ``next_texts`` holds what follows each in its source.
+    """Distinct texts in reading order, and in ``next_texts`` the text after each in its source.
 
-    What follows a text is, in a table with two text columns, mostly the other half of its row:
-    joined, the two are a pair as it comes up in a task. None at the end of a source.
+    In a table with two text columns, the next text is often the other half of the row, and the two
+    form a pair like those of a task. At the end of a source, it is None.
     """
 
     texts: list[str]
@@ -50,11 +50,11 @@ class Corpus:
 def read_corpus(sources: Sequence[str | Path], columns: DataOptions | None = None) -> Corpus:
     """The texts of some files and folders (`sparsebert.tasks.texts`), each distinct text once.
 
-    ``columns`` names the columns of tables. Raises DataError for a source that is not there, cannot
-    be read or has no text.
+    ``columns`` names the columns of tables. Raises DataError if a source does not exist, cannot be
+    read or has no texts, or if there are no sources.
     """
     if not sources:
-        raise DataError("a corpus needs at least one file or folder, and has none.")
+        raise DataError("a corpus needs at least one file or folder.")
     following: dict[str, str | None] = {}
     for source in sources:
         texts = single_texts(read_texts(source, options=columns))
@@ -74,9 +74,9 @@ def tokenize_corpus(
 ) -> TokenRows:
     """Token sequences of the corpus: single texts first, then pairs.
 
-    ``max_rows`` keeps a fixed selection of the texts. Of these a fixed share ``pairs`` is joined
-    with the text that follows it, as ``[CLS] a [SEP] b [SEP]`` cut to ``max_length`` tokens. Every
-    other text stands alone, and one that is longer than ``max_length`` makes several sequences.
+    ``max_rows`` keeps a fixed selection of the texts. Of these, a fixed share ``pairs`` is joined
+    with the text that follows, as ``[CLS] a [SEP] b [SEP]`` truncated to ``max_length`` tokens. All
+    other texts stay single; one that is longer than ``max_length`` becomes several sequences.
     """
     report = progress or silent
     chosen = selection(len(corpus), max_rows)
@@ -118,8 +118,9 @@ def _chunks(
 class Masking:
     """Which tokens are masked, as in BERT (Devlin et al., 2019, section 3.1).
 
-    Of each sequence's tokens a share ``masked``, but at least one: 80 % become ``mask_id``, 10 %
-    any token of the vocabulary, 10 % stay. ``special`` are never masked.
+    A share ``masked`` of each sequence's tokens, at least one, is to be predicted: 80 % of them
+    become ``mask_id``, 10 % a random token of the vocabulary, and 10 % stay. ``special`` tokens are
+    never chosen.
     """
 
     masked: float
@@ -130,7 +131,7 @@ class Masking:
     def mask(
         self, ids: npt.NDArray[np.int32], random: np.random.Generator
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Ids to read and ids to predict (`NOT_MASKED` elsewhere), int64 ``[tokens]`` each."""
+        """The input ids and the ids to predict (else `NOT_MASKED`), int64 ``[tokens]`` each."""
         seen = ids.astype(np.int64)
         labels = np.full_like(seen, NOT_MASKED)
         positions = np.flatnonzero(~np.isin(ids, self.special))
@@ -147,7 +148,7 @@ class Masking:
 
 
 class CorpusExamples:
-    """Token sequences to train on; what is masked depends on seed, epoch and index alone."""
+    """Token sequences to train on; masking depends only on seed, epoch and index."""
 
     def __init__(self, tokens: TokenRows, masking: Masking | None, seed: int) -> None:
         self.tokens = tokens
@@ -166,11 +167,11 @@ class CorpusExamples:
         return self.tokens.lengths
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose masks the next batches get."""
+        """Choose the epoch that determines the masking of the next batches."""
         self._epoch = epoch
 
     def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A padded batch of some examples: the Trainer's data collator."""
+        """A padded batch of the ``chosen`` examples: the Trainer's data collator."""
         import torch
 
         batch = padded_batch(self.tokens, np.asarray(chosen))

@@ -1,7 +1,7 @@
-"""How far a student's head is from its teacher's, for each kind of head.
+"""How far a student's logits are from its teacher's, for each kind of head.
 
-Every function takes what transformers' model gives for student and teacher, and the attention mask,
-bool ``[batch, tokens]``, and gives float32 ``[batch]``: 0 for equal logits.
+Each function takes the outputs of both transformers models and the attention mask (bool
+``[batch, tokens]``), and returns float32 ``[batch]``: 0 for equal logits.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ HeadDistance = Callable[[Any, Any, torch.Tensor], torch.Tensor]
 
 
 def class_distance(student: Any, teacher: Any, attention_mask: torch.Tensor) -> torch.Tensor:
-    """KL divergence of the classes; logits are ``[batch, labels]``."""
+    """KL divergence over the classes; logits are ``[batch, labels]``."""
     return divergence(student.logits, teacher.logits)
 
 
 def labels_distance(student: Any, teacher: Any, attention_mask: torch.Tensor) -> torch.Tensor:
-    """The sum over the labels of KL(sigmoid(teacher) || sigmoid(student)), each yes or no.
+    """The sum over the labels of KL(sigmoid(teacher) || sigmoid(student)), of yes and no.
 
-    Its gradient is that of binary cross-entropy against sigmoid(teacher); logits are
+    Its gradient is that of the binary cross-entropy with sigmoid(teacher) as the target. Logits are
     ``[batch, labels]``.
     """
     yes_no = [
@@ -40,7 +40,7 @@ def value_distance(student: Any, teacher: Any, attention_mask: torch.Tensor) -> 
 
 
 def token_distance(student: Any, teacher: Any, attention_mask: torch.Tensor) -> torch.Tensor:
-    """KL divergence of each token's labels, the mean over an example's tokens.
+    """KL divergence over the labels of each token, averaged over an example's tokens.
 
     Logits are ``[batch, tokens, labels]``.
     """
@@ -49,6 +49,6 @@ def token_distance(student: Any, teacher: Any, attention_mask: torch.Tensor) -> 
 
 
 def span_distance(student: Any, teacher: Any, attention_mask: torch.Tensor) -> torch.Tensor:
-    """KL divergence over the tokens, the mean of start and end, ``[batch, tokens]`` each."""
+    """KL divergence over the tokens, averaged over start and end, ``[batch, tokens]`` each."""
     logits = torch.stack((teacher.start_logits, teacher.end_logits), -1).float()
     return span_logits_loss(student.start_logits, student.end_logits, logits, attention_mask, 1.0)

@@ -1,7 +1,8 @@
-"""What a sparse encoder learns from its dense self on unlabelled text.
+"""What a sparse encoder learns from its dense original on unlabelled texts.
 
-Each term is an average over the examples of an optimiser step and relative to the teacher, so that
-the weights of the terms mean the same for every model and the parts of an accumulated step add up.
+Each term is averaged over the examples of an optimiser step, so that the parts of an accumulated
+step add up. Hidden states are measured relative to the teacher's variance and embeddings at unit
+length, so that their weights mean the same for every model.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from sparsebert.training.upstream.options import UpstreamOptions
 
 
 class UpstreamObjective:
-    """The distance of a student to its teacher; `UpstreamOptions` weighs its terms."""
+    """The distance of a student from its teacher, whose terms are weighted by `UpstreamOptions`."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class UpstreamObjective:
     def loss(
         self, model: PreTrainedModel, batch: dict[str, torch.Tensor], examples_in_step: int
     ) -> torch.Tensor:
-        """The loss of one batch, a scalar: its examples' sum over ``examples_in_step``.
+        """The loss of one batch: a scalar, the sum over its examples / ``examples_in_step``.
 
         ``batch`` holds ``input_ids``, ``token_type_ids`` and ``attention_mask``, int64
         ``[batch, tokens]``, and for a masked-LM head ``labels`` of the same shape: the tokens that
@@ -78,8 +79,10 @@ class UpstreamObjective:
         return losses.sum() / examples_in_step
 
     def _outputs(self, model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> Any:
-        """What a model gives, with ``hidden_states``: embeddings and layers, as ``[batch, tokens,
-        features]`` each; without its head where no one reads the logits.
+        """A model's outputs, without its head if the logits are not used.
+
+        ``hidden_states`` holds the embeddings and the output of each layer, ``[batch, tokens,
+        features]`` each.
         """
         runs: Any = unwrapped(model).base_model if self._head is None else model
         return runs(**model_inputs(model, batch), output_hidden_states=True)
@@ -92,7 +95,7 @@ class UpstreamObjective:
     ) -> torch.Tensor:
         """The weighted mean of all layers' distances, ``[batch]``."""
         layers = [1.0] * (len(student_states) - 2) + [self._options.last_layer_weight]
-        # The first of the states are the embeddings, ahead of any pruned layer.
+        # The first hidden state is that of the embeddings, before any pruned layer.
         pairs = zip(layers, student_states[1:], teacher_states[1:], strict=True)
         distances = [
             weight * hidden_distance(student, teacher, attention_mask)
@@ -109,7 +112,7 @@ class UpstreamObjective:
     ) -> torch.Tensor:
         """Masked-LM loss and divergence from the teacher's predictions, ``[batch]``."""
         masked = labels != NOT_MASKED
-        # Only masked tokens go through the decoder, the widest layer of all.
+        # Only masked tokens go through the decoder, which is the widest layer.
         student = predicted_tokens(model, student_states[masked]).float()
         with torch.no_grad():
             teacher = predicted_tokens(self._teacher, teacher_states[masked]).float()
@@ -124,7 +127,7 @@ class UpstreamObjective:
 
 
 def predicted_tokens(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:
-    """Logits ``[tokens, vocabulary]`` that a masked-LM head gives for some ``[tokens, hidden]``."""
+    """A masked-LM head's logits ``[tokens, vocabulary]`` for ``states`` ``[tokens, hidden]``."""
     whole: Any = unwrapped(model)
     family = model_family(whole)
     head = family.heads[Head.MASKED_LM]
@@ -144,9 +147,10 @@ def hidden_distance(
 ) -> torch.Tensor:
     """Squared error of one layer relative to the teacher's variance, ``[batch]``.
 
-    Of a token Σ(s - t)² / Σ(t - mean t)² over its features, of an example the mean over its tokens:
-    0 for equal states, 1 for a student that knows no more than the teacher's mean. ``student`` and
-    ``teacher`` are ``[batch, tokens, features]``, ``attention_mask`` is bool ``[batch, tokens]``.
+    For a token it is Σ(s - t)² / Σ(t - mean t)² over the features; for an example, the mean over
+    its tokens. It is 0 for equal states, and 1 for a student that outputs the mean of the teacher's
+    features. ``student`` and ``teacher`` are ``[batch, tokens, features]``, ``attention_mask`` is
+    bool ``[batch, tokens]``.
     """
     student, teacher = student.float(), teacher.float()
     error = (student - teacher).square().sum(dim=-1)
@@ -158,20 +162,21 @@ def hidden_distance(
 def pooled(
     states: torch.Tensor, attention_mask: torch.Tensor, modes: Sequence[str]
 ) -> torch.Tensor:
-    """One vector of length 1 for each example, ``[batch, features]``, as `Pooling` says."""
+    """One unit vector for each example, ``[batch, features]``, pooled by ``modes`` (`Pooling`)."""
     return functional.normalize(pool(states.float(), attention_mask, modes), dim=-1)
 
 
 def embedding_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Squared distance of unit vectors ``[batch, features]``: 2 - 2 cosine, ``[batch]``."""
+    """Squared distance of unit vectors ``[batch, features]``, or 2 - 2 cosine: ``[batch]``."""
     return (student - teacher).square().sum(dim=-1)
 
 
 def similarity_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """How far the cosines within a batch are from the teacher's: mean squared error, ``[batch]``.
+    """Mean squared error of the cosines within a batch, compared with the teacher's, ``[batch]``.
 
-    Example i compares its unit vector's cosines with all others' of the batch; 0 for a batch of 1.
+    For example i, these are the cosines of its unit vector with all others in the batch; the result
+    is 0 for a batch of one.
     """
-    with torch.autocast(student.device.type, enabled=False):  # cosines near 1 need all their bits
+    with torch.autocast(student.device.type, enabled=False):  # cosines near 1 need full precision
         error = (student @ student.T - teacher @ teacher.T).square()
     return error.fill_diagonal_(0).sum(dim=1) / max(len(error) - 1, 1)

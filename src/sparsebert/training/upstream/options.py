@@ -1,4 +1,4 @@
-"""The options of upstream pruning, declared as those of fine-tuning are."""
+"""The options of upstream pruning, declared like those of fine-tuning."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Upstream pruning: a dense checkpoint to a sparse one for any task, on unlabelled text.
+"""Upstream pruning: from a dense checkpoint to a sparse one for any task, on unlabelled texts.
 
-The model is pruned in one shot; then the sparse student learns, its zeros locked, to give the
-hidden states and embeddings of the dense model it came from, and what its head gives if it has one.
+The model is pruned in one shot. Then the sparse student learns, with its zeros locked, to reproduce
+the hidden states and embeddings of its dense original, and the logits if there is a head.
 Fine-tuning starts from the result instead of from a one-shot pruned model, as in Prune Once for All
-(Zafrir et al., 2021, arXiv 2111.05754). A student that was pruned before goes on learning from the
-dense model that is named as its teacher.
+(Zafrir et al., 2021, arXiv 2111.05754). A student that is already pruned learns from the dense
+model that is given as its teacher.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def prune_upstream(
     tensors of ``model`` under the same names; those that were trained are in fp32.
 
     Checkpoints are saved in ``OUT.training`` beside ``out`` every ten minutes, at the end of each
-    epoch, and on Ctrl-C or SIGTERM; ``resume`` continues from the last one, or starts anew if there
+    epoch, and on Ctrl-C or SIGTERM; ``resume`` continues from the last one, or starts over if there
     is none. On a CPU, the same seed on the same machine gives the same weights, resumed or not.
 
     Raises DataError (no texts, an unreadable file), CheckpointError, PatternError, OutputError and
@@ -161,7 +161,7 @@ def prune_upstream(
         ) as work:
             notes: list[str] = []
             pruned = work.path / _PRUNED if teacher is None else resolve_model(model)
-            if not from_main(pruned.is_dir):  # else as an interrupted run left it, which is whole
+            if not from_main(pruned.is_dir):  # if an interrupted run left it, it is complete
                 notes = from_main(lambda: _prune(model, pruned, texts, pruning, report))
             student = open_checkpoint(pruned)
             run = UpstreamRun(student, dense, examples, wanted)
@@ -196,9 +196,9 @@ def prune_upstream(
 def _prune(
     model: str | Path, out: Path, corpus: Corpus, pruning: dict[str, Any], report: Progress
 ) -> list[str]:
-    """Prune in one shot, if need be calibrated on texts of the corpus; what there is to note."""
+    """Prune in one shot, calibrated on texts of the corpus if necessary, and return the notes."""
     if "calibration" in pruning and pruning["calibration"] is None:
-        texts = out.with_name("corpus.txt")  # what the lineage says it was calibrated on
+        texts = out.with_name("corpus.txt")  # the name that the lineage records
         chosen = selection(len(corpus), pruning["calibration_rows"])
         numbers = range(len(corpus)) if chosen is None else chosen
         lines = (" ".join(corpus.texts[number].split()) for number in numbers)
@@ -215,7 +215,7 @@ def _calibration(
     task: str | None,
     columns: DataOptions,
 ) -> dict[str, Any]:
-    """The arguments of `prune` on what it calibrates; DataError for any that has no effect."""
+    """The arguments of `prune` that concern calibration; DataError for any without effect."""
     calibrates = get_method(method, When.ONE_SHOT).needs is Needs.CALIBRATION
     if not calibrates and texts is not None:
         raise DataError(f"the method {method} does not calibrate: leave the calibration texts out.")
@@ -223,8 +223,8 @@ def _calibration(
         raise DataError(f"the method {method} does not calibrate: leave calibration_rows out.")
     if task is not None and texts is None:
         raise DataError(
-            f"the task '{task}' tells the columns of calibration texts, and none are given: leave "
-            "it out."
+            f"the task '{task}' only names the columns of calibration texts, and none were given: "
+            "leave it out."
         )
     if not calibrates:
         return {}
@@ -234,7 +234,7 @@ def _calibration(
 def _refuse_pruning(
     pruning: dict[str, Any], calibration: object, calibration_rows: int, task: object
 ) -> None:
-    """TrainingError for any choice of how to prune: with a teacher the zeros are there already."""
+    """TrainingError for options of pruning: with a teacher, the model is already pruned."""
     usual = {"pattern": "1:2", "method": "second-order", "parts": ["encoder"]}
     given = [name for name, value in usual.items() if pruning[name] != value]
     given += ["calibration"] if calibration is not None else []
@@ -242,28 +242,28 @@ def _refuse_pruning(
     given += ["task"] if task is not None else []
     if given:
         raise TrainingError(
-            f"with a teacher the model keeps the zeros that it has: leave {' and '.join(given)} "
+            f"with a teacher, the model keeps the zeros that it has: leave {' and '.join(given)} "
             "out."
         )
 
 
 def _check_student(student: Checkpoint, dense: Checkpoint) -> None:
-    """Whether a sparse model can learn its dense teacher's states layer by layer."""
+    """TrainingError unless the model is sparse and fits its dense teacher layer by layer."""
     if not read_masks(student):
         raise TrainingError(
-            f"{student.source} is dense: with a teacher it must be pruned already. Without one it "
-            "is pruned, and is its own teacher."
+            f"{student.source} is dense, but with a teacher it must already be pruned: without a "
+            "teacher, it is pruned first and learns from its dense original."
         )
     sizes = ("num_hidden_layers", "hidden_size", "vocab_size")
     mine, other = ([getattr(each.config, name) for name in sizes] for each in (student, dense))
     if mine != other or student.config.head is not dense.config.head:
         raise TrainingError(
-            f"{student.source} and its teacher {dense.source} differ in shape or head: give the "
+            f"{student.source} and its teacher {dense.source} differ in shape or head: use the "
             "dense model that it was pruned from."
         )
     if student.config.labels != dense.config.labels:
         raise TrainingError(
-            f"{student.source} and its teacher {dense.source} have different labels: give the "
+            f"{student.source} and its teacher {dense.source} have different labels: use the "
             "dense model that it was pruned from."
         )
 
@@ -273,18 +273,18 @@ def _check_options(dense: Checkpoint, options: UpstreamOptions) -> None:
     most = dense.config.max_length
     if options.max_length > most:
         raise TrainingError(
-            f"max_length {options.max_length} is more than the {most} tokens that {dense.path} has "
-            "positions for."
+            f"max_length {options.max_length} is too large: {dense.path} has positions for at most "
+            f"{most} tokens."
         )
     if options.embeddings == "used" and dense.config.head is Head.MASKED_LM:
         raise TrainingError(
-            f"embeddings 'used' is not for {dense.path}: it predicts tokens with its word "
+            f"embeddings 'used' cannot be used with {dense.path}: it predicts tokens with its word "
             "embeddings, so all of them are used."
         )
     if options.masked_lm_weight and is_splade(dense.path):
         raise TrainingError(
-            f"{dense.source} makes sparse embeddings (SPLADE) of what its masked-LM head predicts, "
-            "and would unlearn them while it predicts masked tokens: set masked_lm_weight to 0."
+            f"{dense.source} makes sparse embeddings (SPLADE) from its masked-LM head, and would "
+            "unlearn them while learning to predict masked tokens: set masked_lm_weight to 0."
         )
     terms = ["hidden_weight"]
     if dense.pooling is not None and not dense.pooling.unsupported:
@@ -295,14 +295,14 @@ def _check_options(dense: Checkpoint, options: UpstreamOptions) -> None:
         terms += ["logits_weight"]
     if not any(getattr(options, term) for term in terms):
         raise TrainingError(
-            f"{' and '.join(terms)} of {dense.path} are 0: there is nothing to learn from."
+            f"{' and '.join(terms)} are 0, so there is nothing to learn from {dense.path}."
         )
 
 
 def _masking(
     dense: Checkpoint, tokenizer: PreTrainedTokenizerBase, options: UpstreamOptions
 ) -> Masking | None:
-    """How tokens are masked; None for a model without a masked-LM head, or where none is learnt."""
+    """How tokens are masked; None without a masked-LM head, or if both its weights are 0."""
     learnt = options.masked_lm_weight or options.token_logits_weight
     if dense.config.head is not Head.MASKED_LM or not learnt:
         return None

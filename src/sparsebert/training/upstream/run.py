@@ -1,4 +1,4 @@
-"""Upstream pruning as a `TrainingRun`: a one-shot pruned encoder against its dense self."""
+"""Upstream pruning as a `TrainingRun`: a pruned model learns from its dense original."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class UpstreamRun(TrainingRun):
         if self._student.config.head is Head.MASKED_LM:
             raise TrainingError(
                 f"{self._student.source} has a masked-LM head, through which upstream training "
-                "sends some tokens alone: that cannot be used with FSDP: use torchrun alone."
+                "sends only some tokens, so it cannot be used with FSDP: use torchrun alone."
             )
 
     def _encoder(self, checkpoint: Checkpoint) -> PreTrainedModel:
@@ -77,7 +77,7 @@ class UpstreamRun(TrainingRun):
 
 
 def head_distance(checkpoint: Checkpoint) -> HeadDistance | None:
-    """How far apart two of the checkpoint's heads are; None for an encoder or a masked LM."""
+    """The distance function for the checkpoint's head; None for an encoder or a masked LM."""
     config = checkpoint.config
     if config.head is Head.QUESTION:
         return span_distance
@@ -92,7 +92,7 @@ def head_distance(checkpoint: Checkpoint) -> HeadDistance | None:
 
 
 def encoder_model(checkpoint: Checkpoint, seed: int) -> PreTrainedModel:
-    """The checkpoint's encoder with its head, if it has one, in fp32 without dropout."""
+    """The checkpoint's encoder with its head, if any, in fp32 and without dropout."""
     family = checkpoint.config.family
     architecture = family.architecture(checkpoint.config.head)
     kinds = {"architectures": [architecture], "model_type": family.model_type}

@@ -1,4 +1,4 @@
-"""What upstream pruning came to, and its folder: the pruned model's, with the trained weights."""
+"""The result of upstream pruning, and its folder: the pruned model's, with trained weights."""
 
 from __future__ import annotations
 
@@ -74,9 +74,10 @@ def save_upstream(
     result: UpstreamResult,
     arguments: dict[str, Any],
 ) -> None:
-    """Write the student's folder anew, with the trained weights in place of the pruned ones.
+    """Write a copy of the student's folder with the trained weights.
 
-    Tensors keep their names; those that took no part (another head, a buffer) are copied.
+    Tensors keep their names; those that were not part of the training (such as another head or a
+    buffer) are copied.
     """
     canonical = student.config.family.canonical
     trained = {canonical(name): weight for name, weight in outcome.model.state_dict().items()}
@@ -108,7 +109,7 @@ def save_upstream(
 
 
 def _record(outcome: Outcome, result: UpstreamResult, arguments: dict[str, Any]) -> dict[str, Any]:
-    """training.json, of the same form as a fine-tuning's: no paths of this machine."""
+    """training.json, in the same form as for fine-tuning, without local paths."""
     return {
         "arguments": arguments,
         "max_length": arguments["max_length"],
