@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# The whole reproduction: bert-base-uncased, dense and halved, on GLUE and SQuAD v1.1, five seeds.
+# The full reproduction: bert-base-uncased, dense and halved, on GLUE and SQuAD v1.1, with five seeds.
 #
 #     runs/bert-base-glue-squad.sh RUNS              model and data come from the hub
 #     runs/bert-base-glue-squad.sh RUNS --dry-run    print what is left to do
 #     CORPUS="wiki/ books.txt" runs/bert-base-glue-squad.sh RUNS
 #
-# For a machine with a GPU: each seed of each task is minutes to hours there. It needs about 10 GB of
-# disk a task. Stop it at any moment and start it again: finished seeds stay, begun ones go on.
+# For a machine with a GPU, where each seed of each task takes minutes to hours. It needs about 10 GB of
+# disk per task. It can be stopped and restarted at any time: finished seeds are kept, unfinished ones
+# resumed.
 #
-# CORPUS is unlabelled text for upstream pruning: files or folders, .txt with a text a line, or
-# tables. Wikipedia and books are what the model was made from; the more, the better.
+# CORPUS names the unlabelled texts for upstream pruning: files or folders, .txt with one text per
+# line, or tables. The model was pretrained on Wikipedia and books; the more text, the better.
 set -euo pipefail
 . "$(dirname "$0")/steps.sh"
 
@@ -25,14 +26,14 @@ TASKS=${TASKS:-mnli qqp qnli sst2 stsb mrpc rte squad}
 SEEDS=${SEEDS:-5}
 CORPUS=${CORPUS:?name unlabelled texts for upstream pruning: CORPUS=\"FILE FOLDER ...\"}
 
-# 1. One sparse checkpoint for all tasks. (--resume goes on with a run that was stopped.)
+# 1. One sparse checkpoint for all tasks. (--resume continues a run that was stopped.)
 sparse "$RUNS/models/oneshot/config.json" prune "$MODEL" "$RUNS/models/oneshot"
 set --
 for texts in $CORPUS; do set -- "$@" --corpus "$texts"; done
 sparse "$RUNS/models/best/config.json" prune "$MODEL" "$RUNS/models/best" --method second-order \
     --calibration "${CORPUS%% *}" "$@" --resume
 
-# tune ROW TASK MODEL [ARGUMENTS]: all seeds; those that are there already cost nothing.
+# tune ROW TASK MODEL [ARGUMENTS]: fine-tune all seeds, except those that are already finished.
 tune() {
     local row=$1 task=$2 model=$3
     shift 3
@@ -40,8 +41,8 @@ tune() {
         --recipe "$(recipe "bert-base-$row" "$task")" --seeds "$SEEDS" "$@"
 }
 
-# 2. Each task: the dense model, the pruned one, and the pruned one taught by the dense one of its
-#    seed; then that one packed in int8 and scored on the engine.
+# 2. For each task: the dense model, the pruned one, and the pruned one taught by the dense one of the
+#    same seed; then the latter packed to int8 and scored on the engine.
 for task in $TASKS; do
     tune dense "$task" "$MODEL" &&
         tune oneshot "$task" "$RUNS/models/oneshot" &&
@@ -51,7 +52,7 @@ for task in $TASKS; do
             --task "$task" --seeds "$SEEDS" || true
 done
 
-# 3. The table, and what goes beside it.
+# 3. The table, its plot and its model card.
 sparse - table "$RUNS" --json --out "$RUNS/results.json" &&
     sparse - table "$RUNS" --format svg --out "$RUNS/table.svg" &&
     sparse - table "$RUNS" --format card --out "$RUNS/README.md" &&

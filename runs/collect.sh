@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# The results of runs, so far, as files to keep: for programs, for people, and a picture of the rows
-# in int8.
+# Write the results so far to files: JSON, a table in Markdown, and a plot of the int8 rows.
 #
 #     runs/collect.sh RUNS DOCS      writes DOCS/results.json, DOCS/accuracy.md and DOCS/accuracy.svg
 #
-# Seeds that an earlier DOCS/results.json holds and RUNS does not stay: runs may be spread over
-# machines and days.
+# Seeds in an existing DOCS/results.json that are not in RUNS are kept, because runs may be spread over
+# several machines and days.
 set -euo pipefail
 . "$(dirname "$0")/steps.sh"
 

@@ -2,14 +2,15 @@
 
     python runs/layers.py task-dense task-sparse data/rte --task rte
 
-Each linear layer of the sparse model gets the dense weight and bias back, alone, and the split
-is answered once more. What counts is D, the mean squared difference of the two models' logits; the
-table gives the percent of D that vanishes (negative: the other layers had settled on its error).
-Beside it stands the error of the hidden states after each encoder layer,
-100 |sparse - dense|^2 / |dense|^2 over all tokens, and the score with all of the layer dense again.
-The line above it tells D and, of a classification, on what percent of the rows the two agree and
-the divergence sum p log(p / q) of dense's probabilities p and sparse's q, a mean over the rows.
-The two must be of one shape: a model fine-tuned on the task and what it became by pruning.
+One linear layer of the sparse model at a time gets the dense weight and bias back, and the split is
+answered again. The measure is D, the mean squared difference of the two models' logits: the table
+shows by what percentage D falls (negative if the other layers had adapted to this layer's error).
+It also has the error of the hidden states after each encoder layer,
+100 |sparse - dense|^2 / |dense|^2 over all tokens, and the score with the whole encoder layer
+dense. The line above the table has both scores, D and, for classification, the percentage of rows
+on which the two models agree, and the mean over the rows of the divergence sum p log(p / q) of
+dense's probabilities p from sparse's q. The two models must have the same shape: a model fine-tuned
+on the task, and what it became by pruning.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ BATCH = 32
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dense", type=Path, help="the dense model, fine-tuned on the task")
-    parser.add_argument("sparse", type=Path, help="what became of it")
+    parser.add_argument("sparse", type=Path, help="the sparse model made from it")
     parser.add_argument("data", type=Path, help="the task's data; its validation split is read")
     parser.add_argument("--task", required=True, choices=TASK_NAMES)
-    parser.add_argument("--max-rows", type=int, help="a fixed selection of so many rows")
+    parser.add_argument("--max-rows", type=int, help="use a fixed selection of this many rows")
     asked = parser.parse_args(arguments)
     try:
         comparison = Comparison(asked)
@@ -62,9 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 class Answering(TorchPredictor):
-    """A model on torch that remembers what it answered last."""
+    """A model in torch that keeps its last answers."""
 
-    answers: np.ndarray  # all rows' logits, one after the other
+    answers: np.ndarray  # the logits of all rows, concatenated
 
     def predict(self, *given: Any) -> Any:
         found = super().predict(*given)
@@ -80,9 +81,11 @@ class Comparison:
         dense, sparse = open_checkpoint(asked.dense), open_checkpoint(asked.sparse)
         config = sparse.config
         if expected_shapes(dense.config) != expected_shapes(config):
-            raise CheckpointError(f"{asked.dense} and {asked.sparse} are not of one shape.")
+            raise CheckpointError(f"{asked.dense} and {asked.sparse} differ in shape.")
         if dense.config.labels != config.labels:
-            raise CheckpointError(f"{asked.dense} and {asked.sparse} order their labels otherwise.")
+            raise CheckpointError(
+                f"{asked.dense} and {asked.sparse} differ in their labels or label order."
+            )
         self.order, _ = match_labels(task, config, str(asked.sparse))
         split = validation_splits(task, asked.data)[0]
         self.split = PreparedSplit.make(
@@ -135,7 +138,7 @@ class Comparison:
         return f", agreement {100 * float(same):.1f}, divergence {float(divergence):.3f}"
 
     def with_dense(self, prefix: str = "", but: tuple[str, ...] = ()) -> tuple[str, str]:
-        """What vanishes of the distance, and the score, with the weights of this name dense."""
+        """By what percentage D falls, and the score, if the weights with this prefix are dense."""
         chosen = [n for n in self.to_write if n.startswith(prefix) and not n.startswith(but)]
         kept = {name: self.to_write[name].detach().clone() for name in chosen}
         self.write(self.weights, chosen)
@@ -149,7 +152,7 @@ class Comparison:
                 self.to_write[name].copy_(values[name])
 
     def hidden_errors(self) -> list[float]:
-        """Of the embeddings and of each layer, in percent, over all rows' tokens."""
+        """The errors of the embeddings and of each layer, in percent, over all tokens."""
         rows = self.split.rows
         sums = np.zeros((2, self.layers + 1))
         with torch.inference_mode():

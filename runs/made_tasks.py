@@ -1,13 +1,13 @@
-"""Make the data of runs/tasks.sh, of SQuAD and templates.
+"""Make the data of runs/tasks.sh from SQuAD and templates.
 
     python runs/made_tasks.py SQUAD OUT        SQUAD: a folder with SQuAD's two Parquet files
 
-OUT/ner      CoNLL files: sentences of templates with persons, places, organisations and dates. No
-             surname, place or organisation of the validation rows stands in a training row.
-OUT/topics   several labels a row: one to three sentences from articles of twelve titles, and these
-             titles. Training and validation rows are of other paragraphs.
-OUT/squad-v2 rows like those of SQuAD v2: of every three questions one is put to another paragraph
-             of its article, which does not hold its answer.
+OUT/ner      CoNLL files: sentences from templates with persons, places, organisations and dates. No
+             surname, place or organisation of the validation rows occurs in a training row.
+OUT/topics   several labels per row: one to three sentences, each from another of twelve articles,
+             and the titles of these. Training and validation rows use different paragraphs.
+OUT/squad-v2 rows like those of SQuAD v2: every third question is asked about another paragraph of
+             its article that does not contain the answer, if there is such a paragraph.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ The film by {PER} is shown in May , not in {LOC} .""".splitlines()
 
 
 def sentences(count: int, names: dict[str, list[str]], random: np.random.RandomState) -> str:
-    """So many sentences as the text of a CoNLL file."""
+    """``count`` sentences as the text of a CoNLL file."""
     found = []
     for _ in range(count):
         lines = []

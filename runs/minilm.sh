@@ -1,35 +1,36 @@
 #!/usr/bin/env bash
 # The runs behind docs/results.json: a small encoder, dense and halved, on eight tasks.
 #
-#     runs/minilm.sh MODEL DATA RUNS              MODEL: all-MiniLM-L6-v2; DATA: a folder a task
+#     runs/minilm.sh MODEL DATA RUNS              MODEL: all-MiniLM-L6-v2; DATA: one folder per task
 #     runs/minilm.sh MODEL DATA RUNS --dry-run    print what is left to do
-#     TASKS="rte mrpc" SEEDS="1 2" runs/minilm.sh MODEL DATA RUNS      a part of it
+#     TASKS="rte mrpc" SEEDS="1 2" runs/minilm.sh MODEL DATA RUNS      run only a part of it
 #
-# Each result is a folder, RUNS/ROW/TASK/seed-N. What is there is not made again and what was begun
-# is resumed: stop it at any moment, and start it again. All tasks have their first seed before any
-# has its second, so that `sparsebert table RUNS` soon has something to show. What another machine
-# or day has scored is not run either: SCORED=docs/results.json, which runs/collect.sh adds to.
+# Each result is a folder, RUNS/ROW/TASK/seed-N. The script can be stopped and restarted at any time:
+# finished results are kept, and unfinished ones resumed. All tasks are run with their first seed before
+# any is run with its second, so that `sparsebert table RUNS` has something to show early on. Results
+# from other machines or days are not run again if SCORED names their file, such as
+# SCORED=docs/results.json, which runs/collect.sh adds to.
 #
-# On one core of an AMD EPYC (Zen 4) a seed of a task takes a quarter of an hour at most (SST-2, RTE,
-# MRPC, STS-B), half an hour (QNLI, QQP, MNLI), two hours (SQuAD, which needs 12 GB). Two tasks side
-# by side, OMP_NUM_THREADS=1 each, use two cores best.
+# On one core of an AMD EPYC (Zen 4), one seed of a task takes at most a quarter of an hour (SST-2, RTE,
+# MRPC, STS-B), half an hour (QNLI, QQP, MNLI) or two hours (SQuAD, which needs 12 GB). Two cores are
+# best used by running two tasks at the same time, each with OMP_NUM_THREADS=1.
 #
 # dense      the model as it is, fine-tuned
 # oneshot    1:2 by magnitude, then fine-tuned with the zeros locked
-# best       the dense model of the same seed, fine-tuned, then pruned to 1:2 by second order with the
-#            task's own texts, and taught by what it was before with the zeros locked
-# best-int8  best, packed in int8 and scored on the engine
-# shared, shared-int8  the same two with a pattern that every 128 rows share
-# others of `halved` below, and the same in int8: only if ROWS has them
-# embedding  for no task: 1:2 by second order and upstream distillation, packed in int8, and what the
-#            similarity of its embeddings scores on STS-B without training for it
+# best       the dense row's model of the same seed, pruned to 1:2 by the second-order method with the
+#            task's own texts, then distilled from that dense model with the zeros locked
+# best-int8  best, packed to int8 and scored on the engine
+# shared, shared-int8  the same two, with one pattern for every 128 rows
+# other rows of `halved` below, and the same in int8, are only run if ROWS names them
+# embedding  for no task: 1:2 by the second-order method and upstream distillation, packed to int8, and
+#            scored zero-shot on STS-B by the similarity of its embeddings
 #
-# RTE is small, and begins in every row from the dense MNLI model of the first seed, as in Liu et al.
-# 2019 (RoBERTa), section 5.1, where the other tasks begin from MODEL. Side by side, start RTE once that
-# model is there.
+# RTE is small, so in every row it starts from the dense MNLI model of the first seed, as in Liu et al.
+# 2019 (RoBERTa), section 5.1; the other tasks start from MODEL. When running tasks in parallel, start
+# RTE once that model is finished.
 #
-# Settings come from runs/recipes, files that begin with RECIPE_PREFIX; runs/search.py chooses such on
-# held-out training rows.
+# Settings come from the files in runs/recipes whose names begin with RECIPE_PREFIX; runs/search.py
+# chooses them on held-out training rows.
 set -euo pipefail
 . "$(dirname "$0")/steps.sh"
 
@@ -49,7 +50,7 @@ if [ -n "$SCORED" ] && [ ! -f "$SCORED" ]; then
     exit 2
 fi
 CALIBRATION_ROWS=${CALIBRATION_ROWS:-1024}
-# Training texts of all tasks, without labels: an hour on two cores.
+# The training texts of all tasks, without labels; training on them takes an hour on two cores.
 CORPUS=${CORPUS:-$DATA/stsb $DATA/mrpc $DATA/rte $DATA/mnli $DATA/qqp $DATA/qnli $DATA/sst2 $DATA/squad}
 UPSTREAM=${UPSTREAM:---pairs 0.3 --max-rows 250000 --embeddings frozen}
 
@@ -61,8 +62,8 @@ seeds_of() {
     esac
 }
 
-# All rows of the small tasks; a fixed selection of the large ones, whose texts are longer save for
-# SST-2's, in fewer epochs.
+# All rows of the small tasks, and a fixed selection of the large ones. Except for SST-2, the texts of
+# the large ones are longer, so they get fewer epochs.
 rows_of() {
     case $1 in
         rte | mrpc | stsb | sst2-full) ;;
@@ -71,7 +72,8 @@ rows_of() {
     esac
 }
 
-# halved ROW: of a row that is pruned by second order and taught, its recipe and how to prune it.
+# halved ROW: for a row that is pruned by the second-order method and distilled, its recipe and the
+# options of pruning.
 halved() {
     case $1 in
         best) echo best ;;
@@ -95,14 +97,14 @@ for row in $ROWS; do
     esac
 done
 
-# settings ROW TASK: the recipe of a fine-tuning.
+# settings ROW TASK: the recipe to fine-tune with.
 settings() {
     local name
     read -r name _ < <(halved "$1" || echo "$1")
     recipe "${RECIPE_PREFIX:-}$name" "${2%-full}"
 }
 
-# begin TASK: sets START to what its fine-tuning begins from, made if need be.
+# begin TASK: sets START to the model that fine-tuning starts from, which is made if necessary.
 begin() {
     START=$MODEL
     if [ "$1" = rte ]; then
@@ -121,7 +123,7 @@ tune() {
         --seed "$seed" $(rows_of "$task") "$@" --resume
 }
 
-# is_scored ROW TASK SEED: does the file SCORED hold a score of it, by MODEL's name?
+# is_scored ROW TASK SEED: does the file SCORED have a score for it, under MODEL's name?
 is_scored() {
     if [ -z "$SCORED" ]; then return 1; fi
     "${PYTHON:-python3}" - "$SCORED" "$(basename "$MODEL")" "$@" <<'END'
@@ -139,7 +141,7 @@ sys.exit(not found)
 END
 }
 
-# rows_left TASK SEED: those of ROWS that have no score yet, each behind what it is made from.
+# rows_left TASK SEED: those of ROWS that have no score yet, each after the row it is made from.
 rows_left() {
     local left=" " taught=false row from
     for row in $ROWS; do
@@ -153,7 +155,7 @@ rows_left() {
     echo "$left"
 }
 
-# drop_weights FOLDER: scores, recipe and lineage stay, the disk gets 90 MB back.
+# drop_weights FOLDER: free 90 MB of disk; scores, recipe and lineage are kept.
 drop_weights() {
     if ! $DRY_RUN; then rm -f "$1"/*.safetensors; fi
 }
@@ -191,7 +193,7 @@ run_row() {
     esac
 }
 
-# wants ROW: is this row among those asked for?
+# wants ROW: is this one of ROWS?
 wants() {
     case " $ROWS " in *" $1 "*) ;; *) return 1 ;; esac
 }

@@ -3,14 +3,14 @@
     python runs/search.py all-MiniLM-L6-v2 data/stsb search --task stsb --row dense \
         --grid learning_rate=5e-5,1e-4,2e-4 --grid epochs=4
 
-Of the training rows (of the ones that --max-rows selects) a fixed fifth is held out, and every
-combination of the grid trains on the others and is scored on that fifth. The dense row must not get
-a smaller grid than the sparse ones, or the comparison is not a fair one. A teacher must not have
+A fixed fifth of the training rows (or of those that --max-rows selects) is held out. Every
+combination of the grid is trained on the others and scored on that fifth. The dense row must not
+get a smaller grid than the sparse ones, or the comparison would be unfair. A teacher must not have
 seen the held-out rows either: --teacher search/stsb/dense/best is the best point of another search.
 
-Stopped at any moment, the same command goes on where it was. It keeps the weights of the best point
-only, as OUT/TASK/ROW/best, and writes all scores to OUT/TASK/ROW/search.json; a point that diverged
-with one of the seeds is left out.
+If it is stopped, the same command continues where it left off. It keeps only the weights of the
+best point, as OUT/TASK/ROW/best, and writes all scores to OUT/TASK/ROW/search.json. A point that
+diverged with any seed is left out.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("data", type=Path, help="the task's data; only its train split is read")
     parser.add_argument("out", type=Path, help="where models and scores go")
     parser.add_argument("--task", required=True, choices=TASK_NAMES)
-    parser.add_argument("--row", required=True, help="what to call it: dense, oneshot, best, ...")
+    parser.add_argument("--row", required=True, help="name of the row: dense, oneshot, best, ...")
     parser.add_argument(
         "--grid",
         required=True,
         action="append",
         type=one_axis,
         metavar="OPTION=VALUE,...",
-        help="an option of `finetune` and the values to try; once for each option",
+        help="an option of `finetune` and the values to try; repeat for more options",
     )
     parser.add_argument("--recipe", type=Path, help="settings that all points share (YAML)")
     parser.add_argument("--teacher", help="a teacher that has not seen the held-out rows")
@@ -105,7 +105,7 @@ def one_axis(text: str) -> tuple[str, list[Any]]:
 
 
 def value_of(word: str) -> Any:
-    """A word as YAML reads it, and 3e-5 (which YAML 1.1 takes for text) as a number."""
+    """A value as YAML reads it, but 3e-5, which YAML 1.1 takes for text, as a number."""
     value = yaml.safe_load(word)
     try:
         return float(value) if isinstance(value, str) else value
@@ -123,18 +123,18 @@ def points(grid: list[tuple[str, list[Any]]]) -> list[Point]:
 
 
 def named(model: str | Path) -> str:
-    """A folder by its full path, wherever the command is given; an id of the hub as it is."""
+    """The absolute path of a file or folder; a hub id as it is."""
     return str(Path(model).absolute() if Path(model).exists() else model)
 
 
 def check_same(file: Path, now: Point) -> None:
-    """Scores of another model, of other rows or settings must not stand beside these."""
+    """InputError if ``file`` records a search with another model, other data or settings."""
     if file.is_file():
         different = differences(read(file), now)
         if different:
             raise InputError(
-                f"{file.parent} holds a search that was begun otherwise ({'; '.join(different)}): "
-                "name another OUT or row."
+                f"{file.parent} holds a search that was started differently "
+                f"({'; '.join(different)}): choose another OUT or row."
             )
         return
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def check_same(file: Path, now: Point) -> None:
 def train(
     model: str, folder: Path, task: str, data: Path, point: Point, seed: int, options: Point
 ) -> None:
-    """Train and score one point with one seed, unless that is done."""
+    """Train and score one point with one seed, unless that has been done."""
     name = ",".join(f"{key}={value}" for key, value in point.items())
     out = folder / "points" / name / f"seed-{seed}"
     failed = out.with_name(out.name + ".failed")
@@ -155,7 +155,7 @@ def train(
         result = finetune(
             model, out, task=task, data=data, seed=seed, resume=True, **{**options, **point}
         )
-    except DivergedError as fault:  # a finding too: this point is too hot
+    except DivergedError as fault:  # also a result: this point diverges
         failed.parent.mkdir(parents=True, exist_ok=True)
         failed.write_text(f"{fault}\n", encoding="utf-8")
         tell(f"  {fault}")
@@ -164,7 +164,7 @@ def train(
 
 
 def write_search(folder: Path, asked: argparse.Namespace) -> None:
-    """All scores so far to search.json; the best point's first seed becomes ``best``."""
+    """Write all scores so far to search.json; link the best point's first seed as ``best``."""
     found = []
     for place in sorted((folder / "points").iterdir()):
         runs = [read(run) for run in sorted(place.glob("seed-*/training.json"))]
@@ -193,10 +193,10 @@ def write_search(folder: Path, asked: argparse.Namespace) -> None:
 
 
 def keep_best(folder: Path, best: str) -> None:
-    """Point ``best`` at the best point's model, and drop the weights of the others."""
+    """Link ``best`` to the best point's model, and remove the weights of the others."""
     link, target = folder / "best", min((folder / "points" / best).glob("seed-*/")).resolve()
-    if not (target / "model.safetensors").is_file():  # with other seeds another point was best
-        tell(f"{target} is best and has lost its weights: remove it and run this again.")
+    if not (target / "model.safetensors").is_file():  # with other seeds, another point was best
+        tell(f"{target} is best, but its weights were removed: delete it and run this again.")
         return
     if link.is_symlink():
         link.unlink()

@@ -1,5 +1,5 @@
-# What the experiments share: steps that are skipped once done, so that each may be stopped and
-# started again at any moment. Every sparsebert command writes its folder as a whole or not at all.
+# What the experiments share: steps that are skipped once they are done, so that each experiment can be
+# stopped and restarted at any time. Every sparsebert command writes its folder completely or not at all.
 
 SPARSEBERT=${SPARSEBERT:-sparsebert}  # or: python -m sparsebert
 RECIPES=${RECIPES:-$(dirname "${BASH_SOURCE[0]}")/recipes}
@@ -7,13 +7,13 @@ DRY_RUN=false
 FAILED=()
 PLANNED=" "
 
-# step DONE COMMAND...: run COMMAND, unless the file DONE is there ("-": always). A failed step is
-# told at the end; what does not depend on it goes on. Ctrl-C ends it all.
+# step DONE COMMAND...: run COMMAND unless the file DONE exists ("-": always run it). A failed step is
+# reported at the end; steps that do not depend on it still run. Ctrl-C stops everything.
 step() {
     local done=$1 code=0
     shift
     if [ -e "$done" ]; then return 0; fi
-    if $DRY_RUN; then  # what several things need is told once
+    if $DRY_RUN; then  # print a step that several others need only once
         if [ "$done" = - ] || [[ $PLANNED != *" $done "* ]]; then printf '%s\n' "$*"; fi
         PLANNED+="$done "
         return 0
@@ -29,11 +29,11 @@ step() {
 sparse() {
     local done=$1
     shift
-    # shellcheck disable=SC2086  # two words where it is "python -m sparsebert"
+    # shellcheck disable=SC2086  # may be several words, such as "python -m sparsebert"
     step "$done" $SPARSEBERT "$@"
 }
 
-# recipe ROW TASK: the settings of a row, its task's own where there are such.
+# recipe ROW TASK: the recipe of a row, or its recipe for this task if there is one.
 recipe() {
     local own=$RECIPES/$1-$2.yaml
     if [ -e "$own" ]; then echo "$own"; else echo "$RECIPES/$1.yaml"; fi

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# A small encoder, dense and halved, on named entities, several labels a row, and questions without
-# an answer. What it gave stands in docs/results.md.
+# A small encoder, dense and halved, on named entities, several labels per row, and questions without
+# an answer. The results are in docs/results.md.
 #
 #     runs/tasks.sh MODEL SQUAD RUNS              MODEL: all-MiniLM-L6-v2; SQUAD: SQuAD's two files
-#     TASKS=ner runs/tasks.sh MODEL SQUAD RUNS      a part of it
+#     TASKS=ner runs/tasks.sh MODEL SQUAD RUNS      run only a part of it
 #
-# runs/made_tasks.py makes the data. What is there is not made again and what was begun is resumed.
+# runs/made_tasks.py makes the data. Finished steps are skipped, and unfinished ones resumed.
 #
 # dense      the model as it is, fine-tuned
-# best       dense, pruned to 1:2 by second order with the task's own texts, and taught by dense
-# int8       best, packed, and scored on the engine
+# pruned     dense, pruned to 1:2 by the second-order method with the task's own texts
+# best       pruned, then distilled from dense
+# int8       best, packed to int8 and scored on the engine
 set -euo pipefail
 here=$(dirname "$0")
 . "$here/steps.sh"

@@ -24,7 +24,7 @@ class TestRuns:
         add_model(runs / "best-int8/stsb/seed-3", "stsb", pearson(1, 1), seed=3, evaluated={})
         (runs / "best-int8/stsb/seed-3/evaluation.json").unlink()
         results, notes = read_runs(runs)
-        assert notes == ["best-int8, stsb: seed 3 has no scores yet."]
+        assert notes == ["best-int8, stsb: no scores yet for seed 3."]
         assert all(3 not in each.seed_numbers for each in results)
 
     def test_what_is_no_run_is_passed_by(self, runs: Path) -> None:
@@ -90,7 +90,7 @@ class TestRuns:
             ({"rows": 50}, "differ in train_rows"),
             ({"task": "mrpc"}, "differ in task"),
             ({"scores": {"validation": {"f1": 1.0}}}, "different splits or metrics"),
-            ({"seed": 1}, "holds a seed twice"),
+            ({"seed": 1}, "has duplicate seeds"),
             ({"scores": {"validation": {"accuracy": "high"}}}, "'high', not a score"),
             ({"scores": {"validation": {"accuracy": 1e9}}}, "not a score"),
             ({"scores": {"validation": 3}}, "is damaged"),
@@ -166,10 +166,10 @@ class TestResultsFile:
             ({"seeds": [True]}, "True is not a score"),
             ({"seeds": [101]}, "101 is not a score"),
             ({"seeds": [None]}, "None is not a score"),
-            ({"train_rows": 1.5}, "'train_rows' must be a whole number"),
-            ({"seed_numbers": [1]}, "'seed_numbers' must name each"),
-            ({"seed_numbers": [1, 1]}, "'seed_numbers' must name each"),
-            ({"seed_numbers": ["1", "2"]}, "list of whole numbers"),
+            ({"train_rows": 1.5}, "'train_rows' must be a non-negative integer"),
+            ({"seed_numbers": [1]}, "'seed_numbers' must have one distinct seed for each"),
+            ({"seed_numbers": [1, 1]}, "'seed_numbers' must have one distinct seed for each"),
+            ({"seed_numbers": ["1", "2"]}, "list of non-negative integers"),
             ({"command": None}, "'command' must be text"),
         ],
     )

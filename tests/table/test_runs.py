@@ -493,7 +493,7 @@ class TestLayers:
 
     @pytest.mark.parametrize(
         ("sizes", "told"),
-        [({"num_hidden_layers": 1}, "are not of one shape"), ({}, "give the same answers")],
+        [({"num_hidden_layers": 1}, "differ in shape"), ({}, "give the same answers")],
     )
     def test_models_that_cannot_be_compared(
         self,

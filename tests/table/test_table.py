@@ -52,7 +52,7 @@ class TestNumbers:
         assert scores == ["", "79.5 ± 0.7 / 50.0 ± 0.0 (2)", "57.0 (1)"]
         assert shares == ["", "99.7 ~", "95.0", "97.34 (of 2)"]
         assert cells(text, "1:2")[1] == ["", "85.0", "", "85.00 (of 1)"]
-        assert "- RTE, 1:2 + distillation: trained on 90 rows, dense on 100: not" in text
+        assert "- RTE, 1:2 + distillation: trained on 90 rows, but dense on 100: not" in text
         assert "MNLI-m/mm 100, STS-B 100, RTE 100/90" in text
 
     def test_int8_is_what_was_scored_after_packing(self, runs: Path) -> None:
@@ -152,7 +152,7 @@ class TestModels:
         assert [small.model, base.model] == ["small", "base"]
         assert small.mean_share("best") == (50, 1)
         assert base.mean_share("best") == (75, 1)
-        with pytest.raises(DataError, match="one table is of one model, not of a and b"):
+        with pytest.raises(DataError, match="a table can only hold one model, not a and b"):
             Table([result(model="a"), result(model="b", row="best")])
 
     def test_named_by_the_lineage(self, tmp_path: Path) -> None:
@@ -172,10 +172,11 @@ class TestModels:
         code, out, _ = run("table", tmp_path / "results.json", "--model", "b", "--json")
         assert json.loads(out) == lines[2:]
         code, _, told = run("table", tmp_path / "results.json", "--model", "c")
-        assert (code, told) == (1, "error: there are no results of the model 'c', but of a, b.\n")
+        assert code == 1
+        assert told == "error: there are no results for the model 'c', only for a, b.\n"
         code, _, told = run("table", tmp_path / "results.json", "--format", "card")
         assert code == 1
-        assert "a card is of one model, and these are a, b: name one by --model." in told
+        assert "a card is for one model, not a, b: choose one with --model." in told
 
     def test_drawn_below_each_other(self) -> None:
         pytest.importorskip("matplotlib")
@@ -229,7 +230,7 @@ class TestCommand:
         code, told, notes = run("table", runs)
         assert code == 0
         assert told.startswith("|  | MNLI-m/mm, accuracy | ")
-        assert notes == "note: dense, stsb: seed 3 has no scores yet.\n"
+        assert notes == "note: dense, stsb: no scores yet for seed 3.\n"
 
     def test_json_is_the_list(self, runs: Path, run: Run, tmp_path: Path) -> None:
         code, told, _ = run("table", runs, "--json", "--out", tmp_path / "results.json")

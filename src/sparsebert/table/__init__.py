@@ -1,4 +1,4 @@
-"""The table of the model card: what halving costs on each task, over seeds."""
+"""The table of results: what halving costs on each task, over seeds."""
 
 from __future__ import annotations
 

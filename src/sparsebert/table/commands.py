@@ -1,4 +1,4 @@
-"""The commands that made a result, from the lineage of its models."""
+"""The commands that produced a result, from the lineage of its models."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _SEEDS = re.compile(r"--seeds? [\d,]+")
 
 
 def command(lineages: Sequence[Lineage], *, scored: str | None = None) -> str:
-    """The commands that made the models of one result, a lineage each; at their end OUT.
+    """The commands that made the models of one result, whose lineages these are, ending with OUT.
 
-    Such as ``sparsebert prune dense sparse --method wanda && sparsebert finetune sparse OUT ...``.
-    They are the first model's, with the seeds that each step has in all of them: a model from which
-    all began has one seed. Folders have their names, and those of single seeds are called by what
-    made them. Options at their defaults are left out. ``scored``: the task on which `evaluate`
-    scored OUT.
+    For example ``sparsebert prune dense sparse --method wanda && sparsebert finetune sparse OUT``.
+    They are the commands of the first model, with each step's seeds over all models; a model that
+    all of them started from has one seed. Folders keep their names; a folder of a single seed is
+    named after the step that made it. Options at their defaults are left out. ``scored`` is the
+    task on which `evaluate` scored OUT.
     """
     first = lineages[0]
     commands: list[list[str]] = []
     for index, step in enumerate(first):
         command_name = str(step.get("step"))
-        if command_name != "distill" or not commands:  # else the second half of `prune --corpus`
+        if command_name != "distill" or not commands:  # else part of `prune --corpus`
             source = _source(str(step.get("from")), commands)
             if commands:
                 commands[-1][3] = source
@@ -58,19 +58,19 @@ def command(lineages: Sequence[Lineage], *, scored: str | None = None) -> str:
 
 
 def without_seeds(made: str) -> str:
-    """A command without its seeds, to be compared with that of other seeds."""
+    """A command without its seeds, for comparison with the command of other seeds."""
     return _SEEDS.sub("", made)
 
 
 def with_seeds(made: str, other: str, numbers: Sequence[int]) -> str:
-    """``made`` for the seeds ``numbers``; steps with the same seeds in both commands keep them."""
+    """``made`` with the seeds ``numbers``, except where both commands have the same seeds."""
     option = f"--seed{'s' if len(numbers) > 1 else ''} {','.join(map(str, numbers))}"
     others = iter(_SEEDS.findall(other))
     return _SEEDS.sub(lambda found: found[0] if found[0] == next(others, "") else option, made)
 
 
 def _source(name: str, earlier: Sequence[Sequence[str]]) -> str:
-    """The input of a command; a single seed by the step that made it: TUNED, then TUNED-2."""
+    """The input of a command; a seed's folder is named after its step: TUNED, then TUNED-2."""
     if not _SEED_FOLDER.fullmatch(name):
         return name
     last = earlier[-1][1] if earlier else ""
@@ -84,7 +84,7 @@ def _seeds(lineages: Sequence[Lineage], index: int) -> list[str]:
 
 
 def _length(step: dict[str, Any]) -> int:
-    """The task's own max_length, in tokens."""
+    """The task's default max_length, in tokens."""
     return TASKS.get(str((step.get("arguments") or {}).get("task")), Task).max_length
 
 

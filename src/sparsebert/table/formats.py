@@ -1,4 +1,4 @@
-"""The formats of a table, a model card for the hub among them, and writing one of them."""
+"""The formats of a table, including a model card for the hub, and writing them."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from sparsebert.tasks.table import TASKS
 
 
 def as_json(found: Sequence[Table]) -> str:
-    """The results as a results.json: a list, one result a line."""
+    """The results as a results.json: a list with one result per line."""
     ordered = (each for table in found for each in table.ordered())
     lines = [json.dumps(each.as_dict(), ensure_ascii=False) for each in ordered]
     return "[\n  " + ",\n  ".join(lines) + "\n]"
 
 
 def as_sections(found: Sequence[Table]) -> str:
-    """Each table as Markdown, under the name of its model where there are several."""
+    """Each table as Markdown, under the name of its model if there are several."""
     if len(found) == 1:
         return as_markdown(found[0])
     return "\n\n".join(f"## {each.model or 'unknown'}\n\n{as_markdown(each)}" for each in found)
 
 
 def as_card(table: Table, row: str | None = None) -> str:
-    """README.md of the models of ``row``, by default the table's last, with a ``model-index``.
+    """README.md for the models of ``row``, by default the table's last, with a ``model-index``.
 
-    Only tasks of the table are in the ``model-index``: a user's own data has no name on the hub.
-    Raises DataError for a row that is not there.
+    The ``model-index`` lists only known tasks, because a user's own data has no name on the hub.
+    Raises DataError if there is no such row.
     """
     rows = table.rows()
     if row is not None and row not in rows:
@@ -82,10 +82,10 @@ def _remark(seeds: Sequence[float], split: str, metric: str) -> str:
 
 
 def as_one_card(found: Sequence[Table], row: str | None = None) -> str:
-    """`as_card` of the only table; DataError where there are several."""
+    """`as_card` for the only table; DataError if there are several."""
     if len(found) > 1:
         names = ", ".join(each.model for each in found)
-        raise DataError(f"a card is of one model, and these are {names}: name one by --model.")
+        raise DataError(f"a card is for one model, not {names}: choose one with --model.")
     return as_card(found[0], row)
 
 
@@ -100,9 +100,9 @@ FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
 def read_tables(
     runs: Sequence[str | Path], *, model: str | None = None, rows: Sequence[str] = ()
 ) -> tuple[list[Table], list[str]]:
-    """A table for each model in ``runs``, as `merge` puts them together, and notes.
+    """A table for each model in ``runs``, with sources combined by `merge`, and notes.
 
-    ``model``: that one alone. ``rows``: these alone, and dense, which they are compared with.
+    ``model`` selects one model; ``rows`` selects rows, besides dense, which they are compared with.
     Raises DataError.
     """
     sources = []
@@ -125,7 +125,7 @@ def read_tables(
         named = [each for each in found_tables if each.model == model]
         if not named:
             names = ", ".join(each.model for each in found_tables)
-            raise DataError(f"there are no results of the model '{model}', but of {names}.")
+            raise DataError(f"there are no results for the model '{model}', only for {names}.")
         found_tables = named
     return found_tables, notes + differences
 
@@ -140,11 +140,11 @@ def write(
 ) -> list[str]:
     """Write the table of ``runs`` (folders or results.json files) to ``out`` or standard output.
 
-    ``row`` is whose card it is, ``model`` the only one of several to show, ``rows`` the only ones
-    beside dense.
+    ``row`` is the row that a card describes, ``model`` selects one of several models, and ``rows``
+    selects rows, besides dense.
 
-    Returns notes on what has no scores yet or does not quite belong together. Raises DataError for
-    results that cannot be used, OutputError if ``out`` cannot be written.
+    Returns notes on what has no scores yet, and on results that may not be comparable. Raises
+    DataError for results that cannot be used, OutputError if ``out`` cannot be written.
     """
     found, notes = read_tables(runs, model=model, rows=rows)
     text = as_one_card(found, row) if format == "card" else FORMATS[format](found)

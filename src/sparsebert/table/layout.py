@@ -1,4 +1,4 @@
-"""The table: results in rows and columns, their means and shares, and all of it as Markdown."""
+"""The table: results in rows and columns, their means and shares, and the table as Markdown."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        """``STS-B``; ``SST-2 (full)`` for a run named ``sst2-full``; the run of the user's own."""
+        """``STS-B``; ``SST-2 (full)`` for a run ``sst2-full``; the run's name for own tasks."""
         if self.task not in TASKS:
             return self.run
         title = TASKS[self.task].title
@@ -60,7 +60,7 @@ class Column:
 
     @property
     def counts(self) -> bool:
-        """Whether it is one of the tasks that the average is over, and not a variant of one."""
+        """Whether it counts towards the mean over the tasks, as variants of a task do not."""
         return self.run == self.task or self.task not in TASKS
 
 
@@ -68,7 +68,8 @@ class Column:
 class Table:
     """The results of one model in all rows and columns.
 
-    ``results`` may miss any of them. Raises DataError if one appears twice.
+    Any cell may be missing. Raises DataError if a result appears twice, or if there are several
+    models.
     """
 
     results: Sequence[Result]
@@ -80,12 +81,12 @@ class Table:
             if each.key in self._at:
                 raise DataError(
                     f"{each.row}, {each.run}, {each.split} {each.metric} appears twice: give one "
-                    "of them another 'run'."
+                    "of them a different 'run'."
                 )
             self._at[each.key] = each
         models = dict.fromkeys(each.model for each in self.results)
         if len(models) > 1:
-            raise DataError(f"one table is of one model, not of {' and '.join(models)}.")
+            raise DataError(f"a table can only hold one model, not {' and '.join(models)}.")
         self.model = next(iter(models), "")
 
     def rows(self) -> list[str]:
@@ -94,7 +95,7 @@ class Table:
         return [row for row in ROW_TITLES if row in there] + sorted(there - set(ROW_TITLES))
 
     def compared_rows(self) -> list[str]:
-        """The rows beside dense that have a task in common with it."""
+        """The rows other than dense that have a task in common with it."""
         columns = self.columns()
         return [
             row
@@ -103,7 +104,7 @@ class Table:
         ]
 
     def columns(self) -> list[Column]:
-        """Tasks in the order of the card, each followed by its variants; the user's own last."""
+        """Known tasks in their fixed order, each followed by its variants; the user's own last."""
         cells: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
         for each in self.results:
             cells.setdefault((each.task, each.run), {})[each.split, each.metric] = None
@@ -158,16 +159,16 @@ class Table:
     def share(self, row: str, column: Column) -> float | None:
         """How much of the dense model's score a row keeps on a task, in percent.
 
-        The mean of `seed_shares`: over the task's metrics and splits (GLUE, Wang et al. 2018,
-        weighs a task's metrics alike too), of mean over the row's seeds / mean over dense's same
-        seeds.
-        None if either lacks one of them, or where dense is at 0 or below.
+        This is the mean of `seed_shares`: for each of the task's metrics and splits, the mean over
+        the row's seeds / the mean over dense's same seeds, averaged with equal weights, as GLUE
+        averages a task's metrics (Wang et al. 2018). None if either row lacks a metric, or if dense
+        scores 0 or less.
         """
         shares = self.seed_shares(row, column)
         return statistics.fmean(shares) if shares else None
 
     def seed_shares(self, row: str, column: Column) -> list[float]:
-        """Each seed's own score in percent of dense's mean over the row's seeds; see `share`."""
+        """Each seed's score in percent of dense's mean over the row's seeds; see `share`."""
         over = []
         for cell in column.cells:
             pair = self._beside_dense(row, column, cell)
@@ -179,23 +180,23 @@ class Table:
     def _beside_dense(
         self, row: str, column: Column, cell: tuple[str, str]
     ) -> tuple[Result, Result] | None:
-        """A row's result, and dense's of the same seeds; of all its seeds where it lacks some."""
+        """A row's result, and dense's for the same seeds, or for all its seeds if it lacks some."""
         ours, dense = self.at(row, column, cell), self.at(DENSE, column, cell)
         if ours is None or dense is None:
             return None
         return ours, dense.of_seeds(ours.seed_numbers) or dense
 
     def mean_share(self, row: str) -> tuple[float, int] | None:
-        """The mean of `share` over the tasks that have one, and over how many; variants apart."""
+        """The mean of `share` over the tasks that have one, and their number, without variants."""
         found = [self.share(row, column) for column in self.columns() if column.counts]
         shares = [share for share in found if share is not None]
         return (statistics.fmean(shares), len(shares)) if shares else None
 
     def warnings(self) -> list[str]:
-        """What makes rows not comparable: other seeds, or another number of training rows."""
+        """What makes rows less comparable: different seeds or numbers of training rows."""
         warnings: list[str] = []
         for column in self.columns():
-            rows: dict[str, list[str]] = {}  # of each warning
+            rows: dict[str, list[str]] = {}  # by warning
             for row in self.rows():
                 if row != DENSE:
                     for warning in self._row_warnings(row, column):
@@ -213,13 +214,13 @@ class Table:
             warnings.append(f"seeds {ours.numbers()}, but dense has {dense.numbers()}.")
         if ours.train_rows != dense.train_rows:
             warnings.append(
-                f"trained on {_count(ours.train_rows)} rows, dense on "
+                f"trained on {_count(ours.train_rows)} rows, but dense on "
                 f"{_count(dense.train_rows)}: not comparable."
             )
         return warnings
 
     def within_spread(self, row: str, column: Column) -> bool:
-        """Whether a row differs from dense by no more than the seeds do, on all of the metrics.
+        """Whether a row differs from dense by no more than the seeds differ, on all metrics.
 
         See `sparsebert.evaluation.results.within_spread`.
         """
@@ -260,7 +261,7 @@ def _count(rows: int | None) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """Everything that is known, as two Markdown tables and notes."""
+    """All results, as two Markdown tables and notes."""
     columns = table.columns()
     lines = [
         _line("", [_heading(column) for column in columns]),
@@ -289,7 +290,7 @@ def as_markdown(table: Table) -> str:
             "of each counted).",
         ]
     elif DENSE not in table.rows():
-        lines += ["", "There is no row dense, so no share of it can be told."]
+        lines += ["", "There is no row dense, so shares cannot be computed."]
     warnings = table.warnings()
     if warnings:
         lines += ["", *(f"- {warning}" for warning in warnings)]

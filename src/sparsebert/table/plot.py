@@ -1,4 +1,4 @@
-"""The share of dense kept, as a picture: each row's mean on each task, with a dot for each seed."""
+"""A plot of the share of dense kept: each row's mean on each task, with a dot for each seed."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from sparsebert.table.layout import DENSE, Column, Table, row_title
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Distinguishable with colour blindness: Okabe and Ito's palette, and two more.
+# Okabe and Ito's palette, which is distinguishable with colour blindness, and two more colours.
 _COLOURS = (
     *("#8a8f98", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00"),
     *("#56B4E9", "#000000", "#8C6D1F", "#7B4EA3"),
 )
 _INCHES_A_ROW = 0.17
 _DOTS = 14  # area of a seed's dot, in points squared
-_INT8 = "-int8"  # how the name of a row ends that is another one packed
+_INT8 = "-int8"  # ends the names of rows that are other rows packed
 
 
 def as_svg(tables: Sequence[Table]) -> str:
-    """The picture as SVG. DataError without a row dense and another one to compare with it."""
+    """The plot as SVG. DataError unless there is a row dense and another to compare with it."""
     figure = shares_figure(tables)
     from matplotlib import rc_context
 
     picture = io.StringIO()
-    with rc_context({"svg.hashsalt": "sparsebert"}):  # the same results, the same file
+    with rc_context({"svg.hashsalt": "sparsebert"}):  # the same results give the same file
         figure.savefig(picture, format="svg", metadata={"Date": None})
     return picture.getvalue().rstrip("\n")
 
@@ -37,10 +37,10 @@ def as_svg(tables: Sequence[Table]) -> str:
 def shares_figure(tables: Sequence[Table], *, width: float = 7.0) -> Figure:
     """Tasks from top to bottom; in each, every row's mean as a stroke and its seeds as dots.
 
-    A row in int8 has the colour of the one it was packed from, a thinner stroke and hollow dots.
-    Dense's own seeds are drawn too: a row whose dots lie among them is as good as dense. The axis
-    begins where the scores do, not at zero, and says so by its labels. Models stand below each
-    other on one axis. ``width`` in inches.
+    An int8 row has the colour of the row it was packed from, a thinner stroke and hollow dots.
+    Dense's own seeds are also drawn: a row whose dots lie among them is as good as dense. The axis
+    does not begin at zero but at the lowest scores, as its labels show. Several models are drawn
+    one below the other, with a common axis. ``width`` is in inches.
     """
     try:
         from matplotlib.figure import Figure
@@ -86,7 +86,7 @@ def shares_figure(tables: Sequence[Table], *, width: float = 7.0) -> Figure:
     figure.legend(
         handles=handles,
         loc="outside upper center",
-        ncols=len(rows) if len(rows) <= 3 else 2,  # more would be wider than the figure
+        ncols=len(rows) if len(rows) <= 3 else 2,  # more would not fit the width
         frameon=False,
     )
     return figure
@@ -106,7 +106,7 @@ class _Style:
 
     @property
     def dots(self) -> dict[str, Any]:
-        """Of its seeds, as matplotlib's scatter takes it."""
+        """The style of its seeds' dots, as arguments of matplotlib's scatter."""
         if self.int8:
             hollow = {"facecolors": "none", "edgecolors": self.colour}
             return {**hollow, "alpha": 0.8, "linewidths": 0.8}
@@ -114,7 +114,7 @@ class _Style:
 
 
 def _styles(rows: Sequence[str]) -> dict[str, _Style]:
-    """Of each row: one in int8 has the colour of the one that it was packed from."""
+    """The style of each row; an int8 row has the colour of the row it was packed from."""
     patterns = list(dict.fromkeys(row.removesuffix(_INT8) for row in rows))
     return {
         row: _Style(
@@ -131,7 +131,7 @@ def _compared(table: Table) -> list[str]:
 
 
 def _rows_of(table: Table, column: Column) -> list[str]:
-    """Those that have a score there."""
+    """The compared rows that have a score in a column."""
     return [row for row in _compared(table) if table.share(row, column) is not None]
 
 
@@ -174,7 +174,7 @@ def _draw(axes: Any, table: Table, row: str, column: Column, y: float, style: _S
 
 
 def _legend(tables: Sequence[Table], row: str) -> str:
-    """The row's name; where one model is drawn with its mean, and over how many tasks."""
+    """The row's title; if only one model is drawn, with its mean and number of tasks."""
     mean = tables[0].mean_share(row) if len(tables) == 1 else None
     if row == DENSE or mean is None:
         return row_title(row)

@@ -1,13 +1,13 @@
-"""results.json: one line for each row of the table and each metric of each task.
+"""results.json: one entry for each row of the table and each metric of each task.
 
     {"model": "all-MiniLM-L6-v2", "task": "stsb", "row": "best-int8", "metric": "pearson",
      "seeds": [86.2, 86.4], "train_rows": 5749, "command": "sparsebert ...",
      "split": "validation", "run": "stsb", "seed_numbers": [1, 2]}
 
-``seeds`` holds one score a seed, in percent. ``model`` (what all began from) and the last three may
-be left out: ``split`` distinguishes the two halves of MNLI, ``run`` two results on one task
-(``sst2`` and ``sst2-full``). Seeds of different machines or days may be in separate files: `merge`
-puts them together.
+``seeds`` holds one score per seed, in percent. ``model`` (the model that all began from),
+``train_rows``, ``command`` and the last three may be left out: ``split`` distinguishes the two
+halves of MNLI, and ``run`` two results on one task (``sst2`` and ``sst2-full``). Seeds from
+different machines or days may be in separate files, which `merge` combines.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sparsebert.tasks.table import TASKS
 class Result:
     """The scores of one row on one metric, one for each seed.
 
-    ``train_rows`` is None where nobody wrote down how many there were.
+    ``train_rows`` is None if the number was not recorded.
     """
 
     task: str
@@ -41,26 +41,26 @@ class Result:
     run: str
     seed_numbers: tuple[int, ...]
     model: str = ""
-    """The pretrained model that it began from, as its lineage names it; empty if unknown."""
+    """The pretrained model that it began from, as named in the lineage; empty if unknown."""
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
-        """What identifies it among the results of a table."""
+        """What identifies a result among all results."""
         return (self.model, self.row, self.run, self.split, self.metric)
 
     def numbers(self) -> str:
-        """The seeds as a sentence names them: ``1, 2``."""
+        """The seeds as text: ``1, 2``."""
         return ", ".join(map(str, self.seed_numbers))
 
     def of_seeds(self, numbers: Sequence[int]) -> Result | None:
-        """The result of these seeds alone, in their order; None if one of them is not there."""
+        """The result of these seeds only, in their order; None if one of them is missing."""
         scores = dict(zip(self.seed_numbers, self.seeds, strict=True))
         if not scores.keys() >= set(numbers):
             return None
         return replace(self, seed_numbers=tuple(numbers), seeds=tuple(scores[n] for n in numbers))
 
     def as_dict(self) -> dict[str, Any]:
-        """A line of results.json."""
+        """An entry of results.json."""
         return {
             "model": self.model,
             "task": self.task,
@@ -76,7 +76,7 @@ class Result:
 
 
 def read_results(path: Path) -> list[Result]:
-    """Read a results.json. DataError names the line that is none."""
+    """Read a results.json. DataError names an invalid entry."""
     try:
         found = read_json(path)
     except CheckpointError as fault:
@@ -96,12 +96,12 @@ def _result(line: object, where: str) -> Result:
         raise DataError(f"{where}: 'seeds' is empty.")
     numbers = line.get("seed_numbers", list(range(1, len(seeds) + 1)))
     if not isinstance(numbers, list) or not all(_is_count(number) for number in numbers):
-        raise DataError(f"{where}: 'seed_numbers' must be a list of whole numbers.")
+        raise DataError(f"{where}: 'seed_numbers' must be a list of non-negative integers.")
     if len(numbers) != len(seeds) or len(set(numbers)) != len(numbers):
-        raise DataError(f"{where}: 'seed_numbers' must name each score's seed, and each once.")
+        raise DataError(f"{where}: 'seed_numbers' must have one distinct seed for each score.")
     rows = line.get("train_rows")
     if rows is not None and not _is_count(rows):
-        raise DataError(f"{where}: 'train_rows' must be a whole number.")
+        raise DataError(f"{where}: 'train_rows' must be a non-negative integer.")
     return Result(
         task=task,
         row=_text(line, "row", where),
@@ -117,7 +117,7 @@ def _result(line: object, where: str) -> Result:
 
 
 def score_value(value: object) -> float | None:
-    """A score from 0 to 100 (Pearson and Matthews may go below) as a float; None if it is none."""
+    """A score in percent (-100 to 100: correlations may be negative) as a float, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) and -100 <= value <= 100 else None
@@ -149,11 +149,11 @@ def _is_count(value: object) -> bool:
 
 
 def merge(sources: Sequence[Sequence[Result]]) -> tuple[list[Result], list[str]]:
-    """Each result with the seeds of all sources, in the order of their numbers; and notes.
+    """Each result with the seeds of all sources, in the order of their numbers, and notes.
 
-    Where two sources have a score for the same seed, the later one counts. A note names
-    results whose seeds were made by different commands: the first one's is kept, unless none of its
-    seeds are. Raises DataError if they were trained on different numbers of rows.
+    If two sources have a score for the same seed, the later one counts. A note names results whose
+    seeds were made by different commands; the first command is kept, unless all of its seeds were
+    replaced. Raises DataError if they were trained on different numbers of rows.
     """
     merged: dict[tuple[str, ...], Result] = {}
     notes: dict[str, None] = {}
@@ -167,8 +167,8 @@ def merge(sources: Sequence[Sequence[Result]]) -> tuple[list[Result], list[str]]
             if earlier.train_rows != later.train_rows:
                 raise DataError(
                     f"{where}: seeds {earlier.numbers()} were trained on {earlier.train_rows} rows "
-                    f"and seeds {later.numbers()} on {later.train_rows}: give one of them another "
-                    "folder name or 'run'."
+                    f"and seeds {later.numbers()} on {later.train_rows}: give one of them a "
+                    "different folder name or 'run'."
                 )
             if without_seeds(earlier.command) != without_seeds(later.command):
                 notes[

@@ -1,8 +1,8 @@
-"""Read ``RUNS/ROW/TASK``: folders of seeds, or single model folders, and what they say of scores.
+"""Read the scores in ``RUNS/ROW/TASK``, which are folders of seeds or single model folders.
 
-Weights are not needed: config.json (how the folder was made), training.json and evaluation.json
-say all of it. Of a model that was packed or pruned after its training, only evaluation.json counts:
-the scores in training.json are those of the model it was made from.
+Weights are not needed: everything is in config.json (how the folder was made), training.json and
+evaluation.json. For a model that was packed or pruned after training, only evaluation.json counts,
+because the scores in training.json are those of the model it was made from.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class _Scored:
     scores: dict[tuple[str, str], float]  # split and metric to percent
     train_rows: int | None
     lineage: list[dict[str, Any]]
-    evaluated: bool  # by `evaluate`, and not at the end of `finetune`
+    evaluated: bool  # scored by `evaluate`, not at the end of `finetune`
 
 
 def read_runs(folder: str | Path) -> tuple[list[Result], list[str]]:
-    """All results below ``RUNS``, and notes on what has no scores yet.
+    """All results below ``RUNS``, and notes on seeds that have no scores yet.
 
-    Raises DataError if nothing there has scores, or if the seeds of one result do not belong
+    Raises DataError if there are no scores at all, or if the seeds of one result do not belong
     together.
     """
     root = Path(folder)
@@ -50,7 +50,7 @@ def read_runs(folder: str | Path) -> tuple[list[Result], list[str]]:
             if scored:
                 names = [f"seed {seed}" for seed, each in found.items() if each is None]
                 if names:
-                    notes.append(f"{row.name}, {run.name}: {', '.join(names)} has no scores yet.")
+                    notes.append(f"{row.name}, {run.name}: no scores yet for {', '.join(names)}.")
                 results += _results(row.name, run, list(scored.values()))
     if not results:
         raise DataError(
@@ -68,14 +68,14 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _read(model: Path) -> _Scored | None:
-    """What one model folder says; None if it has not been scored."""
+    """The scores in one model folder; None if it has not been scored."""
     try:
         if not (model / CONFIG_NAME).is_file():
             return None
         lineage = (read_object(model / CONFIG_NAME).get("sparsity") or {}).get("lineage") or []
         for step in lineage:
             if not isinstance(step, dict) or not isinstance(step.get("arguments") or {}, dict):
-                raise TypeError("a step of the lineage is no object, or its arguments are none")
+                raise TypeError("a step of the lineage, or its arguments, is not an object")
         files = [model / name for name in (TRAINING_NAME, EVALUATION_NAME)]
         training, evaluation = (read_object(path) if path.is_file() else {} for path in files)
         arguments = training.get("arguments", {})
@@ -98,12 +98,12 @@ def _read(model: Path) -> _Scored | None:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as fault:
         raise DataError(
             f"{model}: its {CONFIG_NAME}, {TRAINING_NAME} or {EVALUATION_NAME} is damaged "
-            f"({type(fault).__name__}: {fault}): make the folder again."
+            f"({type(fault).__name__}: {fault}): create the folder again."
         ) from fault
 
 
 def _model(lineage: list[dict[str, Any]]) -> str:
-    """What the first step began from, without its owner on the hub or its folder."""
+    """The model that the first step began from, without its hub owner or parent folder."""
     name = str(lineage[0].get("from") or "") if lineage else ""
     return name.rstrip("/").rpartition("/")[2]
 
@@ -124,12 +124,13 @@ def _results(row: str, run: Path, seeds: list[_Scored]) -> list[Result]:
     for name in ("task", "train_rows"):
         values = {getattr(each, name) for each in seeds}
         if len(values) > 1:
-            raise DataError(f"the seeds of {run} differ in {name}: {sorted(map(str, values))}.")
+            found = ", ".join(sorted(map(str, values)))
+            raise DataError(f"the seeds of {run} differ in {name}: {found}.")
     if any(each.scores.keys() != first.scores.keys() for each in seeds):
         raise DataError(f"the seeds of {run} were scored on different splits or metrics.")
     numbers = tuple(each.seed for each in seeds)
     if len(set(numbers)) != len(numbers):
-        raise DataError(f"{run} holds a seed twice: {', '.join(map(str, numbers))}.")
+        raise DataError(f"{run} has duplicate seeds: {', '.join(map(str, numbers))}.")
     made = command([each.lineage for each in seeds], scored=first.task if first.evaluated else None)
     return [
         Result(
