@@ -212,7 +212,7 @@ class TestRuns:
         arguments: dict[str, Any] = {"task": "retrieval", "data": data, "metric": early, **RUN}
         arguments["epochs"] = 3
         result = finetune(folder / "sparse", tmp_path / "out", **arguments, early_stopping=1)
-        assert "of step 6, the best on validation" in " ".join(result.notes)
+        assert "of step 6, which scored best on validation" in " ".join(result.notes)
         record = read_object(tmp_path / "out" / "training.json")
         assert record["arguments"]["metric"] == "early"
         assert result.row().endswith(f"/{float(-len(calls)):.3g}")

@@ -103,7 +103,7 @@ def test_another_teacher_of_the_same_name_is_refused(place: Path, dense: Path) -
         finetune(place / "model", place / "out", progress=interrupt_at(3), **options)
     shutil.rmtree(place / "teacher")
     finetune(dense, place / "teacher", data=place / "data", **{**QUICK, "seed": 2})
-    with pytest.raises(TrainingError, match="otherwise: the teacher changed"):
+    with pytest.raises(TrainingError, match="differently: the teacher changed"):
         finetune(place / "model", place / "out", resume=True, **options)
 
 
@@ -171,7 +171,7 @@ def test_upstream_too(dense: Path, tmp_path: Path) -> None:
         path.write_text(before)
     shutil.rmtree(model)
     prune(dense, model, pattern="2:4")
-    with pytest.raises(TrainingError, match="was started otherwise: the model changed"):
+    with pytest.raises(TrainingError, match="was started differently: the model changed"):
         prune_upstream(model, out, resume=True, **options)
     shutil.rmtree(model)
     shutil.copytree(dense, model)
