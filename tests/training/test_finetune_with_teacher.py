@@ -386,7 +386,7 @@ class TestErrors:
         self, tiny_bert: TinyBert, sparse: Path, data: Path, tmp_path: Path
     ) -> None:
         short = tiny_bert("encoder", max_position_embeddings=8)
-        with pytest.raises(TrainingError, match="set max_length to 8 at most"):
+        with pytest.raises(TrainingError, match="set max_length to at most 8"):
             self.run(sparse, short, data, tmp_path / "out")
 
     def test_hidden_states_of_another_width(
