@@ -32,7 +32,7 @@ help:
 	@echo "make demo    halve a real model; ends with a report"
 	@echo "make test    run the tests against the installed package (TEST_ARGS='-k name' for some)"
 	@echo "make test-thorough  the same with what takes long: native tests, sanitizers, ... (what CI runs)"
-	@echo "make test-arm  run the native tests on Arm CPUs that QEMU plays"
+	@echo "make test-arm  run the native tests on Arm CPUs emulated by QEMU"
 	@echo "make test-clients  run the official clients of other servers against ours"
 	@echo "make fuzz    read mutated files for an hour (FUZZ_ARGS='--seconds 60 --seed 2')"
 	@echo "make fuzz-native  call the C++ engine for an hour, as libFuzzer chooses (needs cmake and clang)"
@@ -118,7 +118,7 @@ $(WHEELS)/.built: $(VENV)/.made $(SOURCES)
 	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir $(WHEELS) .
 	@touch $@
 
-# The wheel itself, always anew (its version does not change with each edit). Byte code is made at the first
+# The wheel itself, always rebuilt (its version does not change with each edit). Byte code is made at the first
 # import, of what is imported: for all of it pip would take a minute.
 define install-wheel
 	@$(1) -m pip --disable-pip-version-check install --quiet --no-compile --no-deps --force-reinstall $(WHEELS)/*.whl

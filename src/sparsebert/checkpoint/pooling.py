@@ -58,7 +58,7 @@ class Pooling:
     The results of ``modes`` ("mean", "cls", "max", "mean_sqrt_len", "weightedmean" or "lasttoken")
     are concatenated. ``layers`` are applied to them, and ``normalize`` scales the result to length
     1. Without ``include_prompt``, the tokens of a prompt are not pooled. With ``scores``, the
-    result is not an embedding but scores of a text or a pair: the model is a re-ranker or a
+    result is not an embedding but scores of a text or a pair: the model is a reranker or a
     classifier. ``unsupported``, if not empty, says which module of the folder sparsebert does not
     compute; texts then cannot be embedded.
     """

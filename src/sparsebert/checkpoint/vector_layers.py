@@ -103,7 +103,7 @@ def read_layer(module: Module, vectors: str, *, default: str = TEXT) -> VectorLa
 
 
 def gives_scores(module: Module) -> bool:
-    """Whether a Dense module makes scores, as the last one of a re-ranker does."""
+    """Whether a Dense module makes scores, as the last one of a reranker does."""
     return (
         module.kind == "Dense"
         and read_object(module.folder / "config.json").get("module_output_name") == SCORES

@@ -121,7 +121,7 @@ def halve(
     report = shown(progress)
     chosen = get_effort(effort)
     if max_drop is not None and max_drop < 0:
-        raise InputError(f"max_drop must not be negative, but is {max_drop}.")
+        raise InputError(f"max_drop must be at least 0, not {max_drop}.")
     Pattern(1, 2, shared_rows)
     target = check_output(out, force=force)
     subject = recognise(model, data=data, task=task, texts=texts, columns=DataOptions(**columns))

@@ -303,8 +303,8 @@ def _masking(
     dense: Checkpoint, tokenizer: PreTrainedTokenizerBase, options: UpstreamOptions
 ) -> Masking | None:
     """How tokens are masked; None without a masked-LM head, or if both its weights are 0."""
-    learnt = options.masked_lm_weight or options.token_logits_weight
-    if dense.config.head is not Head.MASKED_LM or not learnt:
+    learns = options.masked_lm_weight or options.token_logits_weight
+    if dense.config.head is not Head.MASKED_LM or not learns:
         return None
     mask = tokenizer.mask_token_id
     if not isinstance(mask, int):
