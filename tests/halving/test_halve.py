@@ -406,7 +406,7 @@ class TestRefusals:
     def test_arguments(self, dense: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="choose quick, standard, thorough"):
             halve(dense, tmp_path / "out", effort="much")
-        with pytest.raises(InputError, match="must not be negative"):
+        with pytest.raises(InputError, match="max_drop must be at least 0"):
             halve(dense, tmp_path / "out", max_drop=-1)
         with pytest.raises(InputError, match="add --data"):
             halve(dense, tmp_path / "out", task="sst2")
