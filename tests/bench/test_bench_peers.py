@@ -113,7 +113,7 @@ def test_deepsparse_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     assert "pip install deepsparse==1.8.0" in str(setup.missing())
     monkeypatch.setenv(VARIABLE, "/no/such/python")
-    assert setup.missing() == f"{VARIABLE} is /no/such/python, which is no program"
+    assert setup.missing() == f"{VARIABLE} is /no/such/python, which is not a program"
 
 
 @pytest.mark.usefixtures("deepsparse")

@@ -251,7 +251,7 @@ def test_no_training_makes_it_another_model(tiny_bert, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(SENTENCES))
     for name in ("st", "colbert"):
-        with pytest.raises(TrainingError, match="multi-vector model .* does not fine-tune"):
+        with pytest.raises(TrainingError, match="multi-vector model .* but not fine-tune"):
             finetune(tmp_path / name, tmp_path / "out", task="pairs", data=texts)
 
 

@@ -97,7 +97,7 @@ def test_no_training_puts_another_head_beside_it(tiny_bert, tmp_path: Path) -> N
     )
     with pytest.raises(TrainingError, match=r"whose head is a module after .* not fine-tune"):
         finetune(tmp_path / "st", tmp_path / "out", task="custom", data=rows)
-    with pytest.raises(CheckpointError, match="halve has no measure of what one keeps"):
+    with pytest.raises(CheckpointError, match="halve cannot measure what such a model keeps"):
         halve(tmp_path / "st", tmp_path / "out", texts=[rows], effort="quick", bench=False)
     assert not list(tmp_path.glob("out*"))
 

@@ -123,7 +123,7 @@ def test_no_training_makes_it_another_model(tiny_bert, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(SENTENCES))
     out = tmp_path / "out"
-    with pytest.raises(TrainingError, match="sparse embeddings .* does not fine-tune"):
+    with pytest.raises(TrainingError, match="sparse embeddings .* but not fine-tune"):
         finetune(tmp_path / "st", out, task="pairs", data=texts)
     with pytest.raises(TrainingError, match="set masked_lm_weight to 0"):
         prune_upstream(tmp_path / "st", out, corpus=texts, max_length=16)

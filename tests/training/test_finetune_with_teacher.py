@@ -416,6 +416,6 @@ class TestErrors:
         self, sparse: Path, teacher: Path, data: Path, tmp_path: Path
     ) -> None:
         mine = shutil.copytree(teacher, tmp_path / "mine")
-        with pytest.raises(OutputError, match="name another folder"):
+        with pytest.raises(OutputError, match="name another output folder"):
             finetune(sparse, mine, data=data, teacher=mine, force=True, **QUICK)
         assert (mine / "model.safetensors").is_file()
