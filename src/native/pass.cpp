@@ -1,10 +1,10 @@
 #include "pass.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "half.h"
-#include "pooling.h"
 #include "shared_rows.h"
 
 namespace sparsebert {
@@ -22,7 +22,7 @@ void add_row(const Matrix& table, int id, float* out) {
     }
 }
 
-// Rows are handed out in units of 16: a cache line of biases, a whole number of register tiles.
+// Rows are divided in units of 16: one cache line of biases, and a multiple of the register tiles.
 constexpr int kRowUnit = 16;
 
 }  // namespace
@@ -39,7 +39,7 @@ Shared::Shared(const Model& model_, const Kernels& kernels_, ThreadPool& pool_,
       batch(batch_),
       blocks(batch_.tokens(), pool_.threads(), kernels_.block_tokens),
       sequences(batch_.sequences),
-      // Of few tokens the first ones alone would take as many lanes.
+      // With few tokens, the first ones alone would fill as many SIMD lanes as all of them.
       reads(model_.layers.empty() || sequences.padded() == blocks.padded() ? Reads::kEveryToken
                                                                            : reads_),
       by_blocks(blocks.count() % pool_.threads() == 0 || blocks.count() >= 4 * pool_.threads()),
@@ -104,15 +104,15 @@ void Pass::norm(const Norm& norm, int features, const float* x, float* y, int wi
 const float* Pass::normalised(const Norm& norm, int block) {
     const int hidden = model_.hidden_size;
     const float* x = blocks_->at(hidden_, hidden, block);
-    if (!norm.gamma) return x;  // a first layer, whose input the embeddings' LayerNorm gave
+    if (!norm.gamma) return x;  // the first layer: the embeddings' LayerNorm has made its input
     float* y = blocks_->at(workspace_.sum.get(), hidden, block);
     this->norm(norm, hidden, x, y, blocks_->width(block));
     sync();
     return y;
 }
 
-// Where a block's values stand that no other thread reads: a thread that works through whole
-// blocks uses the same few pages for each, so that they stay in its L2.
+// The place of a block's values that no other thread reads: a thread that works through whole
+// blocks reuses the same few pages for each, so that they stay in its L2.
 float* Pass::private_block(Floats& buffer, int features, int block) {
     if (by_blocks_)
         return buffer.get() + static_cast<size_t>(features) * kernels_.block_tokens * thread_;
@@ -168,8 +168,8 @@ void Pass::project(const Layer& layer, int block) {
     norm(layer.key_norm, hidden, y + part, y + part, width);
 }
 
-// Takes (sequence, head) pairs until none is left. Each is gathered from the blocks it crosses
-// into [head size][tokens] scratch, and its context scattered back.
+// Takes (sequence, head) pairs until none is left. Each is gathered from the blocks it spans into
+// scratch memory [head size][tokens], and its context is scattered back.
 void Pass::attend(int layer_index) {
     const Batch& batch = shared_.batch;
     const int hidden = model_.hidden_size, heads = model_.heads, size = hidden / heads;
@@ -223,7 +223,7 @@ void Pass::attend(int layer_index) {
     });
 }
 
-// Rows are shared so that a thread that gates has made both factors itself.
+// Rows are divided so that a thread multiplies gates with values it has computed itself.
 void Pass::intermediate(const Layer& layer, const float* x, float* y, int width) {
     if (!model_.gated) return linear(layer.intermediate, x, nullptr, y, width, model_.activation);
     const int half = model_.intermediate_size;
@@ -263,7 +263,7 @@ void Pass::feed_forward(const Layer& layer, int block) {
     sync();
     if (layer.residual_norm.gamma) {
         norm(layer.attention_norm, hidden, sum, sum, width);
-        const Range lanes = share(width, kLaneTokens);  // which the LayerNorms work on, too
+        const Range lanes = share(width, kLaneTokens);  // the same lanes as in the LayerNorms
         for (int f = 0; f < hidden; ++f)
             for (size_t i = static_cast<size_t>(f) * width + lanes.begin;
                  i < static_cast<size_t>(f) * width + lanes.end; ++i)
@@ -306,110 +306,12 @@ void Pass::encode() {
     barrier();
 }
 
-void Pass::write_tokens(const float* block_data, int features, int block, int token_begin,
-                        int token_end, float* out) const {
-    const size_t width = blocks_->width(block);
-    const int start = blocks_->start(block);
-    constexpr int kTile = 16;  // a cache line on either side of the transposition
-    for (int f = 0; f < features; f += kTile) {
-        const int stop = std::min(features, f + kTile);
-        for (int token = token_begin; token < token_end; ++token) {
-            float* row = out + static_cast<size_t>(token) * features;
-            for (int i = f; i < stop; ++i) row[i] = block_data[i * width + (token - start)];
-        }
-    }
-}
-
-void Pass::write_hidden(float* out) {
-    const Range part = share_of_all(shared_.batch.tokens());
-    blocks_->each_piece(part.begin, part.end, [&](int block, int, int token, int count) {
-        write_tokens(blocks_->at(hidden_, model_.hidden_size, block), model_.hidden_size, block,
-                     token, token + count, out);
-    });
-}
-
-void Pass::write_pooled(Pooling pooling, bool normalize, float* out) {
-    const Batch& batch = shared_.batch;
-    const int hidden = model_.hidden_size;
-    for (int s = thread_; s < batch.sequences; s += threads_) {
-        const int begin = shared_.reads == Reads::kFirstTokens ? s : batch.offsets[s];
-        const int end = pooling == Pooling::kCls ? begin + 1 : batch.offsets[s + 1];
-        float* vector = out + static_cast<size_t>(s) * hidden;
-        bool fresh = true;
-        blocks_->each_piece(begin, end, [&](int block, int lane, int, int count) {
-            const size_t width = blocks_->width(block);
-            const float* x = blocks_->at(hidden_, hidden, block) + lane;
-            for (int f = 0; f < hidden; ++f, x += width) {
-                if (pooling == Pooling::kMax) {
-                    const float value = kernels_.maximum(x, count);
-                    vector[f] = fresh ? value : larger(vector[f], value);
-                } else {
-                    vector[f] = (fresh ? 0.0f : vector[f]) + kernels_.sum(x, count);
-                }
-            }
-            fresh = false;
-        });
-        scale_pooled(vector, hidden, end - begin, pooling, normalize);
-    }
-}
-
-void Pass::write_head(float* out) {
-    share_rows();
-    if (model_.head.per_sequence())
-        write_sequence_logits(out);
-    else
-        write_token_logits(out);
-}
-
-// The head from its input x [hidden][width] on; y [head's width][width] is in between.
-void Pass::head_logits(const float* x, float* y, float* logits, int width) {
-    if (model_.head_dense.weight.values) {
-        linear(model_.head_dense, x, nullptr, y, width, model_.head.activation);
-        barrier();
-        x = y;
-        if (model_.head_norm.gamma) {
-            norm(model_.head_norm, model_.head.width, y, y, width);
-            barrier();
-        }
-    }
-    linear(model_.last, x, nullptr, logits, width);
-    barrier();
-}
-
 bool Pass::is_last(int layer_index) const {
     return layer_index + 1 == static_cast<int>(model_.layers.size());
 }
 
-void Pass::gather_sequences(const float* tokens, bool mean, float* vectors) const {
-    const Batch& batch = shared_.batch;
-    const Blocks& columns = shared_.sequences;
-    const int hidden = model_.hidden_size;
-    for (int b = 0; b < columns.count(); ++b) {
-        float* x = columns.at(vectors, hidden, b);
-        const int width = columns.width(b);
-        for (int lane = thread_; lane < width; lane += threads_) {
-            const int s = std::min(columns.start(b) + lane, batch.sequences - 1);
-            const int begin = batch.offsets[s];
-            const int end = mean ? batch.offsets[s + 1] : begin + 1;
-            shared_.blocks.each_piece(
-                begin, end, [&](int block, int from_lane, int token, int count) {
-                    const size_t from_width = shared_.blocks.width(block);
-                    const float* from = shared_.blocks.at(tokens, hidden, block) + from_lane;
-                    const float scale = 1.0f / static_cast<float>(end - begin);
-                    for (int f = 0; f < hidden; ++f, from += from_width) {
-                        float& to = x[static_cast<size_t>(f) * width + lane];
-                        if (mean)
-                            to = (token == begin ? 0.0f : to) + scale * kernels_.sum(from, count);
-                        else
-                            to = *from;
-                    }
-                });
-        }
-    }
-}
-
-// Each sequence's first token goes on alone. They are few: the threads share the rows of the
-// layers from here on.
+// From here on only the first token of each sequence is computed. These are few, so the threads
+// divide the rows of each layer.
 void Pass::keep_first_tokens() {
     float* hidden = workspace_.first.get();
     float* context = hidden + static_cast<size_t>(model_.hidden_size) * shared_.sequences.padded();
@@ -421,45 +323,6 @@ void Pass::keep_first_tokens() {
     by_blocks_ = false;
     share_rows();
     barrier();
-}
-
-void Pass::write_sequence_logits(float* out) {
-    const Blocks& columns = shared_.sequences;
-    const int hidden = model_.hidden_size, labels = model_.head.outputs;
-    float* gathered = workspace_.gathered.get();
-    float* transformed = gathered + static_cast<size_t>(hidden) * columns.padded();
-    if (shared_.reads == Reads::kFirstTokens) {
-        gathered = hidden_;
-    } else {
-        gather_sequences(hidden_, model_.head.input == HeadInput::kMean, gathered);
-        barrier();
-    }
-    for (int b = 0; b < columns.count(); ++b) {
-        const int width = columns.width(b);
-        float* logits = columns.at(workspace_.logits.get(), labels, b);
-        head_logits(columns.at(gathered, hidden, b), columns.at(transformed, model_.head.width, b),
-                    logits, width);
-        if (thread_ != 0) continue;
-        for (int lane = 0; lane < width && columns.start(b) + lane < shared_.batch.sequences;
-             ++lane)
-            for (int label = 0; label < labels; ++label)
-                out[static_cast<size_t>(columns.start(b) + lane) * labels + label] =
-                    logits[static_cast<size_t>(label) * width + lane];
-    }
-}
-
-void Pass::write_token_logits(float* out) {
-    const int hidden = model_.hidden_size, labels = model_.head.outputs;
-    float* logits = workspace_.logits.get();
-    for (int b = 0; b < blocks_->count(); ++b) {
-        const int width = blocks_->width(b), start = blocks_->start(b);
-        head_logits(blocks_->at(hidden_, hidden, b),
-                    blocks_->at(workspace_.sum.get(), model_.head.width, b), logits, width);
-        const int count = std::min(width, shared_.batch.tokens() - start);
-        const Range tokens = share(count);
-        write_tokens(logits, labels, b, start + tokens.begin, start + tokens.end, out);
-        barrier();  // the next block's logits take the same place
-    }
 }
 
 }  // namespace sparsebert

@@ -56,7 +56,7 @@ void Int8Pass::gather_sequence(int sequence, float* row) const {
     for (int f = 0; f < model_.hidden_size; ++f) row[f] /= static_cast<float>(end - begin);
 }
 
-// Activation and LayerNorm behind the head's first linear layer.
+// Activation and LayerNorm after the head's first linear layer.
 void Int8Pass::finish_dense(const FloatRows& rows, const Int8Rows* out, int at) const {
     const bool norms = model_.head_norm.gamma;
     kernels_.activate(rows, model_.head.width, model_.head.activation, norms ? nullptr : out, at);
@@ -93,7 +93,7 @@ void Int8Pass::write_sequence_logits(float* out) {
                      out + static_cast<size_t>(s) * model_.head.outputs);
 }
 
-// The head's first layer over every token, to rows_.context and, quantised, to `out`.
+// Applies the head's first layer to every token: into rows_.context and, quantised, into `out`.
 void Int8Pass::transform_tokens(const Int8Rows* out) {
     const int tokens = batch_.tokens();
     const size_t stride = round_up(model_.head.width, 16);
@@ -116,7 +116,7 @@ void Int8Pass::write_token_logits(float* out) {
 void Int8Pass::write_decoded(float* out) {
     const int tokens = batch_.tokens(), outputs = model_.head.outputs;
     transform_tokens(&rows_.quantized);
-    barrier();  // each thread has quantised some of the tokens, and reads all of them
+    barrier();  // each thread has quantised some of the tokens, and will read all of them
     float* logits = shared_.logits + static_cast<size_t>(tokens) * kDecodedColumns * thread_;
     const Range tiles = share_of_all(model_.decoder.tiles());
     for (int tile = tiles.begin; tile < tiles.end; tile += kDecodedTiles) {

@@ -9,16 +9,16 @@
 namespace sparsebert {
 namespace {
 
-// Weights that come from L3 are used by all tokens of a run, and the rows of a piece (3072 floats)
-// stay in L2. Without tiles a piece is all of a run, 768 KiB.
+// All tokens of a run use the weights that were read from L3, and the rows of a piece (3072 floats
+// each) stay in L2. Without tiles, a piece is the whole run, 768 KiB.
 constexpr Int8Runs kRuns = {64, 64};
-// On tiles, weights from L3 for every 64 tokens would cost more than the products do. A matrix of
-// 1:2 weights stays in an L2 of 2 MiB while the pieces pass: 1.3 MiB beside the 384 KiB of a piece.
+// With tiles, reading weights from L3 for every 64 tokens would take longer than the products. A
+// matrix of 1:2 weights, 1.3 MiB, stays in an L2 of 2 MiB beside the 384 KiB of each piece.
 constexpr Int8Runs kRunsOnTiles = {256, 32};
-// With fewer tokens than this for each thread, reading the weights costs more than waiting.
+// With fewer tokens per thread than this, reading all weights costs more than waiting at barriers.
 constexpr int kTokensOfOwn = 32;
 
-// Floats of a wide row, as int8_stride: an odd number of cache lines.
+// Row stride in floats: like int8_stride, an odd number of cache lines.
 int wide_stride(int features) { return (round_up(features, 16) / 16 | 1) * 16; }
 
 Int8Rows take_rows(Arena& layout, int tokens, int features) {
@@ -32,7 +32,7 @@ Int8Rows from_row(const Int8Rows& rows, int row) {
             rows.zero_points + row};
 }
 
-// A thread's own memory for a run of tokens.
+// One thread's memory for a run of tokens.
 struct RunMemory {
     RunMemory(const Int8Shared& shared, uint8_t* memory) {
         Arena layout(memory);
@@ -73,11 +73,11 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
     by_rows = threads > 1 && tokens < threads * kTokensOfOwn;
     const bool tiles = choice.tiles && tokens / threads >= choice.fewest_tokens;
     runs = tiles ? kRunsOnTiles : kRuns;
-    // A barrier for each piece would cost more than shared rows save.
+    // A barrier after each piece would cost more than dividing rows saves.
     if (by_rows) runs = {kRuns.run, kRuns.run};
     runs.run = std::min(tokens, runs.run);
     runs.piece = std::min(tokens, runs.piece);
-    // Cuts at equal shares of the tokens, moved to the nearest sequence where that is near enough.
+    // Cut into equal shares of the tokens, moved to the nearest sequence boundary if it is close.
     aligned = !by_rows;
     const int tolerance = std::max(1, tokens / threads / 16);
     for (int t = 0; t <= threads; ++t) {
@@ -93,7 +93,7 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
         for (int t = 0; t <= threads; ++t) cuts[t] = batch.offsets[sequences[t]];
 
     const size_t floats = static_cast<size_t>(tokens) * hidden_stride;
-    const int widest = std::max(model.hidden_size, model.head.width);  // a head's middle
+    const int widest = std::max(model.hidden_size, model.head.width);  // of a head
     all.hidden = reinterpret_cast<float*>(workspace.hidden.reserve(floats * sizeof(float)));
     all.context = reinterpret_cast<float*>(
         workspace.context.reserve(sizeof(float) * tokens * round_up(widest, 16)));
@@ -132,7 +132,7 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
          shared_scratch_bytes(model.widest_shared), kRowsTogether * hidden_stride * sizeof(float)});
     scratch_bytes = (scratch_bytes + 63) / 64 * 64;
     workspace.scratch.reserve(scratch_bytes * threads);
-    // Here and not where it is used: no thread may run out of memory between two barriers.
+    // Reserved here rather than where it is used: no thread may run out of memory between barriers.
     const auto lay_pooled = [&](uint8_t* memory) {
         Arena layout(memory);
         const size_t rows = model.head.per_sequence() ? batch.sequences : 0;
@@ -184,7 +184,7 @@ void Int8Pass::each_piece(Range run, Step step) {
 
 template <typename Step>
 void Int8Pass::cut(Range whole, int most_tokens, Step step) {
-    // At multiples of eight tokens, which the kernels take at a time.
+    // Cut at multiples of eight tokens, which the kernels process at a time.
     constexpr int kUnit = 8;
     const int count = whole.size(), units = (count + kUnit - 1) / kUnit;
     const int most = (most_tokens + kUnit - 1) / kUnit;
@@ -254,9 +254,9 @@ void Int8Pass::embed(Range piece) {
     sync();
 }
 
-// The residual stream stays as it is: only what is quantised goes through the LayerNorm.
+// The residual stream stays unchanged: the LayerNorm is applied to a copy, which is quantised.
 void Int8Pass::normalise(const Int8Norm& norm, Range run) {
-    if (!norm.gamma) return;  // a first layer, whose input the embeddings' LayerNorm gave
+    if (!norm.gamma) return;  // the first layer: the embeddings' LayerNorm has made its input
     float* copy = reinterpret_cast<float*>(scratch_);
     const size_t stride = shared_.hidden_stride;
     const Range part = share_of(run);
@@ -268,7 +268,7 @@ void Int8Pass::normalise(const Int8Norm& norm, Range run) {
     sync();
 }
 
-// The rotary embedding of a token's queries and keys, of each head by the same angles.
+// Rotary embedding of a token's queries and keys; all heads use the same angles.
 void Int8Pass::rotate(const Positions::Rotary& rotary, float* projections, size_t part,
                       int position) const {
     const int size = shared_.heads.head_size, half = size / 2;
@@ -291,7 +291,7 @@ void Int8Pass::project(int index, Range run) {
 
 void Int8Pass::project_piece(const Int8Layer& layer, const Positions::Rotary& rotary, Range piece,
                              bool first) {
-    // A fused layer's rows follow each other, without a part's filling to a whole tile.
+    // In a fused layer the three parts follow each other without padding to whole tiles.
     const bool fused = model_.fused_attention;
     const size_t part = fused ? model_.hidden_size : shared_.hidden_stride;
     const size_t stride = shared_.projection_stride;
@@ -342,8 +342,8 @@ void Int8Pass::attend(int layer) {
     barrier();
 }
 
-// Each sequence's first token goes on alone. They are few: the threads share the rows of the
-// layers from here on, and the memory of one of them.
+// From here on only the first token of each sequence is computed. These are few, so the threads
+// divide the rows of each layer, and share one thread's memory.
 void Int8Pass::keep_first_tokens() {
     barrier();
     const size_t stride = shared_.hidden_stride;
@@ -371,7 +371,7 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
     kernels_.activate(rows_of(context, stride, own), model_.hidden_size, Activation::kNone, &bytes_,
                       own.begin);
     sync();
-    // A second sum needs the layer's input: the first takes the place of the context.
+    // The second sum needs the layer's input, so the first overwrites the context.
     const bool twice = layer.residual_norm.gamma;
     float* sum = twice ? context : hidden;
     linear(layer.attention_output, bytes_, tokens, hidden, sum, stride);
@@ -390,7 +390,7 @@ void Int8Pass::feed_forward(const Int8Layer& layer, Range run) {
         normalise(layer.output_norm, run);
     else
         norm(twice ? layer.residual_norm : layer.attention_norm);
-    // Of two layers each begins on a whole tile.
+    // Two separate layers each begin at a tile boundary.
     const bool two = model_.gated && !model_.fused_gate;
     const size_t second = two ? round_up(model_.intermediate_size, 16) : model_.intermediate_size;
     each_piece(run, [&](Range piece) {
