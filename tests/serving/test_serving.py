@@ -168,7 +168,7 @@ class TestEmbed:
                 client, "/tokenize", inputs="the wall: a"
             )
             said = refusal(client, 422, "/embed", inputs="a", prompt_name="passage")
-            assert "has no prompt of that name; it has query, empty" in said
+            assert "has no prompt called 'passage'; it has query, empty" in said
             said = refusal(client, 422, "/embed", inputs=[[5, 6]], prompt_name="query")
             assert "can only be used with texts" in said
             assert client.get("/info").json()["models"][0]["prompts"] == ["query", "empty"]

@@ -209,7 +209,6 @@ def _listed_modules(folder: Path) -> list[Module]:
 
 SETTINGS_NAME = "config_sentence_transformers.json"
 _DOCUMENTS = ("document", "passage", "corpus")  # the library's names of the prompt
-_ALWAYS = ("query", "document")  # prompts that the library knows in every model, empty if not set
 
 
 @dataclass(frozen=True)
@@ -231,10 +230,10 @@ class Prompts:
 
     def named(self, name: str, model: str) -> str:
         """The prompt called ``name`` of the folder ``model``; InputError if there is none."""
-        if name not in self.texts and name not in _ALWAYS:
+        if name not in self.texts:
             known = ", ".join(self.texts) or "none"
             raise InputError(f"{model} has no prompt called {name!r}; it has {known}.")
-        return self.texts.get(name, "")
+        return self.texts[name]
 
     def _of(self, *names: str) -> str:
         """The first of ``names`` that exists; the default if queries and documents have none."""
@@ -256,7 +255,7 @@ def read_prompts(folder: Path) -> Prompts:
     named = settings.get("default_prompt_name")
     if named is None:
         return Prompts(texts)
-    if named in _ALWAYS:
+    if named in ("query", "document"):
         return Prompts(texts, texts.get(named, ""))
     if not isinstance(named, str) or named not in texts:
         known = ", ".join(texts) or "none"

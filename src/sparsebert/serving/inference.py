@@ -14,7 +14,7 @@ from fastapi import Request
 from sparsebert.checkpoint import Head
 from sparsebert.checkpoint.multi_vector import Task
 from sparsebert.checkpoint.tokenizer_settings import Side
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.embeddings import shortened
 from sparsebert.inference.sequences import Tokens
@@ -168,16 +168,13 @@ def prompt_for(
     """
     if not name:
         return model.prompts.default if name is None and default else ""
-    if name not in model.prompts.texts:
-        known = ", ".join(model.prompts.texts) or "none"
-        raise RequestError(
-            422,
-            f"{model.name} has no prompt of that name; it has {known}.",
-            param="prompt_name",
-        )
+    try:
+        prompt = model.prompts.named(name, model.name)
+    except InputError as error:
+        raise RequestError(422, str(error), param="prompt_name") from None
     if not all(isinstance(item, str) for item in items):
         raise RequestError(422, "prompt_name can only be used with texts.", param="prompt_name")
-    return model.prompts.texts[name]
+    return prompt
 
 
 async def infer_logits(
