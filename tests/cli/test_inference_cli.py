@@ -84,7 +84,7 @@ class TestEmbed:
         assert np.array_equal(np.array(tokens, np.float32), model.embed_tokens("noon, ferry"))
         done = invoke("embed", folder, "--prompt-name", "other", lines="ferry\n")
         assert (done.exit_code, done.stdout) == (1, "")
-        assert "has no prompt called 'other'; it has query, passage." in done.stderr
+        assert "has no prompt of that name; it has query, passage." in done.stderr
 
     def test_numbers_survive_being_written(self, encoder):
         done = invoke("embed", encoder, lines="the ferry leaves\n")

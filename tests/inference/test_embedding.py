@@ -168,7 +168,7 @@ class TestShapes:
     def test_prompts_that_cannot_be(self, model, tiny_bert, tmp_path):
         with pytest.raises(InputError, match="prompt must be a string, not an int"):
             model.embed("short", prompt=7)
-        with pytest.raises(InputError, match="has no prompt called 'other'; it has none"):
+        with pytest.raises(InputError, match="has no prompt of that name; it has none"):
             model.embed("short", prompt_name="other")
         with pytest.raises(InputError, match="prompt_name must be a string, not an int"):
             model.embed_tokens("short", prompt_name=7)

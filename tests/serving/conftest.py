@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from served import HEADS
+from served import HEADS, serving
 
 
 @pytest.fixture(scope="module")
@@ -24,3 +25,22 @@ def models(tiny_bert: Any) -> Any:
     from sparsebert.inference import load
 
     return {name: load(tiny_bert(**sizes)) for name, sizes in HEADS.items()}
+
+
+@pytest.fixture(scope="module")
+def url(tiny_bert: Any) -> Iterator[str]:
+    """A server of the models of `HEADS`."""
+    from sparsebert.serving import load_models
+
+    named = [f"{name}={tiny_bert(**sizes)}" for name, sizes in HEADS.items()]
+    with serving(load_models(named, threads=1)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[Any]:
+    """An HTTP client of the server at `url`."""
+    import httpx
+
+    with httpx.Client(base_url=url, timeout=30) as made:
+        yield made

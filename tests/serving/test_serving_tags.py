@@ -13,7 +13,7 @@ pytest.importorskip("orjson")
 httpx = pytest.importorskip("httpx")
 
 from sentences import SENTENCES, long_text
-from served import serving
+from served import ask, refusal, serving
 from sparsebert import load
 from sparsebert.serving import load_models
 
@@ -31,18 +31,6 @@ def client(folders) -> Iterator[Any]:
     named = [f"{name}={folder}" for name, folder in folders.items()]
     with serving(load_models(named, threads=1)) as url, httpx.Client(base_url=url) as made:
         yield made
-
-
-def ask(client: Any, path: str, **body: Any) -> Any:
-    response = client.post(path, json=body)
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
-def refusal(client: Any, status: int, path: str, **body: Any) -> str:
-    response = client.post(path, json=body)
-    assert response.status_code == status, response.text
-    return str(response.json()["error"])
 
 
 def as_pipeline(found: list[Any], name: str) -> list[dict[str, Any]]:
@@ -128,7 +116,7 @@ def test_refusals(client):
     assert "is empty" in refusal(client, 422, "/tag", inputs=[])
     for text, count in (("no mask", 0), ("[MASK] and [MASK]", 2)):
         said = refusal(client, 422, "/fill", inputs=[MASKED, text])
-        assert said == f"inputs[1] must have one [MASK] to fill; it has {count}."
+        assert said == f"Validation: inputs[1] must have one [MASK] to fill; it has {count}."
     for path, verb in (("/tag", "tag"), ("/fill", "fill masks")):
         said = refusal(client, 424, path, model="encoder", inputs="a")
         assert f"is an encoder and cannot {verb}" in said or f"cannot {verb}" in said

@@ -45,6 +45,30 @@ def serving(models: Any, **options: Any) -> Iterator[str]:
         assert not thread.is_alive()
 
 
+def ask(client: Any, path: str, **body: Any) -> Any:
+    """What the route answers."""
+    response = client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def refusal(client: Any, status: int, path: str, **body: Any) -> str:
+    """The type and the message of a refused request."""
+    response = client.post(path, json=body)
+    assert response.status_code == status, response.text
+    found = response.json()
+    assert set(found) == {"error", "error_type"}
+    assert found["error"][-1] == "."
+    return f"{found['error_type']}: {found['error']}"
+
+
+def close(found: Any, expected: Any) -> bool:
+    """Equal but for the last bits: fp32 pooling sums in an order that depends on the batch."""
+    import numpy as np
+
+    return np.allclose(np.array(found, np.float32), expected, rtol=0, atol=2e-7)
+
+
 def metric(url: str, name: str) -> float:
     """The value of a metric without labels."""
     import httpx

@@ -232,7 +232,7 @@ class Prompts:
         """The prompt called ``name`` of the folder ``model``; InputError if there is none."""
         if name not in self.texts:
             known = ", ".join(self.texts) or "none"
-            raise InputError(f"{model} has no prompt called {name!r}; it has {known}.")
+            raise InputError(f"{model} has no prompt of that name; it has {known}.")
         return self.texts[name]
 
     def _of(self, *names: str) -> str:
