@@ -224,6 +224,22 @@ def test_packing_for_another_type_than_the_folder_has(sparse: Path, tmp_path: Pa
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("sparsebert-int8", "int8"),
+        ("sparsebert-dense-int8", "int8"),
+        ("sparsebert-fp32", "fp32"),
+        ("sparsebert-fp16", "fp32"),
+        ("sparsebert-bf16", "bf16"),
+    ],
+)
+def test_our_engines_are_compared_in_the_precision_that_they_compute_in(
+    name: str, precision: str
+) -> None:
+    assert known_engines()[name]().precision == precision
+
+
 class _Clockwork:
     """Stands in for a worker: each turn takes the next of its times."""
 
@@ -301,6 +317,23 @@ def test_an_engine_that_fails_is_named_and_the_others_go_on(
     )
     assert result.engines[0].reason == "at 1x4: a cog broke"
     assert [row.engine for row in result.rows] == ["sparsebert-x", "sparsebert-x"]
+
+
+def test_ratios_are_left_out_where_the_engine_they_compare_with_stopped(
+    sparse: Path, clockwork: Callable[..., list[str]]
+) -> None:
+    ours = {"sparsebert-x": [1.0, 1.0, -1.0], "sparsebert-y": [2.0] * 4}
+    clockwork(**ours, peer=[4.0] * 4)
+    shapes = [Shape(1, 4), Shape(1, 8)]
+    result = run_bench(sparse, shapes=shapes, engines=[*ours, "peer"], rounds=1)
+    assert result.baseline == "sparsebert-x"
+    assert [(row.engine, row.ratio) for row in result.rows] == [
+        ("sparsebert-x", 1),
+        ("sparsebert-y", 2),
+        ("peer", 4),
+        ("sparsebert-y", None),
+        ("peer", None),
+    ]
 
 
 def test_an_engine_that_fails_at_the_very_end_keeps_its_rows(

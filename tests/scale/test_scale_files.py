@@ -586,6 +586,7 @@ class TestCommand:
             ("-i", tmp_path / "none"),
             ("-i", documents, "-o", tmp_path / "out.jsonl"),
             ("-i", documents, "-o", out, "--format", "jsonl"),
+            ("-i", documents, "-o", out, "--task", "query"),
             ("-i", documents, "-o", out, "--engine", "spark"),
             ("-i", documents, "-o", out, "--engine", "ray", "--actors", "many"),
             ("--engine", "ray"),

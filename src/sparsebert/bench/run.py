@@ -119,13 +119,13 @@ def run_bench(
         ragged = {name for name, setup in setups.items() if setup.ragged}
         for workload in workloads:
             times = _measure(workload, workers, reports, ragged, rounds, report)
-            result.rows += _rows(workload.shape, times)
+            result.baseline = result.baseline or next((name for name in times if name.startswith(OUR)), None)
+            result.rows += _rows(workload.shape, times, result.baseline)
         for name, worker in workers.items():
             try:
                 reports[name].peak_bytes = worker.request("memory")["peak_bytes"]
             except WorkerError as error:
                 reports[name].reason = f"at the end: {error}"
-    result.baseline = _baseline([row.engine for row in result.rows])
     return result
 
 
@@ -233,17 +233,14 @@ def _median_of(worker: Worker, batches: Path, calls: int, *, warm_up: bool = Fal
     return float(np.median(answer["seconds"]))
 
 
-def _baseline(names: Sequence[str]) -> str | None:
-    return next((name for name in names if name.startswith(OUR)), None)
-
-
-def _rows(shape: Shape | Texts, times: dict[str, list[float]]) -> list[Row]:
-    baseline = _baseline(list(times))
+def _rows(
+    shape: Shape | Texts, times: dict[str, list[float]], baseline: str | None
+) -> list[Row]:
     rows = []
     for name, seconds in times.items():
         milliseconds = np.asarray(seconds) * 1e3
         q1, median, q3 = np.percentile(milliseconds, [25, 50, 75]).tolist()
-        ratio = None if baseline is None else ratio_of(name, times, baseline).median
+        ratio = ratio_of(name, times, baseline).median if baseline in times else None
         samples = tuple(milliseconds.tolist())
         rows.append(Row(shape, name, median, q1, q3, min(samples), ratio, samples))
     return rows

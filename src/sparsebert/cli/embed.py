@@ -198,6 +198,8 @@ def embed(
             f"takes only dense embeddings: omit it to print --kind {kind.value} as JSON lines.",
             param_hint="--output",
         )
+    if output is not None:
+        _check_options(Kind.DENSE, task, options)
     if is_folder(output):
         from sparsebert.scale import embed_files
 

@@ -33,7 +33,7 @@ class PackedEngine(Engine):
     cacheable = False  # packing is quick, and another version of sparsebert may pack differently
 
     def __init__(self, dtype: str, *, sparse: bool = True, compute: str | None = None) -> None:
-        self.precision = compute or dtype
+        self.precision = compute or ("int8" if dtype == "int8" else "fp32")
         self._dtype = dtype
         self._sparse = sparse
         self._compute = compute
