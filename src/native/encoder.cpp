@@ -1,6 +1,7 @@
 #include "encoder.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -25,16 +26,17 @@ std::string outside(const char* what, int value, int token, int limit) {
            " of the batch is not in the range 0 to " + std::to_string(limit - 1) + ".";
 }
 
-void check(const ModelShape& shape, const Batch& batch) {
+void check(const ModelShape& shape, int most_tokens, const Batch& batch) {
+    most_tokens = std::min(most_tokens, shape.longest());
     if (batch.offsets[0] != 0) throw std::invalid_argument("offsets must begin with 0.");
     for (int s = 0; s < batch.sequences; ++s) {
         const long length = static_cast<long>(batch.offsets[s + 1]) - batch.offsets[s];
         if (length < 1)
             throw std::invalid_argument("sequence " + std::to_string(s) + " has no tokens.");
-        if (length > shape.longest())
+        if (length > most_tokens)
             throw std::invalid_argument(
                 "sequence " + std::to_string(s) + " has " + std::to_string(length) +
-                " tokens; this model takes at most " + std::to_string(shape.longest()) + ".");
+                " tokens; this model takes at most " + std::to_string(most_tokens) + ".");
         if (batch.keys_of(s) < 1 || batch.keys_of(s) > length)
             throw std::invalid_argument("sequence " + std::to_string(s) + " has " +
                                         std::to_string(length) + " tokens, so it cannot have " +
@@ -79,6 +81,7 @@ struct FloatNetwork {
     using Kernels = const sparsebert::Kernels;
     using Distances = sparsebert::Distances;
     static constexpr auto kOrder = Positions::Order::kLanesAreQueries;
+    static constexpr int kMostTokens = std::numeric_limits<int>::max();
 };
 
 struct Int8Network {
@@ -89,6 +92,8 @@ struct Int8Network {
     using Kernels = const Int8Choice;
     using Distances = Int8Distances;
     static constexpr auto kOrder = Positions::Order::kLanesAreKeys;
+    // Attention sums a product of at most 255 x 127 for each token, in int32.
+    static constexpr int kMostTokens = 65'536;
 };
 
 template <typename Network>
@@ -140,7 +145,7 @@ class EncoderOf : public Encoder {
     // finish(pass, first sequence, first token) then writes the micro-batch's results.
     template <typename Finish>
     void run(const Batch& batch, Reads reads, Finish finish) {
-        check(model_, batch);
+        check(model_, Network::kMostTokens, batch);
         State& state = state_.get();
         std::lock_guard<std::mutex> lock(state.mutex);
         std::vector<int32_t> offsets, position_ids;

@@ -19,12 +19,11 @@ constexpr float kLog2E = 1.44269504f;
 // are for keys after the query; of each half, half are for single distances, and the rest widen
 // with their logarithm up to 128. In float32, as transformers computes it.
 int bucket(int key_minus_query, int buckets) {
-    constexpr int kFarthest = 128;
     const int half = buckets / 2, exact = half / 2, distance = std::abs(key_minus_query);
     const int start = key_minus_query > 0 ? half : 0;
     if (distance < exact) return start + distance;
     const float grown = std::log(static_cast<float>(distance) / static_cast<float>(exact)) /
-                        static_cast<float>(std::log(static_cast<double>(kFarthest) / exact)) *
+                        static_cast<float>(std::log(static_cast<double>(kFarthestBucket) / exact)) *
                         static_cast<float>(half - exact);
     return start + std::min(exact + static_cast<int>(grown), half - 1);
 }

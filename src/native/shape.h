@@ -44,6 +44,9 @@ struct RotarySpeed {
     }
 };
 
+// The distance from which on all keys are in a side's last bucket (see `Positions`).
+constexpr int kFarthestBucket = 128;
+
 // One layer's attention: the largest distance at which tokens attend to each other, and the rotary
 // embedding.
 struct LayerAttention {

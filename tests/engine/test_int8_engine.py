@@ -24,7 +24,7 @@ from reference_int8 import ReferenceInt8
 from sparsebert.checkpoint.config import EncoderConfig, parse_config
 from sparsebert.compressed import compress
 from sparsebert.engine import Encoder, available_instruction_sets
-from sparsebert.errors import EngineError, InputError
+from sparsebert.errors import CheckpointError, EngineError, InputError
 from sparsebert.patterns import ONE_OF_TWO, Pattern, mask_from_scores
 from sparsebert.quantized import (
     Quantized,
@@ -464,3 +464,32 @@ def test_more_inputs_than_a_sum_can_hold_are_refused() -> None:
     config, weights = model(pattern="dense", shape=(4, 65_796, 1), layers=1)
     with pytest.raises(EngineError, match="'encoder.layer.0.output.dense.weight' has 65796 inputs"):
         Encoder(config, weights, threads=1)
+
+
+def test_tokens_that_attention_cannot_sum_are_refused() -> None:
+    tokens = 65_537
+    raw = bert_config("encoder", max_position_embeddings=tokens, num_hidden_layers=1)
+    tensors = bert_tensors(raw, "encoder")
+    weights: Weights = {
+        name: quantize(value, QuantizedTable if "embeddings." in name else QuantizedDense)
+        if value.ndim == 2
+        else value
+        for name, value in tensors.items()
+    }
+    encoder = Encoder(parse_config(raw, list(tensors), Path("config.json")), weights, threads=1)
+    zeros = np.zeros(tokens, np.int32)
+    with pytest.raises(InputError, match="has 65537 tokens; this model takes at most 65536"):
+        encoder.hidden(zeros, zeros, np.array([0, tokens], np.int32))
+
+
+@pytest.mark.parametrize("head", range(SHAPES[0][2]))
+def test_a_head_whose_scores_overflow_is_refused(isa: str, head: int) -> None:
+    """Its probabilities are no numbers, and the other heads' columns are."""
+    config, weights = model(layers=1)
+    size = config.hidden_size // config.num_attention_heads
+    name = "encoder.layer.0.attention.self.key.bias"
+    bias = np.array(weights[name])
+    bias[head * size : (head + 1) * size] = 3e38
+    *_, arrays = batch(LENGTHS)
+    with pytest.raises(CheckpointError, match="not finite"):
+        Encoder(config, {**weights, name: bias}, threads=1).hidden(*arrays)

@@ -118,6 +118,41 @@ def test_a_window_does_not_go_with_scores_by_distance(model: HandedOver) -> None
         model.load()
 
 
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (
+            {"fused_attention": True, "query_key_norm": True},
+            "LayerNorms of queries and keys need separate query and key layers",
+        ),
+        (
+            {"norm_first": True, "residual_norm": True},
+            "residual_norm cannot be combined with norm_first",
+        ),
+        ({"relative_buckets": 3}, "relative_buckets must be from 4 to 511, not 3"),
+        ({"relative_buckets": 512}, "relative_buckets must be from 4 to 511, not 512"),
+        (
+            {"attention": [(None, 10_000.0, 1.0)] * 2, "first_position": 2},
+            "attention window or rotary embedding is invalid",
+        ),
+    ],
+)
+def test_settings_that_no_kernel_computes(
+    model: HandedOver, settings: dict[str, Any], complaint: str
+) -> None:
+    model.settings.update(settings)
+    with pytest.raises(ValueError, match=complaint):
+        model.load()
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_decoder_needs_a_dense_layer(int8: bool) -> None:
+    model = HandedOver(int8=int8, head="masked-lm")
+    model.settings["head_dense"] = ""
+    with pytest.raises(ValueError, match="a decoder needs a dense layer before it"):
+        model.load()
+
+
 @pytest.mark.parametrize("wrong", [scattered, misaligned, lambda array: array.astype(np.int64)])
 def test_ids_and_results_are_used_where_they_lie(
     model: HandedOver, wrong: Callable[[Any], Any]

@@ -288,8 +288,9 @@ void check_rows_of_floats(int count, Kind kind, uint64_t seed) {
     });
 }
 
-// A file's weights may be arbitrarily large, and lead to values that are not finite: the result is
-// lost, but a zero point must stay in range, or the sums that start with it would overflow.
+// A file's weights may be arbitrarily large, and lead to values that are not finite. The result is
+// lost, and a scale that is not finite tells so, wherever in the row the value is; a zero point must
+// stay in range, or the sums that start with it would overflow.
 void check_not_finite(int features, uint64_t seed) {
     Random random(seed);
     const int padded = round_up(features, 16);
@@ -307,9 +308,14 @@ void check_not_finite(int features, uint64_t seed) {
         const Out out(features, 1);
         const Int8Rows rows = out.rows();
         const FloatRows row{x.data(), x.size(), 1};
+        const auto expect_lost = [&](const char* what, float scale) {
+            if (std::isnan(odd) && std::isfinite(scale))
+                fail(name, ", ", what, ": scale ", scale, " with a NaN at index ", index);
+        };
         const auto expect_zero = [&](const char* what) {
             if (out.zero_points[1] < 0 || out.zero_points[1] > 255)
                 fail(name, ", ", what, ": zero point ", out.zero_points[1], " of ", odd);
+            expect_lost(what, out.scales[1]);
         };
         for (const Activation activation : kActivations) {
             fill(x);
@@ -329,9 +335,14 @@ void check_not_finite(int features, uint64_t seed) {
         expect_zero("norm's factors");
 
         const Guarded<uint8_t> values(3 * padded);
-        const Guarded<float> scales(3), projections(3 * features, odd);
+        const Guarded<float> scales(3);
+        Guarded<float> projections(3 * features);
+        for (int part = 0; part < 3; ++part)
+            for (int f = 0; f < features; ++f)
+                projections[part * features + f] = all || f == index ? odd : random.normal();
         kernels.split_heads(projections.data(), features,
                             {values.data(), scales.data(), 1, features}, 0);
+        for (int part = 0; part < 3; ++part) expect_lost("split_heads", scales[part]);
     });
 }
 

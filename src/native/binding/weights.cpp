@@ -218,6 +218,11 @@ void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shap
     shape.fused_attention = flag("fused_attention");
     shape.gated = flag("gated");
     shape.fused_gate = flag("fused_gate");
+    if (shape.fused_attention && flag("query_key_norm"))
+        throw std::invalid_argument(
+            "LayerNorms of queries and keys need separate query and key layers.");
+    if (shape.norm_first && flag("residual_norm"))
+        throw std::invalid_argument("residual_norm cannot be combined with norm_first.");
     if (shape.hidden_size < 1 || shape.intermediate_size < 1 || shape.embedding_size < 1 ||
         shape.heads < 1 || shape.hidden_size % shape.heads)
         throw std::invalid_argument(
@@ -232,12 +237,16 @@ void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shap
             attention.rotary = {nb::cast<float>(parts[1]), nb::cast<float>(parts[2])};
         const auto [theta, factor] = attention.rotary;
         if (attention.window < 0 || !(theta >= 0 && factor > 0) ||
-            (theta > 0 && shape.hidden_size / shape.heads % 2))
+            (theta > 0 && (shape.hidden_size / shape.heads % 2 || shape.first_position > 0)))
             throw std::invalid_argument(
                 "a layer's attention window or rotary embedding is invalid.");
         shape.layers_attention.push_back(attention);
     }
     if (const int buckets = integer("relative_buckets")) {
+        if (buckets < 4 || buckets >= 4 * kFarthestBucket)
+            throw std::invalid_argument("relative_buckets must be from 4 to " +
+                                        std::to_string(4 * kFarthestBucket - 1) + ", not " +
+                                        std::to_string(buckets) + ".");
         const std::string name = "encoder.relative_attention_bias.weight";
         shape.relative_bias = weights.small_matrix(name, buckets, shape.heads);
     }
@@ -260,6 +269,8 @@ void read_shape(const nb::dict& config, const Weights& weights, ModelShape& shap
     head.decoder = flag("head_decoder");
     if (head.decoder && head.per_sequence())
         throw std::invalid_argument("a decoder scores each token, not a sequence.");
+    if (head.decoder && text("head_dense").empty())
+        throw std::invalid_argument("a decoder needs a dense layer before it.");
     head.width = head.decoder ? shape.embedding_size : shape.hidden_size;
     head.outputs = head.decoder ? shape.vocabulary : integer("head_outputs");
     if (head.outputs < 1) throw std::invalid_argument("the head has no outputs.");

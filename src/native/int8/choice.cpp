@@ -139,6 +139,7 @@ Int8Choice choose_int8_kernels(const InstructionSet& set, bool pairs) {
     const char* variable = std::getenv("SPARSEBERT_INT8_KERNEL");
     const std::string name = variable && *variable ? variable : "auto";
     const std::string forced = name + " kernel (SPARSEBERT_INT8_KERNEL)";
+    const std::string reason = pairs ? forced : "";  // dense weights have one kernel without tiles
     const auto require = [&](const Int8Kernels* kernels) {
         if (!kernels)
             throw std::invalid_argument(std::string(set.name) + " has no " + name +
@@ -149,10 +150,10 @@ Int8Choice choose_int8_kernels(const InstructionSet& set, bool pairs) {
             return measured(set, pairs ? Int8Layout::kPairs : Int8Layout::kDense);
         return {set.int8, nullptr, 0, pairs ? "blend kernel" : ""};
     }
-    if (name == "blend") return {set.int8, nullptr, 0, pairs ? forced : ""};
+    if (name == "blend") return {set.int8, nullptr, 0, reason};
     if (name == "lookup") {
         if (pairs) require(set.int8_lookup);
-        return {pairs ? set.int8_lookup : set.int8, nullptr, 0, pairs ? forced : ""};
+        return {pairs ? set.int8_lookup : set.int8, nullptr, 0, reason};
     }
     if (name == "tiles") {
         require(set.int8_tiles);

@@ -33,12 +33,21 @@ inline void each_few_rows(const FloatRows& x, int features, int row, const Visit
         visit(FloatRows{x.row(i), x.stride, std::min(most, x.count - i)}, row + i);
 }
 
+// 0 lane by lane, or NaN once a number was not finite: minimum and maximum do not keep a NaN.
+struct Finite {
+    Vec zero = Vec::broadcast(0.0f);
+    void include(Vec x) { zero = fma(x, Vec::broadcast(0.0f), zero); }
+    float sum() const { return lane_sum(zero); }
+};
+
 // The minimum and maximum of a row and 0, lane by lane.
 struct Bounds {
     Vec low = Vec::broadcast(0.0f), high = Vec::broadcast(0.0f);
+    Finite finite;
     void include(Vec x) {
         low = min(low, x);
         high = max(high, x);
+        finite.include(x);
     }
 };
 
@@ -51,7 +60,7 @@ inline void quantize(const FloatRows& x, int features, const Bounds (&bounds)[kR
     float inverses[kRowsTogether], zeros[kRowsTogether];
     for (int i = 0; i < x.count; ++i) {
         const float lo = -largest(sub(Vec::broadcast(0.0f), bounds[i].low));
-        const float scale = (largest(bounds[i].high) - lo) / 255.0f;
+        const float scale = (largest(bounds[i].high) - lo + bounds[i].finite.sum()) / 255.0f;
         inverses[i] = 1.0f / std::max(scale, kSmallest);
         zeros[i] = std::min(std::max(0.0f, std::nearbyint(-lo * inverses[i])), 255.0f);
         out.scales[row + i] = scale;
@@ -193,7 +202,7 @@ void gate(const FloatRows& x, size_t second, int features, Activation activation
 }
 
 // The largest magnitude of `size` values, lane by lane.
-inline Vec largest_magnitudes(const float* x, int size) {
+inline Vec largest_magnitudes(const float* x, int size, Finite& finite) {
     float buffer[16];
     Vec most = Vec::broadcast(0.0f);
     for (int d = 0; d < size; d += 16) {
@@ -201,6 +210,7 @@ inline Vec largest_magnitudes(const float* x, int size) {
         for (int i = 0; i < 16; i += Vec::kWidth) {
             const Vec value = Vec::load(values + i);
             most = max(most, max(value, sub(Vec::broadcast(0.0f), value)));
+            finite.include(value);
         }
     }
     return most;
@@ -219,13 +229,15 @@ void split(const float* projections, size_t stride, const Int8Heads& heads, size
         float inverses[3][16];
         for (int part = 0; part < 3; ++part, to += heads.heads) {
             Vec most[16];
+            Finite finite;
             for (int i = 0; i < 16; ++i)
-                most[i] = i < count ? largest_magnitudes(x + part * stride + i * size, size)
+                most[i] = i < count ? largest_magnitudes(x + part * stride + i * size, size, finite)
                                     : Vec::broadcast(0.0f);
+            const Vec zero = Vec::broadcast(finite.sum());
             float scales[16];
             largest_of_each(most, scales);
             for (int i = 0; i < 16; i += Vec::kWidth) {
-                const Vec scale = div(Vec::load(scales + i), Vec::broadcast(127.0f));
+                const Vec scale = add(div(Vec::load(scales + i), Vec::broadcast(127.0f)), zero);
                 scale.store(scales + i);
                 div(Vec::broadcast(1.0f), max(Vec::broadcast(kSmallest), scale))
                     .store(inverses[part] + i);

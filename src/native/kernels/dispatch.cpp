@@ -34,6 +34,12 @@ bool has_avx512_bf16() {  // bit 5 of the same register
 #endif
 
 #ifdef SPARSEBERT_X86_64
+// Leaf 1, bit 29 of ECX. Not every compiler's __builtin_cpu_supports knows it.
+bool has_f16c() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
+}
+
 // Size of the L1 data cache in bytes, from leaf 4 (Intel) or 0x8000001d (AMD); 0 if the CPU does
 // not report it.
 unsigned l1_bytes() {
@@ -61,7 +67,8 @@ const Kernels& avx512_kernels() {
 std::vector<InstructionSet> x86_sets() {
 #ifdef SPARSEBERT_X86_64
     __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                      __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && has_f16c();
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512dq");
