@@ -64,4 +64,13 @@ class Arena {
     size_t used_ = 0;
 };
 
+// Makes room for everything that lay(arena) takes, by calling it twice: to count, then to allocate.
+template <typename Lay>
+void lay_out(Bytes& memory, const Lay& lay) {
+    Arena count;
+    lay(count);
+    Arena layout(memory.reserve(count.used()));
+    lay(layout);
+}
+
 }  // namespace sparsebert

@@ -23,15 +23,12 @@ struct Int8Distances::Memory {
         const size_t floats = rows * 3 * part;
         const size_t layer = std::max(int8_linear_scratch(model.hidden_size),
                                       shared_scratch_bytes(model.widest_shared));
-        const auto lay = [&](uint8_t* memory) {
-            Arena layout(memory);
+        lay_out(bytes, [&](Arena& layout) {
             projections = layout.take<float>(floats);
             heads.values = layout.take<uint8_t>(rows * heads.row());
             heads.scales = layout.take<float>(static_cast<size_t>(rows) * 3 * heads.heads);
             scratch = layout.take<int8_t>(layer);
-            return layout.used();
-        };
-        lay(bytes.reserve(lay(nullptr)));
+        });
         std::fill_n(projections, floats, 0.0f);  // values are never written, the others not always
     }
     size_t part;  // floats of a row's queries, keys or values

@@ -97,30 +97,20 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
     all.hidden = reinterpret_cast<float*>(workspace.hidden.reserve(floats * sizeof(float)));
     all.context = reinterpret_cast<float*>(
         workspace.context.reserve(sizeof(float) * tokens * round_up(widest, 16)));
-    const auto lay_rows = [&](uint8_t* memory) {
-        Arena layout(memory);
-        all.quantized = take_rows(layout, tokens, widest);
-        return layout.used();
-    };
-    lay_rows(workspace.quantized.reserve(lay_rows(nullptr)));
-    const auto lay_first = [&](uint8_t* memory) {
-        Arena layout(memory);
+    lay_out(workspace.quantized,
+            [&](Arena& layout) { all.quantized = take_rows(layout, tokens, widest); });
+    lay_out(workspace.first, [&](Arena& layout) {
         const int rows = reads == Reads::kFirstTokens ? batch.sequences : 0;
         first.hidden = layout.take<float>(static_cast<size_t>(rows) * hidden_stride);
         first.context = layout.take<float>(static_cast<size_t>(rows) * hidden_stride);
         first.quantized = take_rows(layout, rows, model.hidden_size);
-        return layout.used();
-    };
-    lay_first(workspace.first.reserve(lay_first(nullptr)));
+    });
     heads.heads = model.heads;
     heads.head_size = model.hidden_size / model.heads;
-    const auto lay_heads = [&](uint8_t* memory) {
-        Arena layout(memory);
+    lay_out(workspace.heads, [&](Arena& layout) {
         heads.values = layout.take<uint8_t>(tokens * heads.row());
         heads.scales = layout.take<float>(static_cast<size_t>(tokens) * 3 * model.heads);
-        return layout.used();
-    };
-    lay_heads(workspace.heads.reserve(lay_heads(nullptr)));
+    });
     // The context's columns past the last are read by the quantiser but never written.
     if (hidden_stride != model.hidden_size) std::memset(all.context, 0, floats * sizeof(float));
     block_bytes = RunMemory(*this, nullptr).used;
@@ -133,16 +123,13 @@ Int8Shared::Int8Shared(const Int8Model& model_, const Int8Choice& choice_, Threa
     scratch_bytes = (scratch_bytes + 63) / 64 * 64;
     workspace.scratch.reserve(scratch_bytes * threads);
     // Reserved here rather than where it is used: no thread may run out of memory between barriers.
-    const auto lay_pooled = [&](uint8_t* memory) {
-        Arena layout(memory);
+    lay_out(workspace.pooled, [&](Arena& layout) {
         const size_t rows = model.head.per_sequence() ? batch.sequences : 0;
         gathered = take_rows(layout, static_cast<int>(rows), model.hidden_size);
         gathered_rows = layout.take<float>(rows * hidden_stride);
         logits = layout.take<float>(
             model.head.decoder ? static_cast<size_t>(tokens) * kDecodedColumns * threads : 0);
-        return layout.used();
-    };
-    lay_pooled(workspace.pooled.reserve(lay_pooled(nullptr)));
+    });
 }
 
 Int8Pass::Int8Pass(Int8Shared& shared, int thread)
