@@ -65,7 +65,9 @@ def test_nor_is_a_part(part: int, why: str) -> None:
 def test_parts_that_are_too_few() -> None:
     for int8 in (False, True):
         model = HandedOver(int8=int8)
-        whole = model.arrays[LAYER] if int8 else (1, 2, 1, 32, np.zeros(0), np.zeros(0))
+        whole = (
+            model.arrays[LAYER] if int8 else ("compressed", 32, 1, 2, 1, np.zeros(0), np.zeros(0))
+        )
         for count in range(len(whole)):
             model.arrays[LAYER] = whole[:count]
             with pytest.raises(ValueError, match=f"weight '{LAYER}' "):

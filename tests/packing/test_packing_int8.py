@@ -265,12 +265,12 @@ def test_the_engine_is_handed_each_layout_as_it_reads_it(tmp_path: Path, pattern
     assert isinstance(query, Quantized)
     assert isinstance(pooler, Quantized)
     assert isinstance(words, Quantized)
-    kinds = {"1:2": ("pairs", 36), "2:4": (2, 4, 36)}
-    kind = kinds.get(pattern, ("shared-pairs", 16, 36))
+    kinds = {"1:2": ("pairs", 36), "2:4": ("panels", 36, 2, 4)}
+    kind = kinds.get(pattern, ("shared-pairs", 36, 16))
     for weight, expected in (
         (query, (*kind, query.values, query.bits, query.scales)),
         (pooler, ("dense", 36, pooler.values, pooler.scales)),
-        (words, ("table", words.values, words.scales)),
+        (words, ("table", 36, words.values, words.scales)),
     ):
         found = _native(weight)
         assert len(found) == len(expected)

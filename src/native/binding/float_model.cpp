@@ -43,9 +43,9 @@ Matrix shared_pairs(const std::string& name, int shared_rows, int columns, const
 }
 
 Matrix compressed(const std::string& name, const Parts& parts) {
-    const int n = parts.integer(0), m = parts.integer(1);
-    const int shared_rows = parts.integer(2), columns = parts.integer(3);
-    const AnyArray values = as_array(name, parts[4]), bits = as_array(name, parts[5]);
+    const int columns = parts.integer(1), n = parts.integer(2), m = parts.integer(3);
+    const int shared_rows = parts.integer(4);
+    const AnyArray values = as_array(name, parts[5]), bits = as_array(name, parts[6]);
     if (shared_rows != 1) return shared_pairs(name, shared_rows, columns, values, bits);
     if (n < 1 || m <= n || m > kPanelColumns || columns < m || columns % m)
         refuse(name, "has an invalid pattern");
@@ -72,7 +72,8 @@ Matrix compressed(const std::string& name, const Parts& parts) {
     return matrix;
 }
 
-// An entry is an array, or (n, m, shared rows, columns, values, bits) for a compressed matrix.
+// An entry is an array, or for a compressed matrix ("compressed", columns, n, m, shared rows,
+// values, bits).
 Matrix read_matrix(const Weights& weights, const std::string& name, int rows, int columns) {
     const nb::object value = weights.entry(name);
     const Matrix matrix = nb::isinstance<nb::tuple>(value) ? compressed(name, Parts(name, value))

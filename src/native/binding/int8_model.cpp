@@ -90,7 +90,6 @@ class Reader {
         return to;
     }
 
-    // Reads the tuples that `_native` in engine/__init__.py makes of a `Quantized`.
     Int8Weight matrix(const std::string& name, int rows, int columns) {
         const nb::object value = weights_.entry(name);
         if (!nb::isinstance<nb::tuple>(value))
@@ -100,15 +99,12 @@ class Reader {
         weight.rows = rows;
         weight.columns = columns;
         const int tiles = weight.tiles(), groups = weight.groups();
-        const std::string kind = parts.is_text(0) ? nb::cast<std::string>(parts[0]) : "bitmap";
-        // The index of the values: after the number of columns (tables have none), which some kinds
-        // precede with other numbers.
-        const bool more = kind == "bitmap" || kind == "shared-pairs";
-        int next = kind == "table" ? 1 : more ? 3 : 2;
-        if (kind != "table") check_shape(name, rows, parts.integer(next - 1), rows, columns);
+        const std::string kind = parts.text(0);
+        check_shape(name, rows, parts.integer(1), rows, columns);
         if (columns > kMostInputs)
             refuse(name, "has " + std::to_string(columns) + " inputs; int32 sums allow at most " +
                              std::to_string(kMostInputs));
+        int next = kind == "panels" ? 4 : kind == "shared-pairs" ? 3 : 2;
         const AnyArray values = as_array(name, parts[next++]);
         bool fits = values.dtype() == nb::dtype<int8_t>();
         if (kind == "pairs") {
@@ -117,7 +113,7 @@ class Reader {
             weight.bits = bits(name, parts[next++], tiles, groups);
         } else if (kind == "shared-pairs") {
             weight.layout = Int8Layout::kSharedPairs;
-            weight.shared_rows = parts.integer(1);
+            weight.shared_rows = parts.integer(2);
             fits = fits && columns % 2 == 0 &&
                    is(values, {tiles, (columns + 15) / 16 * 2, kTileRows, 4});
             weight.second = seconds(name, parts[next++], weight);
@@ -127,9 +123,9 @@ class Reader {
         } else if (kind == "table") {
             weight.layout = Int8Layout::kTable;
             fits = fits && is(values, {rows, columns});
-        } else if (kind == "bitmap") {
+        } else if (kind == "panels") {
             weight.layout = Int8Layout::kBitmap;
-            const int n = parts.integer(0), m = parts.integer(1);
+            const int n = parts.integer(2), m = parts.integer(3);
             if (n < 1 || m <= n || m > kPanelColumns || columns < m || columns % m)
                 refuse(name, "has an invalid pattern");
             weight.panel_columns = kPanelColumns / m * m;

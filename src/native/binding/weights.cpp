@@ -42,6 +42,12 @@ int Parts::integer(size_t index) const {
     return value;
 }
 
+std::string Parts::text(size_t index) const {
+    std::string value;
+    if (!nb::try_cast((*this)[index], value)) refuse(name_, "has a part that is not a string");
+    return value;
+}
+
 nb::object Weights::entry(const std::string& name) const {
     if (!has(name)) refuse(name, "is missing");
     return entries_[name.c_str()];
@@ -123,13 +129,9 @@ void check_shared_bits(const std::string& name, const AnyArray& bits, int shared
 
 bool is_int8(const nb::dict& entries) {
     for (const auto& [name, value] : entries)
-        if (nb::isinstance<nb::tuple>(value)) {
-            const nb::tuple parts = nb::cast<nb::tuple>(value);
-            if (parts.size() > 0 && nb::isinstance<nb::str>(parts[0])) return true;
-            // An int8 N:M matrix is (n, m, columns, values, ...); a floating-point one has one more
-            // number before its values.
-            if (parts.size() > 3 && nb::isinstance<AnyArray>(parts[3])) return true;
-        }
+        if (nb::isinstance<nb::tuple>(value) &&
+            Parts(nb::cast<std::string>(name), value).text(0) != "compressed")
+            return true;
     return false;
 }
 

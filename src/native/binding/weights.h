@@ -31,14 +31,15 @@ inline bool is_aligned(const void* data, size_t bytes) {
     return reinterpret_cast<uintptr_t>(data) % bytes == 0;
 }
 
-// A weight that is a tuple of parts.
+// A weight that is a tuple of parts: the kind of matrix, its number of columns, and then the
+// numbers and arrays of that kind (see `_native` in engine/__init__.py).
 class Parts {
   public:
     // Refused if `value` is not a tuple.
     Parts(const std::string& name, nb::handle value);
     nb::handle operator[](size_t index) const;  // refused if out of range
     int integer(size_t index) const;            // refused if it is not an integer
-    bool is_text(size_t index) const { return nb::isinstance<nb::str>((*this)[index]); }
+    std::string text(size_t index) const;       // refused if it is not a string
 
   private:
     std::string name_;

@@ -119,7 +119,9 @@ def run_bench(
         ragged = {name for name, setup in setups.items() if setup.ragged}
         for workload in workloads:
             times = _measure(workload, workers, reports, ragged, rounds, report)
-            result.baseline = result.baseline or next((name for name in times if name.startswith(OUR)), None)
+            result.baseline = result.baseline or next(
+                (name for name in times if name.startswith(OUR)), None
+            )
             result.rows += _rows(workload.shape, times, result.baseline)
         for name, worker in workers.items():
             try:
@@ -233,9 +235,7 @@ def _median_of(worker: Worker, batches: Path, calls: int, *, warm_up: bool = Fal
     return float(np.median(answer["seconds"]))
 
 
-def _rows(
-    shape: Shape | Texts, times: dict[str, list[float]], baseline: str | None
-) -> list[Row]:
+def _rows(shape: Shape | Texts, times: dict[str, list[float]], baseline: str | None) -> list[Row]:
     rows = []
     for name, seconds in times.items():
         milliseconds = np.asarray(seconds) * 1e3

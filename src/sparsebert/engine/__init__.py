@@ -24,7 +24,7 @@ import numpy.typing as npt
 import sparsebert._engine as _engine
 from sparsebert.compressed import Compressed
 from sparsebert.errors import CheckpointError, EngineError, InputError
-from sparsebert.quantized import Quantized, QuantizedPanels, QuantizedSharedPairs, QuantizedTable
+from sparsebert.quantized import Quantized
 
 Weight = npt.NDArray[Any] | Compressed | Quantized
 Floats = npt.NDArray[np.float32]
@@ -312,19 +312,16 @@ def _native(weight: Weight) -> Any:
     """What the native module takes: a contiguous, aligned array, or a tuple of a matrix's parts."""
     if isinstance(weight, np.ndarray):
         return _in_place(weight)
-    parts = [_in_place(part) for part in weight.parts.values()]
-    if isinstance(weight, QuantizedTable):
-        return (weight.layout, *parts)
-    if isinstance(weight, QuantizedSharedPairs):
-        assert weight.pattern is not None
-        return (weight.layout, weight.pattern.shared_rows, weight.columns, *parts)
-    if isinstance(weight, Compressed):
-        pattern = weight.pattern
-        return (pattern.n, pattern.m, pattern.shared_rows, weight.columns, *parts)
-    if isinstance(weight, QuantizedPanels):
-        assert weight.pattern is not None
-        return (weight.pattern.n, weight.pattern.m, weight.columns, *parts)
-    return (weight.layout, weight.columns, *parts)
+    kind = "compressed" if isinstance(weight, Compressed) else weight.layout
+    pattern = weight.pattern
+    numbers: tuple[int, ...] = ()
+    if pattern is not None:
+        numbers = {
+            "compressed": (pattern.n, pattern.m, pattern.shared_rows),
+            "shared-pairs": (pattern.shared_rows,),
+            "panels": (pattern.n, pattern.m),
+        }.get(kind, ())
+    return (kind, weight.columns, *numbers, *(_in_place(part) for part in weight.parts.values()))
 
 
 def _in_place(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
