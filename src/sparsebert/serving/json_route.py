@@ -23,6 +23,7 @@ from sparsebert.serving.admission import Reservation
 from sparsebert.serving.errors import ClientGone, RequestError
 from sparsebert.serving.service import service_of
 from sparsebert.serving.stats import RequestStats
+from sparsebert.tasks.expansion import inflated
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -171,21 +172,16 @@ async def _read(request: Request, limit: int, reservation: Reservation) -> bytes
 
 
 def _decoded(raw: bytes, limit: int) -> bytes:
-    """Decompress up to ``limit`` + 1 bytes: a small body may be a decompression bomb."""
-    body = b""
-    while True:  # gzip may have several members in sequence
-        decoder = zlib.decompressobj(wbits=47)  # detects gzip or zlib by its header
-        try:
-            body += decoder.decompress(raw, limit + 1 - len(body))
-        except zlib.error:
-            raise _broken() from None
-        if len(body) > limit:
-            raise _too_large(limit)
-        if not decoder.eof:
-            raise _broken()
-        raw = decoder.unused_data
-        if not raw:
-            return body
+    """Decompress up to about ``limit`` bytes: a small body may be a decompression bomb."""
+    body = bytearray()
+    try:
+        for block in inflated(raw, wbits=47):  # detects gzip or zlib by its header
+            body += block
+            if len(body) > limit:
+                raise _too_large(limit)
+    except zlib.error:
+        raise _broken() from None
+    return bytes(body)
 
 
 def _broken() -> RequestError:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 _FREE, _TIMES = 32 << 20, 16  # a file of n bytes may expand to _FREE + _TIMES * n bytes
 _FREE_ROWS, _BYTES_OF_ROW = 1_000_000, 4  # and have _FREE_ROWS + n / _BYTES_OF_ROW rows
-_BLOCK = 1 << 20  # bytes decompressed at a time
+# Bytes that zlib gets and makes at a time. It copies what it has not read for each member and each
+# block of output, so large pieces would take quadratic time.
+_INPUT, _OUTPUT = 1 << 12, 1 << 16
 _AT_ONCE, _ROWS_AT_ONCE = 64 << 20, 128  # bytes and rows of Parquet decoded at a time
 MOST_COLUMNS = 1000
 LONGEST_LINE = 64 << 20
@@ -56,25 +58,35 @@ class Expansion:
             )
 
 
-def gunzip(content: bytes, source: str | Path) -> bytes:
-    """Decompress gzip of one or more members. DataError if it is damaged or expands too much.
+def inflated(content: bytes, wbits: int) -> Iterator[bytes]:
+    """Decompress gzip or zlib, as ``wbits`` says to the zlib module, in blocks of up to 64 KiB.
 
-    As in the gzip module, zeros after the last member are taken as padding.
+    There may be several members, and zeros after the last are padding, as in the gzip module.
+    zlib.error if it is damaged or truncated.
     """
+    member = zlib.decompressobj(wbits=wbits)
+    for start in range(0, len(content), _INPUT):
+        waiting = content[start : start + _INPUT]
+        while waiting:
+            if member.eof:
+                waiting = waiting.lstrip(b"\0")
+                if not waiting:
+                    break
+                member = zlib.decompressobj(wbits=wbits)
+            yield member.decompress(waiting, _OUTPUT)
+            waiting = member.unused_data if member.eof else member.unconsumed_tail
+    if content and not member.eof:
+        raise zlib.error("it is truncated")
+
+
+def gunzip(content: bytes, source: str | Path) -> bytes:
+    """Decompress gzip of one or more members. DataError if it is damaged or expands too much."""
     expansion = Expansion(source, len(content))
     found: list[bytes] = []
-    waiting = content
     try:
-        while waiting:
-            member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-            while not member.eof:
-                if not waiting:
-                    raise DataError(f"{source} cannot be read as gzip: it is truncated.")
-                block = member.decompress(waiting, _BLOCK)
-                expansion.add(len(block))
-                found.append(block)
-                waiting = member.unconsumed_tail
-            waiting = member.unused_data.lstrip(b"\0")
+        for block in inflated(content, 16 + zlib.MAX_WBITS):
+            expansion.add(len(block))
+            found.append(block)
     except zlib.error as fault:
         raise DataError(f"{source} cannot be read as gzip: {fault}.") from fault
     return b"".join(found)
