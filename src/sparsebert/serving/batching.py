@@ -22,7 +22,8 @@ from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.sequences import Tokens
 from sparsebert.serving.errors import RequestError
 
-_NUMBER_BYTES = 4 + 12  # as float32, and as JSON text
+NUMBER_BYTES = 4 + 12
+"""Bytes to reserve for a number: as float32, and as JSON text."""
 BatchObserver = Callable[[Sequence[int], float], None]
 """Called after each batch with the length of each sequence in tokens, and the seconds taken."""
 
@@ -30,7 +31,7 @@ BatchObserver = Callable[[Sequence[int], float], None]
 def result_bytes(call: EngineCall, sequences: Sequence[Tokens], width: int) -> int:
     """Bytes to reserve for the rows of ``sequences``, up to ``width`` wide, and their JSON."""
     rows = sum(map(len, sequences)) if call.per_token else len(sequences)
-    return rows * width * _NUMBER_BYTES
+    return rows * width * NUMBER_BYTES
 
 
 class Job:

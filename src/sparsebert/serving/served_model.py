@@ -73,6 +73,14 @@ class ServedModel:
         return self.model.config.head
 
     @property
+    def logits_width(self) -> int:
+        """The number of logits that the head gives for a text or token."""
+        config = self.model.config
+        if self.head is Head.MASKED_LM:
+            return config.vocab_size
+        return 2 if self.head is Head.QUESTION else len(config.labels)
+
+    @property
     def is_reranker(self) -> bool:
         """Whether it can rerank: a one-label classifier, as in TEI, or a multi-vector model."""
         one_label = self.head is Head.SEQUENCE and len(self.model.config.labels) == 1
@@ -299,10 +307,10 @@ class ServedModel:
 
     def _width(self, call: EngineCall) -> int:
         """An upper bound on the width of a row of results."""
-        config, embedder = self.model.config, self.model.token_vectors
-        if self.head is Head.MASKED_LM and call.method in ("head", "sparse", "masked"):
-            return config.vocab_size
-        return max(config.hidden_size, embedder.width if embedder else 0)
+        if call.method in ("head", "sparse", "masked"):
+            return self.logits_width
+        embedder = self.model.token_vectors
+        return max(self.model.config.hidden_size, embedder.width if embedder else 0)
 
     def _limit(self, truncation: Truncation | None, most: int) -> int:
         if truncation is None or truncation.tokens is None:

@@ -29,6 +29,8 @@ from pydantic import BaseModel, Field
 from sparsebert.checkpoint import Head
 from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.sequences import Tokens, as_token_sequences
+from sparsebert.serving.admission import Reservation
+from sparsebert.serving.batching import NUMBER_BYTES
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.inference import (
     disconnected,
@@ -134,7 +136,7 @@ async def infer(request: Request, body: InferRequest, name: str, version: str = 
     outputs: list[dict[str, Any]] = []
     binary: list[bytes] = []
     for output in requested:
-        array = _padded(results[output.name])
+        array = _padded(results[output.name], stats_of(request).reservation)
         described = {"name": output.name, "datatype": "FP32", "shape": list(array.shape)}
         if output.parameters.binary_data or body.parameters.binary_data_output:
             binary.append(array.astype("<f4", copy=False).tobytes())
@@ -264,12 +266,17 @@ def _lengths(mask: npt.NDArray[np.int64]) -> list[int]:
     return [int(length) for length in lengths]
 
 
-def _padded(arrays: Sequence[Floats]) -> Floats:
-    """All in one array; those of ``[tokens, width]`` are padded with zeros to the longest."""
+def _padded(arrays: Sequence[Floats], reservation: Reservation) -> Floats:
+    """All in one array; those of ``[tokens, width]`` are padded with zeros to the longest.
+
+    The padding, which may be many times as large as the rest, is reserved; raises RequestError.
+    """
     if arrays[0].ndim == 1:
         return np.stack(arrays)
-    longest = max(len(each) for each in arrays)
-    out = np.zeros((len(arrays), longest, arrays[0].shape[1]), np.float32)
+    lengths, width = [len(each) for each in arrays], arrays[0].shape[1]
+    longest = max(lengths)
+    reservation.reserve((len(arrays) * longest - sum(lengths)) * width * NUMBER_BYTES)
+    out = np.zeros((len(arrays), longest, width), np.float32)
     for index, array in enumerate(arrays):
         out[index, : len(array)] = array
     return out

@@ -146,8 +146,7 @@ async def index(request: Request, body: IndexRequest) -> list[dict[str, str]]:
 
 
 def _tensors(model: ServedModel) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    config = model.model.config
-    width = 2 if model.head is Head.QUESTION else len(config.labels)
+    width = model.logits_width
     inputs = [{"name": each, "datatype": "BYTES", "shape": [-1]} for each in TEXTS]
     inputs += [{"name": each, "datatype": "INT64", "shape": [-1, -1]} for each in IDS]
     shapes = {

@@ -21,6 +21,8 @@ from sparsebert.serving.service import service_of
 
 router = APIRouter(route_class=JsonRoute)
 
+_OBJECT_BYTES = 512  # to reserve for an object of the response, in memory and as JSON
+
 
 @router.post("/tag", response_model=list[TaggedEntity] | list[list[TaggedEntity]])
 async def tag(request: Request, body: TagRequest) -> Any:
@@ -120,6 +122,12 @@ async def _run(
 
     def tokenize() -> list[Any]:
         located.extend(model.locate(texts, name, truncation, '"truncate": true'))
+        if isinstance(body, TagRequest):
+            answer = _OBJECT_BYTES * sum(len(each.tokens) for each in located)
+        else:  # each token that may fill a mask is returned in the whole text
+            text_bytes = [_OBJECT_BYTES + 4 * int(each.offsets.max()) for each in located]
+            answer = body.parameters.top_k * sum(text_bytes)
+        stats.reservation.reserve(answer)
         if isinstance(body, FillRequest):
             tokenizer = model.model.tokenizer
             for index, each in enumerate(located):

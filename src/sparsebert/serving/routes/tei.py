@@ -191,7 +191,9 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Any:
             # A batch of one: only encode_batch lets other threads run in the meantime.
             (found,) = backend.encode_batch([text], add_special_tokens=body.add_special_tokens)
             stats.tokens += len(found)
-            written.append(orjson.Fragment(orjson.dumps(_tokens(found, text))))
+            tokens = orjson.dumps(_tokens(found, text))
+            stats.reservation.reserve(len(tokens))
+            written.append(orjson.Fragment(tokens))
         return written
 
     return await model.in_tokenizer_pool(read)
