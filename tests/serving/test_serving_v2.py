@@ -189,6 +189,24 @@ def test_metadata_and_readiness(client):
             ],
             "text has 2 texts, but text_pair 1",
         ),
+        ([tensor("text_pair", ["a"], [1], "BYTES")], "inputs must include text or input_ids"),
+        (
+            [tensor("text", ["a"], [1], "BYTES"), tensor("text_b", ["b"], [1], "BYTES")],
+            "inputs must be text (and text_pair) or input_ids (and attention_mask, token_type_ids)",
+        ),
+        (
+            [tensor("input_ids", [5], [1, 1]), tensor("position_ids", [3], [1, 1])],
+            ", and no others.",
+        ),
+        (
+            [tensor("text", ["a"], [1], "BYTES"), tensor("input_ids", [5], [1, 1])],
+            ", and no others.",
+        ),
+        ([tensor("text", [each], [1], "BYTES") for each in "ab"], "the same tensor twice"),
+        (
+            [{**tensor("text", ["a"], [1], "BYTES"), "parameters": {"binary_data_size": 0}}],
+            "both data and binary data",
+        ),
     ],
 )
 def test_refusals(client, inputs, said):
@@ -235,6 +253,10 @@ class TestCutting:
         outputs = [{"name": "logits", "parameters": {"classification": 2}}]
         said = refusal(client, 422, "classifier", inputs=texts, outputs=outputs)
         assert "outputs[0].parameters has a field that is not supported here" in said
+        harmless = {"model_name": "classifier", "model_version": "1"}
+        assert infer(client, "classifier", inputs=texts, **harmless)
+        said = refusal(client, 422, "classifier", inputs=texts, truncate=True)
+        assert "the body has a field that is not supported here" in said
         texts[0]["parameters"] = {"shared_memory_region": "a"}
         assert "shared_memory_region" in refusal(client, 422, "classifier", inputs=texts)
 
@@ -322,7 +344,8 @@ class TestBinary:
     def test_broken_lengths(self, client):
         binary = packed_strings(["a"])
         content = {"inputs": [self.input("text", [1], "BYTES", binary)]}
-        for length in (-1, "five", 10**30, 10**4):
+        zeros = "0" * 20
+        for length in (-1, "five", 10**30, 10**4, f"{zeros}9999", f"{zeros}1", "0" * 5000):
             response = self.ask(client, content, binary, length=length)
             assert response.status_code == 400
             assert "not the number of bytes" in response.json()["error"]

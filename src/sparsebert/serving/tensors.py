@@ -67,19 +67,21 @@ class TensorRoute(JsonRoute):
 
     def read(self, request: Request, raw: bytes, body_type: type[Body]) -> Body:
         """The JSON of a body, with the binary data assigned to its inputs."""
-        length = request.headers.get(HEADER)
-        if length is None:
-            binary = b""
-        elif length.isascii() and length.isdigit() and int(length[:20]) <= len(raw):
-            raw, binary = raw[: int(length)], raw[int(length) :]
-        else:
+        given = request.headers.get(HEADER, str(len(raw)))
+        length = int(given) if given.isascii() and given.isdigit() and len(given) <= 20 else -1
+        if not 0 <= length <= len(raw):
             raise RequestError(400, f"{HEADER} is not the number of bytes of JSON in the body.")
+        raw, binary = raw[:length], raw[length:]
         body = validated(json_object(raw), body_type)
         start = 0
         for tensor in getattr(body, "inputs", ()):
             size = tensor.parameters.binary_data_size
             if size is None:
                 continue
+            if tensor.data is not None:
+                raise RequestError(
+                    422, "an input has both data and binary data: send one of them.", param="inputs"
+                )
             tensor._binary = binary[start : start + size]
             start += size
         if start != len(binary):

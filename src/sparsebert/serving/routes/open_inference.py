@@ -76,7 +76,9 @@ class InferParameters(Parameters):
     binary_data_output: bool = Field(False, description="Return all outputs as binary data.")
 
 
-class InferRequest(Fields):
+class InferRequest(Parameters):
+    harmless: ClassVar[tuple[str, ...]] = ("model_name", "model_version")  # of KServe
+
     id: str | None = None
     parameters: InferParameters = InferParameters.model_validate({})
     inputs: list[RequestTensor]
@@ -122,6 +124,15 @@ async def infer(request: Request, body: InferRequest, name: str, version: str = 
     if len(set(wanted)) < len(wanted):
         raise RequestError(422, "outputs lists the same output twice.", param="outputs")
     given = {tensor.name: tensor for tensor in body.inputs}
+    if len(given) < len(body.inputs):
+        raise RequestError(422, "inputs lists the same tensor twice.", param="inputs")
+    if not (given.keys() <= {*TEXTS} or given.keys() <= {*IDS}):
+        raise RequestError(
+            422,
+            f"inputs must be text (and text_pair) or {IDS[0]} (and {', '.join(IDS[1:])}), and no "
+            "others.",
+            param="inputs",
+        )
     prompt = prompt_for(model, [""], None) if "text" in given else ""
     calls = {each: known[each] for each in wanted}
     if "embedding" in calls:
