@@ -78,6 +78,46 @@ class TestNull:
         assert "the body lacks inputs" in refusal(client, 422, "/embed", inputs=None)
 
 
+class TestUnknown:
+    """A field is honoured, known to change nothing, or refused."""
+
+    @pytest.mark.parametrize(
+        ("path", "body"),
+        [
+            ("/embed", {"inputs": "a", "normalise": False}),
+            ("/embed", {"inputs": "a", "encoding_format": "base64"}),
+            ("/embed_all", {"inputs": "a", "normalize": True}),
+            ("/", {"inputs": "a", "pooling": "cls"}),
+            ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"]}, "top_k": 1}),
+            ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"], "top_k": 1}}),
+            ("/predict", {"inputs": "a", "top_k": 1}),
+            ("/predict", {"inputs": "a", "function_to_apply": "none"}),
+            ("/rerank", {"query": "a", "texts": ["b"], "return_documents": True}),
+            ("/rerank", {"query": "a", "texts": ["b"], "documents": ["c"]}),
+            ("/rerank", {"query": "a", "documents": ["b"], "return_text": True}),
+            ("/rerank", {"query": "a", "documents": ["b"], "top_k": 1}),
+            ("/answer", {"inputs": {"question": "a", "context": "b"}, "top_k": 2}),
+            ("/answer", {"inputs": {"question": "a", "context": "b", "top_k": 2}}),
+            ("/tag", {"inputs": "a", "aggregation_strategy": "none"}),
+            ("/tokenize", {"inputs": "a", "truncate": True}),
+            ("/decode", {"ids": [5], "clean_up_tokenization_spaces": False}),
+        ],
+    )
+    def test_is_refused(self, client, path, body):
+        said = refusal(client, 422, path, **body)
+        assert "not supported here; supported fields: " in said or "encoding_format" in said
+
+    def test_changes_nothing(self, client):
+        """What Hugging Face's API and LiteLLM's client for it also take and send."""
+        harmless = {"options": {"wait_for_model": True}, "user": "a"}
+        plain = ask(client, "/embed", inputs="a")
+        assert ask(client, "/embed", inputs="a", encoding_format="float", **harmless) == plain
+        assert ask(client, "/", inputs="a", **harmless) == plain
+        texts = {"query": "a", "texts": ["b", "a wall", "c"]}
+        found = ask(client, "/rerank", **texts, top_n=2, truncation_direction="Right", **harmless)
+        assert found == ask(client, "/rerank", **texts)[:2]
+
+
 class TestParameters:
     """What would change the answer, and is not supported, is refused."""
 

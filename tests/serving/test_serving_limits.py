@@ -168,7 +168,10 @@ HOSTILE = {
     "not a number": (400, b'{"inputs": [NaN]}'),
     "deep nesting": (400, b'{"inputs": ' + b"[" * 1900 + b"]" * 1900 + b"}"),
     "less deep nesting": (422, b'{"inputs": ' + b"[" * 500 + b"]" * 500 + b"}"),
-    "deep nesting elsewhere": (200, b'{"inputs": "a", "x": ' + b"[" * 500 + b"]" * 500 + b"}"),
+    "deep nesting elsewhere": (
+        200,
+        b'{"inputs": "a", "options": ' + b"[" * 500 + b"]" * 500 + b"}",
+    ),
     "only NUL": (200, b'{"inputs": "\\u0000\\u0000"}'),
     "NUL inside": (200, b'{"inputs": "a\\u0000b"}'),
     "a bare NUL": (400, b'{"inputs": "a\x00b"}'),

@@ -103,6 +103,22 @@ def test_long_documents_are_cut_unless_told_otherwise(client, model, path):
     )
 
 
+@pytest.mark.parametrize("asked", [{"raw_scores": True}, {"use_activation": False}])
+def test_logits(client, model, path, asked):
+    """By TEI's name and by vLLM's."""
+    found = ask(client, path, **asked)["results"]
+    logits = model.logits([("the old bridge", text) for text in TEXTS])[:, 0]
+    assert [each["relevance_score"] for each in found] == pytest.approx(
+        np.sort(logits)[::-1], abs=1e-6
+    )
+
+
+def test_what_would_change_the_scores_is_refused(client, path):
+    for field in ("softmax", "instruction", "top_k", "return_text", "truncation_side"):
+        said = refusal(client, 400, path, **{field: True})
+        assert "the body has a field that is not supported here; supported fields: " in said
+
+
 def test_refusals_have_the_status_of_cohere(client, path):
     assert "query is empty" in refusal(client, 400, path, query="")
     assert "documents[1] is empty" in refusal(client, 400, path, documents=["a", ""])

@@ -56,7 +56,10 @@ class Fields(BaseModel):
 
 
 class Parameters(Fields):
-    """A JSON object whose unknown fields are refused, except ``harmless`` ones."""
+    """A JSON object whose unknown fields are refused, except ``harmless`` ones.
+
+    They might change the answer, as they do at another server.
+    """
 
     model_config = ConfigDict(extra="forbid")
     harmless: ClassVar[tuple[str, ...]] = ()
@@ -79,7 +82,10 @@ class NoParameters(Parameters):
     """For routes without parameters, whose clients may still send an empty object."""
 
 
-class RequestBody(Fields):
+class RequestBody(Parameters):
+    # Of Hugging Face's API (whether to wait for a model, ...), and who asks.
+    harmless: ClassVar[tuple[str, ...]] = ("options", "user")
+
     model: str | None = Field(
         None,
         description="The model to use; by default, the first that can answer. A server with a "
@@ -99,6 +105,7 @@ SideToCut = Annotated[
 
 
 Count = Annotated[int, Field(ge=1), Whole]
+TopN = Annotated[Count | None, Field(description="The maximum number of results; by default, all.")]
 Thousand = Annotated[int, Field(ge=1, le=1000), Whole]
 TruncatePromptTokens = Annotated[
     Annotated[int, Field(ge=-1), Whole] | None,
@@ -125,6 +132,7 @@ class PromptedBody(CutBody):
 
 class EmbedRequest(PromptedBody):
     normalize: bool = True
+    encoding_format: Literal["float"] = "float"
     dimensions: Count | None = Field(
         None, description="Truncate each embedding to this many numbers (Matryoshka models)."
     )
@@ -188,6 +196,7 @@ class RerankRequest(CutBody):
     texts: Texts
     raw_scores: bool = False
     return_text: bool = False
+    top_n: TopN = None
 
 
 class Rank(BaseModel):
@@ -196,7 +205,7 @@ class Rank(BaseModel):
     text: str | None = None
 
 
-class SimilarityInput(Fields):
+class SimilarityInput(Parameters):
     source_sentence: Filled
     sentences: FilledList
 
@@ -214,7 +223,7 @@ class SimilarityRequest(CutBody):
     parameters: SimilarityParameters = SimilarityParameters()
 
 
-class QuestionInput(Fields):
+class QuestionInput(Parameters):
     question: Filled
     context: Filled
 

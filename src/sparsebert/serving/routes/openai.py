@@ -21,7 +21,7 @@ from sparsebert.serving.inference import (
 )
 from sparsebert.serving.inputs import Inputs, TextInputs
 from sparsebert.serving.json_route import JsonRoute, stats_of
-from sparsebert.serving.schemas import Count, Parameters, RequestBody, TruncatePromptTokens
+from sparsebert.serving.schemas import Count, RequestBody, TruncatePromptTokens
 from sparsebert.serving.service import service_of
 
 router = APIRouter(route_class=JsonRoute)
@@ -30,9 +30,7 @@ models_router = APIRouter()
 _STARTED = int(time.time())
 
 
-class EmbeddingsRequest(RequestBody, Parameters):
-    """Unknown fields are refused, as at OpenAI: those of other servers change the vectors."""
-
+class EmbeddingsRequest(RequestBody):
     harmless: ClassVar[tuple[str, ...]] = ("priority", "request_id", "cache_salt")  # of vLLM
 
     input: Inputs

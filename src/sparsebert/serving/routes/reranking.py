@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -20,7 +20,14 @@ from sparsebert.serving.errors import WRONG_HEAD, RequestError
 from sparsebert.serving.inference import embed_tokens, infer_logits, require_head, truncation_of
 from sparsebert.serving.inputs import Documents, Filled, PredictInputs, TextInputs, Whole
 from sparsebert.serving.json_route import Body, JsonRoute, json_object, stats_of, validated
-from sparsebert.serving.schemas import Count, Rank, RequestBody, RerankRequest, TruncatePromptTokens
+from sparsebert.serving.schemas import (
+    Count,
+    Rank,
+    RequestBody,
+    RerankRequest,
+    TopN,
+    TruncatePromptTokens,
+)
 from sparsebert.serving.served_model import ServedModel, Truncation
 from sparsebert.serving.service import service_of
 
@@ -41,15 +48,16 @@ documents_router = APIRouter(route_class=JsonRoute)
 
 
 class RerankDocumentsRequest(RequestBody):
-    """What Cohere's (versions 1 and 2), Jina's and vLLM's clients send.
+    """What Cohere's (versions 1 and 2), Jina's and vLLM's clients send."""
 
-    Fields that would change the ranking but are not supported here are refused.
-    """
+    harmless: ClassVar[tuple[str, ...]] = ("priority", "request_id", "cache_salt", "user")
 
     query: Filled
     documents: Documents
-    top_n: Count | None = Field(None, description="The maximum number of results; by default, all.")
+    top_n: TopN = None
     return_documents: bool = False
+    raw_scores: bool = Field(False, description="Return logits instead of probabilities.")
+    use_activation: bool = Field(True, description="As in vLLM: if false, return logits.")
     truncate: bool = Field(
         True, description="Truncate what is too long, as Cohere does; if false, refuse it."
     )
@@ -107,7 +115,7 @@ async def rerank(request: Request, body: RerankRequest) -> Any:
         raw=body.raw_scores,
     )
     ranks: list[dict[str, Any]] = []
-    for index in np.argsort(-scores, kind="stable").tolist():
+    for index in np.argsort(-scores, kind="stable")[: body.top_n].tolist():
         text = {"text": body.texts[index]} if body.return_text else {}
         ranks.append({"index": index, "score": scores[index], **text})
     return ranks
@@ -132,6 +140,7 @@ async def rerank_documents(request: Request, body: RerankDocumentsRequest) -> An
         body.documents,
         label="documents",
         truncation=truncation_of(request, body.truncate, tokens=body.truncate_prompt_tokens),
+        raw=body.raw_scores or not body.use_activation,
     )
     results: list[dict[str, Any]] = []
     for index in np.argsort(-scores, kind="stable")[: body.top_n].tolist():

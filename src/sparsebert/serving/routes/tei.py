@@ -45,10 +45,10 @@ from sparsebert.serving.schemas import (
     EmbedAllRequest,
     EmbedRequest,
     EmbedSparseRequest,
+    Fields,
     FillRequest,
     Prediction,
     PredictRequest,
-    RequestBody,
     RerankRequest,
     SimilarityRequest,
     SimpleToken,
@@ -243,10 +243,12 @@ async def decode(request: Request, body: DecodeRequest) -> Any:
 router = APIRouter(route_class=JsonRoute)
 
 
-class AnyRequest(RequestBody):
-    """The body of the route that fits."""
+class AnyRequest(Fields):
+    """The body of the route that fits, which is validated as such."""
 
     model_config = ConfigDict(extra="allow")
+
+    model: str | None = None
 
 
 @root_router.post("/invocations", include_in_schema=False)
