@@ -394,6 +394,14 @@ def test_what_triton_tells_of_models(client):
         assert counts[1] == counts[0] + more
     assert after["inference_stats"]["success"]["ns"] > before["inference_stats"]["success"]["ns"]
     assert after["last_inference"] > 1e12
+    (before,) = client.get("/v2/models/group/embedder/stats").json()["model_stats"]
+    sentences = {"source_sentence": "a", "sentences": ["b", "c"]}
+    asked = {"model": "group/embedder", "inputs": sentences}
+    assert client.post("/similarity", json=asked).status_code == 200
+    (after,) = client.get("/v2/models/group/embedder/stats").json()["model_stats"]
+    assert after["inference_count"] == before["inference_count"] + 3
+    counts = [each["inference_stats"]["success"]["count"] for each in (before, after)]
+    assert counts[1] == counts[0] + 1  # one request, though source and sentences run apart
     listed = client.get("/v2/models/stats").json()["model_stats"]
     assert [each["name"] for each in listed] == list(HEADS)
     index = client.post("/v2/repository/index", json={"ready": True}).json()

@@ -104,7 +104,7 @@ async def look_up(
         return model.look_up(lookup, items, name, truncation)
 
     found: list[SparseEmbedding] = await model.in_tokenizer_pool(embedded)
-    model.count(stats_of(request), len(items))
+    stats_of(request).sequences += len(items)
     return found
 
 

@@ -12,7 +12,8 @@
 | ``te_batch_next_size``, ``te_batch_next_tokens`` | texts and tokens of each batch |
 | ``te_queue_size`` | texts in the queue |
 
-The buckets are TEI's too. A list of one text counts as "single" here.
+The buckets are TEI's too. A list of one text counts as "single" here, as does a
+request that was refused before its texts were counted.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ class TeiMetrics:
         kind = _kind(route)
         if kind is None and not (route == "/" and stats.items):
             return
-        method = (("method", "single" if stats.items == 1 else "batch"),)
+        method = (("method", "batch" if stats.items > 1 else "single"),)
         self._counts["te_request_count", method] += 1
         if kind:
             self._counts[f"te_{kind}_count", ()] += stats.items

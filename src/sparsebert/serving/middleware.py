@@ -101,6 +101,8 @@ class RequestMiddleware:
         seconds = perf_counter() - stats.started
         route = getattr(scope.get("route"), "path", "other")
         self._service.metrics.observe_request(route, status, seconds, stats)
+        if status != _GONE and (model := self._service.models.get(stats.model)):
+            model.stats.count(stats, status, seconds)
         if log.isEnabledFor(logging.INFO):
             fields: dict[str, Any] = {
                 "method": scope["method"],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter, time
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from sparsebert.checkpoint import Head
@@ -166,6 +166,8 @@ class ServedModel:
         loop = asyncio.get_running_loop()
         jobs = [Job(call, loop.create_future()) for call in calls]
         whole = asyncio.gather(*(job.future for job in jobs))
+        # Once the client is gone nobody asks for the exception, and asyncio would log that.
+        whole.add_done_callback(lambda done: done.cancelled() or done.exception())
 
         def prepare() -> None:
             if all(job.future.done() for job in jobs):
@@ -186,27 +188,12 @@ class ServedModel:
                 batcher.put(job, sequences)
 
         self._tokenizer_pool.submit(prepare)
-        try:
-            await _result_or_disconnect(whole, disconnected)
-            results = whole.result()
-        except RequestError:
-            self.stats.failed += 1
-            raise
+        await _result_or_disconnect(whole, disconnected)
+        results = whole.result()
         stats.queue = max(stats.queue, *(job.begun - job.queued for job in jobs))
         stats.inference = max(stats.inference, *(job.ended - job.begun for job in jobs))
-        self.count(stats, len(jobs[0].sequences))
+        stats.sequences += len(jobs[0].sequences)
         return Inferred(results, jobs[0].sequences)
-
-    def count(self, stats: RequestStats, sequences: int) -> None:
-        """Count an answered request that had this many sequences."""
-        counted = self.stats
-        counted.requests += 1
-        counted.sequences += sequences
-        counted.tokenization += stats.tokenization
-        counted.queue += stats.queue
-        counted.inference += stats.inference
-        counted.total += perf_counter() - stats.started
-        counted.last = time()
 
     async def in_tokenizer_pool(self, function: Callable[[], Any]) -> Any:
         """Run ``function()`` on a tokenisation thread, off the event loop."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, time
 
 from sparsebert.serving.admission import Reservation
 
@@ -12,15 +12,16 @@ from sparsebert.serving.admission import Reservation
 class RequestStats:
     """Filled in while a request is answered; times are in seconds.
 
-    ``queue`` is the time from the end of tokenisation to the start of the first batch,
-    ``inference`` from there to the end of the last batch. ``reservation`` is the request's slot and
-    memory.
+    ``sequences`` are those that the model has answered. ``queue`` is the time from the end of
+    tokenisation to the start of the first batch, ``inference`` from there to the end of the last
+    batch. ``reservation`` is the request's slot and memory.
     """
 
     reservation: Reservation
     started: float = field(default_factory=perf_counter)
     model: str = ""
     items: int = 0
+    sequences: int = 0
     characters: int = 0
     tokens: int = 0
     tokenization: float = 0.0
@@ -64,3 +65,16 @@ class ModelStats:
     inference: float = 0.0
     total: float = 0.0
     last: float = 0.0  # time of the last request, seconds since 1970
+
+    def count(self, request: RequestStats, status: int, seconds: float) -> None:
+        """Count a request that took ``seconds``, as answered if the ``status`` is 200."""
+        if status != 200:
+            self.failed += 1
+        elif request.sequences:
+            self.requests += 1
+            self.sequences += request.sequences
+            self.tokenization += request.tokenization
+            self.queue += request.queue
+            self.inference += request.inference
+            self.total += seconds
+            self.last = time()
