@@ -97,6 +97,10 @@ def test_long_documents_are_cut_unless_told_otherwise(client, model, path):
     assert [by_place[0], by_place[1]] == pytest.approx(scores, abs=1e-6)
     said = refusal(client, 400, path, documents=documents, truncate=False)
     assert "documents[0] is longer than the 64 tokens" in said
+    found = ask(client, path, documents=documents, query="a", truncation_side="left")["results"]
+    left = {each["index"]: each["relevance_score"] for each in found}
+    assert left[0] != pytest.approx(scores[0], abs=1e-6)
+    assert left[1] == pytest.approx(scores[1], abs=1e-6)
     fewer = ask(client, path, documents=documents, truncate_prompt_tokens=20)
     assert fewer["usage"]["total_tokens"] == 20 + len(
         model.tokenizer.backend.encode("the old bridge", "a wall").ids
@@ -114,7 +118,7 @@ def test_logits(client, model, path, asked):
 
 
 def test_what_would_change_the_scores_is_refused(client, path):
-    for field in ("softmax", "instruction", "top_k", "return_text", "truncation_side"):
+    for field in ("softmax", "instruction", "top_k", "return_text", "max_tokens_per_query"):
         said = refusal(client, 400, path, **{field: True})
         assert "the body has a field that is not supported here; supported fields: " in said
 

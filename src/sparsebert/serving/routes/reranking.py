@@ -25,6 +25,7 @@ from sparsebert.serving.schemas import (
     Rank,
     RequestBody,
     RerankRequest,
+    SideToCut,
     TopN,
     TruncatePromptTokens,
 )
@@ -62,6 +63,7 @@ class RerankDocumentsRequest(RequestBody):
         True, description="Truncate what is too long, as Cohere does; if false, refuse it."
     )
     truncate_prompt_tokens: TruncatePromptTokens = None
+    truncation_side: SideToCut = None
     max_tokens_per_doc: Count | None = Field(
         None, description="At least the model's maximum: a lower limit is not supported."
     )
@@ -139,7 +141,9 @@ async def rerank_documents(request: Request, body: RerankDocumentsRequest) -> An
         body.query,
         body.documents,
         label="documents",
-        truncation=truncation_of(request, body.truncate, tokens=body.truncate_prompt_tokens),
+        truncation=truncation_of(
+            request, body.truncate, body.truncation_side, body.truncate_prompt_tokens
+        ),
         raw=body.raw_scores or not body.use_activation,
     )
     results: list[dict[str, Any]] = []
