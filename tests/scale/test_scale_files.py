@@ -26,12 +26,14 @@ from sparsebert.errors import (
     InputError,
     OutputError,
 )
+from sparsebert.progress import silent
 from sparsebert.scale import classify_files, embed_files
+from sparsebert.scale.columns import Columns
 from sparsebert.scale.files import Worker
 from sparsebert.scale.finished_parts import is_whole
-from sparsebert.scale.input_files import Location, find_input_files
+from sparsebert.scale.input_files import COMPRESSIONS, Location, find_input_files
 from sparsebert.scale.output import TRIES
-from sparsebert.scale.parts import Part
+from sparsebert.scale.parts import Part, make_plan, read_part
 from tiny_models import TinyBert
 
 TEXTS = [f"{SENTENCES[row % len(SENTENCES)]} {row}" for row in range(57)]
@@ -219,6 +221,21 @@ class TestJsonLines:
         assert found["only"].to_pylist() == [None] * 57 + [{"here": True}]
         expected = load(encoder).embed([row["text"] for row in rows])
         assert np.abs(vectors(found) - expected).max() < 1e-5
+
+    @pytest.mark.parametrize("ending", ["", *COMPRESSIONS])
+    def test_all_of_many_lines_are_scanned_and_read(self, tmp_path: Path, ending: str) -> None:
+        path = tmp_path / f"in.jsonl{ending}"
+        with pa.output_stream(path) as file:  # compresses by the name's ending
+            for row in range(3000):
+                file.write(json.dumps({"text": "a", "n": row if row < 2999 else 0.5}).encode())
+                file.write(b"\n")
+        inputs = find_input_files(path)
+        plan = make_plan(inputs, Columns(), 10_000, silent)
+        assert plan.rows == 3000
+        assert plan.schema.field("n").type == pa.float64()
+        (part,) = plan.parts
+        tables = pa.concat_tables(read_part(inputs, plan.schema, part))
+        assert tables["n"].to_pylist() == [*range(2999), 0.5]
 
     @pytest.mark.parametrize(
         ("line", "told"),

@@ -41,7 +41,7 @@ def scan_json_lines(
     rows = start = end = 0
     first = 1
     lines = _lines(inputs, file)
-    while some := list(islice(lines, min(_ROWS, (per_part or _ROWS) - rows))):
+    while some := list(islice(lines, min(_ROWS, per_part - rows) if per_part else _ROWS)):
         found = _schema(some, wanted, file)
         schema = _merged(schema, found, file, some[0][0])
         rows += len(some)
