@@ -292,7 +292,7 @@ class TestGoingOn:
         ]
         assert "_SUCCESS" not in names(out)
         # What a kill leaves behind, and one that lies between.
-        (out / ".part-000002.parquet.1").write_bytes(b"PAR1 half")
+        (out / ".part-000002.parquet.0123456789abcdef.1").write_bytes(b"PAR1 half")
         (out / "part-000000.parquet").unlink()
         before = (out / "part-000001.parquet").stat().st_mtime_ns
         seen = []
@@ -372,8 +372,8 @@ class TestGoingOn:
                 embed_files(encoder, documents, out)
         assert names(out) == ["_sparsebert.json"]
         # What a crash leaves of the job's own file, and of the mark at the end.
-        (out / "_sparsebert.json").rename(out / "._sparsebert.json.partial")
-        (out / "._SUCCESS.partial").write_bytes(b"")
+        (out / "_sparsebert.json").rename(out / "._sparsebert.json.0123456789abcdef")
+        (out / "._SUCCESS.0123456789abcdef").write_bytes(b"")
         assert embed_files(encoder, documents, out).rows_done == 57
         assert names(out) == [
             "_SUCCESS",
@@ -467,8 +467,9 @@ class TestGoingOn:
         out = tmp_path / "out"
 
         def leave_tries(done: str, *_: Any) -> None:
+            run = json.loads((out / "_sparsebert.json").read_text())["run"]
             for count in range(1, TRIES + 1):
-                (out / f".part-000000.parquet.{count}").write_bytes(b"")
+                (out / f".part-000000.parquet.{run}.{count}").write_bytes(b"")
 
         with pytest.raises(OutputError, match=r"3 workers died on part-000000.parquet"):
             embed_files(encoder, documents, out, progress=leave_tries_at_work(leave_tries))

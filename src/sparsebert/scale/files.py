@@ -7,6 +7,7 @@ many on a Ray cluster (`ray_cluster`). The output is the same.
 
 from __future__ import annotations
 
+import secrets
 import time
 import warnings
 from collections.abc import Generator, Sequence
@@ -184,7 +185,8 @@ def run_files(
 
     Called again, the function resumes an interrupted job: finished files in ``out`` are kept. Those
     that have been damaged since are made again, with a warning; to find out, files on this
-    machine's disks are read in full. ``force`` starts over. Raises DataError, CheckpointError,
+    machine's disks are read in full. ``force`` starts over. A run that still writes to ``out`` when
+    another one begins there stops with OutputError. Raises DataError, CheckpointError,
     InputError, EngineError, OutputError and ClusterError.
     """
     need_extra("answering files", "pyarrow", extra="scale")
@@ -216,9 +218,10 @@ def run_files(
         out=target,
         schema=plan.schema,
         fields=fields,
+        run=secrets.token_hex(8),
         threads=threads,
     )
-    done = begin(target, describe(job, plan, rows_per_file), inputs, force=force)
+    done = begin(target, describe(job, plan, rows_per_file), inputs, job.run, force=force)
     finished = [part for part in plan.parts if part.name in done]
     damaged = [part for part in finished if not is_whole(target, part)]
     if damaged:
@@ -227,7 +230,7 @@ def run_files(
             f"{damaged[0].name}: they are written again.",
             stacklevel=2,
         )
-        discard(target, [part.name for part in damaged])
+        discard(target, [part.name for part in damaged], job.run)
     missing = [part for part in plan.parts if part.name not in done or part in damaged]
     started = time.perf_counter()
     reports: list[Report] = []
@@ -245,7 +248,7 @@ def run_files(
             reports.append(each)
             rows += each.rows
             report(label, rows, plan.rows)
-    finish(target, [part.name for part in plan.parts])
+    finish(target, [part.name for part in plan.parts], job.run)
     return FilesResult(
         out=str(out),
         rows=plan.rows,

@@ -44,7 +44,8 @@ _BLOCK = 1 << 20
 class Job:
     """Everything that a worker on any machine needs. ``model`` is a folder or a hub id.
 
-    ``fields`` are the new columns; ``threads`` are those of one engine, None for all cores.
+    ``fields`` are the new columns; ``run`` tells this run of the job from others into the same
+    folder; ``threads`` are those of one engine, None for all cores.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Job:
     out: Location
     schema: pa.Schema
     fields: Sequence[pa.Field]
+    run: str
     threads: int | None = None
 
 
@@ -133,7 +135,7 @@ class Worker:
         started = time.perf_counter()
         job, model = self._job, self._loaded()
         failed = truncated = rows = 0
-        with PartWriter(job.out, part.name) as writer:
+        with PartWriter(job.out, part.name, job.run) as writer:
             for table in read_part(job.inputs, job.schema, part):
                 answered, answers = answer_table(
                     table, job.operation, model, job.columns, job.fields

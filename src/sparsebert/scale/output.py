@@ -3,10 +3,15 @@
     OUT/part-000000.parquet, ...   each gets this name once it is complete
     OUT/_sparsebert.json           describes the job, so that only the same one can resume here
     OUT/_SUCCESS                   all parts are complete (the convention of Hadoop and Spark)
-    OUT/.part-000007.parquet.1     an unfinished part; removed when the job ends or starts again
-    OUT/._SUCCESS.partial          the same for _SUCCESS (and for _sparsebert.json)
+    OUT/.part-000007.parquet.RUN.1 an unfinished part; removed when the job ends or starts again
+    OUT/._SUCCESS.RUN              the same for _SUCCESS (and for _sparsebert.json)
 
 Readers of Parquet folders ignore names that begin with ``_`` or ``.``.
+
+RUN is a random number that each run of a job writes into _sparsebert.json when it begins, with
+which it takes the folder over: an earlier run, which may still be going on anywhere, finds another
+number there before it gives a file its name, and stops. There is no lock, as object stores have
+none, and one that a killed run leaves behind would have to be removed by hand.
 """
 
 from __future__ import annotations
@@ -29,17 +34,22 @@ if TYPE_CHECKING:
 
 TRIES = 3  # a part on which this many workers died is not tried again
 _JOB, _SUCCESS = "_sparsebert.json", "_SUCCESS"
+_SHARED = "Use a folder that all machines share, or a URL such as s3://bucket/folder."
 _LARGEST = 1 << 20  # most bytes read from _sparsebert.json
 _PART = re.compile(r"part-\d{6,}\.parquet")
-_UNFINISHED = re.compile(rf"\.part-\d{{6,}}\.parquet\.\d+|\.({_JOB}|{_SUCCESS})\.partial")
+_RUN = "run"  # the key of the run's number in _sparsebert.json
+_UNFINISHED = re.compile(rf"\.(part-\d{{6,}}\.parquet|{_JOB}|{_SUCCESS})\.[0-9a-f]+(\.\d+)?")
 _ROW_GROUP = 32 << 20  # bytes collected before a row group is written
 
 
-def begin(out: Location, job: Mapping[str, Any], inputs: InputFiles, *, force: bool) -> set[str]:
+def begin(
+    out: Location, job: Mapping[str, Any], inputs: InputFiles, run: str, *, force: bool
+) -> set[str]:
     """Prepare the folder for a new or resumed job; returns the names of its finished parts.
 
-    ``job`` is what the output depends on. Raises OutputError if the folder overlaps the input, has
-    the output of another job (``force`` removes it), or has other files.
+    ``job`` is what the output depends on. Another run that still writes here will stop. Raises
+    OutputError if the folder overlaps the input, has the output of another job (``force`` removes
+    it), or has other files.
     """
     if inputs.overlaps(out):
         raise OutputError(
@@ -48,58 +58,67 @@ def begin(out: Location, job: Mapping[str, Any], inputs: InputFiles, *, force: b
         )
     try:
         out.filesystem.create_dir(out.path, recursive=True)
-        names = _names(out)
-        known = _read(out) if _JOB in names and not force else None
-        unfinished = {name for name in names if _UNFINISHED.fullmatch(name)}
-        names -= unfinished
+        names = {name for name in _names(out) if not _UNFINISHED.fullmatch(name)}
+        known = _read(out) if _JOB in names else None
         others = [name for name in names if not _is_ours(name)]
-        if others or (known is None and names and not force):
+        if others or (_JOB not in names and names and not force):
             raise OutputError(
                 f"{out.path} contains {(others or sorted(names))[0]}, which does not belong to a "
                 "job that can be resumed: name an empty folder."
             )
-        if force:
-            _remove(out, names)
-            names = set()
-        elif known is not None:
-            different = differences(known, job)
+        if not force and _JOB in names:
+            if known is None:
+                raise OutputError(
+                    f"{out.child(_JOB).path} is damaged: name another folder, or pass --force."
+                )
+            different = differences(known, job, ignored=(_RUN,))
             if different:
                 raise OutputError(
                     f"{out.path} was started by another job ({'; '.join(different)}): use the same "
                     "options and input to resume it, name another folder, or pass --force to start "
                     "over."
                 )
-        _remove(out, unfinished)  # only now that they are known to be this job's
-        if known is None:
-            _write(out.child(_JOB), json.dumps(dict(job), indent=2).encode() + b"\n")
+        if known is not None:
+            _describe(out, known, run)
+        # In this order: without its unfinished file, an earlier run cannot add a part any more.
+        _remove(out, {name for name in _names(out) if _UNFINISHED.fullmatch(name)})
+        names = _names(out)
+        if force:
+            _remove(out, names - {_JOB})
+            names = set()
+        if force or known is None:  # only now, as old parts are not of the new job
+            _describe(out, job, run)
         return {name for name in names if _PART.fullmatch(name)}
     except OSError as fault:
         raise _failure(out, fault) from fault
 
 
-def finish(out: Location, parts: Sequence[str]) -> None:
+def finish(out: Location, parts: Sequence[str], run: str) -> None:
     """Mark the output as complete, and remove unfinished files of killed workers.
 
-    OutputError if one of ``parts`` is missing because a machine wrote it elsewhere.
+    OutputError if one of ``parts`` is missing because a machine wrote it elsewhere, or if another
+    run has taken over.
     """
     try:
         names = _names(out)
+        _check_run(out, run)
         lost = [name for name in parts if name not in names]
         if lost:
             raise OutputError(
                 f"{out.path} lacks {len(lost)} of {len(parts)} files, such as {lost[0]}, although "
                 "they were written: on some machine of the cluster, this path is another folder. "
-                "Use a folder that all machines share, or a URL such as s3://bucket/folder."
+                f"{_SHARED}"
             )
-        _remove(out, {name for name in names if _UNFINISHED.fullmatch(name)})
-        _write(out.child(_SUCCESS), b"")
+        _remove(out, {name for name in names if _UNFINISHED.fullmatch(name) and run in name})
+        _write(out, _SUCCESS, b"", run)
     except OSError as fault:
         raise _failure(out, fault) from fault
 
 
-def discard(out: Location, parts: Sequence[str]) -> None:
+def discard(out: Location, parts: Sequence[str], run: str) -> None:
     """Remove damaged parts, and the mark that the output is complete."""
     try:
+        _check_run(out, run)
         _remove(out, {*parts, *({_SUCCESS} & _names(out))})
     except OSError as fault:
         raise _failure(out, fault) from fault
@@ -109,12 +128,14 @@ class PartWriter:
     """A context manager that writes a Parquet file and renames it once it is complete.
 
     An error in the block removes the file. A worker that is killed leaves its unfinished file
-    behind, which counts as a failed attempt: after `TRIES` of these, OutputError is raised.
+    behind, which counts as a failed attempt: after `TRIES` of these, OutputError is raised. So it
+    is if another run has taken over the folder.
     """
 
-    def __init__(self, out: Location, name: str) -> None:
+    def __init__(self, out: Location, name: str, run: str) -> None:
         self._out = out
         self._name = name
+        self._run = run
         self._waiting: list[pa.Table] = []
         self._writer: Any = None
 
@@ -134,6 +155,7 @@ class PartWriter:
 
     def __enter__(self) -> PartWriter:
         try:
+            _check_run(self._out, self._run)  # also at the end; here it saves the work
             self._unfinished = self._claim()
             self._stream = self._out.filesystem.open_output_stream(self._unfinished)
         except OSError as fault:
@@ -153,9 +175,7 @@ class PartWriter:
             self._flush()
             self._writer.close()
             self._stream.close()
-            if self._out.is_local:
-                sync(self._unfinished)
-            self._out.filesystem.move(self._unfinished, self._out.child(self._name).path)
+            _rename(self._out, self._unfinished, self._name, self._run)
         except OutputError:
             self._abandon()
             raise
@@ -174,10 +194,11 @@ class PartWriter:
                 leave()
 
     def _claim(self) -> str:
-        """The temporary name: the first one that no earlier worker has left behind."""
+        """The temporary name: the first one that no earlier worker of this run has left behind."""
         from pyarrow.fs import FileType
 
-        names = [self._out.child(f".{self._name}.{count}").path for count in range(1, TRIES + 1)]
+        stem = self._out.child(f".{self._name}.{self._run}").path
+        names = [f"{stem}.{count}" for count in range(1, TRIES + 1)]
         for info in self._out.filesystem.get_file_info(names):
             if info.type is FileType.NotFound:
                 # Object stores list a file only once it is closed: create an empty one to claim it.
@@ -218,31 +239,61 @@ def _is_ours(name: str) -> bool:
 
 
 def _remove(out: Location, names: set[str]) -> None:
-    # _SUCCESS goes first and the job's description last, in case this is interrupted.
-    for name in sorted(names, key=lambda name: (name == _JOB, name != _SUCCESS)):
-        out.filesystem.delete_file(out.child(name).path)
+    for name in sorted(names, key=lambda name: name != _SUCCESS):  # first, if this is interrupted
+        with suppress(FileNotFoundError):  # another run, which stops, may remove its own files
+            out.filesystem.delete_file(out.child(name).path)
 
 
-def _read(out: Location) -> dict[str, Any]:
-    location = out.child(_JOB)
+def _read(out: Location) -> dict[str, Any] | None:
+    """The description of the job, None if it is damaged."""
     try:
-        with out.filesystem.open_input_stream(location.path) as file:
+        with out.filesystem.open_input_stream(out.child(_JOB).path) as file:
             found = json.loads(file.read(_LARGEST))
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise OutputError(f"{location.path} is damaged: name another folder, or pass --force.")
-    return found
+        return None
+    return found if isinstance(found, dict) else None
 
 
-def _write(location: Location, data: bytes) -> None:
-    folder, _, name = location.path.rpartition("/")
-    unfinished = f"{folder}/.{name}.partial"
-    with location.filesystem.open_output_stream(unfinished) as file:
+def _check_run(out: Location, run: str) -> None:
+    """OutputError if another run has taken over the folder, or this is not the folder."""
+    try:
+        found = _read(out) or {}
+    except FileNotFoundError:
+        raise OutputError(
+            f"{out.path} has no {_JOB}: it was removed, or this path is another folder on this "
+            f"machine. {_SHARED}"
+        ) from None
+    if found.get(_RUN) != run:
+        raise OutputError(
+            f"another run has begun to write to {out.path}, so this one stops: use a folder for "
+            "one run at a time."
+        )
+
+
+def _describe(out: Location, job: Mapping[str, Any], run: str) -> None:
+    _write(out, _JOB, json.dumps({**job, _RUN: run}, indent=2).encode() + b"\n", run)
+
+
+def _write(out: Location, name: str, data: bytes, run: str) -> None:
+    unfinished = out.child(f".{name}.{run}").path
+    with out.filesystem.open_output_stream(unfinished) as file:
         file.write(data)
-    if location.is_local:
-        sync(unfinished)
-    location.filesystem.move(unfinished, location.path)
+    _rename(out, unfinished, name, run)
+
+
+def _rename(out: Location, unfinished: str, name: str, run: str) -> None:
+    """Give a complete file its name, unless another run has taken over the folder."""
+    taking_over = name == _JOB
+    try:
+        if out.is_local:
+            sync(unfinished)
+        if not taking_over:
+            _check_run(out, run)
+        out.filesystem.move(unfinished, out.child(name).path)
+    except OSError:
+        if not taking_over:
+            _check_run(out, run)  # the other run removes unfinished files
+        raise
 
 
 def _failure(out: Location, fault: OSError) -> OutputError:
