@@ -33,7 +33,7 @@ from sparsebert.scale.files import Worker
 from sparsebert.scale.finished_parts import is_whole
 from sparsebert.scale.input_files import COMPRESSIONS, Location, find_input_files
 from sparsebert.scale.output import TRIES
-from sparsebert.scale.parts import Part, make_plan, read_part
+from sparsebert.scale.parts import Part, PartReader, make_plan
 from tiny_models import TinyBert
 
 TEXTS = [f"{SENTENCES[row % len(SENTENCES)]} {row}" for row in range(57)]
@@ -234,7 +234,7 @@ class TestJsonLines:
         assert plan.rows == 3000
         assert plan.schema.field("n").type == pa.float64()
         (part,) = plan.parts
-        tables = pa.concat_tables(read_part(inputs, plan.schema, part))
+        tables = pa.concat_tables(PartReader(inputs, plan.schema).read(part))
         assert tables["n"].to_pylist() == [*range(2999), 0.5]
 
     @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ class TestFiles:
 
         monkeypatch.setattr(ray_module.Worker, "do", fail)
         monkeypatch.setenv("RAYON_NUM_THREADS", "")
-        actor: Any = ray_module._Actor(SimpleNamespace(threads=1))
+        actor: Any = ray_module._Actor(SimpleNamespace(threads=1, inputs=None, schema=None))
         told = actor({name: [value] for name, value in asdict(Part(3, 0, 0, 5, 5)).items()})
         assert (told["part"], told["rows"]) == ([3], [0])
         assert told["error"] == ["ZeroDivisionError: nobody thought of this"]

@@ -103,9 +103,16 @@ def test_runs_keep_off_each_others_files(inputs: InputFiles, tmp_path: Path) -> 
         finish(out, ["part-000000.parquet"], "aa")
     assert names(tmp_path / "out") == [".part-000000.parquet.bb.1", "_sparsebert.json"]
     second.__exit__(None, None, None)
+    (tmp_path / "out/._sparsebert.json.cc").write_bytes(b"")  # a third run that is just beginning
+    (tmp_path / "out/.part-000001.parquet.bb.1").write_bytes(b"")
     finish(out, ["part-000000.parquet"], "bb")
     assert pq.read_table(tmp_path / "out/part-000000.parquet")["run"].to_pylist() == ["bb"]
-    assert names(tmp_path / "out") == ["_SUCCESS", "_sparsebert.json", "part-000000.parquet"]
+    assert names(tmp_path / "out") == [
+        "._sparsebert.json.cc",
+        "_SUCCESS",
+        "_sparsebert.json",
+        "part-000000.parquet",
+    ]
 
 
 @pytest.mark.parametrize("force", [False, True])

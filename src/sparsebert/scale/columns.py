@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCORE, TOP, ERROR = "_score", "_top", "_error"
+SEPARATELY = (
+    "Keep only columns that fit with --keep-columns (keep_columns=), or run the files as separate "
+    "jobs."
+)
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,7 @@ class Columns:
             except pa.ArrowException as fault:
                 raise DataError(
                     f"the columns of {file} do not fit those of the files before it, from "
-                    f"{files[0]} on: {fault}. Keep only columns that fit with --keep-columns "
-                    "(keep_columns=), or run the files as separate jobs."
+                    f"{files[0]} on: {fault}. {SEPARATELY}"
                 ) from fault
         for name in self.keep or ():
             if name not in known.names:

@@ -74,6 +74,12 @@ class InputFile:
         """Whether it is compressed as a whole, so that it can only be read from the start."""
         return self.name.lower().endswith(COMPRESSIONS)
 
+    def changed(self) -> DataError:
+        """The error for a file that is not as it was when the job began."""
+        return DataError(
+            f"{self.name} has changed since the job began: start it again in another folder."
+        )
+
 
 @dataclass(frozen=True)
 class InputFiles:
@@ -82,6 +88,11 @@ class InputFiles:
     filesystem: FileSystem
     files: tuple[InputFile, ...]
     folder: str | None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether they are in the local file system (which other machines may share)."""
+        return bool(self.filesystem.type_name == "local")
 
     def overlaps(self, location: Location) -> bool:
         """Whether a folder is inside the input or contains files of it.

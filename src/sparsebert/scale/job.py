@@ -19,7 +19,7 @@ from sparsebert.scale.columns import Columns
 from sparsebert.scale.input_files import InputFiles, Location
 from sparsebert.scale.operations import Operation, answer_table
 from sparsebert.scale.output import PartWriter
-from sparsebert.scale.parts import Part, Plan, read_part
+from sparsebert.scale.parts import Part, PartReader, Plan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,6 +126,7 @@ class Worker:
     def __init__(self, job: Job, model: Model | None = None) -> None:
         self._job = job
         self._model = model
+        self._reader = PartReader(job.inputs, job.schema)
 
     def do(self, part: Part) -> Report:
         """Process the rows of a part and write its file, replacing one that is there.
@@ -136,7 +137,7 @@ class Worker:
         job, model = self._job, self._loaded()
         failed = truncated = rows = 0
         with PartWriter(job.out, part.name, job.run) as writer:
-            for table in read_part(job.inputs, job.schema, part):
+            for table in self._reader.read(part):
                 answered, answers = answer_table(
                     table, job.operation, model, job.columns, job.fields
                 )

@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import io
 import itertools
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.errors import DataError, reason_of
-from sparsebert.scale.columns import Columns
+from sparsebert.scale.columns import SEPARATELY, Columns
 from sparsebert.scale.input_files import InputFile, InputFiles
 from sparsebert.tasks.expansion import LONGEST_LINE, MOST_COLUMNS, Expansion
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from sparsebert.scale.parts import Part
+
 _BLOCK = 1 << 20  # bytes read at a time
+_Line = tuple[int, int, bytes, dict[str, Any]]  # see `_lines`
 _ROWS = 1024  # rows whose column types are determined together
 
 
 def scan_json_lines(
     inputs: InputFiles, file: InputFile, columns: Columns, rows_per_file: int
-) -> tuple[pa.Schema, list[tuple[int, int, int, int]]]:
-    """The columns of a file, and start, stop (in bytes), rows and first line of each part.
+) -> tuple[pa.Schema, list[tuple[int, int, int, int, int]]]:
+    """The columns of a file, and start, stop (in bytes), rows, first line and checksum of parts.
 
     A compressed file is one part. Raises DataError, naming the line, if a line is not a JSON object
     or the types of a column differ.
@@ -38,7 +42,7 @@ def scan_json_lines(
     wanted = None if columns.keep is None else {*columns.texts, *columns.keep}
     per_part = None if file.is_compressed else rows_per_file
     schema, runs = pa.schema([]), []
-    rows = start = end = 0
+    rows = start = end = checksum = 0
     first = 1
     lines = _lines(inputs, file)
     while some := list(islice(lines, min(_ROWS, per_part - rows) if per_part else _ROWS)):
@@ -46,43 +50,50 @@ def scan_json_lines(
         schema = _merged(schema, found, file, some[0][0])
         rows += len(some)
         end = some[-1][1]
+        checksum = _checksum(some, checksum)
         if rows == per_part:
-            runs.append((start, end, rows, first))
-            start, rows, first = end, 0, some[-1][0] + 1
+            runs.append((start, end, rows, first, checksum))
+            start, rows, first, checksum = end, 0, some[-1][0] + 1, 0
     if rows:
-        runs.append((start, -1 if file.is_compressed else end, rows, first))
+        runs.append((start, -1 if file.is_compressed else end, rows, first, checksum))
     if not runs:
         schema = pa.schema([pa.field(name, pa.null()) for name in columns.texts])
     return columns.of_file(schema, file.name), runs
 
 
 def read_json_lines(
-    inputs: InputFiles,
-    file: InputFile,
-    schema: pa.Schema,
-    start: int,
-    stop: int,
-    line: int,
-    rows_at_once: int,
+    inputs: InputFiles, file: InputFile, schema: pa.Schema, part: Part, rows_at_once: int
 ) -> Iterator[pa.Table]:
-    """The rows between two bytes, as tables of ``schema``."""
+    """The rows of a part, as tables of ``schema``. DataError if they have changed."""
     import pyarrow as pa
 
-    lines = _lines(inputs, file, start, stop, line)
+    checksum = 0
+    lines = _lines(inputs, file, part.start, part.stop, part.line)
     while some := list(islice(lines, rows_at_once)):
+        checksum = _checksum(some, checksum)
         rows = [row for *_, row in some]
         try:
             yield pa.Table.from_pylist(rows, schema=schema)
         except (pa.ArrowException, OverflowError) as fault:
             raise DataError(
-                f"{file.name}, from line {some[0][0]} on: {fault}. Was the file changed?"
+                f"{file.name}, from line {some[0][0]} on: a value does not fit the other rows of "
+                f"its column, or the file has changed since the job began ({fault}). {SEPARATELY}"
             ) from fault
+    if checksum != part.checksum:
+        raise file.changed()
+
+
+def _checksum(lines: Sequence[_Line], checksum: int) -> int:
+    """The CRC-32 of lines after others with the given one."""
+    for line in lines:
+        checksum = zlib.crc32(line[2], checksum)
+    return checksum
 
 
 def _lines(
     inputs: InputFiles, file: InputFile, start: int = 0, stop: int = -1, number: int = 1
-) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Line number, end (byte offset) and object of each line that is not blank."""
+) -> Iterator[_Line]:
+    """Line number, end (byte offset), bytes and object of each line that is not blank."""
     from sparsebert.tasks.reading import parse_object
 
     offset = start
@@ -100,7 +111,7 @@ def _lines(
                 expansion.add(len(raw))
                 offset += len(raw)
                 if raw.strip():
-                    yield count, offset, parse_object(raw, f"{file.name}, line {count}")
+                    yield count, offset, raw, parse_object(raw, f"{file.name}, line {count}")
         except OSError as fault:
             raise DataError(f"{file.name} cannot be read: {reason_of(fault)}.") from fault
 
@@ -119,9 +130,7 @@ def _opened(inputs: InputFiles, file: InputFile, start: int) -> Iterator[io.Buff
         yield io.BufferedReader(source, _BLOCK)
 
 
-def _schema(
-    lines: Sequence[tuple[int, int, dict[str, Any]]], wanted: set[str] | None, file: InputFile
-) -> pa.Schema:
+def _schema(lines: Sequence[_Line], wanted: set[str] | None, file: InputFile) -> pa.Schema:
     import pyarrow as pa
 
     fields = []

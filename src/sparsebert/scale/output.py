@@ -109,6 +109,7 @@ def finish(out: Location, parts: Sequence[str], run: str) -> None:
                 "they were written: on some machine of the cluster, this path is another folder. "
                 f"{_SHARED}"
             )
+        # Not those of a run that is just beginning.
         _remove(out, {name for name in names if _UNFINISHED.fullmatch(name) and run in name})
         _write(out, _SUCCESS, b"", run)
     except OSError as fault:

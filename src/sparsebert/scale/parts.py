@@ -10,17 +10,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsebert.errors import DataError, reading
+from sparsebert.errors import DataError
 from sparsebert.progress import Progress
 from sparsebert.scale.columns import Columns
 from sparsebert.scale.input_files import InputFile, InputFiles
 from sparsebert.scale.json_lines import read_json_lines, scan_json_lines
-from sparsebert.tasks.expansion import Expansion, ParquetRows, decoded_bytes
+from sparsebert.scale.parquet import (
+    ROWS_AT_ONCE,
+    ParquetReader,
+    content_sha256,
+    is_same,
+    scan_parquet,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +38,8 @@ class Part:
     """``rows`` rows of input file number ``file``, which become part ``number`` of the output.
 
     ``start`` and ``stop`` are row numbers in Parquet and byte offsets in JSON lines (-1: to the
-    end). ``line`` is the number of the first line, for JSON lines.
+    end). ``line`` is the number of the first line, for JSON lines. ``checksum`` tells whether the
+    input has changed: a CRC-32 of the part's lines, or of the footer of a Parquet file.
     """
 
     number: int
@@ -43,6 +48,7 @@ class Part:
     stop: int
     rows: int
     line: int = 0
+    checksum: int = 0
 
     @property
     def name(self) -> str:
@@ -61,86 +67,80 @@ class Plan:
 
 
 def make_plan(inputs: InputFiles, columns: Columns, rows_per_file: int, progress: Progress) -> Plan:
-    """Scan the columns and rows of every file: the footer of Parquet, but all of JSON lines.
+    """Scan the columns and rows of every file: all of it, but of remote Parquet only the footer.
 
     Raises DataError for a file that cannot be read or whose columns do not fit the job.
     """
     if rows_per_file < 1:
         raise DataError(f"rows_per_file must be at least 1, not {rows_per_file}.")
 
-    def scan(file: InputFile) -> tuple[pa.Schema, list[tuple[int, int, int, int]]]:
-        if file.is_parquet:
-            return _scan_parquet(inputs, file, columns, rows_per_file)
-        return scan_json_lines(inputs, file, columns, rows_per_file)
+    def scan(file: InputFile) -> tuple[pa.Schema, list[tuple[int, int, int, int, int]], str]:
+        if not file.is_parquet:  # the checksums of its parts are of all lines
+            return *scan_json_lines(inputs, file, columns, rows_per_file), ""
+        found = scan_parquet(inputs, file, columns, rows_per_file)
+        return *found, content_sha256(inputs, file)
 
     schemas: list[pa.Schema] = []
+    contents: list[str] = []
     parts: list[Part] = []
     with ThreadPoolExecutor(_SCANS_AT_ONCE) as pool:
-        for index, (schema, runs) in enumerate(pool.map(scan, inputs.files)):
+        for index, (schema, runs, content) in enumerate(pool.map(scan, inputs.files)):
             schemas.append(schema)
+            contents.append(content)
             parts += [Part(number, index, *run) for number, run in enumerate(runs, len(parts))]
             progress("scanning files", index + 1, len(inputs.files))
     rows = sum(part.rows for part in parts)
     if not rows:
         raise DataError("the input has no rows.")
     schema = columns.of_job(schemas, [file.name for file in inputs.files])
-    return Plan(tuple(parts), schema, rows, _digest(inputs, parts))
+    return Plan(tuple(parts), schema, rows, _digest(inputs, contents, parts))
 
 
-def _scan_parquet(
-    inputs: InputFiles, file: InputFile, columns: Columns, rows_per_file: int
-) -> tuple[pa.Schema, list[tuple[int, int, int, int]]]:
-    import pyarrow.parquet as pq
-
-    with reading(file.name, DataError), inputs.filesystem.open_input_file(file.path) as source:
-        opened = pq.ParquetFile(source)
-        schema, rows = opened.schema_arrow, opened.metadata.num_rows
-        Expansion(file.name, file.nbytes).rows(rows)
-    return columns.of_file(schema, file.name), list(_runs(rows, rows_per_file))
-
-
-def _runs(rows: int, rows_per_file: int) -> Iterator[tuple[int, int, int, int]]:
-    for start in range(0, rows, rows_per_file):
-        stop = min(start + rows_per_file, rows)
-        yield start, stop, stop - start, 0
-
-
-def _digest(inputs: InputFiles, parts: list[Part]) -> str:
-    """SHA-256 of the names, sizes and rows of all files."""
+def _digest(inputs: InputFiles, contents: Sequence[str], parts: Sequence[Part]) -> str:
+    """SHA-256 of the names, sizes, content and parts of all files."""
     digest = hashlib.sha256()
-    rows = [0] * len(inputs.files)
+    for file, content in zip(inputs.files, contents, strict=True):
+        digest.update(f"{file.name}\0{file.nbytes}\0{content}\n".encode())
     for part in parts:
-        rows[part.file] += part.rows
-    for file, count in zip(inputs.files, rows, strict=True):
-        digest.update(f"{file.name}\0{file.nbytes}\0{count}\n".encode())
+        digest.update(f"{part.file} {part.rows} {part.checksum}\n".encode())
     return digest.hexdigest()
 
 
-ROWS_AT_ONCE, BYTES_AT_ONCE = 1024, 64 << 20
-_BUFFER = 1 << 20  # bytes of a column read at a time
+class PartReader:
+    """Reads parts of the input as tables with ``schema``, best in their order (`ParquetReader`)."""
 
+    def __init__(self, inputs: InputFiles, schema: pa.Schema) -> None:
+        self._inputs = inputs
+        self._schema = schema
+        self._parquet: ParquetReader | None = None
 
-def read_part(inputs: InputFiles, schema: pa.Schema, part: Part) -> Iterator[pa.Table]:
-    """Tables with ``schema``, with ``part.rows`` rows in total, in the order of the file.
+    def read(self, part: Part) -> Iterator[pa.Table]:
+        """Tables with ``part.rows`` rows in total, in the order of the file.
 
-    Raises DataError if the file cannot be read, or has changed since the plan was made.
-    """
-    file = inputs.files[part.file]
-    changed = f"{file.name} has changed since the job began: start it again in another folder."
-    if _size(inputs, file) != file.nbytes:
-        raise DataError(changed)
-    if file.is_parquet:
-        tables = _read_parquet(inputs, file, schema, part)
-    else:
-        tables = read_json_lines(
-            inputs, file, schema, part.start, part.stop, part.line, ROWS_AT_ONCE
-        )
-    rows = 0
-    for table in tables:
-        rows += table.num_rows
-        yield table
-    if rows != part.rows:
-        raise DataError(changed)
+        Raises DataError if the file cannot be read, or has changed since the plan was made.
+        """
+        file = self._inputs.files[part.file]
+        if _size(self._inputs, file) != file.nbytes:
+            raise file.changed()
+        if file.is_parquet:
+            tables = self._read_parquet(file, part)
+        else:
+            tables = read_json_lines(self._inputs, file, self._schema, part, ROWS_AT_ONCE)
+        rows = 0
+        for table in tables:
+            rows += table.num_rows
+            yield table
+        if rows != part.rows:
+            raise file.changed()
+
+    def _read_parquet(self, file: InputFile, part: Part) -> Iterator[pa.Table]:
+        if not is_same(self._inputs, file, part.checksum):
+            raise file.changed()
+        reader, self._parquet = self._parquet, None  # kept only if all rows can be read
+        if reader is None or reader.file != file:
+            reader = ParquetReader(self._inputs, file, self._schema)
+        yield from reader.read(part.start, part.stop)
+        self._parquet = reader
 
 
 def _size(inputs: InputFiles, file: InputFile) -> int | None:
@@ -149,63 +149,3 @@ def _size(inputs: InputFiles, file: InputFile) -> int | None:
     except OSError as fault:
         raise DataError(f"{file.name} cannot be read: {fault}") from fault
     return size
-
-
-def _read_parquet(
-    inputs: InputFiles, file: InputFile, schema: pa.Schema, part: Part
-) -> Iterator[pa.Table]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with reading(file.name, DataError), inputs.filesystem.open_input_file(file.path) as source:
-        opened = pq.ParquetFile(source, buffer_size=_BUFFER)
-        names = [name for name in schema.names if name in opened.schema_arrow.names]
-        groups, row = _row_groups(opened, part)
-        local = inputs.filesystem.type_name == "local"
-        with Path(file.path).open("rb") if local else nullcontext() as headers:
-            rows = ParquetRows(opened, headers, file.nbytes, file.name, groups)
-            waiting: list[pa.RecordBatch] = []
-            for batch in rows.batches(names):
-                first, row = row, row + len(batch)
-                start, stop = max(part.start - first, 0), min(part.stop - first, len(batch))
-                if start < stop:
-                    waiting.append(batch.slice(start, stop - start))
-                if _is_enough(waiting):
-                    yield _typed(pa.Table.from_batches(waiting), schema)
-                    waiting = []
-            if waiting:
-                yield _typed(pa.Table.from_batches(waiting), schema)
-
-
-def _is_enough(batches: Sequence[pa.RecordBatch]) -> bool:
-    rows = sum(map(len, batches))
-    return rows >= ROWS_AT_ONCE or sum(map(decoded_bytes, batches)) >= BYTES_AT_ONCE
-
-
-def _row_groups(opened: object, part: Part) -> tuple[list[int], int]:
-    """The row groups that a part spans, and the number of their first row."""
-    import pyarrow.parquet as pq
-
-    assert isinstance(opened, pq.ParquetFile)
-    groups: list[int] = []
-    begin = row = 0
-    for group in range(opened.num_row_groups):
-        end = row + opened.metadata.row_group(group).num_rows
-        if end > part.start and row < part.stop:
-            begin = begin if groups else row
-            groups.append(group)
-        row = end
-    return groups, begin
-
-
-def _typed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the columns and types of ``schema``; missing columns are null."""
-    import pyarrow as pa
-
-    arrays = [
-        table[field.name].cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
