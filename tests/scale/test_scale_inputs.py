@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,17 @@ class TestRowGroups:
 
 class TestNumbers:
     """What one file has exactly and another one approximately is not rounded without a word."""
+
+    def test_decimals(self, tmp_path: Path) -> None:
+        exact = [Decimal("12345678901234567890.12")]
+        pq.write_table(pa.table({"text": ["a"], "n": exact}), tmp_path / "a.parquet")
+        (tmp_path / "b.jsonl").write_text('{"text": "b", "n": 0.5}\n')
+        inputs = find_input_files(tmp_path)
+        with pytest.raises(DataError, match=r"'n' of a.parquet has decimals.* Keep only columns"):
+            plan_of(inputs)
+        assert make_plan(inputs, Columns(keep=("text",)), 10, silent).rows == 2
+        (tmp_path / "b.jsonl").write_text('{"text": "b", "n": 5}\n')
+        assert pa.types.is_decimal(plan_of(inputs).schema.field("n").type)
 
     @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
     def test_large_integers(self, tmp_path: Path, kind: str) -> None:

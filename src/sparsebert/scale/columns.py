@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,8 +70,8 @@ class Columns:
     def of_job(self, schemas: Sequence[pa.Schema], files: Sequence[str]) -> pa.Schema:
         """The unified schema of all files: a column that a file lacks is null there.
 
-        DataError, naming file and column, if a column is of different types or holds nothing that
-        Parquet can store.
+        DataError, naming file and column, if a column is of different types, would lose digits of
+        decimals to floating point, or holds nothing that Parquet can store.
         """
         import pyarrow as pa
 
@@ -86,6 +86,15 @@ class Columns:
                     f"the columns of {file} do not fit those of the files before it, from "
                     f"{files[0]} on: {fault}. {SEPARATELY}"
                 ) from fault
+        for schema, file in zip(schemas, files, strict=True):
+            for field in schema if not schema.equals(known) else ():
+                if _contains(field.type, pa.types.is_decimal) and not _contains(
+                    known.field(field.name).type, pa.types.is_decimal
+                ):
+                    raise DataError(
+                        f"column '{field.name}' of {file} has decimals, but that of another file "
+                        f"has floating point, in which digits of them are lost. {SEPARATELY}"
+                    )
         for name in self.keep or ():
             if name not in known.names:
                 raise DataError(
@@ -93,7 +102,7 @@ class Columns:
                     f"{', '.join(known.names[:20])}."
                 )
         for each in known:
-            if _is_childless(each.type):
+            if _contains(each.type, _is_childless):
                 raise DataError(
                     f"column '{each.name}' contains objects without fields, which Parquet cannot "
                     "store: leave it out with --keep-columns (keep_columns=)."
@@ -121,13 +130,18 @@ class Columns:
             )
 
 
+def _contains(kind: pa.DataType, matches: Callable[[pa.DataType], bool]) -> bool:
+    """Whether a type or one that is nested in it matches."""
+    return matches(kind) or any(
+        _contains(kind.field(index).type, matches) for index in range(kind.num_fields)
+    )
+
+
 def _is_childless(kind: pa.DataType) -> bool:
-    """Whether a type contains a struct without fields, as from ``{}`` in every line."""
+    """Whether a type is a struct without fields, as from ``{}`` in every line."""
     import pyarrow as pa
 
-    if pa.types.is_struct(kind) and not kind.num_fields:
-        return True
-    return any(_is_childless(kind.field(index).type) for index in range(kind.num_fields))
+    return bool(pa.types.is_struct(kind) and not kind.num_fields)
 
 
 def _is_text(kind: pa.DataType) -> bool:
