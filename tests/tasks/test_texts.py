@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparsebert.errors import DataError
+from sparsebert.tasks.columns import label_names, number_values
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.texts import read_texts, single_texts
 
@@ -74,3 +75,19 @@ def test_files_without_texts(tmp_path: Path) -> None:
     (tmp_path / "torn.txt.gz").write_bytes(gzip.compress(b"text" * 99)[:-9])
     with pytest.raises(DataError, match="cannot be read as gzip"):
         read_texts(tmp_path / "torn.txt.gz")
+
+
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    """pandas writes an empty column without a type."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    file, table = tmp_path / "empty.parquet", pa.table({"text": pa.nulls(0)})
+    pyarrow.parquet.write_table(table, file)
+    for read in (
+        lambda: read_texts(file),
+        lambda: label_names(table, "text", str(file)),
+        lambda: number_values(table, "text", str(file)),
+    ):
+        with pytest.raises(DataError, match=r"empty\.parquet has no rows\.$"):
+            read()

@@ -58,10 +58,7 @@ def texts_or_none(table: pa.Table, name: str, source: str) -> list[str | None]:
 
     column = _plain(table.column(name))
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise DataError(
-            f"{source}: the column '{name}' holds {column.type}, not text; row 1 is "
-            f"{show(column[0].as_py())}."
-        )
+        raise _wrong_type(column, name, source, "not text")
     texts: list[str | None] = column.to_pylist()
     return texts
 
@@ -114,10 +111,7 @@ def label_names(table: pa.Table, name: str, source: str) -> list[str]:
     if pa.types.is_integer(kind):
         return [str(value) for value in values]
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise DataError(
-            f"{source}: the column '{name}' holds {kind}, which is neither integers nor class "
-            f"names; row 1 is {show(values[0])}."
-        )
+        raise _wrong_type(column, name, source, "which is neither integers nor class names")
     for row, value in enumerate(values, 1):
         if not value.strip():
             raise DataError(f"{source}: column '{name}', row {row} has no label (it is empty).")
@@ -163,10 +157,7 @@ def number_values(table: pa.Table, name: str, source: str) -> npt.NDArray[np.flo
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
         return np.asarray(column.to_numpy(), np.float32)
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise DataError(
-            f"{source}: the column '{name}' holds {kind}, not numbers; row 1 is "
-            f"{show(column[0].as_py())}."
-        )
+        raise _wrong_type(column, name, source, "not numbers")
     numbers = [as_number(text) for text in column.to_pylist()]
     for row, number in enumerate(numbers):
         if number is None:
@@ -229,6 +220,15 @@ def as_number(text: str) -> float | None:
         return None if "_" in text else float(text)
     except ValueError:
         return None
+
+
+def _wrong_type(column: pa.ChunkedArray, name: str, source: str, fault: str) -> DataError:
+    if not len(column):  # whose type then says nothing
+        return DataError(f"{source} has no rows.")
+    return DataError(
+        f"{source}: the column '{name}' holds {column.type}, {fault}; row 1 is "
+        f"{show(column[0].as_py())}."
+    )
 
 
 def _takes_positions(task: Task) -> bool:
