@@ -105,6 +105,18 @@ def test_questions_about_a_context_stay_together(tmp_path: Path) -> None:
     assert [len(each) for each in contexts] == [12, 3]
 
 
+def test_each_class_keeps_a_row_to_train_on(tmp_path: Path) -> None:
+    for place in range(20):
+        labels = ["rare" if row == place else "ab"[row % 2] for row in range(20)]
+        data = write_rows(
+            tmp_path / f"{place}.jsonl",
+            ({"text": f"{row}", "label": label} for row, label in enumerate(labels)),
+        )
+        told = hold_out("custom", data, tmp_path / f"out-{place}")
+        assert told == {"train": 16, "validation": 4}
+        assert {row["label"] for row in rows(tmp_path / f"out-{place}", "train")} == {*labels}
+
+
 def test_errors(tmp_path: Path) -> None:
     data = write_regression(tmp_path / "data")
     with pytest.raises(DataError, match="share must be between 0 and 1"):

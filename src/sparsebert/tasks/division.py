@@ -141,11 +141,10 @@ def hold_out(
 ) -> dict[str, int]:
     """Split the train split of ``data`` into training and validation rows, in the folder ``out``.
 
-    Of the training rows (those that ``max_rows`` selects, as in `finetune`), about ``share`` become
-    the validation split, at least one. The choice depends only on the number of rows, and on which
-    rows stay together as in `divide`. The rest are for training. Both parts keep the order of the
-    file. Columns stay as they are; ``options`` name those of a user's own task. The validation
-    split of ``data`` is not read.
+    The validation rows are the `held_rows` of the training rows (those that ``max_rows`` selects,
+    as in `finetune`). The rest are for training. Both parts keep the order of the file. Columns
+    stay as they are; ``options`` name those of a user's own task. The validation split of ``data``
+    is not read.
 
     Returns the number of rows of each split. Raises DataError, and OutputError if ``out`` cannot be
     written.
@@ -153,31 +152,13 @@ def hold_out(
     need_extra("holding rows out", "pyarrow")
     import pyarrow.parquet
 
-    if not 0 < share < 1:
-        raise DataError(f"share must be between 0 and 1, not {share}.")
     chosen = find_task(task, data, options=options)
     raw = read_split(chosen, data, "train")
     examples = examples_from(chosen, raw, "train")  # errors about a row name the original file
     kept = selected_rows(examples, max_rows)
     if kept is None:
         kept = np.arange(len(examples))
-    rows = len(kept)
-    if rows < 2:
-        raise DataError(
-            f"{raw.source} has {rows} row to split: holding some out needs at least two."
-        )
-    count = min(max(round(rows * share), 1), rows - 1)
-    # The legacy generator: numpy promises that its streams never change.
-    order = kept[np.random.RandomState(_HELD_OUT_SEED).permutation(rows)]
-    together = examples.together()
-    groups: dict[object, list[int]] = defaultdict(list)
-    for row in order:
-        groups[together[row]].append(int(row))
-    held = np.sort(_nearest(groups.values(), count))
-    if not 0 < len(held) < rows:
-        raise DataError(
-            f"{raw.source} has too few different texts to hold some out: use more rows."
-        )
+    held = held_rows(examples, kept, share)
     parts = {"train": np.setdiff1d(kept, held), chosen.validation_splits[0]: held}
     with staged_folder(out, force=False) as staging:
         for split, indices in parts.items():
@@ -187,3 +168,52 @@ def hold_out(
         counts = {split: len(indices) for split, indices in parts.items()}
         write_json(staging / "held-out.json", {"task": chosen.name, "share": share, "rows": counts})
     return counts
+
+
+def held_rows(
+    examples: Examples, rows: npt.NDArray[np.int64], share: float
+) -> npt.NDArray[np.int64]:
+    """About ``share`` of ``rows`` (indices of examples), at least one: indices, ascending.
+
+    The choice depends only on the number of rows, on which of them stay together as in `divide`,
+    and on which have the last rows of a label, as each label that occurs keeps a row among the
+    rest. DataError if there are too few rows for two parts.
+    """
+    if not 0 < share < 1:
+        raise DataError(f"share must be between 0 and 1, not {share}.")
+    if len(rows) < 2:
+        raise DataError(
+            f"{examples.source} has {len(rows)} row to split: holding some out needs at least two."
+        )
+    count = min(max(round(len(rows) * share), 1), len(rows) - 1)
+    # The legacy generator: numpy promises that its streams never change.
+    order = rows[np.random.RandomState(_HELD_OUT_SEED).permutation(len(rows))]
+    together, labels = examples.together(), _labels(examples)
+    groups: dict[object, list[int]] = defaultdict(list)
+    for row in order:
+        groups[together[row]].append(int(row))
+    free: list[list[int]] = []
+    kept: set[int] = set()
+    for group in reversed(groups.values()):  # the last are the least likely to be held out
+        found = {label for row in group for label in labels[row]}
+        if found <= kept:
+            free.append(group)
+        kept |= found
+    held = np.sort(np.array(_nearest(reversed(free), count), np.int64))
+    if not 0 < len(held) < len(rows):
+        raise DataError(
+            f"{examples.source} has too few different texts to hold some out: use more rows."
+        )
+    return held
+
+
+def _labels(examples: Examples) -> list[list[int]]:
+    """The labels of each row, as indices; none for a task whose labels have no names."""
+    kind = examples.task.kind
+    if kind is Kind.CLASSIFICATION:
+        return [[label] for label in examples.labels.tolist()]
+    if kind is Kind.LABEL_SETS:
+        return [np.flatnonzero(row).tolist() for row in examples.labels]
+    if kind is Kind.TOKENS:
+        return [words.labels.tolist() for words in examples.words]
+    return [[] for _ in examples.texts]
