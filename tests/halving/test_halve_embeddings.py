@@ -79,8 +79,8 @@ def test_scored_pairs(tiny_bert: TinyBert, tmp_path: Path) -> None:
         {"sentence1": a, "sentence2": b, "score": float(place % 6)}
         for place, (a, b) in enumerate(zip(SENTENCES, reversed(SENTENCES), strict=True))
     ]
-    write_rows(tmp_path / "data" / "train.jsonl", rows)
-    write_rows(tmp_path / "data" / "validation.jsonl", rows)
+    write_rows(tmp_path / "data" / "train.jsonl", rows[:5])
+    write_rows(tmp_path / "data" / "validation.jsonl", rows[5:10])
     result = halve(
         tiny_bert("encoder"), tmp_path / "out", data=tmp_path / "data", effort="quick", **FAST
     )

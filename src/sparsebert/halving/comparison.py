@@ -41,7 +41,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class Compared:
-    """Both models' answers to the rows of a task, all splits end to end.
+    """Both models' answers to the rows of a split.
 
     ``answers`` are the dense and the halved model's: float ``[rows, labels]`` each, or texts.
     ``right`` is the score of each row, ``[rows]`` for each model, if the metric is a mean over
@@ -64,27 +64,24 @@ class Compared:
         return correlation_interval(dense, halved, expected)
 
 
-def compared(
-    splits: Sequence[PreparedSplit], logits: Sequence[Sequence[Any]], orders: Sequence[Any]
-) -> Compared:
+def compared(split: PreparedSplit, logits: Sequence[Any], orders: Sequence[Any]) -> Compared:
     """``logits`` and ``orders`` are those of both models; see `PreparedSplit.scores_of`."""
-    task = splits[0].examples.task
+    examples, task = split.examples, split.examples.task
     if task.kind is Kind.QUESTION:
-        texts: list[list[str]] = [[], []]
-        right: list[list[float]] = [[], []]
-        for place, found in enumerate(logits):
-            for split, each in zip(splits, found, strict=True):
-                assert isinstance(split.located, Windows)
-                answers = answer_texts(split.examples, split.located, each)
-                texts[place] += answers
-                right[place] += [
+        assert isinstance(split.located, Windows)
+        texts = [answer_texts(examples, split.located, each) for each in logits]
+        scores = [
+            np.array(
+                [
                     answer_scores((task.main_metric,), [text], [accepted]).values[task.main_metric]
-                    for text, accepted in zip(answers, split.examples.answers, strict=True)
+                    for text, accepted in zip(each, examples.answers, strict=True)
                 ]
-        scores = (np.array(right[0]), np.array(right[1]))
-        return Compared((texts[0], texts[1]), scores, None)
-    both = [np.concatenate(each).astype(np.float64) for each in logits]
-    expected = np.concatenate([split.examples.labels for split in splits])
+            )
+            for each in texts
+        ]
+        return Compared((texts[0], texts[1]), (scores[0], scores[1]), None)
+    both = [np.asarray(each, np.float64) for each in logits]
+    expected = examples.labels
     if task.kind is Kind.REGRESSION:
         values = [each[:, 0] for each in both]
         if task.main_metric == "spearman":

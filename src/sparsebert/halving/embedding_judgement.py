@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ from sparsebert.halving.comparison import (
 )
 from sparsebert.halving.judgement import OF_SCORE, SHOWN, Judgement
 from sparsebert.halving.subject import EMBEDDINGS, Subject
+from sparsebert.halving.texts import texts_of
 from sparsebert.inference import Model, load
 from sparsebert.progress import Progress
+from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import Kind
 from sparsebert.tasks.texts import Text, single_texts
 
@@ -40,21 +43,26 @@ _SEED = 20_240_505
 def judge_embedding(
     subject: Subject,
     texts: Sequence[Text],
-    held: Sequence[Text],
+    held: Path | Sequence[Text],
     dense: Any,
     halved: Any,
     *,
     threads: int | None,
     progress: Progress,
 ) -> Judgement:
-    """Compare embeddings of the ``held`` texts, and score the subject's task if it has one.
+    """Compare embeddings of the ``held`` texts, or score the subject's task on that data folder.
 
     The figure that counts is the share of texts whose nearest neighbour by the dense model is among
     the ten nearest by the halved one (1-recall@10 of nearest-neighbour search), searched among all
-    ``texts`` (up to `MOST_TEXTS` of them); if the data has scored pairs, or queries and documents,
-    it is the metric of that task. Also reported are how many of the ten neighbours both models
-    share, and the same for the model's other kinds of embeddings, if it has any.
+    ``texts`` (up to `MOST_TEXTS` of them); of a folder with scored pairs, or queries and documents,
+    it is the metric of that task, and its texts are compared. Also reported are how many of the ten
+    neighbours both models share, and the same for the model's other kinds of embeddings, if any.
     """
+    examples = None
+    if isinstance(held, Path):
+        assert subject.task is not None
+        examples = scored_examples(subject.checkpoint.path, subject.task, held, None)[0]
+        held = texts_of(examples)
     queries = list(dict.fromkeys(single_texts(held)))[:MOST_TEXTS]
     asked = set(queries)
     others = [text for text in dict.fromkeys(single_texts(texts)) if text not in asked]
@@ -72,8 +80,8 @@ def judge_embedding(
         Changed(chosen[row], "", f"cosine {found.cosines[row]:.3f}", 1 - float(found.cosines[row]))
         for row in worst
     ]
-    if subject.task is not None:
-        return _judge_embedding_task(subject, models, more, changed, progress)
+    if examples is not None:
+        return _judge_embedding_task(subject, examples, models, more, changed, progress)
     first_found = 100.0 * (found.near[1] == found.near[0][:, :1]).any(axis=1)
     return Judgement(
         f"recall of the nearest neighbour in {found.near[0].shape[1]}",
@@ -130,6 +138,7 @@ def _compared_embeddings(
 
 def _judge_embedding_task(
     subject: Subject,
+    examples: Examples,
     models: Sequence[Model],
     more: dict[str, float],
     changed: list[Changed],
@@ -138,10 +147,7 @@ def _judge_embedding_task(
     """The task's metric, as `evaluate` computes it: Spearman of scored pairs' cosines, or nDCG."""
     from scipy.stats import rankdata
 
-    task = subject.task
-    assert task is not None
-    folder = models[0].path
-    examples = scored_examples(folder, task, subject.data, None)[0]
+    task = examples.task
     scores: list[Scores]
     if task.kind is Kind.RETRIEVAL:
         found = [

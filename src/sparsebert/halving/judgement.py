@@ -37,6 +37,7 @@ from sparsebert.halving.label_comparison import (
     shared_labels,
 )
 from sparsebert.halving.subject import Subject
+from sparsebert.halving.texts import texts_of
 from sparsebert.inference import Model, load
 from sparsebert.progress import Progress
 from sparsebert.tasks.data_options import DataOptions
@@ -113,12 +114,12 @@ class Judgement:
 
 @dataclass(frozen=True)
 class _Scored:
-    """One model on all validation splits: their rows, logits and scores."""
+    """One model on all validation splits: their scores, and the first one's rows and logits."""
 
     model: Model
     task: Task
-    splits: list[PreparedSplit]
-    logits: list[Any]
+    split: PreparedSplit
+    logits: Any
     order: Any
     scores: dict[str, dict[str, float]]
 
@@ -134,7 +135,10 @@ def judge_task(
     threads: int | None,
     progress: Progress,
 ) -> Judgement:
-    """Score both models on the validation split, or splits, of ``data``, read with ``columns``."""
+    """Score both models on the validation split of ``data``, read with ``columns``.
+
+    If there are several splits, all but the first are further figures.
+    """
     if columns.threshold is None:  # the one that the dense model was trained with
         known = trained_options(resolve_model(dense), task, columns).threshold
         columns = replace(columns, threshold=known)
@@ -144,22 +148,21 @@ def judge_task(
     metric = first.task.main_metric
     unscored = _OF_SPANS if first.task.kind is Kind.QUESTION else _OF_ANSWERS
     interval: tuple[float, float] | None
+    split = first.split
     if first.task.kind in (Kind.TOKENS, Kind.LABEL_SETS):
-        (split,) = first.splits
-        mine, other = (split.judge(each.logits[0], each.order) for each in both)
+        mine, other = (split.judge(each.logits, each.order) for each in both)
         interval = f1_interval(mine, other, first.task)
         changed = changed_rows(split.examples, mine, other)
     else:
-        rows = compared(first.splits, [each.logits for each in both], [each.order for each in both])
+        rows = compared(split, [each.logits for each in both], [each.order for each in both])
         interval = rows.interval()
-        texts = [text for split in first.splits for text in _texts(split)]
-        changed = changed_answers(rows, texts, first.model.config.labels)
+        changed = changed_answers(rows, texts_of(split.examples), first.model.config.labels)
     return Judgement(
         "agreement" if not subject.labelled and metric == "accuracy" else metric,
         not subject.labelled,
         values[0],
         values[1],
-        sum(len(split.examples) for split in first.splits),
+        len(split.examples),
         OF_SCORE if subject.labelled else unscored,
         interval,
         {
@@ -200,14 +203,7 @@ def _score(
         split.examples.split: split.scores_of(found, order).values
         for split, found in zip(splits, logits, strict=True)
     }
-    return _Scored(model, task, splits, logits, order, scores)
-
-
-def _texts(split: PreparedSplit) -> Sequence[Text]:
-    examples = split.examples
-    if examples.pairs is None:
-        return examples.texts
-    return list(zip(examples.texts, examples.pairs, strict=True))
+    return _Scored(model, task, splits[0], logits[0], order, scores)
 
 
 def judge_labels(

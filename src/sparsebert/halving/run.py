@@ -198,6 +198,8 @@ def halve(
             recipe = student / "recipe.yaml"
             if recipe.is_file():
                 shutil.copy(recipe, staging)
+            if subject.division is not None:  # `evaluate` then scores the same rows
+                subject.division.write(staging)
             (staging / REPORT_NAME).write_text(render_report(result), encoding="utf-8")
             write_json(staging / "halving.json", result.as_dict())
         remove_whole(work, target)  # a run killed meanwhile must not leave half of its steps
@@ -345,14 +347,14 @@ class _Run:
         dense = steps.teacher_of(self._subject, self._folders)
         halved = self._folders.packed(number)
         options: dict[str, Any] = {"threads": self._threads, "progress": self._progress}
+        if self._subject.goal is Goal.EMBEDDING:
+            texts = self._gathered.texts
+            return judge_embedding(self._subject, texts, held, dense, halved, **options)
         if isinstance(held, Path):
             name = steps.task_name(self._subject)
             options["columns"] = steps.data_options(self._subject)
             return judge_task(self._subject, name, held, dense, halved, **options)
-        if self._subject.goal is Goal.LABELS:
-            return judge_labels(held, dense, halved, **options)
-        texts = self._gathered.texts
-        return judge_embedding(self._subject, texts, held, dense, halved, **options)
+        return judge_labels(held, dense, halved, **options)
 
 
 def _task_of(subject: Subject) -> str | None:

@@ -12,6 +12,7 @@ from sparsebert.checkpoint import Checkpoint, Head
 from sparsebert.checkpoint.embedding_kinds import EmbeddingKind
 from sparsebert.checkpoint.sparsity import null_threshold
 from sparsebert.errors import DataError, InputError
+from sparsebert.evaluation.evaluator import match_labels
 from sparsebert.halving.dense_model import (
     ENCODERS,
     about_head,
@@ -20,13 +21,15 @@ from sparsebert.halving.dense_model import (
     kinds_of,
     open_dense,
 )
+from sparsebert.tasks.columns import class_indices
 from sparsebert.tasks.custom import SCORE, holds_label_sets
 from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.division import Division, read_division
 from sparsebert.tasks.examples import load_split, read_split, validation_splits
-from sparsebert.tasks.files import TAGGED_TYPES, file_type, tables_in
+from sparsebert.tasks.files import TAGGED_TYPES, file_type, tables_in, undivided_file
 from sparsebert.tasks.ner import holds_tags
 from sparsebert.tasks.own import UNREAD, custom_task, find_task, own_task, unread_task
-from sparsebert.tasks.retrieval import holds_documents
+from sparsebert.tasks.retrieval import holds_documents, is_beir
 from sparsebert.tasks.squad import has_unanswerable
 from sparsebert.tasks.table import (
     CUSTOM,
@@ -70,6 +73,9 @@ class Subject:
     ``data`` has labels to score on. An embedding model has a ``task`` only if ``data`` has scored
     pairs, or queries and documents. ``kinds`` are the kinds of its embeddings, beginning with the
     one it is judged by. ``said`` are sentences on what was recognised.
+
+    ``other_classes`` says that the training rows lack some of a classifier's classes, or name them
+    by their numbers. ``division`` is how ``data`` was split when the model was trained on it.
     """
 
     model: str
@@ -83,6 +89,17 @@ class Subject:
     texts: tuple[Path, ...]
     said: tuple[str, ...]
     kinds: tuple[EmbeddingKind, ...] = ("dense",)
+    other_classes: bool = False
+    division: Division | None = None
+
+    @property
+    def validation_splits(self) -> tuple[str, ...]:
+        """The splits of labelled data to score on; none if training rows are to be held out."""
+        assert self.task is not None
+        assert self.data is not None
+        if is_beir(self.data):  # whose documents are not in the rows
+            return self.task.validation_splits
+        return () if self.data.is_file() else validation_splits(self.task, self.data)
 
     @property
     def title(self) -> str:
@@ -115,25 +132,29 @@ def recognise(
     )
     if gives_labels(checkpoint):
         found, said = _of_labels(checkpoint, data, task, columns)
-        return subject(
-            goal=Goal.LABELS,
-            task=found,
-            taught=True,
-            labelled=found is not None,
-            columns=columns,
-            said=tuple(said),
+        return _read(
+            subject(
+                goal=Goal.LABELS,
+                task=found,
+                taught=True,
+                labelled=found is not None,
+                columns=columns,
+                said=tuple(said),
+            )
         )
     kinds = kinds_of(checkpoint)
     if "dense" not in kinds:
         found, said = _without_dense(checkpoint, kinds, data, task, columns)
-        return subject(
-            goal=Goal.EMBEDDING,
-            task=found,
-            taught=True,
-            labelled=found is not None,
-            columns=columns,
-            said=tuple(said),
-            kinds=kinds,
+        return _read(
+            subject(
+                goal=Goal.EMBEDDING,
+                task=found,
+                taught=True,
+                labelled=found is not None,
+                columns=columns,
+                said=tuple(said),
+                kinds=kinds,
+            )
         )
     if data is None and task is not None:
         raise _without_data(task)
@@ -157,17 +178,39 @@ def recognise(
         goal, taught, chosen = Goal.TASK, False, found
         said.append(f"The data is {_about_task(found)}: the dense model is fine-tuned on it first.")
     else:
-        goal, taught, chosen = Goal.TASK, True, _fitting(checkpoint, found)
-        said.append(_own_teacher(found))
-    return subject(
-        goal=goal,
-        task=chosen,
-        taught=taught,
-        labelled=found is not None,
-        columns=columns,
-        said=tuple(said),
-        kinds=kinds,
+        goal, taught = Goal.TASK, True
+        chosen, notes = _fitting(checkpoint, found, data, columns)
+        said += [_own_teacher(chosen), *notes]
+    return _read(
+        subject(
+            goal=goal,
+            task=chosen,
+            taught=taught,
+            labelled=found is not None,
+            columns=columns,
+            said=tuple(said),
+            kinds=kinds,
+            other_classes=bool(found and chosen and set(found.labels) != set(chosen.labels)),
+        )
     )
+
+
+def _read(subject: Subject) -> Subject:
+    """The subject once its labelled data has been read, with how the model's training split it.
+
+    What is wrong with a row, or with its label, is thus raised before the first step.
+    """
+    if not subject.labelled:
+        return subject
+    assert subject.task is not None
+    assert subject.data is not None
+    for split in ("train", *subject.validation_splits):
+        load_split(subject.task, subject.data, split)
+    file = undivided_file(subject.data, subject.task.file_types)
+    division = read_division(subject.checkpoint.path) if file and subject.taught else None
+    if file is None or division is None or not division.is_of(file):
+        return subject
+    return replace(subject, division=division)
 
 
 def _without_dense(
@@ -237,9 +280,6 @@ def _labels_task(
         raise _unfit(checkpoint, task)
     if len(task.labels) != len(checkpoint.config.labels):
         raise _more_labels(checkpoint, task)
-    for split in ("train", *validation_splits(task, data)):
-        if split == "train" or Path(data).is_dir():
-            load_split(task, data, split)  # raises for a label that the model lacks
     return task
 
 
@@ -308,10 +348,15 @@ def _has_documents(data: str | Path, columns: DataOptions) -> bool:
     return holds_documents(read_split(_unread(data), data, "train").table, columns)
 
 
-def _fitting(checkpoint: Checkpoint, task: Task | None) -> Task | None:
-    """The task, if it fits the model's head. Raises InputError."""
+def _fitting(
+    checkpoint: Checkpoint, task: Task | None, data: str | Path | None, columns: DataOptions
+) -> tuple[Task | None, list[str]]:
+    """The task with the model's own classes, if it fits the head, and notes.
+
+    Raises CheckpointError, DataError and InputError.
+    """
     if task is None:
-        return None
+        return None, []
     if task.head is not checkpoint.config.head or task.kind is Kind.LABEL_SETS:
         raise _unfit(checkpoint, task)
     count = len(checkpoint.config.labels)
@@ -327,7 +372,20 @@ def _fitting(checkpoint: Checkpoint, task: Task | None) -> Task | None:
         )
     if task.kind is Kind.CLASSIFICATION and len(task.labels) > count:
         raise _more_labels(checkpoint, task)
-    return task
+    if task.name == CUSTOM and task.kind is Kind.CLASSIFICATION:
+        named = task.labels
+        task = custom_task(data, labels=checkpoint.config.labels, options=columns)
+        unknown = [
+            name for name, index in zip(named, class_indices(named, task), strict=True) if index < 0
+        ]
+        if unknown:
+            raise DataError(
+                f"the labels {', '.join(unknown[:8])} of the data are not among those of "
+                f"{checkpoint.source} ({', '.join(checkpoint.config.labels[:8])}): use the same "
+                "names in both (id2label in the model's config.json), or pass the data as --texts "
+                "(texts=), whose labels are not read."
+            )
+    return task, match_labels(task, checkpoint.config, checkpoint.source)[1]
 
 
 def _more_labels(checkpoint: Checkpoint, task: Task) -> DataError:

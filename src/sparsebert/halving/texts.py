@@ -18,7 +18,11 @@ from sparsebert.checkpoint import Head
 from sparsebert.errors import DataError
 from sparsebert.halving.subject import Goal, Subject
 from sparsebert.inference import Model
+from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.examples import Examples
+from sparsebert.tasks.files import file_type, split_files
 from sparsebert.tasks.labels import are_unnamed
+from sparsebert.tasks.reading import read_table
 from sparsebert.tasks.texts import Text, read_texts, single_texts
 
 SHIPPED = Path(__file__).with_name("calibration.txt")
@@ -71,7 +75,8 @@ def gather(subject: Subject) -> Gathered:
     task = subject.task
     read: list[Text] = []
     for path, of_data in sources:
-        read += read_texts(path, task if of_data else None, subject.columns if of_data else None)
+        columns = subject.columns if of_data or _has_columns(path, subject.columns) else None
+        read += read_texts(path, task if of_data else None, columns)
     if subject.goal is Goal.EMBEDDING:  # which reads each text by itself
         read = list(single_texts(read))
     texts = list(dict.fromkeys(read))
@@ -93,6 +98,25 @@ def gather(subject: Subject) -> Gathered:
             "kind that the model will read."
         )
     return Gathered(texts, notes, own=True, duplicates=len(read) - len(texts))
+
+
+def _has_columns(source: Path, columns: DataOptions) -> bool:
+    """Whether a table of texts has the columns that the options name."""
+    names = columns.text_columns
+    if names is None or not (source.is_dir() or file_type(source)):
+        return False
+    tables = split_files(source, "train")
+    return bool(tables) and set(names) <= set(read_table(tables[0]).table.column_names)
+
+
+def texts_of(examples: Examples) -> list[Text]:
+    """The texts of a split as `read_texts` returns them; each by itself for embedding models."""
+    first, second = (
+        [text.strip() for text in each or ()] for each in (examples.texts, examples.pairs)
+    )
+    if examples.task.embeds or not second:
+        return [*first, *second]
+    return list(zip(first, second, strict=True))
 
 
 def divide_texts(gathered: Gathered, *, choose: bool) -> tuple[list[Text], list[Text], list[Text]]:
