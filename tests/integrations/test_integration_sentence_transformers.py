@@ -294,12 +294,40 @@ def test_what_the_engine_does_not_do_is_refused(
     sentences: Callable[..., Folders], tmp_path: Path
 ) -> None:
     folder = sentences().packed
-    with pytest.raises(InputError, match="does not take quantization_config"):
+    with pytest.raises(InputError, match="model_kwargs: quantization_config is set"):
         SentenceTransformer(folder, model_kwargs={"quantization_config": {}})
+    with pytest.raises(InputError, match="not in the subfolder 'elsewhere'"):
+        SentenceTransformer(folder, model_kwargs={"subfolder": "elsewhere"})
     with pytest.raises(InputError, match="of the kind encoder, but text-classification needs"):
         CrossEncoder(folder)
     with pytest.raises(InputError, match="backend is sparsebert's own engine"):
         SentenceTransformer(folder, backend="onnx")
+
+
+def test_settings_that_change_the_model_are_refused(
+    tiny_bert: Callable[..., Path], sentences: Callable[..., Folders]
+) -> None:
+    """torch computes a model with these settings; ours is always that of config.json."""
+    ranker = tiny_bert("sequence-classification", num_labels=1)
+    changes = {"hidden_act": "relu", "layer_norm_eps": 0.3, "num_hidden_layers": 1}
+    for name, value in changes.items():
+        for make, folder in (
+            (SentenceTransformer, sentences().packed),  # with modules
+            (SentenceTransformer, tiny_bert()),
+            (CrossEncoder, ranker),
+        ):
+            with pytest.raises(InputError, match=f"config_kwargs: {name} is set"):
+                make(folder, config_kwargs={name: value})
+    with pytest.raises(InputError, match="config_kwargs: num_labels is set"):
+        CrossEncoder(ranker, num_labels=3)
+
+
+def test_settings_that_the_model_has_anyway_are_taken(tiny_bert: Callable[..., Path]) -> None:
+    ranker = tiny_bert("sequence-classification", num_labels=1)
+    same = {"hidden_act": "gelu", "use_cache": False, "output_attentions": False}
+    ours = CrossEncoder(ranker, num_labels=1, config_kwargs=same)
+    others = theirs.CrossEncoder(str(ranker), num_labels=1, config_kwargs=same, device="cpu")
+    assert_alike(ours.predict(PAIRS), others.predict(PAIRS))
 
 
 def test_what_changes_no_answer_is_taken(sentences: Callable[..., Folders], tmp_path: Path) -> None:

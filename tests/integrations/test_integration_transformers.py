@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from jina_bert import write_jina_bert
 from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune, unpack
-from sparsebert.errors import InputError
+from sparsebert.errors import CheckpointError, InputError
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -384,6 +387,69 @@ def test_tasks_that_do_not_fit_are_refused(made: Make) -> None:
     with pytest.raises(InputError, match="task must be one of text-classification, .*'translate'"):
         pipeline("translate", folder)
     assert set(TASKS) < set(transformers.pipelines.get_supported_tasks())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"config": transformers.BertConfig()}, "leave config out"),
+        ({"model_kwargs": {"problem_type": "regression"}}, "model_kwargs: problem_type is"),
+        ({"model_kwargs": {"num_labels": 5}}, "model_kwargs: num_labels is"),
+        ({"model_kwargs": {"quantization_config": {}}}, "model_kwargs: quantization_config is"),
+    ],
+    ids=str,
+)
+def test_options_that_change_the_model_are_refused(
+    made: Make, options: dict[str, Any], said: str
+) -> None:
+    """Whether the model is named or already loaded."""
+    folder = made("sequence-classification").packed
+    for model in (folder, load(folder)):
+        with pytest.raises(InputError, match=said):
+            pipeline("text-classification", model, **options)
+
+
+def test_options_that_choose_the_model_are_followed(
+    made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    folder = made("sequence-classification").packed
+    asked: dict[str, Any] = {}
+
+    def download(repo: str, **arguments: Any) -> str:
+        asked.update(arguments, repo=repo)
+        return str(folder.parent)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    kwargs = {"cache_dir": "models", "subfolder": folder.name, "num_labels": 3}
+    classify = pipeline(
+        "text-classification",
+        "org/model",
+        revision="v1",
+        token="secret",
+        dtype="float32",
+        model_kwargs=kwargs,
+    )
+    wanted = {"repo": "org/model", "revision": "v1", "token": "secret", "cache_dir": "models"}
+    assert wanted.items() <= asked.items()
+    assert classify.model.engine.name == "org/model"
+    assert classify("a text") == pipeline("text-classification", folder)("a text")
+
+
+def test_a_folder_without_a_model_type_is_a_bert(made: Make, tmp_path: Path) -> None:
+    folder = shutil.copytree(made("sequence-classification").unpacked, tmp_path / "old")
+    config = json.loads((folder / "config.json").read_text())
+    expected = pipeline("text-classification", folder)("a text")
+    del config["model_type"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert pipeline("text-classification", folder)("a text") == expected
+
+
+def test_families_that_transformers_lacks_are_refused(tmp_path: Path) -> None:
+    folder = write_jina_bert(tmp_path / "jina")
+    with pytest.raises(CheckpointError, match="JinaBERT, for which transformers has no classes"):
+        pipeline("fill-mask", folder)
 
 
 def test_it_can_be_pickled_for_another_process(made: Make) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, SparsebertError
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class KnownKeys:
         self,
         given: Mapping[str, Any],
         where: object,
-        error: type[CheckpointError] = CheckpointError,
+        error: type[SparsebertError] = CheckpointError,
     ) -> None:
         """Raise ``error``, naming ``where``, key and reason, for what is not computed."""
         for key, refusal in self.refused.items():

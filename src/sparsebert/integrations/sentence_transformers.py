@@ -19,7 +19,7 @@ from typing import Any
 
 from sparsebert.checkpoint import resolve_model
 from sparsebert.checkpoint.json_files import read_json, replace_json
-from sparsebert.checkpoint.known_keys import MODEL_KWARGS
+from sparsebert.checkpoint.known_keys import CONFIG_KWARGS, MODEL_KWARGS
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
     ROUTER_NAME,
@@ -43,7 +43,7 @@ except ImportError as error:
     raise MissingExtraError(__name__, "sentence-transformers") from error
 
 from sparsebert.inference import Model
-from sparsebert.integrations.transformers import SparsebertModel
+from sparsebert.integrations.transformers import FROM_HUB, SparsebertModel, check_settings
 from sparsebert.packing import is_packed, renew_checksums
 
 _BACKEND = "sparsebert"
@@ -53,11 +53,22 @@ _TASKS = {
     "fill-mask": "fill-mask",
 }
 _TOKENS = "token_embeddings"
-_FROM_HUB = ("revision", "token", "cache_dir", "local_files_only")
 
 
 class _EngineModule:
     """The first module of a model, with our engine in place of the torch model."""
+
+    def _load_config(
+        self, model_name_or_path: str, backend: str, config_kwargs: dict[str, Any]
+    ) -> tuple[Any, bool]:
+        neutral = {
+            key: value for key, value in config_kwargs.items() if key in CONFIG_KWARGS.harmless
+        }
+        found: tuple[Any, bool] = super()._load_config(  # type: ignore[misc]
+            model_name_or_path, backend, neutral
+        )
+        check_settings(config_kwargs, CONFIG_KWARGS, "config_kwargs", found[0])
+        return found
 
     def _load_model(
         self,
@@ -68,18 +79,21 @@ class _EngineModule:
         is_peft_model: bool,
         **options: Any,
     ) -> SparsebertModel:
-        hub = {name: options.pop(name) for name in _FROM_HUB if name in options}
+        hub = {name: options.pop(name) for name in FROM_HUB if name in options}
         threads = options.pop("threads", None)
-        if unknown := [name for name in options if name not in MODEL_KWARGS.harmless]:
-            raise InputError(
-                f"our engine does not take {', '.join(unknown)} in model_kwargs: it takes threads."
-            )
+        check_settings(options, MODEL_KWARGS, "model_kwargs", config)
         if is_peft_model or transformer_task not in _TASKS:
             raise InputError(
                 f"{model_name_or_path} is not a plain encoder, classifier or masked-LM model: our "
                 "engine runs only these."
             )
         folder = resolve_model(model_name_or_path, **hub)
+        subfolder = options.get("subfolder") or ""
+        if folder / subfolder != transformer_folder(folder):
+            raise InputError(
+                f"the transformer of {model_name_or_path} is not in the subfolder '{subfolder}' "
+                "that model_kwargs names: leave it out."
+            )
         return SparsebertModel.from_pretrained(
             folder, task=_TASKS[transformer_task], threads=threads
         )

@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.checkpoint import Head, publishing, transformer_folder
+from sparsebert.checkpoint import (
+    Head,
+    publishing,
+    resolve_model,
+    source_name,
+    transformer_folder,
+)
+from sparsebert.checkpoint.hub_configs import check_in_transformers
+from sparsebert.checkpoint.known_keys import MODEL_KWARGS, KnownKeys
 from sparsebert.errors import InputError, MissingExtraError
 from sparsebert.inference import Model, load
 
@@ -53,6 +61,7 @@ TASKS = {
     "fill-mask": Head.MASKED_LM,
     "feature-extraction": Head.ENCODER,  # takes a model with any head
 }
+FROM_HUB = ("revision", "token", "cache_dir", "local_files_only")  # which model is downloaded
 # Where transformers keeps the class name for each model_type.
 _CLASS_NAMES = {
     Head.ENCODER: modeling_auto.MODEL_MAPPING_NAMES,
@@ -87,19 +96,21 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
 
     def __new__(cls, model: Model, task: str | None = None) -> SparsebertModel:
         """Make a subclass with the name of transformers' own, by which pipelines recognise it."""
+        check_in_transformers(model.config.family, model.name)
         head = Head.ENCODER if task == "feature-extraction" else model.config.head
-        name = _CLASS_NAMES[head][model.config.raw["model_type"]]
+        name = _CLASS_NAMES[head][model.config.family.model_type]
         made: SparsebertModel = super().__new__(_named(name))
         return made
 
     def __init__(self, model: Model, task: str | None = None) -> None:
         """``task`` is a transformers task, or None for what the model's head is made for.
 
-        Raises InputError for a task that is unknown or needs another head.
+        Raises InputError for a task that is unknown or needs another head, CheckpointError for a
+        model that transformers has no class for (JinaBERT).
         """
         _check_task(model, task)
         raw = {key: value for key, value in model.config.raw.items() if key != "architectures"}
-        config = CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
+        config = CONFIG_MAPPING[model.config.family.model_type].from_dict(raw)
         config.name_or_path = str(transformer_folder(model.path))
         super().__init__(config)
         self.engine = model
@@ -194,25 +205,50 @@ def pipeline(
     task: str,
     model: str | Path | Model | SparsebertModel,
     *,
+    config: None = None,
     tokenizer: Any = None,
     threads: int | None = None,
+    model_kwargs: dict[str, Any] | None = None,
     **options: Any,
 ) -> Any:
     """transformers' pipeline for ``task``, with ``model`` running on our engine.
 
     ``model`` is a packed, sparse or dense folder, a hub id, or a model that is already loaded;
-    ``options`` are those of ``transformers.pipeline``. Raises InputError if the model's head does
-    not fit the task.
+    the other arguments are those of ``transformers.pipeline``, except that the settings of the
+    model are always those of its config.json. Raises InputError if the model's head does not fit
+    the task, or if ``config`` or ``model_kwargs`` would change the model.
     """
+    if config is not None:
+        raise InputError(
+            "sparsebert reads the settings of a model only from its config.json: leave config out."
+        )
+    given = model_kwargs or {}
     if isinstance(model, str | Path):
-        model = load(model, threads=threads)
+        hub = {key: each[key] for each in (given, options) for key in FROM_HUB if key in each}
+        folder = resolve_model(model, **hub) / (given.get("subfolder") or "")
+        name, model = source_name(model), load(folder, threads=threads)
+        model.name = name
     if isinstance(model, Model):
         model = SparsebertModel(model, task)
     _check_task(model.engine, task)
+    check_settings(given, MODEL_KWARGS, "model_kwargs", model.config)
     if tokenizer is None:
         tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
     options.setdefault("device", "cpu")
-    return transformers_pipeline(task, model=model, tokenizer=tokenizer, **options)
+    return transformers_pipeline(
+        task, model=model, tokenizer=tokenizer, model_kwargs=dict(given), **options
+    )
+
+
+def check_settings(given: dict[str, Any], keys: KnownKeys, where: str, config: Any) -> None:
+    """Raise InputError if the caller's settings would change the model that ``config`` describes.
+
+    ``keys`` says which settings change no answer, ``where`` is the argument that contains them, and
+    ``config`` is transformers' own, which also has the values that config.json leaves out.
+    """
+    absent = object()
+    changed = {key: value for key, value in given.items() if getattr(config, key, absent) != value}
+    keys.check(changed, where, InputError)
 
 
 @cache
