@@ -121,6 +121,21 @@ def test_prefix_of_byte_pairs_in_tokenizer_json(
     assert tokens_of(folder, TEXTS) == theirs(list(TEXTS))["input_ids"]
 
 
+@pytest.mark.parametrize("named", [{}, {"pad_token": None}, {"pad_token": "<pad>"}], ids=str)
+def test_the_token_of_stored_padding(tiny_bert, tmp_path: Path, named: dict[str, Any]) -> None:
+    """It is a special token too, unless a file names another, so it may shift later ids."""
+    source = tiny_bert(model_type="roberta")
+    folder = only(tmp_path / "m", source, "roberta", ("tokenizer.json",))
+    stored = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    stored.enable_padding(pad_token="<fill>", pad_id=1)
+    stored.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": "<new>", **named}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    texts = ["a <new> ferry", "noon<fill> at"]
+    assert tokens_of(folder, texts) == [theirs(text)["input_ids"] for text in texts]
+
+
 def test_mpnets_words_without_tokenizer_json(tiny_bert, tmp_path: Path) -> None:
     source = tiny_bert(model_type="mpnet")
     folder = only(tmp_path / "old", source, "mpnet", ())

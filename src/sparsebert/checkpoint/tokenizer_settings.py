@@ -306,7 +306,7 @@ def add_recorded_tokens(
 
     Raises CheckpointError for malformed files, and if a token would not get its recorded id.
     """
-    named = _named(settings)
+    named = _named(settings, padding=tokenizer.padding)
     recorded = _recorded(settings, stored)
     known = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
     new = [token for _, token in sorted(recorded.items()) if repr(token) not in known]
@@ -325,7 +325,7 @@ def add_recorded_tokens(
 def add_named_tokens(tokenizer: Tokenizer, settings: TokenizerSettings) -> None:
     """Add the special tokens that are missing, in transformers' order and with its flags."""
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    new = [*_named(settings).values(), *_extra(settings)]
+    new = [*_named(settings, padding=tokenizer.padding).values(), *_extra(settings)]
     tokenizer.add_tokens([token for token in new if token.content not in known])
 
 
@@ -349,14 +349,21 @@ def _recorded(
     return {**older, **stored}  # a tokenizer.json has more details
 
 
-def _named(settings: TokenizerSettings, *, usual: bool = True) -> dict[str, AddedToken]:
+def _named(
+    settings: TokenizerSettings, *, usual: bool = True, padding: Mapping[str, Any] | None = None
+) -> dict[str, AddedToken]:
     """The special tokens with a role, and others that a model names ``..._token``.
 
-    With ``usual``, also the class's own that no file names.
+    With ``usual``, also the class's own that no file names, and the token of the ``padding`` that a
+    tokenizer.json has.
     """
     written = {**settings.config, **settings.older}
     if usual:
-        written = {**settings.kind.tokens, **written}
+        written = {
+            "pad_token": (padding or {}).get("pad_token"),
+            **settings.kind.tokens,
+            **written,
+        }
     own = [name for name in written if name.endswith("_token") and name not in _ROLES]
     specific = written.get(_OWN) or {}
     if not isinstance(specific, dict):
