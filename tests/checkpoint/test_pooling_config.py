@@ -18,6 +18,7 @@ from sparsebert.checkpoint import (
     read_prompts,
     transformer_folder,
 )
+from sparsebert.checkpoint.sentence_transformers import read_dimensions, read_similarity
 from sparsebert.errors import CheckpointError
 
 
@@ -105,6 +106,7 @@ def test_an_unknown_key_of_a_pooling_is_refused(tmp_path: Path) -> None:
 
 
 def write_prompts(folder: Path, **settings: Any) -> Path:
+    write_modules(folder, "Transformer", "Pooling")
     (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
     return folder
 
@@ -119,6 +121,41 @@ def test_prompts(tmp_path: Path) -> None:
     assert read_prompts(tmp_path).default == "ask: "
     # Names that sentence-transformers gives every model.
     assert read_prompts(write_prompts(tmp_path, default_prompt_name="document")) == Prompts({}, "")
+
+
+def test_prompts_of_queries_and_documents() -> None:
+    """The default is for texts without a task, and stands in only where neither has a prompt."""
+    for texts, plain, given in (
+        ({"other": "b: "}, ("b: ", "b: "), ("", "")),
+        ({"query": "", "passage": "b: "}, ("", "b: "), ("", "b: ")),
+        ({"query": "b: ", "document": ""}, ("b: ", ""), ("b: ", "")),
+    ):
+        prompts = Prompts(texts, "b: ")
+        assert (prompts.query, prompts.document) == plain
+        assert (prompts.of("query"), prompts.of("document")) == given
+
+
+def test_settings_that_sentence_transformers_ignores(tmp_path: Path) -> None:
+    """Those without a modules.json, and those of another kind of model."""
+    settings = {
+        "prompts": {"query": "ask: "},
+        "default_prompt_name": "query",
+        "similarity_fn_name": "dot",
+        "truncate_dim": 4,
+    }
+    write_pooling(tmp_path)
+    for model_type, applies in (("SentenceTransformer", True), ("CrossEncoder", False)):
+        write_prompts(tmp_path, **settings, model_type=model_type)
+        assert read_prompts(tmp_path).default == ("ask: " if applies else "")
+        assert read_prompts(tmp_path, reranker=True).default == ("" if applies else "ask: ")
+        assert read_similarity(tmp_path) == ("dot" if applies else "cosine")
+        assert read_dimensions(tmp_path) == (4 if applies else None)
+    write_prompts(tmp_path, **settings)
+    assert read_prompts(tmp_path).default == "ask: "
+    (tmp_path / "modules.json").unlink()
+    assert read_prompts(tmp_path) == read_prompts(tmp_path, reranker=True) == Prompts()
+    assert read_similarity(tmp_path) == "cosine"
+    assert read_dimensions(tmp_path) is None
 
 
 @pytest.mark.parametrize(

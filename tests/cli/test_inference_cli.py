@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import Result
 
 from commands import invoke
+from sentence_folders import with_settings
 from sentences import SENTENCES, long_text
 from sparsebert import load, pack
 from sparsebert.cli.lines import Format, LineWorker, _chunks, text_parser
@@ -65,10 +66,9 @@ class TestEmbed:
         assert np.abs(found - expected).max() < 1e-5
 
     def test_prompts(self, encoder, tmp_path):
-        folder = shutil.copytree(encoder, tmp_path / "prompted")
         prompts = {"query": "the wall: ", "passage": "noon, "}
         settings = {"prompts": prompts, "default_prompt_name": "query"}
-        (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+        folder = with_settings(encoder, tmp_path / "prompted", **settings)
         model = load(encoder)
         for options, prompt in (
             ((), "the wall: "),

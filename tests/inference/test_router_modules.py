@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from embedding_folders import colbert, splade
 from embedding_folders import inference_free as make_folder
 from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune
@@ -33,6 +34,38 @@ def agrees(found: Any, expected: Any) -> None:
         weights = row.to_dense().numpy()
         assert each.indices.tolist() == np.flatnonzero(weights).tolist()
         assert np.abs(each.values - weights[each.indices]).max(initial=0) < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("prompts", "named"),
+    [
+        ({"classification": "ask the "}, "classification"),
+        ({"query": "", "document": "read "}, "document"),
+        ({"query": "ask the "}, "query"),
+    ],
+    ids=str,
+)
+def test_a_task_has_its_own_prompt_or_none(
+    tiny_bert: Any, tmp_path: Path, prompts: dict[str, str], named: str
+) -> None:
+    """Never the default one, not even where its own is empty."""
+    splade(tmp_path / "splade", tiny_bert("masked-lm"))
+    colbert(tmp_path / "colbert", tiny_bert())
+    for name in ("splade", "colbert"):
+        file = tmp_path / name / "config_sentence_transformers.json"
+        known = {**json.loads(file.read_text()), "prompts": prompts, "default_prompt_name": named}
+        file.write_text(json.dumps(known))
+    model = load(tmp_path / "splade")
+    expected = theirs.SparseEncoder(str(tmp_path / "splade"), device="cpu")
+    agrees(model.embed_sparse(TEXTS), expected.encode(TEXTS))
+    agrees(model.embed_sparse(TEXTS, task="query"), expected.encode_query(TEXTS))
+    agrees(model.embed_sparse(TEXTS, task="document"), expected.encode_document(TEXTS))
+    model = load(tmp_path / "colbert")
+    expected = theirs.MultiVectorEncoder(str(tmp_path / "colbert"), device="cpu")
+    texts = ["a", "noon, a ferry"]
+    for task, encode in (("query", expected.encode_query), ("document", expected.encode_document)):
+        for mine, other in zip(model.embed_tokens(texts, task=task), encode(texts), strict=True):
+            assert np.abs(mine - np.asarray(other)).max() < 2e-5
 
 
 @pytest.mark.parametrize("default", ["document", "query"])
@@ -152,15 +185,79 @@ def test_the_server_and_the_command_line(
                 assert [found] == expected.json()
 
 
-def test_dense_routes(tiny_bert: Any, tmp_path: Path) -> None:
+def dense_router(folder: Path, base: Path, *, same: bool) -> Any:
+    """An embedding model with routes for queries and documents, the ``same`` or not."""
     from sentence_transformers.base.modules import Dense, Router, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     torch.manual_seed(3)
-    encoder, pooling = Transformer(str(tiny_bert())), Pooling(32, "mean")
-    routes = {name: [encoder, pooling, Dense(32, 16)] for name in ("query", "document")}
+    encoder, pooling, dense = Transformer(str(base)), Pooling(32, "mean"), Dense(32, 16)
+    other = [encoder, Pooling(32, "cls"), dense]
+    routes = {"query": other, "document": other if same else [encoder, pooling, dense]}
     model = theirs.SentenceTransformer(modules=[Router(routes, "document")], device="cpu")
-    model.save(str(tmp_path / "st"))
+    model.save(str(folder))
+    return model
+
+
+def test_dense_queries_that_take_a_route_of_their_own(tiny_bert: Any, tmp_path: Path) -> None:
+    """`embed` knows no task, so whoever embeds queries would get the embeddings of documents."""
+    dense_router(tmp_path / "st", tiny_bert(), same=False)
+    model = load(tmp_path / "st")
+    with pytest.raises(CheckpointError, match="different routes for queries and documents"):
+        model.embed("a")
+    assert model.hidden_states("a").shape[1] == 32
+
+
+def test_token_vectors_of_queries_that_take_a_route_of_their_own(
+    tiny_bert: Any, tmp_path: Path
+) -> None:
+    from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+    encoder, tokens = Transformer(str(tiny_bert())), {"module_input_name": "token_embeddings"}
+    routes = {name: [encoder, Dense(32, 12, **tokens)] for name in ("query", "document")}
+    modules = [Router(routes, "document"), MultiVectorMask(), Normalize(**tokens)]
+    theirs.MultiVectorEncoder(modules=modules, device="cpu").save(str(tmp_path / "st"))
+    with pytest.raises(CheckpointError, match="different routes for queries and documents"):
+        load(tmp_path / "st").embed_tokens("a", task="query")
+
+
+def test_a_route_named_text_comes_before_the_default(tiny_bert: Any, tmp_path: Path) -> None:
+    inference_free(tmp_path / "st", tiny_bert("masked-lm"), "query")
+    file = tmp_path / "st" / "router_config.json"
+    known = json.loads(file.read_text())
+    known["structure"]["text"] = known["structure"].pop("document")
+    file.write_text(json.dumps(known))
+    expected, model = (
+        theirs.SparseEncoder(str(tmp_path / "st"), device="cpu"),
+        load(tmp_path / "st"),
+    )
+    agrees(model.embed_sparse(TEXTS), expected.encode(TEXTS))
+    agrees(model.embed_sparse(TEXTS, task="query"), expected.encode_query(TEXTS))
+    agrees(model.embed_sparse(TEXTS, task="document"), expected.encode_document(TEXTS))
+
+
+def test_texts_without_a_task_may_have_no_route(tiny_bert: Any, tmp_path: Path) -> None:
+    inference_free(tmp_path / "st", tiny_bert("masked-lm"), "document")
+    file = tmp_path / "st" / "router_config.json"
+    known = json.loads(file.read_text())
+    known["parameters"].update(default_route=None, allow_empty_key=False)
+    file.write_text(json.dumps(known))
+    expected, model = (
+        theirs.SparseEncoder(str(tmp_path / "st"), device="cpu"),
+        load(tmp_path / "st"),
+    )
+    agrees(model.embed_sparse(TEXTS, task="query"), expected.encode_query(TEXTS))
+    agrees(model.embed_sparse(TEXTS, task="document"), expected.encode_document(TEXTS))
+    with pytest.raises(ValueError, match="Could not determine route"):
+        expected.encode(TEXTS)
+    for embed in (model.embed_sparse, model.embed):
+        with pytest.raises(CheckpointError, match="texts without a task have no route"):
+            embed(TEXTS)
+
+
+def test_dense_routes(tiny_bert: Any, tmp_path: Path) -> None:
+    model = dense_router(tmp_path / "st", tiny_bert(), same=True)
     expected = model.encode(TEXTS)
     assert np.abs(load(tmp_path / "st").embed(TEXTS) - expected).max() < 2e-5
     file = tmp_path / "st" / "router_config.json"
@@ -173,6 +270,7 @@ def test_dense_routes(tiny_bert: Any, tmp_path: Path) -> None:
         ({"parameters": ["document"]}, "'parameters' must be an object"),
         ({"parameters": {"other": 1}}, "other is set"),
         ({"parameters": {"default_route": "x"}}, "default_route 'x' is not one of its routes"),
+        ({"parameters": {"default_route": []}}, "default_route .* is not one of its routes"),
         ({"parameters": {"route_mappings": {"a": "query"}}}, "route by task only"),
         ({"types": two, "structure": structure}, "has 2 transformers"),
     ):

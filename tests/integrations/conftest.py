@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from sentence_folders import with_settings
 from sparsebert.packing import pack
 from tiny_models import TinyBert
 
@@ -46,6 +45,4 @@ class Prompted:
 )
 def prompted(encoder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Prompted:
     settings, query, document = request.param
-    folder = shutil.copytree(encoder, tmp_path / "prompted")
-    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
-    return Prompted(folder, query, document)
+    return Prompted(with_settings(encoder, tmp_path / "prompted", **settings), query, document)

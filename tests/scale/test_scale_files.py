@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from commands import invoke
+from sentence_folders import with_settings
 from sentences import SENTENCES, long_text
 from sparsebert import load
 from sparsebert.errors import (
@@ -91,10 +91,8 @@ class TestEmbed:
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
     def test_a_prompt_by_its_name(self, encoder: Path, documents: Path, tmp_path: Path) -> None:
-        folder = tmp_path / "prompted"
-        shutil.copytree(encoder, folder)
-        settings = json.dumps({"prompts": {"passage": "the wall: "}})
-        (folder / "config_sentence_transformers.json").write_text(settings)
+        prompts = {"passage": "the wall: "}
+        folder = with_settings(encoder, tmp_path / "prompted", prompts=prompts)
         embed_files(folder, documents, tmp_path / "out", prompt_name="passage")
         found = output(tmp_path / "out")["embedding"].to_pylist()
         expected = load(encoder).embed(TEXTS, prompt="the wall: ")

@@ -14,6 +14,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("orjson")
 httpx = pytest.importorskip("httpx")
 
+from sentence_folders import with_settings
 from sentences import SENTENCES, long_text
 from served import ask, close, refusal, serving
 from sparsebert import load
@@ -105,9 +106,9 @@ class TestEmbed:
         assert close(found["embedding"], vectors[0])
 
     def test_prompts_are_sentence_transformers_own(self, tiny_bert, tmp_path):
-        folder = Path(shutil.copytree(tiny_bert(), tmp_path / "prompted"))
+        prompts = {"query": "the wall: ", "empty": ""}
+        folder = with_settings(tiny_bert(), tmp_path / "prompted", prompts=prompts)
         config = folder / "config_sentence_transformers.json"
-        config.write_text(json.dumps({"prompts": {"query": "the wall: ", "empty": ""}}))
         with (
             serving(load_models([folder], threads=1)) as address,
             httpx.Client(base_url=address) as client,

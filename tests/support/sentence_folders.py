@@ -70,6 +70,13 @@ def with_modules(source: Path, target: Path, *, mode: str, normalize: bool) -> P
     return target
 
 
+def with_settings(source: Path, target: Path, **settings: Any) -> Path:
+    """A copy of a folder with mean pooling and config_sentence_transformers.json."""
+    with_modules(source, target, mode="mean", normalize=False)
+    (target / SETTINGS_NAME).write_text(json.dumps(settings))
+    return target
+
+
 def folder_that_says(source: Path, target: Path, config: Any, settings: Any) -> Path:
     if settings:  # a folder with modules, as CrossEncoder itself saves it since 6.0
         import sentence_transformers

@@ -426,9 +426,7 @@ MODULES = KnownKeys(
 )
 ROUTER = KnownKeys(honoured=frozenset({"parameters", "structure", "types"}), others=_NOBODY)
 ROUTER_PARAMETERS = KnownKeys(
-    honoured=frozenset({"default_route", "route_mappings"}),
-    harmless=frozenset({"allow_empty_key"}),
-    others=_NOBODY,
+    honoured=frozenset({"allow_empty_key", "default_route", "route_mappings"}), others=_NOBODY
 )
 MULTI_VECTOR_MASK = KnownKeys(
     honoured=frozenset({"keep_only_token_ids", "skiplist_tasks", "skiplist_words"}), others=_NOBODY

@@ -19,12 +19,14 @@ from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig
 from sparsebert.checkpoint.families import COLBERT_ARCHITECTURE
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import read_object
-from sparsebert.checkpoint.known_keys import MULTI_VECTOR_MASK, SENTENCE_TRANSFORMERS
+from sparsebert.checkpoint.known_keys import MULTI_VECTOR_MASK
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
     SETTINGS_NAME,
     TRANSFORMERS,
     Module,
+    differing_routes,
+    model_settings,
     read_modules,
     read_prompts,
     transformer_settings,
@@ -47,10 +49,7 @@ _PROJECTION = "linear.weight"
 _USUAL_LENGTH = 32  # of a query, including the tokens that expand it
 _LONGEST = 1 << 20  # tokens
 _MEAN = "meanmaxsim"
-_PROMPT_NAMES: dict[Task, tuple[str, ...]] = {
-    "query": ("query",),
-    "document": ("document", "passage", "corpus"),
-}
+_TASKS: tuple[Task, Task] = ("query", "document")
 _MARKERS = (  # settings by which sentence-transformers recognises a folder of PyLate
     "query_length",
     "document_length",
@@ -132,7 +131,7 @@ def _read(folder: Path, hidden_size: int) -> MultiVector | None:
     if not modules and _is_original(folder):
         return _original(folder, hidden_size)
     if any(module.kind in (_MASK, _PYLATE_DENSE) for module in modules) or (
-        modules and _settings(folder).get("model_type") in _MODEL_TYPES
+        modules and model_settings(folder).get("model_type") in _MODEL_TYPES
     ):
         return _with_modules(folder, modules)
     _check_one_limit(folder)
@@ -155,16 +154,11 @@ def _check_one_limit(folder: Path) -> None:
             )
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    file = folder / SETTINGS_NAME
-    settings = read_object(file) if has_file(file) else {}
-    SENTENCE_TRANSFORMERS.check(settings, file)
-    return settings
-
-
 def _with_modules(folder: Path, modules: list[Module]) -> MultiVector:
     """The layouts with modules.json: sentence-transformers', and PyLate's."""
-    where, settings = folder / SETTINGS_NAME, _settings(folder)
+    if differing := differing_routes(folder):
+        raise UnsupportedModuleError(differing)
+    where, settings = folder / SETTINGS_NAME, model_settings(folder)
     pylate = settings.get("model_type") == "ColBERT"
     layers: list[VectorLayer] = []
     mask: dict[str, Any] | None = None
@@ -191,7 +185,7 @@ def _with_modules(folder: Path, modules: list[Module]) -> MultiVector:
     own_file, own = transformer_settings(folder)
     given = {**_pylate_lengths(settings), **own}
     lengths: dict[Task, int] = {}
-    for task in _PROMPT_NAMES:
+    for task in _TASKS:
         if given.get(f"{task}_length") is not None:
             lengths[task] = _length(given[f"{task}_length"], f"{task}_length", own_file)
     prompts, markers = _prompts(folder, settings, where)
@@ -237,9 +231,8 @@ def _prompts(
     named = read_prompts(folder)
     prompts: dict[Task, str] = {}
     markers: list[str] = []
-    for task, names in _PROMPT_NAMES.items():
-        name = next((name for name in names if name in named.texts), None)
-        prompts[task] = "" if name is None else named.texts[name]
+    for task in _TASKS:
+        prompts[task] = named.of(task)
         if f"{task}_prefix" in settings:
             marker = settings[f"{task}_prefix"] or ""
             if not isinstance(marker, str):

@@ -15,8 +15,10 @@ from sparsebert.checkpoint.known_keys import POOLING
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
     TRANSFORMERS,
+    differing_routes,
     read_dimensions,
     read_modules,
+    read_routes,
     transformer_task,
     unsupported_route,
 )
@@ -104,6 +106,9 @@ def read_pooling(folder: Path) -> Pooling | None:
 def _read(folder: Path) -> Pooling | None:
     if routed := unsupported_route(folder):
         raise UnsupportedModuleError(routed)
+    dense = any(each.kind == "Pooling" for route in read_routes(folder).values() for each in route)
+    if dense and (differing := differing_routes(folder)):
+        raise UnsupportedModuleError(differing)
     modes: tuple[str, ...] | None = None
     include_prompt, scores = True, False
     layers: list[VectorLayer] = []

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, Head
-from sparsebert.checkpoint.folder_files import has_file
-from sparsebert.checkpoint.json_files import read_object
-from sparsebert.checkpoint.sentence_transformers import MODULES_NAME, SETTINGS_NAME, read_prompts
+from sparsebert.checkpoint.sentence_transformers import SETTINGS_NAME, model_settings, read_prompts
 from sparsebert.errors import CheckpointError
 
 ScoreFunction = Literal["softmax", "sigmoid", "none"]
@@ -54,12 +52,13 @@ def read_score_function(folder: Path, config: EncoderConfig) -> ScoreFunction:
 
 def read_score_prompt(folder: Path) -> str:
     """The text that CrossEncoder puts before each text or pair: its default prompt."""
-    return read_prompts(folder).default if _settings(folder) else ""
+    return read_prompts(folder, reranker=True).default
 
 
 def _named_activation(folder: Path, raw: dict[str, Any]) -> ScoreFunction | None:
     """The activation that sentence-transformers 6 would find; older versions wrote it elsewhere."""
-    where, found = folder / SETTINGS_NAME, _settings(folder).get("activation_fn")
+    where = folder / SETTINGS_NAME
+    found = model_settings(folder, reranker=True).get("activation_fn")
     if found is None:
         where = folder / CONFIG_NAME
         section = raw.get("sentence_transformers")
@@ -76,10 +75,3 @@ def _named_activation(folder: Path, raw: dict[str, Any]) -> ScoreFunction | None
             f"torch.nn's {', '.join(_ACTIVATIONS)}, or remove it."
         )
     return _ACTIVATIONS[name]
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """The settings of a CrossEncoder with modules; empty for any other folder."""
-    file = folder / SETTINGS_NAME
-    settings = read_object(file) if has_file(file) and has_file(folder / MODULES_NAME) else {}
-    return settings if settings.get("model_type") == "CrossEncoder" else {}

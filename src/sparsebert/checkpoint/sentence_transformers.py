@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.folder_files import has_file
@@ -85,8 +85,8 @@ def read_modules(folder: Path) -> list[Module]:
 def read_routes(folder: Path) -> dict[str, list[Module]]:
     """The modules of each route of a Router, beginning with the route for texts without a task.
 
-    Empty without a Router. Raises CheckpointError for one that is damaged or has several
-    transformers.
+    That one has no name and no modules if sentence-transformers refuses such texts. Empty without a
+    Router. Raises CheckpointError for one that is damaged or has several transformers.
     """
     for module in _listed_modules(folder):
         if module.kind in _ROUTERS:
@@ -110,6 +110,11 @@ def router_types(folder: Path) -> dict[str, str]:
 def unsupported_route(folder: Path) -> str:
     """Why texts without a task cannot be embedded by their Router's route; "" if they can."""
     for route, modules in read_routes(folder).items():
+        if not route:
+            return (
+                f"{folder / ROUTER_NAME} sets allow_empty_key to false and no default_route, so "
+                "texts without a task have no route: pass their task, or set default_route."
+            )
         if not _has_transformer(modules):
             return (
                 f"{folder / ROUTER_NAME} sends texts without a task along the route '{route}', "
@@ -118,6 +123,18 @@ def unsupported_route(folder: Path) -> str:
             )
         break
     return ""
+
+
+def differing_routes(folder: Path) -> str:
+    """Why queries and documents cannot be embedded alike; "" if their routes do not differ."""
+    routes = read_routes(folder)
+    usual = next(iter(routes.values()), [])
+    if all(routes.get(task, usual) == usual for task in ("query", "document")):
+        return ""
+    return (
+        f"{folder / ROUTER_NAME} has different routes for queries and documents, which sparsebert "
+        "supports only for sparse embeddings: save the route you need as a model of its own."
+    )
 
 
 def _has_transformer(modules: list[Module]) -> bool:
@@ -147,9 +164,13 @@ def _routes_of(router: Module) -> dict[str, list[Module]]:
         for each in listed:
             inner = inner_folder(router.folder, each, where)
             routes[name].append(Module(_kind(types[each], where), inner, inner != router.folder))
-    usual = parameters.get("default_route") or next(iter(routes))
-    if usual not in routes:
+    usual = parameters.get("default_route")
+    if usual is not None and usual not in list(routes):  # it may be of any type
         raise CheckpointError(f"{where}: its default_route {usual!r} is not one of its routes.")
+    if "text" in routes:  # the kind of input comes before the default
+        usual = "text"
+    elif usual is None:
+        usual = next(iter(routes)) if parameters.get("allow_empty_key", True) else ""
     transformers = {
         module.folder for route in routes.values() for module in route if _has_transformer([module])
     }
@@ -158,7 +179,7 @@ def _routes_of(router: Module) -> dict[str, list[Module]]:
             f"{where} has {len(transformers)} transformers, but only one is supported: save the "
             "one you need as a model of its own."
         )
-    return {usual: routes[usual], **routes}
+    return {usual: routes.get(usual, []), **routes}
 
 
 def transformer_on_top(folder: Path) -> dict[str, Any]:
@@ -208,12 +229,31 @@ def _listed_modules(folder: Path) -> list[Module]:
 
 
 SETTINGS_NAME = "config_sentence_transformers.json"
+_RERANKER = "CrossEncoder"
+_EMBEDDERS = ("SentenceTransformer", "SparseEncoder", "MultiVectorEncoder", "ColBERT", None)
 _DOCUMENTS = ("document", "passage", "corpus")  # the library's names of the prompt
+
+
+def model_settings(folder: Path, *, reranker: bool = False) -> dict[str, Any]:
+    """config_sentence_transformers.json of a model that embeds texts, or of a ``reranker``.
+
+    Empty if sentence-transformers ignores it: without a modules.json, and for the other kind.
+    Raises CheckpointError.
+    """
+    file = folder / SETTINGS_NAME
+    settings = read_object(file) if has_file(file) and has_file(folder / MODULES_NAME) else {}
+    SENTENCE_TRANSFORMERS.check(settings, file)
+    kinds = (_RERANKER,) if reranker else _EMBEDDERS
+    return settings if settings.get("model_type") in kinds else {}
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """``texts`` by name; ``default`` is prepended to each text unless another is given."""
+    """``texts`` by name; ``default`` is prepended to each text unless another is given.
+
+    ``query`` and ``document`` are prepended to queries and documents: their own, or the default if
+    neither has one, as for any text.
+    """
 
     texts: Mapping[str, str] = field(default_factory=dict)
     default: str = ""
@@ -226,7 +266,16 @@ class Prompts:
     @property
     def document(self) -> str:
         """The text before a document."""
-        return self._of(*_DOCUMENTS)
+        return self._of("document")
+
+    def of(self, task: Literal["query", "document"]) -> str:
+        """The text before queries or documents whose task is given: never the default.
+
+        As in sentence-transformers' ``encode_query`` and ``encode_document``. Documents' may also
+        be called passage or corpus, as their documentation says; version 6 finds only document.
+        """
+        names = ("query",) if task == "query" else _DOCUMENTS
+        return next((text for name in names if (text := self.texts.get(name))), "")
 
     def named(self, name: str, model: str) -> str:
         """The prompt called ``name`` of the folder ``model``; InputError if there is none."""
@@ -235,18 +284,13 @@ class Prompts:
             raise InputError(f"{model} has no prompt of that name; it has {known}.")
         return self.texts[name]
 
-    def _of(self, *names: str) -> str:
-        """The first of ``names`` that exists; the default if queries and documents have none."""
-        if not any(self.texts.get(name) for name in ("query", *_DOCUMENTS)):
-            return self.default
-        return next((text for name in names if (text := self.texts.get(name))), "")
+    def _of(self, task: Literal["query", "document"]) -> str:
+        return self.of(task) if self.of("query") or self.of("document") else self.default
 
 
-def read_prompts(folder: Path) -> Prompts:
-    """The prompts of config_sentence_transformers.json; none without it. CheckpointError."""
-    file = folder / SETTINGS_NAME
-    settings = read_object(file) if has_file(file) else {}
-    SENTENCE_TRANSFORMERS.check(settings, file)
+def read_prompts(folder: Path, *, reranker: bool = False) -> Prompts:
+    """The prompts of `model_settings`. Raises CheckpointError."""
+    file, settings = folder / SETTINGS_NAME, model_settings(folder, reranker=reranker)
     stored = settings.get("prompts") or {}
     if not isinstance(stored, dict) or not all(isinstance(t, str | None) for t in stored.values()):
         raise CheckpointError(f"{file}: 'prompts' must map names to texts.")
@@ -266,7 +310,11 @@ def read_prompts(folder: Path) -> Prompts:
 
 
 def write_mean_pooling(folder: Path, width: int, max_length: int) -> None:
-    """Write the modules of an embedding model: the encoder at the top, then mean pooling."""
+    """Write the modules of an embedding model: the encoder at the top, then mean pooling.
+
+    Settings that the folder had without modules are removed: they did not apply to it.
+    """
+    (folder / SETTINGS_NAME).unlink(missing_ok=True)
     kinds = {"Transformer": "", "Pooling": "1_Pooling"}
     modules = [
         {"idx": place, "name": str(place), "path": path, "type": f"{_LIBRARY}.models.{kind}"}
@@ -285,13 +333,11 @@ def read_similarity(folder: Path, *, usual: str = "cosine") -> str:
 
     Raises CheckpointError for a distance, by which sparsebert does not search.
     """
-    file = folder / SETTINGS_NAME
-    settings = read_object(file) if has_file(file) else {}
-    named = settings.get("similarity_fn_name") or usual
+    named = model_settings(folder).get("similarity_fn_name") or usual
     if named not in ("cosine", "dot"):
         raise CheckpointError(
-            f"{file}: 'similarity_fn_name' is {named!r}; documents can only be searched by cosine "
-            "or dot."
+            f"{folder / SETTINGS_NAME}: 'similarity_fn_name' is {named!r}; documents can only "
+            "be searched by cosine or dot."
         )
     return str(named)
 
@@ -301,11 +347,11 @@ def read_dimensions(folder: Path) -> int | None:
 
     Raises CheckpointError.
     """
-    file = folder / SETTINGS_NAME
-    kept = (read_object(file) if has_file(file) else {}).get("truncate_dim")
+    kept = model_settings(folder).get("truncate_dim")
     if kept is not None and (type(kept) is not int or kept < 1):
         raise CheckpointError(
-            f"{file}: 'truncate_dim' must be an integer of at least 1, not {kept!r}."
+            f"{folder / SETTINGS_NAME}: 'truncate_dim' must be an integer of at least 1, not "
+            f"{kept!r}."
         )
     return kept
 

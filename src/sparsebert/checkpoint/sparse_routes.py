@@ -18,6 +18,7 @@ from sparsebert.checkpoint.multi_vector import Task
 from sparsebert.checkpoint.sentence_transformers import (
     SETTINGS_NAME,
     Module,
+    model_settings,
     read_modules,
     read_routes,
     unsupported_route,
@@ -118,8 +119,7 @@ def _way(modules: Sequence[Module], most: int | None) -> SparseWay | None:
 
 
 def _most_weights(folder: Path) -> int | None:
-    file = folder / SETTINGS_NAME
-    settings = read_object(file) if has_file(file) else {}
+    settings = model_settings(folder)
     if settings.get("max_active_dims") is None:
         return None
-    return ConfigValues(settings, file, {}).count("max_active_dims")
+    return ConfigValues(settings, folder / SETTINGS_NAME, {}).count("max_active_dims")

@@ -82,7 +82,8 @@ class SparseEmbeddings:
             return csr_matrix((values, indices, starts), shape=shape)
 
         self._documents = matrix(documents, "document")
-        alike = model.prompts.query == model.prompts.document and not model.sparse_ways.routed
+        prompts = model.prompts
+        alike = prompts.of("query") == prompts.of("document") and not model.sparse_ways.routed
         own = self._documents[: len(queries)]
         same = alike and _begin(documents, queries)
         self._queries = own if same else matrix(queries, "query")

@@ -130,9 +130,7 @@ class EmbeddingModel(LoadedModel):
             check_converted(self.path)
             kind, fitting = FITTING[self.config.head]
             raise InputError(f"{self.name} is {kind} and cannot embed_sparse: it can {fitting}.")
-        own = None
-        if task is not None:
-            own = self.prompts.query if task == "query" else self.prompts.document
+        own = None if task is None else self.prompts.of(task)
         given = as_texts(texts, self._prompt(prompt, prompt_name, own))
         way = self.token_weigher or self.sparse_ways.of(task)
         if isinstance(way, TokenLookup):
@@ -248,10 +246,12 @@ class EmbeddingModel(LoadedModel):
         return "sparse" if self.config.head is Head.MASKED_LM else "dense"
 
     def task_prompt(self, task: Task) -> str:
-        """The prompt that a multi-vector model puts before queries, or before documents."""
-        embedder = self.token_vectors
-        own = embedder.of.prompts.get(task) if embedder else None
-        return own or self.prompts.default
+        """The text before queries or documents whose tokens are embedded.
+
+        A multi-vector model's own for the task, and the default prompt of any other model.
+        """
+        prompts = self.token_vectors.of.prompts if self.token_vectors else {}
+        return prompts.get(task, self.prompts.default)
 
     def _task_tokens(self, texts: Texts, task: Task, *, strict: bool) -> list[Tokens]:
         """Sequences of a multi-vector model, truncated and expanded as the task requires."""

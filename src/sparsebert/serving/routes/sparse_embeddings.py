@@ -53,7 +53,7 @@ async def embed_sparse(request: Request, body: EmbedSparseRequest) -> Any:
     truncation = truncation_of(request, body.truncate, body.truncation_direction)
     prompt = prompt_for(model, body.inputs.items, body.prompt_name)
     if body.task is not None and body.prompt_name is None:
-        prompt = model.prompts.query if body.task == "query" else model.prompts.document
+        prompt = model.prompts.of(body.task)
     if isinstance(way, TokenLookup):
         found = await look_up(
             request, model, way, body.inputs, truncation=truncation, prompt=prompt
