@@ -32,6 +32,14 @@ SAYINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"sentence_transformers": {"activation_fn": SIGMOID}},
         {"activation_fn": IDENTITY},
     ),
+    "Sigmoid, and a problem type": (
+        {"problem_type": "regression", "sentence_transformers": {"activation_fn": SIGMOID}},
+        {},
+    ),
+    "Identity, and a problem type": (
+        {"problem_type": "multi_label_classification"},
+        {"activation_fn": IDENTITY},
+    ),
     "null": ({"sbert_ce_default_activation_function": None}, {"activation_fn": None}),
 }
 
@@ -42,8 +50,12 @@ def test_one_label_is_scored_as_by_cross_encoder(tiny_bert, tmp_path, says):
     folder = folder_that_says(source, tmp_path / "model", *SAYINGS[says])
     theirs = sentence_transformers.CrossEncoder(str(folder), device="cpu").predict(PAIRS)
     model = load(folder)
-    assert [found[0]["score"] for found in model.classify(PAIRS)] == pytest.approx(theirs, abs=1e-5)
     assert relevance(model, PAIRS) == pytest.approx(theirs, abs=1e-5)
+    ranked = model.rerank(PAIRS[0][0], [text for _, text in PAIRS])
+    assert [each["score"] for each in ranked] == pytest.approx(sorted(theirs)[::-1], abs=1e-5)
+    if "problem_type" not in SAYINGS[says][0]:  # which only pipelines read
+        found = [found[0]["score"] for found in model.classify(PAIRS)]
+        assert found == pytest.approx(theirs, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,18 @@ def read_score_function(folder: Path, config: EncoderConfig) -> ScoreFunction:
     return named
 
 
+def read_relevance_function(folder: Path, config: EncoderConfig) -> ScoreFunction:
+    """The function for rerankers: that of `read_score_function`, unless an activation is named.
+
+    CrossEncoder uses a named one whatever ``problem_type`` says, which pipelines read instead.
+    Raises CheckpointError as above.
+    """
+    usual = read_score_function(folder, config)
+    if config.head is not Head.SEQUENCE or len(config.labels) != 1:
+        return usual
+    return _named_activation(folder, config.raw) or usual
+
+
 def read_score_prompt(folder: Path) -> str:
     """The text that CrossEncoder puts before each text or pair: its default prompt."""
     return read_prompts(folder, reranker=True).default

@@ -63,6 +63,7 @@ class LoadedModel:
         multi_vector: MultiVector | None = None,
         token_weights: VectorLayer | None = None,
         score_prompt: str = "",
+        relevance_function: ScoreFunction | None = None,
     ) -> None:
         self.name = name
         self.path = path
@@ -76,6 +77,7 @@ class LoadedModel:
         self.token_weigher = TokenWeigher(token_weights, tokenizer) if token_weights else None
         self.prompts = prompts or Prompts()
         self.score_function, self.score_prompt = score_function, score_prompt
+        self.relevance_function = relevance_function or score_function
         self._load_again = load_again
         self.nbytes = bytes_held(weights)
         self._storage = describe_storage(weights)

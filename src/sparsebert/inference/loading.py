@@ -21,7 +21,7 @@ from sparsebert.checkpoint import (
 from sparsebert.checkpoint.bge_m3 import read_token_weights
 from sparsebert.checkpoint.multi_vector import MultiVector, read_multi_vector
 from sparsebert.checkpoint.pooling import Pooling
-from sparsebert.checkpoint.score_function import read_score_prompt
+from sparsebert.checkpoint.score_function import read_relevance_function, read_score_prompt
 from sparsebert.checkpoint.sparse_routes import read_sparse_routes
 from sparsebert.checkpoint.vector_layers import VectorLayer
 from sparsebert.engine import Encoder
@@ -89,6 +89,7 @@ def load(
         config = _with_scores(encoder_config, pooling)
         prompts, score_function = read_prompts(folder), read_score_function(folder, config)
         sparse_routes, score_prompt = read_sparse_routes(folder), read_score_prompt(folder)
+        relevance_function = read_relevance_function(folder, config)
     return Model(
         name,
         config,
@@ -106,6 +107,7 @@ def load(
         multi_vector,
         token_weights,
         score_prompt,
+        relevance_function,
     )
 
 

@@ -39,7 +39,8 @@ class Model(EmbeddingModel):
 
     ``path`` is the folder that the model was loaded from (for a hub id, in the hub's cache),
     ``prompts`` are the folder's prompts, which are put before texts to embed, and
-    ``score_function`` says how a classifier's logits become scores.
+    ``score_function`` says how a classifier's logits become scores (``relevance_function``, those
+    of `rerank`).
 
     Copies share one engine. Pickling stores only the folder and the options that the model was
     loaded with, from which another process loads it again.
@@ -175,10 +176,10 @@ class Model(EmbeddingModel):
     ) -> list[RankedDocument]:
         """Documents by relevance to the query, best first: ``[{"index", "score", "text"}, ...]``.
 
-        The model is either a cross-encoder (with one label), whose score is that of `classify` for
-        the pair of query and document, or a multi-vector model, whose score is the similarity of
-        their tokens (MaxSim). ``index`` is the position in ``documents``, and ``top_k`` keeps only
-        the best.
+        The model is either a cross-encoder (with one label), whose score for the pair of query and
+        document is the activation that the folder names for a CrossEncoder, or else that of
+        `classify`, or a multi-vector model, whose score is the similarity of their tokens (MaxSim).
+        ``index`` is the position in ``documents``, and ``top_k`` keeps only the best.
         """
         check_count("top_k", top_k)
         query = as_string(query, "query")
@@ -208,7 +209,7 @@ class Model(EmbeddingModel):
         )
         tokens = self._text_tokenizer().encode(pairs, strict=strict)
         logits = self._text_logits(tokens, batch_size)
-        return np.asarray(apply_function(logits, self.score_function)[:, 0])
+        return np.asarray(apply_function(logits, self.relevance_function)[:, 0])
 
     def fill(self, text: str, *, top_k: int = 5, strict: bool = False) -> list[FilledMask]:
         """The likeliest tokens for a mask token, best first: ``[{"token", "score"}, ...]``.

@@ -37,11 +37,11 @@ def relevance(
 ) -> list[float]:
     """The relevance of the text to the query for each pair (query, text), higher is better.
 
-    The score of `Model.classify`: from 0 to 1 (the sigmoid of the logit), or the logit itself for a
+    The score of `Model.rerank`: from 0 to 1 (the sigmoid of the logit), or the logit itself for a
     regression model or one whose folder says Identity.
     """
     if not pairs:
         return []
     logits = model.logits(list(pairs), batch_size=batch_size)
-    scores: list[float] = apply_function(logits, model.score_function)[:, 0].tolist()
+    scores: list[float] = apply_function(logits, model.relevance_function)[:, 0].tolist()
     return scores

@@ -188,7 +188,7 @@ async def _scores(
         return await _similarities(request, model, query, texts, label=label, truncation=truncation)
     pairs = PredictInputs([(query, text) for text in texts], False)
     logits = await infer_logits(request, model, pairs, label=label, truncation=truncation)
-    return apply_function(logits, "none" if raw else model.model.score_function)[:, 0]
+    return apply_function(logits, "none" if raw else model.model.relevance_function)[:, 0]
 
 
 async def _similarities(
