@@ -33,34 +33,44 @@ inline void each_few_rows(const FloatRows& x, int features, int row, const Visit
         visit(FloatRows{x.row(i), x.stride, std::min(most, x.count - i)}, row + i);
 }
 
-// 0 lane by lane, or NaN once a number was not finite: minimum and maximum do not keep a NaN.
-struct Finite {
-    Vec zero = Vec::broadcast(0.0f);
-    void include(Vec x) { zero = fma(x, Vec::broadcast(0.0f), zero); }
-    float sum() const { return lane_sum(zero); }
-};
-
 // The minimum and maximum of a row and 0, lane by lane.
 struct Bounds {
     Vec low = Vec::broadcast(0.0f), high = Vec::broadcast(0.0f);
-    Finite finite;
     void include(Vec x) {
         low = min(low, x);
         high = max(high, x);
+    }
+    static float lost() { return 0.0f; }
+};
+
+// 0, or NaN once a number was not finite.
+struct Finite {
+    Vec zeros = Vec::broadcast(0.0f);
+    void include(Vec x) { zeros = fma(x, Vec::broadcast(0.0f), zeros); }
+    float sum() const { return lane_sum(zeros); }
+};
+
+// The same for rows in which a few numbers may be NaN, which minimum and maximum drop.
+struct CheckedBounds : Bounds {
+    Finite finite;
+    void include(Vec x) {
+        Bounds::include(x);
         finite.include(x);
     }
+    float lost() const { return finite.sum(); }
 };
 
 // lo = min(0, min x), hi = max(0, max x); scale = (hi - lo) / 255, zero = round(-lo / scale). A row
 // is padded with zeros to a multiple of 16, which lie between the two. Numbers that are not finite
 // give a scale that is not finite either, and so invalidate the result, but no zero point outside 0
 // to 255, with which sums could overflow.
-inline void quantize(const FloatRows& x, int features, const Bounds (&bounds)[kRowsTogether],
+template <typename RowBounds>
+inline void quantize(const FloatRows& x, int features, const RowBounds (&bounds)[kRowsTogether],
                      const Int8Rows& out, int row) {
     float inverses[kRowsTogether], zeros[kRowsTogether];
     for (int i = 0; i < x.count; ++i) {
         const float lo = -largest(sub(Vec::broadcast(0.0f), bounds[i].low));
-        const float scale = (largest(bounds[i].high) - lo + bounds[i].finite.sum()) / 255.0f;
+        const float scale = (largest(bounds[i].high) - lo + bounds[i].lost()) / 255.0f;
         inverses[i] = 1.0f / std::max(scale, kSmallest);
         zeros[i] = std::min(std::max(0.0f, std::nearbyint(-lo * inverses[i])), 255.0f);
         out.scales[row + i] = scale;
@@ -98,10 +108,10 @@ void activate(const FloatRows& x, int features, Activation activation, const Int
               int row) {
     with_function(activation, [&](auto function) {
         each_few_rows(x, features, row, [&](const FloatRows& few, int first) {
-            Bounds bounds[kRowsTogether];
+            CheckedBounds bounds[kRowsTogether];
             for (int i = 0; i < few.count; ++i) {
                 float* values = few.row(i);
-                Bounds of_row;
+                CheckedBounds of_row;
                 for (int f = 0; f < features; f += Vec::kWidth) {
                     const Vec y = function(Vec::load(values + f));
                     y.store(values + f);
@@ -150,7 +160,8 @@ void norm(const FloatRows& x, const Int8Norm& norm, const Int8Rows* out, int row
             });
             factors[i] = 1.0f / std::sqrt(squares / count + norm.epsilon);
         }
-        // Local copies, which stores cannot alias.
+        // Local copies, which stores cannot alias. One number that is not finite makes the mean
+        // NaN, and with it the whole row.
         const float *gamma = norm.gamma, *beta = norm.beta;
         const int end = padded;
         Bounds bounds[kRowsTogether];
@@ -182,7 +193,7 @@ void gate(const FloatRows& x, size_t second, int features, Activation activation
           const Int8Rows* out, int row) {
     with_function(activation, [&](auto function) {
         each_few_rows(x, 2 * features, row, [&](const FloatRows& few, int first) {
-            Bounds bounds[kRowsTogether];
+            CheckedBounds bounds[kRowsTogether];
             for (int i = 0; i < few.count; ++i) {
                 float* values = few.row(i);
                 float one[16], other[16];
@@ -209,7 +220,7 @@ inline Vec largest_magnitudes(const float* x, int size, Finite& finite) {
         const float* values = padded_16(x, d, size, buffer);
         for (int i = 0; i < 16; i += Vec::kWidth) {
             const Vec value = Vec::load(values + i);
-            most = max(most, max(value, sub(Vec::broadcast(0.0f), value)));
+            most = max(most, abs(value));
             finite.include(value);
         }
     }
@@ -233,11 +244,11 @@ void split(const float* projections, size_t stride, const Int8Heads& heads, size
             for (int i = 0; i < 16; ++i)
                 most[i] = i < count ? largest_magnitudes(x + part * stride + i * size, size, finite)
                                     : Vec::broadcast(0.0f);
-            const Vec zero = Vec::broadcast(finite.sum());
+            const Vec lost = Vec::broadcast(finite.sum());
             float scales[16];
             largest_of_each(most, scales);
             for (int i = 0; i < 16; i += Vec::kWidth) {
-                const Vec scale = add(div(Vec::load(scales + i), Vec::broadcast(127.0f)), zero);
+                const Vec scale = add(div(Vec::load(scales + i), Vec::broadcast(127.0f)), lost);
                 scale.store(scales + i);
                 div(Vec::broadcast(1.0f), max(Vec::broadcast(kSmallest), scale))
                     .store(inverses[part] + i);

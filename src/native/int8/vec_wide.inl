@@ -41,6 +41,9 @@ inline Vec div(const Vec& a, const Vec& b) {
 inline Vec fma(const Vec& a, const Vec& b, const Vec& c) {
     return Vec::each([&](int i) { return fma(a.v[i], b.v[i], c.v[i]); });
 }
+inline Vec abs(const Vec& a) {
+    return Vec::each([&](int i) { return abs(a.v[i]); });
+}
 inline Vec max(const Vec& a, const Vec& b) {
     return Vec::each([&](int i) { return max(a.v[i], b.v[i]); });
 }

@@ -19,6 +19,7 @@ inline Vec sub(Vec a, Vec b) { return {vsubq_f32(a.v, b.v)}; }
 inline Vec mul(Vec a, Vec b) { return {vmulq_f32(a.v, b.v)}; }
 inline Vec div(Vec a, Vec b) { return {vdivq_f32(a.v, b.v)}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+inline Vec abs(Vec a) { return {vabsq_f32(a.v)}; }
 inline Vec max(Vec a, Vec b) { return {vmaxq_f32(a.v, b.v)}; }
 inline Vec min(Vec a, Vec b) { return {vminq_f32(a.v, b.v)}; }
 inline Vec sqrt(Vec a) { return {vsqrtq_f32(a.v)}; }
