@@ -59,7 +59,10 @@ def test_columns_by_name_and_pairs(tmp_path: Path) -> None:
     assert read_texts(file, options=named) == [("a", "b")]  # an empty half is no pair
     assert read_texts(tmp_path, options=DataOptions(text_column="subject")) == ["a", "c"]
     assert single_texts([("a", "b"), "c"]) == ["a", "b", "c"]
-    assert read_texts(file, also=("body",)) == ["b"]
+    assert read_texts(file, first=("body",)) == ["b"]
+    both = written(tmp_path / "both.csv", "text,body\nheadline,words\n")
+    assert read_texts(both, first=("body",)) == ["words"]  # before any known task's columns
+    assert read_texts(both, first=("other",)) == ["headline"]
     with pytest.raises(DataError, match=r"no text column.*--text-column \(text_column=\)"):
         read_texts(file)
 

@@ -144,12 +144,13 @@ def test_upstream_too(dense: Path, tmp_path: Path) -> None:
     shutil.copytree(dense, model)
     lines = [f"a b c {number} d e f" for number in range(40)]
     corpus.write_text("\n".join(lines))
-    calibration = tmp_path / "calibration.txt"
-    calibration.write_text("\n".join(lines[:8]))
+    calibration = tmp_path / "calibration.csv"
+    calibration.write_text("\n".join(["body", *lines[:8]]))
     options: dict[str, Any] = {
         "corpus": corpus,
         "method": "wanda",
         "calibration": calibration,
+        "text_column": "body",  # of calibration and corpus, where these are tables
         "batch_size": 8,
         "max_length": 16,
     }

@@ -63,6 +63,12 @@ class TestReading:
         assert found.texts == [text for pair in PAIRS for text in pair]
         assert found.pairs is None
 
+    def test_the_tasks_own_column_comes_first(self, tmp_path: Path) -> None:
+        task = replace(get_task("sst2"), text_columns=("body",))
+        source = write_rows(tmp_path / "more.jsonl", [{"text": "a headline", "body": "words"}])
+        options = FinetuneOptions(teacher="t", unlabelled=str(source))
+        assert read_unlabelled(options, task).texts == ["words"]
+
     def test_a_fixed_selection(self, tmp_path: Path) -> None:
         source = self.pairs(tmp_path)
         found = [self.read(source, "rte", 2) for _ in range(2)]

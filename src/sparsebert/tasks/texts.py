@@ -36,17 +36,17 @@ def read_texts(
     task: Task | None = None,
     options: DataOptions | None = None,
     *,
-    also: tuple[str, ...] = (),
+    first: tuple[str, ...] = (),
 ) -> list[Text]:
     """All texts of a file or folder, in order; rows with an empty text are left out.
 
     ``source`` is a ``.txt`` file with one text per line, or a table (Parquet, CSV, TSV, JSON; all
     but the first also gzipped; for named entities CoNLL files as well). Its text columns are those
-    that ``options`` name, or those of ``task``, else those of any known task, or ``also``; a list
-    of words is one text. A folder stands for its train split, or for all ``.txt`` files in it; one
-    in BEIR's layout for its documents and the queries of its train split. Validation files are
-    never read. Raises DataError if nothing can be read, no column holds texts, or all texts are
-    empty.
+    that ``options`` name, or those of ``task``; else ``first``, if the table has these, or those of
+    any known task. A list of words is one text. A folder stands for its train split, or for all
+    ``.txt`` files in it; one in BEIR's layout for its documents and the queries of its train split.
+    Validation files are never read. Raises DataError if nothing can be read, no column holds texts,
+    or all texts are empty.
     """
     if is_beir(Path(source)):
         return beir_texts(Path(source))
@@ -55,7 +55,7 @@ def read_texts(
         names = task.text_columns
     texts: list[Text] = []
     for path in _files(Path(source), task):
-        texts += _lines(path) if _is_text(path, task) else _rows(path, task, names, also)
+        texts += _lines(path) if _is_text(path, task) else _rows(path, task, names, first)
     if not texts:
         raise DataError(f"{source} contains no text.")
     return texts
@@ -92,10 +92,10 @@ def _lines(path: Path) -> list[Text]:
 
 
 def _rows(
-    path: Path, task: Task | None, names: tuple[str, ...] | None, also: tuple[str, ...]
+    path: Path, task: Task | None, names: tuple[str, ...] | None, first: tuple[str, ...]
 ) -> list[Text]:
     raw = read_table(path, task)
-    names = names or _text_columns(raw.table, raw.source, also)
+    names = names or _text_columns(raw.table, raw.source, first)
     need_columns(raw.table, names, raw.source)
     columns = [_column(raw.table, name, raw.source) for name in names]
     rows = [tuple(text.strip() for text in row) for row in zip(*columns, strict=True)]
@@ -108,8 +108,8 @@ def _column(table: pa.Table, name: str, source: str) -> list[str]:
     return text_column(table, name, source)
 
 
-def _text_columns(table: pa.Table, source: str, also: tuple[str, ...]) -> tuple[str, ...]:
-    for names in (document_columns(table), *_COLUMNS, also):
+def _text_columns(table: pa.Table, source: str, first: tuple[str, ...]) -> tuple[str, ...]:
+    for names in (first, document_columns(table), *_COLUMNS):
         if names and set(names) <= set(table.column_names):
             return names
     spellings = "; ".join(", ".join(names) for names in _COLUMNS)

@@ -181,7 +181,7 @@ def read_unlabelled(
     """The texts that the options name, as examples of the task without labels.
 
     Tasks on pairs need pairs; for tasks on single texts, and for embedding models, the two halves
-    of a pair are separate texts. A table may have the columns of any known task, or this one's.
+    of a pair are separate texts. A table may have this task's columns, or those of any known one.
     Texts of the rows used for scoring are left out, because the student would learn the teacher's
     answers there. Raises DataError for question answering, for single texts where pairs are needed,
     and for texts that cannot be read.
@@ -189,7 +189,7 @@ def read_unlabelled(
     source = str(options.unlabelled)
     if task.kind is Kind.QUESTION:
         raise DataError(f"{task.name} cannot use unlabelled texts, because they have no questions.")
-    texts: Sequence[Text] = read_texts(source, also=task.text_columns)
+    texts: Sequence[Text] = read_texts(source, first=task.text_columns)
     if len(task.text_columns) == 1 or task.embeds:
         texts = single_texts(texts)
     elif any(isinstance(row, str) for row in texts):

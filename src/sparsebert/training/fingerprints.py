@@ -14,6 +14,7 @@ import numpy as np
 
 from sparsebert.checkpoint import Checkpoint
 from sparsebert.checkpoint.folder import model_fingerprint
+from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.own import reading_task
 from sparsebert.tasks.texts import Text, read_texts, single_texts
@@ -42,12 +43,13 @@ def upstream_fingerprints(
     corpus: Iterable[str],
     calibration: str | Path | None,
     task: str | None,
+    columns: DataOptions,
     teacher: Checkpoint | None,
 ) -> dict[str, str]:
     """Those of upstream pruning: model and corpus; calibration texts and teacher, if any."""
     found = {"the model": model_fingerprint(checkpoint), "the corpus": text_fingerprint(corpus)}
     if calibration is not None:
-        texts = read_texts(calibration, reading_task(task))
+        texts = read_texts(calibration, reading_task(task), columns)
         found["the calibration texts"] = text_fingerprint(texts)
     if teacher is not None:
         found["the teacher"] = model_fingerprint(teacher)

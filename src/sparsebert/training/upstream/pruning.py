@@ -148,6 +148,7 @@ def prune_upstream(
                 texts.texts,
                 calibration,
                 task,
+                columns,
                 None if teacher is None else dense,
             )
         )
