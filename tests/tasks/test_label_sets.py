@@ -28,6 +28,30 @@ def read(path: Path, labels: Any = None, **options: Any) -> Any:
     return load_split(task, path, "train")
 
 
+def test_numbers_for_a_models_names_are_told(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": [2, 0]}, {"text": "b", "label": []}]
+    path = write_rows(tmp_path / "train.jsonl", rows)
+    found = read(path, labels=("blue", "green", "red"))
+    assert found.labels.tolist() == FLAGS[:2]
+    assert "(0 blue, 1 green, 2 red); if they mean others, name them with" in found.notes[0]
+    for options in ({"labels": ("LABEL_0",) * 3}, {"label_names": "a,b,c"}):
+        assert read(path, **options).notes == ()
+    write_rows(path, [{"text": "a", "label": []}])
+    assert read(path, labels=("blue", "green", "red")).notes == ()
+
+
+def test_default_names_may_be_in_the_data(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "train.jsonl", [{"text": "a", "label": ["LABEL_1"]}])
+    assert read(path, labels=("LABEL_0", "LABEL_1")).labels.tolist() == [[0.0, 1.0]]
+
+
+def test_numbers_in_one_split_do_not_stand_for_names_in_another(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", ROWS)
+    write_rows(tmp_path / "validation.jsonl", [{"text": "d", "label": [0]}])
+    with pytest.raises(DataError, match="row 1: 0 is not one of the labels"):
+        load_split(custom_task(tmp_path), tmp_path, "validation")
+
+
 def test_lists_of_names(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "train.jsonl", ROWS)
     examples = read(path)

@@ -94,6 +94,23 @@ class TestFiles:
         task = own_task("ner", tmp_path, labels=NAMES[::-1])
         assert as_names(load_split(task, tmp_path, "train")) == [row["ner_tags"] for row in ROWS]
 
+    def test_numbers_for_a_models_names_are_told(self, tmp_path: Path) -> None:
+        rows = [{"tokens": ["a", "b"], "ner_tags": [0, 2]}]
+        path = write_rows(tmp_path / "train.jsonl", rows)
+
+        def of(*labels: str, **options: Any) -> Any:
+            task = own_task("ner", path, labels=labels, options=DataOptions(**options))
+            return load_split(task, path, "train")
+
+        found = of("O", "B-PER", "B-LOC")
+        assert as_names(found) == [["O", "B-LOC"]]
+        assert "(0 O, 1 B-PER, 2 B-LOC); if they mean others, name them" in found.notes[0]
+        found = of("O", "B-PER", "B-LOC", label_names="O,B-LOC,B-PER")
+        assert (as_names(found), found.notes) == ([["O", "B-PER"]], ())
+        assert of("LABEL_0", "LABEL_1", "LABEL_2").notes == ()
+        write_rows(path, [{"tokens": ["a", "b"], "ner_tags": ["LABEL_0", "LABEL_1"]}])
+        assert as_names(of("LABEL_0", "LABEL_1")) == [["LABEL_0", "LABEL_1"]]
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [

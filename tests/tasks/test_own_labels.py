@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from sparsebert.errors import DataError
 from sparsebert.tasks import Kind, custom_task, find_task, get_task, load_split
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.labels import label_notes, label_order, near_equal
+from sparsebert.tasks.labels import label_notes, label_order, near_equal, same_labels
 from tiny_tasks import write_rows
 
 RATINGS = ("1", "2", "3", "4", "5", "unknown")
@@ -74,6 +75,68 @@ class TestOneReading:
         write_csv(tmp_path / "dev.csv", ["positive", "negative"], "sentence,label")
         for split in ("train", "validation"):
             assert load_split(get_task("sst2"), tmp_path, split).labels.tolist() == [1, 0]
+
+    @pytest.mark.parametrize("labels", [("LABEL_0", "LABEL_1"), ("LABEL_1", "LABEL_2")])
+    def test_default_names_may_be_in_the_data(
+        self, tmp_path: Path, labels: tuple[str, ...]
+    ) -> None:
+        write_csv(tmp_path / "train.csv", list(labels))
+        task = custom_task(tmp_path, labels=labels)
+        assert load_split(task, tmp_path, "train").labels.tolist() == [0, 1]
+        write_csv(tmp_path / "train.csv", ["1", "0"])
+        task = custom_task(tmp_path, labels=labels)
+        assert (task.labels, load_split(task, tmp_path, "train").notes) == (("0", "1"), ())
+
+
+class TestSchema:
+    """Names that the ``datasets`` library stored for a column of integers."""
+
+    @staticmethod
+    def write(path: Path, names: list[str]) -> Path:
+        feature = {"names": names, "_type": "ClassLabel"}
+        about = {"huggingface": json.dumps({"info": {"features": {"label": feature}}})}
+        table = pa.table({"text": ["good", "bad"], "label": [0, 1]})
+        pq.write_table(table.replace_schema_metadata(about), path)
+        return path
+
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            None,
+            ("negative", "positive"),
+            ("positive", "neutral", "negative"),
+            ("LABEL_0", "LABEL_1"),
+        ],
+    )
+    def test_numbers_mean_what_it_says(
+        self, tmp_path: Path, labels: tuple[str, ...] | None
+    ) -> None:
+        file = self.write(tmp_path / "data.parquet", ["positive", "negative"])
+        task = custom_task(file, labels=labels)
+        found = load_split(task, file, "train")
+        assert [task.labels[label] for label in found.labels] == ["positive", "negative"]
+        assert found.notes == ()
+
+    def test_other_words_are_matched_by_position_with_a_note(self, tmp_path: Path) -> None:
+        file = self.write(tmp_path / "data.parquet", ["neg", "pos"])
+        found = load_split(custom_task(file, labels=("NEGATIVE", "POSITIVE")), file, "train")
+        assert found.labels.tolist() == [0, 1]
+        assert "(0 NEGATIVE, 1 POSITIVE)" in found.notes[0]
+        numbers = custom_task(file, labels=("0", "1"))
+        assert load_split(numbers, file, "train").labels.tolist() == [0, 1]
+
+    def test_names_that_partly_agree_are_refused(self, tmp_path: Path) -> None:
+        file = self.write(tmp_path / "data.parquet", ["pos", "negative"])
+        with pytest.raises(DataError, match="the labels pos are not among the model's"):
+            custom_task(file, labels=("negative", "positive"))
+
+    def test_names_that_are_numbers_are_left_out(self, tmp_path: Path) -> None:
+        file = self.write(tmp_path / "data.parquet", ["1", "2"])
+        task = custom_task(file)
+        assert (task.labels, load_split(task, file, "train").labels.tolist()) == (
+            ("0", "1"),
+            [0, 1],
+        )
 
 
 class TestText:
@@ -186,6 +249,15 @@ class TestNames:
         assert "pass --regression (regression=True)" in note
         write_csv(tmp_path / "train.csv", ["0", "1", "2"])
         assert label_notes(custom_task(tmp_path)) == []
+
+    @pytest.mark.parametrize("labels", [("-1", "0"), ("-0.5", "0"), ("1-", "0"), ("-", "0")])
+    def test_a_sign_is_part_of_a_name(self, tmp_path: Path, labels: tuple[str, ...]) -> None:
+        write_csv(tmp_path / "train.csv", list(labels))
+        task = custom_task(tmp_path)
+        for model in (("0", labels[0].strip("-")), (labels[0].replace("-", "_"), "0")):
+            assert not same_labels(task, model)
+        write_csv(tmp_path / "train.csv", ["Not-spam", "3_stars", " 4  stars"])
+        assert same_labels(custom_task(tmp_path), ("not spam", "3 STARS", "4-stars"))
 
     def test_names_that_agree_must_stand_in_the_same_position(self) -> None:
         mnli = get_task("mnli")

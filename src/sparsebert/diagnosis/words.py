@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, UNUSABLE_DATA, Split
 from sparsebert.errors import DataError
-from sparsebert.tasks.columns import show_label, show_labels
+from sparsebert.tasks.columns import label_indices, show_label, show_labels
 from sparsebert.tasks.labels import OUTSIDE, are_mixed, prefixed, split_tag
 from sparsebert.tasks.table import Task
-from sparsebert.tasks.words import label_indices, tag_names, words_column
+from sparsebert.tasks.words import all_tags, tag_names, words_column
 
 _MANY = 0.01  # share of entities
 
@@ -56,7 +56,7 @@ def check_words(task: Task, splits: list[Split]) -> Iterator[Check]:
             findings: list[Finding | None] = [UNUSABLE_DATA.at(split.name, str(error))]
             yield Check.of(GROUP, f"labels of {split.name}", "not read", findings)
             continue
-        index = label_indices(tags, task)
+        index = label_indices(all_tags(tags), task)
         named = [
             [task.labels[index[tag]] if tag in index else tag for tag in row_tags]
             for row_tags in tags

@@ -78,21 +78,26 @@ def class_column(table: pa.Table, task: Task, source: str) -> npt.NDArray[np.int
 
 
 def class_indices(names: Sequence[str], task: Task) -> npt.NDArray[np.int64]:
-    """Labels, as returned by `label_names`, as indices into ``task.labels``; -1 if not among them.
-
-    Labels are class names. They are taken as indices only if the task allows that, all labels in
-    the column are integers, and none of the task's own labels is.
-    """
-    if are_positions(names, task):
-        index = {str(number): number for number in range(len(task.labels))}
-    else:
-        index = {label: number for number, label in enumerate(task.labels)}
+    """Labels from `label_names` as indices into ``task.labels``; -1 for those not among them."""
+    index = label_indices(names, task)
     return np.array([index.get(name, -1) for name in names], np.int64)
 
 
+def label_indices(names: Sequence[str], task: Task) -> dict[str, int]:
+    """The index in ``task.labels`` of each label that may be among ``names``: a name or a number.
+
+    Labels are names. They are taken as numbers only if the task allows that, all of them are
+    integers, and none of the task's own labels is.
+    """
+    index = {label: number for number, label in enumerate(task.labels)}
+    if are_positions(names, task):
+        return {str(number): index[name] for number, name in enumerate(_numbered(task))}
+    return index
+
+
 def are_positions(names: Sequence[str], task: Task) -> bool:
-    """Whether a column's labels are indices into ``task.labels`` instead of names."""
-    return _takes_positions(task) and all(is_whole_number(name) for name in names)
+    """Whether labels are not names but numbers that stand for them."""
+    return _takes_positions(task) and bool(names) and all(map(is_whole_number, names))
 
 
 def label_names(table: pa.Table, name: str, source: str) -> list[str]:
@@ -201,10 +206,10 @@ def show_label(name: str) -> str:
 
 
 def show_labels(task: Task) -> str:
-    """The first of a task's labels, with their indices if the data may use those instead."""
+    """The first of a task's labels, with their numbers if the data may use those instead."""
     shown = [
         f"{number} {label}" if _takes_positions(task) else label
-        for number, label in enumerate(task.labels[:8])
+        for number, label in enumerate(_numbered(task)[:8])
     ]
     return ", ".join(shown) + (", ..." if len(task.labels) > 8 else "")
 
@@ -232,7 +237,12 @@ def _wrong_type(column: pa.ChunkedArray, name: str, source: str, fault: str) -> 
 
 
 def _takes_positions(task: Task) -> bool:
-    return task.positions and not any(is_whole_number(label) for label in task.labels)
+    return bool(task.positions or task.numbers) and not any(map(is_whole_number, task.labels))
+
+
+def _numbered(task: Task) -> tuple[str, ...]:
+    """The labels in the order of the numbers that may stand for them."""
+    return task.numbers or task.labels
 
 
 def _outside(source: str, task: Task, row: int, name: str) -> DataError:

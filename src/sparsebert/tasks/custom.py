@@ -2,8 +2,9 @@
 
 The file has a column ``text`` (or ``sentence``), or the pair ``text1``, ``text2`` (or
 ``sentence1``, ``sentence2``), and a column ``label``, unless `DataOptions` names others. Labels are
-class names, whatever they look like, unless ``regression`` is set or the column is called ``score``
-instead of ``label``: then they are numbers to predict. Rows have several labels if the label column
+class names, whatever they look like, or numbers whose names are in the file's own schema, unless
+``regression`` is set or the column is called ``score`` instead of ``label``: then they are numbers
+to predict. Rows have several labels if the label column
 (here also ``labels``) holds lists of names, or if ``label_columns`` names one column per label.
 """
 
@@ -17,9 +18,10 @@ from sparsebert.errors import DataError
 from sparsebert.tasks.columns import holds_lists, is_whole_number, label_names, need_columns
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.label_sets import task_of_label_sets
-from sparsebert.tasks.labels import are_unnamed, check_count
+from sparsebert.tasks.labels import are_unnamed, check_among, check_count, data_labels
 from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.table import CUSTOM, Kind, Task
+from sparsebert.tasks.words import known_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,12 +64,17 @@ def custom_of_table(
         raise DataError("label_names is for lists of labels that are numbers: leave it out.")
     if chosen.threshold is not None:
         raise DataError("threshold is for rows with several labels: leave it out.")
+    numbers = known_names(table, label) or ()
     if labels is None:
-        names = _label_set(table, label, source)
+        occurring = _label_set(table, label, source)
+        names = numbers or occurring
+    elif numbers and are_unnamed(labels):
+        names = numbers
     else:
-        # The head has only default names: its classes are numbers.
-        numbers = [str(number) for number in range(len(labels))]
-        names = tuple(numbers if are_unnamed(labels) else labels)
+        names = data_labels(labels, label_names(table, label, source))
+        if not {*names} & {*numbers}:  # other words for the classes: only their order can count
+            numbers = ()
+    check_among(numbers, names, source)
     positive = chosen.positive_label
     if positive is None and names in _TRUTH:
         positive = names[1]
@@ -77,7 +84,7 @@ def custom_of_table(
         )
     # Data may refer to a trained model's classes by index; a file's own labels have no fixed order.
     task = _task(columns, label, Kind.CLASSIFICATION, names)
-    return replace(task, positive=positive, positions=labels is not None)
+    return replace(task, positive=positive, positions=labels is not None, numbers=numbers)
 
 
 def _task(columns: tuple[str, ...], label: str, kind: Kind, labels: tuple[str, ...] = ()) -> Task:

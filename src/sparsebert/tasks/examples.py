@@ -25,8 +25,15 @@ from sparsebert.tasks.label_sets import label_sets
 from sparsebert.tasks.reading import RawTable, fetch_split, read_table
 from sparsebert.tasks.retrieval import beir_splits, beir_table, is_beir
 from sparsebert.tasks.squad import Answers, answers_column
-from sparsebert.tasks.table import CUSTOM, Kind, Task
-from sparsebert.tasks.words import LabelledWords, joined, labelled_words, tag_names, words_column
+from sparsebert.tasks.table import Kind, Task, is_own
+from sparsebert.tasks.words import (
+    LabelledWords,
+    all_tags,
+    joined,
+    labelled_words,
+    tag_names,
+    words_column,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -202,18 +209,30 @@ class _Targets:
 
 def _classes(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
     labels = class_column(table, task, source)
-    # A benchmark's numbers have a known meaning; those in a user's file might mean something else.
-    notes: tuple[str, ...] = ()
-    if task.name == CUSTOM and are_positions(label_names(table, task.label_column, source), task):
-        notes = (
-            f"{source}: the labels are integers and the model's are not, so they were taken as "
-            f"indices of its classes ({show_labels(task)}).",
-        )
-    return _Targets(labels, notes=notes)
+    names = label_names(table, task.label_column, source)
+    return _Targets(labels, notes=_position_notes(names, task, source))
 
 
 def _label_sets(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
-    return _Targets(label_sets(table, task, source))
+    labels = label_sets(table, task, source)
+    if task.flag_columns:
+        return _Targets(labels)
+    names = all_tags(tag_names(table, task.label_column, source))
+    return _Targets(labels, notes=_position_notes(names, task, source))
+
+
+def _position_notes(names: Sequence[str], task: Task, source: str) -> tuple[str, ...]:
+    """A note if only their order says which of a model's labels the numbers in the data mean."""
+    # A benchmark's numbers have a known meaning; those in a user's file might mean something else.
+    if not is_own(task.name) or task.numbers or not are_positions(names, task):
+        return ()
+    note = (
+        f"{source}: the labels are integers and the model's are not, so they were taken as indices "
+        f"of its classes ({show_labels(task)})"
+    )
+    if task.kind is Kind.CLASSIFICATION:
+        return (f"{note}.",)
+    return (f"{note}; if they mean others, name them with --label-names (label_names=).",)
 
 
 def _numbers(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
@@ -243,7 +262,8 @@ def _spans(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> 
 def _words(table: pa.Table, task: Task, texts: list[list[str]], source: str) -> _Targets:
     words = words_column(table, task.text_columns[0], source)
     tags = tag_names(table, task.label_column, source)
-    return _Targets(words=labelled_words(words, tags, task, source))
+    notes = _position_notes(all_tags(tags), task, source)
+    return _Targets(words=labelled_words(words, tags, task, source), notes=notes)
 
 
 _TARGETS = {

@@ -9,11 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.errors import DataError
-from sparsebert.tasks.columns import is_whole_number, need_columns, show, show_label, show_labels
+from sparsebert.tasks.columns import (
+    is_whole_number,
+    label_indices,
+    need_columns,
+    show,
+    show_label,
+    show_labels,
+)
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.labels import are_unnamed, check_among, check_count
+from sparsebert.tasks.labels import are_unnamed, check_among, check_count, data_labels
 from sparsebert.tasks.table import CUSTOM, Kind, Task
-from sparsebert.tasks.words import known_names, label_indices, tag_names
+from sparsebert.tasks.words import all_tags, known_names, tag_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,12 +51,12 @@ def task_of_label_sets(
     flags = options.flag_columns or ()
     need_columns(table, (*columns, *(flags or (label,))), source)
     numbers = () if flags else options.names or known_names(table, label) or ()
-    if labels is not None and not are_unnamed(labels):
-        names = tuple(labels)
-    elif labels is not None and not flags:
-        names = tuple(str(number) for number in range(len(labels)))
+    if (flags or numbers) and (labels is None or are_unnamed(labels)):
+        names = flags or numbers
+    elif labels is None:
+        names = _label_set(table, label, source)
     else:
-        names = flags or numbers or _label_set(table, label, source)
+        names = data_labels(labels, () if flags else all_tags(tag_names(table, label, source)))
     check_among((*flags, *numbers), names, source)
     return Task(
         name=CUSTOM,
@@ -61,6 +68,7 @@ def task_of_label_sets(
         metrics=("micro_f1", "macro_f1", "average_precision"),
         main_metric="micro_f1",
         labels=names,
+        positions=labels is not None,
         numbers=numbers,
         threshold=threshold,
     )
@@ -74,7 +82,7 @@ def label_sets(table: pa.Table, task: Task, source: str) -> npt.NDArray[np.float
             found[:, task.labels.index(name)] = _flags(table, name, source)
         return found
     rows = tag_names(table, task.label_column, source)
-    index = label_indices(rows, task)
+    index = label_indices(all_tags(rows), task)
     for row, tags in enumerate(rows):
         for tag in tags:
             if tag not in index:
@@ -97,7 +105,7 @@ def _flags(table: pa.Table, name: str, source: str) -> npt.NDArray[np.float32]:
 
 
 def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
-    distinct = {tag for tags in tag_names(table, column, source) for tag in tags}
+    distinct = set(all_tags(tag_names(table, column, source)))
     if len(distinct) < 2:
         raise DataError(
             f"{source}: the lists in '{column}' contain {len(distinct)} different label"

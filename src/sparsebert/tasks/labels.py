@@ -26,6 +26,13 @@ def are_unnamed(labels: Sequence[str]) -> bool:
     return all(re.fullmatch(r"LABEL_\d+", label) for label in labels)
 
 
+def data_labels(model_labels: Sequence[str], values: Collection[str]) -> tuple[str, ...]:
+    """A model's labels as data with these values writes them: numbers, if they are unnamed."""
+    if are_unnamed(model_labels) and all(map(is_whole_number, values)):
+        return tuple(str(number) for number in range(len(model_labels)))
+    return tuple(model_labels)
+
+
 def check_count(distinct: Collection[str], column: str, source: str, hint: str = "") -> None:
     """DataError if a column has so many different values that it cannot be the label column."""
     if len(distinct) > MOST_LABELS:
@@ -52,9 +59,10 @@ def label_order(
     """The index in the model's head of each label of a classification task.
 
     Returns ``order`` with ``order[task label] = model label``, and a note for the user if named
-    labels had to be matched by position. Names are compared exactly, then ignoring case, spaces,
-    ``-`` and ``_``. If the two sets of names still differ, labels are matched by position. Raises
-    DataError if the counts differ, or if a name that both have is at different positions.
+    labels had to be matched by position. Names are compared exactly, then ignoring case and the
+    spaces, ``-`` and ``_`` between letters or digits. If the two sets of names still differ, labels
+    are matched by position. Raises DataError if the counts differ, or if a name that both have is
+    at different positions.
     """
     if len(model_labels) != len(task.labels):
         raise DataError(
@@ -149,4 +157,5 @@ def are_mixed(labels: Sequence[str]) -> bool:
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
+    """A name without case and separators; a sign, as in ``-1`` and ``A-``, is part of the name."""
+    return re.sub(r"(?<=\w)[-_ ](?=\w)", "", " ".join(name.lower().split()))

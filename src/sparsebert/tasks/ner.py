@@ -13,14 +13,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sparsebert.errors import DataError
-from sparsebert.tasks.columns import holds_lists, need_columns
+from sparsebert.tasks.columns import holds_lists, is_whole_number, need_columns
 from sparsebert.tasks.conll import TAGS, WORDS
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.files import WORD_TYPES
-from sparsebert.tasks.labels import OUTSIDE, are_unnamed, check_among, check_count, split_tag
+from sparsebert.tasks.labels import (
+    OUTSIDE,
+    are_unnamed,
+    check_among,
+    check_count,
+    data_labels,
+    split_tag,
+)
 from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.table import NER, Kind, Task
-from sparsebert.tasks.words import are_numbers, known_names, tag_names
+from sparsebert.tasks.words import all_tags, known_names, tag_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,12 +53,12 @@ def ner_of_table(
     if table.num_rows == 0:
         raise DataError(f"{source} has no rows.")
     numbers = chosen.names or known_names(table, tags) or ()
-    if labels is not None and not are_unnamed(labels):
-        names = tuple(labels)
-    elif labels is not None and not numbers:  # nothing says what the numbers mean
-        names = tuple(str(number) for number in range(len(labels)))
+    if numbers and (labels is None or are_unnamed(labels)):
+        names = numbers
+    elif labels is None:
+        names = _label_set(table, tags, source)
     else:
-        names = numbers or _label_set(table, tags, source)
+        names = data_labels(labels, all_tags(tag_names(table, tags, source)))
     check_among(numbers, names, source)
     entities = OUTSIDE in names
     metrics = ("f1", "precision", "recall") if entities else ("accuracy", "f1")
@@ -64,6 +71,7 @@ def ner_of_table(
         metrics=metrics,
         main_metric=metrics[0],
         labels=names,
+        positions=labels is not None,
         numbers=numbers,
         max_length=NER_LENGTH,
         file_types=WORD_TYPES,
@@ -80,9 +88,8 @@ def holds_tags(table: pa.Table, options: DataOptions) -> bool:
 
 def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
     """The labels that occur: O first, then grouped by entity type, with B- before I-."""
-    rows = tag_names(table, column, source)
-    distinct = {tag for tags in rows for tag in tags}
-    if are_numbers(rows):
+    distinct = set(all_tags(tag_names(table, column, source)))
+    if distinct and all(map(is_whole_number, distinct)):
         raise DataError(
             f"{source}: the labels in '{column}' are numbers: name them with --label-names "
             "(label_names=), for example O,B-PER,I-PER."

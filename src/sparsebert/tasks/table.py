@@ -79,8 +79,8 @@ class Task:
     them; ``main_metric`` is the one that early stopping watches (on the first validation split).
     ``label_range`` bounds a regression's labels. ``positive`` is the label for which ``f1`` is
     computed; None for the mean over the classes. ``positions`` allows integers in the data to stand
-    for labels by their index; ``numbers`` are the labels they stand for if the data has an order of
-    its own. ``flag_columns`` replace ``label_column`` by one column of zeros and ones per label.
+    for labels by their index; ``numbers`` are the labels they stand for if the data names them.
+    ``flag_columns`` replace ``label_column`` by one column of zeros and ones per label.
     ``threshold`` is the probability from which a label counts, for several labels per row, or, if
     questions may be ``unanswerable``, by how much "no answer" must exceed the best answer (a
     difference of logits).

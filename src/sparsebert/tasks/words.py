@@ -18,6 +18,7 @@ from sparsebert.errors import DataError
 from sparsebert.tasks.columns import (
     holds_lists,
     is_whole_number,
+    label_indices,
     refuse_nulls,
     show,
     show_label,
@@ -81,19 +82,23 @@ def tag_names(table: pa.Table, name: str, source: str) -> list[list[str]]:
 
 
 def known_names(table: pa.Table, column: str) -> tuple[str, ...] | None:
-    """The names for a column's numbers, if the ``datasets`` library stored them in the schema."""
+    """The names for a column's numbers, if the ``datasets`` library stored them in the schema.
+
+    None if the names are numbers themselves: then the column's are taken as they are.
+    """
+    import pyarrow as pa
+
+    kind = table.schema.field(column).type
+    if not pa.types.is_integer(kind.value_type if holds_lists(table, column) else kind):
+        return None
     metadata = (table.schema.metadata or {}).get(b"huggingface")
     try:
         feature: Any = json.loads(metadata or b"{}")["info"]["features"][column]
         names = feature.get("feature", feature)["names"]
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return tuple(map(str, names))
-
-
-def are_numbers(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether all labels are integers, that is, indices into a list of names."""
-    return any(map(len, rows)) and all(is_whole_number(tag) for tags in rows for tag in tags)
+    found = tuple(map(str, names))
+    return None if any(map(is_whole_number, found)) else found
 
 
 def labelled_words(
@@ -103,7 +108,7 @@ def labelled_words(
 
     DataError if a row's numbers of words and labels differ, and for a label outside the set.
     """
-    index = label_indices(tags, task)
+    index = label_indices(all_tags(tags), task)
     found = []
     for row, (row_words, row_tags) in enumerate(zip(words, tags, strict=True), 1):
         if len(row_words) != len(row_tags):
@@ -121,13 +126,9 @@ def labelled_words(
     return found
 
 
-def label_indices(tags: Sequence[Sequence[str]], task: Task) -> dict[str, int]:
-    """The index in ``task.labels`` of each label that may occur in ``tags``: a name or a number."""
-    index = {label: number for number, label in enumerate(task.labels)}
-    if are_numbers(tags) and not any(map(is_whole_number, task.labels)):
-        names = task.numbers or task.labels
-        return {str(number): index[name] for number, name in enumerate(names)}
-    return index
+def all_tags(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The labels of all rows."""
+    return [tag for tags in rows for tag in tags]
 
 
 def _lists(table: pa.Table, name: str, source: str, what: str) -> list[list[Any]]:
