@@ -324,11 +324,25 @@ class TestMemory:
 
 class TestEarlyStopping:
     @staticmethod
-    def script(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[Any]:
-        """Give these accuracies in turn; returns the classifiers that were scored."""
+    def history(record: Path) -> list[float]:
+        """The accuracies in a Trainer's state or a training.json."""
+        raw = json.loads(record.read_text())
+        log = raw.get("log_history") or raw["history"]
+        return [each["eval_accuracy"] for each in log if "eval_accuracy" in each]
+
+    @staticmethod
+    def script(
+        monkeypatch: pytest.MonkeyPatch, scores: list[float], stop_after: int | None = None
+    ) -> list[Any]:
+        """Give these accuracies in turn; returns the classifiers that were scored.
+
+        ``stop_after`` so many, Ctrl-C is pressed.
+        """
         scored: list[Any] = []
 
         def score(self: Any, predictor: Any, *_: Any) -> Scores:
+            if len(scored) == stop_after:
+                raise KeyboardInterrupt
             classifier = predictor._model.classifier.weight
             scored.append(classifier.detach().numpy().copy())
             value = scores[min(len(scored), len(scores)) - 1]
@@ -347,9 +361,7 @@ class TestEarlyStopping:
         assert np.array_equal(weights(tmp_path / "out")["classifier.weight"], scored[1])
         assert "the model is the one of step 16, which scored best on validation" in result.notes[0]
         assert_zeros_held(tmp_path / "out", sparse)
-        history = json.loads((tmp_path / "out" / "training.json").read_text())["history"]
-        found = [each["eval_accuracy"] for each in history if "eval_accuracy" in each]
-        assert found == [50, 60, 55, 54]
+        assert self.history(tmp_path / "out" / "training.json") == [50, 60, 55, 54]
         assert "flatters its score" in (tmp_path / "out" / "README.md").read_text()
 
     def test_resumed_it_goes_on_counting(
@@ -366,13 +378,50 @@ class TestEarlyStopping:
         assert (result.resumed_from, result.steps) == (27, 32)
         assert np.array_equal(weights(tmp_path / "out")["classifier.weight"], best)
 
+    @pytest.mark.parametrize("epochs", [9, 4, 3.5], ids=["early", "at the end", "in an epoch"])
+    def test_a_run_that_had_ended_is_not_trained_on(
+        self,
+        sparse: Path,
+        data: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        epochs: float,
+    ) -> None:
+        """Stopped while the trained model was scored, and resumed from another working folder."""
+        scores, steps = [50, 60, 55, 54], min(round(8 * epochs), 32)
+        options = {**QUICK, "epochs": epochs, "early_stopping": 2}
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path)
+        with monkeypatch.context() as first, pytest.raises(KeyboardInterrupt):
+            self.script(first, scores, stop_after=4)
+            finetune(sparse, "out", data=data, **options)
+        history = self.history(Path("out.training", f"checkpoint-{steps}", "trainer_state.json"))
+        best = weights(Path("out.training/checkpoint-16"))["classifier.weight"]
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        self.script(monkeypatch, [99])
+        result = finetune(sparse, "../out", data=data, resume=True, **options)
+        assert (result.resumed_from, result.steps) == (steps, steps)
+        assert np.array_equal(weights(tmp_path / "out")["classifier.weight"], best)
+        assert ("stopped early, after step 32 of 72" in result.notes[0]) == (epochs == 9)
+        assert self.history(tmp_path / "out" / "training.json") == history
+
+    def test_ctrl_c_in_the_last_step_of_an_epoch_still_scores_it(
+        self, sparse: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        options = {**QUICK, "epochs": 9, "early_stopping": 2}
+        scored = self.script(monkeypatch, [50, 60, 55, 54])
+        with pytest.raises(KeyboardInterrupt, match="after step 16 of 72"):
+            finetune(sparse, tmp_path / "out", data=data, progress=interrupt_at(16), **options)
+        result = finetune(sparse, tmp_path / "out", data=data, resume=True, **options)
+        assert (result.resumed_from, result.steps) == (16, 32)
+        assert np.array_equal(weights(tmp_path / "out")["classifier.weight"], scored[1])
+
     def test_scoring_does_not_change_the_training(
         self, sparse: Path, data: Path, tmp_path: Path
     ) -> None:
         finetune(sparse, tmp_path / "plain", data=data, **QUICK)
         result = finetune(sparse, tmp_path / "watched", data=data, early_stopping=9, **QUICK)
-        history = json.loads((tmp_path / "watched" / "training.json").read_text())["history"]
-        found = [each["eval_accuracy"] for each in history if "eval_accuracy" in each]
+        found = self.history(tmp_path / "watched" / "training.json")
         assert len(found) == 2
         assert result.scores["validation"]["accuracy"] == max(found)
         if found[1] > found[0]:

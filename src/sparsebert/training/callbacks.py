@@ -1,4 +1,4 @@
-"""Trainer callbacks: progress, memory, timed checkpoints, stopping on a signal, finite loss."""
+"""Trainer callbacks: progress, memory, timed checkpoints, stopping, finite loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from sparsebert.checkpoint.atomic import sync_all
 from sparsebert.errors import TrainingError
@@ -73,21 +79,40 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]
             release_free_memory()
 
 
+class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
+    """Does not train on when a run that had stopped early is resumed."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+
+
 class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
     """Saves every ten minutes within an epoch, and immediately when the user wants to stop.
 
-    Once a new checkpoint is on disk, older ones are removed by step number, not by modification
-    time as the Trainer does, because the system clock may have been set back.
+    A resumed run finds its best checkpoint wherever its folder is now, and takes no further step if
+    none is left. Once a new checkpoint is on disk, older ones are removed by step number, not by
+    modification time as the Trainer does, because the system clock may have been set back.
     """
 
     def __init__(self, stop: StopRequest) -> None:
         self._stop = stop
         self._saved = time.monotonic()
+        self._begun = 0  # steps
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._saved = time.monotonic()
+        self._begun = state.global_step
+        if state.best_global_step:
+            best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")
+            state.best_model_checkpoint = str(best)
+        if state.global_step >= state.max_steps:
+            control.should_training_stop = True
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -102,9 +127,11 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._stop.requested:
-            # To the Trainer, a run that stops looks like the end of an epoch. The checkpoint is
-            # already written, and an evaluation here would count towards early stopping.
+        # To the Trainer, a run that stops looks like the end of an epoch. The checkpoint is already
+        # written, and an evaluation within an epoch would count towards early stopping.
+        ended = (state.epoch or 0) % 1 == 0 or state.global_step >= state.max_steps
+        stops = self._stop.requested and not (ended and control.should_evaluate)
+        if stops or state.global_step == self._begun:
             control.should_save = control.should_evaluate = False
 
     def on_save(

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from sparsebert.errors import TrainingError
 from sparsebert.evaluation.metrics import ByClass, Scores
@@ -31,6 +31,7 @@ from sparsebert.torch_models import quiet_transformers
 from sparsebert.training.batches import BatchPlan, is_out_of_memory
 from sparsebert.training.callbacks import (
     CheckpointCallback,
+    EarlyStopping,
     FiniteLossCallback,
     MemoryCallback,
     ProgressCallback,
@@ -195,7 +196,7 @@ def _train_and_score(
         *([] if masks is None else [masks]),
     ]
     if run.patience:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=run.patience))
+        callbacks.append(EarlyStopping(early_stopping_patience=run.patience))
     precision = resolve_precision(run.options.precision)
     trainer = ObjectiveTrainer(
         model=model,

@@ -137,7 +137,12 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | int | None]:
-        """The batches of one optimiser step, and its number of examples over all processes."""
+        """The batches of one optimiser step, and its number of examples over all processes.
+
+        None if training is to stop, as when a run that has no step left is resumed.
+        """
+        if self.control.should_training_stop:
+            return [], 0
         batches = list(islice(epoch_iterator, num_batches))
         examples = sum(len(batch["indices"]) for batch in batches if _EMPTY not in batch)
         return batches, total(examples)
