@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -53,6 +54,14 @@ def with_labels_swapped(source: Path, folder: Path) -> Path:
         tensors[name] = np.ascontiguousarray(tensors[name][::-1])
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def with_other_weights(folder: Path) -> Path:
+    """The file of a model's weights, doubled."""
+    tensors = {name: 2 * values for name, values in weights(folder).items()}
+    file = folder.with_name("other.safetensors")
+    save_file(tensors, file, metadata={"format": "pt"})
+    return file
 
 
 def interrupt_at(label: str, step: int) -> Any:
@@ -291,6 +300,42 @@ class TestEncoderAsTeacher:
         again["data"] = write_classification(tmp_path / "data", train=30)
         with pytest.raises(OutputError, match="rows was 60 and is now 30"):
             finetune(sparse, out, **again)
+
+    def test_one_of_other_contents_is_not_used(
+        self, sparse: Path, dense: Path, tmp_path: Path
+    ) -> None:
+        """The same names, options and numbers of rows, but labels that were mended since."""
+        data = write_classification(tmp_path / "data")
+        encoder = copy_with(dense, tmp_path / "encoder")
+        options = {**QUICK, "data": data, "teacher": encoder}
+        kept, weights_of = tmp_path / "out.teacher", lambda: weights(kept)["classifier.weight"]
+
+        def run(**more: Any) -> list[str]:
+            return finetune(sparse, tmp_path / "out", **{**options, **more}).notes
+
+        def refused(told: str) -> None:
+            with pytest.raises(OutputError, match=rf"trained differently \({told}\).* --force"):
+                finetune(sparse, tmp_path / "new", **options)
+
+        run()
+        (tmp_path / "out.teacher").rename(tmp_path / "new.teacher")
+        shutil.copytree(tmp_path / "new.teacher", kept)
+        first = weights_of()
+        assert "fine-tuned first (by an earlier run) with" in run(force=True)[0]
+        assert np.array_equal(weights_of(), first)
+        validation = data / "validation.jsonl"
+        validation.write_text("".join(validation.read_text().splitlines(keepends=True)[1:]))
+        assert "(by an earlier run)" in run(force=True)[0]  # a teacher that it did not affect
+        swap = {'"yes"': '"no"', '"no"': '"yes"'}
+        for file in data.iterdir():
+            file.write_text(re.sub('"(yes|no)"', lambda each: swap[each[0]], file.read_text()))
+        refused("the training rows changed")
+        assert "fine-tuned first with" in run(force=True)[0]
+        assert not np.array_equal(weights_of(), first)
+        shutil.rmtree(tmp_path / "new.teacher")
+        shutil.copytree(kept, tmp_path / "new.teacher")
+        shutil.copy(with_other_weights(encoder), encoder / "model.safetensors")
+        refused("the model changed")
 
     def test_its_own_training_can_be_resumed(
         self, sparse: Path, dense: Path, data: Path, tmp_path: Path

@@ -19,6 +19,7 @@ from sparsebert.tasks.data_options import DataOptions, split_options
 from sparsebert.tasks.table import Kind
 from sparsebert.training.defaults import with_defaults
 from sparsebert.training.distributed import from_main, join, main_only
+from sparsebert.training.fingerprints import changed, run_fingerprints
 from sparsebert.training.options import NEED_TEACHER, FinetuneOptions
 from sparsebert.training.recipe import read_recipe, source_names
 
@@ -70,7 +71,8 @@ def finetune(
 
     A ``teacher`` may be a folder of seeds, of which the one with the same ``seed`` teaches. A
     teacher that was never fine-tuned on a task is fine-tuned first, with the same options, and kept
-    as ``OUT.teacher``.
+    as ``OUT.teacher``. If one is there already, from the same encoder, rows and options, it is used
+    again, also with ``force``; any other is an error, or trained again with ``force``.
 
     Checkpoints are saved in ``OUT.training`` beside ``out`` at the end of each epoch, every ten
     minutes, and on Ctrl-C or SIGTERM; ``resume`` continues from the last one, or starts over if
@@ -206,12 +208,13 @@ def _prepared_teacher(
     teacher, notes = job.teacher, []
     assert teacher is not None
     if not keeps_head(teacher.checkpoint, job.task):
-        folder = _train_teacher(
+        folder, found = _train_teacher(
             teacher, job, out, arguments, data, columns, resume, force, progress
         )
         notes.append(
             f"the teacher {teacher.checkpoint.source} has no head for {job.task.name}, so it was "
-            f"fine-tuned first with the same options and is kept as {folder.name}."
+            f"fine-tuned first{' (by an earlier run)' if found else ''} with the same options and "
+            f"is kept as {folder.name}."
         )
         options = replace(job.options, teacher=str(folder))
         tokens = job.training.tokens
@@ -237,21 +240,25 @@ def _train_teacher(
     resume: bool,
     force: bool,
     progress: Progress,
-) -> Path:
-    """Fine-tune an encoder on the task into ``OUT.teacher``, or find it there, trained that way.
+) -> tuple[Path, bool]:
+    """Fine-tune an encoder on the task into ``OUT.teacher``; True if an earlier run has done that.
 
     The options are those given for the student, except for those that prune, quantise or distil.
+    ``force`` only trains again what would become another teacher.
     """
     folder = out.with_name(f"{out.name}.teacher")
     options = _on_its_own(job.given)
     resolved = with_defaults(options, teacher.checkpoint, job.task, len(job.data.train))
+    contents = run_fingerprints(teacher.checkpoint, replace(job.data, unlabelled=None), None)
+    if not options.early_stopping:
+        del contents["the validation rows"]  # they do not affect training
 
     def is_trained() -> bool:
         if not (folder.is_dir() and any(folder.iterdir())):
             return False
         expected = {**arguments, **resolved.as_dict(), "rows": job.labelled}
         expected.pop("metric", None)  # it does not affect training
-        different = _differences(folder, teacher.checkpoint.source, expected)
+        different = _differences(folder, teacher.checkpoint.source, expected, contents)
         if different and not force:
             raise OutputError(
                 f"{folder} holds a teacher that was trained differently ({different}): remove it, "
@@ -260,7 +267,7 @@ def _train_teacher(
         return not different
 
     if from_main(is_trained):
-        return folder
+        return folder, True
     finetune(
         teacher.checkpoint.path,
         folder,
@@ -272,7 +279,7 @@ def _train_teacher(
         **columns.given(),
         **options.as_dict(),
     )
-    return folder
+    return folder, False
 
 
 def _on_its_own(options: FinetuneOptions) -> FinetuneOptions:
@@ -284,20 +291,24 @@ def _on_its_own(options: FinetuneOptions) -> FinetuneOptions:
     return replace(options, **defaults)
 
 
-def _differences(folder: Path, source: str, expected: dict[str, Any]) -> str:
-    """How a trained teacher's source and arguments differ from those expected, or ""."""
+def _differences(
+    folder: Path, source: str, expected: dict[str, Any], contents: dict[str, str]
+) -> str:
+    """How a trained teacher's source, arguments and inputs differ from those expected, or ""."""
     try:
+        training = read_object(folder / TRAINING_NAME)
         record = open_checkpoint(folder).config.sparsity or {}
         step = record["lineage"][-1]
         found = {
             **FinetuneOptions().as_dict(),  # for options added since the teacher was trained
             **step["arguments"],
             "from": step["from"],
-            "rows": read_object(folder / TRAINING_NAME)["rows"]["train"],
+            "rows": training["rows"]["train"],
         }
-    except (CheckpointError, KeyError, IndexError, TypeError):
+        different = changed(training.get("fingerprints", {}), contents)
+    except (CheckpointError, KeyError, IndexError, TypeError, AttributeError):
         return "it is not a complete folder written by sparsebert finetune"
-    return "; ".join(differences(found, {**expected, "from": source}))
+    return "; ".join(differences(found, {**expected, "from": source}) + different)
 
 
 def _full_path(path: str | Path | None) -> str | None:
