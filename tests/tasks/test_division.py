@@ -82,8 +82,12 @@ class TestFiles:
         file = write_tickets(tmp_path / "tickets.jsonl")
         assert undivided_file(file) == undivided_file(tmp_path) == file
         assert undivided_file(None) is None
-        for name in ("train.jsonl", "dev.jsonl", "validation_matched.jsonl", "test.jsonl"):
-            named = tmp_path / "named" / name
+        for name in ("testimonials", "trainers", "validated", "developers", "trainset"):
+            other = shutil.copyfile(file, tmp_path / f"{name}.jsonl")
+            assert undivided_file(other) == other
+            other.unlink()
+        for name in ("train", "training_tickets", "train2", "dev", "validation_matched", "test"):
+            named = tmp_path / "named" / f"{name}.jsonl"
             named.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, named)
             assert undivided_file(named) is None
@@ -176,6 +180,38 @@ class TestTheWayThrough:
         result = finetune(trained, out, task="custom", data=tickets, epochs=0.1, validation_share=0)
         assert (result.rows, result.scores) == (100, {})
         assert not (out / SPLIT_NAME).exists()  # the model that it began from has one
+        assert not any("held out" in note for note in result.notes)  # as was asked for
+        self.assert_seen(out, tickets)
+
+    def assert_seen(self, model: Path, file: Path) -> None:
+        """Evaluation says that the model was trained on this file, and not of another one."""
+        from sparsebert.evaluation import evaluate
+
+        seen = f"{file.name}: the model was trained on this file, which flatters the score."
+        assert seen in evaluate(model, task="custom", data=file).notes
+        assert seen not in evaluate(model, task="custom", data=file, split="train").notes
+        other = shutil.copyfile(file, model.with_name(file.name))
+        other.write_text(other.read_text().replace("b ", "d "))
+        assert seen not in evaluate(model, task="custom", data=other).notes
+
+    def test_a_file_that_is_named_after_a_split_is_not_divided(
+        self, sparse: Path, tickets: Path, tmp_path: Path
+    ) -> None:
+        from sparsebert.evaluation import evaluate
+        from sparsebert.training import finetune
+
+        data = tmp_path / "data"
+        data.mkdir()
+        file = shutil.copyfile(tickets, data / "train.jsonl")
+        for name, given in (("alone", file), ("in-folder", data)):
+            result = finetune(sparse, tmp_path / name, task="custom", data=given, epochs=0.1)
+            assert (result.rows, result.scores) == (100, {})
+            assert any("nothing was held out for scoring" in note for note in result.notes)
+            self.assert_seen(tmp_path / name, file)
+        write_tickets(data / "validation.jsonl", 30)
+        found = evaluate(tmp_path / "alone", task="custom", data=data)
+        assert found.rows == {"validation": 30}
+        assert not any("was trained on" in note for note in found.notes)
 
     def test_a_share_of_data_that_has_splits_is_refused(
         self, sparse: Path, tickets: Path, tmp_path: Path

@@ -87,8 +87,9 @@ def evaluate(
 
     ``model`` is a dense, sparse or packed folder or a hub id. ``data`` is a folder, a single file
     (which is taken as the validation split), or None to fetch the task from the hub; of a file that
-    the model was trained on, only the rows that were held out are scored. ``split`` names another
-    split to score, such as "train", for choices that should not be made on the validation split.
+    the model was trained on, only the rows that were held out are scored, and if none were, a note
+    says so. ``split`` names another split to score, such as "train", for choices that should not be
+    made on the validation split.
     ``max_rows`` scores a fixed selection of each split.
 
     ``engine`` is "sparsebert" ("auto" means the same) or "torch", which cannot read packed folders.

@@ -36,9 +36,9 @@ from sparsebert.inference.labelling import sigmoid
 from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.division import read_division
+from sparsebert.tasks.division import file_sha256, read_division
 from sparsebert.tasks.examples import Examples, load_split, validation_splits
-from sparsebert.tasks.files import file_type, no_split, undivided_file
+from sparsebert.tasks.files import file_type, no_split, split_files, undivided_file
 from sparsebert.tasks.labels import OUTSIDE
 from sparsebert.tasks.table import CUSTOM, Kind, Task, task_name
 from sparsebert.tasks.tokens import TokenRows, tokenize
@@ -332,8 +332,9 @@ def scored_examples(
     """The examples to score the model in ``folder`` on: the validation splits, or ``split``.
 
     Of a single file that is not named after a split, all examples are scored, or only the held-out
-    ones if the model was trained on the others. The prompt of a CrossEncoder is put before each
-    text. Raises DataError and CheckpointError.
+    ones if the model was trained on the others. If it was trained on all rows of a file, a note
+    says so. The prompt of a CrossEncoder is put before each text. Raises DataError and
+    CheckpointError.
     """
     prompt = "" if task.embeds else read_score_prompt(folder)
     found = _stored_examples(folder, task, data, split, max_rows)
@@ -351,12 +352,14 @@ def _stored_examples(
         if not splits:
             assert data is not None
             raise no_split(Path(data), task.validation_splits[0], task.file_types)
-        return [load_split(task, data, each, max_rows=max_rows) for each in splits]
+        return [
+            _told(load_split(task, data, each, max_rows=max_rows), folder, data) for each in splits
+        ]
     name = split or task.validation_splits[0]
     division = read_division(folder)
     whole = load_split(task, file, name)
     if division is None:
-        found = whole
+        found = _told(whole, folder, file)
     elif division.is_of(file):
         train, held = division.parts(whole, name)
         found = train if split == "train" else held
@@ -375,6 +378,19 @@ def _stored_examples(
             f"{division.file}, on which the model was trained.",
         )
     return [found.selected(max_rows)]
+
+
+def _told(examples: Examples, folder: Path, data: str | Path | None) -> Examples:
+    """The examples, with a note if a file of theirs was wholly used to train the model."""
+    path = folder / TRAINING_NAME
+    seen: Any = read_object(path).get("training_files") if path.is_file() else None
+    if not isinstance(seen, dict) or data is None or examples.split == "train":
+        return examples
+    for file in split_files(Path(data), examples.split, examples.task.file_types):
+        if file_sha256(file) in seen.values():
+            note = f"{file.name}: the model was trained on this file, which flatters the score."
+            examples = _noted(examples, note)
+    return examples
 
 
 def _noted(examples: Examples, note: str) -> Examples:

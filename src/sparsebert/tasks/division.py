@@ -44,7 +44,7 @@ class Division:
 
     def is_of(self, file: Path) -> bool:
         """Whether ``file`` has the same content as the file that was split, whatever its name."""
-        return self.sha256 == _sha256(file)
+        return self.sha256 == file_sha256(file)
 
     def indices(self) -> npt.NDArray[np.int64]:
         """The held-out rows, counted from 0, ascending."""
@@ -88,7 +88,7 @@ def divide(examples: Examples, file: Path, share: float) -> Division:
             "them with --validation-share 0 (validation_share=0)."
         )
     rows = tuple(row + 1 for row in sorted(held))
-    return Division(file.name, _sha256(file), len(examples), share, _SEED, rows)
+    return Division(file.name, file_sha256(file), len(examples), share, _SEED, rows)
 
 
 def _nearest(groups: Iterable[list[int]], wanted: float) -> list[int]:
@@ -119,7 +119,8 @@ def read_division(folder: Path) -> Division | None:
     return division
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """The SHA-256 of a file's content, as hexadecimal digits."""
     digest = hashlib.sha256()
     with file.open("rb") as source:
         while block := source.read(1 << 20):

@@ -3,8 +3,9 @@
 ``data`` is a folder with files named after the splits, a single file, or None for the hub. In a
 folder, the file of a split is ``SPLIT.parquet`` (or another known ending) if there is one, else
 the parts of a sharded split (``SPLIT-00000-of-00002.parquet``, optionally followed by a hash), else
-the one file whose name starts with the split's name (``train_subset.parquet``). If several files
-could be meant, that is an error. The validation split may be called ``dev``, ``valid`` or ``val``.
+the one file whose name starts with the split's name as a word (``train_subset.parquet``, not
+``trainers.parquet``). If several files could be meant, that is an error. The validation split may
+be called ``dev``, ``valid`` or ``val``, and the train split ``training``.
 A single table that is not named after a split, by itself or alone in its folder, is undivided data.
 The task decides which endings count as tables (``types``): those of CoNLL files do for named
 entities only.
@@ -76,12 +77,9 @@ def split_files(data: Path, split: str, types: Sequence[str] = TABLE_TYPES) -> l
 
 
 def is_of_split(path: Path, split: str) -> bool:
-    """Whether a file's name begins with the split's name or an alternative to it."""
-    name, *others = split_names(split)
-    stem = _stem(path)
-    return stem.startswith(name) or any(
-        re.match(re.escape(other) + "(?![a-z])", stem) for other in others
-    )
+    """Whether a file's name begins with the word of the split, or with an alternative to it."""
+    names = "|".join(map(re.escape, split_names(split)))
+    return re.match(rf"({names})(?![^\W\d_])", _stem(path)) is not None
 
 
 def undivided_file(data: str | Path | None, types: Sequence[str] = TABLE_TYPES) -> Path | None:
@@ -108,6 +106,8 @@ def tables_in(folder: Path, types: Sequence[str] = TABLE_TYPES) -> list[Path]:
 
 def split_names(split: str) -> Sequence[str]:
     """The names that a split's file may have, the split's own first."""
+    if split == "train":
+        return (split, "training")
     rest = split.removeprefix("validation")
     others = () if rest == split else _VALIDATION_NAMES
     return (split, *(f"{other}{rest}" for other in others))

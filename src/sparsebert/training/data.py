@@ -19,12 +19,13 @@ import numpy.typing as npt
 from sparsebert.errors import DataError, TrainingError
 from sparsebert.evaluation.scoring import f1_note
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.division import SPLIT_NAME, Division, divide
+from sparsebert.tasks.division import SPLIT_NAME, Division, divide, file_sha256
 from sparsebert.tasks.examples import Examples, load_split, selection, validation_splits
-from sparsebert.tasks.files import undivided_file
+from sparsebert.tasks.files import split_files, undivided_file
 from sparsebert.tasks.labels import label_notes
 from sparsebert.tasks.own import find_task
 from sparsebert.tasks.pairs import as_cosines
+from sparsebert.tasks.retrieval import is_beir
 from sparsebert.tasks.table import RETRIEVAL, Kind, Task, is_own
 from sparsebert.tasks.texts import Text, read_texts, single_texts
 from sparsebert.tasks.tokens import TokenRows
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 class RunData:
     """The data of a run. ``unlabelled`` are texts that only a teacher answers, if there are any.
 
-    ``division`` says which examples were held out of a single data file; ``notes`` are about the
-    data.
+    ``division`` says which examples were held out of a single data file; ``files`` maps the names
+    of files whose rows are all for training to their SHA-256; ``notes`` are about the data.
     """
 
     task: Task
@@ -49,6 +50,7 @@ class RunData:
     held_out: list[Examples]
     unlabelled: Examples | None
     division: Division | None
+    files: dict[str, str]
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -135,11 +137,20 @@ def read_run_data(
             f"train and {task.validation_splits[0]} files."
         )
     notes = _notes(task, [train, *held_out], division)
+    if not held_out and columns.validation_share:
+        notes.append(
+            "the data has no validation split, so nothing was held out for scoring; a single file "
+            "is divided unless it is named after a split."
+        )
+    files = {}
+    if data is not None and division is None and not is_beir(Path(data)):
+        paths = split_files(Path(data), "train", task.file_types)
+        files = {path.name: file_sha256(path) for path in paths}
     unlabelled = None
     if options.unlabelled is not None:
         unlabelled = read_unlabelled(options, task, held_out)
         notes += unlabelled.notes
-    return RunData(task, train, held_out, unlabelled, division, notes)
+    return RunData(task, train, held_out, unlabelled, division, files, notes)
 
 
 def _read(

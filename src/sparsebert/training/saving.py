@@ -120,6 +120,7 @@ def _training_record(job: Job, outcome: Outcome, result: FinetuneResult) -> dict
             "train": result.rows,
             **{each.examples.split: len(each.examples) for each in job.validation},
         },
+        "training_files": job.data.files,
         "fresh_head": not (job.keep_head or job.task.embeds),
         "sparse_layers": len(outcome.masks),
         **progress_record(outcome),
