@@ -22,12 +22,12 @@ from sparsebert.evaluation import evaluate
 from sparsebert.halving.judgement import judge_task
 from sparsebert.halving.rows import prepare
 from sparsebert.halving.subject import Subject, recognise
-from sparsebert.halving.texts import gather, texts_of
+from sparsebert.halving.texts import gather
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.division import divide
 from sparsebert.tasks.examples import load_split
 from sparsebert.tasks.own import custom_task, own_task
-from sparsebert.tasks.texts import read_texts, single_texts
+from sparsebert.tasks.texts import read_texts, single_texts, texts_of
 from tiny_models import TinyBert
 from tiny_tasks import letters, write_conll, write_label_sets, write_retrieval, write_rows
 
@@ -82,12 +82,16 @@ class TestHeldOutOfTheDenseModelsTraining:
         count = len(division.validation)
         assert f"tickets.jsonl: scored on the {count} rows held out of the dense" in notes[-1]
 
+    @pytest.mark.parametrize("recorded", [False, True])
     def test_evaluate_scores_the_same_rows(
-        self, teacher: Path, tickets: Path, tmp_path: Path
+        self, teacher: Path, tickets: Path, tmp_path: Path, recorded: bool
     ) -> None:
         model, out = shutil.copytree(teacher, tmp_path / "model"), tmp_path / "out"
-        divide(load_split(custom_task(tickets), tickets, "train"), tickets, 0.3).write(model)
+        if recorded:
+            divide(load_split(custom_task(tickets), tickets, "train"), tickets, 0.3).write(model)
         judged = halve(model, out, data=tickets, effort="quick", **FAST).judgement
+        if not recorded:
+            shutil.copy(out / "split.json", model)
         for folder, score in ((model, judged.dense), (out, judged.halved)):
             found = evaluate(folder, task="custom", data=tickets)
             assert found.rows == {"validation": judged.rows}

@@ -25,12 +25,11 @@ from sparsebert.halving.comparison import (
 )
 from sparsebert.halving.judgement import OF_SCORE, SHOWN, Judgement
 from sparsebert.halving.subject import EMBEDDINGS, Subject
-from sparsebert.halving.texts import texts_of
 from sparsebert.inference import Model, load
 from sparsebert.progress import Progress
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import Kind
-from sparsebert.tasks.texts import Text, single_texts
+from sparsebert.tasks.texts import Text, single_texts, texts_of
 
 # Points. An equally near neighbour may take another's place at no cost to a score, but a search
 # should find the nearest one among the first ten.

@@ -37,13 +37,12 @@ from sparsebert.halving.label_comparison import (
     shared_labels,
 )
 from sparsebert.halving.subject import Subject
-from sparsebert.halving.texts import texts_of
 from sparsebert.inference import Model, load
 from sparsebert.progress import Progress
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.own import find_task, own_task
 from sparsebert.tasks.table import Kind, Task, is_own
-from sparsebert.tasks.texts import Text, single_texts
+from sparsebert.tasks.texts import Text, single_texts, texts_of
 from sparsebert.tasks.tokens import load_tokenizer
 
 # Points. One wrong label, or one wrong span, may take another's place at no cost to a score.

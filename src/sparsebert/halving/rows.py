@@ -27,14 +27,13 @@ from sparsebert.halving.texts import (
     Gathered,
     check_vocabulary,
     divide_texts,
-    texts_of,
     with_every_class,
     write_labelled,
     write_texts,
 )
 from sparsebert.inference import load
 from sparsebert.tasks.columns import class_column
-from sparsebert.tasks.division import held_rows
+from sparsebert.tasks.division import Division, held_rows
 from sparsebert.tasks.examples import (
     Examples,
     examples_from,
@@ -42,9 +41,10 @@ from sparsebert.tasks.examples import (
     read_split,
     validation_splits,
 )
+from sparsebert.tasks.files import undivided_file
 from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.table import Task
-from sparsebert.tasks.texts import Text, read_texts
+from sparsebert.tasks.texts import Text, read_texts, texts_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,6 +133,21 @@ def _scored_rows(subject: Subject, whole: Examples) -> npt.NDArray[np.int64]:
     if subject.texts and subject.goal is not Goal.TASK:  # no row is learned from
         return rows
     return held_rows(whole, rows, subject.columns.validation_share)
+
+
+def division_of(subject: Subject) -> Division | None:
+    """How a single file of labelled rows is split, so that `evaluate` scores the same rows."""
+    if subject.division is not None or not subject.labelled or subject.validation_splits:
+        return subject.division
+    assert subject.task is not None
+    file = undivided_file(subject.data, subject.task.file_types)
+    if file is None:
+        return None
+    whole = load_split(subject.task, file, "train")
+    held = _scored_rows(subject, whole)
+    if len(held) == len(whole):  # none was learned from
+        return None
+    return Division.of(file, len(whole), subject.columns.validation_share, held)
 
 
 def _notes(subject: Subject) -> list[str]:

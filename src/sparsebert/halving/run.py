@@ -41,7 +41,7 @@ from sparsebert.halving.judgement import Judgement, judge_labels, judge_task
 from sparsebert.halving.report import REPORT_NAME, render_report
 from sparsebert.halving.resources import check_resources
 from sparsebert.halving.result import HalveResult, LayerZeros, StepTaken, unsteady
-from sparsebert.halving.rows import Rows, place, prepare
+from sparsebert.halving.rows import Rows, division_of, place, prepare
 from sparsebert.halving.subject import Goal, Subject, recognise
 from sparsebert.halving.texts import Gathered, gather
 from sparsebert.inference import load
@@ -198,8 +198,8 @@ def halve(
             recipe = student / "recipe.yaml"
             if recipe.is_file():
                 shutil.copy(recipe, staging)
-            if subject.division is not None:  # `evaluate` then scores the same rows
-                subject.division.write(staging)
+            if division := division_of(subject):
+                division.write(staging)
             (staging / REPORT_NAME).write_text(render_report(result), encoding="utf-8")
             write_json(staging / "halving.json", result.as_dict())
         remove_whole(work, target)  # a run killed meanwhile must not leave half of its steps

@@ -19,7 +19,6 @@ from sparsebert.errors import DataError
 from sparsebert.halving.subject import Goal, Subject
 from sparsebert.inference import Model
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.files import file_type, split_files
 from sparsebert.tasks.labels import are_unnamed
 from sparsebert.tasks.reading import read_table
@@ -107,16 +106,6 @@ def _has_columns(source: Path, columns: DataOptions) -> bool:
         return False
     tables = split_files(source, "train")
     return bool(tables) and set(names) <= set(read_table(tables[0]).table.column_names)
-
-
-def texts_of(examples: Examples) -> list[Text]:
-    """The texts of a split as `read_texts` returns them; each by itself for embedding models."""
-    first, second = (
-        [text.strip() for text in each or ()] for each in (examples.texts, examples.pairs)
-    )
-    if examples.task.embeds or not second:
-        return [*first, *second]
-    return list(zip(first, second, strict=True))
 
 
 def divide_texts(gathered: Gathered, *, choose: bool) -> tuple[list[Text], list[Text], list[Text]]:

@@ -42,6 +42,12 @@ class Division:
     seed: int
     validation: tuple[int, ...]
 
+    @classmethod
+    def of(cls, file: Path, rows: int, share: float, held: Iterable[int]) -> Division:
+        """The split of a ``file`` of so many ``rows``; ``held`` are indices, counted from 0."""
+        validation = tuple(int(row) + 1 for row in sorted(held))
+        return cls(file.name, file_sha256(file), rows, share, _SEED, validation)
+
     def is_of(self, file: Path) -> bool:
         """Whether ``file`` has the same content as the file that was split, whatever its name."""
         return self.sha256 == file_sha256(file)
@@ -87,8 +93,7 @@ def divide(examples: Examples, file: Path, share: float) -> Division:
             f"{file} has too few rows to hold some out for scoring: add more, or train on all of "
             "them with --validation-share 0 (validation_share=0)."
         )
-    rows = tuple(row + 1 for row in sorted(held))
-    return Division(file.name, file_sha256(file), len(examples), share, _SEED, rows)
+    return Division.of(file, len(examples), share, held)
 
 
 def _nearest(groups: Iterable[list[int]], wanted: float) -> list[int]:

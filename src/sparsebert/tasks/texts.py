@@ -21,6 +21,8 @@ from sparsebert.tasks.words import joined, words_column
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from sparsebert.tasks.examples import Examples
+
 Text = str | tuple[str, str]
 """One text, or a pair that belongs together."""
 
@@ -59,6 +61,16 @@ def read_texts(
     if not texts:
         raise DataError(f"{source} contains no text.")
     return texts
+
+
+def texts_of(examples: Examples) -> list[Text]:
+    """The texts of a split as `read_texts` returns them; each by itself for embedding models."""
+    first, second = (
+        [text.strip() for text in each or ()] for each in (examples.texts, examples.pairs)
+    )
+    if examples.task.embeds or not second:
+        return [*first, *second]
+    return list(zip(first, second, strict=True))
 
 
 def single_texts(texts: Iterable[Text]) -> list[str]:

@@ -27,7 +27,7 @@ from sparsebert.tasks.own import find_task
 from sparsebert.tasks.pairs import as_cosines
 from sparsebert.tasks.retrieval import is_beir
 from sparsebert.tasks.table import RETRIEVAL, Kind, Task, is_own
-from sparsebert.tasks.texts import Text, read_texts, single_texts
+from sparsebert.tasks.texts import Text, read_texts, single_texts, texts_of
 from sparsebert.tasks.tokens import TokenRows
 from sparsebert.tasks.word_tokens import UNLABELLED
 from sparsebert.torch_models import padded_batch
@@ -211,7 +211,7 @@ def read_unlabelled(
     chosen = selection(len(texts), options.unlabelled_rows)
     if chosen is not None:
         texts = [texts[row] for row in chosen]
-    scored = {text for each in held_out for text in _texts(each)}
+    scored = {text for each in held_out for text in texts_of(each)}
     kept = [text for text in texts if text not in scored]
     if not kept:
         raise DataError(
@@ -233,12 +233,3 @@ def read_unlabelled(
         ids=[],
         notes=(note,) * bool(left_out),
     )
-
-
-def _texts(examples: Examples) -> list[Text]:
-    """The texts of a split as `read_texts` returns them; each by itself for embedding models."""
-    first = [text.strip() for text in examples.texts]
-    second = [text.strip() for text in examples.pairs or ()]
-    if examples.task.embeds or not second:
-        return [*first, *second]
-    return list(zip(first, second, strict=True))
