@@ -11,15 +11,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from sparsebert.tasks.table import Kind
 from sparsebert.training.distillation.losses import (
-    class_logits_loss,
     hidden_states_loss,
     last_projections,
     layer_pairs,
+    logits_loss,
     relation_heads,
     relations_loss,
-    span_logits_loss,
-    value_loss,
 )
 
 Array = npt.NDArray[np.float64]
@@ -52,47 +51,48 @@ class TestLogits:
             temperature**2 * kl(theirs / temperature, mine / temperature)
             for mine, theirs in zip(s, t)
         ]
-        loss = class_logits_loss(student, teacher, temperature)
+        loss = logits_loss(Kind.CLASSIFICATION, student, teacher, real_tokens(), temperature)
         assert loss.shape == (5,)
         np.testing.assert_allclose(loss.detach(), expected, rtol=1e-4)
-        same = class_logits_loss(teacher, teacher, temperature)
+        same = logits_loss(Kind.CLASSIFICATION, teacher, teacher, real_tokens(), temperature)
         np.testing.assert_allclose(same.detach(), np.zeros(5), atol=1e-5)
 
     def test_spans_leave_padding_out(self, temperature: float) -> None:
         random = np.random.default_rng(1)
-        (start, s), (end, e), (teacher, t) = (
-            draw(random, *shape) for shape in ((4, 7), (4, 7), (4, 7, 2))
-        )
+        (student, s), (teacher, t) = draw(random, 4, 7, 2), draw(random, 4, 7, 2)
         expected = [
             temperature**2
             * sum(
-                kl(t[row, :n, place] / temperature, mine[row, :n] / temperature)
-                for place, mine in enumerate((s, e))
+                kl(t[row, :n, place] / temperature, s[row, :n, place] / temperature)
+                for place in range(2)
             )
             / 2
             for row, n in enumerate(LENGTHS)
         ]
-        loss = span_logits_loss(start, end, teacher, real_tokens(), temperature)
+        loss = logits_loss(Kind.QUESTION, student, teacher, real_tokens(), temperature)
         np.testing.assert_allclose(loss.detach(), expected, rtol=1e-4, atol=1e-5)
         loss.sum().backward()
-        for logits in (start, end):
-            assert torch.isfinite(logits.grad).all()
-            assert not logits.grad[~real_tokens()].any()
-            assert logits.grad[0].all()
+        assert torch.isfinite(student.grad).all()
+        assert not student.grad[~real_tokens()].any()
+        assert student.grad[0].all()
 
 
 def test_the_gradient_keeps_its_size_at_high_temperature() -> None:
     # Hinton et al.: for T far above the logits it tends to (student - teacher) / labels, centred.
     student = torch.tensor([[0.3, -0.1, 0.4, 0.2]], requires_grad=True)
     teacher = torch.tensor([[-0.2, 0.1, 0.3, 0.0]])
-    class_logits_loss(student, teacher, 1000.0).sum().backward()
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    logits_loss(Kind.CLASSIFICATION, student, teacher, mask, 1000.0).sum().backward()
     apart = (student - teacher).detach()
     np.testing.assert_allclose(student.grad, (apart - apart.mean()) / 4, rtol=2e-2, atol=1e-3)
 
 
 def test_a_value_is_compared_by_its_square() -> None:
     student, teacher = torch.tensor([[1.5], [-2.0]]), torch.tensor([[1.0], [1.0]])
-    np.testing.assert_array_equal(value_loss(student, teacher), [0.25, 9.0])
+    mask = torch.ones(2, 1, dtype=torch.bool)
+    for temperature in (1.0, 2.0):
+        found = logits_loss(Kind.REGRESSION, student, teacher, mask, temperature)
+        np.testing.assert_array_equal(found, [0.25, 9.0])
 
 
 class TestHiddenStates:

@@ -13,7 +13,7 @@ from short_runs import LEARN, assert_zeros_held
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.errors import CheckpointError
 from sparsebert.tasks import Kind
-from sparsebert.training.distillation.losses import label_sets_loss
+from sparsebert.training.distillation.losses import logits_loss
 from sparsebert.training.objective import TaskObjective
 from tiny_models import TinyBert
 from tiny_tasks import write_classification, write_label_sets
@@ -82,5 +82,6 @@ def test_the_losses_are_those_of_torch() -> None:
     teacher, heat = torch.randn(4, 3), 2.0
     yes, guess = torch.sigmoid(teacher / heat), torch.sigmoid(logits / heat)
     apart = yes * (yes / guess).log() + (1 - yes) * ((1 - yes) / (1 - guess)).log()
-    found = label_sets_loss(logits, teacher, heat)
+    mask = torch.ones(4, 1, dtype=torch.bool)
+    found = logits_loss(Kind.LABEL_SETS, logits, teacher, mask, heat)
     assert torch.allclose(found, heat**2 * apart.mean(1), atol=1e-5)

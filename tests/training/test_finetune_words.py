@@ -14,7 +14,7 @@ from short_runs import assert_same_bits, assert_zeros_held, interrupt_at
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.tasks import Kind
 from sparsebert.tasks.word_tokens import UNLABELLED
-from sparsebert.training.distillation.losses import class_logits_loss, token_logits_loss
+from sparsebert.training.distillation.losses import logits_loss
 from sparsebert.training.objective import TaskObjective
 from tiny_models import TinyBert
 from tiny_tasks import write_conll
@@ -95,8 +95,8 @@ def test_the_losses_leave_padding_and_unlabelled_tokens_out() -> None:
     assert float(of(logits[:1], torch.full((1, 5), UNLABELLED))) == 0  # a row without a word
     teacher, mask = torch.randn(2, 5, 3), torch.ones(2, 5, dtype=torch.bool)
     mask[1, 3:] = False
-    found = token_logits_loss(logits, teacher, mask, 2.0)
-    each = class_logits_loss(logits, teacher, 2.0)
+    found = logits_loss(Kind.TOKENS, logits, teacher, mask, 2.0)
+    each = logits_loss(Kind.CLASSIFICATION, logits, teacher, mask, 2.0)
     assert np.allclose(found, [each[0].mean(), each[1, :3].mean()], rtol=1e-6)
     teacher[1, 3:] = 99.0
-    assert torch.equal(found, token_logits_loss(logits, teacher, mask, 2.0))
+    assert torch.equal(found, logits_loss(Kind.TOKENS, logits, teacher, mask, 2.0))

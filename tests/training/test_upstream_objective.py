@@ -14,12 +14,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from sparsebert.checkpoint import Pooling, open_checkpoint
-from sparsebert.training.upstream.heads import (
-    class_distance,
-    labels_distance,
-    token_distance,
-    value_distance,
-)
+from sparsebert.tasks.table import Kind
 from sparsebert.training.upstream.objective import NOT_MASKED, UpstreamObjective, pooled
 from sparsebert.training.upstream.options import UpstreamOptions
 from sparsebert.training.upstream.run import encoder_model
@@ -232,41 +227,19 @@ def test_the_models_are_those_of_transformers(
     assert np.allclose(alone(ours, rows)[2][1], alone(theirs, rows)[2][1], atol=1e-5)
 
 
-class TestHeads:
-    """Each distance against plain numpy, a row at a time."""
-
-    def test_several_labels(self) -> None:
-        student, teacher = np.random.default_rng(0).standard_normal((2, 4, 3))
-        p, q = 1 / (1 + np.exp(-teacher)), 1 / (1 + np.exp(-student))
-        expected = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum(1)
-        found = labels_distance(logits(student), logits(teacher), torch.ones(4, 1).bool())
-        assert found.numpy() == pytest.approx(expected, rel=1e-5)
-
-    def test_tokens(self) -> None:
-        random = np.random.default_rng(1)
-        student, teacher = random.standard_normal((2, 3, 5, 4))
-        lengths = (5, 2, 4)
-        mask = np.arange(5) < np.array(lengths)[:, None]
-        found = token_distance(logits(student), logits(teacher), torch.from_numpy(mask))
-        for row, length in enumerate(lengths):
-            s, t = (softmax_of(each[row, :length]) for each in (student, teacher))
-            expected = (t * np.log(t / s)).sum(1).mean()
-            assert float(found[row]) == pytest.approx(expected, rel=1e-5)
-
-    def test_classes_and_values(self) -> None:
-        student, teacher = np.random.default_rng(2).standard_normal((2, 4, 3))
-        mask = torch.ones(4, 1).bool()
-        s, t = softmax_of(student), softmax_of(teacher)
-        found = class_distance(logits(student), logits(teacher), mask)
-        assert found.numpy() == pytest.approx((t * np.log(t / s)).sum(1), rel=1e-5)
-        found = value_distance(logits(student[:, :1]), logits(teacher[:, :1]), mask)
-        assert found.numpy() == pytest.approx((student - teacher)[:, 0] ** 2, rel=1e-5)
-
-
-def logits(values: Any) -> Any:
-    return SimpleNamespace(logits=torch.from_numpy(values).float())
-
-
-def softmax_of(values: Any) -> Any:
-    shares = np.exp(values)
-    return shares / shares.sum(-1, keepdims=True)
+def test_logits_of_several_labels(tiny_bert: TinyBert) -> None:
+    """The sum over the labels, against plain numpy."""
+    student, teacher = (
+        encoder_model(open_checkpoint(tiny_bert("sequence-classification", seed=seed)), 0).eval()
+        for seed in (1, 2)
+    )
+    batch = batch_of([[7, 8, 9], [11, 12]])
+    inputs = {name: values for name, values in batch.items() if name != "indices"}
+    options = UpstreamOptions(**{**NOTHING, "logits_weight": 3.0})
+    objective = UpstreamObjective(teacher, options, None, Kind.LABEL_SETS)
+    with torch.no_grad():
+        s, t = (model(**inputs).logits.double().numpy() for model in (student, teacher))
+        found = float(objective.loss(student, batch, 2))
+    p, q = 1 / (1 + np.exp(-t)), 1 / (1 + np.exp(-s))
+    expected = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum(1)
+    assert found == pytest.approx(3 * expected.mean(), rel=1e-3)

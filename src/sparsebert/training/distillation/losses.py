@@ -24,67 +24,56 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from sparsebert.tasks.table import Kind
 from sparsebert.torch_models import encoder_linear, model_family, unwrapped
 
 
-def class_logits_loss(
-    student: torch.Tensor, teacher: torch.Tensor, temperature: float
-) -> torch.Tensor:
-    """KL(teacher || student) of the softened class probabilities, times the temperature squared.
+def head_logits(outputs: Any, kind: Kind) -> torch.Tensor:
+    """The logits in a transformers model's outputs: ``[batch, labels]``.
 
-    Both are ``[batch, labels]``. With p = softmax(teacher / T), q = softmax(student / T):
-    T^2 sum_i p_i (log p_i - log q_i), whose gradient keeps its size as T changes (Hinton et al.
-    2015, section 2).
+    For kinds with an answer for each token they are ``[batch, tokens, labels]``; the labels of a
+    question are start and end.
     """
-    return temperature**2 * divergence(student.float() / temperature, teacher / temperature)
+    if kind is Kind.QUESTION:
+        return torch.stack((outputs.start_logits, outputs.end_logits), dim=-1)
+    logits: torch.Tensor = outputs.logits
+    return logits
 
 
-def label_sets_loss(
-    student: torch.Tensor, teacher: torch.Tensor, temperature: float
-) -> torch.Tensor:
-    """`class_logits_loss` of yes and no for each label, averaged over the labels.
-
-    Both are ``[batch, labels]``, the logits of yes; the logit of no is 0.
-    """
-    yes_no = [torch.stack((each, torch.zeros_like(each)), -1) for each in (student, teacher)]
-    return class_logits_loss(yes_no[0], yes_no[1], temperature).mean(-1)
-
-
-def value_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Squared error to the teacher's value, both ``[batch, 1]``; there is no temperature."""
-    return (student.float() - teacher).square().sum(-1)
-
-
-def token_logits_loss(
-    student: torch.Tensor, teacher: torch.Tensor, attention_mask: torch.Tensor, temperature: float
-) -> torch.Tensor:
-    """`class_logits_loss`, averaged over the tokens that are not padding.
-
-    Both are ``[batch, tokens, labels]``; ``attention_mask`` is bool ``[batch, tokens]``, False at
-    padding.
-    """
-    apart = class_logits_loss(student, teacher, temperature).masked_fill(~attention_mask, 0.0)
-    return apart.sum(1) / attention_mask.sum(1)
-
-
-def span_logits_loss(
-    start: torch.Tensor,
-    end: torch.Tensor,
+def logits_loss(
+    kind: Kind,
+    student: torch.Tensor,
     teacher: torch.Tensor,
     attention_mask: torch.Tensor,
-    temperature: float,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
-    """The mean of `class_logits_loss` for start and end, with a softmax over non-padding tokens.
+    """KL(teacher || student) of the softened probabilities, times the temperature squared.
 
-    ``start`` and ``end`` are ``[batch, tokens]``, ``teacher`` is ``[batch, tokens, 2]``,
-    ``attention_mask`` is bool ``[batch, tokens]``, False at padding.
+    Both are logits as `head_logits` gives them; ``attention_mask`` is bool ``[batch, tokens]``,
+    False at padding. With p = softmax(teacher / T), q = softmax(student / T):
+    T^2 sum_i p_i (log p_i - log q_i), whose gradient keeps its size as T changes (Hinton et al.
+    2015, section 2).
+
+    For several labels per example it is the mean over them, of yes and no each; for tokens, the
+    mean over those that are not padding; for questions, the mean of start and end, with a softmax
+    over the tokens. For a number it is the squared error, and there is no temperature.
     """
-    total = torch.zeros(len(attention_mask), device=attention_mask.device)
-    for end_index, logits in enumerate((start, end)):
-        student_logits = without_padding(logits.float() / temperature, attention_mask)
-        teacher_logits = without_padding(teacher[..., end_index] / temperature, attention_mask)
-        total = total + temperature**2 * divergence(student_logits, teacher_logits)
-    return total / 2
+    if kind is Kind.REGRESSION:
+        return (student.float() - teacher.float()).square().sum(-1)
+    student, teacher = student.float() / temperature, teacher.float() / temperature
+    if kind is Kind.LABEL_SETS:  # the logits are those of yes; the logit of no is 0
+        student, teacher = (
+            torch.stack((each, torch.zeros_like(each)), -1) for each in (student, teacher)
+        )
+    if kind is Kind.QUESTION:
+        student, teacher = (
+            without_padding(each.transpose(1, 2), attention_mask[:, None])
+            for each in (student, teacher)
+        )
+    apart = temperature**2 * divergence(student, teacher)
+    if kind is Kind.TOKENS:
+        return apart.masked_fill(~attention_mask, 0.0).sum(1) / attention_mask.sum(1)
+    return apart if kind is Kind.CLASSIFICATION else apart.mean(-1)
 
 
 def hidden_states_loss(

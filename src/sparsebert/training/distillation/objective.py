@@ -11,7 +11,6 @@ for All*, Zafrir et al. 2021).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -21,15 +20,12 @@ from transformers import PreTrainedModel
 from sparsebert.tasks.table import Kind
 from sparsebert.torch_models import model_inputs, unwrapped
 from sparsebert.training.distillation.losses import (
-    class_logits_loss,
+    head_logits,
     hidden_states_loss,
-    label_sets_loss,
     last_projections,
+    logits_loss,
     relation_heads,
     relations_loss,
-    span_logits_loss,
-    token_logits_loss,
-    value_loss,
 )
 from sparsebert.training.distillation.outputs import TeacherOutputs
 from sparsebert.training.distillation.teacher import Teacher
@@ -120,29 +116,8 @@ class DistillationObjective:
         attention_mask = batch["attention_mask"].bool()
         teacher = self._outputs.batch(batch["indices"], attention_mask.shape[1])
         teacher = teacher.to(attention_mask.device)
-        return _LOGITS_LOSS[self._kind](outputs, teacher, attention_mask, self._temperature)
-
-
-_LogitsLoss = Callable[[Any, torch.Tensor, torch.Tensor, float], torch.Tensor]
-"""A loss of the student's outputs, teacher's logits, attention mask and temperature."""
-
-_LOGITS_LOSS: dict[Kind, _LogitsLoss] = {
-    Kind.CLASSIFICATION: lambda student, teacher, mask, temperature: class_logits_loss(
-        student.logits, teacher, temperature
-    ),
-    Kind.LABEL_SETS: lambda student, teacher, mask, temperature: label_sets_loss(
-        student.logits, teacher, temperature
-    ),
-    Kind.REGRESSION: lambda student, teacher, mask, temperature: value_loss(
-        student.logits, teacher
-    ),
-    Kind.TOKENS: lambda student, teacher, mask, temperature: token_logits_loss(
-        student.logits, teacher, mask, temperature
-    ),
-    Kind.QUESTION: lambda student, teacher, mask, temperature: span_logits_loss(
-        student.start_logits, student.end_logits, teacher, mask, temperature
-    ),
-}
+        student = head_logits(outputs, self._kind)
+        return logits_loss(self._kind, student, teacher, attention_mask, self._temperature)
 
 
 def _summed(apart: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -31,6 +31,7 @@ from sparsebert.progress import Progress
 from sparsebert.tasks.table import Kind
 from sparsebert.tasks.tokens import TokenRows
 from sparsebert.torch_models import model_inputs, padded_batch
+from sparsebert.training.distillation.losses import head_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -105,12 +106,10 @@ def compute_outputs(
                 states = states[attention_mask].double()
                 sums[layer] += states.sum(0).cpu().numpy()
                 squares[layer] += states.square().sum(0).cpu().numpy()
-            if kind is Kind.QUESTION:
-                found = torch.stack((output.start_logits, output.end_logits), dim=-1)
-            elif pooled is not None:
+            if pooled is not None:
                 found = pooled(output.last_hidden_state, batch["attention_mask"], chunk)
             else:
-                found = output.logits
+                found = head_logits(output, kind)
             values = found.float().cpu().numpy()
             if logits is None:
                 count = tokens.offsets[-1] if kind.per_token else len(tokens)

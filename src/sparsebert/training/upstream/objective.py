@@ -18,27 +18,30 @@ from transformers.activations import ACT2FN
 from sparsebert.checkpoint.families import Head
 from sparsebert.checkpoint.pooling import Pooling
 from sparsebert.evaluation.torch_embedding import pool
+from sparsebert.tasks.table import Kind
 from sparsebert.torch_models import model_family, model_inputs, unwrapped
-from sparsebert.training.distillation.losses import divergence
+from sparsebert.training.distillation.losses import divergence, head_logits, logits_loss
 from sparsebert.training.upstream.corpus import NOT_MASKED
-from sparsebert.training.upstream.heads import HeadDistance
 from sparsebert.training.upstream.options import UpstreamOptions
 
 
 class UpstreamObjective:
-    """The distance of a student from its teacher, whose terms are weighted by `UpstreamOptions`."""
+    """The distance of a student from its teacher, whose terms are weighted by `UpstreamOptions`.
+
+    ``kind`` is that of the models' head; None for an encoder or a masked LM.
+    """
 
     def __init__(
         self,
         teacher: PreTrainedModel,
         options: UpstreamOptions,
         pooling: Pooling | None,
-        head: HeadDistance | None = None,
+        kind: Kind | None = None,
     ) -> None:
         self._teacher = teacher.requires_grad_(False).eval()
         self._options = options
         self._pooling = pooling
-        self._head = head if options.logits_weight else None
+        self._kind = kind if options.logits_weight else None
 
     def loss(
         self, model: PreTrainedModel, batch: dict[str, torch.Tensor], examples_in_step: int
@@ -68,10 +71,14 @@ class UpstreamObjective:
             losses = losses + options.embedding_weight * embedding_distance(student, teacher)
             if options.similarity_weight:
                 losses = losses + options.similarity_weight * similarity_distance(student, teacher)
-        if self._head is not None:
-            losses = losses + options.logits_weight * self._head(
-                student_outputs, teacher_outputs, attention_mask
+        if self._kind is not None:
+            mine, theirs = (
+                head_logits(each, self._kind) for each in (student_outputs, teacher_outputs)
             )
+            apart = logits_loss(self._kind, mine, theirs, attention_mask)
+            if self._kind is Kind.LABEL_SETS:  # the sum over the labels instead of the mean
+                apart = apart * mine.shape[1]
+            losses = losses + options.logits_weight * apart
         if "labels" in batch:
             losses = losses + self._masked_lm(
                 model, student_states[-1], teacher_states[-1], batch["labels"]
@@ -84,7 +91,7 @@ class UpstreamObjective:
         ``hidden_states`` holds the embeddings and the output of each layer, ``[batch, tokens,
         features]`` each.
         """
-        runs: Any = unwrapped(model).base_model if self._head is None else model
+        runs: Any = unwrapped(model).base_model if self._kind is None else model
         return runs(**model_inputs(model, batch), output_hidden_states=True)
 
     def _hidden(

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.checkpoint import Checkpoint, Head, read_masks, read_score_function
 from sparsebert.errors import TrainingError
+from sparsebert.tasks.table import Kind
 from sparsebert.torch_models import canonical_parameters
 from sparsebert.training.batches import BatchPlan
 from sparsebert.training.cpu import choose_attention
@@ -16,14 +17,6 @@ from sparsebert.training.objective import Objective
 from sparsebert.training.run import TrainingRun
 from sparsebert.training.task_model import build_model
 from sparsebert.training.upstream.corpus import CorpusExamples
-from sparsebert.training.upstream.heads import (
-    HeadDistance,
-    class_distance,
-    labels_distance,
-    span_distance,
-    token_distance,
-    value_distance,
-)
 from sparsebert.training.upstream.objective import UpstreamObjective
 from sparsebert.training.upstream.options import UpstreamOptions
 
@@ -53,7 +46,7 @@ class UpstreamRun(TrainingRun):
         teacher = self._encoder(self._teacher)
         pooling = self._teacher.pooling
         known = None if pooling is None or pooling.unsupported else pooling
-        return UpstreamObjective(teacher, self._options, known, head_distance(self._teacher))
+        return UpstreamObjective(teacher, self._options, known, head_kind(self._teacher))
 
     def masks(
         self, model: PreTrainedModel, plan: BatchPlan, checkpoint: Path | None
@@ -76,19 +69,19 @@ class UpstreamRun(TrainingRun):
         return model
 
 
-def head_distance(checkpoint: Checkpoint) -> HeadDistance | None:
-    """The distance function for the checkpoint's head; None for an encoder or a masked LM."""
+def head_kind(checkpoint: Checkpoint) -> Kind | None:
+    """The kind of task of the checkpoint's head; None for an encoder or a masked LM."""
     config = checkpoint.config
     if config.head is Head.QUESTION:
-        return span_distance
+        return Kind.QUESTION
     if config.head is Head.TOKEN:
-        return token_distance
+        return Kind.TOKENS
     if config.head is not Head.SEQUENCE:
         return None
     if len(config.labels) == 1:
-        return value_distance
+        return Kind.REGRESSION
     several = read_score_function(checkpoint.path, config) == "sigmoid"
-    return labels_distance if several else class_distance
+    return Kind.LABEL_SETS if several else Kind.CLASSIFICATION
 
 
 def encoder_model(checkpoint: Checkpoint, seed: int) -> PreTrainedModel:
