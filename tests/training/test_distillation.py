@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,9 @@ from sparsebert.tasks.tokens import TokenRows
 from sparsebert.torch_models import padded_batch
 from sparsebert.training.distillation.losses import layer_pairs
 from sparsebert.training.distillation.objective import DistillationObjective
-from sparsebert.training.distillation.outputs import TeacherOutputs, compute_outputs
+from sparsebert.training.distillation.outputs import compute_outputs
 from sparsebert.training.objective import TaskObjective
+from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.quantization_aware import Int8Arithmetic
 from tiny_models import TinyBert
 
@@ -71,7 +71,10 @@ class Lesson:
         }
 
     def objective(self, **weights: float) -> DistillationObjective:
-        return DistillationObjective(self.kind, self.outputs, teacher=self.teacher, **weights)
+        teacher: Any = SimpleNamespace(outputs=self.outputs, model=lambda: self.teacher)
+        return DistillationObjective(
+            self.kind, teacher, FinetuneOptions(teacher="teacher", **weights)
+        )
 
     def gradients(self, batches: list[list[int]], **weights: float) -> dict[str, Any]:
         objective = self.objective(**weights)
@@ -162,7 +165,7 @@ class TestObjective:
 
     def test_by_default_the_labels_are_not_looked_at(self, lesson: Lesson) -> None:
         batch = lesson.batch([0, 1, 2])
-        objective = DistillationObjective(lesson.kind, lesson.outputs)
+        objective = lesson.objective()
         with torch.no_grad():
             loss = objective.loss(lesson.student, batch, 3)
             other = objective.loss(lesson.student, {**batch, "labels": None}, 3)
@@ -204,24 +207,17 @@ class TestObjective:
         assert torch.cosine_similarity(rounded[name].flatten(), exact[name].flatten(), 0) > 0.9
 
 
-class TestTeacherInMemory:
-    def outputs(self) -> TeacherOutputs:
-        return TeacherOutputs(np.zeros((2, 3), np.float32), np.ones(2))
+@pytest.mark.parametrize("name", ["hidden_weight", "attention_weight"])
+def test_the_teacher_is_loaded_only_if_it_is_asked_live(lesson: Lesson, name: str) -> None:
+    loaded = []
 
-    def test_it_is_kept_only_if_it_is_asked_live(self, tiny_bert: TinyBert) -> None:
-        folder = tiny_bert("sequence-classification", num_labels=3)
-        for weight, kept in ((0.0, False), (0.1, True)):
-            teacher = load(folder, Kind.CLASSIFICATION)
-            encoder = weakref.ref(teacher.base_model)
-            objective = DistillationObjective(
-                Kind.CLASSIFICATION, self.outputs(), hidden_weight=weight, teacher=teacher
-            )
-            del teacher
-            gc.collect()
-            assert (encoder() is not None) == kept
-            del objective
+    def load_teacher() -> Any:
+        loaded.append(lesson.teacher)
+        return lesson.teacher
 
-    @pytest.mark.parametrize("name", ["hidden_weight", "attention_weight"])
-    def test_it_cannot_be_left_out_then(self, name: str) -> None:
-        with pytest.raises(ValueError, match="need the teacher"):
-            DistillationObjective(Kind.CLASSIFICATION, self.outputs(), **{name: 1.0})
+    teacher: Any = SimpleNamespace(outputs=lesson.outputs, model=load_teacher)
+    for weight in (0.0, 0.1):
+        DistillationObjective(
+            lesson.kind, teacher, FinetuneOptions(teacher="teacher", **{name: weight})
+        )
+        assert bool(loaded) == (weight > 0)

@@ -16,10 +16,7 @@ from sparsebert.evaluation.torch_embedding import TorchEmbedder, TorchPooler
 from sparsebert.pruning.gradual import SparsitySchedule
 from sparsebert.training.batches import BatchPlan
 from sparsebert.training.cpu import choose_attention
-from sparsebert.training.distillation.objective import (
-    DistillationObjective,
-    distillation_arguments,
-)
+from sparsebert.training.distillation.objective import DistillationObjective
 from sparsebert.training.distillation.teacher import copy_head
 from sparsebert.training.embedding.objective import EmbeddingDistillation, EmbeddingObjective
 from sparsebert.training.gradual_pruning import (
@@ -65,17 +62,20 @@ class TaskRun(TrainingRun):
 
     def objective(self) -> Objective:
         """The task's own loss, or distillation if there is a teacher."""
-        job, kind = self._job, self._job.task.kind
-        taught = distillation_arguments(job.teacher, job.options) if job.teacher else None
+        job, kind, teacher = self._job, self._job.task.kind, self._job.teacher
         if job.reader is None:
-            return DistillationObjective(kind, **taught) if taught else TaskObjective(kind)
+            if teacher is None:
+                return TaskObjective(kind)
+            return DistillationObjective(kind, teacher, job.options)
         own = EmbeddingObjective(
             kind,
             TorchPooler(job.reader.pooling),
             scale=job.options.scale or 1.0,
             similarity=read_similarity(job.checkpoint.path),
         )
-        return EmbeddingDistillation(kind, own, **taught) if taught else own
+        if teacher is None:
+            return own
+        return EmbeddingDistillation(kind, teacher, job.options, own)
 
     def predictor(self, model: PreTrainedModel, plan: BatchPlan) -> Any:
         if self._job.reader is None:

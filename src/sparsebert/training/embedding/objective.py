@@ -27,6 +27,8 @@ from sparsebert.evaluation.torch_embedding import TorchPooler
 from sparsebert.tasks.table import Kind
 from sparsebert.torch_models import model_inputs
 from sparsebert.training.distillation.objective import DistillationObjective
+from sparsebert.training.distillation.teacher import Teacher
+from sparsebert.training.options import FinetuneOptions
 
 Batch = dict[str, torch.Tensor]
 
@@ -75,8 +77,10 @@ class EmbeddingDistillation(DistillationObjective):
     The teacher's outputs are its embeddings of all distinct texts.
     """
 
-    def __init__(self, kind: Kind, task: EmbeddingObjective, **arguments: Any) -> None:
-        super().__init__(kind, task=task, **arguments)
+    def __init__(
+        self, kind: Kind, teacher: Teacher, options: FinetuneOptions, task: EmbeddingObjective
+    ) -> None:
+        super().__init__(kind, teacher, options, task)
         self._embedding = task
 
     def _answers_loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
