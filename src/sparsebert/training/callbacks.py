@@ -15,13 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from transformers import (
-    EarlyStoppingCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from sparsebert.checkpoint.atomic import sync_all
 from sparsebert.errors import TrainingError
@@ -45,14 +39,10 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self._progress = progress
         self._label = label
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._progress(self._label, state.global_step, state.max_steps)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._progress(self._label, state.global_step, state.max_steps)
 
 
@@ -68,9 +58,7 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]
         self._taken = 0  # bytes
         self._fresh = True
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         held = resident_memory()
         if self._fresh:
             self._taken = max(self._taken, held)
@@ -82,9 +70,7 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]
 class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
     """Does not train on when a run that had stopped early is resumed."""
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
@@ -103,9 +89,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
         self._saved = time.monotonic()
         self._begun = 0  # steps
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._saved = time.monotonic()
         self._begun = state.global_step
         if state.best_global_step:
@@ -114,9 +98,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
         if state.global_step >= state.max_steps:
             control.should_training_stop = True
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # Several processes must stop and save together: steps and saving are collective.
         self._stop.requested = any_of(self._stop.requested)
         if self._stop.requested:
@@ -124,9 +106,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
         elif any_of(time.monotonic() - self._saved > _SECONDS_BETWEEN_CHECKPOINTS):
             control.should_save = True
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # To the Trainer, a run that stops looks like the end of an epoch. The checkpoint is already
         # written, and an evaluation within an epoch would count towards early stopping.
         ended = (state.epoch or 0) % 1 == 0 or state.global_step >= state.max_steps
@@ -134,9 +114,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
         if stops or state.global_step == self._begun:
             control.should_save = control.should_evaluate = False
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._saved = time.monotonic()
         if args.should_save:
             newest = Path(args.output_dir, f"checkpoint-{state.global_step}")
@@ -164,14 +142,9 @@ class FiniteLossCallback(TrainerCallback):  # type: ignore[misc]
     """Stops a run whose loss has become NaN or infinite."""
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: Any, control: Any, *, logs: dict[str, float], **kwargs: Any
     ) -> None:
-        loss = (logs or {}).get("loss")
+        loss = logs.get("loss")
         if loss is not None and not math.isfinite(loss):
             raise DivergedError(
                 f"the loss is {loss} after step {state.global_step}: training has diverged. "

@@ -38,7 +38,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.hooks import RemovableHandle
-from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.architecture import PARTS
@@ -220,41 +219,29 @@ class GradualPrunerCallback(LockedMasksCallback):
     masks: GradualPruner
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module | None = None,
-        **kwargs: Any,
+        self, args: Any, state: Any, control: Any, *, model: torch.nn.Module, **kwargs: Any
     ) -> None:
         assert state.max_steps == self.masks.pruning.schedule.steps
-        super().on_train_begin(args, state, control, model, **kwargs)
+        super().on_train_begin(args, state, control, model=model, **kwargs)
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.masks.accumulate()
 
     def on_step_end(
         self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        optimizer: torch.optim.Optimizer | None = None,
+        args: Any,
+        state: Any,
+        control: Any,
+        *,
+        optimizer: torch.optim.Optimizer,
         **kwargs: Any,
     ) -> None:
-        assert optimizer is not None
         self.masks.update(state.global_step, optimizer)
 
     def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module | None = None,
-        **kwargs: Any,
+        self, args: Any, state: Any, control: Any, *, model: torch.nn.Module, **kwargs: Any
     ) -> None:
-        super().on_train_end(args, state, control, model, **kwargs)
+        super().on_train_end(args, state, control, model=model, **kwargs)
         if state.global_step >= self.masks.pruning.schedule.end:  # not if interrupted
             self.masks.check_whole()
 

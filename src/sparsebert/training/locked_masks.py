@@ -36,13 +36,7 @@ from typing import Any
 
 import torch
 from torch.utils.hooks import RemovableHandle
-from transformers import (
-    PreTrainedModel,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, TrainerCallback
 
 from sparsebert.checkpoint.masks import write_masks
 from sparsebert.errors import TrainingError
@@ -185,29 +179,15 @@ class LockedMasksCallback(TrainerCallback):  # type: ignore[misc]
         self.masks = masks
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module | None = None,
-        **kwargs: Any,
+        self, args: Any, state: Any, control: Any, *, model: torch.nn.Module, **kwargs: Any
     ) -> None:
-        assert model is not None
         self.masks.attach(model)
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.masks.apply()
 
     def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module | None = None,
-        **kwargs: Any,
+        self, args: Any, state: Any, control: Any, *, model: torch.nn.Module, **kwargs: Any
     ) -> None:
-        assert model is not None
         self.masks.detach()
         self.masks.verify(model)
