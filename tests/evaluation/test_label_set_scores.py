@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsebert.evaluation.label_sets import best_threshold, label_set_scores
+from sparsebert.evaluation.label_sets import label_set_scores
 
 METRICS = ("micro_f1", "macro_f1", "average_precision")
 RIGHT = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]], np.float32)
@@ -35,18 +35,3 @@ def test_the_threshold_decides_and_may_leave_none() -> None:
     none = label_set_scores(METRICS, LIKELY, RIGHT, ("a", "b", "c"), 0.95)
     assert none.values["micro_f1"] == 0
     assert "no label reaches the threshold of 0.95" in none.notes[-1]
-
-
-def test_the_best_threshold_is_that_of_a_search_over_all() -> None:
-    random = np.random.default_rng(0)
-    for _ in range(5):
-        right = (random.random((12, 4)) < 0.3).astype(np.float32)
-        likely = np.round(0.4 * right + 0.6 * random.random((12, 4)), 2)  # some are equal
-
-        def f1(threshold: float, likely: np.ndarray = likely, right: np.ndarray = right) -> float:
-            return label_set_scores(("micro_f1",), likely, right, "abcd", threshold).values[
-                "micro_f1"
-            ]
-
-        best = max(f1(float(value)) for value in np.unique(likely))
-        assert f1(best_threshold(likely, right)) == pytest.approx(best)

@@ -15,6 +15,7 @@ import pytest
 from checkout import RUNS
 from sparsebert.errors import DataError
 from sparsebert.table import Table, read_results, read_runs
+from sparsebert.table.commands import command
 from sparsebert.table.formats import read_tables, write
 from table_runs import accuracy, add_model, pearson, result, table_of, write_document
 
@@ -54,6 +55,11 @@ class TestRuns:
         assert "--dropout" not in tune
         assert commands[2] == "sparsebert pack TUNED OUT --dtype int8"
         assert commands[3:] == ["sparsebert evaluate OUT --task rte --data rte"]
+
+    def test_options_that_are_no_longer_there_are_left_out(self) -> None:
+        arguments = {"epochs": 2, "last_layer_weight": 1.0, "similarity_weight": 0.0}
+        steps = [{"step": "distill", "from": "dense", "arguments": arguments}]
+        assert command([steps]) == "sparsebert distill dense OUT --epochs 2"
 
     def test_a_step_that_all_seeds_share_has_its_own(self, tmp_path: Path) -> None:
         """Every seed begins from the one model that learnt another task; merged or not."""

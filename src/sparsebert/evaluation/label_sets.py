@@ -70,21 +70,3 @@ def given_labels(
     """Which labels reach the threshold, bool ``[rows, labels]``."""
     given: npt.NDArray[np.bool_] = probabilities >= threshold
     return given
-
-
-def best_threshold(
-    probabilities: npt.NDArray[np.floating], expected: npt.NDArray[np.floating]
-) -> float:
-    """The threshold with the largest ``micro_f1``, midway between the two probabilities around it.
-
-    If the same rows are then scored with it, the score flatters the model.
-    """
-    order = np.argsort(-probabilities, axis=None, kind="stable")
-    scores = np.asarray(probabilities, np.float64).ravel()[order]
-    hits = np.cumsum((np.asarray(expected).ravel() > 0)[order])
-    total = max(int(hits[-1]), 1)
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + total)
-    f1[:-1][scores[:-1] == scores[1:]] = -1  # no threshold separates equal values
-    best = int(np.argmax(f1))
-    below = scores[best + 1] if best + 1 < len(scores) else 0.0
-    return float((scores[best] + below) / 2)

@@ -13,7 +13,11 @@ from sparsebert.training.upstream.options import UpstreamOptions
 
 Lineage = Sequence[dict[str, Any]]  # steps, as `sparsebert.checkpoint.sparsity` records them
 
-_DEFAULTS = {"finetune": FinetuneOptions().as_dict(), "distill": UpstreamOptions().as_dict()}
+_FORMER = {"last_layer_weight": 1.0, "similarity_weight": 0.0}  # in lineages; no longer options
+_DEFAULTS = {
+    "finetune": FinetuneOptions().as_dict(),
+    "distill": {**UpstreamOptions().as_dict(), **_FORMER},
+}
 _MADE_BY = {"finetune": "TUNED", "prune": "PRUNED", "pack": "PACKED"}
 _SEED_FOLDER = re.compile(r"seed-\d+")
 _SEEDS = re.compile(r"--seeds? [\d,]+")

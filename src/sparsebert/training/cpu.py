@@ -124,8 +124,6 @@ def fastest_attention(lengths: npt.NDArray[np.integer[Any]]) -> str:
 
     The criterion is the mean length of the example that a token belongs to: Σ n² / Σ n.
     """
-    import torch
-
     if torch.cuda.is_available():
         return "sdpa"
     tokens = lengths.astype(np.float64)

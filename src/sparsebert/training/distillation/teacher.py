@@ -14,7 +14,6 @@ learned from the task's few examples.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -47,10 +46,6 @@ from sparsebert.training.embedding.examples import EmbeddingExamples
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.task_model import build_model, head_order, keeps_head, task_config
 from sparsebert.training.trainer import TrainingSet
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 
 _UNTAUGHT = (Head.ENCODER, Head.MASKED_LM)  # models that were not fine-tuned on any task
 

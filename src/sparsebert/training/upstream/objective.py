@@ -62,15 +62,14 @@ class UpstreamObjective:
         student_states = student_outputs.hidden_states
         losses = torch.zeros(len(attention_mask), device=attention_mask.device)
         if options.hidden_weight:
-            losses = losses + options.hidden_weight * self._hidden(
-                student_states, teacher_states, attention_mask
-            )
-        if self._pooling is not None and (options.embedding_weight or options.similarity_weight):
+            # The first hidden state is that of the embeddings, before any pruned layer.
+            layers = zip(student_states[1:], teacher_states[1:], strict=True)
+            distances = [hidden_distance(*layer, attention_mask) for layer in layers]
+            losses = losses + options.hidden_weight * torch.stack(distances).mean(dim=0)
+        if self._pooling is not None and options.embedding_weight:
             student = pooled(student_states[-1], attention_mask, self._pooling.modes)
             teacher = pooled(teacher_states[-1], attention_mask, self._pooling.modes)
             losses = losses + options.embedding_weight * embedding_distance(student, teacher)
-            if options.similarity_weight:
-                losses = losses + options.similarity_weight * similarity_distance(student, teacher)
         if self._kind is not None:
             mine, theirs = (
                 head_logits(each, self._kind) for each in (student_outputs, teacher_outputs)
@@ -93,22 +92,6 @@ class UpstreamObjective:
         """
         runs: Any = unwrapped(model).base_model if self._kind is None else model
         return runs(**model_inputs(model, batch), output_hidden_states=True)
-
-    def _hidden(
-        self,
-        student_states: tuple[torch.Tensor, ...],
-        teacher_states: tuple[torch.Tensor, ...],
-        attention_mask: torch.Tensor,
-    ) -> torch.Tensor:
-        """The weighted mean of all layers' distances, ``[batch]``."""
-        layers = [1.0] * (len(student_states) - 2) + [self._options.last_layer_weight]
-        # The first hidden state is that of the embeddings, before any pruned layer.
-        pairs = zip(layers, student_states[1:], teacher_states[1:], strict=True)
-        distances = [
-            weight * hidden_distance(student, teacher, attention_mask)
-            for weight, student, teacher in pairs
-        ]
-        return torch.stack(distances).sum(dim=0) / sum(layers)
 
     def _masked_lm(
         self,
@@ -176,14 +159,3 @@ def pooled(
 def embedding_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Squared distance of unit vectors ``[batch, features]``, or 2 - 2 cosine: ``[batch]``."""
     return (student - teacher).square().sum(dim=-1)
-
-
-def similarity_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of the cosines within a batch, compared with the teacher's, ``[batch]``.
-
-    For example i, these are the cosines of its unit vector with all others in the batch; the result
-    is 0 for a batch of one.
-    """
-    with torch.autocast(student.device.type, enabled=False):  # cosines near 1 need full precision
-        error = (student @ student.T - teacher @ teacher.T).square()
-    return error.fill_diagonal_(0).sum(dim=1) / max(len(error) - 1, 1)

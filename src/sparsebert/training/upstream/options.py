@@ -19,10 +19,8 @@ class UpstreamOptions(Options):
 
     The weights are those of the terms of the loss; 0 leaves a term out:
 
-    - ``hidden_weight``: hidden states, of which the last layer's count ``last_layer_weight`` times
-      as much as those of each other layer;
-    - ``embedding_weight`` and ``similarity_weight``: embeddings, and the cosines between those of a
-      batch, for models whose folder says how to pool;
+    - ``hidden_weight``: hidden states of all layers;
+    - ``embedding_weight``: embeddings, for models whose folder says how to pool;
     - ``masked_lm_weight`` and ``token_logits_weight``: masked tokens, and what the dense model
       predicts for them, for models with a masked-LM head. A share ``masked`` of the tokens is then
       masked;
@@ -65,9 +63,7 @@ class UpstreamOptions(Options):
     )
     masked: float = option(0.15, least=0, below=1)
     hidden_weight: float = option(1.0, least=0)
-    last_layer_weight: float = option(1.0, least=0)
     embedding_weight: float = option(1.0, least=0)
-    similarity_weight: float = option(0.0, least=0)
     masked_lm_weight: float = option(
         1.0,
         least=0,
@@ -98,9 +94,7 @@ class UpstreamKeywords(TypedDict, total=False):
     embeddings: str
     masked: float
     hidden_weight: float
-    last_layer_weight: float
     embedding_weight: float
-    similarity_weight: float
     masked_lm_weight: float
     token_logits_weight: float
     logits_weight: float

@@ -289,7 +289,7 @@ def _check_options(dense: Checkpoint, options: UpstreamOptions) -> None:
         )
     terms = ["hidden_weight"]
     if dense.pooling is not None and not dense.pooling.unsupported:
-        terms += ["embedding_weight", "similarity_weight"]
+        terms += ["embedding_weight"]
     if dense.config.head is Head.MASKED_LM:
         terms += ["masked_lm_weight", "token_logits_weight"]
     elif dense.config.head is not Head.ENCODER:
