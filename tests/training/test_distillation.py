@@ -21,7 +21,7 @@ from sparsebert.training.distillation.objective import DistillationObjective
 from sparsebert.training.distillation.outputs import compute_outputs
 from sparsebert.training.objective import TaskObjective
 from sparsebert.training.options import FinetuneOptions
-from sparsebert.training.quantization_aware import Int8Arithmetic
+from sparsebert.training.quantization_aware import int8_arithmetic
 from tiny_models import TinyBert
 
 ROWS = 7
@@ -195,12 +195,8 @@ class TestObjective:
     def test_a_student_that_computes_in_int8(self, lesson: Lesson) -> None:
         # Its layers are replaced while it trains; they are heard all the same.
         exact = lesson.gradients([[0, 2, 3]], **ALL)
-        held = Int8Arithmetic()
-        held.attach(lesson.student)
-        try:
+        with int8_arithmetic(lesson.student):
             rounded = lesson.gradients([[0, 2, 3]], **ALL)
-        finally:
-            held.detach()
         assert rounded.keys() == exact.keys()
         name = "bert.encoder.layer.1.attention.self.query.weight"
         assert not torch.equal(rounded[name], exact[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sparsebert.evaluation.scoring import PreparedSplit
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.torch_models import padded_batch
 from sparsebert.training import finetune
-from sparsebert.training.embeddings import FrozenEmbeddings, UsedEmbeddings
+from sparsebert.training.embeddings import frozen_embeddings, used_embeddings
 from tiny_models import TinyBert, make_tiny_bert
 from tiny_tasks import letters, write_classification, write_rows
 
@@ -57,38 +58,36 @@ class TestHolds:
     def test_it_computes_and_saves_what_the_whole_table_does(self, tiny_bert: TinyBert) -> None:
         folder = tiny_bert("sequence-classification")
         plain, held = classifier(folder), classifier(folder)
-        patch = UsedEmbeddings(np.array([5, 9, 9, 41]))
-        patch.attach(held)
-        assert held.get_input_embeddings().weight.shape == (4, 32)  # and [PAD]
-        assert held.state_dict().keys() == plain.state_dict().keys()
-        assert all(
-            torch.equal(value, held.state_dict()[name])
-            for name, value in plain.state_dict().items()
-        )
-        ids = torch.tensor([[5, 9, 41, 0], [41, 5, 0, 0]])
-        for model in (plain, held):
-            model.train()
-            torch.manual_seed(3)
-            model(ids, attention_mask=ids.ne(0), labels=torch.tensor([0, 2])).loss.backward()
-        ours = held.get_input_embeddings().weight.grad
-        theirs = plain.get_input_embeddings().weight.grad
-        assert torch.equal(ours, theirs[[0, 5, 9, 41]])
-        assert not ours[0].any()  # padding does not train
+        with used_embeddings(held, np.array([5, 9, 9, 41])):
+            assert held.get_input_embeddings().weight.shape == (4, 32)  # and [PAD]
+            assert held.state_dict().keys() == plain.state_dict().keys()
+            assert all(
+                torch.equal(value, held.state_dict()[name])
+                for name, value in plain.state_dict().items()
+            )
+            ids = torch.tensor([[5, 9, 41, 0], [41, 5, 0, 0]])
+            for model in (plain, held):
+                model.train()
+                torch.manual_seed(3)
+                model(ids, attention_mask=ids.ne(0), labels=torch.tensor([0, 2])).loss.backward()
+            ours = held.get_input_embeddings().weight.grad
+            theirs = plain.get_input_embeddings().weight.grad
+            assert torch.equal(ours, theirs[[0, 5, 9, 41]])
+            assert not ours[0].any()  # padding does not train
 
     def test_rows_that_are_not_used_are_read_in_evaluation(self, tiny_bert: TinyBert) -> None:
         folder = tiny_bert("sequence-classification")
         plain, held = classifier(folder).eval(), classifier(folder).eval()
-        patch = UsedEmbeddings(np.array([5, 9]))
-        patch.attach(held)
-        for model, row in ((plain, 9), (held, 2)):
-            with torch.no_grad():
-                model.get_input_embeddings().weight[row] += 1
-        ids = torch.tensor([[5, 9, 60, 61]])
-        with torch.inference_mode():
-            assert torch.equal(held(ids).logits, plain(ids).logits)
-        held.train()
-        with pytest.raises(IndexError):
-            held(ids)
+        with used_embeddings(held, np.array([5, 9])):
+            for model, row in ((plain, 9), (held, 2)):
+                with torch.no_grad():
+                    model.get_input_embeddings().weight[row] += 1
+            ids = torch.tensor([[5, 9, 60, 61]])
+            with torch.inference_mode():
+                assert torch.equal(held(ids).logits, plain(ids).logits)
+            held.train()
+            with pytest.raises(IndexError):
+                held(ids)
 
     def test_batches_are_padded_with_0_whatever_the_models_padding_token(
         self, tiny_bert: TinyBert
@@ -96,14 +95,14 @@ class TestHolds:
         plain, held = (classifier(tiny_bert("sequence-classification")) for _ in range(2))
         for model in (plain, held):
             model.get_input_embeddings().padding_idx = 60
-        UsedEmbeddings(np.array([5, 9])).attach(held)
         rows = TokenRows.of([[5, 9, 5], [9]], [[0] * 3, [0]])
-        for model in (plain, held):
-            model.train()
-            torch.manual_seed(3)
-            batch = padded_batch(rows, np.arange(2))
-            model(**batch, labels=torch.tensor([0, 2])).loss.backward()
-        ours = held.get_input_embeddings().weight.grad
+        with used_embeddings(held, np.array([5, 9])):
+            for model in (plain, held):
+                model.train()
+                torch.manual_seed(3)
+                batch = padded_batch(rows, np.arange(2))
+                model(**batch, labels=torch.tensor([0, 2])).loss.backward()
+            ours = held.get_input_embeddings().weight.grad
         theirs = plain.get_input_embeddings().weight.grad
         assert torch.equal(ours, theirs[[0, 5, 9, 60]])
         assert not ours[[0, 3]].any()
@@ -111,80 +110,72 @@ class TestHolds:
     def test_it_moves_with_its_model(self, tiny_bert: TinyBert) -> None:
         model = classifier(tiny_bert("sequence-classification"))
         names = model.state_dict().keys()
-        patch = UsedEmbeddings(np.array([5, 9]))
-        patch.attach(model)
-        model.train().to("meta")
-        ids = torch.tensor([[5, 9]], device="meta")
-        assert model(ids).logits.is_meta
-        assert model.eval()(ids).logits.is_meta
-        assert model.state_dict().keys() == names
-        assert model.state_dict()[TABLE].is_meta
-        patch.detach()
+        with used_embeddings(model, np.array([5, 9])):
+            model.train().to("meta")
+            ids = torch.tensor([[5, 9]], device="meta")
+            assert model(ids).logits.is_meta
+            assert model.eval()(ids).logits.is_meta
+            assert model.state_dict().keys() == names
+            assert model.state_dict()[TABLE].is_meta
         assert model.get_input_embeddings().weight.is_meta
 
     def test_what_was_learnt_elsewhere_comes_back(self, tiny_bert: TinyBert) -> None:
         model = classifier(tiny_bert("sequence-classification"))
         table = model.get_input_embeddings()
         before = table.weight.detach().clone()
-        patch = UsedEmbeddings(np.array([5, 9]))
-        patch.attach(model)
-        model.double()  # in other memory, as on another device
-        with torch.no_grad():
-            model.get_input_embeddings().weight[1:] += 1
-        patch.detach()
+        with used_embeddings(model, np.array([5, 9])):
+            model.double()  # in other memory, as on another device
+            with torch.no_grad():
+                model.get_input_embeddings().weight[1:] += 1
         moved = (table.weight != before).any(dim=1).nonzero()[:, 0]
         assert moved.tolist() == [5, 9]
 
     def test_a_hold_that_failed_holds_nothing(self, tiny_bert: TinyBert) -> None:
         model = classifier(tiny_bert("sequence-classification"))
         table = model.get_input_embeddings()
-        patch = UsedEmbeddings(np.array([5, len(table.weight)]))
-        with pytest.raises(IndexError):
-            patch.attach(model)
-        patch.detach()
+        with pytest.raises(IndexError), used_embeddings(model, np.array([5, len(table.weight)])):
+            pass
         assert model.get_input_embeddings() is table
 
-    def test_detached_it_is_the_model_it_was_with_what_was_learnt(
-        self, tiny_bert: TinyBert
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_afterwards_it_is_the_model_it_was_with_what_was_learnt(
+        self, tiny_bert: TinyBert, fails: bool
     ) -> None:
         model = classifier(tiny_bert("sequence-classification"))
         table = model.get_input_embeddings()
         before = table.weight.detach().clone()
-        patch = UsedEmbeddings(np.array([5, 9]))
-        patch.attach(model)
-        with torch.no_grad():
-            model.get_input_embeddings().weight[1:] += 1
-        patch.detach()
+        with suppress(KeyboardInterrupt), used_embeddings(model, np.array([5, 9])):
+            with torch.no_grad():
+                model.get_input_embeddings().weight[1:] += 1
+            if fails:
+                raise KeyboardInterrupt
         assert model.get_input_embeddings() is table
         moved = (table.weight != before).any(dim=1).nonzero()[:, 0]
         assert moved.tolist() == [5, 9]
         assert dict(model.named_parameters())[TABLE] is table.weight
-        patch.detach()  # nothing left to do
 
     def test_state_comes_back(self, tiny_bert: TinyBert) -> None:
         model, other = (classifier(tiny_bert("sequence-classification")) for _ in range(2))
         with torch.no_grad():
             other.get_input_embeddings().weight.add_(1)
-        UsedEmbeddings(np.array([5, 9])).attach(model)
-        model.load_state_dict(other.state_dict())
-        wanted = other.get_input_embeddings().weight
-        assert torch.equal(model.get_input_embeddings().weight, wanted[[0, 5, 9]])
-        assert torch.equal(model.state_dict()[TABLE], wanted)
-        state = other.state_dict()
-        with pytest.raises(RuntimeError, match=r"weight has shape \[3, 32\], not"):
-            model.load_state_dict({**state, TABLE: state[TABLE][:3]})
-        del state[TABLE]
-        with pytest.raises(RuntimeError, match=f'Missing key.* "{TABLE}"'):
-            model.load_state_dict(state)
+        with used_embeddings(model, np.array([5, 9])):
+            model.load_state_dict(other.state_dict())
+            wanted = other.get_input_embeddings().weight
+            assert torch.equal(model.get_input_embeddings().weight, wanted[[0, 5, 9]])
+            assert torch.equal(model.state_dict()[TABLE], wanted)
+            state = other.state_dict()
+            with pytest.raises(RuntimeError, match=r"weight has shape \[3, 32\], not"):
+                model.load_state_dict({**state, TABLE: state[TABLE][:3]})
+            del state[TABLE]
+            with pytest.raises(RuntimeError, match=f'Missing key.* "{TABLE}"'):
+                model.load_state_dict(state)
 
     def test_frozen_ones_get_no_gradient(self, tiny_bert: TinyBert) -> None:
         model = classifier(tiny_bert("sequence-classification"))
-        patch = FrozenEmbeddings()
-        patch.attach(model)
-        model(torch.tensor([[5, 9]]), labels=torch.tensor([1])).loss.backward()
-        assert model.get_input_embeddings().weight.grad is None
-        assert model.bert.embeddings.position_embeddings.weight.grad is not None
-        patch.detach()
+        with frozen_embeddings(model):
+            model(torch.tensor([[5, 9]]), labels=torch.tensor([1])).loss.backward()
+            assert model.get_input_embeddings().weight.grad is None
+            assert model.bert.embeddings.position_embeddings.weight.grad is not None
         assert model.get_input_embeddings().weight.requires_grad
 
 

@@ -35,9 +35,9 @@ from sparsebert.pruning import prune
 from sparsebert.quantized import QuantizedDense, QuantizedTable, quantize, quantize_rows
 from sparsebert.training import finetune
 from sparsebert.training import int8_functions as functions
-from sparsebert.training.embeddings import UsedEmbeddings
+from sparsebert.training.embeddings import used_embeddings
 from sparsebert.training.locked_masks import LockedMasks
-from sparsebert.training.quantization_aware import Int8Arithmetic
+from sparsebert.training.quantization_aware import int8_arithmetic
 from tiny_models import TinyBert
 from tiny_tasks import write_classification
 
@@ -60,7 +60,8 @@ def torch_model(folder: Path, head: str = "encoder", **settings: Any) -> Any:
 
 
 def in_int8(model: Any) -> Any:
-    Int8Arithmetic().attach(model)
+    model.patch = int8_arithmetic(model)  # kept, because it is undone when it is collected
+    model.patch.__enter__()
     return model
 
 
@@ -429,18 +430,12 @@ class TestHold:
         assert torch.equal(found[0][0], found[1][0])
         assert 0 < relative(found[1][1], found[0][1]) < 0.02
 
-    def test_detached_it_is_the_model_it_was(self, tiny_bert: TinyBert) -> None:
+    def test_afterwards_it_is_the_model_it_was(self, tiny_bert: TinyBert) -> None:
         model, batch = torch_model(tiny_bert(self.HEAD), self.HEAD), padded(rows_of([9, 4]))
         before, names = model(**batch).logits, list(model.state_dict())
-        patch = Int8Arithmetic()
-        patch.attach(model)
-        rounded = model(**batch).logits
-        patch.attach(model)  # again is the same as once
-        assert torch.equal(model(**batch).logits, rounded)
-        assert not torch.equal(before, rounded)
-        assert list(model.state_dict()) == names
-        patch.detach()
-        patch.detach()
+        with int8_arithmetic(model):
+            assert not torch.equal(model(**batch).logits, before)
+            assert list(model.state_dict()) == names
         assert torch.equal(model(**batch).logits, before)
 
     @pytest.mark.parametrize("training", [True, False])
@@ -450,16 +445,15 @@ class TestHold:
         folder, rows = tiny_bert(hidden_dropout_prob=0, attention_probs_dropout_prob=0), [9, 4]
         batch, model = padded(rows_of(rows)), torch_model(folder).train(training)
         whole = in_int8(torch_model(folder).train(training))(**batch).last_hidden_state
-        UsedEmbeddings(batch["input_ids"].numpy()).attach(model)
-        assert torch.equal(in_int8(model)(**batch).last_hidden_state, whole)
+        with used_embeddings(model, batch["input_ids"].numpy()), int8_arithmetic(model):
+            assert torch.equal(model(**batch).last_hidden_state, whole)
 
     def test_locked_zeros_hold(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
         prune(tiny_bert(self.HEAD), tmp_path / "sparse")
         masks = LockedMasks(read_masks(open_checkpoint(tmp_path / "sparse")))
         model = torch_model(tmp_path / "sparse", self.HEAD)
         masks.attach(model)
-        patch = Int8Arithmetic()
-        patch.attach(model)
+        in_int8(model)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
         batch, labels = padded(rows_of([9, 4, 12])), torch.tensor([0, 2, 1])
         losses = []
@@ -485,7 +479,7 @@ class TestHold:
         def refused(message: str, **changes: Any) -> None:
             settings = transformers.BertConfig(**{**config.to_dict(), **changes})
             with pytest.raises(TrainingError, match=message):
-                Int8Arithmetic().attach(transformers.BertModel(settings))
+                in_int8(transformers.BertModel(settings))
 
         refused("int8 training does not support the activation 'mish'", hidden_act="mish")
         refused("int8 training does not support decoders", is_decoder=True)
@@ -494,8 +488,8 @@ class TestHold:
         with pytest.raises(
             TrainingError, match="does not support Linear: the supported model types"
         ):
-            Int8Arithmetic().attach(torch.nn.Linear(2, 2))
-        Int8Arithmetic().attach(transformers.BertModel(config))
+            in_int8(torch.nn.Linear(2, 2))
+        in_int8(transformers.BertModel(config))
 
 
 # 60 rows in batches of 8: 8 steps an epoch, the last of them short.

@@ -23,7 +23,7 @@ from sparsebert.pruning import prune
 from sparsebert.torch_models import model_inputs
 from sparsebert.training import finetune
 from sparsebert.training import int8_functions as functions
-from sparsebert.training.quantization_aware import Int8Arithmetic
+from sparsebert.training.quantization_aware import int8_arithmetic
 from tiny_models import TinyBert
 from tiny_tasks import write_classification
 
@@ -81,12 +81,11 @@ def test_logits_are_those_of_the_packed_folder(
         return np.concatenate([each[:n] for each, n in zip(spans, LENGTHS, strict=True)])
 
     before = logits()
-    patch = Int8Arithmetic()
-    patch.attach(model)
-    found, floats = relative(logits(), wanted), relative(before, wanted)
+    with int8_arithmetic(model):
+        found = relative(logits(), wanted)
+    floats = relative(before, wanted)
     assert found < STEP
     assert found < floats / 2
-    patch.detach()
     assert np.array_equal(logits(), before)
 
 

@@ -8,7 +8,8 @@ are cheaper, and every other row stays unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,64 +20,35 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 
-def embeddings_patch(
-    which: str, ids: npt.NDArray[np.integer[Any]]
-) -> UsedEmbeddings | FrozenEmbeddings | None:
-    """The patch for the option ``embeddings``; None if all of them are trained.
-
-    ``ids`` are the token ids of the training examples, int ``[tokens]``.
-    """
-    if which == "used":
-        return UsedEmbeddings(ids)
-    return FrozenEmbeddings() if which == "frozen" else None
-
-
-class UsedEmbeddings:
-    """A model patch that trains only the embeddings of some token ids.
+@contextmanager
+def used_embeddings(model: PreTrainedModel, ids: npt.NDArray[np.integer[Any]]) -> Iterator[None]:
+    """Inside, train only the embeddings of some token ids, and restore the whole table afterwards.
 
     ``ids`` are all that occur in the training examples, int ``[tokens]``. The padding token and 0,
     with which batches are padded, are always included. Other tokens may only be read in evaluation
-    mode.
+    mode. ``state_dict`` still returns the whole table.
     """
-
-    def __init__(self, ids: npt.NDArray[np.integer[Any]]) -> None:
-        self._ids = np.unique(ids).astype(np.int64)
-        self._model: Any = None
-        self._table: nn.Embedding | None = None
-
-    def attach(self, model: PreTrainedModel) -> None:
-        """Replace the table by its trained rows; ``state_dict`` still returns the whole table."""
-        self.detach()
-        table: nn.Embedding = model.get_input_embeddings()
-        model.set_input_embeddings(_UsedRows(table, self._ids))
-        self._model, self._table = model, table
-
-    def detach(self) -> None:
-        """Restore the model's table, with the trained rows in it."""
-        if self._table is not None:
-            rows = self._model.get_input_embeddings().table()
-            with torch.no_grad():  # in the same memory, unless the model moved to another device
-                self._table.to(rows).weight.copy_(rows)
-            self._model.set_input_embeddings(self._table)
-        self._model = self._table = None
+    table: Any = model.get_input_embeddings()
+    used = _UsedRows(table, np.unique(ids).astype(np.int64))
+    model.set_input_embeddings(used)
+    try:
+        yield
+    finally:
+        rows = used.table()
+        with torch.no_grad():  # in the same memory, unless the model moved to another device
+            table.to(rows).weight.copy_(rows)
+        model.set_input_embeddings(table)
 
 
-class FrozenEmbeddings:
-    """A model patch that trains no word embeddings."""
-
-    def __init__(self) -> None:
-        self._weight: nn.Parameter | None = None
-
-    def attach(self, model: PreTrainedModel) -> None:
-        """Exclude the word embeddings from training, and thus from the optimiser."""
-        self.detach()
-        self._weight = model.get_input_embeddings().weight.requires_grad_(False)
-
-    def detach(self) -> None:
-        """Make them trainable again."""
-        if self._weight is not None:
-            self._weight.requires_grad_(True)
-        self._weight = None
+@contextmanager
+def frozen_embeddings(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, exclude the word embeddings from training, and thus from the optimiser."""
+    weight: Any = model.get_input_embeddings().weight
+    weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        weight.requires_grad_(True)
 
 
 class _UsedRows(nn.Embedding):

@@ -1,8 +1,8 @@
 """Fine-tuning with the engine's int8 arithmetic, so that the reported score is the one served.
 
-While the patch is attached to a model, every forward pass computes what the packed int8 model will:
-linear layers, attention, embeddings and GELU go through `int8_functions`; the last layer of a head
-and LayerNorm stay in float32, even under autocast. Parameters stay float32 and keep their names, so
+Inside `int8_arithmetic`, every forward pass computes what the packed int8 model will: linear
+layers, attention, embeddings and GELU go through `int8_functions`; the last layer of a head and
+LayerNorm stay in float32, even under autocast. Parameters stay float32 and keep their names, so
 optimiser, masks, checkpoints and the written folder are those of any other run, and `pack --dtype
 int8` rounds the weights just as they were rounded here. The idea is from Jacob et al. 2017
 (arXiv:1712.05877), and for BERT in int8 from Zafrir et al. 2019 (arXiv:1910.06188).
@@ -11,7 +11,8 @@ int8` rounds the weights just as they were rounded here. The idea is from Jacob 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -45,55 +46,46 @@ _ATTENTION = "sparsebert_int8"  # the name under which transformers knows the at
 _MOST_INPUTS = (1 << 15) - 1  # of a linear layer: the engine's limit
 
 
-class Int8Arithmetic:
-    """A model patch that makes the forward pass use the engine's int8 arithmetic."""
+@contextmanager
+def int8_arithmetic(model: nn.Module) -> Iterator[None]:
+    """Inside, a transformers encoder with any head computes in int8, as the engine does.
 
-    def __init__(self) -> None:
-        self._undo: list[Callable[[], None]] = []
+    Results differ from the engine's only if float32 arithmetic rounds differently before a value is
+    rounded to an integer, and they do not depend on padding. Dropout stays where it was. Attention
+    probabilities are not among the outputs. Patches that replace modules of the model
+    (`used_embeddings`) must be entered first.
 
-    def attach(self, model: nn.Module) -> None:
-        """Make a transformers encoder with any head compute in int8, until `detach`.
+    Raises TrainingError for a model that the engine cannot run in int8.
+    """
+    checked = _checked(model)
+    family = FAMILIES[checked.config.model_type]
+    head = family.architectures.get(type(checked).__name__, Head.ENCODER)
+    # The last layer of a head stays in float32, as in `packing.dtypes`.
+    last = family.heads[head].last if head in family.heads else None
+    with ExitStack() as undo:
 
-        Results differ from the engine's only if float32 arithmetic rounds differently before a
-        value is rounded to an integer, and they do not depend on padding. Dropout stays where it
-        was. Attention probabilities are not among the outputs. Patches that replace modules of the
-        model (`UsedEmbeddings`) must be attached first.
+        def replace(module: nn.Module, forward: Callable[..., Any]) -> None:
+            # An attribute of the instance takes precedence over the method of its class.
+            module.forward = partial(forward, module)
+            undo.callback(delattr, module, "forward")
 
-        Raises TrainingError for a model that the engine cannot run in int8.
-        """
-        self.detach()
-        checked = _checked(model)
-        family = FAMILIES[checked.config.model_type]
-        head = family.architectures.get(type(checked).__name__, Head.ENCODER)
-        # The last layer of a head stays in float32, as in `packing.dtypes`.
-        last = family.heads[head].last if head in family.heads else None
         for name, module in checked.named_modules():
             if isinstance(module, nn.Linear):
                 in_floats = name == last and head is not Head.MASKED_LM
-                self._replace(module, _linear if in_floats else _int8_linear)
+                replace(module, _linear if in_floats else _int8_linear)
             elif isinstance(module, nn.Embedding):
                 if family.canonical(f"{name}.weight") != RELATIVE_BIAS:
-                    self._undo.append(module.register_forward_hook(_round_rows).remove)
+                    undo.callback(module.register_forward_hook(_round_rows).remove)
             elif isinstance(module, GELUActivation):
-                self._replace(module, _gelu)
+                replace(module, _gelu)
             elif isinstance(module, MPNetSelfAttention):
-                self._replace(module, _int8_mpnet_attention)
+                replace(module, _int8_mpnet_attention)
             elif isinstance(module, DisentangledSelfAttention):
-                self._replace(module, _int8_disentangled_attention)
+                replace(module, _int8_disentangled_attention)
         if checked._supports_sdpa:  # otherwise its own attention was replaced above
-            before = checked.config._attn_implementation
+            undo.callback(checked.set_attn_implementation, checked.config._attn_implementation)
             checked.set_attn_implementation(_ATTENTION)
-            self._undo.append(partial(checked.set_attn_implementation, before))
-
-    def detach(self) -> None:
-        """Remove the patch, so that the model computes in floats again."""
-        while self._undo:
-            self._undo.pop()()
-
-    def _replace(self, module: nn.Module, forward: Callable[..., Any]) -> None:
-        # An attribute of the instance takes precedence over the method of its class.
-        module.forward = partial(forward, module)
-        self._undo.append(partial(delattr, module, "forward"))
+        yield
 
 
 def _checked(model: nn.Module) -> PreTrainedModel:

@@ -11,10 +11,11 @@ import gc
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,7 @@ from sparsebert.training.distributed import (
     processes,
     rank,
 )
-from sparsebert.training.embeddings import embeddings_patch
+from sparsebert.training.embeddings import frozen_embeddings, used_embeddings
 from sparsebert.training.locked_masks import LockedMasksCallback
 from sparsebert.training.objective import Objective
 from sparsebert.training.trainer import ObjectiveTrainer, TrainingSet, training_arguments
@@ -58,21 +59,13 @@ from sparsebert.training.work_folder import WorkFolder
 Result = TypeVar("Result")
 
 
-class ModelPatch(Protocol):
-    """Something that changes how a model computes while it is trained and scored.
+ModelPatch = Callable[[PreTrainedModel], AbstractContextManager[None]]
+"""Changes how a model computes while it is trained and scored.
 
-    ``attach`` is called before the optimiser is created, ``detach`` after the last score and before
-    the result is saved. In between, the names and shapes in the model's ``state_dict`` must stay
-    those of transformers, because checkpoints are written from it.
-    """
-
-    def attach(self, model: PreTrainedModel) -> None:
-        """Patch the model."""
-        ...
-
-    def detach(self) -> None:
-        """Turn it back into an ordinary model, keeping what was trained."""
-        ...
+The context is entered before the optimiser is created, and left after the last score and before the
+result is saved; what was trained is kept. Inside it, the names and shapes in the model's
+``state_dict`` must stay those of transformers, because checkpoints are written from it.
+"""
 
 
 class TrainingRun(ABC):
@@ -124,9 +117,10 @@ class TrainingRun(ABC):
         return None
 
     def patches(self) -> list[ModelPatch]:
-        """The patches of the model, in the order in which they are attached."""
-        patch = embeddings_patch(self.options.embeddings, self.examples.tokens.ids)
-        return [] if patch is None else [patch]
+        """The patches of the model, in the order in which they are entered."""
+        if self.options.embeddings == "used":
+            return [partial(used_embeddings, ids=self.examples.tokens.ids)]
+        return [frozen_embeddings] if self.options.embeddings == "frozen" else []
 
     def check_shardable(self) -> None:
         """TrainingError for options that need the whole model, which FSDP divides."""
@@ -173,8 +167,7 @@ def _attempt(
     model = run.model()
     with ExitStack() as patched:
         for patch in run.patches():
-            patched.callback(patch.detach)
-            patch.attach(model)
+            patched.enter_context(patch(model))
         return _train_and_score(run, model, plan, work, stop, progress)
 
 

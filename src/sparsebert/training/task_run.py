@@ -28,7 +28,7 @@ from sparsebert.training.gradual_pruning import (
 from sparsebert.training.job import Job
 from sparsebert.training.locked_masks import LockedMasks, LockedMasksCallback
 from sparsebert.training.objective import Objective, TaskObjective
-from sparsebert.training.quantization_aware import Int8Arithmetic
+from sparsebert.training.quantization_aware import int8_arithmetic
 from sparsebert.training.run import ModelPatch, TrainingRun
 from sparsebert.training.task_model import build_model
 
@@ -104,7 +104,7 @@ class TaskRun(TrainingRun):
     def patches(self) -> list[ModelPatch]:
         patches = super().patches()
         if self._job.options.quantize == "int8":
-            patches.append(Int8Arithmetic())
+            patches.append(int8_arithmetic)
         return patches
 
     def _pruning(self, plan: BatchPlan) -> GradualPruning:
