@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("pyarrow")
 
 from sparsebert.errors import DataError
-from sparsebert.evaluation.scoring import answer_texts
+from sparsebert.evaluation.scoring import best_texts
 from sparsebert.inference.tokenizing import folder_tokenizer, usual_stride
 from sparsebert.tasks import Examples, get_task, load_split
 from sparsebert.tasks.squad import Answers
@@ -277,7 +277,7 @@ def test_the_search_agrees_with_the_reference_implementation(
     logits = [
         random.normal(size=(int(length), 2)).astype(np.float32) for length in windows.rows.lengths
     ]
-    found = answer_texts(examples, windows, logits)
+    found, _ = best_texts(examples, windows, logits)
     assert found == reference_answers(examples, windows, logits)
 
 
@@ -289,5 +289,5 @@ def test_no_possible_span_is_an_empty_answer(tokenizer: Any) -> None:
     logits = np.zeros((len(windows.window_offsets(0)), 2), np.float32)
     logits[held[-20:], 0] = 10  # the twenty likeliest starts come after the twenty likeliest ends
     logits[held[:20], 1] = 10
-    assert answer_texts(examples, windows, [logits]) == [""]
+    assert best_texts(examples, windows, [logits])[0] == [""]
     assert reference_answers(examples, windows, [logits]) == [""]

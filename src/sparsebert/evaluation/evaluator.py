@@ -213,7 +213,7 @@ def _with_head(
     options: _Options, name: str, data: str | Path | None, split: str | None, report: Progress
 ) -> _Ready:
     config, predictor, used, limit = _open(options)
-    task = _task_for(name, data, split, config, options)
+    task = task_of_model(options.model, config, name, data, split, options.columns)
     order, notes = match_labels(task, config, options.model)
     metric = user_metric(options.metric, task.metrics)
     tokenizer = load_tokenizer(options.folder)
@@ -360,19 +360,28 @@ def require_head(config: EncoderConfig, model: str, heads: tuple[Head, ...]) -> 
         )
 
 
-def _task_for(
-    name: str, data: str | Path | None, split: str | None, config: EncoderConfig, options: _Options
+def task_of_model(
+    model: str,
+    config: EncoderConfig,
+    name: str,
+    data: str | Path | None,
+    split: str | None = None,
+    columns: DataOptions | None = None,
 ) -> Task:
+    """The task of this name, with the labels of the model if the task is defined by ``data``.
+
+    Raises CheckpointError for a model without the task's head, and DataError.
+    """
     if not is_own(name):
-        return find_task(name, data, options=options.columns)
-    require_head(config, options.model, (unread_task(name).head,))
+        return find_task(name, data, options=columns)
+    require_head(config, model, (unread_task(name).head,))
     labels = () if config.problem_type == "regression" else config.labels
     return own_task(
         name,
         _scored_file(data, unread_task(name)),
         split=split or "validation",
         labels=labels,
-        options=options.columns,
+        options=columns,
     )
 
 

@@ -249,19 +249,6 @@ def f1_note(task: Task) -> list[str]:
     return [f"F1 is the mean over the classes (macro){choice if len(task.labels) == 2 else ''}."]
 
 
-def answer_texts(examples: Examples, windows: Windows, logits: Sequence[Any]) -> list[str]:
-    """The answer to each question as text, "" if no span is possible or "no answer" is likelier.
-
-    ``logits`` holds float ``[tokens, 2]`` for each window.
-    """
-    task = examples.task
-    texts, nulls = best_texts(examples, windows, logits)
-    if not task.unanswerable:
-        return texts
-    assert task.threshold is not None
-    return said_texts(texts, nulls, task.threshold)
-
-
 def best_texts(
     examples: Examples, windows: Windows, logits: Sequence[Any]
 ) -> tuple[list[str], npt.NDArray[np.float64]]:

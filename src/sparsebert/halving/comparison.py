@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.evaluation.metrics import answer_scores, without_rounding_noise
-from sparsebert.evaluation.scoring import PreparedSplit, answer_texts
+from sparsebert.evaluation.scoring import Judged
 from sparsebert.inference.labelling import softmax
+from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import Kind
 from sparsebert.tasks.texts import Text
-from sparsebert.tasks.windows import Windows
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -64,12 +64,11 @@ class Compared:
         return correlation_interval(dense, halved, expected)
 
 
-def compared(split: PreparedSplit, logits: Sequence[Any], orders: Sequence[Any]) -> Compared:
-    """``logits`` and ``orders`` are those of both models; see `PreparedSplit.scores_of`."""
-    examples, task = split.examples, split.examples.task
+def compared(examples: Examples, judged: Sequence[Judged], logits: Sequence[Any]) -> Compared:
+    """``judged`` and ``logits`` are those of both models on the rows; see `PreparedSplit.judge`."""
+    task, expected = examples.task, judged[0].expected
+    predicted = [each.predicted for each in judged]
     if task.kind is Kind.QUESTION:
-        assert isinstance(split.located, Windows)
-        texts = [answer_texts(examples, split.located, each) for each in logits]
         scores = [
             np.array(
                 [
@@ -77,29 +76,23 @@ def compared(split: PreparedSplit, logits: Sequence[Any], orders: Sequence[Any])
                     for text, accepted in zip(each, examples.answers, strict=True)
                 ]
             )
-            for each in texts
+            for each in predicted
         ]
-        return Compared((texts[0], texts[1]), (scores[0], scores[1]), None)
-    both = [np.asarray(each, np.float64) for each in logits]
-    expected = examples.labels
+        return Compared((predicted[0], predicted[1]), (scores[0], scores[1]), None)
+    dense, halved = (np.asarray(each, np.float64) for each in logits)
     if task.kind is Kind.REGRESSION:
-        values = [each[:, 0] for each in both]
+        values = [np.asarray(each, np.float64) for each in predicted]
         if task.main_metric == "spearman":
             values = [without_rounding_noise(each) for each in values]
-        return Compared(
-            (both[0], both[1]), None, (values[0], values[1], expected.astype(np.float64))
-        )
-    ordered = [
-        each if order is None else each[:, order] for each, order in zip(both, orders, strict=True)
-    ]
-    predicted = [each.argmax(axis=1) for each in ordered]
+        return Compared((dense, halved), None, (values[0], values[1], expected))
+    names = [np.array(each, object) for each in (*predicted, expected)]
     if task.main_metric == "accuracy":
-        hits = [100.0 * (each == expected) for each in predicted]
-        return Compared((both[0], both[1]), (hits[0], hits[1]), None)
+        hits = [100.0 * (each == names[-1]) for each in names[:-1]]
+        return Compared((dense, halved), (hits[0], hits[1]), None)
     if task.main_metric == "matthews" and len(task.labels) == 2:  # which is a correlation
-        numbers = [each.astype(np.float64) for each in (*predicted, expected)]
-        return Compared((both[0], both[1]), None, (numbers[0], numbers[1], numbers[2]))
-    return Compared((both[0], both[1]), None, None)
+        numbers = [(each == task.labels[1]).astype(np.float64) for each in names]
+        return Compared((dense, halved), None, (numbers[0], numbers[1], numbers[2]))
+    return Compared((dense, halved), None, None)
 
 
 def bootstrap(count: int, statistic: Callable[[Ints], float]) -> tuple[float, float]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import Head, resolve_model
-from sparsebert.evaluation.evaluator import match_labels
+from sparsebert.evaluation.evaluator import match_labels, task_of_model
 from sparsebert.evaluation.predictors import EnginePredictor
 from sparsebert.evaluation.results import main_score
 from sparsebert.evaluation.scoring import (
+    Judged,
     PreparedSplit,
     example_length,
     scored_examples,
@@ -40,8 +41,8 @@ from sparsebert.halving.subject import Subject
 from sparsebert.inference import Model, load
 from sparsebert.progress import Progress
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.own import find_task, own_task
-from sparsebert.tasks.table import Kind, Task, is_own
+from sparsebert.tasks.examples import Examples
+from sparsebert.tasks.table import Kind
 from sparsebert.tasks.texts import Text, single_texts, texts_of
 from sparsebert.tasks.tokens import load_tokenizer
 
@@ -113,13 +114,12 @@ class Judgement:
 
 @dataclass(frozen=True)
 class _Scored:
-    """One model on all validation splits: their scores, and the first one's rows and logits."""
+    """One model on all validation splits: their scores, and what it said on the first one."""
 
     model: Model
-    task: Task
-    split: PreparedSplit
+    examples: Examples
     logits: Any
-    order: Any
+    judged: Judged
     scores: dict[str, dict[str, float]]
 
 
@@ -142,26 +142,25 @@ def judge_task(
         known = trained_options(resolve_model(dense), task, columns).threshold
         columns = replace(columns, threshold=known)
     both = [_score(model, task, data, columns, threads, progress) for model in (dense, halved)]
-    first = both[0]
-    values = [main_score(each.task, each.scores) for each in both]
-    metric = first.task.main_metric
-    unscored = _OF_SPANS if first.task.kind is Kind.QUESTION else _OF_ANSWERS
+    first, examples = both[0], both[0].examples
+    mine, other = (each.judged for each in both)
+    values = [main_score(each.examples.task, each.scores) for each in both]
+    metric, kind = examples.task.main_metric, examples.task.kind
+    unscored = _OF_SPANS if kind is Kind.QUESTION else _OF_ANSWERS
     interval: tuple[float, float] | None
-    split = first.split
-    if first.task.kind in (Kind.TOKENS, Kind.LABEL_SETS):
-        mine, other = (split.judge(each.logits, each.order) for each in both)
-        interval = f1_interval(mine, other, first.task)
-        changed = changed_rows(split.examples, mine, other)
+    if kind in (Kind.TOKENS, Kind.LABEL_SETS):
+        interval = f1_interval(mine, other, examples.task)
+        changed = changed_rows(examples, mine, other)
     else:
-        rows = compared(split, [each.logits for each in both], [each.order for each in both])
+        rows = compared(examples, (mine, other), [each.logits for each in both])
         interval = rows.interval()
-        changed = changed_answers(rows, texts_of(split.examples), first.model.config.labels)
+        changed = changed_answers(rows, texts_of(examples), first.model.config.labels)
     return Judgement(
         "agreement" if not subject.labelled and metric == "accuracy" else metric,
         not subject.labelled,
         values[0],
         values[1],
-        len(split.examples),
+        len(examples),
         OF_SCORE if subject.labelled else unscored,
         interval,
         {
@@ -182,13 +181,9 @@ def _score(
     threads: int | None,
     progress: Progress,
 ) -> _Scored:
-    """Score a model as `evaluate` does, and keep the logits."""
+    """Score a model as `evaluate` does."""
     model = load(folder, threads=threads)
-    if is_own(name):
-        labels = () if model.config.problem_type == "regression" else model.config.labels
-        task = own_task(name, data, split="validation", labels=labels, options=columns)
-    else:
-        task = find_task(name, data, options=columns)
+    task = task_of_model(str(folder), model.config, name, data, columns=columns)
     order, _ = match_labels(task, model.config, str(folder))
     tokenizer = load_tokenizer(model.path)
     length = example_length(task, model.config, model.max_length)
@@ -198,11 +193,12 @@ def _score(
     ]
     predictor = EnginePredictor(model, 32)
     logits = [split.logits(predictor, progress) for split in splits]
+    judged = [split.judge(found, order) for split, found in zip(splits, logits, strict=True)]
     scores = {
-        split.examples.split: split.scores_of(found, order).values
-        for split, found in zip(splits, logits, strict=True)
+        split.examples.split: found.scores.values
+        for split, found in zip(splits, judged, strict=True)
     }
-    return _Scored(model, task, splits[0], logits[0], order, scores)
+    return _Scored(model, splits[0].examples, logits[0], judged[0], scores)
 
 
 def judge_labels(
