@@ -35,9 +35,9 @@ from sparsebert.pruning import prune
 from sparsebert.quantized import QuantizedDense, QuantizedTable, quantize, quantize_rows
 from sparsebert.training import finetune
 from sparsebert.training import int8_functions as functions
-from sparsebert.training.embeddings import used_embeddings
 from sparsebert.training.locked_masks import LockedMasks
 from sparsebert.training.quantization_aware import int8_arithmetic
+from sparsebert.training.word_embeddings import used_embeddings
 from tiny_models import TinyBert
 from tiny_tasks import write_classification
 

@@ -49,11 +49,11 @@ from sparsebert.training.distributed import (
     processes,
     rank,
 )
-from sparsebert.training.embeddings import frozen_embeddings, used_embeddings
 from sparsebert.training.locked_masks import LockedMasksCallback
 from sparsebert.training.objective import Objective
 from sparsebert.training.trainer import ObjectiveTrainer, TrainingSet, training_arguments
 from sparsebert.training.upstream.options import UpstreamOptions
+from sparsebert.training.word_embeddings import frozen_embeddings, used_embeddings
 from sparsebert.training.work_folder import WorkFolder
 
 Result = TypeVar("Result")

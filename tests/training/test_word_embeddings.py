@@ -22,7 +22,7 @@ from sparsebert.evaluation.scoring import PreparedSplit
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.torch_models import padded_batch
 from sparsebert.training import finetune
-from sparsebert.training.embeddings import frozen_embeddings, used_embeddings
+from sparsebert.training.word_embeddings import frozen_embeddings, used_embeddings
 from tiny_models import TinyBert, make_tiny_bert
 from tiny_tasks import letters, write_classification, write_rows
 
