@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsebert.checkpoint import open_checkpoint, resolve_model
+from sparsebert.checkpoint import Checkpoint, open_checkpoint, resolve_model
 from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.bge_m3 import HEADS, head_file
 from sparsebert.checkpoint.folder_files import has_file
@@ -15,13 +17,14 @@ from sparsebert.checkpoint.staging import check_output
 from sparsebert.errors import CheckpointError, OutputError
 from sparsebert.extras import need_extra
 from sparsebert.progress import Progress, shown
-from sparsebert.tasks.data_options import DataOptions, split_options
+from sparsebert.tasks.data_options import split_options
 from sparsebert.tasks.table import Kind
-from sparsebert.training.defaults import with_defaults
+from sparsebert.training.defaults import RunOptions, with_defaults
 from sparsebert.training.distributed import from_main, join, main_only
 from sparsebert.training.fingerprints import changed, run_fingerprints
 from sparsebert.training.options import NEED_TEACHER, FinetuneOptions
-from sparsebert.training.recipe import read_recipe, source_names
+from sparsebert.training.recipe import read_recipe
+from sparsebert.training.records import how_trained, recorded_arguments
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -105,14 +108,8 @@ def finetune(
         job = prepare_job(checkpoint, task, data, chosen, columns, report, metric)
         if job.teacher is not None:
             check_output(target, force=force, source=job.teacher.checkpoint.path)
-        arguments: dict[str, Any] = {
-            "task": job.task.name,
-            "data": job.task.hub_id if data is None else Path(data).name,
-            **columns.given(),
-            **({"metric": job.metric.name} if job.metric else {}),
-            **job.options.as_dict(),
-            **source_names(job.options),
-        }
+        name = job.metric.name if job.metric else None
+        arguments = recorded_arguments(job.task, data, columns, job.options, name)
         begun: dict[str, Any] = {
             **arguments,
             "model": _full_path(model),
@@ -132,16 +129,17 @@ def finetune(
             needed=disk_needed(checkpoint, job.options),
         ) as work:
             if job.teacher is not None:
-                teacher = _prepared_teacher(
-                    job,
-                    target,
-                    arguments,
+                teach = partial(
+                    finetune,
+                    task=job.task.name,
                     data=data,
-                    columns=columns,
                     resume=resume,
                     force=force,
-                    progress=report,
+                    progress=lambda label, done, total: report(f"teacher: {label}", done, total),
+                    **columns.given(),
                 )
+                record = partial(recorded_arguments, job.task, data, columns)
+                teacher = _prepared_teacher(job, target, teach, record, force, report)
                 job = replace(job, teacher=teacher)
             outcome = run_training(TaskRun(job), work, report)
         outcome.notes[:0] = job.teacher.notes if job.teacher is not None else []
@@ -189,18 +187,16 @@ def _notes(job: Job, batch_size: int) -> list[str]:
 def _prepared_teacher(
     job: Job,
     out: Path,
-    arguments: dict[str, Any],
-    *,
-    data: str | Path | None,
-    columns: DataOptions,
-    resume: bool,
+    teach: Callable[..., object],
+    record: Callable[[RunOptions], dict[str, Any]],
     force: bool,
     progress: Progress,
 ) -> Teacher:
     """The job's teacher, fine-tuned first if necessary, with its outputs on the training examples.
 
-    ``arguments`` are the run's, as recorded in the lineage. Raises what `finetune` raises, and
-    OutputError if ``OUT.teacher`` holds a different teacher and ``force`` is not set.
+    ``teach`` is `finetune` and ``record`` is `recorded_arguments`, both on the job's task and data.
+    Raises what `finetune` raises, and OutputError if ``OUT.teacher`` holds a different teacher and
+    ``force`` is not set.
     """
     from sparsebert.training.distillation.teacher import find_teacher, with_outputs
     from sparsebert.training.task_model import keeps_head
@@ -208,9 +204,8 @@ def _prepared_teacher(
     teacher, notes = job.teacher, []
     assert teacher is not None
     if not keeps_head(teacher.checkpoint, job.task):
-        folder, found = _train_teacher(
-            teacher, job, out, arguments, data, columns, resume, force, progress
-        )
+        folder = out.with_name(f"{out.name}.teacher")
+        found = _train_teacher(job, teacher.checkpoint, folder, teach, record, force)
         notes.append(
             f"the teacher {teacher.checkpoint.source} has no head for {job.task.name}, so it was "
             f"fine-tuned first{' (by an earlier run)' if found else ''} with the same options and "
@@ -231,34 +226,29 @@ def _prepared_teacher(
 
 
 def _train_teacher(
-    teacher: Teacher,
     job: Job,
-    out: Path,
-    arguments: dict[str, Any],
-    data: str | Path | None,
-    columns: DataOptions,
-    resume: bool,
+    encoder: Checkpoint,
+    folder: Path,
+    teach: Callable[..., object],
+    record: Callable[[RunOptions], dict[str, Any]],
     force: bool,
-    progress: Progress,
-) -> tuple[Path, bool]:
-    """Fine-tune an encoder on the task into ``OUT.teacher``; True if an earlier run has done that.
+) -> bool:
+    """Fine-tune ``encoder`` on the task into ``folder``; True if an earlier run has done that.
 
     The options are those given for the student, except for those that prune, quantise or distil.
     ``force`` only trains again what would become another teacher.
     """
-    folder = out.with_name(f"{out.name}.teacher")
     options = _on_its_own(job.given)
-    resolved = with_defaults(options, teacher.checkpoint, job.task, len(job.data.train))
-    contents = run_fingerprints(teacher.checkpoint, replace(job.data, unlabelled=None), None)
+    resolved = with_defaults(options, encoder, job.task, len(job.data.train))
+    contents = run_fingerprints(encoder, replace(job.data, unlabelled=None), None)
     if not options.early_stopping:
         del contents["the validation rows"]  # they do not affect training
 
     def is_trained() -> bool:
         if not (folder.is_dir() and any(folder.iterdir())):
             return False
-        expected = {**arguments, **resolved.as_dict(), "rows": job.labelled}
-        expected.pop("metric", None)  # it does not affect training
-        different = _differences(folder, teacher.checkpoint.source, expected, contents)
+        expected = {**record(resolved), "from": encoder.source, "rows": job.labelled}
+        different = _differences(folder, expected, contents)
         if different and not force:
             raise OutputError(
                 f"{folder} holds a teacher that was trained differently ({different}): remove it, "
@@ -266,20 +256,10 @@ def _train_teacher(
             )
         return not different
 
-    if from_main(is_trained):
-        return folder, True
-    finetune(
-        teacher.checkpoint.path,
-        folder,
-        task=job.task.name,
-        data=data,
-        resume=resume,
-        force=force,
-        progress=lambda label, done, total: progress(f"teacher: {label}", done, total),
-        **columns.given(),
-        **options.as_dict(),
-    )
-    return folder, False
+    found = from_main(is_trained)
+    if not found:
+        teach(encoder.path, folder, **options.as_dict())
+    return found
 
 
 def _on_its_own(options: FinetuneOptions) -> FinetuneOptions:
@@ -291,24 +271,17 @@ def _on_its_own(options: FinetuneOptions) -> FinetuneOptions:
     return replace(options, **defaults)
 
 
-def _differences(
-    folder: Path, source: str, expected: dict[str, Any], contents: dict[str, str]
-) -> str:
-    """How a trained teacher's source, arguments and inputs differ from those expected, or ""."""
+def _differences(folder: Path, expected: dict[str, Any], contents: dict[str, str]) -> str:
+    """How a trained teacher's arguments and inputs differ from those expected, or ""."""
     try:
-        training = read_object(folder / TRAINING_NAME)
-        record = open_checkpoint(folder).config.sparsity or {}
-        step = record["lineage"][-1]
-        found = {
-            **FinetuneOptions().as_dict(),  # for options added since the teacher was trained
-            **step["arguments"],
-            "from": step["from"],
-            "rows": training["rows"]["train"],
-        }
-        different = changed(training.get("fingerprints", {}), contents)
+        arguments, inputs = how_trained(folder)
+        lineage = (open_checkpoint(folder).config.sparsity or {})["lineage"]
+        rows = read_object(folder / TRAINING_NAME)["rows"]["train"]
+        found = {**arguments, "from": lineage[-1]["from"], "rows": rows}
+        different = differences(found, expected) + changed(inputs, contents)
     except (CheckpointError, KeyError, IndexError, TypeError, AttributeError):
         return "it is not a complete folder written by sparsebert finetune"
-    return "; ".join(differences(found, {**expected, "from": source}) + different)
+    return "; ".join(different)
 
 
 def _full_path(path: str | Path | None) -> str | None:

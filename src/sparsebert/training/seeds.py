@@ -40,7 +40,8 @@ from sparsebert.training.distributed import from_main, join, main_only
 from sparsebert.training.finetuning import finetune
 from sparsebert.training.fingerprints import changed, run_fingerprints
 from sparsebert.training.options import FinetuneOptions
-from sparsebert.training.recipe import read_recipe, source_names
+from sparsebert.training.recipe import read_recipe
+from sparsebert.training.records import how_trained, recorded_arguments
 from sparsebert.training.work_folder import remove_left_over
 
 if TYPE_CHECKING:
@@ -179,30 +180,19 @@ def _refuse_others(
     read = read_run_data(task, data, given, columns)
     options = with_defaults(given, checkpoint, read.task, read.rows)
     lineage = _lineage(checkpoint.config.raw)
-    wanted = {
-        **known,
-        "model": checkpoint.source,
-        "data": read.task.hub_id if data is None else Path(data).name,
-        **columns.given(),
-        **({"metric": metric} if metric else {}),
-        **options.as_dict(),
-        **source_names(options),
-    }
+    arguments = recorded_arguments(read.task, data, columns, options, metric)
+    wanted = {**arguments, "model": checkpoint.source}
     teacher = open_checkpoint(options.teacher) if options.teacher and not teachers else None
     contents = run_fingerprints(checkpoint, read, teacher)
     ignored = {"seed", *(["teacher"] if teachers else [])}
     for folder in finished.values():
-        record = read_object(folder / TRAINING_NAME)
+        made, inputs = how_trained(folder)
         earlier = _lineage(read_object(folder / CONFIG_NAME))
-        made = {
-            **FinetuneOptions().as_dict(),  # for options added since the seed was trained
-            **record["arguments"],
-            "model": earlier[-1]["from"] if earlier else None,
-        }
-        different = differences(made, wanted, ignored=ignored)
+        made["model"] = earlier[-1]["from"] if earlier else None
+        different = differences(made, wanted, ignored=ignored) + changed(inputs, contents)
         if earlier[:-1] != lineage:
             different.insert(0, "the model was made differently")
-        _refuse(folder, different + changed(record.get("fingerprints", {}), contents))
+        _refuse(folder, different)
 
 
 def _refuse(folder: Path, different: Sequence[str]) -> None:
