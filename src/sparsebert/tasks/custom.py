@@ -15,10 +15,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sparsebert.errors import DataError
-from sparsebert.tasks.columns import holds_lists, is_whole_number, label_names, need_columns
+from sparsebert.tasks.columns import holds_lists, label_names, need_columns
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.label_sets import task_of_label_sets
-from sparsebert.tasks.labels import are_unnamed, check_among, check_count, data_labels
+from sparsebert.tasks.labels import check_among, check_count, data_labels, sorted_labels
 from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.table import CUSTOM, Kind, Task
 from sparsebert.tasks.words import known_names
@@ -38,44 +38,34 @@ SCORE = "score"
 _TRUTH = (("0", "1"), ("false", "true"))
 
 
-def custom_of_table(
-    raw: RawTable, labels: Sequence[str] | None = None, options: DataOptions | None = None
-) -> Task:
+def custom_of_table(raw: RawTable, labels: Sequence[str] | None, options: DataOptions) -> Task:
     """The task that a table describes; ``labels`` are those of `sparsebert.tasks.own.own_task`."""
-    chosen = options or DataOptions()
     table, source = raw.table, raw.source
-    columns = chosen.text_columns or text_columns(table, source)
-    if chosen.flag_columns is not None:
-        return task_of_label_sets(table, columns, "", labels, chosen, source)
-    label = chosen.label_column or label_column(table, source)
+    columns = options.text_columns or text_columns(table, source)
+    if options.flag_columns is not None:
+        return task_of_label_sets(table, columns, "", labels, options, source)
+    label = options.label_column or label_column(table, source)
     if holds_lists(table, label):
-        return task_of_label_sets(table, columns, label, labels, chosen, source)
+        return task_of_label_sets(table, columns, label, labels, options, source)
     need_columns(table, (*columns, label), source)
     if table.num_rows == 0:
         raise DataError(f"{source} has no rows.")
-    if chosen.regression or (label == SCORE if labels is None else not labels):
-        if chosen.positive_label is not None:
-            raise DataError(
-                f"positive_label '{chosen.positive_label}' is a class, and this task is a "
-                "regression: leave it out."
-            )
+    if options.regression or (label == SCORE if labels is None else not labels):
+        why = f"'{options.positive_label}' is a class, and this task is a regression"
+        options.refuse("positive_label", why=why)
         return _task(columns, label, Kind.REGRESSION)
-    if chosen.label_names is not None:
-        raise DataError("label_names is for lists of labels that are numbers: leave it out.")
-    if chosen.threshold is not None:
-        raise DataError("threshold is for rows with several labels: leave it out.")
+    options.refuse("label_names", why="is for lists of labels that are numbers")
+    options.refuse("threshold", why="is for rows with several labels")
     numbers = known_names(table, label) or ()
     if labels is None:
         occurring = _label_set(table, label, source)
         names = numbers or occurring
-    elif numbers and are_unnamed(labels):
-        names = numbers
     else:
-        names = data_labels(labels, label_names(table, label, source))
+        names = data_labels(labels, numbers, label_names(table, label, source))
         if not {*names} & {*numbers}:  # other words for the classes: only their order can count
             numbers = ()
     check_among(numbers, names, source)
-    positive = chosen.positive_label
+    positive = options.positive_label
     if positive is None and names in _TRUTH:
         positive = names[1]
     if positive is not None and positive not in names:
@@ -153,6 +143,4 @@ def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
         )
     hint = " If they are scores to predict, pass --regression (regression=True)."
     check_count(distinct, column, source, hint)
-    if all(map(is_whole_number, distinct)):
-        return tuple(sorted(distinct, key=int))
-    return tuple(sorted(distinct))
+    return sorted_labels(distinct)

@@ -109,6 +109,12 @@ class DataOptions(Options):
                 "out."
             )
 
+    def refuse(self, *names: str, why: str) -> None:
+        """DataError if one of these options is given; ``why`` continues its name."""
+        for name in names:
+            if name in self.given():
+                raise DataError(f"{name} {why}: leave it out.")
+
     @property
     def flag_columns(self) -> tuple[str, ...] | None:
         """The names in `label_columns`; None if it is not set."""

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from sparsebert.errors import DataError
 from sparsebert.tasks.columns import (
-    is_whole_number,
     label_indices,
     need_columns,
     show,
@@ -18,7 +17,7 @@ from sparsebert.tasks.columns import (
     show_labels,
 )
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.labels import are_unnamed, check_among, check_count, data_labels
+from sparsebert.tasks.labels import check_among, check_count, data_labels, sorted_labels
 from sparsebert.tasks.table import CUSTOM, Kind, Task
 from sparsebert.tasks.words import all_tags, known_names, tag_names
 
@@ -42,22 +41,20 @@ def task_of_label_sets(
     ``label`` is the column of lists, ignored if the options name a column for each label. Raises
     DataError.
     """
-    for name in ("regression", "positive_label"):
-        if name in options.given():
-            raise DataError(f"{name} does not apply to rows with several labels: leave it out.")
+    options.refuse("regression", "positive_label", why="does not apply to rows with several labels")
     threshold = THRESHOLD if options.threshold is None else options.threshold
     if not 0 < threshold < 1:
         raise DataError(f"the threshold of a label must be between 0 and 1, not {threshold:g}.")
     flags = options.flag_columns or ()
     need_columns(table, (*columns, *(flags or (label,))), source)
     numbers = () if flags else options.names or known_names(table, label) or ()
-    if (flags or numbers) and (labels is None or are_unnamed(labels)):
-        names = flags or numbers
-    elif labels is None:
-        names = _label_set(table, label, source)
+    named = flags or numbers
+    if labels is None:
+        names = named or _label_set(table, label, source)
     else:
-        names = data_labels(labels, () if flags else all_tags(tag_names(table, label, source)))
-    check_among((*flags, *numbers), names, source)
+        occurring = () if flags else all_tags(tag_names(table, label, source))
+        names = data_labels(labels, named, occurring)
+    check_among(named, names, source)
     return Task(
         name=CUSTOM,
         title="custom",
@@ -112,6 +109,4 @@ def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
             f"{'s' if not distinct else ''}; a task needs at least two."
         )
     check_count(distinct, column, source)
-    if all(map(is_whole_number, distinct)):
-        return tuple(sorted(distinct, key=int))
-    return tuple(sorted(distinct))
+    return sorted_labels(distinct)

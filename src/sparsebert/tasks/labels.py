@@ -26,11 +26,21 @@ def are_unnamed(labels: Sequence[str]) -> bool:
     return all(re.fullmatch(r"LABEL_\d+", label) for label in labels)
 
 
-def data_labels(model_labels: Sequence[str], values: Collection[str]) -> tuple[str, ...]:
-    """A model's labels as data with these values writes them: numbers, if they are unnamed."""
-    if are_unnamed(model_labels) and all(map(is_whole_number, values)):
-        return tuple(str(number) for number in range(len(model_labels)))
+def data_labels(
+    model_labels: Sequence[str], named: tuple[str, ...], values: Collection[str]
+) -> tuple[str, ...]:
+    """A model's labels; those without names as the data ``named`` them, or as the numbers in it."""
+    if are_unnamed(model_labels):
+        if named:
+            return named
+        if all(map(is_whole_number, values)):
+            return tuple(str(number) for number in range(len(model_labels)))
     return tuple(model_labels)
+
+
+def sorted_labels(distinct: Collection[str]) -> tuple[str, ...]:
+    """Labels in the order of their indices: as numbers if all are, else by name."""
+    return tuple(sorted(distinct, key=int if all(map(is_whole_number, distinct)) else None))
 
 
 def check_count(distinct: Collection[str], column: str, source: str, hint: str = "") -> None:

@@ -19,7 +19,6 @@ from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.files import WORD_TYPES
 from sparsebert.tasks.labels import (
     OUTSIDE,
-    are_unnamed,
     check_among,
     check_count,
     data_labels,
@@ -37,28 +36,22 @@ _TAGS = (TAGS, "tags", "labels")
 NER_LENGTH = 256  # tokens; nearly every sentence fits
 
 
-def ner_of_table(
-    raw: RawTable, labels: Sequence[str] | None = None, options: DataOptions | None = None
-) -> Task:
+def ner_of_table(raw: RawTable, labels: Sequence[str] | None, options: DataOptions) -> Task:
     """The task that a table describes; ``labels`` are those of `sparsebert.tasks.own.own_task`."""
-    chosen = options or DataOptions()
     table, source = raw.table, raw.source
     there = table.column_names
-    for name in ("pair_column", "label_columns", "threshold", "regression", "positive_label"):
-        if name in chosen.given():
-            raise DataError(f"{name} does not apply to the task {NER}: leave it out.")
-    words = chosen.text_column or next((name for name in _WORDS if name in there), WORDS)
-    tags = chosen.label_column or next((name for name in _TAGS if name in there), TAGS)
+    refused = ("pair_column", "label_columns", "threshold", "regression", "positive_label")
+    options.refuse(*refused, why=f"does not apply to the task {NER}")
+    words = options.text_column or next((name for name in _WORDS if name in there), WORDS)
+    tags = options.label_column or next((name for name in _TAGS if name in there), TAGS)
     need_columns(table, (words, tags), source)
     if table.num_rows == 0:
         raise DataError(f"{source} has no rows.")
-    numbers = chosen.names or known_names(table, tags) or ()
-    if numbers and (labels is None or are_unnamed(labels)):
-        names = numbers
-    elif labels is None:
-        names = _label_set(table, tags, source)
+    numbers = options.names or known_names(table, tags) or ()
+    if labels is None:
+        names = numbers or _label_set(table, tags, source)
     else:
-        names = data_labels(labels, all_tags(tag_names(table, tags, source)))
+        names = data_labels(labels, numbers, all_tags(tag_names(table, tags, source)))
     check_among(numbers, names, source)
     entities = OUTSIDE in names
     metrics = ("f1", "precision", "recall") if entities else ("accuracy", "f1")

@@ -33,7 +33,7 @@ from sparsebert.tasks.table import (
     task_name,
 )
 
-OfTable = Callable[[RawTable, Sequence[str] | None, DataOptions | None], Task]
+OfTable = Callable[[RawTable, Sequence[str] | None, DataOptions], Task]
 
 _OF_TABLE: dict[str, OfTable] = {
     CUSTOM: custom_of_table,
@@ -103,7 +103,7 @@ def task_of_table(
 ) -> Task:
     """`own_task` for a table that has already been read."""
     with reading(raw.source, DataError):
-        return _OF_TABLE[task_name(name)](raw, labels, options)
+        return _OF_TABLE[task_name(name)](raw, labels, options or DataOptions())
 
 
 def custom_task(
@@ -118,11 +118,9 @@ def custom_task(
 
 
 def _known_task(task: Task, options: DataOptions) -> Task:
-    for name in ("regression", "positive_label", "label_columns", "threshold", "label_names"):
-        if name in options.given() and not (name == "threshold" and task.unanswerable):
-            raise DataError(
-                f"{name} is for the task {CUSTOM} and does not apply to {task.name}: leave it out."
-            )
+    refused = ["regression", "positive_label", "label_columns", "label_names"]
+    refused += [] if task.unanswerable else ["threshold"]
+    options.refuse(*refused, why=f"is for the task {CUSTOM} and does not apply to {task.name}")
     if options.threshold is not None and not math.isfinite(options.threshold):
         raise DataError(f"the threshold must be a finite number, not {options.threshold}.")
     columns = options.text_columns or task.text_columns

@@ -19,21 +19,15 @@ from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.table import EMBEDDING_LENGTH, PAIRS, Kind, Task
 
 
-def pairs_of_table(
-    raw: RawTable, labels: Sequence[str] | None = None, options: DataOptions | None = None
-) -> Task:
+def pairs_of_table(raw: RawTable, labels: Sequence[str] | None, options: DataOptions) -> Task:
     """The task that a table describes; see `sparsebert.tasks.own`. Raises DataError."""
-    chosen = options or DataOptions()
-    if chosen.positive_label is not None:
-        raise DataError(f"positive_label is a class, but {PAIRS} have scores: leave it out.")
-    for name in ("label_names", "label_columns", "threshold"):
-        if name in chosen.given():
-            raise DataError(f"{name} is for classes, but {PAIRS} have scores: leave it out.")
+    refused = ("positive_label", "label_names", "label_columns", "threshold")
+    options.refuse(*refused, why=f"is for classes, but {PAIRS} have scores")
     table, source = raw.table, raw.source
-    columns = chosen.text_columns or text_columns(table, source, count=2)
+    columns = options.text_columns or text_columns(table, source, count=2)
     if len(columns) != 2:
         raise DataError(f"{PAIRS} have two texts per row: pass text_column and pair_column.")
-    label = chosen.label_column or label_column(table, source)
+    label = options.label_column or label_column(table, source)
     need_columns(table, (*columns, label), source)
     return Task(
         name=PAIRS,

@@ -37,17 +37,13 @@ _NEGATIVE = re.compile(r"negative(_\d+)?")
 _CORPUS, _QUERIES, _JUDGEMENTS = "corpus.jsonl", "queries.jsonl", "qrels"
 
 
-def retrieval_of_table(
-    raw: RawTable, labels: Sequence[str] | None = None, options: DataOptions | None = None
-) -> Task:
+def retrieval_of_table(raw: RawTable, labels: Sequence[str] | None, options: DataOptions) -> Task:
     """The task that a table describes; see `sparsebert.tasks.own`. Raises DataError."""
-    chosen = options or DataOptions()
-    for name in ("label_column", "label_columns", "threshold", "label_names", "positive_label"):
-        if getattr(chosen, name) is not None:
-            raise DataError(f"{name} is for tasks with labels, and {RETRIEVAL} has none: omit it.")
+    refused = ("label_column", "label_columns", "threshold", "label_names", "positive_label")
+    options.refuse(*refused, why=f"is for tasks with labels, and {RETRIEVAL} has none")
     table, source = raw.table, raw.source
-    if chosen.text_columns is not None:
-        columns = chosen.text_columns
+    if options.text_columns is not None:
+        columns = options.text_columns
     else:
         columns = (
             _one_of(QUERY_COLUMNS, table, source, "query", "--text-column"),
