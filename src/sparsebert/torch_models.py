@@ -5,18 +5,20 @@ Importing this costs next to nothing: torch and transformers are imported where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sparsebert.checkpoint.families import FAMILIES, Family, Head
 from sparsebert.checkpoint.hub_configs import check_transformers_reads
 from sparsebert.checkpoint.sentence_transformers import transformer_folder
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.extras import need_extra
+from sparsebert.progress import Progress, silent
 from sparsebert.tasks.tokens import TokenRows
 
 if TYPE_CHECKING:
@@ -82,6 +84,40 @@ def model_inputs(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.
     names = ["input_ids", "attention_mask"]
     names += ["token_type_ids"] if model_family(model).token_types else []
     return {name: batch[name] for name in names}
+
+
+def run_in_batches(
+    model: Any,
+    tokens: TokenRows,
+    batch_size: int,
+    rows_of: Callable[[Any, dict[str, torch.Tensor], npt.NDArray[np.int64]], npt.NDArray[Any]],
+    progress: Progress = silent,
+    label: str = "",
+) -> list[Any]:
+    """What ``rows_of`` gives for each token sequence, in their order.
+
+    The model runs without dropout on batches of sequences of similar length. ``rows_of`` maps its
+    output, the padded batch and the sequences' indices (int64 ``[batch]``) to an array
+    ``[batch, ...]``. ``label`` is shown with the progress.
+    """
+    import torch
+
+    found: list[Any] = [None] * len(tokens)
+    order = np.argsort(-tokens.lengths, kind="stable")
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(tokens), batch_size):
+                chunk = order[start : start + batch_size]
+                batch = padded_batch(tokens, chunk, model.device)
+                rows = rows_of(model(**model_inputs(model, batch)), batch, chunk)
+                for index, row in zip(chunk, rows, strict=True):
+                    found[index] = row
+                progress(label, start + len(chunk), len(tokens))
+    finally:
+        model.train(was_training)
+    return found
 
 
 def model_family(model: Any) -> Family:

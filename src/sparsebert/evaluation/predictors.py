@@ -15,7 +15,7 @@ import numpy as np
 from sparsebert.checkpoint.families import Head
 from sparsebert.progress import Progress
 from sparsebert.tasks.tokens import TokenRows
-from sparsebert.torch_models import load_torch_model, model_inputs, padded_batch
+from sparsebert.torch_models import load_torch_model, run_in_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,25 +72,17 @@ class TorchPredictor:
         return cls(load_torch_model(folder, head), batch_size)
 
     def predict(self, tokens: TokenRows, head: Head, label: str, progress: Progress) -> Any:
-        import torch
-
-        model = self._model
-        was_training = model.training
-        model.eval()
-        found: list[Any] = [None] * len(tokens)
-        order = np.argsort(-tokens.lengths, kind="stable")
-        try:
-            with torch.inference_mode():
-                for start in range(0, len(tokens), self._batch_size):
-                    chunk = order[start : start + self._batch_size]
-                    batch = padded_batch(tokens, chunk, model.device)
-                    output = model(**model_inputs(model, batch))
-                    for index, row in zip(chunk, _logits(output, head), strict=True):
-                        found[index] = row[: tokens.lengths[index]] if row.ndim == 2 else row
-                    progress(label, start + len(chunk), len(tokens))
-        finally:
-            model.train(was_training)
-        return np.stack(found) if head is Head.SEQUENCE else found
+        found = run_in_batches(
+            self._model,
+            tokens,
+            self._batch_size,
+            lambda output, *_: _logits(output, head),
+            progress,
+            label,
+        )
+        if head is Head.SEQUENCE:
+            return np.stack(found)
+        return [row[:length] for row, length in zip(found, tokens.lengths, strict=True)]
 
 
 def _logits(output: Any, head: Head) -> np.ndarray:

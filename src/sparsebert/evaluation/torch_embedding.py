@@ -15,7 +15,7 @@ from sparsebert.checkpoint.vector_layers import LAYER_NORM_EPSILON, VectorLayer
 from sparsebert.evaluation.embedding_scores import Embeddings
 from sparsebert.extras import need_extra
 from sparsebert.tasks.embedding_texts import TextReader
-from sparsebert.torch_models import model_inputs, padded_batch, quiet_transformers
+from sparsebert.torch_models import quiet_transformers, run_in_batches
 
 if TYPE_CHECKING:
     import torch
@@ -57,24 +57,14 @@ class TorchEmbedder:
         import torch
 
         read = self._reader.read(texts, prompt)
-        order = np.argsort(-read.rows.lengths, kind="stable")
-        found: list[Any] = [None] * len(read)
-        model: Any = self._model
-        training = model.training
-        model.eval()
-        try:
-            with torch.inference_mode():
-                for start in range(0, len(read), self._batch_size):
-                    chunk = order[start : start + self._batch_size]
-                    batch = padded_batch(read.rows, chunk, model.device)
-                    hidden = model(**model_inputs(model, batch)).last_hidden_state
-                    before = torch.from_numpy(read.prompt_tokens[chunk]).to(hidden.device)
-                    vectors = self._pooler(hidden, batch["attention_mask"], before)
-                    for index, vector in zip(chunk, vectors.cpu().numpy(), strict=True):
-                        found[index] = vector
-        finally:
-            model.train(training)
-        width = self._reader.pooling.width(model.config.hidden_size)
+
+        def vectors(output: Any, batch: dict[str, torch.Tensor], chunk: Any) -> Any:
+            hidden = output.last_hidden_state
+            before = torch.from_numpy(read.prompt_tokens[chunk]).to(hidden.device)
+            return self._pooler(hidden, batch["attention_mask"], before).cpu().numpy()
+
+        found = run_in_batches(self._model, read.rows, self._batch_size, vectors)
+        width = self._reader.pooling.width(self._model.config.hidden_size)
         return np.stack(found) if found else np.zeros((0, width), np.float32)
 
 

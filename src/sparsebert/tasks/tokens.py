@@ -127,24 +127,40 @@ def tokenize(
     label = f"tokenising {examples.task.name} {examples.split}"
     ids: list[list[int]] = []
     type_ids: list[list[int]] = []
-    with unlimited(tokenizer):
-        for start in range(0, len(examples), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            encoded: Any = tokenizer(
-                examples.texts[part],
-                examples.pairs[part] if examples.pairs is not None else None,
-                truncation=True,
-                max_length=max_length,
-                return_attention_mask=False,
-            )
-            ids += encoded["input_ids"]
-            type_ids += token_types(encoded)
-            report(label, len(ids), len(examples))
+    for _, encoded in encoded_chunks(tokenizer, examples.texts, examples.pairs, max_length):
+        ids += encoded["input_ids"]
+        type_ids += token_types(encoded)
+        report(label, len(ids), len(examples))
     return TokenRows.of(ids, type_ids)
 
 
+def encoded_chunks(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    max_length: int,
+    **wanted: bool,
+) -> Iterator[tuple[int, Any]]:
+    """The texts or pairs as the tokenizer encodes them, about a thousand at a time: how many, what.
+
+    They are truncated to ``max_length`` tokens; ``wanted`` are further arguments of the tokenizer.
+    """
+    for start in range(0, len(texts), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        with _unlimited(tokenizer):
+            encoded = tokenizer(
+                texts[part],
+                None if pairs is None else pairs[part],
+                truncation=True,
+                max_length=max_length,
+                return_attention_mask=False,
+                **wanted,
+            )
+        yield len(texts[part]), encoded
+
+
 @contextlib.contextmanager
-def unlimited(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+def _unlimited(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
     """Disable the tokenizer's own length limit, so that only ``max_length`` applies."""
     stored, tokenizer.model_max_length = tokenizer.model_max_length, int(1e30)
     try:

@@ -7,19 +7,18 @@ token, because the text was truncated before it or the tokenizer drops its chara
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
-from sparsebert.tasks.tokens import TokenRows, token_types, unlimited
+from sparsebert.tasks.tokens import TokenRows, encoded_chunks, token_types
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_CHUNK = 1000
 UNLABELLED = -100  # ignore_index in torch and transformers
 
 
@@ -58,23 +57,18 @@ def tokenize_words(
     type_ids: list[list[int]] = []
     first: list[npt.NDArray[np.int64]] = []
     before = 0  # tokens of all earlier rows
-    with unlimited(tokenizer):
-        for start in range(0, len(examples), _CHUNK):
-            encoded: Any = tokenizer(
-                examples.texts[start : start + _CHUNK],
-                truncation=True,
-                max_length=max_length,
-                return_attention_mask=False,
-                return_offsets_mapping=True,
-            )
-            ids += encoded["input_ids"]
-            type_ids += token_types(encoded)
-            chunk = examples.words[start : start + _CHUNK]
-            for words, offsets in zip(chunk, encoded["offset_mapping"], strict=False):
-                found = first_tokens(words.spans, np.array(offsets, np.int64).reshape(-1, 2))
-                first.append(np.where(found < 0, -1, found + before))
-                before += len(offsets)
-            report(label, len(ids), len(examples))
+    chunks = encoded_chunks(
+        tokenizer, examples.texts, None, max_length, return_offsets_mapping=True
+    )
+    for count, encoded in chunks:
+        chunk = examples.words[len(ids) : len(ids) + count]
+        ids += encoded["input_ids"]
+        type_ids += token_types(encoded)
+        for words, offsets in zip(chunk, encoded["offset_mapping"], strict=False):
+            found = first_tokens(words.spans, np.array(offsets, np.int64).reshape(-1, 2))
+            first.append(np.where(found < 0, -1, found + before))
+            before += len(offsets)
+        report(label, len(ids), len(examples))
     rows = TokenRows.of(ids, type_ids)
     places = np.concatenate([np.zeros(0, np.int64), *first])
     labels = np.full(len(rows.ids), UNLABELLED, np.int64)

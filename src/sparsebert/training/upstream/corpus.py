@@ -5,11 +5,11 @@ For a model with a masked-LM head, the batches contain masked tokens to predict.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from sparsebert.progress import Progress, silent
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.texts import read_texts, single_texts
-from sparsebert.tasks.tokens import TokenRows, token_types, unlimited
+from sparsebert.tasks.tokens import TokenRows, encoded_chunks, token_types
 from sparsebert.torch_models import padded_batch
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 NOT_MASKED = -100  # in ``labels``, where a token is not to be predicted
 _PAIRING_SEED = 20_240_502
-_CHUNK = 1000  # texts tokenised at a time
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def tokenize_corpus(
     max_length: int,
     max_rows: int | None = None,
     pairs: float = 0.0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> TokenRows:
     """Token sequences of the corpus: single texts first, then pairs.
 
@@ -78,7 +77,6 @@ def tokenize_corpus(
     with the text that follows, as ``[CLS] a [SEP] b [SEP]`` truncated to ``max_length`` tokens. All
     other texts stay single; one that is longer than ``max_length`` becomes several sequences.
     """
-    report = progress or silent
     chosen = selection(len(corpus), max_rows)
     numbers = np.arange(len(corpus)) if chosen is None else chosen
     joined = np.random.RandomState(_PAIRING_SEED).random_sample(len(corpus))[numbers] < pairs
@@ -89,29 +87,15 @@ def tokenize_corpus(
     ids: list[list[int]] = []
     type_ids: list[list[int]] = []
     done = 0
-    with unlimited(tokenizer):
-        for texts, others in chain(_chunks(single, None), _chunks(first, second)):
-            encoded: Any = tokenizer(
-                texts,
-                others,
-                truncation=True,
-                max_length=max_length,
-                return_overflowing_tokens=others is None,
-                return_attention_mask=False,
-            )
-            ids += encoded["input_ids"]
-            type_ids += token_types(encoded)
-            done += len(texts)
-            report("tokenising the corpus", done, len(numbers))
+    for count, encoded in chain(
+        encoded_chunks(tokenizer, single, None, max_length, return_overflowing_tokens=True),
+        encoded_chunks(tokenizer, first, second, max_length),
+    ):
+        ids += encoded["input_ids"]
+        type_ids += token_types(encoded)
+        done += count
+        progress("tokenising the corpus", done, len(numbers))
     return TokenRows.of(ids, type_ids)
-
-
-def _chunks(
-    texts: list[str], others: list[str] | None
-) -> Iterator[tuple[list[str], list[str] | None]]:
-    for start in range(0, len(texts), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        yield texts[part], None if others is None else others[part]
 
 
 @dataclass(frozen=True)
