@@ -19,7 +19,7 @@ from bert_folders import write_bert
 from checkout import CHECKOUT
 from sparsebert.cli.app import app
 from sparsebert.diagnosis import Check, Finding, Report, Severity
-from sparsebert.diagnosis.report import SIGNS, Kind, plural, share
+from sparsebert.diagnosis.report import SIGNS, Problem, plural, share
 from tiny_tasks import write_rows
 
 TESTS = Path(__file__).parent
@@ -29,7 +29,7 @@ KINDS = sorted(
         value.name: value
         for module in pkgutil.iter_modules(sparsebert.diagnosis.__path__)
         for value in vars(importlib.import_module(f"sparsebert.diagnosis.{module.name}")).values()
-        if isinstance(value, Kind)
+        if isinstance(value, Problem)
     }.items()
 )
 NAMES = [name for name, _ in KINDS]
@@ -43,7 +43,7 @@ def test_every_kind_has_an_entry_and_a_test(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS, ids=NAMES)
-def test_an_entry_says_how_bad_it_is(name: str, kind: Kind) -> None:
+def test_an_entry_says_how_bad_it_is(name: str, kind: Problem) -> None:
     text = GUIDE.read_text(encoding="utf-8")
     entry = text.partition(f"\n### {name}\n")[2].partition("\n### ")[0].strip()
     assert entry.lower().startswith(f"{kind.severity.value}.")

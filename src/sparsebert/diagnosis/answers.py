@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, UNUSABLE_DATA, Split
 from sparsebert.errors import DataError, SparsebertError
 from sparsebert.extras import need_extra
@@ -16,23 +16,22 @@ from sparsebert.progress import Progress
 from sparsebert.tasks.columns import show
 from sparsebert.tasks.examples import Examples, selection
 from sparsebert.tasks.squad import Answers, answer_fault, need_answers
-from sparsebert.tasks.table import Kind as TaskKind
-from sparsebert.tasks.table import Task
+from sparsebert.tasks.table import Kind, Task
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.tasks.windows import cut_windows
 
 _MOST_ROWS = 2_000  # questions of a split that are cut into windows
 
-WRONG_ANSWERS = Kind(
+WRONG_ANSWERS = Problem(
     "wrong-answers",
     Severity.ERROR,
     "correct 'text' and 'answer_start' (counted in characters of the unchanged context, from 0), "
     "or remove these rows.",
 )
-DOUBLE_IDS = Kind(
+DOUBLE_IDS = Problem(
     "double-ids", Severity.ERROR, "give each question its own id: answers are matched by id."
 )
-CUT_ANSWERS = Kind(
+CUT_ANSWERS = Problem(
     "cut-answers",
     Severity.WARNING,
     "such an answer can be neither learned nor given: use a larger --max-length, or remove very "
@@ -44,7 +43,7 @@ def check_answers(
     task: Task, splits: list[Split], folder: Path | None, max_length: int, progress: Progress
 ) -> Iterator[Check]:
     """The checks of each split of a question-answering task; none for other tasks."""
-    if task.kind is not TaskKind.QUESTION:
+    if task.kind is not Kind.QUESTION:
         return
     for split in splits:
         name = f"answers of {split.name}"
@@ -71,14 +70,12 @@ def check_answers(
 
 
 def _wrong(split: Split, faults: dict[int, str]) -> Finding | None:
-    if not faults:
-        return None
-    return WRONG_ANSWERS.at(
+    return WRONG_ANSWERS.among(
         split.name,
-        f"{share(len(faults), len(split))} questions have a missing or unusable answer.",
-        count=len(faults),
-        total=len(split),
-        examples=(f"row {row + 1}: {fault}" for row, fault in faults.items()),
+        faults,
+        len(split),
+        "questions have a missing or unusable answer.",
+        lambda row: f"row {row + 1}: {faults[row]}",
     )
 
 

@@ -33,8 +33,7 @@ from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.own import unread_task
-from sparsebert.tasks.table import TASK_NAMES, Task
-from sparsebert.tasks.table import Kind as TaskKind
+from sparsebert.tasks.table import TASK_NAMES, Kind, Task
 from sparsebert.training.defaults import usual_dropout
 from sparsebert.training.options import FinetuneOptions
 
@@ -347,7 +346,7 @@ def _precision(record: TrainingRecord | None) -> str:
 
 
 def _majorities(data: TaskData | None) -> Majorities:
-    if data is None or data.task is None or data.task.kind is not TaskKind.CLASSIFICATION:
+    if data is None or data.task is None or data.task.kind is not Kind.CLASSIFICATION:
         return {}
     found = {split.name: majority(data.task, split) for split in data.splits}
     return {name: each for name, each in found.items() if each is not None}

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural
 from sparsebert.diagnosis.tables import GROUP, Split
 from sparsebert.tasks.columns import show
-from sparsebert.tasks.table import Kind as TaskKind
-from sparsebert.tasks.table import Task
+from sparsebert.tasks.table import Kind, Task
 
 _FEW = 100  # documents, of which the ten nearest are a tenth
 
-WRONG_NEGATIVES = Kind(
+WRONG_NEGATIVES = Problem(
     "wrong-negatives",
     Severity.WARNING,
     "remove these documents from the negatives: training skips them, and scoring counts them as "
     "right.",
 )
-SMALL_CORPUS = Kind(
+SMALL_CORPUS = Problem(
     "small-corpus",
     Severity.NOTE,
     "among so few documents, the nearest ten are easily right: score more rows, or provide a "
@@ -29,7 +28,7 @@ SMALL_CORPUS = Kind(
 
 def check_documents(task: Task, splits: list[Split]) -> Iterator[Check]:
     """The checks of each split of a retrieval task; none for other tasks."""
-    if task.kind is not TaskKind.RETRIEVAL:
+    if task.kind is not Kind.RETRIEVAL:
         return
     for split in splits:
         queries, *documents = split.columns
@@ -58,12 +57,10 @@ def _wrong_negatives(split: Split) -> Finding | None:
         for row in range(len(split))
         if any(column[row] in wanted[queries[row]] for column in negatives)
     ]
-    if not rows:
-        return None
-    return WRONG_NEGATIVES.at(
+    return WRONG_NEGATIVES.among(
         split.name,
-        f"{share(len(rows), len(split))} rows have a negative that is right for their query.",
-        count=len(rows),
-        total=len(split),
-        examples=(f"row {row + 1}: {show(queries[row])}" for row in rows),
+        rows,
+        len(split),
+        "rows have a negative that is right for their query.",
+        lambda row: f"row {row + 1}: {show(queries[row])}",
     )

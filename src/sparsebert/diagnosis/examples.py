@@ -9,33 +9,32 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, Split
 from sparsebert.tasks.columns import show
-from sparsebert.tasks.table import Kind as TaskKind
-from sparsebert.tasks.table import Task
+from sparsebert.tasks.table import Kind, Task
 
 _MANY = 0.01  # share of examples; fewer move a score by no more than a point
 
-MISSING_TEXTS = Kind(
+MISSING_TEXTS = Problem(
     "missing-texts", Severity.ERROR, "fill in the texts that are null, or remove the rows."
 )
-EMPTY_TEXTS = Kind(
+EMPTY_TEXTS = Problem(
     "empty-texts",
     Severity.WARNING,
     "the model sees only its special tokens here: fill in the texts, or remove the rows.",
 )
-DUPLICATE_ROWS = Kind(
+DUPLICATE_ROWS = Problem(
     "duplicate-rows",
     Severity.WARNING,
     "repeated rows weigh more in training and in the score: keep one of each.",
 )
-CONTRADICTORY_LABELS = Kind(
+CONTRADICTORY_LABELS = Problem(
     "contradictory-labels",
     Severity.WARNING,
     "no model can learn this, and it caps the score: decide on one label, or remove these rows.",
 )
-TRAIN_IN_VALIDATION = Kind(
+TRAIN_IN_VALIDATION = Problem(
     "train-in-validation",
     Severity.WARNING,
     "the model has seen these rows, so the score flatters it: remove them from one of the two "
@@ -77,7 +76,7 @@ def _key(split: Split, row: int) -> Key | None:
 
 def _labels(task: Task, split: Split) -> list[Any] | None:
     """Labels to compare; None for questions, which may have several answers, and for queries."""
-    if task.kind in (TaskKind.QUESTION, TaskKind.RETRIEVAL):
+    if task.kind in (Kind.QUESTION, Kind.RETRIEVAL):
         return None
     if task.flag_columns:
         flags: list[Any] = split.table.select(list(task.flag_columns)).to_pylist()
@@ -88,15 +87,7 @@ def _labels(task: Task, split: Split) -> list[Any] | None:
 
 def _missing(split: Split) -> Finding | None:
     rows = [row for row in range(len(split)) if None in split.texts(row)]
-    if not rows:
-        return None
-    return MISSING_TEXTS.at(
-        split.name,
-        f"{share(len(rows), len(split))} rows lack a text.",
-        count=len(rows),
-        total=len(split),
-        examples=(f"row {row + 1}" for row in rows),
-    )
+    return MISSING_TEXTS.among(split.name, rows, len(split), "rows lack a text.")
 
 
 def _empty(split: Split) -> Finding | None:
@@ -105,15 +96,7 @@ def _empty(split: Split) -> Finding | None:
         for row in range(len(split))
         if any(text is not None and not text.strip() for text in split.texts(row))
     ]
-    if not rows:
-        return None
-    return EMPTY_TEXTS.at(
-        split.name,
-        f"{share(len(rows), len(split))} rows have an empty text.",
-        count=len(rows),
-        total=len(split),
-        examples=(f"row {row + 1}" for row in rows),
-    )
+    return EMPTY_TEXTS.among(split.name, rows, len(split), "rows have an empty text.")
 
 
 def _repeated(split: Split, labels: list[Any] | None, rows: dict[Key, list[int]]) -> list[Finding]:
@@ -151,20 +134,14 @@ def _repeated(split: Split, labels: list[Any] | None, rows: dict[Key, list[int]]
 
 
 def _leaked(split: Split, keys: list[Key | None], train: dict[Key, int]) -> Finding | None:
-    rows = [row for row, key in enumerate(keys) if key in train]
-    if not rows:
-        return None
-    return TRAIN_IN_VALIDATION.at(
+    rows = {row: train[key] for row, key in enumerate(keys) if key in train}
+    return TRAIN_IN_VALIDATION.among(
         split.name,
-        f"{share(len(rows), len(split))} rows are also in train.",
-        minor=len(rows) < _MANY * len(split),
-        count=len(rows),
-        total=len(split),
-        examples=(
-            f"row {row + 1} = train row {train[key] + 1}: {_shown(split, row)}"
-            for row in rows
-            if (key := keys[row]) is not None
-        ),
+        rows,
+        len(split),
+        "rows are also in train.",
+        lambda row: f"row {row + 1} = train row {rows[row] + 1}: {_shown(split, row)}",
+        minor=_MANY,
     )
 
 

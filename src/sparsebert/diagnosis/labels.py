@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, UNUSABLE_DATA, Split
 from sparsebert.diagnosis.words import check_words
 from sparsebert.errors import DataError
@@ -23,51 +23,50 @@ from sparsebert.tasks.columns import (
 )
 from sparsebert.tasks.label_sets import label_sets
 from sparsebert.tasks.labels import look_like_numbers, near_equal
-from sparsebert.tasks.table import CUSTOM, Task
-from sparsebert.tasks.table import Kind as TaskKind
+from sparsebert.tasks.table import CUSTOM, Kind, Task
 
 _RARE = 0.1  # of an equal share: a class with fewer rows is rare
 
-MISSING_LABELS = Kind(
+MISSING_LABELS = Problem(
     "missing-labels", Severity.ERROR, "label these rows, or remove them from the file."
 )
-LABELS_OUTSIDE = Kind(
+LABELS_OUTSIDE = Problem(
     "labels-outside-set",
     Severity.ERROR,
     "correct these labels, or remove the rows (benchmarks have fixed labels; use --task custom for "
     "labels of your own).",
 )
-HIDDEN_LABELS = Kind(
+HIDDEN_LABELS = Problem(
     "hidden-labels",
     Severity.ERROR,
     "this is a benchmark's test split, whose labels are kept secret: use its validation split.",
 )
-WRONG_TARGETS = Kind(
+WRONG_TARGETS = Problem(
     "wrong-targets", Severity.ERROR, "correct these targets, or remove the rows from the file."
 )
-ONE_LABEL = Kind(
+ONE_LABEL = Problem(
     "one-label",
     Severity.ERROR,
     "nothing can be learned or scored if all rows are labelled alike: if the file was sorted by "
     "label and then cut, take rows from all of it.",
 )
-UNBALANCED_LABELS = Kind(
+UNBALANCED_LABELS = Problem(
     "unbalanced-labels",
     Severity.WARNING,
     "accuracy hides what happens to a rare class: look at F1 or Matthews' correlation, compare "
     "accuracy with the share of the largest class, and collect more rows of the rare class.",
 )
-NEAR_EQUAL_LABELS = Kind(
+NEAR_EQUAL_LABELS = Problem(
     "near-equal-labels",
     Severity.WARNING,
     "each is a class of its own: if they mean the same, write them the same way.",
 )
-NUMBER_LABELS = Kind(
+NUMBER_LABELS = Problem(
     "number-labels",
     Severity.NOTE,
     "if they are scores to predict rather than class names, pass --regression.",
 )
-UNSEEN_LABELS = Kind(
+UNSEEN_LABELS = Problem(
     "unseen-labels",
     Severity.ERROR,
     "a label that occurs in no training row cannot be learned: split the rows again, with all "
@@ -81,12 +80,12 @@ def check_labels(task: Task, splits: list[Split]) -> Iterator[Check]:
     Question answering has answers instead (see `answers`), and retrieval has documents (see
     `documents`).
     """
-    if task.kind in (TaskKind.QUESTION, TaskKind.RETRIEVAL):
+    if task.kind in (Kind.QUESTION, Kind.RETRIEVAL):
         return
-    if task.kind is TaskKind.TOKENS:
+    if task.kind is Kind.TOKENS:
         yield from check_words(task, splits)
         return
-    if task.kind is TaskKind.LABEL_SETS:
+    if task.kind is Kind.LABEL_SETS:
         yield from _check_label_sets(task, splits)
         return
     seen: dict[str, set[int]] = {}
@@ -96,7 +95,7 @@ def check_labels(task: Task, splits: list[Split]) -> Iterator[Check]:
         findings = [_missing(split, there)]
         try:
             table = split.table.filter(there)
-            if task.kind is TaskKind.CLASSIFICATION:
+            if task.kind is Kind.CLASSIFICATION:
                 names = label_names(table, task.label_column, split.source)
                 indices = class_indices(names, task)
                 said = _shares(task, indices)
@@ -156,15 +155,7 @@ def majority(task: Task, split: Split) -> tuple[str, int, int] | None:
 
 def _missing(split: Split, there: npt.NDArray[np.bool_]) -> Finding | None:
     missing = np.flatnonzero(~there)
-    if not missing.size:
-        return None
-    return MISSING_LABELS.at(
-        split.name,
-        f"{share(missing.size, len(split))} rows have no label.",
-        count=missing.size,
-        total=len(split),
-        examples=(f"row {row + 1}" for row in missing),
-    )
+    return MISSING_LABELS.among(split.name, missing, len(split), "rows have no label.")
 
 
 def _class_findings(
@@ -173,7 +164,7 @@ def _class_findings(
     names: list[str],
     indices: npt.NDArray[np.int64],
     rows: npt.NDArray[np.int64],
-) -> list[Finding]:
+) -> list[Finding | None]:
     outside = np.flatnonzero(indices < 0)
     if outside.size == len(indices) and len(indices) and set(names) == {"-1"}:
         return [
@@ -184,17 +175,15 @@ def _class_findings(
                 total=len(split),
             )
         ]
-    found = []
-    if outside.size:
-        found.append(
-            LABELS_OUTSIDE.at(
-                split.name,
-                f"{share(outside.size, len(split))} labels are not among {show_labels(task)}.",
-                count=outside.size,
-                total=len(split),
-                examples=(f"row {rows[at] + 1}: {show_label(names[at])}" for at in outside),
-            )
+    found = [
+        LABELS_OUTSIDE.among(
+            split.name,
+            outside,
+            len(split),
+            f"labels are not among {show_labels(task)}.",
+            lambda at: f"row {rows[at] + 1}: {show_label(names[at])}",
         )
+    ]
     counts = np.bincount(indices[indices >= 0], minlength=len(task.labels))
     there = np.flatnonzero(counts)
     if there.size == 1:
@@ -269,7 +258,7 @@ def _unseen(
 
 def _target_findings(
     task: Task, split: Split, targets: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
-) -> list[Finding]:
+) -> list[Finding | None]:
     if task.label_range and targets.size and np.all(targets == -1):
         return [
             HIDDEN_LABELS.at(
@@ -279,23 +268,19 @@ def _target_findings(
                 total=len(split),
             )
         ]
-    found = []
+    limits = "finite numbers"
+    if task.label_range:
+        limits = "numbers from {:g} to {:g}".format(*task.label_range)
     wrong = np.flatnonzero(wrong_numbers(targets, task.label_range))
-    if wrong.size:
-        limits = (
-            "numbers from {:g} to {:g}".format(*task.label_range)
-            if task.label_range
-            else "finite numbers"
+    found = [
+        WRONG_TARGETS.among(
+            split.name,
+            wrong,
+            len(split),
+            f"targets are not {limits}.",
+            lambda at: f"row {rows[at] + 1}: {float(targets[at]):g}",
         )
-        found.append(
-            WRONG_TARGETS.at(
-                split.name,
-                f"{share(wrong.size, len(split))} targets are not {limits}.",
-                count=wrong.size,
-                total=len(split),
-                examples=(f"row {rows[at] + 1}: {float(targets[at]):g}" for at in wrong),
-            )
-        )
+    ]
     right = np.delete(targets, wrong)
     if right.size > 1 and np.all(right == right[0]):
         found.append(ONE_LABEL.at(split.name, f"every valid target is {float(right[0]):g}."))

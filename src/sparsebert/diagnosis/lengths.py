@@ -9,33 +9,32 @@ import numpy as np
 
 from sparsebert.checkpoint import transformer_folder
 from sparsebert.checkpoint.tokenizer import read_tokenizer
-from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural, share
 from sparsebert.diagnosis.tables import GROUP, Split
 from sparsebert.errors import CheckpointError
 from sparsebert.progress import Progress
 from sparsebert.tasks.columns import show
 from sparsebert.tasks.examples import selection
-from sparsebert.tasks.table import Kind as TaskKind
-from sparsebert.tasks.table import Task
+from sparsebert.tasks.table import Kind, Task
 
 MOST_ROWS = 10_000  # of a split are tokenised: more would hardly change the shares
 _CHUNK = 1000
 _MANY_CUT = 0.05  # share of rows
 _MANY_UNKNOWN = 0.01  # share of tokens
 
-TRUNCATED_TEXTS = Kind(
+TRUNCATED_TEXTS = Problem(
     "truncated-texts",
     Severity.WARNING,
     "use a larger --max-length in `finetune` and `evaluate` (which takes more time and memory), or "
     "shorten the texts to what matters.",
 )
-UNKNOWN_TOKENS = Kind(
+UNKNOWN_TOKENS = Problem(
     "unknown-tokens",
     Severity.WARNING,
     "use a model whose vocabulary was made for this language, or clean the texts of characters "
     "that the vocabulary lacks.",
 )
-NO_TOKENIZER = Kind(
+NO_TOKENIZER = Problem(
     "no-tokenizer",
     Severity.ERROR,
     "copy tokenizer.json (or the vocabulary) and tokenizer_config.json from the model that this "
@@ -103,7 +102,7 @@ def check_lengths(
         progress(f"tokenising {split.name}", len(rows), len(rows))
         findings = [_unknown(split, rows, unknown, tokens)]
         seen = f"median {int(np.median(lengths))} tokens, 99 % have at most {_percentile(lengths)}"
-        if task.kind is not TaskKind.QUESTION:
+        if task.kind is not Kind.QUESTION:
             findings.append(_truncated(split, rows, lengths, max_length))
             seen += f", the limit is {max_length}"
         if chosen is not None:
@@ -119,18 +118,16 @@ def _truncated(
     split: Split, rows: np.ndarray, lengths: np.ndarray, max_length: int
 ) -> Finding | None:
     cut = np.flatnonzero(lengths > max_length)
-    if not cut.size:
-        return None
     longest = cut[np.argsort(-lengths[cut], kind="stable")]
     most = _percentile(lengths)
-    return TRUNCATED_TEXTS.at(
+    return TRUNCATED_TEXTS.among(
         split.name,
-        f"{share(cut.size, len(rows))} rows are longer than {max_length} tokens and are truncated"
+        longest,
+        len(rows),
+        f"rows are longer than {max_length} tokens and are truncated"
         + (f"; --max-length {most} would keep 99 % whole." if most > max_length else "."),
-        minor=cut.size < _MANY_CUT * len(rows),
-        count=cut.size,
-        total=len(rows),
-        examples=(f"row {rows[index] + 1}: {lengths[index]} tokens" for index in longest),
+        lambda index: f"row {rows[index] + 1}: {lengths[index]} tokens",
+        minor=_MANY_CUT,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from sparsebert.checkpoint import MASKS_NAME, open_checkpoint
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.masks import StoredMasks
-from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural, share
 from sparsebert.errors import CheckpointError
 from sparsebert.packing import is_packed
 from sparsebert.patterns import Pattern, is_whole
@@ -18,50 +18,50 @@ from sparsebert.pruning.inspection import LayerReport, inspect
 GROUP = "masks"
 _MANY_ZEROS = 0.1  # share; trained weights are hardly ever exactly zero
 
-UNREADABLE_MASKS = Kind(
+UNREADABLE_MASKS = Problem(
     "unreadable-masks",
     Severity.ERROR,
     f"remove {MASKS_NAME} (the pattern is then derived from the zeros), or prune the dense model "
     "again.",
 )
-BROKEN_PATTERN = Kind(
+BROKEN_PATTERN = Problem(
     "broken-pattern",
     Severity.ERROR,
     "something trained or edited the weights without locking their zeros: go back to the previous "
     "folder and fine-tune it with `sparsebert finetune`. Pruning and fine-tuning this one again "
     "works too, but costs accuracy once more.",
 )
-REVIVED_WEIGHTS = Kind(
+REVIVED_WEIGHTS = Problem(
     "revived-weights",
     Severity.ERROR,
     "something trained the weights without locking their zeros: go back to the previous folder and "
     "fine-tune it with `sparsebert finetune`, or add LockedMasksCallback to your own Trainer.",
 )
-MASK_MISMATCH = Kind(
+MASK_MISMATCH = Problem(
     "mask-mismatch",
     Severity.ERROR,
     f"{MASKS_NAME} and {CONFIG_NAME} come from different models: take both from the same folder, "
     "or prune the dense model again.",
 )
-MASK_MISSING = Kind(
+MASK_MISSING = Problem(
     "mask-missing",
     Severity.WARNING,
     f"copy {MASKS_NAME} from the folder that was pruned; without it, the mask is derived from the "
     "zeros, and a kept weight that happens to be 0.0 is taken for a pruned one.",
 )
-MASK_NOT_RECORDED = Kind(
+MASK_NOT_RECORDED = Problem(
     "mask-not-recorded",
     Severity.WARNING,
     f"take {CONFIG_NAME} from the folder that the masks were written to, or run `sparsebert prune` "
     "on this one, which leaves layers that already fit unchanged and writes the record.",
 )
-UNRECORDED_PATTERN = Kind(
+UNRECORDED_PATTERN = Problem(
     "unrecorded-pattern",
     Severity.NOTE,
     "nothing, unless you want the record: everything works, because the pattern is derived from "
     "the zeros. `sparsebert prune` writes the record and leaves layers that already fit unchanged.",
 )
-ZEROS_WITHOUT_PATTERN = Kind(
+ZEROS_WITHOUT_PATTERN = Problem(
     "zeros-without-pattern",
     Severity.WARNING,
     "zeros at arbitrary positions save neither time nor memory here: run `sparsebert prune` on the "

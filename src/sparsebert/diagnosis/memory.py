@@ -42,7 +42,7 @@ from pathlib import Path
 
 from sparsebert.checkpoint import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.config import EncoderConfig
-from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural
+from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural
 from sparsebert.diagnosis.system import AvailableMemory
 from sparsebert.engine import default_threads
 from sparsebert.packing import is_packed, open_packed, parts_of
@@ -99,19 +99,19 @@ _DISENTANGLED = {  # always eager
 }
 _BYTES = {"fp32": 4, "bf16": 2}
 
-TRAINING_MEMORY = Kind(
+TRAINING_MEMORY = Problem(
     "training-memory",
     Severity.WARNING,
     "run `finetune` with a smaller --batch-size and --gradient-accumulation, a smaller "
     "--max-length, or --dropout 0. (It halves the batch by itself when memory runs out, at the "
     "cost of a failed attempt.)",
 )
-NO_ROW_FITS = Kind(
+NO_ROW_FITS = Problem(
     "training-memory-one-row",
     Severity.ERROR,
     "train on a machine with more memory, close other programs, or use a smaller --max-length.",
 )
-ANSWERING_MEMORY = Kind(
+ANSWERING_MEMORY = Problem(
     "answering-memory",
     Severity.ERROR,
     "pack the model (`sparsebert pack MODEL OUT --dtype int8`), close other programs, or use a "

@@ -19,7 +19,7 @@ from sparsebert.checkpoint import MASKS_NAME, PARTS, Checkpoint, open_checkpoint
 from sparsebert.checkpoint.architecture import RELATIVE_BIAS
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.masks import StoredMasks
-from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural, share
 from sparsebert.errors import CheckpointError
 from sparsebert.patterns import BoolMatrix, count_broken_groups, detect, mask_from_zeros
 
@@ -30,24 +30,24 @@ GROUP = "leaks"
 OPTIMIZER_NAME = "optimizer.pt"
 _MOMENTA = ("exp_avg", "momentum_buffer")  # first moments, as torch's optimisers call them
 
-UNREADABLE_CHECKPOINT = Kind(
+UNREADABLE_CHECKPOINT = Problem(
     "unreadable-checkpoint",
     Severity.ERROR,
     "it may be damaged or half-written: remove that checkpoint and resume from the previous one.",
 )
-REVIVED_IN_TRAINING = Kind(
+REVIVED_IN_TRAINING = Problem(
     "revived-in-training",
     Severity.ERROR,
     "this training does not lock the zeros: restart it with `sparsebert finetune`, or with "
     "LockedMasksCallback in your own Trainer.",
 )
-LEAKING_OPTIMIZER = Kind(
+LEAKING_OPTIMIZER = Problem(
     "leaking-optimizer",
     Severity.ERROR,
     "gradients of pruned weights reached the optimiser, and the next step without a lock revives "
     f"them: restart the training with the lock on, or delete {OPTIMIZER_NAME} before resuming.",
 )
-UNFINISHED_TRAINING = Kind(
+UNFINISHED_TRAINING = Problem(
     "unfinished-training",
     Severity.NOTE,
     "continue with the same command and --resume, or remove the folder to free its space.",

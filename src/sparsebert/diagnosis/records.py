@@ -10,13 +10,13 @@ from typing import Any
 
 from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.json_files import read_object
-from sparsebert.diagnosis.report import Check, Kind, Severity
+from sparsebert.diagnosis.report import Check, Problem, Severity
 from sparsebert.errors import CheckpointError
 
 _LARGEST = 16 << 20  # bytes; a record has about 100 points and takes 50 KB
 _MOST_POINTS = 100_000
 
-UNREADABLE_RECORD = Kind(
+UNREADABLE_RECORD = Problem(
     "unreadable-record",
     Severity.ERROR,
     f"remove {TRAINING_NAME}, which only `finetune` writes, or use the one that belongs to this "

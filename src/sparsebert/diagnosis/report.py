@@ -1,12 +1,12 @@
 """Kinds of problems, findings, checks, and the report of one diagnosis.
 
-A `Kind` has its entry in docs/troubleshooting.md, a `Finding` is one occurrence of it, a `Check`
+A `Problem` has its entry in docs/troubleshooting.md, a `Finding` is one occurrence of it, a `Check`
 gathers the findings about one thing, and a `Report` all checks, as text and as JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from itertools import groupby, islice
@@ -59,7 +59,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Kind:
+class Problem:
     """A kind of problem: its entry in docs/troubleshooting.md, its severity and its remedy."""
 
     name: str
@@ -81,6 +81,32 @@ class Kind:
         severity = Severity.NOTE if minor else self.severity
         remedy = "nothing: so few hardly matter." if minor else self.remedy
         return Finding(self.name, severity, str(where), what, remedy, count, total, kept)
+
+    def among(
+        self,
+        where: object,
+        found: Collection[Any],
+        total: int,
+        what: str,
+        example: Callable[[Any], str] = lambda row: f"row {row + 1}",
+        *,
+        minor: float = 0.0,
+    ) -> Finding | None:
+        """A finding about those ``found`` among ``total`` items; None if there are none.
+
+        ``what`` continues their `share`, and ``example`` names one of them, by default a row by
+        its index. A share below ``minor`` is too small to matter.
+        """
+        if not len(found):
+            return None
+        return self.at(
+            where,
+            f"{share(len(found), total)} {what}",
+            count=len(found),
+            total=total,
+            examples=map(example, found),
+            minor=len(found) < minor * total,
+        )
 
 
 @dataclass(frozen=True)

@@ -11,44 +11,44 @@ from pathlib import Path
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.seeds import SEEDS_NAME
 from sparsebert.diagnosis.records import Scores, TrainingRecord
-from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural
+from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural
 from sparsebert.errors import CheckpointError
 from sparsebert.evaluation.results import within_spread
 
 GROUP = "seeds"
 _COLLAPSE = 10.0  # points below the median of the seeds
 
-COLLAPSED_SEED = Kind(
+COLLAPSED_SEED = Problem(
     "collapsed-seed",
     Severity.WARNING,
     "its training failed, as fine-tuning a BERT does now and then: say so beside the mean, or "
     "train all seeds again with a lower --learning-rate and a higher --warmup-ratio. Do not leave "
     "it out silently.",
 )
-STALE_SUMMARY = Kind(
+STALE_SUMMARY = Problem(
     "stale-seeds-summary",
     Severity.ERROR,
     "run `sparsebert finetune --seeds` again: it leaves finished seeds unchanged and rewrites "
     f"{SEEDS_NAME}.",
 )
-UNLIKE_SEEDS = Kind(
+UNLIKE_SEEDS = Problem(
     "unlike-seeds",
     Severity.ERROR,
     "their mean is meaningless: train them with the same options, on the same rows.",
 )
-WITHIN_SPREAD = Kind(
+WITHIN_SPREAD = Problem(
     "difference-within-spread",
     Severity.WARNING,
     "these seeds show neither a difference nor that there is none: train more of them, and report "
     "mean and standard deviation.",
 )
-SINGLE_SEED = Kind(
+SINGLE_SEED = Problem(
     "single-seed",
     Severity.WARNING,
     "one seed shows no spread, and fine-tuned BERTs differ by a point or more from seed to seed: "
     "train five (`finetune --seeds 5`).",
 )
-UNEQUAL_TRAINING = Kind(
+UNEQUAL_TRAINING = Problem(
     "unequal-training",
     Severity.WARNING,
     "compare models that were trained on the same rows, for the same number of epochs.",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural
+from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural
 from sparsebert.errors import DataError
 from sparsebert.extras import need_extra
 from sparsebert.tasks.columns import labelled, need_columns, texts_or_none
@@ -18,27 +18,26 @@ from sparsebert.tasks.files import split_files
 from sparsebert.tasks.own import find_task, task_of_table, unread_task
 from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.retrieval import beir_splits, is_beir
-from sparsebert.tasks.table import Kind as TaskKind
-from sparsebert.tasks.table import Task, is_own
+from sparsebert.tasks.table import Kind, Task, is_own
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 GROUP = "data"
 
-UNUSABLE_DATA = Kind(
+UNUSABLE_DATA = Problem(
     "unusable-data",
     Severity.ERROR,
     "fix what the message says; `sparsebert finetune --help` names the columns.",
 )
-SPLIT_MISSING = Kind(
+SPLIT_MISSING = Problem(
     "split-missing",
     Severity.NOTE,
     "without a validation split, nothing can be scored: hold out some training rows for it, or "
     "pass a single file that is not named after a split, and `finetune` holds out some of its "
     "rows.",
 )
-LINES_IN_QUOTES = Kind(
+LINES_IN_QUOTES = Problem(
     "lines-in-quotes",
     Severity.NOTE,
     "nothing, if the text does have several lines; if they are separate rows, close the quote "
@@ -127,7 +126,7 @@ def _splits(task: Task, data: str | Path | None) -> list[str]:
 
 def _texts(table: pa.Table, task: Task, source: str) -> list[list[str | None]]:
     """The text columns; for token classification, the text that the words of each row make."""
-    if task.kind is TaskKind.TOKENS:
+    if task.kind is Kind.TOKENS:
         return [list(column) for column in task_texts(table, task, source)]
     names = (*task.text_columns, *task.negative_columns)
     return [texts_or_none(table, column, source) for column in names]
@@ -135,7 +134,7 @@ def _texts(table: pa.Table, task: Task, source: str) -> list[list[str | None]]:
 
 def _labelled(raw: RawTable, task: Task, options: DataOptions) -> RawTable:
     """The rows that have a label."""
-    if task.kind in (TaskKind.TOKENS, TaskKind.RETRIEVAL) or options.flag_columns:
+    if task.kind in (Kind.TOKENS, Kind.RETRIEVAL) or options.flag_columns:
         return raw
     column = options.label_column or label_column(raw.table, raw.source)
     need_columns(raw.table, (column,), raw.source)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from sparsebert.diagnosis.records import Point, TrainingRecord
-from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural, share
 
 GROUP = "training"
 _FEWEST_POINTS = 10  # of a loss curve that is judged
@@ -26,61 +26,61 @@ _SPIKES = 0.05  # share of points
 _RATES = {"adamw": (1e-6, 1e-3), "adafactor": (1e-6, 1e-2), "sgd": (1e-4, 1.0)}
 _WIDE, _WIDE_LIMIT = 768, 3e-4  # from BERT-base upwards, higher AdamW rates diverge or forget
 
-LOSS_NOT_FINITE = Kind(
+LOSS_NOT_FINITE = Problem(
     "loss-not-finite",
     Severity.ERROR,
     "the training diverged: lower --learning-rate by a factor of ten, increase --warmup-ratio, "
     "keep --max-grad-norm at 1, and look for weights or targets that are not finite.",
 )
-LOSS_RISING = Kind(
+LOSS_RISING = Problem(
     "loss-rising",
     Severity.WARNING,
     "lower --learning-rate or increase --warmup-ratio. The model was better before the rise "
     "(--early-stopping keeps the best epoch).",
 )
-LOSS_NOT_FALLING = Kind(
+LOSS_NOT_FALLING = Problem(
     "loss-not-falling",
     Severity.WARNING,
     "the model learned almost nothing: raise --learning-rate or --epochs, check that the labels "
     "belong to their texts (doctor --data), or start from a model that was pruned more gently.",
 )
-LOSS_STILL_FALLING = Kind(
+LOSS_STILL_FALLING = Problem(
     "loss-still-falling",
     Severity.WARNING,
     "the training ended before the model had learned what it could: raise --learning-rate (up to "
     "5e-4 for small models) or --epochs, and leave --dropout at 0 for a small or sparse model.",
 )
-UNUSUAL_RATE = Kind(
+UNUSUAL_RATE = Problem(
     "unusual-learning-rate",
     Severity.WARNING,
     "usual rates are 2e-5 to 5e-5 for BERT-base and 5e-5 to 5e-4 for small models; choose one on "
     "rows held out from the training split.",
 )
-GRADIENT_SPIKES = Kind(
+GRADIENT_SPIKES = Problem(
     "gradient-spikes",
     Severity.WARNING,
     "lower --learning-rate, increase --warmup-ratio, and keep --max-grad-norm at 1, which clips "
     "them.",
 )
-CHOSEN_ON_VALIDATION = Kind(
+CHOSEN_ON_VALIDATION = Problem(
     "chosen-on-validation",
     Severity.NOTE,
     "the score flatters the model: report one on rows that were not used to choose anything, or "
     "train for a fixed number of epochs.",
 )
-CONSTANT_PREDICTIONS = Kind(
+CONSTANT_PREDICTIONS = Problem(
     "constant-predictions",
     Severity.ERROR,
     "the training collapsed: lower --learning-rate, increase --warmup-ratio, try another --seed, "
     "and check the labels (doctor --data).",
 )
-MAJORITY_SCORE = Kind(
+MAJORITY_SCORE = Problem(
     "majority-score",
     Severity.ERROR,
     "the model learned nothing: train longer or with another --learning-rate, try another --seed, "
     "and check the labels (doctor --data).",
 )
-NEAR_MAJORITY = Kind(
+NEAR_MAJORITY = Problem(
     "near-majority-score",
     Severity.WARNING,
     "on so few rows this may be chance: score several seeds, train longer, and look at F1 or "

@@ -11,24 +11,24 @@ import numpy as np
 
 from sparsebert.checkpoint import PARTS, Checkpoint, open_checkpoint
 from sparsebert.checkpoint.dtypes import Array
-from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural
+from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural
 from sparsebert.errors import CheckpointError
 from sparsebert.packing import is_packed, open_packed, parts_of
 
 GROUP = "weights"
 
-UNREADABLE_MODEL = Kind(
+UNREADABLE_MODEL = Problem(
     "unreadable-model",
     Severity.ERROR,
     "fix what the message says, or fetch or write the folder again.",
 )
-NON_FINITE_WEIGHTS = Kind(
+NON_FINITE_WEIGHTS = Problem(
     "non-finite-weights",
     Severity.ERROR,
     "the training that wrote them diverged: go back to the previous folder and train with a lower "
     "learning rate.",
 )
-SHARED_WEIGHTS = Kind(
+SHARED_WEIGHTS = Problem(
     "shared-weights",
     Severity.WARNING,
     "if the layers are tied (as in ALBERT), note that they are pruned alike but trained separately "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from sparsebert.diagnosis.report import Check, Finding, Kind, Severity, plural, share
+from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural
 from sparsebert.diagnosis.tables import GROUP, UNUSABLE_DATA, Split
 from sparsebert.errors import DataError
 from sparsebert.tasks.columns import label_indices, show_label, show_labels
@@ -15,30 +15,30 @@ from sparsebert.tasks.words import all_tags, tag_names, words_column
 
 _MANY = 0.01  # share of entities
 
-WORD_COUNTS = Kind(
+WORD_COUNTS = Problem(
     "word-counts",
     Severity.ERROR,
     "each word needs one label: remove these rows, or fix whatever wrote them.",
 )
-WORD_LABELS_OUTSIDE = Kind(
+WORD_LABELS_OUTSIDE = Problem(
     "word-labels-outside-set",
     Severity.ERROR,
     "correct these labels, or split the rows again: a label that occurs in no training row cannot "
     "be learned.",
 )
-NO_ENTITIES = Kind(
+NO_ENTITIES = Problem(
     "no-entities",
     Severity.ERROR,
     "nothing can be learned or scored: check whether the labels are in another column (the last "
     "one is read), or whether this is a test set whose labels are hidden.",
 )
-HEADLESS_ENTITIES = Kind(
+HEADLESS_ENTITIES = Problem(
     "headless-entities",
     Severity.WARNING,
     "an I- label that continues no entity counts as an entity of its own: fix whatever wrote the "
     "labels, or write them without B- if entities never touch.",
 )
-MIXED_PREFIXES = Kind(
+MIXED_PREFIXES = Problem(
     "mixed-prefixes",
     Severity.WARNING,
     "all labels are then read as whole names, so that B-X and I-X are two entity types: write all "
@@ -73,16 +73,13 @@ def _uneven(
     split: Split, words: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]
 ) -> Finding | None:
     rows = [row for row in range(len(split)) if len(words[row]) != len(tags[row])]
-    if not rows:
-        return None
-    return WORD_COUNTS.at(
+    return WORD_COUNTS.among(
         split.name,
-        f"{share(len(rows), len(split))} rows have different numbers of words and labels.",
-        count=len(rows),
-        total=len(split),
-        examples=(
+        rows,
+        len(split),
+        "rows have different numbers of words and labels.",
+        lambda row: (
             f"row {row + 1}: {plural(len(words[row]), 'word')}, {plural(len(tags[row]), 'label')}"
-            for row in rows
         ),
     )
 
@@ -91,14 +88,12 @@ def _outside(task: Task, split: Split, tags: Sequence[Sequence[str]]) -> Finding
     known = set(task.labels)
     found = [(row, tag) for row, row_tags in enumerate(tags, 1) for tag in row_tags]
     outside = [(row, tag) for row, tag in found if tag not in known]
-    if not outside:
-        return None
-    return WORD_LABELS_OUTSIDE.at(
+    return WORD_LABELS_OUTSIDE.among(
         split.name,
-        f"{share(len(outside), len(found))} labels are not among {show_labels(task)}.",
-        count=len(outside),
-        total=len(found),
-        examples=(f"row {row}: {show_label(tag)}" for row, tag in outside),
+        outside,
+        len(found),
+        f"labels are not among {show_labels(task)}.",
+        lambda each: f"row {each[0]}: {show_label(each[1])}",
     )
 
 
@@ -127,16 +122,8 @@ def _headless(task: Task, split: Split, tags: Sequence[Sequence[str]]) -> Findin
             if headless:
                 rows.append(f"row {row}: {tag} after {'-'.join(filter(None, before)) or 'nothing'}")
             before = (prefix, kind)
-    if not rows:
-        return None
-    return HEADLESS_ENTITIES.at(
-        split.name,
-        f"{share(len(rows), entities)} entities begin with I- instead of B-.",
-        count=len(rows),
-        total=entities,
-        examples=rows,
-        minor=len(rows) < _MANY * entities,
-    )
+    said = "entities begin with I- instead of B-."
+    return HEADLESS_ENTITIES.among(split.name, rows, entities, said, str, minor=_MANY)
 
 
 def _mixed(task: Task, split: Split) -> Finding | None:
