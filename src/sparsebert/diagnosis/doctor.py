@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,10 +33,9 @@ from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.own import unread_task
 from sparsebert.tasks.table import TASK_NAMES, Kind, Task
+from sparsebert.training.checkpoint_folders import checkpoints_in, work_folder_of
 from sparsebert.training.defaults import usual_dropout
 from sparsebert.training.options import FinetuneOptions
-
-_CHECKPOINT = re.compile(r"checkpoint-(\d{1,9})")
 
 
 def diagnose(
@@ -105,16 +103,15 @@ def find_subject(model: str | Path) -> Subject:
 
 
 def _subject(path: Path) -> Subject:
-    beside = path.with_name(path.name + ".training")
-    checkpoints = [*_checkpoints(path), *_checkpoints(beside)]
+    both = (path, work_folder_of(path))
+    checkpoints = [each for folder in both for each in checkpoints_in(folder).values()]
     if (path / OPTIMIZER_NAME).is_file():
         checkpoints.insert(0, path)
     if _is_model(path):
         return Subject(path, (path,), tuple(checkpoints))
     seeds = list(seed_folders(path).values())
     for seed in seeds:
-        unfinished = seed.with_name(seed.name + ".training")
-        checkpoints += _checkpoints(unfinished)
+        checkpoints += checkpoints_in(work_folder_of(seed)).values()
     if not seeds and not checkpoints:
         raise CheckpointError(
             f"{path} is not a model folder (it has no {CONFIG_NAME}), nor does it hold seeds "
@@ -128,14 +125,6 @@ def _is_model(folder: Path) -> bool:
         return (transformer_folder(folder) / CONFIG_NAME).is_file()
     except CheckpointError:  # a damaged modules.json: opening the folder says what is wrong
         return True
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """The Trainer's checkpoints in a folder, ordered by step."""
-    if not folder.is_dir():
-        return []
-    found = [(_CHECKPOINT.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir()]
-    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
 
 class _Doctor:

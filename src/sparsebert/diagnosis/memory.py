@@ -47,6 +47,7 @@ from sparsebert.diagnosis.system import AvailableMemory
 from sparsebert.engine import default_threads
 from sparsebert.packing import is_packed, open_packed, parts_of
 from sparsebert.training.defaults import LONGEST_PLAIN
+from sparsebert.training.options import OPTIMIZER_STATES
 
 GROUP = "memory"
 _LIBRARIES = 500 << 20  # Python with torch, transformers, scikit-learn and pyarrow, measured
@@ -55,7 +56,6 @@ _SLACK = 1.3  # times the activations, measured: gradients in flight, and the al
 _FLOAT = 4  # bytes
 _ENGINE_TOKENS = 1024
 _BLOCK_TOKENS = 96
-_STATES = {"adamw": 2, "sgd": 1, "adafactor": 0}  # floats per parameter
 _Table = dict[tuple[str, bool, bool], tuple[float, float, float]]
 
 # Bytes per feature of a token's hidden state, per feature of its intermediate state and per
@@ -147,7 +147,7 @@ def training_bytes(checkpoint: Checkpoint, plan: Plan) -> tuple[int, int]:
         training -= prod(shapes["embeddings.word_embeddings.weight"])
     masked = sum(prod(shapes[name]) for name in config.recorded_layers if name in shapes)
     fixed = _LIBRARIES + 2 * _FLOAT * parameters + 5 * masked
-    fixed += (1 + _STATES.get(plan.optimizer, 2)) * _FLOAT * training
+    fixed += (1 + OPTIMIZER_STATES.get(plan.optimizer, 2)) * _FLOAT * training
     if plan.precision == "bf16":
         fixed += 2 * parameters
     row = activation_bytes(

@@ -22,6 +22,7 @@ from sparsebert.checkpoint.masks import StoredMasks
 from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural, share
 from sparsebert.errors import CheckpointError
 from sparsebert.patterns import BoolMatrix, count_broken_groups, detect, mask_from_zeros
+from sparsebert.training.checkpoint_folders import WORK_SUFFIX, folder_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -62,13 +63,13 @@ def check_checkpoints(checkpoints: Sequence[Path], models: Sequence[Path]) -> It
     for folder in checkpoints:
         yield _check(folder, models)
     works = dict.fromkeys(
-        folder.parent for folder in checkpoints if folder.parent.name.endswith(".training")
+        folder.parent for folder in checkpoints if folder.parent.name.endswith(WORK_SUFFIX)
     )
     findings = [
         UNFINISHED_TRAINING.at(
             work,
             f"an unfinished training with {plural(len(kept), 'checkpoint')}, the last one "
-            f"{kept[-1].name} ({_bytes_in(work) / 1e6:,.0f} MB in all).",
+            f"{kept[-1].name} ({folder_bytes(work) / 1e6:,.0f} MB in all).",
             count=len(kept),
         )
         for work in works
@@ -258,7 +259,3 @@ def _in_model_order(checkpoint: Checkpoint) -> list[str]:
         layers = sum(name.startswith("encoder.") for name in names)
         names.insert(layers, RELATIVE_BIAS)
     return names
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

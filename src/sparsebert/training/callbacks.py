@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shutil
 import signal
 import threading
@@ -20,6 +19,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from sparsebert.checkpoint.atomic import sync_all
 from sparsebert.errors import TrainingError
 from sparsebert.progress import Progress
+from sparsebert.training.checkpoint_folders import checkpoint_at, checkpoints_in, step_of
 from sparsebert.training.cpu import release_free_memory, resident_memory
 from sparsebert.training.distributed import any_of
 
@@ -93,7 +93,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
         self._saved = time.monotonic()
         self._begun = state.global_step
         if state.best_global_step:
-            best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")
+            best = checkpoint_at(args.output_dir, state.best_global_step)
             state.best_model_checkpoint = str(best)
         if state.global_step >= state.max_steps:
             control.should_training_stop = True
@@ -117,7 +117,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._saved = time.monotonic()
         if args.should_save:
-            newest = Path(args.output_dir, f"checkpoint-{state.global_step}")
+            newest = checkpoint_at(args.output_dir, state.global_step)
             sync_all(newest)
             _remove_older(newest, state.best_model_checkpoint)
 
@@ -127,15 +127,11 @@ def _remove_older(newest: Path, best: str | None) -> None:
 
     A higher number was left by a killed run: it is neither counted nor removed.
     """
-    last = int(newest.name.rpartition("-")[2])
-    found = {
-        int(match[1]): path
-        for path in newest.parent.iterdir()
-        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and int(match[1]) <= last
-    }
-    for number in sorted(found)[:-CHECKPOINTS_KEPT]:
-        if best is None or found[number] != Path(best):
-            shutil.rmtree(found[number], ignore_errors=True)
+    last = step_of(newest)
+    found = [path for step, path in checkpoints_in(newest.parent).items() if step <= last]
+    for path in found[:-CHECKPOINTS_KEPT]:
+        if best is None or path != Path(best):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class FiniteLossCallback(TrainerCallback):  # type: ignore[misc]

@@ -22,6 +22,7 @@ OPTIMIZERS: dict[str, dict[str, str]] = {
     "sgd": {"optim": "sgd", "optim_args": "momentum=0.9"},
     "adafactor": {"optim": "adafactor"},
 }
+OPTIMIZER_STATES = {"adamw": 2, "sgd": 1, "adafactor": 0}  # floats that each keeps per weight
 PRECISIONS = ("auto", "fp32", "bf16")
 EMBEDDINGS = ("train", "used", "frozen")
 METHODS = ("lock", "gradual", "snip-momentum")

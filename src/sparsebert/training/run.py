@@ -39,6 +39,7 @@ from sparsebert.training.callbacks import (
     StopRequest,
     stop_on_interrupt,
 )
+from sparsebert.training.checkpoint_folders import step_of
 from sparsebert.training.cpu import kept_memory, resolve_precision
 from sparsebert.training.defaults import RunOptions
 from sparsebert.training.distributed import (
@@ -321,7 +322,7 @@ def train(trainer: Trainer, plan: BatchPlan, work: WorkFolder, stop: StopRequest
     after the training itself, Ctrl-C interrupts immediately, because there is no step to finish.
     """
     last = from_main(work.last_checkpoint)
-    begun = int(last.name.rpartition("-")[2]) if last else 0
+    begun = step_of(last) if last else 0
     started = time.perf_counter()
     with kept_memory(), stop_on_interrupt(stop):
         trainer.train(resume_from_checkpoint=str(last) if last else None)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import json
 import math
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -37,9 +36,15 @@ from sparsebert.checkpoint.staging import (
 from sparsebert.errors import OtherRunError, OutputError, TrainingError
 from sparsebert.training.batches import BatchPlan
 from sparsebert.training.callbacks import CHECKPOINTS_KEPT, DivergedError
+from sparsebert.training.checkpoint_folders import (
+    checkpoints_in,
+    folder_bytes,
+    work_folder_of,
+)
 from sparsebert.training.defaults import RunOptions
 from sparsebert.training.distributed import from_main, is_main, wait_for_all
 from sparsebert.training.fingerprints import changed
+from sparsebert.training.options import OPTIMIZER_STATES
 from sparsebert.training.upstream.options import UpstreamOptions
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
@@ -57,7 +62,7 @@ def locked_work_folder(out: Path) -> Iterator[None]:
     It is created if it does not exist. Raises OutputError if another run is using it, if it was not
     left by a run, or if it cannot be written.
     """
-    folder = _work_folder(out)
+    folder = work_folder_of(out)
     _refuse_foreign(folder, out)
     with writing(folder), made_parents(folder):
         lock = None
@@ -81,7 +86,7 @@ def locked_work_folder(out: Path) -> Iterator[None]:
 
 def remove_left_over(out: Path) -> None:
     """Remove the work folder of a finished ``out`` whose run was killed before removing it."""
-    folder = _work_folder(out)
+    folder = work_folder_of(out)
     if not folder.is_dir() or _is_foreign(folder):
         return
     with suppress(OSError):  # leaving it does no harm
@@ -127,7 +132,11 @@ def work_folder(
         lambda: WorkFolder.open(out, arguments, contents, with_masks=with_masks, resume=resume)
     )
     with work.tidied_on_failure():
-        from_main(lambda: check_disk(out, needed - work.size(), "training with its checkpoints"))
+        from_main(
+            lambda: check_disk(
+                out, needed - folder_bytes(work.path), "training with its checkpoints"
+            )
+        )
         yield work
 
 
@@ -163,7 +172,7 @@ class WorkFolder:
         there are checkpoints and ``resume`` is not set, or if the run was started with other
         arguments or inputs. The folder must be locked (`locked_work_folder`).
         """
-        folder = cls(_work_folder(out), arguments, contents, with_masks)
+        folder = cls(work_folder_of(out), arguments, contents, with_masks)
         if not folder._holds_run():
             folder.remove()
             folder._write(None)
@@ -188,12 +197,8 @@ class WorkFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""
-        found = [
-            (int(match[1]), path)
-            for path in (self.path.iterdir() if self.path.is_dir() else ())
-            if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and self._is_whole(path)
-        ]
-        return max(found)[1] if found else None
+        found = [path for path in checkpoints_in(self.path).values() if self._is_whole(path)]
+        return found[-1] if found else None
 
     def keep_plan(self, plan: BatchPlan) -> None:
         """Record a batch size that fits, for when the run is resumed."""
@@ -233,10 +238,6 @@ class WorkFolder:
                     f"free some space, then run it again{' with --resume' if kept else ''}."
                 ) from error
             raise
-
-    def size(self) -> int:
-        """Its size on disk, in bytes."""
-        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
 
     def remove(self) -> None:
         """Delete its contents."""
@@ -285,10 +286,6 @@ class WorkFolder:
         return run
 
 
-def _work_folder(out: Path) -> Path:
-    return out.with_name(out.name + ".training")
-
-
 def _empty(folder: Path) -> None:
     """Delete a folder's contents except its lock; run.json, which marks it as a run's, last."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name == _RUN):
@@ -330,7 +327,6 @@ def _is_failed_write(error: BaseException) -> bool:
 
 
 _FLOAT = 4  # bytes
-_STATES = {"adamw": 2, "sgd": 1, "adafactor": 0}  # numbers that the optimiser keeps per weight
 
 
 def disk_needed(checkpoint: Checkpoint, options: RunOptions | UpstreamOptions) -> int:
@@ -341,7 +337,7 @@ def disk_needed(checkpoint: Checkpoint, options: RunOptions | UpstreamOptions) -
     }
     weights = sum(sizes.values())
     trained = weights - (0 if options.embeddings == "train" else sizes.get(WORDS, 0))
-    one = _FLOAT * (weights + _STATES.get(options.optimizer, 2) * trained)
+    one = _FLOAT * (weights + OPTIMIZER_STATES.get(options.optimizer, 2) * trained)
     written = math.ceil(options.epochs)
     kept = CHECKPOINTS_KEPT + (1 if getattr(options, "early_stopping", 0) else 0)
     result = _FLOAT * weights
