@@ -16,7 +16,7 @@ pytest.importorskip("pyarrow")
 
 from sparsebert.errors import CheckpointError, DataError, EngineError, MissingExtraError
 from sparsebert.evaluation import evaluate
-from sparsebert.evaluation.scoring import trained_options
+from sparsebert.evaluation.scored_rows import trained_options
 from sparsebert.packing import pack
 from sparsebert.pruning import prune
 from sparsebert.tasks.data_options import DataOptions

@@ -25,7 +25,7 @@ from sparsebert.diagnosis.tables import TaskData, read_data
 from sparsebert.diagnosis.training_run import Majorities, check_run, check_scores
 from sparsebert.diagnosis.weights import check_opening, check_weights
 from sparsebert.errors import CheckpointError, DataError, reading
-from sparsebert.evaluation.scoring import trained_options
+from sparsebert.evaluation.scored_rows import trained_options
 from sparsebert.inference.tokenizing import folder_tokenizer
 from sparsebert.machine import cpu_flags
 from sparsebert.packing import is_packed, open_packed

@@ -32,15 +32,14 @@ from sparsebert.evaluation.embedding_scores import (
 from sparsebert.evaluation.metrics import ByClass, Scores
 from sparsebert.evaluation.predictors import EnginePredictor, Predictor, TorchPredictor
 from sparsebert.evaluation.results import Evaluation
-from sparsebert.evaluation.scoring import (
-    PreparedSplit,
+from sparsebert.evaluation.scored_rows import (
     check_positions,
     example_length,
-    f1_note,
     scored_examples,
     text_limit,
     trained_options,
 )
+from sparsebert.evaluation.scoring import PreparedSplit, f1_note
 from sparsebert.evaluation.torch_embedding import TorchEmbedder
 from sparsebert.evaluation.user_metric import Metric, UserMetric, user_metric
 from sparsebert.extras import need_extra

@@ -14,7 +14,7 @@ from sparsebert.evaluation.embedding_scores import find_documents_by_engine, pai
 from sparsebert.evaluation.embeddings import embeddings, that_fit
 from sparsebert.evaluation.metrics import Scores, regression_scores, without_rounding_noise
 from sparsebert.evaluation.retrieval import query_scores, retrieval_scores
-from sparsebert.evaluation.scoring import scored_examples
+from sparsebert.evaluation.scored_rows import scored_examples
 from sparsebert.halving.comparison import (
     Changed,
     Floats,

@@ -16,13 +16,8 @@ from sparsebert.checkpoint import Head, resolve_model
 from sparsebert.evaluation.evaluator import match_labels, task_of_model
 from sparsebert.evaluation.predictors import EnginePredictor
 from sparsebert.evaluation.results import main_score
-from sparsebert.evaluation.scoring import (
-    Judged,
-    PreparedSplit,
-    example_length,
-    scored_examples,
-    trained_options,
-)
+from sparsebert.evaluation.scored_rows import example_length, scored_examples, trained_options
+from sparsebert.evaluation.scoring import Judged, PreparedSplit
 from sparsebert.halving.comparison import (
     Changed,
     bootstrap,

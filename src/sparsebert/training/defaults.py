@@ -13,7 +13,7 @@ from typing import Any
 
 from sparsebert.checkpoint import Checkpoint, EncoderConfig
 from sparsebert.checkpoint.sentence_transformers import read_similarity
-from sparsebert.evaluation.scoring import check_positions, text_limit
+from sparsebert.evaluation.scored_rows import check_positions, text_limit
 from sparsebert.options import option
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.training.options import FinetuneOptions
